@@ -1,0 +1,74 @@
+"""What reading gives: one CT slice, its header, and a series of them. Millimetres are in the patient system (LPS)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityNote:
+    """Something about the input that a reader of the result should know; ``code`` is stable, ``message`` is prose."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """An input that was refused: which, a stable code, and what is wrong with the cure."""
+
+    source: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceHeader:
+    """All that is known of one CT slice (one frame) before its pixels are decoded.
+
+    Attributes:
+        source: the input as the user may see it: relative to the path they gave, never absolute.
+        frame: index of the frame in a multi-frame file, else 0.
+        pixel_spacing_mm: (between rows, between columns), DICOM (0028,0030), or None.
+        position_mm: (x, y, z) of the first pixel, DICOM (0020,0032), or None.
+        orientation: six direction cosines, rows then columns, DICOM (0020,0037), or None.
+    """
+
+    source: str
+    frame: int
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    rows: int
+    columns: int
+    pixel_spacing_mm: tuple[float, float] | None = None
+    position_mm: tuple[float, float, float] | None = None
+    orientation: tuple[float, float, float, float, float, float] | None = None
+    slice_thickness_mm: float | None = None
+    gantry_tilt_degrees: float | None = None
+    kvp: float | None = None
+    convolution_kernel: str | None = None
+    contrast_agent: str | None = None
+    body_part: str | None = None
+    series_description: str | None = None
+    instance_number: int | None = None
+    geometry_assumed: bool = False
+    quality: tuple[QualityNote, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CTSlice:
+    """One decoded slice: ``hounsfield`` is float32 HU, shape (rows, columns), read-only; quality adds what decoding saw."""
+
+    header: SliceHeader
+    hounsfield: NDArray[np.float32]
+    quality: tuple[QualityNote, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the shape, and make the array read-only."""
+        expected = (self.header.rows, self.header.columns)
+        if self.hounsfield.shape != expected:
+            msg = f"expected {expected} pixels, got {self.hounsfield.shape}"
+            raise ValueError(msg)
+        self.hounsfield.flags.writeable = False

@@ -1,0 +1,90 @@
+"""The six labels, in their one order, with names for people and values keyed by them.
+
+The order is that of the RSNA 2019 label file after sorting: ``any`` first, then the five types. Every array
+with a label axis and every file with numbers per label follows it, and states it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Hemorrhage(StrEnum):
+    """A kind of intracranial hemorrhage; ``ANY`` stands for at least one of the other five."""
+
+    ANY = "any"
+    EPIDURAL = "epidural"
+    INTRAPARENCHYMAL = "intraparenchymal"
+    INTRAVENTRICULAR = "intraventricular"
+    SUBARACHNOID = "subarachnoid"
+    SUBDURAL = "subdural"
+
+    @property
+    def display(self) -> str:
+        """The label as it stands in tables and pages."""
+        return "Any hemorrhage" if self is Hemorrhage.ANY else self.value.capitalize()
+
+
+LABELS: tuple[Hemorrhage, ...] = tuple(Hemorrhage)
+SUBTYPES: tuple[Hemorrhage, ...] = LABELS[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class PerLabel(Generic[T]):
+    """One value for each label, in label order.
+
+    Examples:
+        >>> p = PerLabel.of([0.9, 0.1, 0.8, 0.0, 0.0, 0.2])
+        >>> p[Hemorrhage.INTRAPARENCHYMAL]
+        0.8
+        >>> p["any"]
+        0.9
+    """
+
+    values: tuple[T, ...]
+
+    def __post_init__(self) -> None:
+        """Reject any other number of values than six."""
+        if len(self.values) != len(LABELS):
+            msg = f"expected {len(LABELS)} values in the order {', '.join(LABELS)}, got {len(self.values)}"
+            raise ValueError(msg)
+
+    @classmethod
+    def of(cls, values: Sequence[T]) -> Self:
+        """Six values that already stand in label order."""
+        return cls(tuple(values))
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, T]) -> Self:
+        """Six named values, in any order; a missing or unknown name raises ValueError."""
+        if set(mapping) != set(LABELS):
+            msg = f"expected exactly the labels {', '.join(LABELS)}, got {', '.join(mapping)}"
+            raise ValueError(msg)
+        return cls(tuple(mapping[label] for label in LABELS))
+
+    @classmethod
+    def build(cls, function: Callable[[Hemorrhage], T]) -> Self:
+        """One value from each label."""
+        return cls(tuple(function(label) for label in LABELS))
+
+    def __getitem__(self, label: Hemorrhage | str) -> T:
+        """The value of one label, by enum or name."""
+        return self.values[LABELS.index(Hemorrhage(label))]
+
+    def items(self) -> Iterator[tuple[Hemorrhage, T]]:
+        """Pairs of label and value in label order."""
+        return zip(LABELS, self.values, strict=True)
+
+    def as_dict(self) -> dict[str, T]:
+        """A plain dictionary for JSON."""
+        return {label.value: value for label, value in self.items()}
+
+
+def check_label_order(names: Sequence[Any], *, where: str) -> None:
+    """Raise ValueError unless ``names`` are the six labels in the one order."""
+    if [str(name) for name in names] != [label.value for label in LABELS]:
+        msg = f"{where} has label order {list(names)}, expected {[label.value for label in LABELS]}"
+        raise ValueError(msg)
