@@ -140,7 +140,7 @@ def head_box(hounsfield: NDArray[np.int16], *, margin: float) -> Box:
     sizes = np.bincount(regions.ravel())[1:] if count else np.zeros(1, dtype=np.int64)
     if sizes.max(initial=0) < _LEAST_HEAD * coarse.size:
         return _square((0, 0, *hounsfield.shape), margin=0.0)
-    rows, columns = ndimage.find_objects(regions == int(sizes.argmax()) + 1)[0]
+    rows, columns = ndimage.find_objects(regions)[int(sizes.argmax())]
     edges = (rows.start, columns.start, rows.stop, columns.stop)
     top, left, bottom, right = (edge * _STRIDE for edge in edges)
     return _square((top, left, bottom, right), margin=margin)

@@ -1,0 +1,134 @@
+"""The cache that training reads: each series once as whole HU, and one table of slices.
+
+A folder with ``manifest.parquet`` (one row a slice: ``image_id, patient_id, study_id, series_id, index, masked`` and
+the six labels, empty where unknown) and ``series/ID.npz`` (NumPy's own archive, never pickled): ``hounsfield`` int16
+(z, y, x), ``spacing_mm`` and, where lesions were outlined, ``mask`` bool packed to bits. A series file appears whole
+or not at all, the manifest comes last; so an interrupted preparation goes on where it stopped.
+"""
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemoscope.errors import DataError, MissingExtraError
+from hemoscope.labels import LABELS
+from hemoscope.volume import HounsfieldVolume
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("image_id", "patient_id", "study_id", "series_id", "index", "masked", *LABELS)
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedSeries:
+    """One series as training reads it; ``mask`` is bool of the volume's shape, or None where none was outlined."""
+
+    volume: HounsfieldVolume
+    mask: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A prepared dataset on disk."""
+
+    folder: Path
+    manifest: "pd.DataFrame"
+
+    def read_series(self, series_id: str) -> CachedSeries:
+        """One whole series. Raises DataError where its file is absent or damaged."""
+        path = series_path(self.folder, series_id)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                hounsfield = stored["hounsfield"]
+                spacing = tuple(None if np.isnan(value) else float(value) for value in stored["spacing_mm"])
+                mask = _unpack(stored["mask"], hounsfield.shape) if "mask" in stored else None
+        except (OSError, ValueError, KeyError) as error:
+            msg = f"series/{path.name}: not a readable series of this cache ({error}). Delete it and prepare again"
+            raise DataError(msg) from error
+        volume = HounsfieldVolume(
+            hounsfield=hounsfield,
+            spacing_mm=(spacing[0], spacing[1], spacing[2]),
+            positions_mm=_positions(len(hounsfield), spacing[0]),
+            orientation=None,
+        )
+        return CachedSeries(volume=volume, mask=mask)
+
+
+def open_cache(folder: Path) -> Cache:
+    """Open a prepared dataset. Raises DataError where the folder holds none or its columns differ."""
+    path = folder / "manifest.parquet"
+    if not path.is_file():
+        msg = f"{folder.name} holds no manifest.parquet. Make it with: hemoscope prepare ... --output {folder.name}"
+        raise DataError(msg)
+    manifest = _pandas().read_parquet(path)
+    if list(manifest.columns) != list(COLUMNS):
+        msg = f"{path.name} has columns {list(manifest.columns)}, expected {list(COLUMNS)}. Prepare the data again"
+        raise DataError(msg)
+    return Cache(folder, manifest)
+
+
+def write_series(
+    folder: Path,
+    series_id: str,
+    *,
+    hounsfield: NDArray[np.int16],
+    spacing_mm: tuple[float | None, float | None, float | None] = (None, None, None),
+    mask: NDArray[np.bool_] | None = None,
+) -> None:
+    """Write one series (z, y, x) so that its file appears whole or not at all."""
+    path = series_path(folder, series_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    spacing = np.array([np.nan if value is None else value for value in spacing_mm], dtype=np.float64)
+    arrays: dict[str, NDArray[Any]] = {"hounsfield": hounsfield, "spacing_mm": spacing}
+    if mask is not None:
+        arrays["mask"] = np.packbits(mask)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    Path(stream.name).replace(path)
+
+
+def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write the table of slices, last of all. Raises DataError where an image id stands twice."""
+    pandas = _pandas()
+    table = pandas.DataFrame.from_records(list(rows), columns=list(COLUMNS))
+    twice = table.loc[table["image_id"].duplicated(), "image_id"]
+    if len(twice):
+        msg = f"{len(twice)} image ids stand twice, first {twice.iloc[0]}. Remove the repeated rows"
+        raise DataError(msg)
+    table = table.astype(dict.fromkeys(LABELS, "Int8"))
+    part = folder / "manifest.parquet.part"
+    table.to_parquet(part, index=False)
+    part.replace(folder / "manifest.parquet")
+
+
+def series_path(folder: Path, series_id: str) -> Path:
+    """Where a series lies. Raises DataError for an id that could name another place."""
+    if not _SAFE_ID.fullmatch(series_id):
+        msg = f"series id {series_id!r} is not safe as a file name: letters, digits, '_', '.', '-', at most 128"
+        raise DataError(msg)
+    return folder / "series" / f"{series_id}.npz"
+
+
+def _positions(slices: int, spacing: float | None) -> tuple[float | None, ...]:
+    return tuple(None if spacing is None else index * spacing for index in range(slices))
+
+
+def _unpack(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
+
+
+def _pandas() -> Any:
+    try:
+        import pandas as pd
+        import pyarrow  # noqa: F401  (pandas writes Parquet through it)
+    except ImportError as error:
+        raise MissingExtraError(package="pandas with pyarrow", extra="study") from error
+    return pd

@@ -1,0 +1,97 @@
+"""Preparing datasets: public releases in, a cache out."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemoscope.data.cache import series_path, write_manifest, write_series
+from hemoscope.data.ct_ich import CtIchSlice, read_hounsfield, read_mask, read_table
+from hemoscope.errors import DataError
+from hemoscope.labels import LABELS
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """What a preparation did: slices written, and those left out as ``(image id, reason)``."""
+
+    slices: int
+    left_out: tuple[tuple[str, str], ...]
+
+
+def prepare_ct_ich(folder: Path, output: Path, *, progress: Progress | None = None) -> Preparation:
+    """Build a cache from the CT-ICH folder; series already in the cache are kept.
+
+    Unreadable slices are left out and listed, never replaced. Slices and masks of one patient stay in one series.
+
+    Raises:
+        DataError: the table is absent or wrong, or nothing in it could be read.
+    """
+    table = read_table(folder)
+    rows: list[dict[str, object]] = []
+    left_out: list[tuple[str, str]] = []
+    for patient, group in groupby(table, key=lambda row: row.patient_id):
+        slices = tuple(group)
+        done, bad = _prepare_patient(folder, output, patient, slices)
+        left_out.extend(bad)
+        rows.extend(_manifest_rows(done))
+        if progress is not None:
+            progress(len(rows) + len(left_out), len(table))
+    if not rows:
+        msg = f"none of the {len(table)} slices could be read; the first reason: {left_out[0][1]}"
+        raise DataError(msg)
+    write_manifest(output, rows)
+    return Preparation(slices=len(rows), left_out=tuple(left_out))
+
+
+def _prepare_patient(
+    folder: Path, output: Path, patient: str, slices: Sequence[CtIchSlice]
+) -> tuple[list[CtIchSlice], list[tuple[str, str]]]:
+    read: list[tuple[CtIchSlice, NDArray[np.int16], NDArray[np.bool_]]] = []
+    left_out: list[tuple[str, str]] = []
+    for row in slices:
+        try:
+            read.append((row, *_read(folder, row)))
+        except DataError as error:
+            left_out.append((row.image_id, str(error)))
+    shapes = {pixels.shape for _, pixels, _ in read}
+    if len(shapes) > 1:
+        msg = f"patient {patient}: slices of different sizes {sorted(shapes)}. Restore the files from the release"
+        raise DataError(msg)
+    if read and not series_path(output, patient).is_file():
+        masked = any(row.mask_file for row, _, _ in read)
+        mask = np.stack([outline for _, _, outline in read]) if masked else None
+        write_series(output, patient, hounsfield=np.stack([pixels for _, pixels, _ in read]), mask=mask)
+    return [row for row, _, _ in read], left_out
+
+
+def _read(folder: Path, row: CtIchSlice) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    bone = folder / row.bone_file if row.bone_file else None
+    pixels = read_hounsfield(folder / row.brain_file, bone, image_id=row.image_id)
+    if row.mask_file is None:
+        return pixels, np.zeros(pixels.shape, dtype=bool)
+    mask = read_mask(folder / row.mask_file)
+    if mask.shape != pixels.shape:
+        msg = f"{row.mask_file}: a mask of {mask.shape} for a slice of {pixels.shape}. Restore it from the release"
+        raise DataError(msg)
+    return pixels, mask
+
+
+def _manifest_rows(slices: Iterable[CtIchSlice]) -> list[dict[str, object]]:
+    return [
+        {
+            "image_id": row.image_id,
+            "patient_id": row.patient_id,
+            "study_id": row.patient_id,
+            "series_id": row.patient_id,
+            "index": index,
+            "masked": row.mask_file is not None,
+            **dict(zip((label.value for label in LABELS), row.labels, strict=True)),
+        }
+        for index, row in enumerate(slices)
+    ]
