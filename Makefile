@@ -1,0 +1,73 @@
+# Hemoscope's tasks; `make help` lists them. Nothing here needs root, and everything installs into .venv of this clone.
+# Another Python:  make setup PYTHON=/opt/python3.12/bin/python3.12
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
+PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),\
+    $(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+DEMO_OUTPUT ?= demo-output
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: $(STAMPS)/base ## make .venv and install the base (no deep-learning framework)
+	@echo "Ready: $(BIN)/hemoscope --help"
+
+.PHONY: demo
+demo: $(STAMPS)/base ## read the sample head CT with the shipped model; pictures in demo-output/
+	@$(BIN)/hemoscope predict examples/sample --output $(DEMO_OUTPUT) --heatmaps
+	@echo
+	@echo "The sample's patient is in no training set of the shipped model."
+	@echo "Report and pictures (three windows, heat map): $(DEMO_OUTPUT)/"
+	@find $(DEMO_OUTPUT) -name '*.png' | sort | sed 's/^/  /'
+
+.PHONY: test
+test: $(STAMPS)/all ## install what tests and training need, run the tests, show coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: $(STAMPS)/all ## the tests that take minutes (fuzzing, whole series)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+.PHONY: check
+check: $(STAMPS)/all ## lint, format, types, layers, docs: changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/docs/test_pages.py
+
+.PHONY: format
+format: $(STAMPS)/all ## format the code and repair what ruff can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: clean
+clean: ## remove .venv, caches and the demo's output
+	rm -rf $(VENV) $(DEMO_OUTPUT) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: an installation is repeated only when pyproject.toml or a pin changed.
+$(BIN)/python:
+	@$(if $(PYTHON),,echo "Hemoscope needs Python 3.11 or newer, and none was found. Install one, or name it: make setup PYTHON=/path/to/python3.12" >&2; exit 1)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Hemoscope needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Name another: make setup PYTHON=/path/to/python3.12")'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(STAMPS)/base: pyproject.toml constraints/base.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . -c constraints/base.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+# One pip call: torch and torchvision are chosen together or not at all.
+$(STAMPS)/all: pyproject.toml $(wildcard constraints/*.txt) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,train]' -c constraints/dev.txt
+	@mkdir -p $(STAMPS) && touch $(STAMPS)/base $@

