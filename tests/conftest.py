@@ -1,8 +1,8 @@
 """What all tests share: foreign judges, real data where it is at hand, and (below) phantoms and a tiny bundle.
 
 A *judge* is a foreign program that knows the standard better than we do. Without it a test is skipped by name; with
-HEMOSCOPE_REQUIRE_JUDGES set (as .ci/run does) such a skip is a failure. Real head CT is read from HEMOSCOPE_DATA, else from
-``../shared/data`` beside the repository, and is never required.
+HEMOSCOPE_REQUIRE_JUDGES set (as .ci/run does) such a skip is a failure. Real head CT is read from HEMOSCOPE_DATA, else
+from ``../shared/data`` beside the repository, and is never required.
 """
 
 import os
