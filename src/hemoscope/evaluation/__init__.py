@@ -1,0 +1,1 @@
+"""Numbers in, numbers out: metrics, intervals, operating points, calibration fits, tables and the report."""

@@ -1,0 +1,269 @@
+"""Intervals: how far each score would move with other patients.
+
+Percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over *groups*: whole patients are drawn with replacement,
+so that the many slices of one head never count as independent. A drawn sample is an integer weight for each group.
+All labels share the draws, which makes macro means and comparisons paired. A round in which a label has only one
+class is dropped for that label and counted.
+"""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hemoscope.errors import DataError
+from hemoscope.evaluation.metrics import (
+    METRICS,
+    RANKING_METRICS,
+    Booleans,
+    Floats,
+    Integers,
+    Ranking,
+    check_probabilities,
+    contributions,
+    decide,
+    image_weighted_log_loss,
+    tally,
+)
+from hemoscope.labels import LABELS, PerLabel
+
+CONFIDENCE = 0.95
+DEFAULT_ROUNDS = 1000
+ESTABLISHED_AUROC = 0.75
+# Weights held at once: rounds times images, as float64 (16 MB).
+_CHUNK_CELLS = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A score with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """``{"value", "low", "high"}`` for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def established(interval: Interval | None) -> bool:
+    """Whether an AUROC supports a label: it exists and its interval does not reach below 0.75."""
+    return interval is not None and interval.low >= ESTABLISHED_AUROC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelScores:
+    """The scores of one label. A metric that is not defined is None, and ``reason`` says why."""
+
+    metrics: Mapping[str, Interval | None]
+    n_images: int
+    n_positive: int
+    n_positive_groups: int | None
+    dropped_rounds: int
+    reason: str | None = None
+
+    def __getitem__(self, metric: str) -> Interval | None:
+        """The interval of one metric by name."""
+        return self.metrics[metric]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Everything measured on one set of predictions; ``n_groups`` is None where images were drawn one by one."""
+
+    n_images: int
+    n_groups: int | None
+    rounds: int
+    labels: PerLabel[LabelScores]
+    macro: Mapping[str, Interval | None]
+    exact_match: Interval | None
+    weighted_log_loss: Interval | None
+
+
+def group_indices(groups: Sequence[Hashable] | NDArray[np.generic] | None, images: int) -> tuple[Integers, int]:
+    """The group of each image as a number, and how many groups; every image its own group where none are given."""
+    if groups is None:
+        return np.arange(images), images
+    if len(groups) != images:
+        msg = f"{len(groups)} groups for {images} images; give one group (patient) for each image"
+        raise DataError(msg)
+    _, indices = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    return indices, int(indices.max()) + 1
+
+
+def resamples(groups: int, rounds: int, *, seed: int, chunk: int) -> Iterator[Floats]:
+    """Weights of groups drawn with replacement: arrays of (at most ``chunk``, groups), ``rounds`` rows in all."""
+    random = np.random.default_rng(seed)
+    for start in range(0, rounds, chunk):
+        count = min(chunk, rounds - start)
+        draws = random.integers(groups, size=(count, groups))
+        yield np.stack([np.bincount(draw, minlength=groups) for draw in draws]).astype(np.float64)
+
+
+def interval(value: float, rounds: Floats) -> Interval | None:
+    """The percentile interval of ``rounds`` (NaN ones dropped) around ``value``; None where nothing is defined."""
+    kept = rounds[np.isfinite(rounds)]
+    if not np.isfinite(value) or kept.size == 0:
+        return None
+    tail = (1.0 - CONFIDENCE) / 2
+    low, high = np.quantile(kept, (tail, 1.0 - tail))
+    return Interval(value=float(value), low=float(low), high=float(high))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _LabelSample:
+    """One label's known images: their ranking, their groups in that order, and their sums by group."""
+
+    ranking: Ranking
+    ordered_groups: Integers
+    sums: Floats
+    groups: Integers
+    truth: Booleans
+
+    @classmethod
+    def of(cls, probabilities: Floats, labels: Floats, predicted: Booleans, group: Integers, n: int) -> "_LabelSample":
+        known: Booleans = np.isfinite(labels)
+        values, truth, groups = probabilities[known], labels[known] == 1.0, group[known]
+        ranking = Ranking.of(values, truth)
+        return cls(
+            ranking=ranking,
+            ordered_groups=groups[ranking.order],
+            sums=sum_by_group(contributions(values, truth, predicted[known]), groups, n),
+            groups=groups,
+            truth=truth,
+        )
+
+    def evaluate(self, weights: Floats) -> Floats:
+        """(rounds, groups) weights to (rounds, metrics); a row is NaN where the round has one class only."""
+        ranks = self.ranking.evaluate(weights[:, self.ordered_groups])
+        tallies = tally(weights @ self.sums)
+        table = np.stack([*ranks, *tallies.values()], axis=1)
+        table[np.isnan(ranks[0])] = np.nan
+        return table
+
+
+def sum_by_group(columns: Floats, groups: Integers, n_groups: int) -> Floats:
+    """Sums of the rows of (images, columns) that share a group: (groups, columns)."""
+    sums = np.zeros((n_groups, columns.shape[1]))
+    np.add.at(sums, groups, columns)
+    return sums
+
+
+def bootstrap_mean(
+    values: ArrayLike, groups: Sequence[Hashable] | None = None, *, rounds: int = DEFAULT_ROUNDS, seed: int = 0
+) -> Interval | None:
+    """Interval of the mean of one number an image, drawn by group."""
+    column = np.asarray(values, dtype=np.float64)[:, None]
+    group, n_groups = group_indices(groups, len(column))
+    sums = sum_by_group(np.hstack([column, np.ones_like(column)]), group, n_groups)
+    chunk = max(1, _CHUNK_CELLS // n_groups)
+    drawn = np.concatenate([weights @ sums for weights in resamples(n_groups, rounds, seed=seed, chunk=chunk)])
+    return interval(float(column.mean()), drawn[:, 0] / drawn[:, 1])
+
+
+def bootstrap_scores(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    thresholds: Sequence[float] | None = None,
+    rounds: int = DEFAULT_ROUNDS,
+    seed: int = 0,
+) -> Scores:
+    """Score predictions of six labels, every metric with its interval.
+
+    Args:
+        probabilities: (images, 6) in label order, in [0, 1].
+        labels: (images, 6) of 0, 1 or NaN; NaN means unknown: the image is left out for that label.
+        groups: the patient of each image; None draws single images, which is too narrow for slices of one head.
+        thresholds: one a label, at or above is positive; None means above 0.5.
+        rounds: bootstrap rounds.
+        seed: of the draws; the same seed gives the same intervals.
+
+    Raises:
+        DataError: wrong shapes, labels other than 0, 1 and NaN, or probabilities outside [0, 1].
+    """
+    values, truth = _checked_table(probabilities, labels)
+    predicted = decide(values, thresholds)
+    group, n_groups = group_indices(groups, len(values))
+    samples = [_LabelSample.of(values[:, k], truth[:, k], predicted[:, k], group, n_groups) for k in range(len(LABELS))]
+    whole_sums = _whole_image_sums(values, truth, predicted, group, n_groups)
+    chunk = max(1, _CHUNK_CELLS // max(len(values), n_groups))
+    point = _evaluate(np.ones((1, n_groups)), samples, whole_sums)
+    drawn = [_evaluate(w, samples, whole_sums) for w in resamples(n_groups, rounds, seed=seed, chunk=chunk)]
+    tables, wholes = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    return Scores(
+        n_images=len(values),
+        n_groups=None if groups is None else n_groups,
+        rounds=rounds,
+        labels=PerLabel.of(
+            [_label_scores(s, point[0][0, k], tables[:, k], grouped=groups is not None) for k, s in enumerate(samples)]
+        ),
+        macro=_macro(point[0][0], tables),
+        exact_match=interval(point[1][0, 0], wholes[:, 0]),
+        weighted_log_loss=interval(point[1][0, 1], wholes[:, 1]),
+    )
+
+
+def _checked_table(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
+    values, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    if values.shape != truth.shape or values.ndim != 2 or values.shape[1] != len(LABELS) or len(values) == 0:
+        msg = (
+            f"expected probabilities and labels of shape (images, {len(LABELS)}), got {values.shape} and {truth.shape}"
+        )
+        raise DataError(msg)
+    check_probabilities(values)
+    if not (np.isnan(truth) | np.isin(truth, (0.0, 1.0))).all():
+        msg = "labels must be 0, 1 or unknown (NaN)"
+        raise DataError(msg)
+    unknown = [label.value for label, column in zip(LABELS, truth.T, strict=True) if np.isnan(column).all()]
+    if unknown:
+        msg = f"no image has a known label for {', '.join(unknown)}; leave that label out or give its labels"
+        raise DataError(msg)
+    return values, truth
+
+
+def _whole_image_sums(values: Floats, truth: Floats, predicted: Booleans, group: Integers, n_groups: int) -> Floats:
+    """By group: images right in all six labels, their weighted log loss, and how many; fully labelled ones only."""
+    known = np.asarray(np.isfinite(truth).all(axis=1))
+    right = (predicted == (truth == 1.0)).all(axis=1)
+    loss = image_weighted_log_loss(values, truth == 1.0)
+    columns = np.stack([right, loss, np.ones(len(values))], axis=1) * known[:, None]
+    return sum_by_group(columns, group, n_groups)
+
+
+def _evaluate(weights: Floats, samples: Sequence[_LabelSample], whole_sums: Floats) -> tuple[Floats, Floats]:
+    """(rounds, labels, metrics), and (rounds, 2) of exact match and weighted log loss."""
+    table = np.stack([sample.evaluate(weights) for sample in samples], axis=1)
+    right, loss, images = (weights @ whole_sums).T
+    counted = np.where(images > 0, images, np.nan)
+    return table, np.stack([right / counted, loss / counted], axis=1)
+
+
+def _label_scores(sample: _LabelSample, point: Floats, rounds: Floats, *, grouped: bool) -> LabelScores:
+    positives = int(sample.truth.sum())
+    reason = None
+    if positives in {0, len(sample.truth)}:
+        reason = f"all {len(sample.truth)} images are {'positive' if positives else 'negative'}: one class only"
+    return LabelScores(
+        metrics={name: interval(float(point[m]), rounds[:, m]) for m, name in enumerate(METRICS)},
+        n_images=len(sample.truth),
+        n_positive=positives,
+        n_positive_groups=len(np.unique(sample.groups[sample.truth])) if grouped else None,
+        dropped_rounds=int(np.isnan(rounds[:, METRICS.index(RANKING_METRICS[0])]).sum()),
+        reason=reason,
+    )
+
+
+def _macro(point: Floats, rounds: Floats) -> dict[str, Interval | None]:
+    """Means over the labels where the metric is defined; a round that loses one of those labels is dropped."""
+    means: dict[str, Interval | None] = {}
+    for m, name in enumerate(METRICS):
+        defined: Booleans = np.isfinite(point[:, m])
+        if defined.any():
+            means[name] = interval(float(point[defined, m].mean()), rounds[:, defined, m].mean(axis=1))
+        else:
+            means[name] = None
+    return means
