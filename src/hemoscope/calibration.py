@@ -1,6 +1,7 @@
-"""Calibration and operating points as values: how to apply them. Fitting them is ``evaluation``'s work."""
+"""Calibration, study rule and operating points as values. Fitting them is ``evaluation``'s work."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,3 +47,31 @@ class OperatingPoint:
         if not 0.0 < self.threshold < 1.0:
             msg = f"a threshold must lie between 0 and 1, got {self.threshold}"
             raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRule:
+    """How the slice logits of one label become the study's: the mean of the highest ones over a stated extent.
+
+    Thin slices are first averaged within bins of ``nominal_spacing_mm``, so that a study scores the same however
+    thinly it is cut; then the highest ``count`` bins, which together span ``extent_mm``, are averaged.
+    """
+
+    kind: Literal["top_mean"] = "top_mean"
+    extent_mm: float = 15.0
+    nominal_spacing_mm: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Reject an unknown kind, and lengths that no head has."""
+        if self.kind != "top_mean":
+            msg = f"the only study rule is top_mean, got {self.kind}"
+            raise ValueError(msg)
+        if not (0 < self.nominal_spacing_mm <= 50 and 0 < self.extent_mm <= 300):
+            found = f"{self.nominal_spacing_mm} and {self.extent_mm}"
+            msg = f"a study rule needs a nominal spacing up to 50 mm and an extent up to 300 mm, got {found}"
+            raise ValueError(msg)
+
+    @property
+    def count(self) -> int:
+        """Number of highest bins that are averaged."""
+        return max(1, round(self.extent_mm / self.nominal_spacing_mm))
