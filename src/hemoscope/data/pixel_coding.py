@@ -1,0 +1,183 @@
+"""How Hounsfield units become the bytes of DICOM pixel data: rescale, bits, padding and transfer syntax.
+
+Encoders are those of the base install: pydicom (RLE), OpenJPEG (JPEG 2000) and GDCM (JPEG, JPEG Lossless, JPEG-LS).
+No permissive encoder of High-Throughput JPEG 2000 is among them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+LOSSLESS = (RLELossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless)
+# Lossy syntaxes with the term of Lossy Image Compression Method (0028,2114) that names them.
+LOSSY = {
+    JPEGBaseline8Bit: "ISO_10918_1",
+    JPEGExtended12Bit: "ISO_10918_1",
+    JPEGLSNearLossless: "ISO_14495_1",
+    JPEG2000: "ISO_15444_1",
+}
+Stored = NDArray[np.int16] | NDArray[np.uint16] | NDArray[np.int8] | NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelCoding:
+    """How stored values stand for HU and how they are written. The default is what most scanners send.
+
+    Attributes:
+        transfer_syntax: a UID of ``NATIVE``, ``LOSSLESS`` or ``LOSSY``.
+        signed: Pixel Representation (0028,0103).
+        bits_stored: Bits Stored (0028,0101); up to 8 are allocated 8 bits, more are allocated 16.
+        intercept: HU of stored value 0, Rescale Intercept (0028,1052).
+        slope: HU for each step of the stored value, Rescale Slope (0028,1053).
+        padding: stored value outside the round field of the scanner, Pixel Padding Value (0028,0120), or None.
+        padding_limit: Pixel Padding Range Limit (0028,0121), or None.
+    """
+
+    transfer_syntax: str = ExplicitVRLittleEndian
+    signed: bool = False
+    bits_stored: int = 12
+    intercept: float = -1024.0
+    slope: float = 1.0
+    padding: int | None = None
+    padding_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a syntax without an encoder and bits that 16 cannot hold."""
+        if self.transfer_syntax not in (*NATIVE, *LOSSLESS, *LOSSY):
+            msg = f"no encoder for transfer syntax {self.transfer_syntax}"
+            raise ValueError(msg)
+        if not 1 < self.bits_stored <= 16:
+            msg = f"bits stored must lie between 2 and 16, got {self.bits_stored}"
+            raise ValueError(msg)
+        if self.slope == 0:
+            msg = "a rescale slope of 0 maps every stored value to one HU"
+            raise ValueError(msg)
+
+    @property
+    def bits_allocated(self) -> int:
+        """Bits Allocated (0028,0100)."""
+        return 8 if self.bits_stored <= 8 else 16
+
+    @property
+    def stored_range(self) -> tuple[int, int]:
+        """Lowest and highest stored value that the bits can hold."""
+        if self.signed:
+            return -(1 << self.bits_stored - 1), (1 << self.bits_stored - 1) - 1
+        return 0, (1 << self.bits_stored) - 1
+
+    @property
+    def dtype(self) -> np.dtype[np.integer]:
+        """NumPy type of one stored value, in the byte order of this machine."""
+        return np.dtype(f"{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
+
+
+def stored_values(hounsfield: NDArray[np.generic], coding: PixelCoding) -> Stored:
+    """Stored values of HU of any shape, padding in place; ValueError where the bits cannot hold a value."""
+    exact = (np.asarray(hounsfield, dtype=np.float64) - coding.intercept) / coding.slope
+    values = np.rint(exact)
+    if coding.padding is not None:
+        values[..., _outside_field(values.shape[-2:])] = coding.padding
+    low, high = coding.stored_range
+    if values.min() < low or values.max() > high:
+        msg = f"stored values {values.min():.0f} to {values.max():.0f} do not fit into {low} to {high}: change the intercept"
+        raise ValueError(msg)
+    return values.astype(coding.dtype)
+
+
+def _outside_field(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Corners outside the largest ellipse in a slice, which scanners fill with padding."""
+    y, x = (np.linspace(-1, 1, n) for n in shape)
+    outside: NDArray[np.bool_] = y[:, None] ** 2 + x[None, :] ** 2 > 1
+    return outside
+
+
+def pixel_data(frames: Sequence[Stored], coding: PixelCoding) -> bytes:
+    """The value of Pixel Data (7FE0,0010) for frames of shape (rows, columns), encapsulated where compressed."""
+    if coding.transfer_syntax in NATIVE:
+        order = ">" if coding.transfer_syntax == ExplicitVRBigEndian else "<"
+        data = b"".join(frame.astype(coding.dtype.newbyteorder(order)).tobytes() for frame in frames)
+        return data + b"\0" * (len(data) % 2)
+    return encapsulate([_compress(np.ascontiguousarray(frame), coding) for frame in frames])
+
+
+def _compress(frame: Stored, coding: PixelCoding) -> bytes:
+    if coding.transfer_syntax == RLELossless:
+        return _rle(frame, coding)
+    if coding.transfer_syntax in (JPEG2000Lossless, JPEG2000):
+        return _jpeg2000(frame, coding)
+    return _gdcm(frame, coding)
+
+
+def _rle(frame: Stored, coding: PixelCoding) -> bytes:
+    from pydicom.pixels.encoders import RLELosslessEncoder
+
+    return RLELosslessEncoder.encode(
+        frame.astype(coding.dtype.newbyteorder("<")).tobytes(),
+        rows=frame.shape[0],
+        columns=frame.shape[1],
+        samples_per_pixel=1,
+        number_of_frames=1,
+        bits_allocated=coding.bits_allocated,
+        bits_stored=coding.bits_stored,
+        pixel_representation=int(coding.signed),
+        photometric_interpretation="MONOCHROME2",
+        encoding_plugin="pydicom",
+    )
+
+
+def _jpeg2000(frame: Stored, coding: PixelCoding) -> bytes:
+    """A JPEG 2000 codestream; the lossy one at a fifth of the size."""
+    from openjpeg.utils import encode_array
+
+    ratios = [5.0] if coding.transfer_syntax == JPEG2000 else None
+    stream = encode_array(
+        frame, bits_stored=coding.bits_stored, photometric_interpretation=2, use_mct=False, compression_ratios=ratios
+    )
+    return bytes(stream)
+
+
+def _gdcm(frame: Stored, coding: PixelCoding) -> bytes:
+    """One frame through GDCM's JPEG and JPEG-LS encoders."""
+    import gdcm
+
+    change = gdcm.ImageChangeTransferSyntax()
+    writer = gdcm.ImageWriter()  # owns the image: GDCM aborts when it must free one that Python made
+    image = writer.GetImage()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((frame.shape[1], frame.shape[0], 1))
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
+    image.SetPixelFormat(
+        gdcm.PixelFormat(1, coding.bits_allocated, coding.bits_stored, coding.bits_stored - 1, int(coding.signed))
+    )
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ExplicitVRLittleEndian))
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetByteStringValue(frame.tobytes())
+    image.SetDataElement(element)
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(coding.transfer_syntax))))
+    change.SetInput(image)
+    if not change.Change():
+        msg = f"GDCM cannot write {coding.bits_stored}-bit {frame.shape} pixels as {coding.transfer_syntax}"
+        raise ValueError(msg)
+    fragments = change.GetOutput().GetDataElement().GetSequenceOfFragments()
+    parts = (fragments.GetFragment(i).GetByteValue().GetBuffer() for i in range(fragments.GetNumberOfFragments()))
+    # GDCM's wrapper hands bytes over as text.
+    return b"".join(part.encode("utf-8", "surrogateescape") for part in parts)
