@@ -1,0 +1,1 @@
+"""Training: dataset, augmentation, lesions, losses and the loop. Needs the ``train`` extra."""

@@ -1,0 +1,210 @@
+"""Lesions that were not there: pasted from another patient, or made by rule, on head-cropped HU (rows, columns).
+
+36 positive patients are too few to learn what blood looks like in every place. Pasting moves a real bleed into
+another head; a rule makes one where anatomy puts it: a lens or a crescent along the inner table, an ellipsoid in the
+brain, filled ventricles, filled CSF spaces in a sector. Functions return new arrays and leave their input as it was;
+they return None where the slice has no place for the lesion (the skull base, the vertex).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hemoscope.labels import SUBTYPES, Hemorrhage
+
+Slice = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+_BONE_HU = 180
+_LEAST_INTERIOR = 0.06
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """The inside of the skull in one slice: where, and how far (in pixels) each place is from the inner table."""
+
+    mask: Mask
+    depth: Slice
+    center: tuple[float, float]
+    radius: float
+
+
+def inside_skull(hounsfield: Slice) -> Inside | None:
+    """Fill the ring of bone; None where it is not closed or holds next to nothing."""
+    bone = ndimage.binary_closing(np.pad(hounsfield, 8, mode="edge") > _BONE_HU, iterations=5)[8:-8, 8:-8]
+    hollow = ndimage.binary_fill_holes(bone) & ~bone
+    regions, count = ndimage.label(hollow)
+    if not count:
+        return None
+    sizes = np.bincount(regions.ravel())[1:]
+    mask = regions == int(sizes.argmax()) + 1
+    if mask.sum() < _LEAST_INTERIOR * mask.size or np.median(hounsfield[mask]) < 0:
+        return None
+    rows, columns = np.nonzero(mask)
+    depth = ndimage.distance_transform_edt(mask).astype(np.float32)
+    radius = float(np.sqrt(mask.sum() / np.pi))
+    return Inside(mask, depth, (float(rows.mean()), float(columns.mean())), radius)
+
+
+def make_lesion(hounsfield: Slice, kind: Hemorrhage, rng: np.random.Generator) -> tuple[Slice, Mask] | None:
+    """Bleed of one type by rule. Returns the new HU and the lesion's mask, or None where there is no place for it."""
+    inside = inside_skull(hounsfield)
+    if inside is None:
+        return None
+    shape = _SHAPES[kind](hounsfield, inside, rng)
+    shape &= inside.mask
+    if shape.sum() < 12:
+        return None
+    return _fill(hounsfield, shape, rng), shape
+
+
+def paste_lesion(
+    hounsfield: Slice, donor: Slice, outline: Mask, rng: np.random.Generator
+) -> tuple[Slice, Mask] | None:
+    """A real bleed of another head, moved a little, onto this one with soft edges; None where it falls outside.
+
+    Both slices are cropped to the head, so the same place in the crop is about the same place in the head.
+    """
+    if rng.random() < 0.5:
+        donor, outline = donor[:, ::-1], outline[:, ::-1]
+    matrix, offset = _jitter(donor.shape, rng)
+    moved = ndimage.affine_transform(donor, matrix, offset, order=1, mode="nearest")
+    shape = ndimage.affine_transform(outline.astype(np.float32), matrix, offset, order=1) > 0.5
+    inside = inside_skull(hounsfield)
+    if inside is None:
+        return None
+    allowed = shape & inside.mask
+    if allowed.sum() < max(12, 0.6 * shape.sum()):
+        return None
+    alpha = _soft(allowed, rng) * ndimage.binary_dilation(inside.mask)
+    return (hounsfield + alpha * (moved - hounsfield)).astype(np.float32), allowed
+
+
+def _jitter(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    angle = np.deg2rad(rng.uniform(-12, 12))
+    scale = rng.uniform(0.85, 1.2)
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale
+    center = (np.array(shape, dtype=np.float64) - 1) / 2
+    shift = rng.uniform(-0.04, 0.04, size=2) * shape[0]
+    return matrix, center - matrix @ (center + shift)
+
+
+def _soft(shape: Mask, rng: np.random.Generator) -> Slice:
+    blurred = ndimage.gaussian_filter(shape.astype(np.float32), rng.uniform(0.6, 1.4))
+    return np.asarray(np.clip(blurred * 1.15, 0, 1), dtype=np.float32)
+
+
+def _fill(hounsfield: Slice, shape: Mask, rng: np.random.Generator) -> Slice:
+    """Lift the slowly varying part to blood's HU and keep the scanner's noise; clots are mottled."""
+    level = rng.uniform(48, 80)
+    mottle = ndimage.gaussian_filter(rng.standard_normal(shape.shape), rng.uniform(1.5, 4))
+    mottle *= rng.uniform(0, 7) / max(float(mottle.std()), 1e-6)
+    tissue = np.clip(hounsfield, -20, 100)
+    lift = level + mottle - ndimage.gaussian_filter(tissue, 2.0)
+    noise = hounsfield - tissue
+    return (tissue + _soft(shape, rng) * lift + noise).astype(np.float32)
+
+
+def _angle_from(inside: Inside, shape: tuple[int, ...], direction: float) -> NDArray[np.float64]:
+    rows, columns = np.indices(shape)
+    angle = np.arctan2(rows - inside.center[0], columns - inside.center[1])
+    return np.abs((angle - direction + np.pi) % (2 * np.pi) - np.pi)
+
+
+def _lens(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
+    """Epidural: short, thick, bulging inward."""
+    away = _angle_from(inside, hounsfield.shape, rng.uniform(-np.pi, np.pi))
+    width = np.deg2rad(rng.uniform(14, 42))
+    thick = inside.radius * rng.uniform(0.07, 0.32) * np.clip(1 - (away / width) ** 2, 0, None)
+    return np.asarray(inside.mask & (inside.depth < thick) & (away < width))
+
+
+def _crescent(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
+    """Subdural: long and thin along the inner table, sometimes along the falx."""
+    if rng.random() < 0.15:
+        return _falx(hounsfield, inside, rng)
+    away = _angle_from(inside, hounsfield.shape, rng.choice([0.0, np.pi]) + rng.uniform(-0.9, 0.9))
+    width = np.deg2rad(rng.uniform(35, 85))
+    thick = inside.radius * rng.uniform(0.04, 0.17) * np.clip(1 - (away / width) ** 4, 0, None)
+    wobble = ndimage.gaussian_filter1d(rng.standard_normal(64), 4, mode="wrap") * 0.6
+    thick = thick * (1 + np.interp(away * 10, np.arange(64), wobble))
+    return np.asarray(inside.mask & (inside.depth < thick) & (away < width))
+
+
+def _falx(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
+    rows, columns = np.indices(hounsfield.shape)
+    side = rng.choice([-1, 1])
+    across = side * (columns - inside.center[1])
+    thick = inside.radius * rng.uniform(0.04, 0.10)
+    along = (rows - inside.center[0]) * rng.choice([-1, 1])
+    return np.asarray(inside.mask & (across > -1) & (across < thick) & (along > inside.radius * 0.25))
+
+
+def _ellipsoid(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
+    """Intraparenchymal: a rough ellipse within the brain, away from the table by at least its edge."""
+    size = inside.radius * rng.uniform(0.06, 0.38)
+    places = np.argwhere(inside.depth > max(size * 0.7, 4))
+    if not len(places):
+        return np.zeros_like(inside.mask)
+    row, column = places[rng.integers(len(places))]
+    angle, ratio = rng.uniform(0, np.pi), rng.uniform(0.5, 1.0)
+    rows, columns = np.indices(hounsfield.shape)
+    along = (rows - row) * np.sin(angle) + (columns - column) * np.cos(angle)
+    across = (rows - row) * np.cos(angle) - (columns - column) * np.sin(angle)
+    rough = ndimage.gaussian_filter(rng.standard_normal(hounsfield.shape), size / 3 + 1)
+    rough *= 0.25 / max(float(rough.std()), 1e-6)
+    return np.asarray((along / size) ** 2 + (across / (size * ratio)) ** 2 + rough < 1) & (inside.depth > 2)
+
+
+def _tissue(hounsfield: Slice, inside: Inside) -> Slice:
+    """HU with all but the brain set to its median, so that smoothing drags no bone in."""
+    return np.where(inside.mask, np.clip(hounsfield, -20, 100), np.median(hounsfield[inside.mask])).astype(np.float32)
+
+
+def _csf(hounsfield: Slice, inside: Inside) -> Mask:
+    smooth = ndimage.gaussian_filter(_tissue(hounsfield, inside), 1.0)
+    return np.asarray((smooth < 20) & (smooth > -10) & inside.mask)
+
+
+def _ventricles(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
+    """Intraventricular: deep CSF, wholly filled or layered towards the back."""
+    rows, columns = np.indices(hounsfield.shape)
+    away = np.hypot(rows - inside.center[0], columns - inside.center[1])
+    deep = _csf(hounsfield, inside) & (away < 0.55 * inside.radius) & (inside.depth > 0.3 * inside.radius)
+    deep = ndimage.binary_opening(deep)
+    if deep.sum() < 30:
+        return np.zeros_like(deep)
+    if rng.random() < 0.5:
+        level = np.quantile(np.nonzero(deep)[0], rng.uniform(0.2, 0.75))
+        deep &= rows > level
+    if rng.random() < 0.4:
+        deep &= (columns - inside.center[1]) * rng.choice([-1, 1]) > -2
+    return np.asarray(ndimage.binary_dilation(deep) & inside.mask)
+
+
+def _sulci(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
+    """Subarachnoid: CSF spaces of the surface and cisterns within a sector."""
+    away = _angle_from(inside, hounsfield.shape, rng.uniform(-np.pi, np.pi))
+    sector = away < np.deg2rad(rng.uniform(25, 110))
+    rows, columns = np.indices(hounsfield.shape)
+    from_middle = np.hypot(rows - inside.center[0], columns - inside.center[1])
+    outer = inside.mask & ((inside.depth < 0.4 * inside.radius) | (from_middle < rng.choice([0, 0.3]) * inside.radius))
+    smooth = ndimage.gaussian_filter(_tissue(hounsfield, inside), 1.3)
+    narrow = ndimage.gaussian_filter(smooth, 6.0) - smooth > 3.0
+    spaces = ndimage.binary_dilation(outer & (narrow | _csf(hounsfield, inside)) & sector, iterations=int(rng.integers(0, 2)))
+    regions, count = ndimage.label(spaces & (inside.depth > 1))
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    return np.asarray((sizes > 15)[regions])
+
+
+_SHAPES = {
+    Hemorrhage.EPIDURAL: _lens,
+    Hemorrhage.INTRAPARENCHYMAL: _ellipsoid,
+    Hemorrhage.INTRAVENTRICULAR: _ventricles,
+    Hemorrhage.SUBARACHNOID: _sulci,
+    Hemorrhage.SUBDURAL: _crescent,
+}
+assert set(_SHAPES) == set(SUBTYPES)
