@@ -1,10 +1,19 @@
 """Findings: what the probabilities say at the operating points, for slices and for the study."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hemoscope.dicom.slices import QualityNote
-from hemoscope.labels import Hemorrhage, PerLabel
+import numpy as np
+from numpy.typing import NDArray
+
+from hemoscope.calibration import OperatingPoint
+from hemoscope.card import ModelCard
+from hemoscope.dicom.slices import QualityNote, SliceHeader
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+from hemoscope.probabilities import StudyProbabilities
+
+KEY_SLICES = 3
 
 
 class Urgency(StrEnum):
@@ -65,3 +74,122 @@ class StudyFindings:
     slices: tuple[SliceFindings, ...]
     quality: tuple[QualityNote, ...]
     skipped_series: tuple[SkippedSeries, ...]
+
+
+def present_labels(
+    probabilities: PerLabel[float], points: PerLabel[OperatingPoint], established: PerLabel[bool]
+) -> tuple[Hemorrhage, ...]:
+    """Return the labels at or above their thresholds.
+
+    A label that is not established raises no finding alone: it counts only beside an established ``any``.
+    """
+    reached = PerLabel.build(lambda label: probabilities[label] >= points[label].threshold)
+    supported = reached[Hemorrhage.ANY] and established[Hemorrhage.ANY]
+    return tuple(label for label in LABELS if reached[label] and (established[label] or supported))
+
+
+def study_urgency(probabilities: PerLabel[float], present: Sequence[Hemorrhage], card: ModelCard) -> Urgency:
+    """Return how soon to look; only established labels count.
+
+    Immediate where ``any`` reaches the card's urgent threshold, prompt where a label is present, else routine.
+    """
+    if card.established[Hemorrhage.ANY] and probabilities[Hemorrhage.ANY] >= card.operating_points.urgent.threshold:
+        return Urgency.IMMEDIATE
+    return Urgency.PROMPT if any(card.established[label] for label in present) else Urgency.ROUTINE
+
+
+def key_slices(
+    probabilities: NDArray[np.float64], positions_mm: Sequence[float | None], *, apart_mm: float
+) -> tuple[int, ...]:
+    """Return the indices of up to three slices to look at first, most probable first.
+
+    Slices of known place are at least ``apart_mm`` apart, so that a thin series does not show one spot three times.
+
+    Args:
+        probabilities: of one label, shape (slices,).
+        positions_mm: place of each slice along the normal, or None.
+        apart_mm: the least distance between two of them.
+    """
+    chosen: list[int] = []
+    for index in np.argsort(-probabilities, kind="stable").tolist():
+        if all(_apart(positions_mm[index], positions_mm[other], apart_mm) for other in chosen):
+            chosen.append(index)
+        if len(chosen) == KEY_SLICES:
+            break
+    return tuple(chosen)
+
+
+def _apart(first: float | None, second: float | None, apart_mm: float) -> bool:
+    """Whether two places are far enough apart; positions carry rounding, so a thousandth of a mm is forgiven."""
+    return first is None or second is None or abs(first - second) >= apart_mm - 1e-3
+
+
+def study_findings(
+    probabilities: StudyProbabilities,
+    *,
+    slices: Sequence[SliceHeader],
+    positions_mm: Sequence[float | None],
+    slice_quality: Sequence[tuple[QualityNote, ...]],
+    quality: tuple[QualityNote, ...],
+    skipped_series: tuple[SkippedSeries, ...],
+    card: ModelCard,
+) -> StudyFindings:
+    """Say what the probabilities of one series mean for its study, at the operating points of the card.
+
+    Args:
+        probabilities: of the series, slices in anatomical order.
+        slices: the header of each slice; all of one series.
+        positions_mm: place of each slice along the normal, or None.
+        slice_quality: what reading noted about each slice.
+        quality: what reading noted about the series.
+        skipped_series: the study's other series, and why they were not read.
+        card: of the model that gave the probabilities.
+    """
+    study = PerLabel.of(probabilities.study_probabilities.tolist())
+    present = present_labels(study, card.operating_points.study, card.established)
+
+    def finding(label: Hemorrhage) -> Finding:
+        column = probabilities.slice_probabilities[:, LABELS.index(label)]
+        keys = key_slices(column, positions_mm, apart_mm=card.study_rule.nominal_spacing_mm) if label in present else ()
+        return Finding(
+            label=label,
+            present=label in present,
+            established=card.established[label],
+            probability=study[label],
+            threshold=card.operating_points.study[label].threshold,
+            slices=tuple(slices[index].sop_instance_uid for index in keys),
+        )
+
+    return StudyFindings(
+        study_instance_uid=slices[0].study_instance_uid,
+        series_instance_uid=slices[0].series_instance_uid,
+        urgency=study_urgency(study, present, card),
+        probabilities=study,
+        findings=tuple(finding(label) for label in LABELS),
+        slices=tuple(
+            _slice_findings(header, position, PerLabel.of(row.tolist()), notes, card)
+            for header, position, row, notes in zip(
+                slices, positions_mm, probabilities.slice_probabilities, slice_quality, strict=True
+            )
+        ),
+        quality=quality,
+        skipped_series=skipped_series,
+    )
+
+
+def _slice_findings(
+    header: SliceHeader,
+    position_mm: float | None,
+    probabilities: PerLabel[float],
+    quality: tuple[QualityNote, ...],
+    card: ModelCard,
+) -> SliceFindings:
+    return SliceFindings(
+        sop_instance_uid=header.sop_instance_uid,
+        source=header.source,
+        frame=header.frame,
+        position_mm=position_mm,
+        probabilities=probabilities,
+        present=present_labels(probabilities, card.operating_points.slice, card.established),
+        quality=quality,
+    )
