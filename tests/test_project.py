@@ -1,0 +1,122 @@
+"""The project's own files agree: pins with ranges, tasks with the README, the package with what it may weigh."""
+
+import os
+import re
+import subprocess
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import hemoscope
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+FRAMEWORKS = {"torch", "torchvision", "timm", "lightning", "flwr", "tensorflow", "jax"}
+# federated may live in an environment of its own: flwr pins much of the web's packages
+PINNED = {"base": PROJECT["dependencies"]} | {
+    extra: requirements for extra, requirements in PROJECT["optional-dependencies"].items() if extra != "federated"
+}
+MEGABYTE = 1_000_000
+
+
+def pins(name: str) -> dict[str, str]:
+    """The pins of one constraints file and of those that it includes."""
+    found: dict[str, str] = {}
+    for line in (REPOSITORY / "constraints" / f"{name}.txt").read_text().splitlines():
+        if line.startswith("-c "):
+            found |= pins(line.removeprefix("-c ").removesuffix(".txt").strip())
+        elif line and not line.startswith("#"):
+            package, _, number = line.partition("==")
+            assert number, f"constraints/{name}.txt pins nothing with {line!r}"
+            found[canonicalize_name(package)] = number
+    return found
+
+
+@pytest.mark.parametrize("extra", PINNED)
+def test_every_dependency_is_pinned_within_its_range(extra: str) -> None:
+    pinned = pins(extra)
+    for requirement in map(Requirement, PINNED[extra]):
+        if requirement.name != "hemoscope":
+            number = pinned[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(number), f"{number} is outside {requirement}"
+
+
+def test_the_base_holds_no_deep_learning_framework() -> None:
+    assert not FRAMEWORKS & set(pins("base"))
+
+
+def test_torch_and_torchvision_come_in_one_call() -> None:
+    names = {Requirement(requirement).name for requirement in PINNED["train"]}
+    assert {"torch", "torchvision"} <= names
+    assert {"torch", "torchvision"} <= set(pins("train"))
+
+
+def test_the_installed_version_is_that_of_the_source() -> None:
+    assert version("hemoscope") == hemoscope.__version__
+
+
+@pytest.mark.parametrize("target", ["setup", "demo", "test", "check", "format", "clean", "help"])
+def test_make_help_lists_every_task(target: str) -> None:
+    done = subprocess.run(["make", "-s", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert re.search(rf"^  make {target} +\S", done.stdout, re.MULTILINE)
+
+
+def test_an_old_python_is_refused_with_the_cure(tmp_path: Path) -> None:
+    old = tmp_path / "python"
+    old.write_text(
+        "#!/bin/sh\nexec python3 -c \"import sys; sys.version_info = (3, 10, 9); sys.version = '3.10.9 old'; $2\"\n"
+    )
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "needs Python 3.11 or newer" in done.stderr
+    assert "make setup PYTHON=" in done.stderr
+
+
+def test_no_python_at_all_is_refused_with_the_cure(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["make", "setup", "PYTHON=", f"VENV={tmp_path / 'venv'}"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Python 3.11 or newer, and none was found" in done.stderr
+
+
+def test_continuous_integration_walks_the_path_of_the_readme() -> None:
+    script = REPOSITORY / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert re.findall(r"^step make (\w+)", script.read_text(), re.MULTILINE) == ["demo", "check", "test"]
+    readme = (REPOSITORY / "README.md").read_text()
+    assert "make demo" in readme
+    assert "make test" in readme
+
+
+def test_no_file_names_a_home_folder_or_a_package_registry() -> None:
+    places = re.compile(r"(?<![\w.])/(home|root|Users|work)/\w|--(extra-)?index-url|find-links[= ](?!wheels)")
+    tracked = [REPOSITORY / name for name in ("Makefile", "README.md", "pyproject.toml", ".ci/run")]
+    tracked += [path for folder in ("src", "docs", "constraints") for path in (REPOSITORY / folder).rglob("*")]
+    texts = (path for path in tracked if path.suffix in {"", ".py", ".md", ".toml", ".txt"} and path.is_file())
+    assert not [str(path.relative_to(REPOSITORY)) for path in texts if places.search(path.read_text())]
+
+
+@pytest.mark.parametrize(
+    ("folder", "most"), [("src/hemoscope/bundles/default", 25 * MEGABYTE), ("examples", 3 * MEGABYTE)]
+)
+def test_what_ships_stays_small(folder: str, most: int) -> None:
+    path = REPOSITORY / folder
+    if not path.is_dir():
+        pytest.skip(f"{folder} is not in this clone")
+    assert sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) <= most
