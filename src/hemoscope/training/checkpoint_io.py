@@ -1,0 +1,81 @@
+"""Lightning checkpoints without pickle: tensors in safetensors, everything else in JSON, in one folder."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import CheckpointIO
+from safetensors.torch import load_file, save_file
+
+from hemoscope.errors import TrainingError
+
+_TENSOR, _TUPLE, _ITEMS = "$tensor", "$tuple", "$items"
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """A checkpoint is a folder with ``state.json`` and ``tensors.safetensors``; it appears whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint. Raises TypeError for anything but tensors and plain values."""
+        del storage_options
+        tensors: dict[str, torch.Tensor] = {}
+        state = _plain(checkpoint, tensors)
+        folder = Path(path)
+        part = folder.with_name(folder.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        save_file(tensors, part / "tensors.safetensors")
+        (part / "state.json").write_text(json.dumps(state))
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint. Raises TrainingError where it is damaged."""
+        del map_location, weights_only
+        folder = Path(path)
+        try:
+            state = json.loads((folder / "state.json").read_text())
+            tensors = load_file(folder / "tensors.safetensors")
+        except (OSError, ValueError) as error:
+            msg = f"checkpoint {folder.name} cannot be read ({error}). Delete it and train without --resume"
+            raise TrainingError(msg) from error
+        restored = _restored(state, tensors)
+        assert isinstance(restored, dict)
+        return restored
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint."""
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """JSON for a nested value; tensors move to ``tensors`` and leave their key."""
+    if isinstance(value, torch.Tensor):
+        key = str(len(tensors))
+        tensors[key] = value.detach().cpu().contiguous().clone()
+        return {_TENSOR: key}
+    if isinstance(value, dict):
+        # Keys may be numbers (optimiser state), which JSON would turn into text.
+        return {_ITEMS: [[_plain(key, tensors), _plain(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {_TUPLE: [_plain(item, tensors) for item in value]}
+    if isinstance(value, list):
+        return [_plain(item, tensors) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    msg = f"a checkpoint holds tensors and plain values only, got {type(value).__name__}"
+    raise TypeError(msg)
+
+
+def _restored(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_restored(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if _TUPLE in value:
+        return tuple(_restored(item, tensors) for item in value[_TUPLE])
+    return {_restored(key, tensors): _restored(item, tensors) for key, item in value[_ITEMS]}

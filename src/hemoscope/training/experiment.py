@@ -1,0 +1,127 @@
+"""An experiment file: TOML in, one frozen record out. Unknown keys are errors."""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hemoscope.errors import ConfigError
+from hemoscope.models.network import NetworkConfig
+from hemoscope.preprocess import Preprocessing
+from hemoscope.training.augment import AugmentConfig
+from hemoscope.training.dataset import SamplingConfig
+from hemoscope.training.losses import LossConfig
+from hemoscope.training.module import OptimizerConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """How long and on what.
+
+    Attributes:
+        epochs: passes over the positives.
+        batch_size: slices a step.
+        seed: everything random follows from it.
+        precision: as Lightning names it, such as ``32-true`` or ``bf16-mixed``.
+        folds: patient-level folds for out-of-fold scores; 0 trains the final network alone.
+        init: ``imagenet`` (weights from an installed package) or ``none``.
+        held_out: patients that the final network never sees, such as the demo's.
+    """
+
+    epochs: int = 20
+    batch_size: int = 32
+    seed: int = 1
+    precision: str = "32-true"
+    folds: int = 5
+    init: str = "imagenet"
+    held_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """Everything that decides a training but the data."""
+
+    name: str
+    description: str = ""
+    run: RunConfig = field(default_factory=RunConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole record, resolved, as it is written beside the run."""
+        record = dataclasses.asdict(self)
+        record["preprocessing"] = self.preprocessing.to_json()
+        return record
+
+
+def read_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
+    """Read an experiment file, with ``section.key=value`` changes (values as in TOML) on top.
+
+    Raises:
+        ConfigError: not TOML, an unknown or missing key, or a value of the wrong type or range.
+    """
+    try:
+        data = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        msg = f"{path.name}: not a readable experiment file ({error})"
+        raise ConfigError(msg) from error
+    for change in changes:
+        _apply(data, change)
+    experiment = _build(Experiment, data, where=path.name)
+    assert isinstance(experiment, Experiment)
+    return experiment
+
+
+def _apply(data: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals:
+        msg = f"--set needs key=value, got {change!r}"
+        raise ConfigError(msg)
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        data = data.setdefault(section, {})
+    data[name] = value
+
+
+def _build(kind: type[Any], data: Mapping[str, Any], *, where: str) -> object:
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        msg = f"{where}: unknown key {', '.join(unknown)}. Known here: {', '.join(fields)}"
+        raise ConfigError(msg)
+    hints = typing.get_type_hints(kind)
+    try:
+        if kind is Preprocessing:
+            return Preprocessing.from_json({**Preprocessing().to_json(), **data})
+        return kind(**{name: _value(hints[name], value, where=f"{where}: {name}") for name, value in data.items()})
+    except (TypeError, ValueError) as error:
+        msg = f"{where}: {error}"
+        raise ConfigError(msg) from error
+
+
+def _value(hint: Any, value: Any, *, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast("type[Any]", hint), value, where=where)
+    if typing.get_origin(hint) is tuple:
+        return tuple(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if typing.get_origin(hint) is typing.Literal:
+        return value
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if type(value) not in allowed:
+        msg = f"{where} must be {' or '.join(kind.__name__ for kind in allowed)}, got {value!r}"
+        raise ConfigError(msg)
+    return value
