@@ -1,0 +1,105 @@
+"""A model's card for a person at a terminal: what it learned from, how well it did, and its limits."""
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from hemoscope.calibration import OperatingPoint
+from hemoscope.card import Estimate, LabelScore, ModelCard, ScoreTable, TrainingData
+from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.reports.report import printable
+
+
+def print_card(card: ModelCard, sha256: str, console: Console) -> None:
+    """Write the whole card to ``console``; ``sha256`` identifies the bundle."""
+    console.print(Text(printable(f"{card.name} {card.version}"), style="bold"))
+    console.print(Text(printable(card.description)))
+    console.print(Text(f"sha256 {sha256}", style="dim"))
+    _title(console, "Operating points")
+    console.print(_operating_points(card))
+    console.print(_urgent(card.operating_points.urgent))
+    for scores in card.scores:
+        _title(console, f"Scores: {scores.name}")
+        console.print(_about(scores))
+        console.print(_scores(scores))
+    _title(console, "Training data")
+    for data in card.training_data:
+        console.print(_bullet(_data(data)))
+    _title(console, "Limits of use")
+    for limit in card.limits_of_use:
+        console.print(_bullet(printable(limit)))
+    console.print()
+    console.print(Text(printable(card.disclaimer), style="bold"))
+
+
+def _title(console: Console, title: str) -> None:
+    console.print()
+    console.print(Text(printable(title), style="bold"))
+
+
+def _grid(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for place, column in enumerate(columns):
+        table.add_column(column, no_wrap=place == 0)
+    return table
+
+
+def _operating_points(card: ModelCard) -> Table:
+    table = _grid("Label", "Validation", "Study", "Slice", "Rule for the study")
+    for label in LABELS:
+        study, one = card.operating_points.study[label], card.operating_points.slice[label]
+        validation = Text("established", "green") if card.established[label] else Text("not established", "yellow")
+        table.add_row(label.display, validation, f"{study.threshold:.2f}", f"{one.threshold:.2f}", _rule(study))
+    return table
+
+
+def _rule(point: OperatingPoint) -> Text:
+    reached = {"sensitivity": point.sensitivity, "specificity": point.specificity}
+    numbers = ", ".join(f"{name} {value:.2f}" for name, value in reached.items() if value is not None)
+    return Text(printable(f"{point.rule} ({numbers})" if numbers else point.rule))
+
+
+def _urgent(point: OperatingPoint) -> Text:
+    name = Hemorrhage.ANY.display
+    return Text(f"Immediate when {name} reaches {point.threshold:.2f} in the study: ").append_text(_rule(point))
+
+
+def _about(scores: ScoreTable) -> Text:
+    counted = f"{scores.n_images} slices of {scores.n_patients} patients, scored by {scores.level}."
+    return Text(printable(f"{scores.description} {counted}"), style="dim")
+
+
+def _scores(scores: ScoreTable) -> Table:
+    table = _grid("Label", "AUROC (95% interval)", "Average precision", "Calibration error", "Positive")
+    for label, score in scores.labels.items():
+        table.add_row(label.display, *_score_cells(score))
+    return table
+
+
+def _score_cells(score: LabelScore) -> tuple[Text, ...]:
+    positive = Text(f"{score.n_positive} in {score.n_positive_patients} patients")
+    estimates = [Text(_estimate(found)) for found in (score.auroc, score.average_precision, score.ece)]
+    if score.auroc is None and score.reason:
+        estimates[0] = Text(printable(score.reason), style="dim")
+    return (*estimates, positive)
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _data(data: TrainingData) -> str:
+    where = f" DOI {data.doi}." if data.doi else ""
+    return printable(f"{data.name} {data.version}, {data.license}.{where} {data.attribution} Changes: {data.changes}")
+
+
+def _bullet(text: str) -> Padding:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row("•", Text(text))
+    return Padding(grid, (0, 0, 0, 1))

@@ -1,0 +1,102 @@
+"""Findings as CSV, for spreadsheets and statistics: one table with a row a slice, one with a row a study.
+
+Lists stand in one cell, separated by spaces. Flags are 1 and 0. An unknown position is an empty cell. A name that a
+spreadsheet would run as a formula (it begins with ``=``, ``+``, ``-``, ``@``, tab or return) gets an apostrophe before
+it, as OWASP advises against CSV injection: file names come from strangers.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from hemoscope.findings import SliceFindings, StudyFindings
+from hemoscope.labels import LABELS
+from hemoscope.reports.report import PatientIdentity, Report
+
+Cell = str | int | float
+
+SLICE_COLUMNS: tuple[str, ...] = (
+    "study_instance_uid",
+    "series_instance_uid",
+    "sop_instance_uid",
+    "frame",
+    "source",
+    "position_mm",
+    *LABELS,
+    *(f"{label}_present" for label in LABELS),
+    "quality",
+)
+STUDY_COLUMNS: tuple[str, ...] = (
+    "study_instance_uid",
+    "series_instance_uid",
+    "urgency",
+    "slices",
+    *LABELS,
+    *(f"{label}_threshold" for label in LABELS),
+    *(f"{label}_present" for label in LABELS),
+    *(f"{label}_established" for label in LABELS),
+    *(f"{label}_key_slices" for label in LABELS),
+    "quality",
+)
+PATIENT_COLUMNS = ("patient_name", "patient_id", "study_date")
+
+
+def slices_csv(report: Report) -> str:
+    """One row a slice of every study, in anatomical order: source, position, six probabilities, six flags."""
+    return _table(SLICE_COLUMNS, (_slice_row(study, one) for study in report.studies for one in study.slices))
+
+
+def studies_csv(report: Report) -> str:
+    """One row a study; the patient columns are there only where the report holds identities."""
+    columns = STUDY_COLUMNS + (PATIENT_COLUMNS if report.patients else ())
+    rows = (_study_row(study) for study in report.studies)
+    if report.patients:
+        rows = (row + _patient_cells(report, study) for row, study in zip(rows, report.studies, strict=True))
+    return _table(columns, rows)
+
+
+def _slice_row(study: StudyFindings, one: SliceFindings) -> list[Cell]:
+    return [
+        study.study_instance_uid,
+        study.series_instance_uid,
+        one.sop_instance_uid,
+        one.frame,
+        one.source,
+        "" if one.position_mm is None else one.position_mm,
+        *one.probabilities.values,
+        *(int(label in one.present) for label in LABELS),
+        " ".join(note.code for note in one.quality),
+    ]
+
+
+def _study_row(study: StudyFindings) -> list[Cell]:
+    return [
+        study.study_instance_uid,
+        study.series_instance_uid,
+        study.urgency.value,
+        len(study.slices),
+        *study.probabilities.values,
+        *(finding.threshold for finding in study.findings),
+        *(int(finding.present) for finding in study.findings),
+        *(int(finding.established) for finding in study.findings),
+        *(" ".join(finding.slices) for finding in study.findings),
+        " ".join(note.code for note in study.quality),
+    ]
+
+
+def _patient_cells(report: Report, study: StudyFindings) -> list[Cell]:
+    nobody = PatientIdentity(name="", id="", study_date="")
+    patient = report.patients.get(study.study_instance_uid, nobody)
+    return [patient.name, patient.id, patient.study_date]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_inert(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _inert(cell: Cell) -> Cell:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

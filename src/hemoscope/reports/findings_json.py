@@ -1,0 +1,89 @@
+"""Findings as JSON, schema ``hemoscope.findings/1``: for programs, stable, described by ``findings.schema.json``.
+
+Numbers are written in full: a probability stands on the same side of its threshold in the file as in the program.
+Non-ASCII and undecodable characters of file names are escaped, so the text is valid in any encoding.
+"""
+
+import json
+from importlib import resources
+from typing import Any
+
+from hemoscope import DISCLAIMER
+from hemoscope.dicom.slices import QualityNote
+from hemoscope.findings import Finding, SkippedSeries, SliceFindings, StudyFindings
+from hemoscope.reports.report import PatientIdentity, Report
+
+SCHEMA = "hemoscope.findings/1"
+
+
+def findings_json(report: Report) -> str:
+    """Write the report as indented JSON text, ending in a newline."""
+    return json.dumps(findings_document(report), indent=2, allow_nan=False) + "\n"
+
+
+def findings_document(report: Report) -> dict[str, Any]:
+    """Turn the report into plain dictionaries and lists that validate against ``findings_schema()``."""
+    return {
+        "schema": SCHEMA,
+        "disclaimer": DISCLAIMER,
+        "model": {"name": report.model.name, "version": report.model.version, "sha256": report.model.sha256},
+        "studies": [_study(study, report.patients.get(study.study_instance_uid)) for study in report.studies],
+        "rejected": [{"source": r.source, "code": r.code, "message": r.message} for r in report.rejected],
+    }
+
+
+def findings_schema() -> dict[str, Any]:
+    """Read the JSON Schema (draft 2020-12) of ``findings_document``, as shipped in the package."""
+    text = resources.files("hemoscope.reports").joinpath("findings.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def _study(study: StudyFindings, patient: PatientIdentity | None) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "study_instance_uid": study.study_instance_uid,
+        "series_instance_uid": study.series_instance_uid,
+        "urgency": study.urgency.value,
+        "probabilities": study.probabilities.as_dict(),
+        "findings": [_finding(finding) for finding in study.findings],
+        "slices": [_slice(one) for one in study.slices],
+        "quality": _quality(study.quality),
+        "skipped_series": [_skipped(series) for series in study.skipped_series],
+    }
+    if patient is not None:
+        document["patient"] = {"name": patient.name, "id": patient.id, "study_date": patient.study_date}
+    return document
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "label": finding.label.value,
+        "present": finding.present,
+        "established": finding.established,
+        "probability": finding.probability,
+        "threshold": finding.threshold,
+        "slices": list(finding.slices),
+    }
+
+
+def _slice(one: SliceFindings) -> dict[str, Any]:
+    return {
+        "sop_instance_uid": one.sop_instance_uid,
+        "source": one.source,
+        "position_mm": one.position_mm,
+        "probabilities": one.probabilities.as_dict(),
+        "present": [label.value for label in one.present],
+        "quality": _quality(one.quality),
+    }
+
+
+def _quality(notes: tuple[QualityNote, ...]) -> list[dict[str, str]]:
+    return [{"code": note.code, "message": note.message} for note in notes]
+
+
+def _skipped(series: SkippedSeries) -> dict[str, Any]:
+    return {
+        "series_instance_uid": series.series_instance_uid,
+        "reason": series.reason,
+        "instances": series.instances,
+    }

@@ -1,0 +1,102 @@
+"""A folder of results: findings.json, findings.csv, studies.csv and pictures, each file written whole or not at all.
+
+Files of other names are left alone, so several runs may share a folder. ``findings.json`` is written last: where it
+stands, the rest of its run stands too.
+"""
+
+import contextlib
+import hashlib
+import io
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from hemoscope.errors import ConfigError
+from hemoscope.labels import Hemorrhage
+from hemoscope.reports.findings_csv import slices_csv, studies_csv
+from hemoscope.reports.findings_json import findings_json
+from hemoscope.reports.report import Report
+
+PICTURES = "overlays"
+
+
+def make_output_folder(folder: Path) -> None:
+    """Make the folder, and its parents, where it is not there yet; call it before the long work, to fail early.
+
+    Raises:
+        ConfigError: the path is a file, or the folder cannot be made or written to.
+
+    """
+    if folder.exists() and not folder.is_dir():
+        msg = f"{folder.name} is a file, but results need a folder. Give --output another path"
+        raise ConfigError(msg)
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "findings.json.check", b"").unlink()
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write the tables and the JSON of a report.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+
+    """
+    with _explained(folder):
+        _write(folder / "findings.csv", slices_csv(report).encode("utf-8", "backslashreplace"))
+        _write(folder / "studies.csv", studies_csv(report).encode("utf-8", "backslashreplace"))
+        _write(folder / "findings.json", findings_json(report).encode("ascii"))
+
+
+def write_picture(image: Image.Image, folder: Path, *, study_uid: str, number: int, label: Hemorrhage) -> Path:
+    """Write one overlay as ``overlays/STUDY/slice-NUMBER-LABEL.png`` and return its path.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+
+    """
+    png = io.BytesIO()
+    image.save(png, format="PNG")
+    path = folder / PICTURES / folder_name(study_uid) / f"slice-{number:03d}-{label.value}.png"
+    with _explained(folder):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _write(path, png.getvalue())
+
+
+def folder_name(uid: str) -> str:
+    """Turn a UID into a name that stays inside the folder, whatever the file claims its UID is.
+
+    Examples:
+        >>> folder_name("1.2.840.1")
+        '1.2.840.1'
+        >>> folder_name("../etc")
+        'etc-f7f9121f'
+
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", uid).strip("._-")[:64]
+    if plain and plain == uid:
+        return plain
+    digest = hashlib.sha256(uid.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{plain}-{digest}" if plain else digest
+
+
+def _write(path: Path, content: bytes) -> Path:
+    """Write a file under a temporary name beside it, then rename it: no reader ever sees half of it."""
+    draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
+    try:
+        draft.write_bytes(content)
+        return draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        msg = f"cannot write to {folder.name}: {error.strerror or error}. Give --output a folder you may write to"
+        raise ConfigError(msg) from error

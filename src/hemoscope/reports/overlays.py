@@ -1,0 +1,206 @@
+"""Pictures of key slices: the slice through three windows, and where the model looked, with scale and caution.
+
+Images are (rows, columns) as stored in DICOM: the first row is the top. Left and right are marked only where the
+orientation is known, and a length in mm is drawn only where the pixel spacing is measured, not assumed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from hemoscope import DISCLAIMER
+from hemoscope.labels import Hemorrhage
+from hemoscope.preprocess import Box
+from hemoscope.reports.colours import heat_over
+from hemoscope.windows import BONE, BRAIN, SUBDURAL, Window
+
+_PANEL = 400
+_GAP = 6
+_TOP = 74
+_BOTTOM = 40
+_LEGEND = 96
+_PAPER = (16, 18, 22)
+_INK = (236, 238, 240)
+_FAINT_INK = (160, 166, 174)
+_SCALE_MM = 50.0
+_WINDOWS = (("Brain", BRAIN), ("Subdural", SUBDURAL), ("Bone", BONE))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatMap:
+    """Where the model saw one label: local probabilities in [0, 1], shape (rows, columns), laid over ``box``."""
+
+    values: NDArray[np.float32]
+    box: Box
+
+    def __post_init__(self) -> None:
+        """Reject anything that is not a map of probabilities."""
+        if self.values.ndim != 2 or not np.all((self.values >= 0.0) & (self.values <= 1.0)):
+            msg = f"a heat map needs two axes and values in [0, 1], got shape {self.values.shape}"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlicePicture:
+    """What one overlay shows.
+
+    Attributes:
+        hounsfield: HU of the slice, shape (rows, columns).
+        heat: the label's heat map over the slice.
+        probability: the label's calibrated probability on this slice.
+        established: False where the model's validation does not support the label.
+        number: number of the slice in its series, from 1; ``count`` slices in all.
+        position_mm: along the slice normal, or None where unknown or assumed.
+        pixel_spacing_mm: between (rows, columns), or None where unknown or assumed.
+        orientation: DICOM (0020,0037), or None where unknown or assumed.
+
+    """
+
+    hounsfield: NDArray[np.int16]
+    heat: HeatMap
+    label: Hemorrhage
+    probability: float
+    established: bool
+    number: int
+    count: int
+    position_mm: float | None = None
+    pixel_spacing_mm: tuple[float, float] | None = None
+    orientation: tuple[float, ...] | None = None
+
+
+def draw_overlay(picture: SlicePicture) -> Image.Image:
+    """Draw brain, subdural and bone window, then the heat map over the brain window with its colour scale."""
+    width = 4 * _PANEL + 5 * _GAP + _LEGEND
+    sheet = Image.new("RGB", (width, _TOP + _PANEL + _BOTTOM), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    hounsfield = picture.hounsfield.astype(np.float32)
+    for place, (name, window) in enumerate(_WINDOWS):
+        grey = np.round(window.apply(hounsfield) * 255.0).astype(np.uint8)
+        _panel(sheet, place, _fitted(np.stack([grey] * 3, axis=-1), picture), picture)
+        _name_panel(draw, place, f"{name}  {_bounds(window)}")
+    painted = heat_over(BRAIN.apply(hounsfield), heat_on_slice(picture.heat, picture.hounsfield.shape))
+    _panel(sheet, 3, _fitted(painted, picture), picture)
+    _name_panel(draw, 3, "Where the model looked")
+    _legend(sheet, draw)
+    _words(draw, picture, sheet.size)
+    return sheet
+
+
+def heat_on_slice(heat: HeatMap, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Lay a heat map over the slice: bilinear inside its box, 0 outside it; float32 of ``shape`` (rows, columns)."""
+    box = heat.box
+    smooth = Image.fromarray(heat.values.astype(np.float32)).resize((box.side, box.side), Image.Resampling.BILINEAR)
+    slice_rows, box_rows = _shared(box.top, box.side, shape[0])
+    slice_columns, box_columns = _shared(box.left, box.side, shape[1])
+    laid = np.zeros(shape, dtype=np.float32)
+    laid[slice_rows, slice_columns] = np.asarray(smooth)[box_rows, box_columns]
+    return laid
+
+
+def _shared(start: int, side: int, length: int) -> tuple[slice, slice]:
+    """Return what a box and an axis of ``length`` pixels share: in pixels of the slice, and of the box."""
+    first, last = max(start, 0), max(min(start + side, length), max(start, 0))
+    return slice(first, last), slice(first - start, last - start)
+
+
+def side_letters(orientation: tuple[float, ...] | None) -> tuple[str, str] | None:
+    """Return the letters for the left and right edge of the picture; None where they are unknown or not L and R.
+
+    DICOM's x axis points to the patient's left, PS3.3 C.7.6.2.1.1. Oblique by more than about 45 degrees is None.
+
+    Examples:
+        >>> side_letters((1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+        ('R', 'L')
+
+    """
+    if orientation is None or abs(orientation[0]) < 0.7:
+        return None
+    return ("R", "L") if orientation[0] > 0 else ("L", "R")
+
+
+def _bounds(window: Window) -> str:
+    low, high = window.bounds
+    return f"{low:.0f} to {high:.0f} HU"
+
+
+def _scales(picture: SlicePicture) -> tuple[float, float]:
+    """Return screen pixels for one (row, column) of the slice; pixels that are not square keep their true shape."""
+    rows, columns = picture.hounsfield.shape
+    high, wide = picture.pixel_spacing_mm or (1.0, 1.0)
+    scale = _PANEL / max(rows * high, columns * wide)
+    return scale * high, scale * wide
+
+
+def _fitted(colours: NDArray[np.uint8], picture: SlicePicture) -> Image.Image:
+    rows, columns = picture.hounsfield.shape
+    row_scale, column_scale = _scales(picture)
+    size = (max(round(columns * column_scale), 1), max(round(rows * row_scale), 1))
+    return Image.fromarray(colours).resize(size, Image.Resampling.LANCZOS)
+
+
+def _panel_left(place: int) -> int:
+    return _GAP + place * (_PANEL + _GAP)
+
+
+def _panel(sheet: Image.Image, place: int, image: Image.Image, picture: SlicePicture) -> None:
+    left = _panel_left(place) + (_PANEL - image.width) // 2
+    top = _TOP + (_PANEL - image.height) // 2
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle((_panel_left(place), _TOP, _panel_left(place) + _PANEL - 1, _TOP + _PANEL - 1), fill=(0, 0, 0))
+    sheet.paste(image, (left, top))
+    letters = side_letters(picture.orientation)
+    if letters is not None:
+        _sides(draw, place, letters)
+    if place == 0 and picture.pixel_spacing_mm is not None:
+        _length(draw, _scales(picture)[1] / picture.pixel_spacing_mm[1])
+
+
+def _sides(draw: ImageDraw.ImageDraw, place: int, letters: tuple[str, str]) -> None:
+    middle, left = _TOP + _PANEL // 2, _panel_left(place)
+    for letter, x, anchor in ((letters[0], left + 8, "lm"), (letters[1], left + _PANEL - 8, "rm")):
+        draw.text((x, middle), letter, font=_font(20), fill=_INK, anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+
+
+def _length(draw: ImageDraw.ImageDraw, pixels_a_mm: float) -> None:
+    left, bottom, length = _panel_left(0) + 10, _TOP + _PANEL - 10, round(_SCALE_MM * pixels_a_mm)
+    draw.line((left, bottom, left + length, bottom), fill=_INK, width=2)
+    for end in (left, left + length):
+        draw.line((end, bottom - 5, end, bottom), fill=_INK, width=2)
+    draw.text((left, bottom - 8), f"{_SCALE_MM:.0f} mm", font=_font(14), fill=_INK, anchor="lb")
+
+
+def _name_panel(draw: ImageDraw.ImageDraw, place: int, name: str) -> None:
+    draw.text((_panel_left(place) + 2, _TOP - 10), name, font=_font(16), fill=_FAINT_INK, anchor="ls")
+
+
+def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw) -> None:
+    """Draw the colours as they look over mid-grey brain, so that they match the picture beside them."""
+    left, wide, margin = _panel_left(4) + 6, 20, 14
+    high = _PANEL - 2 * margin
+    values = np.repeat(np.linspace(1.0, 0.0, high, dtype=np.float32)[:, np.newaxis], wide, axis=1)
+    sheet.paste(Image.fromarray(heat_over(np.full_like(values, 0.4), values)), (left, _TOP + margin))
+    draw.rectangle((left - 1, _TOP + margin - 1, left + wide, _TOP + margin + high), outline=_FAINT_INK)
+    for value in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y = _TOP + margin + round((1.0 - value) * (high - 1))
+        draw.line((left + wide, y, left + wide + 5, y), fill=_FAINT_INK)
+        draw.text((left + wide + 9, y), f"{value:.2f}", font=_font(15), fill=_INK, anchor="lm")
+    draw.text((left - 4, _TOP - 10), "local prob.", font=_font(16), fill=_FAINT_INK, anchor="ls")
+
+
+def _words(draw: ImageDraw.ImageDraw, picture: SlicePicture, size: tuple[int, int]) -> None:
+    width, height = size
+    title = f"{picture.label.display}: probability {picture.probability:.2f} on this slice"
+    if not picture.established:
+        title += "  (label not established)"
+    place = f"Slice {picture.number} of {picture.count}"
+    if picture.position_mm is not None:
+        place += f" at {picture.position_mm:.1f} mm"
+    draw.text((_GAP + 2, 12), title, font=_font(24), fill=_INK)
+    draw.text((width - _GAP - 2, 14), place, font=_font(20), fill=_INK, anchor="ra")
+    draw.text((_GAP + 2, height - _BOTTOM // 2), f"Hemoscope. {DISCLAIMER}", font=_font(16), fill=_INK, anchor="lm")
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
