@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage
+from pydicom.uid import UID, CTImageStorage
 from pydicom.valuerep import DSfloat
 
 from hemoscope import __version__
-from hemoscope.data.pixel_coding import LOSSY, NATIVE, PixelCoding, pixel_data, stored_values
+from hemoscope.data.pixel_coding import LOSSY, NATIVE, Hounsfield, PixelCoding, pixel_data, stored_values
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -59,9 +59,9 @@ class Acquisition:
         return np.asarray(first + np.arange(shape[0])[:, None] * feed)
 
 
-def made_uid(*names: object) -> str:
+def made_uid(*names: object) -> UID:
     """A UID under 2.25 (PS3.5 B.2) that the same names always give."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, ' '.join(('hemoscope', *map(str, names)))).int}"
+    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, ' '.join(('hemoscope', *map(str, names)))).int}")
 
 
 def decimal(value: float) -> DSfloat:
@@ -69,7 +69,9 @@ def decimal(value: float) -> DSfloat:
     return DSfloat(float(value), auto_format=True)
 
 
-def study_dataset(sop_class: str, *, seed: int, instance: str, acquisition: Acquisition, modality: str = "CT") -> Dataset:
+def study_dataset(
+    sop_class: UID, *, seed: int, instance: str, acquisition: Acquisition, modality: str = "CT"
+) -> Dataset:
     """Patient, study, series, equipment and SOP common modules, which every object of a study shares."""
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"
@@ -101,7 +103,7 @@ def study_dataset(sop_class: str, *, seed: int, instance: str, acquisition: Acqu
 
 
 def ct_dataset(
-    hounsfield: NDArray[np.generic],
+    hounsfield: Hounsfield,
     *,
     seed: int = 0,
     index: int = 0,
@@ -155,7 +157,7 @@ def add_scan(ds: Dataset, acquisition: Acquisition) -> None:
         ds.ImageComments = acquisition.image_comments
 
 
-def add_pixels(ds: Dataset, hounsfield: NDArray[np.generic], coding: PixelCoding) -> None:
+def add_pixels(ds: Dataset, hounsfield: Hounsfield, coding: PixelCoding) -> None:
     """Add the image pixel module for HU of shape (frames, rows, columns)."""
     stored = stored_values(hounsfield, coding)
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"

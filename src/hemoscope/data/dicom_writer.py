@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from hemoscope.data.ct_image import Acquisition, ct_dataset, made_uid
+from hemoscope.data.enhanced_ct import enhanced_ct_dataset
 from hemoscope.data.phantom import Phantom
-from hemoscope.data.pixel_coding import PixelCoding
+from hemoscope.data.pixel_coding import Hounsfield, PixelCoding
 
-__all__ = ["Acquisition", "PixelCoding", "ct_dataset", "made_uid", "save", "write_series"]
+__all__ = ["Acquisition", "PixelCoding", "ct_dataset", "enhanced_ct_dataset", "made_uid", "save", "write_series"]
 
 
 def save(dataset: Dataset, path: Path) -> Path:
@@ -27,13 +26,14 @@ def save(dataset: Dataset, path: Path) -> Path:
 
 
 def write_series(
-    head: Phantom | NDArray[np.generic],
+    head: Phantom | Hounsfield,
     folder: Path,
     *,
     seed: int = 0,
     spacing_mm: tuple[float, float, float] | None = None,
     coding: PixelCoding | None = None,
     acquisition: Acquisition | None = None,
+    enhanced: bool = False,
 ) -> tuple[Path, ...]:
     """Write a head as one CT series, one file a slice, ``IM0001.dcm`` being the lowest.
 
@@ -44,17 +44,23 @@ def write_series(
         spacing_mm: between slices, rows and columns; the phantom's own by default, else 5 x 0.5 x 0.5 mm.
         coding: how the pixels are stored.
         acquisition: what the headers say.
+        enhanced: write one multi-frame Enhanced CT object, ``IM0001.dcm``, in place of a file a slice.
 
     Returns:
         The files in anatomical order, from feet to head.
+
+    Raises:
+        ValueError: if the bits of ``coding`` cannot hold the HU.
     """
     volume = head.hounsfield if isinstance(head, Phantom) else head
     spacing = spacing_mm or (head.spacing_mm if isinstance(head, Phantom) else (5.0, 0.5, 0.5))
     coding, acquisition = coding or PixelCoding(), acquisition or Acquisition()
-    positions = acquisition.positions(volume.shape, spacing)
     folder.mkdir(parents=True, exist_ok=True)
+    if enhanced:
+        whole = enhanced_ct_dataset(volume, seed=seed, spacing_mm=spacing, coding=coding, acquisition=acquisition)
+        return (save(whole, folder / "IM0001.dcm"),)
     paths = []
-    for index, position in enumerate(positions):
+    for index, position in enumerate(acquisition.positions(volume.shape, spacing)):
         dataset = ct_dataset(
             volume[index],
             seed=seed,

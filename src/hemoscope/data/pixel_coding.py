@@ -1,21 +1,26 @@
 """How Hounsfield units become the bytes of DICOM pixel data: rescale, bits, padding and transfer syntax.
 
-Encoders are those of the base install: pydicom (RLE), OpenJPEG (JPEG 2000) and GDCM (JPEG, JPEG Lossless, JPEG-LS).
-No permissive encoder of High-Throughput JPEG 2000 is among them.
+Encoders are those of the base install: pydicom (RLE), OpenJPEG (JPEG 2000) and GDCM (8-bit JPEG, JPEG Lossless,
+JPEG-LS). High-Throughput JPEG 2000 and 12-bit JPEG, which GDCM 3.2 writes with a wrong precision, need one of the
+``dev`` extra (imagecodecs).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
-    JPEG2000,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -26,16 +31,23 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from hemoscope.errors import MissingExtraError
+
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
-LOSSLESS = (RLELossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless)
+LOSSLESS = (RLELossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless)
 # Lossy syntaxes with the term of Lossy Image Compression Method (0028,2114) that names them.
 LOSSY = {
     JPEGBaseline8Bit: "ISO_10918_1",
     JPEGExtended12Bit: "ISO_10918_1",
     JPEGLSNearLossless: "ISO_14495_1",
     JPEG2000: "ISO_15444_1",
+    HTJ2K: "ISO_15444_15",
 }
-Stored = NDArray[np.int16] | NDArray[np.uint16] | NDArray[np.int8] | NDArray[np.uint8]
+NEAR_LOSSLESS_ERROR = 2  # the most that JPEG-LS near-lossless changes a stored value here
+# The most bits that a syntax can hold, where that is fewer than 16; both hold unsigned values only.
+FEWER_BITS = {JPEGBaseline8Bit: 8, JPEGExtended12Bit: 12}
+Hounsfield = NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
+Stored = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +64,7 @@ class PixelCoding:
         padding_limit: Pixel Padding Range Limit (0028,0121), or None.
     """
 
-    transfer_syntax: str = ExplicitVRLittleEndian
+    transfer_syntax: UID = ExplicitVRLittleEndian
     signed: bool = False
     bits_stored: int = 12
     intercept: float = -1024.0
@@ -65,8 +77,12 @@ class PixelCoding:
         if self.transfer_syntax not in (*NATIVE, *LOSSLESS, *LOSSY):
             msg = f"no encoder for transfer syntax {self.transfer_syntax}"
             raise ValueError(msg)
-        if not 1 < self.bits_stored <= 16:
-            msg = f"bits stored must lie between 2 and 16, got {self.bits_stored}"
+        most = FEWER_BITS.get(self.transfer_syntax, 16)
+        if not 1 < self.bits_stored <= most:
+            msg = f"bits stored must lie between 2 and {most}, got {self.bits_stored}"
+            raise ValueError(msg)
+        if self.signed and most < 16:
+            msg = f"transfer syntax {self.transfer_syntax} holds unsigned values only"
             raise ValueError(msg)
         if self.slope == 0:
             msg = "a rescale slope of 0 maps every stored value to one HU"
@@ -90,7 +106,7 @@ class PixelCoding:
         return np.dtype(f"{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
 
 
-def stored_values(hounsfield: NDArray[np.generic], coding: PixelCoding) -> Stored:
+def stored_values(hounsfield: Hounsfield, coding: PixelCoding) -> Stored:
     """Stored values of HU of any shape, padding in place; ValueError where the bits cannot hold a value."""
     exact = (np.asarray(hounsfield, dtype=np.float64) - coding.intercept) / coding.slope
     values = np.rint(exact)
@@ -98,7 +114,7 @@ def stored_values(hounsfield: NDArray[np.generic], coding: PixelCoding) -> Store
         values[..., _outside_field(values.shape[-2:])] = coding.padding
     low, high = coding.stored_range
     if values.min() < low or values.max() > high:
-        msg = f"stored values {values.min():.0f} to {values.max():.0f} do not fit into {low} to {high}: change the intercept"
+        msg = f"stored {values.min():.0f} to {values.max():.0f} do not fit into {low} to {high}: change the intercept"
         raise ValueError(msg)
     return values.astype(coding.dtype)
 
@@ -113,8 +129,8 @@ def _outside_field(shape: tuple[int, ...]) -> NDArray[np.bool_]:
 def pixel_data(frames: Sequence[Stored], coding: PixelCoding) -> bytes:
     """The value of Pixel Data (7FE0,0010) for frames of shape (rows, columns), encapsulated where compressed."""
     if coding.transfer_syntax in NATIVE:
-        order = ">" if coding.transfer_syntax == ExplicitVRBigEndian else "<"
-        data = b"".join(frame.astype(coding.dtype.newbyteorder(order)).tobytes() for frame in frames)
+        dtype = coding.dtype.newbyteorder(">" if coding.transfer_syntax == ExplicitVRBigEndian else "<")
+        data = b"".join(frame.astype(dtype).tobytes() for frame in frames)
         return data + b"\0" * (len(data) % 2)
     return encapsulate([_compress(np.ascontiguousarray(frame), coding) for frame in frames])
 
@@ -124,13 +140,15 @@ def _compress(frame: Stored, coding: PixelCoding) -> bytes:
         return _rle(frame, coding)
     if coding.transfer_syntax in (JPEG2000Lossless, JPEG2000):
         return _jpeg2000(frame, coding)
+    if coding.transfer_syntax in (HTJ2KLossless, HTJ2K, JPEGExtended12Bit):
+        return _imagecodecs(frame, coding)
     return _gdcm(frame, coding)
 
 
 def _rle(frame: Stored, coding: PixelCoding) -> bytes:
-    from pydicom.pixels.encoders import RLELosslessEncoder
+    from pydicom.pixels.encoders.base import get_encoder
 
-    return RLELosslessEncoder.encode(
+    return get_encoder(RLELossless).encode(
         frame.astype(coding.dtype.newbyteorder("<")).tobytes(),
         rows=frame.shape[0],
         columns=frame.shape[1],
@@ -155,6 +173,18 @@ def _jpeg2000(frame: Stored, coding: PixelCoding) -> bytes:
     return bytes(stream)
 
 
+def _imagecodecs(frame: Stored, coding: PixelCoding) -> bytes:
+    """High-Throughput JPEG 2000 as wide as the bits allocated, or JPEG Extended of 12 (or 8) bits."""
+    try:
+        import imagecodecs
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(package="imagecodecs", extra="dev") from error
+    if coding.transfer_syntax == JPEGExtended12Bit:
+        precision = 8 if coding.bits_allocated == 8 else 12
+        return bytes(imagecodecs.jpeg8_encode(frame, level=95, bitspersample=precision))
+    return bytes(imagecodecs.htj2k_encode(frame, reversible=coding.transfer_syntax == HTJ2KLossless))
+
+
 def _gdcm(frame: Stored, coding: PixelCoding) -> bytes:
     """One frame through GDCM's JPEG and JPEG-LS encoders."""
     import gdcm
@@ -174,6 +204,11 @@ def _gdcm(frame: Stored, coding: PixelCoding) -> bytes:
     image.SetDataElement(element)
     change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(coding.transfer_syntax))))
     change.SetInput(image)
+    if coding.transfer_syntax == JPEGLSNearLossless:
+        codec = gdcm.JPEGLSCodec()
+        codec.SetLossless(False)
+        codec.SetLossyError(NEAR_LOSSLESS_ERROR)
+        change.SetUserCodec(codec)
     if not change.Change():
         msg = f"GDCM cannot write {coding.bits_stored}-bit {frame.shape} pixels as {coding.transfer_syntax}"
         raise ValueError(msg)
