@@ -1,7 +1,6 @@
 """Hand-made findings: every report is tested on values, without a model or a DICOM file."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from hemoscope.dicom.slices import QualityNote, Rejected
 from hemoscope.findings import Finding, SkippedSeries, SliceFindings, StudyFindings, Urgency
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
-from hemoscope.reports.report import ModelIdentity, Report
+from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 
 STUDY_UID = "1.2.826.0.1.3680043.8.498.111"
 # Each label its own number, so that no two can change places unseen.
@@ -58,10 +57,17 @@ def make_study(**changes: Any) -> StudyFindings:
     return StudyFindings(**{**fields, **changes})
 
 
+def make_reported(**changes: Any) -> ReportedStudy:
+    """``patient`` and ``key_slices`` are the reported study's own, all else the findings'."""
+    patient = changes.pop("patient", None)
+    keys = changes.pop("key_slices", PerLabel.build(lambda label: (0, 1) if label in PRESENT else ()))
+    return ReportedStudy(findings=make_study(**changes), key_slices=keys, patient=patient)
+
+
 def make_report(**changes: Any) -> Report:
     fields: dict[str, Any] = {
         "model": ModelIdentity(name="default", version="1.0", sha256="ab" * 32),
-        "studies": (make_study(),),
+        "studies": (make_reported(),),
         "rejected": (
             Rejected(source="CT/notes.txt", code="not_dicom", message="it is not a DICOM file. Leave it out"),
         ),
@@ -78,7 +84,7 @@ def report() -> Report:
 @pytest.fixture
 def change_study() -> Callable[..., Report]:
     """``change_study(urgency=...)``: the report with its study changed."""
-    return lambda **changes: make_report(studies=(make_study(**changes),))
+    return lambda **changes: make_report(studies=(make_reported(**changes),))
 
 
 @pytest.fixture
@@ -86,7 +92,6 @@ def change_slice() -> Callable[..., Report]:
     """``change_slice(source=...)``: the report with its first slice changed."""
 
     def change(**changes: Any) -> Report:
-        study = make_study()
-        return make_report(studies=(replace(study, slices=(make_slice(0, **changes), *study.slices[1:])),))
+        return make_report(studies=(make_reported(slices=(make_slice(0, **changes), *make_study().slices[1:])),))
 
     return change

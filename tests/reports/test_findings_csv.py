@@ -12,6 +12,8 @@ from hemoscope.labels import LABELS
 from hemoscope.reports.findings_csv import SLICE_COLUMNS, STUDY_COLUMNS, slices_csv, studies_csv
 from hemoscope.reports.report import PatientIdentity, Report
 
+from .conftest import make_reported
+
 
 def read(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
@@ -19,7 +21,7 @@ def read(text: str) -> list[dict[str, str]]:
 
 def test_each_slice_has_a_row_with_source_position_probabilities_and_flags(report: Report) -> None:
     rows = read(slices_csv(report))
-    study = report.studies[0]
+    study = report.studies[0].findings
     assert len(rows) == len(study.slices)
     for row, one in zip(rows, study.slices, strict=True):
         assert tuple(row) == SLICE_COLUMNS
@@ -36,7 +38,7 @@ def test_each_study_has_a_row_with_thresholds_flags_and_key_slices(report: Repor
     assert row["urgency"] == "immediate"
     assert row["slices"] == "4"
     assert row["quality"] == "gantry_tilt"
-    for finding in report.studies[0].findings:
+    for finding in report.studies[0].findings.findings:
         assert float(row[finding.label]) == finding.probability
         assert float(row[f"{finding.label}_threshold"]) == finding.threshold
         assert row[f"{finding.label}_present"] == str(int(finding.present))
@@ -64,9 +66,10 @@ def test_commas_quotes_and_newlines_in_names_stay_in_their_cell(change_slice: Ca
 
 def test_identity_columns_are_there_only_on_request(report: Report) -> None:
     assert "patient_name" not in studies_csv(report)
-    uid = report.studies[0].study_instance_uid
-    identified = replace(report, patients={uid: PatientIdentity(name="Roe^Jane", id="7", study_date="20190101")})
-    (row,) = read(studies_csv(identified))
+    someone = PatientIdentity(name="Roe^Jane", id="7", study_date="20190101")
+    identified = replace(report, studies=(make_reported(patient=someone), make_reported()))
+    row, other = read(studies_csv(identified))
+    assert other["patient_name"] == ""
     assert (row["patient_name"], row["patient_id"], row["study_date"]) == ("Roe^Jane", "7", "20190101")
     assert "Roe" not in slices_csv(identified)
 

@@ -14,7 +14,7 @@ from hemoscope.reports import folder as folder_module
 from hemoscope.reports.folder import folder_name, make_output_folder, write_picture, write_report
 from hemoscope.reports.report import Report
 
-from .conftest import make_slice, make_study
+from .conftest import make_reported, make_slice
 
 
 def names_in(folder: Path) -> list[str]:
@@ -69,7 +69,7 @@ def test_a_write_that_fails_halfway_keeps_the_old_file(
 
 def test_undecodable_file_names_do_not_stop_the_tables(tmp_path: Path, report: Report) -> None:
     slices = (make_slice(0, source="CT/\udcff.dcm"),)
-    studies = (make_study(slices=slices),)
+    studies = (make_reported(slices=slices),)
     write_report(Report(model=report.model, studies=studies, rejected=()), tmp_path)
     assert "CT/\\udcff.dcm" in (tmp_path / "findings.csv").read_text()
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from hemoscope import DISCLAIMER
 from hemoscope.dicom.slices import QualityNote, Rejected
 from hemoscope.findings import Urgency
+from hemoscope.labels import PerLabel
 from hemoscope.reports.report import PatientIdentity, Report
 from hemoscope.reports.table import print_report, short_uid
 
@@ -57,6 +58,12 @@ def test_urgency_stands_in_a_word(change_study: Callable[..., Report], urgency: 
 def test_key_slices_are_given_by_number_and_position(report: Report) -> None:
     assert "1 (-10.0), 2 (-5.0)" in line_of(shown(report), "Any hemorrhage")
     assert "Key slices (mm)" in shown(report)
+
+
+def test_frames_that_share_a_uid_are_numbered_one_by_one(change_study: Callable[..., Report]) -> None:
+    frames = tuple(make_slice(index, sop_instance_uid="1.2.3", frame=index) for index in range(4))
+    text = shown(change_study(slices=frames, key_slices=PerLabel.build(lambda _: (3, 1))))
+    assert "4 (5.0), 2 (-5.0)" in line_of(text, "Any hemorrhage")
 
 
 def test_assumed_positions_are_not_shown_as_millimetres(change_study: Callable[..., Report]) -> None:
@@ -107,10 +114,9 @@ def test_the_disclaimer_and_the_model_always_stand_at_the_end(report: Report) ->
         assert lines[-2].startswith("Model default 1.0 (sha256 abababababab)")
 
 
-def test_identity_is_shown_only_on_request(report: Report) -> None:
+def test_identity_is_shown_only_on_request(report: Report, change_study: Callable[..., Report]) -> None:
     assert "Roe" not in shown(report)
-    uid = report.studies[0].study_instance_uid
-    text = shown(replace(report, patients={uid: PatientIdentity(name="Roe^Jane", id="", study_date="20190101")}))
+    text = shown(change_study(patient=PatientIdentity(name="Roe^Jane", id="", study_date="20190101")))
     assert "Patient Roe^Jane  ID (none)  date 20190101" in text
 
 
@@ -125,7 +131,7 @@ def test_names_from_strangers_cannot_steer_the_terminal(report: Report) -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_nothing_is_cut_off_at_usual_widths(report: Report, width: int) -> None:
     text = shown(report, width)
-    study = report.studies[0]
+    study = report.studies[0].findings
     for uid in (study.study_instance_uid, study.series_instance_uid, study.skipped_series[0].series_instance_uid):
         text = text.replace(short_uid(uid), "")
     assert "…" not in text

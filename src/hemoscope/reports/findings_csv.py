@@ -43,16 +43,17 @@ PATIENT_COLUMNS = ("patient_name", "patient_id", "study_date")
 
 def slices_csv(report: Report) -> str:
     """One row a slice of every study, in anatomical order: source, position, six probabilities, six flags."""
-    return _table(SLICE_COLUMNS, (_slice_row(study, one) for study in report.studies for one in study.slices))
+    return _table(
+        SLICE_COLUMNS, (_slice_row(study.findings, one) for study in report.studies for one in study.findings.slices)
+    )
 
 
 def studies_csv(report: Report) -> str:
     """One row a study; the patient columns are there only where the report holds identities."""
-    columns = STUDY_COLUMNS + (PATIENT_COLUMNS if report.patients else ())
-    rows = (_study_row(study) for study in report.studies)
-    if report.patients:
-        rows = (row + _patient_cells(report, study) for row, study in zip(rows, report.studies, strict=True))
-    return _table(columns, rows)
+    if not any(study.patient for study in report.studies):
+        return _table(STUDY_COLUMNS, (_study_row(study.findings) for study in report.studies))
+    rows = (_study_row(study.findings) + _patient_cells(study.patient) for study in report.studies)
+    return _table(STUDY_COLUMNS + PATIENT_COLUMNS, rows)
 
 
 def _slice_row(study: StudyFindings, one: SliceFindings) -> list[Cell]:
@@ -84,10 +85,8 @@ def _study_row(study: StudyFindings) -> list[Cell]:
     ]
 
 
-def _patient_cells(report: Report, study: StudyFindings) -> list[Cell]:
-    nobody = PatientIdentity(name="", id="", study_date="")
-    patient = report.patients.get(study.study_instance_uid, nobody)
-    return [patient.name, patient.id, patient.study_date]
+def _patient_cells(patient: PatientIdentity | None) -> list[Cell]:
+    return ["", "", ""] if patient is None else [patient.name, patient.id, patient.study_date]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:

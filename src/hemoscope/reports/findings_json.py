@@ -27,7 +27,7 @@ def findings_document(report: Report) -> dict[str, Any]:
         "schema": SCHEMA,
         "disclaimer": DISCLAIMER,
         "model": {"name": report.model.name, "version": report.model.version, "sha256": report.model.sha256},
-        "studies": [_study(study, report.patients.get(study.study_instance_uid)) for study in report.studies],
+        "studies": [_study(study.findings, study.patient) for study in report.studies],
         "rejected": [{"source": r.source, "code": r.code, "message": r.message} for r in report.rejected],
     }
 

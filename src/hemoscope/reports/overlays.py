@@ -101,7 +101,7 @@ def heat_on_slice(heat: HeatMap, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 def _shared(start: int, side: int, length: int) -> tuple[slice, slice]:
     """Return what a box and an axis of ``length`` pixels share: in pixels of the slice, and of the box."""
-    first, last = max(start, 0), max(min(start + side, length), max(start, 0))
+    first, last = max(start, 0), max(min(start + side, length), start, 0)
     return slice(first, last), slice(first - start, last - start)
 
 

@@ -1,14 +1,14 @@
 """What every report is written from: the model's identity, the findings of each study and the refused inputs.
 
-``Report`` holds no patient identity unless the user asked for it (``patients``); ``source`` names stay relative to the
+``Report`` holds no patient identity unless the user asked for it (``patient``); ``source`` names stay relative to the
 path that was given.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hemoscope.dicom.slices import Rejected
-from hemoscope.findings import Finding, SliceFindings, StudyFindings
+from hemoscope.findings import StudyFindings
+from hemoscope.labels import PerLabel
 
 GEOMETRY_ASSUMED = "geometry_assumed"
 
@@ -32,40 +32,26 @@ class PatientIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """The result of one run; ``patients`` maps Study Instance UIDs to identities and is empty unless asked for."""
+class ReportedStudy:
+    """One study as reports show it.
 
-    model: ModelIdentity
-    studies: tuple[StudyFindings, ...]
-    rejected: tuple[Rejected, ...]
-    patients: Mapping[str, PatientIdentity] = field(default_factory=dict)
+    ``key_slices`` are, for each label, indices into the study's slices, most probable first. They stand beside the
+    UIDs of ``Finding.slices`` because all frames of a multi-frame file share one SOP Instance UID. ``patient`` is None
+    unless the user asked for it.
+    """
+
+    findings: StudyFindings
+    key_slices: PerLabel[tuple[int, ...]]
+    patient: PatientIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeySlice:
-    """A slice that shows a finding; ``index`` counts from 0 through the study's slices in anatomical order."""
+class Report:
+    """The result of one run."""
 
-    index: int
-    findings: SliceFindings
-
-    @property
-    def number(self) -> int:
-        """The slice's number for people: 1 is the lowest (nearest the feet) where positions are known."""
-        return self.index + 1
-
-
-def key_slices(study: StudyFindings, finding: Finding) -> tuple[KeySlice, ...]:
-    """Find the slices that ``finding`` names, in its order.
-
-    All frames of a multi-frame file share one SOP Instance UID: the n-th mention of such a UID means its n-th most
-    probable frame for this label, which is how the key slices were chosen.
-    """
-    by_uid: dict[str, list[KeySlice]] = {}
-    for index, one in enumerate(study.slices):
-        by_uid.setdefault(one.sop_instance_uid, []).append(KeySlice(index=index, findings=one))
-    for same_uid in by_uid.values():
-        same_uid.sort(key=lambda key: -key.findings.probabilities[finding.label])
-    return tuple(by_uid[uid].pop(0) for uid in finding.slices if by_uid.get(uid))
+    model: ModelIdentity
+    studies: tuple[ReportedStudy, ...]
+    rejected: tuple[Rejected, ...]
 
 
 def positions_known(study: StudyFindings) -> bool:

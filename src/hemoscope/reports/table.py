@@ -15,7 +15,7 @@ from hemoscope import DISCLAIMER
 from hemoscope.dicom.slices import Rejected
 from hemoscope.findings import Finding, StudyFindings, Urgency
 from hemoscope.labels import Hemorrhage
-from hemoscope.reports.report import KeySlice, PatientIdentity, Report, key_slices, positions_known, printable
+from hemoscope.reports.report import PatientIdentity, Report, ReportedStudy, positions_known, printable
 
 _URGENCY = {
     Urgency.IMMEDIATE: ("IMMEDIATE", "bold white on red", "a reader should look at once"),
@@ -30,7 +30,7 @@ _FEW = 5
 def print_report(report: Report, console: Console) -> None:
     """Write the whole report to ``console``: studies, refused inputs, model and disclaimer."""
     for study in report.studies:
-        console.print(_study(study, report.patients.get(study.study_instance_uid)))
+        console.print(_study(study))
         console.print()
     if report.rejected:
         console.print(_rejected(report.rejected))
@@ -52,11 +52,11 @@ def short_uid(uid: str) -> str:
     return text if len(text) <= 16 else "…" + text[-12:].lstrip(".")
 
 
-def _study(study: StudyFindings, patient: PatientIdentity | None) -> RenderableType:
-    parts: list[RenderableType] = [_headline(study)]
-    if patient is not None:
-        parts.append(_patient(patient))
-    parts.extend((Text(), _labels(study), Text(), *_remarks(study)))
+def _study(study: ReportedStudy) -> RenderableType:
+    parts: list[RenderableType] = [_headline(study.findings)]
+    if study.patient is not None:
+        parts.append(_patient(study.patient))
+    parts.extend((Text(), _labels(study), Text(), *_remarks(study.findings)))
     return Group(*parts)
 
 
@@ -79,7 +79,8 @@ def _headline(study: StudyFindings) -> Text:
     )
 
 
-def _labels(study: StudyFindings) -> Table:
+def _labels(reported: ReportedStudy) -> Table:
+    study = reported.findings
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Label", no_wrap=True)
     table.add_column("Probability", no_wrap=True)
@@ -89,7 +90,13 @@ def _labels(study: StudyFindings) -> Table:
     for finding in study.findings:
         style = "bold" if finding.label is Hemorrhage.ANY else ""
         numbers = (_probability(finding), _number(finding.threshold))
-        table.add_row(finding.label.display, *numbers, _flag(finding), _places(finding, study), style=style)
+        table.add_row(
+            finding.label.display,
+            *numbers,
+            _flag(finding),
+            _places(reported.key_slices[finding.label], study),
+            style=style,
+        )
     return table
 
 
@@ -119,15 +126,16 @@ def _flag(finding: Finding) -> Text:
     return Text("not established", style="bright_black")
 
 
-def _places(finding: Finding, study: StudyFindings) -> Text:
+def _places(key_slices: tuple[int, ...], study: StudyFindings) -> Text:
     """Two key slices a line, so that 80 columns never part a number from its position."""
-    places = [_place(key, study) for key in key_slices(study, finding)]
+    places = [_place(index, study) for index in key_slices]
     lines = (", ".join(places[start : start + 2]) for start in range(0, len(places), 2))
     return Text(",\n".join(lines), no_wrap=True, overflow="fold")
 
 
-def _place(key: KeySlice, study: StudyFindings) -> str:
-    return f"{key.number} ({key.findings.position_mm:.1f})" if _show_mm(study) else str(key.number)
+def _place(index: int, study: StudyFindings) -> str:
+    """Slices are numbered from 1."""
+    return f"{index + 1} ({study.slices[index].position_mm:.1f})" if _show_mm(study) else str(index + 1)
 
 
 def _show_mm(study: StudyFindings) -> bool:
