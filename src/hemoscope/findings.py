@@ -119,6 +119,23 @@ def key_slices(
     return tuple(chosen)
 
 
+def key_slices_of(
+    probabilities: StudyProbabilities,
+    positions_mm: Sequence[float | None],
+    *,
+    present: Sequence[Hemorrhage],
+    apart_mm: float,
+) -> PerLabel[tuple[int, ...]]:
+    """Return the key slices of every label; none for a label that is not present."""
+    return PerLabel.build(
+        lambda label: (
+            key_slices(probabilities.slice_probabilities[:, LABELS.index(label)], positions_mm, apart_mm=apart_mm)
+            if label in present
+            else ()
+        )
+    )
+
+
 def _apart(first: float | None, second: float | None, apart_mm: float) -> bool:
     """Whether two places are far enough apart; positions carry rounding, so a thousandth of a mm is forgiven."""
     return first is None or second is None or abs(first - second) >= apart_mm - 1e-3
@@ -147,30 +164,27 @@ def study_findings(
     """
     study = PerLabel.of(probabilities.study_probabilities.tolist())
     present = present_labels(study, card.operating_points.study, card.established)
-
-    def finding(label: Hemorrhage) -> Finding:
-        column = probabilities.slice_probabilities[:, LABELS.index(label)]
-        keys = key_slices(column, positions_mm, apart_mm=card.study_rule.nominal_spacing_mm) if label in present else ()
-        return Finding(
-            label=label,
-            present=label in present,
-            established=card.established[label],
-            probability=study[label],
-            threshold=card.operating_points.study[label].threshold,
-            slices=tuple(slices[index].sop_instance_uid for index in keys),
-        )
-
+    apart_mm = card.study_rule.nominal_spacing_mm
+    keys = key_slices_of(probabilities, positions_mm, present=present, apart_mm=apart_mm)
+    rows = map(PerLabel.of, probabilities.slice_probabilities.tolist())
     return StudyFindings(
         study_instance_uid=slices[0].study_instance_uid,
         series_instance_uid=slices[0].series_instance_uid,
         urgency=study_urgency(study, present, card),
         probabilities=study,
-        findings=tuple(finding(label) for label in LABELS),
-        slices=tuple(
-            _slice_findings(header, position, PerLabel.of(row.tolist()), notes, card)
-            for header, position, row, notes in zip(
-                slices, positions_mm, probabilities.slice_probabilities, slice_quality, strict=True
+        findings=tuple(
+            Finding(
+                label=label,
+                present=label in present,
+                established=card.established[label],
+                probability=study[label],
+                threshold=card.operating_points.study[label].threshold,
+                slices=tuple(slices[index].sop_instance_uid for index in keys[label]),
             )
+            for label in LABELS
+        ),
+        slices=tuple(
+            _slice_findings(*of_slice, card) for of_slice in zip(slices, positions_mm, rows, slice_quality, strict=True)
         ),
         quality=quality,
         skipped_series=skipped_series,

@@ -1,0 +1,233 @@
+"""The chain, written once: archive -> series -> volume -> model input -> scores -> probabilities -> findings.
+
+The command line, the web app, the PACS node and the evaluation all call ``Predictor``, so they cannot disagree.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemoscope.bundle import ModelBundle
+from hemoscope.dicom.archive import Archive, DecodedSeries, Study, read_series
+from hemoscope.dicom.series import choose_series
+from hemoscope.dicom.slices import Rejected
+from hemoscope.engine import Engine, RawScores
+from hemoscope.errors import SeriesError
+from hemoscope.findings import SkippedSeries, StudyFindings, key_slices_of, study_findings
+from hemoscope.labels import PerLabel
+from hemoscope.preprocess import Box, Preprocessing, model_input, slice_box
+from hemoscope.probabilities import StudyProbabilities
+from hemoscope.volume import HounsfieldVolume
+
+# Preparing a slice takes about as long as scoring it; one thread beside the engine's keeps both busy on two cores.
+_PREPARING_THREADS = 2
+_PREPARED_AHEAD = 4
+
+
+class Stage(StrEnum):
+    """What a study is going through, for a progress bar."""
+
+    READING = "reading"
+    SCORING = "scoring"
+
+
+Progress = Callable[[Stage, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyReading:
+    """One study, read: what is reported, and what is needed to show why.
+
+    Attributes:
+        findings: the result.
+        probabilities: the scores behind it, slices in the order of the volume.
+        volume: the series in Hounsfield units.
+        maps: class-activation logits, float32 (slices, 6, height, width), each over the square ``box`` of its slice;
+            None unless asked for.
+        key_slices: indices into the volume for each label, most probable first; none for a label that is not present.
+        preprocessing: of the model that read it.
+    """
+
+    findings: StudyFindings
+    probabilities: StudyProbabilities
+    volume: HounsfieldVolume
+    maps: NDArray[np.float32] | None
+    key_slices: PerLabel[tuple[int, ...]]
+    preprocessing: Preprocessing
+
+    def box(self, index: int) -> Box:
+        """Return the square of the original slice that the model saw, over which its maps are laid."""
+        return slice_box(self.volume, index, self.preprocessing)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyOutcome:
+    """What became of one study: a reading, or None, and the inputs that were refused on the way."""
+
+    study_instance_uid: str
+    reading: StudyReading | None
+    rejected: tuple[Rejected, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Every study of an archive that could be read, and everything that was refused."""
+
+    studies: tuple[StudyReading, ...]
+    rejected: tuple[Rejected, ...]
+
+
+class Predictor:
+    """A model ready to read studies. Make one and keep it; use it from one thread at a time."""
+
+    def __init__(self, bundle: ModelBundle, *, threads: int | None = None) -> None:
+        """Compile the bundle's model for this processor.
+
+        Args:
+            bundle: a verified bundle.
+            threads: for decoding and scoring; None takes the processors this process may use, eight at most.
+        """
+        self.bundle = bundle
+        self.engine = Engine(bundle, threads=threads)
+
+    def predict(
+        self,
+        archive: Archive,
+        *,
+        series_instance_uid: str | None = None,
+        maps: bool = False,
+        progress: Progress | None = None,
+    ) -> Prediction:
+        """Read every study of an archive and keep all of them in memory; ``studies`` holds one at a time."""
+        outcomes = tuple(self.studies(archive, series_instance_uid=series_instance_uid, maps=maps, progress=progress))
+        return Prediction(
+            studies=tuple(outcome.reading for outcome in outcomes if outcome.reading is not None),
+            rejected=archive.rejected + tuple(refusal for outcome in outcomes for refusal in outcome.rejected),
+        )
+
+    def studies(
+        self,
+        archive: Archive,
+        *,
+        series_instance_uid: str | None = None,
+        maps: bool = False,
+        progress: Progress | None = None,
+    ) -> Iterator[StudyOutcome]:
+        """Read the studies of an archive one after the other; a study that cannot be read never stops the others.
+
+        Args:
+            archive: what ``open_archive`` found.
+            series_instance_uid: read this series, and only the study that holds it, instead of choosing by rule.
+            maps: keep the heat maps of every slice.
+            progress: called with the stage, the slices done and their number, for each study anew.
+
+        Raises:
+            SeriesError: no study holds the series that was asked for.
+        """
+        for study in _studies_with(archive, series_instance_uid):
+            uid = study.study_instance_uid
+            try:
+                choice = choose_series(study, series_instance_uid=series_instance_uid)
+                decoded = read_series(
+                    archive, choice.series, threads=self.engine.threads, progress=_stage(progress, Stage.READING)
+                )
+            except SeriesError as error:
+                refusal = Rejected(source=f"study {uid}", code="no_series", message=str(error))
+                yield StudyOutcome(study_instance_uid=uid, reading=None, rejected=(refusal,))
+            else:
+                reading = self.read(decoded, skipped=choice.skipped, maps=maps, progress=progress)
+                yield StudyOutcome(study_instance_uid=uid, reading=reading, rejected=decoded.rejected)
+
+    def read(
+        self,
+        decoded: DecodedSeries,
+        *,
+        skipped: Iterable[tuple[str, str, int]] = (),
+        maps: bool = False,
+        progress: Progress | None = None,
+    ) -> StudyReading:
+        """Read one decoded series: model inputs, scores, probabilities, findings.
+
+        Args:
+            decoded: the series in Hounsfield units.
+            skipped: UID, reason and number of instances of the study's other series, for the result.
+            maps: keep the heat maps of every slice.
+            progress: called with ``Stage.SCORING``, the slices done and their number.
+        """
+        card, volume = self.bundle.card, decoded.volume
+        scores = self._score(volume, maps=maps, progress=_stage(progress, Stage.SCORING))
+        probabilities = StudyProbabilities.from_logits(scores.logits, positions_mm=volume.positions_mm, card=card)
+        findings = study_findings(
+            probabilities,
+            slices=decoded.slices,
+            positions_mm=volume.positions_mm,
+            slice_quality=decoded.slice_quality,
+            quality=decoded.quality,
+            skipped_series=tuple(
+                SkippedSeries(series_instance_uid=uid, reason=reason, instances=count) for uid, reason, count in skipped
+            ),
+            card=card,
+        )
+        return StudyReading(
+            findings=findings,
+            probabilities=probabilities,
+            volume=volume,
+            maps=scores.maps,
+            key_slices=key_slices_of(
+                probabilities,
+                volume.positions_mm,
+                present=tuple(finding.label for finding in findings.findings if finding.present),
+                apart_mm=card.study_rule.nominal_spacing_mm,
+            ),
+            preprocessing=card.preprocessing,
+        )
+
+    def _score(self, volume: HounsfieldVolume, *, maps: bool, progress: Callable[[int, int], None] | None) -> RawScores:
+        """Prepare and score every slice; preparing runs in threads of its own, a few slices ahead of the engine."""
+        with ThreadPoolExecutor(_PREPARING_THREADS, thread_name_prefix="prepare") as pool:
+            return self.engine.run(_prepared(pool, volume, self.bundle.card.preprocessing, progress), maps=maps)
+
+
+def _prepared(
+    pool: ThreadPoolExecutor,
+    volume: HounsfieldVolume,
+    preprocessing: Preprocessing,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the model input of every slice in order, at most ``_PREPARED_AHEAD`` of them waiting."""
+    waiting: deque[Future[NDArray[np.float32]]] = deque()
+    upcoming = iter(range(len(volume)))
+    for done in range(len(volume)):
+        for index in islice(upcoming, _PREPARED_AHEAD - len(waiting)):
+            waiting.append(pool.submit(model_input, volume, index, preprocessing))
+        yield waiting.popleft().result()
+        if progress is not None:
+            progress(done + 1, len(volume))
+
+
+def _stage(progress: Progress | None, stage: Stage) -> Callable[[int, int], None] | None:
+    """Narrow a study's progress to one of its stages."""
+    return None if progress is None else partial(progress, stage)
+
+
+def _studies_with(archive: Archive, series_instance_uid: str | None) -> tuple[Study, ...]:
+    """Return all studies, or only the one that holds the series that was asked for."""
+    if series_instance_uid is None:
+        return archive.studies
+    held = tuple(
+        study
+        for study in archive.studies
+        if any(series.series_instance_uid == series_instance_uid for series in study.series)
+    )
+    if not held:
+        found = sorted(series.series_instance_uid for study in archive.studies for series in study.series)
+        msg = f"no series {series_instance_uid} in the input. Choose one of: {', '.join(found) or 'none was read'}"
+        raise SeriesError(msg)
+    return held
