@@ -1,5 +1,7 @@
 """Heads written as DICOM: what is read back is what was made, in every transfer syntax."""
 
+import subprocess
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -11,12 +13,15 @@ from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     UID,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLossless,
     JPEGLosslessSV1,
+    JPEGLSLossless,
     JPEGLSNearLossless,
     RLELossless,
 )
@@ -201,3 +206,49 @@ def test_what_gdcm_cannot_encode_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_saving_returns_the_path_and_the_file_has_a_preamble(phantom: Phantom, tmp_path: Path) -> None:
     path = save(ct_dataset(phantom.hounsfield[0]), tmp_path / "slice.dcm")
     assert path.read_bytes()[128:132] == b"DICM"
+
+
+# dciodvfy does not inflate the deflated syntax nor know HTJ2K, and CT does not allow the eight bits of JPEG Baseline.
+NOT_JUDGED = (DeflatedExplicitVRLittleEndian, HTJ2KLossless, HTJ2K, JPEGBaseline8Bit)
+JUDGED = [uid for uid in (*NATIVE, *LOSSLESS, *LOSSY) if uid not in NOT_JUDGED]
+
+
+def errors_of(tool: Path, path: Path) -> list[str]:
+    answer = subprocess.run([tool, path], capture_output=True, text=True, check=False)
+    return [line for line in answer.stderr.splitlines() if "Error" in line]
+
+
+@pytest.mark.judge("dciodvfy")
+@pytest.mark.parametrize("enhanced", [False, True])
+@pytest.mark.parametrize("syntax", JUDGED, ids=lambda uid: UID(uid).keyword)
+def test_dciodvfy_finds_no_error(
+    syntax: UID, enhanced: bool, phantom: Phantom, tmp_path: Path, judge: Callable[[str], Path]
+) -> None:
+    skip_without_encoder(syntax)
+    acquisition = Acquisition(contrast_agent="Iohexol", gantry_tilt_degrees=12.0, image_comments="A phantom")
+    path = write_series(
+        phantom, tmp_path, coding=PixelCoding(transfer_syntax=syntax), acquisition=acquisition, enhanced=enhanced
+    )[0]
+    assert errors_of(judge("dciodvfy"), path) == []
+
+
+@pytest.mark.judge("dcmdjpeg", "dcmdjpls", "dcmdrle")
+@pytest.mark.parametrize(
+    ("syntax", "tool", "most"),
+    [
+        (JPEGLossless, "dcmdjpeg", 0),
+        (JPEGLosslessSV1, "dcmdjpeg", 0),
+        (JPEGExtended12Bit, "dcmdjpeg", 30),
+        (JPEGLSLossless, "dcmdjpls", 0),
+        (JPEGLSNearLossless, "dcmdjpls", NEAR_LOSSLESS_ERROR),
+        (RLELossless, "dcmdrle", 0),
+    ],
+)
+def test_dcmtk_decodes_what_we_encode(
+    syntax: UID, tool: str, most: int, phantom: Phantom, tmp_path: Path, judge: Callable[[str], Path]
+) -> None:
+    skip_without_encoder(syntax)
+    path = write_series(phantom, tmp_path, coding=PixelCoding(transfer_syntax=syntax))[0]
+    plain = tmp_path / "plain.dcm"
+    subprocess.run([judge(tool), path, plain], check=True, capture_output=True)
+    assert abs(hounsfield_of(plain) - phantom.hounsfield[0]).max() <= most

@@ -65,12 +65,12 @@ def made_uid(*names: object) -> UID:
 
 
 def decimal(value: float) -> DSfloat:
-    """A number as a decimal string of at most 16 characters."""
-    return DSfloat(float(value), auto_format=True)
+    """A number to a millionth as a decimal string (DS) of at most 16 characters."""
+    return DSfloat(round(float(value), 6), auto_format=True)
 
 
 def study_dataset(
-    sop_class: UID, *, seed: int, instance: str, acquisition: Acquisition, modality: str = "CT"
+    sop_class: UID, *, seed: int | str, instance: str, acquisition: Acquisition, modality: str = "CT"
 ) -> Dataset:
     """Patient, study, series, equipment and SOP common modules, which every object of a study shares."""
     ds = Dataset()
@@ -105,7 +105,7 @@ def study_dataset(
 def ct_dataset(
     hounsfield: Hounsfield,
     *,
-    seed: int = 0,
+    seed: int | str = 0,
     index: int = 0,
     position_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
     spacing_mm: tuple[float, float, float] = (5.0, 1.0, 1.0),
