@@ -1,0 +1,60 @@
+"""The table of subcommands and the parser made from it.
+
+A new command is one module beside this one and one line in ``COMMANDS``. Its module imports nothing but argparse and
+other light things at its top, so that ``--help`` stays instant; ``run`` imports what it needs.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hemoscope import DISCLAIMER, __version__
+from hemoscope.cli import info, predict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One subcommand.
+
+    Attributes:
+        name: the word on the command line.
+        summary: one line for ``hemoscope --help``.
+        register: adds the command's arguments, and its function by ``parser.set_defaults(run=...)``: it takes the
+            parsed arguments and returns the exit code.
+        extra: the optional part of the installation that it needs, if any.
+        packages: top-level modules of that extra, looked for before the command starts.
+
+    """
+
+    name: str
+    summary: str
+    register: Callable[[argparse.ArgumentParser], None]
+    extra: str = ""
+    packages: tuple[str, ...] = ()
+
+
+COMMANDS: dict[str, Command] = {
+    command.name: command
+    for command in (
+        Command(name="predict", summary="look for hemorrhage in head CT", register=predict.register),
+        Command(name="info", summary="show what a model is, how well it does, and its limits", register=info.register),
+    )
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="hemoscope",
+        description="Finds suspected intracranial hemorrhage in head CT.",
+        epilog=DISCLAIMER,
+    )
+    parser.add_argument("--version", action="version", version=f"hemoscope {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS.values():
+        description = command.summary[:1].upper() + command.summary[1:] + "."
+        subparser = subparsers.add_parser(
+            command.name, help=command.summary, description=description, epilog=DISCLAIMER
+        )
+        command.register(subparser)
+    return parser

@@ -1,0 +1,36 @@
+"""``hemoscope info``: a model's card, at once: no graph is compiled and no inference engine is loaded."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hemoscope.cli.exit_codes import ExitCode
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "bundle", nargs="?", type=Path, metavar="BUNDLE", help="a model's folder (default: the one that ships)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the card as JSON, with the bundle's sha256")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the card of a verified bundle."""
+    from hemoscope.bundle import load_bundle
+
+    bundle = load_bundle(arguments.bundle)
+    if arguments.json:
+        import json
+
+        sys.stdout.write(
+            json.dumps({**bundle.card.to_json(), "sha256": bundle.sha256}, indent=2, allow_nan=False) + "\n"
+        )
+        return ExitCode.OK
+    from rich.console import Console
+
+    from hemoscope.reports.card_table import print_card
+
+    print_card(bundle.card, bundle.sha256, Console(highlight=False))
+    return ExitCode.OK

@@ -1,0 +1,175 @@
+"""``hemoscope predict``: head CT in, findings out as table, JSON or CSV, and into a folder with pictures."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.progress import Show, progress_bar
+from hemoscope.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hemoscope.bundle import ModelBundle
+    from hemoscope.dicom.archive import Archive
+    from hemoscope.dicom.slices import Rejected
+    from hemoscope.predict import StudyReading
+    from hemoscope.reports.report import Report, ReportedStudy
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("paths", nargs="+", type=Path, metavar="PATH", help="DICOM file, folder, ZIP or DICOMDIR")
+    add("--model", type=Path, metavar="BUNDLE", help="a model's folder (default: the one that ships)")
+    add("--series", metavar="UID", help="read this series instead of the one the rule picks")
+    add("--output", type=Path, metavar="DIR", help="write findings.json, CSV tables and pictures of key slices here")
+    add("--format", choices=tuple(_PRINTERS), default="table", help="what stdout gets (default: table)")
+    add("--heatmaps", action="store_true", help="with --output: a picture of every slice, not of key slices alone")
+    add("--threads", type=_positive, metavar="N", help="processors to use (default: all, eight at most)")
+    add(
+        "--allow-refused",
+        type=_codes,
+        default=frozenset(),
+        metavar="CODE,...",
+        help="refusals that are expected and leave the exit code at 0, such as localizer,dose_report",
+    )
+    add("--identify", action="store_true", help="add patient name, ID and study date to the results")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read every study, print it, write it, and say by the exit code whether anything was refused."""
+    from hemoscope.reports.folder import make_output_folder
+
+    check_usage(arguments)
+    if arguments.output is not None:
+        make_output_folder(arguments.output)
+    with progress_bar() as show:
+        report = _report(arguments, show)
+    if arguments.output is not None:
+        from hemoscope.reports.folder import write_report
+
+        write_report(report, arguments.output)
+    _PRINTERS[arguments.format](report)
+    return exit_code(report, arguments.allow_refused)
+
+
+def check_usage(arguments: argparse.Namespace) -> None:
+    """Refuse options that contradict each other or name nothing.
+
+    Raises:
+        ConfigError: naming the option and the cure.
+
+    """
+    from hemoscope.dicom.refusals import CURES
+
+    if arguments.heatmaps and arguments.output is None:
+        msg = "--heatmaps draws pictures, which need a place. Add --output DIR"
+        raise ConfigError(msg)
+    known = {*CURES, "no_series"}
+    if unknown := sorted(arguments.allow_refused - known):
+        msg = f"--allow-refused: no such code: {', '.join(unknown)}. Codes are: {', '.join(sorted(known))}"
+        raise ConfigError(msg)
+
+
+def exit_code(report: "Report", allowed: frozenset[str]) -> ExitCode:
+    """Nothing read is worse than something refused; refusals that the user expects do not count."""
+    if not report.studies:
+        return ExitCode.NOTHING_READ
+    return ExitCode.SOME_REFUSED if any(one.code not in allowed for one in report.rejected) else ExitCode.OK
+
+
+def _report(arguments: argparse.Namespace, show: Show) -> "Report":
+    """Go through the archive study by study, so that only one volume is in memory at a time."""
+    from hemoscope.bundle import load_bundle
+    from hemoscope.dicom.archive import open_archive
+    from hemoscope.reports.report import ModelIdentity, Report
+
+    bundle = load_bundle(arguments.model)
+    archive = open_archive(arguments.paths, progress=partial(show, "indexing"))
+    rejected = list(archive.rejected)
+    studies = tuple(_studies(arguments, bundle, archive, show, rejected)) if archive.studies else ()
+    model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
+    return Report(model=model, studies=studies, rejected=tuple(rejected))
+
+
+def _studies(
+    arguments: argparse.Namespace,
+    bundle: "ModelBundle",
+    archive: "Archive",
+    show: Show,
+    rejected: "list[Rejected]",
+) -> "Iterator[ReportedStudy]":
+    """Yield each study that could be read, its pictures drawn; refusals on the way are added to ``rejected``."""
+    from hemoscope.predict import Predictor
+    from hemoscope.reports.identity import read_identity
+    from hemoscope.reports.report import ReportedStudy
+
+    predictor = Predictor(bundle, threads=arguments.threads)
+    outcomes = predictor.studies(
+        archive, series_instance_uid=arguments.series, maps=arguments.output is not None, progress=show
+    )
+    for outcome in outcomes:
+        rejected.extend(outcome.rejected)
+        if outcome.reading is None:
+            continue
+        if arguments.output is not None:
+            _draw(outcome.reading, bundle, arguments, show)
+        patient = read_identity(archive, outcome.study_instance_uid) if arguments.identify else None
+        reading = outcome.reading
+        yield ReportedStudy(findings=reading.findings, key_slices=reading.key_slices, patient=patient)
+
+
+def _draw(reading: "StudyReading", bundle: "ModelBundle", arguments: argparse.Namespace, show: Show) -> None:
+    from hemoscope.reports.folder import write_picture
+    from hemoscope.reports.overlays import draw_overlay
+    from hemoscope.reports.pictures import pictures_of
+
+    pictures = list(pictures_of(reading, bundle.card, every_slice=arguments.heatmaps))
+    for done, picture in enumerate(pictures, 1):
+        write_picture(
+            draw_overlay(picture),
+            arguments.output,
+            study_uid=reading.findings.study_instance_uid,
+            number=picture.number,
+            label=picture.label,
+        )
+        show("drawing", done, len(pictures))
+
+
+def _print_table(report: "Report") -> None:
+    from rich.console import Console
+
+    from hemoscope.reports.table import print_report
+
+    print_report(report, Console(highlight=False))
+
+
+def _print_json(report: "Report") -> None:
+    from hemoscope.reports.findings_json import findings_json
+
+    sys.stdout.write(findings_json(report))
+
+
+def _print_csv(report: "Report") -> None:
+    from hemoscope.reports.findings_csv import slices_csv
+
+    sys.stdout.write(slices_csv(report))
+
+
+_PRINTERS = {"table": _print_table, "json": _print_json, "csv": _print_csv}
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= number <= 1024:
+        msg = f"expected a whole number of 1 to 1024, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def _codes(text: str) -> frozenset[str]:
+    return frozenset(code.strip() for code in text.split(",") if code.strip())

@@ -1,0 +1,52 @@
+"""The pictures of one study: which slices are drawn for which label, with heat in calibrated units."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from hemoscope.card import ModelCard
+from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.predict import StudyReading
+from hemoscope.reports.overlays import HeatMap, SlicePicture
+from hemoscope.reports.report import positions_known
+
+
+def pictures_of(reading: StudyReading, card: ModelCard, *, every_slice: bool = False) -> Iterator[SlicePicture]:
+    """Yield one picture a key slice and label; with ``every_slice`` also ``any`` on every other slice.
+
+    A map's logits are in the units of the slice logits pooled from them, so the label's own slice calibration turns
+    them into local probabilities.
+
+    Raises:
+        ValueError: the study was read without its maps.
+
+    """
+    drawn = {(label, index) for label in LABELS for index in reading.key_slices[label]}
+    if every_slice:
+        drawn |= {(Hemorrhage.ANY, index) for index in range(len(reading.volume))}
+    for label, index in sorted(drawn, key=lambda one: (one[1], LABELS.index(one[0]))):
+        yield picture_of(reading, card, index, label)
+
+
+def picture_of(reading: StudyReading, card: ModelCard, index: int, label: Hemorrhage) -> SlicePicture:
+    """Describe one slice and label; marks that rest on assumed geometry are left out."""
+    if reading.maps is None:
+        msg = "the study was read without heat maps; read it with maps=True"
+        raise ValueError(msg)
+    findings, volume = reading.findings, reading.volume
+    known = positions_known(findings)
+    _, row_mm, column_mm = volume.spacing_mm
+    logits = reading.maps[index, LABELS.index(label)].astype(np.float64)
+    heat = np.clip(card.calibration.slice[label].apply(logits), 0.0, 1.0).astype(np.float32)
+    return SlicePicture(
+        hounsfield=volume.hounsfield[index],
+        heat=HeatMap(values=heat, box=reading.box(index)),
+        label=label,
+        probability=findings.slices[index].probabilities[label],
+        established=card.established[label],
+        number=index + 1,
+        count=len(volume),
+        position_mm=volume.positions_mm[index] if known else None,
+        pixel_spacing_mm=(row_mm, column_mm) if known and row_mm and column_mm else None,
+        orientation=volume.orientation if known else None,
+    )

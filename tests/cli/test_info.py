@@ -1,0 +1,82 @@
+"""``hemoscope info``: the card at once, without an inference engine."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from hemoscope import cli
+from hemoscope.bundle import ModelBundle
+from hemoscope.card import LabelScore, ModelCard, ScoreTable
+from hemoscope.labels import PerLabel
+from hemoscope.reports.card_table import print_card
+
+
+def test_the_card_is_shown_with_scores_thresholds_data_and_limits(
+    tiny_bundle: Path, loaded_bundle: ModelBundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert cli.main(["info", str(tiny_bundle)]) == 0
+    text = capsys.readouterr().out
+    for fact in (
+        "tiny 1.0",
+        loaded_bundle.sha256,
+        "Six linear functions of three window means.",
+        "Any hemorrhage",
+        "established",
+        "fixed",
+        "Immediate when Any hemorrhage reaches 0.90 in the study: specificity 0.99",
+        "0.900 (0.800 to 0.950)",
+        "3 in 2 patients",
+        "10 slices of 5 patients, scored by slice",
+        "phantoms 1, Apache-2.0",
+        "For tests alone.",
+        "Not a medical device.",
+    ):
+        assert fact in text, fact
+
+
+def test_json_is_the_card_and_the_sha256_of_the_bundle(
+    tiny_bundle: Path, loaded_bundle: ModelBundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["info", str(tiny_bundle), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document.pop("sha256") == loaded_bundle.sha256
+    assert document == json.loads((tiny_bundle / "card.json").read_text())
+
+
+def test_a_label_that_is_not_established_and_a_score_without_a_number_say_why(
+    make_card: Callable[..., ModelCard],
+) -> None:
+    nothing = LabelScore(
+        auroc=None, average_precision=None, ece=None, n_positive=0, n_positive_patients=0, reason="no positive slice"
+    )
+    scores = ScoreTable(
+        name="s", description="d", level="slice", n_images=1, n_patients=1, labels=PerLabel.build(lambda _: nothing)
+    )
+    card = make_card(established=PerLabel.build(lambda label: label == "any"), scores=(scores,))
+    console = Console(file=io.StringIO(), width=120)
+    print_card(card, "0" * 64, console)
+    text = console.file.getvalue()
+    assert text.count("not established") == 5
+    assert text.count("no positive slice") == 6
+
+
+def test_a_folder_that_is_no_bundle_is_refused_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", str(tmp_path / "none")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_no_inference_engine_is_loaded(tiny_bundle: Path) -> None:
+    code = (
+        "import sys; from hemoscope import cli\n"
+        f"cli.main(['info', {str(tiny_bundle)!r}])\n"
+        "print([name for name in ('openvino', 'pydicom', 'gdcm', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
