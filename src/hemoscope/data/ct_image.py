@@ -129,8 +129,7 @@ def ct_dataset(
     coding, acquisition = coding or PixelCoding(), acquisition or Acquisition()
     ds = study_dataset(CTImageStorage, seed=seed, instance=str(index), acquisition=acquisition)
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    ds.InstanceNumber = index + 1
-    ds.AcquisitionNumber = 1
+    ds.InstanceNumber, ds.AcquisitionNumber = index + 1, 1
     add_scan(ds, acquisition)
     ds.FrameOfReferenceUID = made_uid(seed, "frame of reference")
     ds.PositionReferenceIndicator = ""

@@ -1,5 +1,6 @@
 """Heads out as DICOM: a phantom, a volume or an array of Hounsfield units becomes a folder of CT images."""
 
+from functools import partial
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -59,16 +60,8 @@ def write_series(
     if enhanced:
         whole = enhanced_ct_dataset(volume, seed=seed, spacing_mm=spacing, coding=coding, acquisition=acquisition)
         return (save(whole, folder / "IM0001.dcm"),)
-    paths = []
-    for index, position in enumerate(acquisition.positions(volume.shape, spacing)):
-        dataset = ct_dataset(
-            volume[index],
-            seed=seed,
-            index=index,
-            position_mm=tuple(position),
-            spacing_mm=spacing,
-            coding=coding,
-            acquisition=acquisition,
-        )
-        paths.append(save(dataset, folder / f"IM{index + 1:04d}.dcm"))
-    return tuple(paths)
+    one = partial(ct_dataset, seed=seed, spacing_mm=spacing, coding=coding, acquisition=acquisition)
+    return tuple(
+        save(one(volume[index], index=index, position_mm=tuple(position)), folder / f"IM{index + 1:04d}.dcm")
+        for index, position in enumerate(acquisition.positions(volume.shape, spacing))
+    )

@@ -38,9 +38,26 @@ def enhanced_ct_dataset(
         ValueError: if the bits of ``coding`` cannot hold the HU, or there is not one intercept for each frame.
     """
     coding, acquisition = coding or PixelCoding(), acquisition or Acquisition()
-    if frame_intercepts is not None and len(frame_intercepts) != len(hounsfield):
-        msg = f"{len(frame_intercepts)} frame intercepts for {len(hounsfield)} frames"
-        raise ValueError(msg)
+    ds = _whole(seed, coding, acquisition)
+    shared = _shared_groups(seed, spacing_mm, acquisition)
+    positions = acquisition.positions(hounsfield.shape, spacing_mm)
+    frames = [_frame_groups(index, position, ds.AcquisitionDateTime) for index, position in enumerate(positions)]
+    if frame_intercepts is None:
+        shared.PixelValueTransformationSequence = _rescale(coding.intercept, coding.slope)
+    else:
+        _add_rescales(frames, frame_intercepts, coding)
+        # Stored values are computed with one intercept below: move each frame by how far its own is from it.
+        hounsfield = hounsfield - (np.array(frame_intercepts) - coding.intercept)[:, None, None]
+    ds.SharedFunctionalGroupsSequence = ItemSequence([shared])
+    ds.PerFrameFunctionalGroupsSequence = ItemSequence(frames)
+    ds.NumberOfFrames = len(frames)
+    _add_dimensions(ds, seed)
+    add_pixels(ds, hounsfield, coding)
+    return ds
+
+
+def _whole(seed: int, coding: PixelCoding, acquisition: Acquisition) -> Dataset:
+    """The object without frames: what holds for all of it."""
     ds = study_dataset(EnhancedCTImageStorage, seed=seed, instance="enhanced", acquisition=acquisition)
     ds.FrameOfReferenceUID = made_uid(seed, "frame of reference")
     ds.PositionReferenceIndicator = ""
@@ -49,20 +66,6 @@ def enhanced_ct_dataset(
     _add_image_type(ds, coding, acquisition)
     if acquisition.contrast_agent is not None:
         ds.ContrastBolusAgentSequence = _contrast(acquisition.contrast_agent)
-    shared = _shared_groups(seed, spacing_mm, acquisition)
-    positions = acquisition.positions(hounsfield.shape, spacing_mm)
-    frames = [_frame_groups(index, position, ds.AcquisitionDateTime) for index, position in enumerate(positions)]
-    intercepts = np.full(len(frames), coding.intercept) if frame_intercepts is None else np.array(frame_intercepts)
-    if frame_intercepts is None:
-        shared.PixelValueTransformationSequence = _rescale(coding.intercept, coding.slope)
-    else:
-        for frame, intercept in zip(frames, intercepts, strict=True):
-            frame.PixelValueTransformationSequence = _rescale(float(intercept), coding.slope)
-    ds.SharedFunctionalGroupsSequence = ItemSequence([shared])
-    ds.PerFrameFunctionalGroupsSequence = ItemSequence(frames)
-    ds.NumberOfFrames = len(frames)
-    _add_dimensions(ds, seed)
-    add_pixels(ds, hounsfield - (intercepts - coding.intercept)[:, None, None], coding)
     return ds
 
 
@@ -72,6 +75,15 @@ def _item(**values: object) -> ItemSequence:
     for keyword, value in values.items():
         setattr(item, keyword, value)
     return ItemSequence([item])
+
+
+def _add_rescales(frames: list[Dataset], intercepts: Sequence[float], coding: PixelCoding) -> None:
+    """Give each frame a rescale of its own."""
+    if len(intercepts) != len(frames):
+        msg = f"{len(intercepts)} frame intercepts for {len(frames)} frames"
+        raise ValueError(msg)
+    for frame, intercept in zip(frames, intercepts, strict=True):
+        frame.PixelValueTransformationSequence = _rescale(float(intercept), coding.slope)
 
 
 def _rescale(intercept: float, slope: float) -> ItemSequence:

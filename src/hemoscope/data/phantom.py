@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage, PerLabel
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.volume import HounsfieldVolume
 
 Field = NDArray[np.float32]
@@ -127,17 +127,20 @@ def make_phantom(
     head = _head(random, shape, spacing, 1.0 if chosen_side == "left" else -1.0)
     texture = ndimage.gaussian_filter(random.standard_normal(shape, dtype=np.float32), 1.0) * 4.0
     masks = _plant(head, bleeds)
-    field = _tissue(head, texture)
-    for label in SUBTYPES:
-        field[masks[label]] = (BLOOD + 1.5 * texture)[masks[label]]
+    field = np.where(masks[Hemorrhage.ANY], BLOOD + 1.5 * texture, _tissue(head, texture))
     if table:
         _add_table(field, shape, spacing)
     if marker:
         _add_marker(field, shape, spacing)
-    field = ndimage.gaussian_filter(field, (0.0, 0.5, 0.5))  # partial volume at the edges
-    field += noise_hu * random.standard_normal(shape, dtype=np.float32)
-    hounsfield = np.clip(np.rint(field), -1024, 3071).astype(np.int16)
+    hounsfield = _scan(field, noise_hu * random.standard_normal(shape, dtype=np.float32))
     return Phantom(hounsfield=hounsfield, masks=masks, spacing_mm=spacing, side=chosen_side)
+
+
+def _scan(field: Field, noise: Field) -> NDArray[np.int16]:
+    """What a scanner makes of it: partial volume at the edges, noise, and whole HU of 12 bits."""
+    blurred = ndimage.gaussian_filter(field, (0.0, 0.5, 0.5)) + noise
+    hounsfield: NDArray[np.int16] = np.clip(np.rint(blurred), -1024, 3071).astype(np.int16)
+    return hounsfield
 
 
 def _check(
@@ -235,7 +238,7 @@ def _tissue(head: _Head, texture: Field) -> Field:
 
 def _epidural(head: _Head) -> Mask:
     """A lens: what a ball that is pressed on the inner table from outside cuts off."""
-    return head.cranium & _ball((head.x - head.sign * 82.0, head.y - 28.0, head.z - 2.0), (36.0, 36.0, 36.0))
+    return head.cranium & _ball((head.x - head.sign * 78.0, head.y - 24.0, head.z - 2.0), (36.0, 36.0, 36.0))
 
 
 def _subdural(head: _Head) -> Mask:
