@@ -24,6 +24,9 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
         _title(console, f"Scores: {scores.name}")
         console.print(_about(scores))
         console.print(_scores(scores))
+    console.print(
+        Text("In brackets: 95% intervals by bootstrap over patients; patients with a positive slice.", style="dim")
+    )
     _title(console, "Training data")
     for data in card.training_data:
         console.print(_bullet(_data(data)))
@@ -40,7 +43,7 @@ def _title(console: Console, title: str) -> None:
 
 
 def _grid(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for place, column in enumerate(columns):
         table.add_column(column, no_wrap=place == 0)
     return table
@@ -68,19 +71,20 @@ def _urgent(point: OperatingPoint) -> Text:
 
 def _about(scores: ScoreTable) -> Text:
     counted = f"{scores.n_images} slices of {scores.n_patients} patients, scored by {scores.level}."
-    return Text(printable(f"{scores.description} {counted}"), style="dim")
+    return Text(f"{printable(scores.description)}\n{counted}", style="dim")
 
 
 def _scores(scores: ScoreTable) -> Table:
-    table = _grid("Label", "AUROC (95% interval)", "Average precision", "Calibration error", "Positive")
+    table = _grid("Label", "AUROC (95%)", "Average precision", "Calibration\nerror", "Positive")
     for label, score in scores.labels.items():
         table.add_row(label.display, *_score_cells(score))
     return table
 
 
 def _score_cells(score: LabelScore) -> tuple[Text, ...]:
-    positive = Text(f"{score.n_positive} in {score.n_positive_patients} patients")
-    estimates = [Text(_estimate(found)) for found in (score.auroc, score.average_precision, score.ece)]
+    positive = Text(f"{score.n_positive} ({score.n_positive_patients})")
+    calibration = "-" if score.ece is None else f"{score.ece.value:.3f}"
+    estimates = [Text(_estimate(score.auroc)), Text(_estimate(score.average_precision)), Text(calibration)]
     if score.auroc is None and score.reason:
         estimates[0] = Text(printable(score.reason), style="dim")
     return (*estimates, positive)
@@ -91,7 +95,7 @@ def _estimate(estimate: Estimate | None) -> str:
         return "-"
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{estimate.value:.3f} ({estimate.low:.3f}-{estimate.high:.3f})"
 
 
 def _data(data: TrainingData) -> str:

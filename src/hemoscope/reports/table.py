@@ -32,6 +32,8 @@ def print_report(report: Report, console: Console) -> None:
     for study in report.studies:
         console.print(_study(study))
         console.print()
+    if not report.studies:
+        console.print(Text("Nothing could be read.", style="bold red"))
     if report.rejected:
         console.print(_rejected(report.rejected))
         console.print()
