@@ -1,11 +1,13 @@
 """The cache that training reads: each series once as whole HU, and one table of slices.
 
 A folder with ``manifest.parquet`` (one row a slice: ``image_id, patient_id, study_id, series_id, index, masked`` and
-the six labels, empty where unknown) and ``series/ID.npz`` (NumPy's own archive, never pickled): ``hounsfield`` int16
+the six labels, empty where unknown), ``dataset.json`` (what it is and on what terms: it ends up in the cards of models
+trained on it) and ``series/ID.npz`` (NumPy's own archive, never pickled): ``hounsfield`` int16
 (z, y, x), ``spacing_mm`` and, where lesions were outlined, ``mask`` bool packed to bits. A series file appears whole
 or not at all, the manifest comes last; so an interrupted preparation goes on where it stopped.
 """
 
+import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hemoscope.card import TrainingData, parse_dataclass, to_plain
 from hemoscope.errors import DataError, MissingExtraError
 from hemoscope.labels import LABELS
 from hemoscope.volume import HounsfieldVolume
@@ -41,6 +44,7 @@ class Cache:
 
     folder: Path
     manifest: "pd.DataFrame"
+    dataset: TrainingData
 
     def read_series(self, series_id: str) -> CachedSeries:
         """One whole series. Raises DataError where its file is absent or damaged."""
@@ -72,7 +76,15 @@ def open_cache(folder: Path) -> Cache:
     if list(manifest.columns) != list(COLUMNS):
         msg = f"{path.name} has columns {list(manifest.columns)}, expected {list(COLUMNS)}. Prepare the data again"
         raise DataError(msg)
-    return Cache(folder, manifest)
+    return Cache(folder, manifest, _read_dataset(folder / "dataset.json"))
+
+
+def _read_dataset(path: Path) -> TrainingData:
+    try:
+        return parse_dataclass(TrainingData, json.loads(path.read_text()), where=path.name)
+    except (OSError, ValueError) as error:
+        msg = f"{path.name} does not say what this dataset is ({error}). Prepare the data again"
+        raise DataError(msg) from error
 
 
 def write_series(
@@ -95,8 +107,8 @@ def write_series(
     Path(stream.name).replace(path)
 
 
-def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write the table of slices, last of all. Raises DataError where an image id stands twice."""
+def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]], dataset: TrainingData) -> None:
+    """Write what the dataset is, and its table of slices last. Raises DataError where an image id stands twice."""
     pandas = _pandas()
     table = pandas.DataFrame.from_records(list(rows), columns=list(COLUMNS))
     twice = table.loc[table["image_id"].duplicated(), "image_id"]
@@ -104,6 +116,7 @@ def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
         msg = f"{len(twice)} image ids stand twice, first {twice.iloc[0]}. Remove the repeated rows"
         raise DataError(msg)
     table = table.astype(dict.fromkeys(LABELS, "Int8"))
+    (folder / "dataset.json").write_text(json.dumps(to_plain(dataset), indent=2) + "\n")
     part = folder / "manifest.parquet.part"
     table.to_parquet(part, index=False)
     part.replace(folder / "manifest.parquet")

@@ -15,11 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from hemoscope.card import TrainingData
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS
 from hemoscope.preprocess import AIR
 from hemoscope.windows import Window
 
+DATASET = TrainingData(
+    name="CT-ICH",
+    version="1.3.0 or earlier: the release of 82 patients as JPEG",
+    doi="10.13026/w8q8-ky94",
+    license="CC BY 4.0",
+    attribution=(
+        "Hssayeni MD, Croock MS, Salman AD, Al-khafaji HF, Yahya ZA, Ghoraani B. Intracranial Hemorrhage Segmentation "
+        "Using a Deep Convolutional Model. Data 2020;5(1):14"
+    ),
+    changes="Hounsfield units rebuilt from two windowed JPEG images a slice, dithered; cropped to the head; resized",
+)
 BRAIN_JPEG = Window(center=40.0, width=120.0)
 BONE_JPEG = Window(center=700.0, width=3200.0)
 _BONE_LEVELS = {"ctich_050": 790.0}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.data.cache import series_path, write_manifest, write_series
-from hemoscope.data.ct_ich import CtIchSlice, read_hounsfield, read_mask, read_table
+from hemoscope.data.ct_ich import DATASET, CtIchSlice, read_hounsfield, read_mask, read_table
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS
 
@@ -45,7 +45,7 @@ def prepare_ct_ich(folder: Path, output: Path, *, progress: Progress | None = No
     if not rows:
         msg = f"none of the {len(table)} slices could be read; the first reason: {left_out[0][1]}"
         raise DataError(msg)
-    write_manifest(output, rows)
+    write_manifest(output, rows, DATASET)
     return Preparation(slices=len(rows), left_out=tuple(left_out))
 
 

@@ -75,7 +75,12 @@ def read_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
         raise ConfigError(msg) from error
     for change in changes:
         _apply(data, change)
-    experiment = _build(Experiment, data, where=path.name)
+    return parse_experiment(data, where=path.name)
+
+
+def parse_experiment(data: Mapping[str, Any], *, where: str) -> Experiment:
+    """The record from plain values. Raises ConfigError as ``read_experiment`` does."""
+    experiment = _build(Experiment, data, where=where)
     assert isinstance(experiment, Experiment)
     return experiment
 

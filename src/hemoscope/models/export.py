@@ -1,0 +1,30 @@
+"""A trained network out as ONNX: raw scores and maps of the mirrored network, any batch size."""
+
+import io
+
+import torch
+
+from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
+
+OPSET = 18
+
+
+def onnx_graph(network: HemorrhageNetwork, *, channels: int, size: int) -> bytes:
+    """The graph that serving runs: input ``image`` (N, C, S, S), outputs ``logits`` (N, 6) and ``maps`` (N, 6, h, w)."""
+    model = MirroredNetwork(network).eval()
+    example = torch.zeros(2, channels, size, size)
+    program = torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=["logits", "maps"],
+        dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+        verbose=False,
+    )
+    assert program is not None
+    program.optimize()
+    stream = io.BytesIO()
+    program.save(stream)
+    return stream.getvalue()
