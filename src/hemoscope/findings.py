@@ -164,30 +164,36 @@ def study_findings(
     """
     study = PerLabel.of(probabilities.study_probabilities.tolist())
     present = present_labels(study, card.operating_points.study, card.established)
-    apart_mm = card.study_rule.nominal_spacing_mm
-    keys = key_slices_of(probabilities, positions_mm, present=present, apart_mm=apart_mm)
+    keys = key_slices_of(probabilities, positions_mm, present=present, apart_mm=card.study_rule.nominal_spacing_mm)
     rows = map(PerLabel.of, probabilities.slice_probabilities.tolist())
+    of_slices = zip(slices, positions_mm, rows, slice_quality, strict=True)
     return StudyFindings(
         study_instance_uid=slices[0].study_instance_uid,
         series_instance_uid=slices[0].series_instance_uid,
         urgency=study_urgency(study, present, card),
         probabilities=study,
-        findings=tuple(
-            Finding(
-                label=label,
-                present=label in present,
-                established=card.established[label],
-                probability=study[label],
-                threshold=card.operating_points.study[label].threshold,
-                slices=tuple(slices[index].sop_instance_uid for index in keys[label]),
-            )
-            for label in LABELS
-        ),
-        slices=tuple(
-            _slice_findings(*of_slice, card) for of_slice in zip(slices, positions_mm, rows, slice_quality, strict=True)
-        ),
+        findings=tuple(_finding(label, study, present, keys, slices, card) for label in LABELS),
+        slices=tuple(_slice_findings(*of_slice, card) for of_slice in of_slices),
         quality=quality,
         skipped_series=skipped_series,
+    )
+
+
+def _finding(
+    label: Hemorrhage,
+    study: PerLabel[float],
+    present: Sequence[Hemorrhage],
+    keys: PerLabel[tuple[int, ...]],
+    slices: Sequence[SliceHeader],
+    card: ModelCard,
+) -> Finding:
+    return Finding(
+        label=label,
+        present=label in present,
+        established=card.established[label],
+        probability=study[label],
+        threshold=card.operating_points.study[label].threshold,
+        slices=tuple(slices[index].sop_instance_uid for index in keys[label]),
     )
 
 

@@ -183,9 +183,7 @@ class Predictor:
             positions_mm=volume.positions_mm,
             slice_quality=decoded.slice_quality,
             quality=decoded.quality,
-            skipped_series=tuple(
-                SkippedSeries(series_instance_uid=uid, reason=reason, instances=count) for uid, reason, count in skipped
-            ),
+            skipped_series=tuple(_skipped(*series) for series in skipped),
             card=card,
         )
         return StudyReading(
@@ -206,6 +204,10 @@ class Predictor:
         """Prepare and score every slice; preparing runs in threads of its own, a few slices ahead of the engine."""
         with ThreadPoolExecutor(_PREPARING_THREADS, thread_name_prefix="prepare") as pool:
             return self.engine.run(_prepared(pool, volume, self.bundle.card.preprocessing, progress), maps=maps)
+
+
+def _skipped(series_instance_uid: str, reason: str, instances: int) -> SkippedSeries:
+    return SkippedSeries(series_instance_uid=series_instance_uid, reason=reason, instances=instances)
 
 
 def _prepared(
