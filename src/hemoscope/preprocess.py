@@ -168,12 +168,12 @@ def _square(edges: tuple[int, int, int, int], *, margin: float) -> Box:
     return Box(top=(top + bottom - side) // 2, left=(left + right - side) // 2, side=side)
 
 
-def _slab(volume: HounsfieldVolume, index: int, slab_mm: float | None) -> NDArray[Any]:
+def _slab(volume: HounsfieldVolume, index: int, slab_mm: float | None) -> NDArray[np.int16] | NDArray[np.float32]:
     spacing = volume.slice_spacing_mm
     if slab_mm is None or spacing is None or spacing <= 0:
-        return volume.hounsfield[index]
+        return np.asarray(volume.hounsfield[index])
     reach = round((slab_mm / spacing - 1) / 2)
     if reach < 1:
-        return volume.hounsfield[index]
+        return np.asarray(volume.hounsfield[index])
     slab = volume.hounsfield[max(index - reach, 0) : index + reach + 1]
-    return slab.mean(axis=0, dtype=np.float32)
+    return np.asarray(slab.mean(axis=0, dtype=np.float32))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hemoscope import DISCLAIMER, __version__
-from hemoscope.cli import info, predict
+from hemoscope.cli import export, info, predict, prepare, train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,27 @@ COMMANDS: dict[str, Command] = {
     for command in (
         Command(name="predict", summary="look for hemorrhage in head CT", register=predict.register),
         Command(name="info", summary="show what a model is, how well it does, and its limits", register=info.register),
+        Command(
+            name="prepare",
+            summary="turn a public dataset into a cache for training",
+            register=prepare.register,
+            extra="study",
+            packages=("pandas", "pyarrow"),
+        ),
+        Command(
+            name="train",
+            summary="train an experiment on a cache",
+            register=train.register,
+            extra="train",
+            packages=("torch", "timm", "lightning"),
+        ),
+        Command(
+            name="export",
+            summary="turn a finished training run into a model bundle",
+            register=export.register,
+            extra="train",
+            packages=("torch", "timm", "onnxscript"),
+        ),
     )
 }
 

@@ -2,6 +2,7 @@
 
 import io
 
+import onnx
 import torch
 
 from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
@@ -10,7 +11,7 @@ OPSET = 18
 
 
 def onnx_graph(network: HemorrhageNetwork, *, channels: int, size: int) -> bytes:
-    """The graph that serving runs: input ``image`` (N, C, S, S), outputs ``logits`` (N, 6) and ``maps`` (N, 6, h, w)."""
+    """The graph of serving: input ``image`` (N, C, S, S), outputs ``logits`` (N, 6) and ``maps`` (N, 6, h, w)."""
     model = MirroredNetwork(network).eval()
     example = torch.zeros(2, channels, size, size)
     program = torch.onnx.export(
@@ -26,5 +27,5 @@ def onnx_graph(network: HemorrhageNetwork, *, channels: int, size: int) -> bytes
     assert program is not None
     program.optimize()
     stream = io.BytesIO()
-    program.save(stream)
+    onnx.save_model(program.model_proto, stream)
     return stream.getvalue()

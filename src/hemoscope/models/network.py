@@ -59,6 +59,7 @@ class MapHead(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(count, width, 1) for count in channels)
         self.mix = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         self.maps = nn.Conv2d(width, len(LABELS), 1)
+        assert self.maps.bias is not None
         nn.init.constant_(self.maps.bias, -3.0)
 
     def forward(self, features: list[Tensor]) -> Output:
@@ -82,12 +83,14 @@ class HemorrhageNetwork(nn.Module):
         self.backbone = timm.create_model(
             config.backbone, features_only=True, out_indices=(2, 3, 4), in_chans=channels, pretrained=False
         )
-        self.head = MapHead(self.backbone.feature_info.channels(), width=config.width, pooled=config.pooled)
+        channels_out: list[int] = self.backbone.feature_info.channels()  # type: ignore[operator, union-attr]
+        self.head = MapHead(channels_out, width=config.width, pooled=config.pooled)
         self._freeze(config.frozen_stages)
 
     def forward(self, image: Tensor) -> Output:
         """See the class."""
-        return self.head(self.backbone(image * 2 - 1))
+        output: Output = self.head(self.backbone(image * 2 - 1))
+        return output
 
     def _freeze(self, stages: int) -> None:
         """Fix the weights of the stem and the first stages; their batch statistics still follow CT."""

@@ -1,4 +1,4 @@
-"""Slices for training, drawn so that (seed, epoch, place) alone decides what a sample is: a resumed run repeats itself."""
+"""Slices for training: (seed, epoch, place) alone decides what a sample is, so a resumed run repeats itself."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -60,7 +60,9 @@ class OutOfFold:
     patients: tuple[str, ...]
 
 
-def export_run(run: Path, cache: Cache, output: Path, *, version: str, scores: Sequence[ScoreTable] = ()) -> ModelBundle:
+def export_run(
+    run: Path, cache: Cache, output: Path, *, version: str, scores: Sequence[ScoreTable] = ()
+) -> ModelBundle:
     """Write the bundle of a finished run.
 
     Args:

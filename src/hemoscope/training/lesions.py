@@ -60,9 +60,7 @@ def make_lesion(hounsfield: Slice, kind: Hemorrhage, rng: np.random.Generator) -
     return _fill(hounsfield, shape, rng), shape
 
 
-def paste_lesion(
-    hounsfield: Slice, donor: Slice, outline: Mask, rng: np.random.Generator
-) -> tuple[Slice, Mask] | None:
+def paste_lesion(hounsfield: Slice, donor: Slice, outline: Mask, rng: np.random.Generator) -> tuple[Slice, Mask] | None:
     """A real bleed of another head, moved a little, onto this one with soft edges; None where it falls outside.
 
     Both slices are cropped to the head, so the same place in the crop is about the same place in the head.
@@ -193,7 +191,9 @@ def _sulci(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
     outer = inside.mask & ((inside.depth < 0.4 * inside.radius) | (from_middle < rng.choice([0, 0.3]) * inside.radius))
     smooth = ndimage.gaussian_filter(_tissue(hounsfield, inside), 1.3)
     narrow = ndimage.gaussian_filter(smooth, 6.0) - smooth > 3.0
-    spaces = ndimage.binary_dilation(outer & (narrow | _csf(hounsfield, inside)) & sector, iterations=int(rng.integers(0, 2)))
+    spaces = outer & (narrow | _csf(hounsfield, inside)) & sector
+    if rng.random() < 0.5:
+        spaces = ndimage.binary_dilation(spaces)
     regions, count = ndimage.label(spaces & (inside.depth > 1))
     sizes = np.bincount(regions.ravel(), minlength=count + 1)
     sizes[0] = 0

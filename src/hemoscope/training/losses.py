@@ -26,9 +26,7 @@ class LossConfig:
     dice: float = 0.5
 
 
-def loss_parts(
-    output: Output, labels: Tensor, outline: Tensor, typed: Tensor, config: LossConfig
-) -> dict[str, Tensor]:
+def loss_parts(output: Output, labels: Tensor, outline: Tensor, typed: Tensor, config: LossConfig) -> dict[str, Tensor]:
     """The parts of the loss, weighted; their sum is minimised.
 
     Args:
@@ -40,7 +38,7 @@ def loss_parts(
     """
     weights = torch.tensor(config.labels, device=labels.device)
     scores = binary_cross_entropy_with_logits(output.logits, labels, reduction="none")
-    target = (adaptive_avg_pool2d(outline[:, None], output.maps.shape[2:]) > 0.3).float() * labels[:, :, None, None]
+    target = (adaptive_avg_pool2d(outline[:, None], tuple(output.maps.shape[2:])) > 0.3).float() * labels[:, :, None, None]
     known = typed[:, None].expand(-1, len(LABELS)).clone()
     known[:, 0] = 1
     places = binary_cross_entropy_with_logits(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import lightning as L
+import lightning
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -23,16 +23,16 @@ class OptimizerConfig:
     ema: float = 0.99
 
 
-class TrainingModule(L.LightningModule):
+class TrainingModule(lightning.LightningModule):
     """One network in training; ``trained`` is what a finished run keeps."""
 
     def __init__(self, network: HemorrhageNetwork, loss: LossConfig, optimizer: OptimizerConfig) -> None:
         """Keep the parts; the average starts as a copy."""
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.loss = loss
         self.optimizer = optimizer
-        decay = get_ema_multi_avg_fn(optimizer.ema)
+        decay = get_ema_multi_avg_fn(optimizer.ema)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(network, multi_avg_fn=decay, use_buffers=True) if optimizer.ema else None
 
     @property

@@ -7,12 +7,14 @@ is done, and for folds ``scores.csv``: raw scores of the patients that it never 
 
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import lightning
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -27,11 +29,13 @@ from hemoscope.labels import LABELS
 from hemoscope.models.checkpoint import load_imagenet, load_weights, save_weights
 from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
 from hemoscope.training.checkpoint_io import SafeCheckpointIO
-from hemoscope.training.dataset import EpochSampler, PlainSlices, Progress, SliceDataset, load_crops
+from hemoscope.training.dataset import EpochSampler, PlainSlices, SliceDataset, load_crops
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.module import TrainingModule
 
 FINAL = "final"
+
+Show = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +74,11 @@ def train(
     *,
     only: tuple[str, ...] = (),
     resume: bool = False,
-    progress: Progress | None = None,
+    show: Show = lambda _stage, _done, _total: None,
 ) -> None:
     """Train every part (or those named) and leave the run's folder behind.
+
+    ``show`` is told the stage, how much of it is done, and how much there is.
 
     Raises:
         TrainingError: the folder holds another run, or this run and ``resume`` is not set.
@@ -85,7 +91,7 @@ def train(
         raise ConfigError(msg)
     for part in parts:
         if not only or part.name in only:
-            _train_part(experiment, cache, part, _open_run(experiment, output, part, resume=resume), progress)
+            _train_part(experiment, cache, part, _open_run(experiment, output, part, resume=resume), show)
 
 
 def _open_run(experiment: Experiment, output: Path, part: Part, *, resume: bool) -> Path:
@@ -112,52 +118,63 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _train_part(experiment: Experiment, cache: Cache, part: Part, folder: Path, progress: Progress | None) -> None:
+def _train_part(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: Show) -> None:
     done = folder / "weights.safetensors"
     network = HemorrhageNetwork(experiment.network, channels=experiment.preprocessing.channels)
     if done.is_file():
         load_weights(network, done)
     else:
-        network = _fit(experiment, cache, part, folder, progress)
+        network = _fit(experiment, cache, part, folder, show)
         save_weights(network, done)
     if part.score and not (folder / "scores.csv").is_file():
         _write_scores(network, PlainSlices(cache, part.score, experiment.preprocessing), folder / "scores.csv")
 
 
-def _fit(
-    experiment: Experiment, cache: Cache, part: Part, folder: Path, progress: Progress | None
-) -> HemorrhageNetwork:
+def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: Show) -> HemorrhageNetwork:
     run = experiment.run
-    L.seed_everything(run.seed, verbose=False)
+    lightning.seed_everything(run.seed, verbose=False)
     network = HemorrhageNetwork(experiment.network, channels=experiment.preprocessing.channels)
     if run.init == "imagenet":
         load_imagenet(network)
     module = TrainingModule(network, experiment.loss, experiment.optimizer)
-    crops = load_crops(cache, part.learn, experiment.preprocessing, progress=progress)
+    crops = load_crops(cache, part.learn, experiment.preprocessing, progress=partial(show, f"{part.name}: cropping"))
     data = SliceDataset(crops, experiment.preprocessing, experiment.augment, experiment.sampling, seed=run.seed)
     sampler = EpochSampler(crops.labels, experiment.sampling, seed=run.seed)
     loader = DataLoader(data, batch_size=run.batch_size, sampler=sampler, drop_last=True)  # type: ignore[arg-type]
     last = folder / "checkpoint" / "last.ckpt"
-    _trainer(experiment, folder).fit(module, loader, ckpt_path=str(last) if last.is_dir() else None)
+    trainer = _trainer(experiment, folder, partial(show, f"{part.name}: training"))
+    trainer.fit(module, loader, ckpt_path=str(last) if last.is_dir() else None)
     return module.trained
 
 
-def _trainer(experiment: Experiment, folder: Path) -> L.Trainer:
+def _trainer(experiment: Experiment, folder: Path, progress: Callable[[int, int], None]) -> lightning.Trainer:
     keep = ModelCheckpoint(dirpath=folder / "checkpoint", filename="last", save_on_train_epoch_end=True)
     keep.CHECKPOINT_EQUALS_CHAR = "-"
-    return L.Trainer(
+    return lightning.Trainer(
         max_epochs=experiment.run.epochs,
         precision=experiment.run.precision,  # type: ignore[arg-type]
         accelerator="auto",
         devices=1,
         plugins=[SafeCheckpointIO()],
-        callbacks=[MetricsFile(folder / "metrics.jsonl"), keep],
+        callbacks=[MetricsFile(folder / "metrics.jsonl"), StepsDone(progress), keep],
         logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
         use_distributed_sampler=False,
         enable_model_summary=False,
         enable_progress_bar=False,
         log_every_n_steps=10,
     )
+
+
+class StepsDone(Callback):
+    """Tells how many optimiser steps are done, and of how many."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        """Tell ``progress``."""
+        self.progress = progress
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+        """One step more."""
+        self.progress(trainer.global_step, int(trainer.estimated_stepping_batches))
 
 
 class MetricsFile(Callback):
@@ -167,7 +184,7 @@ class MetricsFile(Callback):
         """Append to ``path``."""
         self.path = path
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the epoch's means."""
         del pl_module
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
