@@ -38,9 +38,10 @@ DOORS: dict[str, set[str]] = {
     "pyarrow": STUDY_ROOMS,
     "dask": STUDY_ROOMS,
     "openvino": {"engine"},
-    "gdcm": {"dicom"},
-    "openjpeg": {"dicom"},
+    "gdcm": {"dicom", "data"},  # data writes what dicom reads: phantoms in every transfer syntax
+    "openjpeg": {"dicom", "data"},
     "rle": {"dicom"},
+    "imagecodecs": {"data"},
     "pydicom": {"dicom", "data", "reports", "pacs"},
     "rich": {"cli", "reports"},
     "fastapi": {"web"},
@@ -143,6 +144,7 @@ print(sorted(sys.modules))
 """
 EXTRAS = [name for name, rooms in DOORS.items() if "training" in rooms] + [
     "flwr",
+    "imagecodecs",
     "lightning_fabric",
     "pytorch_lightning",
 ]
