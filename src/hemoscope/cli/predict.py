@@ -42,7 +42,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read every study, print it, write it, and say by the exit code whether anything was refused."""
-    from hemoscope.reports.folder import make_output_folder
+    from hemoscope.reports.folder import make_output_folder, write_report
+    from hemoscope.reports.report import printable
 
     check_usage(arguments)
     if arguments.output is not None:
@@ -50,10 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
     with progress_bar() as show:
         report = _report(arguments, show)
     if arguments.output is not None:
-        from hemoscope.reports.folder import write_report
-
         write_report(report, arguments.output)
     _PRINTERS[arguments.format](report)
+    if arguments.output is not None and arguments.format == "table":
+        sys.stdout.write(f"Tables and pictures are in {printable(arguments.output.name) or 'the given folder'}\n")
     return exit_code(report, arguments.allow_refused)
 
 

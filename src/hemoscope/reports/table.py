@@ -131,7 +131,8 @@ def _flag(finding: Finding) -> Text:
 def _places(key_slices: tuple[int, ...], study: StudyFindings) -> Text:
     """Two key slices a line, so that 80 columns never part a number from its position."""
     places = [_place(index, study) for index in key_slices]
-    lines = (", ".join(places[start : start + 2]) for start in range(0, len(places), 2))
+    a_line = 2 if _show_mm(study) else len(places) or 1
+    lines = (", ".join(places[start : start + a_line]) for start in range(0, len(places), a_line))
     return Text(",\n".join(lines), no_wrap=True, overflow="fold")
 
 
