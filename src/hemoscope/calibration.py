@@ -31,6 +31,26 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IsotonicCalibration:
+    """A rising curve from logit to probability, linear between its points and level outside them."""
+
+    logits: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Reject points that do not rise, or probabilities outside [0, 1]."""
+        x, y = np.asarray(self.logits), np.asarray(self.probabilities)
+        rising = x.size > 0 and x.shape == y.shape and (np.diff(x) > 0).all() and (np.diff(y) >= 0).all()
+        if not (rising and np.isfinite(x).all() and y[0] >= 0.0 and y[-1] <= 1.0):
+            msg = f"an isotonic calibration needs rising logits and probabilities in 0 to 1, got {x.size} and {y.size}"
+            raise ValueError(msg)
+
+    def apply(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Logits of any shape to calibrated probabilities."""
+        return np.interp(np.asarray(logits, dtype=np.float64), self.logits, self.probabilities)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OperatingPoint:
     """A threshold on a calibrated probability, and the rule that chose it; at or above it is positive.
 

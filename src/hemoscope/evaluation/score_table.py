@@ -1,0 +1,64 @@
+"""The table of scores that a model's card holds: six labels at one level, with intervals by patient."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hemoscope.card import Estimate, LabelScore, ScoreTable
+from hemoscope.evaluation.bootstrap import Interval, bootstrap_scores
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+
+
+def score_table(
+    *,
+    ranked: ArrayLike,
+    probabilities: ArrayLike,
+    truth: ArrayLike,
+    patients: Sequence[str],
+    name: str,
+    description: str,
+    level: Literal["slice", "patient"],
+) -> ScoreTable:
+    """Measure one set of scores.
+
+    Args:
+        ranked: (n, 6) in [0, 1]: what AUROC and average precision are taken of.
+        probabilities: (n, 6): what the calibration error is taken of; never fitted on these rows.
+        truth: (n, 6) of 0, 1 or NaN (unknown).
+        patients: the patient of each row; the bootstrap draws patients.
+        name: of the evaluation.
+        description: what it is, for a reader of the card.
+        level: what a row is.
+    """
+    labels = np.asarray(truth, dtype=np.float64)
+    order = bootstrap_scores(ranked, labels, patients)
+    honest = bootstrap_scores(probabilities, labels, patients)
+    names = np.array(patients)
+
+    def of(label: Hemorrhage) -> LabelScore:
+        positive = labels[:, LABELS.index(label)] == 1
+        return LabelScore(
+            auroc=_estimate(order.labels[label]["auroc"]),
+            average_precision=_estimate(order.labels[label]["average_precision"]),
+            ece=_estimate(honest.labels[label]["ece"]),
+            n_positive=int(positive.sum()),
+            n_positive_patients=len(set(names[positive])),
+            reason=order.labels[label].reason,
+        )
+
+    return ScoreTable(
+        name=name,
+        description=description,
+        level=level,
+        n_images=len(labels),
+        n_patients=len(set(patients)),
+        labels=PerLabel.build(of),
+    )
+
+
+def _estimate(measured: Interval | None) -> Estimate | None:
+    if measured is None:
+        return None
+    return Estimate(value=round(measured.value, 4), low=round(measured.low, 4), high=round(measured.high, 4))
