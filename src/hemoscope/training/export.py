@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,6 @@ from hemoscope.bundle import ModelBundle, write_bundle
 from hemoscope.calibration import Calibration, OperatingPoint, StudyRule, sigmoid
 from hemoscope.card import (
     CalibrationTable,
-    Estimate,
     LabelScore,
     ModelCard,
     OperatingPointTable,
@@ -28,8 +27,9 @@ from hemoscope.card import (
 )
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
-from hemoscope.evaluation.bootstrap import Interval, bootstrap_scores, established
+from hemoscope.evaluation.bootstrap import Interval, established
 from hemoscope.evaluation.calibrate import cross_fitted, fit_platt
+from hemoscope.evaluation.score_table import score_table
 from hemoscope.evaluation.thresholds import at_precision, at_sensitivity, best_f_beta, youden
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.models.checkpoint import load_weights
@@ -126,35 +126,6 @@ def patient_scores(slices: OutOfFold, rule: StudyRule) -> OutOfFold:
     return OutOfFold(logits=np.stack(logits), truth=truth, patients=tuple(names))
 
 
-def score_table(
-    scores: OutOfFold, probabilities: Floats, *, name: str, description: str, patient_level: bool
-) -> ScoreTable:
-    """AUROC and average precision of the raw scores, calibration error of ``probabilities`` (n, 6); all by patient."""
-    ranked = bootstrap_scores(sigmoid(scores.logits), scores.truth, scores.patients)
-    honest = bootstrap_scores(probabilities, scores.truth, scores.patients)
-    patients = np.array(scores.patients)
-
-    def of(label: Hemorrhage) -> LabelScore:
-        positive = scores.truth[:, LABELS.index(label)] == 1
-        return LabelScore(
-            auroc=_estimate(ranked.labels[label]["auroc"]),
-            average_precision=_estimate(ranked.labels[label]["average_precision"]),
-            ece=_estimate(honest.labels[label]["ece"]),
-            n_positive=int(positive.sum()),
-            n_positive_patients=len(set(patients[positive])),
-            reason=ranked.labels[label].reason,
-        )
-
-    return ScoreTable(
-        name=name,
-        description=description,
-        level="patient" if patient_level else "slice",
-        n_images=len(scores.truth),
-        n_patients=len(set(scores.patients)),
-        labels=PerLabel.build(of),
-    )
-
-
 def _card(
     experiment: Experiment,
     slices: OutOfFold,
@@ -186,16 +157,18 @@ def _card(
 
 
 def _out_of_fold_table(scores: OutOfFold, cache: Cache, *, patient_level: bool) -> ScoreTable:
-    level = "patient" if patient_level else "slice"
+    level: Literal["slice", "patient"] = "patient" if patient_level else "slice"
     return score_table(
-        scores,
-        _cross_fitted(scores),
+        ranked=sigmoid(scores.logits),
+        probabilities=_cross_fitted(scores),
+        truth=scores.truth,
+        patients=scores.patients,
         name=f"{cache.dataset.name}, out of fold, by {level}",
         description=(
             "Patient-level folds: every patient is scored once, by a network that was trained by the whole recipe on "
             "the other folds. It describes the recipe, not these exact weights. Calibration is cross-fitted."
         ),
-        patient_level=patient_level,
+        level=level,
     )
 
 
@@ -246,10 +219,3 @@ def _limits(supported: PerLabel[bool], experiment: Experiment) -> tuple[str, ...
         f"The final weights never saw {', '.join(experiment.run.held_out)}." if experiment.run.held_out else "",
     )
     return tuple(line for line in lines if line)
-
-
-def _estimate(interval: Interval | None) -> Estimate | None:
-    if interval is None:
-        return None
-    rounded: dict[str, Any] = {name: round(value, 4) for name, value in interval.as_dict().items()}
-    return Estimate(**rounded)
