@@ -1,11 +1,16 @@
 """The pages are true and hold together: links lead somewhere, tables of codes say what the code says."""
 
+import argparse
 import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from hemoscope.cli.commands import build_parser
+from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.dicom.refusals import CURES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCE = REPOSITORY / "src" / "hemoscope"
@@ -59,16 +64,67 @@ def test_python_snippets_run(page: Path) -> None:
         exec(compile(snippet, name_of(page), "exec"), {})
 
 
-def codes_in_source(*makers: str) -> Iterator[str]:
-    """The literal codes given to calls of these names, as ``code=`` or as the first argument."""
-    for path in sorted(SOURCE.rglob("*.py")):
+def options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Every long option of a parser and of its subcommands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, subparser in action.choices.items():
+                yield name
+                yield from options_of(subparser)
+        yield from (option for option in action.option_strings if option.startswith("--"))
+
+
+def test_the_page_of_the_command_names_every_subcommand_and_option() -> None:
+    page = (REPOSITORY / "docs/reference/command.md").read_text()
+    missing = {option for option in options_of(build_parser()) if not re.search(rf"[` ]{option}\b", page)}
+    assert missing <= {"--version"}
+
+
+def test_the_page_of_the_command_names_every_exit_code_and_no_other() -> None:
+    page = (REPOSITORY / "docs/reference/command.md").read_text()
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == set(ExitCode)
+
+
+def constants_of_source() -> dict[str, str]:
+    """Module-level names that stand for a text, such as ``GEOMETRY_ASSUMED = "geometry_assumed"``."""
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+                found |= {target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)}
+    return found
+
+
+def codes_given_to(maker: str) -> set[str]:
+    """The codes that calls such as ``QualityNote(code="gaps", ...)`` give, as literals or module constants."""
+    constants, found = constants_of_source(), set()
+    for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call):
-                continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name not in makers:
-                continue
-            given = [keyword.value for keyword in node.keywords if keyword.arg == "code"] or node.args[:1]
-            for value in ast.walk(given[0]) if given else ():
-                if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                    yield value.value
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == maker:
+                for value in (keyword.value for keyword in node.keywords if keyword.arg == "code"):
+                    if isinstance(value, ast.Constant):
+                        found.add(value.value)
+                    elif isinstance(value, ast.Name) and value.id in constants:
+                        found.add(constants[value.id])
+    return found
+
+
+def rows_under(heading: str) -> set[str]:
+    """The codes in the table under a heading of the page of codes."""
+    page = (REPOSITORY / "docs/reference/codes.md").read_text()
+    return set(CODE_ROW.findall(page.partition(f"## {heading}\n")[2].partition("\n## ")[0]))
+
+
+def test_the_page_of_codes_lists_every_refusal_and_no_other() -> None:
+    assert rows_under("Refusals") == {*CURES, *codes_given_to("Rejected")}
+
+
+def test_the_page_of_codes_lists_every_quality_note_and_no_other() -> None:
+    assert rows_under("Quality notes") == codes_given_to("QualityNote")
+
+
+def test_the_page_of_codes_gives_the_cure_that_the_user_reads() -> None:
+    page = (REPOSITORY / "docs/reference/codes.md").read_text()
+    assert not [
+        code for code, cure in CURES.items() if not re.search(rf"^\| `{code}` \|.*\| {re.escape(cure)} \|$", page, re.M)
+    ]

@@ -1,5 +1,6 @@
 """Nothing phones home: a prediction in a network namespace that has nothing but loopback, and no trace of telemetry."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -41,3 +42,23 @@ def run(command: list[str], *, home: Path, **environment: str) -> subprocess.Com
 def test_the_namespace_has_no_way_out(isolated: list[str], tmp_path: Path) -> None:
     done = run([*isolated, sys.executable, "-c", REACH_OUT], home=tmp_path)
     assert "Network is unreachable" in done.stderr
+
+
+@pytest.fixture
+def predicted(isolated: list[str], tiny_bundle: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """``hemoscope predict`` on the sample, without a network, in a home folder of its own."""
+    hemoscope = [str(Path(sys.executable).with_name("hemoscope"))]
+    sample = str(REPOSITORY / "examples" / "sample")
+    options = ["--model", str(tiny_bundle), "--output", str(tmp_path / "output"), "--format", "json"]
+    (tmp_path / "home").mkdir()
+    return run([*isolated, *hemoscope, "predict", sample, *options], home=tmp_path / "home")
+
+
+def test_a_prediction_needs_no_network_and_leaves_no_trace_of_telemetry(
+    predicted: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    assert predicted.returncode == 0, predicted.stderr
+    study = json.loads(predicted.stdout)["studies"][0]
+    assert len(study["slices"]) == len(list((REPOSITORY / "examples" / "sample").glob("*.dcm")))
+    # OpenVINO's telemetry, were it loaded, would keep an identity of this user in ~/intel.
+    assert not list((tmp_path / "home").iterdir())

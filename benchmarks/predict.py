@@ -1,0 +1,46 @@
+"""How long ``hemoscope predict`` takes, cold, and how much memory it peaks at.
+
+Each run is a fresh process, as a user starts it: import, model, reading, inference and report are all in the time.
+
+    .venv/bin/python benchmarks/predict.py examples/sample
+    .venv/bin/python benchmarks/predict.py SERIES --runs 5 --threads 2
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> int:
+    """Run the command several times and print wall seconds and peak memory."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path, help="what to predict")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    command = [str(Path(sys.executable).with_name("hemoscope")), "predict", str(arguments.path), "--format", "json"]
+    command += ["--threads", str(arguments.threads)] if arguments.threads else []
+    walls, peaks = zip(*(measure(command) for _ in range(arguments.runs)), strict=True)
+    print(f"wall: median {statistics.median(walls):.2f} s, of {', '.join(f'{wall:.2f}' for wall in walls)}")
+    print(f"peak memory: {max(peaks):.0f} MB; processors: {os.cpu_count()}")
+    return 0
+
+
+def measure(command: list[str]) -> tuple[float, float]:
+    """Wall seconds and peak resident megabytes of one fresh process; it must end with 0 or 4 (some inputs refused)."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603  # our own command
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in (0, 4):
+        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
+    return wall, usage.ru_maxrss / 1024  # Linux counts kilobytes
+
+
+if __name__ == "__main__":
+    sys.exit(main())
