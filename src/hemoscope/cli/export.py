@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
+
+from hemoscope.cli.exit_codes import ExitCode
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -40,5 +43,5 @@ def run(arguments: argparse.Namespace) -> int:
         version=arguments.model_version,
         scores=tables,
     )
-    print(f"{bundle.card.name} {bundle.card.version} in {arguments.output}, SHA-256 {bundle.sha256}")
-    return 0
+    sys.stdout.write(f"{bundle.card.name} {bundle.card.version} in {arguments.output}, SHA-256 {bundle.sha256}\n")
+    return ExitCode.OK

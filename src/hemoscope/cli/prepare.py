@@ -5,6 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 
 
@@ -25,5 +26,5 @@ def run_ct_ich(arguments: argparse.Namespace) -> int:
         done = prepare_ct_ich(arguments.images, arguments.output, progress=partial(show, "slices"))
     for image_id, reason in done.left_out:
         sys.stderr.write(f"left out {image_id}: {reason}\n")
-    print(f"{done.slices} slices in {arguments.output}, {len(done.left_out)} left out")
-    return 0
+    sys.stdout.write(f"{done.slices} slices in {arguments.output}, {len(done.left_out)} left out\n")
+    return ExitCode.OK

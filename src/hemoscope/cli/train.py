@@ -1,8 +1,10 @@
 """``hemoscope train``: an experiment file and a cache in, a run out."""
 
 import argparse
+import sys
 from pathlib import Path
 
+from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 
 
@@ -38,5 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             show=show,
         )
-    print(f"finished: {arguments.output}. Next: hemoscope export {arguments.output} --data ... --output BUNDLE")
-    return 0
+    again = f"hemoscope export {arguments.output} --data {arguments.data} --output BUNDLE"
+    sys.stdout.write(f"finished: {arguments.output}. Next: {again}\n")
+    return ExitCode.OK

@@ -141,7 +141,7 @@ def _unpack(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_
 def _pandas() -> Any:
     try:
         import pandas as pd
-        import pyarrow  # noqa: F401  (pandas writes Parquet through it)
+        import pyarrow as pa  # noqa: F401  (pandas writes Parquet through it)
     except ImportError as error:
         raise MissingExtraError(package="pandas with pyarrow", extra="study") from error
     return pd

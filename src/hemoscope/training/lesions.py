@@ -102,13 +102,13 @@ def _fill(hounsfield: Slice, shape: Mask, rng: np.random.Generator) -> Slice:
     tissue = np.clip(hounsfield, -20, 100)
     lift = level + mottle - ndimage.gaussian_filter(tissue, 2.0)
     noise = hounsfield - tissue
-    return (tissue + _soft(shape, rng) * lift + noise).astype(np.float32)
+    return np.asarray(tissue + _soft(shape, rng) * lift + noise, dtype=np.float32)
 
 
 def _angle_from(inside: Inside, shape: tuple[int, ...], direction: float) -> NDArray[np.float64]:
     rows, columns = np.indices(shape)
     angle = np.arctan2(rows - inside.center[0], columns - inside.center[1])
-    return np.abs((angle - direction + np.pi) % (2 * np.pi) - np.pi)
+    return np.asarray(np.abs((angle - direction + np.pi) % (2 * np.pi) - np.pi))
 
 
 def _lens(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:

@@ -38,7 +38,8 @@ def loss_parts(output: Output, labels: Tensor, outline: Tensor, typed: Tensor, c
     """
     weights = torch.tensor(config.labels, device=labels.device)
     scores = binary_cross_entropy_with_logits(output.logits, labels, reduction="none")
-    target = (adaptive_avg_pool2d(outline[:, None], tuple(output.maps.shape[2:])) > 0.3).float() * labels[:, :, None, None]
+    height, width = output.maps.shape[2:]
+    target = (adaptive_avg_pool2d(outline[:, None], (height, width)) > 0.3).float() * labels[:, :, None, None]
     known = typed[:, None].expand(-1, len(LABELS)).clone()
     known[:, 0] = 1
     places = binary_cross_entropy_with_logits(

@@ -140,7 +140,7 @@ def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: S
     crops = load_crops(cache, part.learn, experiment.preprocessing, progress=partial(show, f"{part.name}: cropping"))
     data = SliceDataset(crops, experiment.preprocessing, experiment.augment, experiment.sampling, seed=run.seed)
     sampler = EpochSampler(crops.labels, experiment.sampling, seed=run.seed)
-    loader = DataLoader(data, batch_size=run.batch_size, sampler=sampler, drop_last=True)  # type: ignore[arg-type]
+    loader = DataLoader(data, batch_size=run.batch_size, sampler=sampler, drop_last=True)
     last = folder / "checkpoint" / "last.ckpt"
     trainer = _trainer(experiment, folder, partial(show, f"{part.name}: training"))
     trainer.fit(module, loader, ckpt_path=str(last) if last.is_dir() else None)
