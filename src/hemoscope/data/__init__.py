@@ -1,0 +1,1 @@
+"""Datasets, caches and phantoms: NumPy and files, no PyTorch."""

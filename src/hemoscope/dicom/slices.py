@@ -59,7 +59,7 @@ class SliceHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CTSlice:
-    """One decoded slice: ``hounsfield`` is float32 HU, shape (rows, columns), read-only; quality adds what decoding saw."""
+    """One decoded slice: ``hounsfield`` is float32 HU (rows, columns), read-only; quality adds what decoding saw."""
 
     header: SliceHeader
     hounsfield: NDArray[np.float32]
