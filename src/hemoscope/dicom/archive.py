@@ -1,0 +1,211 @@
+"""A folder, ZIP, DICOMDIR, file or list of them becomes studies, and a chosen series becomes one volume.
+
+Opening an archive parses headers and decodes nothing; ``read_series`` decodes the chosen series alone.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemoscope.dicom.admission import is_directory
+from hemoscope.dicom.geometry import spacing_mm
+from hemoscope.dicom.limits import ReadLimits
+from hemoscope.dicom.part10 import parse
+from hemoscope.dicom.quality import known_positions
+from hemoscope.dicom.read import read_headers, read_slices
+from hemoscope.dicom.series import Series, Study, build_studies
+from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader
+from hemoscope.dicom.sources import Source, find_sources, rejected_by
+from hemoscope.errors import DicomReadError, SeriesError
+from hemoscope.volume import HounsfieldVolume
+
+__all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series"]
+
+Progress = Callable[[int, int], None]
+_INT16 = np.iinfo(np.int16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """Every study found, everything refused, and the way back to the bytes of each source."""
+
+    studies: tuple[Study, ...]
+    rejected: tuple[Rejected, ...]
+    limits: ReadLimits = field(default_factory=ReadLimits)
+    sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
+
+    def load(self, source: str) -> bytes:
+        """Return the bytes of a source named in a header.
+
+        Raises:
+            DicomReadError: it can no longer be read.
+        """
+        return self.sources[source].load(self.limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedSeries:
+    """A series in Hounsfield units.
+
+    Attributes:
+        volume: the slices from feet to head.
+        slices: their headers.
+        slice_quality: for each slice, the notes of its header and of its decoding.
+        quality: notes of the whole series.
+        rejected: slices that could not be decoded and are not in the volume.
+    """
+
+    volume: HounsfieldVolume
+    slices: tuple[SliceHeader, ...]
+    slice_quality: tuple[tuple[QualityNote, ...], ...]
+    quality: tuple[QualityNote, ...]
+    rejected: tuple[Rejected, ...]
+
+
+def open_archive(
+    paths: Sequence[Path],
+    *,
+    limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
+) -> Archive:
+    """Find and check every CT slice under the given paths; what is refused never stops the others.
+
+    Args:
+        paths: files, folders, ZIP files or DICOMDIR files.
+        limits: what one input may ask for.
+        progress: called with the inputs done and their number.
+    """
+    sources, rejected = find_sources(paths, limits=limits)
+    refused, headers = list(rejected), list[SliceHeader]()
+    for done, source in enumerate(sources, 1):
+        try:
+            headers += _index(source, limits)
+        except DicomReadError as error:
+            refused.append(rejected_by(error))
+        if progress is not None:
+            progress(done, len(sources))
+    return Archive(
+        studies=build_studies(headers),
+        rejected=tuple(refused),
+        limits=limits,
+        sources={source.name: source for source in sources},
+    )
+
+
+def _index(source: Source, limits: ReadLimits) -> tuple[SliceHeader, ...]:
+    """Return the headers of one source; none for a DICOMDIR, which beside its files is neither slice nor refusal."""
+    data = source.load(limits)
+    try:
+        return read_headers(data, source=source.name, limits=limits)
+    except DicomReadError as error:
+        if error.code == "not_ct" and is_directory(parse(data, source=source.name, limits=limits)):
+            return ()
+        raise
+
+
+def read_series(
+    archive: Archive, series: Series, *, threads: int = 2, progress: Progress | None = None
+) -> DecodedSeries:
+    """Decode one series straight into one int16 volume, HU rounded; a slice that is refused leaves the others.
+
+    Args:
+        archive: where the series was found.
+        series: one of its series.
+        threads: how many slices are read and decoded at a time.
+        progress: called with the slices done and their number.
+
+    Raises:
+        SeriesError: no slice of the series can be decoded.
+    """
+    total = len(series)
+    first = series.headers[0]
+    hounsfield = np.empty((total, first.rows, first.columns), dtype=np.int16)
+    notes: dict[int, tuple[QualityNote, ...]] = {}
+    rejected: list[Rejected] = []
+    places: dict[str, dict[int, int]] = defaultdict(dict)
+    for index, header in enumerate(series.headers):
+        places[header.source][header.frame] = index
+    done = 0
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        jobs = pool.map(lambda item: _decode(archive, *item, hounsfield), places.items())
+        for (source, frames), outcome in zip(places.items(), jobs, strict=True):
+            if isinstance(outcome, DicomReadError):
+                rejected.append(rejected_by(outcome))
+            else:
+                notes |= outcome
+            done += len(places[source])
+            if progress is not None:
+                progress(done, total)
+            del frames
+    return _decoded(series, hounsfield, notes, tuple(rejected))
+
+
+def _decode(
+    archive: Archive, source: str, frames: Mapping[int, int], hounsfield: NDArray[np.int16]
+) -> dict[int, tuple[QualityNote, ...]] | DicomReadError:
+    """Decode the wanted frames of one source into their places; a refusal is returned, since threads go on."""
+    try:
+        slices = read_slices(archive.load(source), source=source, limits=archive.limits, frames=frames.keys())
+    except DicomReadError as error:
+        return error
+    for one in slices:
+        _place(one, hounsfield[frames[one.header.frame]])
+    return {frames[one.header.frame]: one.header.quality + one.quality for one in slices}
+
+
+def _place(one: CTSlice, out: NDArray[np.int16]) -> None:
+    rounded = np.rint(one.hounsfield)
+    np.clip(rounded, _INT16.min, _INT16.max, out=rounded)
+    out[...] = rounded
+
+
+def _decoded(
+    series: Series,
+    hounsfield: NDArray[np.int16],
+    notes: Mapping[int, tuple[QualityNote, ...]],
+    rejected: tuple[Rejected, ...],
+) -> DecodedSeries:
+    kept = sorted(notes)
+    if not kept:
+        reason = rejected[0].message if rejected else "it is empty"
+        msg = f"no slice of series {series.series_instance_uid} can be decoded: {reason}"
+        raise SeriesError(msg)
+    quality = series.quality
+    if len(kept) < len(series):
+        hounsfield = hounsfield[kept]
+        message = f"{len(series) - len(kept)} of {len(series)} slices could not be decoded"
+        quality += (QualityNote(code="slices_refused", message=message),)
+    slices = tuple(series.headers[index] for index in kept)
+    return DecodedSeries(
+        volume=_volume(slices, hounsfield),
+        slices=slices,
+        slice_quality=tuple(notes[index] for index in kept),
+        quality=quality + _gathered(notes),
+        rejected=rejected,
+    )
+
+
+def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16]) -> HounsfieldVolume:
+    positions = known_positions(slices)
+    usable = positions is not None and (len(slices) == 1 or len(set(positions)) > 1)
+    rows_mm, columns_mm = slices[0].pixel_spacing_mm or (None, None)
+    return HounsfieldVolume(
+        hounsfield=hounsfield,
+        spacing_mm=(spacing_mm(positions) if usable and positions else None, rows_mm, columns_mm),
+        positions_mm=tuple(positions) if usable and positions else (None,) * len(slices),
+        orientation=slices[0].orientation,
+    )
+
+
+def _gathered(notes: Mapping[int, tuple[QualityNote, ...]]) -> tuple[QualityNote, ...]:
+    """The repairs of single slices, told once for the series."""
+    repaired = sum(any(note.code == "twelve_bit_repair" for note in one) for one in notes.values())
+    if not repaired:
+        return ()
+    message = f"12-bit values had wrapped below zero and were put back in {repaired} of {len(notes)} slices"
+    return (QualityNote(code="twelve_bit_repair", message=message),)

@@ -1,0 +1,176 @@
+"""Values of a parsed data set, read from their raw bytes, so that a nonstandard value is data and never an exception.
+
+pydicom parses the structure; its conversion of values is not used here, because it warns and raises on values that
+real files hold (RSNA's UIDs, decimals in integer strings) and quotes them, which may name a patient.
+"""
+
+import io
+import math
+import struct
+from collections.abc import Iterator
+
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_sequence
+
+from hemoscope.dicom import tags
+
+# What pydicom's parser was seen or can be read to raise on damaged files: struct, indexing, decoding and recursion on
+# hostile lengths, and its own kinds of ValueError and Exception. None of their texts reaches the user.
+PARSE_ERRORS: tuple[type[Exception], ...] = (
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    struct.error,
+    MemoryError,
+)
+
+
+class ElementBudgetError(ValueError):
+    """More data elements than the limit allows."""
+
+
+class CountedBytes(io.BytesIO):
+    """Bytes that allow so many reads: each data element and each item costs at least one, so memory stays bounded."""
+
+    def __init__(self, data: bytes, budget: int) -> None:
+        """Allow ``3 * budget`` reads: pydicom needs up to three for one element (tag, long length, value)."""
+        super().__init__(data)
+        self.size = len(data)
+        self._left = 3 * budget
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to ``size`` bytes; ElementBudgetError once the budget is spent."""
+        self._left -= 1
+        if self._left < 0:
+            msg = "too many data elements"
+            raise ElementBudgetError(msg)
+        return super().read(size)
+
+
+class Elements:
+    """Read access to one data set or sequence item. Absent and unusable values are None (or empty), never an error."""
+
+    def __init__(self, dataset: Dataset, *, little_endian: bool, budget: int) -> None:
+        """Wrap a data set as pydicom parsed it; ``budget`` bounds the elements in any one sequence."""
+        self._dataset = dataset
+        self._little = little_endian
+        self._budget = budget
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._dataset
+
+    def _element(self, tag: int) -> RawDataElement | DataElement | None:
+        return self._dataset.get_item(tag) if tag in self._dataset else None
+
+    def raw(self, tag: int) -> bytes | None:
+        """The bytes of a value, or None where absent, empty or a sequence."""
+        element = self._element(tag)
+        value = element.value if element is not None else None
+        return value if isinstance(value, bytes) and value else None
+
+    def text(self, tag: int) -> str:
+        """A string without padding and control characters, read as Latin-1; empty where absent."""
+        return _clean((self.raw(tag) or b"").decode("latin-1"))
+
+    def texts(self, tag: int) -> tuple[str, ...]:
+        """The values of a multi-valued string."""
+        return tuple(part.strip() for part in self.text(tag).split("\\")) if self.text(tag) else ()
+
+    def prose(self, tag: int, *, character_set: str = "") -> str:
+        """A string in the character set (0008,0005) of the file; unknown sets read as Latin-1."""
+        value = self.raw(tag)
+        if value is None or not character_set:
+            return self.text(tag)
+        try:
+            encodings = convert_encodings(character_set.split("\\"))
+            return _clean(decode_bytes(value, encodings, set()))
+        except PARSE_ERRORS:
+            return self.text(tag)
+
+    def decimals(self, tag: int) -> tuple[float, ...] | None:
+        """The finite numbers of a DS, IS, FD or FL value, or None where absent or any of them is no number."""
+        value = self.raw(tag)
+        if value is None:
+            return None
+        element = self._element(tag)
+        kind = {"FD": "d", "FL": "f"}.get(getattr(element, "VR", None) or "")
+        try:
+            if kind:
+                size = struct.calcsize(kind)
+                numbers = struct.unpack(f"{self._order}{len(value) // size}{kind}", value)
+            else:
+                numbers = tuple(float(part) for part in self.texts(tag))
+        except (ValueError, struct.error):
+            return None
+        return numbers if numbers and all(math.isfinite(number) for number in numbers) else None
+
+    def decimal(self, tag: int) -> float | None:
+        """The first number of a value, or None."""
+        numbers = self.decimals(tag)
+        return numbers[0] if numbers else None
+
+    def integer(self, tag: int) -> int | None:
+        """The first number of an integer string, or None where absent, fractional or beyond 31 bits (PS3.5 6.2)."""
+        number = self.decimal(tag)
+        return int(number) if number is not None and number.is_integer() and abs(number) < 2**31 else None
+
+    def words(self, tag: int, *, signed: bool = False) -> tuple[int, ...] | None:
+        """The 16-bit numbers of a US, SS or OW value (32-bit where the VR says UL or SL), or None."""
+        value = self.raw(tag)
+        if value is None:
+            return None
+        wide = getattr(self._element(tag), "VR", None) in ("UL", "SL")
+        code = ("i" if signed else "I") if wide else ("h" if signed else "H")
+        size = struct.calcsize(code)
+        return struct.unpack(f"{self._order}{len(value) // size}{code}", value) if len(value) % size == 0 else None
+
+    def word(self, tag: int, *, signed: bool = False) -> int | None:
+        """The first number of a binary value, or None."""
+        numbers = self.words(tag, signed=signed)
+        return numbers[0] if numbers else None
+
+    def items(self, tag: int) -> tuple["Elements", ...]:
+        """The items of a sequence, empty where absent; one of PARSE_ERRORS where its bytes are no sequence."""
+        return tuple(self._items(tag))
+
+    def item(self, tag: int) -> "Elements | None":
+        """The first item of a sequence, or None."""
+        return next(self._items(tag), None)
+
+    @property
+    def _order(self) -> str:
+        return "<" if self._little else ">"
+
+    def _items(self, tag: int) -> Iterator["Elements"]:
+        element = self._element(tag)
+        value = element.value if element is not None else None
+        if isinstance(element, RawDataElement) and isinstance(value, bytes):
+            # An unknown VR (UN) holds a sequence as implicit little endian (PS3.5 6.2.2 note 4).
+            implicit = element.is_implicit_VR or element.VR == "UN"
+            little = element.is_little_endian or element.VR == "UN"
+            counted = CountedBytes(value, self._budget)
+            value = read_sequence(counted, implicit, little, len(value), ["iso8859"])
+        if isinstance(value, bytes | str | None):
+            return
+        for dataset in value:
+            yield Elements(dataset, little_endian=self._little, budget=self._budget)
+
+
+def character_set(elements: Elements) -> str:
+    """The specific character set of a file, empty where the default holds."""
+    return elements.text(tags.SPECIFIC_CHARACTER_SET)
+
+
+def _clean(text: str) -> str:
+    return "".join(character for character in text if character.isprintable()).strip()

@@ -1,0 +1,177 @@
+"""The headers of a file, one for each frame: from its data set, and from functional groups in an Enhanced CT.
+
+PS3.3 C.7.6.16 gives the functional groups: an item of the shared sequence holds for all frames, an item of the
+per-frame sequence for one; here a frame's own item wins, and the data set itself stands behind both.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from hemoscope.dicom import tags
+from hemoscope.dicom.elements import Elements, character_set
+from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.slices import QualityNote, SliceHeader
+
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+_UID_TAGS = {
+    "SOP Instance UID (0008,0018)": tags.SOP_INSTANCE_UID,
+    "Study Instance UID (0020,000D)": tags.STUDY_INSTANCE_UID,
+    "Series Instance UID (0020,000E)": tags.SERIES_INSTANCE_UID,
+}
+_NO_CONTRAST = frozenset({"", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "UNENHANCED", "NATIVE"})
+
+Triple = tuple[float, float, float]
+Sextuple = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameElements:
+    """One frame's view of a file: its own functional groups, then the shared ones, then the data set."""
+
+    whole: Elements
+    groups: tuple[Elements, ...]
+
+    def group(self, sequence: int) -> Elements | None:
+        """The functional group item of this frame, or None where the file has none of that kind."""
+        for holder in self.groups:
+            item = holder.item(sequence)
+            if item is not None:
+                return item
+        return None
+
+    def decimals(self, sequence: int, tag: int) -> tuple[float, ...] | None:
+        """Numbers from a functional group, else from the data set."""
+        group = self.group(sequence)
+        return group.decimals(tag) if group is not None else self.whole.decimals(tag)
+
+    def holds(self, sequence: int, tag: int) -> bool:
+        """Whether the attribute is there at all, usable or not."""
+        group = self.group(sequence)
+        return (group if group is not None else self.whole).raw(tag) is not None
+
+    def text(self, sequence: int, tag: int) -> str:
+        """A string from a functional group, else from the data set."""
+        group = self.group(sequence)
+        return group.text(tag) if group is not None and tag in group else self.whole.text(tag)
+
+
+def split_frames(whole: Elements, *, frames: int, source: str) -> tuple[FrameElements, ...]:
+    """One view for each frame.
+
+    Raises:
+        DicomReadError: ``malformed`` where there are per-frame groups, but not one for each frame.
+    """
+    shared = whole.items(tags.SHARED_FUNCTIONAL_GROUPS)[:1]
+    own = whole.items(tags.PER_FRAME_FUNCTIONAL_GROUPS)
+    if own and len(own) != frames:
+        raise refusal(source, "malformed", f"{frames} frames are declared, {len(own)} have functional groups")
+    if not own:
+        return (FrameElements(whole, shared),) * frames
+    return tuple(FrameElements(whole, (item, *shared)) for item in own)
+
+
+def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, source: str) -> SliceHeader:
+    """Everything known of one frame before its pixels.
+
+    Raises:
+        DicomReadError: ``localizer`` where the frame is one, ``malformed`` where a UID is absent or unprintable.
+    """
+    whole = frame.whole
+    if "LOCALIZER" in frame.text(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE, tags.FRAME_TYPE).upper():
+        raise refusal(source, "localizer", "a localizer (scout) by its Frame Type (0008,9007)")
+    uids, notes = _read_uids(whole, source)
+    position, orientation, spacing, invalid = _read_geometry(frame)
+    kernel = frame.text(tags.CT_RECONSTRUCTION_SEQUENCE, tags.CONVOLUTION_KERNEL).replace("\\", " ")
+    return SliceHeader(
+        source=source,
+        frame=index,
+        sop_instance_uid=uids[0],
+        study_instance_uid=uids[1],
+        series_instance_uid=uids[2],
+        rows=rows,
+        columns=columns,
+        pixel_spacing_mm=spacing,
+        position_mm=position,
+        orientation=orientation,
+        slice_thickness_mm=_positive(frame.decimals(tags.PIXEL_MEASURES_SEQUENCE, tags.SLICE_THICKNESS)),
+        gantry_tilt_degrees=_first(frame.decimals(tags.CT_ACQUISITION_DETAILS_SEQUENCE, tags.GANTRY_TILT)),
+        kvp=_positive(frame.decimals(tags.CT_XRAY_DETAILS_SEQUENCE, tags.KVP)),
+        convolution_kernel=kernel or None,
+        contrast_agent=_contrast_agent(whole),
+        body_part=whole.text(tags.BODY_PART_EXAMINED).upper() or None,
+        series_description=whole.prose(tags.SERIES_DESCRIPTION, character_set=character_set(whole)) or None,
+        instance_number=whole.integer(tags.INSTANCE_NUMBER),
+        geometry_assumed=_geometry_assumed(frame),
+        quality=(*notes, *invalid),
+    )
+
+
+def _read_uids(whole: Elements, source: str) -> tuple[list[str], list[QualityNote]]:
+    uids: list[str] = []
+    broken: list[str] = []
+    for name, tag in _UID_TAGS.items():
+        uid = whole.text(tag)
+        if not uid or not uid.isascii() or len(uid) > 128 or " " in uid:
+            raise refusal(source, "malformed", f"its {name} is absent or no identifier")
+        uids.append(uid)
+        if len(uid) > 64 or not _UID.fullmatch(uid):
+            broken.append(name)
+    if not broken:
+        return uids, []
+    message = f"identifiers break the standard (PS3.5 section 9) but were used as they are: {', '.join(broken)}"
+    return uids, [QualityNote(code="nonstandard_uid", message=message)]
+
+
+def _read_geometry(
+    frame: FrameElements,
+) -> tuple[Triple | None, Sextuple | None, tuple[float, float] | None, list[QualityNote]]:
+    position = frame.decimals(tags.PLANE_POSITION_SEQUENCE, tags.IMAGE_POSITION)
+    orientation = frame.decimals(tags.PLANE_ORIENTATION_SEQUENCE, tags.IMAGE_ORIENTATION)
+    spacing = frame.decimals(tags.PIXEL_MEASURES_SEQUENCE, tags.PIXEL_SPACING)
+    good_position = position if position and len(position) == 3 and max(map(abs, position)) < 1e6 else None
+    good_orientation = orientation if orientation and _is_orientation(orientation) else None
+    good_spacing = spacing if spacing and len(spacing) == 2 and all(0 < step < 1e3 for step in spacing) else None
+    unusable = [
+        name
+        for name, good, sequence, tag in (
+            ("position (0020,0032)", good_position, tags.PLANE_POSITION_SEQUENCE, tags.IMAGE_POSITION),
+            ("orientation (0020,0037)", good_orientation, tags.PLANE_ORIENTATION_SEQUENCE, tags.IMAGE_ORIENTATION),
+            ("pixel spacing (0028,0030)", good_spacing, tags.PIXEL_MEASURES_SEQUENCE, tags.PIXEL_SPACING),
+        )
+        if good is None and frame.holds(sequence, tag)
+    ]
+    message = f"not used because it cannot be right: {', '.join(unusable)}"
+    notes = [QualityNote(code="invalid_geometry", message=message)] if unusable else []
+    # The lengths were checked above; mypy cannot see that.
+    return good_position, good_orientation, good_spacing, notes  # type: ignore[return-value]
+
+
+def _is_orientation(cosines: tuple[float, ...]) -> bool:
+    """Two perpendicular unit vectors, to the few digits that files carry."""
+    if len(cosines) != 6:
+        return False
+    row, column = cosines[:3], cosines[3:]
+    lengths = math.hypot(*row), math.hypot(*column)
+    dot = sum(a * b for a, b in zip(row, column, strict=True))
+    return all(abs(length - 1) < 0.05 for length in lengths) and abs(dot) < 0.05
+
+
+def _positive(numbers: tuple[float, ...] | None) -> float | None:
+    return numbers[0] if numbers and numbers[0] > 0 else None
+
+
+def _first(numbers: tuple[float, ...] | None) -> float | None:
+    return numbers[0] if numbers else None
+
+
+def _contrast_agent(whole: Elements) -> str | None:
+    agent = whole.text(tags.CONTRAST_AGENT)
+    if agent.upper() not in _NO_CONTRAST:
+        return agent
+    return "contrast agent" if whole.item(tags.CONTRAST_AGENT_SEQUENCE) is not None else None
+
+
+def _geometry_assumed(frame: FrameElements) -> bool:
+    comments = frame.whole.text(tags.IMAGE_COMMENTS), frame.text(tags.FRAME_CONTENT_SEQUENCE, tags.FRAME_COMMENTS)
+    return any("geometry assumed" in comment.lower() for comment in comments)

@@ -1,0 +1,169 @@
+"""The DICOM file format (PS3.10 section 7): bytes become a data set, its transfer syntax and where its pixels lie.
+
+Every declared length is compared with the bytes that are left, a deflated data set is inflated here under a limit,
+and parsing stops at the pixels: they are cut out by ``encapsulation`` and decoded by ``pixels``.
+"""
+
+import io
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+
+from hemoscope.dicom import tags
+from hemoscope.dicom.elements import PARSE_ERRORS, CountedBytes, ElementBudgetError, Elements
+from hemoscope.dicom.limits import ReadLimits
+from hemoscope.dicom.refusals import refusal
+
+IMPLICIT = "1.2.840.10008.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+UNDEFINED_LENGTH = 0xFFFFFFFF
+_PIXEL_TAGS = (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)
+_INFLATE_STEP = 1 << 20
+
+# warnings.catch_warnings changes the whole process; our own threads at least take turns.
+_quiet_lock = threading.RLock()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence pydicom's warnings, which quote values of the file; what matters becomes a quality note instead."""
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelElement:
+    """Where the pixel data lie: ``data[start:]`` is the value; ``length`` is None where it is encapsulated."""
+
+    tag: int
+    data: bytes
+    start: int
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DicomObject:
+    """One parsed file: its elements before the pixels, its transfer syntax UID, and its pixel element if it has one."""
+
+    elements: Elements
+    meta: Elements
+    syntax: str
+    pixels: PixelElement | None
+
+
+def parse(data: bytes, *, source: str, limits: ReadLimits) -> DicomObject:
+    """Parse one DICOM file, with or without preamble and file meta information.
+
+    Raises:
+        DicomReadError: ``not_dicom``, ``malformed``, or ``too_large`` for a deflate bomb or too many elements.
+    """
+    with quiet():
+        try:
+            return _parse(data, source, limits)
+        except ElementBudgetError as error:
+            raise refusal(source, "too_large", f"more than {limits.elements} data elements") from error
+        except PARSE_ERRORS as error:
+            raise refusal(source, "malformed", f"the data set cannot be parsed ({type(error).__name__})") from error
+
+
+def _parse(data: bytes, source: str, limits: ReadLimits) -> DicomObject:
+    start = 132 if data[128:132] == b"DICM" else 0
+    if start == 0 and not _looks_like_elements(data):
+        raise refusal(source, "not_dicom", "no DICOM prefix and no DICOM elements at its start")
+    stream = CountedBytes(data, limits.elements)
+    stream.seek(start)
+    meta_set = Dataset()
+    if data[start : start + 2] == b"\x02\x00":
+        meta_set = _read(stream, EXPLICIT, _Stop(stream, source, lambda tag: tag >> 16 != 2))
+    meta = Elements(meta_set, little_endian=True, budget=limits.elements)
+    syntax = meta.text(tags.TRANSFER_SYNTAX_UID) or _guess_syntax(data[stream.tell() : stream.tell() + 6])
+    if syntax == DEFLATED:
+        stream = CountedBytes(_inflate(data[stream.tell() :], source, limits), limits.elements)
+    stop = _Stop(stream, source, lambda tag: tag in _PIXEL_TAGS)
+    body = _read(stream, syntax, stop)
+    if len(body) == 0:
+        raise refusal(source, "malformed", "no data elements can be read after the file meta information")
+    elements = Elements(body, little_endian=syntax != BIG_ENDIAN, budget=limits.elements)
+    return DicomObject(elements=elements, meta=meta, syntax=syntax, pixels=stop.pixels())
+
+
+class _Stop:
+    """pydicom's ``stop_when``: ends at a tag, notes where its value starts, and refuses lengths beyond the end."""
+
+    def __init__(self, stream: CountedBytes, source: str, ends: Callable[[int], bool]) -> None:
+        self._stream = stream
+        self._source = source
+        self._ends = ends
+        self._found: tuple[int, int, int] | None = None
+
+    def __call__(self, tag: int, vr: str | None, length: int) -> bool:
+        """Return True at the end tag; DicomReadError where the value would reach beyond the bytes."""
+        if self._ends(tag):
+            self._found = (int(tag), self._stream.tell(), length)
+            return True
+        left = self._stream.size - self._stream.tell()
+        if length not in (UNDEFINED_LENGTH, 0) and length > left:
+            group, element = tag >> 16, tag & 0xFFFF
+            reason = f"element ({group:04X},{element:04X}) declares {length} bytes, {left} are left"
+            raise refusal(self._source, "malformed", reason)
+        return False
+
+    def pixels(self) -> PixelElement | None:
+        """The element at which reading ended, if it did."""
+        if self._found is None:
+            return None
+        tag, start, length = self._found
+        known = None if length == UNDEFINED_LENGTH else length
+        return PixelElement(tag=tag, data=self._stream.getvalue(), start=start, length=known)
+
+
+def _read(stream: io.BytesIO, syntax: str, stop: _Stop) -> Dataset:
+    return read_dataset(stream, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=stop)
+
+
+def _looks_like_elements(data: bytes) -> bool:
+    """Whether bytes without the DICM prefix start as an element of group 0002 or 0008 does."""
+    if len(data) < 8:
+        return False
+    if data[:2] == b"\x00\x08":
+        return data[4:6].isalpha() and data[4:6].isupper()
+    if data[:2] not in (b"\x02\x00", b"\x08\x00"):
+        return False
+    explicit = data[4:6].isalpha() and data[4:6].isupper()
+    return explicit or int.from_bytes(data[4:8], "little") <= len(data)
+
+
+def _guess_syntax(head: bytes) -> str:
+    """The transfer syntax of a bare data set, from its first element (there is nothing else to go by)."""
+    if not (head[4:6].isalpha() and head[4:6].isupper()):
+        return IMPLICIT
+    return BIG_ENDIAN if head[:1] == b"\x00" else EXPLICIT
+
+
+def _inflate(data: bytes, source: str, limits: ReadLimits) -> bytes:
+    """Inflate a raw deflate stream (PS3.5 A.5) step by step, refusing it as soon as it passes the limit."""
+    machine = zlib.decompressobj(-zlib.MAX_WBITS)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while not machine.eof:
+            part = machine.decompress(data, _INFLATE_STEP)
+            data = machine.unconsumed_tail
+            size += len(part)
+            if size > limits.inflated_bytes:
+                raise refusal(source, "too_large", f"inflates to more than {limits.inflated_bytes} bytes")
+            if not part and not data:
+                raise refusal(source, "malformed", "the deflated data set ends early")
+            parts.append(part)
+    except zlib.error as error:
+        raise refusal(source, "malformed", "the deflated data set is damaged") from error
+    return b"".join(parts)

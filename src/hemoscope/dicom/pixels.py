@@ -1,0 +1,175 @@
+"""Stored pixel values of one frame, decoded by permissively licensed decoders.
+
+GDCM (BSD) decodes JPEG, JPEG Lossless and JPEG-LS, OpenJPEG (BSD) JPEG 2000 and HTJ2K, pylibjpeg-rle (MIT) RLE. Each
+is imported when first needed: one uncompressed slice costs none of them. Stored values are whole numbers, shape
+(rows, columns), with the sign and the bits that the header gives (PS3.5 section 8), before any rescaling.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemoscope.dicom.codestream import FrameFormat, jpeg2000_format, jpeg_format, rle_segments
+from hemoscope.dicom.part10 import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
+from hemoscope.dicom.refusals import refusal
+
+NATIVE = frozenset({IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN})
+_JPEG = "1.2.840.10008.1.2.4."
+RLE = "1.2.840.10008.1.2.5"
+GDCM = frozenset(_JPEG + last for last in ("50", "51", "57", "70", "80", "81"))
+OPENJPEG = frozenset(_JPEG + last for last in ("90", "91", "201", "202", "203"))
+Stored = NDArray[np.int32] | NDArray[np.int64]
+SYNTAXES = NATIVE | GDCM | OPENJPEG | {RLE}
+
+# What the decoders raise on damaged frames: GDCM's wrapper SystemError, TypeError and RuntimeError (a C++ exception),
+# OpenJPEG's RuntimeError and ValueError, RLE's ValueError; UnicodeError is a ValueError.
+_DECODER_ERRORS = (RuntimeError, ValueError, TypeError, SystemError, MemoryError, OverflowError, AttributeError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelFormat:
+    """How stored values lie in the file: the Image Pixel module (PS3.3 C.7.6.3)."""
+
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one uncompressed frame."""
+        return self.rows * self.columns * self.bits_allocated // 8
+
+
+def decode_frame(fragments: tuple[memoryview, ...], *, pixels: PixelFormat, syntax: str, source: str) -> Stored:
+    """Decode one frame to stored values, shape (rows, columns).
+
+    Args:
+        fragments: the bytes of the frame, in pieces.
+        pixels: what the header says of the values.
+        syntax: transfer syntax UID, one of SYNTAXES.
+        source: the input's name, for errors.
+
+    Raises:
+        DicomReadError: ``inconsistent_pixel_data`` where the frame is not what the header says or cannot be decoded.
+    """
+    if syntax in NATIVE:
+        return _native(fragments[0], pixels, syntax)
+    frame = b"".join(fragments)
+    decode: Callable[[bytes, PixelFormat, str], NDArray[Any]] = _openjpeg if syntax in OPENJPEG else _gdcm
+    if syntax == RLE:
+        decode = _rle
+    try:
+        values = decode(frame, pixels, syntax)
+    except _DECODER_ERRORS as error:
+        reason = f"a compressed frame cannot be decoded ({_cause(error)})"
+        raise refusal(source, "inconsistent_pixel_data", reason) from error
+    return _sign(values, pixels)
+
+
+def _cause(error: Exception) -> str:
+    """Our own words for a damaged frame; of a decoder's exception only its type."""
+    return str(error) if isinstance(error, _FrameError) else type(error).__name__
+
+
+class _FrameError(ValueError):
+    """A compressed frame that contradicts its header."""
+
+
+def _native(frame: memoryview, pixels: PixelFormat, syntax: str) -> Stored:
+    order = ">" if syntax == BIG_ENDIAN else "<"
+    values = np.frombuffer(frame, dtype=f"{order}u{pixels.bits_allocated // 8}")
+    shift = pixels.high_bit + 1 - pixels.bits_stored
+    return _sign((values >> shift if shift else values).reshape(pixels.rows, pixels.columns), pixels)
+
+
+def _sign(values: NDArray[Any], pixels: PixelFormat) -> Stored:
+    """Keep the stored bits alone (the others may hold anything, PS3.5 8.1.1) and extend the sign."""
+    stored: Stored = values.astype(np.int64 if pixels.bits_stored > 31 else np.int32)
+    np.bitwise_and(stored, (1 << pixels.bits_stored) - 1, out=stored)
+    if pixels.signed:
+        sign = 1 << (pixels.bits_stored - 1)
+        np.bitwise_xor(stored, sign, out=stored)
+        np.subtract(stored, sign, out=stored)
+    return stored
+
+
+def _agree(found: FrameFormat, pixels: PixelFormat) -> None:
+    """Compare a frame's own header with the file's, so that no decoder allocates for another size."""
+    if (found.rows, found.columns, found.samples) != (pixels.rows, pixels.columns, 1):
+        msg = (
+            f"it holds {found.rows} x {found.columns} x {found.samples} samples, "
+            f"the header says {pixels.rows} x {pixels.columns} x 1"
+        )
+        raise _FrameError(msg)
+    if not 1 < found.precision <= pixels.bits_allocated:
+        msg = f"it holds {found.precision} bits a sample, the header allocates {pixels.bits_allocated}"
+        raise _FrameError(msg)
+
+
+def _read_format(read: Callable[[bytes], FrameFormat], frame: bytes, pixels: PixelFormat) -> FrameFormat:
+    try:
+        found = read(frame)
+    except ValueError as error:
+        raise _FrameError(str(error)) from error
+    _agree(found, pixels)
+    return found
+
+
+def _reshape(buffer: bytes | bytearray, width: int, pixels: PixelFormat) -> NDArray[Any]:
+    expected = pixels.rows * pixels.columns * width
+    if len(buffer) != expected:
+        msg = f"it decodes to {len(buffer)} bytes instead of {expected}"
+        raise _FrameError(msg)
+    return np.frombuffer(buffer, dtype=f"<u{width}").reshape(pixels.rows, pixels.columns)
+
+
+def _gdcm(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:
+    """JPEG, JPEG Lossless and JPEG-LS. The sign is left to ``_sign``: these codes know none."""
+    import gdcm
+
+    found = _read_format(jpeg_format, frame, pixels)
+    width = 1 if found.precision <= 8 else 2
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(frame)
+    sequence = gdcm.SequenceOfFragments.New()
+    sequence.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(sequence.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((pixels.columns, pixels.rows, 1))
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 8 * width, found.precision, found.precision - 1, 0))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
+    image.SetDataElement(element)
+    # GDCM's wrapper returns bytes as text with surrogates for what is not UTF-8.
+    return _reshape(image.GetBuffer().encode("utf-8", "surrogateescape"), width, pixels)
+
+
+def _openjpeg(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:  # noqa: ARG001 - one decoder for all five
+    """JPEG 2000 and HTJ2K; signed codestreams come back in two's complement, as the stored bits are."""
+    from openjpeg.utils import decode_pixel_data
+
+    found = _read_format(jpeg2000_format, frame, pixels)
+    width = 1 if found.precision <= 8 else 2 if found.precision <= 16 else 4
+    return _reshape(bytes(decode_pixel_data(frame, version=2)), width, pixels)
+
+
+def _rle(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:  # noqa: ARG001 - one decoder for one syntax
+    from rle.utils import decode_frame as decode_rle
+
+    width = pixels.bits_allocated // 8
+    try:
+        segments = rle_segments(frame)
+    except ValueError as error:
+        raise _FrameError(str(error)) from error
+    if segments != width:
+        msg = f"it holds {segments} RLE segments, the header allocates {width} bytes"
+        raise _FrameError(msg)
+    return _reshape(decode_rle(frame, pixels.rows * pixels.columns, pixels.bits_allocated, "<"), width, pixels)

@@ -1,0 +1,147 @@
+"""What a reader of the result should know about a series, as coded notes.
+
+Codes: ``single_slice``, ``few_slices``, ``missing_slices``, ``uneven_spacing``, ``positions_unknown``,
+``duplicate_slices``, ``mixed_orientation``, ``mixed_size``, ``mixed_pixel_spacing``, ``not_axial``, ``gantry_tilt``,
+``not_head``, ``contrast_agent``, ``unusual_kvp``, ``bone_kernel``, ``geometry_assumed``, and the codes of single slices
+(``nonstandard_uid``, ``invalid_geometry``), gathered. Decoding adds ``slices_refused``, and per slice
+``twelve_bit_repair``, ``padding_in_tissue`` and ``modified_hounsfield``.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from hemoscope.dicom.geometry import plane, position_mm, spacing_mm, tilt_degrees
+from hemoscope.dicom.kernels import is_sharp_kernel
+from hemoscope.dicom.slices import QualityNote, SliceHeader
+
+# A head is about 150 mm high; less than this, or fewer slices where places are unknown, is a part of one.
+HEAD_MM = 100.0
+_HEAD_SLICES = 15
+_KVP = (100.0, 140.0)
+_GAP = 1.5
+_UNEVEN = 0.1
+_TILT_DEGREES = 0.5
+_HEAD_PARTS = ("HEAD", "BRAIN", "SKULL", "CRANI", "NEURO", "ORBIT", "SINUS", "FACE", "TEMPORAL", "IAC", "WHOLEBODY")
+
+
+def series_notes(headers: Sequence[SliceHeader]) -> tuple[QualityNote, ...]:
+    """Return the notes of a series whose headers stand in anatomical order."""
+    notes = [
+        *_extent_notes(headers),
+        *_spacing_notes(headers),
+        *_plane_notes(headers),
+        *_acquisition_notes(headers),
+        *_slice_notes(headers),
+    ]
+    return tuple(notes)
+
+
+def known_positions(headers: Sequence[SliceHeader]) -> list[float] | None:
+    """Return the place of every slice along the normal, or None unless all are known."""
+    positions = [position_mm(header) for header in headers]
+    known = [position for position in positions if position is not None]
+    return known if len(known) == len(positions) else None
+
+
+def covered_mm(headers: Sequence[SliceHeader]) -> float | None:
+    """Return how much of the body a series shows along its normal, or None where positions are unknown."""
+    positions = known_positions(headers)
+    if not positions:
+        return None
+    return max(positions) - min(positions) + (headers[0].slice_thickness_mm or spacing_mm(sorted(positions)) or 0.0)
+
+
+def is_other_anatomy(header: SliceHeader) -> bool:
+    """Whether the body part examined (0018,0015) is given and names no part of a head."""
+    part = header.body_part or ""
+    return bool(part) and not any(word in part for word in _HEAD_PARTS)
+
+
+def _note(code: str, message: str) -> QualityNote:
+    return QualityNote(code=code, message=message)
+
+
+def _extent_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
+    if len(headers) == 1:
+        return [_note("single_slice", "one slice alone: nothing is known of the rest of the head")]
+    covered = covered_mm(headers)
+    if covered is None and len(headers) < _HEAD_SLICES:
+        return [_note("few_slices", f"{len(headers)} slices are fewer than a head needs")]
+    if covered is not None and covered < HEAD_MM:
+        return [_note("few_slices", f"{len(headers)} slices cover {covered:.0f} mm, less than a head")]
+    return []
+
+
+def _spacing_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
+    if len(headers) < 2:
+        return []
+    positions = known_positions(headers)
+    if positions is None or len(set(positions)) == 1:
+        return [
+            _note("positions_unknown", "positions are unknown; slices are in order of instance number"),
+            *_numbers(headers),
+        ]
+    typical = spacing_mm(positions)
+    if not typical:
+        return []
+    steps = [after - before for before, after in zip(positions, positions[1:], strict=False)]
+    missing = sum(round(step / typical) - 1 for step in steps if step > _GAP * typical)
+    gaps = sum(step > _GAP * typical for step in steps)
+    notes = []
+    if gaps:
+        message = f"{gaps} gaps in the series: about {max(missing, gaps)} slices of {typical:.2f} mm are missing"
+        notes.append(_note("missing_slices", message))
+    if any(abs(step - typical) > _UNEVEN * typical for step in steps if step <= _GAP * typical):
+        message = f"slices are {min(steps):.2f} to {max(steps):.2f} mm apart"
+        notes.append(_note("uneven_spacing", message))
+    return notes
+
+
+def _numbers(headers: Sequence[SliceHeader]) -> list[QualityNote]:
+    """Where there are no positions, jumps of the instance number are all that can show a gap."""
+    numbers = sorted({header.instance_number for header in headers if header.instance_number is not None})
+    if len(numbers) != len(headers):
+        return []
+    missing = numbers[-1] - numbers[0] + 1 - len(numbers)
+    return [_note("missing_slices", f"{missing} instance numbers are missing in between")] if missing else []
+
+
+def _plane_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
+    notes = []
+    orientation = headers[0].orientation
+    if orientation is not None and plane(orientation) != "axial":
+        notes.append(_note("not_axial", f"slices are {plane(orientation)}; the model knows axial ones"))
+    tilt = max(
+        abs(headers[0].gantry_tilt_degrees or 0.0), tilt_degrees(orientation) if orientation is not None else 0.0
+    )
+    if tilt > _TILT_DEGREES:
+        notes.append(_note("gantry_tilt", f"slices are tilted by {tilt:.1f} degrees"))
+    if len({header.pixel_spacing_mm for header in headers}) > 1:
+        notes.append(_note("mixed_pixel_spacing", "slices differ in pixel spacing"))
+    return notes
+
+
+def _acquisition_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
+    notes = []
+    count = len(headers)
+    other = sum(is_other_anatomy(header) for header in headers)
+    if other:
+        parts = ", ".join(sorted({header.body_part or "" for header in headers if is_other_anatomy(header)}))
+        notes.append(_note("not_head", f"body part examined is {parts[:64]} in {other} of {count} slices"))
+    if contrast := sum(header.contrast_agent is not None for header in headers):
+        notes.append(_note("contrast_agent", f"contrast agent was given ({contrast} of {count} slices)"))
+    kvps = sorted({header.kvp for header in headers if header.kvp and not _KVP[0] <= header.kvp <= _KVP[1]})
+    if kvps:
+        shown = ", ".join(f"{kvp:g}" for kvp in kvps)
+        notes.append(_note("unusual_kvp", f"tube voltage is {shown} kV, outside {_KVP[0]:g}-{_KVP[1]:g}"))
+    if any(is_sharp_kernel(header.convolution_kernel, header.series_description) for header in headers):
+        notes.append(_note("bone_kernel", "reconstructed with a sharp kernel, which hides blood in noise"))
+    if any(header.geometry_assumed for header in headers):
+        notes.append(_note("geometry_assumed", "spacing, position and orientation are assumed, not measured"))
+    return notes
+
+
+def _slice_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
+    """The notes of single slices, once each, with how many slices they concern."""
+    counts = Counter((note.code, note.message) for header in headers for note in header.quality)
+    return [_note(code, f"{message} ({count} of {len(headers)} slices)") for (code, message), count in counts.items()]

@@ -1,0 +1,240 @@
+"""One DICOM file, as a path, bytes or a stream, becomes CT slices in Hounsfield units, or is refused with a reason.
+
+``read_headers`` looks without decoding; ``read_slices`` decodes; ``read_slice`` is for the usual file of one frame.
+"""
+
+import os
+import stat
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from hemoscope.dicom import tags
+from hemoscope.dicom.admission import check_is_ct_slice
+from hemoscope.dicom.elements import PARSE_ERRORS, Elements
+from hemoscope.dicom.encapsulation import encapsulated_frames, native_frames
+from hemoscope.dicom.frames import FrameElements, read_header, split_frames
+from hemoscope.dicom.hounsfield import HounsfieldRule, read_rule, to_hounsfield
+from hemoscope.dicom.limits import ReadLimits
+from hemoscope.dicom.part10 import BIG_ENDIAN, DicomObject, parse, quiet
+from hemoscope.dicom.pixels import NATIVE, SYNTAXES, PixelFormat, decode_frame
+from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.slices import CTSlice, SliceHeader
+
+__all__ = ["ReadLimits", "load_bytes", "read_headers", "read_slice", "read_slices"]
+
+DicomInput = Path | bytes | BinaryIO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frame:
+    """One frame that passed every check, ready to decode."""
+
+    header: SliceHeader
+    rule: HounsfieldRule
+    fragments: tuple[memoryview, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Image:
+    syntax: str
+    pixels: PixelFormat
+    frames: tuple[_Frame, ...]
+
+
+def read_headers(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -> tuple[SliceHeader, ...]:  # noqa: B008 - frozen
+    """Check one DICOM file and return a header for each frame; no pixel is decoded.
+
+    Args:
+        data: path, bytes or binary stream.
+        source: the name under which the user knows it, for headers and errors; never an absolute path.
+        limits: what the file may ask for.
+
+    Raises:
+        DicomReadError: one of the codes of ``refusals.CURES``.
+    """
+    return tuple(frame.header for frame in _open(data, source, limits).frames)
+
+
+def read_slices(
+    data: DicomInput,
+    *,
+    source: str,
+    limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
+    frames: Collection[int] | None = None,
+) -> tuple[CTSlice, ...]:
+    """Read one DICOM file into slices, HU as float32 (rows, columns).
+
+    Args:
+        data: path, bytes or binary stream.
+        source: the name under which the user knows it.
+        limits: what the file may ask for.
+        frames: indices of the frames to decode, all by default.
+
+    Raises:
+        DicomReadError: as ``read_headers``, and ``inconsistent_pixel_data`` where a frame cannot be decoded.
+    """
+    image = _open(data, source, limits)
+    return tuple(
+        _decode(frame, image, source) for index, frame in enumerate(image.frames) if frames is None or index in frames
+    )
+
+
+def read_slice(data: DicomInput, *, source: str = "input", limits: ReadLimits = ReadLimits()) -> CTSlice:  # noqa: B008
+    """Read a DICOM file of exactly one frame.
+
+    Raises:
+        DicomReadError: as ``read_slices``, and ``inconsistent_pixel_data`` for a file of several frames.
+    """
+    image = _open(data, source, limits)
+    if len(image.frames) != 1:
+        reason = f"{len(image.frames)} frames where one slice is wanted"
+        raise refusal(source, "inconsistent_pixel_data", reason)
+    return _decode(image.frames[0], image, source)
+
+
+def load_bytes(data: DicomInput, *, source: str, limits: ReadLimits) -> bytes:
+    """The bytes of an input, within ``limits.file_bytes``.
+
+    Raises:
+        DicomReadError: ``unreadable`` or ``too_large``.
+    """
+    if isinstance(data, bytes):
+        loaded = data
+    elif isinstance(data, Path):
+        loaded = _load_file(data, source, limits)
+    else:
+        loaded = _load_stream(data, source, limits)
+    if len(loaded) > limits.file_bytes:
+        raise refusal(source, "too_large", f"more than the limit file_bytes = {limits.file_bytes}")
+    return loaded
+
+
+def _load_file(path: Path, source: str, limits: ReadLimits) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise refusal(source, "unreadable", "not an ordinary file")
+        if status.st_size > limits.file_bytes:
+            reason = f"{status.st_size} bytes, the limit file_bytes is {limits.file_bytes}"
+            raise refusal(source, "too_large", reason)
+        with path.open("rb") as stream:
+            return _load_stream(stream, source, limits)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise refusal(source, "unreadable", f"cannot be opened: {reason}") from error
+
+
+def _load_stream(stream: BinaryIO, source: str, limits: ReadLimits) -> bytes:
+    """Read to the end, in steps: a stream may return less than asked for, and may never end."""
+    parts: list[bytes] = []
+    left = limits.file_bytes + 1
+    try:
+        while left > 0 and (part := stream.read(min(left, 1 << 24))):
+            parts.append(part)
+            left -= len(part)
+    except OSError as error:
+        raise refusal(source, "unreadable", f"reading fails ({type(error).__name__})") from error
+    return b"".join(parts)
+
+
+def _open(data: DicomInput, source: str, limits: ReadLimits) -> _Image:
+    found = parse(load_bytes(data, source=source, limits=limits), source=source, limits=limits)
+    with quiet():
+        try:
+            return _check(found, source, limits)
+        except PARSE_ERRORS as error:
+            # Sequences are parsed when asked for, so damage inside them shows here.
+            raise refusal(source, "malformed", f"a sequence cannot be parsed ({type(error).__name__})") from error
+
+
+def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
+    check_is_ct_slice(found, source)
+    if found.syntax not in SYNTAXES:
+        shown = found.syntax if len(found.syntax) <= 64 else "unknown"
+        raise refusal(source, "unsupported_syntax", f"transfer syntax {shown} is not read")
+    elements = found.elements
+    pixels = _read_format(elements, found.syntax, source)
+    count = _count_frames(elements, source)
+    _check_size(pixels, count, source, limits)
+    views = split_frames(elements, frames=count, source=source)
+    pieces = _cut(found, pixels, count, source)
+    return _Image(
+        syntax=found.syntax,
+        pixels=pixels,
+        frames=tuple(
+            _Frame(
+                header=read_header(view, index=index, rows=pixels.rows, columns=pixels.columns, source=source),
+                rule=_read_rule(view, pixels, source),
+                fragments=pieces[index],
+            )
+            for index, view in enumerate(views)
+        ),
+    )
+
+
+def _read_rule(view: FrameElements, pixels: PixelFormat, source: str) -> HounsfieldRule:
+    return read_rule(view.group(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE), view.whole, pixels, source)
+
+
+def _read_format(elements: Elements, syntax: str, source: str) -> PixelFormat:
+    rows, columns = elements.word(tags.ROWS), elements.word(tags.COLUMNS)
+    allocated, representation = elements.word(tags.BITS_ALLOCATED), elements.word(tags.PIXEL_REPRESENTATION)
+    if not rows or not columns or allocated is None or representation not in (0, 1):
+        raise refusal(source, "malformed", "rows, columns, bits allocated or pixel representation (0028) is unusable")
+    stored = elements.word(tags.BITS_STORED) or allocated
+    high = elements.word(tags.HIGH_BIT)
+    high = stored - 1 if high is None else high
+    if allocated not in (8, 16, 32) or not 2 <= stored <= allocated or not stored - 1 <= high < allocated:
+        reason = f"{allocated} bits allocated, {stored} stored, high bit {high} do not fit together"
+        raise refusal(source, "inconsistent_pixel_data", reason)
+    if syntax == BIG_ENDIAN and allocated == 8:
+        # Big endian swaps bytes of 8-bit pixels or not, depending on a VR that files get wrong (PS3.5 8.1.2).
+        raise refusal(source, "unsupported_syntax", "8-bit pixels in the retired big endian syntax are not read")
+    return PixelFormat(
+        rows=rows,
+        columns=columns,
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=high,
+        signed=representation == 1,
+    )
+
+
+def _count_frames(elements: Elements, source: str) -> int:
+    if elements.raw(tags.NUMBER_OF_FRAMES) is None:
+        return 1
+    count = elements.integer(tags.NUMBER_OF_FRAMES)
+    if count is None or count < 1:
+        raise refusal(source, "malformed", "its number of frames (0028,0008) is no positive number")
+    return count
+
+
+def _check_size(pixels: PixelFormat, count: int, source: str, limits: ReadLimits) -> None:
+    one = pixels.rows * pixels.columns
+    if one > limits.slice_pixels or one * count > limits.pixels:
+        reason = (
+            f"{pixels.rows} x {pixels.columns} x {count} frames, the limits are "
+            f"slice_pixels = {limits.slice_pixels} and pixels = {limits.pixels}"
+        )
+        raise refusal(source, "too_large", reason)
+
+
+def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> tuple[tuple[memoryview, ...], ...]:
+    if found.pixels is None:  # check_is_ct_slice has refused that
+        raise refusal(source, "no_pixels", "no pixel data (7FE0,0010)")
+    if found.syntax in NATIVE:
+        views = native_frames(found.pixels, frame_bytes=pixels.frame_bytes, frames=count, source=source)
+        return tuple((view,) for view in views)
+    table = found.elements.raw(tags.EXTENDED_OFFSET_TABLE)
+    offsets = np.frombuffer(table[: len(table) // 8 * 8], dtype="<u8").tolist() if table else None
+    return encapsulated_frames(found.pixels, frames=count, extended_offsets=offsets, source=source)
+
+
+def _decode(frame: _Frame, image: _Image, source: str) -> CTSlice:
+    stored = decode_frame(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
+    hounsfield, notes = to_hounsfield(stored, frame.rule, image.pixels)
+    return CTSlice(header=frame.header, hounsfield=hounsfield, quality=notes)

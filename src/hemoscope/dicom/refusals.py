@@ -1,0 +1,31 @@
+"""Why an input is refused: the stable codes, and for each the cure that the user reads.
+
+Reasons name tags, sizes and codes that were found; they never hold a value that could identify a patient, so the
+text of a third party's exception, which may quote the file, is never part of one.
+"""
+
+from hemoscope.errors import DicomReadError
+
+CURES: dict[str, str] = {
+    "not_dicom": "Give DICOM files (CT slices); leave other files out",
+    "unreadable": "Check that it exists, is an ordinary file and may be read",
+    "malformed": "Export the study again from its source; this copy is damaged",
+    "not_ct": "Give CT images (CT or Enhanced CT Image Storage)",
+    "localizer": "Nothing to do: a scout shows no axial slice; the other series are read",
+    "dose_report": "Nothing to do: a dose report holds no slice; the other series are read",
+    "secondary_capture": "Export the original slices; a screen capture has no Hounsfield units",
+    "no_pixels": "Export the image with its pixels",
+    "colour": "Export the original slices; Hounsfield units are in grey",
+    "monochrome1": "Export the original slices as MONOCHROME2; inverted values are no Hounsfield units",
+    "truncated_pixel_data": "Copy or export the file again; part of it is missing",
+    "inconsistent_pixel_data": "Export the slice again; its header and its pixels contradict each other",
+    "no_rescale": "Export with Rescale Slope and Intercept; without them values are no Hounsfield units",
+    "too_large": "If it is genuine, raise that limit",
+    "unsupported_syntax": "Convert it first, for example with: gdcmconv --raw INPUT OUTPUT",
+    "bad_archive": "Make the archive again as a plain ZIP (stored or deflated, no password), or give the folder",
+}
+
+
+def refusal(source: str, code: str, reason: str) -> DicomReadError:
+    """The error for one refused input; an unknown ``code`` is a KeyError, so that every code has a cure."""
+    return DicomReadError(source=source, code=code, reason=reason, cure=CURES[code])

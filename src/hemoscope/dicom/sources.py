@@ -1,0 +1,202 @@
+"""Where inputs lie: files in folders, members of ZIP files, references of a DICOMDIR. Named without what may identify.
+
+A source's name is relative to the path that the user gave (folder names above it may hold a patient's name). Only when
+several given paths would share a name is it prefixed with the place of its path in the list, as in ``2/IM0001.dcm``.
+"""
+
+import threading
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from hemoscope.dicom import tags
+from hemoscope.dicom.admission import is_directory
+from hemoscope.dicom.elements import PARSE_ERRORS
+from hemoscope.dicom.limits import ReadLimits
+from hemoscope.dicom.part10 import parse, quiet
+from hemoscope.dicom.read import load_bytes
+from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.slices import Rejected
+from hemoscope.errors import DicomReadError
+
+# What desktops leave beside files; nobody means to give these.
+_LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", ".DS_Store"})
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSource:
+    """A file; ``name`` is how the user sees it."""
+
+    name: str
+    path: Path
+
+    def load(self, limits: ReadLimits) -> bytes:
+        """Return its bytes; DicomReadError ``unreadable`` or ``too_large``."""
+        return load_bytes(self.path, source=self.name, limits=limits)
+
+
+class ZipSource:
+    """One member of a ZIP file, inflated under a limit each time it is read."""
+
+    def __init__(self, *, name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, lock: threading.Lock) -> None:
+        """Name a member; ``archive`` stays open as long as a source of it lives."""
+        self.name = name
+        self._archive = archive
+        self._member = member
+        self._lock = lock
+
+    def renamed(self, name: str) -> "ZipSource":
+        """Return the same member under another name."""
+        return ZipSource(name=name, archive=self._archive, member=self._member, lock=self._lock)
+
+    def load(self, limits: ReadLimits) -> bytes:
+        """Return its bytes; DicomReadError ``bad_archive`` or ``too_large``."""
+        size = self._member.file_size
+        if size > limits.file_bytes:
+            raise refusal(self.name, "too_large", f"{size} bytes, the limit file_bytes is {limits.file_bytes}")
+        if self._member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or self._member.flag_bits & 1:
+            # The other methods inflate without a limit in Python's zipfile.
+            raise refusal(self.name, "bad_archive", "it is encrypted or compressed by another method than deflate")
+        try:
+            # zipfile inflates no more than the declared size, and then compares the checksum.
+            with self._lock, self._archive.open(self._member) as stream:
+                return stream.read(size)
+        except _ZIP_ERRORS as error:
+            raise refusal(self.name, "bad_archive", f"it cannot be unpacked ({type(error).__name__})") from error
+
+
+Source = FileSource | ZipSource
+
+
+def find_sources(paths: Sequence[Path], *, limits: ReadLimits) -> tuple[tuple[Source, ...], tuple[Rejected, ...]]:
+    """Find every input under the given paths: files, folders (with all below), ZIP files, DICOMDIR files.
+
+    Hidden files and the litter of desktops are passed over; links to folders are not followed.
+
+    Returns:
+        Sources with unique names, in the order of the paths and then of names, and what was refused on the way.
+    """
+    found: list[tuple[int, Source]] = []
+    rejected: list[Rejected] = []
+    for number, path in enumerate(paths, 1):
+        try:
+            found += [(number, source) for source in _expand(path, limits, rejected)]
+        except DicomReadError as error:
+            rejected.append(rejected_by(error))
+    counts = Counter(source.name for _, source in found)
+    return tuple(_unique(number, source, counts) for number, source in found), tuple(rejected)
+
+
+def rejected_by(error: DicomReadError) -> Rejected:
+    """Return the record of a refusal."""
+    return Rejected(source=error.source, code=error.code, message=f"{error.reason}. {error.cure}")
+
+
+def _unique(number: int, source: Source, counts: Counter[str]) -> Source:
+    if counts[source.name] == 1:
+        return source
+    name = f"{number}/{source.name}"
+    return replace(source, name=name) if isinstance(source, FileSource) else source.renamed(name)
+
+
+def _expand(path: Path, limits: ReadLimits, rejected: list[Rejected]) -> Iterator[Source]:
+    if path.is_dir():
+        yield from _walk(path, limits)
+    elif path.name.upper() == "DICOMDIR":
+        yield from _referenced(path, limits, rejected)
+    elif path.is_file() and zipfile.is_zipfile(path):
+        yield from _members(path, limits)
+    else:
+        yield FileSource(name=path.name, path=path)
+
+
+def _walk(folder: Path, limits: ReadLimits) -> Iterator[Source]:
+    count = 0
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            entries = sorted(here.iterdir(), reverse=True)
+        except OSError as error:
+            name = here.relative_to(folder).as_posix()
+            raise refusal(name, "unreadable", f"the folder cannot be listed ({type(error).__name__})") from error
+        waiting += [entry for entry in entries if entry.is_dir() and not entry.is_symlink() and _is_wanted(entry.name)]
+        for entry in reversed(entries):
+            if entry.is_dir() or not _is_wanted(entry.name):
+                continue
+            count += 1
+            if count > limits.members:
+                raise refusal("folder", "too_large", f"more files than the limit members = {limits.members}")
+            yield FileSource(name=entry.relative_to(folder).as_posix(), path=entry)
+
+
+def _is_wanted(name: str) -> bool:
+    return name not in _LITTER and not name.startswith(".")
+
+
+def _members(path: Path, limits: ReadLimits) -> Iterator[Source]:
+    """The members of a ZIP file; nothing is inflated yet, and declared sizes are held against the limits first."""
+    size = path.stat().st_size
+    if size > limits.archive_bytes:
+        raise refusal(path.name, "too_large", f"{size} bytes, the limit archive_bytes is {limits.archive_bytes}")
+    try:
+        archive = zipfile.ZipFile(path)
+    except _ZIP_ERRORS as error:
+        raise refusal(path.name, "bad_archive", f"no usable ZIP file ({type(error).__name__})") from error
+    members = [one for one in archive.infolist() if not one.is_dir()]
+    total = sum(one.file_size for one in members)
+    if total > limits.archive_bytes or len(members) > limits.members:
+        reason = (
+            f"{len(members)} members of {total} bytes in all, the limits are members = {limits.members} "
+            f"and archive_bytes = {limits.archive_bytes}"
+        )
+        raise refusal(path.name, "too_large", reason)
+    lock = threading.Lock()
+    for one in sorted(members, key=lambda member: member.filename):
+        if all(_is_wanted(part) for part in PurePosixPath(one.filename).parts):
+            yield ZipSource(name=_printable(one.filename), archive=archive, member=one, lock=lock)
+
+
+def _printable(name: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in name)
+
+
+def _referenced(path: Path, limits: ReadLimits, rejected: list[Rejected]) -> Iterator[Source]:
+    """The files that a DICOMDIR names (PS3.3 F.3); one that is missing or lies elsewhere is refused by name."""
+    found = parse(load_bytes(path, source=path.name, limits=limits), source=path.name, limits=limits)
+    if not is_directory(found):
+        raise refusal(path.name, "malformed", "named DICOMDIR, but no DICOM directory")
+    try:
+        with quiet():
+            records = found.elements.items(tags.DIRECTORY_RECORD_SEQUENCE)
+            names = [record.texts(tags.REFERENCED_FILE_ID) for record in records]
+    except PARSE_ERRORS as error:
+        raise refusal(path.name, "malformed", f"its records cannot be parsed ({type(error).__name__})") from error
+    for parts in filter(None, names):
+        name = "/".join(parts)
+        target = _resolve(path.parent, parts)
+        if target is None:
+            missing = refusal(name, "unreadable", "the DICOMDIR names it, but it is not there")
+            rejected.append(rejected_by(missing))
+        else:
+            yield FileSource(name=name, path=target)
+
+
+def _resolve(folder: Path, parts: Sequence[str]) -> Path | None:
+    """A file below ``folder``; case may differ, as it does on copies of CDs. Names that lead elsewhere are not there."""
+    here = folder
+    for part in parts:
+        if part in ("", ".", "..") or "/" in part or "\\" in part:
+            return None
+        exact = here / part
+        if not exact.exists():
+            matches = [entry for entry in here.iterdir() if entry.name.upper() == part.upper()] if here.is_dir() else []
+            if not matches:
+                return None
+            exact = matches[0]
+        here = exact
+    return here if here.is_file() else None
