@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hemoscope.reports.report import positions_known, printable
 
-from .conftest import make_study
+from .conftest import make_slice, make_study
 
 
 def test_positions_are_known_unless_the_geometry_is_assumed() -> None:
@@ -15,6 +15,7 @@ def test_positions_are_known_unless_the_geometry_is_assumed() -> None:
     assert positions_known(study)
     assumed = replace(study.quality[0], code="geometry_assumed")
     assert not positions_known(replace(study, quality=(assumed,)))
+    assert not positions_known(make_study(slices=(make_slice(0), make_slice(1, quality=(assumed,)))))
 
 
 @given(st.text())

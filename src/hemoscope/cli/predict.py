@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hemoscope.dicom.archive import Archive
     from hemoscope.dicom.slices import Rejected
     from hemoscope.predict import StudyReading
+    from hemoscope.reports.overlays import SlicePicture
     from hemoscope.reports.report import Report, ReportedStudy
 
 
@@ -106,7 +107,7 @@ def _studies(
 ) -> "Iterator[ReportedStudy]":
     """Yield each study that could be read, its pictures drawn; refusals on the way are added to ``rejected``."""
     from hemoscope.predict import Predictor
-    from hemoscope.reports.identity import read_identity
+    from hemoscope.reports.identity import patient_identity
     from hemoscope.reports.report import ReportedStudy
 
     predictor = Predictor(bundle, threads=arguments.threads)
@@ -118,27 +119,32 @@ def _studies(
         if outcome.reading is None:
             continue
         if arguments.output is not None:
-            _draw(outcome.reading, bundle, arguments, show)
-        patient = read_identity(archive, outcome.study_instance_uid) if arguments.identify else None
-        reading = outcome.reading
+            _draw(outcome.reading, bundle, arguments, show, predictor.engine.threads)
+        reading, patient = outcome.reading, None
+        if arguments.identify:
+            source = reading.findings.slices[0].source
+            patient = patient_identity(archive.load(source), source=source, limits=archive.limits)
         yield ReportedStudy(findings=reading.findings, key_slices=reading.key_slices, patient=patient)
 
 
-def _draw(reading: "StudyReading", bundle: "ModelBundle", arguments: argparse.Namespace, show: Show) -> None:
+def _draw(
+    reading: "StudyReading", bundle: "ModelBundle", arguments: argparse.Namespace, show: Show, threads: int
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
     from hemoscope.reports.folder import write_picture
     from hemoscope.reports.overlays import draw_overlay
     from hemoscope.reports.pictures import pictures_of
 
+    def draw(picture: "SlicePicture") -> None:
+        uid = reading.findings.study_instance_uid
+        image = draw_overlay(picture)
+        write_picture(image, arguments.output, study_uid=uid, number=picture.number, label=picture.label)
+
     pictures = list(pictures_of(reading, bundle.card, every_slice=arguments.heatmaps))
-    for done, picture in enumerate(pictures, 1):
-        write_picture(
-            draw_overlay(picture),
-            arguments.output,
-            study_uid=reading.findings.study_instance_uid,
-            number=picture.number,
-            label=picture.label,
-        )
-        show("drawing", done, len(pictures))
+    with ThreadPoolExecutor(threads) as pool:
+        for done, _ in enumerate(pool.map(draw, pictures), 1):
+            show("drawing", done, len(pictures))
 
 
 def _print_table(report: "Report") -> None:

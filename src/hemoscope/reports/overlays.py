@@ -5,6 +5,7 @@ orientation is known, and a length in mm is drawn only where the pixel spacing i
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ def draw_overlay(picture: SlicePicture) -> Image.Image:
     hounsfield = picture.hounsfield.astype(np.float32)
     for place, (name, window) in enumerate(_WINDOWS):
         grey = np.round(window.apply(hounsfield) * 255.0).astype(np.uint8)
-        _panel(sheet, place, _fitted(np.stack([grey] * 3, axis=-1), picture), picture)
+        _panel(sheet, place, _fitted(grey, picture), picture)
         _name_panel(draw, place, f"{name}  {_bounds(window)}")
     painted = heat_over(BRAIN.apply(hounsfield), heat_on_slice(picture.heat, picture.hounsfield.shape))
     _panel(sheet, 3, _fitted(painted, picture), picture)
@@ -202,5 +203,6 @@ def _words(draw: ImageDraw.ImageDraw, picture: SlicePicture, size: tuple[int, in
     draw.text((_GAP + 2, height - _BOTTOM // 2), f"Hemoscope. {DISCLAIMER}", font=_font(16), fill=_INK, anchor="lm")
 
 
+@cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)

@@ -5,6 +5,7 @@ path that was given.
 """
 
 from dataclasses import dataclass
+from itertools import chain
 
 from hemoscope.dicom.slices import Rejected
 from hemoscope.findings import StudyFindings
@@ -56,7 +57,8 @@ class Report:
 
 def positions_known(study: StudyFindings) -> bool:
     """Whether positions in millimetres come from the scanner and may be shown, instead of being assumed."""
-    return all(note.code != GEOMETRY_ASSUMED for note in study.quality)
+    notes = chain(study.quality, *(one.quality for one in study.slices))
+    return all(note.code != GEOMETRY_ASSUMED for note in notes)
 
 
 def printable(text: str) -> str:

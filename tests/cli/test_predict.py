@@ -1,0 +1,259 @@
+"""``hemoscope predict`` from DICOM files to table, JSON, CSV and pictures, with the tiny model."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pydicom
+import pytest
+from PIL import Image
+
+from hemoscope import cli
+from hemoscope.cli import predict
+from hemoscope.cli.progress import progress_bar
+from hemoscope.data.ct_image import Acquisition
+from hemoscope.data.dicom_writer import write_series
+from hemoscope.data.phantom import make_phantom
+from hemoscope.errors import ConfigError
+from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.reports.findings_json import findings_schema
+
+NAME, IDENTIFIER, DATE, FOLDER = "Roe^Jane", "MRN-4711", "20190203", "ROE_JANE_MRN-4711"
+SLICES = 5
+
+
+@pytest.fixture(scope="module")
+def written_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder named after its patient, with one series in it; do not write into it."""
+    folder = tmp_path_factory.mktemp("scans") / FOLDER
+    head = make_phantom(seed=3, shape=(SLICES, 96, 96), bleeds=frozenset({Hemorrhage.SUBDURAL}))
+    write_series(head, folder / "CT", acquisition=Acquisition(patient_name=NAME, patient_id=IDENTIFIER, date=DATE))
+    return folder
+
+
+@pytest.fixture
+def study(written_study: Path, tmp_path: Path) -> Path:
+    """A copy that a test may add files to."""
+    return Path(shutil.copytree(written_study, tmp_path / FOLDER))
+
+
+@pytest.fixture
+def run(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """``run(PATH, "--format", "json")``: exit code, stdout and stderr of ``hemoscope predict`` with the tiny model."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*words: object) -> tuple[int, str, str]:
+        code = cli.main(["predict", *map(str, words), "--model", str(tiny_bundle), "--threads", "1"])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def document_of(text: str) -> dict[str, Any]:
+    document = json.loads(text)
+    jsonschema.Draft202012Validator(findings_schema()).validate(document)
+    return dict(document)
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_a_study_gives_a_table_and_exit_code_0(run: Run, study: Path) -> None:
+    code, out, err = run(study)
+    assert code == 0
+    assert err == ""
+    for label in LABELS:
+        assert label.display in out
+    assert f"{SLICES} slices" in out
+    assert "Research use only. Not a medical device" in out
+
+
+def test_json_on_stdout_is_a_valid_document_and_nothing_else(run: Run, study: Path) -> None:
+    code, out, err = run(study, "--format", "json")
+    assert (code, err) == (0, "")
+    document = document_of(out)
+    assert document["rejected"] == []
+    (one,) = document["studies"]
+    assert len(one["slices"]) == SLICES
+    assert [finding["label"] for finding in one["findings"]] == [label.value for label in LABELS]
+    for probabilities in (one["probabilities"], *(each["probabilities"] for each in one["slices"])):
+        assert probabilities["any"] == max(probabilities.values())
+
+
+def test_csv_on_stdout_has_a_row_a_slice(run: Run, study: Path) -> None:
+    code, out, err = run(study, "--format", "csv")
+    assert (code, err) == (0, "")
+    assert len(list(csv.DictReader(io.StringIO(out)))) == SLICES
+
+
+def test_output_holds_what_stdout_said_and_a_picture_of_each_key_slice(run: Run, study: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results"
+    code, out, _ = run(study, "--output", output, "--format", "json")
+    assert code == 0
+    assert (output / "findings.json").read_text() == out
+    assert len((output / "findings.csv").read_text().splitlines()) == SLICES + 1
+    assert len((output / "studies.csv").read_text().splitlines()) == 2
+    (one,) = document_of(out)["studies"]
+    expected = sum(len(finding["slices"]) for finding in one["findings"])
+    pictures = list((output / "overlays" / one["study_instance_uid"]).iterdir())
+    assert len(pictures) == expected > 0
+    with Image.open(pictures[0]) as picture:
+        assert picture.width > 4 * 400
+
+
+def test_heatmaps_adds_a_picture_of_every_slice(run: Run, study: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results"
+    assert run(study, "--output", output, "--heatmaps")[0] == 0
+    assert len(list(output.rglob("slice-*-any.png"))) == SLICES
+
+
+def test_without_heatmaps_there_is_no_picture_of_an_unremarkable_study(
+    run: Run, study: Path, tmp_path: Path, make_card: Callable[..., Any], make_graph: Callable[..., bytes]
+) -> None:
+    from hemoscope.bundle import write_bundle
+    from hemoscope.calibration import OperatingPoint
+    from hemoscope.card import OperatingPointTable
+    from hemoscope.labels import PerLabel
+
+    never = PerLabel.build(lambda _: OperatingPoint(threshold=0.9999999, rule="never"))
+    points = OperatingPointTable(slice=never, study=never, urgent=never["any"])
+    bundle = write_bundle(tmp_path / "never", make_card(operating_points=points), make_graph())
+    words = ["predict", str(study), "--output", str(tmp_path / "r"), "--model", str(bundle.folder), "--threads", "1"]
+    assert cli.main(words) == 0
+    assert not list((tmp_path / "r").rglob("*.png"))
+
+
+class TestRefusals:
+    def test_a_refused_file_is_named_and_the_rest_is_read(self, run: Run, study: Path) -> None:
+        (study / "CT" / "notes.txt").write_text("no DICOM in here")
+        code, out, _ = run(study, "--format", "json")
+        assert code == 4
+        document = document_of(out)
+        assert [(one["source"], one["code"]) for one in document["rejected"]] == [("CT/notes.txt", "not_dicom")]
+        assert len(document["studies"][0]["slices"]) == SLICES
+
+    def test_the_table_names_it_with_the_cure(self, run: Run, study: Path) -> None:
+        (study / "CT" / "notes.txt").write_text("no DICOM in here")
+        code, out, _ = run(study)
+        assert code == 4
+        assert "1 input was refused" in out
+        assert "CT/notes.txt: " in out
+
+    def test_an_expected_refusal_leaves_the_exit_code_at_0(self, run: Run, study: Path) -> None:
+        (study / "notes.txt").write_text("no DICOM in here")
+        code, out, _ = run(study, "--allow-refused", "localizer, not_dicom", "--format", "json")
+        assert code == 0
+        assert document_of(out)["rejected"]
+
+    def test_nothing_read_is_3_and_still_a_valid_document(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("no DICOM in here")
+        code, out, _ = run(tmp_path / "notes.txt", "--format", "json", "--allow-refused", "not_dicom")
+        assert code == 3
+        document = document_of(out)
+        assert document["studies"] == []
+        assert document["rejected"][0]["source"] == "notes.txt"
+
+    def test_nothing_read_is_said_in_the_table_too(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("no DICOM in here")
+        code, out, _ = run(tmp_path / "notes.txt")
+        assert code == 3
+        assert "Nothing could be read" in out
+
+
+class TestUsage:
+    def test_a_file_in_place_of_the_output_folder_is_refused_before_any_work(self, run: Run, study: Path) -> None:
+        in_the_way = study / "results"
+        in_the_way.write_text("mine")
+        code, out, err = run(study, "--output", in_the_way)
+        assert (code, out) == (2, "")
+        assert "results is a file" in err
+        assert in_the_way.read_text() == "mine"
+
+    def test_heatmaps_need_an_output(self, run: Run, study: Path) -> None:
+        code, _, err = run(study, "--heatmaps")
+        assert code == 2
+        assert "Add --output DIR" in err
+
+    def test_an_unknown_refusal_code_is_a_typing_error(self, run: Run, study: Path) -> None:
+        code, _, err = run(study, "--allow-refused", "scouts")
+        assert code == 2
+        assert "no such code: scouts" in err
+        assert "localizer" in err
+
+    @pytest.mark.parametrize("number", ["0", "-1", "two", "1025"])
+    def test_threads_must_be_a_sensible_number(self, study: Path, number: str) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["predict", str(study), f"--threads={number}"])
+
+    def test_an_unknown_model_is_refused(self, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["predict", str(study), "--model", str(study / "none")]) == 2
+        assert "no such folder" in capsys.readouterr().err
+
+    def test_a_series_can_be_chosen_and_an_unknown_one_is_refused(self, run: Run, study: Path) -> None:
+        uid = str(pydicom.dcmread(next(files_in(study))).SeriesInstanceUID)
+        code, out, _ = run(study, "--series", uid, "--format", "json")
+        assert code == 0
+        assert document_of(out)["studies"][0]["series_instance_uid"] == uid
+        code, _, err = run(study, "--series", "1.2.3")
+        assert code == 3
+        assert "no series 1.2.3" in err
+
+
+class TestIdentity:
+    def test_no_output_identifies_the_patient(self, run: Run, study: Path, tmp_path: Path) -> None:
+        output = tmp_path / "results"
+        texts = [run(study, "--format", form, "--output", output)[1] for form in ("table", "json", "csv")]
+        texts += [str(path.relative_to(output)) for path in files_in(output)]
+        texts += [path.read_text() for path in files_in(output) if path.suffix != ".png"]
+        for secret in ("Roe", "Jane", IDENTIFIER, DATE, FOLDER, str(tmp_path)):
+            assert not [text for text in texts if secret in text], secret
+        for path in output.rglob("*.png"):
+            with Image.open(path) as picture:
+                assert not picture.info
+
+    def test_identity_is_added_on_request(self, run: Run, study: Path, tmp_path: Path) -> None:
+        _, out, _ = run(study, "--identify", "--format", "json", "--output", tmp_path / "results")
+        patient = document_of(out)["studies"][0]["patient"]
+        assert patient == {"name": NAME, "id": IDENTIFIER, "study_date": DATE}
+        assert NAME in (tmp_path / "results" / "studies.csv").read_text()
+        assert NAME in run(study, "--identify")[1]
+
+
+class TestProgress:
+    def test_a_terminal_sees_it_on_stderr_alone(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TTY_COMPATIBLE", "1")
+        with progress_bar() as show:
+            show("reading", 1, 2)
+            show("reading", 2, 2)
+            show("scoring", 1, 7)
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "scoring" in captured.err
+        assert "1/7" in captured.err
+
+    def test_a_pipe_sees_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with progress_bar() as show:
+            show("reading", 1, 2)
+        captured = capsys.readouterr()
+        assert captured.out == captured.err == ""
+
+
+def test_usage_is_checked_before_files_are_read() -> None:
+    from argparse import Namespace
+
+    with pytest.raises(ConfigError, match="--heatmaps"):
+        predict.check_usage(Namespace(heatmaps=True, output=None, allow_refused=frozenset()))
