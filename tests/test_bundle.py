@@ -96,6 +96,14 @@ def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
         load_bundle(tmp_path)
 
 
+def test_no_path_means_the_bundle_of_the_package(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hemoscope.bundle.DEFAULT_BUNDLE", tiny_bundle)
+    assert load_bundle().card.name == "tiny"
+    monkeypatch.setattr("hemoscope.bundle.DEFAULT_BUNDLE", tiny_bundle / "absent")
+    with pytest.raises(BundleError, match="no such folder.*reinstall Hemoscope"):
+        load_bundle()
+
+
 def test_a_folder_that_is_not_there_is_named_without_its_path(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="absent: no such folder") as refused:
         load_bundle(tmp_path / "absent")

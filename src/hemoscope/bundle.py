@@ -58,7 +58,8 @@ def load_bundle(path: Path | None = None) -> ModelBundle:
     """
     folder = DEFAULT_BUNDLE if path is None else path
     if not folder.is_dir():
-        _refuse(folder.name, "no such folder", "Give the folder of a model bundle, or none for the default model")
+        cure = "Give the folder of a model bundle, or none for the default model" if path else _EXPORT_AGAIN
+        _refuse(folder.name, "no such folder", cure)
     content = _read_limited(folder, CARD, _CARD_BYTES)
     card = _parse_card(content)
     _check_files(card.files, present={entry.name for entry in folder.iterdir()})
