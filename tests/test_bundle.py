@@ -100,7 +100,7 @@ def test_no_path_means_the_bundle_of_the_package(tiny_bundle: Path, monkeypatch:
     monkeypatch.setattr("hemoscope.bundle.DEFAULT_BUNDLE", tiny_bundle)
     assert load_bundle().card.name == "tiny"
     monkeypatch.setattr("hemoscope.bundle.DEFAULT_BUNDLE", tiny_bundle / "absent")
-    with pytest.raises(BundleError, match="no such folder.*reinstall Hemoscope"):
+    with pytest.raises(BundleError, match=r"no such folder.*reinstall Hemoscope"):
         load_bundle()
 
 
