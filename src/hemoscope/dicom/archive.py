@@ -122,26 +122,24 @@ def read_series(
     Raises:
         SeriesError: no slice of the series can be decoded.
     """
-    total = len(series)
     first = series.headers[0]
-    hounsfield = np.empty((total, first.rows, first.columns), dtype=np.int16)
-    notes: dict[int, tuple[QualityNote, ...]] = {}
-    rejected: list[Rejected] = []
+    hounsfield = np.empty((len(series), first.rows, first.columns), dtype=np.int16)
     places: dict[str, dict[int, int]] = defaultdict(dict)
     for index, header in enumerate(series.headers):
         places[header.source][header.frame] = index
+    notes: dict[int, tuple[QualityNote, ...]] = {}
+    rejected: list[Rejected] = []
     done = 0
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        jobs = pool.map(lambda item: _decode(archive, *item, hounsfield), places.items())
-        for (source, frames), outcome in zip(places.items(), jobs, strict=True):
+        outcomes = pool.map(lambda source: _decode(archive, source, places[source], hounsfield), places)
+        for source, outcome in zip(places, outcomes, strict=True):
             if isinstance(outcome, DicomReadError):
                 rejected.append(rejected_by(outcome))
             else:
                 notes |= outcome
             done += len(places[source])
             if progress is not None:
-                progress(done, total)
-            del frames
+                progress(done, len(series))
     return _decoded(series, hounsfield, notes, tuple(rejected))
 
 

@@ -6,6 +6,7 @@ points along the positive axis that it is nearest to (PS3.3 C.7.6.2.1.1).
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hemoscope.dicom.slices import SliceHeader
 
@@ -42,7 +43,7 @@ def position_mm(header: SliceHeader) -> float | None:
 
 def spacing_mm(positions: Sequence[float]) -> float | None:
     """Return the median distance between neighbours in ascending positions; None for fewer than two."""
-    steps = sorted(after - before for before, after in zip(positions, positions[1:], strict=False))
+    steps = sorted(after - before for before, after in pairwise(positions))
     if not steps:
         return None
     middle = len(steps) // 2

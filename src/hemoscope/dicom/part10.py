@@ -105,7 +105,7 @@ class _Stop:
         self._ends = ends
         self._found: tuple[int, int, int] | None = None
 
-    def __call__(self, tag: int, vr: str | None, length: int) -> bool:
+    def __call__(self, tag: int, _vr: str | None, length: int) -> bool:
         """Return True at the end tag; DicomReadError where the value would reach beyond the bytes."""
         if self._ends(tag):
             self._found = (int(tag), self._stream.tell(), length)

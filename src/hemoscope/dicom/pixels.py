@@ -90,7 +90,7 @@ def _native(frame: memoryview, pixels: PixelFormat, syntax: str) -> Stored:
 
 def _sign(values: NDArray[Any], pixels: PixelFormat) -> Stored:
     """Keep the stored bits alone (the others may hold anything, PS3.5 8.1.1) and extend the sign."""
-    stored: Stored = values.astype(np.int64 if pixels.bits_stored > 31 else np.int32)
+    stored: Stored = values.astype(np.int32) if pixels.bits_stored < 32 else values.astype(np.int64)
     np.bitwise_and(stored, (1 << pixels.bits_stored) - 1, out=stored)
     if pixels.signed:
         sign = 1 << (pixels.bits_stored - 1)
@@ -162,7 +162,7 @@ def _openjpeg(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:  
 
 
 def _rle(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:  # noqa: ARG001 - one decoder for one syntax
-    from rle.utils import decode_frame as decode_rle
+    from rle.utils import decode_pixel_data
 
     width = pixels.bits_allocated // 8
     try:
@@ -172,4 +172,16 @@ def _rle(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:  # noq
     if segments != width:
         msg = f"it holds {segments} RLE segments, the header allocates {width} bytes"
         raise _FrameError(msg)
-    return _reshape(decode_rle(frame, pixels.rows * pixels.columns, pixels.bits_allocated, "<"), width, pixels)
+    allocated = pixels.bits_allocated
+    try:
+        decoded = decode_pixel_data(
+            frame, version=2, rows=pixels.rows, columns=pixels.columns, bits_allocated=allocated
+        )
+    except BaseException as error:
+        # The decoder is Rust: a segment that runs past the frame is a panic, which safely unwinds and arrives as an
+        # exception that is no Exception and whose class cannot be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        msg = "an RLE segment is longer than the frame"
+        raise _FrameError(msg) from error
+    return _reshape(bytes(decoded), width, pixels)

@@ -9,6 +9,7 @@ Codes: ``single_slice``, ``few_slices``, ``missing_slices``, ``uneven_spacing``,
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hemoscope.dicom.geometry import plane, position_mm, spacing_mm, tilt_degrees
 from hemoscope.dicom.kernels import is_sharp_kernel
@@ -84,7 +85,7 @@ def _spacing_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     typical = spacing_mm(positions)
     if not typical:
         return []
-    steps = [after - before for before, after in zip(positions, positions[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(positions)]
     missing = sum(round(step / typical) - 1 for step in steps if step > _GAP * typical)
     gaps = sum(step > _GAP * typical for step in steps)
     notes = []

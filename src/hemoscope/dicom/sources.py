@@ -187,7 +187,7 @@ def _referenced(path: Path, limits: ReadLimits, rejected: list[Rejected]) -> Ite
 
 
 def _resolve(folder: Path, parts: Sequence[str]) -> Path | None:
-    """A file below ``folder``; case may differ, as it does on copies of CDs. Names that lead elsewhere are not there."""
+    """Return a file below ``folder``, in any case as copies of CDs have it; None for one elsewhere or not there."""
     here = folder
     for part in parts:
         if part in ("", ".", "..") or "/" in part or "\\" in part:
