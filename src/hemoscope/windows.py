@@ -34,9 +34,9 @@ class Window:
 
     def apply(self, hounsfield: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a new float32 array in [0, 1], of the same shape; the input is left as it was."""
-        low, high = self.bounds
-        clipped = np.clip(hounsfield, low, high).astype(np.float32, copy=False)
-        return (clipped - np.float32(low)) / np.float32(high - low)
+        # Bounds in float32 throughout: a width rounded on its own would let the top come out a hair above 1.
+        low, high = (np.float32(bound) for bound in self.bounds)
+        return (np.clip(hounsfield, low, high).astype(np.float32, copy=False) - low) / (high - low)
 
 
 # The three windows of Lewicki et al. 2020, section IV-A.
