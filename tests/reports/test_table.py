@@ -14,7 +14,7 @@ from hemoscope.labels import PerLabel
 from hemoscope.reports.report import PatientIdentity, Report
 from hemoscope.reports.table import print_report, short_uid
 
-from .conftest import make_slice, make_study
+from .conftest import make_reported, make_slice, make_study
 
 
 def shown(report: Report, width: int = 100) -> str:
@@ -97,6 +97,17 @@ def test_one_note_on_many_slices_is_one_line(change_study: Callable[..., Report]
     assert "9 of 10 slices" in text
     few = tuple(make_slice(index, quality=(note,) if index < 2 else ()) for index in range(10))
     assert "slice 1, 2" in shown(change_study(slices=few))
+
+
+def test_many_studies_are_counted_by_urgency(report: Report) -> None:
+    assert "studies:" not in shown(report)
+    urgencies = (Urgency.ROUTINE, Urgency.IMMEDIATE, Urgency.ROUTINE)
+    studies = tuple(make_reported(urgency=urgency) for urgency in urgencies)
+    assert "3 studies: 1 immediate, 2 routine" in shown(replace(report, studies=studies))
+
+
+def test_one_slice_alone_is_not_numbered_by_place(change_study: Callable[..., Report]) -> None:
+    assert "numbered" not in shown(change_study(slices=(make_slice(0),), key_slices=PerLabel.build(lambda _: (0,))))
 
 
 def test_a_refusal_names_its_input_once(report: Report) -> None:

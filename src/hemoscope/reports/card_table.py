@@ -1,7 +1,9 @@
 """A model's card for a person at a terminal: what it learned from, how well it did, and its limits."""
 
+from collections.abc import Iterator, Sequence
+
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -20,13 +22,9 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
     _title(console, "Operating points")
     console.print(_operating_points(card))
     console.print(_urgent(card.operating_points.urgent))
-    for scores in card.scores:
-        _title(console, f"Scores: {scores.name}")
-        console.print(_about(scores))
-        console.print(_scores(scores))
-    console.print(
-        Text("In brackets: 95% intervals by bootstrap over patients; patients with a positive slice.", style="dim")
-    )
+    for shown in score_tables(card.scores):
+        console.print()
+        console.print(shown)
     _title(console, "Training data")
     for data in card.training_data:
         console.print(_bullet(_data(data)))
@@ -35,6 +33,15 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
         console.print(_bullet(printable(limit)))
     console.print()
     console.print(Text(printable(card.disclaimer), style="bold"))
+
+
+def score_tables(tables: Sequence[ScoreTable]) -> Iterator[RenderableType]:
+    """Yield each evaluation as a table under its name, then what the brackets mean."""
+    for scores in tables:
+        yield Group(Text(printable(f"Scores: {scores.name}"), style="bold"), _about(scores), _scores(scores))
+    if tables:
+        meaning = "In brackets: 95% intervals by bootstrap over patients; patients with a positive slice."
+        yield Text(meaning, style="dim")
 
 
 def _title(console: Console, title: str) -> None:

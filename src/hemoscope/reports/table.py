@@ -34,6 +34,9 @@ def print_report(report: Report, console: Console) -> None:
         console.print()
     if not report.studies:
         console.print(Text("Nothing could be read.", style="bold red"))
+    if len(report.studies) > 1:
+        console.print(_overview(report))
+        console.print()
     if report.rejected:
         console.print(_rejected(report.rejected))
         console.print()
@@ -52,6 +55,13 @@ def short_uid(uid: str) -> str:
     """
     text = printable(uid)
     return text if len(text) <= 16 else "…" + text[-12:].lstrip(".")
+
+
+def _overview(report: Report) -> Text:
+    """Count the studies by urgency: with many of them the first ones have left the screen."""
+    counts = Counter(study.findings.urgency for study in report.studies)
+    words = ", ".join(f"{counts[urgency]} {urgency.value}" for urgency in Urgency if counts[urgency])
+    return Text(f"{len(report.studies)} studies: {words}", style="bold")
 
 
 def _study(study: ReportedStudy) -> RenderableType:
@@ -149,7 +159,7 @@ def _remarks(study: StudyFindings) -> list[RenderableType]:
     remarks: list[RenderableType] = []
     if any(not finding.established for finding in study.findings):
         remarks.append(_point("Not established: validation does not support this label; it raises no finding alone."))
-    if any(finding.slices for finding in study.findings):
+    if len(study.slices) > 1 and any(finding.slices for finding in study.findings):
         order = "from feet to head" if all(one.position_mm is not None for one in study.slices) else "as they came"
         remarks.append(_point(f"Slices are numbered {order}."))
     remarks.extend(_point(note.message, note.code) for note in study.quality)
@@ -176,7 +186,7 @@ def _slice_notes(study: StudyFindings) -> list[RenderableType]:
 
 
 def _point(message: str, code: str = "") -> RenderableType:
-    text = Text(printable(message))
+    text = Text(printable(message[:1].upper() + message[1:]))
     if code:
         text.append(f"  {printable(code)}", style="dim")
     return _bullet(text)

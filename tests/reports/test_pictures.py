@@ -1,0 +1,79 @@
+"""Which slices are drawn for which label, and that heat is in the units of the slice's probability."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hemoscope.card import ModelCard
+from hemoscope.data.dicom_writer import write_series
+from hemoscope.data.phantom import make_phantom
+from hemoscope.dicom.archive import open_archive
+from hemoscope.dicom.slices import QualityNote
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+from hemoscope.predict import Predictor, StudyReading
+from hemoscope.reports.pictures import picture_of, pictures_of
+
+SLICES = 4
+
+
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory: pytest.TempPathFactory, predictor: Predictor) -> StudyReading:
+    folder = tmp_path_factory.mktemp("series")
+    write_series(make_phantom(seed=2, shape=(SLICES, 64, 64)), folder)
+    (study,) = predictor.predict(open_archive([folder]), maps=True).studies
+    keys = PerLabel.build(lambda label: (2, 0) if label in ("any", "subdural") else ())
+    return replace(study, key_slices=keys)
+
+
+@pytest.fixture
+def card(predictor: Predictor) -> ModelCard:
+    return predictor.bundle.card
+
+
+def drawn(reading: StudyReading, card: ModelCard, **options: bool) -> list[tuple[int, str]]:
+    return [(picture.number, picture.label.value) for picture in pictures_of(reading, card, **options)]
+
+
+def test_each_key_slice_of_each_label_is_drawn_once_in_order(reading: StudyReading, card: ModelCard) -> None:
+    assert drawn(reading, card) == [(1, "any"), (1, "subdural"), (3, "any"), (3, "subdural")]
+
+
+def test_every_slice_can_be_drawn(reading: StudyReading, card: ModelCard) -> None:
+    found = drawn(reading, card, every_slice=True)
+    assert [number for number, label in found if label == "any"] == [1, 2, 3, 4]
+    assert len(found) == len(set(found)) == 6
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_heat_is_the_map_through_the_labels_own_calibration(
+    reading: StudyReading, card: ModelCard, label: Hemorrhage
+) -> None:
+    picture = picture_of(reading, card, 1, label)
+    logits = reading.maps[1, LABELS.index(label)]
+    expected = card.calibration.slice[label].apply(logits.astype(np.float64))
+    np.testing.assert_allclose(picture.heat.values, expected, atol=1e-6)
+    assert picture.heat.box == reading.box(1)
+    assert picture.probability == reading.findings.slices[1].probabilities[label]
+
+
+def test_measured_geometry_is_shown_and_assumed_geometry_is_not(reading: StudyReading, card: ModelCard) -> None:
+    picture = picture_of(reading, card, 1, Hemorrhage.ANY)
+    assert picture.position_mm == reading.volume.positions_mm[1]
+    assert picture.pixel_spacing_mm == reading.volume.spacing_mm[1:]
+    assert picture.orientation == reading.volume.orientation
+    note = QualityNote(code="geometry_assumed", message="assumed")
+    assumed = replace(reading, findings=replace(reading.findings, quality=(note,)))
+    picture = picture_of(assumed, card, 1, Hemorrhage.ANY)
+    assert (picture.position_mm, picture.pixel_spacing_mm, picture.orientation) == (None, None, None)
+
+
+def test_a_label_that_is_not_established_is_marked(reading: StudyReading, card: ModelCard) -> None:
+    doubted = replace(card, established=PerLabel.build(lambda label: label != "subdural"))
+    assert not picture_of(reading, doubted, 0, Hemorrhage.SUBDURAL).established
+    assert picture_of(reading, doubted, 0, Hemorrhage.ANY).established
+
+
+def test_a_reading_without_maps_is_refused(reading: StudyReading, card: ModelCard) -> None:
+    with pytest.raises(ValueError, match="read it with maps=True"):
+        picture_of(replace(reading, maps=None), card, 0, Hemorrhage.ANY)
