@@ -85,27 +85,35 @@ def test_the_page_of_the_command_names_every_exit_code_and_no_other() -> None:
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == set(ExitCode)
 
 
-def constants_of_source() -> dict[str, str]:
-    """Module-level names that stand for a text, such as ``GEOMETRY_ASSUMED = "geometry_assumed"``."""
-    found = {}
+def calls_in_source() -> list[ast.Call]:
+    """Every call of a plain name in the package."""
+    trees = (ast.parse(path.read_text()) for path in SOURCE.rglob("*.py"))
+    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [call for call in calls if isinstance(call.func, ast.Name)]
+
+
+def places_of_code(maker: str) -> dict[str, int]:
+    """Who makes a note: the class itself, and functions that hand it their own parameter ``code``, at which place."""
+    places = {maker: -1}
     for path in SOURCE.rglob("*.py"):
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-                found |= {target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)}
-    return found
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and "code" in (names := [argument.arg for argument in node.args.args]):
+                made = (call for call in ast.walk(node) if isinstance(call, ast.Call))
+                if any(getattr(call.func, "id", "") == maker for call in made):
+                    places[node.name] = names.index("code")
+    return places
 
 
 def codes_given_to(maker: str) -> set[str]:
-    """The codes that calls such as ``QualityNote(code="gaps", ...)`` give, as literals or module constants."""
-    constants, found = constants_of_source(), set()
-    for path in SOURCE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == maker:
-                for value in (keyword.value for keyword in node.keywords if keyword.arg == "code"):
-                    if isinstance(value, ast.Constant):
-                        found.add(value.value)
-                    elif isinstance(value, ast.Name) and value.id in constants:
-                        found.add(constants[value.id])
+    """The literal codes of all calls such as ``QualityNote(code="gaps", ...)``, directly or through a function."""
+    places, found = places_of_code(maker), set()
+    for call in calls_in_source():
+        place = places.get(call.func.id)
+        if place is None:
+            continue
+        given = [keyword.value for keyword in call.keywords if keyword.arg == "code"]
+        given += call.args[place : place + 1] if place >= 0 else []
+        found |= {value.value for value in given if isinstance(value, ast.Constant)}
     return found
 
 

@@ -22,14 +22,10 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train every part of the experiment, or those named."""
-    import torch
-
     from hemoscope.data.cache import open_cache
     from hemoscope.training.experiment import read_experiment
     from hemoscope.training.train import train
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     experiment = read_experiment(arguments.experiment, arguments.set)
     with progress_bar() as show:
         train(
@@ -38,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.output,
             only=tuple(arguments.only),
             resume=arguments.resume,
+            threads=arguments.threads,
             show=show,
         )
     again = f"hemoscope export {arguments.output} --data {arguments.data} --output BUNDLE"

@@ -74,16 +74,20 @@ def train(
     *,
     only: tuple[str, ...] = (),
     resume: bool = False,
+    threads: int | None = None,
     show: Show = lambda _stage, _done, _total: None,
 ) -> None:
     """Train every part (or those named) and leave the run's folder behind.
 
-    ``show`` is told the stage, how much of it is done, and how much there is.
+    ``threads`` is for PyTorch (None: its own choice). ``show`` is told the stage, how much of it is done, and how much
+    there is.
 
     Raises:
         TrainingError: the folder holds another run, or this run and ``resume`` is not set.
         ConfigError: a part is named that the experiment does not have.
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     parts = run_parts(experiment, cache)
     unknown = sorted(set(only) - {part.name for part in parts})
     if unknown:
