@@ -209,3 +209,64 @@ def predictor(loaded_bundle: "ModelBundle") -> "Predictor":
     from hemoscope.predict import Predictor
 
     return Predictor(loaded_bundle, threads=1)
+
+
+def ct_ich_grey(hounsfield: np.ndarray, *, level: float, width: float) -> np.ndarray:
+    """HU as the 8-bit grey values of a window, as CT-ICH's release was made."""
+    return np.rint((np.clip(hounsfield, level - width / 2, level + width / 2) - (level - width / 2)) * 255 / width)
+
+
+@pytest.fixture(scope="session")
+def make_ct_ich() -> Callable[..., Path]:
+    """``make_ct_ich(folder, patients)``: a folder shaped as CT-ICH's release, of phantoms, lossless as PNG.
+
+    ``patients`` maps a patient to the labels it bleeds with; every patient has ``slices`` slices, a mask for each slice
+    that shows a bleed, and no bone image for ``without_bone``.
+    """
+
+    def build(
+        folder: Path,
+        patients: dict[str, frozenset[Any]],
+        *,
+        slices: int = 3,
+        size: int = 64,
+        without_bone: frozenset[str] = frozenset(),
+    ) -> Path:
+        import csv
+
+        from PIL import Image
+
+        from hemoscope.data.phantom import make_phantom
+        from hemoscope.labels import LABELS
+
+        def save(grey: np.ndarray, name: str) -> str:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(grey.astype(np.uint8)).save(folder / name)
+            return name
+
+        rows = []
+        for seed, (patient, bleeds) in enumerate(patients.items()):
+            phantom = make_phantom(seed=seed, shape=(slices, size, size), bleeds=bleeds)
+            for index, labels in enumerate(phantom.slice_labels):
+                hounsfield, mask = phantom.hounsfield[index], phantom.masks["any"][index]
+                image_id, place = f"{patient}_{index + 1:03d}", f"patients/{patient}"
+                brain = save(ct_ich_grey(hounsfield, level=40, width=120), f"{place}/brain/{index + 1}.png")
+                bone = save(ct_ich_grey(hounsfield, level=700, width=3200), f"{place}/bone/{index + 1}.png")
+                rows.append(
+                    {
+                        "image_id": image_id,
+                        "patient_id": patient,
+                        "slice": index + 1,
+                        "brain_file": brain,
+                        "bone_file": "" if image_id in without_bone else bone,
+                        "mask_file": save(mask * 255, f"{place}/brain/{index + 1}_mask.png") if labels.any() else "",
+                        **{label.value: int(shown) for label, shown in zip(LABELS, labels, strict=True)},
+                    }
+                )
+        with (folder / "labels.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return folder
+
+    return build
