@@ -34,7 +34,7 @@ def assess(
         DataError: a labelled image was not read.
     """
     row_of = {image_id: row for row, image_id in enumerate(table.image_ids)}
-    labelled = np.isfinite(table.labels).any(axis=1)
+    labelled = np.asarray(np.isfinite(table.labels).any(axis=1), dtype=np.bool_)
     slices: dict[int, list[float]] = {}
     studies: list[tuple[list[float], list[int]]] = []
     for outcome in predictor.studies(archive, progress=progress):
