@@ -29,7 +29,7 @@ def is_directory(found: DicomObject) -> bool:
 
 
 def check_is_ct_slice(found: DicomObject, source: str) -> None:
-    """Refuse whatever is no axial-able CT image in grey.
+    """Refuse whatever is no CT image in grey.
 
     Raises:
         DicomReadError: ``dose_report``, ``secondary_capture``, ``localizer``, ``not_ct``, ``no_pixels``, ``colour`` or
@@ -77,6 +77,6 @@ def _check_grey(elements: Elements, source: str) -> None:
     if colour or samples not in (None, 1):
         raise refusal(source, "colour", f"a colour image ({samples} samples a pixel)")
     if photometric == "MONOCHROME1":
-        raise refusal(source, "monochrome1", "MONOCHROME1, which CT must not be (PS3.3 C.8.2.1.1.2)")
+        raise refusal(source, "monochrome1", "MONOCHROME1 (0028,0004), in which high values are dark")
     if photometric != "MONOCHROME2":
         raise refusal(source, "malformed", "its photometric interpretation (0028,0004) is absent or unknown")

@@ -5,10 +5,13 @@ RLE: PS3.5 G.5.
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
-_WITHOUT_LENGTH = frozenset(range(0xD0, 0xDA)) | {0x01}
+_START_OF_SCAN = 0xDA
+_WITHOUT_LENGTH = frozenset(range(0xD0, 0xDA)) | {0x00, 0x01}
+_NEEDLESS = frozenset(range(0xE0, 0xF0)) | {0xFE}
 # More tiles, or smaller code blocks than one byte of data can feed, only a hostile file has.
 _MOST_TILES = 4096
 
@@ -24,24 +27,58 @@ class FrameFormat:
     signed: bool = False
 
 
-def jpeg_format(frame: bytes) -> FrameFormat:
-    """Read the frame header of a JPEG or JPEG-LS frame; ValueError where there is none."""
+def bare_jpeg(frame: bytes) -> tuple[FrameFormat, int, bytes]:
+    """Read the frame header of a JPEG or JPEG-LS frame, and drop the segments that grey pixels do not need.
+
+    Application segments and comments can say nothing about stored values, but damaged ones (a JFIF version of 0.0)
+    make GDCM end the whole process.
+
+    Returns:
+        The format, the start of frame marker (its kind of coding), and the frame without those segments.
+
+    Raises:
+        ValueError: there is no whole frame header before the first scan, or more than one.
+    """
     if frame[:2] != b"\xff\xd8":
         msg = "no JPEG start of image"
         raise ValueError(msg)
+    headers: list[tuple[FrameFormat, int]] = []
+    kept = [b"\xff\xd8"]
+    for marker, start, end in _jpeg_segments(frame):
+        if marker in _START_OF_FRAME:
+            if end - start < 10:
+                break
+            precision, rows, columns, samples = struct.unpack_from(">BHHB", frame, start + 4)
+            found = FrameFormat(rows=rows, columns=columns, samples=samples, precision=precision)
+            headers.append((found, marker))
+        if marker not in _NEEDLESS:
+            kept.append(frame[start:end])
+    if len(headers) != 1:
+        msg = f"{len(headers)} JPEG frame headers"
+        raise ValueError(msg)
+    return *headers[0], b"".join(kept)
+
+
+def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of each segment; the first scan runs to the end of the frame."""
     position = 2
     while position + 4 <= len(frame):
-        if frame[position] != 0xFF:
-            break
         marker = frame[position + 1]
-        if marker == 0xFF or marker in _WITHOUT_LENGTH:
-            position += 1 if marker == 0xFF else 2
+        if frame[position] != 0xFF or marker in _WITHOUT_LENGTH:
+            msg = "damaged JPEG segments"
+            raise ValueError(msg)
+        if marker == 0xFF:
+            position += 1
             continue
-        if marker in _START_OF_FRAME and position + 10 <= len(frame):
-            precision, rows, columns, samples = struct.unpack_from(">BHHB", frame, position + 4)
-            return FrameFormat(rows=rows, columns=columns, samples=samples, precision=precision)
-        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
-    msg = "no JPEG frame header"
+        end = position + 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
+        if marker == _START_OF_SCAN:
+            yield marker, position, len(frame)
+            return
+        if end > len(frame) or end < position + 4:
+            break
+        yield marker, position, end
+        position = end
+    msg = "no JPEG scan"
     raise ValueError(msg)
 
 

@@ -12,14 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.dicom.codestream import FrameFormat, jpeg2000_format, jpeg_format, rle_segments
+from hemoscope.dicom.codestream import FrameFormat, bare_jpeg, jpeg2000_format, rle_segments
 from hemoscope.dicom.part10 import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
 from hemoscope.dicom.refusals import refusal
 
 NATIVE = frozenset({IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN})
 _JPEG = "1.2.840.10008.1.2.4."
 RLE = "1.2.840.10008.1.2.5"
-GDCM = frozenset(_JPEG + last for last in ("50", "51", "57", "70", "80", "81"))
+# Which JPEG codings a syntax stands for (PS3.5 A.4.1, A.4.3), by start of frame marker.
+_CODINGS = {
+    _JPEG + "50": (0xC0,),
+    _JPEG + "51": (0xC0, 0xC1),
+    _JPEG + "57": (0xC3,),
+    _JPEG + "70": (0xC3,),
+    _JPEG + "80": (0xF7,),
+    _JPEG + "81": (0xF7,),
+}
+GDCM = frozenset(_CODINGS)
 OPENJPEG = frozenset(_JPEG + last for last in ("90", "91", "201", "202", "203"))
 Stored = NDArray[np.int32] | NDArray[np.int64]
 SYNTAXES = NATIVE | GDCM | OPENJPEG | {RLE}
@@ -112,15 +121,6 @@ def _agree(found: FrameFormat, pixels: PixelFormat) -> None:
         raise _FrameError(msg)
 
 
-def _read_format(read: Callable[[bytes], FrameFormat], frame: bytes, pixels: PixelFormat) -> FrameFormat:
-    try:
-        found = read(frame)
-    except ValueError as error:
-        raise _FrameError(str(error)) from error
-    _agree(found, pixels)
-    return found
-
-
 def _reshape(buffer: bytes | bytearray, width: int, pixels: PixelFormat) -> NDArray[Any]:
     expected = pixels.rows * pixels.columns * width
     if len(buffer) != expected:
@@ -133,7 +133,14 @@ def _gdcm(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:
     """JPEG, JPEG Lossless and JPEG-LS. The sign is left to ``_sign``: these codes know none."""
     import gdcm
 
-    found = _read_format(jpeg_format, frame, pixels)
+    try:
+        found, kind, frame = bare_jpeg(frame)
+    except ValueError as error:
+        raise _FrameError(str(error)) from error
+    _agree(found, pixels)
+    if kind not in _CODINGS[syntax]:
+        msg = f"its JPEG coding (marker {kind:02X}) is not that of its transfer syntax"
+        raise _FrameError(msg)
     width = 1 if found.precision <= 8 else 2
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(frame)
@@ -156,7 +163,11 @@ def _openjpeg(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:  
     """JPEG 2000 and HTJ2K; signed codestreams come back in two's complement, as the stored bits are."""
     from openjpeg.utils import decode_pixel_data
 
-    found = _read_format(jpeg2000_format, frame, pixels)
+    try:
+        found = jpeg2000_format(frame)
+    except ValueError as error:
+        raise _FrameError(str(error)) from error
+    _agree(found, pixels)
     width = 1 if found.precision <= 8 else 2 if found.precision <= 16 else 4
     return _reshape(bytes(decode_pixel_data(frame, version=2)), width, pixels)
 
