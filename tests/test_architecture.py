@@ -176,3 +176,9 @@ def test_importing_the_package_alone_is_quick_and_brings_no_third_party() -> Non
     assert done.returncode == 0, done.stderr
     loaded = {name.split(".")[0] for name in ast.literal_eval(done.stdout)}
     assert not loaded & {*DOORS, "numpy", "scipy", "PIL"}
+
+
+def test_the_page_of_the_architecture_names_every_room() -> None:
+    page = (SOURCE.parents[1] / "docs" / "architecture.md").read_text()
+    rooms = {room_of(path) for path in SOURCE.rglob("*.py")} - {"__init__", "__main__"}
+    assert not [room for room in sorted(rooms) if f"`{room}`" not in page]
