@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import (
     Interval,
-    bootstrap_mean,
     bootstrap_scores,
+    bootstrap_sums,
     established,
     group_indices,
     resamples,
@@ -135,9 +135,10 @@ def test_scores_do_not_depend_on_the_order_of_the_images(seed: int) -> None:
             assert [a.value, a.low, a.high] == pytest.approx([b.value, b.low, b.high])
 
 
-def test_bootstrap_of_a_mean_surrounds_it() -> None:
+def test_bootstrap_of_a_ratio_of_sums_surrounds_it() -> None:
     values = np.random.default_rng(0).normal(5, 1, size=200)
-    found = bootstrap_mean(values, np.arange(200) // 4, rounds=300)
+    columns = np.stack([values, np.ones(200)], axis=1)
+    found = bootstrap_sums(columns, lambda sums: sums[:, 0] / sums[:, 1], np.arange(200) // 4, rounds=300)
     assert found is not None
     assert found.value == pytest.approx(values.mean())
     assert found.low < found.value < found.high

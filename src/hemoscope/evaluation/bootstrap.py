@@ -6,7 +6,7 @@ All labels share the draws, which makes macro means and comparisons paired. A ro
 class is dropped for that label and counted.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,16 +151,29 @@ def sum_by_group(columns: Floats, groups: Integers, n_groups: int) -> Floats:
     return sums
 
 
-def bootstrap_mean(
-    values: ArrayLike, groups: Sequence[Hashable] | None = None, *, rounds: int = DEFAULT_ROUNDS, seed: int = 0
+def bootstrap_sums(
+    columns: ArrayLike,
+    statistic: Callable[[Floats], Floats],
+    groups: Sequence[Hashable] | None = None,
+    *,
+    rounds: int = DEFAULT_ROUNDS,
+    seed: int = 0,
 ) -> Interval | None:
-    """Interval of the mean of one number an image, drawn by group."""
-    column = np.asarray(values, dtype=np.float64)[:, None]
-    group, n_groups = group_indices(groups, len(column))
-    sums = sum_by_group(np.hstack([column, np.ones_like(column)]), group, n_groups)
+    """Interval of anything that is a function of sums over images, drawn by group.
+
+    Args:
+        columns: (images, columns) what each image adds.
+        statistic: from sums (rounds, columns) to values (rounds,); NaN where it is not defined.
+        groups: the patient of each image; None draws single images.
+        rounds: bootstrap rounds.
+        seed: of the draws.
+    """
+    addends = np.asarray(columns, dtype=np.float64)
+    group, n_groups = group_indices(groups, len(addends))
+    sums = sum_by_group(addends, group, n_groups)
     chunk = max(1, _CHUNK_CELLS // n_groups)
     drawn = np.concatenate([weights @ sums for weights in resamples(n_groups, rounds, seed=seed, chunk=chunk)])
-    return interval(float(column.mean()), drawn[:, 0] / drawn[:, 1])
+    return interval(float(statistic(addends.sum(axis=0)[None, :])[0]), statistic(drawn))
 
 
 def bootstrap_scores(

@@ -1,0 +1,145 @@
+"""Predictions and labels from two CSV files, aligned by image.
+
+Both have the columns ``image_id`` and the six labels, in any order, plain or gzipped (``.gz``). An empty label is
+unknown, not negative; an empty prediction is an error.
+"""
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hemoscope.errors import DataError
+from hemoscope.evaluation.metrics import Floats, check_probabilities
+from hemoscope.labels import LABELS
+
+_NAMED = 3  # how many images an error names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelledPredictions:
+    """Predictions beside their labels, in the order of the predictions file.
+
+    ``probabilities`` and ``labels`` are (images, 6) in label order; labels are 0, 1 or NaN (unknown). ``groups`` is the
+    patient of each image, or None where nobody said.
+    """
+
+    image_ids: tuple[str, ...]
+    probabilities: Floats
+    labels: Floats
+    groups: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    name: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, Mapping[str, str]]
+
+    def values(self, image_ids: Iterable[str]) -> Floats:
+        """The six numbers of each image; NaN where a cell is empty."""
+        return np.array([[self._number(image_id, label) for label in LABELS] for image_id in image_ids])
+
+    def _number(self, image_id: str, column: str) -> float:
+        text = (self.rows[image_id][column] or "").strip()
+        try:
+            return float(text) if text else float("nan")
+        except ValueError as error:
+            msg = f"{self.name}: {image_id} has {column} {text!r}, which is not a number"
+            raise DataError(msg) from error
+
+
+def read_predictions(predictions: Path, labels: Path, *, group_column: str | None = None) -> LabelledPredictions:
+    """Read both files and put them side by side.
+
+    Args:
+        predictions: probabilities in [0, 1].
+        labels: the truth of exactly the same images.
+        group_column: the column, of the labels or else of the predictions, that names the patient.
+
+    Raises:
+        DataError: a file is unreadable or lacks a column, an image stands twice or in one file only, a cell is not a
+            number, a prediction is empty or outside [0, 1], a label is neither 0, 1 nor empty, or a group is empty.
+    """
+    predicted, truth = _read_table(predictions), _read_table(labels)
+    _same_images(predicted, truth)
+    image_ids = tuple(predicted.rows)
+    probabilities, known = predicted.values(image_ids), truth.values(image_ids)
+    if np.isnan(probabilities).any():
+        row = int(np.flatnonzero(np.isnan(probabilities).any(axis=1))[0])
+        msg = f"{predicted.name}: {image_ids[row]} has an empty prediction. Every image needs all six"
+        raise DataError(msg)
+    check_probabilities(probabilities)
+    wrong = ~(np.isnan(known) | np.isin(known, (0.0, 1.0))).all(axis=1)
+    if wrong.any():
+        msg = f"{truth.name}: {image_ids[int(np.flatnonzero(wrong)[0])]} has a label that is neither 0, 1 nor empty"
+        raise DataError(msg)
+    groups = None if group_column is None else _groups(group_column, truth, predicted, image_ids)
+    return LabelledPredictions(image_ids=image_ids, probabilities=probabilities, labels=known, groups=groups)
+
+
+def _read_table(path: Path) -> _Table:
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            columns = tuple(reader.fieldnames or ())
+            _check_columns(path, columns)
+            return _Table(name=path.name, columns=columns, rows=_index(path, reader))
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        msg = (
+            f"{path.name}: not a readable CSV table ({type(error).__name__}). Give CSV in UTF-8, or CSV gzipped as .gz"
+        )
+        raise DataError(msg) from error
+
+
+def _check_columns(path: Path, columns: tuple[str, ...]) -> None:
+    absent = [name for name in ("image_id", *LABELS) if name not in columns]
+    if absent:
+        msg = f"{path.name} lacks the columns {', '.join(absent)}. It needs image_id and the six labels"
+        raise DataError(msg)
+
+
+def _index(path: Path, reader: Iterable[dict[str, str]]) -> dict[str, dict[str, str]]:
+    rows: dict[str, dict[str, str]] = {}
+    for row in reader:
+        image_id = row["image_id"]
+        if image_id in rows:
+            msg = f"{path.name}: {image_id} stands twice. Keep one row an image"
+            raise DataError(msg)
+        if any(row[label] is None for label in LABELS):
+            msg = f"{path.name}: the row of {image_id} is shorter than the header"
+            raise DataError(msg)
+        rows[image_id] = row
+    if not rows:
+        msg = f"{path.name} has a header and no rows"
+        raise DataError(msg)
+    return rows
+
+
+def _same_images(predicted: _Table, truth: _Table) -> None:
+    """Refuse images of one file only: a score over those at hand would hide the ones that failed."""
+    for one, other in ((predicted, truth), (truth, predicted)):
+        lone = [image_id for image_id in one.rows if image_id not in other.rows]
+        if lone:
+            named = ", ".join(lone[:_NAMED]) + (", ..." if len(lone) > _NAMED else "")
+            msg = (
+                f"{len(lone)} images of {one.name} are missing from {other.name}: {named}. Give the same images in both"
+            )
+            raise DataError(msg)
+
+
+def _groups(column: str, truth: _Table, predicted: _Table, image_ids: tuple[str, ...]) -> tuple[str, ...]:
+    table = next((table for table in (truth, predicted) if column in table.columns), None)
+    if table is None:
+        msg = f"neither {truth.name} nor {predicted.name} has the column {column!r} that should name the patient"
+        raise DataError(msg)
+    groups = tuple((table.rows[image_id][column] or "").strip() for image_id in image_ids)
+    if "" in groups:
+        msg = f"{table.name}: {image_ids[groups.index('')]} has an empty {column}"
+        raise DataError(msg)
+    return groups

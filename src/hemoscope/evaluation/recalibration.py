@@ -1,0 +1,59 @@
+"""What calibration alone would give: all six labels of a set of predictions, cross-fitted."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hemoscope.errors import DataError
+from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, FITS, cross_fitted, logit
+from hemoscope.evaluation.metrics import Floats
+from hemoscope.labels import LABELS, PerLabel
+
+DEFAULT_METHOD = "platt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recalibrated:
+    """Cross-fitted probabilities, (images, 6); NaN where a label is unknown or, with a reason, cannot be fitted."""
+
+    probabilities: Floats
+    method: str
+    folds: int
+    reasons: PerLabel[str | None]
+
+
+def recalibrate(
+    probabilities: Floats,
+    labels: Floats,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    method: str = DEFAULT_METHOD,
+    seed: int = 0,
+) -> Recalibrated:
+    """Cross-fit each label by itself, five folds by group.
+
+    Args:
+        probabilities: (images, 6) in label order.
+        labels: (images, 6) of 0, 1 or NaN (unknown).
+        groups: the patient of each image; None splits by image.
+        method: platt, isotonic or temperature.
+        seed: of the dealing of groups to folds.
+
+    Raises:
+        DataError: the method is unknown.
+    """
+    if method not in FITS:
+        msg = f"unknown calibration method {method!r}; choose one of {', '.join(FITS)}"
+        raise DataError(msg)
+    logits = logit(probabilities)
+    values = np.full(logits.shape, np.nan)
+    reasons: list[str | None] = [None] * len(LABELS)
+    for k in range(len(LABELS)):
+        known = np.flatnonzero(np.isfinite(labels[:, k]))
+        members = None if groups is None else [groups[int(row)] for row in known]
+        try:
+            values[known, k] = cross_fitted(logits[known, k], labels[known, k], members, seed=seed, fit=FITS[method])
+        except DataError as error:
+            reasons[k] = str(error)
+    return Recalibrated(probabilities=values, method=method, folds=DEFAULT_FOLDS, reasons=PerLabel.of(reasons))

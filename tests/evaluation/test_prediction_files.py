@@ -1,0 +1,91 @@
+"""Two CSV files become one aligned table, or an error that names the image."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hemoscope.errors import DataError
+from hemoscope.evaluation.prediction_files import read_predictions
+from hemoscope.labels import LABELS
+
+HEADER = "image_id," + ",".join(LABELS)
+PREDICTIONS = f"{HEADER}\nID_a,0.9,0,0.1,0.2,0.3,0.8\nID_b,0.1,0,0,0,0,1e-3\n"
+LABELLED = f"{HEADER}\nID_b,0,0,0,0,0,0\nID_a,1,0,0,0,,1\n"
+
+
+def written(folder: Path, predictions: str = PREDICTIONS, labels: str = LABELLED) -> tuple[Path, Path]:
+    one, two = folder / "predictions.csv", folder / "labels.csv"
+    one.write_text(predictions, encoding="utf-8")
+    two.write_text(labels, encoding="utf-8")
+    return one, two
+
+
+def test_rows_are_aligned_by_image_and_an_empty_label_is_unknown(tmp_path: Path) -> None:
+    data = read_predictions(*written(tmp_path))
+    assert data.image_ids == ("ID_a", "ID_b")
+    assert data.probabilities[0].tolist() == [0.9, 0, 0.1, 0.2, 0.3, 0.8]
+    assert data.labels[1].tolist() == [0] * 6
+    assert np.isnan(data.labels[0, 4])
+    assert data.groups is None
+
+
+def test_columns_may_stand_in_any_order_and_the_file_may_be_gzipped(tmp_path: Path) -> None:
+    turned = "\n".join(",".join(reversed(line.split(","))) for line in PREDICTIONS.splitlines())
+    path = tmp_path / "predictions.csv.gz"
+    path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + turned.encode()))
+    _, labels = written(tmp_path)
+    assert read_predictions(path, labels).probabilities[0].tolist() == [0.9, 0, 0.1, 0.2, 0.3, 0.8]
+
+
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_the_group_column_is_looked_for_in_both_files(tmp_path: Path, with_labels: bool) -> None:
+    text = LABELLED if with_labels else PREDICTIONS
+    lines = text.splitlines()
+    grouped = "\n".join([lines[0] + ",patient_id", *(f"{line},of {line[:4]}" for line in lines[1:])])
+    paths = written(tmp_path, labels=grouped) if with_labels else written(tmp_path, predictions=grouped)
+    assert read_predictions(*paths, group_column="patient_id").groups == ("of ID_a", "of ID_b")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "words"),
+    [
+        (
+            PREDICTIONS + "ID_c,0,0,0,0,0,0\n",
+            LABELLED,
+            r"1 images of predictions.csv are missing from labels.csv: ID_c",
+        ),
+        (PREDICTIONS, LABELLED + "ID_d,0,0,0,0,0,0\n", r"images of labels.csv are missing from predictions.csv: ID_d"),
+        (PREDICTIONS + "ID_a,0,0,0,0,0,0\n", LABELLED, "predictions.csv: ID_a stands twice"),
+        (PREDICTIONS.replace("subdural", "sdh"), LABELLED, "predictions.csv lacks the columns subdural"),
+        (PREDICTIONS.replace("1e-3", "low"), LABELLED, "ID_b has subdural 'low', which is not a number"),
+        (PREDICTIONS.replace("1e-3", ""), LABELLED, "ID_b has an empty prediction"),
+        (PREDICTIONS.replace("1e-3", "-3.5"), LABELLED, "outside 0 to 1"),
+        (PREDICTIONS, LABELLED.replace("ID_b,0", "ID_b,2"), "ID_b has a label that is neither 0, 1 nor empty"),
+        (PREDICTIONS + "ID_c,0\n", LABELLED, "row of ID_c is shorter"),
+        (HEADER + "\n", LABELLED, "header and no rows"),
+        ('image_id,"any\n', LABELLED, "not a readable CSV table"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused_by_name(tmp_path: Path, predictions: str, labels: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read_predictions(*written(tmp_path, predictions, labels))
+
+
+def test_a_missing_or_damaged_file_is_refused_without_its_folder(tmp_path: Path) -> None:
+    predictions, labels = written(tmp_path)
+    damaged = tmp_path / "predictions.csv.gz"
+    damaged.write_bytes(gzip.compress(PREDICTIONS.encode())[:-12])
+    for path in (tmp_path / "absent.csv", damaged):
+        with pytest.raises(DataError, match=r"not a readable CSV table") as caught:
+            read_predictions(path, labels)
+        assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(DataError, match=r"neither labels.csv nor predictions.csv has the column 'patient'"):
+        read_predictions(predictions, labels, group_column="patient")
+
+
+def test_an_empty_group_is_refused(tmp_path: Path) -> None:
+    grouped = LABELLED.replace("subdural", "subdural,patient_id").replace("0\nID_a", "0,p1\nID_a")
+    with pytest.raises(DataError, match="ID_a has an empty patient_id"):
+        read_predictions(*written(tmp_path, labels=grouped), group_column="patient_id")
