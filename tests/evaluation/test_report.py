@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import sklearn.metrics as judge
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemoscope.errors import DataError
+from hemoscope.errors import DataError, MissingExtraError
 from hemoscope.evaluation.metrics import METRICS
-from hemoscope.evaluation.plots import reliability_points
+from hemoscope.evaluation.plots import draw_plots, reliability_points
 from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.evaluation.recalibration import recalibrate
 from hemoscope.evaluation.report import evaluate_predictions, evaluation_report
@@ -191,6 +192,13 @@ def test_an_unknown_calibration_and_a_folder_that_is_a_file_are_refused(tmp_path
         evaluate_predictions(*paths, tmp_path, method="magic")
     with pytest.raises(DataError, match="cannot be written"):
         evaluate_predictions(*paths, paths[0], rounds=5)
+
+
+def test_without_matplotlib_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    p, y, _ = overconfident()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'hemoscope\[study\]'"):
+        draw_plots(p, y, p)
 
 
 @pytest.mark.shared_data

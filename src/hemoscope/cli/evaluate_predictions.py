@@ -1,4 +1,4 @@
-"""``hemoscope evaluate --predictions``: a file of predictions and one of labels in, every score with its interval out."""
+"""``hemoscope evaluate --predictions``: predictions and labels in, scores with intervals out."""
 
 import argparse
 from pathlib import Path

@@ -150,8 +150,7 @@ def group_folds(labels: ArrayLike, groups: Integers, folds: int, *, seed: int) -
     """The fold of each image, (images,): groups stay whole, groups with a positive are dealt out evenly.
 
     Raises:
-        DataError: fewer than two groups with a positive, fewer than two folds, or every group has a positive and none
-            a negative to learn from.
+        DataError: fewer than two groups with a positive, fewer than two folds, or fewer groups than folds.
     """
     truth = np.asarray(labels, dtype=bool)
     n_groups = int(groups.max()) + 1
