@@ -3,13 +3,16 @@
 A folder with ``manifest.parquet`` (one row a slice: ``image_id, patient_id, study_id, series_id, index, masked`` and
 the six labels, empty where unknown), ``dataset.json`` (what it is and on what terms: it ends up in the cards of models
 trained on it) and ``series/ID.npz`` (NumPy's own archive, never pickled): ``hounsfield`` int16
-(z, y, x), ``spacing_mm`` and, where lesions were outlined, ``mask`` bool packed to bits. A series file appears whole
-or not at all, the manifest comes last; so an interrupted preparation goes on where it stopped.
+(z, y, x), ``spacing_mm``, ``images`` (the image id of each slice) and, where lesions were outlined, ``mask`` bool
+packed to bits. A series file appears whole or not at all, the manifest comes last; so an interrupted preparation goes
+on where it stopped.
 """
 
 import json
 import re
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("image_id", "patient_id", "study_id", "series_id", "index", "masked", *LABELS)
+# All that NumPy and the standard library's zipfile raise for a damaged or foreign archive.
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -50,12 +55,13 @@ class Cache:
         """One whole series. Raises DataError where its file is absent or damaged."""
         path = series_path(self.folder, series_id)
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 hounsfield = stored["hounsfield"]
                 spacing = tuple(None if np.isnan(value) else float(value) for value in stored["spacing_mm"])
                 mask = _unpack(stored["mask"], hounsfield.shape) if "mask" in stored else None
-        except (OSError, ValueError, KeyError) as error:
-            msg = f"series/{path.name}: not a readable series of this cache ({error}). Delete it and prepare again"
+        except _DAMAGED as error:
+            reason = type(error).__name__
+            msg = f"series/{path.name}: not a readable series of this cache ({reason}). Delete it and prepare again"
             raise DataError(msg) from error
         volume = HounsfieldVolume(
             hounsfield=hounsfield,
@@ -72,7 +78,11 @@ def open_cache(folder: Path) -> Cache:
     if not path.is_file():
         msg = f"{folder.name} holds no manifest.parquet. Make it with: hemoscope prepare ... --output {folder.name}"
         raise DataError(msg)
-    manifest = _pandas().read_parquet(path)
+    try:
+        manifest = _pandas().read_parquet(path)
+    except (OSError, ValueError) as error:
+        msg = f"{path.name}: not a readable table ({type(error).__name__}). Prepare the data again"
+        raise DataError(msg) from error
     if list(manifest.columns) != list(COLUMNS):
         msg = f"{path.name} has columns {list(manifest.columns)}, expected {list(COLUMNS)}. Prepare the data again"
         raise DataError(msg)
@@ -83,7 +93,8 @@ def _read_dataset(path: Path) -> TrainingData:
     try:
         return parse_dataclass(TrainingData, json.loads(path.read_text()), where=path.name)
     except (OSError, ValueError) as error:
-        msg = f"{path.name} does not say what this dataset is ({error}). Prepare the data again"
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"{path.name} does not say what this dataset is ({reason}). Prepare the data again"
         raise DataError(msg) from error
 
 
@@ -94,17 +105,39 @@ def write_series(
     hounsfield: NDArray[np.int16],
     spacing_mm: tuple[float | None, float | None, float | None] = (None, None, None),
     mask: NDArray[np.bool_] | None = None,
+    images: Sequence[str] = (),
 ) -> None:
-    """Write one series (z, y, x) so that its file appears whole or not at all."""
+    """Write one series (z, y, x) so that its file appears whole or not at all.
+
+    ``images`` names each slice, so that a later preparation knows whether the file is what it would write.
+
+    Raises:
+        DataError: the series id is not safe as a file name, or images and slices differ in number.
+    """
+    if images and len(images) != len(hounsfield):
+        msg = f"{series_id}: {len(images)} images for {len(hounsfield)} slices"
+        raise DataError(msg)
     path = series_path(folder, series_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     spacing = np.array([np.nan if value is None else value for value in spacing_mm], dtype=np.float64)
     arrays: dict[str, NDArray[Any]] = {"hounsfield": hounsfield, "spacing_mm": spacing}
     if mask is not None:
         arrays["mask"] = np.packbits(mask)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-    Path(stream.name).replace(path)
+    if images:
+        arrays["images"] = np.array(list(images))
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as part:
+        whole = Path(part) / path.name
+        np.savez(whole, **arrays)  # type: ignore[arg-type]
+        whole.replace(path)
+
+
+def stored_images(folder: Path, series_id: str) -> tuple[str, ...]:
+    """Image ids of the slices that a series file holds; none where it is absent, damaged or does not say."""
+    try:
+        with series_path(folder, series_id).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            return tuple(stored["images"].tolist()) if stored["hounsfield"].ndim == 3 else ()
+    except _DAMAGED:
+        return ()
 
 
 def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]], dataset: TrainingData) -> None:

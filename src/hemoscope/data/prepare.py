@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.data.cache import series_path, write_manifest, write_series
+from hemoscope.data.cache import stored_images, write_manifest, write_series
 from hemoscope.data.ct_ich import DATASET, CtIchSlice, read_hounsfield, read_mask, read_table
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS
@@ -25,9 +25,10 @@ class Preparation:
 
 
 def prepare_ct_ich(folder: Path, output: Path, *, progress: Progress | None = None) -> Preparation:
-    """Build a cache from the CT-ICH folder; series already in the cache are kept.
+    """Build a cache from the CT-ICH folder; series that stand whole in the cache are kept and not read again.
 
-    Unreadable slices are left out and listed, never replaced. Slices and masks of one patient stay in one series.
+    Unreadable slices are left out and listed, never replaced; a later preparation tries them again. Slices and masks
+    of one patient stay in one series.
 
     Raises:
         DataError: the table is absent or wrong, or nothing in it could be read.
@@ -51,7 +52,9 @@ def prepare_ct_ich(folder: Path, output: Path, *, progress: Progress | None = No
 
 def _prepare_patient(
     folder: Path, output: Path, patient: str, slices: Sequence[CtIchSlice]
-) -> tuple[list[CtIchSlice], list[tuple[str, str]]]:
+) -> tuple[Sequence[CtIchSlice], list[tuple[str, str]]]:
+    if stored_images(output, patient) == tuple(row.image_id for row in slices):
+        return slices, []
     read: list[tuple[CtIchSlice, NDArray[np.int16], NDArray[np.bool_]]] = []
     left_out: list[tuple[str, str]] = []
     for row in slices:
@@ -63,11 +66,13 @@ def _prepare_patient(
     if len(shapes) > 1:
         msg = f"patient {patient}: slices of different sizes {sorted(shapes)}. Restore the files from the release"
         raise DataError(msg)
-    if read and not series_path(output, patient).is_file():
-        masked = any(row.mask_file for row, _, _ in read)
+    done = [row for row, _, _ in read]
+    if read:
+        masked = any(row.mask_file for row in done)
         mask = np.stack([outline for _, _, outline in read]) if masked else None
-        write_series(output, patient, hounsfield=np.stack([pixels for _, pixels, _ in read]), mask=mask)
-    return [row for row, _, _ in read], left_out
+        hounsfield = np.stack([pixels for _, pixels, _ in read])
+        write_series(output, patient, hounsfield=hounsfield, mask=mask, images=[row.image_id for row in done])
+    return done, left_out
 
 
 def _read(folder: Path, row: CtIchSlice) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:

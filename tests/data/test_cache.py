@@ -1,0 +1,197 @@
+"""The cache of prepared series: whole or absent, restored bit for bit, and refused where damaged."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hemoscope.card import TrainingData
+from hemoscope.data import cache as cache_module
+from hemoscope.data.cache import COLUMNS, open_cache, series_path, stored_images, write_manifest, write_series
+from hemoscope.errors import DataError, MissingExtraError
+
+DATASET = TrainingData(
+    name="phantoms", version="1", doi="10.0/none", license="CC0", attribution="nobody", changes="made"
+)
+
+
+def row(image_id: str, *, labels: tuple[int | None, ...] = (1, 0, 0, 0, 0, 1)) -> dict[str, object]:
+    values = (image_id, "p1", "p1", "p1", 0, True, *labels)
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def write_small(folder: Path) -> NDArray[np.int16]:
+    hounsfield = np.random.default_rng(5).integers(-1024, 3071, (3, 5, 7), dtype=np.int16)
+    write_series(folder, "p1", hounsfield=hounsfield)
+    write_manifest(folder, [row("a")], DATASET)
+    return hounsfield
+
+
+@pytest.mark.parametrize("spacing_mm", [(None, None, None), (5.0, 0.45, 0.45), (None, 0.5, 0.5)])
+def test_a_series_comes_back_as_it_was(tmp_path: Path, spacing_mm: tuple[float | None, ...]) -> None:
+    random = np.random.default_rng(1)
+    hounsfield = random.integers(-32768, 32767, (3, 5, 7), dtype=np.int16)
+    mask = random.random((3, 5, 7)) < 0.3  # 105 voxels: not a whole number of bytes
+    write_series(tmp_path, "p1", hounsfield=hounsfield, spacing_mm=spacing_mm, mask=mask)  # type: ignore[arg-type]
+    write_manifest(tmp_path, [row("a")], DATASET)
+    found = open_cache(tmp_path).read_series("p1")
+    assert np.array_equal(found.volume.hounsfield, hounsfield)
+    assert found.mask is not None
+    assert found.mask.dtype == bool
+    assert np.array_equal(found.mask, mask)
+    assert found.volume.spacing_mm == spacing_mm
+    first = spacing_mm[0]
+    assert found.volume.positions_mm == tuple(None if first is None else i * first for i in range(3))
+
+
+def test_a_mask_takes_one_bit_a_voxel(tmp_path: Path) -> None:
+    mask = np.ones((4, 64, 64), dtype=bool)
+    write_series(tmp_path, "p1", hounsfield=np.zeros(mask.shape, dtype=np.int16), mask=mask)
+    with np.load(series_path(tmp_path, "p1")) as stored:
+        assert stored["mask"].nbytes == mask.size // 8
+
+
+def test_a_series_without_outlines_has_no_mask(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    assert open_cache(tmp_path).read_series("p1").mask is None
+
+
+def test_the_series_knows_which_images_it_holds(tmp_path: Path) -> None:
+    hounsfield = np.zeros((2, 4, 4), dtype=np.int16)
+    write_series(tmp_path, "p1", hounsfield=hounsfield, images=("p1_1", "p1_2"))
+    assert stored_images(tmp_path, "p1") == ("p1_1", "p1_2")
+    assert stored_images(tmp_path, "p2") == ()
+
+
+def test_a_damaged_series_holds_no_images(tmp_path: Path) -> None:
+    write_series(tmp_path, "p1", hounsfield=np.zeros((2, 4, 4), dtype=np.int16), images=("a", "b"))
+    path = series_path(tmp_path, "p1")
+    path.write_bytes(path.read_bytes()[:-30])
+    assert stored_images(tmp_path, "p1") == ()
+
+
+def test_another_number_of_images_than_slices_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 images for 2 slices"):
+        write_series(tmp_path, "p1", hounsfield=np.zeros((2, 4, 4), dtype=np.int16), images=("a",))
+
+
+def test_what_the_dataset_is_travels_with_it(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    assert open_cache(tmp_path).dataset == DATASET
+    assert json.loads((tmp_path / "dataset.json").read_text())["license"] == "CC0"
+
+
+def test_labels_may_be_unknown(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    write_manifest(tmp_path, [row("a", labels=(None,) * 6), row("b")], DATASET)
+    manifest = open_cache(tmp_path).manifest
+    assert manifest["any"].isna().tolist() == [True, False]
+    assert manifest["subdural"].tolist()[1] == 1
+
+
+def test_a_series_that_fails_half_way_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hounsfield = write_small(tmp_path)
+
+    def full_disk(path: Path, **arrays: object) -> None:
+        path.write_bytes(b"PK half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache_module.np, "savez", full_disk)
+    for series_id in ("p1", "p2"):
+        with pytest.raises(OSError, match="No space left"):
+            write_series(tmp_path, series_id, hounsfield=hounsfield)
+    monkeypatch.undo()
+    assert np.array_equal(open_cache(tmp_path).read_series("p1").volume.hounsfield, hounsfield)
+    assert [path.name for path in (tmp_path / "series").iterdir()] == ["p1.npz"]
+
+
+@pytest.mark.parametrize("series_id", ["", "../p1", "/etc/passwd", ".hidden", "a/b", "a b", "x" * 129, "p1\n", "p\0"])
+def test_an_id_that_could_name_another_place_is_refused(tmp_path: Path, series_id: str) -> None:
+    with pytest.raises(DataError, match="not safe as a file name"):
+        write_series(tmp_path, series_id, hounsfield=np.zeros((1, 2, 2), dtype=np.int16))
+    write_small(tmp_path)
+    with pytest.raises(DataError, match="not safe as a file name"):
+        open_cache(tmp_path).read_series(series_id)
+
+
+def test_an_absent_series_is_refused_by_name_without_its_folder(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    with pytest.raises(DataError, match=r"^series/p2\.npz: not a readable series.*prepare again") as caught:
+        open_cache(tmp_path).read_series("p2")
+    assert str(tmp_path) not in str(caught.value)
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_a_damaged_series_is_refused_or_restored_but_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    hounsfield = write_small(folder)
+    path = series_path(folder, "p1")
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans(), label="cut"):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    else:
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    try:
+        found = open_cache(folder).read_series("p1")
+    except DataError as error:
+        assert "not a readable series" in str(error)  # noqa: PT017 - either end is right
+    else:
+        assert np.array_equal(found.volume.hounsfield, hounsfield)
+
+
+def test_a_pickle_in_place_of_a_series_is_refused_and_never_run(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    np.savez(series_path(tmp_path, "p1"), hounsfield=np.array([print], dtype=object), spacing_mm=np.zeros(3))
+    with pytest.raises(DataError, match="not a readable series"):
+        open_cache(tmp_path).read_series("p1")
+
+
+def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no manifest\.parquet\. Make it with: hemoscope prepare"):
+        open_cache(tmp_path)
+
+
+def test_a_manifest_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    path = tmp_path / "manifest.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"manifest\.parquet: not a readable table .*Prepare the data again"):
+        open_cache(tmp_path)
+
+
+def test_a_manifest_with_other_columns_is_refused(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    table = open_cache(tmp_path).manifest.drop(columns="masked")
+    table.to_parquet(tmp_path / "manifest.parquet")
+    with pytest.raises(DataError, match=r"manifest\.parquet has columns .*Prepare the data again"):
+        open_cache(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"name": 3}'])
+def test_a_cache_that_does_not_say_what_it_is_is_refused(tmp_path: Path, content: str | None) -> None:
+    write_small(tmp_path)
+    path = tmp_path / "dataset.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(DataError, match=r"dataset\.json does not say what this dataset is"):
+        open_cache(tmp_path)
+
+
+def test_an_image_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    with pytest.raises(DataError, match="1 image ids stand twice, first b"):
+        write_manifest(tmp_path, [row("a"), row("b"), row("b")], DATASET)
+
+
+def test_without_pandas_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'hemoscope\[study\]'"):
+        open_cache(tmp_path)
