@@ -117,8 +117,13 @@ def model_input(volume: HounsfieldVolume, index: int, preprocessing: Preprocessi
         raise IndexError(msg)
     box = slice_box(volume, index, preprocessing)
     reach = range(index - preprocessing.neighbours, index + preprocessing.neighbours + 1)
-    slabs = (_slab(volume, min(max(i, 0), len(volume) - 1), preprocessing.slab_mm) for i in reach)
-    return np.concatenate([windowed(resized(slab, box, preprocessing.size), preprocessing) for slab in slabs])
+    inside = (min(max(i, 0), len(volume) - 1) for i in reach)
+    return np.concatenate([windowed(cropped(volume, i, box, preprocessing), preprocessing) for i in inside])
+
+
+def cropped(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """HU of one slice, or of the slab around a thin one, within a box: float32 (size, size), before the windows."""
+    return resized(_slab(volume, index, preprocessing.slab_mm), box, preprocessing.size)
 
 
 def slice_box(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing) -> Box:

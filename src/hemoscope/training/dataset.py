@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 
 from hemoscope.data.cache import Cache
 from hemoscope.labels import LABELS, SUBTYPES
-from hemoscope.preprocess import Preprocessing, model_input, resized, slice_box, windowed
+from hemoscope.preprocess import Preprocessing, cropped, model_input, resized, slice_box, windowed
 from hemoscope.training.augment import AugmentConfig, move, rescan
 from hemoscope.training.lesions import make_lesion, paste_lesion
 
@@ -79,7 +79,7 @@ def load_crops(
         series = cache.read_series(str(series_id))
         for place, index in zip(rows.index, rows["index"], strict=True):
             box = slice_box(series.volume, int(index), preprocessing)
-            hounsfield[place] = resized(series.volume.hounsfield[index], box, size)
+            hounsfield[place] = cropped(series.volume, int(index), box, preprocessing)
             if series.mask is not None:
                 # Air past the image is -1000, so the outline is resized on that scale too.
                 scaled = resized(series.mask[index].astype(np.float32) * 1000 - 1000, box, size)
