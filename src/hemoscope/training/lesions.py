@@ -80,6 +80,11 @@ def paste_lesion(hounsfield: Slice, donor: Slice, outline: Mask, rng: np.random.
     return (hounsfield + alpha * (moved - hounsfield)).astype(np.float32), allowed
 
 
+def _size(rng: np.random.Generator, low: float, high: float) -> float:
+    """Small lesions are the ones that are missed, so sizes are drawn evenly in their logarithm."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
 def _jitter(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     angle = np.deg2rad(rng.uniform(-12, 12))
     scale = rng.uniform(0.85, 1.2)
@@ -114,8 +119,8 @@ def _angle_from(inside: Inside, shape: tuple[int, ...], direction: float) -> NDA
 def _lens(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
     """Epidural: short, thick, bulging inward."""
     away = _angle_from(inside, hounsfield.shape, rng.uniform(-np.pi, np.pi))
-    width = np.deg2rad(rng.uniform(14, 42))
-    thick = inside.radius * rng.uniform(0.07, 0.32) * np.clip(1 - (away / width) ** 2, 0, None)
+    width = np.deg2rad(_size(rng, 6, 42))
+    thick = inside.radius * _size(rng, 0.04, 0.32) * np.clip(1 - (away / width) ** 2, 0, None)
     return np.asarray(inside.mask & (inside.depth < thick) & (away < width))
 
 
@@ -124,8 +129,8 @@ def _crescent(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Ma
     if rng.random() < 0.15:
         return _falx(hounsfield, inside, rng)
     away = _angle_from(inside, hounsfield.shape, rng.choice([0.0, np.pi]) + rng.uniform(-0.9, 0.9))
-    width = np.deg2rad(rng.uniform(35, 85))
-    thick = inside.radius * rng.uniform(0.04, 0.17) * np.clip(1 - (away / width) ** 4, 0, None)
+    width = np.deg2rad(_size(rng, 22, 85))
+    thick = inside.radius * _size(rng, 0.03, 0.17) * np.clip(1 - (away / width) ** 4, 0, None)
     wobble = ndimage.gaussian_filter1d(rng.standard_normal(64), 4, mode="wrap") * 0.6
     thick = thick * (1 + np.interp(away * 10, np.arange(64), wobble))
     return np.asarray(inside.mask & (inside.depth < thick) & (away < width))
@@ -142,7 +147,7 @@ def _falx(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
 
 def _ellipsoid(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
     """Intraparenchymal: a rough ellipse within the brain, away from the table by at least its edge."""
-    size = inside.radius * rng.uniform(0.06, 0.38)
+    size = inside.radius * _size(rng, 0.035, 0.38)
     places = np.argwhere(inside.depth > max(size * 0.7, 4))
     if not len(places):
         return np.zeros_like(inside.mask)
