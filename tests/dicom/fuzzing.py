@@ -24,7 +24,9 @@ def mutate(data: bytes, number: int) -> bytes:
     random_ = random.Random(number)
     damaged = bytearray(data)
     for _ in range(random_.choice((1, 1, 2, 4))):
-        random_.choice((flip_bytes, truncate, change_length, splice, overwrite_number))(damaged, random_)
+        random_.choice((flip_bytes, truncate, change_length, splice, overwrite_number, damage_codestream))(
+            damaged, random_
+        )
     return bytes(damaged)
 
 
@@ -73,6 +75,14 @@ def overwrite_number(data: bytearray, random_: random.Random) -> None:
     if places:
         place = random_.choice(places)
         data[place : place + 2] = struct.pack("<H", random_.choice((0, 1, 7, 8, 32, 255, 0x7FFF, 0x8000, 0xFFFF)))
+
+
+def damage_codestream(data: bytearray, random_: random.Random) -> None:
+    """Flip bits in the first bytes of the pixel data, where a compressed frame has its own headers."""
+    place = data.rfind(b"\xe0\x7f\x10\x00")
+    if place >= 0:
+        for _ in range(random_.choice((1, 2, 8))):
+            data[min(len(data) - 1, place + random_.randrange(20, 300))] ^= 1 << random_.randrange(8)
 
 
 def _find(data: bytearray, pattern: bytes) -> list[int]:

@@ -23,6 +23,11 @@ _FARTHEST = 1e6
 _HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")
 _TISSUE = (-200.0, 300.0)
 
+# The 12-bit repair: -1000 HU is stored as 3096; noise of air reaches this much lower; metal has such a rim.
+_LOWEST_WRAPPED = 4096 - 1000
+_AIR_NOISE = 124
+_METAL_RIM = 2000.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rescale:
@@ -165,24 +170,24 @@ def may_need_twelve_bit_repair(transform: Transform, pixels: PixelFormat) -> boo
 
 
 def repair_twelve_bits(stored: Stored) -> NDArray[np.float32]:
-    """HU of 12-bit values that wrapped below zero: (stored + 1000, modulo 4096) - 1000.
+    """Return HU of 12-bit values that wrapped below zero: (stored + 1000, modulo 4096) - 1000.
 
-    Some scanners wrote HU into 12 unsigned bits with no intercept: -1000 became 3096. Metal has such values too. It
-    is told from air by its surroundings: a wrapped region whose rim is above 2000 HU stays as it is, because next to
-    metal values climb, while air in the body is rimmed by values that fall through zero.
+    Some scanners wrote HU into 12 unsigned bits with no intercept: -1000 became 3096. Two cases need a look at the
+    surroundings. Metal reaches such values too: a region whose rim is above 2000 HU on average stays as it is, because
+    next to metal values climb, while air in the body is rimmed by values that fall through zero. And the noise of air
+    goes some way below -1000: such pixels are put back too where they touch wrapped ones.
     """
     from scipy import ndimage
 
     hounsfield = stored.astype(np.float32)
-    high = stored >= 4096 - 1000
-    labels, count = ndimage.label(high)
-    wrapped = hounsfield - np.float32(4096)
-    rim = ndimage.grey_dilation(labels, size=(3, 3)) * ~high
-    if count:
-        edges = ndimage.median(hounsfield, rim, index=np.arange(1, count + 1))
-        metal = np.concatenate(([False], np.nan_to_num(np.asarray(edges), nan=0.0) > 2000))
-        high &= ~metal[labels]
-    hounsfield[high] = wrapped[high]
+    labels, count = ndimage.label(stored >= _LOWEST_WRAPPED - _AIR_NOISE, structure=np.ones((3, 3), dtype=bool))
+    rim = np.where(labels == 0, ndimage.maximum_filter(labels, size=3), 0).ravel()
+    sizes = np.bincount(rim, minlength=count + 1)
+    means = np.bincount(rim, weights=hounsfield.ravel(), minlength=count + 1) / np.maximum(sizes, 1)
+    touched = np.bincount(labels.ravel(), weights=(stored >= _LOWEST_WRAPPED).ravel(), minlength=count + 1) > 0
+    back = touched & ~(means > _METAL_RIM)
+    back[0] = False
+    hounsfield[back[labels]] -= 4096
     return hounsfield
 
 

@@ -1,0 +1,327 @@
+"""Folders, ZIPs, DICOMDIRs and lists become studies; one bad input never stops the others; names tell no secrets."""
+
+import os
+import shutil
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread, uid
+
+from hemoscope.data import dicom_neighbours
+from hemoscope.data.dicom_writer import Acquisition, PixelCoding, save, write_series
+from hemoscope.data.phantom import Phantom
+from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive, read_series
+from hemoscope.dicom.limits import ReadLimits
+from hemoscope.dicom.series import choose_series
+from hemoscope.errors import DicomReadError, SeriesError
+
+
+@pytest.fixture
+def folder(head: Phantom, tmp_path: Path) -> Path:
+    """A series in a folder below the given one; file names run against anatomical order."""
+    paths = write_series(head, tmp_path / "given" / "Doe^John")
+    for index, path in enumerate(paths):
+        path.rename(path.with_name(f"{99 - index}.dcm"))
+    return tmp_path / "given"
+
+
+def zipped(folder: Path, path: Path, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for file in sorted(folder.rglob("*.dcm")):
+            archive.write(file, file.relative_to(folder).as_posix())
+    return path
+
+
+def decoded(archive: Archive, **options: object) -> DecodedSeries:
+    return read_series(archive, choose_series(archive.studies[0]).series, **options)
+
+
+def codes(archive: Archive) -> dict[str, str]:
+    return {one.source: one.code for one in archive.rejected}
+
+
+class TestFolders:
+    def test_a_folder_is_read_below_and_in_anatomical_order(self, folder: Path, head: Phantom) -> None:
+        archive = open_archive([folder])
+        assert archive.rejected == ()
+        series = decoded(archive)
+        assert (series.volume.hounsfield == head.hounsfield).all()
+        assert series.volume.spacing_mm == pytest.approx(head.spacing_mm)
+        assert series.volume.orientation == (1, 0, 0, 0, 1, 0)
+        assert list(series.volume.positions_mm) == sorted(series.volume.positions_mm)
+        assert [one.source for one in series.slices][:2] == ["Doe^John/99.dcm", "Doe^John/98.dcm"]
+
+    def test_bad_inputs_are_refused_by_name_and_the_rest_is_read(self, folder: Path, head: Phantom) -> None:
+        (folder / "notes.txt").write_text("not an image")
+        (folder / "cut.dcm").write_bytes((folder / "Doe^John" / "95.dcm").read_bytes()[:-999])
+        dicom_neighbours.write_localizer(folder / "scout.dcm")
+        dicom_neighbours.write_dose_report(folder / "dose.dcm")
+        archive = open_archive([folder])
+        assert codes(archive) == {
+            "notes.txt": "not_dicom",
+            "cut.dcm": "truncated_pixel_data",
+            "scout.dcm": "localizer",
+            "dose.dcm": "dose_report",
+        }
+        assert all(". " in one.message for one in archive.rejected)
+        assert (decoded(archive).volume.hounsfield == head.hounsfield).all()
+
+    def test_litter_and_links_to_folders_are_passed_over(self, folder: Path) -> None:
+        (folder / ".DS_Store").write_bytes(b"x")
+        (folder / "Thumbs.db").write_bytes(b"x")
+        (folder / "loop").symlink_to(folder, target_is_directory=True)
+        archive = open_archive([folder])
+        assert archive.rejected == ()
+        assert len(archive.sources) == 9
+
+    def test_a_pipe_in_a_folder_is_not_waited_for(self, folder: Path) -> None:
+        os.mkfifo(folder / "pipe")
+        assert codes(open_archive([folder])) == {"pipe": "unreadable"}
+
+    def test_too_many_files_are_refused(self, folder: Path) -> None:
+        archive = open_archive([folder], limits=ReadLimits(members=5))
+        assert [one.code for one in archive.rejected] == ["too_large"]
+        assert "members = 5" in archive.rejected[0].message
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+    def test_a_folder_that_may_not_be_listed_is_refused(self, folder: Path) -> None:
+        (folder / "Doe^John").chmod(0)
+        assert codes(open_archive([folder])) == {"Doe^John": "unreadable"}
+
+    def test_a_folder_that_vanishes_is_refused(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(self: Path) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(Path, "iterdir", fail)
+        assert codes(open_archive([folder])) == {".": "unreadable"}
+
+    def test_a_missing_path_is_refused_without_its_folders(self, tmp_path: Path) -> None:
+        archive = open_archive([tmp_path / "nothing.dcm"])
+        assert codes(archive) == {"nothing.dcm": "unreadable"}
+        assert str(tmp_path) not in archive.rejected[0].message
+
+
+class TestLists:
+    def test_files_are_named_by_their_own_names(self, folder: Path) -> None:
+        archive = open_archive(sorted((folder / "Doe^John").glob("*")))
+        assert len(archive.studies[0].series[0]) == 9
+        assert set(archive.sources) == {f"{number}.dcm" for number in range(91, 100)}
+
+    def test_names_that_would_collide_are_told_apart_by_their_place(self, head: Phantom, tmp_path: Path) -> None:
+        write_series(head, tmp_path / "a", seed=1)
+        write_series(head, tmp_path / "b", seed=2)
+        archive = open_archive([tmp_path / "a", tmp_path / "b"])
+        assert len(archive.studies) == 2
+        assert {name.split("/")[0] for name in archive.sources} == {"1", "2"}
+
+    def test_a_copy_of_a_file_is_a_duplicate(self, folder: Path) -> None:
+        shutil.copy(folder / "Doe^John" / "95.dcm", folder / "copy.dcm")
+        (series,) = open_archive([folder]).studies[0].series
+        assert len(series) == 9
+        assert "duplicate_slices" in {note.code for note in series.quality}
+
+    def test_progress_counts_every_input(self, folder: Path) -> None:
+        seen: list[tuple[int, int]] = []
+        archive = open_archive([folder], progress=lambda *now: seen.append(now))
+        assert seen == [(done, 9) for done in range(1, 10)]
+        seen.clear()
+        decoded(archive, progress=lambda *now: seen.append(now))
+        assert seen == [(done, 9) for done in range(1, 10)]
+
+
+class TestZips:
+    @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    def test_a_zip_is_read_as_its_folder_is(self, folder: Path, head: Phantom, tmp_path: Path, method: int) -> None:
+        archive = open_archive([zipped(folder, tmp_path / "study.zip", method)])
+        assert archive.rejected == ()
+        series = decoded(archive, threads=3)
+        assert (series.volume.hounsfield == head.hounsfield).all()
+        assert series.slices[0].source == "Doe^John/99.dcm"
+
+    def test_members_that_would_share_a_name_are_told_apart(self, folder: Path, tmp_path: Path) -> None:
+        path = zipped(folder, tmp_path / "study.zip")
+        archive = open_archive([folder, path])
+        assert len(archive.sources) == 18
+        assert archive.load("2/Doe^John/99.dcm") == archive.load("1/Doe^John/99.dcm")
+
+    def test_other_compressions_are_refused(self, folder: Path, tmp_path: Path) -> None:
+        archive = open_archive([zipped(folder, tmp_path / "study.zip", zipfile.ZIP_LZMA)])
+        assert set(codes(archive).values()) == {"bad_archive"}
+        assert "another method" in archive.rejected[0].message
+
+    def test_a_bomb_is_refused_before_it_is_inflated(self, tmp_path: Path) -> None:
+        path = tmp_path / "bomb.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.dcm", bytes(20_000_000))
+            archive.writestr("b.dcm", bytes(20_000_000))
+        assert path.stat().st_size < 50_000
+        one = open_archive([path], limits=ReadLimits(file_bytes=1_000_000))
+        assert codes(one) == {"a.dcm": "too_large", "b.dcm": "too_large"}
+        every = open_archive([path], limits=ReadLimits(archive_bytes=30_000_000))
+        assert codes(every) == {"bomb.zip": "too_large"}
+        assert "2 members of 40000000 bytes" in every.rejected[0].message
+
+    def test_a_large_zip_is_refused_by_its_size(self, folder: Path, tmp_path: Path) -> None:
+        path = zipped(folder, tmp_path / "study.zip")
+        assert codes(open_archive([path], limits=ReadLimits(archive_bytes=100))) == {"study.zip": "too_large"}
+
+    def test_a_member_that_lies_about_its_size_inflates_no_further(self, tmp_path: Path) -> None:
+        path = tmp_path / "liar.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.dcm", bytes(1_000_000))
+        data = path.read_bytes()
+        path.write_bytes(data.replace((1_000_000).to_bytes(4, "little"), (500).to_bytes(4, "little")))
+        assert codes(open_archive([path])) == {"a.dcm": "bad_archive"}
+
+    def test_a_damaged_member_does_not_stop_the_others(self, folder: Path, tmp_path: Path) -> None:
+        path = zipped(folder, tmp_path / "study.zip", zipfile.ZIP_STORED)
+        data = bytearray(path.read_bytes())
+        data[3000] ^= 0xFF
+        path.write_bytes(data)
+        archive = open_archive([path])
+        assert list(codes(archive).values()) == ["bad_archive"]
+        assert len(archive.studies[0].series[0]) == 8
+
+    def test_a_broken_directory_of_a_zip_is_refused(self, folder: Path, tmp_path: Path) -> None:
+        path = zipped(folder, tmp_path / "study.zip")
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"PK\x01\x02", b"PK\x09\x09"))
+        assert codes(open_archive([path])) == {"study.zip": "bad_archive"}
+
+
+class TestDicomdirs:
+    @pytest.fixture
+    def disc(self, head: Phantom, tmp_path: Path) -> Path:
+        folder = tmp_path / "disc"
+        for number, path in enumerate(write_series(head, tmp_path / "plain", acquisition=Acquisition(patient_id="P1"))):
+            (folder / "IMAGES").mkdir(parents=True, exist_ok=True)
+            path.rename(folder / "IMAGES" / f"IM{number}")
+        subprocess.run(
+            ["dcmmkdir", "+r", "+id", folder, "-Nxc", "+D", folder / "DICOMDIR"], check=True, capture_output=True
+        )
+        return folder
+
+    @pytest.mark.judge("dcmmkdir")
+    def test_a_dicomdir_names_the_files_that_are_read(self, disc: Path, head: Phantom) -> None:
+        (disc / "IMAGES" / "OTHER").write_text("not named in the DICOMDIR")
+        archive = open_archive([disc / "DICOMDIR"])
+        assert archive.rejected == ()
+        assert (decoded(archive).volume.hounsfield == head.hounsfield).all()
+        assert "IMAGES/IM0" in archive.sources
+
+    @pytest.mark.judge("dcmmkdir")
+    def test_a_dicomdir_in_a_folder_is_neither_slice_nor_refusal(self, disc: Path) -> None:
+        archive = open_archive([disc])
+        assert archive.rejected == ()
+        assert len(archive.studies[0].series[0]) == 9
+
+    @pytest.mark.judge("dcmmkdir")
+    def test_files_are_found_in_lower_case_and_missing_ones_are_named(self, disc: Path) -> None:
+        (disc / "IMAGES").rename(disc / "images")
+        (disc / "images" / "IM4").unlink()
+        archive = open_archive([disc / "DICOMDIR"])
+        assert codes(archive) == {"IMAGES/IM4": "unreadable"}
+        assert len(archive.studies[0].series[0]) == 8
+
+    @pytest.mark.judge("dcmmkdir")
+    def test_references_that_lead_out_of_the_folder_are_not_followed(self, disc: Path) -> None:
+        data = (disc / "DICOMDIR").read_bytes()
+        (disc.parent / "IM0").write_bytes((disc / "IMAGES" / "IM0").read_bytes())
+        (disc / "DICOMDIR").write_bytes(data.replace(b"IMAGES\\IM0", b"..\\..\\IM0\\"))
+        assert "unreadable" in codes(open_archive([disc / "DICOMDIR"])).values()
+
+    def test_a_file_that_only_bears_the_name_is_refused(self, folder: Path) -> None:
+        (folder / "Doe^John" / "95.dcm").rename(folder / "DICOMDIR")
+        assert codes(open_archive([folder / "DICOMDIR"])) == {"DICOMDIR": "malformed"}
+
+
+class TestDecoding:
+    def test_enhanced_and_single_frames_give_the_same_volume(self, head: Phantom, tmp_path: Path) -> None:
+        coding = PixelCoding(transfer_syntax=uid.JPEGLosslessSV1)
+        write_series(head, tmp_path, enhanced=True, coding=coding)
+        series = decoded(open_archive([tmp_path]))
+        assert (series.volume.hounsfield == head.hounsfield).all()
+        assert [one.frame for one in series.slices] == list(range(9))
+
+    def test_slices_that_cannot_be_decoded_are_left_out_by_name(self, head: Phantom, tmp_path: Path) -> None:
+        paths = write_series(head, tmp_path, coding=PixelCoding(transfer_syntax=uid.JPEG2000Lossless))
+        data = bytearray(paths[4].read_bytes())
+        start = data.rindex(b"\xff\x4f\xff\x51")
+        data[start : start + 200] = bytes(200)
+        paths[4].write_bytes(data)
+        series = decoded(open_archive([tmp_path]))
+        assert [one.source for one in series.rejected] == ["IM0005.dcm"]
+        assert (series.volume.hounsfield == np.delete(head.hounsfield, 4, axis=0)).all()
+        assert len(series.slices) == len(series.slice_quality) == len(series.volume.positions_mm) == 8
+        assert "slices_refused" in {note.code for note in series.quality}
+
+    def test_a_series_without_any_slice_left_is_refused(self, folder: Path) -> None:
+        archive = open_archive([folder])
+        for path in (folder / "Doe^John").glob("*"):
+            path.unlink()
+        with pytest.raises(SeriesError, match=r"no slice of series .* can be decoded: cannot be opened"):
+            decoded(archive)
+
+    def test_values_are_rounded_and_kept_within_16_bits(
+        self, tmp_path: Path, make_slice: Callable[..., object]
+    ) -> None:
+        save(
+            make_slice(coding=PixelCoding(slope=0.4, bits_stored=16), RescaleSlope=40, RescaleIntercept=0),
+            tmp_path / "x.dcm",
+        )
+        volume = decoded(open_archive([tmp_path])).volume
+        assert volume.hounsfield.max() == 32767
+        assert volume.spacing_mm[0] is None
+
+    def test_repairs_are_told_for_the_series_too(self, head: Phantom, tmp_path: Path) -> None:
+        for path in write_series(head, tmp_path):
+            dataset = dcmread(path)
+            dataset.RescaleIntercept = 0
+            stored = np.frombuffer(dataset.PixelData, "<u2").astype(np.int32) - 1024
+            dataset.PixelData = (stored % 4096).astype("<u2").tobytes()
+            save(dataset, path)
+        series = decoded(open_archive([tmp_path]))
+        assert (series.volume.hounsfield == head.hounsfield).all()
+        assert "twelve_bit_repair" in {note.code for note in series.quality}
+        assert all("twelve_bit_repair" in {note.code for note in one} for one in series.slice_quality)
+
+    def test_unknown_positions_stay_unknown(self, head: Phantom, tmp_path: Path) -> None:
+        for path in write_series(head, tmp_path):
+            dataset = dcmread(path)
+            del dataset.ImagePositionPatient
+            save(dataset, path)
+        series = decoded(open_archive([tmp_path]))
+        assert series.volume.positions_mm == (None,) * 9
+        assert (series.volume.hounsfield == head.hounsfield).all()
+
+    def test_the_bytes_of_a_source_can_be_had_again(self, folder: Path) -> None:
+        archive = open_archive([folder])
+        assert archive.load("Doe^John/99.dcm") == (folder / "Doe^John" / "99.dcm").read_bytes()
+        (folder / "Doe^John" / "99.dcm").unlink()
+        with pytest.raises(DicomReadError, match="No such file"):
+            archive.load("Doe^John/99.dcm")
+
+
+@pytest.mark.shared_data
+class TestRealStudies:
+    def test_a_thin_series_is_indexed_and_decoded_in_seconds(self, shared_data_dir: Path) -> None:
+        start = time.perf_counter()
+        series = decoded(open_archive([shared_data_dir / "cq500-series"]))
+        assert time.perf_counter() - start < 20  # 2.4 s on an idle machine; loose, so that a busy one does not fail
+        assert series.volume.hounsfield.shape == (238, 512, 512)
+        assert series.volume.hounsfield.min() >= -1024
+        assert "gantry_tilt" in {note.code for note in series.quality}
+
+    def test_a_whole_folder_with_intruders_is_read(self, shared_data_dir: Path, tmp_path: Path) -> None:
+        images = sorted((shared_data_dir / "rsna-dicom" / "images").glob("*.dcm"))
+        (tmp_path / "notes.txt").write_text("text")
+        (tmp_path / "cut.dcm").write_bytes(images[0].read_bytes()[:-5000])
+        dicom_neighbours.write_localizer(tmp_path / "scout.dcm")
+        archive = open_archive([*images, tmp_path])
+        assert codes(archive) == {"notes.txt": "not_dicom", "cut.dcm": "truncated_pixel_data", "scout.dcm": "localizer"}
+        assert sum(len(series) for study in archive.studies for series in study.series) == 87
