@@ -11,7 +11,6 @@ from hemoscope.cli.exit_codes import ExitCode
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("training_run", type=Path, metavar="RUN", help="folder that hemoscope train wrote")
-    parser.add_argument("--data", type=Path, required=True, metavar="CACHE", help="the data that it was trained on")
     parser.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write; must not exist")
     parser.add_argument("--model-version", default="1", metavar="V", help="version of the model in reports")
     parser.add_argument(
@@ -28,7 +27,6 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export the final network with a card fitted on the run's out-of-fold scores."""
     from hemoscope.card import ScoreTable, parse_dataclass
-    from hemoscope.data.cache import open_cache
     from hemoscope.training.export import export_run
 
     tables = [
@@ -38,7 +36,6 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     bundle = export_run(
         arguments.training_run,
-        open_cache(arguments.data),
         arguments.output,
         version=arguments.model_version,
         scores=tables,

@@ -24,8 +24,9 @@ from hemoscope.card import (
     ModelCard,
     OperatingPointTable,
     ScoreTable,
+    TrainingData,
+    parse_dataclass,
 )
-from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
 from hemoscope.evaluation.bootstrap import Interval, established
 from hemoscope.evaluation.calibrate import cross_fitted, fit_platt
@@ -60,26 +61,23 @@ class OutOfFold:
     patients: tuple[str, ...]
 
 
-def export_run(
-    run: Path, cache: Cache, output: Path, *, version: str, scores: Sequence[ScoreTable] = ()
-) -> ModelBundle:
+def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreTable] = ()) -> ModelBundle:
     """Write the bundle of a finished run.
 
     Args:
         run: the folder that training left.
-        cache: the data that it was trained on: the truth of the out-of-fold scores, and their terms.
         output: where the bundle goes; must not exist.
         version: of the model, as it will stand in reports.
         scores: further evaluations for the card, such as of an external set.
 
     Raises:
-        TrainingError: the run is not finished, or its scores do not cover the data's patients once each.
+        TrainingError: the run is not finished, or its scores do not cover its slices once each.
         BundleError: the output exists.
     """
     experiment = read_run(run)
-    slices = slice_scores(run, experiment, cache)
+    slices = slice_scores(run, experiment)
     rule = StudyRule()
-    card = _card(experiment, slices, patient_scores(slices, rule), rule, cache, version=version, scores=scores)
+    card = _card(experiment, slices, rule, read_dataset(run), version=version, scores=scores)
     network = HemorrhageNetwork(experiment.network, channels=experiment.preprocessing.channels)
     load_weights(network, run / FINAL / "weights.safetensors")
     graph = onnx_graph(network, channels=experiment.preprocessing.channels, size=experiment.preprocessing.size)
@@ -95,24 +93,37 @@ def read_run(run: Path) -> Experiment:
     return parse_experiment(json.loads(path.read_text()), where=path.name)
 
 
-def slice_scores(run: Path, experiment: Experiment, cache: Cache) -> OutOfFold:
-    """Out-of-fold scores of every slice, in the manifest's order. Raises TrainingError where some are missing."""
+def read_dataset(run: Path) -> TrainingData:
+    """What a run learned from. Raises TrainingError where the run does not say it."""
+    path = run / "dataset.json"
+    try:
+        return parse_dataclass(TrainingData, json.loads(path.read_text()), where=path.name)
+    except (OSError, ValueError) as error:
+        msg = f"{run.name}/{path.name} does not say what the run learned from ({error}). Train again"
+        raise TrainingError(msg) from error
+
+
+def slice_scores(run: Path, experiment: Experiment) -> OutOfFold:
+    """Out-of-fold scores of every slice, in the order of ``slices.csv``. Raises TrainingError where some are missing."""
     paths = [run / f"fold-{fold}" / "scores.csv" for fold in range(experiment.run.folds)]
     absent = [path.parent.name for path in paths if not path.is_file()]
     if absent or not paths:
         msg = f"{run.name} has no scores of {', '.join(absent) or 'any fold'}. Finish it: hemoscope train ... --resume"
         raise TrainingError(msg)
     scored = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
-    manifest = cache.manifest.merge(scored, on="image_id", how="left", suffixes=("", "_scored"), validate="1:1")
+    slices = pd.read_csv(run / "slices.csv", dtype={"image_id": str, "patient_id": str})
+    joined = slices.merge(scored, on="image_id", how="left", suffixes=("", "_scored"), validate="1:1")
     columns = [f"logit_{label}" for label in LABELS]
-    unscored = int(manifest[columns].isna().any(axis=1).sum())
-    if unscored or len(scored) != len(cache.manifest):
-        msg = f"{unscored} slices of this data have no out-of-fold score. Was the run made from other data?"
+    unscored = int(joined[columns].isna().any(axis=1).sum())
+    if unscored or len(scored) != len(slices):
+        msg = (
+            f"{unscored} slices of this run have no out-of-fold score, or others have one. Was the data changed since?"
+        )
         raise TrainingError(msg)
     return OutOfFold(
-        logits=manifest[columns].to_numpy(dtype=np.float64),
-        truth=manifest[[label.value for label in LABELS]].to_numpy(dtype=np.float64),
-        patients=tuple(manifest["patient_id"].astype(str)),
+        logits=joined[columns].to_numpy(dtype=np.float64),
+        truth=joined[[label.value for label in LABELS]].to_numpy(dtype=np.float64),
+        patients=tuple(joined["patient_id"]),
     )
 
 
@@ -129,14 +140,14 @@ def patient_scores(slices: OutOfFold, rule: StudyRule) -> OutOfFold:
 def _card(
     experiment: Experiment,
     slices: OutOfFold,
-    patients: OutOfFold,
     rule: StudyRule,
-    cache: Cache,
+    dataset: TrainingData,
     *,
     version: str,
     scores: Sequence[ScoreTable],
 ) -> ModelCard:
-    tables = [_out_of_fold_table(level, cache, patient_level=level is patients) for level in (slices, patients)]
+    patients = patient_scores(slices, rule)
+    tables = [_out_of_fold_table(level, dataset, patient_level=level is patients) for level in (slices, patients)]
     supported = PerLabel.build(lambda label: all(_supported(table.labels[label]) for table in tables))
     calibration = CalibrationTable(slice=_fit_calibration(slices), study=_fit_calibration(patients))
     return ModelCard(
@@ -147,7 +158,7 @@ def _card(
         study_rule=rule,
         operating_points=_operating_points(slices, patients, calibration, supported),
         established=supported,
-        training_data=(cache.dataset,),
+        training_data=(dataset,),
         scores=(*tables, *scores),
         limits_of_use=_limits(supported, experiment),
         description=f"{experiment.description}. Trained with Hemoscope {__version__}.",
@@ -156,14 +167,14 @@ def _card(
     )
 
 
-def _out_of_fold_table(scores: OutOfFold, cache: Cache, *, patient_level: bool) -> ScoreTable:
+def _out_of_fold_table(scores: OutOfFold, dataset: TrainingData, *, patient_level: bool) -> ScoreTable:
     level: Literal["slice", "patient"] = "patient" if patient_level else "slice"
     return score_table(
         ranked=sigmoid(scores.logits),
         probabilities=_cross_fitted(scores),
         truth=scores.truth,
         patients=scores.patients,
-        name=f"{cache.dataset.name}, out of fold, by {level}",
+        name=f"{dataset.name}, out of fold, by {level}",
         description=(
             "Patient-level folds: every patient is scored once, by a network that was trained by the whole recipe on "
             "the other folds. It describes the recipe, not these exact weights. Calibration is cross-fitted."

@@ -1,6 +1,7 @@
 """Training an experiment: one network a fold for out-of-fold scores, and a final one for shipping.
 
-A run is a folder: ``experiment.json`` (the resolved record), ``versions.json``, and for each part (``fold-0`` ...,
+A run is a folder: ``experiment.json`` (the resolved record), ``versions.json``, ``dataset.json`` and ``slices.csv`` (what
+it learned from, with the labels: no pixels), and for each part (``fold-0`` ...,
 ``final``) its own folder with ``metrics.jsonl``, TensorBoard logs, the last checkpoint, ``weights.safetensors`` when it
 is done, and for folds ``scores.csv``: raw scores of the patients that it never saw.
 """
@@ -22,6 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from hemoscope import __version__
+from hemoscope.card import to_plain
 from hemoscope.data.cache import Cache
 from hemoscope.data.split import patient_folds
 from hemoscope.errors import ConfigError, TrainingError
@@ -95,10 +97,10 @@ def train(
         raise ConfigError(msg)
     for part in parts:
         if not only or part.name in only:
-            _train_part(experiment, cache, part, _open_run(experiment, output, part, resume=resume), show)
+            _train_part(experiment, cache, part, _open_run(experiment, cache, output, part, resume=resume), show)
 
 
-def _open_run(experiment: Experiment, output: Path, part: Part, *, resume: bool) -> Path:
+def _open_run(experiment: Experiment, cache: Cache, output: Path, part: Part, *, resume: bool) -> Path:
     record, path = json.dumps(experiment.to_json(), indent=1), output / "experiment.json"
     if path.is_file() and json.loads(path.read_text()) != json.loads(record):
         msg = f"{output.name} holds a run of another experiment. Choose a new --output, or take the changes back"
@@ -110,6 +112,9 @@ def _open_run(experiment: Experiment, output: Path, part: Part, *, resume: bool)
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(record)
     (output / "versions.json").write_text(json.dumps(_versions(), indent=1))
+    (output / "dataset.json").write_text(json.dumps(to_plain(cache.dataset), indent=1))
+    columns = ["image_id", "patient_id", *(label.value for label in LABELS)]
+    cache.manifest[columns].to_csv(output / "slices.csv", index=False)
     return folder
 
 
