@@ -49,7 +49,7 @@ def cache_of(
 
 
 def served(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """What serving makes of one DICOM file: HU by ``hemoscope.dicom``, rounded into a volume, then the model's input."""
+    """What serving makes of one DICOM file: HU by ``hemoscope.dicom``, rounded into a volume, the model's input."""
     hounsfield = np.rint(read_slice(path).hounsfield).astype(np.int16)
     volume = HounsfieldVolume(
         hounsfield=hounsfield[None], spacing_mm=(None, None, None), positions_mm=(None,), orientation=None

@@ -1,0 +1,116 @@
+"""Augmentation: what moves moves with its outline, what is scanned anew stays where it is, and zero changes nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hemoscope.preprocess import AIR
+from hemoscope.training.augment import AugmentConfig, move, rescan
+
+NOTHING = AugmentConfig(flip=0, rotation=0, scale=0, shift=0, gain=0, offset=0, noise=0, blur=0)
+SIZE = 64
+
+
+@pytest.fixture
+def head() -> NDArray[np.float32]:
+    """A block of tissue off the middle, read-only."""
+    image = np.full((SIZE, SIZE), AIR, dtype=np.float32)
+    image[16:44, 12:40] = 35
+    image.flags.writeable = False
+    return image
+
+
+@pytest.fixture
+def outline() -> NDArray[np.float32]:
+    """A lesion within the block, read-only."""
+    shape = np.zeros((SIZE, SIZE), dtype=np.float32)
+    shape[20:32, 16:28] = 1
+    shape.flags.writeable = False
+    return shape
+
+
+def only(**changes: float) -> AugmentConfig:
+    plain = dict.fromkeys(AugmentConfig.__slots__, 0.0)
+    return AugmentConfig(**{**plain, **changes})
+
+
+@given(st.integers(0, 10_000))
+def test_zeroes_change_nothing(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    image = random.normal(30, 300, (SIZE, SIZE)).astype(np.float32)
+    outline = (random.random((SIZE, SIZE)) < 0.2).astype(np.float32)
+    moved, moved_outline = move(image, outline, NOTHING, random)
+    assert np.allclose(moved, image, atol=0.05)
+    assert np.allclose(moved_outline, outline, atol=1e-4)
+    assert np.array_equal(rescan(image, NOTHING, random), image)
+
+
+def test_the_mirror_swaps_left_and_right_of_both(head: NDArray[np.float32], outline: NDArray[np.float32]) -> None:
+    moved, moved_outline = move(head, outline, only(flip=1), np.random.default_rng(1))
+    assert np.allclose(moved, head[:, ::-1], atol=0.05)
+    assert np.allclose(moved_outline, outline[:, ::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_lesion_and_its_outline_move_together(
+    seed: int, head: NDArray[np.float32], outline: NDArray[np.float32]
+) -> None:
+    bleeding = head + 400 * outline
+    moved, moved_outline = move(bleeding, outline, AugmentConfig(), np.random.default_rng(seed))
+    assert moved.dtype == np.float32
+    assert moved_outline.sum() > 40
+    assert ((moved > 235) == (moved_outline > 0.5)).mean() > 0.98
+
+
+def test_air_comes_in_from_outside() -> None:
+    full = np.full((SIZE, SIZE), 35, dtype=np.float32)
+    away = move(full, np.zeros_like(full), only(shift=0.4), np.random.default_rng(0))[0]
+    assert away.min() == AIR
+    assert away.max() == pytest.approx(35, abs=0.1)
+
+
+def test_rotation_turns_about_the_middle_and_keeps_the_area(head: NDArray[np.float32]) -> None:
+    tissue = (head > 0).sum()
+    for seed in range(6):
+        moved = move(head, np.zeros_like(head), only(rotation=30), np.random.default_rng(seed))[0]
+        assert (moved > -482).sum() == pytest.approx(tissue, rel=0.05)
+        assert abs(moved - head).max() > 100
+
+
+def test_scale_changes_the_area_both_ways(head: NDArray[np.float32]) -> None:
+    areas = [
+        int((move(head, np.zeros_like(head), only(scale=0.3), np.random.default_rng(seed))[0] > -482).sum())
+        for seed in range(12)
+    ]
+    assert min(areas) < 0.9 * (head > 0).sum()
+    assert max(areas) > 1.1 * (head > 0).sum()
+
+
+def test_gain_and_offset_change_the_calibration_within_their_bounds(head: NDArray[np.float32]) -> None:
+    for seed in range(20):
+        changed = rescan(head, only(gain=0.05, offset=4), np.random.default_rng(seed))
+        tissue = changed[head > 0]
+        assert np.ptp(tissue) == 0
+        assert 35 * 0.95 - 4 <= tissue[0] <= 35 * 1.05 + 4
+
+
+def test_noise_is_drawn_in_seven_of_ten_and_stays_bounded(head: NDArray[np.float32]) -> None:
+    spread = [float(rescan(head, only(noise=8), np.random.default_rng(seed))[head > 0].std()) for seed in range(60)]
+    assert 0.5 < np.mean(np.array(spread) > 0) < 0.9
+    assert max(spread) < 10
+
+
+def test_blur_softens_edges(head: NDArray[np.float32]) -> None:
+    soft = rescan(head, only(blur=1), np.random.default_rng(1))
+    assert abs(np.diff(soft, axis=0)).max() < abs(np.diff(head, axis=0)).max()
+    assert soft.dtype == np.float32
+
+
+def test_the_same_random_numbers_give_the_same_slice(head: NDArray[np.float32], outline: NDArray[np.float32]) -> None:
+    def augmented() -> NDArray[np.float32]:
+        random = np.random.default_rng(9)
+        return rescan(move(head, outline, AugmentConfig(), random)[0], AugmentConfig(), random)
+
+    assert np.array_equal(augmented(), augmented())
