@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from hemoscope.volume import HounsfieldVolume
 from hemoscope.windows import BONE, BRAIN, SUBDURAL, Window
@@ -139,6 +138,8 @@ def head_box(hounsfield: NDArray[np.int16], *, margin: float) -> Box:
 
     The head is the largest connected region denser than fat after an opening that removes headrest and cables.
     """
+    from scipy import ndimage  # here, since a card is shown without it and loading it takes longer than showing that
+
     coarse = hounsfield[::_STRIDE, ::_STRIDE] > _TISSUE_HU
     opened = ndimage.binary_opening(coarse, structure=np.ones((3, 3), dtype=bool))
     regions, count = ndimage.label(opened)

@@ -37,6 +37,5 @@ def run(arguments: argparse.Namespace) -> int:
             threads=arguments.threads,
             show=show,
         )
-    again = f"hemoscope export {arguments.output} --data {arguments.data} --output BUNDLE"
-    sys.stdout.write(f"finished: {arguments.output}. Next: {again}\n")
+    sys.stdout.write(f"finished: {arguments.output}. Next: hemoscope export {arguments.output} --output BUNDLE\n")
     return ExitCode.OK

@@ -7,7 +7,10 @@ real files hold (RSNA's UIDs, decimals in integer strings) and quotes them, whic
 import io
 import math
 import struct
+import threading
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataelem import DataElement, RawDataElement
@@ -31,6 +34,18 @@ PARSE_ERRORS: tuple[type[Exception], ...] = (
     struct.error,
     MemoryError,
 )
+
+
+# warnings.catch_warnings changes the whole process; our own threads at least take turns.
+_quiet_lock = threading.RLock()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence pydicom's warnings, which quote values of the file; what matters becomes a quality note instead."""
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class ElementBudgetError(ValueError):
@@ -93,8 +108,8 @@ class Elements:
         if value is None or not character_set:
             return self.text(tag)
         try:
-            encodings = convert_encodings(character_set.split("\\"))
-            return _clean(decode_bytes(value, encodings, set()))
+            with quiet():
+                return _clean(decode_bytes(value, convert_encodings(character_set.split("\\")), set()))
         except PARSE_ERRORS:
             return self.text(tag)
 

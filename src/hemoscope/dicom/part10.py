@@ -5,18 +5,15 @@ and parsing stops at the pixels: they are cut out by ``encapsulation`` and decod
 """
 
 import io
-import threading
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
 from hemoscope.dicom import tags
-from hemoscope.dicom.elements import PARSE_ERRORS, CountedBytes, ElementBudgetError, Elements
+from hemoscope.dicom.elements import PARSE_ERRORS, CountedBytes, ElementBudgetError, Elements, quiet
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 
@@ -27,17 +24,6 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_TAGS = (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)
 _INFLATE_STEP = 1 << 20
-
-# warnings.catch_warnings changes the whole process; our own threads at least take turns.
-_quiet_lock = threading.RLock()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence pydicom's warnings, which quote values of the file; what matters becomes a quality note instead."""
-    with _quiet_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

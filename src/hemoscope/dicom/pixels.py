@@ -138,6 +138,10 @@ def _gdcm(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:
     except ValueError as error:
         raise _FrameError(str(error)) from error
     _agree(found, pixels)
+    if found.precision > 16:
+        # No JPEG has more (T.81 table B.2), and GDCM ends the process over one.
+        msg = f"it claims {found.precision} bits a sample"
+        raise _FrameError(msg)
     if kind not in _CODINGS[syntax]:
         msg = f"its JPEG coding (marker {kind:02X}) is not that of its transfer syntax"
         raise _FrameError(msg)

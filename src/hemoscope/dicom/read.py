@@ -14,12 +14,12 @@ import numpy as np
 
 from hemoscope.dicom import tags
 from hemoscope.dicom.admission import check_is_ct_slice
-from hemoscope.dicom.elements import PARSE_ERRORS, Elements
+from hemoscope.dicom.elements import PARSE_ERRORS, Elements, quiet
 from hemoscope.dicom.encapsulation import encapsulated_frames, native_frames
 from hemoscope.dicom.frames import FrameElements, read_header, split_frames
 from hemoscope.dicom.hounsfield import HounsfieldRule, read_rule, to_hounsfield
 from hemoscope.dicom.limits import ReadLimits
-from hemoscope.dicom.part10 import BIG_ENDIAN, DicomObject, parse, quiet
+from hemoscope.dicom.part10 import BIG_ENDIAN, DicomObject, parse
 from hemoscope.dicom.pixels import NATIVE, SYNTAXES, PixelFormat, decode_frame
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import CTSlice, SliceHeader

@@ -104,7 +104,7 @@ def read_dataset(run: Path) -> TrainingData:
 
 
 def slice_scores(run: Path, experiment: Experiment) -> OutOfFold:
-    """Out-of-fold scores of every slice, in the order of ``slices.csv``. Raises TrainingError where some are missing."""
+    """Out-of-fold scores of every slice, in the order of ``slices.csv``. Raises TrainingError where any is missing."""
     paths = [run / f"fold-{fold}" / "scores.csv" for fold in range(experiment.run.folds)]
     absent = [path.parent.name for path in paths if not path.is_file()]
     if absent or not paths:
@@ -116,9 +116,7 @@ def slice_scores(run: Path, experiment: Experiment) -> OutOfFold:
     columns = [f"logit_{label}" for label in LABELS]
     unscored = int(joined[columns].isna().any(axis=1).sum())
     if unscored or len(scored) != len(slices):
-        msg = (
-            f"{unscored} slices of this run have no out-of-fold score, or others have one. Was the data changed since?"
-        )
+        msg = f"{unscored} slices of this run have no out-of-fold score, or others do. Was the data changed since?"
         raise TrainingError(msg)
     return OutOfFold(
         logits=joined[columns].to_numpy(dtype=np.float64),

@@ -1,9 +1,9 @@
 """Training an experiment: one network a fold for out-of-fold scores, and a final one for shipping.
 
-A run is a folder: ``experiment.json`` (the resolved record), ``versions.json``, ``dataset.json`` and ``slices.csv`` (what
-it learned from, with the labels: no pixels), and for each part (``fold-0`` ...,
-``final``) its own folder with ``metrics.jsonl``, TensorBoard logs, the last checkpoint, ``weights.safetensors`` when it
-is done, and for folds ``scores.csv``: raw scores of the patients that it never saw.
+A run is a folder: ``experiment.json`` (the resolved record), ``versions.json``, ``dataset.json`` and ``slices.csv``
+(what it learned from, with the labels: no pixels), and for each part (``fold-0`` ..., ``final``) its own folder with
+``metrics.jsonl``, TensorBoard logs, the last checkpoint, ``weights.safetensors`` when it is done, and for folds
+``scores.csv``: raw scores of the patients that it never saw.
 """
 
 import json
