@@ -333,6 +333,12 @@ class TestRefusals:
         dataset.Rows = 32
         refused(as_bytes(dataset), "inconsistent_pixel_data", "cannot be decoded .*it holds 64 x 64 x 1.*32 x 64 x 1")
 
+    def test_a_jpeg_that_claims_more_than_16_bits_is_refused(self, make_slice, as_bytes) -> None:
+        coding = PixelCoding(transfer_syntax=uid.JPEGLSLossless)
+        data = as_bytes(make_slice(coding=coding, BitsAllocated=32))
+        place = data.rindex(b"\xff\xf7\x00\x0b") + 4
+        refused(data[:place] + b"\x18" + data[place + 1 :], "inconsistent_pixel_data", "24 bits")
+
     def test_a_jpeg_of_another_coding_than_its_syntax_is_refused(self, make_slice, as_bytes) -> None:
         data = as_bytes(make_slice(coding=PixelCoding(transfer_syntax=uid.JPEGLosslessSV1)))
         data = data.replace(b"1.2.840.10008.1.2.4.70", b"1.2.840.10008.1.2.4.80")
