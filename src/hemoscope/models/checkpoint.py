@@ -6,6 +6,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -54,8 +55,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """Read what ``save_weights`` wrote. Raises TrainingError where names or shapes differ."""
     try:
         network.load_state_dict(load_file(path))
-    except (RuntimeError, OSError) as error:
-        msg = f"{path.name} does not hold weights of this network. Was the experiment changed since? {error}"
+    except (RuntimeError, OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"{path.name} does not hold weights of this network. Was the experiment changed since? {reason}"
         raise TrainingError(msg) from error
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hemoscope.errors import TrainingError
@@ -37,11 +38,12 @@ class SafeCheckpointIO(CheckpointIO):
         folder = Path(path)
         try:
             state = json.loads((folder / "state.json").read_text())
-            tensors = load_file(folder / "tensors.safetensors")
-        except (OSError, ValueError) as error:
-            msg = f"checkpoint {folder.name} cannot be read ({error}). Delete it and train without --resume"
+            restored = _restored(state, load_file(folder / "tensors.safetensors"))
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            # The type alone: the system's own words would name the whole path.
+            cure = "Delete it and go on with --resume: its part starts anew"
+            msg = f"checkpoint {folder.name} cannot be read ({type(error).__name__}). {cure}"
             raise TrainingError(msg) from error
-        restored = _restored(state, tensors)
         assert isinstance(restored, dict)
         return restored
 

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from hemoscope.errors import ConfigError
 from hemoscope.models.network import NetworkConfig
@@ -16,6 +16,8 @@ from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.dataset import SamplingConfig
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.module import OptimizerConfig
+
+Init = Literal["imagenet", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +39,21 @@ class RunConfig:
     seed: int = 1
     precision: str = "32-true"
     folds: int = 5
-    init: str = "imagenet"
+    init: Init = "imagenet"
     held_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject what no run could follow."""
+        if self.init not in get_args(Init):
+            msg = f"init must be one of {', '.join(get_args(Init))}, got {self.init}"
+            raise ConfigError(msg)
+        if self.epochs < 1 or self.batch_size < 1 or self.seed < 0:
+            found = f"{self.epochs}, {self.batch_size} and {self.seed}"
+            msg = f"epochs and batch_size must be at least 1 and seed at least 0, got {found}"
+            raise ConfigError(msg)
+        if self.folds < 0 or self.folds == 1:
+            msg = f"folds must be 0 (none) or at least 2, got {self.folds}"
+            raise ConfigError(msg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +69,15 @@ class Experiment:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        """Reject inputs that the network cannot take or training cannot make."""
+        if self.preprocessing.size % 32:
+            msg = f"preprocessing: size must be a multiple of 32, got {self.preprocessing.size}"
+            raise ConfigError(msg)
+        if self.preprocessing.neighbours:
+            msg = f"preprocessing: training reads single slices, got neighbours = {self.preprocessing.neighbours}"
+            raise ConfigError(msg)
 
     def to_json(self) -> dict[str, Any]:
         """The whole record, resolved, as it is written beside the run."""
@@ -71,7 +95,8 @@ def read_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
     try:
         data = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
-        msg = f"{path.name}: not a readable experiment file ({error})"
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"{path.name}: not a readable experiment file ({reason})"
         raise ConfigError(msg) from error
     for change in changes:
         _apply(data, change)
@@ -97,11 +122,17 @@ def _apply(data: dict[str, Any], change: str) -> None:
     *sections, name = key.strip().split(".")
     for section in sections:
         data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            msg = f"--set {change}: {section} is no table"
+            raise ConfigError(msg)
     data[name] = value
 
 
 def _build(kind: type[Any], data: Mapping[str, Any], *, where: str) -> object:
     fields = {item.name: item for item in dataclasses.fields(kind)}
+    if not isinstance(data, Mapping):
+        msg = f"{where} must be a table, got {data!r}"
+        raise ConfigError(msg)
     unknown = sorted(set(data) - set(fields))
     if unknown:
         msg = f"{where}: unknown key {', '.join(unknown)}. Known here: {', '.join(fields)}"
@@ -120,7 +151,10 @@ def _value(hint: Any, value: Any, *, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast("type[Any]", hint), value, where=where)
     if typing.get_origin(hint) is tuple:
-        return tuple(value)
+        if not isinstance(value, list | tuple):
+            msg = f"{where} must be a list, got {value!r}"
+            raise ConfigError(msg)
+        return tuple(_value(typing.get_args(hint)[0], item, where=where) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if typing.get_origin(hint) is typing.Literal:

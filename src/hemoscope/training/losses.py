@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits
 
+from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS
 from hemoscope.models.network import Output
 
@@ -24,6 +25,12 @@ class LossConfig:
     map: float = 1.0
     map_positive: float = 5.0
     dice: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Reject any other number of label weights than six."""
+        if len(self.labels) != len(LABELS):
+            msg = f"loss.labels needs {len(LABELS)} weights in the order {', '.join(LABELS)}, got {len(self.labels)}"
+            raise ConfigError(msg)
 
 
 def loss_parts(output: Output, labels: Tensor, outline: Tensor, typed: Tensor, config: LossConfig) -> dict[str, Tensor]:

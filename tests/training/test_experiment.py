@@ -1,0 +1,163 @@
+"""Experiment files: every wrong word is refused by name, and the record of a run reads back as what it was."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hemoscope.errors import ConfigError
+from hemoscope.training.augment import AugmentConfig
+from hemoscope.training.experiment import Experiment, RunConfig, parse_experiment, read_experiment
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+TEXT = """
+name = "trial"
+description = "a trial"
+
+[run]
+epochs = 3
+held_out = ["p1", "p2"]
+
+[preprocessing]
+size = 64
+windows = [[40, 80], [80, 200]]
+
+[optimizer]
+learning_rate = 1
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "trial.toml"
+    path.write_text(TEXT)
+    return path
+
+
+def test_a_file_says_what_differs_from_the_defaults(file: Path) -> None:
+    experiment = read_experiment(file)
+    assert experiment.name == "trial"
+    assert experiment.run == RunConfig(epochs=3, held_out=("p1", "p2"))
+    assert [window.bounds for window in experiment.preprocessing.windows] == [(0.0, 80.0), (-20.0, 180.0)]
+    assert experiment.preprocessing.crop == "head"
+    assert experiment.optimizer.learning_rate == 1.0
+    assert isinstance(experiment.optimizer.learning_rate, float)
+    assert experiment.augment == AugmentConfig()
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments").glob("*.toml")), ids=lambda path: path.name)
+def test_every_experiment_of_the_repository_can_be_read(path: Path) -> None:
+    assert read_experiment(path).name == path.stem
+
+
+@given(
+    st.builds(
+        RunConfig,
+        epochs=st.integers(1, 500),
+        batch_size=st.integers(1, 64),
+        seed=st.integers(0, 2**31),
+        folds=st.sampled_from([0, 2, 5]),
+        init=st.sampled_from(["imagenet", "none"]),
+        held_out=st.lists(st.text("abc_123", min_size=1), max_size=3).map(tuple),
+    ),
+    st.floats(0, 1),
+)
+def test_the_record_of_a_run_reads_back_as_what_it_was(run: RunConfig, flip: float) -> None:
+    experiment = Experiment(name="x", run=run, augment=AugmentConfig(flip=flip))
+    record = json.loads(json.dumps(experiment.to_json()))
+    assert parse_experiment(record, where="experiment.json") == experiment
+
+
+def test_the_record_names_every_setting_resolved() -> None:
+    record = Experiment(name="x").to_json()
+    assert record["run"]["epochs"] == RunConfig().epochs
+    assert record["preprocessing"]["windows"] == [[40.0, 80.0], [80.0, 200.0], [600.0, 2800.0]]
+    assert set(record) == {
+        "name", "description", "run", "network", "preprocessing", "sampling", "augment", "loss", "optimizer"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "section", "key", "value"),
+    [
+        ("run.epochs=7", "run", "epochs", 7),
+        ("run.init=none", "run", "init", "none"),
+        ('run.init="none"', "run", "init", "none"),
+        ("augment.blur = 0.5", "augment", "blur", 0.5),
+        ("run.held_out=['a', 'b']", "run", "held_out", ("a", "b")),
+        ("loss.labels=[2, 1, 1, 1, 1, 1]", "loss", "labels", (2.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
+        ("preprocessing.crop=none", "preprocessing", "crop", "none"),
+    ],
+)
+def test_a_setting_can_be_changed_on_the_command_line(
+    file: Path, change: str, section: str, key: str, value: object
+) -> None:
+    found = getattr(getattr(read_experiment(file, [change]), section), key)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> None:
+    experiment = read_experiment(file, ["run.epochs=7", "name=other", "run.epochs=8"])
+    assert (experiment.name, experiment.run.epochs) == ("other", 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("run.epochs", r"--set needs key=value, got 'run\.epochs'"),
+        ("run.epoch=3", "unknown key epoch. Known here: epochs"),
+        ("trainer.epochs=3", "unknown key trainer"),
+        ("preprocessing.zoom=2", "preprocessing: unknown key zoom"),
+        ("name.first=x", r"--set name\.first=x: name is no table"),
+        ("run=3", "run must be a table, got 3"),
+        ("run.epochs=two", "epochs must be int, got 'two'"),
+        ("run.epochs=2.5", "epochs must be int, got 2.5"),
+        ("run.epochs=true", "epochs must be int, got True"),
+        ("augment.blur=much", "blur must be float, got 'much'"),
+        ("augment.blur=true", "blur must be float, got True"),
+        ("run.held_out=p1", "held_out must be a list, got 'p1'"),
+        ("run.held_out=[1]", "held_out must be str, got 1"),
+        ("name=3", "name must be str, got 3"),
+        ("run.epochs=0", "epochs and batch_size must be at least 1"),
+        ("run.batch_size=0", "epochs and batch_size must be at least 1"),
+        ("run.seed=-1", "seed at least 0"),
+        ("run.folds=1", r"folds must be 0 \(none\) or at least 2, got 1"),
+        ("run.folds=-2", r"folds must be 0 \(none\) or at least 2, got -2"),
+        ("run.init=imagnet", "init must be one of imagenet, none, got imagnet"),
+        ("network.head=linear", "head must be one of maps, got linear"),
+        ("network.width=0", "width and pooled must be positive, got 0"),
+        ("network.pooled=0", "width and pooled must be positive"),
+        ("network.frozen_stages=-1", "width and pooled must be positive"),
+        ("loss.labels=[1, 2]", "loss.labels needs 6 weights in the order any, .*got 2"),
+        ("preprocessing.crop=skull", "crop must be one of none, head"),
+        ("preprocessing.size=big", "'<=' not supported"),
+        ("preprocessing.size=100", "size must be a multiple of 32, got 100"),
+        ("preprocessing.neighbours=1", "training reads single slices, got neighbours = 1"),
+        ("preprocessing.windows=[[40, 0]]", "window width must be positive"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(file: Path, change: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_experiment(file, [change])
+
+
+def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "nameless.toml"
+    path.write_text("[run]\nepochs = 2\n")
+    with pytest.raises(ConfigError, match=r"nameless\.toml: .*missing .* 'name'"):
+        read_experiment(path)
+
+
+def test_what_is_no_toml_is_refused_without_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("name = ")
+    with pytest.raises(ConfigError, match=r"^broken\.toml: not a readable experiment file"):
+        read_experiment(path)
+    with pytest.raises(
+        ConfigError, match=r"^absent\.toml: not a readable experiment file \(No such file or directory\)"
+    ):
+        read_experiment(tmp_path / "absent.toml")
