@@ -56,7 +56,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(load_file(path))
     except (RuntimeError, OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = type(error).__name__ if isinstance(error, OSError) else error  # a system error names the whole path
         msg = f"{path.name} does not hold weights of this network. Was the experiment changed since? {reason}"
         raise TrainingError(msg) from error
 

@@ -37,8 +37,11 @@ class NetworkConfig:
         if self.head not in get_args(Head):
             msg = f"head must be one of {', '.join(get_args(Head))}, got {self.head}"
             raise ConfigError(msg)
-        if self.width < 1 or self.pooled < 1 or self.frozen_stages < 0:
+        if self.width < 1 or self.pooled < 1:
             msg = f"width and pooled must be positive, got {self.width} and {self.pooled}"
+            raise ConfigError(msg)
+        if self.frozen_stages < 0:
+            msg = f"frozen_stages must not be negative, got {self.frozen_stages}"
             raise ConfigError(msg)
 
 
@@ -77,8 +80,15 @@ class HemorrhageNetwork(nn.Module):
     """Input (N, channels, S, S) in [0, 1], S a multiple of 32; see ``Output``."""
 
     def __init__(self, config: NetworkConfig, *, channels: int) -> None:
-        """Build with random weights; ``checkpoint.load_imagenet`` brings others."""
+        """Build with random weights; ``checkpoint.load_imagenet`` brings others.
+
+        Raises:
+            ConfigError: timm has no such backbone, or it has not as many stages as are to be frozen.
+        """
         super().__init__()
+        if not timm.is_model(config.backbone):  # nor are addresses of a hub, which timm would fetch
+            msg = f"timm knows no backbone {config.backbone!r}. Choose one of timm.list_models()"
+            raise ConfigError(msg)
         self.config = config
         self.backbone = timm.create_model(
             config.backbone, features_only=True, out_indices=(2, 3, 4), in_chans=channels, pretrained=False
@@ -97,7 +107,11 @@ class HemorrhageNetwork(nn.Module):
         if stages == 0:
             return
         fixed = ["conv_stem.", "bn1.", *(f"blocks.{stage}." for stage in range(stages))]
-        for name, parameter in self.backbone.named_parameters():
+        named = dict(self.backbone.named_parameters())
+        if not any(name.startswith(fixed[-1]) for name in named):
+            msg = f"{self.config.backbone} has no {stages} stages that can be frozen. Lower frozen_stages"
+            raise ConfigError(msg)
+        for name, parameter in named.items():
             if name.startswith(tuple(fixed)):
                 parameter.requires_grad = False
 
