@@ -26,6 +26,16 @@ def onnx_graph(network: HemorrhageNetwork, *, channels: int, size: int) -> bytes
     )
     assert program is not None
     program.optimize()
+    proto = program.model_proto
+    _strip_notes(proto)
     stream = io.BytesIO()
-    onnx.save_model(program.model_proto, stream)
+    onnx.save_model(proto, stream)
     return stream.getvalue()
+
+
+def _strip_notes(proto: onnx.ModelProto) -> None:
+    """Remove the exporter's notes: they hold stack traces with the paths of the machine that trained."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
