@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hemoscope import DISCLAIMER, __version__
-from hemoscope.cli import export, info, predict, prepare, train
+from hemoscope.cli import evaluate, export, info, predict, prepare, train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,13 @@ COMMANDS: dict[str, Command] = {
             register=train.register,
             extra="train",
             packages=("torch", "timm", "lightning"),
+        ),
+        Command(
+            name="evaluate",
+            summary="score predictions, or a model on labelled DICOM",
+            register=evaluate.register,
+            extra="study",
+            packages=("matplotlib",),
         ),
         Command(
             name="export",

@@ -34,6 +34,15 @@ class LabelledPredictions:
     groups: tuple[str, ...] | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelTable:
+    """The truth of some images: ``labels`` (images, 6) of 0, 1 or NaN (unknown), and the patient of each."""
+
+    image_ids: tuple[str, ...]
+    labels: Floats
+    patients: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
     name: str
@@ -74,12 +83,34 @@ def read_predictions(predictions: Path, labels: Path, *, group_column: str | Non
         msg = f"{predicted.name}: {image_ids[row]} has an empty prediction. Every image needs all six"
         raise DataError(msg)
     check_probabilities(probabilities)
-    wrong = ~(np.isnan(known) | np.isin(known, (0.0, 1.0))).all(axis=1)
-    if wrong.any():
-        msg = f"{truth.name}: {image_ids[int(np.flatnonzero(wrong)[0])]} has a label that is neither 0, 1 nor empty"
-        raise DataError(msg)
+    _check_labels(truth.name, image_ids, known)
     groups = None if group_column is None else _groups(group_column, truth, predicted, image_ids)
     return LabelledPredictions(image_ids=image_ids, probabilities=probabilities, labels=known, groups=groups)
+
+
+def read_labels(path: Path, *, group_column: str) -> LabelTable:
+    """Read the truth alone; arguments and errors as for :func:`read_predictions`."""
+    truth = _read_table(path)
+    image_ids = tuple(truth.rows)
+    known = truth.values(image_ids)
+    _check_labels(truth.name, image_ids, known)
+    patients = _groups(group_column, truth, truth, image_ids)
+    return LabelTable(image_ids=image_ids, labels=known, patients=patients)
+
+
+def write_predictions(path: Path, probabilities: Mapping[str, Iterable[float]]) -> None:
+    """Write the six probabilities of each image as a file that :func:`read_predictions` reads."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image_id", *LABELS])
+        writer.writerows([image_id, *(f"{p:.6g}" for p in six)] for image_id, six in probabilities.items())
+
+
+def _check_labels(name: str, image_ids: tuple[str, ...], labels: Floats) -> None:
+    wrong = ~(np.isnan(labels) | np.isin(labels, (0.0, 1.0))).all(axis=1)
+    if wrong.any():
+        msg = f"{name}: {image_ids[int(np.flatnonzero(wrong)[0])]} has a label that is neither 0, 1 nor empty"
+        raise DataError(msg)
 
 
 def _read_table(path: Path) -> _Table:
