@@ -149,6 +149,10 @@ def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: S
     crops = load_crops(cache, part.learn, experiment.preprocessing, progress=partial(show, f"{part.name}: cropping"))
     data = SliceDataset(crops, experiment.preprocessing, experiment.augment, experiment.sampling, seed=run.seed)
     sampler = EpochSampler(crops.labels, experiment.sampling, seed=run.seed)
+    if len(sampler) < run.batch_size:
+        found = f"an epoch has {len(sampler)} slices, fewer than a batch of {run.batch_size}"
+        msg = f"{part.name}: {found}. Lower run.batch_size, or give data with more positive slices"
+        raise TrainingError(msg)
     loader = DataLoader(data, batch_size=run.batch_size, sampler=sampler, drop_last=True)
     last = folder / "checkpoint" / "last.ckpt"
     trainer = _trainer(experiment, folder, partial(show, f"{part.name}: training"))
@@ -157,8 +161,10 @@ def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: S
 
 
 def _trainer(experiment: Experiment, folder: Path, progress: Callable[[int, int], None]) -> lightning.Trainer:
-    keep = ModelCheckpoint(dirpath=folder / "checkpoint", filename="last", save_on_train_epoch_end=True)
-    keep.CHECKPOINT_EQUALS_CHAR = "-"
+    # Without a version counter: a run that was moved would go on in last-v1.ckpt, and be resumed from the old one.
+    keep = ModelCheckpoint(
+        dirpath=folder / "checkpoint", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
     return lightning.Trainer(
         max_epochs=experiment.run.epochs,
         precision=experiment.run.precision,  # type: ignore[arg-type]
@@ -170,7 +176,7 @@ def _trainer(experiment: Experiment, folder: Path, progress: Callable[[int, int]
         use_distributed_sampler=False,
         enable_model_summary=False,
         enable_progress_bar=False,
-        log_every_n_steps=10,
+        log_every_n_steps=1,  # metrics are logged by epoch; Lightning warns of epochs shorter than this
     )
 
 

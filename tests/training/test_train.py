@@ -1,0 +1,273 @@
+"""Training from nothing, again, and after a kill: the same weights as if nothing had happened."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hemoscope.data.cache import Cache
+from hemoscope.errors import ConfigError, TrainingError
+from hemoscope.labels import LABELS
+from hemoscope.models.checkpoint import load_weights
+from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
+from hemoscope.training import train as train_module
+from hemoscope.training.dataset import PlainSlices
+from hemoscope.training.experiment import Experiment, parse_experiment
+from hemoscope.training.train import MetricsFile, run_parts, train
+
+Build = Callable[..., Experiment]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Sums in one order, so that weights can be compared bit for bit."""
+    torch.set_num_threads(1)
+
+
+def weights(run: Path, part: str) -> dict[str, torch.Tensor]:
+    return dict(load_file(run / part / "weights.safetensors"))
+
+
+def same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def epochs_of(run: Path, part: str) -> list[int]:
+    return [json.loads(line)["epoch"] for line in (run / part / "metrics.jsonl").read_text().splitlines()]
+
+
+class KilledError(Exception):
+    """Stands for a power cut."""
+
+
+def kill_after_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    """End training at the start of the epoch after this one, its checkpoint written."""
+
+    def stop(self: MetricsFile, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.current_epoch > epoch:
+            raise KilledError
+
+    monkeypatch.setattr(MetricsFile, "on_train_epoch_start", stop)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, phantom_cache: Cache) -> Path:
+    """Two folds and the final network, two epochs each, never interrupted. Do not write into it."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train(TINY, phantom_cache, folder)
+    return folder
+
+
+TINY = parse_experiment(
+    {
+        "name": "tiny",
+        "run": {"epochs": 2, "batch_size": 4, "folds": 2, "init": "none", "held_out": ["p5"]},
+        "network": {"backbone": "test_efficientnet", "width": 8, "pooled": 4},
+        "preprocessing": {"size": 32},
+        "sampling": {"negatives": 1.0},
+    },
+    where="the test",
+)
+
+
+def test_every_patient_is_scored_by_one_fold_that_never_saw_it(phantom_cache: Cache) -> None:
+    *folds, final = run_parts(TINY, phantom_cache)
+    assert [part.name for part in folds] == ["fold-0", "fold-1"]
+    assert sorted(patient for part in folds for patient in part.score) == [f"p{n}" for n in range(6)]
+    for part in folds:
+        assert not set(part.score) & set(part.learn)
+        assert set(part.score) | set(part.learn) == {f"p{n}" for n in range(6)}
+    assert (final.name, final.score, final.learn) == ("final", (), ("p0", "p1", "p2", "p3", "p4"))
+
+
+def test_without_folds_only_the_final_network_is_trained(phantom_cache: Cache, tiny_experiment: Build) -> None:
+    assert [part.name for part in run_parts(tiny_experiment(run={"folds": 0}), phantom_cache)] == ["final"]
+
+
+def test_a_run_leaves_a_record_weights_scores_and_logs(whole_run: Path) -> None:
+    assert parse_experiment(json.loads((whole_run / "experiment.json").read_text()), where="record") == TINY
+    versions = json.loads((whole_run / "versions.json").read_text())
+    assert {"hemoscope", "python", "torch", "timm", "lightning", "numpy"} <= set(versions)
+    for part in ("fold-0", "fold-1", "final"):
+        names = {path.name for path in (whole_run / part).iterdir()}
+        assert {"weights.safetensors", "metrics.jsonl", "checkpoint", "tensorboard"} <= names
+        assert ("scores.csv" in names) == (part != "final")
+        assert list((whole_run / part / "tensorboard").glob("events.out.tfevents.*"))
+        assert epochs_of(whole_run, part) == [0, 1]
+        assert [path.name for path in (whole_run / part / "checkpoint").iterdir()] == ["last.ckpt"]
+    assert not same_weights(weights(whole_run, "fold-0"), weights(whole_run, "final"))
+
+
+def test_metrics_hold_each_part_of_the_loss_once_an_epoch(whole_run: Path) -> None:
+    rows = [json.loads(line) for line in (whole_run / "final" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [rows[0]["step"], 2 * rows[0]["step"]]
+    for row in rows:
+        parts = [row[f"train/{name}"] for name in ("scores", "map", "dice")]
+        assert np.isfinite(parts).all()
+        assert row["train/loss"] == pytest.approx(sum(parts), rel=1e-5)
+
+
+def test_no_file_of_a_run_is_a_pickle_and_no_result_names_its_place(whole_run: Path) -> None:
+    for name, content in contents(whole_run).items():
+        assert not name.endswith((".pt", ".pth", ".pkl"))
+        if name.endswith((".csv", ".jsonl", "experiment.json", "versions.json")):
+            assert str(whole_run.parent).encode() not in content, name
+
+
+def test_scores_are_those_of_the_mirrored_network_on_the_folds_own_patients(
+    whole_run: Path, phantom_cache: Cache
+) -> None:
+    part = run_parts(TINY, phantom_cache)[1]
+    network = HemorrhageNetwork(TINY.network, channels=3)
+    load_weights(network, whole_run / part.name / "weights.safetensors")
+    slices = PlainSlices(phantom_cache, part.score, TINY.preprocessing)
+    scores = pd.read_csv(whole_run / part.name / "scores.csv")
+    assert scores["image_id"].tolist() == slices.table["image_id"].tolist()
+    assert set(scores["patient_id"]) == set(part.score)
+    with torch.inference_mode():
+        expected = MirroredNetwork(network).eval()(torch.stack([slices[i] for i in range(len(slices))])).logits
+    assert np.allclose(scores[[f"logit_{label}" for label in LABELS]], expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_training_again_gives_the_same_weights_and_another_seed_others(
+    whole_run: Path, runs: Path, phantom_cache: Cache, tiny_experiment: Build
+) -> None:
+    train(TINY, phantom_cache, runs / "again", only=("final",))
+    assert same_weights(weights(runs / "again", "final"), weights(whole_run, "final"))
+    other = tiny_experiment(run={"seed": 2, "held_out": ["p5"]})
+    train(other, phantom_cache, runs / "other", only=("final",))
+    assert not same_weights(weights(runs / "other", "final"), weights(whole_run, "final"))
+
+
+def test_the_network_that_is_kept_is_the_average_and_not_the_last_step(
+    whole_run: Path, runs: Path, phantom_cache: Cache
+) -> None:
+    import dataclasses
+
+    plain = dataclasses.replace(TINY, optimizer=dataclasses.replace(TINY.optimizer, ema=0.0))
+    train(plain, phantom_cache, runs / "plain", only=("final",))
+    assert not same_weights(weights(runs / "plain", "final"), weights(whole_run, "final"))
+
+
+def test_resuming_a_finished_run_does_nothing_twice(
+    whole_run: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(train_module, "_fit", never)
+    monkeypatch.setattr(train_module, "_write_scores", never)
+    before = contents(whole_run)
+    train(TINY, phantom_cache, whole_run, resume=True)
+    assert contents(whole_run) == before
+
+
+def test_a_run_that_was_killed_goes_on_to_exactly_the_same_weights(
+    whole_run: Path, runs: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs / "killed"
+    with monkeypatch.context() as patch:
+        kill_after_epoch(patch, 0)
+        with pytest.raises(KilledError):
+            train(TINY, phantom_cache, run, only=("fold-0",))
+    assert epochs_of(run, "fold-0") == [0]
+    assert not (run / "fold-0" / "weights.safetensors").exists()
+    torch.rand(7), np.random.default_rng().random()  # another process draws other numbers
+    train(TINY, phantom_cache, run, only=("fold-0",), resume=True)
+    assert epochs_of(run, "fold-0") == [0, 1]
+    assert same_weights(weights(run, "fold-0"), weights(whole_run, "fold-0"))
+    assert (run / "fold-0" / "scores.csv").read_bytes() == (whole_run / "fold-0" / "scores.csv").read_bytes()
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(
+    whole_run: Path, runs: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs / "early"
+    with monkeypatch.context() as patch:
+        kill_after_epoch(patch, -1)
+        with pytest.raises(KilledError):
+            train(TINY, phantom_cache, run, only=("final",))
+    train(TINY, phantom_cache, run, only=("final",), resume=True)
+    assert same_weights(weights(run, "final"), weights(whole_run, "final"))
+
+
+def test_a_run_that_was_moved_goes_on_from_its_latest_checkpoint(
+    runs: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch, tiny_experiment: Build
+) -> None:
+    experiment = tiny_experiment(run={"epochs": 3, "folds": 0})
+    for epoch in (0, 1):
+        with monkeypatch.context() as patch:
+            kill_after_epoch(patch, epoch)
+            with pytest.raises(KilledError):
+                train(experiment, phantom_cache, runs / f"place-{epoch}", resume=epoch > 0)
+        (runs / f"place-{epoch}").rename(runs / f"place-{epoch + 1}")
+    train(experiment, phantom_cache, runs / "place-2", resume=True)
+    assert epochs_of(runs / "place-2", "final") == [0, 1, 2]
+    train(experiment, phantom_cache, runs / "at-once")
+    assert same_weights(weights(runs / "place-2", "final"), weights(runs / "at-once", "final"))
+
+
+def test_scores_that_were_lost_are_made_again_without_training(
+    whole_run: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = whole_run / "fold-1" / "scores.csv"
+    before = path.read_bytes()
+    path.unlink()
+    monkeypatch.setattr(train_module, "_fit", lambda *_: pytest.fail("trained again"))
+    train(TINY, phantom_cache, whole_run, resume=True)
+    assert path.read_bytes() == before
+
+
+def test_a_folder_with_a_run_is_not_written_over(whole_run: Path, phantom_cache: Cache) -> None:
+    before = contents(whole_run)
+    with pytest.raises(TrainingError, match=r"whole/fold-0 exists already\. Go on with --resume"):
+        train(TINY, phantom_cache, whole_run)
+    assert contents(whole_run) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_with_another_experiment_is_refused(
+    whole_run: Path, phantom_cache: Cache, tiny_experiment: Build, resume: bool
+) -> None:
+    before = contents(whole_run)
+    with pytest.raises(TrainingError, match="whole holds a run of another experiment"):
+        train(tiny_experiment(run={"epochs": 5}), phantom_cache, whole_run, resume=resume)
+    assert contents(whole_run) == before
+
+
+def test_a_part_that_the_experiment_does_not_have_is_refused(runs: Path, phantom_cache: Cache) -> None:
+    with pytest.raises(ConfigError, match=r"no such part: fold-7\. This experiment has fold-0, fold-1, final"):
+        train(TINY, phantom_cache, runs / "none", only=("fold-7",))
+    assert not (runs / "none").exists()
+
+
+def test_a_held_out_patient_that_the_data_lacks_is_refused(phantom_cache: Cache, tiny_experiment: Build) -> None:
+    with pytest.raises(ConfigError, match="held_out names patients that the data lacks: p9"):
+        run_parts(tiny_experiment(run={"held_out": ["p9", "p1"]}), phantom_cache)
+
+
+def test_data_with_less_than_one_batch_is_refused_instead_of_trained_on_nothing(
+    runs: Path, phantom_cache: Cache, tiny_experiment: Build
+) -> None:
+    with pytest.raises(TrainingError, match=r"final: an epoch has \d+ slices, fewer than a batch of 64"):
+        train(tiny_experiment(run={"batch_size": 64}), phantom_cache, runs / "few", only=("final",))
+
+
+def test_progress_tells_each_stage_to_its_end(runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:
+    shown: list[tuple[str, int, int]] = []
+    experiment = tiny_experiment(run={"epochs": 1, "folds": 0})
+    train(experiment, phantom_cache, runs / "shown", show=lambda *told: shown.append(told))
+    assert shown[0][0] == "final: cropping"
+    assert {stage for stage, _, _ in shown} == {"final: cropping", "final: training"}
+    assert shown[-1][1] == shown[-1][2] > 0
