@@ -75,6 +75,7 @@ def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreT
         BundleError: the output exists.
     """
     experiment = read_run(run)
+    _check_finished(run, experiment)
     slices = slice_scores(run, experiment)
     rule = StudyRule()
     card = _card(experiment, slices, rule, read_dataset(run), version=version, scores=scores)
@@ -93,30 +94,41 @@ def read_run(run: Path) -> Experiment:
     return parse_experiment(json.loads(path.read_text()), where=path.name)
 
 
+def _check_finished(run: Path, experiment: Experiment) -> None:
+    if not experiment.run.folds:
+        msg = f"{run.name} has no folds, so no score that calibration could be fitted on. Train it with run.folds = 5"
+        raise TrainingError(msg)
+    needed = [f"fold-{fold}/scores.csv" for fold in range(experiment.run.folds)]
+    needed += [f"{FINAL}/weights.safetensors", "slices.csv"]
+    absent = [name for name in needed if not (run / name).is_file()]
+    if absent:
+        msg = f"{run.name} lacks {', '.join(absent)}. Finish it: hemoscope train ... --resume"
+        raise TrainingError(msg)
+
+
 def read_dataset(run: Path) -> TrainingData:
     """What a run learned from. Raises TrainingError where the run does not say it."""
     path = run / "dataset.json"
     try:
         return parse_dataclass(TrainingData, json.loads(path.read_text()), where=path.name)
     except (OSError, ValueError) as error:
-        msg = f"{run.name}/{path.name} does not say what the run learned from ({error}). Train again"
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"{run.name}/{path.name} does not say what the run learned from ({reason}). Train again"
         raise TrainingError(msg) from error
 
 
 def slice_scores(run: Path, experiment: Experiment) -> OutOfFold:
     """Out-of-fold scores of every slice, in the order of ``slices.csv``. Raises TrainingError where any is missing."""
+    ids = {"image_id": str, "patient_id": str}
     paths = [run / f"fold-{fold}" / "scores.csv" for fold in range(experiment.run.folds)]
-    absent = [path.parent.name for path in paths if not path.is_file()]
-    if absent or not paths:
-        msg = f"{run.name} has no scores of {', '.join(absent) or 'any fold'}. Finish it: hemoscope train ... --resume"
-        raise TrainingError(msg)
-    scored = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
-    slices = pd.read_csv(run / "slices.csv", dtype={"image_id": str, "patient_id": str})
-    joined = slices.merge(scored, on="image_id", how="left", suffixes=("", "_scored"), validate="1:1")
+    scored = pd.concat([pd.read_csv(path, dtype=ids) for path in paths], ignore_index=True)
+    slices = pd.read_csv(run / "slices.csv", dtype=ids)
     columns = [f"logit_{label}" for label in LABELS]
+    joined = slices.merge(scored.drop_duplicates("image_id"), on="image_id", how="left", suffixes=("", "_scored"))
     unscored = int(joined[columns].isna().any(axis=1).sum())
     if unscored or len(scored) != len(slices):
-        msg = f"{unscored} slices of this run have no out-of-fold score, or others do. Was the data changed since?"
+        found = f"{unscored} of {len(slices)} slices of this run have no out-of-fold score, and there are {len(scored)}"
+        msg = f"{found} scores. Was the data changed since? Train it again"
         raise TrainingError(msg)
     return OutOfFold(
         logits=joined[columns].to_numpy(dtype=np.float64),
