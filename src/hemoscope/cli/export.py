@@ -4,8 +4,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hemoscope.card import ScoreTable
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -26,19 +31,26 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export the final network with a card fitted on the run's out-of-fold scores."""
-    from hemoscope.card import ScoreTable, parse_dataclass
     from hemoscope.training.export import export_run
 
-    tables = [
-        parse_dataclass(ScoreTable, table, where=path.name)
-        for path in arguments.scores
-        for table in json.loads(path.read_text())
-    ]
     bundle = export_run(
         arguments.training_run,
         arguments.output,
         version=arguments.model_version,
-        scores=tables,
+        scores=[table for path in arguments.scores for table in _read_tables(path)],
     )
     sys.stdout.write(f"{bundle.card.name} {bundle.card.version} in {arguments.output}, SHA-256 {bundle.sha256}\n")
     return ExitCode.OK
+
+
+def _read_tables(path: Path) -> "tuple[ScoreTable, ...]":
+    from hemoscope.card import ScoreTable, parse_dataclass
+
+    try:
+        tables = json.loads(path.read_text())
+        # An object would be walked by its keys: those are refused as no tables.
+        return tuple(parse_dataclass(ScoreTable, table, where=path.name) for table in tables or [tables])
+    except (OSError, ValueError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"{path.name} holds no list of score tables as a card has them ({reason})"
+        raise ConfigError(msg) from error
