@@ -264,6 +264,16 @@ def test_data_with_less_than_one_batch_is_refused_instead_of_trained_on_nothing(
         train(tiny_experiment(run={"batch_size": 64}), phantom_cache, runs / "few", only=("final",))
 
 
+@pytest.mark.parametrize("init", ["imagenet", "none"])
+def test_weights_of_imagenet_are_loaded_where_the_experiment_asks(
+    runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch, init: str
+) -> None:
+    loaded: list[HemorrhageNetwork] = []
+    monkeypatch.setattr(train_module, "load_imagenet", loaded.append)
+    train(tiny_experiment(run={"epochs": 1, "folds": 0, "init": init}), phantom_cache, runs / init)
+    assert len(loaded) == (init == "imagenet")
+
+
 def test_progress_tells_each_stage_to_its_end(runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:
     shown: list[tuple[str, int, int]] = []
     experiment = tiny_experiment(run={"epochs": 1, "folds": 0})
