@@ -99,6 +99,14 @@ def test_a_setting_can_be_changed_on_the_command_line(
     assert type(found) is type(value)
 
 
+def test_a_network_is_read_at_the_size_of_training_unless_said_otherwise(file: Path) -> None:
+    plain, larger = read_experiment(file), read_experiment(file, ["reading.size=96", "reading.extent_mm=25"])
+    assert plain.reading_preprocessing == plain.preprocessing
+    assert larger.reading_preprocessing == dataclasses.replace(plain.preprocessing, size=96)
+    assert larger.preprocessing == plain.preprocessing
+    assert larger.reading.extent_mm == 25.0
+
+
 def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> None:
     experiment = read_experiment(file, ["run.epochs=7", "name=other", "run.epochs=8"])
     assert (experiment.name, experiment.run.epochs) == ("other", 8)
@@ -136,6 +144,7 @@ def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> Non
         ("preprocessing.size=big", "'<=' not supported"),
         ("preprocessing.size=100", "size must be a multiple of 32, got 100"),
         ("preprocessing.neighbours=1", "training reads single slices, got neighbours = 1"),
+        ("reading.size=100", "reading.size must be a multiple of 32, got 100"),
         ("preprocessing.windows=[[40, 0]]", "window width must be positive"),
     ],
 )

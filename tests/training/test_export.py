@@ -37,6 +37,7 @@ EXPERIMENT: Experiment = parse_experiment(
         "run": {"folds": 2, "init": "none", "held_out": ["p3"]},
         "network": {"backbone": "test_efficientnet", "width": 8, "pooled": 4},
         "preprocessing": {"size": 32},
+        "reading": {"size": 64, "extent_mm": 10.0},
     },
     where="the test",
 )
@@ -95,7 +96,9 @@ def test_the_bundle_says_what_it_is_and_what_it_learned_from(bundle: ModelBundle
     assert (card.name, card.version) == ("hemoscope-tiny", "7")
     assert card.description.startswith("A tiny network. Trained with Hemoscope ")
     assert card.training_data == (DATASET,)
-    assert card.preprocessing == EXPERIMENT.preprocessing
+    assert card.preprocessing == EXPERIMENT.reading_preprocessing
+    assert card.preprocessing.size == 64
+    assert card.study_rule.extent_mm == 10.0
     assert card.disclaimer == DISCLAIMER
     assert card.labels == tuple(label.value for label in LABELS)
     assert any("Not a medical device" in line for line in card.limits_of_use)
@@ -107,7 +110,7 @@ def test_the_graph_of_the_bundle_is_the_final_network_mirrored(bundle: ModelBund
 
     network = HemorrhageNetwork(EXPERIMENT.network, channels=3)
     load_weights(network, finished_run / "final" / "weights.safetensors")
-    images = np.random.default_rng(1).random((3, 3, 32, 32), dtype=np.float32)
+    images = np.random.default_rng(1).random((3, 3, 64, 64), dtype=np.float32)
     with torch.inference_mode():
         expected = MirroredNetwork(network).eval()(torch.from_numpy(images))
     found = Engine(bundle, threads=1).run(images, maps=True)

@@ -264,6 +264,22 @@ def test_data_with_less_than_one_batch_is_refused_instead_of_trained_on_nothing(
         train(tiny_experiment(run={"batch_size": 64}), phantom_cache, runs / "few", only=("final",))
 
 
+def test_scores_are_taken_at_the_size_of_reading(
+    runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    write_scores = train_module._write_scores
+
+    def seen(network: HemorrhageNetwork, slices: PlainSlices, path: Path) -> None:
+        sizes.append(slices[0].shape[-1])
+        write_scores(network, slices, path)
+
+    monkeypatch.setattr(train_module, "_write_scores", seen)
+    experiment = tiny_experiment(run={"epochs": 1}, reading={"size": 64})
+    train(experiment, phantom_cache, runs / "larger", only=("fold-0",))
+    assert sizes == [64]
+
+
 @pytest.mark.parametrize("init", ["imagenet", "none"])
 def test_weights_of_imagenet_are_loaded_where_the_experiment_asks(
     runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch, init: str

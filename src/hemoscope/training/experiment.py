@@ -5,7 +5,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -57,6 +57,26 @@ class RunConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingConfig:
+    """How the trained network reads: what scores are taken of and what the bundle says.
+
+    Attributes:
+        size: side of the input in pixels; None reads at the size of training. Networks of this kind read better a
+            little larger than they were trained, since augmentation enlarges what they see (Touvron et al. 2019).
+        extent_mm: length along the head that the study rule averages over.
+    """
+
+    size: int | None = None
+    extent_mm: float = 15.0
+
+    def __post_init__(self) -> None:
+        """Reject a size that the network cannot take."""
+        if self.size is not None and self.size % 32:
+            msg = f"reading.size must be a multiple of 32, got {self.size}"
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
     """Everything that decides a training but the data."""
 
@@ -69,6 +89,7 @@ class Experiment:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
 
     def __post_init__(self) -> None:
         """Reject inputs that the network cannot take or training cannot make."""
@@ -78,6 +99,11 @@ class Experiment:
         if self.preprocessing.neighbours:
             msg = f"preprocessing: training reads single slices, got neighbours = {self.preprocessing.neighbours}"
             raise ConfigError(msg)
+
+    @property
+    def reading_preprocessing(self) -> Preprocessing:
+        """The preprocessing of training, at the size of reading."""
+        return replace(self.preprocessing, size=self.reading.size or self.preprocessing.size)
 
     def to_json(self) -> dict[str, Any]:
         """The whole record, resolved, as it is written beside the run."""

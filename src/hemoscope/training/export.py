@@ -77,11 +77,12 @@ def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreT
     experiment = read_run(run)
     _check_finished(run, experiment)
     slices = slice_scores(run, experiment)
-    rule = StudyRule()
+    rule = StudyRule(extent_mm=experiment.reading.extent_mm)
     card = _card(experiment, slices, rule, read_dataset(run), version=version, scores=scores)
     network = HemorrhageNetwork(experiment.network, channels=experiment.preprocessing.channels)
     load_weights(network, run / FINAL / "weights.safetensors")
-    graph = onnx_graph(network, channels=experiment.preprocessing.channels, size=experiment.preprocessing.size)
+    reading = experiment.reading_preprocessing
+    graph = onnx_graph(network, channels=reading.channels, size=reading.size)
     return write_bundle(output, card, graph)
 
 
@@ -163,7 +164,7 @@ def _card(
     return ModelCard(
         name=f"hemoscope-{experiment.name}",
         version=version,
-        preprocessing=experiment.preprocessing,
+        preprocessing=experiment.reading_preprocessing,
         calibration=calibration,
         study_rule=rule,
         operating_points=_operating_points(slices, patients, calibration, supported),
@@ -233,8 +234,8 @@ def _limits(supported: PerLabel[bool], experiment: Experiment) -> tuple[str, ...
     named = f"Not established, shown only: {', '.join(unsupported)}." if unsupported else ""
     lines = (
         "Research software. Not a medical device: not for diagnosis or treatment decisions.",
-        "Non-contrast axial head CT of adults and children as in its training data: one country, two hospitals' habits "
-        "at most; expect lower scores elsewhere and calibrate locally.",
+        "Non-contrast axial head CT as in its training data, which came from one hospital: expect lower scores "
+        "elsewhere, and calibrate locally.",
         "Probabilities are calibrated to the training data's share of hemorrhage, which is far above a ward's.",
         named,
         f"The final weights never saw {', '.join(experiment.run.held_out)}." if experiment.run.held_out else "",

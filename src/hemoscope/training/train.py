@@ -136,7 +136,7 @@ def _train_part(experiment: Experiment, cache: Cache, part: Part, folder: Path, 
         network = _fit(experiment, cache, part, folder, show)
         save_weights(network, done)
     if part.score and not (folder / "scores.csv").is_file():
-        _write_scores(network, PlainSlices(cache, part.score, experiment.preprocessing), folder / "scores.csv")
+        _write_scores(network, PlainSlices(cache, part.score, experiment.reading_preprocessing), folder / "scores.csv")
 
 
 def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: Show) -> HemorrhageNetwork:
