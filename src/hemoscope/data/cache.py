@@ -3,9 +3,9 @@
 A folder with ``manifest.parquet`` (one row a slice: ``image_id, patient_id, study_id, series_id, index, masked`` and
 the six labels, empty where unknown), ``dataset.json`` (what it is and on what terms: it ends up in the cards of models
 trained on it) and ``series/ID.npz`` (NumPy's own archive, never pickled): ``hounsfield`` int16
-(z, y, x), ``spacing_mm``, ``images`` (the image id of each slice) and, where lesions were outlined, ``mask`` bool
-packed to bits. A series file appears whole or not at all, the manifest comes last; so an interrupted preparation goes
-on where it stopped.
+(z, y, x), ``spacing_mm``, ``images`` (the image id of each slice), where known ``positions_mm`` along the normal and,
+where lesions were outlined, ``mask`` bool packed to bits. A series file appears whole or not at all, the manifest comes
+last; so an interrupted preparation goes on where it stopped.
 """
 
 import json
@@ -59,6 +59,9 @@ class Cache:
                 hounsfield = stored["hounsfield"]
                 spacing = tuple(None if np.isnan(value) else float(value) for value in stored["spacing_mm"])
                 mask = _unpack(stored["mask"], hounsfield.shape) if "mask" in stored else None
+                places = (
+                    _stored_positions(stored["positions_mm"], len(hounsfield)) if "positions_mm" in stored else None
+                )
         except _DAMAGED as error:
             reason = type(error).__name__
             msg = f"series/{path.name}: not a readable series of this cache ({reason}). Delete it and prepare again"
@@ -66,7 +69,7 @@ class Cache:
         volume = HounsfieldVolume(
             hounsfield=hounsfield,
             spacing_mm=(spacing[0], spacing[1], spacing[2]),
-            positions_mm=_positions(len(hounsfield), spacing[0]),
+            positions_mm=places or _positions(len(hounsfield), spacing[0]),
             orientation=None,
         )
         return CachedSeries(volume=volume, mask=mask)
@@ -86,10 +89,11 @@ def open_cache(folder: Path) -> Cache:
     if list(manifest.columns) != list(COLUMNS):
         msg = f"{path.name} has columns {list(manifest.columns)}, expected {list(COLUMNS)}. Prepare the data again"
         raise DataError(msg)
-    return Cache(folder, manifest, _read_dataset(folder / "dataset.json"))
+    return Cache(folder, manifest, read_dataset(folder / "dataset.json"))
 
 
-def _read_dataset(path: Path) -> TrainingData:
+def read_dataset(path: Path) -> TrainingData:
+    """What a cache says it is. Raises DataError where ``dataset.json`` is absent or wrong."""
     try:
         return parse_dataclass(TrainingData, json.loads(path.read_text()), where=path.name)
     except (OSError, ValueError) as error:
@@ -104,12 +108,14 @@ def write_series(
     *,
     hounsfield: NDArray[np.int16],
     spacing_mm: tuple[float | None, float | None, float | None] = (None, None, None),
+    positions_mm: Sequence[float | None] = (),
     mask: NDArray[np.bool_] | None = None,
     images: Sequence[str] = (),
 ) -> None:
     """Write one series (z, y, x) so that its file appears whole or not at all.
 
     ``images`` names each slice, so that a later preparation knows whether the file is what it would write.
+    ``positions_mm`` is kept where it is known for every slice; without it slices count as evenly spaced.
 
     Raises:
         DataError: the series id is not safe as a file name, or images and slices differ in number.
@@ -121,6 +127,9 @@ def write_series(
     path.parent.mkdir(parents=True, exist_ok=True)
     spacing = np.array([np.nan if value is None else value for value in spacing_mm], dtype=np.float64)
     arrays: dict[str, NDArray[Any]] = {"hounsfield": hounsfield, "spacing_mm": spacing}
+    known = [position for position in positions_mm if position is not None]
+    if len(known) == len(hounsfield):
+        arrays["positions_mm"] = np.array(known, dtype=np.float64)
     if mask is not None:
         arrays["mask"] = np.packbits(mask)
     if images:
@@ -165,6 +174,13 @@ def series_path(folder: Path, series_id: str) -> Path:
 
 def _positions(slices: int, spacing: float | None) -> tuple[float | None, ...]:
     return tuple(None if spacing is None else index * spacing for index in range(slices))
+
+
+def _stored_positions(values: NDArray[np.float64], slices: int) -> tuple[float | None, ...]:
+    if values.shape != (slices,):
+        msg = f"{values.shape} positions for {slices} slices"
+        raise ValueError(msg)
+    return tuple(float(value) for value in values)
 
 
 def _unpack(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -1,0 +1,211 @@
+"""What one worker does in preparing DICOM: say whose a file is, and decode one series into the cache.
+
+Both are plain functions of plain values, so that they run alike here, in a local process or on a cluster that sees the
+same folders.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from hemoscope.data.cache import series_path, stored_images, write_series
+from hemoscope.dicom import tags
+from hemoscope.dicom.archive import Archive, read_series
+from hemoscope.dicom.elements import Elements, character_set
+from hemoscope.dicom.limits import ReadLimits
+from hemoscope.dicom.part10 import parse
+from hemoscope.dicom.read import load_bytes, read_headers
+from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.series import Series, build_series
+from hemoscope.dicom.slices import SliceHeader
+from hemoscope.dicom.sources import FileSource
+from hemoscope.errors import DataError, DicomReadError, SeriesError
+
+LeftOut = tuple[str, str]  # image id, reason
+_PATIENT_ID = 0x00100020
+_HEAD_BYTES = 1 << 16  # holds all elements before the pixels of nearly every CT file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFile:
+    """A labelled file: ``name`` is how the user sees it, ``patient_id`` what the label table says of its patient."""
+
+    image_id: str
+    name: str
+    path: Path
+    patient_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentifiedImage:
+    """A file, and the patient, study and series that it belongs to."""
+
+    file: ImageFile
+    patient_id: str
+    study_id: str
+    series_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentifyTask:
+    """Files to identify; ``pseudonyms`` replaces a patient ID that a header gives by a hash of it."""
+
+    files: tuple[ImageFile, ...]
+    pseudonyms: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesTask:
+    """One series to decode into the cache at ``output``."""
+
+    output: Path
+    series_id: str
+    files: tuple[ImageFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesDone:
+    """The stacks written for one series, as (id in the cache, image ids from feet to head), and what was left out."""
+
+    series_id: str
+    stacks: tuple[tuple[str, tuple[str, ...]], ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def identify(task: IdentifyTask) -> tuple[list[IdentifiedImage], list[LeftOut]]:
+    """Read whose each file is from its header alone; what cannot be told is left out with the reason."""
+    found: list[IdentifiedImage] = []
+    left_out: list[LeftOut] = []
+    for file in task.files:
+        try:
+            found.append(_identify(file, pseudonyms=task.pseudonyms))
+        except (DicomReadError, DataError) as error:
+            left_out.append((file.image_id, str(error)))
+    return found, left_out
+
+
+def prepare_series(task: SeriesTask) -> SeriesDone:
+    """Decode one series once and write it; a series that stands whole in the cache is kept and not read again.
+
+    Slices that do not fit into one stack (another size or orientation, the same place twice) become stacks of their
+    own, ``ID_part2`` and so on: every labelled slice is kept, and none is shown with neighbours that it does not have.
+    """
+    try:
+        series_path(task.output, task.series_id)
+    except DataError as error:
+        return _none_of(task, str(error))
+    kept = tuple(_stored(task.output, task.series_id))
+    if sorted(image for _, images in kept for image in images) == sorted(file.image_id for file in task.files):
+        return SeriesDone(series_id=task.series_id, stacks=kept, left_out=())
+    return _decode(task)
+
+
+def _identify(file: ImageFile, *, pseudonyms: bool) -> IdentifiedImage:
+    elements = _elements(file)
+    study, series = elements.text(tags.STUDY_INSTANCE_UID), elements.text(tags.SERIES_INSTANCE_UID)
+    if not study or not series:
+        raise refusal(file.name, "malformed", "no study or series instance UID (0020,000D), (0020,000E)")
+    patient = file.patient_id
+    if patient is None:
+        patient = elements.prose(_PATIENT_ID, character_set=character_set(elements))
+        if not patient:
+            msg = f"{file.name}: no patient ID (0010,0020). Say whose it is in a column patient_id of the labels"
+            raise DataError(msg)
+        patient = _pseudonym(patient) if pseudonyms else patient
+    return IdentifiedImage(file=file, patient_id=patient, study_id=study, series_id=series)
+
+
+def _pseudonym(patient_id: str) -> str:
+    """The same patient gets the same name in every preparation; the ID itself stays in the hospital's files."""
+    return f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:16]}"
+
+
+def _elements(file: ImageFile) -> Elements:
+    """The elements before the pixels: from the first bytes where they suffice, else from the whole file."""
+    limits = ReadLimits()
+    try:
+        with file.path.open("rb") as stream:
+            found = parse(stream.read(_HEAD_BYTES), source=file.name, limits=limits)
+        if found.pixels is not None:
+            return found.elements
+    except (OSError, DicomReadError):
+        pass  # the whole file decides, below, and gives the true reason
+    return parse(load_bytes(file.path, source=file.name, limits=limits), source=file.name, limits=limits).elements
+
+
+def _stored(output: Path, series_id: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for number in count(1):
+        name = _stack_name(series_id, number)
+        images = stored_images(output, name)
+        if not images:
+            return
+        yield name, images
+
+
+def _stack_name(series_id: str, number: int) -> str:
+    return series_id if number == 1 else f"{series_id}_part{number}"
+
+
+def _decode(task: SeriesTask) -> SeriesDone:
+    headers: list[SliceHeader] = []
+    left_out: list[LeftOut] = []
+    for file in task.files:
+        try:
+            headers.append(_header(file))
+        except DicomReadError as error:
+            left_out.append((file.image_id, str(error)))
+    stacks: list[tuple[str, tuple[str, ...]]] = []
+    while headers:
+        series = build_series(headers)
+        name = _stack_name(task.series_id, len(stacks) + 1)
+        images, bad = _write_stack(task, name, series)
+        left_out += bad
+        if images:
+            stacks.append((name, images))
+        headers = list(series.left_out)
+    _remove_stale(task, len(stacks))
+    return SeriesDone(series_id=task.series_id, stacks=tuple(stacks), left_out=tuple(left_out))
+
+
+def _header(file: ImageFile) -> SliceHeader:
+    headers = read_headers(file.path, source=file.name)
+    if len(headers) != 1:
+        reason = f"{len(headers)} frames where one labelled slice is wanted"
+        raise refusal(file.name, "inconsistent_pixel_data", reason)
+    return headers[0]
+
+
+def _write_stack(task: SeriesTask, name: str, series: Series) -> tuple[tuple[str, ...], list[LeftOut]]:
+    image_of = {file.name: file.image_id for file in task.files}
+    sources = {file.name: FileSource(name=file.name, path=file.path) for file in task.files}
+    try:
+        decoded = read_series(Archive(studies=(), rejected=(), sources=sources), series, threads=1)
+    except SeriesError as error:
+        return (), [(image_of[header.source], str(error)) for header in series.headers]
+    images = tuple(image_of[header.source] for header in decoded.slices)
+    volume = decoded.volume
+    write_series(
+        task.output,
+        name,
+        hounsfield=volume.hounsfield,
+        spacing_mm=volume.spacing_mm,
+        positions_mm=volume.positions_mm,
+        images=images,
+    )
+    return images, [(image_of[one.source], f"{one.source}: {one.message}") for one in decoded.rejected]
+
+
+def _remove_stale(task: SeriesTask, stacks: int) -> None:
+    """Stacks of an earlier preparation that found more of them."""
+    for number in count(stacks + 1):
+        path = series_path(task.output, _stack_name(task.series_id, number))
+        if not path.is_file():
+            return
+        path.unlink()
+
+
+def _none_of(task: SeriesTask, reason: str) -> SeriesDone:
+    left_out = tuple((file.image_id, reason) for file in task.files)
+    return SeriesDone(series_id=task.series_id, stacks=(), left_out=left_out)

@@ -1,0 +1,185 @@
+"""DICOM files and their labels become a cache: identified, grouped by series, decoded once, on many processes.
+
+Interrupted, it goes on where it stopped: a series file appears whole or not at all, and one that holds exactly the
+images that it should is kept. A file that changed under its old name is not noticed: delete its series from the cache.
+"""
+
+import csv
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+from hemoscope.card import TrainingData
+from hemoscope.data.cache import read_dataset, write_manifest
+from hemoscope.data.dicom_series import (
+    IdentifiedImage,
+    IdentifyTask,
+    ImageFile,
+    LeftOut,
+    SeriesTask,
+    identify,
+    prepare_series,
+)
+from hemoscope.data.prepare import Preparation
+from hemoscope.data.processes import Run, processes
+from hemoscope.data.table import Labels
+from hemoscope.dicom.limits import ReadLimits
+from hemoscope.dicom.sources import FileSource, find_sources
+from hemoscope.errors import DataError
+from hemoscope.labels import LABELS
+
+Show = Callable[[str, int, int], None]
+_BATCH = 128
+_MEMBERS = 100_000_000
+
+
+def prepare_dicom(
+    images: Path,
+    labels: Labels,
+    output: Path,
+    dataset: TrainingData,
+    *,
+    pseudonyms: bool = True,
+    workers: int | None = None,
+    dask: str | None = None,
+    show: Show = lambda _stage, _done, _total: None,
+) -> Preparation:
+    """Build a cache from a folder of DICOM files, one slice a file, named after their image ids.
+
+    Files without a label row, labels without a file, and files that cannot be read are left out and listed, also in
+    ``left_out.csv`` of the cache; none is replaced. The result does not depend on the workers.
+
+    Args:
+        images: folder, read with all below it.
+        labels: the images wanted.
+        output: the cache; may exist.
+        dataset: what it is and on what terms.
+        pseudonyms: hash the patient IDs of the headers; False where they are pseudonyms already.
+        workers: local processes, None for one a processor.
+        dask: address of a Dask scheduler instead.
+        show: told the stage, how much of it is done, and how much there is.
+
+    Raises:
+        DataError: ``images`` is no folder, ``output`` holds another dataset, or nothing could be read.
+        ConfigError: see ``processes``.
+    """
+    _check_output(output, dataset)
+    files, left_out = _find_files(images.resolve(), labels)
+    output.mkdir(parents=True, exist_ok=True)
+    with processes(workers=workers, address=dask) as run:
+        found = _identify_all(files, run, left_out, pseudonyms=pseudonyms, show=show)
+        groups = _by_series(found, left_out)
+        rows = _prepare_all(groups, output.resolve(), labels, run, left_out, show=show)
+    left_out.sort()
+    _write_left_out(output, left_out)
+    if not rows:
+        first = f"{left_out[0][0]}: {left_out[0][1]}" if left_out else "there are no images"
+        msg = f"none of the {len(labels)} labelled images could be read; the first reason: {first}"
+        raise DataError(msg)
+    write_manifest(output, rows, dataset)
+    return Preparation(slices=len(rows), left_out=tuple(left_out))
+
+
+def _check_output(output: Path, dataset: TrainingData) -> None:
+    path = output / "dataset.json"
+    if path.is_file() and (name := read_dataset(path).name) != dataset.name:
+        msg = f"{output.name} holds {name!r}, not {dataset.name!r}. Choose another --output"
+        raise DataError(msg)
+
+
+def _find_files(images: Path, labels: Labels) -> tuple[list[ImageFile], list[LeftOut]]:
+    if not images.is_dir():
+        msg = f"{images.name} is not a folder. Give the folder that holds the DICOM files"
+        raise DataError(msg)
+    sources, rejected = find_sources([images], limits=replace(ReadLimits(), members=_MEMBERS))
+    left_out: list[LeftOut] = [(one.source, one.message) for one in rejected]
+    files: dict[str, ImageFile] = {}
+    for source in sources:
+        image_id = PurePath(source.name).stem
+        if not isinstance(source, FileSource) or image_id not in labels:
+            left_out.append((image_id, f"{source.name}: the labels have no row for it"))
+        elif image_id in files:
+            left_out.append((image_id, f"{source.name}: {files[image_id].name} has the same image id and is kept"))
+        else:
+            patient = labels[image_id].patient_id
+            files[image_id] = ImageFile(image_id=image_id, name=source.name, path=source.path, patient_id=patient)
+    left_out += [(image_id, "labelled, but the folder has no file of this name") for image_id in labels.keys() - files]
+    return list(files.values()), left_out
+
+
+def _identify_all(
+    files: Sequence[ImageFile], run: Run, left_out: list[LeftOut], *, pseudonyms: bool, show: Show
+) -> list[IdentifiedImage]:
+    tasks = [
+        IdentifyTask(files=tuple(files[start : start + _BATCH]), pseudonyms=pseudonyms)
+        for start in range(0, len(files), _BATCH)
+    ]
+    found: list[IdentifiedImage] = []
+    refused = 0
+    for good, bad in run(identify, tasks):
+        found += good
+        left_out += bad
+        refused += len(bad)
+        show("headers", len(found) + refused, len(files))
+    return found
+
+
+def _by_series(
+    found: Iterable[IdentifiedImage], left_out: list[LeftOut]
+) -> dict[tuple[str, str, str], tuple[ImageFile, ...]]:
+    """Files by (patient, study, series), sorted; a series of two patients or studies is nobody's and left out."""
+    groups: dict[str, list[IdentifiedImage]] = defaultdict(list)
+    for image in found:
+        groups[image.series_id].append(image)
+    whole: dict[tuple[str, str, str], tuple[ImageFile, ...]] = {}
+    for series_id, members in groups.items():
+        owners = {(image.patient_id, image.study_id) for image in members}
+        if len(owners) > 1:
+            reason = f"series {series_id} holds slices of {len(owners)} patients or studies. Correct its headers"
+            left_out += [(image.file.image_id, reason) for image in members]
+            continue
+        ((patient, study),) = owners
+        files = sorted((image.file for image in members), key=lambda file: file.image_id)
+        whole[patient, study, series_id] = tuple(files)
+    return dict(sorted(whole.items()))
+
+
+def _prepare_all(
+    groups: Mapping[tuple[str, str, str], tuple[ImageFile, ...]],
+    output: Path,
+    labels: Labels,
+    run: Run,
+    left_out: list[LeftOut],
+    *,
+    show: Show,
+) -> list[dict[str, object]]:
+    tasks = [SeriesTask(output=output, series_id=key[2], files=files) for key, files in groups.items()]
+    total, seen = sum(len(task.files) for task in tasks), 0
+    stacks: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {}
+    for done in run(prepare_series, tasks):
+        stacks[done.series_id] = done.stacks
+        left_out += done.left_out
+        seen += sum(len(images) for _, images in done.stacks) + len(done.left_out)
+        show("slices", seen, total)
+    return [
+        {
+            "image_id": image_id,
+            "patient_id": patient,
+            "study_id": study,
+            "series_id": stack_id,
+            "index": index,
+            "masked": False,
+            **dict(zip((label.value for label in LABELS), labels[image_id].labels, strict=True)),
+        }
+        for patient, study, series_id in groups
+        for stack_id, image_ids in stacks[series_id]
+        for index, image_id in enumerate(image_ids)
+    ]
+
+
+def _write_left_out(output: Path, left_out: Sequence[LeftOut]) -> None:
+    with (output / "left_out.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image_id", "reason"])
+        writer.writerows(left_out)
