@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hemoscope.errors import TrainingError
-from hemoscope.training.checkpoint_io import SafeCheckpointIO
+from hemoscope.training.checkpoint_io import SafeCheckpointIO, latest_checkpoint
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 keys = st.integers() | st.text(max_size=5) | st.tuples(st.integers(), st.text(max_size=3))
@@ -154,3 +154,26 @@ def test_a_checkpoint_can_be_removed_twice(tmp_path: Path) -> None:
     for _ in range(2):
         SafeCheckpointIO().remove_checkpoint(tmp_path / "last.ckpt")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_between_two_checkpoints_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = tmp_path / "last.ckpt"
+    assert latest_checkpoint(last) is None
+    SafeCheckpointIO().save_checkpoint({"epoch": 1}, last)
+    move = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise KeyboardInterrupt
+        return move(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            SafeCheckpointIO().save_checkpoint({"epoch": 2}, last)
+    found = latest_checkpoint(last)
+    assert found is not None
+    assert SafeCheckpointIO().load_checkpoint(found) == {"epoch": 1}
+    SafeCheckpointIO().save_checkpoint({"epoch": 2}, last)
+    assert latest_checkpoint(last) == last
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

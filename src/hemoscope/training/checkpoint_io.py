@@ -29,8 +29,12 @@ class SafeCheckpointIO(CheckpointIO):
         part.mkdir(parents=True)
         save_file(tensors, part / "tensors.safetensors")
         (part / "state.json").write_text(json.dumps(state))
-        shutil.rmtree(folder, ignore_errors=True)
+        before = _before(folder)
+        if folder.is_dir():
+            shutil.rmtree(before, ignore_errors=True)
+            folder.replace(before)
         part.replace(folder)
+        shutil.rmtree(before, ignore_errors=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint. Raises TrainingError where it is damaged."""
@@ -50,6 +54,15 @@ class SafeCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint."""
         shutil.rmtree(path, ignore_errors=True)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of that name, or the one before it where a kill fell between the two; None where there is none."""
+    return next((path for path in (folder, _before(folder)) if path.is_dir()), None)
+
+
+def _before(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".before")
 
 
 def _plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

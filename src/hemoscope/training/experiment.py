@@ -71,8 +71,11 @@ class ReadingConfig:
 
     def __post_init__(self) -> None:
         """Reject a size that the network cannot take."""
-        if self.size is not None and self.size % 32:
-            msg = f"reading.size must be a multiple of 32, got {self.size}"
+        if self.size is not None and (self.size % 32 or not 32 <= self.size <= 2048):
+            msg = f"reading.size must be a multiple of 32 up to 2048, got {self.size}"
+            raise ConfigError(msg)
+        if not 0 < self.extent_mm <= 300:
+            msg = f"reading.extent_mm must be above 0 and at most 300, got {self.extent_mm}"
             raise ConfigError(msg)
 
 

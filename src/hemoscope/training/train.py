@@ -30,7 +30,7 @@ from hemoscope.errors import ConfigError, TrainingError
 from hemoscope.labels import LABELS
 from hemoscope.models.checkpoint import load_imagenet, load_weights, save_weights
 from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
-from hemoscope.training.checkpoint_io import SafeCheckpointIO
+from hemoscope.training.checkpoint_io import SafeCheckpointIO, latest_checkpoint
 from hemoscope.training.dataset import EpochSampler, PlainSlices, SliceDataset, load_crops
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.module import TrainingModule
@@ -154,9 +154,9 @@ def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: S
         msg = f"{part.name}: {found}. Lower run.batch_size, or give data with more positive slices"
         raise TrainingError(msg)
     loader = DataLoader(data, batch_size=run.batch_size, sampler=sampler, drop_last=True)
-    last = folder / "checkpoint" / "last.ckpt"
+    last = latest_checkpoint(folder / "checkpoint" / "last.ckpt")
     trainer = _trainer(experiment, folder, partial(show, f"{part.name}: training"))
-    trainer.fit(module, loader, ckpt_path=str(last) if last.is_dir() else None)
+    trainer.fit(module, loader, ckpt_path=None if last is None else str(last))
     return module.trained
 
 
