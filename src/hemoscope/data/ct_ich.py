@@ -3,7 +3,8 @@
 The release has 8-bit JPEG of a brain window (level 40, width 120) and a bone window (level 700, width 3200). Both
 stated windows were checked against each other and against tissue: within 60 to 200 of the brain JPEG the two agree to
 1-2 HU in 81 of 82 patients and brain peaks at 30-41 HU. The exception is patient 050, whose bone JPEGs read 90 HU too
-low while the brain ones are plausible; their level is taken as 790.
+low against its brain ones; their level is taken as 790. (Its brain peaks at up to 50 HU: its brain window, too, is
+probably not quite the stated one.)
 """
 
 import zlib
