@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hemoscope import DISCLAIMER, __version__
-from hemoscope.cli import evaluate, export, info, predict, prepare, train
+from hemoscope.cli import data, evaluate, export, info, predict, prepare, train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +40,17 @@ COMMANDS: dict[str, Command] = {
         Command(name="info", summary="show what a model is, how well it does, and its limits", register=info.register),
         Command(
             name="prepare",
-            summary="turn a public dataset into a cache for training",
+            summary="turn a labelled dataset into a cache for training",
             register=prepare.register,
             extra="study",
-            packages=("pandas", "pyarrow"),
+            packages=("pandas", "pyarrow", "distributed"),
+        ),
+        Command(
+            name="data",
+            summary="look at a prepared dataset",
+            register=data.register,
+            extra="study",
+            packages=("pandas", "pyarrow", "matplotlib"),
         ),
         Command(
             name="train",

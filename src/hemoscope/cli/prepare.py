@@ -1,12 +1,21 @@
-"""``hemoscope prepare``: a public dataset in, a cache for training out."""
+"""``hemoscope prepare``: a public dataset, or any labelled DICOM folder, in; a cache for training out."""
 
 import argparse
 import sys
+import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from hemoscope.card import TrainingData
+    from hemoscope.data.prepare import Preparation
+    from hemoscope.data.table import Labels
+
+_NAMED = 20  # how many slices left out are named on the terminal
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +25,26 @@ def register(parser: argparse.ArgumentParser) -> None:
     ct_ich.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with labels.csv, patients/")
     ct_ich.add_argument("--output", type=Path, required=True, metavar="CACHE", help="folder to write; may exist")
     ct_ich.set_defaults(run=run_ct_ich)
+    rsna = datasets.add_parser("rsna", help="RSNA 2019, as Kaggle ships it (non-commercial research and education)")
+    _add_dicom(rsna, labels="stage_2_train.csv: six lines an image")
+    rsna.set_defaults(run=run_rsna)
+    table = datasets.add_parser("table", help="any DICOM folder and a CSV file with one row an image")
+    _add_dicom(table, labels="image_id and six columns of 0, 1 or nothing (unknown); patient_id if known")
+    table.add_argument("--name", required=True, help="what the dataset is called in cards of models trained on it")
+    table.add_argument("--license", required=True, metavar="TERMS", help="on what terms it may be used")
+    table.add_argument("--data-version", default="", metavar="V", help="version of the dataset")
+    table.add_argument("--doi", default="", help="where it is published")
+    table.add_argument("--attribution", default="", metavar="TEXT", help="whom to name")
+    table.set_defaults(run=run_table)
+
+
+def _add_dicom(parser: argparse.ArgumentParser, *, labels: str) -> None:
+    add = parser.add_argument
+    add("--images", type=Path, required=True, metavar="DIR", help="folder of DICOM files named after their image ids")
+    add("--labels", type=Path, required=True, metavar="CSV", help=labels)
+    add("--output", type=Path, required=True, metavar="CACHE", help="folder to write; may exist: goes on there")
+    add("--workers", type=int, metavar="N", help="local processes (default: one a processor)")
+    add("--dask", metavar="ADDRESS", help="of a Dask scheduler to use instead, such as tcp://host:8786")
 
 
 def run_ct_ich(arguments: argparse.Namespace) -> int:
@@ -28,3 +57,56 @@ def run_ct_ich(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"left out {image_id}: {reason}\n")
     sys.stdout.write(f"{done.slices} slices in {arguments.output}, {len(done.left_out)} left out\n")
     return ExitCode.OK
+
+
+def run_rsna(arguments: argparse.Namespace) -> int:
+    """Prepare RSNA 2019, whose patient IDs are pseudonyms already."""
+    from hemoscope.data.rsna import DATASET, read_rsna_labels
+
+    return _run_dicom(arguments, read_rsna_labels(arguments.labels), DATASET, pseudonyms=False)
+
+
+def run_table(arguments: argparse.Namespace) -> int:
+    """Prepare any DICOM folder with a table of labels."""
+    from hemoscope.card import TrainingData
+    from hemoscope.data.table import read_table_labels
+
+    dataset = TrainingData(
+        name=arguments.name,
+        version=arguments.data_version,
+        doi=arguments.doi,
+        license=arguments.license,
+        attribution=arguments.attribution,
+        changes="Decoded to Hounsfield units and put into series in anatomical order",
+    )
+    return _run_dicom(arguments, read_table_labels(arguments.labels), dataset, pseudonyms=True)
+
+
+def _run_dicom(arguments: argparse.Namespace, labels: "Labels", dataset: "TrainingData", *, pseudonyms: bool) -> int:
+    from hemoscope.data.prepare_dicom import prepare_dicom
+
+    start = time.monotonic()
+    with progress_bar() as show:
+        done = prepare_dicom(
+            arguments.images,
+            labels,
+            arguments.output,
+            dataset,
+            pseudonyms=pseudonyms,
+            workers=arguments.workers,
+            dask=arguments.dask,
+            show=show,
+        )
+    _report(done, arguments.output, time.monotonic() - start)
+    return ExitCode.OK
+
+
+def _report(done: "Preparation", output: Path, seconds: float) -> None:
+    for image_id, reason in done.left_out[:_NAMED]:
+        sys.stderr.write(f"left out {image_id}: {reason}\n")
+    if len(done.left_out) > _NAMED:
+        sys.stderr.write(f"and {len(done.left_out) - _NAMED} more, all in {output / 'left_out.csv'}\n")
+    rate = done.slices / max(seconds, 1e-3)
+    sys.stdout.write(
+        f"{done.slices} slices in {output}, {len(done.left_out)} left out, {seconds:.1f} s ({rate:.0f} a second)\n"
+    )

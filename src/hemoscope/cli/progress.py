@@ -17,13 +17,20 @@ def progress_bar() -> Iterator[Show]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:>8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("", total=None, rate="")
 
         def show(stage: str, done: int, total: int) -> None:
             if bar.tasks[0].description != stage or bar.tasks[0].total != total:
                 bar.reset(task, description=stage, total=total)
-            bar.update(task, completed=done)
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, rate=f"{speed:,.3g}/s" if speed else "")
 
         yield show

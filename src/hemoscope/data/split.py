@@ -1,11 +1,100 @@
-"""Splits by patient: no slice of a patient stands on both sides."""
+"""Splits: by patient, so that no slice of a patient stands on both sides; and the paper's own, by slice, which leaks."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hemoscope.errors import DataError
 from hemoscope.labels import SUBTYPES
+
+LEAK_WARNING = (
+    "Split by slice, as the paper did: slices of one patient stand on both sides, so these scores are too high for "
+    "new patients"
+)
+_SEED = 257
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Image ids for training, validation and test, and what they were split by."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    by: Literal["patient", "slice"]
+
+    @property
+    def warning(self) -> str | None:
+        """What every report made from this split must say; None where nothing leaks."""
+        return LEAK_WARNING if self.by == "slice" else None
+
+
+def split_by_patient(
+    image_ids: Sequence[str],
+    patients: Sequence[str],
+    labels: NDArray[np.float64],
+    *,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = _SEED,
+) -> Split:
+    """Split images by patient, stratified on the rarest label that a patient has; the same for any order of rows.
+
+    Args:
+        image_ids: all images.
+        patients: the patient of each.
+        labels: (images, 6) of 0, 1 or NaN (unknown) in label order.
+        validation: share of the patients.
+        test: share of the patients.
+        seed: the order in which patients of one group are dealt.
+
+    Raises:
+        DataError: the shares are no shares, or leave a part that should hold someone without a patient.
+    """
+    shares = {"train": 1.0 - validation - test, "validation": validation, "test": test}
+    if min(validation, test) < 0 or shares["train"] <= 0:
+        msg = f"validation {validation} and test {test} must be shares that leave something for training"
+        raise DataError(msg)
+    names, patient_of = np.unique(np.array(patients, dtype=str), return_inverse=True)
+    counts = np.zeros((len(names), labels.shape[1]), dtype=np.int64)
+    np.add.at(counts, patient_of, (labels == 1).astype(np.int64))
+    positives = {str(name): tuple(row) for name, row in zip(names, counts.tolist(), strict=True)}
+    part_of = _deal_shares(positives, shares, seed=seed)
+    empty = [part for part, share in shares.items() if share > 0 and part not in part_of.values()]
+    if empty:
+        msg = f"{len(names)} patients leave nobody for {' and '.join(empty)}. Use larger shares or more patients"
+        raise DataError(msg)
+    ordered = sorted(zip(image_ids, patients, strict=True))
+    chosen = {part: tuple(image for image, patient in ordered if part_of[patient] == part) for part in shares}
+    return Split(train=chosen["train"], validation=chosen["validation"], test=chosen["test"], by="patient")
+
+
+def split_by_slice(image_ids: Sequence[str], *, test: float = 0.1, seed: int = _SEED) -> Split:
+    """The paper's split: slices at random, no validation part, and slices of one patient on both sides.
+
+    Gives exactly what scikit-learn's ``train_test_split(sorted(image_ids), test_size=test, random_state=seed)`` gives,
+    in its order. Every report made from it must carry ``Split.warning``.
+
+    Raises:
+        DataError: an image stands twice, or a part would be empty.
+    """
+    ordered = sorted(image_ids)
+    if len(set(ordered)) != len(ordered):
+        msg = f"{len(ordered) - len(set(ordered))} image ids stand twice. Remove the repeated ones"
+        raise DataError(msg)
+    size = ceil(test * len(ordered))
+    if not 0 < size < len(ordered):
+        msg = f"a test share of {test} of {len(ordered)} images leaves one part empty"
+        raise DataError(msg)
+    # NumPy's old generator on purpose: its stream is frozen, and it is the one that scikit-learn draws from.
+    places = np.random.RandomState(seed).permutation(len(ordered))  # noqa: NPY002
+    shuffled = [ordered[place] for place in places]
+    return Split(train=tuple(shuffled[size:]), validation=(), test=tuple(shuffled[:size]), by="slice")
 
 
 def patient_folds(positives: Mapping[str, Sequence[int]], *, folds: int, seed: int) -> dict[str, int]:
@@ -25,16 +114,47 @@ def patient_folds(positives: Mapping[str, Sequence[int]], *, folds: int, seed: i
     if folds < 2 or len(positives) < folds:
         msg = f"{len(positives)} patients cannot make {folds} folds. Use at least 2 folds and as many patients"
         raise DataError(msg)
-    carriers = {label: sum(bool(counts[i + 1]) for counts in positives.values()) for i, label in enumerate(SUBTYPES)}
-    rarest_first = sorted(range(len(SUBTYPES)), key=lambda i: carriers[SUBTYPES[i]])
+
+    def fullness(same: Counter[int], size: Counter[int], fold: int) -> tuple[float, ...]:
+        return (same[fold], size[fold], fold)
+
+    return _deal(positives, tuple(range(folds)), fullness, seed=seed)
+
+
+def _deal_shares(positives: Mapping[str, Sequence[int]], shares: Mapping[str, float], *, seed: int) -> dict[str, str]:
+    parts = tuple(part for part, share in shares.items() if share > 0)
+    wanted = [shares[part] for part in parts]
+
+    def fullness(same: Counter[int], size: Counter[int], place: int) -> tuple[float, ...]:
+        # How full a part would be for its share, in this group and then at all.
+        return ((same[place] + 1) / wanted[place], (size[place] + 1) / wanted[place], place)
+
+    places = _deal(positives, tuple(range(len(parts))), fullness, seed=seed)
+    return {patient: parts[place] for patient, place in places.items()}
+
+
+def _deal(
+    positives: Mapping[str, Sequence[int]],
+    places: Sequence[int],
+    fullness: Callable[[Counter[int], Counter[int], int], tuple[float, ...]],
+    *,
+    seed: int,
+) -> dict[str, int]:
+    """Deal patients, those with the rarest label first, each to the place that is the least full."""
+    carriers = [sum(bool(counts[i + 1]) for counts in positives.values()) for i in range(len(SUBTYPES))]
+    rarest_first = sorted(range(len(SUBTYPES)), key=lambda i: carriers[i])
     group = {
         patient: next((rank for rank, i in enumerate(rarest_first) if counts[i + 1]), len(SUBTYPES))
         for patient, counts in positives.items()
     }
     order = np.random.default_rng(seed).permutation(sorted(positives)).tolist()
-    fold_of: dict[str, int] = {}
+    same: dict[int, Counter[int]] = {rank: Counter() for rank in range(len(SUBTYPES) + 1)}
+    size: Counter[int] = Counter()
+    place_of: dict[str, int] = {}
     for patient in sorted(order, key=lambda name: group[name]):
-        same = [sum(group[p] == group[patient] for p, f in fold_of.items() if f == fold) for fold in range(folds)]
-        size = [sum(f == fold for f in fold_of.values()) for fold in range(folds)]
-        fold_of[patient] = min(range(folds), key=lambda fold: (same[fold], size[fold], fold))
-    return fold_of
+        mine = same[group[patient]]
+        place = min(places, key=lambda candidate: fullness(mine, size, candidate))
+        place_of[patient] = place
+        mine[place] += 1
+        size[place] += 1
+    return place_of

@@ -1,0 +1,197 @@
+"""Statistics of a dataset for people: PNG pictures and one self-contained HTML page, nothing fetched, no script."""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hemoscope.data.statistics import KINDS, Statistics
+from hemoscope.errors import MissingExtraError
+from hemoscope.labels import LABELS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, told apart by colour-blind readers.
+_COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#BBBBBB")
+_PICTURES = {
+    "kinds": "Images without hemorrhage, with one type, with more",
+    "balance": "Positive images by label",
+    "co_occurrence": "Labels that come together",
+    "slices": "Slices a patient",
+}
+_SHOWN_COMBINATIONS = 20
+_SHORT = ("Any", "EDH", "IPH", "IVH", "SAH", "SDH")  # the field's own short names, in label order
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
+h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem}
+table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .8rem;text-align:right}th:first-child,td:first-child{text-align:left}
+thead th{border-bottom:2px solid #333}tbody tr{border-bottom:1px solid #ddd}
+.scroll{overflow-x:auto}img{max-width:100%;height:auto}
+"""
+
+
+def write_statistics(found: Statistics, folder: Path) -> tuple[Path, ...]:
+    """Write ``stats.html``, ``stats.json`` and a PNG for each picture; returns the files.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = draw_statistics(found)
+    contents = {f"{name}.png": png for name, png in pictures.items()}
+    contents["stats.json"] = (json.dumps(found.to_json(), indent=2) + "\n").encode()
+    contents["stats.html"] = render_statistics(found, pictures).encode()
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return tuple(folder / name for name in contents)
+
+
+def draw_statistics(found: Statistics) -> dict[str, bytes]:
+    """Every picture as PNG, by file name without ending."""
+    return {
+        "kinds": _draw((6.4, 4.2), lambda axes: _pie(axes, found)),
+        "balance": _draw((6.8, 3.6), lambda axes: _balance(axes, found)),
+        "co_occurrence": _draw((6.8, 5.4), lambda axes: _matrix(axes, found)),
+        "slices": _draw((6.8, 3.6), lambda axes: _histogram(axes, found)),
+    }
+
+
+def render_statistics(found: Statistics, pictures: Mapping[str, bytes]) -> str:
+    """The whole page; every text is escaped."""
+    data = found.dataset
+    shown = "".join(
+        f'<h2>{escape(_PICTURES[name])}</h2><img alt="{escape(_PICTURES[name])}" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}">\n'
+        for name, png in pictures.items()
+    )
+    tables = "".join(_html_table(title, header, rows) for title, header, rows in statistics_tables(found))
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(data.name)}</title><style>{_STYLE}</style></head><body>\n"
+        f"<h1>{escape(data.name)}</h1><p>{escape(data.version)}. Terms: {escape(data.license)}.</p>"
+        f"<p>{escape(data.attribution)}</p>\n{tables}{shown}</body></html>\n"
+    )
+
+
+Row = tuple[str, ...]
+
+
+def statistics_tables(found: Statistics) -> list[tuple[str, Row, list[Row]]]:
+    """The numbers as tables of text: title, header, rows; for the page and for a terminal."""
+    names = tuple(label.display for label in LABELS)
+    spread = found.slices_a_patient
+    size: list[Row] = [
+        (name, f"{count:,}")
+        for name, count in (
+            ("Images", found.images),
+            ("Series", found.series),
+            ("Studies", found.studies),
+            ("Patients", found.patients),
+            ("Images whose any contradicts their types", found.contradictions),
+        )
+    ]
+    size.append(("Slices a patient: least, median, most", f"{spread.least:,}, {spread.median:,g}, {spread.most:,}"))
+    labels: list[Row] = [
+        (
+            label.display,
+            f"{count.positive:,}",
+            _share(count.positive, count.positive + count.negative),
+            f"{count.negative:,}",
+            f"{count.unknown:,}",
+            f"{count.positive_patients:,}",
+        )
+        for label, count in found.labels.items()
+    ]
+    kinds: list[Row] = [(kind, f"{found.kinds[kind]:,}", _share(found.kinds[kind], found.images)) for kind in KINDS]
+    together: list[Row] = [
+        (name, *(f"{count:,}" for count in row)) for name, row in zip(names, found.co_occurrence.tolist(), strict=True)
+    ]
+    combinations: list[Row] = [
+        (f"{count:,}", *("?" if value is None else str(value) for value in six))
+        for six, count in found.combinations[:_SHOWN_COMBINATIONS]
+    ]
+    header = ("Label", "Positive", "of known", "Negative", "Unknown", "Positive patients")
+    return [
+        ("Size", ("", "Count"), size),
+        ("Labels", header, labels),
+        ("Types in one image (the paper's pie)", ("Types", "Images", "Share"), kinds),
+        ("Labels that come together, in images", ("", *_SHORT), together),
+        ("Images by their six labels (the paper's Table I)", ("Images", *_SHORT), combinations),
+    ]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}%" if whole else "-"
+
+
+def _html_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<h2>{escape(title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>\n"
+    )
+
+
+def _draw(size: tuple[float, float], draw: Callable[["Axes"], None]) -> bytes:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(package="matplotlib", extra="study") from error
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure.add_subplot())
+    stream = io.BytesIO()
+    # No software name in the file: the same numbers give the same bytes.
+    figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _pie(axes: "Axes", found: Statistics) -> None:
+    parts = [(kind, found.kinds[kind], colour) for kind, colour in zip(KINDS, _COLOURS, strict=True)]
+    kept = [part for part in parts if part[1]]
+    axes.pie(
+        [count for _, count, _ in kept],
+        labels=[f"{kind}\n{count:,} ({_share(count, found.images)})" for kind, count, _ in kept],
+        colors=[colour for _, _, colour in kept],
+        startangle=90,
+        counterclock=False,
+        wedgeprops={"edgecolor": "white"},
+    )
+
+
+def _balance(axes: "Axes", found: Statistics) -> None:
+    names = [label.display for label in LABELS]
+    counts = [count.positive for _, count in found.labels.items()]
+    bars = axes.barh(names, counts, color=_COLOURS[0])
+    known = [count.positive + count.negative for _, count in found.labels.items()]
+    axes.bar_label(bars, [f"{n:,} ({_share(n, of)})" for n, of in zip(counts, known, strict=True)], padding=3)
+    axes.invert_yaxis()
+    axes.set(xlabel="Positive images (share of those known)", xlim=(0, max(*counts, 1) * 1.3))
+
+
+def _matrix(axes: "Axes", found: Statistics) -> None:
+    names = [label.display for label in LABELS]
+    counts = found.co_occurrence
+    share = counts / np.maximum(np.diag(counts), 1)[:, None]
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("... are also positive for this")
+    axes.set_ylabel("Of the images positive for this ...")
+    for (row, column), value in np.ndenumerate(share):
+        text = f"{value:.0%}\n{counts[row, column]:,}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if value > 0.6 else "black")
+
+
+def _histogram(axes: "Axes", found: Statistics) -> None:
+    bins = min(40, max(int(found.slices.max() - found.slices.min()) + 1, 1))
+    axes.hist(found.slices, bins=bins, color=_COLOURS[0])
+    axes.set(xlabel="Slices", ylabel="Patients")
