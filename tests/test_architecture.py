@@ -37,6 +37,7 @@ DOORS: dict[str, set[str]] = {
     "pandas": STUDY_ROOMS,
     "pyarrow": STUDY_ROOMS,
     "dask": STUDY_ROOMS,
+    "distributed": STUDY_ROOMS,
     "openvino": {"engine"},
     "gdcm": {"dicom", "data"},  # data writes what dicom reads: phantoms in every transfer syntax
     "openjpeg": {"dicom", "data"},

@@ -1,4 +1,4 @@
-"""Splits: by patient, so that no slice of a patient stands on both sides; and the paper's own, by slice, which leaks."""
+"""Splits by patient, where no slice of a patient stands on both sides, and the paper's own by slice, which leaks."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +92,7 @@ def split_by_slice(image_ids: Sequence[str], *, test: float = 0.1, seed: int = _
         msg = f"a test share of {test} of {len(ordered)} images leaves one part empty"
         raise DataError(msg)
     # NumPy's old generator on purpose: its stream is frozen, and it is the one that scikit-learn draws from.
-    places = np.random.RandomState(seed).permutation(len(ordered))  # noqa: NPY002
+    places = np.random.RandomState(seed).permutation(len(ordered))
     shuffled = [ordered[place] for place in places]
     return Split(train=tuple(shuffled[size:]), validation=(), test=tuple(shuffled[:size]), by="slice")
 
@@ -125,9 +125,9 @@ def _deal_shares(positives: Mapping[str, Sequence[int]], shares: Mapping[str, fl
     parts = tuple(part for part, share in shares.items() if share > 0)
     wanted = [shares[part] for part in parts]
 
-    def fullness(same: Counter[int], size: Counter[int], place: int) -> tuple[float, ...]:
-        # How full a part would be for its share, in this group and then at all.
-        return ((same[place] + 1) / wanted[place], (size[place] + 1) / wanted[place], place)
+    def fullness(_same: Counter[int], size: Counter[int], place: int) -> tuple[float, ...]:
+        # Groups are dealt one after another, so parts that fill evenly (Webster's rule) share every group evenly.
+        return ((size[place] + 0.5) / wanted[place], place)
 
     places = _deal(positives, tuple(range(len(parts))), fullness, seed=seed)
     return {patient: parts[place] for patient, place in places.items()}

@@ -1,0 +1,47 @@
+"""Tasks on processes: refused before they start where nobody could run them."""
+
+import os
+import sys
+
+import pytest
+
+from hemoscope.data.processes import processes
+from hemoscope.errors import ConfigError, DataError, MissingExtraError
+
+
+def end(_task: int) -> None:
+    os._exit(1)
+
+
+def refuse(task: int) -> None:
+    msg = f"task {task} is refused"
+    raise DataError(msg)
+
+
+def test_one_worker_is_this_process_and_needs_no_dask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with processes(workers=1) as run:
+        assert list(run(os.path.basename, ["a/b", "c/d"])) == ["b", "d"]
+    with pytest.raises(MissingExtraError, match=r"pip install 'hemoscope\[study\]'"), processes(workers=2):
+        pass
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 2, "address": "tcp://here:1"}])
+def test_no_workers_or_two_kinds_of_them_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="at least one worker, or the address"), processes(**options):  # type: ignore[arg-type]
+        pass
+
+
+def test_an_address_where_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hemoscope.data.processes._CONNECT_SECONDS", 0.5)
+    with pytest.raises(ConfigError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):  # noqa: SIM117
+        with processes(address="tcp://127.0.0.1:9"):
+            pass
+    with pytest.raises(ConfigError, match="no Dask scheduler answers at nonsense"):  # noqa: SIM117
+        with processes(address="nonsense://x"):
+            pass
+
+
+def test_an_error_in_a_worker_is_the_same_error_here() -> None:
+    with processes(workers=2) as run, pytest.raises(DataError, match="task 3 is refused"):
+        list(run(refuse, [3]))
