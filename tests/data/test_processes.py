@@ -45,3 +45,9 @@ def test_an_address_where_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPa
 def test_an_error_in_a_worker_is_the_same_error_here() -> None:
     with processes(workers=2) as run, pytest.raises(DataError, match="task 3 is refused"):
         list(run(refuse, [3]))
+
+
+@pytest.mark.slow
+def test_a_task_that_ends_its_worker_again_and_again_is_an_error() -> None:
+    with processes(workers=2) as run, pytest.raises(DataError, match="a worker process ended several times"):
+        list(run(end, [1]))
