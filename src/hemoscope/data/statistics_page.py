@@ -87,18 +87,6 @@ Row = tuple[str, ...]
 def statistics_tables(found: Statistics) -> list[tuple[str, Row, list[Row]]]:
     """The numbers as tables of text: title, header, rows; for the page and for a terminal."""
     names = tuple(label.display for label in LABELS)
-    spread = found.slices_a_patient
-    size: list[Row] = [
-        (name, f"{count:,}")
-        for name, count in (
-            ("Images", found.images),
-            ("Series", found.series),
-            ("Studies", found.studies),
-            ("Patients", found.patients),
-            ("Images whose any contradicts their types", found.contradictions),
-        )
-    ]
-    size.append(("Slices a patient: least, median, most", f"{spread.least:,}, {spread.median:,g}, {spread.most:,}"))
     labels: list[Row] = [
         (
             label.display,
@@ -120,12 +108,28 @@ def statistics_tables(found: Statistics) -> list[tuple[str, Row, list[Row]]]:
     ]
     header = ("Label", "Positive", "of known", "Negative", "Unknown", "Positive patients")
     return [
-        ("Size", ("", "Count"), size),
+        ("Size", ("", "Count"), _size(found)),
         ("Labels", header, labels),
         ("Types in one image (the paper's pie)", ("Types", "Images", "Share"), kinds),
         ("Labels that come together, in images", ("", *_SHORT), together),
         ("Images by their six labels (the paper's Table I)", ("Images", *_SHORT), combinations),
     ]
+
+
+def _size(found: Statistics) -> list[Row]:
+    spread = found.slices_a_patient
+    rows: list[Row] = [
+        (name, f"{count:,}")
+        for name, count in (
+            ("Images", found.images),
+            ("Series", found.series),
+            ("Studies", found.studies),
+            ("Patients", found.patients),
+            ("Images whose any contradicts their types", found.contradictions),
+        )
+    ]
+    rows.append(("Slices a patient: least, median, most", f"{spread.least:,}, {spread.median:,g}, {spread.most:,}"))
+    return rows
 
 
 def _share(part: int, whole: int) -> str:
@@ -157,14 +161,16 @@ def _draw(size: tuple[float, float], draw: Callable[["Axes"], None]) -> bytes:
 def _pie(axes: "Axes", found: Statistics) -> None:
     parts = [(kind, found.kinds[kind], colour) for kind, colour in zip(KINDS, _COLOURS, strict=True)]
     kept = [part for part in parts if part[1]]
-    axes.pie(
+    wedges = axes.pie(
         [count for _, count, _ in kept],
-        labels=[f"{kind}\n{count:,} ({_share(count, found.images)})" for kind, count, _ in kept],
         colors=[colour for _, _, colour in kept],
         startangle=90,
         counterclock=False,
         wedgeprops={"edgecolor": "white"},
-    )
+    )[0]
+    # A legend, since the words of two thin parts side by side would lie on each other.
+    names = [f"{kind}: {count:,} ({_share(count, found.images)})" for kind, count, _ in kept]
+    axes.figure.legend(wedges, names, loc="outside right center", frameon=False)
 
 
 def _balance(axes: "Axes", found: Statistics) -> None:
