@@ -47,7 +47,11 @@ class ModelBundle:
         Raises:
             BundleError: the file has changed since the bundle was loaded.
         """
-        return _read_verified(self.folder, GRAPH, self.card.files[GRAPH])
+        return self.read_file(GRAPH)
+
+    def read_file(self, name: str) -> bytes:
+        """Return one of the files that the card lists, verified as :meth:`read_graph` does."""
+        return _read_verified(self.folder, name, self.card.files[name])
 
 
 def load_bundle(path: Path | None = None) -> ModelBundle:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hemoscope import DISCLAIMER, __version__
-from hemoscope.cli import data, evaluate, export, info, predict, prepare, train
+from hemoscope.cli import data, evaluate, export, info, predict, prepare, train, tune
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,11 @@ COMMANDS: dict[str, Command] = {
             register=evaluate.register,
             extra="study",
             packages=("matplotlib",),
+        ),
+        Command(
+            name="tune",
+            summary="fit a model's calibration and thresholds to validation data",
+            register=tune.register,
         ),
         Command(
             name="export",

@@ -1,0 +1,60 @@
+"""``hemoscope tune``: a model and its predictions on labelled validation images in, a tuned bundle out."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hemoscope.cli.exit_codes import ExitCode
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add = parser.add_argument
+    add("--predictions", type=Path, required=True, metavar="P.csv", help="what hemoscope evaluate --images wrote")
+    add("--labels", type=Path, required=True, metavar="L.csv", help="image_id and six columns; empty is unknown")
+    add("--groups", metavar="COLUMN", help="column that names the patient; folds and intervals go by it")
+    add("--studies", metavar="COLUMN", help="column that names the study: tune the study level too")
+    add("--model", type=Path, metavar="BUNDLE", help="the model that predicted (default: the one that ships)")
+    add("--output", type=Path, required=True, metavar="NEW_BUNDLE", help="folder to write; must not exist")
+    add("--calibration", choices=("platt",), default="platt", help="a card holds a scale and a bias: %(default)s alone")
+    add(
+        "--rule",
+        choices=("sensitivity", "specificity", "precision", "youden", "f-beta"),
+        help="that sets every threshold (default: each threshold's own rule, as the card names it)",
+    )
+    add("--target", type=float, metavar="X", help="what the rule reaches; beta with f-beta; none with youden")
+    add("--name", default="validation data without a name", help="of the data, for the card")
+    add("--rounds", type=int, default=1000, metavar="N", help="bootstrap rounds (%(default)s)")
+    add("--seed", type=int, default=0, help="of the folds and the bootstrap (%(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Tune, and print what it did to scores that no fit has seen."""
+    from hemoscope.bundle import load_bundle
+    from hemoscope.errors import ConfigError
+    from hemoscope.evaluation.rules import Rule
+    from hemoscope.evaluation.tuned_bundle import TuningChoices, tune_bundle
+    from hemoscope.evaluation.tuning_text import tuning_summary
+
+    if arguments.rule is None and arguments.target is not None:
+        msg = f"--target {arguments.target:g} belongs to a rule. Give --rule too"
+        raise ConfigError(msg)
+    found = tune_bundle(
+        load_bundle(arguments.model),
+        arguments.predictions,
+        arguments.labels,
+        arguments.output,
+        TuningChoices(
+            group_column=arguments.groups,
+            study_column=arguments.studies,
+            rule=None if arguments.rule is None else Rule(kind=arguments.rule, target=arguments.target),
+            name=arguments.name,
+            rounds=arguments.rounds,
+            seed=arguments.seed,
+        ),
+    )
+    card = found.bundle.card
+    sys.stdout.write(f"{tuning_summary(found.record)}\n")
+    sys.stdout.write(f"{card.name} {card.version} in {arguments.output}, SHA-256 {found.bundle.sha256}\n")
+    return ExitCode.OK

@@ -1,0 +1,263 @@
+"""From a bundle and its predictions on labelled validation images to a bundle tuned on them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hemoscope import __version__
+from hemoscope.bundle import GRAPH, ModelBundle, write_bundle
+from hemoscope.calibration import OperatingPoint
+from hemoscope.card import ModelCard, OperatingPointTable, ScoreTable
+from hemoscope.errors import DataError
+from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, group_indices
+from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, logit
+from hemoscope.evaluation.metrics import Booleans, Floats
+from hemoscope.evaluation.prediction_files import LabelledPredictions, read_predictions
+from hemoscope.evaluation.rules import Rule
+from hemoscope.evaluation.score_table import score_table
+from hemoscope.evaluation.thresholds import stated
+from hemoscope.evaluation.tuning import (
+    CrossFitted,
+    LevelSettings,
+    TunedLevel,
+    ValidationScores,
+    choose_point,
+    cross_fit,
+    level_scores,
+    tune_level,
+)
+from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.probabilities import study_logits
+
+SCHEMA = "hemoscope.tuning/1"
+RECORD = "tuning.json"
+TUNED = "+tuned"
+NO_GROUPS = (
+    "No patient was given for the images: folds and intervals are of single images. Slices of one head resemble each "
+    "other, so the scores are optimistic and the intervals too narrow. Give --groups."
+)
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningChoices:
+    """How to tune.
+
+    Attributes:
+        group_column: names the patient; None takes ``study_column``, and without that single images, and says so.
+        study_column: names the study; then the study's calibration and points are tuned too. Positions are not in
+            the files, so each slice counts as one of nominal spacing: give it for slices of about that spacing.
+        rule: for every label's point; None keeps each point's own rule. The urgent point always keeps its own.
+        name: of the data, for the card.
+        rounds: bootstrap rounds of the intervals.
+        seed: of folds and bootstrap.
+
+    """
+
+    group_column: str | None = None
+    study_column: str | None = None
+    rule: Rule | None = None
+    name: str = "validation data without a name"
+    rounds: int = DEFAULT_ROUNDS
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedBundle:
+    """The new bundle, and the record of how it was tuned (which also lies in it as ``tuning.json``)."""
+
+    bundle: ModelBundle
+    record: Document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Level:
+    name: Literal["slice", "study"]
+    scores: ValidationScores
+    before: LevelSettings
+    tuned: TunedLevel
+    held_out: CrossFitted
+
+
+def tune_bundle(
+    bundle: ModelBundle, predictions: Path, labels: Path, output: Path, choices: TuningChoices | None = None
+) -> TunedBundle:
+    """Fit a bundle's calibration and operating points on its own predictions, and write the bundle that results.
+
+    Args:
+        bundle: the model that made the predictions.
+        predictions: CSV of image_id and six calibrated probabilities, as ``hemoscope evaluate --images`` writes it.
+        labels: CSV of image_id and six labels of the same images; none of them trained on.
+        output: folder of the new bundle; must not exist.
+        choices: columns, rule and name; None takes the defaults.
+
+    Raises:
+        DataError: the files do not fit together, or are too few to cross-fit.
+        BundleError: the output exists.
+    """
+    choices, card = choices or TuningChoices(), bundle.card
+    group_column = choices.group_column or choices.study_column
+    data = read_predictions(predictions, labels, group_column=group_column)
+    groups, _ = group_indices(data.groups, len(data.image_ids))
+    slices = ValidationScores(logits=raw_logits(data.probabilities, card), truth=data.labels, groups=groups)
+    levels = [_tune("slice", slices, card, choices)]
+    if choices.study_column is not None:
+        studies = read_predictions(predictions, labels, group_column=choices.study_column).groups or ()
+        levels.append(_tune("study", study_scores(slices, studies, card), card, choices))
+    record = _record(levels, data, choices)
+    # An earlier tuning's record would tell of settings that are gone.
+    kept = {file: bundle.read_file(file) for file in card.files if file not in {GRAPH, RECORD}}
+    content = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    tuned = _tuned_card(card, levels, record)
+    written = write_bundle(output, tuned, bundle.read_graph(), {**kept, RECORD: content.encode()})
+    return TunedBundle(bundle=written, record=record)
+
+
+def raw_logits(probabilities: Floats, card: ModelCard) -> Floats:
+    """The network's scores behind slice probabilities (n, 6): their log-odds, with the card's calibration undone.
+
+    Where the card had raised ``any`` to a type or lowered a type to ``any``, the changed value is what comes back.
+    """
+    table = card.calibration.slice.values
+    scale, bias = (np.array([getattr(one, field) for one in table]) for field in ("scale", "bias"))
+    return np.asarray((logit(probabilities) - bias) / scale)
+
+
+def study_scores(slices: ValidationScores, studies: Sequence[str], card: ModelCard) -> ValidationScores:
+    """The card's study rule over each study's slices; a study is positive where any slice is, unknown where none is.
+
+    Raises:
+        DataError: a study belongs to two groups.
+    """
+    study, n_studies = group_indices(studies, len(slices.logits))
+    rows = [np.flatnonzero(study == one) for one in range(n_studies)]
+    divided = [studies[members[0]] for members in rows if len(np.unique(slices.groups[members])) > 1]
+    if divided:
+        msg = f"the study {divided[0]} belongs to several groups; a study is of one patient. Check --groups, --studies"
+        raise DataError(msg)
+    return ValidationScores(
+        logits=np.stack([study_logits(slices.logits[r], [None] * len(r), card.study_rule) for r in rows]),
+        truth=np.stack([np.fmax.reduce(slices.truth[r], axis=0) for r in rows]),
+        groups=np.array([slices.groups[r[0]] for r in rows]),
+    )
+
+
+def _tune(
+    level: Literal["slice", "study"], scores: ValidationScores, card: ModelCard, choices: TuningChoices
+) -> _Level:
+    before = LevelSettings(
+        calibration=getattr(card.calibration, level),
+        points=getattr(card.operating_points, level),
+        established=card.established,
+    )
+    held_out = cross_fit(scores, before, choices.rule, seed=choices.seed)
+    tuned = tune_level(scores, before, choices.rule)
+    return _Level(name=level, scores=scores, before=before, tuned=tuned, held_out=held_out)
+
+
+def _record(levels: Sequence[_Level], data: LabelledPredictions, choices: TuningChoices) -> Document:
+    rule = choices.rule
+    return {
+        "schema": SCHEMA,
+        "hemoscope": __version__,
+        "name": choices.name,
+        "n_images": len(data.image_ids),
+        "n_groups": None if data.groups is None else len(set(data.groups)),
+        "method": "platt",
+        "rule": None if rule is None else {"kind": rule.kind, "target": rule.target},
+        "folds": DEFAULT_FOLDS,
+        "folds_by": "image" if data.groups is None else "group",
+        "bootstrap": {"rounds": choices.rounds, "seed": choices.seed},
+        "warnings": [NO_GROUPS] if data.groups is None else [],
+        "levels": {level.name: _level_record(level, choices) for level in levels},
+    }
+
+
+def _level_record(level: _Level, choices: TuningChoices) -> Document:
+    def scores(probabilities: Floats, decisions: Booleans) -> dict[str, dict[str, Any]]:
+        return level_scores(probabilities, decisions, level.scores, rounds=choices.rounds, seed=choices.seed)
+
+    served = level.before.probabilities(level.scores.logits)
+    before = scores(served, level.before.decisions(served))
+    after = scores(level.held_out.probabilities, level.held_out.decisions)
+    settings = level.tuned.settings
+
+    def entry(label: Hemorrhage) -> Document:
+        positive = level.scores.truth[:, LABELS.index(label)] == 1.0
+        return {
+            "n_positive": int(positive.sum()),
+            "n_positive_groups": len(np.unique(level.scores.groups[positive])),
+            "threshold": settings.points[label].threshold,
+            "rule": settings.points[label].rule,
+            "scale": settings.calibration[label].scale,
+            "bias": settings.calibration[label].bias,
+            "kept": level.tuned.kept[label],
+            "before": before[label.value],
+            "cross_fitted": after[label.value],
+        }
+
+    return {"n": len(level.scores.truth), "labels": {label.value: entry(label) for label in LABELS}}
+
+
+def _tuned_card(card: ModelCard, levels: Sequence[_Level], record: Document) -> ModelCard:
+    by_name = {level.name: level.tuned.settings for level in levels}
+    slices, study = by_name["slice"], by_name.get("study")
+    old, points = card.calibration, card.operating_points
+    points = replace(points, slice=slices.points)
+    if study is not None:
+        points = replace(points, study=study.points)
+        points = replace(points, urgent=_urgent(card, levels[-1], points))
+    # Without groups an interval by patient cannot be had, and a card's tables hold no other.
+    tables = [] if record["n_groups"] is None else [_score_table(level, record["name"]) for level in levels]
+    return replace(
+        card,
+        version=card.version.removesuffix(TUNED) + TUNED,
+        calibration=replace(old, slice=slices.calibration, study=old.study if study is None else study.calibration),
+        operating_points=points,
+        scores=(*card.scores, *tables),
+        description=f"{card.description.rstrip()} {_note(levels, record)}",
+    )
+
+
+def _urgent(card: ModelCard, study: _Level, points: OperatingPointTable) -> OperatingPoint:
+    """The urgent point by its own rule; never below the study's ``any``, or a study could be urgent without a finding.
+
+    What cannot be chosen anew moves with the calibration.
+    """
+    label, settings = Hemorrhage.ANY, study.tuned.settings
+    probabilities = settings.probabilities(study.scores.logits)
+    change = study.before.calibration[label], settings.calibration[label]
+    point, _ = choose_point(study.scores, probabilities, label, card.operating_points.urgent, change, None)
+    lowest = points.study[label].threshold
+    if point.threshold >= lowest:
+        return point
+    truth = study.scores.truth[:, 0]
+    known = np.isfinite(truth)
+    return stated(probabilities[known, 0], truth[known], lowest, rule=f"{point.rule}, not below any")
+
+
+def _note(levels: Sequence[_Level], record: Document) -> str:
+    what = " and ".join(level.name for level in levels)
+    groups = "" if record["n_groups"] is None else f" of {record['n_groups']} patients"
+    return (
+        f"Calibration and operating points ({what} level) tuned by Hemoscope {__version__} on {record['name']}: "
+        f"{record['n_images']} images{groups}; {RECORD} holds the cross-fitted scores. Calibration errors and "
+        f"operating points measured before this tell of the earlier calibration."
+    )
+
+
+def _score_table(level: _Level, name: str) -> ScoreTable:
+    """The cross-fitted scores in the shape of the card's other tables."""
+    return score_table(
+        ranked=level.before.probabilities(level.scores.logits),
+        probabilities=level.held_out.probabilities,
+        truth=level.scores.truth,
+        patients=[str(group) for group in level.scores.groups],
+        name=f"{name}, tuned, by {level.name}",
+        description="AUROC and average precision of the model as it was; calibration error cross-fitted by patient.",
+        level="slice" if level.name == "slice" else "patient",
+    )

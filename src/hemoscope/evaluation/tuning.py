@@ -1,0 +1,228 @@
+"""Tuning to a place: calibration and operating points fitted on validation scores, and scored cross-fitted.
+
+Platt's calibration alone: a card holds one scale and one bias a label, and both keep the order of scores. A fit starts
+from what the card has, in the units of the probabilities that users see, and is pulled toward it where images are few.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hemoscope.calibration import Calibration, OperatingPoint, sigmoid
+from hemoscope.errors import DataError
+from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, interval, resamples, sum_by_group
+from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, fit_platt, group_folds
+from hemoscope.evaluation.metrics import Booleans, Floats, Integers, contributions, tally
+from hemoscope.evaluation.rules import Rule, written_rule
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+from hemoscope.probabilities import calibrated, consistent
+
+# Fewer groups than this with, or without, a label say nothing of the next group: the label keeps what it has.
+FEWEST_GROUPS = 2
+REPORTED = ("log_loss", "brier", "ece", "recall", "specificity", "precision")
+_FARTHEST_LOGIT = 30.0  # a threshold stays inside (0, 1) as float64 holds it
+_CHUNK_CELLS = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ValidationScores:
+    """Raw logits (n, 6) beside truth (n, 6; 0, 1 or NaN) and the number of each row's group (n,), counted from 0."""
+
+    logits: Floats
+    truth: Floats
+    groups: Integers
+
+    def rows(self, chosen: Booleans) -> "ValidationScores":
+        """Some of the rows; groups keep their numbers."""
+        return ValidationScores(logits=self.logits[chosen], truth=self.truth[chosen], groups=self.groups[chosen])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelSettings:
+    """One level (slice or study) of a card, and which labels its validation supports."""
+
+    calibration: PerLabel[Calibration]
+    points: PerLabel[OperatingPoint]
+    established: PerLabel[bool]
+
+    def probabilities(self, logits: Floats) -> Floats:
+        """Raw logits (n, 6) to the probabilities that a user sees."""
+        return consistent(calibrated(logits, self.calibration), self.established)
+
+    def decisions(self, probabilities: Floats) -> Booleans:
+        """(n, 6): at or above each label's threshold."""
+        return probabilities >= np.array([point.threshold for point in self.points.values])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedLevel:
+    """New settings of a level, and for each label why its calibration or its rule could not be fitted (or None)."""
+
+    settings: LevelSettings
+    kept: PerLabel[str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CrossFitted:
+    """What tuning gives on groups that it did not see: probabilities and decisions, (n, 6) each."""
+
+    probabilities: Floats
+    decisions: Booleans
+
+
+def tune_level(scores: ValidationScores, before: LevelSettings, rule: Rule | None = None) -> TunedLevel:
+    """Fit one level's calibration, then choose its operating points on the new probabilities.
+
+    Args:
+        scores: what the bundle gave, and the truth.
+        before: the card's settings of this level.
+        rule: for every label; None chooses each point anew by the rule that its card names.
+
+    Returns:
+        The new settings. A label that cannot be fitted keeps its calibration; a point that cannot be chosen moves
+        with the calibration, so that the same scores are positive as before. ``kept`` says why.
+    """
+    fits = PerLabel.build(lambda label: _refit(scores, label, before.calibration[label]))
+    tuned = replace(before, calibration=PerLabel.of([found for found, _ in fits.values]))
+    probabilities = tuned.probabilities(scores.logits)
+
+    def point(label: Hemorrhage) -> tuple[OperatingPoint, str | None]:
+        change = before.calibration[label], tuned.calibration[label]
+        return choose_point(scores, probabilities, label, before.points[label], change, rule)
+
+    points = PerLabel.build(point)
+    reasons = [
+        "; ".join(dict.fromkeys(filter(None, (fits[label][1], points[label][1])))) or None  # one cause is said once
+        for label in LABELS
+    ]
+    settings = replace(tuned, points=PerLabel.of([found for found, _ in points.values]))
+    return TunedLevel(settings=settings, kept=PerLabel.of(reasons))
+
+
+def _refit(scores: ValidationScores, label: Hemorrhage, old: Calibration) -> tuple[Calibration, str | None]:
+    """Platt on the log-odds that the card gives now, composed with the card's own calibration: scales multiply."""
+    k = LABELS.index(label)
+    known = np.isfinite(scores.truth[:, k])
+    truth, groups = scores.truth[known, k] == 1.0, scores.groups[known]
+    for name, members in (("with", groups[truth]), ("without", groups[~truth])):
+        count = len(np.unique(members))
+        if count < FEWEST_GROUPS:
+            return old, f"{count} groups {name} it; a fit needs {FEWEST_GROUPS}"
+    new = fit_platt(old.scale * scores.logits[known, k] + old.bias, truth)
+    return Calibration(scale=new.scale * old.scale, bias=new.scale * old.bias + new.bias), None
+
+
+def choose_point(
+    scores: ValidationScores,
+    probabilities: Floats,
+    label: Hemorrhage,
+    old: OperatingPoint,
+    change: tuple[Calibration, Calibration],
+    rule: Rule | None,
+) -> tuple[OperatingPoint, str | None]:
+    """Choose one label's point by ``rule``, or by the card's own rule; where that fails, move the threshold along.
+
+    Args:
+        scores: the truth.
+        probabilities: (n, 6) under the new calibration.
+        label: whose point.
+        old: the card's point.
+        change: the label's calibration before and after.
+        rule: None takes the rule that ``old`` names.
+    """
+    k = LABELS.index(label)
+    known = np.isfinite(scores.truth[:, k])
+    try:
+        return (rule or written_rule(old.rule)).point(probabilities[known, k], scores.truth[known, k]), None
+    except DataError as error:
+        return _moved(old, *change), str(error)
+
+
+def _moved(point: OperatingPoint, before: Calibration, after: Calibration) -> OperatingPoint:
+    """The threshold that takes the same scores under another calibration; what it once reached still stands."""
+    if after == before:
+        return point
+    raw = (np.log(point.threshold) - np.log1p(-point.threshold) - before.bias) / before.scale
+    moved = np.clip(after.scale * raw + after.bias, -_FARTHEST_LOGIT, _FARTHEST_LOGIT)
+    return replace(point, threshold=float(sigmoid(np.asarray(moved))))
+
+
+def cross_fit(
+    scores: ValidationScores,
+    before: LevelSettings,
+    rule: Rule | None = None,
+    *,
+    folds: int = DEFAULT_FOLDS,
+    seed: int = 0,
+) -> CrossFitted:
+    """Tune on all parts but one, apply to that one, for each part: calibration, points and all.
+
+    Groups stay whole and are dealt out by the rarest label that can be fitted.
+
+    Raises:
+        DataError: too few groups, or no label with two positive ones.
+    """
+    part = group_folds(_rarest(scores), scores.groups, folds, seed=seed)
+    probabilities = np.empty(scores.logits.shape)
+    decisions = np.empty(scores.logits.shape, dtype=bool)
+    for fold in range(folds):
+        held_out = part == fold
+        settings = tune_level(scores.rows(~held_out), before, rule).settings
+        probabilities[held_out] = settings.probabilities(scores.logits[held_out])
+        decisions[held_out] = settings.decisions(probabilities[held_out])
+    return CrossFitted(probabilities=probabilities, decisions=decisions)
+
+
+def _rarest(scores: ValidationScores) -> Booleans:
+    """The images positive for the label in the fewest groups, of those in at least two; else for ``any``."""
+    positive = scores.truth == 1.0
+    counts = [len(np.unique(scores.groups[column])) for column in positive.T]
+    enough = [(count, k) for k, count in enumerate(counts) if count >= FEWEST_GROUPS]
+    return np.asarray(positive[:, min(enough)[1] if enough else 0])
+
+
+def level_scores(
+    probabilities: Floats, decisions: Booleans, scores: ValidationScores, *, rounds: int = DEFAULT_ROUNDS, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Losses, calibration error and what the thresholds reach, by label, with intervals by group.
+
+    Args:
+        probabilities: (n, 6) as a user sees them.
+        decisions: (n, 6) at the operating points.
+        scores: the truth and the groups.
+        rounds: bootstrap rounds.
+        seed: of the bootstrap.
+
+    Returns:
+        ``{label: {metric: {"value", "low", "high"} or None where it is not defined}}``.
+    """
+    known = np.isfinite(scores.truth)
+    n_groups = int(scores.groups.max()) + 1
+    sums = [
+        sum_by_group(
+            contributions(probabilities[rows, k], scores.truth[rows, k] == 1.0, decisions[rows, k]),
+            scores.groups[rows],
+            n_groups,
+        )
+        for k, rows in enumerate(known.T)
+    ]
+    drawn: list[Mapping[str, list[Floats]]] = [{name: [] for name in REPORTED} for _ in LABELS]
+    for weights in resamples(n_groups, rounds, seed=seed, chunk=max(1, _CHUNK_CELLS // n_groups)):
+        for k, columns in enumerate(sums):
+            found = tally(weights @ columns)
+            for name in REPORTED:
+                drawn[k][name].append(found[name])
+    return {
+        label.value: {
+            name: _interval(float(tally(sums[k].sum(axis=0)[None])[name][0]), np.concatenate(drawn[k][name]))
+            for name in REPORTED
+        }
+        for k, label in enumerate(LABELS)
+    }
+
+
+def _interval(value: float, rounds: Floats) -> dict[str, float] | None:
+    found = interval(value, rounds)
+    return None if found is None else found.as_dict()

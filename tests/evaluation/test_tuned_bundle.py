@@ -1,0 +1,220 @@
+"""A model is tuned to a place: what is reported was never fitted on, and the new bundle serves what was fitted."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hemoscope.bundle import ModelBundle, load_bundle
+from hemoscope.calibration import Calibration
+from hemoscope.errors import BundleError, ConfigError, DataError
+from hemoscope.evaluation.metrics import label_metrics
+from hemoscope.evaluation.rules import RULES, Rule, written_rule
+from hemoscope.evaluation.thresholds import at_sensitivity, best_f_beta, youden
+from hemoscope.evaluation.tuned_bundle import RECORD, TuningChoices, raw_logits, study_scores, tune_bundle
+from hemoscope.evaluation.tuning import LevelSettings, ValidationScores, cross_fit, tune_level
+from hemoscope.evaluation.tuning_text import tuning_summary
+from hemoscope.labels import LABELS, PerLabel
+from hemoscope.probabilities import calibrated, consistent
+
+Array = NDArray[np.float64]
+Files = tuple[Path, Path]
+
+
+def scores_of(bundle: ModelBundle, *, patients: int = 40, slices: int = 6, seed: int = 0) -> tuple[Array, Array]:
+    """Served probabilities that are far too sure, and truth."""
+    random = np.random.default_rng(seed)
+    truth = (random.random((patients * slices, 6)) < 0.25).astype(float)
+    truth[:, 0] = truth[:, 1:].max(axis=1)
+    logits = 3 * (random.normal(size=truth.shape) + 2 * truth - 1) + 2
+    card = bundle.card
+    return consistent(calibrated(logits, card.calibration.slice), card.established), truth
+
+
+def write_files(folder: Path, p: Array, y: Array, *, slices: int = 6) -> Files:
+    header = ",".join(["image_id", "patient_id", *LABELS])
+    one, two = folder / "p.csv", folder / "l.csv"
+    for path, table in ((one, p), (two, y)):
+        rows = (
+            f"ID_{i},p{i // slices}," + ",".join("" if np.isnan(v) else f"{v:.9g}" for v in row)
+            for i, row in enumerate(table)
+        )
+        path.write_text("\n".join([header, *rows]) + "\n")
+    return one, two
+
+
+@pytest.fixture
+def files(tmp_path: Path, loaded_bundle: ModelBundle) -> Files:
+    return write_files(tmp_path, *scores_of(loaded_bundle))
+
+
+def choices(**changes: Any) -> TuningChoices:
+    return TuningChoices(**{"group_column": "patient_id", "rounds": 20, **changes})
+
+
+def settings_of(bundle: ModelBundle) -> LevelSettings:
+    card = bundle.card
+    return LevelSettings(
+        calibration=card.calibration.slice, points=card.operating_points.slice, established=card.established
+    )
+
+
+def test_the_new_bundle_serves_the_fitted_probabilities_in_the_old_order(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(rule=Rule(kind="youden")))
+    card = load_bundle(tmp_path / "new").card
+    assert tuned.bundle.read_graph() == loaded_bundle.read_graph()
+    p, y = scores_of(loaded_bundle)
+    raw = raw_logits(p, loaded_bundle.card)
+    served = calibrated(raw, card.calibration.slice)
+    for k in range(6):
+        assert (np.diff(served[np.argsort(p[:, k], kind="stable"), k]) >= 0).all()
+        assert label_metrics(served[:, k], y[:, k])["ece"] < label_metrics(p[:, k], y[:, k])["ece"]
+    assert card.calibration.study == loaded_bundle.card.calibration.study
+    assert card.operating_points.urgent == loaded_bundle.card.operating_points.urgent
+
+
+def test_the_card_says_on_what_it_was_tuned_and_the_record_lies_beside_it(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(name="Our ward, 2025"))
+    card = tuned.bundle.card
+    assert card.version == "1.0+tuned"
+    assert "tuned by Hemoscope" in card.description
+    assert "Our ward, 2025: 240 images of 40 patients" in card.description
+    assert json.loads((tmp_path / "new" / RECORD).read_text()) == tuned.record
+    assert card.scores[-1].name == "Our ward, 2025, tuned, by slice"
+    assert card.scores[-1].n_patients == 40
+    again = tune_bundle(tuned.bundle, *files, tmp_path / "again", choices())
+    assert again.bundle.card.version == "1.0+tuned"
+
+
+def test_cross_fitted_scores_of_too_sure_predictions_are_better_than_before(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    record = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(rule=Rule(kind="youden"))).record
+    for entry in record["levels"]["slice"]["labels"].values():
+        assert entry["cross_fitted"]["log_loss"]["value"] < entry["before"]["log_loss"]["value"]
+        assert entry["cross_fitted"]["ece"]["value"] < entry["before"]["ece"]["value"]
+    assert "log loss" in tuning_summary(record)
+
+
+def test_no_row_is_scored_by_a_fit_that_saw_its_group(loaded_bundle: ModelBundle) -> None:
+    p, y = scores_of(loaded_bundle)
+    groups = np.arange(240) // 6
+    before, rule = settings_of(loaded_bundle), Rule(kind="youden")
+    scores = ValidationScores(logits=raw_logits(p, loaded_bundle.card), truth=y, groups=groups)
+    one = cross_fit(scores, before, rule)
+    changed = y.copy()
+    changed[groups == 7, 2] = 1 - changed[groups == 7, 2]
+    two = cross_fit(ValidationScores(logits=scores.logits, truth=changed, groups=groups), before, rule)
+    np.testing.assert_array_equal(one.probabilities[groups == 7], two.probabilities[groups == 7])
+    assert not np.array_equal(one.probabilities, two.probabilities)
+
+
+def test_what_cannot_be_fitted_is_kept_and_said(tmp_path: Path, loaded_bundle: ModelBundle) -> None:
+    p, y = scores_of(loaded_bundle)
+    y[:, 1] = 0
+    record = tune_bundle(loaded_bundle, *write_files(tmp_path, p, y), tmp_path / "new", choices()).record
+    entry = record["levels"]["slice"]["labels"]["epidural"]
+    assert "0 groups with it; a fit needs 2" in entry["kept"]
+    assert (entry["scale"], entry["bias"], entry["threshold"]) == pytest.approx((1.5, -0.25, 0.5))
+    assert "not fitted anew" in tuning_summary(record)
+
+
+def test_a_threshold_without_a_rule_moves_so_that_the_same_scores_are_positive(loaded_bundle: ModelBundle) -> None:
+    p, y = scores_of(loaded_bundle)
+    scores = ValidationScores(logits=raw_logits(p, loaded_bundle.card), truth=y, groups=np.arange(240) // 6)
+    before = settings_of(loaded_bundle)
+    tuned = tune_level(scores, before)
+    assert "'fixed' is not one that can be chosen anew" in str(tuned.kept["any"])
+    for k, label in enumerate(LABELS):
+        old = before.calibration[label].apply(scores.logits[:, k]) >= before.points[label].threshold
+        new = tuned.settings.calibration[label].apply(scores.logits[:, k]) >= tuned.settings.points[label].threshold
+        np.testing.assert_array_equal(old, new)
+
+
+def test_with_studies_the_study_level_is_tuned_and_urgent_is_never_below_any(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    rule = Rule(kind="specificity", target=1.0)
+    tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(study_column="patient_id", rule=rule))
+    card = tuned.bundle.card
+    assert tuned.record["levels"]["study"]["n"] == 40
+    assert card.calibration.study != loaded_bundle.card.calibration.study
+    assert card.operating_points.urgent.threshold >= card.operating_points.study["any"].threshold
+    assert card.scores[-1].level == "patient"
+
+
+def test_without_groups_it_warns_and_puts_no_interval_by_patient_into_the_card(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", TuningChoices(rounds=20))
+    assert tuned.record["n_groups"] is None
+    assert "No patient was given" in tuning_summary(tuned.record)
+    assert len(tuned.bundle.card.scores) == 1
+
+
+def test_raw_logits_undo_the_cards_calibration(make_card: Callable[..., Any], loaded_bundle: ModelBundle) -> None:
+    logits = np.random.default_rng(0).normal(size=(20, 6))
+    card = loaded_bundle.card
+    np.testing.assert_allclose(raw_logits(calibrated(logits, card.calibration.slice), card), logits, atol=1e-8)
+
+
+def test_a_study_of_two_patients_too_few_groups_and_a_taken_folder_are_refused(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    p, y = scores_of(loaded_bundle)
+    scores = ValidationScores(logits=raw_logits(p, loaded_bundle.card), truth=y, groups=np.arange(240) // 6)
+    with pytest.raises(DataError, match="the study s belongs to several groups"):
+        study_scores(scores, ["s"] * 240, loaded_bundle.card)
+    few = write_files(tmp_path, p[:18], y[:18])
+    with pytest.raises(DataError, match="cross-fitting in 5 folds"):
+        tune_bundle(loaded_bundle, *few, tmp_path / "new", choices())
+    full = write_files(tmp_path, p, y)
+    with pytest.raises(BundleError, match="exists already"):
+        tune_bundle(loaded_bundle, *full, tmp_path, choices())
+
+
+def test_a_rule_written_into_a_card_is_read_back() -> None:
+    p, y = np.linspace(0.05, 0.95, 20), np.arange(20) % 3 > 0
+    assert written_rule(at_sensitivity(p, y, 0.9).rule) == Rule(kind="sensitivity", target=0.9)
+    assert written_rule(best_f_beta(p, y, 2.0).rule) == Rule(kind="f-beta", target=2.0)
+    assert written_rule(youden(p, y).rule) == Rule(kind="youden")
+    for kind in RULES:
+        Rule(kind=kind, target=None if kind == "youden" else 0.7).point(p, y)
+
+
+def test_wrong_rules_are_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown rule 'magic'"):
+        Rule(kind="magic")
+    with pytest.raises(ConfigError, match="needs a target above 0 and not above 1; got None"):
+        Rule(kind="precision")
+    with pytest.raises(ConfigError, match="needs no target"):
+        Rule(kind="youden", target=0.5)
+    with pytest.raises(ConfigError, match="needs the target beta"):
+        Rule(kind="f-beta", target=0.0)
+    for text in ("fixed", "precision >= 7", "sensitivity >= e"):
+        with pytest.raises(DataError, match="not one that can be chosen anew"):
+            written_rule(text)
+
+
+def test_a_calibration_that_is_right_already_is_hardly_changed(loaded_bundle: ModelBundle) -> None:
+    random = np.random.default_rng(1)
+    served = random.normal(-1, 2, size=(6000, 6))
+    truth = (random.random(served.shape) < 1 / (1 + np.exp(-served))).astype(float)
+    identity = PerLabel.build(lambda _: Calibration(scale=1.0, bias=0.0))
+    before = LevelSettings(
+        calibration=identity,
+        points=loaded_bundle.card.operating_points.slice,
+        established=loaded_bundle.card.established,
+    )
+    scores = ValidationScores(logits=served, truth=truth, groups=np.arange(6000))
+    for found in tune_level(scores, before).settings.calibration.values:
+        assert found.scale == pytest.approx(1.0, abs=0.12)
+        assert found.bias == pytest.approx(0.0, abs=0.15)
