@@ -175,7 +175,8 @@ def test_the_page_stands_alone_and_shows_every_label(tmp_path: Path) -> None:
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert all(label.display in text for label in LABELS)
     assert "one class only" in text
-    assert "medical device" in text
+    assert "medical device" in text[: text.index("<h2>")]
+    assert "prefers-color-scheme:dark" in text
     assert not re.search(r"\bnan\b", text)
 
 

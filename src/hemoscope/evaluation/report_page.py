@@ -27,15 +27,24 @@ PLOT_NAMES = {
     "reliability": "Reliability, before and after calibration",
     "sweep": "Threshold sweeps",
 }
+# Light and dark by the reader's own setting; curves are drawn for paper, so they keep a white ground in both.
 _STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:74rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
-h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.2rem}
+:root{color-scheme:light dark;--ink:#1a1a1a;--soft:#595959;--page:#fff;--line:#ddd;--rule:#333;--stripe:#f6f7f8;
+--note:#fff6ec;--edge:#b35900}
+@media (prefers-color-scheme:dark){:root{--ink:#e6e6e6;--soft:#a8a8a8;--page:#16181b;--line:#33373c;--rule:#8a8f96;
+--stripe:#1d2024;--note:#2b2118;--edge:#e08a2e}}
+body{font:16px/1.5 system-ui,sans-serif;max-width:74rem;margin:2rem auto;padding:0 1rem;color:var(--ink);
+background:var(--page)}
+h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.4rem;margin-bottom:.5rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;color:#555;padding-bottom:.4rem}th,td{padding:.3rem .7rem;text-align:right;vertical-align:top}
-th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #333}
-tbody tr{border-bottom:1px solid #ddd}small{color:#595959;display:block;white-space:nowrap}
-.note{border-left:4px solid #b35900;background:#fff6ec;padding:.5rem .9rem;margin:.8rem 0}
-img{max-width:100%;height:auto}footer{margin-top:3rem;color:#555;font-size:.85rem}
+.scroll>p{color:var(--soft);font-size:.9rem;margin:.2rem 0 .5rem}
+th,td{padding:.3rem .7rem;text-align:right;vertical-align:top}
+th:first-child,td:first-child{text-align:left;white-space:nowrap}td.words{text-align:left}
+thead th{border-bottom:2px solid var(--rule)}tbody tr{border-bottom:1px solid var(--line)}
+tbody tr:nth-child(even){background:var(--stripe)}small{color:var(--soft);display:block;white-space:nowrap}
+.note{border-left:4px solid var(--edge);background:var(--note);padding:.5rem .9rem;margin:.8rem 0}
+img{max-width:100%;height:auto;background:#fff;padding:.5rem;border:1px solid var(--line);border-radius:.4rem;
+box-sizing:border-box}footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 """
 
 
@@ -43,7 +52,8 @@ def render_page(report: Document, plots: Mapping[str, bytes]) -> str:
     """The whole page; every text from the report is escaped."""
     groups = report["n_groups"]
     drawn = f"{groups:,} groups (patients)" if groups is not None else "no groups given"
-    notes = "".join(f'<p class="note">{escape(text)}</p>' for text in report["warnings"])
+    # The disclaimer first: a page is passed on by people who never saw where it came from.
+    notes = "".join(f'<p class="note">{escape(text)}</p>' for text in (report["disclaimer"], *report["warnings"]))
     sections = (
         _scores(report),
         _whole(report),
@@ -68,11 +78,11 @@ def render_page(report: Document, plots: Mapping[str, bytes]) -> str:
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, note: str = "") -> str:
     """A section with one table; cells are HTML already."""
-    caption = f"<caption>{escape(note)}</caption>" if note else ""
+    said = f"<p>{escape(note)}</p>" if note else ""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return (
-        f'<h2>{escape(title)}</h2><div class="scroll"><table>{caption}'
+        f'<h2>{escape(title)}</h2><div class="scroll">{said}<table>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -83,8 +93,13 @@ def _score(score: Mapping[str, float] | None) -> str:
     return f"{score['value']:.4f}<small>{score['low']:.4f} to {score['high']:.4f}</small>"
 
 
-def _number(value: float | None, digits: int = 4) -> str:
-    return "&ndash;" if value is None else f"{value:.{digits}g}"
+def _share(value: float | None) -> str:
+    return "&ndash;" if value is None else f"{value:.4f}"
+
+
+def _threshold(value: float | None) -> str:
+    """Three significant digits: saturated networks need thresholds far below what four decimals show."""
+    return "&ndash;" if value is None else f"{value:.3g}"
 
 
 def _scores(report: Document) -> str:
@@ -127,10 +142,10 @@ def _tradeoff(report: Document) -> str:
     rows = [
         (
             f"{point['target']:.2f}",
-            _number(point["threshold"]),
-            _number(point["precision"]),
-            _number(point["recall"]),
-            _number(point["accuracy"]),
+            _threshold(point["threshold"]),
+            _share(point["precision"]),
+            _share(point["recall"]),
+            _share(point["accuracy"]),
         )
         for point in report["any_tradeoff"]
     ]
@@ -143,7 +158,8 @@ def _recall(report: Document) -> str:
     rows = [
         (
             escape(label.display),
-            *(_number(points[label.value][name]) for name in ("threshold", "precision", "recall", "accuracy")),
+            _threshold(points[label.value]["threshold"]),
+            *(_share(points[label.value][name]) for name in ("precision", "recall", "accuracy")),
             escape(points[label.value].get("reason", "")),
         )
         for label in LABELS
@@ -196,4 +212,4 @@ def _pictures(plots: Mapping[str, bytes]) -> str:
 
 def _definitions(report: Document) -> str:
     rows = [(escape(name), escape(text)) for name, text in report["definitions"].items()]
-    return _table("What the words mean", ("", ""), rows).replace("<td>", '<td style="text-align:left">')
+    return _table("What the words mean", ("", ""), rows).replace("<td>", '<td class="words">')
