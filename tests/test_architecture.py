@@ -53,6 +53,13 @@ DOORS: dict[str, set[str]] = {
     "highdicom": {"reports"},
     "flwr": {"federated"},
     "sqlalchemy": {"store"},
+    "alembic": {"store"},
+    "pg8000": {"store"},
+    "pydantic": {"web"},
+    "prometheus_client": {"web"},
+    "multipart": {"web"},
+    "python_multipart": {"web"},
+    "reportlab": {"reports"},
 }
 SHAPELESS = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "handler", "misc", "tools"}
 SERVING = [name for name in MODULES if not {"cli", *STUDY_ROOMS} & set(name.split("."))]

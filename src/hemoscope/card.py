@@ -84,10 +84,32 @@ class ScoreTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRecord:
+    """How the images of a dataset were split for this model, so that an evaluation can find those it never saw.
+
+    Attributes:
+        dataset: name of the dataset.
+        by: ``patient``; or ``slice``, as the paper did, which leaks between the slices of one patient.
+        seed: of the split.
+        validation: share of the validation part (of patients; none by slice).
+        test: share of the test part.
+        images_sha256: hash of all image ids that were split, in order; another set of images splits differently.
+    """
+
+    dataset: str
+    by: Literal["patient", "slice"]
+    seed: int
+    validation: float
+    test: float
+    images_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """Everything that travels with a graph. ``files`` maps each file of the bundle to its SHA-256 in hex.
 
-    ``established`` is False for a label that validation does not support: it raises no finding alone.
+    ``established`` is False for a label that validation does not support: it raises no finding alone. ``split`` is
+    None where the weights were trained on every patient of ``training_data``, or on all but those that ``limits_of_use`` names.
     """
 
     format: Literal["hemoscope.bundle/1"] = "hemoscope.bundle/1"
@@ -105,6 +127,7 @@ class ModelCard:
     description: str
     disclaimer: str
     files: Mapping[str, str]
+    split: SplitRecord | None = None
 
     def __post_init__(self) -> None:
         """Check the label order, and make the table of files read-only."""
