@@ -109,7 +109,8 @@ class ModelCard:
     """Everything that travels with a graph. ``files`` maps each file of the bundle to its SHA-256 in hex.
 
     ``established`` is False for a label that validation does not support: it raises no finding alone. ``split`` is
-    None where the weights were trained on every patient of ``training_data``, or on all but those that ``limits_of_use`` names.
+    None where the weights were trained on every patient of ``training_data``, or on all but those that
+    ``limits_of_use`` names.
     """
 
     format: Literal["hemoscope.bundle/1"] = "hemoscope.bundle/1"

@@ -52,8 +52,7 @@ def inside_skull(hounsfield: Slice) -> Inside | None:
 
 
 def make_lesion(hounsfield: Slice, kind: Hemorrhage, rng: np.random.Generator) -> tuple[Slice, Mask] | None:
-    """Bleed of one type by rule. Returns the new HU and the lesion's mask, or None where there is no place for it
-    or where it would not show."""
+    """Bleed of one type by rule: the new HU and the lesion's mask; None without a place, or where it would not show."""
     inside = inside_skull(hounsfield)
     if inside is None:
         return None
@@ -174,7 +173,8 @@ def _ellipsoid(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> M
 
 def _tissue(hounsfield: Slice, inside: Inside) -> Slice:
     """HU with all but the brain set to its median, so that smoothing drags no bone in."""
-    return np.where(inside.mask, np.clip(hounsfield, -20, _SOFT_HU), np.median(hounsfield[inside.mask])).astype(np.float32)
+    soft = np.clip(hounsfield, -20, _SOFT_HU)
+    return np.where(inside.mask, soft, np.median(hounsfield[inside.mask])).astype(np.float32)
 
 
 def _csf(hounsfield: Slice, inside: Inside) -> Mask:
