@@ -83,6 +83,16 @@ def test_a_reading_is_what_preprocessing_engine_and_card_say(
         assert one.probabilities.values == tuple(row)
 
 
+def test_a_volume_alone_is_scored_as_the_series_that_holds_it(predictor: Predictor, decoded: DecodedSeries) -> None:
+    probabilities, maps = predictor.probabilities(decoded.volume, maps=True)
+    reading = predictor.read(decoded, maps=True)
+    assert (probabilities.slice_probabilities == reading.probabilities.slice_probabilities).all()
+    assert (probabilities.study_logits == reading.probabilities.study_logits).all()
+    assert maps is not None
+    assert (maps == reading.maps).all()
+    assert predictor.probabilities(decoded.volume)[1] is None
+
+
 def test_slices_keep_their_names_places_and_notes(predictor: Predictor, decoded: DecodedSeries) -> None:
     findings = predictor.read(decoded).findings
     assert [one.sop_instance_uid for one in findings.slices] == [one.sop_instance_uid for one in decoded.slices]

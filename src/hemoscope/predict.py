@@ -175,8 +175,7 @@ class Predictor:
             progress: called with ``Stage.SCORING``, the slices done and their number.
         """
         card, volume = self.bundle.card, decoded.volume
-        scores = self._score(volume, maps=maps, progress=_stage(progress, Stage.SCORING))
-        probabilities = StudyProbabilities.from_logits(scores.logits, positions_mm=volume.positions_mm, card=card)
+        probabilities, heat_maps = self.probabilities(volume, maps=maps, progress=progress)
         findings = study_findings(
             probabilities,
             slices=decoded.slices,
@@ -190,7 +189,7 @@ class Predictor:
             findings=findings,
             probabilities=probabilities,
             volume=volume,
-            maps=scores.maps,
+            maps=heat_maps,
             key_slices=key_slices_of(
                 probabilities,
                 volume.positions_mm,
@@ -199,6 +198,20 @@ class Predictor:
             ),
             preprocessing=card.preprocessing,
         )
+
+    def probabilities(
+        self, volume: HounsfieldVolume, *, maps: bool = False, progress: Progress | None = None
+    ) -> tuple[StudyProbabilities, NDArray[np.float32] | None]:
+        """Score one volume, wherever it comes from: a decoded series, or a dataset's cache.
+
+        Args:
+            volume: slices from feet to head.
+            maps: return the heat maps of every slice too, float32 (slices, 6, height, width).
+            progress: called with ``Stage.SCORING``, the slices done and their number.
+        """
+        scores = self._score(volume, maps=maps, progress=_stage(progress, Stage.SCORING))
+        found = StudyProbabilities.from_logits(scores.logits, positions_mm=volume.positions_mm, card=self.bundle.card)
+        return found, scores.maps
 
     def _score(self, volume: HounsfieldVolume, *, maps: bool, progress: Callable[[int, int], None] | None) -> RawScores:
         """Prepare and score every slice; preparing runs in threads of its own, a few slices ahead of the engine."""
