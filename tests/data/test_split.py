@@ -1,5 +1,6 @@
 """Splits: what must hold for any manifest, and scikit-learn as the judge of the paper's own."""
 
+import hashlib
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from hemoscope.data.split import patient_folds, split_by_patient, split_by_slice
+from hemoscope.data.split import images_sha256, patient_folds, split_by_patient, split_by_slice
 from hemoscope.errors import DataError
 from hemoscope.labels import SUBTYPES
 
@@ -156,3 +157,8 @@ def test_a_split_by_slice_of_repeated_or_too_few_images_is_refused() -> None:
         split_by_slice(["a", "b", "a"])
     with pytest.raises(DataError, match=r"a test share of 0\.1 of 1 images leaves one part empty"):
         split_by_slice(["a"])
+
+
+def test_the_hash_of_a_set_of_images_forgets_their_order_and_sees_every_change() -> None:
+    assert images_sha256(["b", "a"]) == hashlib.sha256(b"a\nb").hexdigest() == images_sha256(("a", "b"))
+    assert images_sha256(["a"]) != images_sha256(["b"])
