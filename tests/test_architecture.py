@@ -39,6 +39,7 @@ DOORS: dict[str, set[str]] = {
     "dask": STUDY_ROOMS,
     "distributed": STUDY_ROOMS,
     "openvino": {"engine"},
+    "dicomanonymizer": {"dicom"},
     "gdcm": {"dicom", "data"},  # data writes what dicom reads: phantoms in every transfer syntax
     "openjpeg": {"dicom", "data"},
     "rle": {"dicom"},
