@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hemoscope.bundle import ModelBundle, load_bundle, write_bundle
-from hemoscope.card import ModelCard
+from hemoscope.calibration import Calibration, IsotonicCalibration
+from hemoscope.card import CalibrationTable, ModelCard
 from hemoscope.errors import BundleError
-from hemoscope.labels import LABELS
+from hemoscope.labels import LABELS, PerLabel
+from hemoscope.probabilities import StudyProbabilities
 
 
 @pytest.fixture
@@ -42,6 +45,17 @@ def test_the_graph_is_the_bytes_that_were_written(loaded_bundle: ModelBundle, ma
 def test_a_card_survives_json(make_card: Callable[..., ModelCard]) -> None:
     card = make_card(files={"model.onnx": "0" * 64})
     assert ModelCard.from_json(json.loads(json.dumps(card.to_json()))) == card
+
+
+def test_a_card_may_hold_a_calibration_of_another_kind_for_each_label(make_card: Callable[..., ModelCard]) -> None:
+    curve = IsotonicCalibration(logits=(-2.0, 1.0), probabilities=(0.1, 0.8))
+    kinds = PerLabel.of([curve, *[Calibration(scale=1.5, bias=0.0)] * 5])
+    card = make_card(calibration=CalibrationTable(slice=kinds, study=kinds))
+    again = ModelCard.from_json(json.loads(json.dumps(card.to_json())))
+    assert again == card
+    assert card.to_json()["calibration"]["slice"]["any"] == {"logits": [-2.0, 1.0], "probabilities": [0.1, 0.8]}
+    probabilities = StudyProbabilities.from_logits(np.zeros((1, 6)), positions_mm=[None], card=again)
+    assert probabilities.slice_probabilities[0, 0] == pytest.approx(0.1 + 0.7 * 2 / 3)
 
 
 def test_further_files_are_hashed_and_kept(tmp_path: Path, make_card: Callable[..., ModelCard]) -> None:
@@ -149,6 +163,8 @@ def test_a_card_without_a_graph_is_refused(folder: Path) -> None:
         (lambda c: c["established"].update(any=1), "card.established.any: expected true or false, got 1"),
         (lambda c: c["established"].pop("subdural"), "card.established: keys missing subdural"),
         (lambda c: c["calibration"]["slice"]["any"].update(scale=-1), r"card.calibration.slice.any: calibration needs"),
+        (lambda c: c["calibration"]["slice"]["any"].update(logits=[0]), r"slice.any: keys unknown logits"),
+        (lambda c: c["calibration"]["slice"].update(any={"logits": [0, 0], "probabilities": [0, 1]}), "needs rising"),
         (lambda c: c["calibration"]["slice"]["any"].update(scale=True), "expected a finite number, got True"),
         (lambda c: c["calibration"]["study"]["any"].update(bias="0"), r"study.any.bias: expected a finite number"),
         (lambda c: c["calibration"]["study"]["any"].update(bias=10**400), "expected a finite number"),

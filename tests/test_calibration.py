@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemoscope.calibration import Calibration, OperatingPoint, StudyRule, sigmoid
+from hemoscope.calibration import Calibration, IsotonicCalibration, OperatingPoint, StudyRule, sigmoid
 
 LOGITS = st.floats(-1e6, 1e6)
 
@@ -30,6 +30,35 @@ def test_calibration_is_platts_formula() -> None:
 def test_a_calibration_that_would_break_the_order_is_refused(scale: float, bias: float) -> None:
     with pytest.raises(ValueError, match="positive finite scale"):
         Calibration(scale=scale, bias=bias)
+
+
+CURVES = st.lists(st.tuples(st.integers(-40, 40), st.integers(0, 100)), min_size=1, max_size=8).map(
+    lambda points: IsotonicCalibration(
+        logits=tuple(map(float, sorted({x for x, _ in points}))),
+        probabilities=tuple(y / 100 for y in sorted(y for _, y in points)[: len({x for x, _ in points})]),
+    )
+)
+
+
+@given(LOGITS, LOGITS, CURVES)
+def test_an_isotonic_curve_never_turns_the_order_round_and_stays_among_its_points(
+    first: float, second: float, curve: IsotonicCalibration
+) -> None:
+    low, high = sorted((first, second))
+    p = curve.apply(np.array([low, high]))
+    assert curve.probabilities[0] <= p[0] <= p[1] <= curve.probabilities[-1]
+    np.testing.assert_array_equal(curve.apply(np.array(curve.logits)), curve.probabilities)
+
+
+@pytest.mark.parametrize(
+    ("logits", "probabilities"),
+    [((), ()), ((0.0,), (0.1, 0.2)), ((0.0, 0.0), (0.1, 0.2)), ((0.0, 1.0), (0.2, 0.1)), ((0.0, 1.0), (0.5, 1.1))],
+)
+def test_an_isotonic_curve_that_does_not_rise_is_refused(
+    logits: tuple[float, ...], probabilities: tuple[float, ...]
+) -> None:
+    with pytest.raises(ValueError, match="needs rising logits and probabilities in 0 to 1"):
+        IsotonicCalibration(logits=logits, probabilities=probabilities)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.1, np.nan])

@@ -14,7 +14,10 @@ def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Platt's calibration of one label: probability = sigmoid(scale * logit + bias); scale > 0 keeps the order."""
+    """Platt's calibration of one label: probability = sigmoid(scale * logit + bias); scale > 0 keeps the order.
+
+    Temperature scaling is the same without a bias of its own: ``scale`` is one over the temperature.
+    """
 
     scale: float
     bias: float
@@ -48,6 +51,10 @@ class IsotonicCalibration:
     def apply(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Logits of any shape to calibrated probabilities."""
         return np.interp(np.asarray(logits, dtype=np.float64), self.logits, self.probabilities)
+
+
+# What a card may hold for a label; told apart by their keys.
+AnyCalibration = Calibration | IsotonicCalibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from hemoscope.calibration import Calibration, OperatingPoint, StudyRule
+from hemoscope.calibration import AnyCalibration, OperatingPoint, StudyRule
 from hemoscope.labels import LABELS, PerLabel, check_label_order
 from hemoscope.preprocess import Preprocessing
 
@@ -25,8 +25,8 @@ D = TypeVar("D")
 class CalibrationTable:
     """How logits become probabilities: one calibration a label, for slices and for studies."""
 
-    slice: PerLabel[Calibration]
-    study: PerLabel[Calibration]
+    slice: PerLabel[AnyCalibration]
+    study: PerLabel[AnyCalibration]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,9 +194,14 @@ def _parse_per_label(inner: tuple[Any, ...], value: object, where: str) -> PerLa
     return PerLabel.build(lambda label: _parse(inner[0], data[label], where=f"{where}.{label}"))
 
 
-def _parse_optional(inner: tuple[Any, ...], value: object, where: str) -> Any:
-    kind = next(kind for kind in inner if kind is not NoneType)
-    return None if value is None else _parse(kind, value, where=where)
+def _parse_union(inner: tuple[Any, ...], value: object, where: str) -> Any:
+    """Read an optional value, or one of several dataclasses by its keys (the first of them where none fits)."""
+    if value is None and NoneType in inner:
+        return None
+    kinds = [kind for kind in inner if kind is not NoneType]
+    keys = set(value) if len(kinds) > 1 and isinstance(value, dict) else set()
+    kind = next((kind for kind in kinds if keys and keys == {field.name for field in fields(kind)}), kinds[0])
+    return _parse(kind, value, where=where)
 
 
 def _parse_tuple(inner: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:
@@ -218,7 +223,7 @@ def _parse_literal(inner: tuple[Any, ...], value: object, where: str) -> object:
 
 _GENERIC: dict[Any, Callable[[tuple[Any, ...], object, str], Any]] = {
     PerLabel: _parse_per_label,
-    UnionType: _parse_optional,
+    UnionType: _parse_union,
     tuple: _parse_tuple,
     Mapping: _parse_mapping,
     Literal: _parse_literal,

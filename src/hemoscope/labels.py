@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, Self, TypeVar
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Hemorrhage(StrEnum):
@@ -33,7 +33,7 @@ SUBTYPES: tuple[Hemorrhage, ...] = LABELS[1:]
 
 
 @dataclass(frozen=True, slots=True)
-class PerLabel(Generic[T]):
+class PerLabel(Generic[T_co]):
     """One value for each label, in label order.
 
     Examples:
@@ -44,7 +44,7 @@ class PerLabel(Generic[T]):
         0.9
     """
 
-    values: tuple[T, ...]
+    values: tuple[T_co, ...]
 
     def __post_init__(self) -> None:
         """Reject any other number of values than six."""
@@ -53,12 +53,12 @@ class PerLabel(Generic[T]):
             raise ValueError(msg)
 
     @classmethod
-    def of(cls, values: Sequence[T]) -> Self:
+    def of(cls, values: Sequence[T_co]) -> Self:
         """Six values that already stand in label order."""
         return cls(tuple(values))
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, T]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, T_co]) -> Self:
         """Six named values, in any order; a missing or unknown name raises ValueError."""
         if set(mapping) != set(LABELS):
             msg = f"expected exactly the labels {', '.join(LABELS)}, got {', '.join(mapping)}"
@@ -66,19 +66,19 @@ class PerLabel(Generic[T]):
         return cls(tuple(mapping[label] for label in LABELS))
 
     @classmethod
-    def build(cls, function: Callable[[Hemorrhage], T]) -> Self:
+    def build(cls, function: Callable[[Hemorrhage], T_co]) -> Self:
         """One value from each label."""
         return cls(tuple(function(label) for label in LABELS))
 
-    def __getitem__(self, label: Hemorrhage | str) -> T:
+    def __getitem__(self, label: Hemorrhage | str) -> T_co:
         """The value of one label, by enum or name."""
         return self.values[LABELS.index(Hemorrhage(label))]
 
-    def items(self) -> Iterator[tuple[Hemorrhage, T]]:
+    def items(self) -> Iterator[tuple[Hemorrhage, T_co]]:
         """Pairs of label and value in label order."""
         return zip(LABELS, self.values, strict=True)
 
-    def as_dict(self) -> dict[str, T]:
+    def as_dict(self) -> dict[str, T_co]:
         """A plain dictionary for JSON."""
         return {label.value: value for label, value in self.items()}
 

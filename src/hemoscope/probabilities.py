@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hemoscope.calibration import Calibration, StudyRule
+from hemoscope.calibration import AnyCalibration, StudyRule
 from hemoscope.card import ModelCard
 from hemoscope.labels import LABELS, PerLabel
 
@@ -115,7 +115,7 @@ def _binned(logits: Floats, positions_mm: Sequence[float | None], nominal_spacin
     return np.asarray(np.add.reduceat(logits[order], starts, axis=0) / counts[:, None], dtype=np.float64)
 
 
-def calibrated(logits: Floats, calibrations: PerLabel[Calibration]) -> Floats:
+def calibrated(logits: Floats, calibrations: PerLabel[AnyCalibration]) -> Floats:
     """Logits (..., 6) to probabilities, each label by its own calibration."""
     return np.stack([calibrations[label].apply(logits[..., i]) for i, label in enumerate(LABELS)], axis=-1)
 
