@@ -9,6 +9,7 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
     |-- DataError          a dataset, label file or cache is not what it claims to be
     |-- ConfigError        a setting or experiment file is unknown or out of range
     |-- TrainingError      training cannot start or go on
+    |-- StoreError         the reading room refuses a request; carries code, reason and cure
     `-- MissingExtraError  an optional part of the installation is absent
 """
 
@@ -54,6 +55,23 @@ class ConfigError(HemoscopeError):
 
 class TrainingError(HemoscopeError):
     """Training cannot start or go on."""
+
+
+class StoreError(HemoscopeError):
+    """Something that the reading room's store refuses: an upload, a study that is not there, a database.
+
+    Args:
+        code: a stable word for programs, such as ``no_such_study`` or ``file_too_large``.
+        reason: what is wrong, with the value found.
+        cure: what the user can do.
+    """
+
+    def __init__(self, *, code: str, reason: str, cure: str) -> None:
+        """Compose the message as ``reason. cure``."""
+        super().__init__(f"{reason}. {cure}")
+        self.code = code
+        self.reason = reason
+        self.cure = cure
 
 
 class MissingExtraError(HemoscopeError):

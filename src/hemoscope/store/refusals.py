@@ -1,0 +1,25 @@
+"""Why the store refuses something: the stable codes, and for each the cure that the user reads."""
+
+from hemoscope.errors import StoreError
+
+CURES: dict[str, str] = {
+    "no_such_study": "Reload the worklist; the study may have been deleted",
+    "no_such_slice": "Give an index from 0 to the number of slices less one",
+    "no_such_label": "Give one of the six labels",
+    "no_pixels": "Wait until the study is being scored; a study that could not be read has no pixels",
+    "no_maps": "Wait until the study is done",
+    "no_findings": "Wait until the study is done",
+    "empty_upload": "Give at least one file that is not empty",
+    "file_too_large": "Upload smaller files, or raise the limit for one file",
+    "too_many_files": "Upload fewer files at once, or raise the limit",
+    "upload_too_large": "Upload one study at a time, or raise the limit for one upload",
+    "storage_full": "Free space where the studies are stored, or set a retention period",
+    "bad_feedback": "Give slices of this study, and at most 2000 characters of note",
+    "bad_setting": "Give a value that JSON can hold, under a short name",
+    "database_unreachable": "Check that the database runs and that its URL is right",
+}
+
+
+def refusal(code: str, reason: str) -> StoreError:
+    """The error for one refusal; an unknown ``code`` is a KeyError, so that every code has a cure."""
+    return StoreError(code=code, reason=reason, cure=CURES[code])
