@@ -1,0 +1,106 @@
+"""A study's report as PDF on A4, by ReportLab: no system library, no font to install."""
+
+import io
+from functools import partial
+from xml.sax.saxutils import escape
+
+from reportlab.lib import colors
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.pdfgen.canvas import Canvas
+from reportlab.platypus import Image, KeepTogether, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
+from reportlab.platypus.flowables import Flowable
+
+from hemoscope import __version__
+from hemoscope.findings import Urgency
+from hemoscope.reports.study_document import LabelLine, StudyDocument
+
+_MARGIN = 18 * mm
+_WIDTH = A4[0] - 2 * _MARGIN
+_GREY = colors.HexColor("#555555")
+_BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=9.5, leading=13)
+_SMALL = ParagraphStyle("small", parent=_BODY, fontSize=8, leading=10.5, textColor=_GREY)
+_TITLE = ParagraphStyle("title", parent=_BODY, fontName="Helvetica-Bold", fontSize=15, leading=19)
+_SECTION = ParagraphStyle("section", parent=_BODY, fontName="Helvetica-Bold", fontSize=11, leading=15, spaceBefore=9)
+_CAUTION = ParagraphStyle(
+    "caution", parent=_BODY, fontName="Helvetica-Bold", backColor=colors.HexColor("#fff4e5"), borderPadding=5
+)
+_COLOUR = {Urgency.IMMEDIATE: "#b00020", Urgency.PROMPT: "#8a5000", Urgency.ROUTINE: "#2e5e3e"}
+
+
+def findings_pdf(study: StudyDocument) -> bytes:
+    """The whole file; the disclaimer stands at the top and at the foot of every page."""
+    stream = io.BytesIO()
+    template = SimpleDocTemplate(
+        stream,
+        pagesize=A4,
+        leftMargin=_MARGIN,
+        rightMargin=_MARGIN,
+        topMargin=_MARGIN,
+        bottomMargin=_MARGIN,
+        title="Head CT: suspected hemorrhage",
+        author="Hemoscope",
+        invariant=1,  # no time stamp: the same study gives the same bytes
+    )
+    foot = partial(_foot, text=f"Hemoscope {__version__}. {study.disclaimer}")
+    template.build(_story(study), onFirstPage=foot, onLaterPages=foot)
+    return stream.getvalue()
+
+
+def _story(study: StudyDocument) -> list[Flowable]:
+    headline = f'<font color="{_COLOUR[study.urgency]}"><b>{escape(study.headline)}</b></font>'
+    story: list[Flowable] = [
+        Paragraph("Head CT: suspected hemorrhage", _TITLE),
+        Spacer(0, 3 * mm),
+        Paragraph(escape(study.disclaimer), _CAUTION),
+        Spacer(0, 4 * mm),
+        Paragraph(headline, _BODY),
+        Spacer(0, 2 * mm),
+        *(Paragraph(f"{escape(name)}: {escape(value)}", _SMALL) for name, value in study.facts),
+        Spacer(0, 4 * mm),
+        _labels(study.labels),
+    ]
+    for title, texts in (("What readers said", study.reader), ("To know when reading this", study.remarks)):
+        if texts:
+            story += [Paragraph(title, _SECTION), *(Paragraph(f"• {escape(text)}", _BODY) for text in texts)]
+    if study.pictures:
+        story.append(Paragraph("Key slices", _SECTION))
+    story += [_figure(caption, png) for caption, png in study.pictures]
+    return story
+
+
+def _labels(lines: tuple[LabelLine, ...]) -> Table:
+    head = ("Label", "Probability", "Threshold", "Finding", "Key slices")
+    rows = [(line.name, line.probability, line.threshold, line.verdict, line.key_slices) for line in lines]
+    table = Table([head, *rows], colWidths=[width * _WIDTH for width in (0.24, 0.14, 0.13, 0.35, 0.14)])
+    style = [
+        ("FONT", (0, 0), (-1, -1), "Helvetica", 9),
+        ("FONT", (0, 0), (-1, 0), "Helvetica-Bold", 9),
+        ("ALIGN", (1, 0), (2, -1), "RIGHT"),
+        ("LINEBELOW", (0, 0), (-1, 0), 1, colors.black),
+        ("LINEBELOW", (0, 1), (-1, -1), 0.25, colors.lightgrey),
+    ]
+    for row, line in enumerate(lines, 1):
+        if not line.established:
+            style += [("TEXTCOLOR", (0, row), (-1, row), _GREY), ("FONT", (0, row), (-1, row), "Helvetica-Oblique", 9)]
+        elif line.present:
+            style.append(("FONT", (0, row), (-1, row), "Helvetica-Bold", 9))
+    table.setStyle(TableStyle(style))
+    return table
+
+
+def _figure(caption: str, png: bytes) -> KeepTogether:
+    image = Image(io.BytesIO(png))
+    image.drawHeight *= _WIDTH / image.drawWidth
+    image.drawWidth = _WIDTH
+    return KeepTogether([image, Paragraph(escape(caption), _SMALL), Spacer(0, 3 * mm)])
+
+
+def _foot(canvas: Canvas, _: SimpleDocTemplate, *, text: str) -> None:
+    canvas.saveState()
+    canvas.setFont("Helvetica", 7.5)
+    canvas.setFillColor(_GREY)
+    canvas.drawString(_MARGIN, 9 * mm, text)
+    canvas.drawRightString(A4[0] - _MARGIN, 9 * mm, f"Page {canvas.getPageNumber()}")
+    canvas.restoreState()

@@ -1,0 +1,167 @@
+"""What a report on one study says, in plain words, before it becomes a page (``html``) or a sheet of paper (``pdf``).
+
+It is written from the findings document (``findings_json``), not from the findings: a study that was read last week,
+by another process, is reported from what was stored.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from hemoscope.findings import Urgency
+from hemoscope.labels import Hemorrhage
+from hemoscope.reports.overlays import SlicePicture, draw_overlay
+from hemoscope.reports.report import printable
+
+URGENCY_WORDS = {
+    Urgency.IMMEDIATE: "Read now: hemorrhage suspected at the urgent threshold",
+    Urgency.PROMPT: "Read soon: hemorrhage suspected",
+    Urgency.ROUTINE: "Nothing suspected at the model's thresholds",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelLine:
+    """One label as the report shows it."""
+
+    name: str
+    probability: str
+    threshold: str
+    verdict: str
+    key_slices: str
+    present: bool
+    established: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderRemark:
+    """What a reader said of one finding: ``verdict`` and ``note`` in the reader's words, and when."""
+
+    label: Hemorrhage
+    verdict: str
+    note: str = ""
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyDocument:
+    """Everything that a report on one study says, in reading order; texts are plain, to be escaped where shown.
+
+    ``pictures`` are pairs of a caption and a PNG.
+    """
+
+    disclaimer: str
+    urgency: Urgency
+    headline: str
+    facts: tuple[tuple[str, str], ...]
+    labels: tuple[LabelLine, ...]
+    remarks: tuple[str, ...]
+    reader: tuple[str, ...]
+    pictures: tuple[tuple[str, bytes], ...]
+
+
+def study_document(
+    document: Mapping[str, Any],
+    *,
+    study: int = 0,
+    pictures: Sequence[SlicePicture] = (),
+    reader: Sequence[ReaderRemark] = (),
+) -> StudyDocument:
+    """Put one study of a findings document into words.
+
+    Args:
+        document: of schema ``hemoscope.findings/1``.
+        study: its place in the document.
+        pictures: slices to show, drawn as overlays.
+        reader: what readers said of the findings.
+    """
+    found = document["studies"][study]
+    urgency = Urgency(found["urgency"])
+    return StudyDocument(
+        disclaimer=document["disclaimer"],
+        urgency=urgency,
+        headline=URGENCY_WORDS[urgency],
+        facts=_facts(document["model"], found),
+        labels=tuple(_label(finding, found["slices"]) for finding in found["findings"]),
+        remarks=_remarks(found),
+        reader=tuple(_remark(remark) for remark in reader),
+        pictures=tuple((_caption(picture), _png(draw_overlay(picture))) for picture in pictures),
+    )
+
+
+def _facts(model: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    patient = study.get("patient") or {}
+    named = [
+        ("Patient", patient.get("name")),
+        ("Patient ID", patient.get("id")),
+        ("Study date", patient.get("study_date")),
+    ]
+    facts = [
+        *((name, printable(value)) for name, value in named if value),
+        ("Study", printable(study["study_instance_uid"])),
+        ("Series read", f"{printable(study['series_instance_uid'])} ({len(study['slices'])} slices)"),
+        ("Model", f"{model['name']} {model['version']} (bundle {model['sha256'][:12]})"),
+    ]
+    return tuple(facts)
+
+
+def _label(finding: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]) -> LabelLine:
+    numbers = {one["sop_instance_uid"]: number for number, one in reversed(list(enumerate(slices, 1)))}
+    keys = [str(numbers[uid]) for uid in dict.fromkeys(finding["slices"]) if uid in numbers]
+    return LabelLine(
+        name=Hemorrhage(finding["label"]).display,
+        probability=shown(finding["probability"]),
+        threshold=shown(finding["threshold"]),
+        verdict=_verdict(present=finding["present"], established=finding["established"]),
+        key_slices=", ".join(keys),
+        present=finding["present"],
+        established=finding["established"],
+    )
+
+
+def shown(probability: float) -> str:
+    """Two digits, never rounded up to certainty nor down to nothing: "1.00" would claim what no model knows."""
+    if 0.0 < probability < 0.005:
+        return "<.01"
+    return ">.99" if 0.995 <= probability < 1.0 else f"{probability:.2f}"
+
+
+def _verdict(*, present: bool, established: bool) -> str:
+    if established:
+        return "suspected" if present else "not found"
+    return "above threshold, label not established" if present else "label not established"
+
+
+def _remarks(study: Mapping[str, Any]) -> tuple[str, ...]:
+    remarks = []
+    if not all(finding["established"] for finding in study["findings"]):
+        remarks.append("Not established: validation does not support this label; it raises no finding alone.")
+    remarks += [note["message"] for note in study["quality"]]
+    told = {note["code"] for note in study["quality"]}
+    notes = [note for one in study["slices"] for note in one["quality"] if note["code"] not in told]
+    messages = {note["code"]: note["message"] for note in reversed(notes)}
+    counts = Counter(note["code"] for note in notes)
+    remarks += [f"{messages[code]} ({count} of {len(study['slices'])} slices)" for code, count in counts.items()]
+    remarks += [
+        f"A series of {one['instances']} slices was not read: {one['reason']}" for one in study["skipped_series"]
+    ]
+    return tuple(printable(remark[:1].upper() + remark[1:]) for remark in remarks)
+
+
+def _remark(remark: ReaderRemark) -> str:
+    parts = (f"{remark.label.display}: {remark.verdict}", remark.note, remark.at)
+    return printable(". ".join(part for part in parts if part))
+
+
+def _caption(picture: SlicePicture) -> str:
+    return f"{picture.label.display}, slice {picture.number} of {picture.count}"
+
+
+def _png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format="PNG", optimize=True)
+    return stream.getvalue()

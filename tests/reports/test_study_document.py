@@ -1,0 +1,110 @@
+"""A study's report in words, as a page and as PDF: each number under its name, nothing trusted or fetched."""
+
+import io
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pypdf import PdfReader
+
+from hemoscope import DISCLAIMER
+from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.preprocess import Box
+from hemoscope.reports.findings_json import findings_document
+from hemoscope.reports.html import STYLE_SHA256, findings_html
+from hemoscope.reports.overlays import HeatMap, SlicePicture
+from hemoscope.reports.pdf import findings_pdf
+from hemoscope.reports.report import Report
+from hemoscope.reports.study_document import ReaderRemark, StudyDocument, study_document
+
+
+def picture(number: int = 2) -> SlicePicture:
+    return SlicePicture(
+        hounsfield=np.full((40, 40), 35, dtype=np.int16),
+        heat=HeatMap(values=np.full((5, 5), 0.5, dtype=np.float32), box=Box(top=0, left=0, side=40)),
+        label=Hemorrhage.ANY,
+        probability=0.91,
+        established=True,
+        number=number,
+        count=4,
+    )
+
+
+@pytest.fixture
+def document(report: Report) -> dict[str, Any]:
+    return findings_document(report)
+
+
+@pytest.fixture
+def study(document: dict[str, Any]) -> StudyDocument:
+    remark = ReaderRemark(label=Hemorrhage.SUBDURAL, verdict="present", note="thin, left <b>frontal</b>")
+    return study_document(document, pictures=[picture()], reader=[remark])
+
+
+def test_every_label_keeps_its_own_probability_threshold_and_key_slices(study: StudyDocument) -> None:
+    rows = re.findall(r"<tr class=\"\w+\">(.*?)</tr>", findings_html(study))
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
+    assert [row[0] for row in cells] == [label.display for label in LABELS]
+    assert [row[1] for row in cells] == ["0.91", "0.12", "0.83", "0.04", "0.45", "0.26"]
+    assert [row[2] for row in cells] == ["0.30", "0.31", "0.32", "0.33", "0.34", "0.35"]
+    assert [row[3] for row in cells][:2] == ["suspected", "label not established"]
+    assert cells[4][3] == "above threshold, label not established"
+    assert cells[0][4] == "1, 2"
+
+
+def test_the_page_warns_says_what_readers_said_and_escapes_their_words(study: StudyDocument) -> None:
+    page = findings_html(study)
+    assert page.count(DISCLAIMER) == 2
+    assert "Subdural: present. thin, left &lt;b&gt;frontal&lt;/b&gt;" in page
+    assert "The gantry was tilted by 12 degrees" in page
+    assert "A series of 64 slices was not read: bone kernel" in page
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(study: StudyDocument) -> None:
+    page = findings_html(study)
+    assert re.findall(r"(?:src|href)=\"(?!data:image/png;base64,)", page) == []
+    assert "<script" not in page
+    assert "style=" not in page
+    assert STYLE_SHA256.startswith("sha256-")
+
+
+def test_a_hostile_series_reason_is_shown_as_text(document: dict[str, Any]) -> None:
+    document["studies"][0]["skipped_series"][0]["reason"] = "<script>alert(1)</script>\x1b[31m"
+    page = findings_html(study_document(document))
+    assert "<script" not in page
+    assert "\x1b" not in page
+
+
+def test_slices_are_named_only_where_identity_was_asked_for(document: dict[str, Any]) -> None:
+    assert "Patient" not in findings_html(study_document(document))
+    document["studies"][0]["patient"] = {"name": "Doe^Jane", "id": "7", "study_date": ""}
+    page = findings_html(study_document(document))
+    assert "Doe^Jane" in page
+    assert "Study date" not in page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0.00"), (0.001, "<.01"), (0.994, "0.99"), (0.999, ">.99"), (1.0, "1.00")]
+)
+def test_no_probability_is_rounded_to_certainty(document: dict[str, Any], value: float, text: str) -> None:
+    document["studies"][0]["findings"][1]["probability"] = value
+    assert study_document(document).labels[1].probability == text
+
+
+def test_the_pdf_holds_the_same_words_and_pictures_and_the_same_bytes_again(study: StudyDocument) -> None:
+    pdf = findings_pdf(study)
+    assert pdf.startswith(b"%PDF-")
+    assert pdf == findings_pdf(study)
+    assert pdf.count(b"/Subtype /Image") >= 1
+    text = " ".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)
+    assert text.count(DISCLAIMER) >= 2
+    for number in ("0.91", "0.83", "0.45"):
+        assert number in text
+
+
+def test_pictures_in_the_page_are_png(study: StudyDocument) -> None:
+    image = Image.open(io.BytesIO(study.pictures[0][1]))
+    assert image.format == "PNG"
+    assert study.pictures[0][0] == "Any hemorrhage, slice 2 of 4"
