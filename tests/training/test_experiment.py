@@ -99,6 +99,47 @@ def test_a_setting_can_be_changed_on_the_command_line(
     assert type(found) is type(value)
 
 
+def test_a_path_of_weights_is_taken_and_its_name_alone_is_recorded(file: Path) -> None:
+    experiment = read_experiment(file, ["run.init=/somewhere/private/resnet50.pth"])
+    assert experiment.run.init == "/somewhere/private/resnet50.pth"
+    assert experiment.to_json()["run"]["init"] == "resnet50.pth"
+    assert experiment.same_training(parse_experiment(experiment.to_json(), where="record"))
+
+
+@pytest.mark.parametrize("value", ["auto", "2"])
+def test_devices_are_a_number_or_the_word_auto(file: Path, value: str) -> None:
+    assert str(read_experiment(file, [f"run.devices={value}"]).run.devices) == value
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ("run.workers=4", True),
+        ("run.checkpoint_steps=10", True),
+        ("run.crops=disk", True),
+        ("run.devices=2", False),
+        ("run.seed=2", False),
+        ("loss.dice=0", False),
+        ("description=another", False),
+    ],
+)
+def test_a_run_may_go_on_with_other_workers_but_not_with_other_training(file: Path, change: str, same: bool) -> None:
+    assert read_experiment(file).same_training(read_experiment(file, [change])) == same
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "experiments/results").glob("*/experiment.json")), ids=lambda path: path.parent.name
+)
+def test_records_of_earlier_versions_are_read_as_what_they_were(path: Path) -> None:
+    record = json.loads(path.read_text())
+    experiment = parse_experiment(record, where=path.name)
+    resolved = json.loads(json.dumps(experiment.to_json()))
+    for table, values in record.items():
+        now = resolved[table]
+        assert now == values or {name: now[name] for name in values} == values
+    assert (experiment.run.split, experiment.run.devices, experiment.run.max_steps) == ("folds", 1, 0)
+
+
 def test_a_network_is_read_at_the_size_of_training_unless_said_otherwise(file: Path) -> None:
     plain, larger = read_experiment(file), read_experiment(file, ["reading.size=96", "reading.extent_mm=25"])
     assert plain.reading_preprocessing == plain.preprocessing
@@ -134,10 +175,27 @@ def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> Non
         ("run.seed=-1", "seed at least 0"),
         ("run.folds=1", r"folds must be 0 \(none\) or at least 2, got 1"),
         ("run.folds=-2", r"folds must be 0 \(none\) or at least 2, got -2"),
-        ("run.init=imagnet", "init must be one of imagenet, none, got imagnet"),
-        ("network.head=linear", "head must be one of maps, got linear"),
-        ("network.width=0", "width and pooled must be positive, got 0"),
-        ("network.pooled=0", "width and pooled must be positive"),
+        ("run.init=imagnet", "init must be one of imagenet, pretrained, none, or the path .* got imagnet"),
+        ("run.precision=8-true", "precision must be one of 32-true, .*, got 8-true"),
+        ("run.split=study", "split must be one of folds, patient, slice, got study"),
+        ("run.strategy=fsdp", "strategy must be one of auto, ddp, got fsdp"),
+        ("run.crops=cloud", "crops must be one of memory, disk, got cloud"),
+        ("run.devices=all", "devices must be a number or auto, got all"),
+        ("run.devices=0", "devices must be at least 1, got 0"),
+        ("run.devices=1.5", "devices must be int or a word, got 1.5"),
+        ("run.nodes=0", "nodes must be at least 1, got 0"),
+        ("run.accumulate=0", "accumulate must be at least 1, got 0"),
+        ("run.max_steps=-1", "max_steps must be at least 0, got -1"),
+        ("run.workers=-1", "workers must be at least 0, got -1"),
+        ("run.checkpoint_steps=-5", "checkpoint_steps must be at least 0, got -5"),
+        ("run.early_stop=-1", "early_stop must be at least 0, got -1"),
+        ("run.validation=1.0", "validation must be 0 to below 1 and test between 0 and 1, got 1.0"),
+        ("run.test=0", "validation must be 0 to below 1 and test between 0 and 1, got 0.1 and 0"),
+        ("run.early_stop=2", r'early_stop needs a validation part, which split = "folds" has not'),
+        ("run.split=slice", r'held_out is for split = "folds": a slice split holds a test part out'),
+        ("network.head=linear", "head must be one of maps.*, got linear"),
+        ("network.width=0", "must be positive, got 0"),
+        ("network.pooled=0", "must be positive"),
         ("network.frozen_stages=-1", "frozen_stages must not be negative, got -1"),
         ("loss.labels=[1, 2]", "loss.labels needs 6 weights in the order any, .*got 2"),
         ("preprocessing.crop=skull", "crop must be one of none, head"),

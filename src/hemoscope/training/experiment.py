@@ -6,8 +6,8 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, get_args
+from pathlib import Path, PurePath
+from typing import Any
 
 from hemoscope.errors import ConfigError
 from hemoscope.models.network import NetworkConfig
@@ -16,44 +16,9 @@ from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.dataset import SamplingConfig
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.module import OptimizerConfig
+from hemoscope.training.run_config import FREE_TO_CHANGE, NAMED_INITS, RunConfig
 
-Init = Literal["imagenet", "none"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig:
-    """How long and on what.
-
-    Attributes:
-        epochs: passes over the positives.
-        batch_size: slices a step.
-        seed: everything random follows from it.
-        precision: as Lightning names it, such as ``32-true`` or ``bf16-mixed``.
-        folds: patient-level folds for out-of-fold scores; 0 trains the final network alone.
-        init: ``imagenet`` (weights from an installed package) or ``none``.
-        held_out: patients that the final network never sees, such as the demo's.
-    """
-
-    epochs: int = 20
-    batch_size: int = 32
-    seed: int = 1
-    precision: str = "32-true"
-    folds: int = 5
-    init: Init = "imagenet"
-    held_out: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Reject what no run could follow."""
-        if self.init not in get_args(Init):
-            msg = f"init must be one of {', '.join(get_args(Init))}, got {self.init}"
-            raise ConfigError(msg)
-        if self.epochs < 1 or self.batch_size < 1 or self.seed < 0:
-            found = f"{self.epochs}, {self.batch_size} and {self.seed}"
-            msg = f"epochs and batch_size must be at least 1 and seed at least 0, got {found}"
-            raise ConfigError(msg)
-        if self.folds < 0 or self.folds == 1:
-            msg = f"folds must be 0 (none) or at least 2, got {self.folds}"
-            raise ConfigError(msg)
+__all__ = ["Experiment", "ReadingConfig", "RunConfig", "parse_experiment", "read_experiment"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +77,18 @@ class Experiment:
         """The whole record, resolved, as it is written beside the run."""
         record = dataclasses.asdict(self)
         record["preprocessing"] = self.preprocessing.to_json()
+        if self.run.init not in NAMED_INITS:
+            record["run"]["init"] = PurePath(self.run.init).name  # a record goes round; where files lay does not
         return record
+
+    def same_training(self, other: "Experiment") -> bool:
+        """Whether both come to the same weights: what may be changed when a run goes on does not count."""
+        return self._for_comparison() == other._for_comparison()
+
+    def _for_comparison(self) -> "Experiment":
+        free = {name: getattr(RunConfig(), name) for name in FREE_TO_CHANGE}
+        init = self.run.init if self.run.init in NAMED_INITS else PurePath(self.run.init).name
+        return replace(self, run=replace(self.run, **free, init=init))
 
 
 def read_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
@@ -177,19 +153,37 @@ def _build(kind: type[Any], data: Mapping[str, Any], *, where: str) -> object:
 
 
 def _value(hint: Any, value: Any, *, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast("type[Any]", hint), value, where=where)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            msg = f"{where} must be a list, got {value!r}"
-            raise ConfigError(msg)
-        return tuple(_value(typing.get_args(hint)[0], item, where=where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if typing.get_origin(hint) is typing.Literal:
-        return value
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if type(value) not in allowed:
-        msg = f"{where} must be {' or '.join(kind.__name__ for kind in allowed)}, got {value!r}"
-        raise ConfigError(msg)
-    return value
+    """A plain value as its field wants it; a field of several kinds takes the first kind that fits."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    for kind in kinds:
+        if _fits(kind, value):
+            return _converted(kind, value, where=where)
+    msg = f"{where} must be {' or '.join(_named(kind) for kind in kinds if kind is not type(None))}, got {value!r}"
+    raise ConfigError(msg)
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    if dataclasses.is_dataclass(kind):
+        return isinstance(value, Mapping)
+    origin = typing.get_origin(kind)
+    if origin is tuple:
+        return isinstance(value, list | tuple)
+    if origin is typing.Literal:  # the record itself says which words there are
+        return isinstance(value, str)
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _converted(kind: Any, value: Any, *, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast("type[Any]", kind), value, where=where)
+    if typing.get_origin(kind) is tuple:
+        return tuple(_value(typing.get_args(kind)[0], item, where=where) for item in value)
+    return float(value) if kind is float else value
+
+
+def _named(kind: Any) -> str:
+    if dataclasses.is_dataclass(kind):
+        return "a table"
+    if typing.get_origin(kind) is tuple:
+        return "a list"
+    return "a word" if typing.get_origin(kind) is typing.Literal else str(kind.__name__)
