@@ -162,9 +162,29 @@ def test_what_cannot_be_scored_is_refused() -> None:
         bootstrap_scores(p[:, :5], y[:, :5])
     with pytest.raises(DataError, match="0, 1 or unknown"):
         bootstrap_scores(p, y + 1)
+    with pytest.raises(DataError, match="none of 320 images has a known label"):
+        bootstrap_scores(p, np.full(y.shape, np.nan))
+
+
+def test_a_label_that_is_unknown_everywhere_is_not_scored_and_harms_no_other() -> None:
+    p, y, groups = study(7)
+    whole = bootstrap_scores(p, y, groups, rounds=20)
     y[:, 3] = np.nan
-    with pytest.raises(DataError, match="no image has a known label for intraventricular"):
-        bootstrap_scores(p, y)
+    found = bootstrap_scores(p, y, groups, rounds=20)
+    assert found.labels["intraventricular"].reason == "the label is unknown for every image"
+    assert set(found.labels["intraventricular"].metrics.values()) == {None}
+    assert found.labels["subdural"] == whole.labels["subdural"]
+    assert found.exact_match is None
+    assert found.macro["auroc"] is not None
+
+
+def test_scores_without_ranks_are_the_same_but_for_those_of_order() -> None:
+    p, y, groups = study(7)
+    whole, quick = (bootstrap_scores(p, y, groups, rounds=20, ranked=ranked) for ranked in (True, False))
+    assert quick.labels["any"]["auroc"] is quick.macro["average_precision"] is None
+    assert quick.labels["any"]["ece"] == whole.labels["any"]["ece"]
+    assert quick.labels["any"].dropped_rounds == whole.labels["any"].dropped_rounds
+    assert quick.weighted_log_loss == whole.weighted_log_loss
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from hemoscope.errors import DataError
 from hemoscope.evaluation.metrics import (
     METRICS,
-    RANKING_METRICS,
+    TALLY_METRICS,
     Booleans,
     Floats,
     Integers,
@@ -31,6 +31,7 @@ from hemoscope.labels import LABELS, PerLabel
 CONFIDENCE = 0.95
 DEFAULT_ROUNDS = 1000
 ESTABLISHED_AUROC = 0.75
+UNKNOWN = "the label is unknown for every image"
 # Weights held at once: rounds times images, as float64 (16 MB).
 _CHUNK_CELLS = 2_000_000
 
@@ -114,22 +115,24 @@ def interval(value: float, rounds: Floats) -> Interval | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _LabelSample:
-    """One label's known images: their ranking, their groups in that order, and their sums by group."""
+    """One label's known images: their ranking (None: not wanted), their groups in that order, their sums by group."""
 
-    ranking: Ranking
+    ranking: Ranking | None
     ordered_groups: Integers
     sums: Floats
     groups: Integers
     truth: Booleans
 
     @classmethod
-    def of(cls, probabilities: Floats, labels: Floats, predicted: Booleans, group: Integers, n: int) -> "_LabelSample":
+    def of(
+        cls, probabilities: Floats, labels: Floats, predicted: Booleans, group: Integers, n: int, *, ranked: bool
+    ) -> "_LabelSample":
         known: Booleans = np.isfinite(labels)
         values, truth, groups = probabilities[known], labels[known] == 1.0, group[known]
-        ranking = Ranking.of(values, truth)
+        ranking = Ranking.of(values, truth) if ranked and known.any() else None
         return cls(
             ranking=ranking,
-            ordered_groups=groups[ranking.order],
+            ordered_groups=groups if ranking is None else groups[ranking.order],
             sums=sum_by_group(contributions(values, truth, predicted[known]), groups, n),
             groups=groups,
             truth=truth,
@@ -137,10 +140,14 @@ class _LabelSample:
 
     def evaluate(self, weights: Floats) -> Floats:
         """(rounds, groups) weights to (rounds, metrics); a row is NaN where the round has one class only."""
-        ranks = self.ranking.evaluate(weights[:, self.ordered_groups])
-        tallies = tally(weights @ self.sums)
-        table = np.stack([*ranks, *tallies.values()], axis=1)
-        table[np.isnan(ranks[0])] = np.nan
+        sums = weights @ self.sums
+        unranked = np.full(len(weights), np.nan)
+        ranks = (unranked, unranked)
+        if self.ranking is not None:
+            ranks = self.ranking.evaluate(weights[:, self.ordered_groups])
+        table = np.stack([*ranks, *tally(sums).values()], axis=1)
+        total, positive = sums[:, 0], sums[:, 1]
+        table[(positive == 0) | (positive == total)] = np.nan
         return table
 
 
@@ -184,24 +191,30 @@ def bootstrap_scores(
     thresholds: Sequence[float] | None = None,
     rounds: int = DEFAULT_ROUNDS,
     seed: int = 0,
+    ranked: bool = True,
 ) -> Scores:
     """Score predictions of six labels, every metric with its interval.
 
     Args:
         probabilities: (images, 6) in label order, in [0, 1].
-        labels: (images, 6) of 0, 1 or NaN; NaN means unknown: the image is left out for that label.
+        labels: (images, 6) of 0, 1 or NaN; NaN means unknown: the image is left out for that label. A label that no
+            image has known is not scored, with the reason.
         groups: the patient of each image; None draws single images, which is too narrow for slices of one head.
         thresholds: one a label, at or above is positive; None means above 0.5.
         rounds: bootstrap rounds.
         seed: of the draws; the same seed gives the same intervals.
+        ranked: False leaves AUROC and average precision out, which are what takes the time.
 
     Raises:
-        DataError: wrong shapes, labels other than 0, 1 and NaN, or probabilities outside [0, 1].
+        DataError: wrong shapes, labels other than 0, 1 and NaN, no label known at all, or probabilities outside [0, 1].
     """
     values, truth = _checked_table(probabilities, labels)
     predicted = decide(values, thresholds)
     group, n_groups = group_indices(groups, len(values))
-    samples = [_LabelSample.of(values[:, k], truth[:, k], predicted[:, k], group, n_groups) for k in range(len(LABELS))]
+    samples = [
+        _LabelSample.of(values[:, k], truth[:, k], predicted[:, k], group, n_groups, ranked=ranked)
+        for k in range(len(LABELS))
+    ]
     whole_sums = _whole_image_sums(values, truth, predicted, group, n_groups)
     chunk = max(1, _CHUNK_CELLS // max(len(values), n_groups))
     point = _evaluate(np.ones((1, n_groups)), samples, whole_sums)
@@ -231,9 +244,8 @@ def _checked_table(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats,
     if not (np.isnan(truth) | np.isin(truth, (0.0, 1.0))).all():
         msg = "labels must be 0, 1 or unknown (NaN)"
         raise DataError(msg)
-    unknown = [label.value for label, column in zip(LABELS, truth.T, strict=True) if np.isnan(column).all()]
-    if unknown:
-        msg = f"no image has a known label for {', '.join(unknown)}; leave that label out or give its labels"
+    if np.isnan(truth).all():
+        msg = f"none of {len(truth)} images has a known label; a score needs some truth"
         raise DataError(msg)
     return values, truth
 
@@ -258,14 +270,16 @@ def _evaluate(weights: Floats, samples: Sequence[_LabelSample], whole_sums: Floa
 def _label_scores(sample: _LabelSample, point: Floats, rounds: Floats, *, grouped: bool) -> LabelScores:
     positives = int(sample.truth.sum())
     reason = None
-    if positives in {0, len(sample.truth)}:
+    if len(sample.truth) == 0:
+        reason = UNKNOWN
+    elif positives in {0, len(sample.truth)}:
         reason = f"all {len(sample.truth)} images are {'positive' if positives else 'negative'}: one class only"
     return LabelScores(
         metrics={name: interval(float(point[m]), rounds[:, m]) for m, name in enumerate(METRICS)},
         n_images=len(sample.truth),
         n_positive=positives,
         n_positive_groups=len(np.unique(sample.groups[sample.truth])) if grouped else None,
-        dropped_rounds=int(np.isnan(rounds[:, METRICS.index(RANKING_METRICS[0])]).sum()),
+        dropped_rounds=int(np.isnan(rounds[:, METRICS.index(TALLY_METRICS[0])]).sum()),
         reason=reason,
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hemoscope.errors import DataError
+from hemoscope.evaluation.bootstrap import UNKNOWN
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, FITS, cross_fitted, logit
 from hemoscope.evaluation.metrics import Floats
 from hemoscope.labels import LABELS, PerLabel
@@ -51,6 +52,9 @@ def recalibrate(
     reasons: list[str | None] = [None] * len(LABELS)
     for k in range(len(LABELS)):
         known = np.flatnonzero(np.isfinite(labels[:, k]))
+        if known.size == 0:
+            reasons[k] = UNKNOWN
+            continue
         members = None if groups is None else [groups[int(row)] for row in known]
         try:
             values[known, k] = cross_fitted(logits[known, k], labels[known, k], members, seed=seed, fit=FITS[method])

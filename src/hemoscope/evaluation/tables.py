@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, bootstrap_sums
+from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, UNKNOWN, bootstrap_sums
 from hemoscope.evaluation.metrics import Booleans, Floats, contributions, decide, tally
 from hemoscope.evaluation.thresholds import Cuts, row_at_precision
 from hemoscope.labels import LABELS
@@ -38,6 +38,9 @@ def any_learned_and_explicit(
         seed: of the draws.
     """
     known = np.flatnonzero(np.isfinite(labels[:, 0]))
+    if known.size == 0:
+        empty = {**dict.fromkeys(("accuracy", "precision", "recall")), "reason": UNKNOWN}
+        return {"learned": empty, "explicit": empty}
     decisions = decide(probabilities[known])
     ways: dict[str, Booleans] = {"learned": decisions[:, 0], "explicit": np.asarray(decisions[:, 1:].any(axis=1))}
     kept = None if groups is None else [groups[int(row)] for row in known]
@@ -62,12 +65,14 @@ def point_at_precision(scores: Floats, labels: Floats, target: float) -> Documen
     Where no point exists the numbers are null and ``reason`` says why.
     """
     known = np.isfinite(labels)
+    empty = {"target": target, **dict.fromkeys(("precision", "threshold", "recall", "accuracy"))}
+    if not known.any():
+        return {**empty, "reason": UNKNOWN}
     try:
         cuts = Cuts.of(scores[known], labels[known])
         row = row_at_precision(cuts, target)
     except DataError as error:
-        empty = dict.fromkeys(("precision", "threshold", "recall", "accuracy"))
-        return {"target": target, **empty, "reason": str(error)}
+        return {**empty, "reason": str(error)}
     return {
         "target": target,
         "precision": float(cuts.precision[row]),
