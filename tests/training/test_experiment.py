@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hemoscope.errors import ConfigError
+from hemoscope.models.sequence import SequenceConfig
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.experiment import Experiment, RunConfig, parse_experiment, read_experiment
 
@@ -104,6 +105,17 @@ def test_a_path_of_weights_is_taken_and_its_name_alone_is_recorded(file: Path) -
     assert experiment.run.init == "/somewhere/private/resnet50.pth"
     assert experiment.to_json()["run"]["init"] == "resnet50.pth"
     assert experiment.same_training(parse_experiment(experiment.to_json(), where="record"))
+
+
+def test_a_table_that_may_be_left_out_is_read_where_it_stands(file: Path) -> None:
+    assert read_experiment(file).sequence is None
+    experiment = read_experiment(file, ["sequence.hidden=48"])
+    assert experiment.sequence == SequenceConfig(hidden=48)
+    assert parse_experiment(json.loads(json.dumps(experiment.to_json())), where="record") == experiment
+    with pytest.raises(ConfigError, match="sequence: unknown key width"):
+        read_experiment(file, ["sequence.width=48"])
+    with pytest.raises(ConfigError, match="sequence must be a table, got 'gru'"):
+        read_experiment(file, ["sequence=gru"])
 
 
 @pytest.mark.parametrize("value", ["auto", "2"])

@@ -11,6 +11,7 @@ from typing import Any
 
 from hemoscope.errors import ConfigError
 from hemoscope.models.network import NetworkConfig
+from hemoscope.models.sequence import SequenceConfig
 from hemoscope.preprocess import Preprocessing
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.dataset import SamplingConfig
@@ -46,7 +47,7 @@ class ReadingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """Everything that decides a training but the data."""
+    """Everything that decides a training but the data; without ``sequence`` slices are read one by one."""
 
     name: str
     description: str = ""
@@ -58,6 +59,7 @@ class Experiment:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reading: ReadingConfig = field(default_factory=ReadingConfig)
+    sequence: SequenceConfig | None = None
 
     def __post_init__(self) -> None:
         """Reject inputs that the network cannot take or training cannot make."""
