@@ -15,6 +15,7 @@ from hemoscope import DISCLAIMER
 from hemoscope.labels import Hemorrhage
 from hemoscope.preprocess import Box
 from hemoscope.reports.colours import heat_over
+from hemoscope.reports.report import shown_probability
 from hemoscope.windows import BONE, BRAIN, SUBDURAL, Window
 
 _PANEL = 400
@@ -192,7 +193,7 @@ def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw) -> None:
 
 def _words(draw: ImageDraw.ImageDraw, picture: SlicePicture, size: tuple[int, int]) -> None:
     width, height = size
-    title = f"{picture.label.display}: probability {picture.probability:.2f} on this slice"
+    title = f"{picture.label.display}: probability {shown_probability(picture.probability)} on this slice"
     if not picture.established:
         title += "  (label not established)"
     place = f"Slice {picture.number} of {picture.count}"

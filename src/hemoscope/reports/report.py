@@ -61,6 +61,13 @@ def positions_known(study: StudyFindings) -> bool:
     return all(note.code != GEOMETRY_ASSUMED for note in notes)
 
 
+def shown_probability(probability: float) -> str:
+    """Two digits, never rounded up to certainty nor down to nothing: "1.00" would claim what no model knows."""
+    if 0.0 < probability < 0.005:
+        return "<.01"
+    return ">.99" if 0.995 <= probability < 1.0 else f"{probability:.2f}"
+
+
 def printable(text: str) -> str:
     r"""Make control characters visible, so that a hostile file name cannot steer a terminal.
 

@@ -15,7 +15,7 @@ from PIL import Image
 from hemoscope.findings import Urgency
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.overlays import SlicePicture, draw_overlay
-from hemoscope.reports.report import printable
+from hemoscope.reports.report import printable, shown_probability
 
 URGENCY_WORDS = {
     Urgency.IMMEDIATE: "Read now: hemorrhage suspected at the urgent threshold",
@@ -114,20 +114,13 @@ def _label(finding: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]) -> L
     keys = [str(numbers[uid]) for uid in dict.fromkeys(finding["slices"]) if uid in numbers]
     return LabelLine(
         name=Hemorrhage(finding["label"]).display,
-        probability=shown(finding["probability"]),
-        threshold=shown(finding["threshold"]),
+        probability=shown_probability(finding["probability"]),
+        threshold=shown_probability(finding["threshold"]),
         verdict=_verdict(present=finding["present"], established=finding["established"]),
         key_slices=", ".join(keys),
         present=finding["present"],
         established=finding["established"],
     )
-
-
-def shown(probability: float) -> str:
-    """Two digits, never rounded up to certainty nor down to nothing: "1.00" would claim what no model knows."""
-    if 0.0 < probability < 0.005:
-        return "<.01"
-    return ">.99" if 0.995 <= probability < 1.0 else f"{probability:.2f}"
 
 
 def _verdict(*, present: bool, established: bool) -> str:

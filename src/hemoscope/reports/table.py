@@ -15,7 +15,14 @@ from hemoscope import DISCLAIMER
 from hemoscope.dicom.slices import Rejected
 from hemoscope.findings import Finding, StudyFindings, Urgency
 from hemoscope.labels import Hemorrhage
-from hemoscope.reports.report import PatientIdentity, Report, ReportedStudy, positions_known, printable
+from hemoscope.reports.report import (
+    PatientIdentity,
+    Report,
+    ReportedStudy,
+    positions_known,
+    printable,
+    shown_probability,
+)
 
 _URGENCY = {
     Urgency.IMMEDIATE: ("IMMEDIATE", "bold white on red", "a reader should look at once"),
@@ -101,7 +108,7 @@ def _labels(reported: ReportedStudy) -> Table:
     table.add_column("Key slices (mm)" if _show_mm(study) else "Key slices", no_wrap=True)
     for finding in study.findings:
         style = "bold" if finding.label is Hemorrhage.ANY else ""
-        numbers = (_probability(finding), _number(finding.threshold))
+        numbers = (_probability(finding), shown_probability(finding.threshold))
         table.add_row(
             finding.label.display,
             *numbers,
@@ -114,14 +121,7 @@ def _labels(reported: ReportedStudy) -> Table:
 
 def _probability(finding: Finding) -> Text:
     colour = ("red" if finding.established else "yellow") if finding.present else "bright_black"
-    return Text.assemble(_number(finding.probability), " ", (_bar(finding.probability), colour))
-
-
-def _number(probability: float) -> str:
-    # Never rounds up to certainty, nor down to nothing: "1.00" would claim what no model knows.
-    if 0.0 < probability < 0.005:
-        return "<.01"
-    return ">.99" if 0.995 <= probability < 1.0 else f"{probability:4.2f}"
+    return Text.assemble(shown_probability(finding.probability), " ", (_bar(finding.probability), colour))
 
 
 def _bar(share: float) -> str:
