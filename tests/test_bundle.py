@@ -13,7 +13,7 @@ import pytest
 
 from hemoscope.bundle import ModelBundle, load_bundle, write_bundle
 from hemoscope.calibration import Calibration, IsotonicCalibration
-from hemoscope.card import CalibrationTable, ModelCard
+from hemoscope.card import CalibrationTable, ModelCard, SequenceRule
 from hemoscope.errors import BundleError
 from hemoscope.labels import LABELS, PerLabel
 from hemoscope.probabilities import StudyProbabilities
@@ -138,9 +138,61 @@ def test_a_file_name_that_could_lead_elsewhere_is_refused(folder: Path, name: st
         load_bundle(folder)
 
 
-def test_a_second_graph_is_refused_even_if_listed(folder: Path) -> None:
-    edit(folder, lambda card: card["files"].update({"sequence.onnx": "0" * 64}))
-    with pytest.raises(BundleError, match=r"sequence.onnx: this version runs one graph"):
+def test_an_unknown_graph_is_refused_even_if_listed(folder: Path) -> None:
+    edit(folder, lambda card: card["files"].update({"third.onnx": "0" * 64}))
+    with pytest.raises(BundleError, match=r"third.onnx: this version runs model.onnx and sequence.onnx alone"):
+        load_bundle(folder)
+
+
+SEQUENCE = SequenceRule(embedding_size=3, study_scores="sequence")
+
+
+def test_a_graph_that_reads_a_series_is_kept_and_hashed(tmp_path: Path, make_card: Callable[..., ModelCard]) -> None:
+    bundle = write_bundle(tmp_path / "b", make_card(sequence=SEQUENCE), b"graph", sequence=b"series")
+    assert bundle.card.sequence == SEQUENCE
+    assert bundle.read_sequence() == b"series"
+    (bundle.folder / "sequence.onnx").write_bytes(b"other")
+    with pytest.raises(BundleError, match=r"sequence.onnx: SHA-256 is"):
+        bundle.read_sequence()
+    with pytest.raises(BundleError, match=r"sequence.onnx: SHA-256 is"):
+        load_bundle(bundle.folder)
+
+
+def test_a_bundle_without_a_graph_for_series_says_so(loaded_bundle: ModelBundle) -> None:
+    assert loaded_bundle.read_sequence() is None
+    assert loaded_bundle.card.sequence is None
+
+
+def test_a_graph_for_series_and_what_the_card_tells_of_it_must_come_together(
+    tmp_path: Path, make_card: Callable[..., ModelCard]
+) -> None:
+    with pytest.raises(BundleError, match=r"sequence.onnx: the card does not say how it is used.*Export"):
+        write_bundle(tmp_path / "b", make_card(), b"graph", sequence=b"series")
+    with pytest.raises(BundleError, match=r"card.json: tells of a sequence, but lists no sequence.onnx.*Export"):
+        write_bundle(tmp_path / "b", make_card(sequence=SEQUENCE), b"graph")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_card_from_before_sequences_and_splits_is_still_valid(folder: Path) -> None:
+    edit(folder, lambda card: (card.pop("sequence"), card.pop("split")))
+    card = load_bundle(folder).card
+    assert card.sequence is None
+    assert card.split is None
+
+
+@pytest.mark.parametrize(
+    ("sequence", "words"),
+    [
+        ({}, "card.sequence: keys missing embedding_size, study_scores"),
+        ({"embedding_size": 3, "study_scores": "mean"}, "study_scores: expected sequence or study_rule, got 'mean'"),
+        ({"embedding_size": 0, "study_scores": "sequence"}, "embedding_size must be 1 to 65536, got 0"),
+        ({"embedding_size": 3.0, "study_scores": "sequence"}, "embedding_size: expected a whole number"),
+        ({"embedding_size": 3, "study_scores": "sequence", "gru": 1}, "card.sequence: keys unknown gru"),
+    ],
+)
+def test_a_sequence_that_differs_from_the_format_is_refused(folder: Path, sequence: dict[str, Any], words: str) -> None:
+    edit(folder, lambda card: card.update(sequence=sequence))
+    with pytest.raises(BundleError, match=f"card.json: .*{words}"):
         load_bundle(folder)
 
 

@@ -1,4 +1,6 @@
-"""A model bundle: one folder with a graph (ONNX) and ``card.json``. Loading is verifying.
+"""A model bundle: one folder with a graph (ONNX), or two, and ``card.json``. Loading is verifying.
+
+``model.onnx`` reads a slice; ``sequence.onnx``, which most bundles lack, reads what it said of all slices of a series.
 
 The card lists the SHA-256 of every other file, so the hash of the card alone names the whole bundle. The folder holds
 those files and nothing else: a stray graph is refused, since nobody could say which one was validated.
@@ -19,10 +21,11 @@ from typing import Any, NoReturn
 from hemoscope.card import ModelCard
 from hemoscope.errors import BundleError
 
-__all__ = ["CARD", "DEFAULT_BUNDLE", "GRAPH", "ModelBundle", "ModelCard", "load_bundle", "write_bundle"]
+__all__ = ["CARD", "DEFAULT_BUNDLE", "GRAPH", "SEQUENCE", "ModelBundle", "ModelCard", "load_bundle", "write_bundle"]
 
 CARD = "card.json"
 GRAPH = "model.onnx"
+SEQUENCE = "sequence.onnx"
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "default"
 
 _CARD_BYTES = 1 << 20
@@ -49,6 +52,10 @@ class ModelBundle:
         """
         return self.read_file(GRAPH)
 
+    def read_sequence(self) -> bytes | None:
+        """Return the graph that reads a series, verified as :meth:`read_graph` does; None where there is none."""
+        return self.read_file(SEQUENCE) if SEQUENCE in self.card.files else None
+
     def read_file(self, name: str) -> bytes:
         """Return one of the files that the card lists, verified as :meth:`read_graph` does."""
         return _read_verified(self.folder, name, self.card.files[name])
@@ -67,12 +74,20 @@ def load_bundle(path: Path | None = None) -> ModelBundle:
     content = _read_limited(folder, CARD, _CARD_BYTES)
     card = _parse_card(content)
     _check_files(card.files, present={entry.name for entry in folder.iterdir()})
+    _check_sequence(card)
     for name, expected in card.files.items():
         _read_verified(folder, name, expected)
     return ModelBundle(folder=folder, card=card, sha256=hashlib.sha256(content).hexdigest())
 
 
-def write_bundle(folder: Path, card: ModelCard, graph: bytes, files: Mapping[str, bytes] | None = None) -> ModelBundle:
+def write_bundle(
+    folder: Path,
+    card: ModelCard,
+    graph: bytes,
+    files: Mapping[str, bytes] | None = None,
+    *,
+    sequence: bytes | None = None,
+) -> ModelBundle:
     """Write a bundle in one step, hashes filled in, and load it back: a reader never sees half of it.
 
     Args:
@@ -80,13 +95,14 @@ def write_bundle(folder: Path, card: ModelCard, graph: bytes, files: Mapping[str
         card: what stands in ``card.json``; its ``files`` are replaced.
         graph: the ONNX graph.
         files: further files, such as the licence of the weights.
+        sequence: the graph that reads a series, where the card has a ``sequence``.
 
     Raises:
         BundleError: the folder exists, or what would be written could not be loaded.
     """
     if folder.exists():
         _refuse(folder.name, "exists already", "Remove it first, or choose another folder")
-    contents = {**(files or {}), GRAPH: graph}
+    contents = {**(files or {}), GRAPH: graph, **({} if sequence is None else {SEQUENCE: sequence})}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
     _check_files(hashes, present={*hashes, CARD})
     text = json.dumps(replace(card, files=hashes).to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -139,14 +155,24 @@ def _check_files(files: Mapping[str, str], *, present: set[str]) -> None:
     for name in files:
         if not _FILE_NAME.fullmatch(name) or name == CARD:
             _refuse(CARD, f"lists a file named {name!r:.60}", "File names must be plain, without folders")
-        if name != GRAPH and name.endswith(_GRAPH_SUFFIXES):
-            _refuse(name, f"this version runs one graph, {GRAPH}", "Use a newer Hemoscope, or remove the graph")
+        if name not in {GRAPH, SEQUENCE} and name.endswith(_GRAPH_SUFFIXES):
+            runs = f"this version runs {GRAPH} and {SEQUENCE} alone"
+            _refuse(name, runs, "Use a newer Hemoscope, or remove the graph")
     if GRAPH not in files:
         _refuse(CARD, f"lists no {GRAPH}", _EXPORT_AGAIN)
     if missing := sorted({*files, CARD} - present):
         _refuse(missing[0], "is listed in the card but is not there", _EXPORT_AGAIN)
     if extra := sorted(present - {*files, CARD}):
         _refuse(extra[0], "is not listed in the card", "Remove it from the bundle's folder")
+
+
+def _check_sequence(card: ModelCard) -> None:
+    """Refuse a second graph that the card does not tell how to use, and a card that tells of one that is not there."""
+    if (SEQUENCE in card.files) == (card.sequence is not None):
+        return
+    if card.sequence is None:
+        _refuse(SEQUENCE, "the card does not say how it is used: it has no sequence", _EXPORT_AGAIN)
+    _refuse(CARD, f"tells of a sequence, but lists no {SEQUENCE}", _EXPORT_AGAIN)
 
 
 def _read_verified(folder: Path, name: str, expected: str) -> bytes:

@@ -105,10 +105,34 @@ class SplitRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceRule:
+    """How the bundle's second graph, which reads a whole series, is used.
+
+    Thin slices are read together, as many as make up the study rule's ``nominal_spacing_mm``: see
+    ``probabilities.sequence_places``.
+
+    Attributes:
+        embedding_size: numbers that the first graph gives for a slice, beside its logits.
+        study_scores: ``sequence`` takes the study's scores from the second graph; ``study_rule`` takes the study rule
+            over the slice scores that it refined.
+    """
+
+    embedding_size: int
+    study_scores: Literal["sequence", "study_rule"]
+
+    def __post_init__(self) -> None:
+        """Reject a size that no embedding has."""
+        if not 1 <= self.embedding_size <= 65536:
+            msg = f"embedding_size must be 1 to 65536, got {self.embedding_size}"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """Everything that travels with a graph. ``files`` maps each file of the bundle to its SHA-256 in hex.
 
-    ``established`` is False for a label that validation does not support: it raises no finding alone. ``split`` is
+    ``established`` is False for a label that validation does not support: it raises no finding alone. ``sequence`` is
+    there where the bundle holds a second graph that reads a whole series, and only there. ``split`` is
     None where the weights were trained on every patient of ``training_data``, or on all but those that
     ``limits_of_use`` names.
     """
@@ -129,6 +153,7 @@ class ModelCard:
     disclaimer: str
     files: Mapping[str, str]
     split: SplitRecord | None = None
+    sequence: SequenceRule | None = None
 
     def __post_init__(self) -> None:
         """Check the label order, and make the table of files read-only."""

@@ -14,7 +14,15 @@ from hemoscope.calibration import AnyCalibration, StudyRule
 from hemoscope.card import ModelCard
 from hemoscope.labels import LABELS, PerLabel
 
-__all__ = ["StudyProbabilities", "StudyRule", "calibrated", "consistent", "study_logits"]
+__all__ = [
+    "StudyProbabilities",
+    "StudyRule",
+    "averaged",
+    "calibrated",
+    "consistent",
+    "sequence_places",
+    "study_logits",
+]
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +34,7 @@ class StudyProbabilities:
     Attributes:
         slice_logits: raw scores, float64, shape (slices, 6), slices in the order they were given.
         slice_probabilities: calibrated and consistent, shape (slices, 6).
-        study_logits: what the study rule made of the slice logits, shape (6,).
+        study_logits: what the study rule made of the slice logits, or what the bundle's second graph says, shape (6,).
         study_probabilities: calibrated with the study's own calibration and consistent, shape (6,).
     """
 
@@ -53,11 +61,20 @@ class StudyProbabilities:
 
     @classmethod
     def from_logits(
-        cls, slice_logits: ArrayLike, *, positions_mm: Sequence[float | None], card: ModelCard
+        cls,
+        slice_logits: ArrayLike,
+        *,
+        positions_mm: Sequence[float | None],
+        card: ModelCard,
+        study: ArrayLike | None = None,
     ) -> "StudyProbabilities":
-        """Score a series: raw slice scores (slices, 6) and the slices' positions in mm, by the rules of the card."""
+        """Score a series: raw slice scores (slices, 6) and the slices' positions in mm, by the rules of the card.
+
+        ``study`` (6,) are raw scores of the study, where the model gave them; None applies the card's study rule.
+        """
         logits = np.array(slice_logits, dtype=np.float64)
-        study = study_logits(logits, positions_mm, card.study_rule)
+        ruled = study_logits(logits, positions_mm, card.study_rule)
+        study = ruled if study is None else np.array(study, dtype=np.float64)
         return cls(
             slice_logits=logits,
             slice_probabilities=consistent(calibrated(logits, card.calibration.slice), card.established),
@@ -113,6 +130,30 @@ def _binned(logits: Floats, positions_mm: Sequence[float | None], nominal_spacin
     starts = np.flatnonzero(np.diff(place, prepend=-1.0))
     counts = np.diff(starts, append=len(order))
     return np.asarray(np.add.reduceat(logits[order], starts, axis=0) / counts[:, None], dtype=np.float64)
+
+
+def sequence_places(positions_mm: Sequence[float | None], nominal_spacing_mm: float) -> NDArray[np.intp]:
+    """Return the place (0, 1, ...) of each slice in the series that the sequence network reads, shape (slices,).
+
+    That network learned on slices of about the nominal spacing. Neighbouring thin slices share a place: as many as
+    come nearest to the nominal spacing together. Thicker slices, and slices of unknown position, have one each.
+
+    Args:
+        positions_mm: place of each slice along the normal, slices in anatomical order, or None.
+        nominal_spacing_mm: of the slices that the network learned on.
+    """
+    known = [position for position in positions_mm if position is not None]
+    places = np.unique(np.array(known, dtype=np.float64))
+    spacing = float(np.median(np.diff(places))) if len(places) > 1 else nominal_spacing_mm
+    together = max(1, round(nominal_spacing_mm / spacing)) if len(known) == len(positions_mm) else 1
+    return np.arange(len(positions_mm)) // together
+
+
+def averaged(values: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Average the rows of ``values`` (slices, n) that share a place: (places, n). ``places`` must not fall."""
+    starts = np.flatnonzero(np.diff(places, prepend=-1))
+    counts = np.diff(starts, append=len(places))
+    return np.asarray(np.add.reduceat(values, starts, axis=0) / counts[:, None], dtype=np.float32)
 
 
 def calibrated(logits: Floats, calibrations: PerLabel[AnyCalibration]) -> Floats:
