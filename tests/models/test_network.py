@@ -17,15 +17,16 @@ def image(count: int = 2, channels: int = 3, size: int = 64) -> torch.Tensor:
 
 def network(config: NetworkConfig = SMALL, channels: int = 3) -> HemorrhageNetwork:
     torch.manual_seed(2)
-    return HemorrhageNetwork(config, channels=channels)
+    return HemorrhageNetwork(config, channels=channels, size=64)
 
 
 @pytest.mark.parametrize("config", [SMALL, FULL], ids=lambda config: config.backbone)
 @pytest.mark.parametrize("channels", [3, 9])
 def test_scores_and_maps_come_out_for_every_label(config: NetworkConfig, channels: int) -> None:
-    logits, maps = network(config, channels)(image(channels=channels, size=96))
+    logits, maps, embedding = network(config, channels)(image(channels=channels, size=96))
     assert logits.shape == (2, len(LABELS))
     assert maps.shape == (2, len(LABELS), 12, 12)
+    assert embedding.shape == (2, network(config, channels).embedding_size)
     assert torch.isfinite(logits).all()
     assert torch.isfinite(maps).all()
 
@@ -61,7 +62,7 @@ def test_frozen_stages_still_follow_the_batch_statistics() -> None:
 
 
 def test_a_score_is_the_mean_of_its_maps_highest_logits() -> None:
-    logits, maps = network().eval()(image())
+    logits, maps, _ = network().eval()(image())
     highest = maps.flatten(2).sort(dim=2, descending=True).values[:, :, : SMALL.pooled]
     assert torch.allclose(logits, highest.mean(2), atol=1e-6)
 
@@ -110,9 +111,9 @@ def test_the_mirrored_network_is_the_mean_of_both_looks() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"head": "linear"}, "head must be one of maps, got linear"),
-        ({"width": 0}, "must be positive, got 0 and 8"),
-        ({"pooled": 0}, "must be positive, got 64 and 0"),
+        ({"head": "linear"}, "head must be one of maps, pooled, flatten, got linear"),
+        ({"width": 0}, "must be positive, got 0, 8 and 256"),
+        ({"pooled": 0}, "must be positive, got 64, 0 and 256"),
         ({"frozen_stages": -1}, "frozen_stages must not be negative, got -1"),
     ],
 )
@@ -124,10 +125,10 @@ def test_what_no_network_could_be_built_from_is_refused(changes: dict[str, objec
 @pytest.mark.parametrize("name", ["resnet_of_dreams", "hf-hub:someone/something", "local-dir:somewhere"])
 def test_an_unknown_backbone_is_refused_by_name_and_never_fetched(name: str) -> None:
     with pytest.raises(ConfigError, match=f"timm knows no backbone '{name}'"):
-        HemorrhageNetwork(NetworkConfig(backbone=name), channels=3)
+        HemorrhageNetwork(NetworkConfig(backbone=name), channels=3, size=64)
 
 
-@pytest.mark.parametrize(("backbone", "stages"), [("test_resnet", 1), ("tf_efficientnet_lite0", 8)])
+@pytest.mark.parametrize(("backbone", "stages"), [("regnetx_002", 1), ("tf_efficientnet_lite0", 8), ("resnet18", 5)])
 def test_freezing_stages_that_a_backbone_does_not_have_is_refused(backbone: str, stages: int) -> None:
     with pytest.raises(ConfigError, match=f"{backbone} has no {stages} stages that can be frozen"):
-        HemorrhageNetwork(NetworkConfig(backbone=backbone, frozen_stages=stages), channels=3)
+        HemorrhageNetwork(NetworkConfig(backbone=backbone, frozen_stages=stages), channels=3, size=64)

@@ -69,7 +69,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scores[fold == number].to_csv(run / f"fold-{number}" / "scores.csv", index=False)
     (run / "final").mkdir()
     torch.manual_seed(5)
-    network = HemorrhageNetwork(EXPERIMENT.network, channels=3)
+    network = HemorrhageNetwork(EXPERIMENT.network, channels=3, size=32)
     save_weights(network, run / "final" / "weights.safetensors")
     (run / "experiment.json").write_text(json.dumps(EXPERIMENT.to_json()))
     (run / "dataset.json").write_text(json.dumps(to_plain(DATASET)))
@@ -108,7 +108,7 @@ def test_the_bundle_says_what_it_is_and_what_it_learned_from(bundle: ModelBundle
 def test_the_graph_of_the_bundle_is_the_final_network_mirrored(bundle: ModelBundle, finished_run: Path) -> None:
     from hemoscope.models.checkpoint import load_weights
 
-    network = HemorrhageNetwork(EXPERIMENT.network, channels=3)
+    network = HemorrhageNetwork(EXPERIMENT.network, channels=3, size=32)
     load_weights(network, finished_run / "final" / "weights.safetensors")
     images = np.random.default_rng(1).random((3, 3, 64, 64), dtype=np.float32)
     with torch.inference_mode():

@@ -25,7 +25,9 @@ def parts(
     count = len(labels)
     return loss_parts(
         Output(
-            torch.zeros(count, 6) if logits is None else logits, torch.zeros(count, 6, 2, 2) if maps is None else maps
+            torch.zeros(count, 6) if logits is None else logits,
+            torch.zeros(count, 6, 2, 2) if maps is None else maps,
+            torch.zeros(count, 1),
         ),
         torch.tensor(labels),
         torch.zeros(count, 8, 8) if outline is None else outline,

@@ -129,7 +129,7 @@ def test_scores_are_those_of_the_mirrored_network_on_the_folds_own_patients(
     whole_run: Path, phantom_cache: Cache
 ) -> None:
     part = run_parts(TINY, phantom_cache)[1]
-    network = HemorrhageNetwork(TINY.network, channels=3)
+    network = HemorrhageNetwork(TINY.network, channels=3, size=32)
     load_weights(network, whole_run / part.name / "weights.safetensors")
     slices = PlainSlices(phantom_cache, part.score, TINY.preprocessing)
     scores = pd.read_csv(whole_run / part.name / "scores.csv")

@@ -38,12 +38,21 @@ class SamplingConfig:
 
 
 class Sample(NamedTuple):
-    """One slice: image (C, S, S) in [0, 1]; labels (6); outline (S, S) in [0, 1]; typed: the outline is of one type."""
+    """One slice.
+
+    Attributes:
+        image: (C, S, S) in [0, 1].
+        labels: (6), 0 or 1; NaN is unknown.
+        outline: (S, S) in [0, 1], lesions of whatever type.
+        typed: 1 where the outline is of at most one type.
+        outlined: 1 where the outline is known.
+    """
 
     image: Tensor
     labels: Tensor
     outline: Tensor
     typed: Tensor
+    outlined: Tensor
 
 
 class Draw(NamedTuple):
@@ -116,6 +125,7 @@ class SliceDataset(Dataset[Sample]):
             torch.from_numpy(labels),
             torch.from_numpy(np.clip(outline, 0, 1)),
             torch.tensor(float(typed)),
+            torch.tensor(1.0),
         )
 
     def _with_lesion(

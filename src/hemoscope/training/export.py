@@ -79,7 +79,8 @@ def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreT
     slices = slice_scores(run, experiment)
     rule = StudyRule(extent_mm=experiment.reading.extent_mm)
     card = _card(experiment, slices, rule, read_dataset(run), version=version, scores=scores)
-    network = HemorrhageNetwork(experiment.network, channels=experiment.preprocessing.channels)
+    learned = experiment.preprocessing
+    network = HemorrhageNetwork(experiment.network, channels=learned.channels, size=learned.size)
     load_weights(network, run / FINAL / "weights.safetensors")
     reading = experiment.reading_preprocessing
     graph = onnx_graph(network, channels=reading.channels, size=reading.size)

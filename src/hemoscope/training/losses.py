@@ -1,14 +1,21 @@
-"""Losses on scores and maps."""
+"""Losses on scores and maps, as means over what is known, over all processes of a training together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits
+from numpy.typing import NDArray
+from torch import Tensor, distributed
+from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, logsigmoid
 
 from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS
 from hemoscope.models.network import Output
+
+Kind = Literal["bce", "focal"]
+ONES = (1.0,) * len(LABELS)
+PREVALENCE = "prevalence"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,51 +23,166 @@ class LossConfig:
     """Weights of the parts.
 
     Attributes:
-        labels: weight of each label in the cross-entropy of scores, in label order (paper, equation 1).
+        labels: weight w of each label in the cross-entropy of scores, in label order (paper, equation 1).
+        kind: ``bce``, or ``focal`` (Lin et al. 2017, "Focal loss for dense object detection"), which weighs each
+            score's cross-entropy by (1 - p)^gamma, p the probability given to the truth.
+        gamma: see ``kind``; 0 makes ``focal`` equal to ``bce``.
+        positive: weight of each label where it is positive, on top of ``labels``: with ``negative`` the doubly
+            weighted loss of the paper's future work. Six numbers, or ``prevalence``; see ``resolved``.
+        negative: the same where the label is negative.
         map: weight of the maps' cross-entropy; ``map_positive`` is the weight of a place inside a lesion.
-        dice: weight of the Dice loss of the ``any`` map.
+        dice: weight of the Dice loss of the ``any`` map. Zero for both trains on labels alone.
     """
 
     labels: tuple[float, ...] = (2.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    kind: Kind = "bce"
+    gamma: float = 2.0
+    positive: tuple[float, ...] | str = ONES
+    negative: tuple[float, ...] | str = ONES
     map: float = 1.0
     map_positive: float = 5.0
     dice: float = 0.5
 
     def __post_init__(self) -> None:
-        """Reject any other number of label weights than six."""
-        if len(self.labels) != len(LABELS):
-            msg = f"loss.labels needs {len(LABELS)} weights in the order {', '.join(LABELS)}, got {len(self.labels)}"
+        """Reject any other number of weights than six, and weights that could not be minimised."""
+        if self.kind not in get_args(Kind):
+            msg = f"loss.kind must be one of {', '.join(get_args(Kind))}, got {self.kind}"
+            raise ConfigError(msg)
+        for name in ("labels", "positive", "negative"):
+            _check_weights(name, getattr(self, name), word=name != "labels")
+        numbers = {name: getattr(self, name) for name in ("gamma", "map", "map_positive", "dice")}
+        if not all(0 <= value < np.inf for value in numbers.values()):
+            msg = f"loss: {', '.join(numbers)} must not be negative, got {', '.join(map(str, numbers.values()))}"
             raise ConfigError(msg)
 
+    def resolved(self, labels: NDArray[np.floating[Any]]) -> "LossConfig":
+        """Numbers in place of the word ``prevalence``, from the labels trained on: (n, 6), NaN where unknown.
 
-def loss_parts(output: Output, labels: Tensor, outline: Tensor, typed: Tensor, config: LossConfig) -> dict[str, Tensor]:
+        With r the share of positives among a label's known values, ``positive`` becomes 1 / (2 r) and ``negative``
+        1 / (2 (1 - r)): both sides of every label weigh the same in sum, and a label's mean weight stays 1.
+
+        Raises:
+            ConfigError: a label has no known positive, or no known negative.
+        """
+        if PREVALENCE not in (self.positive, self.negative):
+            return self
+        share = _positive_share(labels)
+        positive = self.positive if self.positive != PREVALENCE else tuple(float(x) for x in 1 / (2 * share))
+        negative = self.negative if self.negative != PREVALENCE else tuple(float(x) for x in 1 / (2 * (1 - share)))
+        return replace(self, positive=positive, negative=negative)
+
+
+def loss_parts(
+    output: Output,
+    labels: Tensor,
+    outline: Tensor,
+    typed: Tensor,
+    config: LossConfig,
+    *,
+    outlined: Tensor | None = None,
+) -> dict[str, Tensor]:
     """The parts of the loss, weighted; their sum is minimised.
+
+    Every part is a mean over what is known in the batches of all processes together. Training in several processes
+    averages their gradients, so each part is scaled up by their number: the average is then the gradient that one
+    process would have on all slices, however the unknown ones are spread, and the average of the values its value.
 
     Args:
         output: scores (N, 6) and map logits (N, 6, h, w).
-        labels: (N, 6) of 0 and 1.
+        labels: (N, 6) of 0 and 1, NaN where unknown.
         outline: (N, S, S), lesions outlined, whatever their type.
         typed: (N,), 1 where the outline belongs to at most one type: only there do the maps of types learn from it.
-        config: the weights.
+        config: the weights, as numbers (``LossConfig.resolved``).
+        outlined: (N,), 1 where the outline is known: only there do maps learn. None: everywhere.
     """
-    weights = torch.tensor(config.labels, device=labels.device)
-    scores = binary_cross_entropy_with_logits(output.logits, labels, reduction="none")
-    height, width = output.maps.shape[2:]
-    target = (adaptive_avg_pool2d(outline[:, None], (height, width)) > 0.3).float() * labels[:, :, None, None]
-    known = typed[:, None].expand(-1, len(LABELS)).clone()
-    known[:, 0] = 1
+    parts = {"scores": score_loss(output.logits, labels, config)}
+    if config.map or config.dice:
+        shown = torch.ones_like(typed) if outlined is None else outlined
+        parts |= _map_losses(output.maps, labels, outline, typed, shown, config)
+    return parts
+
+
+def score_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
+    """Weighted cross-entropy of scores over the known labels of all processes; see ``loss_parts``."""
+    return _global_mean(*score_sums(logits, labels, config))
+
+
+def score_sums(logits: Tensor, labels: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """Weighted cross-entropies of these slices, summed over known labels, and the sum of ``labels`` weights there."""
+    weights = logits.new_tensor(config.labels)
+    truth, known = labels.nan_to_num(0), (~labels.isnan()).to(logits.dtype)
+    sided = torch.where(truth > 0.5, logits.new_tensor(config.positive), logits.new_tensor(config.negative))
+    loss = binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    if config.kind == "focal":
+        # The opposite answer's probability from the logit itself: 1 - exp(-loss) would lose its digits near 0.
+        loss = loss * (config.gamma * logsigmoid(torch.where(truth > 0.5, -logits, logits))).exp()
+    return (loss * sided * weights * known).sum(), (weights * known).sum()
+
+
+def _map_losses(
+    maps: Tensor, labels: Tensor, outline: Tensor, typed: Tensor, outlined: Tensor, config: LossConfig
+) -> dict[str, Tensor]:
+    height, width = maps.shape[2:]
+    truth, known = labels.nan_to_num(0), (~labels.isnan()).to(maps.dtype) * outlined[:, None]
+    target = (adaptive_avg_pool2d(outline[:, None], (height, width)) > 0.3).to(maps.dtype) * truth[:, :, None, None]
+    learned = torch.cat([known[:, :1], known[:, 1:] * typed[:, None]], dim=1)
     places = binary_cross_entropy_with_logits(
-        output.maps, target, reduction="none", pos_weight=torch.tensor(config.map_positive)
+        maps, target, reduction="none", pos_weight=maps.new_tensor(config.map_positive)
     ).mean((2, 3))
+    anywhere = known[:, 0, None, None]
     return {
-        "scores": (scores * weights).mean() / weights.mean(),
-        "map": config.map * (places * known).sum() / known.sum(),
-        "dice": config.dice * _dice(output.maps[:, 0], target[:, 0]),
+        "map": config.map * _global_mean((places * learned).sum(), learned.sum()),
+        "dice": config.dice * _dice(torch.sigmoid(maps[:, 0]) * anywhere, target[:, 0] * anywhere),
     }
 
 
-def _dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Soft Dice loss over the batch's places together: slices without a lesion count through their false alarms."""
-    probability = torch.sigmoid(logits)
-    overlap = (probability * target).sum()
-    return 1 - (2 * overlap + 1) / (probability.sum() + target.sum() + 1)
+def _dice(probability: Tensor, target: Tensor) -> Tensor:
+    """Soft Dice loss over all places together: slices without a lesion count through their false alarms."""
+    own = torch.stack([(probability * target).sum(), probability.sum(), target.sum()])
+    # Its own sums keep their gradients, those of the other processes are numbers.
+    overlap, found, there = own + (_everywhere(own) - own.detach())
+    loss = 1 - (2 * overlap + 1) / (found + there + 1)
+    scaled: Tensor = loss.detach() + _processes() * (loss - loss.detach())
+    return scaled
+
+
+def _global_mean(total: Tensor, count: Tensor) -> Tensor:
+    """This process's part of the mean over all processes, scaled for their average; 0 where nothing is known."""
+    return total * _processes() / _everywhere(count).clamp(min=torch.finfo(total.dtype).tiny)
+
+
+def _everywhere(value: Tensor) -> Tensor:
+    """The sum over all processes, without a gradient."""
+    value = value.detach().clone()
+    if _processes() > 1:
+        distributed.all_reduce(value)
+    return value
+
+
+def _processes() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _check_weights(name: str, weights: tuple[float, ...] | str, *, word: bool) -> None:
+    if word and weights == PREVALENCE:
+        return
+    choice = f", or the word {PREVALENCE}" if word else ""
+    if isinstance(weights, str) or len(weights) != len(LABELS):
+        found = repr(weights) if isinstance(weights, str) else len(weights)
+        msg = f"loss.{name} needs {len(LABELS)} weights in the order {', '.join(LABELS)}{choice}, got {found}"
+        raise ConfigError(msg)
+    if not all(0 <= weight < np.inf for weight in weights) or not sum(weights):
+        msg = f"loss.{name}: weights must not be negative, nor all zero, got {', '.join(map(str, weights))}"
+        raise ConfigError(msg)
+
+
+def _positive_share(labels: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    known = (~np.isnan(labels)).sum(axis=0)
+    positive: NDArray[np.float64] = np.nansum(labels, axis=0, dtype=np.float64)
+    bare = [label for label, p, k in zip(LABELS, positive, known, strict=True) if p in (0, k)]
+    if bare:
+        found = f"{', '.join(bare)} has no known positive or no known negative in the training data"
+        msg = f"loss: {PREVALENCE} weights cannot be derived, {found}. Give six numbers instead"
+        raise ConfigError(msg)
+    share: NDArray[np.float64] = positive / known
+    return share

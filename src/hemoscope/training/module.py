@@ -1,39 +1,78 @@
 """What Lightning runs: the network, its loss, its optimiser, and a moving average of its weights."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from hemoscope.errors import ConfigError
+from hemoscope.evaluation.metrics import Ranking
 from hemoscope.models.network import HemorrhageNetwork
 from hemoscope.training.dataset import Sample
-from hemoscope.training.losses import LossConfig, loss_parts
+from hemoscope.training.losses import PREVALENCE, LossConfig, loss_parts, score_sums
+
+Kind = Literal["adamw", "adam"]
+Schedule = Literal["onecycle", "constant"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW under one cycle of the learning rate, and the decay of the weights' moving average (0 switches it off)."""
+    """How the weights follow the gradient.
 
+    Attributes:
+        kind: ``adamw``, or ``adam`` as in the paper.
+        schedule: ``onecycle`` (the learning rate rises over the share ``warmup`` of all steps, then falls to nothing)
+            or ``constant``.
+        learning_rate: the highest.
+        weight_decay: in ``adam`` it is a part of the gradient (L2), in ``adamw`` apart from it.
+        warmup: see ``schedule``.
+        ema: decay of the weights' moving average; 0 switches it off.
+    """
+
+    kind: Kind = "adamw"
+    schedule: Schedule = "onecycle"
     learning_rate: float = 5e-4
     weight_decay: float = 1e-2
     warmup: float = 0.2
     ema: float = 0.99
+
+    def __post_init__(self) -> None:
+        """Reject what no optimiser could follow."""
+        for name, choice in (("kind", Kind), ("schedule", Schedule)):
+            if getattr(self, name) not in get_args(choice):
+                msg = f"optimizer.{name} must be one of {', '.join(get_args(choice))}, got {getattr(self, name)}"
+                raise ConfigError(msg)
+        if not (self.learning_rate > 0 and self.weight_decay >= 0):
+            found = f"{self.learning_rate} and {self.weight_decay}"
+            msg = f"optimizer: learning_rate must be positive and weight_decay not negative, got {found}"
+            raise ConfigError(msg)
+        if not (0 <= self.warmup < 1 and 0 <= self.ema < 1):
+            msg = f"optimizer: warmup and ema must be at least 0 and below 1, got {self.warmup} and {self.ema}"
+            raise ConfigError(msg)
 
 
 class TrainingModule(lightning.LightningModule):
     """One network in training; ``trained`` is what a finished run keeps."""
 
     def __init__(self, network: HemorrhageNetwork, loss: LossConfig, optimizer: OptimizerConfig) -> None:
-        """Keep the parts; the average starts as a copy."""
+        """Keep the parts; the average starts as a copy.
+
+        Raises:
+            ConfigError: the loss still waits for the training labels.
+        """
         super().__init__()
+        if PREVALENCE in (loss.positive, loss.negative):
+            msg = f"the loss holds the word {PREVALENCE} where numbers are needed. Call LossConfig.resolved first"
+            raise ConfigError(msg)
         self.network = network.to(memory_format=torch.channels_last)
         self.loss = loss
         self.optimizer = optimizer
-        decay = get_ema_multi_avg_fn(optimizer.ema)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(network, multi_avg_fn=decay, use_buffers=True) if optimizer.ema else None
+        self.average = _average(network, optimizer.ema) if optimizer.ema else None
+        self._seen: list[tuple[Tensor, Tensor]] = []
 
     @property
     def trained(self) -> HemorrhageNetwork:
@@ -45,11 +84,52 @@ class TrainingModule(lightning.LightningModule):
     def training_step(self, batch: Sample, _: int) -> Tensor:
         """Loss of one batch; its parts are logged."""
         image = batch.image.contiguous(memory_format=torch.channels_last)
-        parts = loss_parts(self.network(image), batch.labels, batch.outline, batch.typed, self.loss)
+        parts = loss_parts(
+            self.network(image), batch.labels, batch.outline, batch.typed, self.loss, outlined=batch.outlined
+        )
         total = torch.stack(list(parts.values())).sum()
-        self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()}, on_step=False, on_epoch=True)
-        self.log("train/loss", total.detach(), prog_bar=True, on_step=False, on_epoch=True)
+        shown = {f"train/{name}": value.detach() for name, value in parts.items()}
+        self.log_dict(shown, on_step=False, on_epoch=True, sync_dist=True)
+        self.log("train/loss", total.detach(), prog_bar=True, on_step=False, on_epoch=True, sync_dist=True)
         return total
+
+    def val_dataloader(self) -> list[Any]:
+        """No validation unless the trainer is given some; Lightning warns where nothing is said."""
+        return []
+
+    def validation_step(self, batch: Sample, _: int) -> None:
+        """Keep the scores of one batch, by the network that the run would keep."""
+        image = batch.image.contiguous(memory_format=torch.channels_last)
+        self._seen.append((self.trained(image).logits.float(), batch.labels))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss of all scores, ``validation/loss``, and the AUROC of ``any``, ``validation/auroc_any``.
+
+        Where there are several processes, of the scores of all. Without a positive or a negative there is no AUROC.
+        """
+        logits, labels = (self._of_all(torch.cat(parts)) for parts in zip(*self._seen, strict=True))
+        self._seen.clear()
+        total, count = score_sums(logits, labels, self.loss)
+        self.log("validation/loss", total / count)
+        known = ~labels[:, 0].isnan()
+        if set(labels[known, 0].tolist()) == {0.0, 1.0}:
+            ranking = Ranking.of(logits[known, 0].cpu().numpy(), labels[known, 0].cpu().numpy())
+            self.log("validation/auroc_any", float(ranking.evaluate(np.ones((1, int(known.sum()))))[0][0]))
+
+    def _of_all(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, which need not have equally many."""
+        if self.trainer.world_size == 1:
+            return rows
+        counts = self._gathered(torch.tensor([len(rows)], device=self.device)).flatten().tolist()
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        return torch.cat([part[:count] for part, count in zip(self._gathered(padded), counts, strict=True)])
+
+    def _gathered(self, rows: Tensor) -> Tensor:
+        """Rows of equal shape from all processes: (processes, ...)."""
+        gathered = self.all_gather(rows)
+        assert isinstance(gathered, Tensor)
+        return gathered
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then let the average follow."""
@@ -58,12 +138,22 @@ class TrainingModule(lightning.LightningModule):
             self.average.update_parameters(self.network)
 
     def configure_optimizers(self) -> Any:
-        """AdamW and one cycle over the whole run."""
+        """What ``OptimizerConfig`` says, over the whole run."""
         chosen = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         config = self.optimizer
-        adamw = torch.optim.AdamW(chosen, lr=config.learning_rate, weight_decay=config.weight_decay)
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.kind]
+        optimizer = kind(chosen, lr=config.learning_rate, weight_decay=config.weight_decay)
+        if config.schedule == "constant":
+            return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         cycle = torch.optim.lr_scheduler.OneCycleLR(
-            adamw, max_lr=config.learning_rate, total_steps=steps, pct_start=config.warmup
+            optimizer, max_lr=config.learning_rate, total_steps=steps, pct_start=config.warmup
         )
-        return {"optimizer": adamw, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+def _average(network: HemorrhageNetwork, decay: float) -> AveragedModel:
+    follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    average = AveragedModel(network, multi_avg_fn=follow, use_buffers=True)
+    average.requires_grad_(False)  # training in several processes would wait for gradients that never come
+    return average

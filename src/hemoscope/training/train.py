@@ -129,7 +129,9 @@ def _versions() -> dict[str, str]:
 
 def _train_part(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: Show) -> None:
     done = folder / "weights.safetensors"
-    network = HemorrhageNetwork(experiment.network, channels=experiment.preprocessing.channels)
+    network = HemorrhageNetwork(
+        experiment.network, channels=experiment.preprocessing.channels, size=experiment.preprocessing.size
+    )
     if done.is_file():
         load_weights(network, done)
     else:
@@ -142,7 +144,9 @@ def _train_part(experiment: Experiment, cache: Cache, part: Part, folder: Path, 
 def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: Show) -> HemorrhageNetwork:
     run = experiment.run
     lightning.seed_everything(run.seed, verbose=False)
-    network = HemorrhageNetwork(experiment.network, channels=experiment.preprocessing.channels)
+    network = HemorrhageNetwork(
+        experiment.network, channels=experiment.preprocessing.channels, size=experiment.preprocessing.size
+    )
     if run.init == "imagenet":
         load_imagenet(network)
     module = TrainingModule(network, experiment.loss, experiment.optimizer)
@@ -174,6 +178,7 @@ def _trainer(experiment: Experiment, folder: Path, progress: Callable[[int, int]
         callbacks=[MetricsFile(folder / "metrics.jsonl"), StepsDone(progress), keep],
         logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
         use_distributed_sampler=False,
+        limit_val_batches=0,  # no part validates yet; with a step and without slices Lightning warns
         enable_model_summary=False,
         enable_progress_bar=False,
         log_every_n_steps=1,  # metrics are logged by epoch; Lightning warns of epochs shorter than this
