@@ -1,0 +1,134 @@
+"""Who is asking, and whether they may: bearer token, session cookie, or the one local administrator.
+
+Every route that is not public depends on ``Reader`` or ``Admin``. A request that changes something must come from our
+own page: it carries the session's token in X-CSRF-Token (bearer tokens are exempt, as no browser adds them by itself),
+and where the browser says which site it comes from, that must be this one.
+"""
+
+import hmac
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+
+from hemoscope.store.values import Role, User
+from hemoscope.web.gate import host_name
+from hemoscope.web.problems import Problem
+from hemoscope.web.room import Room, room_of
+
+SESSION_COOKIE = "hemoscope_session"
+LOCAL = User(name="local", role=Role.ADMIN)
+# Without users there is no session to bind a token to: that the header is there at all proves our own page, since no
+# other site may send it (it needs a preflight, which nobody answers).
+LOCAL_CSRF = "local"
+_SAFE = {"GET", "HEAD", "OPTIONS"}
+
+_bearer = HTTPBearer(auto_error=False, description="A token made by hemoscope users token")
+_cookie = APIKeyCookie(name=SESSION_COOKIE, auto_error=False, description="The cookie that POST /api/v1/login sets")
+_csrf = APIKeyHeader(
+    name="X-CSRF-Token", auto_error=False, description="The csrf_token of GET /api/v1/site; not with a bearer token"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who is asking; ``csrf`` is what changing requests must carry, None for a bearer token."""
+
+    user: User
+    csrf: str | None
+
+
+def identify(room: Room, *, bearer: str | None, cookie: str | None) -> Caller | None:
+    """Return who is asking, or None: no credentials, wrong ones, an ended session, or a user since removed."""
+    credentials = room.settings.credentials
+    if not credentials:
+        return Caller(user=LOCAL, csrf=LOCAL_CSRF)
+    if bearer is not None:
+        user = credentials.user_of_token(bearer)
+        return Caller(user=user, csrf=None) if user else None
+    session = room.store.session(cookie) if cookie else None
+    if session is None or not credentials.knows(session.user):
+        return None
+    return Caller(user=session.user, csrf=session.csrf)
+
+
+def reader(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    cookie: Annotated[str | None, Security(_cookie)],
+    csrf: Annotated[str | None, Security(_csrf)],
+) -> Caller:
+    """Let anybody in who is known.
+
+    Raises:
+        Problem: 401 for nobody, 403 for a changing request that may come from another site.
+
+    """
+    room = room_of(request)
+    caller = identify(room, bearer=bearer.credentials if bearer else None, cookie=cookie)
+    if caller is None:
+        raise login_required()
+    if request.method not in _SAFE:
+        check_origin(request)
+        _check_csrf(caller, csrf)
+    return caller
+
+
+def admin(caller: "Reader") -> Caller:
+    """Let administrators in. Raises Problem 403 for a reader."""
+    if caller.user.role is not Role.ADMIN:
+        raise Problem(
+            403,
+            code="admin_only",
+            detail="This is for administrators.",
+            cure="Ask an administrator of this site, or log in as one",
+        )
+    return caller
+
+
+def check_origin(request: Request) -> None:
+    """Refuse a changing request of which the browser says that another site sent it.
+
+    Raises:
+        Problem: 403.
+
+    """
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
+    names = room_of(request).settings.host_names
+    foreign = origin is not None and host_name(urlsplit(origin).netloc) not in names
+    if foreign or site not in {"same-origin", "none"}:
+        raise Problem(
+            403,
+            code="foreign_origin",
+            detail="This request was sent by a page of another site.",
+            cure="Use this server's own page, or a bearer token from a program",
+        )
+
+
+def login_required() -> Problem:
+    """401: the same words for a wrong token as for none."""
+    return Problem(
+        401,
+        code="login_required",
+        detail="Nobody is logged in, or the session has ended.",
+        cure="Log in at /login, or send a valid token as Authorization: Bearer",
+        headers={"WWW-Authenticate": 'Bearer realm="hemoscope"'},
+    )
+
+
+def _check_csrf(caller: Caller, given: str | None) -> None:
+    if caller.csrf is None:
+        return
+    if given is None or not hmac.compare_digest(given.encode(), caller.csrf.encode()):
+        raise Problem(
+            403,
+            code="csrf_token",
+            detail="The header X-CSRF-Token is missing, or is not this session's.",
+            cure="Read the csrf_token of GET /api/v1/site and send it along; a page that was open for long is reloaded",
+        )
+
+
+Reader = Annotated[Caller, Depends(reader)]
+Admin = Annotated[Caller, Depends(admin)]

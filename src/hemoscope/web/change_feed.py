@@ -1,0 +1,61 @@
+"""News for every open page: one task a process looks for changes in the store, and wakes whoever waits.
+
+Each listener then reads what is new since its own version, so that one that fell behind, or came back with
+``Last-Event-ID``, misses nothing.
+"""
+
+import asyncio
+import logging
+
+from anyio import to_thread
+
+from hemoscope.errors import StoreError
+from hemoscope.store.store import Store
+from hemoscope.store.values import Changes
+
+POLL_S = 0.25
+_AFTER_ERROR_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class ChangeFeed:
+    """Tells listeners that the store has changed, whichever process changed it."""
+
+    def __init__(self, store: Store) -> None:
+        """Watch ``store``; ``watch`` must run as a task."""
+        self._store = store
+        self._version = 0
+        self._listeners = 0
+        self._news = asyncio.Condition()
+
+    async def watch(self) -> None:
+        """Look for changes for ever, as long as somebody listens; a database that is away is asked again."""
+        while True:
+            if not self._listeners:
+                await asyncio.sleep(POLL_S)
+                continue
+            try:
+                changes = await to_thread.run_sync(self._store.changes_since, self._version)
+            except StoreError as error:
+                _log.warning("cannot look for changes: %s", error.code)
+                await asyncio.sleep(_AFTER_ERROR_S)
+                continue
+            if changes.version != self._version:
+                async with self._news:
+                    self._version = changes.version
+                    self._news.notify_all()
+            await asyncio.sleep(POLL_S)
+
+    async def after(self, version: int, *, wait_s: float) -> Changes:
+        """Return what changed after ``version``; empty if nothing does within ``wait_s`` seconds."""
+        self._listeners += 1
+        try:
+            async with self._news:
+                try:
+                    await asyncio.wait_for(self._news.wait_for(lambda: self._version > version), wait_s)
+                except TimeoutError:
+                    return Changes(version=version)
+            return await to_thread.run_sync(self._store.changes_since, version)
+        finally:
+            self._listeners -= 1

@@ -1,0 +1,128 @@
+"""What is checked of every request before anything reads it: the host name, the rate, and the size of small bodies.
+
+The host check stops DNS rebinding: a page of another site whose name was made to point at this server still sends its
+own name. Bodies are small everywhere but at the upload, which counts for itself.
+"""
+
+import math
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hemoscope.web.problems import Problem
+from hemoscope.web.rate_limits import RateLimiter
+from hemoscope.web.settings import WebSettings
+
+UPLOAD_PATH = "/api/v1/uploads"
+_SMALL_BODY = 64 << 10
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+
+
+class Gate:
+    """ASGI middleware that answers with a problem whatever should not come in."""
+
+    def __init__(self, app: ASGIApp, *, settings: WebSettings) -> None:
+        """Wrap ``app``."""
+        self._app = app
+        self._settings = settings
+        self._limiter = RateLimiter(per_minute=settings.rates.requests)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, or answer it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check(scope, Headers(scope=scope))
+        except Problem as problem:
+            await problem.response()(scope, receive, send)
+            return
+        if scope["path"] == UPLOAD_PATH:
+            await self._app(scope, receive, send)
+        else:
+            await self._app(scope, _limited(receive), send)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        name = host_name(headers.get("host", ""))
+        if name not in self._settings.host_names:
+            raise _unknown_host()
+        if not self._settings.credentials and any(header in headers for header in _FORWARDED):
+            raise _proxied_without_login()
+        if wait_s := self._limiter.wait_s(client_of(scope)):
+            raise too_often(wait_s)
+        length = headers.get("content-length", "0")
+        if scope["path"] != UPLOAD_PATH and length.isdigit() and int(length) > _SMALL_BODY:
+            raise _body_too_large()
+
+
+def host_name(header: str) -> str:
+    """The ``Host`` header without its port, in lower case.
+
+    Examples:
+        >>> host_name("Localhost:8000"), host_name("[::1]:8000"), host_name("reading.example")
+        ('localhost', '[::1]', 'reading.example')
+
+    """
+    if header.startswith("["):
+        return header.partition("]")[0].lower() + "]"
+    return header.partition(":")[0].lower()
+
+
+def client_of(scope: Scope) -> str:
+    """The address that rates are counted by; behind a trusted proxy uvicorn has put the browser's here."""
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
+
+
+def too_often(wait_s: float) -> Problem:
+    """429, with the seconds to wait."""
+    seconds = math.ceil(wait_s)
+    return Problem(
+        429,
+        code="too_many_requests",
+        detail="Too many requests from this client.",
+        cure=f"Wait {seconds} s and try again",
+        headers={"Retry-After": str(seconds)},
+    )
+
+
+def _limited(receive: Receive) -> Receive:
+    """Count a body that came without a length."""
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > _SMALL_BODY:
+            raise _body_too_large()
+        return message
+
+    return counted
+
+
+def _unknown_host() -> Problem:
+    return Problem(
+        421,
+        code="unknown_host",
+        detail="This server does not answer under the host name of this request.",
+        cure="Use the address that the server printed at its start, or start it with --allowed-host NAME",
+    )
+
+
+def _proxied_without_login() -> Problem:
+    return Problem(
+        403,
+        code="proxy_without_login",
+        detail="This request came through a proxy, and this server has no users: all behind the proxy would be let in.",
+        cure="Start the server with --users FILE or --token-file FILE",
+    )
+
+
+def _body_too_large() -> Problem:
+    return Problem(
+        413,
+        code="body_too_large",
+        detail=f"The body of this request is larger than {_SMALL_BODY >> 10} KiB.",
+        cure="Send less; files go to POST /api/v1/uploads",
+    )

@@ -1,0 +1,144 @@
+"""A multipart body becomes files while it arrives: nothing whole in memory, no name of the client anywhere.
+
+The parser sees the names that the client gave only to find the field ``files``; the store makes its own.
+"""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from anyio import CapacityLimiter, to_thread
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from hemoscope.store.uploads import Upload, UploadedFile
+from hemoscope.web.problems import Problem
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+FIELD = b"files"
+_PIECE = 1 << 20
+_CURE = 'Send multipart/form-data with one part named "files" for each file; a ZIP is one file'
+
+
+def boundary_of(content_type: str) -> bytes:
+    """Return the boundary of a multipart body.
+
+    Raises:
+        Problem: 415 for another content type, 400 for one without a boundary.
+
+    """
+    kind, parameters = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        raise Problem(415, code="not_multipart", detail="The body is not multipart/form-data.", cure=_CURE)
+    boundary = parameters.get(b"boundary", b"")
+    if not 1 <= len(boundary) <= 70:  # RFC 2046, 5.1.1
+        raise _malformed("it has no usable boundary")
+    return boundary
+
+
+class MultipartFiles:
+    """Writes the parts of one body into an upload as they come.
+
+    Args:
+        upload: the open upload; its limits hold for every piece.
+        boundary: of the body.
+    """
+
+    def __init__(self, upload: Upload, boundary: bytes) -> None:
+        """Start before the first byte."""
+        self._upload = upload
+        self._file: UploadedFile | None = None
+        self._header = (bytearray(), bytearray())
+        self._field: bytes | None = None
+        self._finished = False
+        callbacks: MultipartCallbacks = {
+            "on_part_begin": self._begin_part,
+            "on_header_field": partial(self._header_part, 0),
+            "on_header_value": partial(self._header_part, 1),
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._open_file,
+            "on_part_data": self._write,
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+        self._parser = MultipartParser(boundary, callbacks)
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes of the body.
+
+        Raises:
+            Problem: 400, the body is not what multipart is.
+            StoreError: a limit of the store.
+
+        """
+        try:
+            self._parser.write(piece)
+        except FormParserError as error:
+            raise _malformed("it breaks the format") from error
+
+    def finish(self) -> None:
+        """Check that the body ended where it says. Raises Problem 400 for one that was cut off."""
+        if not self._finished:
+            raise _malformed("it ends too early")
+
+    def abandon(self) -> None:
+        """Close the file that was being written."""
+        if self._file is not None:
+            self._file.__exit__(None, None, None)
+            self._file = None
+
+    def _begin_part(self) -> None:
+        self._field = None
+
+    def _header_part(self, which: int, data: bytes, start: int, end: int) -> None:
+        self._header[which].extend(data[start:end])
+
+    def _end_header(self) -> None:
+        name, value = (bytes(part) for part in self._header)
+        for part in self._header:
+            part.clear()
+        if name.lower() == b"content-disposition":
+            self._field = parse_options_header(value)[1].get(b"name")
+
+    def _open_file(self) -> None:
+        if self._field != FIELD:
+            raise Problem(400, code="unknown_field", detail='A part of the body is not named "files".', cure=_CURE)
+        self._file = self._upload.new_file().__enter__()
+
+    def _write(self, data: bytes, start: int, end: int) -> None:
+        assert self._file is not None
+        self._file.write(data[start:end])
+
+    def _end_part(self) -> None:
+        self.abandon()
+
+    def _end(self) -> None:
+        self._finished = True
+
+
+async def receive_files(
+    upload: Upload, boundary: bytes, body: AsyncIterator[bytes], *, limiter: CapacityLimiter
+) -> None:
+    """Take a whole body into ``upload``; parsing and writing happen in threads of ``limiter``.
+
+    Raises:
+        Problem, StoreError: as :class:`MultipartFiles` does.
+
+    """
+    files, pending = MultipartFiles(upload, boundary), bytearray()
+    try:
+        async for chunk in body:
+            pending += chunk
+            if len(pending) >= _PIECE:
+                await to_thread.run_sync(files.feed, bytes(pending), limiter=limiter)
+                pending.clear()
+        await to_thread.run_sync(files.feed, bytes(pending), limiter=limiter)
+        files.finish()
+    finally:
+        files.abandon()
+
+
+def _malformed(what: str) -> Problem:
+    return Problem(400, code="bad_multipart", detail=f"The multipart body cannot be read: {what}.", cure=_CURE)

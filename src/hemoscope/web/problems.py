@@ -1,0 +1,136 @@
+"""Errors as ``application/problem+json`` (RFC 9457): what is wrong, what to do, and a stable code for programs.
+
+This is the web's side of ``cli.exit_codes``: library errors become statuses here and nowhere else. An answer never
+holds a stack trace, a path of the server, or a value that the caller sent, which may be a patient's name.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from hemoscope.web.security_headers import secured_headers
+
+PROBLEM_JSON = "application/problem+json"
+
+_log = logging.getLogger(__name__)
+
+# What a client can do about a status that the framework gives; our own problems bring their own words.
+_CURES: dict[int, str] = {
+    400: "Send the request again, well formed",
+    404: "Check the address; /openapi.json lists every route",
+    405: "Use a method that the Allow header names; /openapi.json lists every route",
+    422: "Correct the fields that detail names; /openapi.json describes them",
+    500: "Try again; if it stays, the server's log has the place in the program",
+}
+
+
+class Problem(Exception):  # noqa: N818 (RFC 9457's own word)
+    """An answer other than success.
+
+    Args:
+        status: the HTTP status.
+        code: a stable word for programs, such as ``unknown_study``.
+        detail: what is wrong, in a sentence without identity.
+        cure: what the caller can do.
+        headers: to send along, such as ``Retry-After``.
+    """
+
+    def __init__(
+        self, status: int, *, code: str, detail: str, cure: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep the parts; the message is ``detail``."""
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.cure = cure
+        self.headers = dict(headers or {})
+
+    def response(self) -> Response:
+        """Write the problem as JSON; ``type`` is a URN, so that no client is sent to the internet."""
+        document = {
+            "type": f"urn:hemoscope:problem:{self.code}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "cure": self.cure,
+            "code": self.code,
+        }
+        headers = {"Cache-Control": "no-store", **self.headers}
+        return Response(json.dumps(document), self.status, headers, PROBLEM_JSON)
+
+
+def unknown_study() -> Problem:
+    """404 for a study that is not, or no longer, in the store."""
+    return Problem(
+        404,
+        code="unknown_study",
+        detail="There is no such study.",
+        cure="It may have been deleted or its retention has ended; the worklist shows what there is",
+    )
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Register the handlers that turn every error into a problem."""
+    app.add_exception_handler(Problem, _own)
+    app.add_exception_handler(HTTPException, _from_framework)
+    app.add_exception_handler(RequestValidationError, _from_validation)
+    app.add_exception_handler(Exception, _from_bug)
+
+
+def _own(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+def _from_framework(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    problem = Problem(
+        error.status_code,
+        code=phrase.lower().replace(" ", "_").replace("-", "_"),
+        detail=f"{phrase}.",
+        cure=_CURES.get(error.status_code, _CURES[400]),
+        headers=error.headers,
+    )
+    return problem.response()
+
+
+def _from_validation(_request: Request, error: Exception) -> Response:
+    """Name the fields and what is wrong with each, never the value that was sent."""
+    assert isinstance(error, RequestValidationError)
+    named = [f"{_place(one)}: {one['msg']}" if _is_ours(one) else "body: not JSON" for one in error.errors()]
+    problem = Problem(422, code="invalid_request", detail="; ".join(dict.fromkeys(named)) + ".", cure=_CURES[422])
+    return problem.response()
+
+
+def _is_ours(error: Mapping[str, Any]) -> bool:
+    """Whether the message is about a field; a JSON parser's message quotes the body's position, which helps nobody."""
+    return bool(error["type"] != "json_invalid")
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    """``query.limit`` from pydantic's location; a name that the caller made up is not repeated."""
+    extra = error["type"] == "extra_forbidden"
+    parts = error["loc"][:-1] if extra else error["loc"]
+    return ".".join(str(part) for part in parts)
+
+
+def _from_bug(request: Request, error: Exception) -> Response:
+    """Answer for an error that nobody foresaw; the log gets its type, not its message, which may quote a file."""
+    _log.error("%s in %s", type(error).__name__, getattr(request.scope.get("route"), "path", "an unknown route"))
+    problem = Problem(
+        500,
+        code="internal_error",
+        detail="The server failed on this request.",
+        cure=_CURES[500],
+        headers=secured_headers(request.url.scheme),
+    )
+    return problem.response()

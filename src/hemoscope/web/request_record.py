@@ -1,0 +1,56 @@
+"""One log line and one count a request: who, what kind, how it ended, how long. Never an address with a study in it.
+
+The route's template stands for the path, so that neither a study id nor what a caller made up reaches the log, and no
+query string, file name or header ever does.
+"""
+
+import logging
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hemoscope.web.gate import client_of
+from hemoscope.web.metrics import Metrics
+
+access_log = logging.getLogger("hemoscope.access")
+
+_METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"}
+
+
+class RequestRecord:
+    """ASGI middleware, outermost of ours: it sees every answer, refusals of the gate too."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        """Wrap ``app``."""
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and record how it ended; one without an answer ended in a 500."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, begun = 500, time.perf_counter()
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            self._record(scope, status, time.perf_counter() - begun)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        route = route_template(scope)
+        self._metrics.record(method=method, route=route, status=status, seconds=seconds)
+        access_log.info("%s %s %s %d %.0f ms", client_of(scope), method, route, status, seconds * 1000)
+
+
+def route_template(scope: Scope) -> str:
+    """The matched route as declared, such as ``/api/v1/studies/{study_id}``; ``unmatched`` where none was."""
+    template = getattr(scope.get("route"), "path", None)
+    return template if isinstance(template, str) else "unmatched"

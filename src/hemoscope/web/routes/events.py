@@ -1,0 +1,72 @@
+"""Live news of the worklist as server-sent events: ``study`` with its summary, ``deleted`` with its id."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import StreamingResponse
+
+from hemoscope.store.values import Changes
+from hemoscope.web.access import Reader
+from hemoscope.web.room import Room, room_of
+from hemoscope.web.routes.answers import raw, refusals
+from hemoscope.web.schemas import StudySummary
+
+router = APIRouter(tags=["events"])
+
+KEEP_ALIVE_S = 15.0
+_LOOK_AROUND_S = 1.0
+_RETRY_MS = 2000
+
+
+@router.get(
+    "/events",
+    responses={
+        200: raw("text/event-stream", "Events for as long as the client listens", {"type": "string"}),
+        **refusals(401, 422),
+    },
+    response_class=StreamingResponse,
+)
+async def events(
+    request: Request,
+    _caller: Reader,
+    since: Annotated[int | None, Query(ge=0, lt=1 << 63, description="Begin after this version")] = None,
+    last_event_id: Annotated[str | None, Header(pattern="^[0-9]{1,18}$")] = None,
+) -> StreamingResponse:
+    """Stream what changes from now on, or after ``Last-Event-ID`` (or ``since``): no change is left out."""
+    room = room_of(request)
+    version = int(last_event_id) if last_event_id is not None else since
+    if version is None:
+        version = (await to_thread.run_sync(room.store.counts)).version
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_stream(room, version), headers=headers, media_type="text/event-stream")
+
+
+async def _stream(room: Room, version: int) -> AsyncIterator[str]:
+    """Yield events until the server closes; a comment now and then keeps proxies from hanging up."""
+    clock = asyncio.get_running_loop().time
+    yield f"retry: {_RETRY_MS}\n\n"
+    sent = clock()
+    while not room.closing.is_set():
+        changes = await room.feed.after(version, wait_s=_LOOK_AROUND_S)
+        version = changes.version
+        if text := _written(changes, identity_shown=room.settings.identity_shown):
+            yield text
+        elif clock() - sent < KEEP_ALIVE_S:
+            continue
+        else:
+            yield ": still here\n\n"
+        sent = clock()
+
+
+def _written(changes: Changes, *, identity_shown: bool) -> str:
+    """Write changes in the order in which they happened, so that ``Last-Event-ID`` never skips one."""
+    parts = [
+        (one.version, "study", StudySummary.of(one, identity_shown=identity_shown).model_dump_json())
+        for one in changes.studies
+    ]
+    parts += [(one.version, "deleted", json.dumps({"study_id": one.study_id})) for one in changes.deleted]
+    return "".join(f"id: {version}\nevent: {name}\ndata: {data}\n\n" for version, name, data in sorted(parts))

@@ -1,0 +1,42 @@
+"""The pages: files of ``static`` as they are, the disclaimer written in them. A page holds no study and no name."""
+
+from importlib import resources
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from hemoscope.web.access import SESSION_COOKIE, identify
+from hemoscope.web.room import room_of
+from hemoscope.web.routes.studies import StudyPath
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+def worklist_page(request: Request) -> Response:
+    """The worklist, or the way to the login."""
+    return _page(request, "index.html")
+
+
+@router.get("/studies/{study_id}")
+def study_page(request: Request, study_id: StudyPath) -> Response:  # noqa: ARG001 (the page's script reads it)
+    """The reading page of a study; whether the study exists is the API's to say."""
+    return _page(request, "study.html")
+
+
+@router.get("/login")
+def login_page(request: Request) -> Response:
+    """The login, or the worklist where nobody has to log in."""
+    if not room_of(request).settings.credentials:
+        return RedirectResponse("/", 303)
+    return _html("login.html")
+
+
+def _page(request: Request, name: str) -> Response:
+    known = identify(room_of(request), bearer=None, cookie=request.cookies.get(SESSION_COOKIE))
+    return _html(name) if known else RedirectResponse("/login", 303)
+
+
+def _html(name: str) -> HTMLResponse:
+    text = resources.files("hemoscope.web").joinpath("static", name).read_text(encoding="utf-8")
+    return HTMLResponse(text, headers={"Cache-Control": "no-cache"})

@@ -1,0 +1,132 @@
+"""The worklist, and one study: its document, its pixels, its heat maps, its reports, its end."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from hemoscope.labels import Hemorrhage
+from hemoscope.reports.findings_json import findings_schema
+from hemoscope.store.values import StudyState, WorklistQuery
+from hemoscope.web.access import Admin, Reader
+from hemoscope.web.room import room_of
+from hemoscope.web.routes.answers import not_modified, openapi_schema, raw, refusals, unchanged
+from hemoscope.web.schemas import StudyDocument, StudyId, StudySummary, Worklist
+
+router = APIRouter(prefix="/studies", tags=["studies"])
+
+StudyPath = Annotated[StudyId, Path()]
+SlicePath = Annotated[int, Path(ge=0, lt=1 << 31, description="Index into the volume, from 0")]
+_Urgency = Annotated[str, Query(pattern="^(immediate|prompt|routine|unknown)$")]
+# The bytes of a slice never change: a study that is read again gives the same, and a deleted id never comes back.
+_FOREVER = "private, max-age=86400, immutable"
+_REVALIDATED = "private, no-cache"
+
+
+@router.get("", responses=refusals(401, 422))
+def worklist(
+    request: Request,
+    _caller: Reader,
+    search: Annotated[str, Query(max_length=200)] = "",
+    state: Annotated[list[StudyState] | None, Query()] = None,
+    urgency: Annotated[list[_Urgency] | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
+) -> Worklist:
+    """List studies, most urgent first, then longest waiting. Give ``state`` and ``urgency`` again for several."""
+    room = room_of(request)
+    query = WorklistQuery(
+        search=search, states=tuple(state or ()), urgency=tuple(urgency or ()), limit=limit, offset=offset
+    )
+    version = room.store.counts().version
+    studies, total = room.store.studies(query)
+    shown = room.settings.identity_shown
+    return Worklist(
+        studies=[StudySummary.of(entry, identity_shown=shown) for entry in studies], total=total, version=version
+    )
+
+
+@router.get(
+    "/{study_id}",
+    response_model=StudyDocument,
+    responses={304: {"description": "As the ETag says"}, **refusals(401, 404, 422)},
+)
+def study(request: Request, caller: Reader, study_id: StudyPath) -> Response | StudyDocument:
+    """One study with findings and geometry, as soon as it has them."""
+    room = room_of(request)
+    entry = room.store.get(study_id)
+    room.audit_view(caller.user, "view", study_id)
+    headers = {"ETag": f'W/"{entry.version}"', "Cache-Control": _REVALIDATED}
+    if unchanged(request, headers["ETag"]):
+        return not_modified(headers)
+    document = StudyDocument.of(entry, identity_shown=room.settings.identity_shown)
+    return Response(document.model_dump_json(), headers=headers, media_type="application/json")
+
+
+@router.get(
+    "/{study_id}/findings",
+    responses={
+        200: raw("application/json", "The hemoscope.findings/1 document", openapi_schema(findings_schema())),
+        **refusals(401, 404, 409, 422),
+    },
+    response_class=Response,
+)
+def findings(request: Request, caller: Reader, study_id: StudyPath) -> Response:
+    """The findings exactly as ``hemoscope predict --format json`` prints them."""
+    room = room_of(request)
+    text = room.store.findings_json(study_id)
+    room.audit_view(caller.user, "findings", study_id)
+    return Response(text, headers={"Cache-Control": _REVALIDATED}, media_type="application/json")
+
+
+@router.get(
+    "/{study_id}/slices/{index}/pixels",
+    responses={
+        200: raw("application/octet-stream", "Hounsfield units: int16, little endian, X-Rows times X-Columns"),
+        304: {"description": "As the ETag says"},
+        **refusals(401, 404, 409, 422),
+    },
+    response_class=Response,
+)
+def pixels(request: Request, caller: Reader, study_id: StudyPath, index: SlicePath) -> Response:
+    """One slice for the viewer, row by row."""
+    room = room_of(request)
+    content = room.store.pixels(study_id, index)
+    room.audit_view(caller.user, "view", study_id)
+    shape = room.shape_of(study_id, heat=False)
+    return _bytes(request, content, f'"{study_id}-{index}"', rows=shape.rows, columns=shape.columns)
+
+
+@router.get(
+    "/{study_id}/slices/{index}/heatmap/{label}",
+    responses={
+        200: raw(
+            "application/octet-stream", "Probability: uint8, 255 for 1, X-Rows times X-Columns over the slice's box"
+        ),
+        304: {"description": "As the ETag says"},
+        **refusals(401, 404, 409, 422),
+    },
+    response_class=Response,
+)
+def heatmap(request: Request, caller: Reader, study_id: StudyPath, index: SlicePath, label: Hemorrhage) -> Response:
+    """Where the model sees one label in one slice; the study's geometry has the box that it covers."""
+    room = room_of(request)
+    content = room.store.heatmap(study_id, index, label.value)
+    room.audit_view(caller.user, "view", study_id)
+    shape = room.shape_of(study_id, heat=True)
+    etag = f'"{study_id}-{index}-{label.value}"'
+    return _bytes(request, content, etag, rows=shape.heat_rows or 0, columns=shape.heat_columns or 0)
+
+
+@router.delete("/{study_id}", status_code=204, responses=refusals(401, 403, 404, 422))
+def delete(request: Request, caller: Admin, study_id: StudyPath) -> Response:
+    """Delete a study with its pixels, findings and feedback, for good."""
+    room_of(request).store.delete(study_id, by=caller.user.name)
+    return Response(status_code=204)
+
+
+def _bytes(request: Request, content: bytes, etag: str, *, rows: int, columns: int) -> Response:
+    headers = {"ETag": etag, "Cache-Control": _FOREVER, "X-Rows": str(rows), "X-Columns": str(columns)}
+    if unchanged(request, etag):
+        return not_modified(headers)
+    return Response(content, headers=headers, media_type="application/octet-stream")

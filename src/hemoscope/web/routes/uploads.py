@@ -1,0 +1,101 @@
+"""Studies come in: one file, many, or a ZIP, straight from the network into the store's private folder."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+
+from hemoscope.store.values import StudyEntry
+from hemoscope.web.access import Reader
+from hemoscope.web.multipart_upload import FIELD, boundary_of, receive_files
+from hemoscope.web.problems import Problem
+from hemoscope.web.room import Room, room_of
+from hemoscope.web.routes.answers import refusals
+from hemoscope.web.schemas import Accepted, StudySummary
+
+router = APIRouter(tags=["uploads"])
+
+_SILENCE_S = 60.0
+_FORM_BYTES = 4 << 20  # what part headers and boundaries may add to the files' own bytes
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD.decode()],
+                    "properties": {
+                        FIELD.decode(): {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/uploads", status_code=202, responses=refusals(400, 401, 403, 413, 415, 422, 503, 507), openapi_extra=_BODY
+)
+async def upload(request: Request, caller: Reader) -> Accepted:
+    """Take DICOM files or ZIPs, as many parts named ``files``. The answer comes when they are safe on the disk."""
+    room = room_of(request)
+    boundary = boundary_of(request.headers.get("content-type", ""))
+    _check_length(request, room.settings.upload_bytes)
+    if room.uploads.borrowed_tokens >= room.uploads.total_tokens:
+        raise _busy()
+    entry = await _store(room, request, boundary, by=caller.user.name)
+    return Accepted(study=StudySummary.of(entry, identity_shown=room.settings.identity_shown))
+
+
+async def _store(room: Room, request: Request, boundary: bytes, *, by: str) -> StudyEntry:
+    """Receive and accept one upload; whatever happens on the way, nothing half received stays."""
+    begun = await to_thread.run_sync(room.store.begin_upload)
+    with begun as files:
+        await receive_files(files, boundary, _awake(request.stream()), limiter=room.uploads)
+        return await to_thread.run_sync(lambda: room.store.accept(files, submitted_by=by))
+
+
+async def _awake(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Give up on a client that sends nothing for a minute, so that it does not hold a place."""
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(body), _SILENCE_S)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise Problem(
+                408,
+                code="upload_stalled",
+                detail=f"Nothing arrived for {_SILENCE_S:.0f} s.",
+                cure="Check the network and upload again",
+            ) from error
+
+
+def _check_length(request: Request, limit: int) -> None:
+    """Refuse at once what says that it is too large; what does not say it is counted by the store."""
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit + _FORM_BYTES:
+        raise Problem(
+            413,
+            code="upload_too_large",
+            detail=f"The upload has {int(length) >> 20} MiB, more than the {limit >> 20} MiB that this server takes.",
+            cure="Upload one study at a time, or ask an administrator to raise --upload-mib",
+        )
+
+
+def _busy() -> Problem:
+    return Problem(
+        503,
+        code="too_many_uploads",
+        detail="As many uploads are under way as this server takes at a time.",
+        cure="Wait a few seconds and upload again",
+        headers={"Retry-After": "5"},
+    )
