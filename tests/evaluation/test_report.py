@@ -148,7 +148,7 @@ def test_unknown_labels_are_left_out_and_said() -> None:
     y[:60, 4] = np.nan
     report = report_of(p, y, groups)
     assert report["labels"]["subarachnoid"]["n_images"] == 180
-    assert any("unknown" in text for text in report["warnings"])
+    assert any("Unknown labels" in text and "Subarachnoid 60." in text for text in report["warnings"])
     assert report["calibrated"]["weighted_log_loss"] is not None
 
 

@@ -1,26 +1,39 @@
-"""``hemoscope evaluate``: predictions, or a model and labelled DICOM, against labels; scores with intervals out."""
+"""``hemoscope evaluate``: predictions, or a model on a prepared dataset or on DICOM; scores with intervals out."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from hemoscope.evaluation.prediction_files import LabelledPredictions
+    from hemoscope.evaluation.subject import Subject
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, metavar="CACHE", help="a dataset that hemoscope prepare made")
     source.add_argument("--predictions", type=Path, metavar="P.csv", help="image_id and the six labels' probabilities")
     source.add_argument("--images", type=Path, metavar="DIR", help="DICOM files named after their image ids")
-    add("--labels", type=Path, required=True, metavar="L.csv", help="image_id and six columns; empty is unknown")
+    add(
+        "--split",
+        choices=("train", "validation", "test", "all"),
+        default="test",
+        help="with --data: the part to score, of the split that the model's card records (%(default)s)",
+    )
+    add("--labels", type=Path, metavar="L.csv", help="image_id and six columns; empty is unknown (not with --data)")
     add("--groups", metavar="COLUMN", help="column that names the patient (with --images: patient_id)")
+    add("--series", metavar="COLUMN", help="with --predictions: column that names the series, to score series too")
     add("--output", type=Path, required=True, metavar="DIR", help="report.json, report.html, PNGs")
-    add("--model", type=Path, metavar="BUNDLE", help="with --images: a model's folder (default: the one that ships)")
-    add("--name", default="external", help="with --images: name of the dataset in scores.json (%(default)s)")
-    add("--description", default="", help="with --images: what the dataset is, for readers of scores.json")
+    add("--model", type=Path, metavar="BUNDLE", help="with --data, --images: a model's folder (default: ours)")
+    add("--gallery", type=_count, default=3, metavar="N", help="worst errors shown, each label and kind (%(default)s)")
+    add("--name", default=None, help="with --data, --images: name of the data in scores.json")
+    add("--description", default="", help="with --data, --images: what the data are, for readers of scores.json")
     add("--rounds", type=_positive, default=1000, metavar="N", help="bootstrap rounds (%(default)s)")
     add("--seed", type=int, default=0, help="of the bootstrap and the folds (%(default)s)")
     add(
@@ -40,46 +53,88 @@ def _positive(text: str) -> int:
     return value
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= _MOST_PICTURES:
+        msg = f"expected 0 to {_MOST_PICTURES}, got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+# Twelve rows of so many pictures of some 30 kB each stay a page that a browser opens at once.
+_MOST_PICTURES = 50
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, and print the few numbers that most people look for first."""
-    from hemoscope.evaluation.report import evaluate_predictions
+    from hemoscope.evaluation.report import evaluate, evaluate_predictions
     from hemoscope.evaluation.report_text import summary
 
-    predictions, groups = arguments.predictions, arguments.groups
-    if predictions is None:
-        groups = groups or "patient_id"
-        predictions = _predict(arguments, groups)
-    report = evaluate_predictions(
-        predictions,
-        arguments.labels,
-        arguments.output,
-        group_column=groups,
-        rounds=arguments.rounds,
-        seed=arguments.seed,
-        method=arguments.calibration,
-    )
+    _check(arguments)
+    fitting = {"rounds": arguments.rounds, "seed": arguments.seed, "method": arguments.calibration}
+    if arguments.predictions is not None:
+        report = evaluate_predictions(
+            arguments.predictions,
+            arguments.labels,
+            arguments.output,
+            group_column=arguments.groups,
+            series_column=arguments.series,
+            **fitting,
+        )
+    else:
+        data, subject = _on_cache(arguments) if arguments.data is not None else _on_scans(arguments)
+        report = evaluate(data, arguments.output, subject, **fitting)
     sys.stdout.write(f"{summary(report)}\nwritten to {arguments.output}\n")
     return ExitCode.OK
 
 
-def _predict(arguments: argparse.Namespace, groups: str) -> Path:
-    """Run the model over the images: predictions.csv, and scores.json in the shape of a model's card."""
-    from hemoscope.assess import assess
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what would otherwise be passed over in silence."""
+    from hemoscope.errors import ConfigError
+
+    if arguments.data is None and arguments.labels is None:
+        msg = "--predictions and --images need the truth. Give --labels L.csv"
+        raise ConfigError(msg)
+    if arguments.data is not None and (arguments.labels or arguments.groups or arguments.series):
+        msg = "--data brings its own labels, patients and series. Leave --labels, --groups and --series out"
+        raise ConfigError(msg)
+
+
+def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subject]":
+    """Score a part of a prepared dataset."""
+    from hemoscope.assess.cached import assess_cache
+    from hemoscope.assess.parts import choose_part
     from hemoscope.bundle import load_bundle
-    from hemoscope.card import to_plain
-    from hemoscope.dicom.archive import open_archive
-    from hemoscope.evaluation.prediction_files import read_labels, write_predictions
+    from hemoscope.data.cache import open_cache
     from hemoscope.predict import Predictor
 
-    truth = read_labels(arguments.labels, group_column=groups)
-    predictor, archive = Predictor(load_bundle(arguments.model)), open_archive([arguments.images])
+    bundle, cache = load_bundle(arguments.model), open_cache(arguments.data)
+    part = choose_part(cache, bundle.card, arguments.split)
+    for text in part.warnings:
+        sys.stderr.write(f"warning: {text}\n")
     with progress_bar() as show:
-        found = assess(predictor, archive, truth, name=arguments.name, description=arguments.description, progress=show)
+        found = assess_cache(Predictor(bundle), cache, part.image_ids, gallery=arguments.gallery, progress=show)
+    name = arguments.name or f"{cache.dataset.name}, {part.name}"
+    found.write(arguments.output, name=name, description=" ".join((arguments.description, *part.warnings)).strip())
+    subject = found.subject(bundle, dataset=cache.dataset.name, split=part.as_dict(), warnings=part.warnings)
+    return found.slices, subject
+
+
+def _on_scans(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subject]":
+    """Score labelled DICOM."""
+    from hemoscope.assess.scans import assess
+    from hemoscope.bundle import load_bundle
+    from hemoscope.dicom.archive import open_archive
+    from hemoscope.evaluation.prediction_files import read_labels
+    from hemoscope.predict import Predictor
+
+    name = arguments.name or "external"
+    truth = read_labels(arguments.labels, group_column=arguments.groups or "patient_id")
+    bundle = load_bundle(arguments.model)
+    archive = open_archive([arguments.images])
+    with progress_bar() as show:
+        found = assess(Predictor(bundle), archive, truth, gallery=arguments.gallery, progress=show)
     for refused in found.rejected:
         sys.stderr.write(f"refused: {refused.message}\n")
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    predictions = Path(arguments.output) / "predictions.csv"
-    write_predictions(predictions, {image_id: six.values for image_id, six in found.probabilities.items()})
-    tables = [to_plain(table) for table in (found.by_slice, found.by_study)]
-    (arguments.output / "scores.json").write_text(json.dumps(tables, indent=2) + "\n")
-    return predictions
+    found.write(arguments.output, name=name, description=arguments.description)
+    return found.slices, found.subject(bundle, dataset=name)

@@ -7,7 +7,7 @@ unknown, not negative; an empty prediction is an error.
 import csv
 import gzip
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,11 +99,22 @@ def read_labels(path: Path, *, group_column: str) -> LabelTable:
 
 
 def write_predictions(path: Path, probabilities: Mapping[str, Iterable[float]]) -> None:
-    """Write the six probabilities of each image as a file that :func:`read_predictions` reads."""
+    """Write the six probabilities of each image, to the last bit, as a file that :func:`read_predictions` reads."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image_id", *LABELS])
-        writer.writerows([image_id, *(f"{p:.6g}" for p in six)] for image_id, six in probabilities.items())
+        writer.writerows([image_id, *(repr(float(p)) for p in six)] for image_id, six in probabilities.items())
+
+
+def write_labels(path: Path, data: LabelledPredictions, series: Sequence[str]) -> None:
+    """Write labels (empty where unknown), patient and series of each image beside :func:`write_predictions`."""
+    patients = data.groups or data.image_ids
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image_id", "patient_id", "series_id", *LABELS])
+        for row, (image_id, patient, name) in enumerate(zip(data.image_ids, patients, series, strict=True)):
+            known = ("" if np.isnan(label) else int(label) for label in data.labels[row])
+            writer.writerow([image_id, patient, name, *known])
 
 
 def _check_labels(name: str, image_ids: tuple[str, ...], labels: Floats) -> None:

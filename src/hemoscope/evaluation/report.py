@@ -14,20 +14,16 @@ import numpy as np
 
 from hemoscope import DISCLAIMER, __version__
 from hemoscope.errors import DataError
-from hemoscope.evaluation.bootstrap import (
-    DEFAULT_ROUNDS,
-    Interval,
-    LabelScores,
-    Scores,
-    bootstrap_scores,
-    group_indices,
-)
+from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, Scores, bootstrap_scores
+from hemoscope.evaluation.levels import highest, level_document, points_document
 from hemoscope.evaluation.metrics import CALIBRATION_BINS
 from hemoscope.evaluation.plots import draw_plots
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_predictions
 from hemoscope.evaluation.recalibration import DEFAULT_METHOD, Recalibrated, recalibrate
 from hemoscope.evaluation.report_page import render_page
-from hemoscope.evaluation.tables import Document, any_learned_and_explicit, any_tradeoff, recall_at_precision
+from hemoscope.evaluation.score_documents import Document, label_document, score_document
+from hemoscope.evaluation.subject import HIGHEST_IMAGE, Subject
+from hemoscope.evaluation.tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
 from hemoscope.labels import LABELS, Hemorrhage
 
 SCHEMA = "hemoscope.evaluation/1"
@@ -40,7 +36,8 @@ DEFINITIONS = {
     "average_precision": "as scikit-learn: sum of precision times gain in recall, no interpolation",
     "macro": "mean over the labels where the score is defined",
     "threshold": "lowest score that counts as positive; chosen on the same images, so what it reaches is optimistic",
-    "group_level": "highest probability and highest label over the images of a group",
+    "series_level": "one row a whole series, group_level one row a group (patient); scored_by says how they came about",
+    "operating_points": "what the model's own thresholds, chosen before, reach here; at or above is positive",
 }
 
 
@@ -50,6 +47,7 @@ def evaluate_predictions(
     output: Path,
     *,
     group_column: str | None = None,
+    series_column: str | None = None,
     rounds: int = DEFAULT_ROUNDS,
     seed: int = 0,
     method: str = DEFAULT_METHOD,
@@ -61,6 +59,7 @@ def evaluate_predictions(
         labels: CSV (gz allowed) with image_id and six labels.
         output: a folder, made if absent; files of an earlier report in it are replaced.
         group_column: the column that names the patient; None draws single images and says so.
+        series_column: the column that names the series; None gives no scores by series.
         rounds: bootstrap rounds.
         seed: of the bootstrap and of the folds of cross-fitting.
         method: of calibration: platt, isotonic or temperature.
@@ -70,65 +69,94 @@ def evaluate_predictions(
         MissingExtraError: matplotlib is not installed.
     """
     data = read_predictions(predictions, labels, group_column=group_column)
+    subject = Subject()
+    if series_column is not None:
+        members = read_predictions(predictions, labels, group_column=series_column).groups or ()
+        subject = Subject(series=highest(data, members))
+    return evaluate(data, output, subject, rounds=rounds, seed=seed, method=method)
+
+
+def evaluate(
+    data: LabelledPredictions,
+    output: Path,
+    subject: Subject | None = None,
+    *,
+    rounds: int = DEFAULT_ROUNDS,
+    seed: int = 0,
+    method: str = DEFAULT_METHOD,
+) -> Document:
+    """Score predictions at hand; arguments and errors as for :func:`evaluate_predictions`."""
+    about = subject or Subject()
     after = recalibrate(data.probabilities, data.labels, data.groups, method=method, seed=seed)
-    report = evaluation_report(data, after, rounds=rounds, seed=seed)
+    report = evaluation_report(data, after, about, rounds=rounds, seed=seed)
     plots = draw_plots(data.probabilities, data.labels, after.probabilities)
-    write_evaluation(report, plots, output)
+    write_evaluation(report, plots, output, about)
     return report
 
 
 def evaluation_report(
-    data: LabelledPredictions, after: Recalibrated, *, rounds: int = DEFAULT_ROUNDS, seed: int = 0
+    data: LabelledPredictions,
+    after: Recalibrated,
+    subject: Subject | None = None,
+    *,
+    rounds: int = DEFAULT_ROUNDS,
+    seed: int = 0,
 ) -> Document:
     """Everything that report.json holds; see the head of this module.
 
     Args:
         data: predictions beside labels.
         after: what :func:`recalibrate` made of them.
+        subject: what else is known.
         rounds: bootstrap rounds.
         seed: of the bootstrap.
     """
+    about = subject or Subject()
     scores = bootstrap_scores(data.probabilities, data.labels, data.groups, rounds=rounds, seed=seed)
     return {
         "schema": SCHEMA,
         "hemoscope": __version__,
         "disclaimer": DISCLAIMER,
+        "source": about.source,
         "n_images": scores.n_images,
         "n_groups": scores.n_groups,
         "bootstrap": {"rounds": rounds, "seed": seed, "unit": "image" if scores.n_groups is None else "group"},
-        "warnings": _warnings(scores),
+        "warnings": [*about.warnings, *_warnings(scores)],
         "definitions": DEFINITIONS,
-        "labels": {label.value: _label(found) for label, found in scores.labels.items()},
-        "macro": {name: _score(found) for name, found in scores.macro.items()},
-        "exact_match": _score(scores.exact_match),
-        "weighted_log_loss": _score(scores.weighted_log_loss),
+        "labels": {label.value: label_document(found) for label, found in scores.labels.items()},
+        "macro": {name: score_document(found) for name, found in scores.macro.items()},
+        "exact_match": score_document(scores.exact_match),
+        "weighted_log_loss": score_document(scores.weighted_log_loss),
         "any": any_learned_and_explicit(data.probabilities, data.labels, data.groups, rounds=rounds, seed=seed),
         "any_tradeoff": any_tradeoff(data.probabilities, data.labels),
         "recall_at_precision": recall_at_precision(data.probabilities, data.labels),
         "calibrated": _calibrated(data, after, rounds=rounds, seed=seed),
-        "group_level": _group_level(data, rounds=rounds, seed=seed),
+        **_levels(data, about, rounds=rounds, seed=seed),
+        "errors": None if about.errors is None else [error.as_dict() for error in about.errors],
     }
 
 
-def _score(found: Interval | None) -> dict[str, float] | None:
-    return None if found is None else found.as_dict()
-
-
-def _label(found: LabelScores) -> Document:
-    one_class = found.reason is not None
-    document: Document = {name: None if one_class else _score(value) for name, value in found.metrics.items()}
-    document |= {
-        "n_images": found.n_images,
-        "n_positive": found.n_positive,
-        "n_positive_groups": found.n_positive_groups,
-        "dropped_rounds": found.dropped_rounds,
+def _levels(data: LabelledPredictions, about: Subject, *, rounds: int, seed: int) -> Document:
+    """Series and patients, and the model's operating points; null where nobody said which they are."""
+    patients, scored_by = None, HIGHEST_IMAGE
+    if data.groups is not None:
+        patients = highest(data, data.groups)
+    if about.series is not None and about.series.groups is not None:
+        patients = highest(about.series, about.series.groups)
+        scored_by = "the highest probability of its series, against its highest known label"
+    series = about.series
+    points = {
+        name: points_document(rows, chosen, rounds=rounds, seed=seed)
+        for name, rows, chosen in (("slice", data, about.slice_points), ("series", series, about.series_points))
+        if rows is not None and chosen is not None
     }
-    undefined = [name for name, value in document.items() if value is None and name in found.metrics]
-    if one_class:
-        document["reason"] = found.reason
-    elif undefined:
-        document["reason"] = f"{', '.join(undefined)}: nothing was predicted positive"
-    return document
+    return {
+        "series_level": None
+        if series is None
+        else level_document(series, about.series_scored_by, rounds=rounds, seed=seed),
+        "group_level": None if patients is None else level_document(patients, scored_by, rounds=rounds, seed=seed),
+        "operating_points": points or None,
+    }
 
 
 def _warnings(scores: Scores) -> list[str]:
@@ -138,8 +166,13 @@ def _warnings(scores: Scores) -> list[str]:
             "No patient was given for the images: intervals were drawn over images and calibration folds split by "
             "image. Slices of one head resemble each other, so the intervals are too narrow and calibration optimistic."
         )
-    if any(found.n_images < scores.n_images for found in scores.labels.values):
-        warnings.append("Some labels are unknown: those images are left out label by label.")
+    unknown = [(label, scores.n_images - found.n_images) for label, found in scores.labels.items()]
+    named = ", ".join(f"{label.display} {count:,}" for label, count in unknown if count)
+    if named:
+        warnings.append(
+            f"Unknown labels are left out, label by label (of {scores.n_images:,} images): {named}. Exact match and "
+            f"weighted log loss count fully labelled images only."
+        )
     return warnings
 
 
@@ -147,45 +180,34 @@ def _calibrated(data: LabelledPredictions, after: Recalibrated, *, rounds: int, 
     """Scores of the cross-fitted probabilities; a label that could not be fitted is null with the reason."""
     # The bootstrap wants a number everywhere; what stands in for NaN belongs to no known label that is reported.
     values = np.where(np.isfinite(after.probabilities), after.probabilities, 0.5)
-    scores = bootstrap_scores(values, data.labels, data.groups, rounds=rounds, seed=seed)
+    scores = bootstrap_scores(values, data.labels, data.groups, rounds=rounds, seed=seed, ranked=False)
 
     def entry(label: Hemorrhage) -> Document:
         names, reason = ("ece", "brier", "log_loss"), after.reasons[label]
         if reason is not None:
             return {**dict.fromkeys(names), "reason": reason}
-        return {name: _score(scores.labels[label][name]) for name in names}
+        return {name: score_document(scores.labels[label][name]) for name in names}
 
     every_label = all(reason is None for reason in after.reasons.values)
     return {
         "method": after.method,
         "folds": after.folds,
         "folds_by": "image" if data.groups is None else "group",
-        "weighted_log_loss": _score(scores.weighted_log_loss) if every_label else None,
+        "weighted_log_loss": score_document(scores.weighted_log_loss) if every_label else None,
         "labels": {label.value: entry(label) for label in LABELS},
     }
 
 
-def _group_level(data: LabelledPredictions, *, rounds: int, seed: int) -> Document | None:
-    """Scores of whole groups (patients, studies); null where none are given."""
-    if data.groups is None:
-        return None
-    group, n_groups = group_indices(data.groups, len(data.groups))
-    highest = np.zeros((n_groups, len(LABELS)))
-    np.maximum.at(highest, group, data.probabilities)
-    truth = np.full((n_groups, len(LABELS)), np.nan)
-    np.fmax.at(truth, group, data.labels)
-    scores = bootstrap_scores(highest, truth, list(range(n_groups)), rounds=rounds, seed=seed)
-    return {"labels": {label.value: _label(found) for label, found in scores.labels.items()}}
-
-
-def write_evaluation(report: Document, plots: Mapping[str, bytes], output: Path) -> None:
+def write_evaluation(
+    report: Document, plots: Mapping[str, bytes], output: Path, subject: Subject | None = None
+) -> None:
     """Write report.json, report.html and one PNG a plot into ``output``, made if absent.
 
     Raises:
         DataError: the folder cannot be written.
     """
     files = {f"{name}.png": png for name, png in plots.items()}
-    files["report.html"] = render_page(report, plots).encode()
+    files["report.html"] = render_page(report, plots, (subject or Subject()).errors).encode()
     # Last, so that a report.json stands only beside a complete set.
     files["report.json"] = (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
     try:

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from hemoscope.evaluation.gallery import gallery
 from hemoscope.evaluation.metrics import METRICS
+from hemoscope.evaluation.page_parts import STYLE, score_cell, share_cell, table, threshold_cell
+from hemoscope.evaluation.subject import ErrorPicture
 from hemoscope.labels import LABELS
 
 Document = Mapping[str, Any]
@@ -27,33 +30,17 @@ PLOT_NAMES = {
     "reliability": "Reliability, before and after calibration",
     "sweep": "Threshold sweeps",
 }
-# Light and dark by the reader's own setting; curves are drawn for paper, so they keep a white ground in both.
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1a1a1a;--soft:#595959;--page:#fff;--line:#ddd;--rule:#333;--stripe:#f6f7f8;
---note:#fff6ec;--edge:#b35900}
-@media (prefers-color-scheme:dark){:root{--ink:#e6e6e6;--soft:#a8a8a8;--page:#16181b;--line:#33373c;--rule:#8a8f96;
---stripe:#1d2024;--note:#2b2118;--edge:#e08a2e}}
-body{font:16px/1.5 system-ui,sans-serif;max-width:74rem;margin:2rem auto;padding:0 1rem;color:var(--ink);
-background:var(--page)}
-h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.4rem;margin-bottom:.5rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
-.scroll>p{color:var(--soft);font-size:.9rem;margin:.2rem 0 .5rem}
-th,td{padding:.3rem .7rem;text-align:right;vertical-align:top}
-th:first-child,td:first-child{text-align:left;white-space:nowrap}td.words{text-align:left}
-thead th{border-bottom:2px solid var(--rule)}tbody tr{border-bottom:1px solid var(--line)}
-tbody tr:nth-child(even){background:var(--stripe)}small{color:var(--soft);display:block;white-space:nowrap}
-.note{border-left:4px solid var(--edge);background:var(--note);padding:.5rem .9rem;margin:.8rem 0}
-img{max-width:100%;height:auto;background:#fff;padding:.5rem;border:1px solid var(--line);border-radius:.4rem;
-box-sizing:border-box}footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
-"""
+POINT_NAMES = {"recall": "Sensitivity", "specificity": "Specificity", "precision": "Precision", "f1": "F1"}
 
 
-def render_page(report: Document, plots: Mapping[str, bytes]) -> str:
-    """The whole page; every text from the report is escaped."""
+def render_page(report: Document, plots: Mapping[str, bytes], errors: Sequence[ErrorPicture] | None = None) -> str:
+    """The whole page; every text from the report is escaped. ``errors`` are drawn where images were at hand."""
     groups = report["n_groups"]
     drawn = f"{groups:,} groups (patients)" if groups is not None else "no groups given"
     # The disclaimer first: a page is passed on by people who never saw where it came from.
-    notes = "".join(f'<p class="note">{escape(text)}</p>' for text in (report["disclaimer"], *report["warnings"]))
+    notes = f'<p class="note">{escape(report["disclaimer"])}</p>' + "".join(
+        f'<p class="warning" role="note">{escape(text)}</p>' for text in report["warnings"]
+    )
     sections = (
         _scores(report),
         _whole(report),
@@ -61,45 +48,23 @@ def render_page(report: Document, plots: Mapping[str, bytes]) -> str:
         _tradeoff(report),
         _recall(report),
         _calibration(report),
-        _group_level(report),
+        _points(report, "slice", "At the model's operating points, by slice"),
+        _level(report["series_level"], "series", "Scores by series"),
+        _points(report, "series", "At the model's operating points, by series"),
+        _level(report["group_level"], "groups", "Scores by group (patient)"),
         _pictures(plots),
+        gallery(errors),
         _definitions(report),
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Evaluation of {report['n_images']:,} images</title><style>{_STYLE}</style></head><body>\n"
-        f"<h1>Evaluation of predictions</h1><p>{report['n_images']:,} images, {drawn}; "
+        f"<title>Evaluation of {report['n_images']:,} images</title><style>{STYLE}</style></head><body>\n"
+        f"<h1>Evaluation of predictions</h1>{_source(report['source'])}<p>{report['n_images']:,} images, {drawn}; "
         f"95% intervals from {report['bootstrap']['rounds']:,} bootstrap rounds.</p>{notes}\n"
         + "\n".join(section for section in sections if section)
         + f"\n<footer>Hemoscope {escape(report['hemoscope'])}. {escape(report['disclaimer'])}</footer></body></html>\n"
     )
-
-
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, note: str = "") -> str:
-    """A section with one table; cells are HTML already."""
-    said = f"<p>{escape(note)}</p>" if note else ""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<h2>{escape(title)}</h2><div class="scroll">{said}<table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _score(score: Mapping[str, float] | None) -> str:
-    if score is None:
-        return "&ndash;"
-    return f"{score['value']:.4f}<small>{score['low']:.4f} to {score['high']:.4f}</small>"
-
-
-def _share(value: float | None) -> str:
-    return "&ndash;" if value is None else f"{value:.4f}"
-
-
-def _threshold(value: float | None) -> str:
-    """Three significant digits: saturated networks need thresholds far below what four decimals show."""
-    return "&ndash;" if value is None else f"{value:.3g}"
 
 
 def _scores(report: Document) -> str:
@@ -107,8 +72,8 @@ def _scores(report: Document) -> str:
     rows = [
         (
             escape(METRIC_NAMES[name]),
-            *(_score(report["labels"][label.value][name]) for label in LABELS),
-            _score(report["macro"][name]),
+            *(score_cell(report["labels"][label.value][name]) for label in LABELS),
+            score_cell(report["macro"][name]),
         )
         for name in METRICS
     ]
@@ -116,41 +81,41 @@ def _scores(report: Document) -> str:
     reasons = ("Why not defined", *(escape(report["labels"][label.value].get("reason", "")) for label in LABELS), "")
     extra = [counts, reasons] if any(reasons[1:]) else [counts]
     note = "Positive means above 0.5. The middle rows are Table II of the paper."
-    return _table("Scores by label", header, [*rows, *extra], note=note)
+    return table("Scores by label", header, [*rows, *extra], note=note)
 
 
 def _whole(report: Document) -> str:
     rows = [
-        ("All six labels right (exact match)", _score(report["exact_match"])),
-        ("Weighted log loss (any counts double)", _score(report["weighted_log_loss"])),
+        ("All six labels right (exact match)", score_cell(report["exact_match"])),
+        ("Weighted log loss (any counts double)", score_cell(report["weighted_log_loss"])),
         (
             f"Weighted log loss after cross-fitted calibration ({escape(report['calibrated']['method'])})",
-            _score(report["calibrated"]["weighted_log_loss"]),
+            score_cell(report["calibrated"]["weighted_log_loss"]),
         ),
     ]
-    return _table("Scores by image", ("", "Score"), rows)
+    return table("Scores by image", ("", "Score"), rows)
 
 
 def _learned(report: Document) -> str:
     names = ("accuracy", "precision", "recall")
     named = (("learned", "Learned as a label of its own"), ("explicit", "At least one of the five types"))
-    rows = [(escape(text), *(_score(report["any"][way][name]) for name in names)) for way, text in named]
-    return _table("Any hemorrhage, learned and explicit (Table III)", ("", *map(str.capitalize, names)), rows)
+    rows = [(escape(text), *(score_cell(report["any"][way][name]) for name in names)) for way, text in named]
+    return table("Any hemorrhage, learned and explicit (Table III)", ("", *map(str.capitalize, names)), rows)
 
 
 def _tradeoff(report: Document) -> str:
     rows = [
         (
             f"{point['target']:.2f}",
-            _threshold(point["threshold"]),
-            _share(point["precision"]),
-            _share(point["recall"]),
-            _share(point["accuracy"]),
+            threshold_cell(point["threshold"]),
+            share_cell(point["precision"]),
+            share_cell(point["recall"]),
+            share_cell(point["accuracy"]),
         )
         for point in report["any_tradeoff"]
     ]
     header = ("Precision wanted", "Threshold", "Precision", "Recall", "Accuracy")
-    return _table("Thresholds of any hemorrhage (Table IV)", header, rows, note=report["definitions"]["threshold"])
+    return table("Thresholds of any hemorrhage (Table IV)", header, rows, note=report["definitions"]["threshold"])
 
 
 def _recall(report: Document) -> str:
@@ -158,14 +123,14 @@ def _recall(report: Document) -> str:
     rows = [
         (
             escape(label.display),
-            _threshold(points[label.value]["threshold"]),
-            *(_share(points[label.value][name]) for name in ("precision", "recall", "accuracy")),
+            threshold_cell(points[label.value]["threshold"]),
+            *(share_cell(points[label.value][name]) for name in ("precision", "recall", "accuracy")),
             escape(points[label.value].get("reason", "")),
         )
         for label in LABELS
     ]
     header = ("", "Threshold", "Precision", "Recall", "Accuracy", "")
-    return _table("Recall at precision 0.7 (Table V)", header, rows, note=report["definitions"]["threshold"])
+    return table("Recall at precision 0.7 (Table V)", header, rows, note=report["definitions"]["threshold"])
 
 
 def _calibration(report: Document) -> str:
@@ -173,33 +138,63 @@ def _calibration(report: Document) -> str:
     rows = [
         (
             escape(label.display),
-            _score(report["labels"][label.value]["ece"]),
-            _score(after["labels"][label.value]["ece"]),
-            _score(report["labels"][label.value]["log_loss"]),
-            _score(after["labels"][label.value]["log_loss"]),
+            score_cell(report["labels"][label.value]["ece"]),
+            score_cell(after["labels"][label.value]["ece"]),
+            score_cell(report["labels"][label.value]["log_loss"]),
+            score_cell(after["labels"][label.value]["log_loss"]),
         )
         for label in LABELS
     ]
     header = ("", "Error before", "Error after", "Log loss before", "Log loss after")
     note = f"{after['method']}, {after['folds']} folds by {after['folds_by']}; no image scored by a fit that saw it."
-    return _table("Calibration, cross-fitted", header, rows, note=note)
+    return table("Calibration, cross-fitted", header, rows, note=note)
 
 
-def _group_level(report: Document) -> str:
-    if report["group_level"] is None:
+def _source(source: Document | None) -> str:
+    """Which model on which images; nothing for a bare file of predictions."""
+    if source is None:
         return ""
-    names = ("auroc", "average_precision", "recall", "specificity")
-    labels = report["group_level"]["labels"]
+    model, split = source["model"], source["split"]
+    said = f"{model['name']} {model['version']} on {source['dataset']}"
+    if split is not None:
+        how = "" if split["by"] is None else f" of a split by {split['by']}, seed {split['seed']}"
+        said += f": {split['part']}{how}"
+    return f"<p><strong>{escape(said)}</strong></p>"
+
+
+def _points(report: Document, level: str, title: str) -> str:
+    points = (report["operating_points"] or {}).get(level)
+    if points is None:
+        return ""
     rows = [
         (
             escape(label.display),
-            f"{labels[label.value]['n_positive']:,}",
-            *(_score(labels[label.value][n]) for n in names),
+            threshold_cell(points[label.value]["threshold"]),
+            *(score_cell(points[label.value][name]) for name in POINT_NAMES),
+            f'<span class="words">{escape(points[label.value]["rule"])}</span>',
         )
         for label in LABELS
     ]
-    header = ("", "Positive groups", *(METRIC_NAMES[name] for name in names))
-    return _table("Scores by group (patient)", header, rows, note=report["definitions"]["group_level"])
+    header = ("", "Threshold", *POINT_NAMES.values(), "Chosen by")
+    return table(title, header, rows, note=report["definitions"]["operating_points"])
+
+
+def _level(level: Document | None, what: str, title: str) -> str:
+    if level is None:
+        return ""
+    names = ("auroc", "average_precision", "recall", "specificity", "ece")
+    labels = level["labels"]
+    rows = [
+        (
+            escape(label.display),
+            f"{labels[label.value]['n_positive']:,} of {labels[label.value]['n_images']:,}",
+            *(score_cell(labels[label.value][n]) for n in names),
+        )
+        for label in LABELS
+    ]
+    header = ("", f"Positive {what}", *(METRIC_NAMES[name] for name in names))
+    note = f"{level['n']:,} {what}, scored by {level['scored_by']}. Positive means above 0.5."
+    return table(title, header, rows, note=note)
 
 
 def _pictures(plots: Mapping[str, bytes]) -> str:
@@ -212,4 +207,4 @@ def _pictures(plots: Mapping[str, bytes]) -> str:
 
 def _definitions(report: Document) -> str:
     rows = [(escape(name), escape(text)) for name, text in report["definitions"].items()]
-    return _table("What the words mean", ("", ""), rows).replace("<td>", '<td class="words">')
+    return table("What the words mean", ("", ""), rows).replace("<td>", '<td class="words">')

@@ -17,7 +17,7 @@ def summary(report: Mapping[str, Any]) -> str:
         f"exact match        {_score(report['exact_match'])}",
         f"weighted log loss  {_score(report['weighted_log_loss'])}",
         f"  once calibrated  {_score(report['calibrated']['weighted_log_loss'])}",
-        *(f"note: {text}" for text in report["warnings"]),
+        *(f"warning: {text}" for text in report["warnings"]),
     ]
     return "\n".join(lines)
 

@@ -5,19 +5,18 @@ is plain numbers, its ``threshold`` the lowest score that counts as positive (at
 """
 
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import numpy as np
 
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, UNKNOWN, bootstrap_sums
 from hemoscope.evaluation.metrics import Booleans, Floats, contributions, decide, tally
+from hemoscope.evaluation.score_documents import Document
 from hemoscope.evaluation.thresholds import Cuts, row_at_precision
 from hemoscope.labels import LABELS
 
 TRADEOFF_PRECISIONS = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
 TABLE_FIVE_PRECISION = 0.7
-Document = dict[str, Any]
 
 
 def any_learned_and_explicit(

@@ -1,0 +1,1 @@
+"""A model against the truth: labelled DICOM or a prepared dataset in; probabilities, scores and worst errors out."""

@@ -1,0 +1,62 @@
+"""The same predictions seen from further away: by series and by patient, and at a model's own operating points."""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from hemoscope.calibration import OperatingPoint
+from hemoscope.evaluation.bootstrap import bootstrap_scores, group_indices
+from hemoscope.evaluation.prediction_files import LabelledPredictions
+from hemoscope.evaluation.score_documents import Document, label_document, score_document
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+
+POINT_METRICS = ("recall", "specificity", "precision", "f1", "accuracy")
+
+
+def highest(data: LabelledPredictions, members: Sequence[Hashable]) -> LabelledPredictions:
+    """Join images to series or patients: the highest probability, and the highest of the known labels.
+
+    Args:
+        data: one row an image.
+        members: the series or patient of each image. Its group is that of its first image.
+
+    Returns:
+        One row a member, by rising name; a label is NaN where no image of the member knows it.
+    """
+    index, count = group_indices(members, len(data.image_ids))
+    probabilities = np.zeros((count, len(LABELS)))
+    np.maximum.at(probabilities, index, data.probabilities)
+    labels = np.full((count, len(LABELS)), np.nan)
+    np.fmax.at(labels, index, data.labels)
+    firsts = np.unique(index, return_index=True)[1]
+    return LabelledPredictions(
+        image_ids=tuple(str(members[int(row)]) for row in firsts),
+        probabilities=probabilities,
+        labels=labels,
+        groups=None if data.groups is None else tuple(data.groups[int(row)] for row in firsts),
+    )
+
+
+def level_document(data: LabelledPredictions, scored_by: str, *, rounds: int, seed: int) -> Document:
+    """Scores of whole series or patients, ``data`` with one row each; ``scored_by`` says how they came about."""
+    scores = bootstrap_scores(data.probabilities, data.labels, data.groups, rounds=rounds, seed=seed)
+    return {
+        "scored_by": scored_by,
+        "n": len(data.image_ids),
+        "labels": {label.value: label_document(found) for label, found in scores.labels.items()},
+    }
+
+
+def points_document(data: LabelledPredictions, points: PerLabel[OperatingPoint], *, rounds: int, seed: int) -> Document:
+    """What a model's operating points, chosen elsewhere, reach on these predictions."""
+    thresholds = [point.threshold for point in points.values]
+    scores = bootstrap_scores(
+        data.probabilities, data.labels, data.groups, thresholds=thresholds, rounds=rounds, seed=seed, ranked=False
+    )
+
+    def entry(label: Hemorrhage) -> Document:
+        found, point = scores.labels[label], points[label]
+        reached = {name: None if found.reason else score_document(found[name]) for name in POINT_METRICS}
+        return {"threshold": point.threshold, "rule": point.rule, **reached}
+
+    return {label.value: entry(label) for label in LABELS}
