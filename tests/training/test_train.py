@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
@@ -17,9 +18,11 @@ from hemoscope.labels import LABELS
 from hemoscope.models.checkpoint import load_weights
 from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
 from hemoscope.training import train as train_module
+from hemoscope.training.callbacks import MetricsFile
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment, parse_experiment
-from hemoscope.training.train import MetricsFile, run_parts, train
+from hemoscope.training.parts import run_parts
+from hemoscope.training.train import train
 
 Build = Callable[..., Experiment]
 
@@ -44,6 +47,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def epochs_of(run: Path, part: str) -> list[int]:
     return [json.loads(line)["epoch"] for line in (run / part / "metrics.jsonl").read_text().splitlines()]
+
+
+def patients_of(images: tuple[str, ...]) -> set[str]:
+    return {image.split("_")[0] for image in images}
 
 
 class KilledError(Exception):
@@ -84,11 +91,14 @@ TINY = parse_experiment(
 def test_every_patient_is_scored_by_one_fold_that_never_saw_it(phantom_cache: Cache) -> None:
     *folds, final = run_parts(TINY, phantom_cache)
     assert [part.name for part in folds] == ["fold-0", "fold-1"]
-    assert sorted(patient for part in folds for patient in part.score) == [f"p{n}" for n in range(6)]
+    everything = sorted(f"p{patient}_{index}" for patient in range(6) for index in range(3))
+    assert sorted(image for part in folds for image in part.score) == everything
     for part in folds:
-        assert not set(part.score) & set(part.learn)
-        assert set(part.score) | set(part.learn) == {f"p{n}" for n in range(6)}
-    assert (final.name, final.score, final.learn) == ("final", (), ("p0", "p1", "p2", "p3", "p4"))
+        assert not patients_of(part.score) & patients_of(part.learn)
+        assert sorted([*part.score, *part.learn]) == everything
+        assert part.validate == ()
+    assert (final.name, final.score, final.validate) == ("final", (), ())
+    assert sorted(final.learn) == [image for image in everything if not image.startswith("p5")]
 
 
 def test_without_folds_only_the_final_network_is_trained(phantom_cache: Cache, tiny_experiment: Build) -> None:
@@ -134,7 +144,7 @@ def test_scores_are_those_of_the_mirrored_network_on_the_folds_own_patients(
     slices = PlainSlices(phantom_cache, part.score, TINY.preprocessing)
     scores = pd.read_csv(whole_run / part.name / "scores.csv")
     assert scores["image_id"].tolist() == slices.table["image_id"].tolist()
-    assert set(scores["patient_id"]) == set(part.score)
+    assert sorted(scores["image_id"]) == sorted(part.score)
     with torch.inference_mode():
         expected = MirroredNetwork(network).eval()(torch.stack([slices[i] for i in range(len(slices))])).logits
     assert np.allclose(scores[[f"logit_{label}" for label in LABELS]], expected.numpy(), rtol=1e-4, atol=1e-5)
@@ -270,9 +280,9 @@ def test_scores_are_taken_at_the_size_of_reading(
     sizes: list[int] = []
     write_scores = train_module._write_scores
 
-    def seen(network: HemorrhageNetwork, slices: PlainSlices, path: Path) -> None:
+    def seen(network: HemorrhageNetwork, slices: PlainSlices, *rest: Any) -> None:
         sizes.append(slices[0].shape[-1])
-        write_scores(network, slices, path)
+        write_scores(network, slices, *rest)
 
     monkeypatch.setattr(train_module, "_write_scores", seen)
     experiment = tiny_experiment(run={"epochs": 1}, reading={"size": 64})
@@ -280,14 +290,20 @@ def test_scores_are_taken_at_the_size_of_reading(
     assert sizes == [64]
 
 
-@pytest.mark.parametrize("init", ["imagenet", "none"])
-def test_weights_of_imagenet_are_loaded_where_the_experiment_asks(
-    runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch, init: str
+def test_weights_begin_where_the_experiment_says_and_the_record_tells(
+    runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded: list[HemorrhageNetwork] = []
-    monkeypatch.setattr(train_module, "load_imagenet", loaded.append)
-    train(tiny_experiment(run={"epochs": 1, "folds": 0, "init": init}), phantom_cache, runs / init)
-    assert len(loaded) == (init == "imagenet")
+    asked: list[str] = []
+
+    def load_init(network: HemorrhageNetwork, init: str) -> str:
+        asked.append(init)
+        return "a package"
+
+    monkeypatch.setattr(train_module, "load_init", load_init)
+    experiment = tiny_experiment(run={"epochs": 1, "folds": 0, "init": "imagenet"})
+    (record,) = train(experiment, phantom_cache, runs / "init")
+    assert asked == ["imagenet"]
+    assert record.init == json.loads((runs / "init/final/part.json").read_text())["init"] == "a package"
 
 
 def test_progress_tells_each_stage_to_its_end(runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:

@@ -62,12 +62,9 @@ class Experiment:
     sequence: SequenceConfig | None = None
 
     def __post_init__(self) -> None:
-        """Reject inputs that the network cannot take or training cannot make."""
+        """Reject inputs that the network cannot take."""
         if self.preprocessing.size % 32:
             msg = f"preprocessing: size must be a multiple of 32, got {self.preprocessing.size}"
-            raise ConfigError(msg)
-        if self.preprocessing.neighbours:
-            msg = f"preprocessing: training reads single slices, got neighbours = {self.preprocessing.neighbours}"
             raise ConfigError(msg)
 
     @property

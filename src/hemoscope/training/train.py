@@ -1,72 +1,77 @@
-"""Training an experiment: one network a fold for out-of-fold scores, and a final one for shipping.
+"""Training an experiment: one network a fold for out-of-fold scores and a final one, or one network on one split.
 
-A run is a folder: ``experiment.json`` (the resolved record), ``versions.json``, ``dataset.json`` and ``slices.csv``
-(what it learned from, with the labels: no pixels), and for each part (``fold-0`` ..., ``final``) its own folder with
-``metrics.jsonl``, TensorBoard logs, the last checkpoint, ``weights.safetensors`` when it is done, and for folds
-``scores.csv``: raw scores of the patients that it never saw.
+A run is a folder (``run_folder``) with a folder for each part (``fold-0`` ..., ``final``, or ``split``): there
+``metrics.jsonl``, TensorBoard logs, the last checkpoint, ``weights.safetensors`` and ``part.json`` when it is done, and
+raw scores of images that it never learned from: ``scores.csv`` of a fold, ``scores-validation.csv`` and
+``scores-test.csv`` of a split.
 """
 
 import json
-import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import lightning
+import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from hemoscope import __version__
-from hemoscope.card import to_plain
 from hemoscope.data.cache import Cache
-from hemoscope.data.split import patient_folds
-from hemoscope.errors import ConfigError, TrainingError
+from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS
 from hemoscope.models.checkpoint import load_imagenet, load_weights, save_weights
 from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
-from hemoscope.training.checkpoint_io import SafeCheckpointIO, latest_checkpoint
-from hemoscope.training.dataset import EpochSampler, PlainSlices, SliceDataset, load_crops
+from hemoscope.training.callbacks import Clock, KeepBest, read_metrics
+from hemoscope.training.checkpoint_io import latest_checkpoint
+from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.module import TrainingModule
+from hemoscope.training.part_data import PartData
+from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts, run_split
+from hemoscope.training.run_folder import open_run, write_json
+from hemoscope.training.trainer import CHECKPOINT, is_first_process, make_trainer, quiet_lightning
 
-FINAL = "final"
+__all__ = ["FINAL", "SPLIT", "Part", "PartRecord", "run_parts", "train"]
 
 Show = Callable[[str, int, int], None]
 
+WEIGHTS, BEST, RECORD = "weights.safetensors", "best.safetensors", "part.json"
+_SCORED_AT_ONCE = 16
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One network of a run: the patients it learns from, and those it is scored on (none for the final one)."""
+class PartRecord:
+    """How a part came out, as ``part.json`` keeps it.
 
-    name: str
-    learn: tuple[str, ...]
-    score: tuple[str, ...]
+    Attributes:
+        part: its name.
+        init: where the weights began.
+        parameters: of the network, and how many of them were trained.
+        trained_parameters: see ``parameters``.
+        learned: slices it learned from; ``validated`` and ``scored`` likewise.
+        processes: that trained together.
+        epochs: that were begun, and steps taken.
+        steps: see ``epochs``.
+        best_epoch: whose weights were kept, where training could stop early.
+        seconds: of training, over all resumptions.
+        losses: the last epoch's, as in ``metrics.jsonl``.
+    """
 
-
-def run_parts(experiment: Experiment, cache: Cache) -> tuple[Part, ...]:
-    """The folds, every patient scored once, then the final network on all patients but the held-out ones."""
-    names = [label.value for label in LABELS]
-    counts = cache.manifest.groupby("patient_id")[names].sum()
-    patients = tuple(str(patient) for patient in counts.index)
-    unknown = sorted(set(experiment.run.held_out) - set(patients))
-    if unknown:
-        msg = f"held_out names patients that the data lacks: {', '.join(unknown)}"
-        raise ConfigError(msg)
-    parts = []
-    if experiment.run.folds:
-        table = {patient: tuple(int(n) for n in counts.loc[patient]) for patient in patients}
-        fold_of = patient_folds(table, folds=experiment.run.folds, seed=257)
-        for fold in range(experiment.run.folds):
-            score = tuple(p for p in patients if fold_of[p] == fold)
-            parts.append(Part(name=f"fold-{fold}", learn=tuple(sorted(set(patients) - set(score))), score=score))
-    final = tuple(p for p in patients if p not in experiment.run.held_out)
-    return (*parts, Part(name=FINAL, learn=final, score=()))
+    part: str
+    init: str
+    parameters: int
+    trained_parameters: int
+    learned: int
+    validated: int
+    scored: int
+    processes: int
+    epochs: int
+    steps: int
+    best_epoch: int | None
+    seconds: float
+    losses: dict[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -78,15 +83,26 @@ def train(
     resume: bool = False,
     threads: int | None = None,
     show: Show = lambda _stage, _done, _total: None,
-) -> None:
+    warn: Callable[[str], None] = lambda _line: None,
+) -> tuple[PartRecord, ...]:
     """Train every part (or those named) and leave the run's folder behind.
 
-    ``threads`` is for PyTorch (None: its own choice). ``show`` is told the stage, how much of it is done, and how much
-    there is.
+    Where several processes train together, each of them calls this; the first alone writes and returns records.
+
+    Args:
+        experiment: what to do.
+        cache: with what.
+        output: folder of the run.
+        only: names of parts; none means all.
+        resume: go on where the run stopped; a run that never began begins.
+        threads: of PyTorch (None: its own choice).
+        show: told the stage, how much of it is done, and how much there is.
+        warn: told what a reader of the results must know, in one line.
 
     Raises:
         TrainingError: the folder holds another run, or this run and ``resume`` is not set.
         ConfigError: a part is named that the experiment does not have.
+        DataError: the data is too small for the folds or the split.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -95,131 +111,128 @@ def train(
     if unknown:
         msg = f"no such part: {', '.join(unknown)}. This experiment has {', '.join(part.name for part in parts)}"
         raise ConfigError(msg)
-    for part in parts:
-        if not only or part.name in only:
-            _train_part(experiment, cache, part, _open_run(experiment, cache, output, part, resume=resume), show)
+    warning = None if experiment.run.split == "folds" else run_split(experiment, cache).warning
+    if warning and is_first_process():
+        warn(warning)
+    with quiet_lightning():
+        chosen = [part for part in parts if not only or part.name in only]
+        records = [_train_part(experiment, cache, part, output, resume=resume, show=show) for part in chosen]
+    return tuple(record for record in records if record is not None)
 
 
-def _open_run(experiment: Experiment, cache: Cache, output: Path, part: Part, *, resume: bool) -> Path:
-    record, path = json.dumps(experiment.to_json(), indent=1), output / "experiment.json"
-    if path.is_file() and json.loads(path.read_text()) != json.loads(record):
-        msg = f"{output.name} holds a run of another experiment. Choose a new --output, or take the changes back"
-        raise TrainingError(msg)
+def _train_part(
+    experiment: Experiment, cache: Cache, part: Part, output: Path, *, resume: bool, show: Show
+) -> PartRecord | None:
     folder = output / part.name
-    if folder.exists() and not resume:
-        msg = f"{output.name}/{part.name} exists already. Go on with --resume, or choose a new --output"
-        raise TrainingError(msg)
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(record)
-    (output / "versions.json").write_text(json.dumps(_versions(), indent=1))
-    (output / "dataset.json").write_text(json.dumps(to_plain(cache.dataset), indent=1))
-    columns = ["image_id", "patient_id", *(label.value for label in LABELS)]
-    cache.manifest[columns].to_csv(output / "slices.csv", index=False)
-    return folder
+    if is_first_process():
+        open_run(experiment, cache, output, part, resume=resume)
+    done = (folder / WEIGHTS).is_file()
+    network = _load(experiment, folder / WEIGHTS) if done else _fit(experiment, cache, part, folder, show)
+    if not is_first_process():
+        return None
+    for name, images in _scores_of(part):
+        if not (folder / name).is_file():
+            slices = PlainSlices(cache, images, experiment.reading_preprocessing)
+            _write_scores(network, slices, folder / name, partial(show, f"{part.name}: scoring"))
+    return _read_record(folder / RECORD)
 
 
-def _versions() -> dict[str, str]:
-    packages = ("torch", "timm", "lightning", "numpy", "scipy", "pillow")
-    return {
-        "hemoscope": __version__,
-        "python": platform.python_version(),
-        **{package: metadata.version(package) for package in packages},
-    }
+def _scores_of(part: Part) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Names of score files, and the images that go into them."""
+    names = ("scores-validation.csv", "scores-test.csv") if part.name == SPLIT else ("", "scores.csv")
+    yield from ((name, images) for name, images in zip(names, (part.validate, part.score), strict=True) if images)
 
 
-def _train_part(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: Show) -> None:
-    done = folder / "weights.safetensors"
-    network = HemorrhageNetwork(
-        experiment.network, channels=experiment.preprocessing.channels, size=experiment.preprocessing.size
-    )
-    if done.is_file():
-        load_weights(network, done)
-    else:
-        network = _fit(experiment, cache, part, folder, show)
-        save_weights(network, done)
-    if part.score and not (folder / "scores.csv").is_file():
-        _write_scores(network, PlainSlices(cache, part.score, experiment.reading_preprocessing), folder / "scores.csv")
+def _network(experiment: Experiment) -> HemorrhageNetwork:
+    learned = experiment.preprocessing
+    return HemorrhageNetwork(experiment.network, channels=learned.channels, size=learned.size)
+
+
+def _load(experiment: Experiment, weights: Path) -> HemorrhageNetwork:
+    network = _network(experiment)
+    load_weights(network, weights)
+    return network
 
 
 def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: Show) -> HemorrhageNetwork:
     run = experiment.run
     lightning.seed_everything(run.seed, verbose=False)
-    network = HemorrhageNetwork(
-        experiment.network, channels=experiment.preprocessing.channels, size=experiment.preprocessing.size
+    network = _network(experiment)
+    init = load_init(network, run.init)
+    module = TrainingModule(network, experiment.loss.resolved(_labels(cache, part.learn)), experiment.optimizer)
+    clock, best = Clock(), KeepBest(folder / BEST, patience=run.early_stop)
+    trainer = make_trainer(
+        run,
+        folder,
+        partial(show, f"{part.name}: training"),
+        validate=bool(part.validate),
+        extra=[clock, *([best] if run.early_stop else [])],
     )
-    if run.init == "imagenet":
-        load_imagenet(network)
-    module = TrainingModule(network, experiment.loss, experiment.optimizer)
-    crops = load_crops(cache, part.learn, experiment.preprocessing, progress=partial(show, f"{part.name}: cropping"))
-    data = SliceDataset(crops, experiment.preprocessing, experiment.augment, experiment.sampling, seed=run.seed)
-    sampler = EpochSampler(crops.labels, experiment.sampling, seed=run.seed)
-    if len(sampler) < run.batch_size:
-        found = f"an epoch has {len(sampler)} slices, fewer than a batch of {run.batch_size}"
-        msg = f"{part.name}: {found}. Lower run.batch_size, or give data with more positive slices"
-        raise TrainingError(msg)
-    loader = DataLoader(data, batch_size=run.batch_size, sampler=sampler, drop_last=True)
-    last = latest_checkpoint(folder / "checkpoint" / "last.ckpt")
-    trainer = _trainer(experiment, folder, partial(show, f"{part.name}: training"))
-    trainer.fit(module, loader, ckpt_path=None if last is None else str(last))
-    return module.trained
-
-
-def _trainer(experiment: Experiment, folder: Path, progress: Callable[[int, int], None]) -> lightning.Trainer:
-    # Without a version counter: a run that was moved would go on in last-v1.ckpt, and be resumed from the old one.
-    keep = ModelCheckpoint(
-        dirpath=folder / "checkpoint", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    last = latest_checkpoint(folder / CHECKPOINT)
+    data = PartData(experiment, cache, part, show)
+    trainer.fit(module, datamodule=data, ckpt_path=None if last is None else str(last))
+    trained = module.trained
+    if not trainer.is_global_zero:
+        return trained
+    if best.epoch is not None:
+        load_weights(trained, folder / BEST)
+    rows = read_metrics(folder / "metrics.jsonl")
+    record = PartRecord(
+        part=part.name,
+        init=init,
+        parameters=sum(parameter.numel() for parameter in trained.parameters()),
+        trained_parameters=sum(p.numel() for p in module.network.parameters() if p.requires_grad),
+        learned=len(part.learn),
+        validated=len(part.validate),
+        scored=len(part.score),
+        processes=trainer.world_size,
+        epochs=len(rows),
+        steps=trainer.global_step,
+        best_epoch=best.epoch,
+        seconds=round(clock.seconds, 1),
+        losses={name: value for name, value in rows[-1].items() if "/" in name} if rows else {},
     )
-    return lightning.Trainer(
-        max_epochs=experiment.run.epochs,
-        precision=experiment.run.precision,  # type: ignore[arg-type]
-        accelerator="auto",
-        devices=1,
-        plugins=[SafeCheckpointIO()],
-        callbacks=[MetricsFile(folder / "metrics.jsonl"), StepsDone(progress), keep],
-        logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
-        use_distributed_sampler=False,
-        limit_val_batches=0,  # no part validates yet; with a step and without slices Lightning warns
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        log_every_n_steps=1,  # metrics are logged by epoch; Lightning warns of epochs shorter than this
+    write_json(folder / RECORD, asdict(record))
+    save_weights(trained, folder / WEIGHTS)
+    return trained
+
+
+def load_init(network: HemorrhageNetwork, init: str) -> str:
+    """Stands in until models/checkpoint.py has it."""
+    return load_imagenet(network) if init == "imagenet" else "random"
+
+
+def _labels(cache: Cache, images: tuple[str, ...]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    rows = cache.manifest[cache.manifest["image_id"].isin(set(images))]
+    labels: np.ndarray[tuple[int, int], np.dtype[np.float64]] = rows[[label.value for label in LABELS]].to_numpy(
+        dtype=np.float64, na_value=np.nan
     )
+    return labels
 
 
-class StepsDone(Callback):
-    """Tells how many optimiser steps are done, and of how many."""
-
-    def __init__(self, progress: Callable[[int, int], None]) -> None:
-        """Tell ``progress``."""
-        self.progress = progress
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
-        """One step more."""
-        self.progress(trainer.global_step, int(trainer.estimated_stepping_batches))
+def _read_record(path: Path) -> PartRecord | None:
+    """The record of a part; None for one that an earlier version trained."""
+    if not path.is_file():
+        return None
+    return PartRecord(**json.loads(path.read_text()))
 
 
-class MetricsFile(Callback):
-    """One JSON line an epoch with what was measured in it."""
-
-    def __init__(self, path: Path) -> None:
-        """Append to ``path``."""
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write the epoch's means."""
-        del pl_module
-        row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-        with self.path.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
-
-
-def _write_scores(network: HemorrhageNetwork, slices: PlainSlices, path: Path) -> None:
-    """Raw scores of a fold's own patients, from the mirrored network that serving runs."""
-    mirrored = MirroredNetwork(network).eval()
+def _write_scores(
+    network: HemorrhageNetwork,
+    slices: PlainSlices,
+    path: Path,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> None:
+    """Raw scores of images that were not learned from, by the mirrored network that serving runs."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    mirrored = MirroredNetwork(network).eval().to(device)
+    logits: list[torch.Tensor] = []
     with torch.inference_mode():
-        logits = torch.cat([mirrored(batch).logits for batch in DataLoader(slices, batch_size=16)])
+        for batch in DataLoader(slices, batch_size=_SCORED_AT_ONCE):
+            logits.append(mirrored(batch.to(device)).logits.cpu())
+            progress(sum(map(len, logits)), len(slices))
     table = slices.table[["image_id", "patient_id", "index"]].copy()
-    scores = pd.DataFrame(logits.numpy(), columns=[f"logit_{label}" for label in LABELS])
+    scores = pd.DataFrame(torch.cat(logits).numpy(), columns=[f"logit_{label}" for label in LABELS])
     part = path.with_suffix(".part")
     pd.concat([table, scores], axis=1).to_csv(part, index=False, float_format="%.6g")
     part.replace(path)

@@ -1,0 +1,160 @@
+"""The data of one part of a run as Lightning asks for it: which process sees which samples, and from which batch on."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import BatchSampler, DataLoader, Sampler
+
+from hemoscope.data.cache import Cache
+from hemoscope.errors import TrainingError
+from hemoscope.training.augment import AugmentConfig
+from hemoscope.training.crops import Crops, load_crops
+from hemoscope.training.dataset import Draw, EpochSampler, Sample, SamplingConfig, SliceDataset
+from hemoscope.training.experiment import Experiment
+from hemoscope.training.parts import Part
+
+Show = Callable[[str, int, int], None]
+
+CROPS = "crops"
+_AS_SERVED = AugmentConfig(**{item.name: 0.0 for item in fields(AugmentConfig)})
+_NO_LESIONS = SamplingConfig(kind="all", pasted=0.0, made=0.0)
+
+
+class EpochBatches(BatchSampler):
+    """Batches of the sampler's current epoch; of one epoch, the first few may be done already."""
+
+    def __init__(self, sampler: EpochSampler, batch_size: int) -> None:
+        """Full batches only: a loss over few slices would weigh them more."""
+        super().__init__(sampler, batch_size, drop_last=True)  # type: ignore[arg-type]  # draws stand for indices
+        self.epochs = sampler
+        self._done = (-1, 0)
+
+    def skip(self, epoch: int, batches: int) -> None:
+        """Begin the given epoch after this many batches."""
+        self._done = (epoch, batches)
+
+    @property
+    def first(self) -> int:
+        """The first batch of the current epoch that is not done."""
+        epoch, batches = self._done
+        return batches if self.epochs.epoch == epoch else 0
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        """The batches that are not done."""
+        yield from islice(super().__iter__(), self.first, None)
+
+
+class ResumableLoader(DataLoader[Sample]):
+    """Knows which batch comes next, so that a run resumed within an epoch goes on there."""
+
+    def __init__(self, data: SliceDataset, batches: EpochBatches, **options: Any) -> None:
+        """Load ``batches`` of ``data``."""
+        super().__init__(data, batch_sampler=batches, **options)
+        self.batches = batches
+        self.given = 0
+
+    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
+        """Samples of the current epoch. Nothing is read before the first is asked for: then the epoch is known."""
+        self.given = self.batches.first
+        for batch in super().__iter__():
+            self.given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """For the checkpoint: how many batches of the epoch were given out."""
+        return {"epoch": self.batches.epochs.epoch, "batches": self.given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """From the checkpoint."""
+        self.batches.skip(state["epoch"], state["batches"])
+
+
+class KnownDraws(Sampler[Draw]):
+    """Every slice with a known label once, in order; one of ``world`` processes takes every ``world``-th."""
+
+    def __init__(self, labels: NDArray[np.float32], *, rank: int, world: int) -> None:
+        """``labels`` (n, 6), NaN where unknown."""
+        known = np.flatnonzero(np.isfinite(labels).any(axis=1))
+        self.rows = [int(row) for row in known[rank::world]]
+
+    def __iter__(self) -> Iterator[Draw]:
+        """The same draws each time."""
+        return (Draw(row, 0, row) for row in self.rows)
+
+    def __len__(self) -> int:
+        """Draws of this process."""
+        return len(self.rows)
+
+
+class PartData(lightning.LightningDataModule):
+    """Training and validation samples of one part. The samplers are made when the process group is known."""
+
+    def __init__(self, experiment: Experiment, cache: Cache, part: Part, show: Show) -> None:
+        """Read nothing yet."""
+        super().__init__()
+        self.experiment = experiment
+        self.cache = cache
+        self.part = part
+        self.show = show
+        self._learn: Crops | None = None
+        self._validate: Crops | None = None
+
+    def setup(self, stage: str) -> None:
+        """Crop, or map the crops that lie on disk; the first process to come writes them.
+
+        Raises:
+            TrainingError: an epoch has less than a batch, or validation less than a slice a process.
+        """
+        del stage
+        self._learn = self._crops(self.part.learn, "cropping")
+        if self.part.validate:
+            self._validate = self._crops(self.part.validate, "cropping for validation")
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Augmented samples, this process's own."""
+        assert self._learn is not None
+        experiment, run = self.experiment, self.experiment.run
+        rank, world = self._place()
+        sampler = EpochSampler(self._learn.labels, experiment.sampling, seed=run.seed, rank=rank, world=world)
+        if len(sampler) < run.batch_size:
+            found = f"an epoch has {len(sampler)} slices, fewer than a batch of {run.batch_size}"
+            msg = f"{self.part.name}: {found}. Lower run.batch_size, or give data with more positive slices"
+            raise TrainingError(msg)
+        data = SliceDataset(
+            self._learn, experiment.preprocessing, experiment.augment, experiment.sampling, seed=run.seed
+        )
+        return ResumableLoader(data, EpochBatches(sampler, run.batch_size), **self._options())
+
+    def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
+        """Samples as serving sees them; none where the part has no validation."""
+        if self._validate is None:
+            return []
+        rank, world = self._place()
+        sampler = KnownDraws(self._validate.labels, rank=rank, world=world)
+        if not len(sampler):
+            msg = f"{self.part.name}: validation has no slice for each of {world} processes. Use fewer, or more data"
+            raise TrainingError(msg)
+        data = SliceDataset(self._validate, self.experiment.preprocessing, _AS_SERVED, _NO_LESIONS, seed=0)
+        return DataLoader(data, batch_size=self.experiment.run.batch_size, sampler=sampler, **self._options())
+
+    def _crops(self, images: tuple[str, ...], stage: str) -> Crops:
+        folder: Path | None = self.cache.folder / CROPS if self.experiment.run.crops == "disk" else None
+
+        def progress(done: int, total: int) -> None:
+            self.show(f"{self.part.name}: {stage}", done, total)
+
+        return load_crops(self.cache, images, self.experiment.preprocessing, folder=folder, progress=progress)
+
+    def _place(self) -> tuple[int, int]:
+        assert self.trainer is not None
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _options(self) -> dict[str, Any]:
+        return {"num_workers": self.experiment.run.workers, "pin_memory": torch.cuda.is_available()}

@@ -1,0 +1,89 @@
+"""The parts of a run: which images one network learns from, is validated on and is scored on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hemoscope.card import SplitRecord
+from hemoscope.data.cache import Cache
+from hemoscope.data.split import Split, images_sha256, patient_folds, split_by_patient, split_by_slice
+from hemoscope.errors import ConfigError
+from hemoscope.labels import LABELS
+from hemoscope.training.experiment import Experiment
+
+FINAL = "final"
+SPLIT = "split"
+_FOLD_SEED = 257
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One network of a run, by image ids; nothing is in two of the three."""
+
+    name: str
+    learn: tuple[str, ...]
+    validate: tuple[str, ...] = ()
+    score: tuple[str, ...] = ()
+
+
+def run_parts(experiment: Experiment, cache: Cache) -> tuple[Part, ...]:
+    """The folds and the final network, or the one part of a split.
+
+    Raises:
+        ConfigError: ``held_out`` names a patient that the data lacks.
+        DataError: the data is too small for the folds or the split.
+    """
+    if experiment.run.split == "folds":
+        return _fold_parts(experiment, cache)
+    split = run_split(experiment, cache)
+    return (Part(name=SPLIT, learn=split.train, validate=split.validation, score=split.test),)
+
+
+def run_split(experiment: Experiment, cache: Cache) -> Split:
+    """The split of a run by patient or by slice. Raises DataError as the split does."""
+    run, table = experiment.run, cache.manifest
+    images = table["image_id"].tolist()
+    if run.split == "slice":
+        return split_by_slice(images, test=run.test, seed=run.split_seed)
+    labels = table[[label.value for label in LABELS]].to_numpy(dtype=np.float64, na_value=np.nan)
+    patients = table["patient_id"].tolist()
+    return split_by_patient(images, patients, labels, validation=run.validation, test=run.test, seed=run.split_seed)
+
+
+def split_record(experiment: Experiment, cache: Cache) -> SplitRecord | None:
+    """What a card says of the run's split; None for folds."""
+    run = experiment.run
+    if run.split == "folds":
+        return None
+    return SplitRecord(
+        dataset=cache.dataset.name,
+        by=run.split,
+        seed=run.split_seed,
+        validation=run.validation_share,
+        test=run.test,
+        images_sha256=images_sha256(cache.manifest["image_id"].tolist()),
+    )
+
+
+def _fold_parts(experiment: Experiment, cache: Cache) -> tuple[Part, ...]:
+    """The folds, every image scored once, then the final network on all patients but the held-out ones."""
+    table = cache.manifest[["image_id", "patient_id"]].astype(str)
+    counts = cache.manifest.groupby("patient_id")[[label.value for label in LABELS]].sum()
+    patients = tuple(str(patient) for patient in counts.index)
+    unknown = sorted(set(experiment.run.held_out) - set(patients))
+    if unknown:
+        msg = f"held_out names patients that the data lacks: {', '.join(unknown)}"
+        raise ConfigError(msg)
+
+    def images(chosen: set[str]) -> tuple[str, ...]:
+        return tuple(table.loc[table["patient_id"].isin(chosen), "image_id"])
+
+    parts = []
+    if experiment.run.folds:
+        positives = {patient: tuple(int(n) for n in counts.loc[patient]) for patient in patients}
+        fold_of = patient_folds(positives, folds=experiment.run.folds, seed=_FOLD_SEED)
+        for fold in range(experiment.run.folds):
+            score = {patient for patient in patients if fold_of[patient] == fold}
+            learn = images(set(patients) - score)
+            parts.append(Part(name=f"fold-{fold}", learn=learn, score=images(score)))
+    return (*parts, Part(name=FINAL, learn=images(set(patients) - set(experiment.run.held_out))))

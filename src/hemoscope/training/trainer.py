@@ -1,0 +1,96 @@
+"""Lightning, set up for one part of a run: machines, precision, checkpoints and a quiet terminal."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
+
+from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepsDone
+from hemoscope.training.checkpoint_io import SafeCheckpointIO
+from hemoscope.training.experiment import RunConfig
+
+CHECKPOINT = Path("checkpoint") / "last.ckpt"
+
+# One process scores, or cuts the slices of a large dataset, while the others wait for it.
+_PATIENCE = timedelta(hours=24)
+_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+# What Lightning says of things that are as they should be here.
+_KNOWN = (
+    r".*treespec, LeafSpec.* is deprecated",
+    r".*does not have many workers which may be a bottleneck",
+    r".*[Ii]n .*callbacks used to create the checkpoint",
+    r"Be aware that when using `ckpt_path`",
+    r".*is smaller than the logging interval",
+    r".*across ranks is zero",
+    r".*module\(s\) in eval mode at the start of training",
+)
+
+
+def make_trainer(
+    run: RunConfig, folder: Path, progress: Callable[[int, int], None], *, validate: bool, extra: list[Callback]
+) -> lightning.Trainer:
+    """A trainer that logs into the folder of a part and checkpoints there."""
+    plugins: list[Any] = [SafeCheckpointIO()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # --resume does it, with checkpoints of our own
+    callbacks = [MetricsFile(folder / "metrics.jsonl"), StepsDone(progress), SeedSteps(run.seed), *extra]
+    return lightning.Trainer(
+        max_epochs=run.epochs,
+        max_steps=run.max_steps or -1,
+        accumulate_grad_batches=run.accumulate,
+        precision=run.precision,
+        accelerator="auto",
+        devices=run.devices,
+        num_nodes=run.nodes,
+        strategy=_strategy(run),
+        plugins=plugins,
+        callbacks=[*callbacks, KeepCheckpoint(folder / CHECKPOINT, steps=run.checkpoint_steps)],
+        logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
+        default_root_dir=folder,
+        limit_val_batches=None if validate else 0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        log_every_n_steps=1,  # metrics are logged by epoch; Lightning warns of epochs shorter than this
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this process writes files and speaks; the others of a training only compute."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advice, and its notes on what is as it should be, from the terminal; true warnings stay."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in _KNOWN:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _strategy(run: RunConfig) -> Any:
+    devices = torch.cuda.device_count() if run.devices == "auto" else run.devices
+    if run.strategy == "ddp" or devices > 1 or run.nodes > 1:
+        return DDPStrategy(timeout=_PATIENCE)
+    return "auto"
