@@ -1,0 +1,153 @@
+"""What a finished slice network says of every slice of a series, kept on disk: the sequence network learns from it.
+
+The slice network has learned on these very slices, and is surer of them than of any it will meet. So each series is
+kept in several views: as served (the mean of the slice and its mirror image), each of the two alone, and turned, scaled
+and shifted as in training. A file a series, written whole, so that an interrupted extraction goes on where it stopped.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+from torch.utils.data import DataLoader, Dataset
+
+from hemoscope.card import to_plain
+from hemoscope.data.cache import Cache
+from hemoscope.errors import TrainingError
+from hemoscope.models.network import HemorrhageNetwork
+from hemoscope.preprocess import model_input
+from hemoscope.training.augment import AugmentConfig
+from hemoscope.training.experiment import Experiment
+
+FOLDER = "embeddings"
+_FORMAT = 1
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedSeries:
+    """All slices of one series, from feet to head, V views of them; the first view is the one of serving.
+
+    ``embeddings`` float32 (V, T, D); ``logits`` float32 (V, T, 6), raw, label order; ``positions_mm`` of each slice, or
+    None.
+    """
+
+    embeddings: Tensor
+    logits: Tensor
+    positions_mm: tuple[float | None, ...]
+
+
+class EmbeddingStore:
+    """Embeddings of series by one network at the size of reading, in a folder that is its own by their hash."""
+
+    def __init__(
+        self, network: HemorrhageNetwork, experiment: Experiment, cache: Cache, folder: Path, *, views: int
+    ) -> None:
+        """``views`` augmented ones beside those of the mirror; negative: the view of serving alone."""
+        self.network = network
+        self.experiment = experiment
+        self.cache = cache
+        self.views = views
+        self.folder = folder / FOLDER / self._key()
+
+    def fill(self, series_ids: Sequence[str], progress: Callable[[int, int], None]) -> None:
+        """Make what is not there yet; ``progress`` is told how many series are done, and of how many."""
+        missing = [series_id for series_id in series_ids if not self._path(series_id).is_file()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        inputs = _SeriesInputs(self.cache, missing, self.experiment)
+        loader = DataLoader(inputs, batch_size=None, num_workers=self.experiment.run.workers)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network = self.network.to(device).eval()
+        for done, (series_id, (images, positions)) in enumerate(zip(missing, loader, strict=True), 1):
+            embeddings, logits = self._views(network, images, series_id, device)
+            part = self._path(series_id).with_suffix(".part")
+            save_file({"embeddings": embeddings, "logits": logits, "positions": positions}, part)
+            part.replace(self._path(series_id))
+            progress(len(series_ids) - len(missing) + done, len(series_ids))
+        network.to("cpu")
+
+    def read(self, series_id: str) -> EmbeddedSeries:
+        """One series. Raises TrainingError where its file is absent or damaged."""
+        path = self._path(series_id)
+        try:
+            stored = load_file(path)
+            positions = stored["positions"].tolist()
+            known = tuple(None if np.isnan(position) else position for position in positions)
+            return EmbeddedSeries(stored["embeddings"], stored["logits"], known)
+        except (OSError, KeyError, SafetensorError) as error:
+            msg = f"{FOLDER}/{path.name} cannot be read ({type(error).__name__}). Delete it and go on with --resume"
+            raise TrainingError(msg) from error
+
+    def _views(
+        self, network: HemorrhageNetwork, images: Tensor, series_id: str, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings (V, T, D) and logits (V, T, 6) of one series."""
+        left, right = _read(network, images, device), _read(network, images.flip(3), device)
+        found = [((left[0] + right[0]) / 2, (left[1] + right[1]) / 2)]
+        if self.views >= 0:
+            found += [left, right]
+        for view in range(self.views):
+            rng = np.random.default_rng([self.experiment.run.seed, view, *series_id.encode()])
+            found.append(_read(network, moved(images, self.experiment.augment, rng), device))
+        embeddings, logits = zip(*found, strict=True)
+        return torch.stack(embeddings), torch.stack(logits)
+
+    def _key(self) -> str:
+        """The same for the same embeddings, another for any others."""
+        record = self.experiment.to_json()
+        kept = {"format": _FORMAT, "views": self.views, "dataset": to_plain(self.cache.dataset)}
+        kept |= {"preprocessing": self.experiment.reading_preprocessing.to_json(), "network": record["network"]}
+        kept |= {"augment": record["augment"], "seed": self.experiment.run.seed} if self.views > 0 else {}
+        digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
+        for tensor in self.network.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def _path(self, series_id: str) -> Path:
+        return self.folder / f"{series_id}.safetensors"
+
+
+def moved(images: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
+    """Mirror, turn, scale and shift all slices of a series alike: (T, C, S, S) in [0, 1], air comes in from outside."""
+    angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation))
+    zoom = 1 + rng.uniform(-config.scale, config.scale)
+    mirror = -1.0 if rng.random() < config.flip else 1.0
+    right, down = rng.uniform(-2 * config.shift, 2 * config.shift, size=2)
+    cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
+    theta = torch.tensor([[mirror * cosine, -sine, right], [mirror * sine, cosine, down]], dtype=torch.float32)
+    grid = affine_grid(theta.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return grid_sample(images, grid, mode="bilinear", align_corners=False)  # air is 0 in every window
+
+
+def _read(network: HemorrhageNetwork, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Embeddings (T, D) and logits (T, 6), a few slices at a time."""
+    with torch.inference_mode():
+        outputs = [network(batch.to(device)) for batch in torch.split(images, _BATCH)]
+    embeddings = torch.cat([output.embedding.cpu() for output in outputs])
+    return embeddings, torch.cat([output.logits.cpu() for output in outputs])
+
+
+class _SeriesInputs(Dataset[tuple[Tensor, Tensor]]):
+    """Model inputs (T, C, S, S) of whole series, exactly as serving makes them, and positions (T,), NaN if unknown."""
+
+    def __init__(self, cache: Cache, series_ids: Sequence[str], experiment: Experiment) -> None:
+        self.cache = cache
+        self.series_ids = series_ids
+        self.preprocessing = experiment.reading_preprocessing
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        volume = self.cache.read_series(self.series_ids[place]).volume
+        images = np.stack([model_input(volume, index, self.preprocessing) for index in range(len(volume))])
+        positions = [np.nan if position is None else position for position in volume.positions_mm]
+        return torch.from_numpy(images), torch.tensor(positions, dtype=torch.float64)
+
+    def __len__(self) -> int:
+        return len(self.series_ids)

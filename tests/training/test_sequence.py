@@ -1,0 +1,292 @@
+"""The sequence network learns from cached embeddings, repeats itself, goes on after a kill, and serves as it scored."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hemoscope.bundle import write_bundle
+from hemoscope.card import SequenceRule
+from hemoscope.data.cache import Cache, open_cache, write_manifest, write_series
+from hemoscope.data.phantom import make_phantom
+from hemoscope.errors import ConfigError, TrainingError
+from hemoscope.labels import LABELS, SUBTYPES
+from hemoscope.models.export import onnx_graph
+from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
+from hemoscope.models.sequence import SequenceNetwork, sequence_graph
+from hemoscope.predict import Predictor
+from hemoscope.preprocess import model_input
+from hemoscope.training import sequence as sequence_module
+from hemoscope.training.embeddings import EmbeddingStore, moved
+from hemoscope.training.experiment import Experiment
+from hemoscope.training.parts import Part
+from hemoscope.training.sequence import fit_sequence, score_sequence
+from hemoscope.training.series import SeriesDataset, SeriesDraw, highest_known, padded, refined, series_sample
+
+Build = Callable[..., Experiment]
+COLUMNS = [f"logit_{label}" for label in LABELS]
+SEQUENCE = {"hidden": 16, "epochs": 3, "batch_series": 2, "views": 1, "dropout": 0.1}
+
+
+@pytest.fixture
+def experiment(tiny_experiment: Build) -> Experiment:
+    return tiny_experiment(sequence=SEQUENCE)
+
+
+@pytest.fixture(scope="module")
+def network() -> HemorrhageNetwork:
+    """A slice network that nobody trained; its scores spread."""
+    from hemoscope.models.network import NetworkConfig
+
+    torch.manual_seed(3)
+    config = NetworkConfig(backbone="test_efficientnet", width=8, pooled=4)
+    return HemorrhageNetwork(config, channels=3, size=32).eval()
+
+
+@pytest.fixture(scope="module")
+def series_cache(phantom_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """Four patients: three series of 5, 4 and 6 thick slices, one of 17 thin ones; two bleed."""
+    folder = tmp_path_factory.mktemp("series")
+    rows: list[dict[str, Any]] = []
+    for number, (slices, spacing) in enumerate([(5, 5.0), (4, 5.0), (17, 1.25), (6, None)]):
+        patient = f"s{number}"
+        phantom = make_phantom(
+            seed=number, shape=(slices, 64, 64), bleeds=frozenset(SUBTYPES) if number % 2 else frozenset()
+        )
+        write_series(folder, patient, hounsfield=np.array(phantom.hounsfield), spacing_mm=(spacing, 1.0, 1.0))
+        for index, labels in enumerate(phantom.slice_labels):
+            ids = {"image_id": f"{patient}_{index}", "patient_id": patient, "study_id": patient, "series_id": patient}
+            known = {label.value: int(shown) for label, shown in zip(LABELS, labels, strict=True)}
+            rows.append({**ids, "index": index, "masked": False, **known})
+    write_manifest(folder, rows, phantom_cache.dataset)
+    return open_cache(folder)
+
+
+def whole_part(cache: Cache, name: str = "final") -> Part:
+    return Part(name=name, learn=tuple(cache.manifest["image_id"]))
+
+
+def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture
+def store(network: HemorrhageNetwork, experiment: Experiment, series_cache: Cache, tmp_path: Path) -> EmbeddingStore:
+    made = EmbeddingStore(network, experiment, series_cache, tmp_path, views=1)
+    made.fill(["s0", "s2", "s3"], lambda _done, _total: None)
+    return made
+
+
+def test_the_first_view_is_what_serving_computes(
+    store: EmbeddingStore, network: HemorrhageNetwork, experiment: Experiment, series_cache: Cache
+) -> None:
+    volume = series_cache.read_series("s2").volume
+    images = np.stack([model_input(volume, i, experiment.reading_preprocessing) for i in range(len(volume))])
+    with torch.inference_mode():
+        expected = MirroredNetwork(network).eval()(torch.from_numpy(images))
+    found = store.read("s2")
+    assert found.embeddings.shape == (4, 17, network.embedding_size)  # served, two halves, one augmented
+    assert torch.allclose(found.embeddings[0], expected.embedding, atol=1e-5)
+    assert torch.allclose(found.logits[0], expected.logits, atol=1e-5)
+    assert torch.allclose(found.logits[1:3].mean(0), expected.logits, atol=1e-5)
+    assert not torch.allclose(found.logits[3], expected.logits, atol=1e-3)
+    assert found.positions_mm == volume.positions_mm
+    assert store.read("s3").positions_mm == (None,) * 6
+
+
+def test_embeddings_are_made_once_and_anew_for_other_weights(
+    store: EmbeddingStore, experiment: Experiment, series_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    store.fill(["s0", "s1", "s2"], lambda *done: told.append(done))
+    assert told == [(3, 3)]
+    store.fill(["s0", "s1", "s2"], lambda *done: told.append(done))
+    assert told == [(3, 3)]
+    torch.manual_seed(99)
+    other = HemorrhageNetwork(experiment.network, channels=3, size=32)
+    assert EmbeddingStore(other, experiment, series_cache, tmp_path, views=1).folder != store.folder
+    assert EmbeddingStore(store.network, experiment, series_cache, tmp_path, views=2).folder != store.folder
+    assert EmbeddingStore(store.network, experiment, series_cache, tmp_path, views=1).folder == store.folder
+
+
+def test_embeddings_that_are_damaged_are_refused_without_a_path(store: EmbeddingStore, tmp_path: Path) -> None:
+    (store.folder / "s0.safetensors").write_bytes(b"half")
+    with pytest.raises(TrainingError, match=r"embeddings/s0.safetensors cannot be read .*Delete it") as refused:
+        store.read("s0")
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_slices_of_a_series_move_alike_and_air_comes_in() -> None:
+    from hemoscope.training.augment import AugmentConfig
+
+    images = torch.zeros(3, 1, 32, 32)
+    images[:, :, 12:20, 10:18] = 1
+    turned = moved(images, AugmentConfig(), np.random.default_rng(5))
+    assert torch.equal(turned[0], turned[1])
+    assert torch.equal(turned[0], turned[2])
+    assert not torch.equal(turned, images)
+    assert turned.min() >= 0
+    assert turned.max() <= 1
+    still = AugmentConfig(flip=0, rotation=0, scale=0, shift=0)
+    assert torch.allclose(moved(images, still, np.random.default_rng(5)), images, atol=1e-5)
+
+
+def test_thin_slices_share_places_and_are_corrected_alike(store: EmbeddingStore) -> None:
+    series = store.read("s2")
+    sample = series_sample(series, np.zeros((17, 6), np.float32))
+    assert sample.places.tolist() == [i // 4 for i in range(17)]
+    assert sample.length == 5
+    assert torch.allclose(sample.before[0], series.logits[0][:4].mean(0), atol=1e-6)
+    torch.manual_seed(1)
+    network = SequenceNetwork(dataclasses.replace(store.experiment.sequence, dropout=0.0), embedding_size=256)
+    network = SequenceNetwork(network.config, embedding_size=series.embeddings.shape[2]).eval()
+    torch.nn.init.normal_(network.correction.weight)
+    corrections = (refined(network, padded([sample]))[0][0] - series.logits[0]).detach()
+    assert torch.allclose(corrections[0], corrections[3], atol=1e-5)
+    assert not torch.allclose(corrections[3], corrections[4], atol=1e-3)
+
+
+def test_a_turned_series_holds_the_same_slices_from_head_to_feet(store: EmbeddingStore) -> None:
+    series, labels = store.read("s2"), np.zeros((17, 6), np.float32)
+    straight, turned = series_sample(series, labels), series_sample(series, labels, turned=True)
+    assert torch.equal(turned.embeddings, straight.embeddings.flip(0))
+    assert torch.equal(turned.before[turned.places], straight.before[straight.places])
+    assert torch.equal(turned.logits, straight.logits)
+
+
+def test_a_padded_batch_scores_as_its_series_alone(store: EmbeddingStore) -> None:
+    torch.manual_seed(1)
+    samples = []
+    for name, slices in (("s0", 5), ("s2", 17), ("s3", 6)):
+        samples.append(series_sample(store.read(name), np.zeros((slices, 6), np.float32)))
+    network = SequenceNetwork(store.experiment.sequence, embedding_size=samples[0].embeddings.shape[1]).eval()  # type: ignore[arg-type]
+    torch.nn.init.normal_(network.correction.weight)
+    batch = padded(samples)
+    assert batch.labels.isnan().sum() == (12 + 11) * 6  # what is padded is unknown
+    slices, studies = refined(network, batch)
+    for row, sample in enumerate(samples):
+        alone = refined(network, padded([sample]))
+        assert torch.allclose(slices[row, : len(sample.logits)], alone[0][0], atol=1e-5)
+        assert torch.allclose(studies[row], alone[1][0], atol=1e-5)
+
+
+def test_a_series_is_positive_where_a_known_slice_is_and_unknown_where_none_is_known() -> None:
+    nan = float("nan")
+    labels = torch.tensor([[[1.0, nan], [0.0, nan]], [[0.0, nan], [nan, 0.0]]])
+    expected = torch.tensor([[1.0, nan], [0.0, 0.0]])
+    assert torch.equal(highest_known(labels).nan_to_num(9), expected.nan_to_num(9))
+
+
+def test_the_same_draw_gives_the_same_sample_and_only_given_images_have_labels(
+    store: EmbeddingStore, series_cache: Cache
+) -> None:
+    table = series_cache.manifest[series_cache.manifest["image_id"].isin(["s0_1", "s0_3"])]
+    data = SeriesDataset(store, table, store.experiment.sequence, seed=4)  # type: ignore[arg-type]
+    assert len(data) == 1
+    first, again = data[SeriesDraw(0, 2, 0)], data[SeriesDraw(0, 2, 0)]
+    assert all(torch.equal(a.nan_to_num(9), b.nan_to_num(9)) for a, b in zip(first, again, strict=True))
+    assert len(first.logits) == 5
+    assert (~first.labels.isnan()).all(dim=1).tolist() == [False, True, False, True, False]
+    seen = {tuple(data[SeriesDraw(0, epoch, 0)].embeddings.flatten()[:4].tolist()) for epoch in range(40)}
+    assert len(seen) > 4  # views and directions
+
+
+def test_training_again_gives_the_same_network_and_a_finished_one_is_loaded(
+    network: HemorrhageNetwork, experiment: Experiment, series_cache: Cache, tmp_path: Path
+) -> None:
+    part, stages = whole_part(series_cache), set[str]()
+    first = fit_sequence(
+        network, experiment, series_cache, part, tmp_path / "a", lambda stage, _d, _t: stages.add(stage)
+    )
+    assert stages == {"final: embedding", "final: training the sequence"}
+    assert same_weights(first, fit_sequence(network, experiment, series_cache, part, tmp_path / "b"))
+    rows = [json.loads(line) for line in (tmp_path / "a/sequence/metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert all(row["train/loss"] == pytest.approx(row["train/slices"] + row["train/studies"], rel=1e-5) for row in rows)
+    weights = (tmp_path / "a/sequence.safetensors").read_bytes()
+    assert same_weights(first, fit_sequence(network, experiment, series_cache, part, tmp_path / "a"))
+    assert (tmp_path / "a/sequence.safetensors").read_bytes() == weights
+    assert not any(path.suffix in {".pt", ".pth", ".pkl", ".ckpt"} and path.is_file() for path in tmp_path.rglob("*"))
+
+
+class KilledError(Exception):
+    """Stands for kill -9."""
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_network(
+    network: HemorrhageNetwork,
+    experiment: Experiment,
+    series_cache: Cache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    part = whole_part(series_cache)
+    whole = fit_sequence(network, experiment, series_cache, part, tmp_path / "whole")
+    step = sequence_module.SequenceModule.training_step
+
+    def killed(self: Any, batch: Any, index: int) -> torch.Tensor:
+        if self.trainer.current_epoch == 2:
+            raise KilledError
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sequence_module.SequenceModule, "training_step", killed)
+        with pytest.raises(KilledError):
+            fit_sequence(network, experiment, series_cache, part, tmp_path / "killed")
+    assert not (tmp_path / "killed/sequence.safetensors").exists()
+    torch.rand(7)
+    assert same_weights(fit_sequence(network, experiment, series_cache, part, tmp_path / "killed"), whole)
+
+
+def test_an_experiment_without_a_sequence_is_refused(
+    network: HemorrhageNetwork, tiny_experiment: Build, series_cache: Cache, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"tiny has no sequence. Add the table \[sequence\]"):
+        fit_sequence(network, tiny_experiment(), series_cache, whole_part(series_cache), tmp_path)
+
+
+@pytest.mark.parametrize("study", ["sequence", "study_rule"])
+def test_scores_are_what_the_bundle_serves(
+    network: HemorrhageNetwork,
+    tiny_experiment: Build,
+    series_cache: Cache,
+    tmp_path: Path,
+    make_card: Callable[..., Any],
+    study: str,
+) -> None:
+    experiment = tiny_experiment(sequence={**SEQUENCE, "study": study, "learning_rate": 0.02})
+    sequence = fit_sequence(network, experiment, series_cache, whole_part(series_cache), tmp_path)
+    images = [image for image in series_cache.manifest["image_id"] if image != "s1_2"]
+    score_sequence(network, sequence, series_cache, images, experiment, tmp_path / "scores-test.csv")
+    slices, studies = (pd.read_csv(tmp_path / f"{name}-test.csv") for name in ("scores", "studies"))
+    assert slices["image_id"].tolist() == images
+    assert studies["series_id"].tolist() == ["s0", "s1", "s2", "s3"]
+    preprocessing = experiment.reading_preprocessing
+    rule = SequenceRule(embedding_size=network.embedding_size, study_scores=study)  # type: ignore[arg-type]
+    bundle = write_bundle(
+        tmp_path / "bundle",
+        make_card(preprocessing=preprocessing, sequence=rule),
+        onnx_graph(network, channels=3, size=preprocessing.size, embedding=True),
+        sequence=sequence_graph(sequence),
+    )
+    predictor = Predictor(bundle, threads=1)
+    for row, name in enumerate(["s0", "s1", "s2", "s3"]):
+        served, _ = predictor.probabilities(series_cache.read_series(name).volume)
+        chosen = slices[slices["patient_id"] == name]
+        assert np.abs(served.slice_logits[chosen["index"]] - chosen[COLUMNS].to_numpy()).max() < 1e-4
+        assert np.abs(served.study_logits - studies.loc[row, COLUMNS].to_numpy(dtype=float)).max() < 1e-4
+        known = series_cache.manifest.query(f"series_id == '{name}' and image_id != 's1_2'")
+        assert studies.loc[row, [str(label) for label in LABELS]].tolist() == [known[label].max() for label in LABELS]
+    plain = MirroredNetwork(network).eval()
+    volume = series_cache.read_series("s1").volume
+    with torch.inference_mode():
+        before = plain(torch.from_numpy(np.stack([model_input(volume, i, preprocessing) for i in range(4)]))).logits
+    now = slices[slices["patient_id"] == "s1"]
+    assert np.abs(before.numpy()[now["index"]] - now[COLUMNS].to_numpy()).max() > 0.01  # the sequence did something
