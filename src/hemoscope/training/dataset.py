@@ -15,13 +15,10 @@ from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS, SUBTYPES
 from hemoscope.preprocess import Preprocessing, channels, model_input
 from hemoscope.training.augment import AugmentConfig, move, rescan
-from hemoscope.training.crops import Crops, Progress, chosen_slices, load_crops
+from hemoscope.training.crops import Crops, chosen_slices
 from hemoscope.training.lesions import Mask
 from hemoscope.training.stacked_lesions import Stack, make_in, paste_into
 from hemoscope.volume import HounsfieldVolume
-
-__all__ = ["Crops", "Draw", "EpochSampler", "PlainSlices", "Progress", "Sample", "SamplingConfig", "SliceDataset"]
-__all__ += ["load_crops"]
 
 Sampling = Literal["balanced", "all"]
 

@@ -64,13 +64,20 @@ def make_in(stack: Stack, kind: Hemorrhage, rng: np.random.Generator) -> tuple[S
     new = np.array(stack)
     new[middle], shape = lesion
     if middle:
-        depth = ndimage.distance_transform_edt(shape)
+        depth = _depth(stack[middle], shape)
         for step in (-1, 1):
             pace = rng.uniform(0, _STEEPEST)
             for distance in range(1, middle + 1):
-                left = shape & (depth > distance * pace * depth.max())
+                left = depth > distance * pace * depth.max()
                 new[middle + step * distance] = _continued(stack[middle + step * distance], new[middle], left)
     return new, shape
+
+
+def _depth(hounsfield: Slice, shape: Mask) -> Slice:
+    """Distance of a lesion's places from healthy tissue: a bleed along the inner table stays there as it thins."""
+    inside = inside_skull(hounsfield)
+    healthy = ~shape if inside is None else inside.mask & ~shape
+    return np.asarray(ndimage.distance_transform_edt(~healthy) * shape, dtype=np.float32)
 
 
 def _continued(neighbour: Slice, bleeding: Slice, shape: Mask) -> Slice:
