@@ -18,7 +18,12 @@ SCHEMA = "hemoscope.findings/1"
 
 def findings_json(report: Report) -> str:
     """Write the report as indented JSON text, ending in a newline."""
-    return json.dumps(findings_document(report), indent=2, allow_nan=False) + "\n"
+    return document_text(findings_document(report))
+
+
+def document_text(document: dict[str, Any]) -> str:
+    """Write a findings document as ``findings_json`` does."""
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def findings_document(report: Report) -> dict[str, Any]:

@@ -8,7 +8,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from hemoscope.labels import Hemorrhage
+import numpy as np
+
+from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.store import feedback, removal, site, uploads, worklist
+from hemoscope.store.database import Database, now
+from hemoscope.store.jobs import ATTEMPTS, LEASE, Jobs
+from hemoscope.store.migrate import migrate
+from hemoscope.store.refusals import refusal
+from hemoscope.store.results import Results
+from hemoscope.store.storage import MAPS, VOLUME, Storage
 from hemoscope.store.uploads import Upload
 from hemoscope.store.values import (
     AuditEntry,
@@ -23,30 +32,68 @@ from hemoscope.store.values import (
     WorklistQuery,
 )
 
+_EVERYTHING = WorklistQuery()
+_USUAL = UploadLimits()
 
-def open_store(url: str, storage: Path, *, limits: UploadLimits = UploadLimits()) -> "Store":  # noqa: B008 - frozen
+
+def open_store(
+    url: str,
+    storage: Path,
+    *,
+    limits: UploadLimits = _USUAL,
+    keep_source: bool = False,
+    lease: timedelta = LEASE,
+    attempts: int = ATTEMPTS,
+) -> "Store":
     """Open a store, making and migrating its database and folder where needed; several processes may do so at once.
 
     Args:
         url: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/DATABASE``.
         storage: the private folder for pixels; made with mode 0700.
         limits: of one upload.
+        keep_source: keep the files as uploaded after they were read, instead of removing them.
+        lease: how long a worker that no longer beats keeps its job.
+        attempts: how many workers a job may end before it fails by name.
 
     Raises:
         ConfigError: the URL is of another database, the database is newer than this program, or the folder cannot be
             made private.
         StoreError: ``database_unreachable``.
     """
-    raise NotImplementedError
+    database = Database(url)
+    migrate(database)
+    return Store(database, Storage(storage), limits=limits, keep_source=keep_source, lease=lease, attempts=attempts)
 
 
 class Store:
-    """Studies and all that belongs to them. Make one by ``open_store`` for each process and keep it."""
+    """Studies and all that belongs to them. Make one by ``open_store`` for each process and keep it.
+
+    ``jobs`` and ``results`` are the workers' side, ``folder`` the private folder.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        folder: Storage,
+        *,
+        limits: UploadLimits,
+        keep_source: bool,
+        lease: timedelta,
+        attempts: int,
+    ) -> None:
+        """Put the parts together; ``open_store`` makes them."""
+        self.folder = folder
+        self.limits = limits
+        self.keep_source = keep_source
+        self.jobs = Jobs(database, lease=lease, attempts=attempts)
+        self.results = Results(database)
+        self._database = database
 
     # Uploads
+
     def begin_upload(self) -> Upload:
         """Return a context that takes files into a private folder; without ``accept`` nothing of it stays."""
-        raise NotImplementedError
+        return Upload(self.folder, self.limits)
 
     def accept(self, upload: Upload, *, submitted_by: str) -> StudyEntry:
         """Make files durable, then queue them, in one transaction; from now on they survive any crash.
@@ -54,20 +101,25 @@ class Store:
         Raises:
             StoreError: ``empty_upload``, or ``storage_full``.
         """
-        raise NotImplementedError
+        return self.get(uploads.accept(self._database, upload, submitted_by=worklist.storable(submitted_by)))
 
     # Studies
-    def studies(self, query: WorklistQuery = WorklistQuery()) -> tuple[tuple[StudyEntry, ...], int]:  # noqa: B008
+
+    def studies(self, query: WorklistQuery = _EVERYTHING) -> tuple[tuple[StudyEntry, ...], int]:
         """Return one page of the worklist and the number of all that match; most urgent, then longest waiting first."""
-        raise NotImplementedError
+        return worklist.list_studies(self._database, query)
 
     def get(self, study_id: str) -> StudyEntry:
         """Return a study with findings and geometry. Raises StoreError ``no_such_study``."""
-        raise NotImplementedError
+        return worklist.get_study(self._database, study_id)
 
     def findings_json(self, study_id: str) -> str:
-        """Return the text that ``hemoscope predict --format json`` prints. Raises ``no_such_study``, ``no_findings``."""
-        raise NotImplementedError
+        """Return the text that ``hemoscope predict --format json`` prints; names of sources are numbers.
+
+        Raises:
+            StoreError: ``no_such_study`` or ``no_findings``.
+        """
+        return worklist.findings_text(self._database, study_id)
 
     def pixels(self, study_id: str, index: int) -> bytes:
         """Return one slice as HU: int16, little endian, row by row.
@@ -75,7 +127,7 @@ class Store:
         Raises:
             StoreError: ``no_such_study``, ``no_pixels``, ``no_such_slice``.
         """
-        raise NotImplementedError
+        return bytes(self._slice(study_id, VOLUME, index, "no_pixels").tobytes())
 
     def heatmap(self, study_id: str, index: int, label: str) -> bytes:
         """Return the heat of one label over one slice's box: uint8, 255 for probability 1, row by row.
@@ -83,25 +135,40 @@ class Store:
         Raises:
             StoreError: ``no_such_study``, ``no_maps``, ``no_such_slice``, ``no_such_label``.
         """
-        raise NotImplementedError
+        if label not in list(LABELS):
+            raise refusal("no_such_label", f"no label {worklist.storable(label)!r:.40}")
+        probabilities = self._slice(study_id, MAPS, index, "no_maps")[LABELS.index(Hemorrhage(label))]
+        return bytes(np.rint(probabilities.astype(np.float32) * 255).astype(np.uint8).tobytes())
+
+    def _slice(self, study_id: str, name: str, index: int, missing: str) -> Any:
+        with self._database.reading() as connection:
+            row = worklist.find_study(connection, study_id)
+        array = self.folder.read_array(row.upload_id, study_id, name) if row.has_pixels else None
+        if array is None:
+            raise refusal(missing, f"the study has no {'pixels' if name == VOLUME else 'heat maps'} to show")
+        if not 0 <= index < len(array):
+            raise refusal("no_such_slice", f"slice {index} of a study of {len(array)}")
+        return array[index]
 
     def delete(self, study_id: str, *, by: str) -> None:
         """Delete a study's files and rows; of its feedback and audit only counts survive. Raises ``no_such_study``."""
-        raise NotImplementedError
+        removal.delete_study(self._database, self.folder, study_id)
+        self.audit(user=by, action="delete")
 
     def changes_since(self, version: int) -> Changes:
         """Return the studies changed or deleted after ``version``; no commit is ever missed between two calls."""
-        raise NotImplementedError
+        return worklist.changes_since(self._database, version)
 
     def retention(self, days: int) -> int:
         """Delete the studies received more than ``days`` days ago, and return how many."""
-        raise NotImplementedError
+        return removal.delete_older(self._database, self.folder, days=days)
 
     def sweep(self) -> None:
         """Remove what crashes left: uploads never accepted, half-done deletions, and sessions that ended."""
-        raise NotImplementedError
+        removal.sweep(self._database, self.folder, keep_source=self.keep_source)
 
     # Feedback
+
     def add_feedback(
         self,
         study_id: str,
@@ -114,49 +181,61 @@ class Store:
         by: str,
     ) -> Feedback:
         """Keep what a reader says about one label. Raises StoreError ``no_such_study`` or ``bad_feedback``."""
-        raise NotImplementedError
+        given = Feedback(
+            feedback_id=0,
+            study_id=study_id,
+            at=now(),
+            by=by,
+            label=label,
+            verdict=verdict,
+            present=present,
+            slices=slices,
+            note=note,
+        )
+        return feedback.add_feedback(self._database, given)
 
     def feedback(self, study_id: str) -> tuple[Feedback, ...]:
         """Return all feedback of a study, oldest first. Raises StoreError ``no_such_study``."""
-        raise NotImplementedError
+        return feedback.feedback_of(self._database, study_id)
 
     def export_feedback(self) -> str:
         """Return CSV that ``hemoscope prepare table`` reads: a row a slice that is known of, empty labels unknown."""
-        raise NotImplementedError
+        return feedback.export_feedback(self._database)
 
     # Site
+
     def audit(self, *, user: str, action: str, study_id: str | None = None, detail: str = "") -> None:
         """Record who did what. ``detail`` must hold no patient identity."""
-        raise NotImplementedError
+        site.record(self._database, user=user, action=action, study_id=study_id, detail=detail)
 
     def audit_log(self, *, limit: int = 100, before: int | None = None) -> tuple[AuditEntry, ...]:
         """Return entries, newest first; ``before`` is the ``audit_id`` of the last one already seen."""
-        raise NotImplementedError
+        return site.audit_log(self._database, limit=limit, before=before)
 
     def open_session(self, user: User, *, lasting: timedelta = timedelta(hours=12)) -> tuple[str, Session]:
         """Begin a session and return its secret token (for the cookie; only its hash is stored) and the session."""
-        raise NotImplementedError
+        return site.open_session(self._database, user, lasting=lasting)
 
     def session(self, token: str) -> Session | None:
         """Return the session of a token, or None where it is unknown or has ended."""
-        raise NotImplementedError
+        return site.find_session(self._database, token)
 
     def close_session(self, token: str) -> None:
         """End a session; an unknown token is no error."""
-        raise NotImplementedError
+        site.close_session(self._database, token)
 
     def settings(self) -> Mapping[str, Any]:
         """Return the site's settings, by name, as JSON values."""
-        raise NotImplementedError
+        return site.read_settings(self._database)
 
     def put_setting(self, name: str, value: Any) -> None:
         """Keep a setting, a JSON value. Raises StoreError ``bad_setting``."""
-        raise NotImplementedError
+        site.write_setting(self._database, name, value)
 
     def counts(self) -> Counts:
         """Return the numbers for readiness and metrics. Raises StoreError ``database_unreachable``."""
-        raise NotImplementedError
+        return worklist.count_all(self._database, alive_within=self.jobs.lease_time)
 
     def close(self) -> None:
         """Give the database connections back."""
-        raise NotImplementedError
+        self._database.close()

@@ -1,46 +1,156 @@
-"""Files on their way in: a private folder, names made here, limits held while the bytes arrive."""
+"""Files on their way in: a private folder, names made here, limits held while the bytes arrive, then durable rows."""
 
+import os
+import secrets
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from hemoscope.store import tables
+from hemoscope.store.database import Database, now
+from hemoscope.store.refusals import refusal
+from hemoscope.store.storage import Storage, flush_folder, full_disk_refused
+from hemoscope.store.values import StudyState, UploadLimits
 
-class UploadedFile:
-    """One file that arrives in pieces: ``with upload.new_file() as file: file.write(piece)``."""
-
-    def __enter__(self) -> Self:
-        """Open the file."""
-        raise NotImplementedError
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        raise NotImplementedError
-
-    def write(self, piece: bytes) -> None:
-        """Add bytes. Raises StoreError ``file_too_large``, ``upload_too_large`` or ``storage_full``."""
-        raise NotImplementedError
+UNKNOWN_URGENCY = 3
+_PIECE = 1 << 20
 
 
 class Upload:
     """One upload: ``with store.begin_upload() as upload``; left without ``accept`` all of it is removed."""
 
-    upload_id: str
+    def __init__(self, storage: Storage, limits: UploadLimits) -> None:
+        """Name the upload; its folder is made on entering."""
+        self.upload_id = secrets.token_hex(16)
+        self.files = 0
+        self.bytes = 0
+        self.accepted = False
+        self.limits = limits
+        self._storage = storage
+        self._begun = 0
 
     def __enter__(self) -> Self:
         """Make the folder."""
-        raise NotImplementedError
+        with full_disk_refused():
+            self._storage.upload(self.upload_id).mkdir(mode=0o700)
+            self._storage.source(self.upload_id).mkdir(mode=0o700)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove the folder unless the upload was accepted."""
-        raise NotImplementedError
+        if not self.accepted:
+            self._storage.remove(self._storage.upload(self.upload_id))
 
-    def new_file(self) -> UploadedFile:
+    def new_file(self) -> "UploadedFile":
         """Return the next file, to be written in pieces. Raises StoreError ``too_many_files``."""
-        raise NotImplementedError
+        if self._begun >= self.limits.files:
+            raise refusal("too_many_files", f"more than {self.limits.files} files in one upload")
+        self._begun += 1
+        return UploadedFile(self, self._storage.source(self.upload_id) / f"{self._begun:06d}")
 
     def add_file(self, stream: BinaryIO) -> int:
         """Copy a whole stream as the next file and return its bytes; the errors of ``new_file`` and ``write``."""
-        raise NotImplementedError
+        with self.new_file() as file:
+            while piece := stream.read(_PIECE):
+                file.write(piece)
+        return file.size
+
+    def make_durable(self) -> None:
+        """Flush every name, after the files themselves were flushed. Raises StoreError ``empty_upload``."""
+        if self.files == 0:
+            raise refusal("empty_upload", "the upload holds no file with anything in it")
+        source = self._storage.source(self.upload_id)
+        for folder in (source, source.parent, self._storage.root):
+            flush_folder(folder)
+
+
+class UploadedFile:
+    """One file that arrives in pieces: ``with upload.new_file() as file: file.write(piece)``."""
+
+    def __init__(self, upload: Upload, path: Path) -> None:
+        """Name the file; it is made on entering."""
+        self.size = 0
+        self._upload = upload
+        self._path = path
+
+    def __enter__(self) -> Self:
+        """Open the file."""
+        with full_disk_refused():
+            self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Flush the file to the disk and close it; an empty one is dropped."""
+        with full_disk_refused(), self._file as file:
+            if error is None and self.size:
+                file.flush()
+                os.fsync(file.fileno())
+        if not self.size:
+            self._path.unlink()
+        elif error is None:
+            self._upload.files += 1
+
+    def write(self, piece: bytes) -> None:
+        """Add bytes. Raises StoreError ``file_too_large``, ``upload_too_large`` or ``storage_full``."""
+        limits = self._upload.limits
+        self.size += len(piece)
+        self._upload.bytes += len(piece)
+        if self.size > limits.file_bytes:
+            raise refusal("file_too_large", f"a file is larger than {limits.file_bytes} bytes")
+        if self._upload.bytes > limits.upload_bytes:
+            raise refusal("upload_too_large", f"the upload is larger than {limits.upload_bytes} bytes")
+        with full_disk_refused():
+            self._file.write(piece)
+
+
+def accept(database: Database, upload: Upload, *, submitted_by: str) -> str:
+    """Make an upload durable, then make its rows in one transaction; return the id of its first study."""
+    upload.make_durable()
+    study_id, accepted_at = secrets.token_hex(16), now()
+    with database.writing() as connection:
+        version = tables.tick(connection)
+        connection.execute(
+            tables.uploads.insert().values(
+                upload_id=upload.upload_id,
+                accepted_at=accepted_at,
+                submitted_by=submitted_by,
+                files=upload.files,
+                bytes=upload.bytes,
+            )
+        )
+        connection.execute(
+            tables.studies.insert().values(
+                **new_study(study_id, upload.upload_id, 0, version),
+                received_at=accepted_at,
+                submitted_by=submitted_by,
+                state=StudyState.QUEUED,
+            )
+        )
+        connection.execute(
+            tables.jobs.insert().values(upload_id=upload.upload_id, state="queued", attempts=0, queued_at=accepted_at)
+        )
+    upload.accepted = True
+    return study_id
+
+
+def new_study(study_id: str, upload_id: str, ordinal: int, version: int) -> dict[str, object]:
+    """The columns of a study of which nothing is known yet."""
+    return {
+        "study_id": study_id,
+        "upload_id": upload_id,
+        "ordinal": ordinal,
+        "version": version,
+        "stage_done": 0,
+        "stage_total": 0,
+        "instances": 0,
+        "urgency_rank": UNKNOWN_URGENCY,
+        "suspected": "[]",
+        "not_established": "[]",
+        "has_pixels": False,
+        "has_maps": False,
+        "search_text": study_id,
+    }

@@ -1,0 +1,184 @@
+"""Connections and transactions, on SQLite and PostgreSQL alike; above this file nobody asks which one it is.
+
+SQLite runs in WAL mode with a busy timeout, and every writing transaction begins with BEGIN IMMEDIATE, so that two
+writers wait for each other instead of failing halfway. PostgreSQL is reached through pg8000.
+"""
+
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Dialect, Engine
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from hemoscope.errors import ConfigError
+from hemoscope.store.refusals import refusal
+
+_BUSY_MS = 30_000
+_CONNECT_S = 10
+_UNREACHABLE = (OperationalError, InterfaceError, DisconnectionError, PoolTimeoutError)
+_URLS = "Give sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
+
+
+class UtcTime(sa.types.TypeDecorator[datetime]):
+    """A moment in UTC: PostgreSQL keeps the zone, SQLite does not, Python always sees it."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn any aware moment into UTC, without its zone for SQLite."""
+        if value is None:
+            return None
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give the moment its zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class Database:
+    """A pool of connections. ``reading`` and ``writing`` are the only ways to talk to the database."""
+
+    def __init__(self, url: str) -> None:
+        """Prepare the pool; nothing connects yet. Raises ConfigError for a URL of another database."""
+        self._url = database_url(url)
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            _make_private_file(Path(str(self._url.database)))
+        self._engine = _engine(self._url)
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file, or None."""
+        return Path(str(self._url.database)) if self.is_sqlite else None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection in one consistent transaction. Raises StoreError ``database_unreachable``."""
+        with _explained(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Yield a connection whose changes are kept together, or after an error not at all; errors as ``reading``."""
+        with _explained(), self._engine.connect() as plain:
+            connection = plain.execution_options(hemoscope_writes=True)
+            with connection.begin():
+                yield connection
+
+    def use_wal(self) -> None:
+        """Turn SQLite's write-ahead log on, which the file remembers; nobody else may be at it meanwhile."""
+        with _explained(), self._engine.connect() as connection:
+            connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def now() -> datetime:
+    """The time of this machine's clock, UTC; machines that share a database must share the time (NTP)."""
+    return datetime.now(UTC)
+
+
+def database_url(text: str) -> URL:
+    """Parse a database URL; a plain ``postgresql://`` means pg8000, and libpq's socket folder is understood.
+
+    Raises:
+        ConfigError: it is no URL, of another database, or of SQLite without a file.
+    """
+    try:
+        url = sa.make_url(text)
+    except ArgumentError as error:
+        msg = f"the database URL cannot be parsed. {_URLS}"
+        raise ConfigError(msg) from error
+    if url.drivername in ("postgresql", "postgres", "postgresql+pg8000"):
+        return _socket_of(url.set(drivername="postgresql+pg8000"))
+    if url.drivername != "sqlite" or url.database in (None, "", ":memory:") or url.query:
+        msg = f"{url.drivername} without a file, or another database: not supported. {_URLS}"
+        raise ConfigError(msg)
+    return url
+
+
+def _socket_of(url: URL) -> URL:
+    """Turn libpq's ``?host=/folder`` into pg8000's path of the socket."""
+    folder = url.query.get("host")
+    if not isinstance(folder, str) or not folder.startswith("/"):
+        return url
+    socket = f"{folder}/.s.PGSQL.{url.query.get('port', url.port or 5432)}"
+    return url.difference_update_query(["host", "port"]).update_query_dict({"unix_sock": socket})
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_MS / 1000}, pool_size=10, max_overflow=40)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    arguments: dict[str, Any] = {"timeout": None}
+    mode = url.query.get("sslmode", "prefer")
+    if mode in ("require", "verify-ca", "verify-full"):
+        arguments["ssl_context"] = _ssl_context(str(mode))
+    url = url.difference_update_query(["sslmode"])
+    return sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, pool_size=10, max_overflow=40)
+
+
+def _ssl_context(mode: str) -> ssl.SSLContext:
+    """TLS as libpq's sslmode means it: ``require`` encrypts without asking who answers."""
+    context = ssl.create_default_context()
+    if mode != "verify-full":
+        context.check_hostname = False
+    if mode == "require":
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # Python's sqlite3 begins no transaction by itself: _begin_sqlite does
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout = {_BUSY_MS}", "foreign_keys = ON", "synchronous = FULL", "secure_delete = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("hemoscope_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _make_private_file(path: Path) -> None:
+    """Make the database file readable by its owner alone before SQLite would make it readable by all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        msg = f"the database file cannot be opened ({error.strerror}). Give a path that you may write to"
+        raise ConfigError(msg) from error
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say that the database is away without quoting what the driver says, which may hold the URL."""
+    try:
+        yield
+    except _UNREACHABLE as error:
+        raise refusal("database_unreachable", f"the database does not answer ({_cause(error)})") from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise refusal("database_unreachable", "the connection to the database was lost") from error
+
+
+def _cause(error: Exception) -> str:
+    return type(getattr(error, "orig", None) or error).__name__

@@ -1,0 +1,108 @@
+"""What readers say about findings, and the table of labels that it makes for training."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage
+from hemoscope.store import tables
+from hemoscope.store.database import Database, now
+from hemoscope.store.refusals import refusal
+from hemoscope.store.values import Feedback, Verdict
+from hemoscope.store.worklist import find_study, storable
+
+_NOTE_CHARACTERS = 2000
+_feedback, _studies = tables.feedback, tables.studies
+
+
+def add_feedback(database: Database, given: Feedback) -> Feedback:
+    """Keep one entry; its id and time are set here. Raises StoreError ``no_such_study`` or ``bad_feedback``."""
+    if len(given.note) > _NOTE_CHARACTERS:
+        raise refusal("bad_feedback", f"the note has {len(given.note)} characters, the most are {_NOTE_CHARACTERS}")
+    with database.writing() as connection:
+        version = tables.tick(connection)
+        study = find_study(connection, given.study_id)
+        outside = [index for index in given.slices or () if not 0 <= index < study.instances]
+        if outside:
+            raise refusal("bad_feedback", f"slice {outside[0]} of a study of {study.instances}")
+        values = {
+            "study_id": given.study_id,
+            "at": now(),
+            "by_user": storable(given.by),
+            "label": given.label.value,
+            "verdict": given.verdict.value,
+            "present": given.present,
+            "slices": None if given.slices is None else json.dumps(sorted(set(given.slices))),
+            "note": storable(given.note),
+        }
+        row = connection.execute(_feedback.insert().values(**values).returning(*_feedback.c)).one()
+        connection.execute(_studies.update().where(_studies.c.study_id == given.study_id).values(version=version))
+    return _entry(row)
+
+
+def feedback_of(database: Database, study_id: str) -> tuple[Feedback, ...]:
+    """Return all feedback of a study, oldest first. Raises StoreError ``no_such_study``."""
+    with database.reading() as connection:
+        find_study(connection, study_id)
+        rows = connection.execute(_in_order().where(_feedback.c.study_id == study_id)).all()
+    return tuple(_entry(row) for row in rows)
+
+
+def export_feedback(database: Database) -> str:
+    """Return what readers know of single slices as CSV, in the shape that ``hemoscope prepare table`` reads.
+
+    A label that a reader says is absent is absent in every slice (``any``: all labels are). One that is present is so
+    in the slices that were named, and in a study of one slice; nothing is known of its other slices. Newer feedback
+    counts over older. A file of several frames is one image, which shows what any of its frames shows.
+    """
+    with database.reading() as connection:
+        rows = connection.execute(_in_order()).all()
+        wanted = sa.select(_studies.c.study_id, _studies.c.geometry).where(_studies.c.geometry.is_not(None))
+        given = wanted.where(_studies.c.study_id.in_({row.study_id for row in rows}))
+        images = {row.study_id: _images(row.geometry) for row in connection.execute(given)}
+    known: dict[str, dict[Hemorrhage, int]] = {}
+    for entry in map(_entry, rows):
+        for image_id, label, value in _told(entry, images.get(entry.study_id, [])):
+            known.setdefault(image_id, {})[label] = value
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image_id", *LABELS])
+    writer.writerows([image_id, *(labels.get(label, "") for label in LABELS)] for image_id, labels in known.items())
+    return text.getvalue()
+
+
+def _images(geometry: str) -> list[str]:
+    return [str(uid) for uid in json.loads(geometry)["sop_instance_uids"]]
+
+
+def _told(entry: Feedback, images: list[str]) -> Iterable[tuple[str, Hemorrhage, int]]:
+    """What one entry says of single images."""
+    if not entry.present:
+        absent = LABELS if entry.label is Hemorrhage.ANY else (entry.label,)
+        yield from ((image_id, label, 0) for image_id in images for label in absent)
+        return
+    slices = entry.slices if entry.slices is not None else (0,) if len(images) == 1 else ()
+    present = (Hemorrhage.ANY, entry.label) if entry.label in SUBTYPES else (entry.label,)
+    yield from ((images[index], label, 1) for index in slices if index < len(images) for label in present)
+
+
+def _in_order() -> Any:
+    return sa.select(_feedback).order_by(_feedback.c.feedback_id)
+
+
+def _entry(row: Any) -> Feedback:
+    return Feedback(
+        feedback_id=row.feedback_id,
+        study_id=row.study_id,
+        at=row.at,
+        by=row.by_user,
+        label=Hemorrhage(row.label),
+        verdict=Verdict(row.verdict),
+        present=row.present,
+        slices=None if row.slices is None else tuple(json.loads(row.slices)),
+        note=row.note,
+    )

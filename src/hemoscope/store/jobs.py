@@ -1,0 +1,218 @@
+"""Who reads which upload: leases with a heartbeat, attempts that are counted, and ends that are named.
+
+A worker takes the oldest waiting upload, or one whose lease ran out, and keeps the lease by beating. A lease that ends
+without a result is an attempt; after three the studies fail by name. A worker that is asked to stop gives its job back
+and the attempt does not count. Whoever lost the lease can no longer write a result.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hemoscope.errors import HemoscopeError
+from hemoscope.store import tables
+from hemoscope.store.database import Database, now
+from hemoscope.store.values import StudyState
+
+LEASE = timedelta(seconds=15)
+ATTEMPTS = 3
+FINAL = (StudyState.DONE, StudyState.FAILED)
+_jobs, _workers, _studies = tables.jobs, tables.workers, tables.studies
+
+
+class LeaseLostError(HemoscopeError):
+    """Another worker has the job, or it is gone: what this worker found must not be written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One upload to read, held by one worker for one attempt."""
+
+    upload_id: str
+    worker_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFailure:
+    """Why a job failed, by a stable code and in words for the reader."""
+
+    code: str
+    message: str
+
+
+class Jobs:
+    """The queue, for workers and their supervisor."""
+
+    def __init__(self, database: Database, *, lease: timedelta = LEASE, attempts: int = ATTEMPTS) -> None:
+        """Set how long a lease lasts without a beat, and how many attempts a job has."""
+        self.lease_time = lease
+        self.attempts = attempts
+        self._database = database
+
+    def join(self, worker_id: str, *, host: str, pid: int) -> None:
+        """Make a worker known."""
+        row = {"worker_id": worker_id, "host": host, "pid": pid, "started_at": now(), "beat_at": now()}
+        with self._database.writing() as connection:
+            connection.execute(_workers.insert().values(**row))
+
+    def lease(self, worker_id: str) -> Job | None:
+        """Take the oldest upload that waits, or None; uploads that used all attempts up fail on the way."""
+        with self._database.reading() as connection:
+            if connection.execute(sa.select(_jobs.c.upload_id).where(_free()).limit(1)).first() is None:
+                return None
+        with self._database.writing() as connection:
+            tables.tick(connection)
+            while (found := _oldest_free(connection)) is not None:
+                upload_id, attempts = found
+                if attempts < self.attempts:
+                    return self._take(connection, upload_id, attempts + 1, worker_id)
+                fail(connection, upload_id, _killed(attempts))
+        return None
+
+    def _take(self, connection: Connection, upload_id: str, attempt: int, worker_id: str) -> Job:
+        values = {
+            "state": "running",
+            "attempts": attempt,
+            "worker_id": worker_id,
+            "started_at": now(),
+            "lease_until": now() + self.lease_time,
+        }
+        connection.execute(_jobs.update().where(_jobs.c.upload_id == upload_id).values(**values))
+        connection.execute(_workers.update().where(_workers.c.worker_id == worker_id).values(upload_id=upload_id))
+        return Job(upload_id=upload_id, worker_id=worker_id, attempt=attempt)
+
+    def beat(self, worker_id: str, job: Job | None) -> bool:
+        """Say that a worker lives and goes on with its job; False where the job is no longer its own."""
+        with self._database.writing() as connection:
+            beat = {"beat_at": now(), "upload_id": job.upload_id if job else None}
+            connection.execute(_workers.update().where(_workers.c.worker_id == worker_id).values(**beat))
+            if job is None:
+                return True
+            longer = _jobs.update().where(_held(job)).values(lease_until=now() + self.lease_time)
+            return connection.execute(longer).rowcount == 1
+
+    def give_back(self, job: Job) -> None:
+        """Put a job back into the queue as if this attempt had never been, for a worker that is asked to stop.
+
+        Raises:
+            LeaseLostError: it is no longer the caller's.
+        """
+        with self._database.writing() as connection:
+            tables.tick(connection)
+            check_held(connection, job)
+            _requeue(connection, job.upload_id, attempts=job.attempt - 1)
+
+    def worker_died(self, worker_id: str) -> None:
+        """Free the job of a worker that is known to be dead, without waiting for its lease to end."""
+        with self._database.writing() as connection:
+            tables.tick(connection)
+            held = _jobs.c.worker_id == worker_id, _jobs.c.state == "running"
+            for row in connection.execute(sa.select(_jobs.c.upload_id, _jobs.c.attempts).where(*held)).all():
+                self._retry_or_fail(connection, row.upload_id, row.attempts, _killed(row.attempts))
+            connection.execute(_workers.delete().where(_workers.c.worker_id == worker_id))
+
+    def went_wrong(self, job: Job, failure: JobFailure) -> None:
+        """Free a job that met an unexpected error: it is tried again until its attempts are used up.
+
+        Raises:
+            LeaseLostError: it is no longer the caller's.
+        """
+        with self._database.writing() as connection:
+            tables.tick(connection)
+            check_held(connection, job)
+            self._retry_or_fail(connection, job.upload_id, job.attempt, failure)
+
+    def _retry_or_fail(self, connection: Connection, upload_id: str, attempts: int, failure: JobFailure) -> None:
+        if attempts >= self.attempts:
+            fail(connection, upload_id, failure)
+            return
+        _requeue(connection, upload_id, attempts=attempts)
+
+    def fail_overdue(self, worker_id: str, *, after: timedelta) -> bool:
+        """Fail the job of a worker by name where it has run too long; True where the worker must be ended."""
+        overdue = _jobs.c.worker_id == worker_id, _jobs.c.state == "running", _jobs.c.started_at < now() - after
+        with self._database.reading() as connection:
+            if connection.execute(sa.select(_jobs.c.upload_id).where(*overdue)).first() is None:
+                return False
+        with self._database.writing() as connection:
+            tables.tick(connection)
+            late = connection.execute(sa.select(_jobs.c.upload_id).where(*overdue).with_for_update()).scalars().all()
+            for upload_id in late:
+                fail(connection, upload_id, _too_slow(after))
+        return bool(late)
+
+
+def _killed(attempts: int) -> JobFailure:
+    message = (
+        f"Reading this study ended the program {attempts} times. It may be damaged or too large for the memory. "
+        "Check the files, or give the workers more memory, and upload it again"
+    )
+    return JobFailure(code="worker_killed", message=message)
+
+
+def _too_slow(limit: timedelta) -> JobFailure:
+    message = f"Reading took longer than {limit.total_seconds():g} s. Upload one study at a time, or raise the limit"
+    return JobFailure(code="time_limit", message=message)
+
+
+def _free() -> sa.ColumnElement[bool]:
+    """Jobs that wait, and jobs whose worker has not beaten for a whole lease."""
+    return sa.or_(_jobs.c.state == "queued", sa.and_(_jobs.c.state == "running", _jobs.c.lease_until < now()))
+
+
+def _oldest_free(connection: Connection) -> tuple[str, int] | None:
+    # SKIP LOCKED is PostgreSQL's; SQLite, where BEGIN IMMEDIATE keeps other writers out, leaves it away.
+    oldest = sa.select(_jobs.c.upload_id, _jobs.c.attempts).where(_free())
+    ordered = oldest.order_by(_jobs.c.queued_at, _jobs.c.upload_id).limit(1).with_for_update(skip_locked=True)
+    found = connection.execute(ordered).first()
+    return None if found is None else (found.upload_id, found.attempts)
+
+
+def _held(job: Job) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        _jobs.c.upload_id == job.upload_id,
+        _jobs.c.worker_id == job.worker_id,
+        _jobs.c.attempts == job.attempt,
+        _jobs.c.state == "running",
+    )
+
+
+def check_held(connection: Connection, job: Job) -> None:
+    """Raise LeaseLostError unless the job is this worker's, and keep it so until the transaction ends."""
+    if connection.execute(sa.select(_jobs.c.upload_id).where(_held(job)).with_for_update()).first() is None:
+        msg = "the job was given to another worker or deleted. Nothing to do: what was read is dropped"
+        raise LeaseLostError(msg)
+
+
+def _requeue(connection: Connection, upload_id: str, *, attempts: int) -> None:
+    waiting = {"state": "queued", "attempts": attempts, "worker_id": None, "lease_until": None}
+    connection.execute(_jobs.update().where(_jobs.c.upload_id == upload_id).values(**waiting))
+    again = {"state": StudyState.QUEUED, "stage_done": 0, "stage_total": 0, "version": tables.tick(connection)}
+    unfinished = _studies.c.upload_id == upload_id, _studies.c.state.not_in(FINAL)
+    connection.execute(_studies.update().where(*unfinished).values(**again))
+
+
+def finish(connection: Connection, upload_id: str, *, state: str) -> None:
+    """End a job; ``check_held`` or a lock comes before."""
+    ended = {"state": state, "finished_at": now(), "worker_id": None, "lease_until": None}
+    connection.execute(_jobs.update().where(_jobs.c.upload_id == upload_id).values(**ended))
+
+
+def fail(connection: Connection, upload_id: str, failure: JobFailure) -> None:
+    """End a job, and with it every study of the upload that has no result yet, by name."""
+    finish(connection, upload_id, state="failed")
+    unfinished = _studies.c.upload_id == upload_id, _studies.c.state.not_in(FINAL)
+    connection.execute(
+        _studies.update()
+        .where(*unfinished)
+        .values(
+            state=StudyState.FAILED,
+            error_code=failure.code,
+            error_message=failure.message,
+            search_text=_studies.c.search_text + f" {failure.code}",
+            version=tables.tick(connection),
+        )
+    )

@@ -1,0 +1,168 @@
+"""The work of one job: the files of an upload become pixels to look at and results, study by study.
+
+Pixels are written before the model starts, so that a reader can scroll while the study is being scored.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemoscope.card import ModelCard
+from hemoscope.dicom.archive import Archive, DecodedSeries, Study, read_series
+from hemoscope.dicom.series import choose_series
+from hemoscope.dicom.slices import Rejected
+from hemoscope.errors import SeriesError
+from hemoscope.labels import LABELS
+from hemoscope.predict import Predictor, Stage, StudyReading
+from hemoscope.reports.findings_json import document_text, findings_document
+from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
+from hemoscope.store.acquisition import acquired_at, identity
+from hemoscope.store.geometry import geometry_of, with_result
+from hemoscope.store.jobs import Job, JobFailure
+from hemoscope.store.results import StudyResult
+from hemoscope.store.sources import named_by_number, open_upload, remove_sources
+from hemoscope.store.storage import MAPS, VOLUME
+from hemoscope.store.store import Store
+from hemoscope.store.values import StudyState
+from hemoscope.store.worklist import storable
+
+# A page shows no more than a few steps a second, and every step is a transaction.
+_PROGRESS_EVERY_S = 0.2
+
+
+class UploadReader:
+    """A model and a store; reads one upload after the other, each with the same result whenever it is read again."""
+
+    def __init__(self, store: Store, predictor: Predictor, *, keep_identity: bool, deidentify: bool) -> None:
+        """Choose what of the patient is kept: name and ID (``keep_identity``), or nothing at all (``deidentify``)."""
+        bundle = predictor.bundle
+        self._store = store
+        self._predictor = predictor
+        self._keep_identity = keep_identity and not deidentify
+        self._deidentify = deidentify
+        self._model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
+
+    def read(self, job: Job) -> None:
+        """Read every study of an upload; what cannot be read is a result too, a failed study.
+
+        Raises:
+            LeaseLostError: the job is no longer the caller's; what was written meanwhile is removed again.
+            StoreError: the disk is full or the database away.
+        """
+        store = self._store
+        store.results.progress(job, None, state=StudyState.READING, done=0, total=0)
+        opening = self._progress(job, None, StudyState.READING)
+        archive = open_upload(store.folder, job.upload_id, deidentify=self._deidentify, progress=opening)
+        sizes = [max(len(series) for series in study.series) for study in archive.studies]
+        study_ids = store.results.begin(job, sizes or [0])
+        if not archive.studies and study_ids[0] is not None:
+            self._refuse(job, study_ids[0], archive, archive.rejected)
+        for study, study_id in zip(archive.studies, study_ids[: len(archive.studies)], strict=True):
+            if study_id is not None:
+                self._study(job, study_id, archive, study)
+        partly_deleted = store.results.finish_job(job)
+        if partly_deleted or not store.keep_source:
+            remove_sources(store.folder, job.upload_id)
+
+    def _study(self, job: Job, study_id: str, archive: Archive, study: Study) -> None:
+        """Decode, show, score and store one study."""
+        reading_progress = self._progress(job, study_id, StudyState.READING)
+        try:
+            choice = choose_series(study)
+            decoded = read_series(
+                archive, choice.series, threads=self._predictor.engine.threads, progress=reading_progress
+            )
+        except SeriesError as error:
+            refusal = Rejected(source="upload", code="no_series", message=storable(str(error)))
+            self._refuse(job, study_id, archive, (refusal, *archive.rejected))
+            return
+        geometry = self._show(job, study_id, archive, decoded)
+        scoring = self._progress(job, study_id, StudyState.SCORING)
+
+        def progress(_stage: Stage, done: int, total: int) -> None:
+            scoring(done, total)
+
+        reading = self._predictor.read(decoded, skipped=choice.skipped, maps=True, progress=progress)
+        self._keep(job, study_id, archive, reading, decoded.rejected, geometry)
+
+    def _show(self, job: Job, study_id: str, archive: Archive, decoded: DecodedSeries) -> dict[str, Any]:
+        """Write the pixels, so that the study can be looked at."""
+        source = decoded.slices[0].source
+        self._store.folder.write_array(
+            job.upload_id, study_id, VOLUME, decoded.volume.hounsfield.astype("<i2", copy=False)
+        )
+        geometry = geometry_of(decoded)
+        self._store.results.pixels_ready(
+            job,
+            study_id,
+            geometry=geometry,
+            acquired_at=acquired_at(archive, source),
+            who=identity(archive, source) if self._keep_identity else None,
+        )
+        return geometry
+
+    def _keep(
+        self,
+        job: Job,
+        study_id: str,
+        archive: Archive,
+        reading: StudyReading,
+        rejected: Sequence[Rejected],
+        geometry: dict[str, Any],
+    ) -> None:
+        """Write heat maps, then the result."""
+        findings, card = reading.findings, self._predictor.bundle.card
+        if reading.maps is not None:
+            self._store.folder.write_array(job.upload_id, study_id, MAPS, local_probabilities(reading.maps, card))
+        reported = ReportedStudy(findings=findings, key_slices=reading.key_slices)
+        result = StudyResult(
+            findings=self._document(archive, (reported,), (*archive.rejected, *rejected)),
+            geometry=with_result(geometry, reading, card),
+            urgency=findings.urgency.value,
+            suspected=tuple(one.label.value for one in findings.findings if one.present),
+            not_established=tuple(one.label.value for one in findings.findings if not one.established),
+        )
+        self._store.results.finish_study(job, study_id, result)
+
+    def _refuse(self, job: Job, study_id: str, archive: Archive, rejected: Sequence[Rejected]) -> None:
+        """Write that nothing of a study can be read, and why."""
+        document = self._document(archive, (), rejected)
+        self._store.results.fail_study(job, study_id, _failure(rejected), findings=document)
+
+    def _document(self, archive: Archive, studies: tuple[ReportedStudy, ...], rejected: Sequence[Rejected]) -> str:
+        report = Report(model=self._model, studies=studies, rejected=tuple(rejected))
+        return document_text(named_by_number(findings_document(report), archive))
+
+    def _progress(self, job: Job, study_id: str | None, state: StudyState) -> Callable[[int, int], None]:
+        """Write progress at most five times a second."""
+        last = monotonic()
+
+        def write(done: int, total: int) -> None:
+            nonlocal last
+            if monotonic() - last >= _PROGRESS_EVERY_S:
+                last = monotonic()
+                self._store.results.progress(job, study_id, state=state, done=done, total=total)
+
+        return write
+
+
+def local_probabilities(maps: NDArray[np.float32], card: ModelCard) -> NDArray[np.float16]:
+    """Class-activation logits (slices, 6, height, width) to probabilities, by each label's own slice calibration."""
+    local = np.empty(maps.shape, dtype=np.float16)
+    for index, label in enumerate(LABELS):
+        local[:, index] = card.calibration.slice[label].apply(maps[:, index].astype(np.float64))
+    return local
+
+
+def _failure(rejected: Sequence[Rejected]) -> JobFailure:
+    """Name a failure after the most frequent refusal, in its own words."""
+    if not rejected:
+        return JobFailure(code="nothing_found", message="The upload holds no file that could be a CT slice")
+    code, count = Counter(one.code for one in rejected).most_common(1)[0]
+    example = next(one for one in rejected if one.code == code)
+    among = f" ({count} of {len(rejected)} files)" if len(rejected) > 1 else ""
+    return JobFailure(code=code, message=storable(example.message)[:2000] + among)

@@ -1,0 +1,168 @@
+"""What a worker writes while it reads an upload; every transaction first checks that the job is still its own.
+
+A study's result is one row in ``results``, written in one transaction with its state, and never again: a job that runs
+anew after a crash finds the studies that are done and leaves them.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hemoscope.findings import Urgency
+from hemoscope.store import tables
+from hemoscope.store.database import Database, now
+from hemoscope.store.jobs import FINAL, Job, JobFailure, check_held, finish
+from hemoscope.store.uploads import new_study
+from hemoscope.store.values import Identity, StudyState
+
+URGENCIES = tuple(urgency.value for urgency in Urgency)
+_studies, _deletions = tables.studies, tables.deletions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyResult:
+    """What one study came to, ready to be stored; ``findings`` is JSON text."""
+
+    findings: str
+    geometry: dict[str, Any]
+    urgency: str
+    suspected: tuple[str, ...]
+    not_established: tuple[str, ...]
+
+
+class Results:
+    """The worker's side of the store."""
+
+    def __init__(self, database: Database) -> None:
+        """Write to this database."""
+        self._database = database
+
+    def begin(self, job: Job, instances: Sequence[int]) -> tuple[str | None, ...]:
+        """Make a row for each study of an upload; return the ids to read, None for those done or deleted before.
+
+        Args:
+            job: held by the caller.
+            instances: number of slices of each study, in an order that every attempt gives them in.
+
+        Raises:
+            LeaseLostError: the job is no longer the caller's.
+        """
+        with self._database.writing() as connection:
+            version = tables.tick(connection)
+            check_held(connection, job)
+            return tuple(_begin(connection, job, ordinal, count, version) for ordinal, count in enumerate(instances))
+
+    def progress(self, job: Job, study_id: str | None, *, state: StudyState, done: int, total: int) -> None:
+        """Tell how far a study is; None stands for the first one. Raises LeaseLostError."""
+        known = _studies.c.study_id == study_id if study_id else _studies.c.ordinal == 0
+        self._change(job, known, state=state, stage_done=done, stage_total=total)
+
+    def pixels_ready(
+        self, job: Job, study_id: str, *, geometry: dict[str, Any], acquired_at: datetime | None, who: Identity | None
+    ) -> None:
+        """Let the slices be looked at before there is a result. Raises LeaseLostError."""
+        slices = len(geometry["sop_instance_uids"])
+        values: dict[str, Any] = {"acquired_at": acquired_at, "instances": slices, "stage_total": slices}
+        if who is not None:
+            search = " ".join((study_id, who.name, who.id)).casefold()
+            values |= {"patient_name": who.name, "patient_id": who.id, "search_text": search}
+        document = json.dumps(geometry, allow_nan=False)
+        values |= {"has_pixels": True, "geometry": document, "state": StudyState.SCORING, "stage_done": 0}
+        self._change(job, _studies.c.study_id == study_id, **values)
+
+    def finish_study(self, job: Job, study_id: str, result: StudyResult) -> None:
+        """Write a study's result, once. Raises LeaseLostError."""
+        with self._database.writing() as connection:
+            version = tables.tick(connection)
+            check_held(connection, job)
+            _insert_result(connection, job, study_id, result.findings)
+            words = " ".join((result.urgency, *result.suspected))
+            values = {
+                "state": StudyState.DONE,
+                "stage_done": _studies.c.stage_total,
+                "urgency": result.urgency,
+                "urgency_rank": URGENCIES.index(result.urgency),
+                "suspected": json.dumps(result.suspected),
+                "not_established": json.dumps(result.not_established),
+                "has_maps": True,
+                "geometry": json.dumps(result.geometry, allow_nan=False),
+                "search_text": _studies.c.search_text + f" {words}",
+                "version": version,
+            }
+            connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(**values))
+
+    def fail_study(self, job: Job, study_id: str, failure: JobFailure, *, findings: str) -> None:
+        """Write that a study cannot be read, with its refusals, once. Raises LeaseLostError."""
+        with self._database.writing() as connection:
+            version = tables.tick(connection)
+            check_held(connection, job)
+            _insert_result(connection, job, study_id, findings)
+            values = {
+                "state": StudyState.FAILED,
+                "error_code": failure.code,
+                "error_message": failure.message,
+                "search_text": _studies.c.search_text + f" {failure.code}",
+                "version": version,
+            }
+            connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(**values))
+
+    def finish_job(self, job: Job) -> bool:
+        """End a job; True where a study of the upload was deleted, so that no source may be kept.
+
+        Raises:
+            LeaseLostError: the job is no longer the caller's.
+        """
+        with self._database.writing() as connection:
+            tables.tick(connection)
+            check_held(connection, job)
+            finish(connection, job.upload_id, state="done")
+            deleted = sa.select(_deletions.c.study_id).where(_deletions.c.upload_id == job.upload_id)
+            return connection.execute(deleted).first() is not None
+
+    def _change(self, job: Job, known: sa.ColumnElement[bool], **values: Any) -> None:
+        with self._database.writing() as connection:
+            version = tables.tick(connection)
+            check_held(connection, job)
+            unfinished = _studies.c.upload_id == job.upload_id, known, _studies.c.state.not_in(FINAL)
+            connection.execute(_studies.update().where(*unfinished).values(**values, version=version))
+
+
+def _begin(connection: Connection, job: Job, ordinal: int, instances: int, version: int) -> str | None:
+    upload = connection.execute(sa.select(tables.uploads).where(tables.uploads.c.upload_id == job.upload_id)).one()
+    place = _studies.c.upload_id == job.upload_id, _studies.c.ordinal == ordinal
+    row = connection.execute(sa.select(_studies.c.study_id, _studies.c.state).where(*place)).first()
+    if row is not None:
+        if row.state in FINAL:
+            return None
+        values = {"state": StudyState.READING, "instances": instances, "version": version}
+        connection.execute(_studies.update().where(*place).values(**values))
+        return str(row.study_id)
+    study_id = further_study_id(job.upload_id, ordinal)
+    gone = sa.select(_deletions.c.study_id).where(_deletions.c.upload_id == job.upload_id)
+    if ordinal == 0 or study_id in connection.execute(gone).scalars().all():
+        return None
+    columns = new_study(study_id, job.upload_id, ordinal, version)
+    known = {"received_at": upload.accepted_at, "submitted_by": upload.submitted_by, "state": StudyState.READING}
+    connection.execute(_studies.insert().values(**{**columns, **known, "instances": instances}))
+    return study_id
+
+
+def further_study_id(upload_id: str, ordinal: int) -> str:
+    """The id of an upload's second and later studies: the same in every attempt, and as hard to guess as the upload's.
+
+    Examples:
+        >>> further_study_id("0" * 32, 1)
+        'ce4b620fa96723c34ca24766fd671bf9'
+    """
+    return hashlib.sha256(f"{upload_id}/{ordinal}".encode()).hexdigest()[:32]
+
+
+def _insert_result(connection: Connection, job: Job, study_id: str, findings: str) -> None:
+    row = {"study_id": study_id, "attempt": job.attempt, "finished_at": now(), "findings": findings}
+    connection.execute(tables.results.insert().values(**row))

@@ -1,0 +1,97 @@
+"""The site's own matters: who did what, who is logged in, and how the site is set up."""
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from hemoscope.store import tables
+from hemoscope.store.database import Database, now
+from hemoscope.store.refusals import refusal
+from hemoscope.store.values import AuditEntry, Role, Session, User
+from hemoscope.store.worklist import storable
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_audit, _sessions, _settings = tables.audit, tables.sessions, tables.settings
+
+
+def record(database: Database, *, user: str, action: str, study_id: str | None, detail: str) -> None:
+    """Add one line to the audit log."""
+    row = {"at": now(), "user_name": storable(user), "action": storable(action)[:64], "detail": storable(detail)}
+    with database.writing() as connection:
+        connection.execute(_audit.insert().values(**row, study_id=study_id))
+
+
+def audit_log(database: Database, *, limit: int, before: int | None) -> tuple[AuditEntry, ...]:
+    """Return entries, newest first."""
+    newest = sa.select(_audit).order_by(_audit.c.audit_id.desc()).limit(limit)
+    with database.reading() as connection:
+        rows = connection.execute(newest if before is None else newest.where(_audit.c.audit_id < before)).all()
+    return tuple(
+        AuditEntry(
+            audit_id=row.audit_id,
+            at=row.at,
+            user=row.user_name,
+            action=row.action,
+            study_id=row.study_id,
+            detail=row.detail,
+        )
+        for row in rows
+    )
+
+
+def open_session(database: Database, user: User, *, lasting: timedelta) -> tuple[str, Session]:
+    """Begin a session; the token is known to the caller alone, the database keeps its hash."""
+    token, session = (
+        secrets.token_urlsafe(32),
+        Session(user=user, csrf=secrets.token_hex(32), expires_at=now() + lasting),
+    )
+    row = {"token_hash": _hash(token), "user_name": user.name, "role": user.role.value, "csrf": session.csrf}
+    with database.writing() as connection:
+        connection.execute(_sessions.insert().values(**row, expires_at=session.expires_at))
+    return token, session
+
+
+def find_session(database: Database, token: str) -> Session | None:
+    """Return the session of a token, or None where it is unknown or has ended."""
+    known = sa.select(_sessions).where(_sessions.c.token_hash == _hash(token), _sessions.c.expires_at > now())
+    with database.reading() as connection:
+        row = connection.execute(known).first()
+    if row is None:
+        return None
+    return Session(user=User(name=row.user_name, role=Role(row.role)), csrf=row.csrf, expires_at=row.expires_at)
+
+
+def close_session(database: Database, token: str) -> None:
+    """End a session; an unknown token is no error."""
+    with database.writing() as connection:
+        connection.execute(_sessions.delete().where(_sessions.c.token_hash == _hash(token)))
+
+
+def read_settings(database: Database) -> Mapping[str, Any]:
+    """Return all settings, by name."""
+    with database.reading() as connection:
+        return {row.name: json.loads(row.value) for row in connection.execute(sa.select(_settings))}
+
+
+def write_setting(database: Database, name: str, value: Any) -> None:
+    """Keep a JSON value under a name. Raises StoreError ``bad_setting``."""
+    if not _NAME.fullmatch(name):
+        raise refusal("bad_setting", f"a setting cannot be named {name!r:.80}")
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise refusal("bad_setting", f"{name} is no JSON value") from error
+    with database.writing() as connection:
+        tables.tick(connection)  # two writers of a new name would both insert it otherwise
+        if connection.execute(_settings.update().where(_settings.c.name == name).values(value=text)).rowcount == 0:
+            connection.execute(_settings.insert().values(name=name, value=text))
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,122 @@
+"""The private folder of pixels: ``STORAGE/UPLOAD/source/000001`` and ``STORAGE/UPLOAD/STUDY/{volume,maps}.npy``.
+
+Folders have mode 0700 and files 0600; every name is made here or by the database, none comes from a user. Arrays appear
+under their name whole or not at all, and a slice is read through a memory map without loading the volume.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemoscope.errors import ConfigError
+from hemoscope.store.refusals import refusal
+
+VOLUME = "volume.npy"
+MAPS = "maps.npy"
+_TRASH = ".trash"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Storage:
+    """The folder and the names in it."""
+
+    def __init__(self, root: Path) -> None:
+        """Make the folder private. Raises ConfigError where that cannot be, or others use the folder already."""
+        self.root = root.absolute()
+        try:
+            self._make_private()
+            self.trash.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            msg = f"the storage folder cannot be used ({error.strerror}). Give a folder that you may write to"
+            raise ConfigError(msg) from error
+
+    def _make_private(self) -> None:
+        if not self.root.exists():
+            self.root.mkdir(mode=0o700, parents=True)
+        if self.root.stat().st_mode & 0o077:
+            if any(self.root.iterdir()):
+                msg = "the storage folder is open to other users and not empty. Close it (chmod 700), or give a new one"
+                raise ConfigError(msg)
+            self.root.chmod(0o700)
+
+    @property
+    def trash(self) -> Path:
+        """Where what is being deleted waits, out of reach."""
+        return self.root / _TRASH
+
+    def upload(self, upload_id: str) -> Path:
+        """The folder of an upload."""
+        return self.root / upload_id
+
+    def source(self, upload_id: str) -> Path:
+        """The folder of the files as they were uploaded."""
+        return self.upload(upload_id) / "source"
+
+    def study(self, upload_id: str, study_id: str) -> Path:
+        """The folder of a study's arrays."""
+        return self.upload(upload_id) / study_id
+
+    def write_array(self, upload_id: str, study_id: str, name: str, array: NDArray[Any]) -> None:
+        """Write an array, so that a crash leaves none or all of it. Raises StoreError ``storage_full``."""
+        folder = self.study(upload_id, study_id)
+        draft = folder / f".{name}-{secrets.token_hex(4)}.part"
+        with full_disk_refused():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            try:
+                with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.replace(folder / name)
+                flush_folder(folder)
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def read_array(self, upload_id: str, study_id: str, name: str) -> NDArray[Any] | None:
+        """Map an array into memory without reading it; None where it is not there (any more)."""
+        try:
+            return np.load(self.study(upload_id, study_id) / name, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            return None
+
+    def set_aside(self, folder: Path, name: str) -> Path | None:
+        """Move a folder into the trash under ``name``, in one step; None where there is no such folder."""
+        aside = self.trash / f"{name}-{secrets.token_hex(4)}"
+        try:
+            folder.rename(aside)
+        except FileNotFoundError:
+            return None
+        return aside
+
+    def remove(self, folder: Path) -> None:
+        """Remove a folder and all below; one that is gone already is no error."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the names in a folder durable (fsync of a file does not do that for its name)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def full_disk_refused() -> Iterator[None]:
+    """Turn a full disk or quota into a refusal; other errors of the disk go on as they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise refusal("storage_full", "there is no space left where studies are stored") from error

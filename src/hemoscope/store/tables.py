@@ -1,0 +1,177 @@
+"""The tables as the program uses them; ``migrations`` makes them, and a test holds the two against each other.
+
+Lists and documents are JSON text, so that a findings document comes out letter by letter as it went in.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy.engine import Connection
+
+from hemoscope.store.database import UtcTime
+
+metadata = MetaData()
+_BIG = sa.BigInteger()
+_SERIAL = sa.BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers rows for INTEGER alone
+_ID = String(32)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("upload_id", _ID, primary_key=True),
+    Column("accepted_at", UtcTime(), nullable=False),
+    Column("submitted_by", Text(), nullable=False),
+    Column("files", Integer(), nullable=False),
+    Column("bytes", _BIG, nullable=False),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("study_id", _ID, primary_key=True),
+    Column("upload_id", _ID, ForeignKey("uploads.upload_id", ondelete="CASCADE"), nullable=False),
+    Column("ordinal", Integer(), nullable=False),
+    Column("version", _BIG, nullable=False),
+    Column("received_at", UtcTime(), nullable=False),
+    Column("acquired_at", UtcTime()),
+    Column("state", String(16), nullable=False),
+    Column("stage_done", Integer(), nullable=False),
+    Column("stage_total", Integer(), nullable=False),
+    Column("instances", Integer(), nullable=False),
+    Column("urgency", String(16)),
+    Column("urgency_rank", Integer(), nullable=False),
+    Column("suspected", Text(), nullable=False),
+    Column("not_established", Text(), nullable=False),
+    Column("error_code", String(64)),
+    Column("error_message", Text()),
+    Column("has_pixels", Boolean(), nullable=False),
+    Column("has_maps", Boolean(), nullable=False),
+    Column("submitted_by", Text(), nullable=False),
+    Column("patient_name", Text()),
+    Column("patient_id", Text()),
+    Column("search_text", Text(), nullable=False),
+    Column("geometry", Text()),
+    UniqueConstraint("upload_id", "ordinal", name="studies_of_upload"),
+    Index("studies_by_urgency", "urgency_rank", "received_at", "study_id"),
+    Index("studies_by_version", "version"),
+)
+
+# One row a study: its primary key is what makes a result be written once, whatever happens to workers.
+results = Table(
+    "results",
+    metadata,
+    Column("study_id", _ID, ForeignKey("studies.study_id", ondelete="CASCADE"), primary_key=True),
+    Column("attempt", Integer(), nullable=False),
+    Column("finished_at", UtcTime(), nullable=False),
+    Column("findings", Text(), nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("upload_id", _ID, ForeignKey("uploads.upload_id", ondelete="CASCADE"), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer(), nullable=False),
+    Column("worker_id", _ID),
+    Column("queued_at", UtcTime(), nullable=False),
+    Column("started_at", UtcTime()),
+    Column("lease_until", UtcTime()),
+    Column("finished_at", UtcTime()),
+    Index("jobs_by_state", "state", "queued_at"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("worker_id", _ID, primary_key=True),
+    Column("host", Text(), nullable=False),
+    Column("pid", Integer(), nullable=False),
+    Column("started_at", UtcTime(), nullable=False),
+    Column("beat_at", UtcTime(), nullable=False),
+    Column("upload_id", _ID),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("feedback_id", _SERIAL, primary_key=True),
+    Column("study_id", _ID, ForeignKey("studies.study_id", ondelete="CASCADE"), nullable=False),
+    Column("at", UtcTime(), nullable=False),
+    Column("by_user", Text(), nullable=False),
+    Column("label", String(32), nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("present", Boolean(), nullable=False),
+    Column("slices", Text()),
+    Column("note", Text(), nullable=False),
+    Index("feedback_of_study", "study_id"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("audit_id", _SERIAL, primary_key=True),
+    Column("at", UtcTime(), nullable=False),
+    Column("user_name", Text(), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("study_id", _ID),
+    Column("detail", Text(), nullable=False),
+    Index("audit_of_study", "study_id"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("user_name", Text(), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("csrf", String(64), nullable=False),
+    Column("expires_at", UtcTime(), nullable=False),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text(), nullable=False),
+)
+
+clock = Table(
+    "clock",
+    metadata,
+    Column("clock_id", Integer(), primary_key=True),
+    Column("version", _BIG, nullable=False),
+)
+
+deletions = Table(
+    "deletions",
+    metadata,
+    Column("study_id", _ID, primary_key=True),
+    Column("upload_id", _ID, nullable=False),
+    Column("version", _BIG, nullable=False),
+    Column("deleted_at", UtcTime(), nullable=False),
+    Index("deletions_by_version", "version"),
+    Index("deletions_of_upload", "upload_id"),
+)
+
+totals = Table(
+    "totals",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("count", _BIG, nullable=False),
+)
+
+
+def tick(connection: Connection) -> int:
+    """Advance the store's version and return it; call it first in every transaction that changes a study.
+
+    The clock's row stays locked until the commit, so versions become visible in their order: who has seen one has
+    seen all before it. Being first everywhere, it also keeps writers from waiting for each other in a circle.
+    """
+    advance = clock.update().values(version=clock.c.version + 1).returning(clock.c.version)
+    return int(connection.execute(advance).scalar_one())
+
+
+def add_to_total(connection: Connection, name: str, count: int = 1) -> None:
+    """Add to a counter that outlives what it counts; ``tick`` must have been called before."""
+    if connection.execute(totals.update().where(totals.c.name == name).values(count=totals.c.count + count)).rowcount:
+        return
+    connection.execute(totals.insert().values(name=name, count=count))

@@ -1,0 +1,189 @@
+"""Studies out of the database: the worklist, one study, what changed, and the numbers for readiness."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from hemoscope.store import tables
+from hemoscope.store.database import Database, now
+from hemoscope.store.refusals import refusal
+from hemoscope.store.results import URGENCIES
+from hemoscope.store.uploads import UNKNOWN_URGENCY
+from hemoscope.store.values import (
+    Changes,
+    Counts,
+    Deletion,
+    Identity,
+    StudyEntry,
+    StudyState,
+    Verdict,
+    WorkerBeat,
+    WorklistQuery,
+)
+
+_STUDY_ID = re.compile(r"[0-9a-f]{32}")
+_MOST_CHANGES = 1000
+_studies, _feedback, _jobs, _workers = tables.studies, tables.feedback, tables.jobs, tables.workers
+_LISTED = [column for column in _studies.c if column.name != "geometry"]
+# Most urgent first, what has no result yet last; within that who waits longest; the id only makes the order total.
+_ORDER = (_studies.c.urgency_rank, _studies.c.received_at, _studies.c.study_id)
+
+
+def list_studies(database: Database, query: WorklistQuery) -> tuple[tuple[StudyEntry, ...], int]:
+    """Return one page of the worklist and the number of all studies that match."""
+    wanted = _conditions(query)
+    page = sa.select(*_LISTED).where(*wanted).order_by(*_ORDER).limit(query.limit).offset(query.offset)
+    with database.reading() as connection:
+        total = connection.execute(sa.select(sa.func.count()).select_from(_studies).where(*wanted)).scalar_one()
+        return _entries(connection, connection.execute(page).all()), int(total)
+
+
+def get_study(database: Database, study_id: str) -> StudyEntry:
+    """Return a study with findings and geometry. Raises StoreError ``no_such_study``."""
+    with database.reading() as connection:
+        row = find_study(connection, study_id)
+        text = connection.execute(_result(study_id)).scalar()
+        counts = _feedback_counts(connection, [study_id])
+    geometry = json.loads(row.geometry) if row.geometry else None
+    findings = json.loads(text) if text else None
+    return _entry(row, counts.get(study_id, {}), findings=findings, geometry=geometry)
+
+
+def findings_text(database: Database, study_id: str) -> str:
+    """Return the stored findings document. Raises StoreError ``no_such_study`` or ``no_findings``."""
+    with database.reading() as connection:
+        find_study(connection, study_id)
+        text = connection.execute(_result(study_id)).scalar()
+    if text is None:
+        raise refusal("no_findings", "the study has no result yet")
+    return str(text)
+
+
+def find_study(connection: Connection, study_id: str) -> Any:
+    """Return the row of a study. Raises StoreError ``no_such_study``, also for what is no id at all."""
+    known = _STUDY_ID.fullmatch(study_id) and sa.select(_studies).where(_studies.c.study_id == study_id)
+    row = connection.execute(known).first() if known is not None else None
+    if row is None:
+        raise refusal("no_such_study", "there is no such study")
+    return row
+
+
+def changes_since(database: Database, version: int) -> Changes:
+    """Return what changed after a version, at most a thousand of each; ask again from the version returned."""
+    with database.reading() as connection:
+        current = int(connection.execute(sa.select(tables.clock.c.version)).scalar_one())
+        if version >= current:
+            return Changes(version=current)
+        newer = sa.select(*_LISTED).where(_studies.c.version > version).order_by(_studies.c.version)
+        gone = sa.select(tables.deletions).where(tables.deletions.c.version > version)
+        rows = connection.execute(newer.limit(_MOST_CHANGES)).all()
+        lost = connection.execute(gone.order_by(tables.deletions.c.version).limit(_MOST_CHANGES)).all()
+        reached = min([current, *(found[-1].version for found in (rows, lost) if len(found) == _MOST_CHANGES)])
+        return Changes(
+            version=reached,
+            studies=_entries(connection, [row for row in rows if row.version <= reached]),
+            deleted=tuple(
+                Deletion(study_id=row.study_id, version=row.version) for row in lost if row.version <= reached
+            ),
+        )
+
+
+def count_all(database: Database, *, alive_within: timedelta) -> Counts:
+    """Return the numbers for readiness and metrics."""
+    with database.reading() as connection:
+        states = dict(_pairs(connection, sa.select(_studies.c.state, sa.func.count()).group_by(_studies.c.state)))
+        job_states = dict(_pairs(connection, sa.select(_jobs.c.state, sa.func.count()).group_by(_jobs.c.state)))
+        totals = dict(_pairs(connection, sa.select(tables.totals.c.name, tables.totals.c.count)))
+        given = dict(_pairs(connection, sa.select(_feedback.c.verdict, sa.func.count()).group_by(_feedback.c.verdict)))
+        oldest = connection.execute(sa.select(sa.func.min(_jobs.c.queued_at)).where(_jobs.c.state == "queued")).scalar()
+        beating = sa.select(_workers).where(_workers.c.beat_at > now() - alive_within).order_by(_workers.c.started_at)
+        alive = connection.execute(beating).mappings().all()
+        version = connection.execute(sa.select(tables.clock.c.version)).scalar_one()
+    return Counts(
+        queue_depth=job_states.get("queued", 0),
+        running=job_states.get("running", 0),
+        oldest_waiting_s=None if oldest is None else max(0.0, (now() - oldest).total_seconds()),
+        studies={state: states.get(state.value, 0) for state in StudyState},
+        workers=tuple(WorkerBeat(**row) for row in alive),
+        feedback={verdict: given.get(verdict, 0) + totals.get(f"feedback:{verdict}", 0) for verdict in Verdict},
+        deleted=totals.get("deleted", 0),
+        version=int(version),
+    )
+
+
+def _pairs(connection: Connection, query: Any) -> Iterable[tuple[str, int]]:
+    return ((row[0], int(row[1])) for row in connection.execute(query))
+
+
+def _result(study_id: str) -> Any:
+    return sa.select(tables.results.c.findings).where(tables.results.c.study_id == study_id)
+
+
+def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
+    """What a study must meet; words are compared as text, whatever signs they hold."""
+    words = storable(query.search).casefold().split()
+    conditions = [_studies.c.search_text.contains(word, autoescape=True) for word in words]
+    if query.states:
+        conditions.append(_studies.c.state.in_([state.value for state in query.states]))
+    if query.urgency:
+        ranks = [URGENCIES.index(one) if one in URGENCIES else UNKNOWN_URGENCY for one in query.urgency]
+        conditions.append(_studies.c.urgency_rank.in_(ranks))
+    return conditions
+
+
+def storable(text: str) -> str:
+    """Return text that every database takes: no NUL, no control characters, no lone surrogates."""
+    printable = "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+    return printable.encode("utf-8", "replace").decode("utf-8")
+
+
+def _feedback_counts(connection: Connection, study_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    counted = sa.select(_feedback.c.study_id, _feedback.c.verdict, sa.func.count())
+    grouped = counted.where(_feedback.c.study_id.in_(study_ids)).group_by(_feedback.c.study_id, _feedback.c.verdict)
+    counts: dict[str, dict[str, int]] = {}
+    for study_id, verdict, count in connection.execute(grouped):
+        counts.setdefault(study_id, {})[verdict] = int(count)
+    return counts
+
+
+def _entries(connection: Connection, rows: Sequence[Any]) -> tuple[StudyEntry, ...]:
+    counts = _feedback_counts(connection, [row.study_id for row in rows])
+    return tuple(_entry(row, counts.get(row.study_id, {})) for row in rows)
+
+
+def _entry(
+    row: Any,
+    feedback: Mapping[str, int],
+    *,
+    findings: dict[str, Any] | None = None,
+    geometry: dict[str, Any] | None = None,
+) -> StudyEntry:
+    known = row.patient_name is not None or row.patient_id is not None
+    return StudyEntry(
+        study_id=row.study_id,
+        upload_id=row.upload_id,
+        version=row.version,
+        received_at=row.received_at,
+        acquired_at=row.acquired_at,
+        state=StudyState(row.state),
+        stage_done=row.stage_done,
+        stage_total=row.stage_total,
+        instances=row.instances,
+        urgency=row.urgency,
+        suspected=tuple(json.loads(row.suspected)),
+        not_established=tuple(json.loads(row.not_established)),
+        error_code=row.error_code,
+        error_message=row.error_message,
+        has_pixels=row.has_pixels,
+        has_maps=row.has_maps,
+        submitted_by=row.submitted_by,
+        identity=Identity(name=row.patient_name or "", id=row.patient_id or "") if known else None,
+        feedback=feedback,
+        findings=findings,
+        geometry=geometry,
+    )
