@@ -1,0 +1,109 @@
+// The server's REST API (docs/reference/rest-api.md) with errors that say the cause and the cure.
+
+const ROOT = "/api/v1";
+
+/** An error as the server gives it (problem+json), or as the network does. */
+export class Problem extends Error {
+  constructor({ title, detail, cure = "", code = "", status = 0 }) {
+    super(detail || title);
+    Object.assign(this, { title, detail: detail || title, cure, code, status });
+  }
+}
+
+const UNREACHABLE = {
+  title: "The server does not answer",
+  detail: "The server does not answer.",
+  cure: "Check the network, and that hemoscope serve is running; this page tries again by itself.",
+  code: "unreachable",
+};
+
+let csrfToken = "";
+
+/** Take the session's token for requests that change something. */
+export function useToken(token) {
+  csrfToken = token ?? "";
+}
+
+function problemOf(status, text) {
+  let body = {};
+  try {
+    body = JSON.parse(text);
+  } catch {
+    // A proxy's page in place of problem+json: the status has to do.
+  }
+  const title = body.title ?? `The server answered ${status}`;
+  return new Problem({ ...body, title, detail: body.detail, status });
+}
+
+function toLogin(status) {
+  if (status !== 401 || location.pathname === "/login") return;
+  location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+}
+
+async function request(path, options = {}) {
+  const headers = { ...options.headers };
+  if (options.method && options.method !== "GET") headers["X-CSRF-Token"] = csrfToken;
+  let response;
+  try {
+    response = await fetch(ROOT + path, { credentials: "same-origin", ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(UNREACHABLE);
+  }
+  if (response.ok) return response;
+  toLogin(response.status);
+  throw problemOf(response.status, await response.text());
+}
+
+export async function getJson(path) {
+  return (await request(path)).json();
+}
+
+/** Send JSON; gives the answer's JSON, or null where it has none. */
+export async function sendJson(method, path, body) {
+  const options = { method };
+  if (body !== undefined) Object.assign(options, { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  const text = await (await request(path, options)).text();
+  return text ? JSON.parse(text) : null;
+}
+
+/** One slice in HU: {hounsfield: Int16Array, rows, columns}. The bytes are little endian, as all browsers' machines are. */
+export async function slicePixels(studyId, index, signal) {
+  const response = await request(`/studies/${studyId}/slices/${index}/pixels`, { signal });
+  const [rows, columns] = ["X-Rows", "X-Columns"].map((name) => Number(response.headers.get(name)));
+  const hounsfield = new Int16Array(await response.arrayBuffer());
+  if (hounsfield.length !== rows * columns) {
+    throw new Problem({ title: "Slice incomplete", detail: `Slice ${index + 1} came incomplete.`, cure: "Reload the page." });
+  }
+  return { hounsfield, rows, columns };
+}
+
+/** One heat map: bytes where 255 is probability 1, of the shape that the study's geometry states. */
+export async function heatMap(studyId, index, label, signal) {
+  const response = await request(`/studies/${studyId}/slices/${index}/heatmap/${label}`, { signal });
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+/**
+ * Upload files as one study or archive, telling `onProgress(sent, total)`; `signal` cancels.
+ * Parts get neutral names: file names often hold patients' names, and the server does not need them.
+ */
+export function upload(files, { onProgress, signal }) {
+  const form = new FormData();
+  files.forEach((file, place) => form.append("files", file, String(place + 1).padStart(6, "0")));
+  return new Promise((resolve, reject) => {
+    const call = new XMLHttpRequest(); // fetch cannot tell how much has been sent
+    call.open("POST", `${ROOT}/uploads`);
+    call.setRequestHeader("X-CSRF-Token", csrfToken);
+    call.upload.addEventListener("progress", (event) => onProgress(event.loaded, event.total));
+    call.addEventListener("load", () => {
+      toLogin(call.status);
+      if (call.status === 202) resolve(JSON.parse(call.responseText).study);
+      else reject(problemOf(call.status, call.responseText));
+    });
+    call.addEventListener("error", () => reject(new Problem(UNREACHABLE)));
+    call.addEventListener("abort", () => reject(new DOMException("Upload cancelled", "AbortError")));
+    signal.addEventListener("abort", () => call.abort());
+    call.send(form);
+  });
+}

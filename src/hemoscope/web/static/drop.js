@@ -1,0 +1,56 @@
+// Files out of a drop: folders are walked to their end, whatever the browser hands over in one piece.
+
+const readBatch = (reader) => new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+const fileOf = (entry) => new Promise((resolve, reject) => entry.file(resolve, reject));
+
+/** Every file under an entry of a dropped folder, depth first. */
+export async function filesUnder(entry) {
+  if (entry.isFile) return [await fileOf(entry)];
+  const reader = entry.createReader();
+  const files = [];
+  // readEntries gives a hundred at a time, and an empty batch at the end.
+  for (let batch = await readBatch(reader); batch.length > 0; batch = await readBatch(reader)) {
+    for (const child of batch) files.push(...(await filesUnder(child)));
+  }
+  return files;
+}
+
+/** What was dropped: {name, files}. The list of entries is only readable during the event, so it is taken at once. */
+export async function droppedFiles(transfer) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  const plain = [...transfer.files];
+  if (entries.length === 0) return { name: nameOf(plain), files: plain };
+  const files = (await Promise.all(entries.map(filesUnder))).flat();
+  return { name: entries.length === 1 ? entries[0].name : nameOf(files), files: files.filter(isWanted) };
+}
+
+/** Hidden files of file managers are no part of a study. */
+export const isWanted = (file) => !file.name.startsWith(".") && file.name !== "Thumbs.db" && file.size > 0;
+
+const nameOf = (files) => (files.length === 1 ? files[0].name : `${files.length} files`);
+
+/** Call `onFiles({name, files})` for a drop anywhere on the page, with a curtain while something is dragged over it. */
+export function acceptDrops(curtain, onFiles) {
+  let depth = 0; // dragenter and dragleave also fire for every element that is crossed
+  const show = (change) => {
+    depth = Math.max(depth + change, 0);
+    curtain.hidden = depth === 0;
+  };
+  const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+  const on = (name, act) =>
+    window.addEventListener(name, (event) => {
+      if (!hasFiles(event)) return;
+      event.preventDefault();
+      act(event);
+    });
+  on("dragenter", () => show(1));
+  on("dragleave", () => show(-1));
+  on("dragover", (event) => {
+    event.dataTransfer.dropEffect = "copy";
+  });
+  on("drop", (event) => {
+    depth = 0;
+    curtain.hidden = true;
+    droppedFiles(event.dataTransfer).then(onFiles);
+  });
+}

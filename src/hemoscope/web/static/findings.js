@@ -1,0 +1,98 @@
+// The findings beside the slices: urgency, six labels each with its probability, threshold and key slices, quality notes.
+
+import { el, icon } from "./element.js";
+import { FeedbackControls } from "./feedback.js";
+import { probability } from "./format.js";
+import { labelName, urgencyWord } from "./labels.js";
+import { thresholdWords, urgencyWords } from "./meaning.js";
+import { plainNote } from "./quality.js";
+
+function status(finding) {
+  if (!finding.established) {
+    return el("span", { class: finding.present ? "status status-doubted reached" : "status status-doubted", text: finding.present ? "Suspected, not established" : "Not established" });
+  }
+  return el("span", { class: finding.present ? "status status-present" : "status status-absent", text: finding.present ? "Suspected" : "Below threshold" });
+}
+
+/** A bar from 0 to 1 with a tick at the threshold, in words for those who do not see it. */
+function meter(finding) {
+  const fill = el("span", { class: "meter-fill" });
+  fill.style.inlineSize = `${finding.probability * 100}%`;
+  const tick = el("span", { class: "meter-tick" });
+  tick.style.insetInlineStart = `${finding.threshold * 100}%`;
+  return el("span", { class: "meter", "aria-hidden": "true" }, fill, tick);
+}
+
+function keySlices(finding, context) {
+  const indices = context.geometry.key_slices[finding.label] ?? [];
+  if (indices.length === 0) return null;
+  const button = (index) =>
+    el("button", { type: "button", class: "small key-slice", dataset: { slice: index }, "aria-label": `Key slice ${index + 1} of ${labelName(finding.label)}`, onclick: () => context.onSlice(index, finding.label) }, String(index + 1));
+  return el("div", { class: "key-slices" }, el("span", { class: "faint", text: "Key slices" }), indices.map(button));
+}
+
+function doubt(finding) {
+  return finding.established
+    ? null
+    : el("p", { class: "doubt", text: "Not established: too few such patients in validation. Shown for information; it raises no finding alone." });
+}
+
+function details(finding, context) {
+  const [first, ...rest] = thresholdWords(finding, context.card, context.site);
+  return [
+    doubt(finding),
+    keySlices(finding, context),
+    el("p", { class: "meaning" }, el("strong", { text: `Threshold ${probability(finding.threshold)}. ` }), first),
+    rest.length > 0 && el("p", { class: "faint measured", text: rest.join(" ") }),
+  ].filter(Boolean);
+}
+
+function row(finding, context, given) {
+  const { label } = finding;
+  const body = el("div", { class: "finding-body", id: `finding-${label}`, hidden: true }, details(finding, context), new FeedbackControls(finding, context, given).node);
+  const head = el(
+    "button",
+    { type: "button", class: "finding-head", "aria-expanded": "false", "aria-controls": body.id, onclick: () => context.onLabel(label) },
+    el("span", { class: "finding-name", text: labelName(label) }),
+    status(finding),
+    el("span", { class: "finding-probability", text: probability(finding.probability) }),
+    meter(finding),
+  );
+  const classes = ["finding", finding.present && "is-present", !finding.established && "is-doubted"].filter(Boolean);
+  return el("li", { class: classes.join(" "), dataset: { label } }, el("h3", {}, head), body);
+}
+
+function notes(study) {
+  const plain = study.quality.map(plainNote);
+  if (plain.length === 0) return el("p", { class: "faint no-notes", text: "No quality notes on this series." });
+  const item = ({ title, message, caution }) =>
+    el("li", { class: caution ? "note note-caution" : "note" }, icon(caution ? "caution" : "note"), el("span", {}, el("strong", { text: title }), el("span", { class: "faint", text: message })));
+  return el("ul", { class: "notes" }, plain.sort((a, b) => b.caution - a.caution).map(item));
+}
+
+function skipped(study) {
+  const count = study.skipped_series.length;
+  if (count === 0) return null;
+  const item = ({ reason, instances }) => el("li", { text: `${instances} images: ${reason}` });
+  return el("details", { class: "skipped" }, el("summary", { text: `${count} other series not read` }), el("ul", {}, study.skipped_series.map(item)));
+}
+
+/** Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onLabel, onGiven, currentSlice. */
+export function drawFindings(panel, study, context, feedback) {
+  panel.replaceChildren(
+    el("section", { class: `verdict verdict-${study.urgency}` }, icon(study.urgency), el("div", {}, el("h2", { text: urgencyWord(study.urgency) }), el("p", { text: urgencyWords(study, context.card) }))),
+    el("h2", { class: "unseen", text: "Findings" }),
+    el("ol", { class: "findings" }, study.findings.map((finding) => row(finding, context, feedback.get(finding.label)))),
+    el("section", { class: "quality" }, el("h2", { text: "Quality" }), notes(study), skipped(study)),
+  );
+}
+
+/** Open one label's row and close the others. */
+export function openFinding(panel, label) {
+  for (const item of panel.querySelectorAll(".finding")) {
+    const chosen = item.dataset.label === label;
+    item.classList.toggle("is-chosen", chosen);
+    item.querySelector(".finding-head").setAttribute("aria-expanded", chosen);
+    item.querySelector(".finding-body").hidden = !chosen;
+  }
+}

@@ -1,0 +1,88 @@
+// Mouse, pen and fingers on the stage. A drag does what the chosen tool does: window, scroll or pan. Two fingers zoom and
+// pan, the wheel scrolls, Ctrl and wheel zooms, the middle button or Shift pans.
+
+const WHEEL_STEP = 60; // of a wheel's delta, so that a touchpad does not race
+
+const middle = ([a, b]) => ({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, apart: Math.hypot(a.x - b.x, a.y - b.y) });
+
+/** Wire the stage; `acts` has scroll(steps), windowStart(), windowBy(dx, dy), pan(dx, dy), zoom(factor, x, y), hover(x, y), leave(), reset(). */
+export function wireGestures(stage, acts, chosenTool) {
+  const pointers = new Map();
+  let drag = null; // {tool, x, y, left}
+  let pinch = null;
+
+  const at = (event) => {
+    const { left, top } = stage.getBoundingClientRect();
+    return { x: event.clientX - left, y: event.clientY - top };
+  };
+  const toolFor = (event) => (event.button === 1 || event.shiftKey ? "pan" : chosenTool(event.pointerType));
+
+  function down(event) {
+    if (event.button === 2 || event.target.closest("button")) return;
+    const point = at(event);
+    stage.setPointerCapture(event.pointerId);
+    pointers.set(event.pointerId, point);
+    drag = pointers.size === 1 ? { tool: toolFor(event), start: point, last: point, rest: 0 } : null;
+    pinch = pointers.size === 2 ? middle([...pointers.values()]) : null;
+    if (drag?.tool === "window") acts.windowStart();
+  }
+
+  function moveDrag(point) {
+    if (drag.tool === "window") acts.windowBy(point.x - drag.start.x, point.y - drag.start.y);
+    if (drag.tool === "pan") acts.pan(point.x - drag.last.x, point.y - drag.last.y);
+    if (drag.tool === "scroll") {
+      const step = Math.max(stage.clientHeight / 60, 8);
+      const steps = Math.trunc((drag.rest - (point.y - drag.last.y)) / step);
+      drag.rest = drag.rest - (point.y - drag.last.y) - steps * step;
+      if (steps !== 0) acts.scroll(steps);
+    }
+    drag.last = point;
+  }
+
+  function movePinch() {
+    const now = middle([...pointers.values()]);
+    acts.pan(now.x - pinch.x, now.y - pinch.y);
+    acts.zoom(now.apart / Math.max(pinch.apart, 1), now.x, now.y);
+    pinch = now;
+  }
+
+  function move(event) {
+    const point = at(event);
+    if (!pointers.has(event.pointerId)) {
+      if (event.pointerType !== "touch") acts.hover(point.x, point.y);
+      return;
+    }
+    pointers.set(event.pointerId, point);
+    if (pinch) movePinch();
+    else if (drag) moveDrag(point);
+    if (event.pointerType !== "touch") acts.hover(point.x, point.y);
+  }
+
+  function up(event) {
+    pointers.delete(event.pointerId);
+    drag = null;
+    pinch = null;
+  }
+
+  let wheeled = 0;
+  function wheel(event) {
+    event.preventDefault();
+    const { x, y } = at(event);
+    if (event.ctrlKey) {
+      acts.zoom(Math.exp(-event.deltaY / 300), x, y);
+      return;
+    }
+    const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? event.deltaY * 20 : event.deltaY;
+    wheeled -= Math.abs(lines) >= WHEEL_STEP ? Math.sign(lines) * WHEEL_STEP : lines;
+    const steps = Math.trunc(wheeled / WHEEL_STEP);
+    wheeled -= steps * WHEEL_STEP;
+    if (steps !== 0) acts.scroll(steps);
+  }
+
+  stage.addEventListener("pointerdown", down);
+  stage.addEventListener("pointermove", move);
+  for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, up);
+  stage.addEventListener("pointerleave", acts.leave);
+  stage.addEventListener("wheel", wheel, { passive: false });
+  stage.addEventListener("dblclick", acts.reset);
+}

@@ -1,0 +1,51 @@
+// The six labels in their one order (hemoscope/labels.py; the tests compare), and the words of urgency and state.
+
+export const LABELS = Object.freeze([
+  "any",
+  "epidural",
+  "intraparenchymal",
+  "intraventricular",
+  "subarachnoid",
+  "subdural",
+]);
+
+const NAMES = {
+  any: ["Any hemorrhage", "Any"],
+  epidural: ["Epidural", "EDH"],
+  intraparenchymal: ["Intraparenchymal", "IPH"],
+  intraventricular: ["Intraventricular", "IVH"],
+  subarachnoid: ["Subarachnoid", "SAH"],
+  subdural: ["Subdural", "SDH"],
+};
+
+export const labelName = (label) => NAMES[label][0];
+export const labelShort = (label) => NAMES[label][1];
+
+export const URGENCIES = Object.freeze(["immediate", "prompt", "routine"]);
+export const STATES = Object.freeze(["queued", "reading", "scoring", "done", "failed"]);
+
+const STATE_WORDS = {
+  queued: "Waiting for a worker",
+  reading: "Reading files",
+  scoring: "Scoring slices",
+  done: "Done",
+  failed: "Failed",
+};
+
+export const stateWord = (state) => STATE_WORDS[state] ?? state;
+export const urgencyWord = (urgency) =>
+  urgency ? urgency.charAt(0).toUpperCase() + urgency.slice(1) : "Not known yet";
+
+const RANK = { immediate: 0, prompt: 1, routine: 2 };
+
+/** Most urgent first; not known yet last; within one urgency whoever waits longest. */
+export function byUrgencyThenWaiting(a, b) {
+  const rank = (entry) => RANK[entry.urgency] ?? 3;
+  return rank(a) - rank(b) || Date.parse(a.received_at) - Date.parse(b.received_at);
+}
+
+/** Suspected types in label order, without `any` where a type says more. */
+export function suspectedTypes(entry) {
+  const suspected = LABELS.filter((label) => entry.suspected.includes(label));
+  return suspected.length > 1 ? suspected.filter((label) => label !== "any") : suspected;
+}

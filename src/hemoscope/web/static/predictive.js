@@ -1,0 +1,88 @@
+// What a threshold means at a site: predictive values from sensitivity, specificity and prevalence, by Bayes' rule.
+//
+//   PPV = sens * prev / (sens * prev + (1 - spec) * (1 - prev))        "of those flagged, how many were right"
+//   missed = (1 - sens) * prev / ((1 - sens) * prev + spec * (1 - prev))   "of those not flagged, how many had it"
+//
+// Intervals (95%): Mercaldo, Lau and Zhou, Statistics in Medicine 2007;26:2170-2183, on the logit scale, for a stated
+// prevalence; their adjusted estimates (Agresti and Coull's pseudo-counts) where a rate is exactly 0 or 1. The
+// prevalence is taken as known. They need the numbers of patients behind the rates; without those there is no interval.
+
+const Z = 1.959964;
+
+/** The share of positives among those flagged. */
+export function positivePredictiveValue(sensitivity, specificity, prevalence) {
+  const right = sensitivity * prevalence;
+  const wrong = (1 - specificity) * (1 - prevalence);
+  return right + wrong > 0 ? right / (right + wrong) : null;
+}
+
+/** The share of positives among those not flagged. */
+export function missedShare(sensitivity, specificity, prevalence) {
+  return positivePredictiveValue(1 - sensitivity, 1 - specificity, prevalence);
+}
+
+const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+
+/** Rates away from 0 and 1, with the counts that go with them. */
+function adjusted(rate, count) {
+  if (rate > 0 && rate < 1) return { rate, count };
+  return { rate: (rate * count + (Z * Z) / 2) / (count + Z * Z), count: count + Z * Z };
+}
+
+/** The 95% interval [low, high] of the PPV, from the numbers of positive and negative patients behind the rates. */
+export function ppvInterval(sensitivity, specificity, prevalence, counts) {
+  if (!counts) return null;
+  const a = adjusted(sensitivity, counts.positive);
+  const b = adjusted(specificity, counts.negative);
+  const middle = Math.log((a.rate * prevalence) / ((1 - b.rate) * (1 - prevalence)));
+  const variance = (1 - a.rate) / (a.rate * a.count) + b.rate / ((1 - b.rate) * b.count);
+  const half = Z * Math.sqrt(variance);
+  return [sigmoid(middle - half), sigmoid(middle + half)];
+}
+
+/** The 95% interval [low, high] of the missed share: it is the PPV of being not flagged. */
+export function missedInterval(sensitivity, specificity, prevalence, counts) {
+  return ppvInterval(1 - sensitivity, 1 - specificity, prevalence, counts);
+}
+
+const isWhole = (value) => Math.abs(value - Math.round(value)) < 1e-6;
+
+/**
+ * The patients behind an operating point of the study: {positive, negative}, or null.
+ * A card records rates, not counts. Its evaluation by patient does record them; they are taken to be the same patients
+ * only where both rates are whole numbers of those patients.
+ */
+export function countsBehind(point, label, card) {
+  for (const table of card.scores.filter((scores) => scores.level === "patient")) {
+    const positive = table.labels[label].n_positive_patients;
+    const negative = table.n_patients - positive;
+    const whole = isWhole(point.sensitivity * positive) && isWhole(point.specificity * negative);
+    if (positive > 0 && negative > 0 && whole) return { positive, negative };
+  }
+  return null;
+}
+
+/** The site's prevalence of a label: a number is that of any hemorrhage alone; a table may name each label. */
+export function prevalenceOf(label, prevalence) {
+  const value = typeof prevalence === "number" ? (label === "any" ? prevalence : null) : prevalence?.[label];
+  return typeof value === "number" && value > 0 && value < 1 ? value : null;
+}
+
+/** What is known of a threshold at a prevalence: {flagged, missed, counts} each with `of100` and `interval`, or null. */
+export function meaningOf(point, label, card, prevalence) {
+  const { sensitivity, specificity } = point;
+  if (sensitivity === null || specificity === null || prevalence === null) return null;
+  const counts = countsBehind(point, label, card);
+  const share = (value, interval) => ({ of100: value === null ? null : value * 100, interval });
+  return {
+    flagged: share(
+      positivePredictiveValue(sensitivity, specificity, prevalence),
+      ppvInterval(sensitivity, specificity, prevalence, counts),
+    ),
+    missed: share(
+      missedShare(sensitivity, specificity, prevalence),
+      missedInterval(sensitivity, specificity, prevalence, counts),
+    ),
+    counts,
+  };
+}

@@ -1,0 +1,35 @@
+// Quality notes in plain words, by the code that hemoscope gives them (docs/reference/codes.md; the tests compare).
+// `caution` marks what can hide or imitate blood, or make the answer incomplete.
+
+const NOTES = {
+  twelve_bit_repair: ["Pixel values repaired", false],
+  modified_hounsfield: ["Units are called modified HU", true],
+  nonstandard_uid: ["An identifier breaks the standard", false],
+  invalid_geometry: ["Position or spacing unusable", true],
+  slices_refused: ["Some slices could not be read", true],
+  single_slice: ["One slice alone", true],
+  few_slices: ["Less than a whole head", true],
+  missing_slices: ["Gaps in the series", true],
+  uneven_spacing: ["Slices unequally far apart", false],
+  positions_unknown: ["Slice positions unknown", true],
+  duplicate_slices: ["Duplicate slices left out", false],
+  mixed_orientation: ["Slices of another orientation left out", false],
+  mixed_size: ["Slices of another size left out", false],
+  mixed_pixel_spacing: ["Pixel spacing differs between slices", false],
+  not_axial: ["Not an axial series", true],
+  gantry_tilt: ["Tilted gantry", false],
+  not_head: ["Perhaps not a head", true],
+  contrast_agent: ["Contrast agent given: can look like blood", true],
+  unusual_kvp: ["Unusual tube voltage", true],
+  bone_kernel: ["Sharp kernel: noise can hide blood", true],
+  geometry_assumed: ["Geometry assumed, not measured", true],
+  padding_in_tissue: ["Padding read as air", false],
+};
+
+/** Title, the server's own sentence and whether it calls for caution; an unknown code keeps its sentence. */
+export function plainNote({ code, message }) {
+  const [title, caution] = NOTES[code] ?? [code.replaceAll("_", " "), true];
+  return { code, title, message, caution };
+}
+
+export const knownNotes = () => Object.keys(NOTES);

@@ -1,0 +1,204 @@
+// One study on the stage: which slice, window, label and heat map are shown. The page's controls and keys act on this.
+
+import { heatMap, slicePixels } from "./api.js";
+import { announce } from "./announce.js";
+import { probability } from "./format.js";
+import { geometryCaution, scaleBar, shownGeometry } from "./geometry.js";
+import { HeatMaps } from "./heat.js";
+import { labelName } from "./labels.js";
+import { capacityFor, SliceStack } from "./stack.js";
+import { Strip } from "./strip.js";
+import { FITTED, panned, zoomedAt } from "./view.js";
+import { Viewer } from "./viewer.js";
+import { draggedWindow, PRESETS, windowName } from "./window.js";
+
+const find = (selector) => document.querySelector(selector);
+const SLOW_MS = 200; // before a slice counts as being waited for
+
+export class Reading {
+  index = 0;
+  direction = 1;
+  label = "any";
+  heatOn = false;
+  opacity = 0.6;
+  window = { ...PRESETS[0] };
+
+  constructor(studyId, { onLabel, onProblem }) {
+    this.studyId = studyId;
+    this.onLabel = onLabel;
+    this.onProblem = onProblem;
+    this.canvas = find("#view");
+    this.strip = new Strip(find("#strip"), { onSlice: (index) => this.goTo(index), onLabel: (label) => this.choose(label) });
+  }
+
+  /** Take the study's geometry: at first where the slices lie, later their probabilities too. */
+  open(geometry, notEstablished) {
+    const first = !this.geometry;
+    this.geometry = geometry;
+    this.shown = shownGeometry(geometry);
+    if (first) this.#start();
+    this.strip.draw(geometry, notEstablished);
+    this.strip.showLabel(this.label);
+    this.heat = new HeatMaps(geometry, (index, label, signal) => heatMap(this.studyId, index, label, signal), (index) => index === this.index && this.#showHeat());
+    this.#drawGeometry();
+    this.goTo(first ? Math.floor(geometry.slices / 2) : this.index);
+  }
+
+  get hasMaps() {
+    return Boolean(this.geometry?.heatmap_shape && this.geometry.boxes?.length === this.geometry.slices);
+  }
+
+  #start() {
+    const { slices, rows, columns } = this.geometry;
+    this.viewer = new Viewer(this.canvas, { shape: this.shown, onDrawn: (place) => this.#drawScale(place) });
+    this.viewer.opacity = this.heatOn ? this.opacity : 0;
+    this.stack = new SliceStack({
+      count: slices,
+      load: (index, signal) => slicePixels(this.studyId, index, signal),
+      onLoaded: (index) => index === this.index && this.#show(),
+      onFailed: (index, error) => index === this.index && this.onProblem(error),
+      capacity: capacityFor(rows * columns * 2),
+    });
+    this.setWindow(this.window);
+  }
+
+  goTo(index) {
+    if (!this.geometry) return;
+    const next = Math.min(Math.max(index, 0), this.geometry.slices - 1);
+    if (next !== this.index) this.direction = Math.sign(next - this.index);
+    this.index = next;
+    this.canvas.dataset.slice = next;
+    this.stack.want(next, this.direction);
+    this.strip.showSlice(next);
+    this.#show();
+    this.#describe();
+  }
+
+  scroll(steps) {
+    this.goTo(this.index + steps);
+  }
+
+  #show() {
+    const slice = this.stack.get(this.index);
+    clearTimeout(this.waiting);
+    if (slice) {
+      find("#stage-message").hidden = true;
+      this.#showHeat();
+      this.viewer.show(this.index, slice);
+    } else {
+      // The last picture stays until the next one is there; only a long wait is told.
+      this.waiting = setTimeout(() => this.message(`Loading slice ${this.index + 1}`), SLOW_MS);
+    }
+  }
+
+  message(text) {
+    find("#stage-message").textContent = text;
+    find("#stage-message").hidden = false;
+  }
+
+  #showHeat() {
+    if (!this.stack.get(this.index)) return;
+    const wanted = this.heatOn && this.hasMaps;
+    this.viewer.setHeat(wanted ? this.heat.want(this.index, this.label, this.direction) : null);
+  }
+
+  choose(label) {
+    this.label = label;
+    this.strip.showLabel(label);
+    find("#heat-label").textContent = labelName(label);
+    this.#showHeat();
+    this.onLabel(label);
+    this.#describe();
+  }
+
+  setHeat(on) {
+    this.heatOn = on;
+    find("#heat").setAttribute("aria-pressed", on);
+    find("#heat-scale").hidden = !on;
+    if (!this.viewer) return;
+    this.viewer.opacity = on ? this.opacity : 0;
+    this.#showHeat();
+  }
+
+  setOpacity(opacity) {
+    this.opacity = Math.min(Math.max(Math.round(opacity * 20) / 20, 0.05), 1);
+    find("#opacity").value = this.opacity;
+    find("#opacity").setAttribute("aria-valuetext", `${Math.round(this.opacity * 100)} percent`);
+    if (!this.viewer) return;
+    this.viewer.opacity = this.heatOn ? this.opacity : 0;
+    this.viewer.draw();
+  }
+
+  setWindow({ center, width }) {
+    this.window = { center, width };
+    this.viewer?.setWindow(this.window);
+    const name = windowName(this.window);
+    find("#corner-window").textContent = `${name}  L ${center}  W ${width}`;
+    for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", button.textContent.trim().startsWith(name));
+    this.canvas.dataset.window = `${center}/${width}`;
+  }
+
+  windowStart() {
+    this.from = this.window;
+  }
+
+  windowBy(dx, dy) {
+    this.setWindow(draggedWindow(this.from, dx, dy));
+  }
+
+  zoom(factor, x, y) {
+    if (!this.viewer) return;
+    const { width, height } = this.viewer.stage;
+    this.viewer.view = zoomedAt(this.viewer.view, this.viewer.stage, factor, x ?? width / 2, y ?? height / 2);
+    this.viewer.draw();
+  }
+
+  pan(dx, dy) {
+    if (!this.viewer) return;
+    this.viewer.view = panned(this.viewer.view, this.viewer.stage, dx, dy);
+    this.viewer.draw();
+  }
+
+  reset() {
+    if (!this.viewer) return;
+    this.viewer.view = FITTED;
+    this.setWindow(PRESETS[0]);
+    this.viewer.draw();
+  }
+
+  hover(x, y) {
+    const found = this.viewer?.hounsfieldAt(x, y);
+    find("#corner-hu").textContent = found ? `${found.hounsfield} HU  (${found.column}, ${found.row})` : "";
+  }
+
+  #drawGeometry() {
+    const { marks } = this.shown;
+    for (const edge of ["left", "right", "top", "bottom"]) {
+      find(`#mark-${edge}`).textContent = marks?.[edge] ?? "";
+    }
+    const caution = geometryCaution(this.geometry);
+    find("#geometry-caution").textContent = caution;
+    find("#geometry-caution").hidden = !caution;
+  }
+
+  #drawScale(place) {
+    const bar = find("#scale");
+    bar.hidden = !this.shown.millimetres;
+    if (bar.hidden) return;
+    const { mm, pixels } = scaleBar(place.scale, this.viewer.stage.width / 4);
+    find("#scale-bar").style.width = `${pixels}px`;
+    find("#scale-text").textContent = `${mm} mm`;
+  }
+
+  #describe() {
+    const { slices, positions_mm: positions, probabilities, labels, assumed } = this.geometry;
+    const position = positions?.[this.index];
+    const place = typeof position === "number" && !assumed ? `  ${position.toFixed(1)} mm` : "";
+    find("#corner-slice").textContent = `${this.index + 1} / ${slices}${place}`;
+    const value = probabilities?.[this.index]?.[labels.indexOf(this.label)];
+    const score = value === undefined ? "" : `, ${labelName(this.label)} ${probability(value)}`;
+    const words = `Slice ${this.index + 1} of ${slices}${score}`;
+    this.canvas.setAttribute("aria-label", words);
+    announce(words);
+  }
+}

@@ -1,0 +1,88 @@
+// One study as a row of the worklist.
+
+import { el, icon } from "./element.js";
+import { counted, duration, secondsSince } from "./format.js";
+import { labelName, stateWord, suspectedTypes, urgencyWord } from "./labels.js";
+import { failureOf } from "./site.js";
+
+export const studyName = (entry) => entry.identity?.name ?? `Study ${entry.study_id.slice(0, 8)}`;
+
+function urgencyCell(entry) {
+  const kind = entry.state === "failed" ? "failed" : (entry.urgency ?? "unknown");
+  const word = entry.state === "failed" ? "Not read" : urgencyWord(entry.urgency);
+  return el("td", { class: "cell-urgency" }, el("span", { class: `urgency urgency-${kind}` }, icon(kind), word));
+}
+
+function chip(label, entry) {
+  const doubted = entry.not_established.includes(label);
+  const title = doubted ? `${labelName(label)}: not established in the model's validation` : labelName(label);
+  return el("li", { class: doubted ? "chip chip-doubted" : "chip", title }, labelName(label), doubted && el("span", { class: "unseen", text: " (not established)" }));
+}
+
+function suspectedCell(entry) {
+  if (entry.state === "failed") {
+    const { detail, cure } = failureOf(entry);
+    return el("td", { class: "cell-suspected" }, el("p", { class: "cause", text: detail }), cure && el("p", { class: "cure", text: cure }));
+  }
+  if (entry.state !== "done") return el("td", { class: "cell-suspected faint", text: "Not known yet" });
+  const types = suspectedTypes(entry);
+  if (types.length === 0) return el("td", { class: "cell-suspected faint", text: "Nothing reached its threshold" });
+  return el("td", { class: "cell-suspected" }, el("ul", { class: "chips" }, types.map((label) => chip(label, entry))));
+}
+
+function nameCell(entry) {
+  const link = el("a", { class: "row-link", href: `/studies/${entry.study_id}`, text: studyName(entry) });
+  return el("th", { scope: "row", class: "cell-study" }, link, entry.identity?.id && el("span", { class: "faint", text: ` ${entry.identity.id}` }));
+}
+
+const age = (iso) => (iso ? duration(secondsSince(iso)) : "unknown");
+
+function timeCell(iso, name) {
+  const exact = iso ? new Date(iso).toLocaleString() : "";
+  return el("td", { class: `cell-time ${name}`, title: exact, dataset: iso ? { since: iso } : {}, text: age(iso) });
+}
+
+function feedbackWords(entry) {
+  const { agree = 0, corrected = 0 } = entry.feedback ?? {};
+  if (agree + corrected === 0) return null;
+  const words = corrected > 0 ? `Reviewed, ${corrected} corrected` : "Reviewed";
+  return el("span", { class: "reviewed" }, icon("check"), words);
+}
+
+function stateCell(entry) {
+  const busy = ["reading", "scoring"].includes(entry.state);
+  const known = busy && entry.stage_total > 0;
+  const words = known ? `${stateWord(entry.state)} ${entry.stage_done} of ${entry.stage_total}` : stateWord(entry.state);
+  const bar = busy && el("progress", { "aria-label": words, ...(known ? { max: entry.stage_total, value: entry.stage_done } : {}) });
+  return el("td", { class: `cell-state state-${entry.state}` }, feedbackWords(entry) ?? el("span", { text: words }), bar);
+}
+
+/** The row of an entry; `onDelete` is given to admins. */
+export function rowOf(entry, onDelete) {
+  const remove = onDelete && el("button", { type: "button", class: "quiet row-delete", "aria-label": `Delete ${studyName(entry)}`, title: "Delete", onclick: () => onDelete(entry) }, icon("close"));
+  const kind = entry.state === "failed" ? "failed" : (entry.urgency ?? "unknown");
+  return el(
+    "tr",
+    { class: `row row-${kind}`, dataset: { study: entry.study_id, state: entry.state } },
+    urgencyCell(entry),
+    suspectedCell(entry),
+    nameCell(entry),
+    timeCell(entry.acquired_at, "cell-age"),
+    timeCell(entry.received_at, "cell-waiting"),
+    el("td", { class: "cell-slices", title: counted(entry.instances, "slice"), text: entry.instances || "" }),
+    stateCell(entry),
+    el("td", { class: "cell-actions" }, remove),
+  );
+}
+
+/** Bring the ages in rows up to now. */
+export function tickAges(table) {
+  for (const cell of table.querySelectorAll("[data-since]")) cell.textContent = age(cell.dataset.since);
+}
+
+/** What a screen reader says of a changed study. */
+export function spoken(entry) {
+  const types = suspectedTypes(entry).map(labelName).join(", ");
+  return entry.state === "done" ? `${studyName(entry)}: ${urgencyWord(entry.urgency)}. ${types || "Nothing reached its threshold"}` : "";
+}
+

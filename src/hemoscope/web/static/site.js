@@ -1,0 +1,55 @@
+// What every page has: who is logged in, the site's settings, dialogs and messages.
+
+import { getJson, sendJson, useToken } from "./api.js";
+import { el, icon } from "./element.js";
+
+/** The site's settings, with the token for requests that change something. */
+export async function loadSite() {
+  const site = await getJson("/site");
+  useToken(site.csrf_token);
+  showUser(site);
+  return site;
+}
+
+function showUser(site) {
+  const place = document.querySelector("#user");
+  if (!place || !site.user) return;
+  place.replaceChildren(el("span", { class: "user-name", text: site.user.name }));
+  if (site.login_required) place.append(el("button", { type: "button", class: "quiet", onclick: logOut }, "Log out"));
+}
+
+async function logOut() {
+  await sendJson("POST", "/logout");
+  location.assign("/login");
+}
+
+export const isAdmin = (site) => site.user.role === "admin";
+
+/** Buttons with data-opens="#dialog" open it; every dialog closes by its own button, Escape or a click beside it. */
+export function wireDialogs() {
+  for (const opener of document.querySelectorAll("[data-opens]")) {
+    opener.addEventListener("click", () => document.querySelector(opener.dataset.opens).showModal());
+  }
+  for (const dialog of document.querySelectorAll("dialog")) {
+    dialog.querySelector("[data-closes]")?.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("click", (event) => {
+      if (event.target === dialog) dialog.close();
+    });
+  }
+}
+
+/** An error in full: what is wrong, and what to do. */
+export function problemBox(problem, ...actions) {
+  const cure = problem.cure && el("p", { class: "cure", text: problem.cure });
+  const words = el("div", {}, el("p", { class: "cause", text: problem.detail ?? problem.message }), cure || null);
+  return el("div", { class: "problem", role: "alert" }, icon("failed"), words, ...actions);
+}
+
+/** Why a study failed, and what to do. */
+export function failureOf(entry) {
+  return {
+    detail: entry.error_message ?? "The study could not be read.",
+    cure: entry.error_cure ?? "Export the study again from its source, as axial CT of the head, and upload that.",
+    code: entry.error_code ?? "",
+  };
+}

@@ -1,0 +1,114 @@
+// The slices of a study: fetched around the one that is looked at, kept while near, evicted when far.
+
+export const REACH = Object.freeze({ ahead: 20, behind: 8 });
+
+/** Slices to have, nearest first: the current one, then more of them in the direction of travel than behind it. */
+export function prefetchOrder(current, count, direction, reach = REACH) {
+  const order = [current];
+  const forward = direction < 0 ? -1 : 1;
+  for (let step = 1; step <= Math.max(reach.ahead, reach.behind); step += 1) {
+    if (step <= reach.ahead) order.push(current + forward * step);
+    if (step <= reach.behind) order.push(current - forward * step);
+  }
+  return order.filter((index) => index >= 0 && index < count);
+}
+
+/** Which of the held slices to let go so that at most `capacity` stay: the farthest from the current one. */
+export function evictions(held, current, capacity) {
+  const far = [...held].sort((a, b) => Math.abs(b - current) - Math.abs(a - current));
+  return far.slice(0, Math.max(far.length - capacity, 0));
+}
+
+/** How many slices of this size to keep: about 160 MB, and never fewer than what is fetched ahead. */
+export function capacityFor(bytesPerSlice, most = 160e6) {
+  return Math.max(Math.floor(most / Math.max(bytesPerSlice, 1)), REACH.ahead + REACH.behind + 1);
+}
+
+/**
+ * A cache that fetches a few slices at a time, the wanted one first.
+ * `load(index, signal)` gives a promise of a slice; `onLoaded(index)` and `onFailed(index, error)` tell of each.
+ */
+export class SliceStack {
+  #slices = new Map();
+  #loading = new Map();
+  #failed = new Set();
+  #wanted = [];
+  #options;
+
+  constructor({ count, load, onLoaded, onFailed, capacity, parallel = 4, reach = REACH }) {
+    this.#options = { count, load, onLoaded, onFailed, capacity, parallel, reach };
+  }
+
+  get held() {
+    return [...this.#slices.keys()];
+  }
+
+  get(index) {
+    return this.#slices.get(index);
+  }
+
+  /** Look at a slice: fetch it and its neighbours, give up those that are no longer near. */
+  want(index, direction = 1) {
+    const { count, reach } = this.#options;
+    this.#failed.delete(index);
+    this.#wanted = prefetchOrder(index, count, direction, reach);
+    this.#abandon();
+    this.#evict();
+    this.#fetchNext();
+  }
+
+  close() {
+    this.#wanted = [];
+    this.#abandon();
+  }
+
+  #abandon() {
+    const near = new Set(this.#wanted);
+    for (const [index, controller] of this.#loading) {
+      if (!near.has(index)) controller.abort();
+    }
+  }
+
+  #evict() {
+    const [current = 0] = this.#wanted;
+    for (const index of evictions(this.#slices.keys(), current, this.#options.capacity)) this.#slices.delete(index);
+  }
+
+  #missing() {
+    const known = (index) => this.#slices.has(index) || this.#loading.has(index) || this.#failed.has(index);
+    return this.#wanted.find((index) => !known(index));
+  }
+
+  #fetchNext() {
+    // The wanted slice itself never queues behind its neighbours.
+    const mayStart = (index) => this.#loading.size < this.#options.parallel + (index === this.#wanted[0] ? 1 : 0);
+    for (let next = this.#missing(); next !== undefined && mayStart(next); next = this.#missing()) this.#fetch(next);
+  }
+
+  async #fetch(index) {
+    const controller = new AbortController();
+    this.#loading.set(index, controller);
+    let outcome;
+    try {
+      const slice = await this.#options.load(index, controller.signal);
+      outcome = () => this.#arrived(index, slice);
+    } catch (error) {
+      outcome = () => this.#lost(index, error, controller.signal.aborted);
+    }
+    this.#loading.delete(index);
+    outcome();
+    this.#fetchNext();
+  }
+
+  #arrived(index, slice) {
+    this.#slices.set(index, slice);
+    this.#evict();
+    this.#options.onLoaded(index);
+  }
+
+  #lost(index, error, abandoned) {
+    if (abandoned) return;
+    this.#failed.add(index); // until it is wanted again, so that a broken line is not hammered
+    this.#options.onFailed(index, error);
+  }
+}

@@ -1,0 +1,185 @@
+// The reading page: loads one study, follows it while it is being read, and brings its parts together.
+
+import { getJson, Problem, sendJson } from "./api.js";
+import { announce } from "./announce.js";
+import { fillCard } from "./card.js";
+import { el } from "./element.js";
+import { listen } from "./events.js";
+import { latestByLabel } from "./feedback.js";
+import { drawFindings, openFinding } from "./findings.js";
+import { counted, duration, secondsSince } from "./format.js";
+import { fillHelp, listenToKeys } from "./keys.js";
+import { byUrgencyThenWaiting, LABELS, stateWord, urgencyWord } from "./labels.js";
+import { Reading } from "./reading.js";
+import { studyName } from "./row.js";
+import { failureOf, isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
+import { firstHeat, readingKeys, wireTools } from "./tools.js";
+
+const find = (selector) => document.querySelector(selector);
+const studyId = location.pathname.split("/").at(-1);
+const panel = find("#panel");
+const page = { site: null, card: null, entry: null, neighbours: [] };
+
+const reading = new Reading(studyId, {
+  onLabel: (label) => openFinding(panel, label),
+  onProblem: (error) => {
+    reading.message("");
+    find("#stage-message").replaceChildren(problemBox(error, el("button", { type: "button", onclick: () => reading.goTo(reading.index) }, "Try again")));
+  },
+});
+
+/** The finding to open first: the most urgent that stands by itself, else any that is present, else `any`. */
+function firstLabel(findings) {
+  const present = findings.filter((finding) => finding.present);
+  return (present.find((finding) => finding.established) ?? present[0])?.label ?? "any";
+}
+
+function showHead(entry) {
+  find("#study-name").textContent = studyName(entry);
+  const age = entry.acquired_at ? `Scanned ${duration(secondsSince(entry.acquired_at))} ago` : "Scan time unknown";
+  const parts = [age, entry.instances > 0 && counted(entry.instances, "slice")].filter(Boolean);
+  find("#study-facts").textContent = parts.join(" · ");
+  document.title = `${entry.urgency ? `${urgencyWord(entry.urgency)}: ` : ""}${studyName(entry)} · Hemoscope`;
+  for (const link of document.querySelectorAll("[data-report]")) {
+    link.href = `/api/v1/studies/${studyId}/${link.dataset.report}`;
+    link.hidden = entry.state !== "done";
+  }
+}
+
+function showProgress(entry) {
+  const known = entry.stage_total > 0;
+  const words = known ? `${stateWord(entry.state)}: ${entry.stage_done} of ${entry.stage_total}` : stateWord(entry.state);
+  const bar = el("progress", { "aria-label": words, ...(known ? { max: entry.stage_total, value: entry.stage_done } : {}) });
+  const hint = entry.has_pixels ? "The slices can be read already." : "The slices appear as soon as they are read.";
+  panel.replaceChildren(el("section", { class: "waiting" }, el("h2", { text: words }), bar, el("p", { class: "faint", text: hint })));
+}
+
+function showFailure(entry) {
+  panel.replaceChildren(el("section", { class: "waiting" }, el("h2", { text: "This study could not be read" }), problemBox(failureOf(entry)), entry.error_code && el("p", { class: "faint", text: `Code: ${entry.error_code}` })));
+  if (!entry.has_pixels) reading.message("No slices");
+}
+
+async function showFindings(entry) {
+  const study = entry.findings.studies[0];
+  const { feedback } = await getJson(`/studies/${studyId}/feedback`);
+  const first = page.entry?.state !== "done";
+  const context = {
+    studyId,
+    card: page.card,
+    site: page.site,
+    geometry: entry.geometry,
+    currentSlice: () => reading.index,
+    onLabel: (label) => reading.choose(label),
+    onSlice: (index, label) => {
+      reading.choose(label);
+      reading.goTo(index);
+    },
+    onGiven: () => announce("Feedback saved"),
+  };
+  drawFindings(panel, study, context, latestByLabel(feedback));
+  if (!first) return openFinding(panel, reading.label);
+  const label = firstLabel(study.findings);
+  reading.setHeat(firstHeat(entry.suspected.length > 0));
+  reading.choose(label);
+  const [key] = entry.geometry.key_slices[label] ?? [];
+  if (key !== undefined) reading.goTo(key);
+}
+
+async function load() {
+  const entry = await getJson(`/studies/${studyId}`);
+  showHead(entry);
+  if (entry.geometry && entry.has_pixels) reading.open(entry.geometry, entry.not_established);
+  if (entry.state === "done") await showFindings(entry);
+  else if (entry.state === "failed") showFailure(entry);
+  else showProgress(entry);
+  page.entry = entry;
+}
+
+/** Run `act`; a problem is told where the findings would stand. */
+async function guarded(act) {
+  try {
+    await act();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    panel.replaceChildren(problemBox(error, el("button", { type: "button", onclick: () => location.reload() }, "Try again")));
+  }
+}
+
+function changed(entry) {
+  const known = page.neighbours.findIndex((other) => other.study_id === entry.study_id);
+  if (known >= 0) page.neighbours[known] = entry;
+  else page.neighbours.push(entry);
+  showPlace();
+  if (entry.study_id !== studyId || !page.entry) return;
+  const news = entry.state !== page.entry.state || entry.has_pixels !== page.entry.has_pixels;
+  if (news) guarded(load);
+  else if (entry.state !== "done" && entry.state !== "failed") showProgress(entry);
+}
+
+function gone(id) {
+  page.neighbours = page.neighbours.filter((other) => other.study_id !== id);
+  if (id === studyId) location.assign("/");
+}
+
+function place() {
+  page.neighbours.sort(byUrgencyThenWaiting);
+  return page.neighbours.findIndex((entry) => entry.study_id === studyId);
+}
+
+function showPlace() {
+  const index = place();
+  find("#previous").disabled = index <= 0;
+  find("#next").disabled = index < 0 || index >= page.neighbours.length - 1;
+  find("#place").textContent = index < 0 ? "" : `${index + 1} of ${page.neighbours.length}`;
+}
+
+function neighbour(step) {
+  const other = page.neighbours[place() + step];
+  if (other && other.study_id !== studyId) location.assign(`/studies/${other.study_id}`);
+}
+
+function nextLabel(step) {
+  const index = LABELS.indexOf(reading.label) + step;
+  reading.choose(LABELS[(index + LABELS.length) % LABELS.length]);
+}
+
+async function loadNeighbours() {
+  const { studies, version } = await getJson("/studies?limit=500");
+  page.neighbours = studies;
+  showPlace();
+  return version;
+}
+
+function showCard() {
+  const set = async (prevalence) => {
+    await guarded(async () => {
+      await sendJson("PUT", "/site/prevalence", { prevalence });
+      page.site.prevalence = prevalence;
+      showCard();
+      if (page.entry?.state === "done") await load();
+    });
+  };
+  fillCard(find("#card"), page.card, page.site, isAdmin(page.site) ? set : null);
+  find("#model-name").textContent = `${page.card.name} ${page.card.version}`;
+}
+
+async function start() {
+  wireDialogs();
+  wireTools(reading);
+  reading.setHeat(false);
+  reading.setOpacity(reading.opacity);
+  const keys = readingKeys(reading, { neighbour, nextLabel });
+  listenToKeys(keys);
+  fillHelp(find("#help"), keys);
+  find("#next").addEventListener("click", () => neighbour(1));
+  find("#previous").addEventListener("click", () => neighbour(-1));
+  await guarded(async () => {
+    [page.site, page.card] = await Promise.all([loadSite(), getJson("/model")]);
+    showCard();
+    const since = await loadNeighbours(); // before the study, so that no change falls in between
+    await load();
+    listen({ since, onStudy: changed, onDeleted: gone, onPoll: () => guarded(load), onState: () => {} });
+  });
+}
+
+start();

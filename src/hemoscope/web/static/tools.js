@@ -1,0 +1,99 @@
+// The controls of the stage: buttons, sliders, keys and gestures, all acting on one Reading.
+
+import { scaleStops } from "./colours.js";
+import { wireGestures } from "./gestures.js";
+import { PRESETS } from "./window.js";
+
+const find = (selector) => document.querySelector(selector);
+const PAGE = 5;
+const TOOLS = ["window", "scroll", "pan"];
+let tool = null; // until one is chosen, a mouse windows and a finger scrolls
+
+const chosenTool = (pointerType) => tool ?? (pointerType === "touch" ? "scroll" : "window");
+
+function showTool() {
+  const shown = chosenTool(matchMedia("(pointer: coarse)").matches ? "touch" : "mouse");
+  for (const name of TOOLS) find(`#tool-${name}`).setAttribute("aria-pressed", name === shown);
+}
+
+function drawHeatScale() {
+  const canvas = find("#heat-colours");
+  const context = canvas.getContext("2d");
+  const gradient = context.createLinearGradient(0, canvas.height, 0, 0);
+  const stops = scaleStops();
+  stops.forEach((colour, place) => gradient.addColorStop(place / (stops.length - 1), `rgb(${colour.join(" ")})`));
+  context.fillStyle = gradient;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+}
+
+export function wireTools(reading) {
+  for (const button of document.querySelectorAll("[data-preset]")) {
+    button.addEventListener("click", () => reading.setWindow(PRESETS[Number(button.dataset.preset) - 1]));
+  }
+  for (const name of TOOLS) {
+    find(`#tool-${name}`).addEventListener("click", () => {
+      tool = name;
+      showTool();
+    });
+  }
+  find("#heat").addEventListener("click", () => toggleHeat(reading));
+  find("#opacity").addEventListener("input", (event) => reading.setOpacity(Number(event.target.value)));
+  find("#zoom-in").addEventListener("click", () => reading.zoom(1.25));
+  find("#zoom-out").addEventListener("click", () => reading.zoom(0.8));
+  find("#reset").addEventListener("click", () => reading.reset());
+  wireGestures(
+    find("#stage"),
+    {
+      scroll: (steps) => reading.scroll(steps),
+      windowStart: () => reading.windowStart(),
+      windowBy: (dx, dy) => reading.windowBy(dx, dy),
+      pan: (dx, dy) => reading.pan(dx, dy),
+      zoom: (factor, x, y) => reading.zoom(factor, x, y),
+      hover: (x, y) => reading.hover(x, y),
+      leave: () => reading.hover(-1, -1),
+      reset: () => reading.reset(),
+    },
+    chosenTool,
+  );
+  showTool();
+  drawHeatScale();
+}
+
+const HEAT_CHOICE = "hemoscope.heat";
+
+/** Heat on or off by the reader's last choice; before one, on where something is suspected. */
+export function firstHeat(suspected) {
+  const choice = localStorage.getItem(HEAT_CHOICE);
+  return choice ? choice === "on" : suspected;
+}
+
+function toggleHeat(reading) {
+  reading.setHeat(!reading.heatOn);
+  localStorage.setItem(HEAT_CHOICE, reading.heatOn ? "on" : "off");
+}
+
+/** The keys of the reading page; `page` has neighbour(step) and nextLabel(step). */
+export function readingKeys(reading, page) {
+  const preset = ({ key, name }, place) => ({ keys: [key], shown: [key], does: `${name} window`, act: () => reading.setWindow(PRESETS[place]) });
+  return [
+    { keys: ["ArrowUp", "ArrowRight"], shown: ["↑"], does: "One slice towards the head", act: () => reading.scroll(1) },
+    { keys: ["ArrowDown", "ArrowLeft"], shown: ["↓"], does: "One slice towards the feet", act: () => reading.scroll(-1) },
+    { keys: ["PageUp"], shown: ["PgUp"], does: `${PAGE} slices up`, act: () => reading.scroll(PAGE) },
+    { keys: ["PageDown"], shown: ["PgDn"], does: `${PAGE} slices down`, act: () => reading.scroll(-PAGE) },
+    { keys: ["Home"], shown: ["Home"], does: "First slice", act: () => reading.goTo(0) },
+    { keys: ["End"], shown: ["End"], does: "Last slice", act: () => reading.goTo(Infinity) },
+    ...PRESETS.map(preset),
+    { keys: ["h"], shown: ["h"], does: "Heat map on or off", act: () => toggleHeat(reading) },
+    { keys: ["["], shown: ["["], does: "Heat map fainter", act: () => reading.setOpacity(reading.opacity - 0.1) },
+    { keys: ["]"], shown: ["]"], does: "Heat map stronger", act: () => reading.setOpacity(reading.opacity + 0.1) },
+    { keys: ["+", "="], shown: ["+"], does: "Zoom in", act: () => reading.zoom(1.25) },
+    { keys: ["-"], shown: ["−"], does: "Zoom out", act: () => reading.zoom(0.8) },
+    { keys: ["r"], shown: ["r"], does: "Reset window, zoom and pan", act: () => reading.reset() },
+    { keys: ["n"], shown: ["n"], does: "Next finding", act: () => page.nextLabel(1) },
+    { keys: ["p"], shown: ["p"], does: "Previous finding", act: () => page.nextLabel(-1) },
+    { keys: ["j"], shown: ["j"], does: "Next study", act: () => page.neighbour(1) },
+    { keys: ["k"], shown: ["k"], does: "Previous study", act: () => page.neighbour(-1) },
+    { keys: ["w"], shown: ["w"], does: "Back to the worklist", act: () => location.assign("/") },
+    { keys: ["?"], shown: ["?"], does: "This help", act: () => find("#help").showModal() },
+  ];
+}

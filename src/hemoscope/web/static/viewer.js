@@ -1,0 +1,140 @@
+// The slice on its canvas: HU through a look-up table, the heat map over it, zoom and pan. A new slice is drawn only
+// when it is there, in one go, so the picture never flickers; `canvas.dataset.rendered` is the slice that is seen.
+
+import { heatTable } from "./colours.js";
+import { FITTED, pixelAt, placement } from "./view.js";
+import { paint, pixelTable } from "./window.js";
+
+const HEAT_COLOURS = heatTable();
+const SMOOTH_UP_TO = 6; // screen pixels a pixel; beyond, pixels are shown as they are
+
+function sheetOf(columns, rows) {
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width: columns, height: rows });
+  const context = canvas.getContext("2d", { willReadFrequently: false });
+  const image = context.createImageData(columns, rows);
+  return { canvas, context, image, pixels: new Uint32Array(image.data.buffer) };
+}
+
+export class Viewer {
+  #canvas;
+  #context;
+  #stage = { width: 1, height: 1 };
+  #slice = null; // {index, hounsfield, rows, columns}
+  #sheet = null; // the windowed slice
+  #heat = null; // {sheet, box}
+  #table = null;
+  #pending = 0;
+
+  view = FITTED;
+  opacity = 0;
+
+  /** `shape` is {rowSize, columnSize}; `onDrawn(place)` may lay marks over the slice. */
+  constructor(canvas, { shape, onDrawn }) {
+    this.#canvas = canvas;
+    this.#context = canvas.getContext("2d", { alpha: false });
+    this.shape = shape;
+    this.onDrawn = onDrawn;
+    new ResizeObserver(() => this.#resize()).observe(canvas);
+  }
+
+  get stage() {
+    return this.#stage;
+  }
+
+  get image() {
+    const { rows = 512, columns = 512 } = this.#slice ?? {};
+    return { rows, columns, ...this.shape };
+  }
+
+  get index() {
+    return this.#slice?.index ?? null;
+  }
+
+  setWindow({ center, width }) {
+    this.#table = pixelTable(center, width);
+    this.#paint();
+  }
+
+  show(index, slice) {
+    this.#slice = { index, ...slice };
+    this.#paint();
+  }
+
+  /** Lay a heat map (bytes of `shape` rows and columns) over `box`, or take it away with null. */
+  setHeat(heat) {
+    this.#heat = heat && { sheet: this.#heatSheet(heat), box: heat.box };
+    this.draw();
+  }
+
+  hounsfieldAt(x, y) {
+    if (!this.#slice) return null;
+    const pixel = pixelAt(this.view, this.#stage, this.image, x, y);
+    return pixel && { ...pixel, hounsfield: this.#slice.hounsfield[pixel.row * this.#slice.columns + pixel.column] };
+  }
+
+  /** Draw before the browser's next frame, however many changes ask for it. */
+  draw() {
+    this.#pending ||= requestAnimationFrame(() => {
+      this.#pending = 0;
+      this.#drawNow();
+    });
+  }
+
+  #resize() {
+    const { width, height } = this.#canvas.getBoundingClientRect();
+    const ratio = window.devicePixelRatio || 1;
+    this.#stage = { width, height };
+    Object.assign(this.#canvas, { width: Math.round(width * ratio), height: Math.round(height * ratio) });
+    this.#drawNow(); // setting the size has blanked the canvas
+  }
+
+  #paint() {
+    if (!this.#slice || !this.#table) return;
+    const { rows, columns, hounsfield } = this.#slice;
+    const fits = this.#sheet?.canvas.width === columns && this.#sheet.canvas.height === rows;
+    if (!fits) this.#sheet = sheetOf(columns, rows);
+    paint(hounsfield, this.#table, this.#sheet.pixels);
+    this.#sheet.context.putImageData(this.#sheet.image, 0, 0);
+    this.draw();
+  }
+
+  #heatSheet({ bytes, shape: [rows, columns] }) {
+    const sheet = sheetOf(columns, rows);
+    for (let place = 0; place < bytes.length; place += 1) sheet.pixels[place] = HEAT_COLOURS[bytes[place]];
+    sheet.context.putImageData(sheet.image, 0, 0);
+    return sheet;
+  }
+
+  #drawNow() {
+    const context = this.#context;
+    const ratio = this.#canvas.width / Math.max(this.#stage.width, 1);
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.fillStyle = "#000";
+    context.fillRect(0, 0, this.#stage.width, this.#stage.height);
+    const place = placement(this.view, this.#stage, this.image);
+    if (this.#sheet) {
+      context.imageSmoothingEnabled = place.scale * this.shape.columnSize * ratio < SMOOTH_UP_TO;
+      context.imageSmoothingQuality = "high";
+      context.drawImage(this.#sheet.canvas, place.left, place.top, place.width, place.height);
+      this.#drawHeat(place);
+      this.#canvas.dataset.rendered = this.#slice.index;
+    }
+    this.onDrawn(place);
+  }
+
+  #drawHeat(place) {
+    if (!this.#heat || this.opacity <= 0) return;
+    const { sheet, box } = this.#heat;
+    const [x, y] = [place.width / this.#slice.columns, place.height / this.#slice.rows];
+    const context = this.#context;
+    context.save();
+    context.beginPath();
+    context.rect(place.left, place.top, place.width, place.height);
+    context.clip(); // a box may reach past the slice
+    context.globalAlpha = this.opacity;
+    context.imageSmoothingEnabled = true;
+    context.drawImage(sheet.canvas, place.left + box.left * x, place.top + box.top * y, box.side * x, box.side * y);
+    context.restore();
+  }
+}

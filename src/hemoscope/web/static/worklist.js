@@ -1,0 +1,190 @@
+// The worklist: every study, most urgent first, live.
+
+import { getJson, Problem, sendJson } from "./api.js";
+import { announce } from "./announce.js";
+import { acceptDrops, isWanted } from "./drop.js";
+import { el } from "./element.js";
+import { listen } from "./events.js";
+import { counted } from "./format.js";
+import { fillHelp, listenToKeys } from "./keys.js";
+import { byUrgencyThenWaiting } from "./labels.js";
+import { rowOf, spoken, studyName, tickAges } from "./row.js";
+import { isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
+import { Uploads } from "./uploads.js";
+
+const LIMIT = 500;
+const find = (selector) => document.querySelector(selector);
+const body = find("#studies tbody");
+const entries = new Map();
+const query = { search: "", state: "", urgency: "" };
+let total = 0;
+let version;
+let admin = false;
+let reloading = 0;
+
+const filtered = () => Object.values(query).some(Boolean);
+
+function matches(entry) {
+  const urgency = !query.urgency || query.urgency === (entry.urgency ?? "unknown");
+  return urgency && (!query.state || query.state.split(",").includes(entry.state));
+}
+
+function parameters() {
+  const given = new URLSearchParams({ limit: LIMIT });
+  if (query.search) given.set("search", query.search);
+  if (query.urgency) given.set("urgency", query.urgency);
+  for (const state of query.state.split(",").filter(Boolean)) given.append("state", state);
+  return given;
+}
+
+async function reload() {
+  try {
+    const found = await getJson(`/studies?${parameters()}`);
+    entries.clear();
+    for (const entry of found.studies) entries.set(entry.study_id, entry);
+    total = found.total;
+    version = found.version;
+    find("#trouble").replaceChildren();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    find("#trouble").replaceChildren(problemBox(error, el("button", { type: "button", onclick: reload }, "Try again")));
+  }
+  draw();
+}
+
+function reloadSoon() {
+  clearTimeout(reloading);
+  reloading = setTimeout(reload, 250);
+}
+
+function draw() {
+  const focused = document.activeElement?.closest?.("tr")?.dataset.study;
+  const sorted = [...entries.values()].sort(byUrgencyThenWaiting);
+  body.replaceChildren(...sorted.map((entry) => rowOf(entry, admin ? askToDelete : null)));
+  if (focused) body.querySelector(`[data-study="${focused}"] .row-link`)?.focus();
+  find("#studies").hidden = sorted.length === 0;
+  find("#empty").hidden = sorted.length > 0 || filtered();
+  find("#no-match").hidden = sorted.length > 0 || !filtered();
+  find("#count").textContent = countWords(sorted);
+}
+
+function countWords(shown) {
+  const urgent = shown.filter((entry) => entry.urgency === "immediate").length;
+  const more = total > shown.length ? ` of ${total}` : "";
+  const words = `${counted(shown.length, "").trim()}${more} ${shown.length === 1 && !more ? "study" : "studies"}`;
+  return urgent > 0 ? `${words}, ${urgent} immediate` : words;
+}
+
+function changed(entry) {
+  if (query.search) {
+    reloadSoon(); // only the server knows what a search finds
+    return;
+  }
+  const known = entries.get(entry.study_id);
+  if (matches(entry)) entries.set(entry.study_id, { ...known, ...entry });
+  else entries.delete(entry.study_id);
+  if (!known && entries.has(entry.study_id)) total += 1;
+  if (known && known.state !== entry.state) announce(spoken(entry));
+  draw();
+}
+
+function gone(studyId) {
+  if (entries.delete(studyId)) total -= 1;
+  draw();
+}
+
+function askToDelete(entry) {
+  const dialog = find("#delete");
+  find("#delete-name").textContent = studyName(entry);
+  find("#delete-now").onclick = async () => {
+    dialog.close();
+    await attempt(() => sendJson("DELETE", `/studies/${entry.study_id}`), () => gone(entry.study_id));
+  };
+  dialog.showModal();
+}
+
+async function attempt(act, then) {
+  try {
+    await act();
+    then();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    find("#trouble").replaceChildren(problemBox(error));
+  }
+}
+
+function moveFocus(step) {
+  const links = [...body.querySelectorAll(".row-link")];
+  const place = links.indexOf(document.activeElement);
+  const next = place < 0 ? (step > 0 ? 0 : links.length - 1) : Math.min(Math.max(place + step, 0), links.length - 1);
+  links[next]?.focus();
+}
+
+const bindings = [
+  { keys: ["j", "ArrowDown"], shown: ["j", "↓"], does: "Next study", act: () => moveFocus(1) },
+  { keys: ["k", "ArrowUp"], shown: ["k", "↑"], does: "Previous study", act: () => moveFocus(-1) },
+  { keys: ["Enter"], shown: ["Enter"], does: "Open the study", act: () => body.querySelector(".row-link")?.click() },
+  { keys: ["/"], shown: ["/"], does: "Search", act: () => find("#search").focus() },
+  { keys: ["u"], shown: ["u"], does: "Upload files or a ZIP", act: () => find("#choose-files").click() },
+  { keys: ["?"], shown: ["?"], does: "This help", act: () => find("#help").showModal() },
+];
+
+function wireFilters() {
+  find("#search").addEventListener("input", (event) => {
+    query.search = event.target.value.trim();
+    reloadSoon();
+  });
+  find("#search").addEventListener("keydown", (event) => event.key === "Escape" && event.target.blur());
+  for (const name of ["urgency", "state"]) {
+    find(`#${name}`).addEventListener("change", (event) => {
+      query[name] = event.target.value;
+      reload();
+    });
+  }
+  find("#clear").addEventListener("click", () => {
+    find("#filters").reset();
+    Object.assign(query, { search: "", state: "", urgency: "" });
+    reload();
+  });
+  find("#filters").addEventListener("submit", (event) => event.preventDefault());
+}
+
+function wireUploads() {
+  const uploads = new Uploads(find("#uploads"), changed);
+  for (const chooser of document.querySelectorAll("input[type=file]")) {
+    chooser.addEventListener("change", () => {
+      const chosen = [...chooser.files];
+      const folder = chosen[0]?.webkitRelativePath.split("/")[0];
+      const files = chosen.filter(isWanted);
+      const name = folder || (files.length === 1 ? files[0].name : counted(files.length, "file"));
+      chooser.value = "";
+      uploads.start({ name, files });
+    });
+  }
+  for (const button of document.querySelectorAll("[data-chooses]")) {
+    button.addEventListener("click", () => find(button.dataset.chooses).click());
+  }
+  acceptDrops(find("#curtain"), (dropped) => uploads.start(dropped));
+}
+
+function showLine(state) {
+  const line = find("#line");
+  line.dataset.line = state;
+  line.textContent = state === "live" ? "Live" : "Connecting again";
+}
+
+async function start() {
+  wireDialogs();
+  wireFilters();
+  wireUploads();
+  listenToKeys(bindings);
+  fillHelp(find("#help"), bindings);
+  await attempt(async () => {
+    admin = isAdmin(await loadSite());
+  }, () => {});
+  await reload();
+  listen({ since: version, onStudy: changed, onDeleted: gone, onPoll: reload, onState: showLine });
+  setInterval(() => tickAges(body), 5000);
+}
+
+start();
