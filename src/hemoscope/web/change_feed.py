@@ -15,6 +15,7 @@ from hemoscope.store.values import Changes
 
 POLL_S = 0.25
 _AFTER_ERROR_S = 2.0
+_BEYOND = (1 << 63) - 1  # no version is as high: the store answers with the current one, and no study
 
 _log = logging.getLogger(__name__)
 
@@ -36,16 +37,20 @@ class ChangeFeed:
                 await asyncio.sleep(POLL_S)
                 continue
             try:
-                changes = await to_thread.run_sync(self._store.changes_since, self._version)
+                latest = await self.latest()
             except StoreError as error:
                 _log.warning("cannot look for changes: %s", error.code)
                 await asyncio.sleep(_AFTER_ERROR_S)
                 continue
-            if changes.version != self._version:
+            if latest != self._version:
                 async with self._news:
-                    self._version = changes.version
+                    self._version = latest
                     self._news.notify_all()
             await asyncio.sleep(POLL_S)
+
+    async def latest(self) -> int:
+        """Return the version of the last change. Raises StoreError ``database_unreachable``."""
+        return (await to_thread.run_sync(self._store.changes_since, _BEYOND)).version
 
     async def after(self, version: int, *, wait_s: float) -> Changes:
         """Return what changed after ``version``; empty if nothing does within ``wait_s`` seconds."""

@@ -4,6 +4,7 @@ The parser sees the names that the client gave only to find the field ``files``;
 """
 
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ class MultipartFiles:
         """Start before the first byte."""
         self._upload = upload
         self._file: UploadedFile | None = None
+        self._open = ExitStack()
         self._header = (bytearray(), bytearray())
         self._field: bytes | None = None
         self._finished = False
@@ -84,10 +86,9 @@ class MultipartFiles:
             raise _malformed("it ends too early")
 
     def abandon(self) -> None:
-        """Close the file that was being written."""
-        if self._file is not None:
-            self._file.__exit__(None, None, None)
-            self._file = None
+        """Close the file that is being written, if any."""
+        self._file = None
+        self._open.close()
 
     def _begin_part(self) -> None:
         self._field = None
@@ -105,7 +106,7 @@ class MultipartFiles:
     def _open_file(self) -> None:
         if self._field != FIELD:
             raise Problem(400, code="unknown_field", detail='A part of the body is not named "files".', cure=_CURE)
-        self._file = self._upload.new_file().__enter__()
+        self._file = self._open.enter_context(self._upload.new_file())
 
     def _write(self, data: bytes, start: int, end: int) -> None:
         assert self._file is not None

@@ -15,11 +15,30 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from hemoscope.errors import StoreError
 from hemoscope.web.security_headers import secured_headers
 
 PROBLEM_JSON = "application/problem+json"
 
 _log = logging.getLogger(__name__)
+
+# The status of each refusal of the store; one that is not named here would be a 500, which a test looks for.
+STORE_STATUS: Mapping[str, int] = {
+    "no_such_study": 404,
+    "no_such_slice": 404,
+    "no_such_label": 404,
+    "no_pixels": 409,
+    "no_maps": 409,
+    "no_findings": 409,
+    "empty_upload": 422,
+    "file_too_large": 413,
+    "too_many_files": 413,
+    "upload_too_large": 413,
+    "storage_full": 507,
+    "bad_feedback": 422,
+    "bad_setting": 422,
+    "database_unreachable": 503,
+}
 
 # What a client can do about a status that the framework gives; our own problems bring their own words.
 _CURES: dict[int, str] = {
@@ -67,19 +86,10 @@ class Problem(Exception):  # noqa: N818 (RFC 9457's own word)
         return Response(json.dumps(document), self.status, headers, PROBLEM_JSON)
 
 
-def unknown_study() -> Problem:
-    """404 for a study that is not, or no longer, in the store."""
-    return Problem(
-        404,
-        code="unknown_study",
-        detail="There is no such study.",
-        cure="It may have been deleted or its retention has ended; the worklist shows what there is",
-    )
-
-
 def answer_errors(app: FastAPI) -> None:
     """Register the handlers that turn every error into a problem."""
     app.add_exception_handler(Problem, _own)
+    app.add_exception_handler(StoreError, _from_store)
     app.add_exception_handler(HTTPException, _from_framework)
     app.add_exception_handler(RequestValidationError, _from_validation)
     app.add_exception_handler(Exception, _from_bug)
@@ -88,6 +98,12 @@ def answer_errors(app: FastAPI) -> None:
 def _own(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return error.response()
+
+
+def _from_store(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreError)
+    detail = f"{error.reason[:1].upper()}{error.reason[1:]}."
+    return Problem(STORE_STATUS[error.code], code=error.code, detail=detail, cure=error.cure).response()
 
 
 def _from_framework(_request: Request, error: Exception) -> Response:

@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import StreamingResponse
 
@@ -38,9 +37,10 @@ async def events(
 ) -> StreamingResponse:
     """Stream what changes from now on, or after ``Last-Event-ID`` (or ``since``): no change is left out."""
     room = room_of(request)
-    version = int(last_event_id) if last_event_id is not None else since
-    if version is None:
-        version = (await to_thread.run_sync(room.store.counts)).version
+    latest = await room.feed.latest()
+    given = int(last_event_id) if last_event_id is not None else since
+    # A version from before the database was restored may lie ahead of it.
+    version = latest if given is None else min(given, latest)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_stream(room, version), headers=headers, media_type="text/event-stream")
 

@@ -19,6 +19,7 @@ StudyPath = Annotated[StudyId, Path()]
 SlicePath = Annotated[int, Path(ge=0, lt=1 << 31, description="Index into the volume, from 0")]
 _Urgency = Annotated[str, Query(pattern="^(immediate|prompt|routine|unknown)$")]
 # The bytes of a slice never change: a study that is read again gives the same, and a deleted id never comes back.
+_BEYOND = (1 << 63) - 1
 _FOREVER = "private, max-age=86400, immutable"
 _REVALIDATED = "private, no-cache"
 
@@ -38,7 +39,7 @@ def worklist(
     query = WorklistQuery(
         search=search, states=tuple(state or ()), urgency=tuple(urgency or ()), limit=limit, offset=offset
     )
-    version = room.store.counts().version
+    version = room.store.changes_since(_BEYOND).version
     studies, total = room.store.studies(query)
     shown = room.settings.identity_shown
     return Worklist(

@@ -1,0 +1,210 @@
+"""The REST routes, each as a radiologist's page uses it."""
+
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from jsonschema import Draft202012Validator
+
+from hemoscope.labels import LABELS
+from hemoscope.reports.findings_json import findings_schema
+from hemoscope.store.store import Store
+
+COLUMNS, ROWS, SLICES = 64, 64, 4
+
+
+def upload(room: TestClient, *contents: bytes) -> dict[str, object]:
+    answer = room.post("/api/v1/uploads", files=[("files", ("name", content)) for content in contents])
+    assert answer.status_code == HTTPStatus.ACCEPTED, answer.text
+    return dict(answer.json()["study"])
+
+
+def test_an_upload_is_accepted_at_once_and_waits(room: TestClient, slices: tuple[bytes, ...]) -> None:
+    study = upload(room, *slices)
+    assert study["state"] == "queued"
+    assert study["submitted_by"] == "local"
+    listed = room.get("/api/v1/studies").json()
+    assert listed["total"] == 1
+    assert listed["studies"] == [study]
+
+
+@pytest.mark.parametrize("way", ["files", "archive"])
+def test_files_and_their_archive_give_the_same_findings(
+    room: TestClient, slices: tuple[bytes, ...], archive: bytes, work: Callable[..., None], way: str
+) -> None:
+    study = upload(room, *(slices if way == "files" else [archive]))
+    work()
+    done = room.get(f"/api/v1/studies/{study['study_id']}").json()
+    assert done["state"] == "done"
+    assert done["instances"] == SLICES
+    assert done["findings"]["studies"][0]["probabilities"]["any"] == pytest.approx(
+        max(row[0] for row in done["geometry"]["probabilities"]), abs=0.5
+    )
+
+
+def test_findings_are_the_document_that_predict_prints(room: TestClient, study_id: str) -> None:
+    answer = room.get(f"/api/v1/studies/{study_id}/findings")
+    document = json.loads(answer.text)
+    Draft202012Validator(findings_schema()).validate(document)
+    assert answer.text == json.dumps(document, indent=2) + "\n"
+    assert document["studies"][0]["urgency"] == room.get(f"/api/v1/studies/{study_id}").json()["urgency"]
+
+
+def test_pixels_are_the_hounsfield_units_of_the_phantom(room: TestClient, study_id: str) -> None:
+    from hemoscope.data.phantom import make_phantom
+    from hemoscope.labels import Hemorrhage
+
+    head = make_phantom(seed=5, shape=(SLICES, ROWS, COLUMNS), bleeds=frozenset({Hemorrhage.SUBDURAL}))
+    for index in range(SLICES):
+        answer = room.get(f"/api/v1/studies/{study_id}/slices/{index}/pixels")
+        shape = int(answer.headers["X-Rows"]), int(answer.headers["X-Columns"])
+        assert (np.frombuffer(answer.content, "<i2").reshape(shape) == head.hounsfield[index]).all()
+
+
+def test_heat_maps_of_all_labels_have_the_shape_that_the_geometry_states(room: TestClient, study_id: str) -> None:
+    geometry = room.get(f"/api/v1/studies/{study_id}").json()["geometry"]
+    maps = {}
+    for label in LABELS:
+        answer = room.get(f"/api/v1/studies/{study_id}/slices/1/heatmap/{label}")
+        shape = [int(answer.headers["X-Rows"]), int(answer.headers["X-Columns"])]
+        assert shape == geometry["heatmap_shape"]
+        maps[label] = np.frombuffer(answer.content, np.uint8).reshape(shape)
+    assert len({found.tobytes() for found in maps.values()}) == len(LABELS)
+
+
+@pytest.mark.parametrize("path", ["pixels", "heatmap/any"])
+def test_slices_are_cached_privately_and_confirmed_by_their_tag(room: TestClient, study_id: str, path: str) -> None:
+    address = f"/api/v1/studies/{study_id}/slices/0/{path}"
+    first = room.get(address)
+    assert first.headers["Cache-Control"] == "private, max-age=86400, immutable"
+    again = room.get(address, headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_study_is_sent_again_only_after_it_changed(room: TestClient, study_id: str) -> None:
+    address = f"/api/v1/studies/{study_id}"
+    tag = {"If-None-Match": room.get(address).headers["ETag"]}
+    assert room.get(address, headers=tag).status_code == 304
+    room.post(f"{address}/feedback", json={"label": "any", "verdict": "agree", "present": True})
+    assert room.get(address, headers=tag).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/slices/4/pixels", "no_such_slice"),
+        ("/slices/4/heatmap/any", "no_such_slice"),
+    ],
+)
+def test_what_a_study_does_not_have_is_not_found(room: TestClient, study_id: str, path: str, code: str) -> None:
+    answer = room.get(f"/api/v1/studies/{study_id}{path}")
+    assert (answer.status_code, answer.json()["code"]) == (404, code)
+
+
+@pytest.mark.parametrize("path", ["", "/findings", "/feedback", "/slices/0/pixels", "/slices/0/heatmap/any"])
+def test_an_unknown_study_is_not_found(room: TestClient, path: str) -> None:
+    answer = room.get(f"/api/v1/studies/{'0' * 32}{path}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_such_study")
+
+
+@pytest.mark.parametrize("path", ["/findings", "/slices/0/pixels", "/slices/0/heatmap/any"])
+def test_what_is_not_there_yet_says_to_wait(room: TestClient, slices: tuple[bytes, ...], path: str) -> None:
+    study = upload(room, *slices)
+    answer = room.get(f"/api/v1/studies/{study['study_id']}{path}")
+    assert answer.status_code == 409
+    assert "Wait until" in answer.json()["cure"]
+
+
+def test_a_deleted_study_is_gone(room: TestClient, study_id: str) -> None:
+    assert room.delete(f"/api/v1/studies/{study_id}").status_code == 204
+    assert room.get(f"/api/v1/studies/{study_id}").status_code == 404
+    assert room.get(f"/api/v1/studies/{study_id}/slices/0/pixels").status_code == 404
+    assert room.get("/api/v1/studies").json()["total"] == 0
+    assert room.delete(f"/api/v1/studies/{study_id}").status_code == 404
+
+
+def test_the_worklist_filters_searches_and_pages(room: TestClient, study_id: str, slices: tuple[bytes, ...]) -> None:
+    upload(room, *slices)
+    urgency = room.get(f"/api/v1/studies/{study_id}").json()["urgency"]
+
+    def ids(query: str) -> list[str]:
+        return [study["study_id"] for study in room.get(f"/api/v1/studies?{query}").json()["studies"]]
+
+    assert ids("state=done") == [study_id]
+    assert len(ids("state=done&state=queued")) == 2
+    assert ids(f"urgency={urgency}") == [study_id]
+    assert study_id not in ids("urgency=unknown")
+    assert ids(f"search={study_id}") == [study_id]
+    assert ids("search=nothing-has-this") == []
+    assert ids("limit=1") + ids("limit=1&offset=1") == ids("")
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "offset=-1", "state=asleep", "urgency=never", "limit=many"])
+def test_a_worklist_that_cannot_be_is_refused_with_the_field(room: TestClient, query: str) -> None:
+    answer = room.get(f"/api/v1/studies?{query}")
+    assert answer.status_code == 422
+    assert f"query.{query.partition('=')[0]}" in answer.json()["detail"]
+
+
+def test_feedback_is_kept_counted_and_exported(room: TestClient, study_id: str) -> None:
+    given = {"label": "subdural", "verdict": "corrected", "present": True, "slices": [1, 2], "note": "thin"}
+    answer = room.post(f"/api/v1/studies/{study_id}/feedback", json=given)
+    assert answer.status_code == 201
+    assert answer.json() | given == answer.json()
+    assert answer.json()["by"] == "local"
+    assert room.get(f"/api/v1/studies/{study_id}/feedback").json()["feedback"] == [answer.json()]
+    assert room.get(f"/api/v1/studies/{study_id}").json()["feedback"]["corrected"] == 1
+    lines = room.get("/api/v1/feedback.csv").text.splitlines()
+    assert lines[0].startswith("image_id")
+    assert len(lines) > 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"label": "headache"},
+        {"verdict": "maybe"},
+        {"present": "perhaps"},
+        {"slices": [-1]},
+        {"slices": [99]},
+        {"note": "x" * 2001},
+        {"unknown": 1},
+    ],
+)
+def test_feedback_that_cannot_be_is_refused(room: TestClient, study_id: str, wrong: dict[str, object]) -> None:
+    given = {"label": "any", "verdict": "agree", "present": True} | wrong
+    assert room.post(f"/api/v1/studies/{study_id}/feedback", json=given).status_code == 422
+
+
+def test_the_site_knows_its_model_its_user_and_its_prevalence(room: TestClient) -> None:
+    site = room.get("/api/v1/site").json()
+    assert "not a medical device" in site["disclaimer"].lower()
+    assert site["model"] == {"name": "tiny", "version": "1.0", "sha256": "0" * 64}
+    assert site["user"] == {"name": "local", "role": "admin"}
+    assert site["prevalence"] is None
+    assert room.put("/api/v1/site/prevalence", json={"prevalence": 0.12}).json()["prevalence"] == 0.12
+    assert room.get("/api/v1/site").json()["prevalence"] == 0.12
+    assert room.put("/api/v1/site/prevalence", json={"prevalence": 1.5}).status_code == 422
+
+
+def test_the_model_is_shown_by_its_card(room: TestClient) -> None:
+    assert room.get("/api/v1/model").json()["name"] == "tiny"
+
+
+def test_the_audit_tells_who_did_what_but_no_uid(room: TestClient, study_id: str, store: Store) -> None:
+    uids = room.get(f"/api/v1/studies/{study_id}").json()["geometry"]["sop_instance_uids"]
+    for index in range(SLICES):
+        room.get(f"/api/v1/studies/{study_id}/slices/{index}/pixels")
+    room.get(f"/api/v1/studies/{study_id}/findings")
+    answer = room.get("/api/v1/audit")
+    views = [(entry["user"], entry["action"]) for entry in answer.json()["entries"] if entry["study_id"] == study_id]
+    assert views.count(("local", "view")) == 1
+    assert ("local", "findings") in views
+    assert not [uid for uid in uids if uid in answer.text]
+    newest = answer.json()["entries"][0]["audit_id"]
+    older = room.get(f"/api/v1/audit?before={newest}&limit=1").json()["entries"]
+    assert len(older) == 1
+    assert older[0]["audit_id"] < newest
