@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 
 from hemoscope.bundle import ModelBundle, load_bundle
 from hemoscope.calibration import Calibration
+from hemoscope.card import SequenceRule, to_plain
 from hemoscope.errors import BundleError, ConfigError, DataError
+from hemoscope.evaluation.calibrate import FITS
 from hemoscope.evaluation.metrics import label_metrics
 from hemoscope.evaluation.rules import RULES, Rule, written_rule
 from hemoscope.evaluation.thresholds import at_sensitivity, best_f_beta, youden
@@ -70,7 +73,7 @@ def test_the_new_bundle_serves_the_fitted_probabilities_in_the_old_order(
     card = load_bundle(tmp_path / "new").card
     assert tuned.bundle.read_graph() == loaded_bundle.read_graph()
     p, y = scores_of(loaded_bundle)
-    raw = raw_logits(p, loaded_bundle.card)
+    raw = raw_logits(p, loaded_bundle.card.calibration.slice)
     served = calibrated(raw, card.calibration.slice)
     for k in range(6):
         assert (np.diff(served[np.argsort(p[:, k], kind="stable"), k]) >= 0).all()
@@ -108,7 +111,7 @@ def test_no_row_is_scored_by_a_fit_that_saw_its_group(loaded_bundle: ModelBundle
     p, y = scores_of(loaded_bundle)
     groups = np.arange(240) // 6
     before, rule = settings_of(loaded_bundle), Rule(kind="youden")
-    scores = ValidationScores(logits=raw_logits(p, loaded_bundle.card), truth=y, groups=groups)
+    scores = ValidationScores(logits=raw_logits(p, loaded_bundle.card.calibration.slice), truth=y, groups=groups)
     one = cross_fit(scores, before, rule)
     changed = y.copy()
     changed[groups == 7, 2] = 1 - changed[groups == 7, 2]
@@ -123,13 +126,16 @@ def test_what_cannot_be_fitted_is_kept_and_said(tmp_path: Path, loaded_bundle: M
     record = tune_bundle(loaded_bundle, *write_files(tmp_path, p, y), tmp_path / "new", choices()).record
     entry = record["levels"]["slice"]["labels"]["epidural"]
     assert "0 groups with it; a fit needs 2" in entry["kept"]
-    assert (entry["scale"], entry["bias"], entry["threshold"]) == pytest.approx((1.5, -0.25, 0.5))
+    assert entry["calibration"] == {"scale": 1.5, "bias": -0.25}
+    assert entry["threshold"] == pytest.approx(0.5)
     assert "not fitted anew" in tuning_summary(record)
 
 
 def test_a_threshold_without_a_rule_moves_so_that_the_same_scores_are_positive(loaded_bundle: ModelBundle) -> None:
     p, y = scores_of(loaded_bundle)
-    scores = ValidationScores(logits=raw_logits(p, loaded_bundle.card), truth=y, groups=np.arange(240) // 6)
+    scores = ValidationScores(
+        logits=raw_logits(p, loaded_bundle.card.calibration.slice), truth=y, groups=np.arange(240) // 6
+    )
     before = settings_of(loaded_bundle)
     tuned = tune_level(scores, before)
     assert "'fixed' is not one that can be chosen anew" in str(tuned.kept["any"])
@@ -163,14 +169,18 @@ def test_without_groups_it_warns_and_puts_no_interval_by_patient_into_the_card(
 def test_raw_logits_undo_the_cards_calibration(make_card: Callable[..., Any], loaded_bundle: ModelBundle) -> None:
     logits = np.random.default_rng(0).normal(size=(20, 6))
     card = loaded_bundle.card
-    np.testing.assert_allclose(raw_logits(calibrated(logits, card.calibration.slice), card), logits, atol=1e-8)
+    np.testing.assert_allclose(
+        raw_logits(calibrated(logits, card.calibration.slice), card.calibration.slice), logits, atol=1e-8
+    )
 
 
 def test_a_study_of_two_patients_too_few_groups_and_a_taken_folder_are_refused(
     tmp_path: Path, files: Files, loaded_bundle: ModelBundle
 ) -> None:
     p, y = scores_of(loaded_bundle)
-    scores = ValidationScores(logits=raw_logits(p, loaded_bundle.card), truth=y, groups=np.arange(240) // 6)
+    scores = ValidationScores(
+        logits=raw_logits(p, loaded_bundle.card.calibration.slice), truth=y, groups=np.arange(240) // 6
+    )
     with pytest.raises(DataError, match="the study s belongs to several groups"):
         study_scores(scores, ["s"] * 240, loaded_bundle.card)
     few = write_files(tmp_path, p[:18], y[:18])
@@ -218,3 +228,80 @@ def test_a_calibration_that_is_right_already_is_hardly_changed(loaded_bundle: Mo
     for found in tune_level(scores, before).settings.calibration.values:
         assert found.scale == pytest.approx(1.0, abs=0.12)
         assert found.bias == pytest.approx(0.0, abs=0.15)
+
+
+@pytest.mark.parametrize("method", FITS)
+def test_every_method_is_written_to_the_card_and_served_from_it(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle, method: str
+) -> None:
+    tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(method=method, rule=Rule(kind="youden")))
+    card = load_bundle(tmp_path / "new").card
+    assert tuned.record["method"] == method
+    p, y = scores_of(loaded_bundle)
+    raw = raw_logits(p, loaded_bundle.card.calibration.slice)
+    served = consistent(calibrated(raw, card.calibration.slice), card.established)
+    for k, label in enumerate(LABELS):
+        assert isinstance(card.calibration.slice[label], of_kind(method))
+        assert tuned.record["levels"]["slice"]["labels"][label]["calibration"] == to_plain(
+            card.calibration.slice[label]
+        )
+        assert label_metrics(served[:, k], y[:, k])["log_loss"] < label_metrics(p[:, k], y[:, k])["log_loss"]
+        order = np.argsort(raw[:, k], kind="stable")
+        assert (np.diff(found.apply(raw[order, k])) >= 0).all()
+
+
+def test_temperature_turns_one_knob_of_what_the_card_gave(loaded_bundle: ModelBundle) -> None:
+    p, y = scores_of(loaded_bundle)
+    before = settings_of(loaded_bundle)
+    raw = raw_logits(p, before.calibration)
+    scores = ValidationScores(logits=raw, truth=y, groups=np.arange(240) // 6)
+    for label, found in tune_level(scores, before, method="temperature").settings.calibration.items():
+        old = before.calibration[label]
+        assert isinstance(found, Calibration)
+        assert isinstance(old, Calibration)
+        assert found.bias / old.bias == pytest.approx(found.scale / old.scale)
+
+
+def test_a_bundle_with_an_isotonic_curve_is_not_tuned_again_and_an_unknown_method_is_refused(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    curved = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(method="isotonic")).bundle
+    with pytest.raises(DataError, match="Tune the bundle that it was tuned from"):
+        tune_bundle(curved, *files, tmp_path / "again", choices())
+    with pytest.raises(DataError, match="unknown calibration method 'magic'"):
+        tune_bundle(loaded_bundle, *files, tmp_path / "other", choices(method="magic"))
+
+
+def test_with_an_isotonic_curve_a_threshold_without_a_rule_still_takes_what_it_took(loaded_bundle: ModelBundle) -> None:
+    p, y = scores_of(loaded_bundle)
+    before = settings_of(loaded_bundle)
+    scores = ValidationScores(logits=raw_logits(p, before.calibration), truth=y, groups=np.arange(240) // 6)
+    settings = tune_level(scores, before, method="isotonic").settings
+    for k, label in enumerate(LABELS):
+        old = before.calibration[label].apply(scores.logits[:, k]) >= before.points[label].threshold
+        new = settings.calibration[label].apply(scores.logits[:, k]) >= settings.points[label].threshold
+        assert new[old].all()
+
+
+def test_the_study_level_is_tuned_on_what_the_model_gave_whole_series(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    p, y = scores_of(loaded_bundle, patients=60, slices=1, seed=3)
+    (tmp_path / "series").mkdir()
+    series = write_files(tmp_path / "series", p, y, slices=1)
+    tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(series_files=series, rule=Rule(kind="youden")))
+    study = tuned.record["levels"]["study"]
+    assert study["n"] == 60
+    assert (
+        study["labels"]["any"]["cross_fitted"]["log_loss"]["value"]
+        < study["labels"]["any"]["before"]["log_loss"]["value"]
+    )
+
+
+def test_a_model_with_a_network_for_studies_wants_its_own_study_scores(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    card = replace(loaded_bundle.card, sequence=SequenceRule(study_scores="sequence", embedding_size=8))
+    bundle = replace(loaded_bundle, card=card)
+    with pytest.raises(DataError, match="Give --series-predictions and --series-labels"):
+        tune_bundle(bundle, *files, tmp_path / "new", choices(study_column="patient_id"))

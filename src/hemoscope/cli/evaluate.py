@@ -110,8 +110,6 @@ def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subj
 
     bundle, cache = load_bundle(arguments.model), open_cache(arguments.data)
     part = choose_part(cache, bundle.card, arguments.split)
-    for text in part.warnings:
-        sys.stderr.write(f"warning: {text}\n")
     with progress_bar() as show:
         found = assess_cache(Predictor(bundle), cache, part.image_ids, gallery=arguments.gallery, progress=show)
     name = arguments.name or f"{cache.dataset.name}, {part.name}"

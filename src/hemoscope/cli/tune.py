@@ -10,13 +10,20 @@ from hemoscope.cli.exit_codes import ExitCode
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
-    add("--predictions", type=Path, required=True, metavar="P.csv", help="what hemoscope evaluate --images wrote")
+    add("--predictions", type=Path, required=True, metavar="P.csv", help="what hemoscope evaluate wrote")
     add("--labels", type=Path, required=True, metavar="L.csv", help="image_id and six columns; empty is unknown")
     add("--groups", metavar="COLUMN", help="column that names the patient; folds and intervals go by it")
     add("--studies", metavar="COLUMN", help="column that names the study: tune the study level too")
+    add(
+        "--series-predictions",
+        type=Path,
+        metavar="P.csv",
+        help="of whole series: tune the study level too",
+    )
+    add("--series-labels", type=Path, metavar="L.csv", help="the truth of these series")
     add("--model", type=Path, metavar="BUNDLE", help="the model that predicted (default: the one that ships)")
     add("--output", type=Path, required=True, metavar="NEW_BUNDLE", help="folder to write; must not exist")
-    add("--calibration", choices=("platt",), default="platt", help="a card holds a scale and a bias: %(default)s alone")
+    add("--calibration", choices=("platt", "isotonic", "temperature"), default="platt", help="%(default)s by default")
     add(
         "--rule",
         choices=("sensitivity", "specificity", "precision", "youden", "f-beta"),
@@ -40,6 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.rule is None and arguments.target is not None:
         msg = f"--target {arguments.target:g} belongs to a rule. Give --rule too"
         raise ConfigError(msg)
+    series = (arguments.series_predictions, arguments.series_labels)
+    if (series[0] is None) != (series[1] is None) or (series[0] is not None and arguments.studies is not None):
+        msg = "--series-predictions and --series-labels go together, in place of --studies"
+        raise ConfigError(msg)
     found = tune_bundle(
         load_bundle(arguments.model),
         arguments.predictions,
@@ -48,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         TuningChoices(
             group_column=arguments.groups,
             study_column=arguments.studies,
+            series_files=None if series[0] is None else series,
+            method=arguments.calibration,
             rule=None if arguments.rule is None else Rule(kind=arguments.rule, target=arguments.target),
             name=arguments.name,
             rounds=arguments.rounds,

@@ -6,13 +6,12 @@ numbers, smoothed targets and a weak pull of its scale toward 1.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression, minimize_scalar
 
-from hemoscope.calibration import Calibration, IsotonicCalibration, sigmoid
+from hemoscope.calibration import AnyCalibration, Calibration, IsotonicCalibration, sigmoid
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import group_indices
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, checked_pair
@@ -28,15 +27,7 @@ PROBABILITY_MARGIN = 1e-7
 _NEWTON_STEPS = 200
 
 
-class Calibrator(Protocol):
-    """A fitted map from logits to probabilities."""
-
-    def apply(self, logits: Floats) -> Floats:
-        """Logits of any shape to calibrated probabilities."""
-        ...
-
-
-Fit = Callable[[Floats, Booleans], Calibrator]
+Fit = Callable[[Floats, Booleans], AnyCalibration]
 
 
 def logit(probabilities: ArrayLike) -> Floats:
@@ -144,6 +135,15 @@ def fit_isotonic(logits: ArrayLike, labels: ArrayLike) -> IsotonicCalibration:
 
 
 FITS: dict[str, Fit] = {"platt": fit_platt, "isotonic": fit_isotonic, "temperature": fit_temperature}
+DEFAULT_METHOD = "platt"
+
+
+def fit_of(method: str) -> Fit:
+    """The fit of this name. Raises DataError where there is none."""
+    if method not in FITS:
+        msg = f"unknown calibration method {method!r}; choose one of {', '.join(FITS)}"
+        raise DataError(msg)
+    return FITS[method]
 
 
 def group_folds(labels: ArrayLike, groups: Integers, folds: int, *, seed: int) -> Integers:

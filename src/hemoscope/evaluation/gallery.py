@@ -9,9 +9,9 @@ from hemoscope.labels import LABELS
 
 _KINDS = {"missed": "Missed (worst false negatives)", "false alarm": "False alarms (worst false positives)"}
 _ABOUT = (
-    "Left the slice, cut as the model saw it, right where the model saw the label. Wrong at the model's own operating "
-    "points; the worst slice of a series stands for it. These are pictures of patients: pass this page on only as you "
-    "would pass on the scans."
+    "Left the slice, cut as the model saw it, right where the model saw the label, from violet (a low local "
+    "probability) to yellow (near 1). Wrong at the model's own operating points; the worst slice of a series stands "
+    "for it. These are pictures of patients: pass this page on only as you would pass on the scans."
 )
 
 

@@ -24,7 +24,7 @@ font-weight:600}
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1rem;margin:.6rem 0 1.4rem}
 figure{margin:0}figcaption{font-size:.85rem;line-height:1.35;margin-top:.3rem;overflow-wrap:anywhere}
 .gallery img{width:100%;padding:0;background:#000;display:block}
-h3{font-size:1rem;margin:1.2rem 0 .4rem}
+.reasons{color:var(--soft);font-size:.9rem;margin:.5rem 0;padding-left:1.2rem}h3{font-size:1rem;margin:1.2rem 0 .4rem}
 img{max-width:100%;height:auto;background:#fff;padding:.5rem;border:1px solid var(--line);border-radius:.4rem;
 box-sizing:border-box}footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 """
@@ -32,7 +32,7 @@ box-sizing:border-box}footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, note: str = "") -> str:
     """A section with one table; cells are HTML already."""
-    said = f"<p>{escape(note)}</p>" if note else ""
+    said = f"<p>{escape(note[0].upper() + note[1:])}</p>" if note else ""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return (

@@ -7,11 +7,9 @@ import numpy as np
 
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import UNKNOWN
-from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, FITS, cross_fitted, logit
+from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, cross_fitted, fit_of, logit
 from hemoscope.evaluation.metrics import Floats
 from hemoscope.labels import LABELS, PerLabel
-
-DEFAULT_METHOD = "platt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,9 +42,7 @@ def recalibrate(
     Raises:
         DataError: the method is unknown.
     """
-    if method not in FITS:
-        msg = f"unknown calibration method {method!r}; choose one of {', '.join(FITS)}"
-        raise DataError(msg)
+    fit = fit_of(method)
     logits = logit(probabilities)
     values = np.full(logits.shape, np.nan)
     reasons: list[str | None] = [None] * len(LABELS)
@@ -57,7 +53,7 @@ def recalibrate(
             continue
         members = None if groups is None else [groups[int(row)] for row in known]
         try:
-            values[known, k] = cross_fitted(logits[known, k], labels[known, k], members, seed=seed, fit=FITS[method])
+            values[known, k] = cross_fitted(logits[known, k], labels[known, k], members, seed=seed, fit=fit)
         except DataError as error:
             reasons[k] = str(error)
     return Recalibrated(probabilities=values, method=method, folds=DEFAULT_FOLDS, reasons=PerLabel.of(reasons))

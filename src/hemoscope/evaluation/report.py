@@ -15,11 +15,12 @@ import numpy as np
 from hemoscope import DISCLAIMER, __version__
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, Scores, bootstrap_scores
+from hemoscope.evaluation.calibrate import DEFAULT_METHOD
 from hemoscope.evaluation.levels import highest, level_document, points_document
 from hemoscope.evaluation.metrics import CALIBRATION_BINS
 from hemoscope.evaluation.plots import draw_plots
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_predictions
-from hemoscope.evaluation.recalibration import DEFAULT_METHOD, Recalibrated, recalibrate
+from hemoscope.evaluation.recalibration import Recalibrated, recalibrate
 from hemoscope.evaluation.report_page import render_page
 from hemoscope.evaluation.score_documents import Document, label_document, score_document
 from hemoscope.evaluation.subject import HIGHEST_IMAGE, Subject
@@ -27,6 +28,7 @@ from hemoscope.evaluation.tables import any_learned_and_explicit, any_tradeoff, 
 from hemoscope.labels import LABELS, Hemorrhage
 
 SCHEMA = "hemoscope.evaluation/1"
+FEW_GROUPS = 5
 DEFINITIONS = {
     "positive": "probability above 0.5, strictly",
     "interval": "95%, percentile bootstrap; rounds in which a label has one class only are dropped and counted",
@@ -165,6 +167,15 @@ def _warnings(scores: Scores) -> list[str]:
         warnings.append(
             "No patient was given for the images: intervals were drawn over images and calibration folds split by "
             "image. Slices of one head resemble each other, so the intervals are too narrow and calibration optimistic."
+        )
+    few = [
+        f"{label.display} {found.n_positive_groups}"
+        for label, found in scores.labels.items()
+        if found.n_positive_groups is not None and 0 < found.n_positive_groups < FEW_GROUPS
+    ]
+    if few:
+        warnings.append(
+            f"Few patients are positive: {', '.join(few)}. Scores and intervals of so few say little of other patients."
         )
     unknown = [(label, scores.n_images - found.n_images) for label, found in scores.labels.items()]
     named = ", ".join(f"{label.display} {count:,}" for label, count in unknown if count)

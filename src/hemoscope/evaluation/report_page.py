@@ -60,7 +60,8 @@ def render_page(report: Document, plots: Mapping[str, bytes], errors: Sequence[E
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Evaluation of {report['n_images']:,} images</title><style>{STYLE}</style></head><body>\n"
-        f"<h1>Evaluation of predictions</h1>{_source(report['source'])}<p>{report['n_images']:,} images, {drawn}; "
+        f"<h1>Evaluation of {'predictions' if report['source'] is None else 'a model'}</h1>{_source(report['source'])}"
+        f"<p>{report['n_images']:,} images, {drawn}; "
         f"95% intervals from {report['bootstrap']['rounds']:,} bootstrap rounds.</p>{notes}\n"
         + "\n".join(section for section in sections if section)
         + f"\n<footer>Hemoscope {escape(report['hemoscope'])}. {escape(report['disclaimer'])}</footer></body></html>\n"
@@ -78,10 +79,18 @@ def _scores(report: Document) -> str:
         for name in METRICS
     ]
     counts = ("Positive images", *(f"{report['labels'][label.value]['n_positive']:,}" for label in LABELS), "")
-    reasons = ("Why not defined", *(escape(report["labels"][label.value].get("reason", "")) for label in LABELS), "")
-    extra = [counts, reasons] if any(reasons[1:]) else [counts]
     note = "Positive means above 0.5. The middle rows are Table II of the paper."
-    return table("Scores by label", header, [*rows, *extra], note=note)
+    return table("Scores by label", header, [*rows, counts], note=note) + _reasons(report["labels"])
+
+
+def _reasons(labels: Document) -> str:
+    """Why dashes stand where they stand, a line for each label that has some."""
+    said = [
+        f"<li>{escape(label.display)}: {escape(labels[label.value]['reason'])}.</li>"
+        for label in LABELS
+        if labels[label.value].get("reason")
+    ]
+    return f'<ul class="reasons">{"".join(said)}</ul>' if said else ""
 
 
 def _whole(report: Document) -> str:
@@ -89,7 +98,7 @@ def _whole(report: Document) -> str:
         ("All six labels right (exact match)", score_cell(report["exact_match"])),
         ("Weighted log loss (any counts double)", score_cell(report["weighted_log_loss"])),
         (
-            f"Weighted log loss after cross-fitted calibration ({escape(report['calibrated']['method'])})",
+            f"Weighted log loss after cross-fitted calibration ({_method(report)})",
             score_cell(report["calibrated"]["weighted_log_loss"]),
         ),
     ]
@@ -146,8 +155,23 @@ def _calibration(report: Document) -> str:
         for label in LABELS
     ]
     header = ("", "Error before", "Error after", "Log loss before", "Log loss after")
-    note = f"{after['method']}, {after['folds']} folds by {after['folds_by']}; no image scored by a fit that saw it."
-    return table("Calibration, cross-fitted", header, rows, note=note)
+    note = (
+        f"{_method(report)}, {after['folds']} folds by {after['folds_by']}; no image is scored by a fit that saw it. "
+        f"{_gain(report)}"
+    )
+    return table("Calibration, cross-fitted", header, rows, note=note) + _reasons(after["labels"])
+
+
+def _method(report: Document) -> str:
+    return escape(report["calibrated"]["method"].capitalize())
+
+
+def _gain(report: Document) -> str:
+    """What calibration alone does to the loss, in words."""
+    before, after = report["weighted_log_loss"], report["calibrated"]["weighted_log_loss"]
+    if before is None or after is None:
+        return "The weighted log loss after it is not defined: some label could not be fitted or is never fully known."
+    return f"Calibration alone takes the weighted log loss from {before['value']:.3f} to {after['value']:.3f}."
 
 
 def _source(source: Document | None) -> str:
@@ -193,7 +217,7 @@ def _level(level: Document | None, what: str, title: str) -> str:
         for label in LABELS
     ]
     header = ("", f"Positive {what}", *(METRIC_NAMES[name] for name in names))
-    note = f"{level['n']:,} {what}, scored by {level['scored_by']}. Positive means above 0.5."
+    note = f"{level['n']:,} {what}. Each is scored by {level['scored_by']}. Positive means above 0.5."
     return table(title, header, rows, note=note)
 
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from hemoscope import __version__
-from hemoscope.bundle import GRAPH, ModelBundle, write_bundle
-from hemoscope.calibration import OperatingPoint
-from hemoscope.card import ModelCard, OperatingPointTable, ScoreTable
+from hemoscope.bundle import GRAPH, SEQUENCE, ModelBundle, write_bundle
+from hemoscope.calibration import AnyCalibration, Calibration, OperatingPoint
+from hemoscope.card import ModelCard, OperatingPointTable, ScoreTable, to_plain
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, group_indices
-from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, logit
+from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, logit
 from hemoscope.evaluation.metrics import Booleans, Floats
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_predictions
 from hemoscope.evaluation.rules import Rule
@@ -30,7 +30,7 @@ from hemoscope.evaluation.tuning import (
     level_scores,
     tune_level,
 )
-from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.probabilities import study_logits
 
 SCHEMA = "hemoscope.tuning/1"
@@ -51,6 +51,9 @@ class TuningChoices:
         group_column: names the patient; None takes ``study_column``, and without that single images, and says so.
         study_column: names the study; then the study's calibration and points are tuned too. Positions are not in
             the files, so each slice counts as one of nominal spacing: give it for slices of about that spacing.
+        series_files: predictions and labels of whole series, as ``hemoscope evaluate --data`` writes them: then the
+            study level is tuned on what the model itself gave them. Takes precedence over ``study_column``.
+        method: of calibration: platt, isotonic or temperature.
         rule: for every label's point; None keeps each point's own rule. The urgent point always keeps its own.
         name: of the data, for the card.
         rounds: bootstrap rounds of the intervals.
@@ -60,6 +63,8 @@ class TuningChoices:
 
     group_column: str | None = None
     study_column: str | None = None
+    series_files: tuple[Path, Path] | None = None
+    method: str = DEFAULT_METHOD
     rule: Rule | None = None
     name: str = "validation data without a name"
     rounds: int = DEFAULT_ROUNDS
@@ -90,41 +95,74 @@ def tune_bundle(
 
     Args:
         bundle: the model that made the predictions.
-        predictions: CSV of image_id and six calibrated probabilities, as ``hemoscope evaluate --images`` writes it.
+        predictions: CSV of image_id and six calibrated probabilities, as ``hemoscope evaluate`` writes it.
         labels: CSV of image_id and six labels of the same images; none of them trained on.
         output: folder of the new bundle; must not exist.
         choices: columns, rule and name; None takes the defaults.
 
     Raises:
-        DataError: the files do not fit together, or are too few to cross-fit.
+        DataError: the files do not fit together or are too few to cross-fit, the method is unknown, or the bundle is
+            one that cannot be tuned again.
         BundleError: the output exists.
     """
     choices, card = choices or TuningChoices(), bundle.card
     group_column = choices.group_column or choices.study_column
     data = read_predictions(predictions, labels, group_column=group_column)
     groups, _ = group_indices(data.groups, len(data.image_ids))
-    slices = ValidationScores(logits=raw_logits(data.probabilities, card), truth=data.labels, groups=groups)
+    raw = raw_logits(data.probabilities, card.calibration.slice)
+    slices = ValidationScores(logits=raw, truth=data.labels, groups=groups)
     levels = [_tune("slice", slices, card, choices)]
-    if choices.study_column is not None:
-        studies = read_predictions(predictions, labels, group_column=choices.study_column).groups or ()
-        levels.append(_tune("study", study_scores(slices, studies, card), card, choices))
+    studies = _study_level(slices, (predictions, labels), card, choices)
+    if studies is not None:
+        levels.append(_tune("study", studies, card, choices))
     record = _record(levels, data, choices)
     # An earlier tuning's record would tell of settings that are gone.
-    kept = {file: bundle.read_file(file) for file in card.files if file not in {GRAPH, RECORD}}
+    kept = {file: bundle.read_file(file) for file in card.files if file not in {GRAPH, SEQUENCE, RECORD}}
     content = json.dumps(record, indent=2, allow_nan=False) + "\n"
     tuned = _tuned_card(card, levels, record)
-    written = write_bundle(output, tuned, bundle.read_graph(), {**kept, RECORD: content.encode()})
+    files = {**kept, RECORD: content.encode()}
+    written = write_bundle(output, tuned, bundle.read_graph(), files, sequence=bundle.read_sequence())
     return TunedBundle(bundle=written, record=record)
 
 
-def raw_logits(probabilities: Floats, card: ModelCard) -> Floats:
-    """The network's scores behind slice probabilities (n, 6): their log-odds, with the card's calibration undone.
+def raw_logits(probabilities: Floats, calibration: PerLabel[AnyCalibration]) -> Floats:
+    """The network's scores behind probabilities (n, 6): their log-odds, with the card's calibration undone.
 
     Where the card had raised ``any`` to a type or lowered a type to ``any``, the changed value is what comes back.
+
+    Raises:
+        DataError: the card holds an isotonic curve, which has level parts.
     """
-    table = card.calibration.slice.values
-    scale, bias = (np.array([getattr(one, field) for one in table]) for field in ("scale", "bias"))
+    lines = [one for one in calibration.values if isinstance(one, Calibration)]
+    if len(lines) < len(LABELS):
+        msg = (
+            "the bundle holds an isotonic curve, whose level parts cannot be undone: the network's scores cannot be "
+            "had from its probabilities. Tune the bundle that it was tuned from"
+        )
+        raise DataError(msg)
+    scale, bias = np.array([(one.scale, one.bias) for one in lines]).T
     return np.asarray((logit(probabilities) - bias) / scale)
+
+
+def _study_level(
+    slices: ValidationScores, files: tuple[Path, Path], card: ModelCard, choices: TuningChoices
+) -> ValidationScores | None:
+    """The study's scores: those that the model gave, or by the study rule from its slices; None where not asked for."""
+    if choices.series_files is not None:
+        group_column = choices.group_column
+        series = read_predictions(*choices.series_files, group_column=group_column)
+        groups, _ = group_indices(series.groups, len(series.image_ids))
+        raw = raw_logits(series.probabilities, card.calibration.study)
+        return ValidationScores(logits=raw, truth=series.labels, groups=groups)
+    if choices.study_column is None:
+        return None
+    if card.sequence is not None and card.sequence.study_scores == "sequence":
+        msg = (
+            "this model scores a study with a network of its own, not by a rule over its slices. Give "
+            "--series-predictions and --series-labels, as hemoscope evaluate --data wrote them, in place of --studies"
+        )
+        raise DataError(msg)
+    return study_scores(slices, read_predictions(*files, group_column=choices.study_column).groups or (), card)
 
 
 def study_scores(slices: ValidationScores, studies: Sequence[str], card: ModelCard) -> ValidationScores:
@@ -154,8 +192,8 @@ def _tune(
         points=getattr(card.operating_points, level),
         established=card.established,
     )
-    held_out = cross_fit(scores, before, choices.rule, seed=choices.seed)
-    tuned = tune_level(scores, before, choices.rule)
+    held_out = cross_fit(scores, before, choices.rule, method=choices.method, seed=choices.seed)
+    tuned = tune_level(scores, before, choices.rule, method=choices.method)
     return _Level(name=level, scores=scores, before=before, tuned=tuned, held_out=held_out)
 
 
@@ -167,7 +205,7 @@ def _record(levels: Sequence[_Level], data: LabelledPredictions, choices: Tuning
         "name": choices.name,
         "n_images": len(data.image_ids),
         "n_groups": None if data.groups is None else len(set(data.groups)),
-        "method": "platt",
+        "method": choices.method,
         "rule": None if rule is None else {"kind": rule.kind, "target": rule.target},
         "folds": DEFAULT_FOLDS,
         "folds_by": "image" if data.groups is None else "group",
@@ -193,8 +231,7 @@ def _level_record(level: _Level, choices: TuningChoices) -> Document:
             "n_positive_groups": len(np.unique(level.scores.groups[positive])),
             "threshold": settings.points[label].threshold,
             "rule": settings.points[label].rule,
-            "scale": settings.calibration[label].scale,
-            "bias": settings.calibration[label].bias,
+            "calibration": to_plain(settings.calibration[label]),
             "kept": level.tuned.kept[label],
             "before": before[label.value],
             "cross_fitted": after[label.value],

@@ -1,7 +1,8 @@
 """Tuning to a place: calibration and operating points fitted on validation scores, and scored cross-fitted.
 
-Platt's calibration alone: a card holds one scale and one bias a label, and both keep the order of scores. A fit starts
-from what the card has, in the units of the probabilities that users see, and is pulled toward it where images are few.
+Platt's fit and temperature start from what the card has, in the units of the probabilities that users see, and Platt's
+is pulled toward it where images are few; their scale and bias multiply the card's. An isotonic curve replaces it: it
+is fitted to the raw scores, and wants many positives.
 """
 
 from collections.abc import Mapping
@@ -10,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from hemoscope.calibration import Calibration, OperatingPoint, sigmoid
+from hemoscope.calibration import AnyCalibration, Calibration, IsotonicCalibration, OperatingPoint
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, interval, resamples, sum_by_group
-from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, fit_platt, group_folds
+from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, fit_of, group_folds
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, contributions, tally
 from hemoscope.evaluation.rules import Rule, written_rule
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
@@ -22,7 +23,7 @@ from hemoscope.probabilities import calibrated, consistent
 # Fewer groups than this with, or without, a label say nothing of the next group: the label keeps what it has.
 FEWEST_GROUPS = 2
 REPORTED = ("log_loss", "brier", "ece", "recall", "specificity", "precision")
-_FARTHEST_LOGIT = 30.0  # a threshold stays inside (0, 1) as float64 holds it
+_NEAREST = 1e-13  # a threshold stays inside (0, 1) as float64 holds it
 _CHUNK_CELLS = 2_000_000
 
 
@@ -43,7 +44,7 @@ class ValidationScores:
 class LevelSettings:
     """One level (slice or study) of a card, and which labels its validation supports."""
 
-    calibration: PerLabel[Calibration]
+    calibration: PerLabel[AnyCalibration]
     points: PerLabel[OperatingPoint]
     established: PerLabel[bool]
 
@@ -72,19 +73,22 @@ class CrossFitted:
     decisions: Booleans
 
 
-def tune_level(scores: ValidationScores, before: LevelSettings, rule: Rule | None = None) -> TunedLevel:
+def tune_level(
+    scores: ValidationScores, before: LevelSettings, rule: Rule | None = None, *, method: str = DEFAULT_METHOD
+) -> TunedLevel:
     """Fit one level's calibration, then choose its operating points on the new probabilities.
 
     Args:
         scores: what the bundle gave, and the truth.
         before: the card's settings of this level.
         rule: for every label; None chooses each point anew by the rule that its card names.
+        method: of calibration: platt, isotonic or temperature.
 
     Returns:
         The new settings. A label that cannot be fitted keeps its calibration; a point that cannot be chosen moves
         with the calibration, so that the same scores are positive as before. ``kept`` says why.
     """
-    fits = PerLabel.build(lambda label: _refit(scores, label, before.calibration[label]))
+    fits = PerLabel.build(lambda label: _refit(scores, label, before.calibration[label], method))
     tuned = replace(before, calibration=PerLabel.of([found for found, _ in fits.values]))
     probabilities = tuned.probabilities(scores.logits)
 
@@ -101,8 +105,10 @@ def tune_level(scores: ValidationScores, before: LevelSettings, rule: Rule | Non
     return TunedLevel(settings=settings, kept=PerLabel.of(reasons))
 
 
-def _refit(scores: ValidationScores, label: Hemorrhage, old: Calibration) -> tuple[Calibration, str | None]:
-    """Platt on the log-odds that the card gives now, composed with the card's own calibration: scales multiply."""
+def _refit(
+    scores: ValidationScores, label: Hemorrhage, old: AnyCalibration, method: str
+) -> tuple[AnyCalibration, str | None]:
+    """Fit one label anew; the old calibration and the reason where its images cannot carry a fit."""
     k = LABELS.index(label)
     known = np.isfinite(scores.truth[:, k])
     truth, groups = scores.truth[known, k] == 1.0, scores.groups[known]
@@ -110,7 +116,12 @@ def _refit(scores: ValidationScores, label: Hemorrhage, old: Calibration) -> tup
         count = len(np.unique(members))
         if count < FEWEST_GROUPS:
             return old, f"{count} groups {name} it; a fit needs {FEWEST_GROUPS}"
-    new = fit_platt(old.scale * scores.logits[known, k] + old.bias, truth)
+    logits = scores.logits[known, k]
+    if method == "isotonic" or isinstance(old, IsotonicCalibration):
+        return fit_of(method)(logits, truth), None
+    new = fit_of(method)(old.scale * logits + old.bias, truth)
+    if isinstance(new, IsotonicCalibration):
+        return new, None
     return Calibration(scale=new.scale * old.scale, bias=new.scale * old.bias + new.bias), None
 
 
@@ -119,7 +130,7 @@ def choose_point(
     probabilities: Floats,
     label: Hemorrhage,
     old: OperatingPoint,
-    change: tuple[Calibration, Calibration],
+    change: tuple[AnyCalibration, AnyCalibration],
     rule: Rule | None,
 ) -> tuple[OperatingPoint, str | None]:
     """Choose one label's point by ``rule``, or by the card's own rule; where that fails, move the threshold along.
@@ -140,13 +151,16 @@ def choose_point(
         return _moved(old, *change), str(error)
 
 
-def _moved(point: OperatingPoint, before: Calibration, after: Calibration) -> OperatingPoint:
-    """The threshold that takes the same scores under another calibration; what it once reached still stands."""
-    if after == before:
+def _moved(point: OperatingPoint, before: AnyCalibration, after: AnyCalibration) -> OperatingPoint:
+    """The threshold that takes the same scores under another calibration; what it once reached still stands.
+
+    On a level part of an isotonic curve it takes the whole part. A curve cannot be gone back along: then it stays.
+    """
+    if after == before or isinstance(before, IsotonicCalibration):
         return point
     raw = (np.log(point.threshold) - np.log1p(-point.threshold) - before.bias) / before.scale
-    moved = np.clip(after.scale * raw + after.bias, -_FARTHEST_LOGIT, _FARTHEST_LOGIT)
-    return replace(point, threshold=float(sigmoid(np.asarray(moved))))
+    moved = float(after.apply(np.asarray(raw)))
+    return replace(point, threshold=min(max(moved, _NEAREST), 1.0 - _NEAREST))
 
 
 def cross_fit(
@@ -154,6 +168,7 @@ def cross_fit(
     before: LevelSettings,
     rule: Rule | None = None,
     *,
+    method: str = DEFAULT_METHOD,
     folds: int = DEFAULT_FOLDS,
     seed: int = 0,
 ) -> CrossFitted:
@@ -169,7 +184,7 @@ def cross_fit(
     decisions = np.empty(scores.logits.shape, dtype=bool)
     for fold in range(folds):
         held_out = part == fold
-        settings = tune_level(scores.rows(~held_out), before, rule).settings
+        settings = tune_level(scores.rows(~held_out), before, rule, method=method).settings
         probabilities[held_out] = settings.probabilities(scores.logits[held_out])
         decisions[held_out] = settings.decisions(probabilities[held_out])
     return CrossFitted(probabilities=probabilities, decisions=decisions)
