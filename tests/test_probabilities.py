@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from hemoscope.calibration import Calibration, StudyRule, sigmoid
 from hemoscope.card import CalibrationTable, ModelCard
 from hemoscope.labels import LABELS, PerLabel
-from hemoscope.probabilities import StudyProbabilities, consistent, study_logits
+from hemoscope.probabilities import StudyProbabilities, averaged, consistent, sequence_places, study_logits
 
 RULE = StudyRule(extent_mm=15.0, nominal_spacing_mm=5.0)
 SCORES = st.floats(-30, 30)
@@ -187,3 +187,46 @@ def test_probabilities_with_a_type_above_any_cannot_be_made() -> None:
         StudyProbabilities(
             slice_logits=np.zeros((1, 6)), slice_probabilities=p[None], study_logits=np.zeros(6), study_probabilities=p
         )
+
+
+@pytest.mark.parametrize(
+    ("spacing", "together"), [(0.625, 8), (1.25, 4), (2.5, 2), (3.0, 2), (3.75, 1), (4.9, 1), (5.0, 1), (10.0, 1)]
+)
+def test_thin_slices_share_a_place_of_about_the_nominal_spacing(spacing: float, together: int) -> None:
+    places = sequence_places([spacing * i - 80 for i in range(238)], 5.0)
+    assert places.tolist() == [i // together for i in range(238)]
+
+
+def test_slices_of_unknown_position_have_a_place_each() -> None:
+    assert sequence_places([0.0, None, 0.5, 1.0], 5.0).tolist() == [0, 1, 2, 3]
+    assert sequence_places([7.0], 5.0).tolist() == [0]
+    assert sequence_places([7.0, 7.0], 5.0).tolist() == [0, 1]
+
+
+@given(st.lists(st.floats(-300, 300), min_size=1, max_size=40))
+def test_places_are_whole_numbers_without_gaps_for_any_positions(positions: list[float]) -> None:
+    places = sequence_places(positions, 5.0)
+    assert len(places) == len(positions)
+    assert places[0] == 0
+    assert set(np.diff(places)) <= {0, 1}
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 99))
+def test_slices_that_share_a_place_are_averaged(counts: list[int], seed: int) -> None:
+    places = np.repeat(np.arange(len(counts)), counts)
+    values = np.random.default_rng(seed).normal(size=(len(places), 3)).astype(np.float32)
+    expected = [values[places == place].mean(axis=0) for place in range(len(counts))]
+    assert averaged(values, places) == pytest.approx(np.array(expected), abs=1e-5)
+
+
+def test_a_study_scored_by_the_model_itself_is_calibrated_as_one_scored_by_the_rule(
+    make_card: Callable[..., ModelCard],
+) -> None:
+    card, logits = make_card(), column(1.0, -2.0, 0.5)
+    given_study = StudyProbabilities.from_logits(
+        logits, positions_mm=[0, 5, 10], card=card, study=[3.0, 1.0, 0.0, 0.0, -1.0, -2.0]
+    )
+    assert given_study.study_logits.tolist() == [3.0, 1.0, 0.0, 0.0, -1.0, -2.0]
+    assert given_study.study_probabilities[0] == pytest.approx(sigmoid(np.array(3.0 * 1.5 - 0.25)))
+    ruled = StudyProbabilities.from_logits(logits, positions_mm=[0, 5, 10], card=card)
+    assert (given_study.slice_probabilities == ruled.slice_probabilities).all()

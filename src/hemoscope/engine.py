@@ -254,15 +254,17 @@ def _check_embedding(model: Any, size: int) -> None:
 
 
 def _check_sequence_ports(model: Any, embedding_size: int) -> None:
-    """Refuse a graph whose inputs and outputs are not those of a sequence network; leave the slices free."""
+    """Refuse a graph whose inputs and outputs are not those of a sequence network for any number of slices."""
     inputs, outputs = _ports(model)
     if sorted(inputs) != [EMBEDDINGS, LOGITS] or not {REFINED, STUDY} <= set(outputs):
-        expected = f"inputs {EMBEDDINGS} and {LOGITS} and outputs {REFINED} and {STUDY}"
-        _refuse(SEQUENCE, f"has inputs {inputs} and outputs {outputs}, expected {expected}")
-    model.reshape({EMBEDDINGS: [1, -1, embedding_size], LOGITS: [1, -1, len(LABELS)]})
-    refined, study = (str(model.output(name).partial_shape) for name in (REFINED, STUDY))
-    if (refined, study) != ("[1,?,6]", "[1,6]"):
-        _refuse(SEQUENCE, f"gives {REFINED} {refined} and {STUDY} {study}, expected [1,?,6] and [1,6]")
+        names = f"inputs {EMBEDDINGS} and {LOGITS} and outputs {REFINED} and {STUDY}"
+        _refuse(SEQUENCE, f"has inputs {inputs} and outputs {outputs}, expected {names}")
+    found = [str(model.input(name).partial_shape) for name in (EMBEDDINGS, LOGITS)]
+    found += [str(model.output(name).partial_shape) for name in (REFINED, STUDY)]
+    expected = [f"[1,?,{embedding_size}]", "[1,?,6]", "[1,?,6]", "[1,6]"]
+    if found != expected:
+        ports = f"{EMBEDDINGS}, {LOGITS}, {REFINED} and {STUDY}"
+        _refuse(SEQUENCE, f"has {ports} of {', '.join(found)}, expected {', '.join(expected)}")
 
 
 def _ports(model: Any) -> tuple[list[str], list[str]]:

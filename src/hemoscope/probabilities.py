@@ -145,8 +145,9 @@ def sequence_places(positions_mm: Sequence[float | None], nominal_spacing_mm: fl
     known = [position for position in positions_mm if position is not None]
     places = np.unique(np.array(known, dtype=np.float64))
     spacing = float(np.median(np.diff(places))) if len(places) > 1 else nominal_spacing_mm
-    together = max(1, round(nominal_spacing_mm / spacing)) if len(known) == len(positions_mm) else 1
-    return np.arange(len(positions_mm)) // together
+    thinnest = nominal_spacing_mm / max(len(positions_mm), 1)  # thinner slices all share one place
+    together = round(nominal_spacing_mm / max(spacing, thinnest)) if len(known) == len(positions_mm) else 1
+    return np.arange(len(positions_mm)) // max(together, 1)
 
 
 def averaged(values: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
