@@ -60,6 +60,12 @@ class MetricsFile(Callback):
         """Append to ``path``."""
         self.path = path
         self.first_batch: int | None = None
+        self.validated = False
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Lightning shows the last validation for ever; a line holds its own epoch's."""
+        del trainer, pl_module
+        self.validated = True
 
     def on_train_batch_start(self, _trainer: object, _module: object, _batch: object, batch_idx: int) -> None:
         """Remember where the epoch's means begin."""
@@ -72,8 +78,9 @@ class MetricsFile(Callback):
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         if self.first_batch:
             row["first_batch"] = self.first_batch
-        self.first_batch = None
-        row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        measured = sorted(trainer.callback_metrics.items())
+        row |= {n: float(v) for n, v in measured if self.validated or not n.startswith("validation/")}
+        self.first_batch, self.validated = None, False
         if trainer.is_global_zero:
             kept = [line for line in read_metrics(self.path) if line["epoch"] < trainer.current_epoch]
             part = self.path.with_name(self.path.name + ".part")
@@ -101,7 +108,8 @@ class KeepCheckpoint(Checkpoint):
         self, trainer: lightning.Trainer, _module: object, _outputs: object, _batch: object, batch_idx: int
     ) -> None:
         """Save within the epoch, where no gradients are gathered that a checkpoint would not hold."""
-        last = batch_idx + 1 == trainer.num_training_batches  # the epoch's end saves, after its validation
+        # The epoch's end saves, after its validation, where this batch is the last.
+        last = batch_idx + 1 == trainer.num_training_batches or trainer.global_step == trainer.max_steps
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if self.steps and stepped and not last and trainer.global_step % self.steps == 0:
             trainer.save_checkpoint(self.path)

@@ -105,6 +105,18 @@ class PartData(lightning.LightningDataModule):
         self.show = show
         self._learn: Crops | None = None
         self._validate: Crops | None = None
+        self._loader: ResumableLoader | None = None
+        self._state: dict[str, int] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint. Lightning asks the loader too, but does not tell it where loaders are made early."""
+        return {} if self._loader is None else self._loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint, before or after the loader is made."""
+        self._state = state_dict
+        if self._loader is not None:
+            self._loader.load_state_dict(state_dict)
 
     def setup(self, stage: str) -> None:
         """Crop, or map the crops that lie on disk; the first process to come writes them.
@@ -130,7 +142,10 @@ class PartData(lightning.LightningDataModule):
         data = SliceDataset(
             self._learn, experiment.preprocessing, experiment.augment, experiment.sampling, seed=run.seed
         )
-        return ResumableLoader(data, EpochBatches(sampler, run.batch_size), **self._options())
+        self._loader = ResumableLoader(data, EpochBatches(sampler, run.batch_size), **self._options())
+        if self._state:
+            self._loader.load_state_dict(self._state)
+        return self._loader
 
     def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
         """Samples as serving sees them; none where the part has no validation."""

@@ -3,7 +3,8 @@
 A run is a folder (``run_folder``) with a folder for each part (``fold-0`` ..., ``final``, or ``split``): there
 ``metrics.jsonl``, TensorBoard logs, the last checkpoint, ``weights.safetensors`` and ``part.json`` when it is done, and
 raw scores of images that it never learned from: ``scores.csv`` of a fold, ``scores-validation.csv`` and
-``scores-test.csv`` of a split.
+``scores-test.csv`` of a split. Where series are read whole, the sequence network's files stand beside them, and the
+scores are its own.
 """
 
 import json
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS
-from hemoscope.models.checkpoint import load_imagenet, load_weights, save_weights
+from hemoscope.models.checkpoint import load_init, load_weights, save_weights
 from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
 from hemoscope.training.callbacks import Clock, KeepBest, read_metrics
 from hemoscope.training.checkpoint_io import latest_checkpoint
@@ -31,6 +32,7 @@ from hemoscope.training.module import TrainingModule
 from hemoscope.training.part_data import PartData
 from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts, run_split
 from hemoscope.training.run_folder import open_run, write_json
+from hemoscope.training.sequence import fit_sequence, score_sequence
 from hemoscope.training.trainer import CHECKPOINT, is_first_process, make_trainer, quiet_lightning
 
 __all__ = ["FINAL", "SPLIT", "Part", "PartRecord", "run_parts", "train"]
@@ -130,10 +132,15 @@ def _train_part(
     network = _load(experiment, folder / WEIGHTS) if done else _fit(experiment, cache, part, folder, show)
     if not is_first_process():
         return None
+    sequence = fit_sequence(network, experiment, cache, part, folder, show) if experiment.sequence else None
     for name, images in _scores_of(part):
-        if not (folder / name).is_file():
-            slices = PlainSlices(cache, images, experiment.reading_preprocessing)
-            _write_scores(network, slices, folder / name, partial(show, f"{part.name}: scoring"))
+        path, progress = folder / name, partial(show, f"{part.name}: scoring")
+        if path.is_file():
+            continue
+        if sequence is None:
+            _write_scores(network, PlainSlices(cache, images, experiment.reading_preprocessing), path, progress)
+        else:
+            score_sequence(network, sequence, cache, images, experiment, path, progress)
     return _read_record(folder / RECORD)
 
 
@@ -197,11 +204,6 @@ def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: S
     return trained
 
 
-def load_init(network: HemorrhageNetwork, init: str) -> str:
-    """Stands in until models/checkpoint.py has it."""
-    return load_imagenet(network) if init == "imagenet" else "random"
-
-
 def _labels(cache: Cache, images: tuple[str, ...]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     rows = cache.manifest[cache.manifest["image_id"].isin(set(images))]
     labels: np.ndarray[tuple[int, int], np.dtype[np.float64]] = rows[[label.value for label in LABELS]].to_numpy(
@@ -231,6 +233,7 @@ def _write_scores(
         for batch in DataLoader(slices, batch_size=_SCORED_AT_ONCE):
             logits.append(mirrored(batch.to(device)).logits.cpu())
             progress(sum(map(len, logits)), len(slices))
+    network.cpu()
     table = slices.table[["image_id", "patient_id", "index"]].copy()
     scores = pd.DataFrame(torch.cat(logits).numpy(), columns=[f"logit_{label}" for label in LABELS])
     part = path.with_suffix(".part")
