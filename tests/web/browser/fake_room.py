@@ -188,7 +188,7 @@ class FakeRoom:
 
     async def _login(self, request: Request) -> Response:
         if (await request.json()).get("password") == "right":  # noqa: S105
-            return JSONResponse({"user": {"name": "r", "role": "reader"} })
+            return JSONResponse({"user": {"name": "r", "role": "reader"}})
         return problem(401, "wrong_credentials", "That name and password are not known.", "Check them")
 
     def _list(self, search: str = "", urgency: str = "") -> Response:

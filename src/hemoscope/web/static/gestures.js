@@ -5,6 +5,21 @@ const WHEEL_STEP = 60; // of a wheel's delta, so that a touchpad does not race
 
 const middle = ([a, b]) => ({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, apart: Math.hypot(a.x - b.x, a.y - b.y) });
 
+function wireWheel(stage, acts, at) {
+  let wheeled = 0;
+  const wheel = (event) => {
+    event.preventDefault();
+    const { x, y } = at(event);
+    if (event.ctrlKey) return acts.zoom(Math.exp(-event.deltaY / 300), x, y);
+    const pixels = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? event.deltaY * 20 : event.deltaY;
+    wheeled -= Math.abs(pixels) >= WHEEL_STEP ? Math.sign(pixels) * WHEEL_STEP : pixels;
+    const steps = Math.trunc(wheeled / WHEEL_STEP);
+    wheeled -= steps * WHEEL_STEP;
+    if (steps !== 0) acts.scroll(steps);
+  };
+  stage.addEventListener("wheel", wheel, { passive: false });
+}
+
 /** Wire the stage; `acts` has scroll(steps), windowStart(), windowBy(dx, dy), pan(dx, dy), zoom(factor, x, y), hover(x, y), leave(), reset(). */
 export function wireGestures(stage, acts, chosenTool) {
   const pointers = new Map();
@@ -64,25 +79,10 @@ export function wireGestures(stage, acts, chosenTool) {
     pinch = null;
   }
 
-  let wheeled = 0;
-  function wheel(event) {
-    event.preventDefault();
-    const { x, y } = at(event);
-    if (event.ctrlKey) {
-      acts.zoom(Math.exp(-event.deltaY / 300), x, y);
-      return;
-    }
-    const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? event.deltaY * 20 : event.deltaY;
-    wheeled -= Math.abs(lines) >= WHEEL_STEP ? Math.sign(lines) * WHEEL_STEP : lines;
-    const steps = Math.trunc(wheeled / WHEEL_STEP);
-    wheeled -= steps * WHEEL_STEP;
-    if (steps !== 0) acts.scroll(steps);
-  }
-
   stage.addEventListener("pointerdown", down);
   stage.addEventListener("pointermove", move);
   for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, up);
   stage.addEventListener("pointerleave", acts.leave);
-  stage.addEventListener("wheel", wheel, { passive: false });
+  wireWheel(stage, acts, at);
   stage.addEventListener("dblclick", acts.reset);
 }

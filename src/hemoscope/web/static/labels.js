@@ -34,7 +34,7 @@ const STATE_WORDS = {
 
 export const stateWord = (state) => STATE_WORDS[state] ?? state;
 export const urgencyWord = (urgency) =>
-  urgency ? urgency.charAt(0).toUpperCase() + urgency.slice(1) : "Not known yet";
+  urgency ? urgency.charAt(0).toUpperCase() + urgency.slice(1) : "Pending";
 
 const RANK = { immediate: 0, prompt: 1, routine: 2 };
 
@@ -44,8 +44,9 @@ export function byUrgencyThenWaiting(a, b) {
   return rank(a) - rank(b) || Date.parse(a.received_at) - Date.parse(b.received_at);
 }
 
-/** Suspected types in label order, without `any` where a type says more. */
+/** Suspected types in label order, without `any` where an established type says more. */
 export function suspectedTypes(entry) {
   const suspected = LABELS.filter((label) => entry.suspected.includes(label));
-  return suspected.length > 1 ? suspected.filter((label) => label !== "any") : suspected;
+  const typed = suspected.some((label) => label !== "any" && !entry.not_established.includes(label));
+  return typed ? suspected.filter((label) => label !== "any") : suspected;
 }

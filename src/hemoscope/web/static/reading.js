@@ -5,7 +5,7 @@ import { announce } from "./announce.js";
 import { probability } from "./format.js";
 import { geometryCaution, scaleBar, shownGeometry } from "./geometry.js";
 import { HeatMaps } from "./heat.js";
-import { labelName } from "./labels.js";
+import { labelName, labelShort } from "./labels.js";
 import { capacityFor, SliceStack } from "./stack.js";
 import { Strip } from "./strip.js";
 import { FITTED, panned, zoomedAt } from "./view.js";
@@ -20,7 +20,7 @@ export class Reading {
   direction = 1;
   label = "any";
   heatOn = false;
-  opacity = 0.6;
+  opacity = 0.5;
   window = { ...PRESETS[0] };
 
   constructor(studyId, { onLabel, onProblem }) {
@@ -105,7 +105,7 @@ export class Reading {
   choose(label) {
     this.label = label;
     this.strip.showLabel(label);
-    find("#heat-label").textContent = labelName(label);
+    find("#heat-label").textContent = labelShort(label);
     this.#showHeat();
     this.onLabel(label);
     this.#describe();

@@ -24,7 +24,7 @@ function suspectedCell(entry) {
     const { detail, cure } = failureOf(entry);
     return el("td", { class: "cell-suspected" }, el("p", { class: "cause", text: detail }), cure && el("p", { class: "cure", text: cure }));
   }
-  if (entry.state !== "done") return el("td", { class: "cell-suspected faint", text: "Not known yet" });
+  if (entry.state !== "done") return el("td", { class: "cell-suspected faint", text: "–" });
   const types = suspectedTypes(entry);
   if (types.length === 0) return el("td", { class: "cell-suspected faint", text: "Nothing reached its threshold" });
   return el("td", { class: "cell-suspected" }, el("ul", { class: "chips" }, types.map((label) => chip(label, entry))));

@@ -24,7 +24,7 @@ export class Viewer {
   #sheet = null; // the windowed slice
   #heat = null; // {sheet, box}
   #table = null;
-  #pending = 0;
+  #pending = false;
 
   view = FITTED;
   opacity = 0;
@@ -75,8 +75,10 @@ export class Viewer {
 
   /** Draw before the browser's next frame, however many changes ask for it. */
   draw() {
-    this.#pending ||= requestAnimationFrame(() => {
-      this.#pending = 0;
+    if (this.#pending) return;
+    this.#pending = true;
+    requestAnimationFrame(() => {
+      this.#pending = false;
       this.#drawNow();
     });
   }

@@ -71,7 +71,7 @@ function draw() {
 function countWords(shown) {
   const urgent = shown.filter((entry) => entry.urgency === "immediate").length;
   const more = total > shown.length ? ` of ${total}` : "";
-  const words = `${counted(shown.length, "").trim()}${more} ${shown.length === 1 && !more ? "study" : "studies"}`;
+  const words = `${shown.length}${more} ${shown.length === 1 && !more ? "study" : "studies"}`;
   return urgent > 0 ? `${words}, ${urgent} immediate` : words;
 }
 

@@ -1,0 +1,126 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { heatColour, heatOpacity, heatTable } from "../../../../src/hemoscope/web/static/colours.js";
+import { filesUnder, isWanted } from "../../../../src/hemoscope/web/static/drop.js";
+import { feedbackOn, latestByLabel } from "../../../../src/hemoscope/web/static/feedback.js";
+import { duration, percent, probability } from "../../../../src/hemoscope/web/static/format.js";
+import { byUrgencyThenWaiting, LABELS, suspectedTypes } from "../../../../src/hemoscope/web/static/labels.js";
+import { nextPage } from "../../../../src/hemoscope/web/static/login.js";
+import { thresholdWords } from "../../../../src/hemoscope/web/static/meaning.js";
+import { knownNotes, plainNote } from "../../../../src/hemoscope/web/static/quality.js";
+import { barsPath, sliceAt } from "../../../../src/hemoscope/web/static/strip.js";
+import { FITTED, panned, pixelAt, placement, zoomedAt } from "../../../../src/hemoscope/web/static/view.js";
+
+const stage = { width: 800, height: 600 };
+const square = { rows: 512, columns: 512, rowSize: 0.5, columnSize: 0.5 };
+
+test("a slice is fitted in the middle of the stage", () => {
+  assert.deepEqual(placement(FITTED, stage, square), { left: 100, top: 0, width: 600, height: 600, scale: 600 / 256 });
+});
+
+test("pixels twice as wide as high make the picture twice as wide", () => {
+  const { width, height } = placement(FITTED, stage, { ...square, columnSize: 1 });
+  assert.equal(width, 2 * height);
+});
+
+test("the pixel under the pointer is found, also zoomed and panned, and none beside the slice", () => {
+  assert.deepEqual(pixelAt(FITTED, stage, square, 400, 300), { row: 256, column: 256 });
+  assert.equal(pixelAt(FITTED, stage, square, 50, 300), null);
+  const view = panned(zoomedAt(FITTED, stage, 2, 400, 300), stage, 60, 0);
+  assert.deepEqual(pixelAt(view, stage, square, 460, 300), { row: 256, column: 256 });
+});
+
+test("zooming keeps the point under the pointer where it is, and has limits", () => {
+  const before = pixelAt(FITTED, stage, square, 620, 120);
+  assert.deepEqual(pixelAt(zoomedAt(FITTED, stage, 3, 620, 120), stage, square, 620, 120), before);
+  assert.equal(zoomedAt(FITTED, stage, 1000, 0, 0).zoom, 16);
+  assert.equal(zoomedAt(FITTED, stage, 0.0001, 0, 0).zoom, 0.5);
+});
+
+test("a slice cannot be panned out of sight", () => {
+  const far = panned(FITTED, stage, 99999, -99999);
+  assert.ok(Math.abs(far.panX) <= stage.width && Math.abs(far.panY) <= stage.height);
+});
+
+test("the strip has the head's end above: the top is the last slice, the bottom the first", () => {
+  assert.deepEqual([0, 0.5, 0.999, -1, 2].map((share) => sliceAt(share, 36)), [35, 17, 0, 35, 0]);
+  assert.equal(barsPath([0.25, 0.5], () => true), "M0 1h0.2500v1h-0.2500zM0 0h0.5000v1h-0.5000z");
+  assert.equal(barsPath([0.25, 0.5], (value) => value > 0.4), "M0 0h0.5000v1h-0.5000z");
+});
+
+test("heat paints nothing where there is little, and is opaque where there is much", () => {
+  assert.equal(heatOpacity(0.05), 0);
+  assert.equal(heatOpacity(1), 0.8);
+  assert.deepEqual(heatColour(0), [0, 0, 4]);
+  assert.deepEqual(heatColour(1), [252, 255, 164]);
+  assert.equal(heatTable()[0] >>> 24, 0);
+  assert.equal(heatTable()[255] >>> 24, 204);
+});
+
+test("the worklist is sorted by urgency, then by waiting, unknown last", () => {
+  const entry = (urgency, received) => ({ urgency, received_at: `2026-01-01T0${received}:00:00Z` });
+  const list = [entry(null, 1), entry("routine", 1), entry("immediate", 3), entry("immediate", 2), entry("prompt", 0)];
+  const order = list.sort(byUrgencyThenWaiting).map(({ urgency, received_at: at }) => `${urgency}${at[12]}`);
+  assert.deepEqual(order, ["immediate2", "immediate3", "prompt0", "routine1", "null1"]);
+});
+
+test("an established type says more than any; one that is not established does not", () => {
+  const types = (suspected, doubted) => suspectedTypes({ suspected, not_established: doubted });
+  assert.deepEqual(types(["subdural", "any"], []), ["subdural"]);
+  assert.deepEqual(types(["any", "subdural"], ["subdural"]), ["any", "subdural"]);
+  assert.deepEqual(types(["any"], []), ["any"]);
+});
+
+test("numbers read as people read them", () => {
+  assert.deepEqual([0.001, 0.07, 0.999].map(probability), ["<0.01", "0.07", ">0.99"]);
+  assert.deepEqual([5, 125, 7500, 90000, 9e6].map(duration), ["5 s", "2 min", "2 h 05 min", "1 d", "3 months"]);
+  assert.deepEqual([0.0125, 0.1, 0.804].map(percent), ["1.3 %", "10 %", "80 %"]);
+});
+
+test("agreeing keeps the finding, correcting turns it round, and a note is trimmed", () => {
+  const finding = { label: "subdural", present: true };
+  assert.deepEqual(feedbackOn(finding, "agree", { slices: [3] }), { label: "subdural", verdict: "agree", present: true, slices: [3], note: "" });
+  assert.deepEqual(feedbackOn(finding, "corrected", { slices: [3], note: " falx " }), { label: "subdural", verdict: "corrected", present: false, slices: null, note: "falx" });
+});
+
+test("the last word on a label counts", () => {
+  const list = [{ label: "any", verdict: "agree" }, { label: "any", verdict: "corrected" }];
+  assert.equal(latestByLabel(list).get("any").verdict, "corrected");
+});
+
+test("a dropped folder is walked to its end, past batches of a hundred", async () => {
+  const file = (name) => ({ isFile: true, file: (done) => done({ name, size: 1 }) });
+  const folder = (children) => ({ isFile: false, createReader: () => ({ readEntries: (done) => done(children.splice(0, 100)) }) });
+  const many = Array.from({ length: 250 }, (_, index) => file(`IM${index}`));
+  assert.equal((await filesUnder(folder([folder(many), file("DICOMDIR")]))).length, 251);
+  assert.deepEqual([".DS_Store", "IM1"].map((name) => isWanted({ name, size: 1 })), [false, true]);
+});
+
+test("after the login one stays on this server", () => {
+  const next = (value) => nextPage(`?next=${encodeURIComponent(value)}`);
+  assert.equal(next("/studies/ab"), "/studies/ab");
+  for (const elsewhere of ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", ""]) assert.equal(next(elsewhere), "/");
+});
+
+test("an unknown quality note keeps its sentence and calls for caution", () => {
+  assert.deepEqual(plainNote({ code: "new_thing", message: "so it is" }), { code: "new_thing", title: "new thing", message: "so it is", caution: true });
+});
+
+test("a threshold tells its meaning at the site's prevalence, or says what is missing", () => {
+  const point = { threshold: 0.24, rule: "sensitivity >= 0.9", sensitivity: 33 / 36, specificity: 37 / 46 };
+  const scores = [{ level: "patient", n_patients: 82, labels: { any: { n_positive_patients: 36 }, subdural: { n_positive_patients: 4 } } }];
+  const card = { operating_points: { study: { any: point, subdural: point } }, scores };
+  const words = (label, present, prevalence, changes = {}) => thresholdWords({ label, present }, { ...card, ...changes }, { prevalence }).join(" ");
+  assert.match(words("any", true, 0.1), /of 100 flagged about 34 were right \(95% interval 22 to 49\), at a prevalence of 10 %/);
+  assert.match(words("any", false, 0.1), /of 100 not flagged about 1 had it/);
+  assert.match(words("any", true, 0.1, { scores: [] }), /of 100 flagged about 34 were right, at .*No interval/);
+  assert.match(words("any", true, null), /no prevalence is set/);
+  assert.match(words("subdural", true, 0.1), /how common subdural bleeds are here is not known/);
+});
+
+// What the tests in Python compare with the package and the documentation.
+test("labels and notes are told to whoever asks", { skip: !process.env.HEMOSCOPE_TELL && "pytest asks" }, async () => {
+  const { writeFile } = await import("node:fs/promises");
+  await writeFile(process.env.HEMOSCOPE_TELL, JSON.stringify({ labels: LABELS, notes: knownNotes() }));
+});

@@ -1,0 +1,103 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { capacityFor, evictions, prefetchOrder, SliceStack } from "../../../../src/hemoscope/web/static/stack.js";
+
+const settled = () => new Promise((resolve) => setTimeout(resolve, 5));
+
+/** A stack whose loads wait until they are answered, with what was asked for and what was told. */
+function stackOf({ count = 40, capacity = 100, parallel = 2, reach = { ahead: 6, behind: 2 } } = {}) {
+  const asked = [];
+  const waiting = new Map();
+  const told = { loaded: [], failed: [], aborted: [] };
+  const load = (index, signal) => {
+    asked.push(index);
+    return new Promise((resolve, reject) => {
+      waiting.set(index, { resolve: () => resolve(`slice ${index}`), reject });
+      signal.addEventListener("abort", () => {
+        told.aborted.push(index);
+        reject(new DOMException("", "AbortError"));
+      });
+    });
+  };
+  const stack = new SliceStack({ count, load, capacity, parallel, reach, onLoaded: (index) => told.loaded.push(index), onFailed: (index) => told.failed.push(index) });
+  const answer = async (index) => {
+    waiting.get(index).resolve();
+    await settled();
+  };
+  const refuse = async (index) => {
+    waiting.get(index).reject(new Error("no line"));
+    await settled();
+  };
+  return { stack, asked, told, answer, refuse };
+}
+
+test("the wanted slice comes first, then more of those ahead than of those behind", () => {
+  assert.deepEqual(prefetchOrder(10, 40, 1, { ahead: 4, behind: 2 }), [10, 11, 9, 12, 8, 13, 14]);
+  assert.deepEqual(prefetchOrder(10, 40, -1, { ahead: 2, behind: 1 }), [10, 9, 11, 8]);
+});
+
+test("nothing is fetched past either end", () => {
+  assert.deepEqual(prefetchOrder(0, 3, -1, { ahead: 5, behind: 5 }), [0, 1, 2]);
+  assert.deepEqual(prefetchOrder(2, 3, 1, { ahead: 5, behind: 5 }), [2, 1, 0]);
+});
+
+test("the farthest slices are let go first, and the one that is looked at never", () => {
+  assert.deepEqual(evictions([0, 5, 10, 11, 12, 30], 11, 4), [30, 0]);
+  assert.deepEqual(evictions([1, 2], 1, 4), []);
+  assert.ok(!evictions([1, 2, 3], 2, 1).includes(2));
+});
+
+test("at least what is fetched ahead is kept, however large the slices", () => {
+  assert.ok(capacityFor(1e9) > 20);
+  assert.ok(capacityFor(512 * 512 * 2) > 200);
+});
+
+test("a few slices are fetched at a time, the wanted one beside those on their way", async () => {
+  const { stack, asked, answer } = stackOf();
+  stack.want(10);
+  assert.deepEqual(asked, [10, 11]);
+  stack.want(12);
+  assert.deepEqual(asked, [10, 11, 12], "the wanted slice does not queue behind its neighbours");
+  await answer(12);
+  assert.equal(stack.get(12), "slice 12");
+});
+
+test("slices that are no longer near are given up", async () => {
+  const { stack, told, asked } = stackOf();
+  stack.want(0);
+  stack.want(30);
+  await settled();
+  assert.deepEqual(told.aborted.sort(), [0, 1]);
+  assert.deepEqual(told.failed, [], "giving up is no failure");
+  assert.equal(asked[2], 30);
+});
+
+test("a long scroll never holds more than the capacity", async () => {
+  const { stack, answer, asked } = stackOf({ capacity: 5, parallel: 1, reach: { ahead: 1, behind: 0 } });
+  for (let index = 0; index < 20; index += 1) {
+    stack.want(index);
+    if (asked.at(-1) === index) await answer(index);
+    while (!stack.get(index)) await answer(asked.at(-1));
+  }
+  assert.ok(stack.held.length <= 5);
+  assert.ok(stack.held.includes(19));
+});
+
+test("a slice that failed is told once and asked for again only when it is wanted again", async () => {
+  const { stack, told, asked, refuse } = stackOf({ reach: { ahead: 0, behind: 0 } });
+  stack.want(3);
+  await refuse(3);
+  assert.deepEqual(told.failed, [3]);
+  assert.deepEqual(asked, [3]);
+  stack.want(3);
+  assert.deepEqual(asked, [3, 3]);
+});
+
+test("what is held is not fetched again", async () => {
+  const { stack, asked, answer } = stackOf({ reach: { ahead: 0, behind: 0 } });
+  stack.want(3);
+  await answer(3);
+  stack.want(3);
+  assert.deepEqual(asked, [3]);
+});
