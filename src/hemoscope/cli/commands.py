@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hemoscope import DISCLAIMER, __version__
-from hemoscope.cli import data, evaluate, export, info, predict, prepare, train, tune
+from hemoscope.cli import data, evaluate, export, info, predict, prepare, serve, train, tune, users
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,8 @@ COMMANDS: dict[str, Command] = {
             summary="fit a model's calibration and thresholds to validation data",
             register=tune.register,
         ),
+        Command(name="serve", summary="open the reading room: web pages and a REST API", register=serve.register),
+        Command(name="users", summary="say who may log in to the reading room", register=users.register),
         Command(
             name="export",
             summary="turn a finished training run into a model bundle",

@@ -50,7 +50,7 @@ def create_app(store: Store, settings: WebSettings) -> FastAPI:
     app.state.room = _room(store, settings)
     answer_errors(app)
     for router in (uploads, studies, feedback, site, account, events):
-        app.include_router(router.router, prefix="/api/v1")
+        app.include_router(router.router)
     for plain in (operations.probes, operations.numbers):
         app.include_router(plain)
     app.include_router(pages.router)

@@ -34,7 +34,6 @@ class WebSettings:
         host, port: where it listens.
         allowed_hosts: further host names that a browser may have in its address bar.
         credentials: users and tokens; empty means one local administrator without login, on loopback alone.
-        tls: whether uvicorn speaks TLS itself.
         trusted_proxies: addresses whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed.
         identity_shown: the site chose to store and show patient name and id.
         prevalence: share of studies with a bleed, until an admin sets another; None where unknown.
@@ -42,14 +41,12 @@ class WebSettings:
         session: how long a login lasts without being used.
         upload_bytes: size of one upload, checked again by the store.
         concurrent_uploads: uploads that one process takes at a time; the next is told to try again.
-        ready_beat: the age at which a worker's heartbeat is too old.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     allowed_hosts: tuple[str, ...] = ()
     credentials: Credentials = field(default_factory=Credentials)
-    tls: bool = False
     trusted_proxies: tuple[str, ...] = ()
     identity_shown: bool = False
     prevalence: float | None = None
@@ -58,7 +55,6 @@ class WebSettings:
     rates: RateLimits = field(default_factory=RateLimits)
     upload_bytes: int = 4 << 30
     concurrent_uploads: int = 32
-    ready_beat: timedelta = timedelta(seconds=30)
 
     def __post_init__(self) -> None:
         """Refuse what would be open to others, or out of range.

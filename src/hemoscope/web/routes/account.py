@@ -11,10 +11,10 @@ from hemoscope.web.access import SESSION_COOKIE, Reader, check_origin
 from hemoscope.web.gate import client_of, too_often
 from hemoscope.web.problems import Problem
 from hemoscope.web.room import Room, room_of
-from hemoscope.web.routes.answers import refusals
+from hemoscope.web.routes.answers import API, refusals
 from hemoscope.web.schemas import LoggedIn, LoginGiven, UserDocument
 
-router = APIRouter(tags=["account"])
+router = APIRouter(prefix=API, tags=["account"])
 
 
 @router.post("/login", responses=refusals(400, 401, 403, 409, 413, 422))

@@ -7,6 +7,8 @@ from starlette.responses import Response
 
 from hemoscope.web.problems import PROBLEM_JSON
 
+API = "/api/v1"
+
 _MEANINGS = {
     400: "The request is malformed",
     401: "Nobody is logged in",

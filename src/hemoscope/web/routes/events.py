@@ -11,10 +11,10 @@ from starlette.responses import StreamingResponse
 from hemoscope.store.values import Changes
 from hemoscope.web.access import Reader
 from hemoscope.web.room import Room, room_of
-from hemoscope.web.routes.answers import raw, refusals
+from hemoscope.web.routes.answers import API, raw, refusals
 from hemoscope.web.schemas import StudySummary
 
-router = APIRouter(tags=["events"])
+router = APIRouter(prefix=API, tags=["events"])
 
 KEEP_ALIVE_S = 15.0
 _LOOK_AROUND_S = 1.0

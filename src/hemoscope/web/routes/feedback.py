@@ -5,11 +5,11 @@ from starlette.responses import Response
 
 from hemoscope.web.access import Admin, Reader
 from hemoscope.web.room import room_of
-from hemoscope.web.routes.answers import raw, refusals
+from hemoscope.web.routes.answers import API, raw, refusals
 from hemoscope.web.routes.studies import StudyPath
 from hemoscope.web.schemas import FeedbackDocument, FeedbackGiven, FeedbackList
 
-router = APIRouter(tags=["feedback"])
+router = APIRouter(prefix=API, tags=["feedback"])
 
 
 @router.get("/studies/{study_id}/feedback", responses=refusals(401, 404, 422))

@@ -8,10 +8,10 @@ from hemoscope import DISCLAIMER
 from hemoscope.store.values import Role
 from hemoscope.web.access import Admin, Caller, Reader
 from hemoscope.web.room import Room, room_of
-from hemoscope.web.routes.answers import refusals
+from hemoscope.web.routes.answers import API, refusals
 from hemoscope.web.schemas import AuditDocument, AuditPage, ModelName, Prevalence, Site, UserDocument
 
-router = APIRouter(tags=["site"])
+router = APIRouter(prefix=API, tags=["site"])
 
 PREVALENCE = "prevalence"
 

@@ -10,10 +10,10 @@ from hemoscope.reports.findings_json import findings_schema
 from hemoscope.store.values import StudyState, WorklistQuery
 from hemoscope.web.access import Admin, Reader
 from hemoscope.web.room import room_of
-from hemoscope.web.routes.answers import not_modified, openapi_schema, raw, refusals, unchanged
+from hemoscope.web.routes.answers import API, not_modified, openapi_schema, raw, refusals, unchanged
 from hemoscope.web.schemas import StudyDocument, StudyId, StudySummary, Worklist
 
-router = APIRouter(prefix="/studies", tags=["studies"])
+router = APIRouter(prefix=f"{API}/studies", tags=["studies"])
 
 StudyPath = Annotated[StudyId, Path()]
 SlicePath = Annotated[int, Path(ge=0, lt=1 << 31, description="Index into the volume, from 0")]

@@ -11,10 +11,10 @@ from hemoscope.web.access import Reader
 from hemoscope.web.multipart_upload import FIELD, boundary_of, receive_files
 from hemoscope.web.problems import Problem
 from hemoscope.web.room import Room, room_of
-from hemoscope.web.routes.answers import refusals
+from hemoscope.web.routes.answers import API, refusals
 from hemoscope.web.schemas import Accepted, StudySummary
 
-router = APIRouter(tags=["uploads"])
+router = APIRouter(prefix=API, tags=["uploads"])
 
 _SILENCE_S = 60.0
 _FORM_BYTES = 4 << 20  # what part headers and boundaries may add to the files' own bytes
