@@ -15,16 +15,18 @@ from sklearn.metrics import roc_auc_score
 
 from hemoscope import DISCLAIMER
 from hemoscope.bundle import ModelBundle, load_bundle
-from hemoscope.card import TrainingData, to_plain
+from hemoscope.card import SequenceRule, SplitRecord, TrainingData, to_plain
 from hemoscope.engine import Engine
 from hemoscope.errors import BundleError, TrainingError
 from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage
 from hemoscope.models.checkpoint import save_weights
 from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
+from hemoscope.models.sequence import SequenceConfig, SequenceNetwork
 from hemoscope.probabilities import calibrated, consistent
 from hemoscope.training import export as export_module
 from hemoscope.training.experiment import Experiment, parse_experiment
-from hemoscope.training.export import export_run, patient_scores, read_run, slice_scores
+from hemoscope.training.export import export_run, read_run
+from hemoscope.training.run_scores import Scored, out_of_fold
 
 PATIENTS, SLICES = 24, 5
 DATASET = TrainingData(
@@ -85,6 +87,10 @@ def bundle(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Mode
     return load_bundle(output)
 
 
+def scored(run: Path, bundle: ModelBundle) -> Scored:
+    return out_of_fold(run, EXPERIMENT, bundle.card.study_rule)
+
+
 @pytest.fixture
 def run_copy(finished_run: Path, tmp_path: Path) -> Path:
     """The finished run, to be damaged."""
@@ -123,7 +129,7 @@ def test_the_card_holds_six_scores_by_slice_and_by_patient(bundle: ModelBundle, 
     by_slice, by_patient = bundle.card.scores
     assert (by_slice.level, by_slice.n_images, by_slice.n_patients) == ("slice", PATIENTS * SLICES, PATIENTS)
     assert (by_patient.level, by_patient.n_images, by_patient.n_patients) == ("patient", PATIENTS, PATIENTS)
-    slices = slice_scores(finished_run, EXPERIMENT)
+    slices = scored(finished_run, bundle).slices
     for k, label in enumerate(LABELS):
         score = by_slice.labels[label]
         assert score.auroc is not None
@@ -152,7 +158,7 @@ def test_operating_points_reach_what_their_rules_promise_on_the_out_of_fold_scor
     bundle: ModelBundle, finished_run: Path
 ) -> None:
     card = bundle.card
-    patients = patient_scores(slice_scores(finished_run, EXPERIMENT), card.study_rule)
+    patients = scored(finished_run, bundle).studies
     found = consistent(calibrated(patients.logits, card.calibration.study), card.established)[:, 0]
     bleeds = patients.truth[:, 0] == 1
     point = card.operating_points.study[Hemorrhage.ANY]
@@ -170,21 +176,21 @@ def test_calibration_keeps_the_order_of_scores(bundle: ModelBundle) -> None:
 
 
 def test_a_patient_bleeds_where_any_slice_does(finished_run: Path, bundle: ModelBundle) -> None:
-    patients = patient_scores(slice_scores(finished_run, EXPERIMENT), bundle.card.study_rule)
+    patients = scored(finished_run, bundle).studies
     assert patients.patients == tuple(sorted(f"p{number}" for number in range(PATIENTS)))
     expected = {f"p{n}": made_truth().reshape(PATIENTS, SLICES, 6)[n].max(axis=0) for n in range(PATIENTS)}
     for name, truth in zip(patients.patients, patients.truth, strict=True):
         assert np.array_equal(truth, expected[name])
 
 
-def test_image_ids_of_digits_keep_their_zeroes(finished_run: Path) -> None:
-    assert len(slice_scores(finished_run, EXPERIMENT).logits) == PATIENTS * SLICES
+def test_image_ids_of_digits_keep_their_zeroes(finished_run: Path, bundle: ModelBundle) -> None:
+    assert len(scored(finished_run, bundle).slices.logits) == PATIENTS * SLICES
 
 
-def test_scores_are_put_in_the_order_of_the_slices(run_copy: Path, finished_run: Path) -> None:
+def test_scores_are_put_in_the_order_of_the_slices(run_copy: Path, finished_run: Path, bundle: ModelBundle) -> None:
     path = run_copy / "fold-0" / "scores.csv"
     pd.read_csv(path, dtype=str).iloc[::-1].to_csv(path, index=False)
-    shuffled, plain = (slice_scores(run, EXPERIMENT) for run in (run_copy, finished_run))
+    shuffled, plain = (scored(run, bundle).slices for run in (run_copy, finished_run))
     assert np.allclose(shuffled.logits, plain.logits)
     assert shuffled.patients == plain.patients
 
@@ -203,6 +209,86 @@ def test_further_scores_stand_in_the_card_as_given(
 def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is refused must be refused before its graph is made."""
     monkeypatch.setattr(export_module, "onnx_graph", lambda *_, **__: pytest.fail("made a graph of a refused run"))
+
+
+def as_split_run(run: Path, by: str) -> None:
+    """Turn a run on folds into one on a split; half of the patients who bleed are in the test part."""
+    record = EXPERIMENT.to_json()
+    record["run"] |= {"split": by, "held_out": []}
+    (run / "experiment.json").write_text(json.dumps(record))
+    (run / "final").rename(run / "split")
+    scores = pd.concat([pd.read_csv(path, dtype=str) for path in sorted(run.glob("fold-*/scores.csv"))])
+    tested = scores["patient_id"].str[1:].astype(int) % 4 < 2
+    scores[tested].to_csv(run / "split" / "scores-test.csv", index=False)
+    if by == "patient":
+        scores[~tested].to_csv(run / "split" / "scores-validation.csv", index=False)
+    split = SplitRecord(
+        dataset="phantoms",
+        by=by,  # type: ignore[arg-type]
+        seed=257,
+        validation=0.1 if by == "patient" else 0.0,
+        test=0.1,
+        images_sha256="0" * 64,
+    )
+    (run / "split.json").write_text(json.dumps({**to_plain(split), "images": {}, "warning": None}))
+
+
+@pytest.mark.parametrize("by", ["patient", "slice"])
+def test_a_run_on_one_split_is_exported_with_its_split(
+    run_copy: Path, bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setattr(export_module, "onnx_graph", lambda *_, **__: bundle.read_graph())
+    as_split_run(run_copy, by)
+    card = export_run(run_copy, tmp_path / "bundle", version="1").card
+    assert card.split is not None
+    assert (card.split.by, card.split.dataset) == (by, "phantoms")
+    assert [(table.level, table.n_images) for table in card.scores] == [("slice", 60), ("patient", 12)]
+    assert card.established.as_dict()["any"] == (by == "patient")
+    assert any("Split by slice" in line for line in card.limits_of_use) == (by == "slice")
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_a_split_run_without_its_split_or_its_scores_is_refused(run_copy: Path, tmp_path: Path) -> None:
+    as_split_run(run_copy, "patient")
+    (run_copy / "split.json").rename(run_copy / "aside.json")
+    with pytest.raises(TrainingError, match=r"tiny-run lacks split\.json"):
+        export_run(run_copy, tmp_path / "bundle", version="1")
+    (run_copy / "aside.json").rename(run_copy / "split.json")
+    scores = run_copy / "split" / "scores-test.csv"
+    table = pd.read_csv(scores, dtype=str)
+    table.assign(image_id=["elsewhere", *table["image_id"][1:]]).to_csv(scores, index=False)
+    with pytest.raises(TrainingError, match=r"split/scores-test\.csv: 59 of 60 scores are of slices of this run"):
+        export_run(run_copy, tmp_path / "bundle", version="1")
+    scores.unlink()
+    with pytest.raises(TrainingError, match=r"lacks split/scores-test\.csv"):
+        export_run(run_copy, tmp_path / "bundle", version="1")
+
+
+def test_a_run_with_a_sequence_brings_both_graphs_and_the_scores_of_studies(run_copy: Path, tmp_path: Path) -> None:
+    record = EXPERIMENT.to_json()
+    record["sequence"] = {"hidden": 4}
+    (run_copy / "experiment.json").write_text(json.dumps(record))
+    with pytest.raises(TrainingError, match=r"lacks fold-0/studies\.csv, .*final/sequence\.safetensors"):
+        export_run(run_copy, tmp_path / "bundle", version="1")
+    sequence = SequenceConfig(hidden=4)
+    size = HemorrhageNetwork(EXPERIMENT.network, channels=3, size=32).embedding_size
+    save_weights(SequenceNetwork(sequence, embedding_size=size), run_copy / "final" / "sequence.safetensors")
+    names = [label.value for label in LABELS]
+    truth = pd.read_csv(run_copy / "slices.csv").groupby("patient_id", as_index=False)[names].max()
+    for number in range(2):
+        chosen = truth[truth["patient_id"].str[1:].astype(int) % 2 == number].reset_index(drop=True)
+        logits = (6.0 * chosen[names] - 3 + np.random.default_rng(number).normal(0, 1, (len(chosen), 6))).add_prefix(
+            "logit_"
+        )
+        pd.concat([chosen, logits], axis=1).to_csv(run_copy / f"fold-{number}" / "studies.csv", index=False)
+    written = export_run(run_copy, tmp_path / "bundle", version="1")
+    assert set(written.card.files) == {"model.onnx", "sequence.onnx"}
+    assert written.card.sequence == SequenceRule(embedding_size=size, study_scores="sequence")
+    assert written.card.scores[1].n_images == PATIENTS
+    auroc = written.card.scores[1].labels[Hemorrhage.SUBDURAL].auroc  # at chance by slice, not by study
+    assert auroc is not None
+    assert auroc.value > 0.9
+    Engine(load_bundle(tmp_path / "bundle"), threads=1)
 
 
 @pytest.mark.usefixtures("no_graph")

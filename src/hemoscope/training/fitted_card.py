@@ -1,0 +1,261 @@
+"""The card of a trained model, fitted on the scores of its run.
+
+A run on folds: every patient is scored once, by the fold that never saw it. Calibration and operating points are
+fitted on those scores; reported calibration errors are cross-fitted by patient, so that nothing is scored on what it
+was fitted on. The scores describe the recipe, each fold the whole of it, and not the final network's exact weights.
+
+A run on one split: calibration and operating points are fitted on the validation part, and the scores that the card
+reports are those of the test part, by exactly these weights. The paper's split by slice has no validation part: then
+nothing is fitted and no label is established.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemoscope import DISCLAIMER, __version__
+from hemoscope.calibration import StudyRule, sigmoid
+from hemoscope.card import (
+    CalibrationTable,
+    LabelScore,
+    ModelCard,
+    OperatingPointTable,
+    ScoreTable,
+    SequenceRule,
+    SplitRecord,
+    TrainingData,
+)
+from hemoscope.data.split import LEAK_WARNING
+from hemoscope.evaluation.bootstrap import Interval, established
+from hemoscope.evaluation.rules import Rule
+from hemoscope.evaluation.score_table import score_table
+from hemoscope.labels import Hemorrhage, PerLabel
+from hemoscope.probabilities import calibrated
+from hemoscope.training.experiment import Experiment
+from hemoscope.training.fitted_levels import (
+    FittedCalibration,
+    cross_fitted_probabilities,
+    fit_calibration,
+    fit_points,
+    fit_urgent,
+    never_urgent,
+    unfitted,
+)
+from hemoscope.training.run_scores import Scored, Scores
+
+Floats = NDArray[np.float64]
+
+# A missed bleed costs more than a false alarm: the study's `any` is set by sensitivity. Slices are marked where the
+# bleed is most likely seen, which is what F1 rewards.
+STUDY_SENSITIVITY = 0.90
+URGENT_PRECISION = 0.90
+NO_VALIDATION = "the split has no validation part"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """What was fitted for a card, and what could not be: lines for its limits."""
+
+    calibration: CalibrationTable
+    points: OperatingPointTable
+    established: PerLabel[bool]
+    limits: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a model came from."""
+
+    experiment: Experiment
+    dataset: TrainingData
+    split: SplitRecord | None
+    embedding_size: int
+
+
+def folds_card(
+    origin: Origin, scored: Scored, rule: StudyRule, *, version: str, more: Sequence[ScoreTable]
+) -> ModelCard:
+    """The card of a run on folds, fitted on its out-of-fold scores."""
+    tables = validation_tables(
+        scored,
+        name=f"{origin.dataset.name}, out of fold",
+        description=(
+            "Patient-level folds: every patient is scored once, by a network that was trained by the whole recipe on "
+            "the other folds. It describes the recipe, not these exact weights. Calibration is cross-fitted."
+        ),
+    )
+    return _card(origin, fit(scored, tables), rule, version=version, scores=(*tables, *more))
+
+
+def split_card(
+    origin: Origin,
+    validation: Scored | None,
+    test: Scored,
+    rule: StudyRule,
+    *,
+    version: str,
+    more: Sequence[ScoreTable],
+) -> ModelCard:
+    """The card of a run on one split: fitted on its validation part, where it has one, and scored on its test part."""
+    assert origin.split is not None
+    if validation is None:
+        found = nothing_fitted(NO_VALIDATION)
+    else:
+        found = fit(validation, validation_tables(validation, name="validation", description=""))
+    tables = _test_tables(origin.dataset, origin.split, test, found)
+    return _card(origin, found, rule, version=version, scores=(*tables, *more))
+
+
+def validation_tables(scored: Scored, *, name: str, description: str) -> tuple[ScoreTable, ScoreTable]:
+    """Scores by slice and by patient of what is fitted on the same rows: calibration is cross-fitted."""
+    by_slice, by_patient = (
+        _table(scores, cross_fitted_probabilities(scores), level, name=name, description=description)
+        for scores, level in ((scored.slices, _SLICE), (scored.studies, _PATIENT))
+    )
+    return by_slice, by_patient
+
+
+def fit(scored: Scored, tables: Sequence[ScoreTable]) -> Fit:
+    """Calibrate both levels and choose their points; ``tables`` of the same scores say which labels are established."""
+    slices, studies = fit_calibration(scored.slices), fit_calibration(scored.studies)
+
+    def supported(label: Hemorrhage) -> bool:
+        fitted = slices.reasons[label] is None and studies.reasons[label] is None
+        return fitted and all(_supported(table.labels[label]) for table in tables)
+
+    fine = PerLabel.build(supported)
+    urgent, why_never = fit_urgent(scored.studies, studies, fine, Rule(kind="precision", target=URGENT_PRECISION))
+    points = OperatingPointTable(
+        slice=fit_points(scored.slices, slices, fine, lambda _: Rule(kind="f-beta", target=1.0)),
+        study=fit_points(scored.studies, studies, fine, _study_rule),
+        urgent=urgent,
+    )
+    return Fit(
+        calibration=CalibrationTable(slice=slices.calibration, study=studies.calibration),
+        points=points,
+        established=fine,
+        limits=(*_unfitted_lines(slices, studies), *_urgency_lines(why_never)),
+    )
+
+
+def nothing_fitted(reason: str) -> Fit:
+    """Probabilities as the network gives them, positive above 0.5, and nothing established."""
+    raw = unfitted(reason)
+    nothing = Scores(logits=np.zeros((1, 6)), truth=np.full((1, 6), np.nan), patients=("",))
+    none = PerLabel.build(lambda _: False)
+    points = fit_points(nothing, raw, none, _study_rule)
+    return Fit(
+        calibration=CalibrationTable(slice=raw.calibration, study=raw.calibration),
+        points=OperatingPointTable(slice=points, study=points, urgent=never_urgent(reason)),
+        established=none,
+        limits=(
+            f"Neither calibration nor thresholds are fitted, and no label is established: {reason}. Probabilities are "
+            "the network's own, and above 0.5 is positive. To fit them on other patients: hemoscope tune.",
+            *_urgency_lines(reason),
+        ),
+    )
+
+
+_Level = Literal["slice", "patient"]
+_SLICE: _Level = "slice"
+_PATIENT: _Level = "patient"
+
+
+def _study_rule(label: Hemorrhage) -> Rule:
+    if label is Hemorrhage.ANY:
+        return Rule(kind="sensitivity", target=STUDY_SENSITIVITY)
+    return Rule(kind="youden")
+
+
+def _supported(score: LabelScore) -> bool:
+    auroc = score.auroc
+    if auroc is None or auroc.low is None or auroc.high is None:
+        return False
+    return established(Interval(value=auroc.value, low=auroc.low, high=auroc.high))
+
+
+def _test_tables(dataset: TrainingData, split: SplitRecord, test: Scored, found: Fit) -> tuple[ScoreTable, ScoreTable]:
+    how = (
+        f"The test part of one split by {split.by} (share {split.test:g}, seed {split.seed}), scored by these weights."
+    )
+    if split.by == "slice":
+        how = f"{how} {LEAK_WARNING}. Probabilities are the network's own."
+    else:
+        how = f"{how} Calibration is fitted on the validation part."
+    by_slice, by_patient = (
+        _table(scores, calibrated(scores.logits, table), level, name=f"{dataset.name}, test part", description=how)
+        for scores, table, level in (
+            (test.slices, found.calibration.slice, _SLICE),
+            (test.studies, found.calibration.study, _PATIENT),
+        )
+    )
+    return by_slice, by_patient
+
+
+def _table(scores: Scores, probabilities: Floats, level: _Level, *, name: str, description: str) -> ScoreTable:
+    return score_table(
+        ranked=sigmoid(scores.logits),
+        probabilities=probabilities,
+        truth=scores.truth,
+        patients=scores.patients,
+        name=f"{name}, by {level}",
+        description=description,
+        level=level,
+    )
+
+
+def _card(origin: Origin, found: Fit, rule: StudyRule, *, version: str, scores: tuple[ScoreTable, ...]) -> ModelCard:
+    experiment = origin.experiment
+    sequence = experiment.sequence
+    return ModelCard(
+        name=f"hemoscope-{experiment.name}",
+        version=version,
+        preprocessing=experiment.reading_preprocessing,
+        calibration=found.calibration,
+        study_rule=rule,
+        operating_points=found.points,
+        established=found.established,
+        training_data=(origin.dataset,),
+        scores=scores,
+        limits_of_use=_limits(origin, found),
+        description=f"{experiment.description}. Trained with Hemoscope {__version__}.",
+        disclaimer=DISCLAIMER,
+        files={},
+        sequence=None
+        if sequence is None
+        else SequenceRule(embedding_size=origin.embedding_size, study_scores=sequence.study),
+        split=origin.split,
+    )
+
+
+def _limits(origin: Origin, found: Fit) -> tuple[str, ...]:
+    unsupported = [label.display.lower() for label, fine in found.established.items() if not fine]
+    held_out = origin.experiment.run.held_out
+    lines = (
+        "Research software. Not a medical device: not for diagnosis or treatment decisions.",
+        f"Non-contrast axial head CT as in its training data ({origin.dataset.name}): expect lower scores elsewhere, "
+        "and calibrate locally.",
+        "Probabilities follow the training data's share of hemorrhage, which is far above a ward's.",
+        f"Not established, shown only: {', '.join(unsupported)}." if unsupported else "",
+        *found.limits,
+        f"{LEAK_WARNING}." if origin.split is not None and origin.split.by == "slice" else "",
+        f"The final weights never saw {', '.join(held_out)}." if held_out else "",
+    )
+    return tuple(line for line in lines if line)
+
+
+def _unfitted_lines(slices: FittedCalibration, studies: FittedCalibration) -> list[str]:
+    """One line for each label that is not fitted at a level."""
+    return [
+        f"{label.display}: neither calibrated nor given a threshold of its own ({reason}); its probability is the "
+        "network's own, and above 0.5 is positive."
+        for label, reason in ((label, slices.reasons[label] or studies.reasons[label]) for label in Hemorrhage)
+        if reason
+    ]
+
+
+def _urgency_lines(reason: str | None) -> list[str]:
+    return [f"No study is called urgent: {reason}."] if reason else []

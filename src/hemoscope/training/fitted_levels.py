@@ -1,0 +1,126 @@
+"""Calibration and operating points of one level, slices or studies, fitted on scores that the networks never saw.
+
+What cannot be fitted is not made up: a label that too few patients have keeps the network's own probability and a
+threshold of 0.5, is not established, and carries the reason, which the card repeats among its limits.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemoscope.calibration import Calibration, OperatingPoint, sigmoid
+from hemoscope.errors import DataError
+from hemoscope.evaluation.calibrate import cross_fitted, fit_platt
+from hemoscope.evaluation.rules import Rule
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+from hemoscope.probabilities import calibrated, consistent
+from hemoscope.training.run_scores import Scores
+
+Floats = NDArray[np.float64]
+
+# A fit to a single patient would say nothing of the next one.
+FEWEST_PATIENTS = 2
+RAW = Calibration(scale=1.0, bias=0.0)
+# A point takes what is at or above it; the paper takes what is above 0.5.
+ABOVE_HALF = math.nextafter(0.5, 1.0)
+NEVER = math.nextafter(1.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedCalibration:
+    """Calibrations of one level, and why a label has none of its own (None where it has)."""
+
+    calibration: PerLabel[Calibration]
+    reasons: PerLabel[str | None]
+
+
+def unfitted(reason: str) -> FittedCalibration:
+    """The network's own probabilities, for every label."""
+    return FittedCalibration(calibration=PerLabel.build(lambda _: RAW), reasons=PerLabel.build(lambda _: reason))
+
+
+def fit_calibration(scores: Scores) -> FittedCalibration:
+    """Platt's calibration of every label that enough patients have and lack."""
+    reasons = PerLabel.build(lambda label: _too_few(scores, label))
+
+    def fit(label: Hemorrhage) -> Calibration:
+        logits, truth, _ = _known(scores, label)
+        return RAW if reasons[label] else fit_platt(logits, truth)
+
+    return FittedCalibration(calibration=PerLabel.build(fit), reasons=reasons)
+
+
+def cross_fitted_probabilities(scores: Scores) -> Floats:
+    """Probabilities (n, 6), each calibrated by a fit that never saw its patient.
+
+    A label that so few patients have that a part of them cannot be fitted keeps the network's own probability.
+    """
+    found = sigmoid(scores.logits)
+    for k, label in enumerate(LABELS):
+        logits, truth, patients = _known(scores, label)
+        try:
+            found[np.isfinite(scores.truth[:, k]), k] = cross_fitted(logits, truth, patients)
+        except DataError:  # one class, or too few patients: what stands there stays
+            continue
+    return found
+
+
+def fit_points(
+    scores: Scores, fitted: FittedCalibration, established: PerLabel[bool], rules: Callable[[Hemorrhage], Rule]
+) -> PerLabel[OperatingPoint]:
+    """A point for each label by its rule, on the probabilities that users see; just above 0.5 where none is fitted."""
+    probabilities = consistent(calibrated(scores.logits, fitted.calibration), established)
+
+    def point(label: Hemorrhage) -> OperatingPoint:
+        found, reason = _point(scores, probabilities, label, rules(label), fitted.reasons[label])
+        return found or OperatingPoint(threshold=ABOVE_HALF, rule=f"above 0.5, not fitted: {reason}")
+
+    return PerLabel.build(point)
+
+
+def fit_urgent(
+    scores: Scores, fitted: FittedCalibration, established: PerLabel[bool], rule: Rule
+) -> tuple[OperatingPoint, str | None]:
+    """The stricter point on ``any``; where none can be fitted, one that nothing reaches, and the reason."""
+    probabilities = consistent(calibrated(scores.logits, fitted.calibration), established)
+    found, reason = _point(scores, probabilities, Hemorrhage.ANY, rule, fitted.reasons[Hemorrhage.ANY])
+    return (found, None) if found else (never_urgent(reason), reason)
+
+
+def never_urgent(reason: str) -> OperatingPoint:
+    """A point that no study reaches, since nothing supports calling one urgent."""
+    return OperatingPoint(threshold=NEVER, rule=f"never: {reason}")
+
+
+def _point(
+    scores: Scores, probabilities: Floats, label: Hemorrhage, rule: Rule, reason: str | None
+) -> tuple[OperatingPoint | None, str]:
+    """The point, or None and why there is none."""
+    if reason:
+        return None, reason
+    k = LABELS.index(label)
+    known = np.isfinite(scores.truth[:, k])
+    try:
+        return rule.point(probabilities[known, k], scores.truth[known, k]), ""
+    except DataError as error:
+        return None, str(error)
+
+
+def _too_few(scores: Scores, label: Hemorrhage) -> str | None:
+    _, truth, patients = _known(scores, label)
+    names = np.array(patients)
+    for what, chosen in (("with it", truth == 1), ("known to be without it", truth == 0)):
+        count = len(set(names[chosen]))
+        if count < FEWEST_PATIENTS:
+            return f"{count} {'patient' if count == 1 else 'patients'} {what}, and a fit needs {FEWEST_PATIENTS}"
+    return None
+
+
+def _known(scores: Scores, label: Hemorrhage) -> tuple[Floats, Floats, tuple[str, ...]]:
+    """Logits, truth and patients of the rows where the label is known."""
+    k = LABELS.index(label)
+    rows = np.flatnonzero(np.isfinite(scores.truth[:, k]))
+    return scores.logits[rows, k], scores.truth[rows, k], tuple(scores.patients[row] for row in rows)
