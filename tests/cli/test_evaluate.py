@@ -2,16 +2,21 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hemoscope.cli import evaluate
+from hemoscope.bundle import load_bundle, write_bundle
+from hemoscope.card import ModelCard, SplitRecord
+from hemoscope.cli import evaluate, main
+from hemoscope.data.cache import open_cache
 from hemoscope.data.dicom_writer import write_series
 from hemoscope.data.phantom import make_phantom
+from hemoscope.data.split import images_sha256
 from hemoscope.errors import DataError
-from hemoscope.labels import LABELS
+from hemoscope.labels import LABELS, Hemorrhage
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -56,6 +61,100 @@ def test_a_model_is_scored_on_labelled_dicom_as_it_serves(
     assert "24 images, 4 groups" in capsys.readouterr().out
     by_slice, by_study = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert (by_slice["name"], by_slice["n_images"], by_study["n_images"]) == ("phantoms, by slice", 23, 4)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {error["image_id"] for error in report["errors"]} <= {line.split(",")[0] for line in rows[1:-1]}
+    assert 0 < len(report["errors"]) <= 6 * 2 * 3
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, make_ct_ich: Callable[..., Path]) -> Path:
+    """A dataset of twenty phantom patients, as ``hemoscope prepare`` leaves it."""
+    folder = tmp_path_factory.mktemp("prepared")
+    bleeding = frozenset({Hemorrhage.INTRAPARENCHYMAL, Hemorrhage.SUBDURAL})
+    patients = {f"p{i:02d}": bleeding if i % 2 else frozenset() for i in range(20)}
+    make_ct_ich(folder / "release", patients, slices=4)
+    assert main(["prepare", "ct-ich", f"--images={folder / 'release'}", f"--output={folder / 'cache'}"]) == 0
+    return folder / "cache"
+
+
+@pytest.fixture
+def split_bundle(
+    tmp_path: Path, prepared: Path, make_graph: Callable[..., bytes], make_card: Callable[..., ModelCard]
+) -> Path:
+    """The tiny model, as if trained on that dataset, split by patient."""
+    cache = open_cache(prepared)
+    split = SplitRecord(
+        dataset=cache.dataset.name,
+        by="patient",
+        seed=5,
+        validation=0.5,
+        test=0.25,
+        images_sha256=images_sha256(cache.manifest["image_id"]),
+    )
+    return write_bundle(tmp_path / "split", make_card(split=split, training_data=(cache.dataset,)), make_graph()).folder
+
+
+def test_a_model_is_scored_on_its_test_part_tuned_on_validation_and_scored_again(
+    tmp_path: Path, prepared: Path, split_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--rounds=20", "--gallery=1"]
+    evaluated = ["evaluate", f"--data={prepared}", *few]
+    validation, test, tuned = (tmp_path / name for name in ("validation", "test", "tuned"))
+    assert main([*evaluated, f"--model={split_bundle}", "--split=validation", f"--output={validation}"]) == 0
+    assert "warning: The model's calibration, thresholds and stopping point" in capsys.readouterr().out
+    files = [f"--predictions={validation / 'predictions.csv'}", f"--labels={validation / 'labels.csv'}"]
+    series = [f"--series-{name}={validation / f'series-{name}.csv'}" for name in ("predictions", "labels")]
+    words = ["tune", *files, *series, "--groups=patient_id", f"--model={split_bundle}", f"--output={tuned}"]
+    assert main([*words, "--calibration=temperature", "--rule=youden", "--rounds=20"]) == 0
+    assert load_bundle(tuned).card.split == load_bundle(split_bundle).card.split
+    capsys.readouterr()
+    assert main([*evaluated, f"--model={tuned}", "--split=test", f"--output={test}"]) == 0
+    printed = capsys.readouterr().out
+    assert "20 images, 5 groups" in printed
+    assert "trained on" not in printed
+    report = json.loads((test / "report.json").read_text())
+    assert report["source"]["split"] == {"part": "test", "by": "patient", "seed": 5, "recorded_in_card": True}
+    assert report["series_level"]["n"] == 5
+    assert report["operating_points"]["slice"]["any"]["rule"] == "youden"
+    page = (test / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == len(report["errors"])
+
+
+def test_its_files_are_scored_again_to_the_same_numbers(
+    tmp_path: Path, prepared: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = [f"--data={prepared}", "--split=all", f"--model={tiny_bundle}", "--rounds=20", "--gallery=0"]
+    assert main(["evaluate", *words, f"--output={one}"]) == 0
+    files = [f"--predictions={one / 'predictions.csv'}", f"--labels={one / 'labels.csv'}", "--rounds=20"]
+    assert main(["evaluate", *files, "--groups=patient_id", "--series=series_id", f"--output={two}"]) == 0
+    first, second = (json.loads((folder / "report.json").read_text()) for folder in (one, two))
+    assert first["labels"] == second["labels"]
+    assert first["errors"] == []
+    assert second["errors"] is None
+    assert first["series_level"]["n"] == second["series_level"]["n"] == 20
+    assert "scored by the highest probability of its images" in (two / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--predictions=p.csv"], "need the truth. Give --labels"),
+        (["--data=cache", "--labels=l.csv"], "--data brings its own labels"),
+        (["--data=cache", "--groups=patient_id"], "--data brings its own labels"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *words, "--output=o"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_more_pictures_than_a_page_holds_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--data=d", "--output=o", "--gallery=51")
+    assert "expected 0 to 50" in capsys.readouterr().err
 
 
 def test_an_image_that_was_not_read_is_an_error_and_not_left_out(tmp_path: Path, tiny_bundle: Path) -> None:

@@ -1,0 +1,13 @@
+"""A label is looked for in the window that shows it."""
+
+import pytest
+
+from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.reports.error_picture import window_of
+from hemoscope.windows import BRAIN, SUBDURAL
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_blood_beside_bone_is_shown_in_the_subdural_window(label: Hemorrhage) -> None:
+    beside_bone = label in {Hemorrhage.EPIDURAL, Hemorrhage.SUBDURAL}
+    assert window_of(label) == (("subdural window", SUBDURAL) if beside_bone else ("brain window", BRAIN))
