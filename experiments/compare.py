@@ -1,0 +1,93 @@
+"""Score finished parts of runs side by side: AUROC, average precision and log loss with intervals by patient.
+
+    python experiments/compare.py RUN [RUN ...] [--part fold-0]
+    python experiments/compare.py RUN [RUN ...] --part split --mean
+
+Every run must have scored the images of that part (its ``scores.csv`` or ``scores-test.csv``). Scores are the raw ones,
+through a sigmoid, so the log loss includes what calibration would mend. Intervals: 1,000 rounds over patients. With
+``--mean`` the runs are taken as repetitions: mean and standard deviation of their AUROC.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from hemoscope.calibration import sigmoid
+from hemoscope.evaluation.bootstrap import Interval, Scores, bootstrap_scores
+from hemoscope.labels import LABELS
+
+_IDS = {"image_id": str, "patient_id": str}
+_NAMES = [label.value for label in LABELS]
+
+
+def scored(run: Path, part: str) -> tuple[Scores, int, int]:
+    """Scores of one part of a run, with its numbers of images and patients."""
+    folder = run / part
+    path = next(folder / name for name in ("scores.csv", "scores-test.csv") if (folder / name).is_file())
+    truth = pd.read_csv(run / "slices.csv", dtype=_IDS)[["image_id", *_NAMES]]
+    table = pd.read_csv(path, dtype=_IDS).merge(truth, on="image_id", validate="one_to_one")
+    logits = table[[f"logit_{name}" for name in _NAMES]].to_numpy(dtype=np.float64)
+    scores = bootstrap_scores(sigmoid(logits), table[_NAMES].to_numpy(dtype=np.float64), table["patient_id"].tolist())
+    return scores, len(table), table["patient_id"].nunique()
+
+
+def effort(run: Path, part: str) -> tuple[str, str]:
+    """Steps and the last training loss, as the run's own records have them."""
+    lines = (run / part / "metrics.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    return str(last["step"]), f"{last['train/loss']:.3f}"
+
+
+def shown(value: Interval | None) -> str:
+    """A score with its interval, or a dash where it cannot be measured."""
+    if value is None:
+        return "-"
+    return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
+
+
+def side_by_side(runs: list[Path], part: str) -> Table:
+    """One row a run."""
+    table = Table(title=f"Part {part}")
+    for column in ("run", "steps", "last loss", "any AUROC", "any AP", "mean AUROC", "weighted log loss"):
+        table.add_column(column)
+    for run in runs:
+        scores, images, patients = scored(run, part)
+        own = scores.labels["any"]
+        whole = (scores.macro["auroc"], scores.weighted_log_loss)
+        measured = map(shown, (own["auroc"], own["average_precision"], *whole))
+        table.add_row(run.name, *effort(run, part), *measured)
+        table.caption = f"{images} slices of {patients} patients"
+    return table
+
+
+def repetitions(runs: list[Path], part: str) -> Table:
+    """Mean and standard deviation over runs."""
+    table = Table(title=f"{len(runs)} runs, part {part}: {runs[0].name} ... {runs[-1].name}")
+    for column in ("label", "runs", "mean AUROC", "standard deviation"):
+        table.add_column(column)
+    results = [scored(run, part)[0] for run in runs]
+    for label in LABELS:
+        values = [one.labels[label]["auroc"].value for one in results if one.labels[label]["auroc"] is not None]
+        spread = f"{np.std(values, ddof=1):.3f}" if len(values) > 1 else "-"
+        table.add_row(label.display, str(len(values)), f"{np.mean(values):.3f}" if values else "-", spread)
+    return table
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--part", default="fold-0")
+    parser.add_argument("--mean", action="store_true", help="take the runs as repetitions of one experiment")
+    chosen = parser.parse_args()
+    table = (repetitions if chosen.mean else side_by_side)(chosen.runs, chosen.part)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
