@@ -192,6 +192,14 @@ def test_neighbours_run_from_below_to_above_and_the_end_slices_repeat(index: int
     assert [shown_hu(image, channel) for channel in range(3)] == pytest.approx(list(expected), abs=1e-3)
 
 
+def test_neighbours_of_thin_slices_are_the_slabs_below_and_above() -> None:
+    preprocessing = Preprocessing(windows=(BRAIN,), size=32, crop="none", neighbours=1, slab_mm=3.0)
+    image = model_input(volume_of(rising(9), spacing_mm=1.0), 4, preprocessing)
+    assert [shown_hu(image, channel) for channel in range(3)] == pytest.approx([10, 40, 70], abs=1e-3)
+    at_the_end = model_input(volume_of(rising(9), spacing_mm=1.0), 8, preprocessing)
+    assert [shown_hu(at_the_end, channel) for channel in range(3)] == pytest.approx([50, 75, 75], abs=1e-3)
+
+
 def test_within_a_neighbour_channels_run_over_the_windows() -> None:
     preprocessing = Preprocessing(windows=(BRAIN, SUBDURAL), size=32, crop="none", neighbours=1)
     volume = volume_of(rising(3))

@@ -44,7 +44,8 @@ class Preprocessing:
         size: side of the square input in pixels.
         crop: ``head`` cuts a square around the head, ``none`` takes the whole slice (padded to a square).
         margin: part of the head's longer side that is added on each side of it.
-        neighbours: slices below and above that are added as channels (0: the slice alone; 1: three slices).
+        neighbours: slices below and above that are added as channels (0: the slice alone; 1: three slices). Of thin
+            slices, the slabs below and above: a neighbour is as far away as it was in training.
         slab_mm: thin slices are averaged over about this many mm along z, since noise and partial volume of a thin
             slice are foreign to a model that learned on thick ones; None leaves them.
     """
@@ -120,8 +121,9 @@ def model_input(volume: HounsfieldVolume, index: int, preprocessing: Preprocessi
 
 def stacked(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """HU of a slice and its neighbours within the slice's box: float32 (stack, size, size), before the windows."""
-    reach = range(index - preprocessing.neighbours, index + preprocessing.neighbours + 1)
-    inside = (min(max(i, 0), len(volume) - 1) for i in reach)
+    step = 2 * _slab_reach(volume, preprocessing.slab_mm) + 1
+    steps = range(-preprocessing.neighbours, preprocessing.neighbours + 1)
+    inside = (min(max(index + step * number, 0), len(volume) - 1) for number in steps)
     return np.stack([cropped(volume, i, box, preprocessing) for i in inside])
 
 
@@ -184,11 +186,16 @@ def _square(edges: tuple[int, int, int, int], *, margin: float) -> Box:
     return Box(top=(top + bottom - side) // 2, left=(left + right - side) // 2, side=side)
 
 
-def _slab(volume: HounsfieldVolume, index: int, slab_mm: float | None) -> NDArray[np.int16] | NDArray[np.float32]:
+def _slab_reach(volume: HounsfieldVolume, slab_mm: float | None) -> int:
+    """How many slices on either side make a slab of about this thickness; 0 for thick slices."""
     spacing = volume.slice_spacing_mm
     if slab_mm is None or spacing is None or spacing <= 0:
-        return np.asarray(volume.hounsfield[index])
-    reach = round((slab_mm / spacing - 1) / 2)
+        return 0
+    return max(round((slab_mm / spacing - 1) / 2), 0)
+
+
+def _slab(volume: HounsfieldVolume, index: int, slab_mm: float | None) -> NDArray[np.int16] | NDArray[np.float32]:
+    reach = _slab_reach(volume, slab_mm)
     if reach < 1:
         return np.asarray(volume.hounsfield[index])
     slab = volume.hounsfield[max(index - reach, 0) : index + reach + 1]
