@@ -11,6 +11,9 @@ export function probability(value) {
   return value.toFixed(2);
 }
 
+/** The same where there is little room: ".07", "<.01". */
+export const shortProbability = (value) => probability(value).replace("0.", ".");
+
 /** A length of time in at most two units: "40 s", "12 min", "3 h 05 min", "6 d". */
 export function duration(seconds) {
   const whole = Math.max(Math.floor(seconds), 0);

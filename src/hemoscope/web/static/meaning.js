@@ -1,6 +1,6 @@
 // What a threshold means, in a sentence that a reader can weigh.
 
-import { percent } from "./format.js";
+import { percent, probability } from "./format.js";
 import { labelName } from "./labels.js";
 import { meaningOf, prevalenceOf } from "./predictive.js";
 
@@ -43,7 +43,7 @@ export function thresholdWords(finding, card, site) {
 export function urgencyWords(study, card) {
   const any = study.findings.find((finding) => finding.label === "any");
   const urgent = card.operating_points.urgent.threshold;
-  if (study.urgency === "immediate") return `Any hemorrhage ${any.probability.toFixed(2)} is at or above the urgent threshold ${urgent.toFixed(2)}.`;
-  if (study.urgency === "prompt") return `A finding reached its threshold; any hemorrhage is below the urgent one (${urgent.toFixed(2)}).`;
+  if (study.urgency === "immediate") return `Any hemorrhage ${probability(any.probability)} is at or above the urgent threshold ${probability(urgent)}.`;
+  if (study.urgency === "prompt") return `A finding reached its threshold; any hemorrhage is below the urgent one (${probability(urgent)}).`;
   return "No established finding reached its threshold. This does not rule out hemorrhage.";
 }

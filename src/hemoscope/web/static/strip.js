@@ -2,7 +2,7 @@
 // as a bar across. Click or drag to jump; it is a slider for the keyboard and for screen readers.
 
 import { el, svg } from "./element.js";
-import { probability } from "./format.js";
+import { shortProbability } from "./format.js";
 import { LABELS, labelName, labelShort } from "./labels.js";
 
 /** A path of bars in a box of 1 x count, slice 0 at the bottom, of the slices that `keep` chooses. */
@@ -103,7 +103,7 @@ export class Strip {
     this.body.setAttribute("aria-valuetext", `Slice ${index + 1} of ${slices}`);
     for (const [label, node] of this.#values) {
       const value = probabilities?.[index]?.[labels.indexOf(label)];
-      node.textContent = value === undefined ? "" : probability(value);
+      node.textContent = value === undefined ? "" : shortProbability(value);
       node.classList.toggle("reached", value >= thresholds?.[label]);
     }
   }

@@ -1,0 +1,188 @@
+"""A real browser before two rooms: a fake one over phantoms, and ``hemoscope serve`` with a stub model.
+
+Chromium is Debian's; without it these tests are skipped by name. Whatever a page does, its console must stay empty of
+errors and no request may leave the host: ``page`` checks both when a test ends.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from hemoscope.data.dicom_writer import write_series
+from hemoscope.data.phantom import Phantom, make_phantom
+from hemoscope.labels import LABELS, Hemorrhage
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+HERE = Path(__file__).resolve().parent
+CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+WAIT_MS = 20_000
+
+
+def load_module(name: str) -> ModuleType:
+    """A module that lies beside the tests."""
+    spec = util.spec_from_file_location(name, HERE / f"{name}.py")
+    assert spec and spec.loader
+    module = util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+fake_room = load_module("fake_room")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """A room to test: its address, and the fake behind it or None for a real one."""
+
+    url: str
+    fake: Any = None
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """Headless Chromium."""
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=CHROMIUM_ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser: "Browser") -> "Iterator[Callable[..., Page]]":
+    """``open_page(url, color_scheme=..., viewport=...)``: a fresh page, watched until the test ends."""
+    contexts, seen = [], []
+
+    def opened(url: str, **options: Any) -> "Page":
+        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        host = urlsplit(url).netloc
+        page.on("console", lambda message: seen.append(message.text) if message.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda error: seen.append(str(error)))
+        page.on("request", lambda request: seen.append(f"left the host: {request.url}") if foreign(request.url, host) else None)
+        page.goto(url)
+        page.complaints = seen  # type: ignore[attr-defined]  # a test that provokes one clears it
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not seen, seen
+
+
+def foreign(url: str, host: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme not in {"data", "blob"} and parts.netloc != host
+
+
+@pytest.fixture(scope="session")
+def asymmetric() -> Phantom:
+    """A head with a dense rod beside the patient's left temple, bleeding on one side."""
+    bleeds = frozenset({Hemorrhage.SUBDURAL, Hemorrhage.INTRAPARENCHYMAL})
+    return make_phantom(seed=3, shape=(12, 256, 256), bleeds=bleeds, side="left", marker=True)
+
+
+@pytest.fixture(scope="session")
+def series(asymmetric: Phantom, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The same head as DICOM files."""
+    return list(write_series(asymmetric, tmp_path_factory.mktemp("series")))
+
+
+@pytest.fixture(scope="session")
+def card() -> dict[str, Any]:
+    """The card of the model that ships, as ``hemoscope info --json`` prints it."""
+    import hemoscope
+
+    path = Path(hemoscope.__file__).parent / "bundles" / "default" / "card.json"
+    return {**json.loads(path.read_text()), "sha256": "0" * 64}
+
+
+@pytest.fixture
+def fake(card: dict[str, Any]) -> Iterator[Room]:
+    """A fake room without studies."""
+    made = fake_room.FakeRoom(card)
+    with made.served() as url:
+        yield Room(url=url, fake=made)
+
+
+@pytest.fixture(scope="session")
+def distinct_bundle(
+    tmp_path_factory: pytest.TempPathFactory, make_graph: Callable[..., bytes], make_card: Callable[..., Any]
+) -> Path:
+    """A model whose every slice has the same, and every label its own, probability: ``fake_room.DISTINCT``."""
+    from hemoscope.bundle import write_bundle
+    from hemoscope.calibration import Calibration, OperatingPoint
+    from hemoscope.card import CalibrationTable, OperatingPointTable
+    from hemoscope.labels import PerLabel
+
+    plain = PerLabel.build(lambda label: Calibration(scale=1.0, bias=0.0))
+    point = PerLabel.build(
+        lambda label: OperatingPoint(
+            threshold=fake_room.THRESHOLDS[label], rule="stub", sensitivity=0.9, specificity=0.8
+        )
+    )
+    bias = [float(np.log(p / (1 - p))) for p in (fake_room.DISTINCT[label] for label in LABELS)]
+    weights = np.zeros((6, 4), dtype=np.float32)
+    weights[:, 3] = bias
+    urgent = OperatingPoint(threshold=0.9, rule="stub", sensitivity=0.7, specificity=0.95)
+    card = make_card(
+        name="distinct",
+        calibration=CalibrationTable(slice=plain, study=plain),
+        operating_points=OperatingPointTable(slice=point, study=point, urgent=urgent),
+        established=PerLabel.build(lambda label: label.value not in fake_room.NOT_ESTABLISHED),
+        description="The same six numbers for every slice.",
+        disclaimer="Research use only. Not a medical device.",
+    )
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "distinct", card, make_graph(weights=weights)).folder
+
+
+@pytest.fixture(scope="session")
+def real(distinct_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    """``hemoscope serve`` itself, one worker, the stub model, an empty storage."""
+    storage = tmp_path_factory.mktemp("storage")
+    storage.chmod(0o700)
+    command = [sys.executable, "-m", "hemoscope", "serve", "--port", "0", "--storage", str(storage), "--threads", "1"]
+    process = subprocess.Popen(
+        [*command, "--model", str(distinct_bundle), "--prevalence", "0.1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout
+    first = process.stdout.readline()
+    found = re.search(r"http://\S+", first)
+    assert found, f"hemoscope serve said {first!r}"
+    yield Room(url=found[0])
+    process.terminate()
+    process.wait(30)
+    process.stdout.close()
+
+
+@pytest.fixture(params=["fake", "real"])
+def room(request: pytest.FixtureRequest) -> Room:
+    """Either room: what a page must do, it must do before both."""
+    found: Room = request.getfixturevalue(request.param)
+    return found

@@ -1,0 +1,74 @@
+"""axe-core finds no serious fault on any page, in light and in dark."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hemoscope.data.phantom import Phantom
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+OpenPage = Callable[..., "Page"]
+
+
+@pytest.fixture
+def busy(fake: Any, asymmetric: Phantom) -> Any:
+    """A room with every kind of row."""
+    for urgency in ("immediate", "prompt", "routine"):
+        fake.fake.add(asymmetric, urgency=urgency, feedback={"agree": 1} if urgency == "routine" else {})
+    fake.fake.add(asymmetric, urgency=None, state="failed", error_code="not_ct", error_message="No CT was found.")
+    fake.fake.add(asymmetric, urgency=None, state="scoring", stage_done=3, stage_total=12, waiting=timedelta(seconds=2))
+    return fake
+
+
+def faults(page: "Page") -> list[str]:
+    """What axe-core calls serious or critical: the rule, and where."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {node['html']:.160} {node['failureSummary']:.200}"
+        for one in found
+        if one["impact"] in {"serious", "critical"}
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_worklist_has_no_serious_fault(busy: Any, open_page: OpenPage, scheme: str) -> None:
+    page = open_page(busy.url, color_scheme=scheme)
+    page.wait_for_selector("#studies tbody tr")
+    assert not faults(page)
+    page.locator("tr[data-state=failed] .row-delete").click()
+    assert not faults(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_empty_worklist_has_no_serious_fault(fake: Any, open_page: OpenPage, scheme: str) -> None:
+    page = open_page(fake.url, color_scheme=scheme)
+    page.wait_for_selector("#empty:visible")
+    assert not faults(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("urgency", ["immediate", "prompt", "routine"])
+def test_the_reading_page_has_no_serious_fault(busy: Any, open_page: OpenPage, scheme: str, urgency: str) -> None:
+    study_id = next(key for key, study in busy.fake.studies.items() if study.entry["urgency"] == urgency)
+    page = open_page(f"{busy.url}/studies/{study_id}", color_scheme=scheme)
+    page.wait_for_selector(".finding")
+    page.locator(".finding[data-label=subdural] .finding-head").click()
+    page.locator(".finding[data-label=subdural]").get_by_role("button", name="Correct").click()
+    assert not faults(page)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Model card").click()
+    assert not faults(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_login_has_no_serious_fault(fake: Any, open_page: OpenPage, scheme: str) -> None:
+    fake.fake.login_required = True
+    page = open_page(f"{fake.url}/login", color_scheme=scheme)
+    assert not faults(page)

@@ -1,0 +1,101 @@
+"""The page's modules by themselves: linted, tested in Node, and of one mind with the package."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hemoscope.labels import LABELS
+from hemoscope.windows import BONE, BRAIN, SUBDURAL, Window
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+STATIC = REPOSITORY / "src" / "hemoscope" / "web" / "static"
+MODULES = REPOSITORY / "tests" / "web" / "browser" / "modules"
+LEAST_NODE = 20
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """The path of Node, new enough to run its own tests."""
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("node is not installed: apt-get install nodejs")
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
+    if int(version.removeprefix("v").split(".")[0]) < LEAST_NODE:
+        pytest.skip(f"node {version.strip()} is older than {LEAST_NODE}: apt-get install nodejs")
+    return found
+
+
+def run_node(node: str, *arguments: str, **environment: str) -> None:
+    done = subprocess.run(
+        [node, *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def greys(window: Window, first: int, last: int) -> list[int]:
+    """The grey values of a window as NumPy makes them, for whole HU from ``first`` to ``last``."""
+    hounsfield = np.arange(first, last + 1).astype(np.float32)
+    return np.round(window.apply(hounsfield) * 255.0).astype(np.uint8).tolist()
+
+
+def test_the_modules_pass_their_tests_and_agree_with_the_package(node: str, tmp_path: Path) -> None:
+    windows = [BRAIN, SUBDURAL, BONE, Window(center=35.0, width=33.0), Window(center=50.5, width=7.0)]
+    references = [
+        {"center": window.center, "width": window.width, "first": -3000, "greys": greys(window, -3000, 4000)}
+        for window in windows
+    ]
+    (tmp_path / "greys.json").write_text(json.dumps(references))
+    told = tmp_path / "told.json"
+    files = sorted(str(path) for path in MODULES.glob("*.test.js"))
+    run_node(node, "--test", *files, HEMOSCOPE_GREYS=str(tmp_path / "greys.json"), HEMOSCOPE_TELL=str(told))
+    said = json.loads(told.read_text())
+    assert said["labels"] == [label.value for label in LABELS]
+    codes = (REPOSITORY / "docs/reference/codes.md").read_text().partition("## Quality notes\n")[2]
+    assert set(said["notes"]) == set(re.findall(r"^\| `([a-z_]+)` \|", codes, re.MULTILINE))
+
+
+def test_the_modules_have_no_lint(node: str) -> None:
+    eslint = REPOSITORY / "node_modules" / "eslint" / "bin" / "eslint.js"
+    if not eslint.is_file():
+        pytest.skip("eslint is not installed: npm ci")
+    run_node(node, str(eslint), "--max-warnings", "0", str(STATIC), str(MODULES.parent), "eslint.config.js")
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in STATIC.glob("*.html")))
+def test_a_page_holds_to_the_strict_policy_and_says_what_it_is(page: str) -> None:
+    text = (STATIC / page).read_text()
+    assert "Research use only, not a medical device" in text
+    assert not re.search(r"\sstyle=|\son\w+=|<style|javascript:", text), "inline style or script"
+    assert all(re.search(r'\ssrc="/static/', script) for script in re.findall(r"<script[^>]*>", text))
+    assert not re.findall(r"(?:src|href)=\"(?!/|#)[^\"]+", text), "everything comes from this server"
+
+
+def test_nothing_is_fetched_from_elsewhere_and_no_text_becomes_markup() -> None:
+    allowed = {"http://www.w3.org/2000/svg"}
+    for path in STATIC.iterdir():
+        text = path.read_text()
+        assert set(re.findall(r"https?://[^\s\"'<>`]+", text)) <= allowed, path.name
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), path.name
+
+
+def test_every_file_that_a_page_or_module_names_is_there() -> None:
+    for path in STATIC.iterdir():
+        text = path.read_text()
+        named = re.findall(r'(?:src|href)="/static/([^"]+)"', text) + re.findall(r'from "\./([^"]+)"', text)
+        assert not [name for name in named if not (STATIC / name).is_file()], path.name
+
+
+def test_the_modules_stay_small() -> None:
+    assert sum(path.stat().st_size for path in STATIC.iterdir()) < 150_000

@@ -1,0 +1,364 @@
+"""What a radiologist does in the reading room, in a real browser: upload, look, judge, take away."""
+
+import dataclasses
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fake_room
+import numpy as np
+import pytest
+from PIL import Image
+
+from hemoscope.data.phantom import Phantom, make_phantom
+from hemoscope.labels import LABELS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+OpenPage = Callable[..., "Page"]
+
+
+def picture(page: "Page") -> np.ndarray:
+    """What is painted on the canvas, without the words around it: uint8 (rows, columns, 3)."""
+    data = page.evaluate("document.querySelector('#view').toDataURL().split(',')[1]")
+    import base64
+
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+
+
+def wait_for_slice(page: "Page", index: int | None = None) -> None:
+    """Wait until the slice that is asked for is the slice that is seen."""
+    wanted = "" if index is None else f"&& view.dataset.slice === '{index}'"
+    page.wait_for_function(f"() => {{ const view = document.querySelector('#view'); return view.dataset.rendered && view.dataset.rendered === view.dataset.slice {wanted} }}")
+
+
+def upload(page: "Page", files: list[Path]) -> None:
+    """Upload, wait for the result, and open it."""
+    page.set_input_files("#choose-files", files)
+    page.locator("tr[data-state=done]").first.wait_for()
+    page.locator("tr[data-state=done] .row-link").first.click()
+    page.wait_for_selector(".finding")
+    wait_for_slice(page)
+
+
+@pytest.fixture
+def study(room: Any, open_page: OpenPage, series: list[Path], asymmetric: Phantom) -> "Page":
+    """The reading page of the asymmetric phantom, by way of the worklist; heat is on, since something is suspected."""
+    page = open_page(room.url)
+    if room.fake:
+        room.fake.add(asymmetric)
+        page.locator(".row-link").first.click()
+        page.wait_for_selector(".finding")
+        wait_for_slice(page)
+    else:
+        upload(page, series)
+    return page
+
+
+def test_a_study_is_uploaded_and_appears_with_its_urgency_and_types(room: Any, open_page: OpenPage, series: list[Path]) -> None:
+    page = open_page(room.url)
+    before = page.locator("#studies tbody tr").count()
+    page.set_input_files("#choose-files", series)
+    row = page.locator("#studies tbody tr[data-state=done]").nth(before)
+    row.wait_for()
+    assert "Immediate" in row.inner_text()
+    assert "Intraparenchymal" in row.inner_text()
+
+
+def test_every_number_stands_under_its_own_name(study: "Page") -> None:
+    for label in LABELS:
+        finding = study.locator(f".finding[data-label={label}]")
+        assert finding.locator(".finding-name").inner_text() == label.display
+        assert finding.locator(".finding-probability").inner_text() == f"{fake_room.DISTINCT[label]:.2f}"
+    assert study.locator(".verdict h2").inner_text() == "Immediate"
+
+
+def test_the_strip_gives_each_label_its_own_number_at_the_slice(study: "Page", room: Any) -> None:
+    if room.fake:
+        study.locator(".finding[data-label=intraparenchymal] .finding-head").click()
+        study.locator(".finding[data-label=intraparenchymal] .key-slice").first.click()
+    shown = {label.value: study.locator(f".strip-value[data-label={label}]").inner_text() for label in LABELS}
+    expected = {label: f"{value:.2f}".removeprefix("0") for label, value in fake_room.DISTINCT.items()}
+    planted = {"any", "intraparenchymal", "subdural"} if room.fake else {label.value for label in LABELS}
+    assert {label: shown[label] for label in planted} == {label: expected[label] for label in planted}
+
+
+def test_what_is_not_established_looks_so(study: "Page") -> None:
+    subdural = study.locator(".finding[data-label=subdural]")
+    assert subdural.locator(".status").inner_text() == "Suspected, not established"
+    subdural.locator(".finding-head").click()
+    assert "raises no finding alone" in subdural.inner_text()
+    assert study.locator(".finding[data-label=intraparenchymal] .status").inner_text() == "Suspected"
+
+
+def test_the_threshold_is_told_with_what_it_means_at_the_sites_prevalence(study: "Page") -> None:
+    assert re.search(r"of 100 flagged about \d+ were right.*at a prevalence of 10 %", study.locator(".finding[data-label=any]").inner_text())
+
+
+def test_keys_wheel_and_strip_scroll_the_slices(study: "Page") -> None:
+    study.keyboard.press("Home")
+    wait_for_slice(study, 0)
+    study.keyboard.press("ArrowUp")
+    wait_for_slice(study, 1)
+    study.keyboard.press("PageUp")
+    wait_for_slice(study, 6)
+    study.keyboard.press("End")
+    wait_for_slice(study, 11)
+    study.mouse.move(400, 400)
+    study.mouse.wheel(0, 100)
+    wait_for_slice(study, 10)
+    box = study.locator("#strip-slider").bounding_box()
+    assert box
+    study.mouse.click(box["x"] + 10, box["y"] + box["height"] - 3)
+    wait_for_slice(study, 0)
+    assert study.locator("#corner-slice").inner_text().startswith("1 / 12")
+
+
+def test_a_key_slice_is_opened_by_its_button(study: "Page") -> None:
+    study.locator(".finding[data-label=intraparenchymal] .finding-head").click()
+    button = study.locator(".finding[data-label=intraparenchymal] .key-slice").first
+    button.click()
+    wait_for_slice(study, int(button.inner_text()) - 1)
+
+
+def test_windows_change_by_key_and_by_dragging(study: "Page") -> None:
+    study.keyboard.press("h")
+    brain = picture(study)
+    study.keyboard.press("3")
+    study.wait_for_function("document.querySelector('#view').dataset.window === '600/2800'")
+    study.wait_for_timeout(60)
+    bone = picture(study)
+    assert (brain == 255).mean() > (bone == 255).mean(), "bone is not all white in its own window"
+    study.mouse.move(300, 300)
+    study.mouse.down()
+    study.mouse.move(360, 320, steps=3)
+    study.mouse.up()
+    assert "Custom" in study.locator("#corner-window").inner_text()
+    study.keyboard.press("r")
+    assert study.locator("#corner-window").inner_text().startswith("Brain")
+
+
+def test_the_heat_map_colours_the_slice_and_can_be_taken_away(study: "Page") -> None:
+    def coloured() -> float:
+        study.wait_for_timeout(150)
+        shown = picture(study).astype(int)
+        return float((np.ptp(shown, axis=2) > 20).mean())
+
+    study.wait_for_timeout(300)
+    assert coloured() > 0.001
+    study.keyboard.press("h")
+    assert coloured() == 0
+    study.keyboard.press("h")
+    strong = coloured()
+    for _ in range(5):
+        study.keyboard.press("[")
+    assert coloured() < strong
+
+
+def test_the_patients_left_is_under_the_l_mark(study: "Page", room: Any) -> None:
+    study.keyboard.press("h")
+    study.keyboard.press("3")
+    study.wait_for_timeout(100)
+    assert side_of_the_rod(picture(study)) == "right"
+    assert study.locator("#mark-right").inner_text() == "L"
+    assert study.locator("#mark-left").inner_text() == "R"
+    assert study.locator("#mark-top").inner_text() == "A"
+
+
+def side_of_the_rod(shown: np.ndarray) -> str:
+    """On which side of the picture the rod shows: bright pixels between the head and the edge of the field."""
+    grey = shown[..., 0]
+    rows, columns = grey.shape
+    size = min(rows, columns)
+    x = (np.arange(columns) - columns / 2) / size * 230  # mm from the middle of the head
+    outside = {"left": grey[:, (x > -97) & (x < -82)], "right": grey[:, (x > 82) & (x < 97)]}
+    bright = {side: int((pixels > 150).sum()) for side, pixels in outside.items()}
+    assert min(bright.values()) == 0 and max(bright.values()) > 20, bright
+    return max(bright, key=lambda side: bright[side])
+
+
+def test_a_mirrored_slice_is_marked_mirrored(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    mirrored = dataclasses.replace(asymmetric, hounsfield=np.ascontiguousarray(asymmetric.hounsfield[:, :, ::-1]))
+    study_id = fake.fake.add(mirrored, geometry={"orientation": [-1.0, 0.0, 0.0, 0.0, 1.0, 0.0]})
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    wait_for_slice(page)
+    page.keyboard.press("h")
+    page.keyboard.press("3")
+    page.wait_for_timeout(100)
+    assert side_of_the_rod(picture(page)) == "left"
+    assert page.locator("#mark-left").inner_text() == "L"
+
+
+def test_assumed_geometry_has_no_marks_and_no_millimetres_and_says_so(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    study_id = fake.fake.add(asymmetric, geometry={"assumed": True})
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    wait_for_slice(page)
+    assert page.locator("#mark-left").inner_text() == ""
+    assert not page.locator("#scale").is_visible()
+    assert "mm scale" in page.locator("#geometry-caution").inner_text()
+    assert " mm" not in page.locator("#corner-slice").inner_text()
+
+
+def test_pixels_that_are_not_square_keep_the_heads_shape(fake: Any, open_page: OpenPage) -> None:
+    flat = make_phantom(seed=2, shape=(3, 256, 128), spacing_mm=(5.0, 230 / 256, 230 / 128))
+    page = open_page(f"{fake.url}/studies/{fake.fake.add(flat, urgency='routine')}")
+    wait_for_slice(page)
+    shown = picture(page)[..., 0] > 100
+    high = np.flatnonzero(shown.any(axis=1))
+    wide = np.flatnonzero(shown.any(axis=0))
+    assert 1.1 < (high[-1] - high[0]) / (wide[-1] - wide[0]) < 1.4, "a head is longer than wide, by a fifth or so"
+
+
+def test_hounsfield_units_under_the_pointer_are_those_of_the_slice(study: "Page", asymmetric: Phantom) -> None:
+    study.keyboard.press("r")
+    box = study.locator("#stage").bounding_box()
+    assert box
+    study.mouse.move(box["x"] + box["width"] / 2 + 40, box["y"] + box["height"] / 2 + 25)
+    said = re.search(r"(-?\d+) HU {2}\((\d+), (\d+)\)", study.locator("#corner-hu").inner_text())
+    assert said
+    index = int(study.locator("#view").get_attribute("data-slice") or -1)
+    assert int(said[1]) == asymmetric.hounsfield[index, int(said[3]), int(said[2])]
+
+
+def test_zooming_in_enlarges_and_resetting_fits(study: "Page") -> None:
+    study.keyboard.press("h")
+    study.wait_for_timeout(100)
+    fitted = picture(study)
+    for _ in range(4):
+        study.keyboard.press("+")
+    study.wait_for_timeout(100)
+    assert (picture(study) > 0).mean() > (fitted > 0).mean()
+    study.keyboard.press("r")
+    study.wait_for_timeout(100)
+    assert np.array_equal(picture(study), fitted)
+
+
+def test_a_finding_is_corrected_with_a_note_and_the_correction_stays(study: "Page") -> None:
+    finding = study.locator(".finding[data-label=intraparenchymal]")
+    finding.locator(".finding-head").click()
+    finding.get_by_role("button", name="Correct: not present").click()
+    finding.locator("textarea").fill("calcified <b>falx</b>")
+    finding.get_by_role("button", name="Save").click()
+    finding.get_by_text("Corrected: no intraparenchymal").wait_for()
+    study.reload()
+    finding.locator(".finding-head").click()
+    assert "calcified <b>falx</b>" in finding.inner_text(), "a note is text, never markup"
+
+
+def test_a_finding_is_agreed_with_by_one_click(study: "Page") -> None:
+    any_finding = study.locator(".finding[data-label=any]")
+    any_finding.get_by_role("button", name="Agree").click()
+    any_finding.get_by_text("Agreed: any hemorrhage").wait_for()
+
+
+def test_the_model_card_is_one_click_away(study: "Page") -> None:
+    study.get_by_role("button", name="Model card").click()
+    assert "Limits of use" in study.locator("#card").inner_text()
+    study.keyboard.press("Escape")
+    assert not study.locator("#card").is_visible()
+
+
+def test_the_findings_can_be_taken_away(study: "Page", room: Any) -> None:
+    name = "HTML" if room.fake else "JSON"
+    with study.expect_download() as waiting:
+        study.get_by_role("link", name=name).click()
+    assert waiting.value.path().stat().st_size > 0
+
+
+def test_quality_notes_are_told_in_plain_words(study: "Page") -> None:
+    assert "Less than a whole head" in study.locator(".quality").inner_text()
+
+
+def test_the_disclaimer_is_in_the_served_page_and_in_sight(room: Any, open_page: OpenPage) -> None:
+    page = open_page(room.url)
+    for path in ("/", f"/studies/{'0' * 32}"):
+        assert "Research use only, not a medical device" in page.request.get(room.url + path).text()
+    box = page.locator(".disclaimer").bounding_box()
+    assert box
+    assert box["y"] < 60
+
+
+def test_a_finger_scrolls_the_slices(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    study_id = fake.fake.add(asymmetric)
+    page = open_page(f"{fake.url}/studies/{study_id}", viewport={"width": 1024, "height": 768}, has_touch=True)
+    wait_for_slice(page)
+    page.keyboard.press("Home")
+    wait_for_slice(page, 0)
+    client = page.context.new_cdp_session(page)
+    for kind, y in (("touchStart", 400), ("touchMove", 380), ("touchMove", 350), ("touchMove", 320), ("touchEnd", None)):
+        points = [] if y is None else [{"x": 250, "y": y}]
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.wait_for_function("Number(document.querySelector('#view').dataset.slice) > 2")
+    assert page.locator("#corner-window").inner_text().startswith("Brain"), "a finger scrolls; it does not window"
+
+
+def test_two_fingers_zoom(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    study_id = fake.fake.add(asymmetric, urgency="routine")
+    page = open_page(f"{fake.url}/studies/{study_id}", viewport={"width": 1024, "height": 768}, has_touch=True)
+    wait_for_slice(page)
+    before = (picture(page) > 0).mean()
+    client = page.context.new_cdp_session(page)
+    for kind, apart in (("touchStart", 60), ("touchMove", 120), ("touchMove", 200), ("touchEnd", None)):
+        points = [] if apart is None else [{"x": 250 - apart / 2, "y": 350, "id": 0}, {"x": 250 + apart / 2, "y": 350, "id": 1}]
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.wait_for_timeout(100)
+    assert (picture(page) > 0).mean() > before
+
+
+def test_scrolling_fast_never_shows_another_slice_than_it_says(fake: Any, open_page: OpenPage) -> None:
+    tall = make_phantom(seed=5, shape=(60, 64, 64))
+    page = open_page(f"{fake.url}/studies/{fake.fake.add(tall, urgency='routine')}")
+    wait_for_slice(page)
+    page.keyboard.press("Home")
+    for _ in range(55):
+        page.keyboard.press("ArrowUp")
+    wait_for_slice(page, 55)
+    page.keyboard.press("End")
+    page.keyboard.press("Home")
+    wait_for_slice(page, 0)
+    assert page.evaluate("document.querySelector('#stage-message').hidden")
+
+
+def test_a_slice_that_does_not_come_is_told_with_its_cure(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    study_id = fake.fake.add(asymmetric)
+    page = open_page(fake.url)
+    page.route("**/slices/0/pixels", lambda route: route.abort())
+    page.goto(f"{fake.url}/studies/{study_id}")
+    wait_for_slice(page)
+    page.keyboard.press("Home")
+    page.get_by_text("The server does not answer").wait_for()
+    page.unroute("**/slices/0/pixels")
+    page.get_by_role("button", name="Try again").click()
+    wait_for_slice(page, 0)
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
+def test_j_and_k_go_through_the_studies_in_the_worklists_order(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    routine = fake.fake.add(asymmetric, urgency="routine")
+    urgent = fake.fake.add(asymmetric, urgency="immediate")
+    page = open_page(f"{fake.url}/studies/{urgent}")
+    page.wait_for_selector("#next:enabled")
+    page.keyboard.press("j")
+    page.wait_for_url(f"**/{routine}")
+    page.wait_for_selector("#previous:enabled")
+    page.keyboard.press("k")
+    page.wait_for_url(f"**/{urgent}")
+
+
+def test_single_keys_can_be_switched_off(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    page = open_page(f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
+    wait_for_slice(page)
+    page.keyboard.press("?")
+    page.get_by_label("Single-key shortcuts on").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("3")
+    assert page.locator("#corner-window").inner_text().startswith("Brain")
+
+
+def test_a_study_that_does_not_exist_says_so(fake: Any, open_page: OpenPage) -> None:
+    page = open_page(f"{fake.url}/studies/{'0' * 32}")
+    page.get_by_text("There is no such study.").wait_for()
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 404

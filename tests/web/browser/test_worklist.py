@@ -1,0 +1,157 @@
+"""The worklist in a real browser: live, sorted, searched, and open to whatever is dropped on it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hemoscope.data.phantom import make_phantom
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+OpenPage = Callable[..., "Page"]
+SMALL = make_phantom(seed=1, shape=(3, 64, 64))
+
+
+@pytest.fixture
+def three(fake: Any, open_page: OpenPage) -> "Page":
+    """A worklist of a routine, an immediate and a failed study."""
+    fake.fake.add(SMALL, urgency="routine", waiting=timedelta(hours=2))
+    fake.fake.add(SMALL, urgency="immediate")
+    fake.fake.add(SMALL, urgency=None, state="failed", error_code="no_series", error_message="Only a scout was found.")
+    page = open_page(fake.url)
+    page.wait_for_selector("#studies tbody tr")
+    return page
+
+
+def words(page: "Page") -> list[str]:
+    return page.locator("#studies .urgency").all_inner_texts()
+
+
+def test_an_empty_worklist_tells_what_to_do(fake: Any, open_page: OpenPage) -> None:
+    page = open_page(fake.url)
+    page.get_by_text("Drop a head CT anywhere on this page").wait_for()
+
+
+def test_the_most_urgent_study_stands_first_and_a_failed_one_tells_cause_and_cure(three: "Page") -> None:
+    assert words(three) == ["Immediate", "Routine", "Not read"]
+    failed = three.locator("tr[data-state=failed]").inner_text()
+    assert "Only a scout was found." in failed
+    assert "Export the study again" in failed
+
+
+def test_a_study_that_becomes_urgent_moves_up_by_itself(three: "Page", fake: Any) -> None:
+    routine = next(iter(fake.fake.studies))
+    fake.fake.change(routine, urgency="immediate", suspected=["any"])
+    three.wait_for_function("document.querySelectorAll('.urgency-immediate').length === 2")
+    assert three.locator("#studies tbody tr").first.get_attribute("data-study") == routine, "it waits longest"
+
+
+def test_progress_is_shown_as_it_is_made(three: "Page", fake: Any) -> None:
+    study_id = fake.fake.add(SMALL, urgency=None, waiting=timedelta(0))
+    fake.fake.change(study_id, state="scoring", stage_done=7, stage_total=30)
+    three.get_by_text("Scoring slices 7 of 30").wait_for()
+
+
+def test_search_and_filters_narrow_the_list_and_can_be_cleared(three: "Page") -> None:
+    three.select_option("#urgency", "immediate")
+    three.wait_for_function("document.querySelectorAll('#studies tbody tr').length === 1")
+    three.fill("#search", "no such study")
+    three.get_by_text("No study matches").wait_for()
+    three.get_by_role("button", name="Show all studies").click()
+    three.wait_for_function("document.querySelectorAll('#studies tbody tr').length === 3")
+
+
+def test_keys_move_through_the_studies_and_open_one(three: "Page") -> None:
+    three.keyboard.press("j")
+    three.keyboard.press("j")
+    three.keyboard.press("k")
+    first = three.locator("#studies tbody tr").first.get_attribute("data-study")
+    three.keyboard.press("Enter")
+    three.wait_for_url(f"**/studies/{first}")
+
+
+def test_a_live_change_leaves_the_focus_where_it_was(three: "Page", fake: Any) -> None:
+    three.keyboard.press("j")
+    focused = "document.activeElement.closest('tr')?.dataset.study"
+    before = three.evaluate(focused)
+    fake.fake.add(SMALL, urgency="prompt")
+    three.wait_for_function("document.querySelectorAll('#studies tbody tr').length === 4")
+    assert three.evaluate(focused) == before
+
+
+def test_a_deleted_study_is_asked_about_and_then_gone(three: "Page", fake: Any) -> None:
+    three.locator("tr[data-state=failed] .row-delete").click()
+    three.get_by_role("button", name="Keep it").click()
+    assert three.locator("#studies tbody tr").count() == 3
+    three.locator("tr[data-state=failed] .row-delete").click()
+    three.get_by_role("button", name="Delete", exact=True).click()
+    three.wait_for_function("document.querySelectorAll('#studies tbody tr').length === 2")
+
+
+def test_files_can_be_dropped_anywhere_and_their_names_stay_here(fake: Any, open_page: OpenPage) -> None:
+    page = open_page(fake.url)
+    page.get_by_text("No studies yet").wait_for()
+    page.evaluate(
+        """() => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File(["one"], "DOE^JANE.dcm"));
+          transfer.items.add(new File(["two"], ".DS_Store"));
+          window.dispatchEvent(new DragEvent("dragenter", { dataTransfer: transfer }));
+          window.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
+        }"""
+    )
+    page.locator("tr[data-state=done]").wait_for()
+    assert fake.fake.uploads == [[("000001", b"one")]]
+    assert not page.locator("#curtain").is_visible()
+
+
+def test_a_folder_is_uploaded_with_all_that_lies_in_it(fake: Any, open_page: OpenPage, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("a", "deep/b", "deep/.hidden"):
+        (tmp_path / name).write_bytes(name.encode())
+    page = open_page(fake.url)
+    page.set_input_files("#choose-folder", tmp_path)
+    page.locator("tr[data-state=done]").wait_for()
+    assert sorted(content for _, content in fake.fake.uploads[0]) == [b"a", b"deep/b"]
+
+
+def test_a_refused_upload_tells_cause_and_cure_and_can_be_tried_again(fake: Any, open_page: OpenPage, tmp_path: Path) -> None:
+    (tmp_path / "scan.zip").write_bytes(b"PK")
+    fake.fake.refuse_upload = {
+        "status": 413, "code": "upload_too_large", "detail": "The upload is larger than 1 MB.", "cure": "Upload one study at a time",
+    }  # fmt: skip
+    page = open_page(fake.url)
+    page.set_input_files("#choose-files", tmp_path / "scan.zip")
+    page.get_by_text("The upload is larger than 1 MB.").wait_for()
+    assert page.get_by_text("Upload one study at a time").is_visible()
+    fake.fake.refuse_upload = None
+    page.get_by_role("button", name="Try again").click()
+    page.locator("tr[data-state=done]").wait_for()
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 413
+
+
+def test_the_list_comes_back_by_itself_when_the_line_was_down(fake: Any, open_page: OpenPage) -> None:
+    page = open_page(fake.url)
+    page.wait_for_selector("[data-line=live]")
+    page.context.set_offline(True)
+    page.evaluate("window.dispatchEvent(new Event('offline'))")
+    fake.fake.add(SMALL, urgency="prompt")
+    page.context.set_offline(False)
+    page.locator("#studies tbody tr").wait_for()
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
+def test_logging_in_tells_a_wrong_password_and_goes_on_with_the_right_one(fake: Any, open_page: OpenPage) -> None:
+    page = open_page(f"{fake.url}/login?next=%2F")
+    page.get_by_label("User name").fill("reader")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_text("That name and password are not known.").wait_for()
+    page.get_by_label("Password").fill("right")
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(f"{fake.url}/")
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 401
