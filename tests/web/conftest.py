@@ -1,5 +1,6 @@
-"""A reading room without sockets: an application over a store in a temporary folder, and a worker that runs on demand."""
+"""A reading room without sockets: an application over a store in a temporary folder; its worker runs on demand."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -53,9 +54,18 @@ def archive(slices: tuple[bytes, ...]) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database without rows; making one takes a fifth of a second, copying it nothing."""
+    folder = tmp_path_factory.mktemp("migrated")
+    open_store(f"sqlite:///{folder / 'empty.sqlite3'}", folder / "storage").close()
+    return folder / "empty.sqlite3"
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path, migrated: Path) -> Iterator[Store]:
     """An empty store."""
+    shutil.copy(migrated, tmp_path / "reading-room.sqlite3")
     opened = open_store(f"sqlite:///{tmp_path / 'reading-room.sqlite3'}", tmp_path / "storage")
     yield opened
     opened.close()

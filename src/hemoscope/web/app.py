@@ -22,12 +22,13 @@ from hemoscope.web.problems import answer_errors
 from hemoscope.web.rate_limits import RateLimiter
 from hemoscope.web.request_record import RequestRecord
 from hemoscope.web.room import Room
-from hemoscope.web.routes import account, events, feedback, operations, pages, site, studies, uploads
+from hemoscope.web.routes import account, events, feedback, operations, pages, reports, site, studies, uploads
 from hemoscope.web.security_headers import SecurityHeaders
 from hemoscope.web.settings import WebSettings
 
 _STATIC = Path(__file__).parent / "static"
 _HASHES_AT_A_TIME = 2
+_REPORTS_AT_A_TIME = 2
 _UNPACKED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "application/pdf")
 
 
@@ -49,7 +50,7 @@ def create_app(store: Store, settings: WebSettings) -> FastAPI:
     )
     app.state.room = _room(store, settings)
     answer_errors(app)
-    for router in (uploads, studies, feedback, site, account, events):
+    for router in (uploads, studies, reports, feedback, site, account, events):
         app.include_router(router.router)
     for plain in (operations.probes, operations.numbers):
         app.include_router(plain)
@@ -73,6 +74,7 @@ def _room(store: Store, settings: WebSettings) -> Room:
         logins=RateLimiter(per_minute=settings.rates.logins),
         uploads=CapacityLimiter(settings.concurrent_uploads),
         passwords=CapacityLimiter(_HASHES_AT_A_TIME),
+        reports=CapacityLimiter(_REPORTS_AT_A_TIME),
     )
 
 

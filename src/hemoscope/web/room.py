@@ -44,6 +44,7 @@ class Room:
     logins: RateLimiter
     uploads: CapacityLimiter
     passwords: CapacityLimiter
+    reports: CapacityLimiter
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     _shapes: OrderedDict[str, SliceShape] = field(default_factory=OrderedDict)
     _viewed: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)

@@ -1,0 +1,81 @@
+"""A stored study as a report: the findings document in words, one picture a suspected label, what readers said."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+
+from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.preprocess import Box
+from hemoscope.reports.overlays import HeatMap, SlicePicture
+from hemoscope.reports.study_document import ReaderRemark, StudyDocument, study_document
+from hemoscope.store.store import Store
+from hemoscope.store.values import Feedback, StudyEntry
+from hemoscope.web.problems import Problem
+
+
+def report_of(store: Store, study_id: str, *, identity_shown: bool) -> StudyDocument:
+    """Gather what the report on a study says.
+
+    Raises:
+        StoreError: ``no_such_study``, ``no_findings``.
+        Problem: 409 for an upload in which nothing could be read.
+
+    """
+    document, entry = json.loads(store.findings_json(study_id)), store.get(study_id)
+    if not document["studies"]:
+        raise Problem(
+            409,
+            code="nothing_read",
+            detail="Nothing of this upload could be read, so there is nothing to report.",
+            cure="The study's page says what was refused, and why",
+        )
+    if identity_shown and entry.identity is not None:
+        acquired = "" if entry.acquired_at is None else f"{entry.acquired_at:%Y%m%d}"
+        patient = {"name": entry.identity.name, "id": entry.identity.id, "study_date": acquired}
+        document["studies"][0]["patient"] = patient
+    pictures = tuple(_pictures(store, entry))
+    return study_document(document, pictures=pictures, reader=[_remark(one) for one in store.feedback(study_id)])
+
+
+def _pictures(store: Store, entry: StudyEntry) -> Iterator[SlicePicture]:
+    """Yield the first key slice of each label that has one."""
+    geometry = entry.geometry or {}
+    for label in LABELS:
+        for index in geometry.get("key_slices", {}).get(label.value, ())[:1]:
+            yield _picture(store, entry, index, label)
+
+
+def _picture(store: Store, entry: StudyEntry, index: int, label: Hemorrhage) -> SlicePicture:
+    """Describe one slice and label from what is stored; marks that rest on assumed geometry are left out."""
+    geometry = entry.geometry or {}
+    known = not geometry["assumed"]
+    _, row_mm, column_mm = geometry["spacing_mm"]
+    orientation = geometry["orientation"]
+    pixels = np.frombuffer(store.pixels(entry.study_id, index), "<i2").reshape(geometry["rows"], geometry["columns"])
+    heat = np.frombuffer(store.heatmap(entry.study_id, index, label.value), np.uint8)
+    return SlicePicture(
+        hounsfield=pixels,
+        heat=HeatMap(
+            values=heat.reshape(geometry["heatmap_shape"]).astype(np.float32) / np.float32(255),
+            box=Box(**geometry["boxes"][index]),
+        ),
+        label=label,
+        probability=geometry["probabilities"][index][LABELS.index(label)],
+        established=label.value not in entry.not_established,
+        number=index + 1,
+        count=geometry["slices"],
+        position_mm=geometry["positions_mm"][index] if known else None,
+        pixel_spacing_mm=(row_mm, column_mm) if known and row_mm and column_mm else None,
+        orientation=tuple(orientation) if known and orientation else None,
+    )
+
+
+def _remark(feedback: Feedback) -> ReaderRemark:
+    seen = "present" if feedback.present else "not present"
+    return ReaderRemark(
+        label=feedback.label,
+        verdict=f"{feedback.verdict.value}, {seen}",
+        note=feedback.note,
+        at=f"{feedback.by}, {feedback.at:%Y-%m-%d %H:%M} UTC",
+    )

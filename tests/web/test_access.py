@@ -1,0 +1,316 @@
+"""Who may do what: nobody, a reader, an admin, by cookie and by token; and what a page of another site may not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from hemoscope.errors import ConfigError
+from hemoscope.store.store import Store
+from hemoscope.store.users import hash_password
+from hemoscope.store.values import Role, User
+from hemoscope.web.credentials import Credentials, hash_token, load_credentials, remove_entry, write_entry
+from hemoscope.web.settings import RateLimits, WebSettings
+
+PASSWORD = "a long enough password"
+TOKENS = {"reader": "reader-token-0123456789abcdef", "admin": "admin-token-0123456789abcdef"}
+NOBODY = "0" * 32
+FEEDBACK = {"label": "any", "verdict": "agree", "present": True}
+
+# Method, path, body, and who may: "all", "reader" (and admins), "admin".
+ROUTES: list[tuple[str, str, Any, str]] = [
+    ("GET", "/health", None, "all"),
+    ("GET", "/ready", None, "all"),
+    ("GET", "/openapi.json", None, "all"),
+    ("GET", "/login", None, "all"),
+    ("GET", "/static/icon.svg", None, "all"),
+    ("GET", "/metrics", None, "reader"),
+    ("POST", "/api/v1/uploads", None, "reader"),
+    ("GET", "/api/v1/studies", None, "reader"),
+    ("GET", f"/api/v1/studies/{NOBODY}", None, "reader"),
+    ("GET", f"/api/v1/studies/{NOBODY}/findings", None, "reader"),
+    ("GET", f"/api/v1/studies/{NOBODY}/report.html", None, "reader"),
+    ("GET", f"/api/v1/studies/{NOBODY}/report.pdf", None, "reader"),
+    ("GET", f"/api/v1/studies/{NOBODY}/slices/0/pixels", None, "reader"),
+    ("GET", f"/api/v1/studies/{NOBODY}/slices/0/heatmap/any", None, "reader"),
+    ("GET", f"/api/v1/studies/{NOBODY}/feedback", None, "reader"),
+    ("POST", f"/api/v1/studies/{NOBODY}/feedback", FEEDBACK, "reader"),
+    ("GET", "/api/v1/site", None, "reader"),
+    ("GET", "/api/v1/model", None, "reader"),
+    ("POST", "/api/v1/logout", None, "reader"),
+    ("DELETE", f"/api/v1/studies/{NOBODY}", None, "admin"),
+    ("GET", "/api/v1/feedback.csv", None, "admin"),
+    ("GET", "/api/v1/audit", None, "admin"),
+    ("PUT", "/api/v1/site/prevalence", {"prevalence": 0.2}, "admin"),
+]
+CHANGING = [route for route in ROUTES if route[0] not in {"GET"}]
+GUARDED = [route for route in ROUTES if route[3] != "all"]
+
+
+def log_in(client: TestClient, role: str) -> dict[str, str]:
+    answer = client.post("/api/v1/login", json={"user": role, "password": PASSWORD})
+    assert answer.status_code == 200, answer.text
+    return {"X-CSRF-Token": answer.json()["csrf_token"]}
+
+
+def bearer(role: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {TOKENS[role]}"}
+
+
+def test_the_list_of_routes_is_complete(room: TestClient) -> None:
+    paths = room.get("/openapi.json").json()["paths"]
+    declared = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    concrete = {"{study_id}": NOBODY, "{index}": "0", "{label}": "any"}
+    listed = {(method, path) for method, path, _, _ in ROUTES} | {("POST", "/api/v1/login"), ("GET", "/api/v1/events")}
+    for name, value in concrete.items():
+        declared = {(method, path.replace(name, value)) for method, path in declared}
+    assert declared <= listed
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Basic eDp5"},
+        {"Cookie": "hemoscope_session=wrong"},
+        {"Cookie": f"hemoscope_session={TOKENS['admin']}"},
+    ],
+)
+def test_nobody_gets_in_without_login(guarded: TestClient, headers: dict[str, str]) -> None:
+    for method, path, body, _ in GUARDED:
+        answer = guarded.request(method, path, json=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "login_required"), path
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("role", ["reader", "admin"])
+def test_roles_open_what_is_theirs(guarded: TestClient, role: str) -> None:
+    for method, path, body, who in ROUTES:
+        answer = guarded.request(method, path, json=body, headers=bearer(role))
+        if who == "admin" and role == "reader":
+            assert (answer.status_code, answer.json()["code"]) == (403, "admin_only"), path
+        else:
+            assert answer.status_code not in {401, 403}, path
+
+
+@pytest.mark.parametrize("sent", [None, b"wrong", b"\xe9"])
+def test_a_session_changes_nothing_without_its_token(guarded: TestClient, sent: bytes | None) -> None:
+    log_in(guarded, "admin")
+    for method, path, body, _ in CHANGING:
+        answer = guarded.request(method, path, json=body, headers={} if sent is None else {"X-CSRF-Token": sent})
+        assert (answer.status_code, answer.json()["code"]) == (403, "csrf_token"), path
+
+
+def test_without_users_changes_still_need_the_header(room: TestClient) -> None:
+    for method, path, body, _ in CHANGING:
+        answer = room.request(method, path, json=body, headers={"X-CSRF-Token": ""})
+        assert (answer.status_code, answer.json()["code"]) == (403, "csrf_token"), path
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_another_sites_page_can_neither_change_nor_log_in(guarded: TestClient, headers: dict[str, str]) -> None:
+    token = log_in(guarded, "admin")
+    answer = guarded.put("/api/v1/site/prevalence", json={"prevalence": 0.2}, headers=headers | token)
+    assert (answer.status_code, answer.json()["code"]) == (403, "foreign_origin")
+    answer = guarded.post("/api/v1/login", json={"token": TOKENS["admin"]}, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "foreign_origin")
+
+
+def test_our_own_page_may_change_what_its_user_may(guarded: TestClient) -> None:
+    headers = log_in(guarded, "admin") | {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
+    assert guarded.put("/api/v1/site/prevalence", json={"prevalence": 0.2}, headers=headers).status_code == 200
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(
+    make_room: Callable[..., TestClient], credentials: Credentials
+) -> None:
+    plain = make_room(credentials=credentials).post("/api/v1/login", json={"token": TOKENS["reader"]})
+    assert plain.json()["user"] == {"name": "reader-program", "role": "reader"}
+    cookie = plain.headers["Set-Cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert "secure" not in cookie
+    over_tls = make_room(credentials=credentials, base_url="https://localhost")
+    answer = over_tls.post("/api/v1/login", json={"token": TOKENS["reader"]})
+    assert "secure" in answer.headers["Set-Cookie"].lower()
+    assert "max-age" in answer.headers["Strict-Transport-Security"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"user": "admin", "password": "a wrong password"},
+        {"user": "nobody", "password": PASSWORD},
+        {"user": "admin"},
+        {"token": "wrong"},
+        {},
+        {"user": "admin:x", "password": PASSWORD},
+    ],
+)
+def test_a_wrong_login_is_refused_with_the_same_words(guarded: TestClient, given: dict[str, str]) -> None:
+    answer = guarded.post("/api/v1/login", json=given)
+    assert (answer.status_code, answer.json()["code"]) == (401, "wrong_credentials")
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("body", [b'{"user": "\\ud800", "password": "\\ud800"}', b"{", b"[]", b'{"token": 1}', b"\xff"])
+def test_a_login_that_is_none_is_refused_without_repeating_it(guarded: TestClient, body: bytes) -> None:
+    answer = guarded.post("/api/v1/login", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in {400, 401, 422}
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_after_logging_out_the_session_is_worth_nothing(guarded: TestClient) -> None:
+    token = log_in(guarded, "reader")
+    cookie = dict(guarded.cookies)
+    assert guarded.get("/api/v1/site").status_code == 200
+    answer = guarded.post("/api/v1/logout", headers=token)
+    assert answer.status_code == 204
+    assert answer.headers["Clear-Site-Data"] == '"cache"'
+    guarded.cookies.update(cookie)
+    assert guarded.get("/api/v1/site").status_code == 401
+
+
+def test_an_expired_session_is_worth_nothing(make_room: Callable[..., TestClient], credentials: Credentials) -> None:
+    client = make_room(credentials=credentials, session=timedelta(seconds=-1))
+    answer = client.post("/api/v1/login", json={"token": TOKENS["admin"]})
+    assert answer.status_code == 200
+    client.cookies.set("hemoscope_session", answer.headers["Set-Cookie"].partition("=")[2].partition(";")[0])
+    assert client.get("/api/v1/site").status_code == 401
+
+
+def test_a_removed_user_is_out_although_the_session_lives(
+    make_room: Callable[..., TestClient], store: Store, credentials: Credentials
+) -> None:
+    for user in (User(name="gone", role=Role.READER), User(name="reader", role=Role.ADMIN)):
+        token, _ = store.open_session(user)
+        client = make_room(credentials=credentials)
+        client.cookies.set("hemoscope_session", token)
+        assert client.get("/api/v1/site").status_code == 401
+
+
+def test_logins_are_few_and_requests_are_limited(
+    make_room: Callable[..., TestClient], credentials: Credentials
+) -> None:
+    client = make_room(credentials=credentials, rates=RateLimits(requests=8, logins=3))
+    answers = [client.post("/api/v1/login", json={"token": "guess"}) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [401, 401, 401, 429]
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
+    statuses = [client.get("/health").status_code for _ in range(6)]
+    assert statuses == [200] * 4 + [429] * 2
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "", "127.0.0.1.nip.example:8000"])
+def test_a_foreign_host_name_is_refused(room: TestClient, host: str) -> None:
+    answer = room.get("/api/v1/studies", headers={"Host": host})
+    assert (answer.status_code, answer.json()["code"]) == (421, "unknown_host")
+
+
+@pytest.mark.parametrize("host", ["LOCALHOST:9999", "127.0.0.1", "[::1]:8000", "reading.example"])
+def test_our_own_host_names_are_answered(
+    make_room: Callable[..., TestClient], credentials: Credentials, host: str
+) -> None:
+    client = make_room(credentials=credentials, allowed_hosts=("reading.example",))
+    assert client.get("/health", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host"])
+def test_a_proxy_in_front_of_a_room_without_users_is_refused(room: TestClient, header: str) -> None:
+    answer = room.get("/api/v1/studies", headers={header: "203.0.113.9"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "proxy_without_login")
+
+
+def test_without_users_there_is_nothing_to_log_in_to(room: TestClient) -> None:
+    answer = room.post("/api/v1/login", json={"token": "x"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "no_users")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "reading.example", ""])
+def test_other_hosts_than_loopback_need_somebody_to_log_in(host: str, credentials: Credentials) -> None:
+    with pytest.raises(ConfigError, match="nobody would have to log in"):
+        WebSettings(host=host)
+    assert WebSettings(host=host, credentials=credentials).host == host
+
+
+def test_a_proxy_needs_somebody_to_log_in() -> None:
+    for change in ({"allowed_hosts": ("reading.example",)}, {"trusted_proxies": ("127.0.0.1",)}):
+        with pytest.raises(ConfigError, match="through a proxy, and nobody would have to log in"):
+            replace(WebSettings(), **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"prevalence": 1.0}, "a share between 0 and 1"), ({"port": 65536}, "--port is 0 to 65535")],
+)
+def test_settings_out_of_range_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        WebSettings(**change)
+
+
+def test_rates_below_one_are_refused() -> None:
+    with pytest.raises(ConfigError, match="rate limits must be at least 1"):
+        RateLimits(logins=0)
+
+
+class TestFiles:
+    def test_entries_are_written_replaced_and_removed(self, tmp_path: Path) -> None:
+        file = tmp_path / "tokens"
+        write_entry(file, "scraper", Role.READER, hash_token("one"))
+        write_entry(file, "robot", Role.READER, hash_token("two"))
+        write_entry(file, "scraper", Role.ADMIN, hash_token("three"))
+        known = load_credentials(users=None, tokens=file)
+        assert known.user_of_token("one") is None
+        assert known.user_of_token("three") == User(name="scraper", role=Role.ADMIN)
+        assert known.user_of_password("scraper", "three") is None
+        remove_entry(file, "scraper")
+        assert load_credentials(users=None, tokens=file).user_of_token("three") is None
+        assert oct(file.stat().st_mode & 0o777) == "0o600"
+        assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
+
+    def test_a_removed_name_must_be_there(self, tmp_path: Path) -> None:
+        file = tmp_path / "tokens"
+        write_entry(file, "robot", Role.READER, hash_token("two"))
+        with pytest.raises(ConfigError, match="does not name that user"):
+            remove_entry(file, "scraper")
+
+    @pytest.mark.parametrize("name", ["", "a:b", "a b", "-x", "x" * 65, "a\nb"])
+    def test_a_name_that_would_break_the_file_is_refused(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(ConfigError, match="user's name has letters"):
+            write_entry(tmp_path / "users", name, Role.READER, hash_token("x"))
+
+    def test_a_file_that_everybody_may_read_is_refused(self, tmp_path: Path) -> None:
+        file = tmp_path / "users"
+        write_entry(file, "robot", Role.READER, hash_password(PASSWORD))
+        file.chmod(0o644)
+        with pytest.raises(ConfigError, match="read by every user"):
+            load_credentials(users=file, tokens=None)
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [("", "holds no token"), ("# nobody\n\n", "holds no token"), ("robot:reader:secret", "line 1 is not")],
+    )
+    def test_a_file_of_tokens_without_entries_is_refused(self, tmp_path: Path, text: str, words: str) -> None:
+        file = tmp_path / "tokens"
+        file.touch(0o600)
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            load_credentials(users=None, tokens=file)
+
+    def test_a_missing_file_and_folder_are_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="cannot read tokens"):
+            load_credentials(users=None, tokens=tmp_path / "tokens")
+        with pytest.raises(ConfigError, match="cannot write users"):
+            write_entry(tmp_path / "none" / "users", "robot", Role.READER, hash_token("x"))
