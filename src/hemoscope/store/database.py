@@ -5,9 +5,10 @@ writers wait for each other instead of failing halfway. PostgreSQL is reached th
 """
 
 import os
+import sqlite3
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,21 @@ class Database:
                 yield connection
 
     def use_wal(self) -> None:
-        """Turn SQLite's write-ahead log on, which the file remembers; nobody else may be at it meanwhile."""
-        with _explained(), self._engine.connect() as connection:
-            connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
+        """Turn SQLite's write-ahead log on, which the file remembers; nobody else may be at it meanwhile.
+
+        Raises:
+            ConfigError: the file is no SQLite database.
+        """
+        if not self.is_sqlite:
+            return
+        try:
+            with _explained(), closing(self._engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            raise refusal("database_unreachable", "the database file cannot be used just now") from error
+        except sqlite3.DatabaseError as error:
+            msg = f"the file {self.file.name if self.file else ''} is no SQLite database. {_URLS}"
+            raise ConfigError(msg) from error
 
     def close(self) -> None:
         """Close all connections."""

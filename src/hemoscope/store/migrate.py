@@ -29,12 +29,11 @@ def migrate(database: Database, *, revision: str = "head") -> None:
     """Run the migrations that are still missing, up to ``revision``.
 
     Raises:
-        ConfigError: the database was made by a newer Hemoscope.
+        ConfigError: the database was made by a newer Hemoscope, or the SQLite file is none.
         StoreError: ``database_unreachable``.
     """
     with _file_lock(database.file):
-        if database.is_sqlite:
-            database.use_wal()
+        database.use_wal()
         with database.writing() as connection:
             if not database.is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))

@@ -4,6 +4,7 @@ Every method is short, blocks, and may be called from any thread; several proces
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,12 @@ def open_store(
         StoreError: ``database_unreachable``.
     """
     database = Database(url)
-    migrate(database)
-    return Store(database, Storage(storage), limits=limits, keep_source=keep_source, lease=lease, attempts=attempts)
+    with ExitStack() as on_error:
+        on_error.callback(database.close)
+        migrate(database)
+        folder = Storage(storage)
+        on_error.pop_all()
+    return Store(database, folder, limits=limits, keep_source=keep_source, lease=lease, attempts=attempts)
 
 
 class Store:

@@ -87,15 +87,24 @@ class Supervisor:
         self._stop.set()
         for thread in self._threads:
             thread.join()
-        running = [place.process for place in self._places if place.process is not None]
-        for process in running:
-            _close_input(process)
-        for process in running:
-            try:
-                process.wait(_FAREWELL_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        for place in self._places:
+            if place.process is not None:
+                _close_input(place.process)
+        for place in self._places:
+            if place.process is not None:
+                self._bury(place.worker_id, place.process)
+
+    def _bury(self, worker_id: str, process: subprocess.Popen[bytes]) -> None:
+        """Wait for a worker to end, end it where it takes too long, and free what it leaves."""
+        try:
+            process.wait(_FAREWELL_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        try:
+            self._store.jobs.worker_died(worker_id)
+        except StoreError as error:
+            _log.warning("a worker's job waits for its lease to end: %s", error.code)
 
     def _watch(self) -> None:
         overdue_at = 0.0

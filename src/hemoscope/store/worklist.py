@@ -137,9 +137,14 @@ def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
 
 
 def storable(text: str) -> str:
-    """Return text that every database takes: no NUL, no control characters, no lone surrogates."""
-    printable = "".join(character if character.isprintable() or character == "\n" else " " for character in text)
-    return printable.encode("utf-8", "replace").decode("utf-8")
+    """Return text that every database takes: NUL, other controls and lone surrogates become U+FFFD, blanks a space."""
+    return "".join(_storable(character) for character in text)
+
+
+def _storable(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return " " if character.isspace() else "\ufffd"
 
 
 def _feedback_counts(connection: Connection, study_ids: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -1,0 +1,150 @@
+"""One suite over two databases: SQLite in a file, and a private PostgreSQL cluster where Debian's package is there."""
+
+import io
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from hemoscope.data.dicom_writer import write_series
+from hemoscope.data.phantom import make_phantom
+from hemoscope.labels import Hemorrhage
+from hemoscope.predict import Predictor
+from hemoscope.store.reading import UploadReader
+from hemoscope.store.store import Store, open_store
+from hemoscope.store.values import StudyEntry
+from hemoscope.store.worker import work_once
+
+PORT = "5432"
+
+
+def postgresql_programs() -> Path:
+    """The folder of initdb and pg_ctl; skips by name where PostgreSQL is not installed."""
+    found = shutil.which("initdb")
+    folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not folders:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    return folders[-1]
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Callable[[], str]]:
+    """``postgresql()``: the URL of a database, emptied by each call, in a cluster that listens on a socket alone."""
+    programs = postgresql_programs()
+    home = Path(tempfile.mkdtemp(prefix="hemoscope-pg-"))
+    user: dict[str, Any] = {}
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        shutil.chown(home, "nobody")
+        user = {"user": "nobody", "extra_groups": []}
+
+    def run(*command: str | Path) -> None:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=home, timeout=120, **user)
+
+    data = home / "data"
+    run(programs / "initdb", "-D", data, "-U", "hemoscope", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+    options = f"-k {home} -p {PORT} -c listen_addresses= -c fsync=off -c max_connections=200"
+    run(programs / "pg_ctl", "-D", data, "-w", "-o", options, "-l", home / "log", "start")
+    server = sa.create_engine(
+        f"postgresql+pg8000://hemoscope@/postgres?unix_sock={home}/.s.PGSQL.{PORT}", isolation_level="AUTOCOMMIT"
+    )
+
+    def create() -> str:
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        with server.connect() as connection:
+            connection.execute(sa.text(f"{others} AND pid <> pg_backend_pid()"))
+            connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+            connection.execute(sa.text("CREATE SCHEMA public"))
+        return f"postgresql://hemoscope@/postgres?host={home}&port={PORT}"
+
+    try:
+        yield create
+    finally:
+        server.dispose()
+        run(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(home)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.judge)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.sqlite"
+    return str(request.getfixturevalue("postgresql")())
+
+
+@pytest.fixture
+def opened(url: str, tmp_path: Path) -> Iterator[Callable[..., Store]]:
+    """``opened(...)``: a store over the database; each call is what one more process would hold."""
+    stores: list[Store] = []
+
+    def build(**options: Any) -> Store:
+        stores.append(open_store(url, tmp_path / "storage", **options))
+        return stores[-1]
+
+    yield build
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(opened: Callable[..., Store]) -> Store:
+    return opened()
+
+
+@pytest.fixture(scope="session")
+def series(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """Five small slices of one study."""
+    return series_bytes(tmp_path_factory.mktemp("series"), seed=1)
+
+
+def series_bytes(folder: Path, *, seed: int, slices: int = 5, size: int = 64, **options: Any) -> list[bytes]:
+    phantom = make_phantom(seed=seed, shape=(slices, size, size), bleeds=frozenset({Hemorrhage.SUBDURAL}))
+    return [path.read_bytes() for path in write_series(phantom, folder, seed=seed, **options)]
+
+
+@pytest.fixture
+def submit() -> Callable[..., StudyEntry]:
+    """``submit(store, files)``: an accepted upload."""
+
+    def build(store: Store, files: list[bytes], *, by: str = "tester") -> StudyEntry:
+        with store.begin_upload() as upload:
+            for content in files:
+                upload.add_file(io.BytesIO(content))
+            return store.accept(upload, submitted_by=by)
+
+    return build
+
+
+@pytest.fixture
+def work(predictor: Predictor) -> Callable[..., int]:
+    """``work(store)``: read all that waits, in this process; returns how many uploads there were."""
+
+    def build(store: Store, *, keep_identity: bool = False, deidentify: bool = False) -> int:
+        reader = UploadReader(store, predictor, keep_identity=keep_identity, deidentify=deidentify)
+        worker_id = secrets.token_hex(16)
+        store.jobs.join(worker_id, host="here", pid=os.getpid())
+        count = 0
+        while work_once(store, reader, worker_id):
+            count += 1
+        return count
+
+    return build
+
+
+@pytest.fixture
+def query() -> Callable[..., list[Any]]:
+    """``query(store, statement)``: rows straight from the tables."""
+
+    def run(store: Store, statement: Any) -> list[Any]:
+        with store._database.writing() as connection:
+            result = connection.execute(statement)
+            return list(result.all()) if result.returns_rows else []
+
+    return run

@@ -1,0 +1,179 @@
+"""One upload is read by one worker at a time, and its end is always known."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from time import sleep
+from typing import Any
+
+import pytest
+
+from hemoscope.store import tables
+from hemoscope.store.jobs import Job, JobFailure, LeaseLostError
+from hemoscope.store.results import StudyResult
+from hemoscope.store.store import Store
+from hemoscope.store.values import StudyEntry, StudyState
+
+Submit = Callable[..., StudyEntry]
+Query = Callable[..., list[Any]]
+ONE, TWO = "1" * 32, "2" * 32
+RESULT = StudyResult(findings="{}", geometry={}, urgency="routine", suspected=(), not_established=())
+FAILURE = JobFailure(code="internal_error", message="it broke")
+
+
+def leased(store: Store, worker_id: str = ONE) -> Job:
+    job = store.jobs.lease(worker_id)
+    assert job is not None
+    return job
+
+
+def let_lease_end(store: Store, query: Query) -> None:
+    query(store, tables.jobs.update().values(lease_until=datetime.now(UTC) - timedelta(seconds=1)))
+
+
+def test_the_longest_waiting_upload_is_taken_first(store: Store, submit: Submit) -> None:
+    ids = [submit(store, [b"x"]).upload_id for _ in range(3)]
+    assert [leased(store).upload_id for _ in ids] == ids
+    assert store.jobs.lease(ONE) is None
+
+
+def test_several_workers_never_hold_one_job_at_once(opened: Callable[..., Store], submit: Submit) -> None:
+    stores = [opened() for _ in range(4)]
+    uploads = {submit(stores[0], [b"x"]).upload_id for _ in range(12)}
+    runs: Counter[str] = Counter()
+    held: set[str] = set()
+    doubles: list[str] = []
+
+    def work(store: Store, worker_id: str) -> None:
+        while (job := store.jobs.lease(worker_id)) is not None:
+            if job.upload_id in held:
+                doubles.append(job.upload_id)
+            held.add(job.upload_id)
+            sleep(0.005)
+            runs[job.upload_id] += 1
+            held.discard(job.upload_id)
+            store.results.finish_job(job)
+
+    threads = [threading.Thread(target=work, args=(store, str(n) * 32)) for n, store in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert doubles == []
+    assert runs == Counter(uploads)
+
+
+def test_a_lease_that_ended_is_given_to_another_and_the_first_can_write_nothing(
+    store: Store, submit: Submit, query: Query
+) -> None:
+    entry = submit(store, [b"x"])
+    slow = leased(store, ONE)
+    assert store.jobs.lease(TWO) is None
+    let_lease_end(store, query)
+    quick = leased(store, TWO)
+    assert (quick.upload_id, quick.attempt) == (slow.upload_id, 2)
+    assert not store.jobs.beat(ONE, slow)
+    writes: list[Callable[[], object]] = [
+        lambda: store.results.begin(slow, [3]),
+        lambda: store.results.progress(slow, None, state=StudyState.READING, done=1, total=2),
+        lambda: store.results.finish_study(slow, entry.study_id, RESULT),
+        lambda: store.results.fail_study(slow, entry.study_id, FAILURE, findings="{}"),
+        lambda: store.results.finish_job(slow),
+        lambda: store.jobs.give_back(slow),
+        lambda: store.jobs.went_wrong(slow, FAILURE),
+    ]
+    for write in writes:
+        with pytest.raises(LeaseLostError, match="given to another worker or deleted"):
+            write()
+    store.results.finish_study(quick, entry.study_id, RESULT)
+    assert store.get(entry.study_id).state is StudyState.DONE
+
+
+def test_a_beat_keeps_the_lease(store: Store, submit: Submit, query: Query) -> None:
+    submit(store, [b"x"])
+    job = leased(store)
+    let_lease_end(store, query)
+    assert store.jobs.beat(ONE, job)
+    assert store.jobs.lease(TWO) is None
+
+
+def test_an_upload_that_killed_three_workers_fails_by_name(store: Store, submit: Submit, query: Query) -> None:
+    entry = submit(store, [b"x"])
+    for attempt in (1, 2, 3):
+        assert leased(store).attempt == attempt
+        let_lease_end(store, query)
+    assert store.jobs.lease(ONE) is None
+    failed = store.get(entry.study_id)
+    assert (failed.state, failed.error_code) == (StudyState.FAILED, "worker_killed")
+    assert "ended the program 3 times" in (failed.error_message or "")
+    assert store.counts().queue_depth == store.counts().running == 0
+
+
+def test_a_worker_known_to_be_dead_frees_its_job_at_once(store: Store, submit: Submit) -> None:
+    entry = submit(store, [b"x"])
+    for worker_id in (ONE, TWO, "3" * 32):
+        store.jobs.join(worker_id, host="here", pid=1)
+        leased(store, worker_id)
+        assert store.counts().workers[0].upload_id == entry.upload_id
+        store.jobs.worker_died(worker_id)
+        assert store.counts().workers == ()
+    assert store.get(entry.study_id).error_code == "worker_killed"
+
+
+def test_a_worker_that_is_asked_to_stop_costs_no_attempt(store: Store, submit: Submit) -> None:
+    entry = submit(store, [b"x"])
+    for _ in range(5):
+        job = leased(store)
+        store.results.progress(job, None, state=StudyState.READING, done=1, total=2)
+        assert store.get(entry.study_id).state is StudyState.READING
+        store.jobs.give_back(job)
+        assert store.get(entry.study_id).state is StudyState.QUEUED
+    assert leased(store).attempt == 1
+
+
+def test_an_unexpected_error_is_tried_again_and_then_named(store: Store, submit: Submit) -> None:
+    entry = submit(store, [b"x"])
+    for state in (StudyState.QUEUED, StudyState.QUEUED, StudyState.FAILED):
+        store.jobs.went_wrong(leased(store), FAILURE)
+        assert store.get(entry.study_id).state is state
+    assert store.get(entry.study_id).error_message == "it broke"
+
+
+def test_a_job_that_runs_too_long_fails_by_name(store: Store, submit: Submit, query: Query) -> None:
+    entry = submit(store, [b"x"])
+    job = leased(store)
+    limit = timedelta(seconds=60)
+    assert not store.jobs.fail_overdue(ONE, after=limit)
+    query(store, tables.jobs.update().values(started_at=datetime.now(UTC) - timedelta(seconds=61)))
+    assert not store.jobs.fail_overdue(TWO, after=limit)
+    assert store.jobs.fail_overdue(ONE, after=limit)
+    failed = store.get(entry.study_id)
+    assert (failed.error_code, failed.state) == ("time_limit", StudyState.FAILED)
+    assert "longer than 60 s" in (failed.error_message or "")
+    with pytest.raises(LeaseLostError, match="given to another"):
+        store.results.finish_job(job)
+
+
+def test_a_result_is_written_once_even_where_a_job_runs_again(store: Store, submit: Submit, query: Query) -> None:
+    entry = submit(store, [b"x"])
+    first = leased(store)
+    (study_id, other) = store.results.begin(first, [3, 4])
+    assert study_id == entry.study_id
+    assert other is not None
+    store.results.finish_study(first, study_id, RESULT)
+    let_lease_end(store, query)
+    again = leased(store, TWO)
+    assert store.results.begin(again, [3, 4]) == (None, other)
+    store.results.finish_study(again, other, RESULT)
+    store.results.finish_job(again)
+    rows = query(store, tables.results.select().order_by(tables.results.c.attempt))
+    assert [(row.study_id, row.attempt) for row in rows] == [(study_id, 1), (other, 2)]
+
+
+def test_progress_never_changes_what_is_final(store: Store, submit: Submit) -> None:
+    entry = submit(store, [b"x"])
+    job = leased(store)
+    store.results.finish_study(job, entry.study_id, RESULT)
+    store.results.progress(job, entry.study_id, state=StudyState.SCORING, done=1, total=2)
+    assert store.get(entry.study_id).state is StudyState.DONE
