@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
 from hemoscope.errors import DataError
 from hemoscope.evaluation.metrics import (
@@ -32,7 +33,7 @@ CONFIDENCE = 0.95
 DEFAULT_ROUNDS = 1000
 ESTABLISHED_AUROC = 0.75
 UNKNOWN = "the label is unknown for every image"
-# Weights held at once: rounds times images, as float64 (16 MB).
+# Numbers held at once: rounds times groups or segments, as float64 (16 MB).
 _CHUNK_CELLS = 2_000_000
 
 
@@ -114,11 +115,34 @@ def interval(value: float, rounds: Floats) -> Interval | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _LabelSample:
-    """One label's known images: their ranking (None: not wanted), their groups in that order, their sums by group."""
+class _Ranked:
+    """One label's ranking with its images joined to groups.
 
-    ranking: Ranking | None
-    ordered_groups: Integers
+    ``segments`` counts the images of each group in each segment of the ranking, (segments, groups), sparse: times the
+    groups' weights it gives all that a ranking metric needs, without touching single images again.
+    """
+
+    ranking: Ranking
+    segments: csr_array
+    positive_groups: Integers
+
+    @classmethod
+    def of(cls, values: Floats, truth: Booleans, groups: Integers, n: int) -> "_Ranked":
+        ranking = Ranking.of(values, truth)
+        ordered, places = groups[ranking.order], ranking.segment_of
+        counts = csr_array((np.ones(len(ordered)), (places, ordered)), shape=(len(ranking.cuts) - 1, n))
+        return cls(ranking=ranking, segments=counts, positive_groups=ordered[ranking.positives])
+
+    def evaluate(self, columns: Floats) -> tuple[Floats, Floats]:
+        """(groups, rounds) weights to AUROC and average precision, (rounds,) each."""
+        return self.ranking.score(self.segments @ columns, columns[self.positive_groups])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _LabelSample:
+    """One label's known images: how they rank (None: not wanted), their sums by group, their groups and labels."""
+
+    ranked: _Ranked | None
     sums: Floats
     groups: Integers
     truth: Booleans
@@ -129,22 +153,18 @@ class _LabelSample:
     ) -> "_LabelSample":
         known: Booleans = np.isfinite(labels)
         values, truth, groups = probabilities[known], labels[known] == 1.0, group[known]
-        ranking = Ranking.of(values, truth) if ranked and known.any() else None
         return cls(
-            ranking=ranking,
-            ordered_groups=groups if ranking is None else groups[ranking.order],
+            ranked=_Ranked.of(values, truth, groups, n) if ranked and known.any() else None,
             sums=sum_by_group(contributions(values, truth, predicted[known]), groups, n),
             groups=groups,
             truth=truth,
         )
 
-    def evaluate(self, weights: Floats) -> Floats:
-        """(rounds, groups) weights to (rounds, metrics); a row is NaN where the round has one class only."""
-        sums = weights @ self.sums
-        unranked = np.full(len(weights), np.nan)
-        ranks = (unranked, unranked)
-        if self.ranking is not None:
-            ranks = self.ranking.evaluate(weights[:, self.ordered_groups])
+    def evaluate(self, columns: Floats) -> Floats:
+        """(groups, rounds) weights to (rounds, metrics); a row is NaN where the round has one class only."""
+        sums = columns.T @ self.sums
+        unranked = np.full(len(sums), np.nan)
+        ranks = (unranked, unranked) if self.ranked is None else self.ranked.evaluate(columns)
         table = np.stack([*ranks, *tally(sums).values()], axis=1)
         total, positive = sums[:, 0], sums[:, 1]
         table[(positive == 0) | (positive == total)] = np.nan
@@ -216,7 +236,8 @@ def bootstrap_scores(
         for k in range(len(LABELS))
     ]
     whole_sums = _whole_image_sums(values, truth, predicted, group, n_groups)
-    chunk = max(1, _CHUNK_CELLS // max(len(values), n_groups))
+    widest = max([n_groups, *(len(sample.ranked.ranking.cuts) for sample in samples if sample.ranked is not None)])
+    chunk = max(1, _CHUNK_CELLS // widest)
     point = _evaluate(np.ones((1, n_groups)), samples, whole_sums)
     drawn = [_evaluate(w, samples, whole_sums) for w in resamples(n_groups, rounds, seed=seed, chunk=chunk)]
     tables, wholes = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
@@ -261,7 +282,8 @@ def _whole_image_sums(values: Floats, truth: Floats, predicted: Booleans, group:
 
 def _evaluate(weights: Floats, samples: Sequence[_LabelSample], whole_sums: Floats) -> tuple[Floats, Floats]:
     """(rounds, labels, metrics), and (rounds, 2) of exact match and weighted log loss."""
-    table = np.stack([sample.evaluate(weights) for sample in samples], axis=1)
+    columns = np.ascontiguousarray(weights.T)
+    table = np.stack([sample.evaluate(columns) for sample in samples], axis=1)
     right, loss, images = (weights @ whole_sums).T
     counted = np.where(images > 0, images, np.nan)
     return table, np.stack([right / counted, loss / counted], axis=1)

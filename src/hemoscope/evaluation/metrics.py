@@ -45,14 +45,19 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
 class Ranking:
     """One label's images sorted by score, ready to be weighted in many ways.
 
+    Between two neighbouring positive images the order of the negatives changes no ranking metric: only their weight
+    counts. So the sorted images fall into a few *segments*, cut where a positive's tie begins or ends.
+
     ``order`` lists the images by rising score, (images,); ``positives`` are the places in that order of the positive
-    images; ``tie_starts`` and ``tie_ends`` the first and one past the last place of those with the same score.
+    images; ``tie_starts`` and ``tie_ends`` the first and one past the last place of those with the same score;
+    ``cuts`` the first place of each segment and the number of images, (segments + 1,).
     """
 
     order: Integers
     positives: Integers
     tie_starts: Integers
     tie_ends: Integers
+    cuts: Integers
 
     @classmethod
     def of(cls, scores: ArrayLike, labels: ArrayLike) -> "Ranking":
@@ -61,35 +66,43 @@ class Ranking:
         order = np.argsort(values, kind="stable")
         ranked = values[order]
         positives = np.flatnonzero(truth[order])
-        return cls(
-            order=order,
-            positives=positives,
-            tie_starts=np.searchsorted(ranked, ranked[positives], side="left"),
-            tie_ends=np.searchsorted(ranked, ranked[positives], side="right"),
-        )
+        starts = np.searchsorted(ranked, ranked[positives], side="left")
+        ends = np.searchsorted(ranked, ranked[positives], side="right")
+        cuts = np.unique(np.concatenate([starts, ends, [0, len(order)]]))
+        return cls(order=order, positives=positives, tie_starts=starts, tie_ends=ends, cuts=cuts)
+
+    @property
+    def segment_of(self) -> Integers:
+        """The segment of each place of the order, (images,)."""
+        return np.repeat(np.arange(len(self.cuts) - 1), np.diff(self.cuts))
 
     def evaluate(self, ordered_weights: Floats) -> tuple[Floats, Floats]:
         """AUROC and average precision of each weighting, (rounds,) each; NaN where a weighting has one class only.
 
         Args:
             ordered_weights: (rounds, images) with the images in the order of ``order``.
+        """
+        columns = ordered_weights.T
+        return self.score(np.add.reduceat(columns, self.cuts[:-1], axis=0), columns[self.positives])
+
+    def score(self, segments: Floats, positive_weights: Floats) -> tuple[Floats, Floats]:
+        """As :meth:`evaluate`, from sums: weights of the segments and of the positives, (segments or these, rounds).
 
         AUROC is the weighted Mann-Whitney statistic, ties counting half. Average precision is scikit-learn's: the
         sum over distinct thresholds of precision times the gain in recall, without interpolation.
         """
-        below = _cumulative(ordered_weights)
-        positive_weights = ordered_weights[:, self.positives]
-        positive_below = _cumulative(positive_weights)
+        below, positive_below = _cumulative(segments), _cumulative(positive_weights)
         # Places among the positives alone: how many of them lie below, and up to the end of, each tie.
         first = np.searchsorted(self.positives, self.tie_starts)
         last = np.searchsorted(self.positives, self.tie_ends)
-        total, positive = below[:, -1], positive_below[:, -1]
-        before, upto = below[:, self.tie_starts], below[:, self.tie_ends]
-        positive_before, positive_upto = positive_below[:, first], positive_below[:, last]
+        total, positive = below[-1], positive_below[-1]
+        before = below[np.searchsorted(self.cuts, self.tie_starts)]
+        upto = below[np.searchsorted(self.cuts, self.tie_ends)]
+        positive_before, positive_upto = positive_below[first], positive_below[last]
         negatives_beaten = ((before - positive_before) + (upto - positive_upto)) / 2
-        wins = np.einsum("ri,ri->r", positive_weights, negatives_beaten)
-        precision = _ratio(positive[:, None] - positive_before, total[:, None] - before)
-        hits = np.einsum("ri,ri->r", positive_weights, np.nan_to_num(precision))
+        wins = np.einsum("ir,ir->r", positive_weights, negatives_beaten)
+        precision = _ratio(positive - positive_before, total - before)
+        hits = np.einsum("ir,ir->r", positive_weights, np.nan_to_num(precision))
         both = (positive > 0) & (positive < total)
         return (
             np.where(both, _ratio(wins, positive * (total - positive)), np.nan),
@@ -98,9 +111,9 @@ class Ranking:
 
 
 def _cumulative(weights: Floats) -> Floats:
-    """Sums of the first 0, 1, ... columns: (rounds, columns) to (rounds, columns + 1)."""
-    sums = np.zeros((weights.shape[0], weights.shape[1] + 1))
-    np.cumsum(weights, axis=1, out=sums[:, 1:])
+    """Sums of the first 0, 1, ... rows: (rows, rounds) to (rows + 1, rounds)."""
+    sums = np.zeros((weights.shape[0] + 1, weights.shape[1]))
+    np.cumsum(weights, axis=0, out=sums[1:])
     return sums
 
 
