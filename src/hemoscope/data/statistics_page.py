@@ -12,7 +12,7 @@ import numpy as np
 
 from hemoscope.data.statistics import KINDS, Statistics
 from hemoscope.errors import MissingExtraError
-from hemoscope.labels import LABELS
+from hemoscope.labels import LABELS, SUBTYPES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,15 +25,27 @@ _PICTURES = {
     "co_occurrence": "Labels that come together",
     "slices": "Slices a patient",
 }
+# The picture beside each table of ``statistics_tables``.
+_BESIDE = ("slices", "balance", "kinds", "co_occurrence", None)
 _SHOWN_COMBINATIONS = 20
+_MOST_BARS = 60
 _SHORT = ("Any", "EDH", "IPH", "IVH", "SAH", "SDH")  # the field's own short names, in label order
+# Light and dark by the reader's own setting; pictures are drawn for paper, so they keep a white ground in both.
 _STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
-h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem}
+:root{color-scheme:light dark;--ink:#1a1a1a;--soft:#595959;--page:#fff;--line:#ddd;--rule:#333;--stripe:#f6f7f8}
+@media (prefers-color-scheme:dark){:root{--ink:#e6e6e6;--soft:#a8a8a8;--page:#16181b;--line:#33373c;--rule:#8a8f96;
+--stripe:#1d2024}}
+body{font:16px/1.5 system-ui,sans-serif;max-width:74rem;margin:2rem auto;padding:0 1rem;color:var(--ink);
+background:var(--page)}
+h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin:2.2rem 0 .5rem}p{margin:.3rem 0;max-width:52rem}
+.soft{color:var(--soft);font-size:.9rem}
+.pair{display:flex;flex-wrap:wrap;gap:1.5rem 2.5rem;align-items:flex-start}.scroll{overflow-x:auto;max-width:100%}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .8rem;text-align:right}th:first-child,td:first-child{text-align:left}
-thead th{border-bottom:2px solid #333}tbody tr{border-bottom:1px solid #ddd}
-.scroll{overflow-x:auto}img{max-width:100%;height:auto}
+th,td{padding:.3rem .8rem;text-align:right}th:first-child,td:first-child{text-align:left}
+thead th{border-bottom:2px solid var(--rule)}tbody tr{border-bottom:1px solid var(--line)}
+tbody tr:nth-child(even){background:var(--stripe)}
+img{flex:1 1 26rem;min-width:0;max-width:min(34rem,100%);height:auto;background:#fff;padding:.5rem;
+border:1px solid var(--line);border-radius:.4rem;box-sizing:border-box}
 """
 
 
@@ -66,19 +78,26 @@ def draw_statistics(found: Statistics) -> dict[str, bytes]:
 def render_statistics(found: Statistics, pictures: Mapping[str, bytes]) -> str:
     """The whole page; every text is escaped."""
     data = found.dataset
-    shown = "".join(
-        f'<h2>{escape(_PICTURES[name])}</h2><img alt="{escape(_PICTURES[name])}" '
-        f'src="data:image/png;base64,{base64.b64encode(png).decode()}">\n'
-        for name, png in pictures.items()
+    sections = "".join(
+        f'<h2>{escape(title)}</h2><div class="pair">{_html_table(header, rows)}{_image(picture, pictures)}</div>\n'
+        for (title, header, rows), picture in zip(statistics_tables(found), _BESIDE, strict=True)
     )
-    tables = "".join(_html_table(title, header, rows) for title, header, rows in statistics_tables(found))
+    short = ", ".join(f"{name} {label.display.lower()}" for name, label in zip(_SHORT[1:], SUBTYPES, strict=True))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(data.name)}</title><style>{_STYLE}</style></head><body>\n"
         f"<h1>{escape(data.name)}</h1><p>{escape(data.version)}. Terms: {escape(data.license)}.</p>"
-        f"<p>{escape(data.attribution)}</p>\n{tables}{shown}</body></html>\n"
+        f'<p class="soft">{escape(data.attribution)}</p><p class="soft">{escape(short)}.</p>\n'
+        f"{sections}</body></html>\n"
     )
+
+
+def _image(name: str | None, pictures: Mapping[str, bytes]) -> str:
+    if name is None:
+        return ""
+    data = base64.b64encode(pictures[name]).decode()
+    return f'<img alt="{escape(_PICTURES[name])}" src="data:image/png;base64,{data}">'
 
 
 Row = tuple[str, ...]
@@ -136,13 +155,10 @@ def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f}%" if whole else "-"
 
 
-def _html_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<h2>{escape(title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>\n"
-    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _draw(size: tuple[float, float], draw: Callable[["Axes"], None]) -> bytes:
@@ -181,6 +197,7 @@ def _balance(axes: "Axes", found: Statistics) -> None:
     axes.bar_label(bars, [f"{n:,} ({_share(n, of)})" for n, of in zip(counts, known, strict=True)], padding=3)
     axes.invert_yaxis()
     axes.set(xlabel="Positive images (share of those known)", xlim=(0, max(*counts, 1) * 1.3))
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _matrix(axes: "Axes", found: Statistics) -> None:
@@ -198,6 +215,10 @@ def _matrix(axes: "Axes", found: Statistics) -> None:
 
 
 def _histogram(axes: "Axes", found: Statistics) -> None:
-    bins = min(40, max(int(found.slices.max() - found.slices.min()) + 1, 1))
-    axes.hist(found.slices, bins=bins, color=_COLOURS[0])
+    least, most = int(found.slices.min()), int(found.slices.max())
+    # One bar a number of slices, centred on it, as long as bars can be told apart.
+    edges = np.arange(least, most + 2) - 0.5 if most - least < _MOST_BARS else np.linspace(least, most, _MOST_BARS)
+    axes.hist(found.slices, bins=edges.tolist(), color=_COLOURS[0])
     axes.set(xlabel="Slices", ylabel="Patients")
+    axes.locator_params(axis="y", integer=True)
+    axes.spines[["top", "right"]].set_visible(False)
