@@ -302,6 +302,6 @@ def test_pretrained_without_the_internet_says_how_to_bring_the_file(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(TrainingError, match=r"could not bring weights of resnet18 \(\w+\).*give its path as init"):
         load_init(resnet(), "pretrained")
-    without = HemorrhageNetwork(NetworkConfig(backbone="botnet26t_256", head="pooled"), channels=3, size=256)
-    with pytest.raises(TrainingError, match="could not bring weights"):
+    without = HemorrhageNetwork(NetworkConfig(backbone="darknet17", head="pooled"), channels=3, size=64)
+    with pytest.raises(TrainingError, match=r"weights of darknet17 \(No pretrained weights exist"):
         load_init(without, "pretrained")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -14,10 +15,11 @@ from hemoscope.bundle import ModelBundle, write_bundle
 from hemoscope.calibration import sigmoid
 from hemoscope.data.phantom import make_phantom
 from hemoscope.engine import Engine, RawScores
+from hemoscope.errors import TrainingError
 from hemoscope.labels import LABELS, SUBTYPES
 from hemoscope.models.checkpoint import load_imagenet
 from hemoscope.models.export import OPSET, onnx_graph
-from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork, NetworkConfig, Output
+from hemoscope.models.network import Head, HemorrhageNetwork, MirroredNetwork, NetworkConfig, Output
 from hemoscope.preprocess import Preprocessing, model_input
 
 PREPROCESSING = Preprocessing(size=96)
@@ -123,3 +125,53 @@ def test_the_graph_names_no_file_of_the_machine_that_trained(graph: bytes) -> No
 def test_exporting_leaves_the_network_in_evaluation_with_its_weights(network: HemorrhageNetwork, graph: bytes) -> None:
     assert not network.training
     assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())
+
+
+@pytest.mark.parametrize("head", get_args(Head))
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "test_resnet",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "convnext_atto", "efficientnet_b0")),
+    ],
+)
+def test_every_head_answers_in_openvino_as_in_pytorch(
+    head: Head, backbone: str, make_card: Callable[..., object], tmp_path: Path
+) -> None:
+    torch.manual_seed(6)
+    config = NetworkConfig(backbone=backbone, head=head, width=8, hidden=32)
+    network = HemorrhageNetwork(config, channels=3, size=64)
+    images = torch.rand(3, 3, 64, 64)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None  # statistics of the one batch that follows, or features fade from layer to layer
+    with torch.no_grad():
+        network.train()(images)
+        factor = 2 / network.eval()(images).maps.abs().amax((0, 2, 3))
+        last = network.head.maps if head == "maps" else network.head.classifier
+        last.weight *= factor.reshape(-1, *[1] * (last.weight.ndim - 1))
+        expected = MirroredNetwork(network).eval()(images)
+    card = make_card(preprocessing=Preprocessing(size=64))
+    bundle = write_bundle(tmp_path / "bundle", card, onnx_graph(network, channels=3, size=64))  # type: ignore[arg-type]
+    found = Engine(bundle, threads=1).run(images.numpy(), maps=True)
+    assert found.maps is not None
+    assert expected.maps.abs().max() > 0.5
+    assert abs(found.logits - expected.logits.numpy()).max() < 1e-4
+    assert abs(found.maps - expected.maps.numpy()).max() < 1e-4
+
+
+def test_the_embedding_is_an_output_where_it_is_asked_for(graph: bytes) -> None:
+    network = HemorrhageNetwork(NetworkConfig(backbone="test_resnet", head="pooled"), channels=3, size=64)
+    model = onnx.load_from_string(onnx_graph(network, channels=3, size=64, embedding=True))
+    outputs = {
+        port.name: [dim.dim_param or dim.dim_value for dim in port.type.tensor_type.shape.dim]
+        for port in model.graph.output
+    }
+    assert outputs == {"logits": ["batch", 6], "maps": ["batch", 6, 2, 2], "embedding": ["batch", 96]}
+    assert [port.name for port in onnx.load_from_string(graph).graph.output] == ["logits", "maps"]
+
+
+def test_the_flattened_head_reads_at_no_other_size_than_it_was_trained() -> None:
+    network = HemorrhageNetwork(NetworkConfig(backbone="resnet18", head="flatten"), channels=3, size=64)
+    with pytest.raises(TrainingError, match=r"reads at the size of training, 64, got 96\. Leave reading\.size out"):
+        onnx_graph(network, channels=3, size=96)
