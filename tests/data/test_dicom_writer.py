@@ -36,10 +36,8 @@ from hemoscope.data.dicom_writer import (
     write_series,
 )
 from hemoscope.data.phantom import Phantom, make_phantom
-from hemoscope.data.pixel_coding import LOSSLESS, LOSSY, NATIVE, NEAR_LOSSLESS_ERROR
+from hemoscope.data.pixel_coding import LOSSLESS, LOSSY, NATIVE, NEAR_LOSSLESS_ERROR, NEED_IMAGECODECS
 from hemoscope.labels import Hemorrhage
-
-NEED_IMAGECODECS = (HTJ2K, HTJ2KLossless, JPEGExtended12Bit)
 
 
 @pytest.fixture(scope="module")

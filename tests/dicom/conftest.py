@@ -1,17 +1,23 @@
 """What the tests of reading share: one small head, a slice of it as a data set, and its bytes as a file."""
 
 import io
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.pixels import apply_modality_lut
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from hemoscope.data.dicom_writer import PixelCoding, ct_dataset
 from hemoscope.data.phantom import Phantom, make_phantom
+from hemoscope.dicom.read import read_slices
 from hemoscope.dicom.slices import SliceHeader
+from hemoscope.errors import DicomReadError
 
 
 @pytest.fixture(scope="session")
@@ -77,3 +83,30 @@ def make_header() -> Callable[..., SliceHeader]:
         return SliceHeader(**{**fields, **changes})
 
     return build
+
+
+@pytest.fixture(scope="session")
+def pydicom_hounsfield() -> Callable[[Path | bytes], np.ndarray]:
+    """The judge: pydicom's own pixels and Modality LUT."""
+
+    def judge(source: Path | bytes) -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(io.BytesIO(source) if isinstance(source, bytes) else source)
+            return apply_modality_lut(dataset.pixel_array, dataset)
+
+    return judge
+
+
+@pytest.fixture(scope="session")
+def refused() -> Callable[..., DicomReadError]:
+    """``refused(data, code, match, **options)``: the error that reading raises, which must be this one."""
+
+    def check(data: bytes | Path, code: str, match: str, **options: object) -> DicomReadError:
+        with pytest.raises(DicomReadError, match=match) as caught:
+            read_slices(data, source="x.dcm", **options)
+        assert caught.value.code == code
+        assert str(caught.value).startswith("x.dcm: ")
+        return caught.value
+
+    return check

@@ -46,6 +46,7 @@ LOSSY = {
 NEAR_LOSSLESS_ERROR = 2  # the most that JPEG-LS near-lossless changes a stored value here
 # The most bits that a syntax can hold, where that is fewer than 16; both hold unsigned values only.
 FEWER_BITS = {JPEGBaseline8Bit: 8, JPEGExtended12Bit: 12}
+NEED_IMAGECODECS = (HTJ2KLossless, HTJ2K, JPEGExtended12Bit)
 Hounsfield = NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
 Stored = NDArray[np.integer[Any]]
 
@@ -140,7 +141,7 @@ def _compress(frame: Stored, coding: PixelCoding) -> bytes:
         return _rle(frame, coding)
     if coding.transfer_syntax in (JPEG2000Lossless, JPEG2000):
         return _jpeg2000(frame, coding)
-    if coding.transfer_syntax in (HTJ2KLossless, HTJ2K, JPEGExtended12Bit):
+    if coding.transfer_syntax in NEED_IMAGECODECS:
         return _imagecodecs(frame, coding)
     return _gdcm(frame, coding)
 
