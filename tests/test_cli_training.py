@@ -1,6 +1,7 @@
 """From a public release to a model that reads a head, through the command line alone."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,7 +108,11 @@ def test_train_leaves_every_part_and_says_what_comes_next(
     words = ["train", str(place / "tiny.toml"), "--data", str(place / "cache"), "--output", str(run)]
     assert main([*words, "--resume"]) == 0
     said = capsys.readouterr()
-    assert said.out == f"finished: {run}. Next: hemoscope export {run} --output BUNDLE\n"
+    *parts, last = said.out.splitlines()
+    assert last == f"finished: {run}. Next: hemoscope export {run} --output BUNDLE"
+    assert [line.partition(":")[0] for line in parts] == ["fold-0", "fold-1", "final"]
+    assert all(re.search(r": 1 epoch, \d+ steps, \d+ s; train/dice .*train/loss \d", line) for line in parts)
+    assert said.err == ""
     assert main(words) == 1
     assert "exists already. Go on with --resume" in capsys.readouterr().err
 
@@ -119,6 +124,31 @@ def test_train_takes_one_part_and_changed_settings(place: Path, tmp_path: Path) 
     assert record["run"]["seed"] == 9
     assert record["augment"]["flip"] == 0.0
     assert not (tmp_path / "one" / "fold-0").exists()
+
+
+def test_a_split_by_slice_is_warned_of_and_recorded(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", str(place / "tiny.toml"), "--data", str(place / "cache"), "--output", str(tmp_path / "leak")]
+    assert main([*words, "--set", "run.split=slice"]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("warning: Split by slice, as the paper did: slices of one patient stand on both sides")
+    assert said.out.startswith("split: 1 epoch")
+    record = json.loads((tmp_path / "leak" / "split.json").read_text())
+    assert (record["by"], record["seed"], record["validation"], record["test"]) == ("slice", 257, 0.0, 0.1)
+    assert record["warning"].startswith("Split by slice")
+
+
+def test_weights_to_begin_with_are_given_by_their_path(
+    place: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", str(place / "tiny.toml"), "--data", str(place / "cache"), "--only", "final", "--output"]
+    weights = run / "fold-0" / "weights.safetensors"
+    assert main([*words, str(tmp_path / "tuned"), "--init", str(weights)]) == 0
+    assert json.loads((tmp_path / "tuned/final/part.json").read_text())["init"].startswith("weights.safetensors")
+    assert json.loads((tmp_path / "tuned/experiment.json").read_text())["run"]["init"] == "weights.safetensors"
+    assert main([*words, str(tmp_path / "lost"), "--init", str(tmp_path / "absent.pth")]) == 1
+    assert "absent.pth" in capsys.readouterr().err
 
 
 def test_a_wrong_setting_ends_with_the_code_of_usage(

@@ -1,11 +1,17 @@
 """``hemoscope train``: an experiment file and a cache in, a run out."""
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from hemoscope.training.train import PartRecord
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -14,21 +20,30 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="CACHE", help="what hemoscope prepare wrote")
     parser.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key, as run.epochs=2")
-    parser.add_argument("--only", action="append", default=[], metavar="PART", help="train this part: fold-0 ... final")
+    parser.add_argument(
+        "--init", metavar="PATH", help="weights to begin with: a file, imagenet, pretrained or none (sets run.init)"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PART", help="train this part: fold-0 ... final, or split"
+    )
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch (default: its own choice)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train every part of the experiment, or those named."""
+    """Train every part of the experiment, or those named. Of several processes, the first alone speaks."""
     from hemoscope.data.cache import open_cache
     from hemoscope.training.experiment import read_experiment
     from hemoscope.training.train import train
+    from hemoscope.training.trainer import is_first_process
 
-    experiment = read_experiment(arguments.experiment, arguments.set)
+    changes = list(arguments.set)
+    if arguments.init is not None:
+        changes.append(f"run.init={json.dumps(arguments.init)}")  # a TOML string, whatever stands in the path
+    experiment = read_experiment(arguments.experiment, changes)
     with progress_bar() as show:
-        train(
+        records = train(
             experiment,
             open_cache(arguments.data),
             arguments.output,
@@ -36,6 +51,23 @@ def run(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             threads=arguments.threads,
             show=show,
+            warn=lambda line: print(f"warning: {line}", file=sys.stderr),
         )
-    sys.stdout.write(f"finished: {arguments.output}. Next: hemoscope export {arguments.output} --output BUNDLE\n")
+    if is_first_process():
+        _tell(records, arguments.output)
     return ExitCode.OK
+
+
+def _tell(records: "Sequence[PartRecord]", output: Path) -> None:
+    for record in records:
+        losses = ", ".join(f"{name} {value:.4g}" for name, value in record.losses.items() if "/" in name)
+        passes = f"{record.epochs} epochs" if record.epochs != 1 else "1 epoch"
+        print(f"{record.part}: {passes}, {record.steps:,} steps, {_duration(record.seconds)}; {losses}")
+    print(f"finished: {output}. Next: hemoscope export {output} --output BUNDLE")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -177,7 +177,10 @@ def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: S
     )
     last = latest_checkpoint(folder / CHECKPOINT)
     data = PartData(experiment, cache, part, show)
-    trainer.fit(module, datamodule=data, ckpt_path=None if last is None else str(last))
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=None if last is None else str(last))
+    except SystemExit as error:  # how Lightning takes Ctrl-C; the command has its own words for it
+        raise KeyboardInterrupt from error
     trained = module.trained
     if not trainer.is_global_zero:
         return trained

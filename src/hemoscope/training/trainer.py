@@ -28,6 +28,8 @@ _LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilitie
 # What Lightning says of things that are as they should be here.
 _KNOWN = (
     r".*treespec, LeafSpec.* is deprecated",
+    r".*all_gather is deprecated",
+    r"It is recommended to use `self.log\(.*sync_dist=True\)`",  # validation gathers all scores before it measures
     r".*does not have many workers which may be a bottleneck",
     r".*[Ii]n .*callbacks used to create the checkpoint",
     r"Be aware that when using `ckpt_path`",
