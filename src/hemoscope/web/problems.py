@@ -50,8 +50,8 @@ _CURES: dict[int, str] = {
 }
 
 
-class Problem(Exception):  # noqa: N818 (RFC 9457's own word)
-    """An answer other than success.
+class Problem(HTTPException):
+    """An answer other than success; FastAPI lets it pass wherever it comes up, also while a body is read.
 
     Args:
         status: the HTTP status.
@@ -65,25 +65,22 @@ class Problem(Exception):  # noqa: N818 (RFC 9457's own word)
         self, status: int, *, code: str, detail: str, cure: str, headers: Mapping[str, str] | None = None
     ) -> None:
         """Keep the parts; the message is ``detail``."""
-        super().__init__(detail)
-        self.status = status
+        super().__init__(status, detail, dict(headers or {}))
         self.code = code
-        self.detail = detail
         self.cure = cure
-        self.headers = dict(headers or {})
 
     def response(self) -> Response:
         """Write the problem as JSON; ``type`` is a URN, so that no client is sent to the internet."""
         document = {
             "type": f"urn:hemoscope:problem:{self.code}",
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
+            "title": HTTPStatus(self.status_code).phrase,
+            "status": self.status_code,
             "detail": self.detail,
             "cure": self.cure,
             "code": self.code,
         }
-        headers = {"Cache-Control": "no-store", **self.headers}
-        return Response(json.dumps(document), self.status, headers, PROBLEM_JSON)
+        headers = {"Cache-Control": "no-store", **(self.headers or {})}
+        return Response(json.dumps(document), self.status_code, headers, PROBLEM_JSON)
 
 
 def answer_errors(app: FastAPI) -> None:

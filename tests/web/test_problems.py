@@ -1,0 +1,118 @@
+"""Errors: problem+json with a cause and a cure, whatever goes wrong, and nothing of the inside."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from hemoscope.errors import StoreError
+from hemoscope.store.refusals import CURES, refusal
+from hemoscope.store.store import Store
+from hemoscope.web.logs import PlacesFormatter
+from hemoscope.web.problems import STORE_STATUS
+
+KEYS = {"type", "title", "status", "detail", "cure", "code"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/api/v1/nowhere", 404),
+        ("GET", "/static/nowhere.js", 404),
+        ("GET", "/static/../app.py", 404),
+        ("GET", "/static/%2e%2e/app.py", 404),
+        ("GET", "/api/v1/studies/", 404),
+        ("GET", "/docs", 404),
+        ("GET", "/redoc", 404),
+        ("PUT", "/api/v1/studies", 405),
+        ("POST", "/", 405),
+        ("GET", "/api/v1/studies/short", 422),
+        ("GET", f"/api/v1/studies/{'0' * 32}/slices/-1/pixels", 422),
+        ("GET", f"/api/v1/studies/{'0' * 32}/slices/0/heatmap/headache", 422),
+        ("GET", f"/api/v1/studies/{'0' * 32}/slices/99999999999999999999/pixels", 422),
+        ("GET", "/studies/short", 422),
+    ],
+)
+def test_every_error_is_a_problem_with_a_cause_and_a_cure(
+    room: TestClient, method: str, path: str, status: int
+) -> None:
+    answer = room.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    document = answer.json()
+    assert set(document) == KEYS
+    assert document["status"] == status
+    assert all(document.values())
+    assert ("Allow" in answer.headers) == (status == 405)
+
+
+def test_a_validation_error_names_the_field_and_never_the_value(room: TestClient) -> None:
+    body = {"label": "WINTERBOTTOM", "verdict": "agree", "present": True, "AGATHA": 1}
+    answer = room.post(f"/api/v1/studies/{'0' * 32}/feedback", json=body)
+    assert "body.label" in answer.json()["detail"]
+    assert "WINTERBOTTOM" not in answer.text
+    assert "AGATHA" not in answer.text
+
+
+def test_a_bug_tells_the_client_nothing_and_the_log_its_place(
+    room: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_query: Any) -> None:
+        msg = "cannot parse WINTERBOTTOM^AGATHA"
+        raise ZeroDivisionError(msg)
+
+    monkeypatch.setattr(store, "studies", fail)
+    answer = room.get("/api/v1/studies")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "WINTERBOTTOM" not in answer.text
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "ZeroDivisionError in /api/v1/studies" in caplog.text
+
+
+def test_the_log_writes_where_an_error_was_and_not_what_it_said() -> None:
+    try:
+        try:
+            int("WINTERBOTTOM")
+        except ValueError as error:
+            raise RuntimeError("AGATHA") from error
+    except RuntimeError as error:
+        record = logging.LogRecord(
+            "x", logging.ERROR, "", 0, "it failed", (), (type(error), error, error.__traceback__)
+        )
+        text = PlacesFormatter().format(record)
+    assert "RuntimeError from ValueError at test_problems.py:" in text
+    assert "WINTERBOTTOM" not in text
+    assert "AGATHA" not in text
+
+
+def test_every_refusal_of_the_store_has_a_status() -> None:
+    assert set(STORE_STATUS) == set(CURES)
+
+
+@pytest.mark.parametrize("code", sorted(CURES))
+def test_a_refusal_of_the_store_keeps_its_code_and_cure(
+    room: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    def refuse(_query: Any) -> None:
+        raise refusal(code, "something is wrong")
+
+    monkeypatch.setattr(store, "studies", refuse)
+    answer = room.get("/api/v1/studies")
+    assert answer.status_code == STORE_STATUS[code]
+    assert answer.json() | {"code": code, "cure": CURES[code], "detail": "Something is wrong."} == answer.json()
+
+
+def test_a_database_that_is_away_is_said_so_and_not_alive(
+    make_room: Callable[..., TestClient], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_arguments: Any) -> None:
+        raise StoreError(code="database_unreachable", reason="the database does not answer", cure="Start it")
+
+    for name in ("counts", "changes_since", "studies"):
+        monkeypatch.setattr(store, name, away)
+    room = make_room()
+    assert [room.get(path).status_code for path in ("/ready", "/metrics", "/api/v1/studies")] == [503] * 3
+    assert room.get("/health").status_code == 200

@@ -1,0 +1,177 @@
+"""What comes in: limits, broken bodies, hostile archives, names that must not count."""
+
+import io
+import itertools
+import zipfile
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hemoscope.store.store import Store
+from hemoscope.web.multipart_upload import MultipartFiles, boundary_of
+from hemoscope.web.problems import Problem
+
+BOUNDARY = "a-boundary"
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+CSRF = {"X-CSRF-Token": "local"}
+
+
+def part(content: bytes, *, name: str = "files", filename: str = "x") -> bytes:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"\r\n\r\n'
+    return head.encode() + content + b"\r\n"
+
+
+END = f"--{BOUNDARY}--\r\n".encode()
+
+
+def send(room: TestClient, body: bytes | Iterator[bytes], headers: dict[str, str] = FORM) -> tuple[int, str]:
+    answer = room.post("/api/v1/uploads", content=body, headers=headers)
+    return answer.status_code, answer.json().get("code", "")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "expected"),
+    [
+        (b"", {"Content-Type": "application/json"}, (415, "not_multipart")),
+        (b"", {}, (415, "not_multipart")),
+        (b"", {"Content-Type": "multipart/form-data"}, (400, "bad_multipart")),
+        (b"", FORM, (400, "bad_multipart")),
+        (b"nonsense", FORM, (400, "bad_multipart")),
+        (part(b"x"), FORM, (400, "bad_multipart")),
+        (part(b"x")[:30], FORM, (400, "bad_multipart")),
+        (END, FORM, (422, "empty_upload")),
+        (part(b"") + END, FORM, (422, "empty_upload")),
+        (part(b"x", name="file") + END, FORM, (400, "unknown_field")),
+        (part(b"x") + part(b"y", name="comment") + END, FORM, (400, "unknown_field")),
+    ],
+)
+def test_a_body_that_is_no_upload_is_refused_with_the_cause(
+    room: TestClient, store: Store, body: bytes, headers: dict[str, str], expected: tuple[int, str]
+) -> None:
+    assert send(room, body, headers) == expected
+    assert room.get("/api/v1/studies").json()["total"] == 0
+    assert [folder.name for folder in store.folder.root.iterdir()] == [".trash"]
+
+
+@pytest.mark.parametrize(
+    "filename",
+    ["../../etc/passwd", "/etc/passwd", "..\\x", "a\x00b", "CON", "%2e%2e%2f", "x" * 3000, "\u2019\xfcn\xef"],
+)
+def test_file_names_of_the_client_lead_nowhere(room: TestClient, store: Store, filename: str) -> None:
+    body = part(b"content", filename=filename) + END
+    assert room.post("/api/v1/uploads", content=body, headers=FORM).status_code == 202
+    files = sorted(path for path in store.folder.root.rglob("*") if path.is_file())
+    assert [(path.name, path.read_bytes()) for path in files] == [("000001", b"content")]
+    assert files[0].stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("contents", "code"),
+    [([b"x" * 100_001], "file_too_large"), ([b"x"] * 4, "too_many_files"), ([b"x" * 80_000] * 2, "upload_too_large")],
+)
+def test_limits_hold_while_the_bytes_arrive(
+    make_room: Callable[..., TestClient], small_limits: Store, contents: list[bytes], code: str
+) -> None:
+    room = make_room(over=small_limits)
+    body = b"".join(part(content) for content in contents) + END
+    assert send(room, iter([body[:1000], body[1000:]]), FORM | CSRF) == (413, code)
+    assert [folder.name for folder in small_limits.folder.root.iterdir()] == [".trash"]
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_unread(make_room: Callable[..., TestClient]) -> None:
+    room = make_room(upload_bytes=1000)
+    answer = room.post("/api/v1/uploads", content=part(b"x") + END, headers=FORM | CSRF | {"Content-Length": "9000000"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
+    assert "--upload-mib" in answer.json()["cure"]
+
+
+def test_an_upload_too_many_is_told_to_wait(make_room: Callable[..., TestClient]) -> None:
+    room = make_room(concurrent_uploads=1)
+    limiter = room.app.state.room.uploads
+    limiter.total_tokens = 0
+    answer = room.post("/api/v1/uploads", content=part(b"x") + END, headers=FORM | CSRF)
+    assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (503, "too_many_uploads", "5")
+
+
+def test_other_bodies_are_small(room: TestClient) -> None:
+    large = {"token": "x" * (65 << 10)}
+    assert room.post("/api/v1/login", json=large).json()["code"] == "body_too_large"
+
+    def chunks() -> Iterator[bytes]:
+        yield b'{"token": "'
+        for _ in range(70):
+            yield b"x" * 1024
+        yield b'"}'
+
+    answer = room.post("/api/v1/login", content=chunks(), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+def archive_of(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def bomb() -> bytes:
+    """A ZIP that says of itself that it inflates to far more than it holds."""
+    content = bytearray(archive_of({"bomb.dcm": b"\0" * 5_000_000}))
+    directory = content.rfind(b"PK\x01\x02")
+    content[directory + 24 : directory + 28] = (0xFFFFFFF0).to_bytes(4, "little")
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"PK\x03\x04 this is no archive",
+        b"not DICOM at all",
+        archive_of({"../../escape.dcm": b"x", "/absolute.dcm": b"y"}),
+        archive_of({"inner.zip": archive_of({"a.dcm": b"z"})}),
+        bomb(),
+    ],
+    ids=["broken", "text", "traversal", "nested", "bomb"],
+)
+def test_a_hostile_upload_ends_as_a_failed_study_with_a_cause(
+    room: TestClient, store: Store, work: Callable[..., None], hostile: bytes
+) -> None:
+    accepted = room.post("/api/v1/uploads", content=part(hostile) + END, headers=FORM)
+    assert accepted.status_code == 202
+    work()
+    study = room.get(f"/api/v1/studies/{accepted.json()['study']['study_id']}").json()
+    assert study["state"] == "failed"
+    assert study["error_code"]
+    assert study["error_message"]
+    assert not list(store.folder.root.parent.glob("**/escape.dcm"))
+    report = room.get(f"/api/v1/studies/{study['study_id']}/report.html")
+    assert (report.status_code, report.json()["code"]) == (409, "nothing_read")
+
+
+def test_a_boundary_as_long_as_the_standard_allows_is_read() -> None:
+    assert boundary_of(f"multipart/form-data; boundary={'x' * 70}") == b"x" * 70
+    with pytest.raises(Problem, match="no usable boundary"):
+        boundary_of(f"multipart/form-data; boundary={'x' * 71}")
+
+
+@given(
+    contents=st.lists(st.binary(max_size=300), min_size=1, max_size=4),
+    cuts=st.lists(st.integers(min_value=0, max_value=1500), max_size=8),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_files_are_the_same_however_the_network_cuts_the_body(
+    store: Store, contents: list[bytes], cuts: list[int]
+) -> None:
+    body = b"".join(part(content) for content in contents) + END
+    places = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    with store.begin_upload() as upload:
+        files = MultipartFiles(upload, BOUNDARY.encode())
+        for first, last in itertools.pairwise(places):
+            files.feed(body[first:last])
+        files.finish()
+        folder = store.folder.source(upload.upload_id)
+        assert [path.read_bytes() for path in sorted(folder.iterdir())] == [one for one in contents if one]
