@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +154,21 @@ def test_crops_in_files_are_written_once_and_mapped(
         assert np.array_equal(found.outlines, plain.outlines)
         assert np.array_equal(found.outline_of, plain.outline_of)
     assert not list((tmp_path / "crops").glob("*.part"))
+
+
+def test_mapped_crops_go_to_another_process_as_the_names_of_their_files(phantom_cache: Cache, tmp_path: Path) -> None:
+    """A worker that is spawned gets what is pickled: never a hundred gigabytes of pixels."""
+    crops = load_crops(phantom_cache, images_of(phantom_cache), SMALL, folder=tmp_path)
+    sent = pickle.dumps(crops)
+    assert len(sent) < crops.hounsfield.nbytes / 10
+    plain = load_crops(phantom_cache, images_of(phantom_cache), SMALL)
+    for found in (pickle.loads(sent), pickle.loads(pickle.dumps(plain))):
+        assert np.array_equal(found.hounsfield, crops.hounsfield)
+        assert np.array_equal(found.outlines, crops.outlines)
+        assert np.array_equal(found.outline_of, crops.outline_of)
+        assert np.array_equal(found.labels, crops.labels)
+        assert found.table.equals(crops.table)
+    assert isinstance(pickle.loads(sent).hounsfield, np.memmap)
 
 
 def test_other_windows_share_the_files_and_other_sizes_do_not(phantom_cache: Cache, tmp_path: Path) -> None:

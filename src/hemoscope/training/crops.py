@@ -62,6 +62,31 @@ class Crops:
         empty = np.zeros(self.hounsfield.shape[2:], dtype=np.float32)
         return empty if place < 0 else np.asarray(self.outlines[place], dtype=np.float32)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Mapped arrays go to another process as their files' names: that process maps them too."""
+        arrays = (_named(self.hounsfield), _named(self.outlines))
+        return _unpacked, (self.table, *arrays, self.outline_of, self.labels)
+
+
+def _named(array: NDArray[Any]) -> NDArray[Any] | Path:
+    return Path(array.filename) if isinstance(array, np.memmap) and array.filename else array
+
+
+def _mapped(source: NDArray[Any] | Path) -> NDArray[Any]:
+    return np.asanyarray(np.load(source, mmap_mode="r")) if isinstance(source, Path) else source
+
+
+def _unpacked(
+    table: pd.DataFrame,
+    hounsfield: NDArray[Any] | Path,
+    outlines: NDArray[Any] | Path,
+    outline_of: NDArray[np.int64],
+    labels: NDArray[np.float32],
+) -> Crops:
+    return Crops(
+        table=table, hounsfield=_mapped(hounsfield), outlines=_mapped(outlines), outline_of=outline_of, labels=labels
+    )
+
 
 def chosen_slices(cache: Cache, image_ids: Sequence[str]) -> pd.DataFrame:
     """Rows of the manifest, in its order, whatever the order of the ids. Raises DataError for an id it lacks."""
@@ -152,15 +177,15 @@ class _Plan:
 
     def in_folder(self, folder: Path, show: Progress) -> Arrays:
         """Crops in files, written unless they are there; mapped read-only."""
-        folder.mkdir(parents=True, exist_ok=True)
         whole = folder / self.key
-        with FileLock(folder / f"{self.key}.lock"):
-            if not whole.is_dir():
-                part = folder / f"{self.key}.part"
-                self._write(part, show)
-                part.replace(whole)
-        hounsfield, outlines = (np.load(whole / name, mmap_mode="r") for name in (_HOUNSFIELD, _OUTLINES))
-        return hounsfield, outlines
+        if not whole.is_dir():  # where they lie already, the folder may be read-only
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{self.key}.lock"):
+                if not whole.is_dir():
+                    part = folder / f"{self.key}.part"
+                    self._write(part, show)
+                    part.replace(whole)
+        return _mapped(whole / _HOUNSFIELD), _mapped(whole / _OUTLINES)
 
     def _write(self, part: Path, show: Progress) -> None:
         (hounsfield, outlines), written = self._opened(part)
