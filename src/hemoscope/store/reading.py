@@ -23,7 +23,7 @@ from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 from hemoscope.store.acquisition import acquired_at, identity
 from hemoscope.store.geometry import geometry_of, with_result
 from hemoscope.store.jobs import Job, JobFailure
-from hemoscope.store.results import StudyResult
+from hemoscope.store.results import StudyGoneError, StudyResult
 from hemoscope.store.sources import named_by_number, open_upload, remove_sources
 from hemoscope.store.storage import MAPS, VOLUME
 from hemoscope.store.store import Store
@@ -63,10 +63,16 @@ class UploadReader:
             self._refuse(job, study_ids[0], archive, archive.rejected)
         for study, study_id in zip(archive.studies, study_ids[: len(archive.studies)], strict=True):
             if study_id is not None:
-                self._study(job, study_id, archive, study)
+                self._study_unless_gone(job, study_id, archive, study)
         partly_deleted = store.results.finish_job(job)
         if partly_deleted or not store.keep_source:
             remove_sources(store.folder, job.upload_id)
+
+    def _study_unless_gone(self, job: Job, study_id: str, archive: Archive, study: Study) -> None:
+        try:
+            self._study(job, study_id, archive, study)
+        except StudyGoneError:
+            self._store.folder.remove(self._store.folder.study(job.upload_id, study_id))
 
     def _study(self, job: Job, study_id: str, archive: Archive, study: Study) -> None:
         """Decode, show, score and store one study."""

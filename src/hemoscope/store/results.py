@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from hemoscope.errors import HemoscopeError
 from hemoscope.findings import Urgency
 from hemoscope.store import tables
 from hemoscope.store.database import Database, now
@@ -34,6 +35,10 @@ class StudyResult:
     urgency: str
     suspected: tuple[str, ...]
     not_established: tuple[str, ...]
+
+
+class StudyGoneError(HemoscopeError):
+    """The study was deleted while it was read: what was found must not be written, the upload's others go on."""
 
 
 class Results:
@@ -66,7 +71,7 @@ class Results:
     def pixels_ready(
         self, job: Job, study_id: str, *, geometry: dict[str, Any], acquired_at: datetime | None, who: Identity | None
     ) -> None:
-        """Let the slices be looked at before there is a result. Raises LeaseLostError."""
+        """Let the slices be looked at before there is a result. Raises LeaseLostError or StudyGoneError."""
         slices = len(geometry["sop_instance_uids"])
         values: dict[str, Any] = {"acquired_at": acquired_at, "instances": slices, "stage_total": slices}
         if who is not None:
@@ -74,10 +79,11 @@ class Results:
             values |= {"patient_name": who.name, "patient_id": who.id, "search_text": search}
         document = json.dumps(geometry, allow_nan=False)
         values |= {"has_pixels": True, "geometry": document, "state": StudyState.SCORING, "stage_done": 0}
-        self._change(job, _studies.c.study_id == study_id, **values)
+        if not self._change(job, _studies.c.study_id == study_id, **values):
+            raise _gone()
 
     def finish_study(self, job: Job, study_id: str, result: StudyResult) -> None:
-        """Write a study's result, once. Raises LeaseLostError."""
+        """Write a study's result, once. Raises LeaseLostError or StudyGoneError."""
         with self._database.writing() as connection:
             version = tables.tick(connection)
             check_held(connection, job)
@@ -98,7 +104,7 @@ class Results:
             connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(**values))
 
     def fail_study(self, job: Job, study_id: str, failure: JobFailure, *, findings: str) -> None:
-        """Write that a study cannot be read, with its refusals, once. Raises LeaseLostError."""
+        """Write that a study cannot be read, with its refusals, once. Raises LeaseLostError or StudyGoneError."""
         with self._database.writing() as connection:
             version = tables.tick(connection)
             check_held(connection, job)
@@ -125,12 +131,13 @@ class Results:
             deleted = sa.select(_deletions.c.study_id).where(_deletions.c.upload_id == job.upload_id)
             return connection.execute(deleted).first() is not None
 
-    def _change(self, job: Job, known: sa.ColumnElement[bool], **values: Any) -> None:
+    def _change(self, job: Job, known: sa.ColumnElement[bool], **values: Any) -> bool:
         with self._database.writing() as connection:
             version = tables.tick(connection)
             check_held(connection, job)
             unfinished = _studies.c.upload_id == job.upload_id, known, _studies.c.state.not_in(FINAL)
-            connection.execute(_studies.update().where(*unfinished).values(**values, version=version))
+            changed = connection.execute(_studies.update().where(*unfinished).values(**values, version=version))
+            return changed.rowcount > 0
 
 
 def _begin(connection: Connection, job: Job, ordinal: int, instances: int, version: int) -> str | None:
@@ -164,5 +171,12 @@ def further_study_id(upload_id: str, ordinal: int) -> str:
 
 
 def _insert_result(connection: Connection, job: Job, study_id: str, findings: str) -> None:
+    known = sa.select(_studies.c.study_id).where(_studies.c.study_id == study_id)
+    if connection.execute(known).first() is None:
+        raise _gone()
     row = {"study_id": study_id, "attempt": job.attempt, "finished_at": now(), "findings": findings}
     connection.execute(tables.results.insert().values(**row))
+
+
+def _gone() -> StudyGoneError:
+    return StudyGoneError("the study was deleted while it was read. Nothing to do: what was read is dropped")

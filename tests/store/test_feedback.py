@@ -1,0 +1,122 @@
+"""What readers say is kept, counted, and comes out as a table of labels for training."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hemoscope.data.table import read_table_labels
+from hemoscope.errors import StoreError
+from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.store.store import Store
+from hemoscope.store.values import StudyEntry, Verdict
+
+Submit = Callable[..., StudyEntry]
+Known = dict[str, tuple[int | None, ...]]
+
+
+@pytest.fixture
+def study(store: Store, submit: Submit, work: Callable[..., int], series: list[bytes]) -> StudyEntry:
+    entry = submit(store, series)
+    work(store)
+    return store.get(entry.study_id)
+
+
+def images(study: StudyEntry) -> list[str]:
+    assert study.geometry is not None
+    return list(study.geometry["sop_instance_uids"])
+
+
+def table(store: Store, folder: Path) -> Known:
+    path = folder / "feedback.csv"
+    path.write_text(store.export_feedback())
+    return {image_id: row.labels for image_id, row in read_table_labels(path).items()}
+
+
+def labels(**known: int) -> tuple[int | None, ...]:
+    return tuple(known.get(label.value) for label in LABELS)
+
+
+def test_feedback_is_kept_with_who_and_when(store: Store, study: StudyEntry) -> None:
+    before = store.counts().version
+    given = store.add_feedback(
+        study.study_id,
+        label=Hemorrhage.SUBDURAL,
+        verdict=Verdict.CORRECTED,
+        present=True,
+        slices=(3, 1, 3),
+        note="left, thin\x00",
+        by="anna",
+    )
+    assert store.feedback(study.study_id) == (given,)
+    assert (given.by, given.slices, given.note) == ("anna", (1, 3), "left, thin\ufffd")
+    assert store.get(study.study_id).feedback == {"corrected": 1}
+    assert store.studies()[0][0].feedback == {"corrected": 1}
+    assert [one.study_id for one in store.changes_since(before).studies] == [study.study_id]
+
+
+@pytest.mark.parametrize(
+    ("slices", "note", "words"),
+    [((5,), "", "slice 5 of a study of 5"), ((-1,), "", "slice -1"), (None, "x" * 2001, "2001 characters")],
+)
+def test_feedback_that_cannot_be_meant_is_refused(
+    store: Store, study: StudyEntry, slices: tuple[int, ...] | None, note: str, words: str
+) -> None:
+    with pytest.raises(StoreError, match=words) as refused:
+        store.add_feedback(
+            study.study_id,
+            label=Hemorrhage.ANY,
+            verdict=Verdict.AGREE,
+            present=True,
+            slices=slices,
+            note=note,
+            by="anna",
+        )
+    assert refused.value.code == "bad_feedback"
+    assert store.feedback(study.study_id) == ()
+
+
+def test_an_absent_type_is_absent_in_every_slice(store: Store, study: StudyEntry, tmp_path: Path) -> None:
+    store.add_feedback(study.study_id, label=Hemorrhage.EPIDURAL, verdict=Verdict.AGREE, present=False, by="anna")
+    assert table(store, tmp_path) == dict.fromkeys(images(study), labels(epidural=0))
+
+
+def test_no_bleed_at_all_means_no_type_either(store: Store, study: StudyEntry, tmp_path: Path) -> None:
+    store.add_feedback(study.study_id, label=Hemorrhage.ANY, verdict=Verdict.CORRECTED, present=False, by="anna")
+    assert table(store, tmp_path) == dict.fromkeys(images(study), (0,) * 6)
+
+
+def test_a_present_type_is_known_of_in_the_slices_named_alone(store: Store, study: StudyEntry, tmp_path: Path) -> None:
+    store.add_feedback(
+        study.study_id, label=Hemorrhage.SUBDURAL, verdict=Verdict.CORRECTED, present=True, slices=(1, 2), by="anna"
+    )
+    seen = labels(any=1, subdural=1)
+    assert table(store, tmp_path) == {images(study)[1]: seen, images(study)[2]: seen}
+
+
+def test_a_present_type_without_slices_says_nothing_of_any_slice(store: Store, study: StudyEntry) -> None:
+    store.add_feedback(study.study_id, label=Hemorrhage.SUBDURAL, verdict=Verdict.AGREE, present=True, by="anna")
+    assert store.export_feedback() == f"image_id,{','.join(LABELS)}\n"
+
+
+def test_newer_feedback_counts_over_older(store: Store, study: StudyEntry, tmp_path: Path) -> None:
+    store.add_feedback(study.study_id, label=Hemorrhage.ANY, verdict=Verdict.AGREE, present=False, by="anna")
+    store.add_feedback(
+        study.study_id, label=Hemorrhage.SUBDURAL, verdict=Verdict.CORRECTED, present=True, slices=(4,), by="bert"
+    )
+    known = table(store, tmp_path)
+    assert known[images(study)[4]] == (1, 0, 0, 0, 0, 1)
+    assert known[images(study)[0]] == (0,) * 6
+
+
+def test_the_slice_of_a_study_of_one_needs_no_naming(
+    store: Store, submit: Submit, work: Callable[..., int], series: list[bytes], tmp_path: Path
+) -> None:
+    entry = submit(store, series[2:3])
+    work(store)
+    store.add_feedback(entry.study_id, label=Hemorrhage.ANY, verdict=Verdict.AGREE, present=True, by="anna")
+    assert list(table(store, tmp_path).values()) == [labels(any=1)]
+
+
+def test_nothing_known_is_a_table_of_no_rows(store: Store) -> None:
+    assert store.export_feedback() == f"image_id,{','.join(LABELS)}\n"

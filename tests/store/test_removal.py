@@ -1,0 +1,219 @@
+"""What is deleted is gone, from the disk and from the tables, and a crash on the way changes nothing about that."""
+
+import io
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from hemoscope.errors import StoreError
+from hemoscope.labels import Hemorrhage
+from hemoscope.predict import Predictor
+from hemoscope.store import removal, tables
+from hemoscope.store.results import further_study_id
+from hemoscope.store.store import Store
+from hemoscope.store.values import Role, StudyEntry, StudyState, User, Verdict
+
+Submit = Callable[..., StudyEntry]
+Work = Callable[..., int]
+Query = Callable[..., list[Any]]
+AN_HOUR_AND_MORE = 3700
+
+
+def left(store: Store) -> list[str]:
+    return sorted(path.name for path in store.folder.root.rglob("*") if path.name != ".trash")
+
+
+def age(store: Store, seconds: float = AN_HOUR_AND_MORE) -> None:
+    for path in [*store.folder.root.rglob("*")]:
+        os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_a_deleted_study_is_gone(store: Store, submit: Submit, work: Work, series: list[bytes], query: Query) -> None:
+    entry = submit(store, series)
+    work(store)
+    store.add_feedback(entry.study_id, label=Hemorrhage.ANY, verdict=Verdict.AGREE, present=True, by="anna")
+    store.audit(user="anna", action="view", study_id=entry.study_id)
+    store.delete(entry.study_id, by="bert")
+    assert left(store) == []
+    with pytest.raises(StoreError, match="no such study"):
+        store.get(entry.study_id)
+    for table in (tables.uploads, tables.studies, tables.results, tables.jobs, tables.feedback):
+        assert query(store, table.select()) == []
+
+
+def test_of_feedback_and_audit_only_counts_survive(
+    store: Store, submit: Submit, work: Work, series: list[bytes]
+) -> None:
+    entry = submit(store, series)
+    work(store)
+    for verdict in (Verdict.AGREE, Verdict.AGREE, Verdict.CORRECTED):
+        store.add_feedback(
+            entry.study_id, label=Hemorrhage.ANY, verdict=verdict, present=True, note="secret", by="anna"
+        )
+    store.audit(user="anna", action="view", study_id=entry.study_id)
+    store.delete(entry.study_id, by="bert")
+    counts = store.counts()
+    assert counts.feedback == {Verdict.AGREE: 2, Verdict.CORRECTED: 1}
+    assert counts.deleted == 1
+    assert [(one.user, one.action, one.study_id) for one in store.audit_log()] == [
+        ("bert", "delete", None),
+        ("anna", "view", None),
+    ]
+
+
+def test_deleting_twice_says_that_it_is_gone(store: Store, submit: Submit) -> None:
+    entry = submit(store, [b"x"])
+    store.delete(entry.study_id, by="anna")
+    with pytest.raises(StoreError, match="no such study"):
+        store.delete(entry.study_id, by="anna")
+    assert store.counts().deleted == 1
+
+
+def test_one_study_of_several_goes_alone_and_takes_the_sources_along(
+    opened: Callable[..., Store], submit: Submit, work: Work, series: list[bytes], query: Query
+) -> None:
+    store = opened(keep_source=True)
+    entry = submit(store, [*series, *other_study(series)])
+    work(store)
+    second = further_study_id(entry.upload_id, 1)
+    store.delete(second, by="anna")
+    assert [one.study_id for one in store.studies()[0]] == [entry.study_id]
+    assert not store.folder.source(entry.upload_id).exists()
+    assert len(store.pixels(entry.study_id, 0)) == 64 * 64 * 2
+
+
+def other_study(series: list[bytes]) -> list[bytes]:
+    import pydicom
+
+    files = []
+    for content in series:
+        dataset = pydicom.dcmread(io.BytesIO(content))
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "9.9.9", "9.9.9.1"
+        out = io.BytesIO()
+        dataset.save_as(out)
+        files.append(out.getvalue())
+    return files
+
+
+def test_a_study_deleted_does_not_come_back_when_its_job_runs_again(
+    opened: Callable[..., Store], submit: Submit, work: Work, series: list[bytes], query: Query
+) -> None:
+    store = opened(keep_source=True)
+    entry = submit(store, [*series, *other_study(series)])
+    job = store.jobs.lease("1" * 32)
+    assert job is not None
+    _, second = store.results.begin(job, [5, 5])
+    assert second is not None
+    store.delete(second, by="anna")
+    store.jobs.give_back(job)
+    work(store)
+    assert [one.study_id for one in store.studies()[0]] == [entry.study_id]
+    assert not store.folder.source(entry.upload_id).exists()
+
+
+def test_the_other_study_of_an_upload_is_read_to_its_end(
+    store: Store, submit: Submit, work: Work, series: list[bytes], monkeypatch: pytest.MonkeyPatch, query: Query
+) -> None:
+    entry = submit(store, [*series, *other_study(series)])
+    second = further_study_id(entry.upload_id, 1)
+    read = Predictor.read
+
+    def delete_second(self: Predictor, *arguments: Any, **options: Any) -> Any:
+        if store.get(second).has_pixels:
+            store.delete(second, by="anna")
+        return read(self, *arguments, **options)
+
+    monkeypatch.setattr(Predictor, "read", delete_second)
+    assert work(store) == 1
+    assert [(one.study_id, one.state) for one in store.studies()[0]] == [(entry.study_id, StudyState.DONE)]
+    assert left(store) == sorted([entry.upload_id, entry.study_id, "volume.npy", "maps.npy"])
+
+
+def test_studies_past_their_retention_are_deleted_and_others_stay(store: Store, submit: Submit, query: Query) -> None:
+    old, new = submit(store, [b"x"]), submit(store, [b"x"])
+    past = datetime.now(UTC) - timedelta(days=30, hours=1)
+    query(store, tables.studies.update().where(tables.studies.c.study_id == old.study_id).values(received_at=past))
+    assert store.retention(31) == 0
+    assert store.retention(30) == 1
+    assert [one.study_id for one in store.studies()[0]] == [new.study_id]
+    assert not store.folder.upload(old.upload_id).exists()
+
+
+@pytest.mark.parametrize("crash", ["_delete_rows", "remove"])
+def test_a_deletion_cut_short_is_finished_by_the_sweep(
+    store: Store, submit: Submit, work: Work, series: list[bytes], monkeypatch: pytest.MonkeyPatch, crash: str
+) -> None:
+    entry = submit(store, series)
+    work(store)
+
+    def die(*_arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(removal if crash == "_delete_rows" else store.folder, crash, die)
+        with pytest.raises(KeyboardInterrupt):
+            store.delete(entry.study_id, by="anna")
+    with pytest.raises(StoreError, match=r"no such study|no pixels"):
+        store.pixels(entry.study_id, 0)
+    age(store)
+    store.sweep()
+    assert left(store) == []
+    assert store.studies() == ((), 0)
+    assert store.counts().deleted == 1
+
+
+def test_uploads_never_accepted_are_swept_after_a_while_and_not_before(store: Store, submit: Submit) -> None:
+    entry = submit(store, [b"kept"])
+    upload = store.begin_upload()
+    upload.__enter__()
+    upload.add_file(io.BytesIO(b"and then the power went"))
+    store.sweep()
+    assert store.folder.upload(upload.upload_id).is_dir()
+    age(store)
+    store.sweep()
+    assert not store.folder.upload(upload.upload_id).exists()
+    assert store.folder.upload(entry.upload_id).is_dir()
+
+
+def test_an_upload_that_still_arrives_is_not_swept(store: Store) -> None:
+    upload = store.begin_upload()
+    upload.__enter__()
+    upload.add_file(io.BytesIO(b"one"))
+    age(store)
+    upload.add_file(io.BytesIO(b"two, an hour later"))
+    store.sweep()
+    assert store.folder.upload(upload.upload_id).is_dir()
+
+
+def test_arrays_of_no_study_are_swept(store: Store, submit: Submit) -> None:
+    entry = submit(store, [b"x"])
+    stray = store.folder.upload(entry.upload_id) / ("f" * 32)
+    stray.mkdir()
+    age(store)
+    store.sweep()
+    assert not stray.exists()
+    assert store.folder.source(entry.upload_id).is_dir()
+
+
+def test_sources_of_a_failed_job_are_swept(store: Store, submit: Submit, query: Query) -> None:
+    entry = submit(store, [b"x"])
+    query(store, tables.jobs.update().values(state="failed"))
+    store.sweep()
+    assert not store.folder.source(entry.upload_id).exists()
+
+
+def test_what_is_past_is_forgotten(store: Store, submit: Submit, query: Query) -> None:
+    entry = submit(store, [b"x"])
+    store.delete(entry.study_id, by="anna")
+    store.open_session(User(name="anna", role=Role.READER), lasting=timedelta(seconds=-1))
+    store.jobs.join("1" * 32, host="here", pid=1)
+    past = datetime.now(UTC) - timedelta(days=8)
+    query(store, tables.deletions.update().values(deleted_at=past))
+    query(store, tables.workers.update().values(beat_at=past))
+    store.sweep()
+    for table in (tables.deletions, tables.sessions, tables.workers):
+        assert query(store, table.select()) == []
