@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import util
@@ -81,7 +82,10 @@ def open_page(browser: "Browser") -> "Iterator[Callable[..., Page]]":
         host = urlsplit(url).netloc
         page.on("console", lambda message: seen.append(message.text) if message.type in {"error", "warning"} else None)
         page.on("pageerror", lambda error: seen.append(str(error)))
-        page.on("request", lambda request: seen.append(f"left the host: {request.url}") if foreign(request.url, host) else None)
+        page.on(
+            "request",
+            lambda request: seen.append(f"left the host: {request.url}") if foreign(request.url, host) else None,
+        )
         page.goto(url)
         page.complaints = seen  # type: ignore[attr-defined]  # a test that provokes one clears it
         return page
@@ -163,22 +167,27 @@ def real(distinct_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """``hemoscope serve`` itself, one worker, the stub model, an empty storage."""
     storage = tmp_path_factory.mktemp("storage")
     storage.chmod(0o700)
-    command = [sys.executable, "-m", "hemoscope", "serve", "--port", "0", "--storage", str(storage), "--threads", "1"]
-    process = subprocess.Popen(
+    program = str(Path(sys.executable).parent / "hemoscope")
+    command = [program, "serve", "--port", "0", "--storage", str(storage), "--threads", "1"]
+    with subprocess.Popen(
         [*command, "--model", str(distinct_bundle), "--prevalence", "0.1"],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout
-    first = process.stdout.readline()
-    found = re.search(r"http://\S+", first)
-    assert found, f"hemoscope serve said {first!r}"
-    yield Room(url=found[0])
-    process.terminate()
-    process.wait(30)
-    process.stdout.close()
+    ) as process:
+        assert process.stdout
+        first = process.stdout.readline()
+        found = re.search(r"http://\S+", first)
+        reader = threading.Thread(target=process.stdout.read, daemon=True)  # a full pipe would stop the server
+        reader.start()
+        try:
+            assert found, f"hemoscope serve said {first!r}"
+            yield Room(url=found[0])
+        finally:
+            process.terminate()
+            process.wait(30)
+            reader.join(5)
 
 
 @pytest.fixture(params=["fake", "real"])

@@ -211,8 +211,8 @@ class FakeRoom:
         if self.refuse_upload:
             return problem(**self.refuse_upload)
         assert request.headers["X-CSRF-Token"] == "token"
-        files = (await request.form()).getlist("files")
-        self.uploads.append([(file.filename, await file.read()) for file in files])
+        async with request.form() as form:
+            self.uploads.append([(file.filename, await file.read()) for file in form.getlist("files")])
         study_id = self.add(make_phantom(seed=4, bleeds=frozenset({Hemorrhage.SUBDURAL})), urgency=None,
                             waiting=timedelta(0), instances=0)  # fmt: skip
         threading.Thread(target=self.read_soon, args=(study_id,), daemon=True).start()
@@ -257,7 +257,7 @@ class FakeRoom:
         while not self.server.started:
             time.sleep(0.01)
         yield f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
-        self.server.should_exit = True
+        self.server.should_exit = self.server.force_exit = True  # open event streams do not hold it up
         thread.join(5)
 
 

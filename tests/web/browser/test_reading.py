@@ -32,7 +32,9 @@ def picture(page: "Page") -> np.ndarray:
 def wait_for_slice(page: "Page", index: int | None = None) -> None:
     """Wait until the slice that is asked for is the slice that is seen."""
     wanted = "" if index is None else f"&& view.dataset.slice === '{index}'"
-    page.wait_for_function(f"() => {{ const view = document.querySelector('#view'); return view.dataset.rendered && view.dataset.rendered === view.dataset.slice {wanted} }}")
+    page.wait_for_function(
+        f"() => {{ const view = document.querySelector('#view'); return view.dataset.rendered && view.dataset.rendered === view.dataset.slice {wanted} }}"
+    )
 
 
 def upload(page: "Page", files: list[Path]) -> None:
@@ -58,7 +60,9 @@ def study(room: Any, open_page: OpenPage, series: list[Path], asymmetric: Phanto
     return page
 
 
-def test_a_study_is_uploaded_and_appears_with_its_urgency_and_types(room: Any, open_page: OpenPage, series: list[Path]) -> None:
+def test_a_study_is_uploaded_and_appears_with_its_urgency_and_types(
+    room: Any, open_page: OpenPage, series: list[Path]
+) -> None:
     page = open_page(room.url)
     before = page.locator("#studies tbody tr").count()
     page.set_input_files("#choose-files", series)
@@ -95,7 +99,10 @@ def test_what_is_not_established_looks_so(study: "Page") -> None:
 
 
 def test_the_threshold_is_told_with_what_it_means_at_the_sites_prevalence(study: "Page") -> None:
-    assert re.search(r"of 100 flagged about \d+ were right.*at a prevalence of 10 %", study.locator(".finding[data-label=any]").inner_text())
+    assert re.search(
+        r"of 100 flagged about \d+ were right.*at a prevalence of 10 %",
+        study.locator(".finding[data-label=any]").inner_text(),
+    )
 
 
 def test_keys_wheel_and_strip_scroll_the_slices(study: "Page") -> None:
@@ -128,7 +135,7 @@ def test_windows_change_by_key_and_by_dragging(study: "Page") -> None:
     study.keyboard.press("h")
     brain = picture(study)
     study.keyboard.press("3")
-    study.wait_for_function("document.querySelector('#view').dataset.window === '600/2800'")
+    study.wait_for_function("() => document.querySelector('#view').dataset.window === '600/2800'")
     study.wait_for_timeout(60)
     bone = picture(study)
     assert (brain == 255).mean() > (bone == 255).mean(), "bone is not all white in its own window"
@@ -192,7 +199,9 @@ def test_a_mirrored_slice_is_marked_mirrored(fake: Any, open_page: OpenPage, asy
     assert page.locator("#mark-left").inner_text() == "L"
 
 
-def test_assumed_geometry_has_no_marks_and_no_millimetres_and_says_so(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+def test_assumed_geometry_has_no_marks_and_no_millimetres_and_says_so(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
     study_id = fake.fake.add(asymmetric, geometry={"assumed": True})
     page = open_page(f"{fake.url}/studies/{study_id}")
     wait_for_slice(page)
@@ -288,10 +297,16 @@ def test_a_finger_scrolls_the_slices(fake: Any, open_page: OpenPage, asymmetric:
     page.keyboard.press("Home")
     wait_for_slice(page, 0)
     client = page.context.new_cdp_session(page)
-    for kind, y in (("touchStart", 400), ("touchMove", 380), ("touchMove", 350), ("touchMove", 320), ("touchEnd", None)):
+    for kind, y in (
+        ("touchStart", 400),
+        ("touchMove", 380),
+        ("touchMove", 350),
+        ("touchMove", 320),
+        ("touchEnd", None),
+    ):
         points = [] if y is None else [{"x": 250, "y": y}]
         client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    page.wait_for_function("Number(document.querySelector('#view').dataset.slice) > 2")
+    page.wait_for_function("() => Number(document.querySelector('#view').dataset.slice) > 2")
     assert page.locator("#corner-window").inner_text().startswith("Brain"), "a finger scrolls; it does not window"
 
 
@@ -302,7 +317,11 @@ def test_two_fingers_zoom(fake: Any, open_page: OpenPage, asymmetric: Phantom) -
     before = (picture(page) > 0).mean()
     client = page.context.new_cdp_session(page)
     for kind, apart in (("touchStart", 60), ("touchMove", 120), ("touchMove", 200), ("touchEnd", None)):
-        points = [] if apart is None else [{"x": 250 - apart / 2, "y": 350, "id": 0}, {"x": 250 + apart / 2, "y": 350, "id": 1}]
+        points = (
+            []
+            if apart is None
+            else [{"x": 250 - apart / 2, "y": 350, "id": 0}, {"x": 250 + apart / 2, "y": 350, "id": 1}]
+        )
         client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     page.wait_for_timeout(100)
     assert (picture(page) > 0).mean() > before
@@ -336,7 +355,9 @@ def test_a_slice_that_does_not_come_is_told_with_its_cure(fake: Any, open_page: 
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
 
 
-def test_j_and_k_go_through_the_studies_in_the_worklists_order(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+def test_j_and_k_go_through_the_studies_in_the_worklists_order(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
     routine = fake.fake.add(asymmetric, urgency="routine")
     urgent = fake.fake.add(asymmetric, urgency="immediate")
     page = open_page(f"{fake.url}/studies/{urgent}")

@@ -46,7 +46,7 @@ def test_the_most_urgent_study_stands_first_and_a_failed_one_tells_cause_and_cur
 def test_a_study_that_becomes_urgent_moves_up_by_itself(three: "Page", fake: Any) -> None:
     routine = next(iter(fake.fake.studies))
     fake.fake.change(routine, urgency="immediate", suspected=["any"])
-    three.wait_for_function("document.querySelectorAll('.urgency-immediate').length === 2")
+    three.wait_for_function("() => document.querySelectorAll('.urgency-immediate').length === 2")
     assert three.locator("#studies tbody tr").first.get_attribute("data-study") == routine, "it waits longest"
 
 
@@ -58,11 +58,11 @@ def test_progress_is_shown_as_it_is_made(three: "Page", fake: Any) -> None:
 
 def test_search_and_filters_narrow_the_list_and_can_be_cleared(three: "Page") -> None:
     three.select_option("#urgency", "immediate")
-    three.wait_for_function("document.querySelectorAll('#studies tbody tr').length === 1")
+    three.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 1")
     three.fill("#search", "no such study")
     three.get_by_text("No study matches").wait_for()
     three.get_by_role("button", name="Show all studies").click()
-    three.wait_for_function("document.querySelectorAll('#studies tbody tr').length === 3")
+    three.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 3")
 
 
 def test_keys_move_through_the_studies_and_open_one(three: "Page") -> None:
@@ -79,7 +79,7 @@ def test_a_live_change_leaves_the_focus_where_it_was(three: "Page", fake: Any) -
     focused = "document.activeElement.closest('tr')?.dataset.study"
     before = three.evaluate(focused)
     fake.fake.add(SMALL, urgency="prompt")
-    three.wait_for_function("document.querySelectorAll('#studies tbody tr').length === 4")
+    three.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 4")
     assert three.evaluate(focused) == before
 
 
@@ -89,7 +89,7 @@ def test_a_deleted_study_is_asked_about_and_then_gone(three: "Page", fake: Any) 
     assert three.locator("#studies tbody tr").count() == 3
     three.locator("tr[data-state=failed] .row-delete").click()
     three.get_by_role("button", name="Delete", exact=True).click()
-    three.wait_for_function("document.querySelectorAll('#studies tbody tr').length === 2")
+    three.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 2")
 
 
 def test_files_can_be_dropped_anywhere_and_their_names_stay_here(fake: Any, open_page: OpenPage) -> None:
@@ -119,7 +119,9 @@ def test_a_folder_is_uploaded_with_all_that_lies_in_it(fake: Any, open_page: Ope
     assert sorted(content for _, content in fake.fake.uploads[0]) == [b"a", b"deep/b"]
 
 
-def test_a_refused_upload_tells_cause_and_cure_and_can_be_tried_again(fake: Any, open_page: OpenPage, tmp_path: Path) -> None:
+def test_a_refused_upload_tells_cause_and_cure_and_can_be_tried_again(
+    fake: Any, open_page: OpenPage, tmp_path: Path
+) -> None:
     (tmp_path / "scan.zip").write_bytes(b"PK")
     fake.fake.refuse_upload = {
         "status": 413, "code": "upload_too_large", "detail": "The upload is larger than 1 MB.", "cure": "Upload one study at a time",

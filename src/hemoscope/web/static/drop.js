@@ -18,7 +18,7 @@ export async function filesUnder(entry) {
 /** What was dropped: {name, files}. The list of entries is only readable during the event, so it is taken at once. */
 export async function droppedFiles(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  const plain = [...transfer.files];
+  const plain = [...transfer.files].filter(isWanted);
   if (entries.length === 0) return { name: nameOf(plain), files: plain };
   const files = (await Promise.all(entries.map(filesUnder))).flat();
   return { name: entries.length === 1 ? entries[0].name : nameOf(files), files: files.filter(isWanted) };
