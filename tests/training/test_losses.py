@@ -2,12 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
 
+from hemoscope.errors import ConfigError
 from hemoscope.models.network import Output
-from hemoscope.training.losses import LossConfig, loss_parts
+from hemoscope.training.losses import LossConfig, loss_parts, score_loss
 
 ONLY_ANY = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 SUBDURAL_AND_ANY = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
@@ -127,3 +134,138 @@ def test_weights_scale_their_parts() -> None:
     assert float(doubled["map"]) == pytest.approx(2 * float(plain["map"]))
     assert float(doubled["dice"]) == pytest.approx(2 * float(plain["dice"]))
     assert float(doubled["scores"]) == float(plain["scores"])
+
+
+def score(logits: list[list[float]], labels: list[list[float]], **options: object) -> float:
+    config = LossConfig(**options)  # type: ignore[arg-type]
+    return float(score_loss(torch.tensor(logits), torch.tensor(labels), config))
+
+
+UNKNOWN = math.nan
+
+
+def test_unknown_labels_count_neither_above_nor_below_the_line() -> None:
+    """Known: `any` of the first slice (weight 2) and subdural of the second (weight 1)."""
+    labels = [[1, *[UNKNOWN] * 5], [*[UNKNOWN] * 5, 0]]
+    found = score([[1.0] + [9.0] * 5, [9.0] * 5 + [-2.0]], labels)
+    assert found == pytest.approx((2 * softplus(-1) + softplus(-2)) / 3, rel=1e-6)
+
+
+def test_nothing_known_costs_nothing_and_moves_nothing() -> None:
+    logits = torch.ones(2, 6, requires_grad=True)
+    maps = torch.ones(2, 6, 2, 2, requires_grad=True)
+    labels = torch.full((2, 6), UNKNOWN)
+    found = loss_parts(
+        Output(logits, maps, torch.zeros(2, 1)), labels, torch.ones(2, 8, 8), torch.ones(2), LossConfig()
+    )
+    total = torch.stack(list(found.values())).sum()
+    total.backward()
+    assert float(total.detach()) == 0
+    assert logits.grad is not None
+    assert maps.grad is not None
+    assert not logits.grad.any()
+    assert not maps.grad.any()
+
+
+def test_unknown_labels_get_no_gradient() -> None:
+    logits = torch.zeros(1, 6, requires_grad=True)
+    score_loss(logits, torch.tensor([[1.0, UNKNOWN, 0.0, UNKNOWN, 0.0, 1.0]]), LossConfig()).backward()
+    assert logits.grad is not None
+    assert logits.grad[0].ne(0).tolist() == [True, False, True, False, True, True]
+
+
+def test_both_sides_of_a_label_can_weigh_differently() -> None:
+    labels = [[1.0, 0, 0, 0, 0, 1.0]]
+    found = score(
+        [[-1.0, 2.0, 0, 0, 0, 3.0]], labels, positive=(4.0, 1, 1, 1, 1, 0.5), negative=(1.0, 3.0, 1.0, 1.0, 1.0, 1.0)
+    )
+    expected = 2 * 4 * softplus(1) + 3 * softplus(2) + 3 * softplus(0) + 0.5 * softplus(-3)
+    assert found == pytest.approx(expected / 7, rel=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_focal_loss_is_torchvisions(gamma: float, weight: float) -> None:
+    """Torchvision's has one weight for both sides: half is taken, and given back."""
+    logits = torch.linspace(-6, 6, 24).reshape(4, 6)
+    labels = (torch.arange(24) % 3 == 0).float().reshape(4, 6)
+    judge = 2 * sigmoid_focal_loss(logits, labels, alpha=0.5, gamma=gamma, reduction="mean")
+    config = LossConfig(labels=(weight,) * 6, kind="focal", gamma=gamma)
+    assert float(score_loss(logits, labels, config)) == pytest.approx(float(judge), rel=1e-5)
+
+
+def test_focal_loss_keeps_its_digits_where_the_answer_is_all_but_certain() -> None:
+    found = score([[-20.0] * 6], [[0.0] * 6], kind="focal", gamma=1.0)
+    assert found == pytest.approx(math.exp(-20) * math.log1p(math.exp(-20)), rel=1e-4)
+
+
+@given(
+    labels=arrays(np.float64, (12, 6), elements=st.sampled_from([0.0, 1.0, UNKNOWN])),
+)
+def test_weights_of_prevalence_make_both_sides_of_every_label_equal(labels: NDArray[np.float64]) -> None:
+    labels[:2] = [[0.0] * 6, [1.0] * 6]
+    config = LossConfig(positive="prevalence", negative="prevalence").resolved(labels)
+    positives, negatives = (labels == 1).sum(0), (labels == 0).sum(0)
+    assert np.allclose(config.positive * positives, config.negative * negatives)
+    assert np.allclose((config.positive * positives + config.negative * negatives) / (positives + negatives), 1)
+    assert config.resolved(labels) == config
+
+
+def test_one_side_alone_may_follow_prevalence() -> None:
+    labels = np.array([[1.0] * 6, [0.0] * 6, [0.0] * 6, [0.0] * 6])
+    config = LossConfig(positive="prevalence", negative=(0.5,) * 6).resolved(labels)
+    assert config.positive == pytest.approx((2.0,) * 6)
+    assert config.negative == (0.5,) * 6
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_weights_cannot_follow_the_prevalence_of_a_label_with_one_side(value: float) -> None:
+    labels = np.array([[1.0] * 6, [0.0] * 6])
+    labels[:, 1] = (value, UNKNOWN)
+    with pytest.raises(ConfigError, match=r"epidural has no known positive or no known negative .* Give six numbers"):
+        LossConfig(positive="prevalence").resolved(labels)
+
+
+def test_maps_learn_only_where_the_outline_and_the_label_are_known() -> None:
+    maps = torch.full((3, 6, 2, 2), -1.0, requires_grad=True)
+    labels = torch.tensor([SUBDURAL_AND_ANY] * 3)
+    labels[2, 5] = UNKNOWN
+    found = loss_parts(
+        Output(torch.zeros(3, 6), maps, torch.zeros(3, 1)),
+        labels,
+        quarter().expand(3, -1, -1),
+        torch.ones(3),
+        LossConfig(),
+        outlined=torch.tensor([1.0, 0.0, 1.0]),
+    )
+    carrying = (5 * softplus(1) + 3 * softplus(-1)) / 4
+    assert float(found["map"].detach()) == pytest.approx((3 * carrying + 8 * softplus(-1)) / 11, rel=1e-6)
+    (found["map"] + found["dice"]).backward()
+    assert maps.grad is not None
+    assert not maps.grad[1].any()
+    assert not maps.grad[2, 5].any()
+    assert maps.grad[2, 0].all()
+
+
+def test_without_weights_the_maps_are_left_alone() -> None:
+    assert parts(config=LossConfig(map=0.0, dice=0.0)).keys() == {"scores"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"labels": (1.0,) * 5}, r"loss\.labels needs 6 weights in the order any, .*, got 5"),
+        ({"labels": "prevalence"}, r"loss\.labels needs 6 weights in the order .* got 'prevalence'"),
+        ({"positive": (1.0,) * 7}, r"loss\.positive needs 6 weights .*, or the word prevalence, got 7"),
+        ({"negative": "often"}, r"loss\.negative needs 6 weights .*, or the word prevalence, got 'often'"),
+        ({"labels": (0.0,) * 6}, r"loss\.labels: weights must not be negative, nor all zero"),
+        ({"positive": (-1.0,) * 6}, r"loss\.positive: weights must not be negative"),
+        ({"negative": (math.nan,) * 6}, r"loss\.negative: weights must not be negative"),
+        ({"kind": "hinge"}, r"loss\.kind must be one of bce, focal, got hinge"),
+        ({"gamma": -1.0}, r"gamma, map, map_positive, dice must not be negative, got -1\.0"),
+        ({"dice": math.inf}, r"must not be negative, got .*inf"),
+    ],
+)
+def test_losses_that_could_not_be_minimised_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        LossConfig(**options)  # type: ignore[arg-type]
