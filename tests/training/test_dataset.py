@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hemoscope.data.cache import Cache
 from hemoscope.data.phantom import make_phantom
@@ -15,6 +16,8 @@ from hemoscope.training import dataset as dataset_module
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import Crops, load_crops
 from hemoscope.training.dataset import Draw, EpochSampler, PlainSlices, Sample, SamplingConfig, SliceDataset
+from hemoscope.training.experiment import Experiment
+from hemoscope.training.train import train
 
 NO_CHANGE = AugmentConfig(flip=0, rotation=0, scale=0, shift=0, gain=0, offset=0, noise=0, blur=0)
 EVERYONE = tuple(f"p{number}" for number in range(6))
@@ -264,3 +267,18 @@ def test_plain_slices_read_each_series_once(phantom_cache: Cache, monkeypatch: p
 
 def test_part_of_the_normals_with_a_lesion_is_the_sum_of_both_kinds() -> None:
     assert SamplingConfig(pasted=0.2, made=0.3).with_lesion == pytest.approx(0.5)
+
+
+def test_a_network_with_neighbours_trains_from_memory_and_from_files_alike(
+    phantom_cache: Cache, tiny_experiment: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    """Lesions in the neighbours, augmentation, nine channels: the whole road, to the last bit."""
+    cache = Cache(tmp_path, phantom_cache.manifest, phantom_cache.dataset)
+    (tmp_path / "series").symlink_to(phantom_cache.folder / "series")
+    for crops in ("memory", "disk"):
+        experiment = tiny_experiment(preprocessing={"neighbours": 1}, run={"folds": 0, "epochs": 1, "crops": crops})
+        train(experiment, cache, tmp_path / crops, threads=1)
+        assert (tmp_path / "crops").is_dir() == (crops == "disk")
+    one, other = (load_file(tmp_path / crops / "final" / "weights.safetensors") for crops in ("memory", "disk"))
+    assert any(tensor.ndim == 4 and tensor.shape[1] == 9 for tensor in one.values())
+    assert all(torch.equal(one[name], other[name]) for name in one)
