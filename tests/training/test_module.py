@@ -1,0 +1,162 @@
+"""What Lightning runs: optimisers, schedules, the moving average, and validation by independent judges."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from sklearn.metrics import log_loss, roc_auc_score
+from torch.utils.data import DataLoader
+
+from hemoscope.errors import ConfigError
+from hemoscope.models.network import HemorrhageNetwork, NetworkConfig
+from hemoscope.training.dataset import Sample
+from hemoscope.training.losses import LossConfig
+from hemoscope.training.module import OptimizerConfig, TrainingModule
+from hemoscope.training.trainer import quiet_lightning
+
+STEPS = 10
+SCORES_ALONE = LossConfig(map=0.0, dice=0.0)
+
+
+def network() -> HemorrhageNetwork:
+    torch.manual_seed(1)
+    return HemorrhageNetwork(NetworkConfig(backbone="test_resnet", head="pooled"), channels=3, size=32)
+
+
+def module(loss: LossConfig = SCORES_ALONE, **options: object) -> TrainingModule:
+    return TrainingModule(network(), loss, OptimizerConfig(**options))  # type: ignore[arg-type]
+
+
+def samples(count: int, *, positive: bool | None = None, seed: int = 2) -> list[Sample]:
+    random = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(count, 6, generator=random) > 0.5).float()
+    if positive is not None:
+        labels[:] = float(positive)
+    one = torch.tensor(1.0)
+    return [Sample(torch.rand(3, 32, 32, generator=random), row, torch.zeros(32, 32), one, one) for row in labels]
+
+
+class Watch(lightning.Callback):
+    """Learning rates and copies of the weights at every step, and the last epoch's metrics."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.weights: list[torch.Tensor] = []
+        self.metrics: dict[str, float] = {}
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *_: object) -> None:
+        self.weights.append(pl_module.network.head.classifier.weight.detach().clone())
+
+
+def fit(chosen: TrainingModule, folder: Path, *, validation: list[Sample] | None = None, steps: int = STEPS) -> Watch:
+    watch = Watch()
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        default_root_dir=folder,
+        callbacks=[watch],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=None if validation else 0,
+        accelerator="cpu",
+    )
+    given = None if validation is None else DataLoader(validation, batch_size=3)
+    with quiet_lightning():
+        trainer.fit(chosen, DataLoader(samples(4 * steps), batch_size=4), given)
+    watch.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return watch
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_the_optimizer_is_the_one_asked_for(kind: str, tmp_path: Path) -> None:
+    chosen = module(kind=kind, schedule="constant", learning_rate=1e-3, weight_decay=0.1)
+    optimizer = chosen.configure_optimizers()
+    assert type(optimizer) is {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+def test_frozen_parameters_are_not_optimised() -> None:
+    config = NetworkConfig(backbone="resnet18", head="pooled", frozen_stages=1)
+    frozen = HemorrhageNetwork(config, channels=3, size=32)
+    optimizer = TrainingModule(frozen, SCORES_ALONE, OptimizerConfig(schedule="constant")).configure_optimizers()
+    chosen = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert chosen == {id(parameter) for parameter in frozen.parameters() if parameter.requires_grad}
+
+
+def test_a_constant_learning_rate_stays_and_one_cycle_rises_and_falls(tmp_path: Path) -> None:
+    constant = fit(module(schedule="constant", learning_rate=1e-3), tmp_path)
+    assert constant.rates == [1e-3] * STEPS
+    cycle = fit(module(schedule="onecycle", learning_rate=1e-3, warmup=0.3), tmp_path).rates
+    assert max(cycle) == pytest.approx(1e-3)
+    assert cycle.index(max(cycle)) == 2  # 30% of ten steps, counted from none
+    assert cycle[0] == pytest.approx(1e-3 / 25)
+    assert cycle[-1] < 1e-6
+
+
+def test_the_average_follows_the_weights_by_its_decay(tmp_path: Path) -> None:
+    chosen = module(ema=0.8, schedule="constant")
+    watch = fit(chosen, tmp_path, steps=3)
+    expected = watch.weights[0]  # the first step is taken whole
+    for weights in watch.weights[1:]:
+        expected = 0.8 * expected + 0.2 * weights
+    assert torch.allclose(chosen.trained.head.classifier.weight, expected, atol=1e-7)
+    assert not torch.equal(chosen.trained.head.classifier.weight, chosen.network.head.classifier.weight)
+    assert not any(parameter.requires_grad for parameter in chosen.trained.parameters())
+
+
+def test_without_an_average_the_network_itself_is_kept() -> None:
+    chosen = module(ema=0.0)
+    assert chosen.trained is chosen.network
+
+
+def test_validation_measures_known_labels_with_the_network_that_is_kept(tmp_path: Path) -> None:
+    slices = samples(10, seed=5)
+    slices[3].labels[:] = torch.tensor([math.nan, 1.0, math.nan, 0.0, 0.0, 1.0])
+    chosen = module(ema=0.5)
+    found = fit(chosen, tmp_path, validation=slices).metrics
+    with torch.inference_mode():
+        logits = chosen.trained.eval()(torch.stack([item.image for item in slices])).logits
+    labels = torch.stack([item.labels for item in slices])
+    known = ~labels.isnan()
+    any_known = known[:, 0]
+    judge = roc_auc_score(labels[any_known, 0], logits[any_known, 0])
+    assert found["validation/auroc_any"] == pytest.approx(judge)
+    weights = torch.tensor([2.0, 1, 1, 1, 1, 1]).expand(10, 6)[known]
+    expected = log_loss(labels[known], torch.sigmoid(logits[known].double()), sample_weight=weights)
+    assert found["validation/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_validation_of_one_class_has_a_loss_and_no_auroc(tmp_path: Path, positive: bool) -> None:
+    found = fit(module(), tmp_path, validation=samples(4, positive=positive)).metrics
+    assert math.isfinite(found["validation/loss"])
+    assert "validation/auroc_any" not in found
+
+
+def test_a_loss_that_waits_for_labels_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"the loss holds the word prevalence .* Call LossConfig\.resolved first"):
+        module(LossConfig(negative="prevalence"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kind": "sgd"}, r"optimizer\.kind must be one of adamw, adam, got sgd"),
+        ({"schedule": "cosine"}, r"optimizer\.schedule must be one of onecycle, constant, got cosine"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive and weight_decay not negative, got 0.0 and 0.01"),
+        ({"weight_decay": -0.1}, "weight_decay not negative, got 0.0005 and -0.1"),
+        ({"warmup": 1.0}, "must be at least 0 and below 1, got 1.0 and 0.99"),
+        ({"ema": 1.0}, "must be at least 0 and below 1, got 0.2 and 1.0"),
+    ],
+)
+def test_optimisers_that_could_not_run_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        OptimizerConfig(**options)  # type: ignore[arg-type]
