@@ -1,0 +1,98 @@
+"""The OpenAPI document against the server: whatever is sent, the answer is one that it describes, and never a 5xx.
+
+schemathesis makes the requests. Half of them name a study that is there, so that more than the refusals is tried.
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from io import BytesIO
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from hemoscope.store.store import open_store
+from hemoscope.web.app import create_app
+from hemoscope.web.settings import RateLimits, WebSettings
+
+CHECKS = (
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    unsupported_method,
+)
+QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture]
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory, predictor: Any, archive: bytes) -> Iterator[FastAPI]:
+    """A room with one study that is done and one that waits; event streams end at once."""
+    from hemoscope.store.reading import UploadReader
+
+    folder = tmp_path_factory.mktemp("contract")
+    store = open_store(f"sqlite:///{folder / 'db.sqlite3'}", folder / "storage", lease=timedelta(days=1))
+    app = create_app(
+        store,
+        WebSettings(model_card={"name": "tiny", "version": "1", "sha256": "0" * 64}, rates=RateLimits(requests=10**7)),
+    )
+    app.state.room.closing.set()
+    for state in ("done", "queued"):
+        with store.begin_upload() as upload:
+            upload.add_file(BytesIO(archive))
+            app.state.study_id = store.accept(upload, submitted_by="local").study_id
+        if state == "done":
+            job = store.jobs.lease("w" * 32)
+            UploadReader(store, predictor, keep_identity=False, deidentify=False).read(job)
+            app.state.done = app.state.study_id
+    store.jobs.join("w" * 32, host="here", pid=1)
+    yield app
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def document(application: FastAPI) -> Any:
+    loaded = schemathesis.openapi.from_asgi("/openapi.json", application, headers={"Host": "localhost"})
+
+    @loaded.hook
+    def map_path_parameters(_context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+        if path_parameters and "study_id" in path_parameters and sum(map(ord, str(path_parameters))) % 2:
+            return path_parameters | {"study_id": application.state.done, "index": 1}
+        return path_parameters
+
+    return loaded
+
+
+def hold_to_the_document(document: Any, examples: int, *, leave_out: frozenset[str] = frozenset()) -> None:
+    """Send requests to every route as our own page does; the answers must be those that the document describes."""
+    for found in document.get_all_operations():
+        operation = found.ok()
+        if operation.method.upper() in leave_out:
+            continue
+
+        @given(case=operation.as_strategy())
+        @settings(max_examples=examples, deadline=None, suppress_health_check=QUIET, database=None, derandomize=True)
+        def answer(case: schemathesis.Case) -> None:
+            case.call_and_validate(headers={"X-CSRF-Token": "local", "Host": "localhost"}, checks=CHECKS)
+
+        answer()
+
+
+def test_answers_are_those_that_the_document_describes(document: Any) -> None:
+    hold_to_the_document(document, 3, leave_out=frozenset({"DELETE"}))
+
+
+@pytest.mark.slow
+def test_many_answers_are_those_that_the_document_describes(document: Any) -> None:
+    hold_to_the_document(document, 200)

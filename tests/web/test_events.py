@@ -1,0 +1,117 @@
+"""Live news: what changes is told in order, nothing is left out, and the line ends when the server does."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from hemoscope.errors import StoreError
+from hemoscope.store.store import Store
+from hemoscope.store.values import Changes
+from hemoscope.web import change_feed
+from hemoscope.web.change_feed import ChangeFeed
+from hemoscope.web.room import Room
+from hemoscope.web.routes import events
+
+
+def parsed(text: str) -> list[tuple[int, str, dict[str, Any]]]:
+    """Events of a stream: id, name, data."""
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith((":", "retry")))
+        if fields:
+            found.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
+    return found
+
+
+async def listen(room: Room, version: int, *, pieces: int, then_close: bool = True) -> str:
+    """Take pieces of a stream while the feed watches, then end it."""
+    watching = asyncio.create_task(room.feed.watch())
+    room.closing = asyncio.Event()
+    stream: AsyncIterator[str] = events._stream(room, version)
+    text = "".join([await anext(stream) for _ in range(pieces)])
+    if then_close:
+        room.closing.set()
+        text += "".join([piece async for piece in stream])
+    watching.cancel()
+    return text
+
+
+@pytest.fixture
+def state(room: TestClient) -> Room:
+    found = room.app.state.room  # type: ignore[attr-defined]
+    assert isinstance(found, Room)
+    # Its feed lives on the client's own loop; the tests run one of theirs.
+    found.feed = ChangeFeed(found.store)
+    return found
+
+
+def test_changes_come_in_order_with_the_version_to_resume_from(
+    room: TestClient, state: Room, slices: tuple[bytes, ...], store: Store
+) -> None:
+    ids = [
+        room.post("/api/v1/uploads", files=[("files", ("x", content))]).json()["study"]["study_id"]
+        for content in slices[:2]
+    ]
+    store.delete(ids[0], by="local")
+    found = parsed(asyncio.run(listen(state, 0, pieces=2)))
+    assert [(name, data["study_id"]) for _, name, data in found] == [("study", ids[1]), ("deleted", ids[0])]
+    versions = [version for version, _, _ in found]
+    assert versions == sorted(versions)
+    assert found[0][2] == room.get(f"/api/v1/studies?search={ids[1]}").json()["studies"][0]
+    state.feed = ChangeFeed(store)
+    resumed = parsed(asyncio.run(listen(state, versions[0], pieces=2)))
+    assert resumed == found[1:]
+
+
+def test_a_quiet_line_is_kept_alive_and_ends_when_the_server_closes(
+    state: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.0)
+    monkeypatch.setattr(events, "_LOOK_AROUND_S", 0.01)
+    text = asyncio.run(asyncio.wait_for(listen(state, 0, pieces=3), 10))
+    assert text.startswith("retry: 2000\n\n: still here\n\n")
+    assert parsed(text) == []
+
+
+def test_a_version_from_a_lost_future_starts_from_now(room: TestClient, state: Room, slices: tuple[bytes, ...]) -> None:
+    state.closing.set()
+    for address in ("/api/v1/events?since=999999", "/api/v1/events"):
+        answer = room.get(address, headers={"Last-Event-ID": "999999"} if "since" not in address else {})
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_a_last_event_id_that_is_none_is_refused(room: TestClient) -> None:
+    assert room.get("/api/v1/events", headers={"Last-Event-ID": "yesterday"}).status_code == 422
+
+
+def test_the_feed_outlives_a_database_that_goes_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change_feed, "_AFTER_ERROR_S", 0.01)
+    answers: list[Changes | StoreError] = [
+        StoreError(code="database_unreachable", reason="away", cure="wait"),
+        Changes(version=7),
+        Changes(version=7),
+    ]
+
+    def changes_since(_version: int) -> Changes:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, StoreError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(store, "changes_since", changes_since)
+
+    async def wait() -> Changes:
+        feed = ChangeFeed(store)
+        watching = asyncio.create_task(feed.watch())
+        try:
+            return await feed.after(3, wait_s=10)
+        finally:
+            watching.cancel()
+
+    assert asyncio.run(wait()).version == 7
