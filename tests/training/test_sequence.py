@@ -1,5 +1,6 @@
 """The sequence network learns from cached embeddings, repeats itself, goes on after a kill, and serves as it scored."""
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable
@@ -102,7 +103,7 @@ def test_the_first_view_is_what_serving_computes(
 
 
 def test_embeddings_are_made_once_and_anew_for_other_weights(
-    store: EmbeddingStore, experiment: Experiment, series_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: EmbeddingStore, experiment: Experiment, series_cache: Cache, tmp_path: Path
 ) -> None:
     told: list[tuple[int, int]] = []
     store.fill(["s0", "s1", "s2"], lambda *done: told.append(done))
@@ -114,6 +115,17 @@ def test_embeddings_are_made_once_and_anew_for_other_weights(
     assert EmbeddingStore(other, experiment, series_cache, tmp_path, views=1).folder != store.folder
     assert EmbeddingStore(store.network, experiment, series_cache, tmp_path, views=2).folder != store.folder
     assert EmbeddingStore(store.network, experiment, series_cache, tmp_path, views=1).folder == store.folder
+
+
+def test_a_network_trained_in_half_precision_is_read_as_it_is_served(
+    network: HemorrhageNetwork, experiment: Experiment, series_cache: Cache, tmp_path: Path
+) -> None:
+    half = copy.deepcopy(network).bfloat16()
+    served = copy.deepcopy(half).float()
+    stores = [EmbeddingStore(one, experiment, series_cache, tmp_path, views=0) for one in (half, served)]
+    assert stores[0].folder == stores[1].folder
+    stores[0].fill(["s0"], lambda _done, _total: None)
+    assert stores[0].read("s0").logits.dtype == torch.float32
 
 
 def test_embeddings_that_are_damaged_are_refused_without_a_path(store: EmbeddingStore, tmp_path: Path) -> None:
@@ -145,8 +157,8 @@ def test_thin_slices_share_places_and_are_corrected_alike(store: EmbeddingStore)
     assert sample.length == 5
     assert torch.allclose(sample.before[0], series.logits[0][:4].mean(0), atol=1e-6)
     torch.manual_seed(1)
-    network = SequenceNetwork(dataclasses.replace(store.experiment.sequence, dropout=0.0), embedding_size=256)
-    network = SequenceNetwork(network.config, embedding_size=series.embeddings.shape[2]).eval()
+    config = dataclasses.replace(store.experiment.sequence, dropout=0.0)  # type: ignore[type-var]
+    network = SequenceNetwork(config, embedding_size=series.embeddings.shape[2]).eval()
     torch.nn.init.normal_(network.correction.weight)
     corrections = (refined(network, padded([sample]))[0][0] - series.logits[0]).detach()
     assert torch.allclose(corrections[0], corrections[3], atol=1e-5)

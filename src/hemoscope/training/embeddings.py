@@ -52,7 +52,7 @@ class EmbeddingStore:
         self, network: HemorrhageNetwork, experiment: Experiment, cache: Cache, folder: Path, *, views: int
     ) -> None:
         """``views`` augmented ones beside those of the mirror; negative: the view of serving alone."""
-        self.network = network
+        self.network = network.float()  # as it is served, whatever precision it was trained in
         self.experiment = experiment
         self.cache = cache
         self.views = views
