@@ -11,12 +11,17 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import numpy as np
 import pytest
 
 if TYPE_CHECKING:
     from hemoscope.bundle import ModelBundle, ModelCard
     from hemoscope.predict import Predictor
+
+# A law is no less true on a busy machine: pytest's own timeout catches what hangs.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEBIAN_PACKAGE = {"dciodvfy": "dicom3tools", "dcentvfy": "dicom3tools"}  # every other judge is DCMTK's

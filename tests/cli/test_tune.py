@@ -35,3 +35,9 @@ def test_it_prints_scores_before_and_after_and_writes_a_bundle(
 def test_a_target_without_a_rule_is_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--target=0.9"]) == 2
     assert "belongs to a rule" in capsys.readouterr().err
+
+
+def test_series_files_go_together_and_not_with_studies(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for added in (["--series-labels=l.csv"], ["--series-predictions=p.csv", "--series-labels=l.csv", "--studies=s"]):
+        assert main([*words, *added]) == 2
+        assert "go together, in place of --studies" in capsys.readouterr().err
