@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from hemoscope import cli
 from hemoscope.bundle import ModelBundle
-from hemoscope.card import LabelScore, ModelCard, ScoreTable
+from hemoscope.card import LabelScore, ModelCard, ScoreTable, SequenceRule
 from hemoscope.labels import PerLabel
 from hemoscope.reports.card_table import print_card
 
@@ -39,6 +40,23 @@ def test_the_card_is_shown_with_scores_thresholds_data_and_limits(
         "Not a medical device.",
     ):
         assert fact in text, fact
+
+
+@pytest.mark.parametrize(
+    ("sequence", "words"),
+    [
+        (None, "Slices are scored one by one; the study's score is the mean of the highest 15 mm of slices."),
+        ("sequence", "Slices are scored beside all others of their series; the study's score is a network's own."),
+        ("study_rule", "beside all others of their series; the study's score is the mean of the highest 15 mm"),
+    ],
+)
+def test_the_card_says_how_slices_become_a_study(
+    make_card: Callable[..., ModelCard], sequence: Any, words: str
+) -> None:
+    rule = None if sequence is None else SequenceRule(embedding_size=3, study_scores=sequence)
+    text = io.StringIO()
+    print_card(make_card(sequence=rule), "0" * 64, Console(file=text, width=120))
+    assert words in text.getvalue()
 
 
 def test_json_is_the_card_and_the_sha256_of_the_bundle(

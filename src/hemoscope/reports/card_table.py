@@ -22,6 +22,7 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
     _title(console, "Operating points")
     console.print(_operating_points(card))
     console.print(_urgent(card.operating_points.urgent))
+    console.print(Text(_reading(card)))
     for shown in score_tables(card.scores):
         console.print()
         console.print(shown)
@@ -74,6 +75,15 @@ def _rule(point: OperatingPoint) -> Text:
 def _urgent(point: OperatingPoint) -> Text:
     name = Hemorrhage.ANY.display
     return Text(f"Immediate when {name} reaches {point.threshold:.2f} in the study: ").append_text(_rule(point))
+
+
+def _reading(card: ModelCard) -> str:
+    """How slices become a study."""
+    rule = f"the mean of the highest {card.study_rule.extent_mm:g} mm of slices"
+    if card.sequence is None:
+        return f"Slices are scored one by one; the study's score is {rule}."
+    study = "a network's own" if card.sequence.study_scores == "sequence" else rule
+    return f"Slices are scored beside all others of their series; the study's score is {study}."
 
 
 def _about(scores: ScoreTable) -> Text:
