@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 
 from hemoscope.bundle import load_bundle
-from hemoscope.errors import StoreError
+from hemoscope.errors import HemoscopeError, StoreError
 from hemoscope.predict import Predictor
 from hemoscope.store.jobs import Job, JobFailure, LeaseLostError
 from hemoscope.store.reading import UploadReader
@@ -49,7 +49,9 @@ class Pulse:
         self._job = job
 
     def _watch_parent(self) -> None:
-        sys.stdin.buffer.read()  # returns when the parent closes its end, or ends
+        # Ends when the parent closes its end, or ends. Not through sys.stdin: its lock would be held at the exit.
+        while os.read(sys.stdin.fileno(), 1):
+            pass
         self._stop.set()
 
     def _run(self) -> None:
@@ -78,10 +80,15 @@ def main() -> None:
     """Read settings from standard input, then work until it ends."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
-    worker_id, settings = WorkerSettings.from_line(sys.stdin.buffer.readline())
     os.umask(0o077)
-    if settings.memory_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (settings.memory_bytes, settings.memory_bytes))
+    try:
+        _work(*WorkerSettings.from_line(sys.stdin.buffer.readline()))
+    except HemoscopeError as error:
+        _log.error("worker cannot start: %s", error)
+        sys.exit(1)
+
+
+def _work(worker_id: str, settings: WorkerSettings) -> None:
     store = open_store(
         settings.url,
         settings.storage,
@@ -94,9 +101,22 @@ def main() -> None:
     pulse.start()
     predictor = Predictor(load_bundle(settings.model), threads=settings.threads)
     reader = UploadReader(store, predictor, keep_identity=settings.keep_identity, deidentify=settings.deidentify)
+    if settings.memory_bytes is not None:
+        limit_memory(settings.memory_bytes)
     pause = threading.Event()
     while True:
         pause.wait(0.0 if work_once(store, reader, worker_id, pulse) else settings.poll_s)
+
+
+def limit_memory(further_bytes: int) -> None:
+    """Let this process allocate so many bytes more than it has now: a study too large fails, not the machine.
+
+    RLIMIT_DATA counts heap, private mappings and thread stacks; RLIMIT_AS would count what OpenVINO only reserves. It
+    is set once the model is loaded, whose size nobody needs to know.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    now_bytes = int(status.split("VmData:")[1].split()[0]) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (now_bytes + further_bytes, now_bytes + further_bytes))
 
 
 def work_once(store: Store, reader: UploadReader, worker_id: str, pulse: Pulse | None = None) -> bool:

@@ -20,8 +20,8 @@ class WorkerSettings:
         deidentify: read and keep a de-identified copy only.
         keep_source: keep the files as uploaded.
         lease_s, attempts: as in ``open_store``.
-        memory_bytes: the most a worker may allocate (RLIMIT_DATA: heap and private mappings, not the model's code or
-            what is merely reserved); beyond it a study fails instead of the machine. None sets no limit.
+        memory_bytes: the most a worker may allocate for a study, on top of the loaded model (Linux); beyond it the
+            study fails instead of the machine. None sets no limit.
         poll_s: pause between two looks into an empty queue.
     """
 

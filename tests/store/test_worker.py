@@ -1,0 +1,286 @@
+"""Worker processes under kill -9: every accepted study ends in a result, and exactly once."""
+
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+
+from hemoscope.data.dicom_writer import write_series
+from hemoscope.data.phantom import make_phantom
+from hemoscope.errors import ConfigError
+from hemoscope.labels import Hemorrhage
+from hemoscope.store import tables
+from hemoscope.store.store import Store
+from hemoscope.store.supervisor import Supervisor
+from hemoscope.store.values import StudyEntry, StudyState, WorklistQuery
+from hemoscope.store.worker_settings import WorkerSettings
+
+Submit = Callable[..., StudyEntry]
+Query = Callable[..., list[Any]]
+PATIENCE_S = 120.0
+# What does not depend on the database is tried with one, since every worker takes seconds to start.
+sqlite_alone = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def long_series(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """Enough slices that a worker can be hit while it reads them."""
+    phantom = make_phantom(seed=3, shape=(40, 128, 128), bleeds=frozenset({Hemorrhage.SUBDURAL}))
+    return [path.read_bytes() for path in write_series(phantom, tmp_path_factory.mktemp("long"), seed=3)]
+
+
+@pytest.fixture
+def settings(url: str, tmp_path: Path, tiny_bundle: Path) -> Callable[..., WorkerSettings]:
+    def build(**changes: Any) -> WorkerSettings:
+        known = {"url": url, "storage": tmp_path / "storage", "model": tiny_bundle, "threads": 1, "lease_s": 3.0}
+        return WorkerSettings(**{**known, **changes})
+
+    return build
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    pytest.fail(f"waited {PATIENCE_S:g} s for {what}")
+
+
+def studies(store: Store) -> tuple[StudyEntry, ...]:
+    return store.studies(WorklistQuery(limit=1000))[0]
+
+
+def ended(store: Store) -> bool:
+    return all(one.state in (StudyState.DONE, StudyState.FAILED) for one in studies(store))
+
+
+def busy_worker(store: Store) -> int | None:
+    return next((worker.pid for worker in store.counts().workers if worker.upload_id and alive(worker.pid)), None)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def check_every_study_has_one_result(store: Store, query: Query, expected: set[str]) -> None:
+    assert {(one.study_id, one.state) for one in studies(store)} == {(study, StudyState.DONE) for study in expected}
+    assert sorted(row.study_id for row in query(store, tables.results.select())) == sorted(expected)
+    for one in studies(store):
+        found = store.get(one.study_id)
+        assert found.geometry is not None
+        assert len(found.geometry["probabilities"]) == 40
+        assert len(store.pixels(one.study_id, 39)) == 128 * 128 * 2
+        assert store.heatmap(one.study_id, 39, "any")
+
+
+def kill_at_random(
+    store: Store, settings: WorkerSettings, submit: Submit, query: Query, series: list[bytes], kills: int
+) -> None:
+    """Kill busy workers at random moments while uploads keep coming."""
+    moments = random.Random(20260101)
+    expected: set[str] = set()
+    with Supervisor(store, settings, workers=2):
+        for _ in range(kills):
+            expected |= {submit(store, series).study_id for _ in range(2)}
+            pid = until(lambda: busy_worker(store), "a worker with a job")
+            time.sleep(moments.uniform(0.0, 0.5))
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        until(lambda: ended(store), "every study to end")
+    check_every_study_has_one_result(store, query, expected)
+
+
+def test_workers_killed_at_random_moments_lose_no_study(
+    opened: Callable[..., Store],
+    settings: Callable[..., WorkerSettings],
+    submit: Submit,
+    query: Query,
+    long_series: list[bytes],
+) -> None:
+    store = opened(lease=timedelta(seconds=3), attempts=100)
+    kill_at_random(store, settings(attempts=100), submit, query, long_series, kills=3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_twenty_workers_killed_at_random_moments_lose_no_study(
+    opened: Callable[..., Store],
+    settings: Callable[..., WorkerSettings],
+    submit: Submit,
+    query: Query,
+    long_series: list[bytes],
+) -> None:
+    store = opened(lease=timedelta(seconds=3), attempts=100)
+    kill_at_random(store, settings(attempts=100), submit, query, long_series, kills=20)
+
+
+@sqlite_alone
+def test_an_upload_that_kills_three_workers_fails_by_name_and_others_are_read(
+    store: Store, settings: Callable[..., WorkerSettings], submit: Submit, long_series: list[bytes]
+) -> None:
+    deadly = submit(store, long_series * 8)
+    with Supervisor(store, settings()):
+        for _ in range(3):
+            os.kill(until(lambda: busy_worker(store), "a worker with a job"), signal.SIGKILL)
+            harmless = submit(store, long_series)
+        until(lambda: ended(store), "both studies to end")
+    failed = store.get(deadly.study_id)
+    assert (failed.state, failed.error_code) == (StudyState.FAILED, "worker_killed")
+    assert store.get(harmless.study_id).state is StudyState.DONE
+
+
+@sqlite_alone
+def test_a_bad_file_ends_no_worker(
+    store: Store, settings: Callable[..., WorkerSettings], submit: Submit, long_series: list[bytes]
+) -> None:
+    with Supervisor(store, settings()):
+        bad, good = submit(store, [b"\x00" * 500]), submit(store, long_series)
+        until(lambda: ended(store), "both studies to end")
+        (worker,) = store.counts().workers
+        assert alive(worker.pid)
+    assert store.get(bad.study_id).error_code == "not_dicom"
+    assert store.get(good.study_id).state is StudyState.DONE
+    assert not alive(worker.pid)
+    assert store.counts().workers == ()
+
+
+@sqlite_alone
+def test_a_job_over_the_time_limit_fails_by_name_and_its_worker_is_replaced(
+    store: Store, settings: Callable[..., WorkerSettings], submit: Submit, query: Query, long_series: list[bytes]
+) -> None:
+    with Supervisor(store, settings(), time_limit=timedelta(milliseconds=1)):
+        slow = submit(store, long_series * 40)
+        until(lambda: ended(store), "the study to end")
+        first = store.get(slow.study_id)
+        assert (first.state, first.error_code) == (StudyState.FAILED, "time_limit")
+
+
+SERVER = """
+import sys, time
+from pathlib import Path
+from hemoscope.store.store import open_store
+from hemoscope.store.supervisor import Supervisor
+from hemoscope.store.worker_settings import WorkerSettings
+_, settings = WorkerSettings.from_line(sys.stdin.buffer.readline())
+with Supervisor(open_store(settings.url, settings.storage), settings):
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def server(settings: WorkerSettings) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that supervises workers, as ``hemoscope serve`` does."""
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(settings.to_line("0" * 32))
+        process.stdin.flush()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_server_killed_in_mid_job_takes_its_workers_along_and_the_next_one_goes_on(
+    store: Store, settings: Callable[..., WorkerSettings], submit: Submit, query: Query, long_series: list[bytes]
+) -> None:
+    entry = submit(store, long_series)
+    submit(store, long_series)
+    for _ in range(2):
+        with server(settings()) as process:
+            pid = until(lambda: busy_worker(store), "a worker with a job")
+            process.kill()
+            until(lambda pid=pid: not alive(pid), "the orphan to end")
+    with Supervisor(store, settings()):
+        until(lambda: ended(store), "the studies to end")
+    assert store.get(entry.study_id).state is StudyState.DONE
+    assert len(query(store, tables.results.select())) == 2
+
+
+@sqlite_alone
+def test_a_study_too_large_for_the_memory_fails_by_name_and_the_worker_lives(
+    store: Store, settings: Callable[..., WorkerSettings], submit: Submit, long_series: list[bytes]
+) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        for number, content in enumerate(long_series[:12]):
+            file.writestr(str(number), enlarged(content, 4096))  # 400 MB as a volume, next to nothing in the ZIP
+    with Supervisor(store, settings(memory_bytes=300 << 20)):
+        large, small = submit(store, [archive.getvalue()]), submit(store, long_series)
+        until(lambda: ended(store), "both studies to end")
+        (worker,) = store.counts().workers
+        assert alive(worker.pid)
+    assert store.get(large.study_id).error_code == "out_of_memory"
+    assert store.get(small.study_id).state is StudyState.DONE
+
+
+def enlarged(content: bytes, side: int) -> bytes:
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset.Rows = dataset.Columns = side
+    dataset.PixelData = bytes(side * side * 2)
+    out = io.BytesIO()
+    dataset.save_as(out)
+    return out.getvalue()
+
+
+@sqlite_alone
+def test_a_worker_without_a_model_says_so_and_ends(
+    store: Store, settings: Callable[..., WorkerSettings], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-P", "-m", "hemoscope.store.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+        assert worker.stdin is not None
+        assert worker.stderr is not None
+        worker.stdin.write(settings(model=tmp_path / "nothing").to_line("1" * 32))
+        worker.stdin.flush()
+        assert worker.wait(PATIENCE_S) == 1
+        assert b"worker cannot start: model bundle: nothing: no such folder" in worker.stderr.read()
+
+
+def test_settings_travel_to_the_worker_on_its_input() -> None:
+    settings = WorkerSettings(url="sqlite:///x", storage=Path("/s"), model=Path("/m"), memory_bytes=1 << 30)
+    assert WorkerSettings.from_line(settings.to_line("a" * 32)) == ("a" * 32, settings)
+    assert settings.to_line("a" * 32).count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"keep_identity": True, "deidentify": True}, "shown and removed at once"),
+        ({"lease_s": 0.0}, "must be above 0"),
+        ({"attempts": 0}, "at least 1"),
+        ({"threads": 0}, "at least 1"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        WorkerSettings(url="sqlite:///x", storage=Path("/s"), **changes)
+
+
+@sqlite_alone
+def test_old_studies_and_leftovers_are_looked_after(
+    store: Store, settings: Callable[..., WorkerSettings], submit: Submit, query: Query
+) -> None:
+    from datetime import UTC, datetime
+
+    entry = submit(store, [b"x"])
+    past = datetime.now(UTC) - timedelta(days=8)
+    query(store, tables.studies.update().values(received_at=past))
+    with Supervisor(store, settings(), workers=0, retention_days=7):
+        until(lambda: not studies(store), "the old study to be deleted")
+    assert not store.folder.upload(entry.upload_id).exists()
