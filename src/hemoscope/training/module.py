@@ -146,8 +146,10 @@ class TrainingModule(lightning.LightningModule):
         if config.schedule == "constant":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
+        # torch divides by the length of the rise, which is nothing where it would be exactly one step.
+        warmup = config.warmup * (1 + 1e-9) if config.warmup * steps == 1 else config.warmup
         cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=config.learning_rate, total_steps=steps, pct_start=config.warmup
+            optimizer, max_lr=config.learning_rate, total_steps=steps, pct_start=warmup
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
