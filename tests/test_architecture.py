@@ -58,6 +58,7 @@ DOORS: dict[str, set[str]] = {
     "alembic": {"store"},
     "pg8000": {"store"},
     "pydantic": {"web"},
+    "anyio": {"web"},
     "prometheus_client": {"web"},
     "multipart": {"web"},
     "python_multipart": {"web"},
