@@ -37,7 +37,8 @@ WAIT_MS = 20_000
 def load_module(name: str) -> ModuleType:
     """A module that lies beside the tests."""
     spec = util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

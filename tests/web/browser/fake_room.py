@@ -1,7 +1,7 @@
 """A reading room without a database or a model: the REST contract over phantoms, for what only a browser can show.
 
-It serves the page's own files under the same strict policy as the real server, so that a script or style that the policy
-would block fails here too. Every label has a probability of its own, so that a number under a wrong name is seen.
+It serves the page's own files under the same strict policy as the real server, so that what the policy would
+block fails here too. Every label has a probability of its own, so that a number under a wrong name is seen.
 """
 
 import asyncio
@@ -49,6 +49,11 @@ class FakeStudy:
     phantom: Phantom
     entry: dict[str, Any]
     feedback: list[dict[str, Any]] = field(default_factory=list)
+
+
+def suspected_at(urgency: str | None) -> list[str]:
+    bleeds = urgency in {"immediate", "prompt"}
+    return [label.value for label in LABELS if bleeds and DISTINCT[label] >= THRESHOLDS[label]]
 
 
 def heat_of(phantom: Phantom, index: int, label: str) -> np.ndarray:
@@ -118,7 +123,7 @@ class FakeRoom:
             "study_id": study_id, "upload_id": study_id, "received_at": (now - waiting).isoformat(),
             "acquired_at": (now - waiting - timedelta(minutes=38)).isoformat(), "state": "done" if done else "queued",
             "stage_done": 0, "stage_total": 0, "instances": len(phantom.hounsfield), "urgency": urgency,
-            "suspected": [x.value for x in LABELS if DISTINCT[x] >= THRESHOLDS[x]] if urgency in {"immediate", "prompt"} else [],
+            "suspected": suspected_at(urgency),
             "not_established": list(NOT_ESTABLISHED), "error_code": None, "error_message": None, "has_pixels": done,
             "has_maps": done, "submitted_by": "local", "identity": None, "feedback": {},
             "findings": findings_of(urgency, NOTES if notes is None else notes) if urgency else None,
@@ -187,7 +192,7 @@ class FakeRoom:
         return JSONResponse({"prevalence": self.prevalence})
 
     async def _login(self, request: Request) -> Response:
-        if (await request.json()).get("password") == "right":  # noqa: S105
+        if (await request.json()).get("password") == "right":
             return JSONResponse({"user": {"name": "r", "role": "reader"}})
         return problem(401, "wrong_credentials", "That name and password are not known.", "Check them")
 
@@ -250,7 +255,9 @@ class FakeRoom:
     @contextmanager
     def served(self, port: int = 0) -> Iterator[str]:
         """Serve until the block ends; gives the address."""
-        config = uvicorn.Config(self.app, port=port, log_level="error", ws="none", timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            self.app, port=port, log_level="critical", ws="none", lifespan="off", timeout_graceful_shutdown=2
+        )
         self.server = uvicorn.Server(config)
         thread = threading.Thread(target=self.server.run, daemon=True)
         thread.start()

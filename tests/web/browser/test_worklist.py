@@ -124,7 +124,8 @@ def test_a_refused_upload_tells_cause_and_cure_and_can_be_tried_again(
 ) -> None:
     (tmp_path / "scan.zip").write_bytes(b"PK")
     fake.fake.refuse_upload = {
-        "status": 413, "code": "upload_too_large", "detail": "The upload is larger than 1 MB.", "cure": "Upload one study at a time",
+        "status": 413, "code": "upload_too_large", "detail": "The upload is larger than 1 MB.",
+        "cure": "Upload one study at a time",
     }  # fmt: skip
     page = open_page(fake.url)
     page.set_input_files("#choose-files", tmp_path / "scan.zip")

@@ -17,12 +17,18 @@ const UNREACHABLE = {
   code: "unreachable",
 };
 
-let csrfToken = "";
+let site = null;
 
-/** Take the session's token for requests that change something. */
-export function useToken(token) {
-  csrfToken = token ?? "";
+/** The site's settings, asked for once; their token goes with every request that changes something. */
+export function getSite() {
+  site ??= getJson("/site").catch((error) => {
+    site = null; // the next call asks again
+    throw error;
+  });
+  return site;
 }
+
+const token = async () => (await getSite()).csrf_token ?? "";
 
 function problemOf(status, text) {
   let body = {};
@@ -42,7 +48,7 @@ function toLogin(status) {
 
 async function request(path, options = {}) {
   const headers = { ...options.headers };
-  if (options.method && options.method !== "GET") headers["X-CSRF-Token"] = csrfToken;
+  if (options.method && path !== "/login") headers["X-CSRF-Token"] = await token();
   let response;
   try {
     response = await fetch(ROOT + path, { credentials: "same-origin", ...options, headers });
@@ -51,6 +57,7 @@ async function request(path, options = {}) {
     throw new Problem(UNREACHABLE);
   }
   if (response.ok) return response;
+  if (response.status === 403) site = null; // perhaps a token of a session that has ended: the next try takes a new one
   toLogin(response.status);
   throw problemOf(response.status, await response.text());
 }
@@ -88,7 +95,8 @@ export async function heatMap(studyId, index, label, signal) {
  * Upload files as one study or archive, telling `onProgress(sent, total)`; `signal` cancels.
  * Parts get neutral names: file names often hold patients' names, and the server does not need them.
  */
-export function upload(files, { onProgress, signal }) {
+export async function upload(files, { onProgress, signal }) {
+  const csrfToken = await token();
   const form = new FormData();
   files.forEach((file, place) => form.append("files", file, String(place + 1).padStart(6, "0")));
   return new Promise((resolve, reject) => {

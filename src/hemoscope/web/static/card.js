@@ -39,10 +39,10 @@ function scores(one) {
 
 function prevalence(site, onPrevalence) {
   const value = site.prevalence === null ? "" : String(Number((site.prevalence * 100).toFixed(2)));
-  const shown = value ? `${value} % of the studies here` : "not set";
+  const shown = value ? `${value}% of the studies here` : "not set";
   if (!onPrevalence) return el("p", {}, el("strong", { text: "Prevalence of any hemorrhage: " }), shown);
   const input = el("input", { id: "prevalence", type: "number", min: 0.1, max: 99, step: 0.1, value, inputmode: "decimal" });
-  const form = el("form", { class: "inline" }, el("label", { for: "prevalence", text: "Prevalence of any hemorrhage here, %" }), input, el("button", { type: "submit", class: "small" }, "Set"));
+  const form = el("form", { class: "inline" }, el("label", { for: "prevalence", text: "Prevalence of any hemorrhage here in %" }), input, el("button", { type: "submit", class: "small" }, "Set"));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     onPrevalence(input.value === "" ? null : Number(input.value) / 100);

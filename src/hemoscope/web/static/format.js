@@ -41,7 +41,7 @@ export function megabytes(bytes) {
 /** A share as a percentage without false precision. */
 export function percent(share) {
   const value = share * 100;
-  return `${value < 10 ? Number(value.toFixed(1)) : Math.round(value)} %`;
+  return `${value < 10 ? Number(value.toFixed(1)) : Math.round(value)}%`;
 }
 
 /** A count of something: "1 slice", "36 slices". */

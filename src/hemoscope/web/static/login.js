@@ -1,6 +1,6 @@
 // Logging in, by name and password or by an access token.
 
-import { getJson, Problem, sendJson, useToken } from "./api.js";
+import { Problem, sendJson } from "./api.js";
 import { problemBox } from "./site.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -40,14 +40,9 @@ async function logIn(event) {
   }
 }
 
-async function start() {
+function start() {
   find("#login").addEventListener("submit", logIn);
   find("#switch").addEventListener("click", switchWay);
-  try {
-    useToken((await getJson("/site")).csrf_token);
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error; // a server may tell nothing before the login
-  }
 }
 
 if (globalThis.document) start();

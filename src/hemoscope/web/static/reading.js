@@ -56,7 +56,7 @@ export class Reading {
       count: slices,
       load: (index, signal) => slicePixels(this.studyId, index, signal),
       onLoaded: (index) => index === this.index && this.#show(),
-      onFailed: (index, error) => index === this.index && this.onProblem(error),
+      onFailed: (index, error) => index === this.index && this.#failed(error),
       capacity: capacityFor(rows * columns * 2),
     });
     this.setWindow(this.window);
@@ -89,6 +89,11 @@ export class Reading {
       // The last picture stays until the next one is there; only a long wait is told.
       this.waiting = setTimeout(() => this.message(`Loading slice ${this.index + 1}`), SLOW_MS);
     }
+  }
+
+  #failed(error) {
+    clearTimeout(this.waiting);
+    this.onProblem(error);
   }
 
   message(text) {

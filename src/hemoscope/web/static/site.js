@@ -1,12 +1,11 @@
 // What every page has: who is logged in, the site's settings, dialogs and messages.
 
-import { getJson, sendJson, useToken } from "./api.js";
+import { getSite, sendJson } from "./api.js";
 import { el, icon } from "./element.js";
 
-/** The site's settings, with the token for requests that change something. */
+/** The site's settings; shows who is logged in. */
 export async function loadSite() {
-  const site = await getJson("/site");
-  useToken(site.csrf_token);
+  const site = await getSite();
   showUser(site);
   return site;
 }

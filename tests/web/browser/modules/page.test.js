@@ -75,7 +75,7 @@ test("an established type says more than any; one that is not established does n
 test("numbers read as people read them", () => {
   assert.deepEqual([0.001, 0.07, 0.999].map(probability), ["<0.01", "0.07", ">0.99"]);
   assert.deepEqual([5, 125, 7500, 90000, 9e6].map(duration), ["5 s", "2 min", "2 h 05 min", "1 d", "3 months"]);
-  assert.deepEqual([0.0125, 0.1, 0.804].map(percent), ["1.3 %", "10 %", "80 %"]);
+  assert.deepEqual([0.0125, 0.1, 0.804].map(percent), ["1.3%", "10%", "80%"]);
 });
 
 test("agreeing keeps the finding, correcting turns it round, and a note is trimmed", () => {
@@ -112,7 +112,7 @@ test("a threshold tells its meaning at the site's prevalence, or says what is mi
   const scores = [{ level: "patient", n_patients: 82, labels: { any: { n_positive_patients: 36 }, subdural: { n_positive_patients: 4 } } }];
   const card = { operating_points: { study: { any: point, subdural: point } }, scores };
   const words = (label, present, prevalence, changes = {}) => thresholdWords({ label, present }, { ...card, ...changes }, { prevalence }).join(" ");
-  assert.match(words("any", true, 0.1), /of 100 flagged about 34 were right \(95% interval 22 to 49\), at a prevalence of 10 %/);
+  assert.match(words("any", true, 0.1), /of 100 flagged about 34 were right \(95% interval 22 to 49\), at a prevalence of 10%/);
   assert.match(words("any", false, 0.1), /of 100 not flagged about 1 had it/);
   assert.match(words("any", true, 0.1, { scores: [] }), /of 100 flagged about 34 were right, at .*No interval/);
   assert.match(words("any", true, null), /no prevalence is set/);
