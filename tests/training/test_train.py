@@ -426,6 +426,18 @@ def test_the_revision_is_that_of_a_checkout_and_none_of_a_copy(tmp_path: Path) -
     assert source_revision(package) == {**clean, "dirty": True}
 
 
+def test_ctrl_c_ends_training_as_it_ends_any_command(
+    runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MetricsFile, "on_train_epoch_end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_experiment(run={"folds": 0}), phantom_cache, runs / "stopped")
+    assert not (runs / "stopped" / "final" / "weights.safetensors").exists()
+
+
 def test_progress_tells_each_stage_to_its_end(runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:
     shown: list[tuple[str, int, int]] = []
     experiment = tiny_experiment(run={"epochs": 1, "folds": 0})

@@ -1,0 +1,83 @@
+"""Which process sees which samples, and from which batch on."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hemoscope.data.cache import Cache
+from hemoscope.errors import TrainingError
+from hemoscope.preprocess import model_input
+from hemoscope.training.dataset import EpochSampler, SamplingConfig
+from hemoscope.training.experiment import Experiment
+from hemoscope.training.part_data import EpochBatches, KnownDraws, PartData
+from hemoscope.training.parts import Part
+
+Build = Callable[..., Experiment]
+LABELS = np.zeros((13, 6), dtype=np.float32)
+
+
+def batches_of(sampler: EpochSampler) -> list[list[int]]:
+    return [[draw.place for draw in batch] for batch in EpochBatches(sampler, 3)]
+
+
+def part_data(experiment: Experiment, cache: Cache, *, rank: int = 0, world: int = 1, **images: Any) -> PartData:
+    data = PartData(experiment, cache, Part(name="split", **images), lambda *_: None)
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world)  # type: ignore[assignment]
+    data.setup("fit")
+    return data
+
+
+def test_a_skip_counts_for_its_own_epoch_alone_and_leaves_the_length() -> None:
+    sampler = EpochSampler(LABELS, SamplingConfig(kind="all"), seed=1)
+    batches = EpochBatches(sampler, 3)
+    whole = {}
+    for epoch in (0, 1, 2):
+        sampler.set_epoch(epoch)
+        whole[epoch] = list(batches)
+    batches.skip(1, 2)
+    for epoch in (0, 1, 2):
+        sampler.set_epoch(epoch)
+        assert list(batches) == whole[epoch][2 if epoch == 1 else 0 :]
+        assert len(batches) == 4
+
+
+def test_the_batches_of_two_processes_are_those_of_one_together() -> None:
+    one = EpochSampler(LABELS, SamplingConfig(kind="all"), seed=1)
+    two = [EpochSampler(LABELS, SamplingConfig(kind="all"), seed=1, rank=rank, world=2) for rank in (0, 1)]
+    together = [sorted(a + b) for a, b in zip(*map(batches_of, two), strict=True)]
+    assert together == [sorted(a + b) for a, b in zip(*[iter(batches_of(one))] * 2, strict=True)]
+
+
+def test_validation_sees_every_slice_with_a_known_label_once_over_all_processes() -> None:
+    labels = LABELS.copy()
+    labels[4] = np.nan
+    labels[5, :3] = np.nan
+    seen = [[draw.row for draw in KnownDraws(labels, rank=rank, world=2)] for rank in (0, 1)]
+    assert sorted(seen[0] + seen[1]) == [row for row in range(13) if row != 4]
+    assert [len(KnownDraws(labels, rank=rank, world=2)) for rank in (0, 1)] == [6, 6]
+
+
+def test_validation_is_on_slices_as_they_are_served(phantom_cache: Cache, tiny_experiment: Build) -> None:
+    experiment = tiny_experiment(run={"batch_size": 2})
+    data = part_data(experiment, phantom_cache, learn=("p0_0", "p1_0", "p3_0", "p4_0"), validate=("p2_0", "p2_2"))
+    (batch,) = list(data.val_dataloader())
+    volume = phantom_cache.read_series("p2").volume
+    expected = np.stack([model_input(volume, index, experiment.preprocessing) for index in (0, 2)])
+    assert torch.equal(batch.image, torch.from_numpy(expected))
+
+
+def test_fewer_slices_to_validate_than_processes_are_refused(phantom_cache: Cache, tiny_experiment: Build) -> None:
+    images = {"learn": ("p0_0", "p1_0", "p3_0", "p4_0"), "validate": ("p2_0",)}
+    data = part_data(tiny_experiment(run={"batch_size": 1}), phantom_cache, rank=1, world=2, **images)
+    with pytest.raises(TrainingError, match="split: validation has no slice for each of 2 processes"):
+        data.val_dataloader()
+
+
+def test_a_part_without_validation_has_no_loader_for_it(phantom_cache: Cache, tiny_experiment: Build) -> None:
+    data = part_data(tiny_experiment(run={"batch_size": 1}), phantom_cache, learn=("p0_0", "p3_0"))
+    assert data.val_dataloader() == []
+    assert data.state_dict() == {}
