@@ -310,6 +310,20 @@ def test_weights_begin_where_the_experiment_says_and_the_record_tells(
     assert record.init == json.loads((runs / "init/final/part.json").read_text())["init"] == "a package"
 
 
+def test_a_run_that_goes_on_asks_nobody_for_weights_and_remembers_where_they_came_from(
+    runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = tiny_experiment(run={"folds": 0, "init": "pretrained"})
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "load_init", lambda *_: "the internet")
+        kill_after_epoch(patch, 0)
+        with pytest.raises(KilledError):
+            train(experiment, phantom_cache, runs / "killed")
+    monkeypatch.setattr(train_module, "load_init", lambda *_: pytest.fail("asked again"))
+    (record,) = train(experiment, phantom_cache, runs / "killed", resume=True)
+    assert record.init == "the internet"
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_a_few_steps_are_a_run_too(runs: Path, phantom_cache: Cache, tiny_experiment: Build, steps: int) -> None:
     experiment = tiny_experiment(run={"epochs": 9, "max_steps": steps, "folds": 0})

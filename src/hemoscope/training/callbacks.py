@@ -160,11 +160,12 @@ class KeepBest(Callback):
             trainer.should_stop = True
 
 
-class Clock(Callback):
-    """Seconds spent training, over all resumptions."""
+class History(Callback):
+    """What a part's record tells of all its starts: where the weights began, and the seconds spent training."""
 
-    def __init__(self) -> None:
-        """Start at zero."""
+    def __init__(self, init: str | None = None) -> None:
+        """``init`` says where the weights began; None where the checkpoint will."""
+        self.init = init
         self._before = 0.0
         self._started: float | None = None
 
@@ -174,14 +175,14 @@ class Clock(Callback):
         return self._before + (0.0 if self._started is None else time.monotonic() - self._started)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start."""
+        """Start the clock."""
         del trainer, pl_module
         self._started = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"seconds": self.seconds}
+        return {"init": self.init, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
-        self._before = state_dict["seconds"]
+        self.init, self._before = state_dict["init"], state_dict["seconds"]

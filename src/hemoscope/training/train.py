@@ -8,7 +8,7 @@ scores are its own.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS
 from hemoscope.models.checkpoint import load_init, load_weights, save_weights
 from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
-from hemoscope.training.callbacks import Clock, KeepBest, read_metrics
+from hemoscope.training.callbacks import History, KeepBest, read_metrics
 from hemoscope.training.checkpoint_io import latest_checkpoint
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
@@ -165,32 +165,43 @@ def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: S
     run = experiment.run
     lightning.seed_everything(run.seed, verbose=False)
     network = _network(experiment)
-    init = load_init(network, run.init)
+    last = latest_checkpoint(folder / CHECKPOINT)
+    history = History(load_init(network, run.init) if last is None else None)
     module = TrainingModule(network, experiment.loss.resolved(_labels(cache, part.learn)), experiment.optimizer)
-    clock, best = Clock(), KeepBest(folder / BEST, patience=run.early_stop)
+    best = KeepBest(folder / BEST, patience=run.early_stop)
     trainer = make_trainer(
         run,
         folder,
         partial(show, f"{part.name}: training"),
         validate=bool(part.validate),
-        extra=[clock, *([best] if run.early_stop else [])],
+        extra=[history, *([best] if run.early_stop else [])],
     )
-    last = latest_checkpoint(folder / CHECKPOINT)
-    data = PartData(experiment, cache, part, show)
     try:
+        data = PartData(experiment, cache, part, show)
         trainer.fit(module, datamodule=data, ckpt_path=None if last is None else str(last))
     except SystemExit as error:  # how Lightning takes Ctrl-C; the command has its own words for it
         raise KeyboardInterrupt from error
-    trained = module.trained
-    if not trainer.is_global_zero:
-        return trained
-    if best.epoch is not None:
-        load_weights(trained, folder / BEST)
-    rows = read_metrics(folder / "metrics.jsonl")
-    record = PartRecord(
+    if trainer.is_global_zero:
+        if best.epoch is not None:
+            load_weights(module.trained, folder / BEST)
+        rows = read_metrics(folder / "metrics.jsonl")
+        write_json(folder / RECORD, asdict(_record(part, module, trainer, history, best.epoch, rows)))
+        save_weights(module.trained, folder / WEIGHTS)
+    return module.trained
+
+
+def _record(
+    part: Part,
+    module: TrainingModule,
+    trainer: lightning.Trainer,
+    history: History,
+    best_epoch: int | None,
+    rows: Sequence[Mapping[str, float]],
+) -> PartRecord:
+    return PartRecord(
         part=part.name,
-        init=init,
-        parameters=sum(parameter.numel() for parameter in trained.parameters()),
+        init=history.init or "not recorded",
+        parameters=sum(p.numel() for p in module.network.parameters()),
         trained_parameters=sum(p.numel() for p in module.network.parameters() if p.requires_grad),
         learned=len(part.learn),
         validated=len(part.validate),
@@ -198,13 +209,10 @@ def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: S
         processes=trainer.world_size,
         epochs=len(rows),
         steps=trainer.global_step,
-        best_epoch=best.epoch,
-        seconds=round(clock.seconds, 1),
+        best_epoch=best_epoch,
+        seconds=round(history.seconds, 1),
         losses={name: value for name, value in rows[-1].items() if "/" in name} if rows else {},
     )
-    write_json(folder / RECORD, asdict(record))
-    save_weights(trained, folder / WEIGHTS)
-    return trained
 
 
 def _labels(cache: Cache, images: tuple[str, ...]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
