@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from hemoscope.errors import StoreError
 from hemoscope.store.store import Store
-from hemoscope.store.values import Changes
+from hemoscope.store.values import Changes, Role, User
 from hemoscope.web import change_feed
 from hemoscope.web.change_feed import ChangeFeed
 from hemoscope.web.room import Room
@@ -27,15 +27,14 @@ def parsed(text: str) -> list[tuple[int, str, dict[str, Any]]]:
     return found
 
 
-async def listen(room: Room, version: int, *, pieces: int, then_close: bool = True) -> str:
+async def listen(room: Room, version: int, *, pieces: int) -> str:
     """Take pieces of a stream while the feed watches, then end it."""
     watching = asyncio.create_task(room.feed.watch())
     room.closing = asyncio.Event()
-    stream: AsyncIterator[str] = events._stream(room, version)
+    stream: AsyncIterator[str] = events._stream(room, version, lambda: True)
     text = "".join([await anext(stream) for _ in range(pieces)])
-    if then_close:
-        room.closing.set()
-        text += "".join([piece async for piece in stream])
+    room.closing.set()
+    text += "".join([piece async for piece in stream])
     watching.cancel()
     return text
 
@@ -75,6 +74,18 @@ def test_a_quiet_line_is_kept_alive_and_ends_when_the_server_closes(
     text = asyncio.run(asyncio.wait_for(listen(state, 0, pieces=3), 10))
     assert text.startswith("retry: 2000\n\n: still here\n\n")
     assert parsed(text) == []
+
+
+def test_the_line_ends_with_the_session(guarded: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.0)
+    monkeypatch.setattr(events, "_LOOK_AROUND_S", 0.01)
+    token, _ = store.open_session(User(name="reader", role=Role.READER))
+    guarded.cookies.set("hemoscope_session", token)
+    with guarded.stream("GET", "/api/v1/events") as stream:
+        heard = stream.iter_text()
+        assert "retry" in next(heard)
+        store.close_session(token)
+        list(heard)
 
 
 def test_a_version_from_a_lost_future_starts_from_now(room: TestClient, state: Room, slices: tuple[bytes, ...]) -> None:

@@ -29,7 +29,8 @@ def test_the_login_page_has_the_disclaimer_too(guarded: TestClient) -> None:
 @pytest.mark.parametrize("path", ["/", STUDY])
 def test_who_is_not_logged_in_is_led_to_the_login(guarded: TestClient, path: str) -> None:
     answer = guarded.get(path)
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/login")
+    onward = "" if path == "/" else f"?next={path}"
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/login{onward}")
 
 
 def test_where_nobody_has_to_log_in_the_login_leads_to_the_worklist(room: TestClient) -> None:

@@ -90,8 +90,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_unread(make_room: Callable[
 
 def test_an_upload_too_many_is_told_to_wait(make_room: Callable[..., TestClient]) -> None:
     room = make_room(concurrent_uploads=1)
-    limiter = room.app.state.room.uploads
-    limiter.total_tokens = 0
+    room.portal.call(room.app.state.room.uploads.acquire_on_behalf_of_nowait, "somebody else")
     answer = room.post("/api/v1/uploads", content=part(b"x") + END, headers=FORM | CSRF)
     assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (503, "too_many_uploads", "5")
 

@@ -54,6 +54,13 @@ def identify(room: Room, *, bearer: str | None, cookie: str | None) -> Caller | 
     return Caller(user=session.user, csrf=session.csrf)
 
 
+def caller_of(request: Request) -> Caller | None:
+    """Return who sent a request, as its own header or cookie says now."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else None
+    return identify(room_of(request), bearer=bearer, cookie=request.cookies.get(SESSION_COOKIE))
+
+
 def reader(
     request: Request,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],

@@ -27,6 +27,7 @@ from hemoscope.web.security_headers import SecurityHeaders
 from hemoscope.web.settings import WebSettings
 
 _STATIC = Path(__file__).parent / "static"
+_WRITERS = 8
 _HASHES_AT_A_TIME = 2
 _REPORTS_AT_A_TIME = 2
 _UNPACKED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "application/pdf")
@@ -73,6 +74,7 @@ def _room(store: Store, settings: WebSettings) -> Room:
         metrics=Metrics(store),
         logins=RateLimiter(per_minute=settings.rates.logins),
         uploads=CapacityLimiter(settings.concurrent_uploads),
+        writers=CapacityLimiter(_WRITERS),
         passwords=CapacityLimiter(_HASHES_AT_A_TIME),
         reports=CapacityLimiter(_REPORTS_AT_A_TIME),
     )

@@ -43,6 +43,7 @@ class Room:
     metrics: Metrics
     logins: RateLimiter
     uploads: CapacityLimiter
+    writers: CapacityLimiter
     passwords: CapacityLimiter
     reports: CapacityLimiter
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,7 +89,7 @@ def room_of(request: Request) -> Room:
 
 
 def _remember(memory: OrderedDict[K, V], key: K, value: V) -> None:
+    memory.pop(key, None)
     memory[key] = value
-    memory.move_to_end(key)
     while len(memory) > _REMEMBERED:
         memory.popitem(last=False)

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import StreamingResponse
 
 from hemoscope.store.values import Changes
-from hemoscope.web.access import Reader
+from hemoscope.web.access import Reader, caller_of
 from hemoscope.web.room import Room, room_of
 from hemoscope.web.routes.answers import API, raw, refusals
 from hemoscope.web.schemas import StudySummary
@@ -42,17 +44,23 @@ async def events(
     # A version from before the database was restored may lie ahead of it.
     version = latest if given is None else min(given, latest)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_stream(room, version), headers=headers, media_type="text/event-stream")
+    return StreamingResponse(
+        _stream(room, version, partial(_may_listen, request)), headers=headers, media_type="text/event-stream"
+    )
 
 
-async def _stream(room: Room, version: int) -> AsyncIterator[str]:
-    """Yield events until the server closes; a comment now and then keeps proxies from hanging up."""
+async def _stream(room: Room, version: int, may_listen: Callable[[], bool]) -> AsyncIterator[str]:
+    """Yield events until the server closes or the session ends; comments keep proxies from hanging up."""
     clock = asyncio.get_running_loop().time
     yield f"retry: {_RETRY_MS}\n\n"
-    sent = clock()
+    sent = looked = clock()
     while not room.closing.is_set():
         changes = await room.feed.after(version, wait_s=_LOOK_AROUND_S)
         version = changes.version
+        if clock() - looked >= KEEP_ALIVE_S:
+            looked = clock()
+            if not await to_thread.run_sync(may_listen):
+                return
         if text := _written(changes, identity_shown=room.settings.identity_shown):
             yield text
         elif clock() - sent < KEEP_ALIVE_S:
@@ -60,6 +68,11 @@ async def _stream(room: Room, version: int) -> AsyncIterator[str]:
         else:
             yield ": still here\n\n"
         sent = clock()
+
+
+def _may_listen(request: Request) -> bool:
+    """Whether the session or token that opened the stream still counts; a browser that logged out hears no more."""
+    return caller_of(request) is not None
 
 
 def _written(changes: Changes, *, identity_shown: bool) -> str:

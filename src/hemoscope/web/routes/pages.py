@@ -5,7 +5,7 @@ from importlib import resources
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from hemoscope.web.access import SESSION_COOKIE, identify
+from hemoscope.web.access import caller_of
 from hemoscope.web.room import room_of
 from hemoscope.web.routes.studies import StudyPath
 
@@ -33,8 +33,10 @@ def login_page(request: Request) -> Response:
 
 
 def _page(request: Request, name: str) -> Response:
-    known = identify(room_of(request), bearer=None, cookie=request.cookies.get(SESSION_COOKIE))
-    return _html(name) if known else RedirectResponse("/login", 303)
+    if caller_of(request):
+        return _html(name)
+    path = request.url.path
+    return RedirectResponse("/login" if path == "/" else f"/login?next={path}", 303)
 
 
 def _html(name: str) -> HTMLResponse:

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
-from anyio import to_thread
+from anyio import WouldBlock, to_thread
 from fastapi import APIRouter, Request
 
 from hemoscope.store.values import StudyEntry
@@ -49,9 +50,14 @@ async def upload(request: Request, caller: Reader) -> Accepted:
     room = room_of(request)
     boundary = boundary_of(request.headers.get("content-type", ""))
     _check_length(request, room.settings.upload_bytes)
-    if room.uploads.borrowed_tokens >= room.uploads.total_tokens:
-        raise _busy()
-    entry = await _store(room, request, boundary, by=caller.user.name)
+    try:
+        room.uploads.acquire_on_behalf_of_nowait(request)
+    except WouldBlock as error:
+        raise _busy() from error
+    try:
+        entry = await _store(room, request, boundary, by=caller.user.name)
+    finally:
+        room.uploads.release_on_behalf_of(request)
     return Accepted(study=StudySummary.of(entry, identity_shown=room.settings.identity_shown))
 
 
@@ -59,8 +65,9 @@ async def _store(room: Room, request: Request, boundary: bytes, *, by: str) -> S
     """Receive and accept one upload; whatever happens on the way, nothing half received stays."""
     begun = await to_thread.run_sync(room.store.begin_upload)
     with begun as files:
-        await receive_files(files, boundary, _awake(request.stream()), limiter=room.uploads)
-        return await to_thread.run_sync(lambda: room.store.accept(files, submitted_by=by))
+        await receive_files(files, boundary, _awake(request.stream()), limiter=room.writers)
+        accept = partial(room.store.accept, files, submitted_by=by)
+        return await to_thread.run_sync(accept, limiter=room.writers)
 
 
 async def _awake(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
