@@ -138,7 +138,9 @@ def test_studies_past_their_retention_are_deleted_and_others_stay(store: Store, 
     past = datetime.now(UTC) - timedelta(days=30, hours=1)
     query(store, tables.studies.update().where(tables.studies.c.study_id == old.study_id).values(received_at=past))
     assert store.retention(31) == 0
+    assert store.audit_log() == ()
     assert store.retention(30) == 1
+    assert [(one.user, one.action, one.detail) for one in store.audit_log()] == [("retention", "delete", "1 studies")]
     assert [one.study_id for one in store.studies()[0]] == [new.study_id]
     assert not store.folder.upload(old.upload_id).exists()
 

@@ -23,7 +23,7 @@ from hemoscope.errors import ConfigError
 from hemoscope.store.refusals import refusal
 
 _BUSY_MS = 30_000
-_CONNECT_S = 10
+_ANSWER_S = 60
 _UNREACHABLE = (OperationalError, InterfaceError, DisconnectionError, PoolTimeoutError)
 _URLS = "Give sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
 
@@ -139,7 +139,7 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    arguments: dict[str, Any] = {"timeout": None}
+    arguments: dict[str, Any] = {"timeout": _ANSWER_S}
     mode = url.query.get("sslmode", "prefer")
     if mode in ("require", "verify-ca", "verify-full"):
         arguments["ssl_context"] = _ssl_context(str(mode))

@@ -87,12 +87,11 @@ class Jobs:
     def beat(self, worker_id: str, job: Job | None) -> bool:
         """Say that a worker lives and goes on with its job; False where the job is no longer its own."""
         with self._database.writing() as connection:
+            longer = {"lease_until": now() + self.lease_time}
+            kept = job is None or connection.execute(_jobs.update().where(_held(job)).values(**longer)).rowcount == 1
             beat = {"beat_at": now(), "upload_id": job.upload_id if job else None}
             connection.execute(_workers.update().where(_workers.c.worker_id == worker_id).values(**beat))
-            if job is None:
-                return True
-            longer = _jobs.update().where(_held(job)).values(lease_until=now() + self.lease_time)
-            return connection.execute(longer).rowcount == 1
+            return kept
 
     def give_back(self, job: Job) -> None:
         """Put a job back into the queue as if this attempt had never been, for a worker that is asked to stop.

@@ -24,7 +24,7 @@ from hemoscope.store.acquisition import acquired_at, identity
 from hemoscope.store.geometry import geometry_of, with_result
 from hemoscope.store.jobs import Job, JobFailure
 from hemoscope.store.results import StudyGoneError, StudyResult
-from hemoscope.store.sources import named_by_number, open_upload, remove_sources
+from hemoscope.store.sources import named_by_number, open_upload
 from hemoscope.store.storage import MAPS, VOLUME
 from hemoscope.store.store import Store
 from hemoscope.store.values import StudyState
@@ -66,7 +66,7 @@ class UploadReader:
                 self._study_unless_gone(job, study_id, archive, study)
         partly_deleted = store.results.finish_job(job)
         if partly_deleted or not store.keep_source:
-            remove_sources(store.folder, job.upload_id)
+            store.folder.remove_aside(store.folder.source(job.upload_id), job.upload_id)
 
     def _study_unless_gone(self, job: Job, study_id: str, archive: Archive, study: Study) -> None:
         try:

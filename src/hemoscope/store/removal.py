@@ -57,9 +57,7 @@ def sweep(database: Database, storage: Storage, *, keep_source: bool) -> None:
                 _delete_rows(connection, name, upload_id)
         storage.remove(folder)
     for folder in [*_strays(database, storage), *_finished_sources(database, storage, keep_source=keep_source)]:
-        aside = storage.set_aside(folder, folder.name)
-        if aside is not None:
-            storage.remove(aside)
+        storage.remove_aside(folder, folder.name)
     _forget(database)
 
 
@@ -100,7 +98,7 @@ def _strays(database: Database, storage: Storage) -> Iterator[Path]:
         if not known:
             yield folder
             continue
-        yield from (one for one in folder.iterdir() if one.is_dir() and one.name not in known | {"source"})
+        yield from (one for one in folder.iterdir() if one.is_dir() and one.name not in known | {"source", "clean"})
 
 
 def _finished_sources(database: Database, storage: Storage, *, keep_source: bool) -> Iterator[Path]:

@@ -1,35 +1,71 @@
-"""The files as they were uploaded: what of them is read, how they are named in results, and what is kept of them.
+"""The files as they were uploaded: what of them is read, and how they are named in results.
 
-By default nothing is kept once a study is read: the page needs the volume, not the DICOM, and DICOM holds identity.
+By default nothing of them is kept once a study is read: the page needs the volume, not the DICOM, which holds identity.
+A site may have them replaced by de-identified copies before anything is read from them; then all that is derived,
+UIDs in findings too, is free of identity, and so is what is kept.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hemoscope.dicom.archive import Archive, open_archive
-from hemoscope.errors import ConfigError
-from hemoscope.store.storage import Storage
+from hemoscope.dicom.slices import Rejected
+from hemoscope.dicom.sources import rejected_by
+from hemoscope.errors import DicomReadError
+from hemoscope.store.storage import Storage, flush_folder, new_durable_file
+
+Progress = Callable[[int, int], None]
 
 
-def open_upload(
-    storage: Storage, upload_id: str, *, deidentify: bool, progress: Callable[[int, int], None] | None = None
-) -> Archive:
+def open_upload(storage: Storage, upload_id: str, *, deidentify: bool, progress: Progress | None = None) -> Archive:
     """Open the files of an upload, in the order they came.
 
     Args:
         storage: where they lie.
         upload_id: of the upload.
-        deidentify: read a de-identified copy, so that nothing derived from the files can identify anybody.
+        deidentify: replace them by de-identified copies first, so that nothing derived from them can identify anybody.
         progress: called with the files done and their number.
-
-    Raises:
-        ConfigError: ``deidentify`` is on, which this version cannot do yet.
     """
-    if deidentify:
-        # The seam: write de-identified copies into storage.upload(upload_id) / "clean", replace "source" by it, go on.
-        msg = "de-identified storage is not available in this version. Start without it"
-        raise ConfigError(msg)
-    return open_archive(sorted(storage.source(upload_id).iterdir()), progress=progress)
+    folder = storage.source(upload_id)
+    if not deidentify:
+        return open_archive(_files(folder), progress=progress)
+    clean = folder.with_name("clean")
+    rejected: tuple[Rejected, ...] = ()
+    if folder.exists() or not clean.exists():  # else a crash came between the last two steps below
+        archive = open_archive(_files(folder), progress=progress)
+        rejected = archive.rejected + _write_clean(storage, archive, clean)
+        storage.remove_aside(folder, upload_id)
+    clean.rename(folder)
+    opened = open_archive(_files(folder))
+    return replace(opened, rejected=rejected + opened.rejected)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def _write_clean(storage: Storage, archive: Archive, clean: Path) -> tuple[Rejected, ...]:
+    """Write a de-identified copy of every file that holds a slice; return those that cannot be de-identified."""
+    from hemoscope.dicom.deidentified_file import deidentified_file  # its tables are loaded by sites that use it alone
+
+    storage.remove(clean)
+    clean.mkdir(mode=0o700)
+    key, rejected = storage.pseudonym_key(), list[Rejected]()
+    headers = (header for study in archive.studies for series in study.series for header in series.headers)
+    left_out = (header for study in archive.studies for series in study.series for header in series.left_out)
+    named = dict.fromkeys(header.source for header in (*headers, *left_out))
+    for number, source in enumerate(sorted(named), 1):
+        try:
+            content = deidentified_file(archive.load(source), key=key, source=source)
+        except DicomReadError as error:
+            rejected.append(rejected_by(error))
+            continue
+        with new_durable_file(clean / f"{number:06d}") as file:
+            file.write(content)
+    flush_folder(clean)
+    return tuple(rejected)
 
 
 def named_by_number(document: dict[str, Any], archive: Archive) -> dict[str, Any]:
@@ -41,10 +77,3 @@ def named_by_number(document: dict[str, Any], archive: Archive) -> dict[str, Any
     for refused in document["rejected"]:
         refused["source"] = numbers.get(refused["source"], "upload")
     return document
-
-
-def remove_sources(storage: Storage, upload_id: str) -> None:
-    """Remove the files as they were uploaded."""
-    aside = storage.set_aside(storage.source(upload_id), upload_id)
-    if aside is not None:
-        storage.remove(aside)

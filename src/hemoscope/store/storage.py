@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from hemoscope.store.refusals import refusal
 VOLUME = "volume.npy"
 MAPS = "maps.npy"
 _TRASH = ".trash"
+_KEY = ".pseudonym-key"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -71,10 +72,8 @@ class Storage:
         with full_disk_refused():
             folder.mkdir(mode=0o700, exist_ok=True)
             try:
-                with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                with new_durable_file(draft) as file:
                     np.lib.format.write_array(file, array, allow_pickle=False)
-                    file.flush()
-                    os.fsync(file.fileno())
                 draft.replace(folder / name)
                 flush_folder(folder)
             finally:
@@ -96,10 +95,42 @@ class Storage:
             return None
         return aside
 
+    def remove_aside(self, folder: Path, name: str) -> None:
+        """Take a folder out of reach in one step, then remove it; one that is gone already is no error."""
+        aside = self.set_aside(folder, name)
+        if aside is not None:
+            self.remove(aside)
+
+    def pseudonym_key(self) -> bytes:
+        """The site's secret for pseudonyms, made at first use: whoever holds it can tie an identity to a pseudonym."""
+        path, draft = self.root / _KEY, self.root / f"{_KEY}-{secrets.token_hex(4)}"
+        if not path.exists():
+            with (
+                full_disk_refused(),
+                os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+            ):
+                file.write(secrets.token_bytes(32))
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):  # another worker made it just now: that one counts
+                os.link(draft, path)
+            draft.unlink()
+            flush_folder(self.root)
+        return path.read_bytes()
+
     def remove(self, folder: Path) -> None:
         """Remove a folder and all below; one that is gone already is no error."""
         with suppress(FileNotFoundError):
             shutil.rmtree(folder)
+
+
+@contextmanager
+def new_durable_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new private file, flushed to the disk when the block ends. Raises StoreError ``storage_full``."""
+    with full_disk_refused(), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:

@@ -61,11 +61,11 @@ def open_store(
             made private.
         StoreError: ``database_unreachable``.
     """
+    folder = Storage(storage)  # first: an SQLite file may lie in it, and a folder that is not private is not taken over
     database = Database(url)
     with ExitStack() as on_error:
         on_error.callback(database.close)
         migrate(database)
-        folder = Storage(storage)
         on_error.pop_all()
     return Store(database, folder, limits=limits, keep_source=keep_source, lease=lease, attempts=attempts)
 
@@ -166,7 +166,10 @@ class Store:
 
     def retention(self, days: int) -> int:
         """Delete the studies received more than ``days`` days ago, and return how many."""
-        return removal.delete_older(self._database, self.folder, days=days)
+        deleted = removal.delete_older(self._database, self.folder, days=days)
+        if deleted:
+            self.audit(user="retention", action="delete", detail=f"{deleted} studies")
+        return deleted
 
     def sweep(self) -> None:
         """Remove what crashes left: uploads never accepted, half-done deletions, and sessions that ended."""

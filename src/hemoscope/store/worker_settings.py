@@ -42,7 +42,12 @@ class WorkerSettings:
         if self.keep_identity and self.deidentify:
             msg = "identity cannot be shown and removed at once. Choose one of the two"
             raise ConfigError(msg)
-        if self.lease_s <= 0 or self.attempts < 1 or self.poll_s <= 0 or (self.threads or 1) < 1:
+        if (
+            self.lease_s <= 0
+            or self.attempts < 1
+            or self.poll_s <= 0
+            or (self.threads is not None and self.threads < 1)
+        ):
             msg = (
                 f"lease_s and poll_s must be above 0, attempts and threads at least 1, got {self.lease_s}, "
                 f"{self.poll_s}, {self.attempts} and {self.threads}"
