@@ -1,6 +1,7 @@
 """The whole server as a process: one clear line, a study read by its worker, several processes, TLS, a clean end."""
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -160,3 +161,34 @@ def test_the_server_reports_a_port_that_is_taken(serve: Serve, tmp_path: Path, t
     assert done.returncode == 2
     assert "choose another --port" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to see the workers")
+def test_every_accepted_study_ends_in_a_result_however_often_server_and_worker_are_killed(
+    serve: Serve, archive: bytes
+) -> None:
+    chance, accepted = random.Random(20), []
+    for turn in range(20):
+        server = serve()
+        with httpx.Client(base_url=server.url, headers=CSRF, timeout=30) as client:
+            until(lambda client=client: client.get("/ready").status_code == 200)  # type: ignore[misc]
+            answer = client.post("/api/v1/uploads", files=[("files", ("x", archive))])
+            accepted.append(answer.json()["study"]["study_id"])
+        time.sleep(chance.uniform(0, 1.5))
+        victims = [server.process.pid] if turn % 2 else [*children_of(server.process.pid), server.process.pid]
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+    server = serve()
+    with httpx.Client(base_url=server.url, headers=CSRF, timeout=30) as client:
+
+        def states() -> dict[str, str]:
+            listed = client.get("/api/v1/studies?limit=1000").json()["studies"]
+            return {study["study_id"]: study["state"] for study in listed}
+
+        until(lambda: set(states().values()) == {"done"})
+        assert set(states()) == set(accepted)
+        for study_id in accepted:
+            document = client.get(f"/api/v1/studies/{study_id}/findings").json()
+            assert len(document["studies"]) == 1
+    assert server.stop() == 0
