@@ -132,3 +132,13 @@ def test_an_unknown_backbone_is_refused_by_name_and_never_fetched(name: str) -> 
 def test_freezing_stages_that_a_backbone_does_not_have_is_refused(backbone: str, stages: int) -> None:
     with pytest.raises(ConfigError, match=f"{backbone} has no {stages} stages that can be frozen"):
         HemorrhageNetwork(NetworkConfig(backbone=backbone, frozen_stages=stages), channels=3, size=64)
+
+
+def test_the_default_network_keeps_the_names_that_weights_of_earlier_versions_have() -> None:
+    state = HemorrhageNetwork(FULL, channels=3, size=64).state_dict()
+    laterals = [f"head.lateral.{number}.{part}" for number in range(3) for part in ("weight", "bias")]
+    norm = [f"head.mix.1.{part}" for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")]
+    head = [*laterals, "head.mix.0.weight", *norm, "head.maps.weight", "head.maps.bias"]
+    assert [name for name in state if not name.startswith("backbone.")] == head
+    assert len(state) == 302
+    assert sum(tensor.numel() for tensor in state.values()) == 3_066_263
