@@ -356,6 +356,14 @@ def test_a_run_on_one_split_validates_each_epoch_and_scores_what_it_never_learne
     assert not (folder / "best.safetensors").exists()
 
 
+def test_half_precision_trains_too(whole_run: Path, runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:
+    experiment = tiny_experiment(run={"precision": "bf16-mixed", "folds": 0, "held_out": ["p5"]})
+    (record,) = train(experiment, phantom_cache, runs / "half")
+    assert all(np.isfinite(list(record.losses.values())))
+    assert {tensor.dtype for tensor in weights(runs / "half", "final").values()} <= {torch.float32, torch.int64}
+    assert not same_weights(weights(runs / "half", "final"), weights(whole_run, "final"))
+
+
 def test_the_papers_split_is_scikit_learns_and_has_no_validation(phantom_cache: Cache, tiny_experiment: Build) -> None:
     from sklearn.model_selection import train_test_split
 

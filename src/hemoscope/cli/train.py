@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.init is not None:
         changes.append(f"run.init={json.dumps(arguments.init)}")  # a TOML string, whatever stands in the path
     experiment = read_experiment(arguments.experiment, changes)
-    with progress_bar() as show:
+    with progress_bar() if is_first_process() else nullcontext(lambda _stage, _done, _total: None) as show:
         records = train(
             experiment,
             open_cache(arguments.data),

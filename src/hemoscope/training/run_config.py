@@ -10,7 +10,7 @@ Devices = Literal["auto"]
 Strategy = Literal["auto", "ddp"]
 SplitBy = Literal["folds", "patient", "slice"]
 Crops = Literal["memory", "disk"]
-Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # an average of weights in half precision would stand still
 
 NAMED_INITS = ("imagenet", "pretrained", "none")
 # What changes nothing about the weights that come out: a run may go on with other values of these.
@@ -27,7 +27,7 @@ class RunConfig:
         batch_size: slices a step and process, before ``accumulate``.
         accumulate: batches whose gradients make one step: a step sees batch_size x accumulate x processes slices.
         seed: everything random follows from it.
-        precision: as Lightning names it: ``32-true``, ``bf16-mixed``, ``16-mixed`` and so on.
+        precision: as Lightning names it: ``32-true``, ``bf16-mixed`` or ``16-mixed`` (on a GPU).
         init: where the weights begin: ``imagenet`` (from an installed package), ``pretrained`` (timm, needs internet),
             ``none`` (random), or the path of a file.
         split: ``folds`` trains one network a patient-level fold and a final one on all patients; ``patient`` and

@@ -11,11 +11,13 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
+from hemoscope.errors import TrainingError
 from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepsDone
 from hemoscope.training.checkpoint_io import SafeCheckpointIO
 from hemoscope.training.experiment import RunConfig
@@ -42,31 +44,40 @@ _KNOWN = (
 def make_trainer(
     run: RunConfig, folder: Path, progress: Callable[[int, int], None], *, validate: bool, extra: list[Callback]
 ) -> lightning.Trainer:
-    """A trainer that logs into the folder of a part and checkpoints there."""
+    """A trainer that logs into the folder of a part and checkpoints there.
+
+    Raises:
+        TrainingError: this machine has not the devices, or cannot compute in the precision, that the run asks for.
+    """
     plugins: list[Any] = [SafeCheckpointIO()]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # --resume does it, with checkpoints of our own
     callbacks = [MetricsFile(folder / "metrics.jsonl"), StepsDone(progress), SeedSteps(run.seed), *extra]
-    return lightning.Trainer(
-        max_epochs=run.epochs,
-        max_steps=run.max_steps or -1,
-        accumulate_grad_batches=run.accumulate,
-        precision=run.precision,
-        accelerator="auto",
-        devices=run.devices,
-        num_nodes=run.nodes,
-        strategy=_strategy(run),
-        plugins=plugins,
-        callbacks=[*callbacks, KeepCheckpoint(folder / CHECKPOINT, steps=run.checkpoint_steps)],
-        logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
-        default_root_dir=folder,
-        limit_val_batches=None if validate else 0,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        log_every_n_steps=1,  # metrics are logged by epoch; Lightning warns of epochs shorter than this
-    )
+    try:
+        return lightning.Trainer(
+            max_epochs=run.epochs,
+            max_steps=run.max_steps or -1,
+            accumulate_grad_batches=run.accumulate,
+            precision=run.precision,
+            accelerator="auto",
+            devices=run.devices,
+            num_nodes=run.nodes,
+            strategy=_strategy(run),
+            plugins=plugins,
+            callbacks=[*callbacks, KeepCheckpoint(folder / CHECKPOINT, steps=run.checkpoint_steps)],
+            logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
+            default_root_dir=folder,
+            limit_val_batches=None if validate else 0,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            log_every_n_steps=1,  # metrics are logged by epoch; Lightning warns of epochs shorter than this
+        )
+    except MisconfigurationException as error:
+        asked = f"devices = {run.devices}, nodes = {run.nodes}, precision = {run.precision}"
+        msg = f"this machine cannot train with run.{asked}. Change them. Lightning says: {error}"
+        raise TrainingError(msg) from error
 
 
 def is_first_process() -> bool:
