@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WAIT_MS = 20_000
+PASSWORD = "correct horse battery"
 
 
 def load_module(name: str) -> ModuleType:
@@ -163,15 +165,14 @@ def distinct_bundle(
     return write_bundle(tmp_path_factory.mktemp("bundles") / "distinct", card, make_graph(weights=weights)).folder
 
 
-@pytest.fixture(scope="session")
-def real(distinct_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
-    """``hemoscope serve`` itself, one worker, the stub model, an empty storage."""
-    storage = tmp_path_factory.mktemp("storage")
-    storage.chmod(0o700)
+@contextmanager
+def serving(storage: Path, model: Path, *options: str) -> Iterator[Room]:
+    """``hemoscope serve`` with one worker, until the block ends."""
+    storage.mkdir(mode=0o700, exist_ok=True)
     program = str(Path(sys.executable).parent / "hemoscope")
-    command = [program, "serve", "--port", "0", "--storage", str(storage), "--threads", "1"]
+    command = [program, "serve", "--port", "0", "--storage", str(storage), "--threads", "1", "--model", str(model)]
     with subprocess.Popen(
-        [*command, "--model", str(distinct_bundle), "--prevalence", "0.1"],
+        [*command, "--prevalence", "0.1", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -189,6 +190,22 @@ def real(distinct_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             process.terminate()
             process.wait(30)
             reader.join(5)
+
+
+@pytest.fixture(scope="session")
+def real(distinct_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    """The real room, open to this machine, with the stub model."""
+    with serving(tmp_path_factory.mktemp("real") / "storage", distinct_bundle) as room:
+        yield room
+
+
+@pytest.fixture
+def guarded(distinct_bundle: Path, tmp_path: Path) -> Iterator[Room]:
+    """The real room where somebody has to log in: the reader ``agnes`` with ``PASSWORD``."""
+    program, users = str(Path(sys.executable).parent / "hemoscope"), tmp_path / "users"
+    subprocess.run([program, "users", "add", "agnes", "--users", str(users)], input=PASSWORD, text=True, check=True)
+    with serving(tmp_path / "storage", distinct_bundle, "--users", str(users)) as room:
+        yield room
 
 
 @pytest.fixture(params=["fake", "real"])

@@ -158,3 +158,28 @@ def test_logging_in_tells_a_wrong_password_and_goes_on_with_the_right_one(fake: 
     page.get_by_role("button", name="Log in").click()
     page.wait_for_url(f"{fake.url}/")
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 401
+
+
+def test_a_reader_logs_in_reads_and_logs_out_of_the_real_room(
+    guarded: Any, open_page: OpenPage, series: list[Path]
+) -> None:
+    page = open_page(guarded.url)
+    page.wait_for_url("**/login*")
+    page.get_by_label("User name").fill("agnes")
+    page.get_by_label("Password").fill("wrong password here")
+    page.get_by_role("button", name="Log in").click()
+    page.locator(".problem").wait_for()
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 401
+    page.get_by_label("Password").fill("correct horse battery")
+    page.get_by_role("button", name="Log in").click()
+    page.set_input_files("#choose-files", series)
+    page.locator("tr[data-state=done]").wait_for()
+    assert page.locator(".row-delete").count() == 0, "deleting is for administrators"
+    page.locator(".row-link").click()
+    page.get_by_role("button", name="Model card").click()
+    page.get_by_text("10% of the studies here").wait_for()  # setting it is for administrators
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url("**/login*")
+    page.goto(f"{guarded.url}/")
+    page.wait_for_url("**/login*")

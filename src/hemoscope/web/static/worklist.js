@@ -152,14 +152,16 @@ function wireFilters() {
 function wireUploads() {
   const uploads = new Uploads(find("#uploads"), changed);
   for (const chooser of document.querySelectorAll("input[type=file]")) {
-    chooser.addEventListener("change", () => {
+    const take = () => {
       const chosen = [...chooser.files];
       const folder = chosen[0]?.webkitRelativePath.split("/")[0];
       const files = chosen.filter(isWanted);
       const name = folder || (files.length === 1 ? files[0].name : counted(files.length, "file"));
       chooser.value = "";
       uploads.start({ name, files });
-    });
+    };
+    chooser.addEventListener("change", take);
+    if (chooser.files.length > 0) take(); // chosen before this module had loaded
   }
   for (const button of document.querySelectorAll("[data-chooses]")) {
     button.addEventListener("click", () => find(button.dataset.chooses).click());
