@@ -269,3 +269,17 @@ def test_without_weights_the_maps_are_left_alone() -> None:
 def test_losses_that_could_not_be_minimised_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         LossConfig(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_are_summed_in_full_precision_whatever_the_network_computes_in(dtype: torch.dtype) -> None:
+    torch.manual_seed(3)
+    logits, maps = torch.randn(301, 6).to(dtype), torch.randn(301, 6, 2, 2).to(dtype)
+    labels, outline = (torch.rand(301, 6) > 0.5).float(), (torch.rand(301, 8, 8) > 0.5).float()
+
+    def found(logits: Tensor, maps: Tensor) -> dict[str, Tensor]:
+        return loss_parts(Output(logits, maps, logits), labels, outline, torch.ones(301), LossConfig())
+
+    half, full = found(logits, maps), found(logits.float(), maps.float())
+    assert all(part.dtype == torch.float32 for part in half.values())
+    assert {name: float(part) for name, part in half.items()} == {name: float(part) for name, part in full.items()}

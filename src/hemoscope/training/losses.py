@@ -109,6 +109,7 @@ def score_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
 
 def score_sums(logits: Tensor, labels: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropies of these slices, summed over known labels, and the sum of ``labels`` weights there."""
+    logits = logits.float()  # sums and counts in half precision would lose whole slices
     weights = logits.new_tensor(config.labels)
     truth, known = labels.nan_to_num(0), (~labels.isnan()).to(logits.dtype)
     sided = torch.where(truth > 0.5, logits.new_tensor(config.positive), logits.new_tensor(config.negative))
@@ -122,6 +123,7 @@ def score_sums(logits: Tensor, labels: Tensor, config: LossConfig) -> tuple[Tens
 def _map_losses(
     maps: Tensor, labels: Tensor, outline: Tensor, typed: Tensor, outlined: Tensor, config: LossConfig
 ) -> dict[str, Tensor]:
+    maps = maps.float()
     height, width = maps.shape[2:]
     truth, known = labels.nan_to_num(0), (~labels.isnan()).to(maps.dtype) * outlined[:, None]
     target = (adaptive_avg_pool2d(outline[:, None], (height, width)) > 0.3).to(maps.dtype) * truth[:, :, None, None]
