@@ -1,5 +1,6 @@
 """A reading room without sockets: an application over a store in a temporary folder; its worker runs on demand."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from hemoscope.data.dicom_writer import Acquisition, write_series
 from hemoscope.data.phantom import make_phantom
 from hemoscope.labels import Hemorrhage
+from hemoscope.store.database import database_url
 from hemoscope.store.store import Store, open_store
 from hemoscope.store.users import hash_password
 from hemoscope.store.values import Role, UploadLimits
@@ -63,10 +66,23 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path, migrated: Path) -> Iterator[Store]:
-    """An empty store."""
+def database(tmp_path: Path, migrated: Path) -> str:
+    """The URL of an empty database: SQLite, or the PostgreSQL that HEMOSCOPE_TEST_DATABASE names, emptied."""
+    if url := os.environ.get("HEMOSCOPE_TEST_DATABASE"):
+        engine = sa.create_engine(database_url(url), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+            connection.execute(sa.text("CREATE SCHEMA public"))
+        engine.dispose()
+        return url
     shutil.copy(migrated, tmp_path / "reading-room.sqlite3")
-    opened = open_store(f"sqlite:///{tmp_path / 'reading-room.sqlite3'}", tmp_path / "storage")
+    return f"sqlite:///{tmp_path / 'reading-room.sqlite3'}"
+
+
+@pytest.fixture
+def store(tmp_path: Path, database: str) -> Iterator[Store]:
+    """An empty store."""
+    opened = open_store(database, tmp_path / "storage")
     yield opened
     opened.close()
 

@@ -45,12 +45,13 @@ class Server:
 
 
 @pytest.fixture
-def serve(tmp_path: Path, tiny_bundle: Path) -> Iterator[Serve]:
+def serve(tmp_path: Path, tiny_bundle: Path, database: str) -> Iterator[Serve]:
     """``serve(...)``: start a server over one storage folder; all are ended with the test."""
     running: list[Server] = []
 
     def start(*options: str) -> Server:
-        running.append(Server(tmp_path, "--storage", str(tmp_path / "s"), "--model", str(tiny_bundle), *options))
+        options = ("--storage", str(tmp_path / "s"), "--model", str(tiny_bundle), "--database", database, *options)
+        running.append(Server(tmp_path, *options))
         return running[-1]
 
     yield start
