@@ -176,6 +176,7 @@ def test_a_reader_logs_in_reads_and_logs_out_of_the_real_room(
     page.locator("tr[data-state=done]").wait_for()
     assert page.locator(".row-delete").count() == 0, "deleting is for administrators"
     page.locator(".row-link").click()
+    page.wait_for_selector(".finding")
     page.get_by_role("button", name="Model card").click()
     page.get_by_text("10% of the studies here").wait_for()  # setting it is for administrators
     page.keyboard.press("Escape")
