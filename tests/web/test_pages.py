@@ -114,10 +114,12 @@ def test_metrics_count_requests_by_template_and_the_queue(room: TestClient, arch
     room.get(STUDY)
     room.get(f"/api/v1{STUDY}")
     room.get("/nowhere-1")
+    room.get("/static/icon.svg")
     text = room.get("/metrics").text
     assert 'hemoscope_http_requests_total{method="POST",route="/api/v1/uploads",status="202"} 1.0' in text
     assert 'hemoscope_http_requests_total{method="GET",route="/api/v1/studies/{study_id}",status="404"} 1.0' in text
     assert 'hemoscope_http_requests_total{method="GET",route="unmatched",status="404"} 1.0' in text
+    assert 'hemoscope_http_requests_total{method="GET",route="/static",status="200"} 1.0' in text
     assert "hemoscope_queue_depth 1.0" in text
     assert 'hemoscope_studies{state="queued"} 1.0' in text
     assert 'hemoscope_http_request_seconds_bucket{le="0.2",method="POST",route="/api/v1/uploads"}' in text

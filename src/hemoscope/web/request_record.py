@@ -52,5 +52,7 @@ class RequestRecord:
 
 def route_template(scope: Scope) -> str:
     """The matched route as declared, such as ``/api/v1/studies/{study_id}``; ``unmatched`` where none was."""
+    if scope["path"].startswith("/static/"):
+        return "/static"
     template = getattr(scope.get("route"), "path", None)
     return template if isinstance(template, str) else "unmatched"
