@@ -40,8 +40,7 @@ class Storage:
             raise ConfigError(msg) from error
 
     def _make_private(self) -> None:
-        if not self.root.exists():
-            self.root.mkdir(mode=0o700, parents=True)
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.root.stat().st_mode & 0o077:
             if any(self.root.iterdir()):
                 msg = "the storage folder is open to other users and not empty. Close it (chmod 700), or give a new one"
