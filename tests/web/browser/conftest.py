@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import pytest
 
@@ -197,6 +199,20 @@ def real(distinct_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """The real room, open to this machine, with the stub model."""
     with serving(tmp_path_factory.mktemp("real") / "storage", distinct_bundle) as room:
         yield room
+
+
+@pytest.fixture(scope="session")
+def real_study(real: Room, series: list[Path]) -> str:
+    """A study that the real room has read: sent by a program, not by a page."""
+    with httpx.Client(base_url=f"{real.url}/api/v1") as client:
+        headers = {"X-CSRF-Token": client.get("/site").json()["csrf_token"]}
+        files = [("files", (str(place), path.read_bytes())) for place, path in enumerate(series)]
+        study_id = client.post("/uploads", headers=headers, files=files).json()["study"]["study_id"]
+        for _ in range(300):
+            if client.get(f"/studies/{study_id}").json()["state"] == "done":
+                return str(study_id)
+            time.sleep(0.1)
+    pytest.fail("the real room did not read the study within 30 s")
 
 
 @pytest.fixture
