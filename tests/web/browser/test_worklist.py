@@ -43,6 +43,20 @@ def test_the_most_urgent_study_stands_first_and_a_failed_one_tells_cause_and_cur
     assert "Export the study again" in failed
 
 
+def test_what_is_no_study_fails_in_the_real_room_with_cause_and_cure(
+    real: Any, open_page: OpenPage, tmp_path: Path
+) -> None:
+    (tmp_path / "letter.txt").write_text("Dear colleague")
+    page = open_page(real.url)
+    page.set_input_files("#choose-files", tmp_path / "letter.txt")
+    failed = page.locator("tr[data-state=failed]").first
+    failed.wait_for()
+    assert "Give DICOM files" in failed.locator(".cure").inner_text()
+    failed.locator(".row-link").click()
+    page.get_by_text("This study could not be read").wait_for()
+    assert "not_dicom" in page.locator("#panel").inner_text()
+
+
 def test_a_study_that_becomes_urgent_moves_up_by_itself(three: "Page", fake: Any) -> None:
     routine = next(iter(fake.fake.studies))
     fake.fake.change(routine, urgency="immediate", suspected=["any"])

@@ -44,11 +44,17 @@ export function problemBox(problem, ...actions) {
   return el("div", { class: "problem", role: "alert" }, icon("failed"), words, ...actions);
 }
 
-/** Why a study failed, and what to do. */
+const EXPORT_AGAIN = "Export the study again from its source, as axial CT of the head, and upload that.";
+
+/** Why a study failed, and what to do: the server's message is "what is wrong. What to do". */
 export function failureOf(entry) {
-  return {
-    detail: entry.error_message ?? "The study could not be read.",
-    cure: entry.error_cure ?? "Export the study again from its source, as axial CT of the head, and upload that.",
-    code: entry.error_code ?? "",
-  };
+  const [, cause, cure] = /^(.+?[.:;]?)(?:\. (.+))?$/s.exec(entry.error_message ?? "The study could not be read");
+  return { detail: `${cause.replace(/\.$/, "")}.`, cure: cure ?? EXPORT_AGAIN, code: entry.error_code ?? "" };
+}
+
+/** What was refused on the way, each reason once with how often it came: [[message, count], ...]. */
+export function refusals(rejected) {
+  const counts = new Map();
+  for (const { message } of rejected) counts.set(message, (counts.get(message) ?? 0) + 1);
+  return [...counts].sort((a, b) => b[1] - a[1]);
 }

@@ -12,7 +12,7 @@ import { fillHelp, listenToKeys } from "./keys.js";
 import { byUrgencyThenWaiting, LABELS, stateWord, urgencyWord } from "./labels.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
-import { failureOf, isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
+import { failureOf, isAdmin, loadSite, problemBox, refusals, wireDialogs } from "./site.js";
 import { firstHeat, readingKeys, wireTools } from "./tools.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -54,8 +54,18 @@ function showProgress(entry) {
   panel.replaceChildren(el("section", { class: "waiting" }, el("h2", { text: words }), bar, el("p", { class: "faint", text: hint })));
 }
 
+const MOST_REFUSALS = 20;
+
+function refusalList(rejected) {
+  const reasons = refusals(rejected);
+  if (reasons.length < 2) return null;
+  const items = reasons.slice(0, MOST_REFUSALS).map(([message, count]) => el("li", { text: `${counted(count, "file")}: ${message}` }));
+  return el("details", { class: "skipped" }, el("summary", { text: `${counted(rejected.length, "file")} refused` }), el("ul", {}, items));
+}
+
 function showFailure(entry) {
-  panel.replaceChildren(el("section", { class: "waiting" }, el("h2", { text: "This study could not be read" }), problemBox(failureOf(entry)), entry.error_code && el("p", { class: "faint", text: `Code: ${entry.error_code}` })));
+  const code = entry.error_code && el("p", { class: "faint", text: `Code: ${entry.error_code}` });
+  panel.replaceChildren(el("section", { class: "waiting" }, el("h2", { text: "This study could not be read" }), problemBox(failureOf(entry)), code, refusalList(entry.findings?.rejected ?? []) ?? ""));
   if (!entry.has_pixels) reading.message("No slices");
 }
 

@@ -9,6 +9,7 @@ import { byUrgencyThenWaiting, LABELS, suspectedTypes } from "../../../../src/he
 import { nextPage } from "../../../../src/hemoscope/web/static/login.js";
 import { thresholdWords } from "../../../../src/hemoscope/web/static/meaning.js";
 import { knownNotes, plainNote } from "../../../../src/hemoscope/web/static/quality.js";
+import { failureOf, refusals } from "../../../../src/hemoscope/web/static/site.js";
 import { barsPath, sliceAt } from "../../../../src/hemoscope/web/static/strip.js";
 import { FITTED, panned, pixelAt, placement, zoomedAt } from "../../../../src/hemoscope/web/static/view.js";
 
@@ -101,6 +102,18 @@ test("after the login one stays on this server", () => {
   const next = (value) => nextPage(`?next=${encodeURIComponent(value)}`);
   assert.equal(next("/studies/ab"), "/studies/ab");
   for (const elsewhere of ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", ""]) assert.equal(next(elsewhere), "/");
+});
+
+test("a failure is split into its cause and its cure, with one of our own where the server has none", () => {
+  const failed = (message) => failureOf({ error_message: message, error_code: "x" });
+  assert.deepEqual(failed("a.dcm: no header was found. Give DICOM files"), { detail: "a.dcm: no header was found.", cure: "Give DICOM files", code: "x" });
+  assert.equal(failed("Only a scout was found.").detail, "Only a scout was found.");
+  assert.match(failed("Only a scout was found.").cure, /Export the study again/);
+  assert.match(failed(null).detail, /could not be read/);
+});
+
+test("refusals are told once each, the most frequent first", () => {
+  assert.deepEqual(refusals([{ message: "a" }, { message: "b" }, { message: "b" }]), [["b", 2], ["a", 1]]);
 });
 
 test("an unknown quality note keeps its sentence and calls for caution", () => {
