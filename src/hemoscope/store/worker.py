@@ -25,6 +25,7 @@ from hemoscope.store.worker_settings import WorkerSettings
 _log = logging.getLogger("hemoscope.store")
 _BEATS_IN_A_LEASE = 6
 _PAUSE_WITHOUT_DATABASE_S = 1.0
+_COURTESY = 5  # where processors are short, the page goes before the reading of the next study
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -81,6 +82,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
     os.umask(0o077)
+    os.nice(_COURTESY)
     try:
         _work(*WorkerSettings.from_line(sys.stdin.buffer.readline()))
     except HemoscopeError as error:

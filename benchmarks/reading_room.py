@@ -1,0 +1,165 @@
+"""How long a reader waits: first picture, findings, and the worklist while twenty studies come in at once.
+
+Starts ``hemoscope serve`` with one worker and the default model, as a user does, and asks it over HTTP from the same
+machine, so client and server share its processors. Limits: first picture 1.5 s and findings 5 s after the last byte of
+a 36-slice study; twenty studies at once all read, the worklist's 95th percentile below 200 ms meanwhile.
+
+    .venv/bin/python benchmarks/reading_room.py
+    .venv/bin/python benchmarks/reading_room.py --study SERIES
+"""
+
+import argparse
+import io
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from hemoscope.data.dicom_writer import write_series
+from hemoscope.data.phantom import make_phantom
+
+_HEADERS = {"X-CSRF-Token": "local"}
+_BOUNDARY = "reading-room-benchmark"
+_PIECE = 1 << 20
+_AT_ONCE = 20
+
+
+@contextmanager
+def room(storage: Path) -> Iterator[str]:
+    """The address of a reading room that is ready."""
+    command = [str(Path(sys.executable).with_name("hemoscope")), "serve", "--port", "0", "--storage", str(storage)]
+    command += ["--requests-per-minute", "100000"]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True) as server:  # noqa: S603  # our own
+        assert server.stdout is not None
+        url = next(word for word in server.stdout.readline().split() if word.startswith("http")).rstrip("/")
+        try:
+            while httpx.get(f"{url}/ready").status_code != 200:
+                time.sleep(0.1)
+            yield url
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def zipped(files: list[Path]) -> bytes:
+    """The files in one ZIP, uncompressed."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for number, path in enumerate(files):
+            archive.writestr(f"{number:04d}.dcm", path.read_bytes())
+    return stream.getvalue()
+
+
+def upload(url: str, content: bytes) -> tuple[str, float]:
+    """Upload one ZIP; the study's id, and when its last byte had been handed over."""
+    handed = [0.0]
+    head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="a.zip"\r\n\r\n'.encode()
+    body = head + content + f"\r\n--{_BOUNDARY}--\r\n".encode()
+
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, len(body), _PIECE):
+            yield body[start : start + _PIECE]
+        handed[0] = time.perf_counter()
+
+    headers = {
+        **_HEADERS,
+        "Content-Type": f"multipart/form-data; boundary={_BOUNDARY}",
+        "Content-Length": str(len(body)),
+    }
+    answer = httpx.post(f"{url}/api/v1/uploads", content=pieces(), headers=headers, timeout=120)
+    answer.raise_for_status()
+    return answer.json()["study"]["study_id"], handed[0]
+
+
+def wait_for(url: str, study_id: str, what: str, *, every_s: float = 0.02) -> None:
+    """Ask again and again until the study has pixels, or is done."""
+    while True:
+        study = httpx.get(f"{url}/api/v1/studies/{study_id}").json()
+        if study["state"] == "failed":
+            sys.exit(f"the study failed: {study['error_code']}")
+        if study["has_pixels"] if what == "pixels" else study["state"] == "done":
+            return
+        time.sleep(every_s)
+
+
+def one_study(url: str, content: bytes) -> tuple[float, float]:
+    """Seconds from the last byte to the first picture in hand, and to the findings."""
+    study_id, handed = upload(url, content)
+    wait_for(url, study_id, "pixels")
+    httpx.get(f"{url}/api/v1/studies/{study_id}/slices/0/pixels").raise_for_status()
+    picture = time.perf_counter() - handed
+    wait_for(url, study_id, "findings")
+    return picture, time.perf_counter() - handed
+
+
+def many_studies(url: str, content: bytes) -> tuple[float, list[float]]:
+    """Upload twenty at once; seconds until all are read, and how long each call for the worklist took meanwhile."""
+    start, stop, calls = time.perf_counter(), threading.Event(), []
+
+    def look() -> None:
+        with httpx.Client() as client:
+            while not stop.wait(0.05):
+                asked = time.perf_counter()
+                client.get(f"{url}/api/v1/studies").raise_for_status()
+                calls.append(time.perf_counter() - asked)
+
+    def send() -> None:
+        wait_for(url, upload(url, content)[0], "findings", every_s=1.0)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    senders = [threading.Thread(target=send) for _ in range(_AT_ONCE)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    stop.set()
+    watcher.join()
+    studies = httpx.get(f"{url}/api/v1/studies", params={"state": "done", "limit": 100}).json()
+    if studies["total"] < _AT_ONCE:
+        sys.exit(f"only {studies['total']} studies were read")
+    return time.perf_counter() - start, calls
+
+
+def main() -> None:
+    """Measure and print beside the limits."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, help="folder of one series; a phantom of 36 slices if not given")
+    parser.add_argument("--runs", type=int, default=3)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = (
+            sorted(chosen.study.iterdir())
+            if chosen.study
+            else list(write_series(make_phantom(seed=1, shape=(36, 512, 512)), folder / "in"))
+        )
+        content = zipped(files)
+        with room(folder / "storage") as url:
+            pictures, findings = zip(*(one_study(url, content) for _ in range(chosen.runs)), strict=True)
+            took, calls = many_studies(url, content)
+    table = Table("what", "measured", "limit", title=f"{len(files)} slices, {len(content) / 1e6:.0f} MB a study")
+    table.add_row(
+        "first picture after the last byte", f"{np.median(pictures):.2f} s (worst {max(pictures):.2f})", "1.5 s"
+    )
+    table.add_row("findings after the last byte", f"{np.median(findings):.2f} s (worst {max(findings):.2f})", "5 s")
+    table.add_row(f"{_AT_ONCE} studies at once, all read", f"{took:.1f} s", "none lost")
+    middle, high = np.quantile(calls, [0.5, 0.95]) * 1000
+    quantiles = f"{high:.0f} ms (median {middle:.0f}, worst {max(calls) * 1000:.0f})"
+    table.add_row(f"worklist meanwhile, 95th percentile of {len(calls)}", quantiles, "200 ms")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
