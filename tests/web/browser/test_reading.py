@@ -252,6 +252,7 @@ def test_a_finding_is_agreed_with_by_one_click(study: "Page") -> None:
     any_finding = study.locator(".finding[data-label=any]")
     any_finding.get_by_role("button", name="Agree").click()
     any_finding.get_by_text("Agreed: any hemorrhage").wait_for()
+    assert "is-reviewed" in (any_finding.get_attribute("class") or "")
 
 
 def test_the_model_card_is_one_click_away(study: "Page") -> None:

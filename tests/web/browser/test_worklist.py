@@ -57,6 +57,17 @@ def test_what_is_no_study_fails_in_the_real_room_with_cause_and_cure(
     assert "not_dicom" in page.locator("#panel").inner_text()
 
 
+def test_the_disclaimer_stays_in_sight_however_far_one_scrolls(fake: Any, open_page: OpenPage) -> None:
+    for _ in range(40):
+        fake.fake.add(SMALL, urgency="routine")
+    page = open_page(fake.url)
+    page.locator("#studies tbody tr").last.scroll_into_view_if_needed()
+    assert page.evaluate("() => scrollY") > 100
+    box = page.locator(".disclaimer").bounding_box()
+    assert box
+    assert 0 <= box["y"] < 60
+
+
 def test_a_study_that_becomes_urgent_moves_up_by_itself(three: "Page", fake: Any) -> None:
     routine = next(iter(fake.fake.studies))
     fake.fake.change(routine, urgency="immediate", suspected=["any"])

@@ -58,7 +58,7 @@ function row(finding, context, given) {
     el("span", { class: "finding-probability", text: probability(finding.probability) }),
     meter(finding),
   );
-  const classes = ["finding", finding.present && "is-present", !finding.established && "is-doubted"].filter(Boolean);
+  const classes = ["finding", finding.present && "is-present", !finding.established && "is-doubted", given && "is-reviewed"].filter(Boolean);
   return el("li", { class: classes.join(" "), dataset: { label } }, el("h3", {}, head), body);
 }
 

@@ -84,7 +84,10 @@ async function showFindings(entry) {
       reading.choose(label);
       reading.goTo(index);
     },
-    onGiven: () => announce("Feedback saved"),
+    onGiven: ({ label }) => {
+      panel.querySelector(`.finding[data-label="${label}"]`).classList.add("is-reviewed");
+      announce("Feedback saved");
+    },
   };
   drawFindings(panel, study, context, latestByLabel(feedback));
   if (!first) return openFinding(panel, reading.label);
