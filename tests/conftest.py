@@ -55,7 +55,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn a skipped judge into a failure where HEMOSCOPE_REQUIRE_JUDGES asks for all of them."""
     report = yield
-    if report.skipped and item.get_closest_marker("judge") and os.environ.get("HEMOSCOPE_REQUIRE_JUDGES"):
+    absent = item.get_closest_marker("judge") or "is not installed: " in str(report.longrepr)  # Chromium, PostgreSQL
+    if report.skipped and absent and os.environ.get("HEMOSCOPE_REQUIRE_JUDGES"):
         report.outcome = "failed"
         report.longrepr = f"HEMOSCOPE_REQUIRE_JUDGES is set, but this test was skipped: {report.longrepr}"
     return report
