@@ -50,6 +50,13 @@ def test_the_command_line_counts_before_the_environment_before_the_file(tmp_path
     assert values["host"] == "127.0.0.1"
 
 
+def test_one_zip_may_fill_the_whole_upload() -> None:
+    from hemoscope.cli.serve import _upload_limits
+
+    limits = _upload_limits(gather(options("--upload-mib", "3000"), {}))
+    assert limits.file_bytes == limits.upload_bytes == 3000 << 20
+
+
 def test_every_option_has_a_value_and_a_description() -> None:
     assert set(gather(options(), {})) == {one.name for one in OPTIONS}
     assert all(one.help for one in OPTIONS)

@@ -12,6 +12,7 @@ from hemoscope.cli.serve_options import add_options, data_folder, gather
 from hemoscope.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hemoscope.store.values import UploadLimits
     from hemoscope.store.worker_settings import WorkerSettings
     from hemoscope.web.settings import WebSettings
 
@@ -28,7 +29,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     from hemoscope.store.store import open_store
     from hemoscope.store.supervisor import Supervisor
-    from hemoscope.store.values import UploadLimits
     from hemoscope.web.app import create_app
     from hemoscope.web.logs import configure_logs
     from hemoscope.web.server import check_certificate, run_server
@@ -41,8 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     configure_logs()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
     workers = _worker_settings(values)
-    limits = UploadLimits(files=values["upload_files"], upload_bytes=values["upload_mib"] << 20)
-    store = open_store(workers.url, workers.storage, limits=limits, keep_source=workers.keep_source)
+    store = open_store(workers.url, workers.storage, limits=_upload_limits(values), keep_source=workers.keep_source)
     try:
         supervised = Supervisor(
             store,
@@ -102,6 +101,13 @@ def _web_settings(values: dict[str, Any]) -> "WebSettings":
         rates=RateLimits(requests=values["requests_per_minute"], logins=values["logins_per_minute"]),
         upload_bytes=values["upload_mib"] << 20,
     )
+
+
+def _upload_limits(values: dict[str, Any]) -> "UploadLimits":
+    from hemoscope.store.values import UploadLimits
+
+    most = values["upload_mib"] << 20
+    return UploadLimits(file_bytes=most, files=values["upload_files"], upload_bytes=most)  # a ZIP is one file
 
 
 def _worker_settings(values: dict[str, Any]) -> "WorkerSettings":
