@@ -109,6 +109,19 @@ def test_newer_feedback_counts_over_older(store: Store, study: StudyEntry, tmp_p
     assert known[images(study)[0]] == (0,) * 6
 
 
+def test_a_type_that_is_taken_back_leaves_no_bleed_behind(store: Store, study: StudyEntry, tmp_path: Path) -> None:
+    for present, slices in ((True, (2,)), (False, None)):
+        store.add_feedback(
+            study.study_id,
+            label=Hemorrhage.EPIDURAL,
+            verdict=Verdict.CORRECTED,
+            present=present,
+            slices=slices,
+            by="anna",
+        )
+    assert table(store, tmp_path) == dict.fromkeys(images(study), labels(epidural=0))
+
+
 def test_the_slice_of_a_study_of_one_needs_no_naming(
     store: Store, submit: Submit, work: Callable[..., int], series: list[bytes], tmp_path: Path
 ) -> None:

@@ -157,6 +157,8 @@ def test_feedback_is_kept_counted_and_exported(room: TestClient, study_id: str) 
     assert answer.json()["by"] == "local"
     assert room.get(f"/api/v1/studies/{study_id}/feedback").json()["feedback"] == [answer.json()]
     assert room.get(f"/api/v1/studies/{study_id}").json()["feedback"]["corrected"] == 1
+    told = [(entry["action"], entry["detail"]) for entry in room.get("/api/v1/audit").json()["entries"]]
+    assert ("feedback", "subdural: corrected") in told
     lines = room.get("/api/v1/feedback.csv").text.splitlines()
     assert lines[0].startswith("image_id")
     assert len(lines) > 1
@@ -204,6 +206,7 @@ def test_the_audit_tells_who_did_what_but_no_uid(room: TestClient, study_id: str
     assert views.count(("local", "view")) == 1
     assert ("local", "findings") in views
     assert not [uid for uid in uids if uid in answer.text]
+    assert ("local", "upload") in views
     newest = answer.json()["entries"][0]["audit_id"]
     older = room.get(f"/api/v1/audit?before={newest}&limit=1").json()["entries"]
     assert len(older) == 1

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -41,6 +41,10 @@ def add_feedback(database: Database, given: Feedback) -> Feedback:
         }
         row = connection.execute(_feedback.insert().values(**values).returning(*_feedback.c)).one()
         connection.execute(_studies.update().where(_studies.c.study_id == given.study_id).values(version=version))
+        # Not the note, which is free text: a deletion takes it away, the audit stays.
+        told = {"at": values["at"], "user_name": values["by_user"], "action": "feedback", "study_id": given.study_id}
+        words = f"{given.label.value}: {given.verdict.value}"
+        connection.execute(tables.audit.insert().values(**told, detail=words))
     return _entry(row)
 
 
@@ -57,7 +61,8 @@ def export_feedback(database: Database) -> str:
 
     A label that a reader says is absent is absent in every slice (``any``: all labels are). One that is present is so
     in the slices that were named, and in a study of one slice; nothing is known of its other slices. Newer feedback
-    counts over older. A file of several frames is one image, which shows what any of its frames shows.
+    counts over older. A slice with a type has ``any`` too, as long as the type is not taken back. A file of several
+    frames is one image, which shows what any of its frames shows.
     """
     with database.reading() as connection:
         rows = connection.execute(_in_order()).all()
@@ -71,7 +76,7 @@ def export_feedback(database: Database) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image_id", *LABELS])
-    writer.writerows([image_id, *(labels.get(label, "") for label in LABELS)] for image_id, labels in known.items())
+    writer.writerows([image_id, *_with_any(labels)] for image_id, labels in known.items())
     return text.getvalue()
 
 
@@ -86,8 +91,13 @@ def _told(entry: Feedback, images: list[str]) -> Iterable[tuple[str, Hemorrhage,
         yield from ((image_id, label, 0) for image_id in images for label in absent)
         return
     slices = entry.slices if entry.slices is not None else (0,) if len(images) == 1 else ()
-    present = (Hemorrhage.ANY, entry.label) if entry.label in SUBTYPES else (entry.label,)
-    yield from ((images[index], label, 1) for index in slices if index < len(images) for label in present)
+    yield from ((images[index], entry.label, 1) for index in slices if index < len(images))
+
+
+def _with_any(labels: Mapping[Hemorrhage, int]) -> list[int | str]:
+    """A row in label order; a type that is present makes ``any`` present, whatever was said of it before."""
+    typed = any(labels.get(label) for label in SUBTYPES)
+    return [1 if typed and label is Hemorrhage.ANY else labels.get(label, "") for label in LABELS]
 
 
 def _in_order() -> Any:

@@ -133,6 +133,8 @@ def accept(database: Database, upload: Upload, *, submitted_by: str) -> str:
         connection.execute(
             tables.jobs.insert().values(upload_id=upload.upload_id, state="queued", attempts=0, queued_at=accepted_at)
         )
+        told = {"at": accepted_at, "user_name": submitted_by, "action": "upload", "detail": f"{upload.files} files"}
+        connection.execute(tables.audit.insert().values(**told, study_id=study_id))
     upload.accepted = True
     return study_id
 
