@@ -278,6 +278,23 @@ def test_data_with_less_than_one_batch_is_refused_instead_of_trained_on_nothing(
         train(tiny_experiment(run={"batch_size": 64}), phantom_cache, runs / "few", only=("final",))
 
 
+def test_a_start_that_failed_before_it_learned_leaves_the_folder_to_the_next_with_other_settings(
+    runs: Path, phantom_cache: Cache, tiny_experiment: Build
+) -> None:
+    output = runs / "second-try"
+    with pytest.raises(TrainingError, match=r"absent\.pth cannot be read"):
+        train(tiny_experiment(run={"init": "absent.pth"}), phantom_cache, output, only=("final",))
+    with pytest.raises(TrainingError, match="fewer than a batch of 64"):
+        train(tiny_experiment(run={"batch_size": 64}), phantom_cache, output, only=("final",))
+    assert list(output.iterdir()) == []
+    train(tiny_experiment(run={"epochs": 1}), phantom_cache, output, only=("final",))
+    with pytest.raises(TrainingError, match="holds a run of another experiment"):
+        train(tiny_experiment(run={"batch_size": 64}), phantom_cache, output, only=("fold-0",))
+    with pytest.raises(TrainingError, match="final exists already"):
+        train(tiny_experiment(run={"epochs": 1}), phantom_cache, output, only=("final",))
+    assert (output / "final" / "weights.safetensors").is_file()
+
+
 def test_scores_are_taken_at_the_size_of_reading(
     runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ checkout), ``dataset.json`` and ``slices.csv`` (what the run learned from, with 
 
 import json
 import platform
+import shutil
 import subprocess
 from dataclasses import asdict, fields
 from importlib import metadata
@@ -24,6 +25,8 @@ from hemoscope.training.parts import Part, run_split, split_record
 
 _PACKAGES = ("torch", "timm", "lightning", "numpy", "scipy", "pillow")
 _RECORD, _SPLIT = "experiment.json", "split.json"
+_VERSIONS, _DATASET, _SLICES = "versions.json", "dataset.json", "slices.csv"
+_LOGS = "tensorboard"
 
 
 def open_run(experiment: Experiment, cache: Cache, output: Path, part: Part, *, resume: bool) -> Path:
@@ -39,12 +42,26 @@ def open_run(experiment: Experiment, cache: Cache, output: Path, part: Part, *, 
         raise TrainingError(msg)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(output / _RECORD, experiment.to_json())
-    write_json(output / "versions.json", versions())
-    write_json(output / "dataset.json", to_plain(cache.dataset))
+    write_json(output / _VERSIONS, versions())
+    write_json(output / _DATASET, to_plain(cache.dataset))
     columns = ["image_id", "patient_id", *(label.value for label in LABELS)]
-    cache.manifest[columns].to_csv(output / "slices.csv", index=False)
+    cache.manifest[columns].to_csv(output / _SLICES, index=False)
     _write_split(experiment, cache, output)
     return folder
+
+
+def forget_unbegun(output: Path, part: Part) -> None:
+    """Take back what ``open_run`` made of a part that failed before it learned anything.
+
+    So the next try may have other settings in the same folder. Other parts, and what was learned, stay.
+    """
+    folder = output / part.name
+    if any(path.is_file() and path.parent.name != _LOGS for path in folder.rglob("*")):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    if not any(path.is_dir() for path in output.iterdir()):
+        for name in (_RECORD, _VERSIONS, _DATASET, _SLICES, _SPLIT):
+            (output / name).unlink(missing_ok=True)
 
 
 def read_split(run: Path) -> SplitRecord | None:

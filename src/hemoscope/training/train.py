@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hemoscope.data.cache import Cache
-from hemoscope.errors import ConfigError
+from hemoscope.errors import ConfigError, HemoscopeError
 from hemoscope.labels import LABELS
 from hemoscope.models.checkpoint import load_init, load_weights, save_weights
 from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
@@ -31,7 +31,7 @@ from hemoscope.training.experiment import Experiment
 from hemoscope.training.module import TrainingModule
 from hemoscope.training.part_data import PartData
 from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts, run_split
-from hemoscope.training.run_folder import open_run, write_json
+from hemoscope.training.run_folder import forget_unbegun, open_run, write_json
 from hemoscope.training.sequence import fit_sequence, score_sequence
 from hemoscope.training.trainer import CHECKPOINT, is_first_process, make_trainer, quiet_lightning
 
@@ -129,7 +129,12 @@ def _train_part(
     if is_first_process():
         open_run(experiment, cache, output, part, resume=resume)
     done = (folder / WEIGHTS).is_file()
-    network = _load(experiment, folder / WEIGHTS) if done else _fit(experiment, cache, part, folder, show)
+    try:
+        network = _load(experiment, folder / WEIGHTS) if done else _fit(experiment, cache, part, folder, show)
+    except HemoscopeError:
+        if is_first_process():
+            forget_unbegun(output, part)
+        raise
     if not is_first_process():
         return None
     sequence = fit_sequence(network, experiment, cache, part, folder, show) if experiment.sequence else None
