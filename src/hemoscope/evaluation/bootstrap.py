@@ -32,6 +32,7 @@ from hemoscope.labels import LABELS, PerLabel
 CONFIDENCE = 0.95
 DEFAULT_ROUNDS = 1000
 ESTABLISHED_AUROC = 0.75
+ESTABLISHED_PATIENTS = 10
 UNKNOWN = "the label is unknown for every image"
 # Numbers held at once: rounds times groups or segments, as float64 (16 MB).
 _CHUNK_CELLS = 2_000_000
@@ -50,9 +51,13 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def established(interval: Interval | None) -> bool:
-    """Whether an AUROC supports a label: it exists and its interval does not reach below 0.75."""
-    return interval is not None and interval.low >= ESTABLISHED_AUROC
+def established(interval: Interval | None, *, positive_patients: int) -> bool:
+    """Whether an AUROC supports a label: its interval does not reach below 0.75, and at least ten patients have it.
+
+    Five patients who all happen to rank high give a bootstrap interval near 1: drawing them again finds no sixth.
+    """
+    enough = positive_patients >= ESTABLISHED_PATIENTS
+    return enough and interval is not None and interval.low >= ESTABLISHED_AUROC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

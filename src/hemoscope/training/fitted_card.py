@@ -174,7 +174,8 @@ def _supported(score: LabelScore) -> bool:
     auroc = score.auroc
     if auroc is None or auroc.low is None or auroc.high is None:
         return False
-    return established(Interval(value=auroc.value, low=auroc.low, high=auroc.high))
+    interval = Interval(value=auroc.value, low=auroc.low, high=auroc.high)
+    return established(interval, positive_patients=score.n_positive_patients)
 
 
 def _test_tables(dataset: TrainingData, split: SplitRecord, test: Scored, found: Fit) -> tuple[ScoreTable, ScoreTable]:
@@ -196,12 +197,14 @@ def _test_tables(dataset: TrainingData, split: SplitRecord, test: Scored, found:
 
 
 def _table(scores: Scores, probabilities: Floats, level: _Level, *, name: str, description: str) -> ScoreTable:
+    # A row of the higher level is a series; a patient may have several.
+    several = level == _PATIENT and len(set(scores.patients)) < len(scores.patients)
     return score_table(
         ranked=sigmoid(scores.logits),
         probabilities=probabilities,
         truth=scores.truth,
         patients=scores.patients,
-        name=f"{name}, by {level}",
+        name=f"{name}, by {'study' if several else level}",
         description=description,
         level=level,
     )
