@@ -46,6 +46,13 @@ def test_a_series_comes_back_as_it_was(tmp_path: Path, spacing_mm: tuple[float |
     assert found.volume.spacing_mm == spacing_mm
     first = spacing_mm[0]
     assert found.volume.positions_mm == tuple(None if first is None else i * first for i in range(3))
+    assert open_cache(tmp_path).read_positions("p1", [2, 0]) == found.volume.positions_mm[2::-2]
+
+
+def test_positions_of_a_series_that_the_cache_lacks_are_an_error(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    with pytest.raises(DataError, match=r"series/p9\.npz: not a readable series"):
+        open_cache(tmp_path).read_positions("p9", [0])
 
 
 def test_a_mask_takes_one_bit_a_voxel(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.probabilities import calibrated, consistent
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.fitted_card import Origin, folds_card, split_card
-from hemoscope.training.run_scores import Scored, Scores, patient_scores
+from hemoscope.training.run_scores import Scored, Scores, study_scores
 
 RULE = StudyRule()
 DATASET = TrainingData(
@@ -34,7 +34,7 @@ def scored(truth: NDArray[np.float64], *, seed: int = 1) -> Scored:
     logits = 4 * np.nan_to_num(flat) - 3 + np.random.default_rng(seed).normal(0, 0.8, flat.shape)
     names = tuple(f"p{number:02d}" for number in range(patients) for _ in range(slices))
     found = Scores(logits=logits, truth=flat, patients=names)
-    return Scored(slices=found, studies=patient_scores(found, RULE))
+    return Scored(slices=found, studies=study_scores(found, RULE, series=found.patients))
 
 
 def bleeding(patients: int, *, without: tuple[Hemorrhage, ...] = (), slices: int = 5) -> NDArray[np.float64]:
@@ -113,7 +113,13 @@ def test_unknown_labels_count_for_nothing(origin: Origin) -> None:
         truth=known.slices.truth[rows],
         patients=tuple(np.array(known.slices.patients)[rows]),
     )
-    alone = folds_card(origin, Scored(slices=fewer, studies=patient_scores(fewer, RULE)), RULE, version="1", more=())
+    alone = folds_card(
+        origin,
+        Scored(slices=fewer, studies=study_scores(fewer, RULE, series=fewer.patients)),
+        RULE,
+        version="1",
+        more=(),
+    )
     for label in LABELS[1:]:
         assert card.calibration.slice[label] == alone.calibration.slice[label]
         assert card.scores[0].labels[label].n_positive == 24

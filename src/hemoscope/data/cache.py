@@ -13,7 +13,8 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,19 +54,11 @@ class Cache:
 
     def read_series(self, series_id: str) -> CachedSeries:
         """One whole series. Raises DataError where its file is absent or damaged."""
-        path = series_path(self.folder, series_id)
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                hounsfield = stored["hounsfield"]
-                spacing = tuple(None if np.isnan(value) else float(value) for value in stored["spacing_mm"])
-                mask = _unpack(stored["mask"], hounsfield.shape) if "mask" in stored else None
-                places = (
-                    _stored_positions(stored["positions_mm"], len(hounsfield)) if "positions_mm" in stored else None
-                )
-        except _DAMAGED as error:
-            reason = type(error).__name__
-            msg = f"series/{path.name}: not a readable series of this cache ({reason}). Delete it and prepare again"
-            raise DataError(msg) from error
+        with self._stored(series_id) as stored:
+            hounsfield = stored["hounsfield"]
+            spacing = tuple(None if np.isnan(value) else float(value) for value in stored["spacing_mm"])
+            mask = _unpack(stored["mask"], hounsfield.shape) if "mask" in stored else None
+            places = _stored_positions(stored["positions_mm"], len(hounsfield)) if "positions_mm" in stored else None
         volume = HounsfieldVolume(
             hounsfield=hounsfield,
             spacing_mm=(spacing[0], spacing[1], spacing[2]),
@@ -73,6 +66,26 @@ class Cache:
             orientation=None,
         )
         return CachedSeries(volume=volume, mask=mask)
+
+    def read_positions(self, series_id: str, places: Sequence[int]) -> tuple[float | None, ...]:
+        """Positions in mm of some slices of a series, as ``read_series`` has them, without reading its pixels."""
+        with self._stored(series_id) as stored:
+            if "positions_mm" in stored:
+                return tuple(float(stored["positions_mm"][place]) for place in places)
+            spacing = float(stored["spacing_mm"][0])
+        return tuple(None if np.isnan(spacing) else place * spacing for place in places)
+
+    @contextmanager
+    def _stored(self, series_id: str) -> Iterator[Any]:
+        """The arrays of a series file. Raises DataError where it is absent or damaged."""
+        path = series_path(self.folder, series_id)
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+                yield stored
+        except (*_DAMAGED, IndexError) as error:
+            reason = type(error).__name__
+            msg = f"series/{path.name}: not a readable series of this cache ({reason}). Delete it and prepare again"
+            raise DataError(msg) from error
 
 
 def open_cache(folder: Path) -> Cache:

@@ -207,3 +207,11 @@ class PlainSlices(Dataset[Tensor]):
     def __len__(self) -> int:
         """Number of slices."""
         return len(self.table)
+
+    def positions_mm(self) -> list[float | None]:
+        """Position along the head of each slice of ``table``, in millimetres; None where unknown."""
+        found: dict[int, float | None] = {}
+        for series_id, rows in self.table.groupby("series_id"):
+            places = [int(index) for index in rows["index"]]
+            found |= zip(rows.index, self.cache.read_positions(str(series_id), places), strict=True)
+        return [found[row] for row in self.table.index]

@@ -22,6 +22,7 @@ from hemoscope.training.parts import FINAL, SPLIT
 Floats = NDArray[np.float64]
 
 _IDS = {"image_id": str, "patient_id": str, "series_id": str, "study_id": str}
+_SERIES = ("series_id", "position_mm")
 _LOGITS = [f"logit_{label}" for label in LABELS]
 _NAMES = [label.value for label in LABELS]
 
@@ -99,7 +100,8 @@ def of_part(run: Path, experiment: Experiment, part: str, rule: StudyRule) -> Sc
         return None
     slices = pd.read_csv(run / "slices.csv", dtype=_IDS)
     scored = _concatenated(run, names)
-    joined = scored[["image_id", *_LOGITS]].merge(slices, on="image_id", how="inner")
+    wanted = [name for name in ("image_id", *_SERIES, *_LOGITS) if name in scored]
+    joined = scored[wanted].merge(slices, on="image_id", how="inner")
     if len(joined) != len(scored) or not len(scored):
         msg = f"{names[0]}: {len(joined)} of {len(scored)} scores are of slices of this run. Train it again"
         raise TrainingError(msg)
@@ -124,8 +126,16 @@ def _at_both_levels(
 ) -> Scored:
     slices = _scores(joined)
     if experiment.sequence is None:
-        return Scored(slices=slices, studies=patient_scores(slices, rule))
+        return Scored(slices=slices, studies=_ruled(slices, joined, rule))
     return Scored(slices=slices, studies=_scores(_concatenated(run, [studies_of(name) for name in names])))
+
+
+def _ruled(slices: Scores, joined: pd.DataFrame, rule: StudyRule) -> Scores:
+    """The study rule over each series, as it is served; over each patient where a run does not name series."""
+    if "series_id" not in joined or joined["series_id"].isna().any():  # scored by an earlier version
+        return study_scores(slices, rule, series=slices.patients)
+    positions = joined["position_mm"].to_numpy(dtype=np.float64)
+    return study_scores(slices, rule, series=joined["series_id"].tolist(), positions_mm=positions)
 
 
 def _scores(table: pd.DataFrame) -> Scores:
@@ -136,11 +146,26 @@ def _scores(table: pd.DataFrame) -> Scores:
     )
 
 
-def patient_scores(slices: Scores, rule: StudyRule) -> Scores:
-    """The study rule over each patient's slices; a patient is positive where any slice is known to be."""
-    names = sorted(set(slices.patients))
-    of = np.array(slices.patients)
-    rows = [np.flatnonzero(of == name) for name in names]
-    logits = [study_logits(slices.logits[row], [None] * len(row), rule) for row in rows]
+def study_scores(
+    slices: Scores, rule: StudyRule, *, series: Sequence[str], positions_mm: Floats | None = None
+) -> Scores:
+    """The study rule over each series' slices; a series is positive where any slice is known to be.
+
+    Args:
+        slices: one row a slice.
+        rule: of the card.
+        series: of each slice. Only slices of one patient share one.
+        positions_mm: of each slice, (n,), NaN where unknown; None: unknown throughout.
+    """
+    names = sorted(set(zip(slices.patients, series, strict=True)))
+    place = {name: number for number, name in enumerate(names)}
+    of = np.array([place[name] for name in zip(slices.patients, series, strict=True)])
+    rows = [np.flatnonzero(of == number) for number in range(len(names))]
+    known = np.full(len(of), np.nan) if positions_mm is None else positions_mm
+    logits = [study_logits(slices.logits[row], _positions(known[row]), rule) for row in rows]
     truth = np.stack([np.fmax.reduce(slices.truth[row], axis=0) for row in rows])
-    return Scores(logits=np.stack(logits), truth=truth, patients=tuple(names))
+    return Scores(logits=np.stack(logits), truth=truth, patients=tuple(patient for patient, _ in names))
+
+
+def _positions(known: Floats) -> list[float | None]:
+    return [None if np.isnan(position) else float(position) for position in known]

@@ -250,7 +250,7 @@ def _write_scores(
             logits.append(mirrored(batch.to(device)).logits.cpu())
             progress(sum(map(len, logits)), len(slices))
     network.cpu()
-    table = slices.table[["image_id", "patient_id", "index"]].copy()
+    table = slices.table[["image_id", "patient_id", "series_id", "index"]].assign(position_mm=slices.positions_mm())
     scores = pd.DataFrame(torch.cat(logits).numpy(), columns=[f"logit_{label}" for label in LABELS])
     part = path.with_suffix(".part")
     pd.concat([table, scores], axis=1).to_csv(part, index=False, float_format="%.6g")
