@@ -107,6 +107,7 @@ class FakeRoom:
         self.uploads: list[list[tuple[str, bytes]]] = []
         self.prevalence: float | None = 0.1
         self.login_required = False
+        self.listeners = 0
         self.refuse_upload: dict[str, Any] | None = None
         self.app = FastAPI()
         self._routes()
@@ -245,12 +246,16 @@ class FakeRoom:
         return StreamingResponse(self._stream(since), media_type="text/event-stream")
 
     async def _stream(self, seen: int) -> AsyncIterator[str]:
-        yield "retry: 500\n\n"
-        while not self.server.should_exit:
-            for version, name, data in [change for change in self.changes if change[0] > seen]:
-                seen = version
-                yield f"id: {version}\nevent: {name}\ndata: {json.dumps(data)}\n\n"
-            await asyncio.sleep(0.05)
+        self.listeners += 1
+        try:
+            yield "retry: 500\n\n"
+            while not self.server.should_exit:
+                for version, name, data in [change for change in self.changes if change[0] > seen]:
+                    seen = version
+                    yield f"id: {version}\nevent: {name}\ndata: {json.dumps(data)}\n\n"
+                await asyncio.sleep(0.05)
+        finally:
+            self.listeners -= 1
 
     @contextmanager
     def served(self, port: int = 0) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The worklist in a real browser: live, sorted, searched, and open to whatever is dropped on it."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,13 @@ def three(fake: Any, open_page: OpenPage) -> "Page":
     page = open_page(fake.url)
     page.wait_for_selector("#studies tbody tr")
     return page
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
 
 
 def words(page: "Page") -> list[str]:
@@ -106,6 +114,29 @@ def test_a_live_change_leaves_the_focus_where_it_was(three: "Page", fake: Any) -
     fake.fake.add(SMALL, urgency="prompt")
     three.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 4")
     assert three.evaluate(focused) == before
+
+
+def test_a_click_counts_while_the_study_makes_progress(three: "Page", fake: Any) -> None:
+    study_id = fake.fake.add(SMALL, urgency=None, waiting=timedelta(0))
+    box = three.locator(f"tr[data-study='{study_id}'] .row-link").bounding_box()
+    assert box
+    three.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    three.mouse.down()
+    fake.fake.change(study_id, state="scoring", stage_done=7, stage_total=30)
+    three.get_by_text("Scoring slices 7 of 30").wait_for()
+    three.mouse.up()
+    three.wait_for_url(f"**/studies/{study_id}")
+
+
+def test_a_page_that_nobody_looks_at_gives_its_line_back_and_misses_nothing(three: "Page", fake: Any) -> None:
+    look = "document.dispatchEvent(new Event('visibilitychange'))"
+    three.wait_for_selector("[data-line=live]")
+    three.evaluate(f"Object.defineProperty(document, 'hidden', {{value: true, configurable: true}}); {look}")
+    until(lambda: fake.fake.listeners == 0)
+    fake.fake.add(SMALL, urgency="prompt")
+    three.evaluate(f"delete document.hidden; {look}")
+    three.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 4")
+    assert fake.fake.listeners == 1
 
 
 def test_a_deleted_study_is_asked_about_and_then_gone(three: "Page", fake: Any) -> None:

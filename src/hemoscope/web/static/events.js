@@ -32,6 +32,8 @@ export function listen({ since, onStudy, onDeleted, onPoll, onState }) {
     return JSON.parse(event.data);
   };
   function connect() {
+    if (document.hidden) return; // as soon as the page is looked at
+    source?.close();
     source = new EventSource(version === undefined ? ROOT : `${ROOT}?since=${version}`);
     source.addEventListener("open", live);
     source.addEventListener("error", () => {
@@ -42,5 +44,12 @@ export function listen({ since, onStudy, onDeleted, onPoll, onState }) {
     source.addEventListener("deleted", (event) => onDeleted(heard(event).study_id));
   }
   connect();
-  window.addEventListener("pagehide", () => source.close());
+  const rest = () => {
+    source?.close();
+    clearInterval(poller);
+    poller = 0;
+  };
+  // A browser has six connections to a server, for all its tabs: one that nobody looks at must not keep one open.
+  document.addEventListener("visibilitychange", () => (document.hidden ? rest() : connect()));
+  window.addEventListener("pagehide", rest);
 }

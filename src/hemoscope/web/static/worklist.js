@@ -9,6 +9,7 @@ import { counted } from "./format.js";
 import { fillHelp, listenToKeys } from "./keys.js";
 import { byUrgencyThenWaiting } from "./labels.js";
 import { rowOf, spoken, studyName, tickAges } from "./row.js";
+import { updateRows } from "./rows.js";
 import { isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
 import { Uploads } from "./uploads.js";
 
@@ -60,8 +61,8 @@ function reloadSoon() {
 function draw() {
   const focused = document.activeElement?.closest?.("tr")?.dataset.study;
   const sorted = [...entries.values()].sort(byUrgencyThenWaiting);
-  body.replaceChildren(...sorted.map((entry) => rowOf(entry, admin ? askToDelete : null)));
-  if (focused) body.querySelector(`[data-study="${focused}"] .row-link`)?.focus();
+  updateRows(body, sorted.map((entry) => rowOf(entry, admin ? askToDelete : null)));
+  if (focused && !body.contains(document.activeElement)) body.querySelector(`[data-study="${focused}"] .row-link`)?.focus();
   find("#studies").hidden = sorted.length === 0;
   find("#empty").hidden = sorted.length > 0 || filtered();
   find("#no-match").hidden = sorted.length > 0 || !filtered();

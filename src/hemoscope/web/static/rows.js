@@ -1,0 +1,19 @@
+// A table's rows brought up to date in place. While a study is read its row changes several times a second: an element
+// that is replaced between a button's way down and up gets no click, and loses the focus.
+
+function refresh(known, fresh) {
+  known.className = fresh.className;
+  Object.assign(known.dataset, fresh.dataset);
+  [...fresh.cells].forEach((cell, place) => {
+    if (!known.cells[place].isEqualNode(cell)) known.cells[place].replaceWith(cell);
+  });
+}
+
+/** Make `body` hold these rows in this order, told apart by `data-study`; rows and cells that stay the same are kept. */
+export function updateRows(body, rows) {
+  const known = new Map([...body.rows].map((row) => [row.dataset.study, row]));
+  const wanted = rows.map((row) => known.get(row.dataset.study) ?? row);
+  rows.forEach((row, place) => wanted[place] !== row && refresh(wanted[place], row));
+  for (const row of known.values()) if (!wanted.includes(row)) row.remove();
+  wanted.forEach((row, place) => body.rows[place] !== row && body.insertBefore(row, body.rows[place] ?? null));
+}
