@@ -90,11 +90,12 @@ class StudyEntry:
 class WorklistQuery:
     """Which studies to list; empty means all.
 
-    ``search`` holds words, all of which must occur in the study's id, its suspected labels, its error code or, where
-    stored, the patient's name and id. ``urgency`` may name ``unknown``.
+    ``search`` holds words, all of which must occur in the study's id, its urgency, its suspected labels, its error code
+    or, with ``identity``, the patient's name and id where they are stored. ``urgency`` may name ``unknown``.
     """
 
     search: str = ""
+    identity: bool = False
     states: tuple[StudyState, ...] = ()
     urgency: tuple[str, ...] = ()
     limit: int = 100

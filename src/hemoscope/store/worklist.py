@@ -29,6 +29,7 @@ from hemoscope.store.values import (
 _STUDY_ID = re.compile(r"[0-9a-f]{32}")
 _MOST_CHANGES = 1000
 _studies, _feedback, _jobs, _workers = tables.studies, tables.feedback, tables.jobs, tables.workers
+_NAMELESS = (_studies.c.study_id, _studies.c.urgency, _studies.c.suspected, _studies.c.error_code)
 _LISTED = [column for column in _studies.c if column.name != "geometry"]
 # Most urgent first, what has no result yet last; within that who waits longest; the id only makes the order total.
 _ORDER = (_studies.c.urgency_rank, _studies.c.received_at, _studies.c.study_id)
@@ -127,7 +128,9 @@ def _result(study_id: str) -> Any:
 def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
     """What a study must meet; words are compared as text, whatever signs they hold."""
     words = storable(query.search).casefold().split()
-    conditions = [_studies.c.search_text.contains(word, autoescape=True) for word in words]
+    # Names may be stored from a time when the site showed them: who does not see them must not find by them.
+    fields = (_studies.c.search_text,) if query.identity else _NAMELESS
+    conditions = [sa.or_(*(field.contains(word, autoescape=True) for field in fields)) for word in words]
     if query.states:
         conditions.append(_studies.c.state.in_([state.value for state in query.states]))
     if query.urgency:

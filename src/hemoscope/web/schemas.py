@@ -1,12 +1,13 @@
 """What goes over the wire, described for OpenAPI. Values of the store become these here, and nowhere else."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hemoscope.labels import Hemorrhage
 from hemoscope.store.values import AuditEntry, Feedback, Role, StudyEntry, StudyState, Verdict
+from hemoscope.web.scan_time import rounded_scan_time
 
 Label = Hemorrhage
 StudyId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="32 hexadecimal digits, made by the server")]
@@ -92,9 +93,12 @@ class StudySummary(Message):
 
     @classmethod
     def of(cls, entry: StudyEntry, *, identity_shown: bool) -> Self:
-        """Describe a study; who was scanned only where the site shows it."""
+        """Describe a study; who was scanned, and exactly when, only where the site shows identity."""
         document = cls.model_validate(entry)
-        return document if identity_shown else document.model_copy(update={"identity": None})
+        if identity_shown:
+            return document
+        taken = entry.acquired_at and rounded_scan_time(entry.acquired_at, now=datetime.now(UTC))
+        return document.model_copy(update={"identity": None, "acquired_at": taken})
 
 
 class StudyDocument(StudySummary):

@@ -37,7 +37,12 @@ def worklist(
     """List studies, most urgent first, then longest waiting. Give ``state`` and ``urgency`` again for several."""
     room = room_of(request)
     query = WorklistQuery(
-        search=search, states=tuple(state or ()), urgency=tuple(urgency or ()), limit=limit, offset=offset
+        search=search,
+        identity=room.settings.identity_shown,
+        states=tuple(state or ()),
+        urgency=tuple(urgency or ()),
+        limit=limit,
+        offset=offset,
     )
     version = room.store.changes_since(_BEYOND).version
     studies, total = room.store.studies(query)

@@ -37,8 +37,8 @@ function nameCell(entry) {
 
 const age = (iso) => (iso ? duration(secondsSince(iso)) : "unknown");
 
-function timeCell(iso, name) {
-  const exact = iso ? new Date(iso).toLocaleString() : "";
+function timeCell(iso, name, told = true) {
+  const exact = iso && told ? new Date(iso).toLocaleString() : ""; // a scan's time is rounded where identity is not shown
   return el("td", { class: `cell-time ${name}`, title: exact, dataset: iso ? { since: iso } : {}, text: age(iso) });
 }
 
@@ -67,7 +67,7 @@ export function rowOf(entry, onDelete) {
     urgencyCell(entry),
     suspectedCell(entry),
     nameCell(entry),
-    timeCell(entry.acquired_at, "cell-age"),
+    timeCell(entry.acquired_at, "cell-age", Boolean(entry.identity)),
     timeCell(entry.received_at, "cell-waiting"),
     el("td", { class: "cell-slices", title: counted(entry.instances, "slice"), text: entry.instances || "" }),
     stateCell(entry),
