@@ -5,7 +5,8 @@ key, a value of another type or a number that is not finite is refused with its 
 keys of the file.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -102,6 +103,11 @@ class SplitRecord:
     validation: float
     test: float
     images_sha256: str
+
+
+def images_sha256(image_ids: Iterable[str]) -> str:
+    """Hash of a set of images in hex: the same for any order; another set of images splits differently."""
+    return hashlib.sha256("\n".join(sorted(image_ids)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

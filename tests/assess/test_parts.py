@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hemoscope.assess.parts import PARTS, choose_part
-from hemoscope.card import ModelCard, SplitRecord
+from hemoscope.assess.parts import PARTS, PartName, choose_part
+from hemoscope.card import ModelCard, SplitRecord, images_sha256
 from hemoscope.data.cache import Cache
-from hemoscope.data.split import images_sha256, split_by_patient, split_by_slice
+from hemoscope.data.split import split_by_patient, split_by_slice
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS
 
@@ -79,3 +79,21 @@ def test_without_a_recorded_split_the_default_is_taken_and_doubted(cache: Cache,
     assert (part.by, part.seed, part.recorded) == ("patient", 257, False)
     assert "may have been trained on these very patients" in part.warnings[0]
     assert choose_part(cache, make_card(training_data=()), "test").warnings == ()
+
+
+def test_images_that_the_model_was_tuned_on_are_told(cache: Cache, make_card: MakeCard) -> None:
+    card = make_card(split=record_of(cache))
+    every = images_sha256(cache.manifest["image_id"])
+    on = {name: images_sha256(choose_part(cache, card, name).image_ids) for name in PARTS}
+
+    def warned(name: PartName, tuned_on: str | None) -> bool:
+        return any(
+            "tuned on these very images" in line for line in choose_part(cache, card, name, tuned_on=tuned_on).warnings
+        )
+
+    assert warned("test", on["test"])
+    assert warned("test", every)
+    assert warned("all", every)
+    assert warned("validation", on["validation"])
+    assert not warned("test", on["validation"])
+    assert not warned("test", None)

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from hemoscope.bundle import load_bundle, write_bundle
-from hemoscope.card import ModelCard, SplitRecord
+from hemoscope.card import ModelCard, SplitRecord, images_sha256
 from hemoscope.cli import evaluate, main
 from hemoscope.data.cache import open_cache
 from hemoscope.data.dicom_writer import write_series
 from hemoscope.data.phantom import make_phantom
-from hemoscope.data.split import images_sha256
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS, Hemorrhage
 
@@ -112,12 +111,15 @@ def test_a_model_is_scored_on_its_test_part_tuned_on_validation_and_scored_again
     printed = capsys.readouterr().out
     assert "20 images, 5 groups" in printed
     assert "trained on" not in printed
+    assert "tuned on" not in printed
     report = json.loads((test / "report.json").read_text())
     assert report["source"]["split"] == {"part": "test", "by": "patient", "seed": 5, "recorded_in_card": True}
     assert report["series_level"]["n"] == 5
     assert report["operating_points"]["slice"]["any"]["rule"] == "youden"
     page = (test / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") == len(report["errors"])
+    assert main([*evaluated, f"--model={tuned}", "--split=validation", f"--output={validation}"]) == 0
+    assert "thresholds were tuned on these very images" in capsys.readouterr().out
 
 
 def test_its_files_are_scored_again_to_the_same_numbers(

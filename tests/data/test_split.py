@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from hemoscope.data.split import images_sha256, patient_folds, split_by_patient, split_by_slice
+from hemoscope.card import images_sha256
+from hemoscope.data.split import patient_folds, split_by_patient, split_by_slice
 from hemoscope.errors import DataError
 from hemoscope.labels import SUBTYPES
 

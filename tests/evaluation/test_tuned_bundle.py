@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from hemoscope.bundle import ModelBundle, load_bundle
 from hemoscope.calibration import Calibration, IsotonicCalibration
-from hemoscope.card import SequenceRule, to_plain
+from hemoscope.card import SequenceRule, images_sha256, to_plain
 from hemoscope.errors import BundleError, ConfigError, DataError
 from hemoscope.evaluation.calibrate import FITS
 from hemoscope.evaluation.metrics import label_metrics
 from hemoscope.evaluation.rules import RULES, Rule, written_rule
 from hemoscope.evaluation.thresholds import at_sensitivity, best_f_beta, youden
-from hemoscope.evaluation.tuned_bundle import RECORD, TuningChoices, raw_logits, study_scores, tune_bundle
+from hemoscope.evaluation.tuned_bundle import RECORD, TuningChoices, raw_logits, study_scores, tune_bundle, tuned_on
 from hemoscope.evaluation.tuning import LevelSettings, ValidationScores, cross_fit, tune_level
 from hemoscope.evaluation.tuning_text import tuning_summary
 from hemoscope.labels import LABELS, PerLabel
@@ -93,6 +93,8 @@ def test_the_card_says_on_what_it_was_tuned_and_the_record_lies_beside_it(
     assert json.loads((tmp_path / "new" / RECORD).read_text()) == tuned.record
     assert card.scores[-1].name == "Our ward, 2025, tuned, by slice"
     assert card.scores[-1].n_patients == 40
+    assert tuned_on(load_bundle(tmp_path / "new")) == images_sha256(f"ID_{i}" for i in range(240))
+    assert tuned_on(loaded_bundle) is None
     again = tune_bundle(tuned.bundle, *files, tmp_path / "again", choices())
     assert again.bundle.card.version == "1.0+tuned"
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hemoscope.card import images_sha256
 from hemoscope.data.cache import Cache, open_cache
-from hemoscope.data.split import images_sha256
 from hemoscope.errors import ConfigError, TrainingError
 from hemoscope.labels import LABELS
 from hemoscope.models.checkpoint import load_weights

@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from hemoscope.card import ModelCard, SplitRecord
+from hemoscope.card import ModelCard, SplitRecord, images_sha256
 from hemoscope.data.cache import Cache
-from hemoscope.data.split import Split, images_sha256, split_by_patient, split_by_slice
+from hemoscope.data.split import Split, split_by_patient, split_by_slice
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS
 
@@ -47,15 +47,22 @@ class Part:
         return {"part": self.name, "by": self.by, "seed": self.seed, "recorded_in_card": self.recorded}
 
 
-def choose_part(cache: Cache, card: ModelCard, name: PartName) -> Part:
+def choose_part(cache: Cache, card: ModelCard, name: PartName, *, tuned_on: str | None = None) -> Part:
     """Find the images of one part of a dataset for one model.
+
+    Args:
+        cache: the dataset.
+        card: of the model.
+        name: of the part.
+        tuned_on: hash of the images that the model was tuned on (``card.images_sha256``), where it tells.
 
     Raises:
         DataError: the card's split is of another dataset or other images, or the part is empty.
     """
     image_ids = tuple(cache.manifest["image_id"])
     if name == "all":
-        return Part(name=name, image_ids=image_ids, by=None, seed=None, recorded=False, warnings=_of_all(cache, card))
+        warnings = (*_of_all(cache, card), *_of_tuning(tuned_on, image_ids))
+        return Part(name=name, image_ids=image_ids, by=None, seed=None, recorded=False, warnings=warnings)
     split, seed = _split(cache, card.split)
     chosen = {"train": split.train, "validation": split.validation, "test": split.test}[name]
     if not chosen:
@@ -68,7 +75,7 @@ def choose_part(cache: Cache, card: ModelCard, name: PartName) -> Part:
         by=split.by,
         seed=seed,
         recorded=card.split is not None,
-        warnings=(*leak, *_of_part(cache, card, name)),
+        warnings=(*leak, *_of_part(cache, card, name), *_of_tuning(tuned_on, chosen, image_ids)),
     )
 
 
@@ -128,3 +135,13 @@ def _of_part(cache: Cache, card: ModelCard, name: PartName) -> tuple[str, ...]:
             "somewhat too high for new patients.",
         )
     return ()
+
+
+def _of_tuning(tuned_on: str | None, *sets: tuple[str, ...]) -> tuple[str, ...]:
+    """A warning where the model was tuned on one of these sets of images, which all hold those that are scored."""
+    if tuned_on is None or tuned_on not in map(images_sha256, sets):
+        return ()
+    return (
+        "The model's calibration and thresholds were tuned on these very images: what they reach here is too good. "
+        "Tune on other images, such as --split validation.",
+    )

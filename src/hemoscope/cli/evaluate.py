@@ -106,10 +106,11 @@ def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subj
     from hemoscope.assess.parts import choose_part
     from hemoscope.bundle import load_bundle
     from hemoscope.data.cache import open_cache
+    from hemoscope.evaluation.tuned_bundle import tuned_on
     from hemoscope.predict import Predictor
 
     bundle, cache = load_bundle(arguments.model), open_cache(arguments.data)
-    part = choose_part(cache, bundle.card, arguments.split)
+    part = choose_part(cache, bundle.card, arguments.split, tuned_on=tuned_on(bundle))
     with progress_bar() as show:
         found = assess_cache(Predictor(bundle), cache, part.image_ids, gallery=arguments.gallery, progress=show)
     name = arguments.name or f"{cache.dataset.name}, {part.name}"

@@ -1,8 +1,7 @@
 """Splits by patient, where no slice of a patient stands on both sides, and the paper's own by slice, which leaks."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal
@@ -33,11 +32,6 @@ class Split:
     def warning(self) -> str | None:
         """What every report made from this split must say; None where nothing leaks."""
         return LEAK_WARNING if self.by == "slice" else None
-
-
-def images_sha256(image_ids: Iterable[str]) -> str:
-    """Hash of a set of images in hex: the same for any order; another set of images splits differently."""
-    return hashlib.sha256("\n".join(sorted(image_ids)).encode()).hexdigest()
 
 
 def split_by_patient(

@@ -54,10 +54,10 @@ def written_rule(text: str) -> Rule:
     """
     found = _WRITTEN.fullmatch(text)
     if found is None:
-        msg = f"the card's rule {text!r} is not one that can be chosen anew"
+        msg = f"the card's rule {text!r} is not one that can be chosen anew. Give --rule"
         raise DataError(msg)
     try:
         return Rule(kind=found[1], target=None if found[2] is None else float(found[2]))
     except (ConfigError, ValueError) as error:
-        msg = f"the card's rule {text!r} is not one that can be chosen anew"
+        msg = f"the card's rule {text!r} is not one that can be chosen anew. Give --rule"
         raise DataError(msg) from error

@@ -11,7 +11,7 @@ import numpy as np
 from hemoscope import __version__
 from hemoscope.bundle import GRAPH, SEQUENCE, ModelBundle, write_bundle
 from hemoscope.calibration import AnyCalibration, Calibration, OperatingPoint
-from hemoscope.card import ModelCard, OperatingPointTable, ScoreTable, to_plain
+from hemoscope.card import ModelCard, OperatingPointTable, ScoreTable, images_sha256, to_plain
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, group_indices
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, logit
@@ -125,6 +125,15 @@ def tune_bundle(
     return TunedBundle(bundle=written, record=record)
 
 
+def tuned_on(bundle: ModelBundle) -> str | None:
+    """Hash of the images that a bundle was tuned on (``card.images_sha256``); None where it does not tell."""
+    if RECORD not in bundle.card.files:
+        return None
+    record = json.loads(bundle.read_file(RECORD))
+    found = record.get("images_sha256") if isinstance(record, dict) else None
+    return found if isinstance(found, str) else None
+
+
 def raw_logits(probabilities: Floats, calibration: PerLabel[AnyCalibration]) -> Floats:
     """The network's scores behind probabilities (n, 6): their log-odds, with the card's calibration undone.
 
@@ -204,6 +213,7 @@ def _record(levels: Sequence[_Level], data: LabelledPredictions, choices: Tuning
         "hemoscope": __version__,
         "name": choices.name,
         "n_images": len(data.image_ids),
+        "images_sha256": images_sha256(data.image_ids),
         "n_groups": None if data.groups is None else len(set(data.groups)),
         "method": choices.method,
         "rule": None if rule is None else {"kind": rule.kind, "target": rule.target},
