@@ -146,8 +146,9 @@ def test_every_head_answers_in_openvino_as_in_pytorch(
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = None  # statistics of the one batch that follows, or features fade from layer to layer
     with torch.no_grad():
-        network.train()(images)
-        factor = 2 / network.eval()(images).maps.abs().amax((0, 2, 3))
+        both = torch.cat([images, images.flip(3)])
+        network.train()(both)
+        factor = 2 / network.eval()(both).maps.abs().amax((0, 2, 3))
         last = network.head.maps if head == "maps" else network.head.classifier
         last.weight *= factor.reshape(-1, *[1] * (last.weight.ndim - 1))
         expected = MirroredNetwork(network).eval()(images)
