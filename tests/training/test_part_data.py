@@ -45,6 +45,22 @@ def test_a_skip_counts_for_its_own_epoch_alone_and_leaves_the_length() -> None:
         assert len(batches) == 4
 
 
+@pytest.mark.parametrize(("accumulate", "batches"), [(1, 4), (2, 4), (3, 3), (4, 4), (5, 0)])
+def test_every_step_of_an_epoch_has_all_its_batches(accumulate: int, batches: int) -> None:
+    sampler = EpochSampler(LABELS, SamplingConfig(kind="all"), seed=1)
+    found = EpochBatches(sampler, 3, accumulate=accumulate)
+    assert len(found) == len(list(found)) == batches
+
+
+def test_data_with_less_than_one_step_of_several_batches_are_refused(
+    phantom_cache: Cache, tiny_experiment: Build
+) -> None:
+    experiment = tiny_experiment(run={"batch_size": 2, "accumulate": 3}, sampling={"kind": "all"})
+    data = part_data(experiment, phantom_cache, learn=("p0_0", "p1_0", "p3_0", "p4_0"))
+    with pytest.raises(TrainingError, match=r"4 slices, fewer than the 3 batches of 2 of a step.*or run\.accumulate"):
+        data.train_dataloader()
+
+
 def test_the_batches_of_two_processes_are_those_of_one_together() -> None:
     one = EpochSampler(LABELS, SamplingConfig(kind="all"), seed=1)
     two = [EpochSampler(LABELS, SamplingConfig(kind="all"), seed=1, rank=rank, world=2) for rank in (0, 1)]

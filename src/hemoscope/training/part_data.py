@@ -30,8 +30,13 @@ _NO_LESIONS = SamplingConfig(kind="all", pasted=0.0, made=0.0)
 class EpochBatches(BatchSampler):
     """Batches of the sampler's current epoch; of one epoch, the first few may be done already."""
 
-    def __init__(self, sampler: EpochSampler, batch_size: int) -> None:
-        """Full batches only: a loss over few slices would weigh them more."""
+    def __init__(self, sampler: EpochSampler, batch_size: int, *, accumulate: int = 1) -> None:
+        """Full batches, and full steps of ``accumulate`` batches, only.
+
+        A loss over few slices would weigh them more. Of too few batches, which Lightning divides by ``accumulate`` all
+        the same, the step would be too small.
+        """
+        self.accumulate = accumulate
         super().__init__(sampler, batch_size, drop_last=True)  # type: ignore[arg-type]  # draws stand for indices
         self.epochs = sampler
         self._done = (-1, 0)
@@ -48,7 +53,11 @@ class EpochBatches(BatchSampler):
 
     def __iter__(self) -> Iterator[list[Any]]:
         """The batches that are not done."""
-        yield from islice(super().__iter__(), self.first, None)
+        yield from islice(super().__iter__(), self.first, len(self))
+
+    def __len__(self) -> int:
+        """Batches of an epoch, those that are done too."""
+        return super().__len__() // self.accumulate * self.accumulate
 
 
 class ResumableLoader(DataLoader[Sample]):
@@ -135,14 +144,19 @@ class PartData(lightning.LightningDataModule):
         experiment, run = self.experiment, self.experiment.run
         rank, world = self._place()
         sampler = EpochSampler(self._learn.labels, experiment.sampling, seed=run.seed, rank=rank, world=world)
-        if len(sampler) < run.batch_size:
-            found = f"an epoch has {len(sampler)} slices, fewer than a batch of {run.batch_size}"
-            msg = f"{self.part.name}: {found}. Lower run.batch_size, or give data with more positive slices"
+        batches = EpochBatches(sampler, run.batch_size, accumulate=run.accumulate)
+        if not len(batches):
+            step, lower = f"a batch of {run.batch_size}", "run.batch_size"
+            if run.accumulate > 1:
+                step = f"the {run.accumulate} batches of {run.batch_size} of a step"
+                lower = "run.batch_size or run.accumulate"
+            found = f"an epoch has {len(sampler)} slices, fewer than {step}"
+            msg = f"{self.part.name}: {found}. Lower {lower}, or give data with more positive slices"
             raise TrainingError(msg)
         data = SliceDataset(
             self._learn, experiment.preprocessing, experiment.augment, experiment.sampling, seed=run.seed
         )
-        self._loader = ResumableLoader(data, EpochBatches(sampler, run.batch_size), **self._options())
+        self._loader = ResumableLoader(data, batches, **self._options())
         if self._state:
             self._loader.load_state_dict(self._state)
         return self._loader
