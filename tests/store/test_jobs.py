@@ -19,7 +19,7 @@ Submit = Callable[..., StudyEntry]
 Query = Callable[..., list[Any]]
 ONE, TWO = "1" * 32, "2" * 32
 RESULT = StudyResult(findings="{}", geometry={}, urgency="routine", suspected=(), not_established=())
-FAILURE = JobFailure(code="internal_error", message="it broke")
+FAILURE = JobFailure(code="internal_error", message="it broke", cure="mend it")
 
 
 def leased(store: Store, worker_id: str = ONE) -> Job:
@@ -137,7 +137,8 @@ def test_an_unexpected_error_is_tried_again_and_then_named(store: Store, submit:
     for state in (StudyState.QUEUED, StudyState.QUEUED, StudyState.FAILED):
         store.jobs.went_wrong(leased(store), FAILURE)
         assert store.get(entry.study_id).state is state
-    assert store.get(entry.study_id).error_message == "it broke"
+    failed = store.get(entry.study_id)
+    assert (failed.error_message, failed.error_cure) == ("it broke", "mend it")
 
 
 def test_a_job_that_runs_too_long_fails_by_name(store: Store, submit: Submit, query: Query) -> None:

@@ -172,8 +172,8 @@ def test_what_is_no_ct_fails_by_name_with_its_refusals(store: Store, submit: Sub
     work(store)
     failed = store.get(entry.study_id)
     assert (failed.state, failed.error_code) == (StudyState.FAILED, "not_dicom")
-    assert "no DICOM prefix" in (failed.error_message or "")
-    assert "(2 of 2 files)" in (failed.error_message or "")
+    assert failed.error_message == "no DICOM prefix and no DICOM elements at its start (2 of 2 files)"
+    assert failed.error_cure == "Give DICOM files (CT slices); leave other files out"
     document = json.loads(store.findings_json(entry.study_id))
     assert document["studies"] == []
     assert [one["code"] for one in document["rejected"]] == ["not_dicom", "not_dicom"]
@@ -221,6 +221,8 @@ def test_every_study_of_an_upload_gets_a_row_of_its_own(
     }
     (failed,) = [one for one in studies if one.state is StudyState.FAILED]
     assert failed.error_code == "no_series"
+    assert failed.error_cure == "Export the study again from its source, as axial CT of the head, and upload that"
+    assert "--series" not in f"{failed.error_message}{store.findings_json(failed.study_id)}", "there are no options here"
     documents = [json.loads(store.findings_json(one.study_id)) for one in studies if one.state is StudyState.DONE]
     assert len({document["studies"][0]["study_instance_uid"] for document in documents}) == 2
 
@@ -249,12 +251,12 @@ def test_identity_is_stored_only_where_the_site_asks_for_it(
     everything = [row for table in tables.metadata.tables.values() for row in query(store, table.select())]
     assert NAME not in str(everything)
     assert PATIENT not in str(everything)
-    assert store.studies(WorklistQuery(search="doe"))[1] == 0
+    assert store.studies(WorklistQuery(identity=True, search="doe"))[1] == 0
 
     shown = submit(store, files)
     work(store, keep_identity=True)
     assert store.get(shown.study_id).identity == Identity(name=NAME, id=PATIENT)
-    assert [one.study_id for one in store.studies(WorklistQuery(search="jane pid"))[0]] == [shown.study_id]
+    assert [one.study_id for one in store.studies(WorklistQuery(identity=True, search="jane pid"))[0]] == [shown.study_id]
 
 
 def test_the_time_of_the_scan_is_utc(store: Store, submit: Submit, work: Work, series: list[bytes]) -> None:

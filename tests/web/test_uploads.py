@@ -146,6 +146,7 @@ def test_a_hostile_upload_ends_as_a_failed_study_with_a_cause(
     assert study["state"] == "failed"
     assert study["error_code"]
     assert study["error_message"]
+    assert study["error_cure"]
     assert not list(store.folder.root.parent.glob("**/escape.dcm"))
     report = room.get(f"/api/v1/studies/{study['study_id']}/report.html")
     assert (report.status_code, report.json()["code"]) == (409, "nothing_read")

@@ -16,11 +16,12 @@ class QualityNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """An input that was refused: which, a stable code, and what is wrong with the cure."""
+    """An input that was refused: which, a stable code, and what is wrong with the cure, which also stands alone."""
 
     source: str
     code: str
     message: str
+    cure: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

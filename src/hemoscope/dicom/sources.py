@@ -93,7 +93,7 @@ def find_sources(paths: Sequence[Path], *, limits: ReadLimits) -> tuple[tuple[So
 
 def rejected_by(error: DicomReadError) -> Rejected:
     """Return the record of a refusal."""
-    return Rejected(source=error.source, code=error.code, message=f"{error.reason}. {error.cure}")
+    return Rejected(source=error.source, code=error.code, message=f"{error.reason}. {error.cure}", cure=error.cure)
 
 
 def _unique(number: int, source: Source, counts: Counter[str]) -> Source:

@@ -37,10 +37,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFailure:
-    """Why a job failed, by a stable code and in words for the reader."""
+    """Why a job failed, by a stable code and in words for the reader, and what can be done about it."""
 
     code: str
     message: str
+    cure: str
 
 
 class Jobs:
@@ -145,16 +146,14 @@ class Jobs:
 
 
 def _killed(attempts: int) -> JobFailure:
-    message = (
-        f"Reading this study ended the program {attempts} times. It may be damaged or too large for the memory. "
-        "Check the files, or give the workers more memory, and upload it again"
-    )
-    return JobFailure(code="worker_killed", message=message)
+    message = f"Reading this study ended the program {attempts} times. It may be damaged or too large for the memory"
+    cure = "Check the files, or give the workers more memory, and upload it again"
+    return JobFailure(code="worker_killed", message=message, cure=cure)
 
 
 def _too_slow(limit: timedelta) -> JobFailure:
-    message = f"Reading took longer than {limit.total_seconds():g} s. Upload one study at a time, or raise the limit"
-    return JobFailure(code="time_limit", message=message)
+    message = f"Reading took longer than {limit.total_seconds():g} s"
+    return JobFailure(code="time_limit", message=message, cure="Upload one study at a time, or raise the limit")
 
 
 def _free() -> sa.ColumnElement[bool]:
@@ -211,6 +210,7 @@ def fail(connection: Connection, upload_id: str, failure: JobFailure) -> None:
             state=StudyState.FAILED,
             error_code=failure.code,
             error_message=failure.message,
+            error_cure=failure.cure,
             search_text=_studies.c.search_text + f" {failure.code}",
             version=tables.tick(connection),
         )

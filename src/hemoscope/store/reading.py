@@ -32,6 +32,7 @@ from hemoscope.store.worklist import storable
 
 # A page shows no more than a few steps a second, and every step is a transaction.
 _PROGRESS_EVERY_S = 0.2
+_EXPORT = "Export the study again from its source, as axial CT of the head, and upload that"
 
 
 class UploadReader:
@@ -83,7 +84,10 @@ class UploadReader:
                 archive, choice.series, threads=self._predictor.engine.threads, progress=reading_progress
             )
         except SeriesError as error:
-            refusal = Rejected(source="upload", code="no_series", message=storable(str(error)))
+            text = storable(str(error))  # what follows the cause is about options of the command line
+            refusal = Rejected(
+                source="upload", code="no_series", message=f"{text.partition('. ')[0]}. {_EXPORT}", cure=_EXPORT
+            )
             self._refuse(job, study_id, archive, (refusal, *archive.rejected))
             return
         geometry = self._show(job, study_id, archive, decoded)
@@ -167,8 +171,10 @@ def local_probabilities(maps: NDArray[np.float32], card: ModelCard) -> NDArray[n
 def _failure(rejected: Sequence[Rejected]) -> JobFailure:
     """Name a failure after the most frequent refusal, in its own words."""
     if not rejected:
-        return JobFailure(code="nothing_found", message="The upload holds no file that could be a CT slice")
+        message = "The upload holds no file that could be a CT slice"
+        return JobFailure(code="nothing_found", message=message, cure=_EXPORT)
     code, count = Counter(one.code for one in rejected).most_common(1)[0]
     example = next(one for one in rejected if one.code == code)
     among = f" ({count} of {len(rejected)} files)" if len(rejected) > 1 else ""
-    return JobFailure(code=code, message=storable(example.message)[:2000] + among)
+    cause = storable(example.message.removesuffix(f". {example.cure}"))[:2000]
+    return JobFailure(code=code, message=cause + among, cure=storable(example.cure)[:2000] or _EXPORT)

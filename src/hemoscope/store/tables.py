@@ -43,6 +43,7 @@ studies = Table(
     Column("not_established", Text(), nullable=False),
     Column("error_code", String(64)),
     Column("error_message", Text()),
+    Column("error_cure", Text()),
     Column("has_pixels", Boolean(), nullable=False),
     Column("has_maps", Boolean(), nullable=False),
     Column("submitted_by", Text(), nullable=False),

@@ -56,7 +56,7 @@ class StudyEntry:
         urgency: ``immediate``, ``prompt``, ``routine``, or None before the result.
         suspected: values of the labels that are present, in label order.
         not_established: values of the labels that the model's validation does not support.
-        error_code, error_message: why it failed, else None.
+        error_code, error_message, error_cure: why it failed, and what can be done, else None.
         has_pixels: slices can be read; ``has_maps``: heat maps too.
         findings: the ``hemoscope.findings/1`` document; only ``get`` fills it.
         geometry: slices, spacing, probabilities by slice, see ``store.geometry``; only ``get`` fills it.
@@ -77,6 +77,7 @@ class StudyEntry:
     not_established: tuple[str, ...] = ()
     error_code: str | None = None
     error_message: str | None = None
+    error_cure: str | None = None
     has_pixels: bool = False
     has_maps: bool = False
     submitted_by: str = ""

@@ -187,6 +187,7 @@ def _entry(
         not_established=tuple(json.loads(row.not_established)),
         error_code=row.error_code,
         error_message=row.error_message,
+        error_cure=row.error_cure,
         has_pixels=row.has_pixels,
         has_maps=row.has_maps,
         submitted_by=row.submitted_by,

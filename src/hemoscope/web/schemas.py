@@ -85,6 +85,7 @@ class StudySummary(Message):
     not_established: list[str]
     error_code: str | None
     error_message: str | None
+    error_cure: str | None
     has_pixels: bool
     has_maps: bool
     submitted_by: str

@@ -46,10 +46,10 @@ export function problemBox(problem, ...actions) {
 
 const EXPORT_AGAIN = "Export the study again from its source, as axial CT of the head, and upload that.";
 
-/** Why a study failed, and what to do: the server's message is "what is wrong. What to do". */
+/** Why a study failed, and what to do, each as a sentence. */
 export function failureOf(entry) {
-  const [, cause, cure] = /^(.+?[.:;]?)(?:\. (.+))?$/s.exec(entry.error_message ?? "The study could not be read");
-  return { detail: `${cause.replace(/\.$/, "")}.`, cure: cure ?? EXPORT_AGAIN, code: entry.error_code ?? "" };
+  const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
+  return { detail: sentence(entry.error_message ?? "The study could not be read"), cure: sentence(entry.error_cure || EXPORT_AGAIN), code: entry.error_code ?? "" };
 }
 
 /** What was refused on the way, each reason once with how often it came: [[message, count], ...]. */

@@ -104,9 +104,9 @@ test("after the login one stays on this server", () => {
   for (const elsewhere of ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", ""]) assert.equal(next(elsewhere), "/");
 });
 
-test("a failure is split into its cause and its cure, with one of our own where the server has none", () => {
-  const failed = (message) => failureOf({ error_message: message, error_code: "x" });
-  assert.deepEqual(failed("a.dcm: no header was found. Give DICOM files"), { detail: "a.dcm: no header was found.", cure: "Give DICOM files", code: "x" });
+test("a failure tells its cause and its cure as sentences, with one of our own where the server has none", () => {
+  const failed = (message, cure = null) => failureOf({ error_message: message, error_cure: cure, error_code: "x" });
+  assert.deepEqual(failed("no header. It is short", "Give DICOM files"), { detail: "No header. It is short.", cure: "Give DICOM files.", code: "x" });
   assert.equal(failed("Only a scout was found.").detail, "Only a scout was found.");
   assert.match(failed("Only a scout was found.").cure, /Export the study again/);
   assert.match(failed(null).detail, /could not be read/);
