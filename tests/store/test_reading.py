@@ -222,7 +222,9 @@ def test_every_study_of_an_upload_gets_a_row_of_its_own(
     (failed,) = [one for one in studies if one.state is StudyState.FAILED]
     assert failed.error_code == "no_series"
     assert failed.error_cure == "Export the study again from its source, as axial CT of the head, and upload that"
-    assert "--series" not in f"{failed.error_message}{store.findings_json(failed.study_id)}", "there are no options here"
+    assert "--series" not in f"{failed.error_message}{store.findings_json(failed.study_id)}", (
+        "there are no options here"
+    )
     documents = [json.loads(store.findings_json(one.study_id)) for one in studies if one.state is StudyState.DONE]
     assert len({document["studies"][0]["study_instance_uid"] for document in documents}) == 2
 
@@ -256,7 +258,9 @@ def test_identity_is_stored_only_where_the_site_asks_for_it(
     shown = submit(store, files)
     work(store, keep_identity=True)
     assert store.get(shown.study_id).identity == Identity(name=NAME, id=PATIENT)
-    assert [one.study_id for one in store.studies(WorklistQuery(identity=True, search="jane pid"))[0]] == [shown.study_id]
+    assert [one.study_id for one in store.studies(WorklistQuery(identity=True, search="jane pid"))[0]] == [
+        shown.study_id
+    ]
 
 
 def test_the_time_of_the_scan_is_utc(store: Store, submit: Submit, work: Work, series: list[bytes]) -> None:
