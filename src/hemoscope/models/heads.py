@@ -71,7 +71,8 @@ class FlattenHead(nn.Module):
     Maps are gradient times activation (Shrikumar et al. 2017, "Learning important features through propagating
     activation differences"), summed over channels. Between two linear layers and a ReLU that gradient has a closed
     form, so it needs no backward pass: the rows of the second layer, where the hidden unit is on, times the first.
-    The network is piecewise linear in the features: with zero biases a map's sum is exactly its score.
+    The network is piecewise linear in the features: with zero biases a map's mean is exactly its score, as in
+    ``PooledHead``, so that one calibration turns places and scores of every head into probabilities.
     """
 
     def __init__(self, channels: int, *, side: int, hidden: int, std: float | None) -> None:
@@ -89,11 +90,11 @@ class FlattenHead(nn.Module):
         return Output(logits, self._contributions(last, before), last.mean((2, 3)))
 
     def _contributions(self, last: Tensor, before: Tensor) -> Tensor:
-        """Gradient of each score by the features, times the features, summed over channels: (N, 6, h, w)."""
+        """Gradient of each score by the features, times the features and the number of places: (N, 6, h, w)."""
         on = (before > 0).to(before.dtype)
         gradient = (on[:, None, :] * self.classifier.weight) @ self.hidden.weight
         placed: Tensor = gradient.reshape(-1, len(LABELS), *last.shape[1:]) * last[:, None]
-        return placed.sum(2)
+        return placed.sum(2) * (last.shape[2] * last.shape[3])
 
 
 def _draw_weights(head: nn.Module, std: float | None) -> None:
