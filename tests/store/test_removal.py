@@ -136,6 +136,25 @@ def test_the_other_study_of_an_upload_is_read_to_its_end(
     assert left(store) == sorted([entry.upload_id, entry.study_id, "volume.npy", "maps.npy"])
 
 
+def test_retention_goes_on_past_a_study_that_another_process_deleted(
+    store: Store, submit: Submit, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (submit(store, [b"x"]) for _ in range(3))
+    query(store, tables.studies.update().values(received_at=datetime.now(UTC) - timedelta(days=2)))
+    delete = removal.delete_study
+
+    def with_another_process(*place: Any) -> None:
+        monkeypatch.undo()
+        for gone in (first, second):
+            store.delete(gone.study_id, by="another")
+        delete(*place)
+
+    monkeypatch.setattr(removal, "delete_study", with_another_process)
+    assert store.retention(1) == 1
+    assert store.studies()[1] == 0
+    assert not store.folder.upload(third.upload_id).exists()
+
+
 def test_studies_past_their_retention_are_deleted_and_others_stay(store: Store, submit: Submit, query: Query) -> None:
     old, new = submit(store, [b"x"]), submit(store, [b"x"])
     past = datetime.now(UTC) - timedelta(days=30, hours=1)

@@ -12,6 +12,7 @@ from time import time
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from hemoscope.errors import StoreError
 from hemoscope.store import tables
 from hemoscope.store.database import Database, now
 from hemoscope.store.storage import Storage
@@ -39,13 +40,21 @@ def delete_study(database: Database, storage: Storage, study_id: str) -> None:
 
 
 def delete_older(database: Database, storage: Storage, *, days: int) -> int:
-    """Delete the studies received more than ``days`` days ago, and return how many."""
+    """Delete the studies received more than ``days`` days ago, and return how many; other processes may do so too."""
     old = sa.select(_studies.c.study_id).where(_studies.c.received_at < now() - timedelta(days=days))
     with database.reading() as connection:
         study_ids = connection.execute(old).scalars().all()
-    for study_id in study_ids:
+    return sum(_delete_if_there(database, storage, study_id) for study_id in study_ids)
+
+
+def _delete_if_there(database: Database, storage: Storage, study_id: str) -> bool:
+    try:
         delete_study(database, storage, study_id)
-    return len(study_ids)
+    except StoreError as error:
+        if error.code != "no_such_study":
+            raise
+        return False  # another process was faster, or an administrator
+    return True
 
 
 def sweep(database: Database, storage: Storage, *, keep_source: bool) -> None:
