@@ -88,6 +88,31 @@ def test_the_line_ends_with_the_session(guarded: TestClient, store: Store, monke
         list(heard)
 
 
+def test_one_user_does_not_hold_all_lines_and_gets_them_back(
+    room: TestClient, state: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.closing.set()
+    for _ in range(3):
+        assert room.get("/api/v1/events").status_code == 200
+    assert state.streams.total() == 0
+    monkeypatch.setattr(events, "STREAMS_OF_ONE", 0)
+    answer = room.get("/api/v1/events")
+    assert (answer.status_code, answer.json()["code"]) == (503, "too_many_streams")
+
+
+def test_an_open_line_is_counted_for_its_user(state: Room) -> None:
+    async def count() -> int:
+        state.closing = asyncio.Event()
+        stream = events._counted(state, "anna", events._stream(state, 0, lambda: True))
+        await anext(stream)
+        open_now = state.streams["anna"]
+        await stream.aclose()  # type: ignore[attr-defined]
+        return open_now
+
+    assert asyncio.run(count()) == 1
+    assert state.streams["anna"] == 0
+
+
 def test_a_version_from_a_lost_future_starts_from_now(room: TestClient, state: Room, slices: tuple[bytes, ...]) -> None:
     state.closing.set()
     for address in ("/api/v1/events?since=999999", "/api/v1/events"):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -47,6 +47,7 @@ class Room:
     passwords: CapacityLimiter
     reports: CapacityLimiter
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    streams: Counter[str] = field(default_factory=Counter)
     _shapes: OrderedDict[str, SliceShape] = field(default_factory=OrderedDict)
     _viewed: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
 

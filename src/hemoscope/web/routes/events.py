@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from starlette.responses import StreamingResponse
 
 from hemoscope.store.values import Changes
 from hemoscope.web.access import Reader, caller_of
+from hemoscope.web.problems import Problem
 from hemoscope.web.room import Room, room_of
 from hemoscope.web.routes.answers import API, raw, refusals
 from hemoscope.web.schemas import StudySummary
@@ -21,35 +23,48 @@ router = APIRouter(prefix=API, tags=["events"])
 KEEP_ALIVE_S = 15.0
 _LOOK_AROUND_S = 1.0
 _RETRY_MS = 2000
+STREAMS_OF_ONE = 100  # pages that one user may have open, in one process: each stream asks the database of every change
 
 
 @router.get(
     "/events",
     responses={
         200: raw("text/event-stream", "Events for as long as the client listens", {"type": "string"}),
-        **refusals(401, 422),
+        **refusals(401, 422, 503),
     },
     response_class=StreamingResponse,
 )
 async def events(
     request: Request,
-    _caller: Reader,
+    caller: Reader,
     since: Annotated[int | None, Query(ge=0, lt=1 << 63, description="Begin after this version")] = None,
     last_event_id: Annotated[str | None, Header(pattern="^[0-9]{1,18}$")] = None,
 ) -> StreamingResponse:
     """Stream what changes from now on, or after ``Last-Event-ID`` (or ``since``): no change is left out."""
     room = room_of(request)
+    if room.streams[caller.user.name] >= STREAMS_OF_ONE:
+        raise _too_many()
     latest = await room.feed.latest()
     given = int(last_event_id) if last_event_id is not None else since
     # A version from before the database was restored may lie ahead of it.
     version = latest if given is None else min(given, latest)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(
-        _stream(room, version, partial(_may_listen, request)), headers=headers, media_type="text/event-stream"
-    )
+    stream = _counted(room, caller.user.name, _stream(room, version, partial(_may_listen, request)))
+    return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
 
 
-async def _stream(room: Room, version: int, may_listen: Callable[[], bool]) -> AsyncIterator[str]:
+async def _counted(room: Room, user: str, stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
+    """Pass a stream on, counted as its user's for as long as it lasts."""
+    room.streams[user] += 1
+    try:
+        async with aclosing(stream):
+            async for text in stream:
+                yield text
+    finally:
+        room.streams[user] -= 1
+
+
+async def _stream(room: Room, version: int, may_listen: Callable[[], bool]) -> AsyncGenerator[str, None]:
     """Yield events until the server closes or the session ends; comments keep proxies from hanging up."""
     clock = asyncio.get_running_loop().time
     yield f"retry: {_RETRY_MS}\n\n"
@@ -83,3 +98,13 @@ def _written(changes: Changes, *, identity_shown: bool) -> str:
     ]
     parts += [(one.version, "deleted", json.dumps({"study_id": one.study_id})) for one in changes.deleted]
     return "".join(f"id: {version}\nevent: {name}\ndata: {data}\n\n" for version, name, data in sorted(parts))
+
+
+def _too_many() -> Problem:
+    return Problem(
+        503,
+        code="too_many_streams",
+        detail=f"This user has {STREAMS_OF_ONE} event streams open.",
+        cure="Close pages that are not needed; a page without a stream asks for changes by itself",
+        headers={"Retry-After": "5"},
+    )
