@@ -139,7 +139,7 @@ def test_every_head_answers_in_openvino_as_in_pytorch(
     head: Head, backbone: str, make_card: Callable[..., object], tmp_path: Path
 ) -> None:
     torch.manual_seed(6)
-    config = NetworkConfig(backbone=backbone, head=head, width=8, hidden=32)
+    config = NetworkConfig(backbone=backbone, head=head, width=8, hidden=32, normalization="published")
     network = HemorrhageNetwork(config, channels=3, size=64)
     images = torch.rand(3, 3, 64, 64)
     for layer in network.modules():

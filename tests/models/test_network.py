@@ -9,6 +9,7 @@ from hemoscope.models.network import HemorrhageNetwork, MapHead, MirroredNetwork
 
 SMALL = NetworkConfig(backbone="test_efficientnet", width=8, pooled=4)
 FULL = NetworkConfig()
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as in every ImageNet recipe
 
 
 def image(count: int = 2, channels: int = 3, size: int = 64) -> torch.Tensor:
@@ -114,6 +115,7 @@ def test_the_mirrored_network_is_the_mean_of_both_looks() -> None:
         ({"head": "linear"}, "head must be one of maps, pooled, flatten, got linear"),
         ({"width": 0}, "must be positive, got 0, 8 and 256"),
         ({"pooled": 0}, "must be positive, got 64, 0 and 256"),
+        ({"normalization": "none"}, "normalization must be one of symmetric, published, got none"),
         ({"frozen_stages": -1}, "frozen_stages must not be negative, got -1"),
     ],
 )
@@ -142,3 +144,26 @@ def test_the_default_network_keeps_the_names_that_weights_of_earlier_versions_ha
     assert [name for name in state if not name.startswith("backbone.")] == head
     assert len(state) == 302
     assert sum(tensor.numel() for tensor in state.values()) == 3_066_263
+
+
+@pytest.mark.parametrize("channels", [3, 9])
+def test_published_normalization_is_what_the_backbones_weights_were_trained_on(channels: int) -> None:
+    model = network(NetworkConfig(backbone="resnet18", head="pooled", normalization="published"), channels).eval()
+    both = (IMAGENET_MEAN, IMAGENET_STD)
+    mean, deviation = (torch.tensor(values).repeat(channels // 3)[:, None, None] for values in both)
+    given = image(channels=channels)
+    expected = model.backbone((given - mean) / deviation)[-1].mean((2, 3))
+    assert torch.allclose(model(given).embedding, expected, rtol=1e-4, atol=1e-5)
+    plain = network(NetworkConfig(backbone="resnet18", head="pooled"), channels).eval()
+    assert plain.state_dict().keys() == model.state_dict().keys()
+    assert not torch.allclose(plain(given).embedding, model(given).embedding, rtol=1e-2)
+
+
+def test_where_weights_were_trained_on_the_symmetric_range_both_normalizations_agree() -> None:
+    published = NetworkConfig(backbone="tf_efficientnet_lite0", normalization="published")
+    assert torch.allclose(network(published).eval()(image()).logits, network(FULL).eval()(image()).logits, atol=1e-5)
+
+
+def test_a_backbone_without_published_weights_has_no_published_normalization() -> None:
+    with pytest.raises(ConfigError, match="timm publishes no weights of efficientnet_b8, so no mean"):
+        network(NetworkConfig(backbone="efficientnet_b8", head="pooled", normalization="published"))

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from hemoscope.errors import ConfigError
 from hemoscope.models.heads import FlattenHead, MapHead, Output, PooledHead
 
-__all__ = ["Head", "HemorrhageNetwork", "MirroredNetwork", "NetworkConfig", "Output"]
+__all__ = ["Head", "HemorrhageNetwork", "MirroredNetwork", "NetworkConfig", "Normalization", "Output"]
 
 Head = Literal["maps", "pooled", "flatten"]
+Normalization = Literal["symmetric", "published"]
 
 # Names of the stem and of the first stage's number among a backbone's parameters: what ``frozen_stages`` can freeze.
 _STAGES = (
@@ -39,6 +40,8 @@ class NetworkConfig:
         hidden: units of the hidden layer of the head ``flatten``.
         head_std: standard deviation of the normal distribution that the weights of ``pooled`` and ``flatten`` are
             drawn from, with zero biases (the paper says "normal", Keras' normal is 0.05); None is PyTorch's own way.
+        normalization: how the backbone sees an input of [0, 1]: ``symmetric`` scales it to [-1, 1]; ``published`` takes
+            off the mean and divides by the standard deviation that timm publishes with the backbone's weights.
     """
 
     backbone: str = "tf_efficientnet_lite0"
@@ -48,9 +51,13 @@ class NetworkConfig:
     frozen_stages: int = 0
     hidden: int = 256
     head_std: float | None = None
+    normalization: Normalization = "symmetric"
 
     def __post_init__(self) -> None:
         """Reject what no network could be built from."""
+        if self.normalization not in get_args(Normalization):
+            msg = f"normalization must be one of {', '.join(get_args(Normalization))}, got {self.normalization}"
+            raise ConfigError(msg)
         if self.head not in get_args(Head):
             msg = f"head must be one of {', '.join(get_args(Head))}, got {self.head}"
             raise ConfigError(msg)
@@ -77,12 +84,15 @@ class HemorrhageNetwork(nn.Module):
         embedding_size: channels of ``Output.embedding``.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, config: NetworkConfig, *, channels: int, size: int) -> None:
         """Build with random weights; ``checkpoint.load_init`` brings others.
 
         Raises:
             ConfigError: timm has no such backbone, it has no features of the strides that the head needs, it has not
-                as many stages as are to be frozen, or the size is no multiple of 32.
+                as many stages as are to be frozen or no published normalization, or the size is no multiple of 32.
         """
         super().__init__()
         if size < STRIDE or size % STRIDE:
@@ -91,6 +101,10 @@ class HemorrhageNetwork(nn.Module):
         self.config = config
         self.size = size
         self.backbone = _backbone(config, channels)
+        mean, scale = _normalization(config, channels)
+        # Settings, no weights: they do not stand in the state dict.
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
         counts: list[int] = self.backbone.feature_info.channels()  # type: ignore[operator, union-attr]
         self.embedding_size = counts[-1]
         self.head = _head(config, counts, side=size // STRIDE)
@@ -98,7 +112,8 @@ class HemorrhageNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Output:
         """See the class."""
-        output: Output = self.head(self.backbone(image * 2 - 1))
+        normal = image * 2 - 1 if self.config.normalization == "symmetric" else (image - self.mean) * self.scale
+        output: Output = self.head(self.backbone(normal))
         return output
 
     def _freeze(self, stages: int) -> None:
@@ -113,6 +128,21 @@ class HemorrhageNetwork(nn.Module):
         for name, parameter in named.items():
             if name.startswith(fixed):
                 parameter.requires_grad = False
+
+
+def _normalization(config: NetworkConfig, channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and one over the standard deviation of each channel, (1, C, 1, 1); colours go round over the channels."""
+    mean: tuple[float, ...] = (0.5,)
+    deviation = mean
+    if config.normalization == "published":
+        published = timm.models.get_pretrained_cfg(config.backbone)
+        if published is None or not published.has_weights:
+            msg = f"timm publishes no weights of {config.backbone}, so no mean. Use normalization = 'symmetric'"
+            raise ConfigError(msg)
+        mean, deviation = published.mean, published.std
+    rounds = [(mean[c % len(mean)], 1 / deviation[c % len(deviation)]) for c in range(channels)]
+    both = torch.tensor(rounds, dtype=torch.float32).T.reshape(2, 1, channels, 1, 1)
+    return both[0], both[1]
 
 
 def _backbone(config: NetworkConfig, channels: int) -> nn.Module:
