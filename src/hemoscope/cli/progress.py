@@ -1,9 +1,13 @@
-"""A progress bar on stderr, shown only where stderr is a terminal; stdout stays clean for results."""
+"""Progress on stderr: a bar on a terminal, a line a minute in a log; stdout stays clean for results."""
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Show = Callable[[str, int, int], None]
+
+_QUIET = 60.0  # seconds between lines in a log, so that what is soon done says nothing
 
 
 @contextmanager
@@ -13,7 +17,7 @@ def progress_bar() -> Iterator[Show]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda _stage, _done, _total: None
+        yield progress_lines()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -34,3 +38,30 @@ def progress_bar() -> Iterator[Show]:
             bar.update(task, completed=done, rate=f"{speed:,.3g}/s" if speed else "")
 
         yield show
+
+
+def progress_lines(clock: Callable[[], float] = time.monotonic) -> Show:
+    """``show`` for a job without a terminal: how far it is, how fast and how long still, at most once a minute."""
+    stage_now, began, first = "", clock(), 0
+    spoke = began
+
+    def show(stage: str, done: int, total: int) -> None:
+        nonlocal stage_now, began, first, spoke
+        now = clock()
+        if stage != stage_now:
+            # What is done already where a stage goes on was not done at this rate.
+            stage_now, began, first = stage, now, done
+        if now - spoke < _QUIET:
+            return
+        spoke = now
+        rate = (done - first) / (now - began) if now > began else 0.0
+        rest = f", {rate:,.3g}/s, {_duration((total - done) / rate)} left" if rate > 0 else ""
+        sys.stderr.write(f"{stage} {done:,} of {total:,}{rest}\n")
+        sys.stderr.flush()
+
+    return show
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
