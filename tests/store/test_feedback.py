@@ -122,6 +122,43 @@ def test_a_type_that_is_taken_back_leaves_no_bleed_behind(store: Store, study: S
     assert table(store, tmp_path) == dict.fromkeys(images(study), labels(epidural=0))
 
 
+@pytest.mark.parametrize(
+    ("said", "first", "fifth"),
+    [
+        # label, present, slices; what is known of the first and of the fifth slice then
+        ([("subdural", False, None), ("subdural", True, None)], None, None),
+        ([("any", False, None), ("any", True, None)], None, None),
+        ([("any", False, None), ("any", True, (4,))], (0,) * 6, labels(any=1)),
+        ([("any", False, None), ("subdural", True, None)], (None, 0, 0, 0, 0, None), (None, 0, 0, 0, 0, None)),
+        ([("epidural", False, None), ("any", False, None), ("any", True, (4,))], (0,) * 6, labels(any=1)),
+        ([("any", True, (4,)), ("any", False, None)], (0,) * 6, (0,) * 6),
+        ([("subdural", True, (4,)), ("subdural", True, None)], None, labels(any=1, subdural=1)),
+    ],
+)
+def test_what_newer_feedback_takes_back_is_no_longer_known(
+    store: Store,
+    study: StudyEntry,
+    tmp_path: Path,
+    said: list[tuple[str, bool, tuple[int, ...] | None]],
+    first: tuple[int | None, ...] | None,
+    fifth: tuple[int | None, ...] | None,
+) -> None:
+    for label, present, slices in said:
+        store.add_feedback(
+            study.study_id,
+            label=Hemorrhage(label),
+            verdict=Verdict.CORRECTED,
+            present=present,
+            slices=slices,
+            by="anna",
+        )
+    if first is fifth is None:
+        assert store.export_feedback() == f"image_id,{','.join(LABELS)}\n"
+    else:
+        known = table(store, tmp_path)
+        assert (known.get(images(study)[0]), known.get(images(study)[4])) == (first, fifth)
+
+
 def test_the_slice_of_a_study_of_one_needs_no_naming(
     store: Store, submit: Submit, work: Callable[..., int], series: list[bytes], tmp_path: Path
 ) -> None:

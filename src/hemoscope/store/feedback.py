@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -61,22 +60,21 @@ def export_feedback(database: Database) -> str:
 
     A label that a reader says is absent is absent in every slice (``any``: all labels are). One that is present is so
     in the slices that were named, and in a study of one slice; nothing is known of its other slices. Newer feedback
-    counts over older. A slice with a type has ``any`` too, as long as the type is not taken back. A file of several
-    frames is one image, which shows what any of its frames shows.
+    counts over older: what it takes back, or leaves in doubt, is no longer known. A slice with a type has ``any`` too.
+    A file of several frames is one image, which shows what any of its frames shows.
     """
     with database.reading() as connection:
         rows = connection.execute(_in_order()).all()
         wanted = sa.select(_studies.c.study_id, _studies.c.geometry).where(_studies.c.geometry.is_not(None))
         given = wanted.where(_studies.c.study_id.in_({row.study_id for row in rows}))
         images = {row.study_id: _images(row.geometry) for row in connection.execute(given)}
-    known: dict[str, dict[Hemorrhage, int]] = {}
+    known: dict[str, _Image] = {}
     for entry in map(_entry, rows):
-        for image_id, label, value in _told(entry, images.get(entry.study_id, [])):
-            known.setdefault(image_id, {})[label] = value
+        _tell(entry, [known.setdefault(image_id, _Image()) for image_id in images.get(entry.study_id, [])])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image_id", *LABELS])
-    writer.writerows([image_id, *_with_any(labels)] for image_id, labels in known.items())
+    writer.writerows([image_id, *image.row()] for image_id, image in known.items() if image.values)
     return text.getvalue()
 
 
@@ -84,20 +82,55 @@ def _images(geometry: str) -> list[str]:
     return [str(uid) for uid in json.loads(geometry)["sop_instance_uids"]]
 
 
-def _told(entry: Feedback, images: list[str]) -> Iterable[tuple[str, Hemorrhage, int]]:
-    """What one entry says of single images."""
+class _Image:
+    """What is known of one image: 0 or 1 by label; ``implied`` are types absent because no bleed at all was seen."""
+
+    def __init__(self) -> None:
+        self.values: dict[Hemorrhage, int] = {}
+        self._implied: set[Hemorrhage] = set()
+
+    def absent(self, label: Hemorrhage) -> None:
+        """The label is in no slice of the study."""
+        if label is Hemorrhage.ANY:
+            self.values = dict.fromkeys(LABELS, 0)
+            self._implied = set(SUBTYPES)
+        else:
+            self.values[label] = 0
+            self._implied.discard(label)
+
+    def doubtful(self, label: Hemorrhage) -> None:
+        """The label is in the study, perhaps here: whoever said that it is nowhere was wrong."""
+        implied = self._implied if label is Hemorrhage.ANY else self._implied & {label}
+        for one in {Hemorrhage.ANY, label, *implied}:
+            if self.values.get(one) == 0:
+                del self.values[one]
+        self._implied -= implied
+
+    def present(self, label: Hemorrhage) -> None:
+        """The label is in this image."""
+        self.doubtful(label)
+        self.values[label] = 1
+
+    def row(self) -> list[int | str]:
+        """Labels in order; a type that is present makes ``any`` present."""
+        typed = any(self.values.get(label) for label in SUBTYPES)
+        return [1 if typed and label is Hemorrhage.ANY else self.values.get(label, "") for label in LABELS]
+
+
+def _tell(entry: Feedback, images: list[_Image]) -> None:
+    """Tell images what one entry says of them."""
     if not entry.present:
-        absent = LABELS if entry.label is Hemorrhage.ANY else (entry.label,)
-        yield from ((image_id, label, 0) for image_id in images for label in absent)
+        for image in images:
+            image.absent(entry.label)
         return
     slices = entry.slices if entry.slices is not None else (0,) if len(images) == 1 else ()
-    yield from ((images[index], entry.label, 1) for index in slices if index < len(images))
-
-
-def _with_any(labels: Mapping[Hemorrhage, int]) -> list[int | str]:
-    """A row in label order; a type that is present makes ``any`` present, whatever was said of it before."""
-    typed = any(labels.get(label) for label in SUBTYPES)
-    return [1 if typed and label is Hemorrhage.ANY else labels.get(label, "") for label in LABELS]
+    if slices:
+        for index in slices:
+            if index < len(images):
+                images[index].present(entry.label)
+    else:
+        for image in images:
+            image.doubtful(entry.label)
 
 
 def _in_order() -> Any:

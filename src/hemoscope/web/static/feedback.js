@@ -16,6 +16,9 @@ export function feedbackOn(finding, verdict, { slices = null, note = "" } = {}) 
   return { label: finding.label, verdict, present, slices: present ? slices : null, note: note.trim() };
 }
 
+/** The slices marked before and one more, in order. */
+export const withSlice = (slices, slice) => [...new Set([...(slices ?? []), slice])].sort((a, b) => a - b);
+
 function words(entry) {
   const name = labelName(entry.label).toLowerCase();
   if (entry.verdict === "agree") return `Agreed: ${entry.present ? name : `no ${name}`}`;
@@ -54,7 +57,7 @@ export class FeedbackControls {
     const here = el("input", { type: "checkbox", id: `here-${this.finding.label}` });
     const slice = this.context.currentSlice();
     const onSlice = present && el("label", { class: "check", for: here.id }, here, ` Seen on slice ${slice + 1}`);
-    const send = () => this.#send(verdict, { note: note.value, slices: here.checked ? [slice] : (given?.slices ?? null) });
+    const send = () => this.#send(verdict, { note: note.value, slices: here.checked ? withSlice(given?.slices, slice) : (given?.slices ?? null) });
     const title = `${verdict === "agree" ? "Agree" : "Correct"}: ${labelName(this.finding.label)} is ${present ? "present" : "not present"}`;
     const form = el(
       "form",

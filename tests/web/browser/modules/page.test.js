@@ -3,7 +3,7 @@ import test from "node:test";
 
 import { heatColour, heatOpacity, heatTable } from "../../../../src/hemoscope/web/static/colours.js";
 import { filesUnder, isWanted } from "../../../../src/hemoscope/web/static/drop.js";
-import { feedbackOn, latestByLabel } from "../../../../src/hemoscope/web/static/feedback.js";
+import { feedbackOn, latestByLabel, withSlice } from "../../../../src/hemoscope/web/static/feedback.js";
 import { duration, percent, probability } from "../../../../src/hemoscope/web/static/format.js";
 import { byUrgencyThenWaiting, LABELS, suspectedTypes } from "../../../../src/hemoscope/web/static/labels.js";
 import { nextPage } from "../../../../src/hemoscope/web/static/login.js";
@@ -96,6 +96,11 @@ test("a dropped folder is walked to its end, past batches of a hundred", async (
   const many = Array.from({ length: 250 }, (_, index) => file(`IM${index}`));
   assert.equal((await filesUnder(folder([folder(many), file("DICOMDIR")]))).length, 251);
   assert.deepEqual([".DS_Store", "IM1"].map((name) => isWanted({ name, size: 1 })), [false, true]);
+});
+
+test("a slice is marked beside those marked before", () => {
+  assert.deepEqual(withSlice([12, 3], 5), [3, 5, 12]);
+  assert.deepEqual(withSlice(null, 5), [5]);
 });
 
 test("after the login one stays on this server", () => {
