@@ -1,10 +1,14 @@
 """What readers say is kept, counted, and comes out as a table of labels for training."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+import pydicom
 import pytest
 
+from hemoscope.cli import main
 from hemoscope.data.table import read_table_labels
 from hemoscope.errors import StoreError
 from hemoscope.labels import LABELS, Hemorrhage
@@ -170,3 +174,24 @@ def test_the_slice_of_a_study_of_one_needs_no_naming(
 
 def test_nothing_known_is_a_table_of_no_rows(store: Store) -> None:
     assert store.export_feedback() == f"image_id,{','.join(LABELS)}\n"
+
+
+def test_prepare_table_reads_the_export_beside_files_named_by_their_uid(
+    store: Store, study: StudyEntry, series: list[bytes], tmp_path: Path
+) -> None:
+    store.add_feedback(
+        study.study_id, label=Hemorrhage.SUBDURAL, verdict=Verdict.CORRECTED, present=True, slices=(1,), by="anna"
+    )
+    store.add_feedback(study.study_id, label=Hemorrhage.EPIDURAL, verdict=Verdict.AGREE, present=False, by="anna")
+    (tmp_path / "images").mkdir()
+    for content in series:
+        uid = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True).SOPInstanceUID
+        (tmp_path / "images" / f"{uid}.dcm").write_bytes(content)
+    (tmp_path / "feedback.csv").write_text(store.export_feedback())
+    options = {"--images": "images", "--labels": "feedback.csv", "--output": "cache"}
+    words = [word for option, name in options.items() for word in (option, str(tmp_path / name))]
+    assert main(["prepare", "table", *words, "--name", "feedback", "--license", "none", "--workers", "1"]) == 0
+    table = pd.read_parquet(tmp_path / "cache" / "manifest.parquet").set_index("image_id")
+    assert set(table.index) == set(images(study))
+    assert table["epidural"].tolist() == [0] * len(series)
+    assert table["subdural"].dropna().to_dict() == table["any"].dropna().to_dict() == {images(study)[1]: 1}
