@@ -11,10 +11,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 
 import httpx
+import pydicom
 import pytest
+import sqlalchemy as sa
+
+from hemoscope.store import tables
+from hemoscope.store.database import database_url
 
 NAME, IDENTIFIER, FILE_NAME = "WINTERBOTTOM", "MRN-5550199", "WINTERBOTTOM_AGATHA_19870217"
 HEMOSCOPE = str(Path(sys.executable).with_name("hemoscope"))
@@ -120,6 +127,46 @@ def test_a_web_process_without_workers_shows_what_another_ones_worker_read(serve
         assert client.get(with_worker.url + address).json() == client.get(web_only.url + address).json()
     assert web_only.stop(signal.SIGINT) == 0
     assert with_worker.stop() == 0
+
+
+def test_a_deidentifying_server_keeps_nothing_of_the_patient_anywhere(
+    serve: Serve, archive: bytes, slices: tuple[bytes, ...], tmp_path: Path
+) -> None:
+    server = serve("--deidentify", "--keep-source")
+    with httpx.Client(base_url=server.url, headers=CSRF, timeout=30) as client:
+        accepted = client.post("/api/v1/uploads", files=[("files", (f"{FILE_NAME}.zip", archive))])
+        address = f"/api/v1/studies/{accepted.json()['study']['study_id']}"
+        until(lambda: client.get(address).json()["state"] == "done")
+        answers = [client.get(f"{address}{part}").content for part in ("", "/findings", "/report.html", "/report.pdf")]
+    assert server.stop() == 0
+    headers = [pydicom.dcmread(BytesIO(content), stop_before_pixels=True) for content in slices]
+    uids = {str(uid) for one in headers for uid in (one.SOPInstanceUID, one.SeriesInstanceUID, one.StudyInstanceUID)}
+    secrets = [text.encode() for text in (NAME, "AGATHA", IDENTIFIER, "19870217", "1987-02-17", *uids)]
+    files = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert "000001" in files, "the clean copies are kept"
+    for content in [*files.values(), *answers]:
+        assert not [secret for secret in secrets if secret in content]
+
+
+def test_a_server_deletes_what_is_past_its_retention(
+    serve: Serve, archive: bytes, database: str, tmp_path: Path
+) -> None:
+    server = serve("--workers", "0")
+    with httpx.Client(base_url=server.url, headers=CSRF, timeout=30) as client:
+        for _ in range(2):
+            accepted = client.post("/api/v1/uploads", files=[("files", ("x", archive))])
+    old = accepted.json()["study"]
+    assert server.stop() == 0
+    engine = sa.create_engine(database_url(database))
+    with engine.begin() as connection:
+        past = {"received_at": datetime.now(UTC) - timedelta(days=31)}
+        connection.execute(tables.studies.update().where(tables.studies.c.study_id == old["study_id"]).values(past))
+    engine.dispose()
+    server = serve("--workers", "0", "--retention-days", "30")
+    with httpx.Client(base_url=server.url, headers=CSRF, timeout=30) as client:
+        until(lambda: client.get("/api/v1/studies").json()["total"] == 1)
+        assert client.get(f"/api/v1/studies/{old['study_id']}").status_code == 404
+    until(lambda: not list((tmp_path / "s").rglob(f"*{old['upload_id']}*")))
 
 
 @pytest.fixture
