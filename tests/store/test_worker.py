@@ -238,6 +238,13 @@ def enlarged(content: bytes, side: int) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux's own")
+def test_where_memory_ends_the_worker_goes_before_the_server() -> None:
+    look = "from hemoscope.store.worker import end_first; end_first(); print(open('/proc/self/oom_score_adj').read())"
+    told = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True, timeout=60)
+    assert int(told.stdout) == 800 > int(Path("/proc/self/oom_score_adj").read_text())
+
+
 @sqlite_alone
 def test_a_worker_without_a_model_says_so_and_ends(
     store: Store, settings: Callable[..., WorkerSettings], tmp_path: Path

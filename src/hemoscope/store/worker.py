@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from hemoscope.bundle import load_bundle
@@ -83,6 +84,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
     os.umask(0o077)
     os.nice(_COURTESY)
+    end_first()
     try:
         _work(*WorkerSettings.from_line(sys.stdin.buffer.readline()))
     except HemoscopeError as error:
@@ -108,6 +110,15 @@ def _work(worker_id: str, settings: WorkerSettings) -> None:
     pause = threading.Event()
     while True:
         pause.wait(0.0 if work_once(store, reader, worker_id, pulse) else settings.poll_s)
+
+
+def end_first() -> None:
+    """Let Linux end this process, and not the server or the database, where a study takes all memory of the machine.
+
+    A process may always make itself more likely to be chosen (proc(5), oom_score_adj); its job is counted and named.
+    """
+    with suppress(FileNotFoundError):  # another system than Linux has no such choice
+        Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
 
 
 def limit_memory(further_bytes: int) -> None:
