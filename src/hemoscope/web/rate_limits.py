@@ -4,6 +4,7 @@ Several web processes count apart, so the site's limit is that of one process ti
 place for a stricter one. An address is kept until its bucket is full again, at most ``_CLIENTS`` of them.
 """
 
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -30,7 +31,7 @@ class RateLimiter:
 
     def wait_s(self, client: str) -> float:
         """Take one from the client's bucket; 0 if there was one, else the seconds until there is."""
-        now = self._clock()
+        now, client = self._clock(), _network(client)
         level, since = self._buckets.pop(client, (self._capacity, now))
         level = min(self._capacity, level + (now - since) * self._per_second)
         allowed = level >= 1
@@ -38,3 +39,14 @@ class RateLimiter:
         while len(self._buckets) > _CLIENTS:
             self._buckets.popitem(last=False)
         return 0.0 if allowed else (1 - level) / self._per_second
+
+
+def _network(client: str) -> str:
+    """What one client can choose its address in: the /64 of IPv6, where every machine has a whole one (RFC 4291)."""
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return client
+    if address.version == 4 or address.ipv4_mapped:
+        return client
+    return str(ipaddress.ip_network((address, 64), strict=False))

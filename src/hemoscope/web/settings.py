@@ -38,7 +38,7 @@ class WebSettings:
         identity_shown: the site chose to store and show patient name and id.
         prevalence: share of studies with a bleed, until an admin sets another; None where unknown.
         model_card: what ``hemoscope info --json`` prints.
-        session: how long a login lasts without being used.
+        session: how long a login lasts.
         upload_bytes: size of one upload, checked again by the store.
         concurrent_uploads: uploads that one process takes at a time; the next is told to try again.
     """
