@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,18 @@ def test_the_pdf_holds_the_same_words_and_pictures_and_the_same_bytes_again(stud
     assert text.count(DISCLAIMER) >= 2
     for number in ("0.91", "0.83", "0.45"):
         assert number in text
+
+
+def test_the_pdf_says_where_it_cannot_show_letters(study: StudyDocument) -> None:
+    def words(note: str) -> str:
+        pdf = findings_pdf(replace(study, reader=(note,)))
+        return " ".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)
+
+    assert "Letters that this PDF cannot show" in words("Гематома, thin")
+    assert "????????, thin" in words("Гематома, thin")
+    western = words("Zoë: épidural, 3 µm")
+    assert "Zoë: épidural" in western
+    assert "cannot show" not in western
 
 
 def test_pictures_in_the_page_are_png(study: StudyDocument) -> None:

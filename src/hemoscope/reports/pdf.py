@@ -1,6 +1,7 @@
 """A study's report as PDF on A4, by ReportLab: no system library, no font to install."""
 
 import io
+from dataclasses import replace
 from functools import partial
 from xml.sax.saxutils import escape
 
@@ -26,11 +27,16 @@ _SECTION = ParagraphStyle("section", parent=_BODY, fontName="Helvetica-Bold", fo
 _CAUTION = ParagraphStyle(
     "caution", parent=_BODY, fontName="Helvetica-Bold", backColor=colors.HexColor("#fff4e5"), borderPadding=5
 )
+_LETTERS_LOST = "Letters that this PDF cannot show stand as ?. The HTML report has them."
 _COLOUR = {Urgency.IMMEDIATE: "#b00020", Urgency.PROMPT: "#8a5000", Urgency.ROUTINE: "#2e5e3e"}
 
 
 def findings_pdf(study: StudyDocument) -> bytes:
-    """The whole file; the disclaimer stands at the top and at the foot of every page."""
+    """The whole file; the disclaimer stands at the top and at the foot of every page.
+
+    PDF's own fonts have western letters alone (PDF 32000-1, annex D): others are shown as ``?``, and that is said.
+    """
+    study = _in_western_letters(study)
     stream = io.BytesIO()
     template = SimpleDocTemplate(
         stream,
@@ -46,6 +52,18 @@ def findings_pdf(study: StudyDocument) -> bytes:
     foot = partial(_foot, text=f"Hemoscope {__version__}. {study.disclaimer}")
     template.build(_story(study), onFirstPage=foot, onLaterPages=foot)
     return stream.getvalue()
+
+
+def _in_western_letters(study: StudyDocument) -> StudyDocument:
+    facts = tuple((name, _western(value)) for name, value in study.facts)
+    reader = tuple(_western(text) for text in study.reader)
+    if (facts, reader) == (study.facts, study.reader):
+        return study
+    return replace(study, facts=facts, reader=reader, remarks=(*study.remarks, _LETTERS_LOST))
+
+
+def _western(text: str) -> str:
+    return text.encode("cp1252", "replace").decode("cp1252")
 
 
 def _story(study: StudyDocument) -> list[Flowable]:
