@@ -193,7 +193,9 @@ def test_export_adds_score_tables_from_files(
     assert main(["export", str(run), "--output", str(tmp_path / "more"), "--scores", str(tables)]) == 0
     more = load_bundle(tmp_path / "more")
     assert more.card.scores[2].name == "external"
-    assert capsys.readouterr().out == f"hemoscope-tiny 1 in {tmp_path / 'more'}, SHA-256 {more.sha256}\n"
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"hemoscope-tiny 1 in {tmp_path / 'more'}, SHA-256 {more.sha256}"
+    assert second == f"Next: hemoscope evaluate --model {tmp_path / 'more'} --data CACHE --output REPORT"
 
 
 @pytest.mark.parametrize("content", [None, "no json", "{}", '{"name": 1}', "3", '[{"name": "half"}]'])

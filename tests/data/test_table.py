@@ -69,3 +69,9 @@ def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes | None) -> N
         path.write_bytes(content)
     with pytest.raises(DataError, match=r"t\.csv"):
         read_table_labels(path)
+
+
+def test_a_table_that_is_not_there_is_named_without_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^absent\.csv: no such file\. Give the path") as caught:
+        read_table_labels(tmp_path / "absent.csv")
+    assert str(tmp_path) not in str(caught.value)

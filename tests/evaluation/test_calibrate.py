@@ -176,7 +176,7 @@ def test_one_class_cannot_be_calibrated(fit: Fit) -> None:
 
 def test_too_few_positive_patients_cannot_be_cross_fitted() -> None:
     logits, labels = np.arange(20.0), np.arange(20) < 4
-    with pytest.raises(DataError, match="positives in two of them, got 5 groups, 1 with a positive"):
+    with pytest.raises(DataError, match=r"positives in two of them, got 5 groups, 1 with a positive\. Give more"):
         cross_fitted(logits, labels, np.arange(20) // 4)
     with pytest.raises(DataError, match="at least 2 folds"):
         cross_fitted(logits, labels, folds=1)

@@ -77,8 +77,9 @@ def test_a_missing_or_damaged_file_is_refused_without_its_folder(tmp_path: Path)
     predictions, labels = written(tmp_path)
     damaged = tmp_path / "predictions.csv.gz"
     damaged.write_bytes(gzip.compress(PREDICTIONS.encode())[:-12])
-    for path in (tmp_path / "absent.csv", damaged):
-        with pytest.raises(DataError, match=r"not a readable CSV table") as caught:
+    found = {tmp_path / "absent.csv": r"^absent\.csv: no such file", damaged: "not a readable CSV table"}
+    for path, words in found.items():
+        with pytest.raises(DataError, match=words) as caught:
             read_predictions(path, labels)
         assert str(tmp_path) not in str(caught.value)
     with pytest.raises(DataError, match=r"neither labels.csv nor predictions.csv has the column 'patient'"):

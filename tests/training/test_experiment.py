@@ -273,7 +273,5 @@ def test_what_is_no_toml_is_refused_without_its_folder(tmp_path: Path) -> None:
     path.write_text("name = ")
     with pytest.raises(ConfigError, match=r"^broken\.toml: not a readable experiment file"):
         read_experiment(path)
-    with pytest.raises(
-        ConfigError, match=r"^absent\.toml: not a readable experiment file \(No such file or directory\)"
-    ):
+    with pytest.raises(ConfigError, match=r"^absent\.toml: no such experiment file\. Give its path"):
         read_experiment(tmp_path / "absent.toml")

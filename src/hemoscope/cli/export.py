@@ -30,7 +30,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export the final network with a card fitted on the run's out-of-fold scores."""
+    """Export the network that the run keeps, with a card fitted on scores of images that it never learned from."""
     from hemoscope.training.export import export_run
 
     bundle = export_run(
@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         scores=[table for path in arguments.scores for table in _read_tables(path)],
     )
     sys.stdout.write(f"{bundle.card.name} {bundle.card.version} in {arguments.output}, SHA-256 {bundle.sha256}\n")
+    sys.stdout.write(f"Next: hemoscope evaluate --model {arguments.output} --data CACHE --output REPORT\n")
     return ExitCode.OK
 
 

@@ -60,6 +60,9 @@ def read_text_table(path: Path, columns: tuple[str, ...]) -> "pd.DataFrame":
 
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        msg = f"{path.name}: no such file. Give the path of the CSV table"
+        raise DataError(msg) from error
     except (OSError, ValueError, EOFError) as error:  # pandas' parser errors and wrong encodings are ValueErrors
         msg = f"{path.name}: not a readable CSV table ({type(error).__name__}). Give CSV in UTF-8"
         raise DataError(msg) from error

@@ -161,7 +161,7 @@ def group_folds(labels: ArrayLike, groups: Integers, folds: int, *, seed: int) -
     if positive.sum() < 2 or n_groups < folds:
         msg = (
             f"cross-fitting in {folds} folds needs as many groups and positives in two of them, "
-            f"got {n_groups} groups, {int(positive.sum())} with a positive"
+            f"got {n_groups} groups, {int(positive.sum())} with a positive. Give more patients"
         )
         raise DataError(msg)
     random = np.random.default_rng(seed)

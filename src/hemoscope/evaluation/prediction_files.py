@@ -132,6 +132,9 @@ def _read_table(path: Path) -> _Table:
             columns = tuple(reader.fieldnames or ())
             _check_columns(path, columns)
             return _Table(name=path.name, columns=columns, rows=_index(path, reader))
+    except FileNotFoundError as error:
+        msg = f"{path.name}: no such file. Give the path of the CSV table"
+        raise DataError(msg) from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         msg = (
             f"{path.name}: not a readable CSV table ({type(error).__name__}). Give CSV in UTF-8, or CSV gzipped as .gz"

@@ -96,6 +96,9 @@ def read_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
     Raises:
         ConfigError: not TOML, an unknown or missing key, or a value of the wrong type or range.
     """
+    if not path.is_file():
+        msg = f"{path.name}: no such experiment file. Give its path, such as experiments/paper.toml of a clone"
+        raise ConfigError(msg)
     try:
         data = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
