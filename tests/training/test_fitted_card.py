@@ -64,7 +64,8 @@ def test_a_label_of_too_few_patients_is_not_fitted_and_the_card_says_so(origin: 
     for points in (card.operating_points.slice, card.operating_points.study):
         point = points[Hemorrhage.EPIDURAL]
         assert point.threshold == math.nextafter(0.5, 1)
-        assert point.rule.startswith(f"above 0.5, not fitted: {positive} patient")
+        own = "above 0.5 of the network's own probability, not fitted: "
+        assert point.rule.startswith(f"{own}{positive} patient")
         assert point.sensitivity is None
     assert not card.established[Hemorrhage.EPIDURAL]
     assert card.established[Hemorrhage.ANY]

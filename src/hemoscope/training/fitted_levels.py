@@ -76,7 +76,9 @@ def fit_points(
 
     def point(label: Hemorrhage) -> OperatingPoint:
         found, reason = _point(scores, probabilities, label, rules(label), fitted.reasons[label])
-        return found or OperatingPoint(threshold=ABOVE_HALF, rule=f"above 0.5, not fitted: {reason}")
+        # Still true when hemoscope tune moves the threshold along with a calibration.
+        rule = f"above 0.5 of the network's own probability, not fitted: {reason}"
+        return found or OperatingPoint(threshold=ABOVE_HALF, rule=rule)
 
     return PerLabel.build(point)
 
