@@ -138,6 +138,15 @@ def test_windows_change_by_key_and_by_dragging(study: "Page") -> None:
     assert study.locator("#corner-window").inner_text().startswith("Brain")
 
 
+def test_a_canvas_that_lost_its_picture_is_painted_again(study: "Page") -> None:
+    lose = "view => { const c = view.getContext('2d'); c.fillStyle = '#000'; c.fillRect(0, 0, 9999, 9999); }"
+    study.eval_on_selector("#view", lose)
+    assert picture(study).max() == 0
+    study.eval_on_selector("#view", "view => view.dispatchEvent(new Event('contextrestored'))")
+    study.wait_for_timeout(300)
+    assert picture(study).max() > 0
+
+
 def test_the_heat_map_colours_the_slice_and_can_be_taken_away(study: "Page") -> None:
     def coloured() -> float:
         study.wait_for_timeout(150)

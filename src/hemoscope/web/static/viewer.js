@@ -36,6 +36,11 @@ export class Viewer {
     this.shape = shape;
     this.onDrawn = onDrawn;
     new ResizeObserver(() => this.#resize()).observe(canvas);
+    // A browser may take a canvas' memory away, as when its graphics process ends: the slice must not stay black.
+    canvas.addEventListener("contextrestored", () => {
+      this.#sheet = null;
+      this.#paint();
+    });
   }
 
   get stage() {
