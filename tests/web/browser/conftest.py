@@ -60,9 +60,9 @@ class Room:
     fake: Any = None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    """Headless Chromium."""
+    """Headless Chromium, ended with each file: while Playwright runs, its event loop is this thread's."""
     found = shutil.which("chromium")
     if found is None:
         pytest.skip("chromium is not installed: apt-get install chromium")
