@@ -61,7 +61,8 @@ def test_the_papers_experiment_is_the_published_recipe() -> None:
     run, network, optimizer, loss = paper.run, paper.network, paper.optimizer, paper.loss
     assert (run.epochs, run.batch_size, run.accumulate, run.max_steps, run.early_stop) == (10, 16, 1, 0, 0)
     assert (run.split, run.test, run.split_seed, run.validation_share) == ("slice", 0.1, 257, 0.0)
-    assert (network.backbone, network.head, network.hidden, network.head_std) == ("resnet50", "flatten", 256, 0.05)
+    assert network.backbone == "resnet50.tv_in1k"
+    assert (network.head, network.hidden, network.head_std) == ("flatten", 256, 0.05)
     assert (network.frozen_stages, run.init) == (0, "pretrained")
     assert dict(zip(LABELS, loss.labels, strict=True)) == {**dict.fromkeys(LABELS, 1.0), Hemorrhage.EPIDURAL: 2.0}
     assert (loss.kind, loss.positive, loss.negative, loss.map, loss.dice) == ("bce", (1.0,) * 6, (1.0,) * 6, 0.0, 0.0)
@@ -76,8 +77,8 @@ def test_the_papers_experiment_is_the_published_recipe() -> None:
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("resnet101", ["network.backbone=resnet101"]),
-        ("resnet152", ["network.backbone=resnet152"]),
+        ("resnet101", ["network.backbone=resnet101.tv_in1k"]),
+        ("resnet152", ["network.backbone=resnet152.tv_in1k"]),
         ("doubly-weighted", ["loss.positive=prevalence", "loss.negative=prevalence"]),
         ("focal", ["loss.kind=focal"]),
     ],
