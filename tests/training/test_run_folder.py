@@ -1,6 +1,7 @@
 """Whose run a folder holds: an old record is today's with today's defaults, anything foreign is refused."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.parts import run_parts
-from hemoscope.training.run_folder import open_run, read_split
+from hemoscope.training.run_folder import open_run, read_split, source_revision
 
 Build = Callable[..., Experiment]
 OLD_RUN_KEYS = ("epochs", "batch_size", "seed", "precision", "folds", "init", "held_out")
@@ -51,3 +52,23 @@ def test_workers_and_checkpoints_may_change_when_a_run_goes_on(
     open_run(tiny_experiment(), phantom_cache, tmp_path / "run", part, resume=False)
     changed = tiny_experiment(run={"workers": 2, "checkpoint_steps": 5})
     open_run(changed, phantom_cache, tmp_path / "run", part, resume=True)
+
+
+def test_the_revision_is_that_of_a_checkout_and_none_of_a_copy(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(["git", "-C", str(tmp_path / "clone"), *identity, *words], check=True, capture_output=True)
+
+    package = tmp_path / "clone" / "package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    assert source_revision(package) == {}
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "before")
+    assert source_revision(package) == {}  # installed within somebody else's checkout
+    git("add", ".")
+    git("commit", "-q", "-m", "with it")
+    clean = source_revision(package)
+    assert (len(clean["revision"]), clean["dirty"]) == (40, False)
+    (package / "__init__.py").write_text("changed = True")
+    assert source_revision(package) == {**clean, "dirty": True}

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hemoscope.card import images_sha256
 from hemoscope.data.cache import Cache, open_cache
 from hemoscope.errors import ConfigError, TrainingError
 from hemoscope.labels import LABELS
@@ -25,9 +23,7 @@ from hemoscope.training import train as train_module
 from hemoscope.training.callbacks import MetricsFile
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment, parse_experiment
-from hemoscope.training.module import TrainingModule
-from hemoscope.training.parts import run_parts, split_record
-from hemoscope.training.run_folder import read_split, source_revision
+from hemoscope.training.parts import run_parts
 from hemoscope.training.train import train
 
 Build = Callable[..., Experiment]
@@ -350,80 +346,12 @@ def test_a_few_steps_are_a_run_too(runs: Path, phantom_cache: Cache, tiny_experi
     assert all(np.isfinite(list(record.losses.values())))
 
 
-def split_experiment(build: Build, **run: Any) -> Experiment:
-    return build(
-        run={"split": "patient", "validation": 0.34, "test": 0.17, "batch_size": 2, **run}, sampling={"kind": "all"}
-    )
-
-
-def test_a_run_on_one_split_validates_each_epoch_and_scores_what_it_never_learned_from(
-    runs: Path, phantom_cache: Cache, tiny_experiment: Build
-) -> None:
-    experiment = split_experiment(tiny_experiment)
-    (part,) = run_parts(experiment, phantom_cache)
-    (record,) = train(experiment, phantom_cache, runs / "split")
-    folder = runs / "split" / "split"
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert all(np.isfinite(row["validation/loss"]) for row in rows)
-    for name, images in (("scores-validation.csv", part.validate), ("scores-test.csv", part.score)):
-        assert sorted(pd.read_csv(folder / name)["image_id"]) == sorted(images)
-        assert not patients_of(images) & patients_of(part.learn)
-    assert (record.learned, record.validated, record.scored) == (9, 6, 3)
-    assert record.best_epoch is None
-    assert not (folder / "best.safetensors").exists()
-
-
 def test_half_precision_trains_too(whole_run: Path, runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:
     experiment = tiny_experiment(run={"precision": "bf16-mixed", "folds": 0, "held_out": ["p5"]})
     (record,) = train(experiment, phantom_cache, runs / "half")
     assert all(np.isfinite(list(record.losses.values())))
     assert {tensor.dtype for tensor in weights(runs / "half", "final").values()} <= {torch.float32, torch.int64}
     assert not same_weights(weights(runs / "half", "final"), weights(whole_run, "final"))
-
-
-def test_the_papers_split_is_scikit_learns_and_has_no_validation(phantom_cache: Cache, tiny_experiment: Build) -> None:
-    from sklearn.model_selection import train_test_split
-
-    experiment = tiny_experiment(run={"split": "slice"})
-    (part,) = run_parts(experiment, phantom_cache)
-    images = sorted(phantom_cache.manifest["image_id"])
-    learn, score = train_test_split(images, test_size=0.1, random_state=257)
-    assert (part.learn, part.validate, part.score) == (tuple(learn), (), tuple(score))
-
-
-def test_a_split_run_reads_back_how_it_was_split(runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:
-    for by in ("patient", "slice"):
-        experiment = split_experiment(tiny_experiment, split=by, epochs=1)
-        warnings: list[str] = []
-        train(experiment, phantom_cache, runs / by, warn=warnings.append)
-        record = read_split(runs / by)
-        assert record == split_record(experiment, phantom_cache)
-        assert record is not None
-        assert record.images_sha256 == images_sha256(phantom_cache.manifest["image_id"].tolist())
-        written = json.loads((runs / by / "split.json").read_text())
-        assert ([written["warning"]] if written["warning"] else []) == warnings
-        assert len(warnings) == (by == "slice")
-        assert sum(written["images"].values()) == 18
-    (runs / "slice" / "split.json").write_text("{}")
-    with pytest.raises(TrainingError, match=r"slice/split\.json does not say how the images were split"):
-        read_split(runs / "slice")
-
-
-def test_weights_of_the_best_epoch_are_kept_where_training_can_stop_early(
-    runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    losses = iter([3.0, 1.0, 2.0, 2.5])
-
-    def measured(self: TrainingModule) -> None:
-        self._seen.clear()
-        self.log("validation/loss", next(losses))
-
-    monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", measured)
-    experiment = split_experiment(tiny_experiment, epochs=9, early_stop=2)
-    (record,) = train(experiment, phantom_cache, runs / "early")
-    assert (record.epochs, record.best_epoch) == (4, 1)
-    folder = runs / "early" / "split"
-    assert (folder / "weights.safetensors").read_bytes() == (folder / "best.safetensors").read_bytes()
 
 
 def test_crops_on_disk_lie_beside_the_cache_and_train_the_same(
@@ -443,26 +371,6 @@ def test_a_part_is_recorded_with_its_size_and_the_sources_revision_with_the_run(
     assert record["init"] == "random weights"
     assert record["seconds"] > 0
     assert record["processes"] == 1
-
-
-def test_the_revision_is_that_of_a_checkout_and_none_of_a_copy(tmp_path: Path) -> None:
-    def git(*words: str) -> None:
-        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
-        subprocess.run(["git", "-C", str(tmp_path / "clone"), *identity, *words], check=True, capture_output=True)
-
-    package = tmp_path / "clone" / "package"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    assert source_revision(package) == {}
-    git("init", "-q")
-    git("commit", "-q", "--allow-empty", "-m", "before")
-    assert source_revision(package) == {}  # installed within somebody else's checkout
-    git("add", ".")
-    git("commit", "-q", "-m", "with it")
-    clean = source_revision(package)
-    assert (len(clean["revision"]), clean["dirty"]) == (40, False)
-    (package / "__init__.py").write_text("changed = True")
-    assert source_revision(package) == {**clean, "dirty": True}
 
 
 def test_ctrl_c_ends_training_as_it_ends_any_command(
