@@ -153,10 +153,9 @@ def main() -> None:
             took, calls = many_studies(url, content, chosen.at_once) if chosen.at_once else (0.0, [])
     limits = ("1.5 s", "5 s") if chosen.study is None else ("-", "-")  # they are stated for 36 slices
     table = Table("what", "measured", "limit", title=f"{len(files)} slices, {len(content) / 1e6:.0f} MB a study")
-    table.add_row(
-        "first picture after the last byte", f"{np.median(pictures):.2f} s (worst {max(pictures):.2f})", "1.5 s"
-    )
-    table.add_row("findings after the last byte", f"{np.median(findings):.2f} s (worst {max(findings):.2f})", limits[1])
+    waits = {"first picture after the last byte": pictures, "findings after the last byte": findings}
+    for (what, seconds), limit in zip(waits.items(), limits, strict=True):
+        table.add_row(what, f"{np.median(seconds):.2f} s (worst {max(seconds):.2f})", limit)
     if calls:
         table.add_row(f"{chosen.at_once} studies at once, all read", f"{took:.1f} s", "none lost")
         middle, high = np.quantile(calls, [0.5, 0.95]) * 1000
