@@ -123,10 +123,11 @@ def test_a_key_slice_is_opened_by_its_button(study: "Page") -> None:
 
 def test_windows_change_by_key_and_by_dragging(study: "Page") -> None:
     study.keyboard.press("h")
+    study.wait_for_timeout(200)
     brain = picture(study)
     study.keyboard.press("3")
     study.wait_for_function("() => document.querySelector('#view').dataset.window === '600/2800'")
-    study.wait_for_timeout(60)
+    study.wait_for_timeout(200)
     bone = picture(study)
     assert (brain == 255).mean() > (bone == 255).mean(), "bone is not all white in its own window"
     study.mouse.move(300, 300)
@@ -308,6 +309,7 @@ def test_a_finger_scrolls_the_slices(fake: Any, open_page: OpenPage, asymmetric:
     ):
         points = [] if y is None else [{"x": 250, "y": y}]
         client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        page.wait_for_timeout(50)  # a finger takes its time; moves at one moment are merged into one
     page.wait_for_function("() => Number(document.querySelector('#view').dataset.slice) > 2")
     assert page.locator("#corner-window").inner_text().startswith("Brain"), "a finger scrolls; it does not window"
 
