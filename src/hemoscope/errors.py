@@ -9,6 +9,7 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
     |-- DataError          a dataset, label file or cache is not what it claims to be
     |-- ConfigError        a setting or experiment file is unknown or out of range
     |-- TrainingError      training cannot start or go on
+    |-- FederationError    a federation's round, update, site or key is not what it must be
     |-- StoreError         the reading room refuses a request; carries code, reason and cure
     `-- MissingExtraError  an optional part of the installation is absent
 """
@@ -55,6 +56,10 @@ class ConfigError(HemoscopeError):
 
 class TrainingError(HemoscopeError):
     """Training cannot start or go on."""
+
+
+class FederationError(HemoscopeError):
+    """A federation's round, update, site or key is not what it must be."""
 
 
 class StoreError(HemoscopeError):

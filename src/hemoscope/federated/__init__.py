@@ -1,0 +1,1 @@
+"""Federated training on Flower: hospitals train together, images stay home."""
