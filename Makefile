@@ -11,6 +11,7 @@ PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),\
     $(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 VENV ?= .venv
 BIN := $(VENV)/bin
+FEDERATED ?= $(VENV)-federated
 STAMPS := $(VENV)/.stamps
 DEMO_OUTPUT ?= demo-output
 PYTEST_ARGS ?=
@@ -39,6 +40,14 @@ test: $(STAMPS)/all ## install what tests and training need, run the tests, show
 test-slow: $(STAMPS)/all ## the tests that take minutes (fuzzing, whole series)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
+.PHONY: setup-federated
+setup-federated: $(FEDERATED)/.stamps/federated ## make .venv-federated: Flower and training, with pins of their own
+	@echo "Ready: $(FEDERATED)/bin/hemoscope federated --help"
+
+.PHONY: test-federated
+test-federated: $(FEDERATED)/.stamps/tests ## the tests of federated training, a real federation on this machine among them
+	$(FEDERATED)/bin/python -m pytest tests/federated --cov=hemoscope.federated --cov-report=term:skip-covered $(PYTEST_ARGS)
+
 .PHONY: check
 check: $(STAMPS)/all ## lint, format, types, layers, docs: changes nothing
 	$(BIN)/ruff check .
@@ -53,8 +62,8 @@ format: $(STAMPS)/all ## format the code and repair what ruff can repair
 	$(BIN)/ruff format .
 
 .PHONY: clean
-clean: ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) $(DEMO_OUTPUT) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## remove .venv, .venv-federated, caches and the demo's output
+	rm -rf $(VENV) $(FEDERATED) $(DEMO_OUTPUT) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: an installation is repeated only when pyproject.toml or a pin changed.
@@ -71,3 +80,16 @@ $(STAMPS)/base: pyproject.toml constraints/base.txt | $(BIN)/python
 $(STAMPS)/all: pyproject.toml $(wildcard constraints/*.txt) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,train]' -c constraints/dev.txt
 	@mkdir -p $(STAMPS) && touch $(STAMPS)/base $@
+
+# Flower pins the web framework to a narrow range, so federated training never shares an environment with the rest.
+$(FEDERATED)/bin/python: | $(BIN)/python
+	@$(BIN)/python -m venv $(FEDERATED)
+
+$(FEDERATED)/.stamps/federated: pyproject.toml constraints/federated.txt | $(FEDERATED)/bin/python
+	$(FEDERATED)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[federated]' -c constraints/federated.txt
+	@mkdir -p $(FEDERATED)/.stamps && touch $@
+
+$(FEDERATED)/.stamps/tests: $(FEDERATED)/.stamps/federated
+	$(FEDERATED)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/federated.txt \
+	    pytest pytest-cov pytest-timeout hypothesis jsonschema
+	@touch $@

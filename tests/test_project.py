@@ -16,10 +16,7 @@ import hemoscope
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 FRAMEWORKS = {"torch", "torchvision", "timm", "lightning", "flwr", "tensorflow", "jax"}
-# federated may live in an environment of its own: flwr pins much of the web's packages
-PINNED = {"base": PROJECT["dependencies"]} | {
-    extra: requirements for extra, requirements in PROJECT["optional-dependencies"].items() if extra != "federated"
-}
+PINNED = {"base": PROJECT["dependencies"]} | PROJECT["optional-dependencies"]
 MEGABYTE = 1_000_000
 
 
@@ -49,17 +46,26 @@ def test_the_base_holds_no_deep_learning_framework() -> None:
     assert not FRAMEWORKS & set(pins("base"))
 
 
-def test_torch_and_torchvision_come_in_one_call() -> None:
+@pytest.mark.parametrize("environment", ["train", "federated"])
+def test_torch_and_torchvision_come_in_one_call(environment: str) -> None:
     names = {Requirement(requirement).name for requirement in PINNED["train"]}
     assert {"torch", "torchvision"} <= names
-    assert {"torch", "torchvision"} <= set(pins("train"))
+    assert {"torch", "torchvision"} <= set(pins(environment))
+
+
+def test_federated_training_has_an_environment_of_its_own_with_the_same_networks() -> None:
+    """Weights go from one environment to the other: what computes with them must be the same."""
+    ours, theirs = pins("train"), pins("federated")
+    assert {name: theirs[name] for name in ("torch", "timm", "lightning", "numpy")} == {
+        name: ours[name] for name in ("torch", "timm", "lightning", "numpy")
+    }
 
 
 def test_the_installed_version_is_that_of_the_source() -> None:
     assert version("hemoscope") == hemoscope.__version__
 
 
-@pytest.mark.parametrize("target", ["setup", "demo", "test", "check", "format", "clean", "help"])
+@pytest.mark.parametrize("target", ["setup", "demo", "test", "check", "format", "clean", "help", "setup-federated", "test-federated"])
 def test_make_help_lists_every_task(target: str) -> None:
     done = subprocess.run(["make", "-s", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert re.search(rf"^  make {target} +\S", done.stdout, re.MULTILINE)
@@ -98,7 +104,7 @@ def test_no_python_at_all_is_refused_with_the_cure(tmp_path: Path) -> None:
 def test_continuous_integration_walks_the_path_of_the_readme() -> None:
     script = REPOSITORY / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert re.findall(r"^step make (\w+)", script.read_text(), re.MULTILINE) == ["demo", "check", "test"]
+    assert re.findall(r"^step make ([\w-]+)", script.read_text(), re.MULTILINE) == ["demo", "check", "test", "test-federated"]
     readme = (REPOSITORY / "README.md").read_text()
     assert "make demo" in readme
     assert "make test" in readme
