@@ -35,7 +35,7 @@ from hemoscope.training.run_folder import forget_unbegun, open_run, write_json
 from hemoscope.training.sequence import fit_sequence, score_sequence
 from hemoscope.training.trainer import CHECKPOINT, is_first_process, make_trainer, quiet_lightning
 
-__all__ = ["FINAL", "SPLIT", "Part", "PartRecord", "run_parts", "train"]
+__all__ = ["FINAL", "SPLIT", "Part", "PartRecord", "run_parts", "train", "train_part"]
 
 Show = Callable[[str, int, int], None]
 
@@ -118,13 +118,18 @@ def train(
         warn(warning)
     with quiet_lightning():
         chosen = [part for part in parts if not only or part.name in only]
-        records = [_train_part(experiment, cache, part, output, resume=resume, show=show) for part in chosen]
+        records = [train_part(experiment, cache, part, output, resume=resume, show=show) for part in chosen]
     return tuple(record for record in records if record is not None)
 
 
-def _train_part(
+def train_part(
     experiment: Experiment, cache: Cache, part: Part, output: Path, *, resume: bool, show: Show
 ) -> PartRecord | None:
+    """Train one part, whoever chose its images, and score it; None in all processes of a training but the first.
+
+    Raises:
+        TrainingError: as ``train`` does.
+    """
     folder = output / part.name
     if is_first_process():
         open_run(experiment, cache, output, part, resume=resume)
