@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from hemoscope.errors import ConfigError
 from hemoscope.models.network import NetworkConfig
@@ -19,7 +19,18 @@ from hemoscope.training.losses import LossConfig
 from hemoscope.training.module import OptimizerConfig
 from hemoscope.training.run_config import FREE_TO_CHANGE, NAMED_INITS, RunConfig
 
-__all__ = ["Experiment", "ReadingConfig", "RunConfig", "parse_experiment", "read_experiment"]
+__all__ = [
+    "Experiment",
+    "ReadingConfig",
+    "RunConfig",
+    "build_record",
+    "parse_experiment",
+    "read_experiment",
+    "read_tables",
+    "set_key",
+]
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,25 +107,32 @@ def read_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
     Raises:
         ConfigError: not TOML, an unknown or missing key, or a value of the wrong type or range.
     """
+    return parse_experiment(read_tables(path, changes), where=path.name)
+
+
+def read_tables(path: Path, changes: Sequence[str] = (), *, kind: str = "experiment") -> dict[str, Any]:
+    """The plain tables of a TOML file with changes on top; ``kind`` is what the file is called in an error.
+
+    Raises:
+        ConfigError: no such file, not TOML, or a change that is none.
+    """
     if not path.is_file():
-        msg = f"{path.name}: no such experiment file. Give its path, such as experiments/paper.toml of a clone"
+        msg = f"{path.name}: no such {kind} file. Give its path, such as experiments/paper.toml of a clone"
         raise ConfigError(msg)
     try:
         data = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # TOML that is none, and bytes that are no text
         reason = error.strerror if isinstance(error, OSError) else error
-        msg = f"{path.name}: not a readable experiment file ({reason})"
+        msg = f"{path.name}: not a readable {kind} file ({reason})"
         raise ConfigError(msg) from error
     for change in changes:
         _apply(data, change)
-    return parse_experiment(data, where=path.name)
+    return data
 
 
 def parse_experiment(data: Mapping[str, Any], *, where: str) -> Experiment:
     """The record from plain values. Raises ConfigError as ``read_experiment`` does."""
-    experiment = _build(Experiment, data, where=where)
-    assert isinstance(experiment, Experiment)
-    return experiment
+    return build_record(Experiment, data, where=where)
 
 
 def _apply(data: dict[str, Any], change: str) -> None:
@@ -126,17 +144,27 @@ def _apply(data: dict[str, Any], change: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *sections, name = key.strip().split(".")
+    set_key(data, key.strip(), value, where=f"--set {change}")
+
+
+def set_key(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
+    """Set ``section.key`` in plain tables. Raises ConfigError where a section is no table."""
+    *sections, name = key.split(".")
     for section in sections:
         data = data.setdefault(section, {})
         if not isinstance(data, dict):
-            msg = f"--set {change}: {section} is no table"
+            msg = f"{where}: {section} is no table"
             raise ConfigError(msg)
     data[name] = value
 
 
-def _build(kind: type[Any], data: Mapping[str, Any], *, where: str) -> object:
-    fields = {item.name: item for item in dataclasses.fields(kind)}
+def build_record(kind: type[Record], data: Mapping[str, Any], *, where: str) -> Record:
+    """A record, a dataclass of dataclasses, from plain values; ``where`` begins every error.
+
+    Raises:
+        ConfigError: an unknown or missing key, or a value of the wrong type or range.
+    """
+    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(data, Mapping):
         msg = f"{where} must be a table, got {data!r}"
         raise ConfigError(msg)
@@ -147,7 +175,7 @@ def _build(kind: type[Any], data: Mapping[str, Any], *, where: str) -> object:
     hints = typing.get_type_hints(kind)
     try:
         if kind is Preprocessing:
-            return Preprocessing.from_json({**Preprocessing().to_json(), **data})
+            return typing.cast("Record", Preprocessing.from_json({**Preprocessing().to_json(), **data}))
         return kind(**{name: _value(hints[name], value, where=f"{where}: {name}") for name, value in data.items()})
     except (TypeError, ValueError) as error:
         msg = f"{where}: {error}"
@@ -170,6 +198,8 @@ def _fits(kind: Any, value: Any) -> bool:
     origin = typing.get_origin(kind)
     if origin is tuple:
         return isinstance(value, list | tuple)
+    if kind is Path:
+        return isinstance(value, str)
     if origin is typing.Literal:  # the record itself says which words there are
         return isinstance(value, str)
     return type(value) is kind or (kind is float and type(value) is int)
@@ -177,10 +207,10 @@ def _fits(kind: Any, value: Any) -> bool:
 
 def _converted(kind: Any, value: Any, *, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
-        return _build(typing.cast("type[Any]", kind), value, where=where)
+        return build_record(typing.cast("type[Any]", kind), value, where=where)
     if typing.get_origin(kind) is tuple:
         return tuple(_value(typing.get_args(kind)[0], item, where=where) for item in value)
-    return float(value) if kind is float else value
+    return kind(value) if kind in (float, Path) else value
 
 
 def _named(kind: Any) -> str:
@@ -188,4 +218,6 @@ def _named(kind: Any) -> str:
         return "a table"
     if typing.get_origin(kind) is tuple:
         return "a list"
+    if kind is Path:
+        return "a path"
     return "a word" if typing.get_origin(kind) is typing.Literal else str(kind.__name__)
