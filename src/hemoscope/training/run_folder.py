@@ -6,6 +6,7 @@ checkout), ``dataset.json`` and ``slices.csv`` (what the run learned from, with 
 """
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -99,7 +100,7 @@ def source_revision(package: Path) -> dict[str, Any]:
 
 def write_json(path: Path, record: Any) -> None:
     """Write a record so that it appears whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # parts of one run may be trained side by side
     part.write_text(json.dumps(record, indent=1) + "\n")
     part.replace(path)
 
