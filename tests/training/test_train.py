@@ -177,7 +177,7 @@ def test_resuming_a_finished_run_does_nothing_twice(
         raise AssertionError
 
     monkeypatch.setattr(train_module, "_fit", never)
-    monkeypatch.setattr(train_module, "_write_scores", never)
+    monkeypatch.setattr(train_module, "score_slices", never)
     before = contents(whole_run)
     train(TINY, phantom_cache, whole_run, resume=True)
     assert contents(whole_run) == before
@@ -295,13 +295,13 @@ def test_scores_are_taken_at_the_size_of_reading(
     runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    write_scores = train_module._write_scores
+    score_slices = train_module.score_slices
 
     def seen(network: HemorrhageNetwork, slices: PlainSlices, *rest: Any) -> None:
         sizes.append(slices[0].shape[-1])
-        write_scores(network, slices, *rest)
+        score_slices(network, slices, *rest)
 
-    monkeypatch.setattr(train_module, "_write_scores", seen)
+    monkeypatch.setattr(train_module, "score_slices", seen)
     experiment = tiny_experiment(run={"epochs": 1}, reading={"size": 64})
     train(experiment, phantom_cache, runs / "larger", only=("fold-0",))
     assert sizes == [64]

@@ -40,13 +40,14 @@ class SeedSteps(Callback):
     So a resumed run needs no generator's state, and several processes draw different numbers.
     """
 
-    def __init__(self, seed: int) -> None:
-        """Follow from ``seed``."""
+    def __init__(self, seed: int, *, first_epoch: int = 0) -> None:
+        """Follow from ``seed``; the trainer's epochs count from the first."""
         self.seed = seed
+        self.first_epoch = first_epoch
 
     def on_train_batch_start(self, trainer: lightning.Trainer, _module: object, _batch: object, batch_idx: int) -> None:
         """Seed for one batch."""
-        words = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
+        words = [self.seed, self.first_epoch + trainer.current_epoch, batch_idx, trainer.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
 
 

@@ -157,9 +157,16 @@ class EpochSampler(Sampler[Draw]):
     """
 
     def __init__(
-        self, labels: NDArray[np.float32], sampling: SamplingConfig, *, seed: int, rank: int = 0, world: int = 1
+        self,
+        labels: NDArray[np.float32],
+        sampling: SamplingConfig,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        first_epoch: int = 0,
     ) -> None:
-        """``labels`` (n, 6) of the dataset's slices, NaN where unknown."""
+        """``labels`` (n, 6) of the dataset's slices, NaN where unknown; the trainer's epochs count from the first."""
         positive = (labels == 1).any(axis=1)
         rest = np.flatnonzero(np.isfinite(labels).any(axis=1) & ~positive)
         self.positive, self.rest = np.flatnonzero(positive), rest
@@ -167,11 +174,12 @@ class EpochSampler(Sampler[Draw]):
         self.count = min(asked, len(rest))
         self.seed = seed
         self.rank, self.world = rank, world
-        self.epoch = 0
+        self.first_epoch = first_epoch
+        self.epoch = first_epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer at the start of every epoch, a resumed one too."""
-        self.epoch = epoch
+        self.epoch = self.first_epoch + epoch
 
     def __iter__(self) -> Iterator[Draw]:
         """This process's draws of the current epoch."""

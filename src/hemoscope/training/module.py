@@ -1,12 +1,13 @@
 """What Lightning runs: the network, its loss, its optimiser, and a moving average of its weights."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import lightning
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hemoscope.errors import ConfigError
@@ -55,16 +56,60 @@ class OptimizerConfig:
             raise ConfigError(msg)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Which of ``count`` stretches of equal length of one training this is, from 1: a schedule goes on over all."""
+
+    number: int = 1
+    count: int = 1
+
+
+class Pull:
+    """FedProx' proximal term: half of ``strength`` times the squared distance of weights from where they began.
+
+    Li et al. 2020, "Federated optimization in heterogeneous networks", equation 2.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], strength: float) -> None:
+        """Where the parameters are now is where they are pulled to."""
+        self.strength = strength
+        self.parameters = list(parameters)
+        self.start = [parameter.detach().clone() for parameter in self.parameters]
+
+    def loss(self) -> Tensor:
+        """A scalar."""
+        pairs = zip(self.parameters, self.start, strict=True)
+        squares = [(now - start.to(now.device)).square().sum() for now, start in pairs]
+        return self.strength / 2 * torch.stack(squares).sum()
+
+
 class TrainingModule(lightning.LightningModule):
     """One network in training; ``trained`` is what a finished run keeps."""
 
-    def __init__(self, network: HemorrhageNetwork, loss: LossConfig, optimizer: OptimizerConfig) -> None:
+    def __init__(
+        self,
+        network: HemorrhageNetwork,
+        loss: LossConfig,
+        optimizer: OptimizerConfig,
+        *,
+        stretch: Stretch | None = None,
+        pull: Pull | None = None,
+    ) -> None:
         """Keep the parts; the average starts as a copy.
+
+        Args:
+            network: to be trained.
+            loss: in numbers.
+            optimizer: how the weights follow the gradient.
+            stretch: of a longer training; None: this is the whole.
+            pull: added to the loss as ``train/proximal``.
 
         Raises:
             ConfigError: the loss still waits for the training labels.
         """
         super().__init__()
+        self.stretch = stretch or Stretch()
+        self.pull = pull
         if PREVALENCE in (loss.positive, loss.negative):
             msg = f"the loss holds the word {PREVALENCE} where numbers are needed. Call LossConfig.resolved first"
             raise ConfigError(msg)
@@ -87,6 +132,8 @@ class TrainingModule(lightning.LightningModule):
         parts = loss_parts(
             self.network(image), batch.labels, batch.outline, batch.typed, self.loss, outlined=batch.outlined
         )
+        if self.pull is not None:
+            parts["proximal"] = self.pull.loss()
         total = torch.stack(list(parts.values())).sum()
         shown = {f"train/{name}": value.detach() for name, value in parts.items()}
         self.log_dict(shown, on_step=False, on_epoch=True, sync_dist=True)
@@ -145,13 +192,25 @@ class TrainingModule(lightning.LightningModule):
         optimizer = kind(chosen, lr=config.learning_rate, weight_decay=config.weight_decay)
         if config.schedule == "constant":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        # torch divides by the length of the rise, which is nothing where it would be exactly one step.
-        warmup = config.warmup * (1 + 1e-9) if config.warmup * steps == 1 else config.warmup
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=config.learning_rate, total_steps=steps, pct_start=warmup
-        )
+        cycle = _cycle(optimizer, config, steps=int(self.trainer.estimated_stepping_batches), stretch=self.stretch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+def _cycle(
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, *, steps: int, stretch: Stretch
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    """One cycle over all stretches of ``steps`` steps each, at the beginning of this one."""
+    whole, done = steps * stretch.count, steps * (stretch.number - 1)
+    # torch divides by the length of the rise, which is nothing where it would be exactly one step.
+    warmup = config.warmup * (1 + 1e-9) if config.warmup * whole == 1 else config.warmup
+
+    def cycle(last: int) -> torch.optim.lr_scheduler.OneCycleLR:
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=config.learning_rate, total_steps=whole, pct_start=warmup, last_epoch=last
+        )
+
+    fresh = cycle(-1)  # the first one writes its bounds into the optimiser, which one that goes on finds there
+    return cycle(done - 1) if done else fresh
 
 
 def _average(network: HemorrhageNetwork, decay: float) -> AveragedModel:

@@ -15,10 +15,12 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
 from hemoscope.training.augment import AugmentConfig
-from hemoscope.training.crops import Crops, load_crops
+from hemoscope.training.crops import Crops, chosen_slices, load_crops
 from hemoscope.training.dataset import Draw, EpochSampler, Sample, SamplingConfig, SliceDataset
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.losses import LossConfig
 from hemoscope.training.parts import Part
+from hemoscope.training.series import label_array
 
 Show = Callable[[str, int, int], None]
 
@@ -105,9 +107,32 @@ class KnownDraws(Sampler[Draw]):
 class PartData(lightning.LightningDataModule):
     """Training and validation samples of one part. The samplers are made when the process group is known."""
 
-    def __init__(self, experiment: Experiment, cache: Cache, part: Part, show: Show) -> None:
-        """Read nothing yet."""
+    def __init__(
+        self,
+        experiment: Experiment,
+        cache: Cache,
+        part: Part,
+        show: Show,
+        *,
+        first_epoch: int = 0,
+        crops: Path | None = None,
+        lower_batch: bool = False,
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            experiment: how samples are drawn and made.
+            cache: of what.
+            part: which images.
+            show: told the stage, how much of it is done, and how much there is.
+            first_epoch: number of the trainer's first epoch, where this training goes on from another.
+            crops: folder for them where the experiment keeps them in memory; None keeps them there.
+            lower_batch: an epoch of fewer slices than a batch is one batch, of at least two, and no error.
+        """
         super().__init__()
+        self.first_epoch = first_epoch
+        self.lower_batch = lower_batch
+        self._crops_folder = cache.folder / CROPS if experiment.run.crops == "disk" else crops
         self.experiment = experiment
         self.cache = cache
         self.part = part
@@ -142,17 +167,7 @@ class PartData(lightning.LightningDataModule):
         """Augmented samples, this process's own."""
         assert self._learn is not None
         experiment, run = self.experiment, self.experiment.run
-        rank, world = self._place()
-        sampler = EpochSampler(self._learn.labels, experiment.sampling, seed=run.seed, rank=rank, world=world)
-        batches = EpochBatches(sampler, run.batch_size, accumulate=run.accumulate)
-        if not len(batches):
-            step, lower = f"a batch of {run.batch_size}", "run.batch_size"
-            if run.accumulate > 1:
-                step = f"the {run.accumulate} batches of {run.batch_size} of a step"
-                lower = "run.batch_size or run.accumulate"
-            found = f"an epoch has {len(sampler)} slices, fewer than {step}"
-            msg = f"{self.part.name}: {found}. Lower {lower}, or give data with more positive slices"
-            raise TrainingError(msg)
+        batches = self._batches(self._learn)
         data = SliceDataset(
             self._learn, experiment.preprocessing, experiment.augment, experiment.sampling, seed=run.seed
         )
@@ -173,13 +188,40 @@ class PartData(lightning.LightningDataModule):
         data = SliceDataset(self._validate, self.experiment.preprocessing, _AS_SERVED, _NO_LESIONS, seed=0)
         return DataLoader(data, batch_size=self.experiment.run.batch_size, sampler=sampler, **self._options())
 
-    def _crops(self, images: tuple[str, ...], stage: str) -> Crops:
-        folder: Path | None = self.cache.folder / CROPS if self.experiment.run.crops == "disk" else None
+    def _batches(self, learn: Crops) -> EpochBatches:
+        """Batches of each epoch. Raises TrainingError where there is none."""
+        run = self.experiment.run
+        rank, world = self._place()
+        sampler = EpochSampler(
+            learn.labels,
+            self.experiment.sampling,
+            seed=run.seed,
+            rank=rank,
+            world=world,
+            first_epoch=self.first_epoch,
+        )
+        size = run.batch_size
+        if self.lower_batch:
+            size = max(2, min(size, len(sampler)))  # batch norm learns nothing from one
+        batches = EpochBatches(sampler, size, accumulate=run.accumulate)
+        if not len(batches):
+            step, lower = f"a batch of {size}", "run.batch_size"
+            if run.accumulate > 1:
+                step = f"the {run.accumulate} batches of {size} of a step"
+                lower = "run.batch_size or run.accumulate"
+            found = f"an epoch has {len(sampler)} slices, fewer than {step}"
+            cure = "Give" if self.lower_batch else f"Lower {lower}, or give"
+            msg = f"{self.part.name}: {found}. {cure} data with more positive slices"
+            raise TrainingError(msg)
+        return batches
 
+    def _crops(self, images: tuple[str, ...], stage: str) -> Crops:
         def progress(done: int, total: int) -> None:
             self.show(f"{self.part.name}: {stage}", done, total)
 
-        return load_crops(self.cache, images, self.experiment.preprocessing, folder=folder, progress=progress)
+        return load_crops(
+            self.cache, images, self.experiment.preprocessing, folder=self._crops_folder, progress=progress
+        )
 
     def _place(self) -> tuple[int, int]:
         assert self.trainer is not None
@@ -187,3 +229,13 @@ class PartData(lightning.LightningDataModule):
 
     def _options(self) -> dict[str, Any]:
         return {"num_workers": self.experiment.run.workers, "pin_memory": torch.cuda.is_available()}
+
+
+def part_loss(experiment: Experiment, cache: Cache, part: Part) -> LossConfig:
+    """The loss in numbers, derived from the part's training labels where the experiment leaves it to them.
+
+    Raises:
+        ConfigError: they lack a class.
+        DataError: the part has images that the cache lacks.
+    """
+    return experiment.loss.resolved(label_array(chosen_slices(cache, part.learn)))

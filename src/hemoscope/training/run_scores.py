@@ -98,14 +98,35 @@ def of_part(run: Path, experiment: Experiment, part: str, rule: StudyRule) -> Sc
     names = _score_files(experiment).get(part)
     if names is None:
         return None
-    slices = pd.read_csv(run / "slices.csv", dtype=_IDS)
-    scored = _concatenated(run, names)
-    wanted = [name for name in ("image_id", *_SERIES, *_LOGITS) if name in scored]
+    joined = _joined(_concatenated(run, names), pd.read_csv(run / "slices.csv", dtype=_IDS), names[0])
+    return _at_both_levels(run, experiment, joined, names, rule)
+
+
+def of_file(path: Path, slices: pd.DataFrame, rule: StudyRule) -> Scored:
+    """Scores of one file that ``score_slices`` wrote.
+
+    Args:
+        path: of the file.
+        slices: with ``image_id``, ``patient_id`` and the labels, empty where unknown; may hold others too.
+        rule: how slices make a study.
+
+    Raises:
+        TrainingError: images are scored that ``slices`` lacks.
+    """
+    known = slices[["image_id", "patient_id", *_NAMES]].astype(dict.fromkeys(_NAMES, np.float64))
+    joined = _joined(_concatenated(path.parent, [path.name]), known, path.name)
+    scores = _scores(joined)
+    return Scored(slices=scores, studies=_ruled(scores, joined, rule))
+
+
+def _joined(scored: pd.DataFrame, slices: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Scores with patients and truth beside them. Raises TrainingError where an image is not among ``slices``."""
+    wanted = [column for column in ("image_id", *_SERIES, *_LOGITS) if column in scored]
     joined = scored[wanted].merge(slices, on="image_id", how="inner")
     if len(joined) != len(scored) or not len(scored):
-        msg = f"{names[0]}: {len(joined)} of {len(scored)} scores are of slices of this run. Train it again"
+        msg = f"{name}: {len(joined)} of {len(scored)} scores are of slices of this run. Train it again"
         raise TrainingError(msg)
-    return _at_both_levels(run, experiment, joined, names, rule)
+    return joined
 
 
 def _score_files(experiment: Experiment) -> dict[str, list[str]]:

@@ -8,30 +8,27 @@ scores are its own.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 import lightning
-import numpy as np
-import pandas as pd
 import torch
-from torch.utils.data import DataLoader
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, HemoscopeError
-from hemoscope.labels import LABELS
 from hemoscope.models.checkpoint import load_init, load_weights, save_weights
-from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
+from hemoscope.models.network import HemorrhageNetwork
 from hemoscope.training.callbacks import History, KeepBest, read_metrics
 from hemoscope.training.checkpoint_io import latest_checkpoint
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.module import TrainingModule
-from hemoscope.training.part_data import PartData
+from hemoscope.training.part_data import PartData, part_loss
 from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts, run_split
 from hemoscope.training.run_folder import forget_unbegun, open_run, write_json
+from hemoscope.training.scoring import score_files, score_slices
 from hemoscope.training.sequence import fit_sequence, score_sequence
 from hemoscope.training.trainer import CHECKPOINT, is_first_process, make_trainer, quiet_lightning
 
@@ -40,7 +37,6 @@ __all__ = ["FINAL", "SPLIT", "Part", "PartRecord", "run_parts", "train", "train_
 Show = Callable[[str, int, int], None]
 
 WEIGHTS, BEST, RECORD = "weights.safetensors", "best.safetensors", "part.json"
-_SCORED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,21 +139,15 @@ def train_part(
     if not is_first_process():
         return None
     sequence = fit_sequence(network, experiment, cache, part, folder, show) if experiment.sequence else None
-    for name, images in _scores_of(part):
+    for name, images in score_files(part):
         path, progress = folder / name, partial(show, f"{part.name}: scoring")
         if path.is_file():
             continue
         if sequence is None:
-            _write_scores(network, PlainSlices(cache, images, experiment.reading_preprocessing), path, progress)
+            score_slices(network, PlainSlices(cache, images, experiment.reading_preprocessing), path, progress)
         else:
             score_sequence(network, sequence, cache, images, experiment, path, progress)
     return _read_record(folder / RECORD)
-
-
-def _scores_of(part: Part) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Names of score files, and the images that go into them."""
-    names = ("scores-validation.csv", "scores-test.csv") if part.name == SPLIT else ("", "scores.csv")
-    yield from ((name, images) for name, images in zip(names, (part.validate, part.score), strict=True) if images)
 
 
 def _network(experiment: Experiment) -> HemorrhageNetwork:
@@ -177,7 +167,7 @@ def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: S
     network = _network(experiment)
     last = latest_checkpoint(folder / CHECKPOINT)
     history = History(load_init(network, run.init) if last is None else None)
-    module = TrainingModule(network, experiment.loss.resolved(_labels(cache, part.learn)), experiment.optimizer)
+    module = TrainingModule(network, part_loss(experiment, cache, part), experiment.optimizer)
     best = KeepBest(folder / BEST, patience=run.early_stop)
     trainer = make_trainer(
         run,
@@ -225,38 +215,8 @@ def _record(
     )
 
 
-def _labels(cache: Cache, images: tuple[str, ...]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    rows = cache.manifest[cache.manifest["image_id"].isin(set(images))]
-    labels: np.ndarray[tuple[int, int], np.dtype[np.float64]] = rows[[label.value for label in LABELS]].to_numpy(
-        dtype=np.float64, na_value=np.nan
-    )
-    return labels
-
-
 def _read_record(path: Path) -> PartRecord | None:
     """The record of a part; None for one that an earlier version trained."""
     if not path.is_file():
         return None
     return PartRecord(**json.loads(path.read_text()))
-
-
-def _write_scores(
-    network: HemorrhageNetwork,
-    slices: PlainSlices,
-    path: Path,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> None:
-    """Raw scores of images that were not learned from, by the mirrored network that serving runs."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    mirrored = MirroredNetwork(network).eval().to(device)
-    logits: list[torch.Tensor] = []
-    with torch.inference_mode():
-        for batch in DataLoader(slices, batch_size=_SCORED_AT_ONCE):
-            logits.append(mirrored(batch.to(device)).logits.cpu())
-            progress(sum(map(len, logits)), len(slices))
-    network.cpu()
-    table = slices.table[["image_id", "patient_id", "series_id", "index"]].assign(position_mm=slices.positions_mm())
-    scores = pd.DataFrame(torch.cat(logits).numpy(), columns=[f"logit_{label}" for label in LABELS])
-    part = path.with_suffix(".part")
-    pd.concat([table, scores], axis=1).to_csv(part, index=False, float_format="%.6g")
-    part.replace(path)

@@ -49,10 +49,39 @@ def make_trainer(
     Raises:
         TrainingError: this machine has not the devices, or cannot compute in the precision, that the run asks for.
     """
+    callbacks = [MetricsFile(folder / "metrics.jsonl"), StepsDone(progress), SeedSteps(run.seed), *extra]
+    return _trainer(
+        run,
+        folder,
+        callbacks=[*callbacks, KeepCheckpoint(folder / CHECKPOINT, steps=run.checkpoint_steps)],
+        logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
+        limit_val_batches=None if validate else 0,
+    )
+
+
+def make_passing_trainer(
+    run: RunConfig, folder: Path, progress: Callable[[int, int], None], *, first_epoch: int, extra: list[Callback]
+) -> lightning.Trainer:
+    """A trainer for one stretch of a longer training, of which somebody else keeps the weights: it writes nothing.
+
+    Raises:
+        TrainingError: as ``make_trainer`` does.
+    """
+    return _trainer(
+        run,
+        folder,
+        callbacks=[StepsDone(progress), SeedSteps(run.seed, first_epoch=first_epoch), *extra],
+        logger=False,
+        enable_checkpointing=False,
+        limit_val_batches=0,
+    )
+
+
+def _trainer(run: RunConfig, folder: Path, **own: Any) -> lightning.Trainer:
+    """What all trainings have in common, and their own."""
     plugins: list[Any] = [SafeCheckpointIO()]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # --resume does it, with checkpoints of our own
-    callbacks = [MetricsFile(folder / "metrics.jsonl"), StepsDone(progress), SeedSteps(run.seed), *extra]
     try:
         return lightning.Trainer(
             max_epochs=run.epochs,
@@ -64,15 +93,13 @@ def make_trainer(
             num_nodes=run.nodes,
             strategy=_strategy(run),
             plugins=plugins,
-            callbacks=[*callbacks, KeepCheckpoint(folder / CHECKPOINT, steps=run.checkpoint_steps)],
-            logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
             default_root_dir=folder,
-            limit_val_batches=None if validate else 0,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_model_summary=False,
             enable_progress_bar=False,
             log_every_n_steps=1,  # metrics are logged by epoch; Lightning warns of epochs shorter than this
+            **own,
         )
     except MisconfigurationException as error:
         asked = f"devices = {run.devices}, nodes = {run.nodes}, precision = {run.precision}"

@@ -1,0 +1,46 @@
+"""Raw scores of images that a network never learned from, as a run and a round of a federation write them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+
+from hemoscope.labels import LABELS
+from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
+from hemoscope.training.dataset import PlainSlices
+from hemoscope.training.parts import SPLIT, Part
+
+_SCORED_AT_ONCE = 16
+
+
+def score_files(part: Part) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Names of a part's score files, and the images that go into them."""
+    names = ("scores-validation.csv", "scores-test.csv") if part.name == SPLIT else ("", "scores.csv")
+    yield from ((name, images) for name, images in zip(names, (part.validate, part.score), strict=True) if images)
+
+
+def score_slices(
+    network: HemorrhageNetwork,
+    slices: PlainSlices,
+    path: Path,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> None:
+    """Write one row a slice: its ids, its place along the head in mm, and six logits of the mirrored network.
+
+    The file appears whole or not at all. The network comes back on the CPU.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    mirrored = MirroredNetwork(network).eval().to(device)
+    logits: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for batch in DataLoader(slices, batch_size=_SCORED_AT_ONCE):
+            logits.append(mirrored(batch.to(device)).logits.cpu())
+            progress(sum(map(len, logits)), len(slices))
+    network.cpu()
+    table = slices.table[["image_id", "patient_id", "series_id", "index"]].assign(position_mm=slices.positions_mm())
+    scores = pd.DataFrame(torch.cat(logits).numpy(), columns=[f"logit_{label}" for label in LABELS])
+    part = path.with_suffix(".part")
+    pd.concat([table, scores], axis=1).to_csv(part, index=False, float_format="%.6g")
+    part.replace(path)
