@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hemoscope import DISCLAIMER, __version__
-from hemoscope.cli import data, evaluate, export, info, predict, prepare, serve, train, tune, users
+from hemoscope.cli import data, evaluate, export, federated, info, predict, prepare, serve, train, tune, users
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,13 @@ COMMANDS: dict[str, Command] = {
             register=export.register,
             extra="train",
             packages=("torch", "timm", "onnxscript"),
+        ),
+        Command(
+            name="federated",
+            summary="train together with other hospitals",
+            register=federated.register,
+            extra="federated",
+            packages=("torch", "timm", "lightning"),  # its subcommands ask for Flower themselves, where they need it
         ),
     )
 }
