@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hemoscope.errors import FederationError
+from hemoscope.federated.federation import BatchNorm
 from hemoscope.federated.weights import Exchange, exchange, initial_network, put, take
 from hemoscope.models.network import HemorrhageNetwork, NetworkConfig
 from hemoscope.training.experiment import Experiment, parse_experiment
@@ -37,7 +38,7 @@ def all_names(sorted_names: Exchange) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("frozen", [0, 1])
-def test_every_float_has_one_fate_and_integers_have_none(mode: str, frozen: int) -> None:
+def test_every_float_has_one_fate_and_integers_have_none(mode: BatchNorm, frozen: int) -> None:
     model = network(NetworkConfig(backbone="resnet18", head="pooled", frozen_stages=frozen))
     names = all_names(exchange(model, mode))
     floats = [name for name, tensor in model.state_dict().items() if tensor.is_floating_point()]
@@ -75,8 +76,7 @@ def test_frozen_parameters_are_never_asked_back() -> None:
 
 
 def test_the_modes_are_those_of_the_settings() -> None:
-    federation = pytest.importorskip("hemoscope.federated.federation")
-    assert set(get_args(federation.BatchNorm)) == set(MODES)
+    assert set(get_args(BatchNorm)) == set(MODES)
 
 
 def test_what_is_taken_can_be_put_into_another_network() -> None:

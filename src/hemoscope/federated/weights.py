@@ -5,7 +5,6 @@ Names are those of the network's state dict. The paper of local batch norm is Li
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,12 +13,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hemoscope.errors import FederationError
+from hemoscope.federated.federation import BatchNorm
 from hemoscope.models.checkpoint import load_init
 from hemoscope.models.network import HemorrhageNetwork
 from hemoscope.training.experiment import Experiment
-
-if TYPE_CHECKING:
-    from hemoscope.federated.federation import BatchNorm
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -42,7 +39,7 @@ class Exchange:
     fixed: tuple[str, ...]
 
 
-def exchange(network: HemorrhageNetwork, batch_norm: "BatchNorm") -> Exchange:
+def exchange(network: HemorrhageNetwork, batch_norm: BatchNorm) -> Exchange:
     """Sort a network's state by what happens to it, in the order of the state dict."""
     normal = _batch_norm_names(network)
     learned = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
@@ -74,12 +71,26 @@ def put(network: nn.Module, arrays: Mapping[str, NDArray[np.float32]], names: It
         FederationError: names, shapes or kinds differ, a value is not finite, or a variance is negative.
     """
     state = network.state_dict()
-    _check_names(arrays, names)
+    check_names(arrays, names)
     for name, array in arrays.items():
         check_array(name, array, tuple(state[name].shape))
     with torch.no_grad():
         for name, array in arrays.items():
             state[name].copy_(torch.from_numpy(np.array(array, order="C")))
+
+
+def check_names(arrays: Mapping[str, NDArray[np.float32]], names: Iterable[str]) -> None:
+    """Refuse arrays that are not exactly those of these names. Raises FederationError."""
+    expected = set(names)
+    missing, unknown = sorted(expected - arrays.keys()), sorted(arrays.keys() - expected)
+    if missing or unknown:
+        found = [
+            *(f"without {name}" for name in missing[:1]),
+            *(f"with an unknown {name[:80]!r}" for name in unknown[:1]),
+        ]
+        counts = f"{len(missing)} missing, {len(unknown)} unknown"
+        msg = f"the weights came {' and '.join(found)} ({counts}). Do both sides have the same experiment and version?"
+        raise FederationError(msg)
 
 
 def check_array(name: str, array: NDArray[np.float32], shape: tuple[int, ...]) -> None:
@@ -124,16 +135,3 @@ def _batch_norm_names(network: nn.Module) -> set[str]:
     """Names in the state dict that belong to batch norm: scale, shift, statistics and counter."""
     layers = ((prefix, layer) for prefix, layer in network.named_modules() if isinstance(layer, _BatchNorm))
     return {f"{prefix}.{name}" for prefix, layer in layers for name in layer.state_dict()}
-
-
-def _check_names(arrays: Mapping[str, NDArray[np.float32]], names: Iterable[str]) -> None:
-    expected = set(names)
-    missing, unknown = sorted(expected - arrays.keys()), sorted(arrays.keys() - expected)
-    if missing or unknown:
-        found = [
-            *(f"without {name}" for name in missing[:1]),
-            *(f"with an unknown {name[:80]!r}" for name in unknown[:1]),
-        ]
-        counts = f"{len(missing)} missing, {len(unknown)} unknown"
-        msg = f"the weights came {' and '.join(found)} ({counts}). Do both sides have the same experiment and version?"
-        raise FederationError(msg)
