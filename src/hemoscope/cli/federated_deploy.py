@@ -1,0 +1,180 @@
+"""``hemoscope federated keys``, ``server``, ``site`` and ``run``: a federation of real hospitals."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hemoscope.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from hemoscope.cli.progress import Show
+    from hemoscope.federated.federation import Federation
+    from hemoscope.federated.runs import ControlClient, RunStatus
+
+PORT = 9092
+
+
+def register_keys(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``keys``."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder; nothing is ever overwritten")
+    parser.add_argument(
+        "--server",
+        action="append",
+        required=True,
+        metavar="NAME_OR_IP",
+        help="by which sites reach it; may be repeated",
+    )
+    parser.add_argument("--sites", required=True, metavar="NAME,NAME,...", help="small letters, digits and hyphens")
+    parser.set_defaults(run=run_keys)
+
+
+def register_server(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``server``."""
+    parser.add_argument("--keys", type=Path, required=True, metavar="FOLDER", help="the server's folder of keys")
+    parser.add_argument("--folder", type=Path, required=True, metavar="STATE", help="keeps the database and the jobs")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 for all (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
+    parser.set_defaults(run=run_server)
+
+
+def register_site(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``site``."""
+    parser.add_argument("site", type=Path, metavar="SITE.toml")
+    parser.add_argument("--keys", type=Path, required=True, metavar="FOLDER", help="this site's folder of keys")
+    parser.add_argument("--server", required=True, metavar="HOST:PORT")
+    parser.set_defaults(run=run_site)
+
+
+def register_run(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``."""
+    parser.add_argument("federation", type=Path, metavar="FEDERATION.toml")
+    parser.add_argument("--server", type=Path, required=True, metavar="STATE", help="the folder of the running server")
+    parser.add_argument("--output", type=Path, required=True, metavar="RUN")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key, as rounds=2")
+    parser.add_argument("--part", help="split, final, fold-0, ... (default: all of the experiment, one by one)")
+    parser.add_argument("--resume", action="store_true", help="go on after the last round that was finished")
+    parser.set_defaults(run=run_run)
+
+
+def run_keys(arguments: argparse.Namespace) -> int:
+    """Make the keys and say where each folder goes."""
+    from hemoscope.federated.keys import make_keys
+
+    sites = [name.strip() for name in arguments.sites.split(",") if name.strip()]
+    make_keys(arguments.folder, servers=arguments.server, sites=sites)
+    print(f"{arguments.folder}/server stays with the server.")
+    print(f"{arguments.folder}/authority: keep offline.")
+    for name in sites:
+        print(
+            f"{arguments.folder}/sites/{name} goes to {name} alone, by a way fit for a password; then delete it here."
+        )
+    return ExitCode.OK
+
+
+def run_server(arguments: argparse.Namespace) -> int:
+    """Check the keys, then become the server's process: its environment is set from its first instruction on."""
+    from hemoscope.federated.keys import read_server_keys
+    from hemoscope.federated.processes import JOBS_VARIABLE, become, flower_environment
+
+    read_server_keys(arguments.keys)
+    state = arguments.folder.absolute()
+    environment = flower_environment(state / "flower") | {JOBS_VARIABLE: str(state / "jobs")}
+    command = [sys.executable, "-m", "hemoscope.federated.superlink", "--keys", str(arguments.keys.absolute())]
+    command += ["--folder", str(state), "--host", arguments.host, "--port", str(arguments.port)]
+    become(command, environment)
+
+
+def run_site(arguments: argparse.Namespace) -> int:
+    """Check the site's file, data and keys, then become Flower's process for a site."""
+    from hemoscope.federated.keys import read_site_keys
+    from hemoscope.federated.processes import become, flower_environment
+    from hemoscope.federated.site import read_site
+    from hemoscope.federated.supernode import supernode_command
+
+    site = read_site(arguments.site)
+    patients = site.cache().manifest["patient_id"].nunique()
+    command = supernode_command(arguments.site, read_site_keys(arguments.keys), server=arguments.server)
+    site.work.mkdir(parents=True, exist_ok=True)
+    sys.stderr.write(f"{site.name}: {patients:,} patients stay here; connecting to {arguments.server}\n")
+    become(command, flower_environment(site.work / "flower"))
+
+
+def run_run(arguments: argparse.Namespace) -> int:
+    """Start each part, follow it, and end with its status."""
+    from hemoscope.cli.progress import progress_bar
+    from hemoscope.federated.federation import read_federation
+    from hemoscope.federated.processes import flower_environment
+
+    federation = read_federation(arguments.federation, arguments.set)
+    parts = [arguments.part] if arguments.part else part_names(federation)
+    # Before Flower is imported: it reads its switches then.
+    os.environ.update(flower_environment(arguments.server / "flower"))
+    from hemoscope.federated.runs import ControlClient, read_state, write_job
+
+    state = read_state(arguments.server)
+    for part in parts:
+        job = {
+            "federation": federation.to_json(),
+            "part": part,
+            "output": str(arguments.output.absolute()),
+            "sites": state.sites,
+            "resume": arguments.resume,
+        }
+        with ControlClient(state=state) as client, progress_bar() as show:
+            run = client.start(write_job(state.folder, job))
+            sys.stderr.write(f"{part}: started; {client.online()} of {state.sites} sites are connected\n")
+            status = _follow(client, run, arguments.output / part / "rounds.jsonl", federation.rounds, show)
+        if not status.completed:
+            sys.stderr.write(f"{part}: {status.sub_status}: {status.details or 'the log of the server says why'}\n")
+            sys.stderr.write("The finished rounds are kept: repeat the command with --resume\n")
+            return ExitCode.FAILED
+        print(f"{part}: completed; {arguments.output / part}")
+    return ExitCode.OK
+
+
+def part_names(federation: "Federation") -> list[str]:
+    """The parts of the experiment, as ``training.parts`` names them."""
+    run = federation.experiment.run
+    return [*(f"fold-{fold}" for fold in range(run.folds)), "final"] if run.split == "folds" else ["split"]
+
+
+def _follow(client: "ControlClient", run: int, rounds: Path, total: int, show: "Show") -> "RunStatus":
+    from hemoscope.federated.runs import RunStatus, follow
+
+    try:
+        for event in follow(client, run, rounds):
+            if isinstance(event, RunStatus):
+                status = event
+            else:
+                sys.stderr.write(round_line(event, total) + "\n")
+                show("rounds", int(event.get("number", 0)), total)
+    except KeyboardInterrupt:
+        client.stop(run)
+        raise
+    return status
+
+
+def round_line(record: dict[str, Any], total: int) -> str:
+    """One line for a round: who was used, lost, refused or suspicious, the mean loss, and epsilon where there is one."""
+    words = [f"round {record.get('number')} of {total}: {len(record.get('used', ()))} sites used"]
+    if record.get("lost"):
+        words.append(f"lost {_numbers(record['lost'])}")
+    words += [f"site {site} refused ({why})" for site, why in dict(record.get("refused") or {}).items()]
+    words += [
+        f"site {site} suspicious ({'; '.join(why)})" for site, why in dict(record.get("suspicious") or {}).items()
+    ]
+    losses = dict(record.get("losses") or {})
+    if losses:
+        words.append(f"loss {sum(losses.values()) / len(losses):.4f}")
+    if record.get("epsilon") is not None:
+        words.append(f"epsilon {record['epsilon']:.3g}")
+    if record.get("void"):
+        words.append("void: too few answers, asked again")
+    return ", ".join(words)
+
+
+def _numbers(sites: Sequence[int]) -> str:
+    return "sites " + ", ".join(str(site) for site in sites)
