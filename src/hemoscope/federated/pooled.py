@@ -1,0 +1,262 @@
+"""What the histograms of all sites say together: ranking with its exact bounds, intervals, and rows to fit on.
+
+A pair of a positive and a negative row is decided where their cells do not overlap. The pairs decided in favour are the
+lowest AUROC that the rows can have, those not decided against the highest; the value is the middle of the two, which
+counts an undecided pair as a tie, and is off by at most half their distance: the stated error. Bounds and values are of
+the rows that were told. A label that a site may not tell is missing there for both classes.
+
+Intervals are a bootstrap of cells with patients as units: each round draws as many rows as there are patients. A drawn
+slice stands for all slices of its patient, as if they told nothing more, which for slices is wide. The lower end is
+taken of the lower bounds and the upper end of the upper bounds, so that the interval includes the stated error.
+
+Axes: cells, or (rounds, cells). Logits.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemoscope.calibration import AnyCalibration
+from hemoscope.errors import FederationError
+from hemoscope.evaluation.bootstrap import CONFIDENCE, DEFAULT_ROUNDS, Interval
+from hemoscope.evaluation.metrics import CALIBRATION_BINS
+from hemoscope.federated.histograms import EDGES, Cell, ClassCounts, Level, ScoreHistograms
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+from hemoscope.training.run_scores import Scores
+
+Floats = NDArray[np.float64]
+
+# Logits. An open end is taken to reach so much beyond the last edge: rows of its fine cell stand half of it beyond.
+OPEN_END = 1.0
+# Beyond any logit: in rows made for one label, no other label may lift or cap its probability.
+_FAR = 1e6
+_MOST_MADE_ROWS = 100_000  # a class; more are thinned in proportion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AurocBounds:
+    """An AUROC from cells: between ``low`` and ``high``, whatever the rows in them are; ``value`` is the middle."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def error(self) -> float:
+        """How far the AUROC of the rows can be from ``value``."""
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityBin:
+    """Rows of about one probability: their mean probability, the share that is positive, and how many they are."""
+
+    probability: float
+    share: float
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PooledClass:
+    """One class of one label over all sites, cells in a fixed order: bounds and counts, (cells,) each."""
+
+    low: Floats
+    high: Floats
+    count: Floats
+    patients: int
+
+    @classmethod
+    def of(cls, told: Sequence[ClassCounts]) -> "PooledClass":
+        """Add sites up; the same for any order of them."""
+        counts: Counter[tuple[int, int]] = Counter()
+        for site in told:
+            counts.update({(cell.first, cell.last): cell.count for cell in site.cells})
+        cells = [Cell(first=first, last=last, count=count) for (first, last), count in sorted(counts.items())]
+        bounds = np.array([cell.bounds for cell in cells]).reshape(-1, 2)
+        count = np.array([cell.count for cell in cells], dtype=np.float64)
+        return cls(low=bounds[:, 0], high=bounds[:, 1], count=count, patients=sum(site.patients for site in told))
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return int(self.count.sum())
+
+    @property
+    def middle(self) -> Floats:
+        """A logit for the rows of each cell; the open ends are taken to reach ``OPEN_END`` beyond the last edge."""
+        low = np.maximum(self.low, EDGES[0] - OPEN_END)
+        high = np.minimum(self.high, EDGES[-1] + OPEN_END)
+        return np.asarray((low + high) / 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PooledScores:
+    """All sites' scores at one level; ``rows`` and ``patients`` are of the parts that were scored, as far as told."""
+
+    level: Level
+    sites: int
+    least_cell: int
+    rows: int
+    patients: int
+    positive: PerLabel[PooledClass]
+    negative: PerLabel[PooledClass]
+    told: PerLabel[int]
+
+    def auroc(self, label: Hemorrhage) -> AurocBounds | None:
+        """The AUROC of the pooled rows within its exact bounds; None where a class has none."""
+        positive, negative = self.positive[label], self.negative[label]
+        if not positive.rows or not negative.rows:
+            return None
+        low, high = _bounds(positive, negative, positive.count[None, :], negative.count[None, :])
+        return AurocBounds(value=float(low[0] + high[0]) / 2, low=float(low[0]), high=float(high[0]))
+
+    def interval(self, label: Hemorrhage, *, rounds: int = DEFAULT_ROUNDS, seed: int = 0) -> Interval | None:
+        """The AUROC with its 95% interval; None where it is not defined, or all rounds lack a class."""
+        found = self.auroc(label)
+        if found is None:
+            return None
+        positive, negative = self.positive[label], self.negative[label]
+        drawn = _draws(positive, negative, rounds=rounds, seed=seed)
+        split = len(positive.count)
+        both = (drawn[:, :split].sum(axis=1) > 0) & (drawn[:, split:].sum(axis=1) > 0)
+        if not both.any():
+            return None
+        low, high = _bounds(positive, negative, drawn[both, :split], drawn[both, split:])
+        tail = (1.0 - CONFIDENCE) / 2
+        ends = float(np.quantile(low, tail)), float(np.quantile(high, 1.0 - tail))
+        return Interval(value=found.value, low=min(ends[0], found.low), high=max(ends[1], found.high))
+
+    def positive_patients(self, label: Hemorrhage) -> int:
+        """Patients with the label among those told, at least."""
+        return self.positive[label].patients
+
+    def made_rows(self) -> Scores:
+        """Rows that fits can read: each told row at the middle of its cell, one label a row, the others unknown.
+
+        At most 100,000 are made of a class, in proportion. Patients are made up too, as many in a class as it has.
+        """
+        made = [
+            _made_class(found[label], k, truth=truth, name=f"{label.value} {truth:g}")
+            for k, label in enumerate(LABELS)
+            for found, truth in ((self.positive, 1.0), (self.negative, 0.0))
+        ]
+        return Scores(
+            logits=np.concatenate([one.logits for one in made]),
+            truth=np.concatenate([one.truth for one in made]),
+            patients=tuple(name for one in made for name in one.patients),
+        )
+
+    def reliability(self, label: Hemorrhage, calibration: AnyCalibration) -> tuple[ReliabilityBin, ...]:
+        """Probability against share in 15 equal-width bins, every row at the middle of its cell; empty bins left out.
+
+        The calibration must not be fitted on these rows.
+        """
+        return reliability_bins([(self, calibration)], label)
+
+
+def reliability_bins(
+    parts: Sequence[tuple[PooledScores, AnyCalibration]], label: Hemorrhage
+) -> tuple[ReliabilityBin, ...]:
+    """As :meth:`PooledScores.reliability`, over several sets of rows, each with a calibration that never saw it."""
+    sums = np.zeros((CALIBRATION_BINS, 3))  # rows, positives, probabilities
+    for pooled, calibration in parts:
+        for found, truth in ((pooled.positive[label], 1.0), (pooled.negative[label], 0.0)):
+            probabilities = calibration.apply(found.middle)
+            bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+            columns = np.stack([found.count, truth * found.count, probabilities * found.count], axis=1)
+            np.add.at(sums, bins, columns)
+    return tuple(
+        ReliabilityBin(probability=float(total / rows), share=float(positives / rows), rows=int(rows))
+        for rows, positives, total in sums
+        if rows
+    )
+
+
+def calibration_error(bins: Sequence[ReliabilityBin]) -> float | None:
+    """Expected calibration error (Naeini et al. 2015): mean distance over rows; None where there are no rows."""
+    rows = sum(one.rows for one in bins)
+    if not rows:
+        return None
+    return sum(one.rows * abs(one.probability - one.share) for one in bins) / rows
+
+
+def pool(histograms: Sequence[ScoreHistograms]) -> PooledScores:
+    """Add the sites' histograms of one level up.
+
+    Raises:
+        FederationError: there is none, or they are of different levels.
+    """
+    levels = {found.level for found in histograms}
+    if len(levels) != 1:
+        found = " and ".join(sorted(levels)) or "nothing"
+        msg = f"score histograms of {found} cannot be pooled. Give those of one level, from one site at least"
+        raise FederationError(msg)
+
+    def told(label: Hemorrhage) -> int:
+        return sum(bool(_rows(site.positive[label]) or _rows(site.negative[label])) for site in histograms)
+
+    return PooledScores(
+        level=levels.pop(),
+        sites=len(histograms),
+        least_cell=min(site.least_cell for site in histograms),
+        rows=sum(site.rows for site in histograms),
+        patients=sum(site.patients for site in histograms),
+        positive=_pooled(lambda label: [site.positive[label] for site in histograms]),
+        negative=_pooled(lambda label: [site.negative[label] for site in histograms]),
+        told=PerLabel.build(told),
+    )
+
+
+def _rows(found: ClassCounts | None) -> int:
+    return 0 if found is None else found.rows
+
+
+def _pooled(of: Callable[[Hemorrhage], Sequence[ClassCounts | None]]) -> PerLabel[PooledClass]:
+    return PerLabel.build(lambda label: PooledClass.of([found for found in of(label) if found is not None]))
+
+
+def _bounds(
+    positive: PooledClass, negative: PooledClass, positive_weights: Floats, negative_weights: Floats
+) -> tuple[Floats, Floats]:
+    """Lowest and highest AUROC of each weighting: weights (rounds, cells) to (rounds,) each; both classes are there."""
+    pairs = positive_weights.sum(axis=1) * negative_weights.sum(axis=1)
+    # Won for certain: the negative's cell ends (exclusive) no higher than the positive's begins.
+    won = _weight_up_to(negative.high, negative_weights, positive.low, side="right")
+    # Not lost for certain: the negative's cell begins (inclusive) below the positive's end (exclusive).
+    not_lost = _weight_up_to(negative.low, negative_weights, positive.high, side="left")
+    low, high = ((positive_weights * beaten).sum(axis=1) / pairs for beaten in (won, not_lost))
+    return low, high
+
+
+def _weight_up_to(places: Floats, weights: Floats, limits: Floats, *, side: Literal["left", "right"]) -> Floats:
+    """Weight of the places below each limit (``right``: or at it): (rounds, limits)."""
+    order = np.argsort(places, kind="stable")
+    sums = np.zeros((len(weights), len(places) + 1))
+    np.cumsum(weights[:, order], axis=1, out=sums[:, 1:])
+    return np.asarray(sums[:, np.searchsorted(places[order], limits, side=side)])
+
+
+def _draws(positive: PooledClass, negative: PooledClass, *, rounds: int, seed: int) -> Floats:
+    """Rows drawn from each cell, positives then negatives, (rounds, cells): as many in all as there are patients."""
+    shares = [found.patients * found.count / found.rows for found in (positive, negative)]
+    joined = np.concatenate(shares)
+    random = np.random.default_rng(seed)
+    draws = random.multinomial(positive.patients + negative.patients, joined / joined.sum(), size=rounds)
+    return draws.astype(np.float64)
+
+
+def _made_class(found: PooledClass, k: int, *, truth: float, name: str) -> Scores:
+    """Rows (n, 6) of one class of label ``k``; ``any`` and the types neither lift nor cap what is made here."""
+    thinned = np.ceil(found.count * min(1.0, _MOST_MADE_ROWS / max(found.rows, 1))).astype(np.intp)
+    values = np.repeat(found.middle, thinned)
+    logits = np.full((len(values), len(LABELS)), -_FAR)
+    logits[:, 0] = _FAR
+    logits[:, k] = values
+    known = np.full_like(logits, np.nan)
+    known[:, k] = truth
+    patients = tuple(f"{name} {row % max(found.patients, 1)}" for row in range(len(values)))
+    return Scores(logits=logits, truth=known, patients=patients)
