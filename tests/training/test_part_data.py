@@ -1,6 +1,7 @@
 """Which process sees which samples, and from which batch on."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,8 +25,16 @@ def batches_of(sampler: EpochSampler) -> list[list[int]]:
     return [[draw.place for draw in batch] for batch in EpochBatches(sampler, 3)]
 
 
-def part_data(experiment: Experiment, cache: Cache, *, rank: int = 0, world: int = 1, **images: Any) -> PartData:
-    data = PartData(experiment, cache, Part(name="split", **images), lambda *_: None)
+def part_data(
+    experiment: Experiment,
+    cache: Cache,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    options: dict[str, Any] | None = None,
+    **images: Any,
+) -> PartData:
+    data = PartData(experiment, cache, Part(name="split", **images), lambda *_: None, **(options or {}))
     data.trainer = SimpleNamespace(global_rank=rank, world_size=world)  # type: ignore[assignment]
     data.setup("fit")
     return data
@@ -97,3 +106,36 @@ def test_a_part_without_validation_has_no_loader_for_it(phantom_cache: Cache, ti
     data = part_data(tiny_experiment(run={"batch_size": 1}), phantom_cache, learn=("p0_0", "p3_0"))
     assert data.val_dataloader() == []
     assert data.state_dict() == {}
+
+
+def test_epochs_go_on_from_a_first_one() -> None:
+    whole, later = (EpochSampler(LABELS, SamplingConfig(kind="all"), seed=1, first_epoch=first) for first in (0, 5))
+    assert next(iter(later)).epoch == 5
+    whole.set_epoch(7)
+    later.set_epoch(2)
+    assert list(later) == list(whole)
+
+
+@pytest.mark.parametrize(("learn", "sizes"), [(5, [4]), (4, [4]), (3, [3]), (2, [2])])
+def test_an_epoch_of_less_than_a_batch_is_one_batch_where_that_is_wanted(
+    phantom_cache: Cache, tiny_experiment: Build, learn: int, sizes: list[int]
+) -> None:
+    images = ("p0_0", "p0_1", "p1_0", "p1_1", "p3_0")[:learn]
+    experiment = tiny_experiment(run={"batch_size": 4}, sampling={"kind": "all"})
+    data = part_data(experiment, phantom_cache, options={"lower_batch": True}, learn=images)
+    assert [len(batch.image) for batch in data.train_dataloader()] == sizes
+
+
+@pytest.mark.parametrize("learn", [("p0_0",), ("p3_0",)])
+def test_an_epoch_of_one_slice_is_refused_even_there(
+    phantom_cache: Cache, tiny_experiment: Build, learn: tuple[str, ...]
+) -> None:
+    experiment = tiny_experiment(sampling={"kind": "all"})
+    data = part_data(experiment, phantom_cache, options={"lower_batch": True}, learn=learn)
+    with pytest.raises(TrainingError, match=r"1 slices, fewer than a batch of 2\. Give data with more positive slices"):
+        data.train_dataloader()
+
+
+def test_crops_can_lie_in_a_folder_of_choice(phantom_cache: Cache, tiny_experiment: Build, tmp_path: Path) -> None:
+    part_data(tiny_experiment(), phantom_cache, options={"crops": tmp_path / "crops"}, learn=("p0_0", "p3_0"))
+    assert list((tmp_path / "crops").rglob("hounsfield.npy"))

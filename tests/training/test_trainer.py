@@ -6,13 +6,15 @@ from pathlib import Path
 
 import lightning
 import pytest
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch.utils.data import DataLoader
 
 from hemoscope.errors import TrainingError
 from hemoscope.training.run_config import RunConfig
-from hemoscope.training.trainer import is_first_process, make_trainer, quiet_lightning
+from hemoscope.training.trainer import is_first_process, make_passing_trainer, make_trainer, quiet_lightning
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +90,33 @@ def test_this_process_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_first_process()
     monkeypatch.setattr("lightning.pytorch.utilities.rank_zero_only.rank", 1)
     assert not is_first_process()
+
+
+class Draws(lightning.LightningModule):
+    """Remembers what torch draws in each batch; learns nothing worth a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.drawn: list[float] = []
+
+    def training_step(self, _batch: object, _: int) -> torch.Tensor:
+        self.drawn.append(float(torch.rand(1)))
+        return self.weight.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_stretch_of_a_training_draws_on_where_the_last_ended_and_writes_nothing(tmp_path: Path) -> None:
+    def drawn(*, epochs: int, first: int) -> list[float]:
+        module = Draws()
+        with quiet_lightning():
+            run = RunConfig(epochs=epochs)
+            trainer = make_passing_trainer(run, tmp_path, lambda *_: None, first_epoch=first, extra=[])
+            trainer.fit(module, DataLoader([0.0, 1.0], batch_size=1))
+        return module.drawn
+
+    assert drawn(epochs=1, first=0) + drawn(epochs=2, first=1) == drawn(epochs=3, first=0)
+    assert len(set(drawn(epochs=3, first=0))) == 6
+    assert list(tmp_path.iterdir()) == []
