@@ -48,7 +48,7 @@ DOORS: dict[str, set[str]] = {
     "pydicom": {"dicom", "data", "reports", "pacs"},
     "rich": {"cli", "reports"},
     "fastapi": {"web"},
-    "uvicorn": {"web"},
+    "uvicorn": {"web", "federated"},  # Flower's SuperLink is an ASGI application; we choose its sockets
     "starlette": {"web"},
     "pynetdicom": {"pacs"},
     "dicomweb_client": {"pacs"},
@@ -56,6 +56,7 @@ DOORS: dict[str, set[str]] = {
     "flwr": {"federated"},
     "ray": {"federated"},
     "cryptography": {"federated"},
+    "httpx": {"federated"},  # Flower's clients raise its errors
     "google": {"federated"},  # protobuf
     "sqlalchemy": {"store"},
     "alembic": {"store"},

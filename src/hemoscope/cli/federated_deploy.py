@@ -158,7 +158,7 @@ def _follow(client: "ControlClient", run: int, rounds: Path, total: int, show: "
 
 
 def round_line(record: dict[str, Any], total: int) -> str:
-    """One line for a round: who was used, lost, refused or suspicious, the mean loss, and epsilon where there is one."""
+    """One line for a round: who was used, lost, refused or suspicious; the mean loss; epsilon where there is one."""
     words = [f"round {record.get('number')} of {total}: {len(record.get('used', ()))} sites used"]
     if record.get("lost"):
         words.append(f"lost {_numbers(record['lost'])}")

@@ -136,7 +136,7 @@ class ControlClient:
         nodes = self._ask(self._client.ListNodes, ListNodesRequest()).nodes_info
         return sum(node.status == NodeStatus.ONLINE for node in nodes)
 
-    def _ask(self, call: Callable[[Any], Any], request: object) -> Any:  # noqa: ANN401  Flower's messages have no types
+    def _ask(self, call: Callable[[Any], Any], request: object) -> Any:
         try:
             return call(request)
         except httpx.HTTPStatusError as error:

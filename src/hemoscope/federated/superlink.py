@@ -1,4 +1,4 @@
-"""A federation's server: Flower's SuperLink with TLS, with keys for every site, and with nothing else open to a network.
+"""A federation's server: Flower's SuperLink with TLS and keys for every site, and nothing else open to a network.
 
 Flower's SuperLink serves three interfaces on one port. Only one is for sites ("fleet"), and there every request carries
 a signature of a registered key. The others (to start runs and register sites; for the server's own processes) ask for
@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
         raise FederationError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port") from error
 
 
-def _write_state(folder: Path, keys: ServerKeys, described: dict[str, object]) -> None:
+def _write_state(folder: Path, keys: ServerKeys, described: Mapping[str, object]) -> None:
     shutil.copyfile(keys.authority, folder / "ca.crt")
     scratch = folder / "server.json.tmp"
     scratch.write_text(json.dumps(described, indent=2) + "\n")
