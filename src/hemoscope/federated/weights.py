@@ -41,7 +41,7 @@ class Exchange:
 
 def exchange(network: HemorrhageNetwork, batch_norm: BatchNorm) -> Exchange:
     """Sort a network's state by what happens to it, in the order of the state dict."""
-    normal = _batch_norm_names(network)
+    normal = batch_norm_names(network)
     learned = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     trained = learned - normal if batch_norm == "local" else learned
     statistics = {name for name in normal if name.endswith(_STATISTICS)} if batch_norm == "shared" else set[str]()
@@ -131,7 +131,7 @@ def initial_network(experiment: Experiment, seed: int) -> HemorrhageNetwork:
     return network
 
 
-def _batch_norm_names(network: nn.Module) -> set[str]:
+def batch_norm_names(network: nn.Module) -> set[str]:
     """Names in the state dict that belong to batch norm: scale, shift, statistics and counter."""
     layers = ((prefix, layer) for prefix, layer in network.named_modules() if isinstance(layer, _BatchNorm))
     return {f"{prefix}.{name}" for prefix, layer in layers for name in layer.state_dict()}
