@@ -173,10 +173,11 @@ def test_a_graph_for_series_and_what_the_card_tells_of_it_must_come_together(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_card_from_before_sequences_and_splits_is_still_valid(folder: Path) -> None:
-    edit(folder, lambda card: (card.pop("sequence"), card.pop("split")))
+def test_a_card_from_before_sequences_splits_and_federations_is_still_valid(folder: Path) -> None:
+    edit(folder, lambda card: (card.pop("sequence"), card.pop("split"), card.pop("federation")))
     card = load_bundle(folder).card
     assert card.sequence is None
+    assert card.federation is None
     assert card.split is None
 
 
@@ -194,6 +195,49 @@ def test_a_sequence_that_differs_from_the_format_is_refused(folder: Path, sequen
     edit(folder, lambda card: card.update(sequence=sequence))
     with pytest.raises(BundleError, match=f"card.json: .*{words}"):
         load_bundle(folder)
+
+
+FEDERATION = {
+    "sites": 4,
+    "rounds": 6,
+    "local_epochs": 1,
+    "strategy": "fedavg",
+    "batch_norm": "shared",
+    "weighting": "slices",
+    "secure_aggregation": False,
+    "personalised": False,
+}
+
+
+def test_a_federation_in_the_card_is_kept(folder: Path) -> None:
+    edit(folder, lambda card: card.update(federation={**FEDERATION, "epsilon": 3, "delta": 1e-5}))
+    card = load_bundle(folder).card
+    assert card.federation is not None
+    assert (card.federation.sites, card.federation.epsilon, card.federation.patients) == (4, 3.0, None)
+    assert ModelCard.from_json(card.to_json()) == card
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sites": 0}, "sites of a federation must be at least 1, got 0"),
+        ({"patients": 0}, "patients of a federation must be at least 1"),
+        ({"rounds": 1.5}, "card.federation.rounds: expected a whole number"),
+        ({"batch_norm": "none"}, "card.federation.batch_norm: expected shared or local or fixed"),
+        ({"epsilon": 3.0}, "epsilon above 0 and a delta between 0 and 1, or neither of them, got 3.0 and None"),
+        ({"epsilon": 0.0, "delta": 1e-5}, "got 0.0 and 1e-05"),
+        ({"epsilon": 3.0, "delta": 1.0}, "got 3.0 and 1.0"),
+        ({"hospital": "x"}, "card.federation: keys unknown hospital"),
+    ],
+)
+def test_a_federation_that_differs_from_the_format_is_refused(folder: Path, change: dict[str, Any], words: str) -> None:
+    edit(folder, lambda card: card.update(federation={**FEDERATION, **change}))
+    with pytest.raises(BundleError, match=f"card.json: .*{words}"):
+        load_bundle(folder)
+
+
+def test_the_bundle_that_ships_was_trained_in_one_place() -> None:
+    assert load_bundle().card.federation is None
 
 
 def test_a_card_without_a_graph_is_refused(folder: Path) -> None:

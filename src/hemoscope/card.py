@@ -134,13 +134,59 @@ class SequenceRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FederationRecord:
+    """How several sites trained the weights together, each on its own images.
+
+    Attributes:
+        sites: that took part.
+        rounds: in which the sites' models became one.
+        local_epochs: passes of a site over its images in a round.
+        strategy: how one model was made of the sites' models, such as ``fedavg``.
+        batch_norm: ``shared``, ``local`` or ``fixed``.
+        weighting: what a site counted by: ``slices``, ``positives`` or ``uniform``.
+        secure_aggregation: whether the server saw no site's update by itself.
+        epsilon: of differential privacy with a whole site as the protected unit; None where no noise was added.
+        delta: to ``epsilon``.
+        patients: of all sites, where known.
+        slices: of all sites, where known.
+        personalised: whether one site fitted the model to its own patients afterwards.
+    """
+
+    sites: int
+    rounds: int
+    local_epochs: int
+    strategy: str
+    batch_norm: Literal["shared", "local", "fixed"]
+    weighting: Literal["slices", "positives", "uniform"]
+    secure_aggregation: bool
+    epsilon: float | None = None
+    delta: float | None = None
+    patients: int | None = None
+    slices: int | None = None
+    personalised: bool
+
+    def __post_init__(self) -> None:
+        """Reject numbers that no federation has."""
+        for name in ("sites", "rounds", "local_epochs", "patients", "slices"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                msg = f"{name} of a federation must be at least 1, got {number}"
+                raise ValueError(msg)
+        private = self.epsilon is not None and self.delta is not None and self.epsilon > 0 and 0 < self.delta < 1
+        if not private and (self.epsilon, self.delta) != (None, None):
+            found = f"{self.epsilon} and {self.delta}"
+            msg = f"a federation has an epsilon above 0 and a delta between 0 and 1, or neither of them, got {found}"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """Everything that travels with a graph. ``files`` maps each file of the bundle to its SHA-256 in hex.
 
     ``established`` is False for a label that validation does not support: it raises no finding alone. ``sequence`` is
     there where the bundle holds a second graph that reads a whole series, and only there. ``split`` is
     None where the weights were trained on every patient of ``training_data``, or on all but those that
-    ``limits_of_use`` names.
+    ``limits_of_use`` names. ``federation`` is there where several sites trained the weights together.
     """
 
     format: Literal["hemoscope.bundle/1"] = "hemoscope.bundle/1"
@@ -160,6 +206,7 @@ class ModelCard:
     files: Mapping[str, str]
     split: SplitRecord | None = None
     sequence: SequenceRule | None = None
+    federation: FederationRecord | None = None
 
     def __post_init__(self) -> None:
         """Check the label order, and make the table of files read-only."""

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from hemoscope import cli
 from hemoscope.bundle import ModelBundle
-from hemoscope.card import LabelScore, ModelCard, ScoreTable, SequenceRule
+from hemoscope.card import FederationRecord, LabelScore, ModelCard, ScoreTable, SequenceRule
 from hemoscope.labels import PerLabel
 from hemoscope.reports.card_table import print_card
 
@@ -57,6 +58,48 @@ def test_the_card_says_how_slices_become_a_study(
     text = io.StringIO()
     print_card(make_card(sequence=rule), "0" * 64, Console(file=text, width=120))
     assert words in text.getvalue()
+
+
+def test_a_federation_says_who_trained_how_and_what_protected_them(make_card: Callable[..., ModelCard]) -> None:
+    record = FederationRecord(
+        sites=4,
+        rounds=6,
+        local_epochs=2,
+        strategy="fedprox",
+        batch_norm="fixed",
+        weighting="uniform",
+        secure_aggregation=True,
+        epsilon=512.25,
+        delta=1e-5,
+        patients=75,
+        slices=2814,
+        personalised=True,
+    )
+    private, plain = io.StringIO(), io.StringIO()
+    print_card(make_card(federation=record), "0" * 64, Console(file=private, width=120))
+    for fact in (
+        "Sites: 4; images stayed there",
+        "Rounds: 6, of 2 local epochs each",
+        "Strategy: fedprox, weighted by uniform, batch norm fixed",
+        "Secure aggregation: yes",
+        "Differential privacy: epsilon 512, delta 1e-05, for whole sites",
+        "Slices: 2814",
+        "Patients: 75",
+        "Personalised: at one site",
+    ):
+        assert fact in private.getvalue()
+    open_record = replace(
+        record, secure_aggregation=False, epsilon=None, delta=None, patients=None, slices=None, personalised=False
+    )
+    print_card(make_card(federation=open_record), "0" * 64, Console(file=plain, width=120))
+    for fact in ("no: the server saw each site's updates", "privacy: none", "Patients: not told", "Personalised: no"):
+        assert fact in plain.getvalue()
+
+
+def test_a_model_of_one_place_has_no_section_on_a_federation(make_card: Callable[..., ModelCard]) -> None:
+    text = io.StringIO()
+    print_card(make_card(), "0" * 64, Console(file=text, width=120))
+    assert "Federation" not in text.getvalue()
 
 
 def test_json_is_the_card_and_the_sha256_of_the_bundle(

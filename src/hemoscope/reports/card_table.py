@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hemoscope.calibration import OperatingPoint
-from hemoscope.card import Estimate, LabelScore, ModelCard, ScoreTable, TrainingData
+from hemoscope.card import Estimate, FederationRecord, LabelScore, ModelCard, ScoreTable, TrainingData
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports.report import printable
 
@@ -26,6 +26,9 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
     for shown in score_tables(card.scores):
         console.print()
         console.print(shown)
+    if card.federation is not None:
+        _title(console, "Federation")
+        console.print(_federation(card.federation))
     _title(console, "Training data")
     for data in card.training_data:
         console.print(_bullet(_data(data)))
@@ -113,6 +116,22 @@ def _estimate(estimate: Estimate | None) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.3f}"
     return f"{estimate.value:.3f} ({estimate.low:.3f}-{estimate.high:.3f})"
+
+
+def _federation(record: FederationRecord) -> Text:
+    """How the sites trained, one fact a line."""
+    private = "" if record.epsilon is None else f"epsilon {record.epsilon:.3g}, delta {record.delta:g}, for whole sites"
+    facts = {
+        "Sites": f"{record.sites}; images stayed there",
+        "Rounds": f"{record.rounds}, of {record.local_epochs} local epochs each",
+        "Strategy": f"{record.strategy}, weighted by {record.weighting}, batch norm {record.batch_norm}",
+        "Secure aggregation": "yes" if record.secure_aggregation else "no: the server saw each site's updates",
+        "Differential privacy": private or "none",
+        "Slices": "not told" if record.slices is None else str(record.slices),
+        "Patients": "not told" if record.patients is None else str(record.patients),
+        "Personalised": "at one site, after the last round" if record.personalised else "no",
+    }
+    return Text("\n".join(f"  {name}: {printable(fact)}" for name, fact in facts.items()))
 
 
 def _data(data: TrainingData) -> str:
