@@ -261,14 +261,14 @@ def read_federation(path: Path, changes: Sequence[str] = ()) -> Federation:
 
 def parse_federation(data: Mapping[str, Any] | str, *, where: str = "federation") -> Federation:
     """The record from plain values, or from their JSON text. Raises ConfigError as ``read_federation`` does."""
+    record: Any = data
     if isinstance(data, str):
         try:
-            data = json.loads(data)
+            record = json.loads(data)
         except (ValueError, RecursionError) as error:
             msg = f"{where}: not a federation's JSON ({type(error).__name__}). Send what Federation.to_json gives"
             raise ConfigError(msg) from error
-    assert not isinstance(data, str)
-    return build_record(Federation, data, where=where)
+    return build_record(Federation, record, where=where)
 
 
 def check_name(where: str, name: str) -> None:

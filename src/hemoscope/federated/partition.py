@@ -62,7 +62,8 @@ def partition(
             with a hemorrhage goes where its rarest type is at home, those without are dealt in uneven shares);
             ``dirichlet`` draws for each type how it is shared (Hsu et al. 2019).
         seed: of everything random.
-        uneven: share of each site, in any unit, for ``patient`` and ``by-type``; None lets shares fall in equal steps, such as 0.4, 0.3, 0.2, 0.1.
+        uneven: share of each site, in any unit, for ``patient`` and ``by-type``; None lets shares fall in equal steps,
+            such as 0.4, 0.3, 0.2, 0.1.
         alpha: of ``dirichlet``: the smaller, the more the sites differ.
         least: patients that every site gets.
 
