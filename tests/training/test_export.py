@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from hemoscope import DISCLAIMER
 from hemoscope.bundle import ModelBundle, load_bundle
 from hemoscope.calibration import Calibration
-from hemoscope.card import SequenceRule, SplitRecord, TrainingData, to_plain
+from hemoscope.card import FederationRecord, SequenceRule, SplitRecord, TrainingData, to_plain
 from hemoscope.engine import Engine
 from hemoscope.errors import BundleError, TrainingError
 from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage
@@ -26,7 +26,7 @@ from hemoscope.models.sequence import SequenceConfig, SequenceNetwork
 from hemoscope.probabilities import calibrated, consistent
 from hemoscope.training import export as export_module
 from hemoscope.training.experiment import Experiment, parse_experiment
-from hemoscope.training.export import export_run, read_run
+from hemoscope.training.export import FEDERATION_RECORD, export_run, read_run
 from hemoscope.training.run_scores import Scored, out_of_fold
 
 PATIENTS, SLICES = 24, 5
@@ -362,3 +362,31 @@ def test_the_terms_of_the_data_travel_from_cache_to_card(
 
     train(tiny_experiment(run={"epochs": 1, "folds": 0}), phantom_cache, tmp_path / "run")  # type: ignore[arg-type]
     assert read_dataset(tmp_path / "run") == phantom_cache.dataset  # type: ignore[attr-defined]
+
+
+def test_a_run_that_began_from_a_federation_says_so(
+    run_copy: Path, bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_module, "onnx_graph", lambda *_, **__: bundle.read_graph())
+    record = FederationRecord(
+        sites=4,
+        rounds=3,
+        local_epochs=1,
+        strategy="fedavg",
+        batch_norm="shared",
+        weighting="slices",
+        secure_aggregation=False,
+        personalised=True,
+    )
+    (run_copy / FEDERATION_RECORD).write_text(json.dumps(to_plain(record)))
+    card = export_run(run_copy, tmp_path / "bundle", version="1").card
+    assert card.federation == record
+    assert any(line.startswith("4 sites trained the model, then one of them") for line in card.limits_of_use)
+    assert bundle.card.federation is None
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_a_damaged_record_of_a_federation_is_refused(run_copy: Path, tmp_path: Path) -> None:
+    (run_copy / FEDERATION_RECORD).write_text('{"sites": 4}')
+    with pytest.raises(TrainingError, match=r"federation_record\.json does not say how the sites trained.*Personalise"):
+        export_run(run_copy, tmp_path / "bundle", version="1")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hemoscope.bundle import ModelBundle, write_bundle
 from hemoscope.calibration import StudyRule
-from hemoscope.card import ModelCard, ScoreTable, SplitRecord, TrainingData, parse_dataclass
+from hemoscope.card import FederationRecord, ModelCard, ScoreTable, SplitRecord, TrainingData, parse_dataclass
 from hemoscope.errors import TrainingError
 from hemoscope.models.checkpoint import load_weights
 from hemoscope.models.export import onnx_graph
@@ -16,6 +16,9 @@ from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.training.fitted_card import Origin, folds_card, split_card
 from hemoscope.training.run_folder import read_split
 from hemoscope.training.run_scores import check_finished, last_part, of_part, out_of_fold
+
+# In a run that fitted a federation's model to one site.
+FEDERATION_RECORD = "federation_record.json"
 
 
 def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreTable] = ()) -> ModelBundle:
@@ -33,12 +36,13 @@ def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreT
     """
     experiment = read_run(run)
     check_finished(run, experiment)
-    network = _network(run, experiment)
+    network = read_network(run / last_part(experiment), experiment)
     origin = Origin(
         experiment=experiment,
         dataset=read_dataset(run),
         split=_read_split(run, experiment),
         embedding_size=network.embedding_size,
+        federation=read_federation_record(run),
     )
     card = _card(run, origin, version=version, scores=scores)
     reading = experiment.reading_preprocessing
@@ -67,6 +71,19 @@ def read_dataset(run: Path) -> TrainingData:
         raise TrainingError(msg) from error
 
 
+def read_federation_record(run: Path) -> FederationRecord | None:
+    """How sites trained what this run began from; None where nothing says so. TrainingError where it is damaged."""
+    path = run / FEDERATION_RECORD
+    if not path.is_file():
+        return None
+    try:
+        return parse_dataclass(FederationRecord, json.loads(path.read_text()), where=path.name)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"{run.name}/{path.name} does not say how the sites trained ({reason}). Personalise the model again"
+        raise TrainingError(msg) from error
+
+
 def _read_split(run: Path, experiment: Experiment) -> SplitRecord | None:
     if experiment.run.split == "folds":
         return None
@@ -87,10 +104,11 @@ def _card(run: Path, origin: Origin, *, version: str, scores: Sequence[ScoreTabl
     return split_card(origin, validation, test, rule, version=version, more=scores)
 
 
-def _network(run: Path, experiment: Experiment) -> HemorrhageNetwork:
+def read_network(part: Path, experiment: Experiment) -> HemorrhageNetwork:
+    """The network that a part's folder keeps. Raises TrainingError where its weights are of another one."""
     learned = experiment.preprocessing
     network = HemorrhageNetwork(experiment.network, channels=learned.channels, size=learned.size)
-    load_weights(network, run / last_part(experiment) / "weights.safetensors")
+    load_weights(network, part / "weights.safetensors")
     return network
 
 

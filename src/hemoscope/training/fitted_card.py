@@ -20,6 +20,7 @@ from hemoscope import DISCLAIMER, __version__
 from hemoscope.calibration import StudyRule, sigmoid
 from hemoscope.card import (
     CalibrationTable,
+    FederationRecord,
     LabelScore,
     ModelCard,
     OperatingPointTable,
@@ -67,12 +68,13 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a model came from."""
+    """Where a model came from; ``federation`` where several sites trained the weights that it began from."""
 
     experiment: Experiment
     dataset: TrainingData
     split: SplitRecord | None
     embedding_size: int
+    federation: FederationRecord | None = None
 
 
 def folds_card(
@@ -87,7 +89,7 @@ def folds_card(
             "the other folds. It describes the recipe, not these exact weights. Calibration is cross-fitted."
         ),
     )
-    return _card(origin, fit(scored, tables), rule, version=version, scores=(*tables, *more))
+    return assembled(origin, fit(scored, tables), rule, version=version, scores=(*tables, *more))
 
 
 def split_card(
@@ -106,7 +108,7 @@ def split_card(
     else:
         found = fit(validation, validation_tables(validation, name="validation", description=""))
     tables = _test_tables(origin.dataset, origin.split, test, found)
-    return _card(origin, found, rule, version=version, scores=(*tables, *more))
+    return assembled(origin, found, rule, version=version, scores=(*tables, *more))
 
 
 def validation_tables(scored: Scored, *, name: str, description: str) -> tuple[ScoreTable, ScoreTable]:
@@ -210,7 +212,10 @@ def _table(scores: Scores, probabilities: Floats, level: _Level, *, name: str, d
     )
 
 
-def _card(origin: Origin, found: Fit, rule: StudyRule, *, version: str, scores: tuple[ScoreTable, ...]) -> ModelCard:
+def assembled(
+    origin: Origin, found: Fit, rule: StudyRule, *, version: str, scores: tuple[ScoreTable, ...]
+) -> ModelCard:
+    """The card of what was fitted and measured; its ``files`` are filled in when the bundle is written."""
     experiment = origin.experiment
     sequence = experiment.sequence
     return ModelCard(
@@ -231,6 +236,7 @@ def _card(origin: Origin, found: Fit, rule: StudyRule, *, version: str, scores: 
         if sequence is None
         else SequenceRule(embedding_size=origin.embedding_size, study_scores=sequence.study),
         split=origin.split,
+        federation=origin.federation,
     )
 
 
@@ -246,8 +252,17 @@ def _limits(origin: Origin, found: Fit) -> tuple[str, ...]:
         *found.limits,
         f"{LEAK_WARNING}." if origin.split is not None and origin.split.by == "slice" else "",
         f"The final weights never saw {', '.join(held_out)}." if held_out else "",
+        _of_one_site(origin.federation),
     )
     return tuple(line for line in lines if line)
+
+
+def _of_one_site(federation: FederationRecord | None) -> str:
+    if federation is None or not federation.personalised:
+        return ""
+    return (
+        f"{federation.sites} sites trained the model, then one of them fitted it to its own patients: scores are its."
+    )
 
 
 def _unfitted_lines(slices: FittedCalibration, studies: FittedCalibration) -> list[str]:
