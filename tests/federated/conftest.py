@@ -1,6 +1,15 @@
-"""A tiny hospital: a cache of phantoms, and experiments that take a second a round."""
+"""A tiny hospital: a cache of phantoms, experiments that take a second a round; and servers and sites as processes."""
 
-from collections.abc import Callable
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,3 +73,145 @@ def small_experiment() -> Callable[..., Experiment]:
         return parse_experiment({"name": "small", **tables}, where="the test")
 
     return build
+
+
+class Deployment:
+    """Servers and sites as processes of their own, under one folder; whatever is started here is ended here.
+
+    A process is one of ours if its environment names the folder, whoever its parent is.
+    """
+
+    def __init__(
+        self, folder: Path, *, app: Path | None = None, sites: tuple[str, ...] = ("riverside", "hilltop")
+    ) -> None:
+        from hemoscope.federated.keys import make_keys
+
+        self.folder, self.app, self.sites = folder, app, sites
+        self.keys, self.state = folder / "keys", folder / "state"
+        make_keys(self.keys, servers=["localhost"], sites=sites)
+
+    @property
+    def port(self) -> int:
+        """Where the server that was started last listens."""
+        return int(json.loads((self.state / "server.json").read_text())["port"])
+
+    def server(self, *options: str, before: Sequence[str] = (), **environment: str) -> subprocess.Popen[str]:
+        """Start a server and wait until it listens; ``before`` is a command that starts it."""
+        from hemoscope.federated.processes import JOBS_VARIABLE, flower_environment
+
+        command = [*before, sys.executable, "-m", "hemoscope.federated.superlink", "--keys", str(self.keys / "server")]
+        command += ["--folder", str(self.state), "--port", "0", *options]
+        if self.app is not None:
+            command += ["--app", str(self.app)]
+        jobs = {JOBS_VARIABLE: str(self.state / "jobs")}
+        return self.start("server", command, flower_environment(self.state / "flower") | jobs | environment, "ready on")
+
+    def site(
+        self,
+        name: str,
+        *,
+        keys: Path | None = None,
+        port: int | None = None,
+        before: Sequence[str] = (),
+        **environment: str,
+    ) -> subprocess.Popen[str]:
+        """Start a site by Flower's own command, as ``hemoscope federated site`` does, without looking at its data."""
+        from hemoscope.federated.keys import read_site_keys
+        from hemoscope.federated.processes import flower_environment
+        from hemoscope.federated.supernode import supernode_command
+
+        file = self.folder / f"{name}.toml"
+        keys = keys or self.keys / "sites" / name
+        command = supernode_command(file, read_site_keys(keys), server=f"127.0.0.1:{port or self.port}")
+        home = flower_environment(self.folder / f"flower-{name}")
+        return self.start(name, [*before, *command], home | environment, "SuperNode ID|error|rror:")
+
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], until: str, seconds: float = 60.0
+    ) -> subprocess.Popen[str]:
+        """Start a process that logs to ``NAME.log`` and wait until it says something, or ends."""
+        log = self.folder / f"{name}.log"
+        place = log.stat().st_size if log.exists() else 0
+        with log.open("a") as stream:
+            process = subprocess.Popen(command, env=dict(environment), stdout=stream, stderr=stream, text=True)
+        end = time.monotonic() + seconds
+        while process.poll() is None and not re.search(until, log.read_text()[place:]):
+            assert time.monotonic() < end, f"{name} did not say {until!r}: {log.read_text()[-2000:]}"
+            time.sleep(0.05)
+        return process
+
+    def alive(self) -> dict[int, str]:
+        """Command lines of all processes whose environment names the folder, by process id."""
+        found = {}
+        for place in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if str(self.folder).encode() in (place / "environ").read_bytes():
+                    found[int(place.name)] = (place / "cmdline").read_text().replace("\0", " ")
+        return {pid: line for pid, line in found.items() if pid != os.getpid() and line}
+
+    def wait_until_none_is_alive(self, seconds: float = 10.0) -> dict[int, str]:
+        """What still lives after so many seconds; returns as soon as nothing does."""
+        end = time.monotonic() + seconds
+        while (left := self.alive()) and time.monotonic() < end:
+            time.sleep(0.1)
+        return left
+
+    def close(self) -> None:
+        """End whatever is left."""
+        for pid in self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+TRIVIAL_APP = """
+import json, os, time
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+client_app, server_app = ClientApp(), ServerApp()
+
+
+@client_app.train()
+def train(message, context):
+    time.sleep(float(message.content["ask"]["sleep"]))
+    return Message(RecordDict({"answer": ConfigRecord({"site": "site" in context.node_config})}), reply_to=message)
+
+
+@server_app.main()
+def main(grid, context):
+    job = json.loads((Path(os.environ["HEMOSCOPE_FEDERATED_JOBS"]) / f"{context.run_config['job']}.json").read_text())
+    while len(nodes := list(grid.get_node_ids())) < job["sites"]:
+        time.sleep(0.1)
+    ask = RecordDict({"ask": ConfigRecord({"sleep": job["sleep"]})})
+    replies = list(grid.send_and_receive([Message(ask, node, "train") for node in nodes], timeout=60))
+    rounds = Path(job["output"]) / "split" / "rounds.jsonl"
+    rounds.parent.mkdir(parents=True, exist_ok=True)
+    errors = [str(reply.error.reason) for reply in replies if reply.has_error()]
+    rounds.write_text(json.dumps({"number": 1, "used": len(replies) - len(errors), "errors": errors}) + "\\n")
+    if job.get("fail"):
+        raise RuntimeError("as asked")
+"""
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
+    """``deployment(sites=...)``: a federation of processes around an app of one round that trains nothing."""
+    made: list[Deployment] = []
+
+    def build(**options: Any) -> Deployment:
+        from hemoscope.federated.signed_app import stub_folder
+
+        app = tmp_path / "trivial"
+        app.mkdir()
+        project = (stub_folder() / "pyproject.toml").read_text().replace("hemoscope_stub", "trivial")
+        (app / "pyproject.toml").write_text(project)
+        (app / "trivial.py").write_text(TRIVIAL_APP)
+        made.append(Deployment(tmp_path, **{"app": app, **options}))
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.close()
