@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from hemoscope.errors import FederationError
-from hemoscope.federated.checkpoints import RoundState, append_round_log, latest_round, save_round
+from hemoscope.federated.checkpoints import (
+    RoundReport,
+    RoundState,
+    append_round_log,
+    latest_round,
+    numbered,
+    save_round,
+)
 
 RNG = np.random.default_rng(3)
 
@@ -118,3 +125,18 @@ def test_the_log_has_one_line_a_round(tmp_path: Path) -> None:
     append_round_log(tmp_path / "final", {"number": 1, "void": False})
     lines = (tmp_path / "final" / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"number": 1, "void": True}, {"number": 1, "void": False}]
+
+
+def test_a_report_is_one_line_of_the_log(tmp_path: Path) -> None:
+    report = RoundReport(number=3, asked=(1, 2), used=(1,), refused={2: "no"}, losses={1: 0.5}, epsilon=2.0)
+    append_round_log(tmp_path, report.to_json())
+    found = json.loads((tmp_path / "rounds.jsonl").read_text())
+    assert (found["number"], found["asked"], found["refused"], found["void"]) == (3, [1, 2], {"2": "no"}, False)
+    assert (found["losses"], found["epsilon"]) == ({"1": 0.5}, 2.0)
+
+
+def test_sites_keep_their_numbers_when_others_join() -> None:
+    first = numbered({}, [30, 2**63 + 1, 4])
+    assert first == {"4": 1, "30": 2, str(2**63 + 1): 3}
+    assert numbered(first, [5, 30]) == {**first, "5": 4}
+    assert numbered({"9": 2}, [9, 8]) == {"9": 2, "8": 3}

@@ -4,9 +4,10 @@
 ``state.json``; ``PART/rounds.jsonl`` has one line a round, void ones too. The last two rounds are kept.
 """
 
+import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,16 @@ from safetensors.numpy import load_file, save_file
 from hemoscope.errors import FederationError
 from hemoscope.federated.weights import Arrays
 
-__all__ = ["ROUNDS", "ROUND_LOG", "RoundState", "append_round_log", "latest_round", "save_round"]
+__all__ = [
+    "ROUNDS",
+    "ROUND_LOG",
+    "RoundReport",
+    "RoundState",
+    "append_round_log",
+    "latest_round",
+    "numbered",
+    "save_round",
+]
 
 ROUNDS, ROUND_LOG = "rounds", "rounds.jsonl"
 _STATE, _SCHEMA = "state.json", 1
@@ -47,6 +57,51 @@ class RoundState:
     strategy: dict[str, Arrays] = field(default_factory=dict)
     accountant: dict[str, Any] | None = None
     sites: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundReport:
+    """What happened in a round; sites by their numbers.
+
+    Attributes:
+        number: of the round, from 1; a void one is tried again under the same number.
+        asked: sites that were sent the round's weights.
+        used: sites whose updates are in the new weights; none where the round is void.
+        refused: sites whose answers were left out, and why.
+        lost: sites that did not answer in time.
+        suspicious: sites whose updates were odd (also those that were refused or void), and why.
+        losses: of training, of the sites that say so.
+        norms: of the updates that were not refused, as they came (before clipping).
+        void: whether the weights are those of the round before; ``reason`` says why.
+        reason: see ``void``; empty otherwise.
+        epsilon: spent so far, with differential privacy.
+        seconds: from asking to having aggregated.
+    """
+
+    number: int
+    asked: tuple[int, ...] = ()
+    used: tuple[int, ...] = ()
+    refused: dict[int, str] = field(default_factory=dict)
+    lost: tuple[int, ...] = ()
+    suspicious: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)
+    norms: dict[int, float] = field(default_factory=dict)
+    void: bool = False
+    reason: str = ""
+    epsilon: float | None = None
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``append_round_log``."""
+        return dataclasses.asdict(self)
+
+
+def numbered(sites: Mapping[str, int], nodes: Iterable[int]) -> dict[str, int]:
+    """Site numbers by Flower's node id: known ones stay, new ones follow in the order of their ids."""
+    found = dict(sites)
+    for node in sorted(set(nodes)):
+        found.setdefault(str(node), max(found.values(), default=0) + 1)
+    return found
 
 
 def save_round(part_folder: Path, state: RoundState) -> Path:
