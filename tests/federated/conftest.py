@@ -215,3 +215,86 @@ def deployment(tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
     yield build
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def small_federation(small_experiment: Callable[..., Experiment]) -> Callable[..., Any]:
+    """``small_federation(rounds=, strategy={...}, ...)``: over ``small_experiment``, fixed seeds, two rounds."""
+
+    def build(*, experiment: Mapping[str, Any] | None = None, **changes: Any) -> Any:
+        from hemoscope.federated.federation import parse_federation
+
+        record = small_experiment(**(experiment or {})).to_json()
+        return parse_federation({"name": "tiny", "rounds": 2, **changes, "experiment": record})
+
+    return build
+
+
+class LocalGrid:
+    """Flower's grid in this process: client apps are called one after the other, their messages over Flower's wire.
+
+    Attributes:
+        trace: (node, message type, stage of secure aggregation or "", reply) of every message that was answered.
+        away: nodes that are not connected.
+        drop: called with (node, type, stage); where it says True, the message is lost on its way.
+    """
+
+    def __init__(self, apps: Mapping[int, Any], contexts: Mapping[int, Any]) -> None:
+        self.apps, self.contexts = dict(apps), dict(contexts)
+        self.away: set[int] = set()
+        self.trace: list[tuple[int, str, str, Any]] = []
+        self.drop: Callable[[int, str, str], bool] = lambda _node, _kind, _stage: False
+
+    def get_node_ids(self) -> list[int]:
+        """Who is connected."""
+        return [node for node in self.apps if node not in self.away]
+
+    def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> list[Any]:
+        """Answers of everybody whose message is not lost."""
+        return [reply for message in messages if (reply := self._answer(message)) is not None]
+
+    def _answer(self, message: Any) -> Any:
+        from flwr.common.serde import message_from_proto, message_to_proto
+
+        node, kind = message.metadata.dst_node_id, message.metadata.message_type
+        stage = str(message.content.config_records.get("secaggplus_configs", {}).get("stage", ""))
+        if node in self.away or self.drop(node, kind, stage):
+            return None
+        reply = self.apps[node](message_from_proto(message_to_proto(message)), self.contexts[node])
+        reply = message_from_proto(message_to_proto(reply))
+        self.trace.append((node, kind, stage, reply))
+        return reply
+
+
+@pytest.fixture
+def local_sites(hospital_cache: Cache, tmp_path: Path) -> Callable[..., Any]:
+    """``local_sites(3, policy=)``: so many sites of a few phantoms each, on a ``LocalGrid``; node ids 11, 12, ..."""
+
+    def build(count: int, *, policy: Any = None, folder: Path = tmp_path) -> Any:
+        from flwr.app import Context, RecordDict
+        from flwr.supercore.task_identity import TaskIdentity
+
+        from hemoscope.federated.client_app import make_client_app
+        from hemoscope.federated.site import Policy, Site
+
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
+        apps, contexts = {}, {}
+        for number in range(count):
+            work = folder / f"site-{number + 1}"
+            work.mkdir(parents=True, exist_ok=True)
+            share = max(4, PATIENTS // count)  # sites may share phantoms; nobody minds
+            own = [f"p{(number * share + step) % PATIENTS}" for step in range(share)]
+            (work / "patients.txt").write_text("\n".join(own))
+            site = Site(
+                name=work.name,
+                data=hospital_cache.folder,
+                work=work,
+                patients=work / "patients.txt",
+                threads=1,
+                policy=policy or Policy(least_cell=1),
+            )
+            apps[number + 11] = make_client_app(lambda _context, site=site: site)
+            contexts[number + 11] = Context(7, number + 11, {}, RecordDict(), {})
+        return LocalGrid(apps, contexts)
+
+    return build

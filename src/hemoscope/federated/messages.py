@@ -1,0 +1,241 @@
+"""What server and sites say to each other, as records of Flower's Message API; nothing is believed before it is checked.
+
+Down, for TRAIN and EVALUATE: ``arrays`` (what is trained), ``statistics`` (of batch norm, where shared) and ``fixed``
+(what goes from the server to the sites alone), float32 arrays by name, and ``config``. Up: ``arrays``, ``statistics``
+and ``metrics`` of TRAIN; ``scores`` of EVALUATE, histograms as JSON. Either side may be run by somebody else than it
+says: a record that is absent, of another kind, too large or not what it claims is refused before anything is made of it.
+"""
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from hemoscope.errors import FederationError
+
+Arrays = dict[str, NDArray[np.float32]]
+Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
+
+TRAIN, EVALUATE = "train", "evaluate"  # Flower's types of message
+ARRAYS, STATISTICS, FIXED, CONFIG = "arrays", "statistics", "fixed", "config"
+METRICS, SCORES = "metrics", "scores"
+FEDERATION, PART, ROUND, ROUNDS, SITES, FINAL = "federation", "part", "server-round", "rounds", "sites", "final"
+WEIGHT, LOSS = "num-examples", "loss"
+SLICES, STUDIES = "slices", "studies"
+VALIDATION_SLICES, VALIDATION_STUDIES = "validation-slices", "validation-studies"
+_SCORE_NAMES = (SLICES, STUDIES, VALIDATION_SLICES, VALIDATION_STUDIES)
+
+_NUMPY = "numpy.ndarray"  # Flower's name of its one way to write arrays, numpy's own file format
+_MOST_BYTES = 1 << 30  # of one array
+_MOST_ARRAYS = 10_000
+_MOST_TEXT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a server asks of a site.
+
+    Attributes:
+        trained: network state that goes through the strategy, by name.
+        statistics: batch norm's running means and variances, where sites share them.
+        fixed: state that the server alone decides.
+        federation: the settings of the federation, as JSON text.
+        part: of the experiment.
+        number: of the round, from 1.
+        rounds: that there will be.
+        sites: that were asked with this one.
+        final: whether this is the last evaluation.
+    """
+
+    trained: Arrays
+    statistics: Arrays
+    fixed: Arrays
+    federation: str
+    part: str
+    number: int
+    rounds: int
+    sites: int
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainReply:
+    """What a site answers to TRAIN; ``loss`` is None where the site keeps it."""
+
+    trained: Arrays
+    statistics: Arrays
+    weight: float
+    loss: float | None
+
+
+def request_config(*, federation: str, part: str, number: int, rounds: int, sites: int, final: bool) -> ConfigRecord:
+    """The ``config`` record of a request; see ``Request``."""
+    return ConfigRecord({FEDERATION: federation, PART: part, ROUND: number, ROUNDS: rounds, SITES: sites, FINAL: final})
+
+
+def request_records(request: Request) -> RecordDict:
+    """A request as records."""
+    return RecordDict(
+        {
+            ARRAYS: pack(request.trained),
+            STATISTICS: pack(request.statistics),
+            FIXED: pack(request.fixed),
+            CONFIG: request_config(
+                federation=request.federation,
+                part=request.part,
+                number=request.number,
+                rounds=request.rounds,
+                sites=request.sites,
+                final=request.final,
+            ),
+        }
+    )
+
+
+def parse_request(content: RecordDict) -> Request:
+    """What a message from the server asks. Raises FederationError where it is not a whole, possible request."""
+    config = record_of(content, CONFIG, ConfigRecord)
+    number, rounds, sites = (_integer(config, name, least=1) for name in (ROUND, ROUNDS, SITES))
+    if number > rounds:
+        msg = f"round {number} of {rounds} was asked for. Rounds are numbered from 1"
+        raise FederationError(msg)
+    return Request(
+        trained=unpack(record_of(content, ARRAYS, ArrayRecord)),
+        statistics=unpack(record_of(content, STATISTICS, ArrayRecord)),
+        fixed=unpack(record_of(content, FIXED, ArrayRecord)),
+        federation=_text(config, FEDERATION),
+        part=_text(config, PART),
+        number=number,
+        rounds=rounds,
+        sites=sites,
+        final=_value(config, FINAL, bool, "true or false"),
+    )
+
+
+def train_records(reply: TrainReply) -> RecordDict:
+    """The answer to TRAIN as records."""
+    metrics = {WEIGHT: float(reply.weight)} | ({} if reply.loss is None else {LOSS: float(reply.loss)})
+    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
+        ARRAYS: pack(reply.trained),
+        METRICS: MetricRecord(metrics),
+    }
+    if reply.statistics:
+        records[STATISTICS] = pack(reply.statistics)
+    return RecordDict(records)
+
+
+def parse_train(content: RecordDict) -> TrainReply:
+    """What a site answered to TRAIN. Raises FederationError where it is not such an answer.
+
+    Names, shapes and sizes against the network are ``updates.check_update``'s.
+    """
+    metrics = record_of(content, METRICS, MetricRecord)
+    statistics = content.get(STATISTICS)
+    return TrainReply(
+        trained=unpack(record_of(content, ARRAYS, ArrayRecord)),
+        statistics={} if statistics is None else unpack(record_of(content, STATISTICS, ArrayRecord)),
+        weight=_number(metrics, WEIGHT, least=0.0),
+        loss=_number(metrics, LOSS, least=-math.inf) if LOSS in metrics else None,
+    )
+
+
+def score_records(texts: Mapping[str, str]) -> RecordDict:
+    """The answer to EVALUATE as records: histograms as JSON by what they are of. Of nothing else a name is known."""
+    unknown = sorted(set(texts) - set(_SCORE_NAMES))
+    if unknown:
+        msg = f"no such scores: {', '.join(unknown)}. Known are {', '.join(_SCORE_NAMES)}"
+        raise FederationError(msg)
+    return RecordDict({SCORES: ConfigRecord(dict(texts))})
+
+
+def parse_scores(content: RecordDict) -> dict[str, str]:
+    """What a site answered to EVALUATE, as texts for ``parse_histograms``. Raises FederationError for anything else."""
+    scores = record_of(content, SCORES, ConfigRecord)
+    if unknown := set(scores) - set(_SCORE_NAMES):
+        msg = f"a site sent {len(unknown)} kinds of scores that nobody asked for. Update hemoscope there"
+        raise FederationError(msg)
+    return {name: _text(scores, name) for name in scores}
+
+
+def pack(arrays: Arrays) -> ArrayRecord:
+    """Arrays by name as Flower's record, float32 in C order."""
+    return ArrayRecord({name: Array(np.ascontiguousarray(value, dtype=np.float32)) for name, value in arrays.items()})
+
+
+def unpack(record: ArrayRecord) -> Arrays:
+    """Arrays by name out of a record.
+
+    Raises:
+        FederationError: too many arrays, or one that is not plain float32 of the size that it claims.
+    """
+    if len(record) > _MOST_ARRAYS:
+        msg = f"a message holds {len(record)} arrays, more than the {_MOST_ARRAYS} of any network here"
+        raise FederationError(msg)
+    return {name: _array(array) for name, array in record.items()}
+
+
+def record_of(content: RecordDict, name: str, kind: type[Record]) -> Record:
+    """A record of a message. Raises FederationError where it is absent or of another kind."""
+    found = content.get(name)
+    if not isinstance(found, kind):
+        msg = f"a message lacks its {name} ({kind.__name__}). Do server and sites run the same version of hemoscope?"
+        raise FederationError(msg)
+    return found
+
+
+def _array(array: Array) -> NDArray[np.float32]:
+    """One array, read without trusting the size that its header claims: memory is made for what came, no more.
+
+    The header is numpy's own (NEP 1, version 1.0), which ``np.load`` would believe.
+    """
+    stream = io.BytesIO(array.data)
+    try:
+        if array.stype != _NUMPY or np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError as error:
+        msg = "a message holds an array that is not in numpy's file format 1.0. Was the message made by other software?"
+        raise FederationError(msg) from error
+    here = len(array.data) - stream.tell()
+    if dtype != np.dtype("<f4") or fortran or here > _MOST_BYTES or math.prod(shape) * 4 != here:
+        msg = f"a message holds an array of {dtype}, shape {shape} in {here} bytes. Expected float32, 4 bytes a value"
+        raise FederationError(msg)
+    values: NDArray[np.float32] = np.frombuffer(array.data, dtype="<f4", offset=stream.tell()).reshape(shape)
+    return values
+
+
+def _value(record: Mapping[str, Any], name: str, kind: type[Any], wanted: str) -> Any:
+    found = record.get(name)
+    if type(found) is not kind:
+        msg = f"a message's {name} must be {wanted}, got {type(found).__name__}"
+        raise FederationError(msg)
+    return found
+
+
+def _text(record: Mapping[str, Any], name: str) -> str:
+    text: str = _value(record, name, str, "text")
+    if len(text) > _MOST_TEXT:
+        msg = f"a message's {name} has {len(text)} characters, more than {_MOST_TEXT}"
+        raise FederationError(msg)
+    return text
+
+
+def _integer(record: Mapping[str, Any], name: str, *, least: int) -> int:
+    number: int = _value(record, name, int, "a whole number")
+    if number < least:
+        msg = f"a message's {name} must be at least {least}, got {number}"
+        raise FederationError(msg)
+    return number
+
+
+def _number(record: Mapping[str, Any], name: str, *, least: float) -> float:
+    number: float = _value(record, name, float, "a number")
+    if not math.isfinite(number) or number < least:
+        msg = f"a message's {name} must be finite and at least {least:g}, got {number}"
+        raise FederationError(msg)
+    return number
