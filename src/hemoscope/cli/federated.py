@@ -6,12 +6,16 @@ when they run, and the others work without it.
 
 import argparse
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
 from hemoscope.errors import MissingExtraError
+
+# Whatever a shell's profile says: no report of usage, no look for a newer version. Read where Flower is imported.
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +37,7 @@ SUBCOMMANDS = (
         name="compare",
         module="federated_simulate",
         summary="set a federation beside pooled training and beside sites alone",
-        flower=True,
+        flower=False,
     ),
     Subcommand(name="keys", module="federated_deploy", summary="make keys and certificates", flower=True),
     Subcommand(name="server", module="federated_deploy", summary="start the server that sites connect to", flower=True),
@@ -63,12 +67,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         description = one.summary[:1].upper() + one.summary[1:] + "."
         subparser = subparsers.add_parser(one.name, help=one.summary, description=description)
         add(subparser)
-        if one.flower:
-            subparser.set_defaults(run=functools.partial(_with_flower, subparser.get_default("run")))
+        subparser.set_defaults(run=functools.partial(_run, one, subparser.get_default("run")))
 
 
-def _with_flower(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """Run a subcommand that needs Flower. Raises MissingExtraError where it is absent."""
-    if find_spec("flwr") is None:
+def _run(subcommand: Subcommand, run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """Run one subcommand; Flower says nothing to anybody. Raises MissingExtraError where it is needed and absent."""
+    if subcommand.flower and find_spec("flwr") is None:
         raise MissingExtraError(package="flwr", extra="federated")
+    os.environ.update(QUIET)
     return run(arguments)

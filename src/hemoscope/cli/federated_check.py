@@ -26,7 +26,10 @@ def run_check(arguments: argparse.Namespace) -> int:
     from hemoscope.federated.site import read_site
 
     federation = read_federation(arguments.federation, arguments.set)
-    sites = arguments.sites or federation.min_sites
+    sites = federation.min_sites if arguments.sites is None else arguments.sites
+    if sites < 1:
+        msg = f"--sites must be at least 1, got {sites}"
+        raise ConfigError(msg)
     site = None if arguments.site is None else read_site(arguments.site)
     if site is not None and (refusal := site.policy.refusal(federation, sites=sites)):
         msg = f"{arguments.site.name}: {refusal}. Change the federation, or this site's policy"

@@ -1,0 +1,108 @@
+"""``hemoscope federated``: every subcommand has help, those that need Flower say so, and check tells what would be."""
+
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from hemoscope import cli
+from hemoscope.card import TrainingData
+from hemoscope.cli import federated
+from hemoscope.cli.federated import SUBCOMMANDS
+from hemoscope.data.cache import COLUMNS, write_manifest
+
+pytestmark = pytest.mark.skipif(find_spec("torch") is None, reason="needs the extra: pip install 'hemoscope[train]'")
+
+EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "federated-experiment.toml"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "trial.toml"
+    path.write_text(f'name = "trial"\ndescription = "a trial"\nexperiment = "{EXPERIMENT}"\n')
+    return path
+
+
+@pytest.fixture
+def site_file(tmp_path: Path) -> Callable[[str], Path]:
+    """``site_file(policy)``: a site file whose data are not there."""
+
+    def write(policy: str) -> Path:
+        path = tmp_path / "site.toml"
+        path.write_text(f'name = "north"\ndata = "cache"\nwork = "work"\n[policy]\n{policy}\n')
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", [one.name for one in SUBCOMMANDS])
+def test_each_subcommand_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["federated", name, "--help"])
+    assert f"usage: hemoscope federated {name}" in capsys.readouterr().out
+
+
+def test_a_subcommand_that_needs_flower_names_the_line_that_installs_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(federated, "find_spec", lambda _name: None)
+    assert cli.main(["federated", "simulate", str(file), "--data", "cache", "--output", "run"]) == 2
+    assert "flwr is not installed. Install it with: pip install 'hemoscope[federated]'" in capsys.readouterr().err
+
+
+def test_flower_is_told_to_be_quiet_whatever_the_shell_says(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in federated.QUIET:
+        monkeypatch.setenv(name, "by the shell")
+    assert cli.main(["federated", "check", str(file)]) == 0
+    assert {name: os.environ[name] for name in federated.QUIET} == federated.QUIET
+
+
+def test_check_tells_what_would_happen_what_leaves_and_what_is_refused(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["federated", "check", str(file), "--set", "rounds=3"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("trial: a trial\n")
+    for words in ("What happens", "3 rounds x 1 epochs", "What leaves a site", "never", "What is refused"):
+        assert words in said
+
+
+def test_check_refuses_what_excludes_each_other(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["federated", "check", str(file), "--set", "strategy.name=median"]) == 2
+    assert 'median needs weighting = "uniform"' in capsys.readouterr().err
+
+
+def test_check_says_why_a_site_takes_no_part(
+    file: Path, site_file: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["federated", "check", str(file), "--site", str(site_file("secure_aggregation = true"))]
+    assert cli.main(words) == 2
+    assert "site.toml: this site trains with secure aggregation alone. Change the" in capsys.readouterr().err
+
+
+def test_check_counts_a_sites_patients_and_says_that_it_takes_part(
+    file: Path, site_file: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["federated", "check", str(file), "--site", str(site_file("min_sites = 2")), "--sites", "4"]
+    assert cli.main(words) == 1
+    assert "cache holds no manifest.parquet" in capsys.readouterr().err
+    (tmp_path / "cache").mkdir()
+    places = [(patient, index) for patient in ("p1", "p2") for index in range(3)]
+    rows = [
+        dict(zip(COLUMNS, (f"{patient}-{index}", patient, patient, patient, index, False, *[0] * 6), strict=True))
+        for patient, index in places
+    ]
+    terms = TrainingData(name="made", version="1", doi="none", license="Apache-2.0", attribution="us", changes="none")
+    write_manifest(tmp_path / "cache", rows, terms)
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.endswith("\nnorth takes part, with 2 patients and 6 slices.\n")
+
+
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_check_of_no_sites_is_refused(file: Path, number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["federated", "check", str(file), "--sites", number]) == 2
+    assert f"--sites must be at least 1, got {number}" in capsys.readouterr().err
