@@ -29,7 +29,7 @@ def test_a_plain_federation_says_that_the_server_sees_each_update() -> None:
     assert "secure aggregation: off: the server sees each site's update" in said
     assert "privacy: off: no noise" in said
     assert "each round: all trained weights: their values\n" in said
-    assert "each round: means and variances of batch norm\n" in said
+    assert "each round: means and variances of batch norm\neach round: its mean loss\n" in said
     assert "no cell below 5 of a class" in said
     assert "a norm above 100, a weight above 100,000" in said
 
@@ -37,7 +37,8 @@ def test_a_plain_federation_says_that_the_server_sees_each_update() -> None:
 def test_with_secure_aggregation_updates_leave_masked_and_shortened_and_are_not_checked_one_by_one() -> None:
     said = text(secure_aggregation={"enabled": True}, min_sites=3)
     assert "SecAgg+, 3 shares, 2 bring a key back" in said
-    assert "all trained weights: their change, masked, shortened to norm 100\n" in said
+    assert "all trained weights: their change, shortened to norm 100, masked\n" in said
+    assert "what it counts by, its number of slices, masked with them\n" in said
     assert "means and variances of batch norm, masked with them" in said
     assert "single updates are hidden" in said
     assert "a norm above" not in said
@@ -68,6 +69,14 @@ def test_some_sites_and_rare_evaluations_are_said() -> None:
     assert "asks 50% of the sites" in said
     assert "evaluation: every 3 rounds, and after the last" in said
     assert "evaluation: after the last round" in text(histograms={"every": 0})
+
+
+def test_with_noise_no_loss_leaves_and_every_round_needs_every_site() -> None:
+    said = text(**{**PRIVATE, "privacy": {"noise_multiplier": 1.0, "clipping_norm": 2.0}})
+    assert "all trained weights but batch norm's: their values, their change, shortened to norm 2\n" in said
+    assert "loss" not in said
+    assert "void without every site" in said
+    assert "a round with: a site missing" in said
 
 
 def test_without_flower_epsilon_is_not_made_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,8 @@ def _happens(federation: Federation, sites: int) -> Rows:
     experiment, evaluation = federation.experiment, federation.histograms.every
     network, size = experiment.network.backbone, experiment.preprocessing.size
     asked = "all sites" if federation.fraction == 1 else f"{federation.fraction:.0%} of the sites"
-    patience = f"void below {federation.min_sites} replies and then tried again up to {federation.retries} times"
+    void = "without every site" if federation.privacy.enabled else f"below {federation.min_sites} replies"
+    patience = f"void {void} and then tried again up to {federation.retries} times"
     return [
         ("experiment", f"{experiment.name}: {network} at {size} pixels, split by {experiment.run.split}"),
         ("training", f"{federation.rounds} rounds x {federation.local_epochs} epochs: {federation.epochs} epochs"),
@@ -85,16 +86,20 @@ def _privacy(federation: Federation, sites: int) -> str:
 
 def _leaves(federation: Federation) -> Rows:
     masked, norm = federation.secure_aggregation.enabled, federation.clipping_norm
-    update = "their change, masked" if masked else "their values"
     clip = f", shortened to norm {norm:g}" if norm is not None else ""
+    update = (
+        f"their change{clip}, masked" if masked else f"their values, their change{clip}" if clip else "their values"
+    )
     trained = "all trained weights" + (" but batch norm's" if federation.batch_norm == "local" else "")
-    rows = [("each round", f"{trained}: {update}{clip}")]
+    also = ", masked with them" if masked else ""
+    rows = [f"{trained}: {update}", f"what it counts by, {_WEIGHTS[federation.weighting]}{also}"]
     if federation.batch_norm == "shared":
-        rows.append(("each round", "means and variances of batch norm" + (", masked with them" if masked else "")))
+        rows.append(f"means and variances of batch norm{also}")
+    if not federation.privacy.enabled:  # it would leave without noise
+        rows.append("its mean loss")
     cell = federation.histograms.least_cell
     return [
-        *rows,
-        ("each round", f"mean loss, and what it counts by: {_WEIGHTS[federation.weighting]}"),
+        *(("each round", row) for row in rows),
         ("evaluation", f"counts of scores in fixed cells, no cell below {cell} of a class"),
         ("never", "images, labels, scores of single slices or patients, identifiers, paths"),
     ]
@@ -108,4 +113,5 @@ def _refused(federation: Federation) -> Rows:
     rows = [("an update with", f"missing or other names, another shape, a value that is not finite, {bounds}")]
     if federation.secure_aggregation.enabled:
         rows = [("an update with", "nothing: single updates are hidden, so each site shortens its own")]
-    return [*rows, ("a round with", f"fewer than {federation.min_sites} updates left")]
+    least = "a site missing" if federation.privacy.enabled else f"fewer than {federation.min_sites} updates left"
+    return [*rows, ("a round with", least)]

@@ -37,7 +37,7 @@ class Dealing:
         sites: how many.
         by: ``patient``, ``by-type`` or ``dirichlet``.
         seed: of the chances in it.
-        uneven: relative size of each site; empty for equal ones.
+        uneven: relative size of each site; empty lets sizes fall in equal steps.
     """
 
     sites: int = 4
