@@ -8,7 +8,7 @@ The folder of a run: ``federation.json``, ``experiment.json`` and ``versions.jso
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Job:
         output: folder of the run.
         sites: that are expected; training begins when so many are connected.
         resume: go on after the last round on disk.
+        numbers: asks the grid for the sites' numbers by node id; None numbers them as they are first seen.
         patience: seconds to wait for all of them; then ``min_sites`` will do.
         show: told the stage, how much of it is done, and how much there is.
     """
@@ -62,6 +63,7 @@ class Job:
     output: Path
     sites: int
     resume: bool = False
+    numbers: Callable[[Grid], dict[str, int]] | None = None
     patience: float = 120.0
     show: Show = lambda _stage, _done, _total: None
 
@@ -120,7 +122,10 @@ def run_part(job: Job, grid: Grid, context: Context) -> None:
         part=job.part,
         strategy=make_strategy(federation, names),
     )
+    _mend_log(job, state)
     wait_for_sites(job, grid)
+    if job.numbers is not None:
+        state = replace(state, sites=job.numbers(grid))
     state, scores, ended = _play(job, course, state, grid, context)
     if not scores and _scores_sites(job):
         scores = _final_scores(job, course, state, grid)
@@ -163,7 +168,7 @@ def _play(
         save_round(job.folder, state)
         last = state.number == federation.rounds
         every = federation.histograms.every
-        scores, told = {}, {}
+        scores, told = dict[int, SiteScores](), dict[str, Any]()
         if _scores_sites(job) and (last or (every and state.number % every == 0)):
             scores, told = _scored(course, state, grid, final=last)
         append_round_log(job.folder, _line(report, told))
@@ -180,11 +185,10 @@ def _until_not_void(
         if not report.void:
             return state, report
         append_round_log(job.folder, _line(report, {}))
-    reasons = (
-        "; ".join(f"site {site}: {reason}" for site, reason in sorted(report.refused.items())) or "nobody answered"
-    )
-    tried = f"round {report.number} was void {course.federation.retries + 1} times"
-    msg = f"{tried} ({len(report.lost)} of {len(report.asked)} sites lost; {reasons}). Go on later with --resume"
+    reasons = "; ".join(f"site {site}: {reason}" for site, reason in sorted(report.refused.items()))
+    tried = f"round {report.number} was void {course.federation.retries + 1} times, at last because {report.reason}"
+    gone = f"{len(report.lost)} of {len(report.asked)} sites lost"
+    msg = f"{tried} ({'; '.join((gone, *reasons))}). Go on later with --resume"
     raise FederationError(msg)
 
 
@@ -207,6 +211,17 @@ def _scored(
     if refused:
         told["refused"] = {str(sites[str(node)]): reason for node, reason in refused.items()}
     return {sites[str(node)]: found for node, found in scores.items()}, told
+
+
+def _mend_log(job: Job, state: RoundState) -> None:
+    """A line for the last round on disk, where the server was stopped before it wrote one."""
+    path = job.folder / ROUND_LOG
+    lines = path.read_text().splitlines() if path.is_file() else []
+    played = [line for line in map(json.loads, lines) if not line.get("void")]
+    if state.number and not any(line["number"] == state.number for line in played):
+        sites = tuple(sorted(state.sites.values()))
+        report = RoundReport(number=state.number, asked=sites, used=sites, reason="the server was stopped after it")
+        append_round_log(job.folder, _line(report, {}))
 
 
 def _scores_sites(job: Job) -> bool:

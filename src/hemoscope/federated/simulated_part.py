@@ -16,9 +16,10 @@ from flwr.simulation import run_simulation
 from hemoscope.errors import HemoscopeError
 from hemoscope.federated.client_app import make_client_app
 from hemoscope.federated.federation import parse_federation
-from hemoscope.federated.poison import ScaledClient, SimulatedNodes
+from hemoscope.federated.poison import ScaledClient
 from hemoscope.federated.processes import tie_to_parent
 from hemoscope.federated.server_app import Job, make_server_app
+from hemoscope.federated.simulated_nodes import NumberedIn, SimulatedClient, SimulatedSites, ask_numbers
 from hemoscope.federated.simulation import PartTask, Poison
 
 # A round's messages of all sites lie in shared memory at once; Ray moves what is too much to disk.
@@ -48,17 +49,18 @@ def run_part(task: PartTask, pipe: TextIO) -> None:
         output=run,
         sites=task.sites,
         resume=task.resume,
+        numbers=ask_numbers,
         show=lambda stage, done, total: _report(pipe, stage=stage, done=done, total=total),
     )
     wrong = {
         what: frozenset(_number(site) for site, how in task.poison.items() if how == what) for what in get_args(Poison)
     }
-    client: Any = make_client_app(SimulatedNodes(run=run, flipped=wrong["flip"]))
+    client: Any = make_client_app(SimulatedSites(run=run, flipped=wrong["flip"]))
     if wrong["scale"]:
-        client = ScaledClient(app=client, sites=wrong["scale"])
+        client = ScaledClient(app=client, scaled=NumberedIn(wrong["scale"]))
     run_simulation(
         server_app=make_server_app(job),
-        client_app=client,
+        client_app=SimulatedClient(app=client),
         num_supernodes=task.sites,
         backend_config=_backend(task),
     )
