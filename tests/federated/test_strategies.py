@@ -278,7 +278,7 @@ def test_too_few_connected_sites_make_the_round_void_without_asking() -> None:
     found, report = strategy.aggregate(1, before, [])
     assert found is before
     assert (report.void, report.asked) == (True, ())
-    assert report.reason == "fewer sites are connected than the 3 that a round needs"
+    assert report.reason == "fewer sites are connected than a round needs"
 
 
 def test_sites_that_answer_late_or_leave_are_lost_and_the_round_goes_on() -> None:
@@ -313,14 +313,21 @@ def test_sites_of_no_weight_make_no_mean() -> None:
     assert "all sites have the weight 0" in report.reason
 
 
-def test_a_site_that_fails_is_refused_without_its_own_words() -> None:
+@pytest.mark.parametrize(
+    ("code", "reason", "said"),
+    [
+        (ErrorCode.MOD_FAILED_PRECONDITION, "This site takes no part\nnow.", "This site takes no part?now."),
+        (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "x" * 999, "x" * 300),
+        (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, None, "the site could not take part (code 2). Its own log says why"),
+        (ErrorCode.INVALID_FAB, "/home/secret", "the site could not take part (code 7). Its own log says why"),
+    ],
+)
+def test_a_site_that_fails_is_refused_with_our_own_words_alone(code: int, reason: str | None, said: str) -> None:
     def reply(message: Message) -> Message | None:
-        if site_of(message) == 2:
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "/home/secret"), reply_to=message)
-        return answer(message)
+        return Message(Error(code, reason), reply_to=message) if site_of(message) == 2 else answer(message)
 
     _, report = one_round(make_strategy(federation(), EXCHANGE), state(), reply)
-    assert report.refused == {2: "the site could not take part (code 2); its own log says why"}
+    assert report.refused == {2: said}
     assert report.used == (1, 3, 4)
 
 

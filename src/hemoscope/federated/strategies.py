@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedProx, FedTrimmedAvg
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
@@ -26,25 +25,16 @@ from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
 
 from hemoscope.errors import FederationError
 from hemoscope.federated import messages, privacy
+from hemoscope.federated.answers import Answer, bounded, oddities, sort_answers
 from hemoscope.federated.checkpoints import RoundReport, RoundState, numbered
 from hemoscope.federated.chosen_nodes import ChosenNodes
 from hemoscope.federated.federation import Federation
-from hemoscope.federated.updates import (
-    UpdateFacts,
-    agreement,
-    check_statistics,
-    check_update,
-    clipped,
-    suspicion,
-)
 from hemoscope.federated.weights import Arrays, Exchange
 
 __all__ = ["ROBUST_LEAST", "RoundReport", "RoundStrategy", "make_strategy"]
 
 ROBUST_LEAST = 3  # answers: of two, nobody can say which is the odd one
 _MOMENTS = ("m_t", "v_t")  # Flower's names of what FedAdam remembers
-_CLIPPING_SLACK = 1.01  # a site that clips, in float32, is not told off for rounding
-_GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
 
 def make_strategy(federation: Federation, exchange: Exchange, *, sites: int | None = None) -> "RoundStrategy":
@@ -53,20 +43,10 @@ def make_strategy(federation: Federation, exchange: Exchange, *, sites: int | No
     Args:
         federation: its settings.
         exchange: what travels.
-        sites: how many there are; differential privacy counts on all of them in every round. None takes those that
-            are known, or connected, when the first round is configured.
+        sites: how many there are: differential privacy counts on all of them in every round. None takes as many as
+            took part before or, in the first round, as are connected.
     """
     return RoundStrategy(federation, exchange, sites=sites)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """What a site sent and passed the checks."""
-
-    site: int
-    trained: Arrays
-    statistics: Arrays
-    facts: UpdateFacts
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,7 +56,7 @@ class _Asked:
     nodes: dict[int, int]  # site numbers by node id
     strategy: Any
     flower: FedAvg
-    accountant: RdpAccountant | None
+    accountant: RdpAccountant | None = None
     began: float = field(default_factory=time.monotonic)
 
 
@@ -87,7 +67,7 @@ class RoundStrategy:
         """See ``make_strategy``."""
         self._federation = federation
         self._exchange = exchange
-        self._population = sites
+        self._sites = sites
         self._numbers: dict[str, int] = {}
         self._asked: _Asked | None = None
         self._tries: dict[int, int] = {}
@@ -113,20 +93,19 @@ class RoundStrategy:
             FederationError: ``state`` cannot be carried on.
         """
         chosen = self._choose(number, state, grid)
-        accountant = self._accountant(state)
         flower = self._flower(state, len(chosen))
-        strategy: Any = flower
-        if accountant is not None:
-            strategy = privacy.noisy(flower, self._federation, accountant, sites=accountant.config.population_size)
-        self._asked = _Asked(nodes=chosen, strategy=strategy, flower=flower, accountant=accountant)
+        self._asked = asked = _Asked(nodes=chosen, strategy=flower, flower=flower)
         if not chosen:
             return []
-        nodes = ChosenNodes(grid, chosen)
+        if self._federation.privacy.enabled:
+            asked.accountant = privacy.open_accountant(self._federation, sites=len(chosen), state=state.accountant)
+            asked.strategy = privacy.noisy(flower, self._federation, asked.accountant, sites=len(chosen))
+        arrays, nodes = messages.pack(state.trained), ChosenNodes(grid, chosen)
         try:
-            made = strategy.configure_train(number, messages.pack(state.trained), ConfigRecord(dict(config)), nodes)
+            made = asked.strategy.configure_train(number, arrays, ConfigRecord(dict(config)), nodes)
         except privacy.PrivacyBudgetExhausted as error:
-            assert accountant is not None
-            raise privacy.budget_spent(self._federation, accountant) from error
+            assert asked.accountant is not None
+            raise privacy.budget_spent(self._federation, asked.accountant) from error
         return [self._complete(message, state) for message in made]
 
     def aggregate(self, number: int, state: RoundState, replies: Iterable[Message]) -> tuple[RoundState, RoundReport]:
@@ -144,17 +123,18 @@ class RoundStrategy:
             msg = f"round {number} was not configured. Call configure first, once for each aggregate"
             raise FederationError(msg)
         asked, self._asked = self._asked, None
-        answers, refused, lost = self._sort(state, asked, replies)
-        answers, odd = self._looked_at(state, answers)
+        answers, refused = sort_answers(self._federation, state, asked.nodes, replies)
+        odd = oddities(self._federation, state, answers)
         report = RoundReport(
             number=number,
             asked=tuple(sorted(asked.nodes.values())),
             refused=refused,
-            lost=lost,
+            lost=tuple(sorted(set(asked.nodes.values()) - {answer.site for answer in answers} - refused.keys())),
             suspicious=odd,
             losses={answer.site: answer.facts.loss for answer in answers if answer.facts.loss is not None},
             norms={answer.site: answer.facts.norm for answer in answers},
         )
+        answers = bounded(self._federation, state, answers)
         reason = self._too_few(asked, answers)
         trained = None if reason else self._mean(number, asked, answers)
         if trained is None:
@@ -173,23 +153,19 @@ class RoundStrategy:
         connected = list(grid.get_node_ids())
         self._numbers = numbered({**self._numbers, **state.sites}, connected)
         nodes = sorted((self._numbers[str(node)], node) for node in connected)
+        least = self._federation.min_sites
         if self._federation.privacy.enabled:
-            count = self._population = self._population or len(state.sites) or len(nodes)
+            count = self._sites or _accounted(state) or max(len(state.sites), least, len(nodes))
         else:
-            share = math.ceil(self._federation.fraction * len(nodes) - 1e-9)
-            count = max(share, self._federation.min_sites)
-        if len(nodes) < max(count, self._federation.min_sites) or not nodes:
+            count = max(math.ceil(self._federation.fraction * len(nodes) - 1e-9), least)
+        if len(nodes) < max(count, least):
             return {}
         self._tries[number] = self._tries.get(number, 0) + 1
         words = (self._federation.name, self._federation.experiment.run.seed, number, self._tries[number])
         drawn = random.Random("/".join(map(str, words))).sample(nodes, count)  # noqa: S311  (no secret)
+        if self._federation.privacy.enabled:
+            drawn = nodes[:count]  # nobody by chance, and those that were there first
         return {node: site for site, node in sorted(drawn)}
-
-    def _accountant(self, state: RoundState) -> RdpAccountant | None:
-        if not self._federation.privacy.enabled:
-            return None
-        sites = self._population or 1
-        return privacy.open_accountant(self._federation, sites=sites, state=state.accountant)
 
     def _flower(self, state: RoundState, sites: int) -> FedAvg:
         """Flower's strategy as the round before left it; it asks everybody that ``ChosenNodes`` shows it."""
@@ -220,77 +196,20 @@ class RoundStrategy:
         message.metadata.ttl = self._federation.round_timeout  # nobody trains for a round that is over
         return message
 
-    def _sort(
-        self, state: RoundState, asked: _Asked, replies: Iterable[Message]
-    ) -> tuple[list[_Answer], dict[int, str], tuple[int, ...]]:
-        """Answers that may be averaged, sites that were refused and why, and sites that are lost."""
-        answers: dict[int, _Answer] = {}
-        refused: dict[int, str] = {}
-        for reply in replies:
-            site = asked.nodes.get(reply.metadata.src_node_id)
-            if site is None or site in answers or site in refused:
-                continue  # nobody asked, or it answered already
-            if reply.has_error():
-                if reply.error.code not in _GONE:
-                    refused[site] = f"the site could not take part (code {reply.error.code}); its own log says why"
-                continue
-            try:
-                answers[site] = self._accept(site, state, reply.content)
-            except FederationError as error:
-                refused[site] = str(error)
-        lost = tuple(sorted(set(asked.nodes.values()) - answers.keys() - refused.keys()))
-        return [answers[site] for site in sorted(answers)], refused, lost
-
-    def _accept(self, site: int, state: RoundState, content: RecordDict) -> _Answer:
-        """One site's answer. Raises FederationError where it must not be averaged."""
-        reply, limits = messages.parse_train(content), self._federation.limits
-        facts = check_update(
-            reply.trained,
-            state.trained,
-            # With privacy every site counts, and a long update is shortened here.
-            max_norm=math.inf if self._federation.privacy.enabled else limits.max_norm,
-            weight=reply.weight,
-            max_weight=limits.max_weight,
-        )
-        check_statistics(reply.statistics, state.statistics)
-        weight = 1.0 if self._federation.weighting == "uniform" else facts.weight
-        facts = replace(facts, weight=weight, loss=reply.loss)
-        return _Answer(site=site, trained=reply.trained, statistics=reply.statistics, facts=facts)
-
-    def _looked_at(
-        self, state: RoundState, answers: Sequence[_Answer]
-    ) -> tuple[list[_Answer], dict[int, tuple[str, ...]]]:
-        """Answers as they are averaged (no longer than privacy allows), and what is odd about them, by site."""
-        steps = [{name: value - state.trained[name] for name, value in answer.trained.items()} for answer in answers]
-        facts = {
-            answer.site: replace(answer.facts, cosine=cosine)
-            for answer, cosine in zip(answers, agreement(steps), strict=True)
-        }
-        odd = suspicion(facts)
-        if not self._federation.privacy.enabled:
-            return list(answers), odd
-        norm = self._federation.clipping_norm or 0.0
-        for answer in answers:
-            if answer.facts.norm > norm * _CLIPPING_SLACK:
-                reason = f"it did not clip: norm {answer.facts.norm:.4g} above {norm:g}, shortened at the server"
-                odd[answer.site] = (*odd.get(answer.site, ()), reason)
-        return [replace(answer, trained=clipped(answer.trained, state.trained, norm)) for answer in answers], odd
-
-    def _too_few(self, asked: _Asked, answers: Sequence[_Answer]) -> str:
+    def _too_few(self, asked: _Asked, answers: Sequence[Answer]) -> str:
         """Why no mean can be made; empty where one can."""
-        robust = self._federation.strategy.robust
-        needed = max(self._federation.min_sites, ROBUST_LEAST if robust else 1)
+        needed = max(self._federation.min_sites, ROBUST_LEAST if self._federation.strategy.robust else 1)
         if asked.accountant is not None:
-            needed = asked.accountant.config.population_size
+            needed = len(asked.nodes)  # epsilon counts on all of them
         if not asked.nodes:
-            return f"fewer sites are connected than the {needed} that a round needs"
+            return "fewer sites are connected than a round needs"
         if len(answers) < needed:
             return f"{len(answers)} usable answers, and {needed} are needed"
         if not sum(answer.facts.weight for answer in answers) > 0:
             return f"all sites have the weight 0. Choose another weighting than {self._federation.weighting}"
         return ""
 
-    def _mean(self, number: int, asked: _Asked, answers: Sequence[_Answer]) -> Arrays | None:
+    def _mean(self, number: int, asked: _Asked, answers: Sequence[Answer]) -> Arrays | None:
         """Flower's aggregate of the trained parameters, with noise where there is privacy."""
         if isinstance(asked.flower, FedTrimmedAvg):
             asked.flower.beta = _trim(self._federation.strategy.trim, len(answers))
@@ -300,7 +219,7 @@ class RoundStrategy:
         return None if found is None else _unpacked(found)
 
     def _next(
-        self, number: int, state: RoundState, asked: _Asked, trained: Arrays, answers: Sequence[_Answer]
+        self, number: int, state: RoundState, asked: _Asked, trained: Arrays, answers: Sequence[Answer]
     ) -> RoundState:
         moments = {name: getattr(asked.flower, name, None) for name in _MOMENTS}
         return replace(
@@ -313,7 +232,7 @@ class RoundStrategy:
             sites=dict(self._numbers),
         )
 
-    def _mean_statistics(self, number: int, asked: _Asked, answers: Sequence[_Answer]) -> Arrays:
+    def _mean_statistics(self, number: int, asked: _Asked, answers: Sequence[Answer]) -> Arrays:
         if not self._exchange.statistics:
             return {}
         packed = [_message(answer, answer.statistics) for answer in answers]
@@ -329,7 +248,12 @@ def _trim(share: float, sites: int) -> float:
     return share if sites < ROBUST_LEAST else max(share, (1 + 1e-9) / sites)
 
 
-def _message(answer: _Answer, arrays: Arrays) -> Message:
+def _accounted(state: RoundState) -> int:
+    """How many sites the epsilon that was spent so far is counted for; 0 before the first release."""
+    return int((state.accountant or {}).get("config", {}).get("population_size", 0))
+
+
+def _message(answer: Answer, arrays: Arrays) -> Message:
     """An answer as Flower's strategies take it: one record of arrays, one of the weight."""
     records = {
         messages.ARRAYS: messages.pack(arrays),
@@ -339,6 +263,6 @@ def _message(answer: _Answer, arrays: Arrays) -> Message:
 
 
 def _unpacked(record: ArrayRecord) -> Arrays:
-    """As float32: Flower's arithmetic may widen (FedAdam's factor is a float64). Too large a number becomes infinite."""
+    """As float32: Flower's arithmetic may widen (FedAdam's factor is a float64). Too large becomes infinite."""
     with np.errstate(over="ignore"):
         return {name: array.numpy().astype(np.float32) for name, array in record.items()}
