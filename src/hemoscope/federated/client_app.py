@@ -1,7 +1,7 @@
 """The site's side: what a SuperNode runs for each message. It decides what leaves, and writes it down before it does.
 
-Torch and Lightning are imported by the handlers that need them: in a deployment each message is a fresh process, and
-three of the four stages of secure aggregation only handle keys.
+What trains and scores is imported where it is needed: in a deployment each message is a fresh process, and three of the
+four stages of secure aggregation only handle keys.
 """
 
 import logging
@@ -17,7 +17,7 @@ from hemoscope.errors import ConfigError, DataError, FederationError, HemoscopeE
 from hemoscope.federated.audit import AuditTrail
 from hemoscope.federated.messages import parse_request, score_records, train_records
 from hemoscope.federated.secure_site import Contribution, answer_secure, secure_stage
-from hemoscope.federated.site_policy import PolicyRefusal
+from hemoscope.federated.site_policy import PolicyRefusalError
 
 if TYPE_CHECKING:
     from hemoscope.federated.site import Site
@@ -65,19 +65,19 @@ def make_client_app(site_of: SiteOf) -> ClientApp:
 def _train(message: Message, context: Context, site: "Site") -> Message:
     if secure_stage(message) is not None:
         return answer_secure(message, context, site.policy, lambda: _contribution(message, site))
-    from hemoscope.federated.site_work import take_up, train_reply  # noqa: PLC0415  (torch)
+    from hemoscope.federated.site_work import take_up, train_reply
 
     return Message(train_records(train_reply(take_up(site, parse_request(message.content)))), reply_to=message)
 
 
 def _contribution(message: Message, site: "Site") -> Contribution:
-    from hemoscope.federated.site_work import contribution, take_up  # noqa: PLC0415  (torch)
+    from hemoscope.federated.site_work import contribution, take_up
 
     return contribution(take_up(site, parse_request(message.content)))
 
 
 def _evaluate(message: Message, _context: Context, site: "Site") -> Message:
-    from hemoscope.federated.site_work import score_texts, take_up  # noqa: PLC0415  (torch)
+    from hemoscope.federated.site_work import score_texts, take_up
 
     return Message(score_records(score_texts(take_up(site, parse_request(message.content)))), reply_to=message)
 
@@ -121,7 +121,7 @@ def _record(site: "Site", message: Message, context: Context, direction: str, ki
 
 def _refusal(message: Message, error: Exception) -> Message:
     _log_failure(error)
-    if isinstance(error, PolicyRefusal):
+    if isinstance(error, PolicyRefusalError):
         return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, str(error)), reply_to=message)
     sentence = next((text for kind, text in SENTENCES if isinstance(error, kind)), FAILED)
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, sentence), reply_to=message)

@@ -1,9 +1,9 @@
-"""What server and sites say to each other, as records of Flower's Message API; nothing is believed before it is checked.
+"""What server and sites say to each other, as records of Flower's Message API, checked before it is believed.
 
 Down, for TRAIN and EVALUATE: ``arrays`` (what is trained), ``statistics`` (of batch norm, where shared) and ``fixed``
 (what goes from the server to the sites alone), float32 arrays by name, and ``config``. Up: ``arrays``, ``statistics``
 and ``metrics`` of TRAIN; ``scores`` of EVALUATE, histograms as JSON. Either side may be run by somebody else than it
-says: a record that is absent, of another kind, too large or not what it claims is refused before anything is made of it.
+says: a record that is absent, of another kind, too large or not what it claims is refused before it is used.
 """
 
 import io
@@ -31,6 +31,7 @@ VALIDATION_SLICES, VALIDATION_STUDIES = "validation-slices", "validation-studies
 _SCORE_NAMES = (SLICES, STUDIES, VALIDATION_SLICES, VALIDATION_STUDIES)
 
 _NUMPY = "numpy.ndarray"  # Flower's name of its one way to write arrays, numpy's own file format
+_FOREIGN = "a message holds an array that is not in numpy's file format 1.0. Was it made by other software?"
 _MOST_BYTES = 1 << 30  # of one array
 _MOST_ARRAYS = 10_000
 _MOST_TEXT = 1 << 20
@@ -119,11 +120,10 @@ def parse_request(content: RecordDict) -> Request:
 
 def train_records(reply: TrainReply) -> RecordDict:
     """The answer to TRAIN as records."""
-    metrics = {WEIGHT: float(reply.weight)} | ({} if reply.loss is None else {LOSS: float(reply.loss)})
-    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-        ARRAYS: pack(reply.trained),
-        METRICS: MetricRecord(metrics),
-    }
+    metrics = MetricRecord({WEIGHT: float(reply.weight)})
+    if reply.loss is not None:
+        metrics[LOSS] = float(reply.loss)
+    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {ARRAYS: pack(reply.trained), METRICS: metrics}
     if reply.statistics:
         records[STATISTICS] = pack(reply.statistics)
     return RecordDict(records)
@@ -195,12 +195,12 @@ def _array(array: Array) -> NDArray[np.float32]:
     """
     stream = io.BytesIO(array.data)
     try:
-        if array.stype != _NUMPY or np.lib.format.read_magic(stream) != (1, 0):
-            raise ValueError
+        version = np.lib.format.read_magic(stream)
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     except ValueError as error:
-        msg = "a message holds an array that is not in numpy's file format 1.0. Was the message made by other software?"
-        raise FederationError(msg) from error
+        raise FederationError(_FOREIGN) from error
+    if array.stype != _NUMPY or version != (1, 0):
+        raise FederationError(_FOREIGN)
     here = len(array.data) - stream.tell()
     if dtype != np.dtype("<f4") or fortran or here > _MOST_BYTES or math.prod(shape) * 4 != here:
         msg = f"a message holds an array of {dtype}, shape {shape} in {here} bytes. Expected float32, 4 bytes a value"

@@ -1,8 +1,8 @@
 """Secure aggregation at the server: Flower's SecAgg+ workflow, driven for one sum at a time.
 
 Flower 1.41 offers SecAgg+ beside its older workflow API alone. So the round of ``server_app`` borrows the workflow for
-as long as the protocol runs: a strategy of the older kind hands over which sites take part and takes the mean out, and a
-grid around Flower's own puts our request into the one stage that trains, looks at each reply before the workflow
+as long as the protocol runs: a strategy of the older kind hands over which sites take part and takes the mean out, and
+a grid around Flower's own puts our request into the one stage that trains, looks at each reply before the workflow
 believes it, and notices who left. The server learns the weighted mean of the sites' vectors and nothing of one site but
 that it took part.
 
@@ -142,11 +142,13 @@ class _HandOver(Strategy):
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
+        del client_manager
         return None
 
     def configure_fit(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, FitIns]]:
+        del server_round, parameters
         proxies = client_manager.all()
         return [(proxies[str(node)], FitIns(Parameters([], "numpy.ndarray"), {})) for node in self.nodes]
 
@@ -156,6 +158,7 @@ class _HandOver(Strategy):
         results: list[tuple[ClientProxy, FitRes]],
         failures: list[tuple[ClientProxy, FitRes] | BaseException],
     ) -> tuple[Parameters | None, dict[str, Scalar]]:
+        del server_round, failures
         if results:
             (mean,) = parameters_to_ndarrays(results[0][1].parameters)  # the same in each result
             self.mean = np.asarray(mean, dtype=np.float64) if np.isfinite(mean).all() else None
@@ -167,13 +170,15 @@ class _HandOver(Strategy):
     def configure_evaluate(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, Any]]:
+        del server_round, parameters, client_manager
         return []
 
     def aggregate_evaluate(self, server_round: int, results: Any, failures: Any) -> tuple[None, dict[str, Scalar]]:
+        del server_round, results, failures
         return None, {}
 
     def evaluate(self, server_round: int, parameters: Parameters) -> None:
-        return None
+        del server_round, parameters
 
 
 class _LeftEarlyError(FederationError):
@@ -192,6 +197,7 @@ class _StagedGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """As Flower's, with whoever did not answer well left out."""
+        del timeout  # the workflow knows one for all stages
         asked = list(messages)
         if not asked:
             return []
@@ -270,9 +276,8 @@ def _good_pairs(found: Mapping[str, Any], ids: str, values: str, nodes: set[int]
     left, right = found.get(ids), found.get(values)
     if not isinstance(left, list) or not isinstance(right, list) or len(left) != len(right):
         return False
-    return all(type(node) is int and node in nodes for node in left) and all(
-        isinstance(share, bytes) for share in right
-    )
+    known = all(type(node) is int and node in nodes for node in left)
+    return known and all(isinstance(value, bytes) for value in right)
 
 
 def _good_vector(found: Mapping[str, Any], length: int) -> bool:

@@ -18,7 +18,8 @@ from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
-from hemoscope.federated.site_policy import Policy, SecureSetup, check_setup, check_unmask
+from hemoscope.federated.site import Policy
+from hemoscope.federated.site_policy import SecureSetup, check_setup, check_unmask
 
 _EXAMPLES = "fitres.num_examples"
 
@@ -57,7 +58,7 @@ def answer_secure(message: Message, context: Context, policy: Policy, train: Cal
         train: makes the contribution; called in the one stage that needs it.
 
     Raises:
-        PolicyRefusal: the server's numbers hide too little, or it asks for shares that would unmask one site.
+        PolicyRefusalError: the server's numbers hide too little, or it asks for shares that would unmask one site.
         FederationError: the stage's record is not what it must be.
     """
     config = message.content.config_records[RECORD_KEY_CONFIGS]

@@ -72,9 +72,7 @@ class Job:
         if not SAFE_NAME.fullmatch(self.part):
             msg = f"part {self.part!r} has an unsafe name. Parts are named like fold-0, final or split"
             raise ConfigError(msg)
-        least = self.federation.min_sites
-        if self.federation.secure_aggregation.enabled:
-            least = max(least, self.federation.secure_aggregation.shares)
+        least = _least(self.federation)
         if self.sites < least:
             msg = f"{self.sites} sites are expected, but a round needs {least}. Add sites, or lower min_sites or shares"
             raise ConfigError(msg)
@@ -142,16 +140,25 @@ def wait_for_sites(job: Job, grid: Grid) -> None:
     Raises:
         FederationError: too few came.
     """
+    here, least = _wait_until(job, grid, job.sites), _least(job.federation)
+    if here < least:
+        msg = f"{here} of {job.sites} sites came in {job.patience:g} s, and {least} are needed. Start the others"
+        raise FederationError(msg)
+
+
+def _wait_until(job: Job, grid: Grid, sites: int) -> int:
+    """How many sites are connected when there are so many, or the patience is at its end."""
     end = time.monotonic() + job.patience
-    while (here := len(list(grid.get_node_ids()))) < job.sites:
+    while (here := len(list(grid.get_node_ids()))) < sites and time.monotonic() < end:
         job.show("waiting for sites", here, job.sites)
-        if time.monotonic() >= end:
-            if here >= job.federation.min_sites:
-                return
-            least = job.federation.min_sites
-            msg = f"{here} of {job.sites} sites came in {job.patience:g} s, and {least} are needed. Start the others"
-            raise FederationError(msg)
         time.sleep(min(_LOOK, max(0.0, end - time.monotonic())))
+    return here
+
+
+def _least(federation: Federation) -> int:
+    """Sites that a round needs."""
+    secure = federation.secure_aggregation
+    return max(federation.min_sites, secure.shares if secure.enabled else 1)
 
 
 def _play(
@@ -185,7 +192,8 @@ def _until_not_void(
         if not report.void:
             return state, report
         append_round_log(job.folder, _line(report, {}))
-    reasons = "; ".join(f"site {site}: {reason}" for site, reason in sorted(report.refused.items()))
+        _wait_until(job, grid, _least(job.federation))
+    reasons = [f"site {site}: {reason}" for site, reason in sorted(report.refused.items())]
     tried = f"round {report.number} was void {course.federation.retries + 1} times, at last because {report.reason}"
     gone = f"{len(report.lost)} of {len(report.asked)} sites lost"
     msg = f"{tried} ({'; '.join((gone, *reasons))}). Go on later with --resume"

@@ -89,12 +89,14 @@ def _masked_round(
 
 
 def _masked_sites(federation: Federation, state: RoundState, grid: Grid) -> tuple[RoundState, list[int]]:
-    """Who is asked, and the state that numbers them. With noise: those of the first release, or epsilon would be off."""
+    """Who is asked, and the state that numbers them. With noise: those of the first release."""
     nodes = sorted(grid.get_node_ids())
     if federation.privacy.enabled and state.accountant is not None:
         return state, [node for node in nodes if str(node) in state.sites]
-    known = {} if federation.privacy.enabled else state.sites
-    return replace(state, sites=numbered(known, nodes)), nodes
+    sites = numbered(state.sites, nodes)
+    if federation.privacy.enabled:
+        sites = {str(node): sites[str(node)] for node in nodes}
+    return replace(state, sites=sites), nodes
 
 
 def _settings(federation: Federation, state: RoundState) -> MaskSettings:

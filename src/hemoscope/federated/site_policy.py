@@ -17,7 +17,7 @@ from hemoscope.federated.site import Policy, Site
 STEPS, MODULUS = 1 << 30, 1 << 40
 
 
-class PolicyRefusal(FederationError):
+class PolicyRefusalError(FederationError):
     """A site takes no part; the message is made of its policy alone and may leave it."""
 
 
@@ -41,33 +41,31 @@ class SecureSetup:
 
 
 def check_request(policy: Policy, federation: Federation, *, sites: int) -> None:
-    """Refuse what the policy does not allow, for training and for evaluation alike. Raises PolicyRefusal."""
+    """Refuse what the policy does not allow, for training and for evaluation alike. Raises PolicyRefusalError."""
     if reason := policy.refusal(federation, sites=sites):
-        raise PolicyRefusal(_sentence(reason))
+        raise PolicyRefusalError(_sentence(reason))
 
 
 def check_masked(federation: Federation, *, masked: bool) -> None:
     """Refuse an update in the clear where the federation's settings, which the policy passed, promise masks.
 
     Raises:
-        PolicyRefusal: the message and the settings in it disagree.
+        PolicyRefusalError: the message and the settings in it disagree.
     """
     if federation.secure_aggregation.enabled != masked:
         asked = "with" if masked else "without"
-        raise PolicyRefusal(_sentence(f"this federation's settings do not allow a round {asked} secure aggregation"))
+        raise PolicyRefusalError(_sentence(f"the federation's settings forbid a round {asked} secure aggregation"))
 
 
 def check_setup(policy: Policy, setup: SecureSetup) -> None:
-    """Refuse numbers of secure aggregation that hide too little. Raises PolicyRefusal."""
+    """Refuse numbers of secure aggregation that hide too little. Raises PolicyRefusalError."""
     if setup.sites < max(policy.min_sites, setup.shares):
         least = max(policy.min_sites, setup.shares)
-        raise PolicyRefusal(_sentence(f"this site adds its update to those of at least {least} sites alone"))
+        raise PolicyRefusalError(_sentence(f"this site adds its update to those of at least {least} sites alone"))
     if setup.shares < 3 or setup.threshold < 2 or not setup.shares < 2 * setup.threshold < 2 * setup.shares:
-        raise PolicyRefusal(
-            _sentence("this site needs a threshold of more than half of the shares, and fewer than all")
-        )
+        raise PolicyRefusalError(_sentence("this site needs a threshold above half the shares, and below all"))
     if (setup.steps, setup.modulus) != (STEPS, MODULUS):
-        raise PolicyRefusal(_sentence("this site masks with its own version's modulus alone"))
+        raise PolicyRefusalError(_sentence("this site masks with its own version's modulus alone"))
 
 
 def check_unmask(own: int, active: Collection[int], dead: Collection[int], *, threshold: int) -> None:
@@ -82,11 +80,11 @@ def check_unmask(own: int, active: Collection[int], dead: Collection[int], *, th
         threshold: of the setup.
 
     Raises:
-        PolicyRefusal: a site is in both lists or twice in one, this site is not among the active, or they are too few.
+        PolicyRefusalError: a site is named twice, this site is not among the active, or the active are too few.
     """
     named = [*active, *dead]
     if len(set(named)) != len(named) or own not in active or len(active) < threshold:
-        raise PolicyRefusal(_sentence("this site does not help to unmask a single update"))
+        raise PolicyRefusalError(_sentence("this site does not help to unmask a single update"))
 
 
 def cell_size(policy: Policy, federation: Federation) -> int:

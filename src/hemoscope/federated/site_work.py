@@ -58,7 +58,7 @@ def take_up(site: Site, request: Request) -> Work:
     """Check a request against the site's policy, and find the part among the site's own.
 
     Raises:
-        PolicyRefusal: the policy does not allow it.
+        PolicyRefusalError: the policy does not allow it.
         ConfigError: the federation's settings are none.
         FederationError: there is no such part.
         DataError: the site's data are absent, or too small for the part.
@@ -77,7 +77,7 @@ def take_up(site: Site, request: Request) -> Work:
 
 
 def train_reply(work: Work) -> TrainReply:
-    """Train one round and answer in the clear. Raises PolicyRefusal where masks were promised."""
+    """Train one round and answer in the clear. Raises PolicyRefusalError where masks were promised."""
     check_masked(work.federation, masked=False)
     network, result = _trained(work)
     names = exchange(network, work.federation.batch_norm)
@@ -90,7 +90,7 @@ def train_reply(work: Work) -> TrainReply:
 
 
 def contribution(work: Work) -> Contribution:
-    """Train one round and answer with what is masked. Raises PolicyRefusal where no masks were promised."""
+    """Train one round and answer with what is masked. Raises PolicyRefusalError where no masks were promised."""
     check_masked(work.federation, masked=True)
     network, result = _trained(work)
     names = exchange(network, work.federation.batch_norm)
