@@ -1,6 +1,7 @@
 """A site makes a federated model its own: the head alone, judged by its own patients, and exported as any run."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -271,8 +272,13 @@ def test_the_command_shows_the_test_part_before_and_after(
     asked = ["federated", "personalise", str(file), "--model", str(here.run), "--output", str(here.output)]
     assert main([*asked, "--epochs", "1"]) == 0
     shown = capsys.readouterr().out
-    assert "validation loss" in shown
-    assert "Any hemorrhage" in shown or "any" in shown.lower()
+    kept = json.loads((here.output / "personal.json").read_text())
+    words = "the site's own head is kept" if kept["own_head"] else "the federated head is kept"
+    assert f"validation loss {kept['validation_loss']['federated']:.4f} before" in shown
+    assert words in shown
+    test = pd.read_csv(here.output / "federated" / "scores-test.csv").merge(here.site.cache().manifest, on="image_id")
+    before = roc_auc_score(test["any"].astype(int), test["logit_any"])
+    assert re.search(rf"Any hemorrhage +{test['any'].sum()} +{before:.3f} > ", shown)
     assert f"hemoscope export {here.output}" in shown
     assert main([*asked, "--epochs", "1"]) == 1
     assert "exists already" in capsys.readouterr().err

@@ -55,16 +55,19 @@ def _print(found: "Personalised", changes: "Sequence[LabelChange]") -> None:
         print("The test part shows no hemorrhage, so there is nothing to compare.")
         return
     table = Table(
-        title="Test part of this site, federated > personalised", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+        title="Test part of this site: federated > personalised", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
     )
-    table.add_column("")
-    for name in ("slices with it", "AUROC by slice", "AUROC by study", "Brier score"):
-        table.add_column(name, justify="right")
+    table.add_column("", no_wrap=True)
+    for name in ("slices", "AUROC by slice", "AUROC by study", "Brier score"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in changes:
         pairs = (_pair(row.slice_auroc), _pair(row.study_auroc), _pair(row.brier))
         table.add_row(row.label.display, f"{row.positives:,}", *pairs)
     console.print(table)
-    print("Brier scores: the network's own probabilities before, calibrated on the validation part after.")
+    print(
+        "Slices: those that show it. Brier scores of slices: the network's own probabilities before; after, calibrated "
+        "on the validation part where enough of its patients have the label."
+    )
 
 
 def _pair(values: tuple[float | None, float | None]) -> str:
