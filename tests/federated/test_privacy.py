@@ -108,7 +108,7 @@ def one_round(
 
 
 def exact_epsilon(noise: float, rounds: int, delta: float) -> float:
-    """Of composed Gaussian mechanisms, without Renyi's detour: Dong, Roth, Su, "Gaussian differential privacy", 2022."""
+    """Of composed Gaussian mechanisms, without Renyi's detour: Dong et al., "Gaussian differential privacy", 2022."""
     mu = math.sqrt(rounds) / noise
 
     def excess(epsilon: float) -> float:

@@ -238,9 +238,9 @@ class RoundStrategy:
         packed = [_message(answer, answer.statistics) for answer in answers]
         if self._federation.strategy.robust:
             found, _ = asked.flower.aggregate_train(number, packed)
-        else:
-            found = aggregate_arrayrecords([message.content for message in packed], messages.WEIGHT)
-        return _unpacked(found)
+            assert found is not None, "of the same answers"
+            return _unpacked(found)
+        return _unpacked(aggregate_arrayrecords([message.content for message in packed], messages.WEIGHT))
 
 
 def _trim(share: float, sites: int) -> float:
@@ -255,7 +255,7 @@ def _accounted(state: RoundState) -> int:
 
 def _message(answer: Answer, arrays: Arrays) -> Message:
     """An answer as Flower's strategies take it: one record of arrays, one of the weight."""
-    records = {
+    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
         messages.ARRAYS: messages.pack(arrays),
         messages.METRICS: MetricRecord({messages.WEIGHT: answer.facts.weight}),
     }
