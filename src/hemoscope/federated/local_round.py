@@ -30,6 +30,7 @@ from hemoscope.models.network import HemorrhageNetwork
 from hemoscope.training.crops import chosen_slices
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.losses import LossConfig
 from hemoscope.training.module import Pull, Stretch, TrainingModule
 from hemoscope.training.part_data import CROPS, PartData, part_loss
 from hemoscope.training.parts import Part
@@ -126,21 +127,12 @@ def train_round(  # noqa: PLR0913  (what a round is made of)
         crops=folder / CROPS,
         lower_batch=True,
     )
-    module = TrainingModule(
-        network,
-        part_loss(experiment, cache, part),
-        replace(experiment.optimizer, ema=0.0),
-        stretch=Stretch(number=place.number, count=place.rounds),
-        pull=_pull(network, proximal, batch_norm),
-    )
+    pull = _pull(network, proximal, batch_norm)
+    module = _module(network, experiment, part_loss(experiment, cache, part), place, pull)
     with quiet_lightning():
-        trainer = make_passing_trainer(
-            run,
-            folder,
-            partial(show, f"{part.name}: training"),
-            first_epoch=place.first_epoch,
-            extra=[FixedStatistics()] if batch_norm == "fixed" else [],
-        )
+        progress = partial(show, f"{part.name}: training")
+        extra: list[Callback] = [FixedStatistics()] if batch_norm == "fixed" else []
+        trainer = make_passing_trainer(run, folder, progress, first_epoch=place.first_epoch, extra=extra)
         _fit(trainer, module, data)
     network.cpu()
     labels = label_array(chosen_slices(cache, part.learn))
@@ -188,6 +180,14 @@ class FixedStatistics(Callback):
         for layer in pl_module.modules():
             if isinstance(layer, _BatchNorm):
                 layer.eval()
+
+
+def _module(
+    network: HemorrhageNetwork, experiment: Experiment, loss: LossConfig, place: RoundPlace, pull: Pull | None
+) -> TrainingModule:
+    optimizer = replace(experiment.optimizer, ema=0.0)
+    stretch = Stretch(number=place.number, count=place.rounds)
+    return TrainingModule(network, loss, optimizer, stretch=stretch, pull=pull)
 
 
 def _pull(network: HemorrhageNetwork, proximal: float, batch_norm: BatchNorm) -> Pull | None:
