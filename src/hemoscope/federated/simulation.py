@@ -7,11 +7,14 @@ a message; when this process ends, so does that one, and with it all of Ray's.
 
 import json
 import os
+import secrets
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +33,8 @@ from hemoscope.federated.simulated_sites import (
     parts_of_sites,
     score_file,
 )
+from hemoscope.federated.site_policy import part_folder
+from hemoscope.training.part_data import CROPS
 
 Show = Callable[[str, int, int], None]
 Tell = Callable[[str, dict[str, Any]], None]
@@ -37,6 +42,7 @@ Poison = Literal["flip", "scale"]
 
 LOG, DONE = "simulation.log", "part.json"
 _MODULE = "hemoscope.federated.simulated_part"
+_FAREWELL = 30.0  # seconds for a traceback, and for Ray to clean up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +146,8 @@ def simulate(  # noqa: PLR0913  (what a simulation is made of)
             _run_part({**task, "federation": record, "poison": named}, run, threads, machine, show, tell)
         if not (run / name / score_file(name)).is_file():
             gather_scores(federation, run, sites, parts[name])
+        for site in sites:
+            shutil.rmtree(part_folder(site, federation, name) / CROPS, ignore_errors=True)
     return chosen
 
 
@@ -147,12 +155,23 @@ def _run_part(task: dict[str, Any], run: Path, threads: int, machine: Machine, s
     """Run one part in its process until it is done. Raises FederationError where it is not."""
     heard = _Heard(run / task["part"], task["part"], show, tell)
     with tempfile.TemporaryDirectory(prefix="hs", ignore_cleanup_errors=True) as folder:
-        # Ray gives each actor a processor by its own count; the threads are what PyTorch makes of them.
-        environment = flower_environment(Path(folder) / "flwr") | {"OMP_NUM_THREADS": str(threads)}
+        environment = flower_environment(Path(folder) / "flwr") | _ray_environment(threads)
         with _log(run, verbose=machine.verbose) as log, _child(task, folder, environment, log) as reports:
             for line in reports:
                 heard.take(json.loads(line))
     heard.finish()
+
+
+def _ray_environment(threads: int) -> dict[str, str]:
+    """Ray runs what it is sent, and by itself listens to every network: here to this machine alone, and by a token."""
+    return {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's name of the switch; off, all its servers are on loopback
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Ray gives each actor a processor by its own count; the threads are what PyTorch makes of them.
+        "OMP_NUM_THREADS": str(threads),
+    }
 
 
 @contextmanager
@@ -177,9 +196,11 @@ def _child(task: dict[str, Any], folder: str, environment: dict[str, str], log: 
             process.stdin.write(json.dumps(asdict(whole)))
             process.stdin.close()
             yield iter(reports)
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_FAREWELL)
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # Ray's agents outlive the rest for a minute otherwise
             process.wait()
 
 
