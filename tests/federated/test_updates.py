@@ -170,6 +170,10 @@ def test_an_odd_site_is_named_with_the_reason(odd: UpdateFacts, words: str) -> N
     assert words.replace("\\", "") in found[4][0]
 
 
+def test_an_update_square_to_the_others_is_not_suspicious() -> None:
+    assert suspicion(honest(4) | {4: UpdateFacts(norm=1, weight=100, cosine=-0.001)}) == {}
+
+
 def test_of_two_sites_nobody_can_say_which_is_too_long() -> None:
     assert suspicion({1: UpdateFacts(norm=1, weight=1, loss=1), 2: UpdateFacts(norm=90, weight=1, loss=1)}) == {}
 

@@ -15,8 +15,10 @@ from hemoscope.federated.weights import Arrays, check_array, check_names
 
 # Flags only: they never decide what is averaged.
 FAR_NORM, FAR_LOSS, FAR_WEIGHT = 3.0, 3.0, 10.0  # times the median of the other sites
-# A refusal: means further off than this many deviations, or variances more than this many times themselves, are no CT.
-MOST_STATISTICS_CHANGE = 1e4
+AGAINST = -0.02  # cosine: updates of sites that have little in common are square to each other, give or take noise
+# A refusal: means that moved by more than so many deviations, or variances by so many times themselves. Honest ones of
+# an ImageNet network that first sees CT moved by less than 10.
+MOST_STATISTICS_CHANGE = 1e3
 _LEAST_VARIANCE = 1e-3  # channels that are always off have variances near 0, and any change of them would look vast
 _NOWHERE = 1e-6  # length of a mean of unit vectors that cancel each other
 
@@ -194,7 +196,7 @@ def _oddities(site: int, facts: Mapping[int, UpdateFacts]) -> Iterator[str]:
     losses = [fact.loss for fact in others if fact.loss is not None]
     if own.loss is not None and losses:
         yield from _far("loss", own.loss, losses, FAR_LOSS, below=False)
-    if own.cosine is not None and own.cosine < 0:
+    if own.cosine is not None and own.cosine < AGAINST:
         yield f"the update points away from the others' (cosine {own.cosine:.2f})"
     if own.auroc is not None and own.auroc < 0.5:
         yield f"the model is below chance there (AUROC {own.auroc:.2f})"
