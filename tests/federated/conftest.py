@@ -32,25 +32,36 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def hospital_cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+def make_hospital() -> Callable[[Path, Sequence[str]], Cache]:
+    """``make_hospital(folder, patients)``: three slices of 64 pixels of each; every second patient bleeds."""
+
+    def build(folder: Path, patients: Sequence[str]) -> Cache:
+        rows: list[dict[str, Any]] = []
+        for number, patient in enumerate(patients):
+            bleeds = frozenset(SUBTYPES) if number % 2 == 0 else frozenset()
+            phantom = make_phantom(seed=number, shape=(SLICES, 64, 64), bleeds=bleeds)
+            mask = np.array(phantom.masks["any"])
+            write_series(folder, patient, hounsfield=np.array(phantom.hounsfield), mask=mask if bleeds else None)
+            ids = {"patient_id": patient, "study_id": patient, "series_id": patient}
+            for index, labels in enumerate(phantom.slice_labels):
+                known = {label.value: int(shown) for label, shown in zip(LABELS, labels, strict=True)}
+                image = {"image_id": f"{patient}_{index}", "index": index, "masked": bool(labels.any())}
+                rows.append({**ids, **image, **known})
+        dataset = TrainingData(
+            name="phantoms", version="1", doi="none", license="Apache-2.0", attribution="made here", changes="none"
+        )
+        write_manifest(folder, rows, dataset)
+        return open_cache(folder)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def hospital_cache(
+    tmp_path_factory: pytest.TempPathFactory, make_hospital: Callable[[Path, Sequence[str]], Cache]
+) -> Cache:
     """Twelve made patients of three slices of 64 pixels; every second one bleeds. Do not write into it."""
-    folder = tmp_path_factory.mktemp("hospital") / "cache"
-    rows: list[dict[str, Any]] = []
-    for number in range(PATIENTS):
-        patient = f"p{number}"
-        bleeds = frozenset(SUBTYPES) if number % 2 == 0 else frozenset()
-        phantom = make_phantom(seed=number, shape=(SLICES, 64, 64), bleeds=bleeds)
-        mask = np.array(phantom.masks["any"])
-        write_series(folder, patient, hounsfield=np.array(phantom.hounsfield), mask=mask if bleeds else None)
-        for index, labels in enumerate(phantom.slice_labels):
-            ids = {"image_id": f"{patient}_{index}", "patient_id": patient, "study_id": patient, "series_id": patient}
-            known = {label.value: int(shown) for label, shown in zip(LABELS, labels, strict=True)}
-            rows.append({**ids, "index": index, "masked": bool(labels.any()), **known})
-    dataset = TrainingData(
-        name="phantoms", version="1", doi="none", license="Apache-2.0", attribution="made here", changes="none"
-    )
-    write_manifest(folder, rows, dataset)
-    return open_cache(folder)
+    return make_hospital(tmp_path_factory.mktemp("hospital") / "cache", [f"p{number}" for number in range(PATIENTS)])
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +99,7 @@ class Deployment:
 
         self.folder, self.app, self.sites = folder, app, sites
         self.keys, self.state = folder / "keys", folder / "state"
+        self.started: list[subprocess.Popen[str]] = []
         make_keys(self.keys, servers=["localhost"], sites=sites)
 
     @property
@@ -134,6 +146,7 @@ class Deployment:
         place = log.stat().st_size if log.exists() else 0
         with log.open("a") as stream:
             process = subprocess.Popen(command, env=dict(environment), stdout=stream, stderr=stream, text=True)
+        self.started.append(process)
         end = time.monotonic() + seconds
         while process.poll() is None and not re.search(until, log.read_text()[place:]):
             assert time.monotonic() < end, f"{name} did not say {until!r}: {log.read_text()[-2000:]}"
@@ -161,6 +174,9 @@ class Deployment:
         for pid in self.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for process in self.started:
+            process.kill()
+            process.wait(10)
 
 
 TRIVIAL_APP = """
@@ -194,6 +210,12 @@ def main(grid, context):
     if job.get("fail"):
         raise RuntimeError("as asked")
 """
+
+
+@pytest.fixture(scope="session")
+def new_deployment() -> type[Deployment]:
+    """``new_deployment(folder, sites=...)``: for a test that closes it itself."""
+    return Deployment
 
 
 @pytest.fixture
@@ -264,6 +286,18 @@ class LocalGrid:
         reply = message_from_proto(message_to_proto(reply))
         self.trace.append((node, kind, stage, reply))
         return reply
+
+
+@pytest.fixture
+def local_grid() -> Callable[..., LocalGrid]:
+    """``local_grid({11: app, ...})``: a ``LocalGrid`` of anything that answers messages."""
+
+    def build(apps: Mapping[int, Any]) -> LocalGrid:
+        from flwr.app import Context, RecordDict
+
+        return LocalGrid(apps, {node: Context(7, node, {}, RecordDict(), {}) for node in apps})
+
+    return build
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
+from hemoscope.federated.secure_masks import strengthen_masks
 from hemoscope.federated.site_policy import MODULUS, STEPS
 
 Floats = NDArray[np.float64]
@@ -91,6 +92,7 @@ def masked_mean(
         settings: of the protocol.
         number: of the round.
     """
+    strengthen_masks()
     lost: dict[int, str] = {}
     left = list(nodes)
     while len(left) >= max(settings.shares, 2):

@@ -18,6 +18,7 @@ from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
+from hemoscope.federated.secure_masks import strengthen_masks
 from hemoscope.federated.site import Policy
 from hemoscope.federated.site_policy import SecureSetup, check_setup, check_unmask
 
@@ -61,6 +62,7 @@ def answer_secure(message: Message, context: Context, policy: Policy, train: Cal
         PolicyRefusalError: the server's numbers hide too little, or it asks for shares that would unmask one site.
         FederationError: the stage's record is not what it must be.
     """
+    strengthen_masks()
     config = message.content.config_records[RECORD_KEY_CONFIGS]
     stage = config.get(Key.STAGE)
     if stage == Stage.SETUP:
