@@ -6,15 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from hemoscope.calibration import Calibration
 from hemoscope.errors import FederationError
 from hemoscope.evaluation.bootstrap import bootstrap_scores
 from hemoscope.evaluation.calibrate import fit_platt
-from hemoscope.evaluation.metrics import label_metrics
 from hemoscope.evaluation.rules import Rule
 from hemoscope.federated.histograms import Level, ScoreHistograms, score_histograms
-from hemoscope.federated.pooled import calibration_error, pool, reliability_bins
-from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+from hemoscope.federated.pooled import pool
+from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.probabilities import calibrated, consistent
 from hemoscope.training.fitted_levels import fit_calibration, fit_points
 from hemoscope.training.run_scores import Scores
@@ -93,6 +91,25 @@ def test_with_fine_cells_the_value_is_that_of_the_rows() -> None:
     assert found.positive_patients(ANY) == rows.truth[:, 0].sum()
 
 
+def test_rows_in_coarse_cells_are_taken_to_lie_evenly() -> None:
+    """A positive cell of 0 to 2 over a negative one of 0 to 1: three quarters above; the bounds know nothing."""
+    positive = [(0.1, 1.0, 0), (1.9, 1.0, 1)]
+    negative = [(0.1, 0.0, 2), (0.9, 0.0, 3)]
+    found = pool([told(scores_of([*positive, *negative]), least=2)]).auroc(ANY)
+    assert found is not None
+    assert (found.value, found.low, found.high, found.error) == (0.75, 0.0, 1.0, 0.75)
+
+
+def test_the_value_is_nearer_than_the_bounds_can_promise() -> None:
+    sites = [site(40, seed=seed) for seed in range(5)]
+    rows = all_rows(*sites)
+    found = pool([told(one, least=5) for one in sites]).auroc(ANY)
+    assert found is not None
+    true = roc_auc_score(rows.truth[:, 0], rows.logits[:, 0])
+    assert abs(found.value - true) < 0.03
+    assert abs(found.value - true) < abs((found.low + found.high) / 2 - true)
+
+
 def test_coarser_cells_only_widen_the_bounds() -> None:
     sites = [site(60, seed=seed) for seed in range(3)]
     fine, coarse = (pool([told(one, least=least) for one in sites]).auroc(ANY) for least in (1, 12))
@@ -112,8 +129,8 @@ def test_the_interval_of_patients_is_that_of_a_bootstrap_over_them_with_the_erro
     assert bounds is not None
     assert found.low < usual.low
     assert found.high > usual.high
-    assert found.low == pytest.approx(usual.low - bounds.error, abs=0.01)
-    assert found.high == pytest.approx(usual.high + bounds.error, abs=0.01)
+    assert found.low == pytest.approx(usual.low - (bounds.value - bounds.low), abs=0.01)
+    assert found.high == pytest.approx(usual.high + (bounds.high - bounds.value), abs=0.01)
 
 
 def test_many_slices_of_few_patients_do_not_narrow_the_interval() -> None:
@@ -131,7 +148,6 @@ def test_a_single_class_has_neither_value_nor_interval() -> None:
     found = pool([told(scores_of([(number / 9, 1.0, number) for number in range(9)]))])
     assert found.auroc(ANY) is None
     assert found.interval(ANY) is None
-    assert calibration_error(found.reliability(Hemorrhage.SUBDURAL, Calibration(scale=1, bias=0))) is not None
 
 
 @pytest.mark.parametrize(("least", "off"), [(1, 0.02), (5, 0.08)])
@@ -163,26 +179,12 @@ def test_more_rows_than_a_fit_needs_are_thinned_in_proportion() -> None:
     assert len(made.patients) == 6 * 100_000
 
 
-def test_rows_beyond_the_last_edge_stand_half_a_logit_beyond_it() -> None:
+def test_rows_are_placed_evenly_in_their_cells_and_open_ends_reach_a_logit_beyond() -> None:
     found = pool([told(scores_of([(-50.0, 0.0, 1), (50.0, 1.0, 2), (0.1, 1.0, 3)]))])
-    assert found.negative[ANY].middle.tolist() == [-8.5]
-    assert found.positive[ANY].middle.tolist() == [0.125, 8.5]
-    everywhere = pool([told(scores_of([(-50.0, 0.0, 1), (50.0, 0.0, 2)]), least=2)])
-    assert everywhere.negative[ANY].middle.tolist() == [0.0]
-
-
-def test_the_calibration_error_is_that_of_rows_in_the_middle_of_their_cells() -> None:
-    pooled = pool([told(site(80, seed=seed), least=4) for seed in range(3)])
-    made, calibration = pooled.made_rows(), Calibration(scale=0.7, bias=0.3)
-    k = LABELS.index(Hemorrhage.SUBDURAL)
-    known = np.isfinite(made.truth[:, k])
-    expected = label_metrics(calibration.apply(made.logits[known, k]), made.truth[known, k])["ece"]
-    bins = pooled.reliability(Hemorrhage.SUBDURAL, calibration)
-    assert calibration_error(bins) == pytest.approx(expected)
-    assert sum(one.rows for one in bins) == 240
-    twice = reliability_bins([(pooled, calibration)] * 2, Hemorrhage.SUBDURAL)
-    assert [one.rows for one in twice] == [2 * one.rows for one in bins]
-    assert calibration_error(()) is None
+    assert found.negative[ANY].placed().tolist() == [-8.5]
+    assert found.positive[ANY].placed().tolist() == [0.125, 8.5]
+    everywhere = pool([told(scores_of([(-50.0, 0.0, 1), (50.0, 0.0, 2), (50.0, 0.0, 2)]), least=3)])
+    assert everywhere.negative[ANY].placed().tolist() == [-6.0, 0.0, 6.0]
 
 
 def test_nothing_and_unlike_levels_are_not_pooled() -> None:

@@ -1,9 +1,10 @@
 """What the histograms of all sites say together: ranking with its exact bounds, intervals, and rows to fit on.
 
 A pair of a positive and a negative row is decided where their cells do not overlap. The pairs decided in favour are the
-lowest AUROC that the rows can have, those not decided against the highest; the value is the middle of the two, which
-counts an undecided pair as a tie, and is off by at most half their distance: the stated error. Bounds and values are of
-the rows that were told. A label that a site may not tell is missing there for both classes.
+lowest AUROC that the rows can have, those not decided against the highest: exact bounds. The value between them spreads
+each cell's rows evenly over it, so that rows in one cell count as ties; the stated error is the way to the further
+bound. (The middle of the bounds would be several times further off: it takes any overlap of two wide cells for a tie.)
+Bounds and values are of the rows that were told. A label that a site may not tell is missing there for both classes.
 
 Intervals are a bootstrap of cells with patients as units: each round draws as many rows as there are patients. A drawn
 slice stands for all slices of its patient, as if they told nothing more, which for slices is wide. The lower end is
@@ -20,10 +21,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.calibration import AnyCalibration
 from hemoscope.errors import FederationError
 from hemoscope.evaluation.bootstrap import CONFIDENCE, DEFAULT_ROUNDS, Interval
-from hemoscope.evaluation.metrics import CALIBRATION_BINS
 from hemoscope.federated.histograms import EDGES, Cell, ClassCounts, Level, ScoreHistograms
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.run_scores import Scores
@@ -34,12 +33,12 @@ Floats = NDArray[np.float64]
 OPEN_END = 1.0
 # Beyond any logit: in rows made for one label, no other label may lift or cap its probability.
 _FAR = 1e6
-_MOST_MADE_ROWS = 100_000  # a class; more are thinned in proportion
+MOST_PLACED = 100_000  # rows of a class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AurocBounds:
-    """An AUROC from cells: between ``low`` and ``high``, whatever the rows in them are; ``value`` is the middle."""
+    """An AUROC from cells: between ``low`` and ``high`` wherever the rows in them lie, at ``value`` if evenly."""
 
     value: float
     low: float
@@ -48,16 +47,7 @@ class AurocBounds:
     @property
     def error(self) -> float:
         """How far the AUROC of the rows can be from ``value``."""
-        return (self.high - self.low) / 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReliabilityBin:
-    """Rows of about one probability: their mean probability, the share that is positive, and how many they are."""
-
-    probability: float
-    share: float
-    rows: int
+        return max(self.high - self.value, self.value - self.low)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,11 +76,16 @@ class PooledClass:
         return int(self.count.sum())
 
     @property
-    def middle(self) -> Floats:
-        """A logit for the rows of each cell; the open ends are taken to reach ``OPEN_END`` beyond the last edge."""
-        low = np.maximum(self.low, EDGES[0] - OPEN_END)
-        high = np.minimum(self.high, EDGES[-1] + OPEN_END)
-        return np.asarray((low + high) / 2)
+    def spread(self) -> tuple[Floats, Floats]:
+        """Where each cell begins and ends, the open ends taken to reach ``OPEN_END`` beyond the last edge."""
+        return np.maximum(self.low, EDGES[0] - OPEN_END), np.minimum(self.high, EDGES[-1] + OPEN_END)
+
+    def placed(self) -> Floats:
+        """A logit for each row, spread evenly over its cell; of more than 100,000 about so many, in proportion."""
+        count = np.ceil(self.count * min(1.0, MOST_PLACED / max(self.rows, 1))).astype(np.intp)
+        low, high = (np.repeat(ends, count) for ends in self.spread)
+        number = np.arange(len(low)) - np.repeat(np.cumsum(count) - count, count)
+        return np.asarray(low + (number + 0.5) / np.repeat(count, count) * (high - low))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,7 +107,9 @@ class PooledScores:
         if not positive.rows or not negative.rows:
             return None
         low, high = _bounds(positive, negative, positive.count[None, :], negative.count[None, :])
-        return AurocBounds(value=float(low[0] + high[0]) / 2, low=float(low[0]), high=float(high[0]))
+        value = positive.count @ _chance_above(positive, negative) @ negative.count / (positive.rows * negative.rows)
+        ends = float(low[0]), float(high[0])
+        return AurocBounds(value=float(np.clip(value, *ends)), low=ends[0], high=ends[1])
 
     def interval(self, label: Hemorrhage, *, rounds: int = DEFAULT_ROUNDS, seed: int = 0) -> Interval | None:
         """The AUROC with its 95% interval; None where it is not defined, or all rounds lack a class."""
@@ -135,9 +132,9 @@ class PooledScores:
         return self.positive[label].patients
 
     def made_rows(self) -> Scores:
-        """Rows that fits can read: each told row at the middle of its cell, one label a row, the others unknown.
+        """Rows that fits can read: each told row somewhere in its cell, one label a row, the others unknown.
 
-        At most 100,000 are made of a class, in proportion. Patients are made up too, as many in a class as it has.
+        Patients are made up too, as many in a class as it has.
         """
         made = [
             _made_class(found[label], k, truth=truth, name=f"{label.value} {truth:g}")
@@ -149,39 +146,6 @@ class PooledScores:
             truth=np.concatenate([one.truth for one in made]),
             patients=tuple(name for one in made for name in one.patients),
         )
-
-    def reliability(self, label: Hemorrhage, calibration: AnyCalibration) -> tuple[ReliabilityBin, ...]:
-        """Probability against share in 15 equal-width bins, every row at the middle of its cell; empty bins left out.
-
-        The calibration must not be fitted on these rows.
-        """
-        return reliability_bins([(self, calibration)], label)
-
-
-def reliability_bins(
-    parts: Sequence[tuple[PooledScores, AnyCalibration]], label: Hemorrhage
-) -> tuple[ReliabilityBin, ...]:
-    """As :meth:`PooledScores.reliability`, over several sets of rows, each with a calibration that never saw it."""
-    sums = np.zeros((CALIBRATION_BINS, 3))  # rows, positives, probabilities
-    for pooled, calibration in parts:
-        for found, truth in ((pooled.positive[label], 1.0), (pooled.negative[label], 0.0)):
-            probabilities = calibration.apply(found.middle)
-            bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
-            columns = np.stack([found.count, truth * found.count, probabilities * found.count], axis=1)
-            np.add.at(sums, bins, columns)
-    return tuple(
-        ReliabilityBin(probability=float(total / rows), share=float(positives / rows), rows=int(rows))
-        for rows, positives, total in sums
-        if rows
-    )
-
-
-def calibration_error(bins: Sequence[ReliabilityBin]) -> float | None:
-    """Expected calibration error (Naeini et al. 2015): mean distance over rows; None where there are no rows."""
-    rows = sum(one.rows for one in bins)
-    if not rows:
-        return None
-    return sum(one.rows * abs(one.probability - one.share) for one in bins) / rows
 
 
 def pool(histograms: Sequence[ScoreHistograms]) -> PooledScores:
@@ -232,6 +196,19 @@ def _bounds(
     return low, high
 
 
+def _chance_above(positive: PooledClass, negative: PooledClass) -> Floats:
+    """Chance that a row of each positive cell lies above one of each negative cell, both spread evenly."""
+    (first, last), (low, high) = (found.spread for found in (positive, negative))
+    width = high - low
+
+    def beaten(limit: Floats) -> Floats:
+        """The share of each negative cell below a logit, integrated up to the limit of each positive cell."""
+        inside = np.clip(limit[:, None] - low, 0.0, width)
+        return np.asarray(inside**2 / (2 * width) + np.maximum(limit[:, None] - high, 0.0))
+
+    return np.asarray((beaten(last) - beaten(first)) / (last - first)[:, None])
+
+
 def _weight_up_to(places: Floats, weights: Floats, limits: Floats, *, side: Literal["left", "right"]) -> Floats:
     """Weight of the places below each limit (``right``: or at it): (rounds, limits)."""
     order = np.argsort(places, kind="stable")
@@ -251,8 +228,7 @@ def _draws(positive: PooledClass, negative: PooledClass, *, rounds: int, seed: i
 
 def _made_class(found: PooledClass, k: int, *, truth: float, name: str) -> Scores:
     """Rows (n, 6) of one class of label ``k``; ``any`` and the types neither lift nor cap what is made here."""
-    thinned = np.ceil(found.count * min(1.0, _MOST_MADE_ROWS / max(found.rows, 1))).astype(np.intp)
-    values = np.repeat(found.middle, thinned)
+    values = found.placed()
     logits = np.full((len(values), len(LABELS)), -_FAR)
     logits[:, 0] = _FAR
     logits[:, k] = values
