@@ -1,7 +1,6 @@
-"""``hemoscope federated``: train together with other hospitals. One subcommand a module, listed here.
+"""``hemoscope federated``: train together with other hospitals. One function a subcommand, listed here.
 
-Modules and functions are named, not imported, until the command is asked for: the subcommands that need Flower say so
-when they run, and the others work without it.
+The subcommands that need Flower say so when they run; the others work without it.
 """
 
 import argparse
@@ -9,9 +8,15 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 
+from hemoscope.cli import (
+    federated_check,
+    federated_deploy,
+    federated_model,
+    federated_personalise,
+    federated_simulate,
+)
 from hemoscope.errors import MissingExtraError
 
 # Whatever a shell's profile says: no report of usage, no look for a newer version. Read where Flower is imported.
@@ -20,37 +25,64 @@ QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_U
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subcommand:
-    """One subcommand: ``register_NAME(parser)`` of its module adds the arguments and ``set_defaults(run=...)``."""
+    """One subcommand: ``register`` adds its arguments and ``set_defaults(run=...)``; whether it needs Flower."""
 
     name: str
-    module: str
     summary: str
-    flower: bool
+    register: Callable[[argparse.ArgumentParser], None]
+    flower: bool = False
 
 
 SUBCOMMANDS = (
     Subcommand(
-        name="check", module="federated_check", summary="say what a federation file would do, and whether", flower=False
+        name="check",
+        summary="say what a federation file would do, and what would leave a site",
+        register=federated_check.register_check,
     ),
-    Subcommand(name="simulate", module="federated_simulate", summary="train a federation on one machine", flower=True),
+    Subcommand(
+        name="simulate",
+        summary="train a federation on one machine",
+        register=federated_simulate.register_simulate,
+        flower=True,
+    ),
     Subcommand(
         name="compare",
-        module="federated_simulate",
         summary="set a federation beside pooled training and beside sites alone",
-        flower=False,
+        register=federated_simulate.register_compare,
     ),
-    Subcommand(name="keys", module="federated_deploy", summary="make keys and certificates", flower=True),
-    Subcommand(name="server", module="federated_deploy", summary="start the server that sites connect to", flower=True),
-    Subcommand(name="site", module="federated_deploy", summary="connect this hospital to a server", flower=True),
-    Subcommand(name="run", module="federated_deploy", summary="train a federation over connected sites", flower=True),
     Subcommand(
-        name="export", module="federated_model", summary="turn a federated run into a model bundle", flower=False
+        name="keys",
+        summary="make keys and certificates for a server and its sites",
+        register=federated_deploy.register_keys,
+        flower=True,
+    ),
+    Subcommand(
+        name="server",
+        summary="start the server that sites connect to",
+        register=federated_deploy.register_server,
+        flower=True,
+    ),
+    Subcommand(
+        name="site",
+        summary="connect this hospital to a server",
+        register=federated_deploy.register_site,
+        flower=True,
+    ),
+    Subcommand(
+        name="run",
+        summary="train a federation over the connected sites",
+        register=federated_deploy.register_run,
+        flower=True,
+    ),
+    Subcommand(
+        name="export",
+        summary="turn a federated run into a model bundle",
+        register=federated_model.register_export,
     ),
     Subcommand(
         name="personalise",
-        module="federated_personalise",
         summary="fit a federated model to this hospital",
-        flower=False,
+        register=federated_personalise.register_personalise,
     ),
 )
 
@@ -59,14 +91,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
     subparsers = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)
     for one in SUBCOMMANDS:
-        if find_spec(f"hemoscope.cli.{one.module}") is None:
-            continue
-        add = getattr(import_module(f"hemoscope.cli.{one.module}"), f"register_{one.name}", None)
-        if add is None:
-            continue
         description = one.summary[:1].upper() + one.summary[1:] + "."
         subparser = subparsers.add_parser(one.name, help=one.summary, description=description)
-        add(subparser)
+        one.register(subparser)
         subparser.set_defaults(run=functools.partial(_run, one, subparser.get_default("run")))
 
 
