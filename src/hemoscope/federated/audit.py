@@ -91,10 +91,15 @@ class AuditTrail:
     def _append(self, line: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(line) + "\n"
-        with self.path.open("a", encoding="utf-8") as file:
+        with open(self.path, "a", encoding="utf-8", opener=_private) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())  # the line outlives a crash in the moment after the message has left
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that others on this machine may not read."""
+    return os.open(path, flags, 0o600)
 
 
 def record_facts(name: str, record: Any) -> RecordFacts:

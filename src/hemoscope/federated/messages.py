@@ -164,7 +164,7 @@ def parse_scores(content: RecordDict) -> dict[str, str]:
 
 def pack(arrays: Arrays) -> ArrayRecord:
     """Arrays by name as Flower's record, float32 in C order."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(value, dtype=np.float32)) for name, value in arrays.items()})
+    return ArrayRecord({name: Array(np.asarray(value, dtype=np.float32, order="C")) for name, value in arrays.items()})
 
 
 def unpack(record: ArrayRecord) -> Arrays:
