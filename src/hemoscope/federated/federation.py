@@ -7,7 +7,6 @@ is decided by a record that passed the same checks, never by code or paths that 
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from hemoscope.errors import ConfigError
 from hemoscope.federated import combinations
+from hemoscope.federated.names import check_name
 from hemoscope.training.experiment import Experiment, build_record, read_tables, set_key
 
 Strategy = Literal["fedavg", "fedprox", "fedadam", "trimmed-mean", "median"]
@@ -22,8 +22,6 @@ BatchNorm = Literal["shared", "local", "fixed"]
 Weighting = Literal["slices", "positives", "uniform"]
 
 ROBUST: tuple[Strategy, ...] = ("trimmed-mean", "median")
-# Of a federation, a part or a site: they name folders at places that do not know who wrote them.
-SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,13 +267,6 @@ def parse_federation(data: Mapping[str, Any] | str, *, where: str = "federation"
             msg = f"{where}: not a federation's JSON ({type(error).__name__}). Send what Federation.to_json gives"
             raise ConfigError(msg) from error
     return build_record(Federation, record, where=where)
-
-
-def check_name(where: str, name: str) -> None:
-    """Raise ConfigError unless a name is safe as a folder's."""
-    if not SAFE_NAME.fullmatch(name):
-        msg = f"{where} {name!r} must begin with a letter or digit, then letters, digits, '_', '.', '-', at most 64"
-        raise ConfigError(msg)
 
 
 def _flat(tables: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:

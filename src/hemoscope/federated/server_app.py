@@ -25,7 +25,8 @@ from hemoscope.federated.checkpoints import (
     numbered,
     save_round,
 )
-from hemoscope.federated.federation import SAFE_NAME, Federation, parse_federation
+from hemoscope.federated.federation import Federation, parse_federation
+from hemoscope.federated.names import SAFE_NAME
 from hemoscope.federated.privacy import BudgetSpentError
 from hemoscope.federated.server_rounds import Course, play_round
 from hemoscope.federated.server_scores import HISTOGRAMS, SiteScores, ask_scores, pooled_auroc, write_histograms

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hemoscope.data.cache import Cache, open_cache
 from hemoscope.errors import ConfigError, DataError
-from hemoscope.federated.federation import Federation, check_name
-from hemoscope.training.experiment import build_record, read_tables
+from hemoscope.federated.names import check_name
+from hemoscope.training.tables import build_record, read_tables
+
+if TYPE_CHECKING:
+    from hemoscope.federated.federation import Federation  # brings torch along
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,7 @@ class Policy:
                 msg = f"policy.{name} must be at least 1, got {value}"
                 raise ConfigError(msg)
 
-    def refusal(self, federation: Federation, *, sites: int) -> str | None:
+    def refusal(self, federation: "Federation", *, sites: int) -> str | None:
         """Why this site takes no part in training with so many sites: one sentence, or None where it does."""
         experiment = federation.experiment.name
         if self.secure_aggregation and not federation.secure_aggregation.enabled:

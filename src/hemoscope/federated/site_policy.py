@@ -6,10 +6,14 @@ A refusal is one sentence made of the policy alone. It is the only text of an er
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hemoscope.errors import FederationError
-from hemoscope.federated.federation import SAFE_NAME, Federation
+from hemoscope.federated.names import SAFE_NAME
 from hemoscope.federated.site import Policy, Site
+
+if TYPE_CHECKING:
+    from hemoscope.federated.federation import Federation  # brings torch along; three of four messages do not need it
 
 # How updates are counted in whole numbers before they are masked: values in 2**30 steps (Flower rounds into 32 bits
 # with a sign), masks and sums modulo 2**40. So 1,024 sites fit, and a site takes no other numbers: fewer steps or a
@@ -40,13 +44,13 @@ class SecureSetup:
     modulus: int
 
 
-def check_request(policy: Policy, federation: Federation, *, sites: int) -> None:
+def check_request(policy: Policy, federation: "Federation", *, sites: int) -> None:
     """Refuse what the policy does not allow, for training and for evaluation alike. Raises PolicyRefusalError."""
     if reason := policy.refusal(federation, sites=sites):
         raise PolicyRefusalError(_sentence(reason))
 
 
-def check_masked(federation: Federation, *, masked: bool) -> None:
+def check_masked(federation: "Federation", *, masked: bool) -> None:
     """Refuse an update in the clear where the federation's settings, which the policy passed, promise masks.
 
     Raises:
@@ -87,12 +91,12 @@ def check_unmask(own: int, active: Collection[int], dead: Collection[int], *, th
         raise PolicyRefusalError(_sentence("this site does not help to unmask a single update"))
 
 
-def cell_size(policy: Policy, federation: Federation) -> int:
+def cell_size(policy: Policy, federation: "Federation") -> int:
     """Fewest slices or patients in a cell of a histogram: the coarser of what is asked and what the site allows."""
     return max(policy.least_cell, federation.histograms.least_cell)
 
 
-def part_folder(site: Site, federation: Federation, part: str) -> Path:
+def part_folder(site: Site, federation: "Federation", part: str) -> Path:
     """Where a part's work stays at this site, the same for every round and every resume of the server.
 
     Raises:
