@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.errors import FederationError
 
 if TYPE_CHECKING:
     from hemoscope.cli.progress import Show
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from hemoscope.federated.runs import ControlClient, RunStatus
 
 PORT = 9092
+_KEPT = "The finished rounds are kept: repeat the command with --resume"
 
 
 def register_keys(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +131,7 @@ def run_run(arguments: argparse.Namespace) -> int:
             status = _follow(client, run, arguments.output / part / "rounds.jsonl", federation.rounds, show)
         if not status.completed:
             sys.stderr.write(f"{part}: {status.sub_status}: {status.details or 'the log of the server says why'}\n")
-            sys.stderr.write("The finished rounds are kept: repeat the command with --resume\n")
+            sys.stderr.write(f"{_KEPT}\n")
             return ExitCode.FAILED
         print(f"{part}: completed; {arguments.output / part}")
     return ExitCode.OK
@@ -154,6 +156,8 @@ def _follow(client: "ControlClient", run: int, rounds: Path, total: int, show: "
     except KeyboardInterrupt:
         client.stop(run)
         raise
+    except FederationError as error:
+        raise FederationError(f"{error}. {_KEPT}") from error
     return status
 
 
