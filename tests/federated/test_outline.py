@@ -8,6 +8,8 @@ import pytest
 from hemoscope.federated.federation import Federation, parse_federation
 from hemoscope.federated.outline import epsilon_after, outline
 
+pytestmark = pytest.mark.filterwarnings("ignore:'click:DeprecationWarning")  # typer's, where Flower is imported
+
 PRIVATE: dict[str, Any] = {"privacy": {"noise_multiplier": 1.0}, "weighting": "uniform", "batch_norm": "local"}
 
 
@@ -86,7 +88,6 @@ def test_without_flower_epsilon_is_not_made_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(find_spec("flwr") is None, reason="needs the extra: make setup-federated")
-@pytest.mark.filterwarnings("ignore:'click:DeprecationWarning")  # typer's, where Flower is imported
 def test_epsilon_after_all_rounds_is_that_of_the_gaussian_mechanism() -> None:
     from math import log, sqrt
 
