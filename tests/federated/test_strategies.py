@@ -417,7 +417,7 @@ FLIPPED: dict[str, Any] = {"times": -1.0}
 SCALED: dict[str, Any] = {"times": 100.0}
 
 
-@pytest.mark.parametrize(("poison", "words"), [(FLIPPED, "points away"), (SCALED, "update's norm is")])
+@pytest.mark.parametrize(("poison", "words"), [(FLIPPED, "learns against"), (SCALED, "update's norm is")])
 def test_a_poisoned_site_is_seen(poison: dict[str, Any], words: str) -> None:
     _, report = one_round(
         make_strategy(federation(limits={"max_norm": 1e6}), EXCHANGE), state(), by_site(site_2=poison)

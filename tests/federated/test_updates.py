@@ -1,6 +1,7 @@
 """What a site sends, refused or flagged: shapes, values, norms, and the signs of a poisoned site."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ from hemoscope.federated.updates import (
     check_update,
     clipped,
     l2_norm,
+    last_layer,
     scaled_statistics,
     suspicion,
     unscaled_statistics,
 )
-from hemoscope.federated.weights import Arrays
+from hemoscope.federated.weights import Arrays, exchange
+from hemoscope.models.network import HemorrhageNetwork, NetworkConfig
 
 SHAPES = {"head.weight": (6, 40), "head.bias": (6,), "backbone.conv.weight": (8, 3, 3, 3)}
 
@@ -118,6 +121,14 @@ def test_agreement_is_the_cosine_with_the_mean_direction_of_the_others() -> None
     assert found[0] == pytest.approx(math.cos(math.radians(67.5)))
 
 
+def test_the_last_layer_is_the_one_that_gives_the_scores() -> None:
+    config = NetworkConfig(backbone="test_efficientnet", width=8, pooled=4)
+    for head, layer in (("maps", "head.maps"), ("pooled", "head.classifier"), ("flatten", "head.classifier")):
+        network = HemorrhageNetwork(replace(config, head=head), channels=3, size=64)
+        found = last_layer(exchange(network, "local").trained)
+        assert found == (f"{layer}.weight", f"{layer}.bias")
+
+
 def test_one_huge_update_does_not_put_the_others_in_the_wrong() -> None:
     step = weights(3)
     found = agreement(
@@ -158,8 +169,8 @@ def test_honest_sites_are_not_suspicious() -> None:
         (UpdateFacts(norm=100, weight=100), "update's norm is 100, the others' median 1.2"),
         (UpdateFacts(norm=0.01, weight=100), "update's norm is 0.01"),
         (UpdateFacts(norm=1, weight=90_000), "the weight is 9e"),
-        (UpdateFacts(norm=1, weight=100, loss=3.0), "the loss is 3, the others' median 0.3"),
-        (UpdateFacts(norm=1, weight=100, cosine=-0.5), r"points away from the others' \(cosine -0.50\)"),
+        (UpdateFacts(norm=1, weight=100, loss=0.6), "the loss is 0.6, the others' median 0.3"),
+        (UpdateFacts(norm=1, weight=100, cosine=-0.5), r"learns against the others' \(cosine -0.50\)"),
         (UpdateFacts(norm=1, weight=100, auroc=0.31), r"below chance there \(AUROC 0.31\)"),
     ],
 )
@@ -171,7 +182,7 @@ def test_an_odd_site_is_named_with_the_reason(odd: UpdateFacts, words: str) -> N
 
 
 def test_an_update_square_to_the_others_is_not_suspicious() -> None:
-    assert suspicion(honest(4) | {4: UpdateFacts(norm=1, weight=100, cosine=-0.001)}) == {}
+    assert suspicion(honest(4) | {4: UpdateFacts(norm=1, weight=100, cosine=-0.05)}) == {}
 
 
 def test_of_two_sites_nobody_can_say_which_is_too_long() -> None:

@@ -74,9 +74,18 @@ def sort_answers(
     return [answers[site] for site in sorted(answers)], refused
 
 
-def oddities(federation: Federation, state: RoundState, answers: Sequence[Answer]) -> dict[int, tuple[str, ...]]:
-    """What is odd about answers that may be averaged, by site: see ``updates.suspicion``; and who did not clip."""
-    steps = [{name: value - state.trained[name] for name, value in answer.trained.items()} for answer in answers]
+def oddities(
+    federation: Federation, state: RoundState, answers: Sequence[Answer], *, last: Sequence[str]
+) -> dict[int, tuple[str, ...]]:
+    """What is odd about answers that may be averaged, by site: see ``updates.suspicion``; and who did not clip.
+
+    Args:
+        federation: its clipping norm.
+        state: that the round began with.
+        answers: of all sites.
+        last: names of the last layer, whose updates are compared.
+    """
+    steps = [{name: answer.trained[name] - state.trained[name] for name in last} for answer in answers]
     cosines = agreement(steps)
     odd = suspicion(
         {answer.site: replace(answer.facts, cosine=cosine) for answer, cosine in zip(answers, cosines, strict=True)}

@@ -29,6 +29,7 @@ from hemoscope.federated.answers import Answer, bounded, oddities, sort_answers
 from hemoscope.federated.checkpoints import RoundReport, RoundState, numbered
 from hemoscope.federated.chosen_nodes import ChosenNodes
 from hemoscope.federated.federation import Federation
+from hemoscope.federated.updates import last_layer
 from hemoscope.federated.weights import Arrays, Exchange
 
 __all__ = ["ROBUST_LEAST", "RoundReport", "RoundStrategy", "make_strategy"]
@@ -124,7 +125,7 @@ class RoundStrategy:
             raise FederationError(msg)
         asked, self._asked = self._asked, None
         answers, refused = sort_answers(self._federation, state, asked.nodes, replies)
-        odd = oddities(self._federation, state, answers)
+        odd = oddities(self._federation, state, answers, last=last_layer(self._exchange.trained))
         report = RoundReport(
             number=number,
             asked=tuple(sorted(asked.nodes.values())),
