@@ -132,10 +132,13 @@ def test_the_card_is_close_to_that_of_the_rows(origin: Origin, sites: tuple[Scor
 
 def test_the_card_says_in_words_what_its_scores_are_made_of(origin: Origin, sites: tuple[Scored, ...]) -> None:
     card = split_card(origin, sites)
-    assert "cells of at least 5 rows, no row was seen: an AUROC is off by at most 0.0" in card.scores[0].description
+    assert "cells of at least 5 rows, no row was seen: AUROCs are off by at most 0.0" in card.scores[0].description
     assert "as if each patient gave one slice and include that error" in card.scores[0].description
     limits = " ".join(card.limits_of_use)
-    assert "come from histograms, as each site states them, not from rows: an AUROC is off by at most 0.0" in limits
+    assert (
+        "come from histograms, as each site states them, not from rows. By slice, AUROCs are off by at most 0.0"
+        in limits
+    )
     assert "tells nothing of a label with 1 to 4 rows, or one patient" in limits
     assert "Each site knows which of its patients were held out" in limits
     assert "Epsilon" not in limits
@@ -162,6 +165,16 @@ def test_a_label_that_nobody_has_says_which_class_is_missing(origin: Origin) -> 
     card = federated_folds_card(origin, [told(site(1, without=(Hemorrhage.EPIDURAL,)))], RULE, version="1")
     assert card.scores[1].labels[Hemorrhage.EPIDURAL].reason == "of those told, none is positive"
     assert card.scores[1].labels[Hemorrhage.EPIDURAL].ece is None
+
+
+def test_sites_too_small_to_tell_anything_give_a_card_that_claims_nothing(origin: Origin) -> None:
+    card = federated_folds_card(
+        origin, [told(site(1, patients=4, slices=1)), told(site(2, patients=3))], RULE, version="1"
+    )
+    assert not any(card.established.values)
+    assert "no row was seen: no AUROC could be told" in card.scores[1].description
+    assert any("by study, no AUROC could be told" in line for line in card.limits_of_use)
+    assert any("0 among them, are the least that there can be" in line for line in card.limits_of_use)
 
 
 def test_too_few_patients_establish_nothing_however_well_they_rank(origin: Origin) -> None:

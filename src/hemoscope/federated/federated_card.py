@@ -202,18 +202,18 @@ def _why_unscored(pooled: PooledScores, label: Hemorrhage) -> str:
     return f"of those told, none is {'negative' if pooled.positive[label].rows else 'positive'}"
 
 
-def _worst(pooled: PooledScores) -> float:
-    """The largest stated error of an AUROC of this level; 0 where none is scored."""
-    found = [pooled.auroc(label) for label in Hemorrhage]
-    return max((bounds.error for bounds in found if bounds is not None), default=0.0)
+def _stated(pooled: PooledScores) -> str:
+    """The largest stated error of an AUROC of this level."""
+    found = [bounds.error for bounds in map(pooled.auroc, Hemorrhage) if bounds is not None]
+    return f"AUROCs are off by at most {max(found):.3f}" if found else "no AUROC could be told"
 
 
 def _of_histograms(pooled: PooledScores) -> str:
     """For a reader of the table: what its numbers are made of."""
     how_many = "as if each patient gave one slice" if pooled.level == "slice" else "of patients"
     return (
-        f"From histograms in cells of at least {pooled.least_cell} rows, no row was seen: an AUROC is off by at most "
-        f"{_worst(pooled):.3f}. Intervals are drawn {how_many} and include that error: expect them to be wide."
+        f"From histograms in cells of at least {pooled.least_cell} rows, no row was seen: "
+        f"{_stated(pooled)}. Intervals are drawn {how_many} and include that error: expect them to be wide."
     )
 
 
@@ -224,12 +224,12 @@ def _limits(origin: Origin, slices: PooledScores, studies: PooledScores) -> tupl
     least = slices.least_cell
     small = (
         f"A site tells nothing of a label with 1 to {least - 1} rows, or one patient, in a class: scores are of "
-        "the other sites, and numbers of patients are the least that there can be."
+        "the other sites, and numbers of patients, 0 among them, are the least that there can be."
     )
     unprotected = "Epsilon counts the updates that made these weights, for whole sites: no histogram, no other part."
     lines = (
-        "Scores, calibration and thresholds come from histograms, as each site states them, not from rows: an AUROC is "
-        f"off by at most {_worst(slices):.3f} by slice and {_worst(studies):.3f} by study.",
+        "Scores, calibration and thresholds come from histograms, as each site states them, not from rows. By slice, "
+        f"{_stated(slices)}; by study, {_stated(studies)}.",
         small if least > 1 else "",
         "Thresholds were chosen label by label on rows spread evenly over their cells: the sensitivity and specificity "
         "that they state are off by as much as one cell holds.",
