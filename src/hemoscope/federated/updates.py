@@ -16,8 +16,8 @@ from hemoscope.federated.weights import Arrays, check_array, check_names
 # Flags only: they never decide what is averaged.
 FAR_NORM, FAR_LOSS, FAR_WEIGHT = 3.0, 1.75, 10.0  # times the median of the other sites
 # Cosine of the last layers' updates. Measured on CT-ICH in four sites (64 pixels, 3 rounds of one epoch): 0.69 to 0.95
-# between honest sites; -0.83 to -0.36 for a site with its labels flipped, beside which the others kept 0.41 to 0.73. Its
-# loss was 2.0 to 2.4 times theirs. Over all layers everybody is near 0: deep features have many ways to become better.
+# between honest sites; -0.83 to -0.36 for a site with flipped labels, beside which the others kept 0.41 to 0.73. Its
+# loss was 2.0 to 2.4 times theirs. Over all layers all are near 0: deep features have many ways to become better.
 AGAINST = -0.1
 # A refusal: means that moved by more than so many deviations, or variances by so many times themselves. Honest ones of
 # an ImageNet network that first sees CT moved by less than 10.
