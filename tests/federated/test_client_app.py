@@ -277,3 +277,11 @@ def test_where_the_audit_file_cannot_be_written_nothing_leaves(
 
 def test_an_app_of_a_site_is_one_of_flowers() -> None:
     assert isinstance(make_client_app(lambda _context: None), ClientApp)  # type: ignore[arg-type,return-value]
+
+
+def test_the_page_of_what_leaves_a_site_has_every_sentence_and_record() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "federated-audit.md").read_text()
+    for sentence in (FAILED, UNWRITTEN, *(sentence for _, sentence in SENTENCES)):
+        assert f"| {sentence} |" in page
+    for record in (ARRAYS, STATISTICS, METRICS, "scores", "secaggplus_configs", "masked_params"):
+        assert f"`{record}`" in page
