@@ -140,3 +140,8 @@ def test_sites_keep_their_numbers_when_others_join() -> None:
     assert first == {"4": 1, "30": 2, str(2**63 + 1): 3}
     assert numbered(first, [5, 30]) == {**first, "5": 4}
     assert numbered({"9": 2}, [9, 8]) == {"9": 2, "8": 3}
+
+
+def test_reasons_to_suspect_a_site_add_up() -> None:
+    report = RoundReport(number=1, suspicious={3: ("long",), 1: ("odd",)}).with_suspicion({3: ("flipped",), 2: ("x",)})
+    assert report.suspicious == {1: ("odd",), 2: ("x",), 3: ("long", "flipped")}

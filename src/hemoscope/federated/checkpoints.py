@@ -91,6 +91,12 @@ class RoundReport:
     epsilon: float | None = None
     seconds: float = 0.0
 
+    def with_suspicion(self, found: Mapping[int, tuple[str, ...]]) -> "RoundReport":
+        """The same with more reasons to suspect sites."""
+        sites = {*self.suspicious, *found}
+        both = {site: (*self.suspicious.get(site, ()), *found.get(site, ())) for site in sorted(sites)}
+        return dataclasses.replace(self, suspicious=both)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``append_round_log``."""
         return dataclasses.asdict(self)

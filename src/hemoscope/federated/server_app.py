@@ -29,7 +29,14 @@ from hemoscope.federated.federation import Federation, parse_federation
 from hemoscope.federated.names import SAFE_NAME
 from hemoscope.federated.privacy import BudgetSpentError
 from hemoscope.federated.server_rounds import Course, play_round
-from hemoscope.federated.server_scores import HISTOGRAMS, SiteScores, ask_scores, pooled_auroc, write_histograms
+from hemoscope.federated.server_scores import (
+    HISTOGRAMS,
+    SiteScores,
+    ask_scores,
+    below_chance,
+    pooled_auroc,
+    write_histograms,
+)
 from hemoscope.federated.strategies import make_strategy
 from hemoscope.federated.weights import Exchange, exchange, initial_network, put, take
 from hemoscope.models.checkpoint import save_weights
@@ -179,6 +186,7 @@ def _play(
         scores, told = dict[int, SiteScores](), dict[str, Any]()
         if _scores_sites(job) and (last or (every and state.number % every == 0)):
             scores, told = _scored(course, state, grid, final=last)
+            report = report.with_suspicion(below_chance(scores))
         append_round_log(job.folder, _line(report, told))
     job.show(f"{job.part}: round", state.number, federation.rounds)
     return state, scores, ""

@@ -21,7 +21,7 @@ from hemoscope.federated.messages import (
     request_records,
 )
 from hemoscope.federated.pooled import pool
-from hemoscope.labels import LABELS
+from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.training.run_folder import write_json
 
 HISTOGRAMS = "histograms.json"
@@ -85,6 +85,20 @@ def pooled_auroc(sites: Sequence[SiteScores]) -> dict[str, dict[str, Any]]:
                 for label, bound in bounds.items()
                 if bound is not None
             }
+    return found
+
+
+def below_chance(sites: Mapping[int, SiteScores]) -> dict[int, tuple[str, ...]]:
+    """Sites whose slices the model ranks worse than chance, beyond what chance explains, in words by site number.
+
+    It is the sign of flipped labels that secure aggregation leaves: a site's histograms are in the clear.
+    """
+    found: dict[int, tuple[str, ...]] = {}
+    for site, scores in sites.items():
+        interval = pool([scores[SLICES]]).interval(Hemorrhage.ANY) if SLICES in scores else None
+        if interval is not None and interval.high < 0.5:
+            bound = f"AUROC {interval.value:.2f}, at most {interval.high:.2f}"
+            found[site] = (f"the model is below chance there ({bound}): are its labels flipped?",)
     return found
 
 

@@ -35,14 +35,12 @@ class UpdateFacts:
         weight: that the site claims.
         loss: of its training, where it says so.
         cosine: of the angle between its last layer's update and the mean direction of the others'; see ``agreement``.
-        auroc: of the round's model at this site, where it was evaluated there.
     """
 
     norm: float
     weight: float
     loss: float | None = None
     cosine: float | None = None
-    auroc: float | None = None
 
 
 def check_update(
@@ -207,8 +205,6 @@ def _oddities(site: int, facts: Mapping[int, UpdateFacts]) -> Iterator[str]:
         yield from _far("loss", own.loss, losses, FAR_LOSS, below=False)
     if own.cosine is not None and own.cosine < AGAINST:
         yield f"its last layer learns against the others' (cosine {own.cosine:.2f}): are its labels flipped?"
-    if own.auroc is not None and own.auroc < 0.5:
-        yield f"the model is below chance there (AUROC {own.auroc:.2f})"
 
 
 def _far(what: str, own: float, others: Sequence[float], times: float, *, below: bool = True) -> Iterator[str]:
