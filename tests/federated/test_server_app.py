@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 
@@ -16,7 +17,8 @@ from safetensors.numpy import load_file
 
 from hemoscope.errors import ConfigError, FederationError
 from hemoscope.federated.federated_card import read_histograms
-from hemoscope.federated.federation import Federation
+from hemoscope.federated.federation import Federation, parse_federation
+from hemoscope.federated.local_round import RoundResult
 from hemoscope.federated.messages import EVALUATE, TRAIN
 from hemoscope.federated.server_app import Job, make_server_app, run_part
 from hemoscope.federated.shared_model import read_record
@@ -36,6 +38,24 @@ def play(grid: Any, federation: Federation, output: Path, part: str = "split", *
     job = {"sites": len(grid.apps), "patience": 0.0, **job}
     run_part(Job(federation=federation, part=part, output=output, **job), grid, Context(7, 1, {}, RecordDict(), {}))
     return output / part
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, small_experiment: Build) -> Build:
+    """``quick(...)``: a federation whose sites move every weight a little instead of training, and hold nothing out.
+
+    For what the server does with answers, whatever they are.
+    """
+
+    def moved(network: Any, _experiment: Any, _cache: Any, part: Any, *_: Any, **__: Any) -> RoundResult:
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(1e-3)
+        return RoundResult(loss=0.5, slices=len(part.learn), positives=1, steps=1, seconds=0.0)
+
+    monkeypatch.setattr("hemoscope.federated.site_work.train_round", moved)
+    record = small_experiment(run={"split": "folds", "folds": 0}).to_json()
+    return lambda **changes: parse_federation({"name": "tiny", "rounds": 2, **changes, "experiment": record})
 
 
 def rounds_of(folder: Path) -> list[dict[str, Any]]:
@@ -164,32 +184,30 @@ def test_a_server_that_was_killed_while_sites_scored_asks_for_scores_alone(
     assert len(read_histograms(folder).score.slices) == 2
 
 
-def test_a_finished_part_is_left_as_it_is(local_sites: Build, small_federation: Build, tmp_path: Path) -> None:
+def test_a_finished_part_is_left_as_it_is(local_sites: Build, quick: Build, tmp_path: Path) -> None:
     grid = local_sites(2)
-    folder = play(grid, small_federation(), tmp_path / "run")
+    folder = play(grid, quick(), tmp_path / "run", "final")
     grid.trace.clear()
-    play(grid, small_federation(), tmp_path / "run", resume=True)
+    play(grid, quick(), tmp_path / "run", "final", resume=True)
     assert not grid.trace
     assert len(rounds_of(folder)) == 2
 
 
-def test_a_part_is_not_begun_twice_without_resume(local_sites: Build, small_federation: Build, tmp_path: Path) -> None:
-    (tmp_path / "run" / "split").mkdir(parents=True)
-    with pytest.raises(FederationError, match=r"run/split exists already. Go on with --resume"):
-        play(local_sites(2), small_federation(), tmp_path / "run")
+def test_a_part_is_not_begun_twice_without_resume(local_sites: Build, quick: Build, tmp_path: Path) -> None:
+    (tmp_path / "run" / "final").mkdir(parents=True)
+    with pytest.raises(FederationError, match=r"run/final exists already. Go on with --resume"):
+        play(local_sites(2), quick(), tmp_path / "run", "final")
 
 
-def test_a_run_of_another_federation_is_not_gone_on_with(
-    local_sites: Build, small_federation: Build, tmp_path: Path
-) -> None:
-    play(local_sites(2), small_federation(), tmp_path / "run")
+def test_a_run_of_another_federation_is_not_gone_on_with(local_sites: Build, quick: Build, tmp_path: Path) -> None:
+    play(local_sites(2), quick(), tmp_path / "run", "final")
     with pytest.raises(FederationError, match="holds a run of another federation"):
-        play(local_sites(2), small_federation(rounds=4), tmp_path / "run", resume=True)
+        play(local_sites(2), quick(rounds=4), tmp_path / "run", "final", resume=True)
 
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_a_site_that_leaves_in_mid_round_is_left_out_and_comes_back(
-    local_sites: Build, small_federation: Build, tmp_path: Path, secure: bool
+    local_sites: Build, quick: Build, tmp_path: Path, secure: bool
 ) -> None:
     grid = local_sites(4)
     trained: list[int] = []
@@ -200,8 +218,8 @@ def test_a_site_that_leaves_in_mid_round_is_left_out_and_comes_back(
         return training and node == 12 and trained.count(12) == 2
 
     grid.drop = lost
-    federation = small_federation(rounds=3, histograms={"every": 0}, secure_aggregation={"enabled": secure})
-    folder = play(grid, federation, tmp_path / "run")
+    federation = quick(rounds=3, secure_aggregation={"enabled": secure})
+    folder = play(grid, federation, tmp_path / "run", "final")
     assert [line["used"] for line in rounds_of(folder)] == [[1, 2, 3, 4], [1, 3, 4], [1, 2, 3, 4]]
     assert [line["lost"] for line in rounds_of(folder)] == [[], [2], []]
     assert record_of(folder)["lost"] == 1
@@ -209,17 +227,17 @@ def test_a_site_that_leaves_in_mid_round_is_left_out_and_comes_back(
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_a_void_round_is_tried_again_and_then_given_up(
-    local_sites: Build, small_federation: Build, tmp_path: Path, secure: bool
+    local_sites: Build, quick: Build, tmp_path: Path, secure: bool
 ) -> None:
     grid = local_sites(3)
     grid.drop = lambda node, kind, _stage: kind == TRAIN and node != 11
-    federation = small_federation(retries=2, min_sites=2, secure_aggregation={"enabled": secure})
+    federation = quick(retries=2, min_sites=2, secure_aggregation={"enabled": secure})
     with pytest.raises(FederationError, match=r"round 1 was void 3 times, .*2 of 3 sites lost.*--resume"):
-        play(grid, federation, tmp_path / "run")
-    rounds = rounds_of(tmp_path / "run" / "split")
+        play(grid, federation, tmp_path / "run", "final")
+    rounds = rounds_of(tmp_path / "run" / "final")
     assert [(line["number"], line["void"], line["used"]) for line in rounds] == [(1, True, [])] * 3
     grid.drop = lambda _node, _kind, _stage: False
-    folder = play(grid, federation, tmp_path / "run", resume=True)
+    folder = play(grid, federation, tmp_path / "run", "final", resume=True)
     assert record_of(folder)["void"] == 3
 
 
@@ -258,14 +276,12 @@ def test_pooled_scores_stand_in_the_log(local_sites: Build, small_federation: Bu
 
 
 @pytest.mark.parametrize("secure", [False, True])
-def test_training_ends_at_the_privacy_budget(
-    local_sites: Build, small_federation: Build, tmp_path: Path, secure: bool
-) -> None:
+def test_training_ends_at_the_privacy_budget(local_sites: Build, quick: Build, tmp_path: Path, secure: bool) -> None:
     privacy = {"noise_multiplier": 5.0, "clipping_norm": 0.1, "max_epsilon": 1.4}
-    federation = small_federation(
+    federation = quick(
         rounds=5, batch_norm="fixed", weighting="uniform", privacy=privacy, secure_aggregation={"enabled": secure}
     )
-    folder = play(local_sites(3), federation, tmp_path / "run")
+    folder = play(local_sites(3), federation, tmp_path / "run", "final")
     record, rounds = record_of(folder), rounds_of(folder)
     assert 0 < record["rounds"] < 5
     assert 0 < record["epsilon"] <= 1.4
@@ -273,12 +289,11 @@ def test_training_ends_at_the_privacy_budget(
     spent = [line["epsilon"] for line in rounds if "epsilon" in line]
     assert spent == sorted(spent)
     assert not any(line.get("losses") for line in rounds)
-    assert (folder / "histograms.json").is_file()
 
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_with_privacy_a_round_without_one_of_the_sites_is_void(
-    local_sites: Build, small_federation: Build, tmp_path: Path, secure: bool
+    local_sites: Build, quick: Build, tmp_path: Path, secure: bool
 ) -> None:
     grid = local_sites(4)
     trained: list[int] = []
@@ -291,26 +306,22 @@ def test_with_privacy_a_round_without_one_of_the_sites_is_void(
 
     grid.drop = lost
     privacy = {"noise_multiplier": 1.0, "clipping_norm": 0.1}
-    federation = small_federation(
-        batch_norm="fixed", weighting="uniform", privacy=privacy, secure_aggregation={"enabled": secure}
-    )
-    rounds = rounds_of(play(grid, federation, tmp_path / "run"))
+    federation = quick(batch_norm="fixed", weighting="uniform", privacy=privacy, secure_aggregation={"enabled": secure})
+    rounds = rounds_of(play(grid, federation, tmp_path / "run", "final"))
     assert [(line["number"], line["void"]) for line in rounds] == [(1, False), (2, True), (2, False)]
     assert rounds[0]["epsilon"] == rounds[1]["epsilon"] < rounds[2]["epsilon"]
 
 
-def test_no_message_of_a_round_lies_around_after_it(
-    local_sites: Build, small_federation: Build, tmp_path: Path
-) -> None:
+def test_no_message_of_a_round_lies_around_after_it(local_sites: Build, quick: Build, tmp_path: Path) -> None:
     grid = local_sites(3)
     lives: list[float] = []
     answer = grid._answer
     grid._answer = lambda message: lives.append(message.metadata.ttl) or answer(message)
-    play(grid, small_federation(round_timeout=17.0, secure_aggregation=SECURE), tmp_path / "run")
+    play(grid, quick(round_timeout=17.0, secure_aggregation=SECURE), tmp_path / "run", "final")
     assert set(lives) == {17.0}
 
 
-def test_a_run_waits_for_its_sites(local_sites: Build, small_federation: Build, tmp_path: Path) -> None:
+def test_a_run_waits_for_its_sites(local_sites: Build, quick: Build, tmp_path: Path) -> None:
     grid = local_sites(3)
     grid.away = {12, 13}
     shown: list[tuple[str, int, int]] = []
@@ -319,20 +330,18 @@ def test_a_run_waits_for_its_sites(local_sites: Build, small_federation: Build, 
         shown.append((stage, done, total))
         grid.away = set()
 
-    play(grid, small_federation(), tmp_path / "run", patience=60.0, show=show)
+    play(grid, quick(), tmp_path / "run", "final", patience=60.0, show=show)
     assert shown[0] == ("waiting for sites", 1, 3)
-    assert shown[-1] == ("split: round", 2, 2)
+    assert shown[-1] == ("final: round", 2, 2)
 
 
-def test_too_few_sites_are_an_error_and_enough_are_not(
-    local_sites: Build, small_federation: Build, tmp_path: Path
-) -> None:
+def test_too_few_sites_are_an_error_and_enough_are_not(local_sites: Build, quick: Build, tmp_path: Path) -> None:
     grid = local_sites(3)
     grid.away = {12, 13}
     with pytest.raises(FederationError, match=r"1 of 3 sites came in 0 s, and 2 are needed"):
-        play(grid, small_federation(), tmp_path / "run")
+        play(grid, quick(), tmp_path / "run", "final")
     grid.away = {13}
-    folder = play(grid, small_federation(), tmp_path / "run", resume=True)
+    folder = play(grid, quick(), tmp_path / "run", "final", resume=True)
     assert rounds_of(folder)[0]["asked"] == [1, 2]
 
 
