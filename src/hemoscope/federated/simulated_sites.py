@@ -133,6 +133,7 @@ def gather_scores(federation: Federation, run: Path, sites: Sequence[Site], part
         return None
     tables = [_site_scores(federation, site, own) for site, own in zip(sites, parts, strict=True) if own.score]
     path = run / part / score_file(part)
+    path.parent.mkdir(parents=True, exist_ok=True)
     begun = path.with_suffix(".part")
     pd.concat(tables, ignore_index=True).to_csv(begun, index=False, float_format="%.6g")
     begun.replace(path)
