@@ -12,7 +12,9 @@ from hypothesis.extra import numpy as hnp
 
 pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.supercore.task_identity import TaskIdentity
 
 from hemoscope.errors import FederationError
 from hemoscope.federated import messages
@@ -23,6 +25,7 @@ from hemoscope.federated.messages import (
     parse_request,
     parse_scores,
     parse_train,
+    refusal_of,
     request_records,
     score_records,
     train_records,
@@ -194,3 +197,19 @@ def test_a_reply_whose_statistics_are_no_arrays_is_refused() -> None:
     content["statistics"] = ConfigRecord({})
     with pytest.raises(FederationError, match="lacks its statistics"):
         parse_train(content)
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "kept"),
+    [
+        (2, "This site failed.", "This site failed."),
+        (2, "\x1b[2Jred\nnext", "[2Jrednext"),
+        (2, "x" * 1000, "x" * 200),
+        (6, "", "no reason given"),
+        (ErrorCode.NODE_UNAVAILABLE, "Error: Node Unavailable", ""),
+    ],
+)
+def test_of_a_sites_reason_one_plain_line_is_kept(code: int, said: str, kept: str) -> None:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
+    asked = Message(RecordDict(), dst_node_id=11, message_type="train")
+    assert refusal_of(Message(Error(code, said), reply_to=asked)) == kept

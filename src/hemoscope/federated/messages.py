@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
@@ -35,6 +36,8 @@ _FOREIGN = "a message holds an array that is not in numpy's file format 1.0. Was
 _MOST_BYTES = 1 << 30  # of one array
 _MOST_ARRAYS = 10_000
 _MOST_TEXT = 1 << 20
+_MOST_REASON = 200  # characters
+_GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +163,17 @@ def parse_scores(content: RecordDict) -> dict[str, str]:
         msg = f"a site sent {len(unknown)} kinds of scores that nobody asked for. Update hemoscope there"
         raise FederationError(msg)
     return {name: _text(scores, name) for name in scores}
+
+
+def refusal_of(reply: Message) -> str:
+    """Why a site says that it did not do what it was asked; empty where it was not there to say anything.
+
+    A site may say anything: no more than a line of it is kept, without characters that a terminal would obey.
+    """
+    if reply.error.code in _GONE:
+        return ""
+    said = "".join(letter for letter in str(reply.error.reason) if letter.isprintable())
+    return said[:_MOST_REASON] or "no reason given"
 
 
 def pack(arrays: Arrays) -> ArrayRecord:

@@ -31,6 +31,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
+from hemoscope.federated.messages import refusal_of
 from hemoscope.federated.secure_masks import strengthen_masks
 from hemoscope.federated.site_policy import MODULUS, STEPS
 
@@ -216,7 +217,7 @@ class _StagedGrid(Grid):
             if node not in nodes:
                 continue
             if reply.has_error():
-                self.lost[node] = str(reply.error.reason)
+                self.lost[node] = refusal_of(reply)
             elif reason := _fault(stage, reply.content, self._nodes, self._settings.length):
                 self.lost[node] = reason
             else:

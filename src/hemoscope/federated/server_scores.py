@@ -18,6 +18,7 @@ from hemoscope.federated.messages import (
     VALIDATION_STUDIES,
     Request,
     parse_scores,
+    refusal_of,
     request_records,
 )
 from hemoscope.federated.pooled import pool
@@ -51,7 +52,7 @@ def ask_scores(
         if node not in refused:
             continue
         if reply.has_error():
-            refused[node] = str(reply.error.reason)
+            refused[node] = refusal_of(reply) or refused[node]
             continue
         try:
             found[node] = _checked(parse_scores(reply.content))
