@@ -155,7 +155,7 @@ import importlib
 for name in {modules!r}:
     try:
         importlib.import_module(name)
-    except ModuleNotFoundError as error:  # Flower stands in an environment of its own: make test-federated asks there too
+    except ModuleNotFoundError as error:  # Flower has an environment of its own, where this is asked too
         if "federated" not in name or error.name.split(".")[0] not in ("flwr", "ray", "cryptography", "google"):
             raise
     assert sys.modules.get("openvino_telemetry") is None, f"{{name}} brought openvino_telemetry along"
