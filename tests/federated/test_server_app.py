@@ -292,6 +292,16 @@ def test_training_ends_at_the_privacy_budget(local_sites: Build, quick: Build, t
 
 
 @pytest.mark.parametrize("secure", [False, True])
+def test_a_budget_that_is_too_small_for_one_round_is_an_error(
+    local_sites: Build, quick: Build, tmp_path: Path, secure: bool
+) -> None:
+    privacy = {"noise_multiplier": 1.0, "clipping_norm": 0.1, "max_epsilon": 0.1}
+    federation = quick(batch_norm="fixed", weighting="uniform", privacy=privacy, secure_aggregation={"enabled": secure})
+    with pytest.raises(FederationError, match="privacy budget is spent: 0 rounds are done"):
+        play(local_sites(3), federation, tmp_path / "run", "final")
+
+
+@pytest.mark.parametrize("secure", [False, True])
 def test_with_privacy_a_round_without_one_of_the_sites_is_void(
     local_sites: Build, quick: Build, tmp_path: Path, secure: bool
 ) -> None:

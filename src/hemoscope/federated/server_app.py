@@ -7,17 +7,14 @@ The folder of a run: ``federation.json``, ``experiment.json`` and ``versions.jso
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from hemoscope.errors import ConfigError, FederationError
+from hemoscope.errors import FederationError
 from hemoscope.federated.checkpoints import (
-    ROUND_LOG,
     RoundReport,
     RoundState,
     append_round_log,
@@ -25,9 +22,17 @@ from hemoscope.federated.checkpoints import (
     numbered,
     save_round,
 )
-from hemoscope.federated.federation import Federation, parse_federation
-from hemoscope.federated.names import SAFE_NAME
 from hemoscope.federated.privacy import BudgetSpentError
+from hemoscope.federated.server_job import (
+    RECORD,
+    Job,
+    least_sites,
+    log_round,
+    mend_log,
+    open_job,
+    write_network,
+    write_record,
+)
 from hemoscope.federated.server_rounds import Course, play_round
 from hemoscope.federated.server_scores import (
     HISTOGRAMS,
@@ -38,57 +43,12 @@ from hemoscope.federated.server_scores import (
     write_histograms,
 )
 from hemoscope.federated.strategies import make_strategy
-from hemoscope.federated.weights import Exchange, exchange, initial_network, put, take
-from hemoscope.models.checkpoint import save_weights
-from hemoscope.models.network import HemorrhageNetwork
+from hemoscope.federated.weights import exchange, initial_network, take
 from hemoscope.training.parts import FINAL
-from hemoscope.training.run_folder import versions, write_json
 
-Show = Callable[[str, int, int], None]
+__all__ = ["Job", "make_server_app", "run_part", "wait_for_sites"]
 
-FEDERATION, EXPERIMENT, VERSIONS = "federation.json", "experiment.json", "versions.json"
-WEIGHTS, RECORD = "weights.safetensors", "part.json"
 _LOOK = 1.0  # seconds between two looks at who is there
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One part of a federation, for the server.
-
-    Attributes:
-        federation: the settings.
-        part: name of the part, such as ``fold-0``, ``final`` or ``split``.
-        output: folder of the run.
-        sites: that are expected; training begins when so many are connected.
-        resume: go on after the last round on disk.
-        numbers: asks the grid for the sites' numbers by node id; None numbers them as they are first seen.
-        patience: seconds to wait for all of them; then ``min_sites`` will do.
-        show: told the stage, how much of it is done, and how much there is.
-    """
-
-    federation: Federation
-    part: str
-    output: Path
-    sites: int
-    resume: bool = False
-    numbers: Callable[[Grid], dict[str, int]] | None = None
-    patience: float = 120.0
-    show: Show = lambda _stage, _done, _total: None
-
-    def __post_init__(self) -> None:
-        """Refuse a name that is no folder's, and fewer sites than a round needs. Raises ConfigError."""
-        if not SAFE_NAME.fullmatch(self.part):
-            msg = f"part {self.part!r} has an unsafe name. Parts are named like fold-0, final or split"
-            raise ConfigError(msg)
-        least = _least(self.federation)
-        if self.sites < least:
-            msg = f"{self.sites} sites are expected, but a round needs {least}. Add sites, or lower min_sites or shares"
-            raise ConfigError(msg)
-
-    @property
-    def folder(self) -> Path:
-        """Of the part."""
-        return self.output / self.part
 
 
 def make_server_app(job: Job) -> ServerApp:
@@ -111,7 +71,7 @@ def make_server_app(job: Job) -> ServerApp:
 def run_part(job: Job, grid: Grid, context: Context) -> None:
     """Train one part over the sites of a grid; see ``make_server_app`` for what is raised."""
     federation = job.federation
-    _open(job)
+    open_job(job)
     if (job.folder / RECORD).is_file():
         return
     started = time.monotonic()
@@ -128,7 +88,7 @@ def run_part(job: Job, grid: Grid, context: Context) -> None:
         part=job.part,
         strategy=make_strategy(federation, names),
     )
-    _mend_log(job, state)
+    mend_log(job, state)
     wait_for_sites(job, grid)
     if job.numbers is not None:
         state = replace(state, sites=job.numbers(grid))
@@ -137,9 +97,8 @@ def run_part(job: Job, grid: Grid, context: Context) -> None:
         scores = _final_scores(job, course, state, grid)
     if scores:
         write_histograms(job.folder / HISTOGRAMS, [scores[site] for site in sorted(scores)])
-    _write_network(job, network, names, state)
-    record = _record(job, state, network, ended=ended, seconds=time.monotonic() - started)
-    write_json(job.folder / RECORD, record)
+    write_network(job, network, names, state)
+    write_record(job, state, network, ended=ended, seconds=time.monotonic() - started)
 
 
 def wait_for_sites(job: Job, grid: Grid) -> None:
@@ -148,7 +107,7 @@ def wait_for_sites(job: Job, grid: Grid) -> None:
     Raises:
         FederationError: too few came.
     """
-    here, least = _wait_until(job, grid, job.sites), _least(job.federation)
+    here, least = _wait_until(job, grid, job.sites), least_sites(job.federation)
     if here < least:
         msg = f"{here} of {job.sites} sites came in {job.patience:g} s, and {least} are needed. Start the others"
         raise FederationError(msg)
@@ -163,12 +122,6 @@ def _wait_until(job: Job, grid: Grid, sites: int) -> int:
     return here
 
 
-def _least(federation: Federation) -> int:
-    """Sites that a round needs."""
-    secure = federation.secure_aggregation
-    return max(federation.min_sites, secure.shares if secure.enabled else 1)
-
-
 def _play(
     job: Job, course: Course, state: RoundState, grid: Grid, context: Context
 ) -> tuple[RoundState, dict[int, SiteScores], str]:
@@ -179,6 +132,8 @@ def _play(
         try:
             state, report = _until_not_void(job, course, state, grid, context)
         except BudgetSpentError as error:
+            if not state.number:  # not even one round
+                raise
             return state, {}, str(error)
         save_round(job.folder, state)
         last = state.number == federation.rounds
@@ -187,7 +142,7 @@ def _play(
         if _scores_sites(job) and (last or (every and state.number % every == 0)):
             scores, told = _scored(course, state, grid, final=last)
             report = report.with_suspicion(below_chance(scores))
-        append_round_log(job.folder, _line(report, told))
+        log_round(job, report, told)
     job.show(f"{job.part}: round", state.number, federation.rounds)
     return state, scores, ""
 
@@ -200,8 +155,8 @@ def _until_not_void(
         state, report = play_round(course, state, grid, context)
         if not report.void:
             return state, report
-        append_round_log(job.folder, _line(report, {}))
-        _wait_until(job, grid, _least(job.federation))
+        log_round(job, report)
+        _wait_until(job, grid, least_sites(job.federation))
     reasons = [f"site {site}: {reason}" for site, reason in sorted(report.refused.items())]
     tried = f"round {report.number} was void {course.federation.retries + 1} times, at last because {report.reason}"
     gone = f"{len(report.lost)} of {len(report.asked)} sites lost"
@@ -230,81 +185,6 @@ def _scored(
     return {sites[str(node)]: found for node, found in scores.items()}, told
 
 
-def _mend_log(job: Job, state: RoundState) -> None:
-    """A line for the last round on disk, where the server was stopped before it wrote one."""
-    path = job.folder / ROUND_LOG
-    lines = path.read_text().splitlines() if path.is_file() else []
-    played = [line for line in map(json.loads, lines) if not line.get("void")]
-    if state.number and not any(line["number"] == state.number for line in played):
-        sites = tuple(sorted(state.sites.values()))
-        report = RoundReport(number=state.number, asked=sites, used=sites, reason="the server was stopped after it")
-        append_round_log(job.folder, _line(report, {}))
-
-
 def _scores_sites(job: Job) -> bool:
     """Whether sites hold anything out in this part: the final network of a run on folds learns from everybody."""
     return job.part != FINAL
-
-
-def _line(report: RoundReport, told: dict[str, Any]) -> dict[str, Any]:
-    return {**report.to_json(), **({"scores": told} if told else {})}
-
-
-def _open(job: Job) -> None:
-    """Make the folder and its records. Raises FederationError where it holds something else."""
-    path = job.output / FEDERATION
-    if path.is_file() and not _same(path, job.federation):
-        msg = f"{job.output.name} holds a run of another federation. Choose a new --output, or take the changes back"
-        raise FederationError(msg)
-    if job.folder.exists() and not job.resume:
-        msg = f"{job.output.name}/{job.part} exists already. Go on with --resume, or choose a new --output"
-        raise FederationError(msg)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, job.federation.to_json())
-    write_json(job.output / EXPERIMENT, job.federation.experiment.to_json())
-    write_json(job.output / VERSIONS, versions())
-
-
-def _same(path: Path, federation: Federation) -> bool:
-    try:
-        return parse_federation(json.loads(path.read_text())).to_json() == federation.to_json()
-    except (ConfigError, ValueError):  # of a version that knew other settings, or no record
-        return False
-
-
-def _write_network(job: Job, network: HemorrhageNetwork, names: Exchange, state: RoundState) -> None:
-    put(network, state.trained, names.trained)
-    put(network, state.statistics, names.statistics)
-    put(network, state.fixed, names.fixed)
-    save_weights(network, job.folder / WEIGHTS)
-
-
-def _record(job: Job, state: RoundState, network: HemorrhageNetwork, *, ended: str, seconds: float) -> dict[str, Any]:
-    """How the part was trained, as a card says it."""
-    lines = [json.loads(line) for line in (job.folder / ROUND_LOG).read_text().splitlines()]
-    rounds = [line for line in lines if "used" in line]
-    played = [line for line in rounds if not line["void"]]
-    federation = job.federation
-    epsilons = [line["epsilon"] for line in played if line["epsilon"] is not None]
-    return {
-        "part": job.part,
-        "federation": federation.name,
-        "sites": len({site for line in played for site in line["used"]}),
-        "rounds": state.number,
-        "local_epochs": federation.local_epochs,
-        "strategy": federation.strategy.name,
-        "batch_norm": federation.batch_norm,
-        "weighting": federation.weighting,
-        "secure_aggregation": federation.secure_aggregation.enabled,
-        "epsilon": epsilons[-1] if epsilons else None,
-        "delta": federation.privacy.delta if federation.privacy.enabled else None,
-        "used": sum(len(line["used"]) for line in played),
-        "lost": sum(len(line["lost"]) for line in rounds),
-        "refused": sum(len(line["refused"]) for line in rounds),
-        "void": sum(line["void"] for line in rounds),
-        "ended": ended,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "trained_parameters": sum(array.size for array in state.trained.values()),
-        "seconds": round(sum(line["seconds"] for line in rounds), 1),
-        "seconds_of_this_run": round(seconds, 1),
-    }
