@@ -145,7 +145,10 @@ class Deployment:
         log = self.folder / f"{name}.log"
         place = log.stat().st_size if log.exists() else 0
         with log.open("a") as stream:
-            process = subprocess.Popen(command, env=dict(environment), stdout=stream, stderr=stream, text=True)
+            # A session of its own, as on a machine of its own: what is sent to a terminal does not reach it.
+            process = subprocess.Popen(
+                command, env=dict(environment), stdout=stream, stderr=stream, text=True, start_new_session=True
+            )
         self.started.append(process)
         end = time.monotonic() + seconds
         while process.poll() is None and not re.search(until, log.read_text()[place:]):

@@ -42,7 +42,6 @@ def flower_environment(home: Path, *, inherited: Mapping[str, str] | None = None
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",  # seconds between looks for work, on loopback
         "FLWR_HOME": str(home),
         "PATH": os.pathsep.join([str(write_launchers(home / "bin")), kept.get("PATH", os.defpath)]),
         # A proxy may stand between a site and the server, never between two processes of one machine.
