@@ -16,6 +16,8 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+
 from hemoscope.cli import main
 from hemoscope.cli.federated_deploy import part_names, round_line
 from hemoscope.errors import ConfigError, FederationError
@@ -29,7 +31,7 @@ from hemoscope.training.experiment import Experiment, RunConfig
 
 def status_of(url: str, authority: Path) -> int:
     """The HTTP status of a POST without content."""
-    request = urllib.request.Request(url, data=b"", headers={"content-type": "application/x-protobuf"})
+    request = urllib.request.Request(url, data=b"", headers={"content-type": PROTOBUF_MEDIA_TYPE})
     try:
         with urllib.request.urlopen(
             request, context=ssl.create_default_context(cafile=str(authority)), timeout=20
