@@ -140,9 +140,10 @@ def _round_line(part: str, record: Mapping[str, Any], rounds: int) -> str:
     """One round as one line: who took part, how it went, and what was odd."""
     losses = record.get("losses") or {}
     words = [f"{part}: round {record.get('number')} of {rounds}"]
-    words.append(
-        "void" if record.get("void") else f"{len(record.get('used') or ())} of {len(record.get('asked') or ())} sites"
-    )
+    if record.get("void"):
+        words.append("void")
+    elif "used" in record:  # a round that was played before a resume is only scored
+        words.append(f"{len(record['used'])} of {len(record['asked'])} sites")
     if losses:
         words.append(f"loss {sum(losses.values()) / len(losses):.4f}")
     auroc = (((record.get("scores") or {}).get("auroc") or {}).get("slices") or {}).get("any")
