@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import ssl
+import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -21,8 +23,10 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from hemoscope.cli import main
 from hemoscope.cli.federated_deploy import part_names, round_line
 from hemoscope.errors import ConfigError, FederationError
+from hemoscope.federated import supernode
 from hemoscope.federated.federation import Federation
 from hemoscope.federated.keys import make_keys, read_server_keys, read_site_keys
+from hemoscope.federated.processes import flower_environment
 from hemoscope.federated.runs import ControlClient, RunStatus, follow, read_state, write_job
 from hemoscope.federated.superlink import LoopbackGuard, is_loopback
 from hemoscope.federated.supernode import supernode_command
@@ -232,6 +236,33 @@ def test_a_job_is_a_file_that_only_its_owner_reads_and_its_name_says_nothing(tmp
     path = tmp_path / "jobs" / f"{first}.json"
     assert json.loads(path.read_text()) == {"part": "split"}
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_site_that_is_refused_tries_again_and_then_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[float] = []
+    monkeypatch.setattr(time, "monotonic", lambda: 10.0 * len(tries))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(supernode, "_run_until_ended", lambda command: (tries.append(0.0), (3, False))[1])
+    assert supernode.keep_connected(["flower-supernode"], patience=35.0) == 3
+    assert len(tries) == 4
+    monkeypatch.setattr(supernode, "_run_until_ended", lambda command: (-15, True))
+    assert supernode.keep_connected(["flower-supernode"]) == 0
+
+
+def test_a_site_that_was_killed_is_admitted_again(deployment: Callable[..., Any]) -> None:
+    made = deployment(sites=("riverside",))
+    made.server()
+    first = made.site("riverside")
+    first.kill()
+    first.wait()
+    keys = read_site_keys(made.keys / "sites/riverside")
+    command = supernode_command(made.folder / "riverside.toml", keys, server=f"127.0.0.1:{made.port}")
+    kept = [sys.executable, "-m", "hemoscope.federated.supernode", *command]
+    environment = flower_environment(made.folder / "flower-riverside")
+    again = made.start("again", kept, environment, "SuperNode ID", seconds=200.0)
+    assert "trying again" in (made.folder / "again.log").read_text()
+    again.terminate()
+    assert again.wait(20) == 0
 
 
 def test_a_sites_command_needs_a_port_and_a_path_that_flower_can_carry(tmp_path: Path) -> None:

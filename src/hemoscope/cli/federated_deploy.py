@@ -90,7 +90,7 @@ def run_server(arguments: argparse.Namespace) -> int:
 
 
 def run_site(arguments: argparse.Namespace) -> int:
-    """Check the site's file, data and keys, then become Flower's process for a site."""
+    """Check the site's file, data and keys, then become the process that keeps Flower's SuperNode running."""
     from hemoscope.federated.keys import read_site_keys
     from hemoscope.federated.processes import become, flower_environment
     from hemoscope.federated.site import read_site
@@ -101,7 +101,8 @@ def run_site(arguments: argparse.Namespace) -> int:
     command = supernode_command(arguments.site, read_site_keys(arguments.keys), server=arguments.server)
     site.work.mkdir(parents=True, exist_ok=True)
     sys.stderr.write(f"{site.name}: {patients:,} patients stay here; connecting to {arguments.server}\n")
-    become(command, flower_environment(site.work / "flower"))
+    kept = [sys.executable, "-m", "hemoscope.federated.supernode", *command]
+    become(kept, flower_environment(site.work / "flower"))
 
 
 def run_run(arguments: argparse.Namespace) -> int:
