@@ -66,6 +66,12 @@ def test_no_value_stands_in_the_file(tmp_path: Path) -> None:
     assert str(tmp_path) not in text
 
 
+def test_of_the_servers_word_for_the_round_no_more_than_a_number_is_kept(tmp_path: Path) -> None:
+    trail = AuditTrail(tmp_path / "audit.jsonl")
+    trail.record("in", run=7, group="9" * 10_000, kind="train", content=None)
+    assert json.loads(trail.path.read_text())["round"] == "9" * 20
+
+
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").mkdir()
     with pytest.raises(OSError, match=r"audit\.jsonl"):

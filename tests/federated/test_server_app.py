@@ -87,6 +87,9 @@ def test_sites_train_together_and_leave_a_run_behind(
     rounds = rounds_of(folder)
     assert [(line["number"], line["used"], line["void"]) for line in rounds] == [(n, [1, 2, 3], False) for n in (1, 2)]
     assert [set(line["losses"]) for line in rounds] == [{"1", "2", "3"}] * 2
+    audit = [json.loads(line) for line in (tmp_path / "site-1" / "audit.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in audit] == sorted(line["round"] for line in audit)
+    assert {line["round"] for line in audit} == {"1", "2"}
     record = record_of(folder)
     assert (record["sites"], record["rounds"], record["used"], record["secure_aggregation"]) == (3, 2, 6, secure)
     assert read_record(folder / "part.json", personalised=False).batch_norm == batch_norm

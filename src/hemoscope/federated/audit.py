@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+_MOST_GROUP = 20  # characters: it is the server's word, and should be a number
 Direction = Literal["in", "out"]
 
 
@@ -80,7 +81,7 @@ class AuditTrail:
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "run": str(run),
-            "round": group,
+            "round": group[:_MOST_GROUP],
             "direction": direction,
             "kind": kind,
             "bytes": sum(facts.bytes for facts in records),

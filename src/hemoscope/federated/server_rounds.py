@@ -63,6 +63,7 @@ def play_round(course: Course, state: RoundState, grid: Grid, context: Context) 
     messages = course.strategy.configure(number, state, config, grid)
     for message in messages:
         message.content.config_records[CONFIG][SITES] = len(messages)  # known when they are chosen
+        message.metadata.group_id = str(number)  # Flower's strategies leave it out; sites write it down
     replies = list(grid.send_and_receive(messages, timeout=course.federation.round_timeout)) if messages else []
     return course.strategy.aggregate(number, state, replies)
 
