@@ -85,20 +85,7 @@ def compare(
     learners = learners_of(budget.kinds, len(sites))
     runs = {FEDERATED: run, **(others or {})}
     _check_others(run, others or {}, learners)
-    tasks = [
-        ArmTask(
-            arm=arm,
-            part=part,
-            learners=numbers,
-            federation=_plain(federation),
-            data=cache.folder.absolute(),
-            run=run.absolute(),
-            output=output.absolute(),
-            threads=budget.threads,
-        )
-        for part in parts
-        for arm, numbers in learners.items()
-    ]
+    tasks = _tasks(federation, cache, run, output, parts, learners, threads=budget.threads)
     train_arms(tasks, workers=budget.workers, show=show)
     folders = {**runs, **{arm: arm_folder(output, arm) for arm in learners}}
     rule = StudyRule(extent_mm=federation.experiment.reading.extent_mm)
@@ -114,6 +101,33 @@ def compare(
         "sites": [_of_site(site, levels, rounds) for site in sites],
         "curves": {arm: {part: _curve(folder / part) for part in parts} for arm, folder in runs.items()},
     }
+
+
+def _tasks(
+    federation: Federation,
+    cache: Cache,
+    run: Path,
+    output: Path,
+    parts: Sequence[str],
+    learners: Mapping[str, tuple[int, ...]],
+    *,
+    threads: int,
+) -> list[ArmTask]:
+    """Every arm's training of every part."""
+    return [
+        ArmTask(
+            arm=arm,
+            part=part,
+            learners=numbers,
+            federation=_plain(federation),
+            data=cache.folder.absolute(),
+            run=run.absolute(),
+            output=output.absolute(),
+            threads=threads,
+        )
+        for part in parts
+        for arm, numbers in learners.items()
+    ]
 
 
 def read_run(run: Path, *, init: str | None = None) -> Federation:

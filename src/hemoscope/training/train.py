@@ -32,7 +32,7 @@ from hemoscope.training.scoring import score_files, score_slices
 from hemoscope.training.sequence import fit_sequence, score_sequence
 from hemoscope.training.trainer import CHECKPOINT, is_first_process, make_trainer, quiet_lightning
 
-__all__ = ["FINAL", "SPLIT", "Part", "PartRecord", "run_parts", "train", "train_part"]
+__all__ = ["FINAL", "SPLIT", "Part", "PartRecord", "run_parts", "train"]
 
 Show = Callable[[str, int, int], None]
 
@@ -114,18 +114,13 @@ def train(
         warn(warning)
     with quiet_lightning():
         chosen = [part for part in parts if not only or part.name in only]
-        records = [train_part(experiment, cache, part, output, resume=resume, show=show) for part in chosen]
+        records = [_train_part(experiment, cache, part, output, resume=resume, show=show) for part in chosen]
     return tuple(record for record in records if record is not None)
 
 
-def train_part(
+def _train_part(
     experiment: Experiment, cache: Cache, part: Part, output: Path, *, resume: bool, show: Show
 ) -> PartRecord | None:
-    """Train one part, whoever chose its images, and score it; None in all processes of a training but the first.
-
-    Raises:
-        TrainingError: as ``train`` does.
-    """
     folder = output / part.name
     if is_first_process():
         open_run(experiment, cache, output, part, resume=resume)
