@@ -24,7 +24,12 @@ hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-DEBIAN_PACKAGE = {"dciodvfy": "dicom3tools", "dcentvfy": "dicom3tools"}  # every other judge is DCMTK's
+DEBIAN_PACKAGE = {  # every other judge is DCMTK's
+    "dciodvfy": "dicom3tools",
+    "dcentvfy": "dicom3tools",
+    "openssl": "openssl",
+    "ssh-keygen": "openssh-client",
+}
 
 
 def shared_data_folder() -> Path:
