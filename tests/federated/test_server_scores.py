@@ -1,13 +1,19 @@
 """What the server makes of the sites' scores: whom it suspects of flipped labels."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
 from hemoscope.federated.histograms import score_histograms
-from hemoscope.federated.messages import SLICES, STUDIES
-from hemoscope.federated.server_scores import SiteScores, below_chance
+from hemoscope.federated.messages import SLICES, STUDIES, Request, score_records
+from hemoscope.federated.server_scores import SiteScores, ask_scores, below_chance
 from hemoscope.labels import LABELS
 from hemoscope.training.run_scores import Scores
 
@@ -34,3 +40,38 @@ def test_a_model_that_knows_nothing_yet_makes_nobody_suspect() -> None:
 
 def test_a_site_that_tells_too_little_is_not_suspected() -> None:
     assert below_chance({1: {}, 2: {STUDIES: scores(2, apart=-1.0)[SLICES]}}) == {}
+
+
+def test_what_sites_send_instead_of_scores_is_left_out_and_told(local_grid: Callable[..., Any]) -> None:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
+    told = scores(1, apart=1.0)[SLICES].to_json()
+    answers: dict[int, RecordDict | Error] = {
+        11: score_records({SLICES: told}),
+        12: score_records({STUDIES: told}),
+        13: score_records({SLICES: "{}"}),
+        14: RecordDict(),
+        15: Error(6, "This site does not allow this experiment."),
+        16: score_records({SLICES: told}),
+    }
+    grid = local_grid(dict.fromkeys(answers, answering(answers)))
+    grid.drop = lambda node, _kind, _stage: node == 16
+    request = Request(
+        trained={}, statistics={}, fixed={}, federation="{}", part="split", number=3, rounds=3, sites=6, final=True
+    )
+    found, refused = ask_scores(grid, list(answers), request, timeout=5.0)
+    assert list(found) == [11]
+    assert found[11][SLICES].to_json() == told
+    assert sorted(refused) == [12, 13, 14, 15, 16]
+    assert "studies of the level slice" in refused[12]
+    assert "histograms" in refused[13]
+    assert "lacks its scores" in refused[14]
+    assert refused[15] == "This site does not allow this experiment."
+    assert refused[16] == "no answer in time"
+
+
+def answering(answers: dict[int, RecordDict | Error]) -> Callable[[Message, Context], Message]:
+    def answer(message: Message, _context: Context) -> Message:
+        content: Any = answers[message.metadata.dst_node_id]
+        return Message(content, reply_to=message)
+
+    return answer
