@@ -190,6 +190,7 @@ def test_a_poison_that_nobody_could_see_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute where nothing else runs
 def test_a_simulation_on_ray_is_interrupted_and_goes_on_to_the_end(
     hospital_cache: Cache, tmp_path: Path, small_experiment: Callable[..., Any]
 ) -> None:
@@ -215,10 +216,10 @@ def test_a_simulation_on_ray_is_interrupted_and_goes_on_to_the_end(
     line = first.stdout.readline()
     assert line.startswith("fold-0: round 1 of 5, 2 of 2 sites, loss "), (line, first.communicate(timeout=60))
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=60)
+    first.communicate(timeout=120)
     assert first.returncode == 130
     again = subprocess.run(
-        [*command, "--only", "fold-0", "--resume"], capture_output=True, text=True, timeout=200, check=False
+        [*command, "--only", "fold-0", "--resume"], capture_output=True, text=True, timeout=600, check=False
     )
     assert again.returncode == 0, again.stderr
     assert "fold-0: round 1 of 5" not in again.stdout
