@@ -136,14 +136,17 @@ def test_the_sites_least_cell_wins_over_a_finer_one(local_sites: Build, small_fe
     assert {parse_histograms(text).least_cell for text in scores.values()} == {7}
 
 
-def test_the_final_part_of_folds_holds_nothing_out(local_sites: Build, small_federation: Build) -> None:
+def test_of_folds_the_rows_stay_and_the_final_network_scores_nobody(
+    local_sites: Build, small_federation: Build, tmp_path: Path
+) -> None:
     federation = small_federation(experiment={"run": {"split": "folds", "folds": 2}})
-    grid = local_sites(2)
+    grid, work = local_sites(2), tmp_path / "site-1" / "tiny"
     assert parse_scores(ask(grid, request_of(federation, part="final"), EVALUATE).content) == {}
-    assert set(parse_scores(ask(grid, request_of(federation, part="fold-1"), EVALUATE).content)) == {
-        "slices",
-        "studies",
-    }
+    assert not (work / "final" / "scores.csv").exists()
+    told = parse_scores(ask(grid, request_of(federation, part="fold-1"), EVALUATE).content)
+    rows = (work / "fold-1" / "scores.csv").read_text().splitlines()
+    assert len(rows) == 1 + 9  # three of six patients, three slices each
+    assert not any(row.split(",")[0] in text for row in rows[1:] for text in told.values())
 
 
 def test_a_round_that_is_asked_again_begins_with_the_batch_norm_that_it_began_with(
