@@ -310,7 +310,7 @@ def test_inside_the_tls_there_is_no_pixel_patient_path_or_name_of_a_site(journey
     assert len(wanted["pixels"]) > 100
     for kind, some in wanted.items():
         assert not held(up, some), kind
-        assert held(up + some[-1] + up[:10], some) == [some[-1]], f"a {kind} would have been found"
+        assert some[-1] in held(up + some[-1] + up[:10], some), f"a needle of {kind} would have been found"
 
 
 def test_the_audit_files_account_for_what_left(journey: Hospitals) -> None:
