@@ -18,7 +18,7 @@ from hemoscope.dicom.archive import open_archive
 from hemoscope.errors import BundleError, FederationError
 from hemoscope.federated import federated_export
 from hemoscope.federated.federated_export import export_federation
-from hemoscope.federated.federation import Federation
+from hemoscope.federated.federation import Federation, HistogramConfig
 from hemoscope.federated.histograms import score_histograms
 from hemoscope.labels import Hemorrhage
 from hemoscope.models.checkpoint import save_weights
@@ -138,11 +138,32 @@ def graph_of(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("graph_of")
-def test_a_federation_on_folds_counts_all_its_patients(
+def test_folds_that_were_told_together_make_a_card_that_says_so(
     tmp_path: Path, small_experiment: Callable[..., Experiment]
 ) -> None:
     experiment = small_experiment(run={"split": "folds", "folds": 2})
     run = write_run(tmp_path / "run", Federation(name="folds", experiment=experiment))
+    with pytest.raises(FederationError, match=r"run lacks final/histograms\.json\. Train these parts too"):
+        export_federation(run, tmp_path / "bundle", version="1")
+    shutil.copy(run / "fold-0" / "histograms.json", run / "final" / "histograms.json")
+    for fold in ("fold-0", "fold-1"):
+        shutil.rmtree(run / fold)
+    card = export_federation(run, tmp_path / "bundle", version="1").card
+    assert card.federation is not None
+    assert (card.federation.patients, card.federation.slices) == (72, 216)
+    for table in card.scores:
+        assert "every patient is scored once" in table.description
+        assert "Calibration is fitted on these same scores, so its error flatters." in table.description
+    assert card.scores[0].labels[Hemorrhage.ANY].ece is not None
+
+
+@pytest.mark.usefixtures("graph_of")
+def test_a_federation_on_folds_counts_all_its_patients(
+    tmp_path: Path, small_experiment: Callable[..., Experiment]
+) -> None:
+    experiment = small_experiment(run={"split": "folds", "folds": 2})
+    each = HistogramConfig(folds="each")
+    run = write_run(tmp_path / "run", Federation(name="folds", experiment=experiment, histograms=each))
     card = export_federation(run, tmp_path / "bundle", version="1").card
     assert card.federation is not None
     assert (card.federation.patients, card.federation.slices) == (144, 432)

@@ -112,7 +112,12 @@ secures = st.builds(
         secure_aggregation=secures,
         privacy=st.just(PrivacyConfig()) | privacies,
         limits=st.builds(LimitsConfig, max_norm=st.floats(0.1, 1e6), max_weight=st.integers(1, 10**9)),
-        histograms=st.builds(HistogramConfig, least_cell=st.integers(1, 100), every=st.integers(0, 9)),
+        histograms=st.builds(
+            HistogramConfig,
+            least_cell=st.integers(1, 100),
+            every=st.integers(0, 9),
+            folds=st.sampled_from(["together", "each"]),
+        ),
     )
 )
 def test_a_federation_travels_as_json_text_and_is_what_it_was(federation: Federation) -> None:
@@ -192,6 +197,7 @@ def test_a_site_shortens_its_update_where_the_server_cannot_check_it_or_noise_is
         ("limits.max_norm=nan", "limits.max_norm must be a number above 0, got nan"),
         ("limits.max_weight=0", "limits.max_weight must be 1 to 1e.09, got 0"),
         ("histograms.least_cell=0", "histograms.least_cell must be 1 to 10000, got 0"),
+        ("histograms.folds=some", "histograms.folds must be one of together, each, got some"),
         ("histograms.every=-1", "histograms.every must be 0 to 10000, got -1"),
     ],
 )

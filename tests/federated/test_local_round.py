@@ -238,7 +238,7 @@ def test_a_site_is_scored_as_a_run_of_its_own_is(site: Callable[..., Site], tmp_
     from hemoscope.calibration import StudyRule
 
     expected = of_part(run, here.experiment, "test", StudyRule(extent_mm=20.0))
-    found = scored(path, here.experiment, here.cache)
+    found = scored(path.parent, [path.name], here.experiment, here.cache)
     assert expected is not None
     for level in ("slices", "studies"):
         ours, theirs = getattr(found, level), getattr(expected, level)
@@ -252,7 +252,7 @@ def test_labels_that_nobody_knows_are_no_number_in_the_truth(site: Callable[...,
     score_part(here.network, here.experiment, here.cache, ("p0_0", "p1_0"), tmp_path / "two.csv")
     manifest = here.cache.manifest.copy()
     manifest.loc[manifest["image_id"] == "p1_0", "subdural"] = pd.NA
-    found = scored(tmp_path / "two.csv", here.experiment, replace(here.cache, manifest=manifest))
+    found = scored(tmp_path, ["two.csv"], here.experiment, replace(here.cache, manifest=manifest))
     assert np.isnan(found.slices.truth).sum() == 1
 
 
@@ -261,4 +261,4 @@ def test_scores_of_another_hospital_are_refused(site: Callable[..., Site], tmp_p
     score_part(here.network, here.experiment, here.cache, ("p0_0", "p1_0"), tmp_path / "two.csv")
     elsewhere = replace(here.cache, manifest=here.cache.manifest.query("patient_id != 'p1'"))
     with pytest.raises(TrainingError, match=r"two\.csv: 1 of 2 scores are of slices of this run"):
-        scored(tmp_path / "two.csv", here.experiment, elsewhere)
+        scored(tmp_path, ["two.csv"], here.experiment, elsewhere)

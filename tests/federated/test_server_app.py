@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from hemoscope.federated.federated_card import read_histograms
 from hemoscope.federated.federation import Federation, parse_federation
 from hemoscope.federated.local_round import RoundResult
 from hemoscope.federated.messages import EVALUATE, TRAIN
+from hemoscope.federated.pooled import pool
 from hemoscope.federated.server_app import Job, make_server_app, run_part
 from hemoscope.federated.shared_model import read_record
 from hemoscope.federated.site import Policy
@@ -152,7 +154,7 @@ def test_a_server_that_was_killed_goes_on_as_if_nothing_had_been(
 
 
 def test_a_log_that_lacks_the_last_round_is_mended(local_sites: Build, small_federation: Build, tmp_path: Path) -> None:
-    grid = local_sites(2)
+    grid, federation = local_sites(2), small_federation(histograms={"every": 1})
 
     def killed(_node: int, kind: str, _stage: str) -> bool:
         if kind == EVALUATE:
@@ -161,9 +163,9 @@ def test_a_log_that_lacks_the_last_round_is_mended(local_sites: Build, small_fed
 
     grid.drop = killed
     with pytest.raises(KeyboardInterrupt):
-        play(grid, small_federation(), tmp_path / "run")
+        play(grid, federation, tmp_path / "run")
     grid.drop = lambda _node, _kind, _stage: False
-    folder = play(grid, small_federation(), tmp_path / "run", resume=True)
+    folder = play(grid, federation, tmp_path / "run", resume=True)
     assert [(line["number"], line["used"]) for line in rounds_of(folder)] == [(1, [1, 2]), (2, [1, 2])]
     assert record_of(folder)["used"] == 4
 
@@ -249,7 +251,7 @@ def test_a_site_that_refuses_is_told_of_and_the_others_go_on(
 ) -> None:
     grid = local_sites(3)
     grid.apps[12] = local_sites(3, policy=Policy(secure_aggregation=True)).apps[12]
-    folder = play(grid, small_federation(), tmp_path / "run")
+    folder = play(grid, small_federation(histograms={"every": 1}), tmp_path / "run")
     first = rounds_of(folder)[0]
     assert (first["used"], list(first["refused"])) == ([1, 3], ["2"])
     assert first["scores"]["refused"] == {"2": "This site trains with secure aggregation alone."}
@@ -261,15 +263,40 @@ def test_folds_and_the_final_network_are_parts_of_one_run(
     local_sites: Build, small_federation: Build, tmp_path: Path
 ) -> None:
     federation = small_federation(experiment={"run": {"split": "folds", "folds": 2}}, rounds=1)
+    grid, run = local_sites(2), tmp_path / "run"
+    *folds, final = (play(grid, federation, run, part) for part in ("fold-0", "fold-1", "final"))
+    for fold in folds:  # of a fold alone nothing is told
+        assert read_histograms(fold).score.slices == ()
+    every = pool(read_histograms(final).score.slices)
+    assert every.rows == sum(len(pd.read_csv(site / "scores.csv")) for site in tmp_path.glob("site-*/tiny/fold-*"))
+    assert every.rows == sum(3 * len(site.read_text().split()) for site in tmp_path.glob("site-*/patients.txt"))
+
+
+def test_a_site_that_did_not_score_every_fold_tells_nothing_of_them_together(
+    local_sites: Build, small_federation: Build, tmp_path: Path
+) -> None:
+    federation = small_federation(experiment={"run": {"split": "folds", "folds": 2}}, rounds=1)
+    grid, run = local_sites(2), tmp_path / "run"
+    final = [play(grid, federation, run, part) for part in ("fold-0", "final")][-1]
+    assert read_histograms(final).score.slices == ()
+
+
+def test_where_each_fold_is_told_of_the_final_network_has_nothing_to_tell(
+    local_sites: Build, small_federation: Build, tmp_path: Path
+) -> None:
+    experiment = {"run": {"split": "folds", "folds": 2}}
+    federation = small_federation(experiment=experiment, histograms={"folds": "each"}, rounds=1)
     fold, final = (play(local_sites(2), federation, tmp_path / "run", part) for part in ("fold-0", "final"))
-    assert (fold / "histograms.json").is_file()
+    assert len(read_histograms(fold).score.slices) == 2
     assert not (final / "histograms.json").exists()
     assert not any("scores" in line for line in rounds_of(final))
 
 
 def test_pooled_scores_stand_in_the_log(local_sites: Build, small_federation: Build, tmp_path: Path) -> None:
     experiment = {"run": {"split": "folds", "folds": 2}}
-    federation = small_federation(experiment=experiment, histograms={"least_cell": 1, "every": 2}, rounds=3)
+    federation = small_federation(
+        experiment=experiment, histograms={"least_cell": 1, "every": 2, "folds": "each"}, rounds=3
+    )
     folder = play(local_sites(2), federation, tmp_path / "run", "fold-0")
     first, second, third = rounds_of(folder)
     assert "scores" not in first

@@ -2,7 +2,8 @@
 
 A federation on one split: calibration and operating points are fitted on the sites' validation parts, and the scores
 that the card reports are those of their test parts, by exactly these weights. On folds: all folds' histograms together,
-each by networks that never saw those patients; the reported calibration error is cross-fitted by fold.
+each by networks that never saw those patients; the reported calibration error is cross-fitted by fold where sites told
+of each fold, and else of a calibration that was fitted on the same scores.
 
 What a card of local training has and this one lacks: average precision, an interval of the calibration error, and the
 rule that *any* is at least every type while thresholds are chosen (a histogram of one label knows nothing of another).
@@ -96,13 +97,28 @@ def federated_folds_card(
 ) -> ModelCard:
     """The card of a federation on folds: fitted and scored on all folds, its calibration error cross-fitted by fold.
 
+    Args:
+        origin: of the model.
+        folds: of each fold what its sites told; or one, of all folds together, and then nothing can be cross-fitted.
+        rule: of studies.
+        version: of the model.
+
     Raises:
         FederationError: no site told of any fold.
     """
-    levels = _levels(folds)
+    levels, crossed = _levels(folds), "Calibration is cross-fitted by fold."
+    if len(folds) == 1:
+        found = _fit(levels)
+        fitted = (found.calibration.slice, found.calibration.study)
+        slices, studies = (
+            _Level(whole=level.whole, parts=((level.whole, calibration),))
+            for level, calibration in zip(levels, fitted, strict=True)
+        )
+        levels = (slices, studies)
+        crossed = "Calibration is fitted on these same scores, so its error flatters."
     how = (
         "Folds by patient at each site: every patient is scored once, by a network that the sites trained on the other "
-        "folds. It describes the recipe, not these exact weights. Calibration is cross-fitted by fold."
+        f"folds. It describes the recipe, not these exact weights. {crossed}"
     )
     return _card(origin, _fit(levels), levels, rule, version=version, name="out of fold", how=how)
 

@@ -21,7 +21,7 @@ from hemoscope.federated.shared_model import FEDERATION, RECORD, WEIGHTS, read_r
 from hemoscope.models.export import onnx_graph
 from hemoscope.training.export import read_network
 from hemoscope.training.fitted_card import Origin
-from hemoscope.training.parts import SPLIT
+from hemoscope.training.parts import FINAL, SPLIT
 from hemoscope.training.run_scores import last_part
 
 
@@ -65,8 +65,13 @@ def _read_federation(run: Path) -> Federation:
 
 
 def _scored_parts(federation: Federation) -> list[str]:
+    """The parts whose histograms tell of the model."""
     run = federation.experiment.run
-    return [f"fold-{fold}" for fold in range(run.folds)] if run.split == "folds" else [SPLIT]
+    if run.split != "folds":
+        return [SPLIT]
+    if federation.histograms.folds == "together":
+        return [FINAL] if run.folds else []
+    return [f"fold-{fold}" for fold in range(run.folds)]
 
 
 def _check_finished(run: Path, federation: Federation) -> None:

@@ -20,6 +20,7 @@ from hemoscope.training.experiment import Experiment, build_record, read_tables,
 Strategy = Literal["fedavg", "fedprox", "fedadam", "trimmed-mean", "median"]
 BatchNorm = Literal["shared", "local", "fixed"]
 Weighting = Literal["slices", "positives", "uniform"]
+Folds = Literal["together", "each"]
 
 ROBUST: tuple[Strategy, ...] = ("trimmed-mean", "median")
 
@@ -150,15 +151,20 @@ class HistogramConfig:
     Attributes:
         least_cell: fewest slices or patients of a class in a cell that is sent; smaller cells are joined.
         every: rounds between evaluations; 0 evaluates after the last alone.
+        folds: of a run on folds, ``together`` tells nothing of a fold and once, after the final network, of all
+            held-out patients of a site: small sites can tell more so, and no fold can be had by subtraction. ``each``
+            tells of every fold, which shows its course, and lets the calibration error be cross-fitted.
     """
 
     least_cell: int = 5
-    every: int = 1
+    every: int = 0
+    folds: Folds = "together"
 
     def __post_init__(self) -> None:
         """Reject cells of nobody."""
         _check_range("histograms.least_cell", self.least_cell, 1, 10_000)
         _check_range("histograms.every", self.every, 0, 10_000)
+        _check_word("histograms.folds", self.folds, Folds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ would refuse it.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from hemoscope.training.losses import LossConfig
 from hemoscope.training.module import Pull, Stretch, TrainingModule
 from hemoscope.training.part_data import CROPS, PartData, part_loss
 from hemoscope.training.parts import Part
-from hemoscope.training.run_scores import Scored, of_file
+from hemoscope.training.run_scores import Scored, of_files
 from hemoscope.training.scoring import score_slices
 from hemoscope.training.series import label_array
 from hemoscope.training.trainer import make_passing_trainer, quiet_lightning
@@ -162,13 +162,19 @@ def score_part(
     score_slices(network, PlainSlices(cache, images, experiment.reading_preprocessing), path, progress)
 
 
-def scored(path: Path, experiment: Experiment, cache: Cache) -> Scored:
+def scored(folder: Path, names: Sequence[str], experiment: Experiment, cache: Cache) -> Scored:
     """What ``score_part`` wrote, with the cache's truth: by slice, and by study as the experiment's rule makes it.
+
+    Args:
+        folder: that the files lie in, or below.
+        names: of the files, which count as one.
+        experiment: with the rule.
+        cache: with the truth.
 
     Raises:
         TrainingError: images are scored that the cache lacks.
     """
-    return of_file(path, cache.manifest, StudyRule(extent_mm=experiment.reading.extent_mm))
+    return of_files(folder, names, cache.manifest, StudyRule(extent_mm=experiment.reading.extent_mm))
 
 
 class FixedStatistics(Callback):

@@ -191,7 +191,7 @@ def _judged(here: _Here, network: HemorrhageNetwork, folder: Path, stage: str) -
     for name, images in score_files(here.part):
         path = folder / name
         score_part(network, here.experiment, here.cache, images, path, lambda n, of: here.show(stage, n, of))
-        found.append(scored(path, here.experiment, here.cache))
+        found.append(scored(path.parent, [path.name], here.experiment, here.cache))
     validation, test = found
     return Judged(validation=validation, test=test, loss=_loss(here, validation.slices))
 

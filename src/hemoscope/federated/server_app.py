@@ -186,5 +186,6 @@ def _scored(
 
 
 def _scores_sites(job: Job) -> bool:
-    """Whether sites hold anything out in this part: the final network of a run on folds learns from everybody."""
-    return job.part != FINAL
+    """Whether sites have scores to tell of in this part: of a final network, those of its folds together, if any."""
+    run, told = job.federation.experiment.run, job.federation.histograms.folds
+    return job.part != FINAL or (bool(run.folds) and told == "together")

@@ -7,7 +7,7 @@ was stopped and goes on.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from hemoscope.federated.updates import clipped
 from hemoscope.federated.weights import Exchange, exchange, put, take
 from hemoscope.models.network import HemorrhageNetwork
 from hemoscope.training.experiment import Experiment
-from hemoscope.training.parts import SPLIT, Part, run_parts
+from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts
 from hemoscope.training.run_folder import write_json
 
 _NORM, _BEFORE = "local.json", "before"
@@ -109,20 +109,38 @@ def contribution(work: Work) -> Contribution:
 def score_texts(work: Work) -> dict[str, str]:
     """Score what the part holds out, keep the rows here, and answer with histograms as JSON.
 
-    Of folds, the held-out patients; of a split, the test part and, after the last round, the validation part. A part
-    that holds nothing out gives nothing.
+    Of folds, the held-out patients: of each fold, or of all together when the final network is done; of a split, the
+    test part and, after the last round, the validation part.
     """
     network = None
     texts: dict[str, str] = {}
+    together = work.federation.histograms.folds == "together"
+    if work.part.name == FINAL:
+        return _of_all_folds(work) if together else texts
     for images, file, slices, studies in _held_out(work):
         network = network or _scoring_network(work)
         path = work.folder / file
         score_part(network, work.federation.experiment, work.cache, images, path)
-        found = scored(path, work.federation.experiment, work.cache)
-        cell = cell_size(work.site.policy, work.federation)
-        texts[slices] = score_histograms(found.slices, level="slice", least_cell=cell).to_json()
-        texts[studies] = score_histograms(found.studies, level="patient", least_cell=cell).to_json()
+        if work.part.name == SPLIT or not together:
+            texts |= _histograms(work, path.parent, [path.name], slices, studies)
     return texts
+
+
+def _of_all_folds(work: Work) -> dict[str, str]:
+    """Every patient of this site as the fold that never saw it scored it; nothing where a fold was not scored here."""
+    folds = [f"fold-{fold}/scores.csv" for fold in range(work.federation.experiment.run.folds)]
+    if not folds or not all((work.folder.parent / name).is_file() for name in folds):
+        return {}
+    return _histograms(work, work.folder.parent, folds, SLICES, STUDIES)
+
+
+def _histograms(work: Work, folder: Path, names: Sequence[str], slices: str, studies: str) -> dict[str, str]:
+    found = scored(folder, names, work.federation.experiment, work.cache)
+    cell = cell_size(work.site.policy, work.federation)
+    return {
+        slices: score_histograms(found.slices, level="slice", least_cell=cell).to_json(),
+        studies: score_histograms(found.studies, level="patient", least_cell=cell).to_json(),
+    }
 
 
 def _held_out(work: Work) -> Iterator[tuple[tuple[str, ...], str, str, str]]:

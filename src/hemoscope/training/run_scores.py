@@ -103,10 +103,16 @@ def of_part(run: Path, experiment: Experiment, part: str, rule: StudyRule) -> Sc
 
 
 def of_file(path: Path, slices: pd.DataFrame, rule: StudyRule) -> Scored:
-    """Scores of one file that ``score_slices`` wrote.
+    """Scores of one file that ``score_slices`` wrote; see ``of_files``."""
+    return of_files(path.parent, [path.name], slices, rule)
+
+
+def of_files(folder: Path, names: Sequence[str], slices: pd.DataFrame, rule: StudyRule) -> Scored:
+    """Scores of files that ``score_slices`` wrote, together.
 
     Args:
-        path: of the file.
+        folder: that they lie in, or below.
+        names: of the files.
         slices: with ``image_id``, ``patient_id`` and the labels, empty where unknown; may hold others too.
         rule: how slices make a study.
 
@@ -114,7 +120,7 @@ def of_file(path: Path, slices: pd.DataFrame, rule: StudyRule) -> Scored:
         TrainingError: images are scored that ``slices`` lacks.
     """
     known = slices[["image_id", "patient_id", *_NAMES]].astype(dict.fromkeys(_NAMES, np.float64))
-    joined = _joined(_concatenated(path.parent, [path.name]), known, path.name)
+    joined = _joined(_concatenated(folder, list(names)), known, names[0])
     scores = _scores(joined)
     return Scored(slices=scores, studies=_ruled(scores, joined, rule))
 
