@@ -65,7 +65,9 @@ def test_the_installed_version_is_that_of_the_source() -> None:
     assert version("hemoscope") == hemoscope.__version__
 
 
-@pytest.mark.parametrize("target", ["setup", "demo", "test", "check", "format", "clean", "help", "setup-federated", "test-federated"])
+@pytest.mark.parametrize(
+    "target", ["setup", "demo", "test", "check", "format", "clean", "help", "setup-federated", "test-federated"]
+)
 def test_make_help_lists_every_task(target: str) -> None:
     done = subprocess.run(["make", "-s", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert re.search(rf"^  make {target} +\S", done.stdout, re.MULTILINE)
@@ -104,7 +106,12 @@ def test_no_python_at_all_is_refused_with_the_cure(tmp_path: Path) -> None:
 def test_continuous_integration_walks_the_path_of_the_readme() -> None:
     script = REPOSITORY / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert re.findall(r"^step make ([\w-]+)", script.read_text(), re.MULTILINE) == ["demo", "check", "test", "test-federated"]
+    assert re.findall(r"^step make ([\w-]+)", script.read_text(), re.MULTILINE) == [
+        "demo",
+        "check",
+        "test",
+        "test-federated",
+    ]
     readme = (REPOSITORY / "README.md").read_text()
     assert "make demo" in readme
     assert "make test" in readme

@@ -95,7 +95,7 @@ class Deployment:
     def __init__(
         self, folder: Path, *, app: Path | None = None, sites: tuple[str, ...] = ("riverside", "hilltop")
     ) -> None:
-        from hemoscope.federated.keys import make_keys
+        from hemoscope.federated.deployment.keys import make_keys
 
         self.folder, self.app, self.sites = folder, app, sites
         self.keys, self.state = folder / "keys", folder / "state"
@@ -109,9 +109,16 @@ class Deployment:
 
     def server(self, *options: str, before: Sequence[str] = (), **environment: str) -> subprocess.Popen[str]:
         """Start a server and wait until it listens; ``before`` is a command that starts it."""
-        from hemoscope.federated.processes import JOBS_VARIABLE, flower_environment
+        from hemoscope.federated.deployment.processes import JOBS_VARIABLE, flower_environment
 
-        command = [*before, sys.executable, "-m", "hemoscope.federated.superlink", "--keys", str(self.keys / "server")]
+        command = [
+            *before,
+            sys.executable,
+            "-m",
+            "hemoscope.federated.deployment.superlink",
+            "--keys",
+            str(self.keys / "server"),
+        ]
         command += ["--folder", str(self.state), "--port", "0", *options]
         if self.app is not None:
             command += ["--app", str(self.app)]
@@ -128,9 +135,9 @@ class Deployment:
         **environment: str,
     ) -> subprocess.Popen[str]:
         """Start a site by Flower's own command, as ``hemoscope federated site`` does, without looking at its data."""
-        from hemoscope.federated.keys import read_site_keys
-        from hemoscope.federated.processes import flower_environment
-        from hemoscope.federated.supernode import supernode_command
+        from hemoscope.federated.deployment.keys import read_site_keys
+        from hemoscope.federated.deployment.processes import flower_environment
+        from hemoscope.federated.deployment.supernode import supernode_command
 
         file = self.folder / f"{name}.toml"
         keys = keys or self.keys / "sites" / name
@@ -227,7 +234,7 @@ def deployment(tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
     made: list[Deployment] = []
 
     def build(**options: Any) -> Deployment:
-        from hemoscope.federated.signed_app import stub_folder
+        from hemoscope.federated.deployment.signed_app import stub_folder
 
         app = tmp_path / "trivial"
         app.mkdir()
@@ -247,7 +254,7 @@ def small_federation(small_experiment: Callable[..., Experiment]) -> Callable[..
     """``small_federation(rounds=, strategy={...}, ...)``: over ``small_experiment``, fixed seeds, two rounds."""
 
     def build(*, experiment: Mapping[str, Any] | None = None, **changes: Any) -> Any:
-        from hemoscope.federated.federation import parse_federation
+        from hemoscope.federated.settings.federation import parse_federation
 
         record = small_experiment(**(experiment or {})).to_json()
         return parse_federation({"name": "tiny", "rounds": 2, **changes, "experiment": record})
@@ -311,8 +318,8 @@ def local_sites(hospital_cache: Cache, tmp_path: Path) -> Callable[..., Any]:
         from flwr.app import Context, RecordDict
         from flwr.supercore.task_identity import TaskIdentity
 
-        from hemoscope.federated.client_app import make_client_app
-        from hemoscope.federated.site import Policy, Site
+        from hemoscope.federated.settings.site import Policy, Site
+        from hemoscope.federated.site.client_app import make_client_app
 
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
         apps, contexts = {}, {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hemoscope.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from hemoscope.federated.federation import Federation
+    from hemoscope.federated.settings.federation import Federation
 
 
 def register_check(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +22,8 @@ def register_check(parser: argparse.ArgumentParser) -> None:
 def run_check(arguments: argparse.Namespace) -> int:
     """Read, check and tell; a site that would refuse is an error."""
     from hemoscope.errors import ConfigError
-    from hemoscope.federated.federation import read_federation
-    from hemoscope.federated.site import read_site
+    from hemoscope.federated.settings.federation import read_federation
+    from hemoscope.federated.settings.site import read_site
 
     federation = read_federation(arguments.federation, arguments.set)
     sites = federation.min_sites if arguments.sites is None else arguments.sites
@@ -48,7 +48,7 @@ def _print(federation: "Federation", sites: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from hemoscope.federated.outline import outline
+    from hemoscope.federated.server.outline import outline
 
     console = Console(highlight=False)
     console.print(Text(f"{federation.name}: {federation.description}".removesuffix(": "), style="bold"))

@@ -12,8 +12,8 @@ from hemoscope.errors import FederationError
 
 if TYPE_CHECKING:
     from hemoscope.cli.progress import Show
-    from hemoscope.federated.federation import Federation
-    from hemoscope.federated.runs import ControlClient, RunStatus
+    from hemoscope.federated.deployment.runs import ControlClient, RunStatus
+    from hemoscope.federated.settings.federation import Federation
 
 PORT = 9092
 _KEPT = "The finished rounds are kept: repeat the command with --resume"
@@ -63,7 +63,7 @@ def register_run(parser: argparse.ArgumentParser) -> None:
 
 def run_keys(arguments: argparse.Namespace) -> int:
     """Make the keys and say where each folder goes."""
-    from hemoscope.federated.keys import make_keys
+    from hemoscope.federated.deployment.keys import make_keys
 
     sites = [name.strip() for name in arguments.sites.split(",") if name.strip()]
     make_keys(arguments.folder, servers=arguments.server, sites=sites)
@@ -78,44 +78,50 @@ def run_keys(arguments: argparse.Namespace) -> int:
 
 def run_server(arguments: argparse.Namespace) -> int:
     """Check the keys, then become the server's process: its environment is set from its first instruction on."""
-    from hemoscope.federated.keys import read_server_keys
-    from hemoscope.federated.processes import JOBS_VARIABLE, become, flower_environment
+    from hemoscope.federated.deployment.keys import read_server_keys
+    from hemoscope.federated.deployment.processes import JOBS_VARIABLE, become, flower_environment
 
     read_server_keys(arguments.keys)
     state = arguments.folder.absolute()
     environment = flower_environment(state / "flower") | {JOBS_VARIABLE: str(state / "jobs")}
-    command = [sys.executable, "-m", "hemoscope.federated.superlink", "--keys", str(arguments.keys.absolute())]
+    command = [
+        sys.executable,
+        "-m",
+        "hemoscope.federated.deployment.superlink",
+        "--keys",
+        str(arguments.keys.absolute()),
+    ]
     command += ["--folder", str(state), "--host", arguments.host, "--port", str(arguments.port)]
     become(command, environment)
 
 
 def run_site(arguments: argparse.Namespace) -> int:
     """Check the site's file, data and keys, then become the process that keeps Flower's SuperNode running."""
-    from hemoscope.federated.keys import read_site_keys
-    from hemoscope.federated.processes import become, flower_environment
-    from hemoscope.federated.site import read_site
-    from hemoscope.federated.supernode import supernode_command
+    from hemoscope.federated.deployment.keys import read_site_keys
+    from hemoscope.federated.deployment.processes import become, flower_environment
+    from hemoscope.federated.deployment.supernode import supernode_command
+    from hemoscope.federated.settings.site import read_site
 
     site = read_site(arguments.site)
     patients = site.cache().manifest["patient_id"].nunique()
     command = supernode_command(arguments.site, read_site_keys(arguments.keys), server=arguments.server)
     site.work.mkdir(parents=True, exist_ok=True)
     sys.stderr.write(f"{site.name}: {patients:,} patients stay here; connecting to {arguments.server}\n")
-    kept = [sys.executable, "-m", "hemoscope.federated.supernode", *command]
+    kept = [sys.executable, "-m", "hemoscope.federated.deployment.supernode", *command]
     become(kept, flower_environment(site.work / "flower"))
 
 
 def run_run(arguments: argparse.Namespace) -> int:
     """Start each part, follow it, and end with its status."""
     from hemoscope.cli.progress import progress_bar
-    from hemoscope.federated.federation import read_federation
-    from hemoscope.federated.processes import flower_environment
+    from hemoscope.federated.deployment.processes import flower_environment
+    from hemoscope.federated.settings.federation import read_federation
 
     federation = read_federation(arguments.federation, arguments.set)
     parts = [arguments.part] if arguments.part else part_names(federation)
     # Before Flower is imported: it reads its switches then.
     os.environ.update(flower_environment(arguments.server / "flower"))
-    from hemoscope.federated.runs import ControlClient, read_state, write_job
+    from hemoscope.federated.deployment.runs import ControlClient, read_state, write_job
 
     state = read_state(arguments.server)
     for part in parts:
@@ -145,7 +151,7 @@ def part_names(federation: "Federation") -> list[str]:
 
 
 def _follow(client: "ControlClient", run: int, rounds: Path, total: int, show: "Show") -> "RunStatus":
-    from hemoscope.federated.runs import RunStatus, follow
+    from hemoscope.federated.deployment.runs import RunStatus, follow
 
     try:
         for event in follow(client, run, rounds):

@@ -17,7 +17,7 @@ def register_export(parser: argparse.ArgumentParser) -> None:
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Export the sites' common network, with a card fitted on the histograms that they sent."""
-    from hemoscope.federated.federated_export import export_federation
+    from hemoscope.federated.server.federated_export import export_federation
 
     bundle = export_federation(arguments.federated_run, arguments.output, version=arguments.model_version)
     sys.stdout.write(f"{bundle.card.name} {bundle.card.version} in {arguments.output}, SHA-256 {bundle.sha256}\n")

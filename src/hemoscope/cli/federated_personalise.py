@@ -9,8 +9,8 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from hemoscope.federated.label_changes import LabelChange
-    from hemoscope.federated.personal import Personalised
+    from hemoscope.federated.site.label_changes import LabelChange
+    from hemoscope.federated.site.personal import Personalised
 
 
 def register_personalise(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +30,10 @@ def register_personalise(parser: argparse.ArgumentParser) -> None:
 
 def run_personalise(arguments: argparse.Namespace) -> int:
     """Fine-tune the head on the site's training part, keep it if the validation part is for it, show the test part."""
-    from hemoscope.federated.label_changes import label_changes
-    from hemoscope.federated.personal import personalise
-    from hemoscope.federated.shared_model import read_model
-    from hemoscope.federated.site import read_site
+    from hemoscope.federated.exchange.shared_model import read_model
+    from hemoscope.federated.settings.site import read_site
+    from hemoscope.federated.site.label_changes import label_changes
+    from hemoscope.federated.site.personal import personalise
 
     site, model = read_site(arguments.site), read_model(arguments.model)
     with progress_bar() as show:

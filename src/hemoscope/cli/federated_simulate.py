@@ -11,7 +11,7 @@ from hemoscope.cli.progress import progress_bar
 from hemoscope.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hemoscope.federated.simulation import Poison
+    from hemoscope.federated.simulation.simulation import Poison
 
 _WAYS = ("patient", "by-type", "dirichlet")
 _POISONS = ("flip", "scale")
@@ -86,9 +86,9 @@ def register_compare(parser: argparse.ArgumentParser) -> None:
 def run_simulate(arguments: argparse.Namespace) -> int:
     """Deal out, train, gather; a line a round."""
     from hemoscope.data.cache import open_cache
-    from hemoscope.federated.federation import read_federation
-    from hemoscope.federated.simulated_sites import Dealing
-    from hemoscope.federated.simulation import Machine, simulate
+    from hemoscope.federated.settings.federation import read_federation
+    from hemoscope.federated.simulation.simulated_sites import Dealing
+    from hemoscope.federated.simulation.simulation import Machine, simulate
 
     federation = read_federation(arguments.federation, arguments.set)
     dealing = Dealing(sites=arguments.sites, by=arguments.partition, seed=arguments.seed, uneven=arguments.shares)
@@ -113,8 +113,8 @@ def run_simulate(arguments: argparse.Namespace) -> int:
 def run_compare(arguments: argparse.Namespace) -> int:
     """Train the other arms, measure, write the report and print its table."""
     from hemoscope.data.cache import open_cache
-    from hemoscope.federated.comparison import Budget, compare
-    from hemoscope.federated.comparison_page import write_comparison
+    from hemoscope.federated.simulation.comparison import Budget, compare
+    from hemoscope.federated.simulation.comparison_page import write_comparison
 
     workers, threads = _share(arguments.workers, arguments.threads)
     _check_report(arguments.output, resume=arguments.resume)
@@ -163,7 +163,7 @@ def _tell(report: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hemoscope.federated.comparison_page import shown, verdict
+    from hemoscope.federated.simulation.comparison_page import shown, verdict
 
     table = Table(title=f"AUROC of any, {len(report['parts'])} parts")
     for column in ("", *report["levels"]):

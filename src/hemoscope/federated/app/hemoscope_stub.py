@@ -1,5 +1,0 @@
-"""All the code that travels to a site: a pointer to the hemoscope that the site has installed itself."""
-
-from hemoscope.federated.deployed import client_app, server_app
-
-__all__ = ["client_app", "server_app"]

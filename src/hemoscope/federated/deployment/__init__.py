@@ -1,0 +1,1 @@
+"""Real servers and sites: keys, the signed application, processes."""

@@ -1,0 +1,250 @@
+"""A federation's server: Flower's SuperLink with TLS and keys for every site, and nothing else open to a network.
+
+Flower's SuperLink serves three interfaces on one port. Only one is for sites ("fleet"), and there every request carries
+a signature of a registered key. The others (to start runs and register sites; for the server's own processes) ask for
+no account at all, so here they answer to this machine alone: whoever else asks gets 403. Do not put a reverse proxy on
+the same machine in front: everybody would seem to come from it.
+"""
+
+import argparse
+import contextlib
+import ipaddress
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from filelock import FileLock, Timeout
+from flwr.common.constant import ISOLATION_MODE_SUBPROCESS, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, TRANSPORT_TYPE_GRPC_RERE
+from flwr.server.superlink.linkstate import LinkState
+from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
+from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+from flwr.superlink.config_loader import SuperLinkLifespanConfig
+from flwr.superlink.main import create_app
+
+from hemoscope.errors import FederationError, HemoscopeError
+from hemoscope.federated.deployment.keys import ServerKeys, read_server_keys
+from hemoscope.federated.deployment.signed_app import app_id, build_app, sign_app
+
+HEARTBEAT = 30.0  # seconds; a site that is silent for longer counts as away
+FOR_SITES = "/v1/fleet/"
+LOOPBACK = "127.0.0.1"
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopbackGuard:
+    """An ASGI application that lets through from elsewhere only what is for sites."""
+
+    app: App
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 403 to everything but the sites' own paths, unless it comes from this machine."""
+        if scope["type"] == "lifespan" or _for_sites(scope) or is_loopback(scope.get("client")):
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": b"only for the server's own machine\n"})
+
+
+def is_loopback(client: tuple[str, int] | None) -> bool:
+    """Whether a connection comes from this machine; one of unknown origin does not."""
+    if client is None:
+        return False
+    try:
+        address = ipaddress.ip_address(client[0])
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def serve(keys_folder: Path, folder: Path, *, host: str, port: int, app_folder: Path | None = None) -> None:
+    """Serve until a signal ends it. Environment: see ``processes.flower_environment``; paths: under ``folder``.
+
+    Args:
+        keys_folder: the server's part of the keys.
+        folder: the state: database, jobs, ``server.json`` for ``hemoscope federated run``.
+        host: where sites connect; loopback is always served as well.
+        port: the port; 0 for a free one.
+        app_folder: what sites run; our stub if None.
+
+    Raises:
+        FederationError: keys are wrong, the folder is in use, or the port is taken.
+
+    """
+    keys = read_server_keys(keys_folder)
+    (folder / "jobs").mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone_in(folder), contextlib.ExitStack() as stack:
+        listeners = _listen(host, port)
+        for listener in listeners:
+            stack.enter_context(contextlib.closing(listener))
+        config = lifespan_config(keys_folder, folder, port=int(listeners[0].getsockname()[1]))
+        application = create_app(config, SuperLinkLifespan)
+        state = application.state.linkstate_factory.state()
+        register_sites(state, keys)
+        described = store_app(state, keys, app_folder) | {"port": config.port, "sites": len(keys.sites)}
+        _write_state(folder, keys, described)
+        options = uvicorn.Config(
+            app=LoopbackGuard(app=application),
+            ssl_certfile=str(keys.certificate),
+            ssl_keyfile=str(keys.private_key),
+            proxy_headers=False,  # a header must not say where a connection comes from
+            access_log=False,
+            log_level="warning",
+            timeout_graceful_shutdown=3,
+        )
+        _AnnouncingServer(options, f"ready on {host}:{config.port} for {len(keys.sites)} sites").run(sockets=listeners)
+
+
+def lifespan_config(keys_folder: Path, folder: Path, *, port: int) -> SuperLinkLifespanConfig:
+    """Flower's own settings of a SuperLink: TLS everywhere, keys for sites, no installation at run time."""
+    authority, certificate, key = (str(keys_folder / name) for name in ("ca.crt", "server.crt", "server.key"))
+    return SuperLinkLifespanConfig(
+        control_address=f"{LOOPBACK}:0",
+        health_server_address=None,
+        host=LOOPBACK,  # where the server's own processes reach it
+        port=port,
+        insecure=False,
+        certificates=(
+            Path(authority).read_bytes(),
+            Path(certificate).read_bytes(),
+            Path(key).read_bytes(),
+        ),
+        superexec_auth_secret=None,
+        authn_plugin=NoOpControlAuthnPlugin(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=authority,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        database=str(folder / "superlink.db"),
+        isolation=ISOLATION_MODE_SUBPROCESS,
+        runtime_dependency_install=False,
+    )
+
+
+def register_sites(state: LinkState, keys: ServerKeys) -> None:
+    """Admit the sites whose keys lie in the server's folder, and them alone: a key that was taken away is shut out."""
+    known = {
+        node.public_key: node.node_id
+        for node in state.get_node_info(owner_aids=[NOOP_FLWR_AID])
+        if node.status != NodeStatus.UNREGISTERED
+    }
+    for public_key, node in known.items():
+        if public_key not in keys.sites.values():
+            state.delete_node(NOOP_FLWR_AID, node)
+    for name, public_key in keys.sites.items():
+        if public_key not in known:
+            state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, HEARTBEAT, name=name)
+
+
+def store_app(state: LinkState, keys: ServerKeys, folder: Path | None = None) -> dict[str, str]:
+    """Sign the app and keep it in Flower's database; gives its name and hash, by which a run asks for it."""
+    fab = sign_app(build_app(folder), keys.signing_key)
+    name = app_id(folder)
+    state.store_app(
+        fab=fab,
+        federation_id=NOOP_FEDERATION_ID,
+        app_id=name,
+        app_type=TaskType.SERVER_APP,
+        added_by=NOOP_FLWR_AID,
+    )
+    return {"app": name, "hash": fab.hash_str}
+
+
+def _for_sites(scope: Scope) -> bool:
+    return scope["type"] == "http" and str(scope["path"]).startswith(FOR_SITES)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / "server.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FederationError(f"{folder.name} is in use by another server. End that one, or name another.") from error
+    with lock:
+        yield
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets on loopback and, if it is another address, on ``host``; one for all addresses serves loopback too."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError as error:
+        raise FederationError(f"--host {host} is not an address. Give this machine's, such as 0.0.0.0") from error
+    everywhere = address.is_unspecified
+    try:
+        if everywhere and address.version == 6:
+            return [socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)]
+        first = socket.create_server(("0.0.0.0" if everywhere else LOOPBACK, port))  # noqa: S104  asked for
+        if everywhere or host == LOOPBACK:
+            return [first]
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        return [first, socket.create_server((host, first.getsockname()[1]), family=family)]
+    except OSError as error:
+        raise FederationError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port") from error
+
+
+def _write_state(folder: Path, keys: ServerKeys, described: Mapping[str, object]) -> None:
+    shutil.copyfile(keys.authority, folder / "ca.crt")
+    scratch = folder / "server.json.tmp"
+    scratch.write_text(json.dumps(described, indent=2) + "\n")
+    scratch.replace(folder / "server.json")
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """Says one line when it listens, for people and for scripts."""
+
+    def __init__(self, options: uvicorn.Config, line: str) -> None:
+        super().__init__(options)
+        self._line = line
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, then say so."""
+        await super().startup(sockets)
+        sys.stderr.write(f"{self._line}\n")
+        sys.stderr.flush()
+
+
+def main() -> int:
+    """``python -m hemoscope.federated.deployment.superlink``: what ``hemoscope federated server`` becomes."""
+    parser = argparse.ArgumentParser(prog="hemoscope.federated.deployment.superlink")
+    parser.add_argument("--keys", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--host", default=LOOPBACK)
+    parser.add_argument("--port", type=int, default=9092)
+    parser.add_argument("--app", type=Path)
+    given = parser.parse_args()
+    os.umask(0o077)
+    try:
+        serve(given.keys, given.folder, host=given.host, port=given.port, app_folder=given.app)
+    except HemoscopeError as error:
+        sys.stderr.write(f"hemoscope federated server: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The server's side: rounds, strategies, privacy, and the model that comes out."""

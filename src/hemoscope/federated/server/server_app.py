@@ -1,0 +1,191 @@
+"""The server's side: rounds until the last, each on disk before the next begins; then scores, weights and a record.
+
+The folder of a run: ``federation.json``, ``experiment.json`` and ``versions.json``; and for each part ``rounds.jsonl``
+(one line a round), ``rounds/`` (the last two, to go on from), ``histograms.json`` (what sites told of their scores),
+``weights.safetensors`` (the whole network) and, last of all, ``part.json``.
+"""
+
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from hemoscope.errors import FederationError
+from hemoscope.federated.exchange.weights import exchange, initial_network, take
+from hemoscope.federated.server.checkpoints import (
+    RoundReport,
+    RoundState,
+    append_round_log,
+    latest_round,
+    numbered,
+    save_round,
+)
+from hemoscope.federated.server.privacy import BudgetSpentError
+from hemoscope.federated.server.server_job import (
+    RECORD,
+    Job,
+    least_sites,
+    log_round,
+    mend_log,
+    open_job,
+    write_network,
+    write_record,
+)
+from hemoscope.federated.server.server_rounds import Course, play_round
+from hemoscope.federated.server.server_scores import (
+    HISTOGRAMS,
+    SiteScores,
+    ask_scores,
+    below_chance,
+    pooled_auroc,
+    write_histograms,
+)
+from hemoscope.federated.server.strategies import make_strategy
+from hemoscope.training.parts import FINAL
+
+__all__ = ["Job", "make_server_app", "run_part", "wait_for_sites"]
+
+_LOOK = 1.0  # seconds between two looks at who is there
+
+
+def make_server_app(job: Job) -> ServerApp:
+    """The server app that trains one part.
+
+    Running it raises:
+        FederationError: the folder holds another federation, or this part of it and ``resume`` is not set; too few
+            sites came; or a round was void as often as it may be.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        """Train the part."""
+        run_part(job, grid, context)
+
+    return app
+
+
+def run_part(job: Job, grid: Grid, context: Context) -> None:
+    """Train one part over the sites of a grid; see ``make_server_app`` for what is raised."""
+    federation = job.federation
+    open_job(job)
+    if (job.folder / RECORD).is_file():
+        return
+    started = time.monotonic()
+    network = initial_network(federation.experiment, federation.experiment.run.seed)
+    names = exchange(network, federation.batch_norm)
+    state = latest_round(job.folder) or RoundState(
+        trained=take(network, names.trained),
+        statistics=take(network, names.statistics),
+        fixed=take(network, names.fixed),
+    )
+    course = Course(
+        federation=federation,
+        text=json.dumps(federation.to_json()),
+        part=job.part,
+        strategy=make_strategy(federation, names),
+    )
+    mend_log(job, state)
+    wait_for_sites(job, grid)
+    if job.numbers is not None:
+        state = replace(state, sites=job.numbers(grid))
+    state, scores, ended = _play(job, course, state, grid, context)
+    if not scores and _scores_sites(job):
+        scores = _final_scores(job, course, state, grid)
+    if scores:
+        write_histograms(job.folder / HISTOGRAMS, [scores[site] for site in sorted(scores)])
+    write_network(job, network, names, state)
+    write_record(job, state, network, ended=ended, seconds=time.monotonic() - started)
+
+
+def wait_for_sites(job: Job, grid: Grid) -> None:
+    """Return when all sites that are expected are connected; after the patience, when a round can be played.
+
+    Raises:
+        FederationError: too few came.
+    """
+    here, least = _wait_until(job, grid, job.sites), least_sites(job.federation)
+    if here < least:
+        msg = f"{here} of {job.sites} sites came in {job.patience:g} s, and {least} are needed. Start the others"
+        raise FederationError(msg)
+
+
+def _wait_until(job: Job, grid: Grid, sites: int) -> int:
+    """How many sites are connected when there are so many, or the patience is at its end."""
+    end = time.monotonic() + job.patience
+    while (here := len(list(grid.get_node_ids()))) < sites and time.monotonic() < end:
+        job.show("waiting for sites", here, job.sites)
+        time.sleep(min(_LOOK, max(0.0, end - time.monotonic())))
+    return here
+
+
+def _play(
+    job: Job, course: Course, state: RoundState, grid: Grid, context: Context
+) -> tuple[RoundState, dict[int, SiteScores], str]:
+    """All rounds that are left; the scores after the last, where it was scored; and why it ended early, if it did."""
+    federation, scores = course.federation, dict[int, SiteScores]()
+    while state.number < federation.rounds:
+        job.show(f"{job.part}: round", state.number, federation.rounds)
+        try:
+            state, report = _until_not_void(job, course, state, grid, context)
+        except BudgetSpentError as error:
+            if not state.number:  # not even one round
+                raise
+            return state, {}, str(error)
+        save_round(job.folder, state)
+        last = state.number == federation.rounds
+        every = federation.histograms.every
+        scores, told = dict[int, SiteScores](), dict[str, Any]()
+        if _scores_sites(job) and (last or (every and state.number % every == 0)):
+            scores, told = _scored(course, state, grid, final=last)
+            report = report.with_suspicion(below_chance(scores))
+        log_round(job, report, told)
+    job.show(f"{job.part}: round", state.number, federation.rounds)
+    return state, scores, ""
+
+
+def _until_not_void(
+    job: Job, course: Course, state: RoundState, grid: Grid, context: Context
+) -> tuple[RoundState, RoundReport]:
+    """The next round that counts. Raises FederationError where it was void as often as it may be."""
+    for _ in range(course.federation.retries + 1):
+        state, report = play_round(course, state, grid, context)
+        if not report.void:
+            return state, report
+        log_round(job, report)
+        _wait_until(job, grid, least_sites(job.federation))
+    reasons = [f"site {site}: {reason}" for site, reason in sorted(report.refused.items())]
+    tried = f"round {report.number} was void {course.federation.retries + 1} times, at last because {report.reason}"
+    gone = f"{len(report.lost)} of {len(report.asked)} sites lost"
+    msg = f"{tried} ({'; '.join((gone, *reasons))}). Go on later with --resume"
+    raise FederationError(msg)
+
+
+def _final_scores(job: Job, course: Course, state: RoundState, grid: Grid) -> dict[int, SiteScores]:
+    """Scores of weights whose rounds were all played before: the server was stopped, or the budget ended them."""
+    scores, told = _scored(course, state, grid, final=True)
+    append_round_log(job.folder, {"number": state.number, "scores": told})
+    return scores
+
+
+def _scored(
+    course: Course, state: RoundState, grid: Grid, *, final: bool
+) -> tuple[dict[int, SiteScores], dict[str, Any]]:
+    """Scores by site, and what the log says of them."""
+    nodes = sorted(grid.get_node_ids())
+    sites = numbered(state.sites, nodes)
+    request = course.request(state, number=max(state.number, 1), sites=len(nodes), final=final)
+    scores, refused = ask_scores(grid, nodes, request, timeout=course.federation.round_timeout)
+    told: dict[str, Any] = {"auroc": pooled_auroc(list(scores.values())), "sites": len(scores)}
+    if refused:
+        told["refused"] = {str(sites[str(node)]): reason for node, reason in refused.items()}
+    return {sites[str(node)]: found for node, found in scores.items()}, told
+
+
+def _scores_sites(job: Job) -> bool:
+    """Whether sites have scores to tell of in this part: of a final network, those of its folds together, if any."""
+    run, told = job.federation.experiment.run, job.federation.histograms.folds
+    return job.part != FINAL or (bool(run.folds) and told == "together")

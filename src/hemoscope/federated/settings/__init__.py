@@ -1,0 +1,1 @@
+"""What the sites of a federation agree on, and what one site allows."""

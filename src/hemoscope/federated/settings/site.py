@@ -1,0 +1,135 @@
+"""A site file: where one hospital's data lie, and what it lets a federation do. The file never leaves the site."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hemoscope.data.cache import Cache, open_cache
+from hemoscope.errors import ConfigError, DataError
+from hemoscope.federated.settings.names import check_name
+from hemoscope.training.tables import build_record, read_tables
+
+if TYPE_CHECKING:
+    from hemoscope.federated.settings.federation import Federation  # brings torch along
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What this site refuses, whatever the federation asks.
+
+    Attributes:
+        secure_aggregation: refuse to train without it.
+        privacy: refuse to train without noise.
+        min_sites: refuse to train with fewer sites.
+        least_cell: fewest slices or patients of a class in a cell of a histogram that leaves.
+        max_epochs: most epochs of one round.
+        allow_experiments: names of the experiments that may run here; empty allows all.
+    """
+
+    secure_aggregation: bool = False
+    privacy: bool = False
+    min_sites: int = 2
+    least_cell: int = 5
+    max_epochs: int = 50
+    allow_experiments: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject numbers below 1."""
+        for name in ("min_sites", "least_cell", "max_epochs"):
+            value = getattr(self, name)
+            if value < 1:
+                msg = f"policy.{name} must be at least 1, got {value}"
+                raise ConfigError(msg)
+
+    def refusal(self, federation: "Federation", *, sites: int) -> str | None:
+        """Why this site takes no part in training with so many sites: one sentence, or None where it does."""
+        experiment = federation.experiment.name
+        if self.secure_aggregation and not federation.secure_aggregation.enabled:
+            return "this site trains with secure aggregation alone"
+        if self.privacy and not federation.privacy.enabled:
+            return "this site trains with differential privacy alone"
+        if min(sites, federation.min_sites) < self.min_sites:
+            return f"this site trains with at least {self.min_sites} sites alone"
+        if federation.local_epochs > self.max_epochs:
+            return f"this site trains at most {self.max_epochs} epochs a round"
+        if self.allow_experiments and experiment not in self.allow_experiments:
+            return "this site does not allow this experiment"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One hospital.
+
+    Attributes:
+        name: letters, digits, ``_``, ``.`` and ``-``; for this site's own log and audit file.
+        data: the folder that ``hemoscope prepare`` wrote.
+        work: the folder for what stays here: the audit file, the log, batch norm under ``batch_norm = "local"``.
+        patients: a text file with one patient id a line: the part of the data that is this site's; None takes all.
+        threads: of PyTorch; None leaves the choice to it.
+        policy: what the site refuses.
+    """
+
+    name: str
+    data: Path
+    work: Path
+    patients: Path | None = None
+    threads: int | None = None
+    policy: Policy = field(default_factory=Policy)
+
+    def __post_init__(self) -> None:
+        """Reject a name that is no folder's, and threads below 1."""
+        check_name("site: name", self.name)
+        if self.threads is not None and self.threads < 1:
+            msg = f"threads must be at least 1, got {self.threads}"
+            raise ConfigError(msg)
+
+    @property
+    def audit_path(self) -> Path:
+        """The file that records what left this site."""
+        return self.work / "audit.jsonl"
+
+    def cache(self) -> Cache:
+        """The prepared data, of this site's patients alone.
+
+        Raises:
+            DataError: no prepared data, no readable list of patients, a patient that the data lack, or nobody left.
+        """
+        cache = open_cache(self.data)
+        if self.patients is not None:
+            own = _listed(self.patients)
+            here = cache.manifest["patient_id"].astype(str)
+            unknown = len(own - set(here))
+            if unknown:
+                msg = f"{self.patients.name}: the data lack {unknown} of its {len(own)} patients. List those prepared"
+                raise DataError(msg)
+            cache = replace(cache, manifest=cache.manifest[here.isin(own)].reset_index(drop=True))
+        if not len(cache.manifest):
+            msg = f"site {self.name} has no slices. Prepare its data, or list its patients"
+            raise DataError(msg)
+        return cache
+
+
+def read_site(path: Path) -> Site:
+    """Read a site file; its relative paths are relative to the file.
+
+    Raises:
+        ConfigError: not TOML, an unknown or missing key, or a value of the wrong type or range.
+    """
+    site = build_record(Site, read_tables(path, kind="site"), where=path.name)
+    folder = path.parent.absolute()
+    patients = None if site.patients is None else folder / site.patients
+    return replace(site, data=folder / site.data, work=folder / site.work, patients=patients)
+
+
+def _listed(path: Path) -> set[str]:
+    try:
+        patients = {line.strip() for line in path.read_text().splitlines()} - {""}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+        msg = f"{path.name}: not a readable list of patients ({reason}). Write one patient id a line"
+        raise DataError(msg) from error
+    if not patients:
+        msg = f"{path.name} names nobody. Write one patient id a line"
+        raise DataError(msg)
+    return patients

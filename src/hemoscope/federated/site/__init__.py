@@ -1,0 +1,1 @@
+"""The site's side: what a hospital does with a message."""

@@ -1,0 +1,57 @@
+"""A site's own batch norm under ``batch_norm = "local"``: it stays on the site's disk from round to round.
+
+Li et al. 2021, "FedBN: federated learning on non-IID features via local batch normalization".
+"""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from hemoscope.errors import FederationError
+from hemoscope.federated.exchange.weights import batch_norm_names
+from hemoscope.models.network import HemorrhageNetwork
+
+LOCAL = "local.safetensors"
+
+
+def save_local(network: HemorrhageNetwork, folder: Path) -> None:
+    """Keep all of a network's batch norm (scale, shift, statistics, counters) in a folder, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = network.state_dict()
+    part = folder / f"{LOCAL}.part"
+    save_file({name: state[name].detach().cpu().contiguous() for name in sorted(batch_norm_names(network))}, part)
+    part.replace(folder / LOCAL)
+
+
+def load_local(network: HemorrhageNetwork, folder: Path) -> bool:
+    """Bring back what ``save_local`` kept.
+
+    A federation's first round begins with the server's values: whatever lies here then is of another federation of
+    the same name.
+
+    Returns:
+        Whether there was anything; where not, the network keeps what it has.
+
+    Raises:
+        FederationError: the file is damaged, or of another network.
+    """
+    path = folder / LOCAL
+    if not path.is_file():
+        return False
+    own = batch_norm_names(network)
+    try:
+        stored = load_file(path)
+        fits = stored.keys() == own
+        if fits:
+            network.load_state_dict(stored, strict=False)
+    except (RuntimeError, OSError, SafetensorError) as error:  # another shape; not readable; damaged
+        msg = f"{path.name} cannot be read as this network's batch norm ({type(error).__name__}). Delete it: {_CURE}"
+        raise FederationError(msg) from error
+    if not fits:
+        msg = f"{path.name} holds batch norm of another network. Delete it: {_CURE}"
+        raise FederationError(msg)
+    return True
+
+
+_CURE = "this site begins again with the server's"
