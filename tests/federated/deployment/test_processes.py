@@ -224,7 +224,8 @@ def test_a_process_that_is_tied_dies_with_its_parent_and_one_that_is_late_dies_a
     status = Path(f"/proc/{child}/status")
     assert not status.exists() or "zombie" in status.read_text()  # nobody may be there to collect it
 
-    late = f"from hemoscope.federated.deployment.processes import tie_to_parent; tie_to_parent({os.getppid()}); print('lives')"
+    door = "hemoscope.federated.deployment.processes"
+    late = f"from {door} import tie_to_parent; tie_to_parent({os.getppid()}); print('lives')"
     done = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == ""
