@@ -21,7 +21,8 @@ from hemoscope.errors import ConfigError, DataError, FederationError, TrainingEr
 from hemoscope.federated.exchange.shared_model import SharedModel, read_model
 from hemoscope.federated.exchange.weights import exchange, initial_network
 from hemoscope.federated.settings.federation import Federation
-from hemoscope.federated.settings.site import Site, personal, read_site
+from hemoscope.federated.settings.site import Site, read_site
+from hemoscope.federated.site import personal
 from hemoscope.federated.site.label_changes import label_changes
 from hemoscope.federated.site.local_round import RoundPlace, train_round
 from hemoscope.federated.site.own_norm import save_local
