@@ -126,7 +126,7 @@ def run_run(arguments: argparse.Namespace) -> int:
     state = read_state(arguments.server)
     for part in parts:
         job = {
-            "federation": federation.to_json(),
+            "federation": federation.to_local_json(),
             "part": part,
             "output": str(arguments.output.absolute()),
             "sites": state.sites,

@@ -60,6 +60,7 @@ def test_what_combines_is_taken(tables: dict[str, Any]) -> None:
         ({"experiment": {"run": {"devices": "auto"}}}, "needs run.devices = 1 and run.nodes = 1"),
         ({"experiment": {"run": {"nodes": 2}}}, "needs run.devices = 1 and run.nodes = 1"),
         ({"experiment": {"run": {"accumulate": 2}}}, "needs run.accumulate = 1 in the experiment: the batches"),
+        ({"experiment": {"run": {"held_out": ["p1"]}}}, "needs no run.held_out .*: settings travel to every site"),
         ({"experiment": {"run": {"split": "patient", "early_stop": 2}}}, "needs run.early_stop = 0 .*: the rounds say"),
     ],
 )

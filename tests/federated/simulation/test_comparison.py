@@ -13,12 +13,12 @@ from sklearn.metrics import roc_auc_score
 from hemoscope.calibration import StudyRule
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, FederationError
+from hemoscope.federated.simulation import comparison
 from hemoscope.federated.simulation.arm_scores import ArmScores, read_arms
 from hemoscope.federated.simulation.arms import ArmTask, learners_of, train_arm, train_arms
 from hemoscope.federated.simulation.comparison import Budget, compare, differences, measure, read_run
 from hemoscope.federated.simulation.comparison_page import shown, tables, verdict, write_comparison
 from hemoscope.federated.simulation.simulated_sites import Dealing, lay_out_sites, parts_of_sites
-from hemoscope.federated.simulation.simulation import comparison
 from hemoscope.labels import LABELS
 from hemoscope.training.parts import Part
 
@@ -113,7 +113,7 @@ def test_an_arm_learns_from_its_sites_and_scores_what_all_of_them_hold_out(
         threads=1,
     )
     learned: list[Part] = []
-    from hemoscope.federated.simulation.simulation import arms
+    from hemoscope.federated.simulation import arms
 
     honest = arms.train_round
 

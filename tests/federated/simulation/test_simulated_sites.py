@@ -111,15 +111,6 @@ def test_scores_that_are_absent_or_of_other_images_are_refused(
     assert not (tmp_path / "fold-0" / "scores.csv").exists()
 
 
-def test_a_patient_held_out_of_the_final_network_stands_at_one_site_alone(
-    hospital_cache: Cache, tmp_path: Path, small_federation: Callable[..., Any]
-) -> None:
-    federation = small_federation(experiment={"run": {"split": "folds", "folds": 2, "held_out": ["p3"]}})
-    sites = lay_out_sites(hospital_cache, tmp_path, TWO, threads=1)
-    learned = {image for part in parts_of_sites(federation, sites)["final"] for image in part.learn}
-    assert learned == {image for image in hospital_cache.manifest["image_id"] if not image.startswith("p3_")}
-
-
 def test_a_part_that_the_experiment_does_not_have_is_refused(
     hospital_cache: Cache, tmp_path: Path, small_federation: Callable[..., Any]
 ) -> None:

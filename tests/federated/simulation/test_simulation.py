@@ -17,8 +17,9 @@ pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, FederationError
+from hemoscope.federated.simulation import simulation
 from hemoscope.federated.simulation.simulated_sites import Dealing, lay_out_sites, parts_of_sites, site_scores_path
-from hemoscope.federated.simulation.simulation import Machine, simulate, simulation
+from hemoscope.federated.simulation.simulation import Machine, simulate
 
 TWO = Dealing(sites=2, seed=5)
 FOLDS = {"run": {"split": "folds", "folds": 2}}

@@ -86,7 +86,7 @@ def run_part(job: Job, grid: Grid, context: Context) -> None:
         federation=federation,
         text=json.dumps(federation.to_json()),
         part=job.part,
-        strategy=make_strategy(federation, names),
+        strategy=make_strategy(federation, names, sites=job.sites),
     )
     mend_log(job, state)
     wait_for_sites(job, grid)

@@ -162,6 +162,13 @@ COMBINATIONS: tuple[Rule, ...] = (
     Rule(
         choice=_ANY,
         chosen=_always,
+        needs="no run.held_out in the experiment",
+        met=lambda federation: not federation.experiment.run.held_out,
+        because="settings travel to every site, and identifiers of patients must not",
+    ),
+    Rule(
+        choice=_ANY,
+        chosen=_always,
         needs="run.early_stop = 0 in the experiment",
         met=lambda federation: federation.experiment.run.early_stop == 0,
         because="the rounds say when training ends, for all sites together",

@@ -239,6 +239,12 @@ class Federation:
         """Plain values, resolved; of a file of initial weights the name alone, for it travels."""
         return {**dataclasses.asdict(self), "experiment": self.experiment.to_json()}
 
+    def to_local_json(self) -> dict[str, Any]:
+        """As ``to_json``, with the whole path of initial weights: for this machine, where the server reads them."""
+        record = self.to_json()
+        record["experiment"]["run"]["init"] = self.experiment.run.init
+        return record
+
 
 def read_federation(path: Path, changes: Sequence[str] = ()) -> Federation:
     """Read a federation file, with ``key=value`` changes (values as in TOML) on top.

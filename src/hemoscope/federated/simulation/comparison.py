@@ -125,7 +125,7 @@ def _tasks(
             arm=arm,
             part=part,
             learners=numbers,
-            federation=_plain(federation),
+            federation=federation.to_local_json(),
             data=cache.folder.absolute(),
             run=run.absolute(),
             output=output.absolute(),
@@ -282,9 +282,3 @@ def _curve(folder: Path) -> list[dict[str, Any]]:
     """Each round's record."""
     path = folder / ROUND_LOG
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def _plain(federation: Federation) -> dict[str, Any]:
-    record = federation.to_json()
-    record["experiment"]["run"]["init"] = federation.experiment.run.init
-    return record

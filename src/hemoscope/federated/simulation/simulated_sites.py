@@ -8,7 +8,7 @@ machine can read every site's scores: they are gathered as a local training leav
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +90,8 @@ def site_folder(run: Path, number: int) -> Path:
 
 def parts_of_sites(federation: Federation, sites: Sequence[Site]) -> dict[str, tuple[Part, ...]]:
     """Each part of the experiment by name, as each site makes it of its own patients."""
-    made = [_own_parts(federation, site.cache()) for site in sites]
+    made = [run_parts(federation.experiment, site.cache()) for site in sites]
     return {parts[0].name: parts for parts in zip(*made, strict=True)}
-
-
-def _own_parts(federation: Federation, cache: Cache) -> tuple[Part, ...]:
-    """The parts of one site's patients; those held out of the final network stand at one site alone."""
-    run = federation.experiment.run
-    here = set(cache.manifest["patient_id"].astype(str))
-    held_out = tuple(patient for patient in run.held_out if patient in here)
-    return run_parts(replace(federation.experiment, run=replace(run, held_out=held_out)), cache)
 
 
 def chosen_parts(parts: Mapping[str, tuple[Part, ...]], only: Sequence[str]) -> tuple[str, ...]:

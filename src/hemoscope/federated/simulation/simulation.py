@@ -142,7 +142,7 @@ def simulate(  # noqa: PLR0913  (what a simulation is made of)
         if not (run / name / DONE).is_file():
             task = {"part": name, "run": str(run.absolute()), "sites": len(sites), "actors": actors, "resume": resume}
             named = {f"site-{number}": what for number, what in (poison or {}).items()}
-            record = {**federation.to_json(), "experiment": _whole(federation)}
+            record = federation.to_local_json()
             _run_part({**task, "federation": record, "poison": named}, run, threads, machine, show, tell)
         if not (run / name / score_file(name)).is_file():
             gather_scores(federation, run, sites, parts[name])
@@ -252,13 +252,6 @@ def _log(run: Path, *, verbose: bool) -> Iterator[int]:
         return
     with (run / LOG).open("a") as log:
         yield log.fileno()
-
-
-def _whole(federation: Federation) -> dict[str, Any]:
-    """The experiment's record with the whole path of initial weights: here, the server reads them on this machine."""
-    record = federation.experiment.to_json()
-    record["run"]["init"] = federation.experiment.run.init
-    return record
 
 
 def _check_unbegun(run: Path, parts: Sequence[str], *, resume: bool) -> None:

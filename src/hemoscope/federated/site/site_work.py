@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -153,10 +153,8 @@ def _held_out(work: Work) -> Iterator[tuple[tuple[str, ...], str, str, str]]:
 
 
 def _part(experiment: Experiment, cache: Cache, name: str) -> Part:
-    """The part by name, cut from this site's patients; those held out of the final network are looked for here."""
-    here = set(cache.manifest["patient_id"].astype(str))
-    held_out = tuple(patient for patient in experiment.run.held_out if patient in here)
-    parts = run_parts(replace(experiment, run=replace(experiment.run, held_out=held_out)), cache)
+    """The part by name, cut from this site's patients."""
+    parts = run_parts(experiment, cache)
     found = [part for part in parts if part.name == name]
     if not found:
         msg = f"the experiment has no such part. It has {', '.join(part.name for part in parts)}"
