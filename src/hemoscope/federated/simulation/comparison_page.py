@@ -142,11 +142,14 @@ def _dots(axes: "Axes", arms: Mapping[str, Mapping[str, float] | None]) -> None:
 
 
 def _rounds(report: Mapping[str, Any]) -> bytes:
-    """Loss of the sites, and AUROC of ``any`` from pooled histograms where it was measured, over rounds."""
-    figure = _figure(9.6, 4.0)
-    panels = (("loss", "mean loss of the sites"), ("auroc", "pooled AUROC of any, by slice"))
+    """Loss of the sites, and AUROC of ``any`` from pooled histograms where several rounds were measured, over rounds."""
+    curves = [curve for parts in report["curves"].values() for curve in parts.values()]
+    panels = [("loss", "mean loss of the sites")]
+    if any(len(_points(curve, "auroc")) > 1 for curve in curves):
+        panels.append(("auroc", "pooled AUROC of any, by slice"))
+    figure = _figure(4.8 * len(panels), 4.0)
     for place, (kind, title) in enumerate(panels, start=1):
-        axes = figure.add_subplot(1, 2, place)
+        axes = figure.add_subplot(1, len(panels), place)
         for colour, (arm, parts) in zip(COLOURS * 10, report["curves"].items(), strict=False):
             _lines(axes, arm, [_points(curve, kind) for curve in parts.values()], colour)
         axes.set(title=title, xlabel="round")
