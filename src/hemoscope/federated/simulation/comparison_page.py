@@ -142,7 +142,7 @@ def _dots(axes: "Axes", arms: Mapping[str, Mapping[str, float] | None]) -> None:
 
 
 def _rounds(report: Mapping[str, Any]) -> bytes:
-    """Loss of the sites, and AUROC of ``any`` from pooled histograms where several rounds were measured, over rounds."""
+    """Loss of the sites over rounds, and AUROC of ``any`` from pooled histograms where several rounds were measured."""
     curves = [curve for parts in report["curves"].values() for curve in parts.values()]
     panels = [("loss", "mean loss of the sites")]
     if any(len(_points(curve, "auroc")) > 1 for curve in curves):
