@@ -6,7 +6,6 @@ and ``metrics`` of TRAIN; ``scores`` of EVALUATE, histograms as JSON. Either sid
 says: a record that is absent, of another kind, too large or not what it claims is refused before it is used.
 """
 
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
+from hemoscope.federated.exchange.array_header import read_array_header
 
 Arrays = dict[str, NDArray[np.float32]]
 Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
@@ -205,21 +205,19 @@ def record_of(content: RecordDict, name: str, kind: type[Record]) -> Record:
 def _array(array: Array) -> NDArray[np.float32]:
     """One array, read without trusting the size that its header claims: memory is made for what came, no more.
 
-    The header is numpy's own (NEP 1, version 1.0), which ``np.load`` would believe.
+    The header is numpy's own, which ``np.load`` would believe; see ``array_header``.
     """
-    stream = io.BytesIO(array.data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError as error:
-        raise FederationError(_FOREIGN) from error
-    if array.stype != _NUMPY or version != (1, 0):
+    header = read_array_header(array.data) if array.stype == _NUMPY else None
+    if header is None:
         raise FederationError(_FOREIGN)
-    here = len(array.data) - stream.tell()
-    if dtype != np.dtype("<f4") or fortran or here > _MOST_BYTES or math.prod(shape) * 4 != here:
-        msg = f"a message holds an array of {dtype}, shape {shape} in {here} bytes. Expected float32, 4 bytes a value"
+    here = len(array.data) - header.start
+    if header.descr != "<f4" or header.fortran or here > _MOST_BYTES or math.prod(header.shape) * 4 != here:
+        msg = (
+            f"a message holds an array of {header.descr}, shape {header.shape} in {here} bytes. "
+            "Expected float32, 4 bytes a value"
+        )
         raise FederationError(msg)
-    values: NDArray[np.float32] = np.frombuffer(array.data, dtype="<f4", offset=stream.tell()).reshape(shape)
+    values: NDArray[np.float32] = np.frombuffer(array.data, dtype="<f4", offset=header.start).reshape(header.shape)
     return values
 
 

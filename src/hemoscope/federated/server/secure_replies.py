@@ -1,12 +1,13 @@
 """Answers to the stages of secure aggregation, looked at before Flower's workflow believes them: it would trip."""
 
-import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key, Stage
+
+from hemoscope.federated.exchange.array_header import read_array_header
 
 
 def fault(stage: str, content: RecordDict, nodes: set[int], length: int) -> str | None:
@@ -48,17 +49,13 @@ def _good_vector(found: Mapping[str, Any], length: int) -> bool:
 
 
 def _is_int64(stored: Any, length: int) -> bool:
-    """Whether bytes are numpy's file of int64 (length,); the header is not believed, as in ``messages``."""
+    """Whether bytes are numpy's file of int64 (length,); the header is not believed, see ``array_header``."""
     if not isinstance(stored, bytes):
         return False
-    stream = io.BytesIO(stored)
-    try:
-        if np.lib.format.read_magic(stream) != (1, 0):
-            return False
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError:
+    header = read_array_header(stored)
+    if header is None or (header.descr, header.fortran, header.shape) != ("<i8", False, (length,)):
         return False
-    return (shape, dtype) == ((length,), np.dtype("<i8")) and len(stored) - stream.tell() == 8 * length
+    return len(stored) - header.start == 8 * length
 
 
 def _good_metrics(content: RecordDict) -> bool:
