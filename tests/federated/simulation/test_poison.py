@@ -60,7 +60,7 @@ def federate(
         for place, node in enumerate(NODES):
             grid.contexts[node] = Context(7, node, {"partition-id": place}, RecordDict(), {})
         experiment = {"run": {"split": "folds", "folds": 2}, "optimizer": {"learning_rate": 1e-3}}
-        federation = small_federation(experiment=experiment, histograms={"least_cell": 1}, **changes)
+        federation = small_federation(experiment=experiment, histograms={"least_cell": 1, "folds": "each"}, **changes)
         job = Job(federation=federation, part="fold-0", output=folder, sites=SITES, numbers=ask_numbers)
         run_part(job, grid, Context(7, 0, {}, RecordDict(), {}))
         return folder / "fold-0"
