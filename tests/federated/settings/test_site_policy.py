@@ -1,12 +1,13 @@
 """A site's policy is checked against the settings in the message, and its refusals say nothing but the policy."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hemoscope.errors import FederationError
+from hemoscope.errors import ConfigError, FederationError
 from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.federated.settings.site import Policy, Site
 from hemoscope.federated.settings.site_policy import (
@@ -123,3 +124,46 @@ def test_a_part_that_is_no_folders_name_is_refused(
 ) -> None:
     with pytest.raises(FederationError, match="unsafe name"):
         part_folder(Site(name="a", data=tmp_path, work=tmp_path), federation(), part)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"rounds": 9999},
+        {"histograms": {"folds": "each"}},
+        {"histograms": {"every": 1}},
+        {"limits": {"max_norm": 99.0}},
+        {"privacy": {"noise_multiplier": 1e-9}, "weighting": "uniform", "batch_norm": "fixed"},
+    ],
+)
+def test_no_server_changes_a_setting_that_the_site_agreed_to(
+    federation: Callable[..., Federation], changed: dict[str, Any]
+) -> None:
+    policy = Policy(agreed=(federation().fingerprint,))
+    check_request(policy, federation(), sites=2)
+    with pytest.raises(PolicyRefusalError, match="it agreed to alone"):
+        check_request(policy, federation(**changed), sites=2)
+
+
+def test_an_experiment_of_the_same_name_with_another_split_is_not_what_was_agreed_to(
+    small_experiment: Callable[..., Experiment],
+) -> None:
+    def with_seed(seed: int) -> Federation:
+        record = small_experiment().to_json()
+        record["run"]["split_seed"] = seed
+        return parse_federation({"name": "tiny", "experiment": record})
+
+    policy = Policy(allow_experiments=(with_seed(1).experiment.name,), agreed=(with_seed(1).fingerprint,))
+    check_request(policy, with_seed(1), sites=2)
+    with pytest.raises(PolicyRefusalError, match="agreed to alone"):
+        check_request(policy, with_seed(2), sites=2)
+
+
+def test_the_fingerprint_is_the_same_after_a_journey(federation: Callable[..., Federation]) -> None:
+    sent = federation()
+    assert parse_federation(json.dumps(sent.to_json())).fingerprint == sent.fingerprint
+
+
+def test_what_is_no_fingerprint_is_not_agreed_to() -> None:
+    with pytest.raises(ConfigError, match=r"policy.agreed 'abc' is no fingerprint"):
+        Policy(agreed=("abc",))

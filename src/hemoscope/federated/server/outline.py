@@ -53,6 +53,7 @@ def _happens(federation: Federation, sites: int) -> Rows:
         ("secure aggregation", _secure(federation)),
         ("privacy", _privacy(federation, sites)),
         ("evaluation", f"every {evaluation} rounds, and after the last" if evaluation else "after the last round"),
+        ("fingerprint", federation.fingerprint),
     ]
 
 

@@ -5,6 +5,7 @@ is decided by a record that passed the same checks, never by code or paths that 
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -234,6 +235,11 @@ class Federation:
         if self.privacy.enabled:
             return min(self.privacy.clipping_norm, self.limits.max_norm)
         return self.limits.max_norm if self.secure_aggregation.enabled else None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all settings, experiment included, in hexadecimal: by it a site knows what it agreed to."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, resolved; of a file of initial weights the name alone, for it travels."""

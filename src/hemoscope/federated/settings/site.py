@@ -1,5 +1,6 @@
 """A site file: where one hospital's data lie, and what it lets a federation do. The file never leaves the site."""
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from hemoscope.training.tables import build_record, read_tables
 if TYPE_CHECKING:
     from hemoscope.federated.settings.federation import Federation  # brings torch along
 
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -23,7 +26,9 @@ class Policy:
         min_sites: refuse to train with fewer sites.
         least_cell: fewest slices or patients of a class in a cell of a histogram that leaves.
         max_epochs: most epochs of one round.
-        allow_experiments: names of the experiments that may run here; empty allows all.
+        allow_experiments: names of the experiments that may run here; empty allows all. A name is the server's word.
+        agreed: fingerprints of the federations that this site takes part in (``Federation.fingerprint``), which no
+            server can change a setting of; empty takes part in any that the rest of the policy allows.
     """
 
     secure_aggregation: bool = False
@@ -32,29 +37,40 @@ class Policy:
     least_cell: int = 5
     max_epochs: int = 50
     allow_experiments: tuple[str, ...] = ()
+    agreed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Reject numbers below 1."""
+        """Reject numbers below 1, and what is no fingerprint."""
         for name in ("min_sites", "least_cell", "max_epochs"):
             value = getattr(self, name)
             if value < 1:
                 msg = f"policy.{name} must be at least 1, got {value}"
                 raise ConfigError(msg)
+        wrong = [text for text in self.agreed if not _FINGERPRINT.fullmatch(text)]
+        if wrong:
+            cure = "Copy it from: hemoscope federated check FEDERATION.toml"
+            msg = f"policy.agreed {wrong[0]!r:.80} is no fingerprint of 64 small hexadecimal digits. {cure}"
+            raise ConfigError(msg)
 
     def refusal(self, federation: "Federation", *, sites: int) -> str | None:
         """Why this site takes no part in training with so many sites: one sentence, or None where it does."""
-        experiment = federation.experiment.name
-        if self.secure_aggregation and not federation.secure_aggregation.enabled:
-            return "this site trains with secure aggregation alone"
-        if self.privacy and not federation.privacy.enabled:
-            return "this site trains with differential privacy alone"
-        if min(sites, federation.min_sites) < self.min_sites:
-            return f"this site trains with at least {self.min_sites} sites alone"
-        if federation.local_epochs > self.max_epochs:
-            return f"this site trains at most {self.max_epochs} epochs a round"
-        if self.allow_experiments and experiment not in self.allow_experiments:
-            return "this site does not allow this experiment"
-        return None
+        known = not self.agreed or federation.fingerprint in self.agreed
+        allowed = not self.allow_experiments or federation.experiment.name in self.allow_experiments
+        rules = (
+            (known, "this site takes part in the federations that it agreed to alone"),
+            (
+                federation.secure_aggregation.enabled or not self.secure_aggregation,
+                "this site trains with secure aggregation alone",
+            ),
+            (federation.privacy.enabled or not self.privacy, "this site trains with differential privacy alone"),
+            (
+                min(sites, federation.min_sites) >= self.min_sites,
+                f"this site trains with at least {self.min_sites} sites alone",
+            ),
+            (federation.local_epochs <= self.max_epochs, f"this site trains at most {self.max_epochs} epochs a round"),
+            (allowed, "this site does not allow this experiment"),
+        )
+        return next((reason for met, reason in rules if not met), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
