@@ -95,12 +95,12 @@ class Deployment:
     def __init__(
         self, folder: Path, *, app: Path | None = None, sites: tuple[str, ...] = ("riverside", "hilltop")
     ) -> None:
-        from hemoscope.federated.deployment.keys import make_keys
+        from hemoscope.federated.deployment.authority import make_keys
 
         self.folder, self.app, self.sites = folder, app, sites
         self.keys, self.state = folder / "keys", folder / "state"
         self.started: list[subprocess.Popen[str]] = []
-        make_keys(self.keys, servers=["localhost"], sites=sites)
+        make_keys(self.keys, servers=["localhost"], sites=sites, app=app)
 
     @property
     def port(self) -> int:

@@ -57,6 +57,12 @@ SUBCOMMANDS = (
         flower=True,
     ),
     Subcommand(
+        name="sign",
+        summary="sign the application again, where the federation's authority is kept",
+        register=federated_deploy.register_sign,
+        flower=True,
+    ),
+    Subcommand(
         name="server",
         summary="start the server that sites connect to",
         register=federated_deploy.register_server,

@@ -1,4 +1,4 @@
-"""``hemoscope federated keys``, ``server``, ``site`` and ``run``: a federation of real hospitals."""
+"""``hemoscope federated keys``, ``sign``, ``server``, ``site`` and ``run``: a federation of real hospitals."""
 
 import argparse
 import os
@@ -33,6 +33,12 @@ def register_keys(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_keys)
 
 
+def register_sign(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``sign``."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of `keys`, with its authority folder in it")
+    parser.set_defaults(run=run_sign)
+
+
 def register_server(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``server``."""
     parser.add_argument("--keys", type=Path, required=True, metavar="FOLDER", help="the server's folder of keys")
@@ -63,16 +69,24 @@ def register_run(parser: argparse.ArgumentParser) -> None:
 
 def run_keys(arguments: argparse.Namespace) -> int:
     """Make the keys and say where each folder goes."""
-    from hemoscope.federated.deployment.keys import make_keys
+    from hemoscope.federated.deployment.authority import make_keys
 
     sites = [name.strip() for name in arguments.sites.split(",") if name.strip()]
     make_keys(arguments.folder, servers=arguments.server, sites=sites)
-    print(f"{arguments.folder}/server stays with the server.")
-    print(f"{arguments.folder}/authority: keep offline.")
+    print(f"{arguments.folder}/server goes to the server.")
+    print(f"{arguments.folder}/authority: keep offline, and never on the server. It signs what runs at the sites.")
     for name in sites:
         print(
             f"{arguments.folder}/sites/{name} goes to {name} alone, by a way fit for a password; then delete it here."
         )
+    return ExitCode.OK
+
+
+def run_sign(arguments: argparse.Namespace) -> int:
+    """Sign the installed hemoscope's app and say where the signature goes."""
+    from hemoscope.federated.deployment.authority import sign_again
+
+    print(f"{sign_again(arguments.folder)}: copy it into the server's folder of keys, and start the server again.")
     return ExitCode.OK
 
 

@@ -14,7 +14,8 @@ import pytest
 pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 
 from hemoscope.errors import FederationError
-from hemoscope.federated.deployment.keys import make_keys, read_server_keys, read_site_keys
+from hemoscope.federated.deployment.authority import make_keys
+from hemoscope.federated.deployment.keys import read_server_keys, read_signing_key, read_site_keys
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +33,17 @@ def own_keys(tmp_path: Path) -> Path:
 
 def test_each_party_gets_a_folder_with_what_it_needs_and_no_more(keys: Path) -> None:
     found = {str(path.relative_to(keys)) for path in keys.rglob("*") if path.is_file()}
-    server = {"ca.crt", "server.crt", "server.key", "signing.key", "sites/riverside.pub", "sites/hilltop.pub"}
+    server = {
+        "ca.crt",
+        "server.crt",
+        "server.key",
+        "signing.pub",
+        "app.json",
+        "sites/riverside.pub",
+        "sites/hilltop.pub",
+    }
     site = {"ca.crt", "node.key", "trusted.yaml"}
-    expected = {f"server/{name}" for name in server} | {"authority/ca.key"}
+    expected = {f"server/{name}" for name in server} | {"authority/ca.key", "authority/signing.key"}
     expected |= {f"sites/{name}/{file}" for name in ("riverside", "hilltop") for file in site}
     assert found == expected
 
@@ -151,17 +160,29 @@ def test_a_folder_that_lacks_a_file_is_refused_by_name(own_keys: Path) -> None:
 
 
 def test_a_key_of_another_kind_is_refused(own_keys: Path) -> None:
-    signing, node = own_keys / "server/signing.key", own_keys / "sites/riverside/node.key"
+    signing, node = own_keys / "authority/signing.key", own_keys / "sites/riverside/node.key"
     kept = node.read_bytes()
     node.write_bytes(signing.read_bytes())
     with pytest.raises(FederationError, match=r"node\.key is not an elliptic-curve key"):
         read_site_keys(node.parent)
     signing.write_bytes(kept)
     with pytest.raises(FederationError, match=r"signing\.key is not an Ed25519 key"):
-        read_server_keys(signing.parent)
+        read_signing_key(signing.parent)
     signing.write_text("no key")
     with pytest.raises(FederationError, match="not a private key in OpenSSH's format"):
-        read_server_keys(signing.parent)
+        read_signing_key(signing.parent)
+    public = own_keys / "server/signing.pub"
+    public.write_text((own_keys / "server/sites/riverside.pub").read_text())
+    with pytest.raises(FederationError, match=r"signing\.pub is not an Ed25519 key"):
+        read_server_keys(own_keys / "server")
+
+
+def test_a_server_that_holds_the_signing_key_does_not_start(own_keys: Path) -> None:
+    (own_keys / "authority/signing.key").rename(own_keys / "server/signing.key")
+    with pytest.raises(
+        FederationError, match=r"signing\.key lies with the server: .* keep their authority folder offline"
+    ):
+        read_server_keys(own_keys / "server")
 
 
 def test_a_sites_public_key_must_be_one_that_flower_admits(own_keys: Path) -> None:

@@ -24,10 +24,11 @@ from hemoscope.cli import main
 from hemoscope.cli.federated_deploy import part_names, round_line
 from hemoscope.errors import ConfigError, FederationError
 from hemoscope.federated.deployment import supernode
-from hemoscope.federated.deployment.keys import make_keys, read_server_keys, read_site_keys
+from hemoscope.federated.deployment.authority import make_keys
+from hemoscope.federated.deployment.keys import read_server_keys, read_site_keys
 from hemoscope.federated.deployment.processes import flower_environment
 from hemoscope.federated.deployment.runs import ControlClient, RunStatus, follow, read_state, write_job
-from hemoscope.federated.deployment.superlink import LoopbackGuard, is_loopback
+from hemoscope.federated.deployment.superlink import LoopbackGuard, is_loopback, serve
 from hemoscope.federated.deployment.supernode import supernode_command
 from hemoscope.federated.settings.federation import Federation
 from hemoscope.training.experiment import Experiment, RunConfig
@@ -61,7 +62,7 @@ def test_from_elsewhere_only_the_sites_interface_answers_and_there_only_a_regist
     address = own_address()
     made = deployment()
     shutil.rmtree(made.keys)
-    make_keys(made.keys, servers=[address], sites=made.sites)
+    make_keys(made.keys, servers=[address], sites=made.sites, app=made.app)
     made.server("--host", address)
     authority = made.keys / "server" / "ca.crt"
     for path in ("control/start-run", "control/register-node", "control/list-runs", "runtime/acquire-task", "nothing"):
@@ -146,8 +147,9 @@ def test_a_run_is_followed_to_its_end_and_a_failure_says_why(deployment: Callabl
 
 def test_a_site_refuses_an_app_that_its_federation_did_not_sign(deployment: Callable[..., Any]) -> None:
     made = deployment(sites=("riverside",))
-    make_keys(made.folder / "foreign", servers=["localhost"], sites=["riverside"])
-    shutil.copy(made.folder / "foreign/server/signing.key", made.keys / "server/signing.key")  # somebody took it over
+    make_keys(made.folder / "foreign", servers=["localhost"], sites=["riverside"], app=made.app)
+    for name in ("signing.pub", "app.json"):  # somebody took the server over, and has no key that sites trust
+        shutil.copy(made.folder / "foreign/server" / name, made.keys / "server" / name)
     made.server()
     made.site("riverside")
     rounds, _ = run_once(made)
@@ -285,6 +287,21 @@ def test_the_command_makes_keys_and_says_where_each_goes(tmp_path: Path, capsys:
     assert "sites/hilltop goes to hilltop alone" in capsys.readouterr().out
     assert main(words) == 1
     assert "never overwritten" in capsys.readouterr().err
+
+
+def test_the_command_signs_again_and_a_server_without_a_signature_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tmp_path / "keys"
+    make_keys(keys, servers=["localhost"], sites=["riverside"])
+    (keys / "server/app.json").unlink()
+    with pytest.raises(FederationError, match="the app is not signed"):
+        serve(keys / "server", tmp_path / "state", host="127.0.0.1", port=0)
+    assert main(["federated", "sign", str(keys)]) == 0
+    assert f"{keys}/server/app.json: copy it into the server's folder" in capsys.readouterr().out
+    assert (keys / "server/app.json").is_file()
+    assert main(["federated", "sign", str(keys / "server")]) == 1
+    assert "Sign where the federation's authority is kept" in capsys.readouterr().err
 
 
 def test_a_line_a_round_says_what_went_wrong() -> None:

@@ -1,7 +1,10 @@
 """The app that sites run: two small files, signed. What it does is in the hemoscope that each site installed itself.
 
 A site's SuperNode runs an app only if a key in its ``trusted.yaml`` signed the app's SHA-256 and the time of signing
-(Flower's ``--trusted-entities``). So even a server that somebody else took over cannot send a site other code.
+(Flower's ``--trusted-entities``), and that key lies on no server. So even a server that somebody else took over cannot
+send a site other code. A server holds the signature alone, in ``app.json``, and bundles the same bytes itself: they
+change only with the stub's two files (or with how Flower writes a bundle), so most updates of hemoscope need no new
+signature.
 """
 
 import base64
@@ -15,10 +18,18 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from flwr.cli.build import build_fab_from_files
 from flwr.supercore.fab import Fab
-from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign, sign_message
+from flwr.supercore.primitives.asymmetric_ed25519 import (
+    create_message_to_sign,
+    decode_base64url,
+    sign_message,
+    verify_signature,
+)
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.deployment.keys import key_id
+
+SIGNATURE = "app.json"
+_CURE = "Sign again where the federation's authority is kept, by this version: hemoscope federated sign FOLDER"
 
 
 def stub_folder() -> Path:
@@ -67,3 +78,51 @@ def sign_app(content: bytes, key: ed25519.Ed25519PrivateKey, *, signed_at: int |
     # A SuperNode asks for this word first; Flower's own hub sets it for every app that it verified.
     verifications = {key_id(key.public_key()): json.dumps(record), "valid_license": "Valid"}
     return Fab(digest.hexdigest(), content, verifications)
+
+
+def write_signature(folder: Path, signed: Fab) -> Path:
+    """Write what a server needs of a signed app: its SHA-256 and who signed it; the bundle it makes itself."""
+    path = folder / SIGNATURE
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps({"sha256": signed.hash_str, "verifications": signed.verifications}, indent=2) + "\n")
+    return scratch.replace(path)
+
+
+def read_signed_app(folder: Path, key: ed25519.Ed25519PublicKey, app: Path | None = None) -> Fab:
+    """The installed app with the signature that lies in a server's folder, checked as a site will check it.
+
+    Args:
+        folder: the server's part of the keys.
+        key: whose signature it must be.
+        app: the folder of the app; our stub if None.
+
+    Raises:
+        FederationError: there is no signature; it is another app's, or by another key.
+
+    """
+    if not (folder / SIGNATURE).is_file():
+        raise FederationError(f"{SIGNATURE} is not in this folder of keys: the app is not signed. {_CURE}")
+    content = build_app(app)
+    installed = hashlib.sha256(content)
+    signed_hash, verifications, signature, signed_at = _read_signature(folder / SIGNATURE, key)
+    if signed_hash != installed.hexdigest():
+        raise FederationError(
+            f"the app that was signed ({signed_hash[:12]}) is not that of the hemoscope installed here "
+            f"({installed.hexdigest()[:12]}). {_CURE}"
+        )
+    if not verify_signature(key, create_message_to_sign(installed.digest(), signed_at), signature):
+        raise FederationError(f"the signature in {SIGNATURE} is not by this federation's key, or was changed. {_CURE}")
+    return Fab(signed_hash, content, verifications)
+
+
+def _read_signature(path: Path, key: ed25519.Ed25519PublicKey) -> tuple[str, dict[str, str], bytes, int]:
+    """The SHA-256 that was signed, Flower's records, and this key's signature and its time (seconds since 1970)."""
+    try:
+        described = json.loads(path.read_text())
+        verifications = {str(name): str(record) for name, record in described["verifications"].items()}
+        record = json.loads(verifications[key_id(key)])
+        signature, signed_at = decode_base64url(record["signature"]), int(record["signed_at"])
+        signed_hash = str(described["sha256"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FederationError(f"{SIGNATURE} holds no signature by this federation's key. {_CURE}") from error
+    return signed_hash, verifications, signature, signed_at

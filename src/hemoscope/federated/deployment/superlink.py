@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from flwr.common.constant import ISOLATION_MODE_SUBPROCESS, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, TRANSPORT_TYPE_GRPC_RERE
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
+from flwr.supercore.fab import Fab
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
@@ -31,7 +32,7 @@ from flwr.superlink.main import create_app
 
 from hemoscope.errors import FederationError, HemoscopeError
 from hemoscope.federated.deployment.keys import ServerKeys, read_server_keys
-from hemoscope.federated.deployment.signed_app import app_id, build_app, sign_app
+from hemoscope.federated.deployment.signed_app import app_id, read_signed_app
 
 HEARTBEAT = 30.0  # seconds; a site that is silent for longer counts as away
 FOR_SITES = "/v1/fleet/"
@@ -84,10 +85,11 @@ def serve(keys_folder: Path, folder: Path, *, host: str, port: int, app_folder: 
         app_folder: what sites run; our stub if None.
 
     Raises:
-        FederationError: keys are wrong, the folder is in use, or the port is taken.
+        FederationError: keys are wrong, the app is not signed, the folder is in use, or the port is taken.
 
     """
     keys = read_server_keys(keys_folder)
+    signed = read_signed_app(keys_folder, keys.signs, app_folder)
     (folder / "jobs").mkdir(parents=True, exist_ok=True, mode=0o700)
     with _alone_in(folder), contextlib.ExitStack() as stack:
         listeners = _listen(host, port)
@@ -97,7 +99,8 @@ def serve(keys_folder: Path, folder: Path, *, host: str, port: int, app_folder: 
         application = create_app(config, SuperLinkLifespan)
         state = application.state.linkstate_factory.state()
         register_sites(state, keys)
-        described = store_app(state, keys, app_folder) | {"port": config.port, "sites": len(keys.sites)}
+        store_app(state, signed, app_id(app_folder))
+        described = {"app": app_id(app_folder), "hash": signed.hash_str, "port": config.port, "sites": len(keys.sites)}
         _write_state(folder, keys, described)
         options = uvicorn.Config(
             app=LoopbackGuard(app=application),
@@ -159,18 +162,15 @@ def register_sites(state: LinkState, keys: ServerKeys) -> None:
             state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, HEARTBEAT, name=name)
 
 
-def store_app(state: LinkState, keys: ServerKeys, folder: Path | None = None) -> dict[str, str]:
-    """Sign the app and keep it in Flower's database; gives its name and hash, by which a run asks for it."""
-    fab = sign_app(build_app(folder), keys.signing_key)
-    name = app_id(folder)
+def store_app(state: LinkState, signed: Fab, name: str) -> None:
+    """Keep the signed app in Flower's database, where a run asks for it by its name and hash."""
     state.store_app(
-        fab=fab,
+        fab=signed,
         federation_id=NOOP_FEDERATION_ID,
         app_id=name,
         app_type=TaskType.SERVER_APP,
         added_by=NOOP_FLWR_AID,
     )
-    return {"app": name, "hash": fab.hash_str}
 
 
 def _for_sites(scope: Scope) -> bool:
