@@ -14,6 +14,8 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
     `-- MissingExtraError  an optional part of the installation is absent
 """
 
+_APART = frozenset({"federated"})  # extras with an environment of their own in a clone
+
 
 class HemoscopeError(Exception):
     """Anything that Hemoscope refuses, with the cure in the message."""
@@ -84,4 +86,5 @@ class MissingExtraError(HemoscopeError):
 
     def __init__(self, *, package: str, extra: str) -> None:
         """Name the missing package and the extra that brings it."""
-        super().__init__(f"{package} is not installed. Install it with: pip install 'hemoscope[{extra}]'")
+        clone = f", or in a clone: make setup-{extra}, and then .venv-{extra}/bin/hemoscope" if extra in _APART else ""
+        super().__init__(f"{package} is not installed. Install it with: pip install 'hemoscope[{extra}]'{clone}")

@@ -49,7 +49,10 @@ def test_a_subcommand_that_needs_flower_names_the_line_that_installs_it(
 ) -> None:
     monkeypatch.setattr(federated, "find_spec", lambda _name: None)
     assert cli.main(["federated", "simulate", str(file), "--data", "cache", "--output", "run"]) == 2
-    assert "flwr is not installed. Install it with: pip install 'hemoscope[federated]'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "flwr is not installed. Install it with: pip install 'hemoscope[federated]'" in said
+    assert "make setup-federated" in said
+    assert ".venv-federated/bin/hemoscope" in said
 
 
 def test_flower_is_told_to_be_quiet_whatever_the_shell_says(
@@ -106,3 +109,13 @@ def test_check_counts_a_sites_patients_and_says_that_it_takes_part(
 def test_check_of_no_sites_is_refused(file: Path, number: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["federated", "check", str(file), "--sites", number]) == 2
     assert f"--sites must be at least 1, got {number}" in capsys.readouterr().err
+
+
+def test_a_run_of_a_part_that_the_experiment_has_not_is_refused_before_a_site_is_asked(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(federated, "find_spec", lambda _name: "there")
+    words = ["federated", "run", str(file), "--server", str(tmp_path / "state"), "--output", str(tmp_path / "run")]
+    assert cli.main([*words, "--part", "fold-99"]) == 2
+    assert "no such part: fold-99. This experiment has" in capsys.readouterr().err
+    assert not (tmp_path / "state").exists()

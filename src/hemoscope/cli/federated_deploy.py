@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hemoscope.cli.exit_codes import ExitCode
-from hemoscope.errors import FederationError
+from hemoscope.errors import ConfigError, FederationError
 
 if TYPE_CHECKING:
     from hemoscope.cli.progress import Show
@@ -132,7 +132,7 @@ def run_run(arguments: argparse.Namespace) -> int:
     from hemoscope.federated.settings.federation import read_federation
 
     federation = read_federation(arguments.federation, arguments.set)
-    parts = [arguments.part] if arguments.part else part_names(federation)
+    parts = _asked_parts(federation, arguments.part)
     # Before Flower is imported: it reads its switches then.
     os.environ.update(flower_environment(arguments.server / "flower"))
     from hemoscope.federated.deployment.runs import ControlClient, read_state, write_job
@@ -162,6 +162,15 @@ def part_names(federation: "Federation") -> list[str]:
     """The parts of the experiment, as ``training.parts`` names them."""
     run = federation.experiment.run
     return [*(f"fold-{fold}" for fold in range(run.folds)), "final"] if run.split == "folds" else ["split"]
+
+
+def _asked_parts(federation: "Federation", part: str | None) -> list[str]:
+    """All parts, or the one that was asked for. Raises ConfigError before a site is asked to train what is none."""
+    there = part_names(federation)
+    if part is not None and part not in there:
+        msg = f"no such part: {part}. This experiment has {', '.join(there)}"
+        raise ConfigError(msg)
+    return there if part is None else [part]
 
 
 def _follow(client: "ControlClient", run: int, rounds: Path, total: int, show: "Show") -> "RunStatus":
