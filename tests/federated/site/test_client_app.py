@@ -129,6 +129,14 @@ def test_a_site_sends_histograms_and_keeps_its_rows(
     assert (work / "scores-validation.csv").is_file()
 
 
+def test_histograms_of_a_part_leave_so_often_and_no_more(local_sites: Build, small_federation: Build) -> None:
+    request = request_of(small_federation(), final=True)
+    grid = local_sites(2, policy=Policy(max_evaluations=2))
+    answers = [ask(grid, request, EVALUATE) for _ in range(3)]
+    assert [answer.has_error() for answer in answers] == [False, False, True]
+    assert answers[2].error.reason == "This site tells of its scores at most 2 times a part."
+
+
 def test_the_sites_least_cell_wins_over_a_finer_one(local_sites: Build, small_federation: Build) -> None:
     grid = local_sites(2, policy=Policy(least_cell=7))
     request = request_of(small_federation(histograms={"least_cell": 1}))

@@ -26,6 +26,7 @@ class Policy:
         min_sites: refuse to train with fewer sites.
         least_cell: fewest slices or patients of a class in a cell of a histogram that leaves.
         max_epochs: most epochs of one round.
+        max_evaluations: how often histograms of one part leave at most.
         allow_experiments: names of the experiments that may run here; empty allows all. A name is the server's word.
         agreed: fingerprints of the federations that this site takes part in (``Federation.fingerprint``), which no
             server can change a setting of; empty takes part in any that the rest of the policy allows.
@@ -36,12 +37,13 @@ class Policy:
     min_sites: int = 2
     least_cell: int = 5
     max_epochs: int = 50
+    max_evaluations: int = 100
     allow_experiments: tuple[str, ...] = ()
     agreed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject numbers below 1, and what is no fingerprint."""
-        for name in ("min_sites", "least_cell", "max_epochs"):
+        for name in ("min_sites", "least_cell", "max_epochs", "max_evaluations"):
             value = getattr(self, name)
             if value < 1:
                 msg = f"policy.{name} must be at least 1, got {value}"

@@ -34,6 +34,7 @@ from hemoscope.federated.settings.site_policy import cell_size, check_masked, ch
 from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_part, scored, train_round
 from hemoscope.federated.site.own_norm import LOCAL, load_local, save_local
 from hemoscope.federated.site.secure_site import Contribution
+from hemoscope.federated.site.told_scores import count_telling
 from hemoscope.models.network import HemorrhageNetwork
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts
@@ -107,7 +108,19 @@ def contribution(work: Work) -> Contribution:
 
 
 def score_texts(work: Work) -> dict[str, str]:
-    """Score what the part holds out, keep the rows here, and answer with histograms as JSON.
+    """Score what the part holds out, keep the rows here, and answer with histograms as JSON, so often and no more.
+
+    Raises:
+        PolicyRefusalError: scores of this part left as often as the site's policy lets them.
+    """
+    texts = _score_texts(work)
+    if texts:
+        count_telling(work.folder, most=work.site.policy.max_evaluations)
+    return texts
+
+
+def _score_texts(work: Work) -> dict[str, str]:
+    """Histograms by what they are of.
 
     Of folds, the held-out patients: of each fold, or of all together when the final network is done; of a split, the
     test part and, after the last round, the validation part.
