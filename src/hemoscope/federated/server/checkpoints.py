@@ -143,7 +143,8 @@ def latest_round(part_folder: Path) -> RoundState | None:
     try:
         return _read_round(folder)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        cure = f"Delete {ROUNDS}/{folder.name} to go on from the round before it"
+        # What a round released is spent, though the round before it knows nothing of that.
+        cure = f"Delete {ROUNDS}/{folder.name} to go on from the round before it; with privacy, begin a new run"
         msg = f"{part_folder.name}/{ROUNDS}/{folder.name} cannot be read ({type(error).__name__}). {cure}"
         raise FederationError(msg) from error
 
