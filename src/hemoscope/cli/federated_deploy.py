@@ -97,7 +97,9 @@ def run_server(arguments: argparse.Namespace) -> int:
 
     read_server_keys(arguments.keys)
     state = arguments.folder.absolute()
-    environment = flower_environment(state / "flower") | {JOBS_VARIABLE: str(state / "jobs")}
+    # Flower would write a line for every question that ``run`` asks, one a second.
+    chosen = {JOBS_VARIABLE: str(state / "jobs"), "FLWR_LOG_LEVEL": "WARNING"}
+    environment = flower_environment(state / "flower") | chosen
     command = [
         sys.executable,
         "-m",
@@ -149,12 +151,14 @@ def run_run(arguments: argparse.Namespace) -> int:
         with ControlClient(state=state) as client, progress_bar() as show:
             run = client.start(write_job(state.folder, job))
             sys.stderr.write(f"{part}: started; {client.online()} of {state.sites} sites are connected\n")
+            show("rounds", 0, federation.rounds)
             status = _follow(client, run, arguments.output / part / "rounds.jsonl", federation.rounds, show)
         if not status.completed:
             sys.stderr.write(f"{part}: {status.sub_status}: {status.details or 'the log of the server says why'}\n")
             sys.stderr.write(f"{_KEPT}\n")
             return ExitCode.FAILED
         print(f"{part}: completed; {arguments.output / part}")
+    print(f"finished: {arguments.output}. Next: hemoscope federated export {arguments.output} --output BUNDLE")
     return ExitCode.OK
 
 
@@ -192,7 +196,7 @@ def _follow(client: "ControlClient", run: int, rounds: Path, total: int, show: "
 
 
 def round_line(record: dict[str, Any], total: int) -> str:
-    """One line for a round: who was used, lost, refused or suspicious; the mean loss; epsilon where there is one."""
+    """One line for a round: who was used, lost, refused or suspicious; the mean loss; AUROC, epsilon where known."""
     words = [f"round {record.get('number')} of {total}: {len(record.get('used', ()))} sites used"]
     if record.get("lost"):
         words.append(f"lost {_numbers(record['lost'])}")
@@ -203,6 +207,9 @@ def round_line(record: dict[str, Any], total: int) -> str:
     losses = dict(record.get("losses") or {})
     if losses:
         words.append(f"loss {sum(losses.values()) / len(losses):.4f}")
+    auroc = (((record.get("scores") or {}).get("auroc") or {}).get("slices") or {}).get("any")
+    if auroc:
+        words.append(f"AUROC of any {auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})")
     if record.get("epsilon") is not None:
         words.append(f"epsilon {record['epsilon']:.3g}")
     if record.get("void"):

@@ -317,6 +317,8 @@ def test_a_line_a_round_says_what_went_wrong() -> None:
         "round 2 of 3: 2 sites used, lost sites 3, site 4 refused (a norm of 900), site 2 suspicious (far off), "
         "loss 0.6000, epsilon 3.25, void: too few answers, asked again"
     )
+    scores = {"auroc": {"slices": {"any": {"value": 0.9, "low": 0.875, "high": 0.925}}}}
+    assert round_line({"number": 3, "scores": scores}, 3).endswith("AUROC of any 0.900 (0.875 to 0.925)")
 
 
 def test_without_a_part_all_of_the_experiment_are_run() -> None:

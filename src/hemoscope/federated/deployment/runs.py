@@ -67,7 +67,8 @@ def read_state(folder: Path) -> ServerState:
         described = json.loads((folder / "server.json").read_text())
     except FileNotFoundError as error:
         raise FederationError(
-            f"{folder.name} is no server's folder. Start one: hemoscope federated server --folder {folder.name}"
+            f"{folder.name} is no server's folder. Start one: hemoscope federated server --keys KEYS/server "
+            f"--folder {folder.name}"
         ) from error
     return ServerState(folder=folder, **described)
 
