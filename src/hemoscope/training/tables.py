@@ -13,6 +13,8 @@ from hemoscope.preprocess import Preprocessing
 
 Record = TypeVar("Record")
 
+_EXAMPLES = {"experiment": "experiments/paper.toml", "federation": "experiments/federated.toml"}
+
 
 def read_tables(path: Path, changes: Sequence[str] = (), *, kind: str = "experiment") -> dict[str, Any]:
     """The plain tables of a TOML file with changes on top; ``kind`` is what the file is called in an error.
@@ -21,7 +23,8 @@ def read_tables(path: Path, changes: Sequence[str] = (), *, kind: str = "experim
         ConfigError: no such file, not TOML, or a change that is none.
     """
     if not path.is_file():
-        msg = f"{path.name}: no such {kind} file. Give its path, such as experiments/paper.toml of a clone"
+        example = f", such as {_EXAMPLES[kind]} of a clone" if kind in _EXAMPLES else ""
+        msg = f"{path.name}: no such {kind} file. Give its path{example}"
         raise ConfigError(msg)
     try:
         data = tomllib.loads(path.read_text())
