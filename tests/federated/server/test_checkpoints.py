@@ -12,6 +12,7 @@ from hemoscope.federated.server.checkpoints import (
     RoundReport,
     RoundState,
     append_round_log,
+    last_report,
     latest_round,
     numbered,
     save_round,
@@ -46,6 +47,16 @@ def assert_same(found: RoundState | None, expected: RoundState) -> None:
         assert here.keys() == there.keys()
         for name in here:
             np.testing.assert_array_equal(here[name], there[name])
+
+
+def test_what_happened_in_the_last_whole_round_is_kept_with_it(tmp_path: Path) -> None:
+    assert last_report(tmp_path) is None
+    save_round(tmp_path, state(1), RoundReport(number=1, used=(1, 3)))
+    found = last_report(tmp_path)
+    assert found is not None
+    assert found["used"] == [1, 3]
+    save_round(tmp_path, state(2))
+    assert last_report(tmp_path) is None
 
 
 def test_a_round_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -114,7 +125,8 @@ def test_a_damaged_round_is_refused_with_the_cure(tmp_path: Path, file: str, con
     path = save_round(tmp_path / "final", state(4)) / file
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(
-        FederationError, match=r"final/rounds/0004 cannot be read \(\w+\). Delete rounds/0004.*with privacy, begin a new run"
+        FederationError,
+        match=r"final/rounds/0004 cannot be read \(\w+\). Delete rounds/0004.*with privacy, begin a new run",
     ) as caught:
         latest_round(tmp_path / "final")
     assert str(tmp_path) not in str(caught.value)

@@ -1,11 +1,13 @@
 """The server's rounds on disk: what a stopped federation goes on from. Safetensors and JSON, whole or not at all.
 
-``PART/rounds/0003/`` holds ``trained``, ``statistics``, ``fixed`` and ``strategy`` (``.safetensors``) and
-``state.json``; ``PART/rounds.jsonl`` has one line a round, void ones too. The last two rounds are kept.
+``PART/rounds/0003/`` holds ``trained``, ``statistics``, ``fixed`` and ``strategy`` (``.safetensors``), ``state.json``
+and, of what happened in it, ``report.json``; ``PART/rounds.jsonl`` has one line a round, void ones too. The last two
+rounds are kept.
 """
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,13 +27,14 @@ __all__ = [
     "RoundReport",
     "RoundState",
     "append_round_log",
+    "last_report",
     "latest_round",
     "numbered",
     "save_round",
 ]
 
 ROUNDS, ROUND_LOG = "rounds", "rounds.jsonl"
-_STATE, _SCHEMA = "state.json", 1
+_STATE, _REPORT, _SCHEMA = "state.json", "report.json", 1
 _KEPT = 2
 _BETWEEN = "/"  # of a moment's name and a weight's name; names of weights have dots
 
@@ -110,8 +113,12 @@ def numbered(sites: Mapping[str, int], nodes: Iterable[int]) -> dict[str, int]:
     return found
 
 
-def save_round(part_folder: Path, state: RoundState) -> Path:
-    """Write a round, then delete those before the last two. Returns the round's folder."""
+def save_round(part_folder: Path, state: RoundState, report: "RoundReport | None" = None) -> Path:
+    """Write a round, then delete those before the last two. Returns the round's folder.
+
+    All of it is on the disk before this returns, also where the power fails: the next message to a site shows these
+    weights, and what an accountant counted must not be forgotten then.
+    """
     rounds = part_folder / ROUNDS
     folder = rounds / f"{state.number:04d}"
     begun = folder.with_name(folder.name + ".part")
@@ -122,12 +129,36 @@ def save_round(part_folder: Path, state: RoundState) -> Path:
         save_file(rows, begun / f"{name}.safetensors")
     record = {"schema": _SCHEMA, "number": state.number, "accountant": state.accountant, "sites": state.sites}
     (begun / _STATE).write_text(json.dumps(record, indent=1) + "\n")
+    if report is not None:
+        (begun / _REPORT).write_text(json.dumps(report.to_json()) + "\n")
+    for path in (*begun.iterdir(), begun):
+        _to_disk(path)
     if folder.exists():  # the same round again, after a resume from the round before
         shutil.rmtree(folder)
     begun.replace(folder)
+    _to_disk(rounds)
     for old in _round_folders(rounds)[:-_KEPT]:
         shutil.rmtree(old)
     return folder
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or what a folder says of its files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def last_report(part_folder: Path) -> dict[str, Any] | None:
+    """What happened in the last round that was written whole, as ``RoundReport.to_json``; None where nobody said."""
+    folders = _round_folders(part_folder / ROUNDS)
+    path = folders[-1] / _REPORT if folders else None
+    if path is None or not path.is_file():
+        return None
+    report: dict[str, Any] = json.loads(path.read_text())
+    return report
 
 
 def latest_round(part_folder: Path) -> RoundState | None:

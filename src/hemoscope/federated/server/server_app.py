@@ -135,7 +135,7 @@ def _play(
             if not state.number:  # not even one round
                 raise
             return state, {}, str(error)
-        save_round(job.folder, state)
+        save_round(job.folder, state, report)
         last = state.number == federation.rounds
         every = federation.histograms.every
         scores, told = dict[int, SiteScores](), dict[str, Any]()

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from hemoscope.errors import ConfigError, FederationError
 from hemoscope.federated.exchange.weights import Exchange, put
-from hemoscope.federated.server.checkpoints import ROUND_LOG, RoundReport, RoundState, append_round_log
+from hemoscope.federated.server.checkpoints import ROUND_LOG, RoundReport, RoundState, append_round_log, last_report
 from hemoscope.federated.server.privacy import open_accountant, spent_epsilon
 from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.federated.settings.names import SAFE_NAME
@@ -149,6 +149,5 @@ def mend_log(job: Job, state: RoundState) -> None:
     lines = path.read_text().splitlines() if path.is_file() else []
     played = [line for line in map(json.loads, lines) if not line.get("void")]
     if state.number and not any(line["number"] == state.number for line in played):
-        sites = tuple(sorted(state.sites.values()))
-        report = RoundReport(number=state.number, asked=sites, used=sites, reason="the server was stopped after it")
-        log_round(job, report)
+        report = last_report(job.folder) or RoundReport(number=state.number).to_json()
+        append_round_log(job.folder, {**report, "reason": "the server was stopped after it"})
