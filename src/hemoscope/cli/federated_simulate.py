@@ -105,8 +105,9 @@ def run_simulate(arguments: argparse.Namespace) -> int:
             show=show,
             tell=lambda part, record: print(_round_line(part, record, federation.rounds), flush=True),
         )
-    run = arguments.output
-    print(f"finished: {run} ({', '.join(parts)}). Next: hemoscope federated compare {run} --data ... --output REPORT")
+    run, data = arguments.output, arguments.data
+    print(f"finished: {run} ({', '.join(parts)}).")
+    print(f"Next: hemoscope federated compare {run} --data {data} --output REPORT")
     return ExitCode.OK
 
 
