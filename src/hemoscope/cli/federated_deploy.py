@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -180,6 +181,8 @@ def _asked_parts(federation: "Federation", part: str | None) -> list[str]:
 def _follow(client: "ControlClient", run: int, rounds: Path, total: int, show: "Show") -> "RunStatus":
     from hemoscope.federated.deployment.runs import RunStatus, follow
 
+    # Whoever ends this command ends the run: it would go on at the sites, beside the next.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for event in follow(client, run, rounds):
             if isinstance(event, RunStatus):
@@ -192,6 +195,8 @@ def _follow(client: "ControlClient", run: int, rounds: Path, total: int, show: "
         raise
     except FederationError as error:
         raise FederationError(f"{error}. {_KEPT}") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return status
 
 

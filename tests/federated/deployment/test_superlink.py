@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import socket
 import ssl
 import sys
@@ -207,6 +208,16 @@ def test_two_servers_do_not_share_a_folder_and_a_port_that_is_taken_is_named(dep
     named[named.index(str(made.state))] = str(made.folder / "named")
     fourth = made.start("fourth", named, dict(os.environ), "not an address")
     assert fourth.wait(30) == 1
+
+
+def test_a_server_is_stopped_from_its_terminal_without_a_word_too_many(deployment: Callable[..., Any]) -> None:
+    made = deployment(sites=("riverside",))
+    server = made.server()
+    server.send_signal(signal.SIGINT)
+    assert server.wait(20) == 0
+    log = (made.folder / "server.log").read_text()
+    assert log.endswith("stopped\n")
+    assert "Traceback" not in log
 
 
 def test_without_a_server_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -179,6 +179,14 @@ def test_a_machine_has_an_actor_a_core_and_no_more_than_sites(monkeypatch: pytes
         Machine(actors=0)
 
 
+def test_fewer_sites_than_a_round_needs_are_refused_before_patients_are_dealt_out(
+    hospital_cache: Cache, small_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="2 sites are expected, but a round needs 3"):
+        simulate(small_federation(min_sites=3), hospital_cache, tmp_path / "run", dealing=Dealing(sites=2))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_poison_that_nobody_could_see_is_refused(
     hospital_cache: Cache, small_federation: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -243,6 +243,8 @@ def main() -> int:
     except HemoscopeError as error:
         sys.stderr.write(f"hemoscope federated server: {error}\n")
         return 1
+    except KeyboardInterrupt:  # how a server is stopped; uvicorn has closed everything and says it again
+        sys.stderr.write("stopped\n")
     return 0
 
 

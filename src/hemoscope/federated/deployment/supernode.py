@@ -82,12 +82,14 @@ def keep_connected(command: Sequence[str], *, patience: float = PATIENCE, pause:
 def _run_until_ended(command: Sequence[str]) -> tuple[int, bool]:
     """The exit code of a program, and whether it was this process's signal that ended it."""
     stopped = False
-    with subprocess.Popen(command) as child:  # noqa: S603  the command is ours, without a shell
+    # A group of its own: the terminal's Ctrl-C is for this process, which then ends that one, once.
+    with subprocess.Popen(command, process_group=0) as child:  # noqa: S603  the command is ours, without a shell
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             nonlocal stopped
-            stopped = True
-            child.terminate()
+            if not stopped:
+                stopped = True
+                child.terminate()
 
         kept = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
         code = child.wait()

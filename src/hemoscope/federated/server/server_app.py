@@ -27,7 +27,6 @@ from hemoscope.federated.server.privacy import BudgetSpentError
 from hemoscope.federated.server.server_job import (
     RECORD,
     Job,
-    least_sites,
     log_round,
     mend_log,
     open_job,
@@ -107,7 +106,7 @@ def wait_for_sites(job: Job, grid: Grid) -> None:
     Raises:
         FederationError: too few came.
     """
-    here, least = _wait_until(job, grid, job.sites), least_sites(job.federation)
+    here, least = _wait_until(job, grid, job.sites), job.federation.least_sites
     if here < least:
         msg = f"{here} of {job.sites} sites came in {job.patience:g} s, and {least} are needed. Start the others"
         raise FederationError(msg)
@@ -156,7 +155,7 @@ def _until_not_void(
         if not report.void:
             return state, report
         log_round(job, report)
-        _wait_until(job, grid, least_sites(job.federation))
+        _wait_until(job, grid, job.federation.least_sites)
     reasons = [f"site {site}: {reason}" for site, reason in sorted(report.refused.items())]
     tried = f"round {report.number} was void {course.federation.retries + 1} times, at last because {report.reason}"
     gone = f"{len(report.lost)} of {len(report.asked)} sites lost"

@@ -53,21 +53,12 @@ class Job:
         if not SAFE_NAME.fullmatch(self.part):
             msg = f"part {self.part!r} has an unsafe name. Parts are named like fold-0, final or split"
             raise ConfigError(msg)
-        least = least_sites(self.federation)
-        if self.sites < least:
-            msg = f"{self.sites} sites are expected, but a round needs {least}. Add sites, or lower min_sites or shares"
-            raise ConfigError(msg)
+        self.federation.check_sites(self.sites)
 
     @property
     def folder(self) -> Path:
         """Of the part."""
         return self.output / self.part
-
-
-def least_sites(federation: Federation) -> int:
-    """Sites that a round needs."""
-    secure = federation.secure_aggregation
-    return max(federation.min_sites, secure.shares if secure.enabled else 1)
 
 
 def open_job(job: Job) -> None:

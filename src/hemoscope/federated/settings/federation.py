@@ -241,6 +241,19 @@ class Federation:
         """SHA-256 of all settings, experiment included, in hexadecimal: by it a site knows what it agreed to."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def least_sites(self) -> int:
+        """Sites that a round needs."""
+        secure = self.secure_aggregation
+        return max(self.min_sites, secure.shares if secure.enabled else 1)
+
+    def check_sites(self, sites: int) -> None:
+        """Raise ConfigError where fewer sites are expected than a round needs."""
+        if sites < self.least_sites:
+            needed = f"a round needs {self.least_sites}"
+            msg = f"{sites} sites are expected, but {needed}. Add sites, or lower min_sites or shares"
+            raise ConfigError(msg)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, resolved; of a file of initial weights the name alone, for it travels."""
         return {**dataclasses.asdict(self), "experiment": self.experiment.to_json()}

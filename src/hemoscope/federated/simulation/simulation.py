@@ -129,10 +129,11 @@ def simulate(  # noqa: PLR0913  (what a simulation is made of)
 
     Raises:
         FederationError: the folder holds other sites, a part exists and ``resume`` is not set, or a part failed.
-        ConfigError: no such poison, or patients that cannot be dealt out so.
+        ConfigError: no such poison, fewer sites than a round needs, or patients that cannot be dealt out so.
     """
     machine = machine or Machine()
     _check_poison(federation, poison or {}, dealing.sites)
+    federation.check_sites(dealing.sites)
     actors, threads = machine.share(dealing.sites)
     sites = lay_out_sites(cache, run, dealing, threads=threads)
     parts = parts_of_sites(federation, sites)
