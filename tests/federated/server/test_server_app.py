@@ -16,7 +16,7 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
 from safetensors.numpy import load_file
 
-from hemoscope.errors import ConfigError, FederationError
+from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.messages import EVALUATE, TRAIN
 from hemoscope.federated.exchange.pooled import pool
 from hemoscope.federated.exchange.shared_model import read_record
@@ -383,21 +383,6 @@ def test_too_few_sites_are_an_error_and_enough_are_not(local_sites: Build, quick
     grid.away = {13}
     folder = play(grid, quick(), tmp_path / "run", "final", resume=True)
     assert rounds_of(folder)[0]["asked"] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("settings", "job", "reason"),
-    [
-        ({}, {"part": "../out"}, "unsafe name"),
-        ({}, {"sites": 1}, "1 sites are expected, but a round needs 2"),
-        ({"secure_aggregation": SECURE}, {"sites": 2}, "2 sites are expected, but a round needs 3"),
-    ],
-)
-def test_a_job_that_cannot_be_done_is_refused(
-    small_federation: Build, tmp_path: Path, settings: dict[str, Any], job: dict[str, Any], reason: str
-) -> None:
-    with pytest.raises(ConfigError, match=reason):
-        Job(**{"federation": small_federation(**settings), "part": "split", "output": tmp_path, "sites": 3, **job})
 
 
 def test_the_server_app_trains_its_job(local_sites: Build, small_federation: Build, tmp_path: Path) -> None:
