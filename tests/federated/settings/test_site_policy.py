@@ -113,13 +113,6 @@ def test_shares_that_would_unmask_one_site_are_not_given(active: list[int], dead
         check_unmask(11, active, dead, threshold=2)
 
 
-def test_a_sum_of_fewer_than_the_policy_wants_is_not_unmasked() -> None:
-    check_unmask(11, [11, 12], [13], threshold=2, least=2)
-    check_unmask(11, [11, 12, 13], [], threshold=2, least=4)  # of three neighbours three are all that can be asked for
-    with pytest.raises(PolicyRefusalError, match="unmask a single update"):
-        check_unmask(11, [11, 12], [13], threshold=2, least=3)
-
-
 def test_the_work_of_a_part_has_one_place(federation: Callable[..., Federation], tmp_path: Path) -> None:
     site = Site(name="a", data=tmp_path, work=tmp_path / "work")
     assert part_folder(site, federation(), "fold-0") == tmp_path / "work" / "tiny" / "fold-0"

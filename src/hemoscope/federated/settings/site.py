@@ -23,7 +23,7 @@ class Policy:
     Attributes:
         secure_aggregation: refuse to train without it.
         privacy: refuse to train without noise.
-        min_sites: refuse to train with fewer sites, and to unmask a sum of fewer, as far as this site can see.
+        min_sites: refuse to train with fewer sites.
         least_cell: fewest slices or patients of a class in a cell of a histogram that leaves.
         max_epochs: most epochs of one round.
         max_evaluations: how often histograms of one part leave at most.

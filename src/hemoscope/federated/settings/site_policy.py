@@ -74,8 +74,8 @@ def check_setup(policy: Policy, setup: SecureSetup) -> None:
         raise PolicyRefusalError(_sentence("this site masks with its own version's modulus alone"))
 
 
-def check_unmask(own: int, active: Collection[int], dead: Collection[int], *, threshold: int, least: int = 0) -> None:
-    """Refuse to give shares that would take both masks off one site's update, or show a sum of too few.
+def check_unmask(own: int, active: Collection[int], dead: Collection[int], *, threshold: int) -> None:
+    """Refuse to give shares that would take both masks off one site's update.
 
     A site's own mask is taken off where its update came, its masks with others where it did not: never both.
 
@@ -83,16 +83,13 @@ def check_unmask(own: int, active: Collection[int], dead: Collection[int], *, th
         own: node id of this site.
         active: sites whose updates came.
         dead: sites whose updates did not.
-        threshold: of the setup.
-        least: sites that the policy wants in a sum. A site knows its neighbours alone, as many as there are shares; of
-            those no more can be asked for.
+        threshold: of the setup. A site knows its neighbours alone, not how many sites are in the sum beside them.
 
     Raises:
         PolicyRefusalError: a site is named twice, this site is not among the active, or the active are too few.
     """
     named = [*active, *dead]
-    needed = max(threshold, min(least, len(named)))
-    if len(set(named)) != len(named) or own not in active or len(active) < needed:
+    if len(set(named)) != len(named) or own not in active or len(active) < threshold:
         raise PolicyRefusalError(_sentence("this site does not help to unmask a single update"))
 
 

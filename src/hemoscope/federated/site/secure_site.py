@@ -73,7 +73,6 @@ def answer_secure(message: Message, context: Context, policy: Policy, train: Cal
             _node_ids(config, Key.ACTIVE_NODE_ID_LIST),
             _node_ids(config, Key.DEAD_NODE_ID_LIST),
             threshold=_agreed_threshold(context),
-            least=policy.min_sites,
         )
 
     def contribute(asked: Message, _context: Context) -> Message:
