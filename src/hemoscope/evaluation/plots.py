@@ -53,7 +53,8 @@ def _curves(probabilities: Floats, labels: Floats) -> dict[Hemorrhage, Cuts]:
     }
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure, in inches, off screen. Raises MissingExtraError where matplotlib is absent."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -61,7 +62,8 @@ def _figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _png(figure: "Figure") -> bytes:
+def png_bytes(figure: "Figure") -> bytes:
+    """A figure as a PNG file."""
     stream = io.BytesIO()
     # No software name or date in the file: the same numbers give the same bytes.
     figure.savefig(stream, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
@@ -69,18 +71,18 @@ def _png(figure: "Figure") -> bytes:
 
 
 def _single(x: str, y: str, draw: Callable[["Axes"], None]) -> bytes:
-    figure = _figure(6.4, 5.2)
+    figure = new_figure(6.4, 5.2)
     axes = figure.add_subplot()
     draw(axes)
     axes.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(loc="lower center" if x == "Recall" else "lower right", frameon=False)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _panels(draw: Callable[["Axes", Hemorrhage], None]) -> bytes:
-    figure = _figure(10.5, 6.6)
+    figure = new_figure(10.5, 6.6)
     for k, label in enumerate(LABELS):
         axes = figure.add_subplot(2, 3, k + 1)
         draw(axes, label)
@@ -88,7 +90,7 @@ def _panels(draw: Callable[["Axes", Hemorrhage], None]) -> bytes:
         axes.grid(alpha=0.3)
         if k == 0 and axes.lines:
             axes.legend(fontsize=8, frameon=False)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _precision_recall(axes: "Axes", curves: dict[Hemorrhage, Cuts]) -> None:

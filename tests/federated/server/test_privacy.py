@@ -15,7 +15,6 @@ pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 pytest.importorskip("dp_accounting", reason="needs the extra: make setup-federated")
 
 from flwr.app import ConfigRecord, Message
-from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from hemoscope.errors import FederationError
@@ -44,7 +43,7 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(TaskIdentity, name, 1)
 
 
-class FakeGrid(Grid):
+class FakeGrid:
     """Nodes that nobody talks to."""
 
     run: Any = None
@@ -54,21 +53,6 @@ class FakeGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         return self.nodes
-
-    def set_run(self, run: Any) -> None:
-        raise NotImplementedError
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        raise NotImplementedError
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise NotImplementedError
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        raise NotImplementedError
 
 
 def federation(**privacy: Any) -> Federation:

@@ -37,7 +37,7 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(TaskIdentity, name, 1)
 
 
-class FakeGrid(Grid):
+class FakeGrid:
     """Nodes that nobody talks to."""
 
     def __init__(self, nodes: Iterable[int] = NODES) -> None:
@@ -45,25 +45,6 @@ class FakeGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         return self.nodes
-
-    def set_run(self, run: Any) -> None:
-        raise NotImplementedError
-
-    @property
-    def run(self) -> Any:
-        raise NotImplementedError
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        raise NotImplementedError
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise NotImplementedError
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        raise NotImplementedError
 
 
 def federation(**changes: Any) -> Federation:

@@ -1,24 +1,20 @@
 """A comparison as people read it: tables in Markdown, and pictures as PNG."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from hemoscope.errors import MissingExtraError
-from hemoscope.evaluation.plots import COLOURS
+from hemoscope.evaluation.plots import COLOURS, new_figure, png_bytes
 from hemoscope.federated.simulation.arm_scores import LEVELS
 from hemoscope.labels import LABELS
 from hemoscope.training.run_folder import write_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TABLE, REPORT = "table.md", "report.json"
 _ANY = LABELS[0].value
-_DOTS_PER_INCH = 110
 _HEADS = {"slice": "AUROC by slice", "study": "AUROC by study"}
 
 
@@ -106,28 +102,14 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
 
 
-def _figure(width: float, height: float) -> "Figure":
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError(package="matplotlib", extra="study") from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _png(figure: "Figure") -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    return stream.getvalue()
-
-
 def _arms(report: Mapping[str, Any]) -> bytes:
     """Each arm's AUROC of ``any`` with its interval, one panel a level."""
-    figure = _figure(9.6, 1.4 + 0.42 * len(report["arms"]))
+    figure = new_figure(9.6, 1.4 + 0.42 * len(report["arms"]))
     for place, level in enumerate(LEVELS, start=1):
         axes = figure.add_subplot(1, 2, place)
         _dots(axes, report["levels"][level][_ANY]["arms"])
         axes.set(title=f"{_HEADS[level]}, any", xlabel="AUROC (95% interval)")
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _dots(axes: "Axes", arms: Mapping[str, Mapping[str, float] | None]) -> None:
@@ -147,7 +129,7 @@ def _rounds(report: Mapping[str, Any]) -> bytes:
     panels = [("loss", "mean loss of the sites")]
     if any(len(_points(curve, "auroc")) > 1 for curve in curves):
         panels.append(("auroc", "pooled AUROC of any, by slice"))
-    figure = _figure(4.8 * len(panels), 4.0)
+    figure = new_figure(4.8 * len(panels), 4.0)
     for place, (kind, title) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), place)
         for colour, (arm, parts) in zip(COLOURS * 10, report["curves"].items(), strict=False):
@@ -156,7 +138,7 @@ def _rounds(report: Mapping[str, Any]) -> bytes:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _lines(axes: "Axes", arm: str, curves: Sequence[Mapping[int, float]], colour: str) -> None:
@@ -191,7 +173,7 @@ def _auroc(record: Mapping[str, Any]) -> float | None:
 
 def _epsilon(report: Mapping[str, Any]) -> bytes:
     """AUROC of ``any`` against epsilon; an arm without noise is the line at the right's level."""
-    figure = _figure(6.4, 4.6)
+    figure = new_figure(6.4, 4.6)
     axes = figure.add_subplot()
     for place, level in enumerate(LEVELS):
         arms = report["levels"][level][_ANY]["arms"]
@@ -219,4 +201,4 @@ def _epsilon(report: Mapping[str, Any]) -> bytes:
     axes.set(xlabel="epsilon (a whole site is protected)", ylabel="AUROC of any", xscale="log")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return png_bytes(figure)
