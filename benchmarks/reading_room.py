@@ -25,8 +25,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hemoscope.data.dicom_writer import write_series
-from hemoscope.data.phantom import make_phantom
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
 
 _HEADERS = {"X-CSRF-Token": "local"}
 _BOUNDARY = "reading-room-benchmark"

@@ -22,15 +22,15 @@ from rich.progress import track
 from rich.table import Table
 
 from hemoscope.data.cache import open_cache
-from hemoscope.data.dicom_writer import write_series
-from hemoscope.data.phantom import make_phantom
+from hemoscope.inference.preprocess import Preprocessing
 from hemoscope.labels import LABELS
-from hemoscope.models.network import HemorrhageNetwork, NetworkConfig
-from hemoscope.preprocess import Preprocessing
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import load_crops
 from hemoscope.training.dataset import Draw, SamplingConfig, SliceDataset
 from hemoscope.training.losses import LossConfig
+from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 from hemoscope.training.module import OptimizerConfig, TrainingModule
 
 _SLICES_A_SERIES = 36

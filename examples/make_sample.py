@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLSLossless
 
 from hemoscope.data.ct_ich import read_hounsfield
-from hemoscope.data.dicom_writer import Acquisition, PixelCoding, ct_dataset, save
+from hemoscope.testing.dicom_writer import Acquisition, PixelCoding, ct_dataset, save
 
 PATIENT = "077"
 SLICES = range(16, 26)  # from the neck up, as the release numbers them

@@ -17,8 +17,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from hemoscope.calibration import sigmoid
 from hemoscope.evaluation.bootstrap import Interval, Scores, bootstrap_scores
+from hemoscope.inference.calibration import sigmoid
 from hemoscope.labels import LABELS
 
 _IDS = {"image_id": str, "patient_id": str}

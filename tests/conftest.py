@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from hemoscope.bundle import ModelBundle, ModelCard
-    from hemoscope.predict import Predictor
+    from hemoscope.inference.bundle import ModelBundle, ModelCard
+    from hemoscope.inference.predictor import Predictor
 
 # A law is no less true on a busy machine: pytest's own timeout catches what hangs.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -138,8 +138,8 @@ def make_card() -> Callable[..., "ModelCard"]:
     """``make_card(name=..., ...)``: a valid card for the tiny model, with the fields given replaced."""
 
     def build(**changes: Any) -> "ModelCard":
-        from hemoscope.calibration import Calibration, OperatingPoint, StudyRule
-        from hemoscope.card import (
+        from hemoscope.inference.calibration import Calibration, OperatingPoint, StudyRule
+        from hemoscope.inference.card import (
             CalibrationTable,
             Estimate,
             LabelScore,
@@ -148,8 +148,8 @@ def make_card() -> Callable[..., "ModelCard"]:
             ScoreTable,
             TrainingData,
         )
+        from hemoscope.inference.preprocess import Preprocessing
         from hemoscope.labels import PerLabel
-        from hemoscope.preprocess import Preprocessing
 
         calibration = PerLabel.build(lambda label: Calibration(scale=1.5, bias=-0.25))
         point = PerLabel.build(lambda label: OperatingPoint(threshold=0.5, rule="fixed"))
@@ -201,7 +201,7 @@ def tiny_bundle(
     tmp_path_factory: pytest.TempPathFactory, make_graph: Callable[..., bytes], make_card: Callable[..., "ModelCard"]
 ) -> Path:
     """The folder of a bundle with the tiny model; do not write into it."""
-    from hemoscope.bundle import write_bundle
+    from hemoscope.inference.bundle import write_bundle
 
     return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny", make_card(), make_graph()).folder
 
@@ -209,7 +209,7 @@ def tiny_bundle(
 @pytest.fixture(scope="session")
 def loaded_bundle(tiny_bundle: Path) -> "ModelBundle":
     """The tiny bundle, loaded and verified."""
-    from hemoscope.bundle import load_bundle
+    from hemoscope.inference.bundle import load_bundle
 
     return load_bundle(tiny_bundle)
 
@@ -217,7 +217,7 @@ def loaded_bundle(tiny_bundle: Path) -> "ModelBundle":
 @pytest.fixture(scope="session")
 def predictor(loaded_bundle: "ModelBundle") -> "Predictor":
     """A predictor that runs the tiny model on one thread."""
-    from hemoscope.predict import Predictor
+    from hemoscope.inference.predictor import Predictor
 
     return Predictor(loaded_bundle, threads=1)
 
@@ -247,8 +247,8 @@ def make_ct_ich() -> Callable[..., Path]:
 
         from PIL import Image
 
-        from hemoscope.data.phantom import make_phantom
         from hemoscope.labels import LABELS
+        from hemoscope.testing.phantom import make_phantom
 
         def save(grey: np.ndarray, name: str) -> str:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

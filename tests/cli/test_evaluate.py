@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemoscope.bundle import load_bundle, write_bundle
-from hemoscope.card import ModelCard, SplitRecord, images_sha256
 from hemoscope.cli import evaluate, main
 from hemoscope.data.cache import open_cache
-from hemoscope.data.dicom_writer import write_series
-from hemoscope.data.phantom import make_phantom
 from hemoscope.errors import DataError
+from hemoscope.inference.bundle import load_bundle, write_bundle
+from hemoscope.inference.card import ModelCard, SplitRecord, images_sha256
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
 
 
 def parsed(*words: str) -> argparse.Namespace:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from hemoscope import cli
-from hemoscope.card import TrainingData
 from hemoscope.cli import federated
 from hemoscope.cli.federated import SUBCOMMANDS
 from hemoscope.data.cache import COLUMNS, write_manifest
+from hemoscope.inference.card import TrainingData
 
 pytestmark = pytest.mark.skipif(find_spec("torch") is None, reason="needs the extra: pip install 'hemoscope[train]'")
 

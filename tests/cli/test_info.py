@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from hemoscope import cli
-from hemoscope.bundle import ModelBundle
-from hemoscope.card import FederationRecord, LabelScore, ModelCard, ScoreTable, SequenceRule
+from hemoscope.inference.bundle import ModelBundle
+from hemoscope.inference.card import FederationRecord, LabelScore, ModelCard, ScoreTable, SequenceRule
 from hemoscope.labels import PerLabel
 from hemoscope.reports.card_table import print_card
 

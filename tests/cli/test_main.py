@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hemoscope import __version__, cli
+from hemoscope import cli
 from hemoscope.cli.commands import COMMANDS, Command
 from hemoscope.cli.exit_codes import exit_code_of
 from hemoscope.errors import (
@@ -21,6 +21,7 @@ from hemoscope.errors import (
     SeriesError,
     TrainingError,
 )
+from hemoscope.version import __version__
 
 
 @pytest.fixture

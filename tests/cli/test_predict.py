@@ -16,12 +16,12 @@ from PIL import Image
 from hemoscope import cli
 from hemoscope.cli import predict
 from hemoscope.cli.progress import progress_bar
-from hemoscope.data.ct_image import Acquisition
-from hemoscope.data.dicom_writer import write_series
-from hemoscope.data.phantom import make_phantom
 from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports.findings_json import findings_schema
+from hemoscope.testing.ct_image import Acquisition
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
 
 NAME, IDENTIFIER, DATE, FOLDER = "Roe^Jane", "MRN-4711", "20190203", "ROE_JANE_MRN-4711"
 SLICES = 5
@@ -122,9 +122,9 @@ def test_heatmaps_adds_a_picture_of_every_slice(run: Run, study: Path, tmp_path:
 def test_without_heatmaps_there_is_no_picture_of_an_unremarkable_study(
     run: Run, study: Path, tmp_path: Path, make_card: Callable[..., Any], make_graph: Callable[..., bytes]
 ) -> None:
-    from hemoscope.bundle import write_bundle
-    from hemoscope.calibration import OperatingPoint
-    from hemoscope.card import OperatingPointTable
+    from hemoscope.inference.bundle import write_bundle
+    from hemoscope.inference.calibration import OperatingPoint
+    from hemoscope.inference.card import OperatingPointTable
     from hemoscope.labels import PerLabel
 
     never = PerLabel.build(lambda _: OperatingPoint(threshold=0.9999999, rule="never"))

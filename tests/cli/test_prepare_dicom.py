@@ -6,9 +6,9 @@ import pytest
 
 from hemoscope.cli import main
 from hemoscope.data.cache import open_cache
-from hemoscope.data.dicom_writer import Acquisition, write_series
-from hemoscope.data.phantom import make_phantom
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.testing.dicom_writer import Acquisition, write_series
+from hemoscope.testing.phantom import make_phantom
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemoscope.bundle import load_bundle
 from hemoscope.cli import main
+from hemoscope.inference.bundle import load_bundle
 from hemoscope.labels import LABELS
 
 

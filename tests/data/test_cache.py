@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hemoscope.card import TrainingData
 from hemoscope.data import cache as cache_module
 from hemoscope.data.cache import COLUMNS, open_cache, series_path, stored_images, write_manifest, write_series
 from hemoscope.errors import DataError, MissingExtraError
+from hemoscope.inference.card import TrainingData
 
 DATASET = TrainingData(
     name="phantoms", version="1", doi="10.0/none", license="CC0", attribution="nobody", changes="made"

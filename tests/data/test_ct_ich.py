@@ -10,9 +10,9 @@ from PIL import Image
 
 from hemoscope.data.ct_ich import BONE_JPEG, BRAIN_JPEG, read_hounsfield, read_mask, read_table
 from hemoscope.errors import DataError
+from hemoscope.inference.preprocess import AIR
+from hemoscope.inference.windows import Window
 from hemoscope.labels import Hemorrhage
-from hemoscope.preprocess import AIR
-from hemoscope.windows import Window
 
 SHAPE = (40, 40)
 

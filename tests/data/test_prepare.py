@@ -9,10 +9,10 @@ import pytest
 from hemoscope.data import prepare as prepare_module
 from hemoscope.data.cache import open_cache, series_path
 from hemoscope.data.ct_ich import DATASET
-from hemoscope.data.phantom import make_phantom
 from hemoscope.data.prepare import prepare_ct_ich
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.testing.phantom import make_phantom
 
 BLEEDS = frozenset({Hemorrhage.SUBDURAL, Hemorrhage.INTRAVENTRICULAR})
 

@@ -11,14 +11,14 @@ import pytest
 
 from hemoscope.data import dicom_series
 from hemoscope.data.cache import open_cache, series_path
-from hemoscope.data.dicom_writer import Acquisition, made_uid, write_series
-from hemoscope.data.phantom import Phantom, make_phantom
 from hemoscope.data.prepare import Preparation
 from hemoscope.data.prepare_dicom import prepare_dicom
 from hemoscope.data.rsna import DATASET, read_rsna_labels
 from hemoscope.data.table import LabelledImage
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.testing.dicom_writer import Acquisition, made_uid, write_series
+from hemoscope.testing.phantom import Phantom, make_phantom
 
 BLEEDS = (frozenset({Hemorrhage.SUBDURAL}), frozenset[Hemorrhage](), frozenset({Hemorrhage.EPIDURAL}))
 

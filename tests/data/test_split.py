@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from hemoscope.card import images_sha256
 from hemoscope.data.split import patient_folds, split_by_patient, split_by_slice
 from hemoscope.errors import DataError
+from hemoscope.inference.card import images_sha256
 from hemoscope.labels import SUBTYPES
 
 counts = st.tuples(*[st.sampled_from([0, 0, 0, 1, 7]) for _ in SUBTYPES]).map(lambda types: (max(types), *types))

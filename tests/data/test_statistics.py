@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemoscope.card import TrainingData
 from hemoscope.data.cache import COLUMNS, Cache, open_cache, write_manifest
 from hemoscope.data.statistics import dataset_statistics
-from hemoscope.data.statistics_page import statistics_tables, write_statistics
 from hemoscope.errors import MissingExtraError
+from hemoscope.evaluation.statistics_page import statistics_tables, write_statistics
+from hemoscope.inference.card import TrainingData
 
 DATASET = TrainingData(
     name="<phantoms> & co", version="1", doi="10.0/none", license="CC0", attribution="nobody", changes="made"

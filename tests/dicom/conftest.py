@@ -13,11 +13,11 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from hemoscope.data.dicom_writer import PixelCoding, ct_dataset
-from hemoscope.data.phantom import Phantom, make_phantom
 from hemoscope.dicom.read import read_slices
 from hemoscope.dicom.slices import SliceHeader
 from hemoscope.errors import DicomReadError
+from hemoscope.testing.dicom_writer import PixelCoding, ct_dataset
+from hemoscope.testing.phantom import Phantom, make_phantom
 
 
 @pytest.fixture(scope="session")

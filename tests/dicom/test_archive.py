@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from pydicom import dcmread, uid
 
-from hemoscope.data import dicom_neighbours
-from hemoscope.data.dicom_writer import Acquisition, PixelCoding, save, write_series
-from hemoscope.data.phantom import Phantom
 from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive, read_series
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.series import choose_series
 from hemoscope.errors import DicomReadError, SeriesError
+from hemoscope.testing import dicom_neighbours
+from hemoscope.testing.dicom_writer import Acquisition, PixelCoding, save, write_series
+from hemoscope.testing.phantom import Phantom
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from hemoscope.data.dicom_writer import write_series
-from hemoscope.data.phantom import make_phantom
 from hemoscope.dicom.deidentified_file import deidentified_file
 from hemoscope.dicom.read import read_slice
 from hemoscope.errors import DicomReadError
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
 
 KEY = bytes(range(16))
 

@@ -11,11 +11,11 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from hemoscope.data.dicom_writer import write_series
-from hemoscope.data.phantom import make_phantom
 from hemoscope.dicom.deidentify import deidentified, pseudonymous_id, pseudonymous_uid
 from hemoscope.dicom.read import read_slice
 from hemoscope.errors import DicomReadError
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
 
 KEY = b"a key that only the site holds"
 SECRET = "Zachariasson"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydicom import uid
 
-from hemoscope.data.dicom_writer import PixelCoding, write_series
-from hemoscope.data.phantom import make_phantom
+from hemoscope.testing.dicom_writer import PixelCoding, write_series
+from hemoscope.testing.phantom import make_phantom
 
 FUZZER = Path(__file__).with_name("fuzzing.py")
 MUTATIONS = int(os.environ.get("HEMOSCOPE_FUZZ_FILES", "20000"))

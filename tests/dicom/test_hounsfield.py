@@ -11,7 +11,6 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
 
-from hemoscope.data.dicom_writer import PixelCoding
 from hemoscope.dicom.hounsfield import (
     HounsfieldRule,
     Rescale,
@@ -22,6 +21,7 @@ from hemoscope.dicom.hounsfield import (
 from hemoscope.dicom.pixels import PixelFormat
 from hemoscope.dicom.read import read_slice
 from hemoscope.errors import DicomReadError
+from hemoscope.testing.dicom_writer import PixelCoding
 
 
 def lut_item(first: int, values: list[int], kind: str = "HU") -> Dataset:

@@ -11,10 +11,10 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 
-from hemoscope.data.dicom_writer import PixelCoding, enhanced_ct_dataset, save
-from hemoscope.data.phantom import Phantom
 from hemoscope.dicom.read import ReadLimits, read_headers, read_slice, read_slices
 from hemoscope.errors import DicomReadError
+from hemoscope.testing.dicom_writer import PixelCoding, enhanced_ct_dataset, save
+from hemoscope.testing.phantom import Phantom
 
 
 class TestHeaders:

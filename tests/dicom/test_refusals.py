@@ -6,10 +6,10 @@ import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
-from hemoscope.data import dicom_neighbours
-from hemoscope.data.dicom_writer import PixelCoding
 from hemoscope.dicom.read import read_slice, read_slices
 from hemoscope.errors import DicomReadError
+from hemoscope.testing import dicom_neighbours
+from hemoscope.testing.dicom_writer import PixelCoding
 
 
 class TestRefusals:

@@ -11,10 +11,10 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 
-from hemoscope.data.dicom_writer import PixelCoding, write_series
-from hemoscope.data.phantom import Phantom
-from hemoscope.data.pixel_coding import FEWER_BITS, LOSSLESS, LOSSY, NATIVE, NEED_IMAGECODECS
 from hemoscope.dicom.read import read_slice
+from hemoscope.testing.dicom_writer import PixelCoding, write_series
+from hemoscope.testing.phantom import Phantom
+from hemoscope.testing.pixel_coding import FEWER_BITS, LOSSLESS, LOSSY, NATIVE, NEED_IMAGECODECS
 
 # What pydicom decodes by itself and what holds the bits below; the others have tests of their own.
 SYNTAXES = [

@@ -7,8 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from hemoscope.models.sequence import SequenceConfig
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.models.sequence import SequenceConfig
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "experiment.md"
 ROW = re.compile(r"^\| `(\w+)` \| `(.+?)` \| \S", re.MULTILINE)

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from hemoscope.calibration import Calibration, IsotonicCalibration, sigmoid
 from hemoscope.errors import DataError
 from hemoscope.evaluation.calibrate import (
     FITS,
@@ -23,6 +22,7 @@ from hemoscope.evaluation.calibrate import (
     smoothed_targets,
 )
 from hemoscope.evaluation.metrics import label_metrics
+from hemoscope.inference.calibration import Calibration, IsotonicCalibration, sigmoid
 
 Array = NDArray[np.float64]
 

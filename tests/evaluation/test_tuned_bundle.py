@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hemoscope.bundle import ModelBundle, load_bundle
-from hemoscope.calibration import Calibration, IsotonicCalibration
-from hemoscope.card import SequenceRule, images_sha256, to_plain
 from hemoscope.errors import BundleError, ConfigError, DataError
 from hemoscope.evaluation.calibrate import FITS
 from hemoscope.evaluation.metrics import label_metrics
@@ -21,8 +18,11 @@ from hemoscope.evaluation.thresholds import at_sensitivity, best_f_beta, youden
 from hemoscope.evaluation.tuned_bundle import RECORD, TuningChoices, raw_logits, study_scores, tune_bundle, tuned_on
 from hemoscope.evaluation.tuning import LevelSettings, ValidationScores, cross_fit, tune_level
 from hemoscope.evaluation.tuning_text import tuning_summary
+from hemoscope.inference.bundle import ModelBundle, load_bundle
+from hemoscope.inference.calibration import Calibration, IsotonicCalibration
+from hemoscope.inference.card import SequenceRule, images_sha256, to_plain
+from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, PerLabel
-from hemoscope.probabilities import calibrated, consistent
 
 Array = NDArray[np.float64]
 Files = tuple[Path, Path]

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from hemoscope.card import TrainingData
 from hemoscope.data.cache import Cache, open_cache, write_manifest, write_series
-from hemoscope.data.phantom import make_phantom
+from hemoscope.inference.card import TrainingData
 from hemoscope.labels import LABELS, SUBTYPES
+from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.experiment import Experiment, parse_experiment
 
 PATIENTS, SLICES = 12, 3

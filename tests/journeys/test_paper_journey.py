@@ -21,12 +21,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hemoscope.bundle import load_bundle
 from hemoscope.data.cache import open_cache
-from hemoscope.data.dicom_writer import Acquisition, write_series
-from hemoscope.data.phantom import make_phantom
 from hemoscope.data.split import LEAK_WARNING, split_by_slice
+from hemoscope.inference.bundle import load_bundle
 from hemoscope.labels import LABELS, SUBTYPES
+from hemoscope.testing.dicom_writer import Acquisition, write_series
+from hemoscope.testing.phantom import make_phantom
 
 pytestmark = pytest.mark.timeout(900)  # nine processes, each of which imports much, on whatever machine there is
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hemoscope.dicom.slices import QualityNote, Rejected
-from hemoscope.findings import Finding, SkippedSeries, SliceFindings, StudyFindings, Urgency
+from hemoscope.inference.findings import Finding, SkippedSeries, SliceFindings, StudyFindings, Urgency
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from hemoscope.inference.windows import BRAIN, SUBDURAL
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports.error_picture import window_of
-from hemoscope.windows import BRAIN, SUBDURAL
 
 
 @pytest.mark.parametrize("label", LABELS)

@@ -8,10 +8,10 @@ from dataclasses import replace
 import jsonschema
 import pytest
 
-from hemoscope import DISCLAIMER
 from hemoscope.labels import LABELS
 from hemoscope.reports.findings_json import findings_document, findings_json, findings_schema
 from hemoscope.reports.report import PatientIdentity, Report
+from hemoscope.version import DISCLAIMER
 
 
 def validate(report: Report) -> dict:

@@ -6,11 +6,11 @@ import numpy as np
 import pydicom
 import pytest
 
-from hemoscope.data.ct_image import Acquisition
-from hemoscope.data.dicom_writer import save, write_series
 from hemoscope.errors import DicomReadError
 from hemoscope.reports.identity import patient_identity
 from hemoscope.reports.report import PatientIdentity
+from hemoscope.testing.ct_image import Acquisition
+from hemoscope.testing.dicom_writer import save, write_series
 
 
 @pytest.mark.parametrize("name", ["Roe^Jane", "Müller^Jörg", "Yamada^Tarou=山田^太郎"])

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.preprocess import Box
 from hemoscope.reports import overlays
 from hemoscope.reports.colours import heat_colours, heat_opacity, heat_over
 from hemoscope.reports.overlays import HeatMap, SlicePicture, draw_overlay, heat_on_slice, side_letters

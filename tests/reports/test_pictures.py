@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hemoscope.card import ModelCard
-from hemoscope.data.dicom_writer import write_series
-from hemoscope.data.phantom import make_phantom
 from hemoscope.dicom.archive import open_archive
 from hemoscope.dicom.slices import QualityNote
+from hemoscope.inference.card import ModelCard
+from hemoscope.inference.predictor import Predictor, StudyReading
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
-from hemoscope.predict import Predictor, StudyReading
 from hemoscope.reports.pictures import picture_of, pictures_of
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
 
 SLICES = 4
 

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 from pypdf import PdfReader
 
-from hemoscope import DISCLAIMER
+from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.preprocess import Box
 from hemoscope.reports.findings_json import findings_document
 from hemoscope.reports.html import STYLE_SHA256, findings_html
 from hemoscope.reports.overlays import HeatMap, SlicePicture
 from hemoscope.reports.pdf import findings_pdf
 from hemoscope.reports.report import Report
 from hemoscope.reports.study_document import ReaderRemark, StudyDocument, study_document
+from hemoscope.version import DISCLAIMER
 
 
 def picture(number: int = 2) -> SlicePicture:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from hemoscope import DISCLAIMER
 from hemoscope.dicom.slices import QualityNote, Rejected
-from hemoscope.findings import Urgency
+from hemoscope.inference.findings import Urgency
 from hemoscope.labels import PerLabel
 from hemoscope.reports.report import PatientIdentity, Report
 from hemoscope.reports.table import print_report, short_uid
+from hemoscope.version import DISCLAIMER
 
 from .conftest import make_reported, make_slice, make_study
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from hemoscope.data.dicom_writer import write_series
-from hemoscope.data.phantom import make_phantom
+from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import Hemorrhage
-from hemoscope.predict import Predictor
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.store import Store, open_store
 from hemoscope.store.values import StudyEntry
 from hemoscope.store.worker import work_once
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
 
 PORT = "5432"
 

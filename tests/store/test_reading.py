@@ -15,8 +15,8 @@ import pytest
 
 from hemoscope.dicom.archive import open_archive
 from hemoscope.errors import StoreError
+from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import LABELS
-from hemoscope.predict import Predictor
 from hemoscope.reports.findings_json import findings_document
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 from hemoscope.store import tables

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hemoscope.errors import StoreError
+from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import Hemorrhage
-from hemoscope.predict import Predictor
 from hemoscope.store import removal, tables
 from hemoscope.store.results import further_study_id
 from hemoscope.store.store import Store

@@ -17,8 +17,6 @@ from typing import Any
 import pydicom
 import pytest
 
-from hemoscope.data.dicom_writer import write_series
-from hemoscope.data.phantom import make_phantom
 from hemoscope.errors import ConfigError
 from hemoscope.labels import Hemorrhage
 from hemoscope.store import tables
@@ -26,6 +24,8 @@ from hemoscope.store.store import Store
 from hemoscope.store.supervisor import Supervisor
 from hemoscope.store.values import StudyEntry, StudyState, WorklistQuery
 from hemoscope.store.worker_settings import WorkerSettings
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
 
 Submit = Callable[..., StudyEntry]
 Query = Callable[..., list[Any]]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hemoscope.card import TrainingData
 from hemoscope.data.cache import COLUMNS, Cache, open_cache, write_manifest, write_series
-from hemoscope.data.phantom import make_phantom
+from hemoscope.inference.card import TrainingData
 from hemoscope.labels import LABELS, SUBTYPES
+from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.experiment import Experiment, parse_experiment
 
 DATASET = TrainingData(

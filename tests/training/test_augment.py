@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hemoscope.preprocess import AIR
+from hemoscope.inference.preprocess import AIR
 from hemoscope.training.augment import AugmentConfig, move, rescan
 
 NOTHING = AugmentConfig(flip=0, rotation=0, scale=0, shift=0, gain=0, offset=0, noise=0, blur=0)

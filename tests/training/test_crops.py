@@ -12,18 +12,18 @@ import pytest
 from numpy.typing import NDArray
 
 from hemoscope.data.cache import Cache
-from hemoscope.data.dicom_writer import write_series as write_dicom
-from hemoscope.data.phantom import make_phantom
 from hemoscope.dicom.read import read_slice
 from hemoscope.errors import DataError
+from hemoscope.inference.preprocess import AIR, Preprocessing, channels, model_input
+from hemoscope.inference.windows import BRAIN
 from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage
-from hemoscope.preprocess import AIR, Preprocessing, channels, model_input
+from hemoscope.testing.dicom_writer import write_series as write_dicom
+from hemoscope.testing.phantom import make_phantom
 from hemoscope.training import crops as crops_module
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import Crops, load_crops
 from hemoscope.training.dataset import Draw, PlainSlices, SamplingConfig, SliceDataset
 from hemoscope.volume import HounsfieldVolume
-from hemoscope.windows import BRAIN
 
 NO_CHANGE = AugmentConfig(flip=0, rotation=0, scale=0, shift=0, gain=0, offset=0, noise=0, blur=0)
 NO_LESIONS = SamplingConfig(kind="all", pasted=0, made=0)

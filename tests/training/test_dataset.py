@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from hemoscope.data.cache import Cache
-from hemoscope.data.phantom import make_phantom
 from hemoscope.errors import ConfigError
-from hemoscope.preprocess import Preprocessing
+from hemoscope.inference.preprocess import Preprocessing
+from hemoscope.testing.phantom import make_phantom
 from hemoscope.training import dataset as dataset_module
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import Crops, load_crops

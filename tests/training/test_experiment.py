@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.models.sequence import SequenceConfig
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.experiment import Experiment, RunConfig, parse_experiment, read_experiment
+from hemoscope.training.models.sequence import SequenceConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -13,21 +13,21 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from hemoscope import DISCLAIMER
-from hemoscope.bundle import ModelBundle, load_bundle
-from hemoscope.calibration import Calibration
-from hemoscope.card import FederationRecord, SequenceRule, SplitRecord, TrainingData, to_plain
-from hemoscope.engine import Engine
 from hemoscope.errors import BundleError, TrainingError
+from hemoscope.inference.bundle import ModelBundle, load_bundle
+from hemoscope.inference.calibration import Calibration
+from hemoscope.inference.card import FederationRecord, SequenceRule, SplitRecord, TrainingData, to_plain
+from hemoscope.inference.engine import Engine
+from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage
-from hemoscope.models.checkpoint import save_weights
-from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
-from hemoscope.models.sequence import SequenceConfig, SequenceNetwork
-from hemoscope.probabilities import calibrated, consistent
 from hemoscope.training import export as export_module
 from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.training.export import FEDERATION_RECORD, export_run, read_run
+from hemoscope.training.models.checkpoint import save_weights
+from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
+from hemoscope.training.models.sequence import SequenceConfig, SequenceNetwork
 from hemoscope.training.run_scores import Scored, out_of_fold
+from hemoscope.version import DISCLAIMER
 
 PATIENTS, SLICES = 24, 5
 DATASET = TrainingData(
@@ -113,7 +113,7 @@ def test_the_bundle_says_what_it_is_and_what_it_learned_from(bundle: ModelBundle
 
 
 def test_the_graph_of_the_bundle_is_the_final_network_mirrored(bundle: ModelBundle, finished_run: Path) -> None:
-    from hemoscope.models.checkpoint import load_weights
+    from hemoscope.training.models.checkpoint import load_weights
 
     network = HemorrhageNetwork(EXPERIMENT.network, channels=3, size=32)
     load_weights(network, finished_run / "final" / "weights.safetensors")

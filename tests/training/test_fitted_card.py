@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hemoscope.calibration import Calibration, StudyRule, sigmoid
-from hemoscope.card import ModelCard, SplitRecord, TrainingData
 from hemoscope.data.split import LEAK_WARNING
-from hemoscope.findings import Urgency, present_labels, study_urgency
+from hemoscope.inference.calibration import Calibration, StudyRule, sigmoid
+from hemoscope.inference.card import ModelCard, SplitRecord, TrainingData
+from hemoscope.inference.findings import Urgency, present_labels, study_urgency
+from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
-from hemoscope.probabilities import calibrated, consistent
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.fitted_card import Origin, folds_card, split_card
 from hemoscope.training.run_scores import Scored, Scores, study_scores

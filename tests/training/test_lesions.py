@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hemoscope.data.phantom import make_phantom
+from hemoscope.inference.preprocess import AIR, head_box, resized
 from hemoscope.labels import SUBTYPES, Hemorrhage
-from hemoscope.preprocess import AIR, head_box, resized
+from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.lesions import inside_skull, make_lesion, paste_lesion
 
 SIZE = 160

@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from hemoscope.errors import ConfigError
-from hemoscope.models.network import Output
 from hemoscope.training.losses import LossConfig, loss_parts, score_loss
+from hemoscope.training.models.network import Output
 
 ONLY_ANY = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 SUBDURAL_AND_ANY = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0)

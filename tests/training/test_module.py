@@ -11,9 +11,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torch.utils.data import DataLoader
 
 from hemoscope.errors import ConfigError
-from hemoscope.models.network import HemorrhageNetwork, NetworkConfig
 from hemoscope.training.dataset import Sample
 from hemoscope.training.losses import LossConfig
+from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 from hemoscope.training.module import OptimizerConfig, Pull, Stretch, TrainingModule
 from hemoscope.training.trainer import quiet_lightning
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hemoscope.data.phantom import make_phantom
+from hemoscope.inference.preprocess import model_input
 from hemoscope.labels import SUBTYPES
-from hemoscope.models.network import HemorrhageNetwork
-from hemoscope.preprocess import model_input
+from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.experiment import Experiment, read_experiment
 from hemoscope.training.losses import score_loss
+from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.module import TrainingModule
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"

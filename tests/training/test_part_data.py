@@ -11,7 +11,7 @@ import torch
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
-from hemoscope.preprocess import model_input
+from hemoscope.inference.preprocess import model_input
 from hemoscope.training.dataset import EpochSampler, SamplingConfig
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.part_data import EpochBatches, KnownDraws, PartData

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hemoscope.card import TrainingData
 from hemoscope.data.cache import Cache, open_cache, write_manifest, write_series
-from hemoscope.data.phantom import make_phantom
+from hemoscope.inference.card import TrainingData
+from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import LABELS, SUBTYPES
-from hemoscope.predict import Predictor
+from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.experiment import read_experiment
 from hemoscope.training.export import export_run
 from hemoscope.training.train import train

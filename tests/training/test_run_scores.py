@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hemoscope.calibration import StudyRule
 from hemoscope.data.cache import Cache, open_cache, write_manifest, write_series
+from hemoscope.inference.calibration import StudyRule
+from hemoscope.inference.probabilities import study_logits
 from hemoscope.labels import LABELS
-from hemoscope.probabilities import study_logits
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.export import export_run
 from hemoscope.training.run_scores import Scored, of_part

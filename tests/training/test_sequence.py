@@ -12,20 +12,20 @@ import pandas as pd
 import pytest
 import torch
 
-from hemoscope.bundle import write_bundle
-from hemoscope.card import SequenceRule
 from hemoscope.data.cache import Cache, open_cache, write_manifest, write_series
-from hemoscope.data.phantom import make_phantom
 from hemoscope.errors import ConfigError, TrainingError
+from hemoscope.inference.bundle import write_bundle
+from hemoscope.inference.card import SequenceRule
+from hemoscope.inference.predictor import Predictor
+from hemoscope.inference.preprocess import model_input
 from hemoscope.labels import LABELS, SUBTYPES
-from hemoscope.models.export import onnx_graph
-from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
-from hemoscope.models.sequence import SequenceNetwork, sequence_graph
-from hemoscope.predict import Predictor
-from hemoscope.preprocess import model_input
+from hemoscope.testing.phantom import make_phantom
 from hemoscope.training import sequence as sequence_module
 from hemoscope.training.embeddings import EmbeddingStore, moved
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.models.export import onnx_graph
+from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
+from hemoscope.training.models.sequence import SequenceNetwork, sequence_graph
 from hemoscope.training.parts import Part
 from hemoscope.training.sequence import fit_sequence, score_sequence
 from hemoscope.training.series import SeriesDataset, SeriesDraw, highest_known, padded, refined, series_sample
@@ -43,7 +43,7 @@ def experiment(tiny_experiment: Build) -> Experiment:
 @pytest.fixture(scope="module")
 def network() -> HemorrhageNetwork:
     """A slice network that nobody trained; its scores spread."""
-    from hemoscope.models.network import NetworkConfig
+    from hemoscope.training.models.network import NetworkConfig
 
     torch.manual_seed(3)
     config = NetworkConfig(backbone="test_efficientnet", width=8, pooled=4)

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from hemoscope.card import images_sha256
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
+from hemoscope.inference.card import images_sha256
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.module import TrainingModule
 from hemoscope.training.parts import run_parts, split_record

@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hemoscope.data.phantom import make_phantom
 from hemoscope.labels import SUBTYPES, Hemorrhage
+from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.lesions import inside_skull, make_lesion, paste_lesion
 from hemoscope.training.stacked_lesions import make_in, paste_into
 

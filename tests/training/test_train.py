@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from hemoscope.data.cache import Cache, open_cache
 from hemoscope.errors import ConfigError, TrainingError
 from hemoscope.labels import LABELS
-from hemoscope.models.checkpoint import load_weights
-from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
 from hemoscope.training import train as train_module
 from hemoscope.training.callbacks import MetricsFile
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment, parse_experiment
+from hemoscope.training.models.checkpoint import load_weights
+from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
 from hemoscope.training.parts import run_parts
 from hemoscope.training.train import train
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 
-from hemoscope.models.network import HemorrhageNetwork, NetworkConfig
 from hemoscope.training.losses import LossConfig, loss_parts
+from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 
 BATCH = 8
 CONFIGS = {

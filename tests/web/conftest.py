@@ -13,19 +13,19 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from hemoscope.data.dicom_writer import Acquisition, write_series
-from hemoscope.data.phantom import make_phantom
 from hemoscope.labels import Hemorrhage
 from hemoscope.store.database import database_url
 from hemoscope.store.store import Store, open_store
 from hemoscope.store.users import hash_password
 from hemoscope.store.values import Role, UploadLimits
+from hemoscope.testing.dicom_writer import Acquisition, write_series
+from hemoscope.testing.phantom import make_phantom
 from hemoscope.web.app import create_app
 from hemoscope.web.credentials import Credentials, hash_token, load_credentials, write_entry
 from hemoscope.web.settings import WebSettings
 
 if TYPE_CHECKING:
-    from hemoscope.predict import Predictor
+    from hemoscope.inference.predictor import Predictor
 
 # What no answer, header or log may ever hold.
 NAME, IDENTIFIER, DATE, FILE_NAME = "WINTERBOTTOM^AGATHA", "MRN-5550199", "19870217", "WINTERBOTTOM_AGATHA_19870217"

@@ -54,8 +54,8 @@ def test_findings_are_the_document_that_predict_prints(room: TestClient, study_i
 
 
 def test_pixels_are_the_hounsfield_units_of_the_phantom(room: TestClient, study_id: str) -> None:
-    from hemoscope.data.phantom import make_phantom
     from hemoscope.labels import Hemorrhage
+    from hemoscope.testing.phantom import make_phantom
 
     head = make_phantom(seed=5, shape=(SLICES, ROWS, COLUMNS), bleeds=frozenset({Hemorrhage.SUBDURAL}))
     for index in range(SLICES):

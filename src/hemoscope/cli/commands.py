@@ -8,8 +8,8 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hemoscope import DISCLAIMER, __version__
 from hemoscope.cli import data, evaluate, export, federated, info, predict, prepare, serve, train, tune, users
+from hemoscope.version import DISCLAIMER, __version__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ def run_stats(arguments: argparse.Namespace) -> int:
 
     from hemoscope.data.cache import open_cache
     from hemoscope.data.statistics import dataset_statistics
-    from hemoscope.data.statistics_page import statistics_tables, write_statistics
+    from hemoscope.evaluation.statistics_page import statistics_tables, write_statistics
 
     found = dataset_statistics(open_cache(arguments.cache))
     console = Console(highlight=False)

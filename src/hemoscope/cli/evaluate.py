@@ -102,12 +102,12 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subject]":
     """Score a part of a prepared dataset."""
-    from hemoscope.assess.cached import assess_cache
-    from hemoscope.assess.parts import choose_part
-    from hemoscope.bundle import load_bundle
     from hemoscope.data.cache import open_cache
+    from hemoscope.evaluation.cached import assess_cache
+    from hemoscope.evaluation.parts import choose_part
     from hemoscope.evaluation.tuned_bundle import tuned_on
-    from hemoscope.predict import Predictor
+    from hemoscope.inference.bundle import load_bundle
+    from hemoscope.inference.predictor import Predictor
 
     bundle, cache = load_bundle(arguments.model), open_cache(arguments.data)
     part = choose_part(cache, bundle.card, arguments.split, tuned_on=tuned_on(bundle))
@@ -121,11 +121,11 @@ def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subj
 
 def _on_scans(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subject]":
     """Score labelled DICOM."""
-    from hemoscope.assess.scans import assess
-    from hemoscope.bundle import load_bundle
     from hemoscope.dicom.archive import open_archive
     from hemoscope.evaluation.prediction_files import read_labels
-    from hemoscope.predict import Predictor
+    from hemoscope.evaluation.scans import assess
+    from hemoscope.inference.bundle import load_bundle
+    from hemoscope.inference.predictor import Predictor
 
     name = arguments.name or "external"
     truth = read_labels(arguments.labels, group_column=arguments.groups or "patient_id")

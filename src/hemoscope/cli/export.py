@@ -10,7 +10,7 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hemoscope.card import ScoreTable
+    from hemoscope.inference.card import ScoreTable
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read_tables(path: Path) -> "tuple[ScoreTable, ...]":
-    from hemoscope.card import ScoreTable, parse_dataclass
+    from hemoscope.inference.card import ScoreTable, parse_dataclass
 
     try:
         tables = json.loads(path.read_text())

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.errors import ConfigError, FederationError
+from hemoscope.progress import StageProgress
 
 if TYPE_CHECKING:
-    from hemoscope.cli.progress import Show
     from hemoscope.federated.deployment.runs import ControlClient, RunStatus
     from hemoscope.federated.settings.federation import Federation
 
@@ -178,7 +178,7 @@ def _asked_parts(federation: "Federation", part: str | None) -> list[str]:
     return there if part is None else [part]
 
 
-def _follow(client: "ControlClient", run: int, rounds: Path, total: int, show: "Show") -> "RunStatus":
+def _follow(client: "ControlClient", run: int, rounds: Path, total: int, show: StageProgress) -> "RunStatus":
     from hemoscope.federated.deployment.runs import RunStatus, follow
 
     # Whoever ends this command ends the run: it would go on at the sites, beside the next.

@@ -18,7 +18,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the card of a verified bundle."""
-    from hemoscope.bundle import load_bundle
+    from hemoscope.inference.bundle import load_bundle
 
     bundle = load_bundle(arguments.bundle)
     if arguments.json:

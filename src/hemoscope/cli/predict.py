@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
-from hemoscope.cli.progress import Show, progress_bar
+from hemoscope.cli.progress import progress_bar
 from hemoscope.errors import ConfigError
+from hemoscope.progress import StageProgress
 
 if TYPE_CHECKING:
-    from hemoscope.bundle import ModelBundle
     from hemoscope.dicom.archive import Archive
     from hemoscope.dicom.slices import Rejected
-    from hemoscope.predict import StudyReading
+    from hemoscope.inference.bundle import ModelBundle
+    from hemoscope.inference.predictor import StudyReading
     from hemoscope.reports.overlays import SlicePicture
     from hemoscope.reports.report import Report, ReportedStudy
 
@@ -84,10 +85,10 @@ def exit_code(report: "Report", allowed: frozenset[str]) -> ExitCode:
     return ExitCode.SOME_REFUSED if any(one.code not in allowed for one in report.rejected) else ExitCode.OK
 
 
-def _report(arguments: argparse.Namespace, show: Show) -> "Report":
+def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
     """Go through the archive study by study, so that only one volume is in memory at a time."""
-    from hemoscope.bundle import load_bundle
     from hemoscope.dicom.archive import open_archive
+    from hemoscope.inference.bundle import load_bundle
     from hemoscope.reports.report import ModelIdentity, Report
 
     bundle = load_bundle(arguments.model)
@@ -102,11 +103,11 @@ def _studies(
     arguments: argparse.Namespace,
     bundle: "ModelBundle",
     archive: "Archive",
-    show: Show,
+    show: StageProgress,
     rejected: "list[Rejected]",
 ) -> "Iterator[ReportedStudy]":
     """Yield each study that could be read, its pictures drawn; refusals on the way are added to ``rejected``."""
-    from hemoscope.predict import Predictor
+    from hemoscope.inference.predictor import Predictor
     from hemoscope.reports.identity import patient_identity
     from hemoscope.reports.report import ReportedStudy
 
@@ -128,7 +129,7 @@ def _studies(
 
 
 def _draw(
-    reading: "StudyReading", bundle: "ModelBundle", arguments: argparse.Namespace, show: Show, threads: int
+    reading: "StudyReading", bundle: "ModelBundle", arguments: argparse.Namespace, show: StageProgress, threads: int
 ) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

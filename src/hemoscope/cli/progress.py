@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Show = Callable[[str, int, int], None]
+from hemoscope.progress import StageProgress
 
 _QUIET = 60.0  # seconds between lines in a log, so that what is soon done says nothing
 
 
 @contextmanager
-def progress_bar() -> Iterator[Show]:
+def progress_bar() -> Iterator[StageProgress]:
     """Yield ``show(stage, done, total)``; the bar starts anew with each stage and is gone in the end."""
     from rich.console import Console
 
@@ -40,7 +40,7 @@ def progress_bar() -> Iterator[Show]:
         yield show
 
 
-def progress_lines(clock: Callable[[], float] = time.monotonic) -> Show:
+def progress_lines(clock: Callable[[], float] = time.monotonic) -> StageProgress:
     """``show`` for a job without a terminal: how far it is, how fast and how long still, at most once a minute."""
     stage_now, began, first = "", clock(), 0
     spoke = began

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hemoscope import DISCLAIMER
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.serve_options import add_options, data_folder, gather
 from hemoscope.errors import ConfigError
+from hemoscope.version import DISCLAIMER
 
 if TYPE_CHECKING:
     from hemoscope.store.values import UploadLimits
@@ -83,7 +83,7 @@ def _check(values: dict[str, Any]) -> None:
 def _web_settings(values: dict[str, Any]) -> "WebSettings":
     from datetime import timedelta
 
-    from hemoscope.bundle import load_bundle
+    from hemoscope.inference.bundle import load_bundle
     from hemoscope.web.credentials import load_credentials
     from hemoscope.web.settings import RateLimits, WebSettings
 

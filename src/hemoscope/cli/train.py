@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
+from hemoscope.progress import no_stage_progress
 
 if TYPE_CHECKING:
     from hemoscope.training.train import PartRecord
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.init is not None:
         changes.append(f"run.init={json.dumps(arguments.init)}")  # a TOML string, whatever stands in the path
     experiment = read_experiment(arguments.experiment, changes)
-    with progress_bar() if is_first_process() else nullcontext(lambda _stage, _done, _total: None) as show:
+    with progress_bar() if is_first_process() else nullcontext(no_stage_progress) as show:
         records = train(
             experiment,
             open_cache(arguments.data),

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.card import TrainingData, parse_dataclass, to_plain
 from hemoscope.errors import DataError, MissingExtraError
+from hemoscope.inference.card import TrainingData, parse_dataclass, to_plain
 from hemoscope.labels import LABELS
 from hemoscope.volume import HounsfieldVolume
 

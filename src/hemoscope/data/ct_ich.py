@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from hemoscope.card import TrainingData
 from hemoscope.errors import DataError
+from hemoscope.inference.card import TrainingData
+from hemoscope.inference.preprocess import AIR
+from hemoscope.inference.windows import Window
 from hemoscope.labels import LABELS
-from hemoscope.preprocess import AIR
-from hemoscope.windows import Window
 
 DATASET = TrainingData(
     name="CT-ICH",

@@ -1,6 +1,6 @@
 """Preparing datasets: public releases in, a cache out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -12,8 +12,7 @@ from hemoscope.data.cache import stored_images, write_manifest, write_series
 from hemoscope.data.ct_ich import DATASET, CtIchSlice, read_hounsfield, read_mask, read_table
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS
-
-Progress = Callable[[int, int], None]
+from hemoscope.progress import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,10 @@ images that it should is kept. A file that changed under its old name is not not
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from hemoscope.card import TrainingData
 from hemoscope.data.cache import read_dataset, write_manifest
 from hemoscope.data.dicom_series import (
     IdentifiedImage,
@@ -27,9 +26,10 @@ from hemoscope.data.table import Labels
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.sources import FileSource, find_sources
 from hemoscope.errors import DataError
+from hemoscope.inference.card import TrainingData
 from hemoscope.labels import LABELS
+from hemoscope.progress import StageProgress, no_stage_progress
 
-Show = Callable[[str, int, int], None]
 _BATCH = 128
 _MEMBERS = 100_000_000
 
@@ -43,7 +43,7 @@ def prepare_dicom(
     pseudonyms: bool = True,
     workers: int | None = None,
     dask: str | None = None,
-    show: Show = lambda _stage, _done, _total: None,
+    show: StageProgress = no_stage_progress,
 ) -> Preparation:
     """Build a cache from a folder of DICOM files, one slice a file, named after their image ids.
 
@@ -109,7 +109,7 @@ def _find_files(images: Path, labels: Labels) -> tuple[list[ImageFile], list[Lef
 
 
 def _identify_all(
-    files: Sequence[ImageFile], run: Run, left_out: list[LeftOut], *, pseudonyms: bool, show: Show
+    files: Sequence[ImageFile], run: Run, left_out: list[LeftOut], *, pseudonyms: bool, show: StageProgress
 ) -> list[IdentifiedImage]:
     tasks = [
         IdentifyTask(files=tuple(files[start : start + _BATCH]), pseudonyms=pseudonyms)
@@ -152,7 +152,7 @@ def _prepare_all(
     run: Run,
     left_out: list[LeftOut],
     *,
-    show: Show,
+    show: StageProgress,
 ) -> list[dict[str, object]]:
     tasks = [SeriesTask(output=output, series_id=key[2], files=files) for key, files in groups.items()]
     total, seen = sum(len(task.files) for task in tasks), 0

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.card import TrainingData, to_plain
 from hemoscope.data.cache import Cache
+from hemoscope.inference.card import TrainingData, to_plain
 from hemoscope.labels import LABELS, PerLabel
 
 Counts = NDArray[np.int64]

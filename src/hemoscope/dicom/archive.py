@@ -4,7 +4,7 @@ Opening an archive parses headers and decodes nothing; ``read_series`` decodes t
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +22,11 @@ from hemoscope.dicom.series import Series, Study, build_studies
 from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader
 from hemoscope.dicom.sources import Source, find_sources, rejected_by
 from hemoscope.errors import DicomReadError, SeriesError
+from hemoscope.progress import Progress
 from hemoscope.volume import HounsfieldVolume
 
 __all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series"]
 
-Progress = Callable[[int, int], None]
 _INT16 = np.iinfo(np.int16)
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression, minimize_scalar
 
-from hemoscope.calibration import AnyCalibration, Calibration, IsotonicCalibration, sigmoid
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import group_indices
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, checked_pair
+from hemoscope.inference.calibration import AnyCalibration, Calibration, IsotonicCalibration, sigmoid
 
 # A scale never falls below this: scores that rank worse than chance are flattened, not turned round.
 LOWEST_SCALE = 1e-3

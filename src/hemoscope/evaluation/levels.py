@@ -4,10 +4,10 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from hemoscope.calibration import OperatingPoint
 from hemoscope.evaluation.bootstrap import bootstrap_scores, group_indices
 from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.evaluation.score_documents import Document, label_document, score_document
+from hemoscope.inference.calibration import OperatingPoint
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
 POINT_METRICS = ("recall", "specificity", "precision", "f1", "accuracy")

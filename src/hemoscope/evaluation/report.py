@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hemoscope import DISCLAIMER, __version__
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, Scores, bootstrap_scores
 from hemoscope.evaluation.calibrate import DEFAULT_METHOD
@@ -26,6 +25,7 @@ from hemoscope.evaluation.score_documents import Document, label_document, score
 from hemoscope.evaluation.subject import HIGHEST_IMAGE, Subject
 from hemoscope.evaluation.tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.version import DISCLAIMER, __version__
 
 SCHEMA = "hemoscope.evaluation/1"
 FEW_GROUPS = 5

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from hemoscope.calibration import OperatingPoint
 from hemoscope.errors import ConfigError, DataError
 from hemoscope.evaluation.thresholds import at_precision, at_sensitivity, at_specificity, best_f_beta, youden
+from hemoscope.inference.calibration import OperatingPoint
 
 RULES = ("sensitivity", "specificity", "precision", "youden", "f-beta")
 _AT = {"sensitivity": at_sensitivity, "specificity": at_specificity, "precision": at_precision}

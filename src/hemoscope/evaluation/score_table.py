@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hemoscope.card import Estimate, LabelScore, ScoreTable
 from hemoscope.evaluation.bootstrap import Interval, bootstrap_scores
+from hemoscope.inference.card import Estimate, LabelScore, ScoreTable
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hemoscope.calibration import OperatingPoint
 from hemoscope.evaluation.prediction_files import LabelledPredictions
+from hemoscope.inference.calibration import OperatingPoint
 from hemoscope.labels import Hemorrhage, PerLabel
 
 HIGHEST_IMAGE = "the highest probability of its images, against their highest known label"

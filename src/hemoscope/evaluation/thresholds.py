@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hemoscope.calibration import OperatingPoint
 from hemoscope.errors import DataError
 from hemoscope.evaluation.metrics import Booleans, Floats, check_probabilities, checked_pair
+from hemoscope.inference.calibration import OperatingPoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

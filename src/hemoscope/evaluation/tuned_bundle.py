@@ -8,10 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hemoscope import __version__
-from hemoscope.bundle import GRAPH, SEQUENCE, ModelBundle, write_bundle
-from hemoscope.calibration import AnyCalibration, Calibration, OperatingPoint
-from hemoscope.card import ModelCard, OperatingPointTable, ScoreTable, images_sha256, to_plain
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, group_indices
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, logit
@@ -30,8 +26,12 @@ from hemoscope.evaluation.tuning import (
     level_scores,
     tune_level,
 )
+from hemoscope.inference.bundle import GRAPH, SEQUENCE, ModelBundle, write_bundle
+from hemoscope.inference.calibration import AnyCalibration, Calibration, OperatingPoint
+from hemoscope.inference.card import ModelCard, OperatingPointTable, ScoreTable, images_sha256, to_plain
+from hemoscope.inference.probabilities import study_logits
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
-from hemoscope.probabilities import study_logits
+from hemoscope.version import __version__
 
 SCHEMA = "hemoscope.tuning/1"
 RECORD = "tuning.json"

@@ -8,8 +8,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hemoscope.calibration import OperatingPoint
-from hemoscope.card import Estimate, FederationRecord, LabelScore, ModelCard, ScoreTable, TrainingData
+from hemoscope.inference.calibration import OperatingPoint
+from hemoscope.inference.card import Estimate, FederationRecord, LabelScore, ModelCard, ScoreTable, TrainingData
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports.report import printable
 

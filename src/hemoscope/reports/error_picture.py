@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hemoscope.inference.preprocess import resized
+from hemoscope.inference.windows import BRAIN, SUBDURAL, Window
 from hemoscope.labels import Hemorrhage
-from hemoscope.preprocess import resized
 from hemoscope.reports.colours import heat_over
 from hemoscope.reports.overlays import HeatMap
-from hemoscope.windows import BRAIN, SUBDURAL, Window
 
 _SIDE = 288
 _GAP = 4

@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from hemoscope.findings import SliceFindings, StudyFindings
+from hemoscope.inference.findings import SliceFindings, StudyFindings
 from hemoscope.labels import LABELS
 from hemoscope.reports.report import PatientIdentity, Report
 

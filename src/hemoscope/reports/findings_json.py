@@ -8,10 +8,10 @@ import json
 from importlib import resources
 from typing import Any
 
-from hemoscope import DISCLAIMER
 from hemoscope.dicom.slices import QualityNote
-from hemoscope.findings import Finding, SkippedSeries, SliceFindings, StudyFindings
+from hemoscope.inference.findings import Finding, SkippedSeries, SliceFindings, StudyFindings
 from hemoscope.reports.report import PatientIdentity, Report
+from hemoscope.version import DISCLAIMER
 
 SCHEMA = "hemoscope.findings/1"
 

@@ -4,8 +4,8 @@ import base64
 import hashlib
 from html import escape
 
-from hemoscope import __version__
 from hemoscope.reports.study_document import LabelLine, StudyDocument
+from hemoscope.version import __version__
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1a1a1a;--soft:#555;--page:#fff;--line:#d5d8dc;--note:#fff4e5;--edge:#b35900;

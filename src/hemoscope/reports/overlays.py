@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from hemoscope import DISCLAIMER
+from hemoscope.inference.preprocess import Box
+from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL, Window
 from hemoscope.labels import Hemorrhage
-from hemoscope.preprocess import Box
 from hemoscope.reports.colours import heat_over
 from hemoscope.reports.report import shown_probability
-from hemoscope.windows import BONE, BRAIN, SUBDURAL, Window
+from hemoscope.version import DISCLAIMER
 
 _PANEL = 400
 _GAP = 6

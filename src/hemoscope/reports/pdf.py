@@ -13,9 +13,9 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Image, KeepTogether, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 from reportlab.platypus.flowables import Flowable
 
-from hemoscope import __version__
-from hemoscope.findings import Urgency
+from hemoscope.inference.findings import Urgency
 from hemoscope.reports.study_document import LabelLine, StudyDocument
+from hemoscope.version import __version__
 
 _MARGIN = 18 * mm
 _WIDTH = A4[0] - 2 * _MARGIN

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hemoscope.card import ModelCard
+from hemoscope.inference.card import ModelCard
+from hemoscope.inference.predictor import StudyReading
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.predict import StudyReading
 from hemoscope.reports.overlays import HeatMap, SlicePicture
 from hemoscope.reports.report import positions_known
 

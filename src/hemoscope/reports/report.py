@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from hemoscope.dicom.slices import Rejected
-from hemoscope.findings import StudyFindings
+from hemoscope.inference.findings import StudyFindings
 from hemoscope.labels import PerLabel
 
 GEOMETRY_ASSUMED = "geometry_assumed"

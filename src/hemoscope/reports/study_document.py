@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from hemoscope.findings import Urgency
+from hemoscope.inference.findings import Urgency
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.overlays import SlicePicture, draw_overlay
 from hemoscope.reports.report import printable, shown_probability

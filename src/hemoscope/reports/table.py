@@ -11,9 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hemoscope import DISCLAIMER
 from hemoscope.dicom.slices import Rejected
-from hemoscope.findings import Finding, StudyFindings, Urgency
+from hemoscope.inference.findings import Finding, StudyFindings, Urgency
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.report import (
     PatientIdentity,
@@ -23,6 +22,7 @@ from hemoscope.reports.report import (
     printable,
     shown_probability,
 )
+from hemoscope.version import DISCLAIMER
 
 _URGENCY = {
     Urgency.IMMEDIATE: ("IMMEDIATE", "bold white on red", "a reader should look at once"),

@@ -10,10 +10,10 @@ slices lie: show no millimetres); ``labels`` in label order; ``sop_instance_uids
 from itertools import chain
 from typing import Any
 
-from hemoscope.card import ModelCard
 from hemoscope.dicom.archive import DecodedSeries
+from hemoscope.inference.card import ModelCard
+from hemoscope.inference.predictor import StudyReading
 from hemoscope.labels import LABELS
-from hemoscope.predict import StudyReading
 from hemoscope.reports.report import GEOMETRY_ASSUMED
 
 

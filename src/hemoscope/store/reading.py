@@ -4,20 +4,21 @@ Pixels are written before the model starts, so that a reader can scroll while th
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.card import ModelCard
 from hemoscope.dicom.archive import Archive, DecodedSeries, Study, read_series
 from hemoscope.dicom.series import choose_series
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import SeriesError
+from hemoscope.inference.card import ModelCard
+from hemoscope.inference.predictor import Predictor, StudyReading
 from hemoscope.labels import LABELS
-from hemoscope.predict import Predictor, Stage, StudyReading
+from hemoscope.progress import Progress
 from hemoscope.reports.findings_json import document_text, findings_document
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 from hemoscope.store.acquisition import acquired_at, identity
@@ -93,7 +94,7 @@ class UploadReader:
         geometry = self._show(job, study_id, archive, decoded)
         scoring = self._progress(job, study_id, StudyState.SCORING)
 
-        def progress(_stage: Stage, done: int, total: int) -> None:
+        def progress(_stage: str, done: int, total: int) -> None:
             scoring(done, total)
 
         reading = self._predictor.read(decoded, skipped=choice.skipped, maps=True, progress=progress)
@@ -147,7 +148,7 @@ class UploadReader:
         report = Report(model=self._model, studies=studies, rejected=tuple(rejected))
         return document_text(named_by_number(findings_document(report), archive))
 
-    def _progress(self, job: Job, study_id: str | None, state: StudyState) -> Callable[[int, int], None]:
+    def _progress(self, job: Job, study_id: str | None, state: StudyState) -> Progress:
         """Write progress at most five times a second."""
         last = monotonic()
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hemoscope.errors import HemoscopeError
-from hemoscope.findings import Urgency
+from hemoscope.inference.findings import Urgency
 from hemoscope.store import tables
 from hemoscope.store.database import Database, now
 from hemoscope.store.jobs import FINAL, Job, JobFailure, check_held, finish

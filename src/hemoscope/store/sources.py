@@ -5,7 +5,6 @@ A site may have them replaced by de-identified copies before anything is read fr
 UIDs in findings too, is free of identity, and so is what is kept.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from hemoscope.dicom.archive import Archive, open_archive
 from hemoscope.dicom.slices import Rejected
 from hemoscope.dicom.sources import rejected_by
 from hemoscope.errors import DicomReadError
+from hemoscope.progress import Progress
 from hemoscope.store.storage import Storage, flush_folder, new_durable_file
-
-Progress = Callable[[int, int], None]
 
 
 def open_upload(storage: Storage, upload_id: str, *, deidentify: bool, progress: Progress | None = None) -> Archive:

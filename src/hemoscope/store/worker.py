@@ -15,9 +15,9 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from hemoscope.bundle import load_bundle
 from hemoscope.errors import HemoscopeError, StoreError
-from hemoscope.predict import Predictor
+from hemoscope.inference.bundle import load_bundle
+from hemoscope.inference.predictor import Predictor
 from hemoscope.store.jobs import Job, JobFailure, LeaseLostError
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.store import Store, open_store

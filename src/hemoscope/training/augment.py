@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn.functional import affine_grid, grid_sample
 
-from hemoscope.preprocess import AIR
+from hemoscope.inference.preprocess import AIR
 
 Slice = NDArray[np.float32]
 Stack = NDArray[np.float32]

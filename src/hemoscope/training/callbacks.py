@@ -6,7 +6,6 @@ All state that a resumed run needs is in the checkpoints; files are written by t
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
-from hemoscope.models.checkpoint import save_weights
+from hemoscope.progress import Progress
+from hemoscope.training.models.checkpoint import save_weights
 from hemoscope.training.module import TrainingModule
 
 VALIDATION_LOSS = "validation/loss"
@@ -24,7 +24,7 @@ VALIDATION_LOSS = "validation/loss"
 class StepsDone(Callback):
     """Tells how many optimiser steps are done, and of how many."""
 
-    def __init__(self, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, progress: Progress) -> None:
         """Tell ``progress``."""
         self.progress = progress
 

@@ -15,7 +15,7 @@ changed under their old ids are not noticed: delete the crops when the data was 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,12 @@ from filelock import FileLock
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from hemoscope.card import to_plain
 from hemoscope.data.cache import Cache
 from hemoscope.errors import DataError
+from hemoscope.inference.card import to_plain
+from hemoscope.inference.preprocess import Preprocessing, resized, slice_box, stacked
 from hemoscope.labels import LABELS
-from hemoscope.preprocess import Preprocessing, resized, slice_box, stacked
-
-Progress = Callable[[int, int], None]
+from hemoscope.progress import Progress, no_progress
 
 _FORMAT = 1
 _HOUNSFIELD, _OUTLINES, _WRITTEN = "hounsfield.npy", "outlines.npy", "written.txt"
@@ -122,7 +121,7 @@ def load_crops(
     table = chosen_slices(cache, image_ids)
     masked = table["masked"].to_numpy(dtype=bool)
     plan = _Plan(cache, table, np.where(masked, np.cumsum(masked) - 1, -1), preprocessing)
-    show = progress or (lambda _done, _total: None)
+    show = progress or (no_progress)
     hounsfield, outlines = plan.in_memory(show) if folder is None else plan.in_folder(folder, show)
     return Crops(
         table=table,

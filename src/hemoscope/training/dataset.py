@@ -12,8 +12,8 @@ from torch.utils.data import Dataset, Sampler
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError
+from hemoscope.inference.preprocess import Preprocessing, channels, model_input
 from hemoscope.labels import LABELS, SUBTYPES
-from hemoscope.preprocess import Preprocessing, channels, model_input
 from hemoscope.training.augment import AugmentConfig, move, rescan
 from hemoscope.training.crops import Crops, chosen_slices
 from hemoscope.training.lesions import Mask

@@ -7,7 +7,7 @@ and shifted as in training. A file a series, written whole, so that an interrupt
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import DataLoader, Dataset
 
-from hemoscope.card import to_plain
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
-from hemoscope.models.network import HemorrhageNetwork
-from hemoscope.preprocess import model_input
+from hemoscope.inference.card import to_plain
+from hemoscope.inference.preprocess import model_input
+from hemoscope.progress import Progress
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.models.network import HemorrhageNetwork
 
 FOLDER = "embeddings"
 _FORMAT = 1
@@ -58,7 +59,7 @@ class EmbeddingStore:
         self.views = views
         self.folder = folder / FOLDER / self._key()
 
-    def fill(self, series_ids: Sequence[str], progress: Callable[[int, int], None]) -> None:
+    def fill(self, series_ids: Sequence[str], progress: Progress) -> None:
         """Make what is not there yet; ``progress`` is told how many series are done, and of how many."""
         missing = [series_id for series_id in series_ids if not self._path(series_id).is_file()]
         self.folder.mkdir(parents=True, exist_ok=True)

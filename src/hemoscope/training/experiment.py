@@ -7,12 +7,12 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from hemoscope.errors import ConfigError
-from hemoscope.models.network import NetworkConfig
-from hemoscope.models.sequence import SequenceConfig
-from hemoscope.preprocess import Preprocessing
+from hemoscope.inference.preprocess import Preprocessing
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.dataset import SamplingConfig
 from hemoscope.training.losses import LossConfig
+from hemoscope.training.models.network import NetworkConfig
+from hemoscope.training.models.sequence import SequenceConfig
 from hemoscope.training.module import OptimizerConfig
 from hemoscope.training.run_config import FREE_TO_CHANGE, NAMED_INITS, RunConfig
 from hemoscope.training.tables import build_record, read_tables, set_key

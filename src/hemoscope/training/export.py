@@ -4,16 +4,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from hemoscope.bundle import ModelBundle, write_bundle
-from hemoscope.calibration import StudyRule
-from hemoscope.card import FederationRecord, ModelCard, ScoreTable, SplitRecord, TrainingData, parse_dataclass
 from hemoscope.errors import TrainingError
-from hemoscope.models.checkpoint import load_weights
-from hemoscope.models.export import onnx_graph
-from hemoscope.models.network import HemorrhageNetwork
-from hemoscope.models.sequence import SequenceNetwork, sequence_graph
+from hemoscope.inference.bundle import ModelBundle, write_bundle
+from hemoscope.inference.calibration import StudyRule
+from hemoscope.inference.card import FederationRecord, ModelCard, ScoreTable, SplitRecord, TrainingData, parse_dataclass
 from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.training.fitted_card import Origin, folds_card, split_card
+from hemoscope.training.models.checkpoint import load_weights
+from hemoscope.training.models.export import onnx_graph
+from hemoscope.training.models.network import HemorrhageNetwork
+from hemoscope.training.models.sequence import SequenceNetwork, sequence_graph
 from hemoscope.training.run_folder import read_split
 from hemoscope.training.run_scores import check_finished, last_part, of_part, out_of_fold
 

@@ -16,9 +16,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope import DISCLAIMER, __version__
-from hemoscope.calibration import StudyRule, sigmoid
-from hemoscope.card import (
+from hemoscope.data.split import LEAK_WARNING
+from hemoscope.evaluation.bootstrap import Interval, established
+from hemoscope.evaluation.rules import Rule
+from hemoscope.evaluation.score_table import score_table
+from hemoscope.inference.calibration import StudyRule, sigmoid
+from hemoscope.inference.card import (
     CalibrationTable,
     FederationRecord,
     LabelScore,
@@ -29,12 +32,8 @@ from hemoscope.card import (
     SplitRecord,
     TrainingData,
 )
-from hemoscope.data.split import LEAK_WARNING
-from hemoscope.evaluation.bootstrap import Interval, established
-from hemoscope.evaluation.rules import Rule
-from hemoscope.evaluation.score_table import score_table
+from hemoscope.inference.probabilities import calibrated
 from hemoscope.labels import Hemorrhage, PerLabel
-from hemoscope.probabilities import calibrated
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.fitted_levels import (
     FittedCalibration,
@@ -46,6 +45,7 @@ from hemoscope.training.fitted_levels import (
     unfitted,
 )
 from hemoscope.training.run_scores import Scored, Scores
+from hemoscope.version import DISCLAIMER, __version__
 
 Floats = NDArray[np.float64]
 

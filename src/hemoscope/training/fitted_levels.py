@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.calibration import Calibration, OperatingPoint, sigmoid
 from hemoscope.errors import DataError
 from hemoscope.evaluation.calibrate import cross_fitted, fit_platt
 from hemoscope.evaluation.rules import Rule
+from hemoscope.inference.calibration import Calibration, OperatingPoint, sigmoid
+from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
-from hemoscope.probabilities import calibrated, consistent
 from hemoscope.training.run_scores import Scores
 
 Floats = NDArray[np.float64]

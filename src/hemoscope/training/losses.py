@@ -11,7 +11,7 @@ from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_l
 
 from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS
-from hemoscope.models.network import Output
+from hemoscope.training.models.network import Output
 
 Kind = Literal["bce", "focal"]
 ONES = (1.0,) * len(LABELS)

@@ -12,9 +12,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hemoscope.errors import ConfigError
 from hemoscope.evaluation.metrics import Ranking
-from hemoscope.models.network import HemorrhageNetwork
 from hemoscope.training.dataset import Sample
 from hemoscope.training.losses import PREVALENCE, LossConfig, loss_parts, score_sums
+from hemoscope.training.models.network import HemorrhageNetwork
 
 Kind = Literal["adamw", "adam"]
 Schedule = Literal["onecycle", "constant"]

@@ -1,6 +1,6 @@
 """The data of one part of a run as Lightning asks for it: which process sees which samples, and from which batch on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
+from hemoscope.progress import StageProgress
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import Crops, chosen_slices, load_crops
 from hemoscope.training.dataset import Draw, EpochSampler, Sample, SamplingConfig, SliceDataset
@@ -21,8 +22,6 @@ from hemoscope.training.experiment import Experiment
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.parts import Part
 from hemoscope.training.series import label_array
-
-Show = Callable[[str, int, int], None]
 
 CROPS = "crops"
 _AS_SERVED = AugmentConfig(**{item.name: 0.0 for item in fields(AugmentConfig)})
@@ -112,7 +111,7 @@ class PartData(lightning.LightningDataModule):
         experiment: Experiment,
         cache: Cache,
         part: Part,
-        show: Show,
+        show: StageProgress,
         *,
         first_epoch: int = 0,
         crops: Path | None = None,

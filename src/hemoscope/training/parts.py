@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hemoscope.card import SplitRecord, images_sha256
 from hemoscope.data.cache import Cache
 from hemoscope.data.split import Split, patient_folds, split_by_patient, split_by_slice
 from hemoscope.errors import ConfigError
+from hemoscope.inference.card import SplitRecord, images_sha256
 from hemoscope.labels import LABELS
 from hemoscope.training.experiment import Experiment
 

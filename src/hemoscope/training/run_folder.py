@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from hemoscope import __file__ as package_file
-from hemoscope import __version__
-from hemoscope.card import SplitRecord, parse_dataclass, to_plain
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, TrainingError
+from hemoscope.inference.card import SplitRecord, parse_dataclass, to_plain
 from hemoscope.labels import LABELS
 from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.training.parts import Part, run_split, split_record
+from hemoscope.version import __version__
 
 _PACKAGES = ("torch", "timm", "lightning", "numpy", "scipy", "pillow")
 _RECORD, _SPLIT = "experiment.json", "split.json"

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hemoscope.calibration import StudyRule
 from hemoscope.errors import TrainingError
+from hemoscope.inference.calibration import StudyRule
+from hemoscope.inference.probabilities import study_logits
 from hemoscope.labels import LABELS
-from hemoscope.probabilities import study_logits
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.parts import FINAL, SPLIT
 

@@ -1,6 +1,6 @@
 """Raw scores of images that a network never learned from, as a run and a round of a federation write them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -8,8 +8,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from hemoscope.labels import LABELS
-from hemoscope.models.network import HemorrhageNetwork, MirroredNetwork
+from hemoscope.progress import Progress, no_progress
 from hemoscope.training.dataset import PlainSlices
+from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
 from hemoscope.training.parts import SPLIT, Part
 
 _SCORED_AT_ONCE = 16
@@ -25,7 +26,7 @@ def score_slices(
     network: HemorrhageNetwork,
     slices: PlainSlices,
     path: Path,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = no_progress,
 ) -> None:
     """Write one row a slice: its ids, its place along the head in mm, and six logits of the mirrored network.
 

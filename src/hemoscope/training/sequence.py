@@ -6,7 +6,7 @@ the highest that is known of its slices. Against learning to trust a slice netwo
 every series (``embeddings``), dropout, and a correction that starts at zero.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hemoscope.calibration import StudyRule
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError
+from hemoscope.inference.calibration import StudyRule
+from hemoscope.inference.probabilities import study_logits
 from hemoscope.labels import LABELS
-from hemoscope.models.checkpoint import load_weights, save_weights
-from hemoscope.models.network import HemorrhageNetwork
-from hemoscope.models.sequence import SequenceConfig, SequenceNetwork
-from hemoscope.probabilities import study_logits
+from hemoscope.progress import Progress, StageProgress, no_progress, no_stage_progress
 from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepsDone
 from hemoscope.training.checkpoint_io import SafeCheckpointIO, latest_checkpoint
 from hemoscope.training.crops import chosen_slices
 from hemoscope.training.embeddings import EmbeddedSeries, EmbeddingStore
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.losses import LossConfig, score_sums
+from hemoscope.training.models.checkpoint import load_weights, save_weights
+from hemoscope.training.models.network import HemorrhageNetwork
+from hemoscope.training.models.sequence import SequenceConfig, SequenceNetwork
 from hemoscope.training.parts import Part
 from hemoscope.training.series import (
     SeriesDataset,
@@ -50,8 +51,6 @@ FOLDER = "sequence"
 
 _NAMES = [label.value for label in LABELS]
 _AS_SERVED = -1  # no view but that of serving
-
-Show = Callable[[str, int, int], None]
 
 
 class SequenceModule(lightning.LightningModule):
@@ -90,7 +89,7 @@ def fit_sequence(
     cache: Cache,
     part: Part,
     folder: Path,
-    show: Show = lambda _stage, _done, _total: None,
+    show: StageProgress = no_stage_progress,
 ) -> SequenceNetwork:
     """Train the sequence network of a part, or load it where that is done; one process alone.
 
@@ -133,7 +132,7 @@ def score_sequence(
     image_ids: Sequence[str],
     experiment: Experiment,
     path: Path,
-    show: Callable[[int, int], None] = lambda _done, _total: None,
+    show: Progress = no_progress,
 ) -> None:
     """Write raw scores of images as the bundle would serve them, and of their series.
 
@@ -177,7 +176,7 @@ def _fit(
     data: SeriesDataset,
     experiment: Experiment,
     folder: Path,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> None:
     config, seed = module.network.config, experiment.run.seed
     checkpoint = folder / "checkpoint" / "last.ckpt"

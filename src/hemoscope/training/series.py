@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 
-from hemoscope.calibration import StudyRule
+from hemoscope.inference.calibration import StudyRule
+from hemoscope.inference.probabilities import averaged, sequence_places
 from hemoscope.labels import LABELS
-from hemoscope.models.sequence import SequenceConfig, SequenceNetwork
-from hemoscope.probabilities import averaged, sequence_places
 from hemoscope.training.embeddings import EmbeddedSeries, EmbeddingStore
+from hemoscope.training.models.sequence import SequenceConfig, SequenceNetwork
 
 NOMINAL_SPACING_MM = StudyRule().nominal_spacing_mm
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hemoscope.errors import ConfigError
-from hemoscope.preprocess import Preprocessing
+from hemoscope.inference.preprocess import Preprocessing
 
 Record = TypeVar("Record")
 

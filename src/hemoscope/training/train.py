@@ -18,12 +18,13 @@ import torch
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, HemoscopeError
-from hemoscope.models.checkpoint import load_init, load_weights, save_weights
-from hemoscope.models.network import HemorrhageNetwork
+from hemoscope.progress import StageProgress, no_stage_progress
 from hemoscope.training.callbacks import History, KeepBest, read_metrics
 from hemoscope.training.checkpoint_io import latest_checkpoint
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.models.checkpoint import load_init, load_weights, save_weights
+from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.module import TrainingModule
 from hemoscope.training.part_data import PartData, part_loss
 from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts, run_split
@@ -33,8 +34,6 @@ from hemoscope.training.sequence import fit_sequence, score_sequence
 from hemoscope.training.trainer import CHECKPOINT, is_first_process, make_trainer, quiet_lightning
 
 __all__ = ["FINAL", "SPLIT", "Part", "PartRecord", "run_parts", "train"]
-
-Show = Callable[[str, int, int], None]
 
 WEIGHTS, BEST, RECORD = "weights.safetensors", "best.safetensors", "part.json"
 
@@ -80,7 +79,7 @@ def train(
     only: tuple[str, ...] = (),
     resume: bool = False,
     threads: int | None = None,
-    show: Show = lambda _stage, _done, _total: None,
+    show: StageProgress = no_stage_progress,
     warn: Callable[[str], None] = lambda _line: None,
 ) -> tuple[PartRecord, ...]:
     """Train every part (or those named) and leave the run's folder behind.
@@ -119,7 +118,7 @@ def train(
 
 
 def _train_part(
-    experiment: Experiment, cache: Cache, part: Part, output: Path, *, resume: bool, show: Show
+    experiment: Experiment, cache: Cache, part: Part, output: Path, *, resume: bool, show: StageProgress
 ) -> PartRecord | None:
     folder = output / part.name
     if is_first_process():
@@ -156,7 +155,7 @@ def _load(experiment: Experiment, weights: Path) -> HemorrhageNetwork:
     return network
 
 
-def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: Show) -> HemorrhageNetwork:
+def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: StageProgress) -> HemorrhageNetwork:
     run = experiment.run
     lightning.seed_everything(run.seed, verbose=False)
     network = _network(experiment)

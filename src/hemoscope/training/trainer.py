@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
 from hemoscope.errors import TrainingError
+from hemoscope.progress import Progress
 from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepsDone
 from hemoscope.training.checkpoint_io import SafeCheckpointIO
 from hemoscope.training.experiment import RunConfig
@@ -42,7 +43,7 @@ _KNOWN = (
 
 
 def make_trainer(
-    run: RunConfig, folder: Path, progress: Callable[[int, int], None], *, validate: bool, extra: list[Callback]
+    run: RunConfig, folder: Path, progress: Progress, *, validate: bool, extra: list[Callback]
 ) -> lightning.Trainer:
     """A trainer that logs into the folder of a part and checkpoints there.
 
@@ -60,7 +61,7 @@ def make_trainer(
 
 
 def make_passing_trainer(
-    run: RunConfig, folder: Path, progress: Callable[[int, int], None], *, first_epoch: int, extra: list[Callback]
+    run: RunConfig, folder: Path, progress: Progress, *, first_epoch: int, extra: list[Callback]
 ) -> lightning.Trainer:
     """A trainer for one stretch of a longer training, of which somebody else keeps the weights: it writes nothing.
 

@@ -12,8 +12,8 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 from starlette.responses import Response
 from starlette.types import Scope
 
-from hemoscope import DISCLAIMER, __version__
 from hemoscope.store.store import Store
+from hemoscope.version import DISCLAIMER, __version__
 from hemoscope.web.change_feed import ChangeFeed
 from hemoscope.web.gate import Gate
 from hemoscope.web.metrics import Metrics

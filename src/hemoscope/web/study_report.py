@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.preprocess import Box
 from hemoscope.reports.overlays import HeatMap, SlicePicture
 from hemoscope.reports.study_document import ReaderRemark, StudyDocument, study_document
 from hemoscope.store.store import Store

@@ -12,8 +12,8 @@ from hemoscope.evaluation.calibrate import fit_platt
 from hemoscope.evaluation.rules import Rule
 from hemoscope.federated.exchange.histograms import Level, ScoreHistograms, score_histograms
 from hemoscope.federated.exchange.pooled import pool
+from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import Hemorrhage, PerLabel
-from hemoscope.probabilities import calibrated, consistent
 from hemoscope.training.fitted_levels import fit_calibration, fit_points
 from hemoscope.training.run_scores import Scores
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from hemoscope.calibration import Calibration, sigmoid
 from hemoscope.evaluation.metrics import label_metrics
 from hemoscope.federated.exchange.histograms import score_histograms
 from hemoscope.federated.exchange.pooled import PooledScores, pool
 from hemoscope.federated.exchange.reliability import calibration_error, reliability_bins
+from hemoscope.inference.calibration import Calibration, sigmoid
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.training.run_scores import Scores
 

@@ -22,7 +22,7 @@ from hemoscope.federated.exchange.updates import (
     unscaled_statistics,
 )
 from hemoscope.federated.exchange.weights import Arrays, exchange
-from hemoscope.models.network import HemorrhageNetwork, NetworkConfig
+from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 
 SHAPES = {"head.weight": (6, 40), "head.bias": (6,), "backbone.conv.weight": (8, 3, 3, 3)}
 

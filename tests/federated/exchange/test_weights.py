@@ -10,8 +10,8 @@ import torch
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.weights import Exchange, exchange, initial_network, put, take
 from hemoscope.federated.settings.federation import BatchNorm
-from hemoscope.models.network import HemorrhageNetwork, NetworkConfig
 from hemoscope.training.experiment import Experiment, parse_experiment
+from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 
 SMALL = NetworkConfig(backbone="test_efficientnet", width=8, pooled=4)
 MODES = ("shared", "local", "fixed")

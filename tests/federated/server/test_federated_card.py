@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hemoscope.calibration import Calibration, StudyRule
-from hemoscope.card import FederationRecord, ModelCard, TrainingData
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.histograms import score_histograms
 from hemoscope.federated.server.federated_card import (
@@ -21,6 +19,8 @@ from hemoscope.federated.server.federated_card import (
     federated_split_card,
     read_histograms,
 )
+from hemoscope.inference.calibration import Calibration, StudyRule
+from hemoscope.inference.card import FederationRecord, ModelCard, TrainingData
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.fitted_card import Origin, folds_card

@@ -11,20 +11,20 @@ import pytest
 import torch
 
 from hemoscope import cli
-from hemoscope.bundle import load_bundle
-from hemoscope.data.dicom_writer import write_series
-from hemoscope.data.phantom import make_phantom
 from hemoscope.dicom.archive import open_archive
 from hemoscope.errors import BundleError, FederationError
 from hemoscope.federated.exchange.histograms import score_histograms
 from hemoscope.federated.server import federated_export
 from hemoscope.federated.server.federated_export import export_federation
 from hemoscope.federated.settings.federation import Federation, HistogramConfig
+from hemoscope.inference.bundle import load_bundle
+from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import Hemorrhage
-from hemoscope.models.checkpoint import save_weights
-from hemoscope.models.network import HemorrhageNetwork
-from hemoscope.predict import Predictor
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.models.checkpoint import save_weights
+from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.run_scores import Scores
 
 PART_RECORD = {

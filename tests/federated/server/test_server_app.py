@@ -26,7 +26,7 @@ from hemoscope.federated.server.server_app import Job, make_server_app, run_part
 from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.federated.settings.site import Policy
 from hemoscope.federated.site.local_round import RoundResult
-from hemoscope.models.checkpoint import load_weights
+from hemoscope.training.models.checkpoint import load_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from hemoscope.calibration import StudyRule
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, FederationError
 from hemoscope.federated.simulation import comparison
@@ -19,6 +18,7 @@ from hemoscope.federated.simulation.arms import ArmTask, learners_of, train_arm,
 from hemoscope.federated.simulation.comparison import Budget, compare, differences, measure, read_run
 from hemoscope.federated.simulation.comparison_page import shown, tables, verdict, write_comparison
 from hemoscope.federated.simulation.simulated_sites import Dealing, lay_out_sites, parts_of_sites
+from hemoscope.inference.calibration import StudyRule
 from hemoscope.labels import LABELS
 from hemoscope.training.parts import Part
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hemoscope.card import TrainingData
 from hemoscope.data.cache import COLUMNS, Cache
 from hemoscope.errors import ConfigError, DataError
 from hemoscope.federated.simulation.partition import LEAST_PATIENTS, By, partition
+from hemoscope.inference.card import TrainingData
 from hemoscope.labels import LABELS, SUBTYPES
 
 KINDS = get_args(By)

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hemoscope.calibration import StudyRule
 from hemoscope.data.cache import Cache
 from hemoscope.errors import FederationError
 from hemoscope.federated.simulation.simulated_sites import (
@@ -20,6 +19,7 @@ from hemoscope.federated.simulation.simulated_sites import (
     simulated_sites,
     site_scores_path,
 )
+from hemoscope.inference.calibration import StudyRule
 from hemoscope.training.run_scores import out_of_fold
 
 TWO = Dealing(sites=2, seed=5)

@@ -16,9 +16,9 @@ from hemoscope.data.cache import Cache
 from hemoscope.errors import FederationError, TrainingError
 from hemoscope.federated.exchange.weights import initial_network
 from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_part, scored, train_round
-from hemoscope.models.network import HemorrhageNetwork
 from hemoscope.training.dataset import Draw, SliceDataset
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.module import TrainingModule
 from hemoscope.training.parts import Part, run_parts
 from hemoscope.training.run_scores import of_part
@@ -235,7 +235,7 @@ def test_a_site_is_scored_as_a_run_of_its_own_is(site: Callable[..., Site], tmp_
     path = tmp_path / "scores" / "test.csv"
     score_part(here.network, here.experiment, here.cache, here.part.score, path)
     assert path.read_bytes() == (run / "split" / "scores-test.csv").read_bytes()
-    from hemoscope.calibration import StudyRule
+    from hemoscope.inference.calibration import StudyRule
 
     expected = of_part(run, here.experiment, "test", StudyRule(extent_mm=20.0))
     found = scored(path.parent, [path.name], here.experiment, here.cache)

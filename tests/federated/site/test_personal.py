@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from hemoscope.card import FederationRecord
 from hemoscope.cli import main
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, DataError, FederationError, TrainingError
@@ -27,10 +26,11 @@ from hemoscope.federated.site.label_changes import label_changes
 from hemoscope.federated.site.local_round import RoundPlace, train_round
 from hemoscope.federated.site.own_norm import save_local
 from hemoscope.federated.site.personal import personalise
-from hemoscope.models.checkpoint import save_weights
-from hemoscope.models.network import HemorrhageNetwork
+from hemoscope.inference.card import FederationRecord
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.export import export_run
+from hemoscope.training.models.checkpoint import save_weights
+from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.parts import run_parts
 
 pytestmark = pytest.mark.usefixtures("one_thread")

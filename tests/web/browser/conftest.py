@@ -25,9 +25,9 @@ import httpx
 import numpy as np
 import pytest
 
-from hemoscope.data.dicom_writer import write_series
-from hemoscope.data.phantom import Phantom, make_phantom
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import Phantom, make_phantom
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -148,9 +148,9 @@ def distinct_bundle(
     tmp_path_factory: pytest.TempPathFactory, make_graph: Callable[..., bytes], make_card: Callable[..., Any]
 ) -> Path:
     """A model whose every slice has the same, and every label its own, probability: ``fake_room.DISTINCT``."""
-    from hemoscope.bundle import write_bundle
-    from hemoscope.calibration import Calibration, OperatingPoint
-    from hemoscope.card import CalibrationTable, OperatingPointTable
+    from hemoscope.inference.bundle import write_bundle
+    from hemoscope.inference.calibration import Calibration, OperatingPoint
+    from hemoscope.inference.card import CalibrationTable, OperatingPointTable
     from hemoscope.labels import PerLabel
 
     plain = PerLabel.build(lambda label: Calibration(scale=1.0, bias=0.0))

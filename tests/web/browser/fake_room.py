@@ -21,8 +21,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
-from hemoscope.data.phantom import Phantom, make_phantom
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.testing.phantom import Phantom, make_phantom
 
 STATIC = Path(__file__).resolve().parents[3] / "src" / "hemoscope" / "web" / "static"
 POLICY = (

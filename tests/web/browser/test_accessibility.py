@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hemoscope.data.phantom import Phantom
+from hemoscope.testing.phantom import Phantom
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

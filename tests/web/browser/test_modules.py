@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL, Window
 from hemoscope.labels import LABELS
-from hemoscope.windows import BONE, BRAIN, SUBDURAL, Window
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 STATIC = REPOSITORY / "src" / "hemoscope" / "web" / "static"

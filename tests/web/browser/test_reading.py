@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemoscope.data.phantom import Phantom, make_phantom
 from hemoscope.labels import LABELS
+from hemoscope.testing.phantom import Phantom, make_phantom
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hemoscope.data.phantom import make_phantom
+from hemoscope.testing.phantom import make_phantom
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hemoscope.calibration import AnyCalibration
 from hemoscope.evaluation.metrics import CALIBRATION_BINS
 from hemoscope.federated.exchange.pooled import PooledScores
+from hemoscope.inference.calibration import AnyCalibration
 from hemoscope.labels import Hemorrhage
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hemoscope.card import FederationRecord, parse_dataclass
 from hemoscope.errors import FederationError
 from hemoscope.federated.settings.federation import Federation, parse_federation
+from hemoscope.inference.card import FederationRecord, parse_dataclass
 from hemoscope.training.parts import SPLIT
 
 FEDERATION, WEIGHTS, RECORD = "federation.json", "weights.safetensors", "part.json"

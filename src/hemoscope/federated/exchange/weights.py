@@ -14,9 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.settings.federation import BatchNorm
-from hemoscope.models.checkpoint import load_init
-from hemoscope.models.network import HemorrhageNetwork
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.models.checkpoint import load_init
+from hemoscope.training.models.network import HemorrhageNetwork
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -121,7 +121,7 @@ def initial_network(experiment: Experiment, seed: int) -> HemorrhageNetwork:
     differential privacy from them, and noise of a known seed hides nothing.
 
     Raises:
-        TrainingError, MissingExtraError: see ``hemoscope.models.checkpoint.load_init``.
+        TrainingError, MissingExtraError: see ``hemoscope.training.models.checkpoint.load_init``.
     """
     learned = experiment.preprocessing
     with torch.random.fork_rng(devices=[]):

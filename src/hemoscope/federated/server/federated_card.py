@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hemoscope.calibration import AnyCalibration, StudyRule
-from hemoscope.card import Estimate, LabelScore, ModelCard, ScoreTable
 from hemoscope.errors import FederationError
 from hemoscope.evaluation.bootstrap import Interval
 from hemoscope.federated.exchange.histograms import ScoreHistograms, parse_histograms
 from hemoscope.federated.exchange.pooled import PooledScores, pool
 from hemoscope.federated.exchange.reliability import calibration_error, reliability_bins
+from hemoscope.inference.calibration import AnyCalibration, StudyRule
+from hemoscope.inference.card import Estimate, LabelScore, ModelCard, ScoreTable
 from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.training.fitted_card import NO_VALIDATION, Fit, Origin, assembled, fit, nothing_fitted
 from hemoscope.training.fitted_levels import RAW, fit_calibration

@@ -4,10 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hemoscope import __version__
-from hemoscope.bundle import ModelBundle, write_bundle
-from hemoscope.calibration import StudyRule
-from hemoscope.card import FederationRecord, ModelCard, TrainingData
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.shared_model import FEDERATION, RECORD, WEIGHTS, read_record
 from hemoscope.federated.server.federated_card import (
@@ -18,11 +14,15 @@ from hemoscope.federated.server.federated_card import (
     read_histograms,
 )
 from hemoscope.federated.settings.federation import Federation, parse_federation
-from hemoscope.models.export import onnx_graph
+from hemoscope.inference.bundle import ModelBundle, write_bundle
+from hemoscope.inference.calibration import StudyRule
+from hemoscope.inference.card import FederationRecord, ModelCard, TrainingData
 from hemoscope.training.export import read_network
 from hemoscope.training.fitted_card import Origin
+from hemoscope.training.models.export import onnx_graph
 from hemoscope.training.parts import FINAL, SPLIT
 from hemoscope.training.run_scores import last_part
+from hemoscope.version import __version__
 
 
 def export_federation(run: Path, output: Path, *, version: str) -> ModelBundle:

@@ -14,11 +14,10 @@ from hemoscope.federated.server.checkpoints import ROUND_LOG, RoundReport, Round
 from hemoscope.federated.server.privacy import open_accountant, spent_epsilon
 from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.federated.settings.names import SAFE_NAME
-from hemoscope.models.checkpoint import save_weights
-from hemoscope.models.network import HemorrhageNetwork
+from hemoscope.progress import StageProgress, no_stage_progress
+from hemoscope.training.models.checkpoint import save_weights
+from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.run_folder import versions, write_json
-
-Show = Callable[[str, int, int], None]
 
 FEDERATION, EXPERIMENT, VERSIONS = "federation.json", "experiment.json", "versions.json"
 WEIGHTS, RECORD = "weights.safetensors", "part.json"
@@ -46,7 +45,7 @@ class Job:
     resume: bool = False
     numbers: Callable[[Grid], dict[str, int]] | None = None
     patience: float = 120.0
-    show: Show = lambda _stage, _done, _total: None
+    show: StageProgress = no_stage_progress
 
     def __post_init__(self) -> None:
         """Refuse a name that is no folder's, and fewer sites than a round needs. Raises ConfigError."""

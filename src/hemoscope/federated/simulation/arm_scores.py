@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hemoscope.calibration import StudyRule
 from hemoscope.errors import FederationError
 from hemoscope.federated.simulation.simulated_sites import score_file
+from hemoscope.inference.calibration import StudyRule
 from hemoscope.labels import LABELS
 from hemoscope.training.run_scores import Scores, study_scores
 

@@ -7,7 +7,7 @@ weights. Every arm scores what all sites held out of that part, and nobody learn
 
 import multiprocessing
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,14 +22,13 @@ from hemoscope.federated.exchange.weights import initial_network
 from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.federated.simulation.simulated_sites import parts_of_sites, score_file, simulated_sites
 from hemoscope.federated.site.local_round import RoundPlace, score_part, train_round
-from hemoscope.models.checkpoint import save_weights
+from hemoscope.progress import StageProgress, no_stage_progress
+from hemoscope.training.models.checkpoint import save_weights
 from hemoscope.training.part_data import CROPS
 from hemoscope.training.parts import Part
 from hemoscope.training.run_folder import write_json
 
 Kind = Literal["pooled", "alone"]
-Show = Callable[[str, int, int], None]
-
 POOLED, ALONE = "pooled", "alone"
 RECORD, WEIGHTS = "arm.json", "weights.safetensors"
 
@@ -80,7 +79,7 @@ def learners_of(kinds: Sequence[str], sites: int) -> dict[str, tuple[int, ...]]:
     return pooled | ({f"{ALONE}-{number}": (number,) for number in numbers} if ALONE in kinds else {})
 
 
-def train_arms(tasks: Sequence[ArmTask], *, workers: int = 1, show: Show = lambda _stage, _done, _total: None) -> None:
+def train_arms(tasks: Sequence[ArmTask], *, workers: int = 1, show: StageProgress = no_stage_progress) -> None:
     """Train what is not trained yet, several at a time; the longest first, so that none is left over at the end.
 
     Args:
@@ -111,7 +110,7 @@ def is_done(task: ArmTask) -> bool:
     return (task.folder / score_file(task.part)).is_file()
 
 
-def train_arm(task: ArmTask, show: Show = lambda _stage, _done, _total: None) -> None:
+def train_arm(task: ArmTask, show: StageProgress = no_stage_progress) -> None:
     """Train and score one arm's part. Raises what ``train_round`` and ``score_part`` raise."""
     torch.set_num_threads(task.threads)
     federation, folder = parse_federation(task.federation), task.folder
@@ -142,5 +141,5 @@ def _part(federation: Federation, task: ArmTask) -> Part:
     return Part(name=task.part, learn=learn, score=tuple(image for part in own for image in part.score))
 
 
-def _as_arm(show: Show, arm: str, stage: str, done: int, total: int) -> None:
+def _as_arm(show: StageProgress, arm: str, stage: str, done: int, total: int) -> None:
     show(f"{arm} {stage}", done, total)

@@ -6,14 +6,13 @@ slices and of studies, over all patients and over each site's own.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hemoscope.calibration import StudyRule
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, FederationError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, Interval
@@ -31,14 +30,15 @@ from hemoscope.federated.simulation.simulated_sites import (
     simulated_sites,
 )
 from hemoscope.federated.simulation.simulation import DONE
+from hemoscope.inference.calibration import StudyRule
 from hemoscope.labels import LABELS
+from hemoscope.progress import StageProgress, no_stage_progress
 from hemoscope.training.run_config import NAMED_INITS
 
 FEDERATED, SETTINGS, REPORT = "federated", "federation.json", "report.json"
 # Fixed before anything was trained: how far federated training may stand below pooled training.
 MARGIN = 0.02
 MEAN_OF_ALONE = f"mean of {ALONE}"
-Show = Callable[[str, int, int], None]
 Weights = Mapping[str, float]
 
 
@@ -68,7 +68,7 @@ def compare(
     others: Mapping[str, Path] | None = None,
     only: Sequence[str] = (),
     rounds: int = DEFAULT_ROUNDS,
-    show: Show = lambda _stage, _done, _total: None,
+    show: StageProgress = no_stage_progress,
 ) -> dict[str, Any]:
     """Train the arms that are not trained yet, measure all of them, and return the report as plain values.
 

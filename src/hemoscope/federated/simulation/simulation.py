@@ -34,9 +34,9 @@ from hemoscope.federated.simulation.simulated_sites import (
     parts_of_sites,
     score_file,
 )
+from hemoscope.progress import StageProgress, no_stage_progress
 from hemoscope.training.part_data import CROPS
 
-Show = Callable[[str, int, int], None]
 Tell = Callable[[str, dict[str, Any]], None]
 Poison = Literal["flip", "scale"]
 
@@ -107,7 +107,7 @@ def simulate(  # noqa: PLR0913  (what a simulation is made of)
     resume: bool = False,
     machine: Machine | None = None,
     poison: Mapping[int, Poison] | None = None,
-    show: Show = lambda _stage, _done, _total: None,
+    show: StageProgress = no_stage_progress,
     tell: Tell = lambda _part, _round: None,
 ) -> tuple[str, ...]:
     """Deal the patients out to sites, train every part (or those named) over them, and gather their scores.
@@ -152,7 +152,7 @@ def simulate(  # noqa: PLR0913  (what a simulation is made of)
     return chosen
 
 
-def _run_part(task: dict[str, Any], run: Path, threads: int, machine: Machine, show: Show, tell: Tell) -> None:
+def _run_part(task: dict[str, Any], run: Path, threads: int, machine: Machine, show: StageProgress, tell: Tell) -> None:
     """Run one part in its process until it is done. Raises FederationError where it is not."""
     heard = _Heard(run / task["part"], task["part"], show, tell)
     with tempfile.TemporaryDirectory(prefix="hs", ignore_cleanup_errors=True) as folder:
@@ -208,7 +208,7 @@ def _child(task: dict[str, Any], folder: str, environment: dict[str, str], log: 
 class _Heard:
     """What a part's process reported so far."""
 
-    def __init__(self, folder: Path, part: str, show: Show, tell: Tell) -> None:
+    def __init__(self, folder: Path, part: str, show: StageProgress, tell: Tell) -> None:
         """Begin after the rounds that are done already."""
         self.folder, self.part, self.show, self.tell = folder, part, show, tell
         self.outcome: dict[str, Any] | None = None

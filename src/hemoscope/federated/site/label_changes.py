@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.calibration import sigmoid
 from hemoscope.evaluation.metrics import Ranking
 from hemoscope.federated.site.personal import Personalised
+from hemoscope.inference.calibration import sigmoid
+from hemoscope.inference.probabilities import calibrated
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.probabilities import calibrated
 from hemoscope.training.fitted_levels import fit_calibration
 from hemoscope.training.run_scores import Scores
 

@@ -11,7 +11,7 @@ would refuse it.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,16 +21,17 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hemoscope.calibration import StudyRule
 from hemoscope.data.cache import Cache
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.weights import exchange
 from hemoscope.federated.settings.federation import BatchNorm
-from hemoscope.models.network import HemorrhageNetwork
+from hemoscope.inference.calibration import StudyRule
+from hemoscope.progress import Progress, StageProgress, no_progress, no_stage_progress
 from hemoscope.training.crops import chosen_slices
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.losses import LossConfig
+from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.module import Pull, Stretch, TrainingModule
 from hemoscope.training.part_data import CROPS, PartData, part_loss
 from hemoscope.training.parts import Part
@@ -38,8 +39,6 @@ from hemoscope.training.run_scores import Scored, of_files
 from hemoscope.training.scoring import score_slices
 from hemoscope.training.series import label_array
 from hemoscope.training.trainer import make_passing_trainer, quiet_lightning
-
-Show = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,7 @@ def train_round(  # noqa: PLR0913  (what a round is made of)
     *,
     proximal: float = 0.0,
     batch_norm: BatchNorm,
-    show: Show = lambda _stage, _done, _total: None,
+    show: StageProgress = no_stage_progress,
 ) -> RoundResult:
     """Train a network in place for one round.
 
@@ -151,7 +150,7 @@ def score_part(
     cache: Cache,
     images: tuple[str, ...],
     path: Path,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = no_progress,
 ) -> None:
     """Write the logits of some images as a run does (``score_slices``), at the experiment's size of reading.
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.weights import batch_norm_names
-from hemoscope.models.network import HemorrhageNetwork
+from hemoscope.training.models.network import HemorrhageNetwork
 
 LOCAL = "local.safetensors"
 

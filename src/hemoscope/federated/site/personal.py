@@ -7,13 +7,11 @@ too few patients have, the card says so and fits nothing. The test part, which n
 """
 
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from hemoscope.card import to_plain
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, FederationError
 from hemoscope.federated.exchange.shared_model import FEDERATION, RECORD, WEIGHTS, SharedModel
@@ -21,11 +19,13 @@ from hemoscope.federated.settings.federation import Federation
 from hemoscope.federated.settings.site import Site
 from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_part, scored, train_round
 from hemoscope.federated.site.own_norm import load_local, save_local
-from hemoscope.models.checkpoint import load_weights, save_weights
-from hemoscope.models.network import HemorrhageNetwork
+from hemoscope.inference.card import to_plain
+from hemoscope.progress import StageProgress, no_stage_progress
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.export import FEDERATION_RECORD
 from hemoscope.training.losses import score_sums
+from hemoscope.training.models.checkpoint import load_weights, save_weights
+from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.part_data import part_loss
 from hemoscope.training.parts import SPLIT, Part, run_parts
 from hemoscope.training.run_folder import open_run, write_json
@@ -34,8 +34,6 @@ from hemoscope.training.scoring import score_files
 from hemoscope.training.train import PartRecord
 
 __all__ = ["Judged", "Personalised", "load_local", "personalise", "save_local"]
-
-Show = Callable[[str, int, int], None]
 
 # A head that is good already is moved gently: this share of the experiment's learning rate.
 SLOWER = 0.1
@@ -76,7 +74,7 @@ class _Here:
     cache: Cache
     part: Part
     folder: Path
-    show: Show
+    show: StageProgress
 
 
 def personalise(
@@ -85,7 +83,7 @@ def personalise(
     output: Path,
     *,
     epochs: int = 5,
-    show: Show = lambda _stage, _done, _total: None,
+    show: StageProgress = no_stage_progress,
 ) -> Personalised:
     """Fit a federated model to one site and leave the folder of a run, which ``hemoscope export`` turns into a bundle.
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from hemoscope import DISCLAIMER
 from hemoscope.store.values import Role
+from hemoscope.version import DISCLAIMER
 from hemoscope.web.access import Admin, Caller, Reader
 from hemoscope.web.room import Room, room_of
 from hemoscope.web.routes.answers import API, refusals

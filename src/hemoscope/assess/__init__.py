@@ -1,1 +1,0 @@
-"""A model against the truth: labelled DICOM or a prepared dataset in; probabilities, scores and worst errors out."""

@@ -1,0 +1,109 @@
+"""What a model gave on labelled images, whole: slices, series, the worst errors, and the files that others read."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hemoscope.dicom.slices import Rejected
+from hemoscope.errors import DataError
+from hemoscope.evaluation.metrics import Booleans
+from hemoscope.evaluation.prediction_files import LabelledPredictions, write_labels, write_predictions
+from hemoscope.evaluation.score_table import score_table
+from hemoscope.evaluation.subject import STUDY_SCORES, ErrorPicture, Subject
+from hemoscope.inference.bundle import ModelBundle
+from hemoscope.inference.card import ScoreTable, to_plain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Assessment:
+    """How a model did.
+
+    Attributes:
+        slices: calibrated probabilities of each image beside its labels, grouped by patient.
+        series: study probabilities beside the highest known label of the slices, grouped by patient.
+        series_of: the series of each image.
+        errors: the worst, drawn.
+        rejected: what could not be read.
+    """
+
+    slices: LabelledPredictions
+    series: LabelledPredictions
+    series_of: tuple[str, ...]
+    errors: tuple[ErrorPicture, ...]
+    rejected: tuple[Rejected, ...] = ()
+
+    def score_tables(self, *, name: str, description: str) -> tuple[ScoreTable, ScoreTable]:
+        """By slice and by study, in the shape of a model's card; rows without any known label count for nothing.
+
+        Nothing was fitted on these rows, so one set of probabilities serves for order and calibration.
+        """
+        return (
+            _score_table(self.slices, f"{name}, by slice", description, "slice"),
+            _score_table(self.series, f"{name}, by study", description, "patient"),
+        )
+
+    def subject(
+        self, bundle: ModelBundle, *, dataset: str, split: dict[str, Any] | None = None, warnings: Sequence[str] = ()
+    ) -> Subject:
+        """What the report says beside the scores of the slices.
+
+        Args:
+            bundle: the model.
+            dataset: name of the data.
+            split: which part of it, for ``report.json``; None for all there is.
+            warnings: what every reader must know first.
+        """
+        card = bundle.card
+        model = {"name": card.name, "version": card.version, "sha256": bundle.sha256}
+        return Subject(
+            series=self.series,
+            series_scored_by=STUDY_SCORES,
+            slice_points=card.operating_points.slice,
+            series_points=card.operating_points.study,
+            source={"model": model, "dataset": dataset, "split": split},
+            warnings=tuple(warnings),
+            errors=self.errors,
+        )
+
+    def write(self, folder: Path, *, name: str, description: str) -> None:
+        """Write what ``hemoscope tune`` and ``hemoscope evaluate --predictions`` read, and scores.json as in a card.
+
+        ``predictions.csv`` and ``labels.csv`` are of images, ``series-predictions.csv`` and ``series-labels.csv`` of
+        whole series.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for data, series, prefix in (
+                (self.slices, self.series_of, ""),
+                (self.series, self.series.image_ids, "series-"),
+            ):
+                table = zip(data.image_ids, data.probabilities.tolist(), strict=True)
+                write_predictions(folder / f"{prefix}predictions.csv", dict(table))
+                write_labels(folder / f"{prefix}labels.csv", data, series)
+            tables = [to_plain(table) for table in self.score_tables(name=name, description=description)]
+            (folder / "scores.json").write_text(json.dumps(tables, indent=2) + "\n")
+        except OSError as error:
+            msg = f"{folder.name}: cannot be written ({error.strerror}). Give --output a folder that can"
+            raise DataError(msg) from error
+
+
+def _score_table(
+    data: LabelledPredictions, name: str, description: str, level: Literal["slice", "patient"]
+) -> ScoreTable:
+    known: Booleans = np.asarray(np.isfinite(data.labels).any(axis=1))
+    return score_table(
+        ranked=data.probabilities[known],
+        probabilities=data.probabilities[known],
+        truth=data.labels[known],
+        patients=[group for group, one in zip(data.groups or data.image_ids, known, strict=True) if one],
+        name=name,
+        description=description,
+        level=level,
+    )

@@ -1,0 +1,1 @@
+"""From a volume to findings: preprocessing, the model bundle, probabilities, operating points."""

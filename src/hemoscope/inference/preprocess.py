@@ -1,0 +1,202 @@
+"""From Hounsfield units to a model's input: the only such code, for training and serving alike.
+
+The order is: average thin slices to the thickness that the model learned on, crop a square around the head, resize the
+Hounsfield units, then look through the windows. HU are resized before windowing because HU are the physical, linear
+quantity: mixing bone and brain gives what a coarser scanner would have measured, while mixing windowed bone (cut off
+at 80 HU) and brain would paint a rim of blood-like values along the skull.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL, Window
+from hemoscope.volume import HounsfieldVolume
+
+AIR = -1000
+Crop = Literal["none", "head"]
+
+# The head is found on every fourth pixel: fast, and thin things such as a headrest fall away.
+_STRIDE = 4
+_TISSUE_HU = -150
+_LEAST_HEAD = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """A square region in pixels of the original slice; it may reach past the image, where air is assumed."""
+
+    top: int
+    left: int
+    side: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How a slice becomes a model's input; stands in the bundle's card, never as constants elsewhere.
+
+    Attributes:
+        windows: one channel each, for the slice and every neighbour.
+        size: side of the square input in pixels.
+        crop: ``head`` cuts a square around the head, ``none`` takes the whole slice (padded to a square).
+        margin: part of the head's longer side that is added on each side of it.
+        neighbours: slices below and above that are added as channels (0: the slice alone; 1: three slices). Of thin
+            slices, the slabs below and above: a neighbour is as far away as it was in training.
+        slab_mm: thin slices are averaged over about this many mm along z, since noise and partial volume of a thin
+            slice are foreign to a model that learned on thick ones; None leaves them.
+    """
+
+    windows: tuple[Window, ...] = (BRAIN, SUBDURAL, BONE)
+    size: int = 256
+    crop: Crop = "head"
+    margin: float = 0.06
+    neighbours: int = 0
+    slab_mm: float | None = 5.0
+
+    def __post_init__(self) -> None:
+        """Reject settings that no slice could pass."""
+        if not self.windows:
+            msg = "preprocessing needs at least one window"
+            raise ValueError(msg)
+        if not 16 <= self.size <= 2048:
+            msg = f"input size must be 16 to 2048 pixels, got {self.size}"
+            raise ValueError(msg)
+        if self.crop not in get_args(Crop):
+            msg = f"crop must be one of {', '.join(get_args(Crop))}, got {self.crop}"
+            raise ValueError(msg)
+        if not 0 <= self.margin <= 1 or not 0 <= self.neighbours <= 5:
+            msg = f"margin must be 0 to 1 and neighbours 0 to 5, got {self.margin} and {self.neighbours}"
+            raise ValueError(msg)
+        if self.slab_mm is not None and not 0 < self.slab_mm <= 20:
+            msg = f"slab thickness must be above 0 and at most 20 mm, got {self.slab_mm}"
+            raise ValueError(msg)
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels."""
+        return len(self.windows) * (2 * self.neighbours + 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as they stand in a card or an experiment's record."""
+        return {
+            "windows": [[window.center, window.width] for window in self.windows],
+            "size": self.size,
+            "crop": self.crop,
+            "margin": self.margin,
+            "neighbours": self.neighbours,
+            "slab_mm": self.slab_mm,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Preprocessing":
+        """Read what ``to_json`` wrote; unknown or missing keys raise ValueError."""
+        expected = set(cls().to_json())
+        if set(data) != expected:
+            msg = f"preprocessing needs exactly the keys {sorted(expected)}, got {sorted(data)}"
+            raise ValueError(msg)
+        windows = tuple(Window(center=float(center), width=float(width)) for center, width in data["windows"])
+        return cls(**{**data, "windows": windows})
+
+
+def model_input(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """The model's input for one slice.
+
+    Returns:
+        float32 in [0, 1], shape (channels, size, size). Channels run over the slices from below to above, and within
+        a slice over the windows. A neighbour past either end repeats the end slice.
+
+    Raises:
+        IndexError: there is no such slice.
+    """
+    if not 0 <= index < len(volume):
+        msg = f"slice {index} of a volume of {len(volume)}"
+        raise IndexError(msg)
+    box = slice_box(volume, index, preprocessing)
+    return channels(stacked(volume, index, box, preprocessing), preprocessing)
+
+
+def stacked(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """HU of a slice and its neighbours within the slice's box: float32 (stack, size, size), before the windows."""
+    step = 2 * _slab_reach(volume, preprocessing.slab_mm) + 1
+    steps = range(-preprocessing.neighbours, preprocessing.neighbours + 1)
+    inside = (min(max(index + step * number, 0), len(volume) - 1) for number in steps)
+    return np.stack([cropped(volume, i, box, preprocessing) for i in inside])
+
+
+def channels(stack: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """A stack of HU (stack, size, size) as the model's channels: float32 in [0, 1], (channels, size, size)."""
+    return np.concatenate([windowed(hounsfield, preprocessing) for hounsfield in stack])
+
+
+def cropped(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """HU of one slice, or of the slab around a thin one, within a box: float32 (size, size), before the windows."""
+    return resized(_slab(volume, index, preprocessing.slab_mm), box, preprocessing.size)
+
+
+def slice_box(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing) -> Box:
+    """The square of the original slice that the model sees; heat maps are laid over it."""
+    hounsfield = volume.hounsfield[index]
+    if preprocessing.crop == "none":
+        return _square((0, 0, *hounsfield.shape), margin=0.0)
+    return head_box(hounsfield, margin=preprocessing.margin)
+
+
+def head_box(hounsfield: NDArray[np.int16], *, margin: float) -> Box:
+    """A square around the head in one slice (rows, columns) of HU; the whole slice where no head is seen.
+
+    The head is the largest connected region denser than fat after an opening that removes headrest and cables.
+    """
+    from scipy import ndimage  # here, since a card is shown without it and loading it takes longer than showing that
+
+    coarse = hounsfield[::_STRIDE, ::_STRIDE] > _TISSUE_HU
+    opened = ndimage.binary_opening(coarse, structure=np.ones((3, 3), dtype=bool))
+    regions, count = ndimage.label(opened)
+    sizes = np.bincount(regions.ravel())[1:] if count else np.zeros(1, dtype=np.int64)
+    if sizes.max(initial=0) < _LEAST_HEAD * coarse.size:
+        return _square((0, 0, *hounsfield.shape), margin=0.0)
+    rows, columns = ndimage.find_objects(regions)[int(sizes.argmax())]
+    edges = (rows.start, columns.start, rows.stop, columns.stop)
+    top, left, bottom, right = (edge * _STRIDE for edge in edges)
+    return _square((top, left, bottom, right), margin=margin)
+
+
+def resized(hounsfield: NDArray[Any], box: Box, size: int) -> NDArray[np.float32]:
+    """HU within a box as float32 (size, size): antialiased bilinear, air past the image."""
+    rows, columns = hounsfield.shape
+    bottom, right = box.top + box.side, box.left + box.side
+    inner = hounsfield[max(box.top, 0) : min(bottom, rows), max(box.left, 0) : min(right, columns)]
+    square = np.full((box.side, box.side), AIR, dtype=np.float32)
+    row, column = max(-box.top, 0), max(-box.left, 0)
+    square[row : row + inner.shape[0], column : column + inner.shape[1]] = inner
+    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR), dtype=np.float32)
+
+
+def windowed(hounsfield: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """HU (size, size) through every window: float32 in [0, 1], shape (windows, size, size)."""
+    return np.stack([window.apply(hounsfield) for window in preprocessing.windows])
+
+
+def _square(edges: tuple[int, int, int, int], *, margin: float) -> Box:
+    top, left, bottom, right = edges
+    side = max(round(max(bottom - top, right - left) * (1 + 2 * margin)), 1)
+    return Box(top=(top + bottom - side) // 2, left=(left + right - side) // 2, side=side)
+
+
+def _slab_reach(volume: HounsfieldVolume, slab_mm: float | None) -> int:
+    """How many slices on either side make a slab of about this thickness; 0 for thick slices."""
+    spacing = volume.slice_spacing_mm
+    if slab_mm is None or spacing is None or spacing <= 0:
+        return 0
+    return max(round((slab_mm / spacing - 1) / 2), 0)
+
+
+def _slab(volume: HounsfieldVolume, index: int, slab_mm: float | None) -> NDArray[np.int16] | NDArray[np.float32]:
+    reach = _slab_reach(volume, slab_mm)
+    if reach < 1:
+        return np.asarray(volume.hounsfield[index])
+    slab = volume.hounsfield[max(index - reach, 0) : index + reach + 1]
+    return np.asarray(slab.mean(axis=0, dtype=np.float32))

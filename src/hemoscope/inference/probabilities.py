@@ -1,0 +1,172 @@
+"""From raw scores to probabilities: for every slice, and for the study as a whole.
+
+Label order and axis are those of ``labels.LABELS``: the last axis of every array here. Logits are the model's raw
+scores; probabilities are calibrated and consistent (``any`` is never below a type).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hemoscope.inference.calibration import AnyCalibration, StudyRule
+from hemoscope.inference.card import ModelCard
+from hemoscope.labels import LABELS, PerLabel
+
+__all__ = [
+    "StudyProbabilities",
+    "StudyRule",
+    "averaged",
+    "calibrated",
+    "consistent",
+    "sequence_places",
+    "study_logits",
+]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyProbabilities:
+    """One series, scored.
+
+    Attributes:
+        slice_logits: raw scores, float64, shape (slices, 6), slices in the order they were given.
+        slice_probabilities: calibrated and consistent, shape (slices, 6).
+        study_logits: what the study rule made of the slice logits, or what the bundle's second graph says, shape (6,).
+        study_probabilities: calibrated with the study's own calibration and consistent, shape (6,).
+    """
+
+    slice_logits: Floats
+    slice_probabilities: Floats
+    study_logits: Floats
+    study_probabilities: Floats
+
+    def __post_init__(self) -> None:
+        """Check the shapes and that no type exceeds ``any``; make the arrays read-only."""
+        shape = self.slice_logits.shape
+        if len(shape) != 2 or shape[0] < 1 or shape[1] != len(LABELS) or self.slice_probabilities.shape != shape:
+            msg = f"expected (slices, 6) logits and probabilities, got {shape} and {self.slice_probabilities.shape}"
+            raise ValueError(msg)
+        if self.study_logits.shape != shape[1:] or self.study_probabilities.shape != shape[1:]:
+            msg = f"expected 6 study scores, got {self.study_logits.shape} and {self.study_probabilities.shape}"
+            raise ValueError(msg)
+        for probabilities in (self.slice_probabilities, self.study_probabilities):
+            if not (probabilities.max(axis=-1) <= probabilities[..., 0]).all():
+                msg = "a type of hemorrhage has a higher probability than any hemorrhage"
+                raise ValueError(msg)
+        for array in (self.slice_logits, self.slice_probabilities, self.study_logits, self.study_probabilities):
+            array.flags.writeable = False
+
+    @classmethod
+    def from_logits(
+        cls,
+        slice_logits: ArrayLike,
+        *,
+        positions_mm: Sequence[float | None],
+        card: ModelCard,
+        study: ArrayLike | None = None,
+    ) -> "StudyProbabilities":
+        """Score a series: raw slice scores (slices, 6) and the slices' positions in mm, by the rules of the card.
+
+        ``study`` (6,) are raw scores of the study, where the model gave them; None applies the card's study rule.
+        """
+        logits = np.array(slice_logits, dtype=np.float64)
+        ruled = study_logits(logits, positions_mm, card.study_rule)
+        study = ruled if study is None else np.array(study, dtype=np.float64)
+        return cls(
+            slice_logits=logits,
+            slice_probabilities=consistent(calibrated(logits, card.calibration.slice), card.established),
+            study_logits=study,
+            study_probabilities=consistent(calibrated(study, card.calibration.study), card.established),
+        )
+
+
+def study_logits(slice_logits: ArrayLike, positions_mm: Sequence[float | None], rule: StudyRule) -> Floats:
+    """Apply the study rule: slice logits (slices, 6) to study logits (6,), label by label.
+
+    Slices thinner than the rule's nominal spacing are first averaged in bins along z, so that one lesion weighs the
+    same in a thin and a thick series; then the highest bins are averaged: a lesion fills neighbouring slices, a false
+    alarm often only one. The order in which slices are given does not matter. One slice alone keeps its logits.
+
+    Args:
+        slice_logits: raw scores, uncalibrated.
+        positions_mm: place of each slice along the normal; where one is unknown, every slice is a bin of its own.
+        rule: from the model's card.
+
+    Raises:
+        ValueError: there is no slice, a score is not finite, or positions and scores differ in number.
+    """
+    logits = np.asarray(slice_logits, dtype=np.float64)
+    if logits.ndim != 2 or logits.shape[1] != len(LABELS) or len(logits) < 1 or len(logits) != len(positions_mm):
+        msg = (
+            f"expected (slices, 6) logits with one position each, got {logits.shape} and {len(positions_mm)} positions"
+        )
+        raise ValueError(msg)
+    if not np.isfinite(logits).all():
+        msg = "slice logits hold values that are not finite: the model or its input is broken"
+        raise ValueError(msg)
+    bins = _binned(logits, positions_mm, rule.nominal_spacing_mm)
+    highest: Floats = np.sort(bins, axis=0)[-rule.count :]
+    return np.asarray(highest.mean(axis=0), dtype=np.float64)
+
+
+def _binned(logits: Floats, positions_mm: Sequence[float | None], nominal_spacing_mm: float) -> Floats:
+    """Average the logits (slices, 6) within bins of nominal spacing; thicker series are returned as they are."""
+    known = [position for position in positions_mm if position is not None]
+    if len(known) < len(logits):
+        return logits
+    positions = np.array(known, dtype=np.float64)
+    places = np.unique(positions)
+    spacing = float(np.median(np.diff(places))) if len(places) > 1 else nominal_spacing_mm
+    if spacing >= nominal_spacing_mm:
+        return logits
+    # Sorting by place, then score, makes the sums below the same to the last bit whatever order the slices came in.
+    order = np.lexsort((*logits.T, positions))
+    # A slice reaches half a spacing to either side: bins that start at its edge, not at its middle, keep rounding in
+    # the positions from moving slices across a border.
+    place = np.floor((positions[order] - places[0] + spacing / 2) / nominal_spacing_mm)
+    starts = np.flatnonzero(np.diff(place, prepend=-1.0))
+    counts = np.diff(starts, append=len(order))
+    return np.asarray(np.add.reduceat(logits[order], starts, axis=0) / counts[:, None], dtype=np.float64)
+
+
+def sequence_places(positions_mm: Sequence[float | None], nominal_spacing_mm: float) -> NDArray[np.intp]:
+    """Return the place (0, 1, ...) of each slice in the series that the sequence network reads, shape (slices,).
+
+    That network learned on slices of about the nominal spacing. Neighbouring thin slices share a place: as many as
+    come nearest to the nominal spacing together. Thicker slices, and slices of unknown position, have one each.
+
+    Args:
+        positions_mm: place of each slice along the normal, slices in anatomical order, or None.
+        nominal_spacing_mm: of the slices that the network learned on.
+    """
+    known = [position for position in positions_mm if position is not None]
+    places = np.unique(np.array(known, dtype=np.float64))
+    spacing = float(np.median(np.diff(places))) if len(places) > 1 else nominal_spacing_mm
+    thinnest = nominal_spacing_mm / max(len(positions_mm), 1)  # thinner slices all share one place
+    together = round(nominal_spacing_mm / max(spacing, thinnest)) if len(known) == len(positions_mm) else 1
+    return np.arange(len(positions_mm)) // max(together, 1)
+
+
+def averaged(values: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Average the rows of ``values`` (slices, n) that share a place: (places, n). ``places`` must not fall."""
+    starts = np.flatnonzero(np.diff(places, prepend=-1))
+    counts = np.diff(starts, append=len(places))
+    return np.asarray(np.add.reduceat(values, starts, axis=0) / counts[:, None], dtype=np.float32)
+
+
+def calibrated(logits: Floats, calibrations: PerLabel[AnyCalibration]) -> Floats:
+    """Logits (..., 6) to probabilities, each label by its own calibration."""
+    return np.stack([calibrations[label].apply(logits[..., i]) for i, label in enumerate(LABELS)], axis=-1)
+
+
+def consistent(probabilities: Floats, established: PerLabel[bool]) -> Floats:
+    """Return probabilities (..., 6) in which ``any`` is at least every type.
+
+    ``any`` rises to the highest type that is established; a type that is not may not raise it, and is lowered to it.
+    """
+    believed = np.array([True, *established.values[1:]])
+    highest = np.where(believed, probabilities, 0.0).max(axis=-1, keepdims=True)
+    return np.concatenate([highest, np.minimum(probabilities[..., 1:], highest)], axis=-1)

@@ -1,0 +1,1 @@
+"""Phantoms of head CT and writers of DICOM files, for tests and documentation."""

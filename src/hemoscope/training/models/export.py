@@ -1,0 +1,83 @@
+"""A trained network out as ONNX: raw scores and maps of the mirrored network, any batch size."""
+
+import io
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from hemoscope.errors import TrainingError
+from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
+
+OPSET = 18
+
+
+def onnx_graph(network: HemorrhageNetwork, *, channels: int, size: int, embedding: bool = False) -> bytes:
+    """The graph of serving.
+
+    Input ``image`` (N, C, S, S); outputs ``logits`` (N, 6), ``maps`` (N, 6, h, w) and, where asked, ``embedding``
+    (N, E). N is free, S is ``size``.
+
+    Raises:
+        TrainingError: the network's head cannot read at this size.
+    """
+    if network.config.head == "flatten" and size != network.size:
+        msg = f"the head flatten reads at the size of training, {network.size}, got {size}. Leave reading.size out"
+        raise TrainingError(msg)
+    names = ["logits", "maps", *(["embedding"] if embedding else [])]
+    proto = traced(
+        _Outputs(MirroredNetwork(network), count=len(names)).eval(),
+        (torch.zeros(2, channels, size, size),),
+        inputs=["image"],
+        outputs=names,
+        free={"image": {0: torch.export.Dim("batch")}},
+    )
+    stream = io.BytesIO()
+    onnx.save_model(proto, stream)
+    return stream.getvalue()
+
+
+def traced(
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    *,
+    inputs: list[str],
+    outputs: list[str],
+    free: dict[str, dict[int, torch.export.Dim]],
+) -> onnx.ModelProto:
+    """A module as an ONNX graph without notes; ``free`` names the axes that may have any length."""
+    program = torch.onnx.export(
+        model,
+        example,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=inputs,
+        output_names=outputs,
+        dynamic_shapes=free,
+        verbose=False,
+    )
+    assert program is not None
+    program.optimize()
+    proto = program.model_proto
+    _strip_notes(proto)
+    return proto
+
+
+class _Outputs(nn.Module):
+    """A network's first ``count`` outputs: what nobody asked for is not computed either."""
+
+    def __init__(self, network: nn.Module, *, count: int) -> None:
+        super().__init__()
+        self.network = network
+        self.count = count
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.network(image))[: self.count]
+
+
+def _strip_notes(proto: onnx.ModelProto) -> None:
+    """Remove the exporter's notes: they hold stack traces with the paths of the machine that trained."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""

@@ -1,0 +1,195 @@
+"""The networks: a backbone of timm and a head. Both classifier and heat map come out of one forward pass."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from hemoscope.errors import ConfigError
+from hemoscope.training.models.heads import FlattenHead, MapHead, Output, PooledHead
+
+__all__ = ["Head", "HemorrhageNetwork", "MirroredNetwork", "NetworkConfig", "Normalization", "Output"]
+
+Head = Literal["maps", "pooled", "flatten"]
+Normalization = Literal["symmetric", "published"]
+
+# Names of the stem and of the first stage's number among a backbone's parameters: what ``frozen_stages`` can freeze.
+_STAGES = (
+    (("conv_stem.", "bn1."), "blocks.{}.", 0),  # EfficientNet, MobileNet
+    (("conv1.", "bn1."), "layer{}.", 1),  # ResNet
+    (("stem_0.", "stem_1."), "stages_{}.", 0),  # ConvNeXt
+)
+STRIDE = 32  # of the last features of every backbone that is accepted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """What the network is made of.
+
+    Attributes:
+        backbone: a name that timm knows, of a convolutional network with features of strides 8, 16 and 32.
+        head: ``maps`` brings the features of strides 8, 16 and 32 to one width, sums them upward and gives one map a
+            label at stride 8; a label's score is the mean of its map's highest logits. ``pooled`` averages the last
+            features over places, then one linear layer. ``flatten`` is the paper's: the last features in one row, a
+            hidden layer with ReLU, six scores; it reads images of the size of training only.
+        width: channels of the head ``maps``.
+        pooled: how many of a map's highest logits make the score in the head ``maps``.
+        frozen_stages: how many of the backbone's first stages keep the weights that they begin with.
+        hidden: units of the hidden layer of the head ``flatten``.
+        head_std: standard deviation of the normal distribution that the weights of ``pooled`` and ``flatten`` are
+            drawn from, with zero biases (the paper says "normal", Keras' normal is 0.05); None is PyTorch's own way.
+        normalization: how the backbone sees an input of [0, 1]: ``symmetric`` scales it to [-1, 1]; ``published`` takes
+            off the mean and divides by the standard deviation that timm publishes with the backbone's weights.
+    """
+
+    backbone: str = "tf_efficientnet_lite0"
+    head: Head = "maps"
+    width: int = 64
+    pooled: int = 8
+    frozen_stages: int = 0
+    hidden: int = 256
+    head_std: float | None = None
+    normalization: Normalization = "symmetric"
+
+    def __post_init__(self) -> None:
+        """Reject what no network could be built from."""
+        if self.normalization not in get_args(Normalization):
+            msg = f"normalization must be one of {', '.join(get_args(Normalization))}, got {self.normalization}"
+            raise ConfigError(msg)
+        if self.head not in get_args(Head):
+            msg = f"head must be one of {', '.join(get_args(Head))}, got {self.head}"
+            raise ConfigError(msg)
+        if self.width < 1 or self.pooled < 1 or self.hidden < 1:
+            msg = f"width, pooled and hidden must be positive, got {self.width}, {self.pooled} and {self.hidden}"
+            raise ConfigError(msg)
+        if self.frozen_stages < 0:
+            msg = f"frozen_stages must not be negative, got {self.frozen_stages}"
+            raise ConfigError(msg)
+        if self.head_std is not None and not self.head_std > 0:
+            msg = f"head_std must be positive, got {self.head_std}"
+            raise ConfigError(msg)
+        if self.head_std is not None and self.head == "maps":
+            msg = f"head_std is for the heads pooled and flatten, got {self.head_std} with maps. Leave it out"
+            raise ConfigError(msg)
+
+
+class HemorrhageNetwork(nn.Module):
+    """Input (N, channels, S, S) in [0, 1], S a multiple of 32; see ``Output``.
+
+    Attributes:
+        config: what it was built from.
+        size: S of training. The head ``flatten`` takes no other.
+        embedding_size: channels of ``Output.embedding``.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, config: NetworkConfig, *, channels: int, size: int) -> None:
+        """Build with random weights; ``checkpoint.load_init`` brings others.
+
+        Raises:
+            ConfigError: timm has no such backbone, it has no features of the strides that the head needs, it has not
+                as many stages as are to be frozen or no published normalization, or the size is no multiple of 32.
+        """
+        super().__init__()
+        if size < STRIDE or size % STRIDE:
+            msg = f"the size of a network's input must be a multiple of {STRIDE}, got {size}"
+            raise ConfigError(msg)
+        self.config = config
+        self.size = size
+        self.backbone = _backbone(config, channels)
+        mean, scale = _normalization(config, channels)
+        # Settings, no weights: they do not stand in the state dict.
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+        counts: list[int] = self.backbone.feature_info.channels()  # type: ignore[operator, union-attr]
+        self.embedding_size = counts[-1]
+        self.head = _head(config, counts, side=size // STRIDE)
+        self._freeze(config.frozen_stages)
+
+    def forward(self, image: Tensor) -> Output:
+        """See the class."""
+        normal = image * 2 - 1 if self.config.normalization == "symmetric" else (image - self.mean) * self.scale
+        output: Output = self.head(self.backbone(normal))
+        return output
+
+    def _freeze(self, stages: int) -> None:
+        """Fix the weights of the stem and the first stages; their batch statistics still follow CT."""
+        if stages == 0:
+            return
+        named = dict(self.backbone.named_parameters())
+        fixed = _fixed_prefixes(list(named), stages)
+        if not fixed:
+            msg = f"{self.config.backbone} has no {stages} stages that can be frozen. Lower frozen_stages"
+            raise ConfigError(msg)
+        for name, parameter in named.items():
+            if name.startswith(fixed):
+                parameter.requires_grad = False
+
+
+def _normalization(config: NetworkConfig, channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and one over the standard deviation of each channel, (1, C, 1, 1); colours go round over the channels."""
+    mean: tuple[float, ...] = (0.5,)
+    deviation = mean
+    if config.normalization == "published":
+        published = timm.models.get_pretrained_cfg(config.backbone)
+        if published is None or not published.has_weights:
+            msg = f"timm publishes no weights of {config.backbone}, so no mean. Use normalization = 'symmetric'"
+            raise ConfigError(msg)
+        mean, deviation = published.mean, published.std
+    rounds = [(mean[c % len(mean)], 1 / deviation[c % len(deviation)]) for c in range(channels)]
+    both = torch.tensor(rounds, dtype=torch.float32).T.reshape(2, 1, channels, 1, 1)
+    return both[0], both[1]
+
+
+def _backbone(config: NetworkConfig, channels: int) -> nn.Module:
+    """Timm's network without its classifier, giving the features of its last three strides, (N, C, h, w) each."""
+    if not timm.is_model(config.backbone):  # nor are addresses of a hub, which timm would fetch
+        msg = f"timm knows no backbone {config.backbone!r}. Choose one of timm.list_models()"
+        raise ConfigError(msg)
+    last = (-3, -2, -1) if config.head == "maps" else (-1,)
+    backbone: nn.Module = timm.create_model(
+        config.backbone, features_only=True, out_indices=last, in_chans=channels, pretrained=False
+    )
+    strides: list[int] = backbone.feature_info.reduction()  # type: ignore[operator, union-attr]
+    layout = str(getattr(backbone, "output_fmt", "NCHW"))
+    if strides != [8, 16, 32][-len(last) :] or "NCHW" not in layout:
+        found = f"{', '.join(map(str, strides))} laid out as {layout}"
+        msg = f"{config.backbone} has features of strides {found}, the heads need 8, 16, 32 and NCHW. Choose another"
+        raise ConfigError(msg)
+    return backbone
+
+
+def _head(config: NetworkConfig, channels: list[int], *, side: int) -> nn.Module:
+    if config.head == "maps":
+        return MapHead(channels, width=config.width, pooled=config.pooled)
+    if config.head == "pooled":
+        return PooledHead(channels[-1], std=config.head_std)
+    return FlattenHead(channels[-1], side=side, hidden=config.hidden, std=config.head_std)
+
+
+def _fixed_prefixes(names: list[str], stages: int) -> tuple[str, ...]:
+    """What the parameters of the stem and the first stages begin with; empty where that cannot be told."""
+    for stem, stage, first in _STAGES:
+        fixed = (*stem, *(stage.format(first + number) for number in range(stages)))
+        if all(any(name.startswith(prefix) for name in names) for prefix in fixed):
+            return fixed
+    return ()
+
+
+class MirroredNetwork(nn.Module):
+    """The mean of a network's answer to a slice and to its mirror image, maps mirrored back: what is exported."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Wrap a trained network."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Output:
+        """Same shapes as the network alone."""
+        plain, mirrored = self.network(image), self.network(torch.flip(image, dims=[3]))
+        maps = (plain.maps + torch.flip(mirrored.maps, dims=[3])) / 2
+        return Output((plain.logits + mirrored.logits) / 2, maps, (plain.embedding + mirrored.embedding) / 2)

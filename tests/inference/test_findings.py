@@ -1,0 +1,188 @@
+"""What probabilities mean at the operating points: findings, key slices, urgency."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hemoscope.dicom.slices import QualityNote, SliceHeader
+from hemoscope.inference.calibration import OperatingPoint
+from hemoscope.inference.card import ModelCard, OperatingPointTable
+from hemoscope.inference.findings import (
+    SkippedSeries,
+    StudyFindings,
+    Urgency,
+    key_slices,
+    present_labels,
+    study_findings,
+    study_urgency,
+)
+from hemoscope.inference.probabilities import StudyProbabilities
+from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage, PerLabel
+
+POINTS = PerLabel.build(lambda label: OperatingPoint(threshold=0.5, rule="fixed"))
+ALL = PerLabel.build(lambda label: True)
+PROBABILITIES = st.lists(st.floats(0, 1), min_size=6, max_size=6).map(PerLabel.of)
+FLAGS = st.lists(st.booleans(), min_size=6, max_size=6).map(PerLabel.of)
+
+
+def only(*labels: Hemorrhage) -> PerLabel[bool]:
+    return PerLabel.build(lambda label: label in labels)
+
+
+def probable(**values: float) -> PerLabel[float]:
+    return PerLabel.build(lambda label: values.get(label, 0.0))
+
+
+def header(number: int) -> SliceHeader:
+    return SliceHeader(
+        source=f"slice{number}.dcm",
+        frame=0,
+        sop_instance_uid=f"1.2.{number}",
+        study_instance_uid="1.2",
+        series_instance_uid="1.2.3",
+        rows=4,
+        columns=4,
+    )
+
+
+def findings_of(logits: np.ndarray, card: ModelCard) -> StudyFindings:
+    positions = [5.0 * index for index in range(len(logits))]
+    note = QualityNote(code="series", message="about the series")
+    return study_findings(
+        StudyProbabilities.from_logits(logits, positions_mm=positions, card=card),
+        slices=[header(index) for index in range(len(logits))],
+        positions_mm=positions,
+        slice_quality=[(QualityNote(code=f"slice{index}", message="about a slice"),) for index in range(len(logits))],
+        quality=(note,),
+        skipped_series=(SkippedSeries(series_instance_uid="1.9", reason="thin", instances=2),),
+        card=card,
+    )
+
+
+def test_a_label_at_its_threshold_is_present() -> None:
+    assert present_labels(probable(any=0.5, subdural=0.5, epidural=0.49), POINTS, ALL) == (
+        Hemorrhage.ANY,
+        Hemorrhage.SUBDURAL,
+    )
+
+
+def test_a_label_that_is_not_established_raises_no_finding_alone() -> None:
+    established = PerLabel.build(lambda label: label is not Hemorrhage.EPIDURAL)
+    assert present_labels(probable(any=0.4, epidural=0.9), POINTS, established) == ()
+    assert present_labels(probable(any=0.6, epidural=0.6), POINTS, established) == (
+        Hemorrhage.ANY,
+        Hemorrhage.EPIDURAL,
+    )
+
+
+def test_an_any_that_is_not_established_supports_nothing() -> None:
+    assert present_labels(probable(any=0.9, epidural=0.9), POINTS, only()) == ()
+    assert present_labels(probable(any=0.9, epidural=0.9), POINTS, only(Hemorrhage.EPIDURAL)) == (Hemorrhage.EPIDURAL,)
+
+
+@given(PROBABILITIES, FLAGS)
+def test_whatever_is_not_established_stands_beside_an_established_any(
+    probabilities: PerLabel[float], established: PerLabel[bool]
+) -> None:
+    present = present_labels(probabilities, POINTS, established)
+    if any(not established[label] for label in present):
+        assert Hemorrhage.ANY in present
+        assert established[Hemorrhage.ANY]
+
+
+@given(PROBABILITIES, FLAGS)
+def test_urgency_is_the_same_with_or_without_labels_that_are_not_established(
+    make_card: Callable[..., ModelCard], probabilities: PerLabel[float], established: PerLabel[bool]
+) -> None:
+    card = make_card(established=established)
+    without = PerLabel.build(lambda label: probabilities[label] if established[label] else 0.0)
+    assert study_urgency(probabilities, present_labels(probabilities, POINTS, established), card) == study_urgency(
+        without, present_labels(without, POINTS, established), card
+    )
+
+
+def test_urgency_follows_any_and_then_the_established_findings(make_card: Callable[..., ModelCard]) -> None:
+    card = make_card()
+    assert study_urgency(probable(any=0.9), [Hemorrhage.ANY], card) is Urgency.IMMEDIATE
+    assert study_urgency(probable(any=0.89), [Hemorrhage.ANY], card) is Urgency.PROMPT
+    assert study_urgency(probable(any=0.2, subdural=0.2), [Hemorrhage.SUBDURAL], card) is Urgency.PROMPT
+    assert study_urgency(probable(any=0.2), [], card) is Urgency.ROUTINE
+
+
+def test_key_slices_are_the_most_probable_and_apart() -> None:
+    probabilities = np.array([0.1, 0.8, 0.9, 0.85, 0.2, 0.7, 0.3])
+    assert key_slices(probabilities, [float(i) for i in range(7)], apart_mm=2.0) == (2, 5, 0)
+    assert key_slices(probabilities, [5.0 * i for i in range(7)], apart_mm=5.0) == (2, 3, 1)
+    assert key_slices(probabilities, [None] * 7, apart_mm=5.0) == (2, 3, 1)
+
+
+def test_rounded_positions_do_not_push_key_slices_apart() -> None:
+    assert key_slices(np.array([0.9, 0.8]), [0.0, 4.9999], apart_mm=5.0) == (0, 1)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(-100, 100)), min_size=1, max_size=40))
+def test_key_slices_start_with_the_highest_and_keep_their_distance(slices: list[tuple[float, float]]) -> None:
+    probabilities, positions = np.array([p for p, _ in slices]), [z for _, z in slices]
+    keys = key_slices(probabilities, positions, apart_mm=5.0)
+    assert 1 <= len(keys) <= 3
+    assert probabilities[keys[0]] == probabilities.max()
+    assert all(abs(positions[a] - positions[b]) >= 4.99 for a in keys for b in keys if a != b)
+
+
+def test_a_study_gets_six_findings_its_slices_and_its_notes(make_card: Callable[..., ModelCard]) -> None:
+    logits = np.full((4, 6), -4.0)
+    logits[1:, [0, 5]] = [[3.0, 3.0], [2.0, 2.0], [1.0, 1.0]]
+    result = findings_of(logits, make_card())
+    assert (result.study_instance_uid, result.series_instance_uid) == ("1.2", "1.2.3")
+    assert tuple(finding.label for finding in result.findings) == LABELS
+    by_label = {finding.label: finding for finding in result.findings}
+    assert by_label[Hemorrhage.SUBDURAL].present
+    assert by_label[Hemorrhage.SUBDURAL].slices == ("1.2.1", "1.2.2", "1.2.3")
+    assert by_label[Hemorrhage.SUBDURAL].threshold == 0.5
+    assert not by_label[Hemorrhage.EPIDURAL].present
+    assert by_label[Hemorrhage.EPIDURAL].slices == ()
+    assert [one.present for one in result.slices] == [(), *[(Hemorrhage.ANY, Hemorrhage.SUBDURAL)] * 3]
+    assert [one.quality[0].code for one in result.slices] == ["slice0", "slice1", "slice2", "slice3"]
+    assert [one.position_mm for one in result.slices] == [0.0, 5.0, 10.0, 15.0]
+    assert result.quality[0].code == "series"
+    assert result.skipped_series[0].instances == 2
+    assert result.urgency is Urgency.IMMEDIATE
+
+
+def test_slices_and_study_have_thresholds_of_their_own(make_card: Callable[..., ModelCard]) -> None:
+    strict = PerLabel.build(lambda label: OperatingPoint(threshold=0.999, rule="fixed"))
+    points = OperatingPointTable(slice=strict, study=POINTS, urgent=OperatingPoint(threshold=0.9, rule="fixed"))
+    result = findings_of(np.full((3, 6), 1.0), make_card(operating_points=points))
+    assert all(finding.present for finding in result.findings)
+    assert all(one.present == () for one in result.slices)
+
+
+@given(st.lists(st.floats(-8, 8), min_size=6, max_size=6), FLAGS)
+def test_types_that_are_not_established_alone_leave_a_study_routine(
+    make_card: Callable[..., ModelCard], scores: list[float], flags: PerLabel[bool]
+) -> None:
+    established = PerLabel.build(lambda label: label is Hemorrhage.ANY or flags[label])
+    logits = np.array([[-8.0, *scores[1:]]])
+    logits[0, [LABELS.index(label) for label in SUBTYPES if established[label]]] = -8.0
+    result = findings_of(logits, make_card(established=established))
+    assert result.urgency is Urgency.ROUTINE
+    assert not any(finding.present for finding in result.findings)
+    assert result.slices[0].present == ()
+
+
+def test_headers_and_scores_that_differ_in_number_are_refused(make_card: Callable[..., ModelCard]) -> None:
+    card = make_card()
+    probabilities = StudyProbabilities.from_logits(np.zeros((2, 6)), positions_mm=[0.0, 5.0], card=card)
+    with pytest.raises(ValueError, match="zip"):
+        study_findings(
+            probabilities,
+            slices=[header(0)],
+            positions_mm=[0.0, 5.0],
+            slice_quality=[(), ()],
+            quality=(),
+            skipped_series=(),
+            card=card,
+        )
