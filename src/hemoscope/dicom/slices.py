@@ -15,6 +15,21 @@ class QualityNote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SliceRef:
+    """Names one slice of the series that was read; a SOP Instance UID alone does not name a frame.
+
+    Attributes:
+        index: place of the slice in the series, in anatomical order, from 0.
+        sop_instance_uid: of the file that holds the slice, DICOM (0008,0018).
+        frame: index of the frame in a multi-frame file, from 0; 0 in a file of one frame.
+    """
+
+    index: int
+    sop_instance_uid: str
+    frame: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
     """An input that was refused: which, a stable code, and what is wrong with the cure, which also stands alone."""
 
