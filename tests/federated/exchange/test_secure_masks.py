@@ -12,7 +12,7 @@ pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 
 from hemoscope.errors import FederationError
-from hemoscope.federated.exchange import secure_masks
+from hemoscope.federated import flower_internals
 from hemoscope.federated.exchange.secure_masks import mask_values, strengthen_masks
 
 KEY, OTHER = bytes(32), b"\1\0\0\0" * 2 + bytes(24)  # the exclusive or of their words is the same
@@ -56,11 +56,11 @@ def test_a_modulus_that_is_no_power_of_two_is_refused(modulus: int) -> None:
 
 def test_both_ends_of_the_protocol_draw_these_masks() -> None:
     strengthen_masks()
-    ends = [import_module(name) for name in secure_masks._ENDS]
+    ends = [import_module(name) for name in flower_internals.MASK_MODULES]
     assert {end.pseudo_rand_gen for end in ends} == {mask_values}
 
 
 def test_a_flower_that_draws_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secure_masks, "_GENERATOR", "another_name")
+    monkeypatch.setattr(flower_internals, "_MASK_GENERATOR", "another_name")
     with pytest.raises(FederationError, match="another_name"):
         strengthen_masks()

@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from flwr.common.serde import user_config_to_proto
-from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, StartRunRequest, StopRunRequest
-from flwr.proto.fab_pb2 import Fab
-from flwr.supercore.constant import NodeStatus
-from flwr.supercore.control import ControlHttpClient
 
 from hemoscope.errors import FederationError
+from hemoscope.federated.flower_internals import (
+    ControlHttpClient,
+    FabProto,
+    ListNodesRequest,
+    ListRunsRequest,
+    NodeStatus,
+    StartRunRequest,
+    StopRunRequest,
+    user_config_to_proto,
+)
 
 FINISHED = "finished"
 COMPLETED = "completed"
@@ -113,7 +118,7 @@ class ControlClient:
 
         """
         request = StartRunRequest(
-            fab=Fab(hash_str=self.state.hash),
+            fab=FabProto(hash_str=self.state.hash),
             app_spec=self.state.app,
             override_config=user_config_to_proto({"job": job}),
         )

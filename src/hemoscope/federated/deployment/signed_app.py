@@ -15,18 +15,12 @@ import tomllib
 from importlib import resources
 from pathlib import Path
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from flwr.cli.build import build_fab_from_files
-from flwr.supercore.fab import Fab
-from flwr.supercore.primitives.asymmetric_ed25519 import (
-    create_message_to_sign,
-    decode_base64url,
-    sign_message,
-    verify_signature,
-)
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.deployment.keys import key_id
+from hemoscope.federated.flower_internals import Fab, build_fab_from_files, create_message_to_sign
 
 SIGNATURE = "app.json"
 _CURE = "Sign again where the federation's authority is kept, by this version: hemoscope federated sign FOLDER"
@@ -73,7 +67,7 @@ def sign_app(content: bytes, key: ed25519.Ed25519PrivateKey, *, signed_at: int |
     """
     digest = hashlib.sha256(content)
     at = int(time.time()) if signed_at is None else signed_at
-    signature = sign_message(key, create_message_to_sign(digest.digest(), at))
+    signature = key.sign(create_message_to_sign(digest.digest(), at))
     record = {"signature": base64.urlsafe_b64encode(signature).decode("ascii"), "signed_at": at}
     # A SuperNode asks for this word first; Flower's own hub sets it for every app that it verified.
     verifications = {key_id(key.public_key()): json.dumps(record), "valid_license": "Valid"}
@@ -110,8 +104,11 @@ def read_signed_app(folder: Path, key: ed25519.Ed25519PublicKey, app: Path | Non
             f"the app that was signed ({signed_hash[:12]}) is not that of the hemoscope installed here "
             f"({installed.hexdigest()[:12]}). {_CURE}"
         )
-    if not verify_signature(key, create_message_to_sign(installed.digest(), signed_at), signature):
-        raise FederationError(f"the signature in {SIGNATURE} is not by this federation's key, or was changed. {_CURE}")
+    try:
+        key.verify(signature, create_message_to_sign(installed.digest(), signed_at))
+    except InvalidSignature as error:
+        msg = f"the signature in {SIGNATURE} is not by this federation's key, or was changed. {_CURE}"
+        raise FederationError(msg) from error
     return Fab(signed_hash, content, verifications)
 
 
@@ -121,7 +118,7 @@ def _read_signature(path: Path, key: ed25519.Ed25519PublicKey) -> tuple[str, dic
         described = json.loads(path.read_text())
         verifications = {str(name): str(record) for name, record in described["verifications"].items()}
         record = json.loads(verifications[key_id(key)])
-        signature, signed_at = decode_base64url(record["signature"]), int(record["signed_at"])
+        signature, signed_at = base64.urlsafe_b64decode(record["signature"]), int(record["signed_at"])
         signed_hash = str(described["sha256"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FederationError(f"{SIGNATURE} holds no signature by this federation's key. {_CURE}") from error

@@ -21,18 +21,22 @@ from typing import Any
 
 import uvicorn
 from filelock import FileLock, Timeout
-from flwr.common.constant import ISOLATION_MODE_SUBPROCESS, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, TRANSPORT_TYPE_GRPC_RERE
-from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
-from flwr.supercore.fab import Fab
-from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
-from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
-from flwr.superlink.config_loader import SuperLinkLifespanConfig
-from flwr.superlink.main import create_app
 
 from hemoscope.errors import FederationError, HemoscopeError
 from hemoscope.federated.deployment.keys import ServerKeys, read_server_keys
 from hemoscope.federated.deployment.signed_app import app_id, read_signed_app
+from hemoscope.federated.flower_internals import (
+    NOOP_ACCOUNT_NAME,
+    NOOP_FEDERATION_ID,
+    NOOP_FLWR_AID,
+    Fab,
+    NodeStatus,
+    NoOpControlAuthnPlugin,
+    SuperLinkLifespan,
+    SuperLinkLifespanConfig,
+    TaskType,
+    create_app,
+)
 
 HEARTBEAT = 30.0  # seconds; a site that is silent for longer counts as away
 FOR_SITES = "/v1/fleet/"
@@ -135,19 +139,19 @@ def lifespan_config(keys_folder: Path, folder: Path, *, port: int) -> SuperLinkL
         enable_event_log=False,
         artifact_provider=None,
         enable_supernode_auth=True,
-        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+        fleet_api_type="grpc-rere",
         fleet_api_address=None,
         simulation=False,
         ssl_ca_certfile=authority,
         ssl_certfile=certificate,
         ssl_keyfile=key,
         database=str(folder / "superlink.db"),
-        isolation=ISOLATION_MODE_SUBPROCESS,
+        isolation="subprocess",
         runtime_dependency_install=False,
     )
 
 
-def register_sites(state: LinkState, keys: ServerKeys) -> None:
+def register_sites(state: Any, keys: ServerKeys) -> None:
     """Admit the sites whose keys lie in the server's folder, and them alone: a key that was taken away is shut out."""
     known = {
         node.public_key: node.node_id
@@ -162,7 +166,7 @@ def register_sites(state: LinkState, keys: ServerKeys) -> None:
             state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, HEARTBEAT, name=name)
 
 
-def store_app(state: LinkState, signed: Fab, name: str) -> None:
+def store_app(state: Any, signed: Fab, name: str) -> None:
     """Keep the signed app in Flower's database, where a run asks for it by its name and hash."""
     state.store_app(
         fab=signed,

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.array_header import read_array_header
+from hemoscope.federated.flower_internals import ErrorCode
 
 Arrays = dict[str, NDArray[np.float32]]
 Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)

@@ -10,7 +10,6 @@ ChaCha20 (RFC 8439) under the SHA-256 of the key, which is used for one mask onl
 import hashlib
 import math
 from collections.abc import Sequence
-from importlib import import_module
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -18,13 +17,8 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
+from hemoscope.federated.flower_internals import replace_mask_generator
 
-# Where Flower's protocol looks its generator up.
-_ENDS = (
-    "flwr.client.mod.secure_aggregation.secaggplus_mod",
-    "flwr.server.workflow.secure_aggregation.secaggplus_workflow",
-)
-_GENERATOR = "pseudo_rand_gen"
 _PURPOSE = b"hemoscope secure aggregation mask 1\0"
 
 
@@ -55,9 +49,4 @@ def strengthen_masks() -> None:
     Raises:
         FederationError: this Flower draws them otherwise; then nothing is masked at all.
     """
-    for name in _ENDS:
-        module = import_module(name)
-        if not hasattr(module, _GENERATOR):
-            msg = f"this version of Flower has no {name}.{_GENERATOR}. Install the version of make setup-federated"
-            raise FederationError(msg)
-        setattr(module, _GENERATOR, mask_values)
+    replace_mask_generator(mask_values)

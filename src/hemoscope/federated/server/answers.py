@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flwr.app import Error, Message, RecordDict
-from flwr.common.constant import ErrorCode
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange import messages
@@ -18,6 +17,7 @@ from hemoscope.federated.exchange.updates import (
     suspicion,
 )
 from hemoscope.federated.exchange.weights import Arrays
+from hemoscope.federated.flower_internals import ErrorCode
 from hemoscope.federated.server.checkpoints import RoundState
 from hemoscope.federated.settings.federation import Federation
 

@@ -4,10 +4,10 @@ Flower's own sampling draws from Python's global random numbers and waits for ev
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 
 class ChosenNodes(Grid):
@@ -22,12 +22,12 @@ class ChosenNodes(Grid):
         """The chosen nodes, in the order they were given."""
         return self._nodes
 
-    def set_run(self, run: Run) -> None:
+    def set_run(self, run: Any) -> None:
         """See Flower."""
         self._grid.set_run(run)
 
     @property
-    def run(self) -> Run:
+    def run(self) -> Any:
         """See Flower."""
         return self._grid.run
 

@@ -22,19 +22,13 @@ import math
 from typing import Any
 
 import numpy as np
-from flwr.serverapp.exception import PrivacyBudgetExhausted
+from flwr.serverapp import GaussianPrivacyEvent, NeighboringRelation, RdpAccountant, SamplingMethod
+from flwr.serverapp import PrivacyConfig as AccountingConfig
 from flwr.serverapp.strategy import DifferentialPrivacyClientSideFixedClipping, FedAvg
-from flwr.supercore.differential_privacy import add_gaussian_noise_inplace, compute_stdv
-from flwr.supercore.privacy_accounting import (
-    GaussianPrivacyEvent,
-    NeighboringRelation,
-    SamplingMethod,
-)
-from flwr.supercore.privacy_accounting import PrivacyConfig as AccountingConfig
-from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.weights import Arrays
+from hemoscope.federated.flower_internals import PrivacyBudgetExhausted, add_gaussian_noise_inplace, compute_stdv
 from hemoscope.federated.settings.federation import Federation
 
 __all__ = [

@@ -17,21 +17,27 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.common import FitIns, FitRes, Parameters, Scalar, parameters_to_ndarrays
-from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key, Stage
-from flwr.server import LegacyContext, SimpleClientManager
-from flwr.server.client_manager import ClientManager
-from flwr.server.client_proxy import ClientProxy
-from flwr.server.compat.grid_client_proxy import GridClientProxy
-from flwr.server.strategy import Strategy
-from flwr.server.workflow import SecAggPlusWorkflow
-from flwr.server.workflow.constant import MAIN_CONFIGS_RECORD, MAIN_PARAMS_RECORD
-from flwr.server.workflow.constant import Key as WorkflowKey
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.messages import refusal_of
 from hemoscope.federated.exchange.secure_masks import strengthen_masks
+from hemoscope.federated.flower_internals import (
+    MAIN_CONFIGS_RECORD,
+    MAIN_PARAMS_RECORD,
+    RECORD_KEY_CONFIGS,
+    ClientManager,
+    ClientProxy,
+    GridClientProxy,
+    Key,
+    LegacyContext,
+    LegacyStrategy,
+    SecAggPlusWorkflow,
+    SimpleClientManager,
+    Stage,
+    WorkflowKey,
+)
 from hemoscope.federated.server.secure_replies import fault
 from hemoscope.federated.settings.site_policy import MODULUS, STEPS
 
@@ -137,7 +143,7 @@ def _run_protocol(
 
 
 @dataclass(slots=True, kw_only=True)
-class _HandOver(Strategy):
+class _HandOver(LegacyStrategy):
     """A strategy of Flower's older kind that only names the sites and takes the mean out."""
 
     nodes: tuple[int, ...]

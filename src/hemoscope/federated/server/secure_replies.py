@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
-from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key, Stage
 
 from hemoscope.federated.exchange.array_header import read_array_header
+from hemoscope.federated.flower_internals import RECORD_KEY_CONFIGS, Key, Stage
 
 
 def fault(stage: str, content: RecordDict, nodes: set[int], length: int) -> str | None:

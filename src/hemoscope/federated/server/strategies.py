@@ -2,7 +2,7 @@
 
 Trained parameters go through Flower's message strategies (``flwr.serverapp.strategy``): FedAvg, FedProx, FedAdam,
 FedTrimmedAvg or FedMedian, with noise around the first two where there is privacy. Batch statistics never do: they are
-averaged with the sites' weights beside FedAvg, FedProx and FedAdam, by Flower's ``aggregate_arrayrecords``; under
+averaged by a FedAvg of their own beside FedAvg, FedProx and FedAdam; under
 trimmed mean and median they go through the same class, so that a poisoned site moves neither.
 
 A robust strategy needs three answers at least, and trimmed mean leaves out at least one at each end (Flower's would
@@ -18,10 +18,8 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
+from flwr.serverapp import Grid, RdpAccountant
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedProx, FedTrimmedAvg
-from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
-from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange import messages
@@ -36,6 +34,7 @@ from hemoscope.federated.settings.federation import Federation
 __all__ = ["ROBUST_LEAST", "RoundReport", "RoundStrategy", "make_strategy"]
 
 ROBUST_LEAST = 3  # answers: of two, nobody can say which is the odd one
+_KEYS: dict[str, Any] = {"weighted_by_key": messages.WEIGHT, "arrayrecord_key": messages.ARRAYS}
 _MOMENTS = ("m_t", "v_t")  # Flower's names of what FedAdam remembers
 
 
@@ -172,8 +171,7 @@ class RoundStrategy:
     def _flower(self, state: RoundState, sites: int) -> FedAvg:
         """Flower's strategy as the round before left it; it asks everybody that ``ChosenNodes`` shows it."""
         chosen = self._federation.strategy
-        keys = {"weighted_by_key": messages.WEIGHT, "arrayrecord_key": messages.ARRAYS}
-        every: dict[str, Any] = {"min_train_nodes": 1, "min_available_nodes": 1, **keys}
+        every: dict[str, Any] = {"min_train_nodes": 1, "min_available_nodes": 1, **_KEYS}
         if chosen.name == "fedprox":
             return FedProx(**every, proximal_mu=chosen.proximal)
         if chosen.name == "median":
@@ -237,12 +235,11 @@ class RoundStrategy:
     def _mean_statistics(self, number: int, asked: _Asked, answers: Sequence[Answer]) -> Arrays:
         if not self._exchange.statistics:
             return {}
-        packed = [_message(answer, answer.statistics) for answer in answers]
-        if self._federation.strategy.robust:
-            found, _ = asked.flower.aggregate_train(number, packed)
-            assert found is not None, "of the same answers"
-            return _unpacked(found)
-        return _unpacked(aggregate_arrayrecords([message.content for message in packed], messages.WEIGHT))
+        robust = self._federation.strategy.robust
+        strategy = asked.flower if robust else FedAvg(**_KEYS)
+        found, _ = strategy.aggregate_train(number, [_message(answer, answer.statistics) for answer in answers])
+        assert found is not None, "of the same answers"
+        return _unpacked(found)
 
 
 def _trim(share: float, sites: int) -> float:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode
 
 from hemoscope.errors import ConfigError, DataError, FederationError, HemoscopeError, TrainingError
 from hemoscope.federated.exchange.messages import parse_request, score_records, train_records
+from hemoscope.federated.flower_internals import ErrorCode
 from hemoscope.federated.settings.site_policy import PolicyRefusalError
 from hemoscope.federated.site.audit import AuditTrail
 from hemoscope.federated.site.secure_site import Contribution, answer_secure, secure_stage

@@ -13,12 +13,11 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord
 from flwr.client.mod import secaggplus_mod
 from flwr.common import Code, FitRes, Status, ndarrays_to_parameters
-from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, RECORD_KEY_STATE, Key, Stage
-from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.secure_masks import strengthen_masks
+from hemoscope.federated.flower_internals import RECORD_KEY_CONFIGS, RECORD_KEY_STATE, Key, Stage, fitres_to_recorddict
 from hemoscope.federated.settings.site import Policy
 from hemoscope.federated.settings.site_policy import SecureSetup, check_setup, check_unmask
 
