@@ -1,6 +1,9 @@
-"""``hemoscope federated``: every subcommand has help, those that need Flower say so, and check tells what would be."""
+"""``hemoscope federated``: each subcommand has help, those that need Flower say so, check prints what would happen."""
 
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,7 +58,7 @@ def test_a_subcommand_that_needs_flower_names_the_line_that_installs_it(
     assert ".venv-federated/bin/hemoscope" in said
 
 
-def test_flower_is_told_to_be_quiet_whatever_the_shell_says(
+def test_flower_is_quiet_whatever_the_shell_says(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in federated.QUIET:
@@ -64,7 +67,7 @@ def test_flower_is_told_to_be_quiet_whatever_the_shell_says(
     assert {name: os.environ[name] for name in federated.QUIET} == federated.QUIET
 
 
-def test_check_tells_what_would_happen_what_leaves_and_what_is_refused(
+def test_check_prints_what_would_happen_what_leaves_and_what_is_refused(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["federated", "check", str(file), "--set", "rounds=3"]) == 0
@@ -72,6 +75,24 @@ def test_check_tells_what_would_happen_what_leaves_and_what_is_refused(
     assert said.startswith("trial: a trial\n")
     for words in ("What happens", "3 rounds x 1 epochs", "What leaves a site", "never", "What is refused"):
         assert words in said
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_check_prints_the_whole_fingerprint_on_a_line_of_its_own_whatever_the_width(
+    file: Path, columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hemoscope.federated.settings.federation import read_federation
+
+    monkeypatch.setenv("COLUMNS", columns)
+    assert cli.main(["federated", "check", str(file)]) == 0
+    assert read_federation(file).fingerprint in capsys.readouterr().out.splitlines()
+
+
+def test_check_prints_the_whole_fingerprint_into_a_pipe(file: Path) -> None:
+    code = "import sys; from hemoscope.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "federated", "check", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if re.fullmatch("[0-9a-f]{64}", line)]
 
 
 def test_check_refuses_what_excludes_each_other(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from hemoscope.cli import main
-from hemoscope.cli.federated_simulate import _poison, _round_line, _share
+from hemoscope.cli.federated_rounds import round_line
+from hemoscope.cli.federated_simulate import _poison, _share
 from hemoscope.errors import ConfigError
 
 ROUND: dict[str, Any] = {
@@ -19,20 +20,20 @@ ROUND: dict[str, Any] = {
     "losses": {"1": 0.5, "3": 0.7},
     "epsilon": 12.345,
     "seconds": 61.7,
-    "scores": {"auroc": {"slices": {"any": {"value": 0.8126}}}},
+    "scores": {"auroc": {"slices": {"any": {"value": 0.8126, "low": 0.7512, "high": 0.8533}}}},
 }
 
 
-def test_a_round_is_one_line_of_who_took_part_and_what_was_odd() -> None:
-    assert _round_line("fold-0", ROUND, 10) == (
-        "fold-0: round 2 of 10, 2 of 4 sites, loss 0.6000, AUROC of any 0.813, epsilon 12.3, "
-        "site 2 refused: the update's norm is 210, site 3 below chance, turned, site 4 lost, 62 s"
+def test_a_round_is_one_line_of_who_took_part_and_anomalies() -> None:
+    assert round_line("fold-0", ROUND, 10) == (
+        "fold-0: round 2 of 10, 2 of 4 sites, loss 0.6000, AUROC of any 0.813 (0.751 to 0.853), epsilon 12.3, "
+        "site 2 refused: the update's norm is 210, site 3 suspicious: below chance; turned, site 4 lost, 62 s"
     )
 
 
 def test_a_void_round_and_one_that_was_only_scored_are_lines_too() -> None:
-    assert _round_line("split", {"number": 1, "void": True, "asked": [1], "used": []}, 3) == "split: round 1 of 3, void"
-    assert _round_line("split", {"number": 3, "scores": {"auroc": {}}}, 3) == "split: round 3 of 3"
+    assert round_line("split", {"number": 1, "void": True, "asked": [1], "used": []}, 3) == "split: round 1 of 3, void"
+    assert round_line("split", {"number": 3, "scores": {"auroc": {}}}, 3) == "split: round 3 of 3"
 
 
 @pytest.mark.parametrize("text", ["site-2", "site-2=steal", "two=flip", "=flip"])

@@ -6,17 +6,19 @@ The subcommands that need Flower say so when they run; the others work without i
 import argparse
 import functools
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from hemoscope.cli import (
     federated_check,
     federated_deploy,
-    federated_model,
     federated_personalise,
     federated_simulate,
 )
+from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.errors import MissingExtraError
 
 # Whatever a shell's profile says: no report of usage, no look for a newer version. Read where Flower is imported.
@@ -31,6 +33,24 @@ class Subcommand:
     summary: str
     register: Callable[[argparse.ArgumentParser], None]
     flower: bool = False
+
+
+def register_export(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``export``."""
+    parser.add_argument("federated_run", type=Path, metavar="RUN", help="folder that the federation's server wrote")
+    parser.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write; must not exist")
+    parser.add_argument("--model-version", default="1", metavar="V", help="version of the model in reports")
+    parser.set_defaults(run=run_export)
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Export the sites' common network, with a card fitted on the histograms that they sent."""
+    from hemoscope.federated.server.federated_export import export_federation
+
+    bundle = export_federation(arguments.federated_run, arguments.output, version=arguments.model_version)
+    sys.stdout.write(f"{bundle.card.name} {bundle.card.version} in {arguments.output}, SHA-256:\n{bundle.sha256}\n")
+    sys.stdout.write(f"Next: hemoscope info {arguments.output}\n")
+    return ExitCode.OK
 
 
 SUBCOMMANDS = (
@@ -83,7 +103,7 @@ SUBCOMMANDS = (
     Subcommand(
         name="export",
         summary="turn a federated run into a model bundle",
-        register=federated_model.register_export,
+        register=register_export,
     ),
     Subcommand(
         name="personalise",

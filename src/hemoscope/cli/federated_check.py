@@ -20,7 +20,7 @@ def register_check(parser: argparse.ArgumentParser) -> None:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """Read, check and tell; a site that would refuse is an error."""
+    """Read, check and print; a site that would refuse is an error."""
     from hemoscope.errors import ConfigError
     from hemoscope.federated.settings.federation import read_federation
     from hemoscope.federated.settings.site import read_site
@@ -35,6 +35,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         msg = f"{arguments.site.name}: {refusal}. Change the federation, or this site's policy"
         raise ConfigError(msg)
     _print(federation, sites)
+    print(f"\nFingerprint, for policy.agreed of a site:\n{federation.fingerprint}")
     if site is not None:
         cache = site.cache()
         patients = cache.manifest["patient_id"].nunique()
@@ -48,11 +49,11 @@ def _print(federation: "Federation", sites: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from hemoscope.federated.server.outline import outline
+    from hemoscope.federated.server.summary import summarise
 
     console = Console(highlight=False)
     console.print(Text(f"{federation.name}: {federation.description}".removesuffix(": "), style="bold"))
-    for title, rows in outline(federation, sites=sites):
+    for title, rows in summarise(federation, sites=sites):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=False)
         for row in rows:
             table.add_row(*map(Text, row))

@@ -4,11 +4,11 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.federated_rounds import round_line
 from hemoscope.errors import ConfigError, FederationError
 from hemoscope.progress import StageProgress
 
@@ -153,7 +153,7 @@ def run_run(arguments: argparse.Namespace) -> int:
             run = client.start(write_job(state.folder, job))
             sys.stderr.write(f"{part}: started; {client.online()} of {state.sites} sites are connected\n")
             show("rounds", 0, federation.rounds)
-            status = _follow(client, run, arguments.output / part / "rounds.jsonl", federation.rounds, show)
+            status = _follow(client, run, arguments.output / part, federation.rounds, show)
         if not status.completed:
             sys.stderr.write(f"{part}: {status.sub_status}: {status.details or 'the log of the server says why'}\n")
             sys.stderr.write(f"{_KEPT}\n")
@@ -178,17 +178,17 @@ def _asked_parts(federation: "Federation", part: str | None) -> list[str]:
     return there if part is None else [part]
 
 
-def _follow(client: "ControlClient", run: int, rounds: Path, total: int, show: StageProgress) -> "RunStatus":
+def _follow(client: "ControlClient", run: int, folder: Path, total: int, show: StageProgress) -> "RunStatus":
     from hemoscope.federated.deployment.runs import RunStatus, follow
 
     # Whoever ends this command ends the run: it would go on at the sites, beside the next.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for event in follow(client, run, rounds):
+        for event in follow(client, run, folder / "rounds.jsonl"):
             if isinstance(event, RunStatus):
                 status = event
             else:
-                sys.stderr.write(round_line(event, total) + "\n")
+                sys.stderr.write(round_line(folder.name, event, total) + "\n")
                 show("rounds", int(event.get("number", 0)), total)
     except KeyboardInterrupt:
         client.stop(run)
@@ -198,29 +198,3 @@ def _follow(client: "ControlClient", run: int, rounds: Path, total: int, show: S
     finally:
         signal.signal(signal.SIGTERM, before)
     return status
-
-
-def round_line(record: dict[str, Any], total: int) -> str:
-    """One line for a round: who was used, lost, refused or suspicious; the mean loss; AUROC, epsilon where known."""
-    words = [f"round {record.get('number')} of {total}: {len(record.get('used', ()))} sites used"]
-    if record.get("lost"):
-        words.append(f"lost {_numbers(record['lost'])}")
-    words += [f"site {site} refused ({why})" for site, why in dict(record.get("refused") or {}).items()]
-    words += [
-        f"site {site} suspicious ({'; '.join(why)})" for site, why in dict(record.get("suspicious") or {}).items()
-    ]
-    losses = dict(record.get("losses") or {})
-    if losses:
-        words.append(f"loss {sum(losses.values()) / len(losses):.4f}")
-    auroc = (((record.get("scores") or {}).get("auroc") or {}).get("slices") or {}).get("any")
-    if auroc:
-        words.append(f"AUROC of any {auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})")
-    if record.get("epsilon") is not None:
-        words.append(f"epsilon {record['epsilon']:.3g}")
-    if record.get("void"):
-        words.append("void: too few answers, asked again")
-    return ", ".join(words)
-
-
-def _numbers(sites: Sequence[int]) -> str:
-    return "sites " + ", ".join(str(site) for site in sites)

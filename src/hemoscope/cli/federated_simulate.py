@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.federated_rounds import round_line
 from hemoscope.cli.progress import progress_bar
 from hemoscope.errors import ConfigError
 
@@ -24,7 +25,10 @@ def register_simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--sites", type=int, default=4, metavar="N", help="how many sites (default: 4)")
     parser.add_argument(
-        "--partition", choices=_WAYS, default="patient", help="how patients are dealt to sites (default: patient)"
+        "--partition",
+        choices=_WAYS,
+        default="patient",
+        help="how patients are partitioned among sites (default: patient)",
     )
     parser.add_argument(
         "--shares",
@@ -33,7 +37,7 @@ def register_simulate(parser: argparse.ArgumentParser) -> None:
         metavar="4,3,2,1",
         help="relative sizes of the sites, for --partition patient",
     )
-    parser.add_argument("--seed", type=int, default=257, metavar="N", help="of the dealing (default: 257)")
+    parser.add_argument("--seed", type=int, default=257, metavar="N", help="of the partition (default: 257)")
     parser.add_argument(
         "--only",
         nargs="+",
@@ -87,23 +91,25 @@ def run_simulate(arguments: argparse.Namespace) -> int:
     """Deal out, train, gather; a line a round."""
     from hemoscope.data.cache import open_cache
     from hemoscope.federated.settings.federation import read_federation
-    from hemoscope.federated.simulation.simulated_sites import Dealing
+    from hemoscope.federated.simulation.simulated_sites import Partitioning
     from hemoscope.federated.simulation.simulation import Machine, simulate
 
     federation = read_federation(arguments.federation, arguments.set)
-    dealing = Dealing(sites=arguments.sites, by=arguments.partition, seed=arguments.seed, uneven=arguments.shares)
+    partitioning = Partitioning(
+        sites=arguments.sites, by=arguments.partition, seed=arguments.seed, uneven=arguments.shares
+    )
     with progress_bar() as show:
         parts = simulate(
             federation,
             open_cache(arguments.data),
             arguments.output,
-            dealing=dealing,
+            partitioning=partitioning,
             only=tuple(arguments.only),
             resume=arguments.resume,
             machine=Machine(actors=arguments.actors, verbose=arguments.verbose),
             poison=dict(arguments.poison),
             show=show,
-            tell=lambda part, record: print(_round_line(part, record, federation.rounds), flush=True),
+            report_round=lambda part, record: print(round_line(part, record, federation.rounds), flush=True),
         )
     run, data = arguments.output, arguments.data
     print(f"finished: {run} ({', '.join(parts)}).")
@@ -132,35 +138,12 @@ def run_compare(arguments: argparse.Namespace) -> int:
             show=show,
         )
     paths = write_comparison(report, arguments.output)
-    _tell(report)
+    _print(report)
     print(f"written: {', '.join(path.name for path in paths)} in {arguments.output}")
     return ExitCode.OK
 
 
-def _round_line(part: str, record: Mapping[str, Any], rounds: int) -> str:
-    """One round as one line: who took part, how it went, and what was odd."""
-    losses = record.get("losses") or {}
-    words = [f"{part}: round {record.get('number')} of {rounds}"]
-    if record.get("void"):
-        words.append("void")
-    elif "used" in record:  # a round that was played before a resume is only scored
-        words.append(f"{len(record['used'])} of {len(record['asked'])} sites")
-    if losses:
-        words.append(f"loss {sum(losses.values()) / len(losses):.4f}")
-    auroc = (((record.get("scores") or {}).get("auroc") or {}).get("slices") or {}).get("any")
-    if auroc:
-        words.append(f"AUROC of any {auroc['value']:.3f}")
-    if record.get("epsilon") is not None:
-        words.append(f"epsilon {record['epsilon']:.3g}")
-    words += [f"site {site} refused: {why}" for site, why in (record.get("refused") or {}).items()]
-    words += [f"site {site} {', '.join(why)}" for site, why in (record.get("suspicious") or {}).items() if why]
-    words += [f"site {site} lost" for site in record.get("lost") or ()]
-    if record.get("seconds") is not None:
-        words.append(f"{record['seconds']:.0f} s")
-    return ", ".join(words)
-
-
-def _tell(report: Mapping[str, Any]) -> None:
+def _print(report: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -132,7 +132,7 @@ INTERNALS = (
     Internal(
         module="flwr.superlink.auth_plugin",
         names=("NoOpControlAuthnPlugin",),
-        reason="No accounts: the control interface answers loopback alone.",
+        reason="No accounts: the control interface replies loopback alone.",
     ),
     Internal(
         module="flwr.superlink.cli.flower_superlink",

@@ -256,10 +256,10 @@ def trains(hospitals: Hospitals, name: str, number: int) -> bool:
 
 
 def test_three_rounds_are_played_although_a_site_and_the_server_are_killed(journey: Hospitals) -> None:
-    played = [one for one in journey.rounds() if not one.get("void")]
-    assert [one["number"] for one in played] == [1, 2, 3]
-    assert [len(one["used"]) for one in played] == [4, 3, 4]
-    assert len(played[1]["lost"]) == 1
+    completed = [one for one in journey.rounds() if not one.get("void")]
+    assert [one["number"] for one in completed] == [1, 2, 3]
+    assert [len(one["used"]) for one in completed] == [4, 3, 4]
+    assert len(completed[1]["lost"]) == 1
 
 
 def test_the_run_leaves_weights_and_a_record_that_say_how_it_was_trained(journey: Hospitals) -> None:

@@ -152,7 +152,7 @@ def test_a_private_key_that_others_can_read_is_refused_with_the_cure(own_keys: P
 
 def test_a_folder_that_lacks_a_file_is_refused_by_name(own_keys: Path) -> None:
     (own_keys / "sites/riverside/trusted.yaml").unlink()
-    with pytest.raises(FederationError, match=r"trusted\.yaml is not in this folder of keys"):
+    with pytest.raises(FederationError, match=r"riverside has no trusted\.yaml.*Ask the federation\'s coordinator"):
         read_site_keys(own_keys / "sites/riverside")
     (own_keys / "server/sites/riverside.pub").unlink()
     with pytest.raises(FederationError, match="no site may connect"):

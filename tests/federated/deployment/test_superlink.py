@@ -22,7 +22,7 @@ pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 from hemoscope.cli import main
-from hemoscope.cli.federated_deploy import part_names, round_line
+from hemoscope.cli.federated_deploy import part_names
 from hemoscope.errors import ConfigError, FederationError
 from hemoscope.federated.deployment import supernode
 from hemoscope.federated.deployment.authority import make_keys
@@ -57,7 +57,7 @@ def own_address() -> str:
         return str(outward.getsockname()[0])
 
 
-def test_from_elsewhere_only_the_sites_interface_answers_and_there_only_a_registered_key(
+def test_from_elsewhere_only_the_sites_interface_replies_and_there_only_a_registered_key(
     deployment: Callable[..., Any],
 ) -> None:
     address = own_address()
@@ -231,7 +231,7 @@ def test_without_a_server_the_command_says_so(tmp_path: Path, capsys: pytest.Cap
         pytest.raises(FederationError, match=r"port 1\. Start it"),
     ):
         client.online()
-    with pytest.raises(FederationError, match="no server answers"), ControlClient(state=read_state(tmp_path)) as client:
+    with pytest.raises(FederationError, match="no server replies"), ControlClient(state=read_state(tmp_path)) as client:
         client.stop(1)
 
 
@@ -256,7 +256,7 @@ def test_a_site_that_is_refused_tries_again_and_then_gives_up(tmp_path: Path, mo
     monkeypatch.setattr(time, "monotonic", lambda: 10.0 * len(tries))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     monkeypatch.setattr(supernode, "_run_until_ended", lambda command: (tries.append(0.0), (3, False))[1])
-    assert supernode.keep_connected(["flower-supernode"], patience=35.0) == 3
+    assert supernode.keep_connected(["flower-supernode"], timeout=35.0) == 3
     assert len(tries) == 4
     monkeypatch.setattr(supernode, "_run_until_ended", lambda command: (-15, True))
     assert supernode.keep_connected(["flower-supernode"]) == 0
@@ -313,23 +313,6 @@ def test_the_command_signs_again_and_a_server_without_a_signature_says_so(
     assert (keys / "server/app.json").is_file()
     assert main(["federated", "sign", str(keys / "server")]) == 1
     assert "Sign where the federation's authority is kept" in capsys.readouterr().err
-
-
-def test_a_line_a_round_says_what_went_wrong() -> None:
-    record = {
-        "number": 2,
-        "used": [1, 2],
-        "lost": [3],
-        "refused": {"4": "a norm of 900"},
-        "suspicious": {"2": ["far off"]},
-    }
-    line = round_line({**record, "losses": {"1": 0.5, "2": 0.7}, "epsilon": 3.25, "void": True}, 3)
-    assert line == (
-        "round 2 of 3: 2 sites used, lost sites 3, site 4 refused (a norm of 900), site 2 suspicious (far off), "
-        "loss 0.6000, epsilon 3.25, void: too few answers, asked again"
-    )
-    scores = {"auroc": {"slices": {"any": {"value": 0.9, "low": 0.875, "high": 0.925}}}}
-    assert round_line({"number": 3, "scores": scores}, 3).endswith("AUROC of any 0.900 (0.875 to 0.925)")
 
 
 def test_without_a_part_all_of_the_experiment_are_run() -> None:

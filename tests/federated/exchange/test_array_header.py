@@ -37,7 +37,12 @@ def test_numpys_own_headers_say_what_numpy_reads(array: Any, fortran: bool) -> N
     shape, order, dtype = np.lib.format.read_array_header_1_0(stream)
     found = read_array_header(whole)
     assert found is not None
-    assert (found.shape, found.fortran, np.dtype(found.descr), found.start) == (shape, order, dtype, stream.tell())
+    assert (found.shape, found.fortran, np.dtype(found.descr), found.start) == (
+        shape,
+        order,
+        dtype,
+        stream.tell(),
+    )
 
 
 @pytest.mark.parametrize(

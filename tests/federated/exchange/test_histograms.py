@@ -44,8 +44,8 @@ def test_a_cell_holds_enough_rows_and_every_row_of_a_class_that_is_told_is_count
     rows: list[tuple[float, float, int]], least: int
 ) -> None:
     found = score_histograms(scores_of(rows), level="slice", least_cell=least)
-    told = [found.positive[ANY], found.negative[ANY]]
-    for counts, truth in zip(told, (1.0, 0.0), strict=True):
+    reported = [found.positive[ANY], found.negative[ANY]]
+    for counts, truth in zip(reported, (1.0, 0.0), strict=True):
         mine = [logit for logit, known, _ in rows if known == truth]
         if counts is None:
             continue

@@ -41,7 +41,7 @@ def site(patients: int, *, slices: int = 1, seed: int, positive: float = 0.4) ->
     return Scores(logits=np.tile(logits, 6), truth=np.tile(truth, 6), patients=names)
 
 
-def told(scores: Scores, *, least: int = 1, level: Level = "patient") -> ScoreHistograms:
+def reported(scores: Scores, *, least: int = 1, level: Level = "patient") -> ScoreHistograms:
     return score_histograms(scores, level=level, least_cell=least)
 
 
@@ -55,7 +55,7 @@ def all_rows(*sites: Scores) -> Scores:
 
 @given(sites=st.lists(_site, min_size=1, max_size=4), least=st.integers(1, 7))
 def test_the_auroc_of_the_rows_lies_within_the_bounds(sites: list[list[tuple[float, float, int]]], least: int) -> None:
-    histograms = [told(scores_of(rows), least=least, level="slice") for rows in sites]
+    histograms = [reported(scores_of(rows), least=least, level="slice") for rows in sites]
     found = pool(histograms).auroc(ANY)
     counted = [
         row for rows, one in zip(sites, histograms, strict=True) if one.positive[ANY] is not None for row in rows
@@ -72,7 +72,7 @@ def test_the_auroc_of_the_rows_lies_within_the_bounds(sites: list[list[tuple[flo
 
 @given(order=st.permutations(range(4)))
 def test_the_order_of_sites_changes_nothing(order: list[int]) -> None:
-    sites = [told(site(15, seed=seed), least=3) for seed in range(4)]
+    sites = [reported(site(15, seed=seed), least=3) for seed in range(4)]
     one, other = pool(sites), pool([sites[place] for place in order])
     assert one.auroc(ANY) == other.auroc(ANY)
     assert one.interval(ANY, rounds=50) == other.interval(ANY, rounds=50)
@@ -82,12 +82,12 @@ def test_the_order_of_sites_changes_nothing(order: list[int]) -> None:
 def test_with_fine_cells_the_value_is_that_of_the_rows() -> None:
     sites = [site(patients, seed=patients) for patients in (40, 80, 160)]
     rows = all_rows(*sites)
-    found = pool([told(one) for one in sites])
+    found = pool([reported(one) for one in sites])
     bounds = found.auroc(ANY)
     assert bounds is not None
     assert bounds.error < 0.03
     assert bounds.value == pytest.approx(roc_auc_score(rows.truth[:, 0], rows.logits[:, 0]), abs=0.003)
-    assert (found.rows, found.patients, found.told[ANY]) == (280, 280, 3)
+    assert (found.rows, found.patients, found.reported[ANY]) == (280, 280, 3)
     assert found.positive_patients(ANY) == rows.truth[:, 0].sum()
 
 
@@ -95,7 +95,7 @@ def test_rows_in_coarse_cells_are_taken_to_lie_evenly() -> None:
     """A positive cell of 0 to 2 over a negative one of 0 to 1: three quarters above; the bounds know nothing."""
     positive = [(0.1, 1.0, 0), (1.9, 1.0, 1)]
     negative = [(0.1, 0.0, 2), (0.9, 0.0, 3)]
-    found = pool([told(scores_of([*positive, *negative]), least=2)]).auroc(ANY)
+    found = pool([reported(scores_of([*positive, *negative]), least=2)]).auroc(ANY)
     assert found is not None
     assert (found.value, found.low, found.high, found.error) == (0.75, 0.0, 1.0, 0.75)
 
@@ -103,7 +103,7 @@ def test_rows_in_coarse_cells_are_taken_to_lie_evenly() -> None:
 def test_the_value_is_nearer_than_the_bounds_can_promise() -> None:
     sites = [site(40, seed=seed) for seed in range(5)]
     rows = all_rows(*sites)
-    found = pool([told(one, least=5) for one in sites]).auroc(ANY)
+    found = pool([reported(one, least=5) for one in sites]).auroc(ANY)
     assert found is not None
     true = roc_auc_score(rows.truth[:, 0], rows.logits[:, 0])
     assert abs(found.value - true) < 0.03
@@ -112,7 +112,7 @@ def test_the_value_is_nearer_than_the_bounds_can_promise() -> None:
 
 def test_coarser_cells_only_widen_the_bounds() -> None:
     sites = [site(60, seed=seed) for seed in range(3)]
-    fine, coarse = (pool([told(one, least=least) for one in sites]).auroc(ANY) for least in (1, 12))
+    fine, coarse = (pool([reported(one, least=least) for one in sites]).auroc(ANY) for least in (1, 12))
     assert fine is not None
     assert coarse is not None
     assert coarse.low < fine.low < fine.high < coarse.high
@@ -122,7 +122,7 @@ def test_the_interval_of_patients_is_that_of_a_bootstrap_over_them_with_the_erro
     sites = [site(60, seed=seed) for seed in range(3)]
     rows = all_rows(*sites)
     usual = bootstrap_scores(1 / (1 + np.exp(-rows.logits)), rows.truth, rows.patients).labels[ANY]["auroc"]
-    pooled = pool([told(one) for one in sites])
+    pooled = pool([reported(one) for one in sites])
     found, bounds = pooled.interval(ANY), pooled.auroc(ANY)
     assert found is not None
     assert usual is not None
@@ -137,7 +137,7 @@ def test_many_slices_of_few_patients_do_not_narrow_the_interval() -> None:
     sites = [site(12, slices=30, seed=seed) for seed in range(2)]
     rows = all_rows(*sites)
     usual = bootstrap_scores(1 / (1 + np.exp(-rows.logits)), rows.truth, rows.patients).labels[ANY]["auroc"]
-    found = pool([told(one, level="slice") for one in sites]).interval(ANY)
+    found = pool([reported(one, level="slice") for one in sites]).interval(ANY)
     assert found is not None
     assert usual is not None
     assert found.low < usual.low
@@ -145,7 +145,7 @@ def test_many_slices_of_few_patients_do_not_narrow_the_interval() -> None:
 
 
 def test_a_single_class_has_neither_value_nor_interval() -> None:
-    found = pool([told(scores_of([(number / 9, 1.0, number) for number in range(9)]))])
+    found = pool([reported(scores_of([(number / 9, 1.0, number) for number in range(9)]))])
     assert found.auroc(ANY) is None
     assert found.interval(ANY) is None
 
@@ -153,14 +153,14 @@ def test_a_single_class_has_neither_value_nor_interval() -> None:
 @pytest.mark.parametrize(("least", "off"), [(1, 0.02), (5, 0.08)])
 def test_fits_on_made_rows_are_about_those_of_the_rows(least: int, off: float) -> None:
     sites = [site(200, seed=seed) for seed in range(3)]
-    rows, made = all_rows(*sites), pool([told(one, least=least) for one in sites]).made_rows()
+    rows, made = all_rows(*sites), pool([reported(one, least=least) for one in sites]).made_rows()
     of_rows, of_cells = fit_platt(rows.logits[:, 0], rows.truth[:, 0]), fit_calibration(made).calibration[ANY]
     assert of_cells.scale == pytest.approx(of_rows.scale, rel=off)
     assert of_cells.bias == pytest.approx(of_rows.bias, abs=off)
 
 
 def test_made_rows_of_one_label_are_neither_lifted_nor_capped_by_another() -> None:
-    scores = pool([told(site(60, seed=1))]).made_rows()
+    scores = pool([reported(site(60, seed=1))]).made_rows()
     fitted = fit_calibration(scores)
     raw = calibrated(scores.logits, fitted.calibration)
     seen = consistent(raw, PerLabel.build(lambda _: True))
@@ -175,15 +175,15 @@ def test_made_rows_of_one_label_are_neither_lifted_nor_capped_by_another() -> No
 
 def test_more_rows_than_a_fit_needs_are_thinned_in_proportion() -> None:
     many = Scores(logits=np.full((300_000, 6), -3.0), truth=np.zeros((300_000, 6)), patients=("a", "b") * 150_000)
-    made = pool([told(many, level="slice")]).made_rows()
+    made = pool([reported(many, level="slice")]).made_rows()
     assert len(made.patients) == 6 * 100_000
 
 
 def test_rows_are_placed_evenly_in_their_cells_and_open_ends_reach_a_logit_beyond() -> None:
-    found = pool([told(scores_of([(-50.0, 0.0, 1), (50.0, 1.0, 2), (0.1, 1.0, 3)]))])
+    found = pool([reported(scores_of([(-50.0, 0.0, 1), (50.0, 1.0, 2), (0.1, 1.0, 3)]))])
     assert found.negative[ANY].placed().tolist() == [-8.5]
     assert found.positive[ANY].placed().tolist() == [0.125, 8.5]
-    everywhere = pool([told(scores_of([(-50.0, 0.0, 1), (50.0, 0.0, 2), (50.0, 0.0, 2)]), least=3)])
+    everywhere = pool([reported(scores_of([(-50.0, 0.0, 1), (50.0, 0.0, 2), (50.0, 0.0, 2)]), least=3)])
     assert everywhere.negative[ANY].placed().tolist() == [-6.0, 0.0, 6.0]
 
 
@@ -191,4 +191,4 @@ def test_nothing_and_unlike_levels_are_not_pooled() -> None:
     with pytest.raises(FederationError, match="nothing cannot be pooled"):
         pool([])
     with pytest.raises(FederationError, match="patient and slice cannot be pooled"):
-        pool([told(site(9, seed=1)), told(site(9, seed=1), level="slice")])
+        pool([reported(site(9, seed=1)), reported(site(9, seed=1), level="slice")])

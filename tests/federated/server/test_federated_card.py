@@ -55,7 +55,7 @@ def site(seed: int, *, patients: int = 30, slices: int = 6, without: tuple[Hemor
     return Scored(slices=found, studies=study_scores(found, RULE, series=found.patients))
 
 
-def told(*sites: Scored, least: int = 5) -> SiteHistograms:
+def reported(*sites: Scored, least: int = 5) -> SiteHistograms:
     return SiteHistograms(
         slices=tuple(score_histograms(one.slices, level="slice", least_cell=least) for one in sites),
         studies=tuple(score_histograms(one.studies, level="patient", least_cell=least) for one in sites),
@@ -85,7 +85,7 @@ def sites() -> tuple[Scored, ...]:
 
 
 def split_card(origin: Origin, sites: tuple[Scored, ...], **changes: Any) -> ModelCard:
-    part = PartHistograms(score=told(*sites), validation=told(*(site(seed) for seed in range(10, 13))))
+    part = PartHistograms(score=reported(*sites), validation=reported(*(site(seed) for seed in range(10, 13))))
     return federated_split_card(origin, replace(part, **changes), RULE, version="1")
 
 
@@ -102,7 +102,7 @@ def test_the_card_scores_the_test_parts_and_is_fitted_on_the_validation_parts(
     assert (score.n_positive, score.n_positive_patients, score.average_precision) == (45, 45, None)
     assert score.ece is not None
     assert all(card.established.values)
-    other = split_card(origin, sites, validation=told(*(site(seed) for seed in range(20, 23))))
+    other = split_card(origin, sites, validation=reported(*(site(seed) for seed in range(20, 23))))
     assert other.scores[0].labels[Hemorrhage.ANY].auroc == by_slice.labels[Hemorrhage.ANY].auroc
     assert other.calibration != card.calibration
     assert ModelCard.from_json(card.to_json()) == card
@@ -111,7 +111,7 @@ def test_the_card_scores_the_test_parts_and_is_fitted_on_the_validation_parts(
 def test_the_card_is_close_to_that_of_the_rows(origin: Origin, sites: tuple[Scored, ...]) -> None:
     """The rows of two folds and their histograms, each through its own path to a card."""
     of_rows = folds_card(origin, joined(*sites), RULE, version="1", more=())
-    of_cells = federated_folds_card(origin, [told(sites[0]), told(*sites[1:])], RULE, version="1")
+    of_cells = federated_folds_card(origin, [reported(sites[0]), reported(*sites[1:])], RULE, version="1")
     for rows, cells in zip(of_rows.scores, of_cells.scores, strict=True):
         for label in LABELS:
             one, other = rows.labels[label], cells.labels[label]
@@ -139,7 +139,7 @@ def test_the_card_says_in_words_what_its_scores_are_made_of(origin: Origin, site
         "come from histograms, as each site states them, not from rows. By slice, AUROCs are off by at most 0.0"
         in limits
     )
-    assert "tells nothing of a label with 1 to 4 rows, or one patient" in limits
+    assert "reports nothing of a label with 1 to 4 rows, or one patient" in limits
     assert "Each site knows which of its patients were held out" in limits
     assert "Epsilon" not in limits
     private = replace(origin, federation=replace(RECORD, epsilon=40.0, delta=1e-5))
@@ -151,10 +151,10 @@ def test_a_label_that_no_site_may_tell_is_not_established_and_says_why(origin: O
     for one in sites:
         for scores in (one.slices, one.studies):
             scores.truth[0, LABELS.index(Hemorrhage.EPIDURAL)] = 1
-    card = federated_folds_card(origin, [told(*sites[:2]), told(sites[2])], RULE, version="1")
+    card = federated_folds_card(origin, [reported(*sites[:2]), reported(sites[2])], RULE, version="1")
     score = card.scores[0].labels[Hemorrhage.EPIDURAL]
     assert score.auroc is None
-    assert score.reason == "no site has 5 rows of both classes that it may tell"
+    assert score.reason == "no site has 5 rows of both classes that it may report"
     assert not card.established[Hemorrhage.EPIDURAL]
     assert card.established[Hemorrhage.SUBDURAL]
     assert card.calibration.slice[Hemorrhage.EPIDURAL] == RAW
@@ -162,23 +162,23 @@ def test_a_label_that_no_site_may_tell_is_not_established_and_says_why(origin: O
 
 
 def test_a_label_that_nobody_has_says_which_class_is_missing(origin: Origin) -> None:
-    card = federated_folds_card(origin, [told(site(1, without=(Hemorrhage.EPIDURAL,)))], RULE, version="1")
-    assert card.scores[1].labels[Hemorrhage.EPIDURAL].reason == "of those told, none is positive"
+    card = federated_folds_card(origin, [reported(site(1, without=(Hemorrhage.EPIDURAL,)))], RULE, version="1")
+    assert card.scores[1].labels[Hemorrhage.EPIDURAL].reason == "of those reported, none is positive"
     assert card.scores[1].labels[Hemorrhage.EPIDURAL].ece is None
 
 
 def test_sites_too_small_to_tell_anything_give_a_card_that_claims_nothing(origin: Origin) -> None:
     card = federated_folds_card(
-        origin, [told(site(1, patients=4, slices=1)), told(site(2, patients=3))], RULE, version="1"
+        origin, [reported(site(1, patients=4, slices=1)), reported(site(2, patients=3))], RULE, version="1"
     )
     assert not any(card.established.values)
-    assert "no row was seen: no AUROC could be told" in card.scores[1].description
-    assert any("by study, no AUROC could be told" in line for line in card.limits_of_use)
+    assert "no row was seen: no AUROC can be computed" in card.scores[1].description
+    assert any("by study, no AUROC can be computed" in line for line in card.limits_of_use)
     assert any("0 among them, are the least that there can be" in line for line in card.limits_of_use)
 
 
 def test_too_few_patients_establish_nothing_however_well_they_rank(origin: Origin) -> None:
-    card = federated_folds_card(origin, [told(site(1, patients=14))], RULE, version="1")
+    card = federated_folds_card(origin, [reported(site(1, patients=14))], RULE, version="1")
     assert not any(card.established.values)
 
 
@@ -191,9 +191,9 @@ def test_without_validation_parts_nothing_is_fitted(origin: Origin, sites: tuple
 
 
 def test_a_card_of_no_scores_is_refused(origin: Origin, sites: tuple[Scored, ...]) -> None:
-    with pytest.raises(FederationError, match=r"no site told how its images were scored.*--resume"):
+    with pytest.raises(FederationError, match=r"no site reported how its images were scored.*--resume"):
         split_card(origin, sites, score=NOTHING)
-    with pytest.raises(FederationError, match="no site told how its images were scored"):
+    with pytest.raises(FederationError, match="no site reported how its images were scored"):
         federated_folds_card(origin, [NOTHING, NOTHING], RULE, version="1")
 
 
@@ -205,7 +205,7 @@ def plain(found: SiteHistograms) -> list[dict[str, Any]]:
 
 
 def test_what_a_server_kept_is_read_back(tmp_path: Path, sites: tuple[Scored, ...]) -> None:
-    part = PartHistograms(score=told(*sites), validation=told(sites[0]))
+    part = PartHistograms(score=reported(*sites), validation=reported(sites[0]))
     record = {"score": plain(part.score), "validation": plain(part.validation)}
     (tmp_path / "histograms.json").write_text(json.dumps(record))
     assert read_histograms(tmp_path) == part
@@ -233,7 +233,7 @@ def test_damaged_histograms_are_refused_without_the_path(tmp_path: Path, content
 
 
 def test_slices_in_the_place_of_studies_are_refused(tmp_path: Path, sites: tuple[Scored, ...]) -> None:
-    (one,) = plain(told(sites[0]))
+    (one,) = plain(reported(sites[0]))
     record = {"score": [{"slices": one["slices"], "studies": one["slices"]}], "validation": []}
     (tmp_path / "histograms.json").write_text(json.dumps(record))
     with pytest.raises(FederationError, match="holds slices for studies"):

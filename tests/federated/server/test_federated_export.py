@@ -16,7 +16,8 @@ from hemoscope.errors import BundleError, FederationError
 from hemoscope.federated.exchange.histograms import score_histograms
 from hemoscope.federated.server import federated_export
 from hemoscope.federated.server.federated_export import export_federation
-from hemoscope.federated.settings.federation import Federation, HistogramConfig
+from hemoscope.federated.settings.federation import Federation
+from hemoscope.federated.settings.sections import HistogramConfig
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import Hemorrhage
@@ -43,7 +44,7 @@ PART_RECORD = {
 
 
 def site_record(seed: int, *, patients: int = 24) -> dict[str, Any]:
-    """What one site told: every second patient bleeds and ranks above the others."""
+    """What one site reported: every second patient bleeds and ranks above the others."""
     random = np.random.default_rng(seed)
     truth = np.tile((np.arange(patients) % 2).astype(float)[:, None], 6)
     logits = 4 * truth - 2 + random.normal(0, 0.7, truth.shape)

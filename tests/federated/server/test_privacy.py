@@ -170,7 +170,7 @@ def test_without_one_of_the_sites_nothing_is_released_or_spent(odd: dict[str, An
     found, report = one_round(strategy, before, **odd)
     assert found is before
     assert (report.void, report.used, report.epsilon) == (True, (), 0.0)
-    assert report.reason == "3 usable answers, and 4 are needed"
+    assert report.reason == "3 usable replies, and 4 are needed"
     again, report = one_round(strategy, before)
     assert report.epsilon == pytest.approx(epsilon_of(2.0, 1, 1e-5, SITES))
     assert again.number == 1

@@ -24,7 +24,7 @@ from hemoscope.federated.site.secure_site import Contribution, answer_secure, se
 Floats = NDArray[np.float64]
 Grid = Any
 REACH, LENGTH, MOST = 2.0, 5000, 1000.0
-SETTINGS = MaskSettings(shares=3, threshold=2, reach=REACH, length=LENGTH, max_weight=MOST, timeout=60.0)
+SETTINGS = MaskSettings(shares=3, threshold=2, clipping_range=REACH, length=LENGTH, max_weight=MOST, timeout=60.0)
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +211,7 @@ def test_a_false_share_gives_no_mean_rather_than_a_wrong_one(masked_grid: Callab
     before = {"a": np.zeros(LENGTH, np.float32)}
     if mean is not None:  # the padding of the secret fits once in a while
         with pytest.raises(FederationError, match="false share"):
-            from_mean(mean, before, {}, reach=np.linalg.norm(vectors[14]))
+            from_mean(mean, before, {}, clipping_range=np.linalg.norm(vectors[14]))
 
 
 def setup(**changes: int) -> Message:
@@ -284,9 +284,9 @@ def test_a_row_of_changes_comes_back_as_weights_and_statistics() -> None:
     old = {"n.running_mean": np.ones(2, np.float32), "n.running_var": np.full(2, 4.0, np.float32)}
     trained = {"b": before["b"] + np.float32(0.25), "a": before["a"] - np.float32(0.5)}
     new = {"n.running_mean": np.array([2.0, 0.0], np.float32), "n.running_var": np.array([5.0, 3.0], np.float32)}
-    row = secure_vector(trained, before, new, old, reach=1.0)
+    row = secure_vector(trained, before, new, old, clipping_range=1.0)
     assert len(row) == length_of(before, old) == 11
-    back, statistics = from_mean(row, before, old, reach=1.0)
+    back, statistics = from_mean(row, before, old, clipping_range=1.0)
     for name, value in {**trained, **new}.items():
         np.testing.assert_allclose({**back, **statistics}[name], value, atol=1e-6)
 
@@ -294,4 +294,4 @@ def test_a_row_of_changes_comes_back_as_weights_and_statistics() -> None:
 def test_a_mean_longer_than_any_update_may_be_is_refused() -> None:
     before = {"a": np.zeros(3, np.float32)}
     with pytest.raises(FederationError, match="above 1: a site sent a false share"):
-        from_mean(np.array([1.0, 1.0, 0.0]), before, {}, reach=1.0)
+        from_mean(np.array([1.0, 1.0, 0.0]), before, {}, clipping_range=1.0)

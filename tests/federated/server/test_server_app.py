@@ -22,7 +22,7 @@ from hemoscope.federated.exchange.pooled import pool
 from hemoscope.federated.exchange.shared_model import read_record
 from hemoscope.federated.exchange.weights import initial_network
 from hemoscope.federated.server.federated_card import read_histograms
-from hemoscope.federated.server.server_app import Job, make_server_app, run_part
+from hemoscope.federated.server.server_app import TrainingJob, make_server_app, run_part
 from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.federated.settings.site import Policy
 from hemoscope.federated.site.local_round import RoundResult
@@ -37,8 +37,10 @@ COLLECT = "collect_masked_vectors"
 
 def play(grid: Any, federation: Federation, output: Path, part: str = "split", **job: Any) -> Path:
     """Train a part; returns its folder."""
-    job = {"sites": len(grid.apps), "patience": 0.0, **job}
-    run_part(Job(federation=federation, part=part, output=output, **job), grid, Context(7, 1, {}, RecordDict(), {}))
+    job = {"sites": len(grid.apps), "timeout": 0.0, **job}
+    run_part(
+        TrainingJob(federation=federation, part=part, output=output, **job), grid, Context(7, 1, {}, RecordDict(), {})
+    )
     return output / part
 
 
@@ -46,7 +48,7 @@ def play(grid: Any, federation: Federation, output: Path, part: str = "split", *
 def quick(monkeypatch: pytest.MonkeyPatch, small_experiment: Build) -> Build:
     """``quick(...)``: a federation whose sites move every weight a little instead of training, and hold nothing out.
 
-    For what the server does with answers, whatever they are.
+    For what the server does with replies, whatever they are.
     """
 
     def moved(network: Any, _experiment: Any, _cache: Any, part: Any, *_: Any, **__: Any) -> RoundResult:
@@ -55,7 +57,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, small_experiment: Build) -> Build:
                 parameter.add_(1e-3)
         return RoundResult(loss=0.5, slices=len(part.learn), positives=1, steps=1, seconds=0.0)
 
-    monkeypatch.setattr("hemoscope.federated.site.site_work.train_round", moved)
+    monkeypatch.setattr("hemoscope.federated.site.site_task.train_round", moved)
     record = small_experiment(run={"split": "folds", "folds": 0}).to_json()
     return lambda **changes: parse_federation({"name": "tiny", "rounds": 2, **changes, "experiment": record})
 
@@ -99,8 +101,8 @@ def test_sites_train_together_and_leave_a_run_behind(
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     load_weights(network, folder / "weights.safetensors")
     assert any((tensor != before[name]).any() for name, tensor in network.state_dict().items())
-    told = read_histograms(folder)
-    assert (len(told.score.slices), len(told.validation.studies)) == (3, 3)
+    reported = read_histograms(folder)
+    assert (len(reported.score.slices), len(reported.validation.studies)) == (3, 3)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "experiment.json",
         "federation.json",
@@ -265,7 +267,7 @@ def test_folds_and_the_final_network_are_parts_of_one_run(
     federation = small_federation(experiment={"run": {"split": "folds", "folds": 2}}, rounds=1)
     grid, run = local_sites(2), tmp_path / "run"
     *folds, final = (play(grid, federation, run, part) for part in ("fold-0", "fold-1", "final"))
-    for fold in folds:  # of a fold alone nothing is told
+    for fold in folds:  # of a fold alone nothing is reported
         assert read_histograms(fold).score.slices == ()
     every = pool(read_histograms(final).score.slices)
     assert every.rows == sum(len(pd.read_csv(site / "scores.csv")) for site in tmp_path.glob("site-*/tiny/fold-*"))
@@ -370,7 +372,7 @@ def test_a_run_waits_for_its_sites(local_sites: Build, quick: Build, tmp_path: P
         shown.append((stage, done, total))
         grid.away = set()
 
-    play(grid, quick(), tmp_path / "run", "final", patience=60.0, show=show)
+    play(grid, quick(), tmp_path / "run", "final", timeout=60.0, show=show)
     assert shown[0] == ("waiting for sites", 1, 3)
     assert shown[-1] == ("final: round", 2, 2)
 
@@ -386,7 +388,7 @@ def test_too_few_sites_are_an_error_and_enough_are_not(local_sites: Build, quick
 
 
 def test_the_server_app_trains_its_job(local_sites: Build, small_federation: Build, tmp_path: Path) -> None:
-    job = Job(federation=small_federation(rounds=1), part="split", output=tmp_path / "run", sites=2)
+    job = TrainingJob(federation=small_federation(rounds=1), part="split", output=tmp_path / "run", sites=2)
     app = make_server_app(job)
     assert isinstance(app, ServerApp)
     app(local_sites(2), Context(7, 1, {}, RecordDict(), {}))

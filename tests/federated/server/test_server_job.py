@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 
 from hemoscope.errors import ConfigError
-from hemoscope.federated.server.server_job import Job
+from hemoscope.federated.server.server_job import TrainingJob
 
 Build = Callable[..., Any]
 
@@ -26,4 +26,6 @@ def test_a_job_that_cannot_be_done_is_refused(
     small_federation: Build, tmp_path: Path, settings: dict[str, Any], job: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
-        Job(**{"federation": small_federation(**settings), "part": "split", "output": tmp_path, "sites": 3, **job})
+        TrainingJob(
+            **{"federation": small_federation(**settings), "part": "split", "output": tmp_path, "sites": 3, **job}
+        )

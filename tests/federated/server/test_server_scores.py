@@ -44,23 +44,23 @@ def test_a_site_that_tells_too_little_is_not_suspected() -> None:
 
 def test_what_sites_send_instead_of_scores_is_left_out_and_told(local_grid: Callable[..., Any]) -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
-    told = scores(1, apart=1.0)[SLICES].to_json()
-    answers: dict[int, RecordDict | Error] = {
-        11: score_records({SLICES: told}),
-        12: score_records({STUDIES: told}),
+    reported = scores(1, apart=1.0)[SLICES].to_json()
+    replies: dict[int, RecordDict | Error] = {
+        11: score_records({SLICES: reported}),
+        12: score_records({STUDIES: reported}),
         13: score_records({SLICES: "{}"}),
         14: RecordDict(),
         15: Error(6, "This site does not allow this experiment."),
-        16: score_records({SLICES: told}),
+        16: score_records({SLICES: reported}),
     }
-    grid = local_grid(dict.fromkeys(answers, answering(answers)))
+    grid = local_grid(dict.fromkeys(replies, answering(replies)))
     grid.drop = lambda node, _kind, _stage: node == 16
     request = Request(
         trained={}, statistics={}, fixed={}, federation="{}", part="split", number=3, rounds=3, sites=6, final=True
     )
-    found, refused = ask_scores(grid, list(answers), request, timeout=5.0)
+    found, refused = ask_scores(grid, list(replies), request, timeout=5.0)
     assert list(found) == [11]
-    assert found[11][SLICES].to_json() == told
+    assert found[11][SLICES].to_json() == reported
     assert sorted(refused) == [12, 13, 14, 15, 16]
     assert "studies of the level slice" in refused[12]
     assert "histograms" in refused[13]
@@ -69,9 +69,9 @@ def test_what_sites_send_instead_of_scores_is_left_out_and_told(local_grid: Call
     assert refused[16] == "no answer in time"
 
 
-def answering(answers: dict[int, RecordDict | Error]) -> Callable[[Message, Context], Message]:
+def answering(replies: dict[int, RecordDict | Error]) -> Callable[[Message, Context], Message]:
     def answer(message: Message, _context: Context) -> Message:
-        content: Any = answers[message.metadata.dst_node_id]
+        content: Any = replies[message.metadata.dst_node_id]
         return Message(content, reply_to=message)
 
     return answer

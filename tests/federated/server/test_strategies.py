@@ -1,4 +1,4 @@
-"""Rounds at the server on answers made up here: who is asked, what is refused, and what a poisoned site can do."""
+"""Rounds at the server on replies made up here: who is asked, what is refused, and what a poisoned site can do."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -118,7 +118,7 @@ def one_round(
 
 
 def by_site(**odd: Any) -> Callable[[Message], Message | None]:
-    """``site_3={...}`` answers so, ``site_3=None`` not at all; all others honestly."""
+    """``site_3={...}`` replies so, ``site_3=None`` not at all; all others honestly."""
 
     def reply(message: Message) -> Message | None:
         options = odd.get(f"site_{site_of(message)}", {})
@@ -276,14 +276,14 @@ def test_sites_that_answer_late_or_leave_are_lost_and_the_round_goes_on() -> Non
     np.testing.assert_allclose(mean_step(found, before), honest_mean([20, NODES[0]]), atol=1e-6)
 
 
-def test_too_few_answers_leave_everything_as_it_was() -> None:
+def test_too_few_replies_leave_everything_as_it_was() -> None:
     before = state()
     found, report = one_round(
         make_strategy(federation(min_sites=3), EXCHANGE), before, by_site(site_1=None, site_2=None)
     )
     assert found is before
     assert (report.void, report.used, report.lost) == (True, (), (1, 2))
-    assert report.reason == "2 usable answers, and 3 are needed"
+    assert report.reason == "2 usable replies, and 3 are needed"
 
 
 def test_sites_of_no_weight_make_no_mean() -> None:
@@ -358,7 +358,7 @@ def test_statistics_that_nobody_asked_for_are_refused() -> None:
     assert found.statistics == {}
 
 
-def test_answers_of_strangers_and_second_answers_do_not_count() -> None:
+def test_replies_of_strangers_and_second_replies_do_not_count() -> None:
     strategy, before = make_strategy(federation(), EXCHANGE), state()
     asked = strategy.configure(1, before, ConfigRecord(), FakeGrid())
     stranger = Message(asked[0].content, dst_node_id=555, message_type="train")
@@ -448,11 +448,11 @@ def test_trimmed_mean_leaves_somebody_out_also_when_a_site_is_lost() -> None:
 
 
 @pytest.mark.parametrize("name", ["median", "trimmed-mean"])
-def test_two_answers_make_no_robust_mean(name: str) -> None:
+def test_two_replies_make_no_robust_mean(name: str) -> None:
     before = state()
     found, report = one_round(make_strategy(robust(name), EXCHANGE), before, by_site(site_1=None, site_2=None))
     assert found is before
-    assert report.reason == "2 usable answers, and 3 are needed"
+    assert report.reason == "2 usable replies, and 3 are needed"
 
 
 def test_weights_that_burst_are_not_kept() -> None:

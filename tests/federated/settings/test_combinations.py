@@ -7,8 +7,9 @@ from typing import Any, get_args
 import pytest
 
 from hemoscope.errors import ConfigError
-from hemoscope.federated.settings.combinations import COMBINATIONS, check, combination_table
-from hemoscope.federated.settings.federation import BatchNorm, Federation, Strategy, Weighting, parse_federation
+from hemoscope.federated.settings.combinations import COMBINATIONS, check_combinations, combination_table
+from hemoscope.federated.settings.federation import Federation, parse_federation
+from hemoscope.federated.settings.sections import BatchNorm, Strategy, Weighting
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "federation.md"
 
@@ -37,7 +38,7 @@ def federation(experiment: dict[str, Any] | None = None, **tables: Any) -> Feder
     ],
 )
 def test_what_combines_is_taken(tables: dict[str, Any]) -> None:
-    check(federation(**tables))
+    check_combinations(federation(**tables))
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hemoscope.errors import ConfigError
-from hemoscope.federated.settings.federation import (
-    Federation,
+from hemoscope.federated.settings.federation import Federation, parse_federation, read_federation
+from hemoscope.federated.settings.sections import (
     HistogramConfig,
     LimitsConfig,
     PrivacyConfig,
     SecureAggregationConfig,
     StrategyConfig,
-    parse_federation,
-    read_federation,
 )
-from hemoscope.federated.settings.site import Policy, Site
+from hemoscope.federated.settings.site import Policy, Site, read_site
 from hemoscope.training.experiment import Experiment, parse_experiment, read_experiment
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -79,6 +77,16 @@ def test_the_comparison_of_the_repository_is_a_federation_of_the_epochs_of_its_p
     assert federation.experiment == read_experiment(REPOSITORY / "experiments" / "federated-experiment.toml")
     assert federation.epochs == federation.experiment.run.epochs
     assert federation.experiment.run.held_out == ()  # the pooled arm and the sites see the same patients
+
+
+def test_the_hospitals_of_the_pages_pass_the_policy_of_the_pages_and_can_be_personalised(tmp_path: Path) -> None:
+    federation = read_federation(REPOSITORY / "experiments" / "hospitals.toml")
+    page = (REPOSITORY / "docs" / "how-to" / "join-a-federation.md").read_text()
+    (tmp_path / "site.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    policy = read_site(tmp_path / "site.toml").policy
+    assert policy.secure_aggregation
+    assert policy.refusal(federation, sites=4) is None
+    assert federation.experiment.run.validation_share  # `personalise` validates on it
 
 
 privacies = st.builds(

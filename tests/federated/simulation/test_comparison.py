@@ -17,12 +17,12 @@ from hemoscope.federated.simulation.arm_scores import ArmScores, read_arms
 from hemoscope.federated.simulation.arms import ArmTask, learners_of, train_arm, train_arms
 from hemoscope.federated.simulation.comparison import Budget, compare, differences, measure, read_run
 from hemoscope.federated.simulation.comparison_page import shown, tables, verdict, write_comparison
-from hemoscope.federated.simulation.simulated_sites import Dealing, lay_out_sites, parts_of_sites
+from hemoscope.federated.simulation.simulated_sites import Partitioning, lay_out_sites, parts_of_sites
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.labels import LABELS
 from hemoscope.training.parts import Part
 
-TWO = Dealing(sites=2, seed=5)
+TWO = Partitioning(sites=2, seed=5)
 FOLDS = {"run": {"split": "folds", "folds": 2}}
 NAMES = [label.value for label in LABELS]
 
@@ -46,7 +46,7 @@ def federated_run(hospital_cache: Cache, small_federation: Callable[..., Any], t
     def build(name: str = "run", *, signal: float = 2.0, epsilon: float | None = None, seed: int = 5) -> Path:
         run = tmp_path / name
         federation = small_federation(experiment=FOLDS)
-        sites = lay_out_sites(hospital_cache, run, Dealing(sites=2, seed=seed), threads=1)
+        sites = lay_out_sites(hospital_cache, run, Partitioning(sites=2, seed=seed), threads=1)
         (run / "federation.json").write_text(json.dumps(federation.to_json()))
         for number, (part, own) in enumerate(parts_of_sites(federation, sites).items()):
             images = tuple(image for one in own for image in one.score)
@@ -130,10 +130,10 @@ def test_an_arm_learns_from_its_sites_and_scores_what_all_of_them_hold_out(
     assert json.loads((task.folder / "arm.json").read_text())["epochs"] == federation.rounds * federation.local_epochs
     assert not (task.folder / "crops").exists()
     before = (task.folder / "scores.csv").stat().st_mtime_ns
-    told: list[tuple[str, int, int]] = []
-    train_arms([task], show=lambda *stage: told.append(stage))
+    reported: list[tuple[str, int, int]] = []
+    train_arms([task], show=lambda *stage: reported.append(stage))
     assert (task.folder / "scores.csv").stat().st_mtime_ns == before
-    assert told == [("comparison: trainings", 1, 1)]
+    assert reported == [("comparison: trainings", 1, 1)]
 
 
 def test_values_are_scikit_learns_on_all_parts_together(

@@ -57,15 +57,15 @@ def test_every_patient_stands_at_one_site_and_every_site_can_train_and_be_scored
         with pytest.raises(DataError, match=rf"{len(everyone)} patients, {len(positive)} with .* Use fewer sites"):
             partition(cache, sites=sites, by=by, seed=seed, alpha=alpha)
         return
-    dealt = partition(cache, sites=sites, by=by, seed=seed, alpha=alpha)
-    assert len(dealt) == sites
-    assert Counter(patient for site in dealt for patient in site) == Counter(everyone)
-    for site in dealt:
+    patients_by_site = partition(cache, sites=sites, by=by, seed=seed, alpha=alpha)
+    assert len(patients_by_site) == sites
+    assert Counter(patient for site in patients_by_site for patient in site) == Counter(everyone)
+    for site in patients_by_site:
         assert len(site) >= LEAST_PATIENTS
         assert set(site) & positive
         assert set(site) - positive
     rows_reversed = Cache(cache.folder, cache.manifest.iloc[::-1], DATASET)
-    assert partition(rows_reversed, sites=sites, by=by, seed=seed, alpha=alpha) == dealt
+    assert partition(rows_reversed, sites=sites, by=by, seed=seed, alpha=alpha) == patients_by_site
 
 
 HOSPITALS = cache_of(
@@ -89,33 +89,33 @@ def test_by_patient_the_sites_are_as_uneven_as_asked() -> None:
 
 
 def test_by_type_each_rarest_type_is_at_home_at_one_site_and_patients_without_any_are_dealt_unevenly() -> None:
-    dealt = partition(HOSPITALS, sites=4, by="by-type")
+    patients_by_site = partition(HOSPITALS, sites=4, by="by-type")
     table = HOSPITALS.manifest
     carriers = {name: set(table.loc[table[name] == 1, "patient_id"]) for name in names}
     for name in ("subdural", "intraventricular", "subarachnoid"):  # the rarest type of everybody who has one
-        assert sorted(len(carriers[name] & set(site)) for site in dealt)[:3] == [0, 0, 0]
-    normal = [len(set(site) - bleeding(HOSPITALS)) for site in dealt]
+        assert sorted(len(carriers[name] & set(site)) for site in patients_by_site)[:3] == [0, 0, 0]
+    normal = [len(set(site) - bleeding(HOSPITALS)) for site in patients_by_site]
     assert normal == [24, 18, 12, 6]
 
 
 def test_by_type_more_sites_than_types_share_the_commonest() -> None:
     cache = cache_of([frozenset[str]()] * 20 + [frozenset({"epidural"})] * 20)
-    dealt = partition(cache, sites=4, by="by-type")
-    assert [len(set(site) & bleeding(cache)) for site in dealt] == [5, 5, 5, 5]
+    patients_by_site = partition(cache, sites=4, by="by-type")
+    assert [len(set(site) & bleeding(cache)) for site in patients_by_site] == [5, 5, 5, 5]
 
 
 def test_dirichlet_sites_are_alike_for_a_large_alpha_and_unlike_for_a_small_one() -> None:
     def spread(alpha: float) -> float:
-        dealt = [partition(HOSPITALS, sites=4, by="dirichlet", alpha=alpha, seed=seed) for seed in range(10)]
-        return sum(max(map(len, sites)) - min(map(len, sites)) for sites in dealt) / len(dealt)
+        patients_by_site = [partition(HOSPITALS, sites=4, by="dirichlet", alpha=alpha, seed=seed) for seed in range(10)]
+        return sum(max(map(len, sites)) - min(map(len, sites)) for sites in patients_by_site) / len(patients_by_site)
 
     assert spread(10_000) < 8 < 24 < spread(0.1)
 
 
 def test_fewer_patients_a_site_can_be_asked_for() -> None:
     cache = cache_of([frozenset[str]()] * 3 + [frozenset({"any"})] * 3)
-    dealt = partition(cache, sites=3, by="patient", least=1)
-    assert sorted(len(site) for site in dealt) == [2, 2, 2]
+    patients_by_site = partition(cache, sites=3, by="patient", least=1)
+    assert sorted(len(site) for site in patients_by_site) == [2, 2, 2]
 
 
 @pytest.mark.parametrize(

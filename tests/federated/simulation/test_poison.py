@@ -18,10 +18,10 @@ from hemoscope.data.cache import Cache
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.histograms import parse_histograms
 from hemoscope.federated.exchange.pooled import pool
-from hemoscope.federated.server.server_app import Job, run_part
+from hemoscope.federated.server.server_app import TrainingJob, run_part
 from hemoscope.federated.simulation.poison import ScaledClient, flipped
 from hemoscope.federated.simulation.simulated_nodes import NumberedIn, SimulatedClient, SimulatedSites, ask_numbers
-from hemoscope.federated.simulation.simulated_sites import Dealing, lay_out_sites, simulated_sites
+from hemoscope.federated.simulation.simulated_sites import Partitioning, lay_out_sites, simulated_sites
 from hemoscope.federated.site.client_app import make_client_app
 from hemoscope.labels import LABELS
 
@@ -51,7 +51,7 @@ def federate(
 
     def run(name: str, *, flipped: tuple[int, ...] = (), scaled: tuple[int, ...] = (), **changes: Any) -> Path:
         folder = tmp_path / name
-        lay_out_sites(cache, folder, Dealing(sites=SITES, seed=3, uneven=(1.0, 1.0, 1.0)), threads=1)
+        lay_out_sites(cache, folder, Partitioning(sites=SITES, seed=3, uneven=(1.0, 1.0, 1.0)), threads=1)
         for file in folder.glob("sites/*/site.toml"):
             file.write_text(file.read_text() + "[policy]\nleast_cell = 1\n")
         honest = make_client_app(SimulatedSites(run=folder, flipped=frozenset(flipped)))
@@ -61,7 +61,7 @@ def federate(
             grid.contexts[node] = Context(7, node, {"partition-id": place}, RecordDict(), {})
         experiment = {"run": {"split": "folds", "folds": 2}, "optimizer": {"learning_rate": 1e-3}}
         federation = small_federation(experiment=experiment, histograms={"least_cell": 1, "folds": "each"}, **changes)
-        job = Job(federation=federation, part="fold-0", output=folder, sites=SITES, numbers=ask_numbers)
+        job = TrainingJob(federation=federation, part="fold-0", output=folder, sites=SITES, numbers=ask_numbers)
         run_part(job, grid, Context(7, 0, {}, RecordDict(), {}))
         return folder / "fold-0"
 
@@ -108,7 +108,7 @@ def test_narrow_limits_leave_a_scaled_update_out_of_the_mean(federate: Callable[
 def test_turned_labels_are_the_opposite_where_known_and_unknown_where_not(
     hospital_cache: Cache, tmp_path: Path
 ) -> None:
-    lay_out_sites(hospital_cache, tmp_path, Dealing(sites=2), threads=1)
+    lay_out_sites(hospital_cache, tmp_path, Partitioning(sites=2), threads=1)
     site = simulated_sites(tmp_path)[0]
     honest, turned = site.cache().manifest, flipped(site).cache().manifest
     assert ((honest["any"] + turned["any"]) == 1).all()
@@ -119,37 +119,37 @@ def test_a_site_with_turned_labels_learns_otherwise_and_reports_its_classes_exch
     federate: Callable[..., Path],
 ) -> None:
     turned, honest = federate("turned", flipped=(2,)), federate("clean")
-    told = [rows_of_any(folder, site) for folder in (turned, honest) for site in (1, 2)]
-    assert told[0] == told[2]
-    assert told[1] == (told[3][1], told[3][0])
+    reported = [rows_of_any(folder, site) for folder in (turned, honest) for site in (1, 2)]
+    assert reported[0] == reported[2]
+    assert reported[1] == (reported[3][1], reported[3][0])
     losses = [rounds(folder)[0]["losses"] for folder in (turned, honest)]
     assert losses[0]["1"] == pytest.approx(losses[1]["1"], rel=1e-4)
     assert losses[0]["2"] != pytest.approx(losses[1]["2"], rel=1e-2)
 
 
 def rows_of_any(folder: Path, site: int) -> tuple[int, int]:
-    """Positive and negative rows that a site told of."""
-    told = json.loads((folder / "histograms.json").read_text())["score"][site - 1]["slices"]
-    pooled = pool([parse_histograms(json.dumps(told))])
+    """Positive and negative rows that a site reported of."""
+    reported = json.loads((folder / "histograms.json").read_text())["score"][site - 1]["slices"]
+    pooled = pool([parse_histograms(json.dumps(reported))])
     return pooled.positive[LABELS[0]].rows, pooled.negative[LABELS[0]].rows
 
 
 def test_a_node_says_which_site_it_is_and_leaves_all_else_to_the_app(
     local_grid: Callable[..., Any], tmp_path: Path
 ) -> None:
-    heard: list[str] = []
+    reports_of_unit: list[str] = []
 
     def app(message: Message, _context: Context) -> Message:
-        heard.append(message.metadata.message_type)
+        reports_of_unit.append(message.metadata.message_type)
         return Message(RecordDict(), reply_to=message)
 
     grid = local_grid(dict.fromkeys(NODES, SimulatedClient(app=app)))
     for place, node in enumerate(NODES):
         grid.contexts[node] = Context(7, node, {"partition-id": place}, RecordDict(), {})
     assert ask_numbers(grid) == {"31": 1, "12": 2, "23": 3}
-    assert not heard
+    assert not reports_of_unit
     grid.send_and_receive([Message(RecordDict(), dst_node_id=31, message_type="train")])
-    assert heard == ["train"]
+    assert reports_of_unit == ["train"]
 
 
 def test_a_node_that_does_not_say_which_site_it_is_ends_the_simulation(local_grid: Callable[..., Any]) -> None:

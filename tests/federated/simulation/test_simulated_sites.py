@@ -1,4 +1,4 @@
-"""One dataset dealt out to folders, and what the sites leave gathered again."""
+"""One dataset partitioned to folders, and what the sites leave gathered again."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import pytest
 from hemoscope.data.cache import Cache
 from hemoscope.errors import FederationError
 from hemoscope.federated.simulation.simulated_sites import (
-    Dealing,
+    Partitioning,
     chosen_parts,
     gather_scores,
     lay_out_sites,
@@ -22,7 +22,7 @@ from hemoscope.federated.simulation.simulated_sites import (
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.training.run_scores import out_of_fold
 
-TWO = Dealing(sites=2, seed=5)
+TWO = Partitioning(sites=2, seed=5)
 FOLDS = {"run": {"split": "folds", "folds": 2}}
 
 
@@ -70,8 +70,8 @@ def test_the_same_dealing_is_found_again_and_another_is_refused(hospital_cache: 
     assert [site.patients for site in lay_out_sites(hospital_cache, tmp_path, TWO, threads=2)] == [
         site.patients for site in first
     ]
-    with pytest.raises(FederationError, match="2 sites that were dealt out otherwise than 2 by patient"):
-        lay_out_sites(hospital_cache, tmp_path, Dealing(sites=2, seed=6), threads=1)
+    with pytest.raises(FederationError, match="2 sites that were partitioned otherwise than 2 by patient"):
+        lay_out_sites(hospital_cache, tmp_path, Partitioning(sites=2, seed=6), threads=1)
 
 
 def test_a_folder_without_sites_is_refused(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, FederationError
 from hemoscope.federated.simulation import simulation
-from hemoscope.federated.simulation.simulated_sites import Dealing, lay_out_sites, parts_of_sites, site_scores_path
+from hemoscope.federated.simulation.simulated_sites import Partitioning, lay_out_sites, parts_of_sites, site_scores_path
 from hemoscope.federated.simulation.simulation import Machine, simulate
 
-TWO = Dealing(sites=2, seed=5)
+TWO = Partitioning(sites=2, seed=5)
 FOLDS = {"run": {"split": "folds", "folds": 2}}
 
 # Instead of Flower's simulation: leaves what a server and its sites leave, and reports. It imports nothing of ours, for
@@ -77,18 +77,18 @@ def test_every_part_reports_its_rounds_and_leaves_all_scores(
 ) -> None:
     stub("")
     shown: list[tuple[str, int, int]] = []
-    told: list[tuple[str, int]] = []
+    reported: list[tuple[str, int]] = []
     done = simulate(
         small_federation(experiment=FOLDS),
         hospital_cache,
         tmp_path / "run",
-        dealing=TWO,
+        partitioning=TWO,
         only=("fold-0", "fold-1"),
         show=lambda *stage: shown.append(stage),
-        tell=lambda part, record: told.append((part, record["number"])),
+        report_round=lambda part, record: reported.append((part, record["number"])),
     )
     assert done == ("fold-0", "fold-1")
-    assert told == [("fold-0", 1), ("fold-0", 2), ("fold-1", 1), ("fold-1", 2)]
+    assert reported == [("fold-0", 1), ("fold-0", 2), ("fold-1", 1), ("fold-1", 2)]
     assert shown == [(f"{part}: round", number, 2) for part in done for number in (1, 2)]
     scored = [pd.read_csv(tmp_path / "run" / part / "scores.csv") for part in done]
     assert sorted(pd.concat(scored)["image_id"]) == sorted(hospital_cache.manifest["image_id"])
@@ -99,7 +99,7 @@ def test_nothing_of_flower_or_ray_reports_home_or_listens_to_others(
     stub: Callable[[str], None], hospital_cache: Cache, small_federation: Callable[..., Any], tmp_path: Path
 ) -> None:
     stub("")
-    simulate(small_federation(experiment=FOLDS), hospital_cache, tmp_path / "run", dealing=TWO, only=("fold-0",))
+    simulate(small_federation(experiment=FOLDS), hospital_cache, tmp_path / "run", partitioning=TWO, only=("fold-0",))
     task = json.loads((tmp_path / "run" / "fold-0" / "task.json").read_text())
     wanted = {
         "FLWR_TELEMETRY_ENABLED": "0",
@@ -121,22 +121,22 @@ def test_a_part_that_is_done_is_left_alone_and_one_that_stopped_goes_on(
     federation = small_federation(experiment=FOLDS)
     stub("raise SystemExit")
     with pytest.raises(FederationError, match="fold-0: the simulation's process ended without a word"):
-        simulate(federation, hospital_cache, tmp_path / "run", dealing=TWO, only=("fold-0",))
+        simulate(federation, hospital_cache, tmp_path / "run", partitioning=TWO, only=("fold-0",))
     with pytest.raises(FederationError, match=r"run/fold-0 exists already\. Go on with --resume"):
-        simulate(federation, hospital_cache, tmp_path / "run", dealing=TWO, only=("fold-0",))
+        simulate(federation, hospital_cache, tmp_path / "run", partitioning=TWO, only=("fold-0",))
     stub("")
-    told: list[int] = []
+    reported: list[int] = []
     for _ in range(2):
         simulate(
             federation,
             hospital_cache,
             tmp_path / "run",
-            dealing=TWO,
+            partitioning=TWO,
             only=("fold-0",),
             resume=True,
-            tell=lambda _part, record: told.append(record["number"]),
+            report_round=lambda _part, record: reported.append(record["number"]),
         )
-    assert told == [1, 2]  # of the second try alone; the third had nothing to do
+    assert reported == [1, 2]  # of the second try alone; the third had nothing to do
     assert json.loads((tmp_path / "run" / "fold-0" / "task.json").read_text())["resume"] is True
 
 
@@ -151,7 +151,9 @@ def test_what_goes_wrong_in_the_process_is_raised_here(
 ) -> None:
     stub(f'print(json.dumps({{"failed": "no data there", "kind": "{kind}"}}), file=pipe, flush=True); raise SystemExit')
     with pytest.raises(raised, match="fold-0: no data there"):
-        simulate(small_federation(experiment=FOLDS), hospital_cache, tmp_path / "run", dealing=TWO, only=("fold-0",))
+        simulate(
+            small_federation(experiment=FOLDS), hospital_cache, tmp_path / "run", partitioning=TWO, only=("fold-0",)
+        )
 
 
 def test_what_the_process_started_ends_with_it(
@@ -162,7 +164,9 @@ def test_what_the_process_started_ends_with_it(
         "raise SystemExit"
     )
     with pytest.raises(FederationError, match="ended without a word"):
-        simulate(small_federation(experiment=FOLDS), hospital_cache, tmp_path / "run", dealing=TWO, only=("fold-0",))
+        simulate(
+            small_federation(experiment=FOLDS), hospital_cache, tmp_path / "run", partitioning=TWO, only=("fold-0",)
+        )
     state = Path("/proc") / (tmp_path / "run" / "child").read_text() / "stat"
     end = time.monotonic() + 10
     while state.exists() and state.read_text().split(")")[1].split()[0] != "Z":
@@ -183,7 +187,7 @@ def test_fewer_sites_than_a_round_needs_are_refused_before_patients_are_dealt_ou
     hospital_cache: Cache, small_federation: Callable[..., Any], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="2 sites are expected, but a round needs 3"):
-        simulate(small_federation(min_sites=3), hospital_cache, tmp_path / "run", dealing=Dealing(sites=2))
+        simulate(small_federation(min_sites=3), hospital_cache, tmp_path / "run", partitioning=Partitioning(sites=2))
     assert not (tmp_path / "run").exists()
 
 
@@ -191,10 +195,10 @@ def test_a_poison_that_nobody_could_see_is_refused(
     hospital_cache: Cache, small_federation: Callable[..., Any], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="there is no site-3 to poison"):
-        simulate(small_federation(experiment=FOLDS), hospital_cache, tmp_path, dealing=TWO, poison={3: "flip"})
+        simulate(small_federation(experiment=FOLDS), hospital_cache, tmp_path, partitioning=TWO, poison={3: "flip"})
     hidden = small_federation(experiment=FOLDS, secure_aggregation={"enabled": True})
     with pytest.raises(ConfigError, match="a scaled update cannot be shown under secure aggregation"):
-        simulate(hidden, hospital_cache, tmp_path, dealing=TWO, poison={1: "scale"})
+        simulate(hidden, hospital_cache, tmp_path, partitioning=TWO, poison={1: "scale"})
 
 
 @pytest.mark.slow

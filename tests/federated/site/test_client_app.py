@@ -1,4 +1,4 @@
-"""What a site answers, and what it never lets out: sentences instead of errors, histograms instead of rows."""
+"""What a site replies, and what it never lets out: sentences instead of errors, histograms instead of rows."""
 
 import json
 import logging
@@ -132,9 +132,9 @@ def test_a_site_sends_histograms_and_keeps_its_rows(
 def test_histograms_of_a_part_leave_so_often_and_no_more(local_sites: Build, small_federation: Build) -> None:
     request = request_of(small_federation(), final=True)
     grid = local_sites(2, policy=Policy(max_evaluations=2))
-    answers = [ask(grid, request, EVALUATE) for _ in range(3)]
-    assert [answer.has_error() for answer in answers] == [False, False, True]
-    assert answers[2].error.reason == "This site tells of its scores at most 2 times a part."
+    replies = [ask(grid, request, EVALUATE) for _ in range(3)]
+    assert [answer.has_error() for answer in replies] == [False, False, True]
+    assert replies[2].error.reason == "This site reports its scores at most 2 times a part."
 
 
 def test_the_sites_least_cell_wins_over_a_finer_one(local_sites: Build, small_federation: Build) -> None:
@@ -151,10 +151,10 @@ def test_of_folds_the_rows_stay_and_the_final_network_scores_nobody(
     grid, work = local_sites(2), tmp_path / "site-1" / "tiny"
     assert parse_scores(ask(grid, request_of(federation, part="final"), EVALUATE).content) == {}
     assert not (work / "final" / "scores.csv").exists()
-    told = parse_scores(ask(grid, request_of(federation, part="fold-1"), EVALUATE).content)
+    reported = parse_scores(ask(grid, request_of(federation, part="fold-1"), EVALUATE).content)
     rows = (work / "fold-1" / "scores.csv").read_text().splitlines()
     assert len(rows) == 1 + 9  # three of six patients, three slices each
-    assert not any(row.split(",")[0] in text for row in rows[1:] for text in told.values())
+    assert not any(row.split(",")[0] in text for row in rows[1:] for text in reported.values())
 
 
 def test_a_round_that_is_asked_again_begins_with_the_batch_norm_that_it_began_with(
@@ -253,7 +253,7 @@ def test_what_fails_in_the_middle_of_a_round_is_answered_and_written_down(
     def broken(*_args: Any, **_named: Any) -> None:
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr("hemoscope.federated.site.site_work.train_round", broken)
+    monkeypatch.setattr("hemoscope.federated.site.site_task.train_round", broken)
     reply = ask(local_sites(2), request_of(small_federation()))
     assert reply.error.reason == FAILED
     last = audit_of(tmp_path)[-1]

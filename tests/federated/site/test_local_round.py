@@ -126,14 +126,14 @@ def test_rounds_draw_what_one_training_draws_and_go_on_with_its_schedule(
     whole.round(epochs=4)
     expected, cycle = list(drawn), list(rates)
     drawn.clear(), rates.clear()
-    pieces = site()
+    rounds = site()
     for number in (1, 2):
-        pieces.round(number, rounds=2, epochs=2)
+        rounds.round(number, rounds=2, epochs=2)
     assert {draw.epoch for draw, _ in expected} == {0, 1, 2, 3}
     assert drawn == expected
     assert rates == pytest.approx(np.array(cycle), rel=1e-12)
     # Adam's moments start afresh, so the weights are others from the second round on.
-    assert not same(pieces.state, whole.state)
+    assert not same(rounds.state, whole.state)
 
 
 def test_a_round_follows_from_its_first_weights_alone(site: Callable[..., Site]) -> None:
@@ -155,7 +155,7 @@ def test_a_pull_to_the_first_weights_keeps_a_site_near_them(site: Callable[..., 
     names = trained_names(far.network)
     moved = [distance(s.state, s.before, names) for s in (far, near, held)]
     assert moved[0] > moved[1] > moved[2] > 0
-    # The loss that is told is that of the data, or strategies could not be compared.
+    # The loss that is reported is that of the data, or strategies could not be compared.
     assert pulled.loss == pytest.approx(plain.loss, rel=0.2)
 
 
@@ -208,7 +208,7 @@ def test_a_round_counts_what_it_learned_from_and_writes_nothing_but_crops(site: 
 
 def test_progress_tells_each_stage_to_its_end(site: Callable[..., Site]) -> None:
     shown: list[tuple[str, int, int]] = []
-    site().round(show=lambda *told: shown.append(told))
+    site().round(show=lambda *reported: shown.append(reported))
     assert list(dict.fromkeys(stage for stage, _, _ in shown)) == ["split: cropping", "split: training"]
     assert shown[-1][1] == shown[-1][2] > 0
 

@@ -23,8 +23,8 @@ from hemoscope.federated.settings.federation import Federation
 from hemoscope.federated.settings.site import Site, read_site
 from hemoscope.federated.site import personal
 from hemoscope.federated.site.label_changes import label_changes
+from hemoscope.federated.site.local_batch_norm import save_batch_norm
 from hemoscope.federated.site.local_round import RoundPlace, train_round
-from hemoscope.federated.site.own_norm import save_local
 from hemoscope.federated.site.personal import personalise
 from hemoscope.inference.card import FederationRecord
 from hemoscope.training.experiment import Experiment
@@ -203,7 +203,7 @@ def test_a_sites_own_batch_norm_is_part_of_its_model(world: Callable[..., World]
     own = initial_network(here.model.federation.experiment, 1)
     with torch.no_grad():
         own.backbone.bn1.running_mean.fill_(0.5)
-    save_local(own, here.site.work / "four" / "split")
+    save_batch_norm(own, here.site.work / "four" / "split")
     personalise(here.site, here.model, here.output, epochs=1)
     stored = load_file(here.output / "split" / "weights.safetensors")
     assert torch.equal(stored["backbone.bn1.running_mean"], own.backbone.bn1.running_mean)

@@ -26,7 +26,7 @@ from hemoscope.federated.deployment.signed_app import build_app, sign_app, write
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 825  # the longest that common TLS clients accept of a private authority
 _SITE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_ALWAYS = ("localhost", "127.0.0.1", "::1")  # the server's own processes speak to it on loopback
+_ALWAYS = ("localhost", "127.0.0.1", "::1")  # the server's own processes reach it on loopback
 
 
 def make_keys(folder: Path, *, servers: Sequence[str], sites: Sequence[str], app: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The two apps that the signed stub points to, each told by its own machine what to do.
+"""The two apps that the signed stub points to, each configured by its own machine.
 
 The server finds its job (settings, folder of the run) in a folder that its environment names, under the id that the
 run was started with. A site finds its own file under the name that its SuperNode was started with. Neither travels.
@@ -44,11 +44,11 @@ def run_job(grid: Grid, context: Context) -> None:
     Raises:
         FederationError: there is no such job; otherwise see ``server_app.make_server_app``.
     """
-    from hemoscope.federated.server.server_app import Job, run_part
+    from hemoscope.federated.server.server_app import TrainingJob, run_part
     from hemoscope.federated.settings.federation import parse_federation
 
     described = _read_job(context)
-    job = Job(
+    job = TrainingJob(
         federation=parse_federation(described["federation"], where="the job"),
         part=described["part"],
         output=Path(described["output"]),

@@ -28,6 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from hemoscope.errors import FederationError
 
+_ASK = "Ask the federation's coordinator for it, and give the folder with --keys"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerKeys:
@@ -109,13 +111,12 @@ def read_site_keys(folder: Path) -> SiteKeys:
         FederationError: a file is missing, readable by others, or not the key it must be.
 
     """
-    if not isinstance(_load_private(folder / "node.key"), ec.EllipticCurvePrivateKey):
-        raise FederationError("node.key is not an elliptic-curve key. Make keys anew: hemoscope federated keys")
-    return SiteKeys(
-        authority=_present(folder / "ca.crt"),
-        private_key=folder / "node.key",
-        trusted=_present(folder / "trusted.yaml"),
-    )
+    for name in ("node.key", "ca.crt", "trusted.yaml"):
+        if not (folder / name).is_file():
+            raise FederationError(f"{folder.name} has no {name}, so it is not this site's folder of keys. {_ASK}")
+    if not isinstance(_load_private(folder / "node.key", _ASK), ec.EllipticCurvePrivateKey):
+        raise FederationError(f"node.key is not an elliptic-curve key. {_ASK}")
+    return SiteKeys(authority=folder / "ca.crt", private_key=folder / "node.key", trusted=folder / "trusted.yaml")
 
 
 def key_id(public: ed25519.Ed25519PublicKey) -> str:
@@ -137,11 +138,11 @@ def _private(path: Path) -> Path:
     return path
 
 
-def _load_private(path: Path) -> object:
+def _load_private(path: Path, remedy: str = "Make keys anew: hemoscope federated keys") -> object:
     try:
         return serialization.load_ssh_private_key(_private(path).read_bytes(), password=None)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise FederationError(f"{path.name} is not a private key in OpenSSH's format. Make keys anew.") from error
+        raise FederationError(f"{path.name} is not a private key in OpenSSH's format. {remedy}") from error
 
 
 def _load_public(path: Path, name: str) -> object:

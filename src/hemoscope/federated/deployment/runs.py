@@ -91,7 +91,7 @@ def write_job(folder: Path, job: Mapping[str, Any]) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class ControlClient:
-    """Speaks to the server's control interface over TLS on loopback; close it, or use ``with``."""
+    """Client of the server's control interface, over TLS on loopback; close it, or use ``with``."""
 
     state: ServerState
     _client: ControlHttpClient = field(init=False)
@@ -149,7 +149,7 @@ class ControlClient:
             raise FederationError(f"the server refuses: {error.response.text.strip()[:300]}") from error
         except httpx.HTTPError as error:
             raise FederationError(
-                f"no server answers on this machine's port {self.state.port}. Start it: hemoscope federated server"
+                f"no server replies on this machine's port {self.state.port}. Start it: hemoscope federated server"
             ) from error
 
 
@@ -161,7 +161,7 @@ def follow(
     Args:
         client: of the server.
         run: the run's id.
-        rounds: ``RUN/PART/rounds.jsonl``; what it holds already (a resumed run) is not told again.
+        rounds: ``RUN/PART/rounds.jsonl``; what it holds already (a resumed run) is not reported again.
         poll: seconds between two looks.
 
     Raises:

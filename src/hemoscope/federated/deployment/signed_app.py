@@ -23,7 +23,7 @@ from hemoscope.federated.deployment.keys import key_id
 from hemoscope.federated.flower_internals import Fab, build_fab_from_files, create_message_to_sign
 
 SIGNATURE = "app.json"
-_CURE = "Sign again where the federation's authority is kept, by this version: hemoscope federated sign FOLDER"
+_REMEDY = "Sign again where the federation's authority is kept, by this version: hemoscope federated sign FOLDER"
 
 
 def stub_folder() -> Path:
@@ -95,19 +95,19 @@ def read_signed_app(folder: Path, key: ed25519.Ed25519PublicKey, app: Path | Non
 
     """
     if not (folder / SIGNATURE).is_file():
-        raise FederationError(f"{SIGNATURE} is not in this folder of keys: the app is not signed. {_CURE}")
+        raise FederationError(f"{SIGNATURE} is not in this folder of keys: the app is not signed. {_REMEDY}")
     content = build_app(app)
     installed = hashlib.sha256(content)
     signed_hash, verifications, signature, signed_at = _read_signature(folder / SIGNATURE, key)
     if signed_hash != installed.hexdigest():
         raise FederationError(
             f"the app that was signed ({signed_hash[:12]}) is not that of the hemoscope installed here "
-            f"({installed.hexdigest()[:12]}). {_CURE}"
+            f"({installed.hexdigest()[:12]}). {_REMEDY}"
         )
     try:
         key.verify(signature, create_message_to_sign(installed.digest(), signed_at))
     except InvalidSignature as error:
-        msg = f"the signature in {SIGNATURE} is not by this federation's key, or was changed. {_CURE}"
+        msg = f"the signature in {SIGNATURE} is not by this federation's key, or was changed. {_REMEDY}"
         raise FederationError(msg) from error
     return Fab(signed_hash, content, verifications)
 
@@ -121,5 +121,5 @@ def _read_signature(path: Path, key: ed25519.Ed25519PublicKey) -> tuple[str, dic
         signature, signed_at = base64.urlsafe_b64decode(record["signature"]), int(record["signed_at"])
         signed_hash = str(described["sha256"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FederationError(f"{SIGNATURE} holds no signature by this federation's key. {_CURE}") from error
+        raise FederationError(f"{SIGNATURE} holds no signature by this federation's key. {_REMEDY}") from error
     return signed_hash, verifications, signature, signed_at

@@ -55,7 +55,7 @@ class LoopbackGuard:
     app: App
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 403 to everything but the sites' own paths, unless it comes from this machine."""
+        """ClientUpdate 403 to everything but the sites' own paths, unless it comes from this machine."""
         if scope["type"] == "lifespan" or _for_sites(scope) or is_loopback(scope.get("client")):
             await self.app(scope, receive, send)
             return

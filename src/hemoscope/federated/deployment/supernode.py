@@ -17,8 +17,8 @@ from hemoscope.federated.deployment import processes
 from hemoscope.federated.deployment.keys import SiteKeys
 from hemoscope.federated.deployment.processes import flower_program, free_port
 
-PATIENCE = 150.0  # seconds of being refused, after which the site gives up
-PAUSE = 10.0
+TIMEOUT = 150.0  # seconds of being refused, after which the site gives up
+RETRY_DELAY = 10.0
 
 
 def supernode_command(site: Path, keys: SiteKeys, *, server: str, port: int | None = None) -> list[str]:
@@ -55,28 +55,28 @@ def supernode_command(site: Path, keys: SiteKeys, *, server: str, port: int | No
     ]
 
 
-def keep_connected(command: Sequence[str], *, patience: float = PATIENCE, pause: float = PAUSE) -> int:
+def keep_connected(command: Sequence[str], *, timeout: float = TIMEOUT, retry_delay: float = RETRY_DELAY) -> int:
     """Run Flower's SuperNode until it is stopped, and again where it is refused; gives its exit code.
 
     Args:
         command: of ``supernode_command``.
-        patience: seconds of being refused after which this ends.
-        pause: seconds between two tries.
+        timeout: seconds of being refused after which this ends.
+        retry_delay: seconds between two tries.
 
     """
     tied = [sys.executable, "-m", processes.__name__, Path(command[0]).name, *command[1:]]
-    end = time.monotonic() + patience
+    end = time.monotonic() + timeout
     while True:
         began = time.monotonic()
         code, stopped = _run_until_ended(tied)
         now = time.monotonic()
-        if now - began > patience:  # it had been connected
-            end = now + patience
+        if now - began > timeout:  # it had been connected
+            end = now + timeout
         if stopped or code == 0 or now > end:
             return 0 if stopped else code
-        sys.stderr.write(f"not admitted, or no longer; trying again in {pause:g} s\n")
+        sys.stderr.write(f"not admitted, or no longer; trying again in {retry_delay:g} s\n")
         sys.stderr.flush()
-        time.sleep(pause)
+        time.sleep(retry_delay)
 
 
 def _run_until_ended(command: Sequence[str]) -> tuple[int, bool]:

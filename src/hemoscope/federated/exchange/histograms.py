@@ -3,8 +3,8 @@
 A site counts its logits in fixed cells a quarter wide, for each label and class (label known positive, known
 negative). Neighbouring cells are merged until each holds nothing or at least ``least_cell`` rows. A class of fewer
 rows, or of a single patient, is not sent; and then the other class of that label neither, unless the small one is
-empty: its total beside the site's number of rows would tell the small count, and half a site would shift the share of
-positives that a calibration learns.
+empty: its total beside the site's number of rows would give the small count away, and half a
+site would shift the share of positives that a calibration learns.
 
 What an attacker learns. This hides single rows from a reader of one histogram; it is no differential privacy.
 
@@ -40,7 +40,7 @@ FORMAT = "hemoscope.histograms/1"
 # Logits. Fine cell 0 lies below the first edge, cell k from edge k - 1 (inclusive) to edge k, the last above them all.
 EDGES: Floats = np.arange(-32, 33) / 4
 FINE_CELLS = len(EDGES) + 1
-# A class of one patient's slices would be a portrait of that patient.
+# A class of one patient's slices would describe that patient.
 FEWEST_PATIENTS = 2
 MOST_ROWS = 100_000_000
 _MOST_CHARACTERS = 1 << 16  # all cells of all labels with counts of nine figures need half of it
@@ -78,13 +78,13 @@ class ClassCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreHistograms:
-    """What one site tells of its scores at one level.
+    """What one site reports of its scores at one level.
 
     Attributes:
         level: what a row is: a slice, or a patient's study scored by the study rule.
         least_cell: rows that a cell holds at least, if any.
         rows: scored; 0 where they are fewer than ``least_cell``.
-        patients: scored, at least: of a number below ``least_cell`` only whether there are several is told (2 or 0).
+        patients: scored, at least; below ``least_cell`` only 2 (several) or 0 is reported.
         positive: rows known to have each label; None where they are not sent, no cells where there are none.
         negative: rows known not to have it.
     """
@@ -152,7 +152,7 @@ def parse_histograms(text: str) -> ScoreHistograms:
     """Read what a site sent, which may be anything.
 
     Raises:
-        FederationError: it is no histogram as :meth:`ScoreHistograms.to_json` writes it, with the place and the cure.
+        FederationError: it is no histogram as :meth:`ScoreHistograms.to_json` writes it, with the place and the remedy.
     """
     if len(text) > _MOST_CHARACTERS:
         _refuse(f"{len(text)} characters, at most {_MOST_CHARACTERS} are read")
@@ -176,13 +176,13 @@ def parse_histograms(text: str) -> ScoreHistograms:
 
 
 def _both_classes(scores: Scores, k: int, least_cell: int) -> tuple[ClassCounts | None, ClassCounts | None]:
-    """Positives and negatives of label ``k``: both, or neither where one is too small to be told and not empty."""
+    """Positives and negatives of label ``k``: both, or neither where one is too small to be reported and not empty."""
     names = np.array(scores.patients, dtype=str)
     places = np.searchsorted(EDGES, scores.logits[:, k], side="right")
     chosen = [scores.truth[:, k] == truth for truth in (1, 0)]
     counted = [(int(rows.sum()), len(set(names[rows]))) for rows in chosen]
-    told = [n >= least_cell and patients >= min(FEWEST_PATIENTS, least_cell) for n, patients in counted]
-    if any(n > 0 and not tell for (n, _), tell in zip(counted, told, strict=True)):
+    reported = [n >= least_cell and patients >= min(FEWEST_PATIENTS, least_cell) for n, patients in counted]
+    if any(n > 0 and not sent for (n, _), sent in zip(counted, reported, strict=True)):
         return None, None
     positive, negative = (
         ClassCounts(
@@ -195,7 +195,7 @@ def _both_classes(scores: Scores, k: int, least_cell: int) -> tuple[ClassCounts 
 
 
 def _at_least(patients: int, least_cell: int) -> int:
-    """A number of patients; where it is not to be told, 2 for several, and 0 for none or one."""
+    """A number of patients; where it is not to be reported, 2 for several, and 0 for none or one."""
     return patients if patients >= least_cell else FEWEST_PATIENTS * (patients >= FEWEST_PATIENTS)
 
 

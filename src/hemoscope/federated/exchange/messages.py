@@ -69,7 +69,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainReply:
-    """What a site answers to TRAIN; ``loss`` is None where the site keeps it."""
+    """What a site replies to TRAIN; ``loss`` is None where the site keeps it."""
 
     trained: Arrays
     statistics: Arrays

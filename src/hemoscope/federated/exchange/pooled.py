@@ -4,10 +4,10 @@ A pair of a positive and a negative row is decided where their cells do not over
 lowest AUROC that the rows can have, those not decided against the highest: exact bounds. The value between them spreads
 each cell's rows evenly over it, so that rows in one cell count as ties; the stated error is the way to the further
 bound. (The middle of the bounds would be several times further off: it takes any overlap of two wide cells for a tie.)
-Bounds and values are of the rows that were told. A label that a site may not tell is missing there for both classes.
+Bounds and values are of the reported rows. A label that a site may not report is missing there for both classes.
 
 Intervals are a bootstrap of cells with patients as units: each round draws as many rows as there are patients. A drawn
-slice stands for all slices of its patient, as if they told nothing more, which for slices is wide. The lower end is
+slice stands for all slices of its patient, as if they added nothing, which for slices is wide. The lower end is
 taken of the lower bounds and the upper end of the upper bounds, so that the interval includes the stated error.
 
 Axes: cells, or (rounds, cells). Logits.
@@ -60,15 +60,15 @@ class PooledClass:
     patients: int
 
     @classmethod
-    def of(cls, told: Sequence[ClassCounts]) -> "PooledClass":
+    def of(cls, reported: Sequence[ClassCounts]) -> "PooledClass":
         """Add sites up; the same for any order of them."""
         counts: Counter[tuple[int, int]] = Counter()
-        for site in told:
+        for site in reported:
             counts.update({(cell.first, cell.last): cell.count for cell in site.cells})
         cells = [Cell(first=first, last=last, count=count) for (first, last), count in sorted(counts.items())]
         bounds = np.array([cell.bounds for cell in cells]).reshape(-1, 2)
         count = np.array([cell.count for cell in cells], dtype=np.float64)
-        return cls(low=bounds[:, 0], high=bounds[:, 1], count=count, patients=sum(site.patients for site in told))
+        return cls(low=bounds[:, 0], high=bounds[:, 1], count=count, patients=sum(site.patients for site in reported))
 
     @property
     def rows(self) -> int:
@@ -90,7 +90,7 @@ class PooledClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PooledScores:
-    """All sites' scores at one level; ``rows`` and ``patients`` are of the parts that were scored, as far as told."""
+    """All sites' scores at one level; ``rows`` and ``patients`` as far as the sites report them."""
 
     level: Level
     sites: int
@@ -99,7 +99,7 @@ class PooledScores:
     patients: int
     positive: PerLabel[PooledClass]
     negative: PerLabel[PooledClass]
-    told: PerLabel[int]
+    reported: PerLabel[int]
 
     def auroc(self, label: Hemorrhage) -> AurocBounds | None:
         """The AUROC of the pooled rows within its exact bounds; None where a class has none."""
@@ -128,11 +128,11 @@ class PooledScores:
         return Interval(value=found.value, low=min(ends[0], found.low), high=max(ends[1], found.high))
 
     def positive_patients(self, label: Hemorrhage) -> int:
-        """Patients with the label among those told, at least."""
+        """Patients with the label among those reported, at least."""
         return self.positive[label].patients
 
     def made_rows(self) -> Scores:
-        """Rows that fits can read: each told row somewhere in its cell, one label a row, the others unknown.
+        """Rows that fits can read: each reported row somewhere in its cell, one label a row, the others unknown.
 
         Patients are made up too, as many in a class as it has.
         """
@@ -160,7 +160,7 @@ def pool(histograms: Sequence[ScoreHistograms]) -> PooledScores:
         msg = f"score histograms of {found} cannot be pooled. Give those of one level, from one site at least"
         raise FederationError(msg)
 
-    def told(label: Hemorrhage) -> int:
+    def reported(label: Hemorrhage) -> int:
         return sum(bool(_rows(site.positive[label]) or _rows(site.negative[label])) for site in histograms)
 
     return PooledScores(
@@ -171,7 +171,7 @@ def pool(histograms: Sequence[ScoreHistograms]) -> PooledScores:
         patients=sum(site.patients for site in histograms),
         positive=_pooled(lambda label: [site.positive[label] for site in histograms]),
         negative=_pooled(lambda label: [site.negative[label] for site in histograms]),
-        told=PerLabel.build(told),
+        reported=PerLabel.build(reported),
     )
 
 

@@ -1,4 +1,4 @@
-"""How far probabilities are from shares, judged by histograms: the bins of a reliability diagram and their error."""
+"""How far probabilities are from shares, from histograms: the bins of a reliability diagram and their error."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -39,8 +39,8 @@ def mask_values(key: bytes, modulus: int, shapes: Sequence[tuple[int, ...]]) -> 
     sizes = [math.prod(shape) for shape in shapes]
     stream = Cipher(ChaCha20(hashlib.sha256(_PURPOSE + key).digest(), bytes(16)), mode=None).encryptor()
     words = np.frombuffer(stream.update(bytes(8 * sum(sizes))), dtype="<u8") & np.uint64(modulus - 1)
-    pieces = np.split(words.astype(np.int64), np.cumsum(sizes)[:-1])
-    return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+    values = np.split(words.astype(np.int64), np.cumsum(sizes)[:-1])
+    return [value.reshape(shape) for value, shape in zip(values, shapes, strict=True)]
 
 
 def strengthen_masks() -> None:

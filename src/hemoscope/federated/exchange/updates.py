@@ -1,4 +1,4 @@
-"""What a site sends is looked at before it is averaged: refused where it cannot be right, flagged where it is odd.
+"""What a site sends is looked at before it is averaged: refused if it cannot be right, flagged if it is an anomaly.
 
 An update is what a site's training changed: its weights less those that the round began with.
 """
@@ -127,11 +127,11 @@ def agreement(updates: Sequence[Mapping[str, NDArray[np.floating]]]) -> tuple[fl
 
 
 def suspicion(facts: Mapping[int, UpdateFacts]) -> dict[int, tuple[str, ...]]:
-    """Why each site's update is odd, in words, by site; sites that are not odd are left out.
+    """Reasons to suspect a site's update, by site; sites without any are left out.
 
-    These are signs, no proof: a site with other patients looks odd too, and who knows the rules can stay below them.
+    These are signs, no proof: a site with other patients is flagged too, and who knows the rules can stay below them.
     """
-    found = {site: tuple(_oddities(site, facts)) for site in facts}
+    found = {site: tuple(_anomalies(site, facts)) for site in facts}
     return {site: reasons for site, reasons in found.items() if reasons}
 
 
@@ -196,7 +196,7 @@ def _with_others(cosines: NDArray[np.float64], moved: NDArray[np.bool_], site: i
     return float(cosines[site, others].sum()) / length
 
 
-def _oddities(site: int, facts: Mapping[int, UpdateFacts]) -> Iterator[str]:
+def _anomalies(site: int, facts: Mapping[int, UpdateFacts]) -> Iterator[str]:
     own, others = facts[site], [fact for name, fact in facts.items() if name != site]
     yield from _far("update's norm", own.norm, [fact.norm for fact in others], FAR_NORM)
     yield from _far("weight", own.weight, [fact.weight for fact in others], FAR_WEIGHT, below=False)
@@ -208,7 +208,7 @@ def _oddities(site: int, facts: Mapping[int, UpdateFacts]) -> Iterator[str]:
 
 
 def _far(what: str, own: float, others: Sequence[float], times: float, *, below: bool = True) -> Iterator[str]:
-    if len(others) < 2:  # of two sites, nobody can say which is the odd one
+    if len(others) < 2:  # of two sites, neither is the outlier
         return
     median = float(np.median(others))
     if own > times * median or (below and own * times < median):

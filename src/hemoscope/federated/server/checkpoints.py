@@ -70,9 +70,9 @@ class RoundReport:
         number: of the round, from 1; a void one is tried again under the same number.
         asked: sites that were sent the round's weights.
         used: sites whose updates are in the new weights; none where the round is void.
-        refused: sites whose answers were left out, and why.
+        refused: sites whose replies were left out, and why.
         lost: sites that did not answer in time.
-        suspicious: sites whose updates were odd (also those that were refused or void), and why.
+        suspicious: sites whose updates were anomalous (also those that were refused or void), and why.
         losses: of training, of the sites that say so.
         norms: of the updates that were not refused, as they came (before clipping).
         void: whether the weights are those of the round before; ``reason`` says why.
@@ -175,8 +175,8 @@ def latest_round(part_folder: Path) -> RoundState | None:
         return _read_round(folder)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         # What a round released is spent, though the round before it knows nothing of that.
-        cure = f"Delete {ROUNDS}/{folder.name} to go on from the round before it; with privacy, begin a new run"
-        msg = f"{part_folder.name}/{ROUNDS}/{folder.name} cannot be read ({type(error).__name__}). {cure}"
+        remedy = f"Delete {ROUNDS}/{folder.name} to go on from the round before it; with privacy, begin a new run"
+        msg = f"{part_folder.name}/{ROUNDS}/{folder.name} cannot be read ({type(error).__name__}). {remedy}"
         raise FederationError(msg) from error
 
 

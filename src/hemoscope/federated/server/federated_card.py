@@ -2,8 +2,8 @@
 
 A federation on one split: calibration and operating points are fitted on the sites' validation parts, and the scores
 that the card reports are those of their test parts, by exactly these weights. On folds: all folds' histograms together,
-each by networks that never saw those patients; the reported calibration error is cross-fitted by fold where sites told
-of each fold, and else of a calibration that was fitted on the same scores.
+each by networks that never saw those patients; the calibration error is cross-fitted by fold if sites
+reported each fold, and else is that of a calibration fitted on the same scores.
 
 What a card of local training has and this one lacks: average precision, an interval of the calibration error, and the
 rule that *any* is at least every type while thresholds are chosen (a histogram of one label knows nothing of another).
@@ -34,7 +34,7 @@ _SCORE_AGAIN = "Train this part again, or go on with it: hemoscope federated run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteHistograms:
-    """One set of images, as each site told of it: by slice and by study, in the same order of sites."""
+    """One set of images, as each site reported it: by slice and by study, in the same order of sites."""
 
     slices: tuple[ScoreHistograms, ...]
     studies: tuple[ScoreHistograms, ...]
@@ -42,7 +42,7 @@ class SiteHistograms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartHistograms:
-    """What the sites told of one part: the images that it is scored on, and its validation images where it has any."""
+    """What the sites reported of one part: its test images, and its validation images if it has any."""
 
     score: SiteHistograms
     validation: SiteHistograms
@@ -67,7 +67,7 @@ def read_histograms(part_folder: Path) -> PartHistograms:
         data = json.loads((part_folder / HISTOGRAMS).read_text())
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no JSON"
-        msg = f"{name} does not tell how the sites' images were scored ({reason}). {_SCORE_AGAIN}"
+        msg = f"{name} does not say how the sites' images were scored ({reason}). {_SCORE_AGAIN}"
         raise FederationError(msg) from error
     if not isinstance(data, dict) or set(data) != set(_SETS):
         msg = f"{name} must have the keys {' and '.join(_SETS)}. {_SCORE_AGAIN}"
@@ -80,7 +80,7 @@ def federated_split_card(origin: Origin, part: PartHistograms, rule: StudyRule, 
     """The card of a federation on one split: fitted on the validation parts of its sites, scored on their test parts.
 
     Raises:
-        FederationError: no site told of its test part.
+        FederationError: no site reported its test part.
     """
     found = _fit(_levels([part.validation])) if part.validation.slices else nothing_fitted(NO_VALIDATION)
     slices, studies = (level.whole for level in _levels([part.score]))
@@ -99,12 +99,12 @@ def federated_folds_card(
 
     Args:
         origin: of the model.
-        folds: of each fold what its sites told; or one, of all folds together, and then nothing can be cross-fitted.
+        folds: what the sites reported of each fold; or one entry for all folds together, which cannot be cross-fitted.
         rule: of studies.
         version: of the model.
 
     Raises:
-        FederationError: no site told of any fold.
+        FederationError: no site reported any fold.
     """
     levels, crossed = _levels(folds), "Calibration is cross-fitted by fold."
     if len(folds) == 1:
@@ -137,11 +137,11 @@ def _read_set(value: Any, *, where: str) -> SiteHistograms:
 
 def _levels(folds: Sequence[SiteHistograms]) -> tuple[_Level, _Level]:
     """Slices and studies over all folds; each fold with a calibration fitted on the others, where there are others."""
-    told = [fold for fold in folds if fold.slices]
-    if not told:
-        msg = f"no site told how its images were scored, so a card would claim nothing. {_SCORE_AGAIN}"
+    reported = [fold for fold in folds if fold.slices]
+    if not reported:
+        msg = f"no site reported how its images were scored, so a card would claim nothing. {_SCORE_AGAIN}"
         raise FederationError(msg)
-    return _level([fold.slices for fold in told]), _level([fold.studies for fold in told])
+    return _level([fold.slices for fold in reported]), _level([fold.studies for fold in reported])
 
 
 def _level(folds: Sequence[Sequence[ScoreHistograms]]) -> _Level:
@@ -213,15 +213,15 @@ def _estimate(measured: Interval) -> Estimate:
 
 
 def _why_unscored(pooled: PooledScores, label: Hemorrhage) -> str:
-    if not pooled.told[label]:
-        return f"no site has {pooled.least_cell} rows of both classes that it may tell"
-    return f"of those told, none is {'negative' if pooled.positive[label].rows else 'positive'}"
+    if not pooled.reported[label]:
+        return f"no site has {pooled.least_cell} rows of both classes that it may report"
+    return f"of those reported, none is {'negative' if pooled.positive[label].rows else 'positive'}"
 
 
 def _stated(pooled: PooledScores) -> str:
     """The largest stated error of an AUROC of this level."""
     found = [bounds.error for bounds in map(pooled.auroc, Hemorrhage) if bounds is not None]
-    return f"AUROCs are off by at most {max(found):.3f}" if found else "no AUROC could be told"
+    return f"AUROCs are off by at most {max(found):.3f}" if found else "no AUROC can be computed"
 
 
 def _of_histograms(pooled: PooledScores) -> str:
@@ -239,7 +239,7 @@ def _limits(origin: Origin, slices: PooledScores, studies: PooledScores) -> tupl
     private = record is not None and record.epsilon is not None
     least = slices.least_cell
     small = (
-        f"A site tells nothing of a label with 1 to {least - 1} rows, or one patient, in a class: scores are of "
+        f"A site reports nothing of a label with 1 to {least - 1} rows, or one patient, in a class: scores are of "
         "the other sites, and numbers of patients, 0 among them, are the least that there can be."
     )
     unprotected = "Epsilon counts the updates that made these weights, for whole sites: no histogram, no other part."
@@ -249,7 +249,7 @@ def _limits(origin: Origin, slices: PooledScores, studies: PooledScores) -> tupl
         small if least > 1 else "",
         "Thresholds were chosen label by label on rows spread evenly over their cells: the sensitivity and specificity "
         "that they state are off by as much as one cell holds.",
-        "Each site knows which of its patients were held out; no other place can tell.",
+        "Each site knows which of its patients were held out; nobody else does.",
         unprotected if private else "",
     )
     return tuple(line for line in lines if line)

@@ -65,7 +65,7 @@ def _read_federation(run: Path) -> Federation:
 
 
 def _scored_parts(federation: Federation) -> list[str]:
-    """The parts whose histograms tell of the model."""
+    """The parts whose histograms describe the model."""
     run = federation.experiment.run
     if run.split != "folds":
         return [SPLIT]
@@ -84,8 +84,8 @@ def _check_finished(run: Path, federation: Federation) -> None:
     needed = [f"{part}/{HISTOGRAMS}" for part in scored] + [f"{last}/{RECORD}", f"{last}/{WEIGHTS}"]
     absent = [name for name in needed if not (run / name).is_file()]
     if absent:
-        cure = "Train these parts too, or go on with them: hemoscope federated run ... --resume"
-        msg = f"{run.name} lacks {', '.join(absent)}. {cure}"
+        remedy = "Train these parts too, or go on with them: hemoscope federated run ... --resume"
+        msg = f"{run.name} lacks {', '.join(absent)}. {remedy}"
         raise FederationError(msg)
 
 
@@ -115,11 +115,13 @@ def _card(
 
 
 def _with_sizes(record: FederationRecord, folds: Sequence[SiteHistograms]) -> FederationRecord:
-    """Slices and patients of all sites together, for each is scored in one fold; None where a site told no number."""
-    told = [site for fold in folds for site in fold.slices]
-    slices = sum(site.rows for site in told) if all(site.rows for site in told) else 0
-    # A small number of patients is told as the least that it can be.
-    patients = sum(site.patients for site in told) if all(site.patients >= site.least_cell for site in told) else 0
+    """Slices and patients of all sites together, for each is scored in one fold; None where a site reported none."""
+    reported = [site for fold in folds for site in fold.slices]
+    slices = sum(site.rows for site in reported) if all(site.rows for site in reported) else 0
+    # A small number of patients is reported as the least that it can be.
+    patients = (
+        sum(site.patients for site in reported) if all(site.patients >= site.least_cell for site in reported) else 0
+    )
     return replace(record, slices=slices or None, patients=patients or None)
 
 

@@ -38,6 +38,7 @@ from hemoscope.federated.flower_internals import (
     Stage,
     WorkflowKey,
 )
+from hemoscope.federated.server.chosen_nodes import ChosenNodes
 from hemoscope.federated.server.secure_replies import fault
 from hemoscope.federated.settings.site_policy import MODULUS, STEPS
 
@@ -72,7 +73,7 @@ class MaskSettings:
     Attributes:
         shares: that each site's keys are split into.
         threshold: of shares that bring a key back.
-        reach: values are within -reach and reach.
+        clipping_range: values are within plus and minus this.
         length: of each site's vector.
         max_weight: highest weight of a site.
         timeout: seconds for a stage that trains.
@@ -80,7 +81,7 @@ class MaskSettings:
 
     shares: int
     threshold: int
-    reach: float
+    clipping_range: float
     length: int
     max_weight: float
     timeout: float
@@ -116,19 +117,19 @@ def masked_mean(
 
 def _run_protocol(
     grid: "_StagedGrid", context: Context, nodes: Sequence[int], settings: MaskSettings, number: int
-) -> "_HandOver":
-    hand_over = _HandOver(nodes=tuple(nodes))
+) -> "_MeanCollector":
+    collector = _MeanCollector(nodes=tuple(nodes))
     manager = SimpleClientManager()
     for node in nodes:
         manager.register(GridClientProxy(node_id=node, grid=grid, run_id=context.run_id))
-    legacy = LegacyContext(context=context, strategy=hand_over, client_manager=manager)
+    legacy = LegacyContext(context=context, strategy=collector, client_manager=manager)
     legacy.state.config_records[MAIN_CONFIGS_RECORD] = ConfigRecord({WorkflowKey.CURRENT_ROUND: number})
     legacy.state.array_records[MAIN_PARAMS_RECORD] = ArrayRecord()
     workflow = SecAggPlusWorkflow(
         settings.shares,
         settings.threshold,
         max_weight=settings.max_weight,
-        clipping_range=settings.reach,
+        clipping_range=settings.clipping_range,
         quantization_range=STEPS,
         modulus_range=MODULUS,
         timeout=settings.timeout,
@@ -138,12 +139,12 @@ def _run_protocol(
         with np.errstate(divide="ignore", invalid="ignore"):
             workflow(grid, legacy)
     except _FALSE_SHARES:
-        hand_over.mean = None
-    return hand_over
+        collector.mean = None
+    return collector
 
 
 @dataclass(slots=True, kw_only=True)
-class _HandOver(LegacyStrategy):
+class _MeanCollector(LegacyStrategy):
     """A strategy of Flower's older kind that only names the sites and takes the mean out."""
 
     nodes: tuple[int, ...]
@@ -194,12 +195,11 @@ class _LeftEarlyError(FederationError):
     """A site left before all shares were handed out."""
 
 
-class _StagedGrid(Grid):
+class _StagedGrid(ChosenNodes):
     """Flower's grid for the workflow: our request in the stage that trains, and no reply unchecked."""
 
     def __init__(self, grid: Grid, request: RecordDict, settings: MaskSettings, nodes: Iterable[int]) -> None:
-        self._grid = grid
-        self._nodes = set(nodes)
+        super().__init__(grid, nodes)
         self._request = request
         self._settings = settings
         self.lost: dict[int, str] = {}
@@ -224,7 +224,7 @@ class _StagedGrid(Grid):
                 continue
             if reply.has_error():
                 self.lost[node] = refusal_of(reply)
-            elif reason := fault(stage, reply.content, self._nodes, self._settings.length):
+            elif reason := fault(stage, reply.content, set(self._nodes), self._settings.length):
                 self.lost[node] = reason
             else:
                 good[node] = reply
@@ -240,24 +240,3 @@ class _StagedGrid(Grid):
             del content[name]
         for name, record in self._request.items():
             content[name] = record
-
-    # All else is Flower's.
-
-    def set_run(self, run: Any) -> None:
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Any:
-        return self._grid.run
-
-    def create_message(self, *args: Any, **named: Any) -> Message:
-        return self._grid.create_message(*args, **named)
-
-    def get_node_ids(self) -> Iterable[int]:
-        return self._grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self._grid.pull_messages(message_ids)

@@ -1,7 +1,7 @@
 """The server's side: rounds until the last, each on disk before the next begins; then scores, weights and a record.
 
 The folder of a run: ``federation.json``, ``experiment.json`` and ``versions.json``; and for each part ``rounds.jsonl``
-(one line a round), ``rounds/`` (the last two, to go on from), ``histograms.json`` (what sites told of their scores),
+(one line a round), ``rounds/`` (the last two, to go on from), ``histograms.json`` (the sites' scores),
 ``weights.safetensors`` (the whole network) and, last of all, ``part.json``.
 """
 
@@ -26,14 +26,14 @@ from hemoscope.federated.server.checkpoints import (
 from hemoscope.federated.server.privacy import BudgetSpentError
 from hemoscope.federated.server.server_job import (
     RECORD,
-    Job,
+    TrainingJob,
     log_round,
-    mend_log,
     open_job,
+    repair_log,
     write_network,
     write_record,
 )
-from hemoscope.federated.server.server_rounds import Course, play_round
+from hemoscope.federated.server.server_rounds import RunContext, run_round
 from hemoscope.federated.server.server_scores import (
     HISTOGRAMS,
     SiteScores,
@@ -45,12 +45,12 @@ from hemoscope.federated.server.server_scores import (
 from hemoscope.federated.server.strategies import make_strategy
 from hemoscope.training.parts import FINAL
 
-__all__ = ["Job", "make_server_app", "run_part", "wait_for_sites"]
+__all__ = ["TrainingJob", "make_server_app", "run_part", "wait_for_sites"]
 
 _LOOK = 1.0  # seconds between two looks at who is there
 
 
-def make_server_app(job: Job) -> ServerApp:
+def make_server_app(job: TrainingJob) -> ServerApp:
     """The server app that trains one part.
 
     Running it raises:
@@ -67,7 +67,7 @@ def make_server_app(job: Job) -> ServerApp:
     return app
 
 
-def run_part(job: Job, grid: Grid, context: Context) -> None:
+def run_part(job: TrainingJob, grid: Grid, context: Context) -> None:
     """Train one part over the sites of a grid; see ``make_server_app`` for what is raised."""
     federation = job.federation
     open_job(job)
@@ -81,40 +81,40 @@ def run_part(job: Job, grid: Grid, context: Context) -> None:
         statistics=take(network, names.statistics),
         fixed=take(network, names.fixed),
     )
-    course = Course(
+    run = RunContext(
         federation=federation,
         text=json.dumps(federation.to_json()),
         part=job.part,
         strategy=make_strategy(federation, names, sites=job.sites),
     )
-    mend_log(job, state)
+    repair_log(job, state)
     wait_for_sites(job, grid)
     if job.numbers is not None:
         state = replace(state, sites=job.numbers(grid))
-    state, scores, ended = _play(job, course, state, grid, context)
+    state, scores, ended = _play(job, run, state, grid, context)
     if not scores and _scores_sites(job):
-        scores = _final_scores(job, course, state, grid)
+        scores = _final_scores(job, run, state, grid)
     if scores:
         write_histograms(job.folder / HISTOGRAMS, [scores[site] for site in sorted(scores)])
     write_network(job, network, names, state)
     write_record(job, state, network, ended=ended, seconds=time.monotonic() - started)
 
 
-def wait_for_sites(job: Job, grid: Grid) -> None:
-    """Return when all sites that are expected are connected; after the patience, when a round can be played.
+def wait_for_sites(job: TrainingJob, grid: Grid) -> None:
+    """Return when all sites that are expected are connected; after the timeout, when a round can run.
 
     Raises:
         FederationError: too few came.
     """
     here, least = _wait_until(job, grid, job.sites), job.federation.least_sites
     if here < least:
-        msg = f"{here} of {job.sites} sites came in {job.patience:g} s, and {least} are needed. Start the others"
+        msg = f"{here} of {job.sites} sites came in {job.timeout:g} s, and {least} are needed. Start the others"
         raise FederationError(msg)
 
 
-def _wait_until(job: Job, grid: Grid, sites: int) -> int:
-    """How many sites are connected when there are so many, or the patience is at its end."""
-    end = time.monotonic() + job.patience
+def _wait_until(job: TrainingJob, grid: Grid, sites: int) -> int:
+    """How many sites are connected when there are so many, or the timeout is over."""
+    end = time.monotonic() + job.timeout
     while (here := len(list(grid.get_node_ids()))) < sites and time.monotonic() < end:
         job.show("waiting for sites", here, job.sites)
         time.sleep(min(_LOOK, max(0.0, end - time.monotonic())))
@@ -122,14 +122,14 @@ def _wait_until(job: Job, grid: Grid, sites: int) -> int:
 
 
 def _play(
-    job: Job, course: Course, state: RoundState, grid: Grid, context: Context
+    job: TrainingJob, run: RunContext, state: RoundState, grid: Grid, context: Context
 ) -> tuple[RoundState, dict[int, SiteScores], str]:
     """All rounds that are left; the scores after the last, where it was scored; and why it ended early, if it did."""
-    federation, scores = course.federation, dict[int, SiteScores]()
+    federation, scores = run.federation, dict[int, SiteScores]()
     while state.number < federation.rounds:
         job.show(f"{job.part}: round", state.number, federation.rounds)
         try:
-            state, report = _until_not_void(job, course, state, grid, context)
+            state, report = _until_not_void(job, run, state, grid, context)
         except BudgetSpentError as error:
             if not state.number:  # not even one round
                 raise
@@ -137,54 +137,54 @@ def _play(
         save_round(job.folder, state, report)
         last = state.number == federation.rounds
         every = federation.histograms.every
-        scores, told = dict[int, SiteScores](), dict[str, Any]()
+        scores, reported = dict[int, SiteScores](), dict[str, Any]()
         if _scores_sites(job) and (last or (every and state.number % every == 0)):
-            scores, told = _scored(course, state, grid, final=last)
+            scores, reported = _scored(run, state, grid, final=last)
             report = report.with_suspicion(below_chance(scores))
-        log_round(job, report, told)
+        log_round(job, report, reported)
     job.show(f"{job.part}: round", state.number, federation.rounds)
     return state, scores, ""
 
 
 def _until_not_void(
-    job: Job, course: Course, state: RoundState, grid: Grid, context: Context
+    job: TrainingJob, run: RunContext, state: RoundState, grid: Grid, context: Context
 ) -> tuple[RoundState, RoundReport]:
     """The next round that counts. Raises FederationError where it was void as often as it may be."""
-    for _ in range(course.federation.retries + 1):
-        state, report = play_round(course, state, grid, context)
+    for _ in range(run.federation.retries + 1):
+        state, report = run_round(run, state, grid, context)
         if not report.void:
             return state, report
         log_round(job, report)
         _wait_until(job, grid, job.federation.least_sites)
     reasons = [f"site {site}: {reason}" for site, reason in sorted(report.refused.items())]
-    tried = f"round {report.number} was void {course.federation.retries + 1} times, at last because {report.reason}"
+    tried = f"round {report.number} was void {run.federation.retries + 1} times, at last because {report.reason}"
     gone = f"{len(report.lost)} of {len(report.asked)} sites lost"
     msg = f"{tried} ({'; '.join((gone, *reasons))}). Go on later with --resume"
     raise FederationError(msg)
 
 
-def _final_scores(job: Job, course: Course, state: RoundState, grid: Grid) -> dict[int, SiteScores]:
-    """Scores of weights whose rounds were all played before: the server was stopped, or the budget ended them."""
-    scores, told = _scored(course, state, grid, final=True)
-    append_round_log(job.folder, {"number": state.number, "scores": told})
+def _final_scores(job: TrainingJob, run: RunContext, state: RoundState, grid: Grid) -> dict[int, SiteScores]:
+    """Scores of weights whose rounds are all done: the server was stopped, or the budget ended them."""
+    scores, reported = _scored(run, state, grid, final=True)
+    append_round_log(job.folder, {"number": state.number, "scores": reported})
     return scores
 
 
 def _scored(
-    course: Course, state: RoundState, grid: Grid, *, final: bool
+    run: RunContext, state: RoundState, grid: Grid, *, final: bool
 ) -> tuple[dict[int, SiteScores], dict[str, Any]]:
     """Scores by site, and what the log says of them."""
     nodes = sorted(grid.get_node_ids())
     sites = numbered(state.sites, nodes)
-    request = course.request(state, number=max(state.number, 1), sites=len(nodes), final=final)
-    scores, refused = ask_scores(grid, nodes, request, timeout=course.federation.round_timeout)
-    told: dict[str, Any] = {"auroc": pooled_auroc(list(scores.values())), "sites": len(scores)}
+    request = run.request(state, number=max(state.number, 1), sites=len(nodes), final=final)
+    scores, refused = ask_scores(grid, nodes, request, timeout=run.federation.round_timeout)
+    reported: dict[str, Any] = {"auroc": pooled_auroc(list(scores.values())), "sites": len(scores)}
     if refused:
-        told["refused"] = {str(sites[str(node)]): reason for node, reason in refused.items()}
-    return {sites[str(node)]: found for node, found in scores.items()}, told
+        reported["refused"] = {str(sites[str(node)]): reason for node, reason in refused.items()}
+    return {sites[str(node)]: found for node, found in scores.items()}, reported
 
 
-def _scores_sites(job: Job) -> bool:
-    """Whether sites have scores to tell of in this part: of a final network, those of its folds together, if any."""
-    run, told = job.federation.experiment.run, job.federation.histograms.folds
-    return job.part != FINAL or (bool(run.folds) and told == "together")
+def _scores_sites(job: TrainingJob) -> bool:
+    """Whether sites have scores to report for this part: of a final network, those of its folds together, if any."""
+    run, reported = job.federation.experiment.run, job.federation.histograms.folds
+    return job.part != FINAL or (bool(run.folds) and reported == "together")

@@ -24,7 +24,7 @@ WEIGHTS, RECORD = "weights.safetensors", "part.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class TrainingJob:
     """One part of a federation, for the server.
 
     Attributes:
@@ -34,8 +34,8 @@ class Job:
         sites: that are expected; training begins when so many are connected.
         resume: go on after the last round on disk.
         numbers: asks the grid for the sites' numbers by node id; None numbers them as they are first seen.
-        patience: seconds to wait for all of them; then ``min_sites`` will do.
-        show: told the stage, how much of it is done, and how much there is.
+        timeout: seconds to wait for all of them; then ``min_sites`` will do.
+        show: called with the stage, how much of it is done, and how much there is.
     """
 
     federation: Federation
@@ -44,7 +44,7 @@ class Job:
     sites: int
     resume: bool = False
     numbers: Callable[[Grid], dict[str, int]] | None = None
-    patience: float = 120.0
+    timeout: float = 120.0
     show: StageProgress = no_stage_progress
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class Job:
         return self.output / self.part
 
 
-def open_job(job: Job) -> None:
+def open_job(job: TrainingJob) -> None:
     """Make the folder and its records. Raises FederationError where it holds something else."""
     path = job.output / FEDERATION
     if path.is_file() and not _same(path, job.federation):
@@ -82,7 +82,7 @@ def _same(path: Path, federation: Federation) -> bool:
         return False
 
 
-def write_network(job: Job, network: HemorrhageNetwork, names: Exchange, state: RoundState) -> None:
+def write_network(job: TrainingJob, network: HemorrhageNetwork, names: Exchange, state: RoundState) -> None:
     """Write the whole network, with the weights of a round put into it."""
     put(network, state.trained, names.trained)
     put(network, state.statistics, names.statistics)
@@ -90,16 +90,18 @@ def write_network(job: Job, network: HemorrhageNetwork, names: Exchange, state: 
     save_weights(network, job.folder / WEIGHTS)
 
 
-def write_record(job: Job, state: RoundState, network: HemorrhageNetwork, *, ended: str, seconds: float) -> None:
+def write_record(
+    job: TrainingJob, state: RoundState, network: HemorrhageNetwork, *, ended: str, seconds: float
+) -> None:
     """Write how the part was trained, as a card says it, and thereby that it is done."""
     lines = [json.loads(line) for line in (job.folder / ROUND_LOG).read_text().splitlines()]
     rounds = [line for line in lines if "used" in line]
-    played = [line for line in rounds if not line["void"]]
+    completed = [line for line in rounds if not line["void"]]
     federation = job.federation
     record = {
         "part": job.part,
         "federation": federation.name,
-        "sites": len({site for line in played for site in line["used"]}),
+        "sites": len({site for line in completed for site in line["used"]}),
         "rounds": state.number,
         "local_epochs": federation.local_epochs,
         "strategy": federation.strategy.name,
@@ -108,7 +110,7 @@ def write_record(job: Job, state: RoundState, network: HemorrhageNetwork, *, end
         "secure_aggregation": federation.secure_aggregation.enabled,
         "epsilon": _epsilon(federation, state),
         "delta": federation.privacy.delta if federation.privacy.enabled else None,
-        "used": sum(len(line["used"]) for line in played),
+        "used": sum(len(line["used"]) for line in completed),
         "lost": sum(len(line["lost"]) for line in rounds),
         "refused": sum(len(line["refused"]) for line in rounds),
         "void": sum(line["void"] for line in rounds),
@@ -128,16 +130,16 @@ def _epsilon(federation: Federation, state: RoundState) -> float | None:
     return spent_epsilon(open_accountant(federation, sites=len(state.sites), state=state.accountant))
 
 
-def log_round(job: Job, report: RoundReport, told: Mapping[str, Any] | None = None) -> None:
-    """A line of the log: what happened in the round and, where sites scored, what they told."""
-    append_round_log(job.folder, {**report.to_json(), **({"scores": dict(told)} if told else {})})
+def log_round(job: TrainingJob, report: RoundReport, reported: Mapping[str, Any] | None = None) -> None:
+    """A line of the log: what happened in the round and, where sites scored, what they reported."""
+    append_round_log(job.folder, {**report.to_json(), **({"scores": dict(reported)} if reported else {})})
 
 
-def mend_log(job: Job, state: RoundState) -> None:
+def repair_log(job: TrainingJob, state: RoundState) -> None:
     """A line for the last round on disk, where the server was stopped before it wrote one."""
     path = job.folder / ROUND_LOG
     lines = path.read_text().splitlines() if path.is_file() else []
-    played = [line for line in map(json.loads, lines) if not line.get("void")]
-    if state.number and not any(line["number"] == state.number for line in played):
+    completed = [line for line in map(json.loads, lines) if not line.get("void")]
+    if state.number and not any(line["number"] == state.number for line in completed):
         report = last_report(job.folder) or RoundReport(number=state.number).to_json()
         append_round_log(job.folder, {**report, "reason": "the server was stopped after it"})

@@ -18,7 +18,7 @@ from hemoscope.federated.settings.federation import Federation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class RunContext:
     """What stays the same over all rounds of a part.
 
     Attributes:
@@ -48,36 +48,36 @@ class Course:
         )
 
 
-def play_round(course: Course, state: RoundState, grid: Grid, context: Context) -> tuple[RoundState, RoundReport]:
+def run_round(run: RunContext, state: RoundState, grid: Grid, context: Context) -> tuple[RoundState, RoundReport]:
     """The round after ``state``: its weights and what happened; the weights as they were where it is void.
 
     Raises:
         BudgetSpentError: one more round would exceed the privacy budget.
     """
     number = state.number + 1
-    if course.federation.secure_aggregation.enabled:
-        return _masked_round(course, state, grid, context, number)
+    if run.federation.secure_aggregation.enabled:
+        return _masked_round(run, state, grid, context, number)
     config = request_config(
-        federation=course.text, part=course.part, number=number, rounds=course.federation.rounds, sites=0, final=False
+        federation=run.text, part=run.part, number=number, rounds=run.federation.rounds, sites=0, final=False
     )
-    messages = course.strategy.configure(number, state, config, grid)
+    messages = run.strategy.configure(number, state, config, grid)
     for message in messages:
         message.content.config_records[CONFIG][SITES] = len(messages)  # known when they are chosen
         message.metadata.group_id = str(number)  # Flower's strategies leave it out; sites write it down
-    replies = list(grid.send_and_receive(messages, timeout=course.federation.round_timeout)) if messages else []
-    return course.strategy.aggregate(number, state, replies)
+    replies = list(grid.send_and_receive(messages, timeout=run.federation.round_timeout)) if messages else []
+    return run.strategy.aggregate(number, state, replies)
 
 
 def _masked_round(
-    course: Course, state: RoundState, grid: Grid, context: Context, number: int
+    run: RunContext, state: RoundState, grid: Grid, context: Context, number: int
 ) -> tuple[RoundState, RoundReport]:
-    federation, started = course.federation, time.monotonic()
+    federation, started = run.federation, time.monotonic()
     state, nodes = _masked_sites(federation, state, grid)
     accountant = None
     if federation.privacy.enabled:
         accountant = open_accountant(federation, sites=len(state.sites), state=state.accountant)
         check_budget(federation, accountant, sites=len(state.sites))
-    records = request_records(course.request(state, number=number, sites=len(nodes)))
+    records = request_records(run.request(state, number=number, sites=len(nodes)))
     outcome = masked_mean(grid, context, nodes, records, _settings(federation, state), number=number)
     following, reason = _with_mean(federation, state, outcome, number=number)
     if following is not None and accountant is not None:
@@ -101,12 +101,12 @@ def _masked_sites(federation: Federation, state: RoundState, grid: Grid) -> tupl
 
 
 def _settings(federation: Federation, state: RoundState) -> MaskSettings:
-    secure, reach = federation.secure_aggregation, federation.clipping_norm
-    assert reach is not None  # with secure aggregation there always is one
+    secure, clipping_range = federation.secure_aggregation, federation.clipping_norm
+    assert clipping_range is not None  # with secure aggregation there always is one
     return MaskSettings(
         shares=secure.shares,
         threshold=secure.threshold,
-        reach=reach,
+        clipping_range=clipping_range,
         length=length_of(state.trained, state.statistics),
         max_weight=1.0 if federation.weighting == "uniform" else float(federation.limits.max_weight),
         timeout=federation.round_timeout,
@@ -123,7 +123,9 @@ def _with_mean(
         return None, f"{stayed} sites stayed to the end, {len(outcome.lost)} did not: no sum could be unmasked and used"
     assert federation.clipping_norm is not None
     try:
-        trained, statistics = from_mean(outcome.mean, state.trained, state.statistics, reach=federation.clipping_norm)
+        trained, statistics = from_mean(
+            outcome.mean, state.trained, state.statistics, clipping_range=federation.clipping_norm
+        )
     except FederationError as error:
         return None, str(error)
     return replace(state, number=number, trained=trained, statistics=statistics), ""

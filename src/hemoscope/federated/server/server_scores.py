@@ -66,9 +66,10 @@ def write_histograms(path: Path, sites: Sequence[SiteScores]) -> None:
     """Write every site's histograms: ``score`` and ``validation``, in each a list of ``slices`` and ``studies``."""
     record: dict[str, list[dict[str, Any]]] = {}
     for name, (slices, studies) in _SETS.items():
-        told = [site for site in sites if slices in site and studies in site]
+        reported = [site for site in sites if slices in site and studies in site]
         record[name] = [
-            {SLICES: json.loads(site[slices].to_json()), STUDIES: json.loads(site[studies].to_json())} for site in told
+            {SLICES: json.loads(site[slices].to_json()), STUDIES: json.loads(site[studies].to_json())}
+            for site in reported
         ]
     write_json(path, record)
 
@@ -77,9 +78,9 @@ def pooled_auroc(sites: Sequence[SiteScores]) -> dict[str, dict[str, Any]]:
     """Each label's pooled AUROC with its exact bounds, of slices and of studies, as the log of rounds has them."""
     found: dict[str, dict[str, Any]] = {}
     for name in (SLICES, STUDIES):
-        told = [site[name] for site in sites if name in site]
-        if told:
-            pooled = pool(told)
+        reported = [site[name] for site in sites if name in site]
+        if reported:
+            pooled = pool(reported)
             bounds = {label.value: pooled.auroc(label) for label in LABELS}
             found[name] = {
                 label: {"value": round(bound.value, 4), "low": round(bound.low, 4), "high": round(bound.high, 4)}

@@ -1,11 +1,11 @@
-"""One round at the server: who is asked, which answers count, and how they become one model, by Flower's strategies.
+"""One round at the server: who is asked, which replies count, and how they become one model, by Flower's strategies.
 
 Trained parameters go through Flower's message strategies (``flwr.serverapp.strategy``): FedAvg, FedProx, FedAdam,
 FedTrimmedAvg or FedMedian, with noise around the first two where there is privacy. Batch statistics never do: they are
 averaged by a FedAvg of their own beside FedAvg, FedProx and FedAdam; under
 trimmed mean and median they go through the same class, so that a poisoned site moves neither.
 
-A robust strategy needs three answers at least, and trimmed mean leaves out at least one at each end (Flower's would
+A robust strategy needs three replies at least, and trimmed mean leaves out at least one at each end (Flower's would
 round a share of 0.25 among three sites to nobody, and be a plain mean).
 """
 
@@ -26,14 +26,14 @@ from hemoscope.federated.exchange import messages
 from hemoscope.federated.exchange.updates import last_layer
 from hemoscope.federated.exchange.weights import Arrays, Exchange
 from hemoscope.federated.server import privacy
-from hemoscope.federated.server.answers import Answer, bounded, oddities, sort_answers
 from hemoscope.federated.server.checkpoints import RoundReport, RoundState, numbered
 from hemoscope.federated.server.chosen_nodes import ChosenNodes
+from hemoscope.federated.server.client_updates import ClientUpdate, clip_updates, find_anomalies, sort_replies
 from hemoscope.federated.settings.federation import Federation
 
 __all__ = ["ROBUST_LEAST", "RoundReport", "RoundStrategy", "make_strategy"]
 
-ROBUST_LEAST = 3  # answers: of two, nobody can say which is the odd one
+ROBUST_LEAST = 3  # replies: of two, neither is the outlier
 _KEYS: dict[str, Any] = {"weighted_by_key": messages.WEIGHT, "arrayrecord_key": messages.ARRAYS}
 _MOMENTS = ("m_t", "v_t")  # Flower's names of what FedAdam remembers
 
@@ -110,7 +110,7 @@ class RoundStrategy:
         return [self._complete(message, state) for message in made]
 
     def aggregate(self, number: int, state: RoundState, replies: Iterable[Message]) -> tuple[RoundState, RoundReport]:
-        """Make the next state of the answers, or none: a void round returns ``state`` itself.
+        """Make the next state of the replies, or none: a void round returns ``state`` itself.
 
         Args:
             number: of the round that was configured last.
@@ -124,30 +124,30 @@ class RoundStrategy:
             msg = f"round {number} was not configured. Call configure first, once for each aggregate"
             raise FederationError(msg)
         asked, self._asked = self._asked, None
-        answers, refused = sort_answers(self._federation, state, asked.nodes, replies)
-        odd = oddities(self._federation, state, answers, last=last_layer(self._exchange.trained))
+        updates, refused = sort_replies(self._federation, state, asked.nodes, replies)
+        anomalies = find_anomalies(self._federation, state, updates, last=last_layer(self._exchange.trained))
         report = RoundReport(
             number=number,
             asked=tuple(sorted(asked.nodes.values())),
             refused=refused,
-            lost=tuple(sorted(set(asked.nodes.values()) - {answer.site for answer in answers} - refused.keys())),
-            suspicious=odd,
-            losses={answer.site: answer.facts.loss for answer in answers if answer.facts.loss is not None},
-            norms={answer.site: answer.facts.norm for answer in answers},
+            lost=tuple(sorted(set(asked.nodes.values()) - {update.site for update in updates} - refused.keys())),
+            suspicious=anomalies,
+            losses={update.site: update.facts.loss for update in updates if update.facts.loss is not None},
+            norms={update.site: update.facts.norm for update in updates},
         )
-        answers = bounded(self._federation, state, answers)
-        reason = self._too_few(asked, answers)
-        trained = None if reason else self._mean(number, asked, answers)
+        updates = clip_updates(self._federation, state, updates)
+        reason = self._too_few(asked, updates)
+        trained = None if reason else self._mean(number, asked, updates)
         if trained is None:
-            reason = reason or "Flower's strategy made nothing of the answers"
+            reason = reason or "Flower's strategy made nothing of the updates"
         elif not all(np.isfinite(value).all() for value in trained.values()):
             reason = "the new weights are not finite. Lower strategy.server_learning_rate or the learning rate"
         spent = None if asked.accountant is None else privacy.spent_epsilon(asked.accountant)
         report = replace(report, seconds=round(time.monotonic() - asked.began, 3), epsilon=spent)
         if reason or trained is None:
             return state, replace(report, void=True, reason=reason)
-        used = tuple(answer.site for answer in answers)
-        return self._next(number, state, asked, trained, answers), replace(report, used=used)
+        used = tuple(update.site for update in updates)
+        return self._next(number, state, asked, trained, updates), replace(report, used=used)
 
     def _choose(self, number: int, state: RoundState, grid: Grid) -> dict[int, int]:
         """Site numbers of those to ask, by node id; none where they are too few."""
@@ -196,49 +196,49 @@ class RoundStrategy:
         message.metadata.ttl = self._federation.round_timeout  # nobody trains for a round that is over
         return message
 
-    def _too_few(self, asked: _Asked, answers: Sequence[Answer]) -> str:
+    def _too_few(self, asked: _Asked, updates: Sequence[ClientUpdate]) -> str:
         """Why no mean can be made; empty where one can."""
         needed = max(self._federation.min_sites, ROBUST_LEAST if self._federation.strategy.robust else 1)
         if asked.accountant is not None:
             needed = len(asked.nodes)  # epsilon counts on all of them
         if not asked.nodes:
             return "fewer sites are connected than a round needs"
-        if len(answers) < needed:
-            return f"{len(answers)} usable answers, and {needed} are needed"
-        if not sum(answer.facts.weight for answer in answers) > 0:
+        if len(updates) < needed:
+            return f"{len(updates)} usable replies, and {needed} are needed"
+        if not sum(update.facts.weight for update in updates) > 0:
             return f"all sites have the weight 0. Choose another weighting than {self._federation.weighting}"
         return ""
 
-    def _mean(self, number: int, asked: _Asked, answers: Sequence[Answer]) -> Arrays | None:
+    def _mean(self, number: int, asked: _Asked, updates: Sequence[ClientUpdate]) -> Arrays | None:
         """Flower's aggregate of the trained parameters, with noise where there is privacy."""
         if isinstance(asked.flower, FedTrimmedAvg):
-            asked.flower.beta = _trim(self._federation.strategy.trim, len(answers))
+            asked.flower.beta = _trim(self._federation.strategy.trim, len(updates))
         if asked.accountant is not None:
             privacy.seed_noise()
-        found, _ = asked.strategy.aggregate_train(number, [_message(answer, answer.trained) for answer in answers])
+        found, _ = asked.strategy.aggregate_train(number, [_message(update, update.trained) for update in updates])
         return None if found is None else _unpacked(found)
 
     def _next(
-        self, number: int, state: RoundState, asked: _Asked, trained: Arrays, answers: Sequence[Answer]
+        self, number: int, state: RoundState, asked: _Asked, trained: Arrays, updates: Sequence[ClientUpdate]
     ) -> RoundState:
         moments = {name: getattr(asked.flower, name, None) for name in _MOMENTS}
         return replace(
             state,
             number=number,
             trained={name: trained[name] for name in self._exchange.trained},
-            statistics=self._mean_statistics(number, asked, answers),
+            statistics=self._mean_statistics(number, asked, updates),
             strategy={name: value for name, value in moments.items() if value is not None},
             accountant=None if asked.accountant is None else asked.accountant.state_dict(),
             sites=dict(self._numbers),
         )
 
-    def _mean_statistics(self, number: int, asked: _Asked, answers: Sequence[Answer]) -> Arrays:
+    def _mean_statistics(self, number: int, asked: _Asked, updates: Sequence[ClientUpdate]) -> Arrays:
         if not self._exchange.statistics:
             return {}
         robust = self._federation.strategy.robust
         strategy = asked.flower if robust else FedAvg(**_KEYS)
-        found, _ = strategy.aggregate_train(number, [_message(answer, answer.statistics) for answer in answers])
-        assert found is not None, "of the same answers"
+        found, _ = strategy.aggregate_train(number, [_message(update, update.statistics) for update in updates])
+        assert found is not None, "of the same updates"
         return _unpacked(found)
 
 
@@ -252,11 +252,11 @@ def _accounted(state: RoundState) -> int:
     return int((state.accountant or {}).get("config", {}).get("population_size", 0))
 
 
-def _message(answer: Answer, arrays: Arrays) -> Message:
+def _message(update: ClientUpdate, arrays: Arrays) -> Message:
     """An answer as Flower's strategies take it: one record of arrays, one of the weight."""
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
         messages.ARRAYS: messages.pack(arrays),
-        messages.METRICS: MetricRecord({messages.WEIGHT: answer.facts.weight}),
+        messages.METRICS: MetricRecord({messages.WEIGHT: update.facts.weight}),
     }
     return Message(RecordDict(records), dst_node_id=0, message_type="train")
 

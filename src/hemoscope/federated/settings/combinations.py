@@ -4,19 +4,49 @@ Two defences that cancel each other look like two defences. So what excludes eac
 is made, at the server and at every site, and the documentation shows this very table.
 """
 
+# ruff: noqa: D102  the protocol's properties are keys of a federation file, documented there
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from hemoscope.errors import ConfigError
+from hemoscope.federated.settings.sections import (
+    BatchNorm,
+    PrivacyConfig,
+    SecureAggregationConfig,
+    StrategyConfig,
+    Weighting,
+)
+from hemoscope.training.experiment import Experiment
 
-if TYPE_CHECKING:
-    from hemoscope.federated.settings.federation import Federation
+
+class Settings(Protocol):
+    """What the requirements look at: a ``Federation``, which imports this module to be checked when it is made."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def experiment(self) -> Experiment: ...
+    @property
+    def fraction(self) -> float: ...
+    @property
+    def min_sites(self) -> int: ...
+    @property
+    def batch_norm(self) -> BatchNorm: ...
+    @property
+    def weighting(self) -> Weighting: ...
+    @property
+    def strategy(self) -> StrategyConfig: ...
+    @property
+    def secure_aggregation(self) -> SecureAggregationConfig: ...
+    @property
+    def privacy(self) -> PrivacyConfig: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One choice and what it needs of another.
+class Requirement:
+    """What one choice requires of another.
 
     Attributes:
         choice: what was chosen, as a user reads it; ``chosen`` is whether it was.
@@ -27,25 +57,25 @@ class Rule:
     """
 
     choice: str
-    chosen: Callable[["Federation"], bool]
+    chosen: Callable[[Settings], bool]
     needs: str
-    met: Callable[["Federation"], bool]
+    met: Callable[[Settings], bool]
     because: str
 
 
-def _robust(federation: "Federation") -> bool:
+def _robust(federation: Settings) -> bool:
     return federation.strategy.robust
 
 
-def _secure(federation: "Federation") -> bool:
+def _secure(federation: Settings) -> bool:
     return federation.secure_aggregation.enabled
 
 
-def _private(federation: "Federation") -> bool:
+def _private(federation: Settings) -> bool:
     return federation.privacy.enabled
 
 
-def _always(_federation: "Federation") -> bool:
+def _always(_federation: Settings) -> bool:
     return True
 
 
@@ -53,120 +83,120 @@ _ROBUST, _SECURE = "strategy.name trimmed-mean or median", "secure_aggregation.e
 _PRIVATE, _ANY = "privacy.noise_multiplier above 0", "every federation"
 _MEANS = ("fedavg", "fedprox")
 
-COMBINATIONS: tuple[Rule, ...] = (
-    Rule(
+COMBINATIONS: tuple[Requirement, ...] = (
+    Requirement(
         choice=_ROBUST,
         chosen=_robust,
         needs='weighting = "uniform"',
         met=lambda federation: federation.weighting == "uniform",
         because="each coordinate is sorted over sites that count alike, and a weight is what a poisoned site may claim",
     ),
-    Rule(
+    Requirement(
         choice=_ROBUST,
         chosen=_robust,
         needs="secure_aggregation.enabled = false",
         met=lambda federation: not _secure(federation),
         because="they look at single updates, which secure aggregation hides",
     ),
-    Rule(
+    Requirement(
         choice=_ROBUST,
         chosen=_robust,
         needs="privacy.noise_multiplier = 0",
         met=lambda federation: not _private(federation),
         because="the noise is measured for a mean of clipped updates, and a median has another sensitivity",
     ),
-    Rule(
+    Requirement(
         choice=_SECURE,
         chosen=_secure,
         needs='strategy.name = "fedavg" or "fedprox"',
         met=lambda federation: federation.strategy.name in _MEANS,
         because="the server learns a sum of masked updates, which serves a mean alone",
     ),
-    Rule(
+    Requirement(
         choice=_SECURE,
         chosen=_secure,
         needs="fraction = 1.0",
         met=lambda federation: federation.fraction == 1,
         because="sums over changing groups of sites give single updates away when they are subtracted",
     ),
-    Rule(
+    Requirement(
         choice=_SECURE,
         chosen=_secure,
         needs="min_sites at least secure_aggregation.threshold",
         met=lambda federation: federation.min_sites >= federation.secure_aggregation.threshold,
         because="a sum over fewer sites hides too little, and fewer cannot take off the masks of those that left",
     ),
-    Rule(
+    Requirement(
         choice=_PRIVATE,
         chosen=_private,
         needs='strategy.name = "fedavg" or "fedprox"',
         met=lambda federation: federation.strategy.name in _MEANS,
         because="the noise is measured for a mean of clipped updates",
     ),
-    Rule(
+    Requirement(
         choice=_PRIVATE,
         chosen=_private,
         needs='weighting = "uniform"',
         met=lambda federation: federation.weighting == "uniform",
         because="with other weights one site can move the mean by more than the noise is measured for",
     ),
-    Rule(
+    Requirement(
         choice=_PRIVATE,
         chosen=_private,
         needs="fraction = 1.0",
         met=lambda federation: federation.fraction == 1,
         because="epsilon is counted for all sites in every round, and the server knows whom it asked",
     ),
-    Rule(
+    Requirement(
         choice=_PRIVATE,
         chosen=_private,
         needs='batch_norm = "local" or "fixed"',
         met=lambda federation: federation.batch_norm != "shared",
         because="shared statistics would leave each site without noise",
     ),
-    Rule(
+    Requirement(
         choice=_ANY,
         chosen=_always,
         needs='run.split = "folds" or "patient" in the experiment',
         met=lambda federation: federation.experiment.run.split != "slice",
         because="a split by slice leaks, and no site's scores would say how the model does on new patients",
     ),
-    Rule(
+    Requirement(
         choice=_ANY,
         chosen=_always,
         needs="optimizer.ema = 0 in the experiment",
         met=lambda federation: federation.experiment.optimizer.ema == 0,
         because="no moving average of weights is kept across rounds: each begins with the sites' mean",
     ),
-    Rule(
+    Requirement(
         choice=_ANY,
         chosen=_always,
         needs="no table [sequence] in the experiment",
         met=lambda federation: federation.experiment.sequence is None,
         because="the slice network alone is exchanged",
     ),
-    Rule(
+    Requirement(
         choice=_ANY,
         chosen=_always,
         needs="run.devices = 1 and run.nodes = 1 in the experiment",
         met=lambda federation: (federation.experiment.run.devices, federation.experiment.run.nodes) == (1, 1),
         because="a site's round runs in one process",
     ),
-    Rule(
+    Requirement(
         choice=_ANY,
         chosen=_always,
         needs="run.accumulate = 1 in the experiment",
         met=lambda federation: federation.experiment.run.accumulate == 1,
         because="the batches that a round leaves over would be lost in every round",
     ),
-    Rule(
+    Requirement(
         choice=_ANY,
         chosen=_always,
         needs="no run.held_out in the experiment",
         met=lambda federation: not federation.experiment.run.held_out,
         because="settings travel to every site, and identifiers of patients must not",
     ),
-    Rule(
+    Requirement(
         choice=_ANY,
         chosen=_always,
         needs="run.early_stop = 0 in the experiment",
@@ -176,20 +206,24 @@ COMBINATIONS: tuple[Rule, ...] = (
 )
 
 
-def check(federation: "Federation") -> None:
+def check_combinations(federation: Settings) -> None:
     """Refuse a federation whose choices exclude each other.
 
     Raises:
         ConfigError: naming every choice, what it needs and why.
     """
-    broken = [rule for rule in COMBINATIONS if rule.chosen(federation) and not rule.met(federation)]
+    broken = [
+        requirement
+        for requirement in COMBINATIONS
+        if requirement.chosen(federation) and not requirement.met(federation)
+    ]
     if broken:
-        reasons = "; ".join(f"{rule.choice} needs {rule.needs}: {rule.because}" for rule in broken)
+        reasons = "; ".join(f"{one.choice} needs {one.needs}: {one.because}" for one in broken)
         msg = f"federation {federation.name}: {reasons}. Choose one or the other"
         raise ConfigError(msg)
 
 
 def combination_table() -> str:
     """The table as Markdown, as ``docs/reference/federation.md`` shows it."""
-    rows = [f"| {rule.choice} | {rule.needs} | {rule.because} |" for rule in COMBINATIONS]
+    rows = [f"| {one.choice} | {one.needs} | {one.because} |" for one in COMBINATIONS]
     return "\n".join(["| with | it takes | because |", "|---|---|---|", *rows])

@@ -85,7 +85,7 @@ def train_arms(tasks: Sequence[ArmTask], *, workers: int = 1, show: StageProgres
     Args:
         tasks: all of them.
         workers: trainings side by side; 1 trains in this process.
-        show: told how many are done.
+        show: called with how many are done.
     """
     waiting = sorted((task for task in tasks if not is_done(task)), key=lambda task: -len(task.learners))
     done = len(tasks) - len(waiting)

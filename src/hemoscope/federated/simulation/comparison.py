@@ -80,11 +80,11 @@ def compare(
         others: more federated runs over the same sites, by the name they get in the report.
         only: parts; none means all that the run has scored.
         rounds: of the bootstrap.
-        show: told the stage, how much of it is done, and how much there is.
+        show: called with the stage, how much of it is done, and how much there is.
 
     Raises:
         FederationError: the run is not finished, another run has other sites or folds, or a name stands twice.
-        ConfigError: no such arm, or the initial weights are not at hand.
+        ConfigError: no such arm, or the initial weights are not available.
     """
     federation, sites = read_run(run, init=budget.init), simulated_sites(run)
     parts = _scored_parts(federation, run, sites, only)
@@ -246,12 +246,12 @@ def _check_others(run: Path, others: Mapping[str, Path], learners: Mapping[str, 
         msg = f"the name {taken[0]} is an arm's already. Give another: --with NAME=RUN"
         raise FederationError(msg)
     for name, other in others.items():
-        if not (other / COUNTS).is_file() or _dealing(other) != _dealing(run):
+        if not (other / COUNTS).is_file() or _patients_of_sites(other) != _patients_of_sites(run):
             msg = f"{name}: {other.name} was not simulated over the same sites as {run.name}. Simulate it over them"
             raise FederationError(msg)
 
 
-def _dealing(run: Path) -> list[str]:
+def _patients_of_sites(run: Path) -> list[str]:
     return [(site.patients or Path()).read_text() for site in simulated_sites(run)]
 
 

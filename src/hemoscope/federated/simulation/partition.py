@@ -1,4 +1,4 @@
-"""One prepared dataset dealt to several sites by patient, as hospitals differ: in size, or in what they see.
+"""One prepared dataset partitioned among several sites by patient, as hospitals differ: in size, or in what they see.
 
 For simulations: the same cache, sites, seed and kind give the same sites, each patient stands at one site alone, and
 nobody is left out. Every site gets enough to train and to be scored on: ``LEAST_PATIENTS``, one of them with a
@@ -23,8 +23,8 @@ _ANY_ALONE, _NORMAL = len(SUBTYPES), len(SUBTYPES) + 1  # groups after those of 
 
 
 @dataclass(frozen=True, slots=True)
-class _Deal:
-    """What patients are dealt by, in the order in which they are dealt.
+class _Population:
+    """The patients that are assigned to sites, in a random order.
 
     ``groups`` holds for each patient its rarest type, or that it has a hemorrhage of no named type, or none.
     """
@@ -58,8 +58,8 @@ def partition(
     Args:
         cache: the prepared dataset.
         sites: how many.
-        by: ``patient`` deals at random in uneven shares; ``by-type`` makes each site rich in other types (a patient
-            with a hemorrhage goes where its rarest type is at home, those without are dealt in uneven shares);
+        by: ``patient`` assigns at random in uneven shares; ``by-type`` makes each site rich in other types (a patient
+            with a hemorrhage goes where its rarest type is at home, those without are assigned in uneven shares);
             ``dirichlet`` draws for each type how it is shared (Hsu et al. 2019).
         seed: of everything random.
         uneven: share of each site, in any unit, for ``patient`` and ``by-type``; None lets shares fall in equal steps,
@@ -83,44 +83,48 @@ def partition(
     patients, groups = _grouped(cache)
     _check_enough(groups, sites=sites, least=least)
     order = generator.permutation(len(patients)).tolist()
-    deal = _Deal(tuple(patients[i] for i in order), tuple(groups[i] for i in order), shares, alpha, generator)
-    dealt = _evened(_DEALERS[by](deal), deal.groups, least=least)
-    return tuple(tuple(sorted(deal.patients[place] for place in site)) for site in dealt)
+    population = _Population(
+        tuple(patients[i] for i in order), tuple(groups[i] for i in order), shares, alpha, generator
+    )
+    assigned = _evened(_METHODS[by](population), population.groups, least=least)
+    return tuple(tuple(sorted(population.patients[place] for place in site)) for site in assigned)
 
 
-def _by_patient(deal: _Deal) -> list[list[int]]:
-    return _cut(list(range(len(deal.patients))), deal.shares)
+def _by_patient(population: _Population) -> list[list[int]]:
+    return _cut(list(range(len(population.patients))), population.shares)
 
 
-def _by_type(deal: _Deal) -> list[list[int]]:
+def _by_type(population: _Population) -> list[list[int]]:
     """Each type has a home, or several where there are more sites than types; the rest follows the shares."""
-    dealt = _cut(deal.members(_NORMAL), deal.shares)
-    members = {group: found for group in range(_NORMAL) if (found := deal.members(group))}
+    assigned = _cut(population.members(_NORMAL), population.shares)
+    members = {group: found for group in range(_NORMAL) if (found := population.members(group))}
     largest = sorted(members, key=lambda group: -len(members[group]))
     homes: dict[int, list[int]] = {group: [] for group in members}
-    load = [0] * deal.sites
+    load = [0] * population.sites
     for group in largest:
-        home = min(range(deal.sites), key=lambda site: load[site])
+        home = min(range(population.sites), key=lambda site: load[site])
         homes[group].append(home)
         load[home] += len(members[group])
-    for site in (site for site in range(deal.sites) if not load[site]):
+    for site in (site for site in range(population.sites) if not load[site]):
         homes[max(largest, key=lambda group: len(members[group]) / len(homes[group]))].append(site)
     for group, places in members.items():
         for turn, place in enumerate(places):
-            dealt[homes[group][turn % len(homes[group])]].append(place)
-    return dealt
+            assigned[homes[group][turn % len(homes[group])]].append(place)
+    return assigned
 
 
-def _by_dirichlet(deal: _Deal) -> list[list[int]]:
-    dealt: list[list[int]] = [[] for _ in range(deal.sites)]
+def _by_dirichlet(population: _Population) -> list[list[int]]:
+    assigned: list[list[int]] = [[] for _ in range(population.sites)]
     for group in range(_NORMAL + 1):
-        shares = deal.generator.dirichlet(np.full(deal.sites, deal.alpha))  # drawn for empty groups too: seeds agree
-        for site, more in zip(dealt, _cut(deal.members(group), shares), strict=True):
+        shares = population.generator.dirichlet(
+            np.full(population.sites, population.alpha)
+        )  # drawn for empty groups too: seeds agree
+        for site, more in zip(assigned, _cut(population.members(group), shares), strict=True):
             site.extend(more)
-    return dealt
+    return assigned
 
 
-_DEALERS: dict[By, Callable[[_Deal], list[list[int]]]] = {
+_METHODS: dict[By, Callable[[_Population], list[list[int]]]] = {
     "patient": _by_patient,
     "by-type": _by_type,
     "dirichlet": _by_dirichlet,
@@ -161,13 +165,13 @@ def _check_enough(groups: Sequence[int], *, sites: int, least: int) -> None:
 
 
 def _cut(places: list[int], shares: NDArray[np.float64]) -> list[list[int]]:
-    """Cut a list in shares; the pieces differ from them by less than one."""
+    """Cut a list in shares; the slices differ from them by less than one."""
     ends = np.rint(np.cumsum(shares) * len(places)).astype(int).tolist()
     ends[-1] = len(places)
     return [places[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def _evened(dealt: list[list[int]], groups: Sequence[int], *, least: int) -> list[list[int]]:
+def _evened(assigned: list[list[int]], groups: Sequence[int], *, least: int) -> list[list[int]]:
     """Move as few patients as it takes until every site has one with, one without, and enough altogether."""
 
     def of_kind(site: list[int], normal: bool) -> list[int]:
@@ -179,10 +183,10 @@ def _evened(dealt: list[list[int]], groups: Sequence[int], *, least: int) -> lis
         poor.append(place)
 
     for normal in (False, True):
-        for poor in (site for site in dealt if not of_kind(site, normal)):
-            move(max(dealt, key=lambda site: len(of_kind(site, normal))), poor, normal)
-    while len(poor := min(dealt, key=len)) < least:
-        donor = max(dealt, key=len)
+        for poor in (site for site in assigned if not of_kind(site, normal)):
+            move(max(assigned, key=lambda site: len(of_kind(site, normal))), poor, normal)
+    while len(poor := min(assigned, key=len)) < least:
+        donor = max(assigned, key=len)
         normals = len(of_kind(donor, normal=True))
         move(donor, poor, normal=2 * normals > len(donor))
-    return dealt
+    return assigned

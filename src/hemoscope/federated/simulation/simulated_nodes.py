@@ -47,7 +47,7 @@ class SimulatedClient:
     app: Callable[[Message, Context], Message]
 
     def __call__(self, message: Message, context: Context) -> Message:
-        """Answer a query with the site's number, and leave all else to the app."""
+        """ClientUpdate a query with the site's number, and leave all else to the app."""
         if message.metadata.message_type != MessageType.QUERY:
             return self.app(message, context)
         number = ConfigRecord({_NUMBER: site_number(context)})

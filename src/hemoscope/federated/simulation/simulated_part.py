@@ -15,7 +15,7 @@ from flwr.simulation import run_simulation
 
 from hemoscope.errors import HemoscopeError
 from hemoscope.federated.deployment.processes import tie_to_parent
-from hemoscope.federated.server.server_app import Job, make_server_app
+from hemoscope.federated.server.server_app import TrainingJob, make_server_app
 from hemoscope.federated.settings.federation import parse_federation
 from hemoscope.federated.simulation.poison import ScaledClient
 from hemoscope.federated.simulation.simulated_nodes import NumberedIn, SimulatedClient, SimulatedSites, ask_numbers
@@ -43,7 +43,7 @@ def main() -> None:
 def run_part(task: PartTask, pipe: TextIO) -> None:
     """Run Flower's simulation until the server app has finished. Raises what the server app raises."""
     run = Path(task.run)
-    job = Job(
+    job = TrainingJob(
         federation=parse_federation(task.federation),
         part=task.part,
         output=run,

@@ -1,7 +1,7 @@
-"""The sites of a simulation: one prepared dataset dealt out to folders that each look like a hospital's.
+"""The sites of a simulation: one prepared dataset partitioned into folders that each look like a hospital's.
 
 ``RUN/sites/site-1`` ... hold ``site.toml``, ``patients.txt`` and ``work/``; ``RUN/sites.json`` says how the patients
-were dealt out and counts what each site has. Ids stand in ``patients.txt`` alone. In a simulation, and only there, one
+were partitioned and what each site has. Ids stand in ``patients.txt`` alone. In a simulation, and only there, one
 machine can read every site's scores: they are gathered as a local training leaves them.
 """
 
@@ -30,8 +30,8 @@ _NAMES = [label.value for label in LABELS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dealing:
-    """How patients are dealt out to sites; see :func:`hemoscope.federated.simulation.partition.partition`.
+class Partitioning:
+    """How patients are partitioned among sites; see :func:`hemoscope.federated.simulation.partition.partition`.
 
     Attributes:
         sites: how many.
@@ -46,28 +46,32 @@ class Dealing:
     uneven: tuple[float, ...] = ()
 
 
-def lay_out_sites(cache: Cache, run: Path, dealing: Dealing, *, threads: int | None) -> tuple[Site, ...]:
-    """Make the folders of all sites, or find those of the same dealing again.
+def lay_out_sites(cache: Cache, run: Path, partitioning: Partitioning, *, threads: int | None) -> tuple[Site, ...]:
+    """Make the folders of all sites, or find those of the same partition again.
 
     Args:
         cache: all patients.
         run: folder of the run.
-        dealing: who gets whom.
+        partitioning: who gets whom.
         threads: of PyTorch at each site; may differ from one call to the next.
 
     Raises:
-        FederationError: the run's sites were dealt out otherwise.
-        ConfigError: what cannot be dealt out so, as ``partition`` says.
+        FederationError: the run's sites are of another partition.
+        ConfigError: what cannot be partitioned so, as ``partition`` says.
     """
-    dealt = partition(cache, sites=dealing.sites, by=dealing.by, seed=dealing.seed, uneven=dealing.uneven or None)
-    _check_same_dealing(run, dealing, dealt)
-    for number, patients in enumerate(dealt, start=1):
+    patients_by_site = partition(
+        cache, sites=partitioning.sites, by=partitioning.by, seed=partitioning.seed, uneven=partitioning.uneven or None
+    )
+    _check_same_partition(run, partitioning, patients_by_site)
+    for number, patients in enumerate(patients_by_site, start=1):
         folder = site_folder(run, number)
         (folder / "work").mkdir(parents=True, exist_ok=True)
         (folder / "patients.txt").write_text("".join(f"{patient}\n" for patient in patients))
         data = os.path.relpath(cache.folder.resolve(), folder.resolve())
         (folder / "site.toml").write_text(_site_text(number, data, threads))
-    write_json(run / COUNTS, {**asdict(dealing), "counts": [_counts(cache, patients) for patients in dealt]})
+    write_json(
+        run / COUNTS, {**asdict(partitioning), "counts": [_counts(cache, patients) for patients in patients_by_site]}
+    )
     cache.manifest[["image_id", "patient_id", *_NAMES]].to_csv(run / SLICES, index=False)
     return simulated_sites(run)
 
@@ -167,14 +171,14 @@ def _counts(cache: Cache, patients: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _check_same_dealing(run: Path, dealing: Dealing, dealt: Sequence[Sequence[str]]) -> None:
+def _check_same_partition(run: Path, partitioning: Partitioning, patients_by_site: Sequence[Sequence[str]]) -> None:
     if not (run / COUNTS).is_file():
         return
     there = [
         tuple(site_folder(run, number).joinpath("patients.txt").read_text().splitlines())
         for number in range(1, json.loads((run / COUNTS).read_text())["sites"] + 1)
     ]
-    if there != [tuple(patients) for patients in dealt]:
-        msg = f"{run.name} holds {len(there)} sites that were dealt out otherwise than {dealing.sites} by {dealing.by}"
-        cure = "Choose a new --output, or take --sites, --partition, --shares and --seed back"
-        raise FederationError(f"{msg}. {cure}")
+    if there != [tuple(patients) for patients in patients_by_site]:
+        msg = f"{run.name} holds {len(there)} sites of another partition than {partitioning.sites} by {partitioning.by}"
+        remedy = "Choose a new --output, or take --sites, --partition, --shares and --seed back"
+        raise FederationError(f"{msg}. {remedy}")

@@ -1,6 +1,6 @@
 """A federation on one machine: Flower's simulation with every site's client on a Ray actor, one process a part.
 
-Flower and Ray speak much, hold the main thread and end slowly when interrupted. So each part runs in a process of its
+Flower and Ray log much, hold the main thread and end slowly when interrupted. So each part runs in a process of its
 own (``simulated_part``) whose output goes to ``RUN/simulation.log`` and which reports through a pipe, one line of JSON
 a message; when this process ends, so does that one, and with it all of Ray's.
 """
@@ -27,7 +27,7 @@ from hemoscope.federated.settings.federation import Federation
 from hemoscope.federated.settings.site_policy import part_folder
 from hemoscope.federated.simulation.simulated_sites import (
     SITES,
-    Dealing,
+    Partitioning,
     chosen_parts,
     gather_scores,
     lay_out_sites,
@@ -37,12 +37,12 @@ from hemoscope.federated.simulation.simulated_sites import (
 from hemoscope.progress import StageProgress, no_stage_progress
 from hemoscope.training.part_data import CROPS
 
-Tell = Callable[[str, dict[str, Any]], None]
+ReportRound = Callable[[str, dict[str, Any]], None]
 Poison = Literal["flip", "scale"]
 
 LOG, DONE = "simulation.log", "part.json"
 _MODULE = "hemoscope.federated.simulation.simulated_part"
-_FAREWELL = 30.0  # seconds for a traceback, and for Ray to clean up
+_SHUTDOWN_TIMEOUT = 30.0  # seconds for a traceback, and for Ray to clean up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Machine:
 
     Attributes:
         actors: sites that train at the same time; None: one a processor.
-        verbose: whether Flower and Ray speak on this process's stderr instead of into the log.
+        verbose: whether Flower and Ray log on this process's stderr instead of into the log.
     """
 
     actors: int | None = None
@@ -102,40 +102,40 @@ def simulate(  # noqa: PLR0913  (what a simulation is made of)
     cache: Cache,
     run: Path,
     *,
-    dealing: Dealing,
+    partitioning: Partitioning,
     only: Sequence[str] = (),
     resume: bool = False,
     machine: Machine | None = None,
     poison: Mapping[int, Poison] | None = None,
     show: StageProgress = no_stage_progress,
-    tell: Tell = lambda _part, _round: None,
+    report_round: ReportRound = lambda _part, _round: None,
 ) -> tuple[str, ...]:
-    """Deal the patients out to sites, train every part (or those named) over them, and gather their scores.
+    """Partition the patients among sites, train every part (or those named) over them, and gather their scores.
 
     Args:
         federation: what to do.
         cache: all patients.
         run: folder of the run.
-        dealing: which site has whom.
+        partitioning: which site has whom.
         only: names of parts; none means all.
         resume: skip parts that are done, and go on with one that stopped from its last round.
         machine: how much of it to use.
         poison: a site that works against the others, by number, to see what becomes of it.
-        show: told the stage, how much of it is done, and how much there is.
-        tell: told each round's record when it is over, after the part's name.
+        show: called with the stage, how much of it is done, and how much there is.
+        report_round: called with the part's name and each round's record when it is over.
 
     Returns:
         Names of the parts that are done.
 
     Raises:
         FederationError: the folder holds other sites, a part exists and ``resume`` is not set, or a part failed.
-        ConfigError: no such poison, fewer sites than a round needs, or patients that cannot be dealt out so.
+        ConfigError: no such poison, fewer sites than a round needs, or patients that cannot be partitioned so.
     """
     machine = machine or Machine()
-    _check_poison(federation, poison or {}, dealing.sites)
-    federation.check_sites(dealing.sites)
-    actors, threads = machine.share(dealing.sites)
-    sites = lay_out_sites(cache, run, dealing, threads=threads)
+    _check_poison(federation, poison or {}, partitioning.sites)
+    federation.check_sites(partitioning.sites)
+    actors, threads = machine.share(partitioning.sites)
+    sites = lay_out_sites(cache, run, partitioning, threads=threads)
     parts = parts_of_sites(federation, sites)
     chosen = chosen_parts(parts, only)
     _check_unbegun(run, chosen, resume=resume)
@@ -144,7 +144,7 @@ def simulate(  # noqa: PLR0913  (what a simulation is made of)
             task = {"part": name, "run": str(run.absolute()), "sites": len(sites), "actors": actors, "resume": resume}
             named = {f"site-{number}": what for number, what in (poison or {}).items()}
             record = federation.to_local_json()
-            _run_part({**task, "federation": record, "poison": named}, run, threads, machine, show, tell)
+            _run_part({**task, "federation": record, "poison": named}, run, threads, machine, show, report_round)
         if not (run / name / score_file(name)).is_file():
             gather_scores(federation, run, sites, parts[name])
         for site in sites:
@@ -152,15 +152,17 @@ def simulate(  # noqa: PLR0913  (what a simulation is made of)
     return chosen
 
 
-def _run_part(task: dict[str, Any], run: Path, threads: int, machine: Machine, show: StageProgress, tell: Tell) -> None:
+def _run_part(
+    task: dict[str, Any], run: Path, threads: int, machine: Machine, show: StageProgress, report_round: ReportRound
+) -> None:
     """Run one part in its process until it is done. Raises FederationError where it is not."""
-    heard = _Heard(run / task["part"], task["part"], show, tell)
+    progress = _Reports(run / task["part"], task["part"], show, report_round)
     with tempfile.TemporaryDirectory(prefix="hs", ignore_cleanup_errors=True) as folder:
         environment = flower_environment(Path(folder) / "flwr") | _ray_environment(threads)
         with _log(run, verbose=machine.verbose) as log, _child(task, folder, environment, log) as reports:
             for line in reports:
-                heard.take(json.loads(line))
-    heard.finish()
+                progress.take(json.loads(line))
+    progress.finish()
 
 
 def _ray_environment(threads: int) -> dict[str, str]:
@@ -198,21 +200,21 @@ def _child(task: dict[str, Any], folder: str, environment: dict[str, str], log: 
             process.stdin.close()
             yield iter(reports)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(_FAREWELL)
+                process.wait(_SHUTDOWN_TIMEOUT)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # Ray's agents outlive the rest for a minute otherwise
             process.wait()
 
 
-class _Heard:
+class _Reports:
     """What a part's process reported so far."""
 
-    def __init__(self, folder: Path, part: str, show: StageProgress, tell: Tell) -> None:
+    def __init__(self, folder: Path, part: str, show: StageProgress, report_round: ReportRound) -> None:
         """Begin after the rounds that are done already."""
-        self.folder, self.part, self.show, self.tell = folder, part, show, tell
+        self.folder, self.part, self.show, self.report_round = folder, part, show, report_round
         self.outcome: dict[str, Any] | None = None
-        self._told = len(self._rounds())
+        self._reported = len(self._rounds())
 
     def take(self, message: dict[str, Any]) -> None:
         """A stage, or the outcome."""
@@ -220,11 +222,11 @@ class _Heard:
             self.show(message["stage"], message["done"], message["total"])
         else:
             self.outcome = message
-        self._tell_rounds()
+        self._report_rounds()
 
     def finish(self) -> None:
         """Raise FederationError unless the part is done; ConfigError where a setting was wrong."""
-        self._tell_rounds()
+        self._report_rounds()
         if self.outcome is None:
             msg = f"{self.part}: the simulation's process ended without a word, out of memory perhaps. See {LOG}"
             raise FederationError(f"{msg}, and go on with --resume")
@@ -232,11 +234,11 @@ class _Heard:
             kind = ConfigError if self.outcome["kind"] == ConfigError.__name__ else FederationError
             raise kind(f"{self.part}: {reason}")
 
-    def _tell_rounds(self) -> None:
+    def _report_rounds(self) -> None:
         rounds = self._rounds()
-        for line in rounds[self._told :]:
-            self.tell(self.part, json.loads(line))
-        self._told = len(rounds)
+        for line in rounds[self._reported :]:
+            self.report_round(self.part, json.loads(line))
+        self._reported = len(rounds)
 
     def _rounds(self) -> list[str]:
         path = self.folder / ROUND_LOG
@@ -247,7 +249,7 @@ class _Heard:
 
 @contextmanager
 def _log(run: Path, *, verbose: bool) -> Iterator[int]:
-    """Where Flower and Ray speak to."""
+    """Where Flower and Ray log to."""
     if verbose:
         yield sys.stderr.fileno()
         return

@@ -1,8 +1,8 @@
 """The site's own record of what came in and what left, one line of JSON a message, written before the message leaves.
 
 A line names the kind of message and, for each record in it, how many entries and bytes it has and the SHA-256 that
-Flower knows it by. Neither values nor paths nor anybody's identity stand in it; who holds a copy of a message can tell
-whether it is the one that left, and nobody can tell more.
+Flower knows it by. Neither values nor paths nor anybody's identity stand in it; who holds a copy of a message can check
+whether it is the one that left, and nobody learns more.
 """
 
 import json

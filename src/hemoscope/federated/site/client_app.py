@@ -65,21 +65,21 @@ def make_client_app(site_of: SiteOf) -> ClientApp:
 def _train(message: Message, context: Context, site: "Site") -> Message:
     if secure_stage(message) is not None:
         return answer_secure(message, context, site.policy, lambda: _contribution(message, site))
-    from hemoscope.federated.site.site_work import take_up, train_reply
+    from hemoscope.federated.site.site_task import train_reply, validate_request
 
-    return Message(train_records(train_reply(take_up(site, parse_request(message.content)))), reply_to=message)
+    return Message(train_records(train_reply(validate_request(site, parse_request(message.content)))), reply_to=message)
 
 
 def _contribution(message: Message, site: "Site") -> Contribution:
-    from hemoscope.federated.site.site_work import contribution, take_up
+    from hemoscope.federated.site.site_task import contribution, validate_request
 
-    return contribution(take_up(site, parse_request(message.content)))
+    return contribution(validate_request(site, parse_request(message.content)))
 
 
 def _evaluate(message: Message, _context: Context, site: "Site") -> Message:
-    from hemoscope.federated.site.site_work import score_texts, take_up
+    from hemoscope.federated.site.site_task import score_texts, validate_request
 
-    return Message(score_records(score_texts(take_up(site, parse_request(message.content)))), reply_to=message)
+    return Message(score_records(score_texts(validate_request(site, parse_request(message.content)))), reply_to=message)
 
 
 def _answer(message: Message, context: Context, site_of: SiteOf, handle: Handle) -> Message:

@@ -1,6 +1,6 @@
 """One round at one site: the code of local training, on weights that came from the server, for a few epochs.
 
-What a whole training would do, its rounds do in pieces: epochs are numbered on from round to round, so the sampler
+What a whole training would do, its rounds do in segments: epochs are numbered on from round to round, so the sampler
 and all that is drawn (``EpochSampler``, ``SliceDataset``, ``SeedSteps``) go on, and a one-cycle schedule runs over all
 rounds of this site. The optimiser starts afresh each round, since its moments belong to weights that are no more;
 there is no moving average, since only the rounds' own weights are exchanged. One round of n epochs is, bit for bit, a
@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hemoscope.data.cache import Cache
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.weights import exchange
-from hemoscope.federated.settings.federation import BatchNorm
+from hemoscope.federated.settings.sections import BatchNorm
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.progress import Progress, StageProgress, no_progress, no_stage_progress
 from hemoscope.training.crops import chosen_slices
@@ -107,7 +107,7 @@ def train_round(  # noqa: PLR0913  (what a round is made of)
         proximal: mu of FedProx; 0 is none. It pulls at the parameters that are exchanged.
         batch_norm: ``fixed`` leaves batch norm's statistics alone and uses them, its scale and shift are trained as
             any parameter; ``shared`` and ``local`` train as usual.
-        show: told the stage, how much of it is done, and how much there is.
+        show: called with the stage, how much of it is done, and how much there is.
 
     Raises:
         TrainingError: an epoch has fewer than two slices, or this machine cannot train so.

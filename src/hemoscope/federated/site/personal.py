@@ -1,7 +1,7 @@
 """After the last round: a site fits the federated model to its own patients, and nothing of that leaves it.
 
 The head is trained on for a few epochs on the site's training part; backbone and batch norm's statistics stay as they
-came. The site's validation part judges: unless its loss is lower afterwards, the federated head stays. Calibration and
+came. The federated head stays unless the loss on the site's validation set is lower afterwards. Calibration and
 thresholds are fitted on the validation part when the run is exported, as for every run on one split; of a label that
 too few patients have, the card says so and fits nothing. The test part, which no training saw, scores both.
 """
@@ -17,8 +17,8 @@ from hemoscope.errors import ConfigError, FederationError
 from hemoscope.federated.exchange.shared_model import FEDERATION, RECORD, WEIGHTS, SharedModel
 from hemoscope.federated.settings.federation import Federation
 from hemoscope.federated.settings.site import Site
+from hemoscope.federated.site.local_batch_norm import load_batch_norm, save_batch_norm
 from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_part, scored, train_round
-from hemoscope.federated.site.own_norm import load_local, save_local
 from hemoscope.inference.card import to_plain
 from hemoscope.progress import StageProgress, no_stage_progress
 from hemoscope.training.experiment import Experiment
@@ -33,7 +33,7 @@ from hemoscope.training.run_scores import Scored, Scores
 from hemoscope.training.scoring import score_files
 from hemoscope.training.train import PartRecord
 
-__all__ = ["Judged", "Personalised", "load_local", "personalise", "save_local"]
+__all__ = ["Evaluation", "Personalised", "load_batch_norm", "personalise", "save_batch_norm"]
 
 # A head that is good already is moved gently: this share of the experiment's learning rate.
 SLOWER = 0.1
@@ -41,7 +41,7 @@ BEFORE, OUTCOME = "federated", "personal.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class Evaluation:
     """A model's scores at the site, on the validation and the test part, and its loss on the former."""
 
     validation: Scored
@@ -60,8 +60,8 @@ class Personalised:
         tried: loss on the validation part after fine-tuning, whether that was kept or not.
     """
 
-    before: Judged
-    after: Judged
+    before: Evaluation
+    after: Evaluation
     own_head: bool
     tried: float
 
@@ -87,14 +87,14 @@ def personalise(
 ) -> Personalised:
     """Fit a federated model to one site and leave the folder of a run, which ``hemoscope export`` turns into a bundle.
 
-    The experiment's split, cut from this site's patients as in the rounds, says who trains, who judges and who tests.
+    The experiment's split, made of this site's patients as in the rounds, gives the training, validation and test set.
 
     Args:
         site: whose patients. Its folder holds the crops and, under ``batch_norm = "local"``, its batch norm.
         model: what the federation left.
         output: folder of the run; must not exist. It appears whole or not at all.
         epochs: of the head.
-        show: told the stage, how much of it is done, and how much there is.
+        show: called with the stage, how much of it is done, and how much there is.
 
     Raises:
         ConfigError: the federation's experiment has no validation part by patient, or there is no epoch.
@@ -122,7 +122,7 @@ def personalise(
 def _check(federation: Federation, output: Path, epochs: int) -> None:
     if not federation.experiment.run.validation_share:
         msg = (
-            f"{federation.name} trained without a validation part by patient, so nothing can judge what a site changes "
+            f"{federation.name} trained without a validation set by patient, so a site cannot validate its own changes "
             'or set its thresholds. Federate an experiment with run.split = "patient" and run.validation above 0'
         )
         raise ConfigError(msg)
@@ -156,7 +156,7 @@ def _federated(model: SharedModel, folder: Path) -> HemorrhageNetwork:
     learned = federation.experiment.preprocessing
     network = HemorrhageNetwork(federation.experiment.network, channels=learned.channels, size=learned.size)
     load_weights(network, model.weights)
-    if federation.batch_norm == "local" and not load_local(network, folder):
+    if federation.batch_norm == "local" and not load_batch_norm(network, folder):
         msg = (
             f"in {federation.name} every site has its own batch norm, and this site has none: it took no part, or its "
             'work folder was emptied. A site that comes later needs a federation with batch_norm = "shared"'
@@ -183,7 +183,7 @@ def _fit(here: _Here, network: HemorrhageNetwork, output: Path) -> tuple[RoundRe
     return result, Personalised(before=before, after=kept, own_head=own_head, tried=after.loss)
 
 
-def _judged(here: _Here, network: HemorrhageNetwork, folder: Path, stage: str) -> Judged:
+def _judged(here: _Here, network: HemorrhageNetwork, folder: Path, stage: str) -> Evaluation:
     """Score the validation and the test part into a folder."""
     found: list[Scored] = []
     for name, images in score_files(here.part):
@@ -191,7 +191,7 @@ def _judged(here: _Here, network: HemorrhageNetwork, folder: Path, stage: str) -
         score_part(network, here.experiment, here.cache, images, path, lambda n, of: here.show(stage, n, of))
         found.append(scored(path.parent, [path.name], here.experiment, here.cache))
     validation, test = found
-    return Judged(validation=validation, test=test, loss=_loss(here, validation.slices))
+    return Evaluation(validation=validation, test=test, loss=_loss(here, validation.slices))
 
 
 def _loss(here: _Here, scores: Scores) -> float:

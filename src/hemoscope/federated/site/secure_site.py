@@ -1,7 +1,7 @@
 """Secure aggregation at a site: Flower's SecAgg+ modifier, let through only where the site's policy holds.
 
 Flower 1.41 ships SecAgg+ (Bell et al., CCS 2020) for its older workflow API alone: the server's four stages arrive as
-TRAIN messages with a record of their own, and a modifier answers three of them by itself: ``setup``, ``share_keys`` and
+TRAIN messages with a record of their own, and a modifier replies three of them by itself: ``setup``, ``share_keys`` and
 ``unmask``. Only ``collect_masked_vectors`` trains. Each stage is a process of its own in a deployment.
 """
 
@@ -49,7 +49,7 @@ def secure_stage(message: Message) -> str | None:
 
 
 def answer_secure(message: Message, context: Context, policy: Policy, train: Callable[[], Contribution]) -> Message:
-    """Answer one stage.
+    """ClientUpdate one stage.
 
     Args:
         message: of the server.

@@ -18,7 +18,7 @@ _WEIGHTS = {
 }
 
 
-def outline(federation: Federation, *, sites: int) -> list[tuple[str, Rows]]:
+def summarise(federation: Federation, *, sites: int) -> list[tuple[str, Rows]]:
     """Tables of (subject, sentence) under their titles, for a federation of so many sites."""
     return [
         ("What happens", _happens(federation, sites)),
@@ -42,18 +42,17 @@ def _happens(federation: Federation, sites: int) -> Rows:
     network, size = experiment.network.backbone, experiment.preprocessing.size
     asked = "all sites" if federation.fraction == 1 else f"{federation.fraction:.0%} of the sites"
     void = "without every site" if federation.privacy.enabled else f"below {federation.min_sites} replies"
-    patience = f"void {void} and then tried again up to {federation.retries} times"
+    retried = f"void {void} and then tried again up to {federation.retries} times"
     return [
         ("experiment", f"{experiment.name}: {network} at {size} pixels, split by {experiment.run.split}"),
         ("training", f"{federation.rounds} rounds x {federation.local_epochs} epochs: {federation.epochs} epochs"),
-        ("a round", f"asks {asked}, goes on after {federation.round_timeout:g} s; {patience}"),
+        ("a round", f"asks {asked}, goes on after {federation.round_timeout:g} s; {retried}"),
         ("strategy", _strategy(federation)),
         ("a site counts", _WEIGHTS[federation.weighting]),
         ("batch norm", _BATCH_NORM[federation.batch_norm]),
         ("secure aggregation", _secure(federation)),
         ("privacy", _privacy(federation, sites)),
         ("evaluation", f"every {evaluation} rounds, and after the last" if evaluation else "after the last round"),
-        ("fingerprint", federation.fingerprint),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What sites answered to a round in the clear: who is refused and why, who is odd, and updates within their bounds."""
+"""Replies of a round without secure aggregation: refused, clipped, and checked for anomalies."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,13 +22,13 @@ from hemoscope.federated.server.checkpoints import RoundState
 from hemoscope.federated.settings.federation import Federation
 
 _GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
-_OURS = (ErrorCode.MOD_FAILED_PRECONDITION, ErrorCode.CLIENT_APP_RAISED_EXCEPTION)  # codes that our client answers with
+_OURS = (ErrorCode.MOD_FAILED_PRECONDITION, ErrorCode.CLIENT_APP_RAISED_EXCEPTION)  # codes that our client replies with
 _LONGEST_SENTENCE = 300
-_CLIPPING_SLACK = 1.01  # a site that clips, in float32, is not told off for rounding
+_CLIPPING_SLACK = 1.01  # a site that clips, in float32, is not reported for rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ClientUpdate:
     """What a site sent and passed the checks.
 
     Attributes:
@@ -44,12 +44,12 @@ class Answer:
     facts: UpdateFacts
 
 
-def sort_answers(
+def sort_replies(
     federation: Federation, state: RoundState, nodes: Mapping[int, int], replies: Iterable[Message]
-) -> tuple[list[Answer], dict[int, str]]:
-    """Answers that may be averaged, by site number, and sites that were refused, with the reason.
+) -> tuple[list[ClientUpdate], dict[int, str]]:
+    """Updates that may be averaged, by site number, and sites that were refused, with the reason.
 
-    Whom nobody asked, and second answers, do not count. Who is gone (Flower says so in its stead) is in neither.
+    Whom nobody asked, and second replies, do not count. Who is gone (Flower says so in its stead) is in neither.
 
     Args:
         federation: its limits and weighting.
@@ -57,57 +57,57 @@ def sort_answers(
         nodes: site numbers by Flower's node id.
         replies: as they came.
     """
-    answers: dict[int, Answer] = {}
+    updates: dict[int, ClientUpdate] = {}
     refused: dict[int, str] = {}
     for reply in replies:
         site = nodes.get(reply.metadata.src_node_id)
-        if site is None or site in answers or site in refused:
+        if site is None or site in updates or site in refused:
             continue
         if reply.has_error():
             if reply.error.code not in _GONE:
                 refused[site] = _sentence(reply.error)
             continue
         try:
-            answers[site] = _accept(federation, state, site, reply.content)
+            updates[site] = _accept(federation, state, site, reply.content)
         except FederationError as error:
             refused[site] = str(error)
-    return [answers[site] for site in sorted(answers)], refused
+    return [updates[site] for site in sorted(updates)], refused
 
 
-def oddities(
-    federation: Federation, state: RoundState, answers: Sequence[Answer], *, last: Sequence[str]
+def find_anomalies(
+    federation: Federation, state: RoundState, updates: Sequence[ClientUpdate], *, last: Sequence[str]
 ) -> dict[int, tuple[str, ...]]:
-    """What is odd about answers that may be averaged, by site: see ``updates.suspicion``; and who did not clip.
+    """Anomalies of accepted updates by site number: see ``updates.suspicion``; and who did not clip.
 
     Args:
         federation: its clipping norm.
         state: that the round began with.
-        answers: of all sites.
+        updates: of all sites.
         last: names of the last layer, whose updates are compared.
     """
-    steps = [{name: answer.trained[name] - state.trained[name] for name in last} for answer in answers]
+    steps = [{name: update.trained[name] - state.trained[name] for name in last} for update in updates]
     cosines = agreement(steps)
-    odd = suspicion(
-        {answer.site: replace(answer.facts, cosine=cosine) for answer, cosine in zip(answers, cosines, strict=True)}
+    anomalies = suspicion(
+        {update.site: replace(update.facts, cosine=cosine) for update, cosine in zip(updates, cosines, strict=True)}
     )
     norm = federation.clipping_norm
-    for answer in answers:
-        if norm is not None and answer.facts.norm > norm * _CLIPPING_SLACK:
-            reason = f"it did not clip: norm {answer.facts.norm:.4g} above {norm:g}, shortened at the server"
-            odd[answer.site] = (*odd.get(answer.site, ()), reason)
-    return odd
+    for update in updates:
+        if norm is not None and update.facts.norm > norm * _CLIPPING_SLACK:
+            reason = f"it did not clip: norm {update.facts.norm:.4g} above {norm:g}, shortened at the server"
+            anomalies[update.site] = (*anomalies.get(update.site, ()), reason)
+    return anomalies
 
 
-def bounded(federation: Federation, state: RoundState, answers: Sequence[Answer]) -> list[Answer]:
-    """Answers whose updates are no longer than privacy counts on, whatever the sites did."""
+def clip_updates(federation: Federation, state: RoundState, updates: Sequence[ClientUpdate]) -> list[ClientUpdate]:
+    """Updates that are no longer than privacy counts on, whatever the sites did."""
     norm = federation.clipping_norm
     if norm is None:
-        return list(answers)
-    return [replace(answer, trained=clipped(answer.trained, state.trained, norm)) for answer in answers]
+        return list(updates)
+    return [replace(update, trained=clipped(update.trained, state.trained, norm)) for update in updates]
 
 
-def _accept(federation: Federation, state: RoundState, site: int, content: RecordDict) -> Answer:
-    """One site's answer. Raises FederationError where it must not be averaged."""
+def _accept(federation: Federation, state: RoundState, site: int, content: RecordDict) -> ClientUpdate:
+    """One site's update. Raises FederationError where it must not be averaged."""
     reply, limits = messages.parse_train(content), federation.limits
     facts = check_update(
         reply.trained,
@@ -120,7 +120,7 @@ def _accept(federation: Federation, state: RoundState, site: int, content: Recor
     check_statistics(reply.statistics, state.statistics)
     weight = 1.0 if federation.weighting == "uniform" else facts.weight
     facts = replace(facts, weight=weight, loss=reply.loss)
-    return Answer(site=site, trained=reply.trained, statistics=reply.statistics, facts=facts)
+    return ClientUpdate(site=site, trained=reply.trained, statistics=reply.statistics, facts=facts)
 
 
 def _sentence(error: Error) -> str:

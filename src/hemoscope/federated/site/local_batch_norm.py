@@ -15,7 +15,7 @@ from hemoscope.training.models.network import HemorrhageNetwork
 LOCAL = "local.safetensors"
 
 
-def save_local(network: HemorrhageNetwork, folder: Path) -> None:
+def save_batch_norm(network: HemorrhageNetwork, folder: Path) -> None:
     """Keep all of a network's batch norm (scale, shift, statistics, counters) in a folder, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     state = network.state_dict()
@@ -24,8 +24,8 @@ def save_local(network: HemorrhageNetwork, folder: Path) -> None:
     part.replace(folder / LOCAL)
 
 
-def load_local(network: HemorrhageNetwork, folder: Path) -> bool:
-    """Bring back what ``save_local`` kept.
+def load_batch_norm(network: HemorrhageNetwork, folder: Path) -> bool:
+    """Bring back what ``save_batch_norm`` kept.
 
     A federation's first round begins with the server's values: whatever lies here then is of another federation of
     the same name.
@@ -46,12 +46,12 @@ def load_local(network: HemorrhageNetwork, folder: Path) -> bool:
         if fits:
             network.load_state_dict(stored, strict=False)
     except (RuntimeError, OSError, SafetensorError) as error:  # another shape; not readable; damaged
-        msg = f"{path.name} cannot be read as this network's batch norm ({type(error).__name__}). Delete it: {_CURE}"
+        msg = f"{path.name} cannot be read as this network's batch norm ({type(error).__name__}). Delete it: {_REMEDY}"
         raise FederationError(msg) from error
     if not fits:
-        msg = f"{path.name} holds batch norm of another network. Delete it: {_CURE}"
+        msg = f"{path.name} holds batch norm of another network. Delete it: {_REMEDY}"
         raise FederationError(msg)
     return True
 
 
-_CURE = "this site begins again with the server's"
+_REMEDY = "this site begins again with the server's"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hemoscope.federated.server.outline import epsilon_after, outline
+from hemoscope.federated.server.summary import epsilon_after, summarise
 from hemoscope.federated.settings.federation import Federation, parse_federation
 
 pytestmark = pytest.mark.filterwarnings("ignore:'click:DeprecationWarning")  # typer's, where Flower is imported
@@ -19,7 +19,7 @@ def federation(**tables: Any) -> Federation:
 
 def text(sites: int = 4, **tables: Any) -> str:
     """All tables as lines ``subject: sentence``."""
-    found = outline(federation(**tables), sites=sites)
+    found = summarise(federation(**tables), sites=sites)
     return "\n".join(f"{title}\n" + "\n".join(": ".join(row) for row in rows) for title, rows in found)
 
 
@@ -27,7 +27,6 @@ def test_a_plain_federation_says_that_the_server_sees_each_update() -> None:
     said = text()
     assert "training: 10 rounds x 1 epochs: 10 epochs" in said
     assert "asks all sites" in said
-    assert f"fingerprint: {federation().fingerprint}" in said
     assert "strategy: fedavg\na site counts: its number of slices" in said
     assert "secure aggregation: off: the server sees each site's update" in said
     assert "privacy: off: no noise" in said
@@ -83,7 +82,7 @@ def test_with_noise_no_loss_leaves_and_every_round_needs_every_site() -> None:
 
 
 def test_without_flower_epsilon_is_not_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hemoscope.federated.server.outline.find_spec", lambda _name: None)
+    monkeypatch.setattr("hemoscope.federated.server.summary.find_spec", lambda _name: None)
     assert epsilon_after(federation(**PRIVATE), rounds=10, sites=4) is None
     assert "epsilon not computed here (pip install 'hemoscope[federated]') at delta 1e-05" in text(**PRIVATE)
 
