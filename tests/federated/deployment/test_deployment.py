@@ -255,7 +255,7 @@ def trains(hospitals: Hospitals, name: str, number: int) -> bool:
     return any("collect_masked_vectors" in line["kind"] for line in asked)
 
 
-def test_three_rounds_are_played_although_a_site_and_the_server_are_killed(journey: Hospitals) -> None:
+def test_three_rounds_finish_although_a_site_and_the_server_are_killed(journey: Hospitals) -> None:
     completed = [one for one in journey.rounds() if not one.get("void")]
     assert [one["number"] for one in completed] == [1, 2, 3]
     assert [len(one["used"]) for one in completed] == [4, 3, 4]

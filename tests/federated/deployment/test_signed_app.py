@@ -1,4 +1,4 @@
-"""What runs at a site: the bundle is the stub alone, and Flower's own check of signatures is the judge."""
+"""What runs at a site: the bundle is the stub alone, and Flower's own check of signatures is the reference."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A federation's server: who may speak to it, about what; and what happens to whoever may not."""
+"""A federation's server: who may connect, to which routes, and what others get."""
 
 import asyncio
 import json
@@ -184,7 +184,7 @@ def test_a_site_with_a_key_that_is_not_registered_stays_outside_and_so_does_one_
         assert client.online() == 0
 
 
-def test_a_site_does_not_speak_to_a_server_of_another_authority(deployment: Callable[..., Any]) -> None:
+def test_a_site_does_not_connect_to_a_server_of_another_authority(deployment: Callable[..., Any]) -> None:
     made = deployment(sites=("riverside",))
     make_keys(made.folder / "other", servers=["localhost"], sites=["riverside"])
     made.server()
@@ -235,7 +235,7 @@ def test_without_a_server_the_command_says_so(tmp_path: Path, capsys: pytest.Cap
         client.stop(1)
 
 
-def test_what_the_server_refuses_is_told(deployment: Callable[..., Any]) -> None:
+def test_what_the_server_refuses_is_reported(deployment: Callable[..., Any]) -> None:
     made = deployment(sites=("riverside",))
     made.server()
     with ControlClient(state=read_state(made.state)) as client, pytest.raises(FederationError, match="server refuses"):

@@ -1,4 +1,4 @@
-"""What a site tells of its scores: counts that hide rows, and what is refused of those that come from elsewhere."""
+"""What a site reports of its scores: counts that hide rows; and which counts from elsewhere are refused."""
 
 import json
 from typing import Any
@@ -40,7 +40,7 @@ def ten_and_ten() -> Scores:
 
 
 @given(rows=_rows, least=st.integers(1, 8))
-def test_a_cell_holds_enough_rows_and_every_row_of_a_class_that_is_told_is_counted(
+def test_a_cell_holds_enough_rows_and_every_row_of_a_reported_class_is_counted(
     rows: list[tuple[float, float, int]], least: int
 ) -> None:
     found = score_histograms(scores_of(rows), level="slice", least_cell=least)
@@ -59,7 +59,7 @@ def test_a_cell_holds_enough_rows_and_every_row_of_a_class_that_is_told_is_count
 
 
 @given(rows=_rows)
-def test_no_number_from_one_below_the_least_cell_can_be_told_or_subtracted(
+def test_no_number_from_one_below_the_least_cell_can_be_reported_or_subtracted(
     rows: list[tuple[float, float, int]],
 ) -> None:
     found = score_histograms(scores_of(rows), level="slice", least_cell=5)
@@ -79,7 +79,7 @@ def test_the_class_that_is_there_goes_where_the_other_is_empty() -> None:
     assert found.negative[ANY].rows == found.negative[ANY].patients == 12
 
 
-def test_slices_of_one_patient_alone_are_never_told() -> None:
+def test_slices_of_one_patient_alone_are_never_reported() -> None:
     positive = [(2.0, 1.0, 0)] * 30
     negative = [(-2.0, 0.0, number) for number in range(12)]
     found = score_histograms(scores_of(positive + negative), level="slice", least_cell=5)

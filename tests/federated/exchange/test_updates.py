@@ -170,7 +170,7 @@ def test_honest_sites_are_not_suspicious() -> None:
         (UpdateFacts(norm=1, weight=100, cosine=-0.5), r"learns against the others' \(cosine -0.50\)"),
     ],
 )
-def test_an_odd_site_is_named_with_the_reason(odd: UpdateFacts, words: str) -> None:
+def test_a_site_with_an_anomaly_is_named_with_the_reason(odd: UpdateFacts, words: str) -> None:
     found = suspicion(honest(4) | {4: odd})
     assert list(found) == [4]
     assert len(found[4]) == 1

@@ -146,7 +146,7 @@ def test_the_card_says_in_words_what_its_scores_are_made_of(origin: Origin, site
     assert "no histogram, no other part" in " ".join(split_card(private, sites).limits_of_use)
 
 
-def test_a_label_that_no_site_may_tell_is_not_established_and_says_why(origin: Origin) -> None:
+def test_a_label_that_no_site_may_report_is_not_established_and_says_why(origin: Origin) -> None:
     sites = [site(seed, without=(Hemorrhage.EPIDURAL,)) for seed in range(3)]
     for one in sites:
         for scores in (one.slices, one.studies):
@@ -167,7 +167,7 @@ def test_a_label_that_nobody_has_says_which_class_is_missing(origin: Origin) -> 
     assert card.scores[1].labels[Hemorrhage.EPIDURAL].ece is None
 
 
-def test_sites_too_small_to_tell_anything_give_a_card_that_claims_nothing(origin: Origin) -> None:
+def test_sites_too_small_to_report_anything_give_a_card_that_claims_nothing(origin: Origin) -> None:
     card = federated_folds_card(
         origin, [reported(site(1, patients=4, slices=1)), reported(site(2, patients=3))], RULE, version="1"
     )
@@ -214,8 +214,8 @@ def test_what_a_server_kept_is_read_back(tmp_path: Path, sites: tuple[Scored, ..
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, r"split/histograms\.json does not tell how .*No such file.*--resume"),
-        ("{", "does not tell how .*no JSON"),
+        (None, r"split/histograms\.json does not say how .*No such file.*--resume"),
+        ("{", "does not say how .*no JSON"),
         ("{}", "must have the keys score and validation"),
         ('{"score": {}, "validation": []}', "score is no list of sites"),
         ('{"score": [{"slices": {}}], "validation": []}', "score is no list of sites"),

@@ -139,7 +139,7 @@ def graph_of(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("graph_of")
-def test_folds_that_were_told_together_make_a_card_that_says_so(
+def test_folds_that_were_reported_together_make_a_card_that_says_so(
     tmp_path: Path, small_experiment: Callable[..., Experiment]
 ) -> None:
     experiment = small_experiment(run={"split": "folds", "folds": 2})

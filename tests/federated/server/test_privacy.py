@@ -130,7 +130,7 @@ def test_the_mean_of_all_sites_gets_noise_of_the_stated_size() -> None:
     np.testing.assert_array_equal(found.fixed["bn1.running_mean"], before.fixed["bn1.running_mean"])
 
 
-def test_sites_are_told_how_short_their_updates_must_be() -> None:
+def test_sites_receive_the_norm_to_clip_to() -> None:
     strategy = make_strategy(federation(), EXCHANGE)
     asked = strategy.configure(1, state(), ConfigRecord(), FakeGrid())
     assert [message.content["config"]["clipping_norm"] for message in asked] == [0.5] * SITES

@@ -100,7 +100,7 @@ def test_the_masked_mean_is_the_weighted_mean_to_within_the_rounding(
     assert set(outcome.metrics) == set(vectors)
 
 
-def test_no_reply_tells_the_update_or_the_weight_of_its_site(masked_grid: Callable[..., Grid]) -> None:
+def test_no_reply_reveals_the_update_or_the_weight_of_its_site(masked_grid: Callable[..., Grid]) -> None:
     vectors, counts = updates(4), weights(4)
     grid = masked_grid(vectors, counts)
     outcome = run(grid)

@@ -155,7 +155,7 @@ def test_a_server_that_was_killed_goes_on_as_if_nothing_had_been(
     assert furthest(whole, broken) <= (1e-2 if secure else 0.0)  # masks are drawn, and rounded by chance
 
 
-def test_a_log_that_lacks_the_last_round_is_mended(local_sites: Build, small_federation: Build, tmp_path: Path) -> None:
+def test_a_log_that_lacks_the_last_round_is_repaired(local_sites: Build, small_federation: Build, tmp_path: Path) -> None:
     grid, federation = local_sites(2), small_federation(histograms={"every": 1})
 
     def killed(_node: int, kind: str, _stage: str) -> bool:
@@ -248,7 +248,7 @@ def test_a_void_round_is_tried_again_and_then_given_up(
     assert record_of(folder)["void"] == 3
 
 
-def test_a_site_that_refuses_is_told_of_and_the_others_go_on(
+def test_a_site_that_refuses_is_reported_and_the_others_continue(
     local_sites: Build, small_federation: Build, tmp_path: Path
 ) -> None:
     grid = local_sites(3)
@@ -274,7 +274,7 @@ def test_folds_and_the_final_network_are_parts_of_one_run(
     assert every.rows == sum(3 * len(site.read_text().split()) for site in tmp_path.glob("site-*/patients.txt"))
 
 
-def test_a_site_that_did_not_score_every_fold_tells_nothing_of_them_together(
+def test_a_site_that_did_not_score_every_fold_reports_nothing_of_them_together(
     local_sites: Build, small_federation: Build, tmp_path: Path
 ) -> None:
     federation = small_federation(experiment={"run": {"split": "folds", "folds": 2}}, rounds=1)
@@ -283,7 +283,7 @@ def test_a_site_that_did_not_score_every_fold_tells_nothing_of_them_together(
     assert read_histograms(final).score.slices == ()
 
 
-def test_where_each_fold_is_told_of_the_final_network_has_nothing_to_tell(
+def test_if_each_fold_is_reported_the_final_network_reports_nothing(
     local_sites: Build, small_federation: Build, tmp_path: Path
 ) -> None:
     experiment = {"run": {"split": "folds", "folds": 2}}

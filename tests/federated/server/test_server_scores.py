@@ -38,11 +38,11 @@ def test_a_model_that_knows_nothing_yet_makes_nobody_suspect() -> None:
     assert below_chance({site: scores(site, apart=0.0) for site in range(1, 13)}) == {}
 
 
-def test_a_site_that_tells_too_little_is_not_suspected() -> None:
+def test_a_site_that_reports_too_little_is_not_suspected() -> None:
     assert below_chance({1: {}, 2: {STUDIES: scores(2, apart=-1.0)[SLICES]}}) == {}
 
 
-def test_what_sites_send_instead_of_scores_is_left_out_and_told(local_grid: Callable[..., Any]) -> None:
+def test_what_sites_send_instead_of_scores_is_left_out_and_reported(local_grid: Callable[..., Any]) -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
     reported = scores(1, apart=1.0)[SLICES].to_json()
     replies: dict[int, RecordDict | Error] = {

@@ -186,7 +186,7 @@ def test_statistics_are_averaged_beside_the_strategy() -> None:
     assert not np.allclose(mean_step(found, before), honest_mean(NODES), atol=1e-3)
 
 
-def test_fedprox_tells_the_sites_its_pull() -> None:
+def test_fedprox_sends_its_mu_to_the_sites() -> None:
     strategy = make_strategy(federation(strategy={"name": "fedprox", "proximal": 0.25}), EXCHANGE)
     asked = strategy.configure(1, state(), ConfigRecord(), FakeGrid())
     assert all(message.content["config"]["proximal-mu"] == 0.25 for message in asked)

@@ -78,7 +78,7 @@ HOSPITALS = cache_of(
 
 
 @pytest.mark.parametrize("by", KINDS)
-def test_another_seed_deals_other_sites(by: By) -> None:
+def test_another_seed_makes_other_sites(by: By) -> None:
     assert partition(HOSPITALS, sites=4, by=by, seed=1) != partition(HOSPITALS, sites=4, by=by, seed=2)
 
 
@@ -88,7 +88,7 @@ def test_by_patient_the_sites_are_as_uneven_as_asked() -> None:
     assert [len(site) for site in uneven] == [10, 10, 10, 70]
 
 
-def test_by_type_each_rarest_type_is_at_home_at_one_site_and_patients_without_any_are_dealt_unevenly() -> None:
+def test_by_type_each_rarest_type_is_at_one_site_and_patients_without_any_are_split_unevenly() -> None:
     patients_by_site = partition(HOSPITALS, sites=4, by="by-type")
     table = HOSPITALS.manifest
     carriers = {name: set(table.loc[table[name] == 1, "patient_id"]) for name in names}

@@ -65,7 +65,7 @@ def test_a_site_file_names_the_data_from_where_it_stands(hospital_cache: Cache, 
     assert "threads" not in text
 
 
-def test_the_same_dealing_is_found_again_and_another_is_refused(hospital_cache: Cache, tmp_path: Path) -> None:
+def test_the_same_partition_is_found_again_and_another_is_refused(hospital_cache: Cache, tmp_path: Path) -> None:
     first = lay_out_sites(hospital_cache, tmp_path, TWO, threads=1)
     assert [site.patients for site in lay_out_sites(hospital_cache, tmp_path, TWO, threads=2)] == [
         site.patients for site in first

@@ -183,7 +183,7 @@ def test_a_machine_has_an_actor_a_core_and_no_more_than_sites(monkeypatch: pytes
         Machine(actors=0)
 
 
-def test_fewer_sites_than_a_round_needs_are_refused_before_patients_are_dealt_out(
+def test_fewer_sites_than_a_round_needs_are_refused_before_patients_are_partitioned(
     hospital_cache: Cache, small_federation: Callable[..., Any], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="2 sites are expected, but a round needs 3"):

@@ -26,6 +26,7 @@ from hemoscope.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+LOGIT_TOLERANCE = 1e-3  # moves a probability by less than 0.0003; processors differ in the fifth decimal
 Build = Callable[..., Experiment]
 State = dict[str, torch.Tensor]
 
@@ -40,6 +41,15 @@ def same(one: State, other: State) -> bool:
 
 def distance(one: State, other: State, names: list[str]) -> float:
     return float(sum((one[name] - other[name]).square().sum() for name in names)) ** 0.5
+
+
+def same_training(one: State, other: State, before: State) -> bool:
+    """Whether two trainings agree but for rounding, which differs with the processor and where memory lies.
+
+    Another draw, rate or epoch changes weights by as much as a step does; rounding by far less than a hundredth of all.
+    """
+    names = [name for name, value in before.items() if value.is_floating_point()]
+    return distance(one, other, names) < 0.01 * distance(one, before, names)
 
 
 def trained_names(network: HemorrhageNetwork) -> list[str]:
@@ -112,7 +122,8 @@ def test_one_round_of_some_epochs_is_a_local_training_of_as_many(
     here = site(run={"epochs": 2}, optimizer={"schedule": schedule})
     train(here.experiment, here.cache, tmp_path / "run")
     found = here.round(epochs=2)
-    assert same(here.state, dict(load_file(tmp_path / "run" / "split" / "weights.safetensors")))
+    local = dict(load_file(tmp_path / "run" / "split" / "weights.safetensors"))
+    assert same_training(here.state, local, here.before)
     record = json.loads((tmp_path / "run" / "split" / "part.json").read_text())
     assert found.steps == record["steps"]
     assert found.loss == pytest.approx(record["losses"]["train/loss"])
@@ -133,7 +144,7 @@ def test_rounds_draw_what_one_training_draws_and_go_on_with_its_schedule(
     assert drawn == expected
     assert rates == pytest.approx(np.array(cycle), rel=1e-12)
     # Adam's moments start afresh, so the weights are others from the second round on.
-    assert not same(rounds.state, whole.state)
+    assert not same_training(rounds.state, whole.state, whole.before)
 
 
 def test_a_round_follows_from_its_first_weights_alone(site: Callable[..., Site]) -> None:
@@ -141,13 +152,13 @@ def test_a_round_follows_from_its_first_weights_alone(site: Callable[..., Site])
     once.round(2, rounds=3)
     torch.rand(7)  # another process draws other numbers
     again.round(2, rounds=3)
-    assert same(once.state, again.state)
+    assert same_training(once.state, again.state, once.before)
     other = site()
     other.round(3, rounds=3)
-    assert not same(other.state, once.state)
+    assert not same_training(other.state, once.state, once.before)
 
 
-def test_a_pull_to_the_first_weights_keeps_a_site_near_them(site: Callable[..., Site]) -> None:
+def test_a_proximal_term_keeps_a_site_near_them(site: Callable[..., Site]) -> None:
     far, near, held = site(), site(), site()
     plain = far.round(epochs=3)
     pulled = near.round(epochs=3, proximal=1.0)
@@ -159,7 +170,7 @@ def test_a_pull_to_the_first_weights_keeps_a_site_near_them(site: Callable[..., 
     assert pulled.loss == pytest.approx(plain.loss, rel=0.2)
 
 
-def test_a_sites_own_batch_norm_is_not_pulled(site: Callable[..., Site]) -> None:
+def test_a_sites_own_batch_norm_has_no_proximal_term(site: Callable[..., Site]) -> None:
     own, shared = site(), site()
     own.round(epochs=2, proximal=1000.0, batch_norm="local")
     shared.round(epochs=2, proximal=1000.0)
@@ -206,7 +217,7 @@ def test_a_round_counts_what_it_learned_from_and_writes_nothing_but_crops(site: 
     assert {path: path.stat().st_mtime_ns for path in here.folder.rglob("*")} == files
 
 
-def test_progress_tells_each_stage_to_its_end(site: Callable[..., Site]) -> None:
+def test_progress_reports_each_stage_to_its_end(site: Callable[..., Site]) -> None:
     shown: list[tuple[str, int, int]] = []
     site().round(show=lambda *reported: shown.append(reported))
     assert list(dict.fromkeys(stage for stage, _, _ in shown)) == ["split: cropping", "split: training"]
@@ -234,7 +245,8 @@ def test_a_site_is_scored_as_a_run_of_its_own_is(site: Callable[..., Site], tmp_
     here.network.load_state_dict(load_file(run / "split" / "weights.safetensors"))
     path = tmp_path / "scores" / "test.csv"
     score_part(here.network, here.experiment, here.cache, here.part.score, path)
-    assert path.read_bytes() == (run / "split" / "scores-test.csv").read_bytes()
+    tables = [pd.read_csv(file) for file in (path, run / "split" / "scores-test.csv")]
+    pd.testing.assert_frame_equal(*tables, check_exact=False, rtol=0, atol=LOGIT_TOLERANCE)
     from hemoscope.inference.calibration import StudyRule
 
     expected = of_part(run, here.experiment, "test", StudyRule(extent_mm=20.0))
@@ -242,7 +254,7 @@ def test_a_site_is_scored_as_a_run_of_its_own_is(site: Callable[..., Site], tmp_
     assert expected is not None
     for level in ("slices", "studies"):
         ours, theirs = getattr(found, level), getattr(expected, level)
-        assert np.array_equal(ours.logits, theirs.logits)
+        np.testing.assert_allclose(ours.logits, theirs.logits, rtol=0, atol=LOGIT_TOLERANCE)
         assert np.array_equal(ours.truth, theirs.truth, equal_nan=True)
         assert ours.patients == theirs.patients
 

@@ -134,7 +134,7 @@ def test_a_head_that_the_sites_own_patients_are_against_is_not_kept(
     assert json.loads((here.output / "personal.json").read_text())["own_head"] is False
 
 
-def test_the_loss_that_judges_is_that_of_the_validation_part(world: Callable[..., World]) -> None:
+def test_the_loss_that_decides_is_that_of_the_validation_set(world: Callable[..., World]) -> None:
     here = world()
     found = personalise(here.site, here.model, here.output)
     for judged in (found.before, found.after):
@@ -230,7 +230,7 @@ def test_nothing_is_left_under_the_runs_name_where_it_fails(
 
 
 @pytest.mark.parametrize("run", [{"split": "folds", "folds": 2}, {"validation": 0.0}])
-def test_without_a_validation_part_nothing_can_be_judged(world: Callable[..., World], run: dict[str, Any]) -> None:
+def test_without_a_validation_set_nothing_can_be_decided(world: Callable[..., World], run: dict[str, Any]) -> None:
     here = world(run=run)
     with pytest.raises(ConfigError, match="four trained without a validation part by patient"):
         personalise(here.site, here.model, here.output)
