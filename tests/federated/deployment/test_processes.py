@@ -198,7 +198,9 @@ def test_flowers_programs_are_found_first_among_our_launchers(tmp_path: Path) ->
         assert done.stdout.startswith(f"usage: {name} ")
 
 
-def test_an_installation_without_flower_is_an_error_that_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installation_without_flower_is_an_error_that_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(FederationError, match="flower-supernode is not beside this Python"):
         processes.flower_program("flower-supernode")

@@ -155,7 +155,9 @@ def test_a_server_that_was_killed_goes_on_as_if_nothing_had_been(
     assert furthest(whole, broken) <= (1e-2 if secure else 0.0)  # masks are drawn, and rounded by chance
 
 
-def test_a_log_that_lacks_the_last_round_is_repaired(local_sites: Build, small_federation: Build, tmp_path: Path) -> None:
+def test_a_log_that_lacks_the_last_round_is_repaired(
+    local_sites: Build, small_federation: Build, tmp_path: Path
+) -> None:
     grid, federation = local_sites(2), small_federation(histograms={"every": 1})
 
     def killed(_node: int, kind: str, _stage: str) -> bool:

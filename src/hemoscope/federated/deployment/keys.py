@@ -113,7 +113,9 @@ def read_site_keys(folder: Path) -> SiteKeys:
     """
     for name in ("node.key", "ca.crt", "trusted.yaml"):
         if not (folder / name).is_file():
-            raise FederationError(f"{folder.absolute().name} has no {name}, so it is not this site's folder of keys. {_ASK}")
+            raise FederationError(
+                f"{folder.absolute().name} has no {name}, so it is not this site's folder of keys. {_ASK}"
+            )
     if not isinstance(_load_private(folder / "node.key", _ASK), ec.EllipticCurvePrivateKey):
         raise FederationError(f"node.key is not an elliptic-curve key. {_ASK}")
     return SiteKeys(authority=folder / "ca.crt", private_key=folder / "node.key", trusted=folder / "trusted.yaml")
