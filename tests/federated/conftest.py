@@ -300,7 +300,7 @@ class LocalGrid:
 
 @pytest.fixture
 def local_grid() -> Callable[..., LocalGrid]:
-    """``local_grid({11: app, ...})``: a ``LocalGrid`` of anything that replies messages."""
+    """``local_grid({11: app, ...})``: a ``LocalGrid`` of anything that replies to messages."""
 
     def build(apps: Mapping[int, Any]) -> LocalGrid:
         from flwr.app import Context, RecordDict

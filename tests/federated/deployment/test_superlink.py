@@ -231,7 +231,7 @@ def test_without_a_server_the_command_says_so(tmp_path: Path, capsys: pytest.Cap
         pytest.raises(FederationError, match=r"port 1\. Start it"),
     ):
         client.online()
-    with pytest.raises(FederationError, match="no server replies"), ControlClient(state=read_state(tmp_path)) as client:
+    with pytest.raises(FederationError, match="no server answers"), ControlClient(state=read_state(tmp_path)) as client:
         client.stop(1)
 
 

@@ -10,7 +10,7 @@ from hemoscope.federated.server.chosen_nodes import ChosenNodes
 
 
 class Recorder:
-    """A grid that replies every call with what it was asked."""
+    """A grid that answers every call with what it was asked."""
 
     run = "the run"
 

@@ -232,7 +232,7 @@ def test_nothing_is_left_under_the_runs_name_where_it_fails(
 @pytest.mark.parametrize("run", [{"split": "folds", "folds": 2}, {"validation": 0.0}])
 def test_without_a_validation_set_nothing_can_be_decided(world: Callable[..., World], run: dict[str, Any]) -> None:
     here = world(run=run)
-    with pytest.raises(ConfigError, match="four trained without a validation part by patient"):
+    with pytest.raises(ConfigError, match="four trained without a validation set by patient"):
         personalise(here.site, here.model, here.output)
 
 

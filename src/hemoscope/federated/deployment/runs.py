@@ -149,7 +149,7 @@ class ControlClient:
             raise FederationError(f"the server refuses: {error.response.text.strip()[:300]}") from error
         except httpx.HTTPError as error:
             raise FederationError(
-                f"no server replies on this machine's port {self.state.port}. Start it: hemoscope federated server"
+                f"no server answers on this machine's port {self.state.port}. Start it: hemoscope federated server"
             ) from error
 
 
