@@ -208,3 +208,37 @@ def test_one_study_is_in_memory_at_a_time(predictor: Predictor, archive: Archive
     del first
     next(outcomes)
     assert pixels() is None
+
+
+def test_pixels_are_given_before_they_are_scored(predictor: Predictor, archive: Archive, phantom: Phantom) -> None:
+    events: list[str] = []
+    shown: list[DecodedSeries] = []
+
+    def show(decoded: DecodedSeries) -> None:
+        events.append("shown")
+        shown.append(decoded)
+
+    outcome = predictor.read_study(
+        archive, archive.studies[0], on_decoded=show, progress=lambda stage, _done, _total: events.append(stage)
+    )
+    assert list(dict.fromkeys(events)) == [Stage.READING, "shown", Stage.SCORING]
+    assert outcome.reading is not None
+    assert outcome.reading.volume is shown[0].volume
+    (again,) = (one for one in predictor.predict(archive).studies if one.findings == outcome.reading.findings)
+    assert (again.volume.hounsfield == phantom.hounsfield).all()
+
+
+def test_what_is_raised_while_pixels_are_shown_stops_the_study(predictor: Predictor, archive: Archive) -> None:
+    def gone(_decoded: DecodedSeries) -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        predictor.read_study(archive, archive.studies[0], on_decoded=gone)
+
+
+@pytest.mark.usefixtures("first_study_fails")
+def test_a_study_that_cannot_be_decoded_shows_no_pixels(predictor: Predictor, archive: Archive) -> None:
+    shown: list[DecodedSeries] = []
+    outcome = predictor.read_study(archive, archive.studies[0], on_decoded=shown.append)
+    assert (outcome.reading, shown) == (None, [])
+    assert [one.code for one in outcome.rejected] == ["no_series"]

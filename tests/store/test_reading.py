@@ -308,7 +308,7 @@ def test_what_a_worker_did_not_expect_is_logged_without_identity_and_named(
     failed = store.get(entry.study_id)
     assert (failed.state, failed.error_code) == (StudyState.FAILED, "internal_error")
     assert "ZeroDivisionError" in (failed.error_message or "")
-    assert "ZeroDivisionError at store/reading.py:" in caplog.text
+    assert "ZeroDivisionError at inference/predictor.py:" in caplog.text
     assert NAME not in caplog.text + str(failed)
     assert work(store) == 0
 
