@@ -21,10 +21,9 @@ from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import SeriesError
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.engine import Engine, RawScores
-from hemoscope.inference.findings import SkippedSeries, StudyFindings, key_slices_of, study_findings
+from hemoscope.inference.findings import SkippedSeries, StudyFindings, study_findings
 from hemoscope.inference.preprocess import Box, Preprocessing, model_input, slice_box
 from hemoscope.inference.probabilities import StudyProbabilities, averaged, sequence_places
-from hemoscope.labels import PerLabel
 from hemoscope.progress import Progress, StageProgress
 from hemoscope.volume import HounsfieldVolume
 
@@ -51,7 +50,6 @@ class StudyReading:
         volume: the series in Hounsfield units.
         maps: class-activation logits, float32 (slices, 6, height, width), each over the square ``box`` of its slice;
             None unless asked for.
-        key_slices: indices into the volume for each label, most probable first; none for a label that is not present.
         preprocessing: of the model that read it.
     """
 
@@ -59,7 +57,6 @@ class StudyReading:
     probabilities: StudyProbabilities
     volume: HounsfieldVolume
     maps: NDArray[np.float32] | None
-    key_slices: PerLabel[tuple[int, ...]]
     preprocessing: Preprocessing
 
     def box(self, index: int) -> Box:
@@ -194,6 +191,7 @@ class Predictor:
             slice_quality=decoded.slice_quality,
             quality=decoded.quality,
             skipped_series=tuple(_skipped(*series) for series in skipped),
+            unread=decoded.unread,
             card=card,
         )
         return StudyReading(
@@ -201,12 +199,6 @@ class Predictor:
             probabilities=probabilities,
             volume=volume,
             maps=heat_maps,
-            key_slices=key_slices_of(
-                probabilities,
-                volume.positions_mm,
-                present=tuple(finding.label for finding in findings.findings if finding.present),
-                apart_mm=card.study_rule.nominal_spacing_mm,
-            ),
             preprocessing=card.preprocessing,
         )
 

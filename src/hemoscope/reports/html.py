@@ -9,14 +9,14 @@ from hemoscope.version import __version__
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1a1a1a;--soft:#555;--page:#fff;--line:#d5d8dc;--note:#fff4e5;--edge:#b35900;
---immediate:#b00020;--prompt:#8a5000;--routine:#2e5e3e}
+--immediate:#b00020;--prompt:#8a5000;--unsure:#1d4f91;--routine:#2e5e3e}
 @media (prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#a9b0b8;--page:#15181c;--line:#343a41;--note:#2b2118;
---edge:#e08a2e;--immediate:#ff8a8a;--prompt:#f0b35e;--routine:#8fd0a5}}
+--edge:#e08a2e;--immediate:#ff8a8a;--prompt:#f0b35e;--unsure:#9cc4ff;--routine:#8fd0a5}}
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:var(--ink);
 background:var(--page)}
 h1{font-size:1.4rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}
 .headline{font-size:1.15rem;font-weight:600;margin:.6rem 0 1rem}
-.immediate{color:var(--immediate)}.prompt{color:var(--prompt)}.routine{color:var(--routine)}
+.immediate{color:var(--immediate)}.prompt{color:var(--prompt)}.unsure{color:var(--unsure)}.routine{color:var(--routine)}
 .note{border-left:4px solid var(--edge);background:var(--note);padding:.5rem .9rem;margin:.8rem 0}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1rem;margin:1rem 0;font-size:.9rem}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
@@ -39,7 +39,7 @@ def findings_html(study: StudyDocument) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Head CT: suspected hemorrhage</title><style>{_STYLE}</style></head><body>\n"
         f'<h1>Head CT: suspected hemorrhage</h1>\n<p class="note">{escape(study.disclaimer)}</p>\n'
-        f'<p class="headline {study.urgency.value}">{escape(study.headline)}</p>\n<dl>{facts}</dl>\n'
+        f'<p class="headline {study.triage.value}">{escape(study.headline)}</p>\n<dl>{facts}</dl>\n'
         + "\n".join(part for part in (_labels(study.labels), *_lists(study), _pictures(study)) if part)
         + f"\n<footer>Hemoscope {escape(__version__)}. {escape(study.disclaimer)}</footer></body></html>\n"
     )

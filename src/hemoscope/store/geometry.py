@@ -2,7 +2,8 @@
 
 Keys: ``slices``, ``rows``, ``columns``; ``spacing_mm`` (between slices, rows, columns; null where unknown);
 ``orientation`` (six direction cosines or null); ``positions_mm`` by slice; ``assumed`` (the files did not say where
-slices lie: show no millimetres); ``labels`` in label order; ``sop_instance_uids`` by slice. With the result come
+slices lie: show no millimetres); ``labels`` in label order; ``sop_instance_uids`` and
+``frames`` by slice. With the result come
 ``boxes`` (the square of each slice that its heat map covers), ``heatmap_shape``, ``probabilities`` (six by slice),
 ``thresholds`` (by label, for slices) and ``key_slices`` (indices by label); before it they are empty.
 """
@@ -32,6 +33,7 @@ def geometry_of(decoded: DecodedSeries) -> dict[str, Any]:
         "assumed": any(note.code == GEOMETRY_ASSUMED for note in notes),
         "labels": [label.value for label in LABELS],
         "sop_instance_uids": [header.sop_instance_uid for header in decoded.slices],
+        "frames": [header.frame for header in decoded.slices],
         "boxes": [],
         "heatmap_shape": None,
         "probabilities": [],
@@ -48,5 +50,5 @@ def with_result(geometry: dict[str, Any], reading: StudyReading, card: ModelCard
         "heatmap_shape": None if reading.maps is None else list(reading.maps.shape[2:]),
         "probabilities": reading.probabilities.slice_probabilities.tolist(),
         "thresholds": {label.value: card.operating_points.slice[label].threshold for label in LABELS},
-        "key_slices": {label.value: list(reading.key_slices[label]) for label in LABELS},
+        "key_slices": {label.value: [ref.index for ref in refs] for label, refs in reading.findings.key_slices.items()},
     }

@@ -119,11 +119,11 @@ class UploadReader:
         findings, card = reading.findings, self._predictor.bundle.card
         if reading.maps is not None:
             self._store.folder.write_array(job.upload_id, study_id, MAPS, local_probabilities(reading.maps, card))
-        reported = ReportedStudy(findings=findings, key_slices=reading.key_slices)
+        reported = ReportedStudy(findings=findings)
         result = StudyResult(
             findings=self._document(archive, (reported,), (*archive.rejected, *rejected)),
             geometry=with_result(geometry, reading, card),
-            urgency=findings.urgency.value,
+            urgency=findings.triage.value,
             suspected=tuple(one.label.value for one in findings.findings if one.present),
             not_established=tuple(one.label.value for one in findings.findings if not one.established),
         )

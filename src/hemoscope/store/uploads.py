@@ -6,13 +6,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from hemoscope.inference.findings import Triage
 from hemoscope.store import tables
 from hemoscope.store.database import Database, now
 from hemoscope.store.refusals import refusal
 from hemoscope.store.storage import Storage, flush_folder, full_disk_refused
 from hemoscope.store.values import StudyState, UploadLimits
 
-UNKNOWN_URGENCY = 3
+UNKNOWN_URGENCY = len(Triage)  # after every triage that is known
 _PIECE = 1 << 20
 
 

@@ -53,12 +53,12 @@ class StudyEntry:
         acquired_at: DICOM StudyDate and StudyTime as UTC, or None.
         stage_done, stage_total: progress within ``state``; 0 of 0 before it is known.
         instances: slices found in the study, 0 before it is known.
-        urgency: ``immediate``, ``prompt``, ``routine``, or None before the result.
+        urgency: the study's triage: ``immediate``, ``prompt``, ``unsure``, ``routine``, or None before the result.
         suspected: values of the labels that are present, in label order.
         not_established: values of the labels that the model's validation does not support.
         error_code, error_message, error_cure: why it failed, and what can be done, else None.
         has_pixels: slices can be read; ``has_maps``: heat maps too.
-        findings: the ``hemoscope.findings/1`` document; only ``get`` fills it.
+        findings: the ``hemoscope.findings/2`` document, or 1 of an earlier program; only ``get`` fills it.
         geometry: slices, spacing, probabilities by slice, see ``store.geometry``; only ``get`` fills it.
         feedback: number of feedback entries by verdict.
     """
@@ -132,7 +132,7 @@ class Feedback:
 
     Attributes:
         present: whether the reader sees this kind of bleed in the study.
-        slices: indices into the volume where the reader sees it, or None where not told.
+        slices: indices of slices (``SliceRef.index``) where the reader sees it, or None where not told.
     """
 
     feedback_id: int

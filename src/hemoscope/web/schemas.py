@@ -63,6 +63,7 @@ class Geometry(BaseModel):
     assumed: bool
     labels: list[Label]
     sop_instance_uids: list[str]
+    frames: list[Count] = []
     probabilities: list[list[Probability]]
     thresholds: dict[str, Probability]
     key_slices: dict[str, list[int]]

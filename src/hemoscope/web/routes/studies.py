@@ -17,7 +17,7 @@ router = APIRouter(prefix=f"{API}/studies", tags=["studies"])
 
 StudyPath = Annotated[StudyId, Path()]
 SlicePath = Annotated[int, Path(ge=0, lt=1 << 31, description="Index into the volume, from 0")]
-_Urgency = Annotated[str, Query(pattern="^(immediate|prompt|routine|unknown)$")]
+_Urgency = Annotated[str, Query(pattern="^(immediate|prompt|unsure|routine|unknown)$")]
 # The bytes of a slice never change: a study that is read again gives the same, and a deleted id never comes back.
 _BEYOND = (1 << 63) - 1
 _FOREVER = "private, max-age=86400, immutable"
