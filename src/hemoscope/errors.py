@@ -3,14 +3,14 @@
 Library code raises these; only ``cli`` and ``web`` turn them into exit codes and statuses::
 
     HemoscopeError
-    |-- DicomReadError     one input is refused; carries source, code, reason and cure
+    |-- DicomReadError     one input is refused; carries source, code, reason and remedy
     |-- SeriesError        inputs were read, but no series in them can be analysed
     |-- BundleError        a model bundle is damaged, foreign or of another version
     |-- DataError          a dataset, label file or cache is not what it claims to be
     |-- ConfigError        a setting or experiment file is unknown or out of range
     |-- TrainingError      training cannot start or go on
     |-- FederationError    a federation's round, update, site or key is not what it must be
-    |-- StoreError         the reading room refuses a request; carries code, reason and cure
+    |-- StoreError         the reading room refuses a request; carries code, reason and remedy
     `-- MissingExtraError  an optional part of the installation is absent
 """
 
@@ -18,7 +18,7 @@ _APART = frozenset({"federated"})  # extras with an environment of their own in 
 
 
 class HemoscopeError(Exception):
-    """Anything that Hemoscope refuses, with the cure in the message."""
+    """Anything that Hemoscope refuses, with the remedy in the message."""
 
 
 class DicomReadError(HemoscopeError):
@@ -28,16 +28,16 @@ class DicomReadError(HemoscopeError):
         source: the input as the user named it, relative to the path they gave.
         code: a stable word for programs, such as ``not_dicom`` or ``truncated_pixel_data``.
         reason: what is wrong, with the value found.
-        cure: what the user can do.
+        remedy: what the user can do.
     """
 
-    def __init__(self, *, source: str, code: str, reason: str, cure: str) -> None:
-        """Compose the message as ``source: reason. cure``."""
-        super().__init__(f"{source}: {reason}. {cure}")
+    def __init__(self, *, source: str, code: str, reason: str, remedy: str) -> None:
+        """Compose the message as ``source: reason. remedy``."""
+        super().__init__(f"{source}: {reason}. {remedy}")
         self.source = source
         self.code = code
         self.reason = reason
-        self.cure = cure
+        self.remedy = remedy
 
 
 class SeriesError(HemoscopeError):
@@ -70,15 +70,15 @@ class StoreError(HemoscopeError):
     Args:
         code: a stable word for programs, such as ``no_such_study`` or ``file_too_large``.
         reason: what is wrong, with the value found.
-        cure: what the user can do.
+        remedy: what the user can do.
     """
 
-    def __init__(self, *, code: str, reason: str, cure: str) -> None:
-        """Compose the message as ``reason. cure``."""
-        super().__init__(f"{reason}. {cure}")
+    def __init__(self, *, code: str, reason: str, remedy: str) -> None:
+        """Compose the message as ``reason. remedy``."""
+        super().__init__(f"{reason}. {remedy}")
         self.code = code
         self.reason = reason
-        self.cure = cure
+        self.remedy = remedy
 
 
 class MissingExtraError(HemoscopeError):

@@ -144,7 +144,7 @@ class TestRefusals:
         assert [(one["source"], one["code"]) for one in document["rejected"]] == [("CT/notes.txt", "not_dicom")]
         assert len(document["studies"][0]["slices"]) == SLICES
 
-    def test_the_table_names_it_with_the_cure(self, run: Run, study: Path) -> None:
+    def test_the_table_names_it_with_the_remedy(self, run: Run, study: Path) -> None:
         (study / "CT" / "notes.txt").write_text("no DICOM in here")
         code, out, _ = run(study)
         assert code == 4

@@ -106,7 +106,7 @@ def test_a_variable_that_is_no_flag_is_refused() -> None:
         (["--database", "mysql://x"], "database"),
     ],
 )
-def test_what_cannot_be_served_is_refused_with_usage_and_the_cure(
+def test_what_cannot_be_served_is_refused_with_usage_and_the_remedy(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     storage = ["--storage", str(tmp_path / "s"), "--workers", "0"]
@@ -114,7 +114,7 @@ def test_what_cannot_be_served_is_refused_with_usage_and_the_cure(
     assert message in capsys.readouterr().err
 
 
-def test_a_taken_port_is_refused_with_the_cure(
+def test_a_taken_port_is_refused_with_the_remedy(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import socket

@@ -1,4 +1,4 @@
-"""Whatever is no CT slice is refused by a code, with the reason and the cure."""
+"""Whatever is no CT slice is refused by a code, with the reason and the remedy."""
 
 from pathlib import Path
 

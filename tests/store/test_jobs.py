@@ -19,7 +19,7 @@ Submit = Callable[..., StudyEntry]
 Query = Callable[..., list[Any]]
 ONE, TWO = "1" * 32, "2" * 32
 RESULT = StudyResult(findings="{}", geometry={}, urgency="routine", suspected=(), not_established=())
-FAILURE = JobFailure(code="internal_error", message="it broke", cure="mend it")
+FAILURE = JobFailure(code="internal_error", message="it broke", remedy="mend it")
 
 
 def leased(store: Store, worker_id: str = ONE) -> Job:

@@ -315,7 +315,7 @@ def test_what_a_worker_did_not_expect_is_logged_without_identity_and_named(
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(MemoryError(), "out_of_memory"), (StoreError(code="storage_full", reason="full", cure="wait"), "storage_full")],
+    [(MemoryError(), "out_of_memory"), (StoreError(code="storage_full", reason="full", remedy="wait"), "storage_full")],
 )
 def test_too_little_memory_or_disk_is_named(
     store: Store,

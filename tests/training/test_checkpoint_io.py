@@ -131,7 +131,7 @@ def test_a_checkpoint_that_fails_half_way_leaves_the_older_one(tmp_path: Path, m
 
 @pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
 @pytest.mark.parametrize("damage", ["absent", "cut", "empty"])
-def test_a_damaged_checkpoint_is_refused_with_the_cure(tmp_path: Path, name: str, damage: str) -> None:
+def test_a_damaged_checkpoint_is_refused_with_the_remedy(tmp_path: Path, name: str, damage: str) -> None:
     round_trip({"weights": torch.rand(8, 8), "epoch": 4}, tmp_path)
     path = tmp_path / "last.ckpt" / name
     content = path.read_bytes()

@@ -129,7 +129,7 @@ def test_a_last_event_id_that_is_none_is_refused(room: TestClient) -> None:
 def test_the_feed_outlives_a_database_that_goes_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change_feed, "_AFTER_ERROR_S", 0.01)
     answers: list[Changes | StoreError] = [
-        StoreError(code="database_unreachable", reason="away", cure="wait"),
+        StoreError(code="database_unreachable", reason="away", remedy="wait"),
         Changes(version=7),
         Changes(version=7),
     ]

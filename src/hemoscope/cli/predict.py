@@ -64,15 +64,15 @@ def check_usage(arguments: argparse.Namespace) -> None:
     """Refuse options that contradict each other or name nothing.
 
     Raises:
-        ConfigError: naming the option and the cure.
+        ConfigError: naming the option and the remedy.
 
     """
-    from hemoscope.dicom.refusals import CURES
+    from hemoscope.dicom.refusals import REMEDIES
 
     if arguments.heatmaps and arguments.output is None:
         msg = "--heatmaps draws pictures, which need a place. Add --output DIR"
         raise ConfigError(msg)
-    known = {*CURES, "no_series"}
+    known = {*REMEDIES, "no_series"}
     if unknown := sorted(arguments.allow_refused - known):
         msg = f"--allow-refused: no such code: {', '.join(unknown)}. Codes are: {', '.join(sorted(known))}"
         raise ConfigError(msg)

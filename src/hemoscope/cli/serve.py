@@ -66,7 +66,7 @@ def _check(values: dict[str, Any]) -> None:
     """Refuse numbers out of range and options that need each other.
 
     Raises:
-        ConfigError: naming the option and the cure.
+        ConfigError: naming the option and the remedy.
 
     """
     least = {"workers": 0, "threads": 1, "worker_memory_mib": 256, "time_limit_minutes": 1, "retention_days": 1}

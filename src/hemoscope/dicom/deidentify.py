@@ -57,8 +57,8 @@ def deidentified(dataset: Dataset, *, key: bytes, source: str) -> Dataset:
         msg = f"the key of pseudonyms needs at least {_LEAST_KEY} bytes, got {len(key)}"
         raise ValueError(msg)
     if str(dataset.get("BurnedInAnnotation", "NO")).upper() == "YES":
-        reason, cure = "burned-in annotation is YES, so its pixels may show who it is", "Remove it at its source"
-        raise DicomReadError(source=source, code="burned_in_annotation", reason=reason, cure=cure)
+        reason, remedy = "burned-in annotation is YES, so its pixels may show who it is", "Remove it at its source"
+        raise DicomReadError(source=source, code="burned_in_annotation", reason=reason, remedy=remedy)
     clean = deepcopy(dataset)
     patient = pseudonymous_id(str(dataset.get("PatientID", "")), key)
     _clean(clean, key)

@@ -54,7 +54,7 @@ def read_headers(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimi
         limits: what the file may ask for.
 
     Raises:
-        DicomReadError: one of the codes of ``refusals.CURES``.
+        DicomReadError: one of the codes of ``refusals.REMEDIES``.
     """
     return tuple(frame.header for frame in _open(data, source, limits).frames)
 

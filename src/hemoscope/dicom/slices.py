@@ -31,12 +31,12 @@ class SliceRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """An input that was refused: which, a stable code, and what is wrong with the cure, which also stands alone."""
+    """An input that was refused: which, a stable code, and what is wrong with the remedy, which also stands alone."""
 
     source: str
     code: str
     message: str
-    cure: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,9 @@ def find_sources(paths: Sequence[Path], *, limits: ReadLimits) -> tuple[tuple[So
 
 def rejected_by(error: DicomReadError) -> Rejected:
     """Return the record of a refusal."""
-    return Rejected(source=error.source, code=error.code, message=f"{error.reason}. {error.cure}", cure=error.cure)
+    return Rejected(
+        source=error.source, code=error.code, message=f"{error.reason}. {error.remedy}", remedy=error.remedy
+    )
 
 
 def _unique(number: int, source: Source, counts: Counter[str]) -> Source:

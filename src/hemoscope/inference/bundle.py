@@ -65,12 +65,12 @@ def load_bundle(path: Path | None = None) -> ModelBundle:
     """Load a bundle and verify all of it; None is the bundle that ships with the package.
 
     Raises:
-        BundleError: the folder, the card or a file is not as the format defines it; the message names file and cure.
+        BundleError: the folder, the card or a file is not as the format defines it; the message names file and remedy.
     """
     folder = DEFAULT_BUNDLE if path is None else path
     if not folder.is_dir():
-        cure = "Give the folder of a model bundle, or none for the default model" if path else _EXPORT_AGAIN
-        _refuse(folder.name, "no such folder", cure)
+        remedy = "Give the folder of a model bundle, or none for the default model" if path else _EXPORT_AGAIN
+        _refuse(folder.name, "no such folder", remedy)
     content = _read_limited(folder, CARD, _CARD_BYTES)
     card = _parse_card(content)
     _check_files(card.files, present={entry.name for entry in folder.iterdir()})
@@ -195,6 +195,6 @@ def _read_limited(folder: Path, name: str, limit: int) -> bytes:
     return content
 
 
-def _refuse(name: str, reason: str, cure: str, cause: Exception | None = None) -> NoReturn:
-    msg = f"model bundle: {name}: {reason}. {cure}"
+def _refuse(name: str, reason: str, remedy: str, cause: Exception | None = None) -> NoReturn:
+    msg = f"model bundle: {name}: {reason}. {remedy}"
     raise BundleError(msg) from cause

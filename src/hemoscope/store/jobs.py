@@ -41,7 +41,7 @@ class JobFailure:
 
     code: str
     message: str
-    cure: str
+    remedy: str
 
 
 class Jobs:
@@ -147,13 +147,13 @@ class Jobs:
 
 def _killed(attempts: int) -> JobFailure:
     message = f"Reading this study ended the program {attempts} times. It may be damaged or too large for the memory"
-    cure = "Check the files, or give the workers more memory, and upload it again"
-    return JobFailure(code="worker_killed", message=message, cure=cure)
+    remedy = "Check the files, or give the workers more memory, and upload it again"
+    return JobFailure(code="worker_killed", message=message, remedy=remedy)
 
 
 def _too_slow(limit: timedelta) -> JobFailure:
     message = f"Reading took longer than {limit.total_seconds():g} s"
-    return JobFailure(code="time_limit", message=message, cure="Upload one study at a time, or raise the limit")
+    return JobFailure(code="time_limit", message=message, remedy="Upload one study at a time, or raise the limit")
 
 
 def _free() -> sa.ColumnElement[bool]:
@@ -210,7 +210,7 @@ def fail(connection: Connection, upload_id: str, failure: JobFailure) -> None:
             state=StudyState.FAILED,
             error_code=failure.code,
             error_message=failure.message,
-            error_cure=failure.cure,
+            error_cure=failure.remedy,
             search_text=_studies.c.search_text + f" {failure.code}",
             version=tables.tick(connection),
         )

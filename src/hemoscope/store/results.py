@@ -113,7 +113,7 @@ class Results:
                 "state": StudyState.FAILED,
                 "error_code": failure.code,
                 "error_message": failure.message,
-                "error_cure": failure.cure,
+                "error_cure": failure.remedy,
                 "search_text": _studies.c.search_text + f" {failure.code}",
                 "version": version,
             }

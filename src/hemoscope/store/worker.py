@@ -165,12 +165,12 @@ def _read(store: Store, reader: UploadReader, job: Job) -> None:
 
 def _unexpected(error: Exception) -> JobFailure:
     if isinstance(error, StoreError):
-        return JobFailure(code=error.code, message=error.reason, cure=error.cure)
+        return JobFailure(code=error.code, message=error.reason, remedy=error.remedy)
     if isinstance(error, MemoryError):
         message = "Reading this study needs more memory than a worker may use"
-        return JobFailure(code="out_of_memory", message=message, cure="Raise the limit, and upload it again")
+        return JobFailure(code="out_of_memory", message=message, remedy="Raise the limit, and upload it again")
     message = f"An unexpected error ({type(error).__name__}) ended the reading"
-    return JobFailure(code="internal_error", message=message, cure="Report it with the log's line")
+    return JobFailure(code="internal_error", message=message, remedy="Report it with the log's line")
 
 
 def _place(error: Exception) -> str:

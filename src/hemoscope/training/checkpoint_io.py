@@ -45,8 +45,8 @@ class SafeCheckpointIO(CheckpointIO):
             restored = _restored(state, load_file(folder / "tensors.safetensors"))
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             # The type alone: the system's own words would name the whole path.
-            cure = "Delete it and go on with --resume: its part starts anew"
-            msg = f"checkpoint {folder.name} cannot be read ({type(error).__name__}). {cure}"
+            remedy = "Delete it and go on with --resume: its part starts anew"
+            msg = f"checkpoint {folder.name} cannot be read ({type(error).__name__}). {remedy}"
             raise TrainingError(msg) from error
         assert isinstance(restored, dict)
         return restored

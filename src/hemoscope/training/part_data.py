@@ -209,8 +209,8 @@ class PartData(lightning.LightningDataModule):
                 step = f"the {run.accumulate} batches of {size} of a step"
                 lower = "run.batch_size or run.accumulate"
             found = f"an epoch has {len(sampler)} slices, fewer than {step}"
-            cure = "Give" if self.lower_batch else f"Lower {lower}, or give"
-            msg = f"{self.part.name}: {found}. {cure} data with more positive slices"
+            remedy = "Give" if self.lower_batch else f"Lower {lower}, or give"
+            msg = f"{self.part.name}: {found}. {remedy} data with more positive slices"
             raise TrainingError(msg)
         return batches
 

@@ -90,7 +90,7 @@ def admin(caller: "Reader") -> Caller:
             403,
             code="admin_only",
             detail="This is for administrators.",
-            cure="Ask an administrator of this site, or log in as one",
+            remedy="Ask an administrator of this site, or log in as one",
         )
     return caller
 
@@ -110,7 +110,7 @@ def check_origin(request: Request) -> None:
             403,
             code="foreign_origin",
             detail="This request was sent by a page of another site.",
-            cure="Use this server's own page, or a bearer token from a program",
+            remedy="Use this server's own page, or a bearer token from a program",
         )
 
 
@@ -120,7 +120,7 @@ def login_required() -> Problem:
         401,
         code="login_required",
         detail="Nobody is logged in, or the session has ended.",
-        cure="Log in at /login, or send a valid token as Authorization: Bearer",
+        remedy="Log in at /login, or send a valid token as Authorization: Bearer",
         headers={"WWW-Authenticate": 'Bearer realm="hemoscope"'},
     )
 
@@ -133,7 +133,7 @@ def _check_csrf(caller: Caller, given: str | None) -> None:
             403,
             code="csrf_token",
             detail="The header X-CSRF-Token is missing, or is not this session's.",
-            cure="Read the csrf_token of GET /api/v1/site and send it along; a page that was open for long is reloaded",
+            remedy="Read the csrf_token of GET /api/v1/site and send it; reload a page that was open for long",
         )
 
 

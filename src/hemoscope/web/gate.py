@@ -81,7 +81,7 @@ def too_often(wait_s: float) -> Problem:
         429,
         code="too_many_requests",
         detail="Too many requests from this client.",
-        cure=f"Wait {seconds} s and try again",
+        remedy=f"Wait {seconds} s and try again",
         headers={"Retry-After": str(seconds)},
     )
 
@@ -106,7 +106,7 @@ def _unknown_host() -> Problem:
         421,
         code="unknown_host",
         detail="This server does not answer under the host name of this request.",
-        cure="Use the address that the server printed at its start, or start it with --allowed-host NAME",
+        remedy="Use the address that the server printed at its start, or start it with --allowed-host NAME",
     )
 
 
@@ -115,7 +115,7 @@ def _proxied_without_login() -> Problem:
         403,
         code="proxy_without_login",
         detail="This request came through a proxy, and this server has no users: all behind the proxy would be let in.",
-        cure="Start the server with --users FILE or --token-file FILE",
+        remedy="Start the server with --users FILE or --token-file FILE",
     )
 
 
@@ -124,5 +124,5 @@ def _body_too_large() -> Problem:
         413,
         code="body_too_large",
         detail=f"The body of this request is larger than {_SMALL_BODY >> 10} KiB.",
-        cure="Send less; files go to POST /api/v1/uploads",
+        remedy="Send less; files go to POST /api/v1/uploads",
     )

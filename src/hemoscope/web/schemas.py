@@ -22,7 +22,7 @@ class Message(BaseModel):
 
 
 class ProblemDocument(BaseModel):
-    """RFC 9457, with the cure in words and a stable code."""
+    """RFC 9457, with the remedy in words and a stable code."""
 
     type: str
     title: str

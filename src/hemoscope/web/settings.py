@@ -60,7 +60,7 @@ class WebSettings:
         """Refuse what would be open to others, or out of range.
 
         Raises:
-            ConfigError: naming the option and the cure.
+            ConfigError: naming the option and the remedy.
 
         """
         if not self.credentials and not is_loopback(self.host):

@@ -28,7 +28,7 @@ def report_of(store: Store, study_id: str, *, identity_shown: bool) -> StudyDocu
             409,
             code="nothing_read",
             detail="Nothing of this upload could be read, so there is nothing to report.",
-            cure="The study's page says what was refused, and why",
+            remedy="The study's page says what was refused, and why",
         )
     if identity_shown and entry.identity is not None:
         acquired = "" if entry.acquired_at is None else f"{entry.acquired_at:%Y%m%d}"

@@ -345,7 +345,9 @@ def test_scrolling_fast_never_shows_another_slice_than_it_says(fake: Any, open_p
     assert page.evaluate("document.querySelector('#stage-message').hidden")
 
 
-def test_a_slice_that_does_not_come_is_told_with_its_cure(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+def test_a_slice_that_does_not_come_is_told_with_its_remedy(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
     study_id = fake.fake.add(asymmetric)
     page = open_page(fake.url)
     page.route("**/slices/0/pixels", lambda route: route.abort())

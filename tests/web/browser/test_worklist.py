@@ -44,14 +44,14 @@ def test_an_empty_worklist_tells_what_to_do(fake: Any, open_page: OpenPage) -> N
     page.get_by_text("Drop a head CT anywhere on this page").wait_for()
 
 
-def test_the_most_urgent_study_stands_first_and_a_failed_one_tells_cause_and_cure(three: "Page") -> None:
+def test_the_most_urgent_study_stands_first_and_a_failed_one_tells_cause_and_remedy(three: "Page") -> None:
     assert words(three) == ["Immediate", "Routine", "Not read"]
     failed = three.locator("tr[data-state=failed]").inner_text()
     assert "Only a scout was found." in failed
     assert "Export the study again" in failed
 
 
-def test_what_is_no_study_fails_in_the_real_room_with_cause_and_cure(
+def test_what_is_no_study_fails_in_the_real_room_with_cause_and_remedy(
     real: Any, open_page: OpenPage, tmp_path: Path
 ) -> None:
     (tmp_path / "letter.txt").write_text("Dear colleague")
@@ -175,7 +175,7 @@ def test_a_folder_is_uploaded_with_all_that_lies_in_it(fake: Any, open_page: Ope
     assert sorted(content for _, content in fake.fake.uploads[0]) == [b"a", b"deep/b"]
 
 
-def test_a_refused_upload_tells_cause_and_cure_and_can_be_tried_again(
+def test_a_refused_upload_tells_cause_and_remedy_and_can_be_tried_again(
     fake: Any, open_page: OpenPage, tmp_path: Path
 ) -> None:
     (tmp_path / "scan.zip").write_bytes(b"PK")

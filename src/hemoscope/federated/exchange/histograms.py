@@ -152,7 +152,7 @@ def parse_histograms(text: str) -> ScoreHistograms:
     """Read what a site sent, which may be anything.
 
     Raises:
-        FederationError: it is no histogram as :meth:`ScoreHistograms.to_json` writes it, with the place and the cure.
+        FederationError: it is no histogram as :meth:`ScoreHistograms.to_json` writes it, with the place and the remedy.
     """
     if len(text) > _MOST_CHARACTERS:
         _refuse(f"{len(text)} characters, at most {_MOST_CHARACTERS} are read")

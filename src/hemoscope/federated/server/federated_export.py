@@ -84,8 +84,8 @@ def _check_finished(run: Path, federation: Federation) -> None:
     needed = [f"{part}/{HISTOGRAMS}" for part in scored] + [f"{last}/{RECORD}", f"{last}/{WEIGHTS}"]
     absent = [name for name in needed if not (run / name).is_file()]
     if absent:
-        cure = "Train these parts too, or go on with them: hemoscope federated run ... --resume"
-        msg = f"{run.name} lacks {', '.join(absent)}. {cure}"
+        remedy = "Train these parts too, or go on with them: hemoscope federated run ... --resume"
+        msg = f"{run.name} lacks {', '.join(absent)}. {remedy}"
         raise FederationError(msg)
 
 

@@ -50,8 +50,8 @@ class Policy:
                 raise ConfigError(msg)
         wrong = [text for text in self.agreed if not _FINGERPRINT.fullmatch(text)]
         if wrong:
-            cure = "Copy it from: hemoscope federated check FEDERATION.toml"
-            msg = f"policy.agreed {wrong[0]!r:.80} is no fingerprint of 64 small hexadecimal digits. {cure}"
+            remedy = "Copy it from: hemoscope federated check FEDERATION.toml"
+            msg = f"policy.agreed {wrong[0]!r:.80} is no fingerprint of 64 small hexadecimal digits. {remedy}"
             raise ConfigError(msg)
 
     def refusal(self, federation: "Federation", *, sites: int) -> str | None:

@@ -176,5 +176,5 @@ def _check_same_dealing(run: Path, dealing: Dealing, dealt: Sequence[Sequence[st
     ]
     if there != [tuple(patients) for patients in dealt]:
         msg = f"{run.name} holds {len(there)} sites that were dealt out otherwise than {dealing.sites} by {dealing.by}"
-        cure = "Choose a new --output, or take --sites, --partition, --shares and --seed back"
-        raise FederationError(f"{msg}. {cure}")
+        remedy = "Choose a new --output, or take --sites, --partition, --shares and --seed back"
+        raise FederationError(f"{msg}. {remedy}")

@@ -74,7 +74,7 @@ def _wrong() -> Problem:
         401,
         code="wrong_credentials",
         detail="That name and password, or that token, are not known.",
-        cure="Check them, or ask an administrator for new ones",
+        remedy="Check them, or ask an administrator for new ones",
         headers={"WWW-Authenticate": 'Bearer realm="hemoscope"'},
     )
 
@@ -84,5 +84,5 @@ def _no_users() -> Problem:
         409,
         code="no_users",
         detail="This server has no users: everybody on this machine is let in.",
-        cure="Open / at once, or start the server with --users FILE",
+        remedy="Open / at once, or start the server with --users FILE",
     )

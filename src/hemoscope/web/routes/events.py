@@ -105,6 +105,6 @@ def _too_many() -> Problem:
         503,
         code="too_many_streams",
         detail=f"This user has {STREAMS_OF_ONE} event streams open.",
-        cure="Close pages that are not needed; a page without a stream asks for changes by itself",
+        remedy="Close pages that are not needed; a page without a stream asks for changes by itself",
         headers={"Retry-After": "5"},
     )

@@ -30,7 +30,7 @@ def ready(request: Request) -> Readiness:
             503,
             code="no_worker",
             detail="No worker is alive: studies are accepted and wait.",
-            cure="Start hemoscope serve with --workers 1 or more against this database",
+            remedy="Start hemoscope serve with --workers 1 or more against this database",
         )
     return Readiness(status="ready", workers=len(counts.workers), queue_depth=counts.queue_depth)
 

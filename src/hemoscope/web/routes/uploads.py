@@ -82,7 +82,7 @@ async def _awake(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
                 408,
                 code="upload_stalled",
                 detail=f"Nothing arrived for {_SILENCE_S:.0f} s.",
-                cure="Check the network and upload again",
+                remedy="Check the network and upload again",
             ) from error
 
 
@@ -94,7 +94,7 @@ def _check_length(request: Request, limit: int) -> None:
             413,
             code="upload_too_large",
             detail=f"The upload has {int(length) >> 20} MiB, more than the {limit >> 20} MiB that this server takes.",
-            cure="Upload one study at a time, or ask an administrator to raise --upload-mib",
+            remedy="Upload one study at a time, or ask an administrator to raise --upload-mib",
         )
 
 
@@ -103,6 +103,6 @@ def _busy() -> Problem:
         503,
         code="too_many_uploads",
         detail="As many uploads are under way as this server takes at a time.",
-        cure="Wait a few seconds and upload again",
+        remedy="Wait a few seconds and upload again",
         headers={"Retry-After": "5"},
     )
