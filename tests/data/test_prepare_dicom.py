@@ -11,10 +11,10 @@ import pytest
 
 from hemoscope.data import dicom_series
 from hemoscope.data.cache import open_cache, series_path
+from hemoscope.data.label_table import LabelledImage
 from hemoscope.data.prepare import Preparation
 from hemoscope.data.prepare_dicom import prepare_dicom
 from hemoscope.data.rsna import DATASET, read_rsna_labels
-from hemoscope.data.table import LabelledImage
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.testing.dicom_writer import Acquisition, made_uid, write_series

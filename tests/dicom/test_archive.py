@@ -16,7 +16,7 @@ from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive, read_s
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.series import choose_series
 from hemoscope.errors import DicomReadError, SeriesError
-from hemoscope.testing import dicom_neighbours
+from hemoscope.testing import non_ct_objects
 from hemoscope.testing.dicom_writer import Acquisition, PixelCoding, save, write_series
 from hemoscope.testing.phantom import Phantom
 
@@ -59,8 +59,8 @@ class TestFolders:
     def test_bad_inputs_are_refused_by_name_and_the_rest_is_read(self, folder: Path, head: Phantom) -> None:
         (folder / "notes.txt").write_text("not an image")
         (folder / "cut.dcm").write_bytes((folder / "Doe^John" / "95.dcm").read_bytes()[:-999])
-        dicom_neighbours.write_localizer(folder / "scout.dcm")
-        dicom_neighbours.write_dose_report(folder / "dose.dcm")
+        non_ct_objects.write_localizer(folder / "scout.dcm")
+        non_ct_objects.write_dose_report(folder / "dose.dcm")
         archive = open_archive([folder])
         assert codes(archive) == {
             "notes.txt": "not_dicom",
@@ -321,7 +321,7 @@ class TestRealStudies:
         images = sorted((shared_data_dir / "rsna-dicom" / "images").glob("*.dcm"))
         (tmp_path / "notes.txt").write_text("text")
         (tmp_path / "cut.dcm").write_bytes(images[0].read_bytes()[:-5000])
-        dicom_neighbours.write_localizer(tmp_path / "scout.dcm")
+        non_ct_objects.write_localizer(tmp_path / "scout.dcm")
         archive = open_archive([*images, tmp_path])
         assert codes(archive) == {"notes.txt": "not_dicom", "cut.dcm": "truncated_pixel_data", "scout.dcm": "localizer"}
         assert sum(len(series) for study in archive.studies for series in study.series) == 87

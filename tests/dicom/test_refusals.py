@@ -8,7 +8,7 @@ from pydicom.encaps import encapsulate, generate_frames
 
 from hemoscope.dicom.read import read_slice, read_slices
 from hemoscope.errors import DicomReadError
-from hemoscope.testing import dicom_neighbours
+from hemoscope.testing import non_ct_objects
 from hemoscope.testing.dicom_writer import PixelCoding
 
 
@@ -16,11 +16,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("write", "code", "match"),
         [
-            (dicom_neighbours.write_localizer, "localizer", "scout"),
-            (dicom_neighbours.write_monochrome1, "monochrome1", "MONOCHROME1"),
-            (dicom_neighbours.write_without_rescale, "no_rescale", "Rescale Slope is absent"),
-            (dicom_neighbours.write_secondary_capture, "secondary_capture", "secondary capture"),
-            (dicom_neighbours.write_dose_report, "dose_report", "dose report"),
+            (non_ct_objects.write_localizer, "localizer", "scout"),
+            (non_ct_objects.write_monochrome1, "monochrome1", "MONOCHROME1"),
+            (non_ct_objects.write_without_rescale, "no_rescale", "Rescale Slope is absent"),
+            (non_ct_objects.write_secondary_capture, "secondary_capture", "secondary capture"),
+            (non_ct_objects.write_dose_report, "dose_report", "dose report"),
         ],
     )
     def test_neighbours_in_a_study_are_refused_by_name(

@@ -7,6 +7,7 @@ import pytest
 import sklearn.metrics as judge
 from numpy.typing import NDArray
 
+from hemoscope.evaluation.context import ErrorPicture, Subject
 from hemoscope.evaluation.gallery import gallery
 from hemoscope.evaluation.levels import highest, points_document
 from hemoscope.evaluation.prediction_files import LabelledPredictions
@@ -14,7 +15,6 @@ from hemoscope.evaluation.recalibration import recalibrate
 from hemoscope.evaluation.report import evaluation_report
 from hemoscope.evaluation.report_page import render_page
 from hemoscope.evaluation.report_text import summary
-from hemoscope.evaluation.subject import ErrorPicture, Subject
 from hemoscope.inference.calibration import OperatingPoint
 from hemoscope.labels import Hemorrhage, PerLabel
 

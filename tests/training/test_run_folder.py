@@ -9,8 +9,8 @@ import pytest
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
+from hemoscope.training.data_splits import run_parts
 from hemoscope.training.experiment import Experiment
-from hemoscope.training.parts import run_parts
 from hemoscope.training.run_folder import open_run, read_split, source_revision
 
 Build = Callable[..., Experiment]

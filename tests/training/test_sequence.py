@@ -21,12 +21,12 @@ from hemoscope.inference.preprocess import model_input
 from hemoscope.labels import LABELS, SUBTYPES
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.training import sequence as sequence_module
+from hemoscope.training.data_splits import Part
 from hemoscope.training.embeddings import EmbeddingStore, moved
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.export import onnx_graph
 from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
 from hemoscope.training.models.sequence import SequenceNetwork, sequence_graph
-from hemoscope.training.parts import Part
 from hemoscope.training.sequence import fit_sequence, score_sequence
 from hemoscope.training.series import SeriesDataset, SeriesDraw, highest_known, padded, refined, series_sample
 

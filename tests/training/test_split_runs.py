@@ -13,9 +13,9 @@ import torch
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
 from hemoscope.inference.card import images_sha256
+from hemoscope.training.data_splits import run_parts, split_record
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.module import TrainingModule
-from hemoscope.training.parts import run_parts, split_record
 from hemoscope.training.run_folder import read_split
 from hemoscope.training.train import train
 

@@ -19,11 +19,11 @@ from hemoscope.errors import ConfigError, TrainingError
 from hemoscope.labels import LABELS
 from hemoscope.training import train as train_module
 from hemoscope.training.callbacks import MetricsFile
+from hemoscope.training.data_splits import run_parts
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.training.models.checkpoint import load_weights
 from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
-from hemoscope.training.parts import run_parts
 from hemoscope.training.train import train
 
 Build = Callable[..., Experiment]

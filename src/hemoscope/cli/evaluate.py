@@ -9,8 +9,8 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from hemoscope.evaluation.context import Subject
     from hemoscope.evaluation.prediction_files import LabelledPredictions
-    from hemoscope.evaluation.subject import Subject
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -103,8 +103,8 @@ def _check(arguments: argparse.Namespace) -> None:
 def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subject]":
     """Score a part of a prepared dataset."""
     from hemoscope.data.cache import open_cache
-    from hemoscope.evaluation.cached import assess_cache
-    from hemoscope.evaluation.parts import choose_part
+    from hemoscope.evaluation.assess_cache import assess_cache
+    from hemoscope.evaluation.subsets import choose_part
     from hemoscope.evaluation.tuned_bundle import tuned_on
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.inference.predictor import Predictor
@@ -122,8 +122,8 @@ def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subj
 def _on_scans(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subject]":
     """Score labelled DICOM."""
     from hemoscope.dicom.archive import open_archive
+    from hemoscope.evaluation.assess_dicom import assess
     from hemoscope.evaluation.prediction_files import read_labels
-    from hemoscope.evaluation.scans import assess
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.inference.predictor import Predictor
 

@@ -11,8 +11,8 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from hemoscope.data.label_table import Labels
     from hemoscope.data.prepare import Preparation
-    from hemoscope.data.table import Labels
     from hemoscope.inference.card import TrainingData
 
 _NAMED = 20  # how many slices left out are named on the terminal
@@ -68,7 +68,7 @@ def run_rsna(arguments: argparse.Namespace) -> int:
 
 def run_table(arguments: argparse.Namespace) -> int:
     """Prepare any DICOM folder with a table of labels."""
-    from hemoscope.data.table import read_table_labels
+    from hemoscope.data.label_table import read_table_labels
     from hemoscope.inference.card import TrainingData
 
     dataset = TrainingData(

@@ -20,9 +20,9 @@ from hemoscope.data.dicom_series import (
     identify,
     prepare_series,
 )
+from hemoscope.data.label_table import Labels
 from hemoscope.data.prepare import Preparation
 from hemoscope.data.processes import Run, processes
-from hemoscope.data.table import Labels
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.sources import FileSource, find_sources
 from hemoscope.errors import DataError

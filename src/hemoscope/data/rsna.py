@@ -7,7 +7,7 @@ say the same twice are dropped by identity, never by their place in the file, an
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hemoscope.data.table import LabelledImage, read_text_table
+from hemoscope.data.label_table import LabelledImage, read_text_table
 from hemoscope.errors import DataError
 from hemoscope.inference.card import TrainingData
 from hemoscope.labels import LABELS

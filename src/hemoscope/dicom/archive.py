@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.dicom.admission import is_directory
+from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.geometry import spacing_mm
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.part10 import parse

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from hemoscope.dicom import tags
-from hemoscope.dicom.admission import check_is_ct_slice
+from hemoscope.dicom.ct_objects import check_is_ct_slice
 from hemoscope.dicom.elements import PARSE_ERRORS, Elements, quiet
 from hemoscope.dicom.encapsulation import encapsulated_frames, native_frames
 from hemoscope.dicom.frames import FrameElements, read_header, split_frames

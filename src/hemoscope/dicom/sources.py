@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from hemoscope.dicom import tags
-from hemoscope.dicom.admission import is_directory
+from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.elements import PARSE_ERRORS, quiet
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.part10 import parse

@@ -10,10 +10,10 @@ import numpy as np
 
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import DataError
+from hemoscope.evaluation.context import STUDY_SCORES, ErrorPicture, Subject
 from hemoscope.evaluation.metrics import Booleans
 from hemoscope.evaluation.prediction_files import LabelledPredictions, write_labels, write_predictions
 from hemoscope.evaluation.score_table import score_table
-from hemoscope.evaluation.subject import STUDY_SCORES, ErrorPicture, Subject
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.card import ScoreTable, to_plain
 

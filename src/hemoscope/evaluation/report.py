@@ -15,15 +15,15 @@ import numpy as np
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, Scores, bootstrap_scores
 from hemoscope.evaluation.calibrate import DEFAULT_METHOD
+from hemoscope.evaluation.context import HIGHEST_IMAGE, Subject
 from hemoscope.evaluation.levels import highest, level_document, points_document
 from hemoscope.evaluation.metrics import CALIBRATION_BINS
+from hemoscope.evaluation.paper_tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
 from hemoscope.evaluation.plots import draw_plots
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_predictions
 from hemoscope.evaluation.recalibration import Recalibrated, recalibrate
 from hemoscope.evaluation.report_page import render_page
 from hemoscope.evaluation.score_documents import Document, label_document, score_document
-from hemoscope.evaluation.subject import HIGHEST_IMAGE, Subject
-from hemoscope.evaluation.tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.version import DISCLAIMER, __version__
 

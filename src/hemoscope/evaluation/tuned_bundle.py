@@ -13,8 +13,8 @@ from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, group_indices
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, logit
 from hemoscope.evaluation.metrics import Booleans, Floats
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_predictions
-from hemoscope.evaluation.rules import Rule
 from hemoscope.evaluation.score_table import score_table
+from hemoscope.evaluation.threshold_rules import Rule
 from hemoscope.evaluation.thresholds import stated
 from hemoscope.evaluation.tuning import (
     CrossFitted,

@@ -15,7 +15,7 @@ from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, interval, resamples, sum_by_group
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, fit_of, group_folds
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, contributions, tally
-from hemoscope.evaluation.rules import Rule, written_rule
+from hemoscope.evaluation.threshold_rules import Rule, written_rule
 from hemoscope.inference.calibration import AnyCalibration, Calibration, IsotonicCalibration, OperatingPoint
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel

@@ -15,7 +15,7 @@ from hemoscope.training.models.network import NetworkConfig
 from hemoscope.training.models.sequence import SequenceConfig
 from hemoscope.training.module import OptimizerConfig
 from hemoscope.training.run_config import FREE_TO_CHANGE, NAMED_INITS, RunConfig
-from hemoscope.training.tables import build_record, read_tables, set_key
+from hemoscope.training.toml_config import build_record, read_tables, set_key
 
 __all__ = [
     "Experiment",

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from hemoscope.data.split import LEAK_WARNING
 from hemoscope.evaluation.bootstrap import Interval, established
-from hemoscope.evaluation.rules import Rule
 from hemoscope.evaluation.score_table import score_table
+from hemoscope.evaluation.threshold_rules import Rule
 from hemoscope.inference.calibration import StudyRule, sigmoid
 from hemoscope.inference.card import (
     CalibrationTable,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hemoscope.errors import DataError
 from hemoscope.evaluation.calibrate import cross_fitted, fit_platt
-from hemoscope.evaluation.rules import Rule
+from hemoscope.evaluation.threshold_rules import Rule
 from hemoscope.inference.calibration import Calibration, OperatingPoint, sigmoid
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel

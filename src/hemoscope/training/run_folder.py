@@ -20,8 +20,8 @@ from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, TrainingError
 from hemoscope.inference.card import SplitRecord, parse_dataclass, to_plain
 from hemoscope.labels import LABELS
+from hemoscope.training.data_splits import Part, run_split, split_record
 from hemoscope.training.experiment import Experiment, parse_experiment
-from hemoscope.training.parts import Part, run_split, split_record
 from hemoscope.version import __version__
 
 _PACKAGES = ("torch", "timm", "lightning", "numpy", "scipy", "pillow")

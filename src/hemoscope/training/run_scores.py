@@ -16,8 +16,8 @@ from hemoscope.errors import TrainingError
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.inference.probabilities import study_logits
 from hemoscope.labels import LABELS
+from hemoscope.training.data_splits import FINAL, SPLIT
 from hemoscope.training.experiment import Experiment
-from hemoscope.training.parts import FINAL, SPLIT
 
 Floats = NDArray[np.float64]
 

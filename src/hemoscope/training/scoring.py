@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader
 
 from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, no_progress
+from hemoscope.training.data_splits import SPLIT, Part
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
-from hemoscope.training.parts import SPLIT, Part
 
 _SCORED_AT_ONCE = 16
 

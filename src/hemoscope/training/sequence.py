@@ -28,13 +28,13 @@ from hemoscope.progress import Progress, StageProgress, no_progress, no_stage_pr
 from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepsDone
 from hemoscope.training.checkpoint_io import SafeCheckpointIO, latest_checkpoint
 from hemoscope.training.crops import chosen_slices
+from hemoscope.training.data_splits import Part
 from hemoscope.training.embeddings import EmbeddedSeries, EmbeddingStore
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.losses import LossConfig, score_sums
 from hemoscope.training.models.checkpoint import load_weights, save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.models.sequence import SequenceConfig, SequenceNetwork
-from hemoscope.training.parts import Part
 from hemoscope.training.series import (
     SeriesDataset,
     SeriesSample,

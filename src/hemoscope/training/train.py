@@ -21,13 +21,13 @@ from hemoscope.errors import ConfigError, HemoscopeError
 from hemoscope.progress import StageProgress, no_stage_progress
 from hemoscope.training.callbacks import History, KeepBest, read_metrics
 from hemoscope.training.checkpoint_io import latest_checkpoint
+from hemoscope.training.data_module import PartData, part_loss
+from hemoscope.training.data_splits import FINAL, SPLIT, Part, run_parts, run_split
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.checkpoint import load_init, load_weights, save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.module import TrainingModule
-from hemoscope.training.part_data import PartData, part_loss
-from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts, run_split
 from hemoscope.training.run_folder import forget_unbegun, open_run, write_json
 from hemoscope.training.scoring import score_files, score_slices
 from hemoscope.training.sequence import fit_sequence, score_sequence

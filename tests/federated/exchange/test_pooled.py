@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from hemoscope.errors import FederationError
 from hemoscope.evaluation.bootstrap import bootstrap_scores
 from hemoscope.evaluation.calibrate import fit_platt
-from hemoscope.evaluation.rules import Rule
+from hemoscope.evaluation.threshold_rules import Rule
 from hemoscope.federated.exchange.histograms import Level, ScoreHistograms, score_histograms
 from hemoscope.federated.exchange.pooled import pool
 from hemoscope.inference.probabilities import calibrated, consistent

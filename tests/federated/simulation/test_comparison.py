@@ -20,7 +20,7 @@ from hemoscope.federated.simulation.comparison_page import shown, tables, verdic
 from hemoscope.federated.simulation.simulated_sites import Dealing, lay_out_sites, parts_of_sites
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.labels import LABELS
-from hemoscope.training.parts import Part
+from hemoscope.training.data_splits import Part
 
 TWO = Dealing(sites=2, seed=5)
 FOLDS = {"run": {"split": "folds", "folds": 2}}

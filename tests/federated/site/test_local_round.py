@@ -16,11 +16,11 @@ from hemoscope.data.cache import Cache
 from hemoscope.errors import FederationError, TrainingError
 from hemoscope.federated.exchange.weights import initial_network
 from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_part, scored, train_round
+from hemoscope.training.data_splits import Part, run_parts
 from hemoscope.training.dataset import Draw, SliceDataset
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.module import TrainingModule
-from hemoscope.training.parts import Part, run_parts
 from hemoscope.training.run_scores import of_part
 from hemoscope.training.train import train
 

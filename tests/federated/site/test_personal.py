@@ -27,11 +27,11 @@ from hemoscope.federated.site.local_round import RoundPlace, train_round
 from hemoscope.federated.site.own_norm import save_local
 from hemoscope.federated.site.personal import personalise
 from hemoscope.inference.card import FederationRecord
+from hemoscope.training.data_splits import run_parts
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.export import export_run
 from hemoscope.training.models.checkpoint import save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.parts import run_parts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,10 +17,10 @@ from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.inference.bundle import ModelBundle, write_bundle
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.inference.card import FederationRecord, ModelCard, TrainingData
+from hemoscope.training.data_splits import FINAL, SPLIT
 from hemoscope.training.export import read_network
 from hemoscope.training.fitted_card import Origin
 from hemoscope.training.models.export import onnx_graph
-from hemoscope.training.parts import FINAL, SPLIT
 from hemoscope.training.run_scores import last_part
 from hemoscope.version import __version__
 

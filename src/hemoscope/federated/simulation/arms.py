@@ -23,9 +23,9 @@ from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.federated.simulation.simulated_sites import parts_of_sites, score_file, simulated_sites
 from hemoscope.federated.site.local_round import RoundPlace, score_part, train_round
 from hemoscope.progress import StageProgress, no_stage_progress
+from hemoscope.training.data_module import CROPS
+from hemoscope.training.data_splits import Part
 from hemoscope.training.models.checkpoint import save_weights
-from hemoscope.training.part_data import CROPS
-from hemoscope.training.parts import Part
 from hemoscope.training.run_folder import write_json
 
 Kind = Literal["pooled", "alone"]

@@ -21,7 +21,7 @@ from hemoscope.federated.settings.site import Site, read_site
 from hemoscope.federated.settings.site_policy import part_folder
 from hemoscope.federated.simulation.partition import By, partition
 from hemoscope.labels import LABELS
-from hemoscope.training.parts import SPLIT, Part, run_parts
+from hemoscope.training.data_splits import SPLIT, Part, run_parts
 from hemoscope.training.run_folder import write_json
 
 SITES, COUNTS, SLICES = "sites", "sites.json", "slices.csv"

@@ -28,13 +28,13 @@ from hemoscope.federated.settings.federation import BatchNorm
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.progress import Progress, StageProgress, no_progress, no_stage_progress
 from hemoscope.training.crops import chosen_slices
+from hemoscope.training.data_module import CROPS, PartData, part_loss
+from hemoscope.training.data_splits import Part
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.module import Pull, Stretch, TrainingModule
-from hemoscope.training.part_data import CROPS, PartData, part_loss
-from hemoscope.training.parts import Part
 from hemoscope.training.run_scores import Scored, of_files
 from hemoscope.training.scoring import score_slices
 from hemoscope.training.series import label_array

@@ -21,13 +21,13 @@ from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_
 from hemoscope.federated.site.own_norm import load_local, save_local
 from hemoscope.inference.card import to_plain
 from hemoscope.progress import StageProgress, no_stage_progress
+from hemoscope.training.data_module import part_loss
+from hemoscope.training.data_splits import SPLIT, Part, run_parts
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.export import FEDERATION_RECORD
 from hemoscope.training.losses import score_sums
 from hemoscope.training.models.checkpoint import load_weights, save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.part_data import part_loss
-from hemoscope.training.parts import SPLIT, Part, run_parts
 from hemoscope.training.run_folder import open_run, write_json
 from hemoscope.training.run_scores import Scored, Scores
 from hemoscope.training.scoring import score_files

@@ -35,9 +35,9 @@ from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_
 from hemoscope.federated.site.own_norm import LOCAL, load_local, save_local
 from hemoscope.federated.site.secure_site import Contribution
 from hemoscope.federated.site.told_scores import count_telling
+from hemoscope.training.data_splits import FINAL, SPLIT, Part, run_parts
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts
 from hemoscope.training.run_folder import write_json
 
 _NORM, _BEFORE = "local.json", "before"

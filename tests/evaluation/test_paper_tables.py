@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics as judge
 from numpy.typing import NDArray
 
-from hemoscope.evaluation.tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
+from hemoscope.evaluation.paper_tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
 from hemoscope.labels import LABELS
 
 Array = NDArray[np.float64]

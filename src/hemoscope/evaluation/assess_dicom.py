@@ -9,7 +9,7 @@ from hemoscope.errors import DataError
 from hemoscope.evaluation.assessment import Assessment
 from hemoscope.evaluation.prediction_files import LabelTable
 from hemoscope.evaluation.rows import Rows
-from hemoscope.evaluation.worst import ScoredVolume, WorstErrors
+from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.predictor import Predictor, StudyReading
 from hemoscope.labels import LABELS
 from hemoscope.progress import StageProgress

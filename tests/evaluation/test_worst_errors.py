@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemoscope.evaluation.worst import ScoredVolume, WorstErrors
+from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.card import ModelCard
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.volume import HounsfieldVolume

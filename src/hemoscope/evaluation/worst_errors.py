@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.evaluation.subject import ErrorPicture
+from hemoscope.evaluation.context import ErrorPicture
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.preprocess import slice_box
 from hemoscope.inference.probabilities import Floats

@@ -7,7 +7,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from hemoscope.testing.dicom_neighbours import (
+from hemoscope.testing.non_ct_objects import (
     write_colour,
     write_dose_report,
     write_localizer,

@@ -11,7 +11,7 @@ from hemoscope.data.cache import Cache
 from hemoscope.errors import DataError
 from hemoscope.evaluation.assessment import Assessment
 from hemoscope.evaluation.rows import Rows
-from hemoscope.evaluation.worst import ScoredVolume, WorstErrors
+from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.predictor import Predictor, Stage
 from hemoscope.inference.probabilities import Floats
 from hemoscope.labels import LABELS

@@ -12,10 +12,10 @@ import torch
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
 from hemoscope.inference.preprocess import model_input
+from hemoscope.training.data_module import EpochBatches, KnownDraws, PartData
+from hemoscope.training.data_splits import Part
 from hemoscope.training.dataset import EpochSampler, SamplingConfig
 from hemoscope.training.experiment import Experiment
-from hemoscope.training.part_data import EpochBatches, KnownDraws, PartData
-from hemoscope.training.parts import Part
 
 Build = Callable[..., Experiment]
 LABELS = np.zeros((13, 6), dtype=np.float32)

@@ -17,10 +17,10 @@ from hemoscope.errors import TrainingError
 from hemoscope.progress import StageProgress
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import Crops, chosen_slices, load_crops
+from hemoscope.training.data_splits import Part
 from hemoscope.training.dataset import Draw, EpochSampler, Sample, SamplingConfig, SliceDataset
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.losses import LossConfig
-from hemoscope.training.parts import Part
 from hemoscope.training.series import label_array
 
 CROPS = "crops"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hemoscope.data.table import read_table_labels
+from hemoscope.data.label_table import read_table_labels
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS
 
