@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hemoscope.dicom.deidentified_file import deidentified_file
+from hemoscope.dicom.deidentify import deidentified_file
 from hemoscope.dicom.read import read_slice
 from hemoscope.errors import DicomReadError
 from hemoscope.testing.dicom_writer import write_series

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hemoscope.dicom.geometry import normal, plane, position_mm, spacing_mm, tilt_degrees
-from hemoscope.dicom.kernels import is_sharp_kernel
+from hemoscope.dicom.quality import is_sharp_kernel
 from hemoscope.dicom.series import Series, Study, build_series, build_studies, choose_series
 from hemoscope.dicom.slices import QualityNote, SliceHeader
 from hemoscope.errors import SeriesError

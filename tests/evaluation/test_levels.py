@@ -14,7 +14,7 @@ from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.evaluation.recalibration import recalibrate
 from hemoscope.evaluation.report import evaluation_report
 from hemoscope.evaluation.report_page import render_page
-from hemoscope.evaluation.report_text import summary
+from hemoscope.evaluation.terminal_summary import evaluation_summary
 from hemoscope.inference.calibration import OperatingPoint
 from hemoscope.labels import Hemorrhage, PerLabel
 
@@ -84,7 +84,7 @@ def test_the_report_tells_series_patients_points_and_where_the_numbers_are_from(
     assert report["series_level"]["labels"]["subdural"]["auroc"]["value"] == pytest.approx(expected)
     assert report["operating_points"]["series"]["any"]["threshold"] == 0.6
     assert report["warnings"][0] == "It leaks."
-    assert "warning: It leaks." in summary(report)
+    assert "warning: It leaks." in evaluation_summary(report)
     page = render_page(report, {})
     assert "tiny 1.0 on phantoms &lt;1&gt;: test of a split by slice, seed 257" in page
     assert 'class="warning"' in page[: page.index("<h2>")]

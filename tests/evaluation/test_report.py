@@ -19,7 +19,7 @@ from hemoscope.evaluation.plots import draw_plots, reliability_points
 from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.evaluation.recalibration import recalibrate
 from hemoscope.evaluation.report import evaluate_predictions, evaluation_report
-from hemoscope.evaluation.report_text import summary
+from hemoscope.evaluation.terminal_summary import evaluation_summary
 from hemoscope.labels import LABELS
 
 Array = NDArray[np.float64]
@@ -100,7 +100,7 @@ def test_without_groups_it_says_that_images_were_drawn() -> None:
     assert report["group_level"] is None
     assert report["bootstrap"]["unit"] == "image"
     assert "No patient was given" in report["warnings"][0]
-    assert "No patient was given" in summary(report)
+    assert "No patient was given" in evaluation_summary(report)
 
 
 def test_group_level_scores_take_the_highest_slice_of_a_patient() -> None:
@@ -122,7 +122,7 @@ def test_a_label_with_one_class_is_null_with_a_reason_everywhere() -> None:
     assert "needs both classes" in report["calibrated"]["labels"]["epidural"]["reason"]
     assert report["calibrated"]["weighted_log_loss"] is None
     json.dumps(report, allow_nan=False)
-    assert "not defined" in summary(report)
+    assert "not defined" in evaluation_summary(report)
 
 
 def test_a_label_never_predicted_positive_has_no_precision_and_says_why() -> None:

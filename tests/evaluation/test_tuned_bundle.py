@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from hemoscope.errors import BundleError, ConfigError, DataError
 from hemoscope.evaluation.calibrate import FITS
 from hemoscope.evaluation.metrics import label_metrics
+from hemoscope.evaluation.terminal_summary import tuning_summary
 from hemoscope.evaluation.threshold_rules import RULES, Rule, written_rule
 from hemoscope.evaluation.thresholds import at_sensitivity, best_f_beta, youden
 from hemoscope.evaluation.tuned_bundle import RECORD, TuningChoices, raw_logits, study_scores, tune_bundle, tuned_on
 from hemoscope.evaluation.tuning import LevelSettings, ValidationScores, cross_fit, tune_level
-from hemoscope.evaluation.tuning_text import tuning_summary
 from hemoscope.inference.bundle import ModelBundle, load_bundle
 from hemoscope.inference.calibration import Calibration, IsotonicCalibration
 from hemoscope.inference.card import SequenceRule, images_sha256, to_plain

@@ -68,7 +68,7 @@ _MOST_PICTURES = 50
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, and print the few numbers that most people look for first."""
     from hemoscope.evaluation.report import evaluate, evaluate_predictions
-    from hemoscope.evaluation.report_text import summary
+    from hemoscope.evaluation.terminal_summary import evaluation_summary
 
     _check(arguments)
     fitting = {"rounds": arguments.rounds, "seed": arguments.seed, "method": arguments.calibration}
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         data, subject = _on_cache(arguments) if arguments.data is not None else _on_scans(arguments)
         report = evaluate(data, arguments.output, subject, **fitting)
-    sys.stdout.write(f"{summary(report)}\nwritten to {arguments.output}\n")
+    sys.stdout.write(f"{evaluation_summary(report)}\nwritten to {arguments.output}\n")
     return ExitCode.OK
 
 

@@ -39,9 +39,9 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Tune, and print what it did to scores that no fit has seen."""
     from hemoscope.errors import ConfigError
+    from hemoscope.evaluation.terminal_summary import tuning_summary
     from hemoscope.evaluation.threshold_rules import Rule
     from hemoscope.evaluation.tuned_bundle import TuningChoices, tune_bundle
-    from hemoscope.evaluation.tuning_text import tuning_summary
     from hemoscope.inference.bundle import load_bundle
 
     if arguments.rule is None and arguments.target is not None:

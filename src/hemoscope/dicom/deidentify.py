@@ -9,15 +9,19 @@ are not removed: a head CT can be rendered, so a de-identified study is still to
 
 import hashlib
 import hmac
+import io
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 
 from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c as table
+from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from hemoscope.dicom.elements import PARSE_ERRORS, quiet
+from hemoscope.dicom.refusals import refusal
 from hemoscope.errors import DicomReadError
 
 METHOD = "Hemoscope, PS3.15 Basic Application Confidentiality Profile"
@@ -38,7 +42,7 @@ _DUMMY: dict[str, object] = {
     "UR": "urn:removed",
 }
 
-Rule = Callable[[Dataset, DataElement, bytes], None]
+Action = Callable[[Dataset, DataElement, bytes], None]
 
 
 def deidentified(dataset: Dataset, *, key: bytes, source: str) -> Dataset:
@@ -73,6 +77,28 @@ def deidentified(dataset: Dataset, *, key: bytes, source: str) -> Dataset:
         _clean(meta, key)
     clean.preamble = bytes(128)
     return clean
+
+
+def deidentified_file(data: bytes, *, key: bytes, source: str) -> bytes:
+    """Return a file without identity, its pixels and geometry as they were.
+
+    Args:
+        data: a file that ``open_archive`` admitted, so that its size, also inflated, is within the limits.
+        key: secret of the site, at least 16 bytes.
+        source: the input as the user named it.
+
+    Raises:
+        DicomReadError: ``burned_in_annotation``, or ``malformed`` where a value cannot be read or written again.
+    """
+    out = io.BytesIO()
+    with quiet():
+        try:
+            clean = deidentified(dcmread(io.BytesIO(data), force=True), key=key, source=source)
+            clean.save_as(out, enforce_file_format=False)
+        except PARSE_ERRORS as error:
+            reason = f"it cannot be written again without identity ({type(error).__name__})"
+            raise refusal(source, "malformed", reason) from error
+    return out.getvalue()
 
 
 def pseudonymous_uid(uid: str, key: bytes) -> str:
@@ -145,12 +171,12 @@ def _rename(_: Dataset, element: DataElement, key: bytes) -> None:
 
 
 @cache
-def _rules() -> dict[tuple[int, int], Rule]:
+def _rules() -> dict[tuple[int, int], Action]:
     """The table's action for each element. Where it leaves a choice, the one that keeps the object valid.
 
     Referenced and source images (X/Z/U*) are emptied: what they point to may never have left the hospital.
     """
-    columns: tuple[tuple[Rule, list[tuple[int, ...]]], ...] = (
+    columns: tuple[tuple[Action, list[tuple[int, ...]]], ...] = (
         (_remove, table.X_TAGS),
         (_empty, [*table.Z_TAGS, *table.X_Z_TAGS, *table.X_Z_U_STAR_TAGS]),
         (_replace, [*table.D_TAGS, *table.Z_D_TAGS, *table.X_D_TAGS, *table.X_Z_D_TAGS]),
@@ -164,7 +190,7 @@ def _repeating() -> tuple[tuple[int, ...], ...]:
     return tuple(tag for tag in table.X_TAGS if len(tag) == 4)
 
 
-def _rule(group: int, element: int) -> Rule | None:
+def _rule(group: int, element: int) -> Action | None:
     for wanted_group, wanted_element, group_mask, element_mask in _repeating():
         if group & group_mask == wanted_group and element & element_mask == wanted_element & element_mask:
             return _remove

@@ -7,12 +7,12 @@ Codes: ``single_slice``, ``few_slices``, ``missing_slices``, ``uneven_spacing``,
 ``twelve_bit_repair``, ``padding_in_tissue`` and ``modified_hounsfield``.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
 from hemoscope.dicom.geometry import plane, position_mm, spacing_mm, tilt_degrees
-from hemoscope.dicom.kernels import is_sharp_kernel
 from hemoscope.dicom.slices import QualityNote, SliceHeader
 
 # A head is about 150 mm high; less than this, or fewer slices where places are unknown, is a part of one.
@@ -23,6 +23,16 @@ _GAP = 1.5
 _UNEVEN = 0.1
 _TILT_DEGREES = 0.5
 _HEAD_PARTS = ("HEAD", "BRAIN", "SKULL", "CRANI", "NEURO", "ORBIT", "SINUS", "FACE", "TEMPORAL", "IAC", "WHOLEBODY")
+# Kernels for bone or lung are too noisy to show blood against brain. Each vendor names its own: Siemens numbers the
+# sharpness (H30s is soft, H60s and above are sharp; also J, B and Hr), Canon uses FC30-39, FC50-59 and FC80-89, Philips
+# D, E, L and YB-YE, and GE words.
+_SHARP_KERNELS = frozenset(
+    {"BONE", "BONEPLUS", "BONE+", "EDGE", "LUNG", "ULTRA", "SHARP", "YB", "YC", "YD", "YE", "D", "E", "L"}
+)
+_SIEMENS_KERNEL = re.compile(r"(?:H|J|B|I|U|T|S|HR|BR|BL|HC|UR|QR)F?(\d\d)[A-Z]?")
+_CANON_KERNEL = re.compile(r"FC(\d\d)")
+_SHARP_CANON = (range(30, 40), range(50, 60), range(80, 90))
+_BONE_SERIES = re.compile(r"\b(bone|knochen|os osseux|hueso|osso|petrous)\b", re.IGNORECASE)
 
 
 def series_notes(headers: Sequence[SliceHeader]) -> tuple[QualityNote, ...]:
@@ -56,6 +66,19 @@ def is_other_anatomy(header: SliceHeader) -> bool:
     """Whether the body part examined (0018,0015) is given and names no part of a head."""
     part = header.body_part or ""
     return bool(part) and not any(word in part for word in _HEAD_PARTS)
+
+
+def is_sharp_kernel(kernel: str | None, description: str | None = None) -> bool:
+    """Whether a kernel (0018,1210) is one for bone or lung; the series description counts where no kernel is named."""
+    if not kernel:
+        return bool(description and _BONE_SERIES.search(description))
+    for word in kernel.upper().replace(",", " ").split():
+        siemens, canon = _SIEMENS_KERNEL.fullmatch(word), _CANON_KERNEL.fullmatch(word)
+        if word in _SHARP_KERNELS or (siemens and int(siemens[1]) >= 55):
+            return True
+        if canon and any(int(canon[1]) in sharp for sharp in _SHARP_CANON):
+            return True
+    return False
 
 
 def _note(code: str, message: str) -> QualityNote:

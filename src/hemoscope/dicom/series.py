@@ -9,8 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hemoscope.dicom.geometry import plane, position_mm, spacing_mm
-from hemoscope.dicom.kernels import is_sharp_kernel
-from hemoscope.dicom.quality import HEAD_MM, covered_mm, is_other_anatomy, known_positions, series_notes
+from hemoscope.dicom.quality import (
+    HEAD_MM,
+    covered_mm,
+    is_other_anatomy,
+    is_sharp_kernel,
+    known_positions,
+    series_notes,
+)
 from hemoscope.dicom.slices import QualityNote, SliceHeader
 from hemoscope.errors import SeriesError
 

@@ -1,4 +1,4 @@
-"""The few lines of a tuning that a terminal shows."""
+"""Plain-text summaries of an evaluation and of a tuning, for a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,26 @@ from hemoscope.labels import LABELS
 
 _COLUMNS = ("log loss", "calibration error", "sensitivity", "specificity", "precision")
 _METRICS = ("log_loss", "ece", "recall", "specificity", "precision")
+
+
+def evaluation_summary(report: Mapping[str, Any]) -> str:
+    """AUROC and average precision of each label, the scores by image, and the warnings, as plain lines."""
+    groups = "" if report["n_groups"] is None else f", {report['n_groups']} groups"
+    lines = [f"{report['n_images']} images{groups}", f"{'':<18}{'AUROC':<26}average precision"]
+    for label in LABELS:
+        found = report["labels"][label.value]
+        lines.append(f"{label.display:<18}{_score(found['auroc']):<26}{_score(found['average_precision'])}".rstrip())
+    lines += [
+        f"exact match        {_score(report['exact_match'])}",
+        f"weighted log loss  {_score(report['weighted_log_loss'])}",
+        f"  once calibrated  {_score(report['calibrated']['weighted_log_loss'])}",
+        *(f"warning: {text}" for text in report["warnings"]),
+    ]
+    return "\n".join(lines)
+
+
+def _score(score: Mapping[str, float] | None) -> str:
+    return "not defined" if score is None else f"{score['value']:.4f} ({score['low']:.4f}-{score['high']:.4f})"
 
 
 def tuning_summary(record: Mapping[str, Any]) -> str:
