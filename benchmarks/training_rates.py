@@ -28,7 +28,7 @@ from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import load_crops
-from hemoscope.training.dataset import Draw, SamplingConfig, SliceDataset
+from hemoscope.training.dataset import SampleIndex, SamplingConfig, SliceDataset
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 from hemoscope.training.module import OptimizerConfig, TrainingModule
@@ -77,7 +77,7 @@ def cropped_and_drawn(folder: Path) -> list[Row]:
     data = SliceDataset(crops, preprocessing, AugmentConfig(), sampling, seed=1)
     start = process_time()
     for place in range(len(images)):
-        data[Draw(place, 0, place)]
+        data[SampleIndex(place, 0, place)]
     drawing = process_time() - start
     rows = [("crops, written once", f"{len(images) / cropping:.0f}", f"{size / len(images) / 1000:.0f} kB")]
     return [*rows, ("samples, augmented", f"{len(images) / drawing:.0f}", "-")]

@@ -17,7 +17,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from hemoscope.evaluation.bootstrap import Interval, Scores, bootstrap_scores
+from hemoscope.evaluation.bootstrap import BootstrapScores, Interval, bootstrap_scores
 from hemoscope.inference.calibration import sigmoid
 from hemoscope.labels import LABELS
 
@@ -25,7 +25,7 @@ _IDS = {"image_id": str, "patient_id": str}
 _NAMES = [label.value for label in LABELS]
 
 
-def scored(run: Path, part: str) -> tuple[Scores, int, int]:
+def scored(run: Path, part: str) -> tuple[BootstrapScores, int, int]:
     """Scores of one part of a run, with its numbers of images and patients."""
     folder = run / part
     path = next(folder / name for name in ("scores.csv", "scores-test.csv") if (folder / name).is_file())

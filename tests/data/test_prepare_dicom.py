@@ -17,7 +17,7 @@ from hemoscope.data.prepare_dicom import prepare_dicom
 from hemoscope.data.rsna import DATASET, read_rsna_labels
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.testing.dicom_writer import Acquisition, made_uid, write_series
+from hemoscope.testing.dicom_writer import Acquisition, stable_uid, write_series
 from hemoscope.testing.phantom import Phantom, make_phantom
 
 BLEEDS = (frozenset({Hemorrhage.SUBDURAL}), frozenset[Hemorrhage](), frozenset({Hemorrhage.EPIDURAL}))
@@ -180,7 +180,7 @@ def test_slices_that_do_not_fit_into_one_stack_become_stacks_of_their_own(
     assert (done.slices, done.left_out) == (14, ())
     cache = open_cache(tmp_path / "cache")
     mine = cache.manifest[cache.manifest["patient_id"] == "ID_p0"]
-    uid = str(made_uid(0, "series", 1))
+    uid = str(stable_uid(0, "series", 1))
     assert {name: len(rows) for name, rows in mine.groupby("series_id")} == {
         uid: 4,
         f"{uid}_part2": 1,
@@ -243,7 +243,7 @@ def test_a_file_that_was_restored_and_a_damaged_series_are_read_again(
     path.write_bytes(b"")
     assert prepare(kaggle, labels, tmp_path / "cache").slices == 11
     path.write_bytes(content)
-    damaged = series_path(tmp_path / "cache", str(made_uid(1, "series", 1)))
+    damaged = series_path(tmp_path / "cache", str(stable_uid(1, "series", 1)))
     damaged.write_bytes(damaged.read_bytes()[:500])
     assert prepare(kaggle, labels, tmp_path / "cache").slices == 12
     assert stored_bytes(tmp_path / "cache") == stored_bytes(tmp_path / "whole")

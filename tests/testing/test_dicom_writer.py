@@ -32,8 +32,8 @@ from hemoscope.testing.dicom_writer import (
     PixelCoding,
     ct_dataset,
     enhanced_ct_dataset,
-    made_uid,
     save,
+    stable_uid,
     write_series,
 )
 from hemoscope.testing.phantom import Phantom, make_phantom
@@ -170,7 +170,7 @@ def test_uids_follow_from_the_seed_and_series_of_one_seed_share_the_study(phanto
     assert one.SOPInstanceUID == again.SOPInstanceUID != other_series.SOPInstanceUID
     assert one.StudyInstanceUID == other_series.StudyInstanceUID != other_study.StudyInstanceUID
     assert one.SeriesInstanceUID != other_series.SeriesInstanceUID
-    assert UID(made_uid("x")).is_valid
+    assert UID(stable_uid("x")).is_valid
 
 
 def test_bits_that_cannot_hold_the_hu_are_refused(phantom: Phantom) -> None:

@@ -22,7 +22,7 @@ from hemoscope.testing.phantom import make_phantom
 from hemoscope.training import crops as crops_module
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import Crops, load_crops
-from hemoscope.training.dataset import Draw, PlainSlices, SamplingConfig, SliceDataset
+from hemoscope.training.dataset import PlainSlices, SampleIndex, SamplingConfig, SliceDataset
 from hemoscope.volume import HounsfieldVolume
 
 NO_CHANGE = AugmentConfig(flip=0, rotation=0, scale=0, shift=0, gain=0, offset=0, noise=0, blur=0)
@@ -37,7 +37,7 @@ def images_of(cache: Cache) -> list[str]:
 
 def learned(crops: Crops, row: int, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """The image of a training sample that nothing changed."""
-    return SliceDataset(crops, preprocessing, NO_CHANGE, NO_LESIONS, seed=1)[Draw(row, 0, 0)].image.numpy()
+    return SliceDataset(crops, preprocessing, NO_CHANGE, NO_LESIONS, seed=1)[SampleIndex(row, 0, 0)].image.numpy()
 
 
 @pytest.mark.parametrize("neighbours", [0, 1, 2])

@@ -26,7 +26,7 @@ from hemoscope.training.export import FEDERATION_RECORD, export_run, read_run
 from hemoscope.training.models.checkpoint import save_weights
 from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
 from hemoscope.training.models.sequence import SequenceConfig, SequenceNetwork
-from hemoscope.training.run_scores import Scored, out_of_fold
+from hemoscope.training.run_scores import SliceAndStudyScores, out_of_fold_scores
 from hemoscope.version import DISCLAIMER
 
 PATIENTS, SLICES = 24, 5
@@ -88,8 +88,8 @@ def bundle(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Mode
     return load_bundle(output)
 
 
-def scored(run: Path, bundle: ModelBundle) -> Scored:
-    return out_of_fold(run, EXPERIMENT, bundle.card.study_rule)
+def scored(run: Path, bundle: ModelBundle) -> SliceAndStudyScores:
+    return out_of_fold_scores(run, EXPERIMENT, bundle.card.study_rule)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.fitted_card import Origin, folds_card, split_card
-from hemoscope.training.run_scores import Scored, Scores, study_scores
+from hemoscope.training.run_scores import LevelScores, SliceAndStudyScores, study_scores
 
 RULE = StudyRule()
 DATASET = TrainingData(
@@ -27,14 +27,14 @@ BY_SLICE = replace(SPLIT, by="slice", validation=0.0)
 RAW = Calibration(scale=1.0, bias=0.0)
 
 
-def scored(truth: NDArray[np.float64], *, seed: int = 1) -> Scored:
+def scored(truth: NDArray[np.float64], *, seed: int = 1) -> SliceAndStudyScores:
     """Scores that rank well: ``truth`` (patients, slices, 6)."""
     patients, slices, _ = truth.shape
     flat = truth.reshape(-1, 6)
     logits = 4 * np.nan_to_num(flat) - 3 + np.random.default_rng(seed).normal(0, 0.8, flat.shape)
     names = tuple(f"p{number:02d}" for number in range(patients) for _ in range(slices))
-    found = Scores(logits=logits, truth=flat, patients=names)
-    return Scored(slices=found, studies=study_scores(found, RULE, series=found.patients))
+    found = LevelScores(logits=logits, truth=flat, patients=names)
+    return SliceAndStudyScores(slices=found, studies=study_scores(found, RULE, series=found.patients))
 
 
 def bleeding(patients: int, *, without: tuple[Hemorrhage, ...] = (), slices: int = 5) -> NDArray[np.float64]:
@@ -109,14 +109,14 @@ def test_unknown_labels_count_for_nothing(origin: Origin) -> None:
     truth[16:, :, 1:] = np.nan
     card, known = card_of(origin, truth), scored(truth)
     rows = np.isfinite(known.slices.truth[:, 5])
-    fewer = Scores(
+    fewer = LevelScores(
         logits=known.slices.logits[rows],
         truth=known.slices.truth[rows],
         patients=tuple(np.array(known.slices.patients)[rows]),
     )
     alone = folds_card(
         origin,
-        Scored(slices=fewer, studies=study_scores(fewer, RULE, series=fewer.patients)),
+        SliceAndStudyScores(slices=fewer, studies=study_scores(fewer, RULE, series=fewer.patients)),
         RULE,
         version="1",
         more=(),

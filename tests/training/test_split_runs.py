@@ -13,7 +13,7 @@ import torch
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
 from hemoscope.inference.card import images_sha256
-from hemoscope.training.data_splits import run_parts, split_record
+from hemoscope.training.data_splits import make_data_splits, split_record
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.module import TrainingModule
 from hemoscope.training.run_folder import read_split
@@ -42,14 +42,14 @@ def test_a_run_on_one_split_validates_each_epoch_and_scores_what_it_never_learne
     runs: Path, phantom_cache: Cache, tiny_experiment: Build
 ) -> None:
     experiment = split_experiment(tiny_experiment)
-    (part,) = run_parts(experiment, phantom_cache)
+    (split,) = make_data_splits(experiment, phantom_cache)
     (record,) = train(experiment, phantom_cache, runs / "split")
     folder = runs / "split" / "split"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["validation/loss"]) for row in rows)
-    for name, images in (("scores-validation.csv", part.validate), ("scores-test.csv", part.score)):
+    for name, images in (("scores-validation.csv", split.validation), ("scores-test.csv", split.test)):
         assert sorted(pd.read_csv(folder / name)["image_id"]) == sorted(images)
-        assert not patients_of(images) & patients_of(part.learn)
+        assert not patients_of(images) & patients_of(split.train)
     assert (record.learned, record.validated, record.scored) == (9, 6, 3)
     assert record.best_epoch is None
     assert not (folder / "best.safetensors").exists()
@@ -59,10 +59,10 @@ def test_the_papers_split_is_scikit_learns_and_has_no_validation(phantom_cache: 
     from sklearn.model_selection import train_test_split
 
     experiment = tiny_experiment(run={"split": "slice"})
-    (part,) = run_parts(experiment, phantom_cache)
+    (split,) = make_data_splits(experiment, phantom_cache)
     images = sorted(phantom_cache.manifest["image_id"])
     learn, score = train_test_split(images, test_size=0.1, random_state=257)
-    assert (part.learn, part.validate, part.score) == (tuple(learn), (), tuple(score))
+    assert (split.train, split.validation, split.test) == (tuple(learn), (), tuple(score))
 
 
 def test_a_split_run_reads_back_how_it_was_split(runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:

@@ -7,8 +7,8 @@ from scipy import ndimage
 
 from hemoscope.labels import SUBTYPES, Hemorrhage
 from hemoscope.testing.phantom import make_phantom
-from hemoscope.training.lesions import inside_skull, make_lesion, paste_lesion
-from hemoscope.training.stacked_lesions import make_in, paste_into
+from hemoscope.training.lesions import inside_skull, paste_lesion, synthesize_lesion
+from hemoscope.training.stacked_lesions import paste_in_stack, synthesize_in_stack
 
 SIZE = 160
 Stack = NDArray[np.float32]
@@ -36,7 +36,7 @@ def test_a_stack_of_one_slice_is_that_slice(head: Stack, kind: Hemorrhage) -> No
     """With the same random numbers after it, too: models without neighbours train as they did."""
     for seed in range(5):
         one, other = np.random.default_rng(seed), np.random.default_rng(seed)
-        stacked, alone = make_in(head[2:3], kind, one), make_lesion(head[2], kind, other)
+        stacked, alone = synthesize_in_stack(head[2:3], kind, one), synthesize_lesion(head[2], kind, other)
         assert (stacked is None) == (alone is None)
         if stacked is not None and alone is not None:
             assert np.array_equal(stacked[0][0], alone[0])
@@ -48,7 +48,7 @@ def test_a_paste_into_one_slice_is_that_of_the_slice(head: Stack, bleeding: tupl
     donor, outline = bleeding
     for seed in range(5):
         one, other = np.random.default_rng(seed), np.random.default_rng(seed)
-        stacked = paste_into(head[2:3], donor[2:3], outline, one)
+        stacked = paste_in_stack(head[2:3], donor[2:3], outline, one)
         alone = paste_lesion(head[2], donor[2], outline, other)
         assert stacked is not None
         assert alone is not None
@@ -61,7 +61,7 @@ def test_a_paste_into_one_slice_is_that_of_the_slice(head: Stack, bleeding: tupl
 def test_a_made_lesion_narrows_within_its_outline_from_slice_to_slice(head: Stack, kind: Hemorrhage) -> None:
     goes_on = []
     for seed in range(20):
-        made = make_in(head, kind, np.random.default_rng(seed))
+        made = synthesize_in_stack(head, kind, np.random.default_rng(seed))
         if made is None:
             continue
         new, outline = made
@@ -80,7 +80,7 @@ def test_a_made_lesion_narrows_within_its_outline_from_slice_to_slice(head: Stac
 def test_the_blood_of_a_neighbour_is_as_bright_and_its_noise_its_own(head: Stack) -> None:
     brightness, likeness = [], []
     for seed in range(40):
-        made = make_in(head, Hemorrhage.INTRAPARENCHYMAL, np.random.default_rng(seed))
+        made = synthesize_in_stack(head, Hemorrhage.INTRAPARENCHYMAL, np.random.default_rng(seed))
         if made is None:
             continue
         new, outline = made
@@ -103,7 +103,7 @@ def test_a_pasted_bleed_ends_where_it_ended_in_its_donor(
     short[3:] = np.where(outline, 32, short[3:])  # nothing above the middle
     short[:2] = np.where(outline, 70, short[:2])  # blood below it
     for seed in range(8):
-        pasted = paste_into(head, short, outline, np.random.default_rng(seed))
+        pasted = paste_in_stack(head, short, outline, np.random.default_rng(seed))
         assert pasted is not None
         new, shape = pasted
         core = ndimage.binary_erosion(shape)
@@ -116,21 +116,21 @@ def test_lesions_leave_stack_and_donor_alone(head: Stack, bleeding: tuple[Stack,
     donor, outline = bleeding
     before = donor.tobytes(), outline.tobytes()
     for seed, kind in enumerate(SUBTYPES):
-        make_in(head, kind, np.random.default_rng(seed))  # read-only: writing would raise
-    paste_into(head, donor, outline, np.random.default_rng(1))
+        synthesize_in_stack(head, kind, np.random.default_rng(seed))  # read-only: writing would raise
+    paste_in_stack(head, donor, outline, np.random.default_rng(1))
     assert before == (donor.tobytes(), outline.tobytes())
 
 
 def test_a_stack_without_a_place_for_a_lesion_gets_none(bleeding: tuple[Stack, NDArray[np.bool_]]) -> None:
     air = np.full((3, SIZE, SIZE), -1000, dtype=np.float32)
-    assert make_in(air, Hemorrhage.EPIDURAL, np.random.default_rng(0)) is None
-    assert paste_into(air, bleeding[0][1:4], bleeding[1], np.random.default_rng(0)) is None
+    assert synthesize_in_stack(air, Hemorrhage.EPIDURAL, np.random.default_rng(0)) is None
+    assert paste_in_stack(air, bleeding[0][1:4], bleeding[1], np.random.default_rng(0)) is None
 
 
 def test_a_lesion_ends_at_a_neighbour_without_a_skull(head: Stack) -> None:
     stack = np.array(head[1:4])
     stack[2] = -1000
     for seed in range(10):
-        made = make_in(stack, Hemorrhage.SUBDURAL, np.random.default_rng(seed))
+        made = synthesize_in_stack(stack, Hemorrhage.SUBDURAL, np.random.default_rng(seed))
         if made is not None:
             assert np.array_equal(made[0][2], stack[2])

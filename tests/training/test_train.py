@@ -19,7 +19,7 @@ from hemoscope.errors import ConfigError, TrainingError
 from hemoscope.labels import LABELS
 from hemoscope.training import train as train_module
 from hemoscope.training.callbacks import MetricsFile
-from hemoscope.training.data_splits import run_parts
+from hemoscope.training.data_splits import make_data_splits
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.training.models.checkpoint import load_weights
@@ -91,20 +91,20 @@ TINY = parse_experiment(
 
 
 def test_every_patient_is_scored_by_one_fold_that_never_saw_it(phantom_cache: Cache) -> None:
-    *folds, final = run_parts(TINY, phantom_cache)
+    *folds, final = make_data_splits(TINY, phantom_cache)
     assert [part.name for part in folds] == ["fold-0", "fold-1"]
     everything = sorted(f"p{patient}_{index}" for patient in range(6) for index in range(3))
-    assert sorted(image for part in folds for image in part.score) == everything
+    assert sorted(image for part in folds for image in part.test) == everything
     for part in folds:
-        assert not patients_of(part.score) & patients_of(part.learn)
-        assert sorted([*part.score, *part.learn]) == everything
-        assert part.validate == ()
-    assert (final.name, final.score, final.validate) == ("final", (), ())
-    assert sorted(final.learn) == [image for image in everything if not image.startswith("p5")]
+        assert not patients_of(part.test) & patients_of(part.train)
+        assert sorted([*part.test, *part.train]) == everything
+        assert part.validation == ()
+    assert (final.name, final.test, final.validation) == ("final", (), ())
+    assert sorted(final.train) == [image for image in everything if not image.startswith("p5")]
 
 
 def test_without_folds_only_the_final_network_is_trained(phantom_cache: Cache, tiny_experiment: Build) -> None:
-    assert [part.name for part in run_parts(tiny_experiment(run={"folds": 0}), phantom_cache)] == ["final"]
+    assert [part.name for part in make_data_splits(tiny_experiment(run={"folds": 0}), phantom_cache)] == ["final"]
 
 
 def test_a_run_leaves_a_record_weights_scores_and_logs(whole_run: Path) -> None:
@@ -140,13 +140,13 @@ def test_no_file_of_a_run_is_a_pickle_and_no_result_names_its_place(whole_run: P
 def test_scores_are_those_of_the_mirrored_network_on_the_folds_own_patients(
     whole_run: Path, phantom_cache: Cache
 ) -> None:
-    part = run_parts(TINY, phantom_cache)[1]
+    part = make_data_splits(TINY, phantom_cache)[1]
     network = HemorrhageNetwork(TINY.network, channels=3, size=32)
     load_weights(network, whole_run / part.name / "weights.safetensors")
-    slices = PlainSlices(phantom_cache, part.score, TINY.preprocessing)
+    slices = PlainSlices(phantom_cache, part.test, TINY.preprocessing)
     scores = pd.read_csv(whole_run / part.name / "scores.csv")
     assert scores["image_id"].tolist() == slices.table["image_id"].tolist()
-    assert sorted(scores["image_id"]) == sorted(part.score)
+    assert sorted(scores["image_id"]) == sorted(part.test)
     with torch.inference_mode():
         expected = MirroredNetwork(network).eval()(torch.stack([slices[i] for i in range(len(slices))])).logits
     assert np.allclose(scores[[f"logit_{label}" for label in LABELS]], expected.numpy(), rtol=1e-4, atol=1e-5)
@@ -264,7 +264,7 @@ def test_a_part_that_the_experiment_does_not_have_is_refused(runs: Path, phantom
 
 def test_a_held_out_patient_that_the_data_lacks_is_refused(phantom_cache: Cache, tiny_experiment: Build) -> None:
     with pytest.raises(ConfigError, match="held_out names patients that the data lacks: p9"):
-        run_parts(tiny_experiment(run={"held_out": ["p9", "p1"]}), phantom_cache)
+        make_data_splits(tiny_experiment(run={"held_out": ["p9", "p1"]}), phantom_cache)
 
 
 def test_data_with_less_than_one_batch_is_refused_instead_of_trained_on_nothing(

@@ -9,7 +9,7 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from hemoscope.evaluation.context import Subject
+    from hemoscope.evaluation.context import EvaluationContext
     from hemoscope.evaluation.prediction_files import LabelledPredictions
 
 
@@ -82,8 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
             **fitting,
         )
     else:
-        data, subject = _on_cache(arguments) if arguments.data is not None else _on_scans(arguments)
-        report = evaluate(data, arguments.output, subject, **fitting)
+        data, context = _on_cache(arguments) if arguments.data is not None else _on_scans(arguments)
+        report = evaluate(data, arguments.output, context, **fitting)
     sys.stdout.write(f"{evaluation_summary(report)}\nwritten to {arguments.output}\n")
     return ExitCode.OK
 
@@ -100,29 +100,29 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError(msg)
 
 
-def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subject]":
+def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
     """Score a part of a prepared dataset."""
     from hemoscope.data.cache import open_cache
     from hemoscope.evaluation.assess_cache import assess_cache
-    from hemoscope.evaluation.subsets import choose_part
+    from hemoscope.evaluation.subsets import choose_subset
     from hemoscope.evaluation.tuned_bundle import tuned_on
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.inference.predictor import Predictor
 
     bundle, cache = load_bundle(arguments.model), open_cache(arguments.data)
-    part = choose_part(cache, bundle.card, arguments.split, tuned_on=tuned_on(bundle))
+    subset = choose_subset(cache, bundle.card, arguments.split, tuned_on=tuned_on(bundle))
     with progress_bar() as show:
-        found = assess_cache(Predictor(bundle), cache, part.image_ids, gallery=arguments.gallery, progress=show)
-    name = arguments.name or f"{cache.dataset.name}, {part.name}"
-    found.write(arguments.output, name=name, description=" ".join((arguments.description, *part.warnings)).strip())
-    subject = found.subject(bundle, dataset=cache.dataset.name, split=part.as_dict(), warnings=part.warnings)
-    return found.slices, subject
+        found = assess_cache(Predictor(bundle), cache, subset.image_ids, gallery=arguments.gallery, progress=show)
+    name = arguments.name or f"{cache.dataset.name}, {subset.name}"
+    found.write(arguments.output, name=name, description=" ".join((arguments.description, *subset.warnings)).strip())
+    context = found.context(bundle, dataset=cache.dataset.name, split=subset.as_dict(), warnings=subset.warnings)
+    return found.slices, context
 
 
-def _on_scans(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subject]":
+def _on_scans(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
     """Score labelled DICOM."""
     from hemoscope.dicom.archive import open_archive
-    from hemoscope.evaluation.assess_dicom import assess
+    from hemoscope.evaluation.assess_dicom import assess_dicom
     from hemoscope.evaluation.prediction_files import read_labels
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.inference.predictor import Predictor
@@ -132,8 +132,8 @@ def _on_scans(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subj
     bundle = load_bundle(arguments.model)
     archive = open_archive([arguments.images])
     with progress_bar() as show:
-        found = assess(Predictor(bundle), archive, truth, gallery=arguments.gallery, progress=show)
+        found = assess_dicom(Predictor(bundle), archive, truth, gallery=arguments.gallery, progress=show)
     for refused in found.rejected:
         sys.stderr.write(f"refused: {refused.message}\n")
     found.write(arguments.output, name=name, description=arguments.description)
-    return found.slices, found.subject(bundle, dataset=name)
+    return found.slices, found.context(bundle, dataset=name)

@@ -13,7 +13,7 @@ from hemoscope.cli.progress import progress_bar
 from hemoscope.progress import no_stage_progress
 
 if TYPE_CHECKING:
-    from hemoscope.training.train import PartRecord
+    from hemoscope.training.train import TrainingRecord
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _tell(records: "Sequence[PartRecord]", output: Path) -> None:
+def _tell(records: "Sequence[TrainingRecord]", output: Path) -> None:
     for record in records:
         losses = ", ".join(f"{name} {value:.4g}" for name, value in record.losses.items() if "/" in name)
         passes = f"{record.epochs} epochs" if record.epochs != 1 else "1 epoch"

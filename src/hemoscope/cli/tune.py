@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Tune, and print what it did to scores that no fit has seen."""
     from hemoscope.errors import ConfigError
     from hemoscope.evaluation.terminal_summary import tuning_summary
-    from hemoscope.evaluation.threshold_rules import Rule
+    from hemoscope.evaluation.threshold_rules import ThresholdRule
     from hemoscope.evaluation.tuned_bundle import TuningChoices, tune_bundle
     from hemoscope.inference.bundle import load_bundle
 
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             study_column=arguments.studies,
             series_files=None if series[0] is None else series,
             method=arguments.calibration,
-            rule=None if arguments.rule is None else Rule(kind=arguments.rule, target=arguments.target),
+            rule=None if arguments.rule is None else ThresholdRule(kind=arguments.rule, target=arguments.target),
             name=arguments.name,
             rounds=arguments.rounds,
             seed=arguments.seed,

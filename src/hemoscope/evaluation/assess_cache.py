@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hemoscope.data.cache import Cache
 from hemoscope.errors import DataError
 from hemoscope.evaluation.assessment import Assessment
-from hemoscope.evaluation.rows import Rows
+from hemoscope.evaluation.rows import ScoredRows
 from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.predictor import Predictor, Stage
 from hemoscope.inference.probabilities import Floats
@@ -53,7 +53,7 @@ def assess_cache(
     wanted = set(manifest.loc[manifest["image_id"].isin(chosen), "series_id"])
     rows = manifest[manifest["series_id"].isin(wanted)]
     worst = WorstErrors(predictor.bundle.card, gallery)
-    slices, series, done = Rows(), Rows(), 0
+    slices, series, done = ScoredRows(), ScoredRows(), 0
     for name, members in rows.groupby("series_id", sort=True):
         known = _Truth.of(cache, str(name), members)
         found, heat = predictor.probabilities(known.volume, maps=gallery > 0)

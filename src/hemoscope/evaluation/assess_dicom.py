@@ -8,14 +8,14 @@ from hemoscope.dicom.archive import Archive
 from hemoscope.errors import DataError
 from hemoscope.evaluation.assessment import Assessment
 from hemoscope.evaluation.prediction_files import LabelTable
-from hemoscope.evaluation.rows import Rows
+from hemoscope.evaluation.rows import ScoredRows
 from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.predictor import Predictor, StudyReading
 from hemoscope.labels import LABELS
 from hemoscope.progress import StageProgress
 
 
-def assess(
+def assess_dicom(
     predictor: Predictor,
     archive: Archive,
     truth: LabelTable,
@@ -41,7 +41,7 @@ def assess(
     """
     row_of = {image_id: row for row, image_id in enumerate(truth.image_ids)}
     worst = WorstErrors(predictor.bundle.card, gallery)
-    slices, series, rejected = Rows(), Rows(), list(archive.rejected)
+    slices, series, rejected = ScoredRows(), ScoredRows(), list(archive.rejected)
     for outcome in predictor.studies(archive, maps=gallery > 0, progress=progress):
         rejected.extend(outcome.rejected)
         if outcome.reading is not None:
@@ -66,7 +66,9 @@ def _names(reading: StudyReading) -> list[str]:
     return [PurePath(part.source).stem for part in reading.findings.slices]
 
 
-def _add(reading: StudyReading, row_of: dict[str, int], truth: LabelTable, slices: Rows, series: Rows) -> None:
+def _add(
+    reading: StudyReading, row_of: dict[str, int], truth: LabelTable, slices: ScoredRows, series: ScoredRows
+) -> None:
     """Add the slices that stand in the table, and their study if any of them has a label."""
     found = [
         (name, part) for name, part in zip(_names(reading), reading.findings.slices, strict=True) if name in row_of

@@ -10,7 +10,7 @@ import numpy as np
 
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import DataError
-from hemoscope.evaluation.context import STUDY_SCORES, ErrorPicture, Subject
+from hemoscope.evaluation.context import STUDY_SCORES, ErrorPicture, EvaluationContext
 from hemoscope.evaluation.metrics import Booleans
 from hemoscope.evaluation.prediction_files import LabelledPredictions, write_labels, write_predictions
 from hemoscope.evaluation.score_table import score_table
@@ -46,9 +46,9 @@ class Assessment:
             _score_table(self.series, f"{name}, by study", description, "patient"),
         )
 
-    def subject(
+    def context(
         self, bundle: ModelBundle, *, dataset: str, split: dict[str, Any] | None = None, warnings: Sequence[str] = ()
-    ) -> Subject:
+    ) -> EvaluationContext:
         """What the report says beside the scores of the slices.
 
         Args:
@@ -59,7 +59,7 @@ class Assessment:
         """
         card = bundle.card
         model = {"name": card.name, "version": card.version, "sha256": bundle.sha256}
-        return Subject(
+        return EvaluationContext(
             series=self.series,
             series_scored_by=STUDY_SCORES,
             slice_points=card.operating_points.slice,

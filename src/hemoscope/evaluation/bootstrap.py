@@ -77,7 +77,7 @@ class LabelScores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
+class BootstrapScores:
     """Everything measured on one set of predictions; ``n_groups`` is None where images were drawn one by one."""
 
     n_images: int
@@ -217,7 +217,7 @@ def bootstrap_scores(
     rounds: int = DEFAULT_ROUNDS,
     seed: int = 0,
     ranked: bool = True,
-) -> Scores:
+) -> BootstrapScores:
     """Score predictions of six labels, every metric with its interval.
 
     Args:
@@ -246,7 +246,7 @@ def bootstrap_scores(
     point = _evaluate(np.ones((1, n_groups)), samples, whole_sums)
     drawn = [_evaluate(w, samples, whole_sums) for w in resamples(n_groups, rounds, seed=seed, chunk=chunk)]
     tables, wholes = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    return Scores(
+    return BootstrapScores(
         n_images=len(values),
         n_groups=None if groups is None else n_groups,
         rounds=rounds,

@@ -48,7 +48,7 @@ class ErrorPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Subject:
+class EvaluationContext:
     """What was evaluated. Nothing here is needed to score a bare file of predictions.
 
     Attributes:

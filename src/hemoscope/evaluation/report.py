@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, Scores, bootstrap_scores
+from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, BootstrapScores, bootstrap_scores
 from hemoscope.evaluation.calibrate import DEFAULT_METHOD
-from hemoscope.evaluation.context import HIGHEST_IMAGE, Subject
+from hemoscope.evaluation.context import HIGHEST_IMAGE, EvaluationContext
 from hemoscope.evaluation.levels import highest, level_document, points_document
 from hemoscope.evaluation.metrics import CALIBRATION_BINS
 from hemoscope.evaluation.paper_tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
@@ -71,24 +71,24 @@ def evaluate_predictions(
         MissingExtraError: matplotlib is not installed.
     """
     data = read_predictions(predictions, labels, group_column=group_column)
-    subject = Subject()
+    context = EvaluationContext()
     if series_column is not None:
         members = read_predictions(predictions, labels, group_column=series_column).groups or ()
-        subject = Subject(series=highest(data, members))
-    return evaluate(data, output, subject, rounds=rounds, seed=seed, method=method)
+        context = EvaluationContext(series=highest(data, members))
+    return evaluate(data, output, context, rounds=rounds, seed=seed, method=method)
 
 
 def evaluate(
     data: LabelledPredictions,
     output: Path,
-    subject: Subject | None = None,
+    context: EvaluationContext | None = None,
     *,
     rounds: int = DEFAULT_ROUNDS,
     seed: int = 0,
     method: str = DEFAULT_METHOD,
 ) -> Document:
     """Score predictions at hand; arguments and errors as for :func:`evaluate_predictions`."""
-    about = subject or Subject()
+    about = context or EvaluationContext()
     after = recalibrate(data.probabilities, data.labels, data.groups, method=method, seed=seed)
     report = evaluation_report(data, after, about, rounds=rounds, seed=seed)
     plots = draw_plots(data.probabilities, data.labels, after.probabilities)
@@ -99,7 +99,7 @@ def evaluate(
 def evaluation_report(
     data: LabelledPredictions,
     after: Recalibrated,
-    subject: Subject | None = None,
+    context: EvaluationContext | None = None,
     *,
     rounds: int = DEFAULT_ROUNDS,
     seed: int = 0,
@@ -109,11 +109,11 @@ def evaluation_report(
     Args:
         data: predictions beside labels.
         after: what :func:`recalibrate` made of them.
-        subject: what else is known.
+        context: what else is known.
         rounds: bootstrap rounds.
         seed: of the bootstrap.
     """
-    about = subject or Subject()
+    about = context or EvaluationContext()
     scores = bootstrap_scores(data.probabilities, data.labels, data.groups, rounds=rounds, seed=seed)
     return {
         "schema": SCHEMA,
@@ -138,7 +138,7 @@ def evaluation_report(
     }
 
 
-def _levels(data: LabelledPredictions, about: Subject, *, rounds: int, seed: int) -> Document:
+def _levels(data: LabelledPredictions, about: EvaluationContext, *, rounds: int, seed: int) -> Document:
     """Series and patients, and the model's operating points; null where nobody said which they are."""
     patients, scored_by = None, HIGHEST_IMAGE
     if data.groups is not None:
@@ -161,7 +161,7 @@ def _levels(data: LabelledPredictions, about: Subject, *, rounds: int, seed: int
     }
 
 
-def _warnings(scores: Scores) -> list[str]:
+def _warnings(scores: BootstrapScores) -> list[str]:
     warnings = []
     if scores.n_groups is None:
         warnings.append(
@@ -210,7 +210,7 @@ def _calibrated(data: LabelledPredictions, after: Recalibrated, *, rounds: int, 
 
 
 def write_evaluation(
-    report: Document, plots: Mapping[str, bytes], output: Path, subject: Subject | None = None
+    report: Document, plots: Mapping[str, bytes], output: Path, context: EvaluationContext | None = None
 ) -> None:
     """Write report.json, report.html and one PNG a plot into ``output``, made if absent.
 
@@ -218,7 +218,7 @@ def write_evaluation(
         DataError: the folder cannot be written.
     """
     files = {f"{name}.png": png for name, png in plots.items()}
-    files["report.html"] = render_page(report, plots, (subject or Subject()).errors).encode()
+    files["report.html"] = render_page(report, plots, (context or EvaluationContext()).errors).encode()
     # Last, so that a report.json stands only beside a complete set.
     files["report.json"] = (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
     try:

@@ -11,7 +11,7 @@ from hemoscope.labels import LABELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class ScoredRows:
     """Images or series: name, six probabilities, six labels, patient, and the series each is of."""
 
     names: list[str] = field(default_factory=list)

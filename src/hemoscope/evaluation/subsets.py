@@ -16,14 +16,14 @@ from hemoscope.errors import DataError
 from hemoscope.inference.card import ModelCard, SplitRecord, images_sha256
 from hemoscope.labels import LABELS
 
-PartName = Literal["train", "validation", "test", "all"]
-PARTS: tuple[PartName, ...] = get_args(PartName)
+SubsetName = Literal["train", "validation", "test", "all"]
+SUBSETS: tuple[SubsetName, ...] = get_args(SubsetName)
 _SHARE = 0.1
 _SEED = 257
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class EvaluationSubset:
     """Images to score.
 
     Attributes:
@@ -35,7 +35,7 @@ class Part:
         warnings: what every report of it must say.
     """
 
-    name: PartName
+    name: SubsetName
     image_ids: tuple[str, ...]
     by: Literal["patient", "slice"] | None
     seed: int | None
@@ -47,7 +47,7 @@ class Part:
         return {"part": self.name, "by": self.by, "seed": self.seed, "recorded_in_card": self.recorded}
 
 
-def choose_part(cache: Cache, card: ModelCard, name: PartName, *, tuned_on: str | None = None) -> Part:
+def choose_subset(cache: Cache, card: ModelCard, name: SubsetName, *, tuned_on: str | None = None) -> EvaluationSubset:
     """Find the images of one part of a dataset for one model.
 
     Args:
@@ -62,20 +62,20 @@ def choose_part(cache: Cache, card: ModelCard, name: PartName, *, tuned_on: str 
     image_ids = tuple(cache.manifest["image_id"])
     if name == "all":
         warnings = (*_of_all(cache, card), *_of_tuning(tuned_on, image_ids))
-        return Part(name=name, image_ids=image_ids, by=None, seed=None, recorded=False, warnings=warnings)
+        return EvaluationSubset(name=name, image_ids=image_ids, by=None, seed=None, recorded=False, warnings=warnings)
     split, seed = _split(cache, card.split)
     chosen = {"train": split.train, "validation": split.validation, "test": split.test}[name]
     if not chosen:
         msg = f"the split by {split.by} has no {name} part. Choose another --split"
         raise DataError(msg)
     leak = () if split.warning is None else (split.warning,)
-    return Part(
+    return EvaluationSubset(
         name=name,
         image_ids=chosen,
         by=split.by,
         seed=seed,
         recorded=card.split is not None,
-        warnings=(*leak, *_of_part(cache, card, name), *_of_tuning(tuned_on, chosen, image_ids)),
+        warnings=(*leak, *_of_subset(cache, card, name), *_of_tuning(tuned_on, chosen, image_ids)),
     )
 
 
@@ -118,7 +118,7 @@ def _of_all(cache: Cache, card: ModelCard) -> tuple[str, ...]:
     )
 
 
-def _of_part(cache: Cache, card: ModelCard, name: PartName) -> tuple[str, ...]:
+def _of_subset(cache: Cache, card: ModelCard, name: SubsetName) -> tuple[str, ...]:
     if card.split is None:
         if not _learned_from(cache, card):
             return ()

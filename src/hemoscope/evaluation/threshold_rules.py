@@ -16,7 +16,7 @@ _WRITTEN = re.compile(r"(sensitivity|specificity|precision|f-beta|youden)(?:(?: 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class ThresholdRule:
     """One rule: a share to reach (above 0, at most 1), Youden's index (no target), or F-beta (beta above 0)."""
 
     kind: str
@@ -46,7 +46,7 @@ class Rule:
         return _AT[self.kind](probabilities, labels, self.target)
 
 
-def written_rule(text: str) -> Rule:
+def parse_rule(text: str) -> ThresholdRule:
     """The rule that an operating point of a card names.
 
     Raises:
@@ -57,7 +57,7 @@ def written_rule(text: str) -> Rule:
         msg = f"the card's rule {text!r} is not one that can be chosen anew. Give --rule"
         raise DataError(msg)
     try:
-        return Rule(kind=found[1], target=None if found[2] is None else float(found[2]))
+        return ThresholdRule(kind=found[1], target=None if found[2] is None else float(found[2]))
     except (ConfigError, ValueError) as error:
         msg = f"the card's rule {text!r} is not one that can be chosen anew. Give --rule"
         raise DataError(msg) from error

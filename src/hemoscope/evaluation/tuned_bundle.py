@@ -14,7 +14,7 @@ from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, logit
 from hemoscope.evaluation.metrics import Booleans, Floats
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_predictions
 from hemoscope.evaluation.score_table import score_table
-from hemoscope.evaluation.threshold_rules import Rule
+from hemoscope.evaluation.threshold_rules import ThresholdRule
 from hemoscope.evaluation.thresholds import stated
 from hemoscope.evaluation.tuning import (
     CrossFitted,
@@ -65,7 +65,7 @@ class TuningChoices:
     study_column: str | None = None
     series_files: tuple[Path, Path] | None = None
     method: str = DEFAULT_METHOD
-    rule: Rule | None = None
+    rule: ThresholdRule | None = None
     name: str = "validation data without a name"
     rounds: int = DEFAULT_ROUNDS
     seed: int = 0

@@ -15,7 +15,7 @@ from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, interval, resamples, sum_by_group
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, fit_of, group_folds
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, contributions, tally
-from hemoscope.evaluation.threshold_rules import Rule, written_rule
+from hemoscope.evaluation.threshold_rules import ThresholdRule, parse_rule
 from hemoscope.inference.calibration import AnyCalibration, Calibration, IsotonicCalibration, OperatingPoint
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
@@ -74,7 +74,7 @@ class CrossFitted:
 
 
 def tune_level(
-    scores: ValidationScores, before: LevelSettings, rule: Rule | None = None, *, method: str = DEFAULT_METHOD
+    scores: ValidationScores, before: LevelSettings, rule: ThresholdRule | None = None, *, method: str = DEFAULT_METHOD
 ) -> TunedLevel:
     """Fit one level's calibration, then choose its operating points on the new probabilities.
 
@@ -131,7 +131,7 @@ def choose_point(
     label: Hemorrhage,
     old: OperatingPoint,
     change: tuple[AnyCalibration, AnyCalibration],
-    rule: Rule | None,
+    rule: ThresholdRule | None,
 ) -> tuple[OperatingPoint, str | None]:
     """Choose one label's point by ``rule``, or by the card's own rule; where that fails, move the threshold along.
 
@@ -146,7 +146,7 @@ def choose_point(
     k = LABELS.index(label)
     known = np.isfinite(scores.truth[:, k])
     try:
-        return (rule or written_rule(old.rule)).point(probabilities[known, k], scores.truth[known, k]), None
+        return (rule or parse_rule(old.rule)).point(probabilities[known, k], scores.truth[known, k]), None
     except DataError as error:
         return _moved(old, *change), str(error)
 
@@ -166,7 +166,7 @@ def _moved(point: OperatingPoint, before: AnyCalibration, after: AnyCalibration)
 def cross_fit(
     scores: ValidationScores,
     before: LevelSettings,
-    rule: Rule | None = None,
+    rule: ThresholdRule | None = None,
     *,
     method: str = DEFAULT_METHOD,
     folds: int = DEFAULT_FOLDS,

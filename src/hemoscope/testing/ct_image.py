@@ -59,7 +59,7 @@ class Acquisition:
         return np.asarray(first + np.arange(shape[0])[:, None] * feed)
 
 
-def made_uid(*names: object) -> UID:
+def stable_uid(*names: object) -> UID:
     """A UID under 2.25 (PS3.5 B.2) that the same names always give."""
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, ' '.join(('hemoscope', *map(str, names)))).int}")
 
@@ -76,7 +76,7 @@ def study_dataset(
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.SOPClassUID = sop_class
-    ds.SOPInstanceUID = made_uid(seed, "instance", acquisition.series_number, instance)
+    ds.SOPInstanceUID = stable_uid(seed, "instance", acquisition.series_number, instance)
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = acquisition.date
     ds.StudyTime = ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = "120000"
     ds.AccessionNumber = ""
@@ -91,8 +91,8 @@ def study_dataset(
     ds.PatientID = acquisition.patient_id
     ds.PatientBirthDate = ""
     ds.PatientSex = "O"
-    ds.StudyInstanceUID = made_uid(seed, "study")
-    ds.SeriesInstanceUID = made_uid(seed, "series", acquisition.series_number)
+    ds.StudyInstanceUID = stable_uid(seed, "study")
+    ds.SeriesInstanceUID = stable_uid(seed, "series", acquisition.series_number)
     ds.StudyID = "1"
     ds.SeriesNumber = acquisition.series_number
     ds.InstanceNumber = 1
@@ -131,7 +131,7 @@ def ct_dataset(
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     ds.InstanceNumber, ds.AcquisitionNumber = index + 1, 1
     add_scan(ds, acquisition)
-    ds.FrameOfReferenceUID = made_uid(seed, "frame of reference")
+    ds.FrameOfReferenceUID = stable_uid(seed, "frame of reference")
     ds.PositionReferenceIndicator = ""
     ds.PatientPosition = "HFS"
     ds.ImagePositionPatient = [decimal(v) for v in position_mm]

@@ -6,12 +6,12 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from hemoscope.testing.ct_image import Acquisition, ct_dataset, made_uid
+from hemoscope.testing.ct_image import Acquisition, ct_dataset
 from hemoscope.testing.enhanced_ct import enhanced_ct_dataset
 from hemoscope.testing.phantom import Phantom
 from hemoscope.testing.pixel_coding import Hounsfield, PixelCoding
 
-__all__ = ["Acquisition", "PixelCoding", "ct_dataset", "enhanced_ct_dataset", "made_uid", "save", "write_series"]
+__all__ = ["Acquisition", "PixelCoding", "ct_dataset", "enhanced_ct_dataset", "save", "stable_uid", "write_series"]
 
 
 def save(dataset: Dataset, path: Path) -> Path:

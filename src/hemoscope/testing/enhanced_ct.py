@@ -9,7 +9,7 @@ from pydicom.sequence import Sequence as ItemSequence
 from pydicom.sr.codedict import codes
 from pydicom.uid import EnhancedCTImageStorage
 
-from hemoscope.testing.ct_image import Acquisition, add_pixels, decimal, made_uid, study_dataset
+from hemoscope.testing.ct_image import Acquisition, add_pixels, decimal, stable_uid, study_dataset
 from hemoscope.testing.pixel_coding import LOSSY, Hounsfield, PixelCoding
 
 _MOMENT = "120000"
@@ -59,7 +59,7 @@ def enhanced_ct_dataset(
 def _whole(seed: int, coding: PixelCoding, acquisition: Acquisition) -> Dataset:
     """The object without frames: what holds for all of it."""
     ds = study_dataset(EnhancedCTImageStorage, seed=seed, instance="enhanced", acquisition=acquisition)
-    ds.FrameOfReferenceUID = made_uid(seed, "frame of reference")
+    ds.FrameOfReferenceUID = stable_uid(seed, "frame of reference")
     ds.PositionReferenceIndicator = ""
     ds.DeviceSerialNumber = "1"
     del ds.AcquisitionDate, ds.AcquisitionTime  # the enhanced object has Acquisition DateTime in their place
@@ -146,7 +146,7 @@ def _shared_groups(seed: int, spacing_mm: tuple[float, float, float], acquisitio
         VolumetricProperties="VOLUME",
         VolumeBasedCalculationTechnique="NONE",
     )
-    group.IrradiationEventIdentificationSequence = _item(IrradiationEventUID=made_uid(seed, "irradiation"))
+    group.IrradiationEventIdentificationSequence = _item(IrradiationEventUID=stable_uid(seed, "irradiation"))
     if acquisition.contrast_agent is not None:
         group.ContrastBolusUsageSequence = _item(
             ContrastBolusAgentNumber=1, ContrastBolusAgentAdministered="YES", ContrastBolusAgentDetected="YES"
@@ -222,7 +222,7 @@ def _frame_groups(index: int, position: NDArray[np.float64], moment: str) -> Dat
 
 def _add_dimensions(ds: Dataset, seed: int) -> None:
     """Say that frames are indexed by stack, then by place in it (PS3.3 C.7.6.17)."""
-    uid = made_uid(seed, "dimensions")
+    uid = stable_uid(seed, "dimensions")
     ds.DimensionOrganizationSequence = _item(DimensionOrganizationUID=uid)
     pointers = (0x00209056, 0x00209057)  # Stack ID, In-Stack Position Number
     items = [

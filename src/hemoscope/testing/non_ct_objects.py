@@ -12,7 +12,7 @@ from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, XRayRadiationDoseSRStorage
 
-from hemoscope.testing.ct_image import Acquisition, ct_dataset, made_uid, study_dataset
+from hemoscope.testing.ct_image import Acquisition, ct_dataset, stable_uid, study_dataset
 from hemoscope.testing.dicom_writer import save
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.testing.pixel_coding import PixelCoding
@@ -75,7 +75,7 @@ def write_dose_report(path: Path, *, seed: int = 0) -> Path:
     uid = Dataset()
     uid.RelationshipType, uid.ValueType = "HAS OBS CONTEXT", "UIDREF"
     uid.ConceptNameCodeSequence = Sequence([_coded(codes.DCM.DeviceObserverUID)])
-    uid.UID = made_uid(seed, "device")
+    uid.UID = stable_uid(seed, "device")
     ds.ContentSequence = Sequence([uid])
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return save(ds, path)

@@ -39,7 +39,9 @@ class AugmentConfig:
     blur: float = 0.3
 
 
-def move(stack: Stack, outline: Slice, config: AugmentConfig, rng: np.random.Generator) -> tuple[Stack, Slice]:
+def spatial_augmentation(
+    stack: Stack, outline: Slice, config: AugmentConfig, rng: np.random.Generator
+) -> tuple[Stack, Slice]:
     """Mirror, rotate, scale and shift a stack of slices and the lesion outline alike; air comes in from outside.
 
     A head is moved as a whole: every slice by the same. What is not to move is not resampled either: without changes
@@ -60,7 +62,7 @@ def move(stack: Stack, outline: Slice, config: AugmentConfig, rng: np.random.Gen
     return moved[:-1] + AIR, moved[-1]
 
 
-def rescan(stack: Stack, config: AugmentConfig, rng: np.random.Generator) -> Stack:
+def intensity_augmentation(stack: Stack, config: AugmentConfig, rng: np.random.Generator) -> Stack:
     """Change calibration, noise and sharpness as another scanner and kernel would: a new stack.
 
     Calibration and kernel are one for all slices; noise is drawn for each, since no two slices share theirs.

@@ -21,7 +21,7 @@ from hemoscope.training.module import TrainingModule
 VALIDATION_LOSS = "validation/loss"
 
 
-class StepsDone(Callback):
+class StepProgress(Callback):
     """Tells how many optimiser steps are done, and of how many."""
 
     def __init__(self, progress: Progress) -> None:

@@ -17,8 +17,8 @@ from hemoscope.errors import TrainingError
 from hemoscope.progress import StageProgress
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import Crops, chosen_slices, load_crops
-from hemoscope.training.data_splits import Part
-from hemoscope.training.dataset import Draw, EpochSampler, Sample, SamplingConfig, SliceDataset
+from hemoscope.training.data_splits import DataSplit
+from hemoscope.training.dataset import EpochSampler, Sample, SampleIndex, SamplingConfig, SliceDataset
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.series import label_array
@@ -86,7 +86,7 @@ class ResumableLoader(DataLoader[Sample]):
         self.batches.skip(state["epoch"], state["batches"])
 
 
-class KnownDraws(Sampler[Draw]):
+class KnownLabelSampler(Sampler[SampleIndex]):
     """Every slice with a known label once, in order; one of ``world`` processes takes every ``world``-th."""
 
     def __init__(self, labels: NDArray[np.float32], *, rank: int, world: int) -> None:
@@ -94,23 +94,23 @@ class KnownDraws(Sampler[Draw]):
         known = np.flatnonzero(np.isfinite(labels).any(axis=1))
         self.rows = [int(row) for row in known[rank::world]]
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SampleIndex]:
         """The same draws each time."""
-        return (Draw(row, 0, row) for row in self.rows)
+        return (SampleIndex(row, 0, row) for row in self.rows)
 
     def __len__(self) -> int:
         """Draws of this process."""
         return len(self.rows)
 
 
-class PartData(lightning.LightningDataModule):
+class SplitDataModule(lightning.LightningDataModule):
     """Training and validation samples of one part. The samplers are made when the process group is known."""
 
     def __init__(
         self,
         experiment: Experiment,
         cache: Cache,
-        part: Part,
+        split: DataSplit,
         show: StageProgress,
         *,
         first_epoch: int = 0,
@@ -122,7 +122,7 @@ class PartData(lightning.LightningDataModule):
         Args:
             experiment: how samples are drawn and made.
             cache: of what.
-            part: which images.
+            split: which images.
             show: told the stage, how much of it is done, and how much there is.
             first_epoch: number of the trainer's first epoch, where this training goes on from another.
             crops: folder for them where the experiment keeps them in memory; None keeps them there.
@@ -134,10 +134,10 @@ class PartData(lightning.LightningDataModule):
         self._crops_folder = cache.folder / CROPS if experiment.run.crops == "disk" else crops
         self.experiment = experiment
         self.cache = cache
-        self.part = part
+        self.split = split
         self.show = show
-        self._learn: Crops | None = None
-        self._validate: Crops | None = None
+        self._train: Crops | None = None
+        self._validation: Crops | None = None
         self._loader: ResumableLoader | None = None
         self._state: dict[str, int] | None = None
 
@@ -158,17 +158,17 @@ class PartData(lightning.LightningDataModule):
             TrainingError: an epoch has less than a batch, or validation less than a slice a process.
         """
         del stage
-        self._learn = self._crops(self.part.learn, "cropping")
-        if self.part.validate:
-            self._validate = self._crops(self.part.validate, "cropping for validation")
+        self._train = self._crops(self.split.train, "cropping")
+        if self.split.validation:
+            self._validation = self._crops(self.split.validation, "cropping for validation")
 
     def train_dataloader(self) -> ResumableLoader:
         """Augmented samples, this process's own."""
-        assert self._learn is not None
+        assert self._train is not None
         experiment, run = self.experiment, self.experiment.run
-        batches = self._batches(self._learn)
+        batches = self._batches(self._train)
         data = SliceDataset(
-            self._learn, experiment.preprocessing, experiment.augment, experiment.sampling, seed=run.seed
+            self._train, experiment.preprocessing, experiment.augment, experiment.sampling, seed=run.seed
         )
         self._loader = ResumableLoader(data, batches, **self._options())
         if self._state:
@@ -177,14 +177,14 @@ class PartData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
         """Samples as serving sees them; none where the part has no validation."""
-        if self._validate is None:
+        if self._validation is None:
             return []
         rank, world = self._place()
-        sampler = KnownDraws(self._validate.labels, rank=rank, world=world)
+        sampler = KnownLabelSampler(self._validation.labels, rank=rank, world=world)
         if not len(sampler):
-            msg = f"{self.part.name}: validation has no slice for each of {world} processes. Use fewer, or more data"
+            msg = f"{self.split.name}: validation has no slice for each of {world} processes. Use fewer, or more data"
             raise TrainingError(msg)
-        data = SliceDataset(self._validate, self.experiment.preprocessing, _AS_SERVED, _NO_LESIONS, seed=0)
+        data = SliceDataset(self._validation, self.experiment.preprocessing, _AS_SERVED, _NO_LESIONS, seed=0)
         return DataLoader(data, batch_size=self.experiment.run.batch_size, sampler=sampler, **self._options())
 
     def _batches(self, learn: Crops) -> EpochBatches:
@@ -210,13 +210,13 @@ class PartData(lightning.LightningDataModule):
                 lower = "run.batch_size or run.accumulate"
             found = f"an epoch has {len(sampler)} slices, fewer than {step}"
             remedy = "Give" if self.lower_batch else f"Lower {lower}, or give"
-            msg = f"{self.part.name}: {found}. {remedy} data with more positive slices"
+            msg = f"{self.split.name}: {found}. {remedy} data with more positive slices"
             raise TrainingError(msg)
         return batches
 
     def _crops(self, images: tuple[str, ...], stage: str) -> Crops:
         def progress(done: int, total: int) -> None:
-            self.show(f"{self.part.name}: {stage}", done, total)
+            self.show(f"{self.split.name}: {stage}", done, total)
 
         return load_crops(
             self.cache, images, self.experiment.preprocessing, folder=self._crops_folder, progress=progress
@@ -230,11 +230,11 @@ class PartData(lightning.LightningDataModule):
         return {"num_workers": self.experiment.run.workers, "pin_memory": torch.cuda.is_available()}
 
 
-def part_loss(experiment: Experiment, cache: Cache, part: Part) -> LossConfig:
+def resolved_loss(experiment: Experiment, cache: Cache, split: DataSplit) -> LossConfig:
     """The loss in numbers, derived from the part's training labels where the experiment leaves it to them.
 
     Raises:
         ConfigError: they lack a class.
         DataError: the part has images that the cache lacks.
     """
-    return experiment.loss.resolved(label_array(chosen_slices(cache, part.learn)))
+    return experiment.loss.resolved(label_array(chosen_slices(cache, split.train)))

@@ -14,10 +14,10 @@ from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError
 from hemoscope.inference.preprocess import Preprocessing, channels, model_input
 from hemoscope.labels import LABELS, SUBTYPES
-from hemoscope.training.augment import AugmentConfig, move, rescan
+from hemoscope.training.augment import AugmentConfig, intensity_augmentation, spatial_augmentation
 from hemoscope.training.crops import Crops, chosen_slices
 from hemoscope.training.lesions import Mask
-from hemoscope.training.stacked_lesions import Stack, make_in, paste_into
+from hemoscope.training.stacked_lesions import Stack, paste_in_stack, synthesize_in_stack
 from hemoscope.volume import HounsfieldVolume
 
 Sampling = Literal["balanced", "all"]
@@ -76,7 +76,7 @@ class Sample(NamedTuple):
     outlined: Tensor
 
 
-class Draw(NamedTuple):
+class SampleIndex(NamedTuple):
     """One place in an epoch: which slice, and the numbers that seed its augmentation."""
 
     row: int
@@ -85,7 +85,7 @@ class Draw(NamedTuple):
 
 
 class SliceDataset(Dataset[Sample]):
-    """Augmented slices, indexed by ``Draw``."""
+    """Augmented slices, indexed by ``SampleIndex``."""
 
     def __init__(
         self, crops: Crops, preprocessing: Preprocessing, augment: AugmentConfig, sampling: SamplingConfig, *, seed: int
@@ -103,7 +103,7 @@ class SliceDataset(Dataset[Sample]):
         bleeding = np.flatnonzero((self.crops.labels[:, 0] == 1) & (self.crops.outline_of >= 0))
         return np.array([row for row in map(int, bleeding) if self.crops.outline(row).any()], dtype=np.intp)
 
-    def __getitem__(self, draw: Draw) -> Sample:
+    def __getitem__(self, draw: SampleIndex) -> Sample:
         """One sample; the same draw gives the same sample."""
         rng = np.random.default_rng([self.seed, draw.epoch, draw.place])
         stack, labels = np.asarray(self.crops.hounsfield[draw.row]), self.crops.labels[draw.row].copy()
@@ -113,8 +113,8 @@ class SliceDataset(Dataset[Sample]):
         if lesion is not None:
             stack, shape, gained = lesion
             outline, labels = shape.astype(np.float32), _joined(labels, gained)
-        stack, outline = move(stack, outline, self.augment, rng)
-        stack = rescan(stack, self.augment, rng)
+        stack, outline = spatial_augmentation(stack, outline, self.augment, rng)
+        stack = intensity_augmentation(stack, self.augment, rng)
         return Sample(
             torch.from_numpy(channels(stack, self.preprocessing)),
             torch.from_numpy(labels),
@@ -133,11 +133,11 @@ class SliceDataset(Dataset[Sample]):
         if lot < self.sampling.pasted and len(self.donors):
             donor = int(rng.choice(self.donors))
             shape = self.crops.outline(donor) > 0
-            lesion = paste_into(stack, np.asarray(self.crops.hounsfield[donor]), shape, rng)
+            lesion = paste_in_stack(stack, np.asarray(self.crops.hounsfield[donor]), shape, rng)
             gained = self.crops.labels[donor]
         else:
             kind = int(rng.integers(len(SUBTYPES)))
-            lesion = make_in(stack, SUBTYPES[kind], rng)
+            lesion = synthesize_in_stack(stack, SUBTYPES[kind], rng)
             gained = np.eye(len(LABELS), dtype=np.float32)[kind + 1]
             gained[0] = 1
         return None if lesion is None else (*lesion, gained)
@@ -148,7 +148,7 @@ def _joined(labels: NDArray[np.float32], gained: NDArray[np.float32]) -> NDArray
     return np.where((labels == 1) | (gained == 1), np.float32(1), labels + gained)
 
 
-class EpochSampler(Sampler[Draw]):
+class EpochSampler(Sampler[SampleIndex]):
     """Draws of one epoch after another, chosen and shuffled by (seed, epoch); one of ``world`` processes takes its own.
 
     Process ``rank`` takes places rank, rank + world, ...: a step of all processes together sees the same samples, with
@@ -181,13 +181,13 @@ class EpochSampler(Sampler[Draw]):
         """Called by the trainer at the start of every epoch, a resumed one too."""
         self.epoch = self.first_epoch + epoch
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SampleIndex]:
         """This process's draws of the current epoch."""
         rng = np.random.default_rng([self.seed, self.epoch])
         rest = rng.choice(self.rest, size=self.count, replace=False)
         rows = rng.permutation(np.concatenate([self.positive, rest]))
         places = range(self.rank, len(self) * self.world, self.world)
-        return (Draw(int(rows[place]), self.epoch, place) for place in places)
+        return (SampleIndex(int(rows[place]), self.epoch, place) for place in places)
 
     def __len__(self) -> int:
         """Samples of this process in an epoch."""

@@ -97,7 +97,7 @@ class EmbeddingStore:
             found += [left, right]
         for view in range(self.views):
             rng = np.random.default_rng([self.experiment.run.seed, view, *series_id.encode()])
-            found.append(_read(network, moved(images, self.experiment.augment, rng), device))
+            found.append(_read(network, spatially_augmented(images, self.experiment.augment, rng), device))
         embeddings, logits = zip(*found, strict=True)
         return torch.stack(embeddings), torch.stack(logits)
 
@@ -116,7 +116,7 @@ class EmbeddingStore:
         return self.folder / f"{series_id}.safetensors"
 
 
-def moved(images: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
+def spatially_augmented(images: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
     """Mirror, turn, scale and shift all slices of a series alike: (T, C, S, S) in [0, 1], air comes in from outside."""
     angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation))
     zoom = 1 + rng.uniform(-config.scale, config.scale)

@@ -15,7 +15,7 @@ from hemoscope.training.models.export import onnx_graph
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.models.sequence import SequenceNetwork, sequence_graph
 from hemoscope.training.run_folder import read_split
-from hemoscope.training.run_scores import check_finished, last_part, of_part, out_of_fold
+from hemoscope.training.run_scores import check_finished, final_split, out_of_fold_scores, split_scores
 
 # In a run that fitted a federation's model to one site.
 FEDERATION_RECORD = "federation_record.json"
@@ -36,7 +36,7 @@ def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreT
     """
     experiment = read_run(run)
     check_finished(run, experiment)
-    network = read_network(run / last_part(experiment), experiment)
+    network = read_network(run / final_split(experiment), experiment)
     origin = Origin(
         experiment=experiment,
         dataset=read_dataset(run),
@@ -98,8 +98,8 @@ def _card(run: Path, origin: Origin, *, version: str, scores: Sequence[ScoreTabl
     experiment = origin.experiment
     rule = StudyRule(extent_mm=experiment.reading.extent_mm)
     if origin.split is None:
-        return folds_card(origin, out_of_fold(run, experiment, rule), rule, version=version, more=scores)
-    validation, test = (of_part(run, experiment, part, rule) for part in ("validation", "test"))
+        return folds_card(origin, out_of_fold_scores(run, experiment, rule), rule, version=version, more=scores)
+    validation, test = (split_scores(run, experiment, part, rule) for part in ("validation", "test"))
     assert test is not None
     return split_card(origin, validation, test, rule, version=version, more=scores)
 
@@ -116,5 +116,5 @@ def _sequence(run: Path, experiment: Experiment, embedding_size: int) -> bytes:
     """The graph of the sequence network."""
     assert experiment.sequence is not None
     network = SequenceNetwork(experiment.sequence, embedding_size=embedding_size)
-    load_weights(network, run / last_part(experiment) / "sequence.safetensors")
+    load_weights(network, run / final_split(experiment) / "sequence.safetensors")
     return sequence_graph(network)

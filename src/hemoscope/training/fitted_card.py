@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hemoscope.data.split import LEAK_WARNING
 from hemoscope.evaluation.bootstrap import Interval, established
 from hemoscope.evaluation.score_table import score_table
-from hemoscope.evaluation.threshold_rules import Rule
+from hemoscope.evaluation.threshold_rules import ThresholdRule
 from hemoscope.inference.calibration import StudyRule, sigmoid
 from hemoscope.inference.card import (
     CalibrationTable,
@@ -44,7 +44,7 @@ from hemoscope.training.fitted_levels import (
     never_urgent,
     unfitted,
 )
-from hemoscope.training.run_scores import Scored, Scores
+from hemoscope.training.run_scores import LevelScores, SliceAndStudyScores
 from hemoscope.version import DISCLAIMER, __version__
 
 Floats = NDArray[np.float64]
@@ -78,7 +78,7 @@ class Origin:
 
 
 def folds_card(
-    origin: Origin, scored: Scored, rule: StudyRule, *, version: str, more: Sequence[ScoreTable]
+    origin: Origin, scored: SliceAndStudyScores, rule: StudyRule, *, version: str, more: Sequence[ScoreTable]
 ) -> ModelCard:
     """The card of a run on folds, fitted on its out-of-fold scores."""
     tables = validation_tables(
@@ -94,8 +94,8 @@ def folds_card(
 
 def split_card(
     origin: Origin,
-    validation: Scored | None,
-    test: Scored,
+    validation: SliceAndStudyScores | None,
+    test: SliceAndStudyScores,
     rule: StudyRule,
     *,
     version: str,
@@ -111,7 +111,7 @@ def split_card(
     return assembled(origin, found, rule, version=version, scores=(*tables, *more))
 
 
-def validation_tables(scored: Scored, *, name: str, description: str) -> tuple[ScoreTable, ScoreTable]:
+def validation_tables(scored: SliceAndStudyScores, *, name: str, description: str) -> tuple[ScoreTable, ScoreTable]:
     """Scores by slice and by patient of what is fitted on the same rows: calibration is cross-fitted."""
     by_slice, by_patient = (
         _table(scores, cross_fitted_probabilities(scores), level, name=name, description=description)
@@ -120,7 +120,7 @@ def validation_tables(scored: Scored, *, name: str, description: str) -> tuple[S
     return by_slice, by_patient
 
 
-def fit(scored: Scored, tables: Sequence[ScoreTable]) -> Fit:
+def fit(scored: SliceAndStudyScores, tables: Sequence[ScoreTable]) -> Fit:
     """Calibrate both levels and choose their points; ``tables`` of the same scores say which labels are established."""
     slices, studies = fit_calibration(scored.slices), fit_calibration(scored.studies)
 
@@ -129,9 +129,11 @@ def fit(scored: Scored, tables: Sequence[ScoreTable]) -> Fit:
         return fitted and all(_supported(table.labels[label]) for table in tables)
 
     fine = PerLabel.build(supported)
-    urgent, why_never = fit_urgent(scored.studies, studies, fine, Rule(kind="precision", target=URGENT_PRECISION))
+    urgent, why_never = fit_urgent(
+        scored.studies, studies, fine, ThresholdRule(kind="precision", target=URGENT_PRECISION)
+    )
     points = OperatingPointTable(
-        slice=fit_points(scored.slices, slices, fine, lambda _: Rule(kind="f-beta", target=1.0)),
+        slice=fit_points(scored.slices, slices, fine, lambda _: ThresholdRule(kind="f-beta", target=1.0)),
         study=fit_points(scored.studies, studies, fine, _study_rule),
         urgent=urgent,
     )
@@ -146,7 +148,7 @@ def fit(scored: Scored, tables: Sequence[ScoreTable]) -> Fit:
 def nothing_fitted(reason: str) -> Fit:
     """Probabilities as the network gives them, positive above 0.5, and nothing established."""
     raw = unfitted(reason)
-    nothing = Scores(logits=np.zeros((1, 6)), truth=np.full((1, 6), np.nan), patients=("",))
+    nothing = LevelScores(logits=np.zeros((1, 6)), truth=np.full((1, 6), np.nan), patients=("",))
     none = PerLabel.build(lambda _: False)
     points = fit_points(nothing, raw, none, _study_rule)
     return Fit(
@@ -166,10 +168,10 @@ _SLICE: _Level = "slice"
 _PATIENT: _Level = "patient"
 
 
-def _study_rule(label: Hemorrhage) -> Rule:
+def _study_rule(label: Hemorrhage) -> ThresholdRule:
     if label is Hemorrhage.ANY:
-        return Rule(kind="sensitivity", target=STUDY_SENSITIVITY)
-    return Rule(kind="youden")
+        return ThresholdRule(kind="sensitivity", target=STUDY_SENSITIVITY)
+    return ThresholdRule(kind="youden")
 
 
 def _supported(score: LabelScore) -> bool:
@@ -180,7 +182,9 @@ def _supported(score: LabelScore) -> bool:
     return established(interval, positive_patients=score.n_positive_patients)
 
 
-def _test_tables(dataset: TrainingData, split: SplitRecord, test: Scored, found: Fit) -> tuple[ScoreTable, ScoreTable]:
+def _test_tables(
+    dataset: TrainingData, split: SplitRecord, test: SliceAndStudyScores, found: Fit
+) -> tuple[ScoreTable, ScoreTable]:
     how = (
         f"The test part of one split by {split.by} (share {split.test:g}, seed {split.seed}), scored by these weights."
     )
@@ -198,7 +202,7 @@ def _test_tables(dataset: TrainingData, split: SplitRecord, test: Scored, found:
     return by_slice, by_patient
 
 
-def _table(scores: Scores, probabilities: Floats, level: _Level, *, name: str, description: str) -> ScoreTable:
+def _table(scores: LevelScores, probabilities: Floats, level: _Level, *, name: str, description: str) -> ScoreTable:
     # A row of the higher level is a series; a patient may have several.
     several = level == _PATIENT and len(set(scores.patients)) < len(scores.patients)
     return score_table(

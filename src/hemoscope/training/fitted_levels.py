@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from hemoscope.errors import DataError
 from hemoscope.evaluation.calibrate import cross_fitted, fit_platt
-from hemoscope.evaluation.threshold_rules import Rule
+from hemoscope.evaluation.threshold_rules import ThresholdRule
 from hemoscope.inference.calibration import Calibration, OperatingPoint, sigmoid
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
-from hemoscope.training.run_scores import Scores
+from hemoscope.training.run_scores import LevelScores
 
 Floats = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def unfitted(reason: str) -> FittedCalibration:
     return FittedCalibration(calibration=PerLabel.build(lambda _: RAW), reasons=PerLabel.build(lambda _: reason))
 
 
-def fit_calibration(scores: Scores) -> FittedCalibration:
+def fit_calibration(scores: LevelScores) -> FittedCalibration:
     """Platt's calibration of every label that enough patients have and lack."""
     reasons = PerLabel.build(lambda label: _too_few(scores, label))
 
@@ -53,7 +53,7 @@ def fit_calibration(scores: Scores) -> FittedCalibration:
     return FittedCalibration(calibration=PerLabel.build(fit), reasons=reasons)
 
 
-def cross_fitted_probabilities(scores: Scores) -> Floats:
+def cross_fitted_probabilities(scores: LevelScores) -> Floats:
     """Probabilities (n, 6), each calibrated by a fit that never saw its patient.
 
     A label that so few patients have that a part of them cannot be fitted keeps the network's own probability.
@@ -69,7 +69,10 @@ def cross_fitted_probabilities(scores: Scores) -> Floats:
 
 
 def fit_points(
-    scores: Scores, fitted: FittedCalibration, established: PerLabel[bool], rules: Callable[[Hemorrhage], Rule]
+    scores: LevelScores,
+    fitted: FittedCalibration,
+    established: PerLabel[bool],
+    rules: Callable[[Hemorrhage], ThresholdRule],
 ) -> PerLabel[OperatingPoint]:
     """A point for each label by its rule, on the probabilities that users see; just above 0.5 where none is fitted."""
     probabilities = consistent(calibrated(scores.logits, fitted.calibration), established)
@@ -84,7 +87,7 @@ def fit_points(
 
 
 def fit_urgent(
-    scores: Scores, fitted: FittedCalibration, established: PerLabel[bool], rule: Rule
+    scores: LevelScores, fitted: FittedCalibration, established: PerLabel[bool], rule: ThresholdRule
 ) -> tuple[OperatingPoint, str | None]:
     """The stricter point on ``any``; where none can be fitted, one that nothing reaches, and the reason."""
     probabilities = consistent(calibrated(scores.logits, fitted.calibration), established)
@@ -98,7 +101,7 @@ def never_urgent(reason: str) -> OperatingPoint:
 
 
 def _point(
-    scores: Scores, probabilities: Floats, label: Hemorrhage, rule: Rule, reason: str | None
+    scores: LevelScores, probabilities: Floats, label: Hemorrhage, rule: ThresholdRule, reason: str | None
 ) -> tuple[OperatingPoint | None, str]:
     """The point, or None and why there is none."""
     if reason:
@@ -111,7 +114,7 @@ def _point(
         return None, str(error)
 
 
-def _too_few(scores: Scores, label: Hemorrhage) -> str | None:
+def _too_few(scores: LevelScores, label: Hemorrhage) -> str | None:
     _, truth, patients = _known(scores, label)
     names = np.array(patients)
     for what, chosen in (("with it", truth == 1), ("known to be without it", truth == 0)):
@@ -121,7 +124,7 @@ def _too_few(scores: Scores, label: Hemorrhage) -> str | None:
     return None
 
 
-def _known(scores: Scores, label: Hemorrhage) -> tuple[Floats, Floats, tuple[str, ...]]:
+def _known(scores: LevelScores, label: Hemorrhage) -> tuple[Floats, Floats, tuple[str, ...]]:
     """Logits, truth and patients of the rows where the label is known."""
     k = LABELS.index(label)
     rows = np.flatnonzero(np.isfinite(scores.truth[:, k]))

@@ -51,7 +51,7 @@ def inside_skull(hounsfield: Slice) -> Inside | None:
     return Inside(mask, depth, (float(rows.mean()), float(columns.mean())), radius)
 
 
-def make_lesion(hounsfield: Slice, kind: Hemorrhage, rng: np.random.Generator) -> tuple[Slice, Mask] | None:
+def synthesize_lesion(hounsfield: Slice, kind: Hemorrhage, rng: np.random.Generator) -> tuple[Slice, Mask] | None:
     """Bleed of one type by rule: the new HU and the lesion's mask; None without a place, or where it would not show."""
     inside = inside_skull(hounsfield)
     if inside is None:

@@ -57,14 +57,14 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class ScheduleSegment:
     """Which of ``count`` stretches of equal length of one training this is, from 1: a schedule goes on over all."""
 
     number: int = 1
     count: int = 1
 
 
-class Pull:
+class ProximalTerm:
     """FedProx' proximal term: half of ``strength`` times the squared distance of weights from where they began.
 
     Li et al. 2020, "Federated optimization in heterogeneous networks", equation 2.
@@ -92,8 +92,8 @@ class TrainingModule(lightning.LightningModule):
         loss: LossConfig,
         optimizer: OptimizerConfig,
         *,
-        stretch: Stretch | None = None,
-        pull: Pull | None = None,
+        segment: ScheduleSegment | None = None,
+        proximal_term: ProximalTerm | None = None,
     ) -> None:
         """Keep the parts; the average starts as a copy.
 
@@ -101,15 +101,15 @@ class TrainingModule(lightning.LightningModule):
             network: to be trained.
             loss: in numbers.
             optimizer: how the weights follow the gradient.
-            stretch: of a longer training; None: this is the whole.
-            pull: added to the loss as ``train/proximal``.
+            segment: of a longer schedule; None if this training is the whole schedule.
+            proximal_term: added to the loss as ``train/proximal``.
 
         Raises:
             ConfigError: the loss still waits for the training labels.
         """
         super().__init__()
-        self.stretch = stretch or Stretch()
-        self.pull = pull
+        self.segment = segment or ScheduleSegment()
+        self.proximal_term = proximal_term
         if PREVALENCE in (loss.positive, loss.negative):
             msg = f"the loss holds the word {PREVALENCE} where numbers are needed. Call LossConfig.resolved first"
             raise ConfigError(msg)
@@ -132,8 +132,8 @@ class TrainingModule(lightning.LightningModule):
         parts = loss_parts(
             self.network(image), batch.labels, batch.outline, batch.typed, self.loss, outlined=batch.outlined
         )
-        if self.pull is not None:
-            parts["proximal"] = self.pull.loss()
+        if self.proximal_term is not None:
+            parts["proximal"] = self.proximal_term.loss()
         total = torch.stack(list(parts.values())).sum()
         shown = {f"train/{name}": value.detach() for name, value in parts.items()}
         self.log_dict(shown, on_step=False, on_epoch=True, sync_dist=True)
@@ -192,15 +192,15 @@ class TrainingModule(lightning.LightningModule):
         optimizer = kind(chosen, lr=config.learning_rate, weight_decay=config.weight_decay)
         if config.schedule == "constant":
             return optimizer
-        cycle = _cycle(optimizer, config, steps=int(self.trainer.estimated_stepping_batches), stretch=self.stretch)
+        cycle = _cycle(optimizer, config, steps=int(self.trainer.estimated_stepping_batches), segment=self.segment)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 
 def _cycle(
-    optimizer: torch.optim.Optimizer, config: OptimizerConfig, *, steps: int, stretch: Stretch
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, *, steps: int, segment: ScheduleSegment
 ) -> torch.optim.lr_scheduler.OneCycleLR:
     """One cycle over all stretches of ``steps`` steps each, at the beginning of this one."""
-    whole, done = steps * stretch.count, steps * (stretch.number - 1)
+    whole, done = steps * segment.count, steps * (segment.number - 1)
     # torch divides by the length of the rise, which is nothing where it would be exactly one step.
     warmup = config.warmup * (1 + 1e-9) if config.warmup * whole == 1 else config.warmup
 

@@ -20,7 +20,7 @@ from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, TrainingError
 from hemoscope.inference.card import SplitRecord, parse_dataclass, to_plain
 from hemoscope.labels import LABELS
-from hemoscope.training.data_splits import Part, run_split, split_record
+from hemoscope.training.data_splits import DataSplit, split_images, split_record
 from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.version import __version__
 
@@ -30,16 +30,16 @@ _VERSIONS, _DATASET, _SLICES = "versions.json", "dataset.json", "slices.csv"
 _LOGS = "tensorboard"
 
 
-def open_run(experiment: Experiment, cache: Cache, output: Path, part: Part, *, resume: bool) -> Path:
+def open_run(experiment: Experiment, cache: Cache, output: Path, split: DataSplit, *, resume: bool) -> Path:
     """Make the folder of a part, and the records of its run.
 
     Raises:
         TrainingError: the folder holds another run, or this part of it and ``resume`` is not set.
     """
     _check_same_run(experiment, output)
-    folder = output / part.name
+    folder = output / split.name
     if folder.exists() and not resume:
-        msg = f"{output.name}/{part.name} exists already. Go on with --resume, or choose a new --output"
+        msg = f"{output.name}/{split.name} exists already. Go on with --resume, or choose a new --output"
         raise TrainingError(msg)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(output / _RECORD, experiment.to_json())
@@ -51,12 +51,12 @@ def open_run(experiment: Experiment, cache: Cache, output: Path, part: Part, *, 
     return folder
 
 
-def forget_unbegun(output: Path, part: Part) -> None:
+def discard_unstarted(output: Path, split: DataSplit) -> None:
     """Take back what ``open_run`` made of a part that failed before it learned anything.
 
     So the next try may have other settings in the same folder. Other parts, and what was learned, stay.
     """
-    folder = output / part.name
+    folder = output / split.name
     if any(path.is_file() and path.parent.name != _LOGS for path in folder.rglob("*")):
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -122,7 +122,7 @@ def _write_split(experiment: Experiment, cache: Cache, output: Path) -> None:
     record = split_record(experiment, cache)
     if record is None:
         return
-    split = run_split(experiment, cache)
+    split = split_images(experiment, cache)
     images = {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)}
     write_json(output / _SPLIT, {**asdict(record), "images": images, "warning": split.warning})
 

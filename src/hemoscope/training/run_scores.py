@@ -28,7 +28,7 @@ _NAMES = [label.value for label in LABELS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scores:
+class LevelScores:
     """Scores of networks that never saw these patients or slices, at one level.
 
     ``logits`` and ``truth`` (n, 6) in label order, truth NaN where unknown; ``patients`` (n,) names the patient of
@@ -41,11 +41,11 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
+class SliceAndStudyScores:
     """One set of scores at both levels."""
 
-    slices: Scores
-    studies: Scores
+    slices: LevelScores
+    studies: LevelScores
 
 
 def check_finished(run: Path, experiment: Experiment) -> None:
@@ -56,26 +56,26 @@ def check_finished(run: Path, experiment: Experiment) -> None:
         raise TrainingError(msg)
     needed = [name for names in _score_files(experiment).values() for name in names]
     if experiment.sequence is not None:
-        needed += [studies_of(name) for name in needed] + [f"{last_part(experiment)}/sequence.safetensors"]
-    needed += [f"{last_part(experiment)}/weights.safetensors", "slices.csv"]
+        needed += [study_scores_file(name) for name in needed] + [f"{final_split(experiment)}/sequence.safetensors"]
+    needed += [f"{final_split(experiment)}/weights.safetensors", "slices.csv"]
     absent = [name for name in needed if not (run / name).is_file()]
     if absent:
         msg = f"{run.name} lacks {', '.join(absent)}. Finish it: hemoscope train ... --resume"
         raise TrainingError(msg)
 
 
-def last_part(experiment: Experiment) -> str:
+def final_split(experiment: Experiment) -> str:
     """The part whose weights are shipped."""
     return FINAL if experiment.run.split == "folds" else SPLIT
 
 
-def studies_of(name: str) -> str:
+def study_scores_file(name: str) -> str:
     """The file of study scores that stands beside a file of slice scores."""
     folder, _, file = name.rpartition("/")
     return f"{folder}/{file.replace('scores', 'studies', 1)}"
 
 
-def out_of_fold(run: Path, experiment: Experiment, rule: StudyRule) -> Scored:
+def out_of_fold_scores(run: Path, experiment: Experiment, rule: StudyRule) -> SliceAndStudyScores:
     """Every slice of a run on folds, scored once. Raises TrainingError where any score is missing."""
     names = _score_files(experiment)["folds"]
     slices = pd.read_csv(run / "slices.csv", dtype=_IDS)
@@ -89,7 +89,7 @@ def out_of_fold(run: Path, experiment: Experiment, rule: StudyRule) -> Scored:
     return _at_both_levels(run, experiment, joined, names, rule)
 
 
-def of_part(run: Path, experiment: Experiment, part: str, rule: StudyRule) -> Scored | None:
+def split_scores(run: Path, experiment: Experiment, part: str, rule: StudyRule) -> SliceAndStudyScores | None:
     """Scores of the ``validation`` or ``test`` part of a split; None where the split has no such part.
 
     Raises:
@@ -102,12 +102,12 @@ def of_part(run: Path, experiment: Experiment, part: str, rule: StudyRule) -> Sc
     return _at_both_levels(run, experiment, joined, names, rule)
 
 
-def of_file(path: Path, slices: pd.DataFrame, rule: StudyRule) -> Scored:
-    """Scores of one file that ``score_slices`` wrote; see ``of_files``."""
-    return of_files(path.parent, [path.name], slices, rule)
+def read_scores(path: Path, slices: pd.DataFrame, rule: StudyRule) -> SliceAndStudyScores:
+    """Scores of one file that ``score_slices`` wrote; see ``read_score_files``."""
+    return read_score_files(path.parent, [path.name], slices, rule)
 
 
-def of_files(folder: Path, names: Sequence[str], slices: pd.DataFrame, rule: StudyRule) -> Scored:
+def read_score_files(folder: Path, names: Sequence[str], slices: pd.DataFrame, rule: StudyRule) -> SliceAndStudyScores:
     """Scores of files that ``score_slices`` wrote, together.
 
     Args:
@@ -122,7 +122,7 @@ def of_files(folder: Path, names: Sequence[str], slices: pd.DataFrame, rule: Stu
     known = slices[["image_id", "patient_id", *_NAMES]].astype(dict.fromkeys(_NAMES, np.float64))
     joined = _joined(_concatenated(folder, list(names)), known, names[0])
     scores = _scores(joined)
-    return Scored(slices=scores, studies=_ruled(scores, joined, rule))
+    return SliceAndStudyScores(slices=scores, studies=_ruled(scores, joined, rule))
 
 
 def _joined(scored: pd.DataFrame, slices: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -150,14 +150,16 @@ def _concatenated(run: Path, names: Sequence[str]) -> pd.DataFrame:
 
 def _at_both_levels(
     run: Path, experiment: Experiment, joined: pd.DataFrame, names: Sequence[str], rule: StudyRule
-) -> Scored:
+) -> SliceAndStudyScores:
     slices = _scores(joined)
     if experiment.sequence is None:
-        return Scored(slices=slices, studies=_ruled(slices, joined, rule))
-    return Scored(slices=slices, studies=_scores(_concatenated(run, [studies_of(name) for name in names])))
+        return SliceAndStudyScores(slices=slices, studies=_ruled(slices, joined, rule))
+    return SliceAndStudyScores(
+        slices=slices, studies=_scores(_concatenated(run, [study_scores_file(name) for name in names]))
+    )
 
 
-def _ruled(slices: Scores, joined: pd.DataFrame, rule: StudyRule) -> Scores:
+def _ruled(slices: LevelScores, joined: pd.DataFrame, rule: StudyRule) -> LevelScores:
     """The study rule over each series, as it is served; over each patient where a run does not name series."""
     if "series_id" not in joined or joined["series_id"].isna().any():  # scored by an earlier version
         return study_scores(slices, rule, series=slices.patients)
@@ -165,8 +167,8 @@ def _ruled(slices: Scores, joined: pd.DataFrame, rule: StudyRule) -> Scores:
     return study_scores(slices, rule, series=joined["series_id"].tolist(), positions_mm=positions)
 
 
-def _scores(table: pd.DataFrame) -> Scores:
-    return Scores(
+def _scores(table: pd.DataFrame) -> LevelScores:
+    return LevelScores(
         logits=table[_LOGITS].to_numpy(dtype=np.float64),
         truth=table[_NAMES].to_numpy(dtype=np.float64),
         patients=tuple(table["patient_id"]),
@@ -174,8 +176,8 @@ def _scores(table: pd.DataFrame) -> Scores:
 
 
 def study_scores(
-    slices: Scores, rule: StudyRule, *, series: Sequence[str], positions_mm: Floats | None = None
-) -> Scores:
+    slices: LevelScores, rule: StudyRule, *, series: Sequence[str], positions_mm: Floats | None = None
+) -> LevelScores:
     """The study rule over each series' slices; a series is positive where any slice is known to be.
 
     Args:
@@ -191,7 +193,7 @@ def study_scores(
     known = np.full(len(of), np.nan) if positions_mm is None else positions_mm
     logits = [study_logits(slices.logits[row], _positions(known[row]), rule) for row in rows]
     truth = np.stack([np.fmax.reduce(slices.truth[row], axis=0) for row in rows])
-    return Scores(logits=np.stack(logits), truth=truth, patients=tuple(patient for patient, _ in names))
+    return LevelScores(logits=np.stack(logits), truth=truth, patients=tuple(patient for patient, _ in names))
 
 
 def _positions(known: Floats) -> list[float | None]:

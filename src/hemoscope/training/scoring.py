@@ -9,17 +9,17 @@ from torch.utils.data import DataLoader
 
 from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, no_progress
-from hemoscope.training.data_splits import SPLIT, Part
+from hemoscope.training.data_splits import SPLIT, DataSplit
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
 
 _SCORED_AT_ONCE = 16
 
 
-def score_files(part: Part) -> Iterator[tuple[str, tuple[str, ...]]]:
+def score_files(split: DataSplit) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Names of a part's score files, and the images that go into them."""
-    names = ("scores-validation.csv", "scores-test.csv") if part.name == SPLIT else ("", "scores.csv")
-    yield from ((name, images) for name, images in zip(names, (part.validate, part.score), strict=True) if images)
+    names = ("scores-validation.csv", "scores-test.csv") if split.name == SPLIT else ("", "scores.csv")
+    yield from ((name, images) for name, images in zip(names, (split.validation, split.test), strict=True) if images)
 
 
 def score_slices(

@@ -25,10 +25,10 @@ from hemoscope.inference.calibration import StudyRule
 from hemoscope.inference.probabilities import study_logits
 from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, StageProgress, no_progress, no_stage_progress
-from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepsDone
+from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepProgress
 from hemoscope.training.checkpoint_io import SafeCheckpointIO, latest_checkpoint
 from hemoscope.training.crops import chosen_slices
-from hemoscope.training.data_splits import Part
+from hemoscope.training.data_splits import DataSplit
 from hemoscope.training.embeddings import EmbeddedSeries, EmbeddingStore
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.losses import LossConfig, score_sums
@@ -65,12 +65,12 @@ class SequenceModule(lightning.LightningModule):
     def training_step(self, batch: SeriesSample, _: int) -> Tensor:
         """Loss of one batch: of its slices, and of its series."""
         slices, studies = refined(self.network, batch)
-        parts = {
+        losses = {
             "slices": _mean_loss(slices.flatten(0, 1), batch.labels.flatten(0, 1), self.loss),
             "studies": _mean_loss(studies, highest_known(batch.labels), self.loss),
         }
-        total = torch.stack(list(parts.values())).sum()
-        shown = {f"train/{name}": value.detach() for name, value in parts.items()}
+        total = torch.stack(list(losses.values())).sum()
+        shown = {f"train/{name}": value.detach() for name, value in losses.items()}
         self.log_dict({**shown, "train/loss": total.detach()}, on_step=False, on_epoch=True, batch_size=len(studies))
         return total
 
@@ -87,20 +87,20 @@ def fit_sequence(
     network: HemorrhageNetwork,
     experiment: Experiment,
     cache: Cache,
-    part: Part,
+    split: DataSplit,
     folder: Path,
     show: StageProgress = no_stage_progress,
 ) -> SequenceNetwork:
     """Train the sequence network of a part, or load it where that is done; one process alone.
 
     ``folder``, the part's, gets ``sequence.safetensors``, ``embeddings/`` and ``sequence/`` with the checkpoint and
-    ``metrics.jsonl``. Series are read whole, but learn from the labels of ``part.learn`` alone.
+    ``metrics.jsonl``. Series are read whole, but learn from the labels of ``split.train`` alone.
 
     Args:
         network: the finished slice network.
         experiment: with a ``sequence``.
         cache: the prepared dataset.
-        part: whose ``learn`` is learned from.
+        split: the network is trained on its ``train`` images.
         folder: of the part.
         show: told the stage, how much of it is done, and how much there is.
 
@@ -115,12 +115,12 @@ def fit_sequence(
     if done.is_file():
         load_weights(sequence, done)
         return sequence.eval()
-    table = chosen_slices(cache, part.learn)
+    table = chosen_slices(cache, split.train)
     store = EmbeddingStore(network, experiment, cache, folder, views=config.views)
     data = SeriesDataset(store, table, config, seed=seed)
-    store.fill(data.series_ids, partial(show, f"{part.name}: embedding"))
+    store.fill(data.series_ids, partial(show, f"{split.name}: embedding"))
     module = SequenceModule(sequence, experiment.loss.resolved(label_array(table)))
-    _fit(module, data, experiment, folder / FOLDER, partial(show, f"{part.name}: training the sequence"))
+    _fit(module, data, experiment, folder / FOLDER, partial(show, f"{split.name}: training the sequence"))
     save_weights(sequence, done)
     return sequence.eval()
 
@@ -192,7 +192,7 @@ def _fit(
         callbacks=[
             SeedSteps(seed),
             MetricsFile(folder / "metrics.jsonl"),
-            StepsDone(progress),
+            StepProgress(progress),
             KeepCheckpoint(checkpoint, steps=0),
         ],
         logger=False,

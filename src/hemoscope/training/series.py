@@ -39,7 +39,7 @@ class SeriesSample(NamedTuple):
     length: Tensor
 
 
-class SeriesDraw(NamedTuple):
+class SeriesIndex(NamedTuple):
     """One place in an epoch: which series, and the numbers that choose its view."""
 
     row: int
@@ -89,7 +89,7 @@ def refined(sequence: SequenceNetwork, batch: SeriesSample) -> tuple[Tensor, Ten
 
 
 class SeriesDataset(Dataset[SeriesSample]):
-    """Series with the labels of some of their images, indexed by ``SeriesDraw``."""
+    """Series with the labels of some of their images, indexed by ``SeriesIndex``."""
 
     def __init__(self, store: EmbeddingStore, table: pd.DataFrame, config: SequenceConfig, *, seed: int) -> None:
         """``table``: rows of the manifest. Series are read whole; only slices in it have labels."""
@@ -99,7 +99,7 @@ class SeriesDataset(Dataset[SeriesSample]):
         self.config = config
         self.seed = seed
 
-    def __getitem__(self, draw: SeriesDraw) -> SeriesSample:
+    def __getitem__(self, draw: SeriesIndex) -> SeriesSample:
         """One sample; the same draw gives the same sample."""
         rng = np.random.default_rng([self.seed, draw.epoch, draw.place])
         series_id = self.series_ids[draw.row]
@@ -114,7 +114,7 @@ class SeriesDataset(Dataset[SeriesSample]):
         return len(self.series_ids)
 
 
-class SeriesSampler(Sampler[SeriesDraw]):
+class SeriesSampler(Sampler[SeriesIndex]):
     """Every series once an epoch, in an order that follows from (seed, epoch)."""
 
     def __init__(self, count: int, *, seed: int) -> None:
@@ -127,10 +127,10 @@ class SeriesSampler(Sampler[SeriesDraw]):
         """Called by the trainer at the start of every epoch, a resumed one too."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[SeriesDraw]:
+    def __iter__(self) -> Iterator[SeriesIndex]:
         """The draws of the current epoch."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        return (SeriesDraw(int(row), self.epoch, place) for place, row in enumerate(order))
+        return (SeriesIndex(int(row), self.epoch, place) for place, row in enumerate(order))
 
     def __len__(self) -> int:
         """Samples in an epoch."""

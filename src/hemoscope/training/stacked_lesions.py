@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hemoscope.labels import Hemorrhage
-from hemoscope.training.lesions import Mask, Slice, inside_skull, make_lesion, paste_lesion
+from hemoscope.training.lesions import Mask, Slice, inside_skull, paste_lesion, synthesize_lesion
 
 Stack = NDArray[np.float32]
 
@@ -32,7 +32,7 @@ _SMOOTH_PIXELS = 2.0
 _LEAST_WEIGHT = 1e-3
 
 
-def paste_into(stack: Stack, donor: Stack, outline: Mask, rng: np.random.Generator) -> tuple[Stack, Mask] | None:
+def paste_in_stack(stack: Stack, donor: Stack, outline: Mask, rng: np.random.Generator) -> tuple[Stack, Mask] | None:
     """A real bleed of another head, slice onto slice; None where the middle slice has no place for it.
 
     Args:
@@ -55,10 +55,10 @@ def paste_into(stack: Stack, donor: Stack, outline: Mask, rng: np.random.Generat
     return new, lesion[1]
 
 
-def make_in(stack: Stack, kind: Hemorrhage, rng: np.random.Generator) -> tuple[Stack, Mask] | None:
+def synthesize_in_stack(stack: Stack, kind: Hemorrhage, rng: np.random.Generator) -> tuple[Stack, Mask] | None:
     """A bleed of one type by rule, through a stack (n, S, S); None where the middle slice has no place for it."""
     middle = len(stack) // 2
-    lesion = make_lesion(stack[middle], kind, rng)
+    lesion = synthesize_lesion(stack[middle], kind, rng)
     if lesion is None:
         return None
     new = np.array(stack)

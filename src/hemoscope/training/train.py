@@ -21,25 +21,25 @@ from hemoscope.errors import ConfigError, HemoscopeError
 from hemoscope.progress import StageProgress, no_stage_progress
 from hemoscope.training.callbacks import History, KeepBest, read_metrics
 from hemoscope.training.checkpoint_io import latest_checkpoint
-from hemoscope.training.data_module import PartData, part_loss
-from hemoscope.training.data_splits import FINAL, SPLIT, Part, run_parts, run_split
+from hemoscope.training.data_module import SplitDataModule, resolved_loss
+from hemoscope.training.data_splits import FINAL, SPLIT, DataSplit, make_data_splits, split_images
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.checkpoint import load_init, load_weights, save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.module import TrainingModule
-from hemoscope.training.run_folder import forget_unbegun, open_run, write_json
+from hemoscope.training.run_folder import discard_unstarted, open_run, write_json
 from hemoscope.training.scoring import score_files, score_slices
 from hemoscope.training.sequence import fit_sequence, score_sequence
 from hemoscope.training.trainer import CHECKPOINT, is_first_process, make_trainer, quiet_lightning
 
-__all__ = ["FINAL", "SPLIT", "Part", "PartRecord", "run_parts", "train"]
+__all__ = ["FINAL", "SPLIT", "DataSplit", "TrainingRecord", "make_data_splits", "train"]
 
 WEIGHTS, BEST, RECORD = "weights.safetensors", "best.safetensors", "part.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartRecord:
+class TrainingRecord:
     """How a part came out, as ``part.json`` keeps it.
 
     Attributes:
@@ -81,7 +81,7 @@ def train(
     threads: int | None = None,
     show: StageProgress = no_stage_progress,
     warn: Callable[[str], None] = lambda _line: None,
-) -> tuple[PartRecord, ...]:
+) -> tuple[TrainingRecord, ...]:
     """Train every part (or those named) and leave the run's folder behind.
 
     Where several processes train together, each of them calls this; the first alone writes and returns records.
@@ -103,38 +103,38 @@ def train(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    parts = run_parts(experiment, cache)
-    unknown = sorted(set(only) - {part.name for part in parts})
+    splits = make_data_splits(experiment, cache)
+    unknown = sorted(set(only) - {split.name for split in splits})
     if unknown:
-        msg = f"no such part: {', '.join(unknown)}. This experiment has {', '.join(part.name for part in parts)}"
+        msg = f"no such part: {', '.join(unknown)}. This experiment has {', '.join(split.name for split in splits)}"
         raise ConfigError(msg)
-    warning = None if experiment.run.split == "folds" else run_split(experiment, cache).warning
+    warning = None if experiment.run.split == "folds" else split_images(experiment, cache).warning
     if warning and is_first_process():
         warn(warning)
     with quiet_lightning():
-        chosen = [part for part in parts if not only or part.name in only]
-        records = [_train_part(experiment, cache, part, output, resume=resume, show=show) for part in chosen]
+        chosen = [split for split in splits if not only or split.name in only]
+        records = [_train_split(experiment, cache, split, output, resume=resume, show=show) for split in chosen]
     return tuple(record for record in records if record is not None)
 
 
-def _train_part(
-    experiment: Experiment, cache: Cache, part: Part, output: Path, *, resume: bool, show: StageProgress
-) -> PartRecord | None:
-    folder = output / part.name
+def _train_split(
+    experiment: Experiment, cache: Cache, split: DataSplit, output: Path, *, resume: bool, show: StageProgress
+) -> TrainingRecord | None:
+    folder = output / split.name
     if is_first_process():
-        open_run(experiment, cache, output, part, resume=resume)
+        open_run(experiment, cache, output, split, resume=resume)
     done = (folder / WEIGHTS).is_file()
     try:
-        network = _load(experiment, folder / WEIGHTS) if done else _fit(experiment, cache, part, folder, show)
+        network = _load(experiment, folder / WEIGHTS) if done else _fit(experiment, cache, split, folder, show)
     except HemoscopeError:
         if is_first_process():
-            forget_unbegun(output, part)
+            discard_unstarted(output, split)
         raise
     if not is_first_process():
         return None
-    sequence = fit_sequence(network, experiment, cache, part, folder, show) if experiment.sequence else None
-    for name, images in score_files(part):
-        path, progress = folder / name, partial(show, f"{part.name}: scoring")
+    sequence = fit_sequence(network, experiment, cache, split, folder, show) if experiment.sequence else None
+    for name, images in score_files(split):
+        path, progress = folder / name, partial(show, f"{split.name}: scoring")
         if path.is_file():
             continue
         if sequence is None:
@@ -155,23 +155,25 @@ def _load(experiment: Experiment, weights: Path) -> HemorrhageNetwork:
     return network
 
 
-def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: StageProgress) -> HemorrhageNetwork:
+def _fit(
+    experiment: Experiment, cache: Cache, split: DataSplit, folder: Path, show: StageProgress
+) -> HemorrhageNetwork:
     run = experiment.run
     lightning.seed_everything(run.seed, verbose=False)
     network = _network(experiment)
     last = latest_checkpoint(folder / CHECKPOINT)
     history = History(load_init(network, run.init) if last is None else None)
-    module = TrainingModule(network, part_loss(experiment, cache, part), experiment.optimizer)
+    module = TrainingModule(network, resolved_loss(experiment, cache, split), experiment.optimizer)
     best = KeepBest(folder / BEST, patience=run.early_stop)
     trainer = make_trainer(
         run,
         folder,
-        partial(show, f"{part.name}: training"),
-        validate=bool(part.validate),
+        partial(show, f"{split.name}: training"),
+        validate=bool(split.validation),
         extra=[history, *([best] if run.early_stop else [])],
     )
     try:
-        data = PartData(experiment, cache, part, show)
+        data = SplitDataModule(experiment, cache, split, show)
         trainer.fit(module, datamodule=data, ckpt_path=None if last is None else str(last))
     except SystemExit as error:  # how Lightning takes Ctrl-C; the command has its own words for it
         raise KeyboardInterrupt from error
@@ -179,27 +181,27 @@ def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: S
         if best.epoch is not None:
             load_weights(module.trained, folder / BEST)
         rows = read_metrics(folder / "metrics.jsonl")
-        write_json(folder / RECORD, asdict(_record(part, module, trainer, history, best.epoch, rows)))
+        write_json(folder / RECORD, asdict(_record(split, module, trainer, history, best.epoch, rows)))
         save_weights(module.trained, folder / WEIGHTS)
     return module.trained
 
 
 def _record(
-    part: Part,
+    split: DataSplit,
     module: TrainingModule,
     trainer: lightning.Trainer,
     history: History,
     best_epoch: int | None,
     rows: Sequence[Mapping[str, float]],
-) -> PartRecord:
-    return PartRecord(
-        part=part.name,
+) -> TrainingRecord:
+    return TrainingRecord(
+        part=split.name,
         init=history.init or "not recorded",
         parameters=sum(p.numel() for p in module.network.parameters()),
         trained_parameters=sum(p.numel() for p in module.network.parameters() if p.requires_grad),
-        learned=len(part.learn),
-        validated=len(part.validate),
-        scored=len(part.score),
+        learned=len(split.train),
+        validated=len(split.validation),
+        scored=len(split.test),
         processes=trainer.world_size,
         epochs=len(rows),
         steps=trainer.global_step,
@@ -209,8 +211,8 @@ def _record(
     )
 
 
-def _read_record(path: Path) -> PartRecord | None:
+def _read_record(path: Path) -> TrainingRecord | None:
     """The record of a part; None for one that an earlier version trained."""
     if not path.is_file():
         return None
-    return PartRecord(**json.loads(path.read_text()))
+    return TrainingRecord(**json.loads(path.read_text()))

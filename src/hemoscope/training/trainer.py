@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from hemoscope.errors import TrainingError
 from hemoscope.progress import Progress
-from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepsDone
+from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepProgress
 from hemoscope.training.checkpoint_io import SafeCheckpointIO
 from hemoscope.training.experiment import RunConfig
 
@@ -50,7 +50,7 @@ def make_trainer(
     Raises:
         TrainingError: this machine has not the devices, or cannot compute in the precision, that the run asks for.
     """
-    callbacks = [MetricsFile(folder / "metrics.jsonl"), StepsDone(progress), SeedSteps(run.seed), *extra]
+    callbacks = [MetricsFile(folder / "metrics.jsonl"), StepProgress(progress), SeedSteps(run.seed), *extra]
     return _trainer(
         run,
         folder,
@@ -60,7 +60,7 @@ def make_trainer(
     )
 
 
-def make_passing_trainer(
+def make_round_trainer(
     run: RunConfig, folder: Path, progress: Progress, *, first_epoch: int, extra: list[Callback]
 ) -> lightning.Trainer:
     """A trainer for one stretch of a longer training, of which somebody else keeps the weights: it writes nothing.
@@ -71,7 +71,7 @@ def make_passing_trainer(
     return _trainer(
         run,
         folder,
-        callbacks=[StepsDone(progress), SeedSteps(run.seed, first_epoch=first_epoch), *extra],
+        callbacks=[StepProgress(progress), SeedSteps(run.seed, first_epoch=first_epoch), *extra],
         logger=False,
         enable_checkpointing=False,
         limit_val_batches=0,
