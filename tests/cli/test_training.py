@@ -158,7 +158,7 @@ def test_a_wrong_setting_ends_with_the_code_of_usage(
     assert main([*words, "--set", "run.epoch=9"]) == 2
     assert "unknown key epoch" in capsys.readouterr().err
     assert main([*words, "--only", "fold-9"]) == 2
-    assert "no such part: fold-9" in capsys.readouterr().err
+    assert "no such split: fold-9" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 

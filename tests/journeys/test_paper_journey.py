@@ -194,7 +194,7 @@ def test_the_report_scores_the_test_part_and_says_that_it_leaks(journey: Journey
     assert LEAK_WARNING in said
     assert LEAK_WARNING in json.dumps(report)
     assert LEAK_WARNING in (tmp_path / "report" / "report.html").read_text()
-    # What the bundle says of the test part is what training said of it: raw scores through a sigmoid.
+    # What the bundle says of the test set is what training said of it: raw scores through a sigmoid.
     predicted = pd.read_csv(tmp_path / "report" / "predictions.csv").set_index("image_id").loc[tested["image_id"]]
     types = [label.value for label in SUBTYPES]
     expected = 1 / (1 + np.exp(-tested[[f"logit_{name}" for name in types]].to_numpy()))

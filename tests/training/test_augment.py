@@ -1,4 +1,4 @@
-"""Augmentation: what moves moves with its outline, what is scanned anew stays where it is, and zero changes nothing."""
+"""Augmentation: what moves moves with its mask, what is scanned anew stays where it is, and zero changes nothing."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def head() -> NDArray[np.float32]:
 
 
 @pytest.fixture
-def outline() -> NDArray[np.float32]:
+def mask() -> NDArray[np.float32]:
     """A lesion within the block, read-only."""
     shape = np.zeros((SIZE, SIZE), dtype=np.float32)
     shape[20:32, 16:28] = 1
@@ -40,10 +40,10 @@ def only(**changes: float) -> AugmentConfig:
 def test_zeroes_change_nothing_to_the_last_bit(seed: int, slices: int) -> None:
     random = np.random.default_rng(seed)
     image = random.normal(30, 300, (slices, SIZE, SIZE)).astype(np.float32)
-    outline = (random.random((SIZE, SIZE)) < 0.2).astype(np.float32)
-    moved, moved_outline = spatial_augmentation(image, outline, NOTHING, random)
+    mask = (random.random((SIZE, SIZE)) < 0.2).astype(np.float32)
+    moved, moved_mask = spatial_augmentation(image, mask, NOTHING, random)
     assert np.array_equal(moved, image)
-    assert np.array_equal(moved_outline, outline)
+    assert np.array_equal(moved_mask, mask)
     assert np.array_equal(intensity_augmentation(image, NOTHING, random), image)
 
 
@@ -51,10 +51,10 @@ def test_zeroes_change_nothing_to_the_last_bit(seed: int, slices: int) -> None:
 def test_all_slices_of_a_stack_are_moved_and_recalibrated_alike(seed: int) -> None:
     """And noise alone is drawn for each of them."""
     slice_ = np.random.default_rng(seed).normal(30, 50, (1, SIZE, SIZE)).astype(np.float32)
-    outline = (slice_[0] > 60).astype(np.float32)
+    mask = (slice_[0] > 60).astype(np.float32)
     stack = np.repeat(slice_, 3, axis=0)
-    alone = spatial_augmentation(slice_, outline, AugmentConfig(), np.random.default_rng(seed))
-    together = spatial_augmentation(stack, outline, AugmentConfig(), np.random.default_rng(seed))
+    alone = spatial_augmentation(slice_, mask, AugmentConfig(), np.random.default_rng(seed))
+    together = spatial_augmentation(stack, mask, AugmentConfig(), np.random.default_rng(seed))
     assert np.array_equal(together[0], np.repeat(alone[0], 3, axis=0))
     assert np.array_equal(together[1], alone[1])
     quiet = intensity_augmentation(stack, only(gain=0.05, offset=4, blur=1), np.random.default_rng(seed))
@@ -64,21 +64,19 @@ def test_all_slices_of_a_stack_are_moved_and_recalibrated_alike(seed: int) -> No
     assert changed == (not np.array_equal(noisy[0], noisy[1]))
 
 
-def test_the_mirror_swaps_left_and_right_of_both(head: NDArray[np.float32], outline: NDArray[np.float32]) -> None:
-    moved, moved_outline = spatial_augmentation(head, outline, only(flip=1), np.random.default_rng(1))
+def test_the_mirror_swaps_left_and_right_of_both(head: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
+    moved, moved_mask = spatial_augmentation(head, mask, only(flip=1), np.random.default_rng(1))
     assert np.allclose(moved, head[:, :, ::-1], atol=0.05)
-    assert np.allclose(moved_outline, outline[:, ::-1], atol=1e-4)
+    assert np.allclose(moved_mask, mask[:, ::-1], atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_lesion_and_its_outline_move_together(
-    seed: int, head: NDArray[np.float32], outline: NDArray[np.float32]
-) -> None:
-    bleeding = head + 400 * outline
-    moved, moved_outline = spatial_augmentation(bleeding, outline, AugmentConfig(), np.random.default_rng(seed))
+def test_a_lesion_and_its_mask_move_together(seed: int, head: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
+    bleeding = head + 400 * mask
+    moved, moved_mask = spatial_augmentation(bleeding, mask, AugmentConfig(), np.random.default_rng(seed))
     assert moved.dtype == np.float32
-    assert moved_outline.sum() > 40
-    assert ((moved[0] > 235) == (moved_outline > 0.5)).mean() > 0.98
+    assert moved_mask.sum() > 40
+    assert ((moved[0] > 235) == (moved_mask > 0.5)).mean() > 0.98
 
 
 def test_air_comes_in_from_outside() -> None:
@@ -133,11 +131,11 @@ def test_blur_softens_edges(head: NDArray[np.float32]) -> None:
     assert soft.dtype == np.float32
 
 
-def test_the_same_random_numbers_give_the_same_slice(head: NDArray[np.float32], outline: NDArray[np.float32]) -> None:
+def test_the_same_random_numbers_give_the_same_slice(head: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
     def augmented() -> NDArray[np.float32]:
         random = np.random.default_rng(9)
         return intensity_augmentation(
-            spatial_augmentation(head, outline, AugmentConfig(), random)[0], AugmentConfig(), random
+            spatial_augmentation(head, mask, AugmentConfig(), random)[0], AugmentConfig(), random
         )
 
     assert np.array_equal(augmented(), augmented())

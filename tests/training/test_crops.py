@@ -1,4 +1,4 @@
-"""Crops: the array that serving sees, with outlines and labels, in memory and in files that outlive a kill."""
+"""Crops: the array that serving sees, with masks and labels, in memory and in files that outlive a kill."""
 
 import multiprocessing
 import os
@@ -83,9 +83,7 @@ def test_cropped_slices_are_the_model_input_before_the_windows(
 
 
 @pytest.mark.parametrize("in_files", [False, True])
-def test_crops_bring_outlines_and_labels_of_the_right_slices(
-    phantom_cache: Cache, tmp_path: Path, in_files: bool
-) -> None:
+def test_crops_bring_masks_and_labels_of_the_right_slices(phantom_cache: Cache, tmp_path: Path, in_files: bool) -> None:
     shown: list[tuple[int, int]] = []
     crops = load_crops(
         phantom_cache,
@@ -98,21 +96,21 @@ def test_crops_bring_outlines_and_labels_of_the_right_slices(
     assert crops.table["image_id"].tolist() == [f"p{p}_{i}" for p in (1, 4) for i in range(3)]
     for place, row in crops.table.iterrows():
         assert crops.labels[place].tolist() == [row[label.value] for label in LABELS]
-        outline, bleeds = crops.outline(place), bool(row["any"])
-        assert outline.any() == (crops.outline_of[place] >= 0) == bleeds
+        mask, bleeds = crops.mask(place), bool(row["any"])
+        assert mask.any() == (crops.mask_of[place] >= 0) == bleeds
         if bleeds:
-            assert 40 < np.median(crops.hounsfield[place, 0][outline > 0]) < 90
+            assert 40 < np.median(crops.hounsfield[place, 0][mask > 0]) < 90
 
 
-def test_an_outline_lies_on_the_same_pixels_as_its_lesion_after_the_crop(tmp_path: Path, make_cache: MakeCache) -> None:
-    """A square lesion in a square head: outline and pixels through the same box."""
+def test_a_mask_lies_on_the_same_pixels_as_its_lesion_after_the_crop(tmp_path: Path, make_cache: MakeCache) -> None:
+    """A square lesion in a square head: mask and pixels through the same box."""
     hounsfield = np.full((1, 96, 96), AIR, dtype=np.int16)
     hounsfield[0, 20:80, 10:70] = 30
     mask = np.zeros(hounsfield.shape, dtype=bool)
     mask[0, 40:56, 24:44] = True
     hounsfield[mask] = 130
     crops = load_crops(make_cache(tmp_path, hounsfield, mask=mask), ["i0"], SMALL)
-    assert ((crops.hounsfield[0, 0] > 80) == (crops.outline(0) > 0)).mean() > 0.99
+    assert ((crops.hounsfield[0, 0] > 80) == (crops.mask(0) > 0)).mean() > 0.99
 
 
 @pytest.mark.parametrize("label", SUBTYPES)
@@ -136,7 +134,7 @@ def test_an_image_that_the_data_lacks_is_refused(phantom_cache: Cache) -> None:
 def test_a_mask_that_the_manifest_promises_must_be_there(tmp_path: Path, make_cache: MakeCache) -> None:
     cache = make_cache(tmp_path, np.zeros((1, 32, 32), dtype=np.int16))
     cache.manifest["masked"] = True
-    with pytest.raises(DataError, match="i0: the manifest says outlined, but its series has no mask"):
+    with pytest.raises(DataError, match="i0: no mask in its series, but the manifest lists one"):
         load_crops(cache, ["i0"], SMALL)
 
 
@@ -151,8 +149,8 @@ def test_crops_in_files_are_written_once_and_mapped(
         assert isinstance(found.hounsfield, np.memmap)
         assert not found.hounsfield.flags.writeable
         assert np.array_equal(found.hounsfield, plain.hounsfield)
-        assert np.array_equal(found.outlines, plain.outlines)
-        assert np.array_equal(found.outline_of, plain.outline_of)
+        assert np.array_equal(found.masks, plain.masks)
+        assert np.array_equal(found.mask_of, plain.mask_of)
     assert not list((tmp_path / "crops").glob("*.part"))
 
 
@@ -164,8 +162,8 @@ def test_mapped_crops_go_to_another_process_as_the_names_of_their_files(phantom_
     plain = load_crops(phantom_cache, images_of(phantom_cache), SMALL)
     for found in (pickle.loads(sent), pickle.loads(pickle.dumps(plain))):
         assert np.array_equal(found.hounsfield, crops.hounsfield)
-        assert np.array_equal(found.outlines, crops.outlines)
-        assert np.array_equal(found.outline_of, crops.outline_of)
+        assert np.array_equal(found.masks, crops.masks)
+        assert np.array_equal(found.mask_of, crops.mask_of)
         assert np.array_equal(found.labels, crops.labels)
         assert found.table.equals(crops.table)
     assert isinstance(pickle.loads(sent).hounsfield, np.memmap)
@@ -229,7 +227,7 @@ def test_writing_goes_on_after_a_kill(
     assert shown == [9, 12, 15, 18]
     plain = load_crops(phantom_cache, images_of(phantom_cache), SMALL)
     assert np.array_equal(crops.hounsfield, plain.hounsfield)
-    assert np.array_equal(crops.outlines, plain.outlines)
+    assert np.array_equal(crops.masks, plain.masks)
 
 
 def test_a_kill_before_the_files_had_their_size_starts_over(phantom_cache: Cache, tmp_path: Path) -> None:

@@ -63,19 +63,19 @@ def test_samples_have_the_shapes_and_ranges_of_the_model_and_leave_the_crops_alo
     phantom_cache: Cache, neighbours: int
 ) -> None:
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=0.5, made=0.5), neighbours=neighbours)
-    before = slices.crops.hounsfield.tobytes(), slices.crops.outlines.tobytes(), slices.crops.labels.tobytes()
+    before = slices.crops.hounsfield.tobytes(), slices.crops.masks.tobytes(), slices.crops.labels.tobytes()
     for place in range(36):
         sample = slices[SampleIndex(place % 18, 0, place)]
-        image, labels, outline, typed, outlined = sample
+        image, labels, mask, typed, mask_known = sample
         assert image.shape == (3 * (2 * neighbours + 1), 64, 64)
-        assert outline.shape == (64, 64)
+        assert mask.shape == (64, 64)
         assert {part.dtype for part in sample} == {torch.float32}
-        assert float(outlined) == 1
+        assert float(mask_known) == 1
         assert 0 <= float(image.min()) <= float(image.max()) <= 1
-        assert 0 <= float(outline.min()) <= float(outline.max()) <= 1
+        assert 0 <= float(mask.min()) <= float(mask.max()) <= 1
         assert float(labels[0]) == float(labels[1:].max())
         assert float(typed) == float(labels[1:].sum() <= 1)
-    assert before == (slices.crops.hounsfield.tobytes(), slices.crops.outlines.tobytes(), slices.crops.labels.tobytes())
+    assert before == (slices.crops.hounsfield.tobytes(), slices.crops.masks.tobytes(), slices.crops.labels.tobytes())
 
 
 def normal_rows(crops: Crops) -> list[int]:
@@ -91,7 +91,7 @@ def test_a_normal_slice_with_a_made_lesion_is_labelled_with_its_type_and_any(pha
     assert gained <= one_type
     assert len(gained) >= 3
     for sample in samples:
-        assert bool(sample.outline.any()) == bool(sample.labels.any())
+        assert bool(sample.mask.any()) == bool(sample.labels.any())
 
 
 def test_a_pasted_lesion_brings_the_labels_of_its_donor(phantom_cache: Cache) -> None:
@@ -116,7 +116,7 @@ def test_a_slice_without_room_for_the_lesion_stays_normal(
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=0, made=1))
     sample = slices[SampleIndex(normal_rows(slices.crops)[0], 0, 0)]
     assert not sample.labels.any()
-    assert not sample.outline.any()
+    assert not sample.mask.any()
 
 
 def test_a_slice_that_bleeds_gets_no_lesion_more(phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_a_slice_that_bleeds_gets_no_lesion_more(phantom_cache: Cache, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("known", "typed", "outlined"),
+    ("known", "typed", "mask_known"),
     [
         ([0, 0, 0, 0, 0, 0], 1, 1),
         ([1, 0, 0, 0, 0, 1], 1, 0),
@@ -141,14 +141,14 @@ def test_a_slice_that_bleeds_gets_no_lesion_more(phantom_cache: Cache, monkeypat
         (UNKNOWN, 0, 0),
     ],
 )
-def test_unknown_labels_stay_unknown_and_an_outline_counts_only_where_it_is_known(
-    tmp_path: Path, make_cache: MakeCache, known: list[int | None], typed: int, outlined: int
+def test_unknown_labels_stay_unknown_and_a_mask_counts_only_where_it_is_known(
+    tmp_path: Path, make_cache: MakeCache, known: list[int | None], typed: int, mask_known: int
 ) -> None:
     cache = make_cache(tmp_path, np.zeros((1, 32, 32), dtype=np.int16), labels=[known])
     sample = dataset(cache, sampling=SamplingConfig(pasted=0, made=0), patients=("p",))[SampleIndex(0, 0, 0)]
     assert [None if np.isnan(value) else int(value) for value in sample.labels.tolist()] == known
-    assert (float(sample.typed), float(sample.outlined)) == (typed, outlined)
-    assert not sample.outline.any()
+    assert (float(sample.typed), float(sample.mask_known)) == (typed, mask_known)
+    assert not sample.mask.any()
 
 
 def test_a_slice_that_may_bleed_gets_no_lesion(
@@ -172,8 +172,8 @@ def test_a_lesion_of_known_type_on_a_slice_with_unknown_types_adds_what_is_known
     for sample in bleeding:
         assert int((sample.labels == 1).sum()) == 2
         assert int(torch.isnan(sample.labels).sum()) == 4
-        assert sample.outline.any()
-        assert (float(sample.typed), float(sample.outlined)) == (0, 1)
+        assert sample.mask.any()
+        assert (float(sample.typed), float(sample.mask_known)) == (0, 1)
 
 
 LABELS_OF_30 = np.zeros((30, 6), dtype=np.float32)

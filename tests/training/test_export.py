@@ -213,7 +213,7 @@ def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def as_split_run(run: Path, by: str) -> None:
-    """Turn a run on folds into one on a split; half of the patients who bleed are in the test part."""
+    """Turn a run on folds into one on a split; half of the patients who bleed are in the test set."""
     record = EXPERIMENT.to_json()
     record["run"] |= {"split": by, "held_out": []}
     (run / "experiment.json").write_text(json.dumps(record))
@@ -336,7 +336,7 @@ def test_a_run_that_does_not_say_what_it_learned_from_is_refused(
 ) -> None:
     path = run_copy / "dataset.json"
     path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(TrainingError, match=r"tiny-run/dataset\.json does not say what the run learned from") as caught:
+    with pytest.raises(TrainingError, match=r"tiny-run/dataset\.json does not describe the training data") as caught:
         export_run(run_copy, tmp_path / "bundle", version="1")
     assert str(tmp_path) not in str(caught.value)
 
@@ -388,5 +388,5 @@ def test_a_run_that_began_from_a_federation_says_so(
 @pytest.mark.usefixtures("no_graph")
 def test_a_damaged_record_of_a_federation_is_refused(run_copy: Path, tmp_path: Path) -> None:
     (run_copy / FEDERATION_RECORD).write_text('{"sites": 4}')
-    with pytest.raises(TrainingError, match=r"federation_record\.json does not say how the sites trained.*Personalise"):
+    with pytest.raises(TrainingError, match=r"federation_record\.json does not describe the federated training"):
         export_run(run_copy, tmp_path / "bundle", version="1")

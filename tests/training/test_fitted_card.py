@@ -140,10 +140,10 @@ def test_a_split_by_patient_is_fitted_on_validation_and_reports_the_test(origin:
         ("slice", 60, 12),
         ("patient", 12, 12),
     ]
-    assert "test part" in card.scores[0].name
-    assert "fitted on the validation part" in card.scores[0].description
+    assert "test set" in card.scores[0].name
+    assert "fitted on the validation set" in card.scores[0].description
     assert not any("Split by slice" in line for line in card.limits_of_use)
-    # The calibration error is that of what a user would see on the test part.
+    # The calibration error is that of what a user would see on the test set.
     found = calibrated(test.slices.logits, card.calibration.slice)
     ece = card.scores[0].labels[Hemorrhage.ANY].ece
     assert ece is not None
@@ -151,15 +151,15 @@ def test_a_split_by_patient_is_fitted_on_validation_and_reports_the_test(origin:
 
 
 def test_a_split_by_slice_claims_nothing_and_carries_the_warning(origin: Origin) -> None:
-    """The paper's: no validation part, so raw probabilities, positive above 0.5, and scores that leak."""
+    """The paper's: no validation set, so raw probabilities, positive above 0.5, and scores that leak."""
     test = scored(bleeding(12), seed=2)
     card = split_card(replace(origin, split=BY_SLICE), None, test, RULE, version="1", more=())
     assert set(card.calibration.slice.values) == set(card.calibration.study.values) == {RAW}
     assert not any(card.established.values)
     assert all(LEAK_WARNING in table.description for table in card.scores)
     assert f"{LEAK_WARNING}." in card.limits_of_use
-    assert any("nor thresholds are fitted" in line and "no validation part" in line for line in card.limits_of_use)
-    assert card.operating_points.urgent.rule == "never: the split has no validation part"
+    assert any("nor thresholds are fitted" in line and "no validation set" in line for line in card.limits_of_use)
+    assert card.operating_points.urgent.rule == "never: the split has no validation set"
     point = card.operating_points.slice[Hemorrhage.ANY]
     assert 0.5 < point.threshold <= np.nextafter(0.5, 1)  # strictly greater than 0.5 is positive
     assert ModelCard.from_json(card.to_json()) == card

@@ -28,11 +28,11 @@ def head() -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def donor() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """A slice with a bleed in the brain, and its outline."""
+    """A slice with a bleed in the brain, and its mask."""
     phantom = make_phantom(seed=7, shape=(3, 200, 200), bleeds=frozenset({Hemorrhage.INTRAPARENCHYMAL}))
     box = head_box(phantom.hounsfield[1], margin=0.06)
-    outline = resized(phantom.masks["any"][1].astype(np.float32), box, SIZE) > 0.5
-    return cropped(phantom.hounsfield[1]), outline
+    mask = resized(phantom.masks["any"][1].astype(np.float32), box, SIZE) > 0.5
+    return cropped(phantom.hounsfield[1]), mask
 
 
 def without_skull() -> dict[str, NDArray[np.float32]]:
@@ -194,7 +194,7 @@ def test_a_bleed_that_would_fall_outside_the_brain_is_not_pasted(head: NDArray[n
     assert paste_lesion(head, donor[0], outside, np.random.default_rng(1)) is None
 
 
-def test_an_outline_of_a_few_pixels_is_not_pasted(head: NDArray[np.float32], donor: Donor) -> None:
+def test_a_mask_of_a_few_pixels_is_not_pasted(head: NDArray[np.float32], donor: Donor) -> None:
     tiny = np.zeros_like(donor[1])
     tiny[80:82, 60:62] = True
     assert paste_lesion(head, donor[0], tiny, np.random.default_rng(1)) is None

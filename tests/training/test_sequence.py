@@ -260,7 +260,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_network(
 def test_an_experiment_without_a_sequence_is_refused(
     network: HemorrhageNetwork, tiny_experiment: Build, series_cache: Cache, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"tiny has no sequence. Add the table \[sequence\]"):
+    with pytest.raises(ConfigError, match=r"tiny has no sequence network. Add the table \[sequence\]"):
         fit_sequence(network, tiny_experiment(), series_cache, whole_split(series_cache), tmp_path)
 
 

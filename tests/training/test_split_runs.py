@@ -79,7 +79,7 @@ def test_a_split_run_reads_back_how_it_was_split(runs: Path, phantom_cache: Cach
         assert len(warnings) == (by == "slice")
         assert sum(written["images"].values()) == 18
     (runs / "slice" / "split.json").write_text("{}")
-    with pytest.raises(TrainingError, match=r"slice/split\.json does not say how the images were split"):
+    with pytest.raises(TrainingError, match=r"slice/split\.json does not describe the split"):
         read_split(runs / "slice")
 
 

@@ -24,7 +24,7 @@ def head() -> Stack:
 
 @pytest.fixture(scope="module")
 def bleeding() -> tuple[Stack, NDArray[np.bool_]]:
-    """Five slices of a head with a bleed in the brain, and the outline in the middle one."""
+    """Five slices of a head with a bleed in the brain, and the mask in the middle one."""
     phantom = make_phantom(seed=12, shape=(9, SIZE, SIZE), bleeds=frozenset({Hemorrhage.INTRAPARENCHYMAL}))
     middle = int(np.argmax(phantom.masks["any"][2:7].sum(axis=(1, 2)))) + 2
     stack = np.array(phantom.hounsfield[middle - 2 : middle + 3], dtype=np.float32)
@@ -45,11 +45,11 @@ def test_a_stack_of_one_slice_is_that_slice(head: Stack, kind: Hemorrhage) -> No
 
 
 def test_a_paste_into_one_slice_is_that_of_the_slice(head: Stack, bleeding: tuple[Stack, NDArray[np.bool_]]) -> None:
-    donor, outline = bleeding
+    donor, mask = bleeding
     for seed in range(5):
         one, other = np.random.default_rng(seed), np.random.default_rng(seed)
-        stacked = paste_in_stack(head[2:3], donor[2:3], outline, one)
-        alone = paste_lesion(head[2], donor[2], outline, other)
+        stacked = paste_in_stack(head[2:3], donor[2:3], mask, one)
+        alone = paste_lesion(head[2], donor[2], mask, other)
         assert stacked is not None
         assert alone is not None
         assert np.array_equal(stacked[0][0], alone[0])
@@ -58,14 +58,14 @@ def test_a_paste_into_one_slice_is_that_of_the_slice(head: Stack, bleeding: tupl
 
 
 @pytest.mark.parametrize("kind", [Hemorrhage.INTRAPARENCHYMAL, Hemorrhage.EPIDURAL, Hemorrhage.SUBDURAL])
-def test_a_made_lesion_narrows_within_its_outline_from_slice_to_slice(head: Stack, kind: Hemorrhage) -> None:
+def test_a_synthetic_lesion_narrows_within_its_mask_from_slice_to_slice(head: Stack, kind: Hemorrhage) -> None:
     goes_on = []
     for seed in range(20):
         made = synthesize_in_stack(head, kind, np.random.default_rng(seed))
         if made is None:
             continue
-        new, outline = made
-        near = ndimage.binary_dilation(outline, iterations=5)  # the soft edge reaches a little past it
+        new, mask = made
+        near = ndimage.binary_dilation(mask, iterations=5)  # the soft edge reaches a little past it
         changed = np.abs(new - head) > 5
         assert not changed[:, ~near].any()
         for below, above in ((1, 2), (0, 1)):  # the farther from the middle, the less
@@ -83,8 +83,8 @@ def test_the_blood_of_a_neighbour_is_as_bright_and_its_noise_its_own(head: Stack
         made = synthesize_in_stack(head, Hemorrhage.INTRAPARENCHYMAL, np.random.default_rng(seed))
         if made is None:
             continue
-        new, outline = made
-        core = ndimage.binary_erosion((new[3] - head[3] > 10) & outline, iterations=2)
+        new, mask = made
+        core = ndimage.binary_erosion((new[3] - head[3] > 10) & mask, iterations=2)
         if core.sum() < 30:
             continue
         brightness.append(float(np.median(new[3][core]) - np.median(new[2][core])))
@@ -98,12 +98,12 @@ def test_the_blood_of_a_neighbour_is_as_bright_and_its_noise_its_own(head: Stack
 def test_a_pasted_bleed_ends_where_it_ended_in_its_donor(
     head: Stack, bleeding: tuple[Stack, NDArray[np.bool_]]
 ) -> None:
-    donor, outline = bleeding
+    donor, mask = bleeding
     short = np.array(donor)
-    short[3:] = np.where(outline, 32, short[3:])  # nothing above the middle
-    short[:2] = np.where(outline, 70, short[:2])  # blood below it
+    short[3:] = np.where(mask, 32, short[3:])  # nothing above the middle
+    short[:2] = np.where(mask, 70, short[:2])  # blood below it
     for seed in range(8):
-        pasted = paste_in_stack(head, short, outline, np.random.default_rng(seed))
+        pasted = paste_in_stack(head, short, mask, np.random.default_rng(seed))
         assert pasted is not None
         new, shape = pasted
         core = ndimage.binary_erosion(shape)
@@ -113,12 +113,12 @@ def test_a_pasted_bleed_ends_where_it_ended_in_its_donor(
 
 
 def test_lesions_leave_stack_and_donor_alone(head: Stack, bleeding: tuple[Stack, NDArray[np.bool_]]) -> None:
-    donor, outline = bleeding
-    before = donor.tobytes(), outline.tobytes()
+    donor, mask = bleeding
+    before = donor.tobytes(), mask.tobytes()
     for seed, kind in enumerate(SUBTYPES):
         synthesize_in_stack(head, kind, np.random.default_rng(seed))  # read-only: writing would raise
-    paste_in_stack(head, donor, outline, np.random.default_rng(1))
-    assert before == (donor.tobytes(), outline.tobytes())
+    paste_in_stack(head, donor, mask, np.random.default_rng(1))
+    assert before == (donor.tobytes(), mask.tobytes())
 
 
 def test_a_stack_without_a_place_for_a_lesion_gets_none(bleeding: tuple[Stack, NDArray[np.bool_]]) -> None:

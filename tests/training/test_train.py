@@ -257,13 +257,13 @@ def test_a_folder_with_another_experiment_is_refused(
 
 
 def test_a_part_that_the_experiment_does_not_have_is_refused(runs: Path, phantom_cache: Cache) -> None:
-    with pytest.raises(ConfigError, match=r"no such part: fold-7\. This experiment has fold-0, fold-1, final"):
+    with pytest.raises(ConfigError, match=r"no such split: fold-7\. This experiment has fold-0, fold-1, final"):
         train(TINY, phantom_cache, runs / "none", only=("fold-7",))
     assert not (runs / "none").exists()
 
 
 def test_a_held_out_patient_that_the_data_lacks_is_refused(phantom_cache: Cache, tiny_experiment: Build) -> None:
-    with pytest.raises(ConfigError, match="held_out names patients that the data lacks: p9"):
+    with pytest.raises(ConfigError, match="held_out names patients that are not in the data: p9"):
         make_data_splits(tiny_experiment(run={"held_out": ["p9", "p1"]}), phantom_cache)
 
 

@@ -92,8 +92,8 @@ class SplitRecord:
         dataset: name of the dataset.
         by: ``patient``; or ``slice``, as the paper did, which leaks between the slices of one patient.
         seed: of the split.
-        validation: share of the validation part (of patients; none by slice).
-        test: share of the test part.
+        validation: share of the validation set (of patients; none by slice).
+        test: share of the test set.
         images_sha256: hash of all image ids that were split, in order; another set of images splits differently.
     """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from hemoscope.testing.ct_image import Acquisition, ct_dataset
+from hemoscope.testing.ct_image import Acquisition, ct_dataset, stable_uid
 from hemoscope.testing.enhanced_ct import enhanced_ct_dataset
 from hemoscope.testing.phantom import Phantom
 from hemoscope.testing.pixel_coding import Hounsfield, PixelCoding

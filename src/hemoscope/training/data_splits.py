@@ -1,4 +1,4 @@
-"""The parts of a run: which images one network learns from, is validated on and is scored on."""
+"""The data splits of a run: for each network, its training, validation and test images."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ _FOLD_SEED = 257
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSplit:
-    """One network of a run, by image ids; nothing is in two of the three."""
+    """The image ids of one network's training, validation and test sets; the sets are disjoint."""
 
     name: str
     train: tuple[str, ...]
@@ -27,10 +27,10 @@ class DataSplit:
 
 
 def make_data_splits(experiment: Experiment, cache: Cache) -> tuple[DataSplit, ...]:
-    """The folds and the final network, or the one part of a split.
+    """Return one split per fold and the final one, or the single split of a run by patient or slice.
 
     Raises:
-        ConfigError: ``held_out`` names a patient that the data lacks.
+        ConfigError: ``held_out`` names a patient that is not in the data.
         DataError: the data is too small for the folds or the split.
     """
     if experiment.run.split == "folds":
@@ -40,7 +40,7 @@ def make_data_splits(experiment: Experiment, cache: Cache) -> tuple[DataSplit, .
 
 
 def split_images(experiment: Experiment, cache: Cache) -> Split:
-    """The split of a run by patient or by slice. Raises DataError as the split does."""
+    """Split the images of a run by patient or by slice. Raises DataError if a set would be empty."""
     run, table = experiment.run, cache.manifest
     images = table["image_id"].tolist()
     if run.split == "slice":
@@ -51,7 +51,7 @@ def split_images(experiment: Experiment, cache: Cache) -> Split:
 
 
 def split_record(experiment: Experiment, cache: Cache) -> SplitRecord | None:
-    """What a card says of the run's split; None for folds."""
+    """Return the card's record of the run's split; None for folds."""
     run = experiment.run
     if run.split == "folds":
         return None
@@ -66,13 +66,13 @@ def split_record(experiment: Experiment, cache: Cache) -> SplitRecord | None:
 
 
 def _fold_splits(experiment: Experiment, cache: Cache) -> tuple[DataSplit, ...]:
-    """The folds, every image scored once, then the final network on all patients but the held-out ones."""
+    """The folds, with every image tested once, then the final network on all patients except the held-out ones."""
     table = cache.manifest[["image_id", "patient_id"]].astype(str)
     counts = cache.manifest.groupby("patient_id")[[label.value for label in LABELS]].sum()
     patients = tuple(str(patient) for patient in counts.index)
     unknown = sorted(set(experiment.run.held_out) - set(patients))
     if unknown:
-        msg = f"held_out names patients that the data lacks: {', '.join(unknown)}"
+        msg = f"held_out names patients that are not in the data: {', '.join(unknown)}. Use --set run.held_out=[]"
         raise ConfigError(msg)
 
     def images(chosen: set[str]) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""Training the sequence network on the embeddings of a finished slice network, and scoring with both.
+"""Trains the sequence network on the embeddings of a finished slice network, and scores with both.
 
-It is trained as it serves: thin slices share a place of about the nominal spacing, and a slice's refined score is its
-own plus the correction of its place. The loss is that of the slice network, over slices and over series, whose label is
-the highest that is known of its slices. Against learning to trust a slice network that has seen these slices: views of
-every series (``embeddings``), dropout, and a correction that starts at zero.
+Training matches serving: thin slices are grouped to about the nominal spacing, and a slice's refined score is its own
+plus its group's correction. The loss is the slice network's, over slices and over series; a series' label is the
+highest known label of its slices. The slice network was trained on these slices, so its scores on them are too good;
+augmented views (``embeddings``), dropout and a correction that starts at zero keep this network from relying on them.
 """
 
 from collections.abc import Sequence
@@ -50,20 +50,20 @@ WEIGHTS = "sequence.safetensors"
 FOLDER = "sequence"
 
 _NAMES = [label.value for label in LABELS]
-_AS_SERVED = -1  # no view but that of serving
+_AS_SERVED = -1  # only the view used in serving
 
 
 class SequenceModule(lightning.LightningModule):
     """The sequence network in training."""
 
     def __init__(self, network: SequenceNetwork, loss: LossConfig) -> None:
-        """``loss`` holds numbers (``LossConfig.resolved``)."""
+        """``loss`` has numeric weights (``LossConfig.resolved``)."""
         super().__init__()
         self.network = network
         self.loss = loss
 
     def training_step(self, batch: SeriesSample, _: int) -> Tensor:
-        """Loss of one batch: of its slices, and of its series."""
+        """Return the loss of one batch, over its slices and its series."""
         slices, studies = refined(self.network, batch)
         losses = {
             "slices": _mean_loss(slices.flatten(0, 1), batch.labels.flatten(0, 1), self.loss),
@@ -75,7 +75,7 @@ class SequenceModule(lightning.LightningModule):
         return total
 
     def configure_optimizers(self) -> Any:
-        """AdamW and one cycle over the whole run."""
+        """Build AdamW with one cycle over the whole run."""
         config = self.network.config
         adamw = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -91,22 +91,22 @@ def fit_sequence(
     folder: Path,
     show: StageProgress = no_stage_progress,
 ) -> SequenceNetwork:
-    """Train the sequence network of a part, or load it where that is done; one process alone.
+    """Train the sequence network of a split, or load it if it is finished; call in one process only.
 
-    ``folder``, the part's, gets ``sequence.safetensors``, ``embeddings/`` and ``sequence/`` with the checkpoint and
-    ``metrics.jsonl``. Series are read whole, but learn from the labels of ``split.train`` alone.
+    Writes ``sequence.safetensors``, ``embeddings/`` and ``sequence/`` (checkpoint, ``metrics.jsonl``) into ``folder``.
+    Series are read whole, but only the labels of ``split.train`` are used.
 
     Args:
         network: the finished slice network.
         experiment: with a ``sequence``.
         cache: the prepared dataset.
-        split: the network is trained on its ``train`` images.
-        folder: of the part.
-        show: told the stage, how much of it is done, and how much there is.
+        split: whose ``train`` images are used.
+        folder: of the split.
+        show: called with the stage, the amount done and the total.
 
     Raises:
-        ConfigError: the experiment has no sequence, or its loss cannot be derived from these labels.
-        TrainingError: a file of an earlier start cannot be read.
+        ConfigError: the experiment has no sequence, or its loss weights cannot be derived from these labels.
+        TrainingError: a file of an interrupted run cannot be read.
     """
     config, seed = _config(experiment), experiment.run.seed
     lightning.seed_everything(seed, verbose=False)
@@ -134,11 +134,11 @@ def score_sequence(
     path: Path,
     show: Progress = no_progress,
 ) -> None:
-    """Write raw scores of images as the bundle would serve them, and of their series.
+    """Write raw scores of images and of their series, as the bundle would compute them.
 
-    ``path`` (``scores*.csv``) gets ``image_id, patient_id, index`` and ``logit_*``, refined; beside it ``studies*.csv``
-    gets, for each series, ``series_id, study_id, patient_id``, ``logit_*`` as the card's study scores, and the six
-    labels: the highest known of its slices among the images, empty where none is known. Series are read whole.
+    ``path`` (``scores*.csv``) has ``image_id, patient_id, index`` and refined ``logit_*``; beside it ``studies*.csv``
+    has, for each series, ``series_id, study_id, patient_id``, ``logit_*`` of the study, and the six labels: the highest
+    known label of its slices among the images, empty if none is known. Series are read whole.
 
     Raises:
         ConfigError: the experiment has no sequence.
@@ -166,7 +166,7 @@ def score_sequence(
 
 
 def _mean_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
-    """The mean over known labels: of this process alone, since no other trains the sequence."""
+    """Mean over known labels of this process: only one process trains the sequence network."""
     total, count = score_sums(logits, labels, config)
     return total / count.clamp(min=torch.finfo(total.dtype).tiny)
 
@@ -207,7 +207,7 @@ def _fit(
 
 
 def _scored(sequence: SequenceNetwork, series: EmbeddedSeries) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Refined logits (T, 6) and study logits (6,) of a series as served."""
+    """Return refined logits (T, 6) and study logits (6,) of a series, as in serving."""
     nothing = np.full((len(series.positions_mm), len(LABELS)), np.nan, dtype=np.float32)
     with torch.inference_mode():
         slices, study = refined(sequence, padded([series_sample(series, nothing)]))
@@ -225,7 +225,7 @@ def _columns() -> list[str]:
 
 def _config(experiment: Experiment) -> SequenceConfig:
     if experiment.sequence is None:
-        msg = f"{experiment.name} has no sequence. Add the table [sequence] to the experiment"
+        msg = f"{experiment.name} has no sequence network. Add the table [sequence] to the experiment"
         raise ConfigError(msg)
     return experiment.sequence
 

@@ -1,10 +1,9 @@
-"""Training an experiment: one network a fold for out-of-fold scores and a final one, or one network on one split.
+"""Trains an experiment: one network per fold for out-of-fold scores and a final one, or one network on one split.
 
-A run is a folder (``run_folder``) with a folder for each part (``fold-0`` ..., ``final``, or ``split``): there
-``metrics.jsonl``, TensorBoard logs, the last checkpoint, ``weights.safetensors`` and ``part.json`` when it is done, and
-raw scores of images that it never learned from: ``scores.csv`` of a fold, ``scores-validation.csv`` and
-``scores-test.csv`` of a split. Where series are read whole, the sequence network's files stand beside them, and the
-scores are its own.
+A run is a folder (``run_folder``) with a folder for each split (``fold-0`` ..., ``final``, or ``split``). It holds
+``metrics.jsonl``, TensorBoard logs, the last checkpoint, ``weights.safetensors`` and, once finished, ``part.json`` and
+raw scores of held-out images: ``scores.csv`` of a fold, ``scores-validation.csv`` and ``scores-test.csv`` of a single
+split. With a sequence network, its files are there too, and the scores are its scores.
 """
 
 import json
@@ -40,20 +39,20 @@ WEIGHTS, BEST, RECORD = "weights.safetensors", "best.safetensors", "part.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRecord:
-    """How a part came out, as ``part.json`` keeps it.
+    """Record of the training on one split, as stored in ``part.json``.
 
     Attributes:
-        part: its name.
-        init: where the weights began.
+        part: name of the split.
+        init: source of the initial weights.
         parameters: of the network, and how many of them were trained.
         trained_parameters: see ``parameters``.
-        learned: slices it learned from; ``validated`` and ``scored`` likewise.
-        processes: that trained together.
-        epochs: that were begun, and steps taken.
+        learned: number of training slices; ``validated`` and ``scored`` are those of validation and test.
+        processes: number of training processes.
+        epochs: number of epochs started, and of optimiser steps.
         steps: see ``epochs``.
-        best_epoch: whose weights were kept, where training could stop early.
+        best_epoch: epoch of the kept weights, with early stopping.
         seconds: of training, over all resumptions.
-        losses: the last epoch's, as in ``metrics.jsonl``.
+        losses: of the last epoch, as in ``metrics.jsonl``.
     """
 
     part: str
@@ -82,23 +81,23 @@ def train(
     show: StageProgress = no_stage_progress,
     warn: Callable[[str], None] = lambda _line: None,
 ) -> tuple[TrainingRecord, ...]:
-    """Train every part (or those named) and leave the run's folder behind.
+    """Train every split (or those named) and write the run folder.
 
-    Where several processes train together, each of them calls this; the first alone writes and returns records.
+    In distributed training every process calls this; only the first one writes and returns records.
 
     Args:
-        experiment: what to do.
-        cache: with what.
+        experiment: all settings.
+        cache: the prepared dataset.
         output: folder of the run.
-        only: names of parts; none means all.
-        resume: go on where the run stopped; a run that never began begins.
-        threads: of PyTorch (None: its own choice).
-        show: told the stage, how much of it is done, and how much there is.
-        warn: told what a reader of the results must know, in one line.
+        only: names of splits; empty means all.
+        resume: continue an interrupted run, or start one.
+        threads: of PyTorch (None: its default).
+        show: called with the stage, the amount done and the total.
+        warn: called with one line that a reader of the results must know.
 
     Raises:
         TrainingError: the folder holds another run, or this run and ``resume`` is not set.
-        ConfigError: a part is named that the experiment does not have.
+        ConfigError: the experiment has no split of a given name.
         DataError: the data is too small for the folds or the split.
     """
     if threads is not None:
@@ -106,7 +105,7 @@ def train(
     splits = make_data_splits(experiment, cache)
     unknown = sorted(set(only) - {split.name for split in splits})
     if unknown:
-        msg = f"no such part: {', '.join(unknown)}. This experiment has {', '.join(split.name for split in splits)}"
+        msg = f"no such split: {', '.join(unknown)}. This experiment has {', '.join(split.name for split in splits)}"
         raise ConfigError(msg)
     warning = None if experiment.run.split == "folds" else split_images(experiment, cache).warning
     if warning and is_first_process():
@@ -175,7 +174,7 @@ def _fit(
     try:
         data = SplitDataModule(experiment, cache, split, show)
         trainer.fit(module, datamodule=data, ckpt_path=None if last is None else str(last))
-    except SystemExit as error:  # how Lightning takes Ctrl-C; the command has its own words for it
+    except SystemExit as error:  # Lightning turns Ctrl+C into SystemExit; the command handles KeyboardInterrupt
         raise KeyboardInterrupt from error
     if trainer.is_global_zero:
         if best.epoch is not None:
@@ -212,7 +211,7 @@ def _record(
 
 
 def _read_record(path: Path) -> TrainingRecord | None:
-    """The record of a part; None for one that an earlier version trained."""
+    """Read the record of a split; None if an earlier version trained it."""
     if not path.is_file():
         return None
     return TrainingRecord(**json.loads(path.read_text()))

@@ -190,7 +190,7 @@ def test_without_validation_parts_nothing_is_fitted(origin: Origin, sites: tuple
     card = split_card(origin, sites, validation=NOTHING)
     assert not any(card.established.values)
     assert card.calibration.slice[Hemorrhage.ANY] == card.calibration.study[Hemorrhage.ANY] == RAW
-    assert any("the split has no validation part" in line for line in card.limits_of_use)
+    assert any("the split has no validation set" in line for line in card.limits_of_use)
     assert card.scores[0].labels[Hemorrhage.ANY].auroc is not None
 
 
