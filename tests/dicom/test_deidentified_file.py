@@ -34,5 +34,5 @@ def test_a_file_without_preamble_is_still_read(content: bytes, tmp_path: Path) -
 
 
 def test_what_cannot_be_written_again_is_refused(content: bytes) -> None:
-    with pytest.raises(DicomReadError, match="cannot be written again without identity"):
+    with pytest.raises(DicomReadError, match="cannot be de-identified"):
         deidentified_file(content[: len(content) // 2].replace(b"DS", b"XX"), key=KEY, source="a")

@@ -87,7 +87,7 @@ class TestEnhanced:
 
     def test_one_slice_is_not_asked_of_several_frames(self, head: Phantom, tmp_path: Path) -> None:
         path = save(enhanced_ct_dataset(head.hounsfield), tmp_path / "e.dcm")
-        with pytest.raises(DicomReadError, match="9 frames where one slice is wanted"):
+        with pytest.raises(DicomReadError, match="9 frames, but one slice is expected"):
             read_slice(path)
 
     def test_missing_functional_groups_are_refused(self, head: Phantom, as_bytes, refused) -> None:

@@ -18,7 +18,7 @@ class TestRefusals:
         [
             (non_ct_objects.write_localizer, "localizer", "scout"),
             (non_ct_objects.write_monochrome1, "monochrome1", "MONOCHROME1"),
-            (non_ct_objects.write_without_rescale, "no_rescale", "Rescale Slope is absent"),
+            (non_ct_objects.write_without_rescale, "no_rescale", "Rescale Slope is missing"),
             (non_ct_objects.write_secondary_capture, "secondary_capture", "secondary capture"),
             (non_ct_objects.write_dose_report, "dose_report", "dose report"),
         ],
@@ -40,7 +40,7 @@ class TestRefusals:
             ({"SOPClassUID": uid.MRImageStorage}, "not_ct", "MR Image Storage"),
             ({"SOPClassUID": "1.2.3"}, "not_ct", "SOP class is unknown"),
             ({"Modality": "MR"}, "not_ct", "modality .* is MR"),
-            ({"Modality": "JOHN SMITH"}, "not_ct", "is absent or unknown"),
+            ({"Modality": "JOHN SMITH"}, "not_ct", "is missing or unknown"),
             ({"Modality": None, "SOPClassUID": None}, "not_ct", "modality"),
             ({"PixelData": None}, "no_pixels", "no pixel data"),
             ({"SeriesDescription": "Dose Report"}, "dose_report", "dose"),
@@ -155,7 +155,7 @@ class TestRefusals:
         dataset = make_slice(
             coding=PixelCoding(transfer_syntax=uid.JPEGLosslessSV1), BitsAllocated=8, BitsStored=8, HighBit=7
         )
-        refused(as_bytes(dataset), "inconsistent_pixel_data", "bits a sample, the header allocates 8")
+        refused(as_bytes(dataset), "inconsistent_pixel_data", "bits per sample, the header allocates 8")
 
     def test_rle_of_other_bytes_is_refused(self, make_slice, as_bytes, refused) -> None:
         dataset = make_slice(coding=PixelCoding(transfer_syntax=uid.RLELossless), BitsAllocated=32)
@@ -182,7 +182,7 @@ class TestRefusals:
         refused(data[:start] + b"\1\2\3\4" + data[start + 4 :], "inconsistent_pixel_data", "are not DICOM items")
         delimiter = b"\xfe\xff\xdd\xe0\0\0\0\0"
         refused(data[:start] + delimiter, "truncated_pixel_data", "no basic offset table")
-        refused(data[:start] + b"\xfe\xff\x00\xe0\0\0\0\0" + delimiter, "truncated_pixel_data", "0 fragments are there")
+        refused(data[:start] + b"\xfe\xff\x00\xe0\0\0\0\0" + delimiter, "truncated_pixel_data", "there are 0 fragments")
 
     def test_an_unknown_syntax_is_refused_by_name(self, make_slice, as_bytes, refused) -> None:
         data = as_bytes(make_slice()).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.9.9.9\0")

@@ -219,7 +219,7 @@ class TestChoice:
         study = self.study(self.named(make_header, "1.2.3"), self.named(make_header, "1.2.9", contrast_agent="x"))
         choice = choose_series(study, series_instance_uid="1.2.9")
         assert choice.series.series_instance_uid == "1.2.9"
-        assert choice.skipped == (("1.2.3", "another series was asked for", 30),)
+        assert choice.skipped == (("1.2.3", "another series was requested", 30),)
 
     def test_an_unknown_series_is_refused_with_those_there_are(self, make_header: Make) -> None:
         with pytest.raises(SeriesError, match=r"no series 7\.7. Name one of: 1\.2\.3"):

@@ -381,7 +381,7 @@ def test_a_run_that_began_from_a_federation_says_so(
     (run_copy / FEDERATION_RECORD).write_text(json.dumps(to_plain(record)))
     card = export_run(run_copy, tmp_path / "bundle", version="1").card
     assert card.federation == record
-    assert any(line.startswith("4 sites trained the model, then one of them") for line in card.limits_of_use)
+    assert any(line.startswith("Trained by 4 sites, then fine-tuned") for line in card.limits_of_use)
     assert bundle.card.federation is None
 
 

@@ -1,7 +1,7 @@
 """Error codes for inputs that are not accepted, and for each code the remedy that the user reads.
 
-Reasons name tags, sizes and codes that were found; they never hold a value that could identify a patient, so the
-text of a third party's exception, which may quote the file, is never part of one.
+Reasons name tags, sizes and codes; they never contain a value that could identify a patient. So they never include the
+message of a third-party exception, which may quote the file.
 """
 
 from hemoscope.errors import DicomReadError
@@ -27,5 +27,5 @@ REMEDIES: dict[str, str] = {
 
 
 def refusal(source: str, code: str, reason: str) -> DicomReadError:
-    """The error for one refused input; an unknown ``code`` is a KeyError, so that every code has a remedy."""
+    """Return the error for one refused input. Raises KeyError for an unknown ``code``: every code has a remedy."""
     return DicomReadError(source=source, code=code, reason=reason, remedy=REMEDIES[code])

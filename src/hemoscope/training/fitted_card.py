@@ -262,7 +262,7 @@ def _limits(origin: Origin, found: Fit) -> tuple[str, ...]:
 def _of_one_site(federation: FederationRecord | None) -> str:
     if federation is None or not federation.personalised:
         return ""
-    return f"{federation.sites} sites trained the model, then one fine-tuned it on its own patients, which are scored here."
+    return f"Trained by {federation.sites} sites, then fine-tuned and scored on the patients of one of them."
 
 
 def _unfitted_lines(slices: FittedCalibration, studies: FittedCalibration) -> list[str]:
