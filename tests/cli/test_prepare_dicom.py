@@ -66,7 +66,7 @@ def test_what_is_left_out_is_told_and_a_long_list_is_cut(kaggle: Path, capsys: p
         (kaggle / "images" / f"note-{place:02d}.txt").write_text("no image")
     assert main(words(kaggle, "rsna", "train.csv")) == 0
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "left out note-00: note-00.txt: the labels have no row for it"
+    assert told[0] == "left out note-00: note-00.txt: no row in the labels"
     assert len(told) == 21
     assert told[-1] == f"and 10 more, all in {kaggle / 'cache' / 'left_out.csv'}"
 

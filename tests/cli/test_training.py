@@ -132,7 +132,9 @@ def test_a_split_by_slice_is_warned_of_and_recorded(
     words = ["train", str(place / "tiny.toml"), "--data", str(place / "cache"), "--output", str(tmp_path / "leak")]
     assert main([*words, "--set", "run.split=slice"]) == 0
     said = capsys.readouterr()
-    assert said.err.startswith("warning: Split by slice, as the paper did: slices of one patient stand on both sides")
+    assert said.err.startswith(
+        "warning: Split by slice, as in the paper: slices of one patient are in both train and test"
+    )
     assert said.out.startswith("split: 1 epoch")
     record = json.loads((tmp_path / "leak" / "split.json").read_text())
     assert (record["by"], record["seed"], record["validation"], record["test"]) == ("slice", 257, 0.0, 0.1)

@@ -187,13 +187,13 @@ def test_a_cache_that_does_not_say_what_it_is_is_refused(tmp_path: Path, content
     write_small(tmp_path)
     path = tmp_path / "dataset.json"
     path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(DataError, match=r"dataset\.json does not say what this dataset is"):
+    with pytest.raises(DataError, match=r"dataset\.json does not describe the dataset"):
         open_cache(tmp_path)
 
 
 def test_an_image_that_stands_twice_is_refused(tmp_path: Path) -> None:
     write_small(tmp_path)
-    with pytest.raises(DataError, match="1 image ids stand twice, first b"):
+    with pytest.raises(DataError, match="1 image ids occur twice, first b"):
         write_manifest(tmp_path, [row("a"), row("b"), row("b")], DATASET)
 
 

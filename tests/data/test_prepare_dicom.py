@@ -126,8 +126,8 @@ def test_what_cannot_be_read_is_left_out_with_its_reason_and_never_replaced(
     assert set(reasons) == {cut, text, gone, strange, "ID_strange"}
     assert "Copy or export the file again; part of it is missing" in reasons[cut]
     assert "Give DICOM files" in reasons[text]
-    assert reasons[gone] == reasons[strange] == "labelled, but the folder has no file of this name"
-    assert reasons["ID_strange"] == "ID_strange.dcm: the labels have no row for it"
+    assert reasons[gone] == reasons[strange] == "labelled, but no file in the folder has this name"
+    assert reasons["ID_strange"] == "ID_strange.dcm: no row in the labels"
     listed = (tmp_path / "cache" / "left_out.csv").read_text().splitlines()
     assert [line.partition(",")[0] for line in listed] == ["image_id", *sorted(reasons)]
     assert "ID_p0" not in open_cache(tmp_path / "cache").manifest["patient_id"].tolist()
@@ -291,7 +291,7 @@ def test_a_file_without_a_patient_or_a_series_is_left_out(
     rewrite(kaggle / f"{image_id_of(0, 0)}.dcm", PatientID="")
     rewrite(kaggle / f"{image_id_of(0, 1)}.dcm", SeriesInstanceUID="")
     reasons = dict(prepare(kaggle, labels, tmp_path / "cache").left_out)
-    assert "no patient ID (0010,0020). Say whose it is" in reasons[image_id_of(0, 0)]
+    assert "no patient ID (0010,0020). Add a column" in reasons[image_id_of(0, 0)]
     assert "no study or series instance UID" in reasons[image_id_of(0, 1)]
 
 
@@ -313,7 +313,7 @@ def test_a_file_of_several_frames_is_left_out(tmp_path: Path) -> None:
     known = {name: LabelledImage(labels=(0,) * 6) for name in ("IM0001", "IM0002")}
     done = prepare(tmp_path / "images", known, tmp_path / "cache")
     reasons = [reason for _, reason in done.left_out]
-    assert any(f"{file.name}: 4 frames where one labelled slice is wanted" in reason for reason in reasons)
+    assert any(f"{file.name}: 4 frames, but one labelled slice is expected" in reason for reason in reasons)
     assert any("more/IM0001.dcm: IM0001.dcm has the same image id and is kept" in reason for reason in reasons)
 
 
@@ -351,7 +351,7 @@ def test_real_slices_of_rsna_are_prepared_with_the_image_that_stands_twice_once(
     assert len(known) == 66
     done = prepare(folder / "images", known, tmp_path / "cache")
     assert (done.slices, len(done.left_out)) == (66, 21)
-    assert all("the labels have no row for it" in reason for _, reason in done.left_out)
+    assert all("no row in the labels" in reason for _, reason in done.left_out)
     manifest = open_cache(tmp_path / "cache").manifest
     assert (manifest["image_id"] == "ID_00008ce3c").sum() == 1
     assert manifest["patient_id"].nunique() == 31

@@ -49,5 +49,5 @@ def test_an_error_in_a_worker_is_the_same_error_here() -> None:
 
 @pytest.mark.slow
 def test_a_task_that_ends_its_worker_again_and_again_is_an_error() -> None:
-    with processes(workers=2) as run, pytest.raises(DataError, match="a worker process ended several times"):
+    with processes(workers=2) as run, pytest.raises(DataError, match="a worker process ended repeatedly"):
         list(run(end, [1]))

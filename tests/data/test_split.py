@@ -121,13 +121,13 @@ def test_the_rarest_label_is_in_every_part_in_its_share() -> None:
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (-0.1, 0.1), (0.0, 1.0)])
 def test_shares_that_leave_nothing_for_training_are_refused(shares: tuple[float, float]) -> None:
     image_ids, patients, labels = images_of({f"p{i}": (0,) * 6 for i in range(20)})
-    with pytest.raises(DataError, match="must be shares that leave something for training"):
+    with pytest.raises(DataError, match="must be shares that leave patients for training"):
         split_by_patient(image_ids, patients, labels, validation=shares[0], test=shares[1])
 
 
 def test_a_part_without_a_patient_is_refused() -> None:
     image_ids, patients, labels = images_of({"p1": (0,) * 6, "p2": (0,) * 6})
-    with pytest.raises(DataError, match="2 patients leave nobody for"):
+    with pytest.raises(DataError, match="2 patients leave none for"):
         split_by_patient(image_ids, patients, labels)
 
 
@@ -150,13 +150,13 @@ def test_the_split_of_the_paper_has_its_seed_and_size_and_says_that_it_leaks() -
     assert list(split.test) == train_test_split(image_ids, test_size=0.1, random_state=257)[1]
     assert len(split.test) == 1001
     assert split.warning is not None
-    assert "slices of one patient stand on both sides" in split.warning
+    assert "slices of one patient are in both train and test" in split.warning
 
 
 def test_a_split_by_slice_of_repeated_or_too_few_images_is_refused() -> None:
-    with pytest.raises(DataError, match="1 image ids stand twice"):
+    with pytest.raises(DataError, match="1 image ids occur twice"):
         split_by_slice(["a", "b", "a"])
-    with pytest.raises(DataError, match=r"a test share of 0\.1 of 1 images leaves one part empty"):
+    with pytest.raises(DataError, match=r"a test share of 0\.1 of 1 images leaves one set empty"):
         split_by_slice(["a"])
 
 

@@ -57,7 +57,7 @@ def test_the_group_column_is_looked_for_in_both_files(tmp_path: Path, with_label
             r"1 images of predictions.csv are missing from labels.csv: ID_c",
         ),
         (PREDICTIONS, LABELLED + "ID_d,0,0,0,0,0,0\n", r"images of labels.csv are missing from predictions.csv: ID_d"),
-        (PREDICTIONS + "ID_a,0,0,0,0,0,0\n", LABELLED, "predictions.csv: ID_a stands twice"),
+        (PREDICTIONS + "ID_a,0,0,0,0,0,0\n", LABELLED, "predictions.csv: ID_a occurs twice"),
         (PREDICTIONS.replace("subdural", "sdh"), LABELLED, "predictions.csv lacks the columns subdural"),
         (PREDICTIONS.replace("1e-3", "low"), LABELLED, "ID_b has subdural 'low', which is not a number"),
         (PREDICTIONS.replace("1e-3", ""), LABELLED, "ID_b has an empty prediction"),

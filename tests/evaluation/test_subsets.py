@@ -56,8 +56,8 @@ def test_a_split_by_slice_leaks_and_says_so_in_every_part(cache: Cache, make_car
     card = make_card(split=record_of(cache, by="slice", validation=0.0))
     subset = choose_subset(cache, card, "test")
     assert subset.image_ids == split_by_slice(list(cache.manifest["image_id"]), test=0.25, seed=7).test
-    assert "slices of one patient stand on both sides" in subset.warnings[0]
-    assert "slices of one patient stand on both sides" in choose_subset(cache, card, "train").warnings[0]
+    assert "slices of one patient are in both train and test" in subset.warnings[0]
+    assert "slices of one patient are in both train and test" in choose_subset(cache, card, "train").warnings[0]
     with pytest.raises(DataError, match="the split by slice has no validation set"):
         choose_subset(cache, card, "validation")
 

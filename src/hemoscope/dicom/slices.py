@@ -75,7 +75,7 @@ class SliceHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CTSlice:
-    """One decoded slice: ``hounsfield`` is float32 HU (rows, columns), read-only; ``quality`` has notes from decoding."""
+    """One decoded slice: ``hounsfield`` is float32 HU (rows, columns), read-only; ``quality``: decoding notes."""
 
     header: SliceHeader
     hounsfield: NDArray[np.float32]

@@ -71,7 +71,7 @@ def read_predictions(predictions: Path, labels: Path, *, group_column: str | Non
         group_column: the column, of the labels or else of the predictions, that names the patient.
 
     Raises:
-        DataError: a file is unreadable or lacks a column, an image stands twice or in one file only, a cell is not a
+        DataError: a file is unreadable or lacks a column, an image occurs twice or in one file only, a cell is not a
             number, a prediction is empty or outside [0, 1], a label is neither 0, 1 nor empty, or a group is empty.
     """
     predicted, truth = _read_table(predictions), _read_table(labels)
@@ -154,7 +154,7 @@ def _index(path: Path, reader: Iterable[dict[str, str]]) -> dict[str, dict[str, 
     for row in reader:
         image_id = row["image_id"]
         if image_id in rows:
-            msg = f"{path.name}: {image_id} stands twice. Keep one row an image"
+            msg = f"{path.name}: {image_id} occurs twice. Keep one row an image"
             raise DataError(msg)
         if any(row[label] is None for label in LABELS):
             msg = f"{path.name}: the row of {image_id} is shorter than the header"

@@ -244,7 +244,7 @@ class Hostile:
 def test_a_file_with_code_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> None:
     path = write({"conv1.weight": Hostile(tmp_path / "owned")}, tmp_path / "gift.pth")
     with pytest.raises(
-        TrainingError, match=r"gift\.pth holds more than tensors, .* was not loaded.*safetensors"
+        TrainingError, match=r"gift\.pth holds more than tensors; .* was not loaded.*safetensors"
     ) as caught:
         load_init(resnet(), str(path))
     assert not (tmp_path / "owned").exists()
