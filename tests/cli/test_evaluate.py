@@ -119,7 +119,7 @@ def test_a_model_is_scored_on_its_test_part_tuned_on_validation_and_scored_again
     page = (test / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") == len(report["errors"])
     assert main([*evaluated, f"--model={tuned}", "--split=validation", f"--output={validation}"]) == 0
-    assert "thresholds were tuned on these very images" in capsys.readouterr().out
+    assert "thresholds were tuned on these images" in capsys.readouterr().out
 
 
 def test_its_files_are_scored_again_to_the_same_numbers(

@@ -61,7 +61,7 @@ def test_the_group_column_is_looked_for_in_both_files(tmp_path: Path, with_label
         (PREDICTIONS.replace("subdural", "sdh"), LABELLED, "predictions.csv lacks the columns subdural"),
         (PREDICTIONS.replace("1e-3", "low"), LABELLED, "ID_b has subdural 'low', which is not a number"),
         (PREDICTIONS.replace("1e-3", ""), LABELLED, "ID_b has an empty prediction"),
-        (PREDICTIONS.replace("1e-3", "-3.5"), LABELLED, "outside 0 to 1"),
+        (PREDICTIONS.replace("1e-3", "-3.5"), LABELLED, r"outside \[0, 1\]"),
         (PREDICTIONS, LABELLED.replace("ID_b,0", "ID_b,2"), "ID_b has a label that is neither 0, 1 nor empty"),
         (PREDICTIONS + "ID_c,0\n", LABELLED, "row of ID_c is shorter"),
         (HEADER + "\n", LABELLED, "header and no rows"),

@@ -99,8 +99,8 @@ def test_without_groups_it_says_that_images_were_drawn() -> None:
     assert report["n_groups"] is None
     assert report["group_level"] is None
     assert report["bootstrap"]["unit"] == "image"
-    assert "No patient was given" in report["warnings"][0]
-    assert "No patient was given" in evaluation_summary(report)
+    assert "No patients are given" in report["warnings"][0]
+    assert "No patients are given" in evaluation_summary(report)
 
 
 def test_group_level_scores_take_the_highest_slice_of_a_patient() -> None:

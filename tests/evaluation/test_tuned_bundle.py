@@ -130,7 +130,7 @@ def test_what_cannot_be_fitted_is_kept_and_said(tmp_path: Path, loaded_bundle: M
     assert "0 groups with it; a fit needs 2" in entry["kept"]
     assert entry["calibration"] == {"scale": 1.5, "bias": -0.25}
     assert entry["threshold"] == pytest.approx(0.5)
-    assert "not fitted anew" in tuning_summary(record)
+    assert "not fitted:" in tuning_summary(record)
 
 
 def test_a_threshold_without_a_rule_moves_so_that_the_same_scores_are_positive(loaded_bundle: ModelBundle) -> None:
@@ -140,7 +140,7 @@ def test_a_threshold_without_a_rule_moves_so_that_the_same_scores_are_positive(l
     )
     before = settings_of(loaded_bundle)
     tuned = tune_level(scores, before)
-    assert "'fixed' is not one that can be chosen anew" in str(tuned.kept["any"])
+    assert "'fixed' cannot be applied again" in str(tuned.kept["any"])
     for k, label in enumerate(LABELS):
         old = before.calibration[label].apply(scores.logits[:, k]) >= before.points[label].threshold
         new = tuned.settings.calibration[label].apply(scores.logits[:, k]) >= tuned.settings.points[label].threshold
@@ -164,7 +164,7 @@ def test_without_groups_it_warns_and_puts_no_interval_by_patient_into_the_card(
 ) -> None:
     tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", TuningChoices(rounds=20))
     assert tuned.record["n_groups"] is None
-    assert "No patient was given" in tuning_summary(tuned.record)
+    assert "No patients are given" in tuning_summary(tuned.record)
     assert len(tuned.bundle.card.scores) == 1
 
 
@@ -212,7 +212,7 @@ def test_wrong_rules_are_refused() -> None:
     with pytest.raises(ConfigError, match="needs the target beta"):
         ThresholdRule(kind="f-beta", target=0.0)
     for text in ("fixed", "precision >= 7", "sensitivity >= e"):
-        with pytest.raises(DataError, match="not one that can be chosen anew"):
+        with pytest.raises(DataError, match="cannot be applied again"):
             parse_rule(text)
 
 
