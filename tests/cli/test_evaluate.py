@@ -141,9 +141,9 @@ def test_its_files_are_scored_again_to_the_same_numbers(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--predictions=p.csv"], "need the truth. Give --labels"),
-        (["--data=cache", "--labels=l.csv"], "--data brings its own labels"),
-        (["--data=cache", "--groups=patient_id"], "--data brings its own labels"),
+        (["--predictions=p.csv"], "need labels. Give --labels"),
+        (["--data=cache", "--labels=l.csv"], "--data includes labels"),
+        (["--data=cache", "--groups=patient_id"], "--data includes labels"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(

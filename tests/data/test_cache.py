@@ -162,7 +162,7 @@ def test_a_pickle_in_place_of_a_series_is_refused_and_never_run(tmp_path: Path) 
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no manifest\.parquet\. Make it with: hemoscope prepare"):
+    with pytest.raises(DataError, match=r"holds no manifest\.parquet\. Create it with: hemoscope prepare"):
         open_cache(tmp_path)
 
 

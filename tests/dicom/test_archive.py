@@ -152,7 +152,7 @@ class TestZips:
     def test_other_compressions_are_refused(self, folder: Path, tmp_path: Path) -> None:
         archive = open_archive([zipped(folder, tmp_path / "study.zip", zipfile.ZIP_LZMA)])
         assert set(codes(archive).values()) == {"bad_archive"}
-        assert "another method" in archive.rejected[0].message
+        assert "method other than deflate" in archive.rejected[0].message
 
     def test_a_bomb_is_refused_before_it_is_inflated(self, tmp_path: Path) -> None:
         path = tmp_path / "bomb.zip"

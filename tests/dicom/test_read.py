@@ -93,7 +93,7 @@ class TestEnhanced:
     def test_missing_functional_groups_are_refused(self, head: Phantom, as_bytes, refused) -> None:
         dataset = enhanced_ct_dataset(head.hounsfield)
         del dataset.PerFrameFunctionalGroupsSequence[-1]
-        refused(as_bytes(dataset), "malformed", "9 frames are declared, 8 have functional groups")
+        refused(as_bytes(dataset), "malformed", "9 frames are declared, but 8 have functional groups")
 
     def test_a_localizer_frame_type_is_refused(self, head: Phantom, as_bytes, refused) -> None:
         dataset = enhanced_ct_dataset(head.hounsfield)

@@ -189,12 +189,12 @@ class TestChoice:
             ({"orientation": None, "position_mm": None}, "orientation unknown"),
             ({"contrast_agent": "x"}, "contrast agent"),
             ({"convolution_kernel": "BONE"}, "bone kernel"),
-            ({"body_part": "NECK"}, "not a head by its body part"),
+            ({"body_part": "NECK"}, "its body part is not the head"),
             ({"count": 10}, "covers less than a head"),
             ({"step": 0.6, "count": 250}, "thinner or thicker slices than preferred"),
             ({"step": 8.0}, "thinner or thicker slices than preferred"),
             ({"count": 25}, "fewer slices"),
-            ({}, "equal to the series that was read"),
+            ({}, "equal to the chosen series"),
         ],
     )
     def test_the_rule_prefers_and_says_why(self, make_header: Make, changes: dict[str, object], reason: str) -> None:
