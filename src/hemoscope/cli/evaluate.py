@@ -34,7 +34,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         metavar="BUNDLE",
-        help="with --data, --images: a model's folder (default: the bundled model)",
+        help="with --data, --images: model folder (default: the bundled model)",
     )
     add("--gallery", type=_count, default=3, metavar="N", help="worst errors to show per label and kind (%(default)s)")
     add("--name", default=None, help="with --data, --images: name of the data in scores.json")
