@@ -159,7 +159,7 @@ def test_more_pictures_than_a_page_holds_are_wrong_usage(capsys: pytest.CaptureF
     assert "expected 0 to 50" in capsys.readouterr().err
 
 
-def test_an_image_that_was_not_read_is_an_error_and_not_left_out(tmp_path: Path, tiny_bundle: Path) -> None:
+def test_an_image_that_was_not_read_is_an_error_and_not_excluded(tmp_path: Path, tiny_bundle: Path) -> None:
     write_series(make_phantom(seed=1, shape=(2, 64, 64)), tmp_path / "dicom", seed=1)
     rows = [",".join(["image_id", "patient_id", *LABELS]), "ID_absent,p," + ",".join("0" * 6)]
     (tmp_path / "l.csv").write_text("\n".join(rows) + "\n")

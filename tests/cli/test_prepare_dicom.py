@@ -61,7 +61,7 @@ def test_any_dicom_folder_is_prepared_with_a_table_of_labels(kaggle: Path, capsy
     assert "written to" not in capsys.readouterr().out
 
 
-def test_what_is_left_out_is_told_and_a_long_list_is_cut(kaggle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_excluded_is_reported_and_a_long_list_is_cut(kaggle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for place in range(30):
         (kaggle / "images" / f"note-{place:02d}.txt").write_text("no image")
     assert main(words(kaggle, "rsna", "train.csv")) == 0

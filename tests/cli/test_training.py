@@ -79,7 +79,7 @@ def bundle(run: Path, place: Path) -> Path:
     return place / "bundle"
 
 
-def test_prepare_says_how_many_slices_there_are_and_which_were_left_out(
+def test_prepare_states_how_many_slices_there_are_and_which_were_excluded(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["prepare", "ct-ich", "--images", str(place / "release"), "--output", str(tmp_path / "cache")]
@@ -100,7 +100,7 @@ def test_prepare_asks_for_a_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     assert "DATASET" in capsys.readouterr().err
 
 
-def test_train_leaves_every_part_and_says_what_comes_next(
+def test_train_writes_every_split_and_prints_the_next_step(
     run: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for part in ("fold-0", "fold-1", "final"):
@@ -172,7 +172,7 @@ def test_train_without_a_cache_names_the_command_that_makes_one(
     assert "Make it with: hemoscope prepare" in capsys.readouterr().err
 
 
-def test_export_writes_a_bundle_that_loads_and_says_its_hash(
+def test_export_writes_a_bundle_that_loads_and_prints_its_hash(
     bundle: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loaded = load_bundle(bundle)

@@ -1,4 +1,4 @@
-"""A label table of any dataset: empty is unknown, and nothing else than 0, 1 and empty is taken."""
+"""A label table of any dataset: empty is unknown, and only 0, 1 and empty are accepted."""
 
 import gzip
 from pathlib import Path

@@ -112,7 +112,7 @@ def test_processes_and_a_cluster_give_the_same_bytes_as_no_process_at_all(
     assert stored_bytes(tmp_path / "cluster") == expected
 
 
-def test_what_cannot_be_read_is_left_out_with_its_reason_and_never_replaced(
+def test_what_cannot_be_read_is_excluded_with_its_reason_and_never_replaced(
     kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path
 ) -> None:
     cut, text, gone, strange = (image_id_of(0, place) for place in range(4))
@@ -152,7 +152,7 @@ def test_a_slice_that_fails_only_in_decoding_leaves_the_others(
     assert rows["image_id"].tolist() == [image_id_of(1, place) for place in (0, 1, 3)]
 
 
-def test_a_series_of_which_no_slice_decodes_is_left_out(
+def test_a_series_of_which_no_slice_decodes_is_excluded(
     kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hemoscope.errors import SeriesError
@@ -211,7 +211,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     return iter([counts])
 
 
-def test_an_interrupted_preparation_goes_on_and_ends_the_same(
+def test_an_interrupted_preparation_resumes_with_the_same_result(
     kaggle: Path,
     labels: dict[str, LabelledImage],
     tmp_path: Path,
@@ -276,7 +276,7 @@ def test_patient_ids_of_a_hospital_are_hashed_and_the_table_may_name_patients_it
     assert sum(patient.startswith("patient-") for patient in patients.unique()) == 2
 
 
-def test_a_series_of_two_patients_is_left_out(kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path) -> None:
+def test_a_series_of_two_patients_is_excluded(kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path) -> None:
     rewrite(kaggle / f"{image_id_of(0, 1)}.dcm", PatientID="another")
     done = prepare(kaggle, labels, tmp_path / "cache")
     assert done.slices == 8
@@ -285,7 +285,7 @@ def test_a_series_of_two_patients_is_left_out(kaggle: Path, labels: dict[str, La
     assert "another" not in str(done.left_out)
 
 
-def test_a_file_without_a_patient_or_a_series_is_left_out(
+def test_a_file_without_a_patient_or_a_series_is_excluded(
     kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path
 ) -> None:
     rewrite(kaggle / f"{image_id_of(0, 0)}.dcm", PatientID="")
@@ -295,7 +295,7 @@ def test_a_file_without_a_patient_or_a_series_is_left_out(
     assert "no study or series instance UID" in reasons[image_id_of(0, 1)]
 
 
-def test_a_series_uid_that_could_name_another_place_is_left_out(
+def test_a_series_uid_that_could_name_another_place_is_excluded(
     kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path
 ) -> None:
     for place in range(4):
@@ -307,7 +307,7 @@ def test_a_series_uid_that_could_name_another_place_is_left_out(
     assert not list(tmp_path.rglob("*evil*"))
 
 
-def test_a_file_of_several_frames_is_left_out(tmp_path: Path) -> None:
+def test_a_file_of_several_frames_is_excluded(tmp_path: Path) -> None:
     (file,) = write_series(phantom(0), tmp_path / "images", seed=0, enhanced=True)
     write_series(phantom(1), tmp_path / "images" / "more", seed=1)
     known = {name: LabelledImage(labels=(0,) * 6) for name in ("IM0001", "IM0002")}
@@ -343,7 +343,7 @@ def test_images_that_are_no_folder_are_refused(labels: dict[str, LabelledImage],
 
 
 @pytest.mark.shared_data
-def test_real_slices_of_rsna_are_prepared_with_the_image_that_stands_twice_once(
+def test_real_slices_of_rsna_are_prepared_with_the_image_that_occurs_twice_once(
     shared_data_dir: Path, tmp_path: Path
 ) -> None:
     folder = shared_data_dir / "rsna-dicom"
@@ -361,7 +361,7 @@ def test_real_slices_of_rsna_are_prepared_with_the_image_that_stands_twice_once(
     assert manifest.groupby("series_id").size().max() == 36
 
 
-def test_the_stages_of_progress_are_told_once_each(
+def test_the_stages_of_progress_are_reported_once_each(
     kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path
 ) -> None:
     shown: list[tuple[str, int, int]] = []

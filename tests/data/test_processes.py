@@ -32,7 +32,7 @@ def test_no_workers_or_two_kinds_of_them_are_refused(options: dict[str, object])
         pass
 
 
-def test_an_address_where_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_without_a_scheduler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hemoscope.data.processes._CONNECT_SECONDS", 0.5)
     with pytest.raises(ConfigError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):  # noqa: SIM117
         with processes(address="tcp://127.0.0.1:9"):

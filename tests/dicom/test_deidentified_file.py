@@ -1,4 +1,4 @@
-"""A file without identity reads as the file with it did."""
+"""A de-identified file reads like the original."""
 
 from pathlib import Path
 

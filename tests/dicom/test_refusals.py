@@ -1,4 +1,4 @@
-"""Whatever is no CT slice is refused by a code, with the reason and the remedy."""
+"""Anything but a CT slice is refused with a code, the reason and the remedy."""
 
 from pathlib import Path
 
@@ -23,9 +23,7 @@ class TestRefusals:
             (non_ct_objects.write_dose_report, "dose_report", "dose report"),
         ],
     )
-    def test_neighbours_in_a_study_are_refused_by_name(
-        self, tmp_path: Path, write, code: str, match: str, refused
-    ) -> None:
+    def test_non_ct_objects_are_refused_and_named(self, tmp_path: Path, write, code: str, match: str, refused) -> None:
         refused(write(tmp_path / "x.dcm"), code, match)
 
     @pytest.mark.parametrize(
@@ -62,7 +60,9 @@ class TestRefusals:
             ({"StudyInstanceUID": None}, "malformed", "Study Instance UID"),
         ],
     )
-    def test_a_header_that_says_otherwise_is_refused(self, make_slice, as_bytes, changes, code, match, refused) -> None:
+    def test_a_header_that_contradicts_the_pixels_is_refused(
+        self, make_slice, as_bytes, changes, code, match, refused
+    ) -> None:
         refused(as_bytes(make_slice(**changes)), code, match)
 
     def test_a_truncated_copy_is_refused(self, make_slice, as_bytes, refused) -> None:
@@ -184,7 +184,7 @@ class TestRefusals:
         refused(data[:start] + delimiter, "truncated_pixel_data", "no basic offset table")
         refused(data[:start] + b"\xfe\xff\x00\xe0\0\0\0\0" + delimiter, "truncated_pixel_data", "there are 0 fragments")
 
-    def test_an_unknown_syntax_is_refused_by_name(self, make_slice, as_bytes, refused) -> None:
+    def test_an_unknown_syntax_is_refused_and_named(self, make_slice, as_bytes, refused) -> None:
         data = as_bytes(make_slice()).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.9.9.9\0")
         refused(data, "unsupported_syntax", r"1\.2\.840\.10008\.9\.9\.9")
 

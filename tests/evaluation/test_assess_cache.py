@@ -1,4 +1,4 @@
-"""A model on a prepared dataset gives what it gives on the same volumes, whole series at a time."""
+"""A model scores a prepared dataset as it scores the same volumes, whole series at a time."""
 
 import json
 from collections.abc import Callable

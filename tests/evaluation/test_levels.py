@@ -1,4 +1,4 @@
-"""Predictions seen by series and by patient, and at the thresholds that a model brings."""
+"""Predictions by series and by patient, and at a model's thresholds."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ def test_series_take_the_highest_image_and_the_highest_known_label() -> None:
     assert np.isnan(found.labels[1, 2])
 
 
-def test_operating_points_reach_what_scikit_learn_says_they_reach() -> None:
+def test_operating_points_reach_what_scikit_learn_computes() -> None:
     data = table()
     found = points_document(data, points(0.3), rounds=20, seed=0)
     for k, entry in enumerate(found.values()):
@@ -67,7 +67,7 @@ def test_operating_points_reach_what_scikit_learn_says_they_reach() -> None:
         assert (entry["threshold"], entry["rule"]) == (0.3, "youden")
 
 
-def test_the_report_tells_series_patients_points_and_where_the_numbers_are_from() -> None:
+def test_the_report_has_series_patients_points_and_where_the_numbers_are_from() -> None:
     data = table()
     series = highest(data, [f"s{row // 2:02d}" for row in range(120)])
     source = {
@@ -151,7 +151,7 @@ def test_the_gallery_shows_each_error_with_its_numbers_inside_the_page() -> None
     assert page.count("data:image/jpeg;base64,") == 2
 
 
-def test_without_images_there_is_no_gallery_and_without_errors_it_says_so() -> None:
+def test_without_images_there_is_no_gallery_and_without_errors_it_states_it() -> None:
     assert gallery(None) == ""
     assert "No slice is wrong" in gallery(())
     assert report_of(table(), EvaluationContext())["errors"] is None

@@ -1,4 +1,4 @@
-"""scikit-learn is the judge of every metric, with and without weights."""
+"""scikit-learn is the reference for every metric, with and without weights."""
 
 import itertools
 

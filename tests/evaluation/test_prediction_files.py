@@ -31,7 +31,7 @@ def test_rows_are_aligned_by_image_and_an_empty_label_is_unknown(tmp_path: Path)
     assert data.groups is None
 
 
-def test_columns_may_stand_in_any_order_and_the_file_may_be_gzipped(tmp_path: Path) -> None:
+def test_columns_may_be_in_any_order_and_the_file_may_be_gzipped(tmp_path: Path) -> None:
     turned = "\n".join(",".join(reversed(line.split(","))) for line in PREDICTIONS.splitlines())
     path = tmp_path / "predictions.csv.gz"
     path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + turned.encode()))
@@ -68,7 +68,7 @@ def test_the_group_column_is_looked_for_in_both_files(tmp_path: Path, with_label
         ('image_id,"any\n', LABELLED, "not a readable CSV table"),
     ],
 )
-def test_files_that_do_not_fit_are_refused_by_name(tmp_path: Path, predictions: str, labels: str, words: str) -> None:
+def test_files_that_do_not_fit_are_refused_and_named(tmp_path: Path, predictions: str, labels: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         read_predictions(*written(tmp_path, predictions, labels))
 

@@ -1,4 +1,4 @@
-"""Which images are scored: those of the split that the model's card records, with every warning that they need."""
+"""The images to score: those of the split that the model's card records, with every warning that they need."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,7 +52,7 @@ def test_parts_that_the_model_knows_carry_a_warning(cache: Cache, make_card: Mak
     assert "all of its images are scored here" in choose_subset(cache, card, "all").warnings[0]
 
 
-def test_a_split_by_slice_leaks_and_says_so_in_every_part(cache: Cache, make_card: MakeCard) -> None:
+def test_a_split_by_slice_leaks_and_states_it_in_every_subset(cache: Cache, make_card: MakeCard) -> None:
     card = make_card(split=record_of(cache, by="slice", validation=0.0))
     subset = choose_subset(cache, card, "test")
     assert subset.image_ids == split_by_slice(list(cache.manifest["image_id"]), test=0.25, seed=7).test
@@ -81,7 +81,7 @@ def test_without_a_recorded_split_the_default_is_taken_and_doubted(cache: Cache,
     assert choose_subset(cache, make_card(training_data=()), "test").warnings == ()
 
 
-def test_images_that_the_model_was_tuned_on_are_told(cache: Cache, make_card: MakeCard) -> None:
+def test_images_that_the_model_was_tuned_on_are_reported(cache: Cache, make_card: MakeCard) -> None:
     card = make_card(split=record_of(cache))
     every = images_sha256(cache.manifest["image_id"])
     on = {name: images_sha256(choose_subset(cache, card, name).image_ids) for name in SUBSETS}

@@ -1,4 +1,4 @@
-"""A model is tuned to a place: what is reported was never fitted on, and the new bundle serves what was fitted."""
+"""Local tuning: reported scores are cross-fitted, and the new bundle uses the fitted settings."""
 
 import json
 from collections.abc import Callable
@@ -82,7 +82,7 @@ def test_the_new_bundle_serves_the_fitted_probabilities_in_the_old_order(
     assert card.operating_points.urgent == loaded_bundle.card.operating_points.urgent
 
 
-def test_the_card_says_on_what_it_was_tuned_and_the_record_lies_beside_it(
+def test_the_card_states_on_what_it_was_tuned_and_the_record_lies_beside_it(
     tmp_path: Path, files: Files, loaded_bundle: ModelBundle
 ) -> None:
     tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(name="Our ward, 2025"))
@@ -122,7 +122,7 @@ def test_no_row_is_scored_by_a_fit_that_saw_its_group(loaded_bundle: ModelBundle
     assert not np.array_equal(one.probabilities, two.probabilities)
 
 
-def test_what_cannot_be_fitted_is_kept_and_said(tmp_path: Path, loaded_bundle: ModelBundle) -> None:
+def test_what_cannot_be_fitted_is_kept_and_reported(tmp_path: Path, loaded_bundle: ModelBundle) -> None:
     p, y = scores_of(loaded_bundle)
     y[:, 1] = 0
     record = tune_bundle(loaded_bundle, *write_files(tmp_path, p, y), tmp_path / "new", choices()).record

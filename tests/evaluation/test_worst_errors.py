@@ -1,4 +1,4 @@
-"""The gallery keeps the worst errors of each label and kind, one a series, and no more than its limit."""
+"""The error gallery keeps the worst errors of each label and kind, one per series, up to its limit."""
 
 import io
 from collections.abc import Callable

@@ -158,12 +158,12 @@ def test_a_graph_that_reads_a_series_is_kept_and_hashed(tmp_path: Path, make_car
         load_bundle(bundle.folder)
 
 
-def test_a_bundle_without_a_graph_for_series_says_so(loaded_bundle: ModelBundle) -> None:
+def test_a_bundle_without_a_graph_for_series_states_it(loaded_bundle: ModelBundle) -> None:
     assert loaded_bundle.read_sequence() is None
     assert loaded_bundle.card.sequence is None
 
 
-def test_a_graph_for_series_and_what_the_card_tells_of_it_must_come_together(
+def test_a_graph_for_series_and_what_the_card_states_about_it_must_come_together(
     tmp_path: Path, make_card: Callable[..., ModelCard]
 ) -> None:
     with pytest.raises(BundleError, match=r"sequence.onnx: the card has no settings for it.*Export"):
@@ -313,7 +313,7 @@ def test_infinity_written_as_a_large_number_is_refused(folder: Path) -> None:
         load_bundle(folder)
 
 
-def test_optional_scores_may_be_left_out(folder: Path) -> None:
+def test_optional_scores_may_be_omitted(folder: Path) -> None:
     edit(folder, lambda card: [card["scores"][0]["labels"][label].pop("reason") for label in LABELS])
     assert load_bundle(folder).card.scores[0].labels["any"].reason is None
 

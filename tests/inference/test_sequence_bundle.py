@@ -1,4 +1,4 @@
-"""A bundle with two graphs: slices corrected beside each other, the study from the second graph, wrong ones refused."""
+"""A bundle with two graphs: refined slices, study scores of the second graph, and invalid bundles."""
 
 import json
 from collections.abc import Callable
@@ -210,7 +210,7 @@ def test_a_slice_graph_that_gives_no_fitting_embedding_is_refused(
         Engine(bundle_of(graph=make_graph()), threads=1)
 
 
-def test_an_embedding_of_another_size_than_the_card_says_is_refused(bundle_of: Make) -> None:
+def test_an_embedding_of_another_size_than_the_card_states_is_refused(bundle_of: Make) -> None:
     rule = SequenceRule(embedding_size=4, study_scores="sequence")
     with pytest.raises(BundleError, match=r"gives an embedding of \[1, 3\] for one slice, the card says \[1, 4\]"):
         Engine(bundle_of(rule=rule), threads=1)

@@ -1,4 +1,4 @@
-"""Heads written as DICOM: what is read back is what was made, in every transfer syntax."""
+"""Heads written as DICOM are read back unchanged, in every transfer syntax."""
 
 import subprocess
 from collections.abc import Callable
@@ -85,7 +85,7 @@ def test_lossless_syntaxes_give_back_every_hounsfield_unit(
         (HTJ2K, 16, 1.0, 60),
     ],
 )
-def test_lossy_syntaxes_come_close_and_say_that_they_are_lossy(
+def test_lossy_syntaxes_come_close_and_state_that_they_are_lossy(
     syntax: str, bits: int, slope: float, most: float, phantom: Phantom, tmp_path: Path
 ) -> None:
     skip_without_encoder(syntax)

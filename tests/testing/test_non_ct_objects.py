@@ -1,4 +1,4 @@
-"""What lies beside CT slices is written as scanners write it."""
+"""Objects other than CT slices are written as scanners write them."""
 
 import subprocess
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A tiny world to train in: a cache of phantoms, and experiments that take seconds."""
+"""A small cache of phantoms, and experiments that take seconds."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

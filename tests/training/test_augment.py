@@ -1,4 +1,4 @@
-"""Augmentation: what moves moves with its mask, what is scanned anew stays where it is, and zero changes nothing."""
+"""Augmentation: spatial changes apply to the mask too, intensity changes do not, and zero changes nothing."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Checkpoints without pickle: bit for bit back, whole or not at all, and refused where damaged."""
+"""Checkpoints without pickle: restored bit for bit, written atomically, and refused if damaged."""
 
 import pickletools
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_any_nested_state_comes_back_bit_for_bit(
     assert same(round_trip(state, tmp_path_factory.mktemp("checkpoint")), state)
 
 
-def test_an_optimisers_state_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
+def test_an_optimisers_state_resumes_as_if_never_stopped(tmp_path: Path) -> None:
     def optimiser() -> tuple[torch.nn.Linear, torch.optim.AdamW]:
         torch.manual_seed(1)
         layer = torch.nn.Linear(3, 2)

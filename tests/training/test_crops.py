@@ -1,4 +1,4 @@
-"""Crops: the array that serving sees, with masks and labels, in memory and in files that outlive a kill."""
+"""Crops: the array used in serving, with masks and labels, in memory and in files that survive interruption."""
 
 import multiprocessing
 import os
@@ -114,7 +114,7 @@ def test_a_mask_lies_on_the_same_pixels_as_its_lesion_after_the_crop(tmp_path: P
 
 
 @pytest.mark.parametrize("label", SUBTYPES)
-def test_labels_of_the_crops_stand_in_the_one_order_and_unknown_ones_are_nan(
+def test_labels_of_the_crops_are_in_label_order_and_unknown_ones_are_nan(
     tmp_path: Path, label: Hemorrhage, make_cache: MakeCache
 ) -> None:
     known = [None if name is Hemorrhage.EPIDURAL else int(name in (Hemorrhage.ANY, label)) for name in LABELS]
@@ -204,7 +204,7 @@ def _killed_while_writing(cache: Cache, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("torn_line", ["", "p2"])
-def test_writing_goes_on_after_a_kill(
+def test_writing_resumes_after_a_kill(
     phantom_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn_line: str
 ) -> None:
     child = multiprocessing.get_context("fork").Process(target=_killed_while_writing, args=(phantom_cache, tmp_path))

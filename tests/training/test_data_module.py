@@ -110,7 +110,7 @@ def test_a_part_without_validation_has_no_loader_for_it(phantom_cache: Cache, ti
     assert data.state_dict() == {}
 
 
-def test_epochs_go_on_from_a_first_one() -> None:
+def test_epochs_continue_from_a_first_one() -> None:
     whole, later = (EpochSampler(LABELS, SamplingConfig(kind="all"), seed=1, first_epoch=first) for first in (0, 5))
     assert next(iter(later)).epoch == 5
     whole.set_epoch(7)

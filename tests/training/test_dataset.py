@@ -1,4 +1,4 @@
-"""What the network is shown: the same array that serving computes, and samples that follow from the draw alone."""
+"""Samples: the same array that serving computes, determined by the sample index alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -82,7 +82,7 @@ def normal_rows(crops: Crops) -> list[int]:
     return [int(row) for row in np.flatnonzero(crops.labels[:, 0] == 0)]
 
 
-def test_a_normal_slice_with_a_made_lesion_is_labelled_with_its_type_and_any(phantom_cache: Cache) -> None:
+def test_a_normal_slice_with_a_synthetic_lesion_is_labelled_with_its_type_and_any(phantom_cache: Cache) -> None:
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=0, made=1))
     row = normal_rows(slices.crops)[-2]  # the middle slice of a patient who does not bleed
     samples = [slices[SampleIndex(row, 0, place)] for place in range(60)]
@@ -103,7 +103,7 @@ def test_a_pasted_lesion_brings_the_labels_of_its_donor(phantom_cache: Cache) ->
     assert labels & donors
 
 
-def test_without_a_donor_lesions_are_made_instead_of_pasted(phantom_cache: Cache) -> None:
+def test_without_a_donor_lesions_are_synthetic_instead_of_pasted(phantom_cache: Cache) -> None:
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=1, made=0), patients=("p3", "p4", "p5"))
     assert not len(slices.donors)
     assert any(slices[SampleIndex(1, 0, place)].labels.any() for place in range(20))

@@ -1,4 +1,4 @@
-"""From a run to a bundle: what the card says, what it was fitted on, and which runs are refused."""
+"""From a run to a bundle: the card's content, its fitting data, and which runs are refused."""
 
 import dataclasses
 import json
@@ -98,7 +98,7 @@ def run_copy(finished_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_run, tmp_path / "tiny-run"))
 
 
-def test_the_bundle_says_what_it_is_and_what_it_learned_from(bundle: ModelBundle) -> None:
+def test_the_bundle_states_its_name_and_its_training_data(bundle: ModelBundle) -> None:
     card = bundle.card
     assert (card.name, card.version) == ("hemoscope-tiny", "7")
     assert card.description.startswith("A tiny network. Trained with Hemoscope ")
@@ -196,7 +196,7 @@ def test_scores_are_put_in_the_order_of_the_slices(run_copy: Path, finished_run:
     assert shuffled.patients == plain.patients
 
 
-def test_further_scores_stand_in_the_card_as_given(
+def test_further_scores_are_in_the_card_as_given(
     finished_run: Path, bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_module, "onnx_graph", lambda *_, **__: bundle.read_graph())
@@ -331,7 +331,7 @@ def test_a_slice_scored_twice_is_refused(run_copy: Path, tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("no_graph")
 @pytest.mark.parametrize("content", [None, "{}"])
-def test_a_run_that_does_not_say_what_it_learned_from_is_refused(
+def test_a_run_that_does_not_state_its_training_data_is_refused(
     run_copy: Path, tmp_path: Path, content: str | None
 ) -> None:
     path = run_copy / "dataset.json"
@@ -364,7 +364,7 @@ def test_the_terms_of_the_data_travel_from_cache_to_card(
     assert read_dataset(tmp_path / "run") == phantom_cache.dataset  # type: ignore[attr-defined]
 
 
-def test_a_run_that_began_from_a_federation_says_so(
+def test_a_run_that_started_from_a_federation_states_it(
     run_copy: Path, bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_module, "onnx_graph", lambda *_, **__: bundle.read_graph())

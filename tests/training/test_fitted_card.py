@@ -1,4 +1,4 @@
-"""The card of a trained model: what is fitted, on what, and what is said where nothing can be."""
+"""The card of a trained model: what is fitted on which data, and the reasons if nothing can be fitted."""
 
 import math
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def card_of(origin: Origin, truth: NDArray[np.float64]) -> ModelCard:
 
 
 @pytest.mark.parametrize("positive", [0, 1])
-def test_a_label_of_too_few_patients_is_not_fitted_and_the_card_says_so(origin: Origin, positive: int) -> None:
+def test_a_label_of_too_few_patients_is_not_fitted_and_the_card_states_it(origin: Origin, positive: int) -> None:
     truth = bleeding(20, without=(Hemorrhage.EPIDURAL,))
     truth[:positive, 2, LABELS.index(Hemorrhage.EPIDURAL)] = 1
     card = card_of(origin, truth)
@@ -84,7 +84,7 @@ def test_a_label_that_two_patients_have_is_fitted(origin: Origin) -> None:
     assert not any("Epidural: neither" in line for line in card.limits_of_use)
 
 
-def test_where_no_cut_is_precise_enough_no_study_is_urgent_and_the_limits_say_why(origin: Origin) -> None:
+def test_where_no_cut_is_precise_enough_no_study_is_urgent_and_the_limits_give_a_reason(origin: Origin) -> None:
     found = scored(bleeding(20))
     found.studies.logits[[1, 3]] = 50  # patients who do not bleed stand above the ten who do
     card = folds_card(origin, found, RULE, version="1", more=())

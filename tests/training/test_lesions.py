@@ -1,4 +1,4 @@
-"""Lesions made or pasted: inside the skull, at blood's HU, on a copy, and only where there is room."""
+"""Synthetic and pasted lesions: inside the skull, at the HU of blood, on a copy, and only if there is room."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_where_no_skull_encloses_a_brain_there_is_no_inside(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SUBTYPES)
-def test_a_made_lesion_lies_in_the_skull_and_brings_bloods_hu(kind: Hemorrhage, head: NDArray[np.float32]) -> None:
+def test_a_synthetic_lesion_lies_in_the_skull_and_brings_bloods_hu(kind: Hemorrhage, head: NDArray[np.float32]) -> None:
     inside = inside_skull(head)
     assert inside is not None
     made = [synthesize_lesion(head, kind, np.random.default_rng(seed)) for seed in range(TRIES)]
@@ -98,7 +98,7 @@ def test_a_made_lesion_lies_in_the_skull_and_brings_bloods_hu(kind: Hemorrhage, 
 
 
 @pytest.mark.parametrize("kind", SUBTYPES)
-def test_a_made_lesion_follows_from_the_random_numbers_alone(kind: Hemorrhage, head: NDArray[np.float32]) -> None:
+def test_a_synthetic_lesion_follows_from_the_random_numbers_alone(kind: Hemorrhage, head: NDArray[np.float32]) -> None:
     """The input is read-only here, so that this also shows that it is left as it was."""
     first, again = (synthesize_lesion(head, kind, np.random.default_rng(3)) for _ in range(2))
     assert first is not None
@@ -109,7 +109,7 @@ def test_a_made_lesion_follows_from_the_random_numbers_alone(kind: Hemorrhage, h
 
 @pytest.mark.parametrize("kind", SUBTYPES)
 @pytest.mark.parametrize("name", EMPTY)
-def test_no_lesion_is_made_where_there_is_no_brain(kind: Hemorrhage, name: str) -> None:
+def test_no_lesion_is_synthesized_where_there_is_no_brain(kind: Hemorrhage, name: str) -> None:
     assert synthesize_lesion(EMPTY[name], kind, np.random.default_rng(1)) is None
 
 

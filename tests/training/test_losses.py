@@ -1,4 +1,4 @@
-"""The loss by hand: weighted scores, maps that learn types only where a mask has one, and Dice of `any`."""
+"""The loss by hand: weighted scores, maps of types only if the mask has one type, and Dice of `any`."""
 
 import math
 
@@ -72,7 +72,7 @@ def test_scores_are_averaged_over_the_batch() -> None:
     assert both == pytest.approx((softplus(3) + softplus(-1)) / 2, rel=1e-6)
 
 
-def test_the_map_of_a_label_learns_the_mask_where_the_label_is_positive() -> None:
+def test_the_map_of_a_label_is_trained_on_the_mask_where_the_label_is_positive() -> None:
     """One place of four is positive, weighted 5, in the maps of `any` and subdural; the others learn none."""
     maps = torch.full((1, 6, 2, 2), -1.0)
     found = float(parts(maps=maps, labels=(SUBDURAL_AND_ANY,), mask=quarter())["map"])
@@ -80,7 +80,7 @@ def test_the_map_of_a_label_learns_the_mask_where_the_label_is_positive() -> Non
     assert found == pytest.approx((2 * carrying + 4 * softplus(-1)) / 6, rel=1e-6)
 
 
-def test_without_one_type_only_the_any_map_learns_the_mask() -> None:
+def test_without_one_type_only_the_any_map_is_trained_on_the_mask() -> None:
     maps = torch.full((1, 6, 2, 2), -1.0, requires_grad=True)
     part = parts(maps=maps, labels=((1.0, 1.0, 0.0, 0.0, 0.0, 1.0),), mask=quarter(), typed=(0.0,))["map"]
     assert float(part.detach()) == pytest.approx((5 * softplus(1) + 3 * softplus(-1)) / 4, rel=1e-6)
@@ -226,7 +226,7 @@ def test_weights_cannot_follow_the_prevalence_of_a_label_with_one_side(value: fl
         LossConfig(positive="prevalence").resolved(labels)
 
 
-def test_maps_learn_only_where_the_mask_and_the_label_are_known() -> None:
+def test_maps_are_trained_only_where_the_mask_and_the_label_are_known() -> None:
     maps = torch.full((3, 6, 2, 2), -1.0, requires_grad=True)
     labels = torch.tensor([SUBDURAL_AND_ANY] * 3)
     labels[2, 5] = UNKNOWN

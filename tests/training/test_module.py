@@ -1,4 +1,4 @@
-"""What Lightning runs: optimisers, schedules, the moving average, and validation by independent judges."""
+"""The Lightning module: optimisers, schedules, the moving average, and validation against references."""
 
 import math
 from pathlib import Path
@@ -75,7 +75,7 @@ def fit(chosen: TrainingModule, folder: Path, *, validation: list[Sample] | None
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw"])
-def test_the_optimizer_is_the_one_asked_for(kind: str, tmp_path: Path) -> None:
+def test_the_optimizer_is_the_one_requested(kind: str, tmp_path: Path) -> None:
     chosen = module(kind=kind, schedule="constant", learning_rate=1e-3, weight_decay=0.1)
     optimizer = chosen.configure_optimizers()
     assert type(optimizer) is {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
@@ -174,7 +174,7 @@ def test_stretches_of_a_training_go_through_one_cycle_together(tmp_path: Path, w
     assert pieces == pytest.approx(whole, rel=1e-12)
 
 
-def test_a_pull_is_half_its_strength_times_the_squared_distance_and_tells_its_part_of_the_loss(tmp_path: Path) -> None:
+def test_the_proximal_term_is_half_its_strength_times_the_squared_distance_and_is_logged(tmp_path: Path) -> None:
     weights = [torch.nn.Parameter(torch.tensor([1.0, 2.0])), torch.nn.Parameter(torch.tensor([[3.0]]))]
     proximal_term = ProximalTerm(weights, 0.4)
     assert float(proximal_term.loss().detach()) == 0

@@ -1,4 +1,4 @@
-"""Whose run a folder holds: an old record is today's with today's defaults, anything foreign is refused."""
+"""A run folder: an old record gets today's defaults, and the record of another run is refused."""
 
 import json
 import subprocess
@@ -45,7 +45,7 @@ def test_a_record_that_is_none_is_another_run(
         open_run(experiment, phantom_cache, tmp_path / "run", split, resume=True)
 
 
-def test_workers_and_checkpoints_may_change_when_a_run_goes_on(
+def test_workers_and_checkpoints_may_change_when_a_run_resumes(
     tmp_path: Path, phantom_cache: Cache, tiny_experiment: Build
 ) -> None:
     split = make_data_splits(tiny_experiment(), phantom_cache)[0]

@@ -1,4 +1,4 @@
-"""Scores of a run by study: the rule runs over one series at a time, as it does where the model serves."""
+"""Study scores of a run: the rule is applied to one series at a time, as in serving."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The sequence network learns from cached embeddings, repeats itself, goes on after a kill, and serves as it scored."""
+"""The sequence network trains on cached embeddings, is deterministic, resumes, and serves as it scored."""
 
 import copy
 import dataclasses
@@ -102,7 +102,7 @@ def test_the_first_view_is_what_serving_computes(
     assert store.read("s3").positions_mm == (None,) * 6
 
 
-def test_embeddings_are_made_once_and_anew_for_other_weights(
+def test_embeddings_are_computed_once_and_again_for_other_weights(
     store: EmbeddingStore, experiment: Experiment, series_cache: Cache, tmp_path: Path
 ) -> None:
     told: list[tuple[int, int]] = []
@@ -232,7 +232,7 @@ class KilledError(Exception):
     """Stands for kill -9."""
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_network(
+def test_a_training_that_was_killed_resumes_to_the_same_network(
     network: HemorrhageNetwork,
     experiment: Experiment,
     series_cache: Cache,

@@ -1,4 +1,4 @@
-"""Runs on one split: validated each epoch, scored on what they never learned from, and recorded as they were split."""
+"""Runs on one split: validated each epoch, scored on held-out images, and recorded with their split."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def split_experiment(build: Build, **run: Any) -> Experiment:
     )
 
 
-def test_a_run_on_one_split_validates_each_epoch_and_scores_what_it_never_learned_from(
+def test_a_run_on_one_split_validates_each_epoch_and_scores_held_out_images(
     runs: Path, phantom_cache: Cache, tiny_experiment: Build
 ) -> None:
     experiment = split_experiment(tiny_experiment)

@@ -1,4 +1,4 @@
-"""Lesions in stacks: what bleeds in the middle slice goes on beside it, and a stack of one slice is that slice."""
+"""Lesions in stacks: a bleed continues in adjacent slices, and a stack of one slice equals that slice."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Training from nothing, again, and after a kill: the same weights as if nothing had happened."""
+"""Training from scratch, again, and after a kill: always the same weights."""
 
 import dataclasses
 import json
@@ -183,7 +183,7 @@ def test_resuming_a_finished_run_does_nothing_twice(
     assert contents(whole_run) == before
 
 
-def test_a_run_that_was_killed_goes_on_to_exactly_the_same_weights(
+def test_a_run_that_was_killed_resumes_to_exactly_the_same_weights(
     whole_run: Path, runs: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = runs / "killed"
@@ -200,7 +200,7 @@ def test_a_run_that_was_killed_goes_on_to_exactly_the_same_weights(
     assert (run / "fold-0" / "scores.csv").read_bytes() == (whole_run / "fold-0" / "scores.csv").read_bytes()
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_anew(
+def test_a_run_killed_before_its_first_checkpoint_starts_again(
     whole_run: Path, runs: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = runs / "early"
@@ -212,7 +212,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(
     assert same_weights(weights(run, "final"), weights(whole_run, "final"))
 
 
-def test_a_run_that_was_moved_goes_on_from_its_latest_checkpoint(
+def test_a_run_that_was_moved_resumes_from_its_latest_checkpoint(
     runs: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch, tiny_experiment: Build
 ) -> None:
     experiment = tiny_experiment(run={"epochs": 3, "folds": 0})
@@ -228,7 +228,7 @@ def test_a_run_that_was_moved_goes_on_from_its_latest_checkpoint(
     assert same_weights(weights(runs / "place-2", "final"), weights(runs / "at-once", "final"))
 
 
-def test_scores_that_were_lost_are_made_again_without_training(
+def test_scores_that_were_lost_are_computed_again_without_training(
     whole_run: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = whole_run / "fold-1" / "scores.csv"
@@ -274,7 +274,7 @@ def test_data_with_less_than_one_batch_is_refused_instead_of_trained_on_nothing(
         train(tiny_experiment(run={"batch_size": 64}), phantom_cache, runs / "few", only=("final",))
 
 
-def test_a_start_that_failed_before_it_learned_leaves_the_folder_to_the_next_with_other_settings(
+def test_a_run_that_failed_before_training_leaves_the_folder_to_the_next_with_other_settings(
     runs: Path, phantom_cache: Cache, tiny_experiment: Build
 ) -> None:
     output = runs / "second-try"
@@ -307,7 +307,7 @@ def test_scores_are_taken_at_the_size_of_reading(
     assert sizes == [64]
 
 
-def test_weights_begin_where_the_experiment_says_and_the_record_tells(
+def test_weights_start_where_the_experiment_states_and_the_record_shows_it(
     runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -323,7 +323,7 @@ def test_weights_begin_where_the_experiment_says_and_the_record_tells(
     assert record.init == json.loads((runs / "init/final/part.json").read_text())["init"] == "a package"
 
 
-def test_a_run_that_goes_on_asks_nobody_for_weights_and_remembers_where_they_came_from(
+def test_a_run_that_resumes_loads_no_initial_weights_and_keeps_their_source(
     runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = tiny_experiment(run={"folds": 0, "init": "pretrained"})
@@ -385,7 +385,7 @@ def test_ctrl_c_ends_training_as_it_ends_any_command(
     assert not (runs / "stopped" / "final" / "weights.safetensors").exists()
 
 
-def test_progress_tells_each_stage_to_its_end(runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:
+def test_progress_reports_each_stage_to_its_end(runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:
     shown: list[tuple[str, int, int]] = []
     experiment = tiny_experiment(run={"epochs": 1, "folds": 0})
     train(experiment, phantom_cache, runs / "shown", show=lambda *told: shown.append(told))

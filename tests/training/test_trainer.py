@@ -1,4 +1,4 @@
-"""Lightning as a run sets it up: on which machines, and how quietly."""
+"""The configuration of Lightning's trainer: devices and logging."""
 
 import logging
 import warnings

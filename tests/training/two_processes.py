@@ -1,4 +1,4 @@
-"""What each of two processes runs in test_two_processes.py: its half of a batch, and the gradients that come out."""
+"""Code of each of two processes in test_two_processes.py: its half of a batch, and the resulting gradients."""
 
 import sys
 from pathlib import Path

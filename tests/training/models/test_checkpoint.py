@@ -1,4 +1,4 @@
-"""Weights in and out: ImageNet's from the installed package, ours bit for bit, and nothing that runs code."""
+"""Weights: ImageNet's from the installed package, ours restored bit for bit, and no code from files."""
 
 from pathlib import Path
 
@@ -293,7 +293,7 @@ def test_pretrained_weights_of_timm_fill_the_backbone(monkeypatch: pytest.Monkey
     assert torch.equal(network.backbone.conv1.weight, published.conv1.weight)
 
 
-def test_pretrained_without_the_internet_says_how_to_bring_the_file(
+def test_pretrained_without_the_internet_states_how_to_bring_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from huggingface_hub import constants

@@ -94,7 +94,7 @@ def test_slices_of_a_batch_do_not_know_each_other_when_serving() -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-def test_the_mirrored_network_answers_a_slice_and_its_mirror_image_alike() -> None:
+def test_the_mirrored_network_gives_a_slice_and_its_mirror_image_equal_scores() -> None:
     model = MirroredNetwork(network()).eval()
     plain, mirrored = model(image()), model(torch.flip(image(), dims=[3]))
     assert torch.allclose(plain.logits, mirrored.logits, atol=1e-5)
@@ -125,7 +125,7 @@ def test_what_no_network_could_be_built_from_is_refused(changes: dict[str, objec
 
 
 @pytest.mark.parametrize("name", ["resnet_of_dreams", "hf-hub:someone/something", "local-dir:somewhere"])
-def test_an_unknown_backbone_is_refused_by_name_and_never_fetched(name: str) -> None:
+def test_an_unknown_backbone_is_refused_and_named_and_never_fetched(name: str) -> None:
     with pytest.raises(ConfigError, match=f"timm has no backbone '{name}'"):
         HemorrhageNetwork(NetworkConfig(backbone=name), channels=3, size=64)
 

@@ -1,4 +1,4 @@
-"""The sequence network starts at the slice network, knows no batch mates, and exports exactly."""
+"""The sequence network starts from the slice network, ignores the rest of its batch, and exports exactly."""
 
 import sys
 from typing import Any
@@ -51,7 +51,7 @@ def test_a_series_scores_the_same_whatever_its_batch_mates(lengths: list[int], s
         assert torch.allclose(whole.study_logits[row], alone.study_logits[0], atol=1e-5)
 
 
-def test_each_slice_is_judged_beside_all_others_in_both_directions() -> None:
+def test_each_slice_is_scored_in_the_context_of_all_others_in_both_directions() -> None:
     network = made_network()
     embeddings, logits = made_series(7)
     before = network(embeddings, logits).logits
