@@ -1,6 +1,6 @@
-"""The settings of ``hemoscope serve`` in one table: each is an option, an environment variable and a key of a file.
+"""The settings of ``hemoscope serve``: each is an option, an environment variable and a key of a TOML file.
 
-What is given on the command line counts first, then the environment (``HEMOSCOPE_`` and the option's name in capitals),
+The command line takes precedence, then the environment (``HEMOSCOPE_`` and the option's name in capitals),
 then the file of ``--config``, then the default.
 """
 
@@ -65,8 +65,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(name="threads", metavar="N", read=whole, help="processors that each worker uses (default: all)"),
     Option(name="worker_memory_mib", metavar="N", read=whole, help="the most memory that a worker may take"),
     Option(name="time_limit_minutes", metavar="N", read=whole, default=15, help="of one upload (default: 15)"),
-    Option(name="users", metavar="FILE", read=Path, help="users who may log in; made by: hemoscope users add"),
-    Option(name="token_file", metavar="FILE", read=Path, help="tokens of programs; made by: hemoscope users token"),
+    Option(name="users", metavar="FILE", read=Path, help="users who may log in; created by: hemoscope users add"),
+    Option(name="token_file", metavar="FILE", read=Path, help="tokens of programs; created by: hemoscope users token"),
     Option(name="session_hours", metavar="N", read=float, default=12.0, help="how long a login lasts (default: 12)"),
     Option(name="tls_cert", metavar="FILE", read=Path, help="certificate with its chain, PEM"),
     Option(name="tls_key", metavar="FILE", read=Path, help="its key, PEM"),

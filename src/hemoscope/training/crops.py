@@ -46,7 +46,7 @@ class Crops:
         hounsfield: float32 (n, stack, S, S), the slices of a stack from inferior to superior.
         masks: uint8 (m, S, S) for the m slices that have a lesion mask: 1 inside a lesion of the middle slice.
         mask_of: (n,) the index in ``masks`` of each slice's mask; -1 if it has none.
-        labels: float32 (n, 6), NaN where unknown.
+        labels: float32 (n, 6), NaN if unknown.
     """
 
     table: pd.DataFrame

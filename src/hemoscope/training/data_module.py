@@ -38,7 +38,7 @@ class EpochBatches(BatchSampler):
         batches the step would be too small.
         """
         self.accumulate = accumulate
-        super().__init__(sampler, batch_size, drop_last=True)  # type: ignore[arg-type]  # draws stand for indices
+        super().__init__(sampler, batch_size, drop_last=True)  # type: ignore[arg-type]  # sample indices instead of integers
         self.epochs = sampler
         self._done = (-1, 0)
 
@@ -187,12 +187,12 @@ class SplitDataModule(lightning.LightningDataModule):
         data = SliceDataset(self._validation, self.experiment.preprocessing, _AS_SERVED, _NO_LESIONS, seed=0)
         return DataLoader(data, batch_size=self.experiment.run.batch_size, sampler=sampler, **self._options())
 
-    def _batches(self, learn: Crops) -> EpochBatches:
+    def _batches(self, train: Crops) -> EpochBatches:
         """Return the batches of each epoch. Raises TrainingError if there are none."""
         run = self.experiment.run
         rank, world = self._place()
         sampler = EpochSampler(
-            learn.labels,
+            train.labels,
             self.experiment.sampling,
             seed=run.seed,
             rank=rank,
