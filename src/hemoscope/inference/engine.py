@@ -4,7 +4,7 @@ Deliberate choices:
 
 - Precision is float32. By default OpenVINO computes in bfloat16 if the processor supports it, which changed the logits
   of a ResNet-50 by 0.5.
-- One slice per request, one thread per request, one request per thread in parallel. On two cores this was as fast as any
+- One slice per request, one thread per request, one request per thread in parallel. On two cores as fast as any
   batch (240 slices of an EfficientNet-Lite0 at 224 pixels: 0.62 s; batches of 8 and 16: 0.67 and 0.87 s), needs the
   least memory, and a slice's scores cannot depend on its neighbours in a batch or on the number of threads.
 - The sequence graph runs on one thread: 240 slices take 8 ms, and the sums are the same on every machine.
