@@ -101,11 +101,6 @@ def split_scores(run: Path, experiment: Experiment, part: str, rule: StudyRule) 
     return _at_both_levels(run, experiment, joined, names, rule)
 
 
-def read_scores(path: Path, slices: pd.DataFrame, rule: StudyRule) -> SliceAndStudyScores:
-    """Read one file that ``score_slices`` wrote; see ``read_score_files``."""
-    return read_score_files(path.parent, [path.name], slices, rule)
-
-
 def read_score_files(folder: Path, names: Sequence[str], slices: pd.DataFrame, rule: StudyRule) -> SliceAndStudyScores:
     """Read and concatenate files that ``score_slices`` wrote.
 
