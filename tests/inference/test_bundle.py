@@ -106,7 +106,7 @@ def test_a_missing_graph_is_named(folder: Path) -> None:
 
 
 def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"card.json: there is no such file"):
+    with pytest.raises(BundleError, match=r"card.json: the bundle has no such file"):
         load_bundle(tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_a_folder_that_is_not_there_is_named_without_its_path(tmp_path: Path) ->
 def test_a_folder_in_place_of_the_graph_is_refused(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     (folder / "model.onnx").mkdir()
-    with pytest.raises(BundleError, match=r"model.onnx: there is no such file"):
+    with pytest.raises(BundleError, match=r"model.onnx: the bundle has no such file"):
         load_bundle(folder)
 
 
