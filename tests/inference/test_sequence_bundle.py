@@ -206,7 +206,7 @@ def test_a_second_graph_with_other_ports_is_refused(bundle_of: Make, sequence: b
 def test_a_slice_graph_that_gives_no_fitting_embedding_is_refused(
     bundle_of: Make, make_graph: Callable[..., bytes]
 ) -> None:
-    with pytest.raises(BundleError, match=r"model.onnx: has outputs \['logits', 'maps'\], but the card tells of a"):
+    with pytest.raises(BundleError, match=r"model.onnx: has outputs \['logits', 'maps'\], but the card has a"):
         Engine(bundle_of(graph=make_graph()), threads=1)
 
 

@@ -104,7 +104,7 @@ def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
 def test_anything_but_tensors_and_plain_values_is_refused_before_anything_is_written(
     tmp_path: Path, value: object
 ) -> None:
-    with pytest.raises(TypeError, match=f"tensors and plain values only, got {type(value).__name__}"):
+    with pytest.raises(TypeError, match=f"only tensors and plain values, got {type(value).__name__}"):
         SafeCheckpointIO().save_checkpoint({"deep": [{"down": value}]}, tmp_path / "last.ckpt")
     assert not list(tmp_path.iterdir())
 

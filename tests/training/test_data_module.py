@@ -98,9 +98,9 @@ def test_validation_is_on_slices_as_they_are_served(phantom_cache: Cache, tiny_e
 
 
 def test_fewer_slices_to_validate_than_processes_are_refused(phantom_cache: Cache, tiny_experiment: Build) -> None:
-    images = {"learn": ("p0_0", "p1_0", "p3_0", "p4_0"), "validate": ("p2_0",)}
+    images = {"train": ("p0_0", "p1_0", "p3_0", "p4_0"), "validation": ("p2_0",)}
     data = data_module_of(tiny_experiment(run={"batch_size": 1}), phantom_cache, rank=1, world=2, **images)
-    with pytest.raises(TrainingError, match="split: validation has no slice for each of 2 processes"):
+    with pytest.raises(TrainingError, match="split: validation has fewer slices than the 2 processes"):
         data.val_dataloader()
 
 

@@ -109,7 +109,7 @@ def test_the_bundle_states_its_name_and_its_training_data(bundle: ModelBundle) -
     assert card.disclaimer == DISCLAIMER
     assert card.labels == tuple(label.value for label in LABELS)
     assert any("Not a medical device" in line for line in card.limits_of_use)
-    assert any("never saw p3" in line for line in card.limits_of_use)
+    assert any("not trained on p3" in line for line in card.limits_of_use)
 
 
 def test_the_graph_of_the_bundle_is_the_final_network_mirrored(bundle: ModelBundle, finished_run: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_run_that_does_not_state_its_training_data_is_refused(
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="is not the folder of a run"):
+    with pytest.raises(TrainingError, match="is not a run folder"):
         read_run(tmp_path)
 
 

@@ -142,7 +142,7 @@ def test_validation_of_one_class_has_a_loss_and_no_auroc(tmp_path: Path, positiv
 
 
 def test_a_loss_that_waits_for_labels_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"the loss holds the word prevalence .* Call LossConfig\.resolved first"):
+    with pytest.raises(ConfigError, match=r"the loss has the word prevalence .* Call LossConfig\.resolved first"):
         module(LossConfig(negative="prevalence"))
 
 
