@@ -67,6 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "multipart": {"web"},
     "python_multipart": {"web"},
     "reportlab": {"reports"},
+    "jinja2": {"reports", "evaluation", "federated", "web"},
 }
 SHAPELESS = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "handler", "misc", "tools"}
 SERVING = [name for name in MODULES if not {"cli", *STUDY_PACKAGES} & set(name.split("."))]
