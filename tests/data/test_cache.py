@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -103,8 +104,8 @@ def test_labels_may_be_unknown(tmp_path: Path) -> None:
 def test_a_series_that_fails_half_way_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hounsfield = write_small(tmp_path)
 
-    def full_disk(path: Path, **arrays: object) -> None:
-        path.write_bytes(b"PK half of it")
+    def full_disk(stream: BinaryIO, **arrays: object) -> None:
+        stream.write(b"PK half of it")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache_module.np, "savez", full_disk)

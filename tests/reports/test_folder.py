@@ -10,7 +10,6 @@ from PIL import Image
 
 from hemoscope.errors import ConfigError
 from hemoscope.labels import Hemorrhage
-from hemoscope.reports import folder as folder_module
 from hemoscope.reports.folder import folder_name, make_output_folder, write_picture, write_report
 from hemoscope.reports.report import Report
 
@@ -56,11 +55,10 @@ def test_a_write_that_fails_halfway_keeps_the_old_file(
 ) -> None:
     (tmp_path / "findings.csv").write_text("old")
 
-    def full(path: Path, content: bytes) -> int:
-        path.open("wb").close()
+    def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder_module.Path, "write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(ConfigError, match="No space left on device"):
         write_report(report, tmp_path)
     assert names_in(tmp_path) == ["findings.csv"]

@@ -10,7 +10,6 @@ can resume.
 
 import json
 import re
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.errors import DataError, MissingExtraError
+from hemoscope.files import atomic_file, atomic_path, write_text
 from hemoscope.inference.card import TrainingData, parse_dataclass, to_plain
 from hemoscope.labels import LABELS
 from hemoscope.volume import HounsfieldVolume
@@ -147,10 +147,8 @@ def write_series(
         arrays["mask"] = np.packbits(mask)
     if images:
         arrays["images"] = np.array(list(images))
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as part:
-        whole = Path(part) / path.name
-        np.savez(whole, **arrays)  # type: ignore[arg-type]
-        whole.replace(path)
+    with atomic_file(path) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def stored_images(folder: Path, series_id: str) -> tuple[str, ...]:
@@ -171,10 +169,9 @@ def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]], dataset: 
         msg = f"{len(twice)} image ids occur twice, first {twice.iloc[0]}. Remove the repeated rows"
         raise DataError(msg)
     table = table.astype(dict.fromkeys(LABELS, "Int8"))
-    (folder / "dataset.json").write_text(json.dumps(to_plain(dataset), indent=2) + "\n")
-    part = folder / "manifest.parquet.part"
-    table.to_parquet(part, index=False)
-    part.replace(folder / "manifest.parquet")
+    write_text(folder / "dataset.json", json.dumps(to_plain(dataset), indent=2) + "\n")
+    with atomic_path(folder / "manifest.parquet") as draft:
+        table.to_parquet(draft, index=False)
 
 
 def series_path(folder: Path, series_id: str) -> Path:

@@ -26,6 +26,7 @@ from hemoscope.data.processes import Run, processes
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.sources import FileSource, find_sources
 from hemoscope.errors import DataError
+from hemoscope.files import atomic_path
 from hemoscope.inference.card import TrainingData
 from hemoscope.labels import LABELS
 from hemoscope.progress import StageProgress, no_stage_progress
@@ -179,7 +180,10 @@ def _prepare_all(
 
 
 def _write_left_out(output: Path, left_out: Sequence[LeftOut]) -> None:
-    with (output / "left_out.csv").open("w", newline="", encoding="utf-8") as stream:
+    with (
+        atomic_path(output / "left_out.csv") as draft,
+        draft.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(["image_id", "reason"])
         writer.writerows(left_out)

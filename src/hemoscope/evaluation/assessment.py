@@ -14,6 +14,7 @@ from hemoscope.evaluation.context import STUDY_SCORES, ErrorPicture, EvaluationC
 from hemoscope.evaluation.metrics import Booleans
 from hemoscope.evaluation.prediction_files import LabelledPredictions, write_labels, write_predictions
 from hemoscope.evaluation.score_table import score_table
+from hemoscope.files import write_text
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.card import ScoreTable, to_plain
 
@@ -88,7 +89,7 @@ class Assessment:
                 write_predictions(folder / f"{prefix}predictions.csv", dict(table))
                 write_labels(folder / f"{prefix}labels.csv", data, series)
             tables = [to_plain(table) for table in self.score_tables(name=name, description=description)]
-            (folder / "scores.json").write_text(json.dumps(tables, indent=2) + "\n")
+            write_text(folder / "scores.json", json.dumps(tables, indent=2) + "\n")
         except OSError as error:
             msg = f"{folder.name}: cannot be written ({error.strerror}). Choose a writable folder as --output"
             raise DataError(msg) from error

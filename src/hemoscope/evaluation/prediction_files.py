@@ -15,6 +15,7 @@ import numpy as np
 
 from hemoscope.errors import DataError
 from hemoscope.evaluation.metrics import Floats, check_probabilities
+from hemoscope.files import atomic_path
 from hemoscope.labels import LABELS
 
 _NAMED = 3  # number of images that an error names
@@ -100,7 +101,7 @@ def read_labels(path: Path, *, group_column: str) -> LabelTable:
 
 def write_predictions(path: Path, probabilities: Mapping[str, Iterable[float]]) -> None:
     """Write the six probabilities of each image exactly, in the format of :func:`read_predictions`."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_path(path) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image_id", *LABELS])
         writer.writerows([image_id, *(repr(float(p)) for p in six)] for image_id, six in probabilities.items())
@@ -109,7 +110,7 @@ def write_predictions(path: Path, probabilities: Mapping[str, Iterable[float]]) 
 def write_labels(path: Path, data: LabelledPredictions, series: Sequence[str]) -> None:
     """Write labels (empty if unknown), patient and series of each image, to accompany :func:`write_predictions`."""
     patients = data.groups or data.image_ids
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_path(path) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image_id", "patient_id", "series_id", *LABELS])
         for row, (image_id, patient, name) in enumerate(zip(data.image_ids, patients, series, strict=True)):

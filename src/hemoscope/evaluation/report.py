@@ -6,7 +6,6 @@ Points on curves (``any_tradeoff``, ``recall_at_precision``) are plain numbers.
 """
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from hemoscope.evaluation.prediction_files import LabelledPredictions, read_pred
 from hemoscope.evaluation.recalibration import Recalibrated, recalibrate
 from hemoscope.evaluation.report_page import render_page
 from hemoscope.evaluation.score_documents import Document, label_document, score_document
+from hemoscope.files import write_bytes
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.version import DISCLAIMER, __version__
 
@@ -224,15 +224,7 @@ def write_evaluation(
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            _replace(output / name, content)
+            write_bytes(output / name, content)
     except OSError as error:
         msg = f"{output.name}: cannot be written ({error.strerror}). Choose a writable folder as --output"
         raise DataError(msg) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside ``path`` and rename, so that a reader sees the old file or the new one."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
-        draft.write_bytes(content)
-        draft.replace(path)

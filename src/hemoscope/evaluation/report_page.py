@@ -190,7 +190,7 @@ def _calibration(report: Document) -> Table:
 
 
 def _method(report: Document) -> str:
-    return report["calibrated"]["method"].capitalize()
+    return str(report["calibrated"]["method"]).capitalize()
 
 
 def _gain(report: Document) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from hemoscope.data.statistics import KINDS, Statistics
 from hemoscope.errors import MissingExtraError
+from hemoscope.files import write_bytes
 from hemoscope.labels import LABELS, SUBTYPES
 from hemoscope.reports.pages import render, template_text
 
@@ -44,7 +45,7 @@ def write_statistics(found: Statistics, folder: Path) -> tuple[Path, ...]:
     contents["stats.json"] = (json.dumps(found.to_json(), indent=2) + "\n").encode()
     contents["stats.html"] = render_statistics(found, pictures).encode()
     for name, content in contents.items():
-        (folder / name).write_bytes(content)
+        write_bytes(folder / name, content)
     return tuple(folder / name for name in contents)
 
 

@@ -7,17 +7,14 @@ files: an unlisted graph is refused, because it was not validated.
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hemoscope.errors import BundleError
+from hemoscope.files import atomic_folder
 from hemoscope.inference.card import ModelCard
 
 __all__ = ["CARD", "DEFAULT_BUNDLE", "GRAPH", "SEQUENCE", "ModelBundle", "ModelCard", "load_bundle", "write_bundle"]
@@ -105,24 +102,12 @@ def write_bundle(
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
     _check_files(hashes, present={*hashes, CARD})
     text = json.dumps(replace(card, files=hashes).to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with _folder_in_one_step(folder) as draft:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as draft:
         for name, content in {**contents, CARD: text.encode()}.items():
             (draft / name).write_bytes(content)
         load_bundle(draft)
     return load_bundle(folder)
-
-
-@contextmanager
-def _folder_in_one_step(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that is renamed to ``folder`` at the end, or deleted after an error."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield draft
-        draft.chmod(0o755)  # mkdtemp creates a private folder; others should be able to read a bundle
-        os.replace(draft, folder)  # noqa: PTH105  # Path.replace would do the same; os.replace says "atomic"
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _parse_card(content: bytes) -> ModelCard:

@@ -13,8 +13,9 @@ from hemoscope.dicom.archive import Archive, open_archive
 from hemoscope.dicom.slices import Rejected
 from hemoscope.dicom.sources import rejected_by
 from hemoscope.errors import DicomReadError
+from hemoscope.files import sync_folder
 from hemoscope.progress import Progress
-from hemoscope.store.storage import Storage, flush_folder, new_durable_file
+from hemoscope.store.storage import Storage, new_private_file
 
 
 def open_upload(storage: Storage, upload_id: str, *, deidentify: bool, progress: Progress | None = None) -> Archive:
@@ -60,9 +61,9 @@ def _write_clean(storage: Storage, archive: Archive, clean: Path) -> tuple[Rejec
         except DicomReadError as error:
             rejected.append(rejected_by(error))
             continue
-        with new_durable_file(clean / f"{number:06d}") as file:
+        with new_private_file(clean / f"{number:06d}") as file:
             file.write(content)
-    flush_folder(clean)
+    sync_folder(clean)
     return tuple(rejected)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.errors import ConfigError
+from hemoscope.files import atomic_file, new_file, sync_folder
 from hemoscope.store.refusals import refusal
 
 VOLUME = "volume.npy"
@@ -67,16 +68,10 @@ class Storage:
     def write_array(self, upload_id: str, study_id: str, name: str, array: NDArray[Any]) -> None:
         """Write an array, so that a crash leaves none or all of it. Raises StoreError ``storage_full``."""
         folder = self.study(upload_id, study_id)
-        draft = folder / f".{name}-{secrets.token_hex(4)}.part"
         with full_disk_refused():
             folder.mkdir(mode=0o700, exist_ok=True)
-            try:
-                with new_durable_file(draft) as file:
-                    np.lib.format.write_array(file, array, allow_pickle=False)
-                draft.replace(folder / name)
-                flush_folder(folder)
-            finally:
-                draft.unlink(missing_ok=True)
+            with atomic_file(folder / name, mode=0o600) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
     def read_array(self, upload_id: str, study_id: str, name: str) -> NDArray[Any] | None:
         """Map an array into memory without reading it; None where it is not there (any more)."""
@@ -104,17 +99,12 @@ class Storage:
         """The site's secret for pseudonyms, made at first use: whoever holds it can tie an identity to a pseudonym."""
         path, draft = self.root / _KEY, self.root / f"{_KEY}-{secrets.token_hex(4)}"
         if not path.exists():
-            with (
-                full_disk_refused(),
-                os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-            ):
+            with new_private_file(draft) as file:
                 file.write(secrets.token_bytes(32))
-                file.flush()
-                os.fsync(file.fileno())
             with suppress(FileExistsError):  # another worker made it just now: that one counts
                 os.link(draft, path)
             draft.unlink()
-            flush_folder(self.root)
+            sync_folder(self.root)
         return path.read_bytes()
 
     def remove(self, folder: Path) -> None:
@@ -124,21 +114,10 @@ class Storage:
 
 
 @contextmanager
-def new_durable_file(path: Path) -> Iterator[BinaryIO]:
+def new_private_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a new private file, flushed to the disk when the block ends. Raises StoreError ``storage_full``."""
-    with full_disk_refused(), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with full_disk_refused(), new_file(path, mode=0o600) as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def flush_folder(folder: Path) -> None:
-    """Make the names in a folder durable (fsync of a file does not do that for its name)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

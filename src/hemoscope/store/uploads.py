@@ -1,15 +1,15 @@
 """Files on their way in: a private folder, names made here, limits held while the bytes arrive, then durable rows."""
 
-import os
 import secrets
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from hemoscope.files import sync_folder
 from hemoscope.store import tables
 from hemoscope.store.database import Database, now
 from hemoscope.store.refusals import refusal
-from hemoscope.store.storage import Storage, flush_folder, full_disk_refused
+from hemoscope.store.storage import Storage, full_disk_refused, new_private_file
 from hemoscope.store.values import StudyState, UploadLimits
 
 UNKNOWN_URGENCY = 3
@@ -63,7 +63,7 @@ class Upload:
             raise refusal("empty_upload", "the upload holds no file with anything in it")
         source = self._storage.source(self.upload_id)
         for folder in (source, source.parent, self._storage.root):
-            flush_folder(folder)
+            sync_folder(folder)
 
 
 class UploadedFile:
@@ -77,20 +77,17 @@ class UploadedFile:
 
     def __enter__(self) -> Self:
         """Open the file."""
-        with full_disk_refused():
-            self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        self._opened = new_private_file(self._path)
+        self._file = self._opened.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Flush the file to the disk and close it; an empty one is dropped."""
-        with full_disk_refused(), self._file as file:
-            if error is None and self.size:
-                file.flush()
-                os.fsync(file.fileno())
+        """Flush the file to the disk and close it; an empty one, or one cut short by an error, is dropped."""
+        self._opened.__exit__(kind, error, trace)
         if not self.size:
-            self._path.unlink()
+            self._path.unlink(missing_ok=True)
         elif error is None:
             self._upload.files += 1
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from hemoscope.files import write_text
 from hemoscope.progress import Progress
 from hemoscope.training.models.checkpoint import save_weights
 from hemoscope.training.module import TrainingModule
@@ -84,9 +85,7 @@ class MetricsFile(Callback):
         self.first_batch, self.validated = None, False
         if trainer.is_global_zero:
             kept = [line for line in read_metrics(self.path) if line["epoch"] < trainer.current_epoch]
-            part = self.path.with_name(self.path.name + ".part")
-            part.write_text("".join(json.dumps(line) + "\n" for line in [*kept, row]))
-            part.replace(self.path)
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in [*kept, row]))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hemoscope.errors import TrainingError
+from hemoscope.files import publish
 
 _TENSOR, _TUPLE, _ITEMS = "$tensor", "$tuple", "$items"
 
@@ -33,7 +34,7 @@ class SafeCheckpointIO(CheckpointIO):
         if folder.is_dir():
             shutil.rmtree(before, ignore_errors=True)
             folder.replace(before)
-        part.replace(folder)
+        publish(part, folder)
         shutil.rmtree(before, ignore_errors=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import DataError
+from hemoscope.files import publish, write_text
 from hemoscope.inference.card import to_plain
 from hemoscope.inference.preprocess import Preprocessing, resized, slice_box, stacked
 from hemoscope.labels import LABELS
@@ -181,7 +182,7 @@ class _Plan:
                 if not whole.is_dir():
                     part = folder / f"{self.key}.part"
                     self._write(part, show)
-                    part.replace(whole)
+                    publish(part, whole)
         return _mapped(whole / _HOUNSFIELD), _mapped(whole / _MASKS)
 
     def _write(self, part: Path, show: Progress) -> None:
@@ -203,7 +204,7 @@ class _Plan:
         names = (_HOUNSFIELD, _MASKS)
         if log.is_file():  # created last: both arrays have their full size
             *lines, _ = log.read_text().split("\n")  # text after the last newline is incomplete
-            log.write_text("".join(f"{line}\n" for line in lines))
+            write_text(log, "".join(f"{line}\n" for line in lines))
             return [open_memmap(part / name, mode="r+") for name in names], set(lines)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
+from hemoscope.files import atomic_path
 from hemoscope.inference.card import to_plain
 from hemoscope.inference.preprocess import model_input
 from hemoscope.progress import Progress
@@ -69,9 +70,8 @@ class EmbeddingStore:
         network = self.network.to(device).eval()
         for done, (series_id, (images, positions)) in enumerate(zip(missing, loader, strict=True), 1):
             embeddings, logits = self._views(network, images, series_id, device)
-            part = self._path(series_id).with_suffix(".part")
-            save_file({"embeddings": embeddings, "logits": logits, "positions": positions}, part)
-            part.replace(self._path(series_id))
+            with atomic_path(self._path(series_id)) as draft:
+                save_file({"embeddings": embeddings, "logits": logits, "positions": positions}, draft)
             progress(len(series_ids) - len(missing) + done, len(series_ids))
         network.to("cpu")
 

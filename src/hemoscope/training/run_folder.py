@@ -6,7 +6,6 @@ split), and a folder for each split.
 """
 
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 from hemoscope import __file__ as package_file
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, TrainingError
+from hemoscope.files import atomic_path, write_text
 from hemoscope.inference.card import SplitRecord, parse_dataclass, to_plain
 from hemoscope.labels import LABELS
 from hemoscope.training.data_splits import DataSplit, split_images, split_record
@@ -46,7 +46,8 @@ def open_run(experiment: Experiment, cache: Cache, output: Path, split: DataSpli
     write_json(output / _VERSIONS, versions())
     write_json(output / _DATASET, to_plain(cache.dataset))
     columns = ["image_id", "patient_id", *(label.value for label in LABELS)]
-    cache.manifest[columns].to_csv(output / _SLICES, index=False)
+    with atomic_path(output / _SLICES) as draft:
+        cache.manifest[columns].to_csv(draft, index=False)
     _write_split(experiment, cache, output)
     return folder
 
@@ -100,9 +101,7 @@ def source_revision(package: Path) -> dict[str, Any]:
 
 def write_json(path: Path, record: Any) -> None:
     """Write a record atomically."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # splits of one run may be trained in parallel
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    part.replace(path)
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def _check_same_run(experiment: Experiment, output: Path) -> None:

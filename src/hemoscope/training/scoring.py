@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
+from hemoscope.files import atomic_path
 from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, no_progress
 from hemoscope.training.data_splits import SPLIT, DataSplit
@@ -42,6 +43,5 @@ def score_slices(
     network.cpu()
     table = slices.table[["image_id", "patient_id", "series_id", "index"]].assign(position_mm=slices.positions_mm())
     scores = pd.DataFrame(torch.cat(logits).numpy(), columns=[f"logit_{label}" for label in LABELS])
-    part = path.with_suffix(".part")
-    pd.concat([table, scores], axis=1).to_csv(part, index=False, float_format="%.6g")
-    part.replace(path)
+    with atomic_path(path) as draft:
+        pd.concat([table, scores], axis=1).to_csv(draft, index=False, float_format="%.6g")

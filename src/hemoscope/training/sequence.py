@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError
+from hemoscope.files import atomic_path
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.inference.probabilities import study_logits
 from hemoscope.labels import LABELS
@@ -231,6 +232,5 @@ def _config(experiment: Experiment) -> SequenceConfig:
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    part = path.with_suffix(".part")
-    table.to_csv(part, index=False, float_format="%.6g")
-    part.replace(path)
+    with atomic_path(path) as draft:
+        table.to_csv(draft, index=False, float_format="%.6g")

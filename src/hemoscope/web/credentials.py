@@ -6,15 +6,14 @@ the server starts: a session or token of somebody who is gone from them is worth
 
 import hashlib
 import hmac
-import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from hemoscope.errors import ConfigError
+from hemoscope.files import write_text
 from hemoscope.store.users import Users, load_users
 from hemoscope.store.values import Role, User
 
@@ -146,13 +145,8 @@ def _lines(file: Path) -> list[str]:
 
 
 def _replace(file: Path, lines: Sequence[str]) -> None:
-    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-            stream.writelines(f"{line}\n" for line in lines)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
+        write_text(file, "".join(f"{line}\n" for line in lines), mode=0o600)
     except OSError as error:
         msg = f"cannot write {file.name} ({error.strerror}). Give a file in a folder that you may write"
         raise ConfigError(msg) from error

@@ -20,6 +20,7 @@ from hemoscope.federated.settings.federation import Federation
 from hemoscope.federated.settings.site import Site, read_site
 from hemoscope.federated.settings.site_policy import part_folder
 from hemoscope.federated.simulation.partition import By, partition
+from hemoscope.files import atomic_path, write_text
 from hemoscope.labels import LABELS
 from hemoscope.training.data_splits import SPLIT, DataSplit, make_data_splits
 from hemoscope.training.run_folder import write_json
@@ -64,11 +65,12 @@ def lay_out_sites(cache: Cache, run: Path, dealing: Dealing, *, threads: int | N
     for number, patients in enumerate(dealt, start=1):
         folder = site_folder(run, number)
         (folder / "work").mkdir(parents=True, exist_ok=True)
-        (folder / "patients.txt").write_text("".join(f"{patient}\n" for patient in patients))
+        write_text(folder / "patients.txt", "".join(f"{patient}\n" for patient in patients))
         data = os.path.relpath(cache.folder.resolve(), folder.resolve())
-        (folder / "site.toml").write_text(_site_text(number, data, threads))
+        write_text(folder / "site.toml", _site_text(number, data, threads))
     write_json(run / COUNTS, {**asdict(dealing), "counts": [_counts(cache, patients) for patients in dealt]})
-    cache.manifest[["image_id", "patient_id", *_NAMES]].to_csv(run / SLICES, index=False)
+    with atomic_path(run / SLICES) as draft:
+        cache.manifest[["image_id", "patient_id", *_NAMES]].to_csv(draft, index=False)
     return simulated_sites(run)
 
 
@@ -126,9 +128,8 @@ def gather_scores(federation: Federation, run: Path, sites: Sequence[Site], part
     tables = [_site_scores(federation, site, own) for site, own in zip(sites, parts, strict=True) if own.test]
     path = run / part / score_file(part)
     path.parent.mkdir(parents=True, exist_ok=True)
-    begun = path.with_suffix(".part")
-    pd.concat(tables, ignore_index=True).to_csv(begun, index=False, float_format="%.6g")
-    begun.replace(path)
+    with atomic_path(path) as draft:
+        pd.concat(tables, ignore_index=True).to_csv(draft, index=False, float_format="%.6g")
     return path
 
 

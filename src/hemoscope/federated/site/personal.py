@@ -19,6 +19,7 @@ from hemoscope.federated.settings.federation import Federation
 from hemoscope.federated.settings.site import Site
 from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_part, scored, train_round
 from hemoscope.federated.site.own_norm import load_local, save_local
+from hemoscope.files import publish
 from hemoscope.inference.card import to_plain
 from hemoscope.progress import StageProgress, no_stage_progress
 from hemoscope.training.data_module import resolved_loss
@@ -115,7 +116,7 @@ def personalise(
     shutil.rmtree(staged, ignore_errors=True)
     result, found = _fit(here, network, staged)
     _write_run(here, model, network, staged, result, found)
-    staged.replace(output)
+    publish(staged, output)
     return found
 
 

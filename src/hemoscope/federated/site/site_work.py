@@ -35,6 +35,7 @@ from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_
 from hemoscope.federated.site.own_norm import LOCAL, load_local, save_local
 from hemoscope.federated.site.secure_site import Contribution
 from hemoscope.federated.site.told_scores import count_telling
+from hemoscope.files import write_bytes
 from hemoscope.training.data_splits import FINAL, SPLIT, DataSplit, make_data_splits
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.network import HemorrhageNetwork
@@ -235,7 +236,7 @@ def _keep_norm(work: Work, network: HemorrhageNetwork) -> None:
         shutil.rmtree(before, ignore_errors=True)
         if begun is not None:
             before.mkdir()
-            shutil.copyfile(begun / LOCAL, before / LOCAL)
+            write_bytes(before / LOCAL, (begun / LOCAL).read_bytes())
     save_local(network, work.folder)
     write_json(work.folder / _NORM, {"federation": _fingerprint(work), "round": work.request.number})
 

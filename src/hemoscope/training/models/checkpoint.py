@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hemoscope.errors import MissingExtraError, TrainingError
+from hemoscope.files import atomic_path
 from hemoscope.training.models.network import HemorrhageNetwork
 
 # Errors that damaged files raise, depending on the kind of damage.
@@ -82,9 +83,8 @@ def load_imagenet(network: HemorrhageNetwork) -> str:
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write a network's state dict as safetensors, atomically."""
-    part = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, part)
-    part.replace(path)
+    with atomic_path(path) as draft:
+        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, draft)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
