@@ -218,3 +218,8 @@ def test_the_architecture_page_names_every_package() -> None:
     page = (SOURCE.parents[1] / "docs" / "architecture.md").read_text()
     packages = {package_of(path) for path in SOURCE.rglob("*.py")} - {"__init__", "__main__"}
     assert not [package for package in sorted(packages) if f"`{package}`" not in page]
+
+
+def test_only_the_module_for_files_flushes_to_the_disk() -> None:
+    flushing = [path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py") if "fsync(" in path.read_text()]
+    assert flushing == ["files.py"]
