@@ -10,7 +10,7 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
     |-- ConfigError        a setting or experiment file is unknown or out of range
     |-- TrainingError      training cannot start or go on
     |-- FederationError    a federation's round, update, site or key is not what it must be
-    |-- StoreError         the reading room refuses a request; carries code, reason and cure
+    |-- StoreError         the reading room refuses a request; carries code, reason and remedy
     `-- MissingExtraError  an optional part of the installation is absent
 """
 
@@ -70,15 +70,15 @@ class StoreError(HemoscopeError):
     Args:
         code: a stable word for programs, such as ``no_such_study`` or ``file_too_large``.
         reason: what is wrong, with the value found.
-        cure: what the user can do.
+        remedy: what the user can do.
     """
 
-    def __init__(self, *, code: str, reason: str, cure: str) -> None:
-        """Compose the message as ``reason. cure``."""
-        super().__init__(f"{reason}. {cure}")
+    def __init__(self, *, code: str, reason: str, remedy: str) -> None:
+        """Compose the message as ``reason. remedy``."""
+        super().__init__(f"{reason}. {remedy}")
         self.code = code
         self.reason = reason
-        self.cure = cure
+        self.remedy = remedy
 
 
 class MissingExtraError(HemoscopeError):

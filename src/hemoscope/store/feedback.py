@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,32 +19,42 @@ _NOTE_CHARACTERS = 2000
 _feedback, _studies = tables.feedback, tables.studies
 
 
-def add_feedback(database: Database, given: Feedback) -> Feedback:
+def add_feedback(
+    database: Database,
+    study_id: str,
+    *,
+    label: Hemorrhage,
+    verdict: Verdict,
+    present: bool,
+    slices: Sequence[int] | None,
+    note: str,
+    by: str,
+) -> Feedback:
     """Keep one entry; its id and time are set here. Raises StoreError ``no_such_study`` or ``bad_feedback``."""
-    if len(given.note) > _NOTE_CHARACTERS:
-        raise refusal("bad_feedback", f"the note has {len(given.note)} characters, the most are {_NOTE_CHARACTERS}")
+    if len(note) > _NOTE_CHARACTERS:
+        raise refusal("bad_feedback", f"the note has {len(note)} characters, the most are {_NOTE_CHARACTERS}")
     with database.writing() as connection:
         version = tables.tick(connection)
-        study = find_study(connection, given.study_id)
-        outside = [index for index in given.slices or () if not 0 <= index < study.instances]
+        study = find_study(connection, study_id)
+        outside = [index for index in slices or () if not 0 <= index < study.instances]
         if outside:
             raise refusal("bad_feedback", f"slice {outside[0]} of a study of {study.instances}")
         values = {
-            "study_id": given.study_id,
+            "study_id": study_id,
             "at": now(),
-            "by_user": storable(given.by),
-            "label": given.label.value,
-            "verdict": given.verdict.value,
-            "present": given.present,
-            "slices": None if given.slices is None else json.dumps(sorted(set(given.slices))),
-            "note": storable(given.note),
+            "by_user": storable(by),
+            "label": label.value,
+            "verdict": verdict.value,
+            "present": present,
+            "slices": None if slices is None else json.dumps(sorted(set(slices))),
+            "note": storable(note),
         }
         row = connection.execute(_feedback.insert().values(**values).returning(*_feedback.c)).one()
-        connection.execute(_studies.update().where(_studies.c.study_id == given.study_id).values(version=version))
+        connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(version=version))
         # Not the note, which is free text: a deletion takes it away, the audit stays.
-        told = {"at": values["at"], "user_name": values["by_user"], "action": "feedback", "study_id": given.study_id}
-        words = f"{given.label.value}: {given.verdict.value}"
-        connection.execute(tables.audit.insert().values(**told, detail=words))
+        who = {"at": values["at"], "user_name": values["by_user"], "action": "feedback", "study_id": study_id}
+        detail = f"{label.value}: {verdict.value}"
+        connection.execute(tables.audit.insert().values(**who, detail=detail))
     return _entry(row)
 
 

@@ -6,18 +6,18 @@ Every method is short, blocks, and may be called from any thread; several proces
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.store import feedback, removal, site, uploads, worklist
-from hemoscope.store.database import Database, now
-from hemoscope.store.jobs import ATTEMPTS, LEASE, Jobs
+from hemoscope.store.database import Database
+from hemoscope.store.jobs import Jobs
 from hemoscope.store.migrate import migrate
 from hemoscope.store.refusals import refusal
 from hemoscope.store.results import Results
+from hemoscope.store.settings import Settings
 from hemoscope.store.storage import MAPS, VOLUME, Storage
 from hemoscope.store.uploads import Upload
 from hemoscope.store.values import (
@@ -26,48 +26,35 @@ from hemoscope.store.values import (
     Counts,
     Feedback,
     Session,
-    StudyEntry,
-    UploadLimits,
+    StudyDetail,
+    StudySummary,
     User,
     Verdict,
     WorklistQuery,
 )
 
 _EVERYTHING = WorklistQuery()
-_USUAL = UploadLimits()
 
 
-def open_store(
-    url: str,
-    storage: Path,
-    *,
-    limits: UploadLimits = _USUAL,
-    keep_source: bool = False,
-    lease: timedelta = LEASE,
-    attempts: int = ATTEMPTS,
-) -> "Store":
-    """Open a store, making and migrating its database and folder where needed; several processes may do so at once.
+def open_store(settings: Settings) -> "Store":
+    """Open a store, making and migrating its database and folder if needed; several processes may do so at once.
 
     Args:
-        url: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/DATABASE``.
-        storage: the private folder for pixels; made with mode 0700.
-        limits: of one upload.
-        keep_source: keep the files as uploaded after they were read, instead of removing them.
-        lease: how long a worker that no longer beats keeps its job.
-        attempts: how many workers a job may end before it fails by name.
+        settings: the database, the private folder (made with mode 0700), limits, lease and attempts.
 
     Raises:
         ConfigError: the URL is of another database, the database is newer than this program, or the folder cannot be
             made private.
         StoreError: ``database_unreachable``.
     """
-    folder = Storage(storage)  # first: an SQLite file may lie in it, and a folder that is not private is not taken over
-    database = Database(url)
+    # The folder first: an SQLite file may lie in it, and a folder that other users can read is refused.
+    folder = Storage(settings.folder)
+    database = Database(settings.database_url)
     with ExitStack() as on_error:
         on_error.callback(database.close)
         migrate(database)
         on_error.pop_all()
-    return Store(database, folder, limits=limits, keep_source=keep_source, lease=lease, attempts=attempts)
+    return Store(database, folder, settings)
 
 
 class Store:
@@ -76,21 +63,12 @@ class Store:
     ``jobs`` and ``results`` are the workers' side, ``folder`` the private folder.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        folder: Storage,
-        *,
-        limits: UploadLimits,
-        keep_source: bool,
-        lease: timedelta,
-        attempts: int,
-    ) -> None:
+    def __init__(self, database: Database, folder: Storage, settings: Settings) -> None:
         """Put the parts together; ``open_store`` makes them."""
         self.folder = folder
-        self.limits = limits
-        self.keep_source = keep_source
-        self.jobs = Jobs(database, lease=lease, attempts=attempts)
+        self.limits = settings.upload_limits
+        self.keep_source = settings.keep_source
+        self.jobs = Jobs(database, lease=settings.lease, attempts=settings.attempts)
         self.results = Results(database)
         self._database = database
 
@@ -100,7 +78,7 @@ class Store:
         """Return a context that takes files into a private folder; without ``accept`` nothing of it stays."""
         return Upload(self.folder, self.limits)
 
-    def accept(self, upload: Upload, *, submitted_by: str) -> StudyEntry:
+    def accept(self, upload: Upload, *, submitted_by: str) -> StudyDetail:
         """Make files durable, then queue them, in one transaction; from now on they survive any crash.
 
         Raises:
@@ -110,11 +88,11 @@ class Store:
 
     # Studies
 
-    def studies(self, query: WorklistQuery = _EVERYTHING) -> tuple[tuple[StudyEntry, ...], int]:
+    def studies(self, query: WorklistQuery = _EVERYTHING) -> tuple[tuple[StudySummary, ...], int]:
         """Return one page of the worklist and the number of all that match; most urgent, then longest waiting first."""
         return worklist.list_studies(self._database, query)
 
-    def get(self, study_id: str) -> StudyEntry:
+    def get(self, study_id: str) -> StudyDetail:
         """Return a study with findings and geometry. Raises StoreError ``no_such_study``."""
         return worklist.get_study(self._database, study_id)
 
@@ -189,18 +167,16 @@ class Store:
         by: str,
     ) -> Feedback:
         """Keep what a reader says about one label. Raises StoreError ``no_such_study`` or ``bad_feedback``."""
-        given = Feedback(
-            feedback_id=0,
-            study_id=study_id,
-            at=now(),
-            by=by,
+        return feedback.add_feedback(
+            self._database,
+            study_id,
             label=label,
             verdict=verdict,
             present=present,
             slices=slices,
             note=note,
+            by=by,
         )
-        return feedback.add_feedback(self._database, given)
 
     def feedback(self, study_id: str) -> tuple[Feedback, ...]:
         """Return all feedback of a study, oldest first. Raises StoreError ``no_such_study``."""
@@ -220,7 +196,7 @@ class Store:
         """Return entries, newest first; ``before`` is the ``audit_id`` of the last one already seen."""
         return site.audit_log(self._database, limit=limit, before=before)
 
-    def open_session(self, user: User, *, lasting: timedelta = timedelta(hours=12)) -> tuple[str, Session]:
+    def open_session(self, user: User, *, lasting: timedelta) -> tuple[str, Session]:
         """Begin a session and return its secret token (for the cookie; only its hash is stored) and the session."""
         return site.open_session(self._database, user, lasting=lasting)
 

@@ -9,8 +9,9 @@ from typing import BinaryIO, Self
 from hemoscope.store import tables
 from hemoscope.store.database import Database, now
 from hemoscope.store.refusals import refusal
+from hemoscope.store.settings import UploadLimits
 from hemoscope.store.storage import Storage, flush_folder, full_disk_refused
-from hemoscope.store.values import StudyState, UploadLimits
+from hemoscope.store.values import StudyState
 
 UNKNOWN_URGENCY = 3
 _PIECE = 1 << 20
@@ -133,8 +134,8 @@ def accept(database: Database, upload: Upload, *, submitted_by: str) -> str:
         connection.execute(
             tables.jobs.insert().values(upload_id=upload.upload_id, state="queued", attempts=0, queued_at=accepted_at)
         )
-        told = {"at": accepted_at, "user_name": submitted_by, "action": "upload", "detail": f"{upload.files} files"}
-        connection.execute(tables.audit.insert().values(**told, study_id=study_id))
+        entry = {"at": accepted_at, "user_name": submitted_by, "action": "upload", "detail": f"{upload.files} files"}
+        connection.execute(tables.audit.insert().values(**entry, study_id=study_id))
     upload.accepted = True
     return study_id
 

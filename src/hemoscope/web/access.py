@@ -14,9 +14,9 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from hemoscope.store.values import Role, User
-from hemoscope.web.gate import host_name
+from hemoscope.web.app_state import AppState, app_state_of
+from hemoscope.web.gate import host_name, host_names
 from hemoscope.web.problems import Problem
-from hemoscope.web.room import Room, room_of
 
 SESSION_COOKIE = "hemoscope_session"
 LOCAL = User(name="local", role=Role.ADMIN)
@@ -40,15 +40,15 @@ class Caller:
     csrf: str | None
 
 
-def identify(room: Room, *, bearer: str | None, cookie: str | None) -> Caller | None:
+def identify(state: AppState, *, bearer: str | None, cookie: str | None) -> Caller | None:
     """Return who is asking, or None: no credentials, wrong ones, an ended session, or a user since removed."""
-    credentials = room.settings.credentials
+    credentials = state.credentials
     if not credentials:
         return Caller(user=LOCAL, csrf=LOCAL_CSRF)
     if bearer is not None:
         user = credentials.user_of_token(bearer)
         return Caller(user=user, csrf=None) if user else None
-    session = room.store.session(cookie) if cookie else None
+    session = state.store.session(cookie) if cookie else None
     if session is None or not credentials.knows(session.user):
         return None
     return Caller(user=session.user, csrf=session.csrf)
@@ -58,7 +58,7 @@ def caller_of(request: Request) -> Caller | None:
     """Return who sent a request, as its own header or cookie says now."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else None
-    return identify(room_of(request), bearer=bearer, cookie=request.cookies.get(SESSION_COOKIE))
+    return identify(app_state_of(request), bearer=bearer, cookie=request.cookies.get(SESSION_COOKIE))
 
 
 def reader(
@@ -73,8 +73,8 @@ def reader(
         Problem: 401 for nobody, 403 for a changing request that may come from another site.
 
     """
-    room = room_of(request)
-    caller = identify(room, bearer=bearer.credentials if bearer else None, cookie=cookie)
+    state = app_state_of(request)
+    caller = identify(state, bearer=bearer.credentials if bearer else None, cookie=cookie)
     if caller is None:
         raise login_required()
     if request.method not in _SAFE:
@@ -90,7 +90,7 @@ def admin(caller: "Reader") -> Caller:
             403,
             code="admin_only",
             detail="This is for administrators.",
-            cure="Ask an administrator of this site, or log in as one",
+            remedy="Ask an administrator of this site, or log in as one",
         )
     return caller
 
@@ -103,14 +103,14 @@ def check_origin(request: Request) -> None:
 
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
-    names = room_of(request).settings.host_names
+    names = host_names(app_state_of(request).settings)
     foreign = origin is not None and host_name(urlsplit(origin).netloc) not in names
     if foreign or site not in {"same-origin", "none"}:
         raise Problem(
             403,
             code="foreign_origin",
             detail="This request was sent by a page of another site.",
-            cure="Use this server's own page, or a bearer token from a program",
+            remedy="Use this server's own page, or a bearer token from a program",
         )
 
 
@@ -120,7 +120,7 @@ def login_required() -> Problem:
         401,
         code="login_required",
         detail="Nobody is logged in, or the session has ended.",
-        cure="Log in at /login, or send a valid token as Authorization: Bearer",
+        remedy="Log in at /login, or send a valid token as Authorization: Bearer",
         headers={"WWW-Authenticate": 'Bearer realm="hemoscope"'},
     )
 
@@ -133,7 +133,7 @@ def _check_csrf(caller: Caller, given: str | None) -> None:
             403,
             code="csrf_token",
             detail="The header X-CSRF-Token is missing, or is not this session's.",
-            cure="Read the csrf_token of GET /api/v1/site and send it along; a page that was open for long is reloaded",
+            remedy="Send the csrf_token of GET /api/v1/site; reload a page that was open for long",
         )
 
 

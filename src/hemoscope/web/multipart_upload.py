@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FIELD = b"files"
 _PIECE = 1 << 20
-_CURE = 'Send multipart/form-data with one part named "files" for each file; a ZIP is one file'
+_REMEDY = 'Send multipart/form-data with one part named "files" for each file; a ZIP is one file'
 
 
 def boundary_of(content_type: str) -> bytes:
@@ -32,7 +32,7 @@ def boundary_of(content_type: str) -> bytes:
     """
     kind, parameters = parse_options_header(content_type)
     if kind != b"multipart/form-data":
-        raise Problem(415, code="not_multipart", detail="The body is not multipart/form-data.", cure=_CURE)
+        raise Problem(415, code="not_multipart", detail="The body is not multipart/form-data.", remedy=_REMEDY)
     boundary = parameters.get(b"boundary", b"")
     if not 1 <= len(boundary) <= 70:  # RFC 2046, 5.1.1
         raise _malformed("it has no usable boundary")
@@ -105,7 +105,7 @@ class MultipartFiles:
 
     def _open_file(self) -> None:
         if self._field != FIELD:
-            raise Problem(400, code="unknown_field", detail='A part of the body is not named "files".', cure=_CURE)
+            raise Problem(400, code="unknown_field", detail='A part of the body is not named "files".', remedy=_REMEDY)
         self._file = self._open.enter_context(self._upload.new_file())
 
     def _write(self, data: bytes, start: int, end: int) -> None:
@@ -142,4 +142,4 @@ async def receive_files(
 
 
 def _malformed(what: str) -> Problem:
-    return Problem(400, code="bad_multipart", detail=f"The multipart body cannot be read: {what}.", cure=_CURE)
+    return Problem(400, code="bad_multipart", detail=f"The multipart body cannot be read: {what}.", remedy=_REMEDY)

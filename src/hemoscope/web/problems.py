@@ -41,7 +41,7 @@ STORE_STATUS: Mapping[str, int] = {
 }
 
 # What a client can do about a status that the framework gives; our own problems bring their own words.
-_CURES: dict[int, str] = {
+_REMEDIES: dict[int, str] = {
     400: "Send the request again, well formed",
     404: "Check the address; /openapi.json lists every route",
     405: "Use a method that the Allow header names; /openapi.json lists every route",
@@ -57,17 +57,17 @@ class Problem(HTTPException):
         status: the HTTP status.
         code: a stable word for programs, such as ``unknown_study``.
         detail: what is wrong, in a sentence without identity.
-        cure: what the caller can do.
+        remedy: what the caller can do; the field ``cure`` of the document.
         headers: to send along, such as ``Retry-After``.
     """
 
     def __init__(
-        self, status: int, *, code: str, detail: str, cure: str, headers: Mapping[str, str] | None = None
+        self, status: int, *, code: str, detail: str, remedy: str, headers: Mapping[str, str] | None = None
     ) -> None:
         """Keep the parts; the message is ``detail``."""
         super().__init__(status, detail, dict(headers or {}))
         self.code = code
-        self.cure = cure
+        self.remedy = remedy
 
     def response(self) -> Response:
         """Write the problem as JSON; ``type`` is a URN, so that no client is sent to the internet."""
@@ -76,7 +76,7 @@ class Problem(HTTPException):
             "title": HTTPStatus(self.status_code).phrase,
             "status": self.status_code,
             "detail": self.detail,
-            "cure": self.cure,
+            "cure": self.remedy,
             "code": self.code,
         }
         headers = {"Cache-Control": "no-store", **(self.headers or {})}
@@ -100,7 +100,7 @@ def _own(_request: Request, error: Exception) -> Response:
 def _from_store(_request: Request, error: Exception) -> Response:
     assert isinstance(error, StoreError)
     detail = f"{error.reason[:1].upper()}{error.reason[1:]}."
-    return Problem(STORE_STATUS[error.code], code=error.code, detail=detail, cure=error.cure).response()
+    return Problem(STORE_STATUS[error.code], code=error.code, detail=detail, remedy=error.remedy).response()
 
 
 def _from_framework(_request: Request, error: Exception) -> Response:
@@ -110,7 +110,7 @@ def _from_framework(_request: Request, error: Exception) -> Response:
         error.status_code,
         code=phrase.lower().replace(" ", "_").replace("-", "_"),
         detail=f"{phrase}.",
-        cure=_CURES.get(error.status_code, _CURES[400]),
+        remedy=_REMEDIES.get(error.status_code, _REMEDIES[400]),
         headers=error.headers,
     )
     return problem.response()
@@ -120,7 +120,7 @@ def _from_validation(_request: Request, error: Exception) -> Response:
     """Name the fields and what is wrong with each, never the value that was sent."""
     assert isinstance(error, RequestValidationError)
     named = [f"{_place(one)}: {one['msg']}" if _is_ours(one) else "body: not JSON" for one in error.errors()]
-    problem = Problem(422, code="invalid_request", detail="; ".join(dict.fromkeys(named)) + ".", cure=_CURES[422])
+    problem = Problem(422, code="invalid_request", detail="; ".join(dict.fromkeys(named)) + ".", remedy=_REMEDIES[422])
     return problem.response()
 
 
@@ -143,7 +143,7 @@ def _from_bug(request: Request, error: Exception) -> Response:
         500,
         code="internal_error",
         detail="The server failed on this request.",
-        cure=_CURES[500],
+        remedy=_REMEDIES[500],
         headers=secured_headers(request.url.scheme),
     )
     return problem.response()

@@ -13,10 +13,10 @@ from starlette.responses import StreamingResponse
 
 from hemoscope.store.values import Changes
 from hemoscope.web.access import Reader, caller_of
+from hemoscope.web.app_state import AppState, app_state_of
+from hemoscope.web.disclosure import disclosed
 from hemoscope.web.problems import Problem
-from hemoscope.web.room import Room, room_of
 from hemoscope.web.routes.answers import API, raw, refusals
-from hemoscope.web.schemas import StudySummary
 
 router = APIRouter(prefix=API, tags=["events"])
 
@@ -41,42 +41,42 @@ async def events(
     last_event_id: Annotated[str | None, Header(pattern="^[0-9]{1,18}$")] = None,
 ) -> StreamingResponse:
     """Stream what changes from now on, or after ``Last-Event-ID`` (or ``since``): no change is left out."""
-    room = room_of(request)
-    if room.streams[caller.user.name] >= STREAMS_OF_ONE:
+    state = app_state_of(request)
+    if state.streams[caller.user.name] >= STREAMS_OF_ONE:
         raise _too_many()
-    latest = await room.feed.latest()
+    latest = await state.feed.latest()
     given = int(last_event_id) if last_event_id is not None else since
     # A version from before the database was restored may lie ahead of it.
     version = latest if given is None else min(given, latest)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = _counted(room, caller.user.name, _stream(room, version, partial(_may_listen, request)))
+    stream = _counted(state, caller.user.name, _stream(state, version, partial(_may_listen, request)))
     return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
 
 
-async def _counted(room: Room, user: str, stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
+async def _counted(state: AppState, user: str, stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
     """Pass a stream on, counted as its user's for as long as it lasts."""
-    room.streams[user] += 1
+    state.streams[user] += 1
     try:
         async with aclosing(stream):
             async for text in stream:
                 yield text
     finally:
-        room.streams[user] -= 1
+        state.streams[user] -= 1
 
 
-async def _stream(room: Room, version: int, may_listen: Callable[[], bool]) -> AsyncGenerator[str, None]:
+async def _stream(state: AppState, version: int, may_listen: Callable[[], bool]) -> AsyncGenerator[str, None]:
     """Yield events until the server closes or the session ends; comments keep proxies from hanging up."""
     clock = asyncio.get_running_loop().time
     yield f"retry: {_RETRY_MS}\n\n"
     sent = looked = clock()
-    while not room.closing.is_set():
-        changes = await room.feed.after(version, wait_s=_LOOK_AROUND_S)
+    while not state.closing.is_set():
+        changes = await state.feed.after(version, wait_s=_LOOK_AROUND_S)
         version = changes.version
         if clock() - looked >= KEEP_ALIVE_S:
             looked = clock()
             if not await to_thread.run_sync(may_listen):
                 return
-        if text := _written(changes, identity_shown=room.settings.identity_shown):
+        if text := _written(changes, identity_shown=state.settings.show_identity):
             yield text
         elif clock() - sent < KEEP_ALIVE_S:
             continue
@@ -93,7 +93,7 @@ def _may_listen(request: Request) -> bool:
 def _written(changes: Changes, *, identity_shown: bool) -> str:
     """Write changes in the order in which they happened, so that ``Last-Event-ID`` never skips one."""
     parts = [
-        (one.version, "study", StudySummary.of(one, identity_shown=identity_shown).model_dump_json())
+        (one.version, "study", disclosed(one, identity_shown=identity_shown).model_dump_json())
         for one in changes.studies
     ]
     parts += [(one.version, "deleted", json.dumps({"study_id": one.study_id})) for one in changes.deleted]
@@ -105,6 +105,6 @@ def _too_many() -> Problem:
         503,
         code="too_many_streams",
         detail=f"This user has {STREAMS_OF_ONE} event streams open.",
-        cure="Close pages that are not needed; a page without a stream asks for changes by itself",
+        remedy="Close pages that are not needed; a page without a stream asks for changes by itself",
         headers={"Retry-After": "5"},
     )

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from hemoscope.web.access import caller_of
-from hemoscope.web.room import room_of
+from hemoscope.web.app_state import app_state_of
 from hemoscope.web.routes.studies import StudyPath
 
 router = APIRouter(include_in_schema=False)
@@ -27,7 +27,7 @@ def study_page(request: Request, study_id: StudyPath) -> Response:  # noqa: ARG0
 @router.get("/login")
 def login_page(request: Request) -> Response:
     """The login, or the worklist where nobody has to log in."""
-    if not room_of(request).settings.credentials:
+    if not app_state_of(request).credentials:
         return RedirectResponse("/", 303)
     return _html("login.html")
 

@@ -7,13 +7,14 @@ from functools import partial
 from anyio import WouldBlock, to_thread
 from fastapi import APIRouter, Request
 
-from hemoscope.store.values import StudyEntry
+from hemoscope.store.values import StudyDetail
 from hemoscope.web.access import Reader
+from hemoscope.web.app_state import AppState, app_state_of
+from hemoscope.web.disclosure import disclosed
 from hemoscope.web.multipart_upload import FIELD, boundary_of, receive_files
 from hemoscope.web.problems import Problem
-from hemoscope.web.room import Room, room_of
 from hemoscope.web.routes.answers import API, refusals
-from hemoscope.web.schemas import Accepted, StudySummary
+from hemoscope.web.schemas import Accepted
 
 router = APIRouter(prefix=API, tags=["uploads"])
 
@@ -47,27 +48,27 @@ _BODY = {
 )
 async def upload(request: Request, caller: Reader) -> Accepted:
     """Take DICOM files or ZIPs, as many parts named ``files``. The answer comes when they are safe on the disk."""
-    room = room_of(request)
+    state = app_state_of(request)
     boundary = boundary_of(request.headers.get("content-type", ""))
-    _check_length(request, room.settings.upload_bytes)
+    _check_length(request, state.settings.upload_limits.upload_bytes)
     try:
-        room.uploads.acquire_on_behalf_of_nowait(request)
+        state.uploads.acquire_on_behalf_of_nowait(request)
     except WouldBlock as error:
         raise _busy() from error
     try:
-        entry = await _store(room, request, boundary, by=caller.user.name)
+        entry = await _store(state, request, boundary, by=caller.user.name)
     finally:
-        room.uploads.release_on_behalf_of(request)
-    return Accepted(study=StudySummary.of(entry, identity_shown=room.settings.identity_shown))
+        state.uploads.release_on_behalf_of(request)
+    return Accepted(study=disclosed(entry, identity_shown=state.settings.show_identity))
 
 
-async def _store(room: Room, request: Request, boundary: bytes, *, by: str) -> StudyEntry:
+async def _store(state: AppState, request: Request, boundary: bytes, *, by: str) -> StudyDetail:
     """Receive and accept one upload; whatever happens on the way, nothing half received stays."""
-    begun = await to_thread.run_sync(room.store.begin_upload)
+    begun = await to_thread.run_sync(state.store.begin_upload)
     with begun as files:
-        await receive_files(files, boundary, _awake(request.stream()), limiter=room.writers)
-        accept = partial(room.store.accept, files, submitted_by=by)
-        return await to_thread.run_sync(accept, limiter=room.writers)
+        await receive_files(files, boundary, _awake(request.stream()), limiter=state.writers)
+        accept = partial(state.store.accept, files, submitted_by=by)
+        return await to_thread.run_sync(accept, limiter=state.writers)
 
 
 async def _awake(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -82,7 +83,7 @@ async def _awake(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
                 408,
                 code="upload_stalled",
                 detail=f"Nothing arrived for {_SILENCE_S:.0f} s.",
-                cure="Check the network and upload again",
+                remedy="Check the network and upload again",
             ) from error
 
 
@@ -94,7 +95,7 @@ def _check_length(request: Request, limit: int) -> None:
             413,
             code="upload_too_large",
             detail=f"The upload has {int(length) >> 20} MiB, more than the {limit >> 20} MiB that this server takes.",
-            cure="Upload one study at a time, or ask an administrator to raise --upload-mib",
+            remedy="Upload one study at a time, or ask an administrator to raise --upload-mib",
         )
 
 
@@ -103,6 +104,6 @@ def _busy() -> Problem:
         503,
         code="too_many_uploads",
         detail="As many uploads are under way as this server takes at a time.",
-        cure="Wait a few seconds and upload again",
+        remedy="Wait a few seconds and upload again",
         headers={"Retry-After": "5"},
     )
