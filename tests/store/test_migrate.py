@@ -129,6 +129,6 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     path.write_bytes(b"not a database at all" * 100)
     database = Database(f"sqlite:///{path}")
-    with pytest.raises(ConfigError, match="is no SQLite database"):
+    with pytest.raises(ConfigError, match="is not an SQLite database"):
         migrate(database)
     database.close()

@@ -64,7 +64,7 @@ def test_empty_files_do_not_count(store: Store, submit: Submit) -> None:
 
 @pytest.mark.parametrize("files", [[], [b""]])
 def test_an_empty_upload_is_refused(store: Store, submit: Submit, files: list[bytes]) -> None:
-    with pytest.raises(StoreError, match=r"no file with anything in it.*Give at least one file") as refused:
+    with pytest.raises(StoreError, match=r"no file that is not empty.*Give at least one file") as refused:
         submit(store, files)
     assert refused.value.code == "empty_upload"
     assert store.counts().queue_depth == 0

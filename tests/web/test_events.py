@@ -71,7 +71,7 @@ def test_an_idle_stream_is_kept_alive_and_ends_when_the_server_shuts_down(
     state: AppState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.0)
-    monkeypatch.setattr(events, "_LOOK_AROUND_S", 0.01)
+    monkeypatch.setattr(events, "_POLL_S", 0.01)
     text = asyncio.run(asyncio.wait_for(listen(state, 0, pieces=3), 10))
     assert text.startswith("retry: 2000\n\n: still here\n\n")
     assert parsed(text) == []
@@ -79,7 +79,7 @@ def test_an_idle_stream_is_kept_alive_and_ends_when_the_server_shuts_down(
 
 def test_the_stream_ends_with_the_session(guarded: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.0)
-    monkeypatch.setattr(events, "_LOOK_AROUND_S", 0.01)
+    monkeypatch.setattr(events, "_POLL_S", 0.01)
     token, _ = store.open_session(User(name="reader", role=Role.READER), lasting=timedelta(hours=1))
     guarded.cookies.set("hemoscope_session", token)
     with guarded.stream("GET", "/api/v1/events") as stream:

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from hemoscope.errors import StoreError
 from hemoscope.store.refusals import REMEDIES, refusal
 from hemoscope.store.store import Store
-from hemoscope.web.logs import PlacesFormatter
+from hemoscope.web.logs import LocationFormatter
 from hemoscope.web.problems import STORE_STATUS
 
 KEYS = {"type", "title", "status", "detail", "cure", "code"}
@@ -82,7 +82,7 @@ def test_the_log_writes_where_an_error_was_and_not_what_it_said() -> None:
         record = logging.LogRecord(
             "x", logging.ERROR, "", 0, "it failed", (), (type(error), error, error.__traceback__)
         )
-        text = PlacesFormatter().format(record)
+        text = LocationFormatter().format(record)
     assert "RuntimeError from ValueError at test_problems.py:" in text
     assert "WINTERBOTTOM" not in text
     assert "AGATHA" not in text

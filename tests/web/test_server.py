@@ -1,4 +1,4 @@
-"""The whole server as a process: one line of output, a study read by its worker, several processes, TLS, a clean shutdown."""
+"""The whole server as a process: one line of output, a study read, several processes, TLS, a clean shutdown."""
 
 import os
 import random

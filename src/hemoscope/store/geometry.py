@@ -1,4 +1,4 @@
-"""What the page needs to draw a study in the right place and proportion: made in two steps."""
+"""The geometry of a study for the page, built in two steps: after decoding, and with the result."""
 
 from itertools import chain
 
@@ -11,7 +11,7 @@ from hemoscope.store.values import Geometry
 
 
 def geometry_of(decoded: DecodedSeries) -> Geometry:
-    """What is known once the slices are decoded."""
+    """Return the geometry once the slices are decoded."""
     volume = decoded.volume
     slices, rows, columns = volume.hounsfield.shape
     notes = chain(decoded.quality, *decoded.slice_quality)
@@ -34,7 +34,7 @@ def geometry_of(decoded: DecodedSeries) -> Geometry:
 
 
 def with_result(geometry: Geometry, reading: StudyReading, card: ModelCard) -> Geometry:
-    """Add what the model says of each slice, and where."""
+    """Add the boxes of the heat maps, probabilities, thresholds and key slices."""
     boxes = [reading.box(index) for index in range(len(reading.volume))]
     return {
         **geometry,

@@ -1,7 +1,7 @@
 """What a worker writes while it reads an upload; every transaction first checks that the job is still its own.
 
-A study's result is one row in ``results``, written in one transaction with its state, and never again: a job that runs
-anew after a crash finds the studies that are done and leaves them.
+A study's result is one row in ``results``, written once, in one transaction with its state: a job that is retried after
+a crash skips the studies that are done.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _studies, _deletions = tables.studies, tables.deletions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyResult:
-    """What one study came to, ready to be stored; ``findings`` is JSON text."""
+    """The result of one study, ready to be stored; ``findings`` is JSON text."""
 
     findings: str
     geometry: Geometry
@@ -38,7 +38,7 @@ class StudyResult:
 
 
 class StudyGoneError(HemoscopeError):
-    """The study was deleted while it was read: what was found must not be written, the upload's others go on."""
+    """The study was deleted while it was read: its result must not be written; the upload's other studies continue."""
 
 
 class Results:
@@ -64,14 +64,14 @@ class Results:
             return tuple(_begin(connection, job, ordinal, count, version) for ordinal, count in enumerate(instances))
 
     def progress(self, job: UploadJob, study_id: str | None, *, state: StudyState, done: int, total: int) -> None:
-        """Tell how far a study is; None stands for the first one. Raises LeaseLostError."""
+        """Record the progress of a study; None stands for the first one. Raises LeaseLostError."""
         known = _studies.c.study_id == study_id if study_id else _studies.c.ordinal == 0
         self._change(job, known, state=state, stage_done=done, stage_total=total)
 
     def pixels_ready(
         self, job: UploadJob, study_id: str, *, geometry: Geometry, acquired_at: datetime | None, who: Identity | None
     ) -> None:
-        """Let the slices be looked at before there is a result. Raises LeaseLostError or StudyGoneError."""
+        """Make the slices viewable before there is a result. Raises LeaseLostError or StudyGoneError."""
         slices = len(geometry["sop_instance_uids"])
         values: dict[str, Any] = {"acquired_at": acquired_at, "instances": slices, "stage_total": slices}
         if who is not None:
@@ -104,7 +104,7 @@ class Results:
             connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(**values))
 
     def fail_study(self, job: UploadJob, study_id: str, failure: JobFailure, *, findings: str) -> None:
-        """Write that a study cannot be read, with its refusals, once. Raises LeaseLostError or StudyGoneError."""
+        """Record once that a study cannot be read, with the reasons. Raises LeaseLostError or StudyGoneError."""
         with self._database.writing() as connection:
             version = tables.tick(connection)
             check_held(connection, job)
@@ -120,7 +120,7 @@ class Results:
             connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(**values))
 
     def finish_job(self, job: UploadJob) -> bool:
-        """End a job; True where a study of the upload was deleted, so that no source may be kept.
+        """End a job; True if a study of the upload was deleted, so that no source may be kept.
 
         Raises:
             LeaseLostError: the job is no longer the caller's.
@@ -162,7 +162,7 @@ def _begin(connection: Connection, job: UploadJob, ordinal: int, instances: int,
 
 
 def further_study_id(upload_id: str, ordinal: int) -> str:
-    """The id of an upload's second and later studies: the same in every attempt, and as hard to guess as the upload's.
+    """The id of an upload's second and later studies: the same in every attempt, and unguessable.
 
     Examples:
         >>> further_study_id("0" * 32, 1)
@@ -180,4 +180,4 @@ def _insert_result(connection: Connection, job: UploadJob, study_id: str, findin
 
 
 def _gone() -> StudyGoneError:
-    return StudyGoneError("the study was deleted while it was read. Nothing to do: what was read is dropped")
+    return StudyGoneError("the study was deleted while it was read. Nothing to do: the result is discarded")

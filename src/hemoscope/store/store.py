@@ -1,6 +1,6 @@
-"""The store's one door for the web room: studies in and out, feedback, audit, sessions, settings, numbers.
+"""The interface of the store: uploads, studies, feedback, audit, sessions, settings, metrics.
 
-Every method is short, blocks, and may be called from any thread; several processes may hold the same store.
+Every method is short, blocks, and may be called from any thread; several processes may open the same store.
 """
 
 from collections.abc import Mapping
@@ -58,13 +58,13 @@ def open_store(settings: Settings) -> "Store":
 
 
 class Store:
-    """Studies and all that belongs to them. Make one by ``open_store`` for each process and keep it.
+    """Studies and everything that belongs to them. Each process opens one by ``open_store`` and keeps it.
 
     ``jobs`` and ``results`` are the workers' side, ``folder`` the private folder.
     """
 
     def __init__(self, database: Database, folder: Storage, settings: Settings) -> None:
-        """Put the parts together; ``open_store`` makes them."""
+        """Use ``open_store``."""
         self.folder = folder
         self.limits = settings.upload_limits
         self.keep_source = settings.keep_source
@@ -75,11 +75,11 @@ class Store:
     # Uploads
 
     def begin_upload(self) -> Upload:
-        """Return a context that takes files into a private folder; without ``accept`` nothing of it stays."""
+        """Return a context that receives files into a private folder; without ``accept`` they are removed."""
         return Upload(self.folder, self.limits)
 
     def accept(self, upload: Upload, *, submitted_by: str) -> StudyDetail:
-        """Make files durable, then queue them, in one transaction; from now on they survive any crash.
+        """Make files durable, then queue them in one transaction; afterwards they survive any crash.
 
         Raises:
             StoreError: ``empty_upload``, or ``storage_full``.
@@ -89,7 +89,7 @@ class Store:
     # Studies
 
     def studies(self, query: WorklistQuery = _EVERYTHING) -> tuple[tuple[StudySummary, ...], int]:
-        """Return one page of the worklist and the number of all that match; most urgent, then longest waiting first."""
+        """Return one page of the worklist and the number of all that match; most urgent first, then longest waiting."""
         return worklist.list_studies(self._database, query)
 
     def get(self, study_id: str) -> StudyDetail:
@@ -134,12 +134,12 @@ class Store:
         return array[index]
 
     def delete(self, study_id: str, *, by: str) -> None:
-        """Delete a study's files and rows; of its feedback and audit only counts survive. Raises ``no_such_study``."""
+        """Delete a study's files and rows; only counts of its feedback are kept. Raises ``no_such_study``."""
         removal.delete_study(self._database, self.folder, study_id)
         self.audit(user=by, action="delete")
 
     def changes_since(self, version: int) -> Changes:
-        """Return the studies changed or deleted after ``version``; no commit is ever missed between two calls."""
+        """Return the studies changed or deleted after ``version``; no commit is missed between two calls."""
         return worklist.changes_since(self._database, version)
 
     def retention(self, days: int) -> int:
@@ -150,7 +150,7 @@ class Store:
         return deleted
 
     def sweep(self) -> None:
-        """Remove what crashes left: uploads never accepted, half-done deletions, and sessions that ended."""
+        """Remove what crashes left: uploads never accepted, interrupted deletions; and expired sessions."""
         removal.sweep(self._database, self.folder, keep_source=self.keep_source)
 
     # Feedback
@@ -166,7 +166,7 @@ class Store:
         note: str = "",
         by: str,
     ) -> Feedback:
-        """Keep what a reader says about one label. Raises StoreError ``no_such_study`` or ``bad_feedback``."""
+        """Store a reader's feedback on one label. Raises StoreError ``no_such_study`` or ``bad_feedback``."""
         return feedback.add_feedback(
             self._database,
             study_id,
@@ -183,7 +183,7 @@ class Store:
         return feedback.feedback_of(self._database, study_id)
 
     def export_feedback(self) -> str:
-        """Return CSV that ``hemoscope prepare table`` reads: a row a slice that is known of, empty labels unknown."""
+        """Return CSV that ``hemoscope prepare table`` reads: one row per slice, empty if a label is unknown."""
         return feedback.export_feedback(self._database)
 
     # Site
@@ -197,23 +197,23 @@ class Store:
         return site.audit_log(self._database, limit=limit, before=before)
 
     def open_session(self, user: User, *, lasting: timedelta) -> tuple[str, Session]:
-        """Begin a session and return its secret token (for the cookie; only its hash is stored) and the session."""
+        """Open a session and return its secret token (for the cookie; only its hash is stored) and the session."""
         return site.open_session(self._database, user, lasting=lasting)
 
     def session(self, token: str) -> Session | None:
-        """Return the session of a token, or None where it is unknown or has ended."""
+        """Return the session of a token, or None if it is unknown or expired."""
         return site.find_session(self._database, token)
 
     def close_session(self, token: str) -> None:
-        """End a session; an unknown token is no error."""
+        """Close a session; an unknown token is not an error."""
         site.close_session(self._database, token)
 
     def settings(self) -> Mapping[str, Any]:
-        """Return the site's settings, by name, as JSON values."""
+        """Return the settings that administrators change at run time: JSON values by name."""
         return site.read_settings(self._database)
 
     def put_setting(self, name: str, value: Any) -> None:
-        """Keep a setting, a JSON value. Raises StoreError ``bad_setting``."""
+        """Store a setting, a JSON value. Raises StoreError ``bad_setting``."""
         site.write_setting(self._database, name, value)
 
     def counts(self) -> Counts:
@@ -221,5 +221,5 @@ class Store:
         return worklist.count_all(self._database, alive_within=self.jobs.lease_time)
 
     def close(self) -> None:
-        """Give the database connections back."""
+        """Close the database connections."""
         self._database.close()

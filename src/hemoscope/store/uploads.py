@@ -1,4 +1,4 @@
-"""Files on their way in: a private folder, names made here, limits held while the bytes arrive, then durable rows."""
+"""Incoming files: a private folder, generated names, limits checked while the bytes arrive, then durable rows."""
 
 import os
 import secrets
@@ -18,10 +18,10 @@ _PIECE = 1 << 20
 
 
 class Upload:
-    """One upload: ``with store.begin_upload() as upload``; left without ``accept`` all of it is removed."""
+    """One upload: ``with store.begin_upload() as upload``; without ``accept`` everything is removed on exit."""
 
     def __init__(self, storage: Storage, limits: UploadLimits) -> None:
-        """Name the upload; its folder is made on entering."""
+        """Choose the upload's id; its folder is made on entering."""
         self.upload_id = secrets.token_hex(16)
         self.files = 0
         self.bytes = 0
@@ -61,7 +61,7 @@ class Upload:
     def make_durable(self) -> None:
         """Flush every name, after the files themselves were flushed. Raises StoreError ``empty_upload``."""
         if self.files == 0:
-            raise refusal("empty_upload", "the upload holds no file with anything in it")
+            raise refusal("empty_upload", "the upload holds no file that is not empty")
         source = self._storage.source(self.upload_id)
         for folder in (source, source.parent, self._storage.root):
             flush_folder(folder)
@@ -71,7 +71,7 @@ class UploadedFile:
     """One file that arrives in pieces: ``with upload.new_file() as file: file.write(piece)``."""
 
     def __init__(self, upload: Upload, path: Path) -> None:
-        """Name the file; it is made on entering."""
+        """Remember the path; the file is made on entering."""
         self.size = 0
         self._upload = upload
         self._path = path

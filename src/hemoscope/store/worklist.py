@@ -1,4 +1,4 @@
-"""Studies out of the database: the worklist, one study, what changed, and the numbers for readiness."""
+"""Queries: the worklist, one study, changes, and the numbers for readiness and metrics."""
 
 import json
 import re
@@ -33,7 +33,7 @@ _studies, _feedback, _jobs, _workers = tables.studies, tables.feedback, tables.j
 _NAMELESS = (_studies.c.study_id, _studies.c.urgency, _studies.c.suspected, _studies.c.error_code)
 _COMPOSED = {"suspected", "not_established", "identity", "feedback"}
 _LISTED = [column for column in _studies.c if column.name != "geometry"]
-# Most urgent first, what has no result yet last; within that who waits longest; the id only makes the order total.
+# Most urgent first, without a result last; then the longest waiting; the id only makes the order total.
 _ORDER = (_studies.c.urgency_rank, _studies.c.received_at, _studies.c.study_id)
 
 
@@ -68,7 +68,7 @@ def findings_text(database: Database, study_id: str) -> str:
 
 
 def find_study(connection: Connection, study_id: str) -> Any:
-    """Return the row of a study. Raises StoreError ``no_such_study``, also for what is no id at all."""
+    """Return the row of a study. Raises StoreError ``no_such_study``, also for a malformed id."""
     known = _STUDY_ID.fullmatch(study_id) and sa.select(_studies).where(_studies.c.study_id == study_id)
     row = connection.execute(known).first() if known is not None else None
     if row is None:
@@ -128,9 +128,9 @@ def _result(study_id: str) -> Any:
 
 
 def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
-    """What a study must meet; words are compared as text, whatever signs they hold."""
+    """SQL conditions of a query; search words are plain text, wildcards in them are escaped."""
     words = storable(query.search).casefold().split()
-    # Names may be stored from a time when the site showed them: who does not see them must not find by them.
+    # Names may be stored from a time when the site showed them: nobody may search by what is no longer shown.
     fields = (_studies.c.search_text,) if query.identity else _NAMELESS
     conditions = [sa.or_(*(field.contains(word, autoescape=True) for field in fields)) for word in words]
     if query.states:
@@ -142,7 +142,7 @@ def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
 
 
 def storable(text: str) -> str:
-    """Return text that every database takes: NUL, other controls and lone surrogates become U+FFFD, blanks a space."""
+    """Return text that every database accepts: controls and lone surrogates become U+FFFD, blanks a space."""
     return "".join(_storable(character) for character in text)
 
 

@@ -1,8 +1,8 @@
-"""Who is asking, and whether they may: bearer token, session cookie, or the one local administrator.
+"""Authentication and authorization: bearer token, session cookie, or the one local administrator.
 
 Every route that is not public depends on ``Reader`` or ``Admin``. A request that changes something must come from our
 own page: it carries the session's token in X-CSRF-Token (bearer tokens are exempt, as no browser adds them by itself),
-and where the browser says which site it comes from, that must be this one.
+and its Origin or Sec-Fetch-Site header, if any, must be of this site.
 """
 
 import hmac
@@ -20,8 +20,8 @@ from hemoscope.web.problems import Problem
 
 SESSION_COOKIE = "hemoscope_session"
 LOCAL = User(name="local", role=Role.ADMIN)
-# Without users there is no session to bind a token to: that the header is there at all proves our own page, since no
-# other site may send it (it needs a preflight, which nobody answers).
+# Without users there is no session to bind a token to: the presence of the header proves our own page, since another
+# site cannot send it (it needs a preflight, which this server never answers).
 LOCAL_CSRF = "local"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 
@@ -34,14 +34,14 @@ _csrf = APIKeyHeader(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who is asking; ``csrf`` is what changing requests must carry, None for a bearer token."""
+    """An authenticated user; ``csrf`` is what changing requests must carry, None for a bearer token."""
 
     user: User
     csrf: str | None
 
 
 def identify(state: AppState, *, bearer: str | None, cookie: str | None) -> Caller | None:
-    """Return who is asking, or None: no credentials, wrong ones, an ended session, or a user since removed."""
+    """Return the caller, or None: no or wrong credentials, an expired session, or a user since removed."""
     credentials = state.credentials
     if not credentials:
         return Caller(user=LOCAL, csrf=LOCAL_CSRF)
@@ -55,7 +55,7 @@ def identify(state: AppState, *, bearer: str | None, cookie: str | None) -> Call
 
 
 def caller_of(request: Request) -> Caller | None:
-    """Return who sent a request, as its own header or cookie says now."""
+    """Return the caller of a request by its current header or cookie."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else None
     return identify(app_state_of(request), bearer=bearer, cookie=request.cookies.get(SESSION_COOKIE))
@@ -67,10 +67,10 @@ def reader(
     cookie: Annotated[str | None, Security(_cookie)],
     csrf: Annotated[str | None, Security(_csrf)],
 ) -> Caller:
-    """Let anybody in who is known.
+    """Require any authenticated user.
 
     Raises:
-        Problem: 401 for nobody, 403 for a changing request that may come from another site.
+        Problem: 401 without authentication, 403 for a changing request that may come from another site.
 
     """
     state = app_state_of(request)
@@ -84,7 +84,7 @@ def reader(
 
 
 def admin(caller: "Reader") -> Caller:
-    """Let administrators in. Raises Problem 403 for a reader."""
+    """Require an administrator. Raises Problem 403 for a reader."""
     if caller.user.role is not Role.ADMIN:
         raise Problem(
             403,
@@ -96,7 +96,7 @@ def admin(caller: "Reader") -> Caller:
 
 
 def check_origin(request: Request) -> None:
-    """Refuse a changing request of which the browser says that another site sent it.
+    """Refuse a changing request that another site sent, by the browser's headers.
 
     Raises:
         Problem: 403.
@@ -115,7 +115,7 @@ def check_origin(request: Request) -> None:
 
 
 def login_required() -> Problem:
-    """401: the same words for a wrong token as for none."""
+    """401, with the same message for a wrong token as for none."""
     return Problem(
         401,
         code="login_required",

@@ -125,7 +125,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 class _StaticFiles(StaticFiles):
-    """Our own files; a browser asks each time whether its copy is still right, and mostly gets a short yes."""
+    """Our own files; a browser revalidates its copy each time, mostly with a 304."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

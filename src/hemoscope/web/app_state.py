@@ -56,7 +56,7 @@ class AppState:
     _viewed: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
 
     def audit_view(self, user: User, action: str, study_id: str) -> None:
-        """Record that somebody saw a study, once in ten minutes: scrolling through it is one view, not hundreds."""
+        """Record that somebody viewed a study, once in ten minutes: scrolling through it is one view, not hundreds."""
         key, now = (user.name, action, study_id), time.monotonic()
         if now - self._viewed.get(key, float("-inf")) < _VIEWED_AGAIN_S:
             return

@@ -1,7 +1,7 @@
-"""What is checked of every request before anything reads it: the host name, the rate, and the size of small bodies.
+"""Checks every request before anything reads it: host name, rate, and body size.
 
 The host check stops DNS rebinding: a page of another site whose name was made to point at this server still sends its
-own name. Bodies are small everywhere but at the upload, which counts for itself.
+own name. Bodies are small everywhere except at the upload, which checks its own limits.
 """
 
 import math
@@ -20,7 +20,7 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
 class Gate:
-    """ASGI middleware that answers with a problem whatever should not come in."""
+    """ASGI middleware that answers requests that are not allowed with a problem."""
 
     def __init__(self, app: ASGIApp, *, settings: Settings, login_required: bool) -> None:
         """Wrap ``app``."""
@@ -83,7 +83,7 @@ def host_name(header: str) -> str:
 
 
 def client_of(scope: Scope) -> str:
-    """The address that rates are counted by; behind a trusted proxy uvicorn has put the browser's here."""
+    """The address that rates are counted by; behind a trusted proxy uvicorn puts the browser's address here."""
     client = scope.get("client")
     return str(client[0]) if client else "unknown"
 

@@ -1,4 +1,4 @@
-"""Requests and answers of the REST interface that the store does not know; ``store.values`` has the others."""
+"""Requests and answers of the REST interface that are not values of the store, see ``store.values``."""
 
 from typing import Annotated, Literal
 
@@ -30,13 +30,13 @@ class ProblemDocument(BaseModel):
 
 
 class Accepted(Document):
-    """The upload is safe on the server's disk and waits for a worker."""
+    """The upload is durable on the server's disk and waits for a worker."""
 
     study: StudySummary
 
 
 class Worklist(Document):
-    """One page of the worklist; ``total`` counts all that match, ``version`` is where ``/events`` goes on."""
+    """One page of the worklist; ``total`` counts all that match, pass ``version`` to ``/events``."""
 
     studies: list[StudySummary]
     total: Count
@@ -44,7 +44,7 @@ class Worklist(Document):
 
 
 class FeedbackGiven(Document):
-    """What a reader says about one label of a study."""
+    """A reader's feedback on one label of a study."""
 
     label: Hemorrhage
     verdict: Verdict
@@ -66,7 +66,7 @@ class AuditPage(Document):
 
 
 class ModelName(Document):
-    """Which model gives the findings."""
+    """The model that computed the findings."""
 
     name: str
     version: str
@@ -74,7 +74,7 @@ class ModelName(Document):
 
 
 class SiteInfo(Document):
-    """What a page must know before it shows anything; ``csrf_token`` goes back in the header X-CSRF-Token."""
+    """What a page needs before it shows anything; ``csrf_token`` goes back in the header X-CSRF-Token."""
 
     disclaimer: str
     model: ModelName
@@ -87,7 +87,7 @@ class SiteInfo(Document):
 
 
 class Prevalence(Document):
-    """Share of studies with a bleed at this site; null where unknown."""
+    """Share of studies with a bleed at this site; null if unknown."""
 
     prevalence: Annotated[float, Field(gt=0, lt=1)] | None
 

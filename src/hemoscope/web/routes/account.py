@@ -1,4 +1,4 @@
-"""Logging in and out. A session lives in the database; the browser holds its secret in a cookie no script can read."""
+"""Login and logout. Sessions are in the database; the browser holds the secret in a cookie that no script can read."""
 
 from functools import partial
 
@@ -38,7 +38,7 @@ async def login(request: Request, response: Response, given: LoginGiven) -> Logg
 
 @router.post("/logout", status_code=204, responses=refusals(401, 403))
 def logout(request: Request, caller: Reader) -> Response:
-    """End the session, here and on the server; the browser forgets the pictures that it kept."""
+    """End the session; the browser deletes its cached images."""
     state = app_state_of(request)
     if token := request.cookies.get(SESSION_COOKIE):
         state.store.close_session(token)
@@ -49,7 +49,7 @@ def logout(request: Request, caller: Reader) -> Response:
 
 
 async def _user_of(state: AppState, given: LoginGiven) -> User | None:
-    """Check what was given; hashing a password takes memory and a tenth of a second, so few run at a time."""
+    """Check what was given; hashing a password takes memory and a tenth of a second, so only a few run at a time."""
     credentials = state.credentials
     if given.token is not None:
         return credentials.user_of_token(given.token)
@@ -73,7 +73,7 @@ def _wrong() -> Problem:
     return Problem(
         401,
         code="wrong_credentials",
-        detail="That name and password, or that token, are not known.",
+        detail="The name and password, or the token, are wrong.",
         remedy="Check them, or ask an administrator for new ones",
         headers={"WWW-Authenticate": 'Bearer realm="hemoscope"'},
     )
@@ -83,6 +83,6 @@ def _no_users() -> Problem:
     return Problem(
         409,
         code="no_users",
-        detail="This server has no users: everybody on this machine is let in.",
-        remedy="Open / at once, or start the server with --users FILE",
+        detail="This server has no users: everybody on this machine has access.",
+        remedy="Open /, or start the server with --users FILE",
     )

@@ -1,4 +1,4 @@
-"""Live news of the worklist as server-sent events: ``study`` with its summary, ``deleted`` with its id."""
+"""Live changes of the worklist as server-sent events: ``study`` with its summary, ``deleted`` with its id."""
 
 import asyncio
 import json
@@ -21,9 +21,11 @@ from hemoscope.web.routes.answers import API, raw, refusals
 router = APIRouter(prefix=API, tags=["events"])
 
 KEEP_ALIVE_S = 15.0
-_LOOK_AROUND_S = 1.0
+_POLL_S = 1.0
 _RETRY_MS = 2000
-STREAMS_OF_ONE = 100  # pages that one user may have open, in one process: each stream asks the database of every change
+STREAMS_OF_ONE = (
+    100  # pages that one user may have open, in one process: each stream queries the database after every change
+)
 
 
 @router.get(
@@ -40,7 +42,7 @@ async def events(
     since: Annotated[int | None, Query(ge=0, lt=1 << 63, description="Begin after this version")] = None,
     last_event_id: Annotated[str | None, Header(pattern="^[0-9]{1,18}$")] = None,
 ) -> StreamingResponse:
-    """Stream what changes from now on, or after ``Last-Event-ID`` (or ``since``): no change is left out."""
+    """Stream what changes from now on, or after ``Last-Event-ID`` (or ``since``): no change is missed."""
     state = app_state_of(request)
     if state.streams[caller.user.name] >= STREAMS_OF_ONE:
         raise _too_many()
@@ -54,7 +56,7 @@ async def events(
 
 
 async def _counted(state: AppState, user: str, stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
-    """Pass a stream on, counted as its user's for as long as it lasts."""
+    """Count a stream for its user while it lasts."""
     state.streams[user] += 1
     try:
         async with aclosing(stream):
@@ -65,12 +67,12 @@ async def _counted(state: AppState, user: str, stream: AsyncGenerator[str, None]
 
 
 async def _stream(state: AppState, version: int, may_listen: Callable[[], bool]) -> AsyncGenerator[str, None]:
-    """Yield events until the server closes or the session ends; comments keep proxies from hanging up."""
+    """Yield events until the server closes or the session ends; comments keep proxies from closing the connection."""
     clock = asyncio.get_running_loop().time
     yield f"retry: {_RETRY_MS}\n\n"
     sent = looked = clock()
     while not state.closing.is_set():
-        changes = await state.feed.after(version, wait_s=_LOOK_AROUND_S)
+        changes = await state.feed.after(version, wait_s=_POLL_S)
         version = changes.version
         if clock() - looked >= KEEP_ALIVE_S:
             looked = clock()
@@ -86,7 +88,7 @@ async def _stream(state: AppState, version: int, may_listen: Callable[[], bool])
 
 
 def _may_listen(request: Request) -> bool:
-    """Whether the session or token that opened the stream still counts; a browser that logged out hears no more."""
+    """Whether the session or token that opened the stream is still valid; after a logout the stream ends."""
     return caller_of(request) is not None
 
 
@@ -105,6 +107,6 @@ def _too_many() -> Problem:
         503,
         code="too_many_streams",
         detail=f"This user has {STREAMS_OF_ONE} event streams open.",
-        remedy="Close pages that are not needed; a page without a stream asks for changes by itself",
+        remedy="Close pages that are not needed; a page without a stream polls for changes",
         headers={"Retry-After": "5"},
     )

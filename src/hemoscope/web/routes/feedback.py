@@ -1,4 +1,4 @@
-"""What readers say about findings, and its export for training and evaluation."""
+"""Readers' feedback on findings, and its export for training and evaluation."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -15,13 +15,13 @@ router = APIRouter(prefix=API, tags=["feedback"])
 
 @router.get("/studies/{study_id}/feedback", responses=refusals(401, 404, 422))
 def list_feedback(request: Request, _caller: Reader, study_id: StudyPath) -> FeedbackList:
-    """All that readers said about a study, oldest first."""
+    """All feedback on a study, oldest first."""
     return FeedbackList(feedback=list(app_state_of(request).store.feedback(study_id)))
 
 
 @router.post("/studies/{study_id}/feedback", status_code=201, responses=refusals(400, 401, 403, 404, 413, 422))
 def give_feedback(request: Request, caller: Reader, study_id: StudyPath, given: FeedbackGiven) -> Feedback:
-    """Agree with a finding, or correct it. ``slices`` are indices into the volume; a note holds no identity, please."""
+    """Agree with a finding, or correct it. ``slices`` are indices into the volume; a note must not hold identity."""
     return app_state_of(request).store.add_feedback(
         study_id,
         label=given.label,
@@ -39,7 +39,7 @@ def give_feedback(request: Request, caller: Reader, study_id: StudyPath, given: 
     response_class=Response,
 )
 def export_feedback(request: Request, caller: Admin) -> Response:
-    """All feedback as labels for ``hemoscope prepare table``: a row a slice, empty where unknown."""
+    """All feedback as labels for ``hemoscope prepare table``: one row per slice, empty if unknown."""
     store = app_state_of(request).store
     text = store.export_feedback()
     store.audit(user=caller.user.name, action="export feedback")

@@ -1,4 +1,4 @@
-"""For those who run the server: is it alive, is it ready, and the numbers."""
+"""Liveness, readiness and metrics."""
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -41,5 +41,5 @@ def ready(request: Request) -> Readiness:
     response_class=Response,
 )
 def metrics(request: Request, _caller: Reader) -> Response:
-    """Numbers for Prometheus. Give the scraper a reader's token."""
+    """Metrics for Prometheus. Give the scraper a reader's token."""
     return Response(app_state_of(request).metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -18,7 +18,7 @@ PREVALENCE = "prevalence"
 
 @router.get("/site", responses=refusals(401))
 def site(request: Request, caller: Reader) -> SiteInfo:
-    """What a page must know: who is asking, the token for changing requests, the site's settings."""
+    """What a page needs: the user, the token for changing requests, the site's settings."""
     return _site(app_state_of(request), caller)
 
 
@@ -30,7 +30,7 @@ def model(request: Request, _caller: Reader) -> dict[str, Any]:
 
 @router.put("/site/prevalence", responses=refusals(400, 401, 403, 413, 422))
 def set_prevalence(request: Request, caller: Admin, given: Prevalence) -> SiteInfo:
-    """Say how many of this site's studies have a bleed, so that thresholds can be put in words."""
+    """Set the share of this site's studies with a bleed, from which pages compute predictive values."""
     state = app_state_of(request)
     state.store.put_setting(PREVALENCE, given.prevalence)
     state.store.audit(user=caller.user.name, action="set prevalence", detail=str(given.prevalence))
@@ -46,7 +46,7 @@ def audit(
         int | None, Query(ge=0, lt=1 << 63, description="audit_id of the last entry already seen")
     ] = None,
 ) -> AuditPage:
-    """Who saw and did what, newest first. Reading it is recorded too."""
+    """Who viewed and did what, newest first. Reading it is recorded too."""
     store = app_state_of(request).store
     entries = store.audit_log(limit=limit, before=before)
     store.audit(user=caller.user.name, action="read audit")

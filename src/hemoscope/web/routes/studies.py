@@ -1,4 +1,4 @@
-"""The worklist, and one study: its document, its pixels, its heat maps, its reports, its end."""
+"""The worklist, and one study: its document, pixels, heat maps and deletion."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ router = APIRouter(prefix=f"{API}/studies", tags=["studies"])
 StudyPath = Annotated[StudyId, Path()]
 SlicePath = Annotated[int, Path(ge=0, lt=1 << 31, description="Index into the volume, from 0")]
 _Urgency = Annotated[str, Query(pattern="^(immediate|prompt|routine|unknown)$")]
-# The bytes of a slice never change: a study that is read again gives the same, and a deleted id never comes back.
+# The bytes of a slice never change: reading a study again gives the same, and ids are never reused.
 _BEYOND = (1 << 63) - 1
 _FOREVER = "private, max-age=86400, immutable"
 _REVALIDATED = "private, no-cache"
@@ -57,7 +57,7 @@ def worklist(
     responses={304: {"description": "As the ETag says"}, **refusals(401, 404, 422)},
 )
 def study(request: Request, caller: Reader, study_id: StudyPath) -> Response | StudyDetail:
-    """One study with findings and geometry, as soon as it has them."""
+    """One study, with findings and geometry once they are available."""
     state = app_state_of(request)
     entry = state.store.get(study_id)
     state.audit_view(caller.user, "view", study_id)
@@ -114,7 +114,7 @@ def pixels(request: Request, caller: Reader, study_id: StudyPath, index: SlicePa
     response_class=Response,
 )
 def heatmap(request: Request, caller: Reader, study_id: StudyPath, index: SlicePath, label: Hemorrhage) -> Response:
-    """Where the model sees one label in one slice; the study's geometry has the box that it covers."""
+    """The heat map of one label over one slice; the study's geometry has the box that it covers."""
     state = app_state_of(request)
     content = state.store.heatmap(study_id, index, label.value)
     state.audit_view(caller.user, "view", study_id)
