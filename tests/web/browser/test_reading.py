@@ -82,7 +82,7 @@ def test_the_strip_gives_each_label_its_own_number_at_the_slice(study: "Page", r
 
 def test_what_is_not_established_looks_so(study: "Page") -> None:
     subdural = study.locator(".finding[data-label=subdural]")
-    assert subdural.locator(".status").inner_text() == "Suspected, not established"
+    assert subdural.locator(".status").inner_text() == "Not established, suspected"
     subdural.locator(".finding-head").click()
     assert "Suspected only together with any hemorrhage" in subdural.inner_text()
     assert study.locator(".finding[data-label=intraparenchymal] .status").inner_text() == "Suspected"

@@ -9,7 +9,7 @@ import { plainNote } from "./quality.js";
 
 function status(finding) {
   if (!finding.established) {
-    return el("span", { class: finding.present ? "status status-doubted reached" : "status status-doubted", text: finding.present ? "Suspected, not established" : "Not established" });
+    return el("span", { class: finding.present ? "status status-doubted reached" : "status status-doubted", text: finding.present ? "Not established, suspected" : "Not established" });
   }
   return el("span", { class: finding.present ? "status status-present" : "status status-absent", text: finding.present ? "Suspected" : "Below threshold" });
 }
