@@ -13,12 +13,28 @@ from hemoscope.store import tables
 from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
 from hemoscope.store.results import StudyResult
 from hemoscope.store.store import Store
-from hemoscope.store.values import StudyState, StudySummary
+from hemoscope.store.values import Geometry, StudyState, StudySummary
 
 Submit = Callable[..., StudySummary]
 Query = Callable[..., list[Any]]
 ONE, TWO = "1" * 32, "2" * 32
-RESULT = StudyResult(findings="{}", geometry={}, urgency="routine", suspected=(), not_established=())
+GEOMETRY = Geometry(
+    slices=1,
+    rows=2,
+    columns=2,
+    spacing_mm=[None, None, None],
+    orientation=None,
+    positions_mm=[None],
+    boxes=[],
+    heatmap_shape=None,
+    assumed=True,
+    labels=[],
+    sop_instance_uids=["1.2.3"],
+    probabilities=[],
+    thresholds={},
+    key_slices={},
+)
+RESULT = StudyResult(findings="{}", geometry=GEOMETRY, urgency="routine", suspected=(), not_established=())
 FAILURE = JobFailure(code="internal_error", message="it broke", remedy="repair it")
 
 

@@ -78,13 +78,14 @@ class Store:
         """Return a context that receives files into a private folder; without ``accept`` they are removed."""
         return Upload(self.folder, self.limits)
 
-    def accept(self, upload: Upload, *, submitted_by: str) -> StudyDetail:
+    def accept(self, upload: Upload, *, submitted_by: str) -> StudySummary:
         """Make files durable, then queue them in one transaction; afterwards they survive any crash.
 
         Raises:
             StoreError: ``empty_upload``, or ``storage_full``.
         """
-        return self.get(uploads.accept(self._database, upload, submitted_by=worklist.storable(submitted_by)))
+        study_id = uploads.accept(self._database, upload, submitted_by=worklist.storable(submitted_by))
+        return worklist.get_summary(self._database, study_id)
 
     # Studies
 

@@ -46,6 +46,12 @@ def list_studies(database: Database, query: WorklistQuery) -> tuple[tuple[StudyS
         return _summaries(connection, connection.execute(page).all()), int(total)
 
 
+def get_summary(database: Database, study_id: str) -> StudySummary:
+    """Return a study as the worklist shows it. Raises StoreError ``no_such_study``."""
+    with database.reading() as connection:
+        return _summaries(connection, [find_study(connection, study_id)])[0]
+
+
 def get_study(database: Database, study_id: str) -> StudyDetail:
     """Return a study with findings and geometry. Raises StoreError ``no_such_study``."""
     with database.reading() as connection:

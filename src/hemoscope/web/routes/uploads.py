@@ -7,7 +7,7 @@ from functools import partial
 from anyio import WouldBlock, to_thread
 from fastapi import APIRouter, Request
 
-from hemoscope.store.values import StudyDetail
+from hemoscope.store.values import StudySummary
 from hemoscope.web.access import Reader
 from hemoscope.web.app_state import AppState, app_state_of
 from hemoscope.web.disclosure import disclosed
@@ -62,7 +62,7 @@ async def upload(request: Request, caller: Reader) -> Accepted:
     return Accepted(study=disclosed(entry, identity_shown=state.settings.show_identity))
 
 
-async def _store(state: AppState, request: Request, boundary: bytes, *, by: str) -> StudyDetail:
+async def _store(state: AppState, request: Request, boundary: bytes, *, by: str) -> StudySummary:
     """Receive and accept one upload; whatever happens on the way, nothing half received stays."""
     begun = await to_thread.run_sync(state.store.begin_upload)
     with begun as files:
