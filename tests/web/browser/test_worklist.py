@@ -181,7 +181,7 @@ def test_a_rejected_upload_shows_cause_and_remedy_and_can_be_retried(
     (tmp_path / "scan.zip").write_bytes(b"PK")
     fake.fake.refuse_upload = {
         "status": 413, "code": "upload_too_large", "detail": "The upload is larger than 1 MB.",
-        "cure": "Upload one study at a time",
+        "remedy": "Upload one study at a time",
     }  # fmt: skip
     page = open_page(fake.url)
     page.set_input_files("#choose-files", tmp_path / "scan.zip")
