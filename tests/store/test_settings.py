@@ -38,8 +38,8 @@ def test_a_proxy_needs_somebody_to_log_in() -> None:
         ({"worker_memory_mib": 255}, "--worker-memory-mib is at least 256"),
         ({"session_hours": 8761.0}, "--session-hours is above 0 and at most a year"),
         ({"time_limit_minutes": 0.0}, "--time-limit-minutes is above 0"),
-        ({"lease_s": 0.0}, "--lease-s is above 0"),
-        ({"attempts": 0}, "--attempts is above 0"),
+        ({"lease_s": 0.0}, "lease_s is above 0"),
+        ({"attempts": 0}, "attempts is above 0"),
     ],
 )
 def test_settings_out_of_range_or_in_contradiction_are_refused(changes: dict[str, Any], words: str) -> None:

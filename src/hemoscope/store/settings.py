@@ -137,9 +137,12 @@ class Settings:
         if self.prevalence is not None and not 0 < self.prevalence < 1:
             msg = f"--prevalence is a share between 0 and 1, such as 0.1, got {self.prevalence}"
             raise ConfigError(msg)
-        for name in ("time_limit_minutes", "lease_s", "attempts", "poll_s", "concurrent_uploads"):
+        if not self.time_limit_minutes > 0:
+            msg = f"--time-limit-minutes is above 0, got {self.time_limit_minutes:g}"
+            raise ConfigError(msg)
+        for name in ("lease_s", "attempts", "poll_s", "concurrent_uploads"):
             if not getattr(self, name) > 0:
-                msg = f"{option_name(name)} is above 0, got {getattr(self, name):g}"
+                msg = f"{name} is above 0, got {getattr(self, name):g}"
                 raise ConfigError(msg)
 
     def _check_nobody_else_comes_in(self) -> None:
