@@ -128,7 +128,7 @@ def test_every_setting_that_users_give_has_a_description() -> None:
         ('allowed_host = "a"', "allowed_host in room.toml is a list"),
     ],
 )
-def test_a_file_that_says_nonsense_is_refused_with_the_key(tmp_path: Path, text: str, words: str) -> None:
+def test_a_file_with_invalid_values_is_refused_with_the_key(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "room.toml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=words):

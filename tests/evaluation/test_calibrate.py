@@ -1,4 +1,4 @@
-"""Calibrations recover what was planted, keep the order of scores, and are never scored on what they saw."""
+"""Calibrations recover known parameters, keep the order of scores, and are never scored on their fitting data."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_perfectly_separated_scores_give_a_finite_scale() -> None:
     assert 0 < found.scale < 10
 
 
-def test_scores_that_rank_the_wrong_way_are_flattened_not_turned_round() -> None:
+def test_scores_that_rank_the_wrong_way_are_flattened_not_reversed() -> None:
     logits, labels = overconfident(3, 500)
     found = fit_platt(-logits, labels)
     assert found.scale == pytest.approx(LOWEST_SCALE)
@@ -143,7 +143,7 @@ def test_no_image_is_calibrated_by_a_fit_that_saw_its_patient() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 6))
-def test_folds_keep_patients_whole_and_deal_positive_patients_evenly(seed: int, folds: int) -> None:
+def test_folds_keep_patients_whole_and_distribute_positive_patients_evenly(seed: int, folds: int) -> None:
     random = np.random.default_rng(seed)
     groups = random.integers(12, size=100)
     groups[:12] = np.arange(12)

@@ -1,4 +1,4 @@
-"""What probabilities mean at the operating points: findings, key slices, urgency."""
+"""From probabilities to findings at the operating points: findings, key slices, urgency."""
 
 from collections.abc import Callable
 

@@ -45,7 +45,7 @@ def test_a_file_in_place_of_the_folder_is_refused_and_kept(tmp_path: Path) -> No
     assert path.read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_made_is_refused_with_the_cure(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot write to results: Not a directory. Give --output a folder"):
         make_output_folder(tmp_path / "file" / "results")

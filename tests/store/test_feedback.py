@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from hemoscope.cli import main
-from hemoscope.data.table import read_table_labels
+from hemoscope.data.label_table import read_table_labels
 from hemoscope.errors import StoreError
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.store.store import Store

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
-from hemoscope.evaluation.subject import ErrorPicture
+from hemoscope.evaluation.context import ErrorPicture
 from hemoscope.labels import LABELS
 
 _KINDS = {"missed": "Missed (worst false negatives)", "false alarm": "False alarms (worst false positives)"}

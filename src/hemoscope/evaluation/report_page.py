@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from hemoscope.evaluation.context import ErrorPicture
 from hemoscope.evaluation.gallery import gallery
 from hemoscope.evaluation.metrics import METRICS
 from hemoscope.evaluation.page_parts import STYLE, score_cell, share_cell, table, threshold_cell
-from hemoscope.evaluation.subject import ErrorPicture
 from hemoscope.labels import LABELS
 
 Document = Mapping[str, Any]

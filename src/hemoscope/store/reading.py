@@ -86,7 +86,7 @@ class UploadReader:
         except SeriesError as error:
             text = storable(str(error))  # what follows the cause is about options of the command line
             refusal = Rejected(
-                source="upload", code="no_series", message=f"{text.partition('. ')[0]}. {_EXPORT}", cure=_EXPORT
+                source="upload", code="no_series", message=f"{text.partition('. ')[0]}. {_EXPORT}", remedy=_EXPORT
             )
             self._refuse(job, study_id, archive, (refusal, *archive.rejected))
             return
@@ -176,5 +176,5 @@ def _failure(rejected: Sequence[Rejected]) -> JobFailure:
     code, count = Counter(one.code for one in rejected).most_common(1)[0]
     example = next(one for one in rejected if one.code == code)
     among = f" ({count} of {len(rejected)} files)" if len(rejected) > 1 else ""
-    cause = storable(example.message.removesuffix(f". {example.cure}"))[:2000]
-    return JobFailure(code=code, message=cause + among, remedy=storable(example.cure)[:2000] or _EXPORT)
+    cause = storable(example.message.removesuffix(f". {example.remedy}"))[:2000]
+    return JobFailure(code=code, message=cause + among, remedy=storable(example.remedy)[:2000] or _EXPORT)

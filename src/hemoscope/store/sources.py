@@ -46,7 +46,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _write_clean(storage: Storage, archive: Archive, clean: Path) -> tuple[Rejected, ...]:
     """Write a de-identified copy of every file that holds a slice; return those that cannot be de-identified."""
-    from hemoscope.dicom.deidentified_file import deidentified_file  # its tables are loaded only by sites that use it
+    from hemoscope.dicom.deidentify import deidentified_file  # its tables are loaded by sites that use it alone
 
     storage.remove(clean)
     clean.mkdir(mode=0o700)

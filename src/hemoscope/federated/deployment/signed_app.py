@@ -29,7 +29,7 @@ from hemoscope.errors import FederationError
 from hemoscope.federated.deployment.keys import key_id
 
 SIGNATURE = "app.json"
-_CURE = "Sign again where the federation's authority is kept, by this version: hemoscope federated sign FOLDER"
+_REMEDY = "Sign again where the federation's authority is kept, by this version: hemoscope federated sign FOLDER"
 
 
 def stub_folder() -> Path:
@@ -101,17 +101,19 @@ def read_signed_app(folder: Path, key: ed25519.Ed25519PublicKey, app: Path | Non
 
     """
     if not (folder / SIGNATURE).is_file():
-        raise FederationError(f"{SIGNATURE} is not in this folder of keys: the app is not signed. {_CURE}")
+        raise FederationError(f"{SIGNATURE} is not in this folder of keys: the app is not signed. {_REMEDY}")
     content = build_app(app)
     installed = hashlib.sha256(content)
     signed_hash, verifications, signature, signed_at = _read_signature(folder / SIGNATURE, key)
     if signed_hash != installed.hexdigest():
         raise FederationError(
             f"the app that was signed ({signed_hash[:12]}) is not that of the hemoscope installed here "
-            f"({installed.hexdigest()[:12]}). {_CURE}"
+            f"({installed.hexdigest()[:12]}). {_REMEDY}"
         )
     if not verify_signature(key, create_message_to_sign(installed.digest(), signed_at), signature):
-        raise FederationError(f"the signature in {SIGNATURE} is not by this federation's key, or was changed. {_CURE}")
+        raise FederationError(
+            f"the signature in {SIGNATURE} is not by this federation's key, or was changed. {_REMEDY}"
+        )
     return Fab(signed_hash, content, verifications)
 
 
@@ -124,5 +126,5 @@ def _read_signature(path: Path, key: ed25519.Ed25519PublicKey) -> tuple[str, dic
         signature, signed_at = decode_base64url(record["signature"]), int(record["signed_at"])
         signed_hash = str(described["sha256"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FederationError(f"{SIGNATURE} holds no signature by this federation's key. {_CURE}") from error
+        raise FederationError(f"{SIGNATURE} holds no signature by this federation's key. {_REMEDY}") from error
     return signed_hash, verifications, signature, signed_at

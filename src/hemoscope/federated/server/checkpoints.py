@@ -175,8 +175,8 @@ def latest_round(part_folder: Path) -> RoundState | None:
         return _read_round(folder)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         # What a round released is spent, though the round before it knows nothing of that.
-        cure = f"Delete {ROUNDS}/{folder.name} to go on from the round before it; with privacy, begin a new run"
-        msg = f"{part_folder.name}/{ROUNDS}/{folder.name} cannot be read ({type(error).__name__}). {cure}"
+        remedy = f"Delete {ROUNDS}/{folder.name} to go on from the round before it; with privacy, begin a new run"
+        msg = f"{part_folder.name}/{ROUNDS}/{folder.name} cannot be read ({type(error).__name__}). {remedy}"
         raise FederationError(msg) from error
 
 

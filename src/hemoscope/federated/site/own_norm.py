@@ -46,12 +46,12 @@ def load_local(network: HemorrhageNetwork, folder: Path) -> bool:
         if fits:
             network.load_state_dict(stored, strict=False)
     except (RuntimeError, OSError, SafetensorError) as error:  # another shape; not readable; damaged
-        msg = f"{path.name} cannot be read as this network's batch norm ({type(error).__name__}). Delete it: {_CURE}"
+        msg = f"{path.name} cannot be read as this network's batch norm ({type(error).__name__}). Delete it: {_REMEDY}"
         raise FederationError(msg) from error
     if not fits:
-        msg = f"{path.name} holds batch norm of another network. Delete it: {_CURE}"
+        msg = f"{path.name} holds batch norm of another network. Delete it: {_REMEDY}"
         raise FederationError(msg)
     return True
 
 
-_CURE = "this site begins again with the server's"
+_REMEDY = "this site begins again with the server's"

@@ -35,9 +35,9 @@ from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_
 from hemoscope.federated.site.own_norm import LOCAL, load_local, save_local
 from hemoscope.federated.site.secure_site import Contribution
 from hemoscope.federated.site.told_scores import count_telling
+from hemoscope.training.data_splits import FINAL, SPLIT, DataSplit, make_data_splits
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts
 from hemoscope.training.run_folder import write_json
 
 _NORM, _BEFORE = "local.json", "before"
@@ -51,7 +51,7 @@ class Work:
     federation: Federation
     request: Request
     cache: Cache
-    part: Part
+    part: DataSplit
     folder: Path
 
 
@@ -159,15 +159,15 @@ def _histograms(work: Work, folder: Path, names: Sequence[str], slices: str, stu
 def _held_out(work: Work) -> Iterator[tuple[tuple[str, ...], str, str, str]]:
     """Images that are scored, the file for their scores, and what their histograms are called."""
     name = "scores-test.csv" if work.part.name == SPLIT else "scores.csv"
-    if work.part.score:
-        yield work.part.score, name, SLICES, STUDIES
-    if work.part.validate and work.request.final:
-        yield work.part.validate, "scores-validation.csv", VALIDATION_SLICES, VALIDATION_STUDIES
+    if work.part.test:
+        yield work.part.test, name, SLICES, STUDIES
+    if work.part.validation and work.request.final:
+        yield work.part.validation, "scores-validation.csv", VALIDATION_SLICES, VALIDATION_STUDIES
 
 
-def _part(experiment: Experiment, cache: Cache, name: str) -> Part:
+def _part(experiment: Experiment, cache: Cache, name: str) -> DataSplit:
     """The part by name, cut from this site's patients."""
-    parts = run_parts(experiment, cache)
+    parts = make_data_splits(experiment, cache)
     found = [part for part in parts if part.name == name]
     if not found:
         msg = f"the experiment has no such part. It has {', '.join(part.name for part in parts)}"

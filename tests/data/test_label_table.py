@@ -1,11 +1,11 @@
-"""A label table of any dataset: empty is unknown, and nothing else than 0, 1 and empty is taken."""
+"""A label table of any dataset: empty is unknown, and only 0, 1 and empty are accepted."""
 
 import gzip
 from pathlib import Path
 
 import pytest
 
-from hemoscope.data.table import read_table_labels
+from hemoscope.data.label_table import read_table_labels
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS
 
@@ -44,7 +44,7 @@ def test_a_gzipped_table_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["a,p,0,0,0,0,0,0", "a,p,0,0,0,0,0,0"], "a stands in lines 2 and 3. Give one row an image"),
+        (["a,p,0,0,0,0,0,0", "a,p,0,0,0,0,0,0"], "a occurs in lines 2 and 3. Give one row per image"),
         ([",p,0,0,0,0,0,0"], "line 2 has no id"),
         (["a,,0,0,0,0,0,0"], "line 2 has an empty patient_id"),
         (["a,p,0,2,0,0,0,0"], "line 2 has epidural '2', expected 0, 1 or nothing"),

@@ -1,4 +1,4 @@
-"""Which DICOM objects are CT slices: everything else is refused by a code that says what it is.
+"""Checks that a DICOM object is a CT slice; every other object is refused with a code that identifies its kind.
 
 SOP classes are those of PS3.4 B.5; Image Type is PS3.3 C.8.2.1.1.1 (value 3 LOCALIZER).
 """
@@ -24,12 +24,12 @@ _SCOUT_WORDS = ("LOCALIZER", "SCOUT", "TOPOGRAM")
 
 
 def is_directory(found: DicomObject) -> bool:
-    """Whether a file is a DICOMDIR: an index of others, no image."""
+    """Whether a file is a DICOMDIR (an index of other files, not an image)."""
     return found.meta.text(tags.MEDIA_STORAGE_SOP_CLASS_UID) == MEDIA_DIRECTORY
 
 
 def check_is_ct_slice(found: DicomObject, source: str) -> None:
-    """Refuse whatever is no CT image in grey.
+    """Refuse anything but a grayscale CT image.
 
     Raises:
         DicomReadError: ``dose_report``, ``secondary_capture``, ``localizer``, ``not_ct``, ``no_pixels``, ``colour`` or
@@ -58,8 +58,8 @@ def _check_class(elements: Elements, *, is_directory: bool, source: str) -> None
     if sop_class and sop_class not in CT_CLASSES:
         raise refusal(source, "not_ct", f"its SOP class is {_class_name(sop_class)}")
     if modality != "CT" and (modality or not sop_class):
-        # Modality is a coded word (PS3.3 C.7.3.1.1.1); anything longer may be anything and is not repeated.
-        shown = modality if modality.isalnum() and len(modality) <= 16 else "absent or unknown"
+        # Modality is a code (PS3.3 C.7.3.1.1.1); a longer value may be anything and is not repeated in the message.
+        shown = modality if modality.isalnum() and len(modality) <= 16 else "missing or unknown"
         raise refusal(source, "not_ct", f"its modality (0008,0060) is {shown}")
 
 
@@ -75,8 +75,8 @@ def _check_grey(elements: Elements, source: str) -> None:
     samples = elements.word(tags.SAMPLES_PER_PIXEL)
     colour = photometric.startswith(("RGB", "PALETTE", "YBR", "HSV", "ARGB", "CMYK"))
     if colour or samples not in (None, 1):
-        raise refusal(source, "colour", f"a colour image ({samples} samples a pixel)")
+        raise refusal(source, "colour", f"a colour image ({samples} samples per pixel)")
     if photometric == "MONOCHROME1":
         raise refusal(source, "monochrome1", "MONOCHROME1 (0028,0004), in which high values are dark")
     if photometric != "MONOCHROME2":
-        raise refusal(source, "malformed", "its photometric interpretation (0028,0004) is absent or unknown")
+        raise refusal(source, "malformed", "its photometric interpretation (0028,0004) is missing or unknown")

@@ -1,4 +1,4 @@
-"""What lies beside the CT slices in a real study, and no slice of a head: for tests of what is refused and why.
+"""Writes objects that occur in real studies but are not readable CT slices, to test refusals.
 
 Each function writes one valid object of the study that ``seed`` names and returns its path.
 """
@@ -12,7 +12,7 @@ from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, XRayRadiationDoseSRStorage
 
-from hemoscope.testing.ct_image import Acquisition, ct_dataset, made_uid, study_dataset
+from hemoscope.testing.ct_image import Acquisition, ct_dataset, stable_uid, study_dataset
 from hemoscope.testing.dicom_writer import save
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.testing.pixel_coding import PixelCoding
@@ -40,7 +40,7 @@ def write_monochrome1(path: Path, *, seed: int = 0) -> Path:
 
 
 def write_without_rescale(path: Path, *, seed: int = 0) -> Path:
-    """Write a slice that does not say how its stored values stand for HU."""
+    """Write a slice without rescale, so that its stored values have no HU."""
     head = make_phantom(seed=seed, shape=(1, 64, 64)).hounsfield
     dataset = ct_dataset(head[0], seed=seed, acquisition=Acquisition(series_number=92))
     del dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType
@@ -53,13 +53,13 @@ def write_secondary_capture(path: Path, *, seed: int = 0) -> Path:
 
 
 def write_colour(path: Path, *, seed: int = 0) -> Path:
-    """Write a coloured picture, such as a perfusion map or a rendering."""
+    """Write a colour image, such as a perfusion map or a rendering."""
     grey = _windowed(seed)
     return save(_capture(np.stack([grey, grey // 2, 255 - grey], axis=-1), seed=seed, number=94), path)
 
 
 def write_dose_report(path: Path, *, seed: int = 0) -> Path:
-    """Write an X-Ray Radiation Dose SR with its title and nothing measured; it has no pixels."""
+    """Write an X-Ray Radiation Dose SR with only its title; it has no pixels."""
     acquisition = Acquisition(series_number=95, series_description="DOSE REPORT")
     ds = study_dataset(XRayRadiationDoseSRStorage, seed=seed, instance="dose", acquisition=acquisition, modality="SR")
     del ds.AcquisitionDate, ds.AcquisitionTime
@@ -75,21 +75,21 @@ def write_dose_report(path: Path, *, seed: int = 0) -> Path:
     uid = Dataset()
     uid.RelationshipType, uid.ValueType = "HAS OBS CONTEXT", "UIDREF"
     uid.ConceptNameCodeSequence = Sequence([_coded(codes.DCM.DeviceObserverUID)])
-    uid.UID = made_uid(seed, "device")
+    uid.UID = stable_uid(seed, "device")
     ds.ContentSequence = Sequence([uid])
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return save(ds, path)
 
 
 def _windowed(seed: int) -> NDArray[np.uint8]:
-    """Grey values of a slice in the brain window, shape (64, 64)."""
+    """Return grey values of a slice in the brain window, shape (64, 64)."""
     head = make_phantom(seed=seed, shape=(1, 64, 64)).hounsfield[0]
     grey: NDArray[np.uint8] = (np.clip(head / 80.0, 0.0, 1.0) * 255).astype(np.uint8)
     return grey
 
 
 def _capture(pixels: NDArray[np.uint8], *, seed: int, number: int) -> Dataset:
-    """A Secondary Capture Image (PS3.3 A.8.1) of shape (rows, columns) or (rows, columns, 3)."""
+    """Return a Secondary Capture Image (PS3.3 A.8.1) of shape (rows, columns) or (rows, columns, 3)."""
     acquisition = Acquisition(series_number=number, series_description="SCREEN")
     ds = study_dataset(SecondaryCaptureImageStorage, seed=seed, instance="capture", acquisition=acquisition)
     ds.ConversionType = "WSD"

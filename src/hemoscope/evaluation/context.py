@@ -1,4 +1,4 @@
-"""What an evaluation knows beyond the numbers: which model and images, whole series, thresholds, pictures."""
+"""Context of an evaluation besides slice scores: model, dataset, whole series, thresholds, pictures."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,17 +13,17 @@ STUDY_SCORES = "the model's own study probabilities, against the highest known l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorPicture:
-    """One wrong decision to look at.
+    """One wrong decision, with a picture.
 
     Attributes:
-        label: what was missed or falsely seen.
+        label: the label that was missed or falsely detected.
         kind: ``missed`` (false negative) or ``false alarm`` (false positive).
-        image_id: as it stands in the dataset.
+        image_id: in the dataset.
         probability: calibrated, of the label on this slice.
         threshold: of the model's operating point; at or above it is positive.
-        shows: the labels that are known to be positive on this slice.
-        window: the display window of the picture, in words.
-        jpeg: the slice as the model saw it, and the heat map beside it.
+        shows: the labels known to be positive on this slice.
+        window: name of the picture's display window.
+        jpeg: the slice as the model's input, and the heat map beside it.
     """
 
     label: Hemorrhage
@@ -36,7 +36,7 @@ class ErrorPicture:
     jpeg: bytes
 
     def as_dict(self) -> dict[str, Any]:
-        """The error without its picture, for JSON."""
+        """Return the error without its picture, for JSON."""
         return {
             "label": self.label.value,
             "kind": self.kind,
@@ -48,17 +48,17 @@ class ErrorPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Subject:
-    """What was evaluated. Nothing here is needed to score a bare file of predictions.
+class EvaluationContext:
+    """What was evaluated. All fields are optional: a file of predictions can be scored without them.
 
     Attributes:
-        series: one row a series, grouped by patient, or None.
-        series_scored_by: how a series' probability came about, in words.
-        slice_points: the model's operating points for slices, or None where no model was at hand.
+        series: one row per series, grouped by patient, or None.
+        series_scored_by: description of how a series' probability was computed.
+        slice_points: the model's operating points for slices, or None without a model.
         series_points: for series.
         source: model, dataset and split, for ``report.json``.
-        warnings: what every reader must know first, such as a split that leaks.
-        errors: the worst of them, drawn; None where no images were at hand.
+        warnings: shown first in every report, such as a split that leaks.
+        errors: the worst errors, with pictures; None without images.
     """
 
     series: LabelledPredictions | None = None

@@ -1,4 +1,4 @@
-"""The parts of a run: which images one network learns from, is validated on and is scored on."""
+"""The data splits of a run: for each network, its training, validation and test images."""
 
 from dataclasses import dataclass
 
@@ -17,30 +17,30 @@ _FOLD_SEED = 257
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One network of a run, by image ids; nothing is in two of the three."""
+class DataSplit:
+    """The image ids of one network's training, validation and test sets; the sets are disjoint."""
 
     name: str
-    learn: tuple[str, ...]
-    validate: tuple[str, ...] = ()
-    score: tuple[str, ...] = ()
+    train: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
 
 
-def run_parts(experiment: Experiment, cache: Cache) -> tuple[Part, ...]:
-    """The folds and the final network, or the one part of a split.
+def make_data_splits(experiment: Experiment, cache: Cache) -> tuple[DataSplit, ...]:
+    """Return one split per fold and the final one, or the single split of a run by patient or slice.
 
     Raises:
-        ConfigError: ``held_out`` names a patient that the data lacks.
+        ConfigError: ``held_out`` names a patient that is not in the data.
         DataError: the data is too small for the folds or the split.
     """
     if experiment.run.split == "folds":
-        return _fold_parts(experiment, cache)
-    split = run_split(experiment, cache)
-    return (Part(name=SPLIT, learn=split.train, validate=split.validation, score=split.test),)
+        return _fold_splits(experiment, cache)
+    split = split_images(experiment, cache)
+    return (DataSplit(name=SPLIT, train=split.train, validation=split.validation, test=split.test),)
 
 
-def run_split(experiment: Experiment, cache: Cache) -> Split:
-    """The split of a run by patient or by slice. Raises DataError as the split does."""
+def split_images(experiment: Experiment, cache: Cache) -> Split:
+    """Split the images of a run by patient or by slice. Raises DataError if a set would be empty."""
     run, table = experiment.run, cache.manifest
     images = table["image_id"].tolist()
     if run.split == "slice":
@@ -51,7 +51,7 @@ def run_split(experiment: Experiment, cache: Cache) -> Split:
 
 
 def split_record(experiment: Experiment, cache: Cache) -> SplitRecord | None:
-    """What a card says of the run's split; None for folds."""
+    """Return the card's record of the run's split; None for folds."""
     run = experiment.run
     if run.split == "folds":
         return None
@@ -65,25 +65,25 @@ def split_record(experiment: Experiment, cache: Cache) -> SplitRecord | None:
     )
 
 
-def _fold_parts(experiment: Experiment, cache: Cache) -> tuple[Part, ...]:
-    """The folds, every image scored once, then the final network on all patients but the held-out ones."""
+def _fold_splits(experiment: Experiment, cache: Cache) -> tuple[DataSplit, ...]:
+    """The folds, with every image tested once, then the final network on all patients except the held-out ones."""
     table = cache.manifest[["image_id", "patient_id"]].astype(str)
     counts = cache.manifest.groupby("patient_id")[[label.value for label in LABELS]].sum()
     patients = tuple(str(patient) for patient in counts.index)
     unknown = sorted(set(experiment.run.held_out) - set(patients))
     if unknown:
-        msg = f"held_out names patients that the data lacks: {', '.join(unknown)}"
+        msg = f"held_out names patients that are not in the data: {', '.join(unknown)}. Use --set run.held_out=[]"
         raise ConfigError(msg)
 
     def images(chosen: set[str]) -> tuple[str, ...]:
         return tuple(table.loc[table["patient_id"].isin(chosen), "image_id"])
 
-    parts = []
+    splits = []
     if experiment.run.folds:
         positives = {patient: tuple(int(n) for n in counts.loc[patient]) for patient in patients}
         fold_of = patient_folds(positives, folds=experiment.run.folds, seed=_FOLD_SEED)
         for fold in range(experiment.run.folds):
-            score = {patient for patient in patients if fold_of[patient] == fold}
-            learn = images(set(patients) - score)
-            parts.append(Part(name=f"fold-{fold}", learn=learn, score=images(score)))
-    return (*parts, Part(name=FINAL, learn=images(set(patients) - set(experiment.run.held_out))))
+            test = {patient for patient in patients if fold_of[patient] == fold}
+            train = images(set(patients) - test)
+            splits.append(DataSplit(name=f"fold-{fold}", train=train, test=images(test)))
+    return (*splits, DataSplit(name=FINAL, train=images(set(patients) - set(experiment.run.held_out))))

@@ -1,7 +1,7 @@
-"""Labels of any dataset: a CSV file with one row an image. An empty label is unknown, not negative.
+"""Reads labels of any dataset from a CSV file with one row per image. An empty label is unknown, not negative.
 
-Columns ``image_id`` (the DICOM file's name without its ending) and the six labels; ``patient_id`` where patients are
-known better than the DICOM headers know them. Further columns are passed over; ``.gz`` is read too.
+Columns ``image_id`` (the DICOM file's name without its ending) and the six labels; ``patient_id`` is optional and
+takes precedence over the DICOM headers. Other columns are ignored; ``.gz`` is read too.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _VALUES = {"": None, "0": 0, "1": 1}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledImage:
-    """What is known of one image: six labels in label order, None where unknown, and its patient where told."""
+    """Labels of one image: six in label order, None if unknown, and its patient if given."""
 
     labels: Six
     patient_id: str | None = None
@@ -31,10 +31,10 @@ Labels = Mapping[str, LabelledImage]
 
 
 def read_table_labels(path: Path) -> dict[str, LabelledImage]:
-    """The labels of a table, by image id.
+    """Return the labels of a table by image id.
 
     Raises:
-        DataError: the file is unreadable, empty or lacks a column; an image id is empty or stands twice; a label is
+        DataError: the file is unreadable, empty or lacks a column; an image id is empty or occurs twice; a label is
             neither 0, 1 nor empty; a patient id is empty.
     """
     table = read_text_table(path, ("image_id", *LABELS))
@@ -44,18 +44,18 @@ def read_table_labels(path: Path) -> dict[str, LabelledImage]:
     rows = zip(table["image_id"].tolist(), patients, *(table[label].tolist() for label in LABELS), strict=True)
     for line, (image_id, patient, *values) in enumerate(rows, 2):
         if not image_id or image_id in known:
-            what = f"{image_id} stands in lines {lines[image_id]} and {line}" if image_id else f"line {line} has no id"
-            msg = f"{path.name}: {what}. Give one row an image, named by image_id"
+            what = f"{image_id} occurs in lines {lines[image_id]} and {line}" if image_id else f"line {line} has no id"
+            msg = f"{path.name}: {what}. Give one row per image, with its image_id"
             raise DataError(msg)
         if patient == "":
-            msg = f"{path.name}: line {line} has an empty patient_id. Fill it, or leave the column out"
+            msg = f"{path.name}: line {line} has an empty patient_id. Fill it, or remove the column"
             raise DataError(msg)
         known[image_id], lines[image_id] = LabelledImage(labels=_six(path, line, values), patient_id=patient), line
     return known
 
 
 def read_text_table(path: Path, columns: tuple[str, ...]) -> "pd.DataFrame":
-    """A CSV file with at least these columns as stripped text. Raises DataError where it is none, or has no rows."""
+    """Read a CSV file with at least these columns as stripped text. Raises DataError if invalid or empty."""
     import pandas as pd
 
     try:

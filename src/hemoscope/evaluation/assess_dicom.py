@@ -1,4 +1,4 @@
-"""Scoring a model on labelled DICOM: what a user gets, against the truth."""
+"""Scores a model on labelled DICOM: the predictions that a user gets, compared with the truth."""
 
 from pathlib import PurePath
 
@@ -8,14 +8,14 @@ from hemoscope.dicom.archive import Archive
 from hemoscope.errors import DataError
 from hemoscope.evaluation.assessment import Assessment
 from hemoscope.evaluation.prediction_files import LabelTable
-from hemoscope.evaluation.rows import Rows
-from hemoscope.evaluation.worst import ScoredVolume, WorstErrors
+from hemoscope.evaluation.rows import ScoredRows
+from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.predictor import Predictor, StudyReading
 from hemoscope.labels import LABELS
 from hemoscope.progress import StageProgress
 
 
-def assess(
+def assess_dicom(
     predictor: Predictor,
     archive: Archive,
     truth: LabelTable,
@@ -25,23 +25,22 @@ def assess(
 ) -> Assessment:
     """Score the calibrated probabilities of slices and studies, as ``hemoscope predict`` reports them.
 
-    An image belongs to the file of its name (``ID.dcm``). A study's truth is the highest of its labelled slices; it
-    goes by the name of its first image of the table. Images of the table without any label are read with their study
-    and count for nothing.
+    An image is the file of its name (``ID.dcm``). A study's truth is the highest label of its labelled slices; its name
+    is that of its first image in the table. Images without any label are predicted with their study and not scored.
 
     Args:
         predictor: the model.
         archive: the images.
-        truth: labels and patients.
-        gallery: how many of the worst errors to keep, for each label and kind.
+        truth: labels and patients of images.
+        gallery: number of worst errors to keep for each label and kind.
         progress: as for ``Predictor.studies``.
 
     Raises:
-        DataError: an image of the table was not read: scoring the others would hide the failure.
+        DataError: an image of the table was not read: scoring only the others would hide the failure.
     """
     row_of = {image_id: row for row, image_id in enumerate(truth.image_ids)}
     worst = WorstErrors(predictor.bundle.card, gallery)
-    slices, series, rejected = Rows(), Rows(), list(archive.rejected)
+    slices, series, rejected = ScoredRows(), ScoredRows(), list(archive.rejected)
     for outcome in predictor.studies(archive, maps=gallery > 0, progress=progress):
         rejected.extend(outcome.rejected)
         if outcome.reading is not None:
@@ -50,7 +49,7 @@ def assess(
     place_of = {image_id: place for place, image_id in enumerate(slices.names)}
     unread = [image_id for image_id in truth.image_ids if image_id not in place_of]
     if unread:
-        msg = f"{len(unread)} images of the table were not read, first {unread[0]}. See what hemoscope predict refuses"
+        msg = f"{len(unread)} images of the table were not read, first {unread[0]}. Run hemoscope predict to see why"
         raise DataError(msg)
     order = [place_of[image_id] for image_id in truth.image_ids]
     return Assessment(
@@ -66,8 +65,10 @@ def _names(reading: StudyReading) -> list[str]:
     return [PurePath(part.source).stem for part in reading.findings.slices]
 
 
-def _add(reading: StudyReading, row_of: dict[str, int], truth: LabelTable, slices: Rows, series: Rows) -> None:
-    """Add the slices that stand in the table, and their study if any of them has a label."""
+def _add(
+    reading: StudyReading, row_of: dict[str, int], truth: LabelTable, slices: ScoredRows, series: ScoredRows
+) -> None:
+    """Add the slices that are in the table, and their study if any of them has a label."""
     found = [
         (name, part) for name, part in zip(_names(reading), reading.findings.slices, strict=True) if name in row_of
     ]
@@ -86,12 +87,12 @@ def _add(reading: StudyReading, row_of: dict[str, int], truth: LabelTable, slice
 
 
 def _show(reading: StudyReading, row_of: dict[str, int], truth: LabelTable, worst: WorstErrors) -> None:
-    """Let the gallery look at a study that was read with its heat maps."""
+    """Add a study with its heat maps to the error gallery."""
     if reading.maps is None:
         return
     names = _names(reading)
     unknown = np.full(len(LABELS), np.nan)
-    worst.see(
+    worst.add(
         ScoredVolume(
             volume=reading.volume,
             maps=reading.maps,

@@ -1,8 +1,8 @@
-"""Which images of a prepared dataset are scored, and what a reader must know of how the model came by them.
+"""Chooses the images of a prepared dataset to score, with warnings about how the model used them.
 
-The part is rebuilt from the split that the model's card records, so that "test" means the images that this model never
-saw. A card that records none gets the default split by patient, with a warning where the model learned from the same
-dataset.
+The subset is rebuilt from the split that the model's card records, so that "test" means images that this model was not
+trained on. If the card records no split, the default split by patient is used, with a warning if the model was trained
+on the same dataset.
 """
 
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from hemoscope.errors import DataError
 from hemoscope.inference.card import ModelCard, SplitRecord, images_sha256
 from hemoscope.labels import LABELS
 
-PartName = Literal["train", "validation", "test", "all"]
-PARTS: tuple[PartName, ...] = get_args(PartName)
+SubsetName = Literal["train", "validation", "test", "all"]
+SUBSETS: tuple[SubsetName, ...] = get_args(SubsetName)
 _SHARE = 0.1
 _SEED = 257
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class EvaluationSubset:
     """Images to score.
 
     Attributes:
-        name: which part of the split.
+        name: of the subset.
         image_ids: its images.
-        by: what the dataset was split by; None for all images.
+        by: unit of the split; None for all images.
         seed: of the split; None for all images.
         recorded: whether the model's card records this split.
-        warnings: what every report of it must say.
+        warnings: that every report must show.
     """
 
-    name: PartName
+    name: SubsetName
     image_ids: tuple[str, ...]
     by: Literal["patient", "slice"] | None
     seed: int | None
@@ -43,39 +43,39 @@ class Part:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``report.json``."""
+        """Return the fields for ``report.json``."""
         return {"part": self.name, "by": self.by, "seed": self.seed, "recorded_in_card": self.recorded}
 
 
-def choose_part(cache: Cache, card: ModelCard, name: PartName, *, tuned_on: str | None = None) -> Part:
-    """Find the images of one part of a dataset for one model.
+def choose_subset(cache: Cache, card: ModelCard, name: SubsetName, *, tuned_on: str | None = None) -> EvaluationSubset:
+    """Choose the images of one subset of a dataset for one model.
 
     Args:
         cache: the dataset.
         card: of the model.
-        name: of the part.
-        tuned_on: hash of the images that the model was tuned on (``card.images_sha256``), where it tells.
+        name: of the subset.
+        tuned_on: hash of the images that the model was tuned on (``card.images_sha256``), if known.
 
     Raises:
-        DataError: the card's split is of another dataset or other images, or the part is empty.
+        DataError: the card's split is of another dataset or other images, or the subset is empty.
     """
     image_ids = tuple(cache.manifest["image_id"])
     if name == "all":
         warnings = (*_of_all(cache, card), *_of_tuning(tuned_on, image_ids))
-        return Part(name=name, image_ids=image_ids, by=None, seed=None, recorded=False, warnings=warnings)
+        return EvaluationSubset(name=name, image_ids=image_ids, by=None, seed=None, recorded=False, warnings=warnings)
     split, seed = _split(cache, card.split)
     chosen = {"train": split.train, "validation": split.validation, "test": split.test}[name]
     if not chosen:
-        msg = f"the split by {split.by} has no {name} part. Choose another --split"
+        msg = f"the split by {split.by} has no {name} set. Choose another --split"
         raise DataError(msg)
     leak = () if split.warning is None else (split.warning,)
-    return Part(
+    return EvaluationSubset(
         name=name,
         image_ids=chosen,
         by=split.by,
         seed=seed,
         recorded=card.split is not None,
-        warnings=(*leak, *_of_part(cache, card, name), *_of_tuning(tuned_on, chosen, image_ids)),
+        warnings=(*leak, *_of_subset(cache, card, name), *_of_tuning(tuned_on, chosen, image_ids)),
     )
 
 
@@ -87,14 +87,14 @@ def _split(cache: Cache, record: SplitRecord | None) -> tuple[Split, int]:
         return split_by_patient(image_ids, patients, labels, validation=_SHARE, test=_SHARE, seed=_SEED), _SEED
     if record.dataset != cache.dataset.name:
         msg = (
-            f"the model's split is of the dataset {record.dataset}, this one is {cache.dataset.name}. Give that "
+            f"the model's split is of the dataset {record.dataset}, this one is {cache.dataset.name}. Use that "
             f"dataset, or score every image with --split all"
         )
         raise DataError(msg)
     if record.images_sha256 != images_sha256(image_ids):
         msg = (
-            f"the model's split was made of other images than the {len(image_ids)} of this {record.dataset}: its test "
-            f"images cannot be told. Give the dataset as it was prepared then, or score every image with --split all"
+            f"the model's split was of other images than the {len(image_ids)} of this {record.dataset}: its test "
+            f"images are unknown. Use the dataset as prepared then, or score every image with --split all"
         )
         raise DataError(msg)
     if record.by == "slice":
@@ -113,22 +113,22 @@ def _of_all(cache: Cache, card: ModelCard) -> tuple[str, ...]:
     if not _learned_from(cache, card):
         return ()
     return (
-        f"The model learned from images of {cache.dataset.name}, and all of its images are scored here, those too: the "
+        f"The model was trained on images of {cache.dataset.name}, and all of its images are scored here: the "
         f"scores are too high for new patients.",
     )
 
 
-def _of_part(cache: Cache, card: ModelCard, name: PartName) -> tuple[str, ...]:
+def _of_subset(cache: Cache, card: ModelCard, name: SubsetName) -> tuple[str, ...]:
     if card.split is None:
         if not _learned_from(cache, card):
             return ()
         return (
-            f"The model's card records no split, and the model learned from {cache.dataset.name}: it may have been "
-            f"trained on these very patients, and then the scores are far too high for new ones. The part is that of "
-            f"the default split by patient.",
+            f"The model's card records no split, and the model was trained on {cache.dataset.name}, perhaps on these "
+            f"patients; then the scores are far too high for new ones. The images are those of the default split by "
+            f"patient.",
         )
     if name == "train":
-        return ("The model was trained on these images: the scores say what it remembers, not what it finds.",)
+        return ("The model was trained on these images: the scores do not apply to new patients.",)
     if name == "validation":
         return (
             "The model's calibration, thresholds and stopping point were chosen on these images: the scores are "
@@ -138,10 +138,10 @@ def _of_part(cache: Cache, card: ModelCard, name: PartName) -> tuple[str, ...]:
 
 
 def _of_tuning(tuned_on: str | None, *sets: tuple[str, ...]) -> tuple[str, ...]:
-    """A warning where the model was tuned on one of these sets of images, which all hold those that are scored."""
+    """Warn if the model was tuned on one of these sets of images, each of which includes the scored images."""
     if tuned_on is None or tuned_on not in map(images_sha256, sets):
         return ()
     return (
-        "The model's calibration and thresholds were tuned on these very images: what they reach here is too good. "
+        "The model's calibration and thresholds were tuned on these images: the scores are too high. "
         "Tune on other images, such as --split validation.",
     )

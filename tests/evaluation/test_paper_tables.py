@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics as judge
 from numpy.typing import NDArray
 
-from hemoscope.evaluation.tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
+from hemoscope.evaluation.paper_tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
 from hemoscope.labels import LABELS
 
 Array = NDArray[np.float64]
@@ -30,7 +30,7 @@ def test_any_learned_and_explicit_agree_with_scikit_learn(predictions: tuple[Arr
         assert found[way]["recall"]["low"] < found[way]["recall"]["value"] < found[way]["recall"]["high"]
 
 
-def test_images_whose_any_is_unknown_are_left_out_of_table_three(predictions: tuple[Array, Array]) -> None:
+def test_images_whose_any_is_unknown_are_excluded_from_table_three(predictions: tuple[Array, Array]) -> None:
     p, y = predictions
     y[:500, 0] = np.nan
     found = any_learned_and_explicit(p, y, [str(row // 10) for row in range(2000)], rounds=20)
@@ -52,7 +52,7 @@ def test_points_lie_on_the_curve_of_scikit_learn_with_their_thresholds_unrounded
         assert point["accuracy"] == pytest.approx(judge.accuracy_score(y[:, 0], hard), abs=1e-9)
 
 
-def test_recall_at_precision_names_every_label_and_says_where_none_is_reached(
+def test_recall_at_precision_names_every_label_and_states_where_none_is_reached(
     predictions: tuple[Array, Array],
 ) -> None:
     p, y = predictions

@@ -1,7 +1,7 @@
-"""The paper's Tables III to V (Lewicki et al. 2020), from any predictions: numbers in, plain values for JSON out.
+"""Tables III to V of the paper (Lewicki et al. 2020) for any predictions, as plain values for JSON.
 
 Table II is part of the scores themselves. A score with an interval is ``{"value", "low", "high"}``; a point on a curve
-is plain numbers, its ``threshold`` the lowest score that counts as positive (at or above).
+is plain numbers; its ``threshold`` is the lowest score that counts as positive (at or above).
 """
 
 from collections.abc import Hashable, Sequence
@@ -27,14 +27,14 @@ def any_learned_and_explicit(
     rounds: int = DEFAULT_ROUNDS,
     seed: int = 0,
 ) -> Document:
-    """Table III: ``any`` as the network learned it, against "at least one of the five types", both above 0.5.
+    """Table III: the network's ``any`` output compared with "at least one of the five types", both above 0.5.
 
     Args:
         probabilities: (images, 6) in label order.
-        labels: (images, 6) of 0, 1 or NaN; images whose ``any`` is unknown are left out.
+        labels: (images, 6) of 0, 1 or NaN; images with unknown ``any`` are excluded.
         groups: the patient of each image.
         rounds: bootstrap rounds.
-        seed: of the draws.
+        seed: of the resampling.
     """
     known = np.flatnonzero(np.isfinite(labels[:, 0]))
     if known.size == 0:
@@ -58,10 +58,10 @@ def any_learned_and_explicit(
 
 
 def point_at_precision(scores: Floats, labels: Floats, target: float) -> Document:
-    """The point of highest recall whose precision reaches ``target``, without rounding its threshold.
+    """Return the point of highest recall whose precision reaches ``target``, without rounding its threshold.
 
-    The published Table IV rounded the threshold before accuracy was computed: .595 stands beside precision .50.
-    Where no point exists the numbers are null and ``reason`` says why.
+    The published Table IV rounded the threshold before computing accuracy (.595 beside precision .50). If there is no
+    such point, the numbers are null and ``reason`` says why.
     """
     known = np.isfinite(labels)
     empty = {"target": target, **dict.fromkeys(("precision", "threshold", "recall", "accuracy"))}

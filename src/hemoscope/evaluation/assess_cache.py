@@ -1,4 +1,4 @@
-"""Scoring a model on a prepared dataset: whole series through the predictor, the chosen images out."""
+"""Scores a model on a prepared dataset: whole series are predicted, and the selected images are scored."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from hemoscope.data.cache import Cache
 from hemoscope.errors import DataError
 from hemoscope.evaluation.assessment import Assessment
-from hemoscope.evaluation.rows import Rows
-from hemoscope.evaluation.worst import ScoredVolume, WorstErrors
+from hemoscope.evaluation.rows import ScoredRows
+from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.predictor import Predictor, Stage
 from hemoscope.inference.probabilities import Floats
 from hemoscope.labels import LABELS
@@ -32,15 +32,15 @@ def assess_cache(
 ) -> Assessment:
     """Score images of a prepared dataset, each as part of its whole series.
 
-    A split by slice divides series: the whole series is scored all the same, since a study is read whole, and only the
-    chosen images count by slice. A series' truth is the highest known label of all its slices.
+    Series are always predicted whole, even if a split by slice divides them; only the selected images count by slice. A
+    series' truth is the highest known label of all its slices.
 
     Args:
         predictor: the model.
         cache: the dataset.
-        image_ids: the images that count.
-        gallery: how many of the worst errors to keep, for each label and kind.
-        progress: called with ``Stage.SCORING``, the slices scored and their number.
+        image_ids: the images to score.
+        gallery: number of worst errors to keep for each label and kind.
+        progress: called with ``Stage.SCORING``, the slices scored and their total.
 
     Raises:
         DataError: an image is not in the dataset, or a series is damaged or shorter than the manifest says.
@@ -53,7 +53,7 @@ def assess_cache(
     wanted = set(manifest.loc[manifest["image_id"].isin(chosen), "series_id"])
     rows = manifest[manifest["series_id"].isin(wanted)]
     worst = WorstErrors(predictor.bundle.card, gallery)
-    slices, series, done = Rows(), Rows(), 0
+    slices, series, done = ScoredRows(), ScoredRows(), 0
     for name, members in rows.groupby("series_id", sort=True):
         known = _Truth.of(cache, str(name), members)
         found, heat = predictor.probabilities(known.volume, maps=gallery > 0)
@@ -63,7 +63,7 @@ def assess_cache(
             scores = found.slice_probabilities[place]
             slices.add(known.image_ids[place], scores, known.labels[place], patient=known.patient, series=str(name))
         if heat is not None:
-            worst.see(known.scored(found.slice_probabilities, heat, counted))
+            worst.add(known.scored(found.slice_probabilities, heat, counted))
         done += len(members)
         if progress is not None:
             progress(Stage.SCORING, done, len(rows))
@@ -74,7 +74,7 @@ def assess_cache(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Truth:
-    """One series of the dataset: slices without a row in the manifest have no name and no label."""
+    """One series of the dataset; slices without a row in the manifest have no name and no label."""
 
     volume: HounsfieldVolume
     labels: Floats
@@ -97,11 +97,11 @@ class _Truth:
 
     @property
     def highest(self) -> Floats:
-        """The highest known label of its slices, (6,)."""
+        """Highest known label of its slices, (6,)."""
         return np.asarray(np.fmax.reduce(self.labels, axis=0))
 
     def scored(self, probabilities: Floats, maps: NDArray[np.float32], counted: Sequence[int]) -> ScoredVolume:
-        """For the error gallery: slices that do not count are not judged."""
+        """Return the series for the error gallery; slices that do not count get unknown labels."""
         judged = np.full(self.labels.shape, np.nan)
         judged[counted] = self.labels[counted]
         return ScoredVolume(

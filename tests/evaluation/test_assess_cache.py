@@ -1,4 +1,4 @@
-"""A model on a prepared dataset gives what it gives on the same volumes, whole series at a time."""
+"""A model scores a prepared dataset as it scores the same volumes, whole series at a time."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 
 from hemoscope.data.cache import Cache, write_series
 from hemoscope.errors import DataError
-from hemoscope.evaluation.cached import assess_cache
+from hemoscope.evaluation.assess_cache import assess_cache
 from hemoscope.evaluation.prediction_files import read_predictions
 from hemoscope.inference.predictor import Predictor, Stage
 from hemoscope.labels import LABELS

@@ -1,4 +1,4 @@
-"""The gallery keeps the worst errors of each label and kind, one a series, and no more than its limit."""
+"""The error gallery keeps the worst errors of each label and kind, one per series, up to its limit."""
 
 import io
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemoscope.evaluation.worst import ScoredVolume, WorstErrors
+from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.card import ModelCard
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.volume import HounsfieldVolume
@@ -42,7 +42,7 @@ def worst(make_card: Callable[..., ModelCard]) -> WorstErrors:
 
 def test_the_worst_slice_of_each_series_is_kept_in_order_and_up_to_the_limit(worst: WorstErrors) -> None:
     for name, p in (("a", 0.4), ("b", 0.05), ("c", 0.3), ("d", 0.2)):
-        worst.see(scored(name, [p + 0.02, p, 0.9, 0.1], [1, 1, 1, 0], Hemorrhage.SUBDURAL))
+        worst.add(scored(name, [p + 0.02, p, 0.9, 0.1], [1, 1, 1, 0], Hemorrhage.SUBDURAL))
     found = worst.pictures()
     assert [(one.image_id, one.kind, one.label) for one in found] == [
         ("b_1", "missed", Hemorrhage.SUBDURAL),
@@ -55,7 +55,7 @@ def test_the_worst_slice_of_each_series_is_kept_in_order_and_up_to_the_limit(wor
 
 
 def test_a_false_alarm_is_at_or_above_the_threshold_and_an_unknown_label_is_no_error(worst: WorstErrors) -> None:
-    worst.see(scored("a", [0.5, 0.49, 0.99, 0.2], [0, 0, np.nan, np.nan], Hemorrhage.INTRAVENTRICULAR))
+    worst.add(scored("a", [0.5, 0.49, 0.99, 0.2], [0, 0, np.nan, np.nan], Hemorrhage.INTRAVENTRICULAR))
     (found,) = worst.pictures()
     assert (found.image_id, found.kind, found.window) == ("a_0", "false alarm", "brain window")
     assert found.shows == ()
@@ -64,7 +64,7 @@ def test_a_false_alarm_is_at_or_above_the_threshold_and_an_unknown_label_is_no_e
 def test_the_picture_is_a_jpeg_of_slice_and_heat(worst: WorstErrors) -> None:
     one = scored("a", [0.9, 0.1, 0.1, 0.1], [0, 0, 0, 0], Hemorrhage.ANY)
     one.maps[0, 0] = 9.0
-    worst.see(one)
+    worst.add(one)
     with Image.open(io.BytesIO(worst.pictures()[0].jpeg)) as picture:
         assert picture.format == "JPEG"
         left, right = np.split(np.asarray(picture).astype(int)[:, : 2 * (picture.width // 2)], 2, axis=1)
@@ -75,5 +75,5 @@ def test_the_picture_is_a_jpeg_of_slice_and_heat(worst: WorstErrors) -> None:
 
 def test_a_limit_of_none_keeps_none(make_card: Callable[..., ModelCard]) -> None:
     nothing = WorstErrors(make_card(), 0)
-    nothing.see(scored("a", [0.9] * 4, [0] * 4, Hemorrhage.ANY))
+    nothing.add(scored("a", [0.9] * 4, [0] * 4, Hemorrhage.ANY))
     assert nothing.pictures() == ()

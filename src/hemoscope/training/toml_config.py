@@ -1,4 +1,4 @@
-"""TOML in, frozen records out; unknown keys are errors. Imports nothing heavy: a site file is read at every message."""
+"""Reads TOML into frozen dataclasses; unknown keys are errors. No heavy imports: sites read their file per message."""
 
 import dataclasses
 import tomllib
@@ -17,18 +17,18 @@ _EXAMPLES = {"experiment": "experiments/paper.toml", "federation": "experiments/
 
 
 def read_tables(path: Path, changes: Sequence[str] = (), *, kind: str = "experiment") -> dict[str, Any]:
-    """The plain tables of a TOML file with changes on top; ``kind`` is what the file is called in an error.
+    """Read the tables of a TOML file and apply changes; ``kind`` names the kind of file in errors.
 
     Raises:
-        ConfigError: no such file, not TOML, or a change that is none.
+        ConfigError: the file is missing or not TOML, or a change is malformed.
     """
     if not path.is_file():
-        example = f", such as {_EXAMPLES[kind]} of a clone" if kind in _EXAMPLES else ""
+        example = f", such as {_EXAMPLES[kind]} in a clone" if kind in _EXAMPLES else ""
         msg = f"{path.name}: no such {kind} file. Give its path{example}"
         raise ConfigError(msg)
     try:
         data = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:  # TOML that is none, and bytes that are no text
+    except (OSError, ValueError) as error:  # invalid TOML, or bytes that are not text
         reason = error.strerror if isinstance(error, OSError) else error
         msg = f"{path.name}: not a readable {kind} file ({reason})"
         raise ConfigError(msg) from error
@@ -50,18 +50,18 @@ def _apply(data: dict[str, Any], change: str) -> None:
 
 
 def set_key(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
-    """Set ``section.key`` in plain tables. Raises ConfigError where a section is no table."""
+    """Set ``section.key`` in plain tables. Raises ConfigError if a section is not a table."""
     *sections, name = key.split(".")
     for section in sections:
         data = data.setdefault(section, {})
         if not isinstance(data, dict):
-            msg = f"{where}: {section} is no table"
+            msg = f"{where}: {section} is not a table"
             raise ConfigError(msg)
     data[name] = value
 
 
 def build_record(kind: type[Record], data: Mapping[str, Any], *, where: str) -> Record:
-    """A record, a dataclass of dataclasses, from plain values; ``where`` begins every error.
+    """Build a dataclass of dataclasses from plain values; ``where`` starts every error message.
 
     Raises:
         ConfigError: an unknown or missing key, or a value of the wrong type or range.
@@ -85,7 +85,7 @@ def build_record(kind: type[Record], data: Mapping[str, Any], *, where: str) -> 
 
 
 def _value(hint: Any, value: Any, *, where: str) -> Any:
-    """A plain value as its field wants it; a field of several kinds takes the first kind that fits."""
+    """Convert a plain value to its field's type; with several types, to the first that fits."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     for kind in kinds:
         if _fits(kind, value):
@@ -102,7 +102,7 @@ def _fits(kind: Any, value: Any) -> bool:
         return isinstance(value, list | tuple)
     if kind is Path:
         return isinstance(value, str)
-    if origin is typing.Literal:  # the record itself says which words there are
+    if origin is typing.Literal:  # the record itself checks its literals
         return isinstance(value, str)
     return type(value) is kind or (kind is float and type(value) is int)
 

@@ -12,10 +12,10 @@ import torch
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
 from hemoscope.inference.preprocess import model_input
+from hemoscope.training.data_module import EpochBatches, KnownLabelSampler, SplitDataModule
+from hemoscope.training.data_splits import DataSplit
 from hemoscope.training.dataset import EpochSampler, SamplingConfig
 from hemoscope.training.experiment import Experiment
-from hemoscope.training.part_data import EpochBatches, KnownDraws, PartData
-from hemoscope.training.parts import Part
 
 Build = Callable[..., Experiment]
 LABELS = np.zeros((13, 6), dtype=np.float32)
@@ -25,7 +25,7 @@ def batches_of(sampler: EpochSampler) -> list[list[int]]:
     return [[draw.place for draw in batch] for batch in EpochBatches(sampler, 3)]
 
 
-def part_data(
+def data_module_of(
     experiment: Experiment,
     cache: Cache,
     *,
@@ -33,8 +33,8 @@ def part_data(
     world: int = 1,
     options: dict[str, Any] | None = None,
     **images: Any,
-) -> PartData:
-    data = PartData(experiment, cache, Part(name="split", **images), lambda *_: None, **(options or {}))
+) -> SplitDataModule:
+    data = SplitDataModule(experiment, cache, DataSplit(name="split", **images), lambda *_: None, **(options or {}))
     data.trainer = SimpleNamespace(global_rank=rank, world_size=world)  # type: ignore[assignment]
     data.setup("fit")
     return data
@@ -65,7 +65,7 @@ def test_data_with_less_than_one_step_of_several_batches_are_refused(
     phantom_cache: Cache, tiny_experiment: Build
 ) -> None:
     experiment = tiny_experiment(run={"batch_size": 2, "accumulate": 3}, sampling={"kind": "all"})
-    data = part_data(experiment, phantom_cache, learn=("p0_0", "p1_0", "p3_0", "p4_0"))
+    data = data_module_of(experiment, phantom_cache, train=("p0_0", "p1_0", "p3_0", "p4_0"))
     with pytest.raises(TrainingError, match=r"4 slices, fewer than the 3 batches of 2 of a step.*or run\.accumulate"):
         data.train_dataloader()
 
@@ -81,14 +81,16 @@ def test_validation_sees_every_slice_with_a_known_label_once_over_all_processes(
     labels = LABELS.copy()
     labels[4] = np.nan
     labels[5, :3] = np.nan
-    seen = [[draw.row for draw in KnownDraws(labels, rank=rank, world=2)] for rank in (0, 1)]
+    seen = [[draw.row for draw in KnownLabelSampler(labels, rank=rank, world=2)] for rank in (0, 1)]
     assert sorted(seen[0] + seen[1]) == [row for row in range(13) if row != 4]
-    assert [len(KnownDraws(labels, rank=rank, world=2)) for rank in (0, 1)] == [6, 6]
+    assert [len(KnownLabelSampler(labels, rank=rank, world=2)) for rank in (0, 1)] == [6, 6]
 
 
 def test_validation_is_on_slices_as_they_are_served(phantom_cache: Cache, tiny_experiment: Build) -> None:
     experiment = tiny_experiment(run={"batch_size": 2})
-    data = part_data(experiment, phantom_cache, learn=("p0_0", "p1_0", "p3_0", "p4_0"), validate=("p2_0", "p2_2"))
+    data = data_module_of(
+        experiment, phantom_cache, train=("p0_0", "p1_0", "p3_0", "p4_0"), validation=("p2_0", "p2_2")
+    )
     (batch,) = list(data.val_dataloader())
     volume = phantom_cache.read_series("p2").volume
     expected = np.stack([model_input(volume, index, experiment.preprocessing) for index in (0, 2)])
@@ -96,19 +98,19 @@ def test_validation_is_on_slices_as_they_are_served(phantom_cache: Cache, tiny_e
 
 
 def test_fewer_slices_to_validate_than_processes_are_refused(phantom_cache: Cache, tiny_experiment: Build) -> None:
-    images = {"learn": ("p0_0", "p1_0", "p3_0", "p4_0"), "validate": ("p2_0",)}
-    data = part_data(tiny_experiment(run={"batch_size": 1}), phantom_cache, rank=1, world=2, **images)
-    with pytest.raises(TrainingError, match="split: validation has no slice for each of 2 processes"):
+    images = {"train": ("p0_0", "p1_0", "p3_0", "p4_0"), "validation": ("p2_0",)}
+    data = data_module_of(tiny_experiment(run={"batch_size": 1}), phantom_cache, rank=1, world=2, **images)
+    with pytest.raises(TrainingError, match="split: validation has fewer slices than the 2 processes"):
         data.val_dataloader()
 
 
 def test_a_part_without_validation_has_no_loader_for_it(phantom_cache: Cache, tiny_experiment: Build) -> None:
-    data = part_data(tiny_experiment(run={"batch_size": 1}), phantom_cache, learn=("p0_0", "p3_0"))
+    data = data_module_of(tiny_experiment(run={"batch_size": 1}), phantom_cache, train=("p0_0", "p3_0"))
     assert data.val_dataloader() == []
     assert data.state_dict() == {}
 
 
-def test_epochs_go_on_from_a_first_one() -> None:
+def test_epochs_continue_from_a_first_one() -> None:
     whole, later = (EpochSampler(LABELS, SamplingConfig(kind="all"), seed=1, first_epoch=first) for first in (0, 5))
     assert next(iter(later)).epoch == 5
     whole.set_epoch(7)
@@ -122,7 +124,7 @@ def test_an_epoch_of_less_than_a_batch_is_one_batch_where_that_is_wanted(
 ) -> None:
     images = ("p0_0", "p0_1", "p1_0", "p1_1", "p3_0")[:learn]
     experiment = tiny_experiment(run={"batch_size": 4}, sampling={"kind": "all"})
-    data = part_data(experiment, phantom_cache, options={"lower_batch": True}, learn=images)
+    data = data_module_of(experiment, phantom_cache, options={"lower_batch": True}, train=images)
     assert [len(batch.image) for batch in data.train_dataloader()] == sizes
 
 
@@ -131,11 +133,11 @@ def test_an_epoch_of_one_slice_is_refused_even_there(
     phantom_cache: Cache, tiny_experiment: Build, learn: tuple[str, ...]
 ) -> None:
     experiment = tiny_experiment(sampling={"kind": "all"})
-    data = part_data(experiment, phantom_cache, options={"lower_batch": True}, learn=learn)
+    data = data_module_of(experiment, phantom_cache, options={"lower_batch": True}, train=learn)
     with pytest.raises(TrainingError, match=r"1 slices, fewer than a batch of 2\. Give data with more positive slices"):
         data.train_dataloader()
 
 
 def test_crops_can_lie_in_a_folder_of_choice(phantom_cache: Cache, tiny_experiment: Build, tmp_path: Path) -> None:
-    part_data(tiny_experiment(), phantom_cache, options={"crops": tmp_path / "crops"}, learn=("p0_0", "p3_0"))
+    data_module_of(tiny_experiment(), phantom_cache, options={"crops": tmp_path / "crops"}, train=("p0_0", "p3_0"))
     assert list((tmp_path / "crops").rglob("hounsfield.npy"))

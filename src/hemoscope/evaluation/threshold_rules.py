@@ -1,4 +1,4 @@
-"""Rules that choose an operating point, as values: read from a card, or given by a person."""
+"""Rules that choose an operating point, read from a card or given by a user."""
 
 import re
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from hemoscope.inference.calibration import OperatingPoint
 
 RULES = ("sensitivity", "specificity", "precision", "youden", "f-beta")
 _AT = {"sensitivity": at_sensitivity, "specificity": at_specificity, "precision": at_precision}
-# What the functions of ``thresholds`` write into a point, and thus into a card.
+# The rule texts that the functions of ``thresholds`` write into a point, and so into a card.
 _WRITTEN = re.compile(r"(sensitivity|specificity|precision|f-beta|youden)(?:(?: >=)? ([0-9.eE+-]+))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One rule: a share to reach (above 0, at most 1), Youden's index (no target), or F-beta (beta above 0)."""
+class ThresholdRule:
+    """A rule: a target share (above 0, at most 1), Youden's index (no target), or F-beta (beta above 0)."""
 
     kind: str
     target: float | None = None
@@ -38,7 +38,7 @@ class Rule:
             raise ConfigError(msg)
 
     def point(self, probabilities: ArrayLike, labels: ArrayLike) -> OperatingPoint:
-        """Choose on (images,) probabilities and labels; DataError where no threshold can be had."""
+        """Choose a point from (images,) probabilities and labels. Raises DataError if there is no threshold."""
         if self.target is None:
             return youden(probabilities, labels)
         if self.kind == "f-beta":
@@ -46,18 +46,18 @@ class Rule:
         return _AT[self.kind](probabilities, labels, self.target)
 
 
-def written_rule(text: str) -> Rule:
-    """The rule that an operating point of a card names.
+def parse_rule(text: str) -> ThresholdRule:
+    """Parse the rule of a card's operating point.
 
     Raises:
-        DataError: the text is none of the rules, such as a threshold that a person set.
+        DataError: the text is not a rule, such as that of a manually set threshold.
     """
     found = _WRITTEN.fullmatch(text)
     if found is None:
-        msg = f"the card's rule {text!r} is not one that can be chosen anew. Give --rule"
+        msg = f"the card's rule {text!r} cannot be applied again. Give --rule"
         raise DataError(msg)
     try:
-        return Rule(kind=found[1], target=None if found[2] is None else float(found[2]))
+        return ThresholdRule(kind=found[1], target=None if found[2] is None else float(found[2]))
     except (ConfigError, ValueError) as error:
-        msg = f"the card's rule {text!r} is not one that can be chosen anew. Give --rule"
+        msg = f"the card's rule {text!r} cannot be applied again. Give --rule"
         raise DataError(msg) from error

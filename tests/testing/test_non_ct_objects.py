@@ -1,4 +1,4 @@
-"""What lies beside CT slices is written as scanners write it."""
+"""Objects other than CT slices are written as scanners write them."""
 
 import subprocess
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from hemoscope.testing.dicom_neighbours import (
+from hemoscope.testing.non_ct_objects import (
     write_colour,
     write_dose_report,
     write_localizer,

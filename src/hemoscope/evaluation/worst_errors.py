@@ -1,4 +1,4 @@
-"""The worst errors of a model, kept while its series pass by one at a time, so that any dataset fits the memory."""
+"""Collects a model's worst errors while series are processed one at a time, so that memory use is bounded."""
 
 import heapq
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.evaluation.subject import ErrorPicture
+from hemoscope.evaluation.context import ErrorPicture
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.preprocess import slice_box
 from hemoscope.inference.probabilities import Floats
@@ -24,13 +24,13 @@ KINDS: tuple[Kind, ...] = ("missed", "false alarm")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoredVolume:
-    """One series with its scores, its heat maps and what is known of it.
+    """One series with its scores, heat maps and labels.
 
     Attributes:
         volume: the series.
         maps: heat maps as logits, (slices, 6, height, width).
         probabilities: (slices, 6), calibrated.
-        labels: (slices, 6) of 0, 1 or NaN; NaN throughout where a slice is not to be judged.
+        labels: (slices, 6) of 0, 1 or NaN; all NaN for slices to ignore.
         image_ids: of the slices.
     """
 
@@ -42,17 +42,17 @@ class ScoredVolume:
 
 
 class WorstErrors:
-    """For each label the misses of lowest and the false alarms of highest probability, one a series at most."""
+    """For each label, the misses of lowest and false alarms of highest probability, at most one per series."""
 
     def __init__(self, card: ModelCard, limit: int) -> None:
-        """Keep at most ``limit`` errors of each label and kind; decisions are at the card's points for slices."""
+        """Keep at most ``limit`` errors of each label and kind; decisions use the card's points for slices."""
         self._card = card
         self._limit = limit
         self._kept: dict[tuple[Hemorrhage, Kind], list[tuple[float, int, ErrorPicture]]] = {}
         self._order = count()
 
-    def see(self, scored: ScoredVolume) -> None:
-        """Look at one series, and keep a picture of what is among the worst so far."""
+    def add(self, scored: ScoredVolume) -> None:
+        """Process one series, and keep pictures of errors that are among the worst so far."""
         if self._limit == 0:
             return
         for label in LABELS:
@@ -60,7 +60,7 @@ class WorstErrors:
                 self._consider(scored, label, kind)
 
     def pictures(self) -> tuple[ErrorPicture, ...]:
-        """What was kept, by label and kind, the worst first."""
+        """Return the errors by label and kind, worst first."""
         return tuple(
             picture
             for label in LABELS
@@ -82,7 +82,7 @@ class WorstErrors:
         kept = self._kept.setdefault((label, kind), [])
         if len(kept) == self._limit and float(badness.max()) <= kept[0][0]:
             return
-        # The running number decides between equals: pictures have no order.
+        # The running number breaks ties: pictures cannot be compared.
         heapq.heappush(kept, (float(badness.max()), next(self._order), self._picture(scored, label, kind, place)))
         if len(kept) > self._limit:
             heapq.heappop(kept)
