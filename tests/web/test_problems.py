@@ -1,4 +1,4 @@
-"""Errors: problem+json with a cause and a remedy, whatever goes wrong, and nothing of the inside."""
+"""Errors: problem+json with a cause and a remedy, whatever goes wrong, and nothing of the internals."""
 
 import logging
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from hemoscope.errors import StoreError
 from hemoscope.store.refusals import REMEDIES, refusal
 from hemoscope.store.store import Store
-from hemoscope.web.logs import PlacesFormatter
+from hemoscope.web.logs import LocationFormatter
 from hemoscope.web.problems import STORE_STATUS
 
 KEYS = {"type", "title", "status", "detail", "cure", "code"}
@@ -57,7 +57,7 @@ def test_a_validation_error_names_the_field_and_never_the_value(room: TestClient
     assert "AGATHA" not in answer.text
 
 
-def test_a_bug_tells_the_client_nothing_and_the_log_its_place(
+def test_a_bug_reveals_nothing_to_the_client_and_its_location_to_the_log(
     room: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_query: Any) -> None:
@@ -82,7 +82,7 @@ def test_the_log_writes_where_an_error_was_and_not_what_it_said() -> None:
         record = logging.LogRecord(
             "x", logging.ERROR, "", 0, "it failed", (), (type(error), error, error.__traceback__)
         )
-        text = PlacesFormatter().format(record)
+        text = LocationFormatter().format(record)
     assert "RuntimeError from ValueError at test_problems.py:" in text
     assert "WINTERBOTTOM" not in text
     assert "AGATHA" not in text
@@ -105,7 +105,7 @@ def test_a_refusal_of_the_store_keeps_its_code_and_remedy(
     assert answer.json() | {"code": code, "cure": REMEDIES[code], "detail": "Something is wrong."} == answer.json()
 
 
-def test_a_database_that_is_away_is_said_so_and_not_alive(
+def test_an_unreachable_database_is_reported_and_the_server_is_not_ready(
     make_room: Callable[..., TestClient], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_arguments: Any) -> None:

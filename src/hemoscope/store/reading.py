@@ -6,7 +6,6 @@ Pixels are written before the model starts, so that a reader can scroll while th
 from collections import Counter
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +22,12 @@ from hemoscope.reports.findings_json import document_text, findings_document
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 from hemoscope.store.acquisition import acquired_at, identity
 from hemoscope.store.geometry import geometry_of, with_result
-from hemoscope.store.jobs import Job, JobFailure
+from hemoscope.store.jobs import JobFailure, UploadJob
 from hemoscope.store.results import StudyGoneError, StudyResult
 from hemoscope.store.sources import named_by_number, open_upload
 from hemoscope.store.storage import MAPS, VOLUME
 from hemoscope.store.store import Store
-from hemoscope.store.values import StudyState
+from hemoscope.store.values import Geometry, StudyState
 from hemoscope.store.worklist import storable
 
 # A page shows no more than a few steps a second, and every step is a transaction.
@@ -48,7 +47,7 @@ class UploadReader:
         self._deidentify = deidentify
         self._model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
 
-    def read(self, job: Job) -> None:
+    def read(self, job: UploadJob) -> None:
         """Read every study of an upload; what cannot be read is a result too, a failed study.
 
         Raises:
@@ -70,13 +69,13 @@ class UploadReader:
         if partly_deleted or not store.keep_source:
             store.folder.remove_aside(store.folder.source(job.upload_id), job.upload_id)
 
-    def _study_unless_gone(self, job: Job, study_id: str, archive: Archive, study: Study) -> None:
+    def _study_unless_gone(self, job: UploadJob, study_id: str, archive: Archive, study: Study) -> None:
         try:
             self._study(job, study_id, archive, study)
         except StudyGoneError:
             self._store.folder.remove(self._store.folder.study(job.upload_id, study_id))
 
-    def _study(self, job: Job, study_id: str, archive: Archive, study: Study) -> None:
+    def _study(self, job: UploadJob, study_id: str, archive: Archive, study: Study) -> None:
         """Decode, show, score and store one study."""
         reading_progress = self._progress(job, study_id, StudyState.READING)
         try:
@@ -100,7 +99,7 @@ class UploadReader:
         reading = self._predictor.read(decoded, skipped=choice.skipped, maps=True, progress=progress)
         self._keep(job, study_id, archive, reading, decoded.rejected, geometry)
 
-    def _show(self, job: Job, study_id: str, archive: Archive, decoded: DecodedSeries) -> dict[str, Any]:
+    def _show(self, job: UploadJob, study_id: str, archive: Archive, decoded: DecodedSeries) -> Geometry:
         """Write the pixels, so that the study can be looked at."""
         source = decoded.slices[0].source
         self._store.folder.write_array(
@@ -118,12 +117,12 @@ class UploadReader:
 
     def _keep(
         self,
-        job: Job,
+        job: UploadJob,
         study_id: str,
         archive: Archive,
         reading: StudyReading,
         rejected: Sequence[Rejected],
-        geometry: dict[str, Any],
+        geometry: Geometry,
     ) -> None:
         """Write heat maps, then the result."""
         findings, card = reading.findings, self._predictor.bundle.card
@@ -139,7 +138,7 @@ class UploadReader:
         )
         self._store.results.finish_study(job, study_id, result)
 
-    def _refuse(self, job: Job, study_id: str, archive: Archive, rejected: Sequence[Rejected]) -> None:
+    def _refuse(self, job: UploadJob, study_id: str, archive: Archive, rejected: Sequence[Rejected]) -> None:
         """Write that nothing of a study can be read, and why."""
         document = self._document(archive, (), rejected)
         self._store.results.fail_study(job, study_id, _failure(rejected), findings=document)
@@ -148,7 +147,7 @@ class UploadReader:
         report = Report(model=self._model, studies=studies, rejected=tuple(rejected))
         return document_text(named_by_number(findings_document(report), archive))
 
-    def _progress(self, job: Job, study_id: str | None, state: StudyState) -> Progress:
+    def _progress(self, job: UploadJob, study_id: str | None, state: StudyState) -> Progress:
         """Write progress at most five times a second."""
         last = monotonic()
 

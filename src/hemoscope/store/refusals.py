@@ -1,4 +1,4 @@
-"""Why the store refuses something: the stable codes, and for each the remedy that the user reads."""
+"""Requests that the store refuses: the stable codes, and what the user can do about each."""
 
 from hemoscope.errors import StoreError
 

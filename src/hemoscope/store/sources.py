@@ -1,8 +1,8 @@
-"""The files as they were uploaded: what of them is read, and how they are named in results.
+"""The uploaded files: how they are opened, and how they are named in results.
 
-By default nothing of them is kept once a study is read: the page needs the volume, not the DICOM, which holds identity.
-A site may have them replaced by de-identified copies before anything is read from them; then all that is derived,
-UIDs in findings too, is free of identity, and so is what is kept.
+By default they are deleted once a study is read: the page needs the volume, not the DICOM, which holds identity.
+A site may have them replaced by de-identified copies before anything is read from them; then everything derived from
+them, UIDs in findings too, and everything that is kept is free of identity.
 """
 
 from dataclasses import replace
@@ -22,7 +22,7 @@ def open_upload(storage: Storage, upload_id: str, *, deidentify: bool, progress:
     """Open the files of an upload, in the order they came.
 
     Args:
-        storage: where they lie.
+        storage: their folder.
         upload_id: of the upload.
         deidentify: replace them by de-identified copies first, so that nothing derived from them can identify anybody.
         progress: called with the files done and their number.

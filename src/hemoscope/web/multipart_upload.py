@@ -1,6 +1,6 @@
-"""A multipart body becomes files while it arrives: nothing whole in memory, no name of the client anywhere.
+"""Streams a multipart body into files: never whole in memory, and without the client's file names.
 
-The parser sees the names that the client gave only to find the field ``files``; the store makes its own.
+The parser reads part headers only to find the field ``files``; the store generates its own names.
 """
 
 from collections.abc import AsyncIterator
@@ -40,10 +40,10 @@ def boundary_of(content_type: str) -> bytes:
 
 
 class MultipartFiles:
-    """Writes the parts of one body into an upload as they come.
+    """Writes the parts of one body into an upload as they arrive.
 
     Args:
-        upload: the open upload; its limits hold for every piece.
+        upload: the open upload; its limits are checked for every piece.
         boundary: of the body.
     """
 
@@ -71,7 +71,7 @@ class MultipartFiles:
         """Take the next bytes of the body.
 
         Raises:
-            Problem: 400, the body is not what multipart is.
+            Problem: 400, the body is not valid multipart.
             StoreError: a limit of the store.
 
         """
@@ -81,7 +81,7 @@ class MultipartFiles:
             raise _malformed("it breaks the format") from error
 
     def finish(self) -> None:
-        """Check that the body ended where it says. Raises Problem 400 for one that was cut off."""
+        """Check that the final boundary arrived. Raises Problem 400 for a truncated body."""
         if not self._finished:
             raise _malformed("it ends too early")
 
@@ -122,7 +122,7 @@ class MultipartFiles:
 async def receive_files(
     upload: Upload, boundary: bytes, body: AsyncIterator[bytes], *, limiter: CapacityLimiter
 ) -> None:
-    """Take a whole body into ``upload``; parsing and writing happen in threads of ``limiter``.
+    """Receive a whole body into ``upload``; parsing and writing happen in threads of ``limiter``.
 
     Raises:
         Problem, StoreError: as :class:`MultipartFiles` does.

@@ -1,7 +1,7 @@
 """Errors as ``application/problem+json`` (RFC 9457): what is wrong, what to do, and a stable code for programs.
 
-This is the web's side of ``cli.exit_codes``: library errors become statuses here and nowhere else. An answer never
-holds a stack trace, a path of the server, or a value that the caller sent, which may be a patient's name.
+The counterpart of ``cli.exit_codes``: library errors become statuses only here. An answer never holds a stack trace, a
+path of the server, or a value that the caller sent, which may be a patient's name.
 """
 
 import json
@@ -22,7 +22,7 @@ PROBLEM_JSON = "application/problem+json"
 
 _log = logging.getLogger(__name__)
 
-# The status of each refusal of the store; one that is not named here would be a 500, which a test looks for.
+# The status of each error of the store; a missing one would be a 500, which a test looks for.
 STORE_STATUS: Mapping[str, int] = {
     "no_such_study": 404,
     "no_such_slice": 404,
@@ -40,31 +40,31 @@ STORE_STATUS: Mapping[str, int] = {
     "database_unreachable": 503,
 }
 
-# What a client can do about a status that the framework gives; our own problems bring their own words.
+# What a client can do about a status of the framework; our own problems have their own texts.
 _REMEDIES: dict[int, str] = {
     400: "Send the request again, well formed",
     404: "Check the address; /openapi.json lists every route",
     405: "Use a method that the Allow header names; /openapi.json lists every route",
     422: "Correct the fields that detail names; /openapi.json describes them",
-    500: "Try again; if it stays, the server's log has the place in the program",
+    500: "Try again; if it persists, the server's log has the location in the program",
 }
 
 
 class Problem(HTTPException):
-    """An answer other than success; FastAPI lets it pass wherever it comes up, also while a body is read.
+    """An answer other than success; it may be raised anywhere, also while a body is read.
 
     Args:
         status: the HTTP status.
         code: a stable word for programs, such as ``unknown_study``.
         detail: what is wrong, in a sentence without identity.
-        remedy: what the caller can do.
+        remedy: what the caller can do; the field ``cure`` of the document.
         headers: to send along, such as ``Retry-After``.
     """
 
     def __init__(
         self, status: int, *, code: str, detail: str, remedy: str, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Keep the parts; the message is ``detail``."""
+        """Store the parts; the message is ``detail``."""
         super().__init__(status, detail, dict(headers or {}))
         self.code = code
         self.remedy = remedy
@@ -125,19 +125,19 @@ def _from_validation(_request: Request, error: Exception) -> Response:
 
 
 def _is_ours(error: Mapping[str, Any]) -> bool:
-    """Whether the message is about a field; a JSON parser's message quotes the body's position, which helps nobody."""
+    """Whether the message is about a field; a JSON parser's message only quotes a position in the body."""
     return bool(error["type"] != "json_invalid")
 
 
 def _place(error: Mapping[str, Any]) -> str:
-    """``query.limit`` from pydantic's location; a name that the caller made up is not repeated."""
+    """``query.limit`` from pydantic's location; an unknown name from the caller is not repeated."""
     extra = error["type"] == "extra_forbidden"
     parts = error["loc"][:-1] if extra else error["loc"]
     return ".".join(str(part) for part in parts)
 
 
 def _from_bug(request: Request, error: Exception) -> Response:
-    """Answer for an error that nobody foresaw; the log gets its type, not its message, which may quote a file."""
+    """Answer for an unexpected error; the log gets its type, not its message, which may quote a file."""
     _log.error("%s in %s", type(error).__name__, getattr(request.scope.get("route"), "path", "an unknown route"))
     problem = Problem(
         500,

@@ -1,21 +1,34 @@
-"""When a study was taken, as exactly as its age in the worklist needs it: a date in full is identity.
+"""What of a study a site discloses: identity only if the site shows it, the time of the scan only as far as needed.
 
 PS3.15 counts dates among what identifies a patient. The age of a recent study decides what is read first, so it is
-told; an older one is told by the month or the year, which nobody waits for and few can be found by.
+given; an older one is rounded to the month or the year.
 """
 
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from hemoscope.store.values import StudySummary
 
 _TRIAGE = timedelta(days=2)
 _DAYS_COUNT = timedelta(days=60)
 _MONTHS_COUNT = timedelta(days=730)
+
+Study = TypeVar("Study", bound=StudySummary)
+
+
+def disclosed(study: Study, *, identity_shown: bool) -> Study:
+    """Return a study as it may leave the server: with identity and exact scan time only if the site shows identity."""
+    if identity_shown:
+        return study
+    taken = study.acquired_at and rounded_scan_time(study.acquired_at, now=datetime.now(UTC))
+    return study.model_copy(update={"identity": None, "acquired_at": taken})
 
 
 def rounded_scan_time(taken: datetime, *, now: datetime) -> datetime:
     """Round the time of a scan by its age: to five minutes, from two days on to the hour, then month, then year.
 
     Args:
-        taken: Study Date and Time, UTC; may lie in the future where a clock is wrong.
+        taken: Study Date and Time, UTC; may lie in the future if a clock is wrong.
         now: UTC.
 
     Examples:

@@ -1,20 +1,22 @@
-"""What the routes of one process share: the store, the settings, the feed of changes, limits and numbers."""
+"""What the routes of one process share: the store, settings, credentials, the change feed, limits and metrics."""
 
 import asyncio
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from anyio import CapacityLimiter
 from fastapi import Request
 
+from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
 from hemoscope.store.values import User
 from hemoscope.web.change_feed import ChangeFeed
+from hemoscope.web.credentials import Credentials
 from hemoscope.web.metrics import Metrics
 from hemoscope.web.rate_limits import RateLimiter
-from hemoscope.web.settings import WebSettings
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -25,7 +27,7 @@ _REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceShape:
-    """Rows and columns of every slice of a study, and of its heat maps where it has any."""
+    """Rows and columns of every slice of a study, and of its heat maps if it has any."""
 
     rows: int
     columns: int
@@ -34,11 +36,13 @@ class SliceShape:
 
 
 @dataclass(kw_only=True)
-class Room:
+class AppState:
     """The state of one web process. Only caches and limits change; all that must last is in the store."""
 
     store: Store
-    settings: WebSettings
+    settings: Settings
+    credentials: Credentials
+    model_card: Mapping[str, Any]
     feed: ChangeFeed
     metrics: Metrics
     logins: RateLimiter
@@ -52,7 +56,7 @@ class Room:
     _viewed: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
 
     def audit_view(self, user: User, action: str, study_id: str) -> None:
-        """Record that somebody saw a study, once in ten minutes: scrolling through it is one look, not hundreds."""
+        """Record that somebody viewed a study, once in ten minutes: scrolling through it is one view, not hundreds."""
         key, now = (user.name, action, study_id), time.monotonic()
         if now - self._viewed.get(key, float("-inf")) < _VIEWED_AGAIN_S:
             return
@@ -69,24 +73,22 @@ class Room:
         known = self._shapes.get(study_id)
         if known is not None and (known.heat_rows is not None or not heat):
             return known
-        geometry = self.store.get(study_id).geometry or {}
-        heat_rows, heat_columns = geometry.get("heatmap_shape") or (None, None)
+        geometry = self.store.get(study_id).geometry
+        if geometry is None:
+            return SliceShape(rows=0, columns=0, heat_rows=None, heat_columns=None)
+        heat_rows, heat_columns = geometry["heatmap_shape"] or (None, None)
         shape = SliceShape(
-            rows=geometry.get("rows", 0),
-            columns=geometry.get("columns", 0),
-            heat_rows=heat_rows,
-            heat_columns=heat_columns,
+            rows=geometry["rows"], columns=geometry["columns"], heat_rows=heat_rows, heat_columns=heat_columns
         )
-        if geometry:
-            _remember(self._shapes, study_id, shape)
+        _remember(self._shapes, study_id, shape)
         return shape
 
 
-def room_of(request: Request) -> Room:
-    """Return the room that ``create_app`` put into the application's state."""
-    room = request.app.state.room
-    assert isinstance(room, Room)
-    return room
+def app_state_of(request: Request) -> AppState:
+    """Return what ``create_app`` put into the application's state."""
+    state = request.app.state.app_state
+    assert isinstance(state, AppState)
+    return state
 
 
 def _remember(memory: OrderedDict[K, V], key: K, value: V) -> None:
