@@ -115,7 +115,9 @@ def test_csv_on_stdout_has_a_row_a_slice(run: Run, study: Path) -> None:
     assert len(list(csv.DictReader(io.StringIO(out)))) == SLICES
 
 
-def test_output_holds_what_stdout_said_and_a_picture_of_each_key_slice(run: Run, study: Path, tmp_path: Path) -> None:
+def test_output_holds_what_stdout_printed_and_a_picture_of_each_key_slice(
+    run: Run, study: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "results"
     code, out, _ = run(study, "--output", output, "--format", "json")
     assert code == 0
@@ -161,7 +163,7 @@ class TestRefusals:
         assert [(one["source"], one["code"]) for one in document["rejected"]] == [("CT/notes.txt", "not_dicom")]
         assert len(document["studies"][0]["slices"]) == SLICES
 
-    def test_the_table_names_it_with_the_cure(self, run: Run, study: Path) -> None:
+    def test_the_table_names_it_with_the_remedy(self, run: Run, study: Path) -> None:
         (study / "CT" / "notes.txt").write_text("no DICOM in here")
         code, out, _ = run(study)
         assert code == 4
@@ -182,7 +184,7 @@ class TestRefusals:
         assert document["studies"] == []
         assert document["rejected"][0]["source"] == "notes.txt"
 
-    def test_nothing_read_is_said_in_the_table_too(self, run: Run, tmp_path: Path) -> None:
+    def test_nothing_read_is_printed_in_the_table_too(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("no DICOM in here")
         code, out, _ = run(tmp_path / "notes.txt")
         assert code == 3

@@ -1,4 +1,4 @@
-"""What probabilities mean at the operating points: findings, key slices, triage."""
+"""From probabilities to findings at the operating points: findings, key slices, triage."""
 
 from collections.abc import Callable
 from dataclasses import replace

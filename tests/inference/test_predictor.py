@@ -1,4 +1,4 @@
-"""The whole chain: a study's result is what its parts say, and one bad study stops no other."""
+"""The whole chain: a study's result equals that of its steps, and one bad study does not stop the others."""
 
 import weakref
 from collections.abc import Callable
@@ -111,7 +111,7 @@ def test_key_slices_are_slices_of_the_study_most_probable_first(predictor: Predi
         assert scores == sorted(scores, reverse=True)
 
 
-def test_maps_and_boxes_come_for_every_slice_when_asked_for(predictor: Predictor, decoded: DecodedSeries) -> None:
+def test_maps_and_boxes_come_for_every_slice_when_requested(predictor: Predictor, decoded: DecodedSeries) -> None:
     assert predictor.read(decoded).maps is None
     reading = predictor.read(decoded, maps=True)
     assert reading.maps is not None
@@ -160,7 +160,7 @@ def test_progress_of_a_study_goes_from_reading_to_scoring(predictor: Predictor, 
     assert set(stages) == {Stage.READING, Stage.SCORING}
 
 
-def test_a_series_that_was_asked_for_is_read_and_no_other(predictor: Predictor, archive: Archive) -> None:
+def test_a_series_that_was_requested_is_read_and_no_other(predictor: Predictor, archive: Archive) -> None:
     for uid in series_uids(archive):
         (reading,) = predictor.predict(archive, series_instance_uid=uid).studies
         assert reading.findings.series_instance_uid == uid
@@ -185,7 +185,7 @@ def first_study_fails(monkeypatch: pytest.MonkeyPatch, archive: Archive) -> None
 
 
 @pytest.mark.usefixtures("first_study_fails")
-def test_a_study_that_cannot_be_read_is_named_and_the_others_go_on(predictor: Predictor, archive: Archive) -> None:
+def test_a_study_that_cannot_be_read_is_named_and_the_others_continue(predictor: Predictor, archive: Archive) -> None:
     bad, good = (study.study_instance_uid for study in archive.studies)
     result = predictor.predict(archive)
     assert [one.findings.study_instance_uid for one in result.studies] == [good]

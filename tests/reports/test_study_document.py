@@ -60,8 +60,8 @@ def test_every_label_keeps_its_own_probability_threshold_and_key_slices(study: S
     assert [row[0] for row in cells] == [label.display for label in LABELS]
     assert [row[1] for row in cells] == ["0.91", "0.12", "0.83", "0.04", "0.45", "0.26"]
     assert [row[2] for row in cells] == ["0.30", "0.31", "0.32", "0.33", "0.34", "0.35"]
-    assert [row[3] for row in cells][:2] == ["suspected", "label not established"]
-    assert cells[4][3] == "above threshold, label not established"
+    assert [row[3] for row in cells][:2] == ["Suspected", "Not established"]
+    assert cells[4][3] == "Not established, suspected"
     assert cells[0][4] == "1, 2"
 
 

@@ -1,4 +1,4 @@
-"""Databases old and new come to the tables of this program, also when several processes start at once."""
+"""Old and new databases migrate to the tables of this program, also if several processes start at once."""
 
 import re
 import threading
@@ -16,7 +16,7 @@ from hemoscope.store.database import Database, database_url, now
 from hemoscope.store.migrate import migrate
 from hemoscope.store.store import Store
 from hemoscope.store.uploads import new_study
-from hemoscope.store.values import StudyEntry, WorklistQuery
+from hemoscope.store.values import StudySummary, WorklistQuery
 
 
 def test_migrations_make_the_tables_that_the_program_uses(url: str) -> None:
@@ -100,7 +100,7 @@ def test_a_newer_database_is_refused(url: str, opened: Callable[..., Store]) -> 
         opened()
 
 
-def test_two_stores_see_the_same_studies(opened: Callable[..., Store], submit: Callable[..., StudyEntry]) -> None:
+def test_two_stores_see_the_same_studies(opened: Callable[..., Store], submit: Callable[..., StudySummary]) -> None:
     one, other = opened(), opened()
     entry = submit(one, [b"x"])
     assert other.get(entry.study_id) == entry
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["prefer", "require", "verify-full"])
-def test_a_database_that_is_away_is_named_without_its_password(mode: str) -> None:
+def test_an_unreachable_database_is_reported_without_its_password(mode: str) -> None:
     database = Database(f"postgresql://me:secret@127.0.0.1:1/db?sslmode={mode}")
     with pytest.raises(StoreError, match=r"does not answer.*URL is right") as refused:
         migrate(database)
@@ -152,6 +152,6 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     path.write_bytes(b"not a database at all" * 100)
     database = Database(f"sqlite:///{path}")
-    with pytest.raises(ConfigError, match="is no SQLite database"):
+    with pytest.raises(ConfigError, match="is not an SQLite database"):
         migrate(database)
     database.close()

@@ -129,14 +129,16 @@ def _label(finding: Mapping[str, Any], key_slices: Sequence[int]) -> LabelLine:
 
 def _verdict(*, present: bool, established: bool) -> str:
     if established:
-        return "suspected" if present else "not found"
-    return "above threshold, label not established" if present else "label not established"
+        return "Suspected" if present else "Below threshold"
+    return "Not established, suspected" if present else "Not established"
 
 
 def _remarks(study: Mapping[str, Any]) -> tuple[str, ...]:
     remarks = []
     if not all(finding["established"] for finding in study["findings"]):
-        remarks.append("Not established: validation does not support this label; it raises no finding alone.")
+        remarks.append(
+            "Not established: validation does not support this label. Suspected only together with any hemorrhage."
+        )
     remarks += [note["message"] for note in study["quality"]]
     told = {note["code"] for note in study["quality"]}
     notes = [note for one in study["slices"] for note in one["quality"] if note["code"] not in told]

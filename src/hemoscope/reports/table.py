@@ -132,10 +132,10 @@ def _bar(share: float) -> str:
 
 def _flag(finding: Finding) -> Text:
     if finding.established:
-        return Text("PRESENT", style="bold red") if finding.present else Text("not found", style="bright_black")
+        return Text("Suspected", style="bold red") if finding.present else Text("Below threshold", style="bright_black")
     if finding.present:
-        return Text("not established\nabove threshold", style="yellow")
-    return Text("not established", style="bright_black")
+        return Text("Not established,\nsuspected", style="yellow")
+    return Text("Not established", style="bright_black")
 
 
 def _places(key_slices: tuple[SliceRef, ...], study: StudyFindings) -> Text:
@@ -157,7 +157,11 @@ def _show_mm(study: StudyFindings) -> bool:
 def _remarks(study: StudyFindings) -> list[RenderableType]:
     remarks: list[RenderableType] = []
     if any(not finding.established for finding in study.findings):
-        remarks.append(_point("Not established: validation does not support this label; it raises no finding alone."))
+        remarks.append(
+            _point(
+                "Not established: validation does not support this label. Suspected only together with any hemorrhage."
+            )
+        )
     if len(study.slices) > 1 and any(finding.slices for finding in study.findings):
         order = "from feet to head" if all(one.position_mm is not None for one in study.slices) else "as they came"
         remarks.append(_point(f"Slices are numbered {order}."))

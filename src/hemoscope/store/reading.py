@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +21,12 @@ from hemoscope.reports.findings_json import document_text, findings_document
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 from hemoscope.store.acquisition import acquired_at, identity
 from hemoscope.store.geometry import geometry_of, with_result
-from hemoscope.store.jobs import Job, JobFailure
+from hemoscope.store.jobs import JobFailure, UploadJob
 from hemoscope.store.results import StudyGoneError, StudyResult
 from hemoscope.store.sources import named_by_number, open_upload
 from hemoscope.store.storage import MAPS, VOLUME
 from hemoscope.store.store import Store
-from hemoscope.store.values import StudyState
+from hemoscope.store.values import Geometry, StudyState
 from hemoscope.store.worklist import storable
 
 # A page shows no more than a few steps a second, and every step is a transaction.
@@ -47,7 +46,7 @@ class UploadReader:
         self._deidentify = deidentify
         self._model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
 
-    def read(self, job: Job) -> None:
+    def read(self, job: UploadJob) -> None:
         """Read every study of an upload; what cannot be read is a result too, a failed study.
 
         Raises:
@@ -69,18 +68,18 @@ class UploadReader:
         if partly_deleted or not store.keep_source:
             store.folder.remove_aside(store.folder.source(job.upload_id), job.upload_id)
 
-    def _study_unless_gone(self, job: Job, study_id: str, archive: Archive, study: Study) -> None:
+    def _study_unless_gone(self, job: UploadJob, study_id: str, archive: Archive, study: Study) -> None:
         try:
             self._study(job, study_id, archive, study)
         except StudyGoneError:
             self._store.folder.remove(self._store.folder.study(job.upload_id, study_id))
 
-    def _study(self, job: Job, study_id: str, archive: Archive, study: Study) -> None:
+    def _study(self, job: UploadJob, study_id: str, archive: Archive, study: Study) -> None:
         """Decode, show, score and store one study."""
-        geometry: dict[str, Any] = {}
+        geometry: list[Geometry] = []
 
         def show(decoded: DecodedSeries) -> None:
-            geometry.update(self._show(job, study_id, archive, decoded))
+            geometry.append(self._show(job, study_id, archive, decoded))
 
         progress = self._stage_progress(job, study_id)
         outcome = self._predictor.read_study(archive, study, maps=True, on_decoded=show, progress=progress)
@@ -88,9 +87,9 @@ class UploadReader:
             refused = tuple(_of_an_upload(one) for one in outcome.rejected)
             self._refuse(job, study_id, archive, (*refused, *archive.rejected))
             return
-        self._keep(job, study_id, archive, outcome.reading, outcome.rejected, geometry)
+        self._keep(job, study_id, archive, outcome.reading, outcome.rejected, geometry[0])
 
-    def _show(self, job: Job, study_id: str, archive: Archive, decoded: DecodedSeries) -> dict[str, Any]:
+    def _show(self, job: UploadJob, study_id: str, archive: Archive, decoded: DecodedSeries) -> Geometry:
         """Write the pixels, so that the study can be looked at."""
         source = decoded.slices[0].source
         self._store.folder.write_array(
@@ -108,12 +107,12 @@ class UploadReader:
 
     def _keep(
         self,
-        job: Job,
+        job: UploadJob,
         study_id: str,
         archive: Archive,
         reading: StudyReading,
         rejected: Sequence[Rejected],
-        geometry: dict[str, Any],
+        geometry: Geometry,
     ) -> None:
         """Write heat maps, then the result."""
         findings, card = reading.findings, self._predictor.bundle.card
@@ -129,7 +128,7 @@ class UploadReader:
         )
         self._store.results.finish_study(job, study_id, result)
 
-    def _refuse(self, job: Job, study_id: str, archive: Archive, rejected: Sequence[Rejected]) -> None:
+    def _refuse(self, job: UploadJob, study_id: str, archive: Archive, rejected: Sequence[Rejected]) -> None:
         """Write that nothing of a study can be read, and why."""
         document = self._document(archive, (), rejected)
         self._store.results.fail_study(job, study_id, _failure(rejected), findings=document)
@@ -138,7 +137,7 @@ class UploadReader:
         report = Report(model=self._model, studies=studies, rejected=tuple(rejected))
         return document_text(named_by_number(findings_document(report), archive))
 
-    def _stage_progress(self, job: Job, study_id: str) -> StageProgress:
+    def _stage_progress(self, job: UploadJob, study_id: str) -> StageProgress:
         writers = {stage: self._progress(job, study_id, StudyState(stage)) for stage in Stage}
 
         def write(stage: str, done: int, total: int) -> None:
@@ -146,7 +145,7 @@ class UploadReader:
 
         return write
 
-    def _progress(self, job: Job, study_id: str | None, state: StudyState) -> Progress:
+    def _progress(self, job: UploadJob, study_id: str | None, state: StudyState) -> Progress:
         """Write progress at most five times a second."""
         last = monotonic()
 
@@ -170,16 +169,16 @@ def local_probabilities(maps: NDArray[np.float32], card: ModelCard) -> NDArray[n
 def _of_an_upload(refused: Rejected) -> Rejected:
     """What follows the cause of a study's refusal is about options of the command line, which an upload lacks."""
     cause = storable(refused.message).partition(". ")[0]
-    return replace(refused, source="upload", message=f"{cause}. {_EXPORT}", cure=_EXPORT)
+    return replace(refused, source="upload", message=f"{cause}. {_EXPORT}", remedy=_EXPORT)
 
 
 def _failure(rejected: Sequence[Rejected]) -> JobFailure:
     """Name a failure after the most frequent refusal, in its own words."""
     if not rejected:
         message = "The upload holds no file that could be a CT slice"
-        return JobFailure(code="nothing_found", message=message, cure=_EXPORT)
+        return JobFailure(code="nothing_found", message=message, remedy=_EXPORT)
     code, count = Counter(one.code for one in rejected).most_common(1)[0]
     example = next(one for one in rejected if one.code == code)
     among = f" ({count} of {len(rejected)} files)" if len(rejected) > 1 else ""
-    cause = storable(example.message.removesuffix(f". {example.cure}"))[:2000]
-    return JobFailure(code=code, message=cause + among, cure=storable(example.cure)[:2000] or _EXPORT)
+    cause = storable(example.message.removesuffix(f". {example.remedy}"))[:2000]
+    return JobFailure(code=code, message=cause + among, remedy=storable(example.remedy)[:2000] or _EXPORT)

@@ -1,4 +1,4 @@
-// Elements without markup in strings: text is always text, so nothing from a server or a file can become a tag.
+// Elements without markup in strings: text is always text, so text from a server or a file cannot become a tag.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -40,7 +40,7 @@ const ICONS = {
   close: "M3.5 3.5l9 9M12.5 3.5l-9 9",
 };
 
-/** A decorative icon; the words stand beside it. */
+/** A decorative icon; the text beside it carries the meaning. */
 export function icon(name) {
   const path = svg("path", { d: ICONS[name] });
   return svg("svg", { class: `icon icon-${name}`, viewBox: "0 0 16 16", "aria-hidden": "true" }, path);

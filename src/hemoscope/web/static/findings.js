@@ -9,12 +9,12 @@ import { plainNote } from "./quality.js";
 
 function status(finding) {
   if (!finding.established) {
-    return el("span", { class: finding.present ? "status status-doubted reached" : "status status-doubted", text: finding.present ? "Suspected, not established" : "Not established" });
+    return el("span", { class: finding.present ? "status status-doubted reached" : "status status-doubted", text: finding.present ? "Not established, suspected" : "Not established" });
   }
   return el("span", { class: finding.present ? "status status-present" : "status status-absent", text: finding.present ? "Suspected" : "Below threshold" });
 }
 
-/** A bar from 0 to 1 with a tick at the threshold, in words for those who do not see it. */
+/** A bar from 0 to 1 with a tick at the threshold; hidden from screen readers, which read the numbers. */
 function meter(finding) {
   const fill = el("span", { class: "meter-fill" });
   fill.style.inlineSize = `${finding.probability * 100}%`;
@@ -34,7 +34,7 @@ function keySlices(finding, context) {
 function doubt(finding) {
   return finding.established
     ? null
-    : el("p", { class: "doubt", text: "Not established: too few such patients in validation. Shown for information; it raises no finding alone." });
+    : el("p", { class: "doubt", text: "Not established: too few such patients in validation. Suspected only together with any hemorrhage." });
 }
 
 function details(finding, context) {

@@ -1,4 +1,4 @@
-// The six labels in their one order (hemoscope/labels.py; the tests compare), and the words of urgency and state.
+// The six labels in their one order (hemoscope/labels.py; the tests compare), and the words for urgency and state.
 
 export const LABELS = Object.freeze([
   "any",
@@ -39,13 +39,13 @@ export const urgencyWord = (urgency) =>
 /** The triage of a study in a findings document: version 1 calls it urgency. */
 export const triageOf = (study) => study.triage ?? study.urgency;
 
-/** Most urgent first; not known yet last; within one urgency whoever waits longest. */
+/** Most urgent first, pending last; within one urgency the longest waiting first. */
 export function byUrgencyThenWaiting(a, b) {
   const rank = (entry) => (URGENCIES.includes(entry.urgency) ? URGENCIES.indexOf(entry.urgency) : URGENCIES.length);
   return rank(a) - rank(b) || Date.parse(a.received_at) - Date.parse(b.received_at);
 }
 
-/** Suspected types in label order, without `any` where an established type says more. */
+/** Suspected types in label order, without `any` if an established type is among them. */
 export function suspectedTypes(entry) {
   const suspected = LABELS.filter((label) => entry.suspected.includes(label));
   const typed = suspected.some((label) => label !== "any" && !entry.not_established.includes(label));
