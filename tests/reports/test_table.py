@@ -45,7 +45,7 @@ def test_each_label_shows_its_own_probability_threshold_and_flag(report: Report)
 def test_a_label_that_is_not_established_never_reads_as_present(report: Report) -> None:
     text = shown(report)
     assert "uspected" not in line_of(text, "Subarachnoid")
-    assert "suspected only together with any hemorrhage" in " ".join(text.split())
+    assert "Suspected only together with any hemorrhage" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("triage", Triage)
