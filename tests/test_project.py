@@ -73,7 +73,7 @@ def test_make_help_lists_every_task(target: str) -> None:
     assert re.search(rf"^  make {target} +\S", done.stdout, re.MULTILINE)
 
 
-def test_an_old_python_is_refused_with_the_cure(tmp_path: Path) -> None:
+def test_an_old_python_is_refused_with_the_remedy(tmp_path: Path) -> None:
     old = tmp_path / "python"
     old.write_text(
         "#!/bin/sh\nexec python3 -c \"import sys; sys.version_info = (3, 10, 9); sys.version = '3.10.9 old'; $2\"\n"
@@ -91,7 +91,7 @@ def test_an_old_python_is_refused_with_the_cure(tmp_path: Path) -> None:
     assert "make setup PYTHON=" in done.stderr
 
 
-def test_no_python_at_all_is_refused_with_the_cure(tmp_path: Path) -> None:
+def test_no_python_at_all_is_refused_with_the_remedy(tmp_path: Path) -> None:
     done = subprocess.run(
         ["make", "setup", "PYTHON=", f"VENV={tmp_path / 'venv'}"],
         cwd=REPOSITORY,

@@ -87,7 +87,7 @@ def test_wrong_usage_exits_with_2(words: list[str], capsys: pytest.CaptureFixtur
         (BundleError("wrong"), 2),
         (MissingExtraError(package="torch", extra="train"), 2),
         (SeriesError("wrong"), 3),
-        (DicomReadError(source="a", code="not_dicom", reason="wrong", cure="Leave it out"), 3),
+        (DicomReadError(source="a", code="not_dicom", reason="wrong", remedy="Leave it out"), 3),
         (DataError("wrong"), 1),
         (TrainingError("wrong"), 1),
     ],

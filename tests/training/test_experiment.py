@@ -1,4 +1,4 @@
-"""Experiment files: every wrong word is refused by name, and the record of a run reads back as what it was."""
+"""Experiment files: every unknown key is refused and named, and the record of a run reads back unchanged."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_says_what_differs_from_the_defaults(file: Path) -> None:
+def test_a_file_states_what_differs_from_the_defaults(file: Path) -> None:
     experiment = read_experiment(file)
     assert experiment.name == "trial"
     assert experiment.run == RunConfig(epochs=3, held_out=("p1", "p2"))
@@ -149,7 +149,7 @@ def test_a_path_of_weights_is_taken_and_its_name_alone_is_recorded(file: Path) -
     assert experiment.same_training(parse_experiment(experiment.to_json(), where="record"))
 
 
-def test_a_table_that_may_be_left_out_is_read_where_it_stands(file: Path) -> None:
+def test_an_optional_table_is_read_if_present(file: Path) -> None:
     assert read_experiment(file).sequence is None
     experiment = read_experiment(file, ["sequence.hidden=48"])
     assert experiment.sequence == SequenceConfig(hidden=48)
@@ -177,7 +177,7 @@ def test_devices_are_a_number_or_the_word_auto(file: Path, value: str) -> None:
         ("description=another", False),
     ],
 )
-def test_a_run_may_go_on_with_other_workers_but_not_with_other_training(file: Path, change: str, same: bool) -> None:
+def test_a_run_may_resume_with_other_workers_but_not_with_other_training(file: Path, change: str, same: bool) -> None:
     assert read_experiment(file).same_training(read_experiment(file, [change])) == same
 
 
@@ -201,7 +201,7 @@ def test_the_record_of_the_model_that_ships_is_of_its_experiment_file() -> None:
     assert read_experiment(folder / "default.toml") == parse_experiment(record, where="experiment.json")
 
 
-def test_a_network_is_read_at_the_size_of_training_unless_said_otherwise(file: Path) -> None:
+def test_a_network_is_read_at_the_size_of_training_unless_set_otherwise(file: Path) -> None:
     plain, larger = read_experiment(file), read_experiment(file, ["reading.size=96", "reading.extent_mm=25"])
     assert plain.reading_preprocessing == plain.preprocessing
     assert larger.reading_preprocessing == dataclasses.replace(plain.preprocessing, size=96)
@@ -221,7 +221,7 @@ def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> Non
         ("run.epoch=3", "unknown key epoch. Known here: epochs"),
         ("trainer.epochs=3", "unknown key trainer"),
         ("preprocessing.zoom=2", "preprocessing: unknown key zoom"),
-        ("name.first=x", r"--set name\.first=x: name is no table"),
+        ("name.first=x", r"--set name\.first=x: name is not a table"),
         ("run=3", "run must be a table, got 3"),
         ("run.epochs=two", "epochs must be int, got 'two'"),
         ("run.epochs=2.5", "epochs must be int, got 2.5"),
@@ -252,8 +252,8 @@ def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> Non
         ("run.early_stop=-1", "early_stop must be at least 0, got -1"),
         ("run.validation=1.0", "validation must be 0 to below 1 and test between 0 and 1, got 1.0"),
         ("run.test=0", "validation must be 0 to below 1 and test between 0 and 1, got 0.1 and 0"),
-        ("run.early_stop=2", r'early_stop needs a validation part, which split = "folds" has not'),
-        ("run.split=slice", r'held_out is for split = "folds": a slice split holds a test part out'),
+        ("run.early_stop=2", r'early_stop needs a validation set, split = "folds" has none'),
+        ("run.split=slice", r'held_out is for split = "folds": a slice split has its own test set'),
         ("network.head=linear", "head must be one of maps.*, got linear"),
         ("network.width=0", "must be positive, got 0"),
         ("network.pooled=0", "must be positive"),
@@ -269,7 +269,7 @@ def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> Non
         ("preprocessing.windows=[[40, 0]]", "window width must be positive"),
     ],
 )
-def test_a_wrong_setting_is_refused_by_name(file: Path, change: str, words: str) -> None:
+def test_a_wrong_setting_is_refused_and_named(file: Path, change: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_experiment(file, [change])
 

@@ -164,7 +164,7 @@ def run_run(arguments: argparse.Namespace) -> int:
 
 
 def part_names(federation: "Federation") -> list[str]:
-    """The parts of the experiment, as ``training.parts`` names them."""
+    """The parts of the experiment, as ``training.data_splits`` names them."""
     run = federation.experiment.run
     return [*(f"fold-{fold}" for fold in range(run.folds)), "final"] if run.split == "folds" else ["split"]
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from hemoscope.errors import FederationError
 from hemoscope.federated.deployment.keys import key_id
 from hemoscope.federated.flower_internals import Fab, build_fab_from_files, create_message_to_sign
+from hemoscope.files import write_text
 
 SIGNATURE = "app.json"
 _REMEDY = "Sign again where the federation's authority is kept, by this version: hemoscope federated sign FOLDER"
@@ -76,10 +77,8 @@ def sign_app(content: bytes, key: ed25519.Ed25519PrivateKey, *, signed_at: int |
 
 def write_signature(folder: Path, signed: Fab) -> Path:
     """Write what a server needs of a signed app: its SHA-256 and who signed it; the bundle it makes itself."""
-    path = folder / SIGNATURE
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps({"sha256": signed.hash_str, "verifications": signed.verifications}, indent=2) + "\n")
-    return scratch.replace(path)
+    record = {"sha256": signed.hash_str, "verifications": signed.verifications}
+    return write_text(folder / SIGNATURE, json.dumps(record, indent=2) + "\n")
 
 
 def read_signed_app(folder: Path, key: ed25519.Ed25519PublicKey, app: Path | None = None) -> Fab:

@@ -11,7 +11,7 @@ from typing import Any
 from hemoscope.errors import FederationError
 from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.inference.card import FederationRecord, parse_dataclass
-from hemoscope.training.parts import SPLIT
+from hemoscope.training.data_splits import SPLIT
 
 FEDERATION, WEIGHTS, RECORD = "federation.json", "weights.safetensors", "part.json"
 _UNKNOWN_HERE = ("patients", "slices", "personalised")

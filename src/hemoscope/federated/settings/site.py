@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hemoscope.data.cache import Cache, open_cache
 from hemoscope.errors import ConfigError, DataError
 from hemoscope.federated.settings.names import check_name
-from hemoscope.training.tables import build_record, read_tables
+from hemoscope.training.toml_config import build_record, read_tables
 
 if TYPE_CHECKING:
     from hemoscope.federated.settings.federation import Federation  # brings torch along

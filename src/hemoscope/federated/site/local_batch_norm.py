@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.weights import batch_norm_names
+from hemoscope.files import atomic_path
 from hemoscope.training.models.network import HemorrhageNetwork
 
 LOCAL = "local.safetensors"
@@ -19,9 +20,8 @@ def save_batch_norm(network: HemorrhageNetwork, folder: Path) -> None:
     """Keep all of a network's batch norm (scale, shift, statistics, counters) in a folder, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     state = network.state_dict()
-    part = folder / f"{LOCAL}.part"
-    save_file({name: state[name].detach().cpu().contiguous() for name in sorted(batch_norm_names(network))}, part)
-    part.replace(folder / LOCAL)
+    with atomic_path(folder / LOCAL) as draft:
+        save_file({name: state[name].detach().cpu().contiguous() for name in sorted(batch_norm_names(network))}, draft)
 
 
 def load_batch_norm(network: HemorrhageNetwork, folder: Path) -> bool:

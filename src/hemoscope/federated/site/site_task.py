@@ -40,9 +40,10 @@ from hemoscope.federated.settings.site_policy import (
 from hemoscope.federated.site.local_batch_norm import LOCAL, load_batch_norm, save_batch_norm
 from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_part, scored, train_round
 from hemoscope.federated.site.secure_site import Contribution
+from hemoscope.files import write_bytes
+from hemoscope.training.data_splits import FINAL, SPLIT, DataSplit, make_data_splits
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts
 from hemoscope.training.run_folder import write_json
 
 _NORM, _BEFORE = "local.json", "before"
@@ -57,7 +58,7 @@ class SiteTask:
     federation: Federation
     request: Request
     cache: Cache
-    part: Part
+    part: DataSplit
     folder: Path
 
 
@@ -196,15 +197,15 @@ def _histograms(task: SiteTask, folder: Path, names: Sequence[str], slices: str,
 def _held_out(task: SiteTask) -> Iterator[tuple[tuple[str, ...], str, str, str]]:
     """Images that are scored, the file for their scores, and what their histograms are called."""
     name = "scores-test.csv" if task.part.name == SPLIT else "scores.csv"
-    if task.part.score:
-        yield task.part.score, name, SLICES, STUDIES
-    if task.part.validate and task.request.final:
-        yield task.part.validate, "scores-validation.csv", VALIDATION_SLICES, VALIDATION_STUDIES
+    if task.part.test:
+        yield task.part.test, name, SLICES, STUDIES
+    if task.part.validation and task.request.final:
+        yield task.part.validation, "scores-validation.csv", VALIDATION_SLICES, VALIDATION_STUDIES
 
 
-def _part(experiment: Experiment, cache: Cache, name: str) -> Part:
+def _part(experiment: Experiment, cache: Cache, name: str) -> DataSplit:
     """The part by name, cut from this site's patients."""
-    parts = run_parts(experiment, cache)
+    parts = make_data_splits(experiment, cache)
     found = [part for part in parts if part.name == name]
     if not found:
         msg = f"the experiment has no such part. It has {', '.join(part.name for part in parts)}"
@@ -272,7 +273,7 @@ def _keep_norm(task: SiteTask, network: HemorrhageNetwork) -> None:
         shutil.rmtree(before, ignore_errors=True)
         if begun is not None:
             before.mkdir()
-            shutil.copyfile(begun / LOCAL, before / LOCAL)
+            write_bytes(before / LOCAL, (begun / LOCAL).read_bytes())
     save_batch_norm(network, task.folder)
     write_json(task.folder / _NORM, {"federation": _fingerprint(task), "round": task.request.number})
 
