@@ -5,6 +5,8 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
     HemoscopeError
     |-- DicomReadError     one input is refused; carries source, code, reason and remedy
     |-- SeriesError        inputs were read, but no series can be analysed
+    |-- NiftiError         a NIfTI file is not a head CT that can be read
+    |-- GeometryError      no single affine places the slices of a volume
     |-- BundleError        a model bundle is damaged, invalid or of another version
     |-- DataError          a dataset, label file or cache is invalid
     |-- ConfigError        a setting or experiment file is unknown or out of range
@@ -42,6 +44,14 @@ class DicomReadError(HemoscopeError):
 
 class SeriesError(HemoscopeError):
     """Inputs were read, but no series can be analysed."""
+
+
+class NiftiError(HemoscopeError):
+    """A NIfTI file is not a head CT that can be read; the message names the file, what is wrong and what to do."""
+
+
+class GeometryError(HemoscopeError):
+    """No single affine places the slices of a volume: positions are unknown, or the slices are unevenly spaced."""
 
 
 class BundleError(HemoscopeError):

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from hemoscope.inference.heat_maps import HeatMap, heat_on_slice
 from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports import overlays
 from hemoscope.reports.colours import heat_colours, heat_opacity, heat_over
-from hemoscope.reports.overlays import HeatMap, SlicePicture, draw_overlay, heat_on_slice, side_letters
+from hemoscope.reports.overlays import SlicePicture, draw_overlay, side_letters
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 

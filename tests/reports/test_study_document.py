@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 from pypdf import PdfReader
 
+from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports.findings_json import findings_document
 from hemoscope.reports.html import STYLE_SHA256, findings_html
-from hemoscope.reports.overlays import HeatMap, SlicePicture
+from hemoscope.reports.overlays import SlicePicture
 from hemoscope.reports.pdf import findings_pdf
 from hemoscope.reports.report import Report
 from hemoscope.reports.study_document import ReaderRemark, StudyDocument, study_document

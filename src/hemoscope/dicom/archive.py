@@ -197,7 +197,13 @@ def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16]) -> Hou
         spacing_mm=(spacing_mm(positions) if usable and positions else None, rows_mm, columns_mm),
         positions_mm=tuple(positions) if usable and positions else (None,) * len(slices),
         orientation=slices[0].orientation,
+        origins_mm=_origins(slices) if usable else None,
     )
+
+
+def _origins(slices: Sequence[SliceHeader]) -> tuple[tuple[float, float, float], ...] | None:
+    known = tuple(header.position_mm for header in slices if header.position_mm is not None)
+    return known if len(known) == len(slices) else None
 
 
 def _gathered(notes: Mapping[int, tuple[QualityNote, ...]]) -> tuple[QualityNote, ...]:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from hemoscope.inference.card import ModelCard
+from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.predictor import StudyReading
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.reports.overlays import HeatMap, SlicePicture
+from hemoscope.reports.overlays import SlicePicture
 from hemoscope.reports.report import positions_known
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.reports.overlays import HeatMap, SlicePicture
+from hemoscope.reports.overlays import SlicePicture
 from hemoscope.reports.study_document import ReaderRemark, StudyDocument, study_document
 from hemoscope.store.store import Store
 from hemoscope.store.values import Feedback, Geometry, StudyDetail
