@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DEBIAN_PACKAGE = {  # every other judge is DCMTK's
     "dciodvfy": "dicom3tools",
     "dcentvfy": "dicom3tools",
+    "dcm2niix": "dcm2niix",
     "openssl": "openssl",
     "ssh-keygen": "openssh-client",
 }

@@ -35,7 +35,8 @@ ALLOWED: dict[str, set[str]] = {
     "onnxscript": TORCH_PACKAGES,
     "sklearn": STUDY_PACKAGES,
     "matplotlib": STUDY_PACKAGES,
-    "pandas": STUDY_PACKAGES,
+    "pandas": {*STUDY_PACKAGES, "inference/data_frames"},
+    "nibabel": {"nifti"},
     "pyarrow": STUDY_PACKAGES,
     "dask": STUDY_PACKAGES,
     "distributed": STUDY_PACKAGES,
@@ -182,6 +183,7 @@ print(sorted(sys.modules))
 EXTRAS = [name for name, packages in ALLOWED.items() if "training" in packages] + [
     "flwr",
     "imagecodecs",
+    "nibabel",
     "lightning_fabric",
     "pytorch_lightning",
 ]

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from os import PathLike
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from hemoscope.dicom.quality import known_positions
 from hemoscope.dicom.read import read_headers, read_slices
 from hemoscope.dicom.series import Series, Study, build_studies
 from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader
-from hemoscope.dicom.sources import Source, find_sources, rejected_by
+from hemoscope.dicom.sources import Source, as_paths, find_sources, rejected_by
 from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.progress import Progress
 from hemoscope.volume import HounsfieldVolume
@@ -68,7 +68,7 @@ class DecodedSeries:
 
 
 def open_archive(
-    paths: Sequence[Path],
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
     limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
     progress: Progress | None = None,
@@ -76,11 +76,16 @@ def open_archive(
     """Find and check every CT slice under the given paths; refused inputs do not stop the others.
 
     Args:
-        paths: files, folders, ZIP files or DICOMDIR files.
+        paths: one or several of: file, folder, ZIP file, DICOMDIR file.
         limits: size limits of one input.
         progress: called with the inputs done and their total.
+
+    Examples:
+        >>> archive = open_archive("examples/sample")
+        >>> [len(series) for study in archive.studies for series in study.series]
+        [10]
     """
-    sources, rejected = find_sources(paths, limits=limits)
+    sources, rejected = find_sources(as_paths(paths), limits=limits)
     refused, headers = list(rejected), list[SliceHeader]()
     for done, source in enumerate(sources, 1):
         try:

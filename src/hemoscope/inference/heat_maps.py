@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hemoscope.inference.calibration import AnyCalibration
 from hemoscope.inference.preprocess import Box
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,24 @@ class HeatMap:
         if self.values.ndim != 2 or not np.all((self.values >= 0.0) & (self.values <= 1.0)):
             msg = f"a heat map needs two axes and values in [0, 1], got shape {self.values.shape}"
             raise ValueError(msg)
+
+
+def local_heat(
+    maps: NDArray[np.float32], label: Hemorrhage, calibration: PerLabel[AnyCalibration], *, box: Box
+) -> HeatMap:
+    """Turn the map of one label into local probabilities.
+
+    A map's logits are in the units of the slice logits pooled from them, so the label's slice calibration applies.
+
+    Args:
+        maps: class-activation logits of one slice, shape (6, height, width).
+        label: the label to show.
+        calibration: of the slice logits.
+        box: the square of the slice that the model saw.
+    """
+    logits = maps[LABELS.index(label)].astype(np.float64)
+    values = np.clip(calibration[label].apply(logits), 0.0, 1.0).astype(np.float32)
+    return HeatMap(values=values, box=box)
 
 
 def heat_on_slice(heat: HeatMap, shape: tuple[int, ...]) -> NDArray[np.float32]:
