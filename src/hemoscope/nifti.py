@@ -64,10 +64,11 @@ def read_nifti(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> HounsfieldV
     path = Path(path)
     if not is_nifti(path):
         raise _refused(path, "not named .nii or .nii.gz", "Give a NIfTI file with one of these suffixes")
-    image = _load(path)
-    _check_layout(path, image, max_voxels)
-    order, affine = _axial(path, image)
-    hounsfield = _hounsfield(path, image, order)
+    with np.errstate(all="ignore"):  # what a damaged header makes infinite is refused, not warned of
+        image = _load(path)
+        _check_layout(path, image, max_voxels)
+        order, affine = _axial(path, image)
+        hounsfield = _hounsfield(path, image, order)
     return _volume(path, hounsfield, affine)
 
 
@@ -194,8 +195,7 @@ def _hounsfield(path: Path, image: _Image, order: NDArray[np.float64]) -> NDArra
     hounsfield = np.empty(slices.shape, dtype=np.int16)
     lowest, highest = np.inf, -np.inf
     for index, one in enumerate(slices):
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-            scaled = one.astype(np.float64) * slope + intercept
+        scaled = one.astype(np.float64) * slope + intercept
         if not np.isfinite(scaled).all():
             raise _refused(path, "values that are not finite", "Replace them by air, -1000 HU")
         scaled[scaled < _PADDING_BELOW] = _AIR
