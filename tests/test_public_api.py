@@ -17,54 +17,14 @@ import pytest
 import hemoscope
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PINNED = set(
-    [
-        "DISCLAIMER",
-        "LABELS",
-        "SUBTYPES",
-        "Archive",
-        "Box",
-        "BundleError",
-        "DecodedSeries",
-        "DicomReadError",
-        "Finding",
-        "GeometryError",
-        "HeatMap",
-        "Hemorrhage",
-        "HemoscopeError",
-        "HounsfieldVolume",
-        "MissingExtraError",
-        "ModelBundle",
-        "ModelCard",
-        "NiftiError",
-        "PerLabel",
-        "Prediction",
-        "Predictor",
-        "Preprocessing",
-        "QualityNote",
-        "ReadLimits",
-        "Rejected",
-        "Series",
-        "SeriesError",
-        "SkippedSeries",
-        "SliceFindings",
-        "SliceHeader",
-        "SliceRef",
-        "Stage",
-        "Study",
-        "StudyFindings",
-        "StudyOutcome",
-        "StudyProbabilities",
-        "StudyReading",
-        "Urgency",
-        "__version__",
-        "load_model",
-        "open_archive",
-        "predict",
-        "read_nifti",
-        "read_series",
-    ]
-)
+PINNED = """
+    DISCLAIMER LABELS SUBTYPES
+    Archive Box BundleError DecodedSeries DicomReadError Finding GeometryError HeatMap Hemorrhage HemoscopeError
+    HounsfieldVolume MissingExtraError ModelBundle ModelCard NiftiError PerLabel Prediction Predictor Preprocessing
+    QualityNote ReadLimits Rejected Series SeriesError SkippedSeries SliceFindings SliceHeader SliceRef Stage Study
+    StudyFindings StudyOutcome StudyProbabilities StudyReading Urgency
+    __version__ load_model open_archive predict read_nifti read_series
+"""
 # What stands in a model's card has a module of its own; engines, sources and calibrations are no values to look at.
 INTERNAL = {
     "hemoscope.inference.card",
@@ -108,8 +68,7 @@ def errors_named_in(docstring: str) -> set[str]:
 
 
 def test_the_public_names_are_those_that_are_pinned() -> None:
-    assert set(hemoscope.__all__) == PINNED
-    assert len(hemoscope.__all__) == len(PINNED)
+    assert sorted(hemoscope.__all__) == sorted(PINNED.split())
 
 
 def test_every_public_name_is_there_and_documented() -> None:
