@@ -6,16 +6,18 @@ by another process, is reported from what was stored.
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from hemoscope.inference.findings import Urgency
-from hemoscope.labels import Hemorrhage
+from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.reports.overlays import SlicePicture, draw_overlay
 from hemoscope.reports.report import printable, shown_probability
+
+T = TypeVar("T")
 
 URGENCY_WORDS = {
     Urgency.IMMEDIATE: "Read now: hemorrhage suspected at the urgent threshold",
@@ -91,6 +93,11 @@ def study_document(
         reader=tuple(_remark(remark) for remark in reader),
         pictures=tuple((_caption(picture), _png(draw_overlay(picture))) for picture in pictures),
     )
+
+
+def shown_slices(key_slices: PerLabel[Sequence[T]]) -> Iterator[tuple[Hemorrhage, T]]:
+    """Yield what a report shows as pictures: each label that has key slices, with the most probable of them."""
+    return ((label, slices[0]) for label, slices in key_slices.items() if slices)
 
 
 def _facts(model: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
