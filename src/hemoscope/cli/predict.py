@@ -57,9 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_report(report, arguments.output)
     _PRINTERS[arguments.format](report)
     if arguments.output is not None and arguments.format == "table":
-        sys.stdout.write(
-            f"Tables, reports and pictures are in {printable(arguments.output.name) or 'the given folder'}\n"
-        )
+        sys.stdout.write(f"Reports, tables and pictures: {printable(arguments.output.name) or 'in the given folder'}\n")
     return exit_code(report, arguments.allow_refused)
 
 
@@ -154,9 +152,9 @@ def _patient(archive: "Archive", reading: "StudyReading") -> "PatientIdentity | 
     """Return who was scanned; a NIfTI file does not say."""
     from hemoscope.reports.identity import patient_identity
 
-    source = reading.findings.slices[0].source
-    if source not in archive.sources:
+    if all(study.study_instance_uid != reading.findings.study_instance_uid for study in archive.studies):
         return None
+    source = reading.findings.slices[0].source
     return patient_identity(archive.load(source), source=source, limits=archive.limits)
 
 

@@ -1,4 +1,4 @@
-"""The report on one study that was just read: ``report.html``, and ``report.pdf`` if asked for, in a folder of results."""
+"""Files of the report on one study that was just read: ``report.html`` and, if asked for, ``report.pdf``."""
 
 from pathlib import Path
 
