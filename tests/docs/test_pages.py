@@ -3,6 +3,7 @@
 import argparse
 import ast
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,10 +57,17 @@ def test_readme_page_and_index_say_that_this_is_no_medical_device() -> None:
         assert "not a medical device" in (REPOSITORY / page).read_text()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_python_snippets_run(page: Path) -> None:
-    for snippet in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
-        exec(compile(snippet, name_of(page), "exec"), {})
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if PYTHON.search(page.read_text())], ids=name_of)
+def test_python_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one page follow each other, in a folder that holds the examples."""
+    shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for snippet in PYTHON.findall(page.read_text()):
+        exec(compile(snippet, name_of(page), "exec"), names)
 
 
 def options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
