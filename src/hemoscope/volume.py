@@ -64,6 +64,18 @@ class HounsfieldVolume:
         Raises:
             GeometryError: positions, orientation or spacing are unknown, or one affine cannot place every slice within
                 a tenth of the slice spacing.
+
+        Examples:
+            >>> volume = HounsfieldVolume(
+            ...     hounsfield=np.zeros((2, 4, 4), dtype=np.int16),
+            ...     spacing_mm=(5.0, 0.5, 0.5),
+            ...     positions_mm=(30.0, 35.0),
+            ...     orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+            ...     origins_mm=((-110.0, -100.0, 30.0), (-110.0, -100.0, 35.0)),
+            ... )
+            >>> column, row, index = 2, 0, 1
+            >>> [float(mm) for mm in (volume.affine @ (column, row, index, 1))[:3]]
+            [109.0, 100.0, 35.0]
         """
         rows_mm, columns_mm = self.spacing_mm[1:]
         if self.origins_mm is None or self.orientation is None or rows_mm is None or columns_mm is None:

@@ -20,6 +20,7 @@ PAGES = [
     *sorted((REPOSITORY / "docs").rglob("*.md")),
 ]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE_ROW = re.compile(r"^\| `([a-z][a-z0-9_]*)` \|", re.MULTILINE)
 
 
@@ -55,9 +56,6 @@ def test_every_page_is_reached_from_the_index() -> None:
 def test_readme_page_and_index_say_that_this_is_no_medical_device() -> None:
     for page in ("README.md", "docs/index.md", "docs/explanation/limits.md"):
         assert "not a medical device" in (REPOSITORY / page).read_text()
-
-
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if PYTHON.search(page.read_text())], ids=name_of)

@@ -126,6 +126,11 @@ def read_series(
 
     Raises:
         SeriesError: no slice of the series can be decoded.
+
+    Examples:
+        >>> archive = open_archive("examples/sample")
+        >>> read_series(archive, archive.studies[0].series[0]).volume.hounsfield.shape
+        (10, 650, 650)
     """
     first = series.headers[0]
     hounsfield = np.empty((len(series), first.rows, first.columns), dtype=np.int16)

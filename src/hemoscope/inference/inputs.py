@@ -35,7 +35,7 @@ def load_model(path: str | PathLike[str] | None = None, *, threads: int | None =
     Examples:
         >>> model = load_model()
         >>> model.bundle.card.name
-        'default'
+        'hemoscope-default'
     """
     return Predictor(load_bundle(None if path is None else Path(path)), threads=threads)
 
