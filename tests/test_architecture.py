@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "onnxscript": TORCH_PACKAGES,
     "sklearn": STUDY_PACKAGES,
     "matplotlib": STUDY_PACKAGES,
-    "pandas": {*STUDY_PACKAGES, "inference/data_frames"},
+    "pandas": {*STUDY_PACKAGES, "inference/data_frames", "inference/study_reading"},
     "nibabel": {"nifti"},
     "pyarrow": STUDY_PACKAGES,
     "dask": STUDY_PACKAGES,
