@@ -342,5 +342,5 @@ def test_usage_is_checked_before_files_are_read() -> None:
 
     for option in ("heatmaps", "pdf"):
         given = {"heatmaps": False, "pdf": False, option: True}
-        with pytest.raises(ConfigError, match=f"--{option} writes files"):
+        with pytest.raises(ConfigError, match=f"--{option} needs a folder"):
             predict.check_usage(Namespace(**given, output=None, allow_refused=frozenset()))
