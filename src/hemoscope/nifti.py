@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.errors import MissingExtraError, NiftiError
+from hemoscope.files import write_bytes
 from hemoscope.volume import HounsfieldVolume
 
 _Image = Any  # nibabel.Nifti1Image, most of whose methods have no types
@@ -98,7 +99,7 @@ def write_nifti(
     image.set_qform(affine, code="scanner", strip_shears=True)
     content = image.to_bytes()
     try:
-        path.write_bytes(gzip.compress(content, compresslevel=6, mtime=0) if path.suffix.lower() == ".gz" else content)
+        write_bytes(path, gzip.compress(content, 6, mtime=0) if path.suffix.lower() == ".gz" else content)
     except OSError as error:
         raise _refused(path, f"cannot be written ({error.strerror or error})", "Choose another folder") from error
 

@@ -77,7 +77,7 @@ def write_study_file(content: bytes, folder: Path, *, study_uid: str, name: str)
     path = folder / REPORTS / folder_name(study_uid) / name
     with _explained(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _write(path, content)
+        return write_bytes(path, content)
 
 
 def folder_name(uid: str) -> str:
