@@ -3,15 +3,17 @@
 import os
 import shutil
 import subprocess
-import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pydicom import dcmread, uid
 
+from hemoscope.dicom import read
 from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive, read_series
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.series import choose_series
@@ -309,10 +311,20 @@ class TestDecoding:
 
 @pytest.mark.shared_data
 class TestRealStudies:
-    def test_a_thin_series_is_indexed_and_decoded_in_seconds(self, shared_data_dir: Path) -> None:
-        start = time.perf_counter()
+    def test_a_thin_series_is_read_with_each_file_opened_once_to_index_and_once_to_decode(
+        self, shared_data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened: Counter[Path] = Counter()
+        load_file = read._load_file
+
+        def counted(path: Path, *rest: Any) -> bytes:
+            opened[path] += 1
+            return load_file(path, *rest)
+
+        monkeypatch.setattr(read, "_load_file", counted)
         series = decoded(open_archive([shared_data_dir / "cq500-series"]))
-        assert time.perf_counter() - start < 20  # 2.4 s on an idle machine; loose, so that a busy one does not fail
+        assert sum(opened.values()) == 2 * 238
+        assert set(opened.values()) == {2}
         assert series.volume.hounsfield.shape == (238, 512, 512)
         assert series.volume.hounsfield.min() >= -1024
         assert "gantry_tilt" in {note.code for note in series.quality}

@@ -1,7 +1,5 @@
 """Intervals resample whole patients, rounds are repeatable, and undefined scores have reasons."""
 
-import time
-
 import numpy as np
 import pytest
 import sklearn.metrics as judge
@@ -189,11 +187,3 @@ def test_scores_without_ranks_are_the_same_but_for_those_of_order() -> None:
     assert quick.labels["any"]["ece"] == whole.labels["any"]["ece"]
     assert quick.labels["any"].dropped_rounds == whole.labels["any"].dropped_rounds
     assert quick.weighted_log_loss == whole.weighted_log_loss
-
-
-@pytest.mark.slow
-def test_75_000_images_and_1000_rounds_take_less_than_a_minute() -> None:
-    p, y, _ = study(8, patients=75_000, slices=1)
-    started = time.perf_counter()
-    bootstrap_scores(p, y, rounds=1000)
-    assert time.perf_counter() - started < 60
