@@ -15,6 +15,11 @@ FEDERATED ?= $(VENV)-federated
 STAMPS := $(VENV)/.stamps
 DEMO_OUTPUT ?= demo-output
 PYTEST_ARGS ?=
+# A worker a processor: at least two, since many tests wait; at most eight, since each holds about 1.5 GB.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+WORKERS ?= $(shell echo $$(( $(CORES) < 2 ? 2 : $(CORES) > 8 ? 8 : $(CORES) )))
+# The files of the suite run whole, in the order of tests/conftest.py: the longest first.
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## show this list
@@ -34,7 +39,7 @@ demo: $(STAMPS)/base ## read the sample head CT with the shipped model; pictures
 
 .PHONY: test
 test: $(STAMPS)/all ## install what tests and training need, run the tests, show coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: $(STAMPS)/all ## the tests that take minutes (fuzzing, whole series)

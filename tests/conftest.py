@@ -11,6 +11,10 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# NumPy, PyTorch and the programs that tests start read it once, when they are loaded. Many small tests in parallel go
+# slower with more threads, and sums would depend on the number of processors.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import numpy as np
 import pytest
@@ -30,6 +34,26 @@ DEBIAN_PACKAGE = {  # every other judge is DCMTK's
     "openssl": "openssl",
     "ssh-keygen": "openssh-client",
 }
+
+
+# The files that take longest start first, so that no worker ends long after the others.
+LONGEST = (
+    "tests/journeys/test_paper_journey.py",
+    "tests/store/test_worker.py",
+    "tests/training/models/test_export.py",
+    "tests/training/test_train.py",
+    "tests/training/test_resume.py",
+    "tests/web/browser/test_reading.py",
+    "tests/web/test_server.py",
+    "tests/test_architecture.py",
+    "tests/docs/test_snippets.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the tests of a file keep their order."""
+    places = {REPOSITORY / file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
 
 
 def shared_data_folder() -> Path:
