@@ -208,7 +208,7 @@ class TestDicomdirs:
         )
         return folder
 
-    @pytest.mark.judge("dcmmkdir")
+    @pytest.mark.reference_tool("dcmmkdir")
     def test_a_dicomdir_names_the_files_that_are_read(self, disc: Path, head: Phantom) -> None:
         (disc / "IMAGES" / "OTHER").write_text("not named in the DICOMDIR")
         archive = open_archive([disc / "DICOMDIR"])
@@ -216,13 +216,13 @@ class TestDicomdirs:
         assert (decoded(archive).volume.hounsfield == head.hounsfield).all()
         assert "IMAGES/IM0" in archive.sources
 
-    @pytest.mark.judge("dcmmkdir")
+    @pytest.mark.reference_tool("dcmmkdir")
     def test_a_dicomdir_in_a_folder_is_neither_slice_nor_refusal(self, disc: Path) -> None:
         archive = open_archive([disc])
         assert archive.rejected == ()
         assert len(archive.studies[0].series[0]) == 9
 
-    @pytest.mark.judge("dcmmkdir")
+    @pytest.mark.reference_tool("dcmmkdir")
     def test_files_are_found_in_lower_case_and_missing_ones_are_named(self, disc: Path) -> None:
         (disc / "IMAGES").rename(disc / "images")
         (disc / "images" / "IM4").unlink()
@@ -230,7 +230,7 @@ class TestDicomdirs:
         assert codes(archive) == {"IMAGES/IM4": "unreadable"}
         assert len(archive.studies[0].series[0]) == 8
 
-    @pytest.mark.judge("dcmmkdir")
+    @pytest.mark.reference_tool("dcmmkdir")
     def test_references_that_lead_out_of_the_folder_are_not_followed(self, disc: Path) -> None:
         data = (disc / "DICOMDIR").read_bytes()
         (disc.parent / "IM0").write_bytes((disc / "IMAGES" / "IM0").read_bytes())

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import sklearn.metrics as judge
+import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -39,17 +39,17 @@ def test_values_are_those_of_scikit_learn_and_lie_inside_their_interval() -> Non
     for k, label in enumerate(LABELS):
         found = scores.labels[label]["auroc"]
         assert found is not None
-        assert found.value == pytest.approx(judge.roc_auc_score(y[:, k], p[:, k]), abs=1e-9)
+        assert found.value == pytest.approx(reference.roc_auc_score(y[:, k], p[:, k]), abs=1e-9)
         assert found.low < found.value < found.high
     assert scores.macro["auroc"] is not None
-    assert scores.macro["auroc"].value == pytest.approx(judge.roc_auc_score(y, p), abs=1e-9)
+    assert scores.macro["auroc"].value == pytest.approx(reference.roc_auc_score(y, p), abs=1e-9)
 
 
 def test_rounds_equal_scoring_the_drawn_patients_one_by_one() -> None:
     p, y, groups = study(1, patients=12)
     index, n = group_indices(groups, len(p))
     drawn = [
-        judge.roc_auc_score(y[:, 0], p[:, 0], sample_weight=w[index])
+        reference.roc_auc_score(y[:, 0], p[:, 0], sample_weight=w[index])
         for chunk in resamples(n, 50, seed=3, chunk=7)
         for w in chunk
     ]
@@ -113,7 +113,7 @@ def test_unknown_labels_leave_the_image_out_for_that_label_only() -> None:
     found = scores.labels["intraparenchymal"]
     assert found.n_images == 220
     assert found["auroc"] is not None
-    assert found["auroc"].value == pytest.approx(judge.roc_auc_score(y[100:, 2], p[100:, 2]), abs=1e-9)
+    assert found["auroc"].value == pytest.approx(reference.roc_auc_score(y[100:, 2], p[100:, 2]), abs=1e-9)
     assert scores.labels["any"].n_images == 320
     assert scores.exact_match is not None
     assert scores.exact_match.value == pytest.approx(((p > 0.5) == y)[100:].all(axis=1).mean())

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import sklearn.metrics as judge
+import sklearn.metrics as reference
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -62,7 +62,7 @@ def test_a_threshold_for_a_precision_has_the_highest_recall_that_allows_it(
     seed: int, decimals: int, goal: float
 ) -> None:
     p, y = predictions(seed, decimals=decimals)
-    precision, recall, _ = judge.precision_recall_curve(y, p)
+    precision, recall, _ = reference.precision_recall_curve(y, p)
     assume((precision[:-1] >= goal).any())
     point = at_precision(p, y, goal)
     assert label_metrics(p, y, threshold=point.threshold)["precision"] >= goal
@@ -83,14 +83,14 @@ def test_a_share_that_equals_the_target_reaches_it(count: int) -> None:
 @given(seeds, ties)
 def test_youden_and_f_beta_are_the_best_of_the_curves_of_scikit_learn(seed: int, decimals: int) -> None:
     p, y = predictions(seed, decimals=decimals)
-    fpr, tpr, _ = judge.roc_curve(y, p)
+    fpr, tpr, _ = reference.roc_curve(y, p)
     point = youden(p, y)
     assert point.sensitivity is not None
     assert point.specificity is not None
     assert point.sensitivity + point.specificity - 1 == pytest.approx((tpr - fpr).max())
-    precision, recall, _ = judge.precision_recall_curve(y, p)
+    precision, recall, _ = reference.precision_recall_curve(y, p)
     best = max(5 * p * r / (4 * p + r) for p, r in zip(precision, recall, strict=True) if r > 0)
-    assert judge.fbeta_score(y, p >= best_f_beta(p, y, 2).threshold, beta=2) == pytest.approx(best)
+    assert reference.fbeta_score(y, p >= best_f_beta(p, y, 2).threshold, beta=2) == pytest.approx(best)
 
 
 @given(seeds, st.sampled_from([1, 2, 6]))  # more decimals than float32 has would put two on one number
@@ -103,7 +103,7 @@ def test_a_threshold_survives_rounding_of_the_probabilities_to_float32(seed: int
 def test_accuracy_of_every_cut_agrees_with_scikit_learn() -> None:
     p, y = predictions(3, decimals=2)
     cuts = Cuts.of(p, y)
-    assert cuts.accuracy == pytest.approx([judge.accuracy_score(y, p >= s) for s in cuts.scores])
+    assert cuts.accuracy == pytest.approx([reference.accuracy_score(y, p >= s) for s in cuts.scores])
     assert np.isnan(cuts.precision[0])
 
 
