@@ -15,7 +15,7 @@ from hemoscope.inference.card import TrainingData
 
 pytestmark = pytest.mark.skipif(find_spec("torch") is None, reason="needs the extra: pip install 'hemoscope[train]'")
 
-EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "federated-experiment.toml"
+EXPERIMENT = Path(__file__).resolve().parents[2] / "src/hemoscope/experiments/federated-experiment.toml"
 
 
 @pytest.fixture

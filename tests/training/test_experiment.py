@@ -15,6 +15,7 @@ from hemoscope.training.experiment import Experiment, RunConfig, parse_experimen
 from hemoscope.training.models.sequence import SequenceConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SHIPPED = REPOSITORY / "src/hemoscope/experiments"
 
 TEXT = """
 name = "trial"
@@ -52,7 +53,7 @@ def test_a_file_states_what_differs_from_the_defaults(file: Path) -> None:
 
 
 # A federation file names its experiment file: tests/federated/test_federation.py reads it.
-EXPERIMENTS = sorted(path for path in (REPOSITORY / "experiments").glob("*.toml") if path.name != "federated.toml")
+EXPERIMENTS = sorted(path for path in SHIPPED.glob("*.toml") if path.name != "federated.toml")
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
@@ -61,7 +62,7 @@ def test_every_experiment_of_the_repository_can_be_read(path: Path) -> None:
 
 
 def test_the_papers_experiment_is_the_published_recipe() -> None:
-    paper = read_experiment(REPOSITORY / "experiments" / "paper.toml")
+    paper = read_experiment(SHIPPED / "paper.toml")
     run, network, optimizer, loss = paper.run, paper.network, paper.optimizer, paper.loss
     assert (run.epochs, run.batch_size, run.accumulate, run.max_steps, run.early_stop) == (10, 16, 1, 0, 0)
     assert (run.split, run.test, run.split_seed, run.validation_share) == ("slice", 0.1, 257, 0.0)
@@ -90,10 +91,9 @@ def test_the_papers_experiment_is_the_published_recipe() -> None:
 def test_future_work_of_the_paper_is_its_recipe_by_patient_with_one_thing_changed(
     name: str, changes: list[str]
 ) -> None:
-    folder = REPOSITORY / "experiments"
-    found = read_experiment(folder / f"{name}.toml")
+    found = read_experiment(SHIPPED / f"{name}.toml")
     said = [f"name={name}", f"description={found.description}", "run.split=patient"]
-    assert found == read_experiment(folder / "paper.toml", [*said, *changes])
+    assert found == read_experiment(SHIPPED / "paper.toml", [*said, *changes])
 
 
 @given(
@@ -195,9 +195,8 @@ def test_records_of_earlier_versions_are_read_as_what_they_were(path: Path) -> N
 
 
 def test_the_record_of_the_model_that_ships_is_of_its_experiment_file() -> None:
-    folder = REPOSITORY / "experiments"
-    record = json.loads((folder / "results" / "default" / "experiment.json").read_text())
-    assert read_experiment(folder / "default.toml") == parse_experiment(record, where="experiment.json")
+    record = json.loads((REPOSITORY / "experiments/results/default/experiment.json").read_text())
+    assert read_experiment(SHIPPED / "default.toml") == parse_experiment(record, where="experiment.json")
 
 
 def test_a_network_is_read_at_the_size_of_training_unless_set_otherwise(file: Path) -> None:

@@ -75,8 +75,8 @@ def test_keys_can_be_changed_on_the_command_line_those_of_the_experiment_too(fil
 
 
 def test_the_comparison_of_the_repository_is_a_federation_of_the_epochs_of_its_pooled_arm() -> None:
-    federation = read_federation(REPOSITORY / "experiments" / "federated.toml")
-    assert federation.experiment == read_experiment(REPOSITORY / "experiments" / "federated-experiment.toml")
+    federation = read_federation(REPOSITORY / "src/hemoscope/experiments/federated.toml")
+    assert federation.experiment == read_experiment(REPOSITORY / "src/hemoscope/experiments/federated-experiment.toml")
     assert federation.epochs == federation.experiment.run.epochs
     assert federation.experiment.run.held_out == ()  # the pooled arm and the sites see the same patients
 
