@@ -117,6 +117,14 @@ def test_train_writes_every_split_and_prints_the_next_step(
     assert "exists already. Go on with --resume" in capsys.readouterr().err
 
 
+def test_train_lists_the_experiments_that_ship_and_asks_for_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--list"])
+    said = capsys.readouterr().out
+    assert re.search(r"^paper +ResNet-50 and the flatten head, as published", said, re.MULTILINE)
+    assert not re.search(r"^federated ", said, re.MULTILINE)
+
+
 def test_train_takes_one_part_and_changed_settings(place: Path, tmp_path: Path) -> None:
     words = ["train", str(place / "tiny.toml"), "--data", str(place / "cache"), "--output", str(tmp_path / "one")]
     assert main([*words, "--only", "final", "--set", "run.seed=9", "--set", "augment.flip=0"]) == 0

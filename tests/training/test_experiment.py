@@ -13,6 +13,7 @@ from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.experiment import Experiment, RunConfig, parse_experiment, read_experiment
 from hemoscope.training.models.sequence import SequenceConfig
+from hemoscope.training.tables import shipped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHIPPED = REPOSITORY / "src/hemoscope/experiments"
@@ -53,7 +54,7 @@ def test_a_file_states_what_differs_from_the_defaults(file: Path) -> None:
 
 
 # A federation file names its experiment file: tests/federated/test_federation.py reads it.
-EXPERIMENTS = sorted(path for path in SHIPPED.glob("*.toml") if path.name != "federated.toml")
+EXPERIMENTS = sorted(path for path in SHIPPED.glob("*.toml") if "\nexperiment = " not in path.read_text())
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
@@ -270,6 +271,32 @@ def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> Non
 def test_a_wrong_setting_is_refused_and_named(file: Path, change: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_experiment(file, [change])
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
+def test_an_experiment_that_ships_is_read_by_its_bare_name(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_experiment(Path(path.stem)) == read_experiment(path)
+    assert shipped("experiment")[path.stem] == read_experiment(path).description
+
+
+def test_a_file_of_that_name_wins_over_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("paper").write_text('name = "mine"')
+    assert read_experiment(Path("paper")).name == "mine"
+
+
+@pytest.mark.parametrize("named", ["papr", "paper.toml", "folder/paper"])
+def test_what_is_neither_a_file_nor_a_shipped_name_is_refused_with_the_names(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"no such experiment file\. .*the name of one that ships: convnext, default, "
+    ):
+        read_experiment(Path(named))
 
 
 def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:

@@ -81,6 +81,16 @@ def test_the_comparison_of_the_repository_is_a_federation_of_the_epochs_of_its_p
     assert federation.experiment.run.held_out == ()  # the pooled arm and the sites see the same patients
 
 
+def test_a_federation_that_ships_is_read_by_its_bare_name_and_may_name_a_shipped_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_federation(Path("federated")).name == "ct-ich-federated"
+    own = tmp_path / "own.toml"
+    own.write_text('name = "own"\nexperiment = "paper"')
+    assert read_federation(own).experiment == read_experiment(Path("paper"))
+
+
 privacies = st.builds(
     PrivacyConfig,
     noise_multiplier=st.floats(0.01, 10),
@@ -207,7 +217,7 @@ def test_a_wrong_setting_is_refused_by_name(file: Path, change: str, words: str)
 
 
 def test_a_file_that_is_not_there_or_is_no_toml_is_refused_without_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^absent\.toml: no such federation file.*experiments/federated\.toml"):
+    with pytest.raises(ConfigError, match=r"^absent\.toml: no such federation file.*that ships: federated"):
         read_federation(tmp_path / "absent.toml")
     path = tmp_path / "broken.toml"
     path.write_bytes(b"\xff\xfe")
