@@ -28,6 +28,7 @@ from hemoscope.volume import HounsfieldVolume
 __all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series"]
 
 _INT16 = np.iinfo(np.int16)
+_NAMED = 3  # damaged files that a note names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +184,7 @@ def _decoded(
         volume=_volume(slices, hounsfield),
         slices=slices,
         slice_quality=tuple(notes[index] for index in kept),
-        quality=quality + _gathered(notes),
+        quality=quality + _gathered(notes, [header.source for header in slices]),
         rejected=rejected,
     )
 
@@ -200,10 +201,15 @@ def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16]) -> Hou
     )
 
 
-def _gathered(notes: Mapping[int, tuple[QualityNote, ...]]) -> tuple[QualityNote, ...]:
-    """Report the repairs of single slices once for the series."""
-    repaired = sum(any(note.code == "twelve_bit_repair" for note in one) for one in notes.values())
-    if not repaired:
-        return ()
-    message = f"12-bit values had wrapped below zero and were repaired in {repaired} of {len(notes)} slices"
-    return (QualityNote(code="twelve_bit_repair", message=message),)
+def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[str]) -> tuple[QualityNote, ...]:
+    """The repairs of single slices and damage in them, reported once for the series; ``sources`` in its order."""
+    codes = [{note.code for note in notes[index]} for index in sorted(notes)]
+    found = []
+    if repaired := sum("twelve_bit_repair" in one for one in codes):
+        message = f"12-bit values had wrapped below zero and were repaired in {repaired} of {len(codes)} slices"
+        found.append(QualityNote(code="twelve_bit_repair", message=message))
+    if damaged := [source for source, one in zip(sources, codes, strict=True) if "damaged_pixel_data" in one]:
+        named = f"{', '.join(damaged[:_NAMED])}{' and others' if len(damaged) > _NAMED else ''}"
+        message = f"the compressed data of {len(damaged)} of {len(codes)} slices are damaged: {named}"
+        found.append(QualityNote(code="damaged_pixel_data", message=message))
+    return tuple(found)
