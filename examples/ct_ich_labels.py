@@ -3,7 +3,8 @@
     python examples/ct_ich_labels.py CT_ICH_FOLDER
 
 The folder holds ``hemorrhage_diagnosis.csv`` (one row a slice) and, at any depth, ``049/brain/1.jpg``,
-``049/bone/1.jpg`` and, for a slice with a hemorrhage, ``049/brain/1_HGE_Seg.jpg``. Existing files are left alone; labels.csv is replaced.
+``049/bone/1.jpg`` and, for a slice with a hemorrhage, ``049/brain/1_HGE_Seg.jpg``. An existing labels.csv is
+replaced, and nothing else.
 """
 
 import argparse
