@@ -87,8 +87,8 @@ def test_a_federation_that_ships_is_read_by_its_bare_name_and_may_name_a_shipped
     monkeypatch.chdir(tmp_path)
     assert read_federation(Path("federated")).name == "ct-ich-federated"
     own = tmp_path / "own.toml"
-    own.write_text('name = "own"\nexperiment = "paper"')
-    assert read_federation(own).experiment == read_experiment(Path("paper"))
+    own.write_text('name = "own"\nexperiment = "focal"')
+    assert read_federation(own).experiment == read_experiment(Path("focal"))
 
 
 privacies = st.builds(
