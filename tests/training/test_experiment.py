@@ -13,7 +13,7 @@ from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.experiment import Experiment, RunConfig, parse_experiment, read_experiment
 from hemoscope.training.models.sequence import SequenceConfig
-from hemoscope.training.tables import shipped
+from hemoscope.training.toml_config import shipped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHIPPED = REPOSITORY / "src/hemoscope/experiments"

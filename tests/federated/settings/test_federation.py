@@ -172,7 +172,7 @@ def test_a_site_shortens_its_update_where_the_server_cannot_check_it_or_noise_is
         ("changes.run.epoch=1", "run: unknown key epoch"),
         ("changes.name.first=x", r"trial\.toml: changes: name is not a table"),
         ("changes=3", "changes must be a table of keys of the experiment, got 3"),
-        ("experiment=3", "experiment must name an experiment file, .* got 3"),
+        ("experiment=3", "experiment must name an experiment, .* got 3"),
         ("experiment=absent.toml", r"^absent\.toml: no such experiment file"),
         ("name=..", r"name '\.\.' must begin with a letter or digit"),
         ("name=a/b", "name 'a/b' must begin"),
