@@ -1,9 +1,9 @@
-"""How long a whole evaluation takes: 75,000 images, six labels, 1,000 bootstrap rounds, two cores.
+"""Measures a full evaluation: 75,000 images, six labels, 1,000 bootstrap rounds, two cores.
 
-The predictions are made up, as sure and as rare as those of the paper. Timed is all that ``hemoscope evaluate`` does
-after reading its files: scores, tables, calibration, levels, plots and page. Beside it stands the plain way: a loop
-over rounds that calls scikit-learn on resampled images. That takes too long to be run to its end; a few rounds are
-timed and multiplied, which is said in the output.
+The predictions are synthetic, with the paper's prevalence and discrimination. The timing covers everything that
+``hemoscope evaluate`` does after reading its files: scores, tables, calibration, levels, plots and page. The baseline
+is a loop over rounds that calls scikit-learn on resampled images; it takes too long to finish, so a few rounds are
+timed and extrapolated, which the output states.
 
     taskset -c 0,1 .venv/bin/python benchmarks/evaluate.py
     taskset -c 0,1 .venv/bin/python benchmarks/evaluate.py --no-groups
@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 
 def predictions(images: int, *, grouped: bool) -> LabelledPredictions:
-    """Predictions that rank about as well as the paper's."""
+    """Return predictions that rank about as well as the paper's."""
     random = np.random.default_rng(0)
     labels = (random.random((images, 6)) < PREVALENCE).astype(np.float64)
     logits = 2 * random.normal(size=labels.shape) + 6 * labels - 4
@@ -45,7 +45,7 @@ def predictions(images: int, *, grouped: bool) -> LabelledPredictions:
 
 @contextmanager
 def stopwatch(what: str, *, times: float = 1.0) -> Iterator[None]:
-    """Print wall seconds, and seconds of processors: on a machine with other work the second is the fairer number."""
+    """Print wall time and processor time, which is more reliable on a busy machine."""
     wall, busy = time.perf_counter(), time.process_time()
     yield
     wall, busy = (times * (now - then) for now, then in ((time.perf_counter(), wall), (time.process_time(), busy)))
@@ -53,7 +53,7 @@ def stopwatch(what: str, *, times: float = 1.0) -> Iterator[None]:
 
 
 def plain_round(random: np.random.Generator, data: LabelledPredictions, members: list[NDArray[np.intp]]) -> None:
-    """One round as one would write it at first: draw patients, take their images, ask scikit-learn."""
+    """Run one round of the baseline: resample patients, select their images, call scikit-learn."""
     drawn = np.concatenate([members[place] for place in random.integers(len(members), size=len(members))])
     probabilities, labels = data.probabilities[drawn], data.labels[drawn]
     decisions = probabilities > 0.5
@@ -68,12 +68,12 @@ def plain_round(random: np.random.Generator, data: LabelledPredictions, members:
 
 
 def main() -> int:
-    """Time both, and print seconds."""
+    """Time both and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=75_000)
     parser.add_argument("--rounds", type=int, default=1_000)
-    parser.add_argument("--plain-rounds", type=int, default=5, help="rounds of the plain loop that are really run")
-    parser.add_argument("--no-groups", action="store_true", help="draw single images: each is its own group")
+    parser.add_argument("--plain-rounds", type=int, default=5, help="rounds of the baseline to run")
+    parser.add_argument("--no-groups", action="store_true", help="resample single images: each is its own group")
     arguments = parser.parse_args()
     data = predictions(arguments.images, grouped=not arguments.no_groups)
     what = "single images" if data.groups is None else f"{len(set(data.groups)):,} patients"

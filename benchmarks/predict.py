@@ -1,6 +1,6 @@
-"""How long ``hemoscope predict`` takes, cold, and how much memory it peaks at.
+"""Measures cold run time and peak memory of ``hemoscope predict``.
 
-Each run is a fresh process, as a user starts it: import, model, reading, inference and report are all in the time.
+Each run is a new process, so the time includes imports, model loading, reading, inference and report.
 
     .venv/bin/python benchmarks/predict.py examples/sample
     .venv/bin/python benchmarks/predict.py SERIES --runs 5 --threads 2
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak resident megabytes of one fresh process; it must end with 0 or 4 (some inputs refused)."""
+    """Return wall time and peak resident memory (MB) of one new process; it must exit with 0 or 4 (inputs refused)."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603  # our own command
     _, status, usage = os.wait4(process.pid, 0)
@@ -39,7 +39,7 @@ def measure(command: list[str]) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in (0, 4):
         sys.exit(f"{' '.join(command)} ended with {process.returncode}")
-    return wall, usage.ru_maxrss / 1024  # Linux counts kilobytes
+    return wall, usage.ru_maxrss / 1024  # kilobytes on Linux
 
 
 if __name__ == "__main__":

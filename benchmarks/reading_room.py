@@ -1,7 +1,7 @@
-"""How long a reader waits: first picture, findings, and the worklist while twenty studies come in at once.
+"""Measures latency of the reading room: first picture, findings, and the worklist while twenty studies arrive.
 
-Starts ``hemoscope serve`` with one worker and the default model, as a user does, and asks it over HTTP from the same
-machine, so client and server share its processors. Limits: first picture 1.5 s and findings 5 s after the last byte of
+Starts ``hemoscope serve`` with one worker and the default model, and sends requests from the same machine, so client
+and server share its processors. Limits: first picture 1.5 s and findings 5 s after the last byte of
 a 36-slice study; twenty studies at once all read, the worklist's 95th percentile below 200 ms meanwhile.
 
     .venv/bin/python benchmarks/reading_room.py
@@ -35,7 +35,7 @@ _PIECE = 1 << 20
 
 @contextmanager
 def room(storage: Path) -> Iterator[str]:
-    """The address of a reading room that is ready."""
+    """Start a reading room and yield its address when it is ready."""
     command = [str(Path(sys.executable).with_name("hemoscope")), "serve", "--port", "0", "--storage", str(storage)]
     command += ["--requests-per-minute", "100000"]
     quiet = subprocess.DEVNULL
@@ -52,7 +52,7 @@ def room(storage: Path) -> Iterator[str]:
 
 
 def zipped(files: list[Path]) -> bytes:
-    """The files in one ZIP, uncompressed."""
+    """Return the files as one uncompressed ZIP."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for number, path in enumerate(files):
@@ -61,7 +61,7 @@ def zipped(files: list[Path]) -> bytes:
 
 
 def upload(url: str, content: bytes) -> tuple[str, float]:
-    """Upload one ZIP; the study's id, and when its last byte had been handed over."""
+    """Upload one ZIP; return the study's id and the time at which the last byte was sent."""
     handed = [0.0]
     head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="a.zip"\r\n\r\n'.encode()
     body = head + content + f"\r\n--{_BOUNDARY}--\r\n".encode()
@@ -82,7 +82,7 @@ def upload(url: str, content: bytes) -> tuple[str, float]:
 
 
 def wait_for(url: str, study_id: str, what: str, *, every_s: float = 0.02) -> None:
-    """Ask again and again until the study has pixels, or is done."""
+    """Poll until the study has pixels, or is done."""
     while True:
         study = httpx.get(f"{url}/api/v1/studies/{study_id}").json()
         if study["state"] == "failed":
@@ -93,7 +93,7 @@ def wait_for(url: str, study_id: str, what: str, *, every_s: float = 0.02) -> No
 
 
 def one_study(url: str, content: bytes) -> tuple[float, float]:
-    """Seconds from the last byte to the first picture in hand, and to the findings."""
+    """Return seconds from the last byte to the first picture, and to the findings."""
     study_id, handed = upload(url, content)
     wait_for(url, study_id, "pixels")
     httpx.get(f"{url}/api/v1/studies/{study_id}/slices/0/pixels").raise_for_status()
@@ -103,7 +103,7 @@ def one_study(url: str, content: bytes) -> tuple[float, float]:
 
 
 def many_studies(url: str, content: bytes, count: int) -> tuple[float, list[float]]:
-    """Upload several at once; seconds until all are read, and how long each call for the worklist took meanwhile."""
+    """Upload several at once; return seconds until all are read, and latencies of worklist requests meanwhile."""
     start, stop, calls = time.perf_counter(), threading.Event(), []
 
     def look() -> None:
@@ -132,13 +132,11 @@ def many_studies(url: str, content: bytes, count: int) -> tuple[float, list[floa
 
 
 def main() -> None:
-    """Measure and print beside the limits."""
+    """Measure and print the results with the limits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, help="folder of one series; a phantom of 36 slices if not given")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument(
-        "--at-once", type=int, default=20, metavar="N", help="studies uploaded together; 0 leaves it out"
-    )
+    parser.add_argument("--at-once", type=int, default=20, metavar="N", help="studies uploaded together; 0 skips this")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -151,7 +149,7 @@ def main() -> None:
         with room(folder / "storage") as url:
             pictures, findings = zip(*(one_study(url, content) for _ in range(chosen.runs)), strict=True)
             took, calls = many_studies(url, content, chosen.at_once) if chosen.at_once else (0.0, [])
-    limits = ("1.5 s", "5 s") if chosen.study is None else ("-", "-")  # they are stated for 36 slices
+    limits = ("1.5 s", "5 s") if chosen.study is None else ("-", "-")  # the limits are for 36 slices
     table = Table("what", "measured", "limit", title=f"{len(files)} slices, {len(content) / 1e6:.0f} MB a study")
     waits = {"first picture after the last byte": pictures, "findings after the last byte": findings}
     for (what, seconds), limit in zip(waits.items(), limits, strict=True):

@@ -1,7 +1,7 @@
-"""How many slices a second one core prepares, crops, augments and trains on, and how many bytes each step leaves.
+"""Measures how many slices per second one core prepares, crops, augments and trains on, and bytes on disk.
 
-What a plan for a million slices is made from (docs/explanation/a-million-slices.md). Processor seconds of one thread,
-so that a shared machine measures the same; phantoms of 512 x 512 pixels, uncompressed, as RSNA 2019 is.
+The basis of docs/explanation/a-million-slices.md. Processor time of one thread, so that a shared machine gives the same
+result; uncompressed phantoms of 512 x 512 pixels, like RSNA 2019.
 
     .venv/bin/python benchmarks/training_rates.py
     .venv/bin/python benchmarks/training_rates.py --slices 360 --steps 6
@@ -28,7 +28,7 @@ from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import load_crops
-from hemoscope.training.dataset import Draw, SamplingConfig, SliceDataset
+from hemoscope.training.dataset import SampleIndex, SamplingConfig, SliceDataset
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 from hemoscope.training.module import OptimizerConfig, TrainingModule
@@ -40,7 +40,7 @@ Row = tuple[str, str, str]
 
 
 def kaggle_folder(folder: Path, slices: int) -> None:
-    """Phantoms in Kaggle's layout: ID_x.dcm in one folder, six lines an image in one CSV file."""
+    """Write phantoms in Kaggle's layout: ID_x.dcm in one folder, six lines per image in one CSV file."""
     lines = ["ID,Label"]
     for series in track(range(slices // _SLICES_A_SERIES), "phantoms", transient=True):
         drafts = write_series(
@@ -54,7 +54,7 @@ def kaggle_folder(folder: Path, slices: int) -> None:
 
 
 def prepared(folder: Path, count: int) -> Row:
-    """The command as a user runs it, its start-up included."""
+    """Run the command as a user does, including start-up."""
     command = [str(Path(sys.executable).with_name("hemoscope")), "prepare", "rsna", "--workers", "1"]
     paths = ["--images", folder / "images", "--labels", folder / "labels.csv", "--output", folder / "cache"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -66,7 +66,7 @@ def prepared(folder: Path, count: int) -> Row:
 
 
 def cropped_and_drawn(folder: Path) -> list[Row]:
-    """Crops written to disk once, then read back, augmented and windowed."""
+    """Write crops to disk, then read, augment and window them."""
     cache, preprocessing = open_cache(folder / "cache"), Preprocessing(size=_SIZE)
     images = cache.manifest["image_id"].tolist()
     start = process_time()
@@ -77,14 +77,14 @@ def cropped_and_drawn(folder: Path) -> list[Row]:
     data = SliceDataset(crops, preprocessing, AugmentConfig(), sampling, seed=1)
     start = process_time()
     for place in range(len(images)):
-        data[Draw(place, 0, place)]
+        data[SampleIndex(place, 0, place)]
     drawing = process_time() - start
     rows = [("crops, written once", f"{len(images) / cropping:.0f}", f"{size / len(images) / 1000:.0f} kB")]
     return [*rows, ("samples, augmented", f"{len(images) / drawing:.0f}", "-")]
 
 
 def trained(name: str, config: NetworkConfig, steps: int) -> Row:
-    """Forward, backward and step of one network on random input."""
+    """Run forward, backward and optimiser step of one network on random input."""
     network = HemorrhageNetwork(config, channels=3, size=_SIZE)
     module = TrainingModule(network, LossConfig(map=0.0, dice=0.0), OptimizerConfig(ema=0.0))
     adam = torch.optim.Adam(network.parameters(), lr=1e-5)
@@ -100,7 +100,7 @@ def trained(name: str, config: NetworkConfig, steps: int) -> Row:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slices", type=int, default=720, help="phantom slices, in series of 36")
     parser.add_argument("--steps", type=int, default=4, help="training steps of 16 slices")
@@ -117,7 +117,7 @@ def main() -> None:
     )
     rows.append(trained("EfficientNet-Lite0, maps", NetworkConfig(), chosen.steps))
     table = Table(
-        "step", "slices a processor second", "bytes a slice", title=f"{count} slices, one thread, {_SIZE} pixels"
+        "step", "slices per processor second", "bytes per slice", title=f"{count} slices, one thread, {_SIZE} pixels"
     )
     for row in rows:
         table.add_row(*row)

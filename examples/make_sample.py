@@ -1,8 +1,8 @@
-"""Make ``examples/sample``: slices 16 to 25 of patient 077 of CT-ICH as DICOM CT images.
+"""Creates ``examples/sample``: slices 16 to 25 of patient 077 of CT-ICH as DICOM CT images.
 
 Run from the repository: ``python examples/make_sample.py CT_ICH_FOLDER [OUTPUT]``, where the folder is the 82-patient
-JPEG release with its ``patients`` folder. The slices lie above the orbits: no eye, nose or face is in them. CT-ICH
-gives no pixel spacing, position or orientation; the geometry written here is assumed, and each file says so.
+JPEG release with its ``patients`` folder. The slices are above the orbits, so they show no eye, nose or face. CT-ICH
+has no pixel spacing, position or orientation; the geometry is assumed, and each file says so.
 """
 
 import sys
@@ -17,7 +17,7 @@ from hemoscope.data.ct_ich import read_hounsfield
 from hemoscope.testing.dicom_writer import Acquisition, PixelCoding, ct_dataset, save
 
 PATIENT = "077"
-SLICES = range(16, 26)  # from the neck up, as the release numbers them
+SLICES = range(16, 26)  # numbered from the neck up in the release
 SPACING_MM = (5.0, 0.35, 0.35)
 ACQUISITION = Acquisition(
     series_description="CT-ICH slices above the orbits",
@@ -35,7 +35,7 @@ def slice_files(folder: Path, number: int) -> tuple[Path, Path]:
 
 
 def sample_dataset(hounsfield: NDArray[np.int16], index: int, *, jpeg_bytes: int) -> Dataset:
-    """Return one slice as a CT image that claims nothing that CT-ICH does not tell."""
+    """Return one slice as a CT image, without attributes that CT-ICH does not have."""
     shape = (len(SLICES), *hounsfield.shape)
     ds = ct_dataset(
         hounsfield,
@@ -51,7 +51,7 @@ def sample_dataset(hounsfield: NDArray[np.int16], index: int, *, jpeg_bytes: int
     ds.DerivationDescription = (
         "HU rebuilt from two 8-bit JPEG images: level 40 width 120 where not saturated, else level 700 width 3200"
     )
-    # Once lossy, always lossy: the pixels came through JPEG before they were written without loss.
+    # The pixels were JPEG before they were stored without loss, so they remain lossy.
     ds.LossyImageCompression = "01"
     ds.LossyImageCompressionMethod = "ISO_10918_1"
     ds.LossyImageCompressionRatio = round(2 * hounsfield.size / jpeg_bytes, 2)
@@ -64,7 +64,7 @@ def sample_dataset(hounsfield: NDArray[np.int16], index: int, *, jpeg_bytes: int
 
 def _forget_what_is_unknown(ds: Dataset) -> None:
     for keyword in ("StudyTime", "ContentTime", "Manufacturer", "KVP", "AcquisitionNumber", "PatientSex"):
-        setattr(ds, keyword, None)  # required to be there, allowed to be empty
+        setattr(ds, keyword, None)  # required, but may be empty
     for keyword in ("SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime"):
         delattr(ds, keyword)
     for keyword in ("ManufacturerModelName", "SoftwareVersions", "ConvolutionKernel", "GantryDetectorTilt"):
@@ -72,7 +72,7 @@ def _forget_what_is_unknown(ds: Dataset) -> None:
 
 
 def make_sample(folder: Path, output: Path) -> list[Path]:
-    """Write the sample and return its files from the lowest slice to the highest."""
+    """Write the sample and return its files from the most inferior slice up."""
     output.mkdir(parents=True, exist_ok=True)
     paths = []
     for index, number in enumerate(SLICES):

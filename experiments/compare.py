@@ -1,11 +1,11 @@
-"""Score finished parts of runs side by side: AUROC, average precision and log loss with intervals by patient.
+"""Compares finished runs: AUROC, average precision and log loss with patient-level intervals.
 
     python experiments/compare.py RUN [RUN ...] [--part fold-0]
     python experiments/compare.py RUN [RUN ...] --part split --mean
 
-Every run must have scored the images of that part (its ``scores.csv`` or ``scores-test.csv``). Scores are the raw ones,
-through a sigmoid, so the log loss includes what calibration would mend. Intervals: 1,000 rounds over patients. With
-``--mean`` the runs are taken as repetitions: mean and standard deviation of their AUROC.
+Every run must have scored that split (``scores.csv`` or ``scores-test.csv``). Scores are uncalibrated (raw scores
+through a sigmoid), which the log loss includes. Intervals: 1,000 bootstrap rounds over patients. With ``--mean``, the
+runs are repetitions: mean and standard deviation of their AUROC.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from hemoscope.evaluation.bootstrap import Interval, Scores, bootstrap_scores
+from hemoscope.evaluation.bootstrap import BootstrapScores, Interval, bootstrap_scores
 from hemoscope.inference.calibration import sigmoid
 from hemoscope.labels import LABELS
 
@@ -25,8 +25,8 @@ _IDS = {"image_id": str, "patient_id": str}
 _NAMES = [label.value for label in LABELS]
 
 
-def scored(run: Path, part: str) -> tuple[Scores, int, int]:
-    """Scores of one part of a run, with its numbers of images and patients."""
+def scored(run: Path, part: str) -> tuple[BootstrapScores, int, int]:
+    """Return scores of one split of a run, with its numbers of images and patients."""
     folder = run / part
     path = next(folder / name for name in ("scores.csv", "scores-test.csv") if (folder / name).is_file())
     truth = pd.read_csv(run / "slices.csv", dtype=_IDS)[["image_id", *_NAMES]]
@@ -37,22 +37,22 @@ def scored(run: Path, part: str) -> tuple[Scores, int, int]:
 
 
 def effort(run: Path, part: str) -> tuple[str, str]:
-    """Steps and the last training loss, as the run's own records have them."""
+    """Return optimiser steps and the last training loss from the run's records."""
     lines = (run / part / "metrics.jsonl").read_text().splitlines()
     last = json.loads(lines[-1])
     return str(last["step"]), f"{last['train/loss']:.3f}"
 
 
 def shown(value: Interval | None) -> str:
-    """A score with its interval, or a dash where it cannot be measured."""
+    """Return a score with its interval, or a dash if undefined."""
     if value is None:
         return "-"
     return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
 
 
 def side_by_side(runs: list[Path], part: str) -> Table:
-    """One row a run."""
-    table = Table(title=f"Part {part}")
+    """Print one row per run."""
+    table = Table(title=f"Split {part}")
     for column in ("run", "steps", "last loss", "any AUROC", "any AP", "mean AUROC", "weighted log loss"):
         table.add_column(column)
     for run in runs:
@@ -66,8 +66,8 @@ def side_by_side(runs: list[Path], part: str) -> Table:
 
 
 def repetitions(runs: list[Path], part: str) -> Table:
-    """Mean and standard deviation over runs."""
-    table = Table(title=f"{len(runs)} runs, part {part}: {runs[0].name} ... {runs[-1].name}")
+    """Print mean and standard deviation over runs."""
+    table = Table(title=f"{len(runs)} runs, split {part}: {runs[0].name} ... {runs[-1].name}")
     for column in ("label", "runs", "mean AUROC", "standard deviation"):
         table.add_column(column)
     results = [scored(run, part)[0] for run in runs]
@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--part", default="fold-0")
-    parser.add_argument("--mean", action="store_true", help="take the runs as repetitions of one experiment")
+    parser.add_argument("--mean", action="store_true", help="treat the runs as repetitions of one experiment")
     chosen = parser.parse_args()
     table = (repetitions if chosen.mean else side_by_side)(chosen.runs, chosen.part)
     Console().print(table)

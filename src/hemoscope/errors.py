@@ -1,55 +1,61 @@
-"""The errors that Hemoscope raises: what is wrong, where, and what to do about it.
+"""The errors that Hemoscope raises. Each message says what is wrong, where, and what to do.
 
 Library code raises these; only ``cli`` and ``web`` turn them into exit codes and statuses::
 
     HemoscopeError
-    |-- DicomReadError     one input is refused; carries source, code, reason and cure
-    |-- SeriesError        inputs were read, but no series in them can be analysed
-    |-- BundleError        a model bundle is damaged, foreign or of another version
-    |-- DataError          a dataset, label file or cache is not what it claims to be
+    |-- DicomReadError     one input is refused; carries source, code, reason and remedy
+    |-- SeriesError        inputs were read, but no series can be analysed
+    |-- BundleError        a model bundle is damaged, invalid or of another version
+    |-- DataError          a dataset, label file or cache is invalid
     |-- ConfigError        a setting or experiment file is unknown or out of range
-    |-- TrainingError      training cannot start or go on
-    |-- FederationError    a federation's round, update, site or key is not what it must be
-    |-- StoreError         the reading room refuses a request; carries code, reason and cure
-    `-- MissingExtraError  an optional part of the installation is absent
+    |-- TrainingError      training cannot start or continue
+    |-- FederationError    a federation's round, update, site or key is invalid
+    |-- StoreError         the store refuses a request; carries code, reason and remedy
+    `-- MissingExtraError  an optional dependency is not installed
 """
 
-_APART = frozenset({"federated"})  # extras with an environment of their own in a clone
+# What installs each extra in a clone, with the pins.
+_IN_A_CLONE = {
+    "study": "make setup-train",
+    "train": "make setup-train",
+    "dev": "make setup-dev",
+    "federated": "make setup-federated, and then .venv-federated/bin/hemoscope",
+}
 
 
 class HemoscopeError(Exception):
-    """Anything that Hemoscope refuses, with the cure in the message."""
+    """Base class of all errors; the message includes the remedy."""
 
 
 class DicomReadError(HemoscopeError):
     """One input that cannot be read as a CT slice.
 
     Args:
-        source: the input as the user named it, relative to the path they gave.
-        code: a stable word for programs, such as ``not_dicom`` or ``truncated_pixel_data``.
+        source: the input's name, relative to the path that the user gave.
+        code: a stable identifier for programs, such as ``not_dicom`` or ``truncated_pixel_data``.
         reason: what is wrong, with the value found.
-        cure: what the user can do.
+        remedy: what the user can do.
     """
 
-    def __init__(self, *, source: str, code: str, reason: str, cure: str) -> None:
-        """Compose the message as ``source: reason. cure``."""
-        super().__init__(f"{source}: {reason}. {cure}")
+    def __init__(self, *, source: str, code: str, reason: str, remedy: str) -> None:
+        """Compose the message as ``source: reason. remedy``."""
+        super().__init__(f"{source}: {reason}. {remedy}")
         self.source = source
         self.code = code
         self.reason = reason
-        self.cure = cure
+        self.remedy = remedy
 
 
 class SeriesError(HemoscopeError):
-    """Inputs were read, but no series in them can be analysed."""
+    """Inputs were read, but no series can be analysed."""
 
 
 class BundleError(HemoscopeError):
-    """A model bundle is damaged, foreign or of another version."""
+    """A model bundle is damaged, invalid or of another version."""
 
 
 class DataError(HemoscopeError):
-    """A dataset, label file or cache is not what it claims to be."""
+    """A dataset, label file or cache is invalid."""
 
 
 class ConfigError(HemoscopeError):
@@ -57,34 +63,39 @@ class ConfigError(HemoscopeError):
 
 
 class TrainingError(HemoscopeError):
-    """Training cannot start or go on."""
+    """Training cannot start or continue."""
 
 
 class FederationError(HemoscopeError):
-    """A federation's round, update, site or key is not what it must be."""
+    """A federation's round, update, site or key is invalid."""
 
 
 class StoreError(HemoscopeError):
-    """Something that the reading room's store refuses: an upload, a study that is not there, a database.
+    """The store refuses a request: an upload, a missing study, a database.
 
     Args:
-        code: a stable word for programs, such as ``no_such_study`` or ``file_too_large``.
+        code: a stable identifier for programs, such as ``no_such_study`` or ``file_too_large``.
         reason: what is wrong, with the value found.
-        cure: what the user can do.
+        remedy: what the user can do.
     """
 
-    def __init__(self, *, code: str, reason: str, cure: str) -> None:
-        """Compose the message as ``reason. cure``."""
-        super().__init__(f"{reason}. {cure}")
+    def __init__(self, *, code: str, reason: str, remedy: str) -> None:
+        """Compose the message as ``reason. remedy``."""
+        super().__init__(f"{reason}. {remedy}")
         self.code = code
         self.reason = reason
-        self.cure = cure
+        self.remedy = remedy
 
 
 class MissingExtraError(HemoscopeError):
-    """An optional part of the installation is absent; the message gives the line that installs it."""
+    """An optional part of the installation is missing; the message gives the line that installs it.
+
+    The index need not know hemoscope: pip takes the installed one, and fetches only what its extra requires.
+    """
 
     def __init__(self, *, package: str, extra: str) -> None:
         """Name the missing package and the extra that brings it."""
-        clone = f", or in a clone: make setup-{extra}, and then .venv-{extra}/bin/hemoscope" if extra in _APART else ""
-        super().__init__(f"{package} is not installed. Install it with: pip install 'hemoscope[{extra}]'{clone}")
+        wheel = f"into the environment that has hemoscope: python -m pip install 'hemoscope[{extra}]'"
+        super().__init__(
+            f"{package} is not installed. Install it, in a clone: {_IN_A_CLONE[extra]}; from a wheel, {wheel}"
+        )

@@ -1,4 +1,4 @@
-"""The six labels, in their one order, with names for people and values keyed by them.
+"""The six labels in their fixed order, with display names, and values keyed by label.
 
 The order is that of the RSNA 2019 label file after sorting: ``any`` first, then the five types. Every array
 with a label axis and every file with numbers per label follows it, and states it.
@@ -24,7 +24,7 @@ class Hemorrhage(StrEnum):
 
     @property
     def display(self) -> str:
-        """The label as it stands in tables and pages."""
+        """The label's name in tables and pages."""
         return "Any hemorrhage" if self is Hemorrhage.ANY else self.value.capitalize()
 
 
@@ -47,19 +47,19 @@ class PerLabel(Generic[T_co]):
     values: tuple[T_co, ...]
 
     def __post_init__(self) -> None:
-        """Reject any other number of values than six."""
+        """Reject a number of values other than six."""
         if len(self.values) != len(LABELS):
             msg = f"expected {len(LABELS)} values in the order {', '.join(LABELS)}, got {len(self.values)}"
             raise ValueError(msg)
 
     @classmethod
     def of(cls, values: Sequence[T_co]) -> Self:
-        """Six values that already stand in label order."""
+        """Build from six values in label order."""
         return cls(tuple(values))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, T_co]) -> Self:
-        """Six named values, in any order; a missing or unknown name raises ValueError."""
+        """Build from six named values in any order. Raises ValueError for a missing or unknown name."""
         if set(mapping) != set(LABELS):
             msg = f"expected exactly the labels {', '.join(LABELS)}, got {', '.join(mapping)}"
             raise ValueError(msg)
@@ -67,24 +67,24 @@ class PerLabel(Generic[T_co]):
 
     @classmethod
     def build(cls, function: Callable[[Hemorrhage], T_co]) -> Self:
-        """One value from each label."""
+        """Build by calling a function for each label."""
         return cls(tuple(function(label) for label in LABELS))
 
     def __getitem__(self, label: Hemorrhage | str) -> T_co:
-        """The value of one label, by enum or name."""
+        """Return the value of one label, given as enum or name."""
         return self.values[LABELS.index(Hemorrhage(label))]
 
     def items(self) -> Iterator[tuple[Hemorrhage, T_co]]:
-        """Pairs of label and value in label order."""
+        """Yield pairs of label and value in label order."""
         return zip(LABELS, self.values, strict=True)
 
     def as_dict(self) -> dict[str, T_co]:
-        """A plain dictionary for JSON."""
+        """Return a plain dictionary for JSON."""
         return {label.value: value for label, value in self.items()}
 
 
 def check_label_order(names: Sequence[Any], *, where: str) -> None:
-    """Raise ValueError unless ``names`` are the six labels in the one order."""
+    """Raise ValueError unless ``names`` are the six labels in label order."""
     if [str(name) for name in names] != [label.value for label in LABELS]:
         msg = f"{where} has label order {list(names)}, expected {[label.value for label in LABELS]}"
         raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""How long work reports its progress: plain callables, so that no package depends on who shows it."""
+"""Progress callbacks: plain callables, so that no package depends on a user interface."""
 
 from collections.abc import Callable
 

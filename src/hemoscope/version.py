@@ -1,4 +1,4 @@
-"""The version of the package and the disclaimer that stands wherever results are shown."""
+"""The version of the package, and the disclaimer that is shown with every result."""
 
 __version__ = "0.1.0"
 

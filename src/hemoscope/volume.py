@@ -1,6 +1,6 @@
 """A head in Hounsfield units: slices stacked along z, read-only.
 
-Axis order is (z, y, x): slice, row, column. Slices run from feet to head (inferior to superior) where positions are
+Axis order is (z, y, x): slice, row, column. Slices run from feet to head (inferior to superior) if positions are
 known. Values are whole HU in int16: CT is quantised to whole HU on nearly every scanner, and half of float32's memory
 lets a thin series fit.
 """
@@ -18,9 +18,9 @@ class HounsfieldVolume:
     Attributes:
         hounsfield: int16 HU, shape (slices, rows, columns), read-only.
         spacing_mm: distance between (slices, rows, columns) in mm; the first is None for a single slice or unknown
-            positions, all are None where the file has no geometry.
-        positions_mm: place of each slice along the normal in mm, or None where unknown.
-        orientation: row then column direction cosines (DICOM (0020,0037)), or None where unknown.
+            positions, all are None if the file has no geometry.
+        positions_mm: position of each slice along the normal in mm, or None if unknown.
+        orientation: row then column direction cosines (DICOM (0020,0037)), or None if unknown.
     """
 
     hounsfield: NDArray[np.int16]
@@ -40,7 +40,7 @@ class HounsfieldVolume:
 
     @property
     def slice_spacing_mm(self) -> float | None:
-        """Distance between neighbouring slices in mm, or None where unknown."""
+        """Distance between adjacent slices in mm, or None if unknown."""
         return self.spacing_mm[0]
 
     def __len__(self) -> int:

@@ -119,7 +119,7 @@ def test_a_model_is_scored_on_its_test_part_tuned_on_validation_and_scored_again
     page = (test / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") == len(report["errors"])
     assert main([*evaluated, f"--model={tuned}", "--split=validation", f"--output={validation}"]) == 0
-    assert "thresholds were tuned on these very images" in capsys.readouterr().out
+    assert "thresholds were tuned on these images" in capsys.readouterr().out
 
 
 def test_its_files_are_scored_again_to_the_same_numbers(
@@ -141,9 +141,9 @@ def test_its_files_are_scored_again_to_the_same_numbers(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--predictions=p.csv"], "need the truth. Give --labels"),
-        (["--data=cache", "--labels=l.csv"], "--data brings its own labels"),
-        (["--data=cache", "--groups=patient_id"], "--data brings its own labels"),
+        (["--predictions=p.csv"], "need labels. Give --labels"),
+        (["--data=cache", "--labels=l.csv"], "--data includes labels"),
+        (["--data=cache", "--groups=patient_id"], "--data includes labels"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(
@@ -159,7 +159,7 @@ def test_more_pictures_than_a_page_holds_are_wrong_usage(capsys: pytest.CaptureF
     assert "expected 0 to 50" in capsys.readouterr().err
 
 
-def test_an_image_that_was_not_read_is_an_error_and_not_left_out(tmp_path: Path, tiny_bundle: Path) -> None:
+def test_an_image_that_was_not_read_is_an_error_and_not_excluded(tmp_path: Path, tiny_bundle: Path) -> None:
     write_series(make_phantom(seed=1, shape=(2, 64, 64)), tmp_path / "dicom", seed=1)
     rows = [",".join(["image_id", "patient_id", *LABELS]), "ID_absent,p," + ",".join("0" * 6)]
     (tmp_path / "l.csv").write_text("\n".join(rows) + "\n")

@@ -51,7 +51,7 @@ def test_the_card_is_shown_with_scores_thresholds_data_and_limits(
         ("study_rule", "beside all others of their series; the study's score is the mean of the highest 15 mm"),
     ],
 )
-def test_the_card_says_how_slices_become_a_study(
+def test_the_card_states_how_slices_become_a_study(
     make_card: Callable[..., ModelCard], sequence: Any, words: str
 ) -> None:
     rule = None if sequence is None else SequenceRule(embedding_size=3, study_scores=sequence)
@@ -60,7 +60,7 @@ def test_the_card_says_how_slices_become_a_study(
     assert words in text.getvalue()
 
 
-def test_a_federation_says_who_trained_how_and_what_protected_them(make_card: Callable[..., ModelCard]) -> None:
+def test_a_federation_states_who_trained_how_and_what_protected_them(make_card: Callable[..., ModelCard]) -> None:
     record = FederationRecord(
         sites=4,
         rounds=6,
@@ -111,7 +111,7 @@ def test_json_is_the_card_and_the_sha256_of_the_bundle(
     assert document == json.loads((tiny_bundle / "card.json").read_text())
 
 
-def test_a_label_that_is_not_established_and_a_score_without_a_number_say_why(
+def test_a_label_that_is_not_established_and_a_score_without_a_number_give_a_reason(
     make_card: Callable[..., ModelCard],
 ) -> None:
     nothing = LabelScore(

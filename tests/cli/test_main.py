@@ -87,7 +87,7 @@ def test_wrong_usage_exits_with_2(words: list[str], capsys: pytest.CaptureFixtur
         (BundleError("wrong"), 2),
         (MissingExtraError(package="torch", extra="train"), 2),
         (SeriesError("wrong"), 3),
-        (DicomReadError(source="a", code="not_dicom", reason="wrong", cure="Leave it out"), 3),
+        (DicomReadError(source="a", code="not_dicom", reason="wrong", remedy="Leave it out"), 3),
         (DataError("wrong"), 1),
         (TrainingError("wrong"), 1),
     ],
@@ -117,9 +117,9 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it(
 ) -> None:
     words = command(lambda: pytest.fail("it must not start"), extra="train", packages=("argparse", "no_such_package"))
     assert cli.main(words) == 2
-    assert (
-        "no_such_package is not installed. Install it with: pip install 'hemoscope[train]'" in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "no_such_package is not installed. Install it, in a clone: make setup-train; from a wheel, " in said
+    assert "python -m pip install 'hemoscope[train]'" in said
 
 
 def test_a_command_whose_extra_is_there_runs(command: Callable[..., list[str]]) -> None:

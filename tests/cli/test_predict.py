@@ -15,9 +15,11 @@ from PIL import Image
 
 from hemoscope import cli
 from hemoscope.cli import predict
+from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.reports.findings_1 import as_version_1
 from hemoscope.reports.findings_json import findings_schema
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
@@ -92,13 +94,30 @@ def test_json_on_stdout_is_a_valid_document_and_nothing_else(run: Run, study: Pa
         assert probabilities["any"] == max(probabilities.values())
 
 
+def test_version_1_of_the_json_is_written_on_request(run: Run, study: Path, tmp_path: Path) -> None:
+    code, out, _ = run(study, "--format", "json", "--schema", 1, "--output", tmp_path / "results")
+    assert code == 0
+    document = json.loads(out)
+    jsonschema.Draft202012Validator(findings_schema(1)).validate(document)
+    assert (tmp_path / "results" / "findings.json").read_text() == out
+    assert as_version_1(document_of(run(study, "--format", "json")[1])) == document
+
+
+def test_a_schema_without_json_is_refused(run: Run, study: Path) -> None:
+    code, out, err = run(study, "--schema", 1)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert "--schema chooses the version of the JSON. Add --format json or --output DIR" in err
+
+
 def test_csv_on_stdout_has_a_row_a_slice(run: Run, study: Path) -> None:
     code, out, err = run(study, "--format", "csv")
     assert (code, err) == (0, "")
     assert len(list(csv.DictReader(io.StringIO(out)))) == SLICES
 
 
-def test_output_holds_what_stdout_said_and_a_picture_of_each_key_slice(run: Run, study: Path, tmp_path: Path) -> None:
+def test_output_holds_what_stdout_printed_and_a_picture_of_each_key_slice(
+    run: Run, study: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "results"
     code, out, _ = run(study, "--output", output, "--format", "json")
     assert code == 0
@@ -144,7 +163,7 @@ class TestRefusals:
         assert [(one["source"], one["code"]) for one in document["rejected"]] == [("CT/notes.txt", "not_dicom")]
         assert len(document["studies"][0]["slices"]) == SLICES
 
-    def test_the_table_names_it_with_the_cure(self, run: Run, study: Path) -> None:
+    def test_the_table_names_it_with_the_remedy(self, run: Run, study: Path) -> None:
         (study / "CT" / "notes.txt").write_text("no DICOM in here")
         code, out, _ = run(study)
         assert code == 4
@@ -165,7 +184,7 @@ class TestRefusals:
         assert document["studies"] == []
         assert document["rejected"][0]["source"] == "notes.txt"
 
-    def test_nothing_read_is_said_in_the_table_too(self, run: Run, tmp_path: Path) -> None:
+    def test_nothing_read_is_printed_in_the_table_too(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("no DICOM in here")
         code, out, _ = run(tmp_path / "notes.txt")
         assert code == 3

@@ -61,12 +61,12 @@ def test_any_dicom_folder_is_prepared_with_a_table_of_labels(kaggle: Path, capsy
     assert "written to" not in capsys.readouterr().out
 
 
-def test_what_is_left_out_is_told_and_a_long_list_is_cut(kaggle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_excluded_is_reported_and_a_long_list_is_cut(kaggle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for place in range(30):
         (kaggle / "images" / f"note-{place:02d}.txt").write_text("no image")
     assert main(words(kaggle, "rsna", "train.csv")) == 0
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "left out note-00: note-00.txt: the labels have no row for it"
+    assert told[0] == "left out note-00: note-00.txt: no row in the labels"
     assert len(told) == 21
     assert told[-1] == f"and 10 more, all in {kaggle / 'cache' / 'left_out.csv'}"
 

@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: a job's log tells how far it is, without filling up."""
+"""Progress without a terminal: a job's log shows how far it is, without growing long."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_a_log_gets_a_line_a_minute_with_rate_and_time_left(capsys: pytest.Captu
     ]
 
 
-def test_each_stage_has_its_own_rate_and_a_stage_without_one_says_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_stage_has_its_own_rate_and_a_stage_without_one_states_none(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
     show = progress_lines(lambda: now)
     show("headers", 0, 10)
@@ -30,7 +30,7 @@ def test_each_stage_has_its_own_rate_and_a_stage_without_one_says_none(capsys: p
     assert said == ["slices 5 of 100", "slices 40 of 100, 0.5/s, 2 min left"]
 
 
-def test_what_is_soon_done_says_nothing_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_soon_done_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar() as show:
         show("slices", 1, 2)
         show("slices", 2, 2)

@@ -1,17 +1,23 @@
 """The options of ``hemoscope serve`` and ``hemoscope users``: where values come from, and what is refused."""
 
 import argparse
+import dataclasses
 import io
 import logging
 import os
+import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import hemoscope
 from hemoscope.cli import main
-from hemoscope.cli.serve_options import OPTIONS, gather
+from hemoscope.cli.serve_options import Option, add_options, options, settings_from
 from hemoscope.errors import ConfigError
+from hemoscope.store.settings import Settings, UploadLimits
 from hemoscope.store.values import Role, User
 from hemoscope.web.credentials import load_credentials
 
@@ -30,65 +36,114 @@ def process_as_it_was() -> Iterator[None]:
     root.setLevel(level)
 
 
-def options(*words: str) -> argparse.Namespace:
-    from hemoscope.cli.serve_options import add_options
-
+def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_options(parser)
     return parser.parse_args(list(words))
 
 
-def test_the_command_line_counts_before_the_environment_before_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("one", options(), ids=lambda one: one.name)
+def test_the_command_line_counts_before_the_environment_before_the_file(one: Option, tmp_path: Path) -> None:
+    file, texts = tmp_path / "room.toml", ["0.25", "0.5", "0.75"] if one.read is float else ["301", "302", "303"]
+    held = [one.read(text) for text in texts]
+    written = texts[0] if one.read in (int, float) else f'"{texts[0]}"'
+    given = [one.option, texts[2]]
+    if one.many:
+        held, written = [(value,) for value in held], f"[{written}]"
+    if one.flag:
+        texts, held, written, given = ["1", "0", "1"], [True, False, True], "true", [one.option]
+    file.write_text(f"{one.name} = {written}\n{NEEDED.get(one.name, '')}\n")
+    config, environment = ["--config", str(file)], {one.variable: texts[1]}
+    assert getattr(settings_from(parsed(*config), {}), one.name) == held[0]
+    assert getattr(settings_from(parsed(*config), environment), one.name) == held[1]
+    assert getattr(settings_from(parsed(*config, *given), environment), one.name) == held[2]
+
+
+# What must be given beside a setting, in the file.
+NEEDED = {
+    "host": 'users = "x"',
+    "allowed_host": 'users = "x"',
+    "trusted_proxy": 'users = "x"',
+    "tls_cert": 'tls_key = "x"',
+    "tls_key": 'tls_cert = "x"',
+}
+
+
+def test_several_values_are_a_list_in_the_file_and_separated_by_commas_in_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "room.toml"
-    file.write_text('port = 1\nworkers = 1\nretention_days = 1\nallowed_host = ["a", "b"]\nshow_identity = true\n')
-    environment = {"HEMOSCOPE_PORT": "2", "HEMOSCOPE_WORKERS": "2", "HEMOSCOPE_TRUSTED_PROXY": "10.0.0.1, 10.0.0.2"}
-    values = gather(options("--config", str(file), "--port", "3"), environment)
-    assert (values["port"], values["workers"], values["retention_days"]) == (3, 2, 1)
-    assert values["allowed_host"] == ("a", "b")
-    assert values["trusted_proxy"] == ("10.0.0.1", "10.0.0.2")
-    assert values["show_identity"] is True
-    assert values["host"] == "127.0.0.1"
+    file.write_text('users = "x"\nallowed_host = ["a", "b"]\n')
+    settings = settings_from(parsed("--config", str(file)), {"HEMOSCOPE_TRUSTED_PROXY": "10.0.0.1, 10.0.0.2"})
+    assert settings.allowed_host == ("a", "b")
+    assert settings.trusted_proxy == ("10.0.0.1", "10.0.0.2")
 
 
-def test_one_zip_may_fill_the_whole_upload() -> None:
-    from hemoscope.cli.serve import _upload_limits
+def test_a_default_stands_in_the_settings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = {"port": 1234, "session_hours": 7.5, "upload_mib": 77, "upload_files": 55, "logins_per_minute": 44}
+    fields = [(one.name, one.type, replaced_default(one, changed)) for one in dataclasses.fields(Settings)]
+    another = dataclasses.make_dataclass("Settings", fields, bases=(Settings,), frozen=True, kw_only=True)
+    monkeypatch.setattr("hemoscope.cli.serve_options.Settings", another)
+    text = " ".join(help_of_serve().split())
+    for name, default in changed.items():
+        assert f"(default: {default})" in text, name
+        assert getattr(settings_from(parsed(), {}), name) == default
+    assert settings_from(parsed(), {}).session == timedelta(hours=7.5)
+    assert settings_from(parsed(), {}).upload_limits == UploadLimits(
+        file_bytes=77 << 20, files=55, upload_bytes=77 << 20
+    )
 
-    limits = _upload_limits(gather(options("--upload-mib", "3000"), {}))
-    assert limits.file_bytes == limits.upload_bytes == 3000 << 20
+
+def replaced_default(one: "dataclasses.Field[Any]", changed: dict[str, Any]) -> Any:
+    return dataclasses.field(default=changed.get(one.name, one.default), metadata=one.metadata)
 
 
-def test_every_option_has_a_value_and_a_description() -> None:
-    assert set(gather(options(), {})) == {one.name for one in OPTIONS}
-    assert all(one.help for one in OPTIONS)
+def help_of_serve() -> str:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return parser.format_help()
+
+
+def test_no_other_file_states_a_default_of_the_settings() -> None:
+    source = Path(hemoscope.__file__).parent
+    defaults = r"hours=12|4 << 30|1 << 30|\b4096\b|20_000|\b6000\b|minutes=15|seconds=15"
+    files = [path for part in ("store", "web") for path in (source / part).rglob("*.py")]
+    files += (source / "cli").glob("serve*.py")
+    stating = {path.name for path in files if re.search(defaults, path.read_text())}
+    assert stating == {"settings.py"}
+
+
+def test_every_setting_that_users_give_has_a_description() -> None:
+    assert all(one.help for one in options())
+    internal = {one.name for one in dataclasses.fields(Settings)} - {one.name for one in options()}
+    assert internal == {"lease_s", "attempts", "poll_s", "concurrent_uploads"}
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("prot = 1", "unknown keys: prot"),
-        ("port = ", "is no TOML"),
+        ("port = ", "is not TOML"),
         ('port = "many"', "port in room.toml is a whole number, got 'many'"),
         ("port = true", "port in room.toml is one value"),
         ('deidentify = "yes"', "deidentify in room.toml is true or false"),
         ('allowed_host = "a"', "allowed_host in room.toml is a list"),
     ],
 )
-def test_a_file_that_says_nonsense_is_refused_with_the_key(tmp_path: Path, text: str, words: str) -> None:
+def test_a_file_with_invalid_values_is_refused_with_the_key(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "room.toml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=words):
-        gather(options("--config", str(file)), {})
+        settings_from(parsed("--config", str(file)), {})
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read none\.toml"):
-        gather(options("--config", str(tmp_path / "none.toml")), {})
+        settings_from(parsed("--config", str(tmp_path / "none.toml")), {})
 
 
 def test_a_variable_that_is_no_flag_is_refused() -> None:
-    assert gather(options(), {"HEMOSCOPE_DEIDENTIFY": "1"})["deidentify"] is True
+    assert settings_from(parsed(), {"HEMOSCOPE_DEIDENTIFY": "1"}).deidentify
     with pytest.raises(ConfigError, match="HEMOSCOPE_DEIDENTIFY is 1 or 0"):
-        gather(options(), {"HEMOSCOPE_DEIDENTIFY": "please"})
+        settings_from(parsed(), {"HEMOSCOPE_DEIDENTIFY": "please"})
 
 
 @pytest.mark.parametrize(
@@ -106,7 +161,7 @@ def test_a_variable_that_is_no_flag_is_refused() -> None:
         (["--database", "mysql://x"], "database"),
     ],
 )
-def test_what_cannot_be_served_is_refused_with_usage_and_the_cure(
+def test_what_cannot_be_served_is_refused_with_usage_and_the_remedy(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     storage = ["--storage", str(tmp_path / "s"), "--workers", "0"]
@@ -114,7 +169,7 @@ def test_what_cannot_be_served_is_refused_with_usage_and_the_cure(
     assert message in capsys.readouterr().err
 
 
-def test_a_taken_port_is_refused_with_the_cure(
+def test_a_taken_port_is_refused_with_the_remedy(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import socket

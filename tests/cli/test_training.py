@@ -79,7 +79,7 @@ def bundle(run: Path, place: Path) -> Path:
     return place / "bundle"
 
 
-def test_prepare_says_how_many_slices_there_are_and_which_were_left_out(
+def test_prepare_states_how_many_slices_there_are_and_which_were_excluded(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["prepare", "ct-ich", "--images", str(place / "release"), "--output", str(tmp_path / "cache")]
@@ -100,7 +100,7 @@ def test_prepare_asks_for_a_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     assert "DATASET" in capsys.readouterr().err
 
 
-def test_train_leaves_every_part_and_says_what_comes_next(
+def test_train_writes_every_split_and_prints_the_next_step(
     run: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for part in ("fold-0", "fold-1", "final"):
@@ -114,7 +114,15 @@ def test_train_leaves_every_part_and_says_what_comes_next(
     assert all(re.search(r": 1 epoch, \d+ steps, \d+ s; train/dice .*train/loss \d", line) for line in parts)
     assert said.err == ""
     assert main(words) == 1
-    assert "exists already. Go on with --resume" in capsys.readouterr().err
+    assert "exists already. Continue with --resume" in capsys.readouterr().err
+
+
+def test_train_lists_the_experiments_that_ship_and_asks_for_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--list"])
+    said = capsys.readouterr().out
+    assert re.search(r"^paper +ResNet-50 and the flatten head, as published", said, re.MULTILINE)
+    assert not re.search(r"^federated ", said, re.MULTILINE)
 
 
 def test_train_takes_one_part_and_changed_settings(place: Path, tmp_path: Path) -> None:
@@ -132,7 +140,9 @@ def test_a_split_by_slice_is_warned_of_and_recorded(
     words = ["train", str(place / "tiny.toml"), "--data", str(place / "cache"), "--output", str(tmp_path / "leak")]
     assert main([*words, "--set", "run.split=slice"]) == 0
     said = capsys.readouterr()
-    assert said.err.startswith("warning: Split by slice, as the paper did: slices of one patient stand on both sides")
+    assert said.err.startswith(
+        "warning: Split by slice, as in the paper: slices of one patient are in both train and test"
+    )
     assert said.out.startswith("split: 1 epoch")
     record = json.loads((tmp_path / "leak" / "split.json").read_text())
     assert (record["by"], record["seed"], record["validation"], record["test"]) == ("slice", 257, 0.0, 0.1)
@@ -158,7 +168,7 @@ def test_a_wrong_setting_ends_with_the_code_of_usage(
     assert main([*words, "--set", "run.epoch=9"]) == 2
     assert "unknown key epoch" in capsys.readouterr().err
     assert main([*words, "--only", "fold-9"]) == 2
-    assert "no such part: fold-9" in capsys.readouterr().err
+    assert "no such split: fold-9" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 
@@ -167,10 +177,10 @@ def test_train_without_a_cache_names_the_command_that_makes_one(
 ) -> None:
     words = ["train", str(place / "tiny.toml"), "--data", str(tmp_path), "--output", str(tmp_path / "run")]
     assert main(words) == 1
-    assert "Make it with: hemoscope prepare" in capsys.readouterr().err
+    assert "Create it with: hemoscope prepare" in capsys.readouterr().err
 
 
-def test_export_writes_a_bundle_that_loads_and_says_its_hash(
+def test_export_writes_a_bundle_that_loads_and_prints_its_hash(
     bundle: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loaded = load_bundle(bundle)

@@ -40,4 +40,4 @@ def test_a_target_without_a_rule_is_wrong_usage(words: list[str], capsys: pytest
 def test_series_files_go_together_and_not_with_studies(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     for added in (["--series-labels=l.csv"], ["--series-predictions=p.csv", "--series-labels=l.csv", "--studies=s"]):
         assert main([*words, *added]) == 2
-        assert "go together, in place of --studies" in capsys.readouterr().err
+        assert "must be given together, instead of --studies" in capsys.readouterr().err

@@ -1,7 +1,8 @@
-"""The cache of prepared series: whole or absent, restored bit for bit, and refused where damaged."""
+"""The cache of prepared series: written atomically, restored bit for bit, and refused if damaged."""
 
 import json
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -103,8 +104,8 @@ def test_labels_may_be_unknown(tmp_path: Path) -> None:
 def test_a_series_that_fails_half_way_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hounsfield = write_small(tmp_path)
 
-    def full_disk(path: Path, **arrays: object) -> None:
-        path.write_bytes(b"PK half of it")
+    def full_disk(stream: BinaryIO, **arrays: object) -> None:
+        stream.write(b"PK half of it")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache_module.np, "savez", full_disk)
@@ -125,7 +126,7 @@ def test_an_id_that_could_name_another_place_is_refused(tmp_path: Path, series_i
         open_cache(tmp_path).read_series(series_id)
 
 
-def test_an_absent_series_is_refused_by_name_without_its_folder(tmp_path: Path) -> None:
+def test_an_absent_series_is_refused_and_named_without_its_folder(tmp_path: Path) -> None:
     write_small(tmp_path)
     with pytest.raises(DataError, match=r"^series/p2\.npz: not a readable series.*prepare again") as caught:
         open_cache(tmp_path).read_series("p2")
@@ -162,7 +163,7 @@ def test_a_pickle_in_place_of_a_series_is_refused_and_never_run(tmp_path: Path) 
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no manifest\.parquet\. Make it with: hemoscope prepare"):
+    with pytest.raises(DataError, match=r"holds no manifest\.parquet\. Create it with: hemoscope prepare"):
         open_cache(tmp_path)
 
 
@@ -183,17 +184,17 @@ def test_a_manifest_with_other_columns_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"name": 3}'])
-def test_a_cache_that_does_not_say_what_it_is_is_refused(tmp_path: Path, content: str | None) -> None:
+def test_a_cache_without_a_description_is_refused(tmp_path: Path, content: str | None) -> None:
     write_small(tmp_path)
     path = tmp_path / "dataset.json"
     path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(DataError, match=r"dataset\.json does not say what this dataset is"):
+    with pytest.raises(DataError, match=r"dataset\.json does not describe the dataset"):
         open_cache(tmp_path)
 
 
-def test_an_image_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_an_image_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     write_small(tmp_path)
-    with pytest.raises(DataError, match="1 image ids stand twice, first b"):
+    with pytest.raises(DataError, match="1 image ids occur twice, first b"):
         write_manifest(tmp_path, [row("a"), row("b"), row("b")], DATASET)
 
 

@@ -1,4 +1,4 @@
-"""CT-ICH: Hounsfield units from two windowed 8-bit images a slice, judged by the HU that the images were made of."""
+"""CT-ICH: Hounsfield units from two windowed 8-bit images per slice, compared with the HU of the images' source."""
 
 from collections.abc import Callable
 from pathlib import Path

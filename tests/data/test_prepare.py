@@ -1,4 +1,4 @@
-"""Preparing CT-ICH: what lands in the cache, what is left out and listed, and going on where it stopped."""
+"""Preparing CT-ICH: the cache's content, excluded slices, and resuming."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_the_cache_holds_each_patient_as_one_series_in_hounsfield_units(release:
     assert series.volume.spacing_mm == (None, None, None)
 
 
-def test_the_manifest_says_of_each_slice_whose_it_is_and_what_it_shows(release: Path, tmp_path: Path) -> None:
+def test_the_manifest_has_patient_and_labels_of_each_slice(release: Path, tmp_path: Path) -> None:
     prepare_ct_ich(release, tmp_path / "cache")
     manifest = open_cache(tmp_path / "cache").manifest
     assert manifest["image_id"].tolist() == [f"p{p}_00{n}" for p in (1, 2) for n in (1, 2, 3)]
@@ -50,7 +50,7 @@ def test_the_manifest_says_of_each_slice_whose_it_is_and_what_it_shows(release: 
     assert manifest["masked"].tolist() == [*shown[:, 0].tolist(), False, False, False]
 
 
-def test_a_slice_that_cannot_be_read_is_left_out_and_listed(release: Path, tmp_path: Path) -> None:
+def test_a_slice_that_cannot_be_read_is_excluded_and_listed(release: Path, tmp_path: Path) -> None:
     (release / "patients/p2/brain/2.png").write_bytes(b"no picture")
     done = prepare_ct_ich(release, tmp_path / "cache")
     assert done.slices == 5
@@ -88,7 +88,7 @@ def test_a_slice_that_was_restored_is_in_the_next_preparation(release: Path, tmp
     assert cache.manifest["image_id"].tolist()[0] == "p1_001"
 
 
-def test_an_interrupted_preparation_goes_on_and_ends_the_same(
+def test_an_interrupted_preparation_resumes_with_the_same_result(
     release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
@@ -115,7 +115,7 @@ def test_an_interrupted_preparation_goes_on_and_ends_the_same(
         assert (tmp_path / "cache" / name).read_bytes() == (tmp_path / "at-once" / name).read_bytes(), name
 
 
-def test_a_damaged_series_is_made_again(release: Path, tmp_path: Path) -> None:
+def test_a_damaged_series_is_prepared_again(release: Path, tmp_path: Path) -> None:
     prepare_ct_ich(release, tmp_path / "cache")
     path = series_path(tmp_path / "cache", "p1")
     whole = path.read_bytes()

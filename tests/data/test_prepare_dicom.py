@@ -11,13 +11,13 @@ import pytest
 
 from hemoscope.data import dicom_series
 from hemoscope.data.cache import open_cache, series_path
+from hemoscope.data.label_table import LabelledImage
 from hemoscope.data.prepare import Preparation
 from hemoscope.data.prepare_dicom import prepare_dicom
 from hemoscope.data.rsna import DATASET, read_rsna_labels
-from hemoscope.data.table import LabelledImage
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.testing.dicom_writer import Acquisition, made_uid, write_series
+from hemoscope.testing.dicom_writer import Acquisition, stable_uid, write_series
 from hemoscope.testing.phantom import Phantom, make_phantom
 
 BLEEDS = (frozenset({Hemorrhage.SUBDURAL}), frozenset[Hemorrhage](), frozenset({Hemorrhage.EPIDURAL}))
@@ -112,7 +112,7 @@ def test_processes_and_a_cluster_give_the_same_bytes_as_no_process_at_all(
     assert stored_bytes(tmp_path / "cluster") == expected
 
 
-def test_what_cannot_be_read_is_left_out_with_its_reason_and_never_replaced(
+def test_what_cannot_be_read_is_excluded_with_its_reason_and_never_replaced(
     kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path
 ) -> None:
     cut, text, gone, strange = (image_id_of(0, place) for place in range(4))
@@ -126,8 +126,8 @@ def test_what_cannot_be_read_is_left_out_with_its_reason_and_never_replaced(
     assert set(reasons) == {cut, text, gone, strange, "ID_strange"}
     assert "Copy or export the file again; part of it is missing" in reasons[cut]
     assert "Give DICOM files" in reasons[text]
-    assert reasons[gone] == reasons[strange] == "labelled, but the folder has no file of this name"
-    assert reasons["ID_strange"] == "ID_strange.dcm: the labels have no row for it"
+    assert reasons[gone] == reasons[strange] == "labelled, but no file in the folder has this name"
+    assert reasons["ID_strange"] == "ID_strange.dcm: no row in the labels"
     listed = (tmp_path / "cache" / "left_out.csv").read_text().splitlines()
     assert [line.partition(",")[0] for line in listed] == ["image_id", *sorted(reasons)]
     assert "ID_p0" not in open_cache(tmp_path / "cache").manifest["patient_id"].tolist()
@@ -152,7 +152,7 @@ def test_a_slice_that_fails_only_in_decoding_leaves_the_others(
     assert rows["image_id"].tolist() == [image_id_of(1, place) for place in (0, 1, 3)]
 
 
-def test_a_series_of_which_no_slice_decodes_is_left_out(
+def test_a_series_of_which_no_slice_decodes_is_excluded(
     kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hemoscope.errors import SeriesError
@@ -180,7 +180,7 @@ def test_slices_that_do_not_fit_into_one_stack_become_stacks_of_their_own(
     assert (done.slices, done.left_out) == (14, ())
     cache = open_cache(tmp_path / "cache")
     mine = cache.manifest[cache.manifest["patient_id"] == "ID_p0"]
-    uid = str(made_uid(0, "series", 1))
+    uid = str(stable_uid(0, "series", 1))
     assert {name: len(rows) for name, rows in mine.groupby("series_id")} == {
         uid: 4,
         f"{uid}_part2": 1,
@@ -211,7 +211,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     return iter([counts])
 
 
-def test_an_interrupted_preparation_goes_on_and_ends_the_same(
+def test_an_interrupted_preparation_resumes_with_the_same_result(
     kaggle: Path,
     labels: dict[str, LabelledImage],
     tmp_path: Path,
@@ -243,7 +243,7 @@ def test_a_file_that_was_restored_and_a_damaged_series_are_read_again(
     path.write_bytes(b"")
     assert prepare(kaggle, labels, tmp_path / "cache").slices == 11
     path.write_bytes(content)
-    damaged = series_path(tmp_path / "cache", str(made_uid(1, "series", 1)))
+    damaged = series_path(tmp_path / "cache", str(stable_uid(1, "series", 1)))
     damaged.write_bytes(damaged.read_bytes()[:500])
     assert prepare(kaggle, labels, tmp_path / "cache").slices == 12
     assert stored_bytes(tmp_path / "cache") == stored_bytes(tmp_path / "whole")
@@ -276,7 +276,7 @@ def test_patient_ids_of_a_hospital_are_hashed_and_the_table_may_name_patients_it
     assert sum(patient.startswith("patient-") for patient in patients.unique()) == 2
 
 
-def test_a_series_of_two_patients_is_left_out(kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path) -> None:
+def test_a_series_of_two_patients_is_excluded(kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path) -> None:
     rewrite(kaggle / f"{image_id_of(0, 1)}.dcm", PatientID="another")
     done = prepare(kaggle, labels, tmp_path / "cache")
     assert done.slices == 8
@@ -285,17 +285,17 @@ def test_a_series_of_two_patients_is_left_out(kaggle: Path, labels: dict[str, La
     assert "another" not in str(done.left_out)
 
 
-def test_a_file_without_a_patient_or_a_series_is_left_out(
+def test_a_file_without_a_patient_or_a_series_is_excluded(
     kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path
 ) -> None:
     rewrite(kaggle / f"{image_id_of(0, 0)}.dcm", PatientID="")
     rewrite(kaggle / f"{image_id_of(0, 1)}.dcm", SeriesInstanceUID="")
     reasons = dict(prepare(kaggle, labels, tmp_path / "cache").left_out)
-    assert "no patient ID (0010,0020). Say whose it is" in reasons[image_id_of(0, 0)]
+    assert "no patient ID (0010,0020). Add a column" in reasons[image_id_of(0, 0)]
     assert "no study or series instance UID" in reasons[image_id_of(0, 1)]
 
 
-def test_a_series_uid_that_could_name_another_place_is_left_out(
+def test_a_series_uid_that_could_name_another_place_is_excluded(
     kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path
 ) -> None:
     for place in range(4):
@@ -307,13 +307,13 @@ def test_a_series_uid_that_could_name_another_place_is_left_out(
     assert not list(tmp_path.rglob("*evil*"))
 
 
-def test_a_file_of_several_frames_is_left_out(tmp_path: Path) -> None:
+def test_a_file_of_several_frames_is_excluded(tmp_path: Path) -> None:
     (file,) = write_series(phantom(0), tmp_path / "images", seed=0, enhanced=True)
     write_series(phantom(1), tmp_path / "images" / "more", seed=1)
     known = {name: LabelledImage(labels=(0,) * 6) for name in ("IM0001", "IM0002")}
     done = prepare(tmp_path / "images", known, tmp_path / "cache")
     reasons = [reason for _, reason in done.left_out]
-    assert any(f"{file.name}: 4 frames where one labelled slice is wanted" in reason for reason in reasons)
+    assert any(f"{file.name}: 4 frames, but one labelled slice is expected" in reason for reason in reasons)
     assert any("more/IM0001.dcm: IM0001.dcm has the same image id and is kept" in reason for reason in reasons)
 
 
@@ -343,7 +343,7 @@ def test_images_that_are_no_folder_are_refused(labels: dict[str, LabelledImage],
 
 
 @pytest.mark.shared_data
-def test_real_slices_of_rsna_are_prepared_with_the_image_that_stands_twice_once(
+def test_real_slices_of_rsna_are_prepared_with_the_image_that_occurs_twice_once(
     shared_data_dir: Path, tmp_path: Path
 ) -> None:
     folder = shared_data_dir / "rsna-dicom"
@@ -351,7 +351,7 @@ def test_real_slices_of_rsna_are_prepared_with_the_image_that_stands_twice_once(
     assert len(known) == 66
     done = prepare(folder / "images", known, tmp_path / "cache")
     assert (done.slices, len(done.left_out)) == (66, 21)
-    assert all("the labels have no row for it" in reason for _, reason in done.left_out)
+    assert all("no row in the labels" in reason for _, reason in done.left_out)
     manifest = open_cache(tmp_path / "cache").manifest
     assert (manifest["image_id"] == "ID_00008ce3c").sum() == 1
     assert manifest["patient_id"].nunique() == 31
@@ -361,7 +361,7 @@ def test_real_slices_of_rsna_are_prepared_with_the_image_that_stands_twice_once(
     assert manifest.groupby("series_id").size().max() == 36
 
 
-def test_the_stages_of_progress_are_told_once_each(
+def test_the_stages_of_progress_are_reported_once_each(
     kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path
 ) -> None:
     shown: list[tuple[str, int, int]] = []

@@ -32,7 +32,7 @@ def test_no_workers_or_two_kinds_of_them_are_refused(options: dict[str, object])
         pass
 
 
-def test_an_address_where_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_without_a_scheduler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hemoscope.data.processes._CONNECT_SECONDS", 0.5)
     with pytest.raises(ConfigError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):  # noqa: SIM117
         with processes(address="tcp://127.0.0.1:9"):
@@ -49,5 +49,5 @@ def test_an_error_in_a_worker_is_the_same_error_here() -> None:
 
 @pytest.mark.slow
 def test_a_task_that_ends_its_worker_again_and_again_is_an_error() -> None:
-    with processes(workers=2) as run, pytest.raises(DataError, match="a worker process ended several times"):
+    with processes(workers=2) as run, pytest.raises(DataError, match="a worker process ended repeatedly"):
         list(run(end, [1]))

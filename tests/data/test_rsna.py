@@ -1,4 +1,4 @@
-"""Kaggle's label file: six lines an image, some of them twice, none of them trusted."""
+"""Kaggle's label file: six lines per image, some of them duplicated, all of them checked."""
 
 from pathlib import Path
 
@@ -54,5 +54,5 @@ def test_a_line_that_names_no_label_or_no_value_is_an_error(tmp_path: Path, line
         read_rsna_labels(write(tmp_path / "t.csv", [*lines_of("ID_a"), line, *lines_of("ID_c")]))
 
 
-def test_the_dataset_says_its_terms() -> None:
+def test_the_dataset_states_its_terms() -> None:
     assert "non-commercial research and education" in DATASET.license

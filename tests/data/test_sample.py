@@ -1,4 +1,4 @@
-"""The sample that ships: real slices, valid DICOM, no identity, small, and made again by its own script."""
+"""The bundled sample: real slices, valid DICOM, no identity, small, and reproducible by its script."""
 
 import runpy
 import subprocess
@@ -21,7 +21,7 @@ def test_the_sample_is_ten_slices_in_under_three_megabytes_with_its_attribution(
         assert words in attribution
 
 
-def test_positions_rise_with_the_slice_number_and_every_file_says_that_they_are_assumed() -> None:
+def test_positions_rise_with_the_slice_number_and_every_file_states_that_they_are_assumed() -> None:
     slices = [pydicom.dcmread(path, stop_before_pixels=True) for path in FILES]
     assert [ds.InstanceNumber for ds in slices] == list(range(16, 26))
     assert np.allclose(np.diff([ds.ImagePositionPatient[2] for ds in slices]), 5.0)

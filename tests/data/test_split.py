@@ -1,4 +1,4 @@
-"""Splits: what must hold for any manifest, and scikit-learn as the judge of the paper's own."""
+"""Splits: properties of any manifest, and scikit-learn as the reference for the paper's split."""
 
 import hashlib
 from collections import Counter
@@ -20,7 +20,7 @@ folds_and_seed = st.tuples(st.integers(2, 6), st.integers(0, 1000))
 
 
 @given(manifests, folds_and_seed)
-def test_every_patient_stands_in_exactly_one_fold_and_folds_are_of_one_size(
+def test_every_patient_is_in_exactly_one_fold_and_folds_are_of_one_size(
     positives: dict[str, tuple[int, ...]], how: tuple[int, int]
 ) -> None:
     folds, seed = how
@@ -82,7 +82,7 @@ large = st.dictionaries(st.text("abc123_", min_size=1, max_size=5), counts, min_
 
 
 @given(large, st.integers(0, 1000))
-def test_no_patient_stands_on_two_sides_of_a_split(positives: dict[str, tuple[int, ...]], seed: int) -> None:
+def test_no_patient_is_on_two_sides_of_a_split(positives: dict[str, tuple[int, ...]], seed: int) -> None:
     image_ids, patients, labels = images_of(positives)
     split = split_by_patient(image_ids, patients, labels, validation=0.2, test=0.1, seed=seed)
     parts = (split.train, split.validation, split.test)
@@ -106,7 +106,7 @@ def test_a_split_does_not_depend_on_the_order_of_rows(
     assert split_by_patient(*shuffled, seed=seed) == split_by_patient(image_ids, patients, labels, seed=seed)
 
 
-def test_the_rarest_label_is_in_every_part_in_its_share() -> None:
+def test_the_rarest_label_is_in_every_subset_in_its_share() -> None:
     positives = {f"p{i:03d}": (1, 1, 0, 0, 0, 0) if i < 10 else (1, 0, 1, 0, 0, 0) for i in range(100)}
     image_ids, patients, labels = images_of(positives)
     labels[labels == 0] = np.nan  # unknown is not negative, and does not count
@@ -121,17 +121,17 @@ def test_the_rarest_label_is_in_every_part_in_its_share() -> None:
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (-0.1, 0.1), (0.0, 1.0)])
 def test_shares_that_leave_nothing_for_training_are_refused(shares: tuple[float, float]) -> None:
     image_ids, patients, labels = images_of({f"p{i}": (0,) * 6 for i in range(20)})
-    with pytest.raises(DataError, match="must be shares that leave something for training"):
+    with pytest.raises(DataError, match="must be shares that leave patients for training"):
         split_by_patient(image_ids, patients, labels, validation=shares[0], test=shares[1])
 
 
 def test_a_part_without_a_patient_is_refused() -> None:
     image_ids, patients, labels = images_of({"p1": (0,) * 6, "p2": (0,) * 6})
-    with pytest.raises(DataError, match="2 patients leave nobody for"):
+    with pytest.raises(DataError, match="2 patients leave none for"):
         split_by_patient(image_ids, patients, labels)
 
 
-def test_no_validation_part_may_be_asked_for() -> None:
+def test_no_validation_set_may_be_requested() -> None:
     image_ids, patients, labels = images_of({f"p{i}": (0,) * 6 for i in range(10)})
     split = split_by_patient(image_ids, patients, labels, validation=0.0, test=0.2)
     assert (len(split.train), split.validation, len(split.test)) == (24, (), 6)
@@ -144,19 +144,19 @@ def test_the_split_of_the_paper_is_that_of_scikit_learn_on_sorted_ids(image_ids:
     assert (split.train, split.test, split.validation) == (tuple(train), tuple(test), ())
 
 
-def test_the_split_of_the_paper_has_its_seed_and_size_and_says_that_it_leaks() -> None:
+def test_the_split_of_the_paper_has_its_seed_and_size_and_states_that_it_leaks() -> None:
     image_ids = [f"ID_{i:06x}" for i in range(10_001)]
     split = split_by_slice(image_ids)
     assert list(split.test) == train_test_split(image_ids, test_size=0.1, random_state=257)[1]
     assert len(split.test) == 1001
     assert split.warning is not None
-    assert "slices of one patient stand on both sides" in split.warning
+    assert "slices of one patient are in both train and test" in split.warning
 
 
 def test_a_split_by_slice_of_repeated_or_too_few_images_is_refused() -> None:
-    with pytest.raises(DataError, match="1 image ids stand twice"):
+    with pytest.raises(DataError, match="1 image ids occur twice"):
         split_by_slice(["a", "b", "a"])
-    with pytest.raises(DataError, match=r"a test share of 0\.1 of 1 images leaves one part empty"):
+    with pytest.raises(DataError, match=r"a test share of 0\.1 of 1 images leaves one set empty"):
         split_by_slice(["a"])
 
 

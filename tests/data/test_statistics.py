@@ -1,5 +1,6 @@
-"""What a cache holds, counted: unknown is never negative, and the page needs nothing beside itself."""
+"""Statistics of a cache: unknown is never negative, and the page is self-contained."""
 
+import html
 import io
 import json
 import re
@@ -61,7 +62,7 @@ def test_an_unknown_label_is_neither_positive_nor_negative(cache: Cache) -> None
     assert (labels["any"].positive, labels["any"].unknown, labels["any"].positive_patients) == (5, 2, 3)
 
 
-def test_the_pie_has_none_one_and_more_and_what_nobody_knows(cache: Cache) -> None:
+def test_the_pie_has_none_one_and_more_and_unknown(cache: Cache) -> None:
     # Two types known to be positive are more than one, whatever else is unknown; any without a type is not one type.
     assert dataset_statistics(cache).kinds == {"none": 1, "one type": 3, "more than one": 2, "unknown": 3}
 
@@ -73,7 +74,7 @@ def test_labels_that_come_together_are_counted_in_both_directions(cache: Cache) 
     assert (matrix[1, 5], matrix[2, 3], matrix[0, 5], matrix[4].sum()) == (1, 1, 2, 0)
 
 
-def test_combinations_hold_every_image_once_and_contradictions_are_told(cache: Cache) -> None:
+def test_combinations_hold_every_image_once_and_contradictions_are_reported(cache: Cache) -> None:
     found = dataset_statistics(cache)
     assert sum(count for _, count in found.combinations) == 9
     assert ((1, 0, 0, 0, 0, 0), 1) in found.combinations
@@ -81,7 +82,7 @@ def test_combinations_hold_every_image_once_and_contradictions_are_told(cache: C
     assert found.contradictions == 1
 
 
-def test_the_page_stands_alone_and_escapes_names(cache: Cache, tmp_path: Path) -> None:
+def test_the_page_is_self_contained_and_escapes_names(cache: Cache, tmp_path: Path) -> None:
     found = dataset_statistics(cache)
     files = write_statistics(found, tmp_path / "out")
     assert {file.name for file in files} == {
@@ -94,7 +95,7 @@ def test_the_page_stands_alone_and_escapes_names(cache: Cache, tmp_path: Path) -
     assert "<script" not in page
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     for title, _, rows in statistics_tables(found):
-        assert title.replace("'", "&#x27;") in page
+        assert title in html.unescape(page)
         assert all(len(row) == len(rows[0]) for row in rows)
     for file in files:
         if file.suffix == ".png":

@@ -1,4 +1,4 @@
-"""What the tests of reading share: one small head, a slice of it as a data set, and its bytes as a file."""
+"""Shared fixtures of the reading tests: one small head, a slice of it as a data set, and its bytes as a file."""
 
 import io
 import warnings

@@ -5,20 +5,25 @@ import shutil
 import subprocess
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import dcmread, uid
 
 from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive, read_series
 from hemoscope.dicom.limits import ReadLimits
+from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.series import choose_series
 from hemoscope.errors import DicomReadError, SeriesError
-from hemoscope.testing import dicom_neighbours
-from hemoscope.testing.dicom_writer import Acquisition, PixelCoding, save, write_series
-from hemoscope.testing.phantom import Phantom
+from hemoscope.testing import non_ct_objects
+from hemoscope.testing.dicom_writer import Acquisition, PixelCoding, enhanced_ct_dataset, save, write_series
+from hemoscope.testing.phantom import Phantom, make_phantom
 
 
 @pytest.fixture
@@ -45,6 +50,24 @@ def codes(archive: Archive) -> dict[str, str]:
     return {one.source: one.code for one in archive.rejected}
 
 
+class _Lost:
+    """A source that was there when the archive was opened and can no longer be read."""
+
+    def __init__(self, name: str, code: str) -> None:
+        self.name, self.code = name, code
+
+    def load(self, _limits: ReadLimits) -> bytes:
+        raise refusal(self.name, self.code, f"{self.code} by a test")
+
+
+@pytest.fixture(scope="class")
+def nine(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """An archive of nine slices: those of ``head``."""
+    folder = tmp_path_factory.mktemp("nine")
+    write_series(make_phantom(seed=3, shape=(9, 64, 64)), folder)
+    return open_archive([folder])
+
+
 class TestFolders:
     def test_a_folder_is_read_below_and_in_anatomical_order(self, folder: Path, head: Phantom) -> None:
         archive = open_archive([folder])
@@ -56,11 +79,11 @@ class TestFolders:
         assert list(series.volume.positions_mm) == sorted(series.volume.positions_mm)
         assert [one.source for one in series.slices][:2] == ["Doe^John/99.dcm", "Doe^John/98.dcm"]
 
-    def test_bad_inputs_are_refused_by_name_and_the_rest_is_read(self, folder: Path, head: Phantom) -> None:
+    def test_bad_inputs_are_refused_and_named_and_the_rest_is_read(self, folder: Path, head: Phantom) -> None:
         (folder / "notes.txt").write_text("not an image")
         (folder / "cut.dcm").write_bytes((folder / "Doe^John" / "95.dcm").read_bytes()[:-999])
-        dicom_neighbours.write_localizer(folder / "scout.dcm")
-        dicom_neighbours.write_dose_report(folder / "dose.dcm")
+        non_ct_objects.write_localizer(folder / "scout.dcm")
+        non_ct_objects.write_dose_report(folder / "dose.dcm")
         archive = open_archive([folder])
         assert codes(archive) == {
             "notes.txt": "not_dicom",
@@ -112,7 +135,7 @@ class TestLists:
         assert len(archive.studies[0].series[0]) == 9
         assert set(archive.sources) == {f"{number}.dcm" for number in range(91, 100)}
 
-    def test_names_that_would_collide_are_told_apart_by_their_place(self, head: Phantom, tmp_path: Path) -> None:
+    def test_names_that_would_collide_are_distinguished_by_their_place(self, head: Phantom, tmp_path: Path) -> None:
         write_series(head, tmp_path / "a", seed=1)
         write_series(head, tmp_path / "b", seed=2)
         archive = open_archive([tmp_path / "a", tmp_path / "b"])
@@ -143,7 +166,7 @@ class TestZips:
         assert (series.volume.hounsfield == head.hounsfield).all()
         assert series.slices[0].source == "Doe^John/99.dcm"
 
-    def test_members_that_would_share_a_name_are_told_apart(self, folder: Path, tmp_path: Path) -> None:
+    def test_members_that_would_share_a_name_are_distinguished(self, folder: Path, tmp_path: Path) -> None:
         path = zipped(folder, tmp_path / "study.zip")
         archive = open_archive([folder, path])
         assert len(archive.sources) == 18
@@ -152,7 +175,7 @@ class TestZips:
     def test_other_compressions_are_refused(self, folder: Path, tmp_path: Path) -> None:
         archive = open_archive([zipped(folder, tmp_path / "study.zip", zipfile.ZIP_LZMA)])
         assert set(codes(archive).values()) == {"bad_archive"}
-        assert "another method" in archive.rejected[0].message
+        assert "method other than deflate" in archive.rejected[0].message
 
     def test_a_bomb_is_refused_before_it_is_inflated(self, tmp_path: Path) -> None:
         path = tmp_path / "bomb.zip"
@@ -170,7 +193,7 @@ class TestZips:
         path = zipped(folder, tmp_path / "study.zip")
         assert codes(open_archive([path], limits=ReadLimits(archive_bytes=100))) == {"study.zip": "too_large"}
 
-    def test_a_member_that_lies_about_its_size_inflates_no_further(self, tmp_path: Path) -> None:
+    def test_a_member_that_declares_a_wrong_size_inflates_no_further(self, tmp_path: Path) -> None:
         path = tmp_path / "liar.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("a.dcm", bytes(1_000_000))
@@ -235,7 +258,7 @@ class TestDicomdirs:
         (disc / "DICOMDIR").write_bytes(data.replace(b"IMAGES\\IM0", b"..\\..\\IM0\\"))
         assert "unreadable" in codes(open_archive([disc / "DICOMDIR"])).values()
 
-    def test_a_file_that_only_bears_the_name_is_refused(self, folder: Path) -> None:
+    def test_a_file_that_only_has_the_name_is_refused(self, folder: Path) -> None:
         (folder / "Doe^John" / "95.dcm").rename(folder / "DICOMDIR")
         assert codes(open_archive([folder / "DICOMDIR"])) == {"DICOMDIR": "malformed"}
 
@@ -248,7 +271,7 @@ class TestDecoding:
         assert (series.volume.hounsfield == head.hounsfield).all()
         assert [one.frame for one in series.slices] == list(range(9))
 
-    def test_slices_that_cannot_be_decoded_are_left_out_by_name(self, head: Phantom, tmp_path: Path) -> None:
+    def test_slices_that_cannot_be_decoded_are_excluded_and_named(self, head: Phantom, tmp_path: Path) -> None:
         paths = write_series(head, tmp_path, coding=PixelCoding(transfer_syntax=uid.JPEG2000Lossless))
         data = bytearray(paths[4].read_bytes())
         start = data.rindex(b"\xff\x4f\xff\x51")
@@ -259,6 +282,35 @@ class TestDecoding:
         assert (series.volume.hounsfield == np.delete(head.hounsfield, 4, axis=0)).all()
         assert len(series.slices) == len(series.slice_quality) == len(series.volume.positions_mm) == 8
         assert "slices_refused" in {note.code for note in series.quality}
+
+    @given(lost=st.dictionaries(st.integers(0, 8), st.sampled_from(["unreadable", "too_large"]), max_size=8))
+    def test_every_slice_is_in_the_volume_or_counted_as_unread(
+        self, nine: Archive, head: Phantom, lost: dict[int, str]
+    ) -> None:
+        names = [header.source for header in choose_series(nine.studies[0]).series.headers]
+        sources = {names[index]: _Lost(names[index], code) for index, code in lost.items()}
+        series = decoded(replace(nine, sources={**nine.sources, **sources}))
+        assert {one.code: one.count for one in series.unread} == Counter(lost.values())
+        assert len(series.slices) + sum(one.count for one in series.unread) == len(names)
+        messages = {one.code: one.message for one in series.rejected}
+        assert all(one.message == messages[one.code] for one in series.unread)
+        assert (series.volume.hounsfield == np.delete(head.hounsfield, list(lost), axis=0)).all()
+
+    def test_all_frames_of_a_lost_file_count(self, head: Phantom, tmp_path: Path) -> None:
+        single = write_series(head, tmp_path / "single")
+        path = save(enhanced_ct_dataset(head.hounsfield), tmp_path / "enhanced.dcm")
+        dataset = dcmread(path)
+        dataset.SeriesInstanceUID = dcmread(single[0]).SeriesInstanceUID
+        for frame in dataset.PerFrameFunctionalGroupsSequence:  # above the other slices, not in their places
+            position = frame.PlanePositionSequence[0].ImagePositionPatient
+            position[2] += 500
+        save(dataset, path)
+        archive = open_archive([tmp_path])
+        path.unlink()
+        series = decoded(archive)
+        assert [(one.code, one.count) for one in series.unread] == [("unreadable", 9)]
+        assert len(series.rejected) == 1
+        assert len(series.slices) == 9
 
     def test_a_series_without_any_slice_left_is_refused(self, folder: Path) -> None:
         archive = open_archive([folder])
@@ -278,7 +330,7 @@ class TestDecoding:
         assert volume.hounsfield.max() == 32767
         assert volume.spacing_mm[0] is None
 
-    def test_repairs_are_told_for_the_series_too(self, head: Phantom, tmp_path: Path) -> None:
+    def test_repairs_are_reported_for_the_series_too(self, head: Phantom, tmp_path: Path) -> None:
         for path in write_series(head, tmp_path):
             dataset = dcmread(path)
             dataset.RescaleIntercept = 0
@@ -321,7 +373,7 @@ class TestRealStudies:
         images = sorted((shared_data_dir / "rsna-dicom" / "images").glob("*.dcm"))
         (tmp_path / "notes.txt").write_text("text")
         (tmp_path / "cut.dcm").write_bytes(images[0].read_bytes()[:-5000])
-        dicom_neighbours.write_localizer(tmp_path / "scout.dcm")
+        non_ct_objects.write_localizer(tmp_path / "scout.dcm")
         archive = open_archive([*images, tmp_path])
         assert codes(archive) == {"notes.txt": "not_dicom", "cut.dcm": "truncated_pixel_data", "scout.dcm": "localizer"}
         assert sum(len(series) for study in archive.studies for series in study.series) == 87

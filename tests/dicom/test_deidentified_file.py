@@ -1,10 +1,10 @@
-"""A file without identity reads as the file with it did."""
+"""A de-identified file reads like the original."""
 
 from pathlib import Path
 
 import pytest
 
-from hemoscope.dicom.deidentified_file import deidentified_file
+from hemoscope.dicom.deidentify import deidentified_file
 from hemoscope.dicom.read import read_slice
 from hemoscope.errors import DicomReadError
 from hemoscope.testing.dicom_writer import write_series
@@ -34,5 +34,5 @@ def test_a_file_without_preamble_is_still_read(content: bytes, tmp_path: Path) -
 
 
 def test_what_cannot_be_written_again_is_refused(content: bytes) -> None:
-    with pytest.raises(DicomReadError, match="cannot be written again without identity"):
+    with pytest.raises(DicomReadError, match="cannot be de-identified"):
         deidentified_file(content[: len(content) // 2].replace(b"DS", b"XX"), key=KEY, source="a")

@@ -80,7 +80,7 @@ def test_geometry_and_hounsfield_units_are_kept(original: Dataset) -> None:
         assert getattr(kept.header, name) == getattr(given.header, name)
 
 
-def test_the_copy_says_that_and_how_identity_was_removed(original: Dataset) -> None:
+def test_the_copy_states_that_and_how_identity_was_removed(original: Dataset) -> None:
     copy = deidentified(original, key=KEY, source="a.dcm")
     assert copy.PatientIdentityRemoved == "YES"
     assert "PS3.15" in copy.DeidentificationMethod

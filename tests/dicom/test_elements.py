@@ -1,4 +1,4 @@
-"""Values are read from raw bytes: what is absent or unusable is None, and never an exception or a guess."""
+"""Values are read from raw bytes: missing or invalid values are None, never an exception or a guess."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Stored values become HU; padding becomes air; wrapped 12-bit values are put back only where that is plausible."""
+"""Stored values become HU; padding becomes air; wrapped 12-bit values are repaired only if that is plausible."""
 
 import warnings
 from collections.abc import Callable
@@ -73,7 +73,7 @@ class TestModality:
 
     @pytest.mark.parametrize(
         ("item", "match"),
-        [(lut_item(0, [1, 2], kind="OD"), "is not HU"), (Dataset(), "LUT descriptor"), ("short", "5 entries, 2 are")],
+        [(lut_item(0, [1, 2], kind="OD"), "is not HU"), (Dataset(), "LUT descriptor"), ("short", "entries but has 2")],
     )
     def test_an_unusable_modality_lut_is_refused(self, make_slice, as_bytes, item, match: str) -> None:
         if item == "short":
@@ -153,7 +153,7 @@ class TestTwelveBitRepair:
         [(12, False, 1, 0, True), (12, False, 1, -99, True), (12, False, 1, -100, False), (12, False, 2, 0, False),
          (12, True, 1, 0, False), (16, False, 1, 0, False)],
     )  # fmt: skip
-    def test_only_headers_known_to_lie_are_suspected(self, bits, signed, slope, intercept, expected) -> None:
+    def test_only_headers_known_to_be_wrong_are_suspected(self, bits, signed, slope, intercept, expected) -> None:
         pixels = PixelFormat(rows=1, columns=1, bits_allocated=16, bits_stored=bits, high_bit=bits - 1, signed=signed)
         assert may_need_twelve_bit_repair(Rescale(slope=slope, intercept=intercept), pixels) is expected
 

@@ -30,7 +30,7 @@ class TestHeaders:
         assert not header.geometry_assumed
         assert header.quality == ()
 
-    def test_assumed_geometry_is_told_by_the_comment(self, make_slice, as_bytes) -> None:
+    def test_assumed_geometry_is_marked_by_the_comment(self, make_slice, as_bytes) -> None:
         (header,) = read_headers(as_bytes(make_slice(ImageComments="Geometry assumed: none was published")), source="x")
         assert header.geometry_assumed
 
@@ -85,15 +85,15 @@ class TestEnhanced:
         path = save(enhanced_ct_dataset(head.hounsfield), tmp_path / "e.dcm")
         assert [one.header.frame for one in read_slices(path, source="e", frames={2, 5})] == [2, 5]
 
-    def test_one_slice_is_not_asked_of_several_frames(self, head: Phantom, tmp_path: Path) -> None:
+    def test_one_slice_is_not_read_from_several_frames(self, head: Phantom, tmp_path: Path) -> None:
         path = save(enhanced_ct_dataset(head.hounsfield), tmp_path / "e.dcm")
-        with pytest.raises(DicomReadError, match="9 frames where one slice is wanted"):
+        with pytest.raises(DicomReadError, match="9 frames, but one slice is expected"):
             read_slice(path)
 
     def test_missing_functional_groups_are_refused(self, head: Phantom, as_bytes, refused) -> None:
         dataset = enhanced_ct_dataset(head.hounsfield)
         del dataset.PerFrameFunctionalGroupsSequence[-1]
-        refused(as_bytes(dataset), "malformed", "9 frames are declared, 8 have functional groups")
+        refused(as_bytes(dataset), "malformed", "9 frames are declared, but 8 have functional groups")
 
     def test_a_localizer_frame_type_is_refused(self, head: Phantom, as_bytes, refused) -> None:
         dataset = enhanced_ct_dataset(head.hounsfield)
@@ -104,7 +104,7 @@ class TestEnhanced:
         refused(as_bytes(dataset), "localizer", "scout")
 
     @pytest.mark.parametrize("extended", [False, True])
-    def test_an_offset_table_tells_fragments_of_frames_apart(self, head: Phantom, as_bytes, extended: bool) -> None:
+    def test_an_offset_table_assigns_fragments_to_frames(self, head: Phantom, as_bytes, extended: bool) -> None:
         dataset = enhanced_ct_dataset(head.hounsfield, coding=PixelCoding(transfer_syntax=uid.JPEG2000Lossless))
         frames = list(generate_frames(dataset.PixelData, number_of_frames=9))
         if extended:

@@ -1,4 +1,4 @@
-"""Whatever is no CT slice is refused by a code, with the reason and the cure."""
+"""Anything but a CT slice is refused with a code, the reason and the remedy."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from pydicom.encaps import encapsulate, generate_frames
 
 from hemoscope.dicom.read import read_slice, read_slices
 from hemoscope.errors import DicomReadError
-from hemoscope.testing import dicom_neighbours
+from hemoscope.testing import non_ct_objects
 from hemoscope.testing.dicom_writer import PixelCoding
 
 
@@ -16,16 +16,14 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("write", "code", "match"),
         [
-            (dicom_neighbours.write_localizer, "localizer", "scout"),
-            (dicom_neighbours.write_monochrome1, "monochrome1", "MONOCHROME1"),
-            (dicom_neighbours.write_without_rescale, "no_rescale", "Rescale Slope is absent"),
-            (dicom_neighbours.write_secondary_capture, "secondary_capture", "secondary capture"),
-            (dicom_neighbours.write_dose_report, "dose_report", "dose report"),
+            (non_ct_objects.write_localizer, "localizer", "scout"),
+            (non_ct_objects.write_monochrome1, "monochrome1", "MONOCHROME1"),
+            (non_ct_objects.write_without_rescale, "no_rescale", "Rescale Slope is missing"),
+            (non_ct_objects.write_secondary_capture, "secondary_capture", "secondary capture"),
+            (non_ct_objects.write_dose_report, "dose_report", "dose report"),
         ],
     )
-    def test_neighbours_in_a_study_are_refused_by_name(
-        self, tmp_path: Path, write, code: str, match: str, refused
-    ) -> None:
+    def test_non_ct_objects_are_refused_and_named(self, tmp_path: Path, write, code: str, match: str, refused) -> None:
         refused(write(tmp_path / "x.dcm"), code, match)
 
     @pytest.mark.parametrize(
@@ -40,7 +38,7 @@ class TestRefusals:
             ({"SOPClassUID": uid.MRImageStorage}, "not_ct", "MR Image Storage"),
             ({"SOPClassUID": "1.2.3"}, "not_ct", "SOP class is unknown"),
             ({"Modality": "MR"}, "not_ct", "modality .* is MR"),
-            ({"Modality": "JOHN SMITH"}, "not_ct", "is absent or unknown"),
+            ({"Modality": "JOHN SMITH"}, "not_ct", "is missing or unknown"),
             ({"Modality": None, "SOPClassUID": None}, "not_ct", "modality"),
             ({"PixelData": None}, "no_pixels", "no pixel data"),
             ({"SeriesDescription": "Dose Report"}, "dose_report", "dose"),
@@ -50,9 +48,9 @@ class TestRefusals:
             ({"SamplesPerPixel": 3}, "colour", "3 samples"),
             ({"PhotometricInterpretation": None}, "malformed", "photometric interpretation"),
             ({"Rows": None}, "malformed", "rows, columns"),
-            ({"Rows": 65}, "inconsistent_pixel_data", "describes 8320 bytes of pixel data, the element has 8192"),
-            ({"Rows": 63}, "inconsistent_pixel_data", "describes 8064"),
-            ({"BitsAllocated": 12}, "inconsistent_pixel_data", "do not fit together"),
+            ({"Rows": 65}, "inconsistent_pixel_data", "declares 8320 bytes of pixel data, the element has 8192"),
+            ({"Rows": 63}, "inconsistent_pixel_data", "declares 8064"),
+            ({"BitsAllocated": 12}, "inconsistent_pixel_data", "contradict each other"),
             ({"BitsStored": 17}, "inconsistent_pixel_data", "17 stored"),
             ({"RescaleIntercept": None}, "no_rescale", "Rescale Intercept"),
             ({"RescaleSlope": 0}, "no_rescale", "give no HU"),
@@ -62,12 +60,14 @@ class TestRefusals:
             ({"StudyInstanceUID": None}, "malformed", "Study Instance UID"),
         ],
     )
-    def test_a_header_that_says_otherwise_is_refused(self, make_slice, as_bytes, changes, code, match, refused) -> None:
+    def test_a_header_that_contradicts_the_pixels_is_refused(
+        self, make_slice, as_bytes, changes, code, match, refused
+    ) -> None:
         refused(as_bytes(make_slice(**changes)), code, match)
 
     def test_a_truncated_copy_is_refused(self, make_slice, as_bytes, refused) -> None:
         data = as_bytes(make_slice())
-        refused(data[:-100], "truncated_pixel_data", "should have 8192 bytes, 8092 are there")
+        refused(data[:-100], "truncated_pixel_data", "should have 8192 bytes but has 8092")
 
     def test_a_truncated_compressed_copy_is_refused(self, make_slice, as_bytes, refused) -> None:
         data = as_bytes(make_slice(coding=PixelCoding(transfer_syntax=uid.JPEGLosslessSV1)))
@@ -137,7 +137,7 @@ class TestRefusals:
         dataset.PixelData = encapsulate([frame[:2] + jfif + frame[2:]])
         assert (read_slice(as_bytes(dataset)).hounsfield == slice_hu).all()
 
-    @pytest.mark.parametrize(("offset", "value", "match"), [(16, 0, "absurd"), (24, 1, "tiles")])
+    @pytest.mark.parametrize(("offset", "value", "match"), [(16, 0, "implausible"), (24, 1, "tiles")])
     def test_hostile_jpeg_2000_sizes_are_refused(
         self, make_slice, as_bytes, offset: int, value: int, match: str, refused
     ) -> None:
@@ -155,7 +155,7 @@ class TestRefusals:
         dataset = make_slice(
             coding=PixelCoding(transfer_syntax=uid.JPEGLosslessSV1), BitsAllocated=8, BitsStored=8, HighBit=7
         )
-        refused(as_bytes(dataset), "inconsistent_pixel_data", "bits a sample, the header allocates 8")
+        refused(as_bytes(dataset), "inconsistent_pixel_data", "bits per sample, the header allocates 8")
 
     def test_rle_of_other_bytes_is_refused(self, make_slice, as_bytes, refused) -> None:
         dataset = make_slice(coding=PixelCoding(transfer_syntax=uid.RLELossless), BitsAllocated=32)
@@ -182,9 +182,9 @@ class TestRefusals:
         refused(data[:start] + b"\1\2\3\4" + data[start + 4 :], "inconsistent_pixel_data", "are not DICOM items")
         delimiter = b"\xfe\xff\xdd\xe0\0\0\0\0"
         refused(data[:start] + delimiter, "truncated_pixel_data", "no basic offset table")
-        refused(data[:start] + b"\xfe\xff\x00\xe0\0\0\0\0" + delimiter, "truncated_pixel_data", "0 fragments are there")
+        refused(data[:start] + b"\xfe\xff\x00\xe0\0\0\0\0" + delimiter, "truncated_pixel_data", "there are 0 fragments")
 
-    def test_an_unknown_syntax_is_refused_by_name(self, make_slice, as_bytes, refused) -> None:
+    def test_an_unknown_syntax_is_refused_and_named(self, make_slice, as_bytes, refused) -> None:
         data = as_bytes(make_slice()).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.9.9.9\0")
         refused(data, "unsupported_syntax", r"1\.2\.840\.10008\.9\.9\.9")
 

@@ -1,4 +1,4 @@
-"""Series stand in anatomical order whatever their files are called; what is odd about them is a coded note."""
+"""Series are in anatomical order whatever the file names; anomalies become coded notes."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hemoscope.dicom.geometry import normal, plane, position_mm, spacing_mm, tilt_degrees
-from hemoscope.dicom.kernels import is_sharp_kernel
+from hemoscope.dicom.quality import is_sharp_kernel
 from hemoscope.dicom.series import Series, Study, build_series, build_studies, choose_series
 from hemoscope.dicom.slices import QualityNote, SliceHeader
 from hemoscope.errors import SeriesError
@@ -36,7 +36,7 @@ class TestGeometry:
             assert normal(orientation) == pytest.approx((0, 0, 1))
             assert plane(orientation) == "axial"
 
-    def test_planes_and_tilt_are_told_apart(self) -> None:
+    def test_planes_and_tilt_are_distinguished(self) -> None:
         assert plane(CORONAL) == "coronal"
         assert plane((0, 1, 0, 0, 0, -1)) == "sagittal"
         assert plane(TILTED) == "axial"
@@ -106,7 +106,7 @@ class TestQuality:
         headers = [make_header(z) for z in [*np.arange(0, 60, 5.0), *np.arange(60, 160, 6.5)]]
         assert codes(build_series(headers)) == {"uneven_spacing"}
 
-    def test_duplicates_are_left_out_by_name(self, make_header: Make) -> None:
+    def test_duplicates_are_excluded_and_named(self, make_header: Make) -> None:
         extra = [make_header(25.0, sop_instance_uid="9.9", instance_number=999), make_header(50.0, source="copy.dcm")]
         headers = [*stack(make_header), *extra]
         series = build_series(headers)
@@ -118,7 +118,7 @@ class TestQuality:
         series = build_series([make_header(5.0, source="b"), make_header(5.0, source="a")])
         assert [header.source for header in series.headers] == ["a"]
 
-    def test_other_orientations_and_sizes_are_left_out(self, make_header: Make) -> None:
+    def test_other_orientations_and_sizes_are_excluded(self, make_header: Make) -> None:
         odd = [make_header(1000.0 + index, orientation=CORONAL) for index in range(3)]
         large = [make_header(500.0, rows=512)]
         series = build_series([*odd, *large, *stack(make_header)])
@@ -147,7 +147,7 @@ class TestQuality:
             ({"quality": (QualityNote(code="nonstandard_uid", message="m"),)}, "nonstandard_uid"),
         ],
     )
-    def test_each_oddity_has_its_code(self, make_header: Make, changes: dict[str, object], code: str) -> None:
+    def test_each_anomaly_has_its_code(self, make_header: Make, changes: dict[str, object], code: str) -> None:
         headers = stack(make_header, **changes)
         if changes.get("orientation") == CORONAL:
             headers = [make_header(0.0, **changes, sop_instance_uid=f"1.{y}") for y in range(30)]
@@ -189,15 +189,17 @@ class TestChoice:
             ({"orientation": None, "position_mm": None}, "orientation unknown"),
             ({"contrast_agent": "x"}, "contrast agent"),
             ({"convolution_kernel": "BONE"}, "bone kernel"),
-            ({"body_part": "NECK"}, "not a head by its body part"),
+            ({"body_part": "NECK"}, "its body part is not the head"),
             ({"count": 10}, "covers less than a head"),
             ({"step": 0.6, "count": 250}, "thinner or thicker slices than preferred"),
             ({"step": 8.0}, "thinner or thicker slices than preferred"),
             ({"count": 25}, "fewer slices"),
-            ({}, "equal to the series that was read"),
+            ({}, "equal to the chosen series"),
         ],
     )
-    def test_the_rule_prefers_and_says_why(self, make_header: Make, changes: dict[str, object], reason: str) -> None:
+    def test_the_rule_prefers_and_gives_a_reason(
+        self, make_header: Make, changes: dict[str, object], reason: str
+    ) -> None:
         best = self.named(make_header, "1.2.3")
         other = self.named(make_header, "1.2.9", **changes)
         choice = choose_series(self.study(other, best))
@@ -219,7 +221,7 @@ class TestChoice:
         study = self.study(self.named(make_header, "1.2.3"), self.named(make_header, "1.2.9", contrast_agent="x"))
         choice = choose_series(study, series_instance_uid="1.2.9")
         assert choice.series.series_instance_uid == "1.2.9"
-        assert choice.skipped == (("1.2.3", "another series was asked for", 30),)
+        assert choice.skipped == (("1.2.3", "another series was requested", 30),)
 
     def test_an_unknown_series_is_refused_with_those_there_are(self, make_header: Make) -> None:
         with pytest.raises(SeriesError, match=r"no series 7\.7. Name one of: 1\.2\.3"):

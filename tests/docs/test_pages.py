@@ -10,7 +10,7 @@ import pytest
 
 from hemoscope.cli.commands import build_parser
 from hemoscope.cli.exit_codes import ExitCode
-from hemoscope.dicom.refusals import CURES
+from hemoscope.dicom.refusals import REMEDIES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCE = REPOSITORY / "src" / "hemoscope"
@@ -122,15 +122,17 @@ def rows_under(heading: str) -> set[str]:
 
 
 def test_the_page_of_codes_lists_every_refusal_and_no_other() -> None:
-    assert rows_under("Refusals") == {*CURES, *codes_given_to("Rejected")}
+    assert rows_under("Refusals") == {*REMEDIES, *codes_given_to("Rejected")}
 
 
 def test_the_page_of_codes_lists_every_quality_note_and_no_other() -> None:
     assert rows_under("Quality notes") == codes_given_to("QualityNote")
 
 
-def test_the_page_of_codes_gives_the_cure_that_the_user_reads() -> None:
+def test_the_page_of_codes_gives_the_remedy_that_the_user_reads() -> None:
     page = (REPOSITORY / "docs/reference/codes.md").read_text()
     assert not [
-        code for code, cure in CURES.items() if not re.search(rf"^\| `{code}` \|.*\| {re.escape(cure)} \|$", page, re.M)
+        code
+        for code, remedy in REMEDIES.items()
+        if not re.search(rf"^\| `{code}` \|.*\| {re.escape(remedy)} \|$", page, re.M)
     ]

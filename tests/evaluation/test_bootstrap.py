@@ -1,4 +1,4 @@
-"""Intervals hold what they promise: whole patients are drawn, rounds are repeatable, holes are named."""
+"""Intervals resample whole patients, rounds are repeatable, and undefined scores have reasons."""
 
 import time
 
@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_intervals() -> None:
     assert first != other
 
 
-def test_a_label_with_one_class_has_no_interval_and_says_why() -> None:
+def test_a_label_with_one_class_has_no_interval_and_gives_a_reason() -> None:
     p, y, groups = study(4)
     y[:, 1] = 0
     scores = bootstrap_scores(p, y, groups, rounds=50)

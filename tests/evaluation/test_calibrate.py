@@ -1,14 +1,16 @@
-"""Calibrations recover what was planted, keep the order of scores, and are never scored on what they saw."""
+"""Calibrations recover known parameters, keep the order of scores, and are never scored on their fitting data."""
+
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
+from scipy.optimize import isotonic_regression
 from sklearn.linear_model import LogisticRegression
 
-from hemoscope.errors import DataError
+from hemoscope.errors import DataError, MissingExtraError
 from hemoscope.evaluation.calibrate import (
     FITS,
     LOWEST_SCALE,
@@ -63,7 +65,7 @@ def test_perfectly_separated_scores_give_a_finite_scale() -> None:
     assert 0 < found.scale < 10
 
 
-def test_scores_that_rank_the_wrong_way_are_flattened_not_turned_round() -> None:
+def test_scores_that_rank_the_wrong_way_are_flattened_not_reversed() -> None:
     logits, labels = overconfident(3, 500)
     found = fit_platt(-logits, labels)
     assert found.scale == pytest.approx(LOWEST_SCALE)
@@ -94,12 +96,25 @@ def test_temperature_recovers_a_planted_scale() -> None:
     assert found.bias == 0.0
 
 
-def test_isotonic_agrees_with_scikit_learn_on_the_same_targets() -> None:
-    logits, labels = overconfident(6, 500)
-    logits = np.round(logits, 1)
-    judge = IsotonicRegression(out_of_bounds="clip").fit(logits, smoothed_targets(labels))
-    grid = np.linspace(-20, 20, 997)
-    assert fit_isotonic(logits, labels).apply(grid) == pytest.approx(judge.predict(grid), abs=1e-9)
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 300), st.integers(0, 17), st.sampled_from([1e-3, 1.0, 1e4]))
+def test_isotonic_is_the_best_rising_curve_through_the_mean_target_of_each_logit(
+    seed: int, images: int, decimals: int, stretch: float
+) -> None:
+    logits, labels = overconfident(seed, images)
+    labels[:2] = False, True
+    logits = np.round(logits, decimals) * stretch
+    points, place, counts = np.unique(logits, return_inverse=True, return_counts=True)
+    means = np.bincount(place, weights=smoothed_targets(labels)) / counts
+    levels = isotonic_regression(means, weights=counts.astype(float)).x
+    grid = np.concatenate([points, np.linspace(points[0] - 1, points[-1] + 1, 97)])
+    assert fit_isotonic(logits, labels).apply(grid) == pytest.approx(np.interp(grid, points, levels), abs=1e-12)
+
+
+def test_isotonic_without_scikit_learn_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.isotonic", None)
+    with pytest.raises(MissingExtraError, match=r"scikit-learn .* pip install 'hemoscope\[study\]'"):
+        fit_isotonic(*overconfident(6, 500))
 
 
 @pytest.mark.parametrize("name", FITS)
@@ -143,7 +158,7 @@ def test_no_image_is_calibrated_by_a_fit_that_saw_its_patient() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 6))
-def test_folds_keep_patients_whole_and_deal_positive_patients_evenly(seed: int, folds: int) -> None:
+def test_folds_keep_patients_whole_and_distribute_positive_patients_evenly(seed: int, folds: int) -> None:
     random = np.random.default_rng(seed)
     groups = random.integers(12, size=100)
     groups[:12] = np.arange(12)

@@ -1,4 +1,4 @@
-"""Predictions seen by series and by patient, and at the thresholds that a model brings."""
+"""Predictions by series and by patient, and at a model's thresholds."""
 
 from typing import Any
 
@@ -7,14 +7,13 @@ import pytest
 import sklearn.metrics as judge
 from numpy.typing import NDArray
 
-from hemoscope.evaluation.gallery import gallery
+from hemoscope.evaluation.context import ErrorPicture, EvaluationContext
 from hemoscope.evaluation.levels import highest, points_document
 from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.evaluation.recalibration import recalibrate
 from hemoscope.evaluation.report import evaluation_report
 from hemoscope.evaluation.report_page import render_page
-from hemoscope.evaluation.report_text import summary
-from hemoscope.evaluation.subject import ErrorPicture, Subject
+from hemoscope.evaluation.terminal_summary import evaluation_summary
 from hemoscope.inference.calibration import OperatingPoint
 from hemoscope.labels import Hemorrhage, PerLabel
 
@@ -35,9 +34,9 @@ def table(patients: int = 30, slices: int = 4) -> LabelledPredictions:
     )
 
 
-def report_of(data: LabelledPredictions, subject: Subject) -> dict[str, Any]:
+def report_of(data: LabelledPredictions, context: EvaluationContext) -> dict[str, Any]:
     after = recalibrate(data.probabilities, data.labels, data.groups)
-    return evaluation_report(data, after, subject, rounds=20)
+    return evaluation_report(data, after, context, rounds=20)
 
 
 def points(threshold: float) -> PerLabel[OperatingPoint]:
@@ -57,7 +56,7 @@ def test_series_take_the_highest_image_and_the_highest_known_label() -> None:
     assert np.isnan(found.labels[1, 2])
 
 
-def test_operating_points_reach_what_scikit_learn_says_they_reach() -> None:
+def test_operating_points_reach_what_scikit_learn_computes() -> None:
     data = table()
     found = points_document(data, points(0.3), rounds=20, seed=0)
     for k, entry in enumerate(found.values()):
@@ -67,7 +66,7 @@ def test_operating_points_reach_what_scikit_learn_says_they_reach() -> None:
         assert (entry["threshold"], entry["rule"]) == (0.3, "youden")
 
 
-def test_the_report_tells_series_patients_points_and_where_the_numbers_are_from() -> None:
+def test_the_report_has_series_patients_points_and_where_the_numbers_are_from() -> None:
     data = table()
     series = highest(data, [f"s{row // 2:02d}" for row in range(120)])
     source = {
@@ -75,16 +74,16 @@ def test_the_report_tells_series_patients_points_and_where_the_numbers_are_from(
         "dataset": "phantoms <1>",
         "split": {"part": "test", "by": "slice", "seed": 257, "recorded_in_card": True},
     }
-    subject = Subject(
+    context = EvaluationContext(
         series=series, slice_points=points(0.3), series_points=points(0.6), source=source, warnings=("It leaks.",)
     )
-    report = report_of(data, subject)
+    report = report_of(data, context)
     assert (report["series_level"]["n"], report["group_level"]["n"]) == (60, 30)
     expected = judge.roc_auc_score(series.labels[:, 5], series.probabilities[:, 5])
     assert report["series_level"]["labels"]["subdural"]["auroc"]["value"] == pytest.approx(expected)
     assert report["operating_points"]["series"]["any"]["threshold"] == 0.6
     assert report["warnings"][0] == "It leaks."
-    assert "warning: It leaks." in summary(report)
+    assert "warning: It leaks." in evaluation_summary(report)
     page = render_page(report, {})
     assert "tiny 1.0 on phantoms &lt;1&gt;: test of a split by slice, seed 257" in page
     assert 'class="warning"' in page[: page.index("<h2>")]
@@ -97,7 +96,7 @@ def test_a_label_of_few_patients_is_doubted_and_unknown_ones_are_counted() -> No
     data.labels[:, 2] = 0
     data.labels[:3, 2] = 1
     data.labels[:, 1] = np.nan
-    report = report_of(data, Subject())
+    report = report_of(data, EvaluationContext())
     assert any("Few patients are positive: Intraparenchymal 1." in text for text in report["warnings"])
     assert any("(of 120 images): Epidural 120." in text for text in report["warnings"])
     assert report["labels"]["epidural"]["reason"] == "the label is unknown for every image"
@@ -111,7 +110,7 @@ def test_a_label_of_few_patients_is_doubted_and_unknown_ones_are_counted() -> No
 def test_where_any_is_unknown_tables_three_and_four_are_empty_with_the_reason() -> None:
     data = table()
     data.labels[:, 0] = np.nan
-    report = report_of(data, Subject())
+    report = report_of(data, EvaluationContext())
     assert report["any"]["learned"]["accuracy"] is None
     assert "unknown" in report["any"]["explicit"]["reason"]
     assert {point["recall"] for point in report["any_tradeoff"]} == {None}
@@ -133,7 +132,7 @@ def picture(**changes: Any) -> ErrorPicture:
 
 def test_the_gallery_shows_each_error_with_its_numbers_inside_the_page() -> None:
     errors = (picture(), picture(kind="false alarm", image_id="i8", shows=()))
-    report = report_of(table(), Subject(errors=errors))
+    report = report_of(table(), EvaluationContext(errors=errors))
     assert report["errors"][0] == {
         "label": "subdural",
         "kind": "missed",
@@ -142,7 +141,7 @@ def test_the_gallery_shows_each_error_with_its_numbers_inside_the_page() -> None
         "threshold": 0.25,
         "shows": ["any", "subdural"],
     }
-    page = render_page(report, {}, errors)
+    page = " ".join(render_page(report, {}, errors).split())
     assert "Subdural: missed" in page
     assert "probability 0.0123, threshold 0.25; labelled any hemorrhage, subdural; subdural window" in page
     assert "labelled no hemorrhage" in page
@@ -151,7 +150,8 @@ def test_the_gallery_shows_each_error_with_its_numbers_inside_the_page() -> None
     assert page.count("data:image/jpeg;base64,") == 2
 
 
-def test_without_images_there_is_no_gallery_and_without_errors_it_says_so() -> None:
-    assert gallery(None) == ""
-    assert "No slice is wrong" in gallery(())
-    assert report_of(table(), Subject())["errors"] is None
+def test_without_images_there_is_no_gallery_and_without_errors_it_states_it() -> None:
+    report = report_of(table(), EvaluationContext())
+    assert report["errors"] is None
+    assert "The worst errors" not in render_page(report, {})
+    assert "No slice is wrong" in render_page(report, {}, ())

@@ -1,4 +1,4 @@
-"""scikit-learn is the judge of every metric, with and without weights."""
+"""scikit-learn is the reference for every metric, with and without weights."""
 
 import itertools
 
@@ -141,7 +141,7 @@ def test_exact_match_wants_all_six_right() -> None:
     ("p", "y", "words"),
     [
         ([0.1, np.nan], [0, 1], "not finite"),
-        ([0.1, 1.5], [0, 1], "outside 0 to 1"),
+        ([0.1, 1.5], [0, 1], r"outside \[0, 1\]"),
         ([0.1, 0.5], [0, 2], "must be 0 or 1"),
         ([0.1], [0, 1], "one shape"),
         ([], [], "not empty"),

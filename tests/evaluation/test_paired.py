@@ -1,4 +1,4 @@
-"""Models side by side: the references are scikit-learn's AUROC and the bootstrap of single models."""
+"""Paired comparison: the references are scikit-learn's AUROC and the bootstrap of single models."""
 
 import numpy as np
 import pytest

@@ -31,7 +31,7 @@ def test_rows_are_aligned_by_image_and_an_empty_label_is_unknown(tmp_path: Path)
     assert data.groups is None
 
 
-def test_columns_may_stand_in_any_order_and_the_file_may_be_gzipped(tmp_path: Path) -> None:
+def test_columns_may_be_in_any_order_and_the_file_may_be_gzipped(tmp_path: Path) -> None:
     turned = "\n".join(",".join(reversed(line.split(","))) for line in PREDICTIONS.splitlines())
     path = tmp_path / "predictions.csv.gz"
     path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + turned.encode()))
@@ -57,18 +57,18 @@ def test_the_group_column_is_looked_for_in_both_files(tmp_path: Path, with_label
             r"1 images of predictions.csv are missing from labels.csv: ID_c",
         ),
         (PREDICTIONS, LABELLED + "ID_d,0,0,0,0,0,0\n", r"images of labels.csv are missing from predictions.csv: ID_d"),
-        (PREDICTIONS + "ID_a,0,0,0,0,0,0\n", LABELLED, "predictions.csv: ID_a stands twice"),
+        (PREDICTIONS + "ID_a,0,0,0,0,0,0\n", LABELLED, "predictions.csv: ID_a occurs twice"),
         (PREDICTIONS.replace("subdural", "sdh"), LABELLED, "predictions.csv lacks the columns subdural"),
         (PREDICTIONS.replace("1e-3", "low"), LABELLED, "ID_b has subdural 'low', which is not a number"),
         (PREDICTIONS.replace("1e-3", ""), LABELLED, "ID_b has an empty prediction"),
-        (PREDICTIONS.replace("1e-3", "-3.5"), LABELLED, "outside 0 to 1"),
+        (PREDICTIONS.replace("1e-3", "-3.5"), LABELLED, r"outside \[0, 1\]"),
         (PREDICTIONS, LABELLED.replace("ID_b,0", "ID_b,2"), "ID_b has a label that is neither 0, 1 nor empty"),
         (PREDICTIONS + "ID_c,0\n", LABELLED, "row of ID_c is shorter"),
         (HEADER + "\n", LABELLED, "header and no rows"),
         ('image_id,"any\n', LABELLED, "not a readable CSV table"),
     ],
 )
-def test_files_that_do_not_fit_are_refused_by_name(tmp_path: Path, predictions: str, labels: str, words: str) -> None:
+def test_files_that_do_not_fit_are_refused_and_named(tmp_path: Path, predictions: str, labels: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         read_predictions(*written(tmp_path, predictions, labels))
 

@@ -1,4 +1,4 @@
-"""The report has the keys others rely on, agrees with scikit-learn, hides nothing and stands alone as a page."""
+"""The report has the documented keys, agrees with scikit-learn, lists warnings and is a self-contained page."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from hemoscope.evaluation.plots import draw_plots, reliability_points
 from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.evaluation.recalibration import recalibrate
 from hemoscope.evaluation.report import evaluate_predictions, evaluation_report
-from hemoscope.evaluation.report_text import summary
+from hemoscope.evaluation.terminal_summary import evaluation_summary
 from hemoscope.labels import LABELS
 
 Array = NDArray[np.float64]
@@ -93,14 +93,14 @@ def test_calibration_alone_lowers_the_loss_of_overconfident_predictions() -> Non
     assert report["calibrated"]["folds_by"] == "group"
 
 
-def test_without_groups_it_says_that_images_were_drawn() -> None:
+def test_without_groups_it_states_that_images_were_drawn() -> None:
     p, y, _ = overconfident()
     report = report_of(p, y, None)
     assert report["n_groups"] is None
     assert report["group_level"] is None
     assert report["bootstrap"]["unit"] == "image"
-    assert "No patient was given" in report["warnings"][0]
-    assert "No patient was given" in summary(report)
+    assert "No patients are given" in report["warnings"][0]
+    assert "No patients are given" in evaluation_summary(report)
 
 
 def test_group_level_scores_take_the_highest_slice_of_a_patient() -> None:
@@ -122,10 +122,10 @@ def test_a_label_with_one_class_is_null_with_a_reason_everywhere() -> None:
     assert "needs both classes" in report["calibrated"]["labels"]["epidural"]["reason"]
     assert report["calibrated"]["weighted_log_loss"] is None
     json.dumps(report, allow_nan=False)
-    assert "not defined" in summary(report)
+    assert "not defined" in evaluation_summary(report)
 
 
-def test_a_label_never_predicted_positive_has_no_precision_and_says_why() -> None:
+def test_a_label_never_predicted_positive_has_no_precision_and_gives_a_reason() -> None:
     p, y, groups = overconfident()
     p[:, 3] *= 0.4
     entry = report_of(p, y, groups)["labels"]["intraventricular"]
@@ -134,7 +134,7 @@ def test_a_label_never_predicted_positive_has_no_precision_and_says_why() -> Non
     assert entry["auroc"] is not None
 
 
-def test_one_positive_patient_cannot_be_calibrated_and_says_why() -> None:
+def test_one_positive_patient_cannot_be_calibrated_and_gives_a_reason() -> None:
     p, y, groups = overconfident()
     y[:, 5] = 0
     y[:3, 5] = 1
@@ -143,7 +143,7 @@ def test_one_positive_patient_cannot_be_calibrated_and_says_why() -> None:
     assert "1 with a positive" in entry["reason"]
 
 
-def test_unknown_labels_are_left_out_and_said() -> None:
+def test_unknown_labels_are_excluded_and_reported() -> None:
     p, y, groups = overconfident()
     y[:60, 4] = np.nan
     report = report_of(p, y, groups)
@@ -163,7 +163,7 @@ class _Page(HTMLParser):
         self.sources += [value or "" for name, value in attrs if name in {"src", "href"}]
 
 
-def test_the_page_stands_alone_and_shows_every_label(tmp_path: Path) -> None:
+def test_the_page_is_self_contained_and_shows_every_label(tmp_path: Path) -> None:
     p, y, groups = overconfident()
     y[:, 1] = 0
     evaluate_predictions(*write_csv(tmp_path, p, y, groups), tmp_path, group_column="patient_id", rounds=20)
@@ -195,7 +195,7 @@ def test_an_unknown_calibration_and_a_folder_that_is_a_file_are_refused(tmp_path
         evaluate_predictions(*paths, paths[0], rounds=5)
 
 
-def test_without_matplotlib_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_error_states_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     p, y, _ = overconfident()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hemoscope\[study\]'"):

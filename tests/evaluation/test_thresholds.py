@@ -118,7 +118,7 @@ def test_what_has_no_operating_point_is_refused() -> None:
         at_sensitivity(p, y, 0.0)
     with pytest.raises(DataError, match="beta must be positive"):
         best_f_beta(p, y, 0.0)
-    with pytest.raises(DataError, match="outside 0 to 1"):
+    with pytest.raises(DataError, match=r"outside \[0, 1\]"):
         youden([1.2, 0.1], [1, 0])
     with pytest.raises(DataError, match="exactly 0 or 1"):
         at_sensitivity([0.0, 0.5, 0.7], [1, 1, 0], 1.0)

@@ -1,4 +1,4 @@
-"""A model is tuned to a place: what is reported was never fitted on, and the new bundle serves what was fitted."""
+"""Local tuning: reported scores are cross-fitted, and the new bundle uses the fitted settings."""
 
 import json
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from hemoscope.errors import BundleError, ConfigError, DataError
 from hemoscope.evaluation.calibrate import FITS
 from hemoscope.evaluation.metrics import label_metrics
-from hemoscope.evaluation.rules import RULES, Rule, written_rule
+from hemoscope.evaluation.terminal_summary import tuning_summary
+from hemoscope.evaluation.threshold_rules import RULES, ThresholdRule, parse_rule
 from hemoscope.evaluation.thresholds import at_sensitivity, best_f_beta, youden
 from hemoscope.evaluation.tuned_bundle import RECORD, TuningChoices, raw_logits, study_scores, tune_bundle, tuned_on
 from hemoscope.evaluation.tuning import LevelSettings, ValidationScores, cross_fit, tune_level
-from hemoscope.evaluation.tuning_text import tuning_summary
 from hemoscope.inference.bundle import ModelBundle, load_bundle
 from hemoscope.inference.calibration import Calibration, IsotonicCalibration
 from hemoscope.inference.card import SequenceRule, images_sha256, to_plain
@@ -69,7 +69,7 @@ def settings_of(bundle: ModelBundle) -> LevelSettings:
 def test_the_new_bundle_serves_the_fitted_probabilities_in_the_old_order(
     tmp_path: Path, files: Files, loaded_bundle: ModelBundle
 ) -> None:
-    tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(rule=Rule(kind="youden")))
+    tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(rule=ThresholdRule(kind="youden")))
     card = load_bundle(tmp_path / "new").card
     assert tuned.bundle.read_graph() == loaded_bundle.read_graph()
     p, y = scores_of(loaded_bundle)
@@ -82,7 +82,7 @@ def test_the_new_bundle_serves_the_fitted_probabilities_in_the_old_order(
     assert card.operating_points.urgent == loaded_bundle.card.operating_points.urgent
 
 
-def test_the_card_says_on_what_it_was_tuned_and_the_record_lies_beside_it(
+def test_the_card_states_on_what_it_was_tuned_and_the_record_lies_beside_it(
     tmp_path: Path, files: Files, loaded_bundle: ModelBundle
 ) -> None:
     tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(name="Our ward, 2025"))
@@ -102,7 +102,7 @@ def test_the_card_says_on_what_it_was_tuned_and_the_record_lies_beside_it(
 def test_cross_fitted_scores_of_too_sure_predictions_are_better_than_before(
     tmp_path: Path, files: Files, loaded_bundle: ModelBundle
 ) -> None:
-    record = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(rule=Rule(kind="youden"))).record
+    record = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(rule=ThresholdRule(kind="youden"))).record
     for entry in record["levels"]["slice"]["labels"].values():
         assert entry["cross_fitted"]["log_loss"]["value"] < entry["before"]["log_loss"]["value"]
         assert entry["cross_fitted"]["ece"]["value"] < entry["before"]["ece"]["value"]
@@ -112,7 +112,7 @@ def test_cross_fitted_scores_of_too_sure_predictions_are_better_than_before(
 def test_no_row_is_scored_by_a_fit_that_saw_its_group(loaded_bundle: ModelBundle) -> None:
     p, y = scores_of(loaded_bundle)
     groups = np.arange(240) // 6
-    before, rule = settings_of(loaded_bundle), Rule(kind="youden")
+    before, rule = settings_of(loaded_bundle), ThresholdRule(kind="youden")
     scores = ValidationScores(logits=raw_logits(p, loaded_bundle.card.calibration.slice), truth=y, groups=groups)
     one = cross_fit(scores, before, rule)
     changed = y.copy()
@@ -122,7 +122,7 @@ def test_no_row_is_scored_by_a_fit_that_saw_its_group(loaded_bundle: ModelBundle
     assert not np.array_equal(one.probabilities, two.probabilities)
 
 
-def test_what_cannot_be_fitted_is_kept_and_said(tmp_path: Path, loaded_bundle: ModelBundle) -> None:
+def test_what_cannot_be_fitted_is_kept_and_reported(tmp_path: Path, loaded_bundle: ModelBundle) -> None:
     p, y = scores_of(loaded_bundle)
     y[:, 1] = 0
     record = tune_bundle(loaded_bundle, *write_files(tmp_path, p, y), tmp_path / "new", choices()).record
@@ -130,7 +130,7 @@ def test_what_cannot_be_fitted_is_kept_and_said(tmp_path: Path, loaded_bundle: M
     assert "0 groups with it; a fit needs 2" in entry["kept"]
     assert entry["calibration"] == {"scale": 1.5, "bias": -0.25}
     assert entry["threshold"] == pytest.approx(0.5)
-    assert "not fitted anew" in tuning_summary(record)
+    assert "not fitted:" in tuning_summary(record)
 
 
 def test_a_threshold_without_a_rule_moves_so_that_the_same_scores_are_positive(loaded_bundle: ModelBundle) -> None:
@@ -140,7 +140,7 @@ def test_a_threshold_without_a_rule_moves_so_that_the_same_scores_are_positive(l
     )
     before = settings_of(loaded_bundle)
     tuned = tune_level(scores, before)
-    assert "'fixed' is not one that can be chosen anew" in str(tuned.kept["any"])
+    assert "'fixed' cannot be applied again" in str(tuned.kept["any"])
     for k, label in enumerate(LABELS):
         old = before.calibration[label].apply(scores.logits[:, k]) >= before.points[label].threshold
         new = tuned.settings.calibration[label].apply(scores.logits[:, k]) >= tuned.settings.points[label].threshold
@@ -150,7 +150,7 @@ def test_a_threshold_without_a_rule_moves_so_that_the_same_scores_are_positive(l
 def test_with_studies_the_study_level_is_tuned_and_urgent_is_never_below_any(
     tmp_path: Path, files: Files, loaded_bundle: ModelBundle
 ) -> None:
-    rule = Rule(kind="specificity", target=1.0)
+    rule = ThresholdRule(kind="specificity", target=1.0)
     tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(study_column="patient_id", rule=rule))
     card = tuned.bundle.card
     assert tuned.record["levels"]["study"]["n"] == 40
@@ -164,7 +164,7 @@ def test_without_groups_it_warns_and_puts_no_interval_by_patient_into_the_card(
 ) -> None:
     tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", TuningChoices(rounds=20))
     assert tuned.record["n_groups"] is None
-    assert "No patient was given" in tuning_summary(tuned.record)
+    assert "No patients are given" in tuning_summary(tuned.record)
     assert len(tuned.bundle.card.scores) == 1
 
 
@@ -195,25 +195,25 @@ def test_a_study_of_two_patients_too_few_groups_and_a_taken_folder_are_refused(
 
 def test_a_rule_written_into_a_card_is_read_back() -> None:
     p, y = np.linspace(0.05, 0.95, 20), np.arange(20) % 3 > 0
-    assert written_rule(at_sensitivity(p, y, 0.9).rule) == Rule(kind="sensitivity", target=0.9)
-    assert written_rule(best_f_beta(p, y, 2.0).rule) == Rule(kind="f-beta", target=2.0)
-    assert written_rule(youden(p, y).rule) == Rule(kind="youden")
+    assert parse_rule(at_sensitivity(p, y, 0.9).rule) == ThresholdRule(kind="sensitivity", target=0.9)
+    assert parse_rule(best_f_beta(p, y, 2.0).rule) == ThresholdRule(kind="f-beta", target=2.0)
+    assert parse_rule(youden(p, y).rule) == ThresholdRule(kind="youden")
     for kind in RULES:
-        Rule(kind=kind, target=None if kind == "youden" else 0.7).point(p, y)
+        ThresholdRule(kind=kind, target=None if kind == "youden" else 0.7).point(p, y)
 
 
 def test_wrong_rules_are_refused() -> None:
     with pytest.raises(ConfigError, match="unknown rule 'magic'"):
-        Rule(kind="magic")
+        ThresholdRule(kind="magic")
     with pytest.raises(ConfigError, match="needs a target above 0 and not above 1; got None"):
-        Rule(kind="precision")
+        ThresholdRule(kind="precision")
     with pytest.raises(ConfigError, match="needs no target"):
-        Rule(kind="youden", target=0.5)
+        ThresholdRule(kind="youden", target=0.5)
     with pytest.raises(ConfigError, match="needs the target beta"):
-        Rule(kind="f-beta", target=0.0)
+        ThresholdRule(kind="f-beta", target=0.0)
     for text in ("fixed", "precision >= 7", "sensitivity >= e"):
-        with pytest.raises(DataError, match="not one that can be chosen anew"):
-            written_rule(text)
+        with pytest.raises(DataError, match="cannot be applied again"):
+            parse_rule(text)
 
 
 def test_a_calibration_that_is_right_already_is_hardly_changed(loaded_bundle: ModelBundle) -> None:
@@ -236,7 +236,9 @@ def test_a_calibration_that_is_right_already_is_hardly_changed(loaded_bundle: Mo
 def test_every_method_is_written_to_the_card_and_served_from_it(
     tmp_path: Path, files: Files, loaded_bundle: ModelBundle, method: str
 ) -> None:
-    tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(method=method, rule=Rule(kind="youden")))
+    tuned = tune_bundle(
+        loaded_bundle, *files, tmp_path / "new", choices(method=method, rule=ThresholdRule(kind="youden"))
+    )
     card = load_bundle(tmp_path / "new").card
     assert tuned.record["method"] == method
     p, y = scores_of(loaded_bundle)
@@ -290,7 +292,9 @@ def test_the_study_level_is_tuned_on_what_the_model_gave_whole_series(
     p, y = scores_of(loaded_bundle, patients=60, slices=1, seed=3)
     (tmp_path / "series").mkdir()
     series = write_files(tmp_path / "series", p, y, slices=1)
-    tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(series_files=series, rule=Rule(kind="youden")))
+    tuned = tune_bundle(
+        loaded_bundle, *files, tmp_path / "new", choices(series_files=series, rule=ThresholdRule(kind="youden"))
+    )
     study = tuned.record["levels"]["study"]
     assert study["n"] == 60
     assert (

@@ -101,12 +101,12 @@ def test_a_file_that_the_card_does_not_list_is_refused(folder: Path, name: str) 
 
 def test_a_missing_graph_is_named(folder: Path) -> None:
     (folder / "model.onnx").unlink()
-    with pytest.raises(BundleError, match=r"model.onnx: is listed in the card but is not there"):
+    with pytest.raises(BundleError, match=r"model.onnx: is listed in the card but is missing"):
         load_bundle(folder)
 
 
 def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"card.json: there is no such file"):
+    with pytest.raises(BundleError, match=r"card.json: the bundle has no such file"):
         load_bundle(tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_a_folder_that_is_not_there_is_named_without_its_path(tmp_path: Path) ->
 def test_a_folder_in_place_of_the_graph_is_refused(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     (folder / "model.onnx").mkdir()
-    with pytest.raises(BundleError, match=r"model.onnx: there is no such file"):
+    with pytest.raises(BundleError, match=r"model.onnx: the bundle has no such file"):
         load_bundle(folder)
 
 
@@ -140,7 +140,7 @@ def test_a_file_name_that_could_lead_elsewhere_is_refused(folder: Path, name: st
 
 def test_an_unknown_graph_is_refused_even_if_listed(folder: Path) -> None:
     edit(folder, lambda card: card["files"].update({"third.onnx": "0" * 64}))
-    with pytest.raises(BundleError, match=r"third.onnx: this version runs model.onnx and sequence.onnx alone"):
+    with pytest.raises(BundleError, match=r"third.onnx: this version runs only model.onnx and sequence.onnx"):
         load_bundle(folder)
 
 
@@ -158,17 +158,17 @@ def test_a_graph_that_reads_a_series_is_kept_and_hashed(tmp_path: Path, make_car
         load_bundle(bundle.folder)
 
 
-def test_a_bundle_without_a_graph_for_series_says_so(loaded_bundle: ModelBundle) -> None:
+def test_a_bundle_without_a_graph_for_series_states_it(loaded_bundle: ModelBundle) -> None:
     assert loaded_bundle.read_sequence() is None
     assert loaded_bundle.card.sequence is None
 
 
-def test_a_graph_for_series_and_what_the_card_tells_of_it_must_come_together(
+def test_a_graph_for_series_and_what_the_card_states_about_it_must_come_together(
     tmp_path: Path, make_card: Callable[..., ModelCard]
 ) -> None:
-    with pytest.raises(BundleError, match=r"sequence.onnx: the card does not say how it is used.*Export"):
+    with pytest.raises(BundleError, match=r"sequence.onnx: the card has no settings for it.*Export"):
         write_bundle(tmp_path / "b", make_card(), b"graph", sequence=b"series")
-    with pytest.raises(BundleError, match=r"card.json: tells of a sequence, but lists no sequence.onnx.*Export"):
+    with pytest.raises(BundleError, match=r"card.json: has a sequence, but lists no sequence.onnx.*Export"):
         write_bundle(tmp_path / "b", make_card(sequence=SEQUENCE), b"graph")
     assert list(tmp_path.iterdir()) == []
 
@@ -294,7 +294,7 @@ def test_a_card_that_differs_from_the_format_is_refused_with_its_place(
         (b'{"\xff": 1}', "codec can't decode"),
         (b"[]", "card: expected an object"),
         (b"[" * 200_000, "nested too deeply"),
-        (b'{"format": "hemoscope.bundle/1", "format": "x"}', "the key format stands twice"),
+        (b'{"format": "hemoscope.bundle/1", "format": "x"}', "the key format occurs twice"),
         (b'{"format": NaN}', "NaN is not a number in JSON"),
         (b'{"format": ' + b"9" * 5000 + b"}", "limit"),
         (b" " * ((1 << 20) + 1), "is larger than 1048576 bytes"),
@@ -313,7 +313,7 @@ def test_infinity_written_as_a_large_number_is_refused(folder: Path) -> None:
         load_bundle(folder)
 
 
-def test_optional_scores_may_be_left_out(folder: Path) -> None:
+def test_optional_scores_may_be_omitted(folder: Path) -> None:
     edit(folder, lambda card: [card["scores"][0]["labels"][label].pop("reason") for label in LABELS])
     assert load_bundle(folder).card.scores[0].labels["any"].reason is None
 

@@ -1,4 +1,4 @@
-"""Calibration keeps the order of scores; operating points and rules refuse what cannot be meant."""
+"""Calibration keeps the order of scores; operating points and rules refuse invalid values."""
 
 import numpy as np
 import pytest

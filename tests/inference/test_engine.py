@@ -1,4 +1,4 @@
-"""The engine computes what the graph says, in float32, the same for every batch and thread count, and tells nobody."""
+"""The engine computes the graph in float32, the same for every batch and thread count, without telemetry."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def test_six_logits_come_out_in_label_order(engine: Engine, images: np.ndarray) 
     assert scores.maps is None
 
 
-def test_maps_come_out_of_the_same_pass_when_asked_for(engine: Engine, images: np.ndarray) -> None:
+def test_maps_come_out_of_the_same_pass_when_requested(engine: Engine, images: np.ndarray) -> None:
     scores = engine.run(images, maps=True)
     assert scores.maps is not None
     assert scores.maps.shape == (7, 6, 4, 4)
@@ -89,7 +89,7 @@ def test_no_slices_give_no_scores(engine: Engine) -> None:
 @pytest.mark.parametrize(
     "image", [np.zeros((3, 32, 31), np.float32), np.zeros((1, *SHAPE), np.float32), np.zeros(SHAPE, np.float64)]
 )
-def test_an_input_of_another_shape_or_type_is_refused_and_the_engine_goes_on(
+def test_an_input_of_another_shape_or_type_is_refused_and_the_engine_continues(
     engine: Engine, images: np.ndarray, image: np.ndarray
 ) -> None:
     with pytest.raises(ValueError, match="expected a float32 input of shape"):
@@ -104,7 +104,7 @@ def test_precision_and_threads_are_those_that_were_chosen(engine: Engine) -> Non
     assert (get("INFERENCE_NUM_THREADS"), int(get("NUM_STREAMS"))) == (2, 2)
 
 
-def test_threads_default_to_the_processors_at_hand(loaded_bundle: ModelBundle) -> None:
+def test_threads_default_to_the_processors_available(loaded_bundle: ModelBundle) -> None:
     assert Engine(loaded_bundle).threads == available_threads()
     assert 1 <= available_threads() <= 8
 

@@ -1,4 +1,4 @@
-"""Slice scores become consistent probabilities, and a study's score depends on its slices, not on how they came."""
+"""Slice scores become consistent probabilities; a study's score does not depend on the order of its slices."""
 
 from collections.abc import Callable
 

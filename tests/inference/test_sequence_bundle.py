@@ -1,4 +1,4 @@
-"""A bundle with two graphs: slices corrected beside each other, the study from the second graph, wrong ones refused."""
+"""A bundle with two graphs: refined slices, study scores of the second graph, and invalid bundles."""
 
 import json
 from collections.abc import Callable
@@ -206,11 +206,11 @@ def test_a_second_graph_with_other_ports_is_refused(bundle_of: Make, sequence: b
 def test_a_slice_graph_that_gives_no_fitting_embedding_is_refused(
     bundle_of: Make, make_graph: Callable[..., bytes]
 ) -> None:
-    with pytest.raises(BundleError, match=r"model.onnx: has outputs \['logits', 'maps'\], but the card tells of a"):
+    with pytest.raises(BundleError, match=r"model.onnx: has outputs \['logits', 'maps'\], but the card has a"):
         Engine(bundle_of(graph=make_graph()), threads=1)
 
 
-def test_an_embedding_of_another_size_than_the_card_says_is_refused(bundle_of: Make) -> None:
+def test_an_embedding_of_another_size_than_the_card_states_is_refused(bundle_of: Make) -> None:
     rule = SequenceRule(embedding_size=4, study_scores="sequence")
     with pytest.raises(BundleError, match=r"gives an embedding of \[1, 3\] for one slice, the card says \[1, 4\]"):
         Engine(bundle_of(rule=rule), threads=1)

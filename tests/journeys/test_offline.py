@@ -1,4 +1,4 @@
-"""Nothing phones home: a prediction in a network namespace that has nothing but loopback, and no trace of telemetry."""
+"""No telemetry: a prediction in a network namespace with only loopback, and no trace of telemetry packages."""
 
 import json
 import os

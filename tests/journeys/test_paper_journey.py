@@ -91,7 +91,7 @@ class Journey:
 
 def train_words(folder: Path, output: str, network: str, *more: str) -> list[str]:
     changes = [f"--set={name}={value}" for name, value in {**SMALL, **NETWORKS[network]}.items()]
-    paper = str(REPOSITORY / "experiments" / "paper.toml")
+    paper = str(REPOSITORY / "src/hemoscope/experiments/paper.toml")
     places = ["--data", str(folder / "cache"), "--output", str(folder / output), "--threads", "1"]
     return ["train", paper, *places, *changes, *more]
 
@@ -149,7 +149,7 @@ def check_resumed(journey: Journey) -> None:
     assert rows[-1]["train/loss"] < 0.8 * rows[0]["train/loss"]
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_numbers_and_its_loss_falls(journey: Journey) -> None:
+def test_a_training_that_was_killed_resumes_to_the_same_numbers_and_its_loss_falls(journey: Journey) -> None:
     check_resumed(journey)
 
 
@@ -169,7 +169,7 @@ def test_the_data_are_described(journey: Journey, tmp_path: Path) -> None:
     assert (tmp_path / "stats" / "stats.html").is_file()
 
 
-def test_the_card_says_that_the_split_leaks_and_claims_nothing(journey: Journey) -> None:
+def test_the_card_states_that_the_split_leaks_and_claims_nothing(journey: Journey) -> None:
     card = load_bundle(journey.bundle).card
     assert card.split is not None
     assert (card.split.by, card.split.test, card.split.seed) == ("slice", 0.1, 257)
@@ -185,7 +185,7 @@ def test_the_bundle_reads_a_phantom_study(journey: Journey, tmp_path: Path) -> N
     assert set(study["probabilities"]) == {label.value for label in LABELS}
 
 
-def test_the_report_scores_the_test_part_and_says_that_it_leaks(journey: Journey, tmp_path: Path) -> None:
+def test_the_report_scores_the_test_set_and_states_that_it_leaks(journey: Journey, tmp_path: Path) -> None:
     words = ["evaluate", "--model", journey.bundle, "--data", journey.cache, "--split", "test", "--rounds", 50]
     said = run(*words, "--output", tmp_path / "report")
     tested = pd.read_csv(journey.killed / "split" / "scores-test.csv")
@@ -194,7 +194,7 @@ def test_the_report_scores_the_test_part_and_says_that_it_leaks(journey: Journey
     assert LEAK_WARNING in said
     assert LEAK_WARNING in json.dumps(report)
     assert LEAK_WARNING in (tmp_path / "report" / "report.html").read_text()
-    # What the bundle says of the test part is what training said of it: raw scores through a sigmoid.
+    # What the bundle says of the test set is what training said of it: raw scores through a sigmoid.
     predicted = pd.read_csv(tmp_path / "report" / "predictions.csv").set_index("image_id").loc[tested["image_id"]]
     types = [label.value for label in SUBTYPES]
     expected = 1 / (1 + np.exp(-tested[[f"logit_{name}" for name in types]].to_numpy()))

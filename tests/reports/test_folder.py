@@ -10,7 +10,6 @@ from PIL import Image
 
 from hemoscope.errors import ConfigError
 from hemoscope.labels import Hemorrhage
-from hemoscope.reports import folder as folder_module
 from hemoscope.reports.folder import folder_name, make_output_folder, write_picture, write_report
 from hemoscope.reports.report import Report
 
@@ -26,7 +25,7 @@ def test_a_report_becomes_three_files_and_nothing_temporary_remains(tmp_path: Pa
     make_output_folder(output)
     write_report(report, output)
     assert names_in(output) == ["findings.csv", "findings.json", "studies.csv"]
-    assert json.loads((output / "findings.json").read_text())["schema"] == "hemoscope.findings/1"
+    assert json.loads((output / "findings.json").read_text())["schema"] == "hemoscope.findings/2"
 
 
 def test_files_of_other_runs_are_left_alone_and_own_names_replaced(tmp_path: Path, report: Report) -> None:
@@ -45,7 +44,7 @@ def test_a_file_in_place_of_the_folder_is_refused_and_kept(tmp_path: Path) -> No
     assert path.read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_made_is_refused_with_the_cure(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot write to results: Not a directory. Give --output a folder"):
         make_output_folder(tmp_path / "file" / "results")
@@ -56,11 +55,10 @@ def test_a_write_that_fails_halfway_keeps_the_old_file(
 ) -> None:
     (tmp_path / "findings.csv").write_text("old")
 
-    def full(path: Path, content: bytes) -> int:
-        path.open("wb").close()
+    def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder_module.Path, "write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(ConfigError, match="No space left on device"):
         write_report(report, tmp_path)
     assert names_in(tmp_path) == ["findings.csv"]

@@ -1,4 +1,4 @@
-"""One suite over two databases: SQLite in a file, and a private PostgreSQL cluster where Debian's package is there."""
+"""One suite over two databases: SQLite in a file, and a private PostgreSQL cluster if Debian's package is installed."""
 
 import io
 import os
@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import Hemorrhage
 from hemoscope.store.reading import UploadReader
+from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store, open_store
-from hemoscope.store.values import StudyEntry
+from hemoscope.store.values import StudySummary
 from hemoscope.store.worker import work_once
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
@@ -26,7 +27,7 @@ PORT = "5432"
 
 
 def postgresql_programs() -> Path:
-    """The folder of initdb and pg_ctl; skips by name where PostgreSQL is not installed."""
+    """The folder of initdb and pg_ctl; skips if PostgreSQL is not installed."""
     found = shutil.which("initdb")
     folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not folders:
@@ -81,11 +82,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def opened(url: str, tmp_path: Path) -> Iterator[Callable[..., Store]]:
-    """``opened(...)``: a store over the database; each call is what one more process would hold."""
+    """``opened(...)``: a store with these settings; each call is what one more process would hold."""
     stores: list[Store] = []
 
     def build(**options: Any) -> Store:
-        stores.append(open_store(url, tmp_path / "storage", **options))
+        stores.append(open_store(Settings(database=url, storage=tmp_path / "storage", **options)))
         return stores[-1]
 
     yield build
@@ -110,10 +111,10 @@ def series_bytes(folder: Path, *, seed: int, slices: int = 5, size: int = 64, **
 
 
 @pytest.fixture
-def submit() -> Callable[..., StudyEntry]:
+def submit() -> Callable[..., StudySummary]:
     """``submit(store, files)``: an accepted upload."""
 
-    def build(store: Store, files: list[bytes], *, by: str = "tester") -> StudyEntry:
+    def build(store: Store, files: list[bytes], *, by: str = "tester") -> StudySummary:
         with store.begin_upload() as upload:
             for content in files:
                 upload.add_file(io.BytesIO(content))

@@ -12,9 +12,9 @@ import pytest
 from hemoscope.store import tables
 from hemoscope.store.sources import open_upload
 from hemoscope.store.store import Store
-from hemoscope.store.values import StudyEntry, StudyState
+from hemoscope.store.values import StudyState, StudySummary
 
-Submit = Callable[..., StudyEntry]
+Submit = Callable[..., StudySummary]
 Work = Callable[..., int]
 NAME, PATIENT = "DOE^JANE", "PID-4711"
 

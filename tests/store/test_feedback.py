@@ -1,4 +1,4 @@
-"""What readers say is kept, counted, and comes out as a table of labels for training."""
+"""Feedback of readers is stored, counted, and exported as a table of labels for training."""
 
 import io
 from collections.abc import Callable
@@ -9,24 +9,24 @@ import pydicom
 import pytest
 
 from hemoscope.cli import main
-from hemoscope.data.table import read_table_labels
+from hemoscope.data.label_table import read_table_labels
 from hemoscope.errors import StoreError
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.store.store import Store
-from hemoscope.store.values import StudyEntry, Verdict
+from hemoscope.store.values import StudyDetail, StudySummary, Verdict
 
-Submit = Callable[..., StudyEntry]
+Submit = Callable[..., StudySummary]
 Known = dict[str, tuple[int | None, ...]]
 
 
 @pytest.fixture
-def study(store: Store, submit: Submit, work: Callable[..., int], series: list[bytes]) -> StudyEntry:
+def study(store: Store, submit: Submit, work: Callable[..., int], series: list[bytes]) -> StudyDetail:
     entry = submit(store, series)
     work(store)
     return store.get(entry.study_id)
 
 
-def images(study: StudyEntry) -> list[str]:
+def images(study: StudyDetail) -> list[str]:
     assert study.geometry is not None
     return list(study.geometry["sop_instance_uids"])
 
@@ -41,7 +41,7 @@ def labels(**known: int) -> tuple[int | None, ...]:
     return tuple(known.get(label.value) for label in LABELS)
 
 
-def test_feedback_is_kept_with_who_and_when(store: Store, study: StudyEntry) -> None:
+def test_feedback_is_kept_with_who_and_when(store: Store, study: StudyDetail) -> None:
     before = store.counts().version
     given = store.add_feedback(
         study.study_id,
@@ -64,7 +64,7 @@ def test_feedback_is_kept_with_who_and_when(store: Store, study: StudyEntry) -> 
     [((5,), "", "slice 5 of a study of 5"), ((-1,), "", "slice -1"), (None, "x" * 2001, "2001 characters")],
 )
 def test_feedback_that_cannot_be_meant_is_refused(
-    store: Store, study: StudyEntry, slices: tuple[int, ...] | None, note: str, words: str
+    store: Store, study: StudyDetail, slices: tuple[int, ...] | None, note: str, words: str
 ) -> None:
     with pytest.raises(StoreError, match=words) as refused:
         store.add_feedback(
@@ -80,17 +80,17 @@ def test_feedback_that_cannot_be_meant_is_refused(
     assert store.feedback(study.study_id) == ()
 
 
-def test_an_absent_type_is_absent_in_every_slice(store: Store, study: StudyEntry, tmp_path: Path) -> None:
+def test_an_absent_type_is_absent_in_every_slice(store: Store, study: StudyDetail, tmp_path: Path) -> None:
     store.add_feedback(study.study_id, label=Hemorrhage.EPIDURAL, verdict=Verdict.AGREE, present=False, by="anna")
     assert table(store, tmp_path) == dict.fromkeys(images(study), labels(epidural=0))
 
 
-def test_no_bleed_at_all_means_no_type_either(store: Store, study: StudyEntry, tmp_path: Path) -> None:
+def test_no_bleed_at_all_means_no_type_either(store: Store, study: StudyDetail, tmp_path: Path) -> None:
     store.add_feedback(study.study_id, label=Hemorrhage.ANY, verdict=Verdict.CORRECTED, present=False, by="anna")
     assert table(store, tmp_path) == dict.fromkeys(images(study), (0,) * 6)
 
 
-def test_a_present_type_is_known_of_in_the_slices_named_alone(store: Store, study: StudyEntry, tmp_path: Path) -> None:
+def test_a_present_type_is_known_only_for_the_slices_given(store: Store, study: StudyDetail, tmp_path: Path) -> None:
     store.add_feedback(
         study.study_id, label=Hemorrhage.SUBDURAL, verdict=Verdict.CORRECTED, present=True, slices=(1, 2), by="anna"
     )
@@ -98,12 +98,12 @@ def test_a_present_type_is_known_of_in_the_slices_named_alone(store: Store, stud
     assert table(store, tmp_path) == {images(study)[1]: seen, images(study)[2]: seen}
 
 
-def test_a_present_type_without_slices_says_nothing_of_any_slice(store: Store, study: StudyEntry) -> None:
+def test_a_present_type_without_slices_says_nothing_of_any_slice(store: Store, study: StudyDetail) -> None:
     store.add_feedback(study.study_id, label=Hemorrhage.SUBDURAL, verdict=Verdict.AGREE, present=True, by="anna")
     assert store.export_feedback() == f"image_id,{','.join(LABELS)}\n"
 
 
-def test_newer_feedback_counts_over_older(store: Store, study: StudyEntry, tmp_path: Path) -> None:
+def test_newer_feedback_counts_over_older(store: Store, study: StudyDetail, tmp_path: Path) -> None:
     store.add_feedback(study.study_id, label=Hemorrhage.ANY, verdict=Verdict.AGREE, present=False, by="anna")
     store.add_feedback(
         study.study_id, label=Hemorrhage.SUBDURAL, verdict=Verdict.CORRECTED, present=True, slices=(4,), by="bert"
@@ -113,7 +113,7 @@ def test_newer_feedback_counts_over_older(store: Store, study: StudyEntry, tmp_p
     assert known[images(study)[0]] == (0,) * 6
 
 
-def test_a_type_that_is_taken_back_leaves_no_bleed_behind(store: Store, study: StudyEntry, tmp_path: Path) -> None:
+def test_a_withdrawn_type_leaves_no_bleed_behind(store: Store, study: StudyDetail, tmp_path: Path) -> None:
     for present, slices in ((True, (2,)), (False, None)):
         store.add_feedback(
             study.study_id,
@@ -141,7 +141,7 @@ def test_a_type_that_is_taken_back_leaves_no_bleed_behind(store: Store, study: S
 )
 def test_what_newer_feedback_takes_back_is_no_longer_known(
     store: Store,
-    study: StudyEntry,
+    study: StudyDetail,
     tmp_path: Path,
     said: list[tuple[str, bool, tuple[int, ...] | None]],
     first: tuple[int | None, ...] | None,
@@ -163,7 +163,7 @@ def test_what_newer_feedback_takes_back_is_no_longer_known(
         assert (known.get(images(study)[0]), known.get(images(study)[4])) == (first, fifth)
 
 
-def test_the_slice_of_a_study_of_one_needs_no_naming(
+def test_a_study_of_one_slice_needs_no_slice_given(
     store: Store, submit: Submit, work: Callable[..., int], series: list[bytes], tmp_path: Path
 ) -> None:
     entry = submit(store, series[2:3])
@@ -177,7 +177,7 @@ def test_nothing_known_is_a_table_of_no_rows(store: Store) -> None:
 
 
 def test_prepare_table_reads_the_export_beside_files_named_by_their_uid(
-    store: Store, study: StudyEntry, series: list[bytes], tmp_path: Path
+    store: Store, study: StudyDetail, series: list[bytes], tmp_path: Path
 ) -> None:
     store.add_feedback(
         study.study_id, label=Hemorrhage.SUBDURAL, verdict=Verdict.CORRECTED, present=True, slices=(1,), by="anna"

@@ -1,4 +1,4 @@
-"""One upload is read by one worker at a time, and its end is always known."""
+"""One upload is read by one worker at a time, and always ends."""
 
 import threading
 from collections import Counter
@@ -10,19 +10,35 @@ from typing import Any
 import pytest
 
 from hemoscope.store import tables
-from hemoscope.store.jobs import Job, JobFailure, LeaseLostError
+from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
 from hemoscope.store.results import StudyResult
 from hemoscope.store.store import Store
-from hemoscope.store.values import StudyEntry, StudyState
+from hemoscope.store.values import Geometry, StudyState, StudySummary
 
-Submit = Callable[..., StudyEntry]
+Submit = Callable[..., StudySummary]
 Query = Callable[..., list[Any]]
 ONE, TWO = "1" * 32, "2" * 32
-RESULT = StudyResult(findings="{}", geometry={}, urgency="routine", suspected=(), not_established=())
-FAILURE = JobFailure(code="internal_error", message="it broke", cure="mend it")
+GEOMETRY = Geometry(
+    slices=1,
+    rows=2,
+    columns=2,
+    spacing_mm=[None, None, None],
+    orientation=None,
+    positions_mm=[None],
+    boxes=[],
+    heatmap_shape=None,
+    assumed=True,
+    labels=[],
+    sop_instance_uids=["1.2.3"],
+    probabilities=[],
+    thresholds={},
+    key_slices={},
+)
+RESULT = StudyResult(findings="{}", geometry=GEOMETRY, urgency="routine", suspected=(), not_established=())
+FAILURE = JobFailure(code="internal_error", message="it broke", remedy="repair it")
 
 
-def leased(store: Store, worker_id: str = ONE) -> Job:
+def leased(store: Store, worker_id: str = ONE) -> UploadJob:
     job = store.jobs.lease(worker_id)
     assert job is not None
     return job
@@ -64,7 +80,7 @@ def test_several_workers_never_hold_one_job_at_once(opened: Callable[..., Store]
     assert runs == Counter(uploads)
 
 
-def test_a_lease_that_ended_is_given_to_another_and_the_first_can_write_nothing(
+def test_a_lease_that_ran_out_goes_to_another_worker_and_the_first_can_write_nothing(
     store: Store, submit: Submit, query: Query
 ) -> None:
     entry = submit(store, [b"x"])
@@ -73,7 +89,7 @@ def test_a_lease_that_ended_is_given_to_another_and_the_first_can_write_nothing(
     let_lease_end(store, query)
     quick = leased(store, TWO)
     assert (quick.upload_id, quick.attempt) == (slow.upload_id, 2)
-    assert not store.jobs.beat(ONE, slow)
+    assert not store.jobs.heartbeat(ONE, slow)
     writes: list[Callable[[], object]] = [
         lambda: store.results.begin(slow, [3]),
         lambda: store.results.progress(slow, None, state=StudyState.READING, done=1, total=2),
@@ -81,7 +97,7 @@ def test_a_lease_that_ended_is_given_to_another_and_the_first_can_write_nothing(
         lambda: store.results.fail_study(slow, entry.study_id, FAILURE, findings="{}"),
         lambda: store.results.finish_job(slow),
         lambda: store.jobs.give_back(slow),
-        lambda: store.jobs.went_wrong(slow, FAILURE),
+        lambda: store.jobs.retry(slow, FAILURE),
     ]
     for write in writes:
         with pytest.raises(LeaseLostError, match="given to another worker or deleted"):
@@ -90,15 +106,15 @@ def test_a_lease_that_ended_is_given_to_another_and_the_first_can_write_nothing(
     assert store.get(entry.study_id).state is StudyState.DONE
 
 
-def test_a_beat_keeps_the_lease(store: Store, submit: Submit, query: Query) -> None:
+def test_a_heartbeat_keeps_the_lease(store: Store, submit: Submit, query: Query) -> None:
     submit(store, [b"x"])
     job = leased(store)
     let_lease_end(store, query)
-    assert store.jobs.beat(ONE, job)
+    assert store.jobs.heartbeat(ONE, job)
     assert store.jobs.lease(TWO) is None
 
 
-def test_an_upload_that_killed_three_workers_fails_by_name(store: Store, submit: Submit, query: Query) -> None:
+def test_an_upload_that_killed_three_workers_fails_with_a_code(store: Store, submit: Submit, query: Query) -> None:
     entry = submit(store, [b"x"])
     for attempt in (1, 2, 3):
         assert leased(store).attempt == attempt
@@ -132,16 +148,16 @@ def test_a_worker_that_is_asked_to_stop_costs_no_attempt(store: Store, submit: S
     assert leased(store).attempt == 1
 
 
-def test_an_unexpected_error_is_tried_again_and_then_named(store: Store, submit: Submit) -> None:
+def test_an_unexpected_error_is_retried_and_then_reported(store: Store, submit: Submit) -> None:
     entry = submit(store, [b"x"])
     for state in (StudyState.QUEUED, StudyState.QUEUED, StudyState.FAILED):
-        store.jobs.went_wrong(leased(store), FAILURE)
+        store.jobs.retry(leased(store), FAILURE)
         assert store.get(entry.study_id).state is state
     failed = store.get(entry.study_id)
-    assert (failed.error_message, failed.error_cure) == ("it broke", "mend it")
+    assert (failed.error_message, failed.error_cure) == ("it broke", "repair it")
 
 
-def test_a_job_that_runs_too_long_fails_by_name(store: Store, submit: Submit, query: Query) -> None:
+def test_a_job_that_runs_too_long_fails_with_a_code(store: Store, submit: Submit, query: Query) -> None:
     entry = submit(store, [b"x"])
     job = leased(store)
     limit = timedelta(seconds=60)
@@ -156,7 +172,7 @@ def test_a_job_that_runs_too_long_fails_by_name(store: Store, submit: Submit, qu
         store.results.finish_job(job)
 
 
-def test_a_result_is_written_once_even_where_a_job_runs_again(store: Store, submit: Submit, query: Query) -> None:
+def test_a_result_is_written_once_even_if_a_job_runs_again(store: Store, submit: Submit, query: Query) -> None:
     entry = submit(store, [b"x"])
     first = leased(store)
     (study_id, other) = store.results.begin(first, [3, 4])

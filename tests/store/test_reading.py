@@ -1,4 +1,4 @@
-"""What becomes of an upload: pixels to look at, a result as ``hemoscope predict`` gives it, or a reason why not."""
+"""An upload becomes pixels to view and a result as ``hemoscope predict`` prints it, or a failure with a reason."""
 
 import io
 import json
@@ -23,9 +23,9 @@ from hemoscope.store import tables
 from hemoscope.store.acquisition import moment
 from hemoscope.store.results import further_study_id
 from hemoscope.store.store import Store
-from hemoscope.store.values import Identity, StudyEntry, StudyState, WorklistQuery
+from hemoscope.store.values import Identity, StudyDetail, StudyState, StudySummary, WorklistQuery
 
-Submit = Callable[..., StudyEntry]
+Submit = Callable[..., StudySummary]
 Work = Callable[..., int]
 NAME, PATIENT = "DOE^JANE", "PID-4711"
 
@@ -58,7 +58,7 @@ def another_study(series: list[bytes], uid: str) -> list[bytes]:
     return changed
 
 
-def all_studies(store: Store) -> tuple[StudyEntry, ...]:
+def all_studies(store: Store) -> tuple[StudySummary, ...]:
     return store.studies(WorklistQuery(limit=1000))[0]
 
 
@@ -71,14 +71,14 @@ def test_the_result_is_what_predict_prints(
     bundle = predictor.bundle
     model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
     (reading,) = prediction.studies
-    study = ReportedStudy(findings=reading.findings, key_slices=reading.key_slices)
+    study = ReportedStudy(findings=reading.findings)
     expected = findings_document(Report(model=model, studies=(study,), rejected=prediction.rejected))
     assert work(store) == 1
     assert json.loads(store.findings_json(entry.study_id)) == expected
     done = store.get(entry.study_id)
     assert done.findings == expected
     assert done.state is StudyState.DONE
-    assert done.urgency == reading.findings.urgency.value
+    assert done.urgency == reading.findings.triage.value
     assert done.suspected == tuple(one.label.value for one in reading.findings.findings if one.present)
     assert done.instances == done.stage_done == done.stage_total == len(series)
     assert store.counts().queue_depth == 0
@@ -104,7 +104,7 @@ def test_pixels_and_heat_are_those_of_the_reading(
         expected = calibration.apply(reading.maps[2, number].astype(np.float64)) * 255
         heat = np.frombuffer(store.heatmap(entry.study_id, 2, label), dtype=np.uint8)
         assert np.abs(heat.reshape(geometry["heatmap_shape"]) - expected).max() <= 1
-        assert geometry["key_slices"][label] == list(reading.key_slices[label])
+        assert geometry["key_slices"][label] == [ref.index for ref in reading.findings.key_slices[label]]
 
 
 def test_geometry_says_where_slices_lie(
@@ -118,7 +118,8 @@ def test_geometry_says_where_slices_lie(
     geometry, slices = found.geometry, found.findings["studies"][0]["slices"]
     assert (geometry["slices"], geometry["rows"], geometry["columns"]) == (5, 64, 64)
     assert geometry["labels"] == [label.value for label in LABELS]
-    assert geometry["sop_instance_uids"] == [one["sop_instance_uid"] for one in slices]
+    named = zip(geometry["sop_instance_uids"], geometry["frames"], strict=True)
+    assert list(named) == [(one["sop_instance_uid"], one["frame"]) for one in slices]
     assert geometry["positions_mm"] == [one["position_mm"] for one in slices]
     assert geometry["probabilities"] == [list(one["probabilities"].values()) for one in slices]
     assert geometry["thresholds"] == dict.fromkeys(LABELS, 0.5)
@@ -130,7 +131,7 @@ def test_slices_can_be_looked_at_before_there_is_a_result(
     store: Store, submit: Submit, work: Work, series: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = submit(store, series)
-    seen: list[StudyEntry] = []
+    seen: list[StudyDetail] = []
     read = Predictor.read
 
     def look(self: Predictor, *arguments: Any, **options: Any) -> Any:
@@ -166,7 +167,7 @@ def test_pixels_that_are_not_there_are_refused(store: Store, submit: Submit, wor
     assert refused.value.code == "no_such_label"
 
 
-def test_what_is_no_ct_fails_by_name_with_its_refusals(store: Store, submit: Submit, work: Work) -> None:
+def test_a_file_that_is_not_ct_fails_with_its_code_and_refusals(store: Store, submit: Submit, work: Work) -> None:
     entry = submit(store, [b"no DICOM at all", b"nor this"])
     work(store)
     failed = store.get(entry.study_id)
@@ -179,14 +180,14 @@ def test_what_is_no_ct_fails_by_name_with_its_refusals(store: Store, submit: Sub
     assert not failed.has_pixels
 
 
-def test_an_archive_without_a_file_fails_by_name(store: Store, submit: Submit, work: Work) -> None:
+def test_an_archive_without_a_file_fails_with_a_code(store: Store, submit: Submit, work: Work) -> None:
     entry = submit(store, [zipped({})])
     work(store)
     assert store.get(entry.study_id).error_code in ("nothing_found", "not_dicom", "bad_archive")
     assert store.get(entry.study_id).state is StudyState.FAILED
 
 
-def test_a_bad_file_beside_good_ones_is_told_and_stops_nothing(
+def test_a_bad_file_beside_good_ones_is_reported_and_stops_nothing(
     store: Store, submit: Submit, work: Work, series: list[bytes]
 ) -> None:
     entry = submit(store, [b"no DICOM at all", *series])
@@ -240,7 +241,7 @@ def test_sources_are_removed_once_read_unless_they_are_to_be_kept(
     assert list(store.folder.trash.iterdir()) == []
 
 
-def test_identity_is_stored_only_where_the_site_asks_for_it(
+def test_identity_is_stored_only_if_the_site_asks_for_it(
     store: Store, submit: Submit, work: Work, series: list[bytes], query: Callable[..., list[Any]], tmp_path: Path
 ) -> None:
     files = [zipped({f"{NAME}/{PATIENT}-{n}.dcm": of_patient(content) for n, content in enumerate(series)})]
@@ -290,7 +291,7 @@ def test_a_time_without_a_zone_is_that_of_this_machine() -> None:
     assert found.astimezone().replace(tzinfo=None) == datetime(2026, 1, 2, 15, 30)
 
 
-def test_what_a_worker_did_not_expect_is_logged_without_identity_and_named(
+def test_an_unexpected_error_is_logged_without_identity_and_reported(
     store: Store,
     submit: Submit,
     work: Work,
@@ -308,16 +309,16 @@ def test_what_a_worker_did_not_expect_is_logged_without_identity_and_named(
     failed = store.get(entry.study_id)
     assert (failed.state, failed.error_code) == (StudyState.FAILED, "internal_error")
     assert "ZeroDivisionError" in (failed.error_message or "")
-    assert "ZeroDivisionError at store/reading.py:" in caplog.text
+    assert "ZeroDivisionError at inference/predictor.py:" in caplog.text
     assert NAME not in caplog.text + str(failed)
     assert work(store) == 0
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(MemoryError(), "out_of_memory"), (StoreError(code="storage_full", reason="full", cure="wait"), "storage_full")],
+    [(MemoryError(), "out_of_memory"), (StoreError(code="storage_full", reason="full", remedy="wait"), "storage_full")],
 )
-def test_too_little_memory_or_disk_is_named(
+def test_too_little_memory_or_disk_is_reported_with_a_code(
     store: Store,
     submit: Submit,
     work: Work,
@@ -351,24 +352,24 @@ def test_a_study_deleted_while_it_is_read_leaves_nothing(
     assert [path for path in store.folder.root.rglob("*") if path.name != ".trash"] == []
 
 
-def test_progress_is_told_without_flooding_the_database(
+def test_progress_is_reported_without_flooding_the_database(
     store: Store, submit: Submit, work: Work, series: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hemoscope.store.reading._PROGRESS_EVERY_S", 0.0)
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     progress = store.results.progress
 
     def noted(job: Any, study_id: Any, *, state: StudyState, done: int, total: int) -> None:
         progress(job, study_id, state=state, done=done, total=total)
         if study_id is not None:
-            told.append((state.value, done, total))
+            reported.append((state.value, done, total))
 
     monkeypatch.setattr(store.results, "progress", noted)
     submit(store, series)
     work(store)
-    assert told == [(state, done, 5) for state in ("reading", "scoring") for done in range(1, 6)]
+    assert reported == [(state, done, 5) for state in ("reading", "scoring") for done in range(1, 6)]
     monkeypatch.setattr("hemoscope.store.reading._PROGRESS_EVERY_S", 3600.0)
-    told.clear()
+    reported.clear()
     submit(store, series)
     work(store)
-    assert told == []
+    assert reported == []

@@ -1,4 +1,4 @@
-"""What is deleted is gone, from the disk and from the tables, and a crash on the way changes nothing about that."""
+"""Deletion from the disk and from the tables is complete, also after a crash."""
 
 import io
 import os
@@ -15,9 +15,9 @@ from hemoscope.labels import Hemorrhage
 from hemoscope.store import removal, tables
 from hemoscope.store.results import further_study_id
 from hemoscope.store.store import Store
-from hemoscope.store.values import Role, StudyEntry, StudyState, User, Verdict
+from hemoscope.store.values import Role, StudyState, StudySummary, User, Verdict
 
-Submit = Callable[..., StudyEntry]
+Submit = Callable[..., StudySummary]
 Work = Callable[..., int]
 Query = Callable[..., list[Any]]
 AN_HOUR_AND_MORE = 3700

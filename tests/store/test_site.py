@@ -1,4 +1,4 @@
-"""The site's own matters: audit, sessions, settings, and users from a file."""
+"""The site: audit, sessions, settings, and users from a file."""
 
 import re
 from collections.abc import Callable
@@ -12,12 +12,13 @@ from hemoscope.errors import ConfigError, StoreError
 from hemoscope.store import tables
 from hemoscope.store.store import Store
 from hemoscope.store.users import hash_password, load_users
-from hemoscope.store.values import Role, StudyEntry, User
+from hemoscope.store.values import Role, StudySummary, User
 
+HOUR = timedelta(hours=1)
 ANNA = User(name="anna", role=Role.ADMIN)
 
 
-def test_the_audit_log_tells_the_newest_first_page_by_page(store: Store, submit: Callable[..., StudyEntry]) -> None:
+def test_the_audit_log_returns_the_newest_first_page_by_page(store: Store, submit: Callable[..., StudySummary]) -> None:
     entry = submit(store, [b"x"])
     for number in range(5):
         store.audit(user="anna", action=f"view{number}", study_id=entry.study_id, detail="a\x00b")
@@ -47,7 +48,7 @@ def test_a_session_past_its_time_is_over(store: Store) -> None:
 
 
 def test_two_sessions_share_no_secret(store: Store) -> None:
-    (one, first), (two, second) = store.open_session(ANNA), store.open_session(ANNA)
+    (one, first), (two, second) = (store.open_session(ANNA, lasting=HOUR) for _ in range(2))
     assert len({one, two, first.csrf, second.csrf}) == 4
 
 
@@ -60,7 +61,7 @@ def test_settings_come_back_as_they_were(store: Store) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("", 1), ("a b", 1), ("x" * 65, 1), ("x", float("nan")), ("x", {1, 2})])
 def test_what_is_no_setting_is_refused(store: Store, name: str, value: Any) -> None:
-    with pytest.raises(StoreError, match=r"cannot be named|is no JSON value") as refused:
+    with pytest.raises(StoreError, match=r"cannot be named|is not a JSON value") as refused:
         store.put_setting(name, value)
     assert refused.value.code == "bad_setting"
 

@@ -1,4 +1,4 @@
-"""Files on their way in: private, named here, limited, and accepted whole or not at all."""
+"""Incoming files: private, renamed, limited, and accepted whole or not at all."""
 
 import errno
 import io
@@ -11,11 +11,12 @@ import pytest
 
 from hemoscope.errors import ConfigError, StoreError
 from hemoscope.store import storage as storage_module
+from hemoscope.store.settings import UploadLimits
 from hemoscope.store.storage import Storage
 from hemoscope.store.store import Store
-from hemoscope.store.values import StudyEntry, StudyState, UploadLimits
+from hemoscope.store.values import StudyState, StudySummary
 
-Submit = Callable[..., StudyEntry]
+Submit = Callable[..., StudySummary]
 
 
 def everything(folder: Path) -> list[Path]:
@@ -63,7 +64,7 @@ def test_empty_files_do_not_count(store: Store, submit: Submit) -> None:
 
 @pytest.mark.parametrize("files", [[], [b""]])
 def test_an_empty_upload_is_refused(store: Store, submit: Submit, files: list[bytes]) -> None:
-    with pytest.raises(StoreError, match=r"no file with anything in it.*Give at least one file") as refused:
+    with pytest.raises(StoreError, match=r"no file that is not empty.*Give at least one file") as refused:
         submit(store, files)
     assert refused.value.code == "empty_upload"
     assert store.counts().queue_depth == 0
@@ -77,10 +78,11 @@ def test_an_empty_upload_is_refused(store: Store, submit: Submit, files: list[by
         ([b"x"] * 4, "too_many_files", "more than 3 files"),
     ],
 )
-def test_what_is_over_a_limit_is_refused_by_name(
+def test_an_upload_over_a_limit_is_refused_with_its_code(
     opened: Callable[..., Store], submit: Submit, files: list[bytes], code: str, words: str
 ) -> None:
-    store = opened(limits=UploadLimits(file_bytes=10, files=3, upload_bytes=20))
+    store = opened()
+    store.limits = UploadLimits(file_bytes=10, files=3, upload_bytes=20)
     with pytest.raises(StoreError, match=words) as refused:
         submit(store, files)
     assert refused.value.code == code
@@ -90,10 +92,10 @@ def test_what_is_over_a_limit_is_refused_by_name(
 
 def test_limits_that_refuse_everything_are_refused() -> None:
     with pytest.raises(ValueError, match="limit files must be at least 1, got 0"):
-        UploadLimits(files=0)
+        UploadLimits(file_bytes=1, files=0, upload_bytes=1)
 
 
-def test_a_full_disk_is_named(store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_with_its_code(store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -132,7 +134,7 @@ def test_every_file_and_name_is_flushed_before_the_upload_is_accepted(
     assert flushed == ["000001", "000002", "source", entry.upload_id, store.folder.root.name]
 
 
-def test_a_folder_that_others_use_is_not_taken_over(tmp_path: Path) -> None:
+def test_a_folder_that_other_users_can_read_is_refused(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
     (shared / "letter.txt").write_text("mine")
@@ -147,7 +149,7 @@ def test_an_empty_folder_is_made_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"storage folder cannot be used.*Give a folder"):
         Storage(tmp_path / "file" / "below")

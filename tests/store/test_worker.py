@@ -17,49 +17,48 @@ from typing import Any
 import pydicom
 import pytest
 
-from hemoscope.errors import ConfigError
 from hemoscope.labels import Hemorrhage
 from hemoscope.store import tables
+from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
 from hemoscope.store.supervisor import Supervisor
-from hemoscope.store.values import StudyEntry, StudyState, WorklistQuery
-from hemoscope.store.worker_settings import WorkerSettings
+from hemoscope.store.values import StudyState, StudySummary, WorklistQuery
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 
-Submit = Callable[..., StudyEntry]
+Submit = Callable[..., StudySummary]
 Query = Callable[..., list[Any]]
-PATIENCE_S = 120.0
-# What does not depend on the database is tried with one, since every worker takes seconds to start.
+TIMEOUT_S = 120.0
+# Tests that do not depend on the database run with one, since every worker takes seconds to start.
 sqlite_alone = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture(scope="session")
 def long_series(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """Enough slices that a worker can be hit while it reads them."""
+    """Enough slices that a worker can be killed while it reads them."""
     phantom = make_phantom(seed=3, shape=(40, 128, 128), bleeds=frozenset({Hemorrhage.SUBDURAL}))
     return [path.read_bytes() for path in write_series(phantom, tmp_path_factory.mktemp("long"), seed=3)]
 
 
 @pytest.fixture
-def settings(url: str, tmp_path: Path, tiny_bundle: Path) -> Callable[..., WorkerSettings]:
-    def build(**changes: Any) -> WorkerSettings:
-        known = {"url": url, "storage": tmp_path / "storage", "model": tiny_bundle, "threads": 1, "lease_s": 3.0}
-        return WorkerSettings(**{**known, **changes})
+def settings(url: str, tmp_path: Path, tiny_bundle: Path) -> Callable[..., Settings]:
+    def build(**changes: Any) -> Settings:
+        known = {"database": url, "storage": tmp_path / "storage", "model": tiny_bundle, "threads": 1, "lease_s": 3.0}
+        return Settings(**{**known, **changes})
 
     return build
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + TIMEOUT_S
     while time.monotonic() < end:
         if found := condition():
             return found
         time.sleep(0.02)
-    pytest.fail(f"waited {PATIENCE_S:g} s for {what}")
+    pytest.fail(f"waited {TIMEOUT_S:g} s for {what}")
 
 
-def studies(store: Store) -> tuple[StudyEntry, ...]:
+def studies(store: Store) -> tuple[StudySummary, ...]:
     return store.studies(WorklistQuery(limit=1000))[0]
 
 
@@ -90,12 +89,12 @@ def check_every_study_has_one_result(store: Store, query: Query, expected: set[s
 
 
 def kill_at_random(
-    store: Store, settings: WorkerSettings, submit: Submit, query: Query, series: list[bytes], kills: int
+    store: Store, settings: Settings, submit: Submit, query: Query, series: list[bytes], kills: int
 ) -> None:
     """Kill busy workers at random moments while uploads keep coming."""
     moments = random.Random(20260101)
     expected: set[str] = set()
-    with Supervisor(store, settings, workers=2):
+    with Supervisor(store, settings):
         for _ in range(kills):
             expected |= {submit(store, series).study_id for _ in range(2)}
             pid = until(lambda: busy_worker(store), "a worker with a job")
@@ -108,31 +107,31 @@ def kill_at_random(
 
 def test_workers_killed_at_random_moments_lose_no_study(
     opened: Callable[..., Store],
-    settings: Callable[..., WorkerSettings],
+    settings: Callable[..., Settings],
     submit: Submit,
     query: Query,
     long_series: list[bytes],
 ) -> None:
-    store = opened(lease=timedelta(seconds=3), attempts=100)
-    kill_at_random(store, settings(attempts=100), submit, query, long_series, kills=3)
+    store = opened(lease_s=3.0, attempts=100)
+    kill_at_random(store, settings(attempts=100, workers=2), submit, query, long_series, kills=3)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_twenty_workers_killed_at_random_moments_lose_no_study(
     opened: Callable[..., Store],
-    settings: Callable[..., WorkerSettings],
+    settings: Callable[..., Settings],
     submit: Submit,
     query: Query,
     long_series: list[bytes],
 ) -> None:
-    store = opened(lease=timedelta(seconds=3), attempts=100)
-    kill_at_random(store, settings(attempts=100), submit, query, long_series, kills=20)
+    store = opened(lease_s=3.0, attempts=100)
+    kill_at_random(store, settings(attempts=100, workers=2), submit, query, long_series, kills=20)
 
 
 @sqlite_alone
-def test_an_upload_that_kills_three_workers_fails_by_name_and_others_are_read(
-    store: Store, settings: Callable[..., WorkerSettings], submit: Submit, long_series: list[bytes]
+def test_an_upload_that_kills_three_workers_fails_with_a_code_and_others_are_read(
+    store: Store, settings: Callable[..., Settings], submit: Submit, long_series: list[bytes]
 ) -> None:
     deadly = submit(store, long_series * 8)
     with Supervisor(store, settings()):
@@ -146,8 +145,8 @@ def test_an_upload_that_kills_three_workers_fails_by_name_and_others_are_read(
 
 
 @sqlite_alone
-def test_a_bad_file_ends_no_worker(
-    store: Store, settings: Callable[..., WorkerSettings], submit: Submit, long_series: list[bytes]
+def test_a_bad_file_kills_no_worker(
+    store: Store, settings: Callable[..., Settings], submit: Submit, long_series: list[bytes]
 ) -> None:
     with Supervisor(store, settings()):
         bad, good = submit(store, [b"\x00" * 500]), submit(store, long_series)
@@ -161,10 +160,10 @@ def test_a_bad_file_ends_no_worker(
 
 
 @sqlite_alone
-def test_a_job_over_the_time_limit_fails_by_name_and_its_worker_is_replaced(
-    store: Store, settings: Callable[..., WorkerSettings], submit: Submit, query: Query, long_series: list[bytes]
+def test_a_job_over_the_time_limit_fails_with_a_code_and_its_worker_is_replaced(
+    store: Store, settings: Callable[..., Settings], submit: Submit, query: Query, long_series: list[bytes]
 ) -> None:
-    with Supervisor(store, settings(), time_limit=timedelta(milliseconds=1)):
+    with Supervisor(store, settings(time_limit_minutes=1e-5)):
         slow = submit(store, long_series * 40)
         until(lambda: ended(store), "the study to end")
         first = store.get(slow.study_id)
@@ -176,15 +175,15 @@ import sys, time
 from pathlib import Path
 from hemoscope.store.store import open_store
 from hemoscope.store.supervisor import Supervisor
-from hemoscope.store.worker_settings import WorkerSettings
-_, settings = WorkerSettings.from_line(sys.stdin.buffer.readline())
-with Supervisor(open_store(settings.url, settings.storage), settings):
+from hemoscope.store.settings import Settings
+_, settings = Settings.from_line(sys.stdin.buffer.readline())
+with Supervisor(open_store(settings), settings):
     time.sleep(600)
 """
 
 
 @contextmanager
-def server(settings: WorkerSettings) -> Iterator[subprocess.Popen[bytes]]:
+def server(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """A process that supervises workers, as ``hemoscope serve`` does."""
     with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -196,8 +195,8 @@ def server(settings: WorkerSettings) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def test_a_server_killed_in_mid_job_takes_its_workers_along_and_the_next_one_goes_on(
-    store: Store, settings: Callable[..., WorkerSettings], submit: Submit, query: Query, long_series: list[bytes]
+def test_workers_exit_with_a_killed_server_and_the_next_server_continues(
+    store: Store, settings: Callable[..., Settings], submit: Submit, query: Query, long_series: list[bytes]
 ) -> None:
     entry = submit(store, long_series)
     submit(store, long_series)
@@ -213,14 +212,14 @@ def test_a_server_killed_in_mid_job_takes_its_workers_along_and_the_next_one_goe
 
 
 @sqlite_alone
-def test_a_study_too_large_for_the_memory_fails_by_name_and_the_worker_lives(
-    store: Store, settings: Callable[..., WorkerSettings], submit: Submit, long_series: list[bytes]
+def test_a_study_too_large_for_the_memory_fails_with_a_code_and_the_worker_survives(
+    store: Store, settings: Callable[..., Settings], submit: Submit, long_series: list[bytes]
 ) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         for number, content in enumerate(long_series[:12]):
             file.writestr(str(number), enlarged(content, 4096))  # 400 MB as a volume, next to nothing in the ZIP
-    with Supervisor(store, settings(memory_bytes=300 << 20)):
+    with Supervisor(store, settings(worker_memory_mib=300)):
         large, small = submit(store, [archive.getvalue()]), submit(store, long_series)
         until(lambda: ended(store), "both studies to end")
         (worker,) = store.counts().workers
@@ -239,15 +238,16 @@ def enlarged(content: bytes, side: int) -> bytes:
 
 
 @pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux's own")
-def test_where_memory_ends_the_worker_goes_before_the_server() -> None:
-    look = "from hemoscope.store.worker import end_first; end_first(); print(open('/proc/self/oom_score_adj').read())"
-    told = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True, timeout=60)
-    assert int(told.stdout) == 800 > int(Path("/proc/self/oom_score_adj").read_text())
+def test_the_worker_is_killed_before_the_server_if_memory_runs_out() -> None:
+    show = "print(open('/proc/self/oom_score_adj').read())"
+    code = f"from hemoscope.store.worker import raise_oom_score; raise_oom_score(); {show}"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert int(done.stdout) == 800 > int(Path("/proc/self/oom_score_adj").read_text())
 
 
 @sqlite_alone
-def test_a_worker_without_a_model_says_so_and_ends(
-    store: Store, settings: Callable[..., WorkerSettings], tmp_path: Path
+def test_a_worker_without_a_model_reports_it_and_exits(
+    store: Store, settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-P", "-m", "hemoscope.store.worker"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
@@ -255,39 +255,27 @@ def test_a_worker_without_a_model_says_so_and_ends(
         assert worker.stderr is not None
         worker.stdin.write(settings(model=tmp_path / "nothing").to_line("1" * 32))
         worker.stdin.flush()
-        assert worker.wait(PATIENCE_S) == 1
+        assert worker.wait(TIMEOUT_S) == 1
         assert b"worker cannot start: model bundle: nothing: no such folder" in worker.stderr.read()
 
 
 def test_settings_travel_to_the_worker_on_its_input() -> None:
-    settings = WorkerSettings(url="sqlite:///x", storage=Path("/s"), model=Path("/m"), memory_bytes=1 << 30)
-    assert WorkerSettings.from_line(settings.to_line("a" * 32)) == ("a" * 32, settings)
+    settings = Settings(
+        database="sqlite:///x", storage=Path("/s"), model=Path("/m"), users=Path("/u"), allowed_host=("a", "b")
+    )
+    assert Settings.from_line(settings.to_line("a" * 32)) == ("a" * 32, settings)
     assert settings.to_line("a" * 32).count(b"\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"keep_identity": True, "deidentify": True}, "shown and removed at once"),
-        ({"lease_s": 0.0}, "must be above 0"),
-        ({"attempts": 0}, "at least 1"),
-        ({"threads": 0}, "at least 1"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        WorkerSettings(url="sqlite:///x", storage=Path("/s"), **changes)
-
-
 @sqlite_alone
-def test_old_studies_and_leftovers_are_looked_after(
-    store: Store, settings: Callable[..., WorkerSettings], submit: Submit, query: Query
+def test_the_supervisor_deletes_studies_past_their_retention(
+    store: Store, settings: Callable[..., Settings], submit: Submit, query: Query
 ) -> None:
     from datetime import UTC, datetime
 
     entry = submit(store, [b"x"])
     past = datetime.now(UTC) - timedelta(days=8)
     query(store, tables.studies.update().values(received_at=past))
-    with Supervisor(store, settings(), workers=0, retention_days=7):
+    with Supervisor(store, settings(workers=0, retention_days=7)):
         until(lambda: not studies(store), "the old study to be deleted")
     assert not store.folder.upload(entry.upload_id).exists()

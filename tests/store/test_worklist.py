@@ -1,4 +1,4 @@
-"""The worklist: most urgent first, then who waits longest; words are words, whatever signs they hold."""
+"""The worklist: most urgent first, then longest waiting; searches are plain text, whatever characters they hold."""
 
 import random
 import string
@@ -15,10 +15,10 @@ from hemoscope.store import tables
 from hemoscope.store.results import URGENCIES
 from hemoscope.store.store import Store
 from hemoscope.store.uploads import UNKNOWN_URGENCY
-from hemoscope.store.values import StudyEntry, StudyState, WorklistQuery
+from hemoscope.store.values import StudyState, StudySummary, WorklistQuery
 from hemoscope.store.worklist import storable
 
-Submit = Callable[..., StudyEntry]
+Submit = Callable[..., StudySummary]
 Query = Callable[..., list[Any]]
 START = datetime(2026, 1, 1, tzinfo=UTC)
 per_example = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -90,7 +90,7 @@ def test_search_wants_every_word_in_any_case(store: Store, submit: Submit, query
     "words",
     ["' OR '1'='1", "%", "_", "\\", "%' --", "'; DROP TABLE studies; --", "a\x00b", "\ud800", "😀", '"', "/"],
 )
-def test_signs_of_sql_are_just_text(store: Store, submit: Submit, query: Query, words: str) -> None:
+def test_sql_wildcards_are_plain_text(store: Store, submit: Submit, query: Query, words: str) -> None:
     plant(store, submit, query, search_text="plain")
     assert store.studies(WorklistQuery(identity=True, search=words)) == ((), 0)
     assert store.studies()[1] == 1
@@ -121,7 +121,7 @@ def test_a_page_that_cannot_be_meant_is_refused(numbers: dict[str, int]) -> None
         WorklistQuery(**numbers)
 
 
-def test_every_change_is_told_once_and_in_order(store: Store, submit: Submit, query: Query) -> None:
+def test_every_change_is_returned_once_and_in_order(store: Store, submit: Submit, query: Query) -> None:
     first = submit(store, [b"x"])
     seen = store.changes_since(0)
     assert [entry.study_id for entry in seen.studies] == [first.study_id]

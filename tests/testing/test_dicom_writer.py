@@ -1,4 +1,4 @@
-"""Heads written as DICOM: what is read back is what was made, in every transfer syntax."""
+"""Heads written as DICOM are read back unchanged, in every transfer syntax."""
 
 import subprocess
 from collections.abc import Callable
@@ -32,8 +32,8 @@ from hemoscope.testing.dicom_writer import (
     PixelCoding,
     ct_dataset,
     enhanced_ct_dataset,
-    made_uid,
     save,
+    stable_uid,
     write_series,
 )
 from hemoscope.testing.phantom import Phantom, make_phantom
@@ -85,7 +85,7 @@ def test_lossless_syntaxes_give_back_every_hounsfield_unit(
         (HTJ2K, 16, 1.0, 60),
     ],
 )
-def test_lossy_syntaxes_come_close_and_say_that_they_are_lossy(
+def test_lossy_syntaxes_come_close_and_state_that_they_are_lossy(
     syntax: str, bits: int, slope: float, most: float, phantom: Phantom, tmp_path: Path
 ) -> None:
     skip_without_encoder(syntax)
@@ -170,7 +170,7 @@ def test_uids_follow_from_the_seed_and_series_of_one_seed_share_the_study(phanto
     assert one.SOPInstanceUID == again.SOPInstanceUID != other_series.SOPInstanceUID
     assert one.StudyInstanceUID == other_series.StudyInstanceUID != other_study.StudyInstanceUID
     assert one.SeriesInstanceUID != other_series.SeriesInstanceUID
-    assert UID(made_uid("x")).is_valid
+    assert UID(stable_uid("x")).is_valid
 
 
 def test_bits_that_cannot_hold_the_hu_are_refused(phantom: Phantom) -> None:

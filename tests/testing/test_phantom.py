@@ -1,4 +1,4 @@
-"""The made head: anatomy in Hounsfield units, and bleeds where the ground truth says."""
+"""The head phantom: anatomy in Hounsfield units, and bleeds where the ground truth says."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_the_left_of_the_patient_is_towards_the_last_column(side: str, sign: int
     assert not (phantom.hounsfield[:, :, :22] > 1000).any()
 
 
-def test_slice_labels_say_which_slices_show_which_bleed() -> None:
+def test_slice_labels_state_which_slices_show_which_bleed() -> None:
     phantom = make_phantom(seed=1, shape=(30, 64, 64), bleeds=frozenset({Hemorrhage.INTRAVENTRICULAR}))
     labels = phantom.slice_labels
     assert labels.shape == (30, 6)

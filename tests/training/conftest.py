@@ -1,4 +1,4 @@
-"""A tiny world to train in: a cache of phantoms, and experiments that take seconds."""
+"""A small cache of phantoms, and experiments that take seconds."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,10 +55,10 @@ def make_cache() -> Callable[..., Cache]:
         spacing_mm: tuple[float | None, float | None, float | None] = (None, None, None),
     ) -> Cache:
         write_series(folder, "p", hounsfield=hounsfield, spacing_mm=spacing_mm, mask=mask)
-        outlined = [mask is not None and bool(mask[i].any()) for i in range(len(hounsfield))]
+        mask_known = [mask is not None and bool(mask[i].any()) for i in range(len(hounsfield))]
         known = labels if labels is not None else [[0] * 6] * len(hounsfield)
         rows = [
-            dict(zip(COLUMNS, (f"i{i}", "p", "p", "p", i, outlined[i], *known[i]), strict=True))
+            dict(zip(COLUMNS, (f"i{i}", "p", "p", "p", i, mask_known[i], *known[i]), strict=True))
             for i in range(len(hounsfield))
         ]
         write_manifest(folder, rows, DATASET)

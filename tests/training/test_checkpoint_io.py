@@ -1,4 +1,4 @@
-"""Checkpoints without pickle: bit for bit back, whole or not at all, and refused where damaged."""
+"""Checkpoints without pickle: restored bit for bit, written atomically, and refused if damaged."""
 
 import pickletools
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_any_nested_state_comes_back_bit_for_bit(
     assert same(round_trip(state, tmp_path_factory.mktemp("checkpoint")), state)
 
 
-def test_an_optimisers_state_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
+def test_an_optimisers_state_resumes_as_if_never_stopped(tmp_path: Path) -> None:
     def optimiser() -> tuple[torch.nn.Linear, torch.optim.AdamW]:
         torch.manual_seed(1)
         layer = torch.nn.Linear(3, 2)
@@ -104,7 +104,7 @@ def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
 def test_anything_but_tensors_and_plain_values_is_refused_before_anything_is_written(
     tmp_path: Path, value: object
 ) -> None:
-    with pytest.raises(TypeError, match=f"tensors and plain values only, got {type(value).__name__}"):
+    with pytest.raises(TypeError, match=f"only tensors and plain values, got {type(value).__name__}"):
         SafeCheckpointIO().save_checkpoint({"deep": [{"down": value}]}, tmp_path / "last.ckpt")
     assert not list(tmp_path.iterdir())
 
@@ -131,7 +131,7 @@ def test_a_checkpoint_that_fails_half_way_leaves_the_older_one(tmp_path: Path, m
 
 @pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
 @pytest.mark.parametrize("damage", ["absent", "cut", "empty"])
-def test_a_damaged_checkpoint_is_refused_with_the_cure(tmp_path: Path, name: str, damage: str) -> None:
+def test_a_damaged_checkpoint_is_refused_with_the_remedy(tmp_path: Path, name: str, damage: str) -> None:
     round_trip({"weights": torch.rand(8, 8), "epoch": 4}, tmp_path)
     path = tmp_path / "last.ckpt" / name
     content = path.read_bytes()

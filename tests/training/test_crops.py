@@ -1,4 +1,4 @@
-"""Crops: the array that serving sees, with outlines and labels, in memory and in files that outlive a kill."""
+"""Crops: the array used in serving, with masks and labels, in memory and in files that survive interruption."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ from hemoscope.testing.phantom import make_phantom
 from hemoscope.training import crops as crops_module
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import Crops, load_crops
-from hemoscope.training.dataset import Draw, PlainSlices, SamplingConfig, SliceDataset
+from hemoscope.training.dataset import PlainSlices, SampleIndex, SamplingConfig, SliceDataset
 from hemoscope.volume import HounsfieldVolume
 
 NO_CHANGE = AugmentConfig(flip=0, rotation=0, scale=0, shift=0, gain=0, offset=0, noise=0, blur=0)
@@ -37,7 +37,7 @@ def images_of(cache: Cache) -> list[str]:
 
 def learned(crops: Crops, row: int, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """The image of a training sample that nothing changed."""
-    return SliceDataset(crops, preprocessing, NO_CHANGE, NO_LESIONS, seed=1)[Draw(row, 0, 0)].image.numpy()
+    return SliceDataset(crops, preprocessing, NO_CHANGE, NO_LESIONS, seed=1)[SampleIndex(row, 0, 0)].image.numpy()
 
 
 @pytest.mark.parametrize("neighbours", [0, 1, 2])
@@ -83,9 +83,7 @@ def test_cropped_slices_are_the_model_input_before_the_windows(
 
 
 @pytest.mark.parametrize("in_files", [False, True])
-def test_crops_bring_outlines_and_labels_of_the_right_slices(
-    phantom_cache: Cache, tmp_path: Path, in_files: bool
-) -> None:
+def test_crops_bring_masks_and_labels_of_the_right_slices(phantom_cache: Cache, tmp_path: Path, in_files: bool) -> None:
     shown: list[tuple[int, int]] = []
     crops = load_crops(
         phantom_cache,
@@ -98,25 +96,25 @@ def test_crops_bring_outlines_and_labels_of_the_right_slices(
     assert crops.table["image_id"].tolist() == [f"p{p}_{i}" for p in (1, 4) for i in range(3)]
     for place, row in crops.table.iterrows():
         assert crops.labels[place].tolist() == [row[label.value] for label in LABELS]
-        outline, bleeds = crops.outline(place), bool(row["any"])
-        assert outline.any() == (crops.outline_of[place] >= 0) == bleeds
+        mask, bleeds = crops.mask(place), bool(row["any"])
+        assert mask.any() == (crops.mask_of[place] >= 0) == bleeds
         if bleeds:
-            assert 40 < np.median(crops.hounsfield[place, 0][outline > 0]) < 90
+            assert 40 < np.median(crops.hounsfield[place, 0][mask > 0]) < 90
 
 
-def test_an_outline_lies_on_the_same_pixels_as_its_lesion_after_the_crop(tmp_path: Path, make_cache: MakeCache) -> None:
-    """A square lesion in a square head: outline and pixels through the same box."""
+def test_a_mask_lies_on_the_same_pixels_as_its_lesion_after_the_crop(tmp_path: Path, make_cache: MakeCache) -> None:
+    """A square lesion in a square head: mask and pixels through the same box."""
     hounsfield = np.full((1, 96, 96), AIR, dtype=np.int16)
     hounsfield[0, 20:80, 10:70] = 30
     mask = np.zeros(hounsfield.shape, dtype=bool)
     mask[0, 40:56, 24:44] = True
     hounsfield[mask] = 130
     crops = load_crops(make_cache(tmp_path, hounsfield, mask=mask), ["i0"], SMALL)
-    assert ((crops.hounsfield[0, 0] > 80) == (crops.outline(0) > 0)).mean() > 0.99
+    assert ((crops.hounsfield[0, 0] > 80) == (crops.mask(0) > 0)).mean() > 0.99
 
 
 @pytest.mark.parametrize("label", SUBTYPES)
-def test_labels_of_the_crops_stand_in_the_one_order_and_unknown_ones_are_nan(
+def test_labels_of_the_crops_are_in_label_order_and_unknown_ones_are_nan(
     tmp_path: Path, label: Hemorrhage, make_cache: MakeCache
 ) -> None:
     known = [None if name is Hemorrhage.EPIDURAL else int(name in (Hemorrhage.ANY, label)) for name in LABELS]
@@ -136,7 +134,7 @@ def test_an_image_that_the_data_lacks_is_refused(phantom_cache: Cache) -> None:
 def test_a_mask_that_the_manifest_promises_must_be_there(tmp_path: Path, make_cache: MakeCache) -> None:
     cache = make_cache(tmp_path, np.zeros((1, 32, 32), dtype=np.int16))
     cache.manifest["masked"] = True
-    with pytest.raises(DataError, match="i0: the manifest says outlined, but its series has no mask"):
+    with pytest.raises(DataError, match="i0: no mask in its series, but the manifest lists one"):
         load_crops(cache, ["i0"], SMALL)
 
 
@@ -151,8 +149,8 @@ def test_crops_in_files_are_written_once_and_mapped(
         assert isinstance(found.hounsfield, np.memmap)
         assert not found.hounsfield.flags.writeable
         assert np.array_equal(found.hounsfield, plain.hounsfield)
-        assert np.array_equal(found.outlines, plain.outlines)
-        assert np.array_equal(found.outline_of, plain.outline_of)
+        assert np.array_equal(found.masks, plain.masks)
+        assert np.array_equal(found.mask_of, plain.mask_of)
     assert not list((tmp_path / "crops").glob("*.part"))
 
 
@@ -164,8 +162,8 @@ def test_mapped_crops_go_to_another_process_as_the_names_of_their_files(phantom_
     plain = load_crops(phantom_cache, images_of(phantom_cache), SMALL)
     for found in (pickle.loads(sent), pickle.loads(pickle.dumps(plain))):
         assert np.array_equal(found.hounsfield, crops.hounsfield)
-        assert np.array_equal(found.outlines, crops.outlines)
-        assert np.array_equal(found.outline_of, crops.outline_of)
+        assert np.array_equal(found.masks, crops.masks)
+        assert np.array_equal(found.mask_of, crops.mask_of)
         assert np.array_equal(found.labels, crops.labels)
         assert found.table.equals(crops.table)
     assert isinstance(pickle.loads(sent).hounsfield, np.memmap)
@@ -206,7 +204,7 @@ def _killed_while_writing(cache: Cache, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("torn_line", ["", "p2"])
-def test_writing_goes_on_after_a_kill(
+def test_writing_resumes_after_a_kill(
     phantom_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn_line: str
 ) -> None:
     child = multiprocessing.get_context("fork").Process(target=_killed_while_writing, args=(phantom_cache, tmp_path))
@@ -229,7 +227,7 @@ def test_writing_goes_on_after_a_kill(
     assert shown == [9, 12, 15, 18]
     plain = load_crops(phantom_cache, images_of(phantom_cache), SMALL)
     assert np.array_equal(crops.hounsfield, plain.hounsfield)
-    assert np.array_equal(crops.outlines, plain.outlines)
+    assert np.array_equal(crops.masks, plain.masks)
 
 
 def test_a_kill_before_the_files_had_their_size_starts_over(phantom_cache: Cache, tmp_path: Path) -> None:

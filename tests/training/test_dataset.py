@@ -1,4 +1,4 @@
-"""What the network is shown: the same array that serving computes, and samples that follow from the draw alone."""
+"""Samples: the same array that serving computes, determined by the sample index alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from hemoscope.testing.phantom import make_phantom
 from hemoscope.training import dataset as dataset_module
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import Crops, load_crops
-from hemoscope.training.dataset import Draw, EpochSampler, PlainSlices, Sample, SamplingConfig, SliceDataset
+from hemoscope.training.dataset import EpochSampler, PlainSlices, Sample, SampleIndex, SamplingConfig, SliceDataset
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.train import train
 
@@ -49,13 +49,13 @@ def equal(one: Sample, other: Sample) -> bool:
 def test_a_sample_follows_from_seed_epoch_and_place_and_nothing_else(phantom_cache: Cache, neighbours: int) -> None:
     sampling = SamplingConfig(pasted=0.5, made=0.5)
     slices = dataset(phantom_cache, sampling=sampling, neighbours=neighbours)
-    sample = slices[Draw(12, 4, 7)]
-    slices[Draw(3, 1, 1)], np.random.default_rng().random(), torch.rand(3)
-    assert equal(slices[Draw(12, 4, 7)], sample)
-    assert equal(dataset(phantom_cache, sampling=sampling, neighbours=neighbours)[Draw(12, 4, 7)], sample)
-    for other in (Draw(12, 5, 7), Draw(12, 4, 8)):
+    sample = slices[SampleIndex(12, 4, 7)]
+    slices[SampleIndex(3, 1, 1)], np.random.default_rng().random(), torch.rand(3)
+    assert equal(slices[SampleIndex(12, 4, 7)], sample)
+    assert equal(dataset(phantom_cache, sampling=sampling, neighbours=neighbours)[SampleIndex(12, 4, 7)], sample)
+    for other in (SampleIndex(12, 5, 7), SampleIndex(12, 4, 8)):
         assert not equal(slices[other], sample)
-    assert not equal(dataset(phantom_cache, sampling=sampling, seed=4)[Draw(12, 4, 7)], sample)
+    assert not equal(dataset(phantom_cache, sampling=sampling, seed=4)[SampleIndex(12, 4, 7)], sample)
 
 
 @pytest.mark.parametrize("neighbours", [0, 1, 2])
@@ -63,75 +63,75 @@ def test_samples_have_the_shapes_and_ranges_of_the_model_and_leave_the_crops_alo
     phantom_cache: Cache, neighbours: int
 ) -> None:
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=0.5, made=0.5), neighbours=neighbours)
-    before = slices.crops.hounsfield.tobytes(), slices.crops.outlines.tobytes(), slices.crops.labels.tobytes()
+    before = slices.crops.hounsfield.tobytes(), slices.crops.masks.tobytes(), slices.crops.labels.tobytes()
     for place in range(36):
-        sample = slices[Draw(place % 18, 0, place)]
-        image, labels, outline, typed, outlined = sample
+        sample = slices[SampleIndex(place % 18, 0, place)]
+        image, labels, mask, typed, mask_known = sample
         assert image.shape == (3 * (2 * neighbours + 1), 64, 64)
-        assert outline.shape == (64, 64)
+        assert mask.shape == (64, 64)
         assert {part.dtype for part in sample} == {torch.float32}
-        assert float(outlined) == 1
+        assert float(mask_known) == 1
         assert 0 <= float(image.min()) <= float(image.max()) <= 1
-        assert 0 <= float(outline.min()) <= float(outline.max()) <= 1
+        assert 0 <= float(mask.min()) <= float(mask.max()) <= 1
         assert float(labels[0]) == float(labels[1:].max())
         assert float(typed) == float(labels[1:].sum() <= 1)
-    assert before == (slices.crops.hounsfield.tobytes(), slices.crops.outlines.tobytes(), slices.crops.labels.tobytes())
+    assert before == (slices.crops.hounsfield.tobytes(), slices.crops.masks.tobytes(), slices.crops.labels.tobytes())
 
 
 def normal_rows(crops: Crops) -> list[int]:
     return [int(row) for row in np.flatnonzero(crops.labels[:, 0] == 0)]
 
 
-def test_a_normal_slice_with_a_made_lesion_is_labelled_with_its_type_and_any(phantom_cache: Cache) -> None:
+def test_a_normal_slice_with_a_synthetic_lesion_is_labelled_with_its_type_and_any(phantom_cache: Cache) -> None:
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=0, made=1))
     row = normal_rows(slices.crops)[-2]  # the middle slice of a patient who does not bleed
-    samples = [slices[Draw(row, 0, place)] for place in range(60)]
+    samples = [slices[SampleIndex(row, 0, place)] for place in range(60)]
     gained = {tuple(sample.labels.tolist()) for sample in samples if sample.labels.any()}
     one_type = {tuple(float(i in (0, kind)) for i in range(6)) for kind in range(1, 6)}
     assert gained <= one_type
     assert len(gained) >= 3
     for sample in samples:
-        assert bool(sample.outline.any()) == bool(sample.labels.any())
+        assert bool(sample.mask.any()) == bool(sample.labels.any())
 
 
 def test_a_pasted_lesion_brings_the_labels_of_its_donor(phantom_cache: Cache) -> None:
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=1, made=0))
     row = normal_rows(slices.crops)[-2]
     donors = {tuple(slices.crops.labels[donor].tolist()) for donor in slices.donors}
-    labels = {tuple(slices[Draw(row, 0, place)].labels.tolist()) for place in range(30)}
+    labels = {tuple(slices[SampleIndex(row, 0, place)].labels.tolist()) for place in range(30)}
     assert labels - {(0.0,) * 6} <= donors
     assert labels & donors
 
 
-def test_without_a_donor_lesions_are_made_instead_of_pasted(phantom_cache: Cache) -> None:
+def test_without_a_donor_lesions_are_synthetic_instead_of_pasted(phantom_cache: Cache) -> None:
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=1, made=0), patients=("p3", "p4", "p5"))
     assert not len(slices.donors)
-    assert any(slices[Draw(1, 0, place)].labels.any() for place in range(20))
+    assert any(slices[SampleIndex(1, 0, place)].labels.any() for place in range(20))
 
 
 def test_a_slice_without_room_for_the_lesion_stays_normal(
     phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_module, "make_in", lambda *_: None)
+    monkeypatch.setattr(dataset_module, "synthesize_in_stack", lambda *_: None)
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=0, made=1))
-    sample = slices[Draw(normal_rows(slices.crops)[0], 0, 0)]
+    sample = slices[SampleIndex(normal_rows(slices.crops)[0], 0, 0)]
     assert not sample.labels.any()
-    assert not sample.outline.any()
+    assert not sample.mask.any()
 
 
 def test_a_slice_that_bleeds_gets_no_lesion_more(phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(dataset_module, "make_in", never)
-    monkeypatch.setattr(dataset_module, "paste_into", never)
+    monkeypatch.setattr(dataset_module, "synthesize_in_stack", never)
+    monkeypatch.setattr(dataset_module, "paste_in_stack", never)
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=0.5, made=0.5))
     for row in np.flatnonzero(slices.crops.labels[:, 0]):
-        slices[Draw(int(row), 0, 0)]
+        slices[SampleIndex(int(row), 0, 0)]
 
 
 @pytest.mark.parametrize(
-    ("known", "typed", "outlined"),
+    ("known", "typed", "mask_known"),
     [
         ([0, 0, 0, 0, 0, 0], 1, 1),
         ([1, 0, 0, 0, 0, 1], 1, 0),
@@ -141,24 +141,24 @@ def test_a_slice_that_bleeds_gets_no_lesion_more(phantom_cache: Cache, monkeypat
         (UNKNOWN, 0, 0),
     ],
 )
-def test_unknown_labels_stay_unknown_and_an_outline_counts_only_where_it_is_known(
-    tmp_path: Path, make_cache: MakeCache, known: list[int | None], typed: int, outlined: int
+def test_unknown_labels_stay_unknown_and_a_mask_counts_only_where_it_is_known(
+    tmp_path: Path, make_cache: MakeCache, known: list[int | None], typed: int, mask_known: int
 ) -> None:
     cache = make_cache(tmp_path, np.zeros((1, 32, 32), dtype=np.int16), labels=[known])
-    sample = dataset(cache, sampling=SamplingConfig(pasted=0, made=0), patients=("p",))[Draw(0, 0, 0)]
+    sample = dataset(cache, sampling=SamplingConfig(pasted=0, made=0), patients=("p",))[SampleIndex(0, 0, 0)]
     assert [None if np.isnan(value) else int(value) for value in sample.labels.tolist()] == known
-    assert (float(sample.typed), float(sample.outlined)) == (typed, outlined)
-    assert not sample.outline.any()
+    assert (float(sample.typed), float(sample.mask_known)) == (typed, mask_known)
+    assert not sample.mask.any()
 
 
 def test_a_slice_that_may_bleed_gets_no_lesion(
     tmp_path: Path, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_module, "make_in", lambda *_: pytest.fail("a lesion on an unknown slice"))
+    monkeypatch.setattr(dataset_module, "synthesize_in_stack", lambda *_: pytest.fail("a lesion on an unknown slice"))
     cache = make_cache(tmp_path, np.zeros((1, 32, 32), dtype=np.int16), labels=[[None, 0, 0, 0, 0, 0]])
     slices = dataset(cache, sampling=SamplingConfig(pasted=0, made=1), patients=("p",))
     for place in range(10):
-        slices[Draw(0, 0, place)]
+        slices[SampleIndex(0, 0, place)]
 
 
 def test_a_lesion_of_known_type_on_a_slice_with_unknown_types_adds_what_is_known(
@@ -167,13 +167,13 @@ def test_a_lesion_of_known_type_on_a_slice_with_unknown_types_adds_what_is_known
     hounsfield = np.array(make_phantom(seed=5, shape=(3, 64, 64)).hounsfield)[1:2]
     cache = make_cache(tmp_path, hounsfield, labels=[[0, None, None, None, None, None]])
     slices = dataset(cache, sampling=SamplingConfig(pasted=0, made=1), patients=("p",))
-    bleeding = [s for s in (slices[Draw(0, 0, place)] for place in range(30)) if s.labels[0] == 1]
+    bleeding = [s for s in (slices[SampleIndex(0, 0, place)] for place in range(30)) if s.labels[0] == 1]
     assert bleeding
     for sample in bleeding:
         assert int((sample.labels == 1).sum()) == 2
         assert int(torch.isnan(sample.labels).sum()) == 4
-        assert sample.outline.any()
-        assert (float(sample.typed), float(sample.outlined)) == (0, 1)
+        assert sample.mask.any()
+        assert (float(sample.typed), float(sample.mask_known)) == (0, 1)
 
 
 LABELS_OF_30 = np.zeros((30, 6), dtype=np.float32)
@@ -195,7 +195,7 @@ def test_an_epoch_never_asks_for_more_normals_than_there_are() -> None:
 
 
 def test_epochs_differ_and_repeat_themselves() -> None:
-    def epoch(number: int, seed: int = 1) -> list[Draw]:
+    def epoch(number: int, seed: int = 1) -> list[SampleIndex]:
         sampler = EpochSampler(LABELS_OF_30, SamplingConfig(), seed=seed)
         sampler.set_epoch(number)
         return list(sampler)

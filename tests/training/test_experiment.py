@@ -1,4 +1,4 @@
-"""Experiment files: every wrong word is refused by name, and the record of a run reads back as what it was."""
+"""Experiment files: every unknown key is refused and named, and the record of a run reads back unchanged."""
 
 import dataclasses
 import json
@@ -13,8 +13,10 @@ from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.experiment import Experiment, RunConfig, parse_experiment, read_experiment
 from hemoscope.training.models.sequence import SequenceConfig
+from hemoscope.training.toml_config import shipped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SHIPPED = REPOSITORY / "src/hemoscope/experiments"
 
 TEXT = """
 name = "trial"
@@ -40,7 +42,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_says_what_differs_from_the_defaults(file: Path) -> None:
+def test_a_file_states_what_differs_from_the_defaults(file: Path) -> None:
     experiment = read_experiment(file)
     assert experiment.name == "trial"
     assert experiment.run == RunConfig(epochs=3, held_out=("p1", "p2"))
@@ -52,7 +54,7 @@ def test_a_file_says_what_differs_from_the_defaults(file: Path) -> None:
 
 
 # A federation file names its experiment file: tests/federated/test_federation.py reads it.
-EXPERIMENTS = sorted(path for path in (REPOSITORY / "experiments").glob("*.toml") if path.name != "federated.toml")
+EXPERIMENTS = sorted(path for path in SHIPPED.glob("*.toml") if "\nexperiment = " not in path.read_text())
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
@@ -61,7 +63,7 @@ def test_every_experiment_of_the_repository_can_be_read(path: Path) -> None:
 
 
 def test_the_papers_experiment_is_the_published_recipe() -> None:
-    paper = read_experiment(REPOSITORY / "experiments" / "paper.toml")
+    paper = read_experiment(SHIPPED / "paper.toml")
     run, network, optimizer, loss = paper.run, paper.network, paper.optimizer, paper.loss
     assert (run.epochs, run.batch_size, run.accumulate, run.max_steps, run.early_stop) == (10, 16, 1, 0, 0)
     assert (run.split, run.test, run.split_seed, run.validation_share) == ("slice", 0.1, 257, 0.0)
@@ -90,10 +92,9 @@ def test_the_papers_experiment_is_the_published_recipe() -> None:
 def test_future_work_of_the_paper_is_its_recipe_by_patient_with_one_thing_changed(
     name: str, changes: list[str]
 ) -> None:
-    folder = REPOSITORY / "experiments"
-    found = read_experiment(folder / f"{name}.toml")
+    found = read_experiment(SHIPPED / f"{name}.toml")
     said = [f"name={name}", f"description={found.description}", "run.split=patient"]
-    assert found == read_experiment(folder / "paper.toml", [*said, *changes])
+    assert found == read_experiment(SHIPPED / "paper.toml", [*said, *changes])
 
 
 @given(
@@ -148,7 +149,7 @@ def test_a_path_of_weights_is_taken_and_its_name_alone_is_recorded(file: Path) -
     assert experiment.same_training(parse_experiment(experiment.to_json(), where="record"))
 
 
-def test_a_table_that_may_be_left_out_is_read_where_it_stands(file: Path) -> None:
+def test_an_optional_table_is_read_if_present(file: Path) -> None:
     assert read_experiment(file).sequence is None
     experiment = read_experiment(file, ["sequence.hidden=48"])
     assert experiment.sequence == SequenceConfig(hidden=48)
@@ -176,7 +177,7 @@ def test_devices_are_a_number_or_the_word_auto(file: Path, value: str) -> None:
         ("description=another", False),
     ],
 )
-def test_a_run_may_go_on_with_other_workers_but_not_with_other_training(file: Path, change: str, same: bool) -> None:
+def test_a_run_may_resume_with_other_workers_but_not_with_other_training(file: Path, change: str, same: bool) -> None:
     assert read_experiment(file).same_training(read_experiment(file, [change])) == same
 
 
@@ -195,12 +196,11 @@ def test_records_of_earlier_versions_are_read_as_what_they_were(path: Path) -> N
 
 
 def test_the_record_of_the_model_that_ships_is_of_its_experiment_file() -> None:
-    folder = REPOSITORY / "experiments"
-    record = json.loads((folder / "results" / "default" / "experiment.json").read_text())
-    assert read_experiment(folder / "default.toml") == parse_experiment(record, where="experiment.json")
+    record = json.loads((REPOSITORY / "experiments/results/default/experiment.json").read_text())
+    assert read_experiment(SHIPPED / "default.toml") == parse_experiment(record, where="experiment.json")
 
 
-def test_a_network_is_read_at_the_size_of_training_unless_said_otherwise(file: Path) -> None:
+def test_a_network_is_read_at_the_size_of_training_unless_set_otherwise(file: Path) -> None:
     plain, larger = read_experiment(file), read_experiment(file, ["reading.size=96", "reading.extent_mm=25"])
     assert plain.reading_preprocessing == plain.preprocessing
     assert larger.reading_preprocessing == dataclasses.replace(plain.preprocessing, size=96)
@@ -220,7 +220,7 @@ def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> Non
         ("run.epoch=3", "unknown key epoch. Known here: epochs"),
         ("trainer.epochs=3", "unknown key trainer"),
         ("preprocessing.zoom=2", "preprocessing: unknown key zoom"),
-        ("name.first=x", r"--set name\.first=x: name is no table"),
+        ("name.first=x", r"--set name\.first=x: name is not a table"),
         ("run=3", "run must be a table, got 3"),
         ("run.epochs=two", "epochs must be int, got 'two'"),
         ("run.epochs=2.5", "epochs must be int, got 2.5"),
@@ -251,8 +251,8 @@ def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> Non
         ("run.early_stop=-1", "early_stop must be at least 0, got -1"),
         ("run.validation=1.0", "validation must be 0 to below 1 and test between 0 and 1, got 1.0"),
         ("run.test=0", "validation must be 0 to below 1 and test between 0 and 1, got 0.1 and 0"),
-        ("run.early_stop=2", r'early_stop needs a validation part, which split = "folds" has not'),
-        ("run.split=slice", r'held_out is for split = "folds": a slice split holds a test part out'),
+        ("run.early_stop=2", r'early_stop needs a validation set, split = "folds" has none'),
+        ("run.split=slice", r'held_out is for split = "folds": a slice split has its own test set'),
         ("network.head=linear", "head must be one of maps.*, got linear"),
         ("network.width=0", "must be positive, got 0"),
         ("network.pooled=0", "must be positive"),
@@ -268,9 +268,35 @@ def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> Non
         ("preprocessing.windows=[[40, 0]]", "window width must be positive"),
     ],
 )
-def test_a_wrong_setting_is_refused_by_name(file: Path, change: str, words: str) -> None:
+def test_a_wrong_setting_is_refused_and_named(file: Path, change: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_experiment(file, [change])
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
+def test_an_experiment_that_ships_is_read_by_its_bare_name(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_experiment(Path(path.stem)) == read_experiment(path)
+    assert shipped("experiment")[path.stem] == read_experiment(path).description
+
+
+def test_a_file_of_that_name_wins_over_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("paper").write_text('name = "mine"')
+    assert read_experiment(Path("paper")).name == "mine"
+
+
+@pytest.mark.parametrize("named", ["papr", "paper.toml", "folder/paper"])
+def test_what_is_neither_a_file_nor_a_shipped_name_is_refused_with_the_names(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"no such experiment file\. .*the name of one that ships: convnext, default, "
+    ):
+        read_experiment(Path(named))
 
 
 def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From a run to a bundle: what the card says, what it was fitted on, and which runs are refused."""
+"""From a run to a bundle: the card's content, its fitting data, and which runs are refused."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from hemoscope.training.export import FEDERATION_RECORD, export_run, read_run
 from hemoscope.training.models.checkpoint import save_weights
 from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
 from hemoscope.training.models.sequence import SequenceConfig, SequenceNetwork
-from hemoscope.training.run_scores import Scored, out_of_fold
+from hemoscope.training.run_scores import SliceAndStudyScores, out_of_fold_scores
 from hemoscope.version import DISCLAIMER
 
 PATIENTS, SLICES = 24, 5
@@ -88,8 +88,8 @@ def bundle(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Mode
     return load_bundle(output)
 
 
-def scored(run: Path, bundle: ModelBundle) -> Scored:
-    return out_of_fold(run, EXPERIMENT, bundle.card.study_rule)
+def scored(run: Path, bundle: ModelBundle) -> SliceAndStudyScores:
+    return out_of_fold_scores(run, EXPERIMENT, bundle.card.study_rule)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def run_copy(finished_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_run, tmp_path / "tiny-run"))
 
 
-def test_the_bundle_says_what_it_is_and_what_it_learned_from(bundle: ModelBundle) -> None:
+def test_the_bundle_states_its_name_and_its_training_data(bundle: ModelBundle) -> None:
     card = bundle.card
     assert (card.name, card.version) == ("hemoscope-tiny", "7")
     assert card.description.startswith("A tiny network. Trained with Hemoscope ")
@@ -109,7 +109,7 @@ def test_the_bundle_says_what_it_is_and_what_it_learned_from(bundle: ModelBundle
     assert card.disclaimer == DISCLAIMER
     assert card.labels == tuple(label.value for label in LABELS)
     assert any("Not a medical device" in line for line in card.limits_of_use)
-    assert any("never saw p3" in line for line in card.limits_of_use)
+    assert any("not trained on p3" in line for line in card.limits_of_use)
 
 
 def test_the_graph_of_the_bundle_is_the_final_network_mirrored(bundle: ModelBundle, finished_run: Path) -> None:
@@ -196,7 +196,7 @@ def test_scores_are_put_in_the_order_of_the_slices(run_copy: Path, finished_run:
     assert shuffled.patients == plain.patients
 
 
-def test_further_scores_stand_in_the_card_as_given(
+def test_further_scores_are_in_the_card_as_given(
     finished_run: Path, bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_module, "onnx_graph", lambda *_, **__: bundle.read_graph())
@@ -213,7 +213,7 @@ def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def as_split_run(run: Path, by: str) -> None:
-    """Turn a run on folds into one on a split; half of the patients who bleed are in the test part."""
+    """Turn a run on folds into one on a split; half of the patients who bleed are in the test set."""
     record = EXPERIMENT.to_json()
     record["run"] |= {"split": by, "held_out": []}
     (run / "experiment.json").write_text(json.dumps(record))
@@ -331,18 +331,18 @@ def test_a_slice_scored_twice_is_refused(run_copy: Path, tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("no_graph")
 @pytest.mark.parametrize("content", [None, "{}"])
-def test_a_run_that_does_not_say_what_it_learned_from_is_refused(
+def test_a_run_that_does_not_state_its_training_data_is_refused(
     run_copy: Path, tmp_path: Path, content: str | None
 ) -> None:
     path = run_copy / "dataset.json"
     path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(TrainingError, match=r"tiny-run/dataset\.json does not say what the run learned from") as caught:
+    with pytest.raises(TrainingError, match=r"tiny-run/dataset\.json does not describe the training data") as caught:
         export_run(run_copy, tmp_path / "bundle", version="1")
     assert str(tmp_path) not in str(caught.value)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="is not the folder of a run"):
+    with pytest.raises(TrainingError, match="is not a run folder"):
         read_run(tmp_path)
 
 
@@ -364,7 +364,7 @@ def test_the_terms_of_the_data_travel_from_cache_to_card(
     assert read_dataset(tmp_path / "run") == phantom_cache.dataset  # type: ignore[attr-defined]
 
 
-def test_a_run_that_began_from_a_federation_says_so(
+def test_a_run_that_started_from_a_federation_states_it(
     run_copy: Path, bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_module, "onnx_graph", lambda *_, **__: bundle.read_graph())
@@ -381,12 +381,12 @@ def test_a_run_that_began_from_a_federation_says_so(
     (run_copy / FEDERATION_RECORD).write_text(json.dumps(to_plain(record)))
     card = export_run(run_copy, tmp_path / "bundle", version="1").card
     assert card.federation == record
-    assert any(line.startswith("4 sites trained the model, then one of them") for line in card.limits_of_use)
+    assert any(line.startswith("Trained by 4 sites, then fine-tuned") for line in card.limits_of_use)
     assert bundle.card.federation is None
 
 
 @pytest.mark.usefixtures("no_graph")
 def test_a_damaged_record_of_a_federation_is_refused(run_copy: Path, tmp_path: Path) -> None:
     (run_copy / FEDERATION_RECORD).write_text('{"sites": 4}')
-    with pytest.raises(TrainingError, match=r"federation_record\.json does not say how the sites trained.*Personalise"):
+    with pytest.raises(TrainingError, match=r"federation_record\.json does not describe the federated training"):
         export_run(run_copy, tmp_path / "bundle", version="1")

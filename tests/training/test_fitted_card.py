@@ -1,4 +1,4 @@
-"""The card of a trained model: what is fitted, on what, and what is said where nothing can be."""
+"""The card of a trained model: what is fitted on which data, and the reasons if nothing can be fitted."""
 
 import math
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from hemoscope.data.split import LEAK_WARNING
 from hemoscope.inference.calibration import Calibration, StudyRule, sigmoid
 from hemoscope.inference.card import ModelCard, SplitRecord, TrainingData
-from hemoscope.inference.findings import Urgency, present_labels, study_urgency
+from hemoscope.inference.findings import Triage, present_labels, study_triage
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.fitted_card import Origin, folds_card, split_card
-from hemoscope.training.run_scores import Scored, Scores, study_scores
+from hemoscope.training.run_scores import LevelScores, SliceAndStudyScores, study_scores
 
 RULE = StudyRule()
 DATASET = TrainingData(
@@ -27,14 +27,14 @@ BY_SLICE = replace(SPLIT, by="slice", validation=0.0)
 RAW = Calibration(scale=1.0, bias=0.0)
 
 
-def scored(truth: NDArray[np.float64], *, seed: int = 1) -> Scored:
+def scored(truth: NDArray[np.float64], *, seed: int = 1) -> SliceAndStudyScores:
     """Scores that rank well: ``truth`` (patients, slices, 6)."""
     patients, slices, _ = truth.shape
     flat = truth.reshape(-1, 6)
     logits = 4 * np.nan_to_num(flat) - 3 + np.random.default_rng(seed).normal(0, 0.8, flat.shape)
     names = tuple(f"p{number:02d}" for number in range(patients) for _ in range(slices))
-    found = Scores(logits=logits, truth=flat, patients=names)
-    return Scored(slices=found, studies=study_scores(found, RULE, series=found.patients))
+    found = LevelScores(logits=logits, truth=flat, patients=names)
+    return SliceAndStudyScores(slices=found, studies=study_scores(found, RULE, series=found.patients))
 
 
 def bleeding(patients: int, *, without: tuple[Hemorrhage, ...] = (), slices: int = 5) -> NDArray[np.float64]:
@@ -56,7 +56,7 @@ def card_of(origin: Origin, truth: NDArray[np.float64]) -> ModelCard:
 
 
 @pytest.mark.parametrize("positive", [0, 1])
-def test_a_label_of_too_few_patients_is_not_fitted_and_the_card_says_so(origin: Origin, positive: int) -> None:
+def test_a_label_of_too_few_patients_is_not_fitted_and_the_card_states_it(origin: Origin, positive: int) -> None:
     truth = bleeding(20, without=(Hemorrhage.EPIDURAL,))
     truth[:positive, 2, LABELS.index(Hemorrhage.EPIDURAL)] = 1
     card = card_of(origin, truth)
@@ -84,7 +84,7 @@ def test_a_label_that_two_patients_have_is_fitted(origin: Origin) -> None:
     assert not any("Epidural: neither" in line for line in card.limits_of_use)
 
 
-def test_where_no_cut_is_precise_enough_no_study_is_urgent_and_the_limits_say_why(origin: Origin) -> None:
+def test_where_no_cut_is_precise_enough_no_study_is_urgent_and_the_limits_give_a_reason(origin: Origin) -> None:
     found = scored(bleeding(20))
     found.studies.logits[[1, 3]] = 50  # patients who do not bleed stand above the ten who do
     card = folds_card(origin, found, RULE, version="1", more=())
@@ -93,7 +93,7 @@ def test_where_no_cut_is_precise_enough_no_study_is_urgent_and_the_limits_say_wh
     certain = PerLabel.build(lambda _: 0.999999)
     fine = replace(card, established=PerLabel.build(lambda _: True))
     present = present_labels(certain, card.operating_points.study, fine.established)
-    assert study_urgency(certain, present, fine) is Urgency.PROMPT
+    assert study_triage(certain, present, fine) is Triage.PROMPT
 
 
 def test_data_without_any_bleed_still_give_a_card_that_claims_nothing(origin: Origin) -> None:
@@ -109,14 +109,14 @@ def test_unknown_labels_count_for_nothing(origin: Origin) -> None:
     truth[16:, :, 1:] = np.nan
     card, known = card_of(origin, truth), scored(truth)
     rows = np.isfinite(known.slices.truth[:, 5])
-    fewer = Scores(
+    fewer = LevelScores(
         logits=known.slices.logits[rows],
         truth=known.slices.truth[rows],
         patients=tuple(np.array(known.slices.patients)[rows]),
     )
     alone = folds_card(
         origin,
-        Scored(slices=fewer, studies=study_scores(fewer, RULE, series=fewer.patients)),
+        SliceAndStudyScores(slices=fewer, studies=study_scores(fewer, RULE, series=fewer.patients)),
         RULE,
         version="1",
         more=(),
@@ -140,10 +140,10 @@ def test_a_split_by_patient_is_fitted_on_validation_and_reports_the_test(origin:
         ("slice", 60, 12),
         ("patient", 12, 12),
     ]
-    assert "test part" in card.scores[0].name
-    assert "fitted on the validation part" in card.scores[0].description
+    assert "test set" in card.scores[0].name
+    assert "fitted on the validation set" in card.scores[0].description
     assert not any("Split by slice" in line for line in card.limits_of_use)
-    # The calibration error is that of what a user would see on the test part.
+    # The calibration error is that of what a user would see on the test set.
     found = calibrated(test.slices.logits, card.calibration.slice)
     ece = card.scores[0].labels[Hemorrhage.ANY].ece
     assert ece is not None
@@ -151,15 +151,15 @@ def test_a_split_by_patient_is_fitted_on_validation_and_reports_the_test(origin:
 
 
 def test_a_split_by_slice_claims_nothing_and_carries_the_warning(origin: Origin) -> None:
-    """The paper's: no validation part, so raw probabilities, positive above 0.5, and scores that leak."""
+    """The paper's: no validation set, so raw probabilities, positive above 0.5, and scores that leak."""
     test = scored(bleeding(12), seed=2)
     card = split_card(replace(origin, split=BY_SLICE), None, test, RULE, version="1", more=())
     assert set(card.calibration.slice.values) == set(card.calibration.study.values) == {RAW}
     assert not any(card.established.values)
     assert all(LEAK_WARNING in table.description for table in card.scores)
     assert f"{LEAK_WARNING}." in card.limits_of_use
-    assert any("nor thresholds are fitted" in line and "no validation part" in line for line in card.limits_of_use)
-    assert card.operating_points.urgent.rule == "never: the split has no validation part"
+    assert any("nor thresholds are fitted" in line and "no validation set" in line for line in card.limits_of_use)
+    assert card.operating_points.urgent.rule == "never: the split has no validation set"
     point = card.operating_points.slice[Hemorrhage.ANY]
     assert 0.5 < point.threshold <= np.nextafter(0.5, 1)  # strictly greater than 0.5 is positive
     assert ModelCard.from_json(card.to_json()) == card

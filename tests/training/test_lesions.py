@@ -1,4 +1,4 @@
-"""Lesions made or pasted: inside the skull, at blood's HU, on a copy, and only where there is room."""
+"""Synthetic and pasted lesions: inside the skull, at the HU of blood, on a copy, and only if there is room."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from scipy import ndimage
 from hemoscope.inference.preprocess import AIR, head_box, resized
 from hemoscope.labels import SUBTYPES, Hemorrhage
 from hemoscope.testing.phantom import make_phantom
-from hemoscope.training.lesions import inside_skull, make_lesion, paste_lesion
+from hemoscope.training.lesions import inside_skull, paste_lesion, synthesize_lesion
 
 SIZE = 160
 TRIES = 12
@@ -28,11 +28,11 @@ def head() -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def donor() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """A slice with a bleed in the brain, and its outline."""
+    """A slice with a bleed in the brain, and its mask."""
     phantom = make_phantom(seed=7, shape=(3, 200, 200), bleeds=frozenset({Hemorrhage.INTRAPARENCHYMAL}))
     box = head_box(phantom.hounsfield[1], margin=0.06)
-    outline = resized(phantom.masks["any"][1].astype(np.float32), box, SIZE) > 0.5
-    return cropped(phantom.hounsfield[1]), outline
+    mask = resized(phantom.masks["any"][1].astype(np.float32), box, SIZE) > 0.5
+    return cropped(phantom.hounsfield[1]), mask
 
 
 def without_skull() -> dict[str, NDArray[np.float32]]:
@@ -74,10 +74,10 @@ def test_where_no_skull_encloses_a_brain_there_is_no_inside(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SUBTYPES)
-def test_a_made_lesion_lies_in_the_skull_and_brings_bloods_hu(kind: Hemorrhage, head: NDArray[np.float32]) -> None:
+def test_a_synthetic_lesion_lies_in_the_skull_and_brings_bloods_hu(kind: Hemorrhage, head: NDArray[np.float32]) -> None:
     inside = inside_skull(head)
     assert inside is not None
-    made = [make_lesion(head, kind, np.random.default_rng(seed)) for seed in range(TRIES)]
+    made = [synthesize_lesion(head, kind, np.random.default_rng(seed)) for seed in range(TRIES)]
     placed = [lesion for lesion in made if lesion is not None]
     assert len(placed) >= TRIES // 2
     soft = ndimage.gaussian_filter(head, 1) < 60  # not the edge of the bone, which outshines any blood
@@ -98,9 +98,9 @@ def test_a_made_lesion_lies_in_the_skull_and_brings_bloods_hu(kind: Hemorrhage, 
 
 
 @pytest.mark.parametrize("kind", SUBTYPES)
-def test_a_made_lesion_follows_from_the_random_numbers_alone(kind: Hemorrhage, head: NDArray[np.float32]) -> None:
+def test_a_synthetic_lesion_follows_from_the_random_numbers_alone(kind: Hemorrhage, head: NDArray[np.float32]) -> None:
     """The input is read-only here, so that this also shows that it is left as it was."""
-    first, again = (make_lesion(head, kind, np.random.default_rng(3)) for _ in range(2))
+    first, again = (synthesize_lesion(head, kind, np.random.default_rng(3)) for _ in range(2))
     assert first is not None
     assert again is not None
     assert np.array_equal(first[0], again[0])
@@ -109,8 +109,8 @@ def test_a_made_lesion_follows_from_the_random_numbers_alone(kind: Hemorrhage, h
 
 @pytest.mark.parametrize("kind", SUBTYPES)
 @pytest.mark.parametrize("name", EMPTY)
-def test_no_lesion_is_made_where_there_is_no_brain(kind: Hemorrhage, name: str) -> None:
-    assert make_lesion(EMPTY[name], kind, np.random.default_rng(1)) is None
+def test_no_lesion_is_synthesized_where_there_is_no_brain(kind: Hemorrhage, name: str) -> None:
+    assert synthesize_lesion(EMPTY[name], kind, np.random.default_rng(1)) is None
 
 
 def test_epidural_and_subdural_lie_along_the_inner_table(head: NDArray[np.float32]) -> None:
@@ -119,7 +119,7 @@ def test_epidural_and_subdural_lie_along_the_inner_table(head: NDArray[np.float3
     for kind in (Hemorrhage.EPIDURAL, Hemorrhage.SUBDURAL):
         touching = []
         for seed in range(TRIES):
-            lesion = make_lesion(head, kind, np.random.default_rng(seed))
+            lesion = synthesize_lesion(head, kind, np.random.default_rng(seed))
             if lesion is not None:
                 touching.append(bool((lesion[1] & (inside.depth <= 1.5)).any()))
         assert np.mean(touching) > 0.8
@@ -130,7 +130,7 @@ def test_a_subdural_is_longer_and_thinner_than_an_epidural(head: NDArray[np.floa
     assert inside is not None
 
     def thickness(kind: Hemorrhage) -> float:
-        lesions = [make_lesion(head, kind, np.random.default_rng(seed)) for seed in range(2 * TRIES)]
+        lesions = [synthesize_lesion(head, kind, np.random.default_rng(seed)) for seed in range(2 * TRIES)]
         return float(np.median([inside.depth[mask].max() for _, mask in filter(None, lesions)]))
 
     assert thickness(Hemorrhage.SUBDURAL) < thickness(Hemorrhage.EPIDURAL)
@@ -140,7 +140,7 @@ def test_an_intraventricular_lesion_fills_dark_places_near_the_middle(head: NDAr
     inside = inside_skull(head)
     assert inside is not None
     for seed in range(TRIES):
-        lesion = make_lesion(head, Hemorrhage.INTRAVENTRICULAR, np.random.default_rng(seed))
+        lesion = synthesize_lesion(head, Hemorrhage.INTRAVENTRICULAR, np.random.default_rng(seed))
         if lesion is not None:
             rows, columns = np.nonzero(lesion[1])
             assert np.hypot(rows - inside.center[0], columns - inside.center[1]).max() < 0.7 * inside.radius
@@ -151,7 +151,7 @@ def test_without_ventricles_there_is_no_intraventricular_lesion(head: NDArray[np
     inside = inside_skull(head)
     assert inside is not None
     solid = np.where(inside.mask, np.float32(34), head)
-    assert make_lesion(solid, Hemorrhage.INTRAVENTRICULAR, np.random.default_rng(1)) is None
+    assert synthesize_lesion(solid, Hemorrhage.INTRAVENTRICULAR, np.random.default_rng(1)) is None
 
 
 Donor = tuple[NDArray[np.float32], NDArray[np.bool_]]
@@ -194,7 +194,7 @@ def test_a_bleed_that_would_fall_outside_the_brain_is_not_pasted(head: NDArray[n
     assert paste_lesion(head, donor[0], outside, np.random.default_rng(1)) is None
 
 
-def test_an_outline_of_a_few_pixels_is_not_pasted(head: NDArray[np.float32], donor: Donor) -> None:
+def test_a_mask_of_a_few_pixels_is_not_pasted(head: NDArray[np.float32], donor: Donor) -> None:
     tiny = np.zeros_like(donor[1])
     tiny[80:82, 60:62] = True
     assert paste_lesion(head, donor[0], tiny, np.random.default_rng(1)) is None

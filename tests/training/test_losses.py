@@ -1,4 +1,4 @@
-"""The loss by hand: weighted scores, maps that learn types only where an outline has one, and Dice of `any`."""
+"""The loss by hand: weighted scores, maps of types only if the mask has one type, and Dice of `any`."""
 
 import math
 
@@ -25,7 +25,7 @@ def parts(
     logits: Tensor | None = None,
     maps: Tensor | None = None,
     labels: tuple[tuple[float, ...], ...] = ((0.0,) * 6,),
-    outline: Tensor | None = None,
+    mask: Tensor | None = None,
     typed: tuple[float, ...] = (1.0,),
     config: LossConfig | None = None,
 ) -> dict[str, Tensor]:
@@ -37,7 +37,7 @@ def parts(
             torch.zeros(count, 1),
         ),
         torch.tensor(labels),
-        torch.zeros(count, 8, 8) if outline is None else outline,
+        torch.zeros(count, 8, 8) if mask is None else mask,
         torch.tensor(typed),
         config or LossConfig(),
     )
@@ -45,9 +45,9 @@ def parts(
 
 def quarter() -> Tensor:
     """A lesion that fills the upper left of four places."""
-    outline = torch.zeros(1, 8, 8)
-    outline[0, :4, :4] = 1
-    return outline
+    mask = torch.zeros(1, 8, 8)
+    mask[0, :4, :4] = 1
+    return mask
 
 
 def softplus(value: float) -> float:
@@ -72,17 +72,17 @@ def test_scores_are_averaged_over_the_batch() -> None:
     assert both == pytest.approx((softplus(3) + softplus(-1)) / 2, rel=1e-6)
 
 
-def test_the_map_of_a_label_learns_the_outline_where_the_label_is_positive() -> None:
+def test_the_map_of_a_label_is_trained_on_the_mask_where_the_label_is_positive() -> None:
     """One place of four is positive, weighted 5, in the maps of `any` and subdural; the others learn none."""
     maps = torch.full((1, 6, 2, 2), -1.0)
-    found = float(parts(maps=maps, labels=(SUBDURAL_AND_ANY,), outline=quarter())["map"])
+    found = float(parts(maps=maps, labels=(SUBDURAL_AND_ANY,), mask=quarter())["map"])
     carrying = (5 * softplus(1) + 3 * softplus(-1)) / 4
     assert found == pytest.approx((2 * carrying + 4 * softplus(-1)) / 6, rel=1e-6)
 
 
-def test_without_one_type_only_the_any_map_learns_the_outline() -> None:
+def test_without_one_type_only_the_any_map_is_trained_on_the_mask() -> None:
     maps = torch.full((1, 6, 2, 2), -1.0, requires_grad=True)
-    part = parts(maps=maps, labels=((1.0, 1.0, 0.0, 0.0, 0.0, 1.0),), outline=quarter(), typed=(0.0,))["map"]
+    part = parts(maps=maps, labels=((1.0, 1.0, 0.0, 0.0, 0.0, 1.0),), mask=quarter(), typed=(0.0,))["map"]
     assert float(part.detach()) == pytest.approx((5 * softplus(1) + 3 * softplus(-1)) / 4, rel=1e-6)
     part.backward()
     assert maps.grad is not None
@@ -99,18 +99,18 @@ def test_untyped_slices_do_not_thin_out_the_typed_ones() -> None:
 
 @pytest.mark.parametrize(("pixels", "positive"), [(4, 0.0), (5, 1.0)])
 def test_a_place_is_positive_where_more_than_three_tenths_of_it_bleed(pixels: int, positive: float) -> None:
-    outline = torch.zeros(1, 8, 8)
-    outline[0, 0, :4] = 1
-    outline[0, 1, : pixels - 4] = 1  # of the 16 pixels of one place
+    mask = torch.zeros(1, 8, 8)
+    mask[0, 0, :4] = 1
+    mask[0, 1, : pixels - 4] = 1  # of the 16 pixels of one place
     maps = torch.zeros(1, 6, 2, 2, requires_grad=True)
-    parts(maps=maps, labels=(ONLY_ANY,), outline=outline)["map"].backward()
+    parts(maps=maps, labels=(ONLY_ANY,), mask=mask)["map"].backward()
     assert maps.grad is not None
     assert (maps.grad[0, 0, 0, 0] < 0) == bool(positive)
 
 
 def test_dice_by_hand() -> None:
     """Probabilities one half everywhere, one place of four positive: 1 - (2 * 0.5 + 1) / (2 + 1 + 1)."""
-    found = float(parts(labels=(ONLY_ANY,), outline=quarter(), config=LossConfig(dice=1.0))["dice"])
+    found = float(parts(labels=(ONLY_ANY,), mask=quarter(), config=LossConfig(dice=1.0))["dice"])
     assert found == pytest.approx(0.5)
 
 
@@ -118,19 +118,19 @@ def test_dice_vanishes_for_the_right_map_and_for_nothing_found_in_nothing() -> N
     right = torch.full((1, 6, 2, 2), -30.0)
     assert float(parts(maps=right)["dice"]) == pytest.approx(0, abs=1e-6)
     right[0, 0, 0, 0] = 30
-    assert float(parts(maps=right, labels=(ONLY_ANY,), outline=quarter())["dice"]) == pytest.approx(0, abs=1e-6)
+    assert float(parts(maps=right, labels=(ONLY_ANY,), mask=quarter())["dice"]) == pytest.approx(0, abs=1e-6)
 
 
 def test_dice_looks_at_the_any_map_alone() -> None:
     maps = torch.zeros(1, 6, 2, 2, requires_grad=True)
-    parts(maps=maps, labels=(SUBDURAL_AND_ANY,), outline=quarter())["dice"].backward()
+    parts(maps=maps, labels=(SUBDURAL_AND_ANY,), mask=quarter())["dice"].backward()
     assert maps.grad is not None
     assert maps.grad[0, 1:].abs().max() == 0
 
 
 def test_weights_scale_their_parts() -> None:
-    plain = parts(labels=(ONLY_ANY,), outline=quarter())
-    doubled = parts(labels=(ONLY_ANY,), outline=quarter(), config=LossConfig(map=2.0, dice=1.0))
+    plain = parts(labels=(ONLY_ANY,), mask=quarter())
+    doubled = parts(labels=(ONLY_ANY,), mask=quarter(), config=LossConfig(map=2.0, dice=1.0))
     assert float(doubled["map"]) == pytest.approx(2 * float(plain["map"]))
     assert float(doubled["dice"]) == pytest.approx(2 * float(plain["dice"]))
     assert float(doubled["scores"]) == float(plain["scores"])
@@ -226,7 +226,7 @@ def test_weights_cannot_follow_the_prevalence_of_a_label_with_one_side(value: fl
         LossConfig(positive="prevalence").resolved(labels)
 
 
-def test_maps_learn_only_where_the_outline_and_the_label_are_known() -> None:
+def test_maps_are_trained_only_where_the_mask_and_the_label_are_known() -> None:
     maps = torch.full((3, 6, 2, 2), -1.0, requires_grad=True)
     labels = torch.tensor([SUBDURAL_AND_ANY] * 3)
     labels[2, 5] = UNKNOWN
@@ -236,7 +236,7 @@ def test_maps_learn_only_where_the_outline_and_the_label_are_known() -> None:
         quarter().expand(3, -1, -1),
         torch.ones(3),
         LossConfig(),
-        outlined=torch.tensor([1.0, 0.0, 1.0]),
+        mask_known=torch.tensor([1.0, 0.0, 1.0]),
     )
     carrying = (5 * softplus(1) + 3 * softplus(-1)) / 4
     assert float(found["map"].detach()) == pytest.approx((3 * carrying + 8 * softplus(-1)) / 11, rel=1e-6)
@@ -275,10 +275,10 @@ def test_losses_that_could_not_be_minimised_are_refused(options: dict[str, objec
 def test_losses_are_summed_in_full_precision_whatever_the_network_computes_in(dtype: torch.dtype) -> None:
     torch.manual_seed(3)
     logits, maps = torch.randn(301, 6).to(dtype), torch.randn(301, 6, 2, 2).to(dtype)
-    labels, outline = (torch.rand(301, 6) > 0.5).float(), (torch.rand(301, 8, 8) > 0.5).float()
+    labels, mask = (torch.rand(301, 6) > 0.5).float(), (torch.rand(301, 8, 8) > 0.5).float()
 
     def found(logits: Tensor, maps: Tensor) -> dict[str, Tensor]:
-        return loss_parts(Output(logits, maps, logits), labels, outline, torch.ones(301), LossConfig())
+        return loss_parts(Output(logits, maps, logits), labels, mask, torch.ones(301), LossConfig())
 
     half, full = found(logits, maps), found(logits.float(), maps.float())
     assert all(part.dtype == torch.float32 for part in half.values())

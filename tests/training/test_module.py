@@ -1,4 +1,4 @@
-"""What Lightning runs: optimisers, schedules, the moving average, and validation by independent judges."""
+"""The Lightning module: optimisers, schedules, the moving average, and validation against references."""
 
 import math
 from pathlib import Path
@@ -14,7 +14,7 @@ from hemoscope.errors import ConfigError
 from hemoscope.training.dataset import Sample
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
-from hemoscope.training.module import OptimizerConfig, Pull, Stretch, TrainingModule
+from hemoscope.training.module import OptimizerConfig, ProximalTerm, ScheduleSegment, TrainingModule
 from hemoscope.training.trainer import quiet_lightning
 
 STEPS = 10
@@ -75,7 +75,7 @@ def fit(chosen: TrainingModule, folder: Path, *, validation: list[Sample] | None
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw"])
-def test_the_optimizer_is_the_one_asked_for(kind: str, tmp_path: Path) -> None:
+def test_the_optimizer_is_the_one_requested(kind: str, tmp_path: Path) -> None:
     chosen = module(kind=kind, schedule="constant", learning_rate=1e-3, weight_decay=0.1)
     optimizer = chosen.configure_optimizers()
     assert type(optimizer) is {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
@@ -142,7 +142,7 @@ def test_validation_of_one_class_has_a_loss_and_no_auroc(tmp_path: Path, positiv
 
 
 def test_a_loss_that_waits_for_labels_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"the loss holds the word prevalence .* Call LossConfig\.resolved first"):
+    with pytest.raises(ConfigError, match=r"the loss has the word prevalence .* Call LossConfig\.resolved first"):
         module(LossConfig(negative="prevalence"))
 
 
@@ -168,26 +168,28 @@ def test_stretches_of_a_training_go_through_one_cycle_together(tmp_path: Path, w
     whole = fit(TrainingModule(network(), SCORES_ALONE, options), tmp_path).rates
     pieces: list[float] = []
     for number in (1, 2, 3, 4, 5):
-        stretch = Stretch(number=number, count=5)
-        pieces += fit(TrainingModule(network(), SCORES_ALONE, options, stretch=stretch), tmp_path, steps=2).rates
+        segment = ScheduleSegment(number=number, count=5)
+        pieces += fit(TrainingModule(network(), SCORES_ALONE, options, segment=segment), tmp_path, steps=2).rates
     assert len(pieces) == STEPS
     assert pieces == pytest.approx(whole, rel=1e-12)
 
 
-def test_a_pull_is_half_its_strength_times_the_squared_distance_and_tells_its_part_of_the_loss(tmp_path: Path) -> None:
+def test_the_proximal_term_is_half_its_strength_times_the_squared_distance_and_is_logged(tmp_path: Path) -> None:
     weights = [torch.nn.Parameter(torch.tensor([1.0, 2.0])), torch.nn.Parameter(torch.tensor([[3.0]]))]
-    pull = Pull(weights, 0.4)
-    assert float(pull.loss().detach()) == 0
+    proximal_term = ProximalTerm(weights, 0.4)
+    assert float(proximal_term.loss().detach()) == 0
     with torch.no_grad():
         weights[0] += torch.tensor([1.0, -2.0])
         weights[1] += 3.0
-    loss = pull.loss()
+    loss = proximal_term.loss()
     assert float(loss.detach()) == pytest.approx(0.2 * (1 + 4 + 9))
     loss.backward()
     assert weights[0].grad is not None
     assert weights[0].grad.tolist() == pytest.approx([0.4, -0.8])  # strength times the way gone
     chosen = network()
-    module = TrainingModule(chosen, SCORES_ALONE, OptimizerConfig(), pull=Pull(chosen.parameters(), 5.0))
+    module = TrainingModule(
+        chosen, SCORES_ALONE, OptimizerConfig(), proximal_term=ProximalTerm(chosen.parameters(), 5.0)
+    )
     found = fit(module, tmp_path).metrics
     assert found["train/loss"] == pytest.approx(found["train/scores"] + found["train/proximal"], rel=1e-5)
     assert found["train/proximal"] > 0

@@ -1,6 +1,6 @@
-"""Every recipe can learn 32 slices by heart, the network as it is served (batch statistics fixed) included.
+"""Every recipe can overfit 32 slices, also the network as served (with fixed batch statistics).
 
-A network, loss or optimiser that is wired wrongly shows here first. The fast ones have a small backbone.
+An incorrectly connected network, loss or optimiser fails here first. Fast cases use a small backbone.
 """
 
 import math
@@ -19,7 +19,7 @@ from hemoscope.training.losses import score_loss
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.module import TrainingModule
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "src/hemoscope/experiments"
 SIZE, HEADS, SLICES = 64, 8, 4
 NEAR_ZERO = 0.02
 
@@ -52,7 +52,7 @@ def thirty_two_slices(experiment: Experiment) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.concatenate(labels).astype(np.float32))
 
 
-def learn_by_heart(experiment: Experiment, *, steps: int) -> tuple[list[float], int]:
+def overfit(experiment: Experiment, *, steps: int) -> tuple[list[float], int]:
     """Loss of the network as served after every tenth step on all slices, and how many answers were wrong at last."""
     torch.manual_seed(1)
     images, labels = thirty_two_slices(experiment)
@@ -93,8 +93,8 @@ def test_the_slices_hold_every_label_on_both_sides() -> None:
         pytest.param("default", (SMALL,), id="maps"),
     ],
 )
-def test_every_kind_of_head_and_loss_learns_by_heart(name: str, changes: tuple[str, ...]) -> None:
-    losses, wrong = learn_by_heart(recipe(name, *changes, "optimizer.learning_rate=3e-3"), steps=400)
+def test_every_kind_of_head_and_loss_can_overfit_32_slices(name: str, changes: tuple[str, ...]) -> None:
+    losses, wrong = overfit(recipe(name, *changes, "optimizer.learning_rate=3e-3"), steps=400)
     assert losses[-1] < NEAR_ZERO, losses
     assert wrong == 0
 
@@ -104,7 +104,7 @@ def test_every_kind_of_head_and_loss_learns_by_heart(name: str, changes: tuple[s
 @pytest.mark.parametrize(
     "name", ["paper", "resnet101", "resnet152", "doubly-weighted", "convnext", "reference", "default"]
 )
-def test_the_recipes_own_networks_learn_by_heart(name: str) -> None:
-    losses, wrong = learn_by_heart(recipe(name), steps=400)
+def test_the_recipes_own_networks_can_overfit_32_slices(name: str) -> None:
+    losses, wrong = overfit(recipe(name), steps=400)
     assert losses[-1] < NEAR_ZERO, losses
     assert wrong == 0

@@ -1,4 +1,4 @@
-"""Training in two processes of this machine: one run, one set of files, one voice, also after a kill."""
+"""Training in two processes of this machine: one run, one set of files, one output, also after a kill."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def train(folder: Path, cache: Cache, run: str, *words: str, kill_at: str = "") 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_processes_leave_one_run_say_one_thing_and_go_on_after_a_kill(tmp_path: Path, phantom_cache: Cache) -> None:
+def test_two_processes_leave_one_run_print_once_and_resume_after_a_kill(tmp_path: Path, phantom_cache: Cache) -> None:
     done = train(tmp_path, phantom_cache, "whole")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""The reference experiment, slice network and sequence network together, learns 32 slices by heart and ships them."""
+"""The reference experiment, slice and sequence network together, overfits 32 slices and exports them."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from hemoscope.training.experiment import read_experiment
 from hemoscope.training.export import export_run
 from hemoscope.training.train import train
 
-REFERENCE = Path(__file__).resolve().parents[2] / "experiments" / "reference.toml"
+REFERENCE = Path(__file__).resolve().parents[2] / "src/hemoscope/experiments/reference.toml"
 STILL = ("flip", "rotation", "scale", "shift", "gain", "offset", "noise", "blur")
 BY_HEART = (
     'run.init="none"',
@@ -73,7 +73,7 @@ def learned(heads: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_it_learns_32_slices_by_heart_end_to_end(learned: Path) -> None:
+def test_it_overfits_32_slices_end_to_end(learned: Path) -> None:
     slices = losses(learned / "final/metrics.jsonl")
     series = losses(learned / "final/sequence/metrics.jsonl")
     assert slices[-1]["train/loss"] < 0.2
@@ -83,7 +83,7 @@ def test_it_learns_32_slices_by_heart_end_to_end(learned: Path) -> None:
 
 
 @pytest.mark.slow
-def test_its_own_network_learns_them_too(heads: Cache, tmp_path: Path) -> None:
+def test_its_own_network_overfits_them_too(heads: Cache, tmp_path: Path) -> None:
     swapped = ("network.", "run.init", "run.epochs", "optimizer.learning_rate")
     changes = [change for change in BY_HEART if not change.startswith(swapped)]
     train(read_experiment(REFERENCE, [*changes, "run.epochs=40"]), heads, tmp_path / "run")

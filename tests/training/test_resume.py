@@ -1,4 +1,4 @@
-"""A run that was killed at any moment goes on to exactly the weights that it would have had."""
+"""A run that was killed at any moment resumes to exactly the same weights."""
 
 import os
 import subprocess
@@ -91,7 +91,7 @@ MOMENTS += [("to a number of steps", 5), ("to a number of steps", 7), ("with wor
 
 
 @pytest.mark.parametrize(("kind", "batches"), MOMENTS)
-def test_a_run_killed_after_any_batch_goes_on_to_the_same_weights(
+def test_a_run_killed_after_any_batch_resumes_to_the_same_weights(
     kind: str,
     batches: int,
     tmp_path: Path,
@@ -115,7 +115,7 @@ def test_a_run_killed_after_any_batch_goes_on_to_the_same_weights(
     assert [[row.get(name) for name in kept] for row in ours] == [[row.get(name) for name in kept] for row in theirs]
 
 
-def test_a_run_that_stopped_early_and_was_killed_before_it_said_so_does_not_go_on(
+def test_a_run_that_stopped_early_and_was_killed_before_it_was_recorded_does_not_resume(
     tmp_path: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = tiny_experiment(

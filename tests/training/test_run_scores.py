@@ -1,4 +1,4 @@
-"""Scores of a run by study: the rule runs over one series at a time, as it does where the model serves."""
+"""Study scores of a run: the rule is applied to one series at a time, as in serving."""
 
 import shutil
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from hemoscope.inference.probabilities import study_logits
 from hemoscope.labels import LABELS
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.export import export_run
-from hemoscope.training.run_scores import Scored, of_part
+from hemoscope.training.run_scores import SliceAndStudyScores, split_scores
 from hemoscope.training.train import train
 
 Build = Callable[..., Experiment]
@@ -54,8 +54,8 @@ def experiment(tiny_experiment: Build, thin_cache: Cache, run: Path) -> Experime
     return replace(found, reading=replace(found.reading, extent_mm=10.0))
 
 
-def of_test(run: Path, experiment: Experiment) -> Scored:
-    scored = of_part(run, experiment, "test", RULE)
+def of_test(run: Path, experiment: Experiment) -> SliceAndStudyScores:
+    scored = split_scores(run, experiment, "test", RULE)
     assert scored is not None
     return scored
 

@@ -1,4 +1,4 @@
-"""The sequence network learns from cached embeddings, repeats itself, goes on after a kill, and serves as it scored."""
+"""The sequence network trains on cached embeddings, is deterministic, resumes, and serves as it scored."""
 
 import copy
 import dataclasses
@@ -21,14 +21,14 @@ from hemoscope.inference.preprocess import model_input
 from hemoscope.labels import LABELS, SUBTYPES
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.training import sequence as sequence_module
-from hemoscope.training.embeddings import EmbeddingStore, moved
+from hemoscope.training.data_splits import DataSplit
+from hemoscope.training.embeddings import EmbeddingStore, spatially_augmented
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.export import onnx_graph
 from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
 from hemoscope.training.models.sequence import SequenceNetwork, sequence_graph
-from hemoscope.training.parts import Part
 from hemoscope.training.sequence import fit_sequence, score_sequence
-from hemoscope.training.series import SeriesDataset, SeriesDraw, highest_known, padded, refined, series_sample
+from hemoscope.training.series import SeriesDataset, SeriesIndex, highest_known, padded, refined, series_sample
 
 Build = Callable[..., Experiment]
 COLUMNS = [f"logit_{label}" for label in LABELS]
@@ -69,8 +69,8 @@ def series_cache(phantom_cache: Cache, tmp_path_factory: pytest.TempPathFactory)
     return open_cache(folder)
 
 
-def whole_part(cache: Cache, name: str = "final") -> Part:
-    return Part(name=name, learn=tuple(cache.manifest["image_id"]))
+def whole_split(cache: Cache, name: str = "final") -> DataSplit:
+    return DataSplit(name=name, train=tuple(cache.manifest["image_id"]))
 
 
 def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
@@ -102,7 +102,7 @@ def test_the_first_view_is_what_serving_computes(
     assert store.read("s3").positions_mm == (None,) * 6
 
 
-def test_embeddings_are_made_once_and_anew_for_other_weights(
+def test_embeddings_are_computed_once_and_again_for_other_weights(
     store: EmbeddingStore, experiment: Experiment, series_cache: Cache, tmp_path: Path
 ) -> None:
     told: list[tuple[int, int]] = []
@@ -140,14 +140,14 @@ def test_slices_of_a_series_move_alike_and_air_comes_in() -> None:
 
     images = torch.zeros(3, 1, 32, 32)
     images[:, :, 12:20, 10:18] = 1
-    turned = moved(images, AugmentConfig(), np.random.default_rng(5))
+    turned = spatially_augmented(images, AugmentConfig(), np.random.default_rng(5))
     assert torch.equal(turned[0], turned[1])
     assert torch.equal(turned[0], turned[2])
     assert not torch.equal(turned, images)
     assert turned.min() >= 0
     assert turned.max() <= 1
     still = AugmentConfig(flip=0, rotation=0, scale=0, shift=0)
-    assert torch.allclose(moved(images, still, np.random.default_rng(5)), images, atol=1e-5)
+    assert torch.allclose(spatially_augmented(images, still, np.random.default_rng(5)), images, atol=1e-5)
 
 
 def test_thin_slices_share_places_and_are_corrected_alike(store: EmbeddingStore) -> None:
@@ -202,28 +202,28 @@ def test_the_same_draw_gives_the_same_sample_and_only_given_images_have_labels(
     table = series_cache.manifest[series_cache.manifest["image_id"].isin(["s0_1", "s0_3"])]
     data = SeriesDataset(store, table, store.experiment.sequence, seed=4)  # type: ignore[arg-type]
     assert len(data) == 1
-    first, again = data[SeriesDraw(0, 2, 0)], data[SeriesDraw(0, 2, 0)]
+    first, again = data[SeriesIndex(0, 2, 0)], data[SeriesIndex(0, 2, 0)]
     assert all(torch.equal(a.nan_to_num(9), b.nan_to_num(9)) for a, b in zip(first, again, strict=True))
     assert len(first.logits) == 5
     assert (~first.labels.isnan()).all(dim=1).tolist() == [False, True, False, True, False]
-    seen = {tuple(data[SeriesDraw(0, epoch, 0)].embeddings.flatten()[:4].tolist()) for epoch in range(40)}
+    seen = {tuple(data[SeriesIndex(0, epoch, 0)].embeddings.flatten()[:4].tolist()) for epoch in range(40)}
     assert len(seen) > 4  # views and directions
 
 
 def test_training_again_gives_the_same_network_and_a_finished_one_is_loaded(
     network: HemorrhageNetwork, experiment: Experiment, series_cache: Cache, tmp_path: Path
 ) -> None:
-    part, stages = whole_part(series_cache), set[str]()
+    split, stages = whole_split(series_cache), set[str]()
     first = fit_sequence(
-        network, experiment, series_cache, part, tmp_path / "a", lambda stage, _d, _t: stages.add(stage)
+        network, experiment, series_cache, split, tmp_path / "a", lambda stage, _d, _t: stages.add(stage)
     )
     assert stages == {"final: embedding", "final: training the sequence"}
-    assert same_weights(first, fit_sequence(network, experiment, series_cache, part, tmp_path / "b"))
+    assert same_weights(first, fit_sequence(network, experiment, series_cache, split, tmp_path / "b"))
     rows = [json.loads(line) for line in (tmp_path / "a/sequence/metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     assert all(row["train/loss"] == pytest.approx(row["train/slices"] + row["train/studies"], rel=1e-5) for row in rows)
     weights = (tmp_path / "a/sequence.safetensors").read_bytes()
-    assert same_weights(first, fit_sequence(network, experiment, series_cache, part, tmp_path / "a"))
+    assert same_weights(first, fit_sequence(network, experiment, series_cache, split, tmp_path / "a"))
     assert (tmp_path / "a/sequence.safetensors").read_bytes() == weights
     assert not any(path.suffix in {".pt", ".pth", ".pkl", ".ckpt"} and path.is_file() for path in tmp_path.rglob("*"))
 
@@ -232,15 +232,15 @@ class KilledError(Exception):
     """Stands for kill -9."""
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_network(
+def test_a_training_that_was_killed_resumes_to_the_same_network(
     network: HemorrhageNetwork,
     experiment: Experiment,
     series_cache: Cache,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    part = whole_part(series_cache)
-    whole = fit_sequence(network, experiment, series_cache, part, tmp_path / "whole")
+    split = whole_split(series_cache)
+    whole = fit_sequence(network, experiment, series_cache, split, tmp_path / "whole")
     step = sequence_module.SequenceModule.training_step
 
     def killed(self: Any, batch: Any, index: int) -> torch.Tensor:
@@ -251,17 +251,17 @@ def test_a_training_that_was_killed_goes_on_to_the_same_network(
     with monkeypatch.context() as patch:
         patch.setattr(sequence_module.SequenceModule, "training_step", killed)
         with pytest.raises(KilledError):
-            fit_sequence(network, experiment, series_cache, part, tmp_path / "killed")
+            fit_sequence(network, experiment, series_cache, split, tmp_path / "killed")
     assert not (tmp_path / "killed/sequence.safetensors").exists()
     torch.rand(7)
-    assert same_weights(fit_sequence(network, experiment, series_cache, part, tmp_path / "killed"), whole)
+    assert same_weights(fit_sequence(network, experiment, series_cache, split, tmp_path / "killed"), whole)
 
 
 def test_an_experiment_without_a_sequence_is_refused(
     network: HemorrhageNetwork, tiny_experiment: Build, series_cache: Cache, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"tiny has no sequence. Add the table \[sequence\]"):
-        fit_sequence(network, tiny_experiment(), series_cache, whole_part(series_cache), tmp_path)
+    with pytest.raises(ConfigError, match=r"tiny has no sequence network. Add the table \[sequence\]"):
+        fit_sequence(network, tiny_experiment(), series_cache, whole_split(series_cache), tmp_path)
 
 
 @pytest.mark.parametrize("study", ["sequence", "study_rule"])
@@ -274,7 +274,7 @@ def test_scores_are_what_the_bundle_serves(
     study: str,
 ) -> None:
     experiment = tiny_experiment(sequence={**SEQUENCE, "study": study, "learning_rate": 0.02})
-    sequence = fit_sequence(network, experiment, series_cache, whole_part(series_cache), tmp_path)
+    sequence = fit_sequence(network, experiment, series_cache, whole_split(series_cache), tmp_path)
     images = [image for image in series_cache.manifest["image_id"] if image != "s1_2"]
     score_sequence(network, sequence, series_cache, images, experiment, tmp_path / "scores-test.csv")
     slices, studies = (pd.read_csv(tmp_path / f"{name}-test.csv") for name in ("scores", "studies"))

@@ -1,4 +1,4 @@
-"""Runs on one split: validated each epoch, scored on what they never learned from, and recorded as they were split."""
+"""Runs on one split: validated each epoch, scored on held-out images, and recorded with their split."""
 
 import json
 from collections.abc import Callable
@@ -13,9 +13,9 @@ import torch
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
 from hemoscope.inference.card import images_sha256
+from hemoscope.training.data_splits import make_data_splits, split_record
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.module import TrainingModule
-from hemoscope.training.parts import run_parts, split_record
 from hemoscope.training.run_folder import read_split
 from hemoscope.training.train import train
 
@@ -38,18 +38,18 @@ def split_experiment(build: Build, **run: Any) -> Experiment:
     )
 
 
-def test_a_run_on_one_split_validates_each_epoch_and_scores_what_it_never_learned_from(
+def test_a_run_on_one_split_validates_each_epoch_and_scores_held_out_images(
     runs: Path, phantom_cache: Cache, tiny_experiment: Build
 ) -> None:
     experiment = split_experiment(tiny_experiment)
-    (part,) = run_parts(experiment, phantom_cache)
+    (split,) = make_data_splits(experiment, phantom_cache)
     (record,) = train(experiment, phantom_cache, runs / "split")
     folder = runs / "split" / "split"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["validation/loss"]) for row in rows)
-    for name, images in (("scores-validation.csv", part.validate), ("scores-test.csv", part.score)):
+    for name, images in (("scores-validation.csv", split.validation), ("scores-test.csv", split.test)):
         assert sorted(pd.read_csv(folder / name)["image_id"]) == sorted(images)
-        assert not patients_of(images) & patients_of(part.learn)
+        assert not patients_of(images) & patients_of(split.train)
     assert (record.learned, record.validated, record.scored) == (9, 6, 3)
     assert record.best_epoch is None
     assert not (folder / "best.safetensors").exists()
@@ -59,10 +59,10 @@ def test_the_papers_split_is_scikit_learns_and_has_no_validation(phantom_cache: 
     from sklearn.model_selection import train_test_split
 
     experiment = tiny_experiment(run={"split": "slice"})
-    (part,) = run_parts(experiment, phantom_cache)
+    (split,) = make_data_splits(experiment, phantom_cache)
     images = sorted(phantom_cache.manifest["image_id"])
     learn, score = train_test_split(images, test_size=0.1, random_state=257)
-    assert (part.learn, part.validate, part.score) == (tuple(learn), (), tuple(score))
+    assert (split.train, split.validation, split.test) == (tuple(learn), (), tuple(score))
 
 
 def test_a_split_run_reads_back_how_it_was_split(runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:
@@ -79,7 +79,7 @@ def test_a_split_run_reads_back_how_it_was_split(runs: Path, phantom_cache: Cach
         assert len(warnings) == (by == "slice")
         assert sum(written["images"].values()) == 18
     (runs / "slice" / "split.json").write_text("{}")
-    with pytest.raises(TrainingError, match=r"slice/split\.json does not say how the images were split"):
+    with pytest.raises(TrainingError, match=r"slice/split\.json does not describe the split"):
         read_split(runs / "slice")
 
 

@@ -1,4 +1,4 @@
-"""Lesions in stacks: what bleeds in the middle slice goes on beside it, and a stack of one slice is that slice."""
+"""Lesions in stacks: a bleed continues in adjacent slices, and a stack of one slice equals that slice."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from scipy import ndimage
 
 from hemoscope.labels import SUBTYPES, Hemorrhage
 from hemoscope.testing.phantom import make_phantom
-from hemoscope.training.lesions import inside_skull, make_lesion, paste_lesion
-from hemoscope.training.stacked_lesions import make_in, paste_into
+from hemoscope.training.lesions import inside_skull, paste_lesion, synthesize_lesion
+from hemoscope.training.stacked_lesions import paste_in_stack, synthesize_in_stack
 
 SIZE = 160
 Stack = NDArray[np.float32]
@@ -24,7 +24,7 @@ def head() -> Stack:
 
 @pytest.fixture(scope="module")
 def bleeding() -> tuple[Stack, NDArray[np.bool_]]:
-    """Five slices of a head with a bleed in the brain, and the outline in the middle one."""
+    """Five slices of a head with a bleed in the brain, and the mask in the middle one."""
     phantom = make_phantom(seed=12, shape=(9, SIZE, SIZE), bleeds=frozenset({Hemorrhage.INTRAPARENCHYMAL}))
     middle = int(np.argmax(phantom.masks["any"][2:7].sum(axis=(1, 2)))) + 2
     stack = np.array(phantom.hounsfield[middle - 2 : middle + 3], dtype=np.float32)
@@ -36,7 +36,7 @@ def test_a_stack_of_one_slice_is_that_slice(head: Stack, kind: Hemorrhage) -> No
     """With the same random numbers after it, too: models without neighbours train as they did."""
     for seed in range(5):
         one, other = np.random.default_rng(seed), np.random.default_rng(seed)
-        stacked, alone = make_in(head[2:3], kind, one), make_lesion(head[2], kind, other)
+        stacked, alone = synthesize_in_stack(head[2:3], kind, one), synthesize_lesion(head[2], kind, other)
         assert (stacked is None) == (alone is None)
         if stacked is not None and alone is not None:
             assert np.array_equal(stacked[0][0], alone[0])
@@ -45,11 +45,11 @@ def test_a_stack_of_one_slice_is_that_slice(head: Stack, kind: Hemorrhage) -> No
 
 
 def test_a_paste_into_one_slice_is_that_of_the_slice(head: Stack, bleeding: tuple[Stack, NDArray[np.bool_]]) -> None:
-    donor, outline = bleeding
+    donor, mask = bleeding
     for seed in range(5):
         one, other = np.random.default_rng(seed), np.random.default_rng(seed)
-        stacked = paste_into(head[2:3], donor[2:3], outline, one)
-        alone = paste_lesion(head[2], donor[2], outline, other)
+        stacked = paste_in_stack(head[2:3], donor[2:3], mask, one)
+        alone = paste_lesion(head[2], donor[2], mask, other)
         assert stacked is not None
         assert alone is not None
         assert np.array_equal(stacked[0][0], alone[0])
@@ -58,14 +58,14 @@ def test_a_paste_into_one_slice_is_that_of_the_slice(head: Stack, bleeding: tupl
 
 
 @pytest.mark.parametrize("kind", [Hemorrhage.INTRAPARENCHYMAL, Hemorrhage.EPIDURAL, Hemorrhage.SUBDURAL])
-def test_a_made_lesion_narrows_within_its_outline_from_slice_to_slice(head: Stack, kind: Hemorrhage) -> None:
+def test_a_synthetic_lesion_narrows_within_its_mask_from_slice_to_slice(head: Stack, kind: Hemorrhage) -> None:
     goes_on = []
     for seed in range(20):
-        made = make_in(head, kind, np.random.default_rng(seed))
+        made = synthesize_in_stack(head, kind, np.random.default_rng(seed))
         if made is None:
             continue
-        new, outline = made
-        near = ndimage.binary_dilation(outline, iterations=5)  # the soft edge reaches a little past it
+        new, mask = made
+        near = ndimage.binary_dilation(mask, iterations=5)  # the soft edge reaches a little past it
         changed = np.abs(new - head) > 5
         assert not changed[:, ~near].any()
         for below, above in ((1, 2), (0, 1)):  # the farther from the middle, the less
@@ -80,11 +80,11 @@ def test_a_made_lesion_narrows_within_its_outline_from_slice_to_slice(head: Stac
 def test_the_blood_of_a_neighbour_is_as_bright_and_its_noise_its_own(head: Stack) -> None:
     brightness, likeness = [], []
     for seed in range(40):
-        made = make_in(head, Hemorrhage.INTRAPARENCHYMAL, np.random.default_rng(seed))
+        made = synthesize_in_stack(head, Hemorrhage.INTRAPARENCHYMAL, np.random.default_rng(seed))
         if made is None:
             continue
-        new, outline = made
-        core = ndimage.binary_erosion((new[3] - head[3] > 10) & outline, iterations=2)
+        new, mask = made
+        core = ndimage.binary_erosion((new[3] - head[3] > 10) & mask, iterations=2)
         if core.sum() < 30:
             continue
         brightness.append(float(np.median(new[3][core]) - np.median(new[2][core])))
@@ -98,12 +98,12 @@ def test_the_blood_of_a_neighbour_is_as_bright_and_its_noise_its_own(head: Stack
 def test_a_pasted_bleed_ends_where_it_ended_in_its_donor(
     head: Stack, bleeding: tuple[Stack, NDArray[np.bool_]]
 ) -> None:
-    donor, outline = bleeding
+    donor, mask = bleeding
     short = np.array(donor)
-    short[3:] = np.where(outline, 32, short[3:])  # nothing above the middle
-    short[:2] = np.where(outline, 70, short[:2])  # blood below it
+    short[3:] = np.where(mask, 32, short[3:])  # nothing above the middle
+    short[:2] = np.where(mask, 70, short[:2])  # blood below it
     for seed in range(8):
-        pasted = paste_into(head, short, outline, np.random.default_rng(seed))
+        pasted = paste_in_stack(head, short, mask, np.random.default_rng(seed))
         assert pasted is not None
         new, shape = pasted
         core = ndimage.binary_erosion(shape)
@@ -113,24 +113,24 @@ def test_a_pasted_bleed_ends_where_it_ended_in_its_donor(
 
 
 def test_lesions_leave_stack_and_donor_alone(head: Stack, bleeding: tuple[Stack, NDArray[np.bool_]]) -> None:
-    donor, outline = bleeding
-    before = donor.tobytes(), outline.tobytes()
+    donor, mask = bleeding
+    before = donor.tobytes(), mask.tobytes()
     for seed, kind in enumerate(SUBTYPES):
-        make_in(head, kind, np.random.default_rng(seed))  # read-only: writing would raise
-    paste_into(head, donor, outline, np.random.default_rng(1))
-    assert before == (donor.tobytes(), outline.tobytes())
+        synthesize_in_stack(head, kind, np.random.default_rng(seed))  # read-only: writing would raise
+    paste_in_stack(head, donor, mask, np.random.default_rng(1))
+    assert before == (donor.tobytes(), mask.tobytes())
 
 
 def test_a_stack_without_a_place_for_a_lesion_gets_none(bleeding: tuple[Stack, NDArray[np.bool_]]) -> None:
     air = np.full((3, SIZE, SIZE), -1000, dtype=np.float32)
-    assert make_in(air, Hemorrhage.EPIDURAL, np.random.default_rng(0)) is None
-    assert paste_into(air, bleeding[0][1:4], bleeding[1], np.random.default_rng(0)) is None
+    assert synthesize_in_stack(air, Hemorrhage.EPIDURAL, np.random.default_rng(0)) is None
+    assert paste_in_stack(air, bleeding[0][1:4], bleeding[1], np.random.default_rng(0)) is None
 
 
 def test_a_lesion_ends_at_a_neighbour_without_a_skull(head: Stack) -> None:
     stack = np.array(head[1:4])
     stack[2] = -1000
     for seed in range(10):
-        made = make_in(stack, Hemorrhage.SUBDURAL, np.random.default_rng(seed))
+        made = synthesize_in_stack(stack, Hemorrhage.SUBDURAL, np.random.default_rng(seed))
         if made is not None:
             assert np.array_equal(made[0][2], stack[2])

@@ -1,4 +1,4 @@
-"""Training from nothing, again, and after a kill: the same weights as if nothing had happened."""
+"""Training from scratch, again, and after a kill: always the same weights."""
 
 import dataclasses
 import json
@@ -19,11 +19,11 @@ from hemoscope.errors import ConfigError, TrainingError
 from hemoscope.labels import LABELS
 from hemoscope.training import train as train_module
 from hemoscope.training.callbacks import MetricsFile
+from hemoscope.training.data_splits import make_data_splits
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.training.models.checkpoint import load_weights
 from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
-from hemoscope.training.parts import run_parts
 from hemoscope.training.train import train
 
 Build = Callable[..., Experiment]
@@ -91,20 +91,20 @@ TINY = parse_experiment(
 
 
 def test_every_patient_is_scored_by_one_fold_that_never_saw_it(phantom_cache: Cache) -> None:
-    *folds, final = run_parts(TINY, phantom_cache)
+    *folds, final = make_data_splits(TINY, phantom_cache)
     assert [part.name for part in folds] == ["fold-0", "fold-1"]
     everything = sorted(f"p{patient}_{index}" for patient in range(6) for index in range(3))
-    assert sorted(image for part in folds for image in part.score) == everything
+    assert sorted(image for part in folds for image in part.test) == everything
     for part in folds:
-        assert not patients_of(part.score) & patients_of(part.learn)
-        assert sorted([*part.score, *part.learn]) == everything
-        assert part.validate == ()
-    assert (final.name, final.score, final.validate) == ("final", (), ())
-    assert sorted(final.learn) == [image for image in everything if not image.startswith("p5")]
+        assert not patients_of(part.test) & patients_of(part.train)
+        assert sorted([*part.test, *part.train]) == everything
+        assert part.validation == ()
+    assert (final.name, final.test, final.validation) == ("final", (), ())
+    assert sorted(final.train) == [image for image in everything if not image.startswith("p5")]
 
 
 def test_without_folds_only_the_final_network_is_trained(phantom_cache: Cache, tiny_experiment: Build) -> None:
-    assert [part.name for part in run_parts(tiny_experiment(run={"folds": 0}), phantom_cache)] == ["final"]
+    assert [part.name for part in make_data_splits(tiny_experiment(run={"folds": 0}), phantom_cache)] == ["final"]
 
 
 def test_a_run_leaves_a_record_weights_scores_and_logs(whole_run: Path) -> None:
@@ -140,13 +140,13 @@ def test_no_file_of_a_run_is_a_pickle_and_no_result_names_its_place(whole_run: P
 def test_scores_are_those_of_the_mirrored_network_on_the_folds_own_patients(
     whole_run: Path, phantom_cache: Cache
 ) -> None:
-    part = run_parts(TINY, phantom_cache)[1]
+    part = make_data_splits(TINY, phantom_cache)[1]
     network = HemorrhageNetwork(TINY.network, channels=3, size=32)
     load_weights(network, whole_run / part.name / "weights.safetensors")
-    slices = PlainSlices(phantom_cache, part.score, TINY.preprocessing)
+    slices = PlainSlices(phantom_cache, part.test, TINY.preprocessing)
     scores = pd.read_csv(whole_run / part.name / "scores.csv")
     assert scores["image_id"].tolist() == slices.table["image_id"].tolist()
-    assert sorted(scores["image_id"]) == sorted(part.score)
+    assert sorted(scores["image_id"]) == sorted(part.test)
     with torch.inference_mode():
         expected = MirroredNetwork(network).eval()(torch.stack([slices[i] for i in range(len(slices))])).logits
     assert np.allclose(scores[[f"logit_{label}" for label in LABELS]], expected.numpy(), rtol=1e-4, atol=1e-5)
@@ -183,7 +183,7 @@ def test_resuming_a_finished_run_does_nothing_twice(
     assert contents(whole_run) == before
 
 
-def test_a_run_that_was_killed_goes_on_to_exactly_the_same_weights(
+def test_a_run_that_was_killed_resumes_to_exactly_the_same_weights(
     whole_run: Path, runs: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = runs / "killed"
@@ -200,7 +200,7 @@ def test_a_run_that_was_killed_goes_on_to_exactly_the_same_weights(
     assert (run / "fold-0" / "scores.csv").read_bytes() == (whole_run / "fold-0" / "scores.csv").read_bytes()
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_anew(
+def test_a_run_killed_before_its_first_checkpoint_starts_again(
     whole_run: Path, runs: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = runs / "early"
@@ -212,7 +212,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(
     assert same_weights(weights(run, "final"), weights(whole_run, "final"))
 
 
-def test_a_run_that_was_moved_goes_on_from_its_latest_checkpoint(
+def test_a_run_that_was_moved_resumes_from_its_latest_checkpoint(
     runs: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch, tiny_experiment: Build
 ) -> None:
     experiment = tiny_experiment(run={"epochs": 3, "folds": 0})
@@ -228,7 +228,7 @@ def test_a_run_that_was_moved_goes_on_from_its_latest_checkpoint(
     assert same_weights(weights(runs / "place-2", "final"), weights(runs / "at-once", "final"))
 
 
-def test_scores_that_were_lost_are_made_again_without_training(
+def test_scores_that_were_lost_are_computed_again_without_training(
     whole_run: Path, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = whole_run / "fold-1" / "scores.csv"
@@ -257,14 +257,14 @@ def test_a_folder_with_another_experiment_is_refused(
 
 
 def test_a_part_that_the_experiment_does_not_have_is_refused(runs: Path, phantom_cache: Cache) -> None:
-    with pytest.raises(ConfigError, match=r"no such part: fold-7\. This experiment has fold-0, fold-1, final"):
+    with pytest.raises(ConfigError, match=r"no such split: fold-7\. This experiment has fold-0, fold-1, final"):
         train(TINY, phantom_cache, runs / "none", only=("fold-7",))
     assert not (runs / "none").exists()
 
 
 def test_a_held_out_patient_that_the_data_lacks_is_refused(phantom_cache: Cache, tiny_experiment: Build) -> None:
-    with pytest.raises(ConfigError, match="held_out names patients that the data lacks: p9"):
-        run_parts(tiny_experiment(run={"held_out": ["p9", "p1"]}), phantom_cache)
+    with pytest.raises(ConfigError, match="held_out names patients that are not in the data: p9"):
+        make_data_splits(tiny_experiment(run={"held_out": ["p9", "p1"]}), phantom_cache)
 
 
 def test_data_with_less_than_one_batch_is_refused_instead_of_trained_on_nothing(
@@ -274,7 +274,7 @@ def test_data_with_less_than_one_batch_is_refused_instead_of_trained_on_nothing(
         train(tiny_experiment(run={"batch_size": 64}), phantom_cache, runs / "few", only=("final",))
 
 
-def test_a_start_that_failed_before_it_learned_leaves_the_folder_to_the_next_with_other_settings(
+def test_a_run_that_failed_before_training_leaves_the_folder_to_the_next_with_other_settings(
     runs: Path, phantom_cache: Cache, tiny_experiment: Build
 ) -> None:
     output = runs / "second-try"
@@ -307,7 +307,7 @@ def test_scores_are_taken_at_the_size_of_reading(
     assert sizes == [64]
 
 
-def test_weights_begin_where_the_experiment_says_and_the_record_tells(
+def test_weights_start_where_the_experiment_states_and_the_record_shows_it(
     runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -323,7 +323,7 @@ def test_weights_begin_where_the_experiment_says_and_the_record_tells(
     assert record.init == json.loads((runs / "init/final/part.json").read_text())["init"] == "a package"
 
 
-def test_a_run_that_goes_on_asks_nobody_for_weights_and_remembers_where_they_came_from(
+def test_a_run_that_resumes_loads_no_initial_weights_and_keeps_their_source(
     runs: Path, phantom_cache: Cache, tiny_experiment: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = tiny_experiment(run={"folds": 0, "init": "pretrained"})
@@ -385,7 +385,7 @@ def test_ctrl_c_ends_training_as_it_ends_any_command(
     assert not (runs / "stopped" / "final" / "weights.safetensors").exists()
 
 
-def test_progress_tells_each_stage_to_its_end(runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:
+def test_progress_reports_each_stage_to_its_end(runs: Path, phantom_cache: Cache, tiny_experiment: Build) -> None:
     shown: list[tuple[str, int, int]] = []
     experiment = tiny_experiment(run={"epochs": 1, "folds": 0})
     train(experiment, phantom_cache, runs / "shown", show=lambda *told: shown.append(told))

@@ -1,4 +1,4 @@
-"""Lightning as a run sets it up: on which machines, and how quietly."""
+"""The configuration of Lightning's trainer: devices and logging."""
 
 import logging
 import warnings
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from hemoscope.errors import TrainingError
 from hemoscope.training.run_config import RunConfig
-from hemoscope.training.trainer import is_first_process, make_passing_trainer, make_trainer, quiet_lightning
+from hemoscope.training.trainer import is_first_process, make_round_trainer, make_trainer, quiet_lightning
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,7 @@ def test_a_stretch_of_a_training_draws_on_where_the_last_ended_and_writes_nothin
         module = Draws()
         with quiet_lightning():
             run = RunConfig(epochs=epochs)
-            trainer = make_passing_trainer(run, tmp_path, lambda *_: None, first_epoch=first, extra=[])
+            trainer = make_round_trainer(run, tmp_path, lambda *_: None, first_epoch=first, extra=[])
             trainer.fit(module, DataLoader([0.0, 1.0], batch_size=1))
         return module.drawn
 

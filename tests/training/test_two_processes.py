@@ -1,4 +1,4 @@
-"""Two processes with half a batch each learn exactly what one learns from the whole batch."""
+"""Two processes with half a batch each train exactly like one process with the whole batch."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""What each of two processes runs in test_two_processes.py: its half of a batch, and the gradients that come out."""
+"""Code of each of two processes in test_two_processes.py: its half of a batch, and the resulting gradients."""
 
 import sys
 from pathlib import Path
@@ -25,21 +25,21 @@ def network() -> HemorrhageNetwork:
 
 
 def batch() -> tuple[Tensor, ...]:
-    """Images, labels, outlines, typed, outlined. Almost all that is unknown lies in the second half."""
+    """Images, labels, masks, typed, mask_known. Almost all that is unknown lies in the second half."""
     torch.manual_seed(2)
     labels = (torch.rand(BATCH, 6) > 0.5).float()
     labels[0, 3] = labels[5, 1:] = labels[6, :4] = labels[7, 0] = torch.nan
-    outline = torch.zeros(BATCH, 64, 64)
-    outline[:, 16:48, 8:32] = 1
-    typed, outlined = (labels[:, 1:].nan_to_num(0).sum(1) <= 2).float(), torch.ones(BATCH)
-    outlined[4:6] = 0
-    return torch.rand(BATCH, 3, 64, 64), labels, outline, typed, outlined
+    mask = torch.zeros(BATCH, 64, 64)
+    mask[:, 16:48, 8:32] = 1
+    typed, mask_known = (labels[:, 1:].nan_to_num(0).sum(1) <= 2).float(), torch.ones(BATCH)
+    mask_known[4:6] = 0
+    return torch.rand(BATCH, 3, 64, 64), labels, mask, typed, mask_known
 
 
 def gradients(model: nn.Module, rows: slice, config: LossConfig) -> tuple[dict[str, Tensor], Tensor]:
     """Gradients of every parameter and the loss, of some rows of the batch."""
-    image, labels, outline, typed, outlined = (tensor[rows] for tensor in batch())
-    parts = loss_parts(model(image), labels, outline, typed, config, outlined=outlined)
+    image, labels, mask, typed, mask_known = (tensor[rows] for tensor in batch())
+    parts = loss_parts(model(image), labels, mask, typed, config, mask_known=mask_known)
     loss = torch.stack(list(parts.values())).sum()
     model.zero_grad()
     loss.backward()

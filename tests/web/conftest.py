@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +14,14 @@ from fastapi.testclient import TestClient
 
 from hemoscope.labels import Hemorrhage
 from hemoscope.store.database import database_url
+from hemoscope.store.settings import Settings, UploadLimits
 from hemoscope.store.store import Store, open_store
 from hemoscope.store.users import hash_password
-from hemoscope.store.values import Role, UploadLimits
+from hemoscope.store.values import Role
 from hemoscope.testing.dicom_writer import Acquisition, write_series
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.web.app import create_app
 from hemoscope.web.credentials import Credentials, hash_token, load_credentials, write_entry
-from hemoscope.web.settings import WebSettings
 
 if TYPE_CHECKING:
     from hemoscope.inference.predictor import Predictor
@@ -33,6 +32,7 @@ PASSWORD = "a long enough password"
 TOKENS = {"reader": "reader-token-0123456789abcdef", "admin": "admin-token-0123456789abcdef"}
 CARD = {"name": "tiny", "version": "1.0", "sha256": "0" * 64}
 SLICES, ROWS, COLUMNS = 4, 64, 64
+NOBODY = Credentials()
 CSRF = {"X-CSRF-Token": "local"}
 
 Rooms = Callable[..., TestClient]
@@ -61,7 +61,7 @@ def archive(slices: tuple[bytes, ...]) -> bytes:
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database without rows; making one takes a fifth of a second, copying it nothing."""
     folder = tmp_path_factory.mktemp("migrated")
-    open_store(f"sqlite:///{folder / 'empty.sqlite3'}", folder / "storage").close()
+    open_store(Settings(database=f"sqlite:///{folder / 'empty.sqlite3'}", storage=folder / "storage")).close()
     return folder / "empty.sqlite3"
 
 
@@ -82,7 +82,7 @@ def database(tmp_path: Path, migrated: Path) -> str:
 @pytest.fixture
 def store(tmp_path: Path, database: str) -> Iterator[Store]:
     """An empty store."""
-    opened = open_store(database, tmp_path / "storage")
+    opened = open_store(Settings(database=database, storage=tmp_path / "storage"))
     yield opened
     opened.close()
 
@@ -100,11 +100,18 @@ def credentials(tmp_path_factory: pytest.TempPathFactory) -> Credentials:
 
 @pytest.fixture
 def make_room(store: Store) -> Iterator[Rooms]:
-    """``make_room(credentials=..., ...)``: a client of an application over the store; its settings are the fields."""
+    """``make_room(credentials=..., ...)``: a client of an application over the store, with these settings."""
     clients = []
 
-    def build(*, over: Store = store, base_url: str = "http://localhost", **settings: Any) -> TestClient:
-        app = create_app(over, replace(WebSettings(model_card=CARD), **settings))
+    def build(
+        *,
+        over: Store = store,
+        base_url: str = "http://localhost",
+        credentials: Credentials = NOBODY,
+        **settings: Any,
+    ) -> TestClient:
+        files = {"users": Path("users")} if credentials else {}
+        app = create_app(over, Settings(**files, **settings), model_card=CARD, credentials=credentials)
         client = TestClient(app, base_url=base_url, raise_server_exceptions=False, follow_redirects=False)
         clients.append(client.__enter__())
         return client
@@ -154,8 +161,8 @@ def study_id(room: TestClient, archive: bytes, work: Callable[..., None]) -> str
 @pytest.fixture
 def small_limits(tmp_path: Path) -> Iterator[Store]:
     """A store that takes little."""
-    limits = UploadLimits(file_bytes=100_000, files=3, upload_bytes=150_000)
-    opened = open_store(f"sqlite:///{tmp_path / 'small.sqlite3'}", tmp_path / "small", limits=limits)
+    opened = open_store(Settings(database=f"sqlite:///{tmp_path / 'small.sqlite3'}", storage=tmp_path / "small"))
+    opened.limits = UploadLimits(file_bytes=100_000, files=3, upload_bytes=150_000)
     yield opened
     opened.close()
 

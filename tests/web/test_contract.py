@@ -4,7 +4,6 @@ schemathesis makes the requests. Half of them name a study that is there, so tha
 """
 
 from collections.abc import Iterator
-from datetime import timedelta
 from io import BytesIO
 from typing import Any
 
@@ -21,9 +20,9 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from hemoscope.store.settings import Settings
 from hemoscope.store.store import open_store
 from hemoscope.web.app import create_app
-from hemoscope.web.settings import RateLimits, WebSettings
 
 CHECKS = (
     not_a_server_error,
@@ -42,12 +41,15 @@ def application(tmp_path_factory: pytest.TempPathFactory, predictor: Any, archiv
     from hemoscope.store.reading import UploadReader
 
     folder = tmp_path_factory.mktemp("contract")
-    store = open_store(f"sqlite:///{folder / 'db.sqlite3'}", folder / "storage", lease=timedelta(days=1))
-    app = create_app(
-        store,
-        WebSettings(model_card={"name": "tiny", "version": "1", "sha256": "0" * 64}, rates=RateLimits(requests=10**7)),
+    settings = Settings(
+        database=f"sqlite:///{folder / 'db.sqlite3'}",
+        storage=folder / "storage",
+        lease_s=86400.0,
+        requests_per_minute=10**7,
     )
-    app.state.room.closing.set()
+    store = open_store(settings)
+    app = create_app(store, settings, model_card={"name": "tiny", "version": "1", "sha256": "0" * 64})
+    app.state.app_state.closing.set()
     for state in ("done", "queued"):
         with store.begin_upload() as upload:
             upload.add_file(BytesIO(archive))

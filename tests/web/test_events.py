@@ -1,8 +1,9 @@
-"""Live news: what changes is told in order, nothing is left out, and the line ends when the server does."""
+"""Live changes: in order, none left out, and the stream ends when the server does."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from hemoscope.errors import StoreError
 from hemoscope.store.store import Store
 from hemoscope.store.values import Changes, Role, User
 from hemoscope.web import change_feed
+from hemoscope.web.app_state import AppState
 from hemoscope.web.change_feed import ChangeFeed
-from hemoscope.web.room import Room
 from hemoscope.web.routes import events
 
 
@@ -27,7 +28,7 @@ def parsed(text: str) -> list[tuple[int, str, dict[str, Any]]]:
     return found
 
 
-async def listen(room: Room, version: int, *, pieces: int) -> str:
+async def listen(room: AppState, version: int, *, pieces: int) -> str:
     """Take pieces of a stream while the feed watches, then end it."""
     watching = asyncio.create_task(room.feed.watch())
     room.closing = asyncio.Event()
@@ -40,16 +41,16 @@ async def listen(room: Room, version: int, *, pieces: int) -> str:
 
 
 @pytest.fixture
-def state(room: TestClient) -> Room:
-    found = room.app.state.room  # type: ignore[attr-defined]
-    assert isinstance(found, Room)
+def state(room: TestClient) -> AppState:
+    found = room.app.state.app_state  # type: ignore[attr-defined]
+    assert isinstance(found, AppState)
     # Its feed lives on the client's own loop; the tests run one of theirs.
     found.feed = ChangeFeed(found.store)
     return found
 
 
 def test_changes_come_in_order_with_the_version_to_resume_from(
-    room: TestClient, state: Room, slices: tuple[bytes, ...], store: Store
+    room: TestClient, state: AppState, slices: tuple[bytes, ...], store: Store
 ) -> None:
     ids = [
         room.post("/api/v1/uploads", files=[("files", ("x", content))]).json()["study"]["study_id"]
@@ -66,20 +67,20 @@ def test_changes_come_in_order_with_the_version_to_resume_from(
     assert resumed == found[1:]
 
 
-def test_a_quiet_line_is_kept_alive_and_ends_when_the_server_closes(
-    state: Room, monkeypatch: pytest.MonkeyPatch
+def test_an_idle_stream_is_kept_alive_and_ends_when_the_server_shuts_down(
+    state: AppState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.0)
-    monkeypatch.setattr(events, "_LOOK_AROUND_S", 0.01)
+    monkeypatch.setattr(events, "_POLL_S", 0.01)
     text = asyncio.run(asyncio.wait_for(listen(state, 0, pieces=3), 10))
     assert text.startswith("retry: 2000\n\n: still here\n\n")
     assert parsed(text) == []
 
 
-def test_the_line_ends_with_the_session(guarded: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stream_ends_with_the_session(guarded: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.0)
-    monkeypatch.setattr(events, "_LOOK_AROUND_S", 0.01)
-    token, _ = store.open_session(User(name="reader", role=Role.READER))
+    monkeypatch.setattr(events, "_POLL_S", 0.01)
+    token, _ = store.open_session(User(name="reader", role=Role.READER), lasting=timedelta(hours=1))
     guarded.cookies.set("hemoscope_session", token)
     with guarded.stream("GET", "/api/v1/events") as stream:
         heard = stream.iter_text()
@@ -88,8 +89,8 @@ def test_the_line_ends_with_the_session(guarded: TestClient, store: Store, monke
         list(heard)
 
 
-def test_one_user_does_not_hold_all_lines_and_gets_them_back(
-    room: TestClient, state: Room, monkeypatch: pytest.MonkeyPatch
+def test_one_user_has_a_limited_number_of_streams_and_gets_them_back(
+    room: TestClient, state: AppState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state.closing.set()
     for _ in range(3):
@@ -100,7 +101,7 @@ def test_one_user_does_not_hold_all_lines_and_gets_them_back(
     assert (answer.status_code, answer.json()["code"]) == (503, "too_many_streams")
 
 
-def test_an_open_line_is_counted_for_its_user(state: Room) -> None:
+def test_an_open_stream_is_counted_for_its_user(state: AppState) -> None:
     async def count() -> int:
         state.closing = asyncio.Event()
         stream = events._counted(state, "anna", events._stream(state, 0, lambda: True))
@@ -113,7 +114,9 @@ def test_an_open_line_is_counted_for_its_user(state: Room) -> None:
     assert state.streams["anna"] == 0
 
 
-def test_a_version_from_a_lost_future_starts_from_now(room: TestClient, state: Room, slices: tuple[bytes, ...]) -> None:
+def test_a_version_from_a_lost_future_starts_from_now(
+    room: TestClient, state: AppState, slices: tuple[bytes, ...]
+) -> None:
     state.closing.set()
     for address in ("/api/v1/events?since=999999", "/api/v1/events"):
         answer = room.get(address, headers={"Last-Event-ID": "999999"} if "since" not in address else {})
@@ -126,10 +129,10 @@ def test_a_last_event_id_that_is_none_is_refused(room: TestClient) -> None:
     assert room.get("/api/v1/events", headers={"Last-Event-ID": "yesterday"}).status_code == 422
 
 
-def test_the_feed_outlives_a_database_that_goes_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_feed_survives_an_unreachable_database(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change_feed, "_AFTER_ERROR_S", 0.01)
     answers: list[Changes | StoreError] = [
-        StoreError(code="database_unreachable", reason="away", cure="wait"),
+        StoreError(code="database_unreachable", reason="away", remedy="wait"),
         Changes(version=7),
         Changes(version=7),
     ]

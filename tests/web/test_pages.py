@@ -15,7 +15,7 @@ STUDY = f"/studies/{'0' * 32}"
 
 
 @pytest.mark.parametrize("path", ["/", STUDY])
-def test_the_disclaimer_stands_in_the_served_page(room: TestClient, path: str) -> None:
+def test_the_served_page_holds_the_disclaimer(room: TestClient, path: str) -> None:
     answer = room.get(path)
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "Research use only, not a medical device" in answer.text
@@ -27,13 +27,13 @@ def test_the_login_page_has_the_disclaimer_too(guarded: TestClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", STUDY])
-def test_who_is_not_logged_in_is_led_to_the_login(guarded: TestClient, path: str) -> None:
+def test_without_a_session_a_page_leads_to_the_login(guarded: TestClient, path: str) -> None:
     answer = guarded.get(path)
     onward = "" if path == "/" else f"?next={path}"
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/login{onward}")
 
 
-def test_where_nobody_has_to_log_in_the_login_leads_to_the_worklist(room: TestClient) -> None:
+def test_without_users_the_login_leads_to_the_worklist(room: TestClient) -> None:
     answer = room.get("/login")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
 

@@ -78,10 +78,10 @@ def test_no_log_line_holds_a_uid_a_study_or_a_query(
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_identity_is_shown_only_where_the_site_turned_it_on(
+def test_identity_is_shown_only_if_the_site_turned_it_on(
     make_room: Callable[..., TestClient], archive: bytes, work: Callable[..., None], store: Store, shown: bool
 ) -> None:
-    room = make_room(identity_shown=shown)
+    room = make_room(show_identity=shown)
     room.headers["X-CSRF-Token"] = "local"
     accepted = room.post("/api/v1/uploads", files=[("files", ("x", archive))])
     study_id = accepted.json()["study"]["study_id"]

@@ -1,4 +1,4 @@
-"""Errors: problem+json with a cause and a cure, whatever goes wrong, and nothing of the inside."""
+"""Errors: problem+json with a cause and a remedy, whatever goes wrong, and nothing of the internals."""
 
 import logging
 from collections.abc import Callable
@@ -8,9 +8,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hemoscope.errors import StoreError
-from hemoscope.store.refusals import CURES, refusal
+from hemoscope.store.refusals import REMEDIES, refusal
 from hemoscope.store.store import Store
-from hemoscope.web.logs import PlacesFormatter
+from hemoscope.web.logs import LocationFormatter
 from hemoscope.web.problems import STORE_STATUS
 
 KEYS = {"type", "title", "status", "detail", "cure", "code"}
@@ -36,7 +36,7 @@ KEYS = {"type", "title", "status", "detail", "cure", "code"}
         ("GET", "/studies/short", 422),
     ],
 )
-def test_every_error_is_a_problem_with_a_cause_and_a_cure(
+def test_every_error_is_a_problem_with_a_cause_and_a_remedy(
     room: TestClient, method: str, path: str, status: int
 ) -> None:
     answer = room.request(method, path)
@@ -57,7 +57,7 @@ def test_a_validation_error_names_the_field_and_never_the_value(room: TestClient
     assert "AGATHA" not in answer.text
 
 
-def test_a_bug_tells_the_client_nothing_and_the_log_its_place(
+def test_a_bug_reveals_nothing_to_the_client_and_its_location_to_the_log(
     room: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_query: Any) -> None:
@@ -82,18 +82,18 @@ def test_the_log_writes_where_an_error_was_and_not_what_it_said() -> None:
         record = logging.LogRecord(
             "x", logging.ERROR, "", 0, "it failed", (), (type(error), error, error.__traceback__)
         )
-        text = PlacesFormatter().format(record)
+        text = LocationFormatter().format(record)
     assert "RuntimeError from ValueError at test_problems.py:" in text
     assert "WINTERBOTTOM" not in text
     assert "AGATHA" not in text
 
 
 def test_every_refusal_of_the_store_has_a_status() -> None:
-    assert set(STORE_STATUS) == set(CURES)
+    assert set(STORE_STATUS) == set(REMEDIES)
 
 
-@pytest.mark.parametrize("code", sorted(CURES))
-def test_a_refusal_of_the_store_keeps_its_code_and_cure(
+@pytest.mark.parametrize("code", sorted(REMEDIES))
+def test_a_refusal_of_the_store_keeps_its_code_and_remedy(
     room: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     def refuse(_query: Any) -> None:
@@ -102,14 +102,14 @@ def test_a_refusal_of_the_store_keeps_its_code_and_cure(
     monkeypatch.setattr(store, "studies", refuse)
     answer = room.get("/api/v1/studies")
     assert answer.status_code == STORE_STATUS[code]
-    assert answer.json() | {"code": code, "cure": CURES[code], "detail": "Something is wrong."} == answer.json()
+    assert answer.json() | {"code": code, "cure": REMEDIES[code], "detail": "Something is wrong."} == answer.json()
 
 
-def test_a_database_that_is_away_is_said_so_and_not_alive(
+def test_an_unreachable_database_is_reported_and_the_server_is_not_ready(
     make_room: Callable[..., TestClient], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_arguments: Any) -> None:
-        raise StoreError(code="database_unreachable", reason="the database does not answer", cure="Start it")
+        raise StoreError(code="database_unreachable", reason="the database does not answer", remedy="Start it")
 
     for name in ("counts", "changes_since", "studies"):
         monkeypatch.setattr(store, name, away)

@@ -1,4 +1,4 @@
-"""How often one client may ask, whatever addresses it can choose from."""
+"""How often one client may send requests, whatever addresses it can choose from."""
 
 import pytest
 
@@ -21,3 +21,36 @@ def test_a_client_cannot_begin_anew_from_another_address_of_its_own_network(
     limiter = RateLimiter(per_minute=1, clock=lambda: 0.0)
     assert limiter.wait_s(first) == 0
     assert (limiter.wait_s(second) > 0) is same
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("per_minute", "wait_s"), [(1, 60.0), (3, 20.0), (8, 7.5)])
+def test_the_wait_is_exactly_the_time_until_the_next_request_is_allowed(per_minute: int, wait_s: float) -> None:
+    clock = Clock()
+    limiter = RateLimiter(per_minute=per_minute, clock=clock)
+    assert [limiter.wait_s("a") for _ in range(per_minute)] == [0.0] * per_minute
+    assert limiter.wait_s("a") == pytest.approx(wait_s)
+    assert limiter.wait_s("a") == pytest.approx(wait_s), "a refused request costs nothing"
+    clock.now = wait_s / 4
+    assert limiter.wait_s("a") == pytest.approx(wait_s * 3 / 4)
+    clock.now = wait_s * 0.999
+    assert 0 < limiter.wait_s("a") == pytest.approx(wait_s / 1000)
+    clock.now = wait_s * 1.001
+    assert limiter.wait_s("a") == 0.0
+
+
+def test_a_bucket_never_holds_more_than_one_minute_of_requests() -> None:
+    clock = Clock()
+    limiter = RateLimiter(per_minute=2, clock=clock)
+    assert limiter.wait_s("a") == 0.0
+    clock.now = 3600.0
+    assert [limiter.wait_s("a") for _ in range(3)] == [0.0, 0.0, 30.0]

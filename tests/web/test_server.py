@@ -1,4 +1,4 @@
-"""The whole server as a process: one clear line, a study read by its worker, several processes, TLS, a clean end."""
+"""The whole server as a process: one line of output, a study read, several processes, TLS, a clean shutdown."""
 
 import os
 import random
@@ -26,7 +26,7 @@ from hemoscope.store.database import database_url
 NAME, IDENTIFIER, FILE_NAME = "WINTERBOTTOM", "MRN-5550199", "WINTERBOTTOM_AGATHA_19870217"
 HEMOSCOPE = str(Path(sys.executable).with_name("hemoscope"))
 CSRF = {"X-CSRF-Token": "local"}
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 Serve = Callable[..., "Server"]
 
@@ -70,7 +70,7 @@ def serve(tmp_path: Path, tiny_bundle: Path, database: str) -> Iterator[Serve]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
@@ -99,7 +99,7 @@ def test_a_study_is_read_and_the_server_ends_with_its_workers(serve: Serve, arch
         ended = threading.Event()
 
         def listen() -> None:
-            with httpx.stream("GET", f"{server.url}/api/v1/events", timeout=PATIENCE_S) as stream:
+            with httpx.stream("GET", f"{server.url}/api/v1/events", timeout=TIMEOUT_S) as stream:
                 listening.set()
                 list(stream.iter_text())
             ended.set()

@@ -50,7 +50,7 @@ def test_findings_are_the_document_that_predict_prints(room: TestClient, study_i
     document = json.loads(answer.text)
     Draft202012Validator(findings_schema()).validate(document)
     assert answer.text == json.dumps(document, indent=2) + "\n"
-    assert document["studies"][0]["urgency"] == room.get(f"/api/v1/studies/{study_id}").json()["urgency"]
+    assert document["studies"][0]["triage"] == room.get(f"/api/v1/studies/{study_id}").json()["urgency"]
 
 
 def test_pixels_are_the_hounsfield_units_of_the_phantom(room: TestClient, study_id: str) -> None:
@@ -111,7 +111,7 @@ def test_an_unknown_study_is_not_found(room: TestClient, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/findings", "/slices/0/pixels", "/slices/0/heatmap/any"])
-def test_what_is_not_there_yet_says_to_wait(room: TestClient, slices: tuple[bytes, ...], path: str) -> None:
+def test_a_result_that_is_not_ready_asks_to_wait(room: TestClient, slices: tuple[bytes, ...], path: str) -> None:
     study = upload(room, *slices)
     answer = room.get(f"/api/v1/studies/{study['study_id']}{path}")
     assert answer.status_code == 409
@@ -157,8 +157,8 @@ def test_feedback_is_kept_counted_and_exported(room: TestClient, study_id: str) 
     assert answer.json()["by"] == "local"
     assert room.get(f"/api/v1/studies/{study_id}/feedback").json()["feedback"] == [answer.json()]
     assert room.get(f"/api/v1/studies/{study_id}").json()["feedback"]["corrected"] == 1
-    told = [(entry["action"], entry["detail"]) for entry in room.get("/api/v1/audit").json()["entries"]]
-    assert ("feedback", "subdural: corrected") in told
+    recorded = [(entry["action"], entry["detail"]) for entry in room.get("/api/v1/audit").json()["entries"]]
+    assert ("feedback", "subdural: corrected") in recorded
     lines = room.get("/api/v1/feedback.csv").text.splitlines()
     assert lines[0].startswith("image_id")
     assert len(lines) > 1
@@ -196,7 +196,7 @@ def test_the_model_is_shown_by_its_card(room: TestClient) -> None:
     assert room.get("/api/v1/model").json()["name"] == "tiny"
 
 
-def test_the_audit_tells_who_did_what_but_no_uid(room: TestClient, study_id: str, store: Store) -> None:
+def test_the_audit_records_who_did_what_but_no_uid(room: TestClient, study_id: str, store: Store) -> None:
     uids = room.get(f"/api/v1/studies/{study_id}").json()["geometry"]["sop_instance_uids"]
     for index in range(SLICES):
         room.get(f"/api/v1/studies/{study_id}/slices/{index}/pixels")

@@ -1,4 +1,4 @@
-"""What comes in: limits, broken bodies, hostile archives, names that must not count."""
+"""Uploads: limits, broken bodies, hostile archives, and file names that must be ignored."""
 
 import io
 import itertools
@@ -82,15 +82,15 @@ def test_limits_hold_while_the_bytes_arrive(
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_unread(make_room: Callable[..., TestClient]) -> None:
-    room = make_room(upload_bytes=1000)
+    room = make_room(upload_mib=1)
     answer = room.post("/api/v1/uploads", content=part(b"x") + END, headers=FORM | CSRF | {"Content-Length": "9000000"})
     assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
     assert "--upload-mib" in answer.json()["cure"]
 
 
-def test_an_upload_too_many_is_told_to_wait(make_room: Callable[..., TestClient]) -> None:
+def test_an_upload_too_many_is_asked_to_try_again(make_room: Callable[..., TestClient]) -> None:
     room = make_room(concurrent_uploads=1)
-    room.portal.call(room.app.state.room.uploads.acquire_on_behalf_of_nowait, "somebody else")
+    room.portal.call(room.app.state.app_state.uploads.acquire_on_behalf_of_nowait, "somebody else")
     answer = room.post("/api/v1/uploads", content=part(b"x") + END, headers=FORM | CSRF)
     assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (503, "too_many_uploads", "5")
 

@@ -28,16 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("\ninterrupted\n")
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # The reader went away (`| head`): Python would complain again when it flushes stdout at exit.
+        # The reader closed the pipe (`| head`): flushing stdout at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.BROKEN_PIPE
 
 
 def check_extra(command: Command) -> None:
-    """Refuse a command before it starts if a package of its extra is absent.
+    """Raise an error before a command starts if a package of its extra is missing.
 
     Raises:
-        MissingExtraError: naming the package and the line that installs it.
+        MissingExtraError: names the package and the command that installs it.
 
     """
     for package in command.packages:
@@ -46,7 +46,7 @@ def check_extra(command: Command) -> None:
 
 
 def _tolerate_any_terminal() -> None:
-    """Let a terminal without Unicode show ``?`` instead of ending the program."""
+    """Print ``?`` on a terminal without Unicode instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

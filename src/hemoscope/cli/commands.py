@@ -1,7 +1,7 @@
-"""The table of subcommands and the parser made from it.
+"""The table of subcommands, and the parser built from it.
 
-A new command is one module beside this one and one line in ``COMMANDS``. Its module imports nothing but argparse and
-other light things at its top, so that ``--help`` stays instant; ``run`` imports what it needs.
+A new command is one module beside this one and one line in ``COMMANDS``. At its top the module imports only argparse
+and other light modules, so that ``--help`` stays fast; ``run`` imports what it needs.
 """
 
 import argparse
@@ -17,12 +17,12 @@ class Command:
     """One subcommand.
 
     Attributes:
-        name: the word on the command line.
+        name: on the command line.
         summary: one line for ``hemoscope --help``.
         register: adds the command's arguments, and its function by ``parser.set_defaults(run=...)``: it takes the
             parsed arguments and returns the exit code.
-        extra: the optional part of the installation that it needs, if any.
-        packages: top-level modules of that extra, looked for before the command starts.
+        extra: the optional dependencies that it needs, if any.
+        packages: top-level modules of that extra, checked before the command starts.
 
     """
 
@@ -36,18 +36,18 @@ class Command:
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
-        Command(name="predict", summary="look for hemorrhage in head CT", register=predict.register),
-        Command(name="info", summary="show what a model is, how well it does, and its limits", register=info.register),
+        Command(name="predict", summary="find suspected hemorrhage in head CT", register=predict.register),
+        Command(name="info", summary="show a model's card: performance and limits", register=info.register),
         Command(
             name="prepare",
-            summary="turn a labelled dataset into a cache for training",
+            summary="prepare a labelled dataset as a cache for training",
             register=prepare.register,
             extra="study",
             packages=("pandas", "pyarrow", "distributed"),
         ),
         Command(
             name="data",
-            summary="look at a prepared dataset",
+            summary="show statistics of a prepared dataset",
             register=data.register,
             extra="study",
             packages=("pandas", "pyarrow", "matplotlib"),
@@ -61,7 +61,7 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             name="evaluate",
-            summary="score predictions, or a model on labelled DICOM",
+            summary="score predictions, or a model on labelled data",
             register=evaluate.register,
             extra="study",
             packages=("matplotlib",),
@@ -71,11 +71,11 @@ COMMANDS: dict[str, Command] = {
             summary="fit a model's calibration and thresholds to validation data",
             register=tune.register,
         ),
-        Command(name="serve", summary="open the reading room: web pages and a REST API", register=serve.register),
-        Command(name="users", summary="say who may log in to the reading room", register=users.register),
+        Command(name="serve", summary="start the reading room: web application and REST API", register=serve.register),
+        Command(name="users", summary="manage users and tokens of the reading room", register=users.register),
         Command(
             name="export",
-            summary="turn a finished training run into a model bundle",
+            summary="export a finished training run as a model bundle",
             register=export.register,
             extra="train",
             packages=("torch", "timm", "onnxscript"),
@@ -85,7 +85,7 @@ COMMANDS: dict[str, Command] = {
             summary="train together with other hospitals",
             register=federated.register,
             extra="federated",
-            packages=("torch", "timm", "lightning"),  # its subcommands ask for Flower themselves, where they need it
+            packages=("torch", "timm", "lightning"),  # its subcommands check for Flower if they need it
         ),
     )
 }

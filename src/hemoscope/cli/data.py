@@ -1,4 +1,4 @@
-"""``hemoscope data``: look at a prepared dataset."""
+"""``hemoscope data``: statistics of a prepared dataset."""
 
 import argparse
 import sys
@@ -8,16 +8,16 @@ from hemoscope.cli.exit_codes import ExitCode
 
 
 def register(parser: argparse.ArgumentParser) -> None:
-    """Add what can be asked as subcommands."""
+    """Add the subcommands."""
     questions = parser.add_subparsers(dest="question", metavar="QUESTION", required=True)
     stats = questions.add_parser("stats", help="count images, labels, patients and series")
-    stats.add_argument("cache", type=Path, metavar="CACHE", help="what `hemoscope prepare` wrote")
+    stats.add_argument("cache", type=Path, metavar="CACHE", help="folder written by `hemoscope prepare`")
     stats.add_argument("--output", type=Path, metavar="DIR", help="write stats.html, stats.json and PNGs")
     stats.set_defaults(run=run_stats)
 
 
 def run_stats(arguments: argparse.Namespace) -> int:
-    """Print the tables, and write page and pictures where asked."""
+    """Print the tables, and write page and plots if requested."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

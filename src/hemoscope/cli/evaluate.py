@@ -1,4 +1,4 @@
-"""``hemoscope evaluate``: predictions, or a model on a prepared dataset or on DICOM; scores with intervals out."""
+"""``hemoscope evaluate``: scores of predictions, or of a model on a prepared dataset or DICOM, with intervals."""
 
 import argparse
 import sys
@@ -9,38 +9,43 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from hemoscope.evaluation.context import EvaluationContext
     from hemoscope.evaluation.prediction_files import LabelledPredictions
-    from hemoscope.evaluation.subject import Subject
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, metavar="CACHE", help="a dataset that hemoscope prepare made")
+    source.add_argument("--data", type=Path, metavar="CACHE", help="a dataset prepared by hemoscope prepare")
     source.add_argument("--predictions", type=Path, metavar="P.csv", help="image_id and the six labels' probabilities")
     source.add_argument("--images", type=Path, metavar="DIR", help="DICOM files named after their image ids")
     add(
         "--split",
         choices=("train", "validation", "test", "all"),
         default="test",
-        help="with --data: the part to score, of the split that the model's card records (%(default)s)",
+        help="with --data: the set to score, of the split that the model's card records (%(default)s)",
     )
     add("--labels", type=Path, metavar="L.csv", help="image_id and six columns; empty is unknown (not with --data)")
     add("--groups", metavar="COLUMN", help="column that names the patient (with --images: patient_id)")
     add("--series", metavar="COLUMN", help="with --predictions: column that names the series, to score series too")
     add("--output", type=Path, required=True, metavar="DIR", help="report.json, report.html, PNGs")
-    add("--model", type=Path, metavar="BUNDLE", help="with --data, --images: a model's folder (default: ours)")
-    add("--gallery", type=_count, default=3, metavar="N", help="worst errors shown, each label and kind (%(default)s)")
+    add(
+        "--model",
+        type=Path,
+        metavar="BUNDLE",
+        help="with --data, --images: model folder (default: the bundled model)",
+    )
+    add("--gallery", type=_count, default=3, metavar="N", help="worst errors to show per label and kind (%(default)s)")
     add("--name", default=None, help="with --data, --images: name of the data in scores.json")
-    add("--description", default="", help="with --data, --images: what the data are, for readers of scores.json")
+    add("--description", default="", help="with --data, --images: description of the data in scores.json")
     add("--rounds", type=_positive, default=1000, metavar="N", help="bootstrap rounds (%(default)s)")
     add("--seed", type=int, default=0, help="of the bootstrap and the folds (%(default)s)")
     add(
         "--calibration",
         choices=("platt", "isotonic", "temperature"),
         default="platt",
-        help="cross-fitted to show what calibration alone would give (%(default)s)",
+        help="cross-fitted, to show the effect of calibration alone (%(default)s)",
     )
     parser.set_defaults(run=run)
 
@@ -61,14 +66,14 @@ def _count(text: str) -> int:
     return value
 
 
-# Twelve rows of so many pictures of some 30 kB each stay a page that a browser opens at once.
+# Twelve rows of so many pictures of about 30 kB each still make a page that a browser opens quickly.
 _MOST_PICTURES = 50
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, and print the few numbers that most people look for first."""
+    """Evaluate, and print a summary."""
     from hemoscope.evaluation.report import evaluate, evaluate_predictions
-    from hemoscope.evaluation.report_text import summary
+    from hemoscope.evaluation.terminal_summary import evaluation_summary
 
     _check(arguments)
     fitting = {"rounds": arguments.rounds, "seed": arguments.seed, "method": arguments.calibration}
@@ -82,48 +87,48 @@ def run(arguments: argparse.Namespace) -> int:
             **fitting,
         )
     else:
-        data, subject = _on_cache(arguments) if arguments.data is not None else _on_scans(arguments)
-        report = evaluate(data, arguments.output, subject, **fitting)
-    sys.stdout.write(f"{summary(report)}\nwritten to {arguments.output}\n")
+        data, context = _on_cache(arguments) if arguments.data is not None else _on_dicom(arguments)
+        report = evaluate(data, arguments.output, context, **fitting)
+    sys.stdout.write(f"{evaluation_summary(report)}\nwritten to {arguments.output}\n")
     return ExitCode.OK
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse what would otherwise be passed over in silence."""
+    """Refuse options that would otherwise be ignored."""
     from hemoscope.errors import ConfigError
 
     if arguments.data is None and arguments.labels is None:
-        msg = "--predictions and --images need the truth. Give --labels L.csv"
+        msg = "--predictions and --images need labels. Give --labels L.csv"
         raise ConfigError(msg)
     if arguments.data is not None and (arguments.labels or arguments.groups or arguments.series):
-        msg = "--data brings its own labels, patients and series. Leave --labels, --groups and --series out"
+        msg = "--data includes labels, patients and series. Remove --labels, --groups and --series"
         raise ConfigError(msg)
 
 
-def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subject]":
-    """Score a part of a prepared dataset."""
+def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
+    """Score a subset of a prepared dataset."""
     from hemoscope.data.cache import open_cache
-    from hemoscope.evaluation.cached import assess_cache
-    from hemoscope.evaluation.parts import choose_part
+    from hemoscope.evaluation.assess_cache import assess_cache
+    from hemoscope.evaluation.subsets import choose_subset
     from hemoscope.evaluation.tuned_bundle import tuned_on
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.inference.predictor import Predictor
 
     bundle, cache = load_bundle(arguments.model), open_cache(arguments.data)
-    part = choose_part(cache, bundle.card, arguments.split, tuned_on=tuned_on(bundle))
+    subset = choose_subset(cache, bundle.card, arguments.split, tuned_on=tuned_on(bundle))
     with progress_bar() as show:
-        found = assess_cache(Predictor(bundle), cache, part.image_ids, gallery=arguments.gallery, progress=show)
-    name = arguments.name or f"{cache.dataset.name}, {part.name}"
-    found.write(arguments.output, name=name, description=" ".join((arguments.description, *part.warnings)).strip())
-    subject = found.subject(bundle, dataset=cache.dataset.name, split=part.as_dict(), warnings=part.warnings)
-    return found.slices, subject
+        found = assess_cache(Predictor(bundle), cache, subset.image_ids, gallery=arguments.gallery, progress=show)
+    name = arguments.name or f"{cache.dataset.name}, {subset.name}"
+    found.write(arguments.output, name=name, description=" ".join((arguments.description, *subset.warnings)).strip())
+    context = found.context(bundle, dataset=cache.dataset.name, split=subset.as_dict(), warnings=subset.warnings)
+    return found.slices, context
 
 
-def _on_scans(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subject]":
+def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
     """Score labelled DICOM."""
     from hemoscope.dicom.archive import open_archive
+    from hemoscope.evaluation.assess_dicom import assess_dicom
     from hemoscope.evaluation.prediction_files import read_labels
-    from hemoscope.evaluation.scans import assess
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.inference.predictor import Predictor
 
@@ -132,8 +137,8 @@ def _on_scans(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Subj
     bundle = load_bundle(arguments.model)
     archive = open_archive([arguments.images])
     with progress_bar() as show:
-        found = assess(Predictor(bundle), archive, truth, gallery=arguments.gallery, progress=show)
+        found = assess_dicom(Predictor(bundle), archive, truth, gallery=arguments.gallery, progress=show)
     for refused in found.rejected:
         sys.stderr.write(f"refused: {refused.message}\n")
     found.write(arguments.output, name=name, description=arguments.description)
-    return found.slices, found.subject(bundle, dataset=name)
+    return found.slices, found.context(bundle, dataset=name)

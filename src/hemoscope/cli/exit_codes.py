@@ -13,7 +13,7 @@ from hemoscope.errors import (
 
 
 class ExitCode(IntEnum):
-    """What a script may rely on; 2 is also argparse's own code for wrong usage."""
+    """The exit codes; 2 is also argparse's code for wrong usage."""
 
     OK = 0
     FAILED = 1

@@ -1,4 +1,4 @@
-"""``hemoscope export``: a finished run in, a model bundle out."""
+"""``hemoscope export``: export a finished run as a model bundle."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("training_run", type=Path, metavar="RUN", help="folder that hemoscope train wrote")
+    parser.add_argument("training_run", type=Path, metavar="RUN", help="folder written by hemoscope train")
     parser.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write; must not exist")
     parser.add_argument("--model-version", default="1", metavar="V", help="version of the model in reports")
     parser.add_argument(
@@ -30,7 +30,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export the network that the run keeps, with a card fitted on scores of images that it never learned from."""
+    """Export the run's network, with a card fitted on scores of held-out images."""
     from hemoscope.training.export import export_run
 
     bundle = export_run(
@@ -49,9 +49,9 @@ def _read_tables(path: Path) -> "tuple[ScoreTable, ...]":
 
     try:
         tables = json.loads(path.read_text())
-        # An object would be walked by its keys: those are refused as no tables.
+        # Iterating over an object gives its keys, which are refused.
         return tuple(parse_dataclass(ScoreTable, table, where=path.name) for table in tables or [tables])
     except (OSError, ValueError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        msg = f"{path.name} holds no list of score tables as a card has them ({reason})"
+        msg = f"{path.name} does not hold a list of score tables as in a card ({reason})"
         raise ConfigError(msg) from error

@@ -1,4 +1,4 @@
-"""``hemoscope info``: a model's card, at once: no graph is compiled and no inference engine is loaded."""
+"""``hemoscope info``: print a model's card, without compiling a graph or loading an inference engine."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from hemoscope.cli.exit_codes import ExitCode
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "bundle", nargs="?", type=Path, metavar="BUNDLE", help="a model's folder (default: the one that ships)"
+        "bundle", nargs="?", type=Path, metavar="BUNDLE", help="folder of a model bundle (default: the bundled model)"
     )
     parser.add_argument("--json", action="store_true", help="print the card as JSON, with the bundle's sha256")
     parser.set_defaults(run=run)

@@ -1,4 +1,4 @@
-"""``hemoscope predict``: head CT in, findings out as table, JSON or CSV, and into a folder with pictures."""
+"""``hemoscope predict``: findings of head CT as table, JSON or CSV, and as a folder with pictures."""
 
 import argparse
 import sys
@@ -25,25 +25,26 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
     add("paths", nargs="+", type=Path, metavar="PATH", help="DICOM file, folder, ZIP or DICOMDIR")
-    add("--model", type=Path, metavar="BUNDLE", help="a model's folder (default: the one that ships)")
-    add("--series", metavar="UID", help="read this series instead of the one the rule picks")
+    add("--model", type=Path, metavar="BUNDLE", help="folder of a model bundle (default: the bundled model)")
+    add("--series", metavar="UID", help="read this series instead of the one chosen by the rule")
     add("--output", type=Path, metavar="DIR", help="write findings.json, CSV tables and pictures of key slices here")
-    add("--format", choices=tuple(_PRINTERS), default="table", help="what stdout gets (default: table)")
-    add("--heatmaps", action="store_true", help="with --output: a picture of every slice, not of key slices alone")
-    add("--threads", type=_positive, metavar="N", help="processors to use (default: all, eight at most)")
+    add("--format", choices=tuple(_PRINTERS), default="table", help="format of stdout (default: table)")
+    add("--schema", type=int, choices=(1, 2), default=2, help="version of the JSON's schema (default: 2)")
+    add("--heatmaps", action="store_true", help="with --output: pictures of all slices, not only of key slices")
+    add("--threads", type=_positive, metavar="N", help="processors to use (default: all, at most eight)")
     add(
         "--allow-refused",
         type=_codes,
         default=frozenset(),
         metavar="CODE,...",
-        help="refusals that are expected and leave the exit code at 0, such as localizer,dose_report",
+        help="codes of expected refusals that leave the exit code at 0, such as localizer,dose_report",
     )
     add("--identify", action="store_true", help="add patient name, ID and study date to the results")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read every study, print it, write it, and say by the exit code whether anything was refused."""
+    """Read every study, print and write its findings; the exit code shows whether anything was refused."""
     from hemoscope.reports.folder import make_output_folder, write_report
     from hemoscope.reports.report import printable
 
@@ -53,40 +54,43 @@ def run(arguments: argparse.Namespace) -> int:
     with progress_bar() as show:
         report = _report(arguments, show)
     if arguments.output is not None:
-        write_report(report, arguments.output)
-    _PRINTERS[arguments.format](report)
+        write_report(report, arguments.output, schema=arguments.schema)
+    _PRINTERS[arguments.format](report, arguments.schema)
     if arguments.output is not None and arguments.format == "table":
         sys.stdout.write(f"Tables and pictures are in {printable(arguments.output.name) or 'the given folder'}\n")
     return exit_code(report, arguments.allow_refused)
 
 
 def check_usage(arguments: argparse.Namespace) -> None:
-    """Refuse options that contradict each other or name nothing.
+    """Refuse options that contradict each other or have unknown values.
 
     Raises:
-        ConfigError: naming the option and the cure.
+        ConfigError: names the option and the remedy.
 
     """
-    from hemoscope.dicom.refusals import CURES
+    from hemoscope.dicom.refusals import REMEDIES
 
     if arguments.heatmaps and arguments.output is None:
-        msg = "--heatmaps draws pictures, which need a place. Add --output DIR"
+        msg = "--heatmaps needs a folder for pictures. Add --output DIR"
         raise ConfigError(msg)
-    known = {*CURES, "no_series"}
+    if arguments.schema != 2 and arguments.format != "json" and arguments.output is None:
+        msg = "--schema chooses the version of the JSON. Add --format json or --output DIR"
+        raise ConfigError(msg)
+    known = {*REMEDIES, "no_series"}
     if unknown := sorted(arguments.allow_refused - known):
         msg = f"--allow-refused: no such code: {', '.join(unknown)}. Codes are: {', '.join(sorted(known))}"
         raise ConfigError(msg)
 
 
 def exit_code(report: "Report", allowed: frozenset[str]) -> ExitCode:
-    """Nothing read is worse than something refused; refusals that the user expects do not count."""
+    """Return the code: nothing read ranks above something refused; expected refusals do not count."""
     if not report.studies:
         return ExitCode.NOTHING_READ
     return ExitCode.SOME_REFUSED if any(one.code not in allowed for one in report.rejected) else ExitCode.OK
 
 
 def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
-    """Go through the archive study by study, so that only one volume is in memory at a time."""
+    """Process the archive study by study, so that only one volume is in memory at a time."""
     from hemoscope.dicom.archive import open_archive
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.reports.report import ModelIdentity, Report
@@ -106,7 +110,7 @@ def _studies(
     show: StageProgress,
     rejected: "list[Rejected]",
 ) -> "Iterator[ReportedStudy]":
-    """Yield each study that could be read, its pictures drawn; refusals on the way are added to ``rejected``."""
+    """Yield each study that could be read, with its pictures; append refusals to ``rejected``."""
     from hemoscope.inference.predictor import Predictor
     from hemoscope.reports.identity import patient_identity
     from hemoscope.reports.report import ReportedStudy
@@ -125,7 +129,7 @@ def _studies(
         if arguments.identify:
             source = reading.findings.slices[0].source
             patient = patient_identity(archive.load(source), source=source, limits=archive.limits)
-        yield ReportedStudy(findings=reading.findings, key_slices=reading.key_slices, patient=patient)
+        yield ReportedStudy(findings=reading.findings, patient=patient)
 
 
 def _draw(
@@ -148,7 +152,7 @@ def _draw(
             show("drawing", done, len(pictures))
 
 
-def _print_table(report: "Report") -> None:
+def _print_table(report: "Report", _schema: int) -> None:
     from rich.console import Console
 
     from hemoscope.reports.table import print_report
@@ -156,13 +160,13 @@ def _print_table(report: "Report") -> None:
     print_report(report, Console(highlight=False))
 
 
-def _print_json(report: "Report") -> None:
+def _print_json(report: "Report", schema: int) -> None:
     from hemoscope.reports.findings_json import findings_json
 
-    sys.stdout.write(findings_json(report))
+    sys.stdout.write(findings_json(report, version=schema))
 
 
-def _print_csv(report: "Report") -> None:
+def _print_csv(report: "Report", _schema: int) -> None:
     from hemoscope.reports.findings_csv import slices_csv
 
     sys.stdout.write(slices_csv(report))

@@ -1,4 +1,4 @@
-"""``hemoscope prepare``: a public dataset, or any labelled DICOM folder, in; a cache for training out."""
+"""``hemoscope prepare``: prepare a public dataset or a labelled DICOM folder as a cache for training."""
 
 import argparse
 import sys
@@ -11,11 +11,11 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from hemoscope.data.label_table import Labels
     from hemoscope.data.prepare import Preparation
-    from hemoscope.data.table import Labels
     from hemoscope.inference.card import TrainingData
 
-_NAMED = 20  # how many slices left out are named on the terminal
+_NAMED = 20  # number of excluded slices named on the terminal
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -25,16 +25,16 @@ def register(parser: argparse.ArgumentParser) -> None:
     ct_ich.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with labels.csv, patients/")
     ct_ich.add_argument("--output", type=Path, required=True, metavar="CACHE", help="folder to write; may exist")
     ct_ich.set_defaults(run=run_ct_ich)
-    rsna = datasets.add_parser("rsna", help="RSNA 2019, as Kaggle ships it (non-commercial research and education)")
-    _add_dicom(rsna, labels="stage_2_train.csv: six lines an image")
+    rsna = datasets.add_parser("rsna", help="RSNA 2019 as published on Kaggle (non-commercial research and education)")
+    _add_dicom(rsna, labels="stage_2_train.csv: six lines per image")
     rsna.set_defaults(run=run_rsna)
-    table = datasets.add_parser("table", help="any DICOM folder and a CSV file with one row an image")
-    _add_dicom(table, labels="image_id and six columns of 0, 1 or nothing (unknown); patient_id if known")
-    table.add_argument("--name", required=True, help="what the dataset is called in cards of models trained on it")
-    table.add_argument("--license", required=True, metavar="TERMS", help="on what terms it may be used")
+    table = datasets.add_parser("table", help="any DICOM folder and a CSV file with one row per image")
+    _add_dicom(table, labels="image_id and six columns of 0, 1 or empty (unknown); patient_id if known")
+    table.add_argument("--name", required=True, help="name of the dataset in cards of models trained on it")
+    table.add_argument("--license", required=True, metavar="TERMS", help="license or terms of use")
     table.add_argument("--data-version", default="", metavar="V", help="version of the dataset")
     table.add_argument("--doi", default="", help="where it is published")
-    table.add_argument("--attribution", default="", metavar="TEXT", help="whom to name")
+    table.add_argument("--attribution", default="", metavar="TEXT", help="attribution")
     table.set_defaults(run=run_table)
 
 
@@ -42,13 +42,13 @@ def _add_dicom(parser: argparse.ArgumentParser, *, labels: str) -> None:
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="DIR", help="folder of DICOM files named after their image ids")
     add("--labels", type=Path, required=True, metavar="CSV", help=labels)
-    add("--output", type=Path, required=True, metavar="CACHE", help="folder to write; may exist: goes on there")
-    add("--workers", type=int, metavar="N", help="local processes (default: one a processor)")
-    add("--dask", metavar="ADDRESS", help="of a Dask scheduler to use instead, such as tcp://host:8786")
+    add("--output", type=Path, required=True, metavar="CACHE", help="folder to write; may exist, to resume")
+    add("--workers", type=int, metavar="N", help="local processes (default: one per processor)")
+    add("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead, such as tcp://host:8786")
 
 
 def run_ct_ich(arguments: argparse.Namespace) -> int:
-    """Prepare CT-ICH; slices that cannot be read are listed and left out."""
+    """Prepare CT-ICH; unreadable slices are listed and excluded."""
     from hemoscope.data.prepare import prepare_ct_ich
 
     with progress_bar() as show:
@@ -68,7 +68,7 @@ def run_rsna(arguments: argparse.Namespace) -> int:
 
 def run_table(arguments: argparse.Namespace) -> int:
     """Prepare any DICOM folder with a table of labels."""
-    from hemoscope.data.table import read_table_labels
+    from hemoscope.data.label_table import read_table_labels
     from hemoscope.inference.card import TrainingData
 
     dataset = TrainingData(

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a line a minute in a log; stdout stays clean for results."""
+"""Progress on stderr: a bar on a terminal, one line per minute in a log; stdout is only for results."""
 
 import sys
 import time
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from hemoscope.progress import StageProgress
 
-_QUIET = 60.0  # seconds between lines in a log, so that what is soon done says nothing
+_QUIET = 60.0  # seconds between lines in a log; short jobs print none
 
 
 @contextmanager
 def progress_bar() -> Iterator[StageProgress]:
-    """Yield ``show(stage, done, total)``; the bar starts anew with each stage and is gone in the end."""
+    """Yield ``show(stage, done, total)``; the bar restarts with each stage and is removed at the end."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -41,7 +41,7 @@ def progress_bar() -> Iterator[StageProgress]:
 
 
 def progress_lines(clock: Callable[[], float] = time.monotonic) -> StageProgress:
-    """``show`` for a job without a terminal: how far it is, how fast and how long still, at most once a minute."""
+    """Return a ``show`` for jobs without a terminal: progress, rate and time left, at most once a minute."""
     stage_now, began, first = "", clock(), 0
     spoke = began
 
@@ -49,7 +49,7 @@ def progress_lines(clock: Callable[[], float] = time.monotonic) -> StageProgress
         nonlocal stage_now, began, first, spoke
         now = clock()
         if stage != stage_now:
-            # What is done already where a stage goes on was not done at this rate.
+            # Work done before a stage was resumed does not count for the rate.
             stage_now, began, first = stage, now, done
         if now - spoke < _QUIET:
             return

@@ -1,4 +1,4 @@
-"""``hemoscope train``: an experiment file and a cache in, a run out."""
+"""``hemoscope train``: train an experiment on a cache."""
 
 import argparse
 import json
@@ -13,28 +13,31 @@ from hemoscope.cli.progress import progress_bar
 from hemoscope.progress import no_stage_progress
 
 if TYPE_CHECKING:
-    from hemoscope.training.train import PartRecord
+    from hemoscope.training.train import TrainingRecord
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.toml")
-    parser.add_argument("--data", type=Path, required=True, metavar="CACHE", help="what hemoscope prepare wrote")
+    parser.add_argument(
+        "experiment", type=Path, metavar="EXPERIMENT", help="a TOML file, or the name of a shipped one (see --list)"
+    )
+    parser.add_argument("--list", action=_ListExperiments, nargs=0, help="list the experiments that ship, and exit")
+    parser.add_argument("--data", type=Path, required=True, metavar="CACHE", help="folder written by hemoscope prepare")
     parser.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key, as run.epochs=2")
     parser.add_argument(
-        "--init", metavar="PATH", help="weights to begin with: a file, imagenet, pretrained or none (sets run.init)"
+        "--init", metavar="PATH", help="initial weights: a file, imagenet, pretrained or none (sets run.init)"
     )
     parser.add_argument(
-        "--only", action="append", default=[], metavar="PART", help="train this part: fold-0 ... final, or split"
+        "--only", action="append", default=[], metavar="SPLIT", help="train only this split: fold-0 ... final, or split"
     )
-    parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch (default: its own choice)")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch (default: PyTorch's)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train every part of the experiment, or those named. Of several processes, the first alone speaks."""
+    """Train every split of the experiment, or those named. Only the first of several processes prints."""
     from hemoscope.data.cache import open_cache
     from hemoscope.training.experiment import read_experiment
     from hemoscope.training.train import train
@@ -42,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     changes = list(arguments.set)
     if arguments.init is not None:
-        changes.append(f"run.init={json.dumps(arguments.init)}")  # a TOML string, whatever stands in the path
+        changes.append(f"run.init={json.dumps(arguments.init)}")  # a TOML string, whatever the path contains
     experiment = read_experiment(arguments.experiment, changes)
     with progress_bar() if is_first_process() else nullcontext(no_stage_progress) as show:
         records = train(
@@ -56,11 +59,22 @@ def run(arguments: argparse.Namespace) -> int:
             warn=lambda line: print(f"warning: {line}", file=sys.stderr),
         )
     if is_first_process():
-        _tell(records, arguments.output)
+        _print_records(records, arguments.output)
     return ExitCode.OK
 
 
-def _tell(records: "Sequence[PartRecord]", output: Path) -> None:
+class _ListExperiments(argparse.Action):
+    """Print the names of the shipped experiments and exit, whatever else is missing on the command line."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from hemoscope.training.toml_config import shipped
+
+        for name, description in shipped("experiment").items():
+            print(f"{name:22}{description.partition('. ')[0]}")
+        parser.exit()
+
+
+def _print_records(records: "Sequence[TrainingRecord]", output: Path) -> None:
     for record in records:
         losses = ", ".join(f"{name} {value:.4g}" for name, value in record.losses.items() if "/" in name)
         passes = f"{record.epochs} epochs" if record.epochs != 1 else "1 epoch"

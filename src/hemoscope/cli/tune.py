@@ -1,4 +1,4 @@
-"""``hemoscope tune``: a model and its predictions on labelled validation images in, a tuned bundle out."""
+"""``hemoscope tune``: tune a model on its predictions of labelled validation images."""
 
 import argparse
 import sys
@@ -10,38 +10,38 @@ from hemoscope.cli.exit_codes import ExitCode
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
-    add("--predictions", type=Path, required=True, metavar="P.csv", help="what hemoscope evaluate wrote")
+    add("--predictions", type=Path, required=True, metavar="P.csv", help="predictions written by hemoscope evaluate")
     add("--labels", type=Path, required=True, metavar="L.csv", help="image_id and six columns; empty is unknown")
-    add("--groups", metavar="COLUMN", help="column that names the patient; folds and intervals go by it")
+    add("--groups", metavar="COLUMN", help="column that names the patient, for folds and intervals")
     add("--studies", metavar="COLUMN", help="column that names the study: tune the study level too")
     add(
         "--series-predictions",
         type=Path,
         metavar="P.csv",
-        help="of whole series: tune the study level too",
+        help="predictions by series: tune the study level too",
     )
-    add("--series-labels", type=Path, metavar="L.csv", help="the truth of these series")
-    add("--model", type=Path, metavar="BUNDLE", help="the model that predicted (default: the one that ships)")
+    add("--series-labels", type=Path, metavar="L.csv", help="labels of these series")
+    add("--model", type=Path, metavar="BUNDLE", help="the model that predicted (default: the bundled model)")
     add("--output", type=Path, required=True, metavar="NEW_BUNDLE", help="folder to write; must not exist")
     add("--calibration", choices=("platt", "isotonic", "temperature"), default="platt", help="%(default)s by default")
     add(
         "--rule",
         choices=("sensitivity", "specificity", "precision", "youden", "f-beta"),
-        help="that sets every threshold (default: each threshold's own rule, as the card names it)",
+        help="for every threshold (default: each threshold's own rule in the card)",
     )
-    add("--target", type=float, metavar="X", help="what the rule reaches; beta with f-beta; none with youden")
-    add("--name", default="validation data without a name", help="of the data, for the card")
+    add("--target", type=float, metavar="X", help="target of the rule; beta for f-beta; none for youden")
+    add("--name", default="unnamed validation data", help="of the data, for the card")
     add("--rounds", type=int, default=1000, metavar="N", help="bootstrap rounds (%(default)s)")
     add("--seed", type=int, default=0, help="of the folds and the bootstrap (%(default)s)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tune, and print what it did to scores that no fit has seen."""
+    """Tune, and print cross-fitted scores before and after."""
     from hemoscope.errors import ConfigError
-    from hemoscope.evaluation.rules import Rule
+    from hemoscope.evaluation.terminal_summary import tuning_summary
+    from hemoscope.evaluation.threshold_rules import ThresholdRule
     from hemoscope.evaluation.tuned_bundle import TuningChoices, tune_bundle
-    from hemoscope.evaluation.tuning_text import tuning_summary
     from hemoscope.inference.bundle import load_bundle
 
     if arguments.rule is None and arguments.target is not None:
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(msg)
     series = (arguments.series_predictions, arguments.series_labels)
     if (series[0] is None) != (series[1] is None) or (series[0] is not None and arguments.studies is not None):
-        msg = "--series-predictions and --series-labels go together, in place of --studies"
+        msg = "--series-predictions and --series-labels must be given together, instead of --studies"
         raise ConfigError(msg)
     found = tune_bundle(
         load_bundle(arguments.model),
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             study_column=arguments.studies,
             series_files=None if series[0] is None else series,
             method=arguments.calibration,
-            rule=None if arguments.rule is None else Rule(kind=arguments.rule, target=arguments.target),
+            rule=None if arguments.rule is None else ThresholdRule(kind=arguments.rule, target=arguments.target),
             name=arguments.name,
             rounds=arguments.rounds,
             seed=arguments.seed,

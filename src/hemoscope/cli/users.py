@@ -1,4 +1,4 @@
-"""``hemoscope users``: who may log in to the reading room. Passwords are asked for, never given as an argument."""
+"""``hemoscope users``: manages users and tokens of the reading room. Passwords are prompted for, never arguments."""
 
 import argparse
 import sys
@@ -77,6 +77,6 @@ def _ask() -> str:
         return sys.stdin.readline().rstrip("\n")
     password = getpass("Password (12 characters or more): ")
     if getpass("Again: ") != password:
-        msg = "the two passwords differ. Begin again"
+        msg = "the two passwords differ. Try again"
         raise ConfigError(msg)
     return password

@@ -1,1 +1,1 @@
-"""Datasets, caches and phantoms: NumPy and files, no PyTorch."""
+"""Datasets, caches and splits: NumPy and files, no PyTorch."""

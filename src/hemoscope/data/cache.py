@@ -1,16 +1,15 @@
-"""The cache that training reads: each series once as whole HU, and one table of slices.
+"""The training cache: each series stored once as integer HU, and one table of slices.
 
-A folder with ``manifest.parquet`` (one row a slice: ``image_id, patient_id, study_id, series_id, index, masked`` and
-the six labels, empty where unknown), ``dataset.json`` (what it is and on what terms: it ends up in the cards of models
-trained on it) and ``series/ID.npz`` (NumPy's own archive, never pickled): ``hounsfield`` int16
-(z, y, x), ``spacing_mm``, ``images`` (the image id of each slice), where known ``positions_mm`` along the normal and,
-where lesions were outlined, ``mask`` bool packed to bits. A series file appears whole or not at all, the manifest comes
-last; so an interrupted preparation goes on where it stopped.
+A folder with ``manifest.parquet`` (one row per slice: ``image_id, patient_id, study_id, series_id, index, masked`` and
+the six labels, empty if unknown), ``dataset.json`` (name and terms of the dataset, which the cards of models trained on
+it repeat) and ``series/ID.npz`` (NumPy's archive, never pickled): ``hounsfield`` int16 (z, y, x), ``spacing_mm``,
+``images`` (the image id of each slice), ``positions_mm`` along the normal if known, and ``mask`` (lesions, bool packed
+to bits) if there is one. Series files are written atomically and the manifest last, so that an interrupted preparation
+can resume.
 """
 
 import json
 import re
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.errors import DataError, MissingExtraError
+from hemoscope.files import atomic_file, atomic_path, write_text
 from hemoscope.inference.card import TrainingData, parse_dataclass, to_plain
 from hemoscope.labels import LABELS
 from hemoscope.volume import HounsfieldVolume
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("image_id", "patient_id", "study_id", "series_id", "index", "masked", *LABELS)
-# All that NumPy and the standard library's zipfile raise for a damaged or foreign archive.
+# Errors that NumPy and zipfile raise for a damaged or invalid archive.
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedSeries:
-    """One series as training reads it; ``mask`` is bool of the volume's shape, or None where none was outlined."""
+    """One series for training; ``mask`` is bool of the volume's shape, or None if there is no lesion mask."""
 
     volume: HounsfieldVolume
     mask: NDArray[np.bool_] | None
@@ -53,7 +53,7 @@ class Cache:
     dataset: TrainingData
 
     def read_series(self, series_id: str) -> CachedSeries:
-        """One whole series. Raises DataError where its file is absent or damaged."""
+        """Read one series. Raises DataError if its file is missing or damaged."""
         with self._stored(series_id) as stored:
             hounsfield = stored["hounsfield"]
             spacing = tuple(None if np.isnan(value) else float(value) for value in stored["spacing_mm"])
@@ -68,7 +68,7 @@ class Cache:
         return CachedSeries(volume=volume, mask=mask)
 
     def read_positions(self, series_id: str, places: Sequence[int]) -> tuple[float | None, ...]:
-        """Positions in mm of some slices of a series, as ``read_series`` has them, without reading its pixels."""
+        """Return positions in mm of some slices of a series, as in ``read_series``, without reading its pixels."""
         with self._stored(series_id) as stored:
             if "positions_mm" in stored:
                 return tuple(float(stored["positions_mm"][place]) for place in places)
@@ -77,7 +77,7 @@ class Cache:
 
     @contextmanager
     def _stored(self, series_id: str) -> Iterator[Any]:
-        """The arrays of a series file. Raises DataError where it is absent or damaged."""
+        """Open the arrays of a series file. Raises DataError if it is missing or damaged."""
         path = series_path(self.folder, series_id)
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -89,10 +89,10 @@ class Cache:
 
 
 def open_cache(folder: Path) -> Cache:
-    """Open a prepared dataset. Raises DataError where the folder holds none or its columns differ."""
+    """Open a prepared dataset. Raises DataError if the folder holds none or its columns differ."""
     path = folder / "manifest.parquet"
     if not path.is_file():
-        msg = f"{folder.name} holds no manifest.parquet. Make it with: hemoscope prepare ... --output {folder.name}"
+        msg = f"{folder.name} holds no manifest.parquet. Create it with: hemoscope prepare ... --output {folder.name}"
         raise DataError(msg)
     try:
         manifest = _pandas().read_parquet(path)
@@ -106,12 +106,12 @@ def open_cache(folder: Path) -> Cache:
 
 
 def read_dataset(path: Path) -> TrainingData:
-    """What a cache says it is. Raises DataError where ``dataset.json`` is absent or wrong."""
+    """Read the description of a cached dataset. Raises DataError if ``dataset.json`` is missing or invalid."""
     try:
         return parse_dataclass(TrainingData, json.loads(path.read_text()), where=path.name)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        msg = f"{path.name} does not say what this dataset is ({reason}). Prepare the data again"
+        msg = f"{path.name} does not describe the dataset ({reason}). Prepare the data again"
         raise DataError(msg) from error
 
 
@@ -125,10 +125,10 @@ def write_series(
     mask: NDArray[np.bool_] | None = None,
     images: Sequence[str] = (),
 ) -> None:
-    """Write one series (z, y, x) so that its file appears whole or not at all.
+    """Write one series (z, y, x) atomically.
 
-    ``images`` names each slice, so that a later preparation knows whether the file is what it would write.
-    ``positions_mm`` is kept where it is known for every slice; without it slices count as evenly spaced.
+    ``images`` names each slice, so that a later preparation can tell whether the file is current. ``positions_mm`` is
+    stored if known for every slice; otherwise slices count as evenly spaced.
 
     Raises:
         DataError: the series id is not safe as a file name, or images and slices differ in number.
@@ -147,14 +147,12 @@ def write_series(
         arrays["mask"] = np.packbits(mask)
     if images:
         arrays["images"] = np.array(list(images))
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as part:
-        whole = Path(part) / path.name
-        np.savez(whole, **arrays)  # type: ignore[arg-type]
-        whole.replace(path)
+    with atomic_file(path) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def stored_images(folder: Path, series_id: str) -> tuple[str, ...]:
-    """Image ids of the slices that a series file holds; none where it is absent, damaged or does not say."""
+    """Return the image ids of a series file; none if it is missing, damaged or has no ids."""
     try:
         with series_path(folder, series_id).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return tuple(stored["images"].tolist()) if stored["hounsfield"].ndim == 3 else ()
@@ -163,22 +161,21 @@ def stored_images(folder: Path, series_id: str) -> tuple[str, ...]:
 
 
 def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]], dataset: TrainingData) -> None:
-    """Write what the dataset is, and its table of slices last. Raises DataError where an image id stands twice."""
+    """Write the dataset's description, then its table of slices. Raises DataError if an image id occurs twice."""
     pandas = _pandas()
     table = pandas.DataFrame.from_records(list(rows), columns=list(COLUMNS))
     twice = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(twice):
-        msg = f"{len(twice)} image ids stand twice, first {twice.iloc[0]}. Remove the repeated rows"
+        msg = f"{len(twice)} image ids occur twice, first {twice.iloc[0]}. Remove the repeated rows"
         raise DataError(msg)
     table = table.astype(dict.fromkeys(LABELS, "Int8"))
-    (folder / "dataset.json").write_text(json.dumps(to_plain(dataset), indent=2) + "\n")
-    part = folder / "manifest.parquet.part"
-    table.to_parquet(part, index=False)
-    part.replace(folder / "manifest.parquet")
+    write_text(folder / "dataset.json", json.dumps(to_plain(dataset), indent=2) + "\n")
+    with atomic_path(folder / "manifest.parquet") as draft:
+        table.to_parquet(draft, index=False)
 
 
 def series_path(folder: Path, series_id: str) -> Path:
-    """Where a series lies. Raises DataError for an id that could name another place."""
+    """Return the path of a series. Raises DataError for an id that is unsafe as a file name."""
     if not _SAFE_ID.fullmatch(series_id):
         msg = f"series id {series_id!r} is not safe as a file name: letters, digits, '_', '.', '-', at most 128"
         raise DataError(msg)

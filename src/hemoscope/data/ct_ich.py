@@ -1,10 +1,10 @@
-"""CT-ICH (Hssayeni et al. 2020, Data 5(1):14): Hounsfield units from its two windowed JPEGs a slice.
+"""CT-ICH (Hssayeni et al. 2020, Data 5(1):14): Hounsfield units from two windowed JPEGs per slice.
 
-The release has 8-bit JPEG of a brain window (level 40, width 120) and a bone window (level 700, width 3200). Both
-stated windows were checked against each other and against tissue: within 60 to 200 of the brain JPEG the two agree to
+The release has 8-bit JPEGs of a brain window (level 40, width 120) and a bone window (level 700, width 3200). Both
+windows were checked against each other and against tissue: within 60 to 200 of the brain JPEG the two agree to
 1-2 HU in 81 of 82 patients and brain peaks at 30-41 HU. The exception is patient 050, whose bone JPEGs read 90 HU too
-low against its brain ones; their level is taken as 790. (Its brain peaks at up to 50 HU: its brain window, too, is
-probably not quite the stated one.)
+low compared with the brain JPEGs; for these the level is 790. (Its brain peaks at up to 50 HU: its brain window is
+probably not exact either.)
 """
 
 import zlib
@@ -31,19 +31,19 @@ DATASET = TrainingData(
         "Hssayeni MD, Croock MS, Salman AD, Al-khafaji HF, Yahya ZA, Ghoraani B. Intracranial Hemorrhage Segmentation "
         "Using a Deep Convolutional Model. Data 2020;5(1):14"
     ),
-    changes="Hounsfield units rebuilt from two windowed JPEG images a slice, dithered; cropped to the head; resized",
+    changes="Hounsfield units rebuilt from two windowed JPEG images per slice, dithered; cropped to the head; resized",
 )
 BRAIN_JPEG = Window(center=40.0, width=120.0)
 BONE_JPEG = Window(center=700.0, width=3200.0)
 _BONE_LEVELS = {"ctich_050": 790.0}
 
-# JPEG rings near saturation: the last few grey values of the brain window are not trusted.
+# JPEG rings near saturation: the last few grey values of the brain window are not used.
 _DARK, _BRIGHT = 3, 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CtIchSlice:
-    """One row of CT-ICH's label table: files relative to its folder, six labels in label order."""
+    """One row of CT-ICH's label table: file paths relative to its folder, six labels in label order."""
 
     image_id: str
     patient_id: str
@@ -55,10 +55,10 @@ class CtIchSlice:
 
 
 def read_table(folder: Path) -> tuple[CtIchSlice, ...]:
-    """All slices of ``labels.csv`` in the folder, by patient and slice number (from the neck up).
+    """Read ``labels.csv`` of the folder, sorted by patient and slice number (from the neck up).
 
     Raises:
-        DataError: the table is absent or lacks a column.
+        DataError: the table is missing or lacks a column.
     """
     import pandas as pd
 
@@ -76,11 +76,11 @@ def read_table(folder: Path) -> tuple[CtIchSlice, ...]:
 
 
 def read_hounsfield(brain: Path, bone: Path | None, *, image_id: str) -> NDArray[np.int16]:
-    """One slice in HU, int16, shape (rows, columns).
+    """Return one slice in HU, int16, shape (rows, columns).
 
-    Brain grey values between 3 and 250 give HU in steps of 0.5; elsewhere the bone window does, in steps of 12.5.
-    Both are dithered by a uniform half step, drawn from the image id, so that no network learns the steps. Without a
-    bone image, values past the brain window stay at its ends (-1000 below, 100 above).
+    Brain grey values between 3 and 250 give HU in steps of 0.5; other pixels use the bone window, in steps of 12.5.
+    Both are dithered uniformly by half a step, seeded by the image id, so that no network learns the steps. Without a
+    bone image, values outside the brain window are set to its ends (-1000 below, 100 above).
 
     Raises:
         DataError: an image cannot be read, or the two differ in size.
@@ -106,7 +106,7 @@ def read_hounsfield(brain: Path, bone: Path | None, *, image_id: str) -> NDArray
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """A lesion mask, bool, shape (rows, columns). Raises DataError where it cannot be read."""
+    """Read a lesion mask, bool, shape (rows, columns). Raises DataError if it cannot be read."""
     return _grey(path) > 127
 
 

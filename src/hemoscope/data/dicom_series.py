@@ -1,7 +1,7 @@
-"""What one worker does in preparing DICOM: say whose a file is, and decode one series into the cache.
+"""Tasks of one worker in preparing DICOM: identify files, and decode one series into the cache.
 
-Both are plain functions of plain values, so that they run alike here, in a local process or on a cluster that sees the
-same folders.
+Both are functions of plain values, so that they run equally in this process, in a local process or on a cluster with
+the same folders.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ from hemoscope.errors import DataError, DicomReadError, SeriesError
 
 LeftOut = tuple[str, str]  # image id, reason
 _PATIENT_ID = 0x00100020
-_HEAD_BYTES = 1 << 16  # holds all elements before the pixels of nearly every CT file
+_HEAD_BYTES = 1 << 16  # contains all elements before the pixels in nearly every CT file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFile:
-    """A labelled file: ``name`` is how the user sees it, ``patient_id`` what the label table says of its patient."""
+    """A labelled file: ``name`` is shown to the user, ``patient_id`` is from the label table."""
 
     image_id: str
     name: str
@@ -40,7 +40,7 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentifiedImage:
-    """A file, and the patient, study and series that it belongs to."""
+    """A file with its patient, study and series."""
 
     file: ImageFile
     patient_id: str
@@ -50,7 +50,7 @@ class IdentifiedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentifyTask:
-    """Files to identify; ``pseudonyms`` replaces a patient ID that a header gives by a hash of it."""
+    """Files to identify; ``pseudonyms`` replaces patient IDs from headers by their hash."""
 
     files: tuple[ImageFile, ...]
     pseudonyms: bool
@@ -67,7 +67,7 @@ class SeriesTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesDone:
-    """The stacks written for one series, as (id in the cache, image ids from feet to head), and what was left out."""
+    """The stacks written for one series, as (id in the cache, image ids from feet to head), and excluded slices."""
 
     series_id: str
     stacks: tuple[tuple[str, tuple[str, ...]], ...]
@@ -75,7 +75,7 @@ class SeriesDone:
 
 
 def identify(task: IdentifyTask) -> tuple[list[IdentifiedImage], list[LeftOut]]:
-    """Read whose each file is from its header alone; what cannot be told is left out with the reason."""
+    """Identify each file from its header; files that cannot be identified are excluded with the reason."""
     found: list[IdentifiedImage] = []
     left_out: list[LeftOut] = []
     for file in task.files:
@@ -87,10 +87,10 @@ def identify(task: IdentifyTask) -> tuple[list[IdentifiedImage], list[LeftOut]]:
 
 
 def prepare_series(task: SeriesTask) -> SeriesDone:
-    """Decode one series once and write it; a series that stands whole in the cache is kept and not read again.
+    """Decode one series and write it; a series that is complete in the cache is not read again.
 
-    Slices that do not fit into one stack (another size or orientation, the same place twice) become stacks of their
-    own, ``ID_part2`` and so on: every labelled slice is kept, and none is shown with neighbours that it does not have.
+    Slices that do not fit into one stack (another size or orientation, a duplicate position) become separate stacks,
+    ``ID_part2`` and so on: every labelled slice is kept, and none gets slices of another stack as neighbours.
     """
     try:
         series_path(task.output, task.series_id)
@@ -111,19 +111,19 @@ def _identify(file: ImageFile, *, pseudonyms: bool) -> IdentifiedImage:
     if patient is None:
         patient = elements.prose(_PATIENT_ID, character_set=character_set(elements))
         if not patient:
-            msg = f"{file.name}: no patient ID (0010,0020). Say whose it is in a column patient_id of the labels"
+            msg = f"{file.name}: no patient ID (0010,0020). Add a column patient_id to the labels"
             raise DataError(msg)
         patient = _pseudonym(patient) if pseudonyms else patient
     return IdentifiedImage(file=file, patient_id=patient, study_id=study, series_id=series)
 
 
 def _pseudonym(patient_id: str) -> str:
-    """The same patient gets the same name in every preparation; the ID itself stays in the hospital's files."""
+    """Return the same pseudonym for the same patient in every preparation; the ID itself is not stored."""
     return f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:16]}"
 
 
 def _elements(file: ImageFile) -> Elements:
-    """The elements before the pixels: from the first bytes where they suffice, else from the whole file."""
+    """Parse the elements before the pixels: from the first bytes if they suffice, else from the whole file."""
     limits = ReadLimits()
     try:
         with file.path.open("rb") as stream:
@@ -131,7 +131,7 @@ def _elements(file: ImageFile) -> Elements:
         if found.pixels is not None:
             return found.elements
     except (OSError, DicomReadError):
-        pass  # the whole file decides, below, and gives the true reason
+        pass  # parsing the whole file, below, gives the true reason
     return parse(load_bytes(file.path, source=file.name, limits=limits), source=file.name, limits=limits).elements
 
 
@@ -172,7 +172,7 @@ def _decode(task: SeriesTask) -> SeriesDone:
 def _header(file: ImageFile) -> SliceHeader:
     headers = read_headers(file.path, source=file.name)
     if len(headers) != 1:
-        reason = f"{len(headers)} frames where one labelled slice is wanted"
+        reason = f"{len(headers)} frames, but one labelled slice is expected"
         raise refusal(file.name, "inconsistent_pixel_data", reason)
     return headers[0]
 
@@ -198,7 +198,7 @@ def _write_stack(task: SeriesTask, name: str, series: Series) -> tuple[tuple[str
 
 
 def _remove_stale(task: SeriesTask, stacks: int) -> None:
-    """Stacks of an earlier preparation that found more of them."""
+    """Remove stacks of an earlier preparation that found more of them."""
     for number in count(stacks + 1):
         path = series_path(task.output, _stack_name(task.series_id, number))
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""Preparing datasets: public releases in, a cache out."""
+"""Prepares public datasets as caches."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from hemoscope.progress import Progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
-    """What a preparation did: slices written, and those left out as ``(image id, reason)``."""
+    """Result of a preparation: number of slices written, and excluded slices as ``(image id, reason)``."""
 
     slices: int
     left_out: tuple[tuple[str, str], ...]
 
 
 def prepare_ct_ich(folder: Path, output: Path, *, progress: Progress | None = None) -> Preparation:
-    """Build a cache from the CT-ICH folder; series that stand whole in the cache are kept and not read again.
+    """Build a cache from the CT-ICH folder; series that are complete in the cache are not read again.
 
-    Unreadable slices are left out and listed, never replaced; a later preparation tries them again. Slices and masks
-    of one patient stay in one series.
+    Unreadable slices are excluded and listed, never replaced; a later preparation tries them again. All slices of one
+    patient are one series.
 
     Raises:
-        DataError: the table is absent or wrong, or nothing in it could be read.
+        DataError: the table is missing or invalid, or nothing in it could be read.
     """
     table = read_table(folder)
     rows: list[dict[str, object]] = []

@@ -1,7 +1,7 @@
-"""DICOM files and their labels become a cache: identified, grouped by series, decoded once, on many processes.
+"""Prepares DICOM files and their labels as a cache, in parallel: identify, group by series, decode once.
 
-Interrupted, it goes on where it stopped: a series file appears whole or not at all, and one that holds exactly the
-images that it should is kept. A file that changed under its old name is not noticed: delete its series from the cache.
+An interrupted preparation can resume: series files are written atomically, and one that contains exactly the expected
+images is kept. Changed files with unchanged names are not detected: delete their series from the cache.
 """
 
 import csv
@@ -20,12 +20,13 @@ from hemoscope.data.dicom_series import (
     identify,
     prepare_series,
 )
+from hemoscope.data.label_table import Labels
 from hemoscope.data.prepare import Preparation
 from hemoscope.data.processes import Run, processes
-from hemoscope.data.table import Labels
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.sources import FileSource, find_sources
 from hemoscope.errors import DataError
+from hemoscope.files import atomic_path
 from hemoscope.inference.card import TrainingData
 from hemoscope.labels import LABELS
 from hemoscope.progress import StageProgress, no_stage_progress
@@ -45,23 +46,23 @@ def prepare_dicom(
     dask: str | None = None,
     show: StageProgress = no_stage_progress,
 ) -> Preparation:
-    """Build a cache from a folder of DICOM files, one slice a file, named after their image ids.
+    """Build a cache from a folder of DICOM files, one slice per file, named after their image ids.
 
-    Files without a label row, labels without a file, and files that cannot be read are left out and listed, also in
-    ``left_out.csv`` of the cache; none is replaced. The result does not depend on the workers.
+    Files without a label row, labels without a file, and unreadable files are excluded and listed, also in
+    ``left_out.csv`` of the cache. The result does not depend on the number of workers.
 
     Args:
-        images: folder, read with all below it.
-        labels: the images wanted.
+        images: folder, read recursively.
+        labels: of the requested images.
         output: the cache; may exist.
-        dataset: what it is and on what terms.
-        pseudonyms: hash the patient IDs of the headers; False where they are pseudonyms already.
-        workers: local processes, None for one a processor.
+        dataset: name and terms of the dataset.
+        pseudonyms: hash the patient IDs of the headers; False if they are pseudonyms already.
+        workers: local processes; None is one per processor.
         dask: address of a Dask scheduler instead.
-        show: told the stage, how much of it is done, and how much there is.
+        show: called with the stage, the amount done and the total.
 
     Raises:
-        DataError: ``images`` is no folder, ``output`` holds another dataset, or nothing could be read.
+        DataError: ``images`` is not a folder, ``output`` holds another dataset, or nothing could be read.
         ConfigError: see ``processes``.
     """
     _check_output(output, dataset)
@@ -98,13 +99,13 @@ def _find_files(images: Path, labels: Labels) -> tuple[list[ImageFile], list[Lef
     for source in sources:
         image_id = PurePath(source.name).stem
         if not isinstance(source, FileSource) or image_id not in labels:
-            left_out.append((image_id, f"{source.name}: the labels have no row for it"))
+            left_out.append((image_id, f"{source.name}: no row in the labels"))
         elif image_id in files:
             left_out.append((image_id, f"{source.name}: {files[image_id].name} has the same image id and is kept"))
         else:
             patient = labels[image_id].patient_id
             files[image_id] = ImageFile(image_id=image_id, name=source.name, path=source.path, patient_id=patient)
-    left_out += [(image_id, "labelled, but the folder has no file of this name") for image_id in labels.keys() - files]
+    left_out += [(image_id, "labelled, but no file in the folder has this name") for image_id in labels.keys() - files]
     return list(files.values()), left_out
 
 
@@ -128,7 +129,7 @@ def _identify_all(
 def _by_series(
     found: Iterable[IdentifiedImage], left_out: list[LeftOut]
 ) -> dict[tuple[str, str, str], tuple[ImageFile, ...]]:
-    """Files by (patient, study, series), sorted; a series of two patients or studies is nobody's and left out."""
+    """Group files by (patient, study, series), sorted; exclude a series with two patients or studies."""
     groups: dict[str, list[IdentifiedImage]] = defaultdict(list)
     for image in found:
         groups[image.series_id].append(image)
@@ -179,7 +180,10 @@ def _prepare_all(
 
 
 def _write_left_out(output: Path, left_out: Sequence[LeftOut]) -> None:
-    with (output / "left_out.csv").open("w", newline="", encoding="utf-8") as stream:
+    with (
+        atomic_path(output / "left_out.csv") as draft,
+        draft.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(["image_id", "reason"])
         writer.writerows(left_out)

@@ -1,6 +1,6 @@
-"""Many tasks on many processes: Dask's local ones by default, a Dask cluster by its address, or this process alone.
+"""Runs tasks in parallel: on local Dask processes by default, on a Dask cluster, or in this process.
 
-Results come as they are done, in any order. What a task does must not depend on where it runs.
+Results are yielded in order of completion. A task must not depend on where it runs.
 """
 
 import os
@@ -16,26 +16,26 @@ _CONNECT_SECONDS = 20
 
 
 class Run(Protocol):
-    """Call a function on every task and yield the results as they are done."""
+    """Calls a function on every task and yields the results in order of completion."""
 
     def __call__(self, function: Callable[[T], R], tasks: Sequence[T], /) -> Iterable[R]:
-        """Yield one result a task."""
+        """Yield one result per task."""
         ...
 
 
 @contextmanager
 def processes(*, workers: int | None = None, address: str | None = None) -> Iterator[Run]:
-    """Start workers and yield a way to run tasks on them.
+    """Start workers and yield a function that runs tasks on them.
 
     Args:
-        workers: local processes; None: one a processor; 1: no other process than this one.
-        address: of a Dask scheduler, as ``tcp://host:8786``, whose workers see the same folders by the same paths and
-            have hemoscope installed; instead of local processes. Dask's wire carries code: trusted networks only.
+        workers: local processes; None: one per processor; 1: only this process.
+        address: of a Dask scheduler, such as ``tcp://host:8786``, to use instead of local processes. Its workers need
+            hemoscope and the same folders at the same paths. Dask's protocol transfers code: trusted networks only.
 
     Raises:
-        ConfigError: fewer than one worker, both ``workers`` and ``address``, or nobody answers at the address.
+        ConfigError: fewer than one worker, both ``workers`` and ``address``, or no scheduler answers at the address.
         MissingExtraError: Dask is not installed.
-        DataError: (while running) a worker ended again and again on one task.
+        DataError: (while running) a worker ended repeatedly on one task.
     """
     if workers is not None and (workers < 1 or address is not None):
         msg = f"{workers} workers and address {address}: give at least one worker, or the address of a cluster"
@@ -60,7 +60,7 @@ def _client(workers: int, address: str | None) -> Iterator[Any]:
         with client:
             yield client
         return
-    # One thread a process: decoders are safe alone, and NumPy needs no more. One series is the most a task holds.
+    # One thread per process: decoders need not be thread-safe. A task holds at most one series in memory.
     options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "memory_limit": 0}
     cluster = library.LocalCluster(n_workers=workers, **options)
     with cluster, library.Client(cluster, set_as_default=False) as client:
@@ -85,7 +85,7 @@ def _run_on(client: Any) -> Run:
                 yield future.result()
                 future.release()
         except library.KilledWorker as error:
-            msg = "a worker process ended several times on one task, out of memory perhaps. Use fewer --workers"
+            msg = "a worker process ended repeatedly on one task, perhaps out of memory. Use fewer --workers"
             raise DataError(msg) from error
 
     return run

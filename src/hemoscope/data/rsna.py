@@ -1,13 +1,13 @@
-"""RSNA 2019 (Flanders et al. 2020): Kaggle's label file, six lines an image, becomes six labels an image.
+"""RSNA 2019 (Flanders et al. 2020): reads Kaggle's label file, which has six lines per image.
 
-``stage_2_train.csv`` has the columns ``ID`` (``ID_xxx_label``) and ``Label``. Some images stand in it twice; lines that
-say the same twice are dropped by identity, never by their place in the file, and lines that disagree are an error.
+``stage_2_train.csv`` has the columns ``ID`` (``ID_xxx_label``) and ``Label``. Some images occur twice: identical
+lines are dropped by their content, never by their position in the file, and contradictory lines are an error.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hemoscope.data.table import LabelledImage, read_text_table
+from hemoscope.data.label_table import LabelledImage, read_text_table
 from hemoscope.errors import DataError
 from hemoscope.inference.card import TrainingData
 from hemoscope.labels import LABELS
@@ -29,11 +29,11 @@ DATASET = TrainingData(
 
 
 def read_rsna_labels(path: Path) -> dict[str, LabelledImage]:
-    """The six labels of each image, by image id, in the order of the ids.
+    """Return the six labels of each image by image id, sorted by id.
 
     Raises:
-        DataError: the file is no table with ``ID`` and ``Label``; a line names no label or a value other than 0 and 1;
-            two lines contradict each other; an image lacks a label.
+        DataError: the file is not a table with ``ID`` and ``Label``; a line has no label or a value other than 0 and
+            1; two lines contradict each other; an image lacks a label.
     """
     table = read_text_table(path, ("ID", "Label"))
     named = table["ID"].str.rpartition("_")

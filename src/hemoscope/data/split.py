@@ -1,4 +1,4 @@
-"""Splits by patient, where no slice of a patient stands on both sides, and the paper's own by slice, which leaks."""
+"""Splits by patient, and the paper's split by slice, which leaks: slices of one patient are in train and test."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +13,15 @@ from hemoscope.errors import DataError
 from hemoscope.labels import SUBTYPES
 
 LEAK_WARNING = (
-    "Split by slice, as the paper did: slices of one patient stand on both sides, so these scores are too high for "
-    "new patients"
+    "Split by slice, as in the paper: slices of one patient are in both train and test, so these scores are too high "
+    "for new patients"
 )
 _SEED = 257
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Image ids for training, validation and test, and what they were split by."""
+    """Image ids of the training, validation and test sets, and the unit of the split."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -30,7 +30,7 @@ class Split:
 
     @property
     def warning(self) -> str | None:
-        """What every report made from this split must say; None where nothing leaks."""
+        """Warning that every report of this split must show; None if nothing leaks."""
         return LEAK_WARNING if self.by == "slice" else None
 
 
@@ -51,62 +51,62 @@ def split_by_patient(
         labels: (images, 6) of 0, 1 or NaN (unknown) in label order.
         validation: share of the patients.
         test: share of the patients.
-        seed: the order in which patients of one group are dealt.
+        seed: of the order in which patients of one group are assigned.
 
     Raises:
-        DataError: the shares are no shares, or leave a part that should hold someone without a patient.
+        DataError: the shares are invalid, or leave a set without patients.
     """
     shares = {"train": 1.0 - validation - test, "validation": validation, "test": test}
     if min(validation, test) < 0 or shares["train"] <= 0:
-        msg = f"validation {validation} and test {test} must be shares that leave something for training"
+        msg = f"validation {validation} and test {test} must be shares that leave patients for training"
         raise DataError(msg)
     names, patient_of = np.unique(np.array(patients, dtype=str), return_inverse=True)
     counts = np.zeros((len(names), labels.shape[1]), dtype=np.int64)
     np.add.at(counts, patient_of, (labels == 1).astype(np.int64))
     positives = {str(name): tuple(row) for name, row in zip(names, counts.tolist(), strict=True)}
-    part_of = _deal_shares(positives, shares, seed=seed)
-    empty = [part for part, share in shares.items() if share > 0 and part not in part_of.values()]
+    set_of = _assign_sets(positives, shares, seed=seed)
+    empty = [name for name, share in shares.items() if share > 0 and name not in set_of.values()]
     if empty:
-        msg = f"{len(names)} patients leave nobody for {' and '.join(empty)}. Use larger shares or more patients"
+        msg = f"{len(names)} patients leave none for {' and '.join(empty)}. Use larger shares or more patients"
         raise DataError(msg)
     ordered = sorted(zip(image_ids, patients, strict=True))
-    chosen = {part: tuple(image for image, patient in ordered if part_of[patient] == part) for part in shares}
+    chosen = {name: tuple(image for image, patient in ordered if set_of[patient] == name) for name in shares}
     return Split(train=chosen["train"], validation=chosen["validation"], test=chosen["test"], by="patient")
 
 
 def split_by_slice(image_ids: Sequence[str], *, test: float = 0.1, seed: int = _SEED) -> Split:
-    """The paper's split: slices at random, no validation part, and slices of one patient on both sides.
+    """The paper's split: random slices, no validation set; slices of one patient are in both train and test.
 
-    Gives exactly what scikit-learn's ``train_test_split(sorted(image_ids), test_size=test, random_state=seed)`` gives,
-    in its order. Every report made from it must carry ``Split.warning``.
+    Equals scikit-learn's ``train_test_split(sorted(image_ids), test_size=test, random_state=seed)``, also in order.
+    Every report of it must show ``Split.warning``.
 
     Raises:
-        DataError: an image stands twice, or a part would be empty.
+        DataError: an image occurs twice, or a set would be empty.
     """
     ordered = sorted(image_ids)
     if len(set(ordered)) != len(ordered):
-        msg = f"{len(ordered) - len(set(ordered))} image ids stand twice. Remove the repeated ones"
+        msg = f"{len(ordered) - len(set(ordered))} image ids occur twice. Remove the repeated ones"
         raise DataError(msg)
     size = ceil(test * len(ordered))
     if not 0 < size < len(ordered):
-        msg = f"a test share of {test} of {len(ordered)} images leaves one part empty"
+        msg = f"a test share of {test} of {len(ordered)} images leaves one set empty"
         raise DataError(msg)
-    # NumPy's old generator on purpose: its stream is frozen, and it is the one that scikit-learn draws from.
+    # NumPy's legacy generator on purpose: its stream is frozen, and scikit-learn uses it.
     places = np.random.RandomState(seed).permutation(len(ordered))
     shuffled = [ordered[place] for place in places]
     return Split(train=tuple(shuffled[size:]), validation=(), test=tuple(shuffled[:size]), by="slice")
 
 
 def patient_folds(positives: Mapping[str, Sequence[int]], *, folds: int, seed: int) -> dict[str, int]:
-    """Give each patient a fold, stratified on the rarest label that the patient has.
+    """Assign each patient to a fold, stratified on the rarest label that the patient has.
 
-    Patients with the rarest label are dealt first, each to the fold with the fewest such patients, then the fewest
-    patients at all; patients with no hemorrhage come last.
+    Patients with the rarest label are assigned first, each to the fold with the fewest such patients, then with the
+    fewest patients; patients without hemorrhage come last.
 
     Args:
         positives: for each patient, how many positive slices it has, in label order.
-        folds: how many folds.
-        seed: the order in which patients of one group are dealt.
+        folds: number of folds.
+        seed: of the order in which patients of one group are assigned.
 
     Raises:
         DataError: fewer patients than folds.
@@ -118,29 +118,29 @@ def patient_folds(positives: Mapping[str, Sequence[int]], *, folds: int, seed: i
     def fullness(same: Counter[int], size: Counter[int], fold: int) -> tuple[float, ...]:
         return (same[fold], size[fold], fold)
 
-    return _deal(positives, tuple(range(folds)), fullness, seed=seed)
+    return _assign(positives, tuple(range(folds)), fullness, seed=seed)
 
 
-def _deal_shares(positives: Mapping[str, Sequence[int]], shares: Mapping[str, float], *, seed: int) -> dict[str, str]:
-    parts = tuple(part for part, share in shares.items() if share > 0)
-    wanted = [shares[part] for part in parts]
+def _assign_sets(positives: Mapping[str, Sequence[int]], shares: Mapping[str, float], *, seed: int) -> dict[str, str]:
+    sets = tuple(name for name, share in shares.items() if share > 0)
+    wanted = [shares[name] for name in sets]
 
     def fullness(_same: Counter[int], size: Counter[int], place: int) -> tuple[float, ...]:
-        # Groups are dealt one after another, so parts that fill evenly (Webster's rule) share every group evenly.
+        # Groups are assigned one after another, so sets that fill evenly (Webster's method) get an even share of each.
         return ((size[place] + 0.5) / wanted[place], place)
 
-    places = _deal(positives, tuple(range(len(parts))), fullness, seed=seed)
-    return {patient: parts[place] for patient, place in places.items()}
+    places = _assign(positives, tuple(range(len(sets))), fullness, seed=seed)
+    return {patient: sets[place] for patient, place in places.items()}
 
 
-def _deal(
+def _assign(
     positives: Mapping[str, Sequence[int]],
     places: Sequence[int],
     fullness: Callable[[Counter[int], Counter[int], int], tuple[float, ...]],
     *,
     seed: int,
 ) -> dict[str, int]:
-    """Deal patients, those with the rarest label first, each to the place that is the least full."""
+    """Assign patients, those with the rarest label first, each to the least filled set."""
     carriers = [sum(bool(counts[i + 1]) for counts in positives.values()) for i in range(len(SUBTYPES))]
     rarest_first = sorted(range(len(SUBTYPES)), key=lambda i: carriers[i])
     group = {

@@ -1,4 +1,4 @@
-"""What a cache holds, as numbers: images by label and kind, labels that come together, slices a patient.
+"""Statistics of a cache: images by label and kind, co-occurring labels, slices per patient.
 
 Unknown labels are counted as unknown, never as negative.
 """
@@ -43,8 +43,8 @@ class Statistics:
     Attributes:
         kinds: images with no hemorrhage, one type, more than one, and unknown, as in the paper's pie.
         co_occurrence: (6, 6), images positive for both labels; the diagonal counts each label.
-        combinations: six labels (None is unknown) and how many images have them, the most frequent first: the rows
-            into which six lines an image become (the paper's Table I).
+        combinations: six labels (None is unknown) and the number of images with them, most frequent first (the paper's
+            Table I).
         contradictions: images whose `any` disagrees with their types.
         slices: how many slices each patient has, (patients,).
     """
@@ -63,11 +63,11 @@ class Statistics:
 
     @property
     def slices_a_patient(self) -> Spread:
-        """How unevenly slices lie among patients."""
+        """Spread of the number of slices per patient."""
         return Spread(least=int(self.slices.min()), median=float(np.median(self.slices)), most=int(self.slices.max()))
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers as JSON's own types."""
+        """Return the statistics as JSON types."""
         return {
             "dataset": to_plain(self.dataset),
             "images": self.images,
@@ -84,7 +84,7 @@ class Statistics:
 
 
 def dataset_statistics(cache: Cache) -> Statistics:
-    """Count what a cache holds; only its manifest is read."""
+    """Compute statistics of a cache; only its manifest is read."""
     table = cache.manifest
     labels = table[[label.value for label in LABELS]].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
     patients, patient_of = np.unique(table["patient_id"].to_numpy(dtype=str), return_inverse=True)

@@ -1,1 +1,1 @@
-"""DICOM in: files, archives and streams become CT slices in Hounsfield units, in anatomical order."""
+"""Reads DICOM files, archives and streams into CT slices in Hounsfield units, in anatomical order."""

@@ -1,9 +1,9 @@
-"""A folder, ZIP, DICOMDIR, file or list of them becomes studies, and a chosen series becomes one volume.
+"""Reads folders, ZIP files, DICOMDIRs and files into studies, and a chosen series into one volume.
 
-Opening an archive parses headers and decodes nothing; ``read_series`` decodes the chosen series alone.
+Opening an archive only parses headers; ``read_series`` decodes the chosen series.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.dicom.admission import is_directory
+from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.geometry import spacing_mm
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.quality import known_positions
 from hemoscope.dicom.read import read_headers, read_slices
 from hemoscope.dicom.series import Series, Study, build_studies
-from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader
+from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader, UnreadSlices
 from hemoscope.dicom.sources import Source, find_sources, rejected_by
 from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.progress import Progress
@@ -28,11 +28,12 @@ from hemoscope.volume import HounsfieldVolume
 __all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series"]
 
 _INT16 = np.iinfo(np.int16)
+_NAMED = 3  # damaged files that a note names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """Every study found, everything refused, and the way back to the bytes of each source."""
+    """All studies found, all inputs refused, and access to the bytes of each source."""
 
     studies: tuple[Study, ...]
     rejected: tuple[Rejected, ...]
@@ -40,7 +41,7 @@ class Archive:
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
 
     def load(self, source: str) -> bytes:
-        """Return the bytes of a source named in a header.
+        """Return the bytes of the source that a header names.
 
         Raises:
             DicomReadError: it can no longer be read.
@@ -55,9 +56,10 @@ class DecodedSeries:
     Attributes:
         volume: the slices from feet to head.
         slices: their headers.
-        slice_quality: for each slice, the notes of its header and of its decoding.
-        quality: notes of the whole series.
-        rejected: slices that could not be decoded and are not in the volume.
+        slice_quality: for each slice, the notes from its header and its decoding.
+        quality: notes on the whole series.
+        rejected: files whose slices could not be decoded; they are not in the volume.
+        unread: the slices of those files, counted by the code of their refusal.
     """
 
     volume: HounsfieldVolume
@@ -65,6 +67,7 @@ class DecodedSeries:
     slice_quality: tuple[tuple[QualityNote, ...], ...]
     quality: tuple[QualityNote, ...]
     rejected: tuple[Rejected, ...]
+    unread: tuple[UnreadSlices, ...] = ()
 
 
 def open_archive(
@@ -73,12 +76,12 @@ def open_archive(
     limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
     progress: Progress | None = None,
 ) -> Archive:
-    """Find and check every CT slice under the given paths; what is refused never stops the others.
+    """Find and check every CT slice under the given paths; refused inputs do not stop the others.
 
     Args:
         paths: files, folders, ZIP files or DICOMDIR files.
-        limits: what one input may ask for.
-        progress: called with the inputs done and their number.
+        limits: size limits of one input.
+        progress: called with the inputs done and their total.
     """
     sources, rejected = find_sources(paths, limits=limits)
     refused, headers = list(rejected), list[SliceHeader]()
@@ -98,7 +101,7 @@ def open_archive(
 
 
 def _index(source: Source, limits: ReadLimits) -> tuple[SliceHeader, ...]:
-    """Return the headers of one source; none for a DICOMDIR, which beside its files is neither slice nor refusal."""
+    """Return the headers of one source; none for a DICOMDIR beside its files, which is not reported as refused."""
     data = source.load(limits)
     try:
         return read_headers(data, source=source.name, limits=limits)
@@ -111,13 +114,13 @@ def _index(source: Source, limits: ReadLimits) -> tuple[SliceHeader, ...]:
 def read_series(
     archive: Archive, series: Series, *, threads: int = 2, progress: Progress | None = None
 ) -> DecodedSeries:
-    """Decode one series straight into one int16 volume, HU rounded; a slice that is refused leaves the others.
+    """Decode one series into one int16 volume of rounded HU; a refused slice does not stop the others.
 
     Args:
         archive: where the series was found.
         series: one of its series.
-        threads: how many slices are read and decoded at a time.
-        progress: called with the slices done and their number.
+        threads: number of slices read and decoded in parallel.
+        progress: called with the slices done and their total.
 
     Raises:
         SeriesError: no slice of the series can be decoded.
@@ -140,13 +143,13 @@ def read_series(
             done += len(places[source])
             if progress is not None:
                 progress(done, len(series))
-    return _decoded(series, hounsfield, notes, tuple(rejected))
+    return _decoded(series, hounsfield, notes, {one: len(places[one.source]) for one in rejected})
 
 
 def _decode(
     archive: Archive, source: str, frames: Mapping[int, int], hounsfield: NDArray[np.int16]
 ) -> dict[int, tuple[QualityNote, ...]] | DicomReadError:
-    """Decode the wanted frames of one source into their places; a refusal is returned, since threads go on."""
+    """Decode frames of one source into the volume; return a refusal, so that other threads continue."""
     try:
         slices = read_slices(archive.load(source), source=source, limits=archive.limits, frames=frames.keys())
     except DicomReadError as error:
@@ -166,11 +169,12 @@ def _decoded(
     series: Series,
     hounsfield: NDArray[np.int16],
     notes: Mapping[int, tuple[QualityNote, ...]],
-    rejected: tuple[Rejected, ...],
+    refused: Mapping[Rejected, int],
 ) -> DecodedSeries:
+    """Put together what was decoded, and what was refused with its number of slices."""
     kept = sorted(notes)
     if not kept:
-        reason = rejected[0].message if rejected else "it is empty"
+        reason = next((one.message for one in refused), "it is empty")
         msg = f"no slice of series {series.series_instance_uid} can be decoded: {reason}"
         raise SeriesError(msg)
     quality = series.quality
@@ -183,9 +187,19 @@ def _decoded(
         volume=_volume(slices, hounsfield),
         slices=slices,
         slice_quality=tuple(notes[index] for index in kept),
-        quality=quality + _gathered(notes),
-        rejected=rejected,
+        quality=quality + _gathered(notes, [header.source for header in slices]),
+        rejected=tuple(refused),
+        unread=_unread(refused),
     )
+
+
+def _unread(refused: Mapping[Rejected, int]) -> tuple[UnreadSlices, ...]:
+    """Count refused slices by code, with the message of the first."""
+    counts = Counter[str]()
+    for one, slices in refused.items():
+        counts[one.code] += slices
+    messages = {one.code: one.message for one in reversed(tuple(refused))}
+    return tuple(UnreadSlices(code=code, message=messages[code], count=count) for code, count in counts.items())
 
 
 def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16]) -> HounsfieldVolume:
@@ -200,10 +214,15 @@ def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16]) -> Hou
     )
 
 
-def _gathered(notes: Mapping[int, tuple[QualityNote, ...]]) -> tuple[QualityNote, ...]:
-    """The repairs of single slices, told once for the series."""
-    repaired = sum(any(note.code == "twelve_bit_repair" for note in one) for one in notes.values())
-    if not repaired:
-        return ()
-    message = f"12-bit values had wrapped below zero and were put back in {repaired} of {len(notes)} slices"
-    return (QualityNote(code="twelve_bit_repair", message=message),)
+def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[str]) -> tuple[QualityNote, ...]:
+    """The repairs of single slices and damage in them, reported once for the series; ``sources`` in its order."""
+    codes = [{note.code for note in notes[index]} for index in sorted(notes)]
+    found = []
+    if repaired := sum("twelve_bit_repair" in one for one in codes):
+        message = f"12-bit values had wrapped below zero and were repaired in {repaired} of {len(codes)} slices"
+        found.append(QualityNote(code="twelve_bit_repair", message=message))
+    if damaged := [source for source, one in zip(sources, codes, strict=True) if "damaged_pixel_data" in one]:
+        named = f"{', '.join(damaged[:_NAMED])}{' and others' if len(damaged) > _NAMED else ''}"
+        message = f"the compressed data of {len(damaged)} of {len(codes)} slices are damaged: {named}"
+        found.append(QualityNote(code="damaged_pixel_data", message=message))
+    return tuple(found)

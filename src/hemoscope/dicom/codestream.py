@@ -1,4 +1,4 @@
-"""The first lines of a compressed frame: size, precision and sign, so that they can be checked before a decoder runs.
+"""Parses headers of compressed frames (size, precision, sign), so that they can be checked before a decoder runs.
 
 JPEG and JPEG-LS: ITU-T T.81 B.2.2 and T.87 C.2.2 (frame header). JPEG 2000 and HTJ2K: ITU-T T.800 A.5.1 (SIZ marker).
 RLE: PS3.5 G.5.
@@ -12,13 +12,13 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _START_OF_SCAN = 0xDA
 _WITHOUT_LENGTH = frozenset(range(0xD0, 0xDA)) | {0x00, 0x01}
 _NEEDLESS = frozenset(range(0xE0, 0xF0)) | {0xFE}
-# More tiles, or smaller code blocks than one byte of data can feed, only a hostile file has.
+# Only a malicious file has more tiles, or more code blocks than bytes.
 _MOST_TILES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameFormat:
-    """What a compressed frame says of itself: rows, columns, samples a pixel, bits a sample, and sign."""
+    """Header of a compressed frame: rows, columns, samples per pixel, bits per sample, and sign."""
 
     rows: int
     columns: int
@@ -28,16 +28,16 @@ class FrameFormat:
 
 
 def bare_jpeg(frame: bytes) -> tuple[FrameFormat, int, bytes]:
-    """Read the frame header of a JPEG or JPEG-LS frame, and drop the segments that grey pixels do not need.
+    """Read the frame header of a JPEG or JPEG-LS frame, and remove the segments that grayscale pixels do not need.
 
-    Application segments and comments can say nothing about stored values, but damaged ones (a JFIF version of 0.0)
-    make GDCM end the whole process.
+    Application segments and comments do not affect stored values, but damaged ones (a JFIF version of 0.0) make GDCM
+    abort the process.
 
     Returns:
         The format, the start of frame marker (its kind of coding), and the frame without those segments.
 
     Raises:
-        ValueError: there is no whole frame header before the first scan, or more than one.
+        ValueError: there is not exactly one complete frame header before the first scan.
     """
     if frame[:2] != b"\xff\xd8":
         msg = "no JPEG start of image"
@@ -60,7 +60,7 @@ def bare_jpeg(frame: bytes) -> tuple[FrameFormat, int, bytes]:
 
 
 def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of each segment; the first scan runs to the end of the frame."""
+    """Yield marker, start and end of each segment; the first scan extends to the end of the frame."""
     position = 2
     while position + 4 <= len(frame):
         marker = frame[position + 1]
@@ -83,7 +83,7 @@ def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def jpeg2000_format(frame: bytes) -> FrameFormat:
-    """Read the SIZ marker of a JPEG 2000 frame; ValueError where there is none or it is absurd."""
+    """Read the SIZ marker of a JPEG 2000 frame. Raises ValueError if it is missing or implausible."""
     start = frame.find(b"\xff\x4f\xff\x51", 0, 1024)
     if start < 0 or len(frame) < start + 45:
         msg = "no JPEG 2000 size marker"
@@ -91,7 +91,7 @@ def jpeg2000_format(frame: bytes) -> FrameFormat:
     x1, y1, x0, y0, tile_width, tile_height, tile_x, tile_y = struct.unpack_from(">8I", frame, start + 8)
     (samples, depth, step_x, step_y) = struct.unpack_from(">HBBB", frame, start + 40)
     if not (x1 > x0 and y1 > y0 and tile_width and tile_height and step_x == step_y == 1):
-        msg = "absurd JPEG 2000 size marker"
+        msg = "implausible JPEG 2000 size marker"
         raise ValueError(msg)
     tiles = -(-(x1 - tile_x) // tile_width) * -(-(y1 - tile_y) // tile_height)
     if not 0 < tiles <= _MOST_TILES:
@@ -103,7 +103,7 @@ def jpeg2000_format(frame: bytes) -> FrameFormat:
 
 
 def rle_segments(frame: bytes) -> int:
-    """Check an RLE header and return its number of segments; ValueError where offsets leave the frame or go back."""
+    """Check an RLE header and return its number of segments. Raises ValueError if offsets are invalid."""
     if len(frame) < 64:
         msg = "no RLE header"
         raise ValueError(msg)

@@ -1,32 +1,36 @@
-"""De-identified copies of DICOM datasets: the Basic Profile of PS3.15 Annex E, with stable pseudonyms.
+"""De-identifies DICOM datasets by the Basic Profile of PS3.15 Annex E, with stable pseudonyms.
 
-Which element is removed, emptied or replaced is Table E.1-1 as dicom-anonymizer keeps it; this module applies it at
-every depth of nesting, and removes private elements and elements of unknown VR, whose content nobody can vouch for.
-Geometry, rescale and pixels stay as they are: none of them stands in the table. The same key gives the same pseudonym
-for the same identity, so that studies of one patient stay together; without the key nobody can follow them back. Faces
-are not removed: a head CT can be rendered, so a de-identified study is still to be guarded.
+Elements are removed, emptied or replaced according to Table E.1-1 as provided by dicom-anonymizer, at every depth of
+nesting. Private elements and elements of unknown VR are removed too, because their content is unknown. Geometry,
+rescale and pixels are unchanged: they are not in the table. The same key gives the same pseudonym for the same
+identity, so that studies of one patient stay together; without the key, pseudonyms cannot be traced back. Faces are not
+removed: a head CT can be rendered in 3D, so protect de-identified studies too.
 """
 
 import hashlib
 import hmac
+import io
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 
 from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c as table
+from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from hemoscope.dicom.elements import PARSE_ERRORS, quiet
+from hemoscope.dicom.refusals import refusal
 from hemoscope.errors import DicomReadError
 
 METHOD = "Hemoscope, PS3.15 Basic Application Confidentiality Profile"
 
 _LEAST_KEY = 16
-_HALF = 8  # bytes of a pseudonym that carry the identity; as many again prove that it is one of this key's
-# File meta information that says what the file is; the rest says who sent it, PS3.10 section 7.1.
+_HALF = 8  # bytes of a pseudonym derived from the identity; as many again authenticate it by the key
+# File meta information about the file itself; the rest is about the sender, PS3.10 section 7.1.
 _META = frozenset((0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013))
-# A value that each VR accepts where the table asks for a dummy, PS3.5 section 6.2.
+# A valid dummy value for each VR, PS3.5 section 6.2.
 _DUMMY: dict[str, object] = {
     **dict.fromkeys(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"), "REMOVED"),
     **dict.fromkeys(("DS", "IS", "FD", "FL", "SS", "US", "SL", "UL", "SV", "UV"), 0),
@@ -38,27 +42,27 @@ _DUMMY: dict[str, object] = {
     "UR": "urn:removed",
 }
 
-Rule = Callable[[Dataset, DataElement, bytes], None]
+Action = Callable[[Dataset, DataElement, bytes], None]
 
 
 def deidentified(dataset: Dataset, *, key: bytes, source: str) -> Dataset:
-    """A copy without identity; the dataset given is left as it was. Twice with one key is the same as once.
+    """Return a de-identified copy; the original is unchanged. Idempotent for the same key.
 
     Args:
-        dataset: a whole dataset, ``file_meta`` included where there is one.
-        key: secret of the site, at least 16 bytes; whoever holds it can tie a known identity to its pseudonym.
+        dataset: a complete dataset, with its ``file_meta`` if it has one.
+        key: secret of the site, at least 16 bytes; with it, a known identity can be linked to its pseudonym.
         source: the input as the user named it, for errors.
 
     Raises:
-        DicomReadError: the dataset says that identity is burned into its pixels, which no profile of elements cleans.
-        ValueError: the key is too short to keep a secret.
+        DicomReadError: the dataset states that identity is burned into its pixels, which the profile does not clean.
+        ValueError: the key is too short.
     """
     if len(key) < _LEAST_KEY:
-        msg = f"the key of pseudonyms needs at least {_LEAST_KEY} bytes, got {len(key)}"
+        msg = f"the pseudonym key needs at least {_LEAST_KEY} bytes, got {len(key)}"
         raise ValueError(msg)
     if str(dataset.get("BurnedInAnnotation", "NO")).upper() == "YES":
-        reason, cure = "burned-in annotation is YES, so its pixels may show who it is", "Remove it at its source"
-        raise DicomReadError(source=source, code="burned_in_annotation", reason=reason, cure=cure)
+        reason, remedy = "burned-in annotation is YES, so its pixels may show who it is", "Remove it at its source"
+        raise DicomReadError(source=source, code="burned_in_annotation", reason=reason, remedy=remedy)
     clean = deepcopy(dataset)
     patient = pseudonymous_id(str(dataset.get("PatientID", "")), key)
     _clean(clean, key)
@@ -75,8 +79,30 @@ def deidentified(dataset: Dataset, *, key: bytes, source: str) -> Dataset:
     return clean
 
 
+def deidentified_file(data: bytes, *, key: bytes, source: str) -> bytes:
+    """Return a de-identified file with unchanged pixels and geometry.
+
+    Args:
+        data: a file that ``open_archive`` accepted, so that its size, also when inflated, is within the limits.
+        key: secret of the site, at least 16 bytes.
+        source: the input as the user named it.
+
+    Raises:
+        DicomReadError: ``burned_in_annotation``, or ``malformed`` if a value cannot be read or written again.
+    """
+    out = io.BytesIO()
+    with quiet():
+        try:
+            clean = deidentified(dcmread(io.BytesIO(data), force=True), key=key, source=source)
+            clean.save_as(out, enforce_file_format=False)
+        except PARSE_ERRORS as error:
+            reason = f"it cannot be de-identified ({type(error).__name__})"
+            raise refusal(source, "malformed", reason) from error
+    return out.getvalue()
+
+
 def pseudonymous_uid(uid: str, key: bytes) -> str:
-    """The UID that stands for another: of the form 2.25, PS3.5 B.2; a pseudonym of the same key stands for itself."""
+    """Return the pseudonym of a UID (under 2.25, PS3.5 B.2); a pseudonym of the same key is returned unchanged."""
     root, _, number = uid.partition("2.25.")
     if not root and number.isdecimal() and int(number) < 1 << 128 and _is_ours(int(number).to_bytes(16, "big"), key):
         return uid
@@ -84,7 +110,7 @@ def pseudonymous_uid(uid: str, key: bytes) -> str:
 
 
 def pseudonymous_id(patient_id: str, key: bytes) -> str:
-    """The patient ID that stands for another; a pseudonym of the same key stands for itself."""
+    """Return the pseudonym of a patient ID; a pseudonym of the same key is returned unchanged."""
     try:
         known = bytes.fromhex(patient_id.removeprefix("H"))
     except ValueError:
@@ -103,7 +129,7 @@ def _is_ours(value: bytes, key: bytes) -> bool:
 
 
 def _clean(dataset: Dataset, key: bytes) -> None:
-    """Apply the table to a dataset and everything nested in it, in place."""
+    """Apply the table to a dataset and all nested items, in place."""
     for element in list(dataset):  # decodes every element, so that its VR is known
         if element.tag.is_private or element.VR == "UN":
             del dataset[element.tag]
@@ -112,7 +138,7 @@ def _clean(dataset: Dataset, key: bytes) -> None:
         if rule is not None:
             rule(dataset, element, key)
         elif element.VR == "PN":
-            element.value = ""  # no name is kept, not even one that the table does not know
+            element.value = ""  # no person name is kept, not even one that is not in the table
         elif element.VR == "SQ":
             for item in element.value:
                 _clean(item, key)
@@ -136,7 +162,7 @@ def _replace(_: Dataset, element: DataElement, key: bytes) -> None:
 
 
 def _rename(_: Dataset, element: DataElement, key: bytes) -> None:
-    """New UIDs for old, many or one; a UID that breaks the standard is renamed like any other text."""
+    """Replace one or more UIDs; an invalid UID is replaced like any other text."""
     if element.is_empty:
         return
     values = [element.value] if isinstance(element.value, str) else list(element.value)
@@ -145,12 +171,12 @@ def _rename(_: Dataset, element: DataElement, key: bytes) -> None:
 
 
 @cache
-def _rules() -> dict[tuple[int, int], Rule]:
-    """The table's action for each element. Where it leaves a choice, the one that keeps the object valid.
+def _rules() -> dict[tuple[int, int], Action]:
+    """The table's action for each element; if there is a choice, the one that keeps the object valid.
 
-    Referenced and source images (X/Z/U*) are emptied: what they point to may never have left the hospital.
+    References to other images (X/Z/U*) are emptied: those images may not have left the hospital.
     """
-    columns: tuple[tuple[Rule, list[tuple[int, ...]]], ...] = (
+    columns: tuple[tuple[Action, list[tuple[int, ...]]], ...] = (
         (_remove, table.X_TAGS),
         (_empty, [*table.Z_TAGS, *table.X_Z_TAGS, *table.X_Z_U_STAR_TAGS]),
         (_replace, [*table.D_TAGS, *table.Z_D_TAGS, *table.X_D_TAGS, *table.X_Z_D_TAGS]),
@@ -164,7 +190,7 @@ def _repeating() -> tuple[tuple[int, ...], ...]:
     return tuple(tag for tag in table.X_TAGS if len(tag) == 4)
 
 
-def _rule(group: int, element: int) -> Rule | None:
+def _rule(group: int, element: int) -> Action | None:
     for wanted_group, wanted_element, group_mask, element_mask in _repeating():
         if group & group_mask == wanted_group and element & element_mask == wanted_element & element_mask:
             return _remove
@@ -172,7 +198,7 @@ def _rule(group: int, element: int) -> Rule | None:
 
 
 def _profile_code() -> Dataset:
-    """The code of the profile, PS3.16 CID 7050."""
+    """Return the code of the profile, PS3.16 CID 7050."""
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator = "113100", "DCM"
     code.CodeMeaning = "Basic Application Confidentiality Profile"

@@ -1,7 +1,7 @@
-"""Values of a parsed data set, read from their raw bytes, so that a nonstandard value is data and never an exception.
+"""Reads values of a parsed data set from their raw bytes, so that a nonstandard value never raises an exception.
 
-pydicom parses the structure; its conversion of values is not used here, because it warns and raises on values that
-real files hold (RSNA's UIDs, decimals in integer strings) and quotes them, which may name a patient.
+pydicom parses the structure. Its value conversion is not used here, because it warns and raises on values of real
+files (RSNA's UIDs, decimals in integer strings) and quotes them, which may reveal a patient's name.
 """
 
 import io
@@ -19,8 +19,8 @@ from pydicom.filereader import read_sequence
 
 from hemoscope.dicom import tags
 
-# What pydicom's parser was seen or can be read to raise on damaged files: struct, indexing, decoding and recursion on
-# hostile lengths, and its own kinds of ValueError and Exception. None of their texts reaches the user.
+# Errors that pydicom's parser raises on damaged files: struct, indexing, decoding and recursion errors on malicious
+# lengths, and its own kinds of ValueError and Exception. Their messages are never shown.
 PARSE_ERRORS: tuple[type[Exception], ...] = (
     EOFError,
     OSError,
@@ -36,33 +36,33 @@ PARSE_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
-# warnings.catch_warnings changes the whole process; our own threads at least take turns.
+# warnings.catch_warnings affects the whole process; the lock serialises our own threads.
 _quiet_lock = threading.RLock()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence pydicom's warnings, which quote values of the file; what matters becomes a quality note instead."""
+    """Suppress pydicom's warnings, which quote values of the file; quality notes replace them."""
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 class ElementBudgetError(ValueError):
-    """More data elements than the limit allows."""
+    """The file has more data elements than the limit."""
 
 
 class CountedBytes(io.BytesIO):
-    """Bytes that allow so many reads: each data element and each item costs at least one, so memory stays bounded."""
+    """A stream with a limited number of reads: each data element or item costs at least one, so memory is bounded."""
 
     def __init__(self, data: bytes, budget: int) -> None:
-        """Allow ``3 * budget`` reads: pydicom needs up to three for one element (tag, long length, value)."""
+        """Allow ``3 * budget`` reads: pydicom needs up to three per element (tag, long length, value)."""
         super().__init__(data)
         self.size = len(data)
         self._left = 3 * budget
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read up to ``size`` bytes; ElementBudgetError once the budget is spent."""
+        """Read up to ``size`` bytes. Raises ElementBudgetError when the budget is exhausted."""
         self._left -= 1
         if self._left < 0:
             msg = "too many data elements"
@@ -71,10 +71,10 @@ class CountedBytes(io.BytesIO):
 
 
 class Elements:
-    """Read access to one data set or sequence item. Absent and unusable values are None (or empty), never an error."""
+    """Read access to one data set or sequence item. Missing and invalid values are None (or empty), never an error."""
 
     def __init__(self, dataset: Dataset, *, little_endian: bool, budget: int) -> None:
-        """Wrap a data set as pydicom parsed it; ``budget`` bounds the elements in any one sequence."""
+        """Wrap a data set parsed by pydicom; ``budget`` limits the elements in any one sequence."""
         self._dataset = dataset
         self._little = little_endian
         self._budget = budget
@@ -89,21 +89,21 @@ class Elements:
         return self._dataset.get_item(tag) if tag in self._dataset else None
 
     def raw(self, tag: int) -> bytes | None:
-        """The bytes of a value, or None where absent, empty or a sequence."""
+        """Return the bytes of a value, or None if missing, empty or a sequence."""
         element = self._element(tag)
         value = element.value if element is not None else None
         return value if isinstance(value, bytes) and value else None
 
     def text(self, tag: int) -> str:
-        """A string without padding and control characters, read as Latin-1; empty where absent."""
+        """Return a string without padding and control characters, read as Latin-1; empty if missing."""
         return _clean((self.raw(tag) or b"").decode("latin-1"))
 
     def texts(self, tag: int) -> tuple[str, ...]:
-        """The values of a multi-valued string."""
+        """Return the values of a multi-valued string."""
         return tuple(part.strip() for part in self.text(tag).split("\\")) if self.text(tag) else ()
 
     def prose(self, tag: int, *, character_set: str = "") -> str:
-        """A string in the character set (0008,0005) of the file; unknown sets read as Latin-1."""
+        """Return a string in the file's character set (0008,0005); unknown sets are read as Latin-1."""
         value = self.raw(tag)
         if value is None or not character_set:
             return self.text(tag)
@@ -114,7 +114,7 @@ class Elements:
             return self.text(tag)
 
     def decimals(self, tag: int) -> tuple[float, ...] | None:
-        """The finite numbers of a DS, IS, FD or FL value, or None where absent or any of them is no number."""
+        """Return the numbers of a DS, IS, FD or FL value, or None if missing or not all finite numbers."""
         value = self.raw(tag)
         if value is None:
             return None
@@ -136,12 +136,12 @@ class Elements:
         return numbers[0] if numbers else None
 
     def integer(self, tag: int) -> int | None:
-        """The first number of an integer string, or None where absent, fractional or beyond 31 bits (PS3.5 6.2)."""
+        """Return the first number of an integer string, or None if missing, fractional or over 31 bits (PS3.5 6.2)."""
         number = self.decimal(tag)
         return int(number) if number is not None and number.is_integer() and abs(number) < 2**31 else None
 
     def words(self, tag: int, *, signed: bool = False) -> tuple[int, ...] | None:
-        """The 16-bit numbers of a US, SS or OW value (32-bit where the VR says UL or SL), or None."""
+        """Return the 16-bit numbers of a US, SS or OW value (32-bit for UL or SL), or None."""
         value = self.raw(tag)
         if value is None:
             return None
@@ -156,7 +156,7 @@ class Elements:
         return numbers[0] if numbers else None
 
     def items(self, tag: int) -> tuple["Elements", ...]:
-        """The items of a sequence, empty where absent; one of PARSE_ERRORS where its bytes are no sequence."""
+        """Return the items of a sequence, empty if missing. Raises one of PARSE_ERRORS if it cannot be parsed."""
         return tuple(self._items(tag))
 
     def item(self, tag: int) -> "Elements | None":
@@ -183,7 +183,7 @@ class Elements:
 
 
 def character_set(elements: Elements) -> str:
-    """The specific character set of a file, empty where the default holds."""
+    """Return the specific character set of a file; empty for the default."""
     return elements.text(tags.SPECIFIC_CHARACTER_SET)
 
 

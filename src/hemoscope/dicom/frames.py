@@ -1,7 +1,7 @@
-"""The headers of a file, one for each frame: from its data set, and from functional groups in an Enhanced CT.
+"""Reads one header per frame: from the data set, and from the functional groups of an Enhanced CT.
 
-PS3.3 C.7.6.16 gives the functional groups: an item of the shared sequence holds for all frames, an item of the
-per-frame sequence for one; here a frame's own item wins, and the data set itself stands behind both.
+PS3.3 C.7.6.16 defines functional groups: an item of the shared sequence applies to all frames, an item of the per-frame
+sequence to one. A frame's own item takes precedence over the shared one, and both over the data set.
 """
 
 import math
@@ -33,7 +33,7 @@ class FrameElements:
     groups: tuple[Elements, ...]
 
     def group(self, sequence: int) -> Elements | None:
-        """The functional group item of this frame, or None where the file has none of that kind."""
+        """Return the functional group item of this frame, or None if the file has none of that kind."""
         for holder in self.groups:
             item = holder.item(sequence)
             if item is not None:
@@ -41,41 +41,41 @@ class FrameElements:
         return None
 
     def decimals(self, sequence: int, tag: int) -> tuple[float, ...] | None:
-        """Numbers from a functional group, else from the data set."""
+        """Return numbers from a functional group, else from the data set."""
         group = self.group(sequence)
         return group.decimals(tag) if group is not None else self.whole.decimals(tag)
 
     def holds(self, sequence: int, tag: int) -> bool:
-        """Whether the attribute is there at all, usable or not."""
+        """Whether the attribute is present, valid or not."""
         group = self.group(sequence)
         return (group if group is not None else self.whole).raw(tag) is not None
 
     def text(self, sequence: int, tag: int) -> str:
-        """A string from a functional group, else from the data set."""
+        """Return a string from a functional group, else from the data set."""
         group = self.group(sequence)
         return group.text(tag) if group is not None and tag in group else self.whole.text(tag)
 
 
 def split_frames(whole: Elements, *, frames: int, source: str) -> tuple[FrameElements, ...]:
-    """One view for each frame.
+    """Return one view for each frame.
 
     Raises:
-        DicomReadError: ``malformed`` where there are per-frame groups, but not one for each frame.
+        DicomReadError: ``malformed`` if there are per-frame groups, but not one for each frame.
     """
     shared = whole.items(tags.SHARED_FUNCTIONAL_GROUPS)[:1]
     own = whole.items(tags.PER_FRAME_FUNCTIONAL_GROUPS)
     if own and len(own) != frames:
-        raise refusal(source, "malformed", f"{frames} frames are declared, {len(own)} have functional groups")
+        raise refusal(source, "malformed", f"{frames} frames are declared, but {len(own)} have functional groups")
     if not own:
         return (FrameElements(whole, shared),) * frames
     return tuple(FrameElements(whole, (item, *shared)) for item in own)
 
 
 def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, source: str) -> SliceHeader:
-    """Everything known of one frame before its pixels.
+    """Return all that is known about one frame before decoding.
 
     Raises:
-        DicomReadError: ``localizer`` where the frame is one, ``malformed`` where a UID is absent or unprintable.
+        DicomReadError: ``localizer`` if the frame is one, ``malformed`` if a UID is missing or not printable.
     """
     whole = frame.whole
     if "LOCALIZER" in frame.text(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE, tags.FRAME_TYPE).upper():
@@ -113,13 +113,13 @@ def _read_uids(whole: Elements, source: str) -> tuple[list[str], list[QualityNot
     for name, tag in _UID_TAGS.items():
         uid = whole.text(tag)
         if not uid or not uid.isascii() or len(uid) > 128 or " " in uid:
-            raise refusal(source, "malformed", f"its {name} is absent or no identifier")
+            raise refusal(source, "malformed", f"its {name} is missing or not an identifier")
         uids.append(uid)
         if len(uid) > 64 or not _UID.fullmatch(uid):
             broken.append(name)
     if not broken:
         return uids, []
-    message = f"identifiers break the standard (PS3.5 section 9) but were used as they are: {', '.join(broken)}"
+    message = f"identifiers violate the standard (PS3.5 section 9) but were used unchanged: {', '.join(broken)}"
     return uids, [QualityNote(code="nonstandard_uid", message=message)]
 
 
@@ -141,14 +141,14 @@ def _read_geometry(
         )
         if good is None and frame.holds(sequence, tag)
     ]
-    message = f"not used because it cannot be right: {', '.join(unusable)}"
+    message = f"not used because the value is impossible: {', '.join(unusable)}"
     notes = [QualityNote(code="invalid_geometry", message=message)] if unusable else []
     # The lengths were checked above; mypy cannot see that.
     return good_position, good_orientation, good_spacing, notes  # type: ignore[return-value]
 
 
 def _is_orientation(cosines: tuple[float, ...]) -> bool:
-    """Two perpendicular unit vectors, to the few digits that files carry."""
+    """Whether these are two perpendicular unit vectors, within the few digits that files store."""
     if len(cosines) != 6:
         return False
     row, column = cosines[:3], cosines[3:]

@@ -1,7 +1,7 @@
-"""Where slices lie: the normal of their plane, their place along it, and the tilt. Millimetres, patient system (LPS).
+"""Slice geometry: the normal of the plane, the position along it, and the tilt. Millimetres, patient system (LPS).
 
-The normal points to the head (superior) for axial slices, so that places grow from feet to head; for other planes it
-points along the positive axis that it is nearest to (PS3.3 C.7.6.2.1.1).
+The normal of axial slices points to the head (superior), so that positions increase from feet to head; for other
+planes it points along the nearest positive axis (PS3.3 C.7.6.2.1.1).
 """
 
 import math
@@ -24,25 +24,25 @@ def normal(orientation: Sequence[float]) -> Vector:
 
 
 def plane(orientation: Sequence[float]) -> str:
-    """Return ``axial``, ``coronal`` or ``sagittal``: the plane that a slice is nearest to."""
+    """Return ``axial``, ``coronal`` or ``sagittal``: the plane nearest to a slice."""
     cosines = [abs(component) for component in normal(orientation)]
     return PLANES[cosines.index(max(cosines))]
 
 
 def tilt_degrees(orientation: Sequence[float]) -> float:
-    """Return the angle between a slice and the plane it is nearest to, 0 to about 55 degrees."""
+    """Return the angle between a slice and the plane nearest to it, 0 to about 55 degrees."""
     return math.degrees(math.acos(min(1.0, max(abs(component) for component in normal(orientation)))))
 
 
 def position_mm(header: SliceHeader) -> float | None:
-    """Return the place of a slice along its normal, or None where position or orientation is unknown."""
+    """Return the position of a slice along its normal, or None if position or orientation is unknown."""
     if header.position_mm is None or header.orientation is None:
         return None
     return sum(a * b for a, b in zip(header.position_mm, normal(header.orientation), strict=True))
 
 
 def spacing_mm(positions: Sequence[float]) -> float | None:
-    """Return the median distance between neighbours in ascending positions; None for fewer than two."""
+    """Return the median distance between adjacent positions in ascending order; None for fewer than two."""
     steps = sorted(after - before for before, after in pairwise(positions))
     if not steps:
         return None

@@ -1,7 +1,7 @@
-"""Stored values become Hounsfield units (HU): rescale or Modality LUT, padding, and the known 12-bit repair.
+"""Converts stored values to Hounsfield units (HU): rescale or Modality LUT, padding, and the 12-bit repair.
 
-Arrays have shape (rows, columns). ``to_hounsfield`` equals pydicom's ``apply_modality_lut``; padding and repair come
-after it and are reported.
+Arrays have shape (rows, columns). ``to_hounsfield`` equals pydicom's ``apply_modality_lut``; padding and repair
+follow and are reported.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from hemoscope.dicom.slices import QualityNote
 
 AIR = -1000.0
 
-# Beyond these no CT scanner goes; they keep hostile numbers from overflowing float32.
+# No CT scanner exceeds these limits; they keep malicious numbers from overflowing float32.
 _STEEPEST = 1e4
 _FARTHEST = 1e6
 _HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")
 _TISSUE = (-200.0, 300.0)
 
-# The 12-bit repair: -1000 HU is stored as 3096; noise of air reaches this much lower; metal has such a rim.
+# The 12-bit repair: -1000 HU is stored as 3096; the noise of air extends this much lower; metal has such a rim.
 _LOWEST_WRAPPED = 4096 - 1000
 _AIR_NOISE = 124
 _METAL_RIM = 2000.0
@@ -46,7 +46,7 @@ class Rescale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModalityLUT:
-    """HU looked up: ``table[stored - first]``, the ends going on for ever (PS3.3 C.11.1.1)."""
+    """HU = ``table[stored - first]``; values outside the table use its ends (PS3.3 C.11.1.1)."""
 
     first: int
     table: NDArray[np.float32]
@@ -62,7 +62,7 @@ Transform = Rescale | ModalityLUT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HounsfieldRule:
-    """How the stored values of one frame become HU; ``padding`` is the lowest and highest stored value that is none."""
+    """Conversion of one frame's stored values to HU; ``padding`` is the lowest and highest stored padding value."""
 
     transform: Transform
     padding: tuple[int, int] | None
@@ -70,7 +70,7 @@ class HounsfieldRule:
 
 
 def read_rule(group: Elements | None, whole: Elements, pixels: PixelFormat, source: str) -> HounsfieldRule:
-    """Read the rule of one frame: from its functional group where there is one, else from the whole data set.
+    """Read the rule of one frame from its functional group if there is one, else from the data set.
 
     Args:
         group: the item of the Pixel Value Transformation Sequence of this frame, or None.
@@ -79,7 +79,7 @@ def read_rule(group: Elements | None, whole: Elements, pixels: PixelFormat, sour
         source: the input's name, for errors.
 
     Raises:
-        DicomReadError: ``no_rescale`` where neither rescale nor Modality LUT gives HU.
+        DicomReadError: ``no_rescale`` if neither rescale nor Modality LUT gives HU.
     """
     holder = group if group is not None else whole
     table = holder.item(tags.MODALITY_LUT_SEQUENCE)
@@ -94,7 +94,7 @@ def _read_rescale(holder: Elements, source: str) -> Rescale:
     slope, intercept = holder.decimal(tags.RESCALE_SLOPE), holder.decimal(tags.RESCALE_INTERCEPT)
     if slope is None or intercept is None:
         missing = "(0028,1053) Rescale Slope" if slope is None else "(0028,1052) Rescale Intercept"
-        raise refusal(source, "no_rescale", f"{missing} is absent or no number")
+        raise refusal(source, "no_rescale", f"{missing} is missing or not a number")
     if not 0 < abs(slope) <= _STEEPEST or abs(intercept) > _FARTHEST:
         raise refusal(source, "no_rescale", f"rescale slope {slope:g} and intercept {intercept:g} give no HU")
     return Rescale(slope=slope, intercept=intercept)
@@ -103,18 +103,18 @@ def _read_rescale(holder: Elements, source: str) -> Rescale:
 def _read_table(table: Elements, pixels: PixelFormat, source: str) -> ModalityLUT:
     descriptor = table.words(tags.LUT_DESCRIPTOR)
     if descriptor is None or len(descriptor) != 3 or descriptor[2] not in (8, 16):
-        raise refusal(source, "no_rescale", "the LUT descriptor (0028,3002) of the Modality LUT is unusable")
+        raise refusal(source, "no_rescale", "the LUT descriptor (0028,3002) of the Modality LUT is invalid")
     length = descriptor[0] or 1 << 16
     first = descriptor[1] - (1 << 16) if pixels.signed and descriptor[1] >= 1 << 15 else descriptor[1]
     values = table.words(tags.LUT_DATA)
     if values is None or len(values) < length:
         found = len(values) if values else 0
-        raise refusal(source, "no_rescale", f"the Modality LUT should have {length} entries, {found} are there")
+        raise refusal(source, "no_rescale", f"the Modality LUT should have {length} entries but has {found}")
     return ModalityLUT(first=first, table=np.asarray(values[:length], dtype=np.float32))
 
 
 def _read_padding(whole: Elements, pixels: PixelFormat) -> tuple[int, int] | None:
-    """The padding value and range (0028,0120), (0028,0121), with the sign of the pixels whatever their VR says."""
+    """Read padding value and range (0028,0120), (0028,0121), with the sign of the pixels regardless of their VR."""
     value = whole.word(tags.PIXEL_PADDING_VALUE, signed=pixels.signed)
     if value is None:
         return None
@@ -125,7 +125,7 @@ def _read_padding(whole: Elements, pixels: PixelFormat) -> tuple[int, int] | Non
 def to_hounsfield(
     stored: Stored, rule: HounsfieldRule, pixels: PixelFormat
 ) -> tuple[NDArray[np.float32], tuple[QualityNote, ...]]:
-    """Return HU with padding as air and the 12-bit repair where it is due, and notes of what was done."""
+    """Return HU with padding as air and, if needed, the 12-bit repair, and notes on what was done."""
     notes: list[QualityNote] = []
     hounsfield = rule.transform.apply(stored)
     padded = _padded(stored, rule.padding)
@@ -133,13 +133,13 @@ def to_hounsfield(
         repaired = repair_twelve_bits(stored)
         if _more_plausible(repaired, hounsfield, padded):
             hounsfield = repaired
-            message = "12-bit values had wrapped below zero; they were put back (stored + 1000, modulo 4096)"
+            message = "12-bit values had wrapped below zero; they were repaired (stored + 1000, modulo 4096)"
             notes.append(QualityNote(code="twelve_bit_repair", message=message))
     if padded is not None:
         notes += _note_padding_in_tissue(hounsfield, padded)
         hounsfield[padded] = AIR
     if rule.modified:
-        notes.append(QualityNote(code="modified_hounsfield", message="the file calls its units modified HU"))
+        notes.append(QualityNote(code="modified_hounsfield", message="the file declares its units as modified HU"))
     return hounsfield, tuple(notes)
 
 
@@ -154,12 +154,12 @@ def _note_padding_in_tissue(hounsfield: NDArray[np.float32], padded: NDArray[np.
     value = float(hounsfield[padded][0])
     if not _TISSUE[0] < value < _TISSUE[1]:
         return []
-    message = f"the padding value (0028,0120) stands for {value:.0f} HU, which tissue has too; it was read as air"
+    message = f"the padding value (0028,0120) stands for {value:.0f} HU, which tissue also has; it was read as air"
     return [QualityNote(code="padding_in_tissue", message=message)]
 
 
 def may_need_twelve_bit_repair(transform: Transform, pixels: PixelFormat) -> bool:
-    """Whether a header is of the kind known to lie: 12 bits, unsigned, slope 1, intercept above -100."""
+    """Whether a header is of the kind known to be wrong: 12 bits, unsigned, slope 1, intercept above -100."""
     return (
         isinstance(transform, Rescale)
         and pixels.bits_stored == 12
@@ -172,10 +172,10 @@ def may_need_twelve_bit_repair(transform: Transform, pixels: PixelFormat) -> boo
 def repair_twelve_bits(stored: Stored) -> NDArray[np.float32]:
     """Return HU of 12-bit values that wrapped below zero: (stored + 1000, modulo 4096) - 1000.
 
-    Some scanners wrote HU into 12 unsigned bits with no intercept: -1000 became 3096. Two cases need a look at the
-    surroundings. Metal reaches such values too: a region whose rim is above 2000 HU on average stays as it is, because
-    next to metal values climb, while air in the body is rimmed by values that fall through zero. And the noise of air
-    goes some way below -1000: such pixels are put back too where they touch wrapped ones.
+    Some scanners stored HU in 12 unsigned bits without an intercept: -1000 became 3096. Two cases depend on the
+    surrounding pixels. Metal has such values too: a region whose rim is above 2000 HU on average is left unchanged,
+    because values rise next to metal, while they fall through zero next to air in the body. And the noise of air
+    extends below -1000: such pixels are repaired too if they touch wrapped ones.
     """
     from scipy import ndimage
 
@@ -194,7 +194,7 @@ def repair_twelve_bits(stored: Stored) -> NDArray[np.float32]:
 def _more_plausible(
     repaired: NDArray[np.float32], original: NDArray[np.float32], padded: NDArray[np.bool_] | None
 ) -> bool:
-    """Whether air near -1000 HU lies along the border of the image after the repair, and did not before."""
+    """Whether the image border shows air near -1000 HU after the repair but not before."""
     width = max(1, min(repaired.shape) // 16)
     border = np.ones(repaired.shape, dtype=bool)
     border[width:-width, width:-width] = False

@@ -1,14 +1,14 @@
-"""How much one input may ask for before it is refused: a bomb is turned away before it is inflated or decoded."""
+"""Size limits of one input: a decompression bomb is refused before it is inflated or decoded."""
 
 from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadLimits:
-    """Upper bounds on what is read; every one can be raised by the caller.
+    """Upper limits on what is read; the caller can raise each of them.
 
     Attributes:
-        file_bytes: size of one file, stream or archive member, as it lies there.
+        file_bytes: size of one file, stream or archive member, as stored.
         inflated_bytes: size of one deflated data set after inflating.
         slice_pixels: rows x columns of one frame.
         pixels: rows x columns x frames of one file.
@@ -26,7 +26,7 @@ class ReadLimits:
     members: int = 100_000
 
     def __post_init__(self) -> None:
-        """Reject a limit that would refuse everything."""
+        """Reject a limit below 1."""
         for field in fields(self):
             if getattr(self, field.name) < 1:
                 msg = f"limit {field.name} must be at least 1, got {getattr(self, field.name)}"

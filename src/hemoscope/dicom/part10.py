@@ -1,7 +1,7 @@
-"""The DICOM file format (PS3.10 section 7): bytes become a data set, its transfer syntax and where its pixels lie.
+"""Parses the DICOM file format (PS3.10 section 7): the data set, its transfer syntax and the position of its pixels.
 
-Every declared length is compared with the bytes that are left, a deflated data set is inflated here under a limit,
-and parsing stops at the pixels: they are cut out by ``encapsulation`` and decoded by ``pixels``.
+Every declared length is compared with the remaining bytes, a deflated data set is inflated up to a limit, and parsing
+stops at the pixels: ``encapsulation`` splits them into frames and ``pixels`` decodes them.
 """
 
 import io
@@ -28,7 +28,7 @@ _INFLATE_STEP = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelElement:
-    """Where the pixel data lie: ``data[start:]`` is the value; ``length`` is None where it is encapsulated."""
+    """Position of the pixel data: ``data[start:]`` is the value; ``length`` is None if it is encapsulated."""
 
     tag: int
     data: bytes
@@ -83,7 +83,7 @@ def _parse(data: bytes, source: str, limits: ReadLimits) -> DicomObject:
 
 
 class _Stop:
-    """pydicom's ``stop_when``: ends at a tag, notes where its value starts, and refuses lengths beyond the end."""
+    """A ``stop_when`` for pydicom: stops at a tag, records its value's position, and refuses lengths beyond the end."""
 
     def __init__(self, stream: CountedBytes, source: str, ends: Callable[[int], bool]) -> None:
         self._stream = stream
@@ -92,19 +92,19 @@ class _Stop:
         self._found: tuple[int, int, int] | None = None
 
     def __call__(self, tag: int, _vr: str | None, length: int) -> bool:
-        """Return True at the end tag; DicomReadError where the value would reach beyond the bytes."""
+        """Return True at the end tag. Raises DicomReadError if a value would extend beyond the data."""
         if self._ends(tag):
             self._found = (int(tag), self._stream.tell(), length)
             return True
         left = self._stream.size - self._stream.tell()
         if length not in (UNDEFINED_LENGTH, 0) and length > left:
             group, element = tag >> 16, tag & 0xFFFF
-            reason = f"element ({group:04X},{element:04X}) declares {length} bytes, {left} are left"
+            reason = f"element ({group:04X},{element:04X}) declares {length} bytes, but only {left} are left"
             raise refusal(self._source, "malformed", reason)
         return False
 
     def pixels(self) -> PixelElement | None:
-        """The element at which reading ended, if it did."""
+        """The element at which reading stopped, if any."""
         if self._found is None:
             return None
         tag, start, length = self._found
@@ -117,7 +117,7 @@ def _read(stream: io.BytesIO, syntax: str, stop: _Stop) -> Dataset:
 
 
 def _looks_like_elements(data: bytes) -> bool:
-    """Whether bytes without the DICM prefix start as an element of group 0002 or 0008 does."""
+    """Whether bytes without the DICM prefix start with an element of group 0002 or 0008."""
     if len(data) < 8:
         return False
     if data[:2] == b"\x00\x08":
@@ -129,14 +129,14 @@ def _looks_like_elements(data: bytes) -> bool:
 
 
 def _guess_syntax(head: bytes) -> str:
-    """The transfer syntax of a bare data set, from its first element (there is nothing else to go by)."""
+    """Guess the transfer syntax of a data set without file meta information from its first element."""
     if not (head[4:6].isalpha() and head[4:6].isupper()):
         return IMPLICIT
     return BIG_ENDIAN if head[:1] == b"\x00" else EXPLICIT
 
 
 def _inflate(data: bytes, source: str, limits: ReadLimits) -> bytes:
-    """Inflate a raw deflate stream (PS3.5 A.5) step by step, refusing it as soon as it passes the limit."""
+    """Inflate a raw deflate stream (PS3.5 A.5) in steps, and refuse it as soon as it exceeds the limit."""
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
     parts: list[bytes] = []
     size = 0

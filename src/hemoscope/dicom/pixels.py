@@ -1,8 +1,8 @@
-"""Stored pixel values of one frame, decoded by permissively licensed decoders.
+"""Decodes one frame to stored pixel values with permissively licensed decoders.
 
 GDCM (BSD) decodes JPEG, JPEG Lossless and JPEG-LS, OpenJPEG (BSD) JPEG 2000 and HTJ2K, pylibjpeg-rle (MIT) RLE. Each
-is imported when first needed: one uncompressed slice costs none of them. Stored values are whole numbers, shape
-(rows, columns), with the sign and the bits that the header gives (PS3.5 section 8), before any rescaling.
+is imported when first needed: uncompressed slices need none of them. Stored values are integers, shape (rows, columns),
+with the sign and bits given by the header (PS3.5 section 8), before any rescaling.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from hemoscope.dicom.refusals import refusal
 NATIVE = frozenset({IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN})
 _JPEG = "1.2.840.10008.1.2.4."
 RLE = "1.2.840.10008.1.2.5"
-# Which JPEG codings a syntax stands for (PS3.5 A.4.1, A.4.3), by start of frame marker.
+# JPEG processes of each transfer syntax (PS3.5 A.4.1, A.4.3), by start of frame marker.
 _CODINGS = {
     _JPEG + "50": (0xC0,),
     _JPEG + "51": (0xC0, 0xC1),
@@ -31,16 +31,17 @@ _CODINGS = {
 GDCM = frozenset(_CODINGS)
 OPENJPEG = frozenset(_JPEG + last for last in ("90", "91", "201", "202", "203"))
 Stored = NDArray[np.int32] | NDArray[np.int64]
+TALKATIVE = GDCM | {RLE}  # whose decoders print on stderr
 SYNTAXES = NATIVE | GDCM | OPENJPEG | {RLE}
 
-# What the decoders raise on damaged frames: GDCM's wrapper SystemError, TypeError and RuntimeError (a C++ exception),
+# Errors of the decoders on damaged frames: GDCM's wrapper SystemError, TypeError and RuntimeError (a C++ exception),
 # OpenJPEG's RuntimeError and ValueError, RLE's ValueError; UnicodeError is a ValueError.
 _DECODER_ERRORS = (RuntimeError, ValueError, TypeError, SystemError, MemoryError, OverflowError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelFormat:
-    """How stored values lie in the file: the Image Pixel module (PS3.3 C.7.6.3)."""
+    """Format of the stored values: the Image Pixel module (PS3.3 C.7.6.3)."""
 
     rows: int
     columns: int
@@ -59,13 +60,13 @@ def decode_frame(fragments: tuple[memoryview, ...], *, pixels: PixelFormat, synt
     """Decode one frame to stored values, shape (rows, columns).
 
     Args:
-        fragments: the bytes of the frame, in pieces.
-        pixels: what the header says of the values.
+        fragments: the bytes of the frame.
+        pixels: the format given by the header.
         syntax: transfer syntax UID, one of SYNTAXES.
         source: the input's name, for errors.
 
     Raises:
-        DicomReadError: ``inconsistent_pixel_data`` where the frame is not what the header says or cannot be decoded.
+        DicomReadError: ``inconsistent_pixel_data`` if the frame contradicts the header or cannot be decoded.
     """
     if syntax in NATIVE:
         return _native(fragments[0], pixels, syntax)
@@ -82,7 +83,7 @@ def decode_frame(fragments: tuple[memoryview, ...], *, pixels: PixelFormat, synt
 
 
 def _cause(error: Exception) -> str:
-    """Our own words for a damaged frame; of a decoder's exception only its type."""
+    """Describe a damaged frame: our own message, or only the type of a decoder's exception."""
     return str(error) if isinstance(error, _FrameError) else type(error).__name__
 
 
@@ -98,7 +99,7 @@ def _native(frame: memoryview, pixels: PixelFormat, syntax: str) -> Stored:
 
 
 def _sign(values: NDArray[Any], pixels: PixelFormat) -> Stored:
-    """Keep the stored bits alone (the others may hold anything, PS3.5 8.1.1) and extend the sign."""
+    """Keep only the stored bits (the others are undefined, PS3.5 8.1.1) and extend the sign."""
     stored: Stored = values.astype(np.int32) if pixels.bits_stored < 32 else values.astype(np.int64)
     np.bitwise_and(stored, (1 << pixels.bits_stored) - 1, out=stored)
     if pixels.signed:
@@ -117,7 +118,7 @@ def _agree(found: FrameFormat, pixels: PixelFormat) -> None:
         )
         raise _FrameError(msg)
     if not 1 < found.precision <= pixels.bits_allocated:
-        msg = f"it holds {found.precision} bits a sample, the header allocates {pixels.bits_allocated}"
+        msg = f"it holds {found.precision} bits per sample, the header allocates {pixels.bits_allocated}"
         raise _FrameError(msg)
 
 
@@ -130,7 +131,7 @@ def _reshape(buffer: bytes | bytearray, width: int, pixels: PixelFormat) -> NDAr
 
 
 def _gdcm(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:
-    """JPEG, JPEG Lossless and JPEG-LS. The sign is left to ``_sign``: these codes know none."""
+    """Decode JPEG, JPEG Lossless and JPEG-LS. ``_sign`` adds the sign, which these codings lack."""
     import gdcm
 
     try:
@@ -139,8 +140,8 @@ def _gdcm(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:
         raise _FrameError(str(error)) from error
     _agree(found, pixels)
     if found.precision > 16:
-        # No JPEG has more (T.81 table B.2), and GDCM ends the process over one.
-        msg = f"it claims {found.precision} bits a sample"
+        # No JPEG has more (T.81 table B.2), and GDCM aborts the process over one.
+        msg = f"it declares {found.precision} bits per sample"
         raise _FrameError(msg)
     if kind not in _CODINGS[syntax]:
         msg = f"its JPEG coding (marker {kind:02X}) is not that of its transfer syntax"
@@ -164,7 +165,7 @@ def _gdcm(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:
 
 
 def _openjpeg(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:  # noqa: ARG001 - one decoder for all five
-    """JPEG 2000 and HTJ2K; signed codestreams come back in two's complement, as the stored bits are."""
+    """Decode JPEG 2000 and HTJ2K; signed codestreams decode to two's complement, like stored bits."""
     from openjpeg.utils import decode_pixel_data
 
     try:
@@ -193,8 +194,8 @@ def _rle(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:  # noq
             frame, version=2, rows=pixels.rows, columns=pixels.columns, bits_allocated=allocated
         )
     except BaseException as error:
-        # The decoder is Rust: a segment that runs past the frame is a panic, which safely unwinds and arrives as an
-        # exception that is no Exception and whose class cannot be imported.
+        # The decoder is written in Rust: a segment that exceeds the frame causes a panic, which unwinds safely and is
+        # raised as a BaseException whose class cannot be imported.
         if type(error).__name__ != "PanicException":
             raise
         msg = "an RLE segment is longer than the frame"

@@ -1,21 +1,21 @@
-"""What a reader of the result should know about a series, as coded notes.
+"""Quality notes on a series: what a reader of the result should know, each with a code.
 
 Codes: ``single_slice``, ``few_slices``, ``missing_slices``, ``uneven_spacing``, ``positions_unknown``,
 ``duplicate_slices``, ``mixed_orientation``, ``mixed_size``, ``mixed_pixel_spacing``, ``not_axial``, ``gantry_tilt``,
 ``not_head``, ``contrast_agent``, ``unusual_kvp``, ``bone_kernel``, ``geometry_assumed``, and the codes of single slices
 (``nonstandard_uid``, ``invalid_geometry``), gathered. Decoding adds ``slices_refused``, and per slice
-``twelve_bit_repair``, ``padding_in_tissue`` and ``modified_hounsfield``.
+``twelve_bit_repair``, ``damaged_pixel_data``, ``padding_in_tissue`` and ``modified_hounsfield``.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
 from hemoscope.dicom.geometry import plane, position_mm, spacing_mm, tilt_degrees
-from hemoscope.dicom.kernels import is_sharp_kernel
 from hemoscope.dicom.slices import QualityNote, SliceHeader
 
-# A head is about 150 mm high; less than this, or fewer slices where places are unknown, is a part of one.
+# A head is about 150 mm high; a series that covers less, or has fewer slices if positions are unknown, is incomplete.
 HEAD_MM = 100.0
 _HEAD_SLICES = 15
 _KVP = (100.0, 140.0)
@@ -23,10 +23,20 @@ _GAP = 1.5
 _UNEVEN = 0.1
 _TILT_DEGREES = 0.5
 _HEAD_PARTS = ("HEAD", "BRAIN", "SKULL", "CRANI", "NEURO", "ORBIT", "SINUS", "FACE", "TEMPORAL", "IAC", "WHOLEBODY")
+# Kernels for bone or lung are too noisy to show blood against brain. Each vendor names its own: Siemens numbers the
+# sharpness (H30s is soft, H60s and above are sharp; also J, B and Hr), Canon uses FC30-39, FC50-59 and FC80-89, Philips
+# D, E, L and YB-YE, and GE words.
+_SHARP_KERNELS = frozenset(
+    {"BONE", "BONEPLUS", "BONE+", "EDGE", "LUNG", "ULTRA", "SHARP", "YB", "YC", "YD", "YE", "D", "E", "L"}
+)
+_SIEMENS_KERNEL = re.compile(r"(?:H|J|B|I|U|T|S|HR|BR|BL|HC|UR|QR)F?(\d\d)[A-Z]?")
+_CANON_KERNEL = re.compile(r"FC(\d\d)")
+_SHARP_CANON = (range(30, 40), range(50, 60), range(80, 90))
+_BONE_SERIES = re.compile(r"\b(bone|knochen|os osseux|hueso|osso|petrous)\b", re.IGNORECASE)
 
 
 def series_notes(headers: Sequence[SliceHeader]) -> tuple[QualityNote, ...]:
-    """Return the notes of a series whose headers stand in anatomical order."""
+    """Return the notes on a series whose headers are in anatomical order."""
     notes = [
         *_extent_notes(headers),
         *_spacing_notes(headers),
@@ -38,14 +48,14 @@ def series_notes(headers: Sequence[SliceHeader]) -> tuple[QualityNote, ...]:
 
 
 def known_positions(headers: Sequence[SliceHeader]) -> list[float] | None:
-    """Return the place of every slice along the normal, or None unless all are known."""
+    """Return the position of every slice along the normal, or None unless all are known."""
     positions = [position_mm(header) for header in headers]
     known = [position for position in positions if position is not None]
     return known if len(known) == len(positions) else None
 
 
 def covered_mm(headers: Sequence[SliceHeader]) -> float | None:
-    """Return how much of the body a series shows along its normal, or None where positions are unknown."""
+    """Return the length that a series covers along its normal, or None if positions are unknown."""
     positions = known_positions(headers)
     if not positions:
         return None
@@ -53,9 +63,22 @@ def covered_mm(headers: Sequence[SliceHeader]) -> float | None:
 
 
 def is_other_anatomy(header: SliceHeader) -> bool:
-    """Whether the body part examined (0018,0015) is given and names no part of a head."""
+    """Whether the body part examined (0018,0015) is given and is not part of the head."""
     part = header.body_part or ""
     return bool(part) and not any(word in part for word in _HEAD_PARTS)
+
+
+def is_sharp_kernel(kernel: str | None, description: str | None = None) -> bool:
+    """Whether a kernel (0018,1210) is for bone or lung; without a kernel, the series description decides."""
+    if not kernel:
+        return bool(description and _BONE_SERIES.search(description))
+    for word in kernel.upper().replace(",", " ").split():
+        siemens, canon = _SIEMENS_KERNEL.fullmatch(word), _CANON_KERNEL.fullmatch(word)
+        if word in _SHARP_KERNELS or (siemens and int(siemens[1]) >= 55):
+            return True
+        if canon and any(int(canon[1]) in sharp for sharp in _SHARP_CANON):
+            return True
+    return False
 
 
 def _note(code: str, message: str) -> QualityNote:
@@ -64,10 +87,10 @@ def _note(code: str, message: str) -> QualityNote:
 
 def _extent_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     if len(headers) == 1:
-        return [_note("single_slice", "one slice alone: nothing is known of the rest of the head")]
+        return [_note("single_slice", "a single slice: the rest of the head is unknown")]
     covered = covered_mm(headers)
     if covered is None and len(headers) < _HEAD_SLICES:
-        return [_note("few_slices", f"{len(headers)} slices are fewer than a head needs")]
+        return [_note("few_slices", f"{len(headers)} slices are too few for a whole head")]
     if covered is not None and covered < HEAD_MM:
         return [_note("few_slices", f"{len(headers)} slices cover {covered:.0f} mm, less than a head")]
     return []
@@ -99,7 +122,7 @@ def _spacing_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
 
 
 def _numbers(headers: Sequence[SliceHeader]) -> list[QualityNote]:
-    """Where there are no positions, jumps of the instance number are all that can show a gap."""
+    """Without positions, only jumps of the instance number can show a gap."""
     numbers = sorted({header.instance_number for header in headers if header.instance_number is not None})
     if len(numbers) != len(headers):
         return []
@@ -111,7 +134,7 @@ def _plane_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     notes = []
     orientation = headers[0].orientation
     if orientation is not None and plane(orientation) != "axial":
-        notes.append(_note("not_axial", f"slices are {plane(orientation)}; the model knows axial ones"))
+        notes.append(_note("not_axial", f"slices are {plane(orientation)}; the model was trained on axial ones"))
     tilt = max(
         abs(headers[0].gantry_tilt_degrees or 0.0), tilt_degrees(orientation) if orientation is not None else 0.0
     )
@@ -143,6 +166,6 @@ def _acquisition_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
 
 
 def _slice_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
-    """The notes of single slices, once each, with how many slices they concern."""
+    """Return each note on single slices once, with the number of slices."""
     counts = Counter((note.code, note.message) for header in headers for note in header.quality)
     return [_note(code, f"{message} ({count} of {len(headers)} slices)") for (code, message), count in counts.items()]

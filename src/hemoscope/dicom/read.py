@@ -1,11 +1,12 @@
-"""One DICOM file, as a path, bytes or a stream, becomes CT slices in Hounsfield units, or is refused with a reason.
+"""Reads one DICOM file (path, bytes or stream) into CT slices in Hounsfield units, or refuses it with a reason.
 
-``read_headers`` looks without decoding; ``read_slices`` decodes; ``read_slice`` is for the usual file of one frame.
+``read_headers`` does not decode; ``read_slices`` decodes; ``read_slice`` is for the usual file of one frame.
 """
 
 import os
 import stat
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,14 +14,15 @@ from typing import BinaryIO
 import numpy as np
 
 from hemoscope.dicom import tags
-from hemoscope.dicom.admission import check_is_ct_slice
+from hemoscope.dicom.ct_objects import check_is_ct_slice
+from hemoscope.dicom.decoder_messages import caught_damage
 from hemoscope.dicom.elements import PARSE_ERRORS, Elements, quiet
 from hemoscope.dicom.encapsulation import encapsulated_frames, native_frames
 from hemoscope.dicom.frames import FrameElements, read_header, split_frames
 from hemoscope.dicom.hounsfield import HounsfieldRule, read_rule, to_hounsfield
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.part10 import BIG_ENDIAN, DicomObject, parse
-from hemoscope.dicom.pixels import NATIVE, SYNTAXES, PixelFormat, decode_frame
+from hemoscope.dicom.pixels import NATIVE, SYNTAXES, TALKATIVE, PixelFormat, decode_frame
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import CTSlice, SliceHeader
 
@@ -31,7 +33,7 @@ DicomInput = Path | bytes | BinaryIO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Frame:
-    """One frame that passed every check, ready to decode."""
+    """One frame that passed all checks, ready to decode."""
 
     header: SliceHeader
     rule: HounsfieldRule
@@ -46,15 +48,15 @@ class _Image:
 
 
 def read_headers(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -> tuple[SliceHeader, ...]:  # noqa: B008 - frozen
-    """Check one DICOM file and return a header for each frame; no pixel is decoded.
+    """Check one DICOM file and return a header for each frame, without decoding.
 
     Args:
         data: path, bytes or binary stream.
-        source: the name under which the user knows it, for headers and errors; never an absolute path.
+        source: the name of the file as the user gave it, for headers and errors; never an absolute path.
         limits: what the file may ask for.
 
     Raises:
-        DicomReadError: one of the codes of ``refusals.CURES``.
+        DicomReadError: one of the codes of ``refusals.REMEDIES``.
     """
     return tuple(frame.header for frame in _open(data, source, limits).frames)
 
@@ -70,12 +72,12 @@ def read_slices(
 
     Args:
         data: path, bytes or binary stream.
-        source: the name under which the user knows it.
+        source: the name of the file as the user gave it.
         limits: what the file may ask for.
         frames: indices of the frames to decode, all by default.
 
     Raises:
-        DicomReadError: as ``read_headers``, and ``inconsistent_pixel_data`` where a frame cannot be decoded.
+        DicomReadError: as ``read_headers``, and ``inconsistent_pixel_data`` if a frame cannot be decoded.
     """
     image = _open(data, source, limits)
     return tuple(
@@ -91,13 +93,13 @@ def read_slice(data: DicomInput, *, source: str = "input", limits: ReadLimits = 
     """
     image = _open(data, source, limits)
     if len(image.frames) != 1:
-        reason = f"{len(image.frames)} frames where one slice is wanted"
+        reason = f"{len(image.frames)} frames, but one slice is expected"
         raise refusal(source, "inconsistent_pixel_data", reason)
     return _decode(image.frames[0], image, source)
 
 
 def load_bytes(data: DicomInput, *, source: str, limits: ReadLimits) -> bytes:
-    """The bytes of an input, within ``limits.file_bytes``.
+    """Return the bytes of an input, up to ``limits.file_bytes``.
 
     Raises:
         DicomReadError: ``unreadable`` or ``too_large``.
@@ -129,7 +131,7 @@ def _load_file(path: Path, source: str, limits: ReadLimits) -> bytes:
 
 
 def _load_stream(stream: BinaryIO, source: str, limits: ReadLimits) -> bytes:
-    """Read to the end, in steps: a stream may return less than asked for, and may never end."""
+    """Read to the end in steps: a stream may return less than requested, and may never end."""
     parts: list[bytes] = []
     left = limits.file_bytes + 1
     try:
@@ -147,7 +149,7 @@ def _open(data: DicomInput, source: str, limits: ReadLimits) -> _Image:
         try:
             return _check(found, source, limits)
         except PARSE_ERRORS as error:
-            # Sequences are parsed when asked for, so damage inside them shows here.
+            # Sequences are parsed on access, so damage inside them appears here.
             raise refusal(source, "malformed", f"a sequence cannot be parsed ({type(error).__name__})") from error
 
 
@@ -155,7 +157,7 @@ def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
     check_is_ct_slice(found, source)
     if found.syntax not in SYNTAXES:
         shown = found.syntax if len(found.syntax) <= 64 else "unknown"
-        raise refusal(source, "unsupported_syntax", f"transfer syntax {shown} is not read")
+        raise refusal(source, "unsupported_syntax", f"transfer syntax {shown} is not supported")
     elements = found.elements
     pixels = _read_format(elements, found.syntax, source)
     count = _count_frames(elements, source)
@@ -184,16 +186,16 @@ def _read_format(elements: Elements, syntax: str, source: str) -> PixelFormat:
     rows, columns = elements.word(tags.ROWS), elements.word(tags.COLUMNS)
     allocated, representation = elements.word(tags.BITS_ALLOCATED), elements.word(tags.PIXEL_REPRESENTATION)
     if not rows or not columns or allocated is None or representation not in (0, 1):
-        raise refusal(source, "malformed", "rows, columns, bits allocated or pixel representation (0028) is unusable")
+        raise refusal(source, "malformed", "rows, columns, bits allocated or pixel representation (0028) is invalid")
     stored = elements.word(tags.BITS_STORED) or allocated
     high = elements.word(tags.HIGH_BIT)
     high = stored - 1 if high is None else high
     if allocated not in (8, 16, 32) or not 2 <= stored <= allocated or not stored - 1 <= high < allocated:
-        reason = f"{allocated} bits allocated, {stored} stored, high bit {high} do not fit together"
+        reason = f"{allocated} bits allocated, {stored} stored, high bit {high} contradict each other"
         raise refusal(source, "inconsistent_pixel_data", reason)
     if syntax == BIG_ENDIAN and allocated == 8:
-        # Big endian swaps bytes of 8-bit pixels or not, depending on a VR that files get wrong (PS3.5 8.1.2).
-        raise refusal(source, "unsupported_syntax", "8-bit pixels in the retired big endian syntax are not read")
+        # Big endian swaps bytes of 8-bit pixels depending on the VR, which files often get wrong (PS3.5 8.1.2).
+        raise refusal(source, "unsupported_syntax", "8-bit pixels in the retired big endian syntax are not supported")
     return PixelFormat(
         rows=rows,
         columns=columns,
@@ -209,7 +211,7 @@ def _count_frames(elements: Elements, source: str) -> int:
         return 1
     count = elements.integer(tags.NUMBER_OF_FRAMES)
     if count is None or count < 1:
-        raise refusal(source, "malformed", "its number of frames (0028,0008) is no positive number")
+        raise refusal(source, "malformed", "its number of frames (0028,0008) is not a positive number")
     return count
 
 
@@ -224,7 +226,7 @@ def _check_size(pixels: PixelFormat, count: int, source: str, limits: ReadLimits
 
 
 def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> tuple[tuple[memoryview, ...], ...]:
-    if found.pixels is None:  # check_is_ct_slice has refused that
+    if found.pixels is None:  # check_is_ct_slice refuses this
         raise refusal(source, "no_pixels", "no pixel data (7FE0,0010)")
     if found.syntax in NATIVE:
         views = native_frames(found.pixels, frame_bytes=pixels.frame_bytes, frames=count, source=source)
@@ -235,6 +237,7 @@ def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> tu
 
 
 def _decode(frame: _Frame, image: _Image, source: str) -> CTSlice:
-    stored = decode_frame(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
+    with caught_damage() if image.syntax in TALKATIVE else nullcontext(()) as damage:
+        stored = decode_frame(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
     hounsfield, notes = to_hounsfield(stored, frame.rule, image.pixels)
-    return CTSlice(header=frame.header, hounsfield=hounsfield, quality=notes)
+    return CTSlice(header=frame.header, hounsfield=hounsfield, quality=(*notes, *damage))

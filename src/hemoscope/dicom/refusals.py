@@ -1,12 +1,12 @@
-"""Why an input is refused: the stable codes, and for each the cure that the user reads.
+"""Error codes for inputs that are not accepted, and for each code the remedy that the user reads.
 
-Reasons name tags, sizes and codes that were found; they never hold a value that could identify a patient, so the
-text of a third party's exception, which may quote the file, is never part of one.
+Reasons name tags, sizes and codes; they never contain a value that could identify a patient. So they never include the
+message of a third-party exception, which may quote the file.
 """
 
 from hemoscope.errors import DicomReadError
 
-CURES: dict[str, str] = {
+REMEDIES: dict[str, str] = {
     "not_dicom": "Give DICOM files (CT slices); leave other files out",
     "unreadable": "Check that it exists, is an ordinary file and may be read",
     "malformed": "Export the study again from its source; this copy is damaged",
@@ -27,5 +27,5 @@ CURES: dict[str, str] = {
 
 
 def refusal(source: str, code: str, reason: str) -> DicomReadError:
-    """The error for one refused input; an unknown ``code`` is a KeyError, so that every code has a cure."""
-    return DicomReadError(source=source, code=code, reason=reason, cure=CURES[code])
+    """Return the error for one refused input. Raises KeyError for an unknown ``code``: every code has a remedy."""
+    return DicomReadError(source=source, code=code, reason=reason, remedy=REMEDIES[code])

@@ -1,7 +1,7 @@
-"""Slices become series in anatomical order, and one rule picks the series to read.
+"""Groups slices into series in anatomical order, and chooses the series to read.
 
-Order is by place along the slice normal, from feet to head, never by file name; instance numbers serve only where
-positions are unknown. What does not fit into one stack (another orientation or size, a duplicate) is left out by name.
+Slices are ordered by position along the slice normal, from feet to head, never by file name; instance numbers are used
+only if positions are unknown. Slices that do not fit (another orientation or size, duplicates) are excluded and listed.
 """
 
 from collections import Counter
@@ -9,8 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hemoscope.dicom.geometry import plane, position_mm, spacing_mm
-from hemoscope.dicom.kernels import is_sharp_kernel
-from hemoscope.dicom.quality import HEAD_MM, covered_mm, is_other_anatomy, known_positions, series_notes
+from hemoscope.dicom.quality import (
+    HEAD_MM,
+    covered_mm,
+    is_other_anatomy,
+    is_sharp_kernel,
+    known_positions,
+    series_notes,
+)
 from hemoscope.dicom.slices import QualityNote, SliceHeader
 from hemoscope.errors import SeriesError
 
@@ -20,7 +26,7 @@ _THICK_MM = (2.0, 6.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One series: headers from feet to head, what was left out of the stack, and what a reader should know."""
+    """One series: headers from feet to head, excluded slices, and quality notes."""
 
     study_instance_uid: str
     series_instance_uid: str
@@ -35,7 +41,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """One study: its series, in order of their UIDs."""
+    """One study: its series, sorted by UID."""
 
     study_instance_uid: str
     series: tuple[Series, ...]
@@ -43,14 +49,14 @@ class Study:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesChoice:
-    """The series to read, and for each other one: its UID, why it is skipped, and its number of slices."""
+    """The series to read and, for each other series, its UID, why it is skipped, and its number of slices."""
 
     series: Series
     skipped: tuple[tuple[str, str, int], ...]
 
 
 def build_studies(headers: Iterable[SliceHeader]) -> tuple[Study, ...]:
-    """Group headers by study and series; the result does not depend on the order in which files were found."""
+    """Group headers by study and series; the result does not depend on the order of the files."""
     groups: dict[str, dict[str, list[SliceHeader]]] = {}
     for header in headers:
         study = groups.setdefault(header.study_instance_uid, {})
@@ -62,10 +68,10 @@ def build_studies(headers: Iterable[SliceHeader]) -> tuple[Study, ...]:
 
 
 def build_series(headers: Sequence[SliceHeader]) -> Series:
-    """Put the slices of one series in order, leave out what does not fit, and note what a reader should know.
+    """Sort the slices of one series, exclude those that do not fit, and add quality notes.
 
-    Of several orientations and sizes the most frequent is kept. Of slices at one place (within 0.01 mm) the one with
-    the lowest instance number is kept; where all positions are equal they count as unknown.
+    Of several orientations and sizes, the most frequent is kept. Of slices at one position (within 0.01 mm), the one
+    with the lowest instance number is kept; if all positions are equal, they count as unknown.
     """
     ordered = sorted(headers, key=_tie_break)
     notes: list[QualityNote] = []
@@ -85,16 +91,16 @@ def build_series(headers: Sequence[SliceHeader]) -> Series:
 
 
 def choose_series(study: Study, *, series_instance_uid: str | None = None) -> SeriesChoice:
-    """Pick the series to read.
+    """Choose the series to read.
 
     The rule, most important first: axial (a series without orientation counts after those known to be axial; coronal
-    and sagittal ones are never picked); no contrast agent; a soft kernel; no body part other than the head; covering
-    a head (100 mm, or 15 slices where positions are unknown); slices 2 to 6 mm thick, else the thinner ones, else the
-    thicker; more slices; and, all else being equal, the lower UID. ``series_instance_uid`` overrides the rule.
+    and sagittal ones are never chosen); no contrast agent; a soft kernel; no body part other than the head; covering
+    a head (100 mm, or 15 slices if positions are unknown); slices 2 to 6 mm thick, else the thinner ones, else the
+    thicker; more slices; and finally the lower UID. ``series_instance_uid`` overrides the rule.
 
     Args:
         study: series to choose from.
-        series_instance_uid: read this one, whatever it is.
+        series_instance_uid: choose this series regardless of the rule.
 
     Raises:
         SeriesError: the UID is not in the study, or no series is axial.
@@ -105,7 +111,7 @@ def choose_series(study: Study, *, series_instance_uid: str | None = None) -> Se
             found = ", ".join(series.series_instance_uid for series in study.series)
             msg = f"the study has no series {series_instance_uid}. Name one of: {found}"
             raise SeriesError(msg)
-        return _choice(study, named[0], "another series was asked for")
+        return _choice(study, named[0], "another series was requested")
     candidates = [series for series in study.series if _plane(series) in ("axial", None)]
     if not candidates:
         planes = ", ".join(sorted({_plane(series) or "unknown" for series in study.series})) or "none"
@@ -126,7 +132,7 @@ _REASONS = (
     "orientation unknown",
     "contrast agent",
     "bone kernel",
-    "not a head by its body part",
+    "its body part is not the head",
     "covers less than a head",
     "thinner or thicker slices than preferred",
     "fewer slices",
@@ -134,7 +140,7 @@ _REASONS = (
 
 
 def _preference(series: Series) -> tuple[float | str, ...]:
-    """The rule of ``choose_series`` as a key: the smallest wins. The places are those of ``_REASONS``, then ties."""
+    """The rule of ``choose_series`` as a sort key: the smallest wins. Positions match ``_REASONS``, then ties."""
     headers = series.headers
     thickness = _thickness(series)
     preferred = thickness is not None and _THICK_MM[0] <= thickness <= _THICK_MM[1]
@@ -152,14 +158,14 @@ def _preference(series: Series) -> tuple[float | str, ...]:
 
 
 def _why_not(series: Series, chosen: Series) -> str:
-    """The first point of the rule on which a series lost."""
+    """Return the first criterion of the rule that decided against a series."""
     found = _plane(series)
     if found not in ("axial", None):
         return f"{found}, not axial"
     for reason, mine, best in zip(_REASONS, _preference(series), _preference(chosen), strict=False):
         if mine != best:
             return reason
-    return "equal to the series that was read"
+    return "equal to the chosen series"
 
 
 def _plane(series: Series) -> str | None:
@@ -205,7 +211,7 @@ def _keep_most_frequent(
     kept = counts.most_common(1)[0][0]
     others = [header for header in headers if key(header) != kept]
     left_out += others
-    message = f"{len(others)} of {len(headers)} slices have {what} and are left out"
+    message = f"{len(others)} of {len(headers)} slices have {what} and are excluded"
     notes.append(QualityNote(code=code, message=message))
     return [header for header in headers if key(header) == kept]
 
@@ -235,7 +241,7 @@ def _drop_duplicates(
         kept.append(header)
     if dropped:
         left_out += dropped
-        message = f"{len(dropped)} slices lie where another one does and are left out"
+        message = f"{len(dropped)} slices duplicate the position of another slice and are excluded"
         notes.append(QualityNote(code="duplicate_slices", message=message))
     return kept
 

@@ -1,4 +1,4 @@
-"""What reading gives: one CT slice, its header, and a series of them. Millimetres are in the patient system (LPS)."""
+"""Value types of reading: CT slice, header, slice reference and refused input. Millimetres, patient system (LPS)."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityNote:
-    """Something about the input that a reader of the result should know; ``code`` is stable, ``message`` is prose."""
+    """A fact about the input that a reader of the result should know: a stable ``code`` and a ``message``."""
 
     code: str
     message: str
@@ -19,8 +19,8 @@ class SliceRef:
     """Names one slice of the series that was read; a SOP Instance UID alone does not name a frame.
 
     Attributes:
-        index: place of the slice in the series, in anatomical order, from 0.
-        sop_instance_uid: of the file that holds the slice, DICOM (0008,0018).
+        index: position of the slice in the series, in anatomical order, from 0.
+        sop_instance_uid: of the file that contains the slice, DICOM (0008,0018).
         frame: index of the frame in a multi-frame file, from 0; 0 in a file of one frame.
     """
 
@@ -28,23 +28,43 @@ class SliceRef:
     sop_instance_uid: str
     frame: int
 
+    def __post_init__(self) -> None:
+        """Reject places that no slice has."""
+        if self.index < 0 or self.frame < 0:
+            msg = f"index and frame count from 0, got {self.index} and {self.frame}"
+            raise ValueError(msg)
+
+    @property
+    def number(self) -> int:
+        """The slice's number as people see it, from 1."""
+        return self.index + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadSlices:
+    """Slices of the series that was read which are not in the result: how many, a stable code, and why."""
+
+    code: str
+    message: str
+    count: int
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """An input that was refused: which, a stable code, and what is wrong with the cure, which also stands alone."""
+    """A refused input: its name, a stable code, a message with reason and remedy, and the remedy alone."""
 
     source: str
     code: str
     message: str
-    cure: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceHeader:
-    """All that is known of one CT slice (one frame) before its pixels are decoded.
+    """All that is known about one CT slice (one frame) before decoding.
 
     Attributes:
-        source: the input as the user may see it: relative to the path they gave, never absolute.
+        source: the input's name, relative to the path that the user gave, never absolute.
         frame: index of the frame in a multi-frame file, else 0.
         pixel_spacing_mm: (between rows, between columns), DICOM (0028,0030), or None.
         position_mm: (x, y, z) of the first pixel, DICOM (0020,0032), or None.
@@ -75,7 +95,7 @@ class SliceHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CTSlice:
-    """One decoded slice: ``hounsfield`` is float32 HU (rows, columns), read-only; quality adds what decoding saw."""
+    """One decoded slice: ``hounsfield`` is float32 HU (rows, columns), read-only; ``quality``: decoding notes."""
 
     header: SliceHeader
     hounsfield: NDArray[np.float32]

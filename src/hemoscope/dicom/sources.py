@@ -1,7 +1,7 @@
-"""Where inputs lie: files in folders, members of ZIP files, references of a DICOMDIR. Named without what may identify.
+"""Finds inputs: files in folders, members of ZIP files, references of a DICOMDIR. Their names identify no patient.
 
-A source's name is relative to the path that the user gave (folder names above it may hold a patient's name). Only when
-several given paths would share a name is it prefixed with the place of its path in the list, as in ``2/IM0001.dcm``.
+A source's name is relative to the path that the user gave (folder names above it may hold a patient's name). If
+several given paths share a name, it is prefixed with the number of its path in the list, as in ``2/IM0001.dcm``.
 """
 
 import threading
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from hemoscope.dicom import tags
-from hemoscope.dicom.admission import is_directory
+from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.elements import PARSE_ERRORS, quiet
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.part10 import parse
@@ -22,28 +22,28 @@ from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import DicomReadError
 
-# What desktops leave beside files; nobody means to give these.
-_LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", ".DS_Store"})
+# Files that desktop systems create; users do not mean to give these.
+_SYSTEM_FILES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", ".DS_Store"})
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSource:
-    """A file; ``name`` is how the user sees it."""
+    """A file; ``name`` is shown to the user."""
 
     name: str
     path: Path
 
     def load(self, limits: ReadLimits) -> bytes:
-        """Return its bytes; DicomReadError ``unreadable`` or ``too_large``."""
+        """Return its bytes. Raises DicomReadError ``unreadable`` or ``too_large``."""
         return load_bytes(self.path, source=self.name, limits=limits)
 
 
 class ZipSource:
-    """One member of a ZIP file, inflated under a limit each time it is read."""
+    """One member of a ZIP file, inflated up to a limit each time it is read."""
 
     def __init__(self, *, name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, lock: threading.Lock) -> None:
-        """Name a member; ``archive`` stays open as long as a source of it lives."""
+        """Name a member; ``archive`` stays open as long as any of its sources exists."""
         self.name = name
         self._archive = archive
         self._member = member
@@ -54,15 +54,15 @@ class ZipSource:
         return ZipSource(name=name, archive=self._archive, member=self._member, lock=self._lock)
 
     def load(self, limits: ReadLimits) -> bytes:
-        """Return its bytes; DicomReadError ``bad_archive`` or ``too_large``."""
+        """Return its bytes. Raises DicomReadError ``bad_archive`` or ``too_large``."""
         size = self._member.file_size
         if size > limits.file_bytes:
             raise refusal(self.name, "too_large", f"{size} bytes, the limit file_bytes is {limits.file_bytes}")
         if self._member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or self._member.flag_bits & 1:
-            # The other methods inflate without a limit in Python's zipfile.
-            raise refusal(self.name, "bad_archive", "it is encrypted or compressed by another method than deflate")
+            # Python's zipfile inflates other methods without a limit.
+            raise refusal(self.name, "bad_archive", "it is encrypted, or compressed with a method other than deflate")
         try:
-            # zipfile inflates no more than the declared size, and then compares the checksum.
+            # zipfile inflates no more than the declared size, and then checks the checksum.
             with self._lock, self._archive.open(self._member) as stream:
                 return stream.read(size)
         except _ZIP_ERRORS as error:
@@ -73,12 +73,12 @@ Source = FileSource | ZipSource
 
 
 def find_sources(paths: Sequence[Path], *, limits: ReadLimits) -> tuple[tuple[Source, ...], tuple[Rejected, ...]]:
-    """Find every input under the given paths: files, folders (with all below), ZIP files, DICOMDIR files.
+    """Find every input under the given paths: files, folders (recursively), ZIP files, DICOMDIR files.
 
-    Hidden files and the litter of desktops are passed over; links to folders are not followed.
+    Hidden files and files of desktop systems are skipped; links to folders are not followed.
 
     Returns:
-        Sources with unique names, in the order of the paths and then of names, and what was refused on the way.
+        Sources with unique names, in the order of the paths and then of names, and refused inputs.
     """
     found: list[tuple[int, Source]] = []
     rejected: list[Rejected] = []
@@ -92,8 +92,10 @@ def find_sources(paths: Sequence[Path], *, limits: ReadLimits) -> tuple[tuple[So
 
 
 def rejected_by(error: DicomReadError) -> Rejected:
-    """Return the record of a refusal."""
-    return Rejected(source=error.source, code=error.code, message=f"{error.reason}. {error.cure}", cure=error.cure)
+    """Return the error as a refused input."""
+    return Rejected(
+        source=error.source, code=error.code, message=f"{error.reason}. {error.remedy}", remedy=error.remedy
+    )
 
 
 def _unique(number: int, source: Source, counts: Counter[str]) -> Source:
@@ -135,18 +137,18 @@ def _walk(folder: Path, limits: ReadLimits) -> Iterator[Source]:
 
 
 def _is_wanted(name: str) -> bool:
-    return name not in _LITTER and not name.startswith(".")
+    return name not in _SYSTEM_FILES and not name.startswith(".")
 
 
 def _members(path: Path, limits: ReadLimits) -> Iterator[Source]:
-    """The members of a ZIP file; nothing is inflated yet, and declared sizes are held against the limits first."""
+    """Yield the members of a ZIP file; declared sizes are checked against the limits before anything is inflated."""
     size = path.stat().st_size
     if size > limits.archive_bytes:
         raise refusal(path.name, "too_large", f"{size} bytes, the limit archive_bytes is {limits.archive_bytes}")
     try:
         archive = zipfile.ZipFile(path)
     except _ZIP_ERRORS as error:
-        raise refusal(path.name, "bad_archive", f"no usable ZIP file ({type(error).__name__})") from error
+        raise refusal(path.name, "bad_archive", f"not a valid ZIP file ({type(error).__name__})") from error
     members = [one for one in archive.infolist() if not one.is_dir()]
     total = sum(one.file_size for one in members)
     if total > limits.archive_bytes or len(members) > limits.members:
@@ -166,10 +168,10 @@ def _printable(name: str) -> str:
 
 
 def _referenced(path: Path, limits: ReadLimits, rejected: list[Rejected]) -> Iterator[Source]:
-    """The files that a DICOMDIR names (PS3.3 F.3); one that is missing or lies elsewhere is refused by name."""
+    """Yield the files that a DICOMDIR references (PS3.3 F.3); refuse missing files and files elsewhere."""
     found = parse(load_bytes(path, source=path.name, limits=limits), source=path.name, limits=limits)
     if not is_directory(found):
-        raise refusal(path.name, "malformed", "named DICOMDIR, but no DICOM directory")
+        raise refusal(path.name, "malformed", "named DICOMDIR, but not a DICOM directory")
     try:
         with quiet():
             records = found.elements.items(tags.DIRECTORY_RECORD_SEQUENCE)
@@ -180,14 +182,14 @@ def _referenced(path: Path, limits: ReadLimits, rejected: list[Rejected]) -> Ite
         name = "/".join(parts)
         target = _resolve(path.parent, parts)
         if target is None:
-            missing = refusal(name, "unreadable", "the DICOMDIR names it, but it is not there")
+            missing = refusal(name, "unreadable", "the DICOMDIR references it, but it is missing")
             rejected.append(rejected_by(missing))
         else:
             yield FileSource(name=name, path=target)
 
 
 def _resolve(folder: Path, parts: Sequence[str]) -> Path | None:
-    """Return a file below ``folder``, in any case as copies of CDs have it; None for one elsewhere or not there."""
+    """Return a file below ``folder``, ignoring case as on CD copies; None if it is missing or outside."""
     here = folder
     for part in parts:
         if part in ("", ".", "..") or "/" in part or "\\" in part:

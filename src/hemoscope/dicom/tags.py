@@ -1,4 +1,4 @@
-"""The DICOM attributes that reading a CT slice needs, named as in PS3.6."""
+"""DICOM attributes needed to read a CT slice, named as in PS3.6."""
 
 MEDIA_STORAGE_SOP_CLASS_UID = 0x00020002
 TRANSFER_SYNTAX_UID = 0x00020010

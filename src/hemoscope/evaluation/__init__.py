@@ -1,1 +1,1 @@
-"""Numbers in, numbers out: metrics, intervals, operating points, calibration fits, tables and the report."""
+"""Evaluation: metrics, intervals, operating points, calibration, tables and reports."""

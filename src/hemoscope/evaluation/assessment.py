@@ -1,4 +1,4 @@
-"""What a model gave on labelled images, whole: slices, series, the worst errors, and the files that others read."""
+"""A model's results on labelled images: slices, series, the worst errors, and the files written from them."""
 
 import json
 from collections.abc import Sequence
@@ -10,24 +10,25 @@ import numpy as np
 
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import DataError
+from hemoscope.evaluation.context import STUDY_SCORES, ErrorPicture, EvaluationContext
 from hemoscope.evaluation.metrics import Booleans
 from hemoscope.evaluation.prediction_files import LabelledPredictions, write_labels, write_predictions
 from hemoscope.evaluation.score_table import score_table
-from hemoscope.evaluation.subject import STUDY_SCORES, ErrorPicture, Subject
+from hemoscope.files import write_text
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.card import ScoreTable, to_plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Assessment:
-    """How a model did.
+    """Results of a model on labelled images.
 
     Attributes:
         slices: calibrated probabilities of each image beside its labels, grouped by patient.
         series: study probabilities beside the highest known label of the slices, grouped by patient.
         series_of: the series of each image.
-        errors: the worst, drawn.
-        rejected: what could not be read.
+        errors: the worst errors, with pictures.
+        rejected: inputs that could not be read.
     """
 
     slices: LabelledPredictions
@@ -37,29 +38,29 @@ class Assessment:
     rejected: tuple[Rejected, ...] = ()
 
     def score_tables(self, *, name: str, description: str) -> tuple[ScoreTable, ScoreTable]:
-        """By slice and by study, in the shape of a model's card; rows without any known label count for nothing.
+        """Return scores by slice and by study as in a model's card; rows without a known label are ignored.
 
-        Nothing was fitted on these rows, so one set of probabilities serves for order and calibration.
+        Nothing was fitted on these rows, so the same probabilities are used for ranking and calibration.
         """
         return (
             _score_table(self.slices, f"{name}, by slice", description, "slice"),
             _score_table(self.series, f"{name}, by study", description, "patient"),
         )
 
-    def subject(
+    def context(
         self, bundle: ModelBundle, *, dataset: str, split: dict[str, Any] | None = None, warnings: Sequence[str] = ()
-    ) -> Subject:
-        """What the report says beside the scores of the slices.
+    ) -> EvaluationContext:
+        """Return what the report needs besides the scores of the slices.
 
         Args:
             bundle: the model.
             dataset: name of the data.
-            split: which part of it, for ``report.json``; None for all there is.
-            warnings: what every reader must know first.
+            split: the subset of the data, for ``report.json``; None for all of it.
+            warnings: shown first in every report.
         """
         card = bundle.card
         model = {"name": card.name, "version": card.version, "sha256": bundle.sha256}
-        return Subject(
+        return EvaluationContext(
             series=self.series,
             series_scored_by=STUDY_SCORES,
             slice_points=card.operating_points.slice,
@@ -70,10 +71,10 @@ class Assessment:
         )
 
     def write(self, folder: Path, *, name: str, description: str) -> None:
-        """Write what ``hemoscope tune`` and ``hemoscope evaluate --predictions`` read, and scores.json as in a card.
+        """Write scores.json, and the files that ``hemoscope tune`` and ``hemoscope evaluate --predictions`` read.
 
-        ``predictions.csv`` and ``labels.csv`` are of images, ``series-predictions.csv`` and ``series-labels.csv`` of
-        whole series.
+        ``predictions.csv`` and ``labels.csv`` are by image, ``series-predictions.csv`` and ``series-labels.csv`` by
+        series.
 
         Raises:
             DataError: the folder cannot be written.
@@ -88,9 +89,9 @@ class Assessment:
                 write_predictions(folder / f"{prefix}predictions.csv", dict(table))
                 write_labels(folder / f"{prefix}labels.csv", data, series)
             tables = [to_plain(table) for table in self.score_tables(name=name, description=description)]
-            (folder / "scores.json").write_text(json.dumps(tables, indent=2) + "\n")
+            write_text(folder / "scores.json", json.dumps(tables, indent=2) + "\n")
         except OSError as error:
-            msg = f"{folder.name}: cannot be written ({error.strerror}). Give --output a folder that can"
+            msg = f"{folder.name}: cannot be written ({error.strerror}). Choose a writable folder as --output"
             raise DataError(msg) from error
 
 

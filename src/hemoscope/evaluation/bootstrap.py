@@ -1,9 +1,9 @@
-"""Intervals: how far each score would move with other patients.
+"""Bootstrap confidence intervals of scores, by patient.
 
-Percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over *groups*: whole patients are drawn with replacement,
-so that the many slices of one head never count as independent. A drawn sample is an integer weight for each group.
-All labels share the draws, which makes macro means and comparisons paired. A round in which a label has only one
-class is dropped for that label and counted.
+Percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over *groups*: patients are resampled with replacement, so
+that the many slices of one head never count as independent. A bootstrap sample is an integer weight for each group. All
+labels share the samples, so that macro means and comparisons are paired. A round in which a label has only one class is
+dropped for that label and counted.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ DEFAULT_ROUNDS = 1000
 ESTABLISHED_AUROC = 0.75
 ESTABLISHED_PATIENTS = 10
 UNKNOWN = "the label is unknown for every image"
-# Numbers held at once: rounds times groups or segments, as float64 (16 MB).
+# Maximum array size: rounds times groups or segments, as float64 (16 MB).
 _CHUNK_CELLS = 2_000_000
 
 
@@ -52,9 +52,9 @@ class Interval:
 
 
 def established(interval: Interval | None, *, positive_patients: int) -> bool:
-    """Whether an AUROC supports a label: its interval does not reach below 0.75, and at least ten patients have it.
+    """Whether an AUROC establishes a label: its lower bound is at least 0.75, and at least ten patients have it.
 
-    Five patients who all happen to rank high give a bootstrap interval near 1: drawing them again finds no sixth.
+    With only five patients who all rank high, resampling gives an interval near 1 that is too narrow.
     """
     enough = positive_patients >= ESTABLISHED_PATIENTS
     return enough and interval is not None and interval.low >= ESTABLISHED_AUROC
@@ -72,13 +72,13 @@ class LabelScores:
     reason: str | None = None
 
     def __getitem__(self, metric: str) -> Interval | None:
-        """The interval of one metric by name."""
+        """Return the interval of one metric."""
         return self.metrics[metric]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """Everything measured on one set of predictions; ``n_groups`` is None where images were drawn one by one."""
+class BootstrapScores:
+    """All scores of one set of predictions; ``n_groups`` is None if single images were resampled."""
 
     n_images: int
     n_groups: int | None
@@ -90,7 +90,7 @@ class Scores:
 
 
 def group_indices(groups: Sequence[Hashable] | NDArray[np.generic] | None, images: int) -> tuple[Integers, int]:
-    """The group of each image as a number, and how many groups; every image its own group where none are given."""
+    """Return the group number of each image and the number of groups; without groups, each image is its own."""
     if groups is None:
         return np.arange(images), images
     if len(groups) != images:
@@ -101,7 +101,7 @@ def group_indices(groups: Sequence[Hashable] | NDArray[np.generic] | None, image
 
 
 def resamples(groups: int, rounds: int, *, seed: int, chunk: int) -> Iterator[Floats]:
-    """Weights of groups drawn with replacement: arrays of (at most ``chunk``, groups), ``rounds`` rows in all."""
+    """Yield weights of resampled groups: arrays of (at most ``chunk``, groups), ``rounds`` rows in total."""
     random = np.random.default_rng(seed)
     for start in range(0, rounds, chunk):
         count = min(chunk, rounds - start)
@@ -110,7 +110,7 @@ def resamples(groups: int, rounds: int, *, seed: int, chunk: int) -> Iterator[Fl
 
 
 def interval(value: float, rounds: Floats) -> Interval | None:
-    """The percentile interval of ``rounds`` (NaN ones dropped) around ``value``; None where nothing is defined."""
+    """Return the percentile interval of ``rounds`` (without NaN) around ``value``; None if undefined."""
     kept = rounds[np.isfinite(rounds)]
     if not np.isfinite(value) or kept.size == 0:
         return None
@@ -121,10 +121,10 @@ def interval(value: float, rounds: Floats) -> Interval | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Ranked:
-    """One label's ranking with its images joined to groups.
+    """One label's ranking, aggregated by group.
 
-    ``segments`` counts the images of each group in each segment of the ranking, (segments, groups), sparse: times the
-    groups' weights it gives all that a ranking metric needs, without touching single images again.
+    ``segments`` is the number of images of each group in each segment of the ranking, (segments, groups), sparse.
+    Multiplied by the groups' weights, it gives all that a ranking metric needs, without single images.
     """
 
     ranking: Ranking
@@ -139,13 +139,13 @@ class _Ranked:
         return cls(ranking=ranking, segments=counts, positive_groups=ordered[ranking.positives])
 
     def evaluate(self, columns: Floats) -> tuple[Floats, Floats]:
-        """(groups, rounds) weights to AUROC and average precision, (rounds,) each."""
+        """Return AUROC and average precision, (rounds,) each, from weights (groups, rounds)."""
         return self.ranking.score(self.segments @ columns, columns[self.positive_groups])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _LabelSample:
-    """One label's known images: how they rank (None: not wanted), their sums by group, their groups and labels."""
+    """One label's known images: their ranking (None: not needed), sums by group, groups and labels."""
 
     ranked: _Ranked | None
     sums: Floats
@@ -166,7 +166,7 @@ class _LabelSample:
         )
 
     def evaluate(self, columns: Floats) -> Floats:
-        """(groups, rounds) weights to (rounds, metrics); a row is NaN where the round has one class only."""
+        """Return metrics (rounds, metrics) from weights (groups, rounds); NaN rows for rounds of one class."""
         sums = columns.T @ self.sums
         unranked = np.full(len(sums), np.nan)
         ranks = (unranked, unranked) if self.ranked is None else self.ranked.evaluate(columns)
@@ -177,7 +177,7 @@ class _LabelSample:
 
 
 def sum_by_group(columns: Floats, groups: Integers, n_groups: int) -> Floats:
-    """Sums of the rows of (images, columns) that share a group: (groups, columns)."""
+    """Sum the rows of (images, columns) by group: (groups, columns)."""
     sums = np.zeros((n_groups, columns.shape[1]))
     np.add.at(sums, groups, columns)
     return sums
@@ -191,14 +191,14 @@ def bootstrap_sums(
     rounds: int = DEFAULT_ROUNDS,
     seed: int = 0,
 ) -> Interval | None:
-    """Interval of anything that is a function of sums over images, drawn by group.
+    """Return the interval of a function of sums over images, resampled by group.
 
     Args:
-        columns: (images, columns) what each image adds.
-        statistic: from sums (rounds, columns) to values (rounds,); NaN where it is not defined.
-        groups: the patient of each image; None draws single images.
+        columns: (images, columns) contributions of each image.
+        statistic: from sums (rounds, columns) to values (rounds,); NaN if undefined.
+        groups: the patient of each image; None resamples single images.
         rounds: bootstrap rounds.
-        seed: of the draws.
+        seed: of the resampling.
     """
     addends = np.asarray(columns, dtype=np.float64)
     group, n_groups = group_indices(groups, len(addends))
@@ -217,18 +217,18 @@ def bootstrap_scores(
     rounds: int = DEFAULT_ROUNDS,
     seed: int = 0,
     ranked: bool = True,
-) -> Scores:
+) -> BootstrapScores:
     """Score predictions of six labels, every metric with its interval.
 
     Args:
         probabilities: (images, 6) in label order, in [0, 1].
-        labels: (images, 6) of 0, 1 or NaN; NaN means unknown: the image is left out for that label. A label that no
-            image has known is not scored, with the reason.
-        groups: the patient of each image; None draws single images, which is too narrow for slices of one head.
-        thresholds: one a label, at or above is positive; None means above 0.5.
+        labels: (images, 6) of 0, 1 or NaN (unknown: the image is ignored for that label). A label that is unknown for
+            all images is not scored, with the reason.
+        groups: the patient of each image; None resamples images: too narrow for several slices of one head.
+        thresholds: one per label, at or above is positive; None means above 0.5.
         rounds: bootstrap rounds.
-        seed: of the draws; the same seed gives the same intervals.
-        ranked: False leaves AUROC and average precision out, which are what takes the time.
+        seed: of the resampling; the same seed gives the same intervals.
+        ranked: False omits AUROC and average precision, which take most of the time.
 
     Raises:
         DataError: wrong shapes, labels other than 0, 1 and NaN, no label known at all, or probabilities outside [0, 1].
@@ -246,7 +246,7 @@ def bootstrap_scores(
     point = _evaluate(np.ones((1, n_groups)), samples, whole_sums)
     drawn = [_evaluate(w, samples, whole_sums) for w in resamples(n_groups, rounds, seed=seed, chunk=chunk)]
     tables, wholes = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    return Scores(
+    return BootstrapScores(
         n_images=len(values),
         n_groups=None if groups is None else n_groups,
         rounds=rounds,
@@ -271,13 +271,13 @@ def _checked_table(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats,
         msg = "labels must be 0, 1 or unknown (NaN)"
         raise DataError(msg)
     if np.isnan(truth).all():
-        msg = f"none of {len(truth)} images has a known label; a score needs some truth"
+        msg = f"none of {len(truth)} images has a known label. Add labels"
         raise DataError(msg)
     return values, truth
 
 
 def _whole_image_sums(values: Floats, truth: Floats, predicted: Booleans, group: Integers, n_groups: int) -> Floats:
-    """By group: images right in all six labels, their weighted log loss, and how many; fully labelled ones only."""
+    """Return, by group, the exact matches, weighted log loss and number of fully labelled images."""
     known = np.asarray(np.isfinite(truth).all(axis=1))
     right = (predicted == (truth == 1.0)).all(axis=1)
     loss = image_weighted_log_loss(values, truth == 1.0)
@@ -286,7 +286,7 @@ def _whole_image_sums(values: Floats, truth: Floats, predicted: Booleans, group:
 
 
 def _evaluate(weights: Floats, samples: Sequence[_LabelSample], whole_sums: Floats) -> tuple[Floats, Floats]:
-    """(rounds, labels, metrics), and (rounds, 2) of exact match and weighted log loss."""
+    """Return (rounds, labels, metrics), and (rounds, 2) of exact match and weighted log loss."""
     columns = np.ascontiguousarray(weights.T)
     table = np.stack([sample.evaluate(columns) for sample in samples], axis=1)
     right, loss, images = (weights @ whole_sums).T
@@ -312,7 +312,7 @@ def _label_scores(sample: _LabelSample, point: Floats, rounds: Floats, *, groupe
 
 
 def _macro(point: Floats, rounds: Floats) -> dict[str, Interval | None]:
-    """Means over the labels where the metric is defined; a round that loses one of those labels is dropped."""
+    """Return means over the labels with a defined metric; a round that lacks one of those labels is dropped."""
     means: dict[str, Interval | None] = {}
     for m, name in enumerate(METRICS):
         defined: Booleans = np.isfinite(point[:, m])

@@ -1,4 +1,4 @@
-"""The same predictions seen from further away: by series and by patient, and at a model's own operating points."""
+"""Scores by series and by patient, and at a model's own operating points."""
 
 from collections.abc import Hashable, Sequence
 
@@ -14,14 +14,14 @@ POINT_METRICS = ("recall", "specificity", "precision", "f1", "accuracy")
 
 
 def highest(data: LabelledPredictions, members: Sequence[Hashable]) -> LabelledPredictions:
-    """Join images to series or patients: the highest probability, and the highest of the known labels.
+    """Aggregate images by series or patient: the highest probability, and the highest known label.
 
     Args:
         data: one row an image.
         members: the series or patient of each image. Its group is that of its first image.
 
     Returns:
-        One row a member, by rising name; a label is NaN where no image of the member knows it.
+        One row per member, sorted by name; a label is NaN if it is unknown for all of the member's images.
     """
     index, count = group_indices(members, len(data.image_ids))
     probabilities = np.zeros((count, len(LABELS)))
@@ -38,7 +38,7 @@ def highest(data: LabelledPredictions, members: Sequence[Hashable]) -> LabelledP
 
 
 def level_document(data: LabelledPredictions, scored_by: str, *, rounds: int, seed: int) -> Document:
-    """Scores of whole series or patients, ``data`` with one row each; ``scored_by`` says how they came about."""
+    """Return scores of series or patients, one row of ``data`` each; ``scored_by`` describes their probabilities."""
     scores = bootstrap_scores(data.probabilities, data.labels, data.groups, rounds=rounds, seed=seed)
     return {
         "scored_by": scored_by,
@@ -48,7 +48,7 @@ def level_document(data: LabelledPredictions, scored_by: str, *, rounds: int, se
 
 
 def points_document(data: LabelledPredictions, points: PerLabel[OperatingPoint], *, rounds: int, seed: int) -> Document:
-    """What a model's operating points, chosen elsewhere, reach on these predictions."""
+    """Return the performance of a model's operating points, chosen on other data, on these predictions."""
     thresholds = [point.threshold for point in points.values]
     scores = bootstrap_scores(
         data.probabilities, data.labels, data.groups, thresholds=thresholds, rounds=rounds, seed=seed, ranked=False

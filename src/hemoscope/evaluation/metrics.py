@@ -1,12 +1,12 @@
-"""Scores of predictions against labels, written so that a bootstrap of them is cheap.
+"""Metrics of predictions against labels, implemented so that bootstrapping them is cheap.
 
 Every metric of a label is either a *ranking* metric (AUROC, average precision), computed from one sort of the scores,
-or a *tally*: a function of sums over images. Both take integer or real weights of the images, many weightings at once:
-a bootstrap round is nothing but one weighting. A weight of 2 is the same as an image that stands there twice.
+or a *tally*: a function of sums over images. Both take weights of the images, many weightings at once: a
+bootstrap round is one weighting. A weight of 2 equals including the image twice.
 
 Conventions: probabilities are in [0, 1]; labels are 0 or 1; weights have shape (rounds, images); a value that cannot
 be computed (0 / 0, or one class only) is NaN here and null in a report. Positive means a probability *above* 0.5
-where nobody states a threshold, and *at or above* a stated one.
+by default, and *at or above* a given threshold.
 """
 
 from collections.abc import Sequence
@@ -29,24 +29,24 @@ DEFAULT_THRESHOLD = 0.5
 CALIBRATION_BINS = 15
 # Weights of the RSNA 2019 challenge metric, in label order: "any" counts double.
 LOG_LOSS_WEIGHTS: Floats = np.array([2.0 if label is Hemorrhage.ANY else 1.0 for label in LABELS])
-# How far probabilities are kept from 0 and 1 inside a logarithm. A label's log loss is scikit-learn's for float64.
-# The challenge loss keeps the resolution of the float32 that networks put out: a float32 of exactly 1 says "above
-# 1 - 6e-8" and no more, and with the smaller margin a few saturated slices would decide the whole number.
+# Distance from 0 and 1 to which probabilities are clipped in a logarithm. A label's log loss equals scikit-learn's for
+# float64. The challenge loss uses the resolution of the networks' float32 output: a float32 of exactly 1 only means
+# "above 1 - 6e-8", and with a smaller margin a few saturated slices would dominate the loss.
 LOG_LOSS_MARGIN = float(np.finfo(np.float64).eps)
 WEIGHTED_LOG_LOSS_MARGIN = 1e-7
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Quotient of two arrays, NaN where the denominator is zero."""
+    """Return the quotient of two arrays, NaN where the denominator is zero."""
     return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator != 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ranking:
-    """One label's images sorted by score, ready to be weighted in many ways.
+    """One label's images sorted by score, for evaluation under many weightings.
 
-    Between two neighbouring positive images the order of the negatives changes no ranking metric: only their weight
-    counts. So the sorted images fall into a few *segments*, cut where a positive's tie begins or ends.
+    Between two consecutive positive images, the order of the negatives does not affect a ranking metric, only their
+    weight does. So the sorted images are divided into a few *segments*, at the start and end of each positive's tie.
 
     ``order`` lists the images by rising score, (images,); ``positives`` are the places in that order of the positive
     images; ``tie_starts`` and ``tie_ends`` the first and one past the last place of those with the same score;
@@ -61,7 +61,7 @@ class Ranking:
 
     @classmethod
     def of(cls, scores: ArrayLike, labels: ArrayLike) -> "Ranking":
-        """Sort ``scores`` (images,) once; ``labels`` (images,) are 0 or 1. Raises DataError on NaN or other labels."""
+        """Sort ``scores`` (images,); ``labels`` (images,) are 0 or 1. Raises DataError for NaN or other labels."""
         values, truth = checked_pair(scores, labels)
         order = np.argsort(values, kind="stable")
         ranked = values[order]
@@ -73,11 +73,11 @@ class Ranking:
 
     @property
     def segment_of(self) -> Integers:
-        """The segment of each place of the order, (images,)."""
+        """Segment of each position in the order, (images,)."""
         return np.repeat(np.arange(len(self.cuts) - 1), np.diff(self.cuts))
 
     def evaluate(self, ordered_weights: Floats) -> tuple[Floats, Floats]:
-        """AUROC and average precision of each weighting, (rounds,) each; NaN where a weighting has one class only.
+        """Return AUROC and average precision of each weighting, (rounds,) each; NaN if a weighting has only one class.
 
         Args:
             ordered_weights: (rounds, images) with the images in the order of ``order``.
@@ -86,13 +86,13 @@ class Ranking:
         return self.score(np.add.reduceat(columns, self.cuts[:-1], axis=0), columns[self.positives])
 
     def score(self, segments: Floats, positive_weights: Floats) -> tuple[Floats, Floats]:
-        """As :meth:`evaluate`, from sums: weights of the segments and of the positives, (segments or these, rounds).
+        """Same as :meth:`evaluate`, from the summed weights of segments and positives, (segments or positives, rounds).
 
         AUROC is the weighted Mann-Whitney statistic, ties counting half. Average precision is scikit-learn's: the
         sum over distinct thresholds of precision times the gain in recall, without interpolation.
         """
         below, positive_below = _cumulative(segments), _cumulative(positive_weights)
-        # Places among the positives alone: how many of them lie below, and up to the end of, each tie.
+        # Ranks among the positives: how many are below each tie, and up to its end.
         first = np.searchsorted(self.positives, self.tie_starts)
         last = np.searchsorted(self.positives, self.tie_ends)
         total, positive = below[-1], positive_below[-1]
@@ -111,40 +111,40 @@ class Ranking:
 
 
 def _cumulative(weights: Floats) -> Floats:
-    """Sums of the first 0, 1, ... rows: (rows, rounds) to (rows + 1, rounds)."""
+    """Cumulative sums with a leading zero row: (rows, rounds) to (rows + 1, rounds)."""
     sums = np.zeros((weights.shape[0] + 1, weights.shape[1]))
     np.cumsum(weights, axis=0, out=sums[1:])
     return sums
 
 
 def checked_pair(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Booleans]:
-    """Scores as float64 and labels as booleans, same shape; DataError on NaN, other labels or other shapes."""
+    """Return float64 scores and boolean labels of one shape. Raises DataError for NaN, other labels or shapes."""
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if values.shape != truth.shape or values.size == 0:
         msg = f"scores and labels must be two arrays of one shape and not empty, got {values.shape} and {truth.shape}"
         raise DataError(msg)
     if not np.isfinite(values).all():
-        msg = f"{int((~np.isfinite(values)).sum())} scores are not finite numbers; leave those images out by name"
+        msg = f"{int((~np.isfinite(values)).sum())} scores are not finite. Remove those images"
         raise DataError(msg)
     if not np.isin(truth, (0.0, 1.0)).all():
-        msg = "labels must be 0 or 1; leave images whose label is unknown out before scoring"
+        msg = "labels must be 0 or 1. Remove images with unknown labels before scoring"
         raise DataError(msg)
     return values, truth == 1.0
 
 
 def image_log_loss(probabilities: Floats, labels: ArrayLike, *, margin: float = LOG_LOSS_MARGIN) -> Floats:
-    """Cross-entropy of each prediction, any shape, with the probabilities kept ``margin`` away from 0 and 1."""
+    """Return the cross-entropy of each prediction, any shape, with probabilities clipped ``margin`` from 0 and 1."""
     inside = np.clip(probabilities, margin, 1.0 - margin)
     return -np.where(np.asarray(labels, dtype=bool), np.log(inside), np.log1p(-inside))
 
 
 def contributions(probabilities: Floats, labels: Booleans, predicted: Booleans) -> Floats:
-    """What each image of one label adds to the sums that the tally metrics need.
+    """Return each image's contributions to the sums that the tally metrics need, for one label.
 
     Args:
         probabilities: (images,) in [0, 1].
         labels: (images,).
-        predicted: (images,) the decisions.
+        predicted: (images,) decisions.
 
     Returns:
         (images, 6 + 15): one, positive, true positive, false positive, squared error, log loss, then probability
@@ -163,7 +163,7 @@ def contributions(probabilities: Floats, labels: Booleans, predicted: Booleans) 
 
 
 def tally(sums: Floats) -> dict[str, Floats]:
-    """The tally metrics from weighted sums of :func:`contributions`.
+    """Compute the tally metrics from weighted sums of :func:`contributions`.
 
     Args:
         sums: (rounds, 6 + 15).
@@ -187,7 +187,7 @@ def tally(sums: Floats) -> dict[str, Floats]:
 
 
 def decide(probabilities: Floats, thresholds: Sequence[float] | None = None) -> Booleans:
-    """Decisions of (images, labels): above 0.5 strictly, or at or above the threshold stated for each label."""
+    """Return decisions (images, labels): strictly above 0.5, or at or above the given threshold of each label."""
     if thresholds is None:
         return probabilities > DEFAULT_THRESHOLD
     return probabilities >= np.asarray(thresholds, dtype=np.float64)
@@ -196,13 +196,13 @@ def decide(probabilities: Floats, thresholds: Sequence[float] | None = None) -> 
 def label_metrics(
     probabilities: ArrayLike, labels: ArrayLike, *, threshold: float | None = None, weights: ArrayLike | None = None
 ) -> dict[str, float]:
-    """Every metric of one label, by name; NaN where it is not defined.
+    """Return every metric of one label by name; NaN if undefined.
 
     Args:
         probabilities: (images,) in [0, 1].
         labels: (images,) 0 or 1.
-        threshold: at or above it is positive; without one, above 0.5 is.
-        weights: (images,) how often each image counts; once by default.
+        threshold: at or above is positive; None means above 0.5.
+        weights: (images,) weight of each image; 1 by default.
 
     Raises:
         DataError: probabilities outside [0, 1], NaN, or labels other than 0 and 1.
@@ -222,14 +222,14 @@ def check_probabilities(probabilities: Floats) -> None:
     outside = ~((probabilities >= 0.0) & (probabilities <= 1.0))
     if outside.any():
         found = probabilities[outside].flat[0]
-        msg = f"{int(outside.sum())} probabilities lie outside 0 to 1, {found} among them; logits go through sigmoid"
+        msg = f"{int(outside.sum())} probabilities are outside [0, 1], such as {found}. Apply sigmoid to logits"
         raise DataError(msg)
 
 
 def image_weighted_log_loss(probabilities: Floats, labels: ArrayLike) -> Floats:
-    """The RSNA 2019 challenge loss of each image, (images,): mean over six labels in which ``any`` counts double.
+    """Return the RSNA 2019 challenge loss of each image, (images,): mean over six labels, with ``any`` weighted 2.
 
-    Probabilities are kept 1e-7 from 0 and 1 (see WEIGHTED_LOG_LOSS_MARGIN).
+    Probabilities are clipped 1e-7 from 0 and 1 (see WEIGHTED_LOG_LOSS_MARGIN).
 
     Args:
         probabilities: (images, 6) in label order.
@@ -240,11 +240,11 @@ def image_weighted_log_loss(probabilities: Floats, labels: ArrayLike) -> Floats:
 
 
 def weighted_log_loss(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """The RSNA 2019 challenge metric over all images; arguments as for :func:`image_weighted_log_loss`."""
+    """Return the RSNA 2019 challenge metric over all images; arguments as for :func:`image_weighted_log_loss`."""
     values, truth = checked_pair(probabilities, labels)
     return float(image_weighted_log_loss(values, truth).mean())
 
 
 def exact_match(predicted: Booleans, labels: ArrayLike) -> float:
-    """Share of images with all six decisions right ("per-image accuracy" of the paper); both (images, 6)."""
+    """Return the share of images with six correct decisions (the paper's "per-image accuracy"); both (images, 6)."""
     return float((predicted == np.asarray(labels, dtype=bool)).all(axis=1).mean())

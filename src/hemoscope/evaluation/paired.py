@@ -1,8 +1,8 @@
-"""Several models on the same patients: the AUROC of each, and how far apart they are, from one bootstrap for all.
+"""Paired comparison of models on the same patients: AUROCs and their differences, from one bootstrap.
 
-Percentile bootstrap over whole patients as in :mod:`hemoscope.evaluation.bootstrap`. A round draws the same patients
-for every model, so that what is hard about a patient cancels in a difference (DeLong 1988 gives the reason; drawing
-patients instead of slices, Obuchowski 1997).
+Percentile bootstrap over whole patients as in :mod:`hemoscope.evaluation.bootstrap`. A round resamples the same
+patients for every model, so that a patient's difficulty cancels in a difference (DeLong 1988; resampling patients
+instead of slices, Obuchowski 1997).
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -14,7 +14,7 @@ from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, Interval, group_indices, interval, resamples
 from hemoscope.evaluation.metrics import Booleans, Floats, Ranking
 
-_CHUNK_CELLS = 2_000_000  # rounds times images held at once, as float64 (16 MB)
+_CHUNK_CELLS = 2_000_000  # maximum array size: rounds times images, as float64 (16 MB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -22,18 +22,18 @@ class PairedAuroc:
     """AUROC of several models on one set of images.
 
     Attributes:
-        values: of each model, NaN where only one class is known.
-        drawn: (rounds,) of each model; the same round of any two drew the same patients.
+        values: of each model, NaN if only one class is known.
+        drawn: (rounds,) of each model; a round has the same patients for all models.
     """
 
     values: Mapping[str, float]
     drawn: Mapping[str, Floats]
 
     def interval(self, weights: Mapping[str, float]) -> Interval | None:
-        """A weighted sum of the models' AUROC with its 95% interval; None where it is not defined.
+        """Return a weighted sum of the models' AUROCs with its 95% interval; None if undefined.
 
         Args:
-            weights: ``{"a": 1}`` is the AUROC of ``a``; ``{"a": 1, "b": -1}`` how far ``a`` stands above ``b``.
+            weights: ``{"a": 1}`` is the AUROC of ``a``; ``{"a": 1, "b": -1}`` is that of ``a`` minus ``b``.
         """
         value = sum(weight * self.values[name] for name, weight in weights.items())
         drawn = sum((weight * self.drawn[name] for name, weight in weights.items()), start=np.zeros(1))
@@ -48,15 +48,15 @@ def paired_auroc(
     rounds: int = DEFAULT_ROUNDS,
     seed: int = 0,
 ) -> PairedAuroc:
-    """Draw patients once and measure every model on each draw.
+    """Resample patients and score every model on each sample.
 
     Args:
         scores: of each model, (images,).
-        labels: (images,) of 0, 1 or NaN; an image whose label is unknown is left out.
-        patients: of each image. All of them are drawn, those without a known label too: so the draws are the same for
-            every label of one set of images.
+        labels: (images,) of 0, 1 or NaN; images with unknown labels are excluded.
+        patients: of each image. All are resampled, also those without a known label, so that the samples are the same
+            for every label.
         rounds: bootstrap rounds.
-        seed: of the draws.
+        seed: of the resampling.
 
     Raises:
         DataError: scores and labels differ in length.

@@ -1,7 +1,7 @@
-"""Curves as PNG: precision-recall, ROC, reliability and threshold sweeps, one line or panel a label.
+"""Curves as PNG: precision-recall, ROC, reliability and threshold sweeps, one line or panel per label.
 
-matplotlib is part of the ``study`` extra and imported when a picture is drawn; figures are objects of their own, never
-pyplot's shared one.
+matplotlib is part of the ``study`` extra and imported when a plot is drawn. Figures are separate objects,
+not pyplot's global figure.
 """
 
 import io
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers, in label order.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, in label order.
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00")
 _DOTS_PER_INCH = 110
 
 
 def draw_plots(probabilities: Floats, labels: Floats, calibrated: Floats) -> dict[str, bytes]:
-    """Every plot as PNG, by file name without ending.
+    """Return every plot as PNG, by file name without extension.
 
     Args:
         probabilities: (images, 6) in label order.
-        labels: (images, 6) of 0, 1 or NaN; a label with one class only is left out of the curves.
-        calibrated: (images, 6) cross-fitted probabilities; NaN in a column that could not be fitted.
+        labels: (images, 6) of 0, 1 or NaN; a label with only one class has no curve.
+        calibrated: (images, 6) cross-fitted probabilities; NaN columns could not be fitted.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -54,7 +54,7 @@ def _curves(probabilities: Floats, labels: Floats) -> dict[Hemorrhage, Cuts]:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure, in inches, off screen. Raises MissingExtraError where matplotlib is absent."""
+    """Return an empty off-screen figure; size in inches. Raises MissingExtraError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -63,9 +63,9 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def png_bytes(figure: "Figure") -> bytes:
-    """A figure as a PNG file."""
+    """Return a figure as PNG."""
     stream = io.BytesIO()
-    # No software name or date in the file: the same numbers give the same bytes.
+    # No software name or date, so that the same numbers give the same bytes.
     figure.savefig(stream, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return stream.getvalue()
 
@@ -104,7 +104,7 @@ def _roc(axes: "Axes", curves: dict[Hemorrhage, Cuts]) -> None:
 
 
 def reliability_points(probabilities: Floats, labels: Floats) -> tuple[Floats, Floats]:
-    """Mean probability and observed share in each of 15 equal-width bins that holds an image; (bins,) each."""
+    """Return mean probability and observed share in each non-empty bin of 15 equal-width bins; (bins,) each."""
     bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     filled = counts > 0

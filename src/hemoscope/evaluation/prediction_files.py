@@ -1,4 +1,4 @@
-"""Predictions and labels from two CSV files, aligned by image.
+"""Reads and writes predictions and labels as CSV files, aligned by image.
 
 Both have the columns ``image_id`` and the six labels, in any order, plain or gzipped (``.gz``). An empty label is
 unknown, not negative; an empty prediction is an error.
@@ -15,9 +15,10 @@ import numpy as np
 
 from hemoscope.errors import DataError
 from hemoscope.evaluation.metrics import Floats, check_probabilities
+from hemoscope.files import atomic_path
 from hemoscope.labels import LABELS
 
-_NAMED = 3  # how many images an error names
+_NAMED = 3  # number of images that an error names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,7 +26,7 @@ class LabelledPredictions:
     """Predictions beside their labels, in the order of the predictions file.
 
     ``probabilities`` and ``labels`` are (images, 6) in label order; labels are 0, 1 or NaN (unknown). ``groups`` is the
-    patient of each image, or None where nobody said.
+    patient of each image, or None if unknown.
     """
 
     image_ids: tuple[str, ...]
@@ -50,7 +51,7 @@ class _Table:
     rows: Mapping[str, Mapping[str, str]]
 
     def values(self, image_ids: Iterable[str]) -> Floats:
-        """The six numbers of each image; NaN where a cell is empty."""
+        """Return the six numbers of each image; NaN if a cell is empty."""
         return np.array([[self._number(image_id, label) for label in LABELS] for image_id in image_ids])
 
     def _number(self, image_id: str, column: str) -> float:
@@ -63,15 +64,15 @@ class _Table:
 
 
 def read_predictions(predictions: Path, labels: Path, *, group_column: str | None = None) -> LabelledPredictions:
-    """Read both files and put them side by side.
+    """Read both files and align them by image.
 
     Args:
         predictions: probabilities in [0, 1].
-        labels: the truth of exactly the same images.
+        labels: labels of exactly the same images.
         group_column: the column, of the labels or else of the predictions, that names the patient.
 
     Raises:
-        DataError: a file is unreadable or lacks a column, an image stands twice or in one file only, a cell is not a
+        DataError: a file is unreadable or lacks a column, an image occurs twice or in one file only, a cell is not a
             number, a prediction is empty or outside [0, 1], a label is neither 0, 1 nor empty, or a group is empty.
     """
     predicted, truth = _read_table(predictions), _read_table(labels)
@@ -89,7 +90,7 @@ def read_predictions(predictions: Path, labels: Path, *, group_column: str | Non
 
 
 def read_labels(path: Path, *, group_column: str) -> LabelTable:
-    """Read the truth alone; arguments and errors as for :func:`read_predictions`."""
+    """Read only the labels; arguments and errors as for :func:`read_predictions`."""
     truth = _read_table(path)
     image_ids = tuple(truth.rows)
     known = truth.values(image_ids)
@@ -99,17 +100,17 @@ def read_labels(path: Path, *, group_column: str) -> LabelTable:
 
 
 def write_predictions(path: Path, probabilities: Mapping[str, Iterable[float]]) -> None:
-    """Write the six probabilities of each image, to the last bit, as a file that :func:`read_predictions` reads."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    """Write the six probabilities of each image exactly, in the format of :func:`read_predictions`."""
+    with atomic_path(path) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image_id", *LABELS])
         writer.writerows([image_id, *(repr(float(p)) for p in six)] for image_id, six in probabilities.items())
 
 
 def write_labels(path: Path, data: LabelledPredictions, series: Sequence[str]) -> None:
-    """Write labels (empty where unknown), patient and series of each image beside :func:`write_predictions`."""
+    """Write labels (empty if unknown), patient and series of each image, to accompany :func:`write_predictions`."""
     patients = data.groups or data.image_ids
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_path(path) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image_id", "patient_id", "series_id", *LABELS])
         for row, (image_id, patient, name) in enumerate(zip(data.image_ids, patients, series, strict=True)):
@@ -154,7 +155,7 @@ def _index(path: Path, reader: Iterable[dict[str, str]]) -> dict[str, dict[str, 
     for row in reader:
         image_id = row["image_id"]
         if image_id in rows:
-            msg = f"{path.name}: {image_id} stands twice. Keep one row an image"
+            msg = f"{path.name}: {image_id} occurs twice. Keep one row per image"
             raise DataError(msg)
         if any(row[label] is None for label in LABELS):
             msg = f"{path.name}: the row of {image_id} is shorter than the header"
@@ -167,7 +168,7 @@ def _index(path: Path, reader: Iterable[dict[str, str]]) -> dict[str, dict[str, 
 
 
 def _same_images(predicted: _Table, truth: _Table) -> None:
-    """Refuse images of one file only: a score over those at hand would hide the ones that failed."""
+    """Refuse images that are in one file only: scoring the others would hide failures."""
     for one, other in ((predicted, truth), (truth, predicted)):
         lone = [image_id for image_id in one.rows if image_id not in other.rows]
         if lone:
@@ -181,7 +182,7 @@ def _same_images(predicted: _Table, truth: _Table) -> None:
 def _groups(column: str, truth: _Table, predicted: _Table, image_ids: tuple[str, ...]) -> tuple[str, ...]:
     table = next((table for table in (truth, predicted) if column in table.columns), None)
     if table is None:
-        msg = f"neither {truth.name} nor {predicted.name} has the column {column!r} that should name the patient"
+        msg = f"neither {truth.name} nor {predicted.name} has the column {column!r} that names the patient"
         raise DataError(msg)
     groups = tuple((table.rows[image_id][column] or "").strip() for image_id in image_ids)
     if "" in groups:

@@ -1,4 +1,4 @@
-"""What calibration alone would give: all six labels of a set of predictions, cross-fitted."""
+"""Cross-fitted calibration of all six labels, to show the effect of calibration alone."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from hemoscope.labels import LABELS, PerLabel
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recalibrated:
-    """Cross-fitted probabilities, (images, 6); NaN where a label is unknown or, with a reason, cannot be fitted."""
+    """Cross-fitted probabilities, (images, 6); NaN if a label is unknown or cannot be fitted (with a reason)."""
 
     probabilities: Floats
     method: str
@@ -30,14 +30,14 @@ def recalibrate(
     method: str = DEFAULT_METHOD,
     seed: int = 0,
 ) -> Recalibrated:
-    """Cross-fit each label by itself, five folds by group.
+    """Cross-fit each label separately, in five folds by group.
 
     Args:
         probabilities: (images, 6) in label order.
         labels: (images, 6) of 0, 1 or NaN (unknown).
         groups: the patient of each image; None splits by image.
         method: platt, isotonic or temperature.
-        seed: of the dealing of groups to folds.
+        seed: of the assignment of groups to folds.
 
     Raises:
         DataError: the method is unknown.

@@ -1,29 +1,29 @@
-"""The evaluation report: every score of a set of predictions as one document, with plots and a page.
+"""Builds the evaluation report: all scores of a set of predictions as JSON, with plots and an HTML page.
 
 Shape of ``report.json`` (``hemoscope.evaluation/1``; keys are only ever added): a score is
-``{"value", "low", "high"}`` with its 95% interval, or null where it is not defined; ``labels.{label}.reason`` says why.
+``{"value", "low", "high"}`` with its 95% interval, or null if undefined; ``labels.{label}.reason`` says why.
 Points on curves (``any_tradeoff``, ``recall_at_precision``) are plain numbers.
 """
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, Scores, bootstrap_scores
+from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, BootstrapScores, bootstrap_scores
 from hemoscope.evaluation.calibrate import DEFAULT_METHOD
+from hemoscope.evaluation.context import HIGHEST_IMAGE, EvaluationContext
 from hemoscope.evaluation.levels import highest, level_document, points_document
 from hemoscope.evaluation.metrics import CALIBRATION_BINS
+from hemoscope.evaluation.paper_tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
 from hemoscope.evaluation.plots import draw_plots
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_predictions
 from hemoscope.evaluation.recalibration import Recalibrated, recalibrate
 from hemoscope.evaluation.report_page import render_page
 from hemoscope.evaluation.score_documents import Document, label_document, score_document
-from hemoscope.evaluation.subject import HIGHEST_IMAGE, Subject
-from hemoscope.evaluation.tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
+from hemoscope.files import write_bytes
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.version import DISCLAIMER, __version__
 
@@ -31,15 +31,15 @@ SCHEMA = "hemoscope.evaluation/1"
 FEW_GROUPS = 5
 DEFINITIONS = {
     "positive": "probability above 0.5, strictly",
-    "interval": "95%, percentile bootstrap; rounds in which a label has one class only are dropped and counted",
+    "interval": "95%, percentile bootstrap; rounds in which a label has only one class are dropped and counted",
     "ece": f"expected calibration error in {CALIBRATION_BINS} equal-width bins of probability",
-    "log_loss": "as scikit-learn for float64: probabilities kept 2.2e-16 from 0 and 1",
-    "weighted_log_loss": "RSNA 2019: mean of six log losses, any counts double; probabilities kept 1e-7 from 0 and 1",
+    "log_loss": "as scikit-learn for float64: probabilities clipped 2.2e-16 from 0 and 1",
+    "weighted_log_loss": "RSNA 2019: mean of six log losses, any weighted 2; probabilities clipped 1e-7 from 0 and 1",
     "average_precision": "as scikit-learn: sum of precision times gain in recall, no interpolation",
-    "macro": "mean over the labels where the score is defined",
-    "threshold": "lowest score that counts as positive; chosen on the same images, so what it reaches is optimistic",
-    "series_level": "one row a whole series, group_level one row a group (patient); scored_by says how they came about",
-    "operating_points": "what the model's own thresholds, chosen before, reach here; at or above is positive",
+    "macro": "mean over the labels with a defined score",
+    "threshold": "lowest score that counts as positive; chosen on the same images, so its performance is optimistic",
+    "series_level": "one row per series, group_level one row per group (patient); scored_by says how it is scored",
+    "operating_points": "performance of the model's own thresholds, chosen on other data; at or above is positive",
 }
 
 
@@ -54,41 +54,41 @@ def evaluate_predictions(
     seed: int = 0,
     method: str = DEFAULT_METHOD,
 ) -> Document:
-    """Score a file of predictions; write report.json, report.html and PNGs into ``output`` and return the report.
+    """Score a file of predictions; write report.json, report.html and PNGs into ``output``, and return the report.
 
     Args:
         predictions: CSV (gz allowed) with image_id and six probabilities.
         labels: CSV (gz allowed) with image_id and six labels.
-        output: a folder, made if absent; files of an earlier report in it are replaced.
-        group_column: the column that names the patient; None draws single images and says so.
-        series_column: the column that names the series; None gives no scores by series.
+        output: a folder, created if missing; files of an earlier report are replaced.
+        group_column: the column with the patient; None resamples single images, with a warning.
+        series_column: the column with the series; None gives no scores by series.
         rounds: bootstrap rounds.
         seed: of the bootstrap and of the folds of cross-fitting.
         method: of calibration: platt, isotonic or temperature.
 
     Raises:
-        DataError: the files do not fit together, or the method is unknown.
+        DataError: the files do not match, or the method is unknown.
         MissingExtraError: matplotlib is not installed.
     """
     data = read_predictions(predictions, labels, group_column=group_column)
-    subject = Subject()
+    context = EvaluationContext()
     if series_column is not None:
         members = read_predictions(predictions, labels, group_column=series_column).groups or ()
-        subject = Subject(series=highest(data, members))
-    return evaluate(data, output, subject, rounds=rounds, seed=seed, method=method)
+        context = EvaluationContext(series=highest(data, members))
+    return evaluate(data, output, context, rounds=rounds, seed=seed, method=method)
 
 
 def evaluate(
     data: LabelledPredictions,
     output: Path,
-    subject: Subject | None = None,
+    context: EvaluationContext | None = None,
     *,
     rounds: int = DEFAULT_ROUNDS,
     seed: int = 0,
     method: str = DEFAULT_METHOD,
 ) -> Document:
-    """Score predictions at hand; arguments and errors as for :func:`evaluate_predictions`."""
-    about = subject or Subject()
+    """Score predictions in memory; arguments and errors as for :func:`evaluate_predictions`."""
+    about = context or EvaluationContext()
     after = recalibrate(data.probabilities, data.labels, data.groups, method=method, seed=seed)
     report = evaluation_report(data, after, about, rounds=rounds, seed=seed)
     plots = draw_plots(data.probabilities, data.labels, after.probabilities)
@@ -99,21 +99,21 @@ def evaluate(
 def evaluation_report(
     data: LabelledPredictions,
     after: Recalibrated,
-    subject: Subject | None = None,
+    context: EvaluationContext | None = None,
     *,
     rounds: int = DEFAULT_ROUNDS,
     seed: int = 0,
 ) -> Document:
-    """Everything that report.json holds; see the head of this module.
+    """Return the content of report.json; see the module's docstring.
 
     Args:
         data: predictions beside labels.
-        after: what :func:`recalibrate` made of them.
-        subject: what else is known.
+        after: their result of :func:`recalibrate`.
+        context: model, dataset, series and pictures.
         rounds: bootstrap rounds.
         seed: of the bootstrap.
     """
-    about = subject or Subject()
+    about = context or EvaluationContext()
     scores = bootstrap_scores(data.probabilities, data.labels, data.groups, rounds=rounds, seed=seed)
     return {
         "schema": SCHEMA,
@@ -138,8 +138,8 @@ def evaluation_report(
     }
 
 
-def _levels(data: LabelledPredictions, about: Subject, *, rounds: int, seed: int) -> Document:
-    """Series and patients, and the model's operating points; null where nobody said which they are."""
+def _levels(data: LabelledPredictions, about: EvaluationContext, *, rounds: int, seed: int) -> Document:
+    """Return scores by series and patient and at the model's operating points; None if not given."""
     patients, scored_by = None, HIGHEST_IMAGE
     if data.groups is not None:
         patients = highest(data, data.groups)
@@ -161,12 +161,12 @@ def _levels(data: LabelledPredictions, about: Subject, *, rounds: int, seed: int
     }
 
 
-def _warnings(scores: Scores) -> list[str]:
+def _warnings(scores: BootstrapScores) -> list[str]:
     warnings = []
     if scores.n_groups is None:
         warnings.append(
-            "No patient was given for the images: intervals were drawn over images and calibration folds split by "
-            "image. Slices of one head resemble each other, so the intervals are too narrow and calibration optimistic."
+            "No patients are given: intervals and calibration folds are by image. Slices of one head resemble each "
+            "other, so the intervals are too narrow and calibration is optimistic."
         )
     few = [
         f"{label.display} {found.n_positive_groups}"
@@ -175,21 +175,21 @@ def _warnings(scores: Scores) -> list[str]:
     ]
     if few:
         warnings.append(
-            f"Few patients are positive: {', '.join(few)}. Scores and intervals of so few say little of other patients."
+            f"Few patients are positive: {', '.join(few)}. Their scores and intervals may not apply to other patients."
         )
     unknown = [(label, scores.n_images - found.n_images) for label, found in scores.labels.items()]
     named = ", ".join(f"{label.display} {count:,}" for label, count in unknown if count)
     if named:
         warnings.append(
-            f"Unknown labels are left out, label by label (of {scores.n_images:,} images): {named}. Exact match and "
+            f"Unknown labels are excluded for each label (of {scores.n_images:,} images): {named}. Exact match and "
             f"weighted log loss count fully labelled images only."
         )
     return warnings
 
 
 def _calibrated(data: LabelledPredictions, after: Recalibrated, *, rounds: int, seed: int) -> Document:
-    """Scores of the cross-fitted probabilities; a label that could not be fitted is null with the reason."""
-    # The bootstrap wants a number everywhere; what stands in for NaN belongs to no known label that is reported.
+    """Return scores of the cross-fitted probabilities; a label that could not be fitted is null with the reason."""
+    # The bootstrap needs numbers; those that replace NaN do not affect reported scores.
     values = np.where(np.isfinite(after.probabilities), after.probabilities, 0.5)
     scores = bootstrap_scores(values, data.labels, data.groups, rounds=rounds, seed=seed, ranked=False)
 
@@ -210,29 +210,21 @@ def _calibrated(data: LabelledPredictions, after: Recalibrated, *, rounds: int, 
 
 
 def write_evaluation(
-    report: Document, plots: Mapping[str, bytes], output: Path, subject: Subject | None = None
+    report: Document, plots: Mapping[str, bytes], output: Path, context: EvaluationContext | None = None
 ) -> None:
-    """Write report.json, report.html and one PNG a plot into ``output``, made if absent.
+    """Write report.json, report.html and one PNG per plot into ``output``, created if missing.
 
     Raises:
         DataError: the folder cannot be written.
     """
     files = {f"{name}.png": png for name, png in plots.items()}
-    files["report.html"] = render_page(report, plots, (subject or Subject()).errors).encode()
-    # Last, so that a report.json stands only beside a complete set.
+    files["report.html"] = render_page(report, plots, (context or EvaluationContext()).errors).encode()
+    # Last, so that report.json exists only in a complete report.
     files["report.json"] = (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            _replace(output / name, content)
+            write_bytes(output / name, content)
     except OSError as error:
-        msg = f"{output.name}: cannot be written ({error.strerror}). Give --output a folder that can"
+        msg = f"{output.name}: cannot be written ({error.strerror}). Choose a writable folder as --output"
         raise DataError(msg) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside ``path`` and rename, so that a reader sees the old file or the new one."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
-        draft.write_bytes(content)
-        draft.replace(path)

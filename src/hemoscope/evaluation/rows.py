@@ -1,4 +1,4 @@
-"""Scored rows, gathered one by one while series pass by."""
+"""Collects scored rows one by one, while series are processed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ from hemoscope.labels import LABELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """Images or series: name, six probabilities, six labels, patient, and the series each is of."""
+class ScoredRows:
+    """Images or series with their name, six probabilities, six labels, patient and series."""
 
     names: list[str] = field(default_factory=list)
     probabilities: list[Floats] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Rows:
         self.series.append(series)
 
     def table(self, order: Sequence[int] | None = None) -> LabelledPredictions:
-        """All rows as arrays, in the order they came or in the one that is given."""
+        """Return all rows as arrays, in the given order or in order of insertion."""
         rows = list(range(len(self.names))) if order is None else list(order)
         shape = (len(rows), len(LABELS))
         return LabelledPredictions(

@@ -1,4 +1,4 @@
-"""Scores as plain values for JSON: ``{"value", "low", "high"}``, or null with a reason beside it."""
+"""Scores as plain values for JSON: ``{"value", "low", "high"}``, or null with a reason."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ Document = dict[str, Any]
 
 
 def score_document(found: Interval | None) -> dict[str, float] | None:
-    """One score with its 95% interval; null where it is not defined."""
+    """Return one score with its 95% interval; None if undefined."""
     return None if found is None else found.as_dict()
 
 
 def label_document(found: LabelScores) -> Document:
-    """Every metric of one label and its counts; ``reason`` says why one is null."""
+    """Return every metric of one label and its counts; ``reason`` says why one is null."""
     not_scored = found.reason is not None
     document: Document = {name: None if not_scored else score_document(value) for name, value in found.metrics.items()}
     undefined = [name for name, value in document.items() if value is None]

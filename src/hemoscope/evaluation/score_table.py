@@ -1,4 +1,4 @@
-"""The table of scores that a model's card holds: six labels at one level, with intervals by patient."""
+"""Computes a score table of a model's card: six labels at one level, with patient-level intervals."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -21,16 +21,16 @@ def score_table(
     description: str,
     level: Literal["slice", "patient"],
 ) -> ScoreTable:
-    """Measure one set of scores.
+    """Compute one score table.
 
     Args:
-        ranked: (n, 6) in [0, 1]: what AUROC and average precision are taken of.
-        probabilities: (n, 6): what the calibration error is taken of; never fitted on these rows.
+        ranked: (n, 6) in [0, 1]: scores for AUROC and average precision.
+        probabilities: (n, 6): for the calibration error; not fitted on these rows.
         truth: (n, 6) of 0, 1 or NaN (unknown).
-        patients: the patient of each row; the bootstrap draws patients.
+        patients: the patient of each row; the bootstrap resamples patients.
         name: of the evaluation.
-        description: what it is, for a reader of the card.
-        level: what a row is.
+        description: of the evaluation, for readers of the card.
+        level: whether a row is a slice or a study.
     """
     labels = np.asarray(truth, dtype=np.float64)
     order = bootstrap_scores(ranked, labels, patients)

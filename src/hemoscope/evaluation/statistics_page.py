@@ -1,10 +1,8 @@
 """Statistics of a dataset for people: PNG pictures and one self-contained HTML page, nothing fetched, no script."""
 
-import base64
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +10,9 @@ import numpy as np
 
 from hemoscope.data.statistics import KINDS, Statistics
 from hemoscope.errors import MissingExtraError
+from hemoscope.files import write_bytes
 from hemoscope.labels import LABELS, SUBTYPES
+from hemoscope.reports.pages import render, template_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,23 +30,7 @@ _BESIDE = ("slices", "balance", "kinds", "co_occurrence", None)
 _SHOWN_COMBINATIONS = 20
 _MOST_BARS = 60
 _SHORT = ("Any", "EDH", "IPH", "IVH", "SAH", "SDH")  # the field's own short names, in label order
-# Light and dark by the reader's own setting; pictures are drawn for paper, so they keep a white ground in both.
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1a1a1a;--soft:#595959;--page:#fff;--line:#ddd;--rule:#333;--stripe:#f6f7f8}
-@media (prefers-color-scheme:dark){:root{--ink:#e6e6e6;--soft:#a8a8a8;--page:#16181b;--line:#33373c;--rule:#8a8f96;
---stripe:#1d2024}}
-body{font:16px/1.5 system-ui,sans-serif;max-width:74rem;margin:2rem auto;padding:0 1rem;color:var(--ink);
-background:var(--page)}
-h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin:2.2rem 0 .5rem}p{margin:.3rem 0;max-width:52rem}
-.soft{color:var(--soft);font-size:.9rem}
-.pair{display:flex;flex-wrap:wrap;gap:1.5rem 2.5rem;align-items:flex-start}.scroll{overflow-x:auto;max-width:100%}
-table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .8rem;text-align:right}th:first-child,td:first-child{text-align:left}
-thead th{border-bottom:2px solid var(--rule)}tbody tr{border-bottom:1px solid var(--line)}
-tbody tr:nth-child(even){background:var(--stripe)}
-img{flex:1 1 26rem;min-width:0;max-width:min(34rem,100%);height:auto;background:#fff;padding:.5rem;
-border:1px solid var(--line);border-radius:.4rem;box-sizing:border-box}
-"""
+_PACKAGE = "hemoscope.evaluation"
 
 
 def write_statistics(found: Statistics, folder: Path) -> tuple[Path, ...]:
@@ -61,7 +45,7 @@ def write_statistics(found: Statistics, folder: Path) -> tuple[Path, ...]:
     contents["stats.json"] = (json.dumps(found.to_json(), indent=2) + "\n").encode()
     contents["stats.html"] = render_statistics(found, pictures).encode()
     for name, content in contents.items():
-        (folder / name).write_bytes(content)
+        write_bytes(folder / name, content)
     return tuple(folder / name for name in contents)
 
 
@@ -77,27 +61,19 @@ def draw_statistics(found: Statistics) -> dict[str, bytes]:
 
 def render_statistics(found: Statistics, pictures: Mapping[str, bytes]) -> str:
     """The whole page; every text is escaped."""
-    data = found.dataset
-    sections = "".join(
-        f'<h2>{escape(title)}</h2><div class="pair">{_html_table(header, rows)}{_image(picture, pictures)}</div>\n'
-        for (title, header, rows), picture in zip(statistics_tables(found), _BESIDE, strict=True)
-    )
+    sections = [
+        (*table, None if picture is None else {"alt": _PICTURES[picture], "png": pictures[picture]})
+        for table, picture in zip(statistics_tables(found), _BESIDE, strict=True)
+    ]
     short = ", ".join(f"{name} {label.display.lower()}" for name, label in zip(_SHORT[1:], SUBTYPES, strict=True))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(data.name)}</title><style>{_STYLE}</style></head><body>\n"
-        f"<h1>{escape(data.name)}</h1><p>{escape(data.version)}. Terms: {escape(data.license)}.</p>"
-        f'<p class="soft">{escape(data.attribution)}</p><p class="soft">{escape(short)}.</p>\n'
-        f"{sections}</body></html>\n"
+    return render(
+        _PACKAGE,
+        "statistics.html",
+        dataset=found.dataset,
+        style=template_text(_PACKAGE, "statistics.css"),
+        short_names=short,
+        sections=sections,
     )
-
-
-def _image(name: str | None, pictures: Mapping[str, bytes]) -> str:
-    if name is None:
-        return ""
-    data = base64.b64encode(pictures[name]).decode()
-    return f'<img alt="{escape(_PICTURES[name])}" src="data:image/png;base64,{data}">'
 
 
 Row = tuple[str, ...]
@@ -153,12 +129,6 @@ def _size(found: Statistics) -> list[Row]:
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f}%" if whole else "-"
-
-
-def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _draw(size: tuple[float, float], draw: Callable[["Axes"], None]) -> bytes:

@@ -1,7 +1,7 @@
-"""Operating points: where to cut a calibrated probability, and what the cut reached on the data it was tuned on.
+"""Operating points: thresholds of calibrated probabilities, and their performance on the tuning data.
 
-At or above a threshold is positive. A cut is placed halfway between the lowest probability it takes and the highest
-it leaves, so that rounding in a file or another processor moves no image across it.
+At or above a threshold is positive. A threshold is halfway between the lowest positive and the highest negative
+probability, so that rounding in a file or on another processor does not change a decision.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from hemoscope.inference.calibration import OperatingPoint
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cuts:
-    """Every distinct way to cut one label's scores, from taking nothing to taking everything.
+    """All distinct thresholds of one label's scores, from no image positive to all images positive.
 
-    Row ``k`` takes the images with a score at or above ``scores[k]``; row 0 (score infinite) takes none. All arrays
-    are (cuts,); counts are of images.
+    In row ``k``, images with a score at or above ``scores[k]`` are positive; in row 0 (score infinite), none. All
+    arrays are (cuts,); counts are of images.
     """
 
     scores: Floats
@@ -28,7 +28,7 @@ class Cuts:
 
     @classmethod
     def of(cls, scores: ArrayLike, labels: ArrayLike) -> "Cuts":
-        """Count at each distinct score; (images,) each. Raises DataError where the labels have one class only."""
+        """Count at each distinct score; (images,) each. Raises DataError if the labels have only one class."""
         values, truth = checked_pair(scores, labels)
         if truth.all() or not truth.any():
             msg = f"all {len(truth)} labels are {int(truth[0])}; an operating point needs both classes"
@@ -45,64 +45,64 @@ class Cuts:
 
     @property
     def sensitivity(self) -> Floats:
-        """Share of the positive images taken, rising from 0 to 1."""
+        """Sensitivity, rising from 0 to 1."""
         return np.asarray(self.true_positives / self.true_positives[-1])
 
     @property
     def specificity(self) -> Floats:
-        """Share of the negative images left, falling from 1 to 0."""
+        """Specificity, falling from 1 to 0."""
         return np.asarray(1.0 - self.false_positives / self.false_positives[-1])
 
     @property
     def precision(self) -> Floats:
-        """Share of positives among the images taken; NaN in row 0, which takes none."""
+        """Precision; NaN in row 0, which has no positive decision."""
         taken = self.true_positives + self.false_positives
         return np.divide(self.true_positives, taken, out=np.full_like(taken, np.nan), where=taken > 0)
 
     @property
     def accuracy(self) -> Floats:
-        """Share of right decisions."""
+        """Share of correct decisions."""
         right = self.true_positives + self.false_positives[-1] - self.false_positives
         return np.asarray(right / (self.true_positives[-1] + self.false_positives[-1]))
 
     def f_beta(self, beta: float) -> Floats:
-        """F-measure that values recall ``beta`` times as much as precision (van Rijsbergen 1979)."""
+        """F-measure that weights recall ``beta`` times as much as precision (van Rijsbergen 1979)."""
         missed = self.true_positives[-1] - self.true_positives
         gain = (1 + beta**2) * self.true_positives
         return np.asarray(gain / (gain + beta**2 * missed + self.false_positives))
 
     def threshold(self, row: int) -> float:
-        """A threshold inside (0, 1) that takes exactly the images of ``row``; DataError where none exists."""
+        """Return a threshold inside (0, 1) for exactly the images of ``row``. Raises DataError if none exists."""
         lowest_taken = min(float(self.scores[row]), 1.0)
         highest_left = max(float(self.scores[row + 1]) if row + 1 < len(self.scores) else 0.0, 0.0)
         middle = (lowest_taken + highest_left) / 2
         threshold = middle if middle > highest_left else lowest_taken
         if not highest_left < threshold < 1.0 or (row + 1 == len(self.scores) and lowest_taken <= 0.0):
-            msg = "the cut falls on a probability of exactly 0 or 1; calibrate the scores first"
+            msg = "the threshold would be exactly 0 or 1. Calibrate the scores first"
             raise DataError(msg)
         return threshold
 
 
 def at_sensitivity(probabilities: ArrayLike, labels: ArrayLike, target: float) -> OperatingPoint:
-    """The highest threshold whose sensitivity is at least ``target``."""
+    """Return the highest threshold whose sensitivity is at least ``target``."""
     cuts = _cuts(probabilities, labels, target)
     return _point(cuts, int(np.argmax(cuts.sensitivity >= target)), f"sensitivity >= {target:g}")
 
 
 def at_specificity(probabilities: ArrayLike, labels: ArrayLike, target: float) -> OperatingPoint:
-    """The lowest threshold whose specificity is at least ``target``."""
+    """Return the lowest threshold whose specificity is at least ``target``."""
     cuts = _cuts(probabilities, labels, target)
     return _point(cuts, int(np.flatnonzero(cuts.specificity >= target)[-1]), f"specificity >= {target:g}")
 
 
 def at_precision(probabilities: ArrayLike, labels: ArrayLike, target: float) -> OperatingPoint:
-    """The lowest threshold whose precision is at least ``target``; DataError where no cut reaches it."""
+    """Return the lowest threshold whose precision is at least ``target``. Raises DataError if there is none."""
     cuts = _cuts(probabilities, labels, target)
     return _point(cuts, row_at_precision(cuts, target), f"precision >= {target:g}")
 
 
 def row_at_precision(cuts: Cuts, target: float) -> int:
-    """The row of highest recall among those whose precision reaches ``target``; DataError where none does."""
+    """Return the row of highest recall with a precision of at least ``target``. Raises DataError if there is none."""
     reached = np.flatnonzero(cuts.precision >= target)
     if reached.size == 0:
         msg = f"no threshold reaches a precision of {target:g}; the highest is {np.nanmax(cuts.precision):.3f}"
@@ -111,13 +111,13 @@ def row_at_precision(cuts: Cuts, target: float) -> int:
 
 
 def youden(probabilities: ArrayLike, labels: ArrayLike) -> OperatingPoint:
-    """The threshold of highest sensitivity + specificity - 1 (Youden 1950); the more sensitive of equal ones."""
+    """Return the threshold of highest sensitivity + specificity - 1 (Youden 1950); of equals, the most sensitive."""
     cuts = _cuts(probabilities, labels)
     return _point(cuts, _last_best(cuts.sensitivity + cuts.specificity), "youden")
 
 
 def best_f_beta(probabilities: ArrayLike, labels: ArrayLike, beta: float = 1.0) -> OperatingPoint:
-    """The threshold of highest F-beta; the more sensitive of equal ones."""
+    """Return the threshold of highest F-beta; of equal ones, the most sensitive."""
     if not beta > 0:
         msg = f"beta must be positive, got {beta}"
         raise DataError(msg)
@@ -126,7 +126,7 @@ def best_f_beta(probabilities: ArrayLike, labels: ArrayLike, beta: float = 1.0) 
 
 
 def stated(probabilities: ArrayLike, labels: ArrayLike, threshold: float, *, rule: str) -> OperatingPoint:
-    """What a threshold chosen elsewhere reaches on these data."""
+    """Return the performance of a threshold that was chosen on other data."""
     values, truth = checked_pair(probabilities, labels)
     taken = values >= threshold
     return OperatingPoint(
@@ -139,7 +139,7 @@ def _share(flags: Booleans) -> float | None:
 
 
 def _last_best(values: Floats) -> int:
-    """The last row within rounding of the maximum."""
+    """Return the last row equal to the maximum within rounding."""
     return int(np.flatnonzero(values >= values.max() - 1e-12)[-1])
 
 

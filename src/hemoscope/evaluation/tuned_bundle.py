@@ -1,4 +1,4 @@
-"""From a bundle and its predictions on labelled validation images to a bundle tuned on them."""
+"""Tunes a bundle on its predictions of labelled validation images."""
 
 import json
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, group_indices
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, logit
 from hemoscope.evaluation.metrics import Booleans, Floats
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_predictions
-from hemoscope.evaluation.rules import Rule
 from hemoscope.evaluation.score_table import score_table
+from hemoscope.evaluation.threshold_rules import ThresholdRule
 from hemoscope.evaluation.thresholds import stated
 from hemoscope.evaluation.tuning import (
     CrossFitted,
@@ -37,24 +37,24 @@ SCHEMA = "hemoscope.tuning/1"
 RECORD = "tuning.json"
 TUNED = "+tuned"
 NO_GROUPS = (
-    "No patient was given for the images: folds and intervals are of single images. Slices of one head resemble each "
-    "other, so the scores are optimistic and the intervals too narrow. Give --groups."
+    "No patients are given: folds and intervals are by image. Slices of one head resemble each other, so scores are "
+    "optimistic and the intervals too narrow. Give --groups."
 )
 Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuningChoices:
-    """How to tune.
+    """Options of tuning.
 
     Attributes:
-        group_column: names the patient; None takes ``study_column``, and without that single images, and says so.
-        study_column: names the study; then the study's calibration and points are tuned too. Positions are not in
-            the files, so each slice counts as one of nominal spacing: give it for slices of about that spacing.
-        series_files: predictions and labels of whole series, as ``hemoscope evaluate --data`` writes them: then the
-            study level is tuned on what the model itself gave them. Takes precedence over ``study_column``.
+        group_column: names the patient; None uses ``study_column``, or else single images, with a warning.
+        study_column: names the study, to tune the study level too. The files have no positions, so slices count as
+            nominally spaced: use it only for slices of about that spacing.
+        series_files: predictions and labels of series, as written by ``hemoscope evaluate --data``, to tune the study
+            level on the model's own study scores. Takes precedence over ``study_column``.
         method: of calibration: platt, isotonic or temperature.
-        rule: for every label's point; None keeps each point's own rule. The urgent point always keeps its own.
+        rule: for every label; None keeps each point's own rule. The urgent point always keeps its own.
         name: of the data, for the card.
         rounds: bootstrap rounds of the intervals.
         seed: of folds and bootstrap.
@@ -65,15 +65,15 @@ class TuningChoices:
     study_column: str | None = None
     series_files: tuple[Path, Path] | None = None
     method: str = DEFAULT_METHOD
-    rule: Rule | None = None
-    name: str = "validation data without a name"
+    rule: ThresholdRule | None = None
+    name: str = "unnamed validation data"
     rounds: int = DEFAULT_ROUNDS
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunedBundle:
-    """The new bundle, and the record of how it was tuned (which also lies in it as ``tuning.json``)."""
+    """The new bundle, and the record of its tuning (also in the bundle as ``tuning.json``)."""
 
     bundle: ModelBundle
     record: Document
@@ -91,18 +91,18 @@ class _Level:
 def tune_bundle(
     bundle: ModelBundle, predictions: Path, labels: Path, output: Path, choices: TuningChoices | None = None
 ) -> TunedBundle:
-    """Fit a bundle's calibration and operating points on its own predictions, and write the bundle that results.
+    """Fit a bundle's calibration and operating points on its own predictions, and write a new bundle.
 
     Args:
-        bundle: the model that made the predictions.
+        bundle: the model that produced the predictions.
         predictions: CSV of image_id and six calibrated probabilities, as ``hemoscope evaluate`` writes it.
-        labels: CSV of image_id and six labels of the same images; none of them trained on.
+        labels: CSV of image_id and six labels of the same images, which were not used in training.
         output: folder of the new bundle; must not exist.
-        choices: columns, rule and name; None takes the defaults.
+        choices: columns, rule and name; None uses the defaults.
 
     Raises:
-        DataError: the files do not fit together or are too few to cross-fit, the method is unknown, or the bundle is
-            one that cannot be tuned again.
+        DataError: the files do not match or have too few patients to cross-fit, the method is unknown, or the bundle
+            cannot be tuned again.
         BundleError: the output exists.
     """
     choices, card = choices or TuningChoices(), bundle.card
@@ -116,7 +116,7 @@ def tune_bundle(
     if studies is not None:
         levels.append(_tune("study", studies, card, choices))
     record = _record(levels, data, choices)
-    # An earlier tuning's record would tell of settings that are gone.
+    # The record of an earlier tuning is outdated.
     kept = {file: bundle.read_file(file) for file in card.files if file not in {GRAPH, SEQUENCE, RECORD}}
     content = json.dumps(record, indent=2, allow_nan=False) + "\n"
     tuned = _tuned_card(card, levels, record)
@@ -126,7 +126,7 @@ def tune_bundle(
 
 
 def tuned_on(bundle: ModelBundle) -> str | None:
-    """Hash of the images that a bundle was tuned on (``card.images_sha256``); None where it does not tell."""
+    """Return the hash of a bundle's tuning images (``card.images_sha256``); None if unknown."""
     if RECORD not in bundle.card.files:
         return None
     record = json.loads(bundle.read_file(RECORD))
@@ -135,18 +135,18 @@ def tuned_on(bundle: ModelBundle) -> str | None:
 
 
 def raw_logits(probabilities: Floats, calibration: PerLabel[AnyCalibration]) -> Floats:
-    """The network's scores behind probabilities (n, 6): their log-odds, with the card's calibration undone.
+    """Recover the network's scores from probabilities (n, 6): log-odds, with the card's calibration inverted.
 
-    Where the card had raised ``any`` to a type or lowered a type to ``any``, the changed value is what comes back.
+    If the card raised ``any`` to a type or lowered a type to ``any``, the changed value is returned.
 
     Raises:
-        DataError: the card holds an isotonic curve, which has level parts.
+        DataError: the card has an isotonic curve, which is not invertible.
     """
     lines = [one for one in calibration.values if isinstance(one, Calibration)]
     if len(lines) < len(LABELS):
         msg = (
-            "the bundle holds an isotonic curve, whose level parts cannot be undone: the network's scores cannot be "
-            "had from its probabilities. Tune the bundle that it was tuned from"
+            "the bundle has an isotonic curve, which is not invertible: the network's scores cannot be recovered. "
+            "Tune the bundle that it was tuned from"
         )
         raise DataError(msg)
     scale, bias = np.array([(one.scale, one.bias) for one in lines]).T
@@ -156,7 +156,7 @@ def raw_logits(probabilities: Floats, calibration: PerLabel[AnyCalibration]) -> 
 def _study_level(
     slices: ValidationScores, files: tuple[Path, Path], card: ModelCard, choices: TuningChoices
 ) -> ValidationScores | None:
-    """The study's scores: those that the model gave, or by the study rule from its slices; None where not asked for."""
+    """Return the study scores: the model's own, or by the study rule from its slices; None if not requested."""
     if choices.series_files is not None:
         group_column = choices.group_column
         series = read_predictions(*choices.series_files, group_column=group_column)
@@ -167,7 +167,7 @@ def _study_level(
         return None
     if card.sequence is not None and card.sequence.study_scores == "sequence":
         msg = (
-            "this model scores a study with a network of its own, not by a rule over its slices. Give "
+            "this model scores a study with its own network, not by a rule over its slices. Give "
             "--series-predictions and --series-labels, as hemoscope evaluate --data wrote them, in place of --studies"
         )
         raise DataError(msg)
@@ -175,7 +175,7 @@ def _study_level(
 
 
 def study_scores(slices: ValidationScores, studies: Sequence[str], card: ModelCard) -> ValidationScores:
-    """The card's study rule over each study's slices; a study is positive where any slice is, unknown where none is.
+    """Apply the card's study rule to each study; a study is positive if any slice is, unknown if none is known.
 
     Raises:
         DataError: a study belongs to two groups.
@@ -184,7 +184,7 @@ def study_scores(slices: ValidationScores, studies: Sequence[str], card: ModelCa
     rows = [np.flatnonzero(study == one) for one in range(n_studies)]
     divided = [studies[members[0]] for members in rows if len(np.unique(slices.groups[members])) > 1]
     if divided:
-        msg = f"the study {divided[0]} belongs to several groups; a study is of one patient. Check --groups, --studies"
+        msg = f"the study {divided[0]} belongs to several groups, but has one patient. Check --groups and --studies"
         raise DataError(msg)
     return ValidationScores(
         logits=np.stack([study_logits(slices.logits[r], [None] * len(r), card.study_rule) for r in rows]),
@@ -258,7 +258,7 @@ def _tuned_card(card: ModelCard, levels: Sequence[_Level], record: Document) -> 
     if study is not None:
         points = replace(points, study=study.points)
         points = replace(points, urgent=_urgent(card, levels[-1], points))
-    # Without groups an interval by patient cannot be had, and a card's tables hold no other.
+    # A card's tables have only patient-level intervals, which need groups.
     tables = [] if record["n_groups"] is None else [_score_table(level, record["name"]) for level in levels]
     return replace(
         card,
@@ -271,9 +271,9 @@ def _tuned_card(card: ModelCard, levels: Sequence[_Level], record: Document) -> 
 
 
 def _urgent(card: ModelCard, study: _Level, points: OperatingPointTable) -> OperatingPoint:
-    """The urgent point by its own rule; never below the study's ``any``, or a study could be urgent without a finding.
+    """Choose the urgent point by its own rule, at least at the study's ``any``: an urgent study must have a finding.
 
-    What cannot be chosen anew moves with the calibration.
+    A point that cannot be chosen again is converted to the new calibration.
     """
     label, settings = Hemorrhage.ANY, study.tuned.settings
     probabilities = settings.probabilities(study.scores.logits)
@@ -292,19 +292,19 @@ def _note(levels: Sequence[_Level], record: Document) -> str:
     groups = "" if record["n_groups"] is None else f" of {record['n_groups']} patients"
     return (
         f"Calibration and operating points ({what} level) tuned by Hemoscope {__version__} on {record['name']}: "
-        f"{record['n_images']} images{groups}; {RECORD} holds the cross-fitted scores. Calibration errors and "
-        f"operating points measured before this tell of the earlier calibration."
+        f"{record['n_images']} images{groups}; {RECORD} has the cross-fitted scores. Calibration errors and "
+        f"operating points measured earlier refer to the earlier calibration."
     )
 
 
 def _score_table(level: _Level, name: str) -> ScoreTable:
-    """The cross-fitted scores in the shape of the card's other tables."""
+    """Return the cross-fitted scores as a score table of the card."""
     return score_table(
         ranked=level.before.probabilities(level.scores.logits),
         probabilities=level.held_out.probabilities,
         truth=level.scores.truth,
         patients=[str(group) for group in level.scores.groups],
         name=f"{name}, tuned, by {level.name}",
-        description="AUROC and average precision of the model as it was; calibration error cross-fitted by patient.",
+        description="AUROC and average precision before tuning; calibration error cross-fitted by patient.",
         level="slice" if level.name == "slice" else "patient",
     )

@@ -1,8 +1,8 @@
-"""Tuning to a place: calibration and operating points fitted on validation scores, and scored cross-fitted.
+"""Local tuning: calibration and operating points fitted on validation scores, with cross-fitted performance.
 
-Platt's fit and temperature start from what the card has, in the units of the probabilities that users see, and Platt's
-is pulled toward it where images are few; their scale and bias multiply the card's. An isotonic curve replaces it: it
-is fitted to the raw scores, and wants many positives.
+Platt and temperature scaling start from the card's calibration and are composed with it; Platt scaling is regularised
+toward it, which matters with few images. An isotonic curve replaces the card's calibration: it is fitted to the raw
+scores, and needs many positives.
 """
 
 from collections.abc import Mapping
@@ -15,51 +15,51 @@ from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, interval, resamples, sum_by_group
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, fit_of, group_folds
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, contributions, tally
-from hemoscope.evaluation.rules import Rule, written_rule
+from hemoscope.evaluation.threshold_rules import ThresholdRule, parse_rule
 from hemoscope.inference.calibration import AnyCalibration, Calibration, IsotonicCalibration, OperatingPoint
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
-# Fewer groups than this with, or without, a label say nothing of the next group: the label keeps what it has.
+# With fewer groups with, or without, a label, the label keeps its settings.
 FEWEST_GROUPS = 2
 REPORTED = ("log_loss", "brier", "ece", "recall", "specificity", "precision")
-_NEAREST = 1e-13  # a threshold stays inside (0, 1) as float64 holds it
+_NEAREST = 1e-13  # keeps a threshold inside (0, 1) in float64
 _CHUNK_CELLS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ValidationScores:
-    """Raw logits (n, 6) beside truth (n, 6; 0, 1 or NaN) and the number of each row's group (n,), counted from 0."""
+    """Raw logits (n, 6), truth (n, 6; 0, 1 or NaN) and each row's group number (n,), from 0."""
 
     logits: Floats
     truth: Floats
     groups: Integers
 
     def rows(self, chosen: Booleans) -> "ValidationScores":
-        """Some of the rows; groups keep their numbers."""
+        """Return some of the rows; groups keep their numbers."""
         return ValidationScores(logits=self.logits[chosen], truth=self.truth[chosen], groups=self.groups[chosen])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelSettings:
-    """One level (slice or study) of a card, and which labels its validation supports."""
+    """Settings of one level (slice or study) of a card, and which labels are established."""
 
     calibration: PerLabel[AnyCalibration]
     points: PerLabel[OperatingPoint]
     established: PerLabel[bool]
 
     def probabilities(self, logits: Floats) -> Floats:
-        """Raw logits (n, 6) to the probabilities that a user sees."""
+        """Return the probabilities that a user sees from raw logits (n, 6)."""
         return consistent(calibrated(logits, self.calibration), self.established)
 
     def decisions(self, probabilities: Floats) -> Booleans:
-        """(n, 6): at or above each label's threshold."""
+        """Return decisions (n, 6): at or above each label's threshold."""
         return probabilities >= np.array([point.threshold for point in self.points.values])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunedLevel:
-    """New settings of a level, and for each label why its calibration or its rule could not be fitted (or None)."""
+    """New settings of a level, and for each label why its calibration or rule could not be fitted (or None)."""
 
     settings: LevelSettings
     kept: PerLabel[str | None]
@@ -67,26 +67,26 @@ class TunedLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CrossFitted:
-    """What tuning gives on groups that it did not see: probabilities and decisions, (n, 6) each."""
+    """Results of tuning on held-out groups: probabilities and decisions, (n, 6) each."""
 
     probabilities: Floats
     decisions: Booleans
 
 
 def tune_level(
-    scores: ValidationScores, before: LevelSettings, rule: Rule | None = None, *, method: str = DEFAULT_METHOD
+    scores: ValidationScores, before: LevelSettings, rule: ThresholdRule | None = None, *, method: str = DEFAULT_METHOD
 ) -> TunedLevel:
     """Fit one level's calibration, then choose its operating points on the new probabilities.
 
     Args:
-        scores: what the bundle gave, and the truth.
+        scores: of the bundle, and the truth.
         before: the card's settings of this level.
-        rule: for every label; None chooses each point anew by the rule that its card names.
+        rule: for every label; None applies the rule of each point in the card.
         method: of calibration: platt, isotonic or temperature.
 
     Returns:
-        The new settings. A label that cannot be fitted keeps its calibration; a point that cannot be chosen moves
-        with the calibration, so that the same scores are positive as before. ``kept`` says why.
+        The new settings. A label that cannot be fitted keeps its calibration; a point that cannot be chosen is
+        converted to the new calibration, so that the same scores are positive. ``kept`` says why.
     """
     fits = PerLabel.build(lambda label: _refit(scores, label, before.calibration[label], method))
     tuned = replace(before, calibration=PerLabel.of([found for found, _ in fits.values]))
@@ -98,7 +98,7 @@ def tune_level(
 
     points = PerLabel.build(point)
     reasons = [
-        "; ".join(dict.fromkeys(filter(None, (fits[label][1], points[label][1])))) or None  # one cause is said once
+        "; ".join(dict.fromkeys(filter(None, (fits[label][1], points[label][1])))) or None  # no repetition
         for label in LABELS
     ]
     settings = replace(tuned, points=PerLabel.of([found for found, _ in points.values]))
@@ -108,7 +108,7 @@ def tune_level(
 def _refit(
     scores: ValidationScores, label: Hemorrhage, old: AnyCalibration, method: str
 ) -> tuple[AnyCalibration, str | None]:
-    """Fit one label anew; the old calibration and the reason where its images cannot carry a fit."""
+    """Fit one label; return the old calibration and the reason if there are too few images."""
     k = LABELS.index(label)
     known = np.isfinite(scores.truth[:, k])
     truth, groups = scores.truth[known, k] == 1.0, scores.groups[known]
@@ -131,30 +131,30 @@ def choose_point(
     label: Hemorrhage,
     old: OperatingPoint,
     change: tuple[AnyCalibration, AnyCalibration],
-    rule: Rule | None,
+    rule: ThresholdRule | None,
 ) -> tuple[OperatingPoint, str | None]:
-    """Choose one label's point by ``rule``, or by the card's own rule; where that fails, move the threshold along.
+    """Choose one label's point by ``rule`` or the card's own rule; if that fails, convert the threshold.
 
     Args:
         scores: the truth.
         probabilities: (n, 6) under the new calibration.
-        label: whose point.
+        label: of the point.
         old: the card's point.
         change: the label's calibration before and after.
-        rule: None takes the rule that ``old`` names.
+        rule: None uses the rule of ``old``.
     """
     k = LABELS.index(label)
     known = np.isfinite(scores.truth[:, k])
     try:
-        return (rule or written_rule(old.rule)).point(probabilities[known, k], scores.truth[known, k]), None
+        return (rule or parse_rule(old.rule)).point(probabilities[known, k], scores.truth[known, k]), None
     except DataError as error:
         return _moved(old, *change), str(error)
 
 
 def _moved(point: OperatingPoint, before: AnyCalibration, after: AnyCalibration) -> OperatingPoint:
-    """The threshold that takes the same scores under another calibration; what it once reached still stands.
+    """Convert a threshold to another calibration, so that the same scores are positive; its performance is unchanged.
 
-    On a level part of an isotonic curve it takes the whole part. A curve cannot be gone back along: then it stays.
+    On a flat part of an isotonic curve, all its scores are positive. From a curve it cannot be converted, and stays.
     """
     if after == before or isinstance(before, IsotonicCalibration):
         return point
@@ -166,18 +166,18 @@ def _moved(point: OperatingPoint, before: AnyCalibration, after: AnyCalibration)
 def cross_fit(
     scores: ValidationScores,
     before: LevelSettings,
-    rule: Rule | None = None,
+    rule: ThresholdRule | None = None,
     *,
     method: str = DEFAULT_METHOD,
     folds: int = DEFAULT_FOLDS,
     seed: int = 0,
 ) -> CrossFitted:
-    """Tune on all parts but one, apply to that one, for each part: calibration, points and all.
+    """Tune calibration and points on all folds but one and apply them to that fold, for each fold.
 
-    Groups stay whole and are dealt out by the rarest label that can be fitted.
+    Groups are not divided; folds are stratified by the rarest label that can be fitted.
 
     Raises:
-        DataError: too few groups, or no label with two positive ones.
+        DataError: too few groups, or no label with two positive groups.
     """
     part = group_folds(_rarest(scores), scores.groups, folds, seed=seed)
     probabilities = np.empty(scores.logits.shape)
@@ -191,7 +191,7 @@ def cross_fit(
 
 
 def _rarest(scores: ValidationScores) -> Booleans:
-    """The images positive for the label in the fewest groups, of those in at least two; else for ``any``."""
+    """Return the images positive for the rarest label that at least two groups have, else for ``any``."""
     positive = scores.truth == 1.0
     counts = [len(np.unique(scores.groups[column])) for column in positive.T]
     enough = [(count, k) for k, count in enumerate(counts) if count >= FEWEST_GROUPS]
@@ -201,7 +201,7 @@ def _rarest(scores: ValidationScores) -> Booleans:
 def level_scores(
     probabilities: Floats, decisions: Booleans, scores: ValidationScores, *, rounds: int = DEFAULT_ROUNDS, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """Losses, calibration error and what the thresholds reach, by label, with intervals by group.
+    """Return losses, calibration error and performance of the thresholds by label, with group-level intervals.
 
     Args:
         probabilities: (n, 6) as a user sees them.
@@ -211,7 +211,7 @@ def level_scores(
         seed: of the bootstrap.
 
     Returns:
-        ``{label: {metric: {"value", "low", "high"} or None where it is not defined}}``.
+        ``{label: {metric: {"value", "low", "high"} or None if undefined}}``.
     """
     known = np.isfinite(scores.truth)
     n_groups = int(scores.groups.max()) + 1

@@ -1,1 +1,1 @@
-"""From a volume to findings: preprocessing, the model bundle, probabilities, operating points."""
+"""Inference, from a volume to findings: preprocessing, model bundle, probabilities and operating points."""

@@ -1,24 +1,20 @@
-"""A model bundle: one folder with a graph (ONNX), or two, and ``card.json``. Loading is verifying.
+"""A model bundle: one folder with one or two ONNX graphs and ``card.json``, verified on loading.
 
-``model.onnx`` reads a slice; ``sequence.onnx``, which most bundles lack, reads what it said of all slices of a series.
-
-The card lists the SHA-256 of every other file, so the hash of the card alone names the whole bundle. The folder holds
-those files and nothing else: a stray graph is refused, since nobody could say which one was validated.
+``model.onnx`` scores a slice; the optional ``sequence.onnx`` refines its scores over all slices of a series. The card
+lists the SHA-256 of every other file, so the card's hash identifies the whole bundle. The folder holds only those
+files: an unlisted graph is refused, because it was not validated.
 """
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hemoscope.errors import BundleError
+from hemoscope.files import atomic_folder
 from hemoscope.inference.card import ModelCard
 
 __all__ = ["CARD", "DEFAULT_BUNDLE", "GRAPH", "SEQUENCE", "ModelBundle", "ModelCard", "load_bundle", "write_bundle"]
@@ -30,7 +26,7 @@ DEFAULT_BUNDLE = Path(__file__).parents[1] / "bundles" / "default"
 
 _CARD_BYTES = 1 << 20
 _FILE_BYTES = 1 << 30
-# Plain names only: no folder, no drive, nothing hidden, so that no name leads out of the bundle.
+# Plain names only (no folder, drive or hidden file), so that no name points outside the bundle.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _GRAPH_SUFFIXES = (".onnx", ".xml", ".bin", ".pb", ".pt", ".pth")
 _EXPORT_AGAIN = "Export the model again, or reinstall Hemoscope if this is the default bundle"
@@ -38,14 +34,14 @@ _EXPORT_AGAIN = "Export the model again, or reinstall Hemoscope if this is the d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelBundle:
-    """A verified bundle. ``sha256`` is that of the card, which holds those of the other files."""
+    """A verified bundle. ``sha256`` is that of the card, which lists those of the other files."""
 
     folder: Path
     card: ModelCard
     sha256: str
 
     def read_graph(self) -> bytes:
-        """Return the ONNX graph, verified as it is read: what runs is what was hashed.
+        """Return the ONNX graph, verified when read, so that the verified graph is the one that runs.
 
         Raises:
             BundleError: the file has changed since the bundle was loaded.
@@ -53,24 +49,24 @@ class ModelBundle:
         return self.read_file(GRAPH)
 
     def read_sequence(self) -> bytes | None:
-        """Return the graph that reads a series, verified as :meth:`read_graph` does; None where there is none."""
+        """Return the sequence graph, verified as in :meth:`read_graph`; None if there is none."""
         return self.read_file(SEQUENCE) if SEQUENCE in self.card.files else None
 
     def read_file(self, name: str) -> bytes:
-        """Return one of the files that the card lists, verified as :meth:`read_graph` does."""
+        """Return one of the files that the card lists, verified as in :meth:`read_graph`."""
         return _read_verified(self.folder, name, self.card.files[name])
 
 
 def load_bundle(path: Path | None = None) -> ModelBundle:
-    """Load a bundle and verify all of it; None is the bundle that ships with the package.
+    """Load a bundle and verify all files; None is the bundle that ships with the package.
 
     Raises:
-        BundleError: the folder, the card or a file is not as the format defines it; the message names file and cure.
+        BundleError: the folder, the card or a file violates the format; the message names file and remedy.
     """
     folder = DEFAULT_BUNDLE if path is None else path
     if not folder.is_dir():
-        cure = "Give the folder of a model bundle, or none for the default model" if path else _EXPORT_AGAIN
-        _refuse(folder.name, "no such folder", cure)
+        remedy = "Give the folder of a model bundle, or none for the default model" if path else _EXPORT_AGAIN
+        _refuse(folder.name, "no such folder", remedy)
     content = _read_limited(folder, CARD, _CARD_BYTES)
     card = _parse_card(content)
     _check_files(card.files, present={entry.name for entry in folder.iterdir()})
@@ -88,17 +84,17 @@ def write_bundle(
     *,
     sequence: bytes | None = None,
 ) -> ModelBundle:
-    """Write a bundle in one step, hashes filled in, and load it back: a reader never sees half of it.
+    """Write a bundle atomically, fill in the hashes, and load it back.
 
     Args:
-        folder: where the bundle goes; it must not exist yet.
-        card: what stands in ``card.json``; its ``files`` are replaced.
+        folder: of the bundle; must not exist.
+        card: content of ``card.json``; its ``files`` are replaced.
         graph: the ONNX graph.
         files: further files, such as the licence of the weights.
-        sequence: the graph that reads a series, where the card has a ``sequence``.
+        sequence: the sequence graph, if the card has a ``sequence``.
 
     Raises:
-        BundleError: the folder exists, or what would be written could not be loaded.
+        BundleError: the folder exists, or the bundle could not be loaded back.
     """
     if folder.exists():
         _refuse(folder.name, "exists already", "Remove it first, or choose another folder")
@@ -106,24 +102,12 @@ def write_bundle(
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
     _check_files(hashes, present={*hashes, CARD})
     text = json.dumps(replace(card, files=hashes).to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with _folder_in_one_step(folder) as draft:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as draft:
         for name, content in {**contents, CARD: text.encode()}.items():
             (draft / name).write_bytes(content)
         load_bundle(draft)
     return load_bundle(folder)
-
-
-@contextmanager
-def _folder_in_one_step(folder: Path) -> Iterator[Path]:
-    """Yield a draft beside ``folder`` that takes its name at the end; after an error nothing is left."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield draft
-        draft.chmod(0o755)  # mkdtemp makes it private; a bundle is meant to be read by others
-        os.replace(draft, folder)  # noqa: PTH105  # Path.replace would do the same; os.replace says "atomic"
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _parse_card(content: bytes) -> ModelCard:
@@ -136,11 +120,11 @@ def _parse_card(content: bytes) -> ModelCard:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key given twice, of which JSON would silently keep the last."""
+    """Refuse duplicate keys, of which JSON would silently keep the last."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
-        msg = f"the key {next(name for name in names if names.count(name) > 1)} stands twice"
+        msg = f"the key {next(name for name in names if names.count(name) > 1)} occurs twice"
         raise ValueError(msg)
     return found
 
@@ -151,28 +135,28 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _check_files(files: Mapping[str, str], *, present: set[str]) -> None:
-    """Check names and graphs before any path is made of them, then that the folder holds these files and no others."""
+    """Check names and graphs before building paths from them, then that the folder holds exactly these files."""
     for name in files:
         if not _FILE_NAME.fullmatch(name) or name == CARD:
             _refuse(CARD, f"lists a file named {name!r:.60}", "File names must be plain, without folders")
         if name not in {GRAPH, SEQUENCE} and name.endswith(_GRAPH_SUFFIXES):
-            runs = f"this version runs {GRAPH} and {SEQUENCE} alone"
+            runs = f"this version runs only {GRAPH} and {SEQUENCE}"
             _refuse(name, runs, "Use a newer Hemoscope, or remove the graph")
     if GRAPH not in files:
         _refuse(CARD, f"lists no {GRAPH}", _EXPORT_AGAIN)
     if missing := sorted({*files, CARD} - present):
-        _refuse(missing[0], "is listed in the card but is not there", _EXPORT_AGAIN)
+        _refuse(missing[0], "is listed in the card but is missing", _EXPORT_AGAIN)
     if extra := sorted(present - {*files, CARD}):
         _refuse(extra[0], "is not listed in the card", "Remove it from the bundle's folder")
 
 
 def _check_sequence(card: ModelCard) -> None:
-    """Refuse a second graph that the card does not tell how to use, and a card that tells of one that is not there."""
+    """Refuse a sequence graph without settings in the card, and settings without a graph."""
     if (SEQUENCE in card.files) == (card.sequence is not None):
         return
     if card.sequence is None:
-        _refuse(SEQUENCE, "the card does not say how it is used: it has no sequence", _EXPORT_AGAIN)
-    _refuse(CARD, f"tells of a sequence, but lists no {SEQUENCE}", _EXPORT_AGAIN)
+        _refuse(SEQUENCE, "the card has no settings for it: it has no sequence", _EXPORT_AGAIN)
+    _refuse(CARD, f"has a sequence, but lists no {SEQUENCE}", _EXPORT_AGAIN)
 
 
 def _read_verified(folder: Path, name: str, expected: str) -> bytes:
@@ -187,7 +171,7 @@ def _read_limited(folder: Path, name: str, limit: int) -> bytes:
     """Read a regular file of the folder, at most ``limit`` bytes of it."""
     path = folder / name
     if not path.is_file():
-        _refuse(name, "there is no such file in the bundle", "Give the folder that holds card.json and model.onnx")
+        _refuse(name, "the bundle has no such file", "Give the folder that holds card.json and model.onnx")
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -195,6 +179,6 @@ def _read_limited(folder: Path, name: str, limit: int) -> bytes:
     return content
 
 
-def _refuse(name: str, reason: str, cure: str, cause: Exception | None = None) -> NoReturn:
-    msg = f"model bundle: {name}: {reason}. {cure}"
+def _refuse(name: str, reason: str, remedy: str, cause: Exception | None = None) -> NoReturn:
+    msg = f"model bundle: {name}: {reason}. {remedy}"
     raise BundleError(msg) from cause

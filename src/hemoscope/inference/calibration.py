@@ -1,4 +1,4 @@
-"""Calibration, study rule and operating points as values. Fitting them is ``evaluation``'s work."""
+"""Calibration, study rule and operating points as value types; ``evaluation`` fits them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,28 +8,28 @@ from numpy.typing import NDArray
 
 
 def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits to probabilities without overflow, any shape."""
+    """Convert logits of any shape to probabilities, without overflow."""
     return np.exp(-np.logaddexp(0.0, -logits))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Platt's calibration of one label: probability = sigmoid(scale * logit + bias); scale > 0 keeps the order.
+    """Platt scaling of one label: probability = sigmoid(scale * logit + bias); scale > 0 keeps the order.
 
-    Temperature scaling is the same without a bias of its own: ``scale`` is one over the temperature.
+    Temperature scaling has a bias of 0, and ``scale`` is one over the temperature.
     """
 
     scale: float
     bias: float
 
     def __post_init__(self) -> None:
-        """Reject a scale that would turn the order of scores round."""
+        """Reject a scale that would not preserve the order of scores."""
         if not (self.scale > 0 and np.isfinite(self.scale) and np.isfinite(self.bias)):
             msg = f"calibration needs a positive finite scale and a finite bias, got {self.scale} and {self.bias}"
             raise ValueError(msg)
 
     def apply(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Logits of any shape to calibrated probabilities."""
+        """Convert logits of any shape to calibrated probabilities."""
         return sigmoid(self.scale * np.asarray(logits, dtype=np.float64) + self.bias)
 
 
@@ -41,7 +41,7 @@ class IsotonicCalibration:
     probabilities: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Reject points that do not rise, or probabilities outside [0, 1]."""
+        """Reject points that do not increase, or probabilities outside [0, 1]."""
         x, y = np.asarray(self.logits), np.asarray(self.probabilities)
         rising = x.size > 0 and x.shape == y.shape and (np.diff(x) > 0).all() and (np.diff(y) >= 0).all()
         if not (rising and np.isfinite(x).all() and y[0] >= 0.0 and y[-1] <= 1.0):
@@ -49,11 +49,11 @@ class IsotonicCalibration:
             raise ValueError(msg)
 
     def apply(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Logits of any shape to calibrated probabilities."""
+        """Convert logits of any shape to calibrated probabilities."""
         return np.interp(np.asarray(logits, dtype=np.float64), self.logits, self.probabilities)
 
 
-# What a card may hold for a label; told apart by their keys.
+# The calibrations of a card, distinguished by their keys.
 AnyCalibration = Calibration | IsotonicCalibration
 
 
@@ -61,7 +61,7 @@ AnyCalibration = Calibration | IsotonicCalibration
 class OperatingPoint:
     """A threshold on a calibrated probability, and the rule that chose it; at or above it is positive.
 
-    ``sensitivity`` and ``specificity`` are what the rule reached on the scores it was fitted on.
+    ``sensitivity`` and ``specificity`` are those on the data that the threshold was fitted on.
     """
 
     threshold: float
@@ -70,7 +70,7 @@ class OperatingPoint:
     specificity: float | None = None
 
     def __post_init__(self) -> None:
-        """Reject a threshold that no probability can meet or miss."""
+        """Reject a threshold outside (0, 1)."""
         if not 0.0 < self.threshold < 1.0:
             msg = f"a threshold must lie between 0 and 1, got {self.threshold}"
             raise ValueError(msg)
@@ -78,10 +78,10 @@ class OperatingPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRule:
-    """How the slice logits of one label become the study's: the mean of the highest ones over a stated extent.
+    """The study score of one label: the mean of its highest slice logits over a given extent.
 
-    Thin slices are first averaged within bins of ``nominal_spacing_mm``, so that a study scores the same however
-    thinly it is cut; then the highest ``count`` bins, which together span ``extent_mm``, are averaged.
+    Thin slices are first averaged within bins of ``nominal_spacing_mm``, so that the score does not depend on slice
+    thickness; then the highest ``count`` bins, which together span ``extent_mm``, are averaged.
     """
 
     kind: Literal["top_mean"] = "top_mean"
@@ -89,7 +89,7 @@ class StudyRule:
     nominal_spacing_mm: float = 5.0
 
     def __post_init__(self) -> None:
-        """Reject an unknown kind, and lengths that no head has."""
+        """Reject an unknown kind, and lengths that are impossible for a head."""
         if self.kind != "top_mean":
             msg = f"the only study rule is top_mean, got {self.kind}"
             raise ValueError(msg)

@@ -1,8 +1,8 @@
-"""The card of a model bundle: what must be known of a model to run it rightly and to judge its answers.
+"""The card of a model bundle: what is needed to run a model correctly and to assess its results.
 
-``card.json`` is parsed strictly against the dataclasses below, which are its only definition: a missing or unknown
-key, a value of another type or a number that is not finite is refused with its place in the file. Field names are the
-keys of the file.
+``card.json`` is parsed strictly against the dataclasses below, which define its format: a missing or unknown key, a
+value of another type or a number that is not finite is refused with its location in the file. Field names are the keys
+of the file.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from hemoscope.labels import LABELS, PerLabel, check_label_order
 
 FORMAT = "hemoscope.bundle/1"
 
-_LARGEST = 1e300  # refuses NaN, infinity and whole numbers that no float holds
+_LARGEST = 1e300  # refuses NaN, infinity and integers too large for a float
 
 D = TypeVar("D")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationTable:
-    """How logits become probabilities: one calibration a label, for slices and for studies."""
+    """One calibration per label, for slices and for studies."""
 
     slice: PerLabel[AnyCalibration]
     study: PerLabel[AnyCalibration]
@@ -32,7 +32,7 @@ class CalibrationTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatingPointTable:
-    """Where probabilities become findings; ``urgent`` is a second, stricter point on the study's ``any``."""
+    """Operating points; ``urgent`` is a second, stricter point on the study's ``any``."""
 
     slice: PerLabel[OperatingPoint]
     study: PerLabel[OperatingPoint]
@@ -41,7 +41,7 @@ class OperatingPointTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """A dataset that the weights were trained on, with what its licence asks to be said."""
+    """A dataset that the weights were trained on, with the attribution that its licence requires."""
 
     name: str
     version: str
@@ -62,7 +62,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelScore:
-    """What was measured for one label; where a score is None, ``reason`` says why."""
+    """Scores of one label; if a score is None, ``reason`` says why."""
 
     auroc: Estimate | None
     average_precision: Estimate | None
@@ -74,7 +74,7 @@ class LabelScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreTable:
-    """One evaluation: on what, at which level, and the scores of each label."""
+    """One evaluation: dataset, level, and the scores of each label."""
 
     name: str
     description: str
@@ -86,15 +86,15 @@ class ScoreTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRecord:
-    """How the images of a dataset were split for this model, so that an evaluation can find those it never saw.
+    """The split of a dataset for this model, so that an evaluation can find its test images.
 
     Attributes:
         dataset: name of the dataset.
-        by: ``patient``; or ``slice``, as the paper did, which leaks between the slices of one patient.
+        by: ``patient``; or ``slice``, as in the paper, which leaks between slices of one patient.
         seed: of the split.
-        validation: share of the validation part (of patients; none by slice).
-        test: share of the test part.
-        images_sha256: hash of all image ids that were split, in order; another set of images splits differently.
+        validation: share of the validation set (of patients; none by slice).
+        test: share of the test set.
+        images_sha256: hash of all split image ids; another set of images splits differently.
     """
 
     dataset: str
@@ -106,28 +106,28 @@ class SplitRecord:
 
 
 def images_sha256(image_ids: Iterable[str]) -> str:
-    """Hash of a set of images in hex: the same for any order; another set of images splits differently."""
+    """Return the hash of a set of image ids in hex, independent of their order."""
     return hashlib.sha256("\n".join(sorted(image_ids)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceRule:
-    """How the bundle's second graph, which reads a whole series, is used.
+    """Settings of the bundle's sequence graph.
 
-    Thin slices are read together, as many as make up the study rule's ``nominal_spacing_mm``: see
+    Thin slices are grouped to about the study rule's ``nominal_spacing_mm``: see
     ``probabilities.sequence_places``.
 
     Attributes:
-        embedding_size: numbers that the first graph gives for a slice, beside its logits.
-        study_scores: ``sequence`` takes the study's scores from the second graph; ``study_rule`` takes the study rule
-            over the slice scores that it refined.
+        embedding_size: length of the slice embedding that the first graph outputs.
+        study_scores: ``sequence`` uses the sequence graph's study scores; ``study_rule`` applies the study rule to its
+            refined slice scores.
     """
 
     embedding_size: int
     study_scores: Literal["sequence", "study_rule"]
 
     def __post_init__(self) -> None:
-        """Reject a size that no embedding has."""
+        """Reject an invalid embedding size."""
         if not 1 <= self.embedding_size <= 65536:
             msg = f"embedding_size must be 1 to 65536, got {self.embedding_size}"
             raise ValueError(msg)
@@ -135,21 +135,21 @@ class SequenceRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationRecord:
-    """How several sites trained the weights together, each on its own images.
+    """Record of federated training by several sites, each on its own images.
 
     Attributes:
-        sites: that took part.
-        rounds: in which the sites' models became one.
-        local_epochs: passes of a site over its images in a round.
-        strategy: how one model was made of the sites' models, such as ``fedavg``.
+        sites: number of participating sites.
+        rounds: number of aggregation rounds.
+        local_epochs: epochs of local training per round.
+        strategy: of aggregation, such as ``fedavg``.
         batch_norm: ``shared``, ``local`` or ``fixed``.
-        weighting: what a site counted by: ``slices``, ``positives`` or ``uniform``.
-        secure_aggregation: whether the server saw no site's update by itself.
-        epsilon: of differential privacy with a whole site as the protected unit; None where no noise was added.
+        weighting: of the sites: ``slices``, ``positives`` or ``uniform``.
+        secure_aggregation: whether the server saw only aggregated updates.
+        epsilon: of site-level differential privacy; None if no noise was added.
         delta: to ``epsilon``.
-        patients: of all sites, where known.
-        slices: of all sites, where known.
-        personalised: whether one site fitted the model to its own patients afterwards.
+        patients: of all sites, if known.
+        slices: of all sites, if known.
+        personalised: whether one site fine-tuned the model on its own patients afterwards.
     """
 
     sites: int
@@ -166,7 +166,7 @@ class FederationRecord:
     personalised: bool
 
     def __post_init__(self) -> None:
-        """Reject numbers that no federation has."""
+        """Reject invalid numbers."""
         for name in ("sites", "rounds", "local_epochs", "patients", "slices"):
             number = getattr(self, name)
             if number is not None and number < 1:
@@ -181,12 +181,12 @@ class FederationRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """Everything that travels with a graph. ``files`` maps each file of the bundle to its SHA-256 in hex.
+    """All information about a graph. ``files`` maps each file of the bundle to its SHA-256 in hex.
 
     ``established`` is False for a label that validation does not support: it raises no finding alone. ``sequence`` is
-    there where the bundle holds a second graph that reads a whole series, and only there. ``split`` is
-    None where the weights were trained on every patient of ``training_data``, or on all but those that
-    ``limits_of_use`` names. ``federation`` is there where several sites trained the weights together.
+    set if and only if the bundle has a sequence graph. ``split`` is None if the weights were trained on every patient
+    of ``training_data``, or on all except those that ``limits_of_use`` names. ``federation`` is set if several sites
+    trained the weights.
     """
 
     format: Literal["hemoscope.bundle/1"] = "hemoscope.bundle/1"
@@ -214,21 +214,21 @@ class ModelCard:
         object.__setattr__(self, "files", MappingProxyType(dict(self.files)))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the card as ``card.json`` holds it."""
+        """Return the content of ``card.json``."""
         return dict(to_plain(self))
 
     @classmethod
     def from_json(cls, data: object) -> "ModelCard":
-        """Parse what ``json.load`` gave; whatever differs from this version's card raises ValueError with its place."""
+        """Parse the result of ``json.load``. Raises ValueError with the location of any difference from the format."""
         if isinstance(data, dict) and data.get("format") != FORMAT:
-            # Another format may differ in every key: say so before complaining about keys.
+            # Another format may differ in every key, so check it first.
             msg = f"card.format: expected {FORMAT!r}, got {data.get('format')!r:.60}"
             raise ValueError(msg)
         return parse_dataclass(cls, data, where="card")
 
 
 def to_plain(value: Any) -> Any:
-    """Turn a card value into JSON's own types."""
+    """Convert a card value to JSON types."""
     if isinstance(value, Preprocessing):
         return value.to_json()
     if isinstance(value, PerLabel):
@@ -241,9 +241,9 @@ def to_plain(value: Any) -> Any:
 
 
 def parse_dataclass(kind: type[D], value: object, *, where: str) -> D:
-    """Read a JSON object as a dataclass with exactly these keys; ValueError names the place of whatever differs.
+    """Read a JSON object as a dataclass with exactly these keys. Raises ValueError with the location of a difference.
 
-    A key may be left out only where the field's default is None.
+    A key may be missing only if the field's default is None.
     """
     known = fields(kind)  # type: ignore[arg-type]  # callers pass dataclasses
     data = _typed(dict, value, where=where)
@@ -273,7 +273,7 @@ def _parse_per_label(inner: tuple[Any, ...], value: object, where: str) -> PerLa
 
 
 def _parse_union(inner: tuple[Any, ...], value: object, where: str) -> Any:
-    """Read an optional value, or one of several dataclasses by its keys (the first of them where none fits)."""
+    """Read an optional value, or one of several dataclasses by its keys (by default the first)."""
     if value is None and NoneType in inner:
         return None
     kinds = [kind for kind in inner if kind is not NoneType]
@@ -317,7 +317,7 @@ def _preprocessing(value: object, *, where: str) -> Preprocessing:
 
 
 def _construct(make: Callable[[], D], *, where: str) -> D:
-    """Run a constructor that checks its values, and name the place in what it raises."""
+    """Run a constructor that checks its values, and add the location to its errors."""
     try:
         return make()
     except (ValueError, TypeError) as error:
@@ -326,7 +326,7 @@ def _construct(make: Callable[[], D], *, where: str) -> D:
 
 
 def _typed(kind: type[D], value: object, *, where: str) -> D:
-    """Accept exactly this type of JSON's: True is no integer here."""
+    """Accept exactly this JSON type: True is not an integer."""
     if type(value) is not kind:
         msg = f"{where}: expected {_JSON_NAMES[kind]}, got {value!r:.60}"
         raise ValueError(msg)

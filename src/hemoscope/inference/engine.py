@@ -1,13 +1,13 @@
-"""Runs a bundle's graphs on the CPU with OpenVINO: model inputs in, raw scores and heat maps out.
+"""Runs a bundle's graphs on the CPU with OpenVINO, from model inputs to raw scores and heat maps.
 
-Choices, each made on purpose:
+Deliberate choices:
 
-- Precision is float32. Left to itself OpenVINO computes in bfloat16 where the processor can, which moved the logits of
-  a ResNet-50 by 0.5.
-- One slice a request, one thread a request, as many requests at once as threads. On two cores this was as fast as any
+- Precision is float32. By default OpenVINO computes in bfloat16 if the processor supports it, which changed the logits
+  of a ResNet-50 by 0.5.
+- One slice per request, one thread per request, one request per thread in parallel. On two cores as fast as any
   batch (240 slices of an EfficientNet-Lite0 at 224 pixels: 0.62 s; batches of 8 and 16: 0.67 and 0.87 s), needs the
   least memory, and a slice's scores cannot depend on its neighbours in a batch or on the number of threads.
-- The graph that reads a series runs on one thread: 240 slices take 8 ms, and the sums are the same everywhere.
+- The sequence graph runs on one thread: 240 slices take 8 ms, and the sums are the same on every machine.
 - OpenVINO's telemetry is never loaded. A plain ``import openvino`` imports its model converter, which reports the
   import to Google Analytics unless a file in the home folder forbids it.
 """
@@ -37,20 +37,20 @@ REFINED = "refined_logits"
 STUDY = "study_logits"
 
 _MOST_THREADS = 8
-# None in sys.modules makes Python refuse an import. OpenVINO does without both: the converter turns training-time
-# models into its own format, which reading ONNX does not need, and without the telemetry package it uses a stub.
+# None in sys.modules makes Python refuse an import. OpenVINO needs neither: the converter is for training-time models,
+# not for ONNX, and without the telemetry package it uses a stub.
 _NEVER_IMPORTED = ("openvino_telemetry", "openvino.tools.ovc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawScores:
-    """What the graph gave, slices in the order of the inputs.
+    """The graph's outputs, slices in the order of the inputs.
 
     Attributes:
         logits: float32, shape (slices, 6), label order; not calibrated.
-        maps: float32 class-activation logits, shape (slices, 6, height, width), over the square that the model saw;
-            None unless asked for.
-        embeddings: float32, shape (slices, embedding size), for a bundle that reads series; None for others.
+        maps: float32 class-activation logits, shape (slices, 6, height, width), over the square of the model's
+            input; None unless requested.
+        embeddings: float32, shape (slices, embedding size), for a bundle with a sequence graph; else None.
     """
 
     logits: NDArray[np.float32]
@@ -59,7 +59,7 @@ class RawScores:
 
 
 class _Answer(NamedTuple):
-    """One slice: logits (6,), map (6, height, width) and embedding (size,), the latter two where they are kept."""
+    """One slice: logits (6,), map (6, height, width) and embedding (size,), the latter two if kept."""
 
     logits: NDArray[np.float32]
     map: NDArray[np.float32] | None
@@ -67,15 +67,15 @@ class _Answer(NamedTuple):
 
 
 class Engine:
-    """A bundle's compiled graphs. Compiling takes 0.1 to 0.3 s: make one and keep it; run from one thread at a time."""
+    """A bundle's compiled graphs. Compiling takes 0.1 to 0.3 s: create it once; use it from one thread at a time."""
 
     def __init__(self, bundle: ModelBundle, *, threads: int | None = None) -> None:
-        """Compile the bundle's graph, or both where it has two.
+        """Compile the bundle's graphs.
 
         Args:
             bundle: a verified bundle.
-            threads: slices computed at once, each on one thread; None takes the processors this process may use,
-                eight at most.
+            threads: slices computed in parallel, each on one thread; None uses the processors available to this
+                process, at most eight.
 
         Raises:
             BundleError: a graph cannot be run, or its inputs and outputs are not those of the format.
@@ -144,7 +144,7 @@ class Engine:
         return np.array([answer.embedding for answer in kept], dtype=np.float32).reshape(-1, self._embedding_size)
 
     def _answers(self, inputs: Iterable[NDArray[np.float32]], *, maps: bool) -> Iterator[_Answer]:
-        """Yield what the graph says of each input in order, with all requests kept busy."""
+        """Yield the outputs for each input in order, keeping all requests busy."""
         embedding = self._embedding_size is not None
         idle, busy = deque(self._requests), deque[Any]()
         try:
@@ -170,14 +170,14 @@ class Engine:
 
 
 def available_threads() -> int:
-    """Return how many processors this process may use, eight at most."""
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
+    """Return the number of processors available to this process, at most eight."""
+    affinity = getattr(os, "sched_getaffinity", None)  # missing on macOS and Windows
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
     return min(count, _MOST_THREADS)
 
 
 def _answer(request: Any, *, maps: bool, embedding: bool) -> _Answer:
-    """Wait for one request and copy what it gave: its tensors are reused."""
+    """Wait for one request and copy its outputs: its tensors are reused."""
     request.wait()
 
     def copied(port: str) -> NDArray[np.float32]:
@@ -191,14 +191,14 @@ def _openvino() -> Any:
     """Import OpenVINO without its converter and telemetry."""
     if "openvino" not in sys.modules:
         for name in _NEVER_IMPORTED:
-            sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None is how Python spells "refuse"
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None refuses the import
     import openvino
 
     return openvino
 
 
 def _compile(bundle: ModelBundle, input_shape: tuple[int, int, int], threads: int) -> Any:
-    """Read the verified bytes (never the file again), check the graph's ports, and compile for one slice a request."""
+    """Read the verified bytes (never the file again), check the ports, and compile for one slice per request."""
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(threads), "INFERENCE_NUM_THREADS": threads}
     rule = bundle.card.sequence
     with _graph_errors(GRAPH):
@@ -210,7 +210,7 @@ def _compile(bundle: ModelBundle, input_shape: tuple[int, int, int], threads: in
 
 
 def _compile_sequence(bundle: ModelBundle, embedding_size: int) -> Any:
-    """Read the verified graph of the series, check its ports, and compile it for any number of slices, one thread."""
+    """Read the verified sequence graph, check its ports, and compile it for any number of slices on one thread."""
     graph = bundle.read_sequence()
     settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": 1}
     with _graph_errors(SEQUENCE):
@@ -224,7 +224,7 @@ _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
 
 @contextmanager
 def _graph_errors(name: str) -> Iterator[None]:
-    """Say of which graph it is that OpenVINO cannot run it: RuntimeError is all that it raises."""
+    """Name the graph that OpenVINO cannot run; OpenVINO raises only RuntimeError."""
     try:
         yield
     except RuntimeError as error:  # not ONNX, an unknown operator, shapes that do not fit
@@ -245,10 +245,10 @@ def _check_ports(model: Any, input_shape: tuple[int, int, int]) -> None:
 
 
 def _check_embedding(model: Any, size: int) -> None:
-    """Refuse a graph that gives no embedding of the size that the card says."""
+    """Refuse a graph without an embedding of the size in the card."""
     _, outputs = _ports(model)
     if EMBEDDING not in outputs:
-        _refuse(GRAPH, f"has outputs {outputs}, but the card tells of a sequence, which needs {EMBEDDING}")
+        _refuse(GRAPH, f"has outputs {outputs}, but the card has a sequence, which needs {EMBEDDING}")
     if (shape := list(model.output(EMBEDDING).shape)) != [1, size]:
         _refuse(GRAPH, f"gives an {EMBEDDING} of {shape} for one slice, the card says [1, {size}]")
 
@@ -268,7 +268,7 @@ def _check_sequence_ports(model: Any, embedding_size: int) -> None:
 
 
 def _ports(model: Any) -> tuple[list[str], list[str]]:
-    """Names of the inputs, in order, and of the outputs, sorted."""
+    """Return the names of the inputs, in order, and of the outputs, sorted."""
     inputs = [name for port in model.inputs for name in port.get_names()]
     return inputs, sorted(name for port in model.outputs for name in port.get_names())
 

@@ -1,7 +1,7 @@
-"""From Hounsfield units to a model's input: the only such code, for training and serving alike.
+"""Preprocessing from Hounsfield units to model input, shared by training and serving.
 
-The order is: average thin slices to the thickness that the model learned on, crop a square around the head, resize the
-Hounsfield units, then look through the windows. HU are resized before windowing because HU are the physical, linear
+The order is: average thin slices to the thickness of the training data, crop a square around the head, resize the
+Hounsfield units, then apply the windows. HU are resized before windowing because HU are the physical, linear
 quantity: mixing bone and brain gives what a coarser scanner would have measured, while mixing windowed bone (cut off
 at 80 HU) and brain would paint a rim of blood-like values along the skull.
 """
@@ -20,7 +20,7 @@ from hemoscope.volume import HounsfieldVolume
 AIR = -1000
 Crop = Literal["none", "head"]
 
-# The head is found on every fourth pixel: fast, and thin things such as a headrest fall away.
+# The head is detected on every fourth pixel: fast, and thin objects such as a headrest disappear.
 _STRIDE = 4
 _TISSUE_HU = -150
 _LEAST_HEAD = 0.01
@@ -28,7 +28,7 @@ _LEAST_HEAD = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A square region in pixels of the original slice; it may reach past the image, where air is assumed."""
+    """A square region in pixels of the original slice; it may extend beyond the image, where air is assumed."""
 
     top: int
     left: int
@@ -37,17 +37,17 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
-    """How a slice becomes a model's input; stands in the bundle's card, never as constants elsewhere.
+    """Settings of the preprocessing, stored in the bundle's card and nowhere else.
 
     Attributes:
         windows: one channel each, for the slice and every neighbour.
         size: side of the square input in pixels.
         crop: ``head`` cuts a square around the head, ``none`` takes the whole slice (padded to a square).
-        margin: part of the head's longer side that is added on each side of it.
+        margin: added on each side of the head, as a share of its longer side.
         neighbours: slices below and above that are added as channels (0: the slice alone; 1: three slices). Of thin
             slices, the slabs below and above: a neighbour is as far away as it was in training.
-        slab_mm: thin slices are averaged over about this many mm along z, since noise and partial volume of a thin
-            slice are foreign to a model that learned on thick ones; None leaves them.
+        slab_mm: thin slices are averaged over about this many mm along z, because their noise and partial volume differ
+            from thick training slices; None does not average.
     """
 
     windows: tuple[Window, ...] = (BRAIN, SUBDURAL, BONE)
@@ -58,7 +58,7 @@ class Preprocessing:
     slab_mm: float | None = 5.0
 
     def __post_init__(self) -> None:
-        """Reject settings that no slice could pass."""
+        """Reject invalid settings."""
         if not self.windows:
             msg = "preprocessing needs at least one window"
             raise ValueError(msg)
@@ -81,7 +81,7 @@ class Preprocessing:
         return len(self.windows) * (2 * self.neighbours + 1)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as they stand in a card or an experiment's record."""
+        """Return the settings for a card or an experiment's record."""
         return {
             "windows": [[window.center, window.width] for window in self.windows],
             "size": self.size,
@@ -93,7 +93,7 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Preprocessing":
-        """Read what ``to_json`` wrote; unknown or missing keys raise ValueError."""
+        """Read the result of ``to_json``. Raises ValueError for unknown or missing keys."""
         expected = set(cls().to_json())
         if set(data) != expected:
             msg = f"preprocessing needs exactly the keys {sorted(expected)}, got {sorted(data)}"
@@ -103,11 +103,11 @@ class Preprocessing:
 
 
 def model_input(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """The model's input for one slice.
+    """Return the model's input for one slice.
 
     Returns:
         float32 in [0, 1], shape (channels, size, size). Channels run over the slices from below to above, and within
-        a slice over the windows. A neighbour past either end repeats the end slice.
+        a slice over the windows. A neighbour beyond either end repeats the end slice.
 
     Raises:
         IndexError: there is no such slice.
@@ -120,7 +120,7 @@ def model_input(volume: HounsfieldVolume, index: int, preprocessing: Preprocessi
 
 
 def stacked(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """HU of a slice and its neighbours within the slice's box: float32 (stack, size, size), before the windows."""
+    """Return HU of a slice and its neighbours within the slice's box: float32 (stack, size, size), no windows."""
     step = 2 * _slab_reach(volume, preprocessing.slab_mm) + 1
     steps = range(-preprocessing.neighbours, preprocessing.neighbours + 1)
     inside = (min(max(index + step * number, 0), len(volume) - 1) for number in steps)
@@ -128,17 +128,17 @@ def stacked(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Prepr
 
 
 def channels(stack: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """A stack of HU (stack, size, size) as the model's channels: float32 in [0, 1], (channels, size, size)."""
+    """Convert a stack of HU (stack, size, size) to the model's channels: float32 in [0, 1], (channels, size, size)."""
     return np.concatenate([windowed(hounsfield, preprocessing) for hounsfield in stack])
 
 
 def cropped(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """HU of one slice, or of the slab around a thin one, within a box: float32 (size, size), before the windows."""
+    """Return HU of one slice, or of the slab around a thin one, within a box: float32 (size, size), no windows."""
     return resized(_slab(volume, index, preprocessing.slab_mm), box, preprocessing.size)
 
 
 def slice_box(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing) -> Box:
-    """The square of the original slice that the model sees; heat maps are laid over it."""
+    """Return the square of the original slice that is the model's input; heat maps cover it."""
     hounsfield = volume.hounsfield[index]
     if preprocessing.crop == "none":
         return _square((0, 0, *hounsfield.shape), margin=0.0)
@@ -146,11 +146,11 @@ def slice_box(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing
 
 
 def head_box(hounsfield: NDArray[np.int16], *, margin: float) -> Box:
-    """A square around the head in one slice (rows, columns) of HU; the whole slice where no head is seen.
+    """Return a square around the head in one slice (rows, columns) of HU; the whole slice if no head is found.
 
     The head is the largest connected region denser than fat after an opening that removes headrest and cables.
     """
-    from scipy import ndimage  # here, since a card is shown without it and loading it takes longer than showing that
+    from scipy import ndimage  # slow to import, and not needed to show a card
 
     coarse = hounsfield[::_STRIDE, ::_STRIDE] > _TISSUE_HU
     opened = ndimage.binary_opening(coarse, structure=np.ones((3, 3), dtype=bool))
@@ -165,7 +165,7 @@ def head_box(hounsfield: NDArray[np.int16], *, margin: float) -> Box:
 
 
 def resized(hounsfield: NDArray[Any], box: Box, size: int) -> NDArray[np.float32]:
-    """HU within a box as float32 (size, size): antialiased bilinear, air past the image."""
+    """Resize HU within a box to float32 (size, size): antialiased bilinear, padded with air."""
     rows, columns = hounsfield.shape
     bottom, right = box.top + box.side, box.left + box.side
     inner = hounsfield[max(box.top, 0) : min(bottom, rows), max(box.left, 0) : min(right, columns)]
@@ -176,7 +176,7 @@ def resized(hounsfield: NDArray[Any], box: Box, size: int) -> NDArray[np.float32
 
 
 def windowed(hounsfield: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """HU (size, size) through every window: float32 in [0, 1], shape (windows, size, size)."""
+    """Apply every window to HU (size, size): float32 in [0, 1], shape (windows, size, size)."""
     return np.stack([window.apply(hounsfield) for window in preprocessing.windows])
 
 
@@ -187,7 +187,7 @@ def _square(edges: tuple[int, int, int, int], *, margin: float) -> Box:
 
 
 def _slab_reach(volume: HounsfieldVolume, slab_mm: float | None) -> int:
-    """How many slices on either side make a slab of about this thickness; 0 for thick slices."""
+    """Return the number of slices on either side for a slab of about this thickness; 0 for thick slices."""
     spacing = volume.slice_spacing_mm
     if slab_mm is None or spacing is None or spacing <= 0:
         return 0

@@ -1,4 +1,4 @@
-"""From raw scores to probabilities: for every slice, and for the study as a whole.
+"""Converts raw scores to probabilities, for every slice and for the study.
 
 Label order and axis are those of ``labels.LABELS``: the last axis of every array here. Logits are the model's raw
 scores; probabilities are calibrated and consistent (``any`` is never below a type).
@@ -29,12 +29,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyProbabilities:
-    """One series, scored.
+    """Scores and probabilities of one series.
 
     Attributes:
         slice_logits: raw scores, float64, shape (slices, 6), slices in the order they were given.
         slice_probabilities: calibrated and consistent, shape (slices, 6).
-        study_logits: what the study rule made of the slice logits, or what the bundle's second graph says, shape (6,).
+        study_logits: from the study rule or from the bundle's sequence graph, shape (6,).
         study_probabilities: calibrated with the study's own calibration and consistent, shape (6,).
     """
 
@@ -70,7 +70,7 @@ class StudyProbabilities:
     ) -> "StudyProbabilities":
         """Score a series: raw slice scores (slices, 6) and the slices' positions in mm, by the rules of the card.
 
-        ``study`` (6,) are raw scores of the study, where the model gave them; None applies the card's study rule.
+        ``study`` (6,) are raw study scores of the model; None applies the card's study rule.
         """
         logits = np.array(slice_logits, dtype=np.float64)
         ruled = study_logits(logits, positions_mm, card.study_rule)
@@ -86,17 +86,17 @@ class StudyProbabilities:
 def study_logits(slice_logits: ArrayLike, positions_mm: Sequence[float | None], rule: StudyRule) -> Floats:
     """Apply the study rule: slice logits (slices, 6) to study logits (6,), label by label.
 
-    Slices thinner than the rule's nominal spacing are first averaged in bins along z, so that one lesion weighs the
-    same in a thin and a thick series; then the highest bins are averaged: a lesion fills neighbouring slices, a false
-    alarm often only one. The order in which slices are given does not matter. One slice alone keeps its logits.
+    Slices thinner than the rule's nominal spacing are first averaged in bins along z, so that one lesion has the
+    same weight in a thin and a thick series; then the highest bins are averaged: a lesion extends over adjacent slices,
+    a false alarm often does not. The order of the slices does not matter. A single slice keeps its logits.
 
     Args:
         slice_logits: raw scores, uncalibrated.
-        positions_mm: place of each slice along the normal; where one is unknown, every slice is a bin of its own.
+        positions_mm: position of each slice along the normal; if one is unknown, every slice is its own bin.
         rule: from the model's card.
 
     Raises:
-        ValueError: there is no slice, a score is not finite, or positions and scores differ in number.
+        ValueError: there are no slices, a score is not finite, or the numbers of positions and scores differ.
     """
     logits = np.asarray(slice_logits, dtype=np.float64)
     if logits.ndim != 2 or logits.shape[1] != len(LABELS) or len(logits) < 1 or len(logits) != len(positions_mm):
@@ -122,10 +122,10 @@ def _binned(logits: Floats, positions_mm: Sequence[float | None], nominal_spacin
     spacing = float(np.median(np.diff(places))) if len(places) > 1 else nominal_spacing_mm
     if spacing >= nominal_spacing_mm:
         return logits
-    # Sorting by place, then score, makes the sums below the same to the last bit whatever order the slices came in.
+    # Sorting by position, then score, makes the sums below independent of the order of the slices, to the last bit.
     order = np.lexsort((*logits.T, positions))
-    # A slice reaches half a spacing to either side: bins that start at its edge, not at its middle, keep rounding in
-    # the positions from moving slices across a border.
+    # A slice extends half a spacing to either side: bins start at its edge, not its centre, so that rounding of the
+    # positions does not move slices between bins.
     place = np.floor((positions[order] - places[0] + spacing / 2) / nominal_spacing_mm)
     starts = np.flatnonzero(np.diff(place, prepend=-1.0))
     counts = np.diff(starts, append=len(order))
@@ -133,39 +133,39 @@ def _binned(logits: Floats, positions_mm: Sequence[float | None], nominal_spacin
 
 
 def sequence_places(positions_mm: Sequence[float | None], nominal_spacing_mm: float) -> NDArray[np.intp]:
-    """Return the place (0, 1, ...) of each slice in the series that the sequence network reads, shape (slices,).
+    """Return the place (0, 1, ...) of each slice in the input of the sequence network, shape (slices,).
 
-    That network learned on slices of about the nominal spacing. Neighbouring thin slices share a place: as many as
-    come nearest to the nominal spacing together. Thicker slices, and slices of unknown position, have one each.
+    That network was trained on slices of about the nominal spacing. Adjacent thin slices share a place, so that the
+    spacing of places is closest to nominal. Thicker slices, and slices of unknown position, have one place each.
 
     Args:
-        positions_mm: place of each slice along the normal, slices in anatomical order, or None.
-        nominal_spacing_mm: of the slices that the network learned on.
+        positions_mm: position of each slice along the normal, slices in anatomical order, or None.
+        nominal_spacing_mm: of the training slices.
     """
     known = [position for position in positions_mm if position is not None]
     places = np.unique(np.array(known, dtype=np.float64))
     spacing = float(np.median(np.diff(places))) if len(places) > 1 else nominal_spacing_mm
-    thinnest = nominal_spacing_mm / max(len(positions_mm), 1)  # thinner slices all share one place
+    thinnest = nominal_spacing_mm / max(len(positions_mm), 1)  # all thinner slices share one place
     together = round(nominal_spacing_mm / max(spacing, thinnest)) if len(known) == len(positions_mm) else 1
     return np.arange(len(positions_mm)) // max(together, 1)
 
 
 def averaged(values: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Average the rows of ``values`` (slices, n) that share a place: (places, n). ``places`` must not fall."""
+    """Average the rows of ``values`` (slices, n) that share a place: (places, n). ``places`` must not decrease."""
     starts = np.flatnonzero(np.diff(places, prepend=-1))
     counts = np.diff(starts, append=len(places))
     return np.asarray(np.add.reduceat(values, starts, axis=0) / counts[:, None], dtype=np.float32)
 
 
 def calibrated(logits: Floats, calibrations: PerLabel[AnyCalibration]) -> Floats:
-    """Logits (..., 6) to probabilities, each label by its own calibration."""
+    """Convert logits (..., 6) to probabilities, each label with its own calibration."""
     return np.stack([calibrations[label].apply(logits[..., i]) for i, label in enumerate(LABELS)], axis=-1)
 
 
 def consistent(probabilities: Floats, established: PerLabel[bool]) -> Floats:
     """Return probabilities (..., 6) in which ``any`` is at least every type.
 
-    ``any`` rises to the highest type that is established; a type that is not may not raise it, and is lowered to it.
+    ``any`` is raised to the highest established type; a type that is not established is lowered to ``any``.
     """
     believed = np.array([True, *established.values[1:]])
     highest = np.where(believed, probabilities, 0.0).max(axis=-1, keepdims=True)

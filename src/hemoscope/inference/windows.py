@@ -1,4 +1,4 @@
-"""Display windows: how a CT console, and the paper's model, look at Hounsfield units."""
+"""Display windows of Hounsfield units, as on a CT console and in the paper's model."""
 
 from dataclasses import dataclass
 
@@ -33,8 +33,8 @@ class Window:
         return self.center - half, self.center + half
 
     def apply(self, hounsfield: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a new float32 array in [0, 1], of the same shape; the input is left as it was."""
-        # Bounds in float32 throughout: a width rounded on its own would let the top come out a hair above 1.
+        """Return a new float32 array in [0, 1], of the same shape; the input is unchanged."""
+        # Bounds are float32 throughout: a separately rounded width could give values slightly above 1.
         low, high = (np.float32(bound) for bound in self.bounds)
         return (np.clip(hounsfield, low, high).astype(np.float32, copy=False) - low) / (high - low)
 

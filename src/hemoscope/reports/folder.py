@@ -8,13 +8,13 @@ import contextlib
 import hashlib
 import io
 import re
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from hemoscope.errors import ConfigError
+from hemoscope.files import write_bytes
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.findings_csv import slices_csv, studies_csv
 from hemoscope.reports.findings_json import findings_json
@@ -35,20 +35,20 @@ def make_output_folder(folder: Path) -> None:
         raise ConfigError(msg)
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "findings.json.check", b"").unlink()
+        write_bytes(folder / "findings.json.check", b"").unlink()
 
 
-def write_report(report: Report, folder: Path) -> None:
-    """Write the tables and the JSON of a report.
+def write_report(report: Report, folder: Path, *, schema: int = 2) -> None:
+    """Write the tables and the JSON of a report, in this version of its schema.
 
     Raises:
         ConfigError: the folder cannot be written to.
 
     """
     with _explained(folder):
-        _write(folder / "findings.csv", slices_csv(report).encode("utf-8", "backslashreplace"))
-        _write(folder / "studies.csv", studies_csv(report).encode("utf-8", "backslashreplace"))
-        _write(folder / "findings.json", findings_json(report).encode("ascii"))
+        write_bytes(folder / "findings.csv", slices_csv(report).encode("utf-8", "backslashreplace"))
+        write_bytes(folder / "studies.csv", studies_csv(report).encode("utf-8", "backslashreplace"))
+        write_bytes(folder / "findings.json", findings_json(report, version=schema).encode("ascii"))
 
 
 def write_picture(image: Image.Image, folder: Path, *, study_uid: str, number: int, label: Hemorrhage) -> Path:
@@ -63,7 +63,7 @@ def write_picture(image: Image.Image, folder: Path, *, study_uid: str, number: i
     path = folder / PICTURES / folder_name(study_uid) / f"slice-{number:03d}-{label.value}.png"
     with _explained(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _write(path, png.getvalue())
+        return write_bytes(path, png.getvalue())
 
 
 def folder_name(uid: str) -> str:
@@ -81,16 +81,6 @@ def folder_name(uid: str) -> str:
         return plain
     digest = hashlib.sha256(uid.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{plain}-{digest}" if plain else digest
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """Write a file under a temporary name beside it, then rename it: no reader ever sees half of it."""
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
-    try:
-        draft.write_bytes(content)
-        return draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""When a study was taken and, where the site asks for it, of whom: from the header of one of its files."""
+"""Scan time and, if the site asks for it, patient identity of a study, from the header of one of its files."""
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
@@ -14,9 +14,9 @@ _DATE, _TIME, _OFFSET = 0x00080020, 0x00080030, 0x00080201
 
 
 def acquired_at(archive: Archive, source: str) -> datetime | None:
-    """Return Study Date and Time as UTC, or None where the file has no such date.
+    """Return Study Date and Time as UTC, or None if the file has no valid date.
 
-    Times without (0008,0201) are in the zone of the scanner, for which this machine's zone is taken (PS3.3 C.12.1.1.8).
+    Times without (0008,0201) are in the scanner's time zone, assumed to be that of this machine (PS3.3 C.12.1.1.8).
 
     Raises:
         DicomReadError: the file can no longer be read.
@@ -26,13 +26,13 @@ def acquired_at(archive: Archive, source: str) -> datetime | None:
 
 
 def identity(archive: Archive, source: str) -> Identity:
-    """Return the patient's name and ID. Raises DicomReadError where the file can no longer be read."""
+    """Return the patient's name and ID. Raises DicomReadError if the file can no longer be read."""
     patient = patient_identity(archive.load(source), source=source, limits=archive.limits)
     return Identity(name=storable(patient.name)[:256], id=storable(patient.id)[:64])
 
 
 def moment(date: str, time: str, offset: str) -> datetime | None:
-    """Turn a DA, a TM (PS3.5 6.2; its end may be left away) and ``&ZZXX`` into UTC; None where the date is none.
+    """Turn a DA, a TM (PS3.5 6.2; it may be cut short) and ``&ZZXX`` into UTC; None if the date is not valid.
 
     Examples:
         >>> moment("20260102", "1530", "+0200").isoformat()

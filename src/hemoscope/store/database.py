@@ -1,7 +1,7 @@
-"""Connections and transactions, on SQLite and PostgreSQL alike; above this file nobody asks which one it is.
+"""Connections and transactions, on SQLite and PostgreSQL; no other module depends on which one it is.
 
 SQLite runs in WAL mode with a busy timeout, and every writing transaction begins with BEGIN IMMEDIATE, so that two
-writers wait for each other instead of failing halfway. PostgreSQL is reached through pg8000.
+writers wait for each other instead of failing halfway. The PostgreSQL driver is pg8000.
 """
 
 import os
@@ -42,14 +42,14 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
         return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give the moment its zone back."""
+        """Restore the time zone."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
 class Database:
-    """A pool of connections. ``reading`` and ``writing`` are the only ways to talk to the database."""
+    """A pool of connections. ``reading`` and ``writing`` are the only ways to access it."""
 
     def __init__(self, url: str) -> None:
         """Prepare the pool; nothing connects yet. Raises ConfigError for a URL of another database."""
@@ -79,10 +79,10 @@ class Database:
                 yield connection
 
     def use_wal(self) -> None:
-        """Turn SQLite's write-ahead log on, which the file remembers; nobody else may be at it meanwhile.
+        """Turn SQLite's write-ahead log on; the setting is kept in the file, which no other process may use meanwhile.
 
         Raises:
-            ConfigError: the file is no SQLite database.
+            ConfigError: the file is not an SQLite database.
         """
         if not self.is_sqlite:
             return
@@ -90,9 +90,9 @@ class Database:
             with _explained(), closing(self._engine.raw_connection()) as connection:
                 connection.cursor().execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            raise refusal("database_unreachable", "the database file cannot be used just now") from error
+            raise refusal("database_unreachable", "the database file is in use") from error
         except sqlite3.DatabaseError as error:
-            msg = f"the file {self.file.name if self.file else ''} is no SQLite database. {_URLS}"
+            msg = f"the file {self.file.name if self.file else ''} is not an SQLite database. {_URLS}"
             raise ConfigError(msg) from error
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ def database_url(text: str) -> URL:
     """Parse a database URL; a plain ``postgresql://`` means pg8000, and libpq's socket folder is understood.
 
     Raises:
-        ConfigError: it is no URL, of another database, or of SQLite without a file.
+        ConfigError: it is not a URL, names another database, or SQLite without a file.
     """
     try:
         url = sa.make_url(text)
@@ -148,7 +148,7 @@ def _engine(url: URL) -> Engine:
 
 
 def _ssl_context(mode: str) -> ssl.SSLContext:
-    """TLS as libpq's sslmode means it: ``require`` encrypts without asking who answers."""
+    """TLS as libpq's sslmode defines it: ``require`` encrypts without verifying the server."""
     context = ssl.create_default_context()
     if mode != "verify-full":
         context.check_hostname = False
@@ -171,7 +171,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _make_private_file(path: Path) -> None:
-    """Make the database file readable by its owner alone before SQLite would make it readable by all."""
+    """Make the database file readable only by its owner before SQLite would make it readable by all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -182,7 +182,7 @@ def _make_private_file(path: Path) -> None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Say that the database is away without quoting what the driver says, which may hold the URL."""
+    """Report an unreachable database without the driver's message, which may hold the URL."""
     try:
         yield
     except _UNREACHABLE as error:

@@ -1,8 +1,9 @@
-"""What readers say about findings, and the table of labels that it makes for training."""
+"""Readers' feedback on findings, and its export as a table of labels for training."""
 
 import csv
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,32 +19,42 @@ _NOTE_CHARACTERS = 2000
 _feedback, _studies = tables.feedback, tables.studies
 
 
-def add_feedback(database: Database, given: Feedback) -> Feedback:
-    """Keep one entry; its id and time are set here. Raises StoreError ``no_such_study`` or ``bad_feedback``."""
-    if len(given.note) > _NOTE_CHARACTERS:
-        raise refusal("bad_feedback", f"the note has {len(given.note)} characters, the most are {_NOTE_CHARACTERS}")
+def add_feedback(
+    database: Database,
+    study_id: str,
+    *,
+    label: Hemorrhage,
+    verdict: Verdict,
+    present: bool,
+    slices: Sequence[int] | None,
+    note: str,
+    by: str,
+) -> Feedback:
+    """Store one entry; its id and time are set here. Raises StoreError ``no_such_study`` or ``bad_feedback``."""
+    if len(note) > _NOTE_CHARACTERS:
+        raise refusal("bad_feedback", f"the note has {len(note)} characters, the most are {_NOTE_CHARACTERS}")
     with database.writing() as connection:
         version = tables.tick(connection)
-        study = find_study(connection, given.study_id)
-        outside = [index for index in given.slices or () if not 0 <= index < study.instances]
+        study = find_study(connection, study_id)
+        outside = [index for index in slices or () if not 0 <= index < study.instances]
         if outside:
             raise refusal("bad_feedback", f"slice {outside[0]} of a study of {study.instances}")
         values = {
-            "study_id": given.study_id,
+            "study_id": study_id,
             "at": now(),
-            "by_user": storable(given.by),
-            "label": given.label.value,
-            "verdict": given.verdict.value,
-            "present": given.present,
-            "slices": None if given.slices is None else json.dumps(sorted(set(given.slices))),
-            "note": storable(given.note),
+            "by_user": storable(by),
+            "label": label.value,
+            "verdict": verdict.value,
+            "present": present,
+            "slices": None if slices is None else json.dumps(sorted(set(slices))),
+            "note": storable(note),
         }
         row = connection.execute(_feedback.insert().values(**values).returning(*_feedback.c)).one()
-        connection.execute(_studies.update().where(_studies.c.study_id == given.study_id).values(version=version))
-        # Not the note, which is free text: a deletion takes it away, the audit stays.
-        told = {"at": values["at"], "user_name": values["by_user"], "action": "feedback", "study_id": given.study_id}
-        words = f"{given.label.value}: {given.verdict.value}"
-        connection.execute(tables.audit.insert().values(**told, detail=words))
+        connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(version=version))
+        # Without the note, which is free text: a deletion removes the note, the audit stays.
+        who = {"at": values["at"], "user_name": values["by_user"], "action": "feedback", "study_id": study_id}
+        detail = f"{label.value}: {verdict.value}"
+        connection.execute(tables.audit.insert().values(**who, detail=detail))
     return _entry(row)
 
 
@@ -56,12 +67,12 @@ def feedback_of(database: Database, study_id: str) -> tuple[Feedback, ...]:
 
 
 def export_feedback(database: Database) -> str:
-    """Return what readers know of single slices as CSV, in the shape that ``hemoscope prepare table`` reads.
+    """Return the labels of single slices as CSV, in the format that ``hemoscope prepare table`` reads.
 
-    A label that a reader says is absent is absent in every slice (``any``: all labels are). One that is present is so
-    in the slices that were named, and in a study of one slice; nothing is known of its other slices. Newer feedback
-    counts over older: what it takes back, or leaves in doubt, is no longer known. A slice with a type has ``any`` too.
-    A file of several frames is one image, which shows what any of its frames shows.
+    A label that a reader marks as absent is absent in every slice (``any``: all labels are). One that is present is
+    present in the slices given, and in a study of one slice; its other slices are unknown. Newer feedback replaces
+    older: labels that it withdraws, or leaves in doubt, become unknown. A slice with a type has ``any`` too. A file of
+    several frames is one image, whose labels are those of any of its frames.
     """
     with database.reading() as connection:
         rows = connection.execute(_in_order()).all()
@@ -70,7 +81,7 @@ def export_feedback(database: Database) -> str:
         images = {row.study_id: _images(row.geometry) for row in connection.execute(given)}
     known: dict[str, _Image] = {}
     for entry in map(_entry, rows):
-        _tell(entry, [known.setdefault(image_id, _Image()) for image_id in images.get(entry.study_id, [])])
+        _apply(entry, [known.setdefault(image_id, _Image()) for image_id in images.get(entry.study_id, [])])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image_id", *LABELS])
@@ -83,14 +94,14 @@ def _images(geometry: str) -> list[str]:
 
 
 class _Image:
-    """What is known of one image: 0 or 1 by label; ``implied`` are types absent because no bleed at all was seen."""
+    """Labels of one image, 0 or 1; ``implied`` are types absent because no bleed at all was seen."""
 
     def __init__(self) -> None:
         self.values: dict[Hemorrhage, int] = {}
         self._implied: set[Hemorrhage] = set()
 
     def absent(self, label: Hemorrhage) -> None:
-        """The label is in no slice of the study."""
+        """Mark the label as absent in every slice."""
         if label is Hemorrhage.ANY:
             self.values = dict.fromkeys(LABELS, 0)
             self._implied = set(SUBTYPES)
@@ -99,7 +110,7 @@ class _Image:
             self._implied.discard(label)
 
     def doubtful(self, label: Hemorrhage) -> None:
-        """The label is in the study, perhaps here: whoever said that it is nowhere was wrong."""
+        """Mark the label as unknown here: it is somewhere in the study, so earlier "absent" is void."""
         implied = self._implied if label is Hemorrhage.ANY else self._implied & {label}
         for one in {Hemorrhage.ANY, label, *implied}:
             if self.values.get(one) == 0:
@@ -107,7 +118,7 @@ class _Image:
         self._implied -= implied
 
     def present(self, label: Hemorrhage) -> None:
-        """The label is in this image."""
+        """Mark the label as present in this image."""
         self.doubtful(label)
         self.values[label] = 1
 
@@ -117,8 +128,8 @@ class _Image:
         return [1 if typed and label is Hemorrhage.ANY else self.values.get(label, "") for label in LABELS]
 
 
-def _tell(entry: Feedback, images: list[_Image]) -> None:
-    """Tell images what one entry says of them."""
+def _apply(entry: Feedback, images: list[_Image]) -> None:
+    """Apply one entry to its images."""
     if not entry.present:
         for image in images:
             image.absent(entry.label)

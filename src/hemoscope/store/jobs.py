@@ -1,8 +1,8 @@
-"""Who reads which upload: leases with a heartbeat, attempts that are counted, and ends that are named.
+"""The job queue: which worker reads which upload, with leases, heartbeats and counted attempts.
 
-A worker takes the oldest waiting upload, or one whose lease ran out, and keeps the lease by beating. A lease that ends
-without a result is an attempt; after three the studies fail by name. A worker that is asked to stop gives its job back
-and the attempt does not count. Whoever lost the lease can no longer write a result.
+A worker takes the oldest waiting upload, or one whose lease ran out, and keeps the lease by its heartbeat. A lease that
+runs out is a failed attempt; after three the studies fail with a code. A worker that is asked to stop gives its job
+back, and the attempt does not count. A worker that lost its lease can no longer write a result.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,16 @@ from hemoscope.store import tables
 from hemoscope.store.database import Database, now
 from hemoscope.store.values import StudyState
 
-LEASE = timedelta(seconds=15)
-ATTEMPTS = 3
 FINAL = (StudyState.DONE, StudyState.FAILED)
 _jobs, _workers, _studies = tables.jobs, tables.workers, tables.studies
 
 
 class LeaseLostError(HemoscopeError):
-    """Another worker has the job, or it is gone: what this worker found must not be written."""
+    """Another worker has the job, or it was deleted: this worker must not write its result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class UploadJob:
     """One upload to read, held by one worker for one attempt."""
 
     upload_id: str
@@ -37,30 +35,30 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFailure:
-    """Why a job failed, by a stable code and in words for the reader, and what can be done about it."""
+    """Why a job failed, as a stable code and in words for the reader, and the remedy."""
 
     code: str
     message: str
-    cure: str
+    remedy: str
 
 
 class Jobs:
     """The queue, for workers and their supervisor."""
 
-    def __init__(self, database: Database, *, lease: timedelta = LEASE, attempts: int = ATTEMPTS) -> None:
-        """Set how long a lease lasts without a beat, and how many attempts a job has."""
+    def __init__(self, database: Database, *, lease: timedelta, attempts: int) -> None:
+        """Set how long a lease lasts without a heartbeat, and how many attempts a job has."""
         self.lease_time = lease
         self.attempts = attempts
         self._database = database
 
     def join(self, worker_id: str, *, host: str, pid: int) -> None:
-        """Make a worker known."""
+        """Register a worker."""
         row = {"worker_id": worker_id, "host": host, "pid": pid, "started_at": now(), "beat_at": now()}
         with self._database.writing() as connection:
             connection.execute(_workers.insert().values(**row))
 
-    def lease(self, worker_id: str) -> Job | None:
-        """Take the oldest upload that waits, or None; uploads that used all attempts up fail on the way."""
+    def lease(self, worker_id: str) -> UploadJob | None:
+        """Take the oldest upload that waits, or None; uploads that have used all attempts fail."""
         with self._database.reading() as connection:
             if connection.execute(sa.select(_jobs.c.upload_id).where(_free()).limit(1)).first() is None:
                 return None
@@ -73,7 +71,7 @@ class Jobs:
                 fail(connection, upload_id, _killed(attempts))
         return None
 
-    def _take(self, connection: Connection, upload_id: str, attempt: int, worker_id: str) -> Job:
+    def _take(self, connection: Connection, upload_id: str, attempt: int, worker_id: str) -> UploadJob:
         values = {
             "state": "running",
             "attempts": attempt,
@@ -83,19 +81,19 @@ class Jobs:
         }
         connection.execute(_jobs.update().where(_jobs.c.upload_id == upload_id).values(**values))
         connection.execute(_workers.update().where(_workers.c.worker_id == worker_id).values(upload_id=upload_id))
-        return Job(upload_id=upload_id, worker_id=worker_id, attempt=attempt)
+        return UploadJob(upload_id=upload_id, worker_id=worker_id, attempt=attempt)
 
-    def beat(self, worker_id: str, job: Job | None) -> bool:
-        """Say that a worker lives and goes on with its job; False where the job is no longer its own."""
+    def heartbeat(self, worker_id: str, job: UploadJob | None) -> bool:
+        """Record that a worker is alive and extend its lease; False if the job is no longer its own."""
         with self._database.writing() as connection:
             longer = {"lease_until": now() + self.lease_time}
             kept = job is None or connection.execute(_jobs.update().where(_held(job)).values(**longer)).rowcount == 1
-            beat = {"beat_at": now(), "upload_id": job.upload_id if job else None}
-            connection.execute(_workers.update().where(_workers.c.worker_id == worker_id).values(**beat))
+            alive = {"beat_at": now(), "upload_id": job.upload_id if job else None}
+            connection.execute(_workers.update().where(_workers.c.worker_id == worker_id).values(**alive))
             return kept
 
-    def give_back(self, job: Job) -> None:
-        """Put a job back into the queue as if this attempt had never been, for a worker that is asked to stop.
+    def give_back(self, job: UploadJob) -> None:
+        """Put a job back into the queue as if this attempt had not been made, for a worker that is asked to stop.
 
         Raises:
             LeaseLostError: it is no longer the caller's.
@@ -106,7 +104,7 @@ class Jobs:
             _requeue(connection, job.upload_id, attempts=job.attempt - 1)
 
     def worker_died(self, worker_id: str) -> None:
-        """Free the job of a worker that is known to be dead, without waiting for its lease to end."""
+        """Free the job of a worker that is known to be dead, without waiting for its lease to run out."""
         with self._database.writing() as connection:
             tables.tick(connection)
             held = _jobs.c.worker_id == worker_id, _jobs.c.state == "running"
@@ -114,8 +112,8 @@ class Jobs:
                 self._retry_or_fail(connection, row.upload_id, row.attempts, _killed(row.attempts))
             connection.execute(_workers.delete().where(_workers.c.worker_id == worker_id))
 
-    def went_wrong(self, job: Job, failure: JobFailure) -> None:
-        """Free a job that met an unexpected error: it is tried again until its attempts are used up.
+    def retry(self, job: UploadJob, failure: JobFailure) -> None:
+        """Put a job back after an unexpected error; once its attempts are used up it fails.
 
         Raises:
             LeaseLostError: it is no longer the caller's.
@@ -132,7 +130,7 @@ class Jobs:
         _requeue(connection, upload_id, attempts=attempts)
 
     def fail_overdue(self, worker_id: str, *, after: timedelta) -> bool:
-        """Fail the job of a worker by name where it has run too long; True where the worker must be ended."""
+        """Fail the job of a worker if it has run too long; True if the worker must be terminated."""
         overdue = _jobs.c.worker_id == worker_id, _jobs.c.state == "running", _jobs.c.started_at < now() - after
         with self._database.reading() as connection:
             if connection.execute(sa.select(_jobs.c.upload_id).where(*overdue)).first() is None:
@@ -147,29 +145,29 @@ class Jobs:
 
 def _killed(attempts: int) -> JobFailure:
     message = f"Reading this study ended the program {attempts} times. It may be damaged or too large for the memory"
-    cure = "Check the files, or give the workers more memory, and upload it again"
-    return JobFailure(code="worker_killed", message=message, cure=cure)
+    remedy = "Check the files, or give the workers more memory, and upload it again"
+    return JobFailure(code="worker_killed", message=message, remedy=remedy)
 
 
 def _too_slow(limit: timedelta) -> JobFailure:
     message = f"Reading took longer than {limit.total_seconds():g} s"
-    return JobFailure(code="time_limit", message=message, cure="Upload one study at a time, or raise the limit")
+    return JobFailure(code="time_limit", message=message, remedy="Upload one study at a time, or raise the limit")
 
 
 def _free() -> sa.ColumnElement[bool]:
-    """Jobs that wait, and jobs whose worker has not beaten for a whole lease."""
+    """Jobs that wait, and jobs whose lease ran out."""
     return sa.or_(_jobs.c.state == "queued", sa.and_(_jobs.c.state == "running", _jobs.c.lease_until < now()))
 
 
 def _oldest_free(connection: Connection) -> tuple[str, int] | None:
-    # SKIP LOCKED is PostgreSQL's; SQLite, where BEGIN IMMEDIATE keeps other writers out, leaves it away.
+    # SKIP LOCKED is PostgreSQL's; SQLite, where BEGIN IMMEDIATE keeps other writers out, omits it.
     oldest = sa.select(_jobs.c.upload_id, _jobs.c.attempts).where(_free())
     ordered = oldest.order_by(_jobs.c.queued_at, _jobs.c.upload_id).limit(1).with_for_update(skip_locked=True)
     found = connection.execute(ordered).first()
     return None if found is None else (found.upload_id, found.attempts)
 
 
-def _held(job: Job) -> sa.ColumnElement[bool]:
+def _held(job: UploadJob) -> sa.ColumnElement[bool]:
     return sa.and_(
         _jobs.c.upload_id == job.upload_id,
         _jobs.c.worker_id == job.worker_id,
@@ -178,10 +176,10 @@ def _held(job: Job) -> sa.ColumnElement[bool]:
     )
 
 
-def check_held(connection: Connection, job: Job) -> None:
-    """Raise LeaseLostError unless the job is this worker's, and keep it so until the transaction ends."""
+def check_held(connection: Connection, job: UploadJob) -> None:
+    """Raise LeaseLostError unless the job is this worker's; the row stays locked until the transaction ends."""
     if connection.execute(sa.select(_jobs.c.upload_id).where(_held(job)).with_for_update()).first() is None:
-        msg = "the job was given to another worker or deleted. Nothing to do: what was read is dropped"
+        msg = "the job was given to another worker or deleted. Nothing to do: the result is discarded"
         raise LeaseLostError(msg)
 
 
@@ -194,13 +192,13 @@ def _requeue(connection: Connection, upload_id: str, *, attempts: int) -> None:
 
 
 def finish(connection: Connection, upload_id: str, *, state: str) -> None:
-    """End a job; ``check_held`` or a lock comes before."""
+    """End a job; call ``check_held`` first, or hold its row locked."""
     ended = {"state": state, "finished_at": now(), "worker_id": None, "lease_until": None}
     connection.execute(_jobs.update().where(_jobs.c.upload_id == upload_id).values(**ended))
 
 
 def fail(connection: Connection, upload_id: str, failure: JobFailure) -> None:
-    """End a job, and with it every study of the upload that has no result yet, by name."""
+    """End a job and every study of the upload that has no result yet, with the failure's code."""
     finish(connection, upload_id, state="failed")
     unfinished = _studies.c.upload_id == upload_id, _studies.c.state.not_in(FINAL)
     connection.execute(
@@ -210,7 +208,7 @@ def fail(connection: Connection, upload_id: str, failure: JobFailure) -> None:
             state=StudyState.FAILED,
             error_code=failure.code,
             error_message=failure.message,
-            error_cure=failure.cure,
+            error_cure=failure.remedy,
             search_text=_studies.c.search_text + f" {failure.code}",
             version=tables.tick(connection),
         )

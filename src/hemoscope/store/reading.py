@@ -5,30 +5,28 @@ Pixels are written before the model starts, so that a reader can scroll while th
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.dicom.archive import Archive, DecodedSeries, Study, read_series
-from hemoscope.dicom.series import choose_series
+from hemoscope.dicom.archive import Archive, DecodedSeries, Study
 from hemoscope.dicom.slices import Rejected
-from hemoscope.errors import SeriesError
 from hemoscope.inference.card import ModelCard
-from hemoscope.inference.predictor import Predictor, StudyReading
+from hemoscope.inference.predictor import Predictor, Stage, StudyReading
 from hemoscope.labels import LABELS
-from hemoscope.progress import Progress
+from hemoscope.progress import Progress, StageProgress
 from hemoscope.reports.findings_json import document_text, findings_document
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 from hemoscope.store.acquisition import acquired_at, identity
 from hemoscope.store.geometry import geometry_of, with_result
-from hemoscope.store.jobs import Job, JobFailure
+from hemoscope.store.jobs import JobFailure, UploadJob
 from hemoscope.store.results import StudyGoneError, StudyResult
 from hemoscope.store.sources import named_by_number, open_upload
 from hemoscope.store.storage import MAPS, VOLUME
 from hemoscope.store.store import Store
-from hemoscope.store.values import StudyState
+from hemoscope.store.values import Geometry, StudyState
 from hemoscope.store.worklist import storable
 
 # A page shows no more than a few steps a second, and every step is a transaction.
@@ -48,7 +46,7 @@ class UploadReader:
         self._deidentify = deidentify
         self._model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
 
-    def read(self, job: Job) -> None:
+    def read(self, job: UploadJob) -> None:
         """Read every study of an upload; what cannot be read is a result too, a failed study.
 
         Raises:
@@ -70,37 +68,28 @@ class UploadReader:
         if partly_deleted or not store.keep_source:
             store.folder.remove_aside(store.folder.source(job.upload_id), job.upload_id)
 
-    def _study_unless_gone(self, job: Job, study_id: str, archive: Archive, study: Study) -> None:
+    def _study_unless_gone(self, job: UploadJob, study_id: str, archive: Archive, study: Study) -> None:
         try:
             self._study(job, study_id, archive, study)
         except StudyGoneError:
             self._store.folder.remove(self._store.folder.study(job.upload_id, study_id))
 
-    def _study(self, job: Job, study_id: str, archive: Archive, study: Study) -> None:
+    def _study(self, job: UploadJob, study_id: str, archive: Archive, study: Study) -> None:
         """Decode, show, score and store one study."""
-        reading_progress = self._progress(job, study_id, StudyState.READING)
-        try:
-            choice = choose_series(study)
-            decoded = read_series(
-                archive, choice.series, threads=self._predictor.engine.threads, progress=reading_progress
-            )
-        except SeriesError as error:
-            text = storable(str(error))  # what follows the cause is about options of the command line
-            refusal = Rejected(
-                source="upload", code="no_series", message=f"{text.partition('. ')[0]}. {_EXPORT}", cure=_EXPORT
-            )
-            self._refuse(job, study_id, archive, (refusal, *archive.rejected))
+        geometry: list[Geometry] = []
+
+        def show(decoded: DecodedSeries) -> None:
+            geometry.append(self._show(job, study_id, archive, decoded))
+
+        progress = self._stage_progress(job, study_id)
+        outcome = self._predictor.read_study(archive, study, maps=True, on_decoded=show, progress=progress)
+        if outcome.reading is None:
+            refused = tuple(_of_an_upload(one) for one in outcome.rejected)
+            self._refuse(job, study_id, archive, (*refused, *archive.rejected))
             return
-        geometry = self._show(job, study_id, archive, decoded)
-        scoring = self._progress(job, study_id, StudyState.SCORING)
+        self._keep(job, study_id, archive, outcome.reading, outcome.rejected, geometry[0])
 
-        def progress(_stage: str, done: int, total: int) -> None:
-            scoring(done, total)
-
-        reading = self._predictor.read(decoded, skipped=choice.skipped, maps=True, progress=progress)
-        self._keep(job, study_id, archive, reading, decoded.rejected, geometry)
-
-    def _show(self, job: Job, study_id: str, archive: Archive, decoded: DecodedSeries) -> dict[str, Any]:
+    def _show(self, job: UploadJob, study_id: str, archive: Archive, decoded: DecodedSeries) -> Geometry:
         """Write the pixels, so that the study can be looked at."""
         source = decoded.slices[0].source
         self._store.folder.write_array(
@@ -118,28 +107,28 @@ class UploadReader:
 
     def _keep(
         self,
-        job: Job,
+        job: UploadJob,
         study_id: str,
         archive: Archive,
         reading: StudyReading,
         rejected: Sequence[Rejected],
-        geometry: dict[str, Any],
+        geometry: Geometry,
     ) -> None:
         """Write heat maps, then the result."""
         findings, card = reading.findings, self._predictor.bundle.card
         if reading.maps is not None:
             self._store.folder.write_array(job.upload_id, study_id, MAPS, local_probabilities(reading.maps, card))
-        reported = ReportedStudy(findings=findings, key_slices=reading.key_slices)
+        reported = ReportedStudy(findings=findings)
         result = StudyResult(
             findings=self._document(archive, (reported,), (*archive.rejected, *rejected)),
             geometry=with_result(geometry, reading, card),
-            urgency=findings.urgency.value,
+            urgency=findings.triage.value,
             suspected=tuple(one.label.value for one in findings.findings if one.present),
             not_established=tuple(one.label.value for one in findings.findings if not one.established),
         )
         self._store.results.finish_study(job, study_id, result)
 
-    def _refuse(self, job: Job, study_id: str, archive: Archive, rejected: Sequence[Rejected]) -> None:
+    def _refuse(self, job: UploadJob, study_id: str, archive: Archive, rejected: Sequence[Rejected]) -> None:
         """Write that nothing of a study can be read, and why."""
         document = self._document(archive, (), rejected)
         self._store.results.fail_study(job, study_id, _failure(rejected), findings=document)
@@ -148,7 +137,15 @@ class UploadReader:
         report = Report(model=self._model, studies=studies, rejected=tuple(rejected))
         return document_text(named_by_number(findings_document(report), archive))
 
-    def _progress(self, job: Job, study_id: str | None, state: StudyState) -> Progress:
+    def _stage_progress(self, job: UploadJob, study_id: str) -> StageProgress:
+        writers = {stage: self._progress(job, study_id, StudyState(stage)) for stage in Stage}
+
+        def write(stage: str, done: int, total: int) -> None:
+            writers[Stage(stage)](done, total)
+
+        return write
+
+    def _progress(self, job: UploadJob, study_id: str | None, state: StudyState) -> Progress:
         """Write progress at most five times a second."""
         last = monotonic()
 
@@ -169,13 +166,19 @@ def local_probabilities(maps: NDArray[np.float32], card: ModelCard) -> NDArray[n
     return local
 
 
+def _of_an_upload(refused: Rejected) -> Rejected:
+    """What follows the cause of a study's refusal is about options of the command line, which an upload lacks."""
+    cause = storable(refused.message).partition(". ")[0]
+    return replace(refused, source="upload", message=f"{cause}. {_EXPORT}", remedy=_EXPORT)
+
+
 def _failure(rejected: Sequence[Rejected]) -> JobFailure:
     """Name a failure after the most frequent refusal, in its own words."""
     if not rejected:
         message = "The upload holds no file that could be a CT slice"
-        return JobFailure(code="nothing_found", message=message, cure=_EXPORT)
+        return JobFailure(code="nothing_found", message=message, remedy=_EXPORT)
     code, count = Counter(one.code for one in rejected).most_common(1)[0]
     example = next(one for one in rejected if one.code == code)
     among = f" ({count} of {len(rejected)} files)" if len(rejected) > 1 else ""
-    cause = storable(example.message.removesuffix(f". {example.cure}"))[:2000]
-    return JobFailure(code=code, message=cause + among, cure=storable(example.cure)[:2000] or _EXPORT)
+    cause = storable(example.message.removesuffix(f". {example.remedy}"))[:2000]
+    return JobFailure(code=code, message=cause + among, remedy=storable(example.remedy)[:2000] or _EXPORT)

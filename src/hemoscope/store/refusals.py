@@ -1,8 +1,8 @@
-"""Why the store refuses something: the stable codes, and for each the cure that the user reads."""
+"""Requests that the store refuses: the stable codes, and what the user can do about each."""
 
 from hemoscope.errors import StoreError
 
-CURES: dict[str, str] = {
+REMEDIES: dict[str, str] = {
     "no_such_study": "Reload the worklist; the study may have been deleted",
     "no_such_slice": "Give an index from 0 to the number of slices less one",
     "no_such_label": "Give one of the six labels",
@@ -21,5 +21,5 @@ CURES: dict[str, str] = {
 
 
 def refusal(code: str, reason: str) -> StoreError:
-    """The error for one refusal; an unknown ``code`` is a KeyError, so that every code has a cure."""
-    return StoreError(code=code, reason=reason, cure=CURES[code])
+    """The error for one refusal; an unknown ``code`` is a KeyError, so that every code has a remedy."""
+    return StoreError(code=code, reason=reason, remedy=REMEDIES[code])

@@ -1,7 +1,7 @@
-"""Studies out of the store: deletion on request and by age, and what crashes left behind.
+"""Deletes studies on request and by age, and removes what crashes left behind.
 
-Files are first moved out of reach in one step, then the rows go in one transaction, then the files are removed. A crash
-in between leaves a folder in the trash that names its study, and ``sweep`` ends the work.
+Files are first moved to the trash in one step, then the rows are deleted in one transaction, then the files. After a
+crash in between, the trash holds a folder that names its study, and ``sweep`` completes the deletion.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _studies, _feedback, _audit, _jobs = tables.studies, tables.feedback, tables.aud
 
 
 def delete_study(database: Database, storage: Storage, study_id: str) -> None:
-    """Delete a study, and its upload where it was the last one. Raises StoreError ``no_such_study``."""
+    """Delete a study, and its upload if it was the last one. Raises StoreError ``no_such_study``."""
     with database.reading() as connection:
         upload_id = str(find_study(connection, study_id).upload_id)
     aside = [storage.set_aside(storage.study(upload_id, study_id), study_id)]
@@ -40,7 +40,7 @@ def delete_study(database: Database, storage: Storage, study_id: str) -> None:
 
 
 def delete_older(database: Database, storage: Storage, *, days: int) -> int:
-    """Delete the studies received more than ``days`` days ago, and return how many; other processes may do so too."""
+    """Delete the studies received more than ``days`` days ago, and return how many; other processes may do the same."""
     old = sa.select(_studies.c.study_id).where(_studies.c.received_at < now() - timedelta(days=days))
     with database.reading() as connection:
         study_ids = connection.execute(old).scalars().all()
@@ -53,25 +53,25 @@ def _delete_if_there(database: Database, storage: Storage, study_id: str) -> boo
     except StoreError as error:
         if error.code != "no_such_study":
             raise
-        return False  # another process was faster, or an administrator
+        return False  # another process or an administrator deleted it first
     return True
 
 
 def sweep(database: Database, storage: Storage, *, keep_source: bool) -> None:
-    """End half-done deletions, remove folders that no row knows and sources that are done with, forget what is past."""
+    """Complete interrupted deletions; remove folders without rows, finished sources and expired rows."""
     for folder in list(storage.trash.iterdir()):
         name = folder.name.split("-")[0]
         with database.writing() as connection:
             if (upload_id := _upload_of(connection, name)) is not None:
                 _delete_rows(connection, name, upload_id)
         storage.remove(folder)
-    for folder in [*_strays(database, storage), *_finished_sources(database, storage, keep_source=keep_source)]:
+    for folder in [*_orphans(database, storage), *_finished_sources(database, storage, keep_source=keep_source)]:
         storage.remove_aside(folder, folder.name)
-    _forget(database)
+    _delete_expired(database)
 
 
 def _delete_rows(connection: Connection, study_id: str, upload_id: str) -> tuple[bool, bool]:
-    """Delete a study's rows, keeping counts; return whether its upload went too, and whether no job reads it."""
+    """Delete a study's rows, keeping counts; return whether its upload was deleted too, and whether no job reads it."""
     version = tables.tick(connection)
     if connection.execute(_studies.select().where(_studies.c.study_id == study_id)).first() is None:
         return False, False
@@ -96,8 +96,8 @@ def _upload_of(connection: Connection, study_id: str) -> str | None:
     return connection.execute(sa.select(_studies.c.upload_id).where(_studies.c.study_id == study_id)).scalar()
 
 
-def _strays(database: Database, storage: Storage) -> Iterator[Path]:
-    """Yield folders of uploads never accepted, and of studies that are gone, once nobody has written there for long."""
+def _orphans(database: Database, storage: Storage) -> Iterator[Path]:
+    """Yield folders of uploads never accepted and of deleted studies, if nothing was written there for an hour."""
     for folder in storage.root.iterdir():
         if folder == storage.trash or not folder.is_dir() or time() - _last_written(folder) < _abandoned_s():
             continue
@@ -111,7 +111,7 @@ def _strays(database: Database, storage: Storage) -> Iterator[Path]:
 
 
 def _finished_sources(database: Database, storage: Storage, *, keep_source: bool) -> Iterator[Path]:
-    """Yield what was uploaded and is done with: of jobs that failed by name, or whose worker ended just after them."""
+    """Yield the source folders of finished jobs: those that failed, or whose worker died right after finishing."""
     finished = sa.select(_jobs.c.upload_id).where(_jobs.c.state.in_(("done", "failed")))
     partly_deleted = _jobs.c.upload_id.in_(sa.select(tables.deletions.c.upload_id))
     with database.reading() as connection:
@@ -124,15 +124,15 @@ def _abandoned_s() -> float:
 
 
 def _last_written(folder: Path) -> float:
-    """When anything in a folder was last written, the files of an upload that is still arriving too."""
+    """When anything in a folder was last written, including the files of an upload that is still arriving."""
     try:
         inside = [*folder.iterdir(), *(folder / "source").glob("*")]
         return max([folder.stat().st_mtime, *(one.stat().st_mtime for one in inside)])
-    except FileNotFoundError:  # it is being removed by somebody else
+    except FileNotFoundError:  # another process is removing it
         return time()
 
 
-def _forget(database: Database) -> None:
+def _delete_expired(database: Database) -> None:
     deletions, sessions, workers = tables.deletions, tables.sessions, tables.workers
     with database.writing() as connection:
         connection.execute(deletions.delete().where(deletions.c.deleted_at < now() - _FORGOTTEN_AFTER))

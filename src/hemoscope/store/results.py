@@ -1,7 +1,7 @@
 """What a worker writes while it reads an upload; every transaction first checks that the job is still its own.
 
-A study's result is one row in ``results``, written in one transaction with its state, and never again: a job that runs
-anew after a crash finds the studies that are done and leaves them.
+A study's result is one row in ``results``, written once, in one transaction with its state: a job that is retried after
+a crash skips the studies that are done.
 """
 
 import hashlib
@@ -15,30 +15,30 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hemoscope.errors import HemoscopeError
-from hemoscope.inference.findings import Urgency
+from hemoscope.inference.findings import Triage
 from hemoscope.store import tables
 from hemoscope.store.database import Database, now
-from hemoscope.store.jobs import FINAL, Job, JobFailure, check_held, finish
+from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, finish
 from hemoscope.store.uploads import new_study
-from hemoscope.store.values import Identity, StudyState
+from hemoscope.store.values import Geometry, Identity, StudyState
 
-URGENCIES = tuple(urgency.value for urgency in Urgency)
+URGENCIES = tuple(triage.value for triage in Triage)
 _studies, _deletions = tables.studies, tables.deletions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyResult:
-    """What one study came to, ready to be stored; ``findings`` is JSON text."""
+    """The result of one study, ready to be stored: ``findings`` is JSON text, ``urgency`` a ``Triage``."""
 
     findings: str
-    geometry: dict[str, Any]
+    geometry: Geometry
     urgency: str
     suspected: tuple[str, ...]
     not_established: tuple[str, ...]
 
 
 class StudyGoneError(HemoscopeError):
-    """The study was deleted while it was read: what was found must not be written, the upload's others go on."""
+    """The study was deleted while it was read: its result must not be written; the upload's other studies continue."""
 
 
 class Results:
@@ -48,7 +48,7 @@ class Results:
         """Write to this database."""
         self._database = database
 
-    def begin(self, job: Job, instances: Sequence[int]) -> tuple[str | None, ...]:
+    def begin(self, job: UploadJob, instances: Sequence[int]) -> tuple[str | None, ...]:
         """Make a row for each study of an upload; return the ids to read, None for those done or deleted before.
 
         Args:
@@ -63,15 +63,15 @@ class Results:
             check_held(connection, job)
             return tuple(_begin(connection, job, ordinal, count, version) for ordinal, count in enumerate(instances))
 
-    def progress(self, job: Job, study_id: str | None, *, state: StudyState, done: int, total: int) -> None:
-        """Tell how far a study is; None stands for the first one. Raises LeaseLostError."""
+    def progress(self, job: UploadJob, study_id: str | None, *, state: StudyState, done: int, total: int) -> None:
+        """Record the progress of a study; None stands for the first one. Raises LeaseLostError."""
         known = _studies.c.study_id == study_id if study_id else _studies.c.ordinal == 0
         self._change(job, known, state=state, stage_done=done, stage_total=total)
 
     def pixels_ready(
-        self, job: Job, study_id: str, *, geometry: dict[str, Any], acquired_at: datetime | None, who: Identity | None
+        self, job: UploadJob, study_id: str, *, geometry: Geometry, acquired_at: datetime | None, who: Identity | None
     ) -> None:
-        """Let the slices be looked at before there is a result. Raises LeaseLostError or StudyGoneError."""
+        """Make the slices viewable before there is a result. Raises LeaseLostError or StudyGoneError."""
         slices = len(geometry["sop_instance_uids"])
         values: dict[str, Any] = {"acquired_at": acquired_at, "instances": slices, "stage_total": slices}
         if who is not None:
@@ -82,7 +82,7 @@ class Results:
         if not self._change(job, _studies.c.study_id == study_id, **values):
             raise _gone()
 
-    def finish_study(self, job: Job, study_id: str, result: StudyResult) -> None:
+    def finish_study(self, job: UploadJob, study_id: str, result: StudyResult) -> None:
         """Write a study's result, once. Raises LeaseLostError or StudyGoneError."""
         with self._database.writing() as connection:
             version = tables.tick(connection)
@@ -103,8 +103,8 @@ class Results:
             }
             connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(**values))
 
-    def fail_study(self, job: Job, study_id: str, failure: JobFailure, *, findings: str) -> None:
-        """Write that a study cannot be read, with its refusals, once. Raises LeaseLostError or StudyGoneError."""
+    def fail_study(self, job: UploadJob, study_id: str, failure: JobFailure, *, findings: str) -> None:
+        """Record once that a study cannot be read, with the reasons. Raises LeaseLostError or StudyGoneError."""
         with self._database.writing() as connection:
             version = tables.tick(connection)
             check_held(connection, job)
@@ -113,14 +113,14 @@ class Results:
                 "state": StudyState.FAILED,
                 "error_code": failure.code,
                 "error_message": failure.message,
-                "error_cure": failure.cure,
+                "error_cure": failure.remedy,
                 "search_text": _studies.c.search_text + f" {failure.code}",
                 "version": version,
             }
             connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(**values))
 
-    def finish_job(self, job: Job) -> bool:
-        """End a job; True where a study of the upload was deleted, so that no source may be kept.
+    def finish_job(self, job: UploadJob) -> bool:
+        """End a job; True if a study of the upload was deleted, so that no source may be kept.
 
         Raises:
             LeaseLostError: the job is no longer the caller's.
@@ -132,7 +132,7 @@ class Results:
             deleted = sa.select(_deletions.c.study_id).where(_deletions.c.upload_id == job.upload_id)
             return connection.execute(deleted).first() is not None
 
-    def _change(self, job: Job, known: sa.ColumnElement[bool], **values: Any) -> bool:
+    def _change(self, job: UploadJob, known: sa.ColumnElement[bool], **values: Any) -> bool:
         with self._database.writing() as connection:
             version = tables.tick(connection)
             check_held(connection, job)
@@ -141,7 +141,7 @@ class Results:
             return changed.rowcount > 0
 
 
-def _begin(connection: Connection, job: Job, ordinal: int, instances: int, version: int) -> str | None:
+def _begin(connection: Connection, job: UploadJob, ordinal: int, instances: int, version: int) -> str | None:
     upload = connection.execute(sa.select(tables.uploads).where(tables.uploads.c.upload_id == job.upload_id)).one()
     place = _studies.c.upload_id == job.upload_id, _studies.c.ordinal == ordinal
     row = connection.execute(sa.select(_studies.c.study_id, _studies.c.state).where(*place)).first()
@@ -162,7 +162,7 @@ def _begin(connection: Connection, job: Job, ordinal: int, instances: int, versi
 
 
 def further_study_id(upload_id: str, ordinal: int) -> str:
-    """The id of an upload's second and later studies: the same in every attempt, and as hard to guess as the upload's.
+    """The id of an upload's second and later studies: the same in every attempt, and unguessable.
 
     Examples:
         >>> further_study_id("0" * 32, 1)
@@ -171,7 +171,7 @@ def further_study_id(upload_id: str, ordinal: int) -> str:
     return hashlib.sha256(f"{upload_id}/{ordinal}".encode()).hexdigest()[:32]
 
 
-def _insert_result(connection: Connection, job: Job, study_id: str, findings: str) -> None:
+def _insert_result(connection: Connection, job: UploadJob, study_id: str, findings: str) -> None:
     known = sa.select(_studies.c.study_id).where(_studies.c.study_id == study_id)
     if connection.execute(known).first() is None:
         raise _gone()
@@ -180,4 +180,4 @@ def _insert_result(connection: Connection, job: Job, study_id: str, findings: st
 
 
 def _gone() -> StudyGoneError:
-    return StudyGoneError("the study was deleted while it was read. Nothing to do: what was read is dropped")
+    return StudyGoneError("the study was deleted while it was read. Nothing to do: the result is discarded")

@@ -1,4 +1,4 @@
-"""The site's own matters: who did what, who is logged in, and how the site is set up."""
+"""The audit log, sessions, and the settings that administrators change at run time."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def audit_log(database: Database, *, limit: int, before: int | None) -> tuple[Au
 
 
 def open_session(database: Database, user: User, *, lasting: timedelta) -> tuple[str, Session]:
-    """Begin a session; the token is known to the caller alone, the database keeps its hash."""
+    """Begin a session; the token is returned to the caller only, the database keeps its hash."""
     token, session = (
         secrets.token_urlsafe(32),
         Session(user=user, csrf=secrets.token_hex(32), expires_at=now() + lasting),
@@ -58,7 +58,7 @@ def open_session(database: Database, user: User, *, lasting: timedelta) -> tuple
 
 
 def find_session(database: Database, token: str) -> Session | None:
-    """Return the session of a token, or None where it is unknown or has ended."""
+    """Return the session of a token, or None if it is unknown or expired."""
     known = sa.select(_sessions).where(_sessions.c.token_hash == _hash(token), _sessions.c.expires_at > now())
     with database.reading() as connection:
         row = connection.execute(known).first()
@@ -74,7 +74,7 @@ def close_session(database: Database, token: str) -> None:
 
 
 def read_settings(database: Database) -> Mapping[str, Any]:
-    """Return all settings, by name."""
+    """Return all settings as a mapping from name to value."""
     with database.reading() as connection:
         return {row.name: json.loads(row.value) for row in connection.execute(sa.select(_settings))}
 
@@ -86,7 +86,7 @@ def write_setting(database: Database, name: str, value: Any) -> None:
     try:
         text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise refusal("bad_setting", f"{name} is no JSON value") from error
+        raise refusal("bad_setting", f"{name} is not a JSON value") from error
     with database.writing() as connection:
         tables.tick(connection)  # two writers of a new name would both insert it otherwise
         if connection.execute(_settings.update().where(_settings.c.name == name).values(value=text)).rowcount == 0:

@@ -1,8 +1,8 @@
-"""The files as they were uploaded: what of them is read, and how they are named in results.
+"""The uploaded files: how they are opened, and how they are named in results.
 
-By default nothing of them is kept once a study is read: the page needs the volume, not the DICOM, which holds identity.
-A site may have them replaced by de-identified copies before anything is read from them; then all that is derived,
-UIDs in findings too, is free of identity, and so is what is kept.
+By default they are deleted once a study is read: the page needs the volume, not the DICOM, which holds identity.
+A site may have them replaced by de-identified copies before anything is read from them; then everything derived from
+them, UIDs in findings too, and everything that is kept is free of identity.
 """
 
 from dataclasses import replace
@@ -13,15 +13,16 @@ from hemoscope.dicom.archive import Archive, open_archive
 from hemoscope.dicom.slices import Rejected
 from hemoscope.dicom.sources import rejected_by
 from hemoscope.errors import DicomReadError
+from hemoscope.files import sync_folder
 from hemoscope.progress import Progress
-from hemoscope.store.storage import Storage, flush_folder, new_durable_file
+from hemoscope.store.storage import Storage, new_private_file
 
 
 def open_upload(storage: Storage, upload_id: str, *, deidentify: bool, progress: Progress | None = None) -> Archive:
     """Open the files of an upload, in the order they came.
 
     Args:
-        storage: where they lie.
+        storage: their folder.
         upload_id: of the upload.
         deidentify: replace them by de-identified copies first, so that nothing derived from them can identify anybody.
         progress: called with the files done and their number.
@@ -46,7 +47,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _write_clean(storage: Storage, archive: Archive, clean: Path) -> tuple[Rejected, ...]:
     """Write a de-identified copy of every file that holds a slice; return those that cannot be de-identified."""
-    from hemoscope.dicom.deidentified_file import deidentified_file  # its tables are loaded by sites that use it alone
+    from hemoscope.dicom.deidentify import deidentified_file  # its tables are loaded by sites that use it alone
 
     storage.remove(clean)
     clean.mkdir(mode=0o700)
@@ -60,9 +61,9 @@ def _write_clean(storage: Storage, archive: Archive, clean: Path) -> tuple[Rejec
         except DicomReadError as error:
             rejected.append(rejected_by(error))
             continue
-        with new_durable_file(clean / f"{number:06d}") as file:
+        with new_private_file(clean / f"{number:06d}") as file:
             file.write(content)
-    flush_folder(clean)
+    sync_folder(clean)
     return tuple(rejected)
 
 

@@ -1,7 +1,7 @@
 """The private folder of pixels: ``STORAGE/UPLOAD/source/000001`` and ``STORAGE/UPLOAD/STUDY/{volume,maps}.npy``.
 
-Folders have mode 0700 and files 0600; every name is made here or by the database, none comes from a user. Arrays appear
-under their name whole or not at all, and a slice is read through a memory map without loading the volume.
+Folders have mode 0700 and files 0600; every name is made here or by the database, none comes from a user. Arrays are
+written atomically, and a slice is read through a memory map without loading the volume.
 """
 
 import errno
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.errors import ConfigError
+from hemoscope.files import atomic_file, new_file, sync_folder
 from hemoscope.store.refusals import refusal
 
 VOLUME = "volume.npy"
@@ -30,7 +31,7 @@ class Storage:
     """The folder and the names in it."""
 
     def __init__(self, root: Path) -> None:
-        """Make the folder private. Raises ConfigError where that cannot be, or others use the folder already."""
+        """Make the folder private. Raises ConfigError if that fails, or if other users can read its content already."""
         self.root = root.absolute()
         try:
             self._make_private()
@@ -49,7 +50,7 @@ class Storage:
 
     @property
     def trash(self) -> Path:
-        """Where what is being deleted waits, out of reach."""
+        """The folder of what is being deleted."""
         return self.root / _TRASH
 
     def upload(self, upload_id: str) -> Path:
@@ -67,26 +68,20 @@ class Storage:
     def write_array(self, upload_id: str, study_id: str, name: str, array: NDArray[Any]) -> None:
         """Write an array, so that a crash leaves none or all of it. Raises StoreError ``storage_full``."""
         folder = self.study(upload_id, study_id)
-        draft = folder / f".{name}-{secrets.token_hex(4)}.part"
         with full_disk_refused():
             folder.mkdir(mode=0o700, exist_ok=True)
-            try:
-                with new_durable_file(draft) as file:
-                    np.lib.format.write_array(file, array, allow_pickle=False)
-                draft.replace(folder / name)
-                flush_folder(folder)
-            finally:
-                draft.unlink(missing_ok=True)
+            with atomic_file(folder / name, mode=0o600) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
     def read_array(self, upload_id: str, study_id: str, name: str) -> NDArray[Any] | None:
-        """Map an array into memory without reading it; None where it is not there (any more)."""
+        """Map an array into memory without reading it; None if it does not exist (any more)."""
         try:
             return np.load(self.study(upload_id, study_id) / name, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
         except FileNotFoundError:
             return None
 
     def set_aside(self, folder: Path, name: str) -> Path | None:
-        """Move a folder into the trash under ``name``, in one step; None where there is no such folder."""
+        """Move a folder into the trash under ``name``, in one step; None if there is no such folder."""
         aside = self.trash / f"{name}-{secrets.token_hex(4)}"
         try:
             folder.rename(aside)
@@ -95,55 +90,39 @@ class Storage:
         return aside
 
     def remove_aside(self, folder: Path, name: str) -> None:
-        """Take a folder out of reach in one step, then remove it; one that is gone already is no error."""
+        """Move a folder into the trash in one step, then remove it; a missing folder is not an error."""
         aside = self.set_aside(folder, name)
         if aside is not None:
             self.remove(aside)
 
     def pseudonym_key(self) -> bytes:
-        """The site's secret for pseudonyms, made at first use: whoever holds it can tie an identity to a pseudonym."""
+        """The site's secret key for pseudonyms, made at first use; with it an identity can be linked to a pseudonym."""
         path, draft = self.root / _KEY, self.root / f"{_KEY}-{secrets.token_hex(4)}"
         if not path.exists():
-            with (
-                full_disk_refused(),
-                os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-            ):
+            with new_private_file(draft) as file:
                 file.write(secrets.token_bytes(32))
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):  # another worker made it just now: that one counts
+            with suppress(FileExistsError):  # another worker made it just now: use that one
                 os.link(draft, path)
             draft.unlink()
-            flush_folder(self.root)
+            sync_folder(self.root)
         return path.read_bytes()
 
     def remove(self, folder: Path) -> None:
-        """Remove a folder and all below; one that is gone already is no error."""
+        """Remove a folder and all below; a missing folder is not an error."""
         with suppress(FileNotFoundError):
             shutil.rmtree(folder)
 
 
 @contextmanager
-def new_durable_file(path: Path) -> Iterator[BinaryIO]:
+def new_private_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a new private file, flushed to the disk when the block ends. Raises StoreError ``storage_full``."""
-    with full_disk_refused(), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with full_disk_refused(), new_file(path, mode=0o600) as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def flush_folder(folder: Path) -> None:
-    """Make the names in a folder durable (fsync of a file does not do that for its name)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
 def full_disk_refused() -> Iterator[None]:
-    """Turn a full disk or quota into a refusal; other errors of the disk go on as they are."""
+    """Turn a full disk or quota into a StoreError; other errors pass unchanged."""
     try:
         yield
     except OSError as error:

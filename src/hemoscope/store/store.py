@@ -1,23 +1,23 @@
-"""The store's one door for the web room: studies in and out, feedback, audit, sessions, settings, numbers.
+"""The interface of the store: uploads, studies, feedback, audit, sessions, settings, metrics.
 
-Every method is short, blocks, and may be called from any thread; several processes may hold the same store.
+Every method is short, blocks, and may be called from any thread; several processes may open the same store.
 """
 
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.store import feedback, removal, site, uploads, worklist
-from hemoscope.store.database import Database, now
-from hemoscope.store.jobs import ATTEMPTS, LEASE, Jobs
+from hemoscope.store.database import Database
+from hemoscope.store.jobs import Jobs
 from hemoscope.store.migrate import migrate
 from hemoscope.store.refusals import refusal
 from hemoscope.store.results import Results
+from hemoscope.store.settings import Settings
 from hemoscope.store.storage import MAPS, VOLUME, Storage
 from hemoscope.store.uploads import Upload
 from hemoscope.store.values import (
@@ -26,95 +26,74 @@ from hemoscope.store.values import (
     Counts,
     Feedback,
     Session,
-    StudyEntry,
-    UploadLimits,
+    StudyDetail,
+    StudySummary,
     User,
     Verdict,
     WorklistQuery,
 )
 
 _EVERYTHING = WorklistQuery()
-_USUAL = UploadLimits()
 
 
-def open_store(
-    url: str,
-    storage: Path,
-    *,
-    limits: UploadLimits = _USUAL,
-    keep_source: bool = False,
-    lease: timedelta = LEASE,
-    attempts: int = ATTEMPTS,
-) -> "Store":
-    """Open a store, making and migrating its database and folder where needed; several processes may do so at once.
+def open_store(settings: Settings) -> "Store":
+    """Open a store, making and migrating its database and folder if needed; several processes may do so at once.
 
     Args:
-        url: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/DATABASE``.
-        storage: the private folder for pixels; made with mode 0700.
-        limits: of one upload.
-        keep_source: keep the files as uploaded after they were read, instead of removing them.
-        lease: how long a worker that no longer beats keeps its job.
-        attempts: how many workers a job may end before it fails by name.
+        settings: the database, the private folder (made with mode 0700), limits, lease and attempts.
 
     Raises:
         ConfigError: the URL is of another database, the database is newer than this program, or the folder cannot be
             made private.
         StoreError: ``database_unreachable``.
     """
-    folder = Storage(storage)  # first: an SQLite file may lie in it, and a folder that is not private is not taken over
-    database = Database(url)
+    # The folder first: an SQLite file may lie in it, and a folder that other users can read is refused.
+    folder = Storage(settings.folder)
+    database = Database(settings.database_url)
     with ExitStack() as on_error:
         on_error.callback(database.close)
         migrate(database)
         on_error.pop_all()
-    return Store(database, folder, limits=limits, keep_source=keep_source, lease=lease, attempts=attempts)
+    return Store(database, folder, settings)
 
 
 class Store:
-    """Studies and all that belongs to them. Make one by ``open_store`` for each process and keep it.
+    """Studies and everything that belongs to them. Each process opens one by ``open_store`` and keeps it.
 
     ``jobs`` and ``results`` are the workers' side, ``folder`` the private folder.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        folder: Storage,
-        *,
-        limits: UploadLimits,
-        keep_source: bool,
-        lease: timedelta,
-        attempts: int,
-    ) -> None:
-        """Put the parts together; ``open_store`` makes them."""
+    def __init__(self, database: Database, folder: Storage, settings: Settings) -> None:
+        """Use ``open_store``."""
         self.folder = folder
-        self.limits = limits
-        self.keep_source = keep_source
-        self.jobs = Jobs(database, lease=lease, attempts=attempts)
+        self.limits = settings.upload_limits
+        self.keep_source = settings.keep_source
+        self.jobs = Jobs(database, lease=settings.lease, attempts=settings.attempts)
         self.results = Results(database)
         self._database = database
 
     # Uploads
 
     def begin_upload(self) -> Upload:
-        """Return a context that takes files into a private folder; without ``accept`` nothing of it stays."""
+        """Return a context that receives files into a private folder; without ``accept`` they are removed."""
         return Upload(self.folder, self.limits)
 
-    def accept(self, upload: Upload, *, submitted_by: str) -> StudyEntry:
-        """Make files durable, then queue them, in one transaction; from now on they survive any crash.
+    def accept(self, upload: Upload, *, submitted_by: str) -> StudySummary:
+        """Make files durable, then queue them in one transaction; afterwards they survive any crash.
 
         Raises:
             StoreError: ``empty_upload``, or ``storage_full``.
         """
-        return self.get(uploads.accept(self._database, upload, submitted_by=worklist.storable(submitted_by)))
+        study_id = uploads.accept(self._database, upload, submitted_by=worklist.storable(submitted_by))
+        return worklist.get_summary(self._database, study_id)
 
     # Studies
 
-    def studies(self, query: WorklistQuery = _EVERYTHING) -> tuple[tuple[StudyEntry, ...], int]:
-        """Return one page of the worklist and the number of all that match; most urgent, then longest waiting first."""
+    def studies(self, query: WorklistQuery = _EVERYTHING) -> tuple[tuple[StudySummary, ...], int]:
+        """Return one page of the worklist and the number of all that match; most urgent first, then longest waiting."""
         return worklist.list_studies(self._database, query)
 
-    def get(self, study_id: str) -> StudyEntry:
+    def get(self, study_id: str) -> StudyDetail:
         """Return a study with findings and geometry. Raises StoreError ``no_such_study``."""
         return worklist.get_study(self._database, study_id)
 
@@ -156,12 +135,12 @@ class Store:
         return array[index]
 
     def delete(self, study_id: str, *, by: str) -> None:
-        """Delete a study's files and rows; of its feedback and audit only counts survive. Raises ``no_such_study``."""
+        """Delete a study's files and rows; only counts of its feedback are kept. Raises ``no_such_study``."""
         removal.delete_study(self._database, self.folder, study_id)
         self.audit(user=by, action="delete")
 
     def changes_since(self, version: int) -> Changes:
-        """Return the studies changed or deleted after ``version``; no commit is ever missed between two calls."""
+        """Return the studies changed or deleted after ``version``; no commit is missed between two calls."""
         return worklist.changes_since(self._database, version)
 
     def retention(self, days: int) -> int:
@@ -172,7 +151,7 @@ class Store:
         return deleted
 
     def sweep(self) -> None:
-        """Remove what crashes left: uploads never accepted, half-done deletions, and sessions that ended."""
+        """Remove what crashes left: uploads never accepted, interrupted deletions; and expired sessions."""
         removal.sweep(self._database, self.folder, keep_source=self.keep_source)
 
     # Feedback
@@ -188,26 +167,24 @@ class Store:
         note: str = "",
         by: str,
     ) -> Feedback:
-        """Keep what a reader says about one label. Raises StoreError ``no_such_study`` or ``bad_feedback``."""
-        given = Feedback(
-            feedback_id=0,
-            study_id=study_id,
-            at=now(),
-            by=by,
+        """Store a reader's feedback on one label. Raises StoreError ``no_such_study`` or ``bad_feedback``."""
+        return feedback.add_feedback(
+            self._database,
+            study_id,
             label=label,
             verdict=verdict,
             present=present,
             slices=slices,
             note=note,
+            by=by,
         )
-        return feedback.add_feedback(self._database, given)
 
     def feedback(self, study_id: str) -> tuple[Feedback, ...]:
         """Return all feedback of a study, oldest first. Raises StoreError ``no_such_study``."""
         return feedback.feedback_of(self._database, study_id)
 
     def export_feedback(self) -> str:
-        """Return CSV that ``hemoscope prepare table`` reads: a row a slice that is known of, empty labels unknown."""
+        """Return CSV that ``hemoscope prepare table`` reads: one row per slice, empty if a label is unknown."""
         return feedback.export_feedback(self._database)
 
     # Site
@@ -220,24 +197,24 @@ class Store:
         """Return entries, newest first; ``before`` is the ``audit_id`` of the last one already seen."""
         return site.audit_log(self._database, limit=limit, before=before)
 
-    def open_session(self, user: User, *, lasting: timedelta = timedelta(hours=12)) -> tuple[str, Session]:
-        """Begin a session and return its secret token (for the cookie; only its hash is stored) and the session."""
+    def open_session(self, user: User, *, lasting: timedelta) -> tuple[str, Session]:
+        """Open a session and return its secret token (for the cookie; only its hash is stored) and the session."""
         return site.open_session(self._database, user, lasting=lasting)
 
     def session(self, token: str) -> Session | None:
-        """Return the session of a token, or None where it is unknown or has ended."""
+        """Return the session of a token, or None if it is unknown or expired."""
         return site.find_session(self._database, token)
 
     def close_session(self, token: str) -> None:
-        """End a session; an unknown token is no error."""
+        """Close a session; an unknown token is not an error."""
         site.close_session(self._database, token)
 
     def settings(self) -> Mapping[str, Any]:
-        """Return the site's settings, by name, as JSON values."""
+        """Return the settings that administrators change at run time: JSON values by name."""
         return site.read_settings(self._database)
 
     def put_setting(self, name: str, value: Any) -> None:
-        """Keep a setting, a JSON value. Raises StoreError ``bad_setting``."""
+        """Store a setting, a JSON value. Raises StoreError ``bad_setting``."""
         site.write_setting(self._database, name, value)
 
     def counts(self) -> Counts:
@@ -245,5 +222,5 @@ class Store:
         return worklist.count_all(self._database, alive_within=self.jobs.lease_time)
 
     def close(self) -> None:
-        """Give the database connections back."""
+        """Close the database connections."""
         self._database.close()

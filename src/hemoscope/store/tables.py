@@ -1,6 +1,6 @@
-"""The tables as the program uses them; ``migrations`` makes them, and a test holds the two against each other.
+"""The tables as the program uses them; ``migrations`` makes them, and a test compares the two.
 
-Lists and documents are JSON text, so that a findings document comes out letter by letter as it went in.
+Lists and documents are JSON text, so that a findings document is returned byte for byte.
 """
 
 import sqlalchemy as sa
@@ -56,7 +56,7 @@ studies = Table(
     Index("studies_by_version", "version"),
 )
 
-# One row a study: its primary key is what makes a result be written once, whatever happens to workers.
+# One row per study: its primary key guarantees that a result is written once, whatever happens to workers.
 results = Table(
     "results",
     metadata,
@@ -164,15 +164,15 @@ totals = Table(
 def tick(connection: Connection) -> int:
     """Advance the store's version and return it; call it first in every transaction that changes a study.
 
-    The clock's row stays locked until the commit, so versions become visible in their order: who has seen one has
-    seen all before it. Being first everywhere, it also keeps writers from waiting for each other in a circle.
+    The clock's row stays locked until the commit, so versions become visible in their order: a reader that has
+    seen one has seen all before it. As the first statement everywhere, it also prevents deadlocks between writers.
     """
     advance = clock.update().values(version=clock.c.version + 1).returning(clock.c.version)
     return int(connection.execute(advance).scalar_one())
 
 
 def add_to_total(connection: Connection, name: str, count: int = 1) -> None:
-    """Add to a counter that outlives what it counts; ``tick`` must have been called before."""
+    """Add to a counter that is kept after the counted rows are deleted; ``tick`` must have been called before."""
     if connection.execute(totals.update().where(totals.c.name == name).values(count=totals.c.count + count)).rowcount:
         return
     connection.execute(totals.insert().values(name=name, count=count))

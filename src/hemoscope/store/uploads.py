@@ -1,26 +1,28 @@
-"""Files on their way in: a private folder, names made here, limits held while the bytes arrive, then durable rows."""
+"""Incoming files: a private folder, generated names, limits checked while the bytes arrive, then durable rows."""
 
-import os
 import secrets
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from hemoscope.files import sync_folder
+from hemoscope.inference.findings import Triage
 from hemoscope.store import tables
 from hemoscope.store.database import Database, now
 from hemoscope.store.refusals import refusal
-from hemoscope.store.storage import Storage, flush_folder, full_disk_refused
-from hemoscope.store.values import StudyState, UploadLimits
+from hemoscope.store.settings import UploadLimits
+from hemoscope.store.storage import Storage, full_disk_refused, new_private_file
+from hemoscope.store.values import StudyState
 
-UNKNOWN_URGENCY = 3
+UNKNOWN_URGENCY = len(Triage)  # after every triage that is known
 _PIECE = 1 << 20
 
 
 class Upload:
-    """One upload: ``with store.begin_upload() as upload``; left without ``accept`` all of it is removed."""
+    """One upload: ``with store.begin_upload() as upload``; without ``accept`` everything is removed on exit."""
 
     def __init__(self, storage: Storage, limits: UploadLimits) -> None:
-        """Name the upload; its folder is made on entering."""
+        """Choose the upload's id; its folder is made on entering."""
         self.upload_id = secrets.token_hex(16)
         self.files = 0
         self.bytes = 0
@@ -60,37 +62,34 @@ class Upload:
     def make_durable(self) -> None:
         """Flush every name, after the files themselves were flushed. Raises StoreError ``empty_upload``."""
         if self.files == 0:
-            raise refusal("empty_upload", "the upload holds no file with anything in it")
+            raise refusal("empty_upload", "the upload holds no file that is not empty")
         source = self._storage.source(self.upload_id)
         for folder in (source, source.parent, self._storage.root):
-            flush_folder(folder)
+            sync_folder(folder)
 
 
 class UploadedFile:
     """One file that arrives in pieces: ``with upload.new_file() as file: file.write(piece)``."""
 
     def __init__(self, upload: Upload, path: Path) -> None:
-        """Name the file; it is made on entering."""
+        """Remember the path; the file is made on entering."""
         self.size = 0
         self._upload = upload
         self._path = path
 
     def __enter__(self) -> Self:
         """Open the file."""
-        with full_disk_refused():
-            self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        self._opened = new_private_file(self._path)
+        self._file = self._opened.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Flush the file to the disk and close it; an empty one is dropped."""
-        with full_disk_refused(), self._file as file:
-            if error is None and self.size:
-                file.flush()
-                os.fsync(file.fileno())
+        """Flush the file to the disk and close it; an empty one, or one cut short by an error, is dropped."""
+        self._opened.__exit__(kind, error, trace)
         if not self.size:
-            self._path.unlink()
+            self._path.unlink(missing_ok=True)
         elif error is None:
             self._upload.files += 1
 
@@ -133,8 +132,8 @@ def accept(database: Database, upload: Upload, *, submitted_by: str) -> str:
         connection.execute(
             tables.jobs.insert().values(upload_id=upload.upload_id, state="queued", attempts=0, queued_at=accepted_at)
         )
-        told = {"at": accepted_at, "user_name": submitted_by, "action": "upload", "detail": f"{upload.files} files"}
-        connection.execute(tables.audit.insert().values(**told, study_id=study_id))
+        entry = {"at": accepted_at, "user_name": submitted_by, "action": "upload", "detail": f"{upload.files} files"}
+        connection.execute(tables.audit.insert().values(**entry, study_id=study_id))
     upload.accepted = True
     return study_id
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from hemoscope.errors import ConfigError
 from hemoscope.store.values import Role, User
 
-# About 60 ms and 32 MiB a try: dear for a guesser, unnoticed at a login.
+# About 60 ms and 32 MiB per attempt: expensive for an attacker, unnoticed at a login.
 _COST, _BLOCK, _LANES = 1 << 15, 8, 1
 _MEMORY = 128 * _COST * _BLOCK * 3
 _LINE = re.compile(
@@ -24,10 +24,10 @@ _FORM = "Write one name:role:hash a line, the role reader or admin, the hash mad
 
 
 class Users:
-    """Who may log in, and with what."""
+    """The users who may log in, with their password hashes."""
 
     def __init__(self, lines: Mapping[str, tuple[User, str]]) -> None:
-        """Keep users with the hashes of their passwords, by name."""
+        """Keep users and the hashes of their passwords, keyed by name."""
         self._lines = dict(lines)
         self._nobody = hash_password(secrets.token_hex(16))
 
@@ -36,7 +36,7 @@ class Users:
         return len(self._lines)
 
     def __contains__(self, user: User) -> bool:
-        """Whether the file still names this user, in this role: a session outlives neither."""
+        """Whether the file still names this user, with this role: a session is void without either."""
         known, _ = self._lines.get(user.name, (None, ""))
         return known == user
 
@@ -47,7 +47,7 @@ class Users:
 
 
 def load_users(path: Path) -> Users:
-    """Read a user file; empty lines and lines that begin with # are passed over.
+    """Read a user file; empty lines and lines that begin with # are ignored.
 
     Raises:
         ConfigError: the file cannot be read, holds no user, or a line is malformed or names a user twice.

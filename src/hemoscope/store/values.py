@@ -1,16 +1,23 @@
-"""What the store gives and takes: plain frozen values, so that the web room never sees a table. All times are UTC."""
+"""The values that the store takes and returns; ``web`` sends those made of ``Document`` as JSON. All times are UTC."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import BaseModel, ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 from hemoscope.labels import Hemorrhage
 
+StudyId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="32 hexadecimal digits, made by the server")]
+Count = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
 
 class StudyState(StrEnum):
-    """Where a study is on its way; the last two are final."""
+    """The states of a study; the last two are final."""
 
     QUEUED = "queued"
     READING = "reading"
@@ -20,7 +27,7 @@ class StudyState(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a reader says about one finding."""
+    """A reader's verdict on one finding."""
 
     AGREE = "agree"
     CORRECTED = "corrected"
@@ -33,58 +40,86 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who was scanned; stored only where the site turned identity on."""
+class Document(BaseModel):
+    """A value with one form in the store, in Python and as JSON: frozen, and without fields that nobody declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Identity(Document):
+    """Who was scanned; only where the site turned identity on."""
 
     name: str
     id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyEntry:
-    """One study as the worklist and the page show it.
+@with_config(ConfigDict(extra="ignore"))
+class HeatMapBox(TypedDict):
+    """The square of a slice that its heat map covers, in pixels."""
 
-    Attributes:
-        study_id: 32 hexadecimal digits, random.
-        upload_id: of the upload that brought it, 32 hexadecimal digits; one upload may hold several studies.
-        version: of its last change; grows over the whole store.
-        received_at: when the upload was accepted, UTC.
-        acquired_at: DICOM StudyDate and StudyTime as UTC, or None.
-        stage_done, stage_total: progress within ``state``; 0 of 0 before it is known.
-        instances: slices found in the study, 0 before it is known.
-        urgency: ``immediate``, ``prompt``, ``routine``, or None before the result.
-        suspected: values of the labels that are present, in label order.
-        not_established: values of the labels that the model's validation does not support.
-        error_code, error_message, error_cure: why it failed, and what can be done, else None.
-        has_pixels: slices can be read; ``has_maps``: heat maps too.
-        findings: the ``hemoscope.findings/1`` document; only ``get`` fills it.
-        geometry: slices, spacing, probabilities by slice, see ``store.geometry``; only ``get`` fills it.
-        feedback: number of feedback entries by verdict.
+    top: int
+    left: int
+    side: int
+
+
+@with_config(ConfigDict(extra="allow"))
+class Geometry(TypedDict):
+    """Where the slices lie and what each scored; lists go by slice, in the order of the volume.
+
+    Boxes, probabilities, thresholds and key slices are empty, and the shape of heat maps is null, before the result.
     """
 
-    study_id: str
-    upload_id: str
-    version: int
-    received_at: datetime
-    acquired_at: datetime | None = None
-    state: StudyState = StudyState.QUEUED
-    stage_done: int = 0
-    stage_total: int = 0
-    instances: int = 0
-    urgency: str | None = None
-    suspected: tuple[str, ...] = ()
-    not_established: tuple[str, ...] = ()
-    error_code: str | None = None
-    error_message: str | None = None
-    error_cure: str | None = None
-    has_pixels: bool = False
-    has_maps: bool = False
-    submitted_by: str = ""
-    identity: Identity | None = None
-    feedback: Mapping[str, int] = field(default_factory=dict)
-    findings: dict[str, Any] | None = None
-    geometry: dict[str, Any] | None = None
+    slices: Count
+    rows: Count
+    columns: Count
+    spacing_mm: Annotated[list[float | None], Field(description="Between slices, rows, columns; null if unknown")]
+    orientation: Annotated[list[float] | None, Field(description="Six direction cosines")]
+    positions_mm: list[float | None]
+    boxes: list[HeatMapBox]
+    heatmap_shape: list[int] | None
+    assumed: Annotated[bool, Field(description="The files do not say where the slices lie: show no millimetres")]
+    labels: list[Hemorrhage]
+    sop_instance_uids: list[str]
+    frames: Annotated[NotRequired[list[Count]], Field(description="By slice; missing in studies of earlier versions")]
+    probabilities: Annotated[list[list[Probability]], Field(description="By slice, in the order of labels")]
+    thresholds: Annotated[dict[str, Probability], Field(description="For slices, by label")]
+    key_slices: Annotated[dict[str, list[int]], Field(description="Indices by label")]
+
+
+class StudySummary(Document):
+    """One study as the worklist shows it."""
+
+    study_id: StudyId
+    upload_id: Annotated[str, Field(description="32 hexadecimal digits; one upload may hold several studies")]
+    version: Annotated[Count, Field(description="Of the last change; grows over the whole store")]
+    received_at: Annotated[datetime, Field(description="When the upload was accepted, UTC")]
+    acquired_at: Annotated[datetime | None, Field(description="DICOM StudyDate and StudyTime as UTC")]
+    state: StudyState
+    stage_done: Annotated[Count, Field(description="Progress within the state, of stage_total")]
+    stage_total: Annotated[Count, Field(description="0 until it is known")]
+    instances: Annotated[Count, Field(description="Slices in the study, 0 until it is known")]
+    urgency: Annotated[
+        str | None, Field(description="Triage: immediate, prompt, unsure, routine; null before the result")
+    ]
+    suspected: Annotated[tuple[str, ...], Field(description="Labels that are suspected, in label order")]
+    not_established: Annotated[
+        tuple[str, ...], Field(description="Labels that the model's validation does not support")
+    ]
+    error_code: Annotated[str | None, Field(description="Why the study failed, a stable word")]
+    error_message: str | None
+    error_cure: Annotated[str | None, Field(description="What can be done about the error")]
+    has_pixels: Annotated[bool, Field(description="Slices can be read")]
+    has_maps: Annotated[bool, Field(description="Heat maps can be read")]
+    submitted_by: str
+    identity: Identity | None
+    feedback: Annotated[Mapping[str, Count], Field(description="Number of feedback entries by verdict")]
+
+
+class StudyDetail(StudySummary):
+    """One study with its findings (the document of ``hemoscope predict --format json``) and its geometry."""
+
+    findings: dict[str, Any] | None
+    geometry: Geometry | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +138,7 @@ class WorklistQuery:
     offset: int = 0
 
     def __post_init__(self) -> None:
-        """Reject numbers that no page could mean."""
+        """Reject a limit or offset out of range."""
         if not 1 <= self.limit <= 1000 or not 0 <= self.offset <= 1_000_000_000:
             msg = f"limit must be 1 to 1000 and offset 0 to 1000000000, got {self.limit} and {self.offset}"
             raise ValueError(msg)
@@ -111,7 +146,7 @@ class WorklistQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """A study that is gone; nothing but its random id is kept, for a week."""
+    """A deleted study; only its random id is kept, for a week."""
 
     study_id: str
     version: int
@@ -119,48 +154,40 @@ class Deletion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What changed after a version: ``version`` is the one to ask from next; both lists ascend by version."""
+    """What changed after a version: pass ``version`` to the next call; both lists ascend by version."""
 
     version: int
-    studies: tuple[StudyEntry, ...] = ()
+    studies: tuple[StudySummary, ...] = ()
     deleted: tuple[Deletion, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feedback:
-    """What one reader said about one label of one study.
-
-    Attributes:
-        present: whether the reader sees this kind of bleed in the study.
-        slices: indices into the volume where the reader sees it, or None where not told.
-    """
+class Feedback(Document):
+    """Feedback of one reader about one label of one study."""
 
     feedback_id: int
-    study_id: str
+    study_id: StudyId
     at: datetime
     by: str
     label: Hemorrhage
     verdict: Verdict
-    present: bool
-    slices: tuple[int, ...] | None
+    present: Annotated[bool, Field(description="Whether the reader sees this kind of bleed in the study")]
+    slices: Annotated[tuple[int, ...] | None, Field(description="Indices into the volume where the reader sees it")]
     note: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEntry:
-    """Who did what, when; ``study_id`` is None for what concerns no study, and for a study since deleted."""
+class AuditEntry(Document):
+    """Who did what, when."""
 
     audit_id: int
     at: datetime
     user: str
     action: str
-    study_id: str | None
+    study_id: Annotated[str | None, Field(description="null if no study is concerned, or it was deleted since")]
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
-    """Somebody who is logged in, or may be."""
+class User(Document):
+    """A user, who is logged in or may log in."""
 
     name: str
     role: Role
@@ -176,8 +203,8 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerBeat:
-    """A worker process as the database knows it; it is alive while it beats every second or so."""
+class WorkerHeartbeat:
+    """A worker process as the database knows it; it is alive while ``beat_at``, its last heartbeat, is recent."""
 
     worker_id: str
     host: str
@@ -195,7 +222,7 @@ class Counts:
         queue_depth: uploads that wait for a worker; ``running``: those that have one.
         oldest_waiting_s: seconds since the oldest waiting upload was accepted, None for an empty queue.
         studies: number by state, all states named.
-        workers: those that beat within the last lease.
+        workers: those with a heartbeat within the last lease.
         feedback: entries ever given, by verdict, those of deleted studies too.
         deleted: studies ever deleted.
         version: of the last change.
@@ -205,23 +232,7 @@ class Counts:
     running: int
     oldest_waiting_s: float | None
     studies: Mapping[StudyState, int]
-    workers: tuple[WorkerBeat, ...]
+    workers: tuple[WorkerHeartbeat, ...]
     feedback: Mapping[Verdict, int]
     deleted: int
     version: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadLimits:
-    """How much one upload may bring: bytes in a file, files, and bytes in all."""
-
-    file_bytes: int = 1 << 30
-    files: int = 20_000
-    upload_bytes: int = 4 << 30
-
-    def __post_init__(self) -> None:
-        """Reject a limit that would refuse everything."""
-        for one in fields(self):
-            if getattr(self, one.name) < 1:
-                msg = f"limit {one.name} must be at least 1, got {getattr(self, one.name)}"
-                raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""Studies out of the database: the worklist, one study, what changed, and the numbers for readiness."""
+"""Queries: the worklist, one study, changes, and the numbers for readiness and metrics."""
 
 import json
 import re
@@ -19,10 +19,11 @@ from hemoscope.store.values import (
     Counts,
     Deletion,
     Identity,
-    StudyEntry,
+    StudyDetail,
     StudyState,
+    StudySummary,
     Verdict,
-    WorkerBeat,
+    WorkerHeartbeat,
     WorklistQuery,
 )
 
@@ -30,21 +31,28 @@ _STUDY_ID = re.compile(r"[0-9a-f]{32}")
 _MOST_CHANGES = 1000
 _studies, _feedback, _jobs, _workers = tables.studies, tables.feedback, tables.jobs, tables.workers
 _NAMELESS = (_studies.c.study_id, _studies.c.urgency, _studies.c.suspected, _studies.c.error_code)
+_COMPOSED = {"suspected", "not_established", "identity", "feedback"}
 _LISTED = [column for column in _studies.c if column.name != "geometry"]
-# Most urgent first, what has no result yet last; within that who waits longest; the id only makes the order total.
+# Most urgent first, without a result last; then the longest waiting; the id only makes the order total.
 _ORDER = (_studies.c.urgency_rank, _studies.c.received_at, _studies.c.study_id)
 
 
-def list_studies(database: Database, query: WorklistQuery) -> tuple[tuple[StudyEntry, ...], int]:
+def list_studies(database: Database, query: WorklistQuery) -> tuple[tuple[StudySummary, ...], int]:
     """Return one page of the worklist and the number of all studies that match."""
     wanted = _conditions(query)
     page = sa.select(*_LISTED).where(*wanted).order_by(*_ORDER).limit(query.limit).offset(query.offset)
     with database.reading() as connection:
         total = connection.execute(sa.select(sa.func.count()).select_from(_studies).where(*wanted)).scalar_one()
-        return _entries(connection, connection.execute(page).all()), int(total)
+        return _summaries(connection, connection.execute(page).all()), int(total)
 
 
-def get_study(database: Database, study_id: str) -> StudyEntry:
+def get_summary(database: Database, study_id: str) -> StudySummary:
+    """Return a study as the worklist shows it. Raises StoreError ``no_such_study``."""
+    with database.reading() as connection:
+        return _summaries(connection, [find_study(connection, study_id)])[0]
+
+
+def get_study(database: Database, study_id: str) -> StudyDetail:
     """Return a study with findings and geometry. Raises StoreError ``no_such_study``."""
     with database.reading() as connection:
         row = find_study(connection, study_id)
@@ -52,7 +60,7 @@ def get_study(database: Database, study_id: str) -> StudyEntry:
         counts = _feedback_counts(connection, [study_id])
     geometry = json.loads(row.geometry) if row.geometry else None
     findings = json.loads(text) if text else None
-    return _entry(row, counts.get(study_id, {}), findings=findings, geometry=geometry)
+    return StudyDetail(**_fields(row, counts.get(study_id, {})), findings=findings, geometry=geometry)
 
 
 def findings_text(database: Database, study_id: str) -> str:
@@ -66,7 +74,7 @@ def findings_text(database: Database, study_id: str) -> str:
 
 
 def find_study(connection: Connection, study_id: str) -> Any:
-    """Return the row of a study. Raises StoreError ``no_such_study``, also for what is no id at all."""
+    """Return the row of a study. Raises StoreError ``no_such_study``, also for a malformed id."""
     known = _STUDY_ID.fullmatch(study_id) and sa.select(_studies).where(_studies.c.study_id == study_id)
     row = connection.execute(known).first() if known is not None else None
     if row is None:
@@ -87,7 +95,7 @@ def changes_since(database: Database, version: int) -> Changes:
         reached = min([current, *(found[-1].version for found in (rows, lost) if len(found) == _MOST_CHANGES)])
         return Changes(
             version=reached,
-            studies=_entries(connection, [row for row in rows if row.version <= reached]),
+            studies=_summaries(connection, [row for row in rows if row.version <= reached]),
             deleted=tuple(
                 Deletion(study_id=row.study_id, version=row.version) for row in lost if row.version <= reached
             ),
@@ -110,7 +118,7 @@ def count_all(database: Database, *, alive_within: timedelta) -> Counts:
         running=job_states.get("running", 0),
         oldest_waiting_s=None if oldest is None else max(0.0, (now() - oldest).total_seconds()),
         studies={state: states.get(state.value, 0) for state in StudyState},
-        workers=tuple(WorkerBeat(**row) for row in alive),
+        workers=tuple(WorkerHeartbeat(**row) for row in alive),
         feedback={verdict: given.get(verdict, 0) + totals.get(f"feedback:{verdict}", 0) for verdict in Verdict},
         deleted=totals.get("deleted", 0),
         version=int(version),
@@ -126,9 +134,9 @@ def _result(study_id: str) -> Any:
 
 
 def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
-    """What a study must meet; words are compared as text, whatever signs they hold."""
+    """SQL conditions of a query; search words are plain text, wildcards in them are escaped."""
     words = storable(query.search).casefold().split()
-    # Names may be stored from a time when the site showed them: who does not see them must not find by them.
+    # Names may be stored from a time when the site showed them: nobody may search by what is no longer shown.
     fields = (_studies.c.search_text,) if query.identity else _NAMELESS
     conditions = [sa.or_(*(field.contains(word, autoescape=True) for field in fields)) for word in words]
     if query.states:
@@ -140,7 +148,7 @@ def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
 
 
 def storable(text: str) -> str:
-    """Return text that every database takes: NUL, other controls and lone surrogates become U+FFFD, blanks a space."""
+    """Return text that every database accepts: controls and lone surrogates become U+FFFD, blanks a space."""
     return "".join(_storable(character) for character in text)
 
 
@@ -159,40 +167,18 @@ def _feedback_counts(connection: Connection, study_ids: Sequence[str]) -> dict[s
     return counts
 
 
-def _entries(connection: Connection, rows: Sequence[Any]) -> tuple[StudyEntry, ...]:
+def _summaries(connection: Connection, rows: Sequence[Any]) -> tuple[StudySummary, ...]:
     counts = _feedback_counts(connection, [row.study_id for row in rows])
-    return tuple(_entry(row, counts.get(row.study_id, {})) for row in rows)
+    return tuple(StudySummary(**_fields(row, counts.get(row.study_id, {}))) for row in rows)
 
 
-def _entry(
-    row: Any,
-    feedback: Mapping[str, int],
-    *,
-    findings: dict[str, Any] | None = None,
-    geometry: dict[str, Any] | None = None,
-) -> StudyEntry:
+def _fields(row: Any, feedback: Mapping[str, int]) -> dict[str, Any]:
+    """The fields of a summary from a row of ``studies``."""
     known = row.patient_name is not None or row.patient_id is not None
-    return StudyEntry(
-        study_id=row.study_id,
-        upload_id=row.upload_id,
-        version=row.version,
-        received_at=row.received_at,
-        acquired_at=row.acquired_at,
-        state=StudyState(row.state),
-        stage_done=row.stage_done,
-        stage_total=row.stage_total,
-        instances=row.instances,
-        urgency=row.urgency,
-        suspected=tuple(json.loads(row.suspected)),
-        not_established=tuple(json.loads(row.not_established)),
-        error_code=row.error_code,
-        error_message=row.error_message,
-        error_cure=row.error_cure,
-        has_pixels=row.has_pixels,
-        has_maps=row.has_maps,
-        submitted_by=row.submitted_by,
-        identity=Identity(name=row.patient_name or "", id=row.patient_id or "") if known else None,
-        feedback=feedback,
-        findings=findings,
-        geometry=geometry,
-    )
+    columns = {name: getattr(row, name) for name in StudySummary.model_fields if name not in _COMPOSED}
+    return columns | {
+        "suspected": tuple(json.loads(row.suspected)),
+        "not_established": tuple(json.loads(row.not_established)),
+        "identity": Identity(name=row.patient_name or "", id=row.patient_id or "") if known else None,
+        "feedback": feedback,
+    }

@@ -1,4 +1,4 @@
-"""CT Image objects (PS3.3 A.3) built from Hounsfield units, valid for ``dciodvfy``. Millimetres are LPS."""
+"""Builds CT Image objects (PS3.3 A.3) from Hounsfield units, valid for ``dciodvfy``. Millimetres are LPS."""
 
 import uuid
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acquisition:
-    """What the scanner and the console say of a series, apart from its pixels.
+    """Header values of a series, apart from its pixels.
 
     Attributes:
         orientation: direction cosines of a row, then of a column, Image Orientation (0020,0037).
         origin_mm: Image Position (0020,0032) of the first slice; None puts the middle of the stack at 0.
-        gantry_tilt_degrees: leans the slices while the table still moves along z.
-        slice_thickness_mm: None takes the slice spacing.
+        gantry_tilt_degrees: tilts the slices while the table moves along z.
+        slice_thickness_mm: None is the slice spacing.
     """
 
     orientation: tuple[float, float, float, float, float, float] = AXIAL
@@ -43,7 +43,7 @@ class Acquisition:
     image_comments: str | None = None
 
     def tilted(self) -> tuple[float, ...]:
-        """The orientation of the slices, leant by the tilt about their rows."""
+        """Orientation of the slices, tilted about their rows."""
         row, column = np.array(self.orientation).reshape(2, 3)
         angle = np.deg2rad(self.gantry_tilt_degrees)
         leant = column * np.cos(angle) - np.cross(row, column) * np.sin(angle)
@@ -59,24 +59,24 @@ class Acquisition:
         return np.asarray(first + np.arange(shape[0])[:, None] * feed)
 
 
-def made_uid(*names: object) -> UID:
-    """A UID under 2.25 (PS3.5 B.2) that the same names always give."""
+def stable_uid(*names: object) -> UID:
+    """Return a UID under 2.25 (PS3.5 B.2) that is always the same for the same names."""
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, ' '.join(('hemoscope', *map(str, names)))).int}")
 
 
 def decimal(value: float) -> DSfloat:
-    """A number to a millionth as a decimal string (DS) of at most 16 characters."""
+    """Return a number as a decimal string (DS) of at most 16 characters, rounded to a millionth."""
     return DSfloat(round(float(value), 6), auto_format=True)
 
 
 def study_dataset(
     sop_class: UID, *, seed: int | str, instance: str, acquisition: Acquisition, modality: str = "CT"
 ) -> Dataset:
-    """Patient, study, series, equipment and SOP common modules, which every object of a study shares."""
+    """Return the patient, study, series, equipment and SOP common modules of an object."""
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.SOPClassUID = sop_class
-    ds.SOPInstanceUID = made_uid(seed, "instance", acquisition.series_number, instance)
+    ds.SOPInstanceUID = stable_uid(seed, "instance", acquisition.series_number, instance)
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = acquisition.date
     ds.StudyTime = ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = "120000"
     ds.AccessionNumber = ""
@@ -91,8 +91,8 @@ def study_dataset(
     ds.PatientID = acquisition.patient_id
     ds.PatientBirthDate = ""
     ds.PatientSex = "O"
-    ds.StudyInstanceUID = made_uid(seed, "study")
-    ds.SeriesInstanceUID = made_uid(seed, "series", acquisition.series_number)
+    ds.StudyInstanceUID = stable_uid(seed, "study")
+    ds.SeriesInstanceUID = stable_uid(seed, "series", acquisition.series_number)
     ds.StudyID = "1"
     ds.SeriesNumber = acquisition.series_number
     ds.InstanceNumber = 1
@@ -112,16 +112,16 @@ def ct_dataset(
     coding: PixelCoding | None = None,
     acquisition: Acquisition | None = None,
 ) -> Dataset:
-    """One slice as a CT Image object, ready to save.
+    """Return one slice as a CT Image object, ready to save.
 
     Args:
         hounsfield: HU, shape (rows, columns).
-        seed: gives study, series and instance UIDs; slices of one series share it.
+        seed: of the study, series and instance UIDs; slices of one series share it.
         index: number of the slice in its series, from 0.
         position_mm: centre of the first pixel.
         spacing_mm: between slices, rows and columns.
-        coding: how the pixels are stored.
-        acquisition: what the header says.
+        coding: of the pixels.
+        acquisition: header values.
 
     Raises:
         ValueError: if the bits of ``coding`` cannot hold the HU.
@@ -131,7 +131,7 @@ def ct_dataset(
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     ds.InstanceNumber, ds.AcquisitionNumber = index + 1, 1
     add_scan(ds, acquisition)
-    ds.FrameOfReferenceUID = made_uid(seed, "frame of reference")
+    ds.FrameOfReferenceUID = stable_uid(seed, "frame of reference")
     ds.PositionReferenceIndicator = ""
     ds.PatientPosition = "HFS"
     ds.ImagePositionPatient = [decimal(v) for v in position_mm]
@@ -145,7 +145,7 @@ def ct_dataset(
 
 
 def add_scan(ds: Dataset, acquisition: Acquisition) -> None:
-    """Add what the CT Image module (PS3.3 C.8.2.1) says of the scan."""
+    """Add the scan's attributes of the CT Image module (PS3.3 C.8.2.1)."""
     ds.BodyPartExamined = acquisition.body_part
     ds.KVP = decimal(acquisition.kvp)
     ds.ConvolutionKernel = acquisition.convolution_kernel

@@ -1,4 +1,4 @@
-"""Heads out as DICOM: a phantom, a volume or an array of Hounsfield units becomes a folder of CT images."""
+"""Writes a phantom, or an array of Hounsfield units, as a folder of CT images."""
 
 from functools import partial
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from hemoscope.testing.ct_image import Acquisition, ct_dataset, made_uid
+from hemoscope.testing.ct_image import Acquisition, ct_dataset, stable_uid
 from hemoscope.testing.enhanced_ct import enhanced_ct_dataset
 from hemoscope.testing.phantom import Phantom
 from hemoscope.testing.pixel_coding import Hounsfield, PixelCoding
 
-__all__ = ["Acquisition", "PixelCoding", "ct_dataset", "enhanced_ct_dataset", "made_uid", "save", "write_series"]
+__all__ = ["Acquisition", "PixelCoding", "ct_dataset", "enhanced_ct_dataset", "save", "stable_uid", "write_series"]
 
 
 def save(dataset: Dataset, path: Path) -> Path:
@@ -36,16 +36,16 @@ def write_series(
     acquisition: Acquisition | None = None,
     enhanced: bool = False,
 ) -> tuple[Path, ...]:
-    """Write a head as one CT series, one file a slice, ``IM0001.dcm`` being the lowest.
+    """Write a head as one CT series, one file per slice; ``IM0001.dcm`` is the most inferior.
 
     Args:
         head: a phantom, or HU of shape (slices, rows, columns) from feet to head.
-        folder: made if it is not there.
-        seed: gives the UIDs; series of one seed and different ``acquisition.series_number`` share a study.
+        folder: created if missing.
+        seed: of the UIDs; series of one seed and different ``acquisition.series_number`` share a study.
         spacing_mm: between slices, rows and columns; the phantom's own by default, else 5 x 0.5 x 0.5 mm.
-        coding: how the pixels are stored.
-        acquisition: what the headers say.
-        enhanced: write one multi-frame Enhanced CT object, ``IM0001.dcm``, in place of a file a slice.
+        coding: of the pixels.
+        acquisition: header values.
+        enhanced: write one multi-frame Enhanced CT object, ``IM0001.dcm``, instead of one file per slice.
 
     Returns:
         The files in anatomical order, from feet to head.

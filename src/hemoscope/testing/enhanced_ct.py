@@ -1,4 +1,4 @@
-"""Enhanced CT Image objects (PS3.3 A.38): a whole series in one multi-frame file, its headers in functional groups."""
+"""Enhanced CT Image objects (PS3.3 A.38): a whole series in one multi-frame file with functional groups."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from pydicom.sequence import Sequence as ItemSequence
 from pydicom.sr.codedict import codes
 from pydicom.uid import EnhancedCTImageStorage
 
-from hemoscope.testing.ct_image import Acquisition, add_pixels, decimal, made_uid, study_dataset
+from hemoscope.testing.ct_image import Acquisition, add_pixels, decimal, stable_uid, study_dataset
 from hemoscope.testing.pixel_coding import LOSSY, Hounsfield, PixelCoding
 
 _MOMENT = "120000"
@@ -24,15 +24,15 @@ def enhanced_ct_dataset(
     acquisition: Acquisition | None = None,
     frame_intercepts: Sequence[float] | None = None,
 ) -> Dataset:
-    """A series of slices as one Enhanced CT Image object, ready to save.
+    """Return a series of slices as one Enhanced CT Image object, ready to save.
 
     Args:
         hounsfield: HU, shape (slices, rows, columns) from feet to head.
-        seed: gives study, series and instance UIDs.
+        seed: of the study, series and instance UIDs.
         spacing_mm: between slices, rows and columns.
-        coding: how the pixels are stored.
-        acquisition: what the headers say.
-        frame_intercepts: a rescale intercept for each frame; by default all share that of ``coding``.
+        coding: of the pixels.
+        acquisition: header values.
+        frame_intercepts: a rescale intercept for each frame; by default that of ``coding``.
 
     Raises:
         ValueError: if the bits of ``coding`` cannot hold the HU, or there is not one intercept for each frame.
@@ -46,7 +46,7 @@ def enhanced_ct_dataset(
         shared.PixelValueTransformationSequence = _rescale(coding.intercept, coding.slope)
     else:
         _add_rescales(frames, frame_intercepts, coding)
-        # Stored values are computed with one intercept below: move each frame by how far its own is from it.
+        # Stored values are computed with one intercept below: shift each frame by the difference of its own.
         hounsfield = hounsfield - (np.array(frame_intercepts) - coding.intercept)[:, None, None]
     ds.SharedFunctionalGroupsSequence = ItemSequence([shared])
     ds.PerFrameFunctionalGroupsSequence = ItemSequence(frames)
@@ -57,9 +57,9 @@ def enhanced_ct_dataset(
 
 
 def _whole(seed: int, coding: PixelCoding, acquisition: Acquisition) -> Dataset:
-    """The object without frames: what holds for all of it."""
+    """Return the object without frames."""
     ds = study_dataset(EnhancedCTImageStorage, seed=seed, instance="enhanced", acquisition=acquisition)
-    ds.FrameOfReferenceUID = made_uid(seed, "frame of reference")
+    ds.FrameOfReferenceUID = stable_uid(seed, "frame of reference")
     ds.PositionReferenceIndicator = ""
     ds.DeviceSerialNumber = "1"
     del ds.AcquisitionDate, ds.AcquisitionTime  # the enhanced object has Acquisition DateTime in their place
@@ -78,7 +78,7 @@ def _item(**values: object) -> ItemSequence:
 
 
 def _add_rescales(frames: list[Dataset], intercepts: Sequence[float], coding: PixelCoding) -> None:
-    """Give each frame a rescale of its own."""
+    """Give each frame its own rescale."""
     if len(intercepts) != len(frames):
         msg = f"{len(intercepts)} frame intercepts for {len(frames)} frames"
         raise ValueError(msg)
@@ -91,7 +91,7 @@ def _rescale(intercept: float, slope: float) -> ItemSequence:
 
 
 def _add_image_type(ds: Dataset, coding: PixelCoding, acquisition: Acquisition) -> None:
-    """Add what the Enhanced CT Image module (PS3.3 C.8.15.2) says of the whole object."""
+    """Add the attributes of the Enhanced CT Image module (PS3.3 C.8.15.2)."""
     ds.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
     ds.PixelPresentation = "MONOCHROME"
     ds.VolumetricProperties = "VOLUME"
@@ -111,7 +111,7 @@ def _add_image_type(ds: Dataset, coding: PixelCoding, acquisition: Acquisition) 
 
 
 def _contrast(agent: str) -> ItemSequence:
-    """One agent given into a vein (PS3.3 C.7.6.4b), named in the maker's own code."""
+    """Return one intravenous contrast agent (PS3.3 C.7.6.4b) with a private code."""
     sequence = _item(
         ContrastBolusAgentNumber=1,
         CodeValue="1",
@@ -131,7 +131,7 @@ def _code(code: object) -> ItemSequence:
 
 
 def _shared_groups(seed: int, spacing_mm: tuple[float, float, float], acquisition: Acquisition) -> Dataset:
-    """The functional groups that hold for every frame (PS3.3 C.7.6.16.2 and C.8.15.3)."""
+    """Return the functional groups that apply to every frame (PS3.3 C.7.6.16.2 and C.8.15.3)."""
     group = Dataset()
     thickness = acquisition.slice_thickness_mm or spacing_mm[0]
     group.PixelMeasuresSequence = _item(
@@ -146,7 +146,7 @@ def _shared_groups(seed: int, spacing_mm: tuple[float, float, float], acquisitio
         VolumetricProperties="VOLUME",
         VolumeBasedCalculationTechnique="NONE",
     )
-    group.IrradiationEventIdentificationSequence = _item(IrradiationEventUID=made_uid(seed, "irradiation"))
+    group.IrradiationEventIdentificationSequence = _item(IrradiationEventUID=stable_uid(seed, "irradiation"))
     if acquisition.contrast_agent is not None:
         group.ContrastBolusUsageSequence = _item(
             ContrastBolusAgentNumber=1, ContrastBolusAgentAdministered="YES", ContrastBolusAgentDetected="YES"
@@ -221,8 +221,8 @@ def _frame_groups(index: int, position: NDArray[np.float64], moment: str) -> Dat
 
 
 def _add_dimensions(ds: Dataset, seed: int) -> None:
-    """Say that frames are indexed by stack, then by place in it (PS3.3 C.7.6.17)."""
-    uid = made_uid(seed, "dimensions")
+    """Add the dimension index: by stack, then by position in it (PS3.3 C.7.6.17)."""
+    uid = stable_uid(seed, "dimensions")
     ds.DimensionOrganizationSequence = _item(DimensionOrganizationUID=uid)
     pointers = (0x00209056, 0x00209057)  # Stack ID, In-Stack Position Number
     items = [

@@ -1,9 +1,9 @@
-"""A made head: CT in Hounsfield units with bleeds planted where the ground truth says.
+"""A head phantom: synthetic CT in Hounsfield units, with bleeds and their ground truth.
 
-For tests and tutorials, where no patient may be. Arrays are (z, y, x), z from feet to head, y from front to back, x
-from the patient's right to left: the axes of the DICOM patient system (LPS) at identity orientation, and millimetres
-have their origin at the middle of the head. Shapes are a cartoon; HU are those of tissue, and each bleed lies where its
-kind lies: epidural as a lens and subdural as a crescent under the inner table, subarachnoid in the sulci, and so on.
+For tests and tutorials, which must not use patients' data. Arrays are (z, y, x), z from feet to head, y from front to
+back, x from the patient's right to left: the axes of the DICOM patient system (LPS) at identity orientation; the origin
+in mm is the middle of the head. Shapes are simplified; HU are those of tissue, and each bleed has the location of its
+type: epidural as a lens and subdural as a crescent under the inner table, subarachnoid in the sulci, and so on.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from hemoscope.volume import HounsfieldVolume
 Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-# Half axes of the skin in mm (x, y, z), and the depth under it at which the skull begins and ends.
+# Half axes of the skin in mm (x, y, z), and the depths of the outer and inner surface of the skull.
 HEAD_MM = (74.0, 92.0, 82.0)
 SKULL_OUTER_MM = 5.0
 SKULL_INNER_MM = 12.0
@@ -32,13 +32,13 @@ TABLE, MARKER = 250.0, 1600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phantom:
-    """A made head CT and its ground truth.
+    """A synthetic head CT and its ground truth.
 
     Attributes:
         hounsfield: int16 HU, shape (slices, rows, columns), read-only.
         masks: for each label a bool array of the same shape, read-only; ``any`` is the union of the five.
         spacing_mm: distance between slices, rows and columns.
-        side: where one-sided bleeds lie, ``"left"`` or ``"right"`` of the patient (the subdural lies opposite).
+        side: of unilateral bleeds, the patient's ``"left"`` or ``"right"`` (subdural: the opposite side).
     """
 
     hounsfield: NDArray[np.int16]
@@ -53,17 +53,17 @@ class Phantom:
 
     @property
     def slice_labels(self) -> NDArray[np.bool_]:
-        """Which labels each slice shows, shape (slices, 6) in label order."""
+        """Labels of each slice, shape (slices, 6) in label order."""
         return np.stack([mask.any(axis=(1, 2)) for mask in self.masks.values], axis=1)
 
     @property
     def positions_mm(self) -> tuple[float, ...]:
-        """Place of each slice along z, rising towards the head; the middle of the stack is 0."""
+        """Position of each slice along z, increasing towards the head; the middle of the stack is 0."""
         return tuple(float(z) for z in _axis(len(self.hounsfield), self.spacing_mm[0]))
 
     @property
     def volume(self) -> HounsfieldVolume:
-        """The same head as a volume that the chain can take without any file."""
+        """The same head as a volume, without DICOM files."""
         return HounsfieldVolume(
             hounsfield=self.hounsfield,
             spacing_mm=self.spacing_mm,
@@ -74,7 +74,7 @@ class Phantom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Head:
-    """Coordinates in mm from the middle of the head, and the regions that bleeds are planted in."""
+    """Coordinates in mm from the centre of the head, and the regions where bleeds are placed."""
 
     x: Field
     y: Field
@@ -105,20 +105,20 @@ def make_phantom(
     table: bool = False,
     marker: bool = False,
 ) -> Phantom:
-    """Make a head; the same arguments give the same head.
+    """Create a phantom; the same arguments give the same phantom.
 
     Args:
-        seed: chooses size, turn and side of the head, the texture and the noise.
-        shape: slices, rows, columns; every bleed shows on the middle slices.
-        bleeds: kinds to plant, of the five types (``any`` follows from them).
+        seed: of size, rotation and side of the head, the texture and the noise.
+        shape: slices, rows, columns; every bleed is visible on the middle slices.
+        bleeds: types to include, of the five types (``any`` follows from them).
         spacing_mm: between slices, rows and columns; by default 5 mm slices and a field of view of 230 mm.
         noise_hu: standard deviation of the noise inside the field.
-        side: ``"left"`` or ``"right"`` of the patient for one-sided bleeds; by default the seed's choice.
-        table: whether the scanner's table shows behind the head.
-        marker: whether a dense ball lies beside the patient's left cheekbone, so that a mirrored image is seen.
+        side: ``"left"`` or ``"right"`` of the patient for unilateral bleeds; by default chosen by the seed.
+        table: whether the scanner's table is visible behind the head.
+        marker: whether a dense rod is beside the patient's left temple, to detect mirrored images.
 
     Raises:
-        ValueError: if the shape, spacing, noise, side or a bleed is none that can be made.
+        ValueError: if the shape, spacing, noise, side or a bleed is invalid.
     """
     spacing = spacing_mm or (5.0, FIELD_OF_VIEW_MM / shape[1], FIELD_OF_VIEW_MM / shape[2])
     _check(shape, bleeds, spacing, noise_hu, side)
@@ -126,7 +126,7 @@ def make_phantom(
     chosen_side = side or ("left", "right")[int(random.integers(2))]
     head = _head(random, shape, spacing, 1.0 if chosen_side == "left" else -1.0)
     texture = ndimage.gaussian_filter(random.standard_normal(shape, dtype=np.float32), 1.0) * 4.0
-    masks = _plant(head, bleeds)
+    masks = _place_bleeds(head, bleeds)
     field = np.where(masks[Hemorrhage.ANY], BLOOD + 1.5 * texture, _tissue(head, texture))
     if table:
         _add_table(field, shape, spacing)
@@ -137,7 +137,7 @@ def make_phantom(
 
 
 def _scan(field: Field, noise: Field) -> NDArray[np.int16]:
-    """What a scanner makes of it: partial volume at the edges, noise, and whole HU of 12 bits."""
+    """Simulate the scanner: partial volume at the edges, noise, and integer HU of 12 bits."""
     blurred = ndimage.gaussian_filter(field, (0.0, 0.5, 0.5)) + noise
     hounsfield: NDArray[np.int16] = np.clip(np.rint(blurred), -1024, 3071).astype(np.int16)
     return hounsfield
@@ -163,7 +163,7 @@ def _check(
         msg = f"side must be 'left' or 'right', got {side!r}"
         raise ValueError(msg)
     if Hemorrhage.ANY in bleeds:
-        msg = "'any' is no kind of bleed to plant: name the types"
+        msg = "'any' is not a type of bleed. Name the types"
         raise ValueError(msg)
 
 
@@ -181,7 +181,7 @@ def _grid(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> t
 def _head(
     random: np.random.Generator, shape: tuple[int, int, int], spacing: tuple[float, float, float], sign: float
 ) -> _Head:
-    """Place a head of slightly random size, turned a little about z."""
+    """Place a head of slightly random size and rotation about z."""
     z, y0, x0 = _grid(shape, spacing)
     turn = np.float32(np.deg2rad(random.uniform(-5.0, 5.0)))
     x = x0 * np.cos(turn) + y0 * np.sin(turn)
@@ -197,17 +197,17 @@ def _head(
     return _Head(x=x, y=y, z=z, depth=depth, azimuth=azimuth, sign=sign, ventricles=ventricles, sulci=sulci)
 
 
-def _ball(distances: tuple[Field, Field, Field], half_axes: tuple[float, float, float]) -> Mask:
-    """Where an ellipsoid lies, from the distances to its middle."""
+def _ellipsoid(distances: tuple[Field, Field, Field], half_axes: tuple[float, float, float]) -> Mask:
+    """Mask of an ellipsoid, from the distances to its centre."""
     squares = sum((d / np.float32(h)) ** 2 for d, h in zip(distances, half_axes, strict=True))
     return np.asarray(squares <= 1.0)
 
 
 def _ventricles(x: Field, y: Field, z: Field) -> Mask:
-    """Two lateral ventricles that part towards the back, and the third between them."""
+    """Two lateral ventricles that diverge posteriorly, and the third between them."""
     lateral = abs(x) - (8.0 + 0.22 * np.clip(y + 30.0, 0.0, 70.0))
-    horns = _ball((lateral, y, z - 6.0), (6.0, 42.0, 16.0))
-    return horns | _ball((x, y - 2.0, z + 6.0), (2.5, 14.0, 12.0))
+    horns = _ellipsoid((lateral, y, z - 6.0), (6.0, 42.0, 16.0))
+    return horns | _ellipsoid((x, y - 2.0, z + 6.0), (2.5, 14.0, 12.0))
 
 
 def _sulci(x: Field, y: Field, z: Field, inner_depth: Field, azimuth: Field, phase: np.float32) -> Mask:
@@ -215,7 +215,7 @@ def _sulci(x: Field, y: Field, z: Field, inner_depth: Field, azimuth: Field, pha
     inside = inner_depth >= 0
     folds = np.cos(22.0 * azimuth + phase + 1.5 * np.sin(z / 9.0)) > 0.82
     sylvian = (abs(y + 8.0 + 0.15 * z) < 2.5) & (abs(x) > 30.0) & (abs(z) < 25.0)
-    cistern = _ball((x, y + 5.0, z + 32.0), (20.0, 16.0, 9.0))
+    cistern = _ellipsoid((x, y + 5.0, z + 32.0), (20.0, 16.0, 9.0))
     outside: Mask = (inner_depth < 1.5) | (folds & (inner_depth < 11.0)) | sylvian | cistern
     return inside & outside
 
@@ -228,7 +228,7 @@ def _tissue(head: _Head, texture: Field) -> Field:
     middle = (SKULL_OUTER_MM + SKULL_INNER_MM) / 2
     field[abs(head.depth - middle) < 1.2] = DIPLOE
     inside = head.cranium
-    nuclei = _ball((abs(head.x) - 24.0, head.y - 2.0, head.z), (9.0, 20.0, 14.0))
+    nuclei = _ellipsoid((abs(head.x) - 24.0, head.y - 2.0, head.z), (9.0, 20.0, 14.0))
     grey = (head.inner_depth < 6.0) | ndimage.binary_dilation(head.sulci, iterations=1) | nuclei
     field[inside] = np.where(grey, GREY, WHITE)[inside] + texture[inside]
     field[inside & (abs(head.x) < 1.0) & (abs(head.y) > 48.0)] = FALX
@@ -237,12 +237,12 @@ def _tissue(head: _Head, texture: Field) -> Field:
 
 
 def _epidural(head: _Head) -> Mask:
-    """A lens: what a ball that is pressed on the inner table from outside cuts off."""
-    return head.cranium & _ball((head.x - head.sign * 78.0, head.y - 24.0, head.z - 2.0), (36.0, 36.0, 36.0))
+    """A lens: the intersection of the cranium with a ball outside it."""
+    return head.cranium & _ellipsoid((head.x - head.sign * 78.0, head.y - 24.0, head.z - 2.0), (36.0, 36.0, 36.0))
 
 
 def _subdural(head: _Head) -> Mask:
-    """A crescent opposite the other bleeds: thick at the side, thin towards front and back."""
+    """A crescent opposite the other bleeds: thick laterally, thin anteriorly and posteriorly."""
     mirrored = np.arctan2(np.sin(head.azimuth), -head.sign * np.cos(head.azimuth))
     thickness = 9.0 * np.clip(np.cos(mirrored / 1.35 * np.pi / 2), 0.0, None) * (abs(mirrored) < 1.35)
     return head.cranium & (head.inner_depth < thickness) & (abs(head.z) < 45.0)
@@ -250,12 +250,12 @@ def _subdural(head: _Head) -> Mask:
 
 def _intraparenchymal(head: _Head) -> Mask:
     """An ellipsoid in the basal ganglia."""
-    ellipsoid = _ball((head.x - head.sign * 28.0, head.y + 10.0, head.z - 2.0), (11.0, 17.0, 14.0))
+    ellipsoid = _ellipsoid((head.x - head.sign * 28.0, head.y + 10.0, head.z - 2.0), (11.0, 17.0, 14.0))
     return ellipsoid & ~head.ventricles & ~head.sulci
 
 
 def _intraventricular(head: _Head) -> Mask:
-    """The back of the ventricles, where blood settles in a patient who lies on the back."""
+    """The posterior ventricles, where blood settles in a supine patient."""
     return head.ventricles & (head.y > 8.0)
 
 
@@ -273,7 +273,7 @@ _BLEEDS: dict[Hemorrhage, Callable[[_Head], Mask]] = {
 }
 
 
-def _plant(head: _Head, bleeds: frozenset[Hemorrhage]) -> PerLabel[Mask]:
+def _place_bleeds(head: _Head, bleeds: frozenset[Hemorrhage]) -> PerLabel[Mask]:
     """The masks of all six labels; a voxel belongs to one type at most."""
     taken: Mask = np.zeros(head.depth.shape, dtype=np.bool_)
     masks: dict[str, Mask] = {label: np.zeros_like(taken) for label in LABELS}
@@ -286,7 +286,7 @@ def _plant(head: _Head, bleeds: frozenset[Hemorrhage]) -> PerLabel[Mask]:
 
 
 def _add_table(field: Field, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
-    """A curved table top behind the head, where there is air."""
+    """Add a curved table top behind the head."""
     _, y, x = _grid(shape, spacing)
     top = 103.0 - (x / 18.0) ** 2 / 4.0
     arc = np.broadcast_to((y >= top) & (y < top + 4.0), field.shape)
@@ -294,7 +294,7 @@ def _add_table(field: Field, shape: tuple[int, int, int], spacing: tuple[float, 
 
 
 def _add_marker(field: Field, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
-    """A dense rod beside the patient's left temple, in every slice."""
+    """Add a dense rod beside the patient's left temple, in every slice."""
     _, y, x = _grid(shape, spacing)
     rod = np.broadcast_to((x - 90.0) ** 2 + (y + 40.0) ** 2 <= 16.0, field.shape)
     field[rod] = MARKER

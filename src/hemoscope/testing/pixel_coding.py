@@ -1,4 +1,4 @@
-"""How Hounsfield units become the bytes of DICOM pixel data: rescale, bits, padding and transfer syntax.
+"""Encodes Hounsfield units as DICOM pixel data: rescale, bits, padding and transfer syntax.
 
 Encoders are those of the base install: pydicom (RLE), OpenJPEG (JPEG 2000) and GDCM (8-bit JPEG, JPEG Lossless,
 JPEG-LS). High-Throughput JPEG 2000 and 12-bit JPEG, which GDCM 3.2 writes with a wrong precision, need one of the
@@ -43,8 +43,8 @@ LOSSY = {
     JPEG2000: "ISO_15444_1",
     HTJ2K: "ISO_15444_15",
 }
-NEAR_LOSSLESS_ERROR = 2  # the most that JPEG-LS near-lossless changes a stored value here
-# The most bits that a syntax can hold, where that is fewer than 16; both hold unsigned values only.
+NEAR_LOSSLESS_ERROR = 2  # largest change of a stored value by JPEG-LS near-lossless here
+# Maximum bits of syntaxes with fewer than 16; both support only unsigned values.
 FEWER_BITS = {JPEGBaseline8Bit: 8, JPEGExtended12Bit: 12}
 NEED_IMAGECODECS = (HTJ2KLossless, HTJ2K, JPEGExtended12Bit)
 Hounsfield = NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
@@ -53,7 +53,7 @@ Stored = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelCoding:
-    """How stored values stand for HU and how they are written. The default is what most scanners send.
+    """Encoding of HU as stored values. The default is that of most scanners.
 
     Attributes:
         transfer_syntax: a UID of ``NATIVE``, ``LOSSLESS`` or ``LOSSY``.
@@ -61,7 +61,7 @@ class PixelCoding:
         bits_stored: Bits Stored (0028,0101); up to 8 are allocated 8 bits, more are allocated 16.
         intercept: HU of stored value 0, Rescale Intercept (0028,1052).
         slope: HU for each step of the stored value, Rescale Slope (0028,1053).
-        padding: stored value outside the round field of the scanner, Pixel Padding Value (0028,0120), or None.
+        padding: stored value outside the scanner's circular field of view, Pixel Padding Value (0028,0120), or None.
         padding_limit: Pixel Padding Range Limit (0028,0121), or None.
     """
 
@@ -74,7 +74,7 @@ class PixelCoding:
     padding_limit: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a syntax without an encoder and bits that 16 cannot hold."""
+        """Reject a syntax without an encoder and more bits than it supports."""
         if self.transfer_syntax not in (*NATIVE, *LOSSLESS, *LOSSY):
             msg = f"no encoder for transfer syntax {self.transfer_syntax}"
             raise ValueError(msg)
@@ -108,7 +108,7 @@ class PixelCoding:
 
 
 def stored_values(hounsfield: Hounsfield, coding: PixelCoding) -> Stored:
-    """Stored values of HU of any shape, padding in place; ValueError where the bits cannot hold a value."""
+    """Return stored values of HU of any shape, with padding. Raises ValueError if a value exceeds the bits."""
     exact = (np.asarray(hounsfield, dtype=np.float64) - coding.intercept) / coding.slope
     values = np.rint(exact)
     if coding.padding is not None:
@@ -121,14 +121,14 @@ def stored_values(hounsfield: Hounsfield, coding: PixelCoding) -> Stored:
 
 
 def _outside_field(shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Corners outside the largest ellipse in a slice, which scanners fill with padding."""
+    """Mask of the corners outside the largest ellipse in a slice, which scanners fill with padding."""
     y, x = (np.linspace(-1, 1, n) for n in shape)
     outside: NDArray[np.bool_] = y[:, None] ** 2 + x[None, :] ** 2 > 1
     return outside
 
 
 def pixel_data(frames: Sequence[Stored], coding: PixelCoding) -> bytes:
-    """The value of Pixel Data (7FE0,0010) for frames of shape (rows, columns), encapsulated where compressed."""
+    """Return Pixel Data (7FE0,0010) of frames of shape (rows, columns), encapsulated if compressed."""
     if coding.transfer_syntax in NATIVE:
         dtype = coding.dtype.newbyteorder(">" if coding.transfer_syntax == ExplicitVRBigEndian else "<")
         data = b"".join(frame.astype(dtype).tobytes() for frame in frames)
@@ -164,7 +164,7 @@ def _rle(frame: Stored, coding: PixelCoding) -> bytes:
 
 
 def _jpeg2000(frame: Stored, coding: PixelCoding) -> bytes:
-    """A JPEG 2000 codestream; the lossy one at a fifth of the size."""
+    """Encode JPEG 2000; lossy at a fifth of the size."""
     from openjpeg.utils import encode_array
 
     ratios = [5.0] if coding.transfer_syntax == JPEG2000 else None
@@ -175,7 +175,7 @@ def _jpeg2000(frame: Stored, coding: PixelCoding) -> bytes:
 
 
 def _imagecodecs(frame: Stored, coding: PixelCoding) -> bytes:
-    """High-Throughput JPEG 2000 as wide as the bits allocated, or JPEG Extended of 12 (or 8) bits."""
+    """Encode High-Throughput JPEG 2000 with the bits allocated, or JPEG Extended with 12 (or 8) bits."""
     try:
         import imagecodecs
     except ModuleNotFoundError as error:
@@ -187,11 +187,11 @@ def _imagecodecs(frame: Stored, coding: PixelCoding) -> bytes:
 
 
 def _gdcm(frame: Stored, coding: PixelCoding) -> bytes:
-    """One frame through GDCM's JPEG and JPEG-LS encoders."""
+    """Encode one frame with GDCM's JPEG and JPEG-LS encoders."""
     import gdcm
 
     change = gdcm.ImageChangeTransferSyntax()
-    writer = gdcm.ImageWriter()  # owns the image: GDCM aborts when it must free one that Python made
+    writer = gdcm.ImageWriter()  # owns the image: GDCM aborts when it frees one that Python created
     image = writer.GetImage()
     image.SetNumberOfDimensions(2)
     image.SetDimensions((frame.shape[1], frame.shape[0], 1))
@@ -215,5 +215,5 @@ def _gdcm(frame: Stored, coding: PixelCoding) -> bytes:
         raise ValueError(msg)
     fragments = change.GetOutput().GetDataElement().GetSequenceOfFragments()
     parts = (fragments.GetFragment(i).GetByteValue().GetBuffer() for i in range(fragments.GetNumberOfFragments()))
-    # GDCM's wrapper hands bytes over as text.
+    # GDCM's wrapper returns bytes as text.
     return b"".join(part.encode("utf-8", "surrogateescape") for part in parts)

@@ -1,1 +1,1 @@
-"""Training: dataset, augmentation, lesions, losses and the loop. Needs the ``train`` extra."""
+"""Training: datasets, augmentation, synthetic lesions, losses and the loop. Needs the ``train`` extra."""

@@ -1,4 +1,4 @@
-"""Augmentation of head-cropped HU: where the head lies, and how the scanner saw it. Float32 (slices, rows, columns)."""
+"""Spatial and intensity augmentation of head-cropped HU: float32, shape (slices, rows, columns)."""
 
 from dataclasses import dataclass
 
@@ -16,15 +16,15 @@ Stack = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
-    """How far each change goes; zero switches it off.
+    """Strength of each augmentation; 0 turns it off.
 
     Attributes:
-        flip: probability of a left-right mirror.
-        rotation: degrees either way.
-        scale: relative change of size either way.
-        shift: part of the side, either way.
-        gain: relative change of HU either way.
-        offset: HU added, either way.
+        flip: probability of a left-right flip.
+        rotation: largest rotation in degrees, in either direction.
+        scale: largest relative change of size, in either direction.
+        shift: largest shift as a share of the side, in either direction.
+        gain: largest relative change of HU, in either direction.
+        offset: largest offset in HU, in either direction.
         noise: highest standard deviation of added noise in HU.
         blur: probability of a Gaussian blur of 0.4 to 1 pixels.
     """
@@ -39,11 +39,12 @@ class AugmentConfig:
     blur: float = 0.3
 
 
-def move(stack: Stack, outline: Slice, config: AugmentConfig, rng: np.random.Generator) -> tuple[Stack, Slice]:
-    """Mirror, rotate, scale and shift a stack of slices and the lesion outline alike; air comes in from outside.
+def spatial_augmentation(
+    stack: Stack, mask: Slice, config: AugmentConfig, rng: np.random.Generator
+) -> tuple[Stack, Slice]:
+    """Flip, rotate, scale and shift a stack of slices and its lesion mask by the same transform; pad with air.
 
-    A head is moved as a whole: every slice by the same. What is not to move is not resampled either: without changes
-    the same values come back.
+    All slices of a stack get the same transform. The identity transform returns the input unchanged, not resampled.
     """
     angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation))
     mirror = -1.0 if rng.random() < config.flip else 1.0
@@ -53,17 +54,17 @@ def move(stack: Stack, outline: Slice, config: AugmentConfig, rng: np.random.Gen
     right, down = rng.uniform(-2 * config.shift, 2 * config.shift, size=2)
     place = np.array([[mirror * cosine, -sine, right], [mirror * sine, cosine * stretch, down]])
     if np.array_equal(place, np.eye(2, 3)):
-        return stack, outline
-    both = torch.from_numpy(np.concatenate([stack - AIR, outline[None]]))[None]
+        return stack, mask
+    both = torch.from_numpy(np.concatenate([stack - AIR, mask[None]]))[None]
     grid = affine_grid(torch.from_numpy(place)[None].float(), list(both.shape), align_corners=False)
     moved = grid_sample(both, grid, mode="bilinear", align_corners=False)[0].numpy()
     return moved[:-1] + AIR, moved[-1]
 
 
-def rescan(stack: Stack, config: AugmentConfig, rng: np.random.Generator) -> Stack:
-    """Change calibration, noise and sharpness as another scanner and kernel would: a new stack.
+def intensity_augmentation(stack: Stack, config: AugmentConfig, rng: np.random.Generator) -> Stack:
+    """Return a new stack as another scanner and kernel would record it: other calibration, sharpness and noise.
 
-    Calibration and kernel are one for all slices; noise is drawn for each, since no two slices share theirs.
+    Calibration and sharpness are the same for all slices; noise is independent in each slice.
     """
     stack = stack * np.float32(1 + rng.uniform(-config.gain, config.gain))
     stack += np.float32(rng.uniform(-config.offset, config.offset))

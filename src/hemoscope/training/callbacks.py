@@ -1,6 +1,6 @@
-"""What happens beside the steps of a training: progress, metrics, checkpoints, the best weights, the clock.
+"""Lightning callbacks: progress, metrics, checkpoints, the best weights and the training time.
 
-All state that a resumed run needs is in the checkpoints; files are written by the first process alone.
+Checkpoints hold all the state that a resumed run needs. Only the first process writes files.
 """
 
 import json
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from hemoscope.files import write_text
 from hemoscope.progress import Progress
 from hemoscope.training.models.checkpoint import save_weights
 from hemoscope.training.module import TrainingModule
@@ -21,40 +22,40 @@ from hemoscope.training.module import TrainingModule
 VALIDATION_LOSS = "validation/loss"
 
 
-class StepsDone(Callback):
-    """Tells how many optimiser steps are done, and of how many."""
+class StepProgress(Callback):
+    """Reports the optimiser steps done and their total."""
 
     def __init__(self, progress: Progress) -> None:
-        """Tell ``progress``."""
+        """Report to ``progress``."""
         self.progress = progress
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
-        """One batch more."""
+        """Report the steps after each batch."""
         if trainer.is_global_zero:
             self.progress(trainer.global_step, int(trainer.estimated_stepping_batches))
 
 
 class SeedSteps(Callback):
-    """Seeds torch before each batch: what a layer draws follows from (seed, epoch, batch, process), as samples do.
+    """Seeds torch before each batch from (seed, epoch, batch, process).
 
-    So a resumed run needs no generator's state, and several processes draw different numbers.
+    A resumed run then needs no saved random state, and each process draws other numbers.
     """
 
     def __init__(self, seed: int, *, first_epoch: int = 0) -> None:
-        """Follow from ``seed``; the trainer's epochs count from the first."""
+        """Derive all seeds from ``seed``; ``first_epoch`` is added to the trainer's epoch numbers."""
         self.seed = seed
         self.first_epoch = first_epoch
 
     def on_train_batch_start(self, trainer: lightning.Trainer, _module: object, _batch: object, batch_idx: int) -> None:
-        """Seed for one batch."""
+        """Seed torch for one batch."""
         words = [self.seed, self.first_epoch + trainer.current_epoch, batch_idx, trainer.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
 
 
 class MetricsFile(Callback):
-    """One JSON line an epoch with what was measured in it.
+    """Writes one JSON line per epoch with the metrics of that epoch.
 
-    Means of an epoch that was resumed within are of the batches since; ``first_batch`` says where they begin.
+    If a run resumes within an epoch, the means cover only the batches from ``first_batch`` on.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,17 +65,17 @@ class MetricsFile(Callback):
         self.validated = False
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Lightning shows the last validation for ever; a line holds its own epoch's."""
+        """Note that this epoch was validated: Lightning keeps reporting the last validation in later epochs."""
         del trainer, pl_module
         self.validated = True
 
     def on_train_batch_start(self, _trainer: object, _module: object, _batch: object, batch_idx: int) -> None:
-        """Remember where the epoch's means begin."""
+        """Remember the first batch of the epoch's means."""
         if self.first_batch is None:
             self.first_batch = batch_idx
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write the epoch's means, in place of those that a killed run left of the same epoch."""
+        """Write the epoch's means; replace a line that an interrupted run left for the same epoch."""
         del pl_module
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         if self.first_batch:
@@ -84,20 +85,18 @@ class MetricsFile(Callback):
         self.first_batch, self.validated = None, False
         if trainer.is_global_zero:
             kept = [line for line in read_metrics(self.path) if line["epoch"] < trainer.current_epoch]
-            part = self.path.with_name(self.path.name + ".part")
-            part.write_text("".join(json.dumps(line) + "\n" for line in [*kept, row]))
-            part.replace(self.path)
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in [*kept, row]))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines that ``MetricsFile`` wrote; none where there is no file."""
+    """Return the lines that ``MetricsFile`` wrote; none if there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 class KeepCheckpoint(Checkpoint):
-    """Writes the one checkpoint of a part: after each epoch, and within it every ``steps`` optimiser steps (0: never).
+    """Writes the last checkpoint: after each epoch, and every ``steps`` optimiser steps within it (0: never).
 
-    Lightning calls it after all other callbacks, so that their state in the checkpoint is that of the same moment.
+    Lightning calls it after all other callbacks, so the checkpoint holds their latest state.
     """
 
     def __init__(self, path: Path, *, steps: int) -> None:
@@ -108,8 +107,8 @@ class KeepCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, _module: object, _outputs: object, _batch: object, batch_idx: int
     ) -> None:
-        """Save within the epoch, where no gradients are gathered that a checkpoint would not hold."""
-        # The epoch's end saves, after its validation, where this batch is the last.
+        """Save within the epoch, but never between accumulated batches: a checkpoint holds no gradients."""
+        # After the last batch, on_train_epoch_end saves: validation runs first.
         last = batch_idx + 1 == trainer.num_training_batches or trainer.global_step == trainer.max_steps
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if self.steps and stepped and not last and trainer.global_step % self.steps == 0:
@@ -122,7 +121,7 @@ class KeepCheckpoint(Checkpoint):
 
 
 class KeepBest(Callback):
-    """Keeps the weights with the least validation loss; ends training after ``patience`` epochs without a better."""
+    """Keeps the weights with the lowest validation loss; stops after ``patience`` epochs without improvement."""
 
     def __init__(self, path: Path, *, patience: int) -> None:
         """Write the weights to ``path``."""
@@ -133,12 +132,12 @@ class KeepBest(Callback):
         self.waited = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """End at once where the run was killed after its last epoch."""
+        """Stop at once if the resumed run was already done."""
         del pl_module
         self._stop_if_done(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Judge the epoch. All processes have the same loss, so they agree."""
+        """Compare the epoch with the best one. All processes have the same loss, so they agree."""
         loss = float(trainer.callback_metrics[VALIDATION_LOSS])
         self.waited += 1
         if loss < self.best:
@@ -149,11 +148,11 @@ class KeepBest(Callback):
         self._stop_if_done(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Return the state for the checkpoint."""
         return {"best": self.best, "epoch": self.epoch, "waited": self.waited}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restore the state from the checkpoint."""
         self.best, self.epoch, self.waited = state_dict["best"], state_dict["epoch"], state_dict["waited"]
 
     def _stop_if_done(self, trainer: lightning.Trainer) -> None:
@@ -162,17 +161,17 @@ class KeepBest(Callback):
 
 
 class History(Callback):
-    """What a part's record tells of all its starts: where the weights began, and the seconds spent training."""
+    """What the training record needs over all resumptions: the initial weights and the training time."""
 
     def __init__(self, init: str | None = None) -> None:
-        """``init`` says where the weights began; None where the checkpoint will."""
+        """``init`` describes the initial weights; None if the checkpoint holds that."""
         self.init = init
         self._before = 0.0
         self._started: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Until now."""
+        """Training time so far, over all resumptions."""
         return self._before + (0.0 if self._started is None else time.monotonic() - self._started)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -181,9 +180,9 @@ class History(Callback):
         self._started = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Return the state for the checkpoint."""
         return {"init": self.init, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restore the state from the checkpoint."""
         self.init, self._before = state_dict["init"], state_dict["seconds"]

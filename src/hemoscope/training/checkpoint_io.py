@@ -11,12 +11,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hemoscope.errors import TrainingError
+from hemoscope.files import publish
 
 _TENSOR, _TUPLE, _ITEMS = "$tensor", "$tuple", "$items"
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """A checkpoint is a folder with ``state.json`` and ``tensors.safetensors``; it appears whole or not at all."""
+    """A checkpoint is a folder with ``state.json`` and ``tensors.safetensors``, written atomically."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint. Raises TypeError for anything but tensors and plain values."""
@@ -33,20 +34,20 @@ class SafeCheckpointIO(CheckpointIO):
         if folder.is_dir():
             shutil.rmtree(before, ignore_errors=True)
             folder.replace(before)
-        part.replace(folder)
+        publish(part, folder)
         shutil.rmtree(before, ignore_errors=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint. Raises TrainingError where it is damaged."""
+        """Read a checkpoint. Raises TrainingError if it is damaged."""
         del map_location, weights_only
         folder = Path(path)
         try:
             state = json.loads((folder / "state.json").read_text())
             restored = _restored(state, load_file(folder / "tensors.safetensors"))
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            # The type alone: the system's own words would name the whole path.
-            cure = "Delete it and go on with --resume: its part starts anew"
-            msg = f"checkpoint {folder.name} cannot be read ({type(error).__name__}). {cure}"
+            # Only the type: the system's message contains the absolute path.
+            remedy = "Delete it and use --resume: this split then starts from the beginning"
+            msg = f"checkpoint {folder.name} cannot be read ({type(error).__name__}). {remedy}"
             raise TrainingError(msg) from error
         assert isinstance(restored, dict)
         return restored
@@ -57,7 +58,7 @@ class SafeCheckpointIO(CheckpointIO):
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of that name, or the one before it where a kill fell between the two; None where there is none."""
+    """The checkpoint, or the previous one if a run was killed while replacing it; None if there is neither."""
     return next((path for path in (folder, _before(folder)) if path.is_dir()), None)
 
 
@@ -66,13 +67,13 @@ def _before(folder: Path) -> Path:
 
 
 def _plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """JSON for a nested value; tensors move to ``tensors`` and leave their key."""
+    """Convert a nested value to JSON; each tensor goes into ``tensors`` and is replaced by its key."""
     if isinstance(value, torch.Tensor):
         key = str(len(tensors))
         tensors[key] = value.detach().cpu().contiguous().clone()
         return {_TENSOR: key}
     if isinstance(value, dict):
-        # Keys may be numbers (optimiser state), which JSON would turn into text.
+        # Keys may be integers (optimiser state), which JSON would turn into strings.
         return {_ITEMS: [[_plain(key, tensors), _plain(item, tensors)] for key, item in value.items()]}
     if isinstance(value, tuple):
         return {_TUPLE: [_plain(item, tensors) for item in value]}
@@ -80,7 +81,7 @@ def _plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return [_plain(item, tensors) for item in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    msg = f"a checkpoint holds tensors and plain values only, got {type(value).__name__}"
+    msg = f"a checkpoint can hold only tensors and plain values, got {type(value).__name__}"
     raise TypeError(msg)
 
 

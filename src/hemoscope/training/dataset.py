@@ -1,4 +1,4 @@
-"""Slices for training: (seed, epoch, place) alone decides what a sample is, so a resumed run repeats itself."""
+"""Training samples; each follows from (seed, epoch, position) alone, so a resumed run repeats them exactly."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError
 from hemoscope.inference.preprocess import Preprocessing, channels, model_input
 from hemoscope.labels import LABELS, SUBTYPES
-from hemoscope.training.augment import AugmentConfig, move, rescan
+from hemoscope.training.augment import AugmentConfig, intensity_augmentation, spatial_augmentation
 from hemoscope.training.crops import Crops, chosen_slices
 from hemoscope.training.lesions import Mask
-from hemoscope.training.stacked_lesions import Stack, make_in, paste_into
+from hemoscope.training.stacked_lesions import Stack, paste_in_stack, synthesize_in_stack
 from hemoscope.volume import HounsfieldVolume
 
 Sampling = Literal["balanced", "all"]
@@ -25,14 +25,14 @@ Sampling = Literal["balanced", "all"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingConfig:
-    """What an epoch holds.
+    """Which slices an epoch contains.
 
     Attributes:
-        kind: ``balanced``: every slice with a positive label once, and ``negatives`` others for each of them, drawn
-            anew for each epoch; ``all``: every slice once. A slice without any known label is never drawn.
+        kind: ``balanced``: every slice with a positive label once, and ``negatives`` other slices for each of them,
+            sampled again in each epoch; ``all``: every slice once. Slices without a known label are never used.
         negatives: slices without a positive label for each positive one; for ``balanced``.
-        pasted: part of the normal slices (``any`` known to be 0) that receive a lesion of another patient.
-        made: part of the normal slices that receive a lesion by rule.
+        pasted: share of the normal slices (``any`` known to be 0) that get a lesion pasted from another patient.
+        made: share of the normal slices that get a synthetic lesion.
     """
 
     kind: Sampling = "balanced"
@@ -41,7 +41,7 @@ class SamplingConfig:
     made: float = 0.3
 
     def __post_init__(self) -> None:
-        """Reject what no epoch could be drawn by."""
+        """Reject settings from which no epoch can be sampled."""
         if self.kind not in get_args(Sampling):
             msg = f"kind must be one of {', '.join(get_args(Sampling))}, got {self.kind}"
             raise ConfigError(msg)
@@ -54,30 +54,30 @@ class SamplingConfig:
 
     @property
     def with_lesion(self) -> float:
-        """Part of the normal slices that receive a lesion of either kind."""
+        """Share of the normal slices that get a lesion of either kind."""
         return self.pasted + self.made
 
 
 class Sample(NamedTuple):
-    """One slice.
+    """One training sample.
 
     Attributes:
         image: (C, S, S) in [0, 1].
         labels: (6), 0 or 1; NaN is unknown.
-        outline: (S, S) in [0, 1], lesions of whatever type.
-        typed: 1 where the outline is of at most one type, and that is known.
-        outlined: 1 where the outline is known: drawn by a reader, made here, or empty since nothing bleeds.
+        mask: (S, S) in [0, 1], lesions of any type.
+        typed: 1 if the mask is of at most one, known type; else 0.
+        mask_known: 1 if the mask is known: drawn by a reader, synthetic, or empty because the slice is normal.
     """
 
     image: Tensor
     labels: Tensor
-    outline: Tensor
+    mask: Tensor
     typed: Tensor
-    outlined: Tensor
+    mask_known: Tensor
 
 
-class Draw(NamedTuple):
-    """One place in an epoch: which slice, and the numbers that seed its augmentation."""
+class SampleIndex(NamedTuple):
+    """Index of one sample: the slice, and the numbers that seed its augmentation."""
 
     row: int
     epoch: int
@@ -85,12 +85,12 @@ class Draw(NamedTuple):
 
 
 class SliceDataset(Dataset[Sample]):
-    """Augmented slices, indexed by ``Draw``."""
+    """Augmented slices, indexed by ``SampleIndex``."""
 
     def __init__(
         self, crops: Crops, preprocessing: Preprocessing, augment: AugmentConfig, sampling: SamplingConfig, *, seed: int
     ) -> None:
-        """Keep what samples are made from."""
+        """Keep the sources of the samples."""
         self.crops = crops
         self.preprocessing = preprocessing
         self.augment = augment
@@ -99,61 +99,61 @@ class SliceDataset(Dataset[Sample]):
         self.donors = self._donors()
 
     def _donors(self) -> NDArray[np.intp]:
-        """Slices that bleed and whose lesion was outlined: those whose lesion can be pasted."""
-        bleeding = np.flatnonzero((self.crops.labels[:, 0] == 1) & (self.crops.outline_of >= 0))
-        return np.array([row for row in map(int, bleeding) if self.crops.outline(row).any()], dtype=np.intp)
+        """Slices with a lesion mask, whose lesions can be pasted."""
+        bleeding = np.flatnonzero((self.crops.labels[:, 0] == 1) & (self.crops.mask_of >= 0))
+        return np.array([row for row in map(int, bleeding) if self.crops.mask(row).any()], dtype=np.intp)
 
-    def __getitem__(self, draw: Draw) -> Sample:
-        """One sample; the same draw gives the same sample."""
+    def __getitem__(self, draw: SampleIndex) -> Sample:
+        """Return one sample; the same index gives the same sample."""
         rng = np.random.default_rng([self.seed, draw.epoch, draw.place])
         stack, labels = np.asarray(self.crops.hounsfield[draw.row]), self.crops.labels[draw.row].copy()
-        outline = self.crops.outline(draw.row)
-        outlined = labels[0] == 0 or self.crops.outline_of[draw.row] >= 0
+        mask = self.crops.mask(draw.row)
+        mask_known = labels[0] == 0 or self.crops.mask_of[draw.row] >= 0
         lesion = self._lesion(stack, labels, rng)
         if lesion is not None:
             stack, shape, gained = lesion
-            outline, labels = shape.astype(np.float32), _joined(labels, gained)
-        stack, outline = move(stack, outline, self.augment, rng)
-        stack = rescan(stack, self.augment, rng)
+            mask, labels = shape.astype(np.float32), _joined(labels, gained)
+        stack, mask = spatial_augmentation(stack, mask, self.augment, rng)
+        stack = intensity_augmentation(stack, self.augment, rng)
         return Sample(
             torch.from_numpy(channels(stack, self.preprocessing)),
             torch.from_numpy(labels),
-            torch.from_numpy(np.clip(outline, 0, 1)),
-            torch.tensor(float(labels[1:].sum() <= 1)),  # false where a type is unknown
-            torch.tensor(float(outlined)),
+            torch.from_numpy(np.clip(mask, 0, 1)),
+            torch.tensor(float(labels[1:].sum() <= 1)),  # False if a type is unknown
+            torch.tensor(float(mask_known)),
         )
 
     def _lesion(
         self, stack: Stack, labels: NDArray[np.float32], rng: np.random.Generator
     ) -> tuple[Stack, Mask, NDArray[np.float32]] | None:
-        """A normal stack with a lesion, the lesion's outline and its labels; None where it stays as it is."""
+        """Add a lesion to a normal stack; return stack, mask and labels, or None if nothing was added."""
         lot = rng.random()
-        if labels[0] != 0 or lot >= self.sampling.with_lesion:  # unknown is not normal
+        if labels[0] != 0 or lot >= self.sampling.with_lesion:  # an unknown label is not a normal slice
             return None
         if lot < self.sampling.pasted and len(self.donors):
             donor = int(rng.choice(self.donors))
-            shape = self.crops.outline(donor) > 0
-            lesion = paste_into(stack, np.asarray(self.crops.hounsfield[donor]), shape, rng)
+            shape = self.crops.mask(donor) > 0
+            lesion = paste_in_stack(stack, np.asarray(self.crops.hounsfield[donor]), shape, rng)
             gained = self.crops.labels[donor]
         else:
             kind = int(rng.integers(len(SUBTYPES)))
-            lesion = make_in(stack, SUBTYPES[kind], rng)
+            lesion = synthesize_in_stack(stack, SUBTYPES[kind], rng)
             gained = np.eye(len(LABELS), dtype=np.float32)[kind + 1]
             gained[0] = 1
         return None if lesion is None else (*lesion, gained)
 
 
 def _joined(labels: NDArray[np.float32], gained: NDArray[np.float32]) -> NDArray[np.float32]:
-    """1 where either is, unknown where that cannot be told, else 0."""
+    """1 if either is 1, NaN if that is unknown, else 0."""
     return np.where((labels == 1) | (gained == 1), np.float32(1), labels + gained)
 
 
-class EpochSampler(Sampler[Draw]):
-    """Draws of one epoch after another, chosen and shuffled by (seed, epoch); one of ``world`` processes takes its own.
+class EpochSampler(Sampler[SampleIndex]):
+    """Samples and shuffles each epoch from (seed, epoch), and yields the share of one of ``world`` processes.
 
-    Process ``rank`` takes places rank, rank + world, ...: a step of all processes together sees the same samples, with
-    the same augmentation, as a step of one process with a batch of the same size in all. Every process draws equally
-    many; what is left over at the end (fewer than ``world``) is not drawn in that epoch.
+    Process ``rank`` takes positions rank, rank + world, ...: a step of all processes together sees the same samples,
+    with the same augmentation, as a step of one process with the same total batch size. Every process gets the same
+    number of samples; up to ``world`` - 1 samples at the end of an epoch are dropped.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class EpochSampler(Sampler[Draw]):
         world: int = 1,
         first_epoch: int = 0,
     ) -> None:
-        """``labels`` (n, 6) of the dataset's slices, NaN where unknown; the trainer's epochs count from the first."""
+        """Args are the ``labels`` (n, 6) of the slices, NaN if unknown, and the number of the trainer's first epoch."""
         positive = (labels == 1).any(axis=1)
         rest = np.flatnonzero(np.isfinite(labels).any(axis=1) & ~positive)
         self.positive, self.rest = np.flatnonzero(positive), rest
@@ -178,34 +178,34 @@ class EpochSampler(Sampler[Draw]):
         self.epoch = first_epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of every epoch, a resumed one too."""
+        """Lightning calls this at the start of every epoch, also of a resumed one."""
         self.epoch = self.first_epoch + epoch
 
-    def __iter__(self) -> Iterator[Draw]:
-        """This process's draws of the current epoch."""
+    def __iter__(self) -> Iterator[SampleIndex]:
+        """Yield this process's indices of the current epoch."""
         rng = np.random.default_rng([self.seed, self.epoch])
         rest = rng.choice(self.rest, size=self.count, replace=False)
         rows = rng.permutation(np.concatenate([self.positive, rest]))
         places = range(self.rank, len(self) * self.world, self.world)
-        return (Draw(int(rows[place]), self.epoch, place) for place in places)
+        return (SampleIndex(int(rows[place]), self.epoch, place) for place in places)
 
     def __len__(self) -> int:
-        """Samples of this process in an epoch."""
+        """Number of samples of this process in an epoch."""
         return (len(self.positive) + self.count) // self.world
 
 
 class PlainSlices(Dataset[Tensor]):
-    """Slices exactly as serving sees them: ``model_input`` and nothing else. For scoring."""
+    """Slices exactly as serving preprocesses them (``model_input`` only), for scoring."""
 
     def __init__(self, cache: Cache, image_ids: Sequence[str], preprocessing: Preprocessing) -> None:
-        """Keep the slices' rows of the manifest, in its order: those of one series stand together."""
+        """Keep the slices' rows of the manifest in its order, so that slices of one series are adjacent."""
         self.table = chosen_slices(cache, image_ids)
         self.cache = cache
         self.preprocessing = preprocessing
         self._open: tuple[str, HounsfieldVolume] | None = None
 
     def __getitem__(self, place: int) -> Tensor:
-        """Image (C, S, S) of one row of ``table``; rows of one series in a row read it once."""
+        """Return the image (C, S, S) of one row of ``table``; adjacent rows of one series read it once."""
         row = self.table.iloc[place]
         series_id = str(row["series_id"])
         if self._open is None or self._open[0] != series_id:
@@ -217,7 +217,7 @@ class PlainSlices(Dataset[Tensor]):
         return len(self.table)
 
     def positions_mm(self) -> list[float | None]:
-        """Position along the head of each slice of ``table``, in millimetres; None where unknown."""
+        """Position along the head of each slice of ``table``, in mm; None if unknown."""
         found: dict[int, float | None] = {}
         for series_id, rows in self.table.groupby("series_id"):
             places = [int(index) for index in rows["index"]]

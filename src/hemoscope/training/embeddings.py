@@ -1,8 +1,8 @@
-"""What a finished slice network says of every slice of a series, kept on disk: the sequence network learns from it.
+"""Embeddings and logits of every slice of a series, stored on disk: the training data of the sequence network.
 
-The slice network has learned on these very slices, and is surer of them than of any it will meet. So each series is
-kept in several views: as served (the mean of the slice and its mirror image), each of the two alone, and turned, scaled
-and shifted as in training. A file a series, written whole, so that an interrupted extraction goes on where it stopped.
+The slice network was trained on these slices, so it is more confident on them than on new ones. Each series is
+therefore stored in several views: as served (the mean of the slice and its mirror image), each of the two alone, and
+augmented views. There is one file per series, written atomically, so that an interrupted extraction can resume.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import TrainingError
+from hemoscope.files import atomic_path
 from hemoscope.inference.card import to_plain
 from hemoscope.inference.preprocess import model_input
 from hemoscope.progress import Progress
@@ -35,10 +36,10 @@ _BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSeries:
-    """All slices of one series, from feet to head, V views of them; the first view is the one of serving.
+    """V views of all slices of one series, from feet to head; the first view is the one used in serving.
 
-    ``embeddings`` float32 (V, T, D); ``logits`` float32 (V, T, 6), raw, label order; ``positions_mm`` of each slice, or
-    None.
+    ``embeddings`` float32 (V, T, D); ``logits`` float32 (V, T, 6), raw, in label order; ``positions_mm`` of each
+    slice, or None.
     """
 
     embeddings: Tensor
@@ -47,20 +48,20 @@ class EmbeddedSeries:
 
 
 class EmbeddingStore:
-    """Embeddings of series by one network at the size of reading, in a folder that is its own by their hash."""
+    """Embeddings of series by one network at the reading size, in a folder named by a hash of the inputs."""
 
     def __init__(
         self, network: HemorrhageNetwork, experiment: Experiment, cache: Cache, folder: Path, *, views: int
     ) -> None:
-        """``views`` augmented ones beside those of the mirror; negative: the view of serving alone."""
-        self.network = network.float()  # as it is served, whatever precision it was trained in
+        """``views`` counts the augmented views besides the mirrored ones; negative: only the view used in serving."""
+        self.network = network.float()  # as served, whatever the training precision
         self.experiment = experiment
         self.cache = cache
         self.views = views
         self.folder = folder / FOLDER / self._key()
 
     def fill(self, series_ids: Sequence[str], progress: Progress) -> None:
-        """Make what is not there yet; ``progress`` is told how many series are done, and of how many."""
+        """Compute what is missing; ``progress`` is called with the series done and their total."""
         missing = [series_id for series_id in series_ids if not self._path(series_id).is_file()]
         self.folder.mkdir(parents=True, exist_ok=True)
         inputs = _SeriesInputs(self.cache, missing, self.experiment)
@@ -69,14 +70,13 @@ class EmbeddingStore:
         network = self.network.to(device).eval()
         for done, (series_id, (images, positions)) in enumerate(zip(missing, loader, strict=True), 1):
             embeddings, logits = self._views(network, images, series_id, device)
-            part = self._path(series_id).with_suffix(".part")
-            save_file({"embeddings": embeddings, "logits": logits, "positions": positions}, part)
-            part.replace(self._path(series_id))
+            with atomic_path(self._path(series_id)) as draft:
+                save_file({"embeddings": embeddings, "logits": logits, "positions": positions}, draft)
             progress(len(series_ids) - len(missing) + done, len(series_ids))
         network.to("cpu")
 
     def read(self, series_id: str) -> EmbeddedSeries:
-        """One series. Raises TrainingError where its file is absent or damaged."""
+        """Return one series. Raises TrainingError if its file is missing or damaged."""
         path = self._path(series_id)
         try:
             stored = load_file(path)
@@ -84,7 +84,7 @@ class EmbeddingStore:
             known = tuple(None if np.isnan(position) else position for position in positions)
             return EmbeddedSeries(stored["embeddings"], stored["logits"], known)
         except (OSError, KeyError, SafetensorError) as error:
-            msg = f"{FOLDER}/{path.name} cannot be read ({type(error).__name__}). Delete it and go on with --resume"
+            msg = f"{FOLDER}/{path.name} cannot be read ({type(error).__name__}). Delete it and continue with --resume"
             raise TrainingError(msg) from error
 
     def _views(
@@ -97,12 +97,12 @@ class EmbeddingStore:
             found += [left, right]
         for view in range(self.views):
             rng = np.random.default_rng([self.experiment.run.seed, view, *series_id.encode()])
-            found.append(_read(network, moved(images, self.experiment.augment, rng), device))
+            found.append(_read(network, spatially_augmented(images, self.experiment.augment, rng), device))
         embeddings, logits = zip(*found, strict=True)
         return torch.stack(embeddings), torch.stack(logits)
 
     def _key(self) -> str:
-        """The same for the same embeddings, another for any others."""
+        """Hash of the inputs: equal for equal embeddings."""
         record = self.experiment.to_json()
         kept = {"format": _FORMAT, "views": self.views, "dataset": to_plain(self.cache.dataset)}
         kept |= {"preprocessing": self.experiment.reading_preprocessing.to_json(), "network": record["network"]}
@@ -116,8 +116,8 @@ class EmbeddingStore:
         return self.folder / f"{series_id}.safetensors"
 
 
-def moved(images: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Mirror, turn, scale and shift all slices of a series alike: (T, C, S, S) in [0, 1], air comes in from outside."""
+def spatially_augmented(images: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
+    """Flip, rotate, scale and shift all slices of a series alike: (T, C, S, S) in [0, 1], padded with air."""
     angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation))
     zoom = 1 + rng.uniform(-config.scale, config.scale)
     mirror = -1.0 if rng.random() < config.flip else 1.0
@@ -137,7 +137,7 @@ def _read(network: HemorrhageNetwork, images: Tensor, device: torch.device) -> t
 
 
 class _SeriesInputs(Dataset[tuple[Tensor, Tensor]]):
-    """Model inputs (T, C, S, S) of whole series, exactly as serving makes them, and positions (T,), NaN if unknown."""
+    """Model inputs (T, C, S, S) of whole series, exactly as in serving, and positions (T,), NaN if unknown."""
 
     def __init__(self, cache: Cache, series_ids: Sequence[str], experiment: Experiment) -> None:
         self.cache = cache

@@ -1,4 +1,4 @@
-"""An experiment file: TOML in, one frozen record out. Unknown keys are errors."""
+"""Reads an experiment file (TOML) into one frozen dataclass. Unknown keys are errors."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,14 @@ from hemoscope.training.models.network import NetworkConfig
 from hemoscope.training.models.sequence import SequenceConfig
 from hemoscope.training.module import OptimizerConfig
 from hemoscope.training.run_config import FREE_TO_CHANGE, NAMED_INITS, RunConfig
-from hemoscope.training.tables import build_record, read_tables, set_key
+from hemoscope.training.toml_config import build_record, find_file, read_tables, set_key
 
 __all__ = [
     "Experiment",
     "ReadingConfig",
     "RunConfig",
     "build_record",
+    "find_file",
     "parse_experiment",
     "read_experiment",
     "read_tables",
@@ -31,19 +32,19 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingConfig:
-    """How the trained network reads: what scores are taken of and what the bundle says.
+    """How the trained network is applied, for its scores and in the bundle.
 
     Attributes:
-        size: side of the input in pixels; None reads at the size of training. Networks of this kind read better a
-            little larger than they were trained, since augmentation enlarges what they see (Touvron et al. 2019).
-        extent_mm: length along the head that the study rule averages over.
+        size: side of the input in pixels; None is the training size. Such networks perform better at a slightly larger
+            size than in training, because augmentation enlarges the training images (Touvron et al. 2019).
+        extent_mm: length along the head over which the study rule averages.
     """
 
     size: int | None = None
     extent_mm: float = 15.0
 
     def __post_init__(self) -> None:
-        """Reject a size that the network cannot take."""
+        """Reject a size that the network does not accept."""
         if self.size is not None and (self.size % 32 or not 32 <= self.size <= 2048):
             msg = f"reading.size must be a multiple of 32 up to 2048, got {self.size}"
             raise ConfigError(msg)
@@ -54,7 +55,7 @@ class ReadingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """Everything that decides a training but the data; without ``sequence`` slices are read one by one."""
+    """All settings of a training except the data; without ``sequence``, slices are scored one by one."""
 
     name: str
     description: str = ""
@@ -69,26 +70,26 @@ class Experiment:
     sequence: SequenceConfig | None = None
 
     def __post_init__(self) -> None:
-        """Reject inputs that the network cannot take."""
+        """Reject an input size that the network does not accept."""
         if self.preprocessing.size % 32:
             msg = f"preprocessing: size must be a multiple of 32, got {self.preprocessing.size}"
             raise ConfigError(msg)
 
     @property
     def reading_preprocessing(self) -> Preprocessing:
-        """The preprocessing of training, at the size of reading."""
+        """The preprocessing of training at the reading size."""
         return replace(self.preprocessing, size=self.reading.size or self.preprocessing.size)
 
     def to_json(self) -> dict[str, Any]:
-        """The whole record, resolved, as it is written beside the run."""
+        """The resolved record, as written into the run folder."""
         record = dataclasses.asdict(self)
         record["preprocessing"] = self.preprocessing.to_json()
         if self.run.init not in NAMED_INITS:
-            record["run"]["init"] = PurePath(self.run.init).name  # a record goes round; where files lay does not
+            record["run"]["init"] = PurePath(self.run.init).name  # records are shared; paths are not
         return record
 
     def same_training(self, other: "Experiment") -> bool:
-        """Whether both come to the same weights: what may be changed when a run goes on does not count."""
+        """Whether both give the same weights; settings that may change when a run resumes are ignored."""
         return self._for_comparison() == other._for_comparison()
 
     def _for_comparison(self) -> "Experiment":
@@ -98,14 +99,19 @@ class Experiment:
 
 
 def read_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
-    """Read an experiment file, with ``section.key=value`` changes (values as in TOML) on top.
+    """Read an experiment file and apply ``section.key=value`` changes (values as in TOML).
+
+    Args:
+        path: the file, or the bare name of one that the package ships, such as ``paper``.
+        changes: ``section.key=value``, each.
 
     Raises:
         ConfigError: not TOML, an unknown or missing key, or a value of the wrong type or range.
     """
+    path = find_file(path)
     return parse_experiment(read_tables(path, changes), where=path.name)
 
 
 def parse_experiment(data: Mapping[str, Any], *, where: str) -> Experiment:
-    """The record from plain values. Raises ConfigError as ``read_experiment`` does."""
+    """Build the record from plain values. Raises ConfigError as ``read_experiment`` does."""
     return build_record(Experiment, data, where=where)

@@ -1,4 +1,4 @@
-"""From a finished run to a model bundle: the final network's graph, and a card fitted on the run's scores."""
+"""Exports a finished run as a model bundle: the final network's graph and a card fitted on the run's scores."""
 
 import json
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from hemoscope.training.models.export import onnx_graph
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.models.sequence import SequenceNetwork, sequence_graph
 from hemoscope.training.run_folder import read_split
-from hemoscope.training.run_scores import check_finished, last_part, of_part, out_of_fold
+from hemoscope.training.run_scores import check_finished, final_split, out_of_fold_scores, split_scores
 
-# In a run that fitted a federation's model to one site.
+# Only in a run that fine-tuned a federated model at one site.
 FEDERATION_RECORD = "federation_record.json"
 
 
@@ -25,9 +25,9 @@ def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreT
     """Write the bundle of a finished run.
 
     Args:
-        run: the folder that training left.
-        output: where the bundle goes; must not exist.
-        version: of the model, as it will stand in reports.
+        run: folder of the training run.
+        output: folder of the bundle; must not exist.
+        version: of the model, as shown in reports.
         scores: further evaluations for the card, such as of an external set.
 
     Raises:
@@ -36,7 +36,7 @@ def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreT
     """
     experiment = read_run(run)
     check_finished(run, experiment)
-    network = read_network(run / last_part(experiment), experiment)
+    network = read_network(run / final_split(experiment), experiment)
     origin = Origin(
         experiment=experiment,
         dataset=read_dataset(run),
@@ -52,27 +52,27 @@ def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreT
 
 
 def read_run(run: Path) -> Experiment:
-    """The record of a run. Raises TrainingError where the folder holds none."""
+    """Read the experiment of a run. Raises TrainingError if the folder holds none."""
     path = run / "experiment.json"
     if not path.is_file():
-        msg = f"{run.name} is not the folder of a run: it holds no experiment.json. Train first: hemoscope train"
+        msg = f"{run.name} is not a run folder: it holds no experiment.json. Train first: hemoscope train"
         raise TrainingError(msg)
     return parse_experiment(json.loads(path.read_text()), where=path.name)
 
 
 def read_dataset(run: Path) -> TrainingData:
-    """What a run learned from. Raises TrainingError where the run does not say it."""
+    """Read a run's training data. Raises TrainingError if the run does not state it."""
     path = run / "dataset.json"
     try:
         return parse_dataclass(TrainingData, json.loads(path.read_text()), where=path.name)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        msg = f"{run.name}/{path.name} does not say what the run learned from ({reason}). Train again"
+        msg = f"{run.name}/{path.name} does not describe the training data ({reason}). Train again"
         raise TrainingError(msg) from error
 
 
 def read_federation_record(run: Path) -> FederationRecord | None:
-    """How sites trained what this run began from; None where nothing says so. TrainingError where it is damaged."""
+    """Read how sites trained the initial weights; None if there is no such record. Raises TrainingError if damaged."""
     path = run / FEDERATION_RECORD
     if not path.is_file():
         return None
@@ -80,7 +80,7 @@ def read_federation_record(run: Path) -> FederationRecord | None:
         return parse_dataclass(FederationRecord, json.loads(path.read_text()), where=path.name)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        msg = f"{run.name}/{path.name} does not say how the sites trained ({reason}). Personalise the model again"
+        msg = f"{run.name}/{path.name} does not describe the federated training ({reason}). Personalise the model again"
         raise TrainingError(msg) from error
 
 
@@ -89,7 +89,7 @@ def _read_split(run: Path, experiment: Experiment) -> SplitRecord | None:
         return None
     split = read_split(run)
     if split is None:
-        msg = f"{run.name} lacks split.json, so nobody can tell which slices it learned from. Train again"
+        msg = f"{run.name} lacks split.json, so its training slices are unknown. Train again"
         raise TrainingError(msg)
     return split
 
@@ -98,14 +98,14 @@ def _card(run: Path, origin: Origin, *, version: str, scores: Sequence[ScoreTabl
     experiment = origin.experiment
     rule = StudyRule(extent_mm=experiment.reading.extent_mm)
     if origin.split is None:
-        return folds_card(origin, out_of_fold(run, experiment, rule), rule, version=version, more=scores)
-    validation, test = (of_part(run, experiment, part, rule) for part in ("validation", "test"))
+        return folds_card(origin, out_of_fold_scores(run, experiment, rule), rule, version=version, more=scores)
+    validation, test = (split_scores(run, experiment, part, rule) for part in ("validation", "test"))
     assert test is not None
     return split_card(origin, validation, test, rule, version=version, more=scores)
 
 
 def read_network(part: Path, experiment: Experiment) -> HemorrhageNetwork:
-    """The network that a part's folder keeps. Raises TrainingError where its weights are of another one."""
+    """Load the network of a split's folder. Raises TrainingError if the weights do not fit the experiment."""
     learned = experiment.preprocessing
     network = HemorrhageNetwork(experiment.network, channels=learned.channels, size=learned.size)
     load_weights(network, part / "weights.safetensors")
@@ -116,5 +116,5 @@ def _sequence(run: Path, experiment: Experiment, embedding_size: int) -> bytes:
     """The graph of the sequence network."""
     assert experiment.sequence is not None
     network = SequenceNetwork(experiment.sequence, embedding_size=embedding_size)
-    load_weights(network, run / last_part(experiment) / "sequence.safetensors")
+    load_weights(network, run / final_split(experiment) / "sequence.safetensors")
     return sequence_graph(network)

@@ -1,12 +1,12 @@
-"""The card of a trained model, fitted on the scores of its run.
+"""Fits the card of a trained model on the scores of its run.
 
-A run on folds: every patient is scored once, by the fold that never saw it. Calibration and operating points are
-fitted on those scores; reported calibration errors are cross-fitted by patient, so that nothing is scored on what it
-was fitted on. The scores describe the recipe, each fold the whole of it, and not the final network's exact weights.
+A run on folds: every patient is scored once, by a network that was not trained on that patient. Calibration and
+operating points are fitted on those scores; reported calibration errors are cross-fitted by patient, so that nothing is
+scored on its own fitting data. The scores describe the training recipe, not the final network's exact weights.
 
-A run on one split: calibration and operating points are fitted on the validation part, and the scores that the card
-reports are those of the test part, by exactly these weights. The paper's split by slice has no validation part: then
-nothing is fitted and no label is established.
+A run on one split: calibration and operating points are fitted on the validation set, and the card reports the
+scores of exactly these weights on the test set. The paper's split by slice has no validation set: then nothing is
+fitted and no label is established.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from hemoscope.data.split import LEAK_WARNING
 from hemoscope.evaluation.bootstrap import Interval, established
-from hemoscope.evaluation.rules import Rule
 from hemoscope.evaluation.score_table import score_table
+from hemoscope.evaluation.threshold_rules import ThresholdRule
 from hemoscope.inference.calibration import StudyRule, sigmoid
 from hemoscope.inference.card import (
     CalibrationTable,
@@ -44,21 +44,21 @@ from hemoscope.training.fitted_levels import (
     never_urgent,
     unfitted,
 )
-from hemoscope.training.run_scores import Scored, Scores
+from hemoscope.training.run_scores import LevelScores, SliceAndStudyScores
 from hemoscope.version import DISCLAIMER, __version__
 
 Floats = NDArray[np.float64]
 
-# A missed bleed costs more than a false alarm: the study's `any` is set by sensitivity. Slices are marked where the
-# bleed is most likely seen, which is what F1 rewards.
+# A missed bleed costs more than a false alarm, so the study's `any` is set by sensitivity. For slices, F1 marks those
+# that most likely show the bleed.
 STUDY_SENSITIVITY = 0.90
 URGENT_PRECISION = 0.90
-NO_VALIDATION = "the split has no validation part"
+NO_VALIDATION = "the split has no validation set"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """What was fitted for a card, and what could not be: lines for its limits."""
+    """What was fitted for a card, and lines for its limits about what could not be fitted."""
 
     calibration: CalibrationTable
     points: OperatingPointTable
@@ -68,7 +68,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a model came from; ``federation`` where several sites trained the weights that it began from."""
+    """Where a model came from; ``federation`` if several sites trained its initial weights."""
 
     experiment: Experiment
     dataset: TrainingData
@@ -78,14 +78,14 @@ class Origin:
 
 
 def folds_card(
-    origin: Origin, scored: Scored, rule: StudyRule, *, version: str, more: Sequence[ScoreTable]
+    origin: Origin, scored: SliceAndStudyScores, rule: StudyRule, *, version: str, more: Sequence[ScoreTable]
 ) -> ModelCard:
-    """The card of a run on folds, fitted on its out-of-fold scores."""
+    """Return the card of a run on folds, fitted on its out-of-fold scores."""
     tables = validation_tables(
         scored,
         name=f"{origin.dataset.name}, out of fold",
         description=(
-            "Patient-level folds: every patient is scored once, by a network that was trained by the whole recipe on "
+            "Patient-level folds: every patient is scored once, by a network trained with the same recipe on "
             "the other folds. It describes the recipe, not these exact weights. Calibration is cross-fitted."
         ),
     )
@@ -94,14 +94,14 @@ def folds_card(
 
 def split_card(
     origin: Origin,
-    validation: Scored | None,
-    test: Scored,
+    validation: SliceAndStudyScores | None,
+    test: SliceAndStudyScores,
     rule: StudyRule,
     *,
     version: str,
     more: Sequence[ScoreTable],
 ) -> ModelCard:
-    """The card of a run on one split: fitted on its validation part, where it has one, and scored on its test part."""
+    """Return the card of a run on one split: fitted on its validation set, if any, and scored on its test set."""
     assert origin.split is not None
     if validation is None:
         found = nothing_fitted(NO_VALIDATION)
@@ -111,8 +111,8 @@ def split_card(
     return assembled(origin, found, rule, version=version, scores=(*tables, *more))
 
 
-def validation_tables(scored: Scored, *, name: str, description: str) -> tuple[ScoreTable, ScoreTable]:
-    """Scores by slice and by patient of what is fitted on the same rows: calibration is cross-fitted."""
+def validation_tables(scored: SliceAndStudyScores, *, name: str, description: str) -> tuple[ScoreTable, ScoreTable]:
+    """Return scores by slice and by patient with cross-fitted calibration, for settings fitted on the same rows."""
     by_slice, by_patient = (
         _table(scores, cross_fitted_probabilities(scores), level, name=name, description=description)
         for scores, level in ((scored.slices, _SLICE), (scored.studies, _PATIENT))
@@ -120,8 +120,8 @@ def validation_tables(scored: Scored, *, name: str, description: str) -> tuple[S
     return by_slice, by_patient
 
 
-def fit(scored: Scored, tables: Sequence[ScoreTable]) -> Fit:
-    """Calibrate both levels and choose their points; ``tables`` of the same scores say which labels are established."""
+def fit(scored: SliceAndStudyScores, tables: Sequence[ScoreTable]) -> Fit:
+    """Calibrate both levels and choose operating points; ``tables`` of these scores decide what is established."""
     slices, studies = fit_calibration(scored.slices), fit_calibration(scored.studies)
 
     def supported(label: Hemorrhage) -> bool:
@@ -129,9 +129,11 @@ def fit(scored: Scored, tables: Sequence[ScoreTable]) -> Fit:
         return fitted and all(_supported(table.labels[label]) for table in tables)
 
     fine = PerLabel.build(supported)
-    urgent, why_never = fit_urgent(scored.studies, studies, fine, Rule(kind="precision", target=URGENT_PRECISION))
+    urgent, why_never = fit_urgent(
+        scored.studies, studies, fine, ThresholdRule(kind="precision", target=URGENT_PRECISION)
+    )
     points = OperatingPointTable(
-        slice=fit_points(scored.slices, slices, fine, lambda _: Rule(kind="f-beta", target=1.0)),
+        slice=fit_points(scored.slices, slices, fine, lambda _: ThresholdRule(kind="f-beta", target=1.0)),
         study=fit_points(scored.studies, studies, fine, _study_rule),
         urgent=urgent,
     )
@@ -144,9 +146,9 @@ def fit(scored: Scored, tables: Sequence[ScoreTable]) -> Fit:
 
 
 def nothing_fitted(reason: str) -> Fit:
-    """Probabilities as the network gives them, positive above 0.5, and nothing established."""
+    """Return the network's own probabilities, positive above 0.5, with no label established."""
     raw = unfitted(reason)
-    nothing = Scores(logits=np.zeros((1, 6)), truth=np.full((1, 6), np.nan), patients=("",))
+    nothing = LevelScores(logits=np.zeros((1, 6)), truth=np.full((1, 6), np.nan), patients=("",))
     none = PerLabel.build(lambda _: False)
     points = fit_points(nothing, raw, none, _study_rule)
     return Fit(
@@ -166,10 +168,10 @@ _SLICE: _Level = "slice"
 _PATIENT: _Level = "patient"
 
 
-def _study_rule(label: Hemorrhage) -> Rule:
+def _study_rule(label: Hemorrhage) -> ThresholdRule:
     if label is Hemorrhage.ANY:
-        return Rule(kind="sensitivity", target=STUDY_SENSITIVITY)
-    return Rule(kind="youden")
+        return ThresholdRule(kind="sensitivity", target=STUDY_SENSITIVITY)
+    return ThresholdRule(kind="youden")
 
 
 def _supported(score: LabelScore) -> bool:
@@ -180,16 +182,16 @@ def _supported(score: LabelScore) -> bool:
     return established(interval, positive_patients=score.n_positive_patients)
 
 
-def _test_tables(dataset: TrainingData, split: SplitRecord, test: Scored, found: Fit) -> tuple[ScoreTable, ScoreTable]:
-    how = (
-        f"The test part of one split by {split.by} (share {split.test:g}, seed {split.seed}), scored by these weights."
-    )
+def _test_tables(
+    dataset: TrainingData, split: SplitRecord, test: SliceAndStudyScores, found: Fit
+) -> tuple[ScoreTable, ScoreTable]:
+    how = f"The test set of one split by {split.by} (share {split.test:g}, seed {split.seed}), scored by these weights."
     if split.by == "slice":
         how = f"{how} {LEAK_WARNING}. Probabilities are the network's own."
     else:
-        how = f"{how} Calibration is fitted on the validation part."
+        how = f"{how} Calibration is fitted on the validation set."
     by_slice, by_patient = (
-        _table(scores, calibrated(scores.logits, table), level, name=f"{dataset.name}, test part", description=how)
+        _table(scores, calibrated(scores.logits, table), level, name=f"{dataset.name}, test set", description=how)
         for scores, table, level in (
             (test.slices, found.calibration.slice, _SLICE),
             (test.studies, found.calibration.study, _PATIENT),
@@ -198,8 +200,8 @@ def _test_tables(dataset: TrainingData, split: SplitRecord, test: Scored, found:
     return by_slice, by_patient
 
 
-def _table(scores: Scores, probabilities: Floats, level: _Level, *, name: str, description: str) -> ScoreTable:
-    # A row of the higher level is a series; a patient may have several.
+def _table(scores: LevelScores, probabilities: Floats, level: _Level, *, name: str, description: str) -> ScoreTable:
+    # At study level a row is a series; a patient may have several.
     several = level == _PATIENT and len(set(scores.patients)) < len(scores.patients)
     return score_table(
         ranked=sigmoid(scores.logits),
@@ -215,7 +217,7 @@ def _table(scores: Scores, probabilities: Floats, level: _Level, *, name: str, d
 def assembled(
     origin: Origin, found: Fit, rule: StudyRule, *, version: str, scores: tuple[ScoreTable, ...]
 ) -> ModelCard:
-    """The card of what was fitted and measured; its ``files`` are filled in when the bundle is written."""
+    """Assemble the card; its ``files`` are filled in when the bundle is written."""
     experiment = origin.experiment
     sequence = experiment.sequence
     return ModelCard(
@@ -247,11 +249,11 @@ def _limits(origin: Origin, found: Fit) -> tuple[str, ...]:
         "Research software. Not a medical device: not for diagnosis or treatment decisions.",
         f"Non-contrast axial head CT as in its training data ({origin.dataset.name}): expect lower scores elsewhere, "
         "and calibrate locally.",
-        "Probabilities follow the training data's share of hemorrhage, which is far above a ward's.",
-        f"Not established, shown only: {', '.join(unsupported)}." if unsupported else "",
+        "Probabilities reflect the prevalence of the training data, which is far above that of clinical practice.",
+        f"Not established, for display only: {', '.join(unsupported)}." if unsupported else "",
         *found.limits,
         f"{LEAK_WARNING}." if origin.split is not None and origin.split.by == "slice" else "",
-        f"The final weights never saw {', '.join(held_out)}." if held_out else "",
+        f"The final weights were not trained on {', '.join(held_out)}." if held_out else "",
         _of_one_site(origin.federation),
     )
     return tuple(line for line in lines if line)
@@ -260,15 +262,13 @@ def _limits(origin: Origin, found: Fit) -> tuple[str, ...]:
 def _of_one_site(federation: FederationRecord | None) -> str:
     if federation is None or not federation.personalised:
         return ""
-    return (
-        f"{federation.sites} sites trained the model, then one of them fitted it to its own patients: scores are its."
-    )
+    return f"Trained by {federation.sites} sites, then fine-tuned and scored on the patients of one of them."
 
 
 def _unfitted_lines(slices: FittedCalibration, studies: FittedCalibration) -> list[str]:
-    """One line for each label that is not fitted at a level."""
+    """Return one line for each label that could not be fitted at a level."""
     return [
-        f"{label.display}: neither calibrated nor given a threshold of its own ({reason}); its probability is the "
+        f"{label.display}: neither calibrated nor given its own threshold ({reason}); its probability is the "
         "network's own, and above 0.5 is positive."
         for label, reason in ((label, slices.reasons[label] or studies.reasons[label]) for label in Hemorrhage)
         if reason

@@ -1,7 +1,7 @@
-"""Calibration and operating points of one level, slices or studies, fitted on scores that the networks never saw.
+"""Calibration and operating points of one level, slices or studies, fitted on scores of held-out data.
 
-What cannot be fitted is not made up: a label that too few patients have keeps the network's own probability and a
-threshold of 0.5, is not established, and carries the reason, which the card repeats among its limits.
+If too few patients have a label, nothing is fitted for it: it keeps the network's own probability and a threshold of
+0.5, is not established, and carries the reason, which the card lists among its limits.
 """
 
 import math
@@ -13,37 +13,37 @@ from numpy.typing import NDArray
 
 from hemoscope.errors import DataError
 from hemoscope.evaluation.calibrate import cross_fitted, fit_platt
-from hemoscope.evaluation.rules import Rule
+from hemoscope.evaluation.threshold_rules import ThresholdRule
 from hemoscope.inference.calibration import Calibration, OperatingPoint, sigmoid
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
-from hemoscope.training.run_scores import Scores
+from hemoscope.training.run_scores import LevelScores
 
 Floats = NDArray[np.float64]
 
-# A fit to a single patient would say nothing of the next one.
+# A fit to a single patient would not generalise.
 FEWEST_PATIENTS = 2
 RAW = Calibration(scale=1.0, bias=0.0)
-# A point takes what is at or above it; the paper takes what is above 0.5.
+# An operating point includes its threshold; the paper counts only probabilities above 0.5.
 ABOVE_HALF = math.nextafter(0.5, 1.0)
 NEVER = math.nextafter(1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedCalibration:
-    """Calibrations of one level, and why a label has none of its own (None where it has)."""
+    """Calibrations of one level, and the reason if a label could not be calibrated (else None)."""
 
     calibration: PerLabel[Calibration]
     reasons: PerLabel[str | None]
 
 
 def unfitted(reason: str) -> FittedCalibration:
-    """The network's own probabilities, for every label."""
+    """Return the identity calibration for every label."""
     return FittedCalibration(calibration=PerLabel.build(lambda _: RAW), reasons=PerLabel.build(lambda _: reason))
 
 
-def fit_calibration(scores: Scores) -> FittedCalibration:
-    """Platt's calibration of every label that enough patients have and lack."""
+def fit_calibration(scores: LevelScores) -> FittedCalibration:
+    """Fit Platt scaling for every label that enough patients have and lack."""
     reasons = PerLabel.build(lambda label: _too_few(scores, label))
 
     def fit(label: Hemorrhage) -> Calibration:
@@ -53,30 +53,33 @@ def fit_calibration(scores: Scores) -> FittedCalibration:
     return FittedCalibration(calibration=PerLabel.build(fit), reasons=reasons)
 
 
-def cross_fitted_probabilities(scores: Scores) -> Floats:
-    """Probabilities (n, 6), each calibrated by a fit that never saw its patient.
+def cross_fitted_probabilities(scores: LevelScores) -> Floats:
+    """Return probabilities (n, 6), each calibrated by a fit without that patient.
 
-    A label that so few patients have that a part of them cannot be fitted keeps the network's own probability.
+    A label with too few patients for every cross-fitting fold keeps the network's own probability.
     """
     found = sigmoid(scores.logits)
     for k, label in enumerate(LABELS):
         logits, truth, patients = _known(scores, label)
         try:
             found[np.isfinite(scores.truth[:, k]), k] = cross_fitted(logits, truth, patients)
-        except DataError:  # one class, or too few patients: what stands there stays
+        except DataError:  # one class, or too few patients: keep the network's own probability
             continue
     return found
 
 
 def fit_points(
-    scores: Scores, fitted: FittedCalibration, established: PerLabel[bool], rules: Callable[[Hemorrhage], Rule]
+    scores: LevelScores,
+    fitted: FittedCalibration,
+    established: PerLabel[bool],
+    rules: Callable[[Hemorrhage], ThresholdRule],
 ) -> PerLabel[OperatingPoint]:
-    """A point for each label by its rule, on the probabilities that users see; just above 0.5 where none is fitted."""
+    """Choose an operating point for each label by its rule on calibrated probabilities; above 0.5 if not fitted."""
     probabilities = consistent(calibrated(scores.logits, fitted.calibration), established)
 
     def point(label: Hemorrhage) -> OperatingPoint:
         found, reason = _point(scores, probabilities, label, rules(label), fitted.reasons[label])
-        # Still true when hemoscope tune moves the threshold along with a calibration.
+        # Remains true when hemoscope tune converts the threshold to another calibration.
         rule = f"above 0.5 of the network's own probability, not fitted: {reason}"
         return found or OperatingPoint(threshold=ABOVE_HALF, rule=rule)
 
@@ -84,23 +87,23 @@ def fit_points(
 
 
 def fit_urgent(
-    scores: Scores, fitted: FittedCalibration, established: PerLabel[bool], rule: Rule
+    scores: LevelScores, fitted: FittedCalibration, established: PerLabel[bool], rule: ThresholdRule
 ) -> tuple[OperatingPoint, str | None]:
-    """The stricter point on ``any``; where none can be fitted, one that nothing reaches, and the reason."""
+    """Choose the stricter point on ``any``; if it cannot be fitted, return one that no study reaches and why."""
     probabilities = consistent(calibrated(scores.logits, fitted.calibration), established)
     found, reason = _point(scores, probabilities, Hemorrhage.ANY, rule, fitted.reasons[Hemorrhage.ANY])
     return (found, None) if found else (never_urgent(reason), reason)
 
 
 def never_urgent(reason: str) -> OperatingPoint:
-    """A point that no study reaches, since nothing supports calling one urgent."""
+    """Return a point that no study reaches, because no study can be called urgent."""
     return OperatingPoint(threshold=NEVER, rule=f"never: {reason}")
 
 
 def _point(
-    scores: Scores, probabilities: Floats, label: Hemorrhage, rule: Rule, reason: str | None
+    scores: LevelScores, probabilities: Floats, label: Hemorrhage, rule: ThresholdRule, reason: str | None
 ) -> tuple[OperatingPoint | None, str]:
-    """The point, or None and why there is none."""
+    """Return the point and None, or None and the reason."""
     if reason:
         return None, reason
     k = LABELS.index(label)
@@ -111,7 +114,7 @@ def _point(
         return None, str(error)
 
 
-def _too_few(scores: Scores, label: Hemorrhage) -> str | None:
+def _too_few(scores: LevelScores, label: Hemorrhage) -> str | None:
     _, truth, patients = _known(scores, label)
     names = np.array(patients)
     for what, chosen in (("with it", truth == 1), ("known to be without it", truth == 0)):
@@ -121,8 +124,8 @@ def _too_few(scores: Scores, label: Hemorrhage) -> str | None:
     return None
 
 
-def _known(scores: Scores, label: Hemorrhage) -> tuple[Floats, Floats, tuple[str, ...]]:
-    """Logits, truth and patients of the rows where the label is known."""
+def _known(scores: LevelScores, label: Hemorrhage) -> tuple[Floats, Floats, tuple[str, ...]]:
+    """Return logits, truth and patients of the rows whose label is known."""
     k = LABELS.index(label)
     rows = np.flatnonzero(np.isfinite(scores.truth[:, k]))
     return scores.logits[rows, k], scores.truth[rows, k], tuple(scores.patients[row] for row in rows)

@@ -1,9 +1,9 @@
-"""Lesions that were not there: pasted from another patient, or made by rule, on head-cropped HU (rows, columns).
+"""Lesion augmentation of head-cropped HU (rows, columns): pasted lesions and synthetic lesions.
 
-36 positive patients are too few to learn what blood looks like in every place. Pasting moves a real bleed into
-another head; a rule makes one where anatomy puts it: a lens or a crescent along the inner table, an ellipsoid in the
-brain, filled ventricles, filled CSF spaces in a sector. Functions return new arrays and leave their input as it was;
-they return None where the slice has no place for the lesion (the skull base, the vertex).
+36 positive patients are too few to show a network blood in every location. Pasting copies a real bleed into another
+head. A synthetic lesion follows the anatomy of its type: a lens or a crescent along the inner table, an ellipsoid in
+the brain, filled ventricles, filled CSF spaces in a sector. Functions return new arrays and do not change their input;
+they return None if the slice has no room for the lesion (the skull base, the vertex).
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ _BONE_HU = 180
 _SOFT_HU = 100
 _LEAST_INTERIOR = 0.06
 _LEAST_PIXELS = 12
-_LEAST_LIFT_HU = 8  # one that nobody could see must not be labelled as seen
+_LEAST_LIFT_HU = 8  # an invisible lesion must not be labelled
 
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """The inside of the skull in one slice: where, and how far (in pixels) each place is from the inner table."""
+    """The inside of the skull in one slice: its mask, and the distance of each pixel from the inner table."""
 
     mask: Mask
     depth: Slice
@@ -35,7 +35,7 @@ class Inside:
 
 
 def inside_skull(hounsfield: Slice) -> Inside | None:
-    """Fill the ring of bone; None where it is not closed or holds next to nothing."""
+    """Fill the ring of bone; None if it is not closed or encloses almost nothing."""
     bone = ndimage.binary_closing(np.pad(hounsfield, 8, mode="edge") > _BONE_HU, iterations=5)[8:-8, 8:-8]
     hollow = ndimage.binary_fill_holes(bone) & ~bone
     regions, count = ndimage.label(hollow)
@@ -51,13 +51,13 @@ def inside_skull(hounsfield: Slice) -> Inside | None:
     return Inside(mask, depth, (float(rows.mean()), float(columns.mean())), radius)
 
 
-def make_lesion(hounsfield: Slice, kind: Hemorrhage, rng: np.random.Generator) -> tuple[Slice, Mask] | None:
-    """Bleed of one type by rule: the new HU and the lesion's mask; None without a place, or where it would not show."""
+def synthesize_lesion(hounsfield: Slice, kind: Hemorrhage, rng: np.random.Generator) -> tuple[Slice, Mask] | None:
+    """Add a synthetic lesion of one type; return the HU and its mask, or None if it does not fit or show."""
     inside = inside_skull(hounsfield)
     if inside is None:
         return None
     shape = _SHAPES[kind](hounsfield, inside, rng)
-    shape &= inside.mask & (hounsfield < _SOFT_HU)  # the inner table's edge would stay bone
+    shape &= inside.mask & (hounsfield < _SOFT_HU)  # the edge of the inner table stays bone
     if shape.sum() < _LEAST_PIXELS:
         return None
     filled = _fill(hounsfield, inside, shape, rng)
@@ -66,16 +66,16 @@ def make_lesion(hounsfield: Slice, kind: Hemorrhage, rng: np.random.Generator) -
     return filled, shape
 
 
-def paste_lesion(hounsfield: Slice, donor: Slice, outline: Mask, rng: np.random.Generator) -> tuple[Slice, Mask] | None:
-    """A real bleed of another head, moved a little, onto this one with soft edges; None where it falls outside.
+def paste_lesion(hounsfield: Slice, donor: Slice, mask: Mask, rng: np.random.Generator) -> tuple[Slice, Mask] | None:
+    """Paste another head's bleed, slightly moved and with soft edges; None if it falls outside the skull.
 
-    Both slices are cropped to the head, so the same place in the crop is about the same place in the head.
+    Both slices are cropped to the head, so a position in the crop is about the same position in the head.
     """
     if rng.random() < 0.5:
-        donor, outline = donor[:, ::-1], outline[:, ::-1]
+        donor, mask = donor[:, ::-1], mask[:, ::-1]
     matrix, offset = _jitter(donor.shape, rng)
     moved = ndimage.affine_transform(donor, matrix, offset, order=1, mode="nearest")
-    shape = ndimage.affine_transform(outline.astype(np.float32), matrix, offset, order=1) > 0.5
+    shape = ndimage.affine_transform(mask.astype(np.float32), matrix, offset, order=1) > 0.5
     inside = inside_skull(hounsfield)
     if inside is None:
         return None
@@ -87,7 +87,7 @@ def paste_lesion(hounsfield: Slice, donor: Slice, outline: Mask, rng: np.random.
 
 
 def _size(rng: np.random.Generator, low: float, high: float) -> float:
-    """Small lesions are the ones that are missed, so sizes are drawn evenly in their logarithm."""
+    """Sample sizes log-uniformly, because small lesions are the ones that are missed."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -106,10 +106,10 @@ def _soft(shape: Mask, rng: np.random.Generator) -> Slice:
 
 
 def _fill(hounsfield: Slice, inside: Inside, shape: Mask, rng: np.random.Generator) -> Slice:
-    """Lift the slowly varying part to blood's HU and keep the scanner's noise; clots are mottled.
+    """Raise the low-frequency part to the HU of blood and keep the scanner's noise; clots are mottled.
 
-    What varies slowly is the brain alone: with bone smoothed in, a bleed beside the inner table would be lifted by
-    less than its difference to the brain, and two in five stayed no brighter than before.
+    The low-frequency part is of the brain alone: with bone smoothed in, a bleed beside the inner table would be raised
+    too little, and two in five would be no brighter than before.
     """
     level = rng.uniform(48, 80)
     mottle = ndimage.gaussian_filter(rng.standard_normal(shape.shape), rng.uniform(1.5, 4))
@@ -127,7 +127,7 @@ def _angle_from(inside: Inside, shape: tuple[int, ...], direction: float) -> NDA
 
 
 def _lens(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
-    """Epidural: short, thick, bulging inward."""
+    """Epidural: short and thick, bulging inward."""
     away = _angle_from(inside, hounsfield.shape, rng.uniform(-np.pi, np.pi))
     width = np.deg2rad(_size(rng, 10, 42))
     thick = inside.radius * _size(rng, 0.05, 0.32) * np.clip(1 - (away / width) ** 2, 0, None)
@@ -156,7 +156,7 @@ def _falx(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
 
 
 def _ellipsoid(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
-    """Intraparenchymal: a rough ellipse within the brain, away from the table by at least its edge."""
+    """Intraparenchymal: an irregular ellipse within the brain, not touching the inner table."""
     size = inside.radius * _size(rng, 0.045, 0.38)
     places = np.argwhere(inside.depth > max(size * 0.7, 4))
     if not len(places):
@@ -172,7 +172,7 @@ def _ellipsoid(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> M
 
 
 def _tissue(hounsfield: Slice, inside: Inside) -> Slice:
-    """HU with all but the brain set to its median, so that smoothing drags no bone in."""
+    """Return HU with everything but brain set to its median, so that smoothing includes no bone."""
     soft = np.clip(hounsfield, -20, _SOFT_HU)
     return np.where(inside.mask, soft, np.median(hounsfield[inside.mask])).astype(np.float32)
 
@@ -183,7 +183,7 @@ def _csf(hounsfield: Slice, inside: Inside) -> Mask:
 
 
 def _ventricles(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
-    """Intraventricular: deep CSF, wholly filled or layered towards the back."""
+    """Intraventricular: deep CSF, filled completely or layered posteriorly."""
     rows, columns = np.indices(hounsfield.shape)
     away = np.hypot(rows - inside.center[0], columns - inside.center[1])
     deep = _csf(hounsfield, inside) & (away < 0.55 * inside.radius) & (inside.depth > 0.3 * inside.radius)
@@ -199,7 +199,7 @@ def _ventricles(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> 
 
 
 def _sulci(hounsfield: Slice, inside: Inside, rng: np.random.Generator) -> Mask:
-    """Subarachnoid: CSF spaces of the surface and cisterns within a sector."""
+    """Subarachnoid: superficial CSF spaces and cisterns within a sector."""
     away = _angle_from(inside, hounsfield.shape, rng.uniform(-np.pi, np.pi))
     sector = away < np.deg2rad(rng.uniform(25, 110))
     rows, columns = np.indices(hounsfield.shape)

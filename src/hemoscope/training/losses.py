@@ -1,4 +1,4 @@
-"""Losses on scores and maps, as means over what is known, over all processes of a training together."""
+"""Losses on scores and maps: means over known labels, over all processes of a training."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -20,18 +20,18 @@ PREVALENCE = "prevalence"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossConfig:
-    """Weights of the parts.
+    """Weights of the loss terms.
 
     Attributes:
         labels: weight w of each label in the cross-entropy of scores, in label order (paper, equation 1).
-        kind: ``bce``, or ``focal`` (Lin et al. 2017, "Focal loss for dense object detection"), which weighs each
-            score's cross-entropy by (1 - p)^gamma, p the probability given to the truth.
+        kind: ``bce``, or ``focal`` (Lin et al. 2017, "Focal loss for dense object detection"), which weights each
+            score's cross-entropy by (1 - p)^gamma, with p the probability of the true class.
         gamma: see ``kind``; 0 makes ``focal`` equal to ``bce``.
-        positive: weight of each label where it is positive, on top of ``labels``: with ``negative`` the doubly
-            weighted loss of the paper's future work. Six numbers, or ``prevalence``; see ``resolved``.
+        positive: additional weight of each label where it is positive: with ``negative``, the doubly weighted loss of
+            the paper's future work. Six numbers, or ``prevalence``; see ``resolved``.
         negative: the same where the label is negative.
-        map: weight of the maps' cross-entropy; ``map_positive`` is the weight of a place inside a lesion.
-        dice: weight of the Dice loss of the ``any`` map. Zero for both trains on labels alone.
+        map: weight of the maps' cross-entropy; ``map_positive`` is the weight of a pixel inside a lesion.
+        dice: weight of the Dice loss of the ``any`` map. With 0 for both, only labels are trained on.
     """
 
     labels: tuple[float, ...] = (2.0, 1.0, 1.0, 1.0, 1.0, 1.0)
@@ -44,7 +44,7 @@ class LossConfig:
     dice: float = 0.5
 
     def __post_init__(self) -> None:
-        """Reject any other number of weights than six, and weights that could not be minimised."""
+        """Reject a number of weights other than six, and weights that are negative or all 0."""
         if self.kind not in get_args(Kind):
             msg = f"loss.kind must be one of {', '.join(get_args(Kind))}, got {self.kind}"
             raise ConfigError(msg)
@@ -56,10 +56,10 @@ class LossConfig:
             raise ConfigError(msg)
 
     def resolved(self, labels: NDArray[np.floating[Any]]) -> "LossConfig":
-        """Numbers in place of the word ``prevalence``, from the labels trained on: (n, 6), NaN where unknown.
+        """Replace the word ``prevalence`` by numbers from the training labels (n, 6), NaN where unknown.
 
         With r the share of positives among a label's known values, ``positive`` becomes 1 / (2 r) and ``negative``
-        1 / (2 (1 - r)): both sides of every label weigh the same in sum, and a label's mean weight stays 1.
+        1 / (2 (1 - r)): both classes of every label have the same total weight, and a label's mean weight stays 1.
 
         Raises:
             ConfigError: a label has no known positive, or no known negative.
@@ -75,58 +75,58 @@ class LossConfig:
 def loss_parts(
     output: Output,
     labels: Tensor,
-    outline: Tensor,
+    mask: Tensor,
     typed: Tensor,
     config: LossConfig,
     *,
-    outlined: Tensor | None = None,
+    mask_known: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The parts of the loss, weighted; their sum is minimised.
+    """Return the weighted loss terms; their sum is minimised.
 
-    Every part is a mean over what is known in the batches of all processes together. Training in several processes
-    averages their gradients, so each part is scaled up by their number: the average is then the gradient that one
-    process would have on all slices, however the unknown ones are spread, and the average of the values its value.
+    Every term is a mean over the known labels in the batches of all processes. Distributed training averages gradients
+    over processes, so each term is scaled by their number: the average is then the gradient of one process on all
+    slices, however the unknown labels are distributed.
 
     Args:
         output: scores (N, 6) and map logits (N, 6, h, w).
         labels: (N, 6) of 0 and 1, NaN where unknown.
-        outline: (N, S, S), lesions outlined, whatever their type.
-        typed: (N,), 1 where the outline belongs to at most one type: only there do the maps of types learn from it.
+        mask: (N, S, S), lesions of any type.
+        typed: (N,), 1 if the mask belongs to at most one type: only these train the maps of types.
         config: the weights, as numbers (``LossConfig.resolved``).
-        outlined: (N,), 1 where the outline is known: only there do maps learn. None: everywhere.
+        mask_known: (N,), 1 if the mask is known: only these train the maps. None: all.
     """
     parts = {"scores": score_loss(output.logits, labels, config)}
     if config.map or config.dice:
-        shown = torch.ones_like(typed) if outlined is None else outlined
-        parts |= _map_losses(output.maps, labels, outline, typed, shown, config)
+        shown = torch.ones_like(typed) if mask_known is None else mask_known
+        parts |= _map_losses(output.maps, labels, mask, typed, shown, config)
     return parts
 
 
 def score_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
-    """Weighted cross-entropy of scores over the known labels of all processes; see ``loss_parts``."""
+    """Return the weighted cross-entropy of scores over the known labels of all processes; see ``loss_parts``."""
     return _global_mean(*score_sums(logits, labels, config))
 
 
 def score_sums(logits: Tensor, labels: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """Weighted cross-entropies of these slices, summed over known labels, and the sum of ``labels`` weights there."""
-    logits = logits.float()  # sums and counts in half precision would lose whole slices
+    """Return the sum of weighted cross-entropies over known labels, and the sum of their ``labels`` weights."""
+    logits = logits.float()  # in half precision, large sums and counts would be rounded
     weights = logits.new_tensor(config.labels)
     truth, known = labels.nan_to_num(0), (~labels.isnan()).to(logits.dtype)
     sided = torch.where(truth > 0.5, logits.new_tensor(config.positive), logits.new_tensor(config.negative))
     loss = binary_cross_entropy_with_logits(logits, truth, reduction="none")
     if config.kind == "focal":
-        # The opposite answer's probability from the logit itself: 1 - exp(-loss) would lose its digits near 0.
+        # The probability of the opposite class from the logit itself: 1 - exp(-loss) loses digits near 0.
         loss = loss * (config.gamma * logsigmoid(torch.where(truth > 0.5, -logits, logits))).exp()
     return (loss * sided * weights * known).sum(), (weights * known).sum()
 
 
 def _map_losses(
-    maps: Tensor, labels: Tensor, outline: Tensor, typed: Tensor, outlined: Tensor, config: LossConfig
+    maps: Tensor, labels: Tensor, mask: Tensor, typed: Tensor, mask_known: Tensor, config: LossConfig
 ) -> dict[str, Tensor]:
     maps = maps.float()
     height, width = maps.shape[2:]
-    truth, known = labels.nan_to_num(0), (~labels.isnan()).to(maps.dtype) * outlined[:, None]
-    target = (adaptive_avg_pool2d(outline[:, None], (height, width)) > 0.3).to(maps.dtype) * truth[:, :, None, None]
+    truth, known = labels.nan_to_num(0), (~labels.isnan()).to(maps.dtype) * mask_known[:, None]
+    target = (adaptive_avg_pool2d(mask[:, None], (height, width)) > 0.3).to(maps.dtype) * truth[:, :, None, None]
     learned = torch.cat([known[:, :1], known[:, 1:] * typed[:, None]], dim=1)
     places = binary_cross_entropy_with_logits(
         maps, target, reduction="none", pos_weight=maps.new_tensor(config.map_positive)
@@ -139,9 +139,9 @@ def _map_losses(
 
 
 def _dice(probability: Tensor, target: Tensor) -> Tensor:
-    """Soft Dice loss over all places together: slices without a lesion count through their false alarms."""
+    """Soft Dice loss over all pixels of all slices: slices without a lesion count through their false alarms."""
     own = torch.stack([(probability * target).sum(), probability.sum(), target.sum()])
-    # Its own sums keep their gradients, those of the other processes are numbers.
+    # Only this process's sums have gradients.
     overlap, found, there = own + (_everywhere(own) - own.detach())
     loss = 1 - (2 * overlap + 1) / (found + there + 1)
     scaled: Tensor = loss.detach() + _processes() * (loss - loss.detach())
@@ -149,12 +149,12 @@ def _dice(probability: Tensor, target: Tensor) -> Tensor:
 
 
 def _global_mean(total: Tensor, count: Tensor) -> Tensor:
-    """This process's part of the mean over all processes, scaled for their average; 0 where nothing is known."""
+    """This process's share of the global mean, scaled by the number of processes; 0 if nothing is known."""
     return total * _processes() / _everywhere(count).clamp(min=torch.finfo(total.dtype).tiny)
 
 
 def _everywhere(value: Tensor) -> Tensor:
-    """The sum over all processes, without a gradient."""
+    """Sum over all processes, without a gradient."""
     value = value.detach().clone()
     if _processes() > 1:
         distributed.all_reduce(value)

@@ -1,4 +1,4 @@
-"""What Lightning runs: the network, its loss, its optimiser, and a moving average of its weights."""
+"""The Lightning module: the network, its loss, its optimiser, and a moving average of its weights."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ Schedule = Literal["onecycle", "constant"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig:
-    """How the weights follow the gradient.
+    """The optimiser and its schedule.
 
     Attributes:
         kind: ``adamw``, or ``adam`` as in the paper.
-        schedule: ``onecycle`` (the learning rate rises over the share ``warmup`` of all steps, then falls to nothing)
+        schedule: ``onecycle`` (the learning rate rises over the share ``warmup`` of all steps, then falls to zero)
             or ``constant``.
-        learning_rate: the highest.
-        weight_decay: in ``adam`` it is a part of the gradient (L2), in ``adamw`` apart from it.
+        learning_rate: the maximum.
+        weight_decay: part of the gradient in ``adam`` (L2), decoupled in ``adamw``.
         warmup: see ``schedule``.
-        ema: decay of the weights' moving average; 0 switches it off.
+        ema: decay of the weights' moving average; 0 turns it off.
     """
 
     kind: Kind = "adamw"
@@ -42,7 +42,7 @@ class OptimizerConfig:
     ema: float = 0.99
 
     def __post_init__(self) -> None:
-        """Reject what no optimiser could follow."""
+        """Reject settings that no optimiser accepts."""
         for name, choice in (("kind", Kind), ("schedule", Schedule)):
             if getattr(self, name) not in get_args(choice):
                 msg = f"optimizer.{name} must be one of {', '.join(get_args(choice))}, got {getattr(self, name)}"
@@ -57,34 +57,34 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
-    """Which of ``count`` stretches of equal length of one training this is, from 1: a schedule goes on over all."""
+class ScheduleSegment:
+    """One of ``count`` segments of equal length of one schedule; ``number`` counts from 1."""
 
     number: int = 1
     count: int = 1
 
 
-class Pull:
-    """FedProx' proximal term: half of ``strength`` times the squared distance of weights from where they began.
+class ProximalTerm:
+    """FedProx' proximal term: half of ``strength`` times the squared distance of weights from their initial values.
 
     Li et al. 2020, "Federated optimization in heterogeneous networks", equation 2.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], strength: float) -> None:
-        """Where the parameters are now is where they are pulled to."""
+        """Keep the current parameters as the reference."""
         self.strength = strength
         self.parameters = list(parameters)
         self.start = [parameter.detach().clone() for parameter in self.parameters]
 
     def loss(self) -> Tensor:
-        """A scalar."""
+        """Return the term as a scalar."""
         pairs = zip(self.parameters, self.start, strict=True)
         squares = [(now - start.to(now.device)).square().sum() for now, start in pairs]
         return self.strength / 2 * torch.stack(squares).sum()
 
 
 class TrainingModule(lightning.LightningModule):
-    """One network in training; ``trained`` is what a finished run keeps."""
+    """One network in training; ``trained`` is the network that a finished run keeps."""
 
     def __init__(
         self,
@@ -92,26 +92,26 @@ class TrainingModule(lightning.LightningModule):
         loss: LossConfig,
         optimizer: OptimizerConfig,
         *,
-        stretch: Stretch | None = None,
-        pull: Pull | None = None,
+        segment: ScheduleSegment | None = None,
+        proximal_term: ProximalTerm | None = None,
     ) -> None:
-        """Keep the parts; the average starts as a copy.
+        """Keep network, loss and optimiser; the average starts as a copy.
 
         Args:
-            network: to be trained.
-            loss: in numbers.
-            optimizer: how the weights follow the gradient.
-            stretch: of a longer training; None: this is the whole.
-            pull: added to the loss as ``train/proximal``.
+            network: to train.
+            loss: with numeric weights.
+            optimizer: optimiser and schedule.
+            segment: of a longer schedule; None if this training is the whole schedule.
+            proximal_term: added to the loss as ``train/proximal``.
 
         Raises:
-            ConfigError: the loss still waits for the training labels.
+            ConfigError: the loss still needs the training labels.
         """
         super().__init__()
-        self.stretch = stretch or Stretch()
-        self.pull = pull
+        self.segment = segment or ScheduleSegment()
+        self.proximal_term = proximal_term
         if PREVALENCE in (loss.positive, loss.negative):
-            msg = f"the loss holds the word {PREVALENCE} where numbers are needed. Call LossConfig.resolved first"
+            msg = f"the loss has the word {PREVALENCE} instead of numbers. Call LossConfig.resolved first"
             raise ConfigError(msg)
         self.network = network.to(memory_format=torch.channels_last)
         self.loss = loss
@@ -121,19 +121,19 @@ class TrainingModule(lightning.LightningModule):
 
     @property
     def trained(self) -> HemorrhageNetwork:
-        """The averaged network where there is one."""
+        """The averaged network if there is one, else the network."""
         network = self.network if self.average is None else self.average.module
         assert isinstance(network, HemorrhageNetwork)
         return network
 
     def training_step(self, batch: Sample, _: int) -> Tensor:
-        """Loss of one batch; its parts are logged."""
+        """Return the loss of one batch and log its terms."""
         image = batch.image.contiguous(memory_format=torch.channels_last)
         parts = loss_parts(
-            self.network(image), batch.labels, batch.outline, batch.typed, self.loss, outlined=batch.outlined
+            self.network(image), batch.labels, batch.mask, batch.typed, self.loss, mask_known=batch.mask_known
         )
-        if self.pull is not None:
-            parts["proximal"] = self.pull.loss()
+        if self.proximal_term is not None:
+            parts["proximal"] = self.proximal_term.loss()
         total = torch.stack(list(parts.values())).sum()
         shown = {f"train/{name}": value.detach() for name, value in parts.items()}
         self.log_dict(shown, on_step=False, on_epoch=True, sync_dist=True)
@@ -141,18 +141,18 @@ class TrainingModule(lightning.LightningModule):
         return total
 
     def val_dataloader(self) -> list[Any]:
-        """No validation unless the trainer is given some; Lightning warns where nothing is said."""
+        """No validation by default; without this method Lightning warns."""
         return []
 
     def validation_step(self, batch: Sample, _: int) -> None:
-        """Keep the scores of one batch, by the network that the run would keep."""
+        """Collect the scores of one batch by the ``trained`` network."""
         image = batch.image.contiguous(memory_format=torch.channels_last)
         self._seen.append((self.trained(image).logits.float(), batch.labels))
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss of all scores, ``validation/loss``, and the AUROC of ``any``, ``validation/auroc_any``.
 
-        Where there are several processes, of the scores of all. Without a positive or a negative there is no AUROC.
+        Both use the scores of all processes. AUROC needs a positive and a negative slice.
         """
         logits, labels = (self._of_all(torch.cat(parts)) for parts in zip(*self._seen, strict=True))
         self._seen.clear()
@@ -164,7 +164,7 @@ class TrainingModule(lightning.LightningModule):
             self.log("validation/auroc_any", float(ranking.evaluate(np.ones((1, int(known.sum()))))[0][0]))
 
     def _of_all(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, which need not have equally many."""
+        """Gather the rows of all processes, which may have different numbers."""
         if self.trainer.world_size == 1:
             return rows
         counts = self._gathered(torch.tensor([len(rows)], device=self.device)).flatten().tolist()
@@ -173,35 +173,35 @@ class TrainingModule(lightning.LightningModule):
         return torch.cat([part[:count] for part, count in zip(self._gathered(padded), counts, strict=True)])
 
     def _gathered(self, rows: Tensor) -> Tensor:
-        """Rows of equal shape from all processes: (processes, ...)."""
+        """Gather rows of equal shape from all processes: (processes, ...)."""
         gathered = self.all_gather(rows)
         assert isinstance(gathered, Tensor)
         return gathered
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then let the average follow."""
+        """Take one step, then update the moving average."""
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
             self.average.update_parameters(self.network)
 
     def configure_optimizers(self) -> Any:
-        """What ``OptimizerConfig`` says, over the whole run."""
+        """Build optimiser and schedule from ``OptimizerConfig``."""
         chosen = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         config = self.optimizer
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.kind]
         optimizer = kind(chosen, lr=config.learning_rate, weight_decay=config.weight_decay)
         if config.schedule == "constant":
             return optimizer
-        cycle = _cycle(optimizer, config, steps=int(self.trainer.estimated_stepping_batches), stretch=self.stretch)
+        cycle = _cycle(optimizer, config, steps=int(self.trainer.estimated_stepping_batches), segment=self.segment)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 
 def _cycle(
-    optimizer: torch.optim.Optimizer, config: OptimizerConfig, *, steps: int, stretch: Stretch
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, *, steps: int, segment: ScheduleSegment
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """One cycle over all stretches of ``steps`` steps each, at the beginning of this one."""
-    whole, done = steps * stretch.count, steps * (stretch.number - 1)
-    # torch divides by the length of the rise, which is nothing where it would be exactly one step.
+    """One cycle over all segments of ``steps`` steps each, positioned at the start of this one."""
+    whole, done = steps * segment.count, steps * (segment.number - 1)
+    # torch divides by the length of the warm-up minus one step.
     warmup = config.warmup * (1 + 1e-9) if config.warmup * whole == 1 else config.warmup
 
     def cycle(last: int) -> torch.optim.lr_scheduler.OneCycleLR:
@@ -209,12 +209,12 @@ def _cycle(
             optimizer, max_lr=config.learning_rate, total_steps=whole, pct_start=warmup, last_epoch=last
         )
 
-    fresh = cycle(-1)  # the first one writes its bounds into the optimiser, which one that goes on finds there
+    fresh = cycle(-1)  # a new schedule writes its bounds into the optimiser; a continued one reads them
     return cycle(done - 1) if done else fresh
 
 
 def _average(network: HemorrhageNetwork, decay: float) -> AveragedModel:
     follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     average = AveragedModel(network, multi_avg_fn=follow, use_buffers=True)
-    average.requires_grad_(False)  # training in several processes would wait for gradients that never come
+    average.requires_grad_(False)  # DDP would wait for gradients of these parameters
     return average

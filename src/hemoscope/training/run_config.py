@@ -1,4 +1,4 @@
-"""The ``[run]`` table of an experiment: how long, on what part of the data, on which machines."""
+"""The ``[run]`` table of an experiment: its length, data split and hardware."""
 
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -10,40 +10,40 @@ Devices = Literal["auto"]
 Strategy = Literal["auto", "ddp"]
 SplitBy = Literal["folds", "patient", "slice"]
 Crops = Literal["memory", "disk"]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # an average of weights in half precision would stand still
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # an average of weights in half precision would not change
 
 NAMED_INITS = ("imagenet", "pretrained", "none")
-# What changes nothing about the weights that come out: a run may go on with other values of these.
+# Settings that do not affect the weights: they may change when a run resumes.
 FREE_TO_CHANGE = ("workers", "checkpoint_steps", "crops")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """How long and on what.
+    """Length, data split and hardware of a run.
 
     Attributes:
         epochs: passes over what ``sampling`` calls an epoch.
-        max_steps: optimiser steps after which training ends, however many epochs that is; 0 is no limit.
-        batch_size: slices a step and process, before ``accumulate``.
+        max_steps: optimiser steps after which training ends, regardless of epochs; 0 is no limit.
+        batch_size: slices per process in one batch.
         accumulate: batches whose gradients make one step: a step sees batch_size x accumulate x processes slices.
-        seed: everything random follows from it.
+        seed: of all random numbers.
         precision: as Lightning names it: ``32-true``, ``bf16-mixed`` or ``16-mixed`` (on a GPU).
-        init: where the weights begin: ``imagenet`` (from an installed package), ``pretrained`` (timm, needs internet),
-            ``none`` (random), or the path of a file.
-        split: ``folds`` trains one network a patient-level fold and a final one on all patients; ``patient`` and
+        init: source of the initial weights: ``imagenet`` (from an installed package), ``pretrained`` (timm, needs
+            internet), ``none`` (random), or the path of a file.
+        split: ``folds`` trains one network per patient-level fold and a final one on all patients; ``patient`` and
             ``slice`` train one network on one split (``slice`` is the paper's and leaks between slices of a patient).
         folds: patient-level folds for out-of-fold scores; 0 trains the final network alone. For ``split = "folds"``.
-        held_out: patients that the final network never sees, such as the demo's. For ``split = "folds"``.
+        held_out: patients that the final network is not trained on, such as the demo's. For ``split = "folds"``.
         validation: share of the patients for validation. For ``split = "patient"``.
         test: share of the patients, or of the slices, for the test. For ``split = "patient"`` and ``"slice"``.
         split_seed: of the split.
-        early_stop: epochs without a better validation loss after which training ends, the weights of the best epoch
-            kept; 0 trains to the end and keeps the last weights. Needs validation.
-        devices: accelerators, or processes of a CPU, on each node; ``auto`` takes all accelerators.
-        nodes: machines that train together.
-        strategy: ``ddp`` trains in several processes; ``auto`` does so where there is more than one device.
-        workers: processes that make samples, beside each training process; 0 makes them in it.
-        crops: ``memory`` holds the cropped slices there; ``disk`` keeps them beside the cache and maps them.
+        early_stop: stop after this many epochs without a better validation loss, and keep the best epoch's weights; 0
+            trains to the end and keeps the last weights. Needs a validation set.
+        devices: accelerators, or processes of a CPU, on each node; ``auto`` uses all accelerators.
+        nodes: number of machines.
+        strategy: ``ddp`` trains in several processes; ``auto`` does so with more than one device.
+        workers: data-loading processes per training process; 0 loads in the training process.
+        crops: ``memory`` keeps the cropped slices in memory; ``disk`` stores them beside the cache, memory-mapped.
         checkpoint_steps: steps between checkpoints within an epoch; 0 writes one at the end of each epoch.
     """
 
@@ -69,14 +69,14 @@ class RunConfig:
     checkpoint_steps: int = 0
 
     def __post_init__(self) -> None:
-        """Reject what no run could follow."""
+        """Reject settings that no run can follow."""
         self._check_words()
         self._check_numbers()
         self._check_split()
 
     @property
     def validation_share(self) -> float:
-        """Share of the validation part: none but by patient."""
+        """Share of the validation set; 0 unless split by patient."""
         return self.validation if self.split == "patient" else 0.0
 
     def _check_words(self) -> None:
@@ -113,8 +113,8 @@ class RunConfig:
             msg = f"validation must be 0 to below 1 and test between 0 and 1, got {self.validation} and {self.test}"
             raise ConfigError(msg)
         if self.split != "folds" and self.held_out:
-            msg = f'held_out is for split = "folds": a {self.split} split holds a test part out. Leave it out'
+            msg = f'held_out is for split = "folds": a {self.split} split has its own test set. Remove it'
             raise ConfigError(msg)
         if self.early_stop and not self.validation_share:
-            msg = f'early_stop needs a validation part, which split = "{self.split}" has not. Use split = "patient"'
+            msg = f'early_stop needs a validation set, split = "{self.split}" has none. Use split = "patient"'
             raise ConfigError(msg)

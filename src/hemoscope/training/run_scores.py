@@ -1,7 +1,7 @@
-"""The scores that a run left behind, joined with the truth: by slice, and by study or patient.
+"""Reads the scores of a run and joins them with the truth: by slice, and by study or patient.
 
-None of them is of a slice that the scoring network learned from. A run on folds scores every patient once, each by the
-fold that never saw it; a run on one split scores its validation part and its test part by the final weights.
+No slice is scored by a network that was trained on it. A run on folds scores every patient once, by the network of the
+fold that held the patient out; a run on one split scores its validation and test sets with the final weights.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from hemoscope.errors import TrainingError
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.inference.probabilities import study_logits
 from hemoscope.labels import LABELS
+from hemoscope.training.data_splits import FINAL, SPLIT
 from hemoscope.training.experiment import Experiment
-from hemoscope.training.parts import FINAL, SPLIT
 
 Floats = NDArray[np.float64]
 
@@ -28,11 +28,10 @@ _NAMES = [label.value for label in LABELS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scores:
-    """Scores of networks that never saw these patients or slices, at one level.
+class LevelScores:
+    """Scores at one level, by networks that were not trained on these patients or slices.
 
-    ``logits`` and ``truth`` (n, 6) in label order, truth NaN where unknown; ``patients`` (n,) names the patient of
-    each row.
+    ``logits`` and ``truth`` (n, 6) in label order, truth NaN if unknown; ``patients`` (n,) is the patient of each row.
     """
 
     logits: Floats
@@ -41,42 +40,42 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """One set of scores at both levels."""
+class SliceAndStudyScores:
+    """The same scores by slice and by study."""
 
-    slices: Scores
-    studies: Scores
+    slices: LevelScores
+    studies: LevelScores
 
 
 def check_finished(run: Path, experiment: Experiment) -> None:
-    """Raise TrainingError for a run that lacks what a bundle is made of."""
+    """Raise TrainingError if a run lacks files that a bundle needs."""
     settings = experiment.run
     if settings.split == "folds" and not settings.folds:
-        msg = f"{run.name} has no folds, so no score that calibration could be fitted on. Train it with run.folds = 5"
+        msg = f"{run.name} has no folds, so no scores to fit calibration on. Train it with run.folds = 5"
         raise TrainingError(msg)
     needed = [name for names in _score_files(experiment).values() for name in names]
     if experiment.sequence is not None:
-        needed += [studies_of(name) for name in needed] + [f"{last_part(experiment)}/sequence.safetensors"]
-    needed += [f"{last_part(experiment)}/weights.safetensors", "slices.csv"]
+        needed += [study_scores_file(name) for name in needed] + [f"{final_split(experiment)}/sequence.safetensors"]
+    needed += [f"{final_split(experiment)}/weights.safetensors", "slices.csv"]
     absent = [name for name in needed if not (run / name).is_file()]
     if absent:
         msg = f"{run.name} lacks {', '.join(absent)}. Finish it: hemoscope train ... --resume"
         raise TrainingError(msg)
 
 
-def last_part(experiment: Experiment) -> str:
-    """The part whose weights are shipped."""
+def final_split(experiment: Experiment) -> str:
+    """Return the name of the split whose weights are exported."""
     return FINAL if experiment.run.split == "folds" else SPLIT
 
 
-def studies_of(name: str) -> str:
-    """The file of study scores that stands beside a file of slice scores."""
+def study_scores_file(name: str) -> str:
+    """Return the name of the study scores file beside a slice scores file."""
     folder, _, file = name.rpartition("/")
     return f"{folder}/{file.replace('scores', 'studies', 1)}"
 
 
-def out_of_fold(run: Path, experiment: Experiment, rule: StudyRule) -> Scored:
-    """Every slice of a run on folds, scored once. Raises TrainingError where any score is missing."""
+def out_of_fold_scores(run: Path, experiment: Experiment, rule: StudyRule) -> SliceAndStudyScores:
+    """Return one score for every slice of a run on folds. Raises TrainingError if any is missing."""
     names = _score_files(experiment)["folds"]
     slices = pd.read_csv(run / "slices.csv", dtype=_IDS)
     scored = _concatenated(run, names)
@@ -89,11 +88,11 @@ def out_of_fold(run: Path, experiment: Experiment, rule: StudyRule) -> Scored:
     return _at_both_levels(run, experiment, joined, names, rule)
 
 
-def of_part(run: Path, experiment: Experiment, part: str, rule: StudyRule) -> Scored | None:
-    """Scores of the ``validation`` or ``test`` part of a split; None where the split has no such part.
+def split_scores(run: Path, experiment: Experiment, part: str, rule: StudyRule) -> SliceAndStudyScores | None:
+    """Return scores of the ``validation`` or ``test`` set of a run on one split; None if that set is empty.
 
     Raises:
-        TrainingError: images are scored that the run does not know.
+        TrainingError: a scored image is not among the run's slices.
     """
     names = _score_files(experiment).get(part)
     if names is None:
@@ -102,31 +101,26 @@ def of_part(run: Path, experiment: Experiment, part: str, rule: StudyRule) -> Sc
     return _at_both_levels(run, experiment, joined, names, rule)
 
 
-def of_file(path: Path, slices: pd.DataFrame, rule: StudyRule) -> Scored:
-    """Scores of one file that ``score_slices`` wrote; see ``of_files``."""
-    return of_files(path.parent, [path.name], slices, rule)
-
-
-def of_files(folder: Path, names: Sequence[str], slices: pd.DataFrame, rule: StudyRule) -> Scored:
-    """Scores of files that ``score_slices`` wrote, together.
+def read_score_files(folder: Path, names: Sequence[str], slices: pd.DataFrame, rule: StudyRule) -> SliceAndStudyScores:
+    """Read and concatenate files that ``score_slices`` wrote.
 
     Args:
-        folder: that they lie in, or below.
-        names: of the files.
-        slices: with ``image_id``, ``patient_id`` and the labels, empty where unknown; may hold others too.
-        rule: how slices make a study.
+        folder: that contains the files.
+        names: of the files, relative to the folder.
+        slices: rows with ``image_id``, ``patient_id`` and the labels, empty if unknown; may hold further slices.
+        rule: that computes study scores from slices.
 
     Raises:
-        TrainingError: images are scored that ``slices`` lacks.
+        TrainingError: a scored image is not among ``slices``.
     """
     known = slices[["image_id", "patient_id", *_NAMES]].astype(dict.fromkeys(_NAMES, np.float64))
     joined = _joined(_concatenated(folder, list(names)), known, names[0])
     scores = _scores(joined)
-    return Scored(slices=scores, studies=_ruled(scores, joined, rule))
+    return SliceAndStudyScores(slices=scores, studies=_ruled(scores, joined, rule))
 
 
 def _joined(scored: pd.DataFrame, slices: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Scores with patients and truth beside them. Raises TrainingError where an image is not among ``slices``."""
+    """Join scores with patients and truth. Raises TrainingError if an image is not among ``slices``."""
     wanted = [column for column in ("image_id", *_SERIES, *_LOGITS) if column in scored]
     joined = scored[wanted].merge(slices, on="image_id", how="inner")
     if len(joined) != len(scored) or not len(scored):
@@ -150,23 +144,25 @@ def _concatenated(run: Path, names: Sequence[str]) -> pd.DataFrame:
 
 def _at_both_levels(
     run: Path, experiment: Experiment, joined: pd.DataFrame, names: Sequence[str], rule: StudyRule
-) -> Scored:
+) -> SliceAndStudyScores:
     slices = _scores(joined)
     if experiment.sequence is None:
-        return Scored(slices=slices, studies=_ruled(slices, joined, rule))
-    return Scored(slices=slices, studies=_scores(_concatenated(run, [studies_of(name) for name in names])))
+        return SliceAndStudyScores(slices=slices, studies=_ruled(slices, joined, rule))
+    return SliceAndStudyScores(
+        slices=slices, studies=_scores(_concatenated(run, [study_scores_file(name) for name in names]))
+    )
 
 
-def _ruled(slices: Scores, joined: pd.DataFrame, rule: StudyRule) -> Scores:
-    """The study rule over each series, as it is served; over each patient where a run does not name series."""
-    if "series_id" not in joined or joined["series_id"].isna().any():  # scored by an earlier version
+def _ruled(slices: LevelScores, joined: pd.DataFrame, rule: StudyRule) -> LevelScores:
+    """Apply the study rule to each series, as in serving; to each patient if the run has no series ids."""
+    if "series_id" not in joined or joined["series_id"].isna().any():  # written by an earlier version
         return study_scores(slices, rule, series=slices.patients)
     positions = joined["position_mm"].to_numpy(dtype=np.float64)
     return study_scores(slices, rule, series=joined["series_id"].tolist(), positions_mm=positions)
 
 
-def _scores(table: pd.DataFrame) -> Scores:
-    return Scores(
+def _scores(table: pd.DataFrame) -> LevelScores:
+    return LevelScores(
         logits=table[_LOGITS].to_numpy(dtype=np.float64),
         truth=table[_NAMES].to_numpy(dtype=np.float64),
         patients=tuple(table["patient_id"]),
@@ -174,15 +170,15 @@ def _scores(table: pd.DataFrame) -> Scores:
 
 
 def study_scores(
-    slices: Scores, rule: StudyRule, *, series: Sequence[str], positions_mm: Floats | None = None
-) -> Scores:
-    """The study rule over each series' slices; a series is positive where any slice is known to be.
+    slices: LevelScores, rule: StudyRule, *, series: Sequence[str], positions_mm: Floats | None = None
+) -> LevelScores:
+    """Apply the study rule to each series; a series is positive if any slice is known to be.
 
     Args:
-        slices: one row a slice.
-        rule: of the card.
+        slices: one row per slice.
+        rule: the card's study rule.
         series: of each slice. Only slices of one patient share one.
-        positions_mm: of each slice, (n,), NaN where unknown; None: unknown throughout.
+        positions_mm: of each slice, (n,), NaN if unknown; None if all are unknown.
     """
     names = sorted(set(zip(slices.patients, series, strict=True)))
     place = {name: number for number, name in enumerate(names)}
@@ -191,7 +187,7 @@ def study_scores(
     known = np.full(len(of), np.nan) if positions_mm is None else positions_mm
     logits = [study_logits(slices.logits[row], _positions(known[row]), rule) for row in rows]
     truth = np.stack([np.fmax.reduce(slices.truth[row], axis=0) for row in rows])
-    return Scores(logits=np.stack(logits), truth=truth, patients=tuple(patient for patient, _ in names))
+    return LevelScores(logits=np.stack(logits), truth=truth, patients=tuple(patient for patient, _ in names))
 
 
 def _positions(known: Floats) -> list[float | None]:

@@ -1,4 +1,4 @@
-"""Raw scores of images that a network never learned from, as a run and a round of a federation write them."""
+"""Writes raw scores of held-out images, for a training run and for a federated round."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,19 +7,20 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
+from hemoscope.files import atomic_path
 from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, no_progress
+from hemoscope.training.data_splits import SPLIT, DataSplit
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
-from hemoscope.training.parts import SPLIT, Part
 
 _SCORED_AT_ONCE = 16
 
 
-def score_files(part: Part) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Names of a part's score files, and the images that go into them."""
-    names = ("scores-validation.csv", "scores-test.csv") if part.name == SPLIT else ("", "scores.csv")
-    yield from ((name, images) for name, images in zip(names, (part.validate, part.score), strict=True) if images)
+def score_files(split: DataSplit) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the names of a split's score files and the images that each contains."""
+    names = ("scores-validation.csv", "scores-test.csv") if split.name == SPLIT else ("", "scores.csv")
+    yield from ((name, images) for name, images in zip(names, (split.validation, split.test), strict=True) if images)
 
 
 def score_slices(
@@ -28,9 +29,9 @@ def score_slices(
     path: Path,
     progress: Progress = no_progress,
 ) -> None:
-    """Write one row a slice: its ids, its place along the head in mm, and six logits of the mirrored network.
+    """Write one row per slice: ids, position along the head in mm, and six logits of the mirrored network.
 
-    The file appears whole or not at all. The network comes back on the CPU.
+    The file is written atomically. Afterwards the network is on the CPU.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     mirrored = MirroredNetwork(network).eval().to(device)
@@ -42,6 +43,5 @@ def score_slices(
     network.cpu()
     table = slices.table[["image_id", "patient_id", "series_id", "index"]].assign(position_mm=slices.positions_mm())
     scores = pd.DataFrame(torch.cat(logits).numpy(), columns=[f"logit_{label}" for label in LABELS])
-    part = path.with_suffix(".part")
-    pd.concat([table, scores], axis=1).to_csv(part, index=False, float_format="%.6g")
-    part.replace(path)
+    with atomic_path(path) as draft:
+        pd.concat([table, scores], axis=1).to_csv(draft, index=False, float_format="%.6g")

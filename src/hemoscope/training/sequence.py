@@ -1,9 +1,9 @@
-"""Training the sequence network on the embeddings of a finished slice network, and scoring with both.
+"""Trains the sequence network on the embeddings of a finished slice network, and scores with both.
 
-It is trained as it serves: thin slices share a place of about the nominal spacing, and a slice's refined score is its
-own plus the correction of its place. The loss is that of the slice network, over slices and over series, whose label is
-the highest that is known of its slices. Against learning to trust a slice network that has seen these slices: views of
-every series (``embeddings``), dropout, and a correction that starts at zero.
+Training matches serving: thin slices are grouped to about the nominal spacing, and a slice's refined score is its own
+plus its group's correction. The loss is the slice network's, over slices and over series; a series' label is the
+highest known label of its slices. The slice network was trained on these slices, so its scores on them are too good;
+augmented views (``embeddings``), dropout and a correction that starts at zero keep this network from relying on them.
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,21 @@ from torch.utils.data import DataLoader
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError
+from hemoscope.files import atomic_path
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.inference.probabilities import study_logits
 from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, StageProgress, no_progress, no_stage_progress
-from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepsDone
+from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepProgress
 from hemoscope.training.checkpoint_io import SafeCheckpointIO, latest_checkpoint
 from hemoscope.training.crops import chosen_slices
+from hemoscope.training.data_splits import DataSplit
 from hemoscope.training.embeddings import EmbeddedSeries, EmbeddingStore
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.losses import LossConfig, score_sums
 from hemoscope.training.models.checkpoint import load_weights, save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.models.sequence import SequenceConfig, SequenceNetwork
-from hemoscope.training.parts import Part
 from hemoscope.training.series import (
     SeriesDataset,
     SeriesSample,
@@ -50,32 +51,32 @@ WEIGHTS = "sequence.safetensors"
 FOLDER = "sequence"
 
 _NAMES = [label.value for label in LABELS]
-_AS_SERVED = -1  # no view but that of serving
+_AS_SERVED = -1  # only the view used in serving
 
 
 class SequenceModule(lightning.LightningModule):
     """The sequence network in training."""
 
     def __init__(self, network: SequenceNetwork, loss: LossConfig) -> None:
-        """``loss`` holds numbers (``LossConfig.resolved``)."""
+        """``loss`` has numeric weights (``LossConfig.resolved``)."""
         super().__init__()
         self.network = network
         self.loss = loss
 
     def training_step(self, batch: SeriesSample, _: int) -> Tensor:
-        """Loss of one batch: of its slices, and of its series."""
+        """Return the loss of one batch, over its slices and its series."""
         slices, studies = refined(self.network, batch)
-        parts = {
+        losses = {
             "slices": _mean_loss(slices.flatten(0, 1), batch.labels.flatten(0, 1), self.loss),
             "studies": _mean_loss(studies, highest_known(batch.labels), self.loss),
         }
-        total = torch.stack(list(parts.values())).sum()
-        shown = {f"train/{name}": value.detach() for name, value in parts.items()}
+        total = torch.stack(list(losses.values())).sum()
+        shown = {f"train/{name}": value.detach() for name, value in losses.items()}
         self.log_dict({**shown, "train/loss": total.detach()}, on_step=False, on_epoch=True, batch_size=len(studies))
         return total
 
     def configure_optimizers(self) -> Any:
-        """AdamW and one cycle over the whole run."""
+        """Build AdamW with one cycle over the whole run."""
         config = self.network.config
         adamw = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -87,26 +88,26 @@ def fit_sequence(
     network: HemorrhageNetwork,
     experiment: Experiment,
     cache: Cache,
-    part: Part,
+    split: DataSplit,
     folder: Path,
     show: StageProgress = no_stage_progress,
 ) -> SequenceNetwork:
-    """Train the sequence network of a part, or load it where that is done; one process alone.
+    """Train the sequence network of a split, or load it if it is finished; call in one process only.
 
-    ``folder``, the part's, gets ``sequence.safetensors``, ``embeddings/`` and ``sequence/`` with the checkpoint and
-    ``metrics.jsonl``. Series are read whole, but learn from the labels of ``part.learn`` alone.
+    Writes ``sequence.safetensors``, ``embeddings/`` and ``sequence/`` (checkpoint, ``metrics.jsonl``) into ``folder``.
+    Series are read whole, but only the labels of ``split.train`` are used.
 
     Args:
         network: the finished slice network.
         experiment: with a ``sequence``.
         cache: the prepared dataset.
-        part: whose ``learn`` is learned from.
-        folder: of the part.
-        show: told the stage, how much of it is done, and how much there is.
+        split: whose ``train`` images are used.
+        folder: of the split.
+        show: called with the stage, the amount done and the total.
 
     Raises:
-        ConfigError: the experiment has no sequence, or its loss cannot be derived from these labels.
-        TrainingError: a file of an earlier start cannot be read.
+        ConfigError: the experiment has no sequence, or its loss weights cannot be derived from these labels.
+        TrainingError: a file of an interrupted run cannot be read.
     """
     config, seed = _config(experiment), experiment.run.seed
     lightning.seed_everything(seed, verbose=False)
@@ -115,12 +116,12 @@ def fit_sequence(
     if done.is_file():
         load_weights(sequence, done)
         return sequence.eval()
-    table = chosen_slices(cache, part.learn)
+    table = chosen_slices(cache, split.train)
     store = EmbeddingStore(network, experiment, cache, folder, views=config.views)
     data = SeriesDataset(store, table, config, seed=seed)
-    store.fill(data.series_ids, partial(show, f"{part.name}: embedding"))
+    store.fill(data.series_ids, partial(show, f"{split.name}: embedding"))
     module = SequenceModule(sequence, experiment.loss.resolved(label_array(table)))
-    _fit(module, data, experiment, folder / FOLDER, partial(show, f"{part.name}: training the sequence"))
+    _fit(module, data, experiment, folder / FOLDER, partial(show, f"{split.name}: training the sequence"))
     save_weights(sequence, done)
     return sequence.eval()
 
@@ -134,11 +135,11 @@ def score_sequence(
     path: Path,
     show: Progress = no_progress,
 ) -> None:
-    """Write raw scores of images as the bundle would serve them, and of their series.
+    """Write raw scores of images and of their series, as the bundle would compute them.
 
-    ``path`` (``scores*.csv``) gets ``image_id, patient_id, index`` and ``logit_*``, refined; beside it ``studies*.csv``
-    gets, for each series, ``series_id, study_id, patient_id``, ``logit_*`` as the card's study scores, and the six
-    labels: the highest known of its slices among the images, empty where none is known. Series are read whole.
+    ``path`` (``scores*.csv``) has ``image_id, patient_id, index`` and refined ``logit_*``; beside it ``studies*.csv``
+    has, for each series, ``series_id, study_id, patient_id``, ``logit_*`` of the study, and the six labels: the highest
+    known label of its slices among the images, empty if none is known. Series are read whole.
 
     Raises:
         ConfigError: the experiment has no sequence.
@@ -166,7 +167,7 @@ def score_sequence(
 
 
 def _mean_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
-    """The mean over known labels: of this process alone, since no other trains the sequence."""
+    """Mean over known labels of this process: only one process trains the sequence network."""
     total, count = score_sums(logits, labels, config)
     return total / count.clamp(min=torch.finfo(total.dtype).tiny)
 
@@ -192,7 +193,7 @@ def _fit(
         callbacks=[
             SeedSteps(seed),
             MetricsFile(folder / "metrics.jsonl"),
-            StepsDone(progress),
+            StepProgress(progress),
             KeepCheckpoint(checkpoint, steps=0),
         ],
         logger=False,
@@ -207,7 +208,7 @@ def _fit(
 
 
 def _scored(sequence: SequenceNetwork, series: EmbeddedSeries) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Refined logits (T, 6) and study logits (6,) of a series as served."""
+    """Return refined logits (T, 6) and study logits (6,) of a series, as in serving."""
     nothing = np.full((len(series.positions_mm), len(LABELS)), np.nan, dtype=np.float32)
     with torch.inference_mode():
         slices, study = refined(sequence, padded([series_sample(series, nothing)]))
@@ -225,12 +226,11 @@ def _columns() -> list[str]:
 
 def _config(experiment: Experiment) -> SequenceConfig:
     if experiment.sequence is None:
-        msg = f"{experiment.name} has no sequence. Add the table [sequence] to the experiment"
+        msg = f"{experiment.name} has no sequence network. Add the table [sequence] to the experiment"
         raise ConfigError(msg)
     return experiment.sequence
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    part = path.with_suffix(".part")
-    table.to_csv(part, index=False, float_format="%.6g")
-    part.replace(path)
+    with atomic_path(path) as draft:
+        table.to_csv(draft, index=False, float_format="%.6g")

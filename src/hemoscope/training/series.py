@@ -1,6 +1,6 @@
-"""Series as the sequence network reads them, in training and in scoring: places, views, labels and batches.
+"""Series as input of the sequence network, in training and scoring: groups of slices, views, labels and batches.
 
-(seed, epoch, place) alone decides what a sample is, so that a resumed run repeats itself.
+Each sample follows from (seed, epoch, position) alone, so that a resumed run repeats them exactly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,10 +25,10 @@ NOMINAL_SPACING_MM = StudyRule().nominal_spacing_mm
 
 
 class SeriesSample(NamedTuple):
-    """One series: P places, T slices. In a batch each has one axis more in front, padded at the end.
+    """One series: P places (groups of thin slices), T slices. A batch has one more leading axis and padding at the end.
 
     ``embeddings`` (P, D) and ``before`` (P, 6), the slices' means; ``logits`` (T, 6) of the slices themselves;
-    ``places`` (T,) of each slice; ``labels`` (T, 6), NaN where unknown; ``length`` is P.
+    ``places`` (T,) is the place of each slice; ``labels`` (T, 6), NaN if unknown; ``length`` is P.
     """
 
     embeddings: Tensor
@@ -39,8 +39,8 @@ class SeriesSample(NamedTuple):
     length: Tensor
 
 
-class SeriesDraw(NamedTuple):
-    """One place in an epoch: which series, and the numbers that choose its view."""
+class SeriesIndex(NamedTuple):
+    """Index of one sample: the series, and the numbers that choose its view."""
 
     row: int
     epoch: int
@@ -50,7 +50,7 @@ class SeriesDraw(NamedTuple):
 def series_sample(
     series: EmbeddedSeries, labels: NDArray[np.float32], *, view: int = 0, turned: bool = False
 ) -> SeriesSample:
-    """A series as the network reads it, from head to feet where ``turned``; ``labels`` (T, 6)."""
+    """Build the network's input from a series, head to feet if ``turned``; ``labels`` (T, 6)."""
     places = sequence_places(series.positions_mm, NOMINAL_SPACING_MM)
     embeddings = averaged(series.embeddings[view].numpy(), places)
     before = averaged(series.logits[view].numpy(), places)
@@ -68,7 +68,7 @@ def series_sample(
 
 
 def padded(samples: Sequence[SeriesSample]) -> SeriesSample:
-    """A batch of series of different lengths: padded labels are unknown, so padding is never learned from."""
+    """Pad series of different lengths into a batch; padded labels are unknown, so they do not count in the loss."""
     join = partial(pad_sequence, batch_first=True)
     return SeriesSample(
         embeddings=join([sample.embeddings for sample in samples]),
@@ -81,7 +81,7 @@ def padded(samples: Sequence[SeriesSample]) -> SeriesSample:
 
 
 def refined(sequence: SequenceNetwork, batch: SeriesSample) -> tuple[Tensor, Tensor]:
-    """Slice logits (N, T, 6), each with its place's correction, and study logits (N, 6) of a padded batch."""
+    """Return slice logits (N, T, 6), each with its place's correction, and study logits (N, 6) of a padded batch."""
     output = sequence(batch.embeddings, batch.before, batch.length)
     correction = output.logits - batch.before
     of_slices = correction.gather(1, batch.places[:, :, None].expand(-1, -1, len(LABELS)))
@@ -89,18 +89,18 @@ def refined(sequence: SequenceNetwork, batch: SeriesSample) -> tuple[Tensor, Ten
 
 
 class SeriesDataset(Dataset[SeriesSample]):
-    """Series with the labels of some of their images, indexed by ``SeriesDraw``."""
+    """Series with the labels of some of their images, indexed by ``SeriesIndex``."""
 
     def __init__(self, store: EmbeddingStore, table: pd.DataFrame, config: SequenceConfig, *, seed: int) -> None:
-        """``table``: rows of the manifest. Series are read whole; only slices in it have labels."""
+        """``table`` holds rows of the manifest. Series are read whole; only slices in it have labels."""
         self.store = store
         self.rows = {str(name): rows for name, rows in table.groupby("series_id")}
         self.series_ids = list(self.rows)
         self.config = config
         self.seed = seed
 
-    def __getitem__(self, draw: SeriesDraw) -> SeriesSample:
-        """One sample; the same draw gives the same sample."""
+    def __getitem__(self, draw: SeriesIndex) -> SeriesSample:
+        """Return one sample; the same index gives the same sample."""
         rng = np.random.default_rng([self.seed, draw.epoch, draw.place])
         series_id = self.series_ids[draw.row]
         series = self.store.read(series_id)
@@ -114,42 +114,42 @@ class SeriesDataset(Dataset[SeriesSample]):
         return len(self.series_ids)
 
 
-class SeriesSampler(Sampler[SeriesDraw]):
-    """Every series once an epoch, in an order that follows from (seed, epoch)."""
+class SeriesSampler(Sampler[SeriesIndex]):
+    """Yields every series once per epoch, shuffled by (seed, epoch)."""
 
     def __init__(self, count: int, *, seed: int) -> None:
-        """``count`` series."""
+        """Sample from ``count`` series."""
         self.count = count
         self.seed = seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of every epoch, a resumed one too."""
+        """Lightning calls this at the start of every epoch, also of a resumed one."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[SeriesDraw]:
-        """The draws of the current epoch."""
+    def __iter__(self) -> Iterator[SeriesIndex]:
+        """Yield the indices of the current epoch."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        return (SeriesDraw(int(row), self.epoch, place) for place, row in enumerate(order))
+        return (SeriesIndex(int(row), self.epoch, place) for place, row in enumerate(order))
 
     def __len__(self) -> int:
-        """Samples in an epoch."""
+        """Number of samples in an epoch."""
         return self.count
 
 
 def known_labels(rows: pd.DataFrame, slices: int) -> NDArray[np.float32]:
-    """Labels (slices, 6) of a series from rows of the manifest; NaN for slices that have none there."""
+    """Return labels (slices, 6) of a series from rows of the manifest; NaN for slices without a row."""
     labels = np.full((slices, len(LABELS)), np.nan, dtype=np.float32)
     labels[rows["index"].to_numpy()] = label_array(rows)
     return labels
 
 
 def highest_known(labels: Tensor) -> Tensor:
-    """The labels (N, 6) of series from those of their slices (N, T, 6): the highest known; NaN where none is."""
+    """Return labels (N, 6) of series: the highest known label of their slices (N, T, 6), NaN if none is known."""
     highest = labels.nan_to_num(-1).amax(dim=1)
     return torch.where(highest < 0, torch.nan, highest)
 
 
 def label_array(rows: pd.DataFrame) -> NDArray[np.float32]:
-    """Labels (n, 6) of rows of the manifest, NaN where unknown."""
+    """Return labels (n, 6) of rows of the manifest, NaN if unknown."""
     return np.asarray(rows[[label.value for label in LABELS]].to_numpy(dtype=np.float32, na_value=np.nan))

@@ -1,10 +1,9 @@
-"""Training an experiment: one network a fold for out-of-fold scores and a final one, or one network on one split.
+"""Trains an experiment: one network per fold for out-of-fold scores and a final one, or one network on one split.
 
-A run is a folder (``run_folder``) with a folder for each part (``fold-0`` ..., ``final``, or ``split``): there
-``metrics.jsonl``, TensorBoard logs, the last checkpoint, ``weights.safetensors`` and ``part.json`` when it is done, and
-raw scores of images that it never learned from: ``scores.csv`` of a fold, ``scores-validation.csv`` and
-``scores-test.csv`` of a split. Where series are read whole, the sequence network's files stand beside them, and the
-scores are its own.
+A run is a folder (``run_folder``) with a folder for each split (``fold-0`` ..., ``final``, or ``split``). It holds
+``metrics.jsonl``, TensorBoard logs, the last checkpoint, ``weights.safetensors`` and, once finished, ``part.json`` and
+raw scores of held-out images: ``scores.csv`` of a fold, ``scores-validation.csv`` and ``scores-test.csv`` of a single
+split. With a sequence network, its files are there too, and the scores are its scores.
 """
 
 import json
@@ -21,39 +20,39 @@ from hemoscope.errors import ConfigError, HemoscopeError
 from hemoscope.progress import StageProgress, no_stage_progress
 from hemoscope.training.callbacks import History, KeepBest, read_metrics
 from hemoscope.training.checkpoint_io import latest_checkpoint
+from hemoscope.training.data_module import SplitDataModule, resolved_loss
+from hemoscope.training.data_splits import FINAL, SPLIT, DataSplit, make_data_splits, split_images
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.checkpoint import load_init, load_weights, save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.module import TrainingModule
-from hemoscope.training.part_data import PartData, part_loss
-from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts, run_split
-from hemoscope.training.run_folder import forget_unbegun, open_run, write_json
+from hemoscope.training.run_folder import discard_unstarted, open_run, write_json
 from hemoscope.training.scoring import score_files, score_slices
 from hemoscope.training.sequence import fit_sequence, score_sequence
 from hemoscope.training.trainer import CHECKPOINT, is_first_process, make_trainer, quiet_lightning
 
-__all__ = ["FINAL", "SPLIT", "Part", "PartRecord", "run_parts", "train"]
+__all__ = ["FINAL", "SPLIT", "DataSplit", "TrainingRecord", "make_data_splits", "train"]
 
 WEIGHTS, BEST, RECORD = "weights.safetensors", "best.safetensors", "part.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartRecord:
-    """How a part came out, as ``part.json`` keeps it.
+class TrainingRecord:
+    """Record of the training on one split, as stored in ``part.json``.
 
     Attributes:
-        part: its name.
-        init: where the weights began.
+        part: name of the split.
+        init: source of the initial weights.
         parameters: of the network, and how many of them were trained.
         trained_parameters: see ``parameters``.
-        learned: slices it learned from; ``validated`` and ``scored`` likewise.
-        processes: that trained together.
-        epochs: that were begun, and steps taken.
+        learned: number of training slices; ``validated`` and ``scored`` are those of validation and test.
+        processes: number of training processes.
+        epochs: number of epochs started, and of optimiser steps.
         steps: see ``epochs``.
-        best_epoch: whose weights were kept, where training could stop early.
+        best_epoch: epoch of the kept weights, with early stopping.
         seconds: of training, over all resumptions.
-        losses: the last epoch's, as in ``metrics.jsonl``.
+        losses: of the last epoch, as in ``metrics.jsonl``.
     """
 
     part: str
@@ -81,60 +80,60 @@ def train(
     threads: int | None = None,
     show: StageProgress = no_stage_progress,
     warn: Callable[[str], None] = lambda _line: None,
-) -> tuple[PartRecord, ...]:
-    """Train every part (or those named) and leave the run's folder behind.
+) -> tuple[TrainingRecord, ...]:
+    """Train every split (or those named) and write the run folder.
 
-    Where several processes train together, each of them calls this; the first alone writes and returns records.
+    In distributed training every process calls this; only the first one writes and returns records.
 
     Args:
-        experiment: what to do.
-        cache: with what.
+        experiment: all settings.
+        cache: the prepared dataset.
         output: folder of the run.
-        only: names of parts; none means all.
-        resume: go on where the run stopped; a run that never began begins.
-        threads: of PyTorch (None: its own choice).
-        show: told the stage, how much of it is done, and how much there is.
-        warn: told what a reader of the results must know, in one line.
+        only: names of splits; empty means all.
+        resume: continue an interrupted run, or start one.
+        threads: of PyTorch (None: its default).
+        show: called with the stage, the amount done and the total.
+        warn: called with one line that a reader of the results must know.
 
     Raises:
         TrainingError: the folder holds another run, or this run and ``resume`` is not set.
-        ConfigError: a part is named that the experiment does not have.
+        ConfigError: the experiment has no split of a given name.
         DataError: the data is too small for the folds or the split.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    parts = run_parts(experiment, cache)
-    unknown = sorted(set(only) - {part.name for part in parts})
+    splits = make_data_splits(experiment, cache)
+    unknown = sorted(set(only) - {split.name for split in splits})
     if unknown:
-        msg = f"no such part: {', '.join(unknown)}. This experiment has {', '.join(part.name for part in parts)}"
+        msg = f"no such split: {', '.join(unknown)}. This experiment has {', '.join(split.name for split in splits)}"
         raise ConfigError(msg)
-    warning = None if experiment.run.split == "folds" else run_split(experiment, cache).warning
+    warning = None if experiment.run.split == "folds" else split_images(experiment, cache).warning
     if warning and is_first_process():
         warn(warning)
     with quiet_lightning():
-        chosen = [part for part in parts if not only or part.name in only]
-        records = [_train_part(experiment, cache, part, output, resume=resume, show=show) for part in chosen]
+        chosen = [split for split in splits if not only or split.name in only]
+        records = [_train_split(experiment, cache, split, output, resume=resume, show=show) for split in chosen]
     return tuple(record for record in records if record is not None)
 
 
-def _train_part(
-    experiment: Experiment, cache: Cache, part: Part, output: Path, *, resume: bool, show: StageProgress
-) -> PartRecord | None:
-    folder = output / part.name
+def _train_split(
+    experiment: Experiment, cache: Cache, split: DataSplit, output: Path, *, resume: bool, show: StageProgress
+) -> TrainingRecord | None:
+    folder = output / split.name
     if is_first_process():
-        open_run(experiment, cache, output, part, resume=resume)
+        open_run(experiment, cache, output, split, resume=resume)
     done = (folder / WEIGHTS).is_file()
     try:
-        network = _load(experiment, folder / WEIGHTS) if done else _fit(experiment, cache, part, folder, show)
+        network = _load(experiment, folder / WEIGHTS) if done else _fit(experiment, cache, split, folder, show)
     except HemoscopeError:
         if is_first_process():
-            forget_unbegun(output, part)
+            discard_unstarted(output, split)
         raise
     if not is_first_process():
         return None
-    sequence = fit_sequence(network, experiment, cache, part, folder, show) if experiment.sequence else None
-    for name, images in score_files(part):
-        path, progress = folder / name, partial(show, f"{part.name}: scoring")
+    sequence = fit_sequence(network, experiment, cache, split, folder, show) if experiment.sequence else None
+    for name, images in score_files(split):
+        path, progress = folder / name, partial(show, f"{split.name}: scoring")
         if path.is_file():
             continue
         if sequence is None:
@@ -155,51 +154,53 @@ def _load(experiment: Experiment, weights: Path) -> HemorrhageNetwork:
     return network
 
 
-def _fit(experiment: Experiment, cache: Cache, part: Part, folder: Path, show: StageProgress) -> HemorrhageNetwork:
+def _fit(
+    experiment: Experiment, cache: Cache, split: DataSplit, folder: Path, show: StageProgress
+) -> HemorrhageNetwork:
     run = experiment.run
     lightning.seed_everything(run.seed, verbose=False)
     network = _network(experiment)
     last = latest_checkpoint(folder / CHECKPOINT)
     history = History(load_init(network, run.init) if last is None else None)
-    module = TrainingModule(network, part_loss(experiment, cache, part), experiment.optimizer)
+    module = TrainingModule(network, resolved_loss(experiment, cache, split), experiment.optimizer)
     best = KeepBest(folder / BEST, patience=run.early_stop)
     trainer = make_trainer(
         run,
         folder,
-        partial(show, f"{part.name}: training"),
-        validate=bool(part.validate),
+        partial(show, f"{split.name}: training"),
+        validate=bool(split.validation),
         extra=[history, *([best] if run.early_stop else [])],
     )
     try:
-        data = PartData(experiment, cache, part, show)
+        data = SplitDataModule(experiment, cache, split, show)
         trainer.fit(module, datamodule=data, ckpt_path=None if last is None else str(last))
-    except SystemExit as error:  # how Lightning takes Ctrl-C; the command has its own words for it
+    except SystemExit as error:  # Lightning turns Ctrl+C into SystemExit; the command handles KeyboardInterrupt
         raise KeyboardInterrupt from error
     if trainer.is_global_zero:
         if best.epoch is not None:
             load_weights(module.trained, folder / BEST)
         rows = read_metrics(folder / "metrics.jsonl")
-        write_json(folder / RECORD, asdict(_record(part, module, trainer, history, best.epoch, rows)))
+        write_json(folder / RECORD, asdict(_record(split, module, trainer, history, best.epoch, rows)))
         save_weights(module.trained, folder / WEIGHTS)
     return module.trained
 
 
 def _record(
-    part: Part,
+    split: DataSplit,
     module: TrainingModule,
     trainer: lightning.Trainer,
     history: History,
     best_epoch: int | None,
     rows: Sequence[Mapping[str, float]],
-) -> PartRecord:
-    return PartRecord(
-        part=part.name,
+) -> TrainingRecord:
+    return TrainingRecord(
+        part=split.name,
         init=history.init or "not recorded",
         parameters=sum(p.numel() for p in module.network.parameters()),
         trained_parameters=sum(p.numel() for p in module.network.parameters() if p.requires_grad),
-        learned=len(part.learn),
-        validated=len(part.validate),
-        scored=len(part.score),
+        learned=len(split.train),
+        validated=len(split.validation),
+        scored=len(split.test),
         processes=trainer.world_size,
         epochs=len(rows),
         steps=trainer.global_step,
@@ -209,8 +210,8 @@ def _record(
     )
 
 
-def _read_record(path: Path) -> PartRecord | None:
-    """The record of a part; None for one that an earlier version trained."""
+def _read_record(path: Path) -> TrainingRecord | None:
+    """Read the record of a split; None if an earlier version trained it."""
     if not path.is_file():
         return None
-    return PartRecord(**json.loads(path.read_text()))
+    return TrainingRecord(**json.loads(path.read_text()))

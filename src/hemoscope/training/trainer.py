@@ -1,4 +1,4 @@
-"""Lightning, set up for one part of a run: machines, precision, checkpoints and a quiet terminal."""
+"""Configures Lightning's trainer: devices, precision, checkpoints and logging."""
 
 import logging
 import warnings
@@ -19,16 +19,16 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from hemoscope.errors import TrainingError
 from hemoscope.progress import Progress
-from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepsDone
+from hemoscope.training.callbacks import KeepCheckpoint, MetricsFile, SeedSteps, StepProgress
 from hemoscope.training.checkpoint_io import SafeCheckpointIO
 from hemoscope.training.experiment import RunConfig
 
 CHECKPOINT = Path("checkpoint") / "last.ckpt"
 
-# One process scores, or cuts the slices of a large dataset, while the others wait for it.
-_PATIENCE = timedelta(hours=24)
+# One process scores, or crops the slices of a large dataset, while the others wait.
+_TIMEOUT = timedelta(hours=24)
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-# What Lightning says of things that are as they should be here.
+# Lightning's warnings about intended settings.
 _KNOWN = (
     r".*treespec, LeafSpec.* is deprecated",
     r".*all_gather is deprecated",
@@ -45,12 +45,12 @@ _KNOWN = (
 def make_trainer(
     run: RunConfig, folder: Path, progress: Progress, *, validate: bool, extra: list[Callback]
 ) -> lightning.Trainer:
-    """A trainer that logs into the folder of a part and checkpoints there.
+    """Return a trainer that writes logs and checkpoints into the folder of a split.
 
     Raises:
-        TrainingError: this machine has not the devices, or cannot compute in the precision, that the run asks for.
+        TrainingError: this machine lacks the requested devices or precision.
     """
-    callbacks = [MetricsFile(folder / "metrics.jsonl"), StepsDone(progress), SeedSteps(run.seed), *extra]
+    callbacks = [MetricsFile(folder / "metrics.jsonl"), StepProgress(progress), SeedSteps(run.seed), *extra]
     return _trainer(
         run,
         folder,
@@ -60,10 +60,10 @@ def make_trainer(
     )
 
 
-def make_passing_trainer(
+def make_round_trainer(
     run: RunConfig, folder: Path, progress: Progress, *, first_epoch: int, extra: list[Callback]
 ) -> lightning.Trainer:
-    """A trainer for one stretch of a longer training, of which somebody else keeps the weights: it writes nothing.
+    """Return a trainer for one round; the caller keeps the weights, and nothing is written.
 
     Raises:
         TrainingError: as ``make_trainer`` does.
@@ -71,7 +71,7 @@ def make_passing_trainer(
     return _trainer(
         run,
         folder,
-        callbacks=[StepsDone(progress), SeedSteps(run.seed, first_epoch=first_epoch), *extra],
+        callbacks=[StepProgress(progress), SeedSteps(run.seed, first_epoch=first_epoch), *extra],
         logger=False,
         enable_checkpointing=False,
         limit_val_batches=0,
@@ -79,10 +79,10 @@ def make_passing_trainer(
 
 
 def _trainer(run: RunConfig, folder: Path, **own: Any) -> lightning.Trainer:
-    """What all trainings have in common, and their own."""
+    """Return a trainer with the common settings and ``own``."""
     plugins: list[Any] = [SafeCheckpointIO()]
     if SLURMEnvironment.detect():
-        plugins.append(SLURMEnvironment(auto_requeue=False))  # --resume does it, with checkpoints of our own
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # --resume continues from our own checkpoints
     try:
         return lightning.Trainer(
             max_epochs=run.epochs,
@@ -99,23 +99,23 @@ def _trainer(run: RunConfig, folder: Path, **own: Any) -> lightning.Trainer:
             use_distributed_sampler=False,
             enable_model_summary=False,
             enable_progress_bar=False,
-            log_every_n_steps=1,  # metrics are logged by epoch; Lightning warns of epochs shorter than this
+            log_every_n_steps=1,  # metrics are logged per epoch; Lightning warns about epochs shorter than this
             **own,
         )
     except MisconfigurationException as error:
         asked = f"devices = {run.devices}, nodes = {run.nodes}, precision = {run.precision}"
-        msg = f"this machine cannot train with run.{asked}. Change them. Lightning says: {error}"
+        msg = f"this machine cannot train with run.{asked}. Change them. Lightning reports: {error}"
         raise TrainingError(msg) from error
 
 
 def is_first_process() -> bool:
-    """Whether this process writes files and speaks; the others of a training only compute."""
+    """Whether this process writes files and prints; the others only compute."""
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advice, and its notes on what is as it should be, from the terminal; true warnings stay."""
+    """Suppress Lightning's advice and its warnings about intended settings; keep other warnings."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -133,5 +133,5 @@ def quiet_lightning() -> Iterator[None]:
 def _strategy(run: RunConfig) -> Any:
     devices = torch.cuda.device_count() if run.devices == "auto" else run.devices
     if run.strategy == "ddp" or devices > 1 or run.nodes > 1:
-        return DDPStrategy(timeout=_PATIENCE)
+        return DDPStrategy(timeout=_TIMEOUT)
     return "auto"

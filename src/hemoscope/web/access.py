@@ -1,8 +1,8 @@
-"""Who is asking, and whether they may: bearer token, session cookie, or the one local administrator.
+"""Authentication and authorization: bearer token, session cookie, or the one local administrator.
 
 Every route that is not public depends on ``Reader`` or ``Admin``. A request that changes something must come from our
 own page: it carries the session's token in X-CSRF-Token (bearer tokens are exempt, as no browser adds them by itself),
-and where the browser says which site it comes from, that must be this one.
+and its Origin or Sec-Fetch-Site header, if any, must be of this site.
 """
 
 import hmac
@@ -14,14 +14,14 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from hemoscope.store.values import Role, User
-from hemoscope.web.gate import host_name
+from hemoscope.web.app_state import AppState, app_state_of
+from hemoscope.web.gate import host_name, host_names
 from hemoscope.web.problems import Problem
-from hemoscope.web.room import Room, room_of
 
 SESSION_COOKIE = "hemoscope_session"
 LOCAL = User(name="local", role=Role.ADMIN)
-# Without users there is no session to bind a token to: that the header is there at all proves our own page, since no
-# other site may send it (it needs a preflight, which nobody answers).
+# Without users there is no session to bind a token to: the presence of the header proves our own page, since another
+# site cannot send it (it needs a preflight, which this server never answers).
 LOCAL_CSRF = "local"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 
@@ -34,31 +34,31 @@ _csrf = APIKeyHeader(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who is asking; ``csrf`` is what changing requests must carry, None for a bearer token."""
+    """An authenticated user; ``csrf`` is what changing requests must carry, None for a bearer token."""
 
     user: User
     csrf: str | None
 
 
-def identify(room: Room, *, bearer: str | None, cookie: str | None) -> Caller | None:
-    """Return who is asking, or None: no credentials, wrong ones, an ended session, or a user since removed."""
-    credentials = room.settings.credentials
+def identify(state: AppState, *, bearer: str | None, cookie: str | None) -> Caller | None:
+    """Return the caller, or None: no or wrong credentials, an expired session, or a user since removed."""
+    credentials = state.credentials
     if not credentials:
         return Caller(user=LOCAL, csrf=LOCAL_CSRF)
     if bearer is not None:
         user = credentials.user_of_token(bearer)
         return Caller(user=user, csrf=None) if user else None
-    session = room.store.session(cookie) if cookie else None
+    session = state.store.session(cookie) if cookie else None
     if session is None or not credentials.knows(session.user):
         return None
     return Caller(user=session.user, csrf=session.csrf)
 
 
 def caller_of(request: Request) -> Caller | None:
-    """Return who sent a request, as its own header or cookie says now."""
+    """Return the caller of a request by its current header or cookie."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else None
-    return identify(room_of(request), bearer=bearer, cookie=request.cookies.get(SESSION_COOKIE))
+    return identify(app_state_of(request), bearer=bearer, cookie=request.cookies.get(SESSION_COOKIE))
 
 
 def reader(
@@ -67,14 +67,14 @@ def reader(
     cookie: Annotated[str | None, Security(_cookie)],
     csrf: Annotated[str | None, Security(_csrf)],
 ) -> Caller:
-    """Let anybody in who is known.
+    """Require any authenticated user.
 
     Raises:
-        Problem: 401 for nobody, 403 for a changing request that may come from another site.
+        Problem: 401 without authentication, 403 for a changing request that may come from another site.
 
     """
-    room = room_of(request)
-    caller = identify(room, bearer=bearer.credentials if bearer else None, cookie=cookie)
+    state = app_state_of(request)
+    caller = identify(state, bearer=bearer.credentials if bearer else None, cookie=cookie)
     if caller is None:
         raise login_required()
     if request.method not in _SAFE:
@@ -84,43 +84,43 @@ def reader(
 
 
 def admin(caller: "Reader") -> Caller:
-    """Let administrators in. Raises Problem 403 for a reader."""
+    """Require an administrator. Raises Problem 403 for a reader."""
     if caller.user.role is not Role.ADMIN:
         raise Problem(
             403,
             code="admin_only",
             detail="This is for administrators.",
-            cure="Ask an administrator of this site, or log in as one",
+            remedy="Ask an administrator of this site, or log in as one",
         )
     return caller
 
 
 def check_origin(request: Request) -> None:
-    """Refuse a changing request of which the browser says that another site sent it.
+    """Refuse a changing request that another site sent, by the browser's headers.
 
     Raises:
         Problem: 403.
 
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
-    names = room_of(request).settings.host_names
+    names = host_names(app_state_of(request).settings)
     foreign = origin is not None and host_name(urlsplit(origin).netloc) not in names
     if foreign or site not in {"same-origin", "none"}:
         raise Problem(
             403,
             code="foreign_origin",
             detail="This request was sent by a page of another site.",
-            cure="Use this server's own page, or a bearer token from a program",
+            remedy="Use this server's own page, or a bearer token from a program",
         )
 
 
 def login_required() -> Problem:
-    """401: the same words for a wrong token as for none."""
+    """401, with the same message for a wrong token as for none."""
     return Problem(
         401,
         code="login_required",
         detail="Nobody is logged in, or the session has ended.",
-        cure="Log in at /login, or send a valid token as Authorization: Bearer",
+        remedy="Log in at /login, or send a valid token as Authorization: Bearer",
         headers={"WWW-Authenticate": 'Bearer realm="hemoscope"'},
     )
 
@@ -133,7 +133,7 @@ def _check_csrf(caller: Caller, given: str | None) -> None:
             403,
             code="csrf_token",
             detail="The header X-CSRF-Token is missing, or is not this session's.",
-            cure="Read the csrf_token of GET /api/v1/site and send it along; a page that was open for long is reloaded",
+            remedy="Send the csrf_token of GET /api/v1/site; reload a page that was open for long",
         )
 
 

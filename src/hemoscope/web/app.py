@@ -1,9 +1,10 @@
 """The application, made from a store and settings; nothing is loaded or connected when this module is imported."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
@@ -12,34 +13,47 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 from starlette.responses import Response
 from starlette.types import Scope
 
+from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
 from hemoscope.version import DISCLAIMER, __version__
+from hemoscope.web.app_state import AppState
 from hemoscope.web.change_feed import ChangeFeed
+from hemoscope.web.credentials import Credentials
 from hemoscope.web.gate import Gate
 from hemoscope.web.metrics import Metrics
-from hemoscope.web.openapi import describe
 from hemoscope.web.problems import answer_errors
 from hemoscope.web.rate_limits import RateLimiter
 from hemoscope.web.request_record import RequestRecord
-from hemoscope.web.room import Room
 from hemoscope.web.routes import account, events, feedback, operations, pages, reports, site, studies, uploads
+from hemoscope.web.schemas import ProblemDocument
 from hemoscope.web.security_headers import SecurityHeaders
-from hemoscope.web.settings import WebSettings
 
 _STATIC = Path(__file__).parent / "static"
+_NOBODY = Credentials()
 _WRITERS = 8
 _HASHES_AT_A_TIME = 2
 _REPORTS_AT_A_TIME = 2
 _UNPACKED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "application/pdf")
 
 
-def create_app(store: Store, settings: WebSettings) -> FastAPI:
-    """Build the reading room over an open store, which stays the caller's to close.
+def create_app(
+    store: Store, settings: Settings, *, model_card: Mapping[str, Any], credentials: Credentials = _NOBODY
+) -> FastAPI:
+    """Build the reading room over an open store, which the caller closes.
 
     Args:
         store: shared with workers and other web processes.
         settings: of this process.
+        model_card: what ``hemoscope info --json`` prints.
+        credentials: read from the files that ``settings`` names; without any, everybody on this machine is an
+            administrator.
+
+    Raises:
+        ValueError: the credentials are not those of the settings, which decided who can reach this server.
     """
+    if bool(credentials) != settings.login_required:
+        msg = "credentials and settings disagree on whether anybody must log in"
+        raise ValueError(msg)
     app = FastAPI(
         title="Hemoscope",
         version=__version__,
@@ -49,7 +63,7 @@ def create_app(store: Store, settings: WebSettings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.room = _room(store, settings)
+    app.state.app_state = _app_state(store, settings, credentials, model_card)
     answer_errors(app)
     for router in (uploads, studies, reports, feedback, site, account, events):
         app.include_router(router.router)
@@ -57,22 +71,24 @@ def create_app(store: Store, settings: WebSettings) -> FastAPI:
         app.include_router(plain)
     app.include_router(pages.router)
     app.mount("/static", _StaticFiles(directory=_STATIC), name="static")
-    describe(app)
+    _describe_problems(app)
     # The last one added is the first to see a request.
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5, exclude_content_types=_UNPACKED)
-    app.add_middleware(Gate, settings=settings)
+    app.add_middleware(Gate, settings=settings, login_required=bool(credentials))
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(RequestRecord, metrics=app.state.room.metrics)
+    app.add_middleware(RequestRecord, metrics=app.state.app_state.metrics)
     return app
 
 
-def _room(store: Store, settings: WebSettings) -> Room:
-    return Room(
+def _app_state(store: Store, settings: Settings, credentials: Credentials, model_card: Mapping[str, Any]) -> AppState:
+    return AppState(
         store=store,
         settings=settings,
+        credentials=credentials,
+        model_card=model_card,
         feed=ChangeFeed(store),
         metrics=Metrics(store),
-        logins=RateLimiter(per_minute=settings.rates.logins),
+        logins=RateLimiter(per_minute=settings.logins_per_minute),
         uploads=CapacityLimiter(settings.concurrent_uploads),
         writers=CapacityLimiter(_WRITERS),
         passwords=CapacityLimiter(_HASHES_AT_A_TIME),
@@ -80,21 +96,36 @@ def _room(store: Store, settings: WebSettings) -> Room:
     )
 
 
+def _describe_problems(app: FastAPI) -> None:
+    """Put our problem documents in place of FastAPI's own errors at ``/openapi.json``."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = plain()  # FastAPI caches this object: the changes below are made to it again on each request
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Watch the store for changes while the server runs."""
-    watching = asyncio.create_task(app.state.room.feed.watch())
+    watching = asyncio.create_task(app.state.app_state.feed.watch())
     try:
         yield
     finally:
-        app.state.room.closing.set()
+        app.state.app_state.closing.set()
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
 
 
 class _StaticFiles(StaticFiles):
-    """Our own files; a browser asks each time whether its copy is still right, and mostly gets a short yes."""
+    """Our own files; a browser revalidates its copy each time, mostly with a 304."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

@@ -1,6 +1,6 @@
-"""News for every open page: one task a process looks for changes in the store, and wakes whoever waits.
+"""Changes for every open page: one task per process polls the store for changes and wakes the listeners.
 
-Each listener then reads what is new since its own version, so that one that fell behind, or came back with
+Each listener then reads what changed since its own version, so that one that fell behind, or reconnects with
 ``Last-Event-ID``, misses nothing.
 """
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class ChangeFeed:
-    """Tells listeners that the store has changed, whichever process changed it."""
+    """Notifies listeners that the store has changed, whichever process changed it."""
 
     def __init__(self, store: Store) -> None:
         """Watch ``store``; ``watch`` must run as a task."""
@@ -31,7 +31,7 @@ class ChangeFeed:
         self._news = asyncio.Condition()
 
     async def watch(self) -> None:
-        """Look for changes for ever, as long as somebody listens; a database that is away is asked again."""
+        """Poll for changes while there are listeners; an unreachable database is polled again."""
         while True:
             if not self._listeners:
                 await asyncio.sleep(POLL_S)
@@ -39,7 +39,7 @@ class ChangeFeed:
             try:
                 latest = await self.latest()
             except StoreError as error:
-                _log.warning("cannot look for changes: %s", error.code)
+                _log.warning("cannot poll for changes: %s", error.code)
                 await asyncio.sleep(_AFTER_ERROR_S)
                 continue
             if latest != self._version:

@@ -1,20 +1,19 @@
-"""Who may come in: users with password hashes (``store.users``) and bearer tokens with SHA-256 hashes, both in files.
+"""Credentials: users with password hashes (``store.users``) and bearer tokens with SHA-256 hashes, both in files.
 
-Neither file holds a secret; ``hemoscope users`` writes both, a line an entry: ``name:role:hash``. They are read when
-the server starts: a session or token of somebody who is gone from them is worth nothing from then on.
+Neither file holds a secret; ``hemoscope users`` writes both, one entry per line: ``name:role:hash``. They are read when
+the server starts: sessions and tokens of removed users are invalid from then on.
 """
 
 import hashlib
 import hmac
-import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from hemoscope.errors import ConfigError
+from hemoscope.files import write_text
 from hemoscope.store.users import Users, load_users
 from hemoscope.store.values import Role, User
 
@@ -26,21 +25,21 @@ _LONGEST_PASSWORD = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Users with passwords, and tokens by hash; falsy when there is nobody."""
+    """Users with passwords, and tokens by hash; falsy if there are none."""
 
     users: Users | None = None
     tokens: Mapping[str, User] = field(default_factory=lambda: MappingProxyType({}))
 
     def __bool__(self) -> bool:
-        """Whether anybody has to log in at all."""
+        """Whether a login is required at all."""
         return self.users is not None or bool(self.tokens)
 
     def knows(self, user: User) -> bool:
-        """Whether this name still stands in a file, with this role."""
+        """Whether a file still names this user with this role."""
         return user in self.tokens.values() or (self.users is not None and user in self.users)
 
     def user_of_token(self, token: str) -> User | None:
-        """Return whose token it is; every hash is compared, each in constant time."""
+        """Return the user of a token; every hash is compared, each in constant time."""
         given, found = hash_token(token), None
         for known, user in self.tokens.items():
             if hmac.compare_digest(known, given):
@@ -56,7 +55,7 @@ def load_credentials(*, users: Path | None, tokens: Path | None) -> Credentials:
     """Read both files, either may be None.
 
     Raises:
-        ConfigError: a file cannot be read, may be read by everybody, is empty or has a line that is no entry.
+        ConfigError: a file cannot be read, may be read by everybody, is empty or has a malformed line.
 
     """
     for file in filter(None, (users, tokens)):
@@ -68,7 +67,7 @@ def load_credentials(*, users: Path | None, tokens: Path | None) -> Credentials:
 
 
 def check_password(password: str) -> None:
-    """Refuse a password that could be guessed. Raises ConfigError, without the password in it."""
+    """Refuse a password that is too short or too long. Raises ConfigError, without the password in it."""
     if not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
         msg = f"a password has {SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters, this one has {len(password)}"
         raise ConfigError(msg)
@@ -80,10 +79,10 @@ def hash_token(token: str) -> str:
 
 
 def write_entry(file: Path, name: str, role: Role, hashed: str) -> None:
-    """Add an entry to a file, or replace the one of that name; the file is private and never half written.
+    """Add an entry to a file, or replace the one of that name; the file is private and written atomically.
 
     Raises:
-        ConfigError: the name is not one, or the file cannot be written.
+        ConfigError: the name is malformed, or the file cannot be written.
 
     """
     if not _NAME.fullmatch(name):
@@ -146,13 +145,8 @@ def _lines(file: Path) -> list[str]:
 
 
 def _replace(file: Path, lines: Sequence[str]) -> None:
-    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-            stream.writelines(f"{line}\n" for line in lines)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
+        write_text(file, "".join(f"{line}\n" for line in lines), mode=0o600)
     except OSError as error:
         msg = f"cannot write {file.name} ({error.strerror}). Give a file in a folder that you may write"
         raise ConfigError(msg) from error

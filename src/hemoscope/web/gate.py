@@ -1,7 +1,7 @@
-"""What is checked of every request before anything reads it: the host name, the rate, and the size of small bodies.
+"""Checks every request before anything reads it: host name, rate, and body size.
 
 The host check stops DNS rebinding: a page of another site whose name was made to point at this server still sends its
-own name. Bodies are small everywhere but at the upload, which counts for itself.
+own name. Bodies are small everywhere except at the upload, which checks its own limits.
 """
 
 import math
@@ -9,23 +9,25 @@ import math
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hemoscope.store.settings import Settings
 from hemoscope.web.problems import Problem
 from hemoscope.web.rate_limits import RateLimiter
-from hemoscope.web.settings import WebSettings
 
 UPLOAD_PATH = "/api/v1/uploads"
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _SMALL_BODY = 64 << 10
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
 class Gate:
-    """ASGI middleware that answers with a problem whatever should not come in."""
+    """ASGI middleware that answers requests that are not allowed with a problem."""
 
-    def __init__(self, app: ASGIApp, *, settings: WebSettings) -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings, login_required: bool) -> None:
         """Wrap ``app``."""
         self._app = app
-        self._settings = settings
-        self._limiter = RateLimiter(per_minute=settings.rates.requests)
+        self._host_names = host_names(settings)
+        self._login_required = login_required
+        self._limiter = RateLimiter(per_minute=settings.requests_per_minute)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer it."""
@@ -44,15 +46,27 @@ class Gate:
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         name = host_name(headers.get("host", ""))
-        if name not in self._settings.host_names:
+        if name not in self._host_names:
             raise _unknown_host()
-        if not self._settings.credentials and any(header in headers for header in _FORWARDED):
+        if not self._login_required and any(header in headers for header in _FORWARDED):
             raise _proxied_without_login()
         if wait_s := self._limiter.wait_s(client_of(scope)):
             raise too_often(wait_s)
         length = headers.get("content-length", "0")
         if scope["path"] != UPLOAD_PATH and length.isdigit() and int(length) > _SMALL_BODY:
             raise _body_too_large()
+
+
+def host_names(settings: Settings) -> frozenset[str]:
+    """Every name, without port and in lower case, under which requests are answered."""
+    host = settings.host
+    bound = () if host in {"0.0.0.0", "::", ""} else (bracketed(host),)  # noqa: S104 (a comparison)
+    return frozenset(name.lower() for name in (*_LOOPBACK_NAMES, *bound, *settings.allowed_host))
+
+
+def bracketed(host: str) -> str:
+    """An address as it is written in a URL: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def host_name(header: str) -> str:
@@ -69,7 +83,7 @@ def host_name(header: str) -> str:
 
 
 def client_of(scope: Scope) -> str:
-    """The address that rates are counted by; behind a trusted proxy uvicorn has put the browser's here."""
+    """The address that rates are counted by; behind a trusted proxy uvicorn puts the browser's address here."""
     client = scope.get("client")
     return str(client[0]) if client else "unknown"
 
@@ -81,7 +95,7 @@ def too_often(wait_s: float) -> Problem:
         429,
         code="too_many_requests",
         detail="Too many requests from this client.",
-        cure=f"Wait {seconds} s and try again",
+        remedy=f"Wait {seconds} s and try again",
         headers={"Retry-After": str(seconds)},
     )
 
@@ -106,7 +120,7 @@ def _unknown_host() -> Problem:
         421,
         code="unknown_host",
         detail="This server does not answer under the host name of this request.",
-        cure="Use the address that the server printed at its start, or start it with --allowed-host NAME",
+        remedy="Use the address that the server printed at its start, or start it with --allowed-host NAME",
     )
 
 
@@ -115,7 +129,7 @@ def _proxied_without_login() -> Problem:
         403,
         code="proxy_without_login",
         detail="This request came through a proxy, and this server has no users: all behind the proxy would be let in.",
-        cure="Start the server with --users FILE or --token-file FILE",
+        remedy="Start the server with --users FILE or --token-file FILE",
     )
 
 
@@ -124,5 +138,5 @@ def _body_too_large() -> Problem:
         413,
         code="body_too_large",
         detail=f"The body of this request is larger than {_SMALL_BODY >> 10} KiB.",
-        cure="Send less; files go to POST /api/v1/uploads",
+        remedy="Send less; files go to POST /api/v1/uploads",
     )

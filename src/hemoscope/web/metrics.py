@@ -1,4 +1,4 @@
-"""Numbers for Prometheus: requests by route template, never by address, and the state of the queue.
+"""Metrics for Prometheus: requests by route template, never by address, and the state of the queue.
 
 Requests are counted by each process; the queue is read from the database at each scrape, so all processes agree.
 """
@@ -19,7 +19,7 @@ class Metrics:
     """The registry of one application."""
 
     def __init__(self, store: Store) -> None:
-        """Register all metrics in a registry of its own, so that applications in one process do not meet."""
+        """Register all metrics in a separate registry, so that applications in one process do not collide."""
         self._registry = CollectorRegistry()
         names = ("method", "route", "status")
         self._requests = Counter("hemoscope_http_requests", "Requests answered", names, registry=self._registry)
@@ -44,13 +44,13 @@ class Metrics:
 
 
 class _Queue(Collector):
-    """Reads the store's counts when asked."""
+    """Reads the store's counts at each scrape."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing is known of before a scrape; an empty answer keeps registration away from the database."""
+        """Return nothing, so that registration does not query the database."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:

@@ -1,6 +1,6 @@
-"""A multipart body becomes files while it arrives: nothing whole in memory, no name of the client anywhere.
+"""Streams a multipart body into files: never whole in memory, and without the client's file names.
 
-The parser sees the names that the client gave only to find the field ``files``; the store makes its own.
+The parser reads part headers only to find the field ``files``; the store generates its own names.
 """
 
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FIELD = b"files"
 _PIECE = 1 << 20
-_CURE = 'Send multipart/form-data with one part named "files" for each file; a ZIP is one file'
+_REMEDY = 'Send multipart/form-data with one part named "files" for each file; a ZIP is one file'
 
 
 def boundary_of(content_type: str) -> bytes:
@@ -32,7 +32,7 @@ def boundary_of(content_type: str) -> bytes:
     """
     kind, parameters = parse_options_header(content_type)
     if kind != b"multipart/form-data":
-        raise Problem(415, code="not_multipart", detail="The body is not multipart/form-data.", cure=_CURE)
+        raise Problem(415, code="not_multipart", detail="The body is not multipart/form-data.", remedy=_REMEDY)
     boundary = parameters.get(b"boundary", b"")
     if not 1 <= len(boundary) <= 70:  # RFC 2046, 5.1.1
         raise _malformed("it has no usable boundary")
@@ -40,10 +40,10 @@ def boundary_of(content_type: str) -> bytes:
 
 
 class MultipartFiles:
-    """Writes the parts of one body into an upload as they come.
+    """Writes the parts of one body into an upload as they arrive.
 
     Args:
-        upload: the open upload; its limits hold for every piece.
+        upload: the open upload; its limits are checked for every piece.
         boundary: of the body.
     """
 
@@ -71,7 +71,7 @@ class MultipartFiles:
         """Take the next bytes of the body.
 
         Raises:
-            Problem: 400, the body is not what multipart is.
+            Problem: 400, the body is not valid multipart.
             StoreError: a limit of the store.
 
         """
@@ -81,7 +81,7 @@ class MultipartFiles:
             raise _malformed("it breaks the format") from error
 
     def finish(self) -> None:
-        """Check that the body ended where it says. Raises Problem 400 for one that was cut off."""
+        """Check that the final boundary arrived. Raises Problem 400 for a truncated body."""
         if not self._finished:
             raise _malformed("it ends too early")
 
@@ -105,7 +105,7 @@ class MultipartFiles:
 
     def _open_file(self) -> None:
         if self._field != FIELD:
-            raise Problem(400, code="unknown_field", detail='A part of the body is not named "files".', cure=_CURE)
+            raise Problem(400, code="unknown_field", detail='A part of the body is not named "files".', remedy=_REMEDY)
         self._file = self._open.enter_context(self._upload.new_file())
 
     def _write(self, data: bytes, start: int, end: int) -> None:
@@ -122,7 +122,7 @@ class MultipartFiles:
 async def receive_files(
     upload: Upload, boundary: bytes, body: AsyncIterator[bytes], *, limiter: CapacityLimiter
 ) -> None:
-    """Take a whole body into ``upload``; parsing and writing happen in threads of ``limiter``.
+    """Receive a whole body into ``upload``; parsing and writing happen in threads of ``limiter``.
 
     Raises:
         Problem, StoreError: as :class:`MultipartFiles` does.
@@ -142,4 +142,4 @@ async def receive_files(
 
 
 def _malformed(what: str) -> Problem:
-    return Problem(400, code="bad_multipart", detail=f"The multipart body cannot be read: {what}.", cure=_CURE)
+    return Problem(400, code="bad_multipart", detail=f"The multipart body cannot be read: {what}.", remedy=_REMEDY)

@@ -1,7 +1,7 @@
 """Errors as ``application/problem+json`` (RFC 9457): what is wrong, what to do, and a stable code for programs.
 
-This is the web's side of ``cli.exit_codes``: library errors become statuses here and nowhere else. An answer never
-holds a stack trace, a path of the server, or a value that the caller sent, which may be a patient's name.
+The counterpart of ``cli.exit_codes``: library errors become statuses only here. An answer never holds a stack trace, a
+path of the server, or a value that the caller sent, which may be a patient's name.
 """
 
 import json
@@ -22,7 +22,7 @@ PROBLEM_JSON = "application/problem+json"
 
 _log = logging.getLogger(__name__)
 
-# The status of each refusal of the store; one that is not named here would be a 500, which a test looks for.
+# The status of each error of the store; a missing one would be a 500, which a test looks for.
 STORE_STATUS: Mapping[str, int] = {
     "no_such_study": 404,
     "no_such_slice": 404,
@@ -40,34 +40,34 @@ STORE_STATUS: Mapping[str, int] = {
     "database_unreachable": 503,
 }
 
-# What a client can do about a status that the framework gives; our own problems bring their own words.
-_CURES: dict[int, str] = {
+# What a client can do about a status of the framework; our own problems have their own texts.
+_REMEDIES: dict[int, str] = {
     400: "Send the request again, well formed",
     404: "Check the address; /openapi.json lists every route",
     405: "Use a method that the Allow header names; /openapi.json lists every route",
     422: "Correct the fields that detail names; /openapi.json describes them",
-    500: "Try again; if it stays, the server's log has the place in the program",
+    500: "Try again; if it persists, the server's log has the location in the program",
 }
 
 
 class Problem(HTTPException):
-    """An answer other than success; FastAPI lets it pass wherever it comes up, also while a body is read.
+    """An answer other than success; it may be raised anywhere, also while a body is read.
 
     Args:
         status: the HTTP status.
         code: a stable word for programs, such as ``unknown_study``.
         detail: what is wrong, in a sentence without identity.
-        cure: what the caller can do.
+        remedy: what the caller can do; the field ``cure`` of the document.
         headers: to send along, such as ``Retry-After``.
     """
 
     def __init__(
-        self, status: int, *, code: str, detail: str, cure: str, headers: Mapping[str, str] | None = None
+        self, status: int, *, code: str, detail: str, remedy: str, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Keep the parts; the message is ``detail``."""
+        """Store the parts; the message is ``detail``."""
         super().__init__(status, detail, dict(headers or {}))
         self.code = code
-        self.cure = cure
+        self.remedy = remedy
 
     def response(self) -> Response:
         """Write the problem as JSON; ``type`` is a URN, so that no client is sent to the internet."""
@@ -76,7 +76,7 @@ class Problem(HTTPException):
             "title": HTTPStatus(self.status_code).phrase,
             "status": self.status_code,
             "detail": self.detail,
-            "cure": self.cure,
+            "cure": self.remedy,
             "code": self.code,
         }
         headers = {"Cache-Control": "no-store", **(self.headers or {})}
@@ -100,7 +100,7 @@ def _own(_request: Request, error: Exception) -> Response:
 def _from_store(_request: Request, error: Exception) -> Response:
     assert isinstance(error, StoreError)
     detail = f"{error.reason[:1].upper()}{error.reason[1:]}."
-    return Problem(STORE_STATUS[error.code], code=error.code, detail=detail, cure=error.cure).response()
+    return Problem(STORE_STATUS[error.code], code=error.code, detail=detail, remedy=error.remedy).response()
 
 
 def _from_framework(_request: Request, error: Exception) -> Response:
@@ -110,7 +110,7 @@ def _from_framework(_request: Request, error: Exception) -> Response:
         error.status_code,
         code=phrase.lower().replace(" ", "_").replace("-", "_"),
         detail=f"{phrase}.",
-        cure=_CURES.get(error.status_code, _CURES[400]),
+        remedy=_REMEDIES.get(error.status_code, _REMEDIES[400]),
         headers=error.headers,
     )
     return problem.response()
@@ -120,30 +120,30 @@ def _from_validation(_request: Request, error: Exception) -> Response:
     """Name the fields and what is wrong with each, never the value that was sent."""
     assert isinstance(error, RequestValidationError)
     named = [f"{_place(one)}: {one['msg']}" if _is_ours(one) else "body: not JSON" for one in error.errors()]
-    problem = Problem(422, code="invalid_request", detail="; ".join(dict.fromkeys(named)) + ".", cure=_CURES[422])
+    problem = Problem(422, code="invalid_request", detail="; ".join(dict.fromkeys(named)) + ".", remedy=_REMEDIES[422])
     return problem.response()
 
 
 def _is_ours(error: Mapping[str, Any]) -> bool:
-    """Whether the message is about a field; a JSON parser's message quotes the body's position, which helps nobody."""
+    """Whether the message is about a field; a JSON parser's message only quotes a position in the body."""
     return bool(error["type"] != "json_invalid")
 
 
 def _place(error: Mapping[str, Any]) -> str:
-    """``query.limit`` from pydantic's location; a name that the caller made up is not repeated."""
+    """``query.limit`` from pydantic's location; an unknown name from the caller is not repeated."""
     extra = error["type"] == "extra_forbidden"
     parts = error["loc"][:-1] if extra else error["loc"]
     return ".".join(str(part) for part in parts)
 
 
 def _from_bug(request: Request, error: Exception) -> Response:
-    """Answer for an error that nobody foresaw; the log gets its type, not its message, which may quote a file."""
+    """Answer for an unexpected error; the log gets its type, not its message, which may quote a file."""
     _log.error("%s in %s", type(error).__name__, getattr(request.scope.get("route"), "path", "an unknown route"))
     problem = Problem(
         500,
         code="internal_error",
         detail="The server failed on this request.",
-        cure=_CURES[500],
+        remedy=_REMEDIES[500],
         headers=secured_headers(request.url.scheme),
     )
     return problem.response()

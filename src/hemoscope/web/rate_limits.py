@@ -1,7 +1,7 @@
-"""How often one client may ask: a token bucket a client, in the memory of one process.
+"""Rate limits: one token bucket per client, in the memory of one process.
 
-Several web processes count apart, so the site's limit is that of one process times their number; a reverse proxy is the
-place for a stricter one. An address is kept until its bucket is full again, at most ``_CLIENTS`` of them.
+Several web processes count separately, so the site's limit is that of one process times their number; use a reverse
+proxy for a stricter one. At most ``_CLIENTS`` addresses are kept, the least recent are dropped.
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ _CLIENTS = 10_000
 
 
 class RateLimiter:
-    """Lets ``per_minute`` requests of a client through at once, and as many each minute from then on.
+    """Allows a burst of ``per_minute`` requests of a client, then as many per minute.
 
     Examples:
         >>> limiter = RateLimiter(per_minute=2, clock=lambda: 0.0)
@@ -30,7 +30,7 @@ class RateLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait_s(self, client: str) -> float:
-        """Take one from the client's bucket; 0 if there was one, else the seconds until there is."""
+        """Take a token from the client's bucket; return 0, or the seconds until there is one."""
         now, client = self._clock(), _network(client)
         level, since = self._buckets.pop(client, (self._capacity, now))
         level = min(self._capacity, level + (now - since) * self._per_second)
@@ -42,7 +42,7 @@ class RateLimiter:
 
 
 def _network(client: str) -> str:
-    """What one client can choose its address in: the /64 of IPv6, where every machine has a whole one (RFC 4291)."""
+    """The network in which one client can choose its address: the /64 of IPv6 (RFC 4291), else the address itself."""
     try:
         address = ipaddress.ip_address(client)
     except ValueError:

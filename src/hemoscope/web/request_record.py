@@ -1,7 +1,7 @@
-"""One log line and one count a request: who, what kind, how it ended, how long. Never an address with a study in it.
+"""One log line and one count per request: client, route, status, duration.
 
-The route's template stands for the path, so that neither a study id nor what a caller made up reaches the log, and no
-query string, file name or header ever does.
+The route's template stands for the path, so that neither a study id nor a made-up path reaches the log, and no query
+string, file name or header ever does.
 """
 
 import logging
@@ -18,7 +18,7 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"}
 
 
 class RequestRecord:
-    """ASGI middleware, outermost of ours: it sees every answer, refusals of the gate too."""
+    """ASGI middleware, the outermost of ours: it sees every answer, including those of the gate."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         """Wrap ``app``."""
@@ -51,7 +51,7 @@ class RequestRecord:
 
 
 def route_template(scope: Scope) -> str:
-    """The matched route as declared, such as ``/api/v1/studies/{study_id}``; ``unmatched`` where none was."""
+    """The matched route as declared, such as ``/api/v1/studies/{study_id}``; ``unmatched`` if there is none."""
     if scope["path"].startswith("/static/"):
         return "/static"
     template = getattr(scope.get("route"), "path", None)

@@ -1,7 +1,7 @@
-"""What every answer tells the browser: run nothing but our own files, show nothing to others, keep nothing.
+"""Security headers of every answer: content security policy, no framing, no caching, no referrer.
 
-A page can load scripts, styles and pictures from this server alone: no inline script or style, no frame, no form that
-posts elsewhere, no referrer that carries an address out.
+A page can load scripts, styles and images only from this server: no inline script or style, no frame, no form that
+posts elsewhere.
 """
 
 from collections.abc import Mapping
@@ -41,14 +41,14 @@ def secured_headers(scheme: str) -> dict[str, str]:
 
 
 class SecurityHeaders:
-    """ASGI middleware that adds the headers; what a route sets itself stays (a report may allow its own style)."""
+    """ASGI middleware that adds the headers unless a route has set its own (a report allows its own style)."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap ``app``."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add the headers when the answer starts; answers are private unless the route says otherwise."""
+        """Add the headers when the answer starts; answers are not cached unless the route says otherwise."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""The application on a socket: uvicorn, with our log, our limits, and an end that open event streams do not hold up."""
+"""The application on a socket: uvicorn with our log, our limits, and a shutdown that event streams do not delay."""
 
 import signal
 import socket
@@ -12,24 +12,25 @@ import uvicorn
 from fastapi import FastAPI
 
 from hemoscope.errors import ConfigError
-from hemoscope.web.settings import WebSettings, bracketed
+from hemoscope.store.settings import Settings
+from hemoscope.web.gate import bracketed
 
-_LAST_ANSWERS_S = 5
+_SHUTDOWN_TIMEOUT_S = 5
 _KEEP_ALIVE_S = 30
 
 
 class ReadingRoomServer(uvicorn.Server):
-    """Tells when it answers, and tells event streams to end before it waits for them."""
+    """Reports when it answers requests, and ends event streams before it shuts down."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, started: Callable[[], None]) -> None:
         """Serve ``app``; ``started`` is called once, when requests are answered."""
         super().__init__(config)
-        self._room = app.state.room
-        self._tell = started
+        self._state = app.state.app_state
+        self._on_started = started
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT end the server; uvicorn would raise them again, before our workers have ended."""
+        """Let SIGTERM and SIGINT stop the server; uvicorn would raise them again before our workers have exited."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -41,32 +42,30 @@ class ReadingRoomServer(uvicorn.Server):
                 signal.signal(one, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, and call ``started``."""
         await super().startup(sockets)
         if self.started:
-            self._tell()
+            self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then the rest."""
-        self._room.closing.set()
+        """End the event streams, then the other requests."""
+        self._state.closing.set()
         await super().shutdown(sockets)
 
 
-def run_server(
-    app: FastAPI, settings: WebSettings, *, tls: tuple[Path, Path] | None, started: Callable[[str], None]
-) -> None:
+def run_server(app: FastAPI, settings: Settings, *, started: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         app: made by ``create_app`` with the same settings.
-        settings: the address.
-        tls: certificate chain and key in PEM, or None.
+        settings: the address, and certificate and key if it is served over TLS.
         started: gets the server's URL once it answers.
 
     Raises:
         ConfigError: the address cannot be bound, or the certificate and key cannot be used.
 
     """
+    tls = settings.tls
     if tls is not None:
         check_certificate(*tls)
     listening = _bind(settings)
@@ -82,20 +81,20 @@ def run_server(
         access_log=False,
         server_header=False,
         lifespan="on",
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
+        proxy_headers=bool(settings.trusted_proxy),
+        forwarded_allow_ips=list(settings.trusted_proxy),
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
     )
     with listening:
         ReadingRoomServer(config, app, lambda: started(url)).run(sockets=[listening])
 
 
 def check_certificate(certificate: Path, key: Path) -> None:
-    """Refuse what uvicorn would fail on.
+    """Check the certificate and key before uvicorn does, for a clear error.
 
     Raises:
-        ConfigError: a file is missing, is no PEM, or the key is not the certificate's.
+        ConfigError: a file is missing, is not PEM, or the key is not the certificate's.
 
     """
     try:
@@ -109,13 +108,13 @@ def check_certificate(certificate: Path, key: Path) -> None:
         raise ConfigError(msg) from error
 
 
-def _bind(settings: WebSettings) -> socket.socket:
+def _bind(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=2048)
     except OSError as error:
         msg = (
             f"cannot listen on {bracketed(settings.host)}:{settings.port}: {error.strerror}. "
-            "End what listens there, or choose another --port"
+            "Stop the program that listens there, or choose another --port"
         )
         raise ConfigError(msg) from error

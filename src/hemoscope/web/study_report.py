@@ -1,4 +1,4 @@
-"""A stored study as a report: the findings document in words, one picture a suspected label, what readers said."""
+"""A stored study as a report: the findings document in words, a picture for each key label, readers' feedback."""
 
 import json
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports.overlays import HeatMap, SlicePicture
 from hemoscope.reports.study_document import ReaderRemark, StudyDocument, study_document
 from hemoscope.store.store import Store
-from hemoscope.store.values import Feedback, StudyEntry
+from hemoscope.store.values import Feedback, Geometry, StudyDetail
 from hemoscope.web.problems import Problem
 
 
 def report_of(store: Store, study_id: str, *, identity_shown: bool) -> StudyDocument:
-    """Gather what the report on a study says.
+    """Collect the content of the report on a study.
 
     Raises:
         StoreError: ``no_such_study``, ``no_findings``.
@@ -28,27 +28,29 @@ def report_of(store: Store, study_id: str, *, identity_shown: bool) -> StudyDocu
             409,
             code="nothing_read",
             detail="Nothing of this upload could be read, so there is nothing to report.",
-            cure="The study's page says what was refused, and why",
+            remedy="The study's page says what was refused, and why",
         )
     if identity_shown and entry.identity is not None:
         acquired = "" if entry.acquired_at is None else f"{entry.acquired_at:%Y%m%d}"
         patient = {"name": entry.identity.name, "id": entry.identity.id, "study_date": acquired}
         document["studies"][0]["patient"] = patient
     pictures = tuple(_pictures(store, entry))
-    return study_document(document, pictures=pictures, reader=[_remark(one) for one in store.feedback(study_id)])
+    keys = None if entry.geometry is None else entry.geometry["key_slices"]
+    readers = [_remark(one) for one in store.feedback(study_id)]
+    return study_document(document, key_slices=keys, pictures=pictures, reader=readers)
 
 
-def _pictures(store: Store, entry: StudyEntry) -> Iterator[SlicePicture]:
+def _pictures(store: Store, entry: StudyDetail) -> Iterator[SlicePicture]:
     """Yield the first key slice of each label that has one."""
-    geometry = entry.geometry or {}
+    if entry.geometry is None:
+        return
     for label in LABELS:
-        for index in geometry.get("key_slices", {}).get(label.value, ())[:1]:
-            yield _picture(store, entry, index, label)
+        for index in entry.geometry["key_slices"].get(label.value, ())[:1]:
+            yield _picture(store, entry, entry.geometry, index, label)
 
 
-def _picture(store: Store, entry: StudyEntry, index: int, label: Hemorrhage) -> SlicePicture:
-    """Describe one slice and label from what is stored; marks that rest on assumed geometry are left out."""
-    geometry = entry.geometry or {}
+def _picture(store: Store, entry: StudyDetail, geometry: Geometry, index: int, label: Hemorrhage) -> SlicePicture:
+    """Describe one slice and label; marks that rest on assumed geometry are left out."""
     known = not geometry["assumed"]
     _, row_mm, column_mm = geometry["spacing_mm"]
     orientation = geometry["orientation"]

@@ -141,7 +141,7 @@ def test_a_server_without_a_name_or_with_an_impossible_one_is_refused_and_leaves
     assert not list(tmp_path.iterdir())
 
 
-def test_a_private_key_that_others_can_read_is_refused_with_the_cure(own_keys: Path) -> None:
+def test_a_private_key_that_others_can_read_is_refused_with_the_remedy(own_keys: Path) -> None:
     (own_keys / "sites/riverside/node.key").chmod(0o640)
     with pytest.raises(FederationError, match=r"mode 0640: others could read it\. chmod 600 node\.key"):
         read_site_keys(own_keys / "sites/riverside")

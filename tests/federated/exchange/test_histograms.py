@@ -19,7 +19,7 @@ from hemoscope.federated.exchange.histograms import (
     score_histograms,
 )
 from hemoscope.labels import LABELS
-from hemoscope.training.run_scores import Scores
+from hemoscope.training.run_scores import LevelScores
 
 ANY = LABELS[0]
 
@@ -28,14 +28,14 @@ _rows = st.lists(
 )
 
 
-def scores_of(rows: list[tuple[float, float, int]]) -> Scores:
+def scores_of(rows: list[tuple[float, float, int]]) -> LevelScores:
     """All six labels alike: (logit, truth, patient) of each row."""
     logits = np.array([[logit] * 6 for logit, _, _ in rows]).reshape(-1, 6)
     truth = np.array([[known] * 6 for _, known, _ in rows]).reshape(-1, 6)
-    return Scores(logits=logits, truth=truth, patients=tuple(f"p{patient}" for _, _, patient in rows))
+    return LevelScores(logits=logits, truth=truth, patients=tuple(f"p{patient}" for _, _, patient in rows))
 
 
-def ten_and_ten() -> Scores:
+def ten_and_ten() -> LevelScores:
     return scores_of([(number / 2 - 3, float(number >= 10), number) for number in range(20)])
 
 

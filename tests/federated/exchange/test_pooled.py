@@ -9,44 +9,44 @@ from sklearn.metrics import roc_auc_score
 from hemoscope.errors import FederationError
 from hemoscope.evaluation.bootstrap import bootstrap_scores
 from hemoscope.evaluation.calibrate import fit_platt
-from hemoscope.evaluation.rules import Rule
+from hemoscope.evaluation.threshold_rules import ThresholdRule
 from hemoscope.federated.exchange.histograms import Level, ScoreHistograms, score_histograms
 from hemoscope.federated.exchange.pooled import pool
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.training.fitted_levels import fit_calibration, fit_points
-from hemoscope.training.run_scores import Scores
+from hemoscope.training.run_scores import LevelScores
 
 ANY = Hemorrhage.ANY
 
 _site = st.lists(st.tuples(st.floats(-10, 10), st.sampled_from([0.0, 1.0]), st.integers(0, 4)), min_size=0, max_size=40)
 
 
-def scores_of(rows: list[tuple[float, float, int]]) -> Scores:
+def scores_of(rows: list[tuple[float, float, int]]) -> LevelScores:
     """All six labels alike: (logit, truth, patient) of each row."""
-    return Scores(
+    return LevelScores(
         logits=np.array([[logit] * 6 for logit, _, _ in rows]).reshape(-1, 6),
         truth=np.array([[known] * 6 for _, known, _ in rows]).reshape(-1, 6),
         patients=tuple(f"p{patient}" for _, _, patient in rows),
     )
 
 
-def site(patients: int, *, slices: int = 1, seed: int, positive: float = 0.4) -> Scores:
+def site(patients: int, *, slices: int = 1, seed: int, positive: float = 0.4) -> LevelScores:
     """Normal logits whose classes lie 2 apart; slices of one patient are alike."""
     random = np.random.default_rng(seed)
     truth = np.repeat(random.random((patients, 1)) < positive, slices, axis=0).astype(float)
     of_patient = np.repeat(random.normal(0, 1.2, (patients, 1)), slices, axis=0)
     logits = 2 * truth - 2 + of_patient + random.normal(0, 0.5, truth.shape)
     names = tuple(f"p{number}" for number in range(patients) for _ in range(slices))
-    return Scores(logits=np.tile(logits, 6), truth=np.tile(truth, 6), patients=names)
+    return LevelScores(logits=np.tile(logits, 6), truth=np.tile(truth, 6), patients=names)
 
 
-def told(scores: Scores, *, least: int = 1, level: Level = "patient") -> ScoreHistograms:
+def told(scores: LevelScores, *, least: int = 1, level: Level = "patient") -> ScoreHistograms:
     return score_histograms(scores, level=level, least_cell=least)
 
 
-def all_rows(*sites: Scores) -> Scores:
-    return Scores(
+def all_rows(*sites: LevelScores) -> LevelScores:
+    return LevelScores(
         logits=np.concatenate([one.logits for one in sites]),
         truth=np.concatenate([one.truth for one in sites]),
         patients=tuple(f"{number} {name}" for number, one in enumerate(sites) for name in one.patients),
@@ -167,14 +167,16 @@ def test_made_rows_of_one_label_are_neither_lifted_nor_capped_by_another() -> No
     known = np.isfinite(scores.truth)
     assert (known.sum(axis=1) == 1).all()
     assert seen[known] == pytest.approx(raw[known])
-    points = fit_points(scores, fitted, PerLabel.build(lambda _: True), lambda _: Rule(kind="sensitivity", target=0.9))
+    points = fit_points(
+        scores, fitted, PerLabel.build(lambda _: True), lambda _: ThresholdRule(kind="sensitivity", target=0.9)
+    )
     assert len({(point.threshold, point.sensitivity) for point in points.values}) == 1  # all labels are alike here
     assert points[ANY].sensitivity is not None
     assert points[ANY].sensitivity >= 0.9
 
 
 def test_more_rows_than_a_fit_needs_are_thinned_in_proportion() -> None:
-    many = Scores(logits=np.full((300_000, 6), -3.0), truth=np.zeros((300_000, 6)), patients=("a", "b") * 150_000)
+    many = LevelScores(logits=np.full((300_000, 6), -3.0), truth=np.zeros((300_000, 6)), patients=("a", "b") * 150_000)
     made = pool([told(many, level="slice")]).made_rows()
     assert len(made.patients) == 6 * 100_000
 

@@ -9,22 +9,22 @@ from hemoscope.federated.exchange.pooled import PooledScores, pool
 from hemoscope.federated.exchange.reliability import calibration_error, reliability_bins
 from hemoscope.inference.calibration import Calibration, sigmoid
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.training.run_scores import Scores
+from hemoscope.training.run_scores import LevelScores
 
 LABEL = Hemorrhage.SUBDURAL
 K = LABELS.index(LABEL)
 TWISTED = Calibration(scale=0.4, bias=0.8)
 
 
-def rows(number: int, *, seed: int = 1) -> Scores:
+def rows(number: int, *, seed: int = 1) -> LevelScores:
     """Rows whose logits are calibrated as they stand."""
     random = np.random.default_rng(seed)
     logits = random.normal(-1, 2, (number, 6))
     truth = (random.random(logits.shape) < sigmoid(logits)).astype(float)
-    return Scores(logits=logits, truth=truth, patients=tuple(f"p{place}" for place in range(number)))
+    return LevelScores(logits=logits, truth=truth, patients=tuple(f"p{place}" for place in range(number)))
 
 
-def pooled(scores: Scores, *, least: int = 5) -> PooledScores:
+def pooled(scores: LevelScores, *, least: int = 5) -> PooledScores:
     return pool([score_histograms(scores, level="patient", least_cell=least)])
 
 
@@ -57,7 +57,7 @@ def test_parts_add_up_each_with_its_own_calibration() -> None:
 
 def test_more_rows_than_are_placed_count_in_full() -> None:
     scores = rows(1000)
-    many = Scores(
+    many = LevelScores(
         logits=np.tile(scores.logits, (300, 1)), truth=np.tile(scores.truth, (300, 1)), patients=scores.patients * 300
     )
     few, more = (reliability_bins([(pooled(found, least=1), TWISTED)], LABEL) for found in (scores, many))
@@ -67,5 +67,5 @@ def test_more_rows_than_are_placed_count_in_full() -> None:
 
 def test_no_rows_have_no_error() -> None:
     assert calibration_error(()) is None
-    nothing = Scores(logits=np.zeros((0, 6)), truth=np.zeros((0, 6)), patients=())
+    nothing = LevelScores(logits=np.zeros((0, 6)), truth=np.zeros((0, 6)), patients=())
     assert reliability_bins([(pooled(nothing), TWISTED)], LABEL) == ()

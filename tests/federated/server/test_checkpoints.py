@@ -121,7 +121,7 @@ def test_the_same_round_may_be_written_again(tmp_path: Path) -> None:
         ("strategy.safetensors", None),
     ],
 )
-def test_a_damaged_round_is_refused_with_the_cure(tmp_path: Path, file: str, content: bytes | None) -> None:
+def test_a_damaged_round_is_refused_with_the_remedy(tmp_path: Path, file: str, content: bytes | None) -> None:
     path = save_round(tmp_path / "final", state(4)) / file
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(

@@ -24,7 +24,7 @@ from hemoscope.inference.card import FederationRecord, ModelCard, TrainingData
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.fitted_card import Origin, folds_card
-from hemoscope.training.run_scores import Scored, Scores, study_scores
+from hemoscope.training.run_scores import LevelScores, SliceAndStudyScores, study_scores
 
 RULE = StudyRule()
 RAW = Calibration(scale=1.0, bias=0.0)
@@ -42,7 +42,9 @@ RECORD = FederationRecord(
 NOTHING = SiteHistograms(slices=(), studies=())
 
 
-def site(seed: int, *, patients: int = 30, slices: int = 6, without: tuple[Hemorrhage, ...] = ()) -> Scored:
+def site(
+    seed: int, *, patients: int = 30, slices: int = 6, without: tuple[Hemorrhage, ...] = ()
+) -> SliceAndStudyScores:
     """Scores that rank well: every second patient bleeds in the middle slices, with every type but those left out."""
     truth = np.zeros((patients, slices, 6))
     truth[::2, 1:4, :] = 1
@@ -51,27 +53,27 @@ def site(seed: int, *, patients: int = 30, slices: int = 6, without: tuple[Hemor
     flat: NDArray[np.float64] = truth.reshape(-1, 6)
     logits = 3 * flat - 2 + np.random.default_rng(seed).normal(0, 0.9, flat.shape)
     names = tuple(f"{seed}-{number}" for number in range(patients) for _ in range(slices))
-    found = Scores(logits=logits, truth=flat, patients=names)
-    return Scored(slices=found, studies=study_scores(found, RULE, series=found.patients))
+    found = LevelScores(logits=logits, truth=flat, patients=names)
+    return SliceAndStudyScores(slices=found, studies=study_scores(found, RULE, series=found.patients))
 
 
-def told(*sites: Scored, least: int = 5) -> SiteHistograms:
+def told(*sites: SliceAndStudyScores, least: int = 5) -> SiteHistograms:
     return SiteHistograms(
         slices=tuple(score_histograms(one.slices, level="slice", least_cell=least) for one in sites),
         studies=tuple(score_histograms(one.studies, level="patient", least_cell=least) for one in sites),
     )
 
 
-def joined(*sites: Scored) -> Scored:
-    def join(of: Callable[[Scored], Scores]) -> Scores:
+def joined(*sites: SliceAndStudyScores) -> SliceAndStudyScores:
+    def join(of: Callable[[SliceAndStudyScores], LevelScores]) -> LevelScores:
         parts = [of(one) for one in sites]
-        return Scores(
+        return LevelScores(
             logits=np.concatenate([one.logits for one in parts]),
             truth=np.concatenate([one.truth for one in parts]),
             patients=tuple(name for one in parts for name in one.patients),
         )
 
-    return Scored(slices=join(lambda one: one.slices), studies=join(lambda one: one.studies))
+    return SliceAndStudyScores(slices=join(lambda one: one.slices), studies=join(lambda one: one.studies))
 
 
 @pytest.fixture
@@ -80,17 +82,17 @@ def origin(small_experiment: Callable[..., Experiment]) -> Origin:
 
 
 @pytest.fixture(scope="module")
-def sites() -> tuple[Scored, ...]:
+def sites() -> tuple[SliceAndStudyScores, ...]:
     return tuple(site(seed) for seed in range(3))
 
 
-def split_card(origin: Origin, sites: tuple[Scored, ...], **changes: Any) -> ModelCard:
+def split_card(origin: Origin, sites: tuple[SliceAndStudyScores, ...], **changes: Any) -> ModelCard:
     part = PartHistograms(score=told(*sites), validation=told(*(site(seed) for seed in range(10, 13))))
     return federated_split_card(origin, replace(part, **changes), RULE, version="1")
 
 
 def test_the_card_scores_the_test_parts_and_is_fitted_on_the_validation_parts(
-    origin: Origin, sites: tuple[Scored, ...]
+    origin: Origin, sites: tuple[SliceAndStudyScores, ...]
 ) -> None:
     card = split_card(origin, sites)
     assert card.federation == RECORD
@@ -108,7 +110,7 @@ def test_the_card_scores_the_test_parts_and_is_fitted_on_the_validation_parts(
     assert ModelCard.from_json(card.to_json()) == card
 
 
-def test_the_card_is_close_to_that_of_the_rows(origin: Origin, sites: tuple[Scored, ...]) -> None:
+def test_the_card_is_close_to_that_of_the_rows(origin: Origin, sites: tuple[SliceAndStudyScores, ...]) -> None:
     """The rows of two folds and their histograms, each through its own path to a card."""
     of_rows = folds_card(origin, joined(*sites), RULE, version="1", more=())
     of_cells = federated_folds_card(origin, [told(sites[0]), told(*sites[1:])], RULE, version="1")
@@ -130,7 +132,9 @@ def test_the_card_is_close_to_that_of_the_rows(origin: Origin, sites: tuple[Scor
         assert other_point.threshold == pytest.approx(one_point.threshold, abs=0.2)
 
 
-def test_the_card_says_in_words_what_its_scores_are_made_of(origin: Origin, sites: tuple[Scored, ...]) -> None:
+def test_the_card_says_in_words_what_its_scores_are_made_of(
+    origin: Origin, sites: tuple[SliceAndStudyScores, ...]
+) -> None:
     card = split_card(origin, sites)
     assert "cells of at least 5 rows, no row was seen: AUROCs are off by at most 0.0" in card.scores[0].description
     assert "as if each patient gave one slice and include that error" in card.scores[0].description
@@ -182,15 +186,15 @@ def test_too_few_patients_establish_nothing_however_well_they_rank(origin: Origi
     assert not any(card.established.values)
 
 
-def test_without_validation_parts_nothing_is_fitted(origin: Origin, sites: tuple[Scored, ...]) -> None:
+def test_without_validation_parts_nothing_is_fitted(origin: Origin, sites: tuple[SliceAndStudyScores, ...]) -> None:
     card = split_card(origin, sites, validation=NOTHING)
     assert not any(card.established.values)
     assert card.calibration.slice[Hemorrhage.ANY] == card.calibration.study[Hemorrhage.ANY] == RAW
-    assert any("the split has no validation part" in line for line in card.limits_of_use)
+    assert any("the split has no validation set" in line for line in card.limits_of_use)
     assert card.scores[0].labels[Hemorrhage.ANY].auroc is not None
 
 
-def test_a_card_of_no_scores_is_refused(origin: Origin, sites: tuple[Scored, ...]) -> None:
+def test_a_card_of_no_scores_is_refused(origin: Origin, sites: tuple[SliceAndStudyScores, ...]) -> None:
     with pytest.raises(FederationError, match=r"no site told how its images were scored.*--resume"):
         split_card(origin, sites, score=NOTHING)
     with pytest.raises(FederationError, match="no site told how its images were scored"):
@@ -204,7 +208,7 @@ def plain(found: SiteHistograms) -> list[dict[str, Any]]:
     ]
 
 
-def test_what_a_server_kept_is_read_back(tmp_path: Path, sites: tuple[Scored, ...]) -> None:
+def test_what_a_server_kept_is_read_back(tmp_path: Path, sites: tuple[SliceAndStudyScores, ...]) -> None:
     part = PartHistograms(score=told(*sites), validation=told(sites[0]))
     record = {"score": plain(part.score), "validation": plain(part.validation)}
     (tmp_path / "histograms.json").write_text(json.dumps(record))
@@ -232,7 +236,7 @@ def test_damaged_histograms_are_refused_without_the_path(tmp_path: Path, content
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_slices_in_the_place_of_studies_are_refused(tmp_path: Path, sites: tuple[Scored, ...]) -> None:
+def test_slices_in_the_place_of_studies_are_refused(tmp_path: Path, sites: tuple[SliceAndStudyScores, ...]) -> None:
     (one,) = plain(told(sites[0]))
     record = {"score": [{"slices": one["slices"], "studies": one["slices"]}], "validation": []}
     (tmp_path / "histograms.json").write_text(json.dumps(record))

@@ -25,7 +25,7 @@ from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.checkpoint import save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.run_scores import Scores
+from hemoscope.training.run_scores import LevelScores
 
 PART_RECORD = {
     "part": "split",
@@ -48,8 +48,8 @@ def site_record(seed: int, *, patients: int = 24) -> dict[str, Any]:
     truth = np.tile((np.arange(patients) % 2).astype(float)[:, None], 6)
     logits = 4 * truth - 2 + random.normal(0, 0.7, truth.shape)
     names = tuple(f"p{number}" for number in range(patients))
-    studies = Scores(logits=logits, truth=truth, patients=names)
-    slices = Scores(logits=np.tile(logits, (3, 1)), truth=np.tile(truth, (3, 1)), patients=names * 3)
+    studies = LevelScores(logits=logits, truth=truth, patients=names)
+    slices = LevelScores(logits=np.tile(logits, (3, 1)), truth=np.tile(truth, (3, 1)), patients=names * 3)
     return {
         "slices": json.loads(score_histograms(slices, level="slice", least_cell=5).to_json()),
         "studies": json.loads(score_histograms(studies, level="patient", least_cell=5).to_json()),

@@ -53,7 +53,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, small_experiment: Build) -> Build:
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(1e-3)
-        return RoundResult(loss=0.5, slices=len(part.learn), positives=1, steps=1, seconds=0.0)
+        return RoundResult(loss=0.5, slices=len(part.train), positives=1, steps=1, seconds=0.0)
 
     monkeypatch.setattr("hemoscope.federated.site.site_work.train_round", moved)
     record = small_experiment(run={"split": "folds", "folds": 0}).to_json()

@@ -15,7 +15,7 @@ from hemoscope.federated.exchange.histograms import score_histograms
 from hemoscope.federated.exchange.messages import SLICES, STUDIES, Request, score_records
 from hemoscope.federated.server.server_scores import SiteScores, ask_scores, below_chance
 from hemoscope.labels import LABELS
-from hemoscope.training.run_scores import Scores
+from hemoscope.training.run_scores import LevelScores
 
 
 def scores(seed: int, *, apart: float, rows: int = 300) -> SiteScores:
@@ -24,7 +24,7 @@ def scores(seed: int, *, apart: float, rows: int = 300) -> SiteScores:
     truth = (rng.random((rows, len(LABELS))) < 0.4).astype(np.float64)
     logits = rng.normal(size=truth.shape) + apart * truth
     patients = tuple(f"p{row // 5}" for row in range(rows))
-    found = score_histograms(Scores(logits=logits, truth=truth, patients=patients), level="slice", least_cell=5)
+    found = score_histograms(LevelScores(logits=logits, truth=truth, patients=patients), level="slice", least_cell=5)
     return {SLICES: found}
 
 

@@ -20,7 +20,7 @@ from hemoscope.federated.simulation.comparison_page import shown, tables, verdic
 from hemoscope.federated.simulation.simulated_sites import Dealing, lay_out_sites, parts_of_sites
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.labels import LABELS
-from hemoscope.training.parts import Part
+from hemoscope.training.data_splits import DataSplit
 
 TWO = Dealing(sites=2, seed=5)
 FOLDS = {"run": {"split": "folds", "folds": 2}}
@@ -49,7 +49,7 @@ def federated_run(hospital_cache: Cache, small_federation: Callable[..., Any], t
         sites = lay_out_sites(hospital_cache, run, Dealing(sites=2, seed=seed), threads=1)
         (run / "federation.json").write_text(json.dumps(federation.to_json()))
         for number, (part, own) in enumerate(parts_of_sites(federation, sites).items()):
-            images = tuple(image for one in own for image in one.score)
+            images = tuple(image for one in own for image in one.test)
             (run / part).mkdir()
             if images:
                 write_scores(run / part, hospital_cache, images, signal=signal, seed=number)
@@ -112,21 +112,21 @@ def test_an_arm_learns_from_its_sites_and_scores_what_all_of_them_hold_out(
         output=tmp_path / "report",
         threads=1,
     )
-    learned: list[Part] = []
+    learned: list[DataSplit] = []
     from hemoscope.federated.simulation import arms
 
     honest = arms.train_round
 
-    def watched(network: Any, experiment: Any, cache: Cache, part: Part, *rest: Any, **options: Any) -> Any:
+    def watched(network: Any, experiment: Any, cache: Cache, part: DataSplit, *rest: Any, **options: Any) -> Any:
         learned.append(part)
         return honest(network, experiment, cache, part, *rest, **options)
 
     monkeypatch.setattr(arms, "train_round", watched)
     train_arm(task)
-    assert set(learned[0].learn) == set(own[1].learn)
+    assert set(learned[0].train) == set(own[1].train)
     scored = pd.read_csv(task.folder / "scores.csv", dtype={"image_id": str})
-    assert sorted(scored["image_id"]) == sorted([*own[0].score, *own[1].score])
-    assert not set(learned[0].learn) & set(scored["image_id"])
+    assert sorted(scored["image_id"]) == sorted([*own[0].test, *own[1].test])
+    assert not set(learned[0].train) & set(scored["image_id"])
     assert json.loads((task.folder / "arm.json").read_text())["epochs"] == federation.rounds * federation.local_epochs
     assert not (task.folder / "crops").exists()
     before = (task.folder / "scores.csv").stat().st_mtime_ns

@@ -20,7 +20,7 @@ from hemoscope.federated.simulation.simulated_sites import (
     site_scores_path,
 )
 from hemoscope.inference.calibration import StudyRule
-from hemoscope.training.run_scores import out_of_fold
+from hemoscope.training.run_scores import out_of_fold_scores
 
 TWO = Dealing(sites=2, seed=5)
 FOLDS = {"run": {"split": "folds", "folds": 2}}
@@ -88,10 +88,10 @@ def test_gathered_scores_are_read_as_those_of_a_local_training(
     assert list(parts) == ["fold-0", "fold-1", "final"]
     for name in ("fold-0", "fold-1"):
         for site, part in zip(sites, parts[name], strict=True):
-            write_scores(site_scores_path(federation, site, name), part.score)
+            write_scores(site_scores_path(federation, site, name), part.test)
         assert gather_scores(federation, tmp_path, sites, parts[name]) == tmp_path / name / "scores.csv"
     assert gather_scores(federation, tmp_path, sites, parts["final"]) is None
-    scores = out_of_fold(tmp_path, federation.experiment, StudyRule())
+    scores = out_of_fold_scores(tmp_path, federation.experiment, StudyRule())
     assert len(scores.slices.patients) == len(hospital_cache.manifest)
     assert len(scores.studies.patients) == 12
 
@@ -102,10 +102,10 @@ def test_scores_that_are_absent_or_of_other_images_are_refused(
     federation = small_federation(experiment=FOLDS)
     sites = lay_out_sites(hospital_cache, tmp_path, TWO, threads=1)
     parts = parts_of_sites(federation, sites)["fold-0"]
-    write_scores(site_scores_path(federation, sites[0], "fold-0"), parts[0].score)
+    write_scores(site_scores_path(federation, sites[0], "fold-0"), parts[0].test)
     with pytest.raises(FederationError, match="site-2 left no scores of fold-0"):
         gather_scores(federation, tmp_path, sites, parts)
-    write_scores(site_scores_path(federation, sites[1], "fold-0"), parts[1].score[1:])
+    write_scores(site_scores_path(federation, sites[1], "fold-0"), parts[1].test[1:])
     with pytest.raises(FederationError, match=r"site-2 scored \d+ images of fold-0, not exactly"):
         gather_scores(federation, tmp_path, sites, parts)
     assert not (tmp_path / "fold-0" / "scores.csv").exists()

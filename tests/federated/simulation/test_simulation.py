@@ -61,7 +61,7 @@ def stub(
         sites = lay_out_sites(hospital_cache, tmp_path / "run", TWO, threads=1)
         plan = {
             name: {
-                str(site_scores_path(federation, site, name)): own.score for site, own in zip(sites, parts, strict=True)
+                str(site_scores_path(federation, site, name)): own.test for site, own in zip(sites, parts, strict=True)
             }
             for name, parts in parts_of_sites(federation, sites).items()
         }

@@ -16,12 +16,12 @@ from hemoscope.data.cache import Cache
 from hemoscope.errors import FederationError, TrainingError
 from hemoscope.federated.exchange.weights import initial_network
 from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_part, scored, train_round
-from hemoscope.training.dataset import Draw, SliceDataset
+from hemoscope.training.data_splits import DataSplit, make_data_splits
+from hemoscope.training.dataset import SampleIndex, SliceDataset
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.module import TrainingModule
-from hemoscope.training.parts import Part, run_parts
-from hemoscope.training.run_scores import of_part
+from hemoscope.training.run_scores import split_scores
 from hemoscope.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -49,9 +49,9 @@ def trained_names(network: HemorrhageNetwork) -> list[str]:
 class Site:
     """One network at one site, trained round by round."""
 
-    def __init__(self, cache: Cache, experiment: Experiment, folder: Path, part: Part | None = None) -> None:
+    def __init__(self, cache: Cache, experiment: Experiment, folder: Path, part: DataSplit | None = None) -> None:
         self.cache, self.experiment, self.folder = cache, experiment, folder
-        self.part = part or run_parts(experiment, cache)[-1]
+        self.part = part or make_data_splits(experiment, cache)[-1]
         self.network = initial_network(experiment, experiment.run.seed)
         self.before = state_of(self.network)
 
@@ -69,19 +69,19 @@ class Site:
 def site(hospital_cache: Cache, small_experiment: Build, tmp_path: Path) -> Callable[..., Site]:
     """``site(sampling={...}, ...)``: a site with that experiment; ``part=`` replaces the split's."""
 
-    def build(part: Part | None = None, **changes: Any) -> Site:
+    def build(part: DataSplit | None = None, **changes: Any) -> Site:
         return Site(hospital_cache, small_experiment(**changes), tmp_path / "work", part)
 
     return build
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Draw, float]]:
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[SampleIndex, float]]:
     """Every draw and the sum of the image that came of it, in order."""
-    seen: list[tuple[Draw, float]] = []
+    seen: list[tuple[SampleIndex, float]] = []
     item = SliceDataset.__getitem__
 
-    def watched(self: SliceDataset, draw: Draw) -> Any:
+    def watched(self: SliceDataset, draw: SampleIndex) -> Any:
         sample = item(self, draw)
         seen.append((draw, float(sample.image.sum())))
         return sample
@@ -120,7 +120,7 @@ def test_one_round_of_some_epochs_is_a_local_training_of_as_many(
 
 
 def test_rounds_draw_what_one_training_draws_and_go_on_with_its_schedule(
-    site: Callable[..., Site], drawn: list[tuple[Draw, float]], rates: list[tuple[float, float]]
+    site: Callable[..., Site], drawn: list[tuple[SampleIndex, float]], rates: list[tuple[float, float]]
 ) -> None:
     whole = site()
     whole.round(epochs=4)
@@ -188,7 +188,7 @@ def test_a_site_with_less_than_a_batch_trains_on_all_it_has_at_once(site: Callab
 
 
 def test_a_site_without_a_bleed_says_what_it_lacks(site: Callable[..., Site]) -> None:
-    healthy = site(part=Part(name="split", learn=("p1_0", "p1_1", "p3_0")))
+    healthy = site(part=DataSplit(name="split", train=("p1_0", "p1_1", "p3_0")))
     with pytest.raises(TrainingError, match=r"an epoch has 0 slices, fewer than a batch of 2\. Give data"):
         healthy.round()
     assert same(healthy.state, healthy.before)
@@ -197,7 +197,7 @@ def test_a_site_without_a_bleed_says_what_it_lacks(site: Callable[..., Site]) ->
 def test_a_round_counts_what_it_learned_from_and_writes_nothing_but_crops(site: Callable[..., Site]) -> None:
     here = site()
     found = here.round()
-    rows = here.cache.manifest.set_index("image_id").loc[list(here.part.learn)]
+    rows = here.cache.manifest.set_index("image_id").loc[list(here.part.train)]
     assert (found.slices, found.positives) == (len(rows), int(rows["any"].sum()))
     assert found.seconds > 0
     assert {path.name for path in here.folder.iterdir()} == {"crops"}
@@ -233,11 +233,11 @@ def test_a_site_is_scored_as_a_run_of_its_own_is(site: Callable[..., Site], tmp_
     train(here.experiment, here.cache, run)
     here.network.load_state_dict(load_file(run / "split" / "weights.safetensors"))
     path = tmp_path / "scores" / "test.csv"
-    score_part(here.network, here.experiment, here.cache, here.part.score, path)
+    score_part(here.network, here.experiment, here.cache, here.part.test, path)
     assert path.read_bytes() == (run / "split" / "scores-test.csv").read_bytes()
     from hemoscope.inference.calibration import StudyRule
 
-    expected = of_part(run, here.experiment, "test", StudyRule(extent_mm=20.0))
+    expected = split_scores(run, here.experiment, "test", StudyRule(extent_mm=20.0))
     found = scored(path.parent, [path.name], here.experiment, here.cache)
     assert expected is not None
     for level in ("slices", "studies"):

@@ -27,11 +27,11 @@ from hemoscope.federated.site.local_round import RoundPlace, train_round
 from hemoscope.federated.site.own_norm import save_local
 from hemoscope.federated.site.personal import personalise
 from hemoscope.inference.card import FederationRecord
+from hemoscope.training.data_splits import make_data_splits
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.export import export_run
 from hemoscope.training.models.checkpoint import save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.parts import run_parts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,7 +72,7 @@ def world(hospital_cache: Cache, small_experiment: Build, tmp_path: Path) -> Cal
         whole = Federation(name="four", experiment=experiment, rounds=3, **(federation or {}))
         site = Site(name="riverside", data=hospital_cache.folder, work=tmp_path / "work")
         network = initial_network(experiment, 1)
-        part = run_parts(experiment, hospital_cache)[-1]
+        part = make_data_splits(experiment, hospital_cache)[-1]
         place = RoundPlace(number=1, rounds=1, epochs=2)
         train_round(network, experiment, hospital_cache, part, tmp_path / "elsewhere", place, batch_norm="shared")
         run = tmp_path / "federated"
@@ -165,8 +165,8 @@ def test_the_same_patients_train_validate_and_test_as_in_the_rounds(
 ) -> None:
     here = world()
     personalise(here.site, here.model, here.output, epochs=1)
-    (part,) = run_parts(here.model.federation.experiment, hospital_cache)
-    for name, images in (("scores-validation.csv", part.validate), ("scores-test.csv", part.score)):
+    (part,) = make_data_splits(here.model.federation.experiment, hospital_cache)
+    for name, images in (("scores-validation.csv", part.validation), ("scores-test.csv", part.test)):
         assert sorted(pd.read_csv(here.output / "split" / name)["image_id"]) == sorted(images)
 
 

@@ -21,5 +21,5 @@ def test_a_count_goes_on_where_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damaged", ["", "[]", "{}", '{"times": null}', '{"times": "x"}'])
 def test_a_damaged_count_is_an_error_and_not_the_beginning(tmp_path: Path, damaged: str) -> None:
     (tmp_path / TOLD).write_text(damaged)
-    with pytest.raises(FederationError, match=r"told.json does not say how often"):
+    with pytest.raises(FederationError, match=r"exported.json does not say how often"):
         count_telling(tmp_path, most=100)

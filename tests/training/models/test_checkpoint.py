@@ -1,4 +1,4 @@
-"""Weights in and out: ImageNet's from the installed package, ours bit for bit, and nothing that runs code."""
+"""Weights: ImageNet's from the installed package, ours restored bit for bit, and no code from files."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_imagenet_filters_see_every_slice_alike_and_sum_to_the_same(stored: dict
 
 
 def test_a_backbone_without_a_package_is_refused_with_the_choice() -> None:
-    with pytest.raises(TrainingError, match=r"carries ImageNet weights of test_efficientnet.*init = 'none'"):
+    with pytest.raises(TrainingError, match=r"contains ImageNet weights of test_efficientnet.*init = 'none'"):
         load_imagenet(HemorrhageNetwork(SMALL, channels=3, size=64))
 
 
@@ -244,7 +244,7 @@ class Hostile:
 def test_a_file_with_code_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> None:
     path = write({"conv1.weight": Hostile(tmp_path / "owned")}, tmp_path / "gift.pth")
     with pytest.raises(
-        TrainingError, match=r"gift\.pth holds more than tensors, .* nothing was run.*safetensors"
+        TrainingError, match=r"gift\.pth holds more than tensors; .* was not loaded.*safetensors"
     ) as caught:
         load_init(resnet(), str(path))
     assert not (tmp_path / "owned").exists()
@@ -255,7 +255,7 @@ def test_a_file_with_code_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("content", [[torch.ones(3)], {"state_dict": {"conv1.weight": torch.ones(3)}}])
 def test_anything_but_a_plain_state_dict_is_refused(tmp_path: Path, content: object) -> None:
-    with pytest.raises(TrainingError, match=r"file\.pth is no state dict: it must map names to tensors"):
+    with pytest.raises(TrainingError, match=r"file\.pth is not a state dict, which maps names to tensors"):
         load_init(resnet(), str(write(content, tmp_path / "file.pth")))
 
 
@@ -293,14 +293,14 @@ def test_pretrained_weights_of_timm_fill_the_backbone(monkeypatch: pytest.Monkey
     assert torch.equal(network.backbone.conv1.weight, published.conv1.weight)
 
 
-def test_pretrained_without_the_internet_says_how_to_bring_the_file(
+def test_pretrained_without_the_internet_states_how_to_bring_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(TrainingError, match=r"could not bring weights of resnet18 \(\w+\).*give its path as init"):
+    with pytest.raises(TrainingError, match=r"could not load weights of resnet18 \(\w+\).*give its path as init"):
         load_init(resnet(), "pretrained")
     without = HemorrhageNetwork(NetworkConfig(backbone="darknet17", head="pooled"), channels=3, size=64)
     with pytest.raises(TrainingError, match=r"weights of darknet17 \(No pretrained weights exist"):

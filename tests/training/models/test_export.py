@@ -1,4 +1,4 @@
-"""The exported graph, judged by PyTorch: same probabilities and maps through the engine that serves."""
+"""The exported graph gives the same probabilities and maps in the serving engine as PyTorch, the reference."""
 
 import re
 from collections.abc import Callable
@@ -86,7 +86,7 @@ def test_heat_maps_agree_with_pytorch(served: RawScores, trained: Output) -> Non
     assert abs(served.maps - trained.maps.numpy()).max() < 1e-3
 
 
-def test_the_graph_answers_a_slice_and_its_mirror_image_alike(
+def test_the_graph_gives_a_slice_and_its_mirror_image_equal_scores(
     bundle: ModelBundle, images: NDArray[np.float32], served: RawScores
 ) -> None:
     mirrored = Engine(bundle, threads=1).run(np.ascontiguousarray(images[..., ::-1]), maps=True)
@@ -161,7 +161,7 @@ def test_every_head_answers_in_openvino_as_in_pytorch(
     assert abs(found.maps - expected.maps.numpy()).max() < 1e-4
 
 
-def test_the_embedding_is_an_output_where_it_is_asked_for(graph: bytes) -> None:
+def test_the_embedding_is_an_output_where_it_is_requested(graph: bytes) -> None:
     network = HemorrhageNetwork(NetworkConfig(backbone="test_resnet", head="pooled"), channels=3, size=64)
     model = onnx.load_from_string(onnx_graph(network, channels=3, size=64, embedding=True))
     outputs = {
@@ -174,5 +174,5 @@ def test_the_embedding_is_an_output_where_it_is_asked_for(graph: bytes) -> None:
 
 def test_the_flattened_head_reads_at_no_other_size_than_it_was_trained() -> None:
     network = HemorrhageNetwork(NetworkConfig(backbone="resnet18", head="flatten"), channels=3, size=64)
-    with pytest.raises(TrainingError, match=r"reads at the size of training, 64, got 96\. Leave reading\.size out"):
+    with pytest.raises(TrainingError, match=r"accepts only the training size 64, got 96\. Remove reading\.size out"):
         onnx_graph(network, channels=3, size=96)

@@ -1,4 +1,4 @@
-"""Heads by autograd and by hand: maps that say exactly where a score comes from, and the paper's numbers."""
+"""Heads against autograd and manual computation: maps show where a score comes from."""
 
 import math
 
@@ -55,7 +55,7 @@ def test_with_biases_a_map_misses_exactly_what_the_biases_gave() -> None:
     assert torch.allclose(found.maps.mean((2, 3)) + torch.arange(6.0), found.logits, atol=1e-5)
 
 
-def test_a_map_of_the_flattened_head_points_at_the_place_that_speaks() -> None:
+def test_a_map_of_the_flattened_head_points_at_the_pixel_that_contributes() -> None:
     last = torch.zeros(1, 5, 3, 3)
     last[0, :, 0, 2] = 1
     maps = flatten()([last]).maps
@@ -86,7 +86,7 @@ def test_the_embedding_is_the_mean_of_the_last_features_over_places(head: torch.
 
 
 @pytest.mark.parametrize("std", [0.01, 0.05])
-def test_weights_are_drawn_from_the_normal_distribution_asked_for_and_biases_are_zero(std: float) -> None:
+def test_weights_are_drawn_from_the_normal_distribution_requested_and_biases_are_zero(std: float) -> None:
     torch.manual_seed(1)
     head = FlattenHead(64, side=4, hidden=256, std=std)
     weights = head.hidden.weight.detach()

@@ -94,7 +94,7 @@ def test_slices_of_a_batch_do_not_know_each_other_when_serving() -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-def test_the_mirrored_network_answers_a_slice_and_its_mirror_image_alike() -> None:
+def test_the_mirrored_network_gives_a_slice_and_its_mirror_image_equal_scores() -> None:
     model = MirroredNetwork(network()).eval()
     plain, mirrored = model(image()), model(torch.flip(image(), dims=[3]))
     assert torch.allclose(plain.logits, mirrored.logits, atol=1e-5)
@@ -125,14 +125,14 @@ def test_what_no_network_could_be_built_from_is_refused(changes: dict[str, objec
 
 
 @pytest.mark.parametrize("name", ["resnet_of_dreams", "hf-hub:someone/something", "local-dir:somewhere"])
-def test_an_unknown_backbone_is_refused_by_name_and_never_fetched(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"timm knows no backbone '{name}'"):
+def test_an_unknown_backbone_is_refused_and_named_and_never_fetched(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"timm has no backbone '{name}'"):
         HemorrhageNetwork(NetworkConfig(backbone=name), channels=3, size=64)
 
 
 @pytest.mark.parametrize(("backbone", "stages"), [("regnetx_002", 1), ("tf_efficientnet_lite0", 8), ("resnet18", 5)])
 def test_freezing_stages_that_a_backbone_does_not_have_is_refused(backbone: str, stages: int) -> None:
-    with pytest.raises(ConfigError, match=f"{backbone} has no {stages} stages that can be frozen"):
+    with pytest.raises(ConfigError, match=f"{backbone} does not have {stages} stages that can be frozen"):
         HemorrhageNetwork(NetworkConfig(backbone=backbone, frozen_stages=stages), channels=3, size=64)
 
 
@@ -165,5 +165,5 @@ def test_where_weights_were_trained_on_the_symmetric_range_both_normalizations_a
 
 
 def test_a_backbone_without_published_weights_has_no_published_normalization() -> None:
-    with pytest.raises(ConfigError, match="timm publishes no weights of efficientnet_b8, so no mean"):
+    with pytest.raises(ConfigError, match="timm publishes no weights, and so no mean, of efficientnet_b8"):
         network(NetworkConfig(backbone="efficientnet_b8", head="pooled", normalization="published"))

@@ -1,4 +1,4 @@
-"""The sequence network starts at the slice network, knows no batch mates, and exports exactly."""
+"""The sequence network starts from the slice network, ignores the rest of its batch, and exports exactly."""
 
 import sys
 from typing import Any
@@ -51,7 +51,7 @@ def test_a_series_scores_the_same_whatever_its_batch_mates(lengths: list[int], s
         assert torch.allclose(whole.study_logits[row], alone.study_logits[0], atol=1e-5)
 
 
-def test_each_slice_is_judged_beside_all_others_in_both_directions() -> None:
+def test_each_slice_is_scored_in_the_context_of_all_others_in_both_directions() -> None:
     network = made_network()
     embeddings, logits = made_series(7)
     before = network(embeddings, logits).logits
@@ -115,8 +115,8 @@ def test_dropout_acts_in_training_alone() -> None:
         ({"layers": 0}, "must be at least 1, got"),
         ({"batch_series": 0}, "must be at least 1, got"),
         ({"epochs": 0}, "must be at least 1, got"),
-        ({"dropout": 1.0}, r"dropout and reverse must be parts of one, got \(1.0, 0.5\)"),
-        ({"reverse": -0.1}, "dropout and reverse must be parts of one"),
+        ({"dropout": 1.0}, r"dropout must be at least 0 and below 1, reverse at most 1, got \(1.0, 0.5\)"),
+        ({"reverse": -0.1}, "dropout must be at least 0 and below 1, reverse at most 1"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
         ({"weight_decay": -1.0}, "weight_decay and views must not be negative, got -1.0 and 2"),
         ({"views": -1}, "weight_decay and views must not be negative"),

@@ -1,6 +1,6 @@
-"""A real browser before two rooms: a fake one over phantoms, and ``hemoscope serve`` with a stub model.
+"""A real browser before two servers: a fake one over phantoms, and ``hemoscope serve`` with a stub model.
 
-Chromium is Debian's; without it these tests are skipped by name. Whatever a page does, its console must stay empty of
+Chromium is Debian's; without it these tests are skipped. Whatever a page does, its console must stay empty of
 errors and no request may leave the host: ``page`` checks both when a test ends.
 """
 

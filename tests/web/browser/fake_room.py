@@ -30,7 +30,7 @@ POLICY = (
     "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 DISCLAIMER = "Research use only, not a medical device"
-# One number a label, told apart at two decimals.
+# One number per label, distinct at two decimals.
 DISTINCT = {"any": 0.91, "epidural": 0.12, "intraparenchymal": 0.83, "intraventricular": 0.34, "subarachnoid": 0.45,
             "subdural": 0.67}  # fmt: skip
 THRESHOLDS = {"any": 0.24, "epidural": 0.5, "intraparenchymal": 0.23, "intraventricular": 0.5, "subarachnoid": 0.5,
@@ -92,8 +92,8 @@ def findings_of(urgency: str, notes: list[dict[str, str]]) -> dict[str, Any]:
          "threshold": THRESHOLDS[label], "slices": []}
         for label in LABELS
     ]  # fmt: skip
-    study = {"urgency": urgency, "findings": findings, "quality": notes, "skipped_series": [], "slices": []}
-    return {"schema": "hemoscope.findings/1", "studies": [study], "rejected": []}
+    study = {"triage": urgency, "findings": findings, "quality": notes, "skipped_series": [], "slices": []}
+    return {"schema": "hemoscope.findings/2", "studies": [study], "rejected": []}
 
 
 class FakeRoom:
@@ -136,13 +136,13 @@ class FakeRoom:
         return study_id
 
     def change(self, study_id: str, **changes: Any) -> None:
-        """Change a study and tell every open page."""
+        """Change a study and notify every open page."""
         self.version += 1
         self.studies[study_id].entry.update(changes, version=self.version)
         self.changes.append((self.version, "study", summary(self.studies[study_id].entry)))
 
     def read_soon(self, study_id: str) -> None:
-        """Play the worker: pixels first, then scores, then findings."""
+        """Act as the worker: pixels first, then scores, then findings."""
         phantom = self.studies[study_id].phantom
         scored = geometry_of(phantom)
         unscored = {**scored, "probabilities": [], "thresholds": {}, "key_slices": {}, "heatmap_shape": None}
@@ -278,6 +278,6 @@ def summary(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name not in {"findings", "geometry"}}
 
 
-def problem(status: int, code: str, detail: str, cure: str) -> Response:
-    body = {"type": f"urn:{code}", "title": code, "status": status, "detail": detail, "cure": cure, "code": code}
+def problem(status: int, code: str, detail: str, remedy: str) -> Response:
+    body = {"type": f"urn:{code}", "title": code, "status": status, "detail": detail, "cure": remedy, "code": code}
     return JSONResponse(body, status_code=status, media_type="application/problem+json")

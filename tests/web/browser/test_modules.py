@@ -1,4 +1,4 @@
-"""The page's modules by themselves: linted, tested in Node, and of one mind with the package."""
+"""The page's modules: linted, tested in Node, and compared with the package."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hemoscope.inference.findings import Triage
 from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL, Window
 from hemoscope.labels import LABELS
 
@@ -57,13 +58,14 @@ def test_the_modules_pass_their_tests_and_agree_with_the_package(node: str, tmp_
         for window in windows
     ]
     (tmp_path / "greys.json").write_text(json.dumps(references))
-    told = tmp_path / "told.json"
+    exported = tmp_path / "exported.json"
     files = sorted(str(path) for path in MODULES.glob("*.test.js"))
-    run_node(node, "--test", *files, HEMOSCOPE_GREYS=str(tmp_path / "greys.json"), HEMOSCOPE_TELL=str(told))
-    said = json.loads(told.read_text())
-    assert said["labels"] == [label.value for label in LABELS]
+    run_node(node, "--test", *files, HEMOSCOPE_GREYS=str(tmp_path / "greys.json"), HEMOSCOPE_EXPORT=str(exported))
+    exported_values = json.loads(exported.read_text())
+    assert exported_values["labels"] == [label.value for label in LABELS]
+    assert exported_values["urgencies"] == [triage.value for triage in Triage]
     codes = (REPOSITORY / "docs/reference/codes.md").read_text().partition("## Quality notes\n")[2]
-    assert set(said["notes"]) == set(re.findall(r"^\| `([a-z_]+)` \|", codes, re.MULTILINE))
+    assert set(exported_values["notes"]) == set(re.findall(r"^\| `([a-z_]+)` \|", codes, re.MULTILINE))
 
 
 def test_the_modules_have_no_lint(node: str) -> None:

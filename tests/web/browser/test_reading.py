@@ -1,4 +1,4 @@
-"""What a radiologist does in the reading room, in a real browser: upload, look, judge, take away."""
+"""What a radiologist does in the reading room, in a real browser: upload, read, give feedback, export."""
 
 import dataclasses
 import io
@@ -82,13 +82,13 @@ def test_the_strip_gives_each_label_its_own_number_at_the_slice(study: "Page", r
 
 def test_what_is_not_established_looks_so(study: "Page") -> None:
     subdural = study.locator(".finding[data-label=subdural]")
-    assert subdural.locator(".status").inner_text() == "Suspected, not established"
+    assert subdural.locator(".status").inner_text() == "Not established, suspected"
     subdural.locator(".finding-head").click()
-    assert "raises no finding alone" in subdural.inner_text()
+    assert "Suspected only together with any hemorrhage" in subdural.inner_text()
     assert study.locator(".finding[data-label=intraparenchymal] .status").inner_text() == "Suspected"
 
 
-def test_the_threshold_is_told_with_what_it_means_at_the_sites_prevalence(study: "Page") -> None:
+def test_the_threshold_is_explained_at_the_sites_prevalence(study: "Page") -> None:
     assert re.search(
         r"of 100 flagged about \d+ were right.*at a prevalence of 10%",
         study.locator(".finding[data-label=any]").inner_text(),
@@ -212,6 +212,21 @@ def test_assumed_geometry_has_no_marks_and_no_millimetres_and_says_so(
     assert " mm" not in page.locator("#corner-slice").inner_text()
 
 
+@pytest.mark.parametrize("triage", ["immediate", "prompt", "unsure", "routine"])
+@pytest.mark.parametrize("word", ["triage", "urgency"])
+def test_findings_of_either_version_open_with_their_triage(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom, triage: str, word: str
+) -> None:
+    study_id = fake.fake.add(asymmetric, urgency=triage)
+    (study,) = fake.fake.studies[study_id].entry["findings"]["studies"]
+    study[word] = study.pop("triage")
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    assert page.locator(f".verdict-{triage} h2").inner_text() == triage.capitalize()
+    keys = page.locator(".finding[data-label=any] .key-slice")
+    indices = fake.fake.studies[study_id].entry["geometry"]["key_slices"]["any"]
+    assert keys.all_text_contents() == [str(index + 1) for index in indices]
+
+
 def test_pixels_that_are_not_square_keep_the_heads_shape(fake: Any, open_page: OpenPage) -> None:
     flat = make_phantom(seed=2, shape=(3, 256, 128), spacing_mm=(5.0, 230 / 256, 230 / 128))
     page = open_page(f"{fake.url}/studies/{fake.fake.add(flat, urgency='routine')}")
@@ -280,7 +295,7 @@ def test_the_report_and_the_findings_can_be_taken_away(study: "Page", room: Any)
         assert waiting.value.path().read_bytes().startswith(beginning)
 
 
-def test_quality_notes_are_told_in_plain_words(study: "Page") -> None:
+def test_quality_notes_are_in_plain_words(study: "Page") -> None:
     assert "Less than a whole head" in study.locator(".quality").inner_text()
 
 
@@ -345,7 +360,9 @@ def test_scrolling_fast_never_shows_another_slice_than_it_says(fake: Any, open_p
     assert page.evaluate("document.querySelector('#stage-message').hidden")
 
 
-def test_a_slice_that_does_not_come_is_told_with_its_cure(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+def test_a_slice_that_cannot_be_loaded_is_reported_with_its_remedy(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
     study_id = fake.fake.add(asymmetric)
     page = open_page(fake.url)
     page.route("**/slices/0/pixels", lambda route: route.abort())

@@ -39,19 +39,19 @@ def words(page: "Page") -> list[str]:
     return page.locator("#studies .urgency").all_inner_texts()
 
 
-def test_an_empty_worklist_tells_what_to_do(fake: Any, open_page: OpenPage) -> None:
+def test_an_empty_worklist_says_what_to_do(fake: Any, open_page: OpenPage) -> None:
     page = open_page(fake.url)
     page.get_by_text("Drop a head CT anywhere on this page").wait_for()
 
 
-def test_the_most_urgent_study_stands_first_and_a_failed_one_tells_cause_and_cure(three: "Page") -> None:
+def test_the_most_urgent_study_is_first_and_a_failed_one_shows_cause_and_remedy(three: "Page") -> None:
     assert words(three) == ["Immediate", "Routine", "Not read"]
     failed = three.locator("tr[data-state=failed]").inner_text()
     assert "Only a scout was found." in failed
     assert "Export the study again" in failed
 
 
-def test_what_is_no_study_fails_in_the_real_room_with_cause_and_cure(
+def test_a_file_that_is_not_dicom_fails_on_the_real_server_with_cause_and_remedy(
     real: Any, open_page: OpenPage, tmp_path: Path
 ) -> None:
     (tmp_path / "letter.txt").write_text("Dear colleague")
@@ -59,7 +59,7 @@ def test_what_is_no_study_fails_in_the_real_room_with_cause_and_cure(
     page.set_input_files("#choose-files", tmp_path / "letter.txt")
     failed = page.locator("tr[data-state=failed]").first
     failed.wait_for()
-    assert "Give DICOM files" in failed.locator(".cure").inner_text()
+    assert "Give DICOM files" in failed.locator(".remedy").inner_text()
     failed.locator(".row-link").click()
     page.get_by_text("This study could not be read").wait_for()
     assert "not_dicom" in page.locator("#panel").inner_text()
@@ -128,7 +128,7 @@ def test_a_click_counts_while_the_study_makes_progress(three: "Page", fake: Any)
     three.wait_for_url(f"**/studies/{study_id}")
 
 
-def test_a_page_that_nobody_looks_at_gives_its_line_back_and_misses_nothing(three: "Page", fake: Any) -> None:
+def test_a_hidden_page_closes_its_connection_and_misses_nothing(three: "Page", fake: Any) -> None:
     look = "document.dispatchEvent(new Event('visibilitychange'))"
     three.wait_for_selector("[data-line=live]")
     three.evaluate(f"Object.defineProperty(document, 'hidden', {{value: true, configurable: true}}); {look}")
@@ -175,13 +175,13 @@ def test_a_folder_is_uploaded_with_all_that_lies_in_it(fake: Any, open_page: Ope
     assert sorted(content for _, content in fake.fake.uploads[0]) == [b"a", b"deep/b"]
 
 
-def test_a_refused_upload_tells_cause_and_cure_and_can_be_tried_again(
+def test_a_rejected_upload_shows_cause_and_remedy_and_can_be_retried(
     fake: Any, open_page: OpenPage, tmp_path: Path
 ) -> None:
     (tmp_path / "scan.zip").write_bytes(b"PK")
     fake.fake.refuse_upload = {
         "status": 413, "code": "upload_too_large", "detail": "The upload is larger than 1 MB.",
-        "cure": "Upload one study at a time",
+        "remedy": "Upload one study at a time",
     }  # fmt: skip
     page = open_page(fake.url)
     page.set_input_files("#choose-files", tmp_path / "scan.zip")
@@ -193,7 +193,7 @@ def test_a_refused_upload_tells_cause_and_cure_and_can_be_tried_again(
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 413
 
 
-def test_the_list_comes_back_by_itself_when_the_line_was_down(fake: Any, open_page: OpenPage) -> None:
+def test_the_list_reconnects_after_the_connection_was_lost(fake: Any, open_page: OpenPage) -> None:
     page = open_page(fake.url)
     page.wait_for_selector("[data-line=live]")
     page.context.set_offline(True)
@@ -204,7 +204,7 @@ def test_the_list_comes_back_by_itself_when_the_line_was_down(fake: Any, open_pa
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
 
 
-def test_logging_in_tells_a_wrong_password_and_goes_on_with_the_right_one(fake: Any, open_page: OpenPage) -> None:
+def test_logging_in_reports_a_wrong_password_and_accepts_the_right_one(fake: Any, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/login?next=%2F")
     page.get_by_label("User name").fill("reader")
     page.get_by_label("Password").fill("wrong")
@@ -216,7 +216,7 @@ def test_logging_in_tells_a_wrong_password_and_goes_on_with_the_right_one(fake: 
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 401
 
 
-def test_a_reader_logs_in_reads_and_logs_out_of_the_real_room(
+def test_a_reader_logs_in_reads_and_logs_out_of_the_real_server(
     guarded: Any, open_page: OpenPage, series: list[Path]
 ) -> None:
     page = open_page(guarded.url)

@@ -8,8 +8,6 @@ app is a stub of two files, so most updates of hemoscope need no new signature.
 import ipaddress
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hemoscope.errors import FederationError
 from hemoscope.federated.deployment.keys import key_id, read_signing_key
 from hemoscope.federated.deployment.signed_app import build_app, sign_app, write_signature
+from hemoscope.files import atomic_folder, new_file
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 825  # the longest that common TLS clients accept of a private authority
@@ -46,8 +45,7 @@ def make_keys(folder: Path, *, servers: Sequence[str], sites: Sequence[str], app
         raise FederationError(f"{folder.name} exists, and keys are never overwritten. Name a new folder, or delete it.")
     _check_names(servers, sites)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".keys-") as scratch:
-        whole = Path(scratch) / "keys"
+    with atomic_folder(folder) as whole:
         certificate, private = _make_authority()
         _write_key(whole / "authority" / "ca.key", _pem(private))
         _write_server(whole / "server", certificate, private, servers)
@@ -57,7 +55,6 @@ def make_keys(folder: Path, *, servers: Sequence[str], sites: Sequence[str], app
         for site in sites:
             _write_site(whole, site, certificate, signing.public_key())
         sign_again(whole, app=app)
-        shutil.move(whole, folder)
 
 
 def sign_again(folder: Path, *, app: Path | None = None) -> Path:
@@ -191,5 +188,5 @@ def _openssh_public(key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) -
 
 def _write_key(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_bytes(content)
+    with new_file(path, mode=0o600) as file:
+        file.write(content)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hemoscope.errors import FederationError
+from hemoscope.files import write_text
 
 LAUNCHED = ("flower-superexec", "flwr-serverapp", "flwr-clientapp")
 JOBS_VARIABLE = "HEMOSCOPE_FEDERATED_JOBS"
@@ -59,9 +60,8 @@ def write_launchers(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in LAUNCHED:
         flower_program(name)
-        launcher = folder / name
-        launcher.write_text(f'#!/bin/sh\nexec {_quoted(sys.executable)} -m {__name__} {name} "$@"\n')
-        launcher.chmod(0o700)
+        script = f'#!/bin/sh\nexec {_quoted(sys.executable)} -m {__name__} {name} "$@"\n'
+        write_text(folder / name, script, mode=0o700)
     return folder
 
 

@@ -20,6 +20,7 @@ from flwr.supercore.constant import NodeStatus
 from flwr.supercore.control import ControlHttpClient
 
 from hemoscope.errors import FederationError
+from hemoscope.files import write_text
 
 FINISHED = "finished"
 COMPLETED = "completed"
@@ -78,9 +79,7 @@ def write_job(folder: Path, job: Mapping[str, Any]) -> str:
     jobs = folder / "jobs"
     jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
     identifier = secrets.token_hex(16)
-    path = jobs / f"{identifier}.json"
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_text(json.dumps(dict(job), indent=2) + "\n")
+    write_text(jobs / f"{identifier}.json", json.dumps(dict(job), indent=2) + "\n", mode=0o600)
     return identifier
 
 

@@ -27,9 +27,10 @@ from flwr.supercore.primitives.asymmetric_ed25519 import (
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.deployment.keys import key_id
+from hemoscope.files import write_text
 
 SIGNATURE = "app.json"
-_CURE = "Sign again where the federation's authority is kept, by this version: hemoscope federated sign FOLDER"
+_REMEDY = "Sign again where the federation's authority is kept, by this version: hemoscope federated sign FOLDER"
 
 
 def stub_folder() -> Path:
@@ -82,10 +83,8 @@ def sign_app(content: bytes, key: ed25519.Ed25519PrivateKey, *, signed_at: int |
 
 def write_signature(folder: Path, signed: Fab) -> Path:
     """Write what a server needs of a signed app: its SHA-256 and who signed it; the bundle it makes itself."""
-    path = folder / SIGNATURE
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps({"sha256": signed.hash_str, "verifications": signed.verifications}, indent=2) + "\n")
-    return scratch.replace(path)
+    record = {"sha256": signed.hash_str, "verifications": signed.verifications}
+    return write_text(folder / SIGNATURE, json.dumps(record, indent=2) + "\n")
 
 
 def read_signed_app(folder: Path, key: ed25519.Ed25519PublicKey, app: Path | None = None) -> Fab:
@@ -101,17 +100,19 @@ def read_signed_app(folder: Path, key: ed25519.Ed25519PublicKey, app: Path | Non
 
     """
     if not (folder / SIGNATURE).is_file():
-        raise FederationError(f"{SIGNATURE} is not in this folder of keys: the app is not signed. {_CURE}")
+        raise FederationError(f"{SIGNATURE} is not in this folder of keys: the app is not signed. {_REMEDY}")
     content = build_app(app)
     installed = hashlib.sha256(content)
     signed_hash, verifications, signature, signed_at = _read_signature(folder / SIGNATURE, key)
     if signed_hash != installed.hexdigest():
         raise FederationError(
             f"the app that was signed ({signed_hash[:12]}) is not that of the hemoscope installed here "
-            f"({installed.hexdigest()[:12]}). {_CURE}"
+            f"({installed.hexdigest()[:12]}). {_REMEDY}"
         )
     if not verify_signature(key, create_message_to_sign(installed.digest(), signed_at), signature):
-        raise FederationError(f"the signature in {SIGNATURE} is not by this federation's key, or was changed. {_CURE}")
+        raise FederationError(
+            f"the signature in {SIGNATURE} is not by this federation's key, or was changed. {_REMEDY}"
+        )
     return Fab(signed_hash, content, verifications)
 
 
@@ -124,5 +125,5 @@ def _read_signature(path: Path, key: ed25519.Ed25519PublicKey) -> tuple[str, dic
         signature, signed_at = decode_base64url(record["signature"]), int(record["signed_at"])
         signed_hash = str(described["sha256"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FederationError(f"{SIGNATURE} holds no signature by this federation's key. {_CURE}") from error
+        raise FederationError(f"{SIGNATURE} holds no signature by this federation's key. {_REMEDY}") from error
     return signed_hash, verifications, signature, signed_at

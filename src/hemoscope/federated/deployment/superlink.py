@@ -11,7 +11,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
@@ -33,6 +32,7 @@ from flwr.superlink.main import create_app
 from hemoscope.errors import FederationError, HemoscopeError
 from hemoscope.federated.deployment.keys import ServerKeys, read_server_keys
 from hemoscope.federated.deployment.signed_app import app_id, read_signed_app
+from hemoscope.files import write_bytes, write_text
 
 HEARTBEAT = 30.0  # seconds; a site that is silent for longer counts as away
 FOR_SITES = "/v1/fleet/"
@@ -208,10 +208,8 @@ def _listen(host: str, port: int) -> list[socket.socket]:
 
 
 def _write_state(folder: Path, keys: ServerKeys, described: Mapping[str, object]) -> None:
-    shutil.copyfile(keys.authority, folder / "ca.crt")
-    scratch = folder / "server.json.tmp"
-    scratch.write_text(json.dumps(described, indent=2) + "\n")
-    scratch.replace(folder / "server.json")
+    write_bytes(folder / "ca.crt", keys.authority.read_bytes())
+    write_text(folder / "server.json", json.dumps(described, indent=2) + "\n")
 
 
 class _AnnouncingServer(uvicorn.Server):

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
 from hemoscope.labels import LABELS, PerLabel
-from hemoscope.training.run_scores import Scores
+from hemoscope.training.run_scores import LevelScores
 
 Level = Literal["slice", "patient"]
 Floats = NDArray[np.float64]
@@ -119,7 +119,7 @@ class ScoreHistograms:
         return json.dumps({"format": FORMAT, **facts, "labels": labels}, separators=(",", ":"))
 
 
-def score_histograms(scores: Scores, *, level: Level, least_cell: int) -> ScoreHistograms:
+def score_histograms(scores: LevelScores, *, level: Level, least_cell: int) -> ScoreHistograms:
     """Count a site's scores.
 
     Args:
@@ -152,7 +152,7 @@ def parse_histograms(text: str) -> ScoreHistograms:
     """Read what a site sent, which may be anything.
 
     Raises:
-        FederationError: it is no histogram as :meth:`ScoreHistograms.to_json` writes it, with the place and the cure.
+        FederationError: it is no histogram as :meth:`ScoreHistograms.to_json` writes it, with the place and the remedy.
     """
     if len(text) > _MOST_CHARACTERS:
         _refuse(f"{len(text)} characters, at most {_MOST_CHARACTERS} are read")
@@ -175,7 +175,7 @@ def parse_histograms(text: str) -> ScoreHistograms:
     )
 
 
-def _both_classes(scores: Scores, k: int, least_cell: int) -> tuple[ClassCounts | None, ClassCounts | None]:
+def _both_classes(scores: LevelScores, k: int, least_cell: int) -> tuple[ClassCounts | None, ClassCounts | None]:
     """Positives and negatives of label ``k``: both, or neither where one is too small to be told and not empty."""
     names = np.array(scores.patients, dtype=str)
     places = np.searchsorted(EDGES, scores.logits[:, k], side="right")

@@ -25,7 +25,7 @@ from hemoscope.errors import FederationError
 from hemoscope.evaluation.bootstrap import CONFIDENCE, DEFAULT_ROUNDS, Interval
 from hemoscope.federated.exchange.histograms import EDGES, Cell, ClassCounts, Level, ScoreHistograms
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
-from hemoscope.training.run_scores import Scores
+from hemoscope.training.run_scores import LevelScores
 
 Floats = NDArray[np.float64]
 
@@ -131,7 +131,7 @@ class PooledScores:
         """Patients with the label among those told, at least."""
         return self.positive[label].patients
 
-    def made_rows(self) -> Scores:
+    def made_rows(self) -> LevelScores:
         """Rows that fits can read: each told row somewhere in its cell, one label a row, the others unknown.
 
         Patients are made up too, as many in a class as it has.
@@ -141,7 +141,7 @@ class PooledScores:
             for k, label in enumerate(LABELS)
             for found, truth in ((self.positive, 1.0), (self.negative, 0.0))
         ]
-        return Scores(
+        return LevelScores(
             logits=np.concatenate([one.logits for one in made]),
             truth=np.concatenate([one.truth for one in made]),
             patients=tuple(name for one in made for name in one.patients),
@@ -226,7 +226,7 @@ def _draws(positive: PooledClass, negative: PooledClass, *, rounds: int, seed: i
     return draws.astype(np.float64)
 
 
-def _made_class(found: PooledClass, k: int, *, truth: float, name: str) -> Scores:
+def _made_class(found: PooledClass, k: int, *, truth: float, name: str) -> LevelScores:
     """Rows (n, 6) of one class of label ``k``; ``any`` and the types neither lift nor cap what is made here."""
     values = found.placed()
     logits = np.full((len(values), len(LABELS)), -_FAR)
@@ -235,4 +235,4 @@ def _made_class(found: PooledClass, k: int, *, truth: float, name: str) -> Score
     known = np.full_like(logits, np.nan)
     known[:, k] = truth
     patients = tuple(f"{name} {row % max(found.patients, 1)}" for row in range(len(values)))
-    return Scores(logits=logits, truth=known, patients=patients)
+    return LevelScores(logits=logits, truth=known, patients=patients)

@@ -11,7 +11,7 @@ from typing import Any
 from hemoscope.errors import FederationError
 from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.inference.card import FederationRecord, parse_dataclass
-from hemoscope.training.parts import SPLIT
+from hemoscope.training.data_splits import SPLIT
 
 FEDERATION, WEIGHTS, RECORD = "federation.json", "weights.safetensors", "part.json"
 _UNKNOWN_HERE = ("patients", "slices", "personalised")
@@ -39,8 +39,8 @@ def read_model(run: Path) -> SharedModel:
     needed = [run / FEDERATION, run / SPLIT / RECORD, run / SPLIT / WEIGHTS]
     absent = [path.relative_to(run).as_posix() for path in needed if not path.is_file()]
     if absent:
-        cure = "Give the folder that the server wrote for a finished federation of one split by patient"
-        msg = f"{run.name} lacks {', '.join(absent)}. {cure}"
+        remedy = "Give the folder that the server wrote for a finished federation of one split by patient"
+        msg = f"{run.name} lacks {', '.join(absent)}. {remedy}"
         raise FederationError(msg)
     return SharedModel(
         federation=parse_federation(needed[0].read_text(), where=FEDERATION),

@@ -7,7 +7,6 @@ rounds are kept.
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.weights import Arrays
+from hemoscope.files import append_line, publish
 
 __all__ = [
     "ROUNDS",
@@ -131,24 +131,12 @@ def save_round(part_folder: Path, state: RoundState, report: "RoundReport | None
     (begun / _STATE).write_text(json.dumps(record, indent=1) + "\n")
     if report is not None:
         (begun / _REPORT).write_text(json.dumps(report.to_json()) + "\n")
-    for path in (*begun.iterdir(), begun):
-        _to_disk(path)
     if folder.exists():  # the same round again, after a resume from the round before
         shutil.rmtree(folder)
-    begun.replace(folder)
-    _to_disk(rounds)
+    publish(begun, folder)
     for old in _round_folders(rounds)[:-_KEPT]:
         shutil.rmtree(old)
     return folder
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file, or what a folder says of its files, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def last_report(part_folder: Path) -> dict[str, Any] | None:
@@ -175,16 +163,15 @@ def latest_round(part_folder: Path) -> RoundState | None:
         return _read_round(folder)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         # What a round released is spent, though the round before it knows nothing of that.
-        cure = f"Delete {ROUNDS}/{folder.name} to go on from the round before it; with privacy, begin a new run"
-        msg = f"{part_folder.name}/{ROUNDS}/{folder.name} cannot be read ({type(error).__name__}). {cure}"
+        remedy = f"Delete {ROUNDS}/{folder.name} to go on from the round before it; with privacy, begin a new run"
+        msg = f"{part_folder.name}/{ROUNDS}/{folder.name} cannot be read ({type(error).__name__}). {remedy}"
         raise FederationError(msg) from error
 
 
 def append_round_log(part_folder: Path, record: Mapping[str, Any]) -> None:
     """Add one line of JSON to the log of rounds."""
     part_folder.mkdir(parents=True, exist_ok=True)
-    with (part_folder / ROUND_LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps(record) + "\n")
+    append_line(part_folder / ROUND_LOG, json.dumps(record))
 
 
 def _tensors(state: RoundState) -> dict[str, Arrays]:

@@ -25,7 +25,7 @@ from hemoscope.inference.card import Estimate, LabelScore, ModelCard, ScoreTable
 from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.training.fitted_card import NO_VALIDATION, Fit, Origin, assembled, fit, nothing_fitted
 from hemoscope.training.fitted_levels import RAW, fit_calibration
-from hemoscope.training.run_scores import Scored
+from hemoscope.training.run_scores import SliceAndStudyScores
 
 HISTOGRAMS = "histograms.json"
 _SETS, _LEVELS = ("score", "validation"), {"slices": "slice", "studies": "patient"}
@@ -157,7 +157,10 @@ def _level(folds: Sequence[Sequence[ScoreHistograms]]) -> _Level:
 
 def _fit(levels: tuple[_Level, _Level]) -> Fit:
     slices, studies = (level.whole.made_rows() for level in levels)
-    return fit(Scored(slices=slices, studies=studies), [_table(level, name="", description="") for level in levels])
+    return fit(
+        SliceAndStudyScores(slices=slices, studies=studies),
+        [_table(level, name="", description="") for level in levels],
+    )
 
 
 def _card(

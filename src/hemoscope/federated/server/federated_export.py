@@ -17,11 +17,11 @@ from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.inference.bundle import ModelBundle, write_bundle
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.inference.card import FederationRecord, ModelCard, TrainingData
+from hemoscope.training.data_splits import FINAL, SPLIT
 from hemoscope.training.export import read_network
 from hemoscope.training.fitted_card import Origin
 from hemoscope.training.models.export import onnx_graph
-from hemoscope.training.parts import FINAL, SPLIT
-from hemoscope.training.run_scores import last_part
+from hemoscope.training.run_scores import final_split
 from hemoscope.version import __version__
 
 
@@ -47,7 +47,7 @@ def export_federation(run: Path, output: Path, *, version: str) -> ModelBundle:
         )
         raise FederationError(msg)
     experiment = federation.experiment
-    part = run / last_part(experiment)
+    part = run / final_split(experiment)
     _check_finished(run, federation)
     record = read_record(part / RECORD, personalised=False)
     network = read_network(part, experiment)
@@ -80,12 +80,12 @@ def _check_finished(run: Path, federation: Federation) -> None:
     if not scored:
         msg = f"{run.name} has no folds, so no score that calibration could be fitted on. Federate with run.folds = 5"
         raise FederationError(msg)
-    last = last_part(federation.experiment)
+    last = final_split(federation.experiment)
     needed = [f"{part}/{HISTOGRAMS}" for part in scored] + [f"{last}/{RECORD}", f"{last}/{WEIGHTS}"]
     absent = [name for name in needed if not (run / name).is_file()]
     if absent:
-        cure = "Train these parts too, or go on with them: hemoscope federated run ... --resume"
-        msg = f"{run.name} lacks {', '.join(absent)}. {cure}"
+        remedy = "Train these parts too, or go on with them: hemoscope federated run ... --resume"
+        msg = f"{run.name} lacks {', '.join(absent)}. {remedy}"
         raise FederationError(msg)
 
 

@@ -72,8 +72,8 @@ def open_accountant(federation: Federation, *, sites: int, state: dict[str, Any]
     try:
         accountant.load_state_dict(state)
     except (ValueError, AttributeError) as error:
-        cure = "Go on with the same delta, max_epsilon and number of sites, or begin a new run"
-        msg = f"the privacy that was spent so far cannot be carried on ({error}). {cure}"
+        remedy = "Go on with the same delta, max_epsilon and number of sites, or begin a new run"
+        msg = f"the privacy that was spent so far cannot be carried on ({error}). {remedy}"
         raise FederationError(msg) from error
     return accountant
 

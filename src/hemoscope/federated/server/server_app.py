@@ -43,7 +43,7 @@ from hemoscope.federated.server.server_scores import (
     write_histograms,
 )
 from hemoscope.federated.server.strategies import make_strategy
-from hemoscope.training.parts import FINAL
+from hemoscope.training.data_splits import FINAL
 
 __all__ = ["Job", "make_server_app", "run_part", "wait_for_sites"]
 

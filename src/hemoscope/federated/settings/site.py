@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hemoscope.data.cache import Cache, open_cache
 from hemoscope.errors import ConfigError, DataError
 from hemoscope.federated.settings.names import check_name
-from hemoscope.training.tables import build_record, read_tables
+from hemoscope.training.toml_config import build_record, read_tables
 
 if TYPE_CHECKING:
     from hemoscope.federated.settings.federation import Federation  # brings torch along
@@ -50,8 +50,8 @@ class Policy:
                 raise ConfigError(msg)
         wrong = [text for text in self.agreed if not _FINGERPRINT.fullmatch(text)]
         if wrong:
-            cure = "Copy it from: hemoscope federated check FEDERATION.toml"
-            msg = f"policy.agreed {wrong[0]!r:.80} is no fingerprint of 64 small hexadecimal digits. {cure}"
+            remedy = "Copy it from: hemoscope federated check FEDERATION.toml"
+            msg = f"policy.agreed {wrong[0]!r:.80} is no fingerprint of 64 small hexadecimal digits. {remedy}"
             raise ConfigError(msg)
 
     def refusal(self, federation: "Federation", *, sites: int) -> str | None:

@@ -15,7 +15,7 @@ from hemoscope.errors import FederationError
 from hemoscope.federated.simulation.simulated_sites import score_file
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.labels import LABELS
-from hemoscope.training.run_scores import Scores, study_scores
+from hemoscope.training.run_scores import LevelScores, study_scores
 
 Floats = NDArray[np.float64]
 LEVELS = ("slice", "study")
@@ -91,15 +91,15 @@ def _table(arm: str, folder: Path, parts: Sequence[str], truth: pd.DataFrame) ->
     return joined
 
 
-def _scores(table: pd.DataFrame) -> Scores:
-    return Scores(
+def _scores(table: pd.DataFrame) -> LevelScores:
+    return LevelScores(
         logits=table[_LOGITS].to_numpy(dtype=np.float64),
         truth=table[_NAMES].to_numpy(dtype=np.float64),
         patients=tuple(table["patient_id"]),
     )
 
 
-def _together(scores: Mapping[str, Scores]) -> ArmScores:
+def _together(scores: Mapping[str, LevelScores]) -> ArmScores:
     first = next(iter(scores.values()))
     return ArmScores(
         logits={name: one.logits for name, one in scores.items()}, truth=first.truth, patients=first.patients

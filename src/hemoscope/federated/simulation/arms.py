@@ -23,9 +23,9 @@ from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.federated.simulation.simulated_sites import parts_of_sites, score_file, simulated_sites
 from hemoscope.federated.site.local_round import RoundPlace, score_part, train_round
 from hemoscope.progress import StageProgress, no_stage_progress
+from hemoscope.training.data_module import CROPS
+from hemoscope.training.data_splits import DataSplit
 from hemoscope.training.models.checkpoint import save_weights
-from hemoscope.training.part_data import CROPS
-from hemoscope.training.parts import Part
 from hemoscope.training.run_folder import write_json
 
 Kind = Literal["pooled", "alone"]
@@ -131,14 +131,14 @@ def train_arm(task: ArmTask, show: StageProgress = no_stage_progress) -> None:
     shutil.rmtree(folder / CROPS, ignore_errors=True)
     save_weights(network, folder / WEIGHTS)
     write_json(folder / RECORD, {"arm": task.arm, "epochs": federation.epochs, **asdict(result)})
-    score_part(network, experiment, cache, part.score, folder / score_file(part.name))
+    score_part(network, experiment, cache, part.test, folder / score_file(part.name))
 
 
-def _part(federation: Federation, task: ArmTask) -> Part:
+def _part(federation: Federation, task: ArmTask) -> DataSplit:
     """What the learners learn from and all sites hold out, each by its own folds."""
     own = parts_of_sites(federation, simulated_sites(task.run))[task.part]
-    learn = tuple(image for number in task.learners for image in own[number - 1].learn)
-    return Part(name=task.part, learn=learn, score=tuple(image for part in own for image in part.score))
+    learn = tuple(image for number in task.learners for image in own[number - 1].train)
+    return DataSplit(name=task.part, train=learn, test=tuple(image for part in own for image in part.test))
 
 
 def _as_arm(show: StageProgress, arm: str, stage: str, done: int, total: int) -> None:

@@ -230,7 +230,7 @@ def _of_site(site: Site, levels: Mapping[str, ArmScores], rounds: int) -> dict[s
 def _scored_parts(federation: Federation, run: Path, sites: Sequence[Site], only: Sequence[str]) -> tuple[str, ...]:
     """Parts that held something out and are done."""
     own = parts_of_sites(federation, sites)
-    held_out = [name for name in chosen_parts(own, only) if any(part.score for part in own[name])]
+    held_out = [name for name in chosen_parts(own, only) if any(part.test for part in own[name])]
     done = tuple(name for name in held_out if (run / name / score_file(name)).is_file())
     if not done or (only and len(done) < len(held_out)):
         msg = (

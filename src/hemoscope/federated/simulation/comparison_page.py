@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hemoscope.evaluation.plots import COLOURS, new_figure, png_bytes
 from hemoscope.federated.simulation.arm_scores import LEVELS
+from hemoscope.files import write_bytes, write_text
 from hemoscope.labels import LABELS
 from hemoscope.training.run_folder import write_json
 
@@ -26,12 +27,10 @@ def write_comparison(report: Mapping[str, Any], output: Path) -> tuple[Path, ...
     """
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / REPORT, report)
-    (output / TABLE).write_text(tables(report))
+    write_text(output / TABLE, tables(report))
     paths = [output / REPORT, output / TABLE]
     for name, picture in draw(report).items():
-        path = output / f"{name}.png"
-        path.write_bytes(picture)
-        paths.append(path)
+        paths.append(write_bytes(output / f"{name}.png", picture))
     return tuple(paths)
 
 

@@ -20,8 +20,9 @@ from hemoscope.federated.settings.federation import Federation
 from hemoscope.federated.settings.site import Site, read_site
 from hemoscope.federated.settings.site_policy import part_folder
 from hemoscope.federated.simulation.partition import By, partition
+from hemoscope.files import atomic_path, write_text
 from hemoscope.labels import LABELS
-from hemoscope.training.parts import SPLIT, Part, run_parts
+from hemoscope.training.data_splits import SPLIT, DataSplit, make_data_splits
 from hemoscope.training.run_folder import write_json
 
 SITES, COUNTS, SLICES = "sites", "sites.json", "slices.csv"
@@ -64,11 +65,12 @@ def lay_out_sites(cache: Cache, run: Path, dealing: Dealing, *, threads: int | N
     for number, patients in enumerate(dealt, start=1):
         folder = site_folder(run, number)
         (folder / "work").mkdir(parents=True, exist_ok=True)
-        (folder / "patients.txt").write_text("".join(f"{patient}\n" for patient in patients))
+        write_text(folder / "patients.txt", "".join(f"{patient}\n" for patient in patients))
         data = os.path.relpath(cache.folder.resolve(), folder.resolve())
-        (folder / "site.toml").write_text(_site_text(number, data, threads))
+        write_text(folder / "site.toml", _site_text(number, data, threads))
     write_json(run / COUNTS, {**asdict(dealing), "counts": [_counts(cache, patients) for patients in dealt]})
-    cache.manifest[["image_id", "patient_id", *_NAMES]].to_csv(run / SLICES, index=False)
+    with atomic_path(run / SLICES) as draft:
+        cache.manifest[["image_id", "patient_id", *_NAMES]].to_csv(draft, index=False)
     return simulated_sites(run)
 
 
@@ -88,13 +90,13 @@ def site_folder(run: Path, number: int) -> Path:
     return run / SITES / f"site-{number}"
 
 
-def parts_of_sites(federation: Federation, sites: Sequence[Site]) -> dict[str, tuple[Part, ...]]:
+def parts_of_sites(federation: Federation, sites: Sequence[Site]) -> dict[str, tuple[DataSplit, ...]]:
     """Each part of the experiment by name, as each site makes it of its own patients."""
-    made = [run_parts(federation.experiment, site.cache()) for site in sites]
+    made = [make_data_splits(federation.experiment, site.cache()) for site in sites]
     return {parts[0].name: parts for parts in zip(*made, strict=True)}
 
 
-def chosen_parts(parts: Mapping[str, tuple[Part, ...]], only: Sequence[str]) -> tuple[str, ...]:
+def chosen_parts(parts: Mapping[str, tuple[DataSplit, ...]], only: Sequence[str]) -> tuple[str, ...]:
     """Names of parts, all or those asked for. Raises FederationError for a name that the experiment does not have."""
     unknown = sorted(set(only) - set(parts))
     if unknown:
@@ -108,7 +110,7 @@ def score_file(part: str) -> str:
     return "scores-test.csv" if part == SPLIT else "scores.csv"
 
 
-def gather_scores(federation: Federation, run: Path, sites: Sequence[Site], parts: Sequence[Part]) -> Path | None:
+def gather_scores(federation: Federation, run: Path, sites: Sequence[Site], parts: Sequence[DataSplit]) -> Path | None:
     """Put one part's scores of all sites together as a local training leaves them; None where it held nothing out.
 
     Args:
@@ -121,14 +123,13 @@ def gather_scores(federation: Federation, run: Path, sites: Sequence[Site], part
         FederationError: a site left no scores, or not those of exactly its held-out images.
     """
     part = parts[0].name
-    if not any(site_part.score for site_part in parts):
+    if not any(site_part.test for site_part in parts):
         return None
-    tables = [_site_scores(federation, site, own) for site, own in zip(sites, parts, strict=True) if own.score]
+    tables = [_site_scores(federation, site, own) for site, own in zip(sites, parts, strict=True) if own.test]
     path = run / part / score_file(part)
     path.parent.mkdir(parents=True, exist_ok=True)
-    begun = path.with_suffix(".part")
-    pd.concat(tables, ignore_index=True).to_csv(begun, index=False, float_format="%.6g")
-    begun.replace(path)
+    with atomic_path(path) as draft:
+        pd.concat(tables, ignore_index=True).to_csv(draft, index=False, float_format="%.6g")
     return path
 
 
@@ -137,14 +138,14 @@ def site_scores_path(federation: Federation, site: Site, part: str) -> Path:
     return part_folder(site, federation, part) / score_file(part)
 
 
-def _site_scores(federation: Federation, site: Site, part: Part) -> pd.DataFrame:
+def _site_scores(federation: Federation, site: Site, part: DataSplit) -> pd.DataFrame:
     path = site_scores_path(federation, site, part.name)
     if not path.is_file():
         msg = f"{site.name} left no scores of {part.name}. Was it there in the last round? Run again with --resume"
         raise FederationError(msg)
     table = pd.read_csv(path, dtype=_IDS)
-    if sorted(table["image_id"]) != sorted(part.score):
-        msg = f"{site.name} scored {len(table)} images of {part.name}, not exactly the {len(part.score)} held out"
+    if sorted(table["image_id"]) != sorted(part.test):
+        msg = f"{site.name} scored {len(table)} images of {part.name}, not exactly the {len(part.test)} held out"
         raise FederationError(msg)
     return table
 
@@ -176,5 +177,5 @@ def _check_same_dealing(run: Path, dealing: Dealing, dealt: Sequence[Sequence[st
     ]
     if there != [tuple(patients) for patients in dealt]:
         msg = f"{run.name} holds {len(there)} sites that were dealt out otherwise than {dealing.sites} by {dealing.by}"
-        cure = "Choose a new --output, or take --sites, --partition, --shares and --seed back"
-        raise FederationError(f"{msg}. {cure}")
+        remedy = "Choose a new --output, or take --sites, --partition, --shares and --seed back"
+        raise FederationError(f"{msg}. {remedy}")

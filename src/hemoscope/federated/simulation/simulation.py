@@ -35,7 +35,7 @@ from hemoscope.federated.simulation.simulated_sites import (
     score_file,
 )
 from hemoscope.progress import StageProgress, no_stage_progress
-from hemoscope.training.part_data import CROPS
+from hemoscope.training.data_module import CROPS
 
 Tell = Callable[[str, dict[str, Any]], None]
 Poison = Literal["flip", "scale"]

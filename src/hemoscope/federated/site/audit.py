@@ -6,12 +6,13 @@ whether it is the one that left, and nobody can tell more.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from hemoscope.files import append_line
 
 _MOST_GROUP = 20  # characters: it is the server's word, and should be a number
 Direction = Literal["in", "out"]
@@ -91,16 +92,8 @@ class AuditTrail:
 
     def _append(self, line: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(line) + "\n"
-        with open(self.path, "a", encoding="utf-8", opener=_private) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # the line outlives a crash in the moment after the message has left
-
-
-def _private(path: str, flags: int) -> int:
-    """Open a file that others on this machine may not read."""
-    return os.open(path, flags, 0o600)
+        # On the disk before the message leaves: the line outlives a crash in the moment after.
+        append_line(self.path, json.dumps(line), mode=0o600)
 
 
 def record_facts(name: str, record: Any) -> RecordFacts:

@@ -11,7 +11,7 @@ from hemoscope.inference.calibration import sigmoid
 from hemoscope.inference.probabilities import calibrated
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.training.fitted_levels import fit_calibration
-from hemoscope.training.run_scores import Scores
+from hemoscope.training.run_scores import LevelScores
 
 Floats = NDArray[np.float64]
 Pair = tuple[float | None, float | None]
@@ -56,7 +56,7 @@ def label_changes(found: Personalised) -> tuple[LabelChange, ...]:
     )
 
 
-def _auroc(scores: Scores, k: int) -> float | None:
+def _auroc(scores: LevelScores, k: int) -> float | None:
     truth = scores.truth[:, k]
     known = np.isfinite(truth)
     if set(truth[known].tolist()) != {0.0, 1.0}:

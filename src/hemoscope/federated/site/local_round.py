@@ -28,17 +28,17 @@ from hemoscope.federated.settings.federation import BatchNorm
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.progress import Progress, StageProgress, no_progress, no_stage_progress
 from hemoscope.training.crops import chosen_slices
+from hemoscope.training.data_module import CROPS, SplitDataModule, resolved_loss
+from hemoscope.training.data_splits import DataSplit
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.module import Pull, Stretch, TrainingModule
-from hemoscope.training.part_data import CROPS, PartData, part_loss
-from hemoscope.training.parts import Part
-from hemoscope.training.run_scores import Scored, of_files
+from hemoscope.training.module import ProximalTerm, ScheduleSegment, TrainingModule
+from hemoscope.training.run_scores import SliceAndStudyScores, read_score_files
 from hemoscope.training.scoring import score_slices
 from hemoscope.training.series import label_array
-from hemoscope.training.trainer import make_passing_trainer, quiet_lightning
+from hemoscope.training.trainer import make_round_trainer, quiet_lightning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def train_round(  # noqa: PLR0913  (what a round is made of)
     network: HemorrhageNetwork,
     experiment: Experiment,
     cache: Cache,
-    part: Part,
+    part: DataSplit,
     folder: Path,
     place: RoundPlace,
     *,
@@ -117,24 +117,24 @@ def train_round(  # noqa: PLR0913  (what a round is made of)
     """
     started = time.monotonic()
     run = replace(experiment.run, epochs=place.epochs)
-    data = PartData(
+    data = SplitDataModule(
         replace(experiment, run=run),
         cache,
-        replace(part, validate=()),
+        replace(part, validation=()),
         show,
         first_epoch=place.first_epoch,
         crops=folder / CROPS,
         lower_batch=True,
     )
-    pull = _pull(network, proximal, batch_norm)
-    module = _module(network, experiment, part_loss(experiment, cache, part), place, pull)
+    proximal_term = _proximal_term(network, proximal, batch_norm)
+    module = _module(network, experiment, resolved_loss(experiment, cache, part), place, proximal_term)
     with quiet_lightning():
         progress = partial(show, f"{part.name}: training")
         extra: list[Callback] = [FixedStatistics()] if batch_norm == "fixed" else []
-        trainer = make_passing_trainer(run, folder, progress, first_epoch=place.first_epoch, extra=extra)
+        trainer = make_round_trainer(run, folder, progress, first_epoch=place.first_epoch, extra=extra)
         _fit(trainer, module, data)
     network.cpu()
-    labels = label_array(chosen_slices(cache, part.learn))
+    labels = label_array(chosen_slices(cache, part.train))
     return RoundResult(
         loss=_loss(trainer),
         slices=len(labels),
@@ -161,7 +161,7 @@ def score_part(
     score_slices(network, PlainSlices(cache, images, experiment.reading_preprocessing), path, progress)
 
 
-def scored(folder: Path, names: Sequence[str], experiment: Experiment, cache: Cache) -> Scored:
+def scored(folder: Path, names: Sequence[str], experiment: Experiment, cache: Cache) -> SliceAndStudyScores:
     """What ``score_part`` wrote, with the cache's truth: by slice, and by study as the experiment's rule makes it.
 
     Args:
@@ -173,7 +173,7 @@ def scored(folder: Path, names: Sequence[str], experiment: Experiment, cache: Ca
     Raises:
         TrainingError: images are scored that the cache lacks.
     """
-    return of_files(folder, names, cache.manifest, StudyRule(extent_mm=experiment.reading.extent_mm))
+    return read_score_files(folder, names, cache.manifest, StudyRule(extent_mm=experiment.reading.extent_mm))
 
 
 class FixedStatistics(Callback):
@@ -188,22 +188,26 @@ class FixedStatistics(Callback):
 
 
 def _module(
-    network: HemorrhageNetwork, experiment: Experiment, loss: LossConfig, place: RoundPlace, pull: Pull | None
+    network: HemorrhageNetwork,
+    experiment: Experiment,
+    loss: LossConfig,
+    place: RoundPlace,
+    proximal_term: ProximalTerm | None,
 ) -> TrainingModule:
     optimizer = replace(experiment.optimizer, ema=0.0)
-    stretch = Stretch(number=place.number, count=place.rounds)
-    return TrainingModule(network, loss, optimizer, stretch=stretch, pull=pull)
+    segment = ScheduleSegment(number=place.number, count=place.rounds)
+    return TrainingModule(network, loss, optimizer, segment=segment, proximal_term=proximal_term)
 
 
-def _pull(network: HemorrhageNetwork, proximal: float, batch_norm: BatchNorm) -> Pull | None:
+def _proximal_term(network: HemorrhageNetwork, proximal: float, batch_norm: BatchNorm) -> ProximalTerm | None:
     """FedProx' term over what is exchanged: a site's own batch norm has no shared weights to be pulled to."""
     if not proximal:
         return None
     exchanged = set(exchange(network, batch_norm).trained)
-    return Pull((p for name, p in network.named_parameters() if name in exchanged), proximal)
+    return ProximalTerm((p for name, p in network.named_parameters() if name in exchanged), proximal)
 
 
-def _fit(trainer: lightning.Trainer, module: TrainingModule, data: PartData) -> None:
+def _fit(trainer: lightning.Trainer, module: TrainingModule, data: SplitDataModule) -> None:
     try:
         trainer.fit(module, datamodule=data)
     except SystemExit as error:  # how Lightning takes Ctrl-C; the command has its own words for it

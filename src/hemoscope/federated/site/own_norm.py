@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.weights import batch_norm_names
+from hemoscope.files import atomic_path
 from hemoscope.training.models.network import HemorrhageNetwork
 
 LOCAL = "local.safetensors"
@@ -19,9 +20,8 @@ def save_local(network: HemorrhageNetwork, folder: Path) -> None:
     """Keep all of a network's batch norm (scale, shift, statistics, counters) in a folder, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     state = network.state_dict()
-    part = folder / f"{LOCAL}.part"
-    save_file({name: state[name].detach().cpu().contiguous() for name in sorted(batch_norm_names(network))}, part)
-    part.replace(folder / LOCAL)
+    with atomic_path(folder / LOCAL) as draft:
+        save_file({name: state[name].detach().cpu().contiguous() for name in sorted(batch_norm_names(network))}, draft)
 
 
 def load_local(network: HemorrhageNetwork, folder: Path) -> bool:
@@ -46,12 +46,12 @@ def load_local(network: HemorrhageNetwork, folder: Path) -> bool:
         if fits:
             network.load_state_dict(stored, strict=False)
     except (RuntimeError, OSError, SafetensorError) as error:  # another shape; not readable; damaged
-        msg = f"{path.name} cannot be read as this network's batch norm ({type(error).__name__}). Delete it: {_CURE}"
+        msg = f"{path.name} cannot be read as this network's batch norm ({type(error).__name__}). Delete it: {_REMEDY}"
         raise FederationError(msg) from error
     if not fits:
-        msg = f"{path.name} holds batch norm of another network. Delete it: {_CURE}"
+        msg = f"{path.name} holds batch norm of another network. Delete it: {_REMEDY}"
         raise FederationError(msg)
     return True
 
 
-_CURE = "this site begins again with the server's"
+_REMEDY = "this site begins again with the server's"

@@ -19,19 +19,20 @@ from hemoscope.federated.settings.federation import Federation
 from hemoscope.federated.settings.site import Site
 from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_part, scored, train_round
 from hemoscope.federated.site.own_norm import load_local, save_local
+from hemoscope.files import publish
 from hemoscope.inference.card import to_plain
 from hemoscope.progress import StageProgress, no_stage_progress
+from hemoscope.training.data_module import resolved_loss
+from hemoscope.training.data_splits import SPLIT, DataSplit, make_data_splits
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.export import FEDERATION_RECORD
 from hemoscope.training.losses import score_sums
 from hemoscope.training.models.checkpoint import load_weights, save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.part_data import part_loss
-from hemoscope.training.parts import SPLIT, Part, run_parts
 from hemoscope.training.run_folder import open_run, write_json
-from hemoscope.training.run_scores import Scored, Scores
+from hemoscope.training.run_scores import LevelScores, SliceAndStudyScores
 from hemoscope.training.scoring import score_files
-from hemoscope.training.train import PartRecord
+from hemoscope.training.train import TrainingRecord
 
 __all__ = ["Judged", "Personalised", "load_local", "personalise", "save_local"]
 
@@ -44,8 +45,8 @@ BEFORE, OUTCOME = "federated", "personal.json"
 class Judged:
     """A model's scores at the site, on the validation and the test part, and its loss on the former."""
 
-    validation: Scored
-    test: Scored
+    validation: SliceAndStudyScores
+    test: SliceAndStudyScores
     loss: float
 
 
@@ -72,7 +73,7 @@ class _Here:
 
     experiment: Experiment
     cache: Cache
-    part: Part
+    part: DataSplit
     folder: Path
     show: StageProgress
 
@@ -107,7 +108,7 @@ def personalise(
     if site.threads is not None:
         torch.set_num_threads(site.threads)
     experiment, cache = _experiment(federation, epochs), site.cache()
-    (part,) = run_parts(experiment, cache)
+    (part,) = make_data_splits(experiment, cache)
     folder = site.work / federation.name / SPLIT
     here = _Here(experiment=experiment, cache=cache, part=part, folder=folder, show=show)
     network = _federated(model, folder)
@@ -115,7 +116,7 @@ def personalise(
     shutil.rmtree(staged, ignore_errors=True)
     result, found = _fit(here, network, staged)
     _write_run(here, model, network, staged, result, found)
-    staged.replace(output)
+    publish(staged, output)
     return found
 
 
@@ -185,7 +186,7 @@ def _fit(here: _Here, network: HemorrhageNetwork, output: Path) -> tuple[RoundRe
 
 def _judged(here: _Here, network: HemorrhageNetwork, folder: Path, stage: str) -> Judged:
     """Score the validation and the test part into a folder."""
-    found: list[Scored] = []
+    found: list[SliceAndStudyScores] = []
     for name, images in score_files(here.part):
         path = folder / name
         score_part(network, here.experiment, here.cache, images, path, lambda n, of: here.show(stage, n, of))
@@ -194,9 +195,9 @@ def _judged(here: _Here, network: HemorrhageNetwork, folder: Path, stage: str) -
     return Judged(validation=validation, test=test, loss=_loss(here, validation.slices))
 
 
-def _loss(here: _Here, scores: Scores) -> float:
+def _loss(here: _Here, scores: LevelScores) -> float:
     """The weighted cross-entropy of scores, as training validates."""
-    config = part_loss(here.experiment, here.cache, here.part)
+    config = resolved_loss(here.experiment, here.cache, here.part)
     total, count = score_sums(torch.from_numpy(scores.logits), torch.from_numpy(scores.truth), config)
     return float(total / count)
 
@@ -206,14 +207,14 @@ def _write_run(
 ) -> None:
     """What a training leaves that ``export`` needs, and how this model came about."""
     save_weights(network, output / SPLIT / WEIGHTS)
-    record = PartRecord(
+    record = TrainingRecord(
         part=SPLIT,
         init=f"the federated model of {model.federation.name}",
         parameters=sum(p.numel() for p in network.parameters()),
         trained_parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
-        learned=len(here.part.learn),
-        validated=len(here.part.validate),
-        scored=len(here.part.score),
+        learned=len(here.part.train),
+        validated=len(here.part.validation),
+        scored=len(here.part.test),
         processes=1,
         epochs=here.experiment.run.epochs,
         steps=result.steps,

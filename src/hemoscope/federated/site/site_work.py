@@ -35,9 +35,10 @@ from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_
 from hemoscope.federated.site.own_norm import LOCAL, load_local, save_local
 from hemoscope.federated.site.secure_site import Contribution
 from hemoscope.federated.site.told_scores import count_telling
+from hemoscope.files import write_bytes
+from hemoscope.training.data_splits import FINAL, SPLIT, DataSplit, make_data_splits
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.parts import FINAL, SPLIT, Part, run_parts
 from hemoscope.training.run_folder import write_json
 
 _NORM, _BEFORE = "local.json", "before"
@@ -51,7 +52,7 @@ class Work:
     federation: Federation
     request: Request
     cache: Cache
-    part: Part
+    part: DataSplit
     folder: Path
 
 
@@ -159,15 +160,15 @@ def _histograms(work: Work, folder: Path, names: Sequence[str], slices: str, stu
 def _held_out(work: Work) -> Iterator[tuple[tuple[str, ...], str, str, str]]:
     """Images that are scored, the file for their scores, and what their histograms are called."""
     name = "scores-test.csv" if work.part.name == SPLIT else "scores.csv"
-    if work.part.score:
-        yield work.part.score, name, SLICES, STUDIES
-    if work.part.validate and work.request.final:
-        yield work.part.validate, "scores-validation.csv", VALIDATION_SLICES, VALIDATION_STUDIES
+    if work.part.test:
+        yield work.part.test, name, SLICES, STUDIES
+    if work.part.validation and work.request.final:
+        yield work.part.validation, "scores-validation.csv", VALIDATION_SLICES, VALIDATION_STUDIES
 
 
-def _part(experiment: Experiment, cache: Cache, name: str) -> Part:
+def _part(experiment: Experiment, cache: Cache, name: str) -> DataSplit:
     """The part by name, cut from this site's patients."""
-    parts = run_parts(experiment, cache)
+    parts = make_data_splits(experiment, cache)
     found = [part for part in parts if part.name == name]
     if not found:
         msg = f"the experiment has no such part. It has {', '.join(part.name for part in parts)}"
@@ -235,7 +236,7 @@ def _keep_norm(work: Work, network: HemorrhageNetwork) -> None:
         shutil.rmtree(before, ignore_errors=True)
         if begun is not None:
             before.mkdir()
-            shutil.copyfile(begun / LOCAL, before / LOCAL)
+            write_bytes(before / LOCAL, (begun / LOCAL).read_bytes())
     save_local(network, work.folder)
     write_json(work.folder / _NORM, {"federation": _fingerprint(work), "round": work.request.number})
 

@@ -1,1 +1,1 @@
-"""PyTorch networks. Nothing that serves imports this room: serving runs the exported graph."""
+"""PyTorch networks. Serving never imports this package: it runs the exported graph."""

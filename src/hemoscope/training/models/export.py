@@ -1,4 +1,4 @@
-"""A trained network out as ONNX: raw scores and maps of the mirrored network, any batch size."""
+"""Exports a trained network to ONNX: raw scores and maps of the mirrored network, for any batch size."""
 
 import io
 
@@ -13,16 +13,16 @@ OPSET = 18
 
 
 def onnx_graph(network: HemorrhageNetwork, *, channels: int, size: int, embedding: bool = False) -> bytes:
-    """The graph of serving.
+    """Return the graph for serving.
 
-    Input ``image`` (N, C, S, S); outputs ``logits`` (N, 6), ``maps`` (N, 6, h, w) and, where asked, ``embedding``
+    Input ``image`` (N, C, S, S); outputs ``logits`` (N, 6), ``maps`` (N, 6, h, w) and, on request, ``embedding``
     (N, E). N is free, S is ``size``.
 
     Raises:
-        TrainingError: the network's head cannot read at this size.
+        TrainingError: the network's head does not accept this size.
     """
     if network.config.head == "flatten" and size != network.size:
-        msg = f"the head flatten reads at the size of training, {network.size}, got {size}. Leave reading.size out"
+        msg = f"the head flatten accepts only the training size {network.size}, got {size}. Remove reading.size"
         raise TrainingError(msg)
     names = ["logits", "maps", *(["embedding"] if embedding else [])]
     proto = traced(
@@ -45,7 +45,7 @@ def traced(
     outputs: list[str],
     free: dict[str, dict[int, torch.export.Dim]],
 ) -> onnx.ModelProto:
-    """A module as an ONNX graph without notes; ``free`` names the axes that may have any length."""
+    """Trace a module into an ONNX graph without metadata; ``free`` names the axes of any length."""
     program = torch.onnx.export(
         model,
         example,
@@ -64,7 +64,7 @@ def traced(
 
 
 class _Outputs(nn.Module):
-    """A network's first ``count`` outputs: what nobody asked for is not computed either."""
+    """A network's first ``count`` outputs; the others are not computed."""
 
     def __init__(self, network: nn.Module, *, count: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class _Outputs(nn.Module):
 
 
 def _strip_notes(proto: onnx.ModelProto) -> None:
-    """Remove the exporter's notes: they hold stack traces with the paths of the machine that trained."""
+    """Remove the exporter's metadata: its stack traces contain paths of the training machine."""
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]

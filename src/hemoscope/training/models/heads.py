@@ -1,4 +1,4 @@
-"""Heads: a backbone's features in, one score and one map a label out, in plain operations that export to ONNX."""
+"""Heads: from a backbone's features to one score and one map per label, in operations that export to ONNX."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,12 @@ from hemoscope.labels import LABELS
 
 
 class Output(NamedTuple):
-    """What a network says of N slices.
+    """The outputs of a network for N slices.
 
     Attributes:
         logits: raw scores (N, 6) in label order.
-        maps: (N, 6, h, w), where in the image each score comes from; how the two are tied depends on the head.
-        embedding: (N, channels), the mean over places of the backbone's last features.
+        maps: (N, 6, h, w), where in the image each score comes from; how they relate depends on the head.
+        embedding: (N, channels), the spatial mean of the backbone's last features.
     """
 
     logits: Tensor
@@ -23,10 +23,10 @@ class Output(NamedTuple):
 
 
 class MapHead(nn.Module):
-    """One map a label at the finest of the given strides; a score is the mean of its map's highest logits."""
+    """One map per label at the finest of the given strides; a score is the mean of its map's highest logits."""
 
     def __init__(self, channels: list[int], *, width: int, pooled: int) -> None:
-        """``channels`` of the features, finest first."""
+        """``channels`` are those of the features, finest first."""
         super().__init__()
         self.pooled = pooled
         self.lateral = nn.ModuleList(nn.Conv2d(count, width, 1) for count in channels)
@@ -36,7 +36,7 @@ class MapHead(nn.Module):
         nn.init.constant_(self.maps.bias, -3.0)
 
     def forward(self, features: list[Tensor]) -> Output:
-        """Features, finest first, each of half the side of the one before."""
+        """Apply to features, finest first, each with half the side of the previous one."""
         lateral = [layer(feature) for layer, feature in zip(self.lateral, features, strict=True)]
         summed = lateral[-1]
         for finer in reversed(lateral[:-1]):
@@ -49,30 +49,30 @@ class MapHead(nn.Module):
 class PooledHead(nn.Module):
     """Global average pool and one linear layer.
 
-    The layer is linear, so it may as well come before the pool: applied at every place it gives class activation maps
+    The layer is linear, so it can also be applied before the pool: at every position it gives class activation maps
     (Zhou et al. 2016, "Learning deep features for discriminative localization") whose means are exactly the scores.
     """
 
     def __init__(self, channels: int, *, std: float | None) -> None:
-        """``channels`` of the last features; ``std`` as in ``NetworkConfig.head_std``."""
+        """``channels`` are those of the last features; ``std`` is ``NetworkConfig.head_std``."""
         super().__init__()
         self.classifier = nn.Conv2d(channels, len(LABELS), 1)
         _draw_weights(self, std)
 
     def forward(self, features: list[Tensor]) -> Output:
-        """Only the last features count."""
+        """Apply to the last features."""
         maps = self.classifier(features[-1])
         return Output(maps.mean((2, 3)), maps, features[-1].mean((2, 3)))
 
 
 class FlattenHead(nn.Module):
-    """The paper's: all features in one row, a hidden layer with ReLU, six scores.
+    """The paper's head: flattened features, a hidden layer with ReLU, six scores.
 
     Maps are gradient times activation (Shrikumar et al. 2017, "Learning important features through propagating
-    activation differences"), summed over channels. Between two linear layers and a ReLU that gradient has a closed
-    form, so it needs no backward pass: the rows of the second layer, where the hidden unit is on, times the first.
-    The network is piecewise linear in the features: with zero biases a map's mean is exactly its score, as in
-    ``PooledHead``, so that one calibration turns places and scores of every head into probabilities.
+    activation differences"), summed over channels. For two linear layers with a ReLU that gradient has a closed form,
+    so it needs no backward pass: the rows of the second layer, where the hidden unit is active, times the first.
+    The head is piecewise linear in the features: with zero biases a map's mean is exactly its score, as in
+    ``PooledHead``, so that one calibration turns both maps and scores of every head into probabilities.
     """
 
     def __init__(self, channels: int, *, side: int, hidden: int, std: float | None) -> None:
@@ -83,14 +83,14 @@ class FlattenHead(nn.Module):
         _draw_weights(self, std)
 
     def forward(self, features: list[Tensor]) -> Output:
-        """Only the last features count."""
+        """Apply to the last features."""
         last = features[-1]
         before = self.hidden(last.flatten(1))
         logits = self.classifier(before.relu())
         return Output(logits, self._contributions(last, before), last.mean((2, 3)))
 
     def _contributions(self, last: Tensor, before: Tensor) -> Tensor:
-        """Gradient of each score by the features, times the features and the number of places: (N, 6, h, w)."""
+        """Gradient of each score by the features, times the features and the number of positions: (N, 6, h, w)."""
         on = (before > 0).to(before.dtype)
         gradient = (on[:, None, :] * self.classifier.weight) @ self.hidden.weight
         placed: Tensor = gradient.reshape(-1, len(LABELS), *last.shape[1:]) * last[:, None]
@@ -98,7 +98,7 @@ class FlattenHead(nn.Module):
 
 
 def _draw_weights(head: nn.Module, std: float | None) -> None:
-    """Draw every layer's weights from a normal distribution with zero biases; None leaves PyTorch's own."""
+    """Initialise all layers from a normal distribution with zero biases; None keeps PyTorch's initialisation."""
     if std is None:
         return
     for name, parameter in head.named_parameters():

@@ -1,4 +1,4 @@
-"""The networks: a backbone of timm and a head. Both classifier and heat map come out of one forward pass."""
+"""The slice network: a timm backbone and a head. One forward pass gives both scores and heat maps."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,33 +15,33 @@ __all__ = ["Head", "HemorrhageNetwork", "MirroredNetwork", "NetworkConfig", "Nor
 Head = Literal["maps", "pooled", "flatten"]
 Normalization = Literal["symmetric", "published"]
 
-# Names of the stem and of the first stage's number among a backbone's parameters: what ``frozen_stages`` can freeze.
+# Parameter names of the stem, and the number of the first stage, for ``frozen_stages``.
 _STAGES = (
     (("conv_stem.", "bn1."), "blocks.{}.", 0),  # EfficientNet, MobileNet
     (("conv1.", "bn1."), "layer{}.", 1),  # ResNet
     (("stem_0.", "stem_1."), "stages_{}.", 0),  # ConvNeXt
 )
-STRIDE = 32  # of the last features of every backbone that is accepted
+STRIDE = 32  # of the last features of every accepted backbone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:
-    """What the network is made of.
+    """Architecture of the slice network.
 
     Attributes:
-        backbone: a name that timm knows, of a convolutional network with features of strides 8, 16 and 32.
-        head: ``maps`` brings the features of strides 8, 16 and 32 to one width, sums them upward and gives one map a
-            label at stride 8; a label's score is the mean of its map's highest logits. ``pooled`` averages the last
-            features over places, then one linear layer. ``flatten`` is the paper's: the last features in one row, a
-            hidden layer with ReLU, six scores; it reads images of the size of training only.
+        backbone: timm's name of a convolutional network with features of strides 8, 16 and 32.
+        head: ``maps`` projects the features of strides 8, 16 and 32 to one width, sums them top-down and gives one map
+            per label at stride 8; a label's score is the mean of its map's highest logits. ``pooled`` is global
+            average pooling and one linear layer. ``flatten`` is the paper's: flattened features, a hidden layer with
+            ReLU, six scores; it accepts only images of the training size.
         width: channels of the head ``maps``.
-        pooled: how many of a map's highest logits make the score in the head ``maps``.
-        frozen_stages: how many of the backbone's first stages keep the weights that they begin with.
+        pooled: number of a map's highest logits that are averaged into the score in the head ``maps``.
+        frozen_stages: number of the backbone's first stages whose weights are not trained.
         hidden: units of the hidden layer of the head ``flatten``.
-        head_std: standard deviation of the normal distribution that the weights of ``pooled`` and ``flatten`` are
-            drawn from, with zero biases (the paper says "normal", Keras' normal is 0.05); None is PyTorch's own way.
-        normalization: how the backbone sees an input of [0, 1]: ``symmetric`` scales it to [-1, 1]; ``published`` takes
-            off the mean and divides by the standard deviation that timm publishes with the backbone's weights.
+        head_std: standard deviation of the normal initialisation of ``pooled`` and ``flatten``, with zero biases (the
+            paper says "normal", Keras' normal is 0.05); None is PyTorch's initialisation.
+        normalization: of the backbone's input from [0, 1]: ``symmetric`` scales it to [-1, 1]; ``published`` uses the
+            mean and standard deviation that timm publishes with the backbone's weights.
     """
 
     backbone: str = "tf_efficientnet_lite0"
@@ -54,7 +54,7 @@ class NetworkConfig:
     normalization: Normalization = "symmetric"
 
     def __post_init__(self) -> None:
-        """Reject what no network could be built from."""
+        """Reject settings from which no network can be built."""
         if self.normalization not in get_args(Normalization):
             msg = f"normalization must be one of {', '.join(get_args(Normalization))}, got {self.normalization}"
             raise ConfigError(msg)
@@ -71,7 +71,7 @@ class NetworkConfig:
             msg = f"head_std must be positive, got {self.head_std}"
             raise ConfigError(msg)
         if self.head_std is not None and self.head == "maps":
-            msg = f"head_std is for the heads pooled and flatten, got {self.head_std} with maps. Leave it out"
+            msg = f"head_std is for the heads pooled and flatten, got {self.head_std} with maps. Remove it"
             raise ConfigError(msg)
 
 
@@ -79,8 +79,8 @@ class HemorrhageNetwork(nn.Module):
     """Input (N, channels, S, S) in [0, 1], S a multiple of 32; see ``Output``.
 
     Attributes:
-        config: what it was built from.
-        size: S of training. The head ``flatten`` takes no other.
+        config: its architecture.
+        size: S of training. The head ``flatten`` accepts no other.
         embedding_size: channels of ``Output.embedding``.
     """
 
@@ -88,11 +88,11 @@ class HemorrhageNetwork(nn.Module):
     scale: Tensor
 
     def __init__(self, config: NetworkConfig, *, channels: int, size: int) -> None:
-        """Build with random weights; ``checkpoint.load_init`` brings others.
+        """Build with random weights; ``checkpoint.load_init`` loads others.
 
         Raises:
-            ConfigError: timm has no such backbone, it has no features of the strides that the head needs, it has not
-                as many stages as are to be frozen or no published normalization, or the size is no multiple of 32.
+            ConfigError: timm has no such backbone, it lacks features of the strides that the head needs, the stages to
+                freeze or a published normalization, or the size is not a multiple of 32.
         """
         super().__init__()
         if size < STRIDE or size % STRIDE:
@@ -102,7 +102,7 @@ class HemorrhageNetwork(nn.Module):
         self.size = size
         self.backbone = _backbone(config, channels)
         mean, scale = _normalization(config, channels)
-        # Settings, no weights: they do not stand in the state dict.
+        # Settings, not weights: not part of the state dict.
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
         counts: list[int] = self.backbone.feature_info.channels()  # type: ignore[operator, union-attr]
@@ -111,19 +111,19 @@ class HemorrhageNetwork(nn.Module):
         self._freeze(config.frozen_stages)
 
     def forward(self, image: Tensor) -> Output:
-        """See the class."""
+        """Apply to a batch; see the class."""
         normal = image * 2 - 1 if self.config.normalization == "symmetric" else (image - self.mean) * self.scale
         output: Output = self.head(self.backbone(normal))
         return output
 
     def _freeze(self, stages: int) -> None:
-        """Fix the weights of the stem and the first stages; their batch statistics still follow CT."""
+        """Freeze the weights of the stem and the first stages; their batch statistics still adapt to CT."""
         if stages == 0:
             return
         named = dict(self.backbone.named_parameters())
         fixed = _fixed_prefixes(list(named), stages)
         if not fixed:
-            msg = f"{self.config.backbone} has no {stages} stages that can be frozen. Lower frozen_stages"
+            msg = f"{self.config.backbone} does not have {stages} stages that can be frozen. Lower frozen_stages"
             raise ConfigError(msg)
         for name, parameter in named.items():
             if name.startswith(fixed):
@@ -131,13 +131,13 @@ class HemorrhageNetwork(nn.Module):
 
 
 def _normalization(config: NetworkConfig, channels: int) -> tuple[Tensor, Tensor]:
-    """Mean and one over the standard deviation of each channel, (1, C, 1, 1); colours go round over the channels."""
+    """Mean and inverse standard deviation of each channel, (1, C, 1, 1); RGB values repeat over the channels."""
     mean: tuple[float, ...] = (0.5,)
     deviation = mean
     if config.normalization == "published":
         published = timm.models.get_pretrained_cfg(config.backbone)
         if published is None or not published.has_weights:
-            msg = f"timm publishes no weights of {config.backbone}, so no mean. Use normalization = 'symmetric'"
+            msg = f"timm publishes no weights, and so no mean, of {config.backbone}. Use normalization = 'symmetric'"
             raise ConfigError(msg)
         mean, deviation = published.mean, published.std
     rounds = [(mean[c % len(mean)], 1 / deviation[c % len(deviation)]) for c in range(channels)]
@@ -146,9 +146,9 @@ def _normalization(config: NetworkConfig, channels: int) -> tuple[Tensor, Tensor
 
 
 def _backbone(config: NetworkConfig, channels: int) -> nn.Module:
-    """Timm's network without its classifier, giving the features of its last three strides, (N, C, h, w) each."""
-    if not timm.is_model(config.backbone):  # nor are addresses of a hub, which timm would fetch
-        msg = f"timm knows no backbone {config.backbone!r}. Choose one of timm.list_models()"
+    """Timm's network without its classifier; returns the features of its last three strides, (N, C, h, w) each."""
+    if not timm.is_model(config.backbone):  # also reject hub addresses, which timm would download
+        msg = f"timm has no backbone {config.backbone!r}. Choose one of timm.list_models()"
         raise ConfigError(msg)
     last = (-3, -2, -1) if config.head == "maps" else (-1,)
     backbone: nn.Module = timm.create_model(
@@ -172,7 +172,7 @@ def _head(config: NetworkConfig, channels: list[int], *, side: int) -> nn.Module
 
 
 def _fixed_prefixes(names: list[str], stages: int) -> tuple[str, ...]:
-    """What the parameters of the stem and the first stages begin with; empty where that cannot be told."""
+    """Name prefixes of the parameters of the stem and the first stages; empty if they are unknown."""
     for stem, stage, first in _STAGES:
         fixed = (*stem, *(stage.format(first + number) for number in range(stages)))
         if all(any(name.startswith(prefix) for name in names) for prefix in fixed):
@@ -181,7 +181,7 @@ def _fixed_prefixes(names: list[str], stages: int) -> tuple[str, ...]:
 
 
 class MirroredNetwork(nn.Module):
-    """The mean of a network's answer to a slice and to its mirror image, maps mirrored back: what is exported."""
+    """The mean of a network's outputs for a slice and its mirror image, maps mirrored back; this is exported."""
 
     def __init__(self, network: nn.Module) -> None:
         """Wrap a trained network."""
@@ -189,7 +189,7 @@ class MirroredNetwork(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Output:
-        """Same shapes as the network alone."""
+        """Return outputs of the same shapes as the network's."""
         plain, mirrored = self.network(image), self.network(torch.flip(image, dims=[3]))
         maps = (plain.maps + torch.flip(mirrored.maps, dims=[3])) / 2
         return Output((plain.logits + mirrored.logits) / 2, maps, (plain.embedding + mirrored.embedding) / 2)

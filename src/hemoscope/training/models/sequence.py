@@ -1,8 +1,8 @@
-"""The sequence network: the slices of a whole series, read together. What won RSNA 2019, made simple.
+"""The sequence network: scores all slices of a series together. A simple form of the RSNA 2019 winners' method.
 
-The slice network sees one slice (and its neighbours). A bidirectional GRU (Cho et al. 2014) then runs over what it said
-of every slice, so that each slice is judged beside all the others, and a weighted mean of the slices is the study. The
-first places of the RSNA 2019 challenge were won this way.
+The slice network sees one slice (and its neighbours). A bidirectional GRU (Cho et al. 2014) then runs over its outputs
+for all slices, so that each slice is scored in the context of the others; a weighted mean of the slices gives the study
+score. The winners of the RSNA 2019 challenge worked this way.
 """
 
 from dataclasses import dataclass
@@ -26,21 +26,21 @@ StudyScores = Literal["sequence", "study_rule"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceConfig:
-    """What the sequence network is made of, and how it is trained on the embeddings of a finished slice network.
+    """Architecture of the sequence network, and its training on the embeddings of a finished slice network.
 
     Attributes:
         kind: ``gru``, the only one.
-        hidden: width of the GRU, each way.
+        hidden: width of the GRU in each direction.
         layers: of the GRU.
-        dropout: part of the embedding and of the GRU's output that is dropped in training.
-        study: where the study's scores come from: ``sequence`` (the network's own weighted mean) or ``study_rule``
-            (the card's rule over the refined slices).
+        dropout: dropout rate of the embedding and of the GRU's output in training.
+        study: source of the study scores: ``sequence`` (the network's own weighted mean) or ``study_rule`` (the card's
+            rule over the refined slices).
         epochs: passes over the series.
-        batch_series: series a step.
-        learning_rate: highest of one cycle, with AdamW.
+        batch_series: series per step.
+        learning_rate: maximum of the one-cycle schedule, with AdamW.
         weight_decay: of AdamW.
-        views: augmented copies of every series, beside the plain one and its two mirrored halves.
-        reverse: probability that a series is read from head to feet in training.
+        views: augmented views of every series, besides the served view and its two components.
+        reverse: probability that a series is reversed (head to feet) in training.
     """
 
     kind: Kind = "gru"
@@ -56,7 +56,7 @@ class SequenceConfig:
     reverse: float = 0.5
 
     def __post_init__(self) -> None:
-        """Reject what no network could be built from or trained with."""
+        """Reject settings that cannot be built or trained."""
         _check(self.kind in get_args(Kind), f"kind must be {' or '.join(get_args(Kind))}, got {self.kind}")
         _check(
             self.study in get_args(StudyScores), f"study must be {' or '.join(get_args(StudyScores))}, got {self.study}"
@@ -64,9 +64,8 @@ class SequenceConfig:
         counts = (self.hidden, self.layers, self.epochs, self.batch_series)
         _check(min(counts) >= 1, f"hidden, layers, epochs and batch_series must be at least 1, got {counts}")
         shares = (self.dropout, self.reverse)
-        _check(
-            0 <= self.dropout < 1 and 0 <= self.reverse <= 1, f"dropout and reverse must be parts of one, got {shares}"
-        )
+        valid = 0 <= self.dropout < 1 and 0 <= self.reverse <= 1
+        _check(valid, f"dropout must be at least 0 and below 1, reverse at most 1, got {shares}")
         _check(self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}")
         _check(
             self.weight_decay >= 0 and self.views >= 0,
@@ -84,11 +83,11 @@ class SequenceOutput(NamedTuple):
 class SequenceNetwork(nn.Module):
     """Embeddings (N, T, D) and slice logits (N, T, 6) of series, slices from feet to head; see ``SequenceOutput``.
 
-    The slice scores are the given ones plus a correction, whose last layer starts at zero: training starts at the
-    slice network and cannot begin worse. The study's score of a label is a mean of its refined slice scores, weighted
-    by the softmax of these scores plus a learned attention (zero at first): a smooth maximum that neither grows with
-    the number of slices nor leaves their range. Another direction of the slices is another input, but training turns
-    series round at random, so that the result changes little.
+    The slice scores are the given ones plus a correction whose last layer is initialised to zero, so training starts
+    from the slice network's scores. The study score of a label is a mean of its refined slice scores, weighted by the
+    softmax of these scores plus a learned attention (initially zero): a smooth maximum that neither grows with the
+    number of slices nor leaves their range. The result depends little on the direction of the slices, because training
+    reverses series at random.
     """
 
     def __init__(self, config: SequenceConfig, *, embedding_size: int) -> None:
@@ -97,7 +96,7 @@ class SequenceNetwork(nn.Module):
         self.config = config
         self.embedding_size = embedding_size
         hidden = config.hidden
-        # Layer norm, not batch norm: what a series scores must not depend on its batch mates.
+        # Layer norm, not batch norm: a series' scores must not depend on the rest of its batch.
         self.norm = nn.LayerNorm(embedding_size)
         self.project = nn.Linear(embedding_size + len(LABELS), hidden)
         self.gru = nn.GRU(hidden, hidden, config.layers, batch_first=True, bidirectional=True)
@@ -109,13 +108,13 @@ class SequenceNetwork(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, embeddings: Tensor, logits: Tensor, lengths: Tensor | None = None) -> SequenceOutput:
-        """Read padded series.
+        """Score padded series.
 
         Args:
             embeddings: (N, T, D).
             logits: (N, T, 6).
-            lengths: (N,) of int64, at least 1: slices of each series, the rest is padding, which changes nothing and
-                whose refined scores mean nothing. None: no padding.
+            lengths: (N,) of int64, at least 1: slices of each series; the rest is padding, which affects no slice and
+                whose refined scores are meaningless. None: no padding.
         """
         joined = torch.cat([self.dropout(self.norm(embeddings)), logits], dim=2)
         context = self.dropout(self._context(torch.relu(self.project(joined)), lengths))
@@ -127,7 +126,7 @@ class SequenceNetwork(nn.Module):
         return SequenceOutput(refined, (torch.softmax(weights, dim=1) * refined).sum(dim=1))
 
     def _context(self, features: Tensor, lengths: Tensor | None) -> Tensor:
-        """The GRU over (N, T, hidden); packing keeps the backward pass from starting in the padding."""
+        """Apply the GRU to (N, T, hidden); packing keeps the backward direction from starting in the padding."""
         if lengths is None:
             context: Tensor = self.gru(features)[0]
             return context
@@ -136,10 +135,10 @@ class SequenceNetwork(nn.Module):
 
 
 def sequence_graph(sequence: SequenceNetwork) -> bytes:
-    """The graph of serving, in ONNX.
+    """Return the ONNX graph for serving.
 
     Inputs ``embeddings`` (1, T, D) and ``logits`` (1, T, 6), outputs ``refined_logits`` (1, T, 6) and ``study_logits``
-    (1, 6), T free. Written node by node: PyTorch's exporter traces a GRU for ten seconds and warns all the while.
+    (1, 6), T free. Built node by node: PyTorch's exporter takes ten seconds to trace a GRU and emits warnings.
     """
     weights = _Weights()
     nodes = [
@@ -173,7 +172,7 @@ def sequence_graph(sequence: SequenceNetwork) -> bytes:
 
 
 class _Weights:
-    """The tensors of a graph as it grows."""
+    """The tensors of a graph under construction."""
 
     def __init__(self) -> None:
         self.tensors: list[TensorProto] = []
@@ -198,7 +197,7 @@ def _linear(weights: _Weights, name: str, layer: nn.Linear, source: str, target:
 
 
 def _gru(weights: _Weights, gru: nn.GRU, layer: int) -> list[onnx.NodeProto]:
-    """One layer, both ways: (T, N, in) to (T, N, 2 x hidden), named ``context_`` and the layer's number."""
+    """One bidirectional layer: (T, N, in) to (T, N, 2 x hidden), named ``context_`` and the layer's number."""
     ways = [f"l{layer}", f"l{layer}_reverse"]
     given, state = (torch.stack([_gates(getattr(gru, f"weight_{part}_{way}")) for way in ways]) for part in _PARTS)
     biases = [torch.cat([_gates(getattr(gru, f"bias_{part}_{way}")) for part in _PARTS]) for way in ways]
@@ -222,7 +221,7 @@ _PARTS = ("ih", "hh")
 
 
 def _gates(stacked: Tensor) -> Tensor:
-    """PyTorch stacks reset, update and new gates; ONNX wants update, reset, new."""
+    """Reorder the gates: PyTorch stacks reset, update, new; ONNX expects update, reset, new."""
     reset, update, new = stacked.chunk(3)
     return torch.cat([update, reset, new])
 

@@ -1,4 +1,4 @@
-"""Logging in and out. A session lives in the database; the browser holds its secret in a cookie no script can read."""
+"""Login and logout. Sessions are in the database; the browser holds the secret in a cookie that no script can read."""
 
 from functools import partial
 
@@ -8,11 +8,11 @@ from starlette.responses import Response
 
 from hemoscope.store.values import User
 from hemoscope.web.access import SESSION_COOKIE, Reader, check_origin
+from hemoscope.web.app_state import AppState, app_state_of
 from hemoscope.web.gate import client_of, too_often
 from hemoscope.web.problems import Problem
-from hemoscope.web.room import Room, room_of
 from hemoscope.web.routes.answers import API, refusals
-from hemoscope.web.schemas import LoggedIn, LoginGiven, UserDocument
+from hemoscope.web.schemas import LoggedIn, LoginGiven
 
 router = APIRouter(prefix=API, tags=["account"])
 
@@ -20,48 +20,48 @@ router = APIRouter(prefix=API, tags=["account"])
 @router.post("/login", responses=refusals(400, 401, 403, 409, 413, 422))
 async def login(request: Request, response: Response, given: LoginGiven) -> LoggedIn:
     """Begin a session by name and password, or by a token. Attempts are counted by client."""
-    room = room_of(request)
+    state = app_state_of(request)
     check_origin(request)
-    if wait_s := room.logins.wait_s(client_of(request.scope)):
+    if wait_s := state.logins.wait_s(client_of(request.scope)):
         raise too_often(wait_s)
-    if not room.settings.credentials:
+    if not state.credentials:
         raise _no_users()
-    user = await _user_of(room, given)
+    user = await _user_of(state, given)
     if user is None:
-        await to_thread.run_sync(partial(room.store.audit, user="", action="login refused"))
+        await to_thread.run_sync(partial(state.store.audit, user="", action="login refused"))
         raise _wrong()
-    token, session = await to_thread.run_sync(partial(room.store.open_session, user, lasting=room.settings.session))
-    await to_thread.run_sync(partial(room.store.audit, user=user.name, action="login"))
-    _set_cookie(request, response, token, room)
-    return LoggedIn(user=UserDocument.model_validate(user), csrf_token=session.csrf)
+    token, session = await to_thread.run_sync(partial(state.store.open_session, user, lasting=state.settings.session))
+    await to_thread.run_sync(partial(state.store.audit, user=user.name, action="login"))
+    _set_cookie(request, response, token, state)
+    return LoggedIn(user=user, csrf_token=session.csrf)
 
 
 @router.post("/logout", status_code=204, responses=refusals(401, 403))
 def logout(request: Request, caller: Reader) -> Response:
-    """End the session, here and on the server; the browser forgets the pictures that it kept."""
-    room = room_of(request)
+    """End the session; the browser deletes its cached images."""
+    state = app_state_of(request)
     if token := request.cookies.get(SESSION_COOKIE):
-        room.store.close_session(token)
-        room.store.audit(user=caller.user.name, action="logout")
+        state.store.close_session(token)
+        state.store.audit(user=caller.user.name, action="logout")
     response = Response(status_code=204, headers={"Clear-Site-Data": '"cache"'})
     response.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict")
     return response
 
 
-async def _user_of(room: Room, given: LoginGiven) -> User | None:
-    """Check what was given; hashing a password takes memory and a tenth of a second, so few run at a time."""
-    credentials = room.settings.credentials
+async def _user_of(state: AppState, given: LoginGiven) -> User | None:
+    """Check what was given; hashing a password takes memory and a tenth of a second, so only a few run at a time."""
+    credentials = state.credentials
     if given.token is not None:
         return credentials.user_of_token(given.token)
     check = partial(credentials.user_of_password, given.user or "", given.password or "")
-    return await to_thread.run_sync(check, limiter=room.passwords)
+    return await to_thread.run_sync(check, limiter=state.passwords)
 
 
-def _set_cookie(request: Request, response: Response, token: str, room: Room) -> None:
+def _set_cookie(request: Request, response: Response, token: str, state: AppState) -> None:
     response.set_cookie(
         SESSION_COOKIE,
         token,
-        max_age=int(room.settings.session.total_seconds()),
+        max_age=int(state.settings.session.total_seconds()),
         path="/",
         secure=request.url.scheme == "https",
         httponly=True,
@@ -73,8 +73,8 @@ def _wrong() -> Problem:
     return Problem(
         401,
         code="wrong_credentials",
-        detail="That name and password, or that token, are not known.",
-        cure="Check them, or ask an administrator for new ones",
+        detail="The name and password, or the token, are wrong.",
+        remedy="Check them, or ask an administrator for new ones",
         headers={"WWW-Authenticate": 'Bearer realm="hemoscope"'},
     )
 
@@ -83,6 +83,6 @@ def _no_users() -> Problem:
     return Problem(
         409,
         code="no_users",
-        detail="This server has no users: everybody on this machine is let in.",
-        cure="Open / at once, or start the server with --users FILE",
+        detail="This server has no users: everybody on this machine has access.",
+        remedy="Open /, or start the server with --users FILE",
     )

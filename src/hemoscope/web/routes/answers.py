@@ -1,4 +1,4 @@
-"""How the routes describe their refusals in OpenAPI, and answer what does not change."""
+"""OpenAPI descriptions of problem answers and raw bodies, and conditional requests (ETag)."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ _MEANINGS = {
     400: "The request is malformed",
     401: "Nobody is logged in",
     403: "Not allowed, or the CSRF token is missing",
-    404: "There is no such thing",
-    409: "Not there yet: the study is still being read or scored, or has failed",
+    404: "Not found",
+    409: "Not available: the study is still being read or scored, or has failed",
     413: "Too large",
     415: "Another content type is needed",
     422: "A field is out of range",
@@ -48,7 +48,7 @@ def unchanged(request: Request, etag: str) -> bool:
 
 
 def not_modified(headers: dict[str, str]) -> Response:
-    """304 with the headers that the whole answer would have had."""
+    """304 with the headers of the full answer."""
     return Response(status_code=304, headers=headers)
 
 

@@ -1,4 +1,4 @@
-"""Live news of the worklist as server-sent events: ``study`` with its summary, ``deleted`` with its id."""
+"""Live changes of the worklist as server-sent events: ``study`` with its summary, ``deleted`` with its id."""
 
 import asyncio
 import json
@@ -13,17 +13,19 @@ from starlette.responses import StreamingResponse
 
 from hemoscope.store.values import Changes
 from hemoscope.web.access import Reader, caller_of
+from hemoscope.web.app_state import AppState, app_state_of
+from hemoscope.web.disclosure import disclosed
 from hemoscope.web.problems import Problem
-from hemoscope.web.room import Room, room_of
 from hemoscope.web.routes.answers import API, raw, refusals
-from hemoscope.web.schemas import StudySummary
 
 router = APIRouter(prefix=API, tags=["events"])
 
 KEEP_ALIVE_S = 15.0
-_LOOK_AROUND_S = 1.0
+_POLL_S = 1.0
 _RETRY_MS = 2000
-STREAMS_OF_ONE = 100  # pages that one user may have open, in one process: each stream asks the database of every change
+STREAMS_OF_ONE = (
+    100  # pages that one user may have open, in one process: each stream queries the database after every change
+)
 
 
 @router.get(
@@ -40,43 +42,43 @@ async def events(
     since: Annotated[int | None, Query(ge=0, lt=1 << 63, description="Begin after this version")] = None,
     last_event_id: Annotated[str | None, Header(pattern="^[0-9]{1,18}$")] = None,
 ) -> StreamingResponse:
-    """Stream what changes from now on, or after ``Last-Event-ID`` (or ``since``): no change is left out."""
-    room = room_of(request)
-    if room.streams[caller.user.name] >= STREAMS_OF_ONE:
+    """Stream what changes from now on, or after ``Last-Event-ID`` (or ``since``): no change is missed."""
+    state = app_state_of(request)
+    if state.streams[caller.user.name] >= STREAMS_OF_ONE:
         raise _too_many()
-    latest = await room.feed.latest()
+    latest = await state.feed.latest()
     given = int(last_event_id) if last_event_id is not None else since
     # A version from before the database was restored may lie ahead of it.
     version = latest if given is None else min(given, latest)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = _counted(room, caller.user.name, _stream(room, version, partial(_may_listen, request)))
+    stream = _counted(state, caller.user.name, _stream(state, version, partial(_may_listen, request)))
     return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
 
 
-async def _counted(room: Room, user: str, stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
-    """Pass a stream on, counted as its user's for as long as it lasts."""
-    room.streams[user] += 1
+async def _counted(state: AppState, user: str, stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
+    """Count a stream for its user while it lasts."""
+    state.streams[user] += 1
     try:
         async with aclosing(stream):
             async for text in stream:
                 yield text
     finally:
-        room.streams[user] -= 1
+        state.streams[user] -= 1
 
 
-async def _stream(room: Room, version: int, may_listen: Callable[[], bool]) -> AsyncGenerator[str, None]:
-    """Yield events until the server closes or the session ends; comments keep proxies from hanging up."""
+async def _stream(state: AppState, version: int, may_listen: Callable[[], bool]) -> AsyncGenerator[str, None]:
+    """Yield events until the server closes or the session ends; comments keep proxies from closing the connection."""
     clock = asyncio.get_running_loop().time
     yield f"retry: {_RETRY_MS}\n\n"
     sent = looked = clock()
-    while not room.closing.is_set():
-        changes = await room.feed.after(version, wait_s=_LOOK_AROUND_S)
+    while not state.closing.is_set():
+        changes = await state.feed.after(version, wait_s=_POLL_S)
         version = changes.version
         if clock() - looked >= KEEP_ALIVE_S:
             looked = clock()
             if not await to_thread.run_sync(may_listen):
                 return
-        if text := _written(changes, identity_shown=room.settings.identity_shown):
+        if text := _written(changes, identity_shown=state.settings.show_identity):
             yield text
         elif clock() - sent < KEEP_ALIVE_S:
             continue
@@ -86,14 +88,14 @@ async def _stream(room: Room, version: int, may_listen: Callable[[], bool]) -> A
 
 
 def _may_listen(request: Request) -> bool:
-    """Whether the session or token that opened the stream still counts; a browser that logged out hears no more."""
+    """Whether the session or token that opened the stream is still valid; after a logout the stream ends."""
     return caller_of(request) is not None
 
 
 def _written(changes: Changes, *, identity_shown: bool) -> str:
     """Write changes in the order in which they happened, so that ``Last-Event-ID`` never skips one."""
     parts = [
-        (one.version, "study", StudySummary.of(one, identity_shown=identity_shown).model_dump_json())
+        (one.version, "study", disclosed(one, identity_shown=identity_shown).model_dump_json())
         for one in changes.studies
     ]
     parts += [(one.version, "deleted", json.dumps({"study_id": one.study_id})) for one in changes.deleted]
@@ -105,6 +107,6 @@ def _too_many() -> Problem:
         503,
         code="too_many_streams",
         detail=f"This user has {STREAMS_OF_ONE} event streams open.",
-        cure="Close pages that are not needed; a page without a stream asks for changes by itself",
+        remedy="Close pages that are not needed; a page without a stream polls for changes",
         headers={"Retry-After": "5"},
     )

@@ -1,12 +1,12 @@
-"""For those who run the server: is it alive, is it ready, and the numbers."""
+"""Liveness, readiness and metrics."""
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from hemoscope.web.access import Reader
+from hemoscope.web.app_state import app_state_of
 from hemoscope.web.problems import Problem
-from hemoscope.web.room import room_of
 from hemoscope.web.routes.answers import raw, refusals
 from hemoscope.web.schemas import Health, Readiness
 
@@ -23,14 +23,14 @@ async def health() -> Health:
 @probes.get("/ready", responses=refusals(503))
 def ready(request: Request) -> Readiness:
     """Ready: the database answers and a worker's heartbeat is fresh. Needs no login."""
-    room = room_of(request)
-    counts = room.store.counts()
+    state = app_state_of(request)
+    counts = state.store.counts()
     if not counts.workers:
         raise Problem(
             503,
             code="no_worker",
             detail="No worker is alive: studies are accepted and wait.",
-            cure="Start hemoscope serve with --workers 1 or more against this database",
+            remedy="Start hemoscope serve with --workers 1 or more against this database",
         )
     return Readiness(status="ready", workers=len(counts.workers), queue_depth=counts.queue_depth)
 
@@ -41,5 +41,5 @@ def ready(request: Request) -> Readiness:
     response_class=Response,
 )
 def metrics(request: Request, _caller: Reader) -> Response:
-    """Numbers for Prometheus. Give the scraper a reader's token."""
-    return Response(room_of(request).metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    """Metrics for Prometheus. Give the scraper a reader's token."""
+    return Response(app_state_of(request).metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,4 +1,4 @@
-"""The pages: files of ``static`` as they are, the disclaimer written in them. A page holds no study and no name."""
+"""The pages: unchanged files of ``static``, which hold the disclaimer but no study and no name."""
 
 from importlib import resources
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from hemoscope.web.access import caller_of
-from hemoscope.web.room import room_of
+from hemoscope.web.app_state import app_state_of
 from hemoscope.web.routes.studies import StudyPath
 
 router = APIRouter(include_in_schema=False)
@@ -14,20 +14,20 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 def worklist_page(request: Request) -> Response:
-    """The worklist, or the way to the login."""
+    """The worklist, or a redirect to the login."""
     return _page(request, "index.html")
 
 
 @router.get("/studies/{study_id}")
 def study_page(request: Request, study_id: StudyPath) -> Response:  # noqa: ARG001 (the page's script reads it)
-    """The reading page of a study; whether the study exists is the API's to say."""
+    """The reading page of a study; the API reports whether the study exists."""
     return _page(request, "study.html")
 
 
 @router.get("/login")
 def login_page(request: Request) -> Response:
-    """The login, or the worklist where nobody has to log in."""
-    if not room_of(request).settings.credentials:
+    """The login, or the worklist if no login is required."""
+    if not app_state_of(request).credentials:
         return RedirectResponse("/", 303)
     return _html("login.html")
 

@@ -1,4 +1,4 @@
-"""Reports to take away: one page, or a PDF for paper."""
+"""Reports for download: a self-contained page, or a PDF."""
 
 from functools import partial
 
@@ -9,14 +9,14 @@ from starlette.responses import Response
 from hemoscope.reports.html import STYLE_SHA256, findings_html
 from hemoscope.reports.study_document import StudyDocument
 from hemoscope.web.access import Caller, Reader
-from hemoscope.web.room import room_of
+from hemoscope.web.app_state import app_state_of
 from hemoscope.web.routes.answers import API, raw, refusals
 from hemoscope.web.routes.studies import StudyPath
 from hemoscope.web.study_report import report_of
 
 router = APIRouter(prefix=f"{API}/studies/{{study_id}}", tags=["reports"])
 
-# The page brings its own style and pictures, and nothing else may load.
+# The page contains its own style and images, and nothing else may load.
 _PAGE_POLICY = (
     f"default-src 'none'; style-src '{STYLE_SHA256}'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -32,7 +32,7 @@ _PAGE_POLICY = (
     response_class=Response,
 )
 async def html(request: Request, caller: Reader, study_id: StudyPath) -> Response:
-    """The report as a page to look at, to keep, or to print."""
+    """The report as a page to read, keep or print."""
     text = findings_html(await _report(request, caller, study_id))
     headers = {"Content-Security-Policy": _PAGE_POLICY, "Content-Disposition": _named(study_id, "html")}
     return Response(text, headers=headers, media_type="text/html")
@@ -48,16 +48,16 @@ async def pdf(request: Request, caller: Reader, study_id: StudyPath) -> Response
     from hemoscope.reports.pdf import findings_pdf
 
     report = await _report(request, caller, study_id)
-    content = await to_thread.run_sync(findings_pdf, report, limiter=room_of(request).reports)
+    content = await to_thread.run_sync(findings_pdf, report, limiter=app_state_of(request).reports)
     return Response(content, headers={"Content-Disposition": _named(study_id, "pdf")}, media_type="application/pdf")
 
 
 async def _report(request: Request, caller: Caller, study_id: str) -> StudyDocument:
-    """Gather the report in a thread; drawing takes the processor, so few are drawn at a time."""
-    room = room_of(request)
-    gather = partial(report_of, room.store, study_id, identity_shown=room.settings.identity_shown)
-    report = await to_thread.run_sync(gather, limiter=room.reports)
-    await to_thread.run_sync(room.audit_view, caller.user, "report", study_id)
+    """Build the report in a thread; drawing is CPU-bound, so only a few are drawn at a time."""
+    state = app_state_of(request)
+    gather = partial(report_of, state.store, study_id, identity_shown=state.settings.show_identity)
+    report = await to_thread.run_sync(gather, limiter=state.reports)
+    await to_thread.run_sync(state.audit_view, caller.user, "report", study_id)
     return report
 
 

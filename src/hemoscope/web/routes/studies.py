@@ -1,4 +1,4 @@
-"""The worklist, and one study: its document, its pixels, its heat maps, its reports, its end."""
+"""The worklist, and one study: its document, pixels, heat maps and deletion."""
 
 from typing import Annotated
 
@@ -7,18 +7,19 @@ from starlette.responses import Response
 
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.findings_json import findings_schema
-from hemoscope.store.values import StudyState, WorklistQuery
+from hemoscope.store.values import StudyDetail, StudyId, StudyState, WorklistQuery
 from hemoscope.web.access import Admin, Reader
-from hemoscope.web.room import room_of
+from hemoscope.web.app_state import app_state_of
+from hemoscope.web.disclosure import disclosed
 from hemoscope.web.routes.answers import API, not_modified, openapi_schema, raw, refusals, unchanged
-from hemoscope.web.schemas import StudyDocument, StudyId, StudySummary, Worklist
+from hemoscope.web.schemas import Worklist
 
 router = APIRouter(prefix=f"{API}/studies", tags=["studies"])
 
 StudyPath = Annotated[StudyId, Path()]
 SlicePath = Annotated[int, Path(ge=0, lt=1 << 31, description="Index into the volume, from 0")]
-_Urgency = Annotated[str, Query(pattern="^(immediate|prompt|routine|unknown)$")]
-# The bytes of a slice never change: a study that is read again gives the same, and a deleted id never comes back.
+_Urgency = Annotated[str, Query(pattern="^(immediate|prompt|unsure|routine|unknown)$")]
+# The bytes of a slice never change: reading a study again gives the same, and ids are never reused.
 _BEYOND = (1 << 63) - 1
 _FOREVER = "private, max-age=86400, immutable"
 _REVALIDATED = "private, no-cache"
@@ -35,37 +36,35 @@ def worklist(
     offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
 ) -> Worklist:
     """List studies, most urgent first, then longest waiting. Give ``state`` and ``urgency`` again for several."""
-    room = room_of(request)
+    app_state = app_state_of(request)
+    shown = app_state.settings.show_identity
     query = WorklistQuery(
         search=search,
-        identity=room.settings.identity_shown,
+        identity=shown,
         states=tuple(state or ()),
         urgency=tuple(urgency or ()),
         limit=limit,
         offset=offset,
     )
-    version = room.store.changes_since(_BEYOND).version
-    studies, total = room.store.studies(query)
-    shown = room.settings.identity_shown
-    return Worklist(
-        studies=[StudySummary.of(entry, identity_shown=shown) for entry in studies], total=total, version=version
-    )
+    version = app_state.store.changes_since(_BEYOND).version
+    studies, total = app_state.store.studies(query)
+    return Worklist(studies=[disclosed(one, identity_shown=shown) for one in studies], total=total, version=version)
 
 
 @router.get(
     "/{study_id}",
-    response_model=StudyDocument,
+    response_model=StudyDetail,
     responses={304: {"description": "As the ETag says"}, **refusals(401, 404, 422)},
 )
-def study(request: Request, caller: Reader, study_id: StudyPath) -> Response | StudyDocument:
-    """One study with findings and geometry, as soon as it has them."""
-    room = room_of(request)
-    entry = room.store.get(study_id)
-    room.audit_view(caller.user, "view", study_id)
+def study(request: Request, caller: Reader, study_id: StudyPath) -> Response | StudyDetail:
+    """One study, with findings and geometry once they are available."""
+    state = app_state_of(request)
+    entry = state.store.get(study_id)
+    state.audit_view(caller.user, "view", study_id)
     headers = {"ETag": f'W/"{entry.version}"', "Cache-Control": _REVALIDATED}
     if unchanged(request, headers["ETag"]):
         return not_modified(headers)
-    document = StudyDocument.of(entry, identity_shown=room.settings.identity_shown)
+    document = disclosed(entry, identity_shown=state.settings.show_identity)
     return Response(document.model_dump_json(), headers=headers, media_type="application/json")
 
 
@@ -79,9 +78,9 @@ def study(request: Request, caller: Reader, study_id: StudyPath) -> Response | S
 )
 def findings(request: Request, caller: Reader, study_id: StudyPath) -> Response:
     """The findings exactly as ``hemoscope predict --format json`` prints them."""
-    room = room_of(request)
-    text = room.store.findings_json(study_id)
-    room.audit_view(caller.user, "findings", study_id)
+    state = app_state_of(request)
+    text = state.store.findings_json(study_id)
+    state.audit_view(caller.user, "findings", study_id)
     return Response(text, headers={"Cache-Control": _REVALIDATED}, media_type="application/json")
 
 
@@ -96,10 +95,10 @@ def findings(request: Request, caller: Reader, study_id: StudyPath) -> Response:
 )
 def pixels(request: Request, caller: Reader, study_id: StudyPath, index: SlicePath) -> Response:
     """One slice for the viewer, row by row."""
-    room = room_of(request)
-    content = room.store.pixels(study_id, index)
-    room.audit_view(caller.user, "view", study_id)
-    shape = room.shape_of(study_id, heat=False)
+    state = app_state_of(request)
+    content = state.store.pixels(study_id, index)
+    state.audit_view(caller.user, "view", study_id)
+    shape = state.shape_of(study_id, heat=False)
     return _bytes(request, content, f'"{study_id}-{index}"', rows=shape.rows, columns=shape.columns)
 
 
@@ -115,11 +114,11 @@ def pixels(request: Request, caller: Reader, study_id: StudyPath, index: SlicePa
     response_class=Response,
 )
 def heatmap(request: Request, caller: Reader, study_id: StudyPath, index: SlicePath, label: Hemorrhage) -> Response:
-    """Where the model sees one label in one slice; the study's geometry has the box that it covers."""
-    room = room_of(request)
-    content = room.store.heatmap(study_id, index, label.value)
-    room.audit_view(caller.user, "view", study_id)
-    shape = room.shape_of(study_id, heat=True)
+    """The heat map of one label over one slice; the study's geometry has the box that it covers."""
+    state = app_state_of(request)
+    content = state.store.heatmap(study_id, index, label.value)
+    state.audit_view(caller.user, "view", study_id)
+    shape = state.shape_of(study_id, heat=True)
     etag = f'"{study_id}-{index}-{label.value}"'
     return _bytes(request, content, etag, rows=shape.heat_rows or 0, columns=shape.heat_columns or 0)
 
@@ -127,7 +126,7 @@ def heatmap(request: Request, caller: Reader, study_id: StudyPath, index: SliceP
 @router.delete("/{study_id}", status_code=204, responses=refusals(401, 403, 404, 422))
 def delete(request: Request, caller: Admin, study_id: StudyPath) -> Response:
     """Delete a study with its pixels, findings and feedback, for good."""
-    room_of(request).store.delete(study_id, by=caller.user.name)
+    app_state_of(request).store.delete(study_id, by=caller.user.name)
     return Response(status_code=204)
 
 

@@ -1,4 +1,4 @@
-"""Studies come in: one file, many, or a ZIP, straight from the network into the store's private folder."""
+"""Uploads: one file, many, or a ZIP, streamed from the network into the store's private folder."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,17 +7,18 @@ from functools import partial
 from anyio import WouldBlock, to_thread
 from fastapi import APIRouter, Request
 
-from hemoscope.store.values import StudyEntry
+from hemoscope.store.values import StudySummary
 from hemoscope.web.access import Reader
+from hemoscope.web.app_state import AppState, app_state_of
+from hemoscope.web.disclosure import disclosed
 from hemoscope.web.multipart_upload import FIELD, boundary_of, receive_files
 from hemoscope.web.problems import Problem
-from hemoscope.web.room import Room, room_of
 from hemoscope.web.routes.answers import API, refusals
-from hemoscope.web.schemas import Accepted, StudySummary
+from hemoscope.web.schemas import Accepted
 
 router = APIRouter(prefix=API, tags=["uploads"])
 
-_SILENCE_S = 60.0
+_IDLE_TIMEOUT_S = 60.0
 _FORM_BYTES = 4 << 20  # what part headers and boundaries may add to the files' own bytes
 _BODY = {
     "requestBody": {
@@ -46,55 +47,55 @@ _BODY = {
     "/uploads", status_code=202, responses=refusals(400, 401, 403, 413, 415, 422, 503, 507), openapi_extra=_BODY
 )
 async def upload(request: Request, caller: Reader) -> Accepted:
-    """Take DICOM files or ZIPs, as many parts named ``files``. The answer comes when they are safe on the disk."""
-    room = room_of(request)
+    """Receive DICOM files or ZIPs, as parts named ``files``. The answer is sent once they are durable on disk."""
+    state = app_state_of(request)
     boundary = boundary_of(request.headers.get("content-type", ""))
-    _check_length(request, room.settings.upload_bytes)
+    _check_length(request, state.settings.upload_limits.upload_bytes)
     try:
-        room.uploads.acquire_on_behalf_of_nowait(request)
+        state.uploads.acquire_on_behalf_of_nowait(request)
     except WouldBlock as error:
         raise _busy() from error
     try:
-        entry = await _store(room, request, boundary, by=caller.user.name)
+        entry = await _store(state, request, boundary, by=caller.user.name)
     finally:
-        room.uploads.release_on_behalf_of(request)
-    return Accepted(study=StudySummary.of(entry, identity_shown=room.settings.identity_shown))
+        state.uploads.release_on_behalf_of(request)
+    return Accepted(study=disclosed(entry, identity_shown=state.settings.show_identity))
 
 
-async def _store(room: Room, request: Request, boundary: bytes, *, by: str) -> StudyEntry:
+async def _store(state: AppState, request: Request, boundary: bytes, *, by: str) -> StudySummary:
     """Receive and accept one upload; whatever happens on the way, nothing half received stays."""
-    begun = await to_thread.run_sync(room.store.begin_upload)
+    begun = await to_thread.run_sync(state.store.begin_upload)
     with begun as files:
-        await receive_files(files, boundary, _awake(request.stream()), limiter=room.writers)
-        accept = partial(room.store.accept, files, submitted_by=by)
-        return await to_thread.run_sync(accept, limiter=room.writers)
+        await receive_files(files, boundary, _with_timeout(request.stream()), limiter=state.writers)
+        accept = partial(state.store.accept, files, submitted_by=by)
+        return await to_thread.run_sync(accept, limiter=state.writers)
 
 
-async def _awake(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Give up on a client that sends nothing for a minute, so that it does not hold a place."""
+async def _with_timeout(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Stop waiting for a client that sends nothing for a minute, so that it does not occupy a slot."""
     while True:
         try:
-            yield await asyncio.wait_for(anext(body), _SILENCE_S)
+            yield await asyncio.wait_for(anext(body), _IDLE_TIMEOUT_S)
         except StopAsyncIteration:
             return
         except TimeoutError as error:
             raise Problem(
                 408,
                 code="upload_stalled",
-                detail=f"Nothing arrived for {_SILENCE_S:.0f} s.",
-                cure="Check the network and upload again",
+                detail=f"Nothing arrived for {_IDLE_TIMEOUT_S:.0f} s.",
+                remedy="Check the network and upload again",
             ) from error
 
 
 def _check_length(request: Request, limit: int) -> None:
-    """Refuse at once what says that it is too large; what does not say it is counted by the store."""
+    """Refuse a body whose Content-Length is too large at once; without that header the store counts the bytes."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limit + _FORM_BYTES:
         raise Problem(
             413,
             code="upload_too_large",
-            detail=f"The upload has {int(length) >> 20} MiB, more than the {limit >> 20} MiB that this server takes.",
-            cure="Upload one study at a time, or ask an administrator to raise --upload-mib",
+            detail=f"The upload has {int(length) >> 20} MiB, more than the {limit >> 20} MiB that this server accepts.",
+            remedy="Upload one study at a time, or ask an administrator to raise --upload-mib",
         )
 
 
@@ -102,7 +103,7 @@ def _busy() -> Problem:
     return Problem(
         503,
         code="too_many_uploads",
-        detail="As many uploads are under way as this server takes at a time.",
-        cure="Wait a few seconds and upload again",
+        detail="The server is receiving as many uploads as it can.",
+        remedy="Wait a few seconds and upload again",
         headers={"Retry-After": "5"},
     )

@@ -1,9 +1,9 @@
-// What a screen reader says. Scrolling through slices must not fill its queue: only where it comes to rest is said.
+// Announcements for screen readers. Scrolling must not fill their queue: only the slice where it stops is announced.
 
 const PAUSE_MS = 500;
 let waiting = 0;
 
-/** Say a sentence politely, once nothing newer came for half a second. */
+/** Announce a sentence politely (ARIA live region), once nothing newer came for half a second. */
 export function announce(text) {
   clearTimeout(waiting);
   waiting = setTimeout(() => {

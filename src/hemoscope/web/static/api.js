@@ -1,25 +1,25 @@
-// The server's REST API (docs/reference/rest-api.md) with errors that say the cause and the cure.
+// The server's REST API (docs/reference/rest-api.md) with errors that state the cause and what to do.
 
 const ROOT = "/api/v1";
 
-/** An error as the server gives it (problem+json), or as the network does. */
+/** An error of the server (problem+json) or of the network; `remedy` is what to do, `cure` in the document. */
 export class Problem extends Error {
   constructor({ title, detail, cure = "", code = "", status = 0 }) {
     super(detail || title);
-    Object.assign(this, { title, detail: detail || title, cure, code, status });
+    Object.assign(this, { title, detail: detail || title, remedy: cure, code, status });
   }
 }
 
 const UNREACHABLE = {
   title: "The server does not answer",
   detail: "The server does not answer.",
-  cure: "Check the network, and that hemoscope serve is running; this page tries again by itself.",
+  cure: "Check the network, and that hemoscope serve is running; this page tries again automatically.",
   code: "unreachable",
 };
 
 let site = null;
 
-/** The site's settings, asked for once; their token goes with every request that changes something. */
+/** The site's settings, fetched once; their token is sent with every request that changes something. */
 export function getSite() {
   site ??= getJson("/site").catch((error) => {
     site = null; // the next call asks again
@@ -35,7 +35,7 @@ function problemOf(status, text) {
   try {
     body = JSON.parse(text);
   } catch {
-    // A proxy's page in place of problem+json: the status has to do.
+    // A proxy's page instead of problem+json: only the status is known.
   }
   const title = body.title ?? `The server answered ${status}`;
   return new Problem({ ...body, title, detail: body.detail, status });
@@ -57,7 +57,7 @@ async function request(path, options = {}) {
     throw new Problem(UNREACHABLE);
   }
   if (response.ok) return response;
-  if (response.status === 403) site = null; // perhaps a token of a session that has ended: the next try takes a new one
+  if (response.status === 403) site = null; // the token may be of an expired session: the next attempt fetches a new one
   toLogin(response.status);
   throw problemOf(response.status, await response.text());
 }
@@ -66,7 +66,7 @@ export async function getJson(path) {
   return (await request(path)).json();
 }
 
-/** Send JSON; gives the answer's JSON, or null where it has none. */
+/** Send JSON; returns the answer's JSON, or null if it has none. */
 export async function sendJson(method, path, body) {
   const options = { method };
   if (body !== undefined) Object.assign(options, { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
@@ -80,19 +80,19 @@ export async function slicePixels(studyId, index, signal) {
   const [rows, columns] = ["X-Rows", "X-Columns"].map((name) => Number(response.headers.get(name)));
   const hounsfield = new Int16Array(await response.arrayBuffer());
   if (hounsfield.length !== rows * columns) {
-    throw new Problem({ title: "Slice incomplete", detail: `Slice ${index + 1} came incomplete.`, cure: "Reload the page." });
+    throw new Problem({ title: "Slice incomplete", detail: `Slice ${index + 1} arrived incomplete.`, cure: "Reload the page." });
   }
   return { hounsfield, rows, columns };
 }
 
-/** One heat map: bytes where 255 is probability 1, of the shape that the study's geometry states. */
+/** One heat map: bytes where 255 is probability 1, of the shape given in the study's geometry. */
 export async function heatMap(studyId, index, label, signal) {
   const response = await request(`/studies/${studyId}/slices/${index}/heatmap/${label}`, { signal });
   return new Uint8Array(await response.arrayBuffer());
 }
 
 /**
- * Upload files as one study or archive, telling `onProgress(sent, total)`; `signal` cancels.
+ * Upload files as one study or archive, calling `onProgress(sent, total)`; `signal` cancels.
  * Parts get neutral names: file names often hold patients' names, and the server does not need them.
  */
 export async function upload(files, { onProgress, signal }) {
@@ -100,7 +100,7 @@ export async function upload(files, { onProgress, signal }) {
   const form = new FormData();
   files.forEach((file, place) => form.append("files", file, String(place + 1).padStart(6, "0")));
   return new Promise((resolve, reject) => {
-    const call = new XMLHttpRequest(); // fetch cannot tell how much has been sent
+    const call = new XMLHttpRequest(); // fetch does not report upload progress
     call.open("POST", `${ROOT}/uploads`);
     call.setRequestHeader("X-CSRF-Token", csrfToken);
     call.upload.addEventListener("progress", (event) => onProgress(event.loaded, event.total));

@@ -1,4 +1,4 @@
-// The model card: who the model is, how well it did, and what it must not be used for.
+// The model card: which model this is, its performance, and its limits of use.
 
 import { el } from "./element.js";
 import { probability } from "./format.js";
@@ -64,10 +64,10 @@ export function fillCard(dialog, card, site, onPrevalence) {
     el("h3", { text: "At this site" }),
     prevalence(site, onPrevalence),
     operatingPoints(card),
-    el("h3", { text: "Measured" }),
+    el("h3", { text: "Performance" }),
     ...card.scores.map(scores),
     el("p", { class: "faint", text: "In brackets: 95% intervals by bootstrap over patients." }),
-    el("h3", { text: "Learned from" }),
+    el("h3", { text: "Training data" }),
     list(card.training_data.map(data)),
     el("p", { class: "faint fingerprint", text: card.sha256 ? `Bundle SHA-256 ${card.sha256}` : "" }),
   );

@@ -1,4 +1,4 @@
-// The colours of heat maps, the same as hemoscope/reports/colours.py: nothing below 0.08, then more heat, less slice.
+// The colours of heat maps, the same as hemoscope/reports/colours.py: transparent below 0.08, then increasingly opaque.
 
 // Nine anchors of the "inferno" map (van der Walt and Smith, CC0), evenly spaced from 0 to 1.
 const ANCHORS = [
@@ -24,7 +24,7 @@ export function heatColour(value) {
   return ANCHORS[lower].map((low, channel) => low + share * (ANCHORS[lower + 1][channel] - low));
 }
 
-/** The share of heat in the mixture, 0 to 0.8, of a value in 0 to 1. */
+/** The opacity, 0 to 0.8, of a value in 0 to 1. */
 export function heatOpacity(value) {
   return MOST * Math.min(Math.max((value - FAINT) / (STRONG - FAINT), 0), 1);
 }

@@ -1,4 +1,4 @@
-// Files out of a drop: folders are walked to their end, whatever the browser hands over in one piece.
+// Files of a drag and drop: folders are read recursively, in as many batches as the browser returns.
 
 const readBatch = (reader) => new Promise((resolve, reject) => reader.readEntries(resolve, reject));
 const fileOf = (entry) => new Promise((resolve, reject) => entry.file(resolve, reject));
@@ -8,14 +8,14 @@ export async function filesUnder(entry) {
   if (entry.isFile) return [await fileOf(entry)];
   const reader = entry.createReader();
   const files = [];
-  // readEntries gives a hundred at a time, and an empty batch at the end.
+  // readEntries returns a hundred at a time, and an empty batch at the end.
   for (let batch = await readBatch(reader); batch.length > 0; batch = await readBatch(reader)) {
     for (const child of batch) files.push(...(await filesUnder(child)));
   }
   return files;
 }
 
-/** What was dropped: {name, files}. The list of entries is only readable during the event, so it is taken at once. */
+/** What was dropped: {name, files}. The list of entries is only readable during the event, so it is copied at once. */
 export async function droppedFiles(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   const plain = [...transfer.files].filter(isWanted);
@@ -24,14 +24,14 @@ export async function droppedFiles(transfer) {
   return { name: entries.length === 1 ? entries[0].name : nameOf(files), files: files.filter(isWanted) };
 }
 
-/** Hidden files of file managers are no part of a study. */
+/** Hidden files of file managers are not part of a study. */
 export const isWanted = (file) => !file.name.startsWith(".") && file.name !== "Thumbs.db" && file.size > 0;
 
 const nameOf = (files) => (files.length === 1 ? files[0].name : `${files.length} files`);
 
-/** Call `onFiles({name, files})` for a drop anywhere on the page, with a curtain while something is dragged over it. */
+/** Call `onFiles({name, files})` for a drop anywhere on the page, with an overlay while something is dragged over it. */
 export function acceptDrops(curtain, onFiles) {
-  let depth = 0; // dragenter and dragleave also fire for every element that is crossed
+  let depth = 0; // dragenter and dragleave also fire for every element on the way
   const show = (change) => {
     depth = Math.max(depth + change, 0);
     curtain.hidden = depth === 0;

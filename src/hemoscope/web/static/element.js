@@ -1,4 +1,4 @@
-// Elements without markup in strings: text is always text, so nothing from a server or a file can become a tag.
+// Elements without markup in strings: text is always text, so text from a server or a file cannot become a tag.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -28,6 +28,7 @@ export function svg(tag, properties = {}, ...children) {
 const ICONS = {
   immediate: "M8 1.8 15 14H1zM8 6v4M8 11.8v.4",
   prompt: "M8 1.5a6.5 6.5 0 1 1 0 13 6.5 6.5 0 0 1 0-13M8 4.5V8l2.5 1.8",
+  unsure: "M8 1.5a6.5 6.5 0 1 1 0 13 6.5 6.5 0 0 1 0-13M6 6.2a2 2 0 1 1 2.6 1.9c-.4.2-.6.5-.6 1M8 11.3v.3",
   routine: "M8 1.5a6.5 6.5 0 1 1 0 13 6.5 6.5 0 0 1 0-13M5 8.2l2.1 2.1L11 6.2",
   unknown: "M8 1.5a6.5 6.5 0 1 1 0 13 6.5 6.5 0 0 1 0-13M5 8h.01M8 8h.01M11 8h.01",
   failed: "M8 1.5a6.5 6.5 0 1 1 0 13 6.5 6.5 0 0 1 0-13M5.8 5.8l4.4 4.4M10.2 5.8l-4.4 4.4",
@@ -39,7 +40,7 @@ const ICONS = {
   close: "M3.5 3.5l9 9M12.5 3.5l-9 9",
 };
 
-/** A decorative icon; the words stand beside it. */
+/** A decorative icon; the text beside it carries the meaning. */
 export function icon(name) {
   const path = svg("path", { d: ICONS[name] });
   return svg("svg", { class: `icon icon-${name}`, viewBox: "0 0 16 16", "aria-hidden": "true" }, path);

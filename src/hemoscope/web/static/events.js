@@ -1,16 +1,16 @@
-// What changes on the server, as it changes: server-sent events, and polling while they fail.
+// Changes on the server, live: server-sent events, and polling while they fail.
 
 const ROOT = "/api/v1/events";
 const POLL_MS = 4000;
 const RETRY_MS = [1000, 2000, 5000, 10000];
 
 /**
- * Tell `onStudy(entry)` and `onDeleted(id)` of every change, and `onState("live" | "polling")` of the line.
- * `since` is the version of the list that the page already has. While there is no line `onPoll()` is called every few seconds, and once when the line is back, for what was missed.
+ * Call `onStudy(entry)` and `onDeleted(id)` for every change, and `onState("live" | "polling")` for the connection.
+ * `since` is the version of the list that the page already has. Without a connection `onPoll()` is called every few seconds, and once after a reconnection, for changes that were missed.
  */
 export function listen({ since, onStudy, onDeleted, onPoll, onState }) {
   let source = null;
-  let version = since; // of the last change that was heard of; the browser sends it on its own reconnections alone
+  let version = since; // of the last change received; the browser sends it only when it reconnects by itself
   let failures = 0;
   let poller = 0;
 
@@ -24,7 +24,7 @@ export function listen({ since, onStudy, onDeleted, onPoll, onState }) {
   const lost = () => {
     onState("polling");
     poller ||= setInterval(onPoll, POLL_MS);
-    if (source.readyState !== EventSource.CLOSED) return; // the browser connects again by itself
+    if (source.readyState !== EventSource.CLOSED) return; // the browser reconnects by itself
     setTimeout(connect, RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]);
   };
   const heard = (event) => {
@@ -32,7 +32,7 @@ export function listen({ since, onStudy, onDeleted, onPoll, onState }) {
     return JSON.parse(event.data);
   };
   function connect() {
-    if (document.hidden) return; // as soon as the page is looked at
+    if (document.hidden) return; // once the page is visible
     source?.close();
     source = new EventSource(version === undefined ? ROOT : `${ROOT}?since=${version}`);
     source.addEventListener("open", live);
@@ -49,7 +49,7 @@ export function listen({ since, onStudy, onDeleted, onPoll, onState }) {
     clearInterval(poller);
     poller = 0;
   };
-  // A browser has six connections to a server, for all its tabs: one that nobody looks at must not keep one open.
+  // A browser has six connections to a server, for all its tabs: a hidden tab must not keep one open.
   document.addEventListener("visibilitychange", () => (document.hidden ? rest() : connect()));
   window.addEventListener("pagehide", rest);
 }

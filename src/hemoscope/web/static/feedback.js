@@ -1,16 +1,16 @@
-// What the reader says of a finding: agree, or correct it, with a note. Kept by the server, exported for training.
+// The reader's feedback on a finding: agree, or correct it, with a note. Stored by the server, exported for training.
 
 import { Problem, sendJson } from "./api.js";
 import { el, icon } from "./element.js";
 import { labelName } from "./labels.js";
 import { problemBox } from "./site.js";
 
-/** The last word on each label, from a list that is oldest first. */
+/** The newest entry for each label, from a list that is oldest first. */
 export function latestByLabel(list) {
   return new Map(list.map((entry) => [entry.label, entry]));
 }
 
-/** What to send for a verdict on a finding; a correction turns the finding round. */
+/** What to send for a verdict on a finding; a correction inverts the finding. */
 export function feedbackOn(finding, verdict, { slices = null, note = "" } = {}) {
   const present = verdict === "agree" ? finding.present : !finding.present;
   return { label: finding.label, verdict, present, slices: present ? slices : null, note: note.trim() };

@@ -3,18 +3,18 @@
 import { el, icon } from "./element.js";
 import { FeedbackControls } from "./feedback.js";
 import { probability } from "./format.js";
-import { labelName, urgencyWord } from "./labels.js";
+import { labelName, triageOf, urgencyWord } from "./labels.js";
 import { thresholdWords, urgencyWords } from "./meaning.js";
 import { plainNote } from "./quality.js";
 
 function status(finding) {
   if (!finding.established) {
-    return el("span", { class: finding.present ? "status status-doubted reached" : "status status-doubted", text: finding.present ? "Suspected, not established" : "Not established" });
+    return el("span", { class: finding.present ? "status status-doubted reached" : "status status-doubted", text: finding.present ? "Not established, suspected" : "Not established" });
   }
   return el("span", { class: finding.present ? "status status-present" : "status status-absent", text: finding.present ? "Suspected" : "Below threshold" });
 }
 
-/** A bar from 0 to 1 with a tick at the threshold, in words for those who do not see it. */
+/** A bar from 0 to 1 with a tick at the threshold; hidden from screen readers, which read the numbers. */
 function meter(finding) {
   const fill = el("span", { class: "meter-fill" });
   fill.style.inlineSize = `${finding.probability * 100}%`;
@@ -34,7 +34,7 @@ function keySlices(finding, context) {
 function doubt(finding) {
   return finding.established
     ? null
-    : el("p", { class: "doubt", text: "Not established: too few such patients in validation. Shown for information; it raises no finding alone." });
+    : el("p", { class: "doubt", text: "Not established: too few such patients in validation. Suspected only together with any hemorrhage." });
 }
 
 function details(finding, context) {
@@ -79,8 +79,9 @@ function skipped(study) {
 
 /** Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onLabel, onGiven, currentSlice. */
 export function drawFindings(panel, study, context, feedback) {
+  const triage = triageOf(study);
   panel.replaceChildren(
-    el("section", { class: `verdict verdict-${study.urgency}` }, icon(study.urgency), el("div", {}, el("h2", { text: urgencyWord(study.urgency) }), el("p", { text: urgencyWords(study, context.card) }))),
+    el("section", { class: `verdict verdict-${triage}` }, icon(triage), el("div", {}, el("h2", { text: urgencyWord(triage) }), el("p", { text: urgencyWords(study, context.card) }))),
     el("h2", { class: "unseen", text: "Findings" }),
     el("ol", { class: "findings" }, study.findings.map((finding) => row(finding, context, feedback.get(finding.label)))),
     el("section", { class: "quality" }, el("h2", { text: "Quality" }), notes(study), skipped(study)),

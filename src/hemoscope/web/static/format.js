@@ -11,7 +11,7 @@ export function probability(value) {
   return value.toFixed(2);
 }
 
-/** The same where there is little room: ".07", "<.01". */
+/** The same, compact: ".07", "<.01". */
 export const shortProbability = (value) => probability(value).replace("0.", ".");
 
 /** A length of time in at most two units: "40 s", "12 min", "3 h 05 min", "6 d". */
@@ -33,7 +33,7 @@ export function secondsSince(iso, now = Date.now()) {
   return (now - Date.parse(iso)) / 1000;
 }
 
-/** Sizes as file managers give them: "18.2 MB". */
+/** Sizes as file managers show them: "18.2 MB". */
 export function megabytes(bytes) {
   return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }

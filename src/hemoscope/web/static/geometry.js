@@ -7,7 +7,7 @@ const AXES = [
   ["H", "F"],
 ];
 const OPPOSITE = { L: "R", R: "L", P: "A", A: "P", H: "F", F: "H" };
-const SECONDARY = 0.4; // an axis that an edge leans to by more than about 24 degrees is named too
+const SECONDARY = 0.4; // a second axis is named if the edge is tilted towards it by more than about 24 degrees
 const SCALES_MM = [100, 50, 20, 10, 5, 2, 1];
 
 /** Letters for a direction, the axis it follows most first: "L", "PF". */
@@ -32,8 +32,8 @@ export function isOrientation(numbers) {
 
 /**
  * Letters for the edges of the picture from Image Orientation (Patient), (0020,0037).
- * The first three numbers say where columns go (to the right of the screen), the last three where rows go (down).
- * Null where the orientation is unknown.
+ * The first three numbers are the direction along a row (right on the screen), the last three along a column (down).
+ * Null if the orientation is unknown.
  */
 export function edgeLetters(orientation) {
   if (!isOrientation(orientation)) return null;
@@ -43,20 +43,20 @@ export function edgeLetters(orientation) {
   return { left: opposite(right), right, top: opposite(bottom), bottom };
 }
 
-/** What of a study's geometry may be shown: marks and millimetres only where they were measured. */
+/** The parts of a study's geometry that may be shown: marks and millimetres only if they were measured. */
 export function shownGeometry(geometry) {
   const [, row, column] = geometry.spacing_mm;
   const known = row > 0 && column > 0;
   return {
     marks: geometry.assumed ? null : edgeLetters(geometry.orientation),
     millimetres: known && !geometry.assumed,
-    // Assumed spacing still holds the shape of a pixel, and so of the head.
+    // Assumed spacing still gives the aspect ratio of a pixel.
     rowSize: known ? row : 1,
     columnSize: known ? column : 1,
   };
 }
 
-/** In words, why there are no marks or no scale; empty where there are both. */
+/** The reason why there are no marks or no scale; empty if there are both. */
 export function geometryCaution(geometry) {
   const shown = shownGeometry(geometry);
   if (geometry.assumed) return "Geometry assumed: sides not marked, no mm scale";

@@ -1,7 +1,7 @@
-// Mouse, pen and fingers on the stage. A drag does what the chosen tool does: window, scroll or pan. Two fingers zoom and
+// Mouse, pen and fingers on the stage. A drag applies the selected tool: window, scroll or pan. Two fingers zoom and
 // pan, the wheel scrolls, Ctrl and wheel zooms, the middle button or Shift pans.
 
-const WHEEL_STEP = 60; // of a wheel's delta, so that a touchpad does not race
+const WHEEL_STEP = 60; // of a wheel's delta, so that a touchpad does not scroll too fast
 
 const middle = ([a, b]) => ({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, apart: Math.hypot(a.x - b.x, a.y - b.y) });
 
@@ -20,7 +20,7 @@ function wireWheel(stage, acts, at) {
   stage.addEventListener("wheel", wheel, { passive: false });
 }
 
-/** Wire the stage; `acts` has scroll(steps), windowStart(), windowBy(dx, dy), pan(dx, dy), zoom(factor, x, y), hover(x, y), leave(), reset(). */
+/** Attach the listeners to the stage; `acts` has scroll(steps), windowStart(), windowBy(dx, dy), pan(dx, dy), zoom(factor, x, y), hover(x, y), leave(), reset(). */
 export function wireGestures(stage, acts, chosenTool) {
   const pointers = new Map();
   let drag = null; // {tool, x, y, left}

@@ -1,11 +1,11 @@
-// Heat maps of the chosen label: fetched for the slice that is looked at and its neighbours, and shown with their slice.
+// Heat maps of the chosen label: fetched for the current slice and its neighbours, and drawn over their slice.
 
 import { SliceStack } from "./stack.js";
 
 const REACH = { ahead: 4, behind: 2 };
 const KEPT = 96; // maps are a few kilobytes
 
-/** `load(index, label, signal)` gives the bytes; `onReady(index)` tells that the map of a slice is there. */
+/** `load(index, label, signal)` returns the bytes; `onReady(index)` is called when the map of a slice has arrived. */
 export class HeatMaps {
   #geometry;
   #load;
@@ -24,7 +24,7 @@ export class HeatMaps {
         count: this.#geometry.slices,
         load: (index, signal) => this.#load(index, label, signal),
         onLoaded: this.#onReady,
-        onFailed: () => {}, // the slice stands without its map; it is asked for again with the next look
+        onFailed: () => {}, // the slice is shown without its map; the next visit requests it again
         capacity: KEPT,
         parallel: 2,
         reach: REACH,
@@ -34,7 +34,7 @@ export class HeatMaps {
     return this.#stacks.get(label);
   }
 
-  /** The map of a slice as the viewer takes it, or null while it is on its way. */
+  /** The map of a slice for the viewer, or null while it is loading. */
   want(index, label, direction) {
     const stack = this.#stack(label);
     stack.want(index, direction);

@@ -1,7 +1,7 @@
-// What a threshold means, in a sentence that a reader can weigh.
+// What a threshold means, in sentences for a reader.
 
 import { percent, probability } from "./format.js";
-import { labelName } from "./labels.js";
+import { labelName, triageOf } from "./labels.js";
 import { meaningOf, prevalenceOf } from "./predictive.js";
 
 const whole = (share) => Math.round(share * 100);
@@ -13,8 +13,8 @@ function rates(point) {
 }
 
 function basis(counts) {
-  if (!counts) return "No interval: the model card does not say how many patients are behind these rates.";
-  return `Measured on ${counts.positive} patients with and ${counts.negative} without, among whom the threshold was also chosen: expect somewhat less.`;
+  if (!counts) return "No interval: the model card does not state the number of patients.";
+  return `Measured on ${counts.positive} patients with and ${counts.negative} without, on whom the threshold was also chosen: expect somewhat lower values.`;
 }
 
 function atPrevalence(meaning, present, prevalence) {
@@ -31,7 +31,7 @@ export function thresholdWords(finding, card, site) {
   const meaning = meaningOf(point, finding.label, card, prevalence);
   const measured = rates(point);
   if (meaning) return [atPrevalence(meaning, finding.present, prevalence), `${measured} (${point.rule}).`, basis(meaning.counts)];
-  if (!measured) return ["The model card does not say how often this threshold is right."];
+  if (!measured) return ["The model card does not state sensitivity and specificity at this threshold."];
   const missing =
     finding.label === "any"
       ? "How many flags would be right depends on how common bleeds are here: no prevalence is set for this site."
@@ -39,11 +39,13 @@ export function thresholdWords(finding, card, site) {
   return [missing, `${measured} (${point.rule}).`];
 }
 
-/** Why the study has its urgency. */
+/** The reason for the study's urgency. */
 export function urgencyWords(study, card) {
   const any = study.findings.find((finding) => finding.label === "any");
   const urgent = card.operating_points.urgent.threshold;
-  if (study.urgency === "immediate") return `Any hemorrhage ${probability(any.probability)} is at or above the urgent threshold ${probability(urgent)}.`;
-  if (study.urgency === "prompt") return `A finding reached its threshold; any hemorrhage is below the urgent one (${probability(urgent)}).`;
+  const triage = triageOf(study);
+  if (triage === "immediate") return `Any hemorrhage ${probability(any.probability)} is at or above the urgent threshold ${probability(urgent)}.`;
+  if (triage === "prompt") return `A finding reached its threshold; any hemorrhage is below the urgent one (${probability(urgent)}).`;
+  if (triage === "unsure") return "The model is unsure about this study. Read it before routine ones.";
   return "No established finding reached its threshold. This does not rule out hemorrhage.";
 }

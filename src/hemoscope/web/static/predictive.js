@@ -4,8 +4,8 @@
 //   missed = (1 - sens) * prev / ((1 - sens) * prev + spec * (1 - prev))   "of those not flagged, how many had it"
 //
 // Intervals (95%): Mercaldo, Lau and Zhou, Statistics in Medicine 2007;26:2170-2183, on the logit scale, for a stated
-// prevalence; their adjusted estimates (Agresti and Coull's pseudo-counts) where a rate is exactly 0 or 1. The
-// prevalence is taken as known. They need the numbers of patients behind the rates; without those there is no interval.
+// prevalence; their adjusted estimates (Agresti and Coull's pseudo-counts) if a rate is exactly 0 or 1. The
+// prevalence is taken as known. They need the numbers of patients; without those there is no interval.
 
 const Z = 1.959964;
 
@@ -50,7 +50,7 @@ const isWhole = (value) => Math.abs(value - Math.round(value)) < 1e-6;
 /**
  * The patients behind an operating point of the study: {positive, negative}, or null.
  * A card records rates, not counts. Its evaluation by patient does record them; they are taken to be the same patients
- * only where both rates are whole numbers of those patients.
+ * only if both rates are whole numbers of those patients.
  */
 export function countsBehind(point, label, card) {
   for (const table of card.scores.filter((scores) => scores.level === "patient")) {

@@ -1,5 +1,5 @@
-// Quality notes in plain words, by the code that hemoscope gives them (docs/reference/codes.md; the tests compare).
-// `caution` marks what can hide or imitate blood, or make the answer incomplete.
+// Quality notes in plain words, by their code (docs/reference/codes.md; the tests compare).
+// `caution` marks notes on what can hide or imitate blood, or make the result incomplete.
 
 const NOTES = {
   twelve_bit_repair: ["Pixel values repaired", false],
@@ -7,7 +7,7 @@ const NOTES = {
   nonstandard_uid: ["An identifier breaks the standard", false],
   invalid_geometry: ["Position or spacing unusable", true],
   slices_refused: ["Some slices could not be read", true],
-  single_slice: ["One slice alone", true],
+  single_slice: ["Single slice", true],
   few_slices: ["Less than a whole head", true],
   missing_slices: ["Gaps in the series", true],
   uneven_spacing: ["Slices unequally far apart", false],
@@ -26,7 +26,7 @@ const NOTES = {
   padding_in_tissue: ["Padding read as air", false],
 };
 
-/** Title, the server's own sentence and whether it calls for caution; an unknown code keeps its sentence. */
+/** Title, the server's message and whether it calls for caution; an unknown code keeps its message. */
 export function plainNote({ code, message }) {
   const [title, caution] = NOTES[code] ?? [code.replaceAll("_", " "), true];
   return { code, title, message, caution };

@@ -13,7 +13,7 @@ import { Viewer } from "./viewer.js";
 import { draggedWindow, PRESETS, windowName } from "./window.js";
 
 const find = (selector) => document.querySelector(selector);
-const SLOW_MS = 200; // before a slice counts as being waited for
+const SLOW_MS = 200; // before the page says that a slice is loading
 
 export class Reading {
   index = 0;
@@ -86,7 +86,7 @@ export class Reading {
       this.#showHeat();
       this.viewer.show(this.index, slice);
     } else {
-      // The last picture stays until the next one is there; only a long wait is told.
+      // The last picture stays until the next one has arrived; only a long wait is announced.
       this.waiting = setTimeout(() => this.message(`Loading slice ${this.index + 1}`), SLOW_MS);
     }
   }

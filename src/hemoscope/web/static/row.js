@@ -21,8 +21,8 @@ function chip(label, entry) {
 
 function suspectedCell(entry) {
   if (entry.state === "failed") {
-    const { detail, cure } = failureOf(entry);
-    return el("td", { class: "cell-suspected" }, el("p", { class: "cause", text: detail }), cure && el("p", { class: "cure", text: cure }));
+    const { detail, remedy } = failureOf(entry);
+    return el("td", { class: "cell-suspected" }, el("p", { class: "cause", text: detail }), remedy && el("p", { class: "remedy", text: remedy }));
   }
   if (entry.state !== "done") return el("td", { class: "cell-suspected faint", text: "–" });
   const types = suspectedTypes(entry);
@@ -37,8 +37,8 @@ function nameCell(entry) {
 
 const age = (iso) => (iso ? duration(secondsSince(iso)) : "unknown");
 
-function timeCell(iso, name, told = true) {
-  const exact = iso && told ? new Date(iso).toLocaleString() : ""; // a scan's time is rounded where identity is not shown
+function timeCell(iso, name, exactShown = true) {
+  const exact = iso && exactShown ? new Date(iso).toLocaleString() : ""; // a scan's time is rounded if identity is not shown
   return el("td", { class: `cell-time ${name}`, title: exact, dataset: iso ? { since: iso } : {}, text: age(iso) });
 }
 
@@ -75,12 +75,12 @@ export function rowOf(entry, onDelete) {
   );
 }
 
-/** Bring the ages in rows up to now. */
+/** Update the ages in all rows. */
 export function tickAges(table) {
   for (const cell of table.querySelectorAll("[data-since]")) cell.textContent = age(cell.dataset.since);
 }
 
-/** What a screen reader says of a changed study. */
+/** The announcement of a changed study for screen readers. */
 export function spoken(entry) {
   const types = suspectedTypes(entry).map(labelName).join(", ");
   return entry.state === "done" ? `${studyName(entry)}: ${urgencyWord(entry.urgency)}. ${types || "Nothing reached its threshold"}` : "";

@@ -1,5 +1,5 @@
-// A table's rows brought up to date in place. While a study is read its row changes several times a second: an element
-// that is replaced between a button's way down and up gets no click, and loses the focus.
+// Updates a table's rows in place. While a study is read its row changes several times a second: an element
+// that is replaced between mousedown and mouseup gets no click, and loses the focus.
 
 function refresh(known, fresh) {
   known.className = fresh.className;
@@ -9,7 +9,7 @@ function refresh(known, fresh) {
   });
 }
 
-/** Make `body` hold these rows in this order, told apart by `data-study`; rows and cells that stay the same are kept. */
+/** Make `body` hold these rows in this order, identified by `data-study`; rows and cells that stay the same are kept. */
 export function updateRows(body, rows) {
   const known = new Map([...body.rows].map((row) => [row.dataset.study, row]));
   const wanted = rows.map((row) => known.get(row.dataset.study) ?? row);

@@ -24,7 +24,7 @@ async function logOut() {
 
 export const isAdmin = (site) => site.user.role === "admin";
 
-/** Buttons with data-opens="#dialog" open it; every dialog closes by its own button, Escape or a click beside it. */
+/** Buttons with data-opens="#dialog" open it; every dialog closes by its own button, Escape or a click outside it. */
 export function wireDialogs() {
   for (const opener of document.querySelectorAll("[data-opens]")) {
     opener.addEventListener("click", () => document.querySelector(opener.dataset.opens).showModal());
@@ -39,8 +39,8 @@ export function wireDialogs() {
 
 /** An error in full: what is wrong, and what to do. */
 export function problemBox(problem, ...actions) {
-  const cure = problem.cure && el("p", { class: "cure", text: problem.cure });
-  const words = el("div", {}, el("p", { class: "cause", text: problem.detail ?? problem.message }), cure || null);
+  const remedy = problem.remedy && el("p", { class: "remedy", text: problem.remedy });
+  const words = el("div", {}, el("p", { class: "cause", text: problem.detail ?? problem.message }), remedy || null);
   return el("div", { class: "problem", role: "alert" }, icon("failed"), words, ...actions);
 }
 
@@ -49,10 +49,10 @@ const EXPORT_AGAIN = "Export the study again from its source, as axial CT of the
 /** Why a study failed, and what to do, each as a sentence. */
 export function failureOf(entry) {
   const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
-  return { detail: sentence(entry.error_message ?? "The study could not be read"), cure: sentence(entry.error_cure || EXPORT_AGAIN), code: entry.error_code ?? "" };
+  return { detail: sentence(entry.error_message ?? "The study could not be read"), remedy: sentence(entry.error_cure || EXPORT_AGAIN), code: entry.error_code ?? "" };
 }
 
-/** What was refused on the way, each reason once with how often it came: [[message, count], ...]. */
+/** The files that were not accepted, each reason once with its count: [[message, count], ...]. */
 export function refusals(rejected) {
   const counts = new Map();
   for (const { message } of rejected) counts.set(message, (counts.get(message) ?? 0) + 1);

@@ -1,4 +1,4 @@
-// The slices of a study: fetched around the one that is looked at, kept while near, evicted when far.
+// The slices of a study: fetched around the current one, kept while near, evicted when far.
 
 export const REACH = Object.freeze({ ahead: 20, behind: 8 });
 
@@ -13,7 +13,7 @@ export function prefetchOrder(current, count, direction, reach = REACH) {
   return order.filter((index) => index >= 0 && index < count);
 }
 
-/** Which of the held slices to let go so that at most `capacity` stay: the farthest from the current one. */
+/** The cached slices to evict so that at most `capacity` stay: the farthest from the current one. */
 export function evictions(held, current, capacity) {
   const far = [...held].sort((a, b) => Math.abs(b - current) - Math.abs(a - current));
   return far.slice(0, Math.max(far.length - capacity, 0));
@@ -26,7 +26,7 @@ export function capacityFor(bytesPerSlice, most = 160e6) {
 
 /**
  * A cache that fetches a few slices at a time, the wanted one first.
- * `load(index, signal)` gives a promise of a slice; `onLoaded(index)` and `onFailed(index, error)` tell of each.
+ * `load(index, signal)` returns a promise of a slice; `onLoaded(index)` or `onFailed(index, error)` is called for each.
  */
 export class SliceStack {
   #slices = new Map();
@@ -47,7 +47,7 @@ export class SliceStack {
     return this.#slices.get(index);
   }
 
-  /** Look at a slice: fetch it and its neighbours, give up those that are no longer near. */
+  /** Go to a slice: fetch it and its neighbours, cancel those that are no longer near. */
   want(index, direction = 1) {
     const { count, reach } = this.#options;
     this.#failed.delete(index);
@@ -108,7 +108,7 @@ export class SliceStack {
 
   #lost(index, error, abandoned) {
     if (abandoned) return;
-    this.#failed.add(index); // until it is wanted again, so that a broken line is not hammered
+    this.#failed.add(index); // until it is requested again, so that a broken connection is not flooded
     this.#options.onFailed(index, error);
   }
 }

@@ -1,5 +1,5 @@
-// Each label's probability by slice, beside the stack: the head's end above, a line at the threshold, the current slice
-// as a bar across. Click or drag to jump; it is a slider for the keyboard and for screen readers.
+// Each label's probability by slice, beside the stack: the cranial end on top, a line at the threshold, the current slice
+// as a bar across. Click or drag to jump; for the keyboard and screen readers it is a slider.
 
 import { el, svg } from "./element.js";
 import { shortProbability } from "./format.js";
@@ -44,7 +44,7 @@ export class Strip {
     this.#onLabel = onLabel;
   }
 
-  /** Draw the whole strip from the study's geometry; before there are probabilities it only shows the place. */
+  /** Draw the whole strip from the study's geometry; without probabilities it only shows the position. */
   draw(geometry, notEstablished) {
     this.#geometry = geometry;
     const known = geometry.probabilities?.length === geometry.slices;
@@ -94,7 +94,7 @@ export class Strip {
     this.body.addEventListener("pointermove", (event) => event.buttons > 0 && jump(event));
   }
 
-  /** Mark the slice that is looked at, with its six numbers below. */
+  /** Mark the current slice, with its six numbers below. */
   showSlice(index) {
     const { slices, probabilities, labels, thresholds } = this.#geometry;
     this.cursor.style.top = `${((slices - 1 - index) / slices) * 100}%`;

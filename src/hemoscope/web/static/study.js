@@ -28,7 +28,7 @@ const reading = new Reading(studyId, {
   },
 });
 
-/** The finding to open first: the most urgent that stands by itself, else any that is present, else `any`. */
+/** The finding to open first: the first suspected one that is established, else any suspected one, else `any`. */
 function firstLabel(findings) {
   const present = findings.filter((finding) => finding.present);
   return (present.find((finding) => finding.established) ?? present[0])?.label ?? "any";
@@ -50,7 +50,7 @@ function showProgress(entry) {
   const known = entry.stage_total > 0;
   const words = known ? `${stateWord(entry.state)}: ${entry.stage_done} of ${entry.stage_total}` : stateWord(entry.state);
   const bar = el("progress", { "aria-label": words, ...(known ? { max: entry.stage_total, value: entry.stage_done } : {}) });
-  const hint = entry.has_pixels ? "The slices can be read already." : "The slices appear as soon as they are read.";
+  const hint = entry.has_pixels ? "The slices can be viewed already." : "The slices appear as soon as they are read.";
   panel.replaceChildren(el("section", { class: "waiting" }, el("h2", { text: words }), bar, el("p", { class: "faint", text: hint })));
 }
 
@@ -108,7 +108,7 @@ async function load() {
   page.entry = entry;
 }
 
-/** Run `act`; a problem is told where the findings would stand. */
+/** Run `act`; a problem is shown in the place of the findings. */
 async function guarded(act) {
   try {
     await act();
@@ -189,7 +189,7 @@ async function start() {
   await guarded(async () => {
     [page.site, page.card] = await Promise.all([loadSite(), getJson("/model")]);
     showCard();
-    const since = await loadNeighbours(); // before the study, so that no change falls in between
+    const since = await loadNeighbours(); // before the study, so that no change in between is missed
     await load();
     listen({ since, onStudy: changed, onDeleted: gone, onPoll: () => guarded(load), onState: () => {} });
   });

@@ -61,7 +61,7 @@ export function wireTools(reading) {
 
 const HEAT_CHOICE = "hemoscope.heat";
 
-/** Heat on or off by the reader's last choice; before one, on where something is suspected. */
+/** Heat on or off by the reader's last choice; before the first choice, on if something is suspected. */
 export function firstHeat(suspected) {
   const choice = localStorage.getItem(HEAT_CHOICE);
   return choice ? choice === "on" : suspected;

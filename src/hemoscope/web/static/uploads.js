@@ -1,4 +1,4 @@
-// Uploads on their way: one line each, with progress, cancelling, and cause and cure where one fails.
+// Uploads in progress: one line each, with progress, cancelling, and after a failure the cause and what to do.
 
 import { Problem, upload } from "./api.js";
 import { el } from "./element.js";
@@ -7,8 +7,8 @@ import { problemBox } from "./site.js";
 
 const NOTHING = new Problem({
   title: "Nothing to upload",
-  detail: "There are no files in what was given.",
-  cure: "Give a folder of DICOM files, a ZIP, or single DICOM files.",
+  detail: "The selection contains no files.",
+  cure: "Choose a folder of DICOM files, a ZIP, or single DICOM files.",
 });
 
 /** Starts uploads and shows them in a list; `onAccepted(entry)` gets each new study. */

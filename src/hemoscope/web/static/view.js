@@ -1,5 +1,5 @@
 // Where the slice lies on the stage: fit, zoom and pan, in CSS pixels. Pure functions of plain values.
-// A view is {zoom, panX, panY}: zoom 1 fits the slice, pan moves its middle from the middle of the stage.
+// A view is {zoom, panX, panY}: zoom 1 fits the slice, pan moves its centre from the centre of the stage.
 // An image is {rows, columns, rowSize, columnSize}: the sizes give pixels that are not square their true shape.
 
 export const FITTED = Object.freeze({ zoom: 1, panX: 0, panY: 0 });
@@ -17,7 +17,7 @@ export function placement(view, stage, image) {
   return { left, top, width, height, scale };
 }
 
-/** The pixel {row, column} of the slice under a point of the stage, or null beside the slice. */
+/** The pixel {row, column} of the slice under a point of the stage, or null outside the slice. */
 export function pixelAt(view, stage, image, x, y) {
   const place = placement(view, stage, image);
   const column = Math.floor(((x - place.left) / place.width) * image.columns);

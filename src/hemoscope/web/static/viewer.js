@@ -1,5 +1,5 @@
-// The slice on its canvas: HU through a look-up table, the heat map over it, zoom and pan. A new slice is drawn only
-// when it is there, in one go, so the picture never flickers; `canvas.dataset.rendered` is the slice that is seen.
+// The slice on its canvas: HU through a look-up table, the heat map over it, zoom and pan. A new slice is drawn
+// at once when it has arrived, so the picture never flickers; `canvas.dataset.rendered` is the slice on screen.
 
 import { heatTable } from "./colours.js";
 import { FITTED, pixelAt, placement } from "./view.js";
@@ -36,7 +36,7 @@ export class Viewer {
     this.shape = shape;
     this.onDrawn = onDrawn;
     new ResizeObserver(() => this.#resize()).observe(canvas);
-    // A browser may take a canvas' memory away, as when its graphics process ends: the slice must not stay black.
+    // A browser may lose a canvas' memory, as when its graphics process crashes: the slice must not stay black.
     canvas.addEventListener("contextrestored", () => {
       this.#sheet = null;
       this.#paint();
@@ -66,7 +66,7 @@ export class Viewer {
     this.#paint();
   }
 
-  /** Lay a heat map (bytes of `shape` rows and columns) over `box`, or take it away with null. */
+  /** Lay a heat map (bytes of `shape` rows and columns) over `box`, or remove it with null. */
   setHeat(heat) {
     this.#heat = heat && { sheet: this.#heatSheet(heat), box: heat.box };
     this.draw();
@@ -138,7 +138,7 @@ export class Viewer {
     context.save();
     context.beginPath();
     context.rect(place.left, place.top, place.width, place.height);
-    context.clip(); // a box may reach past the slice
+    context.clip(); // a box may extend beyond the slice
     context.globalAlpha = this.opacity;
     context.imageSmoothingEnabled = true;
     context.drawImage(sheet.canvas, place.left + box.left * x, place.top + box.top * y, box.side * x, box.side * y);

@@ -78,7 +78,7 @@ function countWords(shown) {
 
 function changed(entry) {
   if (query.search) {
-    reloadSoon(); // only the server knows what a search finds
+    reloadSoon(); // only the server knows which studies match
     return;
   }
   const known = entries.get(entry.study_id);

@@ -47,7 +47,7 @@ test("assumed geometry shows neither sides nor millimetres, and says so", () => 
   assert.match(geometryCaution({ ...geometry, assumed: true }), /assumed.*no mm scale/i);
 });
 
-test("unknown orientation and unknown spacing are each said by themselves", () => {
+test("unknown orientation and unknown spacing are stated separately", () => {
   assert.match(geometryCaution({ ...geometry, orientation: null }), /^Orientation unknown, sides not marked$/);
   assert.match(geometryCaution({ ...geometry, spacing_mm: [null, null, null] }), /^Pixel spacing unknown, no mm scale$/);
   assert.equal(geometryCaution(geometry), "");

@@ -5,7 +5,7 @@ import { heatColour, heatOpacity, heatTable } from "../../../../src/hemoscope/we
 import { filesUnder, isWanted } from "../../../../src/hemoscope/web/static/drop.js";
 import { feedbackOn, latestByLabel, withSlice } from "../../../../src/hemoscope/web/static/feedback.js";
 import { duration, percent, probability } from "../../../../src/hemoscope/web/static/format.js";
-import { byUrgencyThenWaiting, LABELS, suspectedTypes } from "../../../../src/hemoscope/web/static/labels.js";
+import { byUrgencyThenWaiting, LABELS, suspectedTypes, triageOf, URGENCIES } from "../../../../src/hemoscope/web/static/labels.js";
 import { nextPage } from "../../../../src/hemoscope/web/static/login.js";
 import { thresholdWords } from "../../../../src/hemoscope/web/static/meaning.js";
 import { knownNotes, plainNote } from "../../../../src/hemoscope/web/static/quality.js";
@@ -61,9 +61,16 @@ test("heat paints nothing where there is little, and is opaque where there is mu
 
 test("the worklist is sorted by urgency, then by waiting, unknown last", () => {
   const entry = (urgency, received) => ({ urgency, received_at: `2026-01-01T0${received}:00:00Z` });
-  const list = [entry(null, 1), entry("routine", 1), entry("immediate", 3), entry("immediate", 2), entry("prompt", 0)];
+  const list = [entry(null, 1), entry("routine", 1), entry("immediate", 3), entry("immediate", 2), entry("unsure", 4), entry("prompt", 0)];
   const order = list.sort(byUrgencyThenWaiting).map(({ urgency, received_at: at }) => `${urgency}${at[12]}`);
-  assert.deepEqual(order, ["immediate2", "immediate3", "prompt0", "routine1", "null1"]);
+  assert.deepEqual(order, ["immediate2", "immediate3", "prompt0", "unsure4", "routine1", "null1"]);
+});
+
+test("a findings document of either version has its triage", () => {
+  for (const triage of URGENCIES) {
+    assert.equal(triageOf({ triage }), triage);
+    assert.equal(triageOf({ urgency: triage }), triage);
+  }
 });
 
 test("an established type says more than any; one that is not established does not", () => {
@@ -79,18 +86,18 @@ test("numbers read as people read them", () => {
   assert.deepEqual([0.0125, 0.1, 0.804].map(percent), ["1.3%", "10%", "80%"]);
 });
 
-test("agreeing keeps the finding, correcting turns it round, and a note is trimmed", () => {
+test("agreeing keeps the finding, correcting inverts it, and a note is trimmed", () => {
   const finding = { label: "subdural", present: true };
   assert.deepEqual(feedbackOn(finding, "agree", { slices: [3] }), { label: "subdural", verdict: "agree", present: true, slices: [3], note: "" });
   assert.deepEqual(feedbackOn(finding, "corrected", { slices: [3], note: " falx " }), { label: "subdural", verdict: "corrected", present: false, slices: null, note: "falx" });
 });
 
-test("the last word on a label counts", () => {
+test("the newest entry on a label counts", () => {
   const list = [{ label: "any", verdict: "agree" }, { label: "any", verdict: "corrected" }];
   assert.equal(latestByLabel(list).get("any").verdict, "corrected");
 });
 
-test("a dropped folder is walked to its end, past batches of a hundred", async () => {
+test("a dropped folder is read completely, past batches of a hundred", async () => {
   const file = (name) => ({ isFile: true, file: (done) => done({ name, size: 1 }) });
   const folder = (children) => ({ isFile: false, createReader: () => ({ readEntries: (done) => done(children.splice(0, 100)) }) });
   const many = Array.from({ length: 250 }, (_, index) => file(`IM${index}`));
@@ -109,15 +116,15 @@ test("after the login one stays on this server", () => {
   for (const elsewhere of ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", ""]) assert.equal(next(elsewhere), "/");
 });
 
-test("a failure tells its cause and its cure as sentences, with one of our own where the server has none", () => {
-  const failed = (message, cure = null) => failureOf({ error_message: message, error_cure: cure, error_code: "x" });
-  assert.deepEqual(failed("no header. It is short", "Give DICOM files"), { detail: "No header. It is short.", cure: "Give DICOM files.", code: "x" });
+test("a failure shows its cause and its remedy as sentences, with a default if the server has none", () => {
+  const failed = (message, remedy = null) => failureOf({ error_message: message, error_cure: remedy, error_code: "x" });
+  assert.deepEqual(failed("no header. It is short", "Give DICOM files"), { detail: "No header. It is short.", remedy: "Give DICOM files.", code: "x" });
   assert.equal(failed("Only a scout was found.").detail, "Only a scout was found.");
-  assert.match(failed("Only a scout was found.").cure, /Export the study again/);
+  assert.match(failed("Only a scout was found.").remedy, /Export the study again/);
   assert.match(failed(null).detail, /could not be read/);
 });
 
-test("refusals are told once each, the most frequent first", () => {
+test("refusals are listed once each, the most frequent first", () => {
   assert.deepEqual(refusals([{ message: "a" }, { message: "b" }, { message: "b" }]), [["b", 2], ["a", 1]]);
 });
 
@@ -125,7 +132,7 @@ test("an unknown quality note keeps its sentence and calls for caution", () => {
   assert.deepEqual(plainNote({ code: "new_thing", message: "so it is" }), { code: "new_thing", title: "new thing", message: "so it is", caution: true });
 });
 
-test("a threshold tells its meaning at the site's prevalence, or says what is missing", () => {
+test("a threshold is explained at the site's prevalence, or what is missing is stated", () => {
   const point = { threshold: 0.24, rule: "sensitivity >= 0.9", sensitivity: 33 / 36, specificity: 37 / 46 };
   const scores = [{ level: "patient", n_patients: 82, labels: { any: { n_positive_patients: 36 }, subdural: { n_positive_patients: 4 } } }];
   const card = { operating_points: { study: { any: point, subdural: point } }, scores };
@@ -138,7 +145,7 @@ test("a threshold tells its meaning at the site's prevalence, or says what is mi
 });
 
 // What the tests in Python compare with the package and the documentation.
-test("labels and notes are told to whoever asks", { skip: !process.env.HEMOSCOPE_TELL && "pytest asks" }, async () => {
+test("labels and notes are exported for the Python tests", { skip: !process.env.HEMOSCOPE_EXPORT && "for the Python tests" }, async () => {
   const { writeFile } = await import("node:fs/promises");
-  await writeFile(process.env.HEMOSCOPE_TELL, JSON.stringify({ labels: LABELS, notes: knownNotes() }));
+  await writeFile(process.env.HEMOSCOPE_EXPORT, JSON.stringify({ labels: LABELS, notes: knownNotes(), urgencies: URGENCIES }));
 });

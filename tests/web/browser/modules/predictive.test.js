@@ -62,7 +62,7 @@ test("a site's one prevalence is that of any hemorrhage, and says nothing of the
   assert.equal(prevalenceOf("any", null), null);
 });
 
-test("a point without rates, or a site without prevalence, has no meaning to tell", () => {
+test("a point without rates, or a site without prevalence, has no meaning to show", () => {
   const point = { sensitivity: 33 / 36, specificity: 37 / 46 };
   assert.equal(meaningOf({ sensitivity: null, specificity: null }, "any", cardWith(36, 82), 0.1), null);
   assert.equal(meaningOf(point, "any", cardWith(36, 82), null), null);

@@ -5,22 +5,22 @@ import { capacityFor, evictions, prefetchOrder, SliceStack } from "../../../../s
 
 const settled = () => new Promise((resolve) => setTimeout(resolve, 5));
 
-/** A stack whose loads wait until they are answered, with what was asked for and what was told. */
+/** A stack whose loads wait until they are answered, with what was asked for and what was reported. */
 function stackOf({ count = 40, capacity = 100, parallel = 2, reach = { ahead: 6, behind: 2 } } = {}) {
   const asked = [];
   const waiting = new Map();
-  const told = { loaded: [], failed: [], aborted: [] };
+  const reported = { loaded: [], failed: [], aborted: [] };
   const load = (index, signal) => {
     asked.push(index);
     return new Promise((resolve, reject) => {
       waiting.set(index, { resolve: () => resolve(`slice ${index}`), reject });
       signal.addEventListener("abort", () => {
-        told.aborted.push(index);
+        reported.aborted.push(index);
         reject(new DOMException("", "AbortError"));
       });
     });
   };
-  const stack = new SliceStack({ count, load, capacity, parallel, reach, onLoaded: (index) => told.loaded.push(index), onFailed: (index) => told.failed.push(index) });
+  const stack = new SliceStack({ count, load, capacity, parallel, reach, onLoaded: (index) => reported.loaded.push(index), onFailed: (index) => reported.failed.push(index) });
   const answer = async (index) => {
     waiting.get(index).resolve();
     await settled();
@@ -29,7 +29,7 @@ function stackOf({ count = 40, capacity = 100, parallel = 2, reach = { ahead: 6,
     waiting.get(index).reject(new Error("no line"));
     await settled();
   };
-  return { stack, asked, told, answer, refuse };
+  return { stack, asked, reported, answer, refuse };
 }
 
 test("the wanted slice comes first, then more of those ahead than of those behind", () => {
@@ -42,7 +42,7 @@ test("nothing is fetched past either end", () => {
   assert.deepEqual(prefetchOrder(2, 3, 1, { ahead: 5, behind: 5 }), [2, 1, 0]);
 });
 
-test("the farthest slices are let go first, and the one that is looked at never", () => {
+test("the farthest slices are evicted first, the current one never", () => {
   assert.deepEqual(evictions([0, 5, 10, 11, 12, 30], 11, 4), [30, 0]);
   assert.deepEqual(evictions([1, 2], 1, 4), []);
   assert.ok(!evictions([1, 2, 3], 2, 1).includes(2));
@@ -53,7 +53,7 @@ test("at least what is fetched ahead is kept, however large the slices", () => {
   assert.ok(capacityFor(512 * 512 * 2) > 200);
 });
 
-test("a few slices are fetched at a time, the wanted one beside those on their way", async () => {
+test("a few slices are fetched at a time, the wanted one beside those in progress", async () => {
   const { stack, asked, answer } = stackOf();
   stack.want(10);
   assert.deepEqual(asked, [10, 11]);
@@ -63,13 +63,13 @@ test("a few slices are fetched at a time, the wanted one beside those on their w
   assert.equal(stack.get(12), "slice 12");
 });
 
-test("slices that are no longer near are given up", async () => {
-  const { stack, told, asked } = stackOf();
+test("slices that are no longer near are cancelled", async () => {
+  const { stack, reported, asked } = stackOf();
   stack.want(0);
   stack.want(30);
   await settled();
-  assert.deepEqual(told.aborted.sort(), [0, 1]);
-  assert.deepEqual(told.failed, [], "giving up is no failure");
+  assert.deepEqual(reported.aborted.sort(), [0, 1]);
+  assert.deepEqual(reported.failed, [], "cancelling is not a failure");
   assert.equal(asked[2], 30);
 });
 
@@ -84,11 +84,11 @@ test("a long scroll never holds more than the capacity", async () => {
   assert.ok(stack.held.includes(19));
 });
 
-test("a slice that failed is told once and asked for again only when it is wanted again", async () => {
-  const { stack, told, asked, refuse } = stackOf({ reach: { ahead: 0, behind: 0 } });
+test("a slice that failed is reported once and requested again only when it is wanted again", async () => {
+  const { stack, reported, asked, refuse } = stackOf({ reach: { ahead: 0, behind: 0 } });
   stack.want(3);
   await refuse(3);
-  assert.deepEqual(told.failed, [3]);
+  assert.deepEqual(reported.failed, [3]);
   assert.deepEqual(asked, [3]);
   stack.want(3);
   assert.deepEqual(asked, [3, 3]);

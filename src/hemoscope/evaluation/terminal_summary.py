@@ -1,0 +1,57 @@
+"""Plain-text summaries of an evaluation and of a tuning, for a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hemoscope.labels import LABELS
+
+_COLUMNS = ("log loss", "calibration error", "sensitivity", "specificity", "precision")
+_METRICS = ("log_loss", "ece", "recall", "specificity", "precision")
+
+
+def evaluation_summary(report: Mapping[str, Any]) -> str:
+    """Return AUROC and average precision of each label, the scores by image, and the warnings, as plain lines."""
+    groups = "" if report["n_groups"] is None else f", {report['n_groups']} groups"
+    lines = [f"{report['n_images']} images{groups}", f"{'':<18}{'AUROC':<26}average precision"]
+    for label in LABELS:
+        found = report["labels"][label.value]
+        lines.append(f"{label.display:<18}{_score(found['auroc']):<26}{_score(found['average_precision'])}".rstrip())
+    lines += [
+        f"exact match        {_score(report['exact_match'])}",
+        f"weighted log loss  {_score(report['weighted_log_loss'])}",
+        f"  once calibrated  {_score(report['calibrated']['weighted_log_loss'])}",
+        *(f"warning: {text}" for text in report["warnings"]),
+    ]
+    return "\n".join(lines)
+
+
+def _score(score: Mapping[str, float] | None) -> str:
+    return "not defined" if score is None else f"{score['value']:.4f} ({score['low']:.4f}-{score['high']:.4f})"
+
+
+def tuning_summary(record: Mapping[str, Any]) -> str:
+    """Return, for each level and label, the scores before and after tuning (cross-fitted), and what was not fitted."""
+    groups = "" if record["n_groups"] is None else f", {record['n_groups']} groups"
+    lines = [f"{record['n_images']} images{groups}; {record['folds']} folds by {record['folds_by']}"]
+    for name, level in record["levels"].items():
+        lines += [
+            "",
+            f"By {name} ({level['n']}): before and after tuning (cross-fitted: each fold by a fit on the others)",
+        ]
+        lines.append(f"{'':<18}" + "".join(f"{column:<20}" for column in _COLUMNS).rstrip())
+        for label in LABELS:
+            entry = level["labels"][label.value]
+            cells = [_pair(entry["before"][metric], entry["cross_fitted"][metric]) for metric in _METRICS]
+            lines.append(f"{label.display:<18}" + "".join(f"{cell:<20}" for cell in cells).rstrip())
+        lines += ["", "Operating points"]
+        for label in LABELS:
+            entry = level["labels"][label.value]
+            lines.append(f"{label.display:<18}{entry['threshold']:<10.4f}{entry['rule']}")
+            if entry["kept"] is not None:
+                lines.append(f"{'':<18}not fitted: {entry['kept']}")
+    return "\n".join([*lines, *(f"note: {text}" for text in record["warnings"])])
+
+
+def _pair(before: Mapping[str, float] | None, after: Mapping[str, float] | None) -> str:
+    values = ("-" if score is None else f"{score['value']:.4f}" for score in (before, after))
+    return " -> ".join(values)
