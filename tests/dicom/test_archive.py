@@ -6,21 +6,25 @@ import subprocess
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import dcmread, uid
 
 from hemoscope.dicom import read
 from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive, read_series
 from hemoscope.dicom.limits import ReadLimits
+from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.series import choose_series
 from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.testing import non_ct_objects
-from hemoscope.testing.dicom_writer import Acquisition, PixelCoding, save, write_series
-from hemoscope.testing.phantom import Phantom
+from hemoscope.testing.dicom_writer import Acquisition, PixelCoding, enhanced_ct_dataset, save, write_series
+from hemoscope.testing.phantom import Phantom, make_phantom
 
 
 @pytest.fixture
@@ -45,6 +49,24 @@ def decoded(archive: Archive, **options: object) -> DecodedSeries:
 
 def codes(archive: Archive) -> dict[str, str]:
     return {one.source: one.code for one in archive.rejected}
+
+
+class _Lost:
+    """A source that was there when the archive was opened and can no longer be read."""
+
+    def __init__(self, name: str, code: str) -> None:
+        self.name, self.code = name, code
+
+    def load(self, _limits: ReadLimits) -> bytes:
+        raise refusal(self.name, self.code, f"{self.code} by a test")
+
+
+@pytest.fixture(scope="class")
+def nine(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """An archive of nine slices: those of ``head``."""
+    folder = tmp_path_factory.mktemp("nine")
+    write_series(make_phantom(seed=3, shape=(9, 64, 64)), folder)
+    return open_archive([folder])
 
 
 class TestFolders:
@@ -261,6 +283,35 @@ class TestDecoding:
         assert (series.volume.hounsfield == np.delete(head.hounsfield, 4, axis=0)).all()
         assert len(series.slices) == len(series.slice_quality) == len(series.volume.positions_mm) == 8
         assert "slices_refused" in {note.code for note in series.quality}
+
+    @given(lost=st.dictionaries(st.integers(0, 8), st.sampled_from(["unreadable", "too_large"]), max_size=8))
+    def test_every_slice_is_in_the_volume_or_counted_as_unread(
+        self, nine: Archive, head: Phantom, lost: dict[int, str]
+    ) -> None:
+        names = [header.source for header in choose_series(nine.studies[0]).series.headers]
+        sources = {names[index]: _Lost(names[index], code) for index, code in lost.items()}
+        series = decoded(replace(nine, sources={**nine.sources, **sources}))
+        assert {one.code: one.count for one in series.unread} == Counter(lost.values())
+        assert len(series.slices) + sum(one.count for one in series.unread) == len(names)
+        messages = {one.code: one.message for one in series.rejected}
+        assert all(one.message == messages[one.code] for one in series.unread)
+        assert (series.volume.hounsfield == np.delete(head.hounsfield, list(lost), axis=0)).all()
+
+    def test_all_frames_of_a_lost_file_count(self, head: Phantom, tmp_path: Path) -> None:
+        single = write_series(head, tmp_path / "single")
+        path = save(enhanced_ct_dataset(head.hounsfield), tmp_path / "enhanced.dcm")
+        dataset = dcmread(path)
+        dataset.SeriesInstanceUID = dcmread(single[0]).SeriesInstanceUID
+        for frame in dataset.PerFrameFunctionalGroupsSequence:  # above the other slices, not in their places
+            position = frame.PlanePositionSequence[0].ImagePositionPatient
+            position[2] += 500
+        save(dataset, path)
+        archive = open_archive([tmp_path])
+        path.unlink()
+        series = decoded(archive)
+        assert [(one.code, one.count) for one in series.unread] == [("unreadable", 9)]
+        assert len(series.rejected) == 1
+        assert len(series.slices) == 9
 
     def test_a_series_without_any_slice_left_is_refused(self, folder: Path) -> None:
         archive = open_archive([folder])

@@ -102,7 +102,7 @@ class Journey:
 
 def train_words(folder: Path, output: str, network: str, *more: str) -> list[str]:
     changes = [f"--set={name}={value}" for name, value in {**SMALL, **NETWORKS[network]}.items()]
-    paper = str(REPOSITORY / "experiments" / "paper.toml")
+    paper = str(REPOSITORY / "src/hemoscope/experiments/paper.toml")
     places = ["--data", str(folder / "cache"), "--output", str(folder / output), "--threads", "1"]
     return ["train", paper, *places, *changes, *more]
 

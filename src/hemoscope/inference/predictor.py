@@ -5,7 +5,7 @@ line, the web app, the PACS node and the evaluation all call ``Predictor``, so t
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,10 +21,9 @@ from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import SeriesError
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.engine import Engine, RawScores
-from hemoscope.inference.findings import SkippedSeries, StudyFindings, key_slices_of, study_findings
+from hemoscope.inference.findings import SkippedSeries, StudyFindings, study_findings
 from hemoscope.inference.preprocess import Box, Preprocessing, model_input, slice_box
 from hemoscope.inference.probabilities import StudyProbabilities, averaged, sequence_places
-from hemoscope.labels import PerLabel
 from hemoscope.progress import Progress, StageProgress
 from hemoscope.volume import HounsfieldVolume
 
@@ -51,7 +50,6 @@ class StudyReading:
         volume: the series in Hounsfield units.
         maps: class-activation logits, float32 (slices, 6, height, width), each over the square ``box`` of its slice;
             None unless asked for.
-        key_slices: indices into the volume for each label, most probable first; none for a label that is not present.
         preprocessing: of the model that read it.
     """
 
@@ -59,7 +57,6 @@ class StudyReading:
     probabilities: StudyProbabilities
     volume: HounsfieldVolume
     maps: NDArray[np.float32] | None
-    key_slices: PerLabel[tuple[int, ...]]
     preprocessing: Preprocessing
 
     def box(self, index: int) -> Box:
@@ -133,18 +130,28 @@ class Predictor:
         """
         for study in _studies_with(archive, series_instance_uid):
             # No variable here holds the outcome: the volume can go before the next study is decoded.
-            yield self._outcome(archive, study, series_instance_uid=series_instance_uid, maps=maps, progress=progress)
+            yield self.read_study(archive, study, series_instance_uid=series_instance_uid, maps=maps, progress=progress)
 
-    def _outcome(
+    def read_study(
         self,
         archive: Archive,
         study: Study,
         *,
-        series_instance_uid: str | None,
-        maps: bool,
-        progress: StageProgress | None,
+        series_instance_uid: str | None = None,
+        maps: bool = False,
+        on_decoded: Callable[[DecodedSeries], None] | None = None,
+        progress: StageProgress | None = None,
     ) -> StudyOutcome:
-        """Take one study through the whole chain, or say why it cannot be."""
+        """Choose the series of one study, decode it and read it; if none can be read, the outcome says why.
+
+        Args:
+            archive: what ``open_archive`` found.
+            study: one of its studies.
+            series_instance_uid: read this series instead of choosing by rule.
+            maps: keep the heat maps of every slice.
+            on_decoded: called with the pixels before they are scored, to show them early; what it raises is raised.
+            progress: called with the stage, the slices done and their number.
+        """
         uid = study.study_instance_uid
         try:
             choice = choose_series(study, series_instance_uid=series_instance_uid)
@@ -154,6 +161,8 @@ class Predictor:
         except SeriesError as error:
             refusal = Rejected(source=f"study {uid}", code="no_series", message=str(error))
             return StudyOutcome(study_instance_uid=uid, reading=None, rejected=(refusal,))
+        if on_decoded is not None:
+            on_decoded(decoded)
         reading = self.read(decoded, skipped=choice.skipped, maps=maps, progress=progress)
         return StudyOutcome(study_instance_uid=uid, reading=reading, rejected=decoded.rejected)
 
@@ -182,6 +191,7 @@ class Predictor:
             slice_quality=decoded.slice_quality,
             quality=decoded.quality,
             skipped_series=tuple(_skipped(*series) for series in skipped),
+            unread=decoded.unread,
             card=card,
         )
         return StudyReading(
@@ -189,12 +199,6 @@ class Predictor:
             probabilities=probabilities,
             volume=volume,
             maps=heat_maps,
-            key_slices=key_slices_of(
-                probabilities,
-                volume.positions_mm,
-                present=tuple(finding.label for finding in findings.findings if finding.present),
-                apart_mm=card.study_rule.nominal_spacing_mm,
-            ),
             preprocessing=card.preprocessing,
         )
 

@@ -222,6 +222,21 @@ def test_assumed_geometry_has_no_marks_and_no_millimetres_and_says_so(
     assert " mm" not in page.locator("#corner-slice").inner_text()
 
 
+@pytest.mark.parametrize("triage", ["immediate", "prompt", "unsure", "routine"])
+@pytest.mark.parametrize("word", ["triage", "urgency"])
+def test_findings_of_either_version_open_with_their_triage(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom, triage: str, word: str
+) -> None:
+    study_id = fake.fake.add(asymmetric, urgency=triage)
+    (study,) = fake.fake.studies[study_id].entry["findings"]["studies"]
+    study[word] = study.pop("triage")
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    assert page.locator(f".verdict-{triage} h2").inner_text() == triage.capitalize()
+    keys = page.locator(".finding[data-label=any] .key-slice")
+    indices = fake.fake.studies[study_id].entry["geometry"]["key_slices"]["any"]
+    assert keys.all_text_contents() == [str(index + 1) for index in indices]
+
+
 def test_pixels_that_are_not_square_keep_the_heads_shape(fake: Any, open_page: OpenPage) -> None:
     flat = make_phantom(seed=2, shape=(3, 256, 128), spacing_mm=(5.0, 230 / 256, 230 / 128))
     page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(flat, urgency='routine')}")
