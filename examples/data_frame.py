@@ -6,7 +6,7 @@ import hemoscope
 
 prediction = hemoscope.predict(sys.argv[1] if len(sys.argv) > 1 else "examples/sample")
 studies = prediction.to_pandas()
-print(studies[["urgency", "slices", "any", "any_present"]])
+print(studies[["triage", "slices", "any", "any_present"]])
 
 slices = prediction.studies[0].to_pandas()
 slices.to_csv("slices.csv", index_label="index")

@@ -14,9 +14,9 @@ for outcome in model.studies(archive):  # one study at a time is in memory
     if outcome.reading is None:
         continue
     findings = outcome.reading.findings
-    print(f"{findings.study_instance_uid}: {findings.urgency.value}")
+    print(f"{findings.study_instance_uid}: {findings.triage.value}")
     for finding in findings.findings:
-        state = "PRESENT" if finding.present else "not found"
+        state = "suspected" if finding.present else "below threshold"
         print(f"  {finding.label.display:18} {finding.probability:.2f} (threshold {finding.threshold:.2f})  {state}")
 
 for one in refused:

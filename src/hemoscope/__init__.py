@@ -3,7 +3,7 @@
 >>> import hemoscope
 >>> prediction = hemoscope.predict("examples/sample")
 >>> study = prediction.studies[0]
->>> study.findings.urgency.value
+>>> study.findings.triage.value
 'immediate'
 
 Everything in ``__all__`` is public and stable. Importing the package is quick and loads neither NumPy nor the inference
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive, read_series
     from hemoscope.dicom.limits import ReadLimits
     from hemoscope.dicom.series import Series, Study
-    from hemoscope.dicom.slices import QualityNote, Rejected, SliceHeader, SliceRef
+    from hemoscope.dicom.slices import QualityNote, Rejected, SliceHeader, SliceRef, UnreadSlices
     from hemoscope.inference.bundle import ModelBundle
     from hemoscope.inference.card import ModelCard
-    from hemoscope.inference.findings import Finding, SkippedSeries, SliceFindings, StudyFindings, Urgency
+    from hemoscope.inference.findings import Finding, SkippedSeries, SliceFindings, StudyFindings, Triage
     from hemoscope.inference.heat_maps import HeatMap
     from hemoscope.inference.inputs import load_model, predict
     from hemoscope.inference.predictor import Predictor, Stage
@@ -80,7 +80,8 @@ __all__ = [
     "StudyOutcome",
     "StudyProbabilities",
     "StudyReading",
-    "Urgency",
+    "Triage",
+    "UnreadSlices",
     "__version__",
     "load_model",
     "open_archive",
@@ -94,10 +95,10 @@ _DEFINED_IN = {
     "dicom.archive": ("Archive", "DecodedSeries", "open_archive", "read_series"),
     "dicom.limits": ("ReadLimits",),
     "dicom.series": ("Series", "Study"),
-    "dicom.slices": ("QualityNote", "Rejected", "SliceHeader", "SliceRef"),
+    "dicom.slices": ("QualityNote", "Rejected", "SliceHeader", "SliceRef", "UnreadSlices"),
     "inference.bundle": ("ModelBundle",),
     "inference.card": ("ModelCard",),
-    "inference.findings": ("Finding", "SkippedSeries", "SliceFindings", "StudyFindings", "Urgency"),
+    "inference.findings": ("Finding", "SkippedSeries", "SliceFindings", "StudyFindings", "Triage"),
     "inference.heat_maps": ("HeatMap",),
     "inference.inputs": ("load_model", "predict"),
     "inference.predictor": ("Predictor", "Stage"),

@@ -16,7 +16,14 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
     `-- MissingExtraError  an optional dependency is not installed
 """
 
-_APART = frozenset({"federated"})  # extras that a clone installs into their own environment
+# What installs each extra in a clone, with the pins.
+_IN_A_CLONE = {
+    "nifti": "make setup-train",
+    "study": "make setup-train",
+    "train": "make setup-train",
+    "dev": "make setup-dev",
+    "federated": "make setup-federated, and then .venv-federated/bin/hemoscope",
+}
 
 
 class HemoscopeError(Exception):
@@ -92,9 +99,14 @@ class StoreError(HemoscopeError):
 
 
 class MissingExtraError(HemoscopeError):
-    """An optional dependency is not installed; the message shows the command that installs it."""
+    """An optional part of the installation is missing; the message gives the line that installs it.
+
+    The index need not know hemoscope: pip takes the installed one, and fetches only what its extra requires.
+    """
 
     def __init__(self, *, package: str, extra: str) -> None:
-        """Name the missing package and the extra that contains it."""
-        clone = f", or in a clone: make setup-{extra}, and then .venv-{extra}/bin/hemoscope" if extra in _APART else ""
-        super().__init__(f"{package} is not installed. Install it with: pip install 'hemoscope[{extra}]'{clone}")
+        """Name the missing package and the extra that brings it."""
+        wheel = f"into the environment that has hemoscope: python -m pip install 'hemoscope[{extra}]'"
+        super().__init__(
+            f"{package} is not installed. Install it, in a clone: {_IN_A_CLONE[extra]}; from a wheel, {wheel}"
+        )

@@ -17,10 +17,12 @@ from PIL import Image
 
 from hemoscope import cli
 from hemoscope.cli import predict
+from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.nifti import write_nifti
+from hemoscope.reports.findings_1 import as_version_1
 from hemoscope.reports.findings_json import findings_schema
 from hemoscope.reports.html import findings_html
 from hemoscope.reports.study_document import study_document
@@ -96,6 +98,21 @@ def test_json_on_stdout_is_a_valid_document_and_nothing_else(run: Run, study: Pa
     assert [finding["label"] for finding in one["findings"]] == [label.value for label in LABELS]
     for probabilities in (one["probabilities"], *(each["probabilities"] for each in one["slices"])):
         assert probabilities["any"] == max(probabilities.values())
+
+
+def test_version_1_of_the_json_is_written_on_request(run: Run, study: Path, tmp_path: Path) -> None:
+    code, out, _ = run(study, "--format", "json", "--schema", 1, "--output", tmp_path / "results")
+    assert code == 0
+    document = json.loads(out)
+    jsonschema.Draft202012Validator(findings_schema(1)).validate(document)
+    assert (tmp_path / "results" / "findings.json").read_text() == out
+    assert as_version_1(document_of(run(study, "--format", "json")[1])) == document
+
+
+def test_a_schema_without_json_is_refused(run: Run, study: Path) -> None:
+    code, out, err = run(study, "--schema", 1)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert "--schema chooses the version of the JSON. Add --format json or --output DIR" in err
 
 
 def test_csv_on_stdout_has_a_row_a_slice(run: Run, study: Path) -> None:

@@ -5,6 +5,7 @@ import ast
 import re
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -89,22 +90,26 @@ def test_the_page_of_the_command_names_every_exit_code_and_no_other() -> None:
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == set(ExitCode)
 
 
+@cache
+def nodes_in_source() -> list[ast.AST]:
+    """Every node of the package's syntax trees."""
+    return [node for path in SOURCE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+
+
 def calls_in_source() -> list[ast.Call]:
     """Every call of a plain name in the package."""
-    trees = (ast.parse(path.read_text()) for path in SOURCE.rglob("*.py"))
-    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
+    calls = (node for node in nodes_in_source() if isinstance(node, ast.Call))
     return [call for call in calls if isinstance(call.func, ast.Name)]
 
 
 def places_of_code(maker: str) -> dict[str, int]:
     """Who makes a note: the class itself, and functions that hand it their own parameter ``code``, at which place."""
     places = {maker: -1}
-    for path in SOURCE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and "code" in (names := [argument.arg for argument in node.args.args]):
-                made = (call for call in ast.walk(node) if isinstance(call, ast.Call))
-                if any(getattr(call.func, "id", "") == maker for call in made):
-                    places[node.name] = names.index("code")
+    for node in nodes_in_source():
+        if isinstance(node, ast.FunctionDef) and "code" in (names := [argument.arg for argument in node.args.args]):
+            made = (call for call in ast.walk(node) if isinstance(call, ast.Call))
+            if any(getattr(call.func, "id", "") == maker for call in made):
+                places[node.name] = names.index("code")
     return places
 
 

@@ -1,23 +1,24 @@
-"""From probabilities to findings at the operating points: findings, key slices, urgency."""
+"""From probabilities to findings at the operating points: findings, key slices, triage."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemoscope.dicom.slices import QualityNote, SliceHeader
+from hemoscope.dicom.slices import QualityNote, SliceHeader, SliceRef, UnreadSlices
 from hemoscope.inference.calibration import OperatingPoint
 from hemoscope.inference.card import ModelCard, OperatingPointTable
 from hemoscope.inference.findings import (
     SkippedSeries,
     StudyFindings,
-    Urgency,
+    Triage,
     key_slices,
     present_labels,
     study_findings,
-    study_urgency,
+    study_triage,
 )
 from hemoscope.inference.probabilities import StudyProbabilities
 from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage, PerLabel
@@ -94,22 +95,22 @@ def test_whatever_is_not_established_stands_beside_an_established_any(
 
 
 @given(PROBABILITIES, FLAGS)
-def test_urgency_is_the_same_with_or_without_labels_that_are_not_established(
+def test_triage_is_the_same_with_or_without_labels_that_are_not_established(
     make_card: Callable[..., ModelCard], probabilities: PerLabel[float], established: PerLabel[bool]
 ) -> None:
     card = make_card(established=established)
     without = PerLabel.build(lambda label: probabilities[label] if established[label] else 0.0)
-    assert study_urgency(probabilities, present_labels(probabilities, POINTS, established), card) == study_urgency(
+    assert study_triage(probabilities, present_labels(probabilities, POINTS, established), card) == study_triage(
         without, present_labels(without, POINTS, established), card
     )
 
 
-def test_urgency_follows_any_and_then_the_established_findings(make_card: Callable[..., ModelCard]) -> None:
+def test_triage_follows_any_and_then_the_established_findings(make_card: Callable[..., ModelCard]) -> None:
     card = make_card()
-    assert study_urgency(probable(any=0.9), [Hemorrhage.ANY], card) is Urgency.IMMEDIATE
-    assert study_urgency(probable(any=0.89), [Hemorrhage.ANY], card) is Urgency.PROMPT
-    assert study_urgency(probable(any=0.2, subdural=0.2), [Hemorrhage.SUBDURAL], card) is Urgency.PROMPT
-    assert study_urgency(probable(any=0.2), [], card) is Urgency.ROUTINE
+    assert study_triage(probable(any=0.9), [Hemorrhage.ANY], card) is Triage.IMMEDIATE
+    assert study_triage(probable(any=0.89), [Hemorrhage.ANY], card) is Triage.PROMPT
+    assert study_triage(probable(any=0.2, subdural=0.2), [Hemorrhage.SUBDURAL], card) is Triage.PROMPT
+    assert study_triage(probable(any=0.2), [], card) is Triage.ROUTINE
 
 
 def test_key_slices_are_the_most_probable_and_apart() -> None:
@@ -140,7 +141,10 @@ def test_a_study_gets_six_findings_its_slices_and_its_notes(make_card: Callable[
     assert tuple(finding.label for finding in result.findings) == LABELS
     by_label = {finding.label: finding for finding in result.findings}
     assert by_label[Hemorrhage.SUBDURAL].present
-    assert by_label[Hemorrhage.SUBDURAL].slices == ("1.2.1", "1.2.2", "1.2.3")
+    refs = tuple(SliceRef(index=index, sop_instance_uid=f"1.2.{index}", frame=0) for index in range(4))
+    assert by_label[Hemorrhage.SUBDURAL].slices == refs[1:]
+    assert tuple(one.ref for one in result.slices) == refs
+    assert dict(result.key_slices.items()) == {finding.label: finding.slices for finding in result.findings}
     assert by_label[Hemorrhage.SUBDURAL].threshold == 0.5
     assert not by_label[Hemorrhage.EPIDURAL].present
     assert by_label[Hemorrhage.EPIDURAL].slices == ()
@@ -149,7 +153,14 @@ def test_a_study_gets_six_findings_its_slices_and_its_notes(make_card: Callable[
     assert [one.position_mm for one in result.slices] == [0.0, 5.0, 10.0, 15.0]
     assert result.quality[0].code == "series"
     assert result.skipped_series[0].instances == 2
-    assert result.urgency is Urgency.IMMEDIATE
+    assert result.triage is Triage.IMMEDIATE
+
+
+def test_a_study_with_unread_slices_is_incomplete(make_card: Callable[..., ModelCard]) -> None:
+    whole = findings_of(np.zeros((2, 6)), make_card())
+    assert whole.complete
+    lost = UnreadSlices(code="no_rescale", message="no rescale", count=3)
+    assert not replace(whole, unread=(lost,)).complete
 
 
 def test_slices_and_study_have_thresholds_of_their_own(make_card: Callable[..., ModelCard]) -> None:
@@ -168,7 +179,7 @@ def test_types_that_are_not_established_alone_leave_a_study_routine(
     logits = np.array([[-8.0, *scores[1:]]])
     logits[0, [LABELS.index(label) for label in SUBTYPES if established[label]]] = -8.0
     result = findings_of(logits, make_card(established=established))
-    assert result.urgency is Urgency.ROUTINE
+    assert result.triage is Triage.ROUTINE
     assert not any(finding.present for finding in result.findings)
     assert result.slices[0].present == ()
 

@@ -101,12 +101,12 @@ def test_nifti_goes_by_its_name_and_folders_are_dicom(tmp_path: Path) -> None:
     assert [path.name for path in dicom] == ["odd.nii", "c.dcm"]
 
 
-@pytest.mark.judge("dcm2niix")
+@pytest.mark.reference_tool("dcm2niix")
 class TestConverted:
     def test_dcm2niix_gives_the_probabilities_of_its_dicom(
-        self, predictor: Predictor, folder: Path, tmp_path: Path, judge: Callable[[str], Path]
+        self, predictor: Predictor, folder: Path, tmp_path: Path, reference_tool: Callable[[str], Path]
     ) -> None:
-        (path,) = converted(folder, tmp_path / "nifti", judge("dcm2niix"))
+        (path,) = converted(folder, tmp_path / "nifti", reference_tool("dcm2niix"))
         (dicom,) = predict(folder, model=predictor).studies
         (nifti,) = predict(path, model=predictor).studies
         np.testing.assert_array_equal(nifti.volume.hounsfield, dicom.volume.hounsfield)
@@ -115,10 +115,10 @@ class TestConverted:
 
     @pytest.mark.parametrize("degrees", [-12.0, 18.0])
     def test_a_tilted_series_is_read_without_its_correction(
-        self, predictor: Predictor, head: Phantom, degrees: float, tmp_path: Path, judge: Callable[[str], Path]
+        self, predictor: Predictor, head: Phantom, degrees: float, tmp_path: Path, reference_tool: Callable[[str], Path]
     ) -> None:
         write_series(head, tmp_path / "dicom", acquisition=Acquisition(gantry_tilt_degrees=degrees))
-        paths = converted(tmp_path / "dicom", tmp_path / "nifti", judge("dcm2niix"))
+        paths = converted(tmp_path / "dicom", tmp_path / "nifti", reference_tool("dcm2niix"))
         assert ["Tilt" in path.name for path in paths] == [False, True]
         (dicom,) = predict(tmp_path / "dicom", model=predictor).studies
         plain, corrected = predict(paths, model=predictor).studies
@@ -131,7 +131,7 @@ class TestConverted:
 
     @pytest.mark.shared_data
     def test_a_whole_head_of_rsna_is_no_other_as_nifti(
-        self, shared_data_dir: Path, tmp_path: Path, judge: Callable[[str], Path]
+        self, shared_data_dir: Path, tmp_path: Path, reference_tool: Callable[[str], Path]
     ) -> None:
         archive = open_archive(shared_data_dir / "rsna-dicom" / "images")
         whole = max(archive.studies, key=lambda study: len(study.series[0]))
@@ -140,7 +140,7 @@ class TestConverted:
             source = shared_data_dir / "rsna-dicom" / "images" / header.source
             (tmp_path / "dicom").mkdir(exist_ok=True)
             shutil.copy(source, tmp_path / "dicom")
-        (path, *_) = converted(tmp_path / "dicom", tmp_path / "nifti", judge("dcm2niix"))
+        (path, *_) = converted(tmp_path / "dicom", tmp_path / "nifti", reference_tool("dcm2niix"))
         model = load_model(threads=1)
         (dicom,) = predict(tmp_path / "dicom", model=model).studies
         (nifti,) = nifti_studies(model, [path])
@@ -151,4 +151,4 @@ class TestConverted:
         for name in ("slice_probabilities", "study_probabilities"):
             one, other = (getattr(reading.probabilities, name) for reading in (nifti.reading, dicom))
             np.testing.assert_allclose(one, other, atol=0.002)
-        assert nifti.reading.findings.urgency == dicom.findings.urgency
+        assert nifti.reading.findings.triage == dicom.findings.triage

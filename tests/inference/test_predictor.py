@@ -95,18 +95,20 @@ def test_a_volume_alone_is_scored_as_the_series_that_holds_it(predictor: Predict
 
 def test_slices_keep_their_names_places_and_notes(predictor: Predictor, decoded: DecodedSeries) -> None:
     findings = predictor.read(decoded).findings
-    assert [one.sop_instance_uid for one in findings.slices] == [one.sop_instance_uid for one in decoded.slices]
+    assert [one.ref.sop_instance_uid for one in findings.slices] == [one.sop_instance_uid for one in decoded.slices]
     assert tuple(one.position_mm for one in findings.slices) == decoded.volume.positions_mm
     assert [one.quality for one in findings.slices] == [(NOTE,) if index == 4 else () for index in range(9)]
 
 
-def test_key_slices_are_the_same_by_index_and_by_name(predictor: Predictor, decoded: DecodedSeries) -> None:
+def test_key_slices_are_slices_of_the_study_most_probable_first(predictor: Predictor, decoded: DecodedSeries) -> None:
     reading = predictor.read(decoded)
     assert any(finding.present for finding in reading.findings.findings)
     for finding in reading.findings.findings:
-        named = tuple(decoded.slices[index].sop_instance_uid for index in reading.key_slices[finding.label])
-        assert finding.slices == named
-        assert bool(named) == finding.present
+        assert bool(finding.slices) == finding.present
+        named = [reading.findings.slices[ref.index] for ref in finding.slices]
+        assert [one.ref for one in named] == list(finding.slices)
+        scores = [one.probabilities[finding.label] for one in named]
+        assert scores == sorted(scores, reverse=True)
 
 
 def test_maps_and_boxes_come_for_every_slice_when_requested(predictor: Predictor, decoded: DecodedSeries) -> None:
@@ -197,7 +199,20 @@ def test_a_truncated_slice_is_rejected_and_the_rest_are_read(
     paths[2].write_bytes(paths[2].read_bytes()[:-1000])
     result = predictor.predict(open_archive([tmp_path]))
     assert [one.source for one in result.rejected] == ["IM0003.dcm"]
-    assert len(result.studies[0].findings.slices) == len(paths) - 1
+    findings = result.studies[0].findings
+    assert len(findings.slices) == len(paths) - 1
+    assert [one.ref.index for one in findings.slices] == list(range(len(paths) - 1))
+
+
+def test_slices_that_cannot_be_decoded_are_unread(predictor: Predictor, phantom: Phantom, tmp_path: Path) -> None:
+    paths = write_series(phantom, tmp_path, seed=3)
+    archive = open_archive([tmp_path])
+    for path in paths[2:4]:
+        path.unlink()
+    findings = predictor.predict(archive).studies[0].findings
+    assert [(one.code, one.count) for one in findings.unread] == [("unreadable", 2)]
+    assert not findings.complete
+    assert [one.ref.index for one in findings.slices] == list(range(7))
 
 
 def test_one_study_is_in_memory_at_a_time(predictor: Predictor, archive: Archive) -> None:
@@ -208,3 +223,37 @@ def test_one_study_is_in_memory_at_a_time(predictor: Predictor, archive: Archive
     del first
     next(outcomes)
     assert pixels() is None
+
+
+def test_pixels_are_given_before_they_are_scored(predictor: Predictor, archive: Archive, phantom: Phantom) -> None:
+    events: list[str] = []
+    shown: list[DecodedSeries] = []
+
+    def show(decoded: DecodedSeries) -> None:
+        events.append("shown")
+        shown.append(decoded)
+
+    outcome = predictor.read_study(
+        archive, archive.studies[0], on_decoded=show, progress=lambda stage, _done, _total: events.append(stage)
+    )
+    assert list(dict.fromkeys(events)) == [Stage.READING, "shown", Stage.SCORING]
+    assert outcome.reading is not None
+    assert outcome.reading.volume is shown[0].volume
+    (again,) = (one for one in predictor.predict(archive).studies if one.findings == outcome.reading.findings)
+    assert (again.volume.hounsfield == phantom.hounsfield).all()
+
+
+def test_what_is_raised_while_pixels_are_shown_stops_the_study(predictor: Predictor, archive: Archive) -> None:
+    def gone(_decoded: DecodedSeries) -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        predictor.read_study(archive, archive.studies[0], on_decoded=gone)
+
+
+@pytest.mark.usefixtures("first_study_fails")
+def test_a_study_that_cannot_be_decoded_shows_no_pixels(predictor: Predictor, archive: Archive) -> None:
+    shown: list[DecodedSeries] = []
+    outcome = predictor.read_study(archive, archive.studies[0], on_decoded=shown.append)
+    assert (outcome.reading, shown) == (None, [])
+    assert [one.code for one in outcome.rejected] == ["no_series"]

@@ -64,7 +64,7 @@ class TestTables:
         assert len(table) == 2
         first = table.iloc[0]
         assert first["study_instance_uid"] == reading.findings.study_instance_uid
-        assert first["urgency"] == reading.findings.urgency.value
+        assert first["triage"] == reading.findings.triage.value
         for finding in reading.findings.findings:
             assert first[finding.label.value] == finding.probability
             assert first[f"{finding.label.value}_present"] == finding.present

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from hemoscope.dicom.slices import QualityNote, Rejected
-from hemoscope.inference.findings import Finding, SkippedSeries, SliceFindings, StudyFindings, Urgency
+from hemoscope.dicom.slices import QualityNote, Rejected, SliceRef
+from hemoscope.inference.findings import Finding, SkippedSeries, SliceFindings, StudyFindings, Triage
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 
@@ -19,9 +19,8 @@ NOT_ESTABLISHED = {Hemorrhage.SUBARACHNOID, Hemorrhage.EPIDURAL}
 
 def make_slice(index: int, **changes: Any) -> SliceFindings:
     fields: dict[str, Any] = {
-        "sop_instance_uid": f"{STUDY_UID}.1.{index}",
+        "ref": SliceRef(index=index, sop_instance_uid=f"{STUDY_UID}.1.{index}", frame=0),
         "source": f"CT/IM{index:04d}.dcm",
-        "frame": 0,
         "position_mm": -10.0 + 5.0 * index,
         "probabilities": PerLabel.of([p / (index + 1) for p in PROBABILITIES.values]),
         "present": (Hemorrhage.ANY,) if index == 0 else (),
@@ -30,7 +29,7 @@ def make_slice(index: int, **changes: Any) -> SliceFindings:
     return SliceFindings(**{**fields, **changes})
 
 
-def make_finding(label: Hemorrhage, slices: tuple[str, ...]) -> Finding:
+def make_finding(label: Hemorrhage, slices: tuple[SliceRef, ...]) -> Finding:
     return Finding(
         label=label,
         present=label in PRESENT,
@@ -41,13 +40,20 @@ def make_finding(label: Hemorrhage, slices: tuple[str, ...]) -> Finding:
     )
 
 
+def make_frame(index: int, **changes: Any) -> SliceFindings:
+    """A slice of a multi-frame file: all share one UID, and frames stand from head to feet in the file."""
+    ref = SliceRef(index=index, sop_instance_uid=f"{STUDY_UID}.1.0", frame=3 - index)
+    return make_slice(index, ref=ref, source="CT/IM0000.dcm", **changes)
+
+
 def make_study(**changes: Any) -> StudyFindings:
+    """``keys`` are the indices of the key slices of every label that is present."""
     slices = changes.pop("slices", tuple(make_slice(index) for index in range(4)))
-    key = tuple(one.sop_instance_uid for one in slices[:2])
+    key = tuple(slices[index].ref for index in changes.pop("keys", (0, 1)) if index < len(slices))
     fields: dict[str, Any] = {
         "study_instance_uid": STUDY_UID,
         "series_instance_uid": f"{STUDY_UID}.1",
-        "urgency": Urgency.IMMEDIATE,
+        "triage": Triage.IMMEDIATE,
         "probabilities": PROBABILITIES,
         "findings": tuple(make_finding(label, key) for label in LABELS),
         "slices": slices,
@@ -58,10 +64,9 @@ def make_study(**changes: Any) -> StudyFindings:
 
 
 def make_reported(**changes: Any) -> ReportedStudy:
-    """``patient`` and ``key_slices`` are the reported study's own, all else the findings'."""
+    """``patient`` is the reported study's own, all else the findings'."""
     patient = changes.pop("patient", None)
-    keys = changes.pop("key_slices", PerLabel.build(lambda label: (0, 1) if label in PRESENT else ()))
-    return ReportedStudy(findings=make_study(**changes), key_slices=keys, patient=patient)
+    return ReportedStudy(findings=make_study(**changes), patient=patient)
 
 
 def make_report(**changes: Any) -> Report:
@@ -83,7 +88,7 @@ def report() -> Report:
 
 @pytest.fixture
 def change_study() -> Callable[..., Report]:
-    """``change_study(urgency=...)``: the report with its study changed."""
+    """``change_study(triage=...)``: the report with its study changed."""
     return lambda **changes: make_report(studies=(make_reported(**changes),))
 
 

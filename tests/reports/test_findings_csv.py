@@ -12,7 +12,7 @@ from hemoscope.labels import LABELS
 from hemoscope.reports.findings_csv import SLICE_COLUMNS, STUDY_COLUMNS, slices_csv, studies_csv
 from hemoscope.reports.report import PatientIdentity, Report
 
-from .conftest import make_reported
+from .conftest import make_frame, make_reported
 
 
 def read(text: str) -> list[dict[str, str]]:
@@ -26,6 +26,7 @@ def test_each_slice_has_a_row_with_source_position_probabilities_and_flags(repor
     for row, one in zip(rows, study.slices, strict=True):
         assert tuple(row) == SLICE_COLUMNS
         assert row["source"] == one.source
+        assert row["sop_instance_uid"] == one.ref.sop_instance_uid
         assert float(row["position_mm"]) == one.position_mm
         for label in LABELS:
             assert float(row[label]) == one.probabilities[label]
@@ -43,7 +44,16 @@ def test_each_study_has_a_row_with_thresholds_flags_and_key_slices(report: Repor
         assert float(row[f"{finding.label}_threshold"]) == finding.threshold
         assert row[f"{finding.label}_present"] == str(int(finding.present))
         assert row[f"{finding.label}_established"] == str(int(finding.established))
-        assert row[f"{finding.label}_key_slices"].split() == list(finding.slices)
+        assert row[f"{finding.label}_key_slices"].split() == [ref.sop_instance_uid for ref in finding.slices]
+
+
+def test_frames_of_one_file_are_told_apart_by_their_numbers(change_study: Callable[..., Report]) -> None:
+    report = change_study(slices=tuple(make_frame(index) for index in range(4)), keys=(3, 1))
+    rows = read(slices_csv(report))
+    assert [(row["frame"], row["slice_number"]) for row in rows] == [("3", "1"), ("2", "2"), ("1", "3"), ("0", "4")]
+    (study,) = read(studies_csv(report))
+    assert study["any_key_slice_numbers"] == "4 2"
+    assert study["epidural_key_slice_numbers"] == ""
 
 
 def test_an_unknown_position_is_an_empty_cell(change_slice: Callable[..., Report]) -> None:

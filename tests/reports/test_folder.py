@@ -25,7 +25,7 @@ def test_a_report_becomes_three_files_and_nothing_temporary_remains(tmp_path: Pa
     make_output_folder(output)
     write_report(report, output)
     assert names_in(output) == ["findings.csv", "findings.json", "studies.csv"]
-    assert json.loads((output / "findings.json").read_text())["schema"] == "hemoscope.findings/1"
+    assert json.loads((output / "findings.json").read_text())["schema"] == "hemoscope.findings/2"
 
 
 def test_files_of_other_runs_are_left_alone_and_own_names_replaced(tmp_path: Path, report: Report) -> None:

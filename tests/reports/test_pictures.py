@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hemoscope.dicom.archive import open_archive
-from hemoscope.dicom.slices import QualityNote
+from hemoscope.dicom.slices import QualityNote, SliceRef
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.predictor import Predictor, StudyReading
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
@@ -22,8 +22,16 @@ def reading(tmp_path_factory: pytest.TempPathFactory, predictor: Predictor) -> S
     folder = tmp_path_factory.mktemp("series")
     write_series(make_phantom(seed=2, shape=(SLICES, 64, 64)), folder)
     (study,) = predictor.predict(open_archive([folder]), maps=True).studies
-    keys = PerLabel.build(lambda label: (2, 0) if label in ("any", "subdural") else ())
-    return replace(study, key_slices=keys)
+    keys = tuple(study.findings.slices[index].ref for index in (2, 0))
+    findings = tuple(
+        replace(finding, slices=keys if finding.label in ("any", "subdural") else ())
+        for finding in study.findings.findings
+    )
+    return replace(study, findings=replace(study.findings, findings=findings))
+
+
+def ref(index: int) -> SliceRef:
+    return SliceRef(index=index, sop_instance_uid="1.2.3", frame=0)
 
 
 @pytest.fixture
@@ -49,7 +57,7 @@ def test_every_slice_can_be_drawn(reading: StudyReading, card: ModelCard) -> Non
 def test_heat_is_the_map_through_the_labels_own_calibration(
     reading: StudyReading, card: ModelCard, label: Hemorrhage
 ) -> None:
-    picture = picture_of(reading, card, 1, label)
+    picture = picture_of(reading, card, ref(1), label)
     logits = reading.maps[1, LABELS.index(label)]
     expected = card.calibration.slice[label].apply(logits.astype(np.float64))
     np.testing.assert_allclose(picture.heat.values, expected, atol=1e-6)
@@ -58,22 +66,22 @@ def test_heat_is_the_map_through_the_labels_own_calibration(
 
 
 def test_measured_geometry_is_shown_and_assumed_geometry_is_not(reading: StudyReading, card: ModelCard) -> None:
-    picture = picture_of(reading, card, 1, Hemorrhage.ANY)
+    picture = picture_of(reading, card, ref(1), Hemorrhage.ANY)
     assert picture.position_mm == reading.volume.positions_mm[1]
     assert picture.pixel_spacing_mm == reading.volume.spacing_mm[1:]
     assert picture.orientation == reading.volume.orientation
     note = QualityNote(code="geometry_assumed", message="assumed")
     assumed = replace(reading, findings=replace(reading.findings, quality=(note,)))
-    picture = picture_of(assumed, card, 1, Hemorrhage.ANY)
+    picture = picture_of(assumed, card, ref(1), Hemorrhage.ANY)
     assert (picture.position_mm, picture.pixel_spacing_mm, picture.orientation) == (None, None, None)
 
 
 def test_a_label_that_is_not_established_is_marked(reading: StudyReading, card: ModelCard) -> None:
     doubted = replace(card, established=PerLabel.build(lambda label: label != "subdural"))
-    assert not picture_of(reading, doubted, 0, Hemorrhage.SUBDURAL).established
-    assert picture_of(reading, doubted, 0, Hemorrhage.ANY).established
+    assert not picture_of(reading, doubted, ref(0), Hemorrhage.SUBDURAL).established
+    assert picture_of(reading, doubted, ref(0), Hemorrhage.ANY).established
 
 
 def test_a_reading_without_maps_is_refused(reading: StudyReading, card: ModelCard) -> None:
     with pytest.raises(ValueError, match="read it with maps=True"):
-        picture_of(replace(reading, maps=None), card, 0, Hemorrhage.ANY)
+        picture_of(replace(reading, maps=None), card, ref(0), Hemorrhage.ANY)

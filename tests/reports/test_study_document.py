@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pypdf import PdfReader
 
+from hemoscope.inference.findings import Triage
 from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+from hemoscope.reports.findings_1 import as_version_1
 from hemoscope.reports.findings_json import findings_document
 from hemoscope.reports.html import STYLE_SHA256, findings_html
 from hemoscope.reports.overlays import SlicePicture
@@ -20,6 +24,8 @@ from hemoscope.reports.pdf import findings_pdf
 from hemoscope.reports.report import Report
 from hemoscope.reports.study_document import ReaderRemark, StudyDocument, shown_slices, study_document
 from hemoscope.version import DISCLAIMER
+
+from .conftest import make_frame, make_report, make_reported
 
 
 def picture(number: int = 2) -> SlicePicture:
@@ -45,15 +51,61 @@ def study(document: dict[str, Any]) -> StudyDocument:
     return study_document(document, pictures=[picture()], reader=[remark])
 
 
+def rows(page: str) -> list[list[str]]:
+    found = re.findall(r"<tr class=\"\w+\">(.*?)</tr>", page, re.DOTALL)
+    return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in found]
+
+
 def test_every_label_keeps_its_own_probability_threshold_and_key_slices(study: StudyDocument) -> None:
-    rows = re.findall(r"<tr class=\"\w+\">(.*?)</tr>", findings_html(study))
-    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
+    cells = rows(findings_html(study))
     assert [row[0] for row in cells] == [label.display for label in LABELS]
     assert [row[1] for row in cells] == ["0.91", "0.12", "0.83", "0.04", "0.45", "0.26"]
     assert [row[2] for row in cells] == ["0.30", "0.31", "0.32", "0.33", "0.34", "0.35"]
     assert [row[3] for row in cells][:2] == ["Suspected", "Not established"]
     assert cells[4][3] == "Not established, suspected"
     assert cells[0][4] == "1, 2"
+
+
+def key_slices(document: dict[str, Any], **options: Any) -> list[str]:
+    return [line.key_slices for line in study_document(document, **options).labels]
+
+
+@given(st.permutations(range(4)))
+def test_key_slices_stand_most_probable_first_in_documents_of_both_versions(order: list[int]) -> None:
+    document = findings_document(make_report(studies=(make_reported(keys=tuple(order)),)))
+    expected = ", ".join(str(index + 1) for index in order)
+    assert key_slices(document) == [expected, "", expected, "", expected, ""]
+    assert key_slices(as_version_1(document)) == key_slices(document)
+
+
+def test_each_label_has_its_own_key_slices(document: dict[str, Any]) -> None:
+    (study,) = document["studies"]
+    named = ([3, 0], [1], [2, 1, 0], [], [3], [0, 2])
+    for finding, indices in zip(study["findings"], named, strict=True):
+        finding["slices"] = [{"index": index, "sop_instance_uid": "1.2.3", "frame": 3 - index} for index in indices]
+    expected = ["4, 1", "2", "3, 2, 1", "", "4", "1, 3"]
+    assert key_slices(document) == expected
+    assert [row[-1] for row in rows(findings_html(study_document(document)))] == expected
+
+
+def test_frames_of_an_earlier_document_are_named_by_what_was_stored_beside_it() -> None:
+    frames = tuple(make_frame(index) for index in range(4))
+    report = make_report(studies=(make_reported(slices=frames, keys=(3, 1)),))
+    assert key_slices(findings_document(report))[0] == "4, 2"
+    earlier = as_version_1(findings_document(report))
+    assert key_slices(earlier)[0] == "", "a UID that all frames share names none of them"
+    assert key_slices(earlier, key_slices={"any": [3, 1]})[0] == "4, 2"
+
+
+@pytest.mark.parametrize("triage", Triage)
+def test_every_triage_has_words_in_documents_of_both_versions(triage: Triage) -> None:
+    document = findings_document(make_report(studies=(make_reported(triage=triage),)))
+    found = study_document(document)
+    assert found.triage is triage
+    assert f'<p class="headline {triage.value}">' in findings_html(found)
+    assert findings_pdf(found).startswith(b"%PDF-")
+    earlier = study_document(as_version_1(document))
+    assert earlier.triage is (Triage.PROMPT if triage is Triage.UNSURE else triage)
 
 
 def test_the_page_warns_says_what_readers_said_and_escapes_their_words(study: StudyDocument) -> None:

@@ -8,13 +8,12 @@ import pytest
 from rich.console import Console
 
 from hemoscope.dicom.slices import QualityNote, Rejected
-from hemoscope.inference.findings import Urgency
-from hemoscope.labels import PerLabel
+from hemoscope.inference.findings import Triage
 from hemoscope.reports.report import PatientIdentity, Report
 from hemoscope.reports.table import print_report, short_uid
 from hemoscope.version import DISCLAIMER
 
-from .conftest import make_reported, make_slice, make_study
+from .conftest import make_frame, make_reported, make_slice, make_study
 
 
 def shown(report: Report, width: int = 100) -> str:
@@ -46,12 +45,12 @@ def test_each_label_shows_its_own_probability_threshold_and_flag(report: Report)
 def test_a_label_that_is_not_established_never_reads_as_present(report: Report) -> None:
     text = shown(report)
     assert "uspected" not in line_of(text, "Subarachnoid")
-    assert "suspected only together with any hemorrhage" in " ".join(text.split())
+    assert "Suspected only together with any hemorrhage" in " ".join(text.split())
 
 
-@pytest.mark.parametrize("urgency", Urgency)
-def test_urgency_stands_in_a_word(change_study: Callable[..., Report], urgency: Urgency) -> None:
-    assert f" {urgency.value.upper()} " in shown(change_study(urgency=urgency))
+@pytest.mark.parametrize("triage", Triage)
+def test_triage_stands_in_a_word(change_study: Callable[..., Report], triage: Triage) -> None:
+    assert f" {triage.value.upper()} " in shown(change_study(triage=triage))
 
 
 def test_key_slices_are_given_by_number_and_position(report: Report) -> None:
@@ -60,8 +59,8 @@ def test_key_slices_are_given_by_number_and_position(report: Report) -> None:
 
 
 def test_frames_that_share_a_uid_are_numbered_one_by_one(change_study: Callable[..., Report]) -> None:
-    frames = tuple(make_slice(index, sop_instance_uid="1.2.3", frame=index) for index in range(4))
-    text = shown(change_study(slices=frames, key_slices=PerLabel.build(lambda _: (3, 1))))
+    frames = tuple(make_frame(index) for index in range(4))
+    text = shown(change_study(slices=frames, keys=(3, 1)))
     assert "4 (5.0), 2 (-5.0)" in line_of(text, "Any hemorrhage")
 
 
@@ -98,15 +97,15 @@ def test_one_note_on_many_slices_is_one_line(change_study: Callable[..., Report]
     assert "slice 1, 2" in shown(change_study(slices=few))
 
 
-def test_many_studies_are_counted_by_urgency(report: Report) -> None:
+def test_many_studies_are_counted_by_triage(report: Report) -> None:
     assert "studies:" not in shown(report)
-    urgencies = (Urgency.ROUTINE, Urgency.IMMEDIATE, Urgency.ROUTINE)
-    studies = tuple(make_reported(urgency=urgency) for urgency in urgencies)
-    assert "3 studies: 1 immediate, 2 routine" in shown(replace(report, studies=studies))
+    triages = (Triage.ROUTINE, Triage.UNSURE, Triage.IMMEDIATE, Triage.ROUTINE)
+    studies = tuple(make_reported(triage=triage) for triage in triages)
+    assert "4 studies: 1 immediate, 1 unsure, 2 routine" in shown(replace(report, studies=studies))
 
 
 def test_one_slice_alone_is_not_numbered_by_place(change_study: Callable[..., Report]) -> None:
-    assert "numbered" not in shown(change_study(slices=(make_slice(0),), key_slices=PerLabel.build(lambda _: (0,))))
+    assert "numbered" not in shown(change_study(slices=(make_slice(0),)))
 
 
 def test_a_refusal_names_its_input_once(report: Report) -> None:

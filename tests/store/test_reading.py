@@ -71,14 +71,14 @@ def test_the_result_is_what_predict_prints(
     bundle = predictor.bundle
     model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
     (reading,) = prediction.studies
-    study = ReportedStudy(findings=reading.findings, key_slices=reading.key_slices)
+    study = ReportedStudy(findings=reading.findings)
     expected = findings_document(Report(model=model, studies=(study,), rejected=prediction.rejected))
     assert work(store) == 1
     assert json.loads(store.findings_json(entry.study_id)) == expected
     done = store.get(entry.study_id)
     assert done.findings == expected
     assert done.state is StudyState.DONE
-    assert done.urgency == reading.findings.urgency.value
+    assert done.urgency == reading.findings.triage.value
     assert done.suspected == tuple(one.label.value for one in reading.findings.findings if one.present)
     assert done.instances == done.stage_done == done.stage_total == len(series)
     assert store.counts().queue_depth == 0
@@ -104,7 +104,7 @@ def test_pixels_and_heat_are_those_of_the_reading(
         expected = calibration.apply(reading.maps[2, number].astype(np.float64)) * 255
         heat = np.frombuffer(store.heatmap(entry.study_id, 2, label), dtype=np.uint8)
         assert np.abs(heat.reshape(geometry["heatmap_shape"]) - expected).max() <= 1
-        assert geometry["key_slices"][label] == list(reading.key_slices[label])
+        assert geometry["key_slices"][label] == [ref.index for ref in reading.findings.key_slices[label]]
 
 
 def test_geometry_says_where_slices_lie(
@@ -118,7 +118,8 @@ def test_geometry_says_where_slices_lie(
     geometry, slices = found.geometry, found.findings["studies"][0]["slices"]
     assert (geometry["slices"], geometry["rows"], geometry["columns"]) == (5, 64, 64)
     assert geometry["labels"] == [label.value for label in LABELS]
-    assert geometry["sop_instance_uids"] == [one["sop_instance_uid"] for one in slices]
+    named = zip(geometry["sop_instance_uids"], geometry["frames"], strict=True)
+    assert list(named) == [(one["sop_instance_uid"], one["frame"]) for one in slices]
     assert geometry["positions_mm"] == [one["position_mm"] for one in slices]
     assert geometry["probabilities"] == [list(one["probabilities"].values()) for one in slices]
     assert geometry["thresholds"] == dict.fromkeys(LABELS, 0.5)
@@ -308,7 +309,7 @@ def test_an_unexpected_error_is_logged_without_identity_and_reported(
     failed = store.get(entry.study_id)
     assert (failed.state, failed.error_code) == (StudyState.FAILED, "internal_error")
     assert "ZeroDivisionError" in (failed.error_message or "")
-    assert "ZeroDivisionError at store/reading.py:" in caplog.text
+    assert "ZeroDivisionError at inference/predictor.py:" in caplog.text
     assert NAME not in caplog.text + str(failed)
     assert work(store) == 0
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hemoscope.data.split import LEAK_WARNING
 from hemoscope.inference.calibration import Calibration, StudyRule, sigmoid
 from hemoscope.inference.card import ModelCard, SplitRecord, TrainingData
-from hemoscope.inference.findings import Urgency, present_labels, study_urgency
+from hemoscope.inference.findings import Triage, present_labels, study_triage
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.experiment import Experiment
@@ -93,7 +93,7 @@ def test_where_no_cut_is_precise_enough_no_study_is_urgent_and_the_limits_give_a
     certain = PerLabel.build(lambda _: 0.999999)
     fine = replace(card, established=PerLabel.build(lambda _: True))
     present = present_labels(certain, card.operating_points.study, fine.established)
-    assert study_urgency(certain, present, fine) is Urgency.PROMPT
+    assert study_triage(certain, present, fine) is Triage.PROMPT
 
 
 def test_data_without_any_bleed_still_give_a_card_that_claims_nothing(origin: Origin) -> None:

@@ -10,17 +10,17 @@ import hemoscope
 from hemoscope import Hemorrhage, Prediction, Predictor, StudyReading
 
 
-def read_all(folder: Path, output: Path) -> list[hemoscope.Urgency]:
+def read_all(folder: Path, output: Path) -> list[hemoscope.Triage]:
     model = hemoscope.load_model()
     assert_type(model, Predictor)
     archive = hemoscope.open_archive([folder, "more.zip"])
     assert_type(archive.rejected, tuple[hemoscope.Rejected, ...])
-    urgencies = []
+    triages = []
     for outcome in model.studies(archive, maps=True):
         if outcome.reading is not None:
             show(outcome.reading, output)
-            urgencies.append(outcome.reading.findings.urgency)
-    return urgencies
+            triages.append(outcome.reading.findings.triage)
+    return triages
 
 
 def show(reading: StudyReading, output: Path) -> None:

@@ -50,7 +50,7 @@ def test_findings_are_the_document_that_predict_prints(room: TestClient, study_i
     document = json.loads(answer.text)
     Draft202012Validator(findings_schema()).validate(document)
     assert answer.text == json.dumps(document, indent=2) + "\n"
-    assert document["studies"][0]["urgency"] == room.get(f"/api/v1/studies/{study_id}").json()["urgency"]
+    assert document["studies"][0]["triage"] == room.get(f"/api/v1/studies/{study_id}").json()["urgency"]
 
 
 def test_pixels_are_the_hounsfield_units_of_the_phantom(room: TestClient, study_id: str) -> None:

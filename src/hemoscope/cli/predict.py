@@ -29,6 +29,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--series", metavar="UID", help="read this series instead of the one chosen by the rule")
     add("--output", type=Path, metavar="DIR", help="write findings.json, CSV tables, reports and pictures here")
     add("--format", choices=tuple(_PRINTERS), default="table", help="format of stdout (default: table)")
+    add("--schema", type=int, choices=(1, 2), default=2, help="version of the JSON's schema (default: 2)")
     add("--heatmaps", action="store_true", help="with --output: pictures of all slices, not only of key slices")
     add("--pdf", action="store_true", help="with --output: each study's report as PDF too, beside the HTML page")
     add("--threads", type=_positive, metavar="N", help="processors to use (default: all, at most eight)")
@@ -54,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     with progress_bar() as show:
         report = _report(arguments, show)
     if arguments.output is not None:
-        write_report(report, arguments.output)
-    _PRINTERS[arguments.format](report)
+        write_report(report, arguments.output, schema=arguments.schema)
+    _PRINTERS[arguments.format](report, arguments.schema)
     if arguments.output is not None and arguments.format == "table":
         sys.stdout.write(f"Reports, tables and pictures: {printable(arguments.output.name) or 'in the given folder'}\n")
     return exit_code(report, arguments.allow_refused)
@@ -74,6 +75,9 @@ def check_usage(arguments: argparse.Namespace) -> None:
         if given and arguments.output is None:
             msg = f"{option} needs a folder to write to. Add --output DIR"
             raise ConfigError(msg)
+    if arguments.schema != 2 and arguments.format != "json" and arguments.output is None:
+        msg = "--schema chooses the version of the JSON. Add --format json or --output DIR"
+        raise ConfigError(msg)
     known = {*REMEDIES, "no_series", "bad_nifti"}
     if unknown := sorted(arguments.allow_refused - known):
         msg = f"--allow-refused: no such code: {', '.join(unknown)}. Codes are: {', '.join(sorted(known))}"
@@ -125,7 +129,7 @@ def _studies(
         if reading is None:
             continue
         patient = _patient(archive, reading) if arguments.identify else None
-        study = ReportedStudy(findings=reading.findings, key_slices=reading.key_slices, patient=patient)
+        study = ReportedStudy(findings=reading.findings, patient=patient)
         if arguments.output is not None:
             _draw(reading, bundle, arguments, show, predictor.engine.threads)
             _write_study_report(reading, study, bundle, arguments)
@@ -188,7 +192,7 @@ def _draw(
             show("drawing", done, len(pictures))
 
 
-def _print_table(report: "Report") -> None:
+def _print_table(report: "Report", _schema: int) -> None:
     from rich.console import Console
 
     from hemoscope.reports.table import print_report
@@ -196,13 +200,13 @@ def _print_table(report: "Report") -> None:
     print_report(report, Console(highlight=False))
 
 
-def _print_json(report: "Report") -> None:
+def _print_json(report: "Report", schema: int) -> None:
     from hemoscope.reports.findings_json import findings_json
 
-    sys.stdout.write(findings_json(report))
+    sys.stdout.write(findings_json(report, version=schema))
 
 
-def _print_csv(report: "Report") -> None:
+def _print_csv(report: "Report", _schema: int) -> None:
     from hemoscope.reports.findings_csv import slices_csv
 
     sys.stdout.write(slices_csv(report))

@@ -3,7 +3,7 @@
 Opening an archive only parses headers; ``read_series`` decodes the chosen series.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.quality import known_positions
 from hemoscope.dicom.read import read_headers, read_slices
 from hemoscope.dicom.series import Series, Study, build_studies
-from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader
+from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader, UnreadSlices
 from hemoscope.dicom.sources import Source, as_paths, find_sources, rejected_by
 from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.progress import Progress
@@ -28,6 +28,7 @@ from hemoscope.volume import HounsfieldVolume
 __all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series"]
 
 _INT16 = np.iinfo(np.int16)
+_NAMED = 3  # damaged files that a note names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,8 @@ class DecodedSeries:
         slices: their headers.
         slice_quality: for each slice, the notes from its header and its decoding.
         quality: notes on the whole series.
-        rejected: slices that could not be decoded; they are not in the volume.
+        rejected: files whose slices could not be decoded; they are not in the volume.
+        unread: the slices of those files, counted by the code of their refusal.
     """
 
     volume: HounsfieldVolume
@@ -65,6 +67,7 @@ class DecodedSeries:
     slice_quality: tuple[tuple[QualityNote, ...], ...]
     quality: tuple[QualityNote, ...]
     rejected: tuple[Rejected, ...]
+    unread: tuple[UnreadSlices, ...] = ()
 
 
 def open_archive(
@@ -150,7 +153,7 @@ def read_series(
             done += len(places[source])
             if progress is not None:
                 progress(done, len(series))
-    return _decoded(series, hounsfield, notes, tuple(rejected))
+    return _decoded(series, hounsfield, notes, {one: len(places[one.source]) for one in rejected})
 
 
 def _decode(
@@ -176,11 +179,12 @@ def _decoded(
     series: Series,
     hounsfield: NDArray[np.int16],
     notes: Mapping[int, tuple[QualityNote, ...]],
-    rejected: tuple[Rejected, ...],
+    refused: Mapping[Rejected, int],
 ) -> DecodedSeries:
+    """Put together what was decoded, and what was refused with its number of slices."""
     kept = sorted(notes)
     if not kept:
-        reason = rejected[0].message if rejected else "it is empty"
+        reason = next((one.message for one in refused), "it is empty")
         msg = f"no slice of series {series.series_instance_uid} can be decoded: {reason}"
         raise SeriesError(msg)
     quality = series.quality
@@ -193,9 +197,19 @@ def _decoded(
         volume=_volume(slices, hounsfield),
         slices=slices,
         slice_quality=tuple(notes[index] for index in kept),
-        quality=quality + _gathered(notes),
-        rejected=rejected,
+        quality=quality + _gathered(notes, [header.source for header in slices]),
+        rejected=tuple(refused),
+        unread=_unread(refused),
     )
+
+
+def _unread(refused: Mapping[Rejected, int]) -> tuple[UnreadSlices, ...]:
+    """Count refused slices by code, with the message of the first."""
+    counts = Counter[str]()
+    for one, slices in refused.items():
+        counts[one.code] += slices
+    messages = {one.code: one.message for one in reversed(tuple(refused))}
+    return tuple(UnreadSlices(code=code, message=messages[code], count=count) for code, count in counts.items())
 
 
 def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16]) -> HounsfieldVolume:
@@ -216,10 +230,15 @@ def _origins(slices: Sequence[SliceHeader]) -> tuple[tuple[float, float, float],
     return known if len(known) == len(slices) else None
 
 
-def _gathered(notes: Mapping[int, tuple[QualityNote, ...]]) -> tuple[QualityNote, ...]:
-    """Report the repairs of single slices once for the series."""
-    repaired = sum(any(note.code == "twelve_bit_repair" for note in one) for one in notes.values())
-    if not repaired:
-        return ()
-    message = f"12-bit values had wrapped below zero and were repaired in {repaired} of {len(notes)} slices"
-    return (QualityNote(code="twelve_bit_repair", message=message),)
+def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[str]) -> tuple[QualityNote, ...]:
+    """The repairs of single slices and damage in them, reported once for the series; ``sources`` in its order."""
+    codes = [{note.code for note in notes[index]} for index in sorted(notes)]
+    found = []
+    if repaired := sum("twelve_bit_repair" in one for one in codes):
+        message = f"12-bit values had wrapped below zero and were repaired in {repaired} of {len(codes)} slices"
+        found.append(QualityNote(code="twelve_bit_repair", message=message))
+    if damaged := [source for source, one in zip(sources, codes, strict=True) if "damaged_pixel_data" in one]:
+        named = f"{', '.join(damaged[:_NAMED])}{' and others' if len(damaged) > _NAMED else ''}"
+        message = f"the compressed data of {len(damaged)} of {len(codes)} slices are damaged: {named}"
+        found.append(QualityNote(code="damaged_pixel_data", message=message))
+    return tuple(found)

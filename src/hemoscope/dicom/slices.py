@@ -28,6 +28,26 @@ class SliceRef:
     sop_instance_uid: str
     frame: int
 
+    def __post_init__(self) -> None:
+        """Reject places that no slice has."""
+        if self.index < 0 or self.frame < 0:
+            msg = f"index and frame count from 0, got {self.index} and {self.frame}"
+            raise ValueError(msg)
+
+    @property
+    def number(self) -> int:
+        """The slice's number as people see it, from 1."""
+        return self.index + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadSlices:
+    """Slices of the series that was read which are not in the result: how many, a stable code, and why."""
+
+    code: str
+    message: str
+    count: int
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:

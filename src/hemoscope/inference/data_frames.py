@@ -15,7 +15,7 @@ _SLICE_COLUMNS = ("sop_instance_uid", "frame", "source", "position_mm", *(label.
 _STUDY_COLUMNS = (
     "study_instance_uid",
     "series_instance_uid",
-    "urgency",
+    "triage",
     "slices",
     *(label.value for label in LABELS),
     *(f"{label.value}_present" for label in LABELS),
@@ -25,7 +25,7 @@ _STUDY_COLUMNS = (
 def slice_rows(study: StudyFindings) -> "pd.DataFrame":
     """One row a slice in anatomical order; the row index is that of the slice in its series."""
     rows = [
-        (one.sop_instance_uid, one.frame, one.source, one.position_mm, *one.probabilities.values)
+        (one.ref.sop_instance_uid, one.ref.frame, one.source, one.position_mm, *one.probabilities.values)
         for one in study.slices
     ]
     return _pandas().DataFrame(rows, columns=_SLICE_COLUMNS)
@@ -37,7 +37,7 @@ def study_rows(studies: Iterable[StudyFindings]) -> "pd.DataFrame":
         (
             study.study_instance_uid,
             study.series_instance_uid,
-            study.urgency.value,
+            study.triage.value,
             len(study.slices),
             *study.probabilities.values,
             *(finding.present for finding in study.findings),

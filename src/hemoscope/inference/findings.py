@@ -7,7 +7,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.dicom.slices import QualityNote, SliceHeader
+from hemoscope.dicom.slices import QualityNote, SliceHeader, SliceRef, UnreadSlices
 from hemoscope.inference.calibration import OperatingPoint
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.probabilities import StudyProbabilities
@@ -16,11 +16,12 @@ from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 KEY_SLICES = 3
 
 
-class Urgency(StrEnum):
-    """How soon a reader should look, most urgent first."""
+class Triage(StrEnum):
+    """How soon a reader should look, most urgent first; ``unsure`` is reserved, no reading gives it yet."""
 
     IMMEDIATE = "immediate"
     PROMPT = "prompt"
+    UNSURE = "unsure"
     ROUTINE = "routine"
 
 
@@ -29,7 +30,7 @@ class Finding:
     """One label in one study.
 
     ``established`` is False where the model's validation does not support this label: it then raises no finding alone.
-    ``slices`` are the SOP Instance UIDs of the key slices, most probable first.
+    ``slices`` are the key slices, most probable first; none where the label is not present.
     """
 
     label: Hemorrhage
@@ -37,16 +38,15 @@ class Finding:
     established: bool
     probability: float
     threshold: float
-    slices: tuple[str, ...]
+    slices: tuple[SliceRef, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceFindings:
     """One slice: calibrated probabilities and the labels at or above their slice thresholds."""
 
-    sop_instance_uid: str
+    ref: SliceRef
     source: str
-    frame: int
     position_mm: float | None
     probabilities: PerLabel[float]
     present: tuple[Hemorrhage, ...]
@@ -64,16 +64,30 @@ class SkippedSeries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyFindings:
-    """The result for one study: six findings in label order, slices in anatomical order."""
+    """The result for one study: six findings in label order, slices in anatomical order.
+
+    ``unread`` are slices of the series that was read which could not be decoded.
+    """
 
     study_instance_uid: str
     series_instance_uid: str
-    urgency: Urgency
+    triage: Triage
     probabilities: PerLabel[float]
     findings: tuple[Finding, ...]
     slices: tuple[SliceFindings, ...]
     quality: tuple[QualityNote, ...]
     skipped_series: tuple[SkippedSeries, ...]
+    unread: tuple[UnreadSlices, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every slice of the series that was read is in the result."""
+        return not self.unread
+
+    @property
+    def key_slices(self) -> PerLabel[tuple[SliceRef, ...]]:
+        """The key slices of each label, most probable first."""
+        return PerLabel.of([finding.slices for finding in self.findings])
 
 
 def present_labels(
@@ -88,14 +102,14 @@ def present_labels(
     return tuple(label for label in LABELS if reached[label] and (established[label] or supported))
 
 
-def study_urgency(probabilities: PerLabel[float], present: Sequence[Hemorrhage], card: ModelCard) -> Urgency:
+def study_triage(probabilities: PerLabel[float], present: Sequence[Hemorrhage], card: ModelCard) -> Triage:
     """Return how soon to look; only established labels count.
 
     Immediate where ``any`` reaches the card's urgent threshold, prompt where a label is present, else routine.
     """
     if card.established[Hemorrhage.ANY] and probabilities[Hemorrhage.ANY] >= card.operating_points.urgent.threshold:
-        return Urgency.IMMEDIATE
-    return Urgency.PROMPT if any(card.established[label] for label in present) else Urgency.ROUTINE
+        return Triage.IMMEDIATE
+    return Triage.PROMPT if any(card.established[label] for label in present) else Triage.ROUTINE
 
 
 def key_slices(
@@ -119,23 +133,6 @@ def key_slices(
     return tuple(chosen)
 
 
-def key_slices_of(
-    probabilities: StudyProbabilities,
-    positions_mm: Sequence[float | None],
-    *,
-    present: Sequence[Hemorrhage],
-    apart_mm: float,
-) -> PerLabel[tuple[int, ...]]:
-    """Return the key slices of every label; none for a label that is not present."""
-    return PerLabel.build(
-        lambda label: (
-            key_slices(probabilities.slice_probabilities[:, LABELS.index(label)], positions_mm, apart_mm=apart_mm)
-            if label in present
-            else ()
-        )
-    )
-
-
 def _apart(first: float | None, second: float | None, apart_mm: float) -> bool:
     """Whether two places are far enough apart; positions carry rounding, so a thousandth of a mm is forgiven."""
     return first is None or second is None or abs(first - second) >= apart_mm - 1e-3
@@ -149,6 +146,7 @@ def study_findings(
     slice_quality: Sequence[tuple[QualityNote, ...]],
     quality: tuple[QualityNote, ...],
     skipped_series: tuple[SkippedSeries, ...],
+    unread: tuple[UnreadSlices, ...] = (),
     card: ModelCard,
 ) -> StudyFindings:
     """Say what the probabilities of one series mean for its study, at the operating points of the card.
@@ -160,22 +158,30 @@ def study_findings(
         slice_quality: what reading noted about each slice.
         quality: what reading noted about the series.
         skipped_series: the study's other series, and why they were not read.
+        unread: slices of the series that could not be decoded.
         card: of the model that gave the probabilities.
     """
     study = PerLabel.of(probabilities.study_probabilities.tolist())
     present = present_labels(study, card.operating_points.study, card.established)
-    keys = key_slices_of(probabilities, positions_mm, present=present, apart_mm=card.study_rule.nominal_spacing_mm)
     rows = map(PerLabel.of, probabilities.slice_probabilities.tolist())
-    of_slices = zip(slices, positions_mm, rows, slice_quality, strict=True)
+    of_slices = enumerate(zip(slices, positions_mm, rows, slice_quality, strict=True))
+    found = tuple(_slice_findings(index, *of_slice, card) for index, of_slice in of_slices)
+
+    def keys(label: Hemorrhage) -> tuple[SliceRef, ...]:
+        scores, apart_mm = probabilities.slice_probabilities[:, LABELS.index(label)], card.study_rule.nominal_spacing_mm
+        chosen = key_slices(scores, positions_mm, apart_mm=apart_mm) if label in present else ()
+        return tuple(found[index].ref for index in chosen)
+
     return StudyFindings(
         study_instance_uid=slices[0].study_instance_uid,
         series_instance_uid=slices[0].series_instance_uid,
-        urgency=study_urgency(study, present, card),
+        triage=study_triage(study, present, card),
         probabilities=study,
-        findings=tuple(_finding(label, study, present, keys, slices, card) for label in LABELS),
-        slices=tuple(_slice_findings(*of_slice, card) for of_slice in of_slices),
+        findings=tuple(_finding(label, study, present, keys(label), card) for label in LABELS),
+        slices=found,
         quality=quality,
         skipped_series=skipped_series,
+        unread=unread,
     )
 
 
@@ -183,8 +189,7 @@ def _finding(
     label: Hemorrhage,
     study: PerLabel[float],
     present: Sequence[Hemorrhage],
-    keys: PerLabel[tuple[int, ...]],
-    slices: Sequence[SliceHeader],
+    keys: tuple[SliceRef, ...],
     card: ModelCard,
 ) -> Finding:
     return Finding(
@@ -193,11 +198,12 @@ def _finding(
         established=card.established[label],
         probability=study[label],
         threshold=card.operating_points.study[label].threshold,
-        slices=tuple(slices[index].sop_instance_uid for index in keys[label]),
+        slices=keys,
     )
 
 
 def _slice_findings(
+    index: int,
     header: SliceHeader,
     position_mm: float | None,
     probabilities: PerLabel[float],
@@ -205,9 +211,8 @@ def _slice_findings(
     card: ModelCard,
 ) -> SliceFindings:
     return SliceFindings(
-        sop_instance_uid=header.sop_instance_uid,
+        ref=SliceRef(index=index, sop_instance_uid=header.sop_instance_uid, frame=header.frame),
         source=header.source,
-        frame=header.frame,
         position_mm=position_mm,
         probabilities=probabilities,
         present=present_labels(probabilities, card.operating_points.slice, card.established),

@@ -69,7 +69,7 @@ def predict(
 
     Examples:
         >>> prediction = predict("examples/sample")
-        >>> [study.findings.urgency.value for study in prediction.studies], prediction.rejected
+        >>> [study.findings.triage.value for study in prediction.studies], prediction.rejected
         (['immediate'], ())
     """
     dicom, volumes = split_inputs(as_paths(paths))

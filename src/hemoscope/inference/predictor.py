@@ -5,7 +5,7 @@ line, the web app, the PACS node and the evaluation all call ``Predictor``, so t
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 from functools import partial
@@ -21,7 +21,7 @@ from hemoscope.dicom.volume_series import series_of_volume
 from hemoscope.errors import SeriesError
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.engine import Engine, RawScores
-from hemoscope.inference.findings import SkippedSeries, key_slices_of, study_findings
+from hemoscope.inference.findings import SkippedSeries, study_findings
 from hemoscope.inference.preprocess import Preprocessing, model_input
 from hemoscope.inference.probabilities import StudyProbabilities, averaged, sequence_places
 from hemoscope.inference.study_reading import Prediction, StudyOutcome, StudyReading
@@ -92,18 +92,28 @@ class Predictor:
         """
         for study in _studies_with(archive, series_instance_uid):
             # No variable here holds the outcome: the volume can go before the next study is decoded.
-            yield self._outcome(archive, study, series_instance_uid=series_instance_uid, maps=maps, progress=progress)
+            yield self.read_study(archive, study, series_instance_uid=series_instance_uid, maps=maps, progress=progress)
 
-    def _outcome(
+    def read_study(
         self,
         archive: Archive,
         study: Study,
         *,
-        series_instance_uid: str | None,
-        maps: bool,
-        progress: StageProgress | None,
+        series_instance_uid: str | None = None,
+        maps: bool = False,
+        on_decoded: Callable[[DecodedSeries], None] | None = None,
+        progress: StageProgress | None = None,
     ) -> StudyOutcome:
-        """Take one study through the whole chain, or say why it cannot be."""
+        """Choose the series of one study, decode it and read it; if none can be read, the outcome says why.
+
+        Args:
+            archive: what ``open_archive`` found.
+            study: one of its studies.
+            series_instance_uid: read this series instead of choosing by rule.
+            maps: keep the heat maps of every slice.
+            on_decoded: called with the pixels before they are scored, to show them early; what it raises is raised.
+            progress: called with the stage, the slices done and their number.
+        """
         uid = study.study_instance_uid
         try:
             choice = choose_series(study, series_instance_uid=series_instance_uid)
@@ -113,6 +123,8 @@ class Predictor:
         except SeriesError as error:
             refusal = Rejected(source=f"study {uid}", code="no_series", message=str(error))
             return StudyOutcome(study_instance_uid=uid, reading=None, rejected=(refusal,))
+        if on_decoded is not None:
+            on_decoded(decoded)
         reading = self.read(decoded, skipped=choice.skipped, maps=maps, progress=progress)
         return StudyOutcome(study_instance_uid=uid, reading=reading, rejected=decoded.rejected)
 
@@ -144,6 +156,7 @@ class Predictor:
             slice_quality=decoded.slice_quality,
             quality=decoded.quality,
             skipped_series=tuple(_skipped(*series) for series in skipped),
+            unread=decoded.unread,
             card=card,
         )
         return StudyReading(
@@ -151,12 +164,6 @@ class Predictor:
             probabilities=probabilities,
             volume=volume,
             maps=heat_maps,
-            key_slices=key_slices_of(
-                probabilities,
-                volume.positions_mm,
-                present=tuple(finding.label for finding in findings.findings if finding.present),
-                apart_mm=card.study_rule.nominal_spacing_mm,
-            ),
             preprocessing=card.preprocessing,
             calibration=card.calibration.slice,
         )

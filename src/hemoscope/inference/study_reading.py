@@ -30,7 +30,6 @@ class StudyReading:
         volume: the series in Hounsfield units.
         maps: class-activation logits, float32 (slices, 6, height, width), each over the square ``box`` of its slice;
             None unless asked for.
-        key_slices: indices into the volume for each label, most probable first; none for a label that is not present.
         preprocessing: of the model that read it.
         calibration: of the model's slice logits, which turns ``maps`` into local probabilities.
     """
@@ -39,7 +38,6 @@ class StudyReading:
     probabilities: StudyProbabilities
     volume: HounsfieldVolume
     maps: NDArray[np.float32] | None
-    key_slices: PerLabel[tuple[int, ...]]
     preprocessing: Preprocessing
     calibration: PerLabel[AnyCalibration]
 
@@ -133,7 +131,7 @@ class Prediction:
     rejected: tuple[Rejected, ...]
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return one row a study: UIDs, urgency, the six study probabilities and, as ``LABEL_present``, the findings.
+        """Return one row a study: UIDs, triage, the six study probabilities and, as ``LABEL_present``, the findings.
 
         Raises:
             MissingExtraError: pandas is not installed.

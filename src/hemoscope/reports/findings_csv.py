@@ -1,8 +1,9 @@
 """Findings as CSV, for spreadsheets and statistics: one table with a row a slice, one with a row a study.
 
-Lists stand in one cell, separated by spaces. Flags are 1 and 0. An unknown position is an empty cell. A name that a
-spreadsheet would run as a formula (it begins with ``=``, ``+``, ``-``, ``@``, tab or return) gets an apostrophe before
-it, as OWASP advises against CSV injection: file names come from strangers.
+Lists stand in one cell, separated by spaces. Slice numbers count from 1, as in the table and the pictures: frames of
+one file share a SOP Instance UID. Flags are 1 and 0. An unknown position is an empty cell. A name that a spreadsheet
+would run as a formula (it begins with ``=``, ``+``, ``-``, ``@``, tab or return) gets an apostrophe before it, as OWASP
+advises against CSV injection: file names come from strangers.
 """
 
 import csv
@@ -20,6 +21,7 @@ SLICE_COLUMNS: tuple[str, ...] = (
     "series_instance_uid",
     "sop_instance_uid",
     "frame",
+    "slice_number",
     "source",
     "position_mm",
     *LABELS,
@@ -36,6 +38,7 @@ STUDY_COLUMNS: tuple[str, ...] = (
     *(f"{label}_present" for label in LABELS),
     *(f"{label}_established" for label in LABELS),
     *(f"{label}_key_slices" for label in LABELS),
+    *(f"{label}_key_slice_numbers" for label in LABELS),
     "quality",
 )
 PATIENT_COLUMNS = ("patient_name", "patient_id", "study_date")
@@ -60,8 +63,9 @@ def _slice_row(study: StudyFindings, one: SliceFindings) -> list[Cell]:
     return [
         study.study_instance_uid,
         study.series_instance_uid,
-        one.sop_instance_uid,
-        one.frame,
+        one.ref.sop_instance_uid,
+        one.ref.frame,
+        one.ref.number,
         one.source,
         "" if one.position_mm is None else one.position_mm,
         *one.probabilities.values,
@@ -74,13 +78,14 @@ def _study_row(study: StudyFindings) -> list[Cell]:
     return [
         study.study_instance_uid,
         study.series_instance_uid,
-        study.urgency.value,
+        study.triage.value,
         len(study.slices),
         *study.probabilities.values,
         *(finding.threshold for finding in study.findings),
         *(int(finding.present) for finding in study.findings),
         *(int(finding.established) for finding in study.findings),
-        *(" ".join(finding.slices) for finding in study.findings),
+        *(" ".join(ref.sop_instance_uid for ref in finding.slices) for finding in study.findings),
+        *(" ".join(str(ref.number) for ref in finding.slices) for finding in study.findings),
         " ".join(note.code for note in study.quality),
     ]
 

@@ -1,4 +1,4 @@
-"""Findings as JSON, schema ``hemoscope.findings/1``: for programs, stable, described by ``findings.schema.json``.
+"""Findings as JSON, schema ``hemoscope.findings/2``: for programs, stable, described by ``findings.schema.json``.
 
 Numbers are written in full: a probability stands on the same side of its threshold in the file as in the program.
 Non-ASCII and undecodable characters of file names are escaped, so the text is valid in any encoding.
@@ -8,17 +8,24 @@ import json
 from importlib import resources
 from typing import Any
 
-from hemoscope.dicom.slices import QualityNote
+from hemoscope.dicom.slices import QualityNote, SliceRef, UnreadSlices
 from hemoscope.inference.findings import Finding, SkippedSeries, SliceFindings, StudyFindings
+from hemoscope.reports.findings_1 import as_version_1
 from hemoscope.reports.report import PatientIdentity, Report
 from hemoscope.version import DISCLAIMER
 
-SCHEMA = "hemoscope.findings/1"
+SCHEMA = "hemoscope.findings/2"
 
 
-def findings_json(report: Report) -> str:
-    """Write the report as indented JSON text, ending in a newline."""
-    return document_text(findings_document(report))
+def findings_json(report: Report, *, version: int = 2) -> str:
+    """Write the report as indented JSON text, ending in a newline.
+
+    Args:
+        report: what to write.
+        version: of the schema, 1 or 2; 1 is for programs that do not know 2 yet.
+    """
+    document = findings_document(report)
+    return document_text(as_version_1(document) if version == 1 else document)
 
 
 def document_text(document: dict[str, Any]) -> str:
@@ -37,9 +44,10 @@ def findings_document(report: Report) -> dict[str, Any]:
     }
 
 
-def findings_schema() -> dict[str, Any]:
-    """Read the JSON Schema (draft 2020-12) of ``findings_document``, as shipped in the package."""
-    text = resources.files("hemoscope.reports").joinpath("findings.schema.json").read_text(encoding="utf-8")
+def findings_schema(version: int = 2) -> dict[str, Any]:
+    """Read the JSON Schema (draft 2020-12) of a version, as shipped in the package."""
+    name = "findings.schema.json" if version == 2 else f"findings-{version}.schema.json"
+    text = resources.files("hemoscope.reports").joinpath(name).read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 
@@ -48,7 +56,9 @@ def _study(study: StudyFindings, patient: PatientIdentity | None) -> dict[str, A
     document: dict[str, Any] = {
         "study_instance_uid": study.study_instance_uid,
         "series_instance_uid": study.series_instance_uid,
-        "urgency": study.urgency.value,
+        "state": "complete" if study.complete else "incomplete",
+        "unread": _unread(study.unread),
+        "triage": study.triage.value,
         "probabilities": study.probabilities.as_dict(),
         "findings": [_finding(finding) for finding in study.findings],
         "slices": [_slice(one) for one in study.slices],
@@ -67,19 +77,28 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "established": finding.established,
         "probability": finding.probability,
         "threshold": finding.threshold,
-        "slices": list(finding.slices),
+        "slices": [_ref(ref) for ref in finding.slices],
     }
 
 
 def _slice(one: SliceFindings) -> dict[str, Any]:
     return {
-        "sop_instance_uid": one.sop_instance_uid,
+        **_ref(one.ref),
         "source": one.source,
         "position_mm": one.position_mm,
         "probabilities": one.probabilities.as_dict(),
         "present": [label.value for label in one.present],
         "quality": _quality(one.quality),
     }
+
+
+def _ref(ref: SliceRef) -> dict[str, Any]:
+    return {"index": ref.index, "sop_instance_uid": ref.sop_instance_uid, "frame": ref.frame}
+
+
+def _unread(unread: tuple[UnreadSlices, ...]) -> dict[str, Any]:
+    reasons = [{"code": one.code, "message": one.message, "count": one.count} for one in unread]
+    return {"count": sum(one.count for one in unread), "reasons": reasons}
 
 
 def _quality(notes: tuple[QualityNote, ...]) -> list[dict[str, str]]:

@@ -39,8 +39,8 @@ def make_output_folder(folder: Path) -> None:
         write_bytes(folder / "findings.json.check", b"").unlink()
 
 
-def write_report(report: Report, folder: Path) -> None:
-    """Write the tables and the JSON of a report.
+def write_report(report: Report, folder: Path, *, schema: int = 2) -> None:
+    """Write the tables and the JSON of a report, in this version of its schema.
 
     Raises:
         ConfigError: the folder cannot be written to.
@@ -49,7 +49,7 @@ def write_report(report: Report, folder: Path) -> None:
     with _explained(folder):
         write_bytes(folder / "findings.csv", slices_csv(report).encode("utf-8", "backslashreplace"))
         write_bytes(folder / "studies.csv", studies_csv(report).encode("utf-8", "backslashreplace"))
-        write_bytes(folder / "findings.json", findings_json(report).encode("ascii"))
+        write_bytes(folder / "findings.json", findings_json(report, version=schema).encode("ascii"))
 
 
 def write_picture(image: Image.Image, folder: Path, *, study_uid: str, number: int, label: Hemorrhage) -> Path:

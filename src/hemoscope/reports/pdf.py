@@ -13,7 +13,7 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Image, KeepTogether, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 from reportlab.platypus.flowables import Flowable
 
-from hemoscope.inference.findings import Urgency
+from hemoscope.inference.findings import Triage
 from hemoscope.reports.study_document import LabelLine, StudyDocument
 from hemoscope.version import __version__
 
@@ -28,7 +28,12 @@ _CAUTION = ParagraphStyle(
     "caution", parent=_BODY, fontName="Helvetica-Bold", backColor=colors.HexColor("#fff4e5"), borderPadding=5
 )
 _LETTERS_LOST = "Letters that this PDF cannot show stand as ?. The HTML report has them."
-_COLOUR = {Urgency.IMMEDIATE: "#b00020", Urgency.PROMPT: "#8a5000", Urgency.ROUTINE: "#2e5e3e"}
+_COLOUR = {
+    Triage.IMMEDIATE: "#b00020",
+    Triage.PROMPT: "#8a5000",
+    Triage.UNSURE: "#1d4f91",
+    Triage.ROUTINE: "#2e5e3e",
+}
 
 
 def findings_pdf(study: StudyDocument) -> bytes:
@@ -67,7 +72,7 @@ def _western(text: str) -> str:
 
 
 def _story(study: StudyDocument) -> list[Flowable]:
-    headline = f'<font color="{_COLOUR[study.urgency]}"><b>{escape(study.headline)}</b></font>'
+    headline = f'<font color="{_COLOUR[study.triage]}"><b>{escape(study.headline)}</b></font>'
     story: list[Flowable] = [
         Paragraph("Head CT: suspected hemorrhage", _TITLE),
         Spacer(0, 3 * mm),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from hemoscope.dicom.slices import SliceRef
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.predictor import StudyReading
 from hemoscope.labels import LABELS, Hemorrhage
@@ -16,16 +17,17 @@ def pictures_of(reading: StudyReading, card: ModelCard, *, every_slice: bool = F
         ValueError: the study was read without its maps.
 
     """
-    drawn = {(label, index) for label in LABELS for index in reading.key_slices[label]}
+    findings = reading.findings
+    drawn = {(ref, label) for label, refs in findings.key_slices.items() for ref in refs}
     if every_slice:
-        drawn |= {(Hemorrhage.ANY, index) for index in range(len(reading.volume))}
-    for label, index in sorted(drawn, key=lambda one: (one[1], LABELS.index(one[0]))):
-        yield picture_of(reading, card, index, label)
+        drawn |= {(one.ref, Hemorrhage.ANY) for one in findings.slices}
+    for ref, label in sorted(drawn, key=lambda one: (one[0].index, LABELS.index(one[1]))):
+        yield picture_of(reading, card, ref, label)
 
 
-def picture_of(reading: StudyReading, card: ModelCard, index: int, label: Hemorrhage) -> SlicePicture:
+def picture_of(reading: StudyReading, card: ModelCard, ref: SliceRef, label: Hemorrhage) -> SlicePicture:
     """Describe one slice and label; marks that rest on assumed geometry are left out."""
-    findings, volume = reading.findings, reading.volume
+    findings, volume, index = reading.findings, reading.volume, ref.index
     known = positions_known(findings)
     _, row_mm, column_mm = volume.spacing_mm
     return SlicePicture(
@@ -34,7 +36,7 @@ def picture_of(reading: StudyReading, card: ModelCard, index: int, label: Hemorr
         label=label,
         probability=findings.slices[index].probabilities[label],
         established=card.established[label],
-        number=index + 1,
+        number=ref.number,
         count=len(volume),
         position_mm=volume.positions_mm[index] if known else None,
         pixel_spacing_mm=(row_mm, column_mm) if known and row_mm and column_mm else None,

@@ -10,7 +10,6 @@ from itertools import chain
 from hemoscope.dicom.slices import Rejected
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.findings import StudyFindings
-from hemoscope.labels import PerLabel
 
 GEOMETRY_ASSUMED = "geometry_assumed"
 
@@ -40,15 +39,9 @@ class PatientIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedStudy:
-    """One study as reports show it.
-
-    ``key_slices`` are, for each label, indices into the study's slices, most probable first. They stand beside the
-    UIDs of ``Finding.slices`` because all frames of a multi-frame file share one SOP Instance UID. ``patient`` is None
-    unless the user asked for it.
-    """
+    """One study as reports show it; ``patient`` is None unless the user asked for it."""
 
     findings: StudyFindings
-    key_slices: PerLabel[tuple[int, ...]]
     patient: PatientIdentity | None = None
 
 

@@ -12,17 +12,19 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from hemoscope.inference.findings import Urgency
+from hemoscope.inference.findings import Triage
 from hemoscope.labels import Hemorrhage, PerLabel
+from hemoscope.reports.findings_1 import key_slice_indices, triage_of
 from hemoscope.reports.overlays import SlicePicture, draw_overlay
 from hemoscope.reports.report import printable, shown_probability
 
 T = TypeVar("T")
 
-URGENCY_WORDS = {
-    Urgency.IMMEDIATE: "Read now: hemorrhage suspected at the urgent threshold",
-    Urgency.PROMPT: "Read soon: hemorrhage suspected",
-    Urgency.ROUTINE: "Nothing suspected at the model's thresholds",
+TRIAGE_WORDS = {
+    Triage.IMMEDIATE: "Read now: hemorrhage suspected at the urgent threshold",
+    Triage.PROMPT: "Read soon: hemorrhage suspected",
+    Triage.UNSURE: "Read before routine studies: the model is unsure",
+    Triage.ROUTINE: "Nothing suspected at the model's thresholds",
 }
 
 
@@ -57,7 +59,7 @@ class StudyDocument:
     """
 
     disclaimer: str
-    urgency: Urgency
+    triage: Triage
     headline: str
     facts: tuple[tuple[str, str], ...]
     labels: tuple[LabelLine, ...]
@@ -70,25 +72,29 @@ def study_document(
     document: Mapping[str, Any],
     *,
     study: int = 0,
+    key_slices: Mapping[str, Sequence[int]] | None = None,
     pictures: Sequence[SlicePicture] = (),
     reader: Sequence[ReaderRemark] = (),
 ) -> StudyDocument:
     """Put one study of a findings document into words.
 
     Args:
-        document: of schema ``hemoscope.findings/1``.
+        document: of schema ``hemoscope.findings/2``, or 1.
         study: its place in the document.
+        key_slices: indices by label, stored beside a document of version 1, which cannot name frames.
         pictures: slices to show, drawn as overlays.
         reader: what readers said of the findings.
     """
     found = document["studies"][study]
-    urgency = Urgency(found["urgency"])
+    triage = Triage(triage_of(found))
     return StudyDocument(
         disclaimer=document["disclaimer"],
-        urgency=urgency,
-        headline=URGENCY_WORDS[urgency],
+        triage=triage,
+        headline=TRIAGE_WORDS[triage],
         facts=_facts(document["model"], found),
-        labels=tuple(_label(finding, found["slices"]) for finding in found["findings"]),
+        labels=tuple(
+            _label(finding, key_slice_indices(finding, found["slices"], key_slices)) for finding in found["findings"]
+        ),
         remarks=_remarks(found),
         reader=tuple(_remark(remark) for remark in reader),
         pictures=tuple((_caption(picture), _png(draw_overlay(picture))) for picture in pictures),
@@ -116,15 +122,13 @@ def _facts(model: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[tuple[st
     return tuple(facts)
 
 
-def _label(finding: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]) -> LabelLine:
-    numbers = {one["sop_instance_uid"]: number for number, one in reversed(list(enumerate(slices, 1)))}
-    keys = [str(numbers[uid]) for uid in dict.fromkeys(finding["slices"]) if uid in numbers]
+def _label(finding: Mapping[str, Any], key_slices: Sequence[int]) -> LabelLine:
     return LabelLine(
         name=Hemorrhage(finding["label"]).display,
         probability=shown_probability(finding["probability"]),
         threshold=shown_probability(finding["threshold"]),
         verdict=_verdict(present=finding["present"], established=finding["established"]),
-        key_slices=", ".join(keys),
+        key_slices=", ".join(str(index + 1) for index in key_slices),
         present=finding["present"],
         established=finding["established"],
     )

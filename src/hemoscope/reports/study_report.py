@@ -26,7 +26,7 @@ def report_of(reading: StudyReading, study: ReportedStudy, card: ModelCard, mode
     Raises:
         ValueError: the study was read without its heat maps.
     """
-    pictures = tuple(picture_of(reading, card, index, label) for label, index in shown_slices(study.key_slices))
+    pictures = tuple(picture_of(reading, card, ref, label) for label, ref in shown_slices(study.findings.key_slices))
     return study_document(
         findings_document(Report(model=model, studies=(study,), rejected=())),
         pictures=pictures,

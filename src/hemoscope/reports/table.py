@@ -1,4 +1,4 @@
-"""Findings for a person at a terminal: urgency first, then each label, what to look at, and what to keep in mind.
+"""Findings for a person at a terminal: triage first, then each label, what to look at, and what to keep in mind.
 
 Colour only repeats what a word says. Text from files is shown literally, never as markup or terminal codes.
 """
@@ -11,8 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hemoscope.dicom.slices import Rejected
-from hemoscope.inference.findings import Finding, StudyFindings, Urgency
+from hemoscope.dicom.slices import Rejected, SliceRef
+from hemoscope.inference.findings import Finding, StudyFindings, Triage
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.report import (
     PatientIdentity,
@@ -24,10 +24,11 @@ from hemoscope.reports.report import (
 )
 from hemoscope.version import DISCLAIMER
 
-_URGENCY = {
-    Urgency.IMMEDIATE: ("IMMEDIATE", "bold white on red", "a reader should look at once"),
-    Urgency.PROMPT: ("PROMPT", "bold black on yellow", "a reader should look ahead of the list"),
-    Urgency.ROUTINE: ("ROUTINE", "bold black on green", "nothing found that moves it up the list"),
+_TRIAGE = {
+    Triage.IMMEDIATE: ("IMMEDIATE", "bold white on red", "a reader should look at once"),
+    Triage.PROMPT: ("PROMPT", "bold black on yellow", "a reader should look ahead of the list"),
+    Triage.UNSURE: ("UNSURE", "bold white on blue", "the model is unsure; a reader should look before routine studies"),
+    Triage.ROUTINE: ("ROUTINE", "bold black on green", "nothing found that moves it up the list"),
 }
 _BAR_CELLS = 6
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -65,9 +66,9 @@ def short_uid(uid: str) -> str:
 
 
 def _overview(report: Report) -> Text:
-    """Count the studies by urgency: with many of them the first ones have left the screen."""
-    counts = Counter(study.findings.urgency for study in report.studies)
-    words = ", ".join(f"{counts[urgency]} {urgency.value}" for urgency in Urgency if counts[urgency])
+    """Count the studies by triage: with many of them the first ones have left the screen."""
+    counts = Counter(study.findings.triage for study in report.studies)
+    words = ", ".join(f"{counts[triage]} {triage.value}" for triage in Triage if counts[triage])
     return Text(f"{len(report.studies)} studies: {words}", style="bold")
 
 
@@ -75,7 +76,7 @@ def _study(study: ReportedStudy) -> RenderableType:
     parts: list[RenderableType] = [_headline(study.findings)]
     if study.patient is not None:
         parts.append(_patient(study.patient))
-    parts.extend((Text(), _labels(study), Text(), *_remarks(study.findings)))
+    parts.extend((Text(), _labels(study.findings), Text(), *_remarks(study.findings)))
     return Group(*parts)
 
 
@@ -85,7 +86,7 @@ def _patient(patient: PatientIdentity) -> Text:
 
 
 def _headline(study: StudyFindings) -> Text:
-    word, style, meaning = _URGENCY[study.urgency]
+    word, style, meaning = _TRIAGE[study.triage]
     count = len(study.slices)
     return Text.assemble(
         (f" {word} ", style),
@@ -98,8 +99,7 @@ def _headline(study: StudyFindings) -> Text:
     )
 
 
-def _labels(reported: ReportedStudy) -> Table:
-    study = reported.findings
+def _labels(study: StudyFindings) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Label", no_wrap=True)
     table.add_column("Probability", no_wrap=True)
@@ -113,7 +113,7 @@ def _labels(reported: ReportedStudy) -> Table:
             finding.label.display,
             *numbers,
             _flag(finding),
-            _places(reported.key_slices[finding.label], study),
+            _places(finding.slices, study),
             style=style,
         )
     return table
@@ -138,17 +138,16 @@ def _flag(finding: Finding) -> Text:
     return Text("Not established", style="bright_black")
 
 
-def _places(key_slices: tuple[int, ...], study: StudyFindings) -> Text:
+def _places(key_slices: tuple[SliceRef, ...], study: StudyFindings) -> Text:
     """Two key slices a line, so that 80 columns never part a number from its position."""
-    places = [_place(index, study) for index in key_slices]
+    places = [_place(ref, study) for ref in key_slices]
     a_line = 2 if _show_mm(study) else len(places) or 1
     lines = (", ".join(places[start : start + a_line]) for start in range(0, len(places), a_line))
     return Text(",\n".join(lines), no_wrap=True, overflow="fold")
 
 
-def _place(index: int, study: StudyFindings) -> str:
-    """Slices are numbered from 1."""
-    return f"{index + 1} ({study.slices[index].position_mm:.1f})" if _show_mm(study) else str(index + 1)
+def _place(ref: SliceRef, study: StudyFindings) -> str:
+    return f"{ref.number} ({study.slices[ref.index].position_mm:.1f})" if _show_mm(study) else str(ref.number)
 
 
 def _show_mm(study: StudyFindings) -> bool:
@@ -177,7 +176,7 @@ def _remarks(study: StudyFindings) -> list[RenderableType]:
 def _slice_notes(study: StudyFindings) -> list[RenderableType]:
     """One line a kind of note: 200 slices with the same repair are one fact."""
     told = {note.code for note in study.quality}
-    pairs = ((note, number) for number, one in enumerate(study.slices, 1) for note in one.quality)
+    pairs = ((note, one.ref.number) for one in study.slices for note in one.quality)
     found = [(note, number) for note, number in pairs if note.code not in told]
     counts = Counter(note.code for note, _ in found)
     lines: list[RenderableType] = []

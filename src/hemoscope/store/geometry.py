@@ -25,6 +25,7 @@ def geometry_of(decoded: DecodedSeries) -> Geometry:
         "assumed": any(note.code == GEOMETRY_ASSUMED for note in notes),
         "labels": list(LABELS),
         "sop_instance_uids": [header.sop_instance_uid for header in decoded.slices],
+        "frames": [header.frame for header in decoded.slices],
         "boxes": [],
         "heatmap_shape": None,
         "probabilities": [],
@@ -42,5 +43,5 @@ def with_result(geometry: Geometry, reading: StudyReading, card: ModelCard) -> G
         "heatmap_shape": None if reading.maps is None else list(reading.maps.shape[2:]),
         "probabilities": reading.probabilities.slice_probabilities.tolist(),
         "thresholds": {label.value: card.operating_points.slice[label].threshold for label in LABELS},
-        "key_slices": {label.value: list(reading.key_slices[label]) for label in LABELS},
+        "key_slices": {label.value: [ref.index for ref in refs] for label, refs in reading.findings.key_slices.items()},
     }

@@ -5,19 +5,18 @@ Pixels are written before the model starts, so that a reader can scroll while th
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.dicom.archive import Archive, DecodedSeries, Study, read_series
-from hemoscope.dicom.series import choose_series
+from hemoscope.dicom.archive import Archive, DecodedSeries, Study
 from hemoscope.dicom.slices import Rejected
-from hemoscope.errors import SeriesError
 from hemoscope.inference.card import ModelCard
-from hemoscope.inference.predictor import Predictor, StudyReading
+from hemoscope.inference.predictor import Predictor, Stage, StudyReading
 from hemoscope.labels import LABELS
-from hemoscope.progress import Progress
+from hemoscope.progress import Progress, StageProgress
 from hemoscope.reports.findings_json import document_text, findings_document
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 from hemoscope.store.acquisition import acquired_at, identity
@@ -77,27 +76,18 @@ class UploadReader:
 
     def _study(self, job: UploadJob, study_id: str, archive: Archive, study: Study) -> None:
         """Decode, show, score and store one study."""
-        reading_progress = self._progress(job, study_id, StudyState.READING)
-        try:
-            choice = choose_series(study)
-            decoded = read_series(
-                archive, choice.series, threads=self._predictor.engine.threads, progress=reading_progress
-            )
-        except SeriesError as error:
-            text = storable(str(error))  # what follows the cause is about options of the command line
-            refusal = Rejected(
-                source="upload", code="no_series", message=f"{text.partition('. ')[0]}. {_EXPORT}", remedy=_EXPORT
-            )
-            self._refuse(job, study_id, archive, (refusal, *archive.rejected))
+        geometry: list[Geometry] = []
+
+        def show(decoded: DecodedSeries) -> None:
+            geometry.append(self._show(job, study_id, archive, decoded))
+
+        progress = self._stage_progress(job, study_id)
+        outcome = self._predictor.read_study(archive, study, maps=True, on_decoded=show, progress=progress)
+        if outcome.reading is None:
+            refused = tuple(_of_an_upload(one) for one in outcome.rejected)
+            self._refuse(job, study_id, archive, (*refused, *archive.rejected))
             return
-        geometry = self._show(job, study_id, archive, decoded)
-        scoring = self._progress(job, study_id, StudyState.SCORING)
-
-        def progress(_stage: str, done: int, total: int) -> None:
-            scoring(done, total)
-
-        reading = self._predictor.read(decoded, skipped=choice.skipped, maps=True, progress=progress)
-        self._keep(job, study_id, archive, reading, decoded.rejected, geometry)
+        self._keep(job, study_id, archive, outcome.reading, outcome.rejected, geometry[0])
 
     def _show(self, job: UploadJob, study_id: str, archive: Archive, decoded: DecodedSeries) -> Geometry:
         """Write the pixels, so that the study can be looked at."""
@@ -128,11 +118,11 @@ class UploadReader:
         findings, card = reading.findings, self._predictor.bundle.card
         if reading.maps is not None:
             self._store.folder.write_array(job.upload_id, study_id, MAPS, local_probabilities(reading.maps, card))
-        reported = ReportedStudy(findings=findings, key_slices=reading.key_slices)
+        reported = ReportedStudy(findings=findings)
         result = StudyResult(
             findings=self._document(archive, (reported,), (*archive.rejected, *rejected)),
             geometry=with_result(geometry, reading, card),
-            urgency=findings.urgency.value,
+            urgency=findings.triage.value,
             suspected=tuple(one.label.value for one in findings.findings if one.present),
             not_established=tuple(one.label.value for one in findings.findings if not one.established),
         )
@@ -146,6 +136,14 @@ class UploadReader:
     def _document(self, archive: Archive, studies: tuple[ReportedStudy, ...], rejected: Sequence[Rejected]) -> str:
         report = Report(model=self._model, studies=studies, rejected=tuple(rejected))
         return document_text(named_by_number(findings_document(report), archive))
+
+    def _stage_progress(self, job: UploadJob, study_id: str) -> StageProgress:
+        writers = {stage: self._progress(job, study_id, StudyState(stage)) for stage in Stage}
+
+        def write(stage: str, done: int, total: int) -> None:
+            writers[Stage(stage)](done, total)
+
+        return write
 
     def _progress(self, job: UploadJob, study_id: str | None, state: StudyState) -> Progress:
         """Write progress at most five times a second."""
@@ -166,6 +164,12 @@ def local_probabilities(maps: NDArray[np.float32], card: ModelCard) -> NDArray[n
     for index, label in enumerate(LABELS):
         local[:, index] = card.calibration.slice[label].apply(maps[:, index].astype(np.float64))
     return local
+
+
+def _of_an_upload(refused: Rejected) -> Rejected:
+    """What follows the cause of a study's refusal is about options of the command line, which an upload lacks."""
+    cause = storable(refused.message).partition(". ")[0]
+    return replace(refused, source="upload", message=f"{cause}. {_EXPORT}", remedy=_EXPORT)
 
 
 def _failure(rejected: Sequence[Rejected]) -> JobFailure:

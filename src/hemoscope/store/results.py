@@ -15,20 +15,20 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hemoscope.errors import HemoscopeError
-from hemoscope.inference.findings import Urgency
+from hemoscope.inference.findings import Triage
 from hemoscope.store import tables
 from hemoscope.store.database import Database, now
 from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, finish
 from hemoscope.store.uploads import new_study
 from hemoscope.store.values import Geometry, Identity, StudyState
 
-URGENCIES = tuple(urgency.value for urgency in Urgency)
+URGENCIES = tuple(triage.value for triage in Triage)
 _studies, _deletions = tables.studies, tables.deletions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyResult:
-    """The result of one study, ready to be stored; ``findings`` is JSON text."""
+    """The result of one study, ready to be stored: ``findings`` is JSON text, ``urgency`` a ``Triage``."""
 
     findings: str
     geometry: Geometry

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import BaseModel, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -80,6 +80,7 @@ class Geometry(TypedDict):
     assumed: Annotated[bool, Field(description="The files do not say where the slices lie: show no millimetres")]
     labels: list[Hemorrhage]
     sop_instance_uids: list[str]
+    frames: Annotated[NotRequired[list[Count]], Field(description="By slice; missing in studies of earlier versions")]
     probabilities: Annotated[list[list[Probability]], Field(description="By slice, in the order of labels")]
     thresholds: Annotated[dict[str, Probability], Field(description="For slices, by label")]
     key_slices: Annotated[dict[str, list[int]], Field(description="Indices by label")]
@@ -97,7 +98,9 @@ class StudySummary(Document):
     stage_done: Annotated[Count, Field(description="Progress within the state, of stage_total")]
     stage_total: Annotated[Count, Field(description="0 until it is known")]
     instances: Annotated[Count, Field(description="Slices in the study, 0 until it is known")]
-    urgency: Annotated[str | None, Field(description="immediate, prompt or routine; null before the result")]
+    urgency: Annotated[
+        str | None, Field(description="Triage: immediate, prompt, unsure, routine; null before the result")
+    ]
     suspected: Annotated[tuple[str, ...], Field(description="Labels that are suspected, in label order")]
     not_established: Annotated[
         tuple[str, ...], Field(description="Labels that the model's validation does not support")

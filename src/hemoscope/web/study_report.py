@@ -36,7 +36,9 @@ def report_of(store: Store, study_id: str, *, identity_shown: bool) -> StudyDocu
         patient = {"name": entry.identity.name, "id": entry.identity.id, "study_date": acquired}
         document["studies"][0]["patient"] = patient
     pictures = tuple(_pictures(store, entry))
-    return study_document(document, pictures=pictures, reader=[_remark(one) for one in store.feedback(study_id)])
+    keys = None if entry.geometry is None else entry.geometry["key_slices"]
+    readers = [_remark(one) for one in store.feedback(study_id)]
+    return study_document(document, key_slices=keys, pictures=pictures, reader=readers)
 
 
 def _pictures(store: Store, entry: StudyDetail) -> Iterator[SlicePicture]:

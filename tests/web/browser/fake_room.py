@@ -92,8 +92,8 @@ def findings_of(urgency: str, notes: list[dict[str, str]]) -> dict[str, Any]:
          "threshold": THRESHOLDS[label], "slices": []}
         for label in LABELS
     ]  # fmt: skip
-    study = {"urgency": urgency, "findings": findings, "quality": notes, "skipped_series": [], "slices": []}
-    return {"schema": "hemoscope.findings/1", "studies": [study], "rejected": []}
+    study = {"triage": urgency, "findings": findings, "quality": notes, "skipped_series": [], "slices": []}
+    return {"schema": "hemoscope.findings/2", "studies": [study], "rejected": []}
 
 
 class FakeRoom:

@@ -17,7 +17,7 @@ OpenPage = Callable[..., "Page"]
 @pytest.fixture
 def busy(fake: Any, asymmetric: Phantom) -> Any:
     """A room with every kind of row."""
-    for urgency in ("immediate", "prompt", "routine"):
+    for urgency in ("immediate", "prompt", "unsure", "routine"):
         fake.fake.add(asymmetric, urgency=urgency, feedback={"agree": 1} if urgency == "routine" else {})
     fake.fake.add(asymmetric, urgency=None, state="failed", error_code="not_ct", error_message="No CT was found.")
     fake.fake.add(asymmetric, urgency=None, state="scoring", stage_done=3, stage_total=12, waiting=timedelta(seconds=2))
@@ -54,7 +54,7 @@ def test_the_empty_worklist_has_no_serious_fault(fake: Any, open_page: OpenPage,
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("urgency", ["immediate", "prompt", "routine"])
+@pytest.mark.parametrize("urgency", ["immediate", "prompt", "unsure", "routine"])
 def test_the_reading_page_has_no_serious_fault(busy: Any, open_page: OpenPage, scheme: str, urgency: str) -> None:
     study_id = next(key for key, study in busy.fake.studies.items() if study.entry["urgency"] == urgency)
     page = open_page(f"{busy.url}/studies/{study_id}", color_scheme=scheme)

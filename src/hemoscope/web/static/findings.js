@@ -3,7 +3,7 @@
 import { el, icon } from "./element.js";
 import { FeedbackControls } from "./feedback.js";
 import { probability } from "./format.js";
-import { labelName, urgencyWord } from "./labels.js";
+import { labelName, triageOf, urgencyWord } from "./labels.js";
 import { thresholdWords, urgencyWords } from "./meaning.js";
 import { plainNote } from "./quality.js";
 
@@ -79,8 +79,9 @@ function skipped(study) {
 
 /** Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onLabel, onGiven, currentSlice. */
 export function drawFindings(panel, study, context, feedback) {
+  const triage = triageOf(study);
   panel.replaceChildren(
-    el("section", { class: `verdict verdict-${study.urgency}` }, icon(study.urgency), el("div", {}, el("h2", { text: urgencyWord(study.urgency) }), el("p", { text: urgencyWords(study, context.card) }))),
+    el("section", { class: `verdict verdict-${triage}` }, icon(triage), el("div", {}, el("h2", { text: urgencyWord(triage) }), el("p", { text: urgencyWords(study, context.card) }))),
     el("h2", { class: "unseen", text: "Findings" }),
     el("ol", { class: "findings" }, study.findings.map((finding) => row(finding, context, feedback.get(finding.label)))),
     el("section", { class: "quality" }, el("h2", { text: "Quality" }), notes(study), skipped(study)),

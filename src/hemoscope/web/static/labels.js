@@ -21,7 +21,7 @@ const NAMES = {
 export const labelName = (label) => NAMES[label][0];
 export const labelShort = (label) => NAMES[label][1];
 
-export const URGENCIES = Object.freeze(["immediate", "prompt", "routine"]);
+export const URGENCIES = Object.freeze(["immediate", "prompt", "unsure", "routine"]);
 export const STATES = Object.freeze(["queued", "reading", "scoring", "done", "failed"]);
 
 const STATE_WORDS = {
@@ -36,11 +36,12 @@ export const stateWord = (state) => STATE_WORDS[state] ?? state;
 export const urgencyWord = (urgency) =>
   urgency ? urgency.charAt(0).toUpperCase() + urgency.slice(1) : "Pending";
 
-const RANK = { immediate: 0, prompt: 1, routine: 2 };
+/** The triage of a study in a findings document: version 1 calls it urgency. */
+export const triageOf = (study) => study.triage ?? study.urgency;
 
 /** Most urgent first, pending last; within one urgency the longest waiting first. */
 export function byUrgencyThenWaiting(a, b) {
-  const rank = (entry) => RANK[entry.urgency] ?? 3;
+  const rank = (entry) => (URGENCIES.includes(entry.urgency) ? URGENCIES.indexOf(entry.urgency) : URGENCIES.length);
   return rank(a) - rank(b) || Date.parse(a.received_at) - Date.parse(b.received_at);
 }
 

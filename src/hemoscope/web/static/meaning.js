@@ -1,7 +1,7 @@
 // What a threshold means, in sentences for a reader.
 
 import { percent, probability } from "./format.js";
-import { labelName } from "./labels.js";
+import { labelName, triageOf } from "./labels.js";
 import { meaningOf, prevalenceOf } from "./predictive.js";
 
 const whole = (share) => Math.round(share * 100);
@@ -43,7 +43,9 @@ export function thresholdWords(finding, card, site) {
 export function urgencyWords(study, card) {
   const any = study.findings.find((finding) => finding.label === "any");
   const urgent = card.operating_points.urgent.threshold;
-  if (study.urgency === "immediate") return `Any hemorrhage ${probability(any.probability)} is at or above the urgent threshold ${probability(urgent)}.`;
-  if (study.urgency === "prompt") return `A finding reached its threshold; any hemorrhage is below the urgent one (${probability(urgent)}).`;
+  const triage = triageOf(study);
+  if (triage === "immediate") return `Any hemorrhage ${probability(any.probability)} is at or above the urgent threshold ${probability(urgent)}.`;
+  if (triage === "prompt") return `A finding reached its threshold; any hemorrhage is below the urgent one (${probability(urgent)}).`;
+  if (triage === "unsure") return "The model is unsure about this study. Read it before routine ones.";
   return "No established finding reached its threshold. This does not rule out hemorrhage.";
 }

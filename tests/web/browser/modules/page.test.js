@@ -5,7 +5,7 @@ import { heatColour, heatOpacity, heatTable } from "../../../../src/hemoscope/we
 import { filesUnder, isWanted } from "../../../../src/hemoscope/web/static/drop.js";
 import { feedbackOn, latestByLabel, withSlice } from "../../../../src/hemoscope/web/static/feedback.js";
 import { duration, percent, probability } from "../../../../src/hemoscope/web/static/format.js";
-import { byUrgencyThenWaiting, LABELS, suspectedTypes } from "../../../../src/hemoscope/web/static/labels.js";
+import { byUrgencyThenWaiting, LABELS, suspectedTypes, triageOf, URGENCIES } from "../../../../src/hemoscope/web/static/labels.js";
 import { nextPage } from "../../../../src/hemoscope/web/static/login.js";
 import { thresholdWords } from "../../../../src/hemoscope/web/static/meaning.js";
 import { knownNotes, plainNote } from "../../../../src/hemoscope/web/static/quality.js";
@@ -61,9 +61,16 @@ test("heat paints nothing where there is little, and is opaque where there is mu
 
 test("the worklist is sorted by urgency, then by waiting, unknown last", () => {
   const entry = (urgency, received) => ({ urgency, received_at: `2026-01-01T0${received}:00:00Z` });
-  const list = [entry(null, 1), entry("routine", 1), entry("immediate", 3), entry("immediate", 2), entry("prompt", 0)];
+  const list = [entry(null, 1), entry("routine", 1), entry("immediate", 3), entry("immediate", 2), entry("unsure", 4), entry("prompt", 0)];
   const order = list.sort(byUrgencyThenWaiting).map(({ urgency, received_at: at }) => `${urgency}${at[12]}`);
-  assert.deepEqual(order, ["immediate2", "immediate3", "prompt0", "routine1", "null1"]);
+  assert.deepEqual(order, ["immediate2", "immediate3", "prompt0", "unsure4", "routine1", "null1"]);
+});
+
+test("a findings document of either version has its triage", () => {
+  for (const triage of URGENCIES) {
+    assert.equal(triageOf({ triage }), triage);
+    assert.equal(triageOf({ urgency: triage }), triage);
+  }
 });
 
 test("an established type says more than any; one that is not established does not", () => {
@@ -140,5 +147,5 @@ test("a threshold is explained at the site's prevalence, or what is missing is s
 // What the tests in Python compare with the package and the documentation.
 test("labels and notes are exported for the Python tests", { skip: !process.env.HEMOSCOPE_EXPORT && "for the Python tests" }, async () => {
   const { writeFile } = await import("node:fs/promises");
-  await writeFile(process.env.HEMOSCOPE_EXPORT, JSON.stringify({ labels: LABELS, notes: knownNotes() }));
+  await writeFile(process.env.HEMOSCOPE_EXPORT, JSON.stringify({ labels: LABELS, notes: knownNotes(), urgencies: URGENCIES }));
 });
