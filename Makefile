@@ -12,17 +12,33 @@ PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),\
 VENV ?= .venv
 BIN := $(VENV)/bin
 FEDERATED ?= $(VENV)-federated
+DOCS ?= $(VENV)-docs
+DIST ?= $(VENV)-dist
+SITE ?= site
 STAMPS := $(VENV)/.stamps
 DEMO_OUTPUT ?= demo-output
 PYTEST_ARGS ?=
+# A worker a processor: at least two, since many tests wait; at most eight, since each holds about 1.5 GB.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+WORKERS ?= $(shell echo $$(( $(CORES) < 2 ? 2 : $(CORES) > 8 ? 8 : $(CORES) )))
+# The files of the suite run whole, in the order of tests/conftest.py: the longest first.
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: $(STAMPS)/base ## make .venv and install the base (no deep-learning framework)
 	@echo "Ready: $(BIN)/hemoscope --help"
+
+.PHONY: setup-train
+setup-train: $(STAMPS)/train ## add what training and evaluation need, with the pins; no tests
+	@echo "Ready: $(BIN)/hemoscope train --list"
+
+.PHONY: setup-dev
+setup-dev: $(STAMPS)/all ## add what the tests and checks need too
+	@echo "Ready: $(BIN)/python -m pytest"
 
 .PHONY: demo
 demo: $(STAMPS)/base ## read the sample head CT with the shipped model; pictures in demo-output/
@@ -34,7 +50,7 @@ demo: $(STAMPS)/base ## read the sample head CT with the shipped model; pictures
 
 .PHONY: test
 test: $(STAMPS)/all ## install what tests and training need, run the tests, show coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: $(STAMPS)/all ## the tests that take minutes (fuzzing, whole series)
@@ -61,9 +77,24 @@ format: $(STAMPS)/all ## format the code and repair what ruff can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: docs
+docs: $(DOCS)/.stamps/docs ## build the documentation into site/; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --site-dir $(SITE)
+	@echo "Ready: $(SITE)/index.html"
+
+.PHONY: dist
+dist: $(DIST)/.stamps/dist ## build sdist and wheel into dist/, and read the sample with the wheel in a fresh environment
+	rm -rf dist $(DIST)/wheel
+	$(DIST)/bin/python -m build --no-isolation --outdir dist . >$(DIST)/build.log || { cat $(DIST)/build.log; exit 1; }
+	@$(DIST)/bin/python -m venv $(DIST)/wheel
+	$(DIST)/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/base.txt dist/*.whl
+	cd $(DIST)/wheel && bin/hemoscope predict $(CURDIR)/examples/sample --format json >findings.json && bin/hemoscope train --list
+	rm -rf $(DIST)/wheel
+	@ls -l dist
+
 .PHONY: clean
-clean: ## remove .venv, .venv-federated, caches and the demo's output
-	rm -rf $(VENV) $(FEDERATED) $(DEMO_OUTPUT) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## remove the environments, caches, the demo's output, site/ and dist/
+	rm -rf $(VENV) $(FEDERATED) $(DOCS) $(DIST) $(DEMO_OUTPUT) $(SITE) dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: an installation is repeated only when pyproject.toml or a pin changed.
@@ -77,9 +108,13 @@ $(STAMPS)/base: pyproject.toml constraints/base.txt | $(BIN)/python
 	@mkdir -p $(STAMPS) && touch $@
 
 # One pip call: torch and torchvision are chosen together or not at all.
+$(STAMPS)/train: pyproject.toml $(wildcard constraints/*.txt) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train]' -c constraints/train.txt
+	@mkdir -p $(STAMPS) && touch $(STAMPS)/base $@
+
 $(STAMPS)/all: pyproject.toml $(wildcard constraints/*.txt) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,train]' -c constraints/dev.txt
-	@mkdir -p $(STAMPS) && touch $(STAMPS)/base $@
+	@mkdir -p $(STAMPS) && touch $(STAMPS)/base $(STAMPS)/train $@
 
 # Flower pins the web framework to a narrow range, so federated training never shares an environment with the rest.
 $(FEDERATED)/bin/python: | $(BIN)/python
@@ -93,3 +128,14 @@ $(FEDERATED)/.stamps/tests: $(FEDERATED)/.stamps/federated
 	$(FEDERATED)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/federated.txt \
 	    pytest pytest-cov pytest-timeout hypothesis jsonschema
 	@touch $@
+
+# The tools alone, not hemoscope: mkdocstrings reads the source without importing it, and hatchling builds from files.
+$(DOCS)/.stamps/docs: constraints/docs.txt | $(BIN)/python
+	@$(BIN)/python -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints/docs.txt
+	@mkdir -p $(DOCS)/.stamps && touch $@
+
+$(DIST)/.stamps/dist: constraints/dist.txt | $(BIN)/python
+	@$(BIN)/python -m venv $(DIST)
+	$(DIST)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints/dist.txt
+	@mkdir -p $(DIST)/.stamps && touch $@

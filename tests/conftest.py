@@ -1,8 +1,9 @@
-"""What all tests share: foreign judges, real data where it is at hand, and (below) phantoms and a tiny bundle.
+"""What all tests share: reference tools, real data if available, and (below) phantoms and a tiny bundle.
 
-A *judge* is a foreign program that knows the standard better than we do. Without it a test is skipped by name; with
-HEMOSCOPE_REQUIRE_JUDGES set (as .ci/run does) such a skip is a failure. Real head CT is read from HEMOSCOPE_DATA, else
-from ``../shared/data`` beside the repository, and is never required.
+A *reference tool* is an independent program that implements the standard, such as DCMTK, a browser or PostgreSQL.
+Tests that need one are skipped if it is missing; if HEMOSCOPE_REQUIRE_REFERENCE_TOOLS is set (as in .ci/run), they fail
+instead. Real head CT is read from HEMOSCOPE_DATA, else from ``../shared/data`` beside the repository, and is never
+required.
 """
 
 import os
@@ -10,6 +11,10 @@ import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+# NumPy, PyTorch and the programs that tests start read it once, when they are loaded. Many small tests in parallel go
+# slower with more threads, and sums would depend on the number of processors.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import numpy as np
@@ -24,21 +29,42 @@ hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-DEBIAN_PACKAGE = {  # every other judge is DCMTK's
+DEBIAN_PACKAGE = {  # every other tool is part of DCMTK
     "dciodvfy": "dicom3tools",
     "dcentvfy": "dicom3tools",
+    "dcm2niix": "dcm2niix",
     "openssl": "openssl",
     "ssh-keygen": "openssh-client",
 }
 
 
+# The files that take longest start first, so that no worker ends long after the others.
+LONGEST = (
+    "tests/journeys/test_paper_journey.py",
+    "tests/store/test_worker.py",
+    "tests/training/models/test_export.py",
+    "tests/training/test_train.py",
+    "tests/training/test_resume.py",
+    "tests/web/browser/test_reading.py",
+    "tests/web/test_server.py",
+    "tests/test_architecture.py",
+    "tests/docs/test_snippets.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the tests of a file keep their order."""
+    places = {REPOSITORY / file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
+
 def shared_data_folder() -> Path:
-    """Where real head CT lies, if it is there at all."""
+    """The folder of real head CT; it may be missing."""
     return Path(os.environ.get("HEMOSCOPE_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
-def find_judge(tool: str) -> Path:
-    """The path of a foreign program; skips the calling test by name where it is not installed."""
+def find_tool(tool: str) -> Path:
+    """The path of a reference tool; skips the calling test if it is not installed."""
     found = shutil.which(tool)
     if found is None:
         pytest.skip(f"{tool} is not installed: apt-get install {DEBIAN_PACKAGE.get(tool, 'dcmtk')}")
@@ -46,10 +72,10 @@ def find_judge(tool: str) -> Path:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what cannot run here: ``@pytest.mark.judge("dciodvfy")`` and ``@pytest.mark.shared_data``."""
-    for mark in item.iter_markers("judge"):
+    """Skip tests marked ``reference_tool("dciodvfy")`` or ``shared_data`` if the tool or the data is missing."""
+    for mark in item.iter_markers("reference_tool"):
         for tool in mark.args:
-            find_judge(tool)
+            find_tool(tool)
     if item.get_closest_marker("shared_data") and not shared_data_folder().is_dir():
         pytest.skip("no real head CT here: set HEMOSCOPE_DATA to the folder that holds rsna-dicom and ct-ich")
 
@@ -58,19 +84,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn a skipped judge into a failure where HEMOSCOPE_REQUIRE_JUDGES asks for all of them."""
+    """Turn a skip for a missing reference tool into a failure if HEMOSCOPE_REQUIRE_REFERENCE_TOOLS is set."""
     report = yield
-    absent = item.get_closest_marker("judge") or "is not installed: " in str(report.longrepr)  # Chromium, PostgreSQL
-    if report.skipped and absent and os.environ.get("HEMOSCOPE_REQUIRE_JUDGES"):
+    # Fixtures skip without the marker: Chromium, PostgreSQL.
+    missing = item.get_closest_marker("reference_tool") or "is not installed: " in str(report.longrepr)
+    if report.skipped and missing and os.environ.get("HEMOSCOPE_REQUIRE_REFERENCE_TOOLS"):
         report.outcome = "failed"
-        report.longrepr = f"HEMOSCOPE_REQUIRE_JUDGES is set, but this test was skipped: {report.longrepr}"
+        report.longrepr = f"HEMOSCOPE_REQUIRE_REFERENCE_TOOLS is set, but this test was skipped: {report.longrepr}"
     return report
 
 
 @pytest.fixture
-def judge() -> Callable[[str], Path]:
-    """``judge("dciodvfy")``: the path of a foreign program, or a skip by name with the line that installs it."""
-    return find_judge
+def reference_tool() -> Callable[[str], Path]:
+    """``reference_tool("dciodvfy")``: its path, or a skip that names the command to install it."""
+    return find_tool
 
 
 @pytest.fixture(scope="session")

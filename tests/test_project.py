@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -65,9 +66,10 @@ def test_the_installed_version_is_that_of_the_source() -> None:
     assert version("hemoscope") == hemoscope.__version__
 
 
-@pytest.mark.parametrize(
-    "target", ["setup", "demo", "test", "check", "format", "clean", "help", "setup-federated", "test-federated"]
-)
+TARGETS = ("setup", "setup-train", "setup-dev", "setup-federated", "demo", "test", "test-slow", "test-federated")
+
+
+@pytest.mark.parametrize("target", [*TARGETS, "check", "format", "docs", "dist", "clean", "help"])
 def test_make_help_lists_every_task(target: str) -> None:
     done = subprocess.run(["make", "-s", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert re.search(rf"^  make {target} +\S", done.stdout, re.MULTILINE)
@@ -111,10 +113,50 @@ def test_continuous_integration_walks_the_path_of_the_readme() -> None:
         "check",
         "test",
         "test-federated",
+        "docs",
+        "dist",
     ]
     readme = (REPOSITORY / "README.md").read_text()
     assert "make demo" in readme
     assert "make test" in readme
+
+
+def test_the_forge_runs_what_a_clone_runs_and_claims_no_other_python() -> None:
+    job = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())["jobs"]["run"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert job["container"].startswith("python:3.11-")
+
+
+def test_pre_commit_runs_the_tools_of_the_clone() -> None:
+    (repository,) = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"  # no second list of versions
+    tools = {hook["entry"].split()[0] for hook in repository["hooks"] if hook["language"] == "system"}
+    assert tools == {".venv/bin/ruff", ".venv/bin/lint-imports", ".venv/bin/python"}
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert citation["version"] == hemoscope.__version__
+    assert citation["license"] == PROJECT["license"]
+    assert "10.1109/BigDataService49289.2020.00033" in {work["doi"] for work in citation["references"]}
+
+
+def test_the_documentation_has_every_page_once_in_its_kind() -> None:
+    kinds = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"]
+    folders = {
+        "Tutorials": "tutorial",
+        "How-to guides": "how-to",
+        "Explanation": "explanation",
+        "Reference": "reference",
+    }
+    listed: list[str] = []
+    for kind in kinds:
+        ((title, pages),) = kind.items()
+        listed += [pages] if isinstance(pages, str) else pages
+        if title in folders:
+            assert {page.partition("/")[0] for page in pages} <= {folders[title], "architecture.md"}
+    docs = REPOSITORY / "docs"
+    assert sorted(listed) == sorted(str(page.relative_to(docs)) for page in docs.rglob("*.md"))
 
 
 def test_no_file_names_a_home_folder_or_a_package_registry() -> None:

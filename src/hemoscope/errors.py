@@ -5,6 +5,8 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
     HemoscopeError
     |-- DicomReadError     one input is refused; carries source, code, reason and remedy
     |-- SeriesError        inputs were read, but no series can be analysed
+    |-- NiftiError         a NIfTI file is not a head CT that can be read
+    |-- GeometryError      no single affine places the slices of a volume
     |-- BundleError        a model bundle is damaged, invalid or of another version
     |-- DataError          a dataset, label file or cache is invalid
     |-- ConfigError        a setting or experiment file is unknown or out of range
@@ -14,7 +16,14 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
     `-- MissingExtraError  an optional dependency is not installed
 """
 
-_APART = frozenset({"federated"})  # extras that a clone installs into their own environment
+# What installs each extra in a clone, with the pins.
+_IN_A_CLONE = {
+    "nifti": "make setup-train",
+    "study": "make setup-train",
+    "train": "make setup-train",
+    "dev": "make setup-dev",
+    "federated": "make setup-federated, and then .venv-federated/bin/hemoscope",
+}
 
 
 class HemoscopeError(Exception):
@@ -42,6 +51,14 @@ class DicomReadError(HemoscopeError):
 
 class SeriesError(HemoscopeError):
     """Inputs were read, but no series can be analysed."""
+
+
+class NiftiError(HemoscopeError):
+    """A NIfTI file is not a head CT that can be read; the message names the file, what is wrong and what to do."""
+
+
+class GeometryError(HemoscopeError):
+    """No single affine places the slices of a volume: positions are unknown, or the slices are unevenly spaced."""
 
 
 class BundleError(HemoscopeError):
@@ -82,9 +99,14 @@ class StoreError(HemoscopeError):
 
 
 class MissingExtraError(HemoscopeError):
-    """An optional dependency is not installed; the message shows the command that installs it."""
+    """An optional part of the installation is missing; the message gives the line that installs it.
+
+    The index need not know hemoscope: pip takes the installed one, and fetches only what its extra requires.
+    """
 
     def __init__(self, *, package: str, extra: str) -> None:
-        """Name the missing package and the extra that contains it."""
-        clone = f", or in a clone: make setup-{extra}, and then .venv-{extra}/bin/hemoscope" if extra in _APART else ""
-        super().__init__(f"{package} is not installed. Install it with: pip install 'hemoscope[{extra}]'{clone}")
+        """Name the missing package and the extra that brings it."""
+        wheel = f"into the environment that has hemoscope: python -m pip install 'hemoscope[{extra}]'"
+        super().__init__(
+            f"{package} is not installed. Install it, in a clone: {_IN_A_CLONE[extra]}; from a wheel, {wheel}"
+        )

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hemoscope.errors import GeometryError
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_UNEVEN = 0.1  # of the slice spacing; the quality note ``uneven_spacing`` begins there too
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HounsfieldVolume:
@@ -21,12 +26,15 @@ class HounsfieldVolume:
             positions, all are None if the file has no geometry.
         positions_mm: position of each slice along the normal in mm, or None if unknown.
         orientation: row then column direction cosines (DICOM (0020,0037)), or None if unknown.
+        origins_mm: (x, y, z) of the first pixel of each slice in the patient system, LPS (DICOM (0020,0032)), or None
+            if unknown.
     """
 
     hounsfield: NDArray[np.int16]
     spacing_mm: tuple[float | None, float | None, float | None]
     positions_mm: tuple[float | None, ...]
     orientation: tuple[float, ...] | None
+    origins_mm: tuple[tuple[float, float, float], ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the shape and type, and make the array read-only."""
@@ -36,6 +44,9 @@ class HounsfieldVolume:
         if len(self.positions_mm) != self.hounsfield.shape[0]:
             msg = f"{len(self.positions_mm)} positions for {self.hounsfield.shape[0]} slices"
             raise ValueError(msg)
+        if self.origins_mm is not None and len(self.origins_mm) != len(self.positions_mm):
+            msg = f"{len(self.origins_mm)} origins for {len(self.positions_mm)} slices"
+            raise ValueError(msg)
         self.hounsfield.flags.writeable = False
 
     @property
@@ -43,6 +54,62 @@ class HounsfieldVolume:
         """Distance between adjacent slices in mm, or None if unknown."""
         return self.spacing_mm[0]
 
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """The affine of NIfTI, float64 (4, 4): voxel indices of ``hounsfield.T`` to millimetres in RAS.
+
+        ``affine @ (column, row, slice, 1)`` is (x, y, z, 1) with x rising to the patient's right, y to the front and z
+        to the head. A gantry tilt makes it sheared: the step between slices is not along their normal.
+
+        Raises:
+            GeometryError: positions, orientation or spacing are unknown, or one affine cannot place every slice within
+                a tenth of the slice spacing.
+
+        Examples:
+            >>> volume = HounsfieldVolume(
+            ...     hounsfield=np.zeros((2, 4, 4), dtype=np.int16),
+            ...     spacing_mm=(5.0, 0.5, 0.5),
+            ...     positions_mm=(30.0, 35.0),
+            ...     orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+            ...     origins_mm=((-110.0, -100.0, 30.0), (-110.0, -100.0, 35.0)),
+            ... )
+            >>> column, row, index = 2, 0, 1
+            >>> [float(mm) for mm in (volume.affine @ (column, row, index, 1))[:3]]
+            [109.0, 100.0, 35.0]
+        """
+        rows_mm, columns_mm = self.spacing_mm[1:]
+        if self.origins_mm is None or self.orientation is None or rows_mm is None or columns_mm is None:
+            msg = "the volume has no affine: position, orientation or pixel spacing are unknown"
+            raise GeometryError(msg)
+        matrix = np.eye(4)
+        matrix[:3, 0] = _unit(self.orientation[:3]) * columns_mm
+        matrix[:3, 1] = _unit(self.orientation[3:]) * rows_mm
+        matrix[:3, 2] = _step(np.array(self.origins_mm, dtype=np.float64))
+        matrix[:3, 3] = self.origins_mm[0]
+        return _LPS_TO_RAS @ matrix
+
     def __len__(self) -> int:
         """Number of slices."""
         return int(self.hounsfield.shape[0])
+
+
+def _unit(cosines: tuple[float, ...]) -> NDArray[np.float64]:
+    vector = np.array(cosines, dtype=np.float64)
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float64)
+
+
+def _step(origins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The step from slice to slice (3,), of origins (slices, 3)."""
+    if len(origins) < 2:
+        msg = "the volume has no affine: one slice alone has no slice spacing"
+        raise GeometryError(msg)
+    step = (origins[-1] - origins[0]) / (len(origins) - 1)
+    placed = origins[0] + np.arange(len(origins))[:, None] * step
+    apart = float(np.linalg.norm(origins - placed, axis=1).max())
+    if apart > _UNEVEN * np.linalg.norm(step):
+        msg = (
+            f"the volume has no affine: slices are unevenly spaced, one lies {apart:.1f} mm from its place in an even "
+            "stack. Use origins_mm, which places each slice"
+        )
+        raise GeometryError(msg)
+    return np.asarray(step, dtype=np.float64)

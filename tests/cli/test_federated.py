@@ -18,7 +18,7 @@ from hemoscope.inference.card import TrainingData
 
 pytestmark = pytest.mark.skipif(find_spec("torch") is None, reason="needs the extra: pip install 'hemoscope[train]'")
 
-EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "federated-experiment.toml"
+EXPERIMENT = Path(__file__).resolve().parents[2] / "src/hemoscope/experiments/federated-experiment.toml"
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def test_a_subcommand_that_needs_flower_names_the_line_that_installs_it(
     monkeypatch.setattr(federated, "find_spec", lambda _name: None)
     assert cli.main(["federated", "simulate", str(file), "--data", "cache", "--output", "run"]) == 2
     said = capsys.readouterr().err
-    assert "flwr is not installed. Install it with: pip install 'hemoscope[federated]'" in said
-    assert "make setup-federated" in said
+    assert "flwr is not installed. Install it, in a clone: make setup-federated, and then" in said
+    assert "python -m pip install 'hemoscope[federated]'" in said
     assert ".venv-federated/bin/hemoscope" in said
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pydicom
+import pypdf
 import pytest
 from PIL import Image
 
@@ -19,14 +21,18 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.nifti import write_nifti
 from hemoscope.reports.findings_1 import as_version_1
 from hemoscope.reports.findings_json import findings_schema
+from hemoscope.reports.html import findings_html
+from hemoscope.reports.study_document import study_document
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 
 NAME, IDENTIFIER, DATE, FOLDER = "Roe^Jane", "MRN-4711", "20190203", "ROE_JANE_MRN-4711"
 SLICES = 5
+PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")  # three letters of a name stand in some by chance
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +160,83 @@ def test_without_heatmaps_there_is_no_picture_of_an_unremarkable_study(
     assert not list((tmp_path / "r").rglob("*.png"))
 
 
+class TestStudyReport:
+    def test_output_holds_a_report_of_each_study(self, run: Run, study: Path, tmp_path: Path) -> None:
+        write_series(make_phantom(seed=8, shape=(SLICES, 96, 96)), study / "other", seed=8)
+        code, out, _ = run(study, "--output", tmp_path / "r", "--format", "json")
+        assert code == 0
+        studies = document_of(out)["studies"]
+        assert len(studies) == 2
+        for one in studies:
+            page = (tmp_path / "r" / "reports" / one["study_instance_uid"] / "report.html").read_text()
+            suspected = [finding for finding in one["findings"] if finding["present"]]
+            assert len(PICTURE.findall(page)) == len(suspected) > 0
+            assert one["study_instance_uid"] in page
+            assert "Research use only. Not a medical device" in page
+        assert not list(tmp_path.rglob("*.pdf"))
+
+    def test_pdf_adds_one_beside_it(self, run: Run, study: Path, tmp_path: Path) -> None:
+        assert run(study, "--output", tmp_path / "r", "--pdf")[0] == 0
+        (page,) = tmp_path.rglob("report.html")
+        (sheet,) = tmp_path.rglob("report.pdf")
+        assert sheet.parent == page.parent
+        text = "".join(one.extract_text() for one in pypdf.PdfReader(sheet).pages)
+        assert "Head CT: suspected hemorrhage" in text
+
+    def test_identity_stands_in_it_on_request_alone(self, run: Run, study: Path, tmp_path: Path) -> None:
+        run(study, "--output", tmp_path / "plain")
+        run(study, "--output", tmp_path / "named", "--identify")
+        pages = [
+            PICTURE.sub("", next((tmp_path / name).rglob("report.html")).read_text()) for name in ("plain", "named")
+        ]
+        assert [NAME in page for page in pages] == [False, True]
+
+    def test_it_is_what_the_web_application_shows(self, run: Run, study: Path, tmp_path: Path) -> None:
+        """Both put the findings document into words by ``study_document``."""
+        _, out, _ = run(study, "--output", tmp_path / "r", "--format", "json")
+        (page,) = tmp_path.rglob("report.html")
+        words = findings_html(study_document(document_of(out)))
+        body = page.read_text().partition("<h2>Key slices</h2>")[0]
+        assert words.startswith(body)
+
+
+class TestNifti:
+    @pytest.fixture
+    def volume(self, tmp_path: Path) -> Path:
+        head = make_phantom(seed=3, shape=(SLICES, 96, 96), bleeds=frozenset({Hemorrhage.SUBDURAL})).volume
+        write_nifti(tmp_path / "head.nii.gz", head.hounsfield, head.affine)
+        return tmp_path / "head.nii.gz"
+
+    def test_a_nifti_file_is_a_study_beside_those_in_dicom(self, run: Run, study: Path, volume: Path) -> None:
+        code, out, err = run(study, volume, "--format", "json", "--identify")
+        assert (code, err) == (0, "")
+        dicom, nifti = document_of(out)["studies"]
+        assert nifti["probabilities"] == pytest.approx(dicom["probabilities"])
+        assert {one["source"] for one in nifti["slices"]} == {"head.nii.gz"}
+        assert "no_dicom_headers" in {note["code"] for note in nifti["quality"]}
+        assert "patient" in dicom
+        assert "patient" not in nifti
+
+    def test_it_gets_a_report_and_pictures_too(self, run: Run, volume: Path, tmp_path: Path) -> None:
+        assert run(volume, "--output", tmp_path / "r")[0] == 0
+        assert len(list(tmp_path.rglob("report.html"))) == 1
+        assert list(tmp_path.rglob("slice-*.png"))
+
+    def test_one_that_is_refused_is_named_and_the_rest_is_read(self, run: Run, study: Path, tmp_path: Path) -> None:
+        (tmp_path / "bad.nii").write_bytes(b"nothing")
+        code, out, _ = run(study, tmp_path / "bad.nii", "--format", "json")
+        assert code == 4
+        (refused,) = document_of(out)["rejected"]
+        assert (refused["source"], refused["code"]) == ("bad.nii", "bad_nifti")
+        assert run(study, tmp_path / "bad.nii", "--allow-refused", "bad_nifti")[0] == 0
+        assert run(tmp_path / "bad.nii")[0] == 3
+
+    def test_it_has_no_series_to_choose(self, run: Run, study: Path, volume: Path) -> None:
+        code, _, err = run(study, volume, "--series", "1.2.3")
+        assert code == 2
+        assert "Leave NIfTI files out" in err
+
+
 class TestRefusals:
     def test_a_refused_file_is_named_and_the_rest_is_read(self, run: Run, study: Path) -> None:
         (study / "CT" / "notes.txt").write_text("no DICOM in here")
@@ -235,7 +318,7 @@ class TestIdentity:
         output = tmp_path / "results"
         texts = [run(study, "--format", form, "--output", output)[1] for form in ("table", "json", "csv")]
         texts += [str(path.relative_to(output)) for path in files_in(output)]
-        texts += [path.read_text() for path in files_in(output) if path.suffix != ".png"]
+        texts += [PICTURE.sub("", path.read_text()) for path in files_in(output) if path.suffix != ".png"]
         for secret in ("Roe", "Jane", IDENTIFIER, DATE, FOLDER, str(tmp_path)):
             assert not [text for text in texts if secret in text], secret
         for path in output.rglob("*.png"):
@@ -274,5 +357,7 @@ class TestProgress:
 def test_usage_is_checked_before_files_are_read() -> None:
     from argparse import Namespace
 
-    with pytest.raises(ConfigError, match="--heatmaps"):
-        predict.check_usage(Namespace(heatmaps=True, output=None, allow_refused=frozenset()))
+    for option in ("heatmaps", "pdf"):
+        given = {"heatmaps": False, "pdf": False, option: True}
+        with pytest.raises(ConfigError, match=f"--{option} needs a folder"):
+            predict.check_usage(Namespace(**given, output=None, allow_refused=frozenset()))

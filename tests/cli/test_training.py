@@ -114,7 +114,15 @@ def test_train_writes_every_split_and_prints_the_next_step(
     assert all(re.search(r": 1 epoch, \d+ steps, \d+ s; train/dice .*train/loss \d", line) for line in parts)
     assert said.err == ""
     assert main(words) == 1
-    assert "exists already. Go on with --resume" in capsys.readouterr().err
+    assert "exists already. Continue with --resume" in capsys.readouterr().err
+
+
+def test_train_lists_the_experiments_that_ship_and_asks_for_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--list"])
+    said = capsys.readouterr().out
+    assert re.search(r"^paper +ResNet-50 and the flatten head, as published", said, re.MULTILINE)
+    assert not re.search(r"^federated ", said, re.MULTILINE)
 
 
 def test_train_takes_one_part_and_changed_settings(place: Path, tmp_path: Path) -> None:
@@ -169,7 +177,7 @@ def test_train_without_a_cache_names_the_command_that_makes_one(
 ) -> None:
     words = ["train", str(place / "tiny.toml"), "--data", str(tmp_path), "--output", str(tmp_path / "run")]
     assert main(words) == 1
-    assert "Make it with: hemoscope prepare" in capsys.readouterr().err
+    assert "Create it with: hemoscope prepare" in capsys.readouterr().err
 
 
 def test_export_writes_a_bundle_that_loads_and_prints_its_hash(

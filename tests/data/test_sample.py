@@ -49,10 +49,10 @@ def test_the_sample_measures_what_tissue_measures() -> None:
     assert 25 < np.median(brain) < 42
 
 
-@pytest.mark.judge("dciodvfy")
-def test_dciodvfy_finds_no_error_in_the_sample(judge: Callable[[str], Path]) -> None:
+@pytest.mark.reference_tool("dciodvfy")
+def test_dciodvfy_finds_no_error_in_the_sample(reference_tool: Callable[[str], Path]) -> None:
     for path in FILES:
-        answer = subprocess.run([judge("dciodvfy"), path], capture_output=True, text=True, check=False)
+        answer = subprocess.run([reference_tool("dciodvfy"), path], capture_output=True, text=True, check=False)
         assert "Error" not in answer.stderr, answer.stderr
 
 

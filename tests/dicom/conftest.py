@@ -87,15 +87,15 @@ def make_header() -> Callable[..., SliceHeader]:
 
 @pytest.fixture(scope="session")
 def pydicom_hounsfield() -> Callable[[Path | bytes], np.ndarray]:
-    """The judge: pydicom's own pixels and Modality LUT."""
+    """The reference: pydicom's own pixels and Modality LUT."""
 
-    def judge(source: Path | bytes) -> np.ndarray:
+    def reference(source: Path | bytes) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(io.BytesIO(source) if isinstance(source, bytes) else source)
             return apply_modality_lut(dataset.pixel_array, dataset)
 
-    return judge
+    return reference
 
 
 @pytest.fixture(scope="session")

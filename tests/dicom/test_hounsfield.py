@@ -57,8 +57,8 @@ class TestModality:
         values = np.array(stored, np.int32).reshape(2, 2)
         dataset = Dataset()
         dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
-        judged = apply_modality_lut(values, dataset).astype(np.float32)
-        assert (Rescale(slope=slope, intercept=intercept).apply(values) == judged).all()
+        expected = apply_modality_lut(values, dataset).astype(np.float32)
+        assert (Rescale(slope=slope, intercept=intercept).apply(values) == expected).all()
 
     @pytest.mark.parametrize("first", [0, 900, -30])
     def test_a_modality_lut_equals_pydicoms(self, make_slice, as_bytes, first: int) -> None:
@@ -68,8 +68,8 @@ class TestModality:
         dataset.ModalityLUTSequence = [lut_item(first, list(range(100, 700)))]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            judged = apply_modality_lut(dataset.pixel_array.astype(np.int32), dataset)
-        assert (read_slice(as_bytes(dataset)).hounsfield == judged).all()
+            expected = apply_modality_lut(dataset.pixel_array.astype(np.int32), dataset)
+        assert (read_slice(as_bytes(dataset)).hounsfield == expected).all()
 
     @pytest.mark.parametrize(
         ("item", "match"),

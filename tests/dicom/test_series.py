@@ -210,6 +210,15 @@ class TestChoice:
         thin, short = self.named(make_header, "1.2.3", 250, 0.6), self.named(make_header, "1.2.1", 4)
         assert choose_series(self.study(short, thin)).series.series_instance_uid == "1.2.3"
 
+    @pytest.mark.parametrize(("step", "preferred"), [(1.9, False), (2.0, True), (6.0, True), (6.1, False)])
+    def test_slices_of_2_to_6_mm_are_preferred_to_more_slices_of_another_thickness(
+        self, make_header: Make, step: float, preferred: bool
+    ) -> None:
+        thin, asked = self.named(make_header, "1.2.3", 250, 0.6), self.named(make_header, "1.2.9", 80, step)
+        read = choose_series(self.study(thin, asked)).series.series_instance_uid
+        # Between two that are not preferred, thin slices lose nothing of a lesion, and thick ones do.
+        assert read == ("1.2.9" if preferred else "1.2.3")
+
     def test_coronal_series_are_never_picked(self, make_header: Make) -> None:
         coronal = [make_header(0.0, orientation=CORONAL, series_instance_uid="1.2.1")]
         choice = choose_series(self.study(coronal, [make_header(0.0)]))

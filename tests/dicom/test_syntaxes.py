@@ -53,7 +53,7 @@ class TestSyntaxes:
         path = write_series(head.hounsfield[:1], tmp_path, coding=coding)[0]
         assert (read_slice(path).hounsfield == head.hounsfield[0]).all()
 
-    @pytest.mark.judge("dcmcjpeg", "dcmdjpeg")
+    @pytest.mark.reference_tool("dcmcjpeg", "dcmdjpeg")
     @pytest.mark.parametrize("encoder", ["+ee", "+el", "+e1"])
     def test_dcmtks_jpegs_are_decoded_as_by_dcmdjpeg(
         self, head: Phantom, tmp_path: Path, encoder: str, pydicom_hounsfield
@@ -64,7 +64,7 @@ class TestSyntaxes:
         subprocess.run(["dcmdjpeg", coded, decoded], check=True, capture_output=True)
         assert np.abs(read_slice(coded).hounsfield - pydicom_hounsfield(decoded)).max() <= 1
 
-    @pytest.mark.judge("dcmcjpls")
+    @pytest.mark.reference_tool("dcmcjpls")
     @pytest.mark.parametrize("encoder", [["dcmcjpls"], ["dcmcrle"], ["dcmconv", "+td"], ["dcmconv", "+tb"]])
     def test_dcmtks_other_encodings_are_read_exactly(self, head: Phantom, tmp_path: Path, encoder: list[str]) -> None:
         plain = write_series(head.hounsfield[4:5], tmp_path)[0]

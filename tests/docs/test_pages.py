@@ -3,7 +3,9 @@
 import argparse
 import ast
 import re
+import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ PAGES = [
     *sorted((REPOSITORY / "docs").rglob("*.md")),
 ]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE_ROW = re.compile(r"^\| `([a-z][a-z0-9_]*)` \|", re.MULTILINE)
 
 
@@ -56,10 +59,14 @@ def test_readme_page_and_index_say_that_this_is_no_medical_device() -> None:
         assert "not a medical device" in (REPOSITORY / page).read_text()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_python_snippets_run(page: Path) -> None:
-    for snippet in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
-        exec(compile(snippet, name_of(page), "exec"), {})
+@pytest.mark.parametrize("page", [page for page in PAGES if PYTHON.search(page.read_text())], ids=name_of)
+def test_python_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one page follow each other, in a folder that holds the examples."""
+    shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for snippet in PYTHON.findall(page.read_text()):
+        exec(compile(snippet, name_of(page), "exec"), names)
 
 
 def options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -83,22 +90,26 @@ def test_the_page_of_the_command_names_every_exit_code_and_no_other() -> None:
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == set(ExitCode)
 
 
+@cache
+def nodes_in_source() -> list[ast.AST]:
+    """Every node of the package's syntax trees."""
+    return [node for path in SOURCE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+
+
 def calls_in_source() -> list[ast.Call]:
     """Every call of a plain name in the package."""
-    trees = (ast.parse(path.read_text()) for path in SOURCE.rglob("*.py"))
-    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
+    calls = (node for node in nodes_in_source() if isinstance(node, ast.Call))
     return [call for call in calls if isinstance(call.func, ast.Name)]
 
 
 def places_of_code(maker: str) -> dict[str, int]:
     """Who makes a note: the class itself, and functions that hand it their own parameter ``code``, at which place."""
     places = {maker: -1}
-    for path in SOURCE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and "code" in (names := [argument.arg for argument in node.args.args]):
-                made = (call for call in ast.walk(node) if isinstance(call, ast.Call))
-                if any(getattr(call.func, "id", "") == maker for call in made):
-                    places[node.name] = names.index("code")
+    for node in nodes_in_source():
+        if isinstance(node, ast.FunctionDef) and "code" in (names := [argument.arg for argument in node.args.args]):
+            made = (call for call in ast.walk(node) if isinstance(call, ast.Call))
+            if any(getattr(call.func, "id", "") == maker for call in made):
+                places[node.name] = names.index("code")
     return places
 
 

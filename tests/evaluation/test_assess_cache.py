@@ -24,8 +24,8 @@ def test_slices_and_series_are_scored_as_the_predictor_scores_the_volume(cache: 
     np.testing.assert_array_equal(found.slices.labels, manifest[list(LABELS)].to_numpy(dtype=np.float64))
     direct, _ = predictor.probabilities(cache.read_series("series_03").volume)
     rows = [place for place, name in enumerate(found.series_of) if name == "series_03"]
-    np.testing.assert_array_equal(found.slices.probabilities[rows], direct.slice_probabilities)
-    np.testing.assert_array_equal(found.series.probabilities[3], direct.study_probabilities)
+    np.testing.assert_allclose(found.slices.probabilities[rows], direct.slice_probabilities, atol=1e-6)
+    np.testing.assert_allclose(found.series.probabilities[3], direct.study_probabilities, atol=1e-6)
     assert found.series.image_ids[3] == "series_03"
     np.testing.assert_array_equal(found.series.labels[3], found.slices.labels[rows].max(axis=0))
     assert found.errors == ()
@@ -37,8 +37,8 @@ def test_a_part_of_a_series_is_scored_within_its_whole(cache: Cache, predictor: 
     one = assess_cache(predictor, cache, ["series_03_2"], progress=lambda *step: steps.append(step))
     row = whole.slices.image_ids.index("series_03_2")
     assert one.slices.image_ids == ("series_03_2",)
-    np.testing.assert_array_equal(one.slices.probabilities[0], whole.slices.probabilities[row])
-    np.testing.assert_array_equal(one.series.probabilities[0], whole.series.probabilities[3])
+    np.testing.assert_allclose(one.slices.probabilities[0], whole.slices.probabilities[row], atol=1e-6)
+    np.testing.assert_allclose(one.series.probabilities[0], whole.series.probabilities[3], atol=1e-6)
     np.testing.assert_array_equal(one.series.labels[0], whole.series.labels[3])
     assert steps == [(Stage.SCORING, 5, 5)]
 

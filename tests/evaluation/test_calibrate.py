@@ -44,10 +44,10 @@ def test_platt_recovers_a_planted_scale_and_bias() -> None:
 
 def test_platt_agrees_with_logistic_regression_where_there_is_plenty_of_data() -> None:
     logits, labels = overconfident(1)
-    judge = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, None], labels)
+    reference = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, None], labels)
     found = fit_platt(logits, labels)
-    assert found.scale == pytest.approx(judge.coef_[0, 0], rel=1e-3)
-    assert found.bias == pytest.approx(judge.intercept_[0], rel=1e-2)
+    assert found.scale == pytest.approx(reference.coef_[0, 0], rel=1e-3)
+    assert found.bias == pytest.approx(reference.intercept_[0], rel=1e-2)
 
 
 def test_platt_leaves_good_probabilities_nearly_alone_when_positives_are_few() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sklearn.metrics as judge
+import sklearn.metrics as reference
 from numpy.typing import NDArray
 
 from hemoscope.evaluation.context import ErrorPicture, EvaluationContext
@@ -61,8 +61,8 @@ def test_operating_points_reach_what_scikit_learn_computes() -> None:
     found = points_document(data, points(0.3), rounds=20, seed=0)
     for k, entry in enumerate(found.values()):
         decided = data.probabilities[:, k] >= 0.3
-        assert entry["recall"]["value"] == pytest.approx(judge.recall_score(data.labels[:, k], decided))
-        assert entry["f1"]["value"] == pytest.approx(judge.f1_score(data.labels[:, k], decided))
+        assert entry["recall"]["value"] == pytest.approx(reference.recall_score(data.labels[:, k], decided))
+        assert entry["f1"]["value"] == pytest.approx(reference.f1_score(data.labels[:, k], decided))
         assert (entry["threshold"], entry["rule"]) == (0.3, "youden")
 
 
@@ -79,7 +79,7 @@ def test_the_report_has_series_patients_points_and_where_the_numbers_are_from() 
     )
     report = report_of(data, context)
     assert (report["series_level"]["n"], report["group_level"]["n"]) == (60, 30)
-    expected = judge.roc_auc_score(series.labels[:, 5], series.probabilities[:, 5])
+    expected = reference.roc_auc_score(series.labels[:, 5], series.probabilities[:, 5])
     assert report["series_level"]["labels"]["subdural"]["auroc"]["value"] == pytest.approx(expected)
     assert report["operating_points"]["series"]["any"]["threshold"] == 0.6
     assert report["warnings"][0] == "It leaks."

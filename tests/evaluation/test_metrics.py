@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-import sklearn.metrics as judge
+import sklearn.metrics as reference
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -33,15 +33,15 @@ def predictions(seed: int, images: int = 400, *, decimals: int = 12) -> tuple[ND
 def by_scikit_learn(p: NDArray[np.float64], y: NDArray[np.int64], w: NDArray[np.int64] | None) -> dict[str, float]:
     hard = p > 0.5
     return {
-        "auroc": judge.roc_auc_score(y, p, sample_weight=w),
-        "average_precision": judge.average_precision_score(y, p, sample_weight=w),
-        "accuracy": judge.accuracy_score(y, hard, sample_weight=w),
-        "precision": judge.precision_score(y, hard, sample_weight=w),
-        "recall": judge.recall_score(y, hard, sample_weight=w),
-        "specificity": judge.recall_score(y, hard, pos_label=0, sample_weight=w),
-        "f1": judge.f1_score(y, hard, sample_weight=w),
-        "brier": judge.brier_score_loss(y, p, sample_weight=w),
-        "log_loss": judge.log_loss(y, p, sample_weight=w),
+        "auroc": reference.roc_auc_score(y, p, sample_weight=w),
+        "average_precision": reference.average_precision_score(y, p, sample_weight=w),
+        "accuracy": reference.accuracy_score(y, hard, sample_weight=w),
+        "precision": reference.precision_score(y, hard, sample_weight=w),
+        "recall": reference.recall_score(y, hard, sample_weight=w),
+        "specificity": reference.recall_score(y, hard, pos_label=0, sample_weight=w),
+        "f1": reference.f1_score(y, hard, sample_weight=w),
+        "brier": reference.brier_score_loss(y, p, sample_weight=w),
+        "log_loss": reference.log_loss(y, p, sample_weight=w),
     }
 
 
@@ -57,7 +57,7 @@ def test_every_metric_agrees_with_scikit_learn_on_ties_and_weights(decimals: int
 
 def test_log_loss_of_certain_and_wrong_predictions_is_that_of_scikit_learn() -> None:
     p, y = np.array([0.0, 1.0, 0.0, 1.0, 0.3]), np.array([1, 0, 0, 1, 0])
-    assert label_metrics(p, y)["log_loss"] == pytest.approx(judge.log_loss(y, p), **EXACT)
+    assert label_metrics(p, y)["log_loss"] == pytest.approx(reference.log_loss(y, p), **EXACT)
 
 
 def test_calibration_error_is_the_mean_gap_in_fifteen_equal_bins() -> None:
@@ -99,8 +99,8 @@ def test_many_weightings_at_once_equal_one_at_a_time() -> None:
     weights = np.random.default_rng(3).poisson(1.0, size=(5, 90)).astype(float)
     auroc, precision = ranking.evaluate(weights[:, ranking.order])
     for row, expected in enumerate(weights):
-        assert auroc[row] == pytest.approx(judge.roc_auc_score(y, p, sample_weight=expected), **EXACT)
-        assert precision[row] == pytest.approx(judge.average_precision_score(y, p, sample_weight=expected), **EXACT)
+        assert auroc[row] == pytest.approx(reference.roc_auc_score(y, p, sample_weight=expected), **EXACT)
+        assert precision[row] == pytest.approx(reference.average_precision_score(y, p, sample_weight=expected), **EXACT)
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1, 2, 12]))
@@ -122,7 +122,7 @@ def test_turning_scores_and_labels_round_keeps_auroc(seed: int) -> None:
 def test_weighted_log_loss_counts_any_twice() -> None:
     columns = [predictions(seed) for seed in range(6)]
     p, y = np.stack([c[0] for c in columns], axis=1), np.stack([c[1] for c in columns], axis=1)
-    losses = [judge.log_loss(y[:, k], p[:, k]) for k in range(6)]
+    losses = [reference.log_loss(y[:, k], p[:, k]) for k in range(6)]
     assert weighted_log_loss(p, y) == pytest.approx((2 * losses[0] + sum(losses[1:])) / 7, **EXACT)
 
 

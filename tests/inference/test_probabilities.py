@@ -113,6 +113,17 @@ def test_rounded_positions_of_a_nominal_series_merge_no_slices() -> None:
     assert study_logits(logits, positions, RULE).tolist() == [9.0] * 6
 
 
+@pytest.mark.parametrize("spacing", [1.25, 2.5])
+@pytest.mark.parametrize("rounding", [-1e-3, -1e-9, 1e-9, 1e-3])
+def test_rounded_positions_of_a_thin_series_move_no_slice_to_the_next_bin(spacing: float, rounding: float) -> None:
+    each = round(5.0 / spacing)
+    logits = column(*np.repeat([9.0, -9.0] * 6, each))
+    exact = spacing * np.arange(len(logits))
+    rounded = exact + rounding * (np.arange(len(logits)) > 0)
+    assert study_logits(logits, exact.tolist(), RULE).tolist() == [9.0] * 6
+    assert study_logits(logits, rounded.tolist(), RULE) == pytest.approx([9.0] * 6)
+
+
 def test_a_gap_in_a_thin_series_does_not_mix_its_two_sides() -> None:
     positions = [0.0, 1.0, 2.0, 3.0, 4.0, 50.0, 51.0, 52.0, 53.0, 54.0]
     rule = StudyRule(extent_mm=5.0, nominal_spacing_mm=5.0)

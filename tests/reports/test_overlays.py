@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
+from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports import overlays
 from hemoscope.reports.colours import heat_colours, heat_opacity, heat_over
-from hemoscope.reports.overlays import HeatMap, SlicePicture, draw_overlay, heat_on_slice, side_letters
+from hemoscope.reports.overlays import SlicePicture, draw_overlay, side_letters
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -56,32 +55,6 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 class TestHeat:
-    def test_heat_lies_where_its_box_says(self) -> None:
-        picture = make_picture()
-        laid = heat_on_slice(picture.heat, (64, 64))
-        row, column = np.unravel_index(laid.argmax(), laid.shape)
-        # Cell (1, 6) of 8 over a box of 48 pixels from 8: its middle is 8 + 1.5 * 6 and 8 + 6.5 * 6.
-        assert abs(row - 17) <= 1
-        assert abs(column - 47) <= 1
-        assert laid[:8].max() == laid[:, :8].max() == laid[56:].max() == 0.0
-
-    @given(
-        top=st.integers(-40, 60),
-        left=st.integers(-40, 60),
-        side=st.integers(1, 120),
-    )
-    def test_a_box_may_reach_past_the_image(self, top: int, left: int, side: int) -> None:
-        heat = HeatMap(values=np.ones((4, 4), dtype=np.float32), box=Box(top=top, left=left, side=side))
-        laid = heat_on_slice(heat, (50, 40))
-        inside = np.zeros((50, 40), dtype=np.float32)
-        inside[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = 1.0
-        np.testing.assert_allclose(laid, inside, atol=1e-6)
-
-    @pytest.mark.parametrize("values", [np.full((2, 2), 1.1), np.full((2, 2), np.nan), np.zeros((2, 2, 2))])
-    def test_what_is_no_map_of_probabilities_is_refused(self, values: np.ndarray) -> None:
-        with pytest.raises(ValueError, match=r"two axes and values in \[0, 1\]"):
-            HeatMap(values=values.astype(np.float32), box=Box(top=0, left=0, side=4))
-
     def test_no_heat_leaves_the_slice_as_it_was(self) -> None:
         grey = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
         painted = heat_over(grey, np.zeros_like(grey))

@@ -13,15 +13,16 @@ from PIL import Image
 from pypdf import PdfReader
 
 from hemoscope.inference.findings import Triage
+from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.preprocess import Box
-from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.reports.findings_1 import as_version_1
 from hemoscope.reports.findings_json import findings_document
 from hemoscope.reports.html import STYLE_SHA256, findings_html
-from hemoscope.reports.overlays import HeatMap, SlicePicture
+from hemoscope.reports.overlays import SlicePicture
 from hemoscope.reports.pdf import findings_pdf
 from hemoscope.reports.report import Report
-from hemoscope.reports.study_document import ReaderRemark, StudyDocument, study_document
+from hemoscope.reports.study_document import ReaderRemark, StudyDocument, shown_slices, study_document
 from hemoscope.version import DISCLAIMER
 
 from .conftest import make_frame, make_report, make_reported
@@ -173,3 +174,8 @@ def test_pictures_in_the_page_are_png(study: StudyDocument) -> None:
     image = Image.open(io.BytesIO(study.pictures[0][1]))
     assert image.format == "PNG"
     assert study.pictures[0][0] == "Any hemorrhage, slice 2 of 4"
+
+
+def test_a_report_shows_the_first_key_slice_of_each_label_that_has_one() -> None:
+    keys = PerLabel.from_mapping(dict.fromkeys(LABELS, ()) | {Hemorrhage.ANY: (7, 2), Hemorrhage.SUBDURAL: (2,)})
+    assert list(shown_slices(keys)) == [(Hemorrhage.ANY, 7), (Hemorrhage.SUBDURAL, 2)]

@@ -72,7 +72,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
         shutil.rmtree(home)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.judge)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.reference_tool)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, once of each kind."""
     if request.param == "sqlite":

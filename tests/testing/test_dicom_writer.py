@@ -216,21 +216,21 @@ def errors_of(tool: Path, path: Path) -> list[str]:
     return [line for line in answer.stderr.splitlines() if "Error" in line]
 
 
-@pytest.mark.judge("dciodvfy")
+@pytest.mark.reference_tool("dciodvfy")
 @pytest.mark.parametrize("enhanced", [False, True])
 @pytest.mark.parametrize("syntax", JUDGED, ids=lambda uid: UID(uid).keyword)
 def test_dciodvfy_finds_no_error(
-    syntax: UID, enhanced: bool, phantom: Phantom, tmp_path: Path, judge: Callable[[str], Path]
+    syntax: UID, enhanced: bool, phantom: Phantom, tmp_path: Path, reference_tool: Callable[[str], Path]
 ) -> None:
     skip_without_encoder(syntax)
     acquisition = Acquisition(contrast_agent="Iohexol", gantry_tilt_degrees=12.0, image_comments="A phantom")
     path = write_series(
         phantom, tmp_path, coding=PixelCoding(transfer_syntax=syntax), acquisition=acquisition, enhanced=enhanced
     )[0]
-    assert errors_of(judge("dciodvfy"), path) == []
+    assert errors_of(reference_tool("dciodvfy"), path) == []
 
 
-@pytest.mark.judge("dcmdjpeg", "dcmdjpls", "dcmdrle")
+@pytest.mark.reference_tool("dcmdjpeg", "dcmdjpls", "dcmdrle")
 @pytest.mark.parametrize(
     ("syntax", "tool", "most"),
     [
@@ -243,10 +243,10 @@ def test_dciodvfy_finds_no_error(
     ],
 )
 def test_dcmtk_decodes_what_we_encode(
-    syntax: UID, tool: str, most: int, phantom: Phantom, tmp_path: Path, judge: Callable[[str], Path]
+    syntax: UID, tool: str, most: int, phantom: Phantom, tmp_path: Path, reference_tool: Callable[[str], Path]
 ) -> None:
     skip_without_encoder(syntax)
     path = write_series(phantom, tmp_path, coding=PixelCoding(transfer_syntax=syntax))[0]
     plain = tmp_path / "plain.dcm"
-    subprocess.run([judge(tool), path, plain], check=True, capture_output=True)
+    subprocess.run([reference_tool(tool), path, plain], check=True, capture_output=True)
     assert abs(hounsfield_of(plain) - phantom.hounsfield[0]).max() <= most

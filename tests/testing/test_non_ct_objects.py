@@ -19,11 +19,13 @@ from hemoscope.testing.non_ct_objects import (
 VALID = (write_localizer, write_monochrome1, write_secondary_capture, write_colour, write_dose_report)
 
 
-@pytest.mark.judge("dciodvfy")
+@pytest.mark.reference_tool("dciodvfy")
 @pytest.mark.parametrize("write", VALID)
-def test_dciodvfy_finds_no_error(write: Callable[[Path], Path], tmp_path: Path, judge: Callable[[str], Path]) -> None:
+def test_dciodvfy_finds_no_error(
+    write: Callable[[Path], Path], tmp_path: Path, reference_tool: Callable[[str], Path]
+) -> None:
     path = write(tmp_path / "object.dcm")
-    answer = subprocess.run([judge("dciodvfy"), path], capture_output=True, text=True, check=False)
+    answer = subprocess.run([reference_tool("dciodvfy"), path], capture_output=True, text=True, check=False)
     assert "Error" not in answer.stderr, answer.stderr
 
 

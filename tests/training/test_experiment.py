@@ -13,8 +13,10 @@ from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.experiment import Experiment, RunConfig, parse_experiment, read_experiment
 from hemoscope.training.models.sequence import SequenceConfig
+from hemoscope.training.toml_config import shipped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SHIPPED = REPOSITORY / "src/hemoscope/experiments"
 
 TEXT = """
 name = "trial"
@@ -52,8 +54,7 @@ def test_a_file_states_what_differs_from_the_defaults(file: Path) -> None:
 
 
 # A federation file names its experiment file: tests/federated/test_federation.py reads it.
-FEDERATIONS = {"federated.toml", "hospitals.toml"}
-EXPERIMENTS = sorted(path for path in (REPOSITORY / "experiments").glob("*.toml") if path.name not in FEDERATIONS)
+EXPERIMENTS = sorted(path for path in SHIPPED.glob("*.toml") if "\nexperiment = " not in path.read_text())
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
@@ -62,7 +63,7 @@ def test_every_experiment_of_the_repository_can_be_read(path: Path) -> None:
 
 
 def test_the_papers_experiment_is_the_published_recipe() -> None:
-    paper = read_experiment(REPOSITORY / "experiments" / "paper.toml")
+    paper = read_experiment(SHIPPED / "paper.toml")
     run, network, optimizer, loss = paper.run, paper.network, paper.optimizer, paper.loss
     assert (run.epochs, run.batch_size, run.accumulate, run.max_steps, run.early_stop) == (10, 16, 1, 0, 0)
     assert (run.split, run.test, run.split_seed, run.validation_share) == ("slice", 0.1, 257, 0.0)
@@ -91,10 +92,9 @@ def test_the_papers_experiment_is_the_published_recipe() -> None:
 def test_future_work_of_the_paper_is_its_recipe_by_patient_with_one_thing_changed(
     name: str, changes: list[str]
 ) -> None:
-    folder = REPOSITORY / "experiments"
-    found = read_experiment(folder / f"{name}.toml")
+    found = read_experiment(SHIPPED / f"{name}.toml")
     said = [f"name={name}", f"description={found.description}", "run.split=patient"]
-    assert found == read_experiment(folder / "paper.toml", [*said, *changes])
+    assert found == read_experiment(SHIPPED / "paper.toml", [*said, *changes])
 
 
 @given(
@@ -196,9 +196,8 @@ def test_records_of_earlier_versions_are_read_as_what_they_were(path: Path) -> N
 
 
 def test_the_record_of_the_model_that_ships_is_of_its_experiment_file() -> None:
-    folder = REPOSITORY / "experiments"
-    record = json.loads((folder / "results" / "default" / "experiment.json").read_text())
-    assert read_experiment(folder / "default.toml") == parse_experiment(record, where="experiment.json")
+    record = json.loads((REPOSITORY / "experiments/results/default/experiment.json").read_text())
+    assert read_experiment(SHIPPED / "default.toml") == parse_experiment(record, where="experiment.json")
 
 
 def test_a_network_is_read_at_the_size_of_training_unless_set_otherwise(file: Path) -> None:
@@ -272,6 +271,32 @@ def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> Non
 def test_a_wrong_setting_is_refused_and_named(file: Path, change: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_experiment(file, [change])
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
+def test_an_experiment_that_ships_is_read_by_its_bare_name(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_experiment(Path(path.stem)) == read_experiment(path)
+    assert shipped("experiment")[path.stem] == read_experiment(path).description
+
+
+def test_a_file_of_that_name_wins_over_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("paper").write_text('name = "mine"')
+    assert read_experiment(Path("paper")).name == "mine"
+
+
+@pytest.mark.parametrize("named", ["papr", "paper.toml", "folder/paper"])
+def test_what_is_neither_a_file_nor_a_shipped_name_is_refused_with_the_names(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"no such experiment file\. .*the name of one that ships: convnext, default, "
+    ):
+        read_experiment(Path(named))
 
 
 def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:

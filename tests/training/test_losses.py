@@ -189,9 +189,9 @@ def test_focal_loss_is_torchvisions(gamma: float, weight: float) -> None:
     """Torchvision's has one weight for both sides: half is taken, and given back."""
     logits = torch.linspace(-6, 6, 24).reshape(4, 6)
     labels = (torch.arange(24) % 3 == 0).float().reshape(4, 6)
-    judge = 2 * sigmoid_focal_loss(logits, labels, alpha=0.5, gamma=gamma, reduction="mean")
+    reference = 2 * sigmoid_focal_loss(logits, labels, alpha=0.5, gamma=gamma, reduction="mean")
     config = LossConfig(labels=(weight,) * 6, kind="focal", gamma=gamma)
-    assert float(score_loss(logits, labels, config)) == pytest.approx(float(judge), rel=1e-5)
+    assert float(score_loss(logits, labels, config)) == pytest.approx(float(reference), rel=1e-5)
 
 
 def test_focal_loss_keeps_its_digits_where_the_answer_is_all_but_certain() -> None:

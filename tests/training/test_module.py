@@ -127,8 +127,8 @@ def test_validation_measures_known_labels_with_the_network_that_is_kept(tmp_path
     labels = torch.stack([item.labels for item in slices])
     known = ~labels.isnan()
     any_known = known[:, 0]
-    judge = roc_auc_score(labels[any_known, 0], logits[any_known, 0])
-    assert found["validation/auroc_any"] == pytest.approx(judge)
+    reference = roc_auc_score(labels[any_known, 0], logits[any_known, 0])
+    assert found["validation/auroc_any"] == pytest.approx(reference)
     weights = torch.tensor([2.0, 1, 1, 1, 1, 1]).expand(10, 6)[known]
     expected = log_loss(labels[known], torch.sigmoid(logits[known].double()), sample_weight=weights)
     assert found["validation/loss"] == pytest.approx(expected, rel=1e-5)

@@ -19,7 +19,7 @@ from hemoscope.training.losses import score_loss
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.module import TrainingModule
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "src/hemoscope/experiments"
 SIZE, HEADS, SLICES = 64, 8, 4
 NEAR_ZERO = 0.02
 

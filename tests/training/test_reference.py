@@ -17,7 +17,7 @@ from hemoscope.training.experiment import read_experiment
 from hemoscope.training.export import export_run
 from hemoscope.training.train import train
 
-REFERENCE = Path(__file__).resolve().parents[2] / "experiments" / "reference.toml"
+REFERENCE = Path(__file__).resolve().parents[2] / "src/hemoscope/experiments/reference.toml"
 STILL = ("flip", "rotation", "scale", "shift", "gain", "offset", "noise", "blur")
 BY_HEART = (
     'run.init="none"',

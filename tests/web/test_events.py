@@ -72,7 +72,7 @@ def test_an_idle_stream_is_kept_alive_and_ends_when_the_server_shuts_down(
 ) -> None:
     monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.0)
     monkeypatch.setattr(events, "_POLL_S", 0.01)
-    text = asyncio.run(asyncio.wait_for(listen(state, 0, pieces=3), 10))
+    text = asyncio.run(asyncio.wait_for(listen(state, 0, pieces=3), 60))
     assert text.startswith("retry: 2000\n\n: still here\n\n")
     assert parsed(text) == []
 

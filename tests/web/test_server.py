@@ -26,7 +26,7 @@ from hemoscope.store.database import database_url
 NAME, IDENTIFIER, FILE_NAME = "WINTERBOTTOM", "MRN-5550199", "WINTERBOTTOM_AGATHA_19870217"
 HEMOSCOPE = str(Path(sys.executable).with_name("hemoscope"))
 CSRF = {"X-CSRF-Token": "local"}
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 Serve = Callable[..., "Server"]
 
@@ -48,7 +48,7 @@ class Server:
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         self.process.send_signal(how)
-        return self.process.wait(30)
+        return self.process.wait(TIMEOUT_S)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_study_is_read_and_the_server_ends_with_its_workers(serve: Serve, arch
     assert re.fullmatch(
         r"Hemoscope's reading room is at http://127\.0\.0\.1:\d+ .*Not a medical device.*\n", server.line
     )
-    with httpx.Client(base_url=server.url, headers=CSRF, timeout=30) as client:
+    with httpx.Client(base_url=server.url, headers=CSRF, timeout=TIMEOUT_S) as client:
         until(lambda: client.get("/ready").status_code == 200)
         files = [("files", (f"{FILE_NAME}.zip", archive))]
         study_id = client.post("/api/v1/uploads", files=files).json()["study"]["study_id"]
@@ -107,9 +107,9 @@ def test_a_study_is_read_and_the_server_ends_with_its_workers(serve: Serve, arch
         listening = threading.Event()
         thread = threading.Thread(target=listen)
         thread.start()
-        assert listening.wait(10)
+        assert listening.wait(TIMEOUT_S)
     assert server.stop() == 0
-    thread.join(10)
+    thread.join(TIMEOUT_S)
     assert ended.is_set()
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     log = server.log.read_text()
@@ -120,7 +120,7 @@ def test_a_study_is_read_and_the_server_ends_with_its_workers(serve: Serve, arch
 
 def test_a_web_process_without_workers_shows_what_another_ones_worker_read(serve: Serve, archive: bytes) -> None:
     with_worker, web_only = serve(), serve("--workers", "0")
-    with httpx.Client(headers=CSRF, timeout=30) as client:
+    with httpx.Client(headers=CSRF, timeout=TIMEOUT_S) as client:
         accepted = client.post(f"{web_only.url}/api/v1/uploads", files=[("files", ("x", archive))])
         address = f"/api/v1/studies/{accepted.json()['study']['study_id']}"
         until(lambda: client.get(web_only.url + address).json()["state"] == "done")
@@ -133,7 +133,7 @@ def test_a_deidentifying_server_keeps_nothing_of_the_patient_anywhere(
     serve: Serve, archive: bytes, slices: tuple[bytes, ...], tmp_path: Path
 ) -> None:
     server = serve("--deidentify", "--keep-source")
-    with httpx.Client(base_url=server.url, headers=CSRF, timeout=30) as client:
+    with httpx.Client(base_url=server.url, headers=CSRF, timeout=TIMEOUT_S) as client:
         accepted = client.post("/api/v1/uploads", files=[("files", (f"{FILE_NAME}.zip", archive))])
         address = f"/api/v1/studies/{accepted.json()['study']['study_id']}"
         until(lambda: client.get(address).json()["state"] == "done")
@@ -152,7 +152,7 @@ def test_a_server_deletes_what_is_past_its_retention(
     serve: Serve, archive: bytes, database: str, tmp_path: Path
 ) -> None:
     server = serve("--workers", "0")
-    with httpx.Client(base_url=server.url, headers=CSRF, timeout=30) as client:
+    with httpx.Client(base_url=server.url, headers=CSRF, timeout=TIMEOUT_S) as client:
         for _ in range(2):
             accepted = client.post("/api/v1/uploads", files=[("files", ("x", archive))])
     old = accepted.json()["study"]
@@ -163,7 +163,7 @@ def test_a_server_deletes_what_is_past_its_retention(
         connection.execute(tables.studies.update().where(tables.studies.c.study_id == old["study_id"]).values(past))
     engine.dispose()
     server = serve("--workers", "0", "--retention-days", "30")
-    with httpx.Client(base_url=server.url, headers=CSRF, timeout=30) as client:
+    with httpx.Client(base_url=server.url, headers=CSRF, timeout=TIMEOUT_S) as client:
         until(lambda: client.get("/api/v1/studies").json()["total"] == 1)
         assert client.get(f"/api/v1/studies/{old['study_id']}").status_code == 404
     until(lambda: not list((tmp_path / "s").rglob(f"*{old['upload_id']}*")))
@@ -192,7 +192,7 @@ def test_tls_is_spoken_by_the_server_itself_and_needs_a_login(
     assert server.url.startswith("https://0.0.0.0:")
     url = server.url.replace("0.0.0.0", "localhost")
     context = ssl.create_default_context(cafile=certificate[0])
-    with httpx.Client(base_url=url, verify=context, timeout=30) as client:
+    with httpx.Client(base_url=url, verify=context, timeout=TIMEOUT_S) as client:
         assert client.get("/api/v1/studies").status_code == 401
         answer = client.post("/api/v1/login", json={"user": "agnes", "password": password})
         assert answer.status_code == 200
@@ -219,7 +219,7 @@ def test_every_accepted_study_ends_in_a_result_however_often_server_and_worker_a
     chance, accepted = random.Random(20), []
     for turn in range(20):
         server = serve()
-        with httpx.Client(base_url=server.url, headers=CSRF, timeout=30) as client:
+        with httpx.Client(base_url=server.url, headers=CSRF, timeout=TIMEOUT_S) as client:
             until(lambda client=client: client.get("/ready").status_code == 200)  # type: ignore[misc]
             answer = client.post("/api/v1/uploads", files=[("files", ("x", archive))])
             accepted.append(answer.json()["study"]["study_id"])
@@ -228,7 +228,7 @@ def test_every_accepted_study_ends_in_a_result_however_often_server_and_worker_a
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
     server = serve()
-    with httpx.Client(base_url=server.url, headers=CSRF, timeout=30) as client:
+    with httpx.Client(base_url=server.url, headers=CSRF, timeout=TIMEOUT_S) as client:
 
         def states() -> dict[str, str]:
             listed = client.get("/api/v1/studies?limit=1000").json()["studies"]

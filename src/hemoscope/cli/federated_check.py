@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def register_check(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("federation", type=Path, metavar="FEDERATION.toml")
+    parser.add_argument("federation", type=Path, metavar="FEDERATION", help="a TOML file, or a shipped one's name")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key, as rounds=2")
     parser.add_argument("--site", type=Path, metavar="SITE.toml", help="say whether this site would take part")
     parser.add_argument("--sites", type=int, metavar="N", help="of so many sites (default: min_sites)")

@@ -59,7 +59,7 @@ def register_site(parser: argparse.ArgumentParser) -> None:
 
 def register_run(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``run``."""
-    parser.add_argument("federation", type=Path, metavar="FEDERATION.toml")
+    parser.add_argument("federation", type=Path, metavar="FEDERATION", help="a TOML file, or a shipped one's name")
     parser.add_argument("--server", type=Path, required=True, metavar="STATE", help="the folder of the running server")
     parser.add_argument("--output", type=Path, required=True, metavar="RUN")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key, as rounds=2")

@@ -20,7 +20,7 @@ _POISONS = ("flip", "scale")
 
 def register_simulate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("federation", type=Path, metavar="FEDERATION.toml")
+    parser.add_argument("federation", type=Path, metavar="FEDERATION", help="a TOML file, or a shipped one's name")
     parser.add_argument("--data", type=Path, required=True, metavar="CACHE", help="what hemoscope prepare wrote")
     parser.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--sites", type=int, default=4, metavar="N", help="how many sites (default: 4)")

@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from hemoscope.dicom.archive import Archive
     from hemoscope.dicom.slices import Rejected
     from hemoscope.inference.bundle import ModelBundle
-    from hemoscope.inference.predictor import StudyReading
+    from hemoscope.inference.predictor import Predictor, StudyOutcome, StudyReading
     from hemoscope.reports.overlays import SlicePicture
-    from hemoscope.reports.report import Report, ReportedStudy
+    from hemoscope.reports.report import PatientIdentity, Report, ReportedStudy
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
-    add("paths", nargs="+", type=Path, metavar="PATH", help="DICOM file, folder, ZIP or DICOMDIR")
+    add("paths", nargs="+", type=Path, metavar="PATH", help="DICOM file, folder, ZIP or DICOMDIR, or a NIfTI file")
     add("--model", type=Path, metavar="BUNDLE", help="folder of a model bundle (default: the bundled model)")
     add("--series", metavar="UID", help="read this series instead of the one chosen by the rule")
-    add("--output", type=Path, metavar="DIR", help="write findings.json, CSV tables and pictures of key slices here")
+    add("--output", type=Path, metavar="DIR", help="write findings.json, CSV tables, reports and pictures here")
     add("--format", choices=tuple(_PRINTERS), default="table", help="format of stdout (default: table)")
     add("--schema", type=int, choices=(1, 2), default=2, help="version of the JSON's schema (default: 2)")
     add("--heatmaps", action="store_true", help="with --output: pictures of all slices, not only of key slices")
+    add("--pdf", action="store_true", help="with --output: each study's report as PDF too, beside the HTML page")
     add("--threads", type=_positive, metavar="N", help="processors to use (default: all, at most eight)")
     add(
         "--allow-refused",
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_report(report, arguments.output, schema=arguments.schema)
     _PRINTERS[arguments.format](report, arguments.schema)
     if arguments.output is not None and arguments.format == "table":
-        sys.stdout.write(f"Tables and pictures are in {printable(arguments.output.name) or 'the given folder'}\n")
+        sys.stdout.write(f"Reports, tables and pictures: {printable(arguments.output.name) or 'in the given folder'}\n")
     return exit_code(report, arguments.allow_refused)
 
 
@@ -70,13 +71,14 @@ def check_usage(arguments: argparse.Namespace) -> None:
     """
     from hemoscope.dicom.refusals import REMEDIES
 
-    if arguments.heatmaps and arguments.output is None:
-        msg = "--heatmaps needs a folder for pictures. Add --output DIR"
-        raise ConfigError(msg)
+    for given, option in ((arguments.heatmaps, "--heatmaps"), (arguments.pdf, "--pdf")):
+        if given and arguments.output is None:
+            msg = f"{option} needs a folder to write to. Add --output DIR"
+            raise ConfigError(msg)
     if arguments.schema != 2 and arguments.format != "json" and arguments.output is None:
         msg = "--schema chooses the version of the JSON. Add --format json or --output DIR"
         raise ConfigError(msg)
-    known = {*REMEDIES, "no_series"}
+    known = {*REMEDIES, "no_series", "bad_nifti"}
     if unknown := sorted(arguments.allow_refused - known):
         msg = f"--allow-refused: no such code: {', '.join(unknown)}. Codes are: {', '.join(sorted(known))}"
         raise ConfigError(msg)
@@ -93,43 +95,81 @@ def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
     """Process the archive study by study, so that only one volume is in memory at a time."""
     from hemoscope.dicom.archive import open_archive
     from hemoscope.inference.bundle import load_bundle
-    from hemoscope.reports.report import ModelIdentity, Report
+    from hemoscope.inference.inputs import split_inputs
+    from hemoscope.reports.report import Report, model_identity
 
+    dicom, volumes = split_inputs(arguments.paths)
+    if arguments.series and volumes:
+        msg = f"--series names a DICOM series, which {volumes[0].name} has not. Leave NIfTI files out"
+        raise ConfigError(msg)
     bundle = load_bundle(arguments.model)
-    archive = open_archive(arguments.paths, progress=partial(show, "indexing"))
+    archive = open_archive(dicom, progress=partial(show, "indexing"))
     rejected = list(archive.rejected)
-    studies = tuple(_studies(arguments, bundle, archive, show, rejected)) if archive.studies else ()
-    model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
-    return Report(model=model, studies=studies, rejected=tuple(rejected))
+    found = bool(archive.studies or volumes)
+    studies = tuple(_studies(arguments, bundle, archive, volumes, show, rejected)) if found else ()
+    return Report(model=model_identity(bundle), studies=studies, rejected=tuple(rejected))
 
 
 def _studies(
     arguments: argparse.Namespace,
     bundle: "ModelBundle",
     archive: "Archive",
+    volumes: "tuple[Path, ...]",
     show: StageProgress,
     rejected: "list[Rejected]",
 ) -> "Iterator[ReportedStudy]":
-    """Yield each study that could be read, with its pictures; append refusals to ``rejected``."""
+    """Yield each study that could be read, its files written; append refusals to ``rejected``."""
     from hemoscope.inference.predictor import Predictor
-    from hemoscope.reports.identity import patient_identity
     from hemoscope.reports.report import ReportedStudy
 
     predictor = Predictor(bundle, threads=arguments.threads)
-    outcomes = predictor.studies(
-        archive, series_instance_uid=arguments.series, maps=arguments.output is not None, progress=show
-    )
-    for outcome in outcomes:
+    for outcome in _outcomes(arguments, predictor, archive, volumes, show):
         rejected.extend(outcome.rejected)
-        if outcome.reading is None:
+        reading = outcome.reading
+        if reading is None:
             continue
+        patient = _patient(archive, reading) if arguments.identify else None
+        study = ReportedStudy(findings=reading.findings, patient=patient)
         if arguments.output is not None:
-            _draw(outcome.reading, bundle, arguments, show, predictor.engine.threads)
-        reading, patient = outcome.reading, None
-        if arguments.identify:
-            source = reading.findings.slices[0].source
-            patient = patient_identity(archive.load(source), source=source, limits=archive.limits)
-        yield ReportedStudy(findings=reading.findings, patient=patient)
+            _draw(reading, bundle, arguments, show, predictor.engine.threads)
+            _write_study_report(reading, study, bundle, arguments)
+        yield study
+
+
+def _outcomes(
+    arguments: argparse.Namespace,
+    predictor: "Predictor",
+    archive: "Archive",
+    volumes: "tuple[Path, ...]",
+    show: StageProgress,
+) -> "Iterator[StudyOutcome]":
+    """Read the DICOM studies, then the NIfTI files."""
+    from hemoscope.inference.inputs import nifti_studies
+
+    maps = arguments.output is not None
+    if archive.studies:
+        yield from predictor.studies(archive, series_instance_uid=arguments.series, maps=maps, progress=show)
+    yield from nifti_studies(predictor, volumes, maps=maps, progress=show)
+
+
+def _patient(archive: "Archive", reading: "StudyReading") -> "PatientIdentity | None":
+    """Return who was scanned; a NIfTI file does not say."""
+    from hemoscope.reports.identity import patient_identity
+
+    if all(study.study_instance_uid != reading.findings.study_instance_uid for study in archive.studies):
+        return None
+    source = reading.findings.slices[0].source
+    return patient_identity(archive.load(source), source=source, limits=archive.limits)
+
+
+def _write_study_report(
+    reading: "StudyReading", study: "ReportedStudy", bundle: "ModelBundle", arguments: argparse.Namespace
+) -> None:
+    from hemoscope.reports.report import model_identity
+    from hemoscope.reports.study_report import report_of, write_study_report
+
+    report = report_of(reading, study, bundle.card, model_identity(bundle))
+    write_study_report(report, arguments.output, study_uid=study.findings.study_instance_uid, pdf=arguments.pdf)
 
 
 def _draw(

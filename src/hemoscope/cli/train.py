@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.toml")
+    parser.add_argument(
+        "experiment", type=Path, metavar="EXPERIMENT", help="a TOML file, or the name of a shipped one (see --list)"
+    )
+    parser.add_argument("--list", action=_ListExperiments, nargs=0, help="list the experiments that ship, and exit")
     parser.add_argument("--data", type=Path, required=True, metavar="CACHE", help="folder written by hemoscope prepare")
     parser.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key, as run.epochs=2")
@@ -58,6 +61,17 @@ def run(arguments: argparse.Namespace) -> int:
     if is_first_process():
         _print_records(records, arguments.output)
     return ExitCode.OK
+
+
+class _ListExperiments(argparse.Action):
+    """Print the names of the shipped experiments and exit, whatever else is missing on the command line."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from hemoscope.training.toml_config import shipped
+
+        for name, description in shipped("experiment").items():
+            print(f"{name:22}{description.partition('. ')[0]}")
+        parser.exit()
 
 
 def _print_records(records: "Sequence[TrainingRecord]", output: Path) -> None:

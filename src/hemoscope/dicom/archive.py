@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from os import PathLike
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from hemoscope.dicom.quality import known_positions
 from hemoscope.dicom.read import read_headers, read_slices
 from hemoscope.dicom.series import Series, Study, build_studies
 from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader, UnreadSlices
-from hemoscope.dicom.sources import Source, find_sources, rejected_by
+from hemoscope.dicom.sources import Source, as_paths, find_sources, rejected_by
 from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.progress import Progress
 from hemoscope.volume import HounsfieldVolume
@@ -28,6 +28,7 @@ from hemoscope.volume import HounsfieldVolume
 __all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series"]
 
 _INT16 = np.iinfo(np.int16)
+_NAMED = 3  # damaged files that a note names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ class DecodedSeries:
 
 
 def open_archive(
-    paths: Sequence[Path],
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
     limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
     progress: Progress | None = None,
@@ -78,11 +79,16 @@ def open_archive(
     """Find and check every CT slice under the given paths; refused inputs do not stop the others.
 
     Args:
-        paths: files, folders, ZIP files or DICOMDIR files.
+        paths: one or several of: file, folder, ZIP file, DICOMDIR file.
         limits: size limits of one input.
         progress: called with the inputs done and their total.
+
+    Examples:
+        >>> archive = open_archive("examples/sample")
+        >>> [len(series) for study in archive.studies for series in study.series]
+        [10]
     """
-    sources, rejected = find_sources(paths, limits=limits)
+    sources, rejected = find_sources(as_paths(paths), limits=limits)
     refused, headers = list(rejected), list[SliceHeader]()
     for done, source in enumerate(sources, 1):
         try:
@@ -123,6 +129,11 @@ def read_series(
 
     Raises:
         SeriesError: no slice of the series can be decoded.
+
+    Examples:
+        >>> archive = open_archive("examples/sample")
+        >>> read_series(archive, archive.studies[0].series[0]).volume.hounsfield.shape
+        (10, 650, 650)
     """
     first = series.headers[0]
     hounsfield = np.empty((len(series), first.rows, first.columns), dtype=np.int16)
@@ -186,7 +197,7 @@ def _decoded(
         volume=_volume(slices, hounsfield),
         slices=slices,
         slice_quality=tuple(notes[index] for index in kept),
-        quality=quality + _gathered(notes),
+        quality=quality + _gathered(notes, [header.source for header in slices]),
         rejected=tuple(refused),
         unread=_unread(refused),
     )
@@ -210,13 +221,24 @@ def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16]) -> Hou
         spacing_mm=(spacing_mm(positions) if usable and positions else None, rows_mm, columns_mm),
         positions_mm=tuple(positions) if usable and positions else (None,) * len(slices),
         orientation=slices[0].orientation,
+        origins_mm=_origins(slices) if usable else None,
     )
 
 
-def _gathered(notes: Mapping[int, tuple[QualityNote, ...]]) -> tuple[QualityNote, ...]:
-    """Report the repairs of single slices once for the series."""
-    repaired = sum(any(note.code == "twelve_bit_repair" for note in one) for one in notes.values())
-    if not repaired:
-        return ()
-    message = f"12-bit values had wrapped below zero and were repaired in {repaired} of {len(notes)} slices"
-    return (QualityNote(code="twelve_bit_repair", message=message),)
+def _origins(slices: Sequence[SliceHeader]) -> tuple[tuple[float, float, float], ...] | None:
+    known = tuple(header.position_mm for header in slices if header.position_mm is not None)
+    return known if len(known) == len(slices) else None
+
+
+def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[str]) -> tuple[QualityNote, ...]:
+    """The repairs of single slices and damage in them, reported once for the series; ``sources`` in its order."""
+    codes = [{note.code for note in notes[index]} for index in sorted(notes)]
+    found = []
+    if repaired := sum("twelve_bit_repair" in one for one in codes):
+        message = f"12-bit values had wrapped below zero and were repaired in {repaired} of {len(codes)} slices"
+        found.append(QualityNote(code="twelve_bit_repair", message=message))
+    if damaged := [source for source, one in zip(sources, codes, strict=True) if "damaged_pixel_data" in one]:
+        named = f"{', '.join(damaged[:_NAMED])}{' and others' if len(damaged) > _NAMED else ''}"
+        message = f"the compressed data of {len(damaged)} of {len(codes)} slices are damaged: {named}"
+        found.append(QualityNote(code="damaged_pixel_data", message=message))
+    return tuple(found)

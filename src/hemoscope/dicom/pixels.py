@@ -31,6 +31,7 @@ _CODINGS = {
 GDCM = frozenset(_CODINGS)
 OPENJPEG = frozenset(_JPEG + last for last in ("90", "91", "201", "202", "203"))
 Stored = NDArray[np.int32] | NDArray[np.int64]
+TALKATIVE = GDCM | {RLE}  # whose decoders print on stderr
 SYNTAXES = NATIVE | GDCM | OPENJPEG | {RLE}
 
 # Errors of the decoders on damaged frames: GDCM's wrapper SystemError, TypeError and RuntimeError (a C++ exception),

@@ -6,6 +6,7 @@
 import os
 import stat
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,13 +15,14 @@ import numpy as np
 
 from hemoscope.dicom import tags
 from hemoscope.dicom.ct_objects import check_is_ct_slice
+from hemoscope.dicom.decoder_messages import caught_damage
 from hemoscope.dicom.elements import PARSE_ERRORS, Elements, quiet
 from hemoscope.dicom.encapsulation import encapsulated_frames, native_frames
 from hemoscope.dicom.frames import FrameElements, read_header, split_frames
 from hemoscope.dicom.hounsfield import HounsfieldRule, read_rule, to_hounsfield
 from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.part10 import BIG_ENDIAN, DicomObject, parse
-from hemoscope.dicom.pixels import NATIVE, SYNTAXES, PixelFormat, decode_frame
+from hemoscope.dicom.pixels import NATIVE, SYNTAXES, TALKATIVE, PixelFormat, decode_frame
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import CTSlice, SliceHeader
 
@@ -235,6 +237,7 @@ def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> tu
 
 
 def _decode(frame: _Frame, image: _Image, source: str) -> CTSlice:
-    stored = decode_frame(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
+    with caught_damage() if image.syntax in TALKATIVE else nullcontext(()) as damage:
+        stored = decode_frame(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
     hounsfield, notes = to_hounsfield(stored, frame.rule, image.pixels)
-    return CTSlice(header=frame.header, hounsfield=hounsfield, quality=notes)
+    return CTSlice(header=frame.header, hounsfield=hounsfield, quality=(*notes, *damage))

@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from hemoscope.dicom import tags
@@ -70,6 +71,16 @@ class ZipSource:
 
 
 Source = FileSource | ZipSource
+
+
+def as_paths(paths: str | PathLike[str] | Sequence[str | PathLike[str]]) -> tuple[Path, ...]:
+    """Return one path or several as paths.
+
+    Examples:
+        >>> [path.name for path in as_paths("scans")]
+        ['scans']
+    """
+    return (Path(paths),) if isinstance(paths, str | PathLike) else tuple(Path(path) for path in paths)
 
 
 def find_sources(paths: Sequence[Path], *, limits: ReadLimits) -> tuple[tuple[Source, ...], tuple[Rejected, ...]]:

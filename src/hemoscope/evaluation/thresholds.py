@@ -50,8 +50,12 @@ class Cuts:
 
     @property
     def specificity(self) -> Floats:
-        """Specificity, falling from 1 to 0."""
-        return np.asarray(1.0 - self.false_positives / self.false_positives[-1])
+        """Specificity, falling from 1 to 0.
+
+        A quotient of counts, as every metric is: ``1 - false / all`` is rounded twice and misses a target by a digit.
+        """
+        negatives = self.false_positives[-1]
+        return np.asarray((negatives - self.false_positives) / negatives)
 
     @property
     def precision(self) -> Floats:

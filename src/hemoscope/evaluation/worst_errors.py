@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from hemoscope.evaluation.context import ErrorPicture
 from hemoscope.inference.card import ModelCard
+from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.preprocess import slice_box
 from hemoscope.inference.probabilities import Floats
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports.error_picture import draw_error, window_of
-from hemoscope.reports.overlays import HeatMap
 from hemoscope.volume import HounsfieldVolume
 
 Kind = Literal["missed", "false alarm"]

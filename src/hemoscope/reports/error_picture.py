@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.preprocess import resized
 from hemoscope.inference.windows import BRAIN, SUBDURAL, Window
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.colours import heat_over
-from hemoscope.reports.overlays import HeatMap
 
 _SIDE = 288
 _GAP = 4

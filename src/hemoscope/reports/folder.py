@@ -1,4 +1,4 @@
-"""A folder of results: findings.json, findings.csv, studies.csv and pictures, each file written whole or not at all.
+"""A folder of results: findings.json, CSV tables, reports and pictures, each file written whole or not at all.
 
 Files of other names are left alone, so several runs may share a folder. ``findings.json`` is written last: where it
 stands, the rest of its run stands too.
@@ -21,6 +21,7 @@ from hemoscope.reports.findings_json import findings_json
 from hemoscope.reports.report import Report
 
 PICTURES = "overlays"
+REPORTS = "reports"
 
 
 def make_output_folder(folder: Path) -> None:
@@ -64,6 +65,19 @@ def write_picture(image: Image.Image, folder: Path, *, study_uid: str, number: i
     with _explained(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         return write_bytes(path, png.getvalue())
+
+
+def write_study_file(content: bytes, folder: Path, *, study_uid: str, name: str) -> Path:
+    """Write one file of a study's report as ``reports/STUDY/NAME`` and return its path.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+
+    """
+    path = folder / REPORTS / folder_name(study_uid) / name
+    with _explained(folder):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_bytes(path, content)
 
 
 def folder_name(uid: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from hemoscope.inference.preprocess import Box
+from hemoscope.inference.heat_maps import HeatMap, heat_on_slice
 from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL, Window
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.colours import heat_over
@@ -28,20 +28,6 @@ _INK = (236, 238, 240)
 _FAINT_INK = (160, 166, 174)
 _SCALE_MM = 50.0
 _WINDOWS = (("Brain", BRAIN), ("Subdural", SUBDURAL), ("Bone", BONE))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeatMap:
-    """Where the model saw one label: local probabilities in [0, 1], shape (rows, columns), laid over ``box``."""
-
-    values: NDArray[np.float32]
-    box: Box
-
-    def __post_init__(self) -> None:
-        """Reject anything that is not a map of probabilities."""
-        if self.values.ndim != 2 or not np.all((self.values >= 0.0) & (self.values <= 1.0)):
-            msg = f"a heat map needs two axes and values in [0, 1], got shape {self.values.shape}"
-            raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,23 +74,6 @@ def draw_overlay(picture: SlicePicture) -> Image.Image:
     _legend(sheet, draw)
     _words(draw, picture, sheet.size)
     return sheet
-
-
-def heat_on_slice(heat: HeatMap, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Lay a heat map over the slice: bilinear inside its box, 0 outside it; float32 of ``shape`` (rows, columns)."""
-    box = heat.box
-    smooth = Image.fromarray(heat.values.astype(np.float32)).resize((box.side, box.side), Image.Resampling.BILINEAR)
-    slice_rows, box_rows = _shared(box.top, box.side, shape[0])
-    slice_columns, box_columns = _shared(box.left, box.side, shape[1])
-    laid = np.zeros(shape, dtype=np.float32)
-    laid[slice_rows, slice_columns] = np.asarray(smooth)[box_rows, box_columns]
-    return laid
-
-
-def _shared(start: int, side: int, length: int) -> tuple[slice, slice]:
-    """Return what a box and an axis of ``length`` pixels share: in pixels of the slice, and of the box."""
-    first, last = max(start, 0), max(min(start + side, length), start, 0)
-    return slice(first, last), slice(first - start, last - start)
 
 
 def side_letters(orientation: tuple[float, ...] | None) -> tuple[str, str] | None:

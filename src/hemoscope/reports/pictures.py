@@ -2,21 +2,16 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from hemoscope.dicom.slices import SliceRef
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.predictor import StudyReading
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.reports.overlays import HeatMap, SlicePicture
+from hemoscope.reports.overlays import SlicePicture
 from hemoscope.reports.report import positions_known
 
 
 def pictures_of(reading: StudyReading, card: ModelCard, *, every_slice: bool = False) -> Iterator[SlicePicture]:
     """Yield one picture a key slice and label; with ``every_slice`` also ``any`` on every other slice.
-
-    A map's logits are in the units of the slice logits pooled from them, so the label's own slice calibration turns
-    them into local probabilities.
 
     Raises:
         ValueError: the study was read without its maps.
@@ -32,17 +27,12 @@ def pictures_of(reading: StudyReading, card: ModelCard, *, every_slice: bool = F
 
 def picture_of(reading: StudyReading, card: ModelCard, ref: SliceRef, label: Hemorrhage) -> SlicePicture:
     """Describe one slice and label; marks that rest on assumed geometry are left out."""
-    if reading.maps is None:
-        msg = "the study was read without heat maps; read it with maps=True"
-        raise ValueError(msg)
     findings, volume, index = reading.findings, reading.volume, ref.index
     known = positions_known(findings)
     _, row_mm, column_mm = volume.spacing_mm
-    logits = reading.maps[index, LABELS.index(label)].astype(np.float64)
-    heat = np.clip(card.calibration.slice[label].apply(logits), 0.0, 1.0).astype(np.float32)
     return SlicePicture(
         hounsfield=volume.hounsfield[index],
-        heat=HeatMap(values=heat, box=reading.box(index)),
+        heat=reading.local_heat(label, index),
         label=label,
         probability=findings.slices[index].probabilities[label],
         established=card.established[label],

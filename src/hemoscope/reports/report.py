@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from hemoscope.dicom.slices import Rejected
+from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.findings import StudyFindings
 
 GEOMETRY_ASSUMED = "geometry_assumed"
@@ -20,6 +21,11 @@ class ModelIdentity:
     name: str
     version: str
     sha256: str
+
+
+def model_identity(bundle: ModelBundle) -> ModelIdentity:
+    """Name the model of a bundle."""
+    return ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,17 +6,19 @@ by another process, is reported from what was stored.
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from hemoscope.inference.findings import Triage
-from hemoscope.labels import Hemorrhage
+from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.reports.findings_1 import key_slice_indices, triage_of
 from hemoscope.reports.overlays import SlicePicture, draw_overlay
 from hemoscope.reports.report import printable, shown_probability
+
+T = TypeVar("T")
 
 TRIAGE_WORDS = {
     Triage.IMMEDIATE: "Read now: hemorrhage suspected at the urgent threshold",
@@ -97,6 +99,11 @@ def study_document(
         reader=tuple(_remark(remark) for remark in reader),
         pictures=tuple((_caption(picture), _png(draw_overlay(picture))) for picture in pictures),
     )
+
+
+def shown_slices(key_slices: PerLabel[Sequence[T]]) -> Iterator[tuple[Hemorrhage, T]]:
+    """Yield what a report shows as pictures: each label that has key slices, with the most probable of them."""
+    return ((label, slices[0]) for label, slices in key_slices.items() if slices)
 
 
 def _facts(model: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -64,11 +64,14 @@ class Phantom:
     @property
     def volume(self) -> HounsfieldVolume:
         """The same head as a volume, without DICOM files."""
+        _, rows, columns = self.hounsfield.shape
+        left, front = (-(count - 1) / 2 * mm for count, mm in zip((columns, rows), self.spacing_mm[:0:-1], strict=True))
         return HounsfieldVolume(
             hounsfield=self.hounsfield,
             spacing_mm=self.spacing_mm,
             positions_mm=self.positions_mm,
             orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+            origins_mm=tuple((left, front, z) for z in self.positions_mm),
         )
 
 

@@ -15,13 +15,14 @@ from hemoscope.training.models.network import NetworkConfig
 from hemoscope.training.models.sequence import SequenceConfig
 from hemoscope.training.module import OptimizerConfig
 from hemoscope.training.run_config import FREE_TO_CHANGE, NAMED_INITS, RunConfig
-from hemoscope.training.toml_config import build_record, read_tables, set_key
+from hemoscope.training.toml_config import build_record, find_file, read_tables, set_key
 
 __all__ = [
     "Experiment",
     "ReadingConfig",
     "RunConfig",
     "build_record",
+    "find_file",
     "parse_experiment",
     "read_experiment",
     "read_tables",
@@ -100,9 +101,14 @@ class Experiment:
 def read_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
     """Read an experiment file and apply ``section.key=value`` changes (values as in TOML).
 
+    Args:
+        path: the file, or the bare name of one that the package ships, such as ``paper``.
+        changes: ``section.key=value``, each.
+
     Raises:
         ConfigError: not TOML, an unknown or missing key, or a value of the wrong type or range.
     """
+    path = find_file(path)
     return parse_experiment(read_tables(path, changes), where=path.name)
 
 

@@ -13,7 +13,28 @@ from hemoscope.inference.preprocess import Preprocessing
 
 Record = TypeVar("Record")
 
-_EXAMPLES = {"experiment": "experiments/paper.toml", "federation": "experiments/federated.toml"}
+# What the package ships: experiments, and federations, which name one of them.
+SHIPPED = Path(__file__).parents[1] / "experiments"
+
+
+def shipped(kind: str) -> dict[str, str]:
+    """The files that the package ships, by name, with their descriptions; ``kind`` is experiment or federation."""
+    found = {path.stem: tomllib.loads(path.read_text()) for path in sorted(SHIPPED.glob("*.toml"))}
+    federations = {name for name, data in found.items() if "experiment" in data}
+    chosen = federations if kind == "federation" else found.keys() - federations
+    return {name: str(data.get("description", "")) for name, data in found.items() if name in chosen}
+
+
+def find_file(named: Path, *, folder: Path = Path()) -> Path:
+    """The file that was named: a path from ``folder``, or the bare name of a shipped file, such as ``paper``.
+
+    A file of that very name wins over a shipped one. If there is neither, the path comes back for ``read_tables`` to
+    refuse.
+    """
+    path = folder / named
+    bare = named.name == str(named) and not named.suffix
+    own = SHIPPED / f"{named}.toml"
+    return own if bare and own.is_file() and not path.exists() else path
 
 
 def read_tables(path: Path, changes: Sequence[str] = (), *, kind: str = "experiment") -> dict[str, Any]:
@@ -23,8 +44,9 @@ def read_tables(path: Path, changes: Sequence[str] = (), *, kind: str = "experim
         ConfigError: the file is missing or not TOML, or a change is malformed.
     """
     if not path.is_file():
-        example = f", such as {_EXAMPLES[kind]} in a clone" if kind in _EXAMPLES else ""
-        msg = f"{path.name}: no such {kind} file. Give its path{example}"
+        names = ", ".join(shipped(kind)) if kind in ("experiment", "federation") else ""
+        shipping = f", or the name of one that ships: {names}" if names else ""
+        msg = f"{path.name}: no such {kind} file. Give its path{shipping}"
         raise ConfigError(msg)
     try:
         data = tomllib.loads(path.read_text())

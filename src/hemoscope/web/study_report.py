@@ -1,14 +1,15 @@
 """A stored study as a report: the findings document in words, a picture for each key label, readers' feedback."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.preprocess import Box
-from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.reports.overlays import HeatMap, SlicePicture
-from hemoscope.reports.study_document import ReaderRemark, StudyDocument, study_document
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+from hemoscope.reports.overlays import SlicePicture
+from hemoscope.reports.study_document import ReaderRemark, StudyDocument, shown_slices, study_document
 from hemoscope.store.store import Store
 from hemoscope.store.values import Feedback, Geometry, StudyDetail
 from hemoscope.web.problems import Problem
@@ -42,11 +43,13 @@ def report_of(store: Store, study_id: str, *, identity_shown: bool) -> StudyDocu
 
 def _pictures(store: Store, entry: StudyDetail) -> Iterator[SlicePicture]:
     """Yield the first key slice of each label that has one."""
-    if entry.geometry is None:
+    geometry = entry.geometry
+    if geometry is None:
         return
-    for label in LABELS:
-        for index in entry.geometry["key_slices"].get(label.value, ())[:1]:
-            yield _picture(store, entry, entry.geometry, index, label)
+    stored = geometry["key_slices"]
+    key_slices: PerLabel[Sequence[int]] = PerLabel.build(lambda label: stored.get(label.value, ()))
+    for label, index in shown_slices(key_slices):
+        yield _picture(store, entry, geometry, index, label)
 
 
 def _picture(store: Store, entry: StudyDetail, geometry: Geometry, index: int, label: Hemorrhage) -> SlicePicture:

@@ -61,16 +61,16 @@ def test_no_two_sites_share_a_key(keys: Path) -> None:
     assert len(set(server.sites.values())) == 2
 
 
-@pytest.mark.judge("openssl")
+@pytest.mark.reference_tool("openssl")
 def test_openssl_accepts_the_servers_certificate_under_each_of_its_names(
-    keys: Path, judge: Callable[[str], Path]
+    keys: Path, reference_tool: Callable[[str], Path]
 ) -> None:
     for option, name in (
         ("-verify_hostname", "fl.example.org"),
         ("-verify_ip", "10.1.2.3"),
         ("-verify_ip", "127.0.0.1"),
     ):
-        verify = [str(judge("openssl")), "verify", "-x509_strict", "-purpose", "sslserver", option, name]
+        verify = [str(reference_tool("openssl")), "verify", "-x509_strict", "-purpose", "sslserver", option, name]
         verify += ["-CAfile", str(keys / "sites/riverside/ca.crt"), str(keys / "server/server.crt")]
         done = subprocess.run(verify, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -78,11 +78,11 @@ def test_openssl_accepts_the_servers_certificate_under_each_of_its_names(
     assert subprocess.run(verify, capture_output=True, check=False).returncode != 0
 
 
-@pytest.mark.judge("ssh-keygen")
+@pytest.mark.reference_tool("ssh-keygen")
 def test_openssh_reads_a_sites_key_and_finds_the_public_half_that_the_server_has(
-    keys: Path, judge: Callable[[str], Path]
+    keys: Path, reference_tool: Callable[[str], Path]
 ) -> None:
-    command = [str(judge("ssh-keygen")), "-y", "-f", str(keys / "sites/riverside/node.key")]
+    command = [str(reference_tool("ssh-keygen")), "-y", "-f", str(keys / "sites/riverside/node.key")]
     public = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert public.split()[:2] == (keys / "server/sites/riverside.pub").read_text().split()[:2]
     assert public.startswith("ecdsa-sha2-nistp384")

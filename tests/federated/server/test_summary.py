@@ -84,7 +84,7 @@ def test_with_noise_no_loss_leaves_and_every_round_needs_every_site() -> None:
 def test_without_flower_epsilon_is_not_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hemoscope.federated.server.summary.find_spec", lambda _name: None)
     assert epsilon_after(federation(**PRIVATE), rounds=10, sites=4) is None
-    assert "epsilon not computed here (pip install 'hemoscope[federated]') at delta 1e-05" in text(**PRIVATE)
+    assert "epsilon not computed here (it needs Flower: make setup-federated) at delta 1e-05" in text(**PRIVATE)
 
 
 @pytest.mark.skipif(find_spec("flwr") is None, reason="needs the extra: make setup-federated")

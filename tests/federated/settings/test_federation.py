@@ -73,20 +73,30 @@ def test_keys_can_be_changed_on_the_command_line_those_of_the_experiment_too(fil
 
 
 def test_the_comparison_of_the_repository_is_a_federation_of_the_epochs_of_its_pooled_arm() -> None:
-    federation = read_federation(REPOSITORY / "experiments" / "federated.toml")
-    assert federation.experiment == read_experiment(REPOSITORY / "experiments" / "federated-experiment.toml")
+    federation = read_federation(REPOSITORY / "src/hemoscope/experiments/federated.toml")
+    assert federation.experiment == read_experiment(REPOSITORY / "src/hemoscope/experiments/federated-experiment.toml")
     assert federation.epochs == federation.experiment.run.epochs
     assert federation.experiment.run.held_out == ()  # the pooled arm and the sites see the same patients
 
 
 def test_the_hospitals_of_the_pages_pass_the_policy_of_the_pages_and_can_be_personalised(tmp_path: Path) -> None:
-    federation = read_federation(REPOSITORY / "experiments" / "hospitals.toml")
+    federation = read_federation(Path("hospitals"))
     page = (REPOSITORY / "docs" / "how-to" / "join-a-federation.md").read_text()
     (tmp_path / "site.toml").write_text(page.split("```toml\n")[1].split("```")[0])
     policy = read_site(tmp_path / "site.toml").policy
     assert policy.secure_aggregation
     assert policy.refusal(federation, sites=4) is None
     assert federation.experiment.run.validation_share  # `personalise` validates on it
+
+
+def test_a_federation_that_ships_is_read_by_its_bare_name_and_may_name_a_shipped_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_federation(Path("federated")).name == "ct-ich-federated"
+    own = tmp_path / "own.toml"
+    own.write_text('name = "own"\nexperiment = "focal"')
+    assert read_federation(own).experiment == read_experiment(Path("focal"))
 
 
 privacies = st.builds(
@@ -170,7 +180,7 @@ def test_a_site_shortens_its_update_where_the_server_cannot_check_it_or_noise_is
         ("changes.run.epoch=1", "run: unknown key epoch"),
         ("changes.name.first=x", r"trial\.toml: changes: name is not a table"),
         ("changes=3", "changes must be a table of keys of the experiment, got 3"),
-        ("experiment=3", "experiment must name an experiment file, .* got 3"),
+        ("experiment=3", "experiment must name an experiment, .* got 3"),
         ("experiment=absent.toml", r"^absent\.toml: no such experiment file"),
         ("name=..", r"name '\.\.' must begin with a letter or digit"),
         ("name=a/b", "name 'a/b' must begin"),
@@ -215,7 +225,7 @@ def test_a_wrong_setting_is_refused_by_name(file: Path, change: str, words: str)
 
 
 def test_a_file_that_is_not_there_or_is_no_toml_is_refused_without_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^absent\.toml: no such federation file.*experiments/federated\.toml"):
+    with pytest.raises(ConfigError, match=r"^absent\.toml: no such federation file.*that ships: federated"):
         read_federation(tmp_path / "absent.toml")
     path = tmp_path / "broken.toml"
     path.write_bytes(b"\xff\xfe")

@@ -41,7 +41,7 @@ def test_every_family_gives_scores_maps_and_embedding_under_every_head(backbone:
     ("backbone", "published"), [("resnet18", 11_689_512), ("resnet50", 25_557_032), ("resnet101", 44_549_160)]
 )
 def test_residual_networks_have_the_published_sizes_without_their_classifier(backbone: str, published: int) -> None:
-    """Published with a classifier of 1,000 classes; torchvision's own record of the weights is the judge."""
+    """Published with a classifier of 1,000 classes; torchvision's own record of the weights is the reference."""
     names = {"resnet18": "ResNet18", "resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResNet152"}
     weights = getattr(torchvision.models, f"{names[backbone]}_Weights").DEFAULT
     assert weights.meta["num_params"] == published

@@ -249,7 +249,7 @@ def test_a_file_with_code_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> N
         load_init(resnet(), str(path))
     assert not (tmp_path / "owned").exists()
     assert str(tmp_path) not in str(caught.value)
-    torch.load(path, weights_only=False)  # the judge: it would have run
+    torch.load(path, weights_only=False)  # the proof: it would have run
     assert (tmp_path / "owned").exists()
 
 

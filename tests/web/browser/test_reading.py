@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 OpenPage = Callable[..., "Page"]
+WAIT_S = 60.0
 
 
 def picture(page: "Page") -> np.ndarray:
-    """What is painted on the canvas, without the words around it: uint8 (rows, columns, 3)."""
+    """What is painted on the canvas, without the words around it: uint8 (rows, columns, 3).
+
+    The page paints in the next animation frame after a change; the one after that has surely seen it.
+    """
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     data = page.evaluate("document.querySelector('#view').toDataURL().split(',')[1]")
     import base64
 
@@ -40,14 +46,28 @@ def wait_for_slice(page: "Page", index: int | None = None) -> None:
     )
 
 
+def until(page: "Page", condition: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """Wait for a picture that meets the condition, such as one whose heat map has come."""
+    end = time.monotonic() + WAIT_S
+    while not condition(shown := picture(page)):
+        assert time.monotonic() < end, "the picture never came"
+        page.wait_for_timeout(20)
+    return shown
+
+
+def opened(open_page: OpenPage, url: str, **options: Any) -> "Page":
+    """A reading page with its findings: until they come, it may still go to their key slice by itself."""
+    page = open_page(url, **options)
+    page.wait_for_selector(".finding")
+    wait_for_slice(page)
+    return page
+
+
 @pytest.fixture
 def study(room: Any, open_page: OpenPage, asymmetric: Phantom, request: pytest.FixtureRequest) -> "Page":
     """The reading page of the asymmetric phantom; heat is on, since something is suspected."""
     study_id = room.fake.add(asymmetric) if room.fake else request.getfixturevalue("real_study")
-    page = open_page(f"{room.url}/studies/{study_id}")
-    page.wait_for_selector(".finding")
-    wait_for_slice(page)
-    return page
+    return opened(open_page, f"{room.url}/studies/{study_id}")
 
 
 def test_a_study_is_uploaded_and_appears_with_its_urgency_and_types(
@@ -123,11 +143,9 @@ def test_a_key_slice_is_opened_by_its_button(study: "Page") -> None:
 
 def test_windows_change_by_key_and_by_dragging(study: "Page") -> None:
     study.keyboard.press("h")
-    study.wait_for_timeout(200)
     brain = picture(study)
     study.keyboard.press("3")
     study.wait_for_function("() => document.querySelector('#view').dataset.window === '600/2800'")
-    study.wait_for_timeout(200)
     bone = picture(study)
     assert (brain == 255).mean() > (bone == 255).mean(), "bone is not all white in its own window"
     study.mouse.move(300, 300)
@@ -144,31 +162,26 @@ def test_a_canvas_that_lost_its_picture_is_painted_again(study: "Page") -> None:
     study.eval_on_selector("#view", lose)
     assert picture(study).max() == 0
     study.eval_on_selector("#view", "view => view.dispatchEvent(new Event('contextrestored'))")
-    study.wait_for_timeout(300)
-    assert picture(study).max() > 0
+    until(study, lambda shown: shown.max() > 0)
 
 
 def test_the_heat_map_colours_the_slice_and_can_be_taken_away(study: "Page") -> None:
-    def coloured() -> float:
-        study.wait_for_timeout(150)
-        shown = picture(study).astype(int)
-        return float((np.ptp(shown, axis=2) > 20).mean())
+    def coloured(shown: np.ndarray) -> float:
+        return float((np.ptp(shown.astype(int), axis=2) > 20).mean())
 
-    study.wait_for_timeout(300)
-    assert coloured() > 0.001
+    strong = coloured(until(study, lambda shown: coloured(shown) > 0.001))
     study.keyboard.press("h")
-    assert coloured() == 0
+    until(study, lambda shown: coloured(shown) == 0)
     study.keyboard.press("h")
-    strong = coloured()
+    until(study, lambda shown: coloured(shown) == strong)
     for _ in range(5):
         study.keyboard.press("[")
-    assert coloured() < strong
+    until(study, lambda shown: coloured(shown) < strong)
 
 
 def test_the_patients_left_is_under_the_l_mark(study: "Page", room: Any) -> None:
     study.keyboard.press("h")
     study.keyboard.press("3")
-    study.wait_for_timeout(100)
     assert side_of_the_rod(picture(study)) == "right"
     assert study.locator("#mark-right").inner_text() == "L"
     assert study.locator("#mark-left").inner_text() == "R"
@@ -191,11 +204,9 @@ def side_of_the_rod(shown: np.ndarray) -> str:
 def test_a_mirrored_slice_is_marked_mirrored(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
     mirrored = dataclasses.replace(asymmetric, hounsfield=np.ascontiguousarray(asymmetric.hounsfield[:, :, ::-1]))
     study_id = fake.fake.add(mirrored, geometry={"orientation": [-1.0, 0.0, 0.0, 0.0, 1.0, 0.0]})
-    page = open_page(f"{fake.url}/studies/{study_id}")
-    wait_for_slice(page)
+    page = opened(open_page, f"{fake.url}/studies/{study_id}")
     page.keyboard.press("h")
     page.keyboard.press("3")
-    page.wait_for_timeout(100)
     assert side_of_the_rod(picture(page)) == "left"
     assert page.locator("#mark-left").inner_text() == "L"
 
@@ -204,8 +215,7 @@ def test_assumed_geometry_has_no_marks_and_no_millimetres_and_says_so(
     fake: Any, open_page: OpenPage, asymmetric: Phantom
 ) -> None:
     study_id = fake.fake.add(asymmetric, geometry={"assumed": True})
-    page = open_page(f"{fake.url}/studies/{study_id}")
-    wait_for_slice(page)
+    page = opened(open_page, f"{fake.url}/studies/{study_id}")
     assert page.locator("#mark-left").inner_text() == ""
     assert not page.locator("#scale").is_visible()
     assert "mm scale" in page.locator("#geometry-caution").inner_text()
@@ -229,8 +239,7 @@ def test_findings_of_either_version_open_with_their_triage(
 
 def test_pixels_that_are_not_square_keep_the_heads_shape(fake: Any, open_page: OpenPage) -> None:
     flat = make_phantom(seed=2, shape=(3, 256, 128), spacing_mm=(5.0, 230 / 256, 230 / 128))
-    page = open_page(f"{fake.url}/studies/{fake.fake.add(flat, urgency='routine')}")
-    wait_for_slice(page)
+    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(flat, urgency='routine')}")
     shown = picture(page)[..., 0] > 100
     high = np.flatnonzero(shown.any(axis=1))
     wide = np.flatnonzero(shown.any(axis=0))
@@ -250,15 +259,12 @@ def test_hounsfield_units_under_the_pointer_are_those_of_the_slice(study: "Page"
 
 def test_zooming_in_enlarges_and_resetting_fits(study: "Page") -> None:
     study.keyboard.press("h")
-    study.wait_for_timeout(100)
     fitted = picture(study)
     for _ in range(4):
         study.keyboard.press("+")
-    study.wait_for_timeout(100)
-    assert (picture(study) > 0).mean() > (fitted > 0).mean()
+    until(study, lambda shown: (shown > 0).mean() > (fitted > 0).mean())
     study.keyboard.press("r")
-    study.wait_for_timeout(100)
-    assert np.array_equal(picture(study), fitted)
+    until(study, lambda shown: np.array_equal(shown, fitted))
 
 
 def test_a_finding_is_corrected_with_a_note_and_the_correction_stays(study: "Page") -> None:
@@ -310,8 +316,7 @@ def test_the_disclaimer_is_in_the_served_page_and_in_sight(room: Any, open_page:
 
 def test_a_finger_scrolls_the_slices(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
     study_id = fake.fake.add(asymmetric)
-    page = open_page(f"{fake.url}/studies/{study_id}", viewport={"width": 1024, "height": 768}, has_touch=True)
-    wait_for_slice(page)
+    page = opened(open_page, f"{fake.url}/studies/{study_id}", viewport={"width": 1024, "height": 768}, has_touch=True)
     page.keyboard.press("Home")
     wait_for_slice(page, 0)
     client = page.context.new_cdp_session(page)
@@ -331,8 +336,7 @@ def test_a_finger_scrolls_the_slices(fake: Any, open_page: OpenPage, asymmetric:
 
 def test_two_fingers_zoom(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
     study_id = fake.fake.add(asymmetric, urgency="routine")
-    page = open_page(f"{fake.url}/studies/{study_id}", viewport={"width": 1024, "height": 768}, has_touch=True)
-    wait_for_slice(page)
+    page = opened(open_page, f"{fake.url}/studies/{study_id}", viewport={"width": 1024, "height": 768}, has_touch=True)
     before = (picture(page) > 0).mean()
     client = page.context.new_cdp_session(page)
     for kind, apart in (("touchStart", 60), ("touchMove", 120), ("touchMove", 200), ("touchEnd", None)):
@@ -342,14 +346,12 @@ def test_two_fingers_zoom(fake: Any, open_page: OpenPage, asymmetric: Phantom) -
             else [{"x": 250 - apart / 2, "y": 350, "id": 0}, {"x": 250 + apart / 2, "y": 350, "id": 1}]
         )
         client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    page.wait_for_timeout(100)
-    assert (picture(page) > 0).mean() > before
+    until(page, lambda shown: (shown > 0).mean() > before)
 
 
 def test_scrolling_fast_never_shows_another_slice_than_it_says(fake: Any, open_page: OpenPage) -> None:
     tall = make_phantom(seed=5, shape=(60, 64, 64))
-    page = open_page(f"{fake.url}/studies/{fake.fake.add(tall, urgency='routine')}")
-    wait_for_slice(page)
+    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(tall, urgency='routine')}")
     page.keyboard.press("Home")
     for _ in range(55):
         page.keyboard.press("ArrowUp")
@@ -367,6 +369,7 @@ def test_a_slice_that_cannot_be_loaded_is_reported_with_its_remedy(
     page = open_page(fake.url)
     page.route("**/slices/0/pixels", lambda route: route.abort())
     page.goto(f"{fake.url}/studies/{study_id}")
+    page.wait_for_selector(".finding")  # which go to their key slice, away from any message
     wait_for_slice(page)
     page.keyboard.press("Home")
     page.get_by_text("The server does not answer").wait_for()
@@ -391,8 +394,7 @@ def test_j_and_k_go_through_the_studies_in_the_worklists_order(
 
 
 def test_single_keys_can_be_switched_off(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
-    page = open_page(f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
-    wait_for_slice(page)
+    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
     page.keyboard.press("?")
     page.get_by_label("Single-key shortcuts on").uncheck()
     page.keyboard.press("Escape")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 OpenPage = Callable[..., "Page"]
+WAIT_S = 60.0
 SMALL = make_phantom(seed=1, shape=(3, 64, 64))
 
 
@@ -29,7 +30,7 @@ def three(fake: Any, open_page: OpenPage) -> "Page":
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + WAIT_S
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.02)

@@ -78,7 +78,7 @@ def _privacy(federation: Federation, sites: int) -> str:
     if not chosen.enabled:
         return "off: no noise"
     spent = epsilon_after(federation, rounds=federation.rounds, sites=sites)
-    said = "not computed here (pip install 'hemoscope[federated]')" if spent is None else f"{spent:.3g}"
+    said = "not computed here (it needs Flower: make setup-federated)" if spent is None else f"{spent:.3g}"
     noise = f"noise {chosen.noise_multiplier:g} x {chosen.clipping_norm:g} on the sum, for a whole site of {sites}"
     end = "" if chosen.max_epsilon is None else f"; ends before epsilon {chosen.max_epsilon:g}"
     return f"{noise}; epsilon {said} at delta {chosen.delta:g} after {federation.rounds} rounds{end}"

@@ -27,7 +27,7 @@ from hemoscope.federated.settings.sections import (
     check_range,
     check_word,
 )
-from hemoscope.training.experiment import Experiment, build_record, read_tables, set_key
+from hemoscope.training.experiment import Experiment, build_record, find_file, read_tables, set_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,21 +130,23 @@ class Federation:
 def read_federation(path: Path, changes: Sequence[str] = ()) -> Federation:
     """Read a federation file, with ``key=value`` changes (values as in TOML) on top.
 
-    ``experiment`` names an experiment file, relative to the federation file; the table ``changes`` changes its keys.
+    ``path`` may be the bare name of a federation that the package ships. ``experiment`` names an experiment file,
+    relative to the federation file, or an experiment that ships; the table ``changes`` changes its keys.
 
     Raises:
         ConfigError: either file is not TOML, a key is unknown or missing, a value of the wrong type or range, or two
             choices exclude each other.
     """
+    path = find_file(path)
     data = read_tables(path, changes, kind="federation")
     named, altered = data.pop("experiment", None), data.pop("changes", {})
     if not isinstance(named, str):
-        msg = f'{path.name}: experiment must name an experiment file, such as "default.toml", got {named!r}'
+        msg = f'{path.name}: experiment must name an experiment, such as "default", or its file, got {named!r}'
         raise ConfigError(msg)
     if not isinstance(altered, Mapping):
         msg = f"{path.name}: changes must be a table of keys of the experiment, got {altered!r}"
         raise ConfigError(msg)
-    tables = read_tables(path.parent / named)
+    tables = read_tables(find_file(Path(named), folder=path.parent))
     for key, value in _flat(altered):
         set_key(tables, key, value, where=f"{path.name}: changes")
     return parse_federation({**data, "experiment": tables}, where=path.name)

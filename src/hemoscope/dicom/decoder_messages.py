@@ -1,0 +1,65 @@
+"""What decoders print on stderr about a damaged frame, caught so that it is reported beside the file's name.
+
+GDCM's libjpeg and the RLE decoder write to file descriptor 2 themselves, past Python: a frame whose data are corrupt is
+decoded as far as it goes, and only that line says so. Descriptors belong to the whole process, so a line that another
+thread prints meanwhile is caught too; it is written when the frame is decoded.
+"""
+
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hemoscope.dicom.slices import QualityNote
+
+# libjpeg's warnings of corrupt data (jerror.h, JWRN_*).
+_DAMAGE = re.compile(
+    rb"Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|Invalid SOS parameters|Application transferred"
+)
+# GDCM tries its 8-bit decoder first, and then the one of the right depth.
+_HARMLESS = re.compile(rb"Unsupported JPEG data precision|Unknown Adobe color transform|Warning: unknown JFIF revision")
+_STDERR = 2
+_one_at_a_time = threading.RLock()
+
+
+@contextmanager
+def caught_damage() -> Iterator[list[QualityNote]]:
+    """Catch a decoder's messages about one frame; the list gets a note if its data are damaged.
+
+    If the block raises, the error names the file and the reason, so the messages are dropped.
+    """
+    found: list[QualityNote] = []
+    with _one_at_a_time, tempfile.TemporaryFile() as file:
+        kept = _redirect(file.fileno())
+        try:
+            yield found
+        except BaseException:
+            _restore(kept)
+            raise
+        _restore(kept)
+        file.seek(0)
+        lines = file.read().splitlines(keepends=True)
+    for line in lines:
+        if not _DAMAGE.match(line) and not _HARMLESS.match(line) and kept is not None:
+            os.write(_STDERR, line)
+    if any(map(_DAMAGE.match, lines)):
+        message = "the compressed data are damaged; what the decoder made of them may be wrong"
+        found.append(QualityNote(code="damaged_pixel_data", message=message))
+
+
+def _redirect(file: int) -> int | None:
+    """Let descriptor 2 lead to ``file``; a copy of it to restore, or None if the process has none."""
+    try:
+        kept = os.dup(_STDERR)
+    except OSError:
+        return None
+    os.dup2(file, _STDERR)
+    return kept
+
+
+def _restore(kept: int | None) -> None:
+    if kept is not None:
+        os.dup2(kept, _STDERR)
+        os.close(kept)

@@ -1,0 +1,60 @@
+"""Heat maps: where in a slice the model saw a label, as local probabilities laid over the slice."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemoscope.inference.calibration import AnyCalibration
+from hemoscope.inference.preprocess import Box
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatMap:
+    """Where the model saw one label: local probabilities in [0, 1], shape (rows, columns), laid over ``box``."""
+
+    values: NDArray[np.float32]
+    box: Box
+
+    def __post_init__(self) -> None:
+        """Reject anything that is not a map of probabilities."""
+        if self.values.ndim != 2 or not np.all((self.values >= 0.0) & (self.values <= 1.0)):
+            msg = f"a heat map needs two axes and values in [0, 1], got shape {self.values.shape}"
+            raise ValueError(msg)
+
+
+def local_heat(
+    maps: NDArray[np.float32], label: Hemorrhage, calibration: PerLabel[AnyCalibration], *, box: Box
+) -> HeatMap:
+    """Turn the map of one label into local probabilities.
+
+    A map's logits are in the units of the slice logits pooled from them, so the label's slice calibration applies.
+
+    Args:
+        maps: class-activation logits of one slice, shape (6, height, width).
+        label: the label to show.
+        calibration: of the slice logits.
+        box: the square of the slice that the model saw.
+    """
+    logits = maps[LABELS.index(label)].astype(np.float64)
+    values = np.clip(calibration[label].apply(logits), 0.0, 1.0).astype(np.float32)
+    return HeatMap(values=values, box=box)
+
+
+def heat_on_slice(heat: HeatMap, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Lay a heat map over the slice: bilinear inside its box, 0 outside it; float32 of ``shape`` (rows, columns)."""
+    box = heat.box
+    smooth = Image.fromarray(heat.values.astype(np.float32)).resize((box.side, box.side), Image.Resampling.BILINEAR)
+    slice_rows, box_rows = _shared(box.top, box.side, shape[0])
+    slice_columns, box_columns = _shared(box.left, box.side, shape[1])
+    laid = np.zeros(shape, dtype=np.float32)
+    laid[slice_rows, slice_columns] = np.asarray(smooth)[box_rows, box_columns]
+    return np.clip(laid, 0.0, 1.0, out=laid)
+
+
+def _shared(start: int, side: int, length: int) -> tuple[slice, slice]:
+    """Return what a box and an axis of ``length`` pixels share: in pixels of the slice, and of the box."""
+    first, last = max(start, 0), max(min(start + side, length), start, 0)
+    return slice(first, last), slice(first - start, last - start)

@@ -1,0 +1,50 @@
+"""Heat maps: local probabilities that lie where the model looked."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hemoscope.inference.calibration import Calibration
+from hemoscope.inference.heat_maps import HeatMap, heat_on_slice, local_heat
+from hemoscope.inference.preprocess import Box
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+
+BOX = Box(top=8, left=8, side=48)
+
+
+def test_heat_lies_where_its_box_says() -> None:
+    values = np.zeros((8, 8), dtype=np.float32)
+    values[1, 6] = 1.0
+    laid = heat_on_slice(HeatMap(values=values, box=BOX), (64, 64))
+    row, column = np.unravel_index(laid.argmax(), laid.shape)
+    # Cell (1, 6) of 8 over a box of 48 pixels from 8: its middle is 8 + 1.5 * 6 and 8 + 6.5 * 6.
+    assert abs(row - 17) <= 1
+    assert abs(column - 47) <= 1
+    assert laid[:8].max() == laid[:, :8].max() == laid[56:].max() == 0.0
+
+
+@given(top=st.integers(-40, 60), left=st.integers(-40, 60), side=st.integers(1, 120))
+def test_a_box_may_reach_past_the_image(top: int, left: int, side: int) -> None:
+    heat = HeatMap(values=np.ones((4, 4), dtype=np.float32), box=Box(top=top, left=left, side=side))
+    laid = heat_on_slice(heat, (50, 40))
+    inside = np.zeros((50, 40), dtype=np.float32)
+    inside[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = 1.0
+    np.testing.assert_allclose(laid, inside, atol=1e-6)
+    assert laid.max() <= 1.0
+
+
+@pytest.mark.parametrize("values", [np.full((2, 2), 1.1), np.full((2, 2), np.nan), np.zeros((2, 2, 2))])
+def test_what_is_no_map_of_probabilities_is_refused(values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"two axes and values in \[0, 1\]"):
+        HeatMap(values=values.astype(np.float32), box=Box(top=0, left=0, side=4))
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_label_is_shown_in_its_own_calibration(label: Hemorrhage) -> None:
+    maps = np.arange(6, dtype=np.float32)[:, None, None] + np.zeros((6, 3, 3), dtype=np.float32)
+    calibration = PerLabel.build(lambda one: Calibration(scale=1.0 + LABELS.index(one), bias=-1.0))
+    heat = local_heat(maps, label, calibration, box=BOX)
+    index = LABELS.index(label)
+    np.testing.assert_allclose(heat.values, 1 / (1 + np.exp(-((1.0 + index) * index - 1.0))), atol=1e-6)
+    assert heat.box == BOX
