@@ -98,7 +98,7 @@ def test_the_table_lies_behind_the_head() -> None:
         ({"spacing_mm": (5.0, 0.0, 1.0)}, "spacing must be positive"),
         ({"noise_hu": -1.0}, "noise cannot be negative"),
         ({"side": "top"}, "'left' or 'right'"),
-        ({"bleeds": frozenset({Hemorrhage.ANY})}, "name the types"),
+        ({"bleeds": frozenset({Hemorrhage.ANY})}, "Name the types"),
     ],
 )
 def test_a_head_that_cannot_be_made_is_refused(arguments: dict[str, object], words: str) -> None:

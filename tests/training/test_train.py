@@ -249,7 +249,7 @@ def test_scores_that_were_lost_are_computed_again_without_training(
 
 def test_a_folder_with_a_run_is_not_written_over(whole_run: Path, phantom_cache: Cache) -> None:
     before = contents(whole_run)
-    with pytest.raises(TrainingError, match=r"whole/fold-0 exists already\. Go on with --resume"):
+    with pytest.raises(TrainingError, match=r"whole/fold-0 exists already\. Continue with --resume"):
         train(TINY, phantom_cache, whole_run)
     assert contents(whole_run) == before
 

@@ -61,7 +61,9 @@ def _client(workers: int, address: str | None) -> Iterator[Any]:
             yield client
         return
     # One thread per process: decoders need not be thread-safe. A task holds at most one series in memory.
-    options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "memory_limit": 0}
+    options: dict[str, Any] = {"threads_per_worker": 1, "processes": True, "memory_limit": 0}
+    # Without an address Dask takes its fixed port, on every interface; this one is free, and local.
+    options["dashboard_address"] = "127.0.0.1:0"
     cluster = library.LocalCluster(n_workers=workers, **options)
     with cluster, library.Client(cluster, set_as_default=False) as client:
         yield client

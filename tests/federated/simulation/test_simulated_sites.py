@@ -70,7 +70,7 @@ def test_the_same_partition_is_found_again_and_another_is_refused(hospital_cache
     assert [site.patients for site in lay_out_sites(hospital_cache, tmp_path, TWO, threads=2)] == [
         site.patients for site in first
     ]
-    with pytest.raises(FederationError, match="2 sites that were partitioned otherwise than 2 by patient"):
+    with pytest.raises(FederationError, match="2 sites of another partition than 2 by patient"):
         lay_out_sites(hospital_cache, tmp_path, Partitioning(sites=2, seed=6), threads=1)
 
 

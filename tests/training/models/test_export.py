@@ -174,5 +174,5 @@ def test_the_embedding_is_an_output_where_it_is_requested(graph: bytes) -> None:
 
 def test_the_flattened_head_reads_at_no_other_size_than_it_was_trained() -> None:
     network = HemorrhageNetwork(NetworkConfig(backbone="resnet18", head="flatten"), channels=3, size=64)
-    with pytest.raises(TrainingError, match=r"accepts only the training size 64, got 96\. Remove reading\.size out"):
+    with pytest.raises(TrainingError, match=r"accepts only the training size 64, got 96\. Remove reading\.size"):
         onnx_graph(network, channels=3, size=96)

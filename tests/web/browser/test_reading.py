@@ -157,7 +157,13 @@ def test_windows_change_by_key_and_by_dragging(study: "Page") -> None:
     assert study.locator("#corner-window").inner_text().startswith("Brain")
 
 
+def coloured(shown: np.ndarray) -> float:
+    """The share of pixels that a heat map colours."""
+    return float((np.ptp(shown.astype(int), axis=2) > 20).mean())
+
+
 def test_a_canvas_that_lost_its_picture_is_painted_again(study: "Page") -> None:
+    until(study, lambda shown: coloured(shown) > 0.001)  # all that paints by itself has come
     lose = "view => { const c = view.getContext('2d'); c.fillStyle = '#000'; c.fillRect(0, 0, 9999, 9999); }"
     study.eval_on_selector("#view", lose)
     assert picture(study).max() == 0
@@ -166,9 +172,6 @@ def test_a_canvas_that_lost_its_picture_is_painted_again(study: "Page") -> None:
 
 
 def test_the_heat_map_colours_the_slice_and_can_be_taken_away(study: "Page") -> None:
-    def coloured(shown: np.ndarray) -> float:
-        return float((np.ptp(shown.astype(int), axis=2) > 20).mean())
-
     strong = coloured(until(study, lambda shown: coloured(shown) > 0.001))
     study.keyboard.press("h")
     until(study, lambda shown: coloured(shown) == 0)

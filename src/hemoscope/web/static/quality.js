@@ -3,6 +3,7 @@
 
 const NOTES = {
   twelve_bit_repair: ["Pixel values repaired", false],
+  damaged_pixel_data: ["Compressed pixels damaged: parts may be wrong", true],
   modified_hounsfield: ["Units are called modified HU", true],
   nonstandard_uid: ["An identifier breaks the standard", false],
   invalid_geometry: ["Position or spacing unusable", true],
@@ -23,6 +24,7 @@ const NOTES = {
   unusual_kvp: ["Unusual tube voltage", true],
   bone_kernel: ["Sharp kernel: noise can hide blood", true],
   geometry_assumed: ["Geometry assumed, not measured", true],
+  no_dicom_headers: ["Read without DICOM headers", true],
   padding_in_tissue: ["Padding read as air", false],
 };
 
