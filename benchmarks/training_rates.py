@@ -29,9 +29,9 @@ from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import load_crops
 from hemoscope.training.dataset import SampleIndex, SamplingConfig, SliceDataset
+from hemoscope.training.lightning_module import OptimizerConfig, TrainingModule
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
-from hemoscope.training.module import OptimizerConfig, TrainingModule
 
 _SLICES_A_SERIES = 36
 _SIZE = 224

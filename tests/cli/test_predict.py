@@ -24,8 +24,8 @@ from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.nifti import write_nifti
 from hemoscope.reports.findings_1 import as_version_1
 from hemoscope.reports.findings_json import findings_schema
-from hemoscope.reports.html import findings_html
-from hemoscope.reports.study_document import study_document
+from hemoscope.reports.study_report_content import study_document
+from hemoscope.reports.study_report_html import findings_html
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom

@@ -15,7 +15,7 @@ import pytest
 
 import hemoscope
 from hemoscope.cli import main
-from hemoscope.cli.serve_options import Option, add_options, options, settings_from
+from hemoscope.cli.settings_sources import Option, add_options, options, settings_from
 from hemoscope.errors import ConfigError
 from hemoscope.store.settings import Settings, UploadLimits
 from hemoscope.store.values import Role, User
@@ -81,7 +81,7 @@ def test_a_default_stands_in_the_settings_alone(monkeypatch: pytest.MonkeyPatch)
     changed = {"port": 1234, "session_hours": 7.5, "upload_mib": 77, "upload_files": 55, "logins_per_minute": 44}
     fields = [(one.name, one.type, replaced_default(one, changed)) for one in dataclasses.fields(Settings)]
     another = dataclasses.make_dataclass("Settings", fields, bases=(Settings,), frozen=True, kw_only=True)
-    monkeypatch.setattr("hemoscope.cli.serve_options.Settings", another)
+    monkeypatch.setattr("hemoscope.cli.settings_sources.Settings", another)
     text = " ".join(help_of_serve().split())
     for name, default in changed.items():
         assert f"(default: {default})" in text, name

@@ -20,8 +20,8 @@ from hemoscope.labels import LABELS
 from hemoscope.reports.findings_json import findings_document
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 from hemoscope.store import tables
-from hemoscope.store.acquisition import moment
 from hemoscope.store.results import further_study_id
+from hemoscope.store.scan_time import moment
 from hemoscope.store.store import Store
 from hemoscope.store.values import Identity, StudyDetail, StudyState, StudySummary, WorklistQuery
 

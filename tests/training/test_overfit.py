@@ -15,9 +15,9 @@ from hemoscope.inference.preprocess import model_input
 from hemoscope.labels import SUBTYPES
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.experiment import Experiment, read_experiment
+from hemoscope.training.lightning_module import TrainingModule
 from hemoscope.training.losses import score_loss
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.module import TrainingModule
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "src/hemoscope/experiments"
 SIZE, HEADS, SLICES = 64, 8, 4

@@ -18,7 +18,7 @@ from hemoscope.data.cache import Cache
 from hemoscope.training import train as train_module
 from hemoscope.training.callbacks import KeepCheckpoint, read_metrics
 from hemoscope.training.experiment import Experiment
-from hemoscope.training.module import TrainingModule
+from hemoscope.training.lightning_module import TrainingModule
 from hemoscope.training.train import train
 
 Build = Callable[..., Experiment]

@@ -28,7 +28,7 @@ from hemoscope.training.models.export import onnx_graph
 from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
 from hemoscope.training.models.sequence import SequenceNetwork, sequence_graph
 from hemoscope.training.sequence import fit_sequence, score_sequence
-from hemoscope.training.series import SeriesDataset, SeriesIndex, highest_known, padded, refined, series_sample
+from hemoscope.training.series_batches import SeriesDataset, SeriesIndex, highest_known, padded, refined, series_sample
 
 Build = Callable[..., Experiment]
 COLUMNS = [f"logit_{label}" for label in LABELS]

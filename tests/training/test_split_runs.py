@@ -15,7 +15,7 @@ from hemoscope.errors import TrainingError
 from hemoscope.inference.card import images_sha256
 from hemoscope.training.data_splits import make_data_splits, split_record
 from hemoscope.training.experiment import Experiment
-from hemoscope.training.module import TrainingModule
+from hemoscope.training.lightning_module import TrainingModule
 from hemoscope.training.run_folder import read_split
 from hemoscope.training.train import train
 

@@ -7,8 +7,8 @@ from scipy import ndimage
 
 from hemoscope.labels import SUBTYPES, Hemorrhage
 from hemoscope.testing.phantom import make_phantom
-from hemoscope.training.lesions import inside_skull, paste_lesion, synthesize_lesion
 from hemoscope.training.stacked_lesions import paste_in_stack, synthesize_in_stack
+from hemoscope.training.synthetic_lesions import inside_skull, paste_lesion, synthesize_lesion
 
 SIZE = 160
 Stack = NDArray[np.float32]

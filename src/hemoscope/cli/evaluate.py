@@ -9,7 +9,7 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from hemoscope.evaluation.context import EvaluationContext
+    from hemoscope.evaluation.evaluation_context import EvaluationContext
     from hemoscope.evaluation.prediction_files import LabelledPredictions
 
 
@@ -109,7 +109,7 @@ def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
     """Score a subset of a prepared dataset."""
     from hemoscope.data.cache import open_cache
     from hemoscope.evaluation.assess_cache import assess_cache
-    from hemoscope.evaluation.subsets import choose_subset
+    from hemoscope.evaluation.evaluation_subsets import choose_subset
     from hemoscope.evaluation.tuned_bundle import tuned_on
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.inference.predictor import Predictor

@@ -46,7 +46,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read every study, print and write its findings; the exit code shows whether anything was refused."""
-    from hemoscope.reports.folder import make_output_folder, write_report
+    from hemoscope.reports.output_folder import make_output_folder, write_report
     from hemoscope.reports.report import printable
 
     check_usage(arguments)
@@ -166,7 +166,7 @@ def _write_study_report(
     reading: "StudyReading", study: "ReportedStudy", bundle: "ModelBundle", arguments: argparse.Namespace
 ) -> None:
     from hemoscope.reports.report import model_identity
-    from hemoscope.reports.study_report import report_of, write_study_report
+    from hemoscope.reports.study_report_files import report_of, write_study_report
 
     report = report_of(reading, study, bundle.card, model_identity(bundle))
     write_study_report(report, arguments.output, study_uid=study.findings.study_instance_uid, pdf=arguments.pdf)
@@ -177,9 +177,9 @@ def _draw(
 ) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    from hemoscope.reports.folder import write_picture
+    from hemoscope.reports.output_folder import write_picture
     from hemoscope.reports.overlays import draw_overlay
-    from hemoscope.reports.pictures import pictures_of
+    from hemoscope.reports.picture_choice import pictures_of
 
     def draw(picture: "SlicePicture") -> None:
         uid = reading.findings.study_instance_uid

@@ -5,7 +5,7 @@ import os
 import sys
 
 from hemoscope.cli.exit_codes import ExitCode
-from hemoscope.cli.serve_options import add_options, settings_from
+from hemoscope.cli.settings_sources import add_options, settings_from
 from hemoscope.version import DISCLAIMER
 
 

@@ -33,9 +33,9 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run_add(arguments: argparse.Namespace) -> int:
     """Ask for the password (twice at a terminal, one line from a pipe) and write the entry."""
-    from hemoscope.store.users import hash_password
+    from hemoscope.store.users import check_password, hash_password
     from hemoscope.store.values import Role
-    from hemoscope.web.credentials import check_password, write_entry
+    from hemoscope.web.credentials import write_entry
 
     password = _ask()
     check_password(password)
@@ -75,7 +75,9 @@ def run_remove(arguments: argparse.Namespace) -> int:
 def _ask() -> str:
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
-    password = getpass("Password (12 characters or more): ")
+    from hemoscope.store.users import SHORTEST_PASSWORD
+
+    password = getpass(f"Password ({SHORTEST_PASSWORD} characters or more): ")
     if getpass("Again: ") != password:
         msg = "the two passwords differ. Try again"
         raise ConfigError(msg)

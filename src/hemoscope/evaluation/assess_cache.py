@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hemoscope.data.cache import Cache
 from hemoscope.errors import DataError
 from hemoscope.evaluation.assessment import Assessment
-from hemoscope.evaluation.rows import ScoredRows
+from hemoscope.evaluation.scored_rows import ScoredRows
 from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.predictor import Predictor, Stage
 from hemoscope.inference.probabilities import Floats

@@ -8,7 +8,7 @@ from hemoscope.dicom.archive import Archive
 from hemoscope.errors import DataError
 from hemoscope.evaluation.assessment import Assessment
 from hemoscope.evaluation.prediction_files import LabelTable
-from hemoscope.evaluation.rows import ScoredRows
+from hemoscope.evaluation.scored_rows import ScoredRows
 from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.predictor import Predictor, StudyReading
 from hemoscope.labels import LABELS

@@ -10,7 +10,7 @@ import numpy as np
 
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import DataError
-from hemoscope.evaluation.context import STUDY_SCORES, ErrorPicture, EvaluationContext
+from hemoscope.evaluation.evaluation_context import STUDY_SCORES, ErrorPicture, EvaluationContext
 from hemoscope.evaluation.metrics import Booleans
 from hemoscope.evaluation.prediction_files import LabelledPredictions, write_labels, write_predictions
 from hemoscope.evaluation.score_table import score_table

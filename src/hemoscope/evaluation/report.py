@@ -14,8 +14,8 @@ import numpy as np
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, BootstrapScores, bootstrap_scores
 from hemoscope.evaluation.calibrate import DEFAULT_METHOD
-from hemoscope.evaluation.context import HIGHEST_IMAGE, EvaluationContext
-from hemoscope.evaluation.levels import highest, level_document, points_document
+from hemoscope.evaluation.evaluation_context import HIGHEST_IMAGE, EvaluationContext
+from hemoscope.evaluation.level_scores import highest, level_document, points_document
 from hemoscope.evaluation.metrics import CALIBRATION_BINS
 from hemoscope.evaluation.paper_tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
 from hemoscope.evaluation.plots import draw_plots

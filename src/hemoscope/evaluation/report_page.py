@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hemoscope.evaluation.context import ErrorPicture
+from hemoscope.evaluation.evaluation_context import ErrorPicture
 from hemoscope.evaluation.metrics import METRICS
 from hemoscope.labels import LABELS
-from hemoscope.reports.pages import render, template_text
+from hemoscope.reports.html_templates import render, template_text
 
 Document = Mapping[str, Any]
 # Text, a score with its interval, or None where there is none.

@@ -12,7 +12,7 @@ from hemoscope.data.statistics import KINDS, Statistics
 from hemoscope.errors import MissingExtraError
 from hemoscope.files import write_bytes
 from hemoscope.labels import LABELS, SUBTYPES
-from hemoscope.reports.pages import render, template_text
+from hemoscope.reports.html_templates import render, template_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.evaluation.context import ErrorPicture
+from hemoscope.evaluation.evaluation_context import ErrorPicture
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.preprocess import slice_box

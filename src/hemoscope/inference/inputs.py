@@ -6,9 +6,9 @@ from os import PathLike
 from pathlib import Path
 
 from hemoscope.dicom.archive import open_archive
+from hemoscope.dicom.series_from_volume import series_of_volume
 from hemoscope.dicom.slices import Rejected
 from hemoscope.dicom.sources import as_paths
-from hemoscope.dicom.volume_series import series_of_volume
 from hemoscope.errors import NiftiError, SeriesError
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.predictor import Predictor

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from hemoscope.dicom.archive import Archive, DecodedSeries, Study, read_series
 from hemoscope.dicom.series import choose_series
+from hemoscope.dicom.series_from_volume import series_of_volume
 from hemoscope.dicom.slices import Rejected
-from hemoscope.dicom.volume_series import series_of_volume
 from hemoscope.errors import SeriesError
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.engine import Engine, RawScores

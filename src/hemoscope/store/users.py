@@ -13,6 +13,8 @@ from pathlib import Path
 from hemoscope.errors import ConfigError
 from hemoscope.store.values import Role, User
 
+SHORTEST_PASSWORD = 12
+_LONGEST_PASSWORD = 1024
 # About 60 ms and 32 MiB per attempt: expensive for an attacker, unnoticed at a login.
 _COST, _BLOCK, _LANES = 1 << 15, 8, 1
 _MEMORY = 128 * _COST * _BLOCK * 3
@@ -78,6 +80,13 @@ def _affordable(cost: int, block: int, lanes: int) -> bool:
     """Whether scrypt takes these parameters and needs no more than twice our own time."""
     power_of_two = cost > 1 and cost & (cost - 1) == 0
     return power_of_two and block > 0 and lanes > 0 and cost * block * lanes <= 2 * _COST * _BLOCK * _LANES
+
+
+def check_password(password: str) -> None:
+    """Refuse a password that is too short or too long. Raises ConfigError, without the password in it."""
+    if not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
+        msg = f"a password has {SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters, this one has {len(password)}"
+        raise ConfigError(msg)
 
 
 def hash_password(password: str) -> str:

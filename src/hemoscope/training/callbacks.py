@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from hemoscope.files import write_text
 from hemoscope.progress import Progress
+from hemoscope.training.lightning_module import TrainingModule
 from hemoscope.training.models.checkpoint import save_weights
-from hemoscope.training.module import TrainingModule
 
 VALIDATION_LOSS = "validation/loss"
 

@@ -21,7 +21,7 @@ from hemoscope.training.data_splits import DataSplit
 from hemoscope.training.dataset import EpochSampler, Sample, SampleIndex, SamplingConfig, SliceDataset
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.losses import LossConfig
-from hemoscope.training.series import label_array
+from hemoscope.training.series_batches import label_array
 
 CROPS = "crops"
 _AS_SERVED = AugmentConfig(**{item.name: 0.0 for item in fields(AugmentConfig)})

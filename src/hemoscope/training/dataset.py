@@ -16,8 +16,8 @@ from hemoscope.inference.preprocess import Preprocessing, channels, model_input
 from hemoscope.labels import LABELS, SUBTYPES
 from hemoscope.training.augment import AugmentConfig, intensity_augmentation, spatial_augmentation
 from hemoscope.training.crops import Crops, chosen_slices
-from hemoscope.training.lesions import Mask
 from hemoscope.training.stacked_lesions import Stack, paste_in_stack, synthesize_in_stack
+from hemoscope.training.synthetic_lesions import Mask
 from hemoscope.volume import HounsfieldVolume
 
 Sampling = Literal["balanced", "all"]

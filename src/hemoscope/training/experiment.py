@@ -10,10 +10,10 @@ from hemoscope.errors import ConfigError
 from hemoscope.inference.preprocess import Preprocessing
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.dataset import SamplingConfig
+from hemoscope.training.lightning_module import OptimizerConfig
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.models.network import NetworkConfig
 from hemoscope.training.models.sequence import SequenceConfig
-from hemoscope.training.module import OptimizerConfig
 from hemoscope.training.run_config import FREE_TO_CHANGE, NAMED_INITS, RunConfig
 from hemoscope.training.toml_config import build_record, find_file, read_tables, set_key
 

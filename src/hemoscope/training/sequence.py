@@ -36,7 +36,7 @@ from hemoscope.training.losses import LossConfig, score_sums
 from hemoscope.training.models.checkpoint import load_weights, save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.models.sequence import SequenceConfig, SequenceNetwork
-from hemoscope.training.series import (
+from hemoscope.training.series_batches import (
     SeriesDataset,
     SeriesSample,
     SeriesSampler,

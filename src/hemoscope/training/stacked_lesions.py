@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hemoscope.labels import Hemorrhage
-from hemoscope.training.lesions import Mask, Slice, inside_skull, paste_lesion, synthesize_lesion
+from hemoscope.training.synthetic_lesions import Mask, Slice, inside_skull, paste_lesion, synthesize_lesion
 
 Stack = NDArray[np.float32]
 

@@ -24,9 +24,9 @@ from hemoscope.training.data_module import SplitDataModule, resolved_loss
 from hemoscope.training.data_splits import FINAL, SPLIT, DataSplit, make_data_splits, split_images
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.lightning_module import TrainingModule
 from hemoscope.training.models.checkpoint import load_init, load_weights, save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.module import TrainingModule
 from hemoscope.training.run_folder import discard_unstarted, open_run, write_json
 from hemoscope.training.scoring import score_files, score_slices
 from hemoscope.training.sequence import fit_sequence, score_sequence

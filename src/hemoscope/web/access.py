@@ -15,8 +15,8 @@ from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPAuthorizationCreden
 
 from hemoscope.store.values import Role, User
 from hemoscope.web.app_state import AppState, app_state_of
-from hemoscope.web.gate import host_name, host_names
 from hemoscope.web.problems import Problem
+from hemoscope.web.request_checks import host_name, host_names
 
 SESSION_COOKIE = "hemoscope_session"
 LOCAL = User(name="local", role=Role.ADMIN)

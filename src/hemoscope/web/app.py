@@ -19,10 +19,10 @@ from hemoscope.version import DISCLAIMER, __version__
 from hemoscope.web.app_state import AppState
 from hemoscope.web.change_feed import ChangeFeed
 from hemoscope.web.credentials import Credentials
-from hemoscope.web.gate import Gate
 from hemoscope.web.metrics import Metrics
 from hemoscope.web.problems import answer_errors
 from hemoscope.web.rate_limits import RateLimiter
+from hemoscope.web.request_checks import Gate
 from hemoscope.web.request_record import RequestRecord
 from hemoscope.web.routes import account, events, feedback, operations, pages, reports, site, studies, uploads
 from hemoscope.web.schemas import ProblemDocument

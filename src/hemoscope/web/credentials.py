@@ -19,8 +19,6 @@ from hemoscope.store.values import Role, User
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _TOKEN_LINE = re.compile(r"(?P<name>[A-Za-z0-9._@-]{1,64}):(?P<role>reader|admin):(?P<hash>sha256\$[0-9a-f]{64})")
-SHORTEST_PASSWORD = 12
-_LONGEST_PASSWORD = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +62,6 @@ def load_credentials(*, users: Path | None, tokens: Path | None) -> Credentials:
         users=None if users is None else load_users(users),
         tokens=MappingProxyType({} if tokens is None else _load_tokens(tokens)),
     )
-
-
-def check_password(password: str) -> None:
-    """Refuse a password that is too short or too long. Raises ConfigError, without the password in it."""
-    if not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
-        msg = f"a password has {SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters, this one has {len(password)}"
-        raise ConfigError(msg)
 
 
 def hash_token(token: str) -> str:

@@ -9,8 +9,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hemoscope.web.gate import client_of
 from hemoscope.web.metrics import Metrics
+from hemoscope.web.request_checks import client_of
 
 access_log = logging.getLogger("hemoscope.access")
 

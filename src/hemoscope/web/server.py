@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from hemoscope.errors import ConfigError
 from hemoscope.store.settings import Settings
-from hemoscope.web.gate import bracketed
+from hemoscope.web.request_checks import bracketed
 
 _SHUTDOWN_TIMEOUT_S = 5
 _KEEP_ALIVE_S = 30

@@ -321,6 +321,6 @@ def test_without_a_part_all_of_the_experiment_are_run() -> None:
 
 
 def without_average() -> Any:
-    from hemoscope.training.module import OptimizerConfig
+    from hemoscope.training.lightning_module import OptimizerConfig
 
     return OptimizerConfig(ema=0.0)

@@ -9,7 +9,7 @@ import torch
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.weights import Exchange, exchange, initial_network, put, take
-from hemoscope.federated.settings.sections import BatchNorm
+from hemoscope.federated.settings.federation_sections import BatchNorm
 from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 

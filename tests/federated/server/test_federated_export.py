@@ -17,7 +17,7 @@ from hemoscope.federated.exchange.histograms import score_histograms
 from hemoscope.federated.server import federated_export
 from hemoscope.federated.server.federated_export import export_federation
 from hemoscope.federated.settings.federation import Federation
-from hemoscope.federated.settings.sections import HistogramConfig
+from hemoscope.federated.settings.federation_sections import HistogramConfig
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import Hemorrhage

@@ -9,7 +9,7 @@ import pytest
 from hemoscope.errors import ConfigError
 from hemoscope.federated.settings.combinations import COMBINATIONS, check_combinations, combination_table
 from hemoscope.federated.settings.federation import Federation, parse_federation
-from hemoscope.federated.settings.sections import BatchNorm, Strategy, Weighting
+from hemoscope.federated.settings.federation_sections import BatchNorm, Strategy, Weighting
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "federation.md"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hemoscope.errors import ConfigError
 from hemoscope.federated.settings.federation import Federation, parse_federation, read_federation
-from hemoscope.federated.settings.sections import (
+from hemoscope.federated.settings.federation_sections import (
     HistogramConfig,
     LimitsConfig,
     PrivacyConfig,

@@ -9,7 +9,7 @@ import pytest
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, DataError
 from hemoscope.federated.settings.federation import Federation
-from hemoscope.federated.settings.sections import PrivacyConfig, SecureAggregationConfig
+from hemoscope.federated.settings.federation_sections import PrivacyConfig, SecureAggregationConfig
 from hemoscope.federated.settings.site import Policy, Site, read_site
 from hemoscope.training.experiment import Experiment
 

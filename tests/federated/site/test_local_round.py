@@ -19,8 +19,8 @@ from hemoscope.federated.site.local_round import RoundPlace, RoundResult, score_
 from hemoscope.training.data_splits import DataSplit, make_data_splits
 from hemoscope.training.dataset import SampleIndex, SliceDataset
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.lightning_module import TrainingModule
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.module import TrainingModule
 from hemoscope.training.run_scores import split_scores
 from hemoscope.training.train import train
 

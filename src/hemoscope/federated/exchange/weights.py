@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hemoscope.errors import FederationError
-from hemoscope.federated.settings.sections import BatchNorm
+from hemoscope.federated.settings.federation_sections import BatchNorm
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.checkpoint import load_init
 from hemoscope.training.models.network import HemorrhageNetwork

@@ -24,15 +24,6 @@ from hemoscope.federated.server.checkpoints import (
     save_round,
 )
 from hemoscope.federated.server.privacy import BudgetSpentError
-from hemoscope.federated.server.server_job import (
-    RECORD,
-    TrainingJob,
-    log_round,
-    open_job,
-    repair_log,
-    write_network,
-    write_record,
-)
 from hemoscope.federated.server.server_rounds import RunContext, run_round
 from hemoscope.federated.server.server_scores import (
     HISTOGRAMS,
@@ -43,6 +34,15 @@ from hemoscope.federated.server.server_scores import (
     write_histograms,
 )
 from hemoscope.federated.server.strategies import make_strategy
+from hemoscope.federated.server.training_job import (
+    RECORD,
+    TrainingJob,
+    log_round,
+    open_job,
+    repair_log,
+    write_network,
+    write_record,
+)
 from hemoscope.training.data_splits import FINAL
 
 __all__ = ["TrainingJob", "make_server_app", "run_part", "wait_for_sites"]

@@ -28,7 +28,7 @@ from hemoscope.federated.exchange.weights import Arrays, Exchange
 from hemoscope.federated.server import privacy
 from hemoscope.federated.server.checkpoints import RoundReport, RoundState, numbered
 from hemoscope.federated.server.chosen_nodes import ChosenNodes
-from hemoscope.federated.server.client_updates import ClientUpdate, clip_updates, find_anomalies, sort_replies
+from hemoscope.federated.server.client_replies import ClientUpdate, clip_updates, find_anomalies, sort_replies
 from hemoscope.federated.settings.federation import Federation
 
 __all__ = ["ROBUST_LEAST", "RoundReport", "RoundStrategy", "make_strategy"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hemoscope.errors import ConfigError
-from hemoscope.federated.settings.sections import (
+from hemoscope.federated.settings.federation_sections import (
     BatchNorm,
     PrivacyConfig,
     SecureAggregationConfig,

@@ -14,8 +14,7 @@ from typing import Any
 
 from hemoscope.errors import ConfigError
 from hemoscope.federated.settings.combinations import check_combinations
-from hemoscope.federated.settings.names import check_name
-from hemoscope.federated.settings.sections import (
+from hemoscope.federated.settings.federation_sections import (
     BatchNorm,
     HistogramConfig,
     LimitsConfig,
@@ -27,6 +26,7 @@ from hemoscope.federated.settings.sections import (
     check_range,
     check_word,
 )
+from hemoscope.federated.settings.names import check_name
 from hemoscope.training.experiment import Experiment, build_record, find_file, read_tables, set_key
 
 

@@ -41,7 +41,7 @@ ReportRound = Callable[[str, dict[str, Any]], None]
 Poison = Literal["flip", "scale"]
 
 LOG, DONE = "simulation.log", "part.json"
-_MODULE = "hemoscope.federated.simulation.simulated_part"
+_MODULE = "hemoscope.federated.simulation.simulation_process"
 _SHUTDOWN_TIMEOUT = 30.0  # seconds for a traceback, and for Ray to clean up
 
 

@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hemoscope.data.cache import Cache
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.weights import exchange
-from hemoscope.federated.settings.sections import BatchNorm
+from hemoscope.federated.settings.federation_sections import BatchNorm
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.progress import Progress, StageProgress, no_progress, no_stage_progress
 from hemoscope.training.crops import chosen_slices
@@ -32,12 +32,12 @@ from hemoscope.training.data_module import CROPS, SplitDataModule, resolved_loss
 from hemoscope.training.data_splits import DataSplit
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.lightning_module import ProximalTerm, ScheduleSegment, TrainingModule
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.module import ProximalTerm, ScheduleSegment, TrainingModule
 from hemoscope.training.run_scores import SliceAndStudyScores, read_score_files
 from hemoscope.training.scoring import score_slices
-from hemoscope.training.series import label_array
+from hemoscope.training.series_batches import label_array
 from hemoscope.training.trainer import make_round_trainer, quiet_lightning
 
 

@@ -9,9 +9,9 @@ from starlette.responses import Response
 from hemoscope.store.values import User
 from hemoscope.web.access import SESSION_COOKIE, Reader, check_origin
 from hemoscope.web.app_state import AppState, app_state_of
-from hemoscope.web.gate import client_of, too_often
 from hemoscope.web.problems import Problem
-from hemoscope.web.routes.answers import API, refusals
+from hemoscope.web.request_checks import client_of, too_often
+from hemoscope.web.routes.responses import API, refusals
 from hemoscope.web.schemas import LoggedIn, LoginGiven
 
 router = APIRouter(prefix=API, tags=["account"])

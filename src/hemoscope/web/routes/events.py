@@ -16,7 +16,7 @@ from hemoscope.web.access import Reader, caller_of
 from hemoscope.web.app_state import AppState, app_state_of
 from hemoscope.web.disclosure import disclosed
 from hemoscope.web.problems import Problem
-from hemoscope.web.routes.answers import API, raw, refusals
+from hemoscope.web.routes.responses import API, raw, refusals
 
 router = APIRouter(prefix=API, tags=["events"])
 

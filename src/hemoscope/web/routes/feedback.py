@@ -6,7 +6,7 @@ from starlette.responses import Response
 from hemoscope.store.values import Feedback
 from hemoscope.web.access import Admin, Reader
 from hemoscope.web.app_state import app_state_of
-from hemoscope.web.routes.answers import API, raw, refusals
+from hemoscope.web.routes.responses import API, raw, refusals
 from hemoscope.web.routes.studies import StudyPath
 from hemoscope.web.schemas import FeedbackGiven, FeedbackList
 

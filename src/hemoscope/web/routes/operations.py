@@ -7,7 +7,7 @@ from starlette.responses import Response
 from hemoscope.web.access import Reader
 from hemoscope.web.app_state import app_state_of
 from hemoscope.web.problems import Problem
-from hemoscope.web.routes.answers import raw, refusals
+from hemoscope.web.routes.responses import raw, refusals
 from hemoscope.web.schemas import Health, Readiness
 
 probes = APIRouter(tags=["operations"])

@@ -6,13 +6,13 @@ from anyio import to_thread
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from hemoscope.reports.html import STYLE_SHA256, findings_html
-from hemoscope.reports.study_document import StudyDocument
+from hemoscope.reports.study_report_content import StudyDocument
+from hemoscope.reports.study_report_html import STYLE_SHA256, findings_html
 from hemoscope.web.access import Caller, Reader
 from hemoscope.web.app_state import app_state_of
-from hemoscope.web.routes.answers import API, raw, refusals
+from hemoscope.web.routes.responses import API, raw, refusals
 from hemoscope.web.routes.studies import StudyPath
-from hemoscope.web.study_report import report_of
+from hemoscope.web.stored_study_report import report_of
 
 router = APIRouter(prefix=f"{API}/studies/{{study_id}}", tags=["reports"])
 
@@ -45,7 +45,7 @@ async def html(request: Request, caller: Reader, study_id: StudyPath) -> Respons
 )
 async def pdf(request: Request, caller: Reader, study_id: StudyPath) -> Response:
     """The report on A4."""
-    from hemoscope.reports.pdf import findings_pdf
+    from hemoscope.reports.study_report_pdf import findings_pdf
 
     report = await _report(request, caller, study_id)
     content = await to_thread.run_sync(findings_pdf, report, limiter=app_state_of(request).reports)

@@ -8,7 +8,7 @@ from hemoscope.store.values import Role
 from hemoscope.version import DISCLAIMER
 from hemoscope.web.access import Admin, Caller, Reader
 from hemoscope.web.app_state import AppState, app_state_of
-from hemoscope.web.routes.answers import API, refusals
+from hemoscope.web.routes.responses import API, refusals
 from hemoscope.web.schemas import AuditPage, ModelName, Prevalence, SiteInfo
 
 router = APIRouter(prefix=API, tags=["site"])

@@ -11,7 +11,7 @@ from hemoscope.store.values import StudyDetail, StudyId, StudyState, WorklistQue
 from hemoscope.web.access import Admin, Reader
 from hemoscope.web.app_state import app_state_of
 from hemoscope.web.disclosure import disclosed
-from hemoscope.web.routes.answers import API, not_modified, openapi_schema, raw, refusals, unchanged
+from hemoscope.web.routes.responses import API, not_modified, openapi_schema, raw, refusals, unchanged
 from hemoscope.web.schemas import Worklist
 
 router = APIRouter(prefix=f"{API}/studies", tags=["studies"])

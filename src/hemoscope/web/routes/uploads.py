@@ -13,7 +13,7 @@ from hemoscope.web.app_state import AppState, app_state_of
 from hemoscope.web.disclosure import disclosed
 from hemoscope.web.multipart_upload import FIELD, boundary_of, receive_files
 from hemoscope.web.problems import Problem
-from hemoscope.web.routes.answers import API, refusals
+from hemoscope.web.routes.responses import API, refusals
 from hemoscope.web.schemas import Accepted
 
 router = APIRouter(prefix=API, tags=["uploads"])

@@ -3,8 +3,8 @@
 import base64
 import hashlib
 
-from hemoscope.reports.pages import render, template_text
-from hemoscope.reports.study_document import StudyDocument
+from hemoscope.reports.html_templates import render, template_text
+from hemoscope.reports.study_report_content import StudyDocument
 from hemoscope.version import __version__
 
 _PACKAGE = "hemoscope.reports"

@@ -10,7 +10,7 @@ import pytest
 from hemoscope.data.cache import Cache
 from hemoscope.data.split import split_by_patient, split_by_slice
 from hemoscope.errors import DataError
-from hemoscope.evaluation.subsets import SUBSETS, SubsetName, choose_subset
+from hemoscope.evaluation.evaluation_subsets import SUBSETS, SubsetName, choose_subset
 from hemoscope.inference.card import ModelCard, SplitRecord, images_sha256
 from hemoscope.labels import LABELS
 

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 
 from hemoscope.errors import ConfigError
-from hemoscope.federated.server.server_job import TrainingJob
+from hemoscope.federated.server.training_job import TrainingJob
 
 Build = Callable[..., Any]
 

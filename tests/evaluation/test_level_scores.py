@@ -7,8 +7,8 @@ import pytest
 import sklearn.metrics as reference
 from numpy.typing import NDArray
 
-from hemoscope.evaluation.context import ErrorPicture, EvaluationContext
-from hemoscope.evaluation.levels import highest, points_document
+from hemoscope.evaluation.evaluation_context import ErrorPicture, EvaluationContext
+from hemoscope.evaluation.level_scores import highest, points_document
 from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.evaluation.recalibration import recalibrate
 from hemoscope.evaluation.report import evaluation_report

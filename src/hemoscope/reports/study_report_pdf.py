@@ -14,7 +14,7 @@ from reportlab.platypus import Image, KeepTogether, Paragraph, SimpleDocTemplate
 from reportlab.platypus.flowables import Flowable
 
 from hemoscope.inference.findings import Triage
-from hemoscope.reports.study_document import LabelLine, StudyDocument
+from hemoscope.reports.study_report_content import LabelLine, StudyDocument
 from hemoscope.version import __version__
 
 _MARGIN = 18 * mm

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hemoscope.errors import ConfigError
 from hemoscope.labels import Hemorrhage
-from hemoscope.reports.folder import folder_name, make_output_folder, write_picture, write_report
+from hemoscope.reports.output_folder import folder_name, make_output_folder, write_picture, write_report
 from hemoscope.reports.report import Report
 
 from .conftest import make_reported, make_slice

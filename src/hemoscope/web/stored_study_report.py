@@ -9,7 +9,7 @@ from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.reports.overlays import SlicePicture
-from hemoscope.reports.study_document import ReaderRemark, StudyDocument, shown_slices, study_document
+from hemoscope.reports.study_report_content import ReaderRemark, StudyDocument, shown_slices, study_document
 from hemoscope.store.store import Store
 from hemoscope.store.values import Feedback, Geometry, StudyDetail
 from hemoscope.web.problems import Problem

@@ -8,7 +8,7 @@ from scipy import ndimage
 from hemoscope.inference.preprocess import AIR, head_box, resized
 from hemoscope.labels import SUBTYPES, Hemorrhage
 from hemoscope.testing.phantom import make_phantom
-from hemoscope.training.lesions import inside_skull, paste_lesion, synthesize_lesion
+from hemoscope.training.synthetic_lesions import inside_skull, paste_lesion, synthesize_lesion
 
 SIZE = 160
 TRIES = 12

@@ -11,10 +11,10 @@ import pytest
 from jinja2 import UndefinedError
 
 from hemoscope.reports.findings_json import findings_document
-from hemoscope.reports.html import STYLE_SHA256, findings_html
-from hemoscope.reports.pages import render, template_text
+from hemoscope.reports.html_templates import render, template_text
 from hemoscope.reports.report import Report
-from hemoscope.reports.study_document import study_document
+from hemoscope.reports.study_report_content import study_document
+from hemoscope.reports.study_report_html import STYLE_SHA256, findings_html
 
 
 def test_a_value_that_the_template_lacks_is_an_error() -> None:
@@ -41,7 +41,7 @@ def test_every_text_is_escaped_in_text_and_in_attributes(tmp_path: Path, monkeyp
 
 
 def test_jinja_is_imported_with_the_first_page_only() -> None:
-    code = "import sys, hemoscope.reports.html; print('jinja2' in sys.modules)"
+    code = "import sys, hemoscope.reports.study_report_html; print('jinja2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.predictor import StudyReading
 from hemoscope.reports.findings_json import findings_document
-from hemoscope.reports.folder import write_study_file
-from hemoscope.reports.html import findings_html
-from hemoscope.reports.pictures import picture_of
+from hemoscope.reports.output_folder import write_study_file
+from hemoscope.reports.picture_choice import picture_of
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
-from hemoscope.reports.study_document import StudyDocument, shown_slices, study_document
+from hemoscope.reports.study_report_content import StudyDocument, shown_slices, study_document
+from hemoscope.reports.study_report_html import findings_html
 
 HTML, PDF = "report.html", "report.pdf"
 
@@ -41,6 +41,8 @@ def write_study_report(report: StudyDocument, folder: Path, *, study_uid: str, p
     """
     write_study_file(findings_html(report).encode(), folder, study_uid=study_uid, name=HTML)
     if pdf:
-        from hemoscope.reports.pdf import findings_pdf  # here, since loading ReportLab takes a third of a second
+        from hemoscope.reports.study_report_pdf import (
+            findings_pdf,  # here, since loading ReportLab takes a third of a second
+        )
 
         write_study_file(findings_pdf(report), folder, study_uid=study_uid, name=PDF)

@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from hemoscope.errors import ConfigError, FederationError
-from hemoscope.federated.deployment import deployed
+from hemoscope.federated.deployment import deployed_apps as deployed
 from hemoscope.federated.deployment.processes import JOBS_VARIABLE
 from hemoscope.federated.deployment.runs import write_job
 

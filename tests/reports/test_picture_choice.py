@@ -10,7 +10,7 @@ from hemoscope.dicom.slices import QualityNote, SliceRef
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.predictor import Predictor, StudyReading
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
-from hemoscope.reports.pictures import picture_of, pictures_of
+from hemoscope.reports.picture_choice import picture_of, pictures_of
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from hemoscope.errors import ConfigError
 from hemoscope.training.dataset import Sample
+from hemoscope.training.lightning_module import OptimizerConfig, ProximalTerm, ScheduleSegment, TrainingModule
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
-from hemoscope.training.module import OptimizerConfig, ProximalTerm, ScheduleSegment, TrainingModule
 from hemoscope.training.trainer import quiet_lightning
 
 STEPS = 10

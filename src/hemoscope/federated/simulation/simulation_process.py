@@ -1,4 +1,4 @@
-"""``python -m hemoscope.federated.simulation.simulated_part``: one part of a simulation, in a process of its own.
+"""``python -m hemoscope.federated.simulation.simulation_process``: one part of a simulation, in a process of its own.
 
 Task in: JSON on stdin. Reports out: JSON lines on the pipe named in it. All else that is written here, by Flower,
 Ray, or a traceback, is for the log.

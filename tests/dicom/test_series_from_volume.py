@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydicom.uid import UID
 
-from hemoscope.dicom.volume_series import series_of_volume
+from hemoscope.dicom.series_from_volume import series_of_volume
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.volume import HounsfieldVolume
 

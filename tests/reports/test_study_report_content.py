@@ -18,11 +18,11 @@ from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.reports.findings_1 import as_version_1
 from hemoscope.reports.findings_json import findings_document
-from hemoscope.reports.html import STYLE_SHA256, findings_html
 from hemoscope.reports.overlays import SlicePicture
-from hemoscope.reports.pdf import findings_pdf
 from hemoscope.reports.report import Report
-from hemoscope.reports.study_document import ReaderRemark, StudyDocument, shown_slices, study_document
+from hemoscope.reports.study_report_content import ReaderRemark, StudyDocument, shown_slices, study_document
+from hemoscope.reports.study_report_html import STYLE_SHA256, findings_html
+from hemoscope.reports.study_report_pdf import findings_pdf
 from hemoscope.version import DISCLAIMER
 
 from .conftest import make_frame, make_report, make_reported
