@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.store import feedback, removal, site, uploads, worklist
+from hemoscope.store import audit_and_sessions, feedback, removal, uploads, worklist
 from hemoscope.store.database import Database
 from hemoscope.store.jobs import Jobs
 from hemoscope.store.migrate import migrate
@@ -191,31 +191,31 @@ class Store:
 
     def audit(self, *, user: str, action: str, study_id: str | None = None, detail: str = "") -> None:
         """Record who did what. ``detail`` must hold no patient identity."""
-        site.record(self._database, user=user, action=action, study_id=study_id, detail=detail)
+        audit_and_sessions.record(self._database, user=user, action=action, study_id=study_id, detail=detail)
 
     def audit_log(self, *, limit: int = 100, before: int | None = None) -> tuple[AuditEntry, ...]:
         """Return entries, newest first; ``before`` is the ``audit_id`` of the last one already seen."""
-        return site.audit_log(self._database, limit=limit, before=before)
+        return audit_and_sessions.audit_log(self._database, limit=limit, before=before)
 
     def open_session(self, user: User, *, lasting: timedelta) -> tuple[str, Session]:
         """Open a session and return its secret token (for the cookie; only its hash is stored) and the session."""
-        return site.open_session(self._database, user, lasting=lasting)
+        return audit_and_sessions.open_session(self._database, user, lasting=lasting)
 
     def session(self, token: str) -> Session | None:
         """Return the session of a token, or None if it is unknown or expired."""
-        return site.find_session(self._database, token)
+        return audit_and_sessions.find_session(self._database, token)
 
     def close_session(self, token: str) -> None:
         """Close a session; an unknown token is not an error."""
-        site.close_session(self._database, token)
+        audit_and_sessions.close_session(self._database, token)
 
     def settings(self) -> Mapping[str, Any]:
         """Return the settings that administrators change at run time: JSON values by name."""
-        return site.read_settings(self._database)
+        return audit_and_sessions.read_settings(self._database)
 
     def put_setting(self, name: str, value: Any) -> None:
         """Store a setting, a JSON value. Raises StoreError ``bad_setting``."""
-        site.write_setting(self._database, name, value)
+        audit_and_sessions.write_setting(self._database, name, value)
 
     def counts(self) -> Counts:
         """Return the numbers for readiness and metrics. Raises StoreError ``database_unreachable``."""
