@@ -157,7 +157,7 @@ def fit_of(method: str) -> Fit:
 
 
 def group_folds(labels: ArrayLike, groups: Integers, folds: int, *, seed: int) -> Integers:
-    """The fold of each image, (images,): groups stay whole, groups with a positive are dealt out evenly.
+    """The fold of each image, (images,): groups stay whole, groups with a positive are distributed evenly.
 
     Raises:
         DataError: fewer than two groups with a positive, fewer than two folds, or fewer groups than folds.
@@ -176,9 +176,9 @@ def group_folds(labels: ArrayLike, groups: Integers, folds: int, *, seed: int) -
         raise DataError(msg)
     random = np.random.default_rng(seed)
     shuffled = random.permutation(n_groups)
-    dealt = np.concatenate([shuffled[positive[shuffled]], shuffled[~positive[shuffled]]])
+    order = np.concatenate([shuffled[positive[shuffled]], shuffled[~positive[shuffled]]])
     fold = np.empty(n_groups, dtype=np.intp)
-    fold[dealt] = np.arange(n_groups) % folds
+    fold[order] = np.arange(n_groups) % folds
     return fold[groups]
 
 

@@ -48,7 +48,7 @@ class Table:
 
 
 def render_page(report: Document, plots: Mapping[str, bytes], errors: Sequence[ErrorPicture] | None = None) -> str:
-    """The whole page; every text from the report is escaped. ``errors`` are drawn where images were at hand."""
+    """The whole page; every text from the report is escaped. ``errors`` are drawn if images were available."""
     groups = report["n_groups"]
     drawn = f"{groups:,} groups (patients)" if groups is not None else "no groups given"
     rounds = f"95% intervals from {report['bootstrap']['rounds']:,} bootstrap rounds."

@@ -17,7 +17,7 @@ from hemoscope.reports.html_templates import render, template_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart by colour-blind readers.
+# Okabe and Ito's colors, which color-blind readers can distinguish.
 _COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#BBBBBB")
 _PICTURES = {
     "kinds": "Images without hemorrhage, with one type, with more",
@@ -186,7 +186,7 @@ def _matrix(axes: "Axes", found: Statistics) -> None:
 
 def _histogram(axes: "Axes", found: Statistics) -> None:
     least, most = int(found.slices.min()), int(found.slices.max())
-    # One bar a number of slices, centred on it, as long as bars can be told apart.
+    # One bar a number of slices, centred on it, as long as bars can be distinguished.
     edges = np.arange(least, most + 2) - 0.5 if most - least < _MOST_BARS else np.linspace(least, most, _MOST_BARS)
     axes.hist(found.slices, bins=edges.tolist(), color=_COLOURS[0])
     axes.set(xlabel="Slices", ylabel="Patients")

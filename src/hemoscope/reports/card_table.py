@@ -127,8 +127,8 @@ def _federation(record: FederationRecord) -> Text:
         "Strategy": f"{record.strategy}, weighted by {record.weighting}, batch norm {record.batch_norm}",
         "Secure aggregation": "yes" if record.secure_aggregation else "no: the server saw each site's updates",
         "Differential privacy": private or "none",
-        "Slices": "not told" if record.slices is None else str(record.slices),
-        "Patients": "not told" if record.patients is None else str(record.patients),
+        "Slices": "not reported" if record.slices is None else str(record.slices),
+        "Patients": "not reported" if record.patients is None else str(record.patients),
         "Personalised": "at one site, after the last round" if record.personalised else "no",
     }
     return Text("\n".join(f"  {name}: {printable(fact)}" for name, fact in facts.items()))

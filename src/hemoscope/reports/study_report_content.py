@@ -147,8 +147,8 @@ def _remarks(study: Mapping[str, Any]) -> tuple[str, ...]:
             "Not established: validation does not support this label. Suspected only together with any hemorrhage."
         )
     remarks += [note["message"] for note in study["quality"]]
-    told = {note["code"] for note in study["quality"]}
-    notes = [note for one in study["slices"] for note in one["quality"] if note["code"] not in told]
+    reported = {note["code"] for note in study["quality"]}
+    notes = [note for one in study["slices"] for note in one["quality"] if note["code"] not in reported]
     messages = {note["code"]: note["message"] for note in reversed(notes)}
     counts = Counter(note["code"] for note in notes)
     remarks += [f"{messages[code]} ({count} of {len(study['slices'])} slices)" for code, count in counts.items()]

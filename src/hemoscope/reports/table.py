@@ -175,9 +175,9 @@ def _remarks(study: StudyFindings) -> list[RenderableType]:
 
 def _slice_notes(study: StudyFindings) -> list[RenderableType]:
     """One line a kind of note: 200 slices with the same repair are one fact."""
-    told = {note.code for note in study.quality}
+    reported = {note.code for note in study.quality}
     pairs = ((note, one.ref.number) for one in study.slices for note in one.quality)
-    found = [(note, number) for note, number in pairs if note.code not in told]
+    found = [(note, number) for note, number in pairs if note.code not in reported]
     counts = Counter(note.code for note, _ in found)
     lines: list[RenderableType] = []
     for code, count in counts.items():

@@ -14,7 +14,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hemoscope import __file__ as package_file
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, TrainingError
 from hemoscope.files import atomic_path, write_text
@@ -86,7 +85,7 @@ def versions() -> dict[str, Any]:
         "hemoscope": __version__,
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in _PACKAGES},
-        **source_revision(Path(package_file).parent),
+        **source_revision(Path(__file__).parents[1]),
     }
 
 

@@ -194,7 +194,7 @@ def unpack(record: ArrayRecord) -> Arrays:
 
 
 def record_of(content: RecordDict, name: str, kind: type[Record]) -> Record:
-    """A record of a message. Raises FederationError where it is absent or of another kind."""
+    """A record of a message. Raises FederationError if it is missing or of another kind."""
     found = content.get(name)
     if not isinstance(found, kind):
         msg = f"a message lacks its {name} ({kind.__name__}). Do server and sites run the same version of hemoscope?"

@@ -21,7 +21,7 @@ from hemoscope.federated.settings.federation_sections import (
 from hemoscope.training.experiment import Experiment
 
 
-class Settings(Protocol):
+class FederationSettings(Protocol):
     """What the requirements look at: a ``Federation``, which imports this module to be checked when it is made."""
 
     @property
@@ -57,25 +57,25 @@ class Requirement:
     """
 
     choice: str
-    chosen: Callable[[Settings], bool]
+    chosen: Callable[[FederationSettings], bool]
     needs: str
-    met: Callable[[Settings], bool]
+    met: Callable[[FederationSettings], bool]
     because: str
 
 
-def _robust(federation: Settings) -> bool:
+def _robust(federation: FederationSettings) -> bool:
     return federation.strategy.robust
 
 
-def _secure(federation: Settings) -> bool:
+def _secure(federation: FederationSettings) -> bool:
     return federation.secure_aggregation.enabled
 
 
-def _private(federation: Settings) -> bool:
+def _private(federation: FederationSettings) -> bool:
     return federation.privacy.enabled
 
 
-def _always(_federation: Settings) -> bool:
+def _always(_federation: FederationSettings) -> bool:
     return True
 
 
@@ -206,7 +206,7 @@ COMBINATIONS: tuple[Requirement, ...] = (
 )
 
 
-def check_combinations(federation: Settings) -> None:
+def check_combinations(federation: FederationSettings) -> None:
     """Refuse a federation whose choices exclude each other.
 
     Raises:
