@@ -49,8 +49,16 @@ demo: $(STAMPS)/base ## read the sample head CT with the shipped model; pictures
 	@find $(DEMO_OUTPUT) -name '*.png' | sort | sed 's/^/  /'
 
 .PHONY: test
-test: $(STAMPS)/all ## install what tests and training need, run the tests, show coverage
-	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+test: $(STAMPS)/all ## install what tests and training need, run the tests
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+
+.PHONY: test-journeys
+test-journeys: $(STAMPS)/all ## the tests that go through a browser, real servers and killed processes
+	$(BIN)/python -m pytest -m 'journey and not slow' $(PARALLEL) $(PYTEST_ARGS)
+
+.PHONY: coverage
+coverage: $(STAMPS)/all ## run both and show which lines they cover
+	$(BIN)/python -m pytest -m 'not slow' $(PARALLEL) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: $(STAMPS)/all ## the tests that take minutes (fuzzing, whole series)

@@ -38,18 +38,35 @@ DEBIAN_PACKAGE = {  # every other tool is part of DCMTK
 }
 
 
+# What a user does from end to end: a browser, real servers, processes that are killed. They run apart (make
+# test-journeys), since they take as long as half of all other tests.
+JOURNEYS = (
+    "tests/journeys/",
+    "tests/store/test_worker.py",
+    "tests/training/test_two_processes.py",
+    "tests/web/browser/",
+    "tests/web/test_server.py",
+)
 # The files that take longest start first, so that no worker ends long after the others.
 LONGEST = (
     "tests/journeys/test_paper_journey.py",
-    "tests/store/test_worker.py",
-    "tests/training/models/test_export.py",
-    "tests/training/test_train.py",
-    "tests/training/test_resume.py",
     "tests/web/browser/test_reading.py",
-    "tests/web/test_server.py",
+    "tests/training/models/test_export.py",
+    "tests/web/browser/test_accessibility.py",
+    "tests/store/test_worker.py",
     "tests/test_architecture.py",
     "tests/docs/test_snippets.py",
+    "tests/federated/site/test_personal.py",
+    "tests/training/test_overfit.py",
+    "tests/training/test_export.py",
+    "tests/training/test_resume.py",
 )
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the journeys."""
+    if item.path.relative_to(REPOSITORY).as_posix().startswith(JOURNEYS):
+        item.add_marker(pytest.mark.journey)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

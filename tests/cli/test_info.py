@@ -92,7 +92,12 @@ def test_a_federation_states_who_trained_how_and_what_protected_them(make_card: 
         record, secure_aggregation=False, epsilon=None, delta=None, patients=None, slices=None, personalised=False
     )
     print_card(make_card(federation=open_record), "0" * 64, Console(file=plain, width=120))
-    for fact in ("no: the server saw each site's updates", "privacy: none", "Patients: not reported", "Personalised: no"):
+    for fact in (
+        "no: the server saw each site's updates",
+        "privacy: none",
+        "Patients: not reported",
+        "Personalised: no",
+    ):
         assert fact in plain.getvalue()
 
 

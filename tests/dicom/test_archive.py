@@ -18,7 +18,7 @@ from pydicom import dcmread, uid
 
 from hemoscope.dicom import read
 from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive, read_series
-from hemoscope.dicom.limits import ReadLimits
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.series import choose_series
 from hemoscope.errors import DicomReadError, SeriesError

@@ -14,9 +14,9 @@ from hemoscope.data.cache import series_path, stored_images, write_series
 from hemoscope.dicom import tags
 from hemoscope.dicom.archive import Archive, read_series
 from hemoscope.dicom.elements import Elements, character_set
-from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read import load_bytes, read_headers
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.series import Series, build_series
 from hemoscope.dicom.slices import SliceHeader

@@ -23,7 +23,7 @@ from hemoscope.data.dicom_series import (
 from hemoscope.data.label_table import Labels
 from hemoscope.data.prepare import Preparation
 from hemoscope.data.processes import Run, processes
-from hemoscope.dicom.limits import ReadLimits
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.sources import FileSource, find_sources
 from hemoscope.errors import DataError
 from hemoscope.files import atomic_path

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.geometry import spacing_mm
-from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.quality import known_positions
 from hemoscope.dicom.read import read_headers, read_slices
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.series import Series, Study, build_studies
 from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader, UnreadSlices
 from hemoscope.dicom.sources import Source, as_paths, find_sources, rejected_by

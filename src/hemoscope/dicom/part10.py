@@ -14,7 +14,7 @@ from pydicom.filereader import read_dataset
 
 from hemoscope.dicom import tags
 from hemoscope.dicom.elements import PARSE_ERRORS, CountedBytes, ElementBudgetError, Elements, quiet
-from hemoscope.dicom.limits import ReadLimits
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 
 IMPLICIT = "1.2.840.10008.1.2"

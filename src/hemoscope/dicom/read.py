@@ -20,9 +20,9 @@ from hemoscope.dicom.elements import PARSE_ERRORS, Elements, quiet
 from hemoscope.dicom.encapsulation import encapsulated_frames, native_frames
 from hemoscope.dicom.frames import FrameElements, read_header, split_frames
 from hemoscope.dicom.hounsfield import HounsfieldRule, read_rule, to_hounsfield
-from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.part10 import BIG_ENDIAN, DicomObject, parse
 from hemoscope.dicom.pixels import NATIVE, SYNTAXES, TALKATIVE, PixelFormat, decode_frame
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import CTSlice, SliceHeader
 

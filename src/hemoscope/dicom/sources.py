@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from hemoscope.dicom import tags
 from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.elements import PARSE_ERRORS, quiet
-from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read import load_bytes
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import DicomReadError

@@ -4,8 +4,8 @@ The reading chain never carries identity, so none can slip into a log or a repor
 """
 
 from hemoscope.dicom.elements import character_set
-from hemoscope.dicom.limits import ReadLimits
 from hemoscope.dicom.part10 import parse
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.reports.report import PatientIdentity
 
 _STUDY_DATE = 0x00080020

@@ -28,7 +28,7 @@ from hemoscope.federated.exchange.messages import (
     parse_train,
     request_records,
 )
-from hemoscope.federated.exchange.updates import l2_norm
+from hemoscope.federated.exchange.update_checks import l2_norm
 from hemoscope.federated.exchange.weights import exchange, initial_network, take
 from hemoscope.federated.settings.federation import Federation
 from hemoscope.federated.settings.site import Policy

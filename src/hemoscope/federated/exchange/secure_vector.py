@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.messages import Arrays
-from hemoscope.federated.exchange.updates import scaled_statistics, unscaled_statistics
+from hemoscope.federated.exchange.update_checks import scaled_statistics, unscaled_statistics
 
 Floats = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from flwr.app import Error, Message, RecordDict
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange import messages
-from hemoscope.federated.exchange.updates import (
+from hemoscope.federated.exchange.update_checks import (
     UpdateFacts,
     agreement,
     check_statistics,

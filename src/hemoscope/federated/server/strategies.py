@@ -23,7 +23,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedProx, FedTrim
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange import messages
-from hemoscope.federated.exchange.updates import last_layer
+from hemoscope.federated.exchange.update_checks import last_layer
 from hemoscope.federated.exchange.weights import Arrays, Exchange
 from hemoscope.federated.server import privacy
 from hemoscope.federated.server.checkpoints import RoundReport, RoundState, numbered

@@ -26,7 +26,7 @@ from hemoscope.federated.exchange.messages import (
     TrainReply,
 )
 from hemoscope.federated.exchange.secure_vector import secure_vector
-from hemoscope.federated.exchange.updates import clipped
+from hemoscope.federated.exchange.update_checks import clipped
 from hemoscope.federated.exchange.weights import Exchange, exchange, put, take
 from hemoscope.federated.settings.federation import Federation, parse_federation
 from hemoscope.federated.settings.site import Site

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hemoscope.errors import FederationError
-from hemoscope.federated.exchange.updates import (
+from hemoscope.federated.exchange.update_checks import (
     UpdateFacts,
     agreement,
     check_statistics,
