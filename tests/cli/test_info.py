@@ -101,6 +101,12 @@ def test_a_federation_states_who_trained_how_and_what_protected_them(make_card: 
         assert fact in plain.getvalue()
 
 
+def test_the_hash_stands_whole_on_its_line_at_any_width(make_card: Callable[..., ModelCard]) -> None:
+    text = io.StringIO()
+    print_card(make_card(), "a" * 64, Console(file=text, width=40))
+    assert f"sha256 {'a' * 64}" in text.getvalue().splitlines()
+
+
 def test_a_model_of_one_place_has_no_section_on_a_federation(make_card: Callable[..., ModelCard]) -> None:
     text = io.StringIO()
     print_card(make_card(), "0" * 64, Console(file=text, width=120))

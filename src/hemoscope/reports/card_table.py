@@ -18,7 +18,7 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
     """Write the whole card to ``console``; ``sha256`` identifies the bundle."""
     console.print(Text(printable(f"{card.name} {card.version}"), style="bold"))
     console.print(Text(printable(card.description)))
-    console.print(Text(f"sha256 {sha256}", style="dim"))
+    console.print(Text(f"sha256 {sha256}", style="dim"), soft_wrap=True)  # whole at any width, to be copied
     _title(console, "Operating points")
     console.print(_operating_points(card))
     console.print(_urgent(card.operating_points.urgent))
