@@ -66,10 +66,12 @@ def test_the_installed_version_is_that_of_the_source() -> None:
     assert version("hemoscope") == hemoscope.__version__
 
 
-TARGETS = ("setup", "setup-train", "setup-dev", "setup-federated", "demo", "test", "test-slow", "test-federated")
+TARGETS = ("setup", "setup-train", "setup-dev", "setup-federated", "demo", "test", "test-journeys", "coverage")
 
 
-@pytest.mark.parametrize("target", [*TARGETS, "check", "format", "docs", "dist", "clean", "help"])
+@pytest.mark.parametrize(
+    "target", [*TARGETS, "test-slow", "test-federated", "check", "format", "docs", "dist", "clean", "help"]
+)
 def test_make_help_lists_every_task(target: str) -> None:
     done = subprocess.run(["make", "-s", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert re.search(rf"^  make {target} +\S", done.stdout, re.MULTILINE)
@@ -112,6 +114,7 @@ def test_continuous_integration_walks_the_path_of_the_readme() -> None:
         "demo",
         "check",
         "test",
+        "test-journeys",
         "test-federated",
         "docs",
         "dist",
