@@ -18,8 +18,8 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
 
 # What installs each extra in a clone, with the pins.
 _IN_A_CLONE = {
-    "nifti": "make setup-train",
-    "study": "make setup-train",
+    "nifti": "python -m pip install -e '.[nifti]' -c constraints/nifti.txt",
+    "study": "python -m pip install -e '.[study]' -c constraints/study.txt",
     "train": "make setup-train",
     "dev": "make setup-dev",
     "federated": "make setup-federated, and then .venv-federated/bin/hemoscope",

@@ -122,6 +122,15 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it(
     assert "python -m pip install 'hemoscope[train]'" in said
 
 
+@pytest.mark.parametrize("extra", ["nifti", "study"])
+def test_a_small_extra_does_not_bring_a_deep_learning_framework(
+    extra: str, command: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(command(lambda: 0, extra=extra, packages=("no_such_package",))) == 2
+    line = f"in a clone: python -m pip install -e '.[{extra}]' -c constraints/{extra}.txt; from a wheel, "
+    assert line in capsys.readouterr().err
+
+
 def test_a_command_whose_extra_is_there_runs(command: Callable[..., list[str]]) -> None:
     assert cli.main(command(lambda: 0, extra="train", packages=("argparse",))) == 0
 

@@ -125,13 +125,18 @@ def test_train_lists_the_experiments_that_ship_and_asks_for_nothing_else(capsys:
     assert not re.search(r"^federated ", said, re.MULTILINE)
 
 
-def test_train_takes_one_part_and_changed_settings(place: Path, tmp_path: Path) -> None:
+def test_train_takes_one_part_and_changed_settings(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["train", str(place / "tiny.toml"), "--data", str(place / "cache"), "--output", str(tmp_path / "one")]
     assert main([*words, "--only", "final", "--set", "run.seed=9", "--set", "augment.flip=0"]) == 0
     record = json.loads((tmp_path / "one" / "experiment.json").read_text())
     assert record["run"]["seed"] == 9
     assert record["augment"]["flip"] == 0.0
     assert not (tmp_path / "one" / "fold-0").exists()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"written to {tmp_path / 'one'}. It cannot be exported: one lacks fold-0/scores.csv")
+    assert last.endswith("Finish it: hemoscope train ... --resume")
 
 
 def test_a_split_by_slice_is_warned_of_and_recorded(

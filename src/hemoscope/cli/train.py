@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
+from hemoscope.errors import TrainingError
 from hemoscope.progress import no_stage_progress
 
 if TYPE_CHECKING:
+    from hemoscope.training.experiment import Experiment
     from hemoscope.training.train import TrainingRecord
 
 
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             warn=lambda line: print(f"warning: {line}", file=sys.stderr),
         )
     if is_first_process():
-        _print_records(records, arguments.output)
+        _print_records(records, arguments.output, experiment)
     return ExitCode.OK
 
 
@@ -74,12 +76,19 @@ class _ListExperiments(argparse.Action):
         parser.exit()
 
 
-def _print_records(records: "Sequence[TrainingRecord]", output: Path) -> None:
+def _print_records(records: "Sequence[TrainingRecord]", output: Path, experiment: "Experiment") -> None:
+    from hemoscope.training.run_scores import check_finished
+
     for record in records:
         losses = ", ".join(f"{name} {value:.4g}" for name, value in record.losses.items() if "/" in name)
         passes = f"{record.epochs} epochs" if record.epochs != 1 else "1 epoch"
         print(f"{record.part}: {passes}, {record.steps:,} steps, {_duration(record.seconds)}; {losses}")
-    print(f"finished: {output}. Next: hemoscope export {output} --output BUNDLE")
+    try:
+        check_finished(output, experiment)
+    except TrainingError as error:
+        print(f"written to {output}. It cannot be exported: {error}")
+    else:
+        print(f"finished: {output}. Next: hemoscope export {output} --output BUNDLE")
 
 
 def _duration(seconds: float) -> str:

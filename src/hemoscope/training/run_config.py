@@ -113,7 +113,7 @@ class RunConfig:
             msg = f"validation must be 0 to below 1 and test between 0 and 1, got {self.validation} and {self.test}"
             raise ConfigError(msg)
         if self.split != "folds" and self.held_out:
-            msg = f'held_out is for split = "folds": a {self.split} split has its own test set. Remove it'
+            msg = f'held_out is for split = "folds": a {self.split} split has its own test set. Set run.held_out=[]'
             raise ConfigError(msg)
         if self.early_stop and not self.validation_share:
             msg = f'early_stop needs a validation set, split = "{self.split}" has none. Use split = "patient"'
