@@ -43,7 +43,7 @@ def test_a_folder_that_is_no_release_is_refused(tmp_path: Path) -> None:
 def test_the_table_is_the_one_that_the_default_model_was_trained_with(shared_data_dir: Path, tmp_path: Path) -> None:
     source = shared_data_dir / "ct-ich"
     if not (source / "hemorrhage_diagnosis.csv").is_file():
-        pytest.skip("no CT-ICH here")
+        pytest.skip("no hemorrhage_diagnosis.csv of CT-ICH in the folder of HEMOSCOPE_DATA")
     shutil.copy(source / "hemorrhage_diagnosis.csv", tmp_path)
     shutil.copytree(source / "patients", tmp_path / "patients", copy_function=lambda _, name: Path(name).touch())
     assert write_labels(tmp_path).returncode == 0

@@ -25,12 +25,20 @@ class HeatMap:
             raise ValueError(msg)
 
 
+def local_probabilities(
+    logits: NDArray[np.float32], label: Hemorrhage, calibration: PerLabel[AnyCalibration]
+) -> NDArray[np.float32]:
+    """Turn a label's map logits, of any shape, into local probabilities in [0, 1].
+
+    A map's logits are in the units of the slice logits pooled from them, so the label's slice calibration applies.
+    """
+    return np.clip(calibration[label].apply(logits.astype(np.float64)), 0.0, 1.0).astype(np.float32)
+
+
 def local_heat(
     maps: NDArray[np.float32], label: Hemorrhage, calibration: PerLabel[AnyCalibration], *, box: Box
 ) -> HeatMap:
-    """Turn the map of one label into local probabilities.
-
-    A map's logits are in the units of the slice logits pooled from them, so the label's slice calibration applies.
+    """Return the heat map of one label.
 
     Args:
         maps: class-activation logits of one slice, shape (6, height, width).
@@ -38,9 +46,7 @@ def local_heat(
         calibration: of the slice logits.
         box: the square of the slice that the model saw.
     """
-    logits = maps[LABELS.index(label)].astype(np.float64)
-    values = np.clip(calibration[label].apply(logits), 0.0, 1.0).astype(np.float32)
-    return HeatMap(values=values, box=box)
+    return HeatMap(values=local_probabilities(maps[LABELS.index(label)], label, calibration), box=box)
 
 
 def heat_on_slice(heat: HeatMap, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hemoscope.dicom.archive import Archive, DecodedSeries, Study
 from hemoscope.dicom.slices import Rejected
 from hemoscope.inference.card import ModelCard
+from hemoscope.inference.heat_maps import local_probabilities
 from hemoscope.inference.predictor import Predictor, Stage, StudyReading
 from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, StageProgress
@@ -117,7 +118,7 @@ class UploadReader:
         """Write heat maps, then the result."""
         findings, card = reading.findings, self._predictor.bundle.card
         if reading.maps is not None:
-            self._store.folder.write_array(job.upload_id, study_id, MAPS, local_probabilities(reading.maps, card))
+            self._store.folder.write_array(job.upload_id, study_id, MAPS, _stored_maps(reading.maps, card))
         reported = ReportedStudy(findings=findings)
         result = StudyResult(
             findings=self._document(archive, (reported,), (*archive.rejected, *rejected)),
@@ -158,11 +159,11 @@ class UploadReader:
         return write
 
 
-def local_probabilities(maps: NDArray[np.float32], card: ModelCard) -> NDArray[np.float16]:
-    """Class-activation logits (slices, 6, height, width) to probabilities, by each label's own slice calibration."""
+def _stored_maps(maps: NDArray[np.float32], card: ModelCard) -> NDArray[np.float16]:
+    """Class-activation logits (slices, 6, height, width) to local probabilities."""
     local = np.empty(maps.shape, dtype=np.float16)
     for index, label in enumerate(LABELS):
-        local[:, index] = card.calibration.slice[label].apply(maps[:, index].astype(np.float64))
+        local[:, index] = local_probabilities(maps[:, index], label, card.calibration.slice)
     return local
 
 

@@ -7,7 +7,6 @@ TRAIN messages with a record of their own, and a modifier replies three of them 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord
@@ -37,9 +36,6 @@ class Contribution:
     vector: NDArray[np.float64]
     weight: float
     metrics: dict[str, float]
-
-
-Contribute = Callable[[Message, Context, Any], Contribution]
 
 
 def secure_stage(message: Message) -> str | None:
