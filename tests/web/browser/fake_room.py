@@ -109,6 +109,7 @@ class FakeRoom:
         self.login_required = False
         self.listeners = 0
         self.refuse_upload: dict[str, Any] | None = None
+        self.late_answers = False  # an upload is answered after the event that its study has failed
         self.app = FastAPI()
         self._routes()
 
@@ -222,8 +223,13 @@ class FakeRoom:
             self.uploads.append([(file.filename, await file.read()) for file in form.getlist("files")])
         study_id = self.add(make_phantom(seed=4, bleeds=frozenset({Hemorrhage.SUBDURAL})), urgency=None,
                             waiting=timedelta(0), instances=0)  # fmt: skip
-        threading.Thread(target=self.read_soon, args=(study_id,), daemon=True).start()
-        return JSONResponse({"study": summary(self.studies[study_id].entry)}, status_code=202)
+        accepted = summary(dict(self.studies[study_id].entry))
+        if self.late_answers:
+            self.change(study_id, state="failed", error_code="not_dicom", error_message="No file is DICOM.")
+            await asyncio.sleep(0.5)  # the event goes out first
+        else:
+            threading.Thread(target=self.read_soon, args=(study_id,), daemon=True).start()
+        return JSONResponse({"study": accepted}, status_code=202)
 
     def _pixels(self, study_id: str, index: int) -> Response:
         hounsfield = self.studies[study_id].phantom.hounsfield[index]

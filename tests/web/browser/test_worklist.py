@@ -176,6 +176,19 @@ def test_a_folder_is_uploaded_with_all_that_lies_in_it(fake: Any, open_page: Ope
     assert sorted(content for _, content in fake.fake.uploads[0]) == [b"a", b"deep/b"]
 
 
+def test_an_answer_that_arrives_after_a_later_event_does_not_undo_it(
+    fake: Any, open_page: OpenPage, tmp_path: Path
+) -> None:
+    (tmp_path / "letter.txt").write_text("Dear colleague")
+    fake.fake.late_answers = True
+    page = open_page(fake.url)
+    page.wait_for_selector("[data-line=live]")
+    with page.expect_response("**/uploads"):
+        page.set_input_files("#choose-files", tmp_path / "letter.txt")
+    page.locator("#uploads").wait_for(state="hidden")
+    assert page.locator("#studies tbody tr").get_attribute("data-state") == "failed"
+
+
 def test_a_rejected_upload_shows_cause_and_remedy_and_can_be_retried(
     fake: Any, open_page: OpenPage, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ async function guarded(act) {
 
 function changed(entry) {
   const known = page.neighbours.findIndex((other) => other.study_id === entry.study_id);
+  if (page.neighbours[known]?.version > entry.version) return; // an event from before the list was fetched
   if (known >= 0) page.neighbours[known] = entry;
   else page.neighbours.push(entry);
   showPlace();

@@ -17,6 +17,7 @@ const LIMIT = 500;
 const find = (selector) => document.querySelector(selector);
 const body = find("#studies tbody");
 const entries = new Map();
+const seen = new Map(); // the newest version of each study: an answer may arrive after the event that follows it
 const query = { search: "", state: "", urgency: "" };
 let total = 0;
 let version;
@@ -41,8 +42,11 @@ function parameters() {
 async function reload() {
   try {
     const found = await getJson(`/studies?${parameters()}`);
+    const later = query.search ? [] : [...entries.values()].filter((entry) => entry.version > found.version && matches(entry));
     entries.clear();
-    for (const entry of found.studies) entries.set(entry.study_id, entry);
+    for (const entry of [...found.studies, ...later]) {
+      if (isNews(entry)) entries.set(entry.study_id, entry);
+    }
     total = found.total;
     version = found.version;
     find("#trouble").replaceChildren();
@@ -76,7 +80,15 @@ function countWords(shown) {
   return urgent > 0 ? `${words}, ${urgent} immediate` : words;
 }
 
+/** Whether no newer state of this study was seen. */
+function isNews(entry) {
+  if ((seen.get(entry.study_id) ?? 0) > entry.version) return false;
+  seen.set(entry.study_id, entry.version);
+  return true;
+}
+
 function changed(entry) {
+  if (!isNews(entry)) return;
   if (query.search) {
     reloadSoon(); // only the server knows which studies match
     return;
@@ -90,6 +102,7 @@ function changed(entry) {
 }
 
 function gone(studyId) {
+  seen.set(studyId, Infinity);
   if (entries.delete(studyId)) total -= 1;
   draw();
 }
