@@ -157,9 +157,19 @@ def contributions(probabilities: Floats, labels: Booleans, predicted: Booleans) 
     columns[:, 3] = ~labels & predicted
     columns[:, 4] = (probabilities - labels) ** 2
     columns[:, 5] = image_log_loss(probabilities, labels)
-    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+    bins = _bins(probabilities)
     columns[np.arange(len(bins)), 6 + bins] = probabilities - labels
     return columns
+
+
+def binned_error(probabilities: Floats, labels: Booleans) -> float:
+    """Return the expected calibration error of one label, (images,) each, as in :func:`tally`."""
+    gaps = np.bincount(_bins(probabilities), weights=probabilities - labels, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(probabilities))
+
+
+def _bins(probabilities: Floats) -> Integers:
+    return np.minimum((probabilities * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
 
 
 def tally(sums: Floats) -> dict[str, Floats]:

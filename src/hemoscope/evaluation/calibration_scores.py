@@ -1,0 +1,213 @@
+"""How well probabilities are calibrated: slope, intercept, observed to expected, a smooth curve, and the binned error.
+
+Definitions after Van Calster et al. (2016, 2019). Calibrated probabilities have slope 1, intercept 0 and observed to
+expected 1. Standard errors are cluster-robust with the patient as the unit (sandwich estimator), with Student's t.
+
+The binned error (ECE) is above 0 even for calibrated probabilities, more so with few images, and a bootstrap moves it
+upward. So it has no interval, but a reference: its mean if the labels were drawn from the probabilities themselves.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t
+
+from hemoscope.evaluation.calibrate import logit
+from hemoscope.evaluation.intervals import CONFIDENCE, Interval, group_indices
+from hemoscope.evaluation.metrics import Booleans, Floats, Integers, binned_error, check_probabilities, checked_pair
+from hemoscope.inference.calibration import sigmoid
+
+# Fewer groups with, or without, the label leave the curve to single patients.
+FEWEST_CURVE_GROUPS = 10
+CURVE_POINTS = 50
+_KNOTS = (0.1, 0.5, 0.9)  # quantiles for three knots (Harrell 2015, table 2.3)
+_CURVE_RANGE = (0.01, 0.99)  # quantiles: outside them, the curve rests on single images
+_ROUNDS = 200
+_NEWTON_STEPS = 50
+_MOST = 30.0  # a coefficient on a standardized logit beyond this means separated classes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationCurve:
+    """The observed share at each probability, smoothed, with its 95% band; (points,) each."""
+
+    probabilities: tuple[float, ...]
+    observed: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationScores:
+    """Calibration of one label. A score that the data cannot give is None.
+
+    Attributes:
+        slope: of logistic regression of the label on the logit. Below 1: probabilities are too extreme.
+        intercept: of the same with the slope fixed at 1 (calibration in the large). Above 0: probabilities are too low.
+        observed_expected: number of positives to sum of probabilities.
+        ece: expected calibration error in 15 equal-width bins.
+        ece_if_calibrated: its mean over 200 draws of independent labels from the probabilities.
+        curve: None with fewer than ten groups (patients) that have the label, or lack it.
+    """
+
+    slope: Interval | None
+    intercept: Interval | None
+    observed_expected: Interval | None
+    ece: float | None
+    ece_if_calibrated: float | None
+    curve: CalibrationCurve | None
+
+
+def calibration_scores(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    groups: Sequence[Hashable] | NDArray[np.generic] | None = None,
+    *,
+    seed: int = 0,
+) -> CalibrationScores:
+    """Score the calibration of one label's probabilities.
+
+    Args:
+        probabilities: (images,) in [0, 1]; 0 and 1 count as 1e-7 from them in logits.
+        labels: (images,) 0 or 1.
+        groups: the patient of each image; None takes each image as its own.
+        seed: of the draws for ``ece_if_calibrated``.
+
+    Raises:
+        DataError: probabilities outside [0, 1], other labels than 0 and 1, or lengths that differ.
+    """
+    values, truth = checked_pair(probabilities, labels)
+    check_probabilities(values)
+    group, n_groups = group_indices(groups, len(values))
+    fewest = min(len(np.unique(group[truth])), len(np.unique(group[~truth])))
+    if fewest == 0:
+        return CalibrationScores(
+            slope=None, intercept=None, observed_expected=None, ece=None, ece_if_calibrated=None, curve=None
+        )
+    rows = _Rows(values=values, truth=truth, group=group, n_groups=n_groups, fewest=fewest)
+    random = np.random.default_rng(seed)
+    drawn = [binned_error(values, random.random(len(values)) < values) for _ in range(_ROUNDS)]
+    return CalibrationScores(
+        slope=_slope(rows),
+        intercept=_intercept(rows),
+        observed_expected=_observed_expected(rows),
+        ece=binned_error(values, truth),
+        ece_if_calibrated=float(np.mean(drawn)),
+        curve=_curve(rows),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Rows:
+    """Checked rows of one label; ``fewest`` groups have it, or lack it."""
+
+    values: Floats
+    truth: Booleans
+    group: Integers
+    n_groups: int
+    fewest: int
+
+    @property
+    def quantile(self) -> float:
+        """Number of standard errors in half an interval; infinite with a single group in a class."""
+        return float(t.ppf((1.0 + CONFIDENCE) / 2, self.fewest - 1)) if self.fewest > 1 else np.inf
+
+    def covariance(self, scores: Floats, inverse: Floats) -> Floats:
+        """Return the cluster-robust covariance from (rows, k) score contributions and the inverse information."""
+        sums = np.zeros((self.n_groups, scores.shape[1]))
+        np.add.at(sums, self.group, scores)
+        inflation = self.n_groups / (self.n_groups - 1)
+        return np.asarray(inverse @ (sums.T @ sums) @ inverse * inflation)
+
+
+def _fit(rows: _Rows, design: Floats, offset: Floats | float = 0.0) -> tuple[Floats, Floats] | None:
+    """Fit logistic regression by Newton's method; return coefficients and covariance, None if classes are separated."""
+    point = np.zeros(design.shape[1])
+    for _ in range(_NEWTON_STEPS):
+        chance = sigmoid(np.asarray(design @ point + offset))
+        information = (design * (chance * (1.0 - chance))[:, None]).T @ design
+        if np.linalg.cond(information) > 1e12:
+            return None
+        step = np.linalg.solve(information, design.T @ (rows.truth - chance))
+        point = point + step
+        if np.abs(point).max() > _MOST:
+            return None
+        if np.abs(step).max() < 1e-10:
+            break
+    else:
+        return None
+    scores = design * (rows.truth - sigmoid(np.asarray(design @ point + offset)))[:, None]
+    return point, rows.covariance(scores, np.linalg.inv(information))
+
+
+def _slope(rows: _Rows) -> Interval | None:
+    """Return the slope, on the log scale where it is positive, as a ratio of spreads is skewed."""
+    if rows.fewest < 2:
+        return None
+    logits = logit(rows.values)
+    spread = float(logits.std())
+    if spread < 1e-9:
+        return None
+    fitted = _fit(rows, np.stack([np.ones_like(logits), (logits - logits.mean()) / spread], axis=1))
+    if fitted is None:
+        return None
+    value = float(fitted[0][1]) / spread
+    half = rows.quantile * float(np.sqrt(fitted[1][1, 1])) / spread
+    if value <= 0.0:
+        return Interval(value=value, low=value - half, high=value + half)
+    factor = float(np.exp(half / value))
+    return Interval(value=value, low=value / factor, high=value * factor)
+
+
+def _intercept(rows: _Rows) -> Interval | None:
+    if rows.fewest < 2:
+        return None
+    fitted = _fit(rows, np.ones((len(rows.values), 1)), logit(rows.values))
+    if fitted is None:
+        return None
+    value, half = float(fitted[0][0]), rows.quantile * float(np.sqrt(fitted[1][0, 0]))
+    return Interval(value=value, low=value - half, high=value + half)
+
+
+def _observed_expected(rows: _Rows) -> Interval | None:
+    """Return observed to expected, its interval on the log scale by linearization of the ratio."""
+    expected = float(rows.values.sum())
+    if rows.fewest < 2 or expected <= 0.0:
+        return None
+    ratio = float(rows.truth.sum()) / expected
+    residual = (rows.truth - ratio * rows.values)[:, None] / (expected * ratio)
+    factor = float(np.exp(rows.quantile * np.sqrt(rows.covariance(residual, np.ones((1, 1)))[0, 0])))
+    return Interval(value=ratio, low=ratio / factor, high=ratio * factor)
+
+
+def _curve(rows: _Rows) -> CalibrationCurve | None:
+    """Return a logistic restricted cubic spline of the logit with three knots (Harrell 2015, section 2.4.5)."""
+    logits = logit(rows.values)
+    knots = np.quantile(logits, _KNOTS)
+    if rows.fewest < FEWEST_CURVE_GROUPS or np.diff(knots).min() < 1e-6:
+        return None
+    centre, spread = float(logits.mean()), float(logits.std())
+    fitted = _fit(rows, _spline((logits - centre) / spread, (knots - centre) / spread))
+    if fitted is None:
+        return None
+    low, high = np.quantile(logits, _CURVE_RANGE)
+    places = np.linspace(low, high, CURVE_POINTS)
+    design = _spline((places - centre) / spread, (knots - centre) / spread)
+    middle = design @ fitted[0]
+    half = rows.quantile * np.sqrt(np.einsum("ij,jk,ik->i", design, fitted[1], design))
+    shown = [tuple(sigmoid(line).tolist()) for line in (places, middle, middle - half, middle + half)]
+    return CalibrationCurve(probabilities=shown[0], observed=shown[1], low=shown[2], high=shown[3])
+
+
+def _spline(values: Floats, knots: Floats) -> Floats:
+    """Return the columns 1, x and the one restricted cubic term of three knots; linear outside them."""
+    first, middle, last = knots
+
+    def cube(knot: float) -> Floats:
+        return np.maximum(values - knot, 0.0) ** 3
+
+    upper, lower = (last - first) / (last - middle), (middle - first) / (last - middle)
+    bent = (cube(first) - cube(middle) * upper + cube(last) * lower) / (last - first) ** 2
+    return np.stack([np.ones_like(values), values, bent], axis=1)
