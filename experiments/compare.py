@@ -17,7 +17,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from hemoscope.evaluation.bootstrap import BootstrapScores, Interval, bootstrap_scores
+from hemoscope.evaluation.bootstrap import BootstrapScores, bootstrap_scores
+from hemoscope.evaluation.intervals import Interval
 from hemoscope.inference.calibration import sigmoid
 from hemoscope.labels import LABELS
 
