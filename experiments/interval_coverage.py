@@ -131,9 +131,9 @@ def coverage(repetitions: int) -> Iterator[dict[str, object]]:
             ):
                 for name, one in intervals.items():
                     found.setdefault((name, method), []).append(one)
-        for (name, method), intervals in found.items():
+        for (name, method), ones in found.items():
             yield {"positive_patients": positive, "slices": slices, "score": name, "method": method} | _summary(
-                [one for one in intervals if one is not None], true[name], repetitions
+                [one for one in ones if one is not None], true[name], repetitions
             )
 
 

@@ -24,7 +24,7 @@ from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 FEWEST_CURVE_GROUPS = 10
 CURVE_POINTS = 50
 _KNOTS = (0.1, 0.5, 0.9)  # quantiles for three knots (Harrell 2015, table 2.3)
-_CURVE_RANGE = (0.01, 0.99)  # quantiles: outside them, the curve rests on single images
+_CURVE_RANGE = (0.01, 0.99)  # quantiles: outside them, the curve rests on few images
 _ROUNDS = 200
 _NEWTON_STEPS = 50
 _MOST = 30.0  # a coefficient on a standardized logit beyond this means separated classes
@@ -123,19 +123,20 @@ def calibration_curve(
     """Return the smooth calibration curve of one label; arguments and errors as for :func:`calibration_scores`.
 
     A logistic restricted cubic spline of the logit with three knots (Harrell 2015, section 2.4.5), drawn between the
-    1st and 99th percentile of the probabilities. None with fewer than ten groups (patients) that have the label, or
+    1st and 99th percentile of the probabilities. Both classes weigh the same in these percentiles and in the knots:
+    almost all slices are negative, with probabilities near 0. None with fewer than ten groups (patients) that have the label, or
     lack it, or if the probabilities hardly differ.
     """
     rows = _Rows.of(probabilities, labels, groups)
     logits = logit(rows.values)
-    knots = np.quantile(logits, _KNOTS)
+    knots = _balanced_quantiles(logits, rows.truth, _KNOTS)
     if rows.fewest < FEWEST_CURVE_GROUPS or np.diff(knots).min() < 1e-6:
         return None
     center, spread = float(logits.mean()), float(logits.std())
     fitted = _fit(rows, _spline((logits - center) / spread, (knots - center) / spread))
     if fitted is None:
         return None
-    low, high = np.quantile(logits, _CURVE_RANGE)
+    low, high = _balanced_quantiles(logits, rows.truth, _CURVE_RANGE)
     places = np.linspace(low, high, CURVE_POINTS)
     design = _spline((places - center) / spread, (knots - center) / spread)
     middle = design @ fitted[0]
@@ -194,7 +195,7 @@ def _fit(rows: _Rows, design: Floats, offset: Floats | float = 0.0) -> tuple[Flo
     else:
         return None
     scores = design * (rows.truth - sigmoid(np.asarray(design @ point + offset)))[:, None]
-    return point, rows.covariance(scores, np.linalg.inv(information))
+    return point, rows.covariance(scores, np.asarray(np.linalg.inv(information), dtype=np.float64))
 
 
 def _slope(rows: _Rows) -> Interval | None:
@@ -235,6 +236,14 @@ def _observed_expected(rows: _Rows) -> Interval | None:
     residual = (rows.truth - ratio * rows.values)[:, None] / (expected * ratio)
     factor = float(np.exp(rows.quantile * np.sqrt(rows.covariance(residual, np.ones((1, 1)))[0, 0])))
     return Interval(value=ratio, low=ratio / factor, high=ratio * factor)
+
+
+def _balanced_quantiles(logits: Floats, truth: Booleans, shares: Sequence[float]) -> Floats:
+    """Return quantiles of logits (images,) in which positives and negatives together weigh the same."""
+    order = np.argsort(logits, kind="stable")
+    weights = np.where(truth, 0.5 / truth.sum(), 0.5 / (~truth).sum())[order]
+    places = np.searchsorted(np.cumsum(weights), shares)
+    return logits[order][np.minimum(places, len(logits) - 1)]
 
 
 def _spline(values: Floats, knots: Floats) -> Floats:
