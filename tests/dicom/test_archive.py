@@ -20,7 +20,7 @@ from hemoscope.dicom import read
 from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive, read_series
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
-from hemoscope.dicom.series import choose_series
+from hemoscope.dicom.series_choice import choose_series
 from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.testing import non_ct_objects
 from hemoscope.testing.dicom_writer import Acquisition, PixelCoding, enhanced_ct_dataset, save, write_series
@@ -299,7 +299,7 @@ class TestDecoding:
 
     def test_all_frames_of_a_lost_file_count(self, head: Phantom, tmp_path: Path) -> None:
         single = write_series(head, tmp_path / "single")
-        path = save(enhanced_ct_dataset(head.hounsfield), tmp_path / "enhanced.dcm")
+        path = save(enhanced_ct_dataset(head.hounsfield, spacing_mm=head.spacing_mm), tmp_path / "enhanced.dcm")
         dataset = dcmread(path)
         dataset.SeriesInstanceUID = dcmread(single[0]).SeriesInstanceUID
         for frame in dataset.PerFrameFunctionalGroupsSequence:  # above the other slices, not in their places

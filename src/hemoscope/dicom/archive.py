@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.dicom.ct_objects import is_directory
-from hemoscope.dicom.geometry import spacing_mm
+from hemoscope.dicom.geometry import known_positions, spacing_mm
 from hemoscope.dicom.part10 import parse
-from hemoscope.dicom.quality import known_positions
 from hemoscope.dicom.read import read_headers, read_slices
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.series import Series, Study, build_studies

@@ -103,6 +103,12 @@ def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, so
         series_description=whole.prose(tags.SERIES_DESCRIPTION, character_set=character_set(whole)) or None,
         instance_number=whole.integer(tags.INSTANCE_NUMBER),
         geometry_assumed=_geometry_assumed(frame),
+        slice_location_mm=_first(whole.decimals(tags.SLICE_LOCATION)),
+        pixel_aspect=_pixel_aspect(whole),
+        patient_id=whole.prose(tags.PATIENT_ID, character_set=character_set(whole)) or None,
+        frame_of_reference_uid=whole.text(tags.FRAME_OF_REFERENCE_UID) or None,
+        image_type=_image_type(frame),
+        acquisition=(whole.text(tags.ACQUISITION_NUMBER), whole.text(tags.ACQUISITION_TIME)),
         quality=(*notes, *invalid),
     )
 
@@ -163,6 +169,17 @@ def _positive(numbers: tuple[float, ...] | None) -> float | None:
 
 def _first(numbers: tuple[float, ...] | None) -> float | None:
     return numbers[0] if numbers else None
+
+
+def _pixel_aspect(whole: Elements) -> float | None:
+    ratio = whole.decimals(tags.PIXEL_ASPECT_RATIO)
+    return ratio[0] / ratio[1] if ratio and len(ratio) == 2 and min(ratio) > 0 else None
+
+
+def _image_type(frame: FrameElements) -> tuple[str, ...]:
+    """Return the Frame Type of a multi-frame file, else the Image Type."""
+    found = frame.text(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE, tags.FRAME_TYPE) or frame.whole.text(tags.IMAGE_TYPE)
+    return tuple(value.strip().upper() for value in found.split("\\")) if found else ()
 
 
 def _contrast_agent(whole: Elements) -> str | None:

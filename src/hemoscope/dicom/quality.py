@@ -1,10 +1,12 @@
 """Quality notes on a series: what a reader of the result should know, each with a code.
 
 Codes: ``single_slice``, ``few_slices``, ``missing_slices``, ``uneven_spacing``, ``positions_unknown``,
-``duplicate_slices``, ``mixed_orientation``, ``mixed_size``, ``mixed_pixel_spacing``, ``not_axial``, ``gantry_tilt``,
-``not_head``, ``contrast_agent``, ``unusual_kvp``, ``bone_kernel``, ``geometry_assumed``, and the codes of single slices
-(``nonstandard_uid``, ``invalid_geometry``), gathered. Decoding adds ``slices_refused``, and per slice
-``twelve_bit_repair``, ``damaged_pixel_data``, ``padding_in_tissue`` and ``modified_hounsfield``.
+``mixed_pixel_spacing``, ``not_axial``, ``gantry_tilt``, ``not_head``, ``contrast_agent``, ``unusual_kvp``,
+``bone_kernel``, ``geometry_assumed``, and the codes of single slices (``nonstandard_uid``, ``invalid_geometry``),
+gathered. ``series`` adds what it excludes and unites: ``duplicate_slices``, ``mixed_orientation``, ``mixed_size``,
+``overlapping_stacks``, ``united_stacks``, ``dynamic_series``, ``repeated_uid`` and ``several_patients``. Decoding adds
+``slices_refused``, and per slice ``twelve_bit_repair``, ``damaged_pixel_data``, ``padding_in_tissue`` and
+``modified_hounsfield``.
 """
 
 import re
@@ -12,12 +14,13 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hemoscope.dicom.geometry import plane, position_mm, spacing_mm, tilt_degrees
+from hemoscope.dicom.geometry import known_positions, measured_positions, plane, spacing_mm, tilt_degrees
 from hemoscope.dicom.slices import QualityNote, SliceHeader
 
-# A head is about 150 mm high; a series that covers less, or has fewer slices if positions are unknown, is incomplete.
+# A head is about 150 mm high. A series that covers clearly less, or has fewer slices if positions are unknown, is
+# incomplete.
 HEAD_MM = 100.0
-_HEAD_SLICES = 15
+HEAD_SLICES = 15
 _KVP = (100.0, 140.0)
 _GAP = 1.5
 _UNEVEN = 0.1
@@ -47,19 +50,15 @@ def series_notes(headers: Sequence[SliceHeader]) -> tuple[QualityNote, ...]:
     return tuple(notes)
 
 
-def known_positions(headers: Sequence[SliceHeader]) -> list[float] | None:
-    """Return the position of every slice along the normal, or None unless all are known."""
-    positions = [position_mm(header) for header in headers]
-    known = [position for position in positions if position is not None]
-    return known if len(known) == len(positions) else None
-
-
 def covered_mm(headers: Sequence[SliceHeader]) -> float | None:
     """Return the length that a series covers along its normal, or None if positions are unknown."""
     positions = known_positions(headers)
     if not positions:
         return None
-    return max(positions) - min(positions) + (headers[0].slice_thickness_mm or spacing_mm(sorted(positions)) or 0.0)
+    low, high = (headers[positions.index(end(positions))] for end in (min, max))
+    typical = spacing_mm(sorted(positions)) or 0.0
+    ends = [header.slice_thickness_mm or typical for header in (low, high)]
+    return max(positions) - min(positions) + sum(ends) / 2
 
 
 def is_other_anatomy(header: SliceHeader) -> bool:
@@ -89,7 +88,7 @@ def _extent_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     if len(headers) == 1:
         return [_note("single_slice", "a single slice: the rest of the head is unknown")]
     covered = covered_mm(headers)
-    if covered is None and len(headers) < _HEAD_SLICES:
+    if covered is None and len(headers) < HEAD_SLICES:
         return [_note("few_slices", f"{len(headers)} slices are too few for a whole head")]
     if covered is not None and covered < HEAD_MM:
         return [_note("few_slices", f"{len(headers)} slices cover {covered:.0f} mm, less than a head")]
@@ -100,25 +99,55 @@ def _spacing_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     if len(headers) < 2:
         return []
     positions = known_positions(headers)
-    if positions is None or len(set(positions)) == 1:
-        return [
-            _note("positions_unknown", "positions are unknown; slices are in order of instance number"),
-            *_numbers(headers),
-        ]
+    if positions is None:
+        return _unplaced_notes(headers)
     typical = spacing_mm(positions)
-    if not typical:
-        return []
-    steps = [after - before for before, after in pairwise(positions)]
-    missing = sum(round(step / typical) - 1 for step in steps if step > _GAP * typical)
-    gaps = sum(step > _GAP * typical for step in steps)
     notes = []
+    if None in measured_positions(headers) or len(set(measured_positions(headers))) == 1:
+        message = "positions are unknown; slices are in order of Slice Location"
+        notes.append(_note("positions_unknown", message))
+    if not typical:
+        return notes
+    steps = [after - before for before, after in pairwise(positions)]
+    expected = _expected_steps(headers, steps, typical)
+    gaps = [(step, due) for step, due in zip(steps, expected, strict=True) if step > _GAP * due]
     if gaps:
-        message = f"{gaps} gaps in the series: about {max(missing, gaps)} slices of {typical:.2f} mm are missing"
+        missing = sum(round(step / due) - 1 for step, due in gaps)
+        sizes = sorted({f"{due:.2f}" for _, due in gaps}, key=float)
+        message = (
+            f"{len(gaps)} gaps in the series: about {max(missing, len(gaps))} slices of {' or '.join(sizes[:3])} mm "
+            "are missing"
+        )
         notes.append(_note("missing_slices", message))
-    if any(abs(step - typical) > _UNEVEN * typical for step in steps if step <= _GAP * typical):
+    if any(
+        abs(step - typical) > _UNEVEN * typical for step, due in zip(steps, expected, strict=True) if step <= _GAP * due
+    ):
         message = f"slices are {min(steps):.2f} to {max(steps):.2f} mm apart"
         notes.append(_note("uneven_spacing", message))
     return notes
+
+
+def _expected_steps(headers: Sequence[SliceHeader], steps: Sequence[float], typical: float) -> list[float]:
+    """Return the distance due between adjacent slices: by their own thickness, more if the whole series has gaps.
+
+    Without Slice Thickness, the typical distance is due everywhere.
+    """
+    thickness = [header.slice_thickness_mm for header in headers]
+    if None in thickness:
+        return [typical] * len(steps)
+    due = [((a or typical) + (b or typical)) / 2 for a, b in pairwise(thickness)]
+    ratios = sorted(step / mm for step, mm in zip(steps, due, strict=True))
+    protocol = max(ratios[len(ratios) // 2], 1.0)
+    return [mm * protocol for mm in due]
+
+
+def _unplaced_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
+    numbers = {header.instance_number for header in headers}
+    if len(numbers) == 1 and len({header.source for header in headers}) > 1:
+        message = "positions, Slice Location and instance numbers are unknown: the order of slices means nothing"
+        return [_note("positions_unknown", message)]
+    message = "positions are unknown; slices are in order of instance number"
+    return [_note("positions_unknown", message), *_numbers(headers)]
 
 
 def _numbers(headers: Sequence[SliceHeader]) -> list[QualityNote]:
@@ -141,7 +170,7 @@ def _plane_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     if tilt > _TILT_DEGREES:
         notes.append(_note("gantry_tilt", f"slices are tilted by {tilt:.1f} degrees"))
     if len({header.pixel_spacing_mm for header in headers}) > 1:
-        notes.append(_note("mixed_pixel_spacing", "slices differ in pixel spacing"))
+        notes.append(_note("mixed_pixel_spacing", "slices differ in pixel spacing: some are resampled"))
     return notes
 
 

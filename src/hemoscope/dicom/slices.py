@@ -69,6 +69,11 @@ class SliceHeader:
         pixel_spacing_mm: (between rows, between columns), DICOM (0028,0030), or None.
         position_mm: (x, y, z) of the first pixel, DICOM (0020,0032), or None.
         orientation: six direction cosines, rows then columns, DICOM (0020,0037), or None.
+        slice_location_mm: DICOM (0020,1041), relative to an unspecified origin, or None.
+        pixel_aspect: height of a pixel over its width, DICOM (0028,0034), or None.
+        patient_id: DICOM (0010,0020), to keep patients apart; never part of a result.
+        image_type: values of DICOM (0008,0008), in upper case.
+        acquisition: number and time of the acquisition, DICOM (0020,0012) and (0008,0032), empty if unknown.
     """
 
     source: str
@@ -90,6 +95,12 @@ class SliceHeader:
     series_description: str | None = None
     instance_number: int | None = None
     geometry_assumed: bool = False
+    slice_location_mm: float | None = None
+    pixel_aspect: float | None = None
+    patient_id: str | None = None
+    frame_of_reference_uid: str | None = None
+    image_type: tuple[str, ...] = ()
+    acquisition: tuple[str, str] = ("", "")
     quality: tuple[QualityNote, ...] = ()
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.dicom.archive import Archive, DecodedSeries, Study, read_series
-from hemoscope.dicom.series import choose_series
+from hemoscope.dicom.series_choice import choose_series
 from hemoscope.dicom.series_from_volume import series_of_volume
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import SeriesError
