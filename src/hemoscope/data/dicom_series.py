@@ -18,7 +18,7 @@ from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read import load_bytes, read_headers
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
-from hemoscope.dicom.series import Series, build_series
+from hemoscope.dicom.series import Series, build_stacks
 from hemoscope.dicom.slices import SliceHeader
 from hemoscope.dicom.sources import FileSource
 from hemoscope.errors import DataError, DicomReadError, SeriesError
@@ -89,8 +89,8 @@ def identify(task: IdentifyTask) -> tuple[list[IdentifiedImage], list[LeftOut]]:
 def prepare_series(task: SeriesTask) -> SeriesDone:
     """Decode one series and write it; a series that is complete in the cache is not read again.
 
-    Slices that do not fit into one stack (another size or orientation, a duplicate position) become separate stacks,
-    ``ID_part2`` and so on: every labelled slice is kept, and none gets slices of another stack as neighbours.
+    Slices that do not fit into one stack (another kernel, size or orientation, a second pass, a duplicate position)
+    become separate stacks, ``ID_part2`` and so on: every labelled slice is kept, and none gets slices of another stack as neighbours.
     """
     try:
         series_path(task.output, task.series_id)
@@ -158,13 +158,14 @@ def _decode(task: SeriesTask) -> SeriesDone:
             left_out.append((file.image_id, str(error)))
     stacks: list[tuple[str, tuple[str, ...]]] = []
     while headers:
-        series = build_series(headers)
-        name = _stack_name(task.series_id, len(stacks) + 1)
-        images, bad = _write_stack(task, name, series)
-        left_out += bad
-        if images:
-            stacks.append((name, images))
-        headers = list(series.left_out)
+        found = build_stacks(headers)
+        for series in found:
+            name = _stack_name(task.series_id, len(stacks) + 1)
+            images, bad = _write_stack(task, name, series)
+            left_out += bad
+            if images:
+                stacks.append((name, images))
+        headers = [header for series in found for header in series.left_out]
     _remove_stale(task, len(stacks))
     return SeriesDone(series_id=task.series_id, stacks=tuple(stacks), left_out=tuple(left_out))
 

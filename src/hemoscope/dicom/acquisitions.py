@@ -22,7 +22,7 @@ def patients(headers: Sequence[SliceHeader]) -> list[Headers]:
 
 
 def acquisitions(headers: Sequence[SliceHeader]) -> list[Headers]:
-    """Divide the slices of one series by frame of reference, kernel and Image Type.
+    """Divide the slices of one series by frame of reference, kernel, kind and Image Type.
 
     Of Image Type (0008,0008) the first two values count: original or derived, primary or secondary. The others name
     what the slices are in words of each vendor, and divide only slices that overlap.
@@ -31,6 +31,7 @@ def acquisitions(headers: Sequence[SliceHeader]) -> list[Headers]:
     keys: tuple[Callable[[SliceHeader], Hashable | None], ...] = (
         lambda header: header.frame_of_reference_uid,
         lambda header: header.convolution_kernel,
+        lambda header: header.kind,
         lambda header: header.image_type[:2] or None,
     )
     for key in keys:

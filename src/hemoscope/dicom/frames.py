@@ -9,7 +9,9 @@ import re
 from dataclasses import dataclass
 
 from hemoscope.dicom import tags
+from hemoscope.dicom.ct_objects import check_shows_anatomy, read_evidence
 from hemoscope.dicom.elements import Elements, character_set
+from hemoscope.dicom.image_kind import ImageKind, image_kind
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import QualityNote, SliceHeader
 
@@ -75,11 +77,12 @@ def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, so
     """Return all that is known about one frame before decoding.
 
     Raises:
-        DicomReadError: ``localizer`` if the frame is one, ``malformed`` if a UID is missing or not printable.
+        DicomReadError: ``localizer`` or ``sheet`` if the frame is one, ``malformed`` if a UID is missing or not
+            printable.
     """
     whole = frame.whole
-    if "LOCALIZER" in frame.text(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE, tags.FRAME_TYPE).upper():
-        raise refusal(source, "localizer", "a localizer (scout) by its Frame Type (0008,9007)")
+    kind = _read_kind(frame)
+    check_shows_anatomy(kind, source)
     uids, notes = _read_uids(whole, source)
     position, orientation, spacing, invalid = _read_geometry(frame)
     kernel = frame.text(tags.CT_RECONSTRUCTION_SEQUENCE, tags.CONVOLUTION_KERNEL).replace("\\", " ")
@@ -102,6 +105,7 @@ def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, so
         body_part=whole.text(tags.BODY_PART_EXAMINED).upper() or None,
         series_description=whole.prose(tags.SERIES_DESCRIPTION, character_set=character_set(whole)) or None,
         instance_number=whole.integer(tags.INSTANCE_NUMBER),
+        kind=kind,
         geometry_assumed=_geometry_assumed(frame),
         slice_location_mm=_first(whole.decimals(tags.SLICE_LOCATION)),
         pixel_aspect=_pixel_aspect(whole),
@@ -111,6 +115,12 @@ def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, so
         acquisition=(whole.text(tags.ACQUISITION_NUMBER), whole.text(tags.ACQUISITION_TIME)),
         quality=(*notes, *invalid),
     )
+
+
+def _read_kind(frame: FrameElements) -> ImageKind:
+    group = frame.group(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE)
+    rescale_type = frame.text(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE, tags.RESCALE_TYPE)
+    return image_kind(read_evidence(frame.whole, group=group, rescale_type=rescale_type))
 
 
 def _read_uids(whole: Elements, source: str) -> tuple[list[str], list[QualityNote]]:

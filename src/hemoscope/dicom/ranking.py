@@ -10,6 +10,7 @@ _THICK_MM = (2.0, 6.0)
 
 # Why slices rank behind others, in the order of the values of ``preference``.
 REASONS = (
+    "a projection or a computed image",
     "orientation unknown",
     "its slices cannot be ordered",
     "contrast agent",
@@ -27,6 +28,7 @@ def preference(headers: Sequence[SliceHeader], *, ordered: bool = True) -> tuple
     preferred = thickness is not None and _THICK_MM[0] <= thickness <= _THICK_MM[1]
     thickness_class = 0 if preferred else 1 if thickness is not None and thickness < _THICK_MM[0] else 2
     return (
+        max(header.kind.rank for header in headers),
         plane_of(headers) is None,
         not ordered,
         any(header.contrast_agent is not None for header in headers),

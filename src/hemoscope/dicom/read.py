@@ -48,7 +48,9 @@ class _Image:
 
 
 def read_headers(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -> tuple[SliceHeader, ...]:  # noqa: B008 - frozen
-    """Check one DICOM file and return a header for each frame, without decoding.
+    """Check one DICOM file and return a header for each frame, without decoding: the admission to a study.
+
+    A computed map (perfusion, iodine) is refused here, while ``read_slices`` decodes it and names its kind.
 
     Args:
         data: path, bytes or binary stream.
@@ -58,7 +60,11 @@ def read_headers(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimi
     Raises:
         DicomReadError: one of the codes of ``refusals.REMEDIES``.
     """
-    return tuple(frame.header for frame in _open(data, source, limits).frames)
+    headers = tuple(frame.header for frame in _open(data, source, limits).frames)
+    if any(not header.kind.is_read for header in headers):
+        reason = "a computed map by its Image Type (0008,0008), derivation or series description"
+        raise refusal(source, "parameter_map", reason)
+    return headers
 
 
 def read_slices(

@@ -153,12 +153,14 @@ def _apart(base: Stack, united: United) -> dict[str, list[SliceHeader]]:
 
 
 def _left_out_notes(base: Stack, united: United) -> list[QualityNote]:
-    count = len(united.headers) + len(united.apart)
-    words = {"mixed_orientation": "another orientation", "mixed_size": "another size or place"}
-    notes = [
-        _note(code, f"{len(headers)} of {count} slices have {words[code]} and are excluded")
-        for code, headers in sorted(_apart(base, united).items())
-    ]
+    count, apart = len(united.headers) + len(united.apart), _apart(base, united)
+    notes = []
+    if turned := apart.get("mixed_orientation"):
+        message = f"{len(turned)} of {count} slices have another orientation and are excluded"
+        notes.append(_note("mixed_orientation", message))
+    if sized := apart.get("mixed_size"):
+        message = f"{len(sized)} of {count} slices have another size or place and are excluded"
+        notes.append(_note("mixed_size", message))
     first = united.parts[0][0]
     if any((part[0].rows, part[0].columns, part[0].orientation) != _form(first) for part in united.parts[1:]):
         parts = " and ".join(f"{len(part)}" for part in united.parts)

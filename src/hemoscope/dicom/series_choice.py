@@ -18,11 +18,12 @@ class SeriesChoice:
 def choose_series(study: Study, *, series_instance_uid: str | None = None) -> SeriesChoice:
     """Choose the series to read.
 
-    The rule, most important first: axial (a series without orientation counts after those known to be axial; coronal
-    and sagittal ones are never chosen, nor series whose slices nothing orders); no contrast agent; a soft kernel; no
-    body part other than the head; covering a head (100 mm, or 15 slices if positions are unknown); slices 2 to 6 mm
-    thick, else the thinner ones, else the thicker; more slices; and finally the lower UID. ``series_instance_uid``
-    overrides the rule; of several acquisitions under that UID, the rule chooses one.
+    The rule, most important first: slices before computed images, and projections last (``ImageKind.rank``); axial (a
+    series without orientation counts after those known to be axial; coronal and sagittal ones are never chosen, nor
+    series whose slices nothing orders); no contrast agent; a soft kernel; no body part other than the head; covering a
+    head (100 mm, or 15 slices if positions are unknown); slices 2 to 6 mm thick, else the thinner ones, else the
+    thicker; more slices; and finally the lower UID. ``series_instance_uid`` overrides the rule; of several acquisitions
+    under that UID, the rule chooses one.
 
     Args:
         study: series to choose from.

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hemoscope.dicom.image_kind import ImageKind
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityNote:
@@ -69,6 +71,7 @@ class SliceHeader:
         pixel_spacing_mm: (between rows, between columns), DICOM (0028,0030), or None.
         position_mm: (x, y, z) of the first pixel, DICOM (0020,0032), or None.
         orientation: six direction cosines, rows then columns, DICOM (0020,0037), or None.
+        kind: what the image is; ``kind.rank`` orders the series of a study.
         slice_location_mm: DICOM (0020,1041), relative to an unspecified origin, or None.
         pixel_aspect: height of a pixel over its width, DICOM (0028,0034), or None.
         patient_id: DICOM (0010,0020), to keep patients apart; never part of a result.
@@ -94,6 +97,7 @@ class SliceHeader:
     body_part: str | None = None
     series_description: str | None = None
     instance_number: int | None = None
+    kind: ImageKind = ImageKind.SLICE
     geometry_assumed: bool = False
     slice_location_mm: float | None = None
     pixel_aspect: float | None = None
