@@ -90,7 +90,8 @@ def prepare_series(task: SeriesTask) -> SeriesDone:
     """Decode one series and write it; a series that is complete in the cache is not read again.
 
     Slices that do not fit into one stack (another kernel, size or orientation, a second pass, a duplicate position)
-    become separate stacks, ``ID_part2`` and so on: every labelled slice is kept, and none gets slices of another stack as neighbours.
+    become separate stacks, ``ID_part2`` and so on: every labelled slice is kept, and none gets slices of another stack
+    as neighbours.
     """
     try:
         series_path(task.output, task.series_id)
@@ -186,7 +187,7 @@ def _write_stack(task: SeriesTask, name: str, series: Series) -> tuple[tuple[str
     except SeriesError as error:
         return (), [(image_of[header.source], str(error)) for header in series.headers]
     images = tuple(image_of[header.source] for header in decoded.slices)
-    volume = decoded.volume
+    volume = decoded.volume.canonical  # the cache does not store an orientation
     write_series(
         task.output,
         name,

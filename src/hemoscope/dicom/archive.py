@@ -221,6 +221,8 @@ def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16]) -> Hou
         positions_mm=tuple(positions) if usable and positions else (None,) * len(slices),
         orientation=slices[0].orientation,
         origins_mm=_origins(slices) if usable else None,
+        thickness_mm=tuple(header.slice_thickness_mm for header in slices),
+        aspect_ratio=slices[0].pixel_aspect,
     )
 
 

@@ -1,12 +1,12 @@
 """Quality notes on a series: what a reader of the result should know, each with a code.
 
 Codes: ``single_slice``, ``few_slices``, ``missing_slices``, ``uneven_spacing``, ``positions_unknown``,
-``mixed_pixel_spacing``, ``not_axial``, ``gantry_tilt``, ``not_head``, ``contrast_agent``, ``unusual_kvp``,
-``bone_kernel``, ``geometry_assumed``, and the codes of single slices (``nonstandard_uid``, ``invalid_geometry``),
-gathered. ``series`` adds what it excludes and unites: ``duplicate_slices``, ``mixed_orientation``, ``mixed_size``,
-``overlapping_stacks``, ``united_stacks``, ``dynamic_series``, ``repeated_uid`` and ``several_patients``. Decoding adds
-``slices_refused``, and per slice ``twelve_bit_repair``, ``damaged_pixel_data``, ``padding_in_tissue`` and
-``modified_hounsfield``.
+``mixed_pixel_spacing``, ``pixels_not_square``, ``not_axial``, ``gantry_tilt``, ``not_head``, ``contrast_agent``,
+``unusual_kvp``, ``bone_kernel``, ``geometry_assumed``, and the codes of single slices (``nonstandard_uid``,
+``invalid_geometry``), gathered. ``series`` adds what it excludes and unites: ``duplicate_slices``,
+``mixed_orientation``, ``mixed_size``, ``overlapping_stacks``, ``united_stacks``, ``dynamic_series``, ``repeated_uid``
+and ``several_patients``. Decoding adds ``slices_refused``, and per slice ``twelve_bit_repair``,
+``damaged_pixel_data``, ``padding_in_tissue`` and ``modified_hounsfield``.
 """
 
 import re
@@ -25,6 +25,7 @@ _KVP = (100.0, 140.0)
 _GAP = 1.5
 _UNEVEN = 0.1
 _TILT_DEGREES = 0.5
+_NOT_SQUARE = 0.01
 _HEAD_PARTS = ("HEAD", "BRAIN", "SKULL", "CRANI", "NEURO", "ORBIT", "SINUS", "FACE", "TEMPORAL", "IAC", "WHOLEBODY")
 # Kernels for bone or lung are too noisy to show blood against brain. Each vendor names its own: Siemens numbers the
 # sharpness (H30s is soft, H60s and above are sharp; also J, B and Hr), Canon uses FC30-39, FC50-59 and FC80-89, Philips
@@ -171,7 +172,16 @@ def _plane_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
         notes.append(_note("gantry_tilt", f"slices are tilted by {tilt:.1f} degrees"))
     if len({header.pixel_spacing_mm for header in headers}) > 1:
         notes.append(_note("mixed_pixel_spacing", "slices differ in pixel spacing: some are resampled"))
+    if (aspect := max(map(_elongation, headers))) > 1 + _NOT_SQUARE:
+        message = f"pixels are {aspect:.2f} times as long as wide; slices are resampled to square pixels for the model"
+        notes.append(_note("pixels_not_square", message))
     return notes
+
+
+def _elongation(header: SliceHeader) -> float:
+    """Return the longer side of a pixel over the shorter one; 1 if unknown."""
+    rows_mm, columns_mm = header.pixel_spacing_mm or (header.pixel_aspect or 1.0, 1.0)
+    return max(rows_mm / columns_mm, columns_mm / rows_mm)
 
 
 def _acquisition_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:

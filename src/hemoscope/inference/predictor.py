@@ -26,7 +26,7 @@ from hemoscope.inference.preprocess import Preprocessing, model_input
 from hemoscope.inference.probabilities import StudyProbabilities, averaged, sequence_places
 from hemoscope.inference.study_reading import Prediction, StudyOutcome, StudyReading
 from hemoscope.progress import Progress, StageProgress
-from hemoscope.volume import HounsfieldVolume
+from hemoscope.volume import AxisChange, HounsfieldVolume
 
 __all__ = ["Prediction", "Predictor", "Stage", "StudyOutcome", "StudyReading"]
 
@@ -173,19 +173,22 @@ class Predictor:
     ) -> tuple[StudyProbabilities, NDArray[np.float32] | None]:
         """Score one volume, wherever it comes from: a decoded series, or a dataset's cache.
 
+        The model sees axial slices in the radiological convention, however they are stored.
+
         Args:
             volume: slices from feet to head.
-            maps: return the heat maps of every slice too, float32 (slices, 6, height, width).
+            maps: return the heat maps of every slice too, float32 (slices, 6, height, width), as slices are stored.
             progress: called with ``Stage.SCORING``, the slices done and their number.
         """
         card, positions = self.bundle.card, volume.positions_mm
-        scores = self._score(volume, maps=maps, progress=_stage(progress, Stage.SCORING))
+        scores = self._score(volume.canonical, maps=maps, progress=_stage(progress, Stage.SCORING))
         logits, study = scores.logits, None
         if card.sequence is not None:
             logits, study = self._in_sequence(scores, sequence_places(positions, card.study_rule.nominal_spacing_mm))
             study = study if card.sequence.study_scores == "sequence" else None
         found = StudyProbabilities.from_logits(logits, positions_mm=positions, card=card, study=study)
-        return found, scores.maps
+        laid_back = None if scores.maps is None else AxisChange.of(volume.orientation).undo(scores.maps)
+        return found, laid_back
 
     def _in_sequence(
         self, scores: RawScores, places: NDArray[np.intp]

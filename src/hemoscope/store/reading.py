@@ -94,7 +94,7 @@ class UploadReader:
         """Write the pixels, so that the study can be looked at."""
         source = decoded.slices[0].source
         self._store.folder.write_array(
-            job.upload_id, study_id, VOLUME, decoded.volume.hounsfield.astype("<i2", copy=False)
+            job.upload_id, study_id, VOLUME, decoded.volume.canonical.hounsfield.astype("<i2", order="C", copy=False)
         )
         geometry = geometry_of(decoded)
         self._store.results.pixels_ready(
@@ -116,9 +116,9 @@ class UploadReader:
         geometry: Geometry,
     ) -> None:
         """Write heat maps, then the result."""
-        findings, card = reading.findings, self._predictor.bundle.card
-        if reading.maps is not None:
-            self._store.folder.write_array(job.upload_id, study_id, MAPS, _stored_maps(reading.maps, card))
+        findings, card, maps = reading.findings, self._predictor.bundle.card, reading.canonical.maps
+        if maps is not None:
+            self._store.folder.write_array(job.upload_id, study_id, MAPS, _stored_maps(maps, card))
         reported = ReportedStudy(findings=findings)
         result = StudyResult(
             findings=self._document(archive, (reported,), (*archive.rejected, *rejected)),

@@ -55,11 +55,12 @@ class Identity(Document):
 
 @with_config(ConfigDict(extra="ignore"))
 class HeatMapBox(TypedDict):
-    """The square of a slice that its heat map covers, in pixels."""
+    """The part of a slice that its heat map covers, in pixels."""
 
     top: int
     left: int
-    side: int
+    side: Annotated[int, Field(description="Rows, and columns if there is no width")]
+    width: Annotated[NotRequired[int], Field(description="Columns, of slices whose pixels are not square")]
 
 
 @with_config(ConfigDict(extra="allow"))

@@ -22,6 +22,7 @@ const NOTES = {
   mixed_orientation: ["Slices of another orientation left out", false],
   mixed_size: ["Slices of another size left out", false],
   mixed_pixel_spacing: ["Pixel spacing differs between slices", false],
+  pixels_not_square: ["Pixels not square: resampled", false],
   not_axial: ["Not an axial series", true],
   gantry_tilt: ["Tilted gantry", false],
   not_head: ["Perhaps not a head", true],
