@@ -304,7 +304,7 @@ class TestDecoding:
         dataset.SeriesInstanceUID = dcmread(single[0]).SeriesInstanceUID
         for frame in dataset.PerFrameFunctionalGroupsSequence:  # above the other slices, not in their places
             position = frame.PlanePositionSequence[0].ImagePositionPatient
-            position[2] += 500
+            position[2] += 9 * head.spacing_mm[0]
         save(dataset, path)
         archive = open_archive([tmp_path])
         path.unlink()

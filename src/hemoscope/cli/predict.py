@@ -85,10 +85,19 @@ def check_usage(arguments: argparse.Namespace) -> None:
 
 
 def exit_code(report: "Report", allowed: frozenset[str]) -> ExitCode:
-    """Return the code: nothing read ranks above something refused; expected refusals do not count."""
+    """Return the code: nothing read ranks above something refused, and that above an incomplete study.
+
+    Expected refusals do not count, nor does an incomplete study in which something is suspected: what it lacks cannot
+    make it less urgent.
+    """
+    from hemoscope.inference.findings import INCOMPLETE
+
     if not report.studies:
         return ExitCode.NOTHING_READ
-    return ExitCode.SOME_REFUSED if any(one.code not in allowed for one in report.rejected) else ExitCode.OK
+    if any(one.code not in allowed for one in report.rejected):
+        return ExitCode.SOME_REFUSED
+    partial = any(study.findings.urgency == INCOMPLETE for study in report.studies)
+    return ExitCode.INCOMPLETE if partial else ExitCode.OK
 
 
 def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":

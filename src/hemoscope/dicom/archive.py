@@ -58,7 +58,8 @@ class DecodedSeries:
         slice_quality: for each slice, the notes from its header and its decoding.
         quality: notes on the whole series.
         rejected: files whose slices could not be decoded; they are not in the volume.
-        unread: the slices of those files, counted by the code of their refusal.
+        unread: the slices of those files, counted by the code of their refusal, and those that the series excludes
+            though no other slice shows their place.
     """
 
     volume: HounsfieldVolume
@@ -198,7 +199,7 @@ def _decoded(
         slice_quality=tuple(notes[index] for index in kept),
         quality=quality + _gathered(notes, [header.source for header in slices]),
         rejected=tuple(refused),
-        unread=_unread(refused),
+        unread=(*series.unread, *_unread(refused)),
     )
 
 

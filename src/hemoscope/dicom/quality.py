@@ -96,50 +96,56 @@ def _extent_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     return []
 
 
+def missing_slices(headers: Sequence[SliceHeader]) -> int:
+    """Return about how many slices the gaps between known positions lack."""
+    return sum(max(round(step / due) - 1, 1) for step, due in _gaps(headers))
+
+
 def _spacing_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     if len(headers) < 2:
         return []
     positions = known_positions(headers)
     if positions is None:
         return _unplaced_notes(headers)
-    typical = spacing_mm(positions)
     notes = []
-    if None in measured_positions(headers) or len(set(measured_positions(headers))) == 1:
+    measured = measured_positions(headers)
+    if None in measured or len(set(measured)) == 1:
         message = "positions are unknown; slices are in order of Slice Location"
         notes.append(_note("positions_unknown", message))
-    if not typical:
-        return notes
-    steps = [after - before for before, after in pairwise(positions)]
-    expected = _expected_steps(headers, steps, typical)
-    gaps = [(step, due) for step, due in zip(steps, expected, strict=True) if step > _GAP * due]
-    if gaps:
-        missing = sum(round(step / due) - 1 for step, due in gaps)
-        sizes = sorted({f"{due:.2f}" for _, due in gaps}, key=float)
-        message = (
-            f"{len(gaps)} gaps in the series: about {max(missing, len(gaps))} slices of {' or '.join(sizes[:3])} mm "
-            "are missing"
-        )
+    if gaps := _gaps(headers):
+        sizes = " or ".join(sorted({f"{due:.2f}" for _, due in gaps}, key=float)[:3])
+        message = f"{len(gaps)} gaps in the series: about {missing_slices(headers)} slices of {sizes} mm are missing"
         notes.append(_note("missing_slices", message))
-    if any(
-        abs(step - typical) > _UNEVEN * typical for step, due in zip(steps, expected, strict=True) if step <= _GAP * due
-    ):
-        message = f"slices are {min(steps):.2f} to {max(steps):.2f} mm apart"
-        notes.append(_note("uneven_spacing", message))
+    typical = spacing_mm(positions) or 0.0
+    steps = [step for step in _steps(headers) if step not in gaps]
+    if any(abs(step - typical) > _UNEVEN * typical for step, _ in steps):
+        whole = [step for step, _ in _steps(headers)]
+        notes.append(_note("uneven_spacing", f"slices are {min(whole):.2f} to {max(whole):.2f} mm apart"))
     return notes
 
 
-def _expected_steps(headers: Sequence[SliceHeader], steps: Sequence[float], typical: float) -> list[float]:
-    """Return the distance due between adjacent slices: by their own thickness, more if the whole series has gaps.
+def _gaps(headers: Sequence[SliceHeader]) -> list[tuple[float, float]]:
+    return [(step, due) for step, due in _steps(headers) if step > _GAP * due]
 
-    Without Slice Thickness, the typical distance is due everywhere.
+
+def _steps(headers: Sequence[SliceHeader]) -> list[tuple[float, float]]:
+    """Return each distance between adjacent slices, with the distance that is due; none if positions are unknown.
+
+    Due is the slices' own thickness, and more if the whole series has gaps. Without Slice Thickness, the typical
+    distance is due everywhere.
     """
+    positions = known_positions(headers) or []
+    steps = [after - before for before, after in pairwise(positions)]
+    typical = spacing_mm(positions)
+    if not typical:
+        return []
     thickness = [header.slice_thickness_mm for header in headers]
     if None in thickness:
-        return [typical] * len(steps)
+        return [(step, typical) for step in steps]
     due = [((a or typical) + (b or typical)) / 2 for a, b in pairwise(thickness)]
     ratios = sorted(step / mm for step, mm in zip(steps, due, strict=True))
     protocol = max(ratios[len(ratios) // 2], 1.0)
-    return [mm * protocol for mm in due]
+    return [(step, mm * protocol) for step, mm in zip(steps, due, strict=True)]
 
 
 def _unplaced_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from hemoscope.dicom.acquisitions import acquisitions, patients
 from hemoscope.dicom.ordering import tie_break
-from hemoscope.dicom.quality import series_notes
+from hemoscope.dicom.quality import missing_slices, series_notes
 from hemoscope.dicom.ranking import plane_of
 from hemoscope.dicom.slices import QualityNote, SliceHeader, UnreadSlices
 from hemoscope.dicom.stacks import Stack, United, divide, unite
@@ -204,8 +204,12 @@ def _unread(base: Stack, united: United, unplaced: Sequence[SliceHeader]) -> tup
         "no_position": "slices lack the position that orders the others",
     }
     found["no_position"] = list(unplaced)
-    return tuple(
+    counted = [
         UnreadSlices(code=code, message=f"{words[code]}, first {headers[0].source}", count=len(headers))
         for code, headers in sorted(found.items())
         if headers
-    )
+    ]
+    if (missing := missing_slices(united.headers) - len(unplaced)) > 0:
+        message = "gaps between the slices: they were not given, or refused when the input was opened"
+        counted.append(UnreadSlices(code="missing_slices", message=message, count=missing))
+    return tuple(counted)

@@ -44,7 +44,7 @@ class SliceRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadSlices:
-    """Slices of the series that was read which are not in the result: how many, a stable code, and why."""
+    """What of the series that was read is not in the result: how many slices (0: unknown), a stable code, and why."""
 
     code: str
     message: str

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from hemoscope.inference.findings import SliceFindings, StudyFindings
 from hemoscope.labels import LABELS
-from hemoscope.reports.report import PatientIdentity, Report
+from hemoscope.reports.report import PatientIdentity, Report, study_state
 
 Cell = str | int | float
 
@@ -40,6 +40,7 @@ STUDY_COLUMNS: tuple[str, ...] = (
     *(f"{label}_key_slices" for label in LABELS),
     *(f"{label}_key_slice_numbers" for label in LABELS),
     "quality",
+    "state",
 )
 PATIENT_COLUMNS = ("patient_name", "patient_id", "study_date")
 
@@ -87,6 +88,7 @@ def _study_row(study: StudyFindings) -> list[Cell]:
         *(" ".join(ref.sop_instance_uid for ref in finding.slices) for finding in study.findings),
         *(" ".join(str(ref.number) for ref in finding.slices) for finding in study.findings),
         " ".join(note.code for note in study.quality),
+        study_state(study),
     ]
 
 

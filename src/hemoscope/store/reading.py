@@ -123,7 +123,7 @@ class UploadReader:
         result = StudyResult(
             findings=self._document(archive, (reported,), (*archive.rejected, *rejected)),
             geometry=with_result(geometry, reading, card),
-            urgency=findings.triage.value,
+            urgency=findings.urgency,
             suspected=tuple(one.label.value for one in findings.findings if one.present),
             not_established=tuple(one.label.value for one in findings.findings if not one.established),
         )

@@ -99,9 +99,7 @@ class StudySummary(Document):
     stage_done: Annotated[Count, Field(description="Progress within the state, of stage_total")]
     stage_total: Annotated[Count, Field(description="0 until it is known")]
     instances: Annotated[Count, Field(description="Slices in the study, 0 until it is known")]
-    urgency: Annotated[
-        str | None, Field(description="Triage: immediate, prompt, unsure, routine; null before the result")
-    ]
+    urgency: Annotated[str | None, Field(description="Triage, and incomplete before routine; null before the result")]
     suspected: Annotated[tuple[str, ...], Field(description="Labels that are suspected, in label order")]
     not_established: Annotated[
         tuple[str, ...], Field(description="Labels that the model's validation does not support")

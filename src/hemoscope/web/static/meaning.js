@@ -39,6 +39,12 @@ export function thresholdWords(finding, card, site) {
   return [missing, `${measured} (${point.rule}).`];
 }
 
+/** What of the head was not read, and why. */
+export function unreadWords(study) {
+  const reasons = study.unread?.reasons ?? [];
+  return reasons.map(({ count, message }) => (count ? `${count} slices: ${message}` : message)).join("; ");
+}
+
 /** The reason for the study's urgency. */
 export function urgencyWords(study, card) {
   const any = study.findings.find((finding) => finding.label === "any");
@@ -47,5 +53,6 @@ export function urgencyWords(study, card) {
   if (triage === "immediate") return `Any hemorrhage ${probability(any.probability)} is at or above the urgent threshold ${probability(urgent)}.`;
   if (triage === "prompt") return `A finding reached its threshold; any hemorrhage is below the urgent one (${probability(urgent)}).`;
   if (triage === "unsure") return "The model is unsure about this study. Read it before routine ones.";
+  if (study.state === "incomplete") return `Not the whole head was read (${unreadWords(study)}). Nothing reached its threshold in what was read.`;
   return "No established finding reached its threshold. This does not rule out hemorrhage.";
 }
