@@ -18,6 +18,7 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _UNEVEN = 0.1  # of the slice spacing; the quality note ``uneven_spacing`` begins there too
 Scalar = TypeVar("Scalar", bound=np.generic)
 Point = tuple[float, float, float]
+Vectors = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,16 @@ class AxisChange:
         """Return a view of ``values`` (..., rows, columns), given in the radiological convention, as stored."""
         flipped = self._flipped(values)
         return flipped.swapaxes(-1, -2) if self.exchanged else flipped
+
+    def apply_directions(self, row: Vectors, column: Vectors) -> tuple[Vectors, Vectors]:
+        """Return the directions of a row and of a column after ``apply``, given those before it."""
+        right, down = (column, row) if self.exchanged else (row, column)
+        return (-right if self.columns_flipped else right), (-down if self.rows_flipped else down)
+
+    def undo_directions(self, row: Vectors, column: Vectors) -> tuple[Vectors, Vectors]:
+        """Return the directions of a row and of a column after ``undo``, given those before it."""
+        right, down = (-row if self.columns_flipped else row), (-column if self.rows_flipped else column)
+        return (down, right) if self.exchanged else (right, down)
 
     def _flipped(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         steps = slice(None, None, -1 if self.rows_flipped else 1), slice(None, None, -1 if self.columns_flipped else 1)
@@ -128,9 +139,7 @@ class HounsfieldVolume:
         change = AxisChange.of(self.orientation)
         if change == AxisChange() or self.orientation is None:
             return self
-        row, column = np.array(self.orientation, dtype=np.float64).reshape(2, 3)
-        right, down = (column, row) if change.exchanged else (row, column)
-        right, down = (-right if change.columns_flipped else right), (-down if change.rows_flipped else down)
+        right, down = change.apply_directions(*np.array(self.orientation, dtype=np.float64).reshape(2, 3))
         slices_mm, rows_mm, columns_mm = self.spacing_mm
         ratio = self.aspect_ratio
         return replace(

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -132,6 +133,7 @@ def _studies(
     from hemoscope.reports.report import ReportedStudy
 
     predictor = Predictor(bundle, threads=arguments.threads)
+    names = Counter[str]()
     for outcome in _outcomes(arguments, predictor, archive, volumes, show):
         rejected.extend(outcome.rejected)
         reading = outcome.reading
@@ -139,9 +141,13 @@ def _studies(
             continue
         patient = _patient(archive, reading) if arguments.identify else None
         study = ReportedStudy(findings=reading.findings, patient=patient)
+        uid = reading.findings.study_instance_uid
+        names[uid] += 1
         if arguments.output is not None:
-            _draw(reading, bundle, arguments, show, predictor.engine.threads)
-            _write_study_report(reading, study, bundle, arguments)
+            # Two patients of one Study Instance UID are two studies: neither overwrites the files of the other.
+            name = uid if names[uid] == 1 else f"{uid}-{names[uid]}"
+            _draw(reading, bundle, arguments, show, predictor.engine.threads, name)
+            _write_study_report(reading, study, bundle, arguments, name)
         yield study
 
 
@@ -172,17 +178,26 @@ def _patient(archive: "Archive", reading: "StudyReading") -> "PatientIdentity | 
 
 
 def _write_study_report(
-    reading: "StudyReading", study: "ReportedStudy", bundle: "ModelBundle", arguments: argparse.Namespace
+    reading: "StudyReading",
+    study: "ReportedStudy",
+    bundle: "ModelBundle",
+    arguments: argparse.Namespace,
+    name: str,
 ) -> None:
     from hemoscope.reports.report import model_identity
     from hemoscope.reports.study_report_files import report_of, write_study_report
 
     report = report_of(reading, study, bundle.card, model_identity(bundle))
-    write_study_report(report, arguments.output, study_uid=study.findings.study_instance_uid, pdf=arguments.pdf)
+    write_study_report(report, arguments.output, study_uid=name, pdf=arguments.pdf)
 
 
 def _draw(
-    reading: "StudyReading", bundle: "ModelBundle", arguments: argparse.Namespace, show: StageProgress, threads: int
+    reading: "StudyReading",
+    bundle: "ModelBundle",
+    arguments: argparse.Namespace,
+    show: StageProgress,
+    threads: int,
+    name: str,
 ) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -191,9 +206,8 @@ def _draw(
     from hemoscope.reports.picture_choice import pictures_of
 
     def draw(picture: "SlicePicture") -> None:
-        uid = reading.findings.study_instance_uid
         image = draw_overlay(picture)
-        write_picture(image, arguments.output, study_uid=uid, number=picture.number, label=picture.label)
+        write_picture(image, arguments.output, study_uid=name, number=picture.number, label=picture.label)
 
     pictures = list(pictures_of(reading, bundle.card, every_slice=arguments.heatmaps))
     with ThreadPoolExecutor(threads) as pool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.geometry import known_positions, spacing_mm
+from hemoscope.dicom.grids import on_grid, origin_on_grid, reference_slice
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read import read_headers, read_slices
 from hemoscope.dicom.read_limits import ReadLimits
@@ -135,8 +136,8 @@ def read_series(
         >>> read_series(archive, archive.studies[0].series[0]).volume.hounsfield.shape
         (10, 650, 650)
     """
-    first = series.headers[0]
-    hounsfield = np.empty((len(series), first.rows, first.columns), dtype=np.int16)
+    grid = reference_slice(series.headers)
+    hounsfield = np.empty((len(series), grid.rows, grid.columns), dtype=np.int16)
     places: dict[str, dict[int, int]] = defaultdict(dict)
     for index, header in enumerate(series.headers):
         places[header.source][header.frame] = index
@@ -144,7 +145,7 @@ def read_series(
     rejected: list[Rejected] = []
     done = 0
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        outcomes = pool.map(lambda source: _decode(archive, source, places[source], hounsfield), places)
+        outcomes = pool.map(lambda source: _decode(archive, source, places[source], (hounsfield, grid)), places)
         for source, outcome in zip(places, outcomes, strict=True):
             if isinstance(outcome, DicomReadError):
                 rejected.append(rejected_by(outcome))
@@ -157,20 +158,21 @@ def read_series(
 
 
 def _decode(
-    archive: Archive, source: str, frames: Mapping[int, int], hounsfield: NDArray[np.int16]
+    archive: Archive, source: str, frames: Mapping[int, int], volume: tuple[NDArray[np.int16], SliceHeader]
 ) -> dict[int, tuple[QualityNote, ...]] | DicomReadError:
-    """Decode frames of one source into the volume; return a refusal, so that other threads continue."""
+    """Decode frames of one source into the volume on its grid; return a refusal, so that other threads continue."""
+    hounsfield, grid = volume
     try:
         slices = read_slices(archive.load(source), source=source, limits=archive.limits, frames=frames.keys())
     except DicomReadError as error:
         return error
     for one in slices:
-        _place(one, hounsfield[frames[one.header.frame]])
+        _place(one, grid, hounsfield[frames[one.header.frame]])
     return {frames[one.header.frame]: one.header.quality + one.quality for one in slices}
 
 
-def _place(one: CTSlice, out: NDArray[np.int16]) -> None:
-    rounded = np.rint(one.hounsfield)
+def _place(one: CTSlice, grid: SliceHeader, out: NDArray[np.int16]) -> None:
+    rounded = np.rint(on_grid(one.hounsfield, one.header, grid))
     np.clip(rounded, _INT16.min, _INT16.max, out=rounded)
     out[...] = rounded
 
@@ -194,7 +196,7 @@ def _decoded(
         quality += (QualityNote(code="slices_refused", message=message),)
     slices = tuple(series.headers[index] for index in kept)
     return DecodedSeries(
-        volume=_volume(slices, hounsfield),
+        volume=_volume(slices, hounsfield, reference_slice(series.headers)),
         slices=slices,
         slice_quality=tuple(notes[index] for index in kept),
         quality=quality + _gathered(notes, [header.source for header in slices]),
@@ -212,23 +214,24 @@ def _unread(refused: Mapping[Rejected, int]) -> tuple[UnreadSlices, ...]:
     return tuple(UnreadSlices(code=code, message=messages[code], count=count) for code, count in counts.items())
 
 
-def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16]) -> HounsfieldVolume:
+def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16], grid: SliceHeader) -> HounsfieldVolume:
     positions = known_positions(slices)
     usable = positions is not None and (len(slices) == 1 or len(set(positions)) > 1)
-    rows_mm, columns_mm = slices[0].pixel_spacing_mm or (None, None)
+    rows_mm, columns_mm = grid.pixel_spacing_mm or (None, None)
     return HounsfieldVolume(
         hounsfield=hounsfield,
         spacing_mm=(spacing_mm(positions) if usable and positions else None, rows_mm, columns_mm),
         positions_mm=tuple(positions) if usable and positions else (None,) * len(slices),
-        orientation=slices[0].orientation,
-        origins_mm=_origins(slices) if usable else None,
+        orientation=grid.orientation,
+        origins_mm=_origins(slices, grid) if usable else None,
         thickness_mm=tuple(header.slice_thickness_mm for header in slices),
-        aspect_ratio=slices[0].pixel_aspect,
+        aspect_ratio=grid.pixel_aspect,
     )
 
 
-def _origins(slices: Sequence[SliceHeader]) -> tuple[tuple[float, float, float], ...] | None:
-    known = tuple(header.position_mm for header in slices if header.position_mm is not None)
+def _origins(slices: Sequence[SliceHeader], grid: SliceHeader) -> tuple[tuple[float, float, float], ...] | None:
+    found = (origin_on_grid(header, grid) for header in slices)
+    known = tuple(origin for origin in found if origin is not None)
     return known if len(known) == len(slices) else None
 
 

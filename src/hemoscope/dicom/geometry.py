@@ -86,7 +86,8 @@ def measured_positions(headers: Sequence[SliceHeader]) -> list[float | None]:
     known = Counter(header.orientation for header in headers if header.orientation is not None)
     if len(known) < 2:
         return [position_mm(header) for header in headers]
-    axis = normal(min(known, key=lambda orientation: (-known[orientation], orientation)))
+    _, frequent = min((-count, orientation) for orientation, count in known.items())
+    axis = normal(frequent)
     return [None if (point := centre_mm(header)) is None else _along(point, axis) for header in headers]
 
 

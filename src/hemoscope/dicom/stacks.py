@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hemoscope.dicom.acquisitions import Headers, passes, thickness_of
 from hemoscope.dicom.geometry import SAME_PLACE_MM, measured_positions, parallel_groups
+from hemoscope.dicom.grids import comparable, same_grid
 from hemoscope.dicom.ordering import OrderedSlices, in_order
 from hemoscope.dicom.ranking import plane_of, preference
 from hemoscope.dicom.slices import SliceHeader
@@ -19,8 +20,6 @@ from hemoscope.dicom.slices import SliceHeader
 _OVERLAP = 0.75
 # Farther from all others, a stack shows something else than this head.
 _APART_MM = 30.0
-# Pixel spacings that differ by less are one: files round them.
-_SAME_SPACING = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,23 +82,15 @@ def unite(stacks: Sequence[Stack]) -> United:
         overlapping += [header for header in found if id(header) not in free]
     apart += [header for stack in waiting for header in stack]
     read = [header for part in parts for header in part]
-    headers = sorted(read, key=lambda header: places[id(header)]) if len(read) > len(base.headers) else base.headers
+    places = _places([read])
     return United(
-        headers=tuple(headers),
+        headers=tuple(sorted(read, key=lambda header: places[id(header)]))
+        if len(read) > len(base.headers)
+        else base.headers,
         parts=tuple(part for part in parts if part),
         overlapping=tuple(overlapping),
         apart=tuple(apart),
     )
-
-
-def same_grid(one: SliceHeader, other: SliceHeader) -> bool:
-    """Whether two slices have the same rows, columns and pixel spacing."""
-    if (one.rows, one.columns) != (other.rows, other.columns):
-        return False
-    mine, theirs = one.pixel_spacing_mm, other.pixel_spacing_mm
-    if mine is None or theirs is None:
-        return mine == theirs
-    return all(abs(a - b) <= _SAME_SPACING * b for a, b in zip(mine, theirs, strict=True))
 
 
 def _parallel(headers: Sequence[SliceHeader]) -> list[Headers]:
@@ -137,7 +128,8 @@ def _stack(ordered: OrderedSlices) -> Stack:
 
 
 def _can_unite(base: Stack, other: Stack) -> bool:
-    return all(stack.slices.by == "position" and plane_of(stack.headers) == "axial" for stack in (base, other))
+    placed = all(stack.slices.by == "position" and plane_of(stack.headers) == "axial" for stack in (base, other))
+    return placed and comparable(base.headers[0], other.headers[0])
 
 
 def _places(stacks: Sequence[Sequence[SliceHeader]]) -> dict[int, float]:
