@@ -82,6 +82,14 @@ class TestUniting:
         assert [header.source[0] for header in series.headers] == ["o"] * 6 + ["b"] * 24
         assert len(series.left_out) == 6
 
+    def test_reformatted_slices_that_state_a_thin_source_overlap_all_the_same(self, make_header: Make) -> None:
+        best = stack(make_header, np.arange(0, 150, 5.0), name="b", slice_thickness_mm=0.6)
+        other = stack(
+            make_header, np.arange(42, 92, 5.0), name="o", slice_thickness_mm=0.6, pixel_spacing_mm=(0.4, 0.4)
+        )
+        series = build_series([*best, *other])
+        assert names(series) == {"b"}
+
     def test_far_from_the_head_is_another_body_part(self, make_header: Make) -> None:
         far = stack(make_header, np.arange(-300, -250, 5.0), name="f", rows=32)
         series = build_series([*far, *stack(make_header, np.arange(0, 150, 5.0))])

@@ -194,6 +194,7 @@ def _write_stack(task: SeriesTask, name: str, series: Series) -> tuple[tuple[str
         hounsfield=volume.hounsfield,
         spacing_mm=volume.spacing_mm,
         positions_mm=volume.positions_mm,
+        thickness_mm=volume.thickness_mm or (),
         images=images,
     )
     return images, [(image_of[one.source], f"{one.source}: {one.message}") for one in decoded.rejected]

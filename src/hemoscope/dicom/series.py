@@ -113,17 +113,17 @@ def _series(
 ) -> Series:
     base = stacks[0]
     unplaced = [header for stack in stacks for header in stack.slices.unplaced]
-    duplicates = [*copies, *(header for stack in stacks for header in stack.duplicates)]
+    duplicates = [header for stack in stacks for header in stack.duplicates]
     first = united.headers[0]
     return Series(
         study_instance_uid=first.study_instance_uid,
         series_instance_uid=first.series_instance_uid,
         headers=united.headers,
-        left_out=(*united.apart, *unplaced, *united.overlapping, *duplicates),
+        left_out=(*united.apart, *unplaced, *united.overlapping, *duplicates, *copies),
         quality=(
             *notes,
             *_left_out_notes(base, united),
-            *_place_notes(base, united, duplicates),
+            *_place_notes(base, united, len(duplicates), len(copies)),
             *series_notes(united.headers),
         ),
         unread=_unread(base, united, unplaced),
@@ -173,11 +173,10 @@ def _form(header: SliceHeader) -> tuple[object, ...]:
     return header.rows, header.columns, header.orientation
 
 
-def _place_notes(base: Stack, united: United, duplicates: Sequence[SliceHeader]) -> list[QualityNote]:
-    """Return notes on slices where another one is read: time points, passes and duplicates."""
+def _place_notes(base: Stack, united: United, duplicates: int, copies: int) -> list[QualityNote]:
+    """Return notes on slices where another one is read: time points, passes, duplicates, and copies of a file."""
     places = len(united.headers)
-    again = len(united.overlapping) + len(duplicates)
-    times = (again + places) / places
+    times = (len(united.overlapping) + duplicates + places) / places
     if base.slices.places is not None and times >= _TIME_POINTS:
         message = f"a dynamic series: about {times:.0f} time points at each of {places} places, of which one is read"
         return [_note("dynamic_series", message)]
@@ -185,8 +184,8 @@ def _place_notes(base: Stack, united: United, duplicates: Sequence[SliceHeader])
     if united.overlapping:
         message = f"{len(united.overlapping)} slices of another pass or stack over the same place are not read"
         notes.append(_note("overlapping_stacks", message))
-    if duplicates:
-        message = f"{len(duplicates)} slices duplicate the position of another slice and are excluded"
+    if duplicates + copies:
+        message = f"{duplicates + copies} slices duplicate the position of another slice and are excluded"
         notes.append(_note("duplicate_slices", message))
     return notes
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.dicom.acquisitions import Headers, passes, thickness_of
-from hemoscope.dicom.geometry import SAME_PLACE_MM, measured_positions, parallel_groups
+from hemoscope.dicom.geometry import SAME_PLACE_MM, measured_positions, parallel_groups, spacing_mm
 from hemoscope.dicom.grids import comparable, same_grid
 from hemoscope.dicom.ordering import OrderedSlices, in_order
 from hemoscope.dicom.ranking import plane_of, preference
@@ -152,8 +152,16 @@ def _free(stack: Sequence[SliceHeader], parts: Sequence[Headers], places: dict[i
     free = np.ones(len(stack), dtype=bool)
     for part in parts:
         if part:
-            mine, theirs = (
-                np.array(thickness_of(headers, [places[id(header)] for header in headers])) for headers in (stack, part)
-            )
+            mine, theirs = (_extents_mm(headers, places) for headers in (stack, part))
             free &= (_distances(stack, part, places) >= _OVERLAP * (mine[:, None] + theirs) / 2).all(axis=1)
     return {id(header) for header, one in zip(stack, free, strict=True) if one}
+
+
+def _extents_mm(headers: Sequence[SliceHeader], places: dict[int, float]) -> NDArray[np.float64]:
+    """Return the length along the normal that each slice stands for: its thickness, at least the spacing of its stack.
+
+    Reformatted slices often state the thickness of what they were made from.
+    """
+    positions = [places[id(header)] for header in headers]
+    typical = spacing_mm(sorted(set(positions))) or 0.0
+    return np.maximum(np.array(thickness_of(headers, positions)), typical)

@@ -34,7 +34,7 @@ from hemoscope.inference.preprocess import Preprocessing, resized, slice_box, sq
 from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, no_progress
 
-_FORMAT = 1
+_FORMAT = 2
 _HOUNSFIELD, _MASKS, _WRITTEN = "hounsfield.npy", "outlines.npy", "written.txt"
 
 
