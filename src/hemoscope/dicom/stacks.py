@@ -164,4 +164,4 @@ def _extents_mm(headers: Sequence[SliceHeader], places: dict[int, float]) -> NDA
     """
     positions = [places[id(header)] for header in headers]
     typical = spacing_mm(sorted(set(positions))) or 0.0
-    return np.maximum(np.array(thickness_of(headers, positions)), typical)
+    return np.asarray(np.maximum(thickness_of(headers, positions), typical), dtype=np.float64)
