@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from numpy.typing import NDArray
 
@@ -14,6 +15,8 @@ from hemoscope.inference.predictor import Predictor
 from hemoscope.inference.preprocess import Box, Preprocessing, box_on_slice, model_input, slice_box, square_pixels
 from hemoscope.inference.study_reading import StudyReading
 from hemoscope.labels import Hemorrhage
+from hemoscope.testing.ct_image import Acquisition
+from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.volume import AxisChange, HounsfieldVolume
 
@@ -169,6 +172,26 @@ class TestSquarePixels:
 
     def test_a_box_without_width_is_a_square(self) -> None:
         assert (Box(top=0, left=0, side=5).columns, Box(top=0, left=0, side=5, width=9).columns) == (5, 9)
+
+
+def test_united_stacks_are_scored_from_their_own_pixels(predictor: Predictor, tmp_path: Path) -> None:
+    head = make_phantom(seed=6, shape=(28, 96, 96), spacing_mm=(5.0, 2.4, 2.4), bleeds=frozenset({Hemorrhage.SUBDURAL}))
+    low, high = np.repeat(np.repeat(head.hounsfield[:12], 2, axis=1), 2, axis=2), head.hounsfield[12:]
+    write_series(high, tmp_path / "a", spacing_mm=(5.0, 2.4, 2.4), acquisition=Acquisition(origin_mm=(-114, -114, 60)))
+    write_series(
+        low, tmp_path / "b", spacing_mm=(5.0, 1.2, 1.2), acquisition=Acquisition(origin_mm=(-114.6, -114.6, 0))
+    )
+    for index, path in enumerate(sorted((tmp_path / "b").iterdir())):
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.{index + 1}"
+        dataset.save_as(path)
+    parts = [predictor.predict(open_archive(tmp_path / name)).studies[0].probabilities for name in "ba"]
+    (united,) = predictor.predict(open_archive(tmp_path), maps=True).studies
+    assert united.findings.complete
+    assert [note.code for note in united.findings.quality] == ["united_stacks", "mixed_pixel_spacing"]
+    expected = np.concatenate([part.slice_logits for part in parts])
+    np.testing.assert_array_equal(united.probabilities.slice_logits, expected)
+    assert united.heat_map("any", 3).shape == united.volume.hounsfield.shape[1:] == (96, 96)
 
 
 @pytest.mark.shared_data

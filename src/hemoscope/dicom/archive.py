@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.geometry import known_positions, spacing_mm
-from hemoscope.dicom.grids import on_grid, origin_on_grid, reference_slice
+from hemoscope.dicom.grids import is_on_grid, on_grid, origin_on_grid, reference_slice
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read import read_headers, read_slices
 from hemoscope.dicom.read_limits import ReadLimits
@@ -61,6 +61,8 @@ class DecodedSeries:
         rejected: files whose slices could not be decoded; they are not in the volume.
         unread: the slices of those files, counted by the code of their refusal, and those that the series excludes
             though no other slice shows their place.
+        native: of united stacks of different grids, each stack with the pixels as stored, and the places of its slices
+            in ``volume``: the model reads these, so that resampling changes no answer. Empty if all have one grid.
     """
 
     volume: HounsfieldVolume
@@ -69,6 +71,16 @@ class DecodedSeries:
     quality: tuple[QualityNote, ...]
     rejected: tuple[Rejected, ...]
     unread: tuple[UnreadSlices, ...] = ()
+    native: tuple[tuple[HounsfieldVolume, tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """Where decoded slices go: the volume on its grid, and the slices of other grids as stored, by their place."""
+
+    hounsfield: NDArray[np.int16]
+    grid: SliceHeader
+    native: dict[int, NDArray[np.int16]] = field(default_factory=dict)
 
 
 def open_archive(
@@ -137,7 +149,7 @@ def read_series(
         (10, 650, 650)
     """
     grid = reference_slice(series.headers)
-    hounsfield = np.empty((len(series), grid.rows, grid.columns), dtype=np.int16)
+    pixels = _Pixels(np.empty((len(series), grid.rows, grid.columns), dtype=np.int16), grid)
     places: dict[str, dict[int, int]] = defaultdict(dict)
     for index, header in enumerate(series.headers):
         places[header.source][header.frame] = index
@@ -145,7 +157,7 @@ def read_series(
     rejected: list[Rejected] = []
     done = 0
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        outcomes = pool.map(lambda source: _decode(archive, source, places[source], (hounsfield, grid)), places)
+        outcomes = pool.map(lambda source: _decode(archive, source, places[source], pixels), places)
         for source, outcome in zip(places, outcomes, strict=True):
             if isinstance(outcome, DicomReadError):
                 rejected.append(rejected_by(outcome))
@@ -154,32 +166,36 @@ def read_series(
             done += len(places[source])
             if progress is not None:
                 progress(done, len(series))
-    return _decoded(series, hounsfield, notes, {one: len(places[one.source]) for one in rejected})
+    return _decoded(series, pixels, notes, {one: len(places[one.source]) for one in rejected})
 
 
 def _decode(
-    archive: Archive, source: str, frames: Mapping[int, int], volume: tuple[NDArray[np.int16], SliceHeader]
+    archive: Archive, source: str, frames: Mapping[int, int], pixels: _Pixels
 ) -> dict[int, tuple[QualityNote, ...]] | DicomReadError:
-    """Decode frames of one source into the volume on its grid; return a refusal, so that other threads continue."""
-    hounsfield, grid = volume
+    """Decode frames of one source into the volume; return a refusal, so that other threads continue."""
     try:
         slices = read_slices(archive.load(source), source=source, limits=archive.limits, frames=frames.keys())
     except DicomReadError as error:
         return error
     for one in slices:
-        _place(one, grid, hounsfield[frames[one.header.frame]])
+        _place(one, frames[one.header.frame], pixels)
     return {frames[one.header.frame]: one.header.quality + one.quality for one in slices}
 
 
-def _place(one: CTSlice, grid: SliceHeader, out: NDArray[np.int16]) -> None:
-    rounded = np.rint(on_grid(one.hounsfield, one.header, grid))
-    np.clip(rounded, _INT16.min, _INT16.max, out=rounded)
-    out[...] = rounded
+def _place(one: CTSlice, index: int, pixels: _Pixels) -> None:
+    if not is_on_grid(one.header, pixels.grid):
+        pixels.native[index] = _rounded(one.hounsfield).astype(np.int16)
+    pixels.hounsfield[index] = _rounded(on_grid(one.hounsfield, one.header, pixels.grid))
+
+
+def _rounded(hounsfield: NDArray[np.float32]) -> NDArray[np.float32]:
+    rounded = np.rint(hounsfield)
+    return np.clip(rounded, _INT16.min, _INT16.max, out=rounded)
 
 
 def _decoded(
     series: Series,
-    hounsfield: NDArray[np.int16],
+    pixels: _Pixels,
     notes: Mapping[int, tuple[QualityNote, ...]],
     refused: Mapping[Rejected, int],
 ) -> DecodedSeries:
@@ -189,19 +205,47 @@ def _decoded(
         reason = next((one.message for one in refused), "it is empty")
         msg = f"no slice of series {series.series_instance_uid} can be decoded: {reason}"
         raise SeriesError(msg)
-    quality = series.quality
+    quality, hounsfield = series.quality, pixels.hounsfield
     if len(kept) < len(series):
         hounsfield = hounsfield[kept]
         message = f"{len(series) - len(kept)} of {len(series)} slices could not be decoded"
         quality += (QualityNote(code="slices_refused", message=message),)
     slices = tuple(series.headers[index] for index in kept)
+    volume = _volume(slices, hounsfield, pixels.grid)
     return DecodedSeries(
-        volume=_volume(slices, hounsfield, reference_slice(series.headers)),
+        volume=volume,
         slices=slices,
         slice_quality=tuple(notes[index] for index in kept),
         quality=quality + _gathered(notes, [header.source for header in slices]),
         rejected=tuple(refused),
         unread=(*series.unread, *_unread(refused)),
+        native=_native(slices, volume, {place: pixels.native.get(index) for place, index in enumerate(kept)}),
+    )
+
+
+def _native(
+    slices: Sequence[SliceHeader], volume: HounsfieldVolume, stored: Mapping[int, NDArray[np.int16] | None]
+) -> tuple[tuple[HounsfieldVolume, tuple[int, ...]], ...]:
+    """Return the stacks of each grid with their places in the volume; ``stored`` is None for slices on its grid."""
+    groups: list[list[int]] = []
+    for place, header in enumerate(slices):
+        fitting = next((group for group in groups if is_on_grid(header, slices[group[0]])), None)
+        if fitting is None:
+            groups.append([place])
+        else:
+            fitting.append(place)
+    if len(groups) < 2:
+        return ()
+    return tuple(
+        (
+            _volume(
+                [slices[place] for place in group],
+                np.stack([volume.hounsfield[place] if (own := stored[place]) is None else own for place in group]),
+                slices[group[0]],
+            ),
+            tuple(group),
+        )
+        for group in groups
     )
 
 

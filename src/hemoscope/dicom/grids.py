@@ -44,11 +44,17 @@ def comparable(one: SliceHeader, other: SliceHeader) -> bool:
     return min(factors) >= 1 / _LARGEST_FACTOR and max(factors) <= _LARGEST_FACTOR
 
 
+def is_on_grid(header: SliceHeader, reference: SliceHeader) -> bool:
+    """Whether a slice has the grid of the reference: the same size, spacing and storage of rows and columns."""
+    same_storage = AxisChange.of(header.orientation) == AxisChange.of(reference.orientation)
+    return same_storage and same_grid(header, reference)
+
+
 def reference_slice(headers: Sequence[SliceHeader]) -> SliceHeader:
     """Return the slice whose grid a volume of these slices has: of the largest field of view, so that none is cut."""
     grids: list[list[SliceHeader]] = []
     for header in headers:
-        fitting = next((grid for grid in grids if _as_reference(header, grid[0])), None)
+        fitting = next((grid for grid in grids if is_on_grid(header, grid[0])), None)
         if fitting is None:
             grids.append([header])
         else:
@@ -59,7 +65,7 @@ def reference_slice(headers: Sequence[SliceHeader]) -> SliceHeader:
 
 def on_grid(hounsfield: NDArray[np.float32], header: SliceHeader, reference: SliceHeader) -> NDArray[np.float32]:
     """Return one slice (rows, columns) on the grid of the reference slice; unchanged if it has that grid."""
-    if _as_reference(header, reference):
+    if is_on_grid(header, reference):
         return hounsfield
     from PIL import Image  # needed for united stacks only
 
@@ -83,7 +89,7 @@ def on_grid(hounsfield: NDArray[np.float32], header: SliceHeader, reference: Sli
 def origin_on_grid(header: SliceHeader, reference: SliceHeader) -> Point | None:
     """Return the place of the first pixel of a slice that ``on_grid`` has brought to the grid of the reference."""
     centre = centre_mm(header)
-    if _as_reference(header, reference) or centre is None or header.orientation is None:
+    if is_on_grid(header, reference) or centre is None or header.orientation is None:
         return header.position_mm
     row, column = np.array(header.orientation, dtype=np.float64).reshape(2, 3)
     change = AxisChange.of(reference.orientation)
@@ -93,11 +99,6 @@ def origin_on_grid(header: SliceHeader, reference: SliceHeader) -> Point | None:
     right = right_mm + (reference.columns - 1) / 2 * columns_mm
     x, y, z = (np.array(centre) - down * column - right * row).tolist()
     return x, y, z
-
-
-def _as_reference(header: SliceHeader, reference: SliceHeader) -> bool:
-    same_storage = AxisChange.of(header.orientation) == AxisChange.of(reference.orientation)
-    return same_storage and same_grid(header, reference)
 
 
 def _shape(header: SliceHeader) -> tuple[int, int]:

@@ -5,7 +5,7 @@ line, the web app, the PACS node and the evaluation all call ``Predictor``, so t
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 from functools import partial
@@ -34,6 +34,9 @@ __all__ = ["Prediction", "Predictor", "Stage", "StudyOutcome", "StudyReading"]
 # 0.95 s with one and 0.82 s with two: Pillow and the windows release Python's lock, and the engine never waits.
 _PREPARING_THREADS = 2
 _PREPARED_AHEAD = 4
+
+
+_Slice = tuple[HounsfieldVolume, int]  # a volume and the index of one of its slices
 
 
 class Stage(StrEnum):
@@ -148,7 +151,7 @@ class Predictor:
         if isinstance(decoded, HounsfieldVolume):
             decoded = series_of_volume(decoded)
         card, volume = self.bundle.card, decoded.volume
-        probabilities, heat_maps = self.probabilities(volume, maps=maps, progress=progress)
+        probabilities, heat_maps = self.probabilities(volume, native=decoded.native, maps=maps, progress=progress)
         findings = study_findings(
             probabilities,
             slices=decoded.slices,
@@ -169,7 +172,12 @@ class Predictor:
         )
 
     def probabilities(
-        self, volume: HounsfieldVolume, *, maps: bool = False, progress: StageProgress | None = None
+        self,
+        volume: HounsfieldVolume,
+        *,
+        native: Sequence[tuple[HounsfieldVolume, tuple[int, ...]]] = (),
+        maps: bool = False,
+        progress: StageProgress | None = None,
     ) -> tuple[StudyProbabilities, NDArray[np.float32] | None]:
         """Score one volume, wherever it comes from: a decoded series, or a dataset's cache.
 
@@ -177,11 +185,13 @@ class Predictor:
 
         Args:
             volume: slices from feet to head.
+            native: united stacks with their pixels as stored (``DecodedSeries.native``), scored in place of ``volume``.
             maps: return the heat maps of every slice too, float32 (slices, 6, height, width), as slices are stored.
             progress: called with ``Stage.SCORING``, the slices done and their number.
         """
         card, positions = self.bundle.card, volume.positions_mm
-        scores = self._score(volume.canonical, maps=maps, progress=_stage(progress, Stage.SCORING))
+        parts = native or [(volume, tuple(range(len(volume))))]
+        scores = self._score(_in_order(parts), maps=maps, progress=_stage(progress, Stage.SCORING))
         logits, study = scores.logits, None
         if card.sequence is not None:
             logits, study = self._in_sequence(scores, sequence_places(positions, card.study_rule.nominal_spacing_mm))
@@ -199,31 +209,41 @@ class Predictor:
         refined, study = self.engine.run_sequence(averaged(scores.embeddings, places), before)
         return scores.logits + (refined - before)[places], study
 
-    def _score(self, volume: HounsfieldVolume, *, maps: bool, progress: Progress | None) -> RawScores:
+    def _score(self, slices: Sequence[_Slice], *, maps: bool, progress: Progress | None) -> RawScores:
         """Prepare and score every slice; preparing runs in threads of its own, a few slices ahead of the engine."""
         with ThreadPoolExecutor(_PREPARING_THREADS, thread_name_prefix="prepare") as pool:
-            return self.engine.run(_prepared(pool, volume, self.bundle.card.preprocessing, progress), maps=maps)
+            return self.engine.run(_prepared(pool, slices, self.bundle.card.preprocessing, progress), maps=maps)
 
 
 def _skipped(series_instance_uid: str, reason: str, instances: int) -> SkippedSeries:
     return SkippedSeries(series_instance_uid=series_instance_uid, reason=reason, instances=instances)
 
 
+def _in_order(parts: Sequence[tuple[HounsfieldVolume, tuple[int, ...]]]) -> list[_Slice]:
+    """Return each slice of the parts, in the radiological convention, in the order of their places."""
+    placed = {
+        place: (canonical, index)
+        for canonical, places in ((volume.canonical, places) for volume, places in parts)
+        for index, place in enumerate(places)
+    }
+    return [placed[place] for place in sorted(placed)]
+
+
 def _prepared(
     pool: ThreadPoolExecutor,
-    volume: HounsfieldVolume,
+    slices: Sequence[_Slice],
     preprocessing: Preprocessing,
     progress: Progress | None,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the model input of every slice in order, at most ``_PREPARED_AHEAD`` of them waiting."""
     waiting: deque[Future[NDArray[np.float32]]] = deque()
-    upcoming = iter(range(len(volume)))
-    for done in range(len(volume)):
-        for index in islice(upcoming, _PREPARED_AHEAD - len(waiting)):
+    upcoming = iter(slices)
+    for done in range(len(slices)):
+        for volume, index in islice(upcoming, _PREPARED_AHEAD - len(waiting)):
             waiting.append(pool.submit(model_input, volume, index, preprocessing))
         yield waiting.popleft().result()
         if progress is not None:
-            progress(done + 1, len(volume))
+            progress(done + 1, len(slices))
 
 
 def _stage(progress: StageProgress | None, stage: Stage) -> Progress | None:
