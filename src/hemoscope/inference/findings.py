@@ -96,6 +96,11 @@ class StudyFindings:
         return not partial and missing <= UNREAD_SHARE * (missing + len(self.slices))
 
     @property
+    def state(self) -> str:
+        """``complete`` or ``incomplete``."""
+        return "complete" if self.complete else INCOMPLETE
+
+    @property
     def unread_reasons(self) -> tuple[UnreadSlices, ...]:
         """Why the head was not read in full: ``unread`` and, with a count of 0, that the series covers less of it."""
         notes = (note for note in self.quality if note.code in PARTIAL_HEAD)

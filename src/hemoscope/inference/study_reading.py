@@ -138,7 +138,7 @@ class Prediction:
     rejected: tuple[Rejected, ...]
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return one row a study: UIDs, triage, the six study probabilities and, as ``LABEL_present``, the findings.
+        """Return one row a study: UIDs, triage, the six study probabilities, ``LABEL_present``, and the state.
 
         Raises:
             MissingExtraError: pandas is not installed.

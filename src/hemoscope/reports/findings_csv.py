@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from hemoscope.inference.findings import SliceFindings, StudyFindings
 from hemoscope.labels import LABELS
-from hemoscope.reports.report import PatientIdentity, Report, study_state
+from hemoscope.reports.report import PatientIdentity, Report
 
 Cell = str | int | float
 
@@ -88,7 +88,7 @@ def _study_row(study: StudyFindings) -> list[Cell]:
         *(" ".join(ref.sop_instance_uid for ref in finding.slices) for finding in study.findings),
         *(" ".join(str(ref.number) for ref in finding.slices) for finding in study.findings),
         " ".join(note.code for note in study.quality),
-        study_state(study),
+        study.state,
     ]
 
 

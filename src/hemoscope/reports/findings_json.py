@@ -11,7 +11,7 @@ from typing import Any
 from hemoscope.dicom.slices import QualityNote, SliceRef, UnreadSlices
 from hemoscope.inference.findings import Finding, SkippedSeries, SliceFindings, StudyFindings
 from hemoscope.reports.findings_1 import as_version_1
-from hemoscope.reports.report import PatientIdentity, Report, study_state
+from hemoscope.reports.report import PatientIdentity, Report
 from hemoscope.version import DISCLAIMER
 
 SCHEMA = "hemoscope.findings/2"
@@ -56,7 +56,7 @@ def _study(study: StudyFindings, patient: PatientIdentity | None) -> dict[str, A
     document: dict[str, Any] = {
         "study_instance_uid": study.study_instance_uid,
         "series_instance_uid": study.series_instance_uid,
-        "state": study_state(study),
+        "state": study.state,
         "unread": _unread(study.unread_reasons),
         "triage": study.triage.value,
         "probabilities": study.probabilities.as_dict(),

@@ -60,11 +60,6 @@ def positions_known(study: StudyFindings) -> bool:
     return all(note.code != GEOMETRY_ASSUMED for note in notes)
 
 
-def study_state(study: StudyFindings) -> str:
-    """``complete`` or ``incomplete``."""
-    return "complete" if study.complete else "incomplete"
-
-
 def unread_words(count: int, message: str) -> str:
     """Put one reason of ``unread`` into words."""
     if not count:
