@@ -12,7 +12,6 @@ from hemoscope.evaluation.bootstrap import (
     Interval,
     bootstrap_scores,
     bootstrap_sums,
-    established,
     group_indices,
     resamples,
 )
@@ -140,16 +139,6 @@ def test_bootstrap_of_a_ratio_of_sums_surrounds_it() -> None:
     assert found is not None
     assert found.value == pytest.approx(values.mean())
     assert found.low < found.value < found.high
-
-
-def test_established_means_the_interval_stays_at_or_above_three_quarters() -> None:
-    assert established(Interval(value=0.9, low=0.75, high=0.95), positive_patients=10)
-    assert not established(Interval(value=0.9, low=0.7499, high=0.99), positive_patients=10)
-    assert not established(None, positive_patients=10)
-
-
-def test_a_label_of_a_few_patients_is_not_established_however_high_it_ranks() -> None:
-    assert not established(Interval(value=1.0, low=1.0, high=1.0), positive_patients=9)
 
 
 def test_an_interval_writes_its_three_numbers() -> None:

@@ -119,6 +119,8 @@ def test_the_card_is_close_to_that_of_the_rows(origin: Origin, sites: tuple[Slic
             one, other = rows.labels[label], cells.labels[label]
             assert one.auroc is not None
             assert other.auroc is not None
+            if label == Hemorrhage.ANY:
+                continue  # of rows, it is scored as served: raised to the highest type, which histograms cannot know
             assert other.auroc.value == pytest.approx(one.auroc.value, abs=0.02)
             assert other.auroc.low is not None
             assert one.auroc.low is not None

@@ -5,8 +5,9 @@ that the card reports are those of their test parts, by exactly these weights. O
 each by networks that never saw those patients; the calibration error is cross-fitted by fold if sites
 reported each fold, and else is that of a calibration fitted on the same scores.
 
-What a card of local training has and this one lacks: average precision, an interval of the calibration error, and the
-rule that *any* is at least every type while thresholds are chosen (a histogram of one label knows nothing of another).
+What a card of local training has and this one lacks: average precision, slope and other scores of calibration, held-out
+performance of the operating points (no patient's row can be left out), and the rule that *any* is at least every type
+while thresholds are chosen and scores are computed (a histogram of one label knows nothing of another).
 """
 
 import json
@@ -16,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from hemoscope.errors import FederationError
-from hemoscope.evaluation.bootstrap import Interval
+from hemoscope.evaluation.established import established
+from hemoscope.evaluation.intervals import Interval
 from hemoscope.federated.exchange.histograms import ScoreHistograms, parse_histograms
 from hemoscope.federated.exchange.pooled import PooledScores, pool
 from hemoscope.federated.exchange.reliability import calibration_error, reliability_bins
 from hemoscope.inference.calibration import AnyCalibration, StudyRule
 from hemoscope.inference.card import Estimate, LabelScore, ModelCard, ScoreTable
 from hemoscope.labels import Hemorrhage, PerLabel
-from hemoscope.training.fitted_card import NO_VALIDATION, Fit, Origin, assembled, fit, nothing_fitted
+from hemoscope.training.fitted_card import Origin, assembled
 from hemoscope.training.fitted_levels import RAW, fit_calibration
+from hemoscope.training.fitted_settings import NO_VALIDATION, Fit, fit, nothing_fitted
 from hemoscope.training.run_scores import SliceAndStudyScores
 
 HISTOGRAMS = "histograms.json"
@@ -157,9 +160,16 @@ def _level(folds: Sequence[Sequence[ScoreHistograms]]) -> _Level:
 
 def _fit(levels: tuple[_Level, _Level]) -> Fit:
     slices, studies = (level.whole.made_rows() for level in levels)
-    return fit(
-        SliceAndStudyScores(slices=slices, studies=studies),
-        [_table(level, name="", description="") for level in levels],
+    supported = PerLabel.build(lambda label: all(_supported(level.whole, label) for level in levels))
+    return fit(SliceAndStudyScores(slices=slices, studies=studies), supported)
+
+
+def _supported(whole: PooledScores, label: Hemorrhage) -> bool:
+    """Whether the histograms establish a label; patients are the least that there can be."""
+    return established(
+        whole.interval(label),
+        positive_patients=whole.positive[label].patients,
+        negative_patients=whole.negative[label].patients,
     )
 
 
@@ -208,6 +218,8 @@ def _score(level: _Level, label: Hemorrhage) -> LabelScore:
         n_positive=whole.positive[label].rows,
         n_positive_patients=whole.positive_patients(label),
         reason=None if auroc is not None else _why_unscored(whole, label),
+        n_negative=whole.negative[label].rows,
+        n_negative_patients=whole.negative[label].patients,
     )
 
 
@@ -250,8 +262,11 @@ def _limits(origin: Origin, slices: PooledScores, studies: PooledScores) -> tupl
         "Scores, calibration and thresholds come from histograms, as each site states them, not from rows. By slice, "
         f"{_stated(slices)}; by study, {_stated(studies)}.",
         small if least > 1 else "",
-        "Thresholds were chosen label by label on rows spread evenly over their cells: the sensitivity and specificity "
-        "that they state are off by as much as one cell holds.",
+        "Thresholds were chosen label by label on rows spread evenly over their cells. Their sensitivity and "
+        "specificity are in sample, on the rows that they were chosen on, and off by as much as one cell holds: expect "
+        "lower values.",
+        "Each label is scored alone: any hemorrhage is served as at least every established type, and can flag more "
+        "studies than its scores state.",
         "Each site knows which of its patients were held out; nobody else does.",
         unprotected if private else "",
     )
