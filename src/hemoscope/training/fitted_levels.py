@@ -60,6 +60,8 @@ def cross_fit_level(
     points: PerLabel[OperatingPoint],
     established: PerLabel[bool],
     urgent: OperatingPoint | None = None,
+    *,
+    seed: int = 0,
 ) -> CrossFitted | None:
     """Fit calibration and thresholds on all folds of patients but one and apply them to that fold, for each fold.
 
@@ -68,6 +70,7 @@ def cross_fit_level(
         points: fitted on all of ``scores``; only their rules are used. A point without a rule stays above 0.5.
         established: fixed, because it decides what is served.
         urgent: the second point on ``any``.
+        seed: of the assignment of patients to folds.
 
     Returns:
         None if there are too few patients: fewer than folds, or no label that two of them have.
@@ -80,7 +83,7 @@ def cross_fit_level(
         urgent=None if urgent is None else replace(urgent, threshold=NEVER),
     )
     try:
-        return cross_fit(ValidationScores(logits=scores.logits, truth=scores.truth, groups=groups), rules)
+        return cross_fit(ValidationScores(logits=scores.logits, truth=scores.truth, groups=groups), rules, seed=seed)
     except DataError:  # documented: too few patients for folds
         return None
 
