@@ -65,8 +65,8 @@ def same_model(one: ModelCard, other: ModelCard) -> bool:
 
 def comparison(old: ModelCard, new: ModelCard) -> Iterator[str]:
     """Yield Markdown tables of every operating point and score of two cards."""
-    yield f"| operating point | in sample | cross-fitted, version {new.version} |"
-    yield "|---|---|---|"
+    yield f"| operating point | in sample, version {old.version} | cross-fitted, version {new.version} | precision |"
+    yield "|---|---|---|---|"
     before, after = dict(points_of(old)), dict(points_of(new))
     for name, point in after.items():
         yield f"| {name} | {in_sample(before[name])} | {held_out(point.performance)} |"
@@ -74,10 +74,11 @@ def comparison(old: ModelCard, new: ModelCard) -> Iterator[str]:
     for table in new.scores:
         yield ""
         yield (
-            f"| {table.name} | AUROC, version {old.version} | AUROC, version {new.version} "
-            "| calibration error, before | now, in brackets if calibrated | slope | observed/expected |"
+            f"| {table.name} | AUROC, version {old.version} | version {new.version} | average precision, version "
+            f"{old.version} | version {new.version} | calibration error, version {old.version} "
+            f"| version {new.version} (if calibrated) | slope | observed/expected |"
         )
-        yield "|---|---|---|---|---|---|---|"
+        yield "|---|---|---|---|---|---|---|---|---|"
         for label in LABELS:
             yield score_row(label, tables[table.name].labels[label], table.labels[label])
 
@@ -93,17 +94,17 @@ def points_of(card: ModelCard) -> Iterator[tuple[str, OperatingPoint]]:
 
 
 def in_sample(point: OperatingPoint) -> str:
-    """Return threshold, sensitivity and specificity on the rows that the threshold was chosen on."""
-    sensitivity, specificity = (f"{value or 0:.3f}".lstrip("0") for value in (point.sensitivity, point.specificity))
-    return f"{sensitivity} / {specificity}"
+    """Return sensitivity / specificity on the rows that the threshold was chosen on."""
+    if point.sensitivity is None or point.specificity is None:
+        return "-"
+    return f"{number(point.sensitivity)} / {number(point.specificity)}"
 
 
 def held_out(found: PointPerformance | None) -> str:
-    """Return sensitivity / specificity (and precision) with intervals and counts."""
+    """Return sensitivity / specificity, and in the next cell precision, with intervals and counts."""
     if found is None:
-        return "-"
-    shares = [share(found.sensitivity), share(found.specificity), f"precision {share(found.precision)}"]
-    return " / ".join(shares)
+        return "- | -"
+    return f"{share(found.sensitivity)} / {share(found.specificity)} | {share(found.precision)}"
 
 
 def share(found: Proportion | None) -> str:
@@ -119,8 +120,9 @@ def score_row(label: Hemorrhage, old: LabelScore, new: LabelScore) -> str:
     now = "-" if new.ece is None else estimate(new.ece)
     if new.ece is not None and new.ece_if_calibrated is not None:
         now = f"{now} ({number(new.ece_if_calibrated.value)})"
-    cells = (label.value, estimate(old.auroc), estimate(new.auroc), before, now, estimate(new.slope, 2))
-    return f"| {' | '.join(cells)} | {estimate(new.observed_expected, 2)} |"
+    pairs = [estimate(one) for one in (old.auroc, new.auroc, old.average_precision, new.average_precision)]
+    ratios = [estimate(one, 2) for one in (new.slope, new.observed_expected)]
+    return f"| {' | '.join((label.value, *pairs, before, now, *ratios))} |"
 
 
 def estimate(found: Estimate | None, digits: int = 3) -> str:

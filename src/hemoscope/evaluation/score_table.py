@@ -14,7 +14,7 @@ from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
 _DIGITS = 4
 # A ratio or a slope whose interval ends beyond this is unknown.
-_UNBOUNDED = 1e3
+_UNBOUNDED = 100.0
 
 
 def score_table(
