@@ -141,6 +141,9 @@ def test_the_card_says_in_words_what_its_scores_are_made_of(
     assert "cells of at least 5 rows, no row was seen: AUROCs are off by at most 0.0" in card.scores[0].description
     assert "as if each patient gave one slice and include that error" in card.scores[0].description
     limits = " ".join(card.limits_of_use)
+    assert "sensitivity and specificity are in sample" in limits
+    assert "can flag more studies than its scores state" in limits
+    assert all(point.performance is None for point in card.operating_points.study.values)
     assert (
         "come from histograms, as each site states them, not from rows. By slice, AUROCs are off by at most 0.0"
         in limits
@@ -186,6 +189,24 @@ def test_sites_too_small_to_report_anything_give_a_card_that_claims_nothing(orig
 def test_too_few_patients_establish_nothing_however_well_they_rank(origin: Origin) -> None:
     card = federated_folds_card(origin, [reported(site(1, patients=14))], RULE, version="1")
     assert not any(card.established.values)
+
+
+def test_ten_positive_and_two_negative_patients_establish_nothing(origin: Origin) -> None:
+    found = site(1, patients=48)
+    keep = np.array([int(name.split("-")[1]) % 2 == 0 or int(name.split("-")[1]) < 4 for name in found.slices.patients])
+    slices = LevelScores(
+        logits=found.slices.logits[keep] + 6 * found.slices.truth[keep],
+        truth=found.slices.truth[keep],
+        patients=tuple(np.array(found.slices.patients)[keep]),
+    )
+    few = SliceAndStudyScores(slices=slices, studies=study_scores(slices, RULE, series=slices.patients))
+    card = federated_folds_card(origin, [reported(few, least=2)], RULE, version="1")
+    score = card.scores[1].labels[Hemorrhage.ANY]
+    assert (score.n_positive_patients, score.n_negative_patients) == (24, 2)
+    assert score.auroc is not None
+    assert score.auroc.value == 1.0
+    assert score.auroc.low == pytest.approx(0.025 ** (1 / 2), abs=1e-4)  # of two pairs, by hand
+    assert not card.established[Hemorrhage.ANY]
 
 
 def test_without_validation_parts_nothing_is_fitted(origin: Origin, sites: tuple[SliceAndStudyScores, ...]) -> None:

@@ -8,7 +8,8 @@ Bounds and values are of the reported rows. A label that a site may not report i
 
 Intervals are a bootstrap of cells with patients as units: each round draws as many rows as there are patients. A drawn
 slice stands for all slices of its patient, as if they added nothing, which for slices is wide. The lower end is
-taken of the lower bounds and the upper end of the upper bounds, so that the interval includes the stated error.
+taken of the lower bounds and the upper end of the upper bounds, so that the interval includes the stated error. If the
+classes are separated, resampling never varies: then the interval is the exact one of as many pairs as patients form.
 
 Axes: cells, or (rounds, cells). Logits.
 """
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
 from hemoscope.evaluation.bootstrap import CONFIDENCE, DEFAULT_ROUNDS, Interval
+from hemoscope.evaluation.intervals import proportion_interval
 from hemoscope.federated.exchange.histograms import EDGES, Cell, ClassCounts, Level, ScoreHistograms
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.run_scores import LevelScores
@@ -125,7 +127,16 @@ class PooledScores:
         low, high = _bounds(positive, negative, drawn[both, :split], drawn[both, split:])
         tail = (1.0 - CONFIDENCE) / 2
         ends = float(np.quantile(low, tail)), float(np.quantile(high, 1.0 - tail))
+        if ends in {(0.0, 0.0), (1.0, 1.0)}:
+            ends = self._separated(label, ends[0])
         return Interval(value=found.value, low=min(ends[0], found.low), high=max(ends[1], found.high))
+
+    def _separated(self, label: Hemorrhage, share: float) -> tuple[float, float]:
+        """Return the exact interval of separated classes, whose resampling never varies: as for an AUROC of rows."""
+        pairs = max(min(self.positive[label].patients, self.negative[label].patients), 1)
+        exact = proportion_interval(np.full(pairs, share == 1.0))
+        assert exact is not None
+        return exact.low, exact.high
 
     def positive_patients(self, label: Hemorrhage) -> int:
         """Patients with the label among those reported, at least."""
