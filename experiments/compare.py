@@ -4,7 +4,7 @@
     python experiments/compare.py RUN [RUN ...] --part split --mean
 
 Every run must have scored that split (``scores.csv`` or ``scores-test.csv``). Scores are uncalibrated (raw scores
-through a sigmoid), which the log loss includes. Intervals: 1,000 bootstrap rounds over patients. With ``--mean``, the
+through a sigmoid), which the log loss includes. Intervals are of 95%, by patient. With ``--mean``, the
 runs are repetitions: mean and standard deviation of their AUROC.
 """
 
@@ -17,7 +17,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from hemoscope.evaluation.bootstrap import BootstrapScores, Interval, bootstrap_scores
+from hemoscope.evaluation.bootstrap import BootstrapScores, bootstrap_scores
+from hemoscope.evaluation.intervals import Interval
 from hemoscope.inference.calibration import sigmoid
 from hemoscope.labels import LABELS
 

@@ -76,8 +76,12 @@ def test_keys_are_those_that_others_rely_on() -> None:
         for metric in METRICS:
             score = report["labels"][label][metric]
             assert set(score) == {"value", "low", "high"}
-            # The 15-bin calibration error is biased upward in a bootstrap: its interval may lie above the value.
-            assert metric == "ece" or score["low"] <= score["value"] <= score["high"]
+            if metric == "ece":
+                assert score["low"] is score["high"] is None
+            else:
+                assert score["low"] <= score["value"] <= score["high"]
+        calibration = report["labels"][label]["calibration"]
+        assert set(calibration) == {"slope", "intercept", "observed_expected", "ece_if_calibrated"}
         assert {"precision", "threshold", "recall", "accuracy"} <= set(report["recall_at_precision"][label])
         assert set(report["calibrated"]["labels"][label]["ece"]) == {"value", "low", "high"}
     assert {"accuracy", "precision", "recall"} == set(report["any"]["learned"]) == set(report["any"]["explicit"])

@@ -149,6 +149,24 @@ def proportion_interval(
     return Interval(value=share, low=low, high=high)
 
 
+def decision_intervals(
+    truth: Booleans, predicted: Booleans, groups: Sequence[Hashable] | NDArray[np.generic] | None = None
+) -> dict[str, Interval | None]:
+    """Return accuracy, precision, recall and specificity of decisions (images,), each with its interval.
+
+    A share of no images is None. ``groups``: the patient of each image; None takes each image as its own.
+    """
+    members, _ = group_indices(groups, len(truth))
+    every = np.ones_like(truth)
+    hits_and_rows = {
+        "accuracy": (predicted == truth, every),
+        "precision": (truth, predicted),
+        "recall": (predicted, truth),
+        "specificity": (~predicted, ~truth),
+    }
+    return {name: proportion_interval(hits[rows], members[rows]) for name, (hits, rows) in hits_and_rows.items()}
+
+
 def _effective_size(flags: Booleans, share: float, group: Integers, n_groups: int) -> float:
     """Return the number of independent rows with the variance of the clustered ones, at most the number of rows."""
     residuals = np.bincount(group, weights=flags - share, minlength=n_groups)

@@ -6,7 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hemoscope.evaluation.bootstrap import Interval, bootstrap_scores
+from hemoscope.evaluation.bootstrap import bootstrap_scores
+from hemoscope.evaluation.intervals import Interval
 from hemoscope.inference.card import Estimate, LabelScore, ScoreTable
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
@@ -42,7 +43,7 @@ def score_table(
         return LabelScore(
             auroc=_estimate(order.labels[label]["auroc"]),
             average_precision=_estimate(order.labels[label]["average_precision"]),
-            ece=_estimate(honest.labels[label]["ece"]),
+            ece=_without_interval(honest.labels[label].ece),
             n_positive=int(positive.sum()),
             n_positive_patients=len(set(names[positive])),
             reason=order.labels[label].reason,
@@ -62,3 +63,7 @@ def _estimate(measured: Interval | None) -> Estimate | None:
     if measured is None:
         return None
     return Estimate(value=round(measured.value, 4), low=round(measured.low, 4), high=round(measured.high, 4))
+
+
+def _without_interval(value: float | None) -> Estimate | None:
+    return None if value is None else Estimate(value=round(value, 4), low=None, high=None)

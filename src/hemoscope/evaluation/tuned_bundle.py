@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, group_indices
+from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, logit
+from hemoscope.evaluation.intervals import group_indices
 from hemoscope.evaluation.metrics import Booleans, Floats
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_predictions
 from hemoscope.evaluation.score_table import score_table

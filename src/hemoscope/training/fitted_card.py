@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.data.split import LEAK_WARNING
-from hemoscope.evaluation.bootstrap import Interval, established
+from hemoscope.evaluation.bootstrap import established
+from hemoscope.evaluation.intervals import Interval
 from hemoscope.evaluation.score_table import score_table
 from hemoscope.evaluation.threshold_rules import ThresholdRule
 from hemoscope.inference.calibration import StudyRule, sigmoid

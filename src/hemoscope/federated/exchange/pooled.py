@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
-from hemoscope.evaluation.bootstrap import CONFIDENCE, DEFAULT_ROUNDS, Interval
+from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS
+from hemoscope.evaluation.intervals import CONFIDENCE, Interval
 from hemoscope.federated.exchange.histograms import EDGES, Cell, ClassCounts, Level, ScoreHistograms
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.run_scores import LevelScores

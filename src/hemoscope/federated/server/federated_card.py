@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hemoscope.errors import FederationError
-from hemoscope.evaluation.bootstrap import Interval
+from hemoscope.evaluation.intervals import Interval
 from hemoscope.federated.exchange.histograms import ScoreHistograms, parse_histograms
 from hemoscope.federated.exchange.pooled import PooledScores, pool
 from hemoscope.federated.exchange.reliability import calibration_error, reliability_bins
