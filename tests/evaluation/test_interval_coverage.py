@@ -40,13 +40,13 @@ def test_the_page_shows_the_table_of_the_stored_simulation(simulation: ModuleTyp
 def test_patients_make_the_difference_between_holding_and_missing_the_truth(simulation: ModuleType) -> None:
     true = norm.cdf(simulation.SEPARATION / np.sqrt(2))  # of slices of different patients: two normal classes
     held: dict[bool, list[bool]] = {True: [], False: []}
-    for repetition in range(150):
+    for repetition in range(200):
         sample = simulation.drawn(np.random.default_rng([11, repetition]), 10, 46, 30)
         for by_patient, holds in held.items():
             found = auroc_interval(sample.scores, sample.truth, sample.patients if by_patient else None)
             assert found is not None
             holds.append(found.low <= true <= found.high)
-    assert np.mean(held[True]) > 0.88
+    assert np.mean(held[True]) > 0.86
     assert np.mean(held[False]) < 0.75
 
 
