@@ -84,7 +84,8 @@ def _flow(archive: Archive, rejected: Sequence[Rejected], predicted: int, listed
         Step(count=predicted - listed, unit="slices", reason="not in the table of labels: predicted, not scored"),
     )
     inputs = len(archive.rejected) + slices
-    return Flow(inputs=inputs, unit="DICOM slices and refused files", left=tuple(step for step in steps if step.count))
+    unit = "DICOM slices and refused files" if rejected else "DICOM slices"
+    return Flow(inputs=inputs, unit=unit, left=tuple(step for step in steps if step.count))
 
 
 def _names(reading: StudyReading) -> list[str]:

@@ -52,6 +52,12 @@ class Assessment:
             _score_table(self.series, f"{name}, by study", description, "patient"),
         )
 
+    def spacing_of_images(self) -> dict[str, str]:
+        """Return the distance between the slices of each image's series, in mm; empty if unknown."""
+        found = (self.spacings_mm.get(series) for series in self.series_of)
+        texts = ("" if spacing is None else f"{spacing:.3g}" for spacing in found)
+        return dict(zip(self.slices.image_ids, texts, strict=True))
+
     def context(
         self, bundle: ModelBundle, *, dataset: str, split: dict[str, Any] | None = None, warnings: Sequence[str] = ()
     ) -> EvaluationContext:

@@ -5,6 +5,7 @@ Values are keyed by image, so that they apply to the rows of any level and in an
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -70,7 +71,7 @@ class SubgroupColumn:
 
 
 def _between(bounds: list[str]) -> tuple[str, ...]:
-    return tuple(f"{low} to below {high}" for low, high in zip(bounds, bounds[1:], strict=False))
+    return tuple(f"{low} to below {high}" for low, high in pairwise(bounds))
 
 
 def parse_subgroup(text: str) -> tuple[str, tuple[float, ...]]:

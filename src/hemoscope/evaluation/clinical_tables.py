@@ -107,8 +107,8 @@ def _margin_note(margin: float | None) -> str:
     if margin is None:
         return ""
     return (
-        f"Non-inferiority is shown if the lower bound of the difference lies above -{margin:g}; this is not adjusted for "
-        f"multiplicity, and the margin must have been chosen before the results were seen."
+        f"Non-inferiority is shown if the lower bound of the difference lies above -{margin:g}; this is not adjusted "
+        f"for multiplicity, and the margin must have been chosen before the results were seen."
     )
 
 

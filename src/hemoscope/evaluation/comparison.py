@@ -1,4 +1,4 @@
-"""Comparison of the evaluated predictions with a second set for the same images: differences, tests, non-inferiority."""
+"""Comparison of the evaluated predictions with a second set for the same images: differences and tests."""
 
 from collections.abc import Callable
 from dataclasses import replace

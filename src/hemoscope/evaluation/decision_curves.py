@@ -93,7 +93,8 @@ def _label(level: DecisionLevel, label: Hemorrhage, move: _Move | None, *, round
     truth = level.data.labels[rows, k]
     owners = np.array([(level.data.groups or level.data.image_ids)[int(row)] for row in rows], dtype=object)
     counts = {"n": len(rows), "n_positive": int(truth.sum())}
-    reason = level.after.reasons[label] or _too_few(owners, truth == 1.0)
+    unit = "images" if level.data.groups is None else "patients"
+    reason = level.after.reasons[label] or _too_few(owners, truth == 1.0, unit)
     if reason is not None:
         return {**counts, "prevalence": None, "curve": None, "points": None, "reason": reason}
     probabilities, strata = level.after.probabilities[rows, k], None
@@ -109,13 +110,11 @@ def _label(level: DecisionLevel, label: Hemorrhage, move: _Move | None, *, round
     return {**counts, **_curve_document(curve), "reason": None}
 
 
-def _too_few(owners: Any, positive: Booleans) -> str | None:
+def _too_few(owners: Any, positive: Booleans, unit: str) -> str | None:
     having, lacking = len(set(owners[positive])), len(set(owners[~positive]))
     if min(having, lacking) >= FEWEST:
         return None
-    return (
-        f"{having} patients (images without patients) with the label and {lacking} without: at least {FEWEST} of each"
-    )
+    return f"{unit} with the label {having}, without it {lacking}; a curve needs at least {FEWEST} of each"
 
 
 def _curve_document(curve: DecisionCurve) -> Document:

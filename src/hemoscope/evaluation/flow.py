@@ -2,23 +2,25 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from hemoscope.dicom.slices import Rejected
+from hemoscope.evaluation.metrics import Booleans
 from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.labels import LABELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Inputs that left the evaluation: how many of what, and why."""
+    """Inputs that left the evaluation: how many of what, and why; ``patients`` that left with them, if known."""
 
     count: int
     unit: str
     reason: str
+    patients: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,33 +48,41 @@ def flow_document(flow: Flow | None, data: LabelledPredictions, series: Labelled
     """Return all counts for ``report.json``: ``flow`` if known, then what was scored, and the reference standard.
 
     Args:
-        flow: of the inputs; None if only the scored images are known.
+        flow: of the inputs; None if only images with predictions are known.
         data: one row an image, also those without a label.
         series: one row a series, or None.
     """
-    labelled = np.isfinite(data.labels).any(axis=1)
-    unlabelled = int((~labelled).sum())
+    labelled: Booleans = np.asarray(np.isfinite(data.labels).any(axis=1))
     start = flow or Flow(inputs=len(data.image_ids), unit="images with predictions")
-    without = Step(count=unlabelled, unit="images", reason="no known label: predicted, not scored")
-    left = (*start.left, *((without,) if unlabelled else ()))
+    everybody = None if data.groups is None else len(set(data.groups))
+    scored = None if data.groups is None else len(set(_chosen(data.groups, labelled)))
+    without = Step(
+        count=int((~labelled).sum()),
+        unit="images",
+        reason="no known label",
+        patients=None if everybody is None or scored is None else everybody - scored,
+    )
     return {
         "inputs": start.inputs,
         "unit": start.unit,
-        "left": [{"count": step.count, "unit": step.unit, "reason": step.reason} for step in left],
+        "left": [asdict(step) for step in start.left],
+        "images": len(data.image_ids),
+        "patients": everybody,
+        "unlabelled": asdict(without),
         "scored_images": int(labelled.sum()),
         "scored_series": None if series is None else int(np.isfinite(series.labels).any(axis=1).sum()),
-        "scored_patients": None if data.groups is None else len(set(_chosen(data.groups, labelled))),
-        "labels": {label.value: _standard(data, k) for k, label in enumerate(LABELS)},
+        "scored_patients": scored,
+        "labels": {label.value: _standard(data, labelled, k) for k, label in enumerate(LABELS)},
     }
 
 
-def _standard(data: LabelledPredictions, k: int) -> dict[str, Any]:
-    """Return images and patients with and without a label, by the reference standard."""
+def _standard(data: LabelledPredictions, labelled: Booleans, k: int) -> dict[str, Any]:
+    """Return scored images and patients with and without a label, by the reference standard."""
     truth = data.labels[:, k]
     counts: dict[str, Any] = {
         "positive": int((truth == 1.0).sum()),
         "negative": int((truth == 0.0).sum()),
-        "unknown": int(np.isnan(truth).sum()),
+        "unknown": int(np.isnan(truth[labelled]).sum()),
     }
     patients = None
     if data.groups is not None:

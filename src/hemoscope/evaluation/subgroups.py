@@ -11,11 +11,12 @@ import numpy as np
 
 from hemoscope.errors import DataError
 from hemoscope.evaluation.clinical_inputs import UNKNOWN_VALUE, SubgroupColumn
+from hemoscope.evaluation.cross_tabulation import decision_words
 from hemoscope.evaluation.intervals import auroc_interval, proportion_interval
-from hemoscope.evaluation.metrics import DEFAULT_THRESHOLD, Booleans, decide
+from hemoscope.evaluation.metrics import Booleans, decide
 from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.inference.calibration import OperatingPoint
-from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+from hemoscope.labels import LABELS, PerLabel
 
 FEWEST = 5
 MIXED = "differs between its images"
@@ -72,8 +73,7 @@ def _level(
     named = {
         column.name: _column(column, data, found, decisions) for column, found in zip(columns, values, strict=True)
     }
-    decided = f"probability above {DEFAULT_THRESHOLD:g}" if points is None else "the model's operating points"
-    return {"decided_by": decided, "columns": named}
+    return {"decided_by": decision_words(points), "columns": named}
 
 
 def _column(column: SubgroupColumn, data: LabelledPredictions, values: Sequence[str], decisions: Booleans) -> list[Any]:
@@ -100,7 +100,7 @@ def _subgroup(name: str, data: LabelledPredictions, rows: Any, decisions: Boolea
         "n_groups": None if data.groups is None else len(set(members)),
         "labels": {
             label.value: _scores(
-                data.probabilities[rows, k], data.labels[rows, k], decisions[rows, k], members, label, data.groups
+                data.probabilities[rows, k], data.labels[rows, k], decisions[rows, k], members, data.groups
             )
             for k, label in enumerate(LABELS)
         },
@@ -108,18 +108,13 @@ def _subgroup(name: str, data: LabelledPredictions, rows: Any, decisions: Boolea
 
 
 def _scores(
-    probabilities: Any, labels: Any, decisions: Any, members: Any, label: Hemorrhage, groups: Sequence[Hashable] | None
+    probabilities: Any, labels: Any, decisions: Any, members: Any, groups: Sequence[Hashable] | None
 ) -> Document:
     """Return AUROC, sensitivity and specificity of one label in one subgroup, or the reason why not."""
     known = np.isfinite(labels)
     truth, values, decided, owners = labels[known] == 1.0, probabilities[known], decisions[known], members[known]
     having, lacking = len(set(owners[truth])), len(set(owners[~truth]))
     enough, unit = {True: having >= FEWEST, False: lacking >= FEWEST}, "images" if groups is None else "patients"
-    short = [
-        f"{count} {unit} {word}"
-        for count, word in ((having, f"with {label.display.lower()}"), (lacking, "without it"))
-        if count < FEWEST
-    ]
     found = {
         "auroc": auroc_interval(values, truth, owners) if all(enough.values()) else None,
         "recall": proportion_interval(decided[truth], owners[truth]) if enough[True] else None,
@@ -131,5 +126,7 @@ def _scores(
         "n_negative": int((~truth).sum()),
         "n_positive_groups": None if groups is None else having,
         "n_negative_groups": None if groups is None else lacking,
-        "reason": f"{', '.join(short)}: fewer than {FEWEST}" if short else None,
+        "reason": None
+        if all(enough.values())
+        else f"{unit} with the label {having}, without it {lacking}; a score needs at least {FEWEST}",
     }
