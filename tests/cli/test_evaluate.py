@@ -138,10 +138,40 @@ def test_its_files_are_scored_again_to_the_same_numbers(
     assert "scored by the highest probability of its images" in (two / "report.html").read_text()
 
 
+def test_what_a_journal_asks_for_stands_in_report_page_and_checklist(
+    tmp_path: Path, prepared: Path, tiny_bundle: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    words = ["evaluate", f"--data={prepared}", "--split=all", f"--model={tiny_bundle}", "--rounds=20", "--gallery=0"]
+    assert main([*words, f"--output={first}"]) == 0
+    (tmp_path / "patients.csv").write_text(
+        "patient_id,sex\n" + "".join(f"p{i:02d},{'FM'[i // 10]}\n" for i in range(20))
+    )
+    asked = ["--subgroup=sex", "--subgroup=slice_spacing_mm:2,4", f"--subgroup-table={tmp_path / 'patients.csv'}"]
+    asked += [f"--compare={first / 'predictions.csv'}", "--margin=0.05", "--prevalence=0.1", "--checklist"]
+    assert main([*words, *asked, f"--output={second}"]) == 0
+    report = json.loads((second / "report.json").read_text())
+    assert [one["value"] for one in report["subgroups"]["levels"]["series"]["columns"]["sex"]] == ["F", "M"]
+    assert report["comparison"]["levels"]["slice"]["labels"]["any"]["auroc"]["difference"]["value"] == 0.0
+    assert report["decision_curve"]["levels"]["series_at_prevalence"]["prevalence"] == 0.1
+    assert report["flow"]["inputs"] == report["flow"]["images"] == 80
+    page = (second / "report.html").read_text()
+    for title in (
+        "Net benefit, by series, if 10.0% have",
+        "Subgroups of sex, by image",
+        "Compared with predictions.csv",
+    ):
+        assert title in page
+    assert "STARD-AI" in (second / "checklist.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--predictions=p.csv"], "need labels. Give --labels"),
+        (["--data=cache", "--margin=0.1"], "Give --compare"),
+        (["--data=cache", "--subgroup-table=t.csv"], "Give --subgroup COLUMN"),
+        (["--predictions=p.csv", "--labels=l.csv", "--prevalence=0.1"], "--series or --groups"),
         (["--data=cache", "--labels=l.csv"], "--data includes labels"),
         (["--data=cache", "--groups=patient_id"], "--data includes labels"),
     ],
@@ -151,6 +181,11 @@ def test_arguments_that_do_not_go_together_are_refused(
 ) -> None:
     assert main(["evaluate", *words, "--output=o"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_unknown_column_is_an_error_before_anything_is_predicted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--data=absent", "--subgroup=age", "--output=o"]) == 1
+    assert "age: not found in slice_spacing_mm" in capsys.readouterr().err
 
 
 def test_more_pictures_than_a_page_holds_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

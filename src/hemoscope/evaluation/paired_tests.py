@@ -114,7 +114,8 @@ def proportion_difference(
     if not hits.size:
         return None
     group, n_groups = group_indices(groups, len(hits))
-    net = np.bincount(group, weights=hits.astype(np.float64) - others, minlength=n_groups)
+    discordant = hits.astype(np.float64) - others
+    net: Floats = np.asarray(np.bincount(group, weights=discordant, minlength=n_groups), dtype=np.float64)
     shares = float(hits.mean()), float(others.mean())
     p_value = sign_flip_p_value(net.astype(np.intp))
     if n_groups < 2:

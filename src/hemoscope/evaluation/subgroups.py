@@ -41,7 +41,7 @@ def subgroup_document(
             A case belongs to the subgroup that all its images share.
 
     Raises:
-        DataError: a column has a value for no image, or too many different ones.
+        DataError: a column has values for other images or patients only, or too many different ones.
     """
     if not columns:
         return None
@@ -78,8 +78,8 @@ def _level(
 
 def _column(column: SubgroupColumn, data: LabelledPredictions, values: Sequence[str], decisions: Booleans) -> list[Any]:
     names = column.ordered(set(values) - {MIXED}) + ([MIXED] if MIXED in values else [])
-    if names == [UNKNOWN_VALUE]:
-        msg = f"column {column.name} has no value for any image. Check its name and the ids of its table"
+    if names == [UNKNOWN_VALUE] and any(value.strip() for value in column.values.values()):
+        msg = f"column {column.name} has values, but none for a scored {column.key}. Check the ids of its table"
         raise DataError(msg)
     if len(names) > _MOST_SUBGROUPS:
         msg = (
