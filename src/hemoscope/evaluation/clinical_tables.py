@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hemoscope.evaluation.page_table import Cell, Table
-from hemoscope.labels import LABELS
+from hemoscope.labels import LABELS, Hemorrhage
 
 Document = Mapping[str, Any]
 LEVELS = {"slice": "by image", "series": "by series", "group": "by patient"}
@@ -44,30 +44,44 @@ def _net_benefit(report: Document) -> Iterator[Table]:
             title=f"Net benefit, {where}",
             header=header,
             rows=rows,
-            note=f"{report['definitions']['net_benefit']}. The better default is all or none, whichever is higher.",
+            note=_net_benefit_note(report, name),
             reasons=[f"{label.display}: {entry['reason']}." for label, entry in found.items() if entry["reason"]],
         )
 
 
+def _net_benefit_note(report: Document, level: str) -> str:
+    """Return what net benefit is, at the first table, and what another prevalence means."""
+    words = report["definitions"]
+    if level.endswith("_at_prevalence"):
+        return f"{words['at_prevalence']}."
+    if level != "slice":
+        return "As by image."
+    return f"{words['net_benefit']}. The better default is all or none, whichever is higher."
+
+
 def _subgroups(document: Document | None) -> Iterator[Table]:
-    for name, level in (document or {"levels": {}})["levels"].items():
+    if document is None:
+        return
+    for name, level in document["levels"].items():
         for column, subgroups in level["columns"].items():
-            rows, reasons = [], []
-            for subgroup in subgroups:
-                value = subgroup["value"] or "unknown"
-                for label in LABELS:
-                    found = subgroup["labels"][label.value]
-                    scores = (found[measure] for measure in MEASURES)
-                    rows.append((value, label.display, _counts(found, "positive"), _counts(found, "negative"), *scores))
-                    if found["reason"]:
-                        reasons.append(f"{column} {value}, {label.display.lower()}: {found['reason']}.")
+            rows = [
+                _subgroup_row(subgroup, label, subgroup["labels"][label.value])
+                for subgroup in subgroups
+                for label in LABELS
+            ]
             yield Table(
                 title=f"Subgroups of {column}, {LEVELS[name]}",
-                header=("", "Label", "Positive (patients)", "Negative (patients)", *MEASURES.values()),
+                header=("", "Positive (patients)", "Negative (patients)", *MEASURES.values()),
                 rows=rows,
-                note=f"Positive is decided by {level['decided_by']}. Intervals are not adjusted for multiplicity.",
-                reasons=reasons,
+                note=f"Positive is decided by {level['decided_by']}. Intervals are not adjusted for multiplicity. A "
+                f"dash: sensitivity needs at least {document['fewest_patients']} patients with the label in the "
+                f"subgroup, specificity as many without it, and AUROC both; without patients, images.",
             )
+
+
+def _subgroup_row(subgroup: Document, label: Hemorrhage, found: Document) -> tuple[Cell, ...]:
+    name = f"{subgroup['value'] or 'unknown'}: {label.display.lower()}"
+    return (name, _counts(found, "positive"), _counts(found, "negative"), *(found[measure] for measure in MEASURES))
 
 
 def _counts(found: Document, which: str) -> str:
@@ -80,7 +94,7 @@ def _comparison(report: Document) -> Iterator[Table]:
     if document is None:
         return
     margin = document["margin"]
-    header = ["", "Label", "These", "Others", "Difference", "p", "p (Holm)"]
+    header = ["", "These", "Others", "Difference", "p", "p (Holm)"]
     if margin is not None:
         header.append(f"Not worse by {margin:g}")
     for name, level in document["levels"].items():
@@ -89,7 +103,12 @@ def _comparison(report: Document) -> Iterator[Table]:
             for label in LABELS:
                 found = level["labels"][label.value][measure]
                 numbers = (_number(found["first"]), _number(found["second"]), found["difference"])
-                row: list[Cell] = [words, label.display, *numbers, _p_value(found["p"]), _p_value(found["p_holm"])]
+                row: list[Cell] = [
+                    f"{words}: {label.display.lower()}",
+                    *numbers,
+                    _p_value(found["p"]),
+                    _p_value(found["p_holm"]),
+                ]
                 rows.append(row if margin is None else [*row, _noninferior(found.get("noninferior"))])
                 if found["reason"]:
                     reasons.append(f"{words}, {label.display.lower()}: {found['reason']}.")

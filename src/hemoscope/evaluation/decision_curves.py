@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hemoscope.errors import DataError
+from hemoscope.evaluation.intervals import FEWEST_PATIENTS
 from hemoscope.evaluation.metrics import Booleans
 from hemoscope.evaluation.net_benefit import THRESHOLDS, DecisionCurve, Strata, at_prevalence, decision_curve
 from hemoscope.evaluation.plots import new_figure, png_bytes
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHOWN_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
-FEWEST = 5
 Document = dict[str, Any]
 
 
@@ -112,9 +112,9 @@ def _label(level: DecisionLevel, label: Hemorrhage, move: _Move | None, *, round
 
 def _too_few(owners: Any, positive: Booleans, unit: str) -> str | None:
     having, lacking = len(set(owners[positive])), len(set(owners[~positive]))
-    if min(having, lacking) >= FEWEST:
+    if min(having, lacking) >= FEWEST_PATIENTS:
         return None
-    return f"{unit} with the label {having}, without it {lacking}; a curve needs at least {FEWEST} of each"
+    return f"{unit} with the label {having}, without it {lacking}; a curve needs at least {FEWEST_PATIENTS} of each"
 
 
 def _curve_document(curve: DecisionCurve) -> Document:
@@ -153,8 +153,9 @@ def _figure(level: Mapping[str, Any]) -> bytes:
         axes.set_title(label.display, fontsize=10)
         axes.set(xlabel="Threshold probability", ylabel="Net benefit", xlim=(0, THRESHOLDS[-1]))
         axes.grid(alpha=0.3)
-        if k == 0 and axes.lines:
-            axes.legend(fontsize=8, frameon=False)
+    drawn = next((axes for axes in figure.axes if axes.lines), None)
+    if drawn is not None:
+        figure.legend(*drawn.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return png_bytes(figure)
 
 
@@ -162,6 +163,7 @@ def _draw(axes: "Axes", found: Mapping[str, Any]) -> None:
     curve = found["curve"]
     if curve is None:
         axes.text(0.5, 0.5, "too few positives\nor negatives", ha="center", va="center", transform=axes.transAxes)
+        axes.set(xticks=[], yticks=[])
         return
     axes.fill_between(THRESHOLDS, curve["low"], curve["high"], color="#0072B2", alpha=0.15, linewidth=0)
     axes.plot(THRESHOLDS, curve["model"], color="#0072B2", linewidth=1.4, label="model, with 95% band")

@@ -65,8 +65,10 @@ def _add_left(boxes: list[FlowBox], steps: Sequence[Mapping[str, Any]]) -> None:
     """Add the boxes of what left, below the last box and to the right."""
     below = _end(boxes[-1]) + _GAP
     for step in steps:
-        patients = f" ({step['patients']:,} patients with all of theirs)" if step["patients"] else ""
-        boxes.append(_box(_SIDE, below, [f"{step['count']:,} {step['unit']} left{patients}", step["reason"]], "left"))
+        lines = [f"{step['count']:,} {step['unit']} left", step["reason"]]
+        if step["patients"]:
+            lines.append(f"{step['patients']:,} patients have no other image")
+        boxes.append(_box(_SIDE, below, lines, "left"))
         below = _end(boxes[-1]) + 10
 
 

@@ -20,6 +20,8 @@ from hemoscope.errors import DataError
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, checked_pair
 
 CONFIDENCE = 0.95
+# With fewer patients in a class, subgroups, differences and decision curves are not reported: counts stand alone.
+FEWEST_PATIENTS = 5
 _TAIL = (1.0 - CONFIDENCE) / 2
 
 

@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom, t
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.intervals import CONFIDENCE, clustered_variance, group_indices, placements
+from hemoscope.evaluation.intervals import CONFIDENCE, FEWEST_PATIENTS, clustered_variance, group_indices, placements
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, checked_pair
 
 _QUANTILE = 1.0 - (1.0 - CONFIDENCE) / 2
 _ROUNDING = 1e-12  # relative: sums of the same probabilities in another order
-FEW = "fewer than two patients in a class: a difference says nothing about others"
+FEW = f"fewer than {FEWEST_PATIENTS} patients in a class: a difference says little about others"
 SAME_RANKS = "both rank these images alike: there is no variance to measure"
 NO_ROWS = "no row of this class"
 
@@ -73,7 +73,7 @@ def auroc_difference(
     wins, other_wins = placements(scores, truth), placements(others, truth)
     areas = float(wins[truth].mean()), float(other_wins[truth].mean())
     fewest = min(len(np.unique(group[truth])), len(np.unique(group[~truth])))
-    if fewest < 2:
+    if fewest < FEWEST_PATIENTS:
         return PairedDifference(first=areas[0], second=areas[1], reason=FEW)
     excess = (wins - areas[0]) - (other_wins - areas[1])
     error = float(np.sqrt(max(clustered_variance(excess, truth, group, n_groups), 0.0)))
@@ -84,8 +84,8 @@ def auroc_difference(
     return PairedDifference(
         first=areas[0],
         second=areas[1],
-        low=difference - half,
-        high=difference + half,
+        low=max(difference - half, -1.0),
+        high=min(difference + half, 1.0),
         p_value=float(2.0 * t.sf(abs(difference) / error, fewest - 1)),
     )
 
@@ -117,11 +117,12 @@ def proportion_difference(
     discordant = hits.astype(np.float64) - others
     net: Floats = np.asarray(np.bincount(group, weights=discordant, minlength=n_groups), dtype=np.float64)
     shares = float(hits.mean()), float(others.mean())
-    p_value = sign_flip_p_value(net.astype(np.intp))
-    if n_groups < 2:
+    if n_groups < FEWEST_PATIENTS:
         return PairedDifference(first=shares[0], second=shares[1], reason=FEW)
     low, high = _adjusted_interval(net, np.bincount(group, minlength=n_groups))
-    return PairedDifference(first=shares[0], second=shares[1], low=low, high=high, p_value=p_value)
+    return PairedDifference(
+        first=shares[0], second=shares[1], low=low, high=high, p_value=sign_flip_p_value(net.astype(np.intp))
+    )
 
 
 def _adjusted_interval(net: Floats, rows: Integers) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Scores of subgroups of the images, such as a sex, an age group or a slice spacing, with intervals by patient.
 
-A score needs FEWEST patients of its class in the subgroup: sensitivity with the label, specificity without it, AUROC
-both. Otherwise the counts stand alone, with the reason.
+A score needs FEWEST_PATIENTS patients of its class in the subgroup: sensitivity with the label, specificity without it,
+AUROC both. Otherwise the counts stand alone, with the reason.
 """
 
 from collections.abc import Hashable, Sequence
@@ -12,13 +12,12 @@ import numpy as np
 from hemoscope.errors import DataError
 from hemoscope.evaluation.clinical_inputs import UNKNOWN_VALUE, SubgroupColumn
 from hemoscope.evaluation.cross_tabulation import decision_words
-from hemoscope.evaluation.intervals import auroc_interval, proportion_interval
+from hemoscope.evaluation.intervals import FEWEST_PATIENTS, auroc_interval, proportion_interval
 from hemoscope.evaluation.metrics import Booleans, decide
 from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.inference.calibration import OperatingPoint
 from hemoscope.labels import LABELS, PerLabel
 
-FEWEST = 5
 MIXED = "differs between its images"
 _MOST_SUBGROUPS = 20
 Document = dict[str, Any]
@@ -50,7 +49,7 @@ def subgroup_document(
         name, rows, members, thresholds = cases
         values = [_of_cases(column.of_rows(data), members, rows.image_ids) for column in columns]
         levels[name] = _level(columns, rows, values, thresholds)
-    return {"fewest_patients": FEWEST, "levels": levels}
+    return {"fewest_patients": FEWEST_PATIENTS, "levels": levels}
 
 
 def _of_cases(values: Sequence[str], members: Sequence[str], cases: Sequence[str]) -> tuple[str, ...]:
@@ -114,7 +113,10 @@ def _scores(
     known = np.isfinite(labels)
     truth, values, decided, owners = labels[known] == 1.0, probabilities[known], decisions[known], members[known]
     having, lacking = len(set(owners[truth])), len(set(owners[~truth]))
-    enough, unit = {True: having >= FEWEST, False: lacking >= FEWEST}, "images" if groups is None else "patients"
+    enough, unit = (
+        {True: having >= FEWEST_PATIENTS, False: lacking >= FEWEST_PATIENTS},
+        "images" if groups is None else "patients",
+    )
     found = {
         "auroc": auroc_interval(values, truth, owners) if all(enough.values()) else None,
         "recall": proportion_interval(decided[truth], owners[truth]) if enough[True] else None,
@@ -128,5 +130,5 @@ def _scores(
         "n_negative_groups": None if groups is None else lacking,
         "reason": None
         if all(enough.values())
-        else f"{unit} with the label {having}, without it {lacking}; a score needs at least {FEWEST}",
+        else f"{unit} with the label {having}, without it {lacking}; a score needs at least {FEWEST_PATIENTS}",
     }
