@@ -124,8 +124,8 @@ def calibration_curve(
 
     A logistic restricted cubic spline of the logit with three knots (Harrell 2015, section 2.4.5), drawn between the
     1st and 99th percentile of the probabilities. Both classes weigh the same in these percentiles and in the knots:
-    almost all slices are negative, with probabilities near 0. None with fewer than ten groups (patients) that have the label, or
-    lack it, or if the probabilities hardly differ.
+    almost all slices are negative, with probabilities near 0. None with fewer than ten groups (patients) that have the
+    label, or lack it, or if the probabilities hardly differ.
     """
     rows = _Rows.of(probabilities, labels, groups)
     logits = logit(rows.values)
