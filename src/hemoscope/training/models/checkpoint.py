@@ -104,9 +104,9 @@ def _load_pretrained(network: HemorrhageNetwork) -> str:
     cached = cached_file(name)
     if cached is None:
         require_download(name)
-    local = {} if cached is None else {"pretrained_cfg_overlay": {"file": str(cached)}}
+    local = None if cached is None else {"file": str(cached)}
     try:
-        full = timm.create_model(name, pretrained=True, **local)
+        full = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=local)
     except (OSError, RuntimeError) as error:  # the download failed, or there are no such weights
         reason = type(error).__name__ if isinstance(error, OSError) else error
         msg = f"timm could not load weights of {name} ({reason}). {how_to_bring(name)}"

@@ -76,7 +76,8 @@ def _hub_repository(backbone: str) -> str | None:
 def _torchvision_url(backbone: str) -> tuple[str, str] | None:
     """Return the address and the first digits of the hash."""
     published = timm.models.get_pretrained_cfg(backbone)
-    match = _TORCHVISION.fullmatch(published.url or "") if published is not None else None
+    url = None if published is None else published.url
+    match = _TORCHVISION.fullmatch(url) if isinstance(url, str) else None
     return None if match is None else (match[0], match[1])
 
 
