@@ -1,4 +1,4 @@
-"""Mutate DICOM files and read them in a child process with limits on memory and on the time for each file.
+"""Mutate DICOM files, read and de-identify them in a child process with limits on memory and on the time for each file.
 
 Run as a program: ``fuzzing.py SEEDS FIRST COUNT``. Prints a line before each file, so that its parent knows which one
 crashed or hung, and one at the end with the number of results and of each refusal.
@@ -95,12 +95,16 @@ def _find(data: bytearray, pattern: bytes) -> list[int]:
 
 def main(folder: str, first: int, count: int) -> None:
     """Read ``count`` mutated files, beginning with number ``first``."""
+    from hemoscope.dicom.deidentify import deidentified_file
     from hemoscope.dicom.read import read_slices
     from hemoscope.errors import DicomReadError
+
+    key = bytes(range(16))
 
     seeds = [path.read_bytes() for path in sorted(Path(folder).glob("*.dcm"))]
     for seed in seeds:  # loads every decoder before memory is measured
         read_slices(seed, source="seed")
+        deidentified_file(seed, key=key, source="seed")
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -110,8 +114,11 @@ def main(folder: str, first: int, count: int) -> None:
         sys.stdout.flush()
         signal.alarm(SECONDS_PER_FILE)
         try:
-            read_slices(mutate(seeds[number % len(seeds)], number), source="mutated")
+            data = mutate(seeds[number % len(seeds)], number)
+            read_slices(data, source="mutated")
             outcomes["read"] += 1
+            # What is read can be de-identified, and is read again.
+            read_slices(deidentified_file(data, key=key, source="mutated"), source="clean")
         except DicomReadError as error:
             outcomes[error.code] += 1
         signal.alarm(0)
