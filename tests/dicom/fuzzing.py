@@ -12,6 +12,10 @@ import struct
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hemoscope.dicom.slices import CTSlice
 
 SECONDS_PER_FILE = 20
 # What libraries and one thread's stack reserve, and generous room above it; a jump past it is a MemoryError or worse.
@@ -93,6 +97,22 @@ def _find(data: bytearray, pattern: bytes) -> list[int]:
     return found
 
 
+def deidentified_as(data: bytes, key: bytes, slices: tuple["CTSlice", ...]) -> str:
+    """Return how a file that was read is read once it is de-identified: ``same``, ``refused CODE`` or ``other``."""
+    from hemoscope.dicom.deidentify import deidentified_file
+    from hemoscope.dicom.read import read_slices
+    from hemoscope.errors import DicomReadError
+
+    try:
+        clean = read_slices(deidentified_file(data, key=key, source="mutated"), source="clean")
+    except DicomReadError as error:
+        return f"refused {error.code}"
+    same = len(clean) == len(slices) and all(
+        (one.hounsfield == other.hounsfield).all() for one, other in zip(clean, slices, strict=True)
+    )
+    return "same" if same else "other"
+
+
 def main(folder: str, first: int, count: int) -> None:
     """Read ``count`` mutated files, beginning with number ``first``."""
     from hemoscope.dicom.deidentify import deidentified_file
@@ -109,21 +129,22 @@ def main(folder: str, first: int, count: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcomes: Counter[str] = Counter()
+    differences: Counter[str] = Counter()
     for number in range(first, first + count):
         sys.stdout.write(f"{number}\n")
         sys.stdout.flush()
         signal.alarm(SECONDS_PER_FILE)
         try:
             data = mutate(seeds[number % len(seeds)], number)
-            read_slices(data, source="mutated")
-            outcomes["read"] += 1
-            # What is read can be de-identified, and is read again.
-            read_slices(deidentified_file(data, key=key, source="mutated"), source="clean")
+            slices = read_slices(data, source="mutated")
         except DicomReadError as error:
             outcomes[error.code] += 1
+        else:
+            outcomes["read"] += 1
+            differences[deidentified_as(data, key, slices)] += 1
         signal.alarm(0)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    sys.stdout.write(json.dumps({"outcomes": outcomes, "grown": grown}) + "\n")
+    sys.stdout.write(json.dumps({"outcomes": outcomes, "deidentified": differences, "grown": grown}) + "\n")
 
 
 if __name__ == "__main__":

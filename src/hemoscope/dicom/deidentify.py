@@ -262,7 +262,7 @@ class _Work:
             element.value = self._changed(element, action)
 
     def _changed(self, element: DataElement, action: Action) -> object:
-        if action is Action.EMPTY or (element.is_empty and action is not Action.DUMMY):
+        if action is Action.EMPTY or (element.is_empty and not _needs_dummy(element, action)):
             return Sequence() if element.VR == "SQ" else None
         if action is Action.DUMMY:
             return self._dummy(element)
@@ -303,11 +303,9 @@ class _Work:
 
 
 def _vr(dataset: Dataset, tag: int) -> str:
-    """Return the VR of an element without decoding it; that of the dictionary if the file does not know it."""
-    vr = dataset.get_item(tag).VR
-    if vr in (None, "UN") and dictionary_has_tag(tag):
-        vr = dictionary_VR(tag)
-    return str(vr or "UN").split(" or ")[0]
+    """Return the VR of an element in the dictionary, as reading takes it; that of the file if there is none."""
+    known = dictionary_VR(tag) if dictionary_has_tag(tag) else str(dataset.get_item(tag).VR or "UN")
+    return known.split(" or ")[0]
 
 
 def _check_number(dataset: Dataset, tag: int, vr: str) -> None:
@@ -317,6 +315,11 @@ def _check_number(dataset: Dataset, tag: int, vr: str) -> None:
         return
     if (vr in ("DS", "IS") and not _NUMERIC.fullmatch(value)) or len(value) % _SIZES.get(vr, 1):
         del dataset[tag]
+
+
+def _needs_dummy(element: DataElement, action: Action) -> bool:
+    """Whether the table asks for a value; a text that it does not list may stay empty."""
+    return action is Action.DUMMY and table_action(int(element.tag)) is Action.DUMMY
 
 
 def _age(element: DataElement) -> str | None:

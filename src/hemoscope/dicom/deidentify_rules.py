@@ -144,7 +144,9 @@ def _unlisted(tag: int, vr: str) -> Action:
         return Action.RENAME
     if vr in BINARY_VRS:
         return Action.KEEP if tag >> 16 in _BINARY_GROUPS else Action.REMOVE
-    return Action.EMPTY if vr in TEXT_VRS or vr == "PN" else Action.KEEP
+    if vr == "PN":
+        return Action.EMPTY
+    return Action.DUMMY if vr in TEXT_VRS else Action.KEEP  # a dummy is valid whatever the type of the attribute
 
 
 @cache
