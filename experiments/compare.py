@@ -6,9 +6,10 @@
 
 Every run must have scored that split (``scores.csv`` or ``scores-test.csv``). Scores are uncalibrated (raw scores
 through a sigmoid), which the log loss includes. Intervals: 1,000 bootstrap rounds over patients. With ``--mean``, the
-runs are repetitions: mean and standard deviation of their AUROC. With ``--paired``, all folds of two runs: AUROC of RUN
-minus that of OTHER by slice and by patient, from the same bootstrap samples of patients. The intervals omit how much a
-second training of the same recipe would differ.
+runs are repetitions: mean and standard deviation of their AUROC.
+
+With ``--paired``, all folds of two runs: AUROC of RUN minus that of OTHER by slice and by patient, from the same
+bootstrap samples of patients. The intervals omit how much a second training of the same recipe would differ.
 """
 
 import argparse
