@@ -8,7 +8,20 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hemoscope.cli import data, evaluate, export, federated, info, predict, prepare, serve, train, tune, users
+from hemoscope.cli import (
+    data,
+    deidentify,
+    evaluate,
+    export,
+    federated,
+    info,
+    predict,
+    prepare,
+    serve,
+    train,
+    tune,
+    users,
+)
 from hemoscope.version import DISCLAIMER, __version__
 
 
@@ -37,6 +50,7 @@ COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
         Command(name="predict", summary="find suspected hemorrhage in head CT", register=predict.register),
+        Command(name="deidentify", summary="copy DICOM images without identity", register=deidentify.register),
         Command(name="info", summary="show a model's card: performance and limits", register=info.register),
         Command(
             name="prepare",

@@ -51,6 +51,26 @@ class AurocBounds:
         return max(self.high - self.value, self.value - self.low)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prevalence:
+    """Share of positive rows of one label.
+
+    A site with few positives may not report the label, while a site with many, or with none, does. So the share among
+    reported rows, at which a calibration is fitted, is not the share of all rows.
+
+    Attributes:
+        reported: share among the reported rows.
+        low: least share of all rows, if each report that withholds the label holds one positive.
+        high: largest share of all rows, if each holds one positive less than it could report.
+        withheld: reports that hold rows and withhold this label.
+    """
+
+    reported: float
+    low: float
+    high: float
+    withheld: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PooledClass:
     """One class of one label over all sites, cells in a fixed order: bounds and counts, (cells,) each."""
@@ -91,7 +111,10 @@ class PooledClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PooledScores:
-    """All sites' scores at one level; ``rows`` and ``patients`` as far as the sites report them."""
+    """All sites' scores at one level; ``rows`` and ``patients`` as far as the sites report them.
+
+    ``withheld`` has one (rows, least cell) for each report that holds rows and withholds the label.
+    """
 
     level: Level
     sites: int
@@ -101,6 +124,7 @@ class PooledScores:
     positive: PerLabel[PooledClass]
     negative: PerLabel[PooledClass]
     reported: PerLabel[int]
+    withheld: PerLabel[tuple[tuple[int, int], ...]]
 
     def auroc(self, label: Hemorrhage) -> AurocBounds | None:
         """The AUROC of the pooled rows within its exact bounds; None where a class has none."""
@@ -127,6 +151,21 @@ class PooledScores:
         tail = (1.0 - CONFIDENCE) / 2
         ends = float(np.quantile(low, tail)), float(np.quantile(high, 1.0 - tail))
         return Interval(value=found.value, low=min(ends[0], found.low), high=max(ends[1], found.high))
+
+    def prevalence(self, label: Hemorrhage) -> Prevalence | None:
+        """The share of positives, with its range over all rows; None if no row is reported."""
+        positive = self.positive[label].rows
+        known, withheld = positive + self.negative[label].rows, self.withheld[label]
+        if not known:
+            return None
+        every = known + sum(rows for rows, _ in withheld)
+        most = sum(min(least - 1, rows) for rows, least in withheld)
+        return Prevalence(
+            reported=positive / known,
+            low=(positive + min(len(withheld), most)) / every,
+            high=(positive + most) / every,
+            withheld=len(withheld),
+        )
 
     def positive_patients(self, label: Hemorrhage) -> int:
         """Patients with the label among those reported, at least."""
@@ -164,6 +203,9 @@ def pool(histograms: Sequence[ScoreHistograms]) -> PooledScores:
     def reported(label: Hemorrhage) -> int:
         return sum(bool(_rows(site.positive[label]) or _rows(site.negative[label])) for site in histograms)
 
+    def withheld(label: Hemorrhage) -> tuple[tuple[int, int], ...]:
+        return tuple((site.rows, site.least_cell) for site in histograms if site.rows and site.positive[label] is None)
+
     return PooledScores(
         level=levels.pop(),
         sites=len(histograms),
@@ -173,6 +215,7 @@ def pool(histograms: Sequence[ScoreHistograms]) -> PooledScores:
         positive=_pooled(lambda label: [site.positive[label] for site in histograms]),
         negative=_pooled(lambda label: [site.negative[label] for site in histograms]),
         reported=PerLabel.build(reported),
+        withheld=PerLabel.build(withheld),
     )
 
 
