@@ -53,16 +53,21 @@ def test_a_model_is_scored_on_labelled_dicom_as_it_serves(
             file.rename(tmp_path / "dicom" / f"{image_id}.dcm")
             rows.append(f"{image_id},p{patient}," + ",".join(str((patient + place + k) % 2) for k in range(6)))
     rows[-1] = ",".join([*rows[-1].split(",")[:2], *[""] * 6])
-    (tmp_path / "l.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "l.csv").write_text("\n".join([*rows[:1], *rows[2:]]) + "\n")
+    (tmp_path / "dicom" / "notes.dcm").write_text("no DICOM")
     words = [f"--images={tmp_path / 'dicom'}", f"--labels={tmp_path / 'l.csv'}", f"--model={tiny_bundle}"]
     arguments = parsed(*words, f"--output={tmp_path / 'out'}", "--rounds=20", "--name=phantoms")
     assert arguments.run(arguments) == 0
-    assert "24 images, 4 groups" in capsys.readouterr().out
+    assert "23 images, 4 groups" in capsys.readouterr().out
     by_slice, by_study = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert (by_slice["name"], by_slice["n_images"], by_study["n_images"]) == ("phantoms, by slice", 23, 4)
+    assert (by_slice["name"], by_slice["n_images"], by_study["n_images"]) == ("phantoms, by slice", 22, 4)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {error["image_id"] for error in report["errors"]} <= {line.split(",")[0] for line in rows[1:-1]}
     assert 0 < len(report["errors"]) <= 6 * 2 * 3
+    flow = report["flow"]
+    assert (flow["inputs"], flow["images"], flow["scored_images"]) == (25, 23, 22)
+    reasons = ["refused: not_dicom", "not in the table of labels: predicted, not scored"]
+    assert [(step["count"], step["reason"]) for step in flow["left"]] == [(1, reason) for reason in reasons]
 
 
 @pytest.fixture(scope="module")

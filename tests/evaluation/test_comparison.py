@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.clinical_inputs import SecondPredictions
+from hemoscope.evaluation.clinical_inputs import ClinicalInputs, SecondPredictions
 from hemoscope.evaluation.comparison import MEASURES, comparison_document
+from hemoscope.evaluation.evaluation_context import EvaluationContext
 from hemoscope.evaluation.paired_tests import NO_ROWS, auroc_difference, holm
 from hemoscope.evaluation.prediction_files import LabelledPredictions
+from hemoscope.evaluation.recalibration import recalibrate
+from hemoscope.evaluation.report import evaluation_report
+from hemoscope.evaluation.terminal_summary import evaluation_summary
 from hemoscope.labels import LABELS
 
 
@@ -83,6 +87,18 @@ def test_a_label_without_positives_has_no_test_and_says_why() -> None:
     assert found["epidural"]["auroc"]["reason"] == found["epidural"]["recall"]["reason"] == NO_ROWS
     assert found["epidural"]["specificity"]["p"] is not None
     assert found["intraparenchymal"]["specificity"]["p"] is None
+
+
+def test_the_terminal_shows_differences_with_the_rule_of_adjustment() -> None:
+    data, values = made()
+    data = replace(data, labels=np.where(np.arange(6) == 1, 0.0, data.labels))
+    about = EvaluationContext(clinical=ClinicalInputs(second=second_of(data, values, 0.05)))
+    after = recalibrate(data.probabilities, data.labels, data.groups)
+    printed = evaluation_summary(evaluation_report(data, after, about, rounds=10))
+    assert "AUROC less that of q.csv, by image" in printed
+    assert f"Epidural          not tested: {NO_ROWS}" in printed
+    assert "p values: Holm's adjustment over the labels" in printed
+    assert "not worse by 0.05: " in printed
 
 
 def test_predictions_of_other_images_are_refused() -> None:

@@ -145,6 +145,20 @@ def test_agreement_on_few_patients_is_not_proof_of_noninferiority() -> None:
     assert many.shows_noninferiority(0.05) is True
 
 
+def test_the_interval_holds_the_true_difference_of_clustered_decisions() -> None:
+    random = np.random.default_rng(8)
+    held = 0
+    for _ in range(400):
+        ease = np.repeat(random.beta(2, 1, size=30), 4)
+        first, second = (random.random(120) < ease * share for share in (0.9, 0.8))
+        found = proportion_difference(first, second, np.repeat(np.arange(30), 4))
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        held += found.low <= (0.9 - 0.8) * 2 / 3 <= found.high
+    assert held >= 371  # 380 expected of an exact interval; fewer than 371 with probability .02
+
+
 def test_decisions_on_other_rows_are_an_error_and_none_give_nothing() -> None:
     with pytest.raises(DataError, match="must be on the same rows"):
         proportion_difference([True], [True, False])
