@@ -16,6 +16,7 @@ from typing import Any, Literal
 from hemoscope.errors import DataError
 from hemoscope.evaluation.checklist_facts import FACTS, Evidence
 from hemoscope.evaluation.clinical_tables import LEVELS
+from hemoscope.evaluation.flow import counted
 from hemoscope.evaluation.flow_diagram import flow_boxes
 from hemoscope.evaluation.page_table import Table
 from hemoscope.files import write_text
@@ -146,7 +147,7 @@ def _markdown(report: Mapping[str, Any], guidelines: tuple[Guideline, ...]) -> s
     flow = report["flow"]
     lines += [f"- {flow['inputs']:,} {flow['unit']}"]
     left = [*flow["left"], *([flow["unlabelled"]] if flow["unlabelled"]["count"] else [])]
-    lines += [f"- left: {step['count']:,} {step['unit']}, {step['reason']}" for step in left]
+    lines += [f"- left: {counted(step['count'], step['unit'])}, {step['reason']}" for step in left]
     lines += [f"- scored: {flow['scored_images']:,} images", ""]
     for table in _cross_tables(report):
         lines += [f"## {table.title}", "", table.note, "", _row(table.header), _row(["---"] * len(table.header))]

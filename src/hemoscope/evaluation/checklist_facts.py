@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from hemoscope.evaluation.clinical_tables import LEVELS
+from hemoscope.evaluation.flow import counted
 from hemoscope.inference.card import ModelCard
 from hemoscope.labels import LABELS
 from hemoscope.version import __version__
@@ -123,8 +124,8 @@ def _external(evidence: Evidence) -> str | None:
     if not _is_external(evidence):
         return None
     return (
-        f"By name, {evidence.report['source']['dataset']} is none of the training datasets. Whether patients, scanners "
-        f"or hospitals overlap is not known here."
+        f"By name, {evidence.report['source']['dataset']!r} is none of the training datasets. Whether patients, "
+        f"scanners or hospitals overlap is not known here."
     )
 
 
@@ -134,7 +135,7 @@ def _left(flow: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _flow(evidence: Evidence) -> str | None:
     flow = evidence.report["flow"]
-    left = [f"{step['count']:,} {step['unit']} ({step['reason']})" for step in _left(flow)]
+    left = [f"{counted(step['count'], step['unit'])} ({step['reason']})" for step in _left(flow)]
     patients = "" if flow["scored_patients"] is None else f" of {flow['scored_patients']:,} patients"
     scored = f"{flow['scored_images']:,} images{patients} were scored"
     return f"{flow['inputs']:,} {flow['unit']}; left: {', '.join(left) or 'none'}; {scored}. See the diagram."
@@ -144,7 +145,7 @@ def _exclusions(evidence: Evidence) -> str | None:
     left = _left(evidence.report["flow"])
     if not left:
         return None
-    parts = [f"{step['count']:,} {step['unit']}, {step['reason']}" for step in left]
+    parts = [f"{counted(step['count'], step['unit'])}, {step['reason']}" for step in left]
     return f"Left here: {'; '.join(parts)}."
 
 
@@ -254,13 +255,13 @@ def _thresholds(evidence: Evidence) -> str | None:
     named = [
         f"{label.display} {points[label.value]['threshold']:.3f} ({points[label.value]['rule']})" for label in LABELS
     ]
-    return f"The card's operating points, chosen on other data: {', '.join(named)}."
+    return f"The card's operating points: {', '.join(named)}."
 
 
 def _recalibration(evidence: Evidence) -> str | None:
     after = evidence.report["calibrated"]
     return (
-        f"The report shows the effect of {after['method']} calibration, cross-fitted in {after['folds']} folds; the "
+        f"The report shows the effect of calibration ({after['method']}), cross-fitted in {after['folds']} folds; the "
         f"model itself is not changed."
     )
 

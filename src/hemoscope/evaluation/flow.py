@@ -38,6 +38,11 @@ class Flow:
     left: tuple[Step, ...] = ()
 
 
+def counted(count: int, unit: str) -> str:
+    """Return a number with its unit, such as ``1 slice`` or ``1,200 slices``; ``unit`` is a plural."""
+    return f"{count:,} {unit if count != 1 or unit == 'series' else unit.removesuffix('s')}"
+
+
 def rejected_steps(rejected: Iterable[Rejected]) -> tuple[Step, ...]:
     """Return refused inputs, counted by the code of their refusal, the most frequent first."""
     counts = Counter(one.code for one in rejected)

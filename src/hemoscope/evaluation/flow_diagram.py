@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hemoscope.evaluation.flow import counted
 from hemoscope.labels import LABELS
 
 WIDTH = 760
@@ -35,16 +36,16 @@ class FlowBox:
 
 def flow_boxes(flow: Mapping[str, Any]) -> tuple[list[FlowBox], int]:
     """Return the boxes, from top to bottom, and the height of the drawing."""
-    patients = [] if flow["patients"] is None else [f"{flow['patients']:,} patients"]
+    patients = [] if flow["patients"] is None else [counted(flow["patients"], "patients")]
     boxes = [_box(_MAIN, 10, [f"{flow['inputs']:,} {flow['unit']}", *([] if flow["left"] else patients)], "none")]
     if flow["left"]:
         _add_left(boxes, flow["left"])
-        _add_below(boxes, _MAIN, [f"{flow['images']:,} images", *patients])
+        _add_below(boxes, _MAIN, [counted(flow["images"], "images"), *patients])
     if flow["unlabelled"]["count"]:
         _add_left(boxes, [flow["unlabelled"]])
-    scored = [f"{flow['scored_images']:,} images scored"]
+    scored = [f"{counted(flow['scored_images'], 'images')} scored"]
     scored += [
-        f"{flow[f'scored_{unit}']:,} {unit}" for unit in ("series", "patients") if flow[f"scored_{unit}"] is not None
+        counted(flow[f"scored_{unit}"], unit) for unit in ("series", "patients") if flow[f"scored_{unit}"] is not None
     ]
     _add_below(boxes, _MAIN, scored)
     standard = [f"Reference standard: images{'' if flow['patients'] is None else ' (patients)'}"]
@@ -65,9 +66,9 @@ def _add_left(boxes: list[FlowBox], steps: Sequence[Mapping[str, Any]]) -> None:
     """Add the boxes of what left, below the last box and to the right."""
     below = _end(boxes[-1]) + _GAP
     for step in steps:
-        lines = [f"{step['count']:,} {step['unit']} left", step["reason"]]
+        lines = [f"{counted(step['count'], step['unit'])} left", step["reason"]]
         if step["patients"]:
-            lines.append(f"{step['patients']:,} patients have no other image")
+            lines.append(f"patients without another image: {step['patients']:,}")
         boxes.append(_box(_SIDE, below, lines, "left"))
         below = _end(boxes[-1]) + 10
 
