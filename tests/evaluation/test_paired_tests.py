@@ -1,6 +1,9 @@
 """Paired tests against brute force, scipy and published numbers."""
 
+import importlib.util
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,3 +173,22 @@ def test_holm_adjusts_as_in_a_worked_example() -> None:
     assert holm([0.04, 0.01, None, 0.045, 0.013]) == pytest.approx([0.08, 0.04, None, 0.08, 0.04])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([None]) == [None]
+
+
+def test_the_page_shows_the_table_of_the_stored_simulation() -> None:
+    repository = Path(__file__).resolve().parents[2]
+    path = repository / "experiments" / "difference_coverage.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    simulation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(simulation)
+    rows = json.loads((simulation.OUTPUT / "coverage.json").read_text())
+    table = simulation.table(rows, 1000)
+    assert (simulation.OUTPUT / "table.md").read_text() == table
+    page = (repository / "docs/explanation/intervals.md").read_text()
+    assert [line for line in table.splitlines()[2:] if line not in page] == []
+    # The tests hold their level, up to what 1,000 draws allow.
+    assert max(row["rejected"] for row in rows) < 0.07
+    again = simulation.simulated(3)
+    assert [set(row) for row in again] == [set(row) for row in rows]
