@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from hemoscope.errors import ConfigError
 from hemoscope.training.models.heads import FlattenHead, MapHead, Output, PooledHead
 
-__all__ = ["Head", "HemorrhageNetwork", "MirroredNetwork", "NetworkConfig", "Normalization", "Output"]
+__all__ = [
+    "Head",
+    "HemorrhageNetwork",
+    "MirroredNetwork",
+    "NetworkConfig",
+    "Normalization",
+    "Output",
+    "reading_network",
+]
 
 Head = Literal["maps", "pooled", "flatten"]
 Normalization = Literal["symmetric", "published"]
@@ -180,8 +188,13 @@ def _fixed_prefixes(names: list[str], stages: int) -> tuple[str, ...]:
     return ()
 
 
+def reading_network(network: nn.Module, *, mirror: bool) -> nn.Module:
+    """Return the network that scores held-out slices and is exported; ``mirror`` is ``ReadingConfig.mirror``."""
+    return (MirroredNetwork(network) if mirror else network).eval()
+
+
 class MirroredNetwork(nn.Module):
-    """The mean of a network's outputs for a slice and its mirror image, maps mirrored back; this is exported."""
+    """The mean of a network's outputs for a slice and its mirror image, maps mirrored back."""
 
     def __init__(self, network: nn.Module) -> None:
         """Wrap a trained network."""
