@@ -8,7 +8,20 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hemoscope.cli import data, evaluate, export, federated, info, predict, prepare, serve, train, tune, users
+from hemoscope.cli import (
+    data,
+    evaluate,
+    export,
+    federated,
+    info,
+    predict,
+    prepare,
+    reproduce,
+    serve,
+    train,
+    tune,
+    users,
+)
 from hemoscope.version import DISCLAIMER, __version__
 
 
@@ -65,6 +78,13 @@ COMMANDS: dict[str, Command] = {
             register=evaluate.register,
             extra="study",
             packages=("matplotlib",),
+        ),
+        Command(
+            name="reproduce",
+            summary="compare the paper's numbers with recomputed ones",
+            register=reproduce.register,
+            extra="study",
+            packages=("pandas", "matplotlib"),
         ),
         Command(
             name="tune",

@@ -1,7 +1,7 @@
 """Recomputes the paper's numbers: a value for each ``key`` of ``published_paper``, from whatever data are given.
 
-Intervals are 95%. Those of points on curves (Tables IV and V) come from a bootstrap over patients, or over single images
-if the patients are unknown; the others are those of the evaluation report.
+Intervals are 95%. Those of points on curves (Tables IV and V) come from a bootstrap over patients, or over single
+images if the patients are unknown; the others are those of the evaluation report.
 """
 
 import math
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hemoscope.errors import DataError
 from hemoscope.evaluation.metrics import Floats
 from hemoscope.evaluation.paper_tables import TABLE_FIVE_PRECISION, TRADEOFF_PRECISIONS
+from hemoscope.evaluation.published_paper import PUBLISHED
 from hemoscope.evaluation.score_documents import Document
 from hemoscope.evaluation.thresholds import Cuts, row_at_precision
 from hemoscope.labels import LABELS, Hemorrhage
@@ -84,7 +85,9 @@ def with_intervals(values: Values, intervals: Mapping[str, tuple[float, float]])
 def point_intervals(
     probabilities: Floats, labels: Floats, groups: Sequence[Hashable] | None = None, *, rounds: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """Return 95% percentile bootstrap intervals of every point of Tables IV and V; thresholds are chosen anew each time.
+    """Return 95% percentile bootstrap intervals of the points of Tables IV and V; each round chooses its thresholds.
+
+    The precision of a point has none: it is what the point is chosen for.
 
     Args:
         probabilities: (images, 6) in label order.
@@ -102,7 +105,20 @@ def point_intervals(
         weights = np.bincount(random.integers(count, size=count), minlength=count)[names]
         for key, value in _points(ranked, weights).items():
             drawn.setdefault(key, []).append(value)
-    return {key: (float(low), float(high)) for key, (low, high) in _ends(drawn)}
+    wanted = {key: values for key, values in drawn.items() if not key.endswith(".precision")}
+    return {key: (float(low), float(high)) for key, (low, high) in _ends(wanted)}
+
+
+def at_printed_thresholds(probabilities: Floats, labels: Floats) -> dict[str, float]:
+    """Return accuracies of ``any`` above the thresholds of Table IV as printed, three decimals, by the number's id.
+
+    It shows where the paper computed accuracy at the rounded threshold. Arguments (images, 6) in label order.
+    """
+    known = np.isfinite(labels[:, 0])
+    scores, truth = probabilities[known, 0], labels[known, 0] == 1
+    rows = {number.row: number.value for number in PUBLISHED if number.id.endswith(".threshold")}
+    accuracies = [number for number in PUBLISHED if number.where == "Table IV" and number.id.endswith(".accuracy")]
+    return {number.id: float(((scores > rows[number.row]) == truth).mean()) for number in accuracies}
 
 
 def from_labels(labels: Iterable[Sequence[int | float | None]], basis: str, *, whole: bool) -> Values:
@@ -133,9 +149,7 @@ def from_recipe() -> Values:
     windows = dict(zip(("brain", "subdural", "bone"), paper["preprocessing"]["windows"], strict=True))
     found: dict[str, float] = {f"window.{name}.level": level for name, (level, _) in windows.items()}
     found |= {f"window.{name}.width": width for name, (_, width) in windows.items()}
-    found |= {
-        f"loss.weight.{label}": weight for label, weight in zip(LABELS, paper["loss"]["labels"], strict=True)
-    }
+    found |= {f"loss.weight.{label}": weight for label, weight in zip(LABELS, paper["loss"]["labels"], strict=True)}
     found |= {
         "split.test": 100 * paper["run"]["test"],
         "network.size": paper["preprocessing"]["size"],

@@ -16,6 +16,7 @@ from hemoscope.evaluation.published_paper import PAPER_CITATION, PLACES, PUBLISH
 from hemoscope.evaluation.recomputed_numbers import (
     Recomputed,
     Values,
+    at_printed_thresholds,
     from_labels,
     from_recipe,
     from_report,
@@ -34,6 +35,8 @@ from hemoscope.version import DISCLAIMER, __version__
 SCHEMA = "hemoscope.reproduction/1"
 # Folder of the evaluation report inside the output.
 EVALUATION = "evaluation"
+# Pictures that the evaluation report does not hold.
+OWN_PICTURES = {"label_counts", "windows"}
 _ROUNDING = 1e-9  # of binary fractions, so that .9825 counts as rounding to .983
 
 
@@ -68,7 +71,7 @@ NEEDS: dict[Source, tuple[str, str | None]] = {
         f"{_OWN_COMMAND} {_SCORES}",
     ),
     Source.DATASET: (
-        "stage_2_train.csv, the label file of RSNA 2019 (Kaggle)",
+        "the label file of RSNA 2019, stage_2_train.csv (Kaggle)",
         f"{_OWN_COMMAND} --rsna-labels stage_2_train.csv",
     ),
     Source.RECIPE: ("nothing: paper.toml is part of the package", _OWN_COMMAND),
@@ -121,21 +124,34 @@ def reproduce_paper(
     output.mkdir(parents=True, exist_ok=True)
     found = _Evidence.of(data, output, rounds=rounds, seed=seed)
     values = from_recipe() | found.values | ({} if timing is None else from_timing(timing))
-    document = reproduction_document(values, data, rounds=rounds, seed=seed) | {
+    document = reproduction_document(values, data, found.explanations, rounds=rounds, seed=seed) | {
         "warnings": list(found.warnings),
         "table_1": found.rows,
         "timing": timing,
     }
-    for name, png in found.pictures.items():
-        write_bytes(output / f"{name}.png", png)
+    for name in OWN_PICTURES & set(found.pictures):
+        write_bytes(output / f"{name}.png", found.pictures[name])
     write_text(output / "reproduction.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
     write_text(output / "reproduction.html", render_reproduction(document, found.pictures))
     return document
 
 
-def reproduction_document(values: Values, data: PaperData, *, rounds: int, seed: int) -> Document:
-    """Compare every published number with the recomputed values; see the reference for the keys."""
+def reproduction_document(
+    values: Values, data: PaperData, explanations: Mapping[str, str], *, rounds: int, seed: int
+) -> Document:
+    """Compare every published number with the recomputed values; see the reference for the keys.
+
+    Args:
+        values: recomputed values by key.
+        data: the files that they come from, for the commands.
+        explanations: of numbers that differ, by id; added to their notes.
+        rounds: of the bootstrap.
+        seed: of the bootstrap.
+    """
     numbers = [compared(number, values.get(number.key), _command(number, data, rounds, seed)) for number in PUBLISHED]
+    for number in numbers:
+        if number["status"] == Status.DIFFERS and number["id"] in explanations:
+            number["note"] = f"{number['note']} {explanations[number['id']]}".strip()
     counts = Counter(str(number["status"]) for number in numbers)
     return {
         "schema": SCHEMA,
@@ -216,17 +232,22 @@ class _Evidence:
     rows: list[Document]
     pictures: Mapping[str, bytes]
     warnings: tuple[str, ...]
+    explanations: Mapping[str, str]
 
     @classmethod
     def of(cls, data: PaperData, output: Path, *, rounds: int, seed: int) -> "_Evidence":
         values: Values = {}
         pictures = {"windows": draw_windows()}
         warnings: list[str] = []
+        explanations: dict[str, str] = {}
         named: dict[str, tuple[float | int | None, ...]] = {}
         if data.predictions is not None and data.labels is not None:
             scored = read_predictions(data.predictions, data.labels, group_column=data.group_column)
             values |= _scores(scored, output / EVALUATION, warnings, rounds=rounds, seed=seed)
-            pictures |= {name: (output / EVALUATION / f"{name}.png").read_bytes() for name in ("precision_recall", "roc")}
+            pictures |= {
+                name: (output / EVALUATION / f"{name}.png").read_bytes() for name in ("precision_recall", "roc")
+            }
+            explanations = _explanations(scored)
             named = dict(zip(scored.image_ids, map(tuple, scored.labels.tolist()), strict=True))
             values |= from_labels(named.values(), f"{len(named):,} test slices", whole=False)
         if data.rsna_labels is not None:
@@ -234,16 +255,27 @@ class _Evidence:
             values |= from_labels(named.values(), data.rsna_labels.name, whole=True)
         if named:
             pictures["label_counts"] = draw_label_counts(named.values())
-        return cls(values=values, rows=_table_one(named), pictures=pictures, warnings=tuple(warnings))
+        return cls(
+            values=values,
+            rows=_table_one(named),
+            pictures=pictures,
+            warnings=tuple(warnings),
+            explanations=explanations,
+        )
 
 
-def _scores(
-    scored: LabelledPredictions, folder: Path, warnings: list[str], *, rounds: int, seed: int
-) -> Values:
+def _scores(scored: LabelledPredictions, folder: Path, warnings: list[str], *, rounds: int, seed: int) -> Values:
     report = evaluate(scored, folder, rounds=rounds, seed=seed)
     warnings += report["warnings"]
     ends = point_intervals(scored.probabilities, scored.labels, scored.groups, rounds=rounds, seed=seed)
     return with_intervals(from_report(report), ends)
+
+
+def _explanations(scored: LabelledPredictions) -> dict[str, str]:
+    return {
+        number: f"At the printed threshold, accuracy here is {accuracy:.3f}."
+        for number, accuracy in at_printed_thresholds(scored.probabilities, scored.labels).items()
+    }
 
 
 def _table_one(named: Mapping[str, tuple[float | int | None, ...]]) -> list[Document]:

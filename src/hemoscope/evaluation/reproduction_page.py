@@ -1,6 +1,5 @@
 """The reproduction as one self-contained page: the paper's tables with both numbers in each cell; nothing fetched."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from hemoscope.labels import LABELS
 from hemoscope.reports.html_templates import render, template_text
 
 Document = Mapping[str, Any]
+MINUS = "\N{MINUS SIGN}"
 _PACKAGE = "hemoscope.evaluation"
 
 
@@ -63,6 +63,7 @@ def render_reproduction(document: Document, pictures: Mapping[str, bytes]) -> st
         style=template_text(_PACKAGE, "report.css") + template_text(_PACKAGE, "reproduction.css"),
         labels=[label.display for label in LABELS],
         sections=[_section(where, document, pictures) for where in document["places"]],
+        figures=_pictures(_FIGURES, pictures),
         missing=_missing(document["numbers"]),
         timing=None if document["timing"] is None else timing_tables(document["timing"]),
     )
@@ -79,7 +80,7 @@ def _section(where: str, document: Document, pictures: Mapping[str, bytes]) -> S
         columns=columns,
         rows=_matrix(numbers) if columns else _rows(numbers),
         notes=tuple(_cell_notes(numbers)) if columns else (),
-        pictures=tuple(_picture(name, pictures) for name in _PICTURES if _PICTURES[name][0] == where),
+        pictures=_pictures(where, pictures),
     )
 
 
@@ -110,8 +111,8 @@ def _cell_notes(numbers: Sequence[Document]) -> list[str]:
 
 def _cell(number: Document) -> Cell:
     found = number["recomputed"]
-    unit = f" {number['unit']}" if number["unit"] else ""
-    published = f"{_grouped(number['printed'])}{unit}"
+    space = " " if number["unit"] and not number["unit"].startswith("%") else ""
+    published = f"{_grouped(number['printed'])}{space}{number['unit']}"
     if found is None:
         return Cell(published=published, recomputed="", interval="", difference="", status=number["status"])
     has_interval = found["low"] is not None
@@ -125,10 +126,10 @@ def _cell(number: Document) -> Cell:
 
 
 def _difference(number: Document) -> str:
-    difference = number["difference"]
-    if math.isclose(difference, 0.0, abs_tol=1e-12):
+    shown = _shown(abs(number["difference"]), number)
+    if float(shown.replace(",", "")) == 0:
         return "0"
-    return f"{'+' if difference > 0 else '−'}{_shown(abs(difference), number)}"
+    return f"{'+' if number['difference'] > 0 else MINUS}{shown}"
 
 
 def _shown(value: float, number: Document) -> str:
@@ -138,7 +139,7 @@ def _shown(value: float, number: Document) -> str:
     if float(value).is_integer() and number["recomputed"]["low"] is None:
         return _grouped(f"{value:.0f}")
     if "e" in number["printed"]:
-        return f"{value:g}"
+        return f"{value:g}".replace("e-0", "e-")
     digits = len(number["printed"].partition(".")[2]) + 1
     return f"{value:.{digits}f}"
 
@@ -165,22 +166,26 @@ def _listed(numbers: Sequence[Document]) -> str:
         if number["column"]:
             tables[number["where"]] = tables.get(number["where"], 0) + 1
         else:
-            texts.append(number["row"][0].lower() + number["row"][1:])
+            texts.append(number["row"])
     return "; ".join([*(f"{table} ({count} numbers)" for table, count in tables.items()), *texts])
 
 
-# The paper's figures: the section that they belong to, their title, what they need.
+# Pictures by name: where they stand (a place of the paper, or the figures' own section), title, what they need.
+_FIGURES = "figures"
 _PICTURES: dict[str, tuple[str, str, str]] = {
-    "label_counts": ("III", "Figure 2: images by type", "needs labels: --predictions and --labels, or --rsna-labels"),
-    "windows": ("IV-A", "The three windows (figure 3 shows their effect on a slice)", ""),
-    "precision_recall": ("Abstract, VII", "Figure 5: precision and recall", "needs --predictions and --labels"),
-    "roc": ("V-C", "ROC", "needs --predictions and --labels"),
+    "windows": ("IV-A", "The three windows", ""),
+    "label_counts": (_FIGURES, "Images by type", "it needs labels: --predictions and --labels, or --rsna-labels"),
+    "precision_recall": (_FIGURES, "Precision and recall by label", "it needs --predictions and --labels"),
+    "roc": (_FIGURES, "ROC by label", "it needs --predictions and --labels"),
 }
 
 
-def _picture(name: str, pictures: Mapping[str, bytes]) -> Picture:
-    _, title, needs = _PICTURES[name]
-    return Picture(title=title, note="" if name in pictures else needs, png=pictures.get(name))
+def _pictures(where: str, pictures: Mapping[str, bytes]) -> tuple[Picture, ...]:
+    return tuple(
+        Picture(title=title, note="" if name in pictures else needs, png=pictures.get(name))
+        for name, (place, title, needs) in _PICTURES.items()
+        if place == where
+    )
 
 
 def timing_tables(timing: Document) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:

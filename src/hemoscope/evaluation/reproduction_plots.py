@@ -1,4 +1,4 @@
-"""Pictures of the reproduction page that the evaluation report does not have: images by label, and the three windows."""
+"""Pictures of the reproduction page that the evaluation report lacks: images by type, and the three windows."""
 
 from collections.abc import Iterable, Sequence
 
