@@ -361,7 +361,7 @@ def test_the_page_is_well_formed_fetches_nothing_and_shows_every_number(written:
     assert len(re.findall(r'class="status" data-status=', page)) == len(PUBLISHED) + len(Status)
     assert all(status in found.text for status in document["statuses"])
     assert document["disclaimer"] in found.text
-    assert "2.00 (1.00, 2.00, 3.00)" in found.text
+    assert "2.001.00, 2.00, 3.00" in found.text  # the median, and small below it all values
 
 
 def test_text_from_files_is_escaped(tmp_path: Path, scored: tuple[Array, Array]) -> None:

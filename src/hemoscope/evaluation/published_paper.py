@@ -95,7 +95,7 @@ PLACES: dict[str, tuple[str, str]] = {
         "Accuracy and recall are the means of Table II, so of the earlier run: see there.",
     ),
     "Table II": ("Table II: above 0.5", _OTHER_RUN),
-    "Table III": ("Table III: any hemorrhage, learned or as the OR of the five types", _OTHER_RUN),
+    "Table III": ("Table III: any hemorrhage, learned or as the OR of the five types", "From the run of Table II."),
     "Table IV": ("Table IV: thresholds of any hemorrhage", f"{_SAME_SLICES} {_ROUNDED_THRESHOLDS}"),
     "Table V": ("Table V: recall at precision 0.7", _SAME_SLICES),
     "V-C": ("Section V-C: AUROC", ""),

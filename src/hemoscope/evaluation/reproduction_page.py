@@ -9,6 +9,8 @@ from hemoscope.reports.html_templates import render, template_text
 
 Document = Mapping[str, Any]
 MINUS = "\N{MINUS SIGN}"
+# A cell of a measured table: its text, and the values behind a median.
+Measured = tuple[str, str]
 _PACKAGE = "hemoscope.evaluation"
 
 
@@ -188,13 +190,13 @@ def _pictures(where: str, pictures: Mapping[str, bytes]) -> tuple[Picture, ...]:
     )
 
 
-def timing_tables(timing: Document) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-    """The measured deployment as tables of text: title, header, rows. A cell holds the median and all values."""
+def timing_tables(timing: Document) -> list[tuple[str, tuple[str, ...], list[tuple[Measured, ...]]]]:
+    """The measured deployment as tables: title, header, rows. A cell holds the median and all values."""
     processes = [
         (
-            entry["what"],
-            f"{entry['slices']}",
-            f"{entry['threads']}",
+            (entry["what"], ""),
+            (f"{entry['slices']}", ""),
+            (f"{entry['threads']}", ""),
             _median(entry["wall_s"], 2),
             _median(entry["cpu_s"], 2),
             _median(entry["peak_memory_gb"], 2),
@@ -202,7 +204,7 @@ def timing_tables(timing: Document) -> list[tuple[str, tuple[str, ...], list[tup
         for entry in timing["processes"]
     ]
     forward = [
-        (entry["what"], f"{entry['threads']}", _median(entry["wall_ms"], 0), _median(entry["cpu_ms"], 0))
+        ((entry["what"], ""), (f"{entry['threads']}", ""), _median(entry["wall_ms"], 0), _median(entry["cpu_ms"], 0))
         for entry in timing["forward"]
     ]
     return [
@@ -215,6 +217,5 @@ def timing_tables(timing: Document) -> list[tuple[str, tuple[str, ...], list[tup
     ]
 
 
-def _median(found: Document, digits: int) -> str:
-    values = ", ".join(f"{value:.{digits}f}" for value in found["values"])
-    return f"{found['median']:.{digits}f} ({values})"
+def _median(found: Document, digits: int) -> Measured:
+    return f"{found['median']:.{digits}f}", ", ".join(f"{value:.{digits}f}" for value in found["values"])

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -31,7 +31,7 @@ from hemoscope.training.fitted_card import Origin, assembled, nothing_fitted
 from hemoscope.training.models.checkpoint import save_weights
 from hemoscope.training.models.export import onnx_graph
 from hemoscope.training.models.network import HemorrhageNetwork
-from hemoscope.training.timed_reading import WEIGHTS
+from hemoscope.training.timed_reading import BUNDLE, NETWORK, WEIGHTS
 
 RUNS = 3
 MOST_SLICES = 36
@@ -39,6 +39,7 @@ PREDICT = "hemoscope predict"
 EAGER = "PyTorch eager"
 # Exit codes of predict that give findings: all read, or some inputs refused.
 _READ = (0, 4)
+_BUSY = 0.3  # load average for each processor, from which on other programs disturb
 # Variables that would limit the threads of the runs with all of them.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -130,8 +131,9 @@ def _write_models(folder: Path) -> tuple[Experiment, Document]:
     unfitted = nothing_fitted("random weights, made to measure time")
     card = assembled(origin, unfitted, rule, version="random", scores=())
     graph = onnx_graph(network, channels=reading.channels, size=reading.size, mirror=experiment.reading.mirror)
-    write_bundle(folder / "bundle", card, graph)
+    write_bundle(folder / BUNDLE, card, graph)
     save_weights(network, folder / WEIGHTS)
+    (folder / NETWORK).write_text(json.dumps(asdict(experiment.network)))
     positions = network.head.hidden.in_features // network.embedding_size  # type: ignore[operator, union-attr]
     return experiment, {
         "experiment": "paper",
@@ -148,7 +150,7 @@ def _tasks(folder: Path, count: int) -> list[_Task]:
         for name, slices in (("one", 1), ("series", count)):
             read = [str(folder / name), "--threads", str(number)]
             about = {"slices": slices, "threads": number}
-            predict = ["-m", "hemoscope", "predict", *read, "--model", str(folder / "bundle"), "--format", "json"]
+            predict = ["-m", "hemoscope", "predict", *read, "--model", str(folder / BUNDLE), "--format", "json"]
             found.append(_Task(command=predict, entry={"what": PREDICT, **about, "runs": []}))
             eager = _reading(folder, read, "torch")
             found.append(_Task(command=eager, entry={"what": EAGER, **about, "runs": []}))
@@ -235,12 +237,18 @@ def _statement(experiment: Experiment, count: int, load: tuple[float, float]) ->
         if experiment.reading.mirror
         else "Each slice is read once: the second reading, of its mirror image, is off, as in the paper."
     )
+    busy = (
+        " So the machine was busy: wall times are too long, and those of PyTorch with all threads most of all, because "
+        "its threads wait for each other. Trust processor times of one thread, or measure again on an idle machine."
+        if load[0] > available_threads() * _BUSY
+        else ""
+    )
     return (
         "The network of paper.toml with random weights, which do not change the time; it also computes heat maps. "
         f"{looks} One slice and {count} slices, each time in a new process. The number above is the wall time of the "
         f"forward pass on one thread, and the peak memory of hemoscope predict with one slice on one thread. PyTorch "
-        f"eager reads and prepares the slices with the same functions. Load average of the machine: {load[0]:.1f} "
-        f"before, {load[1]:.1f} after, these processes included; on a busy machine trust processor time, not wall time."
+        f"eager reads and prepares the slices with the same functions. Load average {load[0]:.1f} before the first "
+        f"process and {load[1]:.1f} after the last, on {available_threads()} processors.{busy}"
     )
 
 

@@ -18,9 +18,10 @@ from hemoscope.dicom.archive import open_archive, read_series
 from hemoscope.dicom.series import choose_series
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.engine import Engine
-from hemoscope.inference.preprocess import model_input
+from hemoscope.inference.preprocess import Preprocessing, model_input
 
-WEIGHTS = "weights.safetensors"
+# In the folder of the models: the bundle, and the same network for PyTorch.
+BUNDLE, NETWORK, WEIGHTS = "bundle", "network.json", "weights.safetensors"
 ENGINES = ("openvino", "torch")
 
 Inputs = Iterable[NDArray[np.float32]]
@@ -31,10 +32,10 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("slices", type=Path)
     parser.add_argument("--engine", choices=ENGINES, required=True)
-    parser.add_argument("--model", type=Path, required=True, help="folder with bundle/ and weights.safetensors")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the models")
     parser.add_argument("--threads", type=int, required=True)
     arguments = parser.parse_args(words)
-    bundle = load_bundle(arguments.model / "bundle")
+    bundle = load_bundle(arguments.model / BUNDLE)
     archive = open_archive([arguments.slices])
     series = choose_series(archive.studies[0]).series
     volume = read_series(archive, series, threads=arguments.threads).volume
@@ -43,7 +44,7 @@ def main(words: Sequence[str]) -> int:
         engine = Engine(bundle, threads=arguments.threads)
         found = timed(engine.run, inputs)
     else:
-        found = timed(_eager(arguments.model / WEIGHTS, arguments.threads), inputs)
+        found = timed(_eager(arguments.model, bundle.card.preprocessing, arguments.threads), inputs)
     sys.stdout.write(json.dumps(found))
     return 0
 
@@ -61,16 +62,17 @@ def timed(run: Callable[[Inputs], object], inputs: Sequence[NDArray[np.float32]]
     }
 
 
-def _eager(weights: Path, threads: int) -> Callable[[Inputs], None]:
-    """The network in PyTorch eager, slice by slice."""
+def _eager(folder: Path, preprocessing: Preprocessing, threads: int) -> Callable[[Inputs], None]:
+    """The network in PyTorch eager, slice by slice. Imports only what that needs: Lightning would count against it."""
     import torch
 
-    from hemoscope.training.deployment_timing import paper_network
     from hemoscope.training.models.checkpoint import load_weights
+    from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 
     torch.set_num_threads(threads)
-    _, network = paper_network()
-    load_weights(network, weights)
+    config = NetworkConfig(**json.loads((folder / NETWORK).read_text()))
+    network = HemorrhageNetwork(config, channels=preprocessing.channels, size=preprocessing.size)
+    load_weights(network, folder / WEIGHTS)
     network.eval()
 
     def run(inputs: Inputs) -> None:
