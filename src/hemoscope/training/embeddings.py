@@ -2,7 +2,8 @@
 
 The slice network was trained on these slices, so it is more confident on them than on new ones. Each series is
 therefore stored in several views: as served (with ``reading.mirror`` the mean of the slice and its mirror image), each
-of the two alone, and augmented views. There is one file per series, written atomically, so that an interrupted extraction can resume.
+of the two alone, and augmented views. There is one file per series, written atomically, so that an interrupted
+extraction can resume.
 """
 
 import hashlib
