@@ -174,6 +174,17 @@ def test_a_number_without_its_data_says_what_it_needs(source: Source) -> None:
     assert (found["needs"], found["command"]) == NEEDS[source]
 
 
+def test_the_commands_for_what_is_missing_are_accepted_and_name_experiments_that_ship() -> None:
+    from hemoscope.cli.commands import build_parser
+    from hemoscope.training.toml_config import shipped
+
+    parser = build_parser()
+    commands = [part.split()[1:] for _, command in NEEDS.values() if command for part in command.split(" && ")]
+    parsed = [parser.parse_args(words) for words in commands]
+    trained = {str(arguments.experiment) for arguments in parsed if arguments.command == "train"}
+    assert trained == {"paper", "paper-frozen"} <= set(shipped("experiment"))
+
+
 def test_scores_are_those_of_scikit_learn(scored: tuple[Array, Array], written: tuple[Path, dict[str, Any]]) -> None:
     p, y = scored
     numbers = by_id(written[1])

@@ -26,6 +26,7 @@ class Source(StrEnum):
     RECIPE = "recipe"  # the experiment file paper.toml
     TIMING = "timing"  # a measurement on this machine
     TRAINING = "training"  # the images of the whole dataset, and days of training
+    FROZEN = "training with a frozen base"
     NOWHERE = "nowhere"  # no public data hold it
 
 
@@ -224,7 +225,7 @@ def _windows() -> Iterator[PublishedNumber]:
 
 
 def _weights() -> Iterator[PublishedNumber]:
-    yield _recipe("loss.labels", "Equation 1", "Number of labels C", "6")
+    yield _recipe("loss.divisor", "Equation 1", "Number of labels C, by which the sum is divided", "6")
     for label in LABELS:
         weight = "2" if label is Hemorrhage.EPIDURAL else "1"
         yield _recipe(f"loss.weight.{label}", "Equation 1", f"Weight of {label.display.lower()}", weight)
@@ -270,8 +271,8 @@ _TRAINING = (
     _recipe("training.batch_size", "IV-C", "Batch size", "16", unit="slices"),
     _recipe("training.epochs", "IV-C", "Epochs", "10", note="The authors' public code trains 5 epochs."),
     _number("training.hours", "IV-C", "Training time, about", "48", Source.TRAINING, unit="h on a Tesla P100"),
-    _number("frozen.accuracy", "IV-C", "Frozen base: accuracy", "90", Source.TRAINING, unit="%"),
-    _number("frozen.recall", "IV-C", "Frozen base: recall", "32", Source.TRAINING, unit="%"),
+    _number("frozen.accuracy", "IV-C", "Frozen base: accuracy", "90", Source.FROZEN, unit="%"),
+    _number("frozen.recall", "IV-C", "Frozen base: recall", "32", Source.FROZEN, unit="%"),
 )
 _RESULTS = (
     _number("headline.accuracy", "V-A", "Accuracy, mean of six labels", "98.3", Source.PREDICTIONS, unit="%"),

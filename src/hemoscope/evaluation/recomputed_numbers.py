@@ -156,7 +156,7 @@ def from_recipe() -> Values:
         "network.channels": len(windows),
         "network.hidden": paper["network"]["hidden"],
         "network.outputs": len(LABELS),
-        "loss.labels": len(LABELS),
+        "loss.divisor": len(LABELS) if paper["loss"]["divide_by"] == "labels" else sum(paper["loss"]["labels"]),
         "training.learning_rate": paper["optimizer"]["learning_rate"],
         "training.batch_size": paper["run"]["batch_size"],
         "training.epochs": paper["run"]["epochs"],

@@ -60,10 +60,8 @@ STATUSES: dict[Status, str] = {
 
 _OWN_COMMAND = "hemoscope reproduce paper --output DIR"
 _SCORES = "--predictions P.csv.gz --labels L.csv.gz"
-_TRAIN = (
-    "hemoscope prepare rsna --images stage_2_train --labels stage_2_train.csv --output cache/rsna && "
-    "hemoscope train paper --data cache/rsna --output runs/paper"
-)
+_PREPARE = "hemoscope prepare rsna --images stage_2_train --labels stage_2_train.csv --output cache/rsna"
+_IMAGES = "the DICOM files of RSNA 2019 (Kaggle), ImageNet weights, and a GPU for days"
 # What a number of each source needs, and the command that recomputes it.
 NEEDS: dict[Source, tuple[str, str | None]] = {
     Source.PREDICTIONS: (
@@ -79,7 +77,8 @@ NEEDS: dict[Source, tuple[str, str | None]] = {
         "the extra train, and a series of head CT as DICOM",
         f"{_OWN_COMMAND} --timing --slices FOLDER",
     ),
-    Source.TRAINING: ("the DICOM files of RSNA 2019 (Kaggle), ImageNet weights, and a GPU for days", _TRAIN),
+    Source.TRAINING: (_IMAGES, f"{_PREPARE} && hemoscope train paper --data cache/rsna --output runs/paper"),
+    Source.FROZEN: (_IMAGES, f"{_PREPARE} && hemoscope train paper-frozen --data cache/rsna --output runs/frozen"),
     Source.NOWHERE: ("information that the public files do not contain", None),
 }
 

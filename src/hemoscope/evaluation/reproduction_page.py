@@ -192,7 +192,7 @@ def _pictures(where: str, pictures: Mapping[str, bytes]) -> tuple[Picture, ...]:
 
 def timing_tables(timing: Document) -> list[tuple[str, tuple[str, ...], list[tuple[Measured, ...]]]]:
     """The measured deployment as tables: title, header, rows. A cell holds the median and all values."""
-    processes = [
+    processes: list[tuple[Measured, ...]] = [
         (
             (entry["what"], ""),
             (f"{entry['slices']}", ""),
@@ -203,7 +203,7 @@ def timing_tables(timing: Document) -> list[tuple[str, tuple[str, ...], list[tup
         )
         for entry in timing["processes"]
     ]
-    forward = [
+    forward: list[tuple[Measured, ...]] = [
         ((entry["what"], ""), (f"{entry['threads']}", ""), _median(entry["wall_ms"], 0), _median(entry["cpu_ms"], 0))
         for entry in timing["forward"]
     ]
