@@ -53,7 +53,7 @@ class Status(StrEnum):
 STATUSES: dict[Status, str] = {
     Status.REPRODUCED: "equal, rounded to the digits that the paper prints",
     Status.CONSISTENT: "other digits, but the published number lies within the 95% interval of the recomputed one",
-    Status.DIFFERS: "outside that interval, or without an interval and with other digits; the note says why",
+    Status.DIFFERS: "outside that interval, or without an interval and with other digits: see the notes",
     Status.MEASURED: "measured on this machine, beside the paper's own machine",
     Status.NOT_RECOMPUTED: "needs something that was not given, or that nobody has published",
 }
