@@ -49,7 +49,7 @@ TEXT = {
 TIMING: dict[str, Any] = {
     "statement": "A network.",
     "network": {"side": 7, "features": 2048},
-    "headline": {"forward_ms": 210.4, "peak_memory_gb": 0.94},
+    "headline": {"forward_cpu_ms": 210.4, "forward_wall_ms": 400.0, "peak_memory_gb": 0.94},
     "processes": [
         {
             "what": "hemoscope predict",
