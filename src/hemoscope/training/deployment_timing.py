@@ -257,9 +257,9 @@ def _statement(experiment: Experiment, count: int, load: tuple[float, float]) ->
     return (
         "The network of paper.toml with random weights, which do not change the time; it also computes heat maps. "
         f"{looks} One slice and {count} slices, each time in a new process. Beside the paper's numbers stand the "
-        "processor time of the forward pass on one thread, which is about its wall time on an idle machine, and the peak "
-        "memory of hemoscope predict with one slice on one thread. PyTorch eager reads and prepares the slices with the "
-        f"same functions. Load average {load[0]:.1f} before the first "
+        "processor time of the forward pass on one thread, about its wall time on an idle machine, and the peak memory "
+        "of hemoscope predict with one slice on one thread. PyTorch eager reads and prepares the slices with the same "
+        f"functions. Load average {load[0]:.1f} before the first "
         f"process and {load[1]:.1f} after the last, on {available_threads()} processors.{busy}"
     )
 
