@@ -22,7 +22,7 @@ def predictions() -> tuple[Array, Array]:
 
 def test_any_learned_and_explicit_agree_with_scikit_learn(predictions: tuple[Array, Array]) -> None:
     p, y = predictions
-    found = any_learned_and_explicit(p, y, rounds=50)
+    found = any_learned_and_explicit(p, y)
     for way, hard in (("learned", p[:, 0] > 0.5), ("explicit", (p[:, 1:] > 0.5).any(axis=1))):
         assert found[way]["accuracy"]["value"] == pytest.approx(reference.accuracy_score(y[:, 0], hard), abs=1e-9)
         assert found[way]["precision"]["value"] == pytest.approx(reference.precision_score(y[:, 0], hard), abs=1e-9)
@@ -33,7 +33,7 @@ def test_any_learned_and_explicit_agree_with_scikit_learn(predictions: tuple[Arr
 def test_images_whose_any_is_unknown_are_excluded_from_table_three(predictions: tuple[Array, Array]) -> None:
     p, y = predictions
     y[:500, 0] = np.nan
-    found = any_learned_and_explicit(p, y, [str(row // 10) for row in range(2000)], rounds=20)
+    found = any_learned_and_explicit(p, y, [str(row // 10) for row in range(2000)])
     expected = reference.accuracy_score(y[500:, 0], p[500:, 0] > 0.5)
     assert found["learned"]["accuracy"]["value"] == pytest.approx(expected, abs=1e-9)
 

@@ -102,6 +102,7 @@ def test_the_bundle_states_its_name_and_its_training_data(bundle: ModelBundle) -
     card = bundle.card
     assert (card.name, card.version) == ("hemoscope-tiny", "7")
     assert card.description.startswith("A tiny network. Trained with Hemoscope ")
+    assert card.description.endswith("Scores are means over a slice and its mirror image.")
     assert card.training_data == (DATASET,)
     assert card.preprocessing == EXPERIMENT.reading_preprocessing
     assert card.preprocessing.size == 64
@@ -124,6 +125,25 @@ def test_the_graph_of_the_bundle_is_the_final_network_mirrored(bundle: ModelBund
     assert np.allclose(found.logits, expected.logits.numpy(), atol=1e-4)
     assert found.maps is not None
     assert np.allclose(found.maps, expected.maps.numpy(), atol=1e-4)
+
+
+def test_a_run_without_the_mirror_is_exported_with_a_single_look(run_copy: Path, tmp_path: Path) -> None:
+    from hemoscope.training.models.checkpoint import load_weights
+
+    record = json.loads((run_copy / "experiment.json").read_text())
+    record["reading"]["mirror"] = False
+    (run_copy / "experiment.json").write_text(json.dumps(record))
+    found = export_run(run_copy, tmp_path / "bundle", version="7")
+    assert found.card.description.endswith("Every slice is scored once, without its mirror image.")
+    network = HemorrhageNetwork(EXPERIMENT.network, channels=3, size=32)
+    load_weights(network, run_copy / "final" / "weights.safetensors")
+    images = np.random.default_rng(1).random((3, 3, 64, 64), dtype=np.float32)
+    with torch.inference_mode():
+        expected = network.eval()(torch.from_numpy(images))
+    scores = Engine(found, threads=1).run(images, maps=True)
+    assert np.allclose(scores.logits, expected.logits.numpy(), atol=1e-4)
+    assert scores.maps is not None
+    assert np.allclose(scores.maps, expected.maps.numpy(), atol=1e-4)
 
 
 def test_the_card_holds_six_scores_by_slice_and_by_patient(bundle: ModelBundle, finished_run: Path) -> None:

@@ -1,19 +1,30 @@
-"""Bootstrap confidence intervals of scores, by patient.
+"""Scores of six labels with 95% confidence intervals by patient, and the bootstrap for those without a closed form.
 
-Percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over *groups*: patients are resampled with replacement, so
+AUROC and proportions (accuracy, precision, recall, specificity, exact match) have the closed forms of
+:mod:`hemoscope.evaluation.intervals`. Average precision, F1, Brier score, log loss and means over the labels have a
+percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over *groups*: patients are resampled with replacement, so
 that the many slices of one head never count as independent. A bootstrap sample is an integer weight for each group. All
 labels share the samples, so that macro means and comparisons are paired. A round in which a label has only one class is
-dropped for that label and counted.
+dropped for that label and counted. The calibration error has no interval: see
+:mod:`hemoscope.evaluation.calibration_scores`.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 
 from hemoscope.errors import DataError
+from hemoscope.evaluation.intervals import (
+    CONFIDENCE,
+    Interval,
+    auroc_interval,
+    decision_intervals,
+    group_indices,
+    proportion_interval,
+)
 from hemoscope.evaluation.metrics import (
     METRICS,
     TALLY_METRICS,
@@ -29,7 +40,6 @@ from hemoscope.evaluation.metrics import (
 )
 from hemoscope.labels import LABELS, PerLabel
 
-CONFIDENCE = 0.95
 DEFAULT_ROUNDS = 1000
 UNKNOWN = "the label is unknown for every image"
 # Maximum array size: rounds times groups or segments, as float64 (16 MB).
@@ -37,23 +47,14 @@ _CHUNK_CELLS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A score with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_dict(self) -> dict[str, float]:
-        """``{"value", "low", "high"}`` for JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelScores:
-    """The scores of one label. A metric that is not defined is None, and ``reason`` says why."""
+    """The scores of one label. A metric that is not defined is None, and ``reason`` says why.
+
+    ``metrics`` has all of METRICS but the calibration error, ``ece``, which has no interval.
+    """
 
     metrics: Mapping[str, Interval | None]
+    ece: float | None
     n_images: int
     n_positive: int
     n_positive_groups: int | None
@@ -74,19 +75,9 @@ class BootstrapScores:
     rounds: int
     labels: PerLabel[LabelScores]
     macro: Mapping[str, Interval | None]
+    macro_ece: float | None
     exact_match: Interval | None
     weighted_log_loss: Interval | None
-
-
-def group_indices(groups: Sequence[Hashable] | NDArray[np.generic] | None, images: int) -> tuple[Integers, int]:
-    """Return the group number of each image and the number of groups; without groups, each image is its own."""
-    if groups is None:
-        return np.arange(images), images
-    if len(groups) != images:
-        msg = f"{len(groups)} groups for {images} images; give one group (patient) for each image"
-        raise DataError(msg)
-    _, indices = np.unique(np.asarray(groups).astype(str), return_inverse=True)
-    return indices, int(indices.max()) + 1
 
 
 def resamples(groups: int, rounds: int, *, seed: int, chunk: int) -> Iterator[Floats]:
@@ -134,12 +125,14 @@ class _Ranked:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _LabelSample:
-    """One label's known images: their ranking (None: not needed), sums by group, groups and labels."""
+    """One label's known images: their ranking (None: not needed), sums by group, and (images,) columns."""
 
     ranked: _Ranked | None
     sums: Floats
     groups: Integers
+    values: Floats
     truth: Booleans
+    predicted: Booleans
 
     @classmethod
     def of(
@@ -151,8 +144,17 @@ class _LabelSample:
             ranked=_Ranked.of(values, truth, groups, n) if ranked and known.any() else None,
             sums=sum_by_group(contributions(values, truth, predicted[known]), groups, n),
             groups=groups,
+            values=values,
             truth=truth,
+            predicted=predicted[known],
         )
+
+    def closed_forms(self) -> dict[str, Interval | None]:
+        """Return the metrics whose interval has a closed form."""
+        found = decision_intervals(self.truth, self.predicted, self.groups)
+        if self.ranked is not None:
+            found["auroc"] = auroc_interval(self.values, self.truth, self.groups)
+        return found
 
     def evaluate(self, columns: Floats) -> Floats:
         """Return metrics (rounds, metrics) from weights (groups, rounds); NaN rows for rounds of one class."""
@@ -170,31 +172,6 @@ def sum_by_group(columns: Floats, groups: Integers, n_groups: int) -> Floats:
     sums = np.zeros((n_groups, columns.shape[1]))
     np.add.at(sums, groups, columns)
     return sums
-
-
-def bootstrap_sums(
-    columns: ArrayLike,
-    statistic: Callable[[Floats], Floats],
-    groups: Sequence[Hashable] | None = None,
-    *,
-    rounds: int = DEFAULT_ROUNDS,
-    seed: int = 0,
-) -> Interval | None:
-    """Return the interval of a function of sums over images, resampled by group.
-
-    Args:
-        columns: (images, columns) contributions of each image.
-        statistic: from sums (rounds, columns) to values (rounds,); NaN if undefined.
-        groups: the patient of each image; None resamples single images.
-        rounds: bootstrap rounds.
-        seed: of the resampling.
-    """
-    addends = np.asarray(columns, dtype=np.float64)
-    group, n_groups = group_indices(groups, len(addends))
-    sums = sum_by_group(addends, group, n_groups)
-    chunk = max(1, _CHUNK_CELLS // n_groups)
-    drawn = np.concatenate([weights @ sums for weights in resamples(n_groups, rounds, seed=seed, chunk=chunk)])
-    return interval(float(statistic(addends.sum(axis=0)[None, :])[0]), statistic(drawn))
 
 
 def bootstrap_scores(
@@ -229,11 +206,11 @@ def bootstrap_scores(
         _LabelSample.of(values[:, k], truth[:, k], predicted[:, k], group, n_groups, ranked=ranked)
         for k in range(len(LABELS))
     ]
-    whole_sums = _whole_image_sums(values, truth, predicted, group, n_groups)
+    losses = _loss_sums(values, truth, group, n_groups)
     widest = max([n_groups, *(len(sample.ranked.ranking.cuts) for sample in samples if sample.ranked is not None)])
     chunk = max(1, _CHUNK_CELLS // widest)
-    point = _evaluate(np.ones((1, n_groups)), samples, whole_sums)
-    drawn = [_evaluate(w, samples, whole_sums) for w in resamples(n_groups, rounds, seed=seed, chunk=chunk)]
+    point = _evaluate(np.ones((1, n_groups)), samples, losses)
+    drawn = [_evaluate(w, samples, losses) for w in resamples(n_groups, rounds, seed=seed, chunk=chunk)]
     tables, wholes = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     return BootstrapScores(
         n_images=len(values),
@@ -243,8 +220,9 @@ def bootstrap_scores(
             [_label_scores(s, point[0][0, k], tables[:, k], grouped=groups is not None) for k, s in enumerate(samples)]
         ),
         macro=_macro(point[0][0], tables),
-        exact_match=interval(point[1][0, 0], wholes[:, 0]),
-        weighted_log_loss=interval(point[1][0, 1], wholes[:, 1]),
+        macro_ece=_macro_ece(point[0][0]),
+        exact_match=_exact_match(truth, predicted, group),
+        weighted_log_loss=interval(float(point[1][0]), wholes),
     )
 
 
@@ -265,22 +243,19 @@ def _checked_table(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats,
     return values, truth
 
 
-def _whole_image_sums(values: Floats, truth: Floats, predicted: Booleans, group: Integers, n_groups: int) -> Floats:
-    """Return, by group, the exact matches, weighted log loss and number of fully labelled images."""
+def _loss_sums(values: Floats, truth: Floats, group: Integers, n_groups: int) -> Floats:
+    """Return, by group, the weighted log loss and the number of fully labelled images."""
     known = np.asarray(np.isfinite(truth).all(axis=1))
-    right = (predicted == (truth == 1.0)).all(axis=1)
-    loss = image_weighted_log_loss(values, truth == 1.0)
-    columns = np.stack([right, loss, np.ones(len(values))], axis=1) * known[:, None]
-    return sum_by_group(columns, group, n_groups)
+    columns = np.stack([image_weighted_log_loss(values, truth == 1.0), np.ones(len(values))], axis=1)
+    return sum_by_group(columns * known[:, None], group, n_groups)
 
 
-def _evaluate(weights: Floats, samples: Sequence[_LabelSample], whole_sums: Floats) -> tuple[Floats, Floats]:
-    """Return (rounds, labels, metrics), and (rounds, 2) of exact match and weighted log loss."""
+def _evaluate(weights: Floats, samples: Sequence[_LabelSample], loss_sums: Floats) -> tuple[Floats, Floats]:
+    """Return (rounds, labels, metrics), and (rounds,) of the weighted log loss."""
     columns = np.ascontiguousarray(weights.T)
     table = np.stack([sample.evaluate(columns) for sample in samples], axis=1)
-    right, loss, images = (weights @ whole_sums).T
-    counted = np.where(images > 0, images, np.nan)
-    return table, np.stack([right / counted, loss / counted], axis=1)
+    loss, images = (weights @ loss_sums).T
+    return table, loss / np.where(images > 0, images, np.nan)
 
 
 def _label_scores(sample: _LabelSample, point: Floats, rounds: Floats, *, grouped: bool) -> LabelScores:
@@ -290,8 +265,11 @@ def _label_scores(sample: _LabelSample, point: Floats, rounds: Floats, *, groupe
         reason = UNKNOWN
     elif positives in {0, len(sample.truth)}:
         reason = f"all {len(sample.truth)} images are {'positive' if positives else 'negative'}: one class only"
+    drawn = {name: interval(float(point[m]), rounds[:, m]) for m, name in enumerate(METRICS) if name != "ece"}
+    ece = float(point[METRICS.index("ece")])
     return LabelScores(
-        metrics={name: interval(float(point[m]), rounds[:, m]) for m, name in enumerate(METRICS)},
+        metrics={**drawn, **sample.closed_forms()} if reason is None else dict.fromkeys(drawn),
+        ece=ece if np.isfinite(ece) else None,
         n_images=len(sample.truth),
         n_positive=positives,
         n_positive_groups=len(np.unique(sample.groups[sample.truth])) if grouped else None,
@@ -304,9 +282,23 @@ def _macro(point: Floats, rounds: Floats) -> dict[str, Interval | None]:
     """Return means over the labels with a defined metric; a round that lacks one of those labels is dropped."""
     means: dict[str, Interval | None] = {}
     for m, name in enumerate(METRICS):
+        if name == "ece":
+            continue
         defined: Booleans = np.isfinite(point[:, m])
         if defined.any():
             means[name] = interval(float(point[defined, m].mean()), rounds[:, defined, m].mean(axis=1))
         else:
             means[name] = None
     return means
+
+
+def _macro_ece(point: Floats) -> float | None:
+    errors = point[:, METRICS.index("ece")]
+    defined = errors[np.isfinite(errors)]
+    return float(defined.mean()) if defined.size else None
+
+
+def _exact_match(truth: Floats, predicted: Booleans, group: Integers) -> Interval | None:
+    """Return the share of fully labelled images with six correct decisions."""
+    known: Booleans = np.asarray(np.isfinite(truth).all(axis=1))
+    return proportion_interval((predicted == (truth == 1.0)).all(axis=1)[known], group[known])

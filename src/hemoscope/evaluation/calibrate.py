@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
 from hemoscope.errors import DataError, MissingExtraError
-from hemoscope.evaluation.bootstrap import group_indices
+from hemoscope.evaluation.intervals import group_indices
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, checked_pair
 from hemoscope.inference.calibration import AnyCalibration, Calibration, IsotonicCalibration, sigmoid
 

@@ -18,12 +18,13 @@ from hemoscope.evaluation.calibrate import logit
 from hemoscope.evaluation.intervals import CONFIDENCE, Interval, group_indices
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, binned_error, check_probabilities, checked_pair
 from hemoscope.inference.calibration import sigmoid
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
 # Fewer groups with, or without, the label leave the curve to single patients.
 FEWEST_CURVE_GROUPS = 10
 CURVE_POINTS = 50
 _KNOTS = (0.1, 0.5, 0.9)  # quantiles for three knots (Harrell 2015, table 2.3)
-_CURVE_RANGE = (0.01, 0.99)  # quantiles: outside them, the curve rests on single images
+_CURVE_RANGE = (0.01, 0.99)  # quantiles: outside them, the curve rests on few images
 _ROUNDS = 200
 _NEWTON_STEPS = 50
 _MOST = 30.0  # a coefficient on a standardized logit beyond this means separated classes
@@ -49,7 +50,6 @@ class CalibrationScores:
         observed_expected: number of positives to sum of probabilities.
         ece: expected calibration error in 15 equal-width bins.
         ece_if_calibrated: its mean over 200 draws of independent labels from the probabilities.
-        curve: None with fewer than ten groups (patients) that have the label, or lack it.
     """
 
     slope: Interval | None
@@ -57,7 +57,9 @@ class CalibrationScores:
     observed_expected: Interval | None
     ece: float | None
     ece_if_calibrated: float | None
-    curve: CalibrationCurve | None
+
+
+UNDEFINED = CalibrationScores(slope=None, intercept=None, observed_expected=None, ece=None, ece_if_calibrated=None)
 
 
 def calibration_scores(
@@ -78,25 +80,71 @@ def calibration_scores(
     Raises:
         DataError: probabilities outside [0, 1], other labels than 0 and 1, or lengths that differ.
     """
-    values, truth = checked_pair(probabilities, labels)
-    check_probabilities(values)
-    group, n_groups = group_indices(groups, len(values))
-    fewest = min(len(np.unique(group[truth])), len(np.unique(group[~truth])))
-    if fewest == 0:
-        return CalibrationScores(
-            slope=None, intercept=None, observed_expected=None, ece=None, ece_if_calibrated=None, curve=None
-        )
-    rows = _Rows(values=values, truth=truth, group=group, n_groups=n_groups, fewest=fewest)
+    rows = _Rows.of(probabilities, labels, groups)
+    if rows.fewest == 0:
+        return UNDEFINED
     random = np.random.default_rng(seed)
-    drawn = [binned_error(values, random.random(len(values)) < values) for _ in range(_ROUNDS)]
+    drawn = [binned_error(rows.values, random.random(len(rows.values)) < rows.values) for _ in range(_ROUNDS)]
     return CalibrationScores(
         slope=_slope(rows),
         intercept=_intercept(rows),
         observed_expected=_observed_expected(rows),
-        ece=binned_error(values, truth),
+        ece=binned_error(rows.values, rows.truth),
         ece_if_calibrated=float(np.mean(drawn)),
-        curve=_curve(rows),
     )
+
+
+def calibration_of_labels(
+    probabilities: Floats, labels: Floats, groups: Sequence[Hashable] | None = None, *, seed: int = 0
+) -> PerLabel[CalibrationScores]:
+    """Score the calibration of all six labels.
+
+    Args:
+        probabilities: (images, 6) in label order; images with NaN are excluded for that label.
+        labels: (images, 6) of 0, 1 or NaN (unknown: excluded for that label).
+        groups: the patient of each image; None takes each image as its own.
+        seed: as for :func:`calibration_scores`.
+    """
+
+    def of(label: Hemorrhage) -> CalibrationScores:
+        k = LABELS.index(label)
+        rows = np.flatnonzero(np.isfinite(labels[:, k]) & np.isfinite(probabilities[:, k]))
+        if not rows.size:
+            return UNDEFINED
+        members = None if groups is None else [groups[int(row)] for row in rows]
+        return calibration_scores(probabilities[rows, k], labels[rows, k], members, seed=seed)
+
+    return PerLabel.build(of)
+
+
+def calibration_curve(
+    probabilities: ArrayLike, labels: ArrayLike, groups: Sequence[Hashable] | NDArray[np.generic] | None = None
+) -> CalibrationCurve | None:
+    """Return the smooth calibration curve of one label; arguments and errors as for :func:`calibration_scores`.
+
+    A logistic restricted cubic spline of the logit with three knots (Harrell 2015, section 2.4.5), drawn between the
+    1st and 99th percentile of the probabilities. Both classes weigh the same in these percentiles and in the knots:
+    almost all slices are negative, with probabilities near 0. None with fewer than ten groups (patients) that have the
+    label, or lack it, or if the probabilities hardly differ.
+    """
+    rows = _Rows.of(probabilities, labels, groups)
+    if rows.fewest < FEWEST_CURVE_GROUPS:
+        return None
+    logits = logit(rows.values)
+    knots = _balanced_quantiles(logits, rows.truth, _KNOTS)
+    if np.diff(knots).min() < 1e-6:
+        return None
+    center, spread = float(logits.mean()), float(logits.std())
+    fitted = _fit(rows, _spline((logits - center) / spread, (knots - center) / spread))
+    if fitted is None:
+        return None
+    low, high = _balanced_quantiles(logits, rows.truth, _CURVE_RANGE)
+    places = np.linspace(low, high, CURVE_POINTS)
+    design = _spline((places - center) / spread, (knots - center) / spread)
+    middle = design @ fitted[0]
+    half = rows.quantile * np.sqrt(np.einsum("ij,jk,ik->i", design, fitted[1], design))
+    shown = [tuple(sigmoid(line).tolist()) for line in (places, middle, middle - half, middle + half)]
+    return CalibrationCurve(probabilities=shown[0], observed=shown[1], low=shown[2], high=shown[3])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -108,6 +156,16 @@ class _Rows:
     group: Integers
     n_groups: int
     fewest: int
+
+    @classmethod
+    def of(
+        cls, probabilities: ArrayLike, labels: ArrayLike, groups: Sequence[Hashable] | NDArray[np.generic] | None
+    ) -> "_Rows":
+        values, truth = checked_pair(probabilities, labels)
+        check_probabilities(values)
+        group, n_groups = group_indices(groups, len(values))
+        fewest = min(len(np.unique(group[truth])), len(np.unique(group[~truth])))
+        return cls(values=values, truth=truth, group=group, n_groups=n_groups, fewest=fewest)
 
     @property
     def quantile(self) -> float:
@@ -139,7 +197,7 @@ def _fit(rows: _Rows, design: Floats, offset: Floats | float = 0.0) -> tuple[Flo
     else:
         return None
     scores = design * (rows.truth - sigmoid(np.asarray(design @ point + offset)))[:, None]
-    return point, rows.covariance(scores, np.linalg.inv(information))
+    return point, rows.covariance(scores, np.asarray(np.linalg.inv(information), dtype=np.float64))
 
 
 def _slope(rows: _Rows) -> Interval | None:
@@ -182,23 +240,12 @@ def _observed_expected(rows: _Rows) -> Interval | None:
     return Interval(value=ratio, low=ratio / factor, high=ratio * factor)
 
 
-def _curve(rows: _Rows) -> CalibrationCurve | None:
-    """Return a logistic restricted cubic spline of the logit with three knots (Harrell 2015, section 2.4.5)."""
-    logits = logit(rows.values)
-    knots = np.quantile(logits, _KNOTS)
-    if rows.fewest < FEWEST_CURVE_GROUPS or np.diff(knots).min() < 1e-6:
-        return None
-    centre, spread = float(logits.mean()), float(logits.std())
-    fitted = _fit(rows, _spline((logits - centre) / spread, (knots - centre) / spread))
-    if fitted is None:
-        return None
-    low, high = np.quantile(logits, _CURVE_RANGE)
-    places = np.linspace(low, high, CURVE_POINTS)
-    design = _spline((places - centre) / spread, (knots - centre) / spread)
-    middle = design @ fitted[0]
-    half = rows.quantile * np.sqrt(np.einsum("ij,jk,ik->i", design, fitted[1], design))
-    shown = [tuple(sigmoid(line).tolist()) for line in (places, middle, middle - half, middle + half)]
-    return CalibrationCurve(probabilities=shown[0], observed=shown[1], low=shown[2], high=shown[3])
+def _balanced_quantiles(logits: Floats, truth: Booleans, shares: Sequence[float]) -> Floats:
+    """Return quantiles of logits (images,) in which positives and negatives together weigh the same."""
+    order = np.argsort(logits, kind="stable")
+    weights = np.where(truth, 0.5 / truth.sum(), 0.5 / (~truth).sum())[order]
+    places = np.searchsorted(np.cumsum(weights), shares)
+    return logits[order][np.minimum(places, len(logits) - 1)]
 
 
 def _spline(values: Floats, knots: Floats) -> Floats:

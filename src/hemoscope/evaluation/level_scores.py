@@ -4,7 +4,9 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from hemoscope.evaluation.bootstrap import bootstrap_scores, group_indices
+from hemoscope.evaluation.bootstrap import bootstrap_scores
+from hemoscope.evaluation.calibration_scores import calibration_of_labels
+from hemoscope.evaluation.intervals import group_indices
 from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.evaluation.score_documents import Document, label_document, score_document
 from hemoscope.inference.calibration import OperatingPoint
@@ -40,10 +42,11 @@ def highest(data: LabelledPredictions, members: Sequence[Hashable]) -> LabelledP
 def level_document(data: LabelledPredictions, scored_by: str, *, rounds: int, seed: int) -> Document:
     """Return scores of series or patients, one row of ``data`` each; ``scored_by`` describes their probabilities."""
     scores = bootstrap_scores(data.probabilities, data.labels, data.groups, rounds=rounds, seed=seed)
+    calibration = calibration_of_labels(data.probabilities, data.labels, data.groups, seed=seed)
     return {
         "scored_by": scored_by,
         "n": len(data.image_ids),
-        "labels": {label.value: label_document(found) for label, found in scores.labels.items()},
+        "labels": {label.value: label_document(scores.labels[label], calibration[label]) for label in LABELS},
     }
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, Interval, group_indices, interval, resamples
+from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, interval, resamples
+from hemoscope.evaluation.intervals import Interval, group_indices
 from hemoscope.evaluation.metrics import Booleans, Floats, Ranking
 
 _CHUNK_CELLS = 2_000_000  # maximum array size: rounds times images, as float64 (16 MB)

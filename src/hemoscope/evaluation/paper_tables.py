@@ -9,9 +9,10 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, UNKNOWN, bootstrap_sums
-from hemoscope.evaluation.metrics import Booleans, Floats, contributions, decide, tally
-from hemoscope.evaluation.score_documents import Document
+from hemoscope.evaluation.bootstrap import UNKNOWN
+from hemoscope.evaluation.intervals import decision_intervals
+from hemoscope.evaluation.metrics import Booleans, Floats, decide
+from hemoscope.evaluation.score_documents import Document, score_document
 from hemoscope.evaluation.thresholds import Cuts, row_at_precision
 from hemoscope.labels import LABELS
 
@@ -20,12 +21,7 @@ TABLE_FIVE_PRECISION = 0.7
 
 
 def any_learned_and_explicit(
-    probabilities: Floats,
-    labels: Floats,
-    groups: Sequence[Hashable] | None = None,
-    *,
-    rounds: int = DEFAULT_ROUNDS,
-    seed: int = 0,
+    probabilities: Floats, labels: Floats, groups: Sequence[Hashable] | None = None
 ) -> Document:
     """Table III: the network's ``any`` output compared with "at least one of the five types", both above 0.5.
 
@@ -33,8 +29,6 @@ def any_learned_and_explicit(
         probabilities: (images, 6) in label order.
         labels: (images, 6) of 0, 1 or NaN; images with unknown ``any`` are excluded.
         groups: the patient of each image.
-        rounds: bootstrap rounds.
-        seed: of the resampling.
     """
     known = np.flatnonzero(np.isfinite(labels[:, 0]))
     if known.size == 0:
@@ -46,13 +40,8 @@ def any_learned_and_explicit(
     truth: Booleans = labels[known, 0] == 1.0
 
     def scores(predicted: Booleans) -> Document:
-        columns = contributions(probabilities[known, 0], truth, predicted)
-
-        def score(name: str) -> dict[str, float] | None:
-            found = bootstrap_sums(columns, lambda sums: tally(sums)[name], kept, rounds=rounds, seed=seed)
-            return None if found is None else found.as_dict()
-
-        return {name: score(name) for name in ("accuracy", "precision", "recall")}
+        found = decision_intervals(truth, predicted, kept)
+        return {name: score_document(found[name]) for name in ("accuracy", "precision", "recall")}
 
     return {way: scores(predicted) for way, predicted in ways.items()}
 

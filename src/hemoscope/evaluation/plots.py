@@ -5,12 +5,13 @@ not pyplot's global figure.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hemoscope.errors import MissingExtraError
+from hemoscope.evaluation.calibration_scores import calibration_curve
 from hemoscope.evaluation.metrics import CALIBRATION_BINS, Floats
 from hemoscope.evaluation.thresholds import Cuts
 from hemoscope.labels import LABELS, Hemorrhage
@@ -24,13 +25,16 @@ COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00")
 _DOTS_PER_INCH = 110
 
 
-def draw_plots(probabilities: Floats, labels: Floats, calibrated: Floats) -> dict[str, bytes]:
+def draw_plots(
+    probabilities: Floats, labels: Floats, calibrated: Floats, groups: Sequence[Hashable] | None = None
+) -> dict[str, bytes]:
     """Return every plot as PNG, by file name without extension.
 
     Args:
         probabilities: (images, 6) in label order.
         labels: (images, 6) of 0, 1 or NaN; a label with only one class has no curve.
         calibrated: (images, 6) cross-fitted probabilities; NaN columns could not be fitted.
+        groups: the patient of each image, for the band of the calibration curves.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -39,7 +43,9 @@ def draw_plots(probabilities: Floats, labels: Floats, calibrated: Floats) -> dic
     return {
         "precision_recall": _single("Recall", "Precision", lambda axes: _precision_recall(axes, curves)),
         "roc": _single("1 - specificity", "Sensitivity", lambda axes: _roc(axes, curves)),
-        "reliability": _panels(lambda axes, label: _reliability(axes, probabilities, labels, calibrated, label)),
+        "reliability": _panels(
+            lambda axes, label: _reliability(axes, (probabilities, calibrated), labels, groups, label)
+        ),
         "sweep": _panels(lambda axes, label: _sweep(axes, curves.get(label))),
     }
 
@@ -113,14 +119,29 @@ def reliability_points(probabilities: Floats, labels: Floats) -> tuple[Floats, F
     return expected, observed
 
 
-def _reliability(axes: "Axes", raw: Floats, labels: Floats, calibrated: Floats, label: Hemorrhage) -> None:
+def _reliability(
+    axes: "Axes",
+    before_and_after: tuple[Floats, Floats],
+    labels: Floats,
+    groups: Sequence[Hashable] | None,
+    label: Hemorrhage,
+) -> None:
+    """Draw the smooth curve with its band, and the binned points."""
     k = LABELS.index(label)
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":", label="perfect")
-    for name, values, style in (("as given", raw, "o--"), ("cross-fitted", calibrated, "s-")):
-        usable = np.isfinite(values[:, k]) & np.isfinite(labels[:, k])
-        if usable.any():
-            expected, observed = reliability_points(values[usable, k], labels[usable, k])
-            axes.plot(expected, observed, style, markersize=3.5, linewidth=1.2, label=name)
+    for name, values, marker, color in zip(
+        ("as given", "cross-fitted"), before_and_after, ("o", "s"), ("#0072B2", "#D55E00"), strict=True
+    ):
+        rows = np.flatnonzero(np.isfinite(values[:, k]) & np.isfinite(labels[:, k]))
+        if not rows.size:
+            continue
+        expected, observed = reliability_points(values[rows, k], labels[rows, k])
+        axes.plot(expected, observed, marker, color=color, markersize=3, alpha=0.6, label=f"{name}, in bins")
+        members = None if groups is None else [groups[int(row)] for row in rows]
+        curve = calibration_curve(values[rows, k], labels[rows, k], members)
+        if curve is not None:
+            axes.plot(curve.probabilities, curve.observed, color=color, linewidth=1.2, label=f"{name}, smooth")
+            axes.fill_between(curve.probabilities, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
     axes.set(xlabel="Mean probability", ylabel="Observed share", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
 
 

@@ -1,7 +1,8 @@
 """Builds the evaluation report: all scores of a set of predictions as JSON, with plots and an HTML page.
 
 Shape of ``report.json`` (``hemoscope.evaluation/1``; keys are only ever added): a score is
-``{"value", "low", "high"}`` with its 95% interval, or null if undefined; ``labels.{label}.reason`` says why.
+``{"value", "low", "high"}`` with its 95% interval, or null if undefined; ``labels.{label}.reason`` says why. An
+``ece`` has no interval: its ``low`` and ``high`` are null.
 Points on curves (``any_tradeoff``, ``recall_at_precision``) are plain numbers.
 """
 
@@ -14,6 +15,11 @@ import numpy as np
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, BootstrapScores, bootstrap_scores
 from hemoscope.evaluation.calibrate import DEFAULT_METHOD
+from hemoscope.evaluation.calibration_scores import calibration_of_labels
+from hemoscope.evaluation.checklist import write_checklist
+from hemoscope.evaluation.clinical_report import DEFINITIONS as CLINICAL_DEFINITIONS
+from hemoscope.evaluation.clinical_report import clinical_document
+from hemoscope.evaluation.decision_curves import draw_decision_curves
 from hemoscope.evaluation.evaluation_context import HIGHEST_IMAGE, EvaluationContext
 from hemoscope.evaluation.level_scores import highest, level_document, points_document
 from hemoscope.evaluation.metrics import CALIBRATION_BINS
@@ -22,7 +28,13 @@ from hemoscope.evaluation.plots import draw_plots
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_predictions
 from hemoscope.evaluation.recalibration import Recalibrated, recalibrate
 from hemoscope.evaluation.report_page import render_page
-from hemoscope.evaluation.score_documents import Document, label_document, score_document
+from hemoscope.evaluation.score_documents import (
+    Document,
+    calibration_document,
+    error_document,
+    label_document,
+    score_document,
+)
 from hemoscope.files import write_bytes
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.version import DISCLAIMER, __version__
@@ -31,8 +43,18 @@ SCHEMA = "hemoscope.evaluation/1"
 FEW_GROUPS = 5
 DEFINITIONS = {
     "positive": "probability above 0.5, strictly",
-    "interval": "95%, percentile bootstrap; rounds in which a label has only one class are dropped and counted",
-    "ece": f"expected calibration error in {CALIBRATION_BINS} equal-width bins of probability",
+    "interval": "95%, with the patient as the unit. AUROC: DeLong's variance for clustered data (Obuchowski) on the "
+    "logit scale, Student's t. Accuracy, precision, recall, specificity, exact match: Clopper and Pearson, with the "
+    "effective sample size of clustered slices (Korn and Graubard). Slope, intercept, observed to expected: "
+    "cluster-robust. The rest: percentile bootstrap; rounds in which a label has one class only are dropped, counted",
+    "slope": "of logistic regression of the label on the logit of the probability; 1 if calibrated, below 1 if "
+    "probabilities are too extreme",
+    "intercept": "of the same with slope 1 (calibration in the large); 0 if calibrated, above 0 if probabilities are "
+    "too low",
+    "observed_expected": "number of positives to sum of probabilities; 1 if calibrated",
+    "ece": f"expected calibration error in {CALIBRATION_BINS} equal-width bins of probability; above 0 even if "
+    "calibrated, so compare it with ece_if_calibrated; it has no interval",
+    "ece_if_calibrated": "mean calibration error of labels that are drawn from the probabilities themselves",
     "log_loss": "as scikit-learn for float64: probabilities clipped 2.2e-16 from 0 and 1",
     "weighted_log_loss": "RSNA 2019: mean of six log losses, any weighted 2; probabilities clipped 1e-7 from 0 and 1",
     "average_precision": "as scikit-learn: sum of precision times gain in recall, no interpolation",
@@ -70,12 +92,19 @@ def evaluate_predictions(
         DataError: the files do not match, or the method is unknown.
         MissingExtraError: matplotlib is not installed.
     """
-    data = read_predictions(predictions, labels, group_column=group_column)
-    context = EvaluationContext()
-    if series_column is not None:
-        members = read_predictions(predictions, labels, group_column=series_column).groups or ()
-        context = EvaluationContext(series=highest(data, members))
+    data, context = read_evaluation(predictions, labels, group_column=group_column, series_column=series_column)
     return evaluate(data, output, context, rounds=rounds, seed=seed, method=method)
+
+
+def read_evaluation(
+    predictions: Path, labels: Path, *, group_column: str | None = None, series_column: str | None = None
+) -> tuple[LabelledPredictions, EvaluationContext]:
+    """Read what :func:`evaluate` needs from files; arguments and errors as for :func:`evaluate_predictions`."""
+    data = read_predictions(predictions, labels, group_column=group_column)
+    if series_column is None:
+        return data, EvaluationContext()
+    members = read_predictions(predictions, labels, group_column=series_column).groups or ()
+    return data, EvaluationContext(series=highest(data, members), series_of=members)
 
 
 def evaluate(
@@ -91,7 +120,10 @@ def evaluate(
     about = context or EvaluationContext()
     after = recalibrate(data.probabilities, data.labels, data.groups, method=method, seed=seed)
     report = evaluation_report(data, after, about, rounds=rounds, seed=seed)
-    plots = draw_plots(data.probabilities, data.labels, after.probabilities)
+    plots = draw_plots(data.probabilities, data.labels, after.probabilities, data.groups)
+    plots |= draw_decision_curves(report["decision_curve"])
+    if about.clinical.checklist:
+        write_checklist(report, about.clinical.card, output)
     write_evaluation(report, plots, output, about)
     return report
 
@@ -115,6 +147,7 @@ def evaluation_report(
     """
     about = context or EvaluationContext()
     scores = bootstrap_scores(data.probabilities, data.labels, data.groups, rounds=rounds, seed=seed)
+    calibration = calibration_of_labels(data.probabilities, data.labels, data.groups, seed=seed)
     return {
         "schema": SCHEMA,
         "hemoscope": __version__,
@@ -124,16 +157,20 @@ def evaluation_report(
         "n_groups": scores.n_groups,
         "bootstrap": {"rounds": rounds, "seed": seed, "unit": "image" if scores.n_groups is None else "group"},
         "warnings": [*about.warnings, *_warnings(scores)],
-        "definitions": DEFINITIONS,
-        "labels": {label.value: label_document(found) for label, found in scores.labels.items()},
-        "macro": {name: score_document(found) for name, found in scores.macro.items()},
+        "definitions": {**DEFINITIONS, **CLINICAL_DEFINITIONS},
+        "labels": {label.value: label_document(scores.labels[label], calibration[label]) for label in LABELS},
+        "macro": {
+            **{name: score_document(found) for name, found in scores.macro.items()},
+            "ece": error_document(scores.macro_ece),
+        },
         "exact_match": score_document(scores.exact_match),
         "weighted_log_loss": score_document(scores.weighted_log_loss),
-        "any": any_learned_and_explicit(data.probabilities, data.labels, data.groups, rounds=rounds, seed=seed),
+        "any": any_learned_and_explicit(data.probabilities, data.labels, data.groups),
         "any_tradeoff": any_tradeoff(data.probabilities, data.labels),
         "recall_at_precision": recall_at_precision(data.probabilities, data.labels),
         "calibrated": _calibrated(data, after, rounds=rounds, seed=seed),
         **_levels(data, about, rounds=rounds, seed=seed),
+        **clinical_document(data, after, about, rounds=rounds, seed=seed),
         "errors": None if about.errors is None else [error.as_dict() for error in about.errors],
     }
 
@@ -192,12 +229,17 @@ def _calibrated(data: LabelledPredictions, after: Recalibrated, *, rounds: int, 
     # The bootstrap needs numbers; those that replace NaN do not affect reported scores.
     values = np.where(np.isfinite(after.probabilities), after.probabilities, 0.5)
     scores = bootstrap_scores(values, data.labels, data.groups, rounds=rounds, seed=seed, ranked=False)
+    calibration = calibration_of_labels(after.probabilities, data.labels, data.groups, seed=seed)
 
     def entry(label: Hemorrhage) -> Document:
-        names, reason = ("ece", "brier", "log_loss"), after.reasons[label]
+        found, reason = scores.labels[label], after.reasons[label]
         if reason is not None:
-            return {**dict.fromkeys(names), "reason": reason}
-        return {name: score_document(scores.labels[label][name]) for name in names}
+            return {**dict.fromkeys(("ece", "brier", "log_loss", "calibration")), "reason": reason}
+        return {
+            "ece": error_document(found.ece),
+            **{name: score_document(found[name]) for name in ("brier", "log_loss")},
+            "calibration": calibration_document(calibration[label]),
+        }
 
     every_label = all(reason is None for reason in after.reasons.values)
     return {

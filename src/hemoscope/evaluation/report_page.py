@@ -1,17 +1,17 @@
 """The evaluation report as one self-contained page: tables and pictures inside, nothing fetched, no script."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from hemoscope.evaluation.clinical_tables import PLOT_NAMES as CLINICAL_PLOT_NAMES
+from hemoscope.evaluation.clinical_tables import clinical_tables
 from hemoscope.evaluation.evaluation_context import ErrorPicture
 from hemoscope.evaluation.metrics import METRICS
-from hemoscope.labels import LABELS
+from hemoscope.evaluation.page_table import Cell, Table
+from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports.html_templates import render, template_text
 
 Document = Mapping[str, Any]
-# Text, a score with its interval, or None where there is none.
-Cell = str | Mapping[str, float] | None
 METRIC_NAMES = {
     "auroc": "AUROC",
     "average_precision": "Average precision",
@@ -29,29 +29,17 @@ PLOT_NAMES = {
     "roc": "ROC",
     "reliability": "Reliability, before and after calibration",
     "sweep": "Threshold sweeps",
+    **CLINICAL_PLOT_NAMES,
 }
 POINT_NAMES = {"recall": "Sensitivity", "specificity": "Specificity", "precision": "Precision", "f1": "F1"}
 _PACKAGE = "hemoscope.evaluation"
 _ERROR_KINDS = {"missed": "missed (worst false negatives)", "false alarm": "false alarms (worst false positives)"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """One table of the page under its title: a note above it, ``reasons`` for its dashes below it."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    note: str = ""
-    reasons: Sequence[str] = ()
-    words: bool = False
-
-
 def render_page(report: Document, plots: Mapping[str, bytes], errors: Sequence[ErrorPicture] | None = None) -> str:
     """The whole page; every text from the report is escaped. ``errors`` are drawn if images were available."""
     groups = report["n_groups"]
     drawn = f"{groups:,} groups (patients)" if groups is not None else "no groups given"
-    rounds = f"95% intervals from {report['bootstrap']['rounds']:,} bootstrap rounds."
     return render(
         _PACKAGE,
         "report.html",
@@ -60,7 +48,7 @@ def render_page(report: Document, plots: Mapping[str, bytes], errors: Sequence[E
         title=f"Evaluation of {report['n_images']:,} images",
         heading=f"Evaluation of {'predictions' if report['source'] is None else 'a model'}",
         source=_source(report["source"]),
-        about=f"{report['n_images']:,} images, {drawn}; {rounds}",
+        about=f"{report['n_images']:,} images, {drawn}. Intervals are of 95%; their methods stand at the end.",
         tables=[table for table in _tables(report) if table is not None],
         plots=[(PLOT_NAMES.get(name, name), png) for name, png in plots.items()],
         gallery=None if errors is None else _gallery(errors),
@@ -78,10 +66,12 @@ def _tables(report: Document) -> tuple[Table | None, ...]:
         _tradeoff(report),
         _recall(report),
         _calibration(report),
+        _recalibration(report),
         _points(report, "slice", "At the model's operating points, by slice"),
         _level(report["series_level"], "series", "Scores by series"),
         _points(report, "series", "At the model's operating points, by series"),
         _level(report["group_level"], "groups", "Scores by group (patient)"),
+        *clinical_tables(report),
     )
 
 
@@ -167,25 +157,32 @@ def _recall(report: Document) -> Table:
     )
 
 
+_CALIBRATION = ("", "Slope", "Intercept", "Observed / expected", "Binned error", "The same if calibrated", "Log loss")
+
+
+def _calibration_row(label: Hemorrhage, entry: Document) -> Sequence[Cell]:
+    found = entry["calibration"] or {}
+    reference = found.get("ece_if_calibrated")
+    scores = [found.get(name) for name in ("slope", "intercept", "observed_expected")]
+    return (label.display, *scores, entry["ece"], _share(reference), entry["log_loss"])
+
+
 def _calibration(report: Document) -> Table:
+    rows = [_calibration_row(label, report["labels"][label.value]) for label in LABELS]
+    words = report["definitions"]
+    note = f"Slope {words['slope']}. Intercept {words['intercept']}. Observed to expected {words['observed_expected']}."
+    return Table(title="Calibration of the probabilities as given", header=_CALIBRATION, rows=rows, note=note)
+
+
+def _recalibration(report: Document) -> Table:
     after = report["calibrated"]
-    rows = [
-        (
-            label.display,
-            report["labels"][label.value]["ece"],
-            after["labels"][label.value]["ece"],
-            report["labels"][label.value]["log_loss"],
-            after["labels"][label.value]["log_loss"],
-        )
-        for label in LABELS
-    ]
-    header = ("", "Error before", "Error after", "Log loss before", "Log loss after")
+    rows = [_calibration_row(label, after["labels"][label.value]) for label in LABELS]
     note = (
         f"{_method(report)}, {after['folds']} folds by {after['folds_by']}; no image is scored by a fit that saw it. "
         f"{_gain(report)}"
     )
     return Table(
-        title="Calibration, cross-fitted", header=header, rows=rows, note=note, reasons=_reasons(after["labels"])
+        title="Calibration, cross-fitted", header=_CALIBRATION, rows=rows, note=note, reasons=_reasons(after["labels"])
     )
 
 
@@ -233,17 +230,24 @@ def _points(report: Document, level: str, title: str) -> Table | None:
 def _level(level: Document | None, what: str, title: str) -> Table | None:
     if level is None:
         return None
-    names = ("auroc", "average_precision", "recall", "specificity", "ece")
+    names = ("auroc", "average_precision", "recall", "specificity")
     labels = level["labels"]
     rows = [
         (
             label.display,
             f"{labels[label.value]['n_positive']:,} of {labels[label.value]['n_images']:,}",
-            *(labels[label.value][n] for n in names),
+            *(labels[label.value][name] for name in names),
+            *(labels[label.value]["calibration"][name] for name in ("slope", "observed_expected")),
         )
         for label in LABELS
     ]
-    header = ("", f"Positive {what}", *(METRIC_NAMES[name] for name in names))
+    header = (
+        "",
+        f"Positive {what}",
+        *(METRIC_NAMES[name] for name in names),
+        "Calibration slope",
+        "Observed / expected",
+    )
     note = f"{level['n']:,} {what}. Each is scored by {level['scored_by']}. Positive means above 0.5."
     return Table(title=title, header=header, rows=rows, note=note)
 

@@ -47,7 +47,13 @@ def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreT
     card = run_card(run, origin, version=version, scores=scores)
     reading = experiment.reading_preprocessing
     sequence = None if experiment.sequence is None else _sequence(run, experiment, network.embedding_size)
-    graph = onnx_graph(network, channels=reading.channels, size=reading.size, embedding=sequence is not None)
+    graph = onnx_graph(
+        network,
+        channels=reading.channels,
+        size=reading.size,
+        mirror=experiment.reading.mirror,
+        embedding=sequence is not None,
+    )
     return write_bundle(output, card, graph, sequence=sequence)
 
 

@@ -141,7 +141,7 @@ def assembled(
         training_data=(origin.dataset,),
         scores=scores,
         limits_of_use=_limits(origin, found),
-        description=f"{experiment.description}. Trained with Hemoscope {__version__}.",
+        description=f"{experiment.description}. Trained with Hemoscope {__version__}. {_looks(experiment)}",
         disclaimer=DISCLAIMER,
         files={},
         sequence=None
@@ -150,6 +150,12 @@ def assembled(
         split=origin.split,
         federation=origin.federation,
     )
+
+
+def _looks(experiment: Experiment) -> str:
+    if experiment.reading.mirror:
+        return "Scores are means over a slice and its mirror image."
+    return "Every slice is scored once, without its mirror image."
 
 
 def _limits(origin: Origin, found: Fit) -> tuple[str, ...]:

@@ -265,3 +265,14 @@ def test_slices_in_the_place_of_studies_are_refused(tmp_path: Path, sites: tuple
     (tmp_path / "histograms.json").write_text(json.dumps(record))
     with pytest.raises(FederationError, match="holds slices for studies"):
         read_histograms(tmp_path)
+
+
+def test_the_card_states_the_share_of_positives_that_calibration_learned(
+    origin: Origin, sites: tuple[SliceAndStudyScores, ...]
+) -> None:
+    assert not any("calibration was fitted at the share" in line for line in split_card(origin, sites).limits_of_use)
+    small = site(7, patients=8, slices=6)  # four of eight studies are positive: too few to be reported
+    card = split_card(origin, sites, validation=reported(*sites, small))
+    (line,) = [line for line in card.limits_of_use if "calibration was fitted at the share" in line]
+    assert line.startswith("By study")
+    assert "any hemorrhage 0.50 (0.47 to 0.50, 1 withheld)" in line

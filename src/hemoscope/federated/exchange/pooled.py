@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.errors import FederationError
-from hemoscope.evaluation.bootstrap import CONFIDENCE, DEFAULT_ROUNDS, Interval
-from hemoscope.evaluation.intervals import proportion_interval
+from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS
+from hemoscope.evaluation.intervals import CONFIDENCE, Interval, proportion_interval
 from hemoscope.federated.exchange.histograms import EDGES, Cell, ClassCounts, Level, ScoreHistograms
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.run_scores import LevelScores
@@ -50,6 +50,26 @@ class AurocBounds:
     def error(self) -> float:
         """How far the AUROC of the rows can be from ``value``."""
         return max(self.high - self.value, self.value - self.low)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prevalence:
+    """Share of positive rows of one label.
+
+    A site with few positives may not report the label, while a site with many, or with none, does. So the share among
+    reported rows, at which a calibration is fitted, is not the share of all rows.
+
+    Attributes:
+        reported: share among the reported rows.
+        low: least share of all rows, if each report that withholds the label holds one positive.
+        high: largest share of all rows, if each holds one positive less than it could report.
+        withheld: reports that hold rows and withhold this label.
+    """
+
+    reported: float
+    low: float
+    high: float
+    withheld: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -92,7 +112,10 @@ class PooledClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PooledScores:
-    """All sites' scores at one level; ``rows`` and ``patients`` as far as the sites report them."""
+    """All sites' scores at one level; ``rows`` and ``patients`` as far as the sites report them.
+
+    ``withheld`` has one (rows, least cell) for each report that holds rows and withholds the label.
+    """
 
     level: Level
     sites: int
@@ -102,6 +125,7 @@ class PooledScores:
     positive: PerLabel[PooledClass]
     negative: PerLabel[PooledClass]
     reported: PerLabel[int]
+    withheld: PerLabel[tuple[tuple[int, int], ...]]
 
     def auroc(self, label: Hemorrhage) -> AurocBounds | None:
         """The AUROC of the pooled rows within its exact bounds; None where a class has none."""
@@ -137,6 +161,21 @@ class PooledScores:
         exact = proportion_interval(np.full(pairs, share == 1.0))
         assert exact is not None
         return exact.low, exact.high
+
+    def prevalence(self, label: Hemorrhage) -> Prevalence | None:
+        """The share of positives, with its range over all rows; None if no row is reported."""
+        positive = self.positive[label].rows
+        known, withheld = positive + self.negative[label].rows, self.withheld[label]
+        if not known:
+            return None
+        every = known + sum(rows for rows, _ in withheld)
+        most = sum(min(least - 1, rows) for rows, least in withheld)
+        return Prevalence(
+            reported=positive / known,
+            low=(positive + min(len(withheld), most)) / every,
+            high=(positive + most) / every,
+            withheld=len(withheld),
+        )
 
     def positive_patients(self, label: Hemorrhage) -> int:
         """Patients with the label among those reported, at least."""
@@ -174,6 +213,9 @@ def pool(histograms: Sequence[ScoreHistograms]) -> PooledScores:
     def reported(label: Hemorrhage) -> int:
         return sum(bool(_rows(site.positive[label]) or _rows(site.negative[label])) for site in histograms)
 
+    def withheld(label: Hemorrhage) -> tuple[tuple[int, int], ...]:
+        return tuple((site.rows, site.least_cell) for site in histograms if site.rows and site.positive[label] is None)
+
     return PooledScores(
         level=levels.pop(),
         sites=len(histograms),
@@ -183,6 +225,7 @@ def pool(histograms: Sequence[ScoreHistograms]) -> PooledScores:
         positive=_pooled(lambda label: [site.positive[label] for site in histograms]),
         negative=_pooled(lambda label: [site.negative[label] for site in histograms]),
         reported=PerLabel.build(reported),
+        withheld=PerLabel.build(withheld),
     )
 
 

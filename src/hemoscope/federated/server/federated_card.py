@@ -85,14 +85,16 @@ def federated_split_card(origin: Origin, part: PartHistograms, rule: StudyRule, 
     Raises:
         FederationError: no site reported its test part.
     """
-    found = _fit(_levels([part.validation])) if part.validation.slices else nothing_fitted(NO_VALIDATION)
+    fitted_on = _levels([part.validation]) if part.validation.slices else None
+    found = nothing_fitted(NO_VALIDATION) if fitted_on is None else _fit(fitted_on)
     slices, studies = (level.whole for level in _levels([part.score]))
     levels = (
         _Level(whole=slices, parts=((slices, found.calibration.slice),)),
         _Level(whole=studies, parts=((studies, found.calibration.study),)),
     )
     how = "The test part of each site, scored by these weights. Calibration is fitted on the validation parts."
-    return _card(origin, found, levels, rule, version=version, name="test parts", how=how)
+    card = _card(origin, found, levels, rule, version=version, name="test parts", how=how)
+    return card if fitted_on is None else _with_prevalence(card, fitted_on)
 
 
 def federated_folds_card(
@@ -123,7 +125,8 @@ def federated_folds_card(
         "Folds by patient at each site: every patient is scored once, by a network that the sites trained on the other "
         f"folds. It describes the recipe, not these exact weights. {crossed}"
     )
-    return _card(origin, _fit(levels), levels, rule, version=version, name="out of fold", how=how)
+    card = _card(origin, _fit(levels), levels, rule, version=version, name="out of fold", how=how)
+    return _with_prevalence(card, levels)
 
 
 def _read_set(value: Any, *, where: str) -> SiteHistograms:
@@ -192,6 +195,30 @@ def _card(
     )
     card = assembled(origin, found, rule, version=version, scores=tables)
     return replace(card, limits_of_use=(*card.limits_of_use, *_limits(origin, slices, studies)))
+
+
+def _with_prevalence(card: ModelCard, fitted_on: tuple[_Level, _Level]) -> ModelCard:
+    """Add a limit of use if calibration was fitted at a share of positives that is not that of all sites."""
+    lines = [line for level in fitted_on if (line := _shifted_prevalence(level.whole))]
+    return replace(card, limits_of_use=(*card.limits_of_use, *lines))
+
+
+def _shifted_prevalence(pooled: PooledScores) -> str:
+    """State the share of positives that calibration learned, and that of all sites; empty if nothing is withheld."""
+    found = {label: pooled.prevalence(label) for label in Hemorrhage}
+    shares = [
+        f"{label.display.lower()} {share.reported:.2f} ({share.low:.2f} to {share.high:.2f}, {share.withheld} withheld)"
+        for label, share in found.items()
+        if share is not None and share.withheld
+    ]
+    if not shares:
+        return ""
+    word = "slice" if pooled.level == "slice" else "study"
+    return (
+        f"By {word}, calibration was fitted at the share of positives that sites report. In brackets, the share at all "
+        "sites if each report that withholds a label holds at least one positive, but too few to report them: "
+        f"{'; '.join(shares)}. Probabilities are off by the difference; calibrate locally."
+    )
 
 
 def _table(level: _Level, *, name: str, description: str) -> ScoreTable:

@@ -15,7 +15,8 @@ import numpy as np
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, FederationError
-from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, Interval
+from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS
+from hemoscope.evaluation.intervals import Interval
 from hemoscope.evaluation.paired import PairedAuroc, paired_auroc
 from hemoscope.federated.server.checkpoints import ROUND_LOG
 from hemoscope.federated.settings.federation import Federation, parse_federation
