@@ -21,6 +21,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
+from scipy.stats import t
 
 from hemoscope.errors import FederationError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS
@@ -138,7 +140,11 @@ class PooledScores:
         return AurocBounds(value=float(np.clip(value, *ends)), low=ends[0], high=ends[1])
 
     def interval(self, label: Hemorrhage, *, rounds: int = DEFAULT_ROUNDS, seed: int = 0) -> Interval | None:
-        """The AUROC with its 95% interval; None where it is not defined, or all rounds lack a class."""
+        """The AUROC with its 95% interval; None where it is not defined, or all rounds lack a class.
+
+        From the lower bound to the upper bound, each less or plus its bootstrap standard error on the logit scale times
+        Student's t for the patients of the smaller class, as for an AUROC of rows.
+        """
         found = self.auroc(label)
         if found is None:
             return None
@@ -149,8 +155,8 @@ class PooledScores:
         if not both.any():
             return None
         low, high = _bounds(positive, negative, drawn[both, :split], drawn[both, split:])
-        tail = (1.0 - CONFIDENCE) / 2
-        ends = float(np.quantile(low, tail)), float(np.quantile(high, 1.0 - tail))
+        fewest = min(positive.patients, negative.patients)
+        ends = _end(found.low, low, -1, fewest), _end(found.high, high, 1, fewest)
         if ends in {(0.0, 0.0), (1.0, 1.0)}:
             ends = self._separated(label, ends[0])
         return Interval(value=found.value, low=min(ends[0], found.low), high=max(ends[1], found.high))
@@ -196,6 +202,17 @@ class PooledScores:
             truth=np.concatenate([one.truth for one in made]),
             patients=tuple(name for one in made for name in one.patients),
         )
+
+
+def _end(bound: float, drawn: Floats, side: int, patients: int) -> float:
+    """Return an end of the interval beyond a bound of the AUROC; ``drawn`` are its values in bootstrap samples."""
+    if patients < 2:
+        return float(side > 0)
+    if bound in (0.0, 1.0):
+        tail = (1.0 - CONFIDENCE) / 2
+        return float(np.quantile(drawn, tail if side < 0 else 1.0 - tail))
+    half = t.ppf((1.0 + CONFIDENCE) / 2, patients - 1) * drawn.std(ddof=1) / (bound * (1.0 - bound))
+    return float(expit(logit(bound) + side * half))
 
 
 def pool(histograms: Sequence[ScoreHistograms]) -> PooledScores:
