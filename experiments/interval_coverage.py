@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ SETTINGS = [(positive, slices) for slices in (1, 30) for positive in (5, 10, 36)
 ROUNDS = 1000
 LARGE = 40_000  # patients of the sample that gives the true values
 SEPARATION, THRESHOLD = 2.2, 1.2
+IGNORED = "AUROC, patients ignored"
 OUTPUT = Path(__file__).parent / "results" / "interval-coverage"
 
 
@@ -71,7 +73,7 @@ def closed_forms(sample: Sample, prevalence: float) -> dict[str, Interval | None
     calibration = calibration_scores(calibrated(sample, prevalence), sample.truth, sample.patients)
     return {
         "AUROC": auroc_interval(sample.scores, sample.truth, sample.patients),
-        "AUROC, patients ignored": auroc_interval(sample.scores, sample.truth),
+        IGNORED: auroc_interval(sample.scores, sample.truth),
         "sensitivity": proportion_interval(taken[sample.truth], sample.patients[sample.truth]),
         "specificity": proportion_interval(~taken[~sample.truth], sample.patients[~sample.truth]),
         "calibration slope": calibration.slope,
@@ -102,6 +104,7 @@ def _ratios(sums: Floats) -> tuple[Floats, Floats]:
         return sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]
 
 
+@cache
 def truths(slices: int) -> dict[str, float]:
     """Return the true values, from a large sample."""
     sample = drawn(np.random.default_rng(1), LARGE // 2, LARGE // 2, slices)
@@ -110,7 +113,7 @@ def truths(slices: int) -> dict[str, float]:
     assert area is not None
     return {
         "AUROC": area.value,
-        "AUROC, patients ignored": area.value,
+        IGNORED: area.value,
         "sensitivity": float(taken[sample.truth].mean()),
         "specificity": float((~taken[~sample.truth]).mean()),
         "calibration slope": 1.0,
@@ -160,6 +163,8 @@ def table(rows: list[dict[str, object]], repetitions: int) -> str:
     ]
     for score in dict.fromkeys(row["score"] for row in rows):
         for positive, slices in SETTINGS:
+            if score == IGNORED and slices == 1:
+                continue  # the same as AUROC
             shown = [
                 "-" if row is None else f"{row['coverage']:.1%} ({row['too_high']:.1%})"
                 for row in (cells.get((score, slices, positive, method)) for method in ("bootstrap", "closed form"))

@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "torch": TORCH_PACKAGES,
     "torchvision": TORCH_PACKAGES,
     "timm": TORCH_PACKAGES,
+    "huggingface_hub": {"training/models/pretrained"},  # timm's source of weights
     "lightning": TORCH_PACKAGES,
     "safetensors": TORCH_PACKAGES,
     "tensorboard": TORCH_PACKAGES,

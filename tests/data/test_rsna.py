@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hemoscope.data import label_table
 from hemoscope.data.rsna import DATASET, read_rsna_labels
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS, SUBTYPES
@@ -40,6 +41,22 @@ def test_repeated_lines_that_agree_are_dropped_wherever_they_stand(tmp_path: Pat
 def test_lines_that_contradict_each_other_are_an_error_that_names_both(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", [*lines_of("ID_a"), *lines_of("ID_b"), "ID_a_epidural,1"])
     with pytest.raises(DataError, match=r"t\.csv: ID_a_epidural is 0 in line 2 and 1 in line 14\. Remove the wrong"):
+        read_rsna_labels(path)
+
+
+def test_lines_in_other_parts_of_a_large_file_count_as_if_they_were_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [*lines_of("ID_b", "subdural", "any"), *lines_of("ID_a"), *lines_of("ID_b", "subdural", "any")]
+    path = write(tmp_path / "t.csv", lines)
+    whole = read_rsna_labels(path)
+    monkeypatch.setattr(label_table, "_ROWS_AT_ONCE", 4)
+    assert read_rsna_labels(path) == whole
+    write(path, [*lines, "ID_a_any,1"])
+    with pytest.raises(DataError, match=r"ID_a_any is 0 in line 13 and 1 in line 20\. Remove the wrong"):
+        read_rsna_labels(path)
+    write(path, [*lines, "ID_a_any,2"])
+    with pytest.raises(DataError, match=r"t\.csv: line 20 is 'ID_a_any' with '2'"):
         read_rsna_labels(path)
 
 

@@ -62,7 +62,7 @@ def test_an_unknown_label_is_neither_positive_nor_negative(cache: Cache) -> None
     assert (labels["any"].positive, labels["any"].unknown, labels["any"].positive_patients) == (5, 2, 3)
 
 
-def test_the_pie_has_none_one_and_more_and_unknown(cache: Cache) -> None:
+def test_images_are_counted_by_no_one_and_more_diagnoses_and_unknown(cache: Cache) -> None:
     # Two types known to be positive are more than one, whatever else is unknown; any without a type is not one type.
     assert dataset_statistics(cache).kinds == {"none": 1, "one type": 3, "more than one": 2, "unknown": 3}
 
@@ -80,6 +80,36 @@ def test_combinations_hold_every_image_once_and_contradictions_are_reported(cach
     assert ((1, 0, 0, 0, 0, 0), 1) in found.combinations
     assert ((None,) * 6, 1) in found.combinations
     assert found.contradictions == 1
+
+
+def test_rows_show_an_image_of_each_of_the_most_frequent_combinations_with_its_id(cache: Cache) -> None:
+    found = dataset_statistics(cache)
+    labels = {f"i{place}": tuple(row[2:]) for place, row in enumerate(ROWS)}
+    assert len(found.rows) == 5
+    assert all(labels[image_id] == six for image_id, six in found.rows)
+    assert [six for _, six in found.rows] == [six for six, _ in found.combinations[:5]]
+    assert found.to_json()["rows"][0] == {"image_id": found.rows[0][0], "labels": list(found.rows[0][1])}
+
+
+def test_classes_diagnoses_and_rows_are_tables_of_their_own_with_what_they_are_in_the_paper(cache: Cache) -> None:
+    tables = {title: (header, rows) for title, header, rows in statistics_tables(dataset_statistics(cache))}
+    header, classes = tables["Images of each class (the paper's figure 2)"]
+    assert header[0] == "Class"
+    assert [classes[place][0].split()[0] for place in (0, 1, 5)] == ["Any", "Epidural", "Subdural"]
+    (diagnoses,) = (rows for title, (_, rows) in tables.items() if "diagnoses" in title)
+    assert diagnoses == [
+        ("none", "1", "11.1%"),
+        ("one type", "3", "33.3%"),
+        ("more than one", "2", "22.2%"),
+        ("unknown", "3", "33.3%"),
+    ]
+    header, rows = tables["Rows of labels by image id, as in the paper's Table I"]
+    assert header[0] == "Image id"
+    assert ("i4", "1", "?", "1", "1", "?", "0") in rows
+    assert [title for title in tables if "Table I" in title or "figure 2" in title] == [
+        list(tables)[1],
+        list(tables)[5],
+    ]
 
 
 def test_the_page_is_self_contained_and_escapes_names(cache: Cache, tmp_path: Path) -> None:

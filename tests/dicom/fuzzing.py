@@ -1,4 +1,4 @@
-"""Mutate DICOM files and read them in a child process with limits on memory and on the time for each file.
+"""Mutate DICOM files, read and de-identify them in a child process with limits on memory and on the time for each file.
 
 Run as a program: ``fuzzing.py SEEDS FIRST COUNT``. Prints a line before each file, so that its parent knows which one
 crashed or hung, and one at the end with the number of results and of each refusal.
@@ -12,6 +12,10 @@ import struct
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hemoscope.dicom.slices import CTSlice
 
 SECONDS_PER_FILE = 20
 # What libraries and one thread's stack reserve, and generous room above it; a jump past it is a MemoryError or worse.
@@ -93,30 +97,54 @@ def _find(data: bytearray, pattern: bytes) -> list[int]:
     return found
 
 
-def main(folder: str, first: int, count: int) -> None:
-    """Read ``count`` mutated files, beginning with number ``first``."""
+def deidentified_as(data: bytes, key: bytes, slices: tuple["CTSlice", ...]) -> str:
+    """Return how a file that was read is read once it is de-identified: ``same``, ``refused CODE`` or ``other``."""
+    from hemoscope.dicom.deidentify import deidentified_file
     from hemoscope.dicom.read import read_slices
     from hemoscope.errors import DicomReadError
+
+    try:
+        clean = read_slices(deidentified_file(data, key=key, source="mutated"), source="clean")
+    except DicomReadError as error:
+        return f"refused {error.code}"
+    same = len(clean) == len(slices) and all(
+        (one.hounsfield == other.hounsfield).all() for one, other in zip(clean, slices, strict=True)
+    )
+    return "same" if same else "other"
+
+
+def main(folder: str, first: int, count: int) -> None:
+    """Read ``count`` mutated files, beginning with number ``first``."""
+    from hemoscope.dicom.deidentify import deidentified_file
+    from hemoscope.dicom.read import read_slices
+    from hemoscope.errors import DicomReadError
+
+    key = bytes(range(16))
 
     seeds = [path.read_bytes() for path in sorted(Path(folder).glob("*.dcm"))]
     for seed in seeds:  # loads every decoder before memory is measured
         read_slices(seed, source="seed")
+        deidentified_file(seed, key=key, source="seed")
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcomes: Counter[str] = Counter()
+    differences: Counter[str] = Counter()
     for number in range(first, first + count):
         sys.stdout.write(f"{number}\n")
         sys.stdout.flush()
         signal.alarm(SECONDS_PER_FILE)
         try:
-            read_slices(mutate(seeds[number % len(seeds)], number), source="mutated")
-            outcomes["read"] += 1
+            data = mutate(seeds[number % len(seeds)], number)
+            slices = read_slices(data, source="mutated")
         except DicomReadError as error:
             outcomes[error.code] += 1
+        else:
+            outcomes["read"] += 1
+            differences[deidentified_as(data, key, slices)] += 1
         signal.alarm(0)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    sys.stdout.write(json.dumps({"outcomes": outcomes, "grown": grown}) + "\n")
+    sys.stdout.write(json.dumps({"outcomes": outcomes, "deidentified": differences, "grown": grown}) + "\n")
 
 
 if __name__ == "__main__":

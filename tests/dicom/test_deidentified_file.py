@@ -1,12 +1,14 @@
 """A de-identified file reads like the original."""
 
+import io
+import struct
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from hemoscope.dicom.deidentify import deidentified_file
 from hemoscope.dicom.read import read_slice
-from hemoscope.errors import DicomReadError
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 
@@ -33,6 +35,40 @@ def test_a_file_without_preamble_is_still_read(content: bytes, tmp_path: Path) -
     assert read_slice(tmp_path / "b").hounsfield.shape == (64, 64)
 
 
-def test_what_cannot_be_written_again_is_refused(content: bytes) -> None:
-    with pytest.raises(DicomReadError, match="cannot be de-identified"):
-        deidentified_file(content[: len(content) // 2].replace(b"DS", b"XX"), key=KEY, source="a")
+def test_an_element_that_cannot_be_decoded_is_dropped_and_the_rest_is_read(content: bytes) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset.add_new(0x00189306, "FD", 1.5)  # Single Collimation Width
+    dataset.add_new(0x00181041, "DS", "77.77")  # Contrast/Bolus Volume
+    dataset.StudyDate = "20250607"
+    stream = io.BytesIO()
+    dataset.save_as(stream)
+    short = stream.getvalue().replace(b"FD\x08\0" + struct.pack("<d", 1.5), b"FD\x04\0LEAK")
+    odd = short.replace(b"77.77 ", b"LEAK  ").replace(b"20250607", b"LEAKLEAK")
+    assert odd.count(b"LEAK") == 4
+    clean = deidentified_file(odd, key=KEY, source="a")
+    assert b"LEAK" not in clean
+    assert (read_slice(clean).hounsfield == read_slice(content).hounsfield).all()
+
+
+def test_an_empty_contrast_agent_stays_empty_and_none_stays_none(content: bytes) -> None:
+    for given, expected in (
+        ("", None),
+        ("NONE", "NONE"),
+        ("W/O CONTRAST", "W/O CONTRAST"),
+        ("Iomeron Dr. Leak", "CONTRAST AGENT"),
+    ):
+        dataset = pydicom.dcmread(io.BytesIO(content))
+        dataset.ContrastBolusAgent = given
+        stream = io.BytesIO()
+        dataset.save_as(stream)
+        clean = pydicom.dcmread(io.BytesIO(deidentified_file(stream.getvalue(), key=KEY, source="a")))
+        assert (clean.ContrastBolusAgent or None) == expected
+
+
+def test_a_description_keeps_what_says_how_the_image_was_made(content: bytes) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset.SeriesDescription, dataset.ProtocolName = "Schmidt BONE thin 1.0mm", "Head_Schmidt"
+    stream = io.BytesIO()
+    dataset.save_as(stream)
+    clean = pydicom.dcmread(io.BytesIO(deidentified_file(stream.getvalue(), key=KEY, source="a")))
+    assert (clean.SeriesDescription, clean.ProtocolName) == ("BONE thin 1.0mm", "Head")

@@ -66,6 +66,9 @@ def read_mutations(seeds: Path, first: int, count: int) -> dict[str, int]:
     report = json.loads(last)
     assert report["grown"] < fuzzing.RESIDENT_GROWTH, f"memory grew by {report['grown'] >> 20} MiB"
     assert sum(report["outcomes"].values()) == count
+    assert "other" not in report["deidentified"], "a de-identified file is read with other Hounsfield units"
+    # A number with control characters is read, but not kept: it may hide a text.
+    assert report["deidentified"]["same"] > 0.9 * report["outcomes"]["read"]
     return report["outcomes"]
 
 

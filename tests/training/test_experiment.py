@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hemoscope.errors import ConfigError
-from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.experiment import Experiment, RunConfig, parse_experiment, read_experiment
 from hemoscope.training.models.sequence import SequenceConfig
@@ -60,41 +59,6 @@ EXPERIMENTS = sorted(path for path in SHIPPED.glob("*.toml") if "\nexperiment = 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
 def test_every_experiment_of_the_repository_can_be_read(path: Path) -> None:
     assert read_experiment(path).name == path.stem
-
-
-def test_the_papers_experiment_is_the_published_recipe() -> None:
-    paper = read_experiment(SHIPPED / "paper.toml")
-    run, network, optimizer, loss = paper.run, paper.network, paper.optimizer, paper.loss
-    assert (run.epochs, run.batch_size, run.accumulate, run.max_steps, run.early_stop) == (10, 16, 1, 0, 0)
-    assert (run.split, run.test, run.split_seed, run.validation_share) == ("slice", 0.1, 257, 0.0)
-    assert network.backbone == "resnet50.tv_in1k"
-    assert (network.head, network.hidden, network.head_std) == ("flatten", 256, 0.05)
-    assert (network.frozen_stages, run.init) == (0, "pretrained")
-    assert dict(zip(LABELS, loss.labels, strict=True)) == {**dict.fromkeys(LABELS, 1.0), Hemorrhage.EPIDURAL: 2.0}
-    assert (loss.kind, loss.positive, loss.negative, loss.map, loss.dice) == ("bce", (1.0,) * 6, (1.0,) * 6, 0.0, 0.0)
-    assert (optimizer.kind, optimizer.schedule, optimizer.learning_rate) == ("adam", "constant", 1e-5)
-    assert (optimizer.weight_decay, optimizer.ema) == (0.0, 0.0)
-    assert (paper.preprocessing.size, paper.preprocessing.crop, paper.preprocessing.channels) == (224, "none", 3)
-    assert [(w.center, w.width) for w in paper.preprocessing.windows] == [(40, 80), (80, 200), (600, 2800)]
-    assert (paper.sampling.kind, paper.sampling.with_lesion) == ("all", 0.0)
-    assert not any(dataclasses.astuple(paper.augment))
-
-
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("resnet101", ["network.backbone=resnet101.tv_in1k"]),
-        ("resnet152", ["network.backbone=resnet152.tv_in1k"]),
-        ("doubly-weighted", ["loss.positive=prevalence", "loss.negative=prevalence"]),
-        ("focal", ["loss.kind=focal"]),
-    ],
-)
-def test_future_work_of_the_paper_is_its_recipe_by_patient_with_one_thing_changed(
-    name: str, changes: list[str]
-) -> None:
-    found = read_experiment(SHIPPED / f"{name}.toml")
-    said = [f"name={name}", f"description={found.description}", "run.split=patient"]
-    assert found == read_experiment(SHIPPED / "paper.toml", [*said, *changes])
 
 
 @given(

@@ -60,10 +60,18 @@ def test_undecided_scores_cost_log_2_whatever_the_weights() -> None:
 
 
 def test_any_weighs_as_much_as_two_types() -> None:
-    """Weights 2, 1, 1, 1, 1, 1 over 7, as in equation 1 of the paper."""
+    """Weights 2, 1, 1, 1, 1, 1 over 7: a weighted mean."""
     logits = torch.tensor([[3.0, 0, 0, 0, 0, -2.0]])
     expected = (2 * softplus(3) + 4 * math.log(2) + softplus(-2)) / 7
     assert float(parts(logits=logits)["scores"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_dividing_by_labels_is_the_sum_of_weighted_terms_over_the_number_of_known_labels() -> None:
+    labels = [[1, UNKNOWN, 0, 0, 0, 0], [UNKNOWN] * 5 + [0]]
+    found = score([[1.0, 9.0, -2.0, 0, 0, 0.5], [9.0] * 5 + [-1.0]], labels, divide_by="labels")
+    terms = [2 * softplus(-1), softplus(-2), softplus(0), softplus(0), softplus(0.5), softplus(-1)]
+    assert found == pytest.approx(sum(terms) / 6, rel=1e-6)
+    assert score([[0.0] * 6], [[0.0] * 6], divide_by="labels") == pytest.approx(7 / 6 * math.log(2))
 
 
 def test_scores_are_averaged_over_the_batch() -> None:
@@ -261,6 +269,7 @@ def test_without_weights_the_maps_are_left_alone() -> None:
         ({"labels": (0.0,) * 6}, r"loss\.labels: weights must not be negative, nor all zero"),
         ({"positive": (-1.0,) * 6}, r"loss\.positive: weights must not be negative"),
         ({"negative": (math.nan,) * 6}, r"loss\.negative: weights must not be negative"),
+        ({"divide_by": "slices"}, r"loss\.divide_by must be one of weights, labels, got slices"),
         ({"kind": "hinge"}, r"loss\.kind must be one of bce, focal, got hinge"),
         ({"gamma": -1.0}, r"gamma, map, map_positive, dice must not be negative, got -1\.0"),
         ({"dice": math.inf}, r"must not be negative, got .*inf"),

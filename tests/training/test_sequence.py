@@ -102,6 +102,18 @@ def test_the_first_view_is_what_serving_computes(
     assert store.read("s3").positions_mm == (None,) * 6
 
 
+def test_without_the_mirror_the_first_view_is_the_slice_alone(
+    store: EmbeddingStore, network: HemorrhageNetwork, tiny_experiment: Build, series_cache: Cache, tmp_path: Path
+) -> None:
+    experiment = tiny_experiment(sequence=SEQUENCE, reading={"mirror": False})
+    plain = EmbeddingStore(network, experiment, series_cache, tmp_path, views=1)
+    assert plain.folder != store.folder
+    plain.fill(["s2"], lambda _done, _total: None)
+    found, mirrored = plain.read("s2"), store.read("s2")
+    assert torch.equal(found.logits, mirrored.logits[1:])  # the slice, its mirror image, one augmented
+    assert torch.equal(found.embeddings, mirrored.embeddings[1:])
+
+
 def test_embeddings_are_computed_once_and_again_for_other_weights(
     store: EmbeddingStore, experiment: Experiment, series_cache: Cache, tmp_path: Path
 ) -> None:
@@ -285,7 +297,7 @@ def test_scores_are_what_the_bundle_serves(
     bundle = write_bundle(
         tmp_path / "bundle",
         make_card(preprocessing=preprocessing, sequence=rule),
-        onnx_graph(network, channels=3, size=preprocessing.size, embedding=True),
+        onnx_graph(network, channels=3, size=preprocessing.size, mirror=experiment.reading.mirror, embedding=True),
         sequence=sequence_graph(sequence),
     )
     predictor = Predictor(bundle, threads=1)

@@ -161,6 +161,24 @@ def test_scores_are_those_of_the_mirrored_network_on_the_folds_own_patients(
     assert np.allclose(scores[[f"logit_{label}" for label in LABELS]], expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_without_the_mirror_scores_are_those_of_the_slice_alone(
+    whole_run: Path, runs: Path, phantom_cache: Cache, tiny_experiment: Build
+) -> None:
+    experiment = tiny_experiment(run={"held_out": ["p5"]}, reading={"mirror": False})
+    part = make_data_splits(experiment, phantom_cache)[0]
+    train(experiment, phantom_cache, runs / "one-look", only=(part.name,))
+    assert same_weights(weights(runs / "one-look", part.name), weights(whole_run, part.name))
+    network = HemorrhageNetwork(experiment.network, channels=3, size=32)
+    load_weights(network, whole_run / part.name / "weights.safetensors")
+    slices = PlainSlices(phantom_cache, part.test, experiment.reading_preprocessing)
+    with torch.inference_mode():
+        expected = network.eval()(torch.stack([slices[i] for i in range(len(slices))])).logits
+    columns = [f"logit_{label}" for label in LABELS]
+    scores, mirrored = (pd.read_csv(run / part.name / "scores.csv")[columns] for run in (runs / "one-look", whole_run))
+    assert np.allclose(scores, expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(scores, mirrored, rtol=1e-4, atol=1e-5)
+
+
 def test_training_again_gives_the_same_weights_and_another_seed_others(
     whole_run: Path, runs: Path, phantom_cache: Cache, tiny_experiment: Build
 ) -> None:
@@ -305,9 +323,9 @@ def test_scores_are_taken_at_the_size_of_reading(
     sizes: list[int] = []
     score_slices = train_module.score_slices
 
-    def seen(network: HemorrhageNetwork, slices: PlainSlices, *rest: Any) -> None:
+    def seen(network: HemorrhageNetwork, slices: PlainSlices, *rest: Any, mirror: bool) -> None:
         sizes.append(slices[0].shape[-1])
-        score_slices(network, slices, *rest)
+        score_slices(network, slices, *rest, mirror=mirror)
 
     monkeypatch.setattr(train_module, "score_slices", seen)
     experiment = tiny_experiment(run={"epochs": 1}, reading={"size": 64})

@@ -8,7 +8,21 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hemoscope.cli import data, evaluate, export, federated, info, predict, prepare, serve, train, tune, users
+from hemoscope.cli import (
+    data,
+    deidentify,
+    evaluate,
+    export,
+    federated,
+    info,
+    predict,
+    prepare,
+    reproduce,
+    serve,
+    train,
+    tune,
+    users,
+)
 from hemoscope.version import DISCLAIMER, __version__
 
 
@@ -37,6 +51,7 @@ COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
         Command(name="predict", summary="find suspected hemorrhage in head CT", register=predict.register),
+        Command(name="deidentify", summary="copy DICOM images without identity", register=deidentify.register),
         Command(name="info", summary="show a model's card: performance and limits", register=info.register),
         Command(
             name="prepare",
@@ -65,6 +80,13 @@ COMMANDS: dict[str, Command] = {
             register=evaluate.register,
             extra="study",
             packages=("matplotlib",),
+        ),
+        Command(
+            name="reproduce",
+            summary="compare the paper's numbers with recomputed ones",
+            register=reproduce.register,
+            extra="study",
+            packages=("pandas", "matplotlib"),
         ),
         Command(
             name="tune",

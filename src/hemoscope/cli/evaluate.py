@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,11 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from hemoscope.evaluation.assessment import Assessment
+    from hemoscope.evaluation.clinical_inputs import ClinicalInputs
     from hemoscope.evaluation.evaluation_context import EvaluationContext
     from hemoscope.evaluation.prediction_files import LabelledPredictions
+    from hemoscope.inference.card import ModelCard
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +51,47 @@ def register(parser: argparse.ArgumentParser) -> None:
         default="platt",
         help="cross-fitted, to show the effect of calibration alone (%(default)s)",
     )
+    _add_clinical(parser.add_argument_group("for a clinical journal"))
     parser.set_defaults(run=run)
+
+
+def _add_clinical(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--subgroup",
+        action="append",
+        default=[],
+        metavar="COLUMN[:CUT,...]",
+        help="score the subgroups of a column of the labels, of --subgroup-table, or slice_spacing_mm; cut points "
+        "divide numbers into classes; may be repeated",
+    )
+    add(
+        "--subgroup-table",
+        type=Path,
+        metavar="T.csv",
+        help="more columns, by image_id or patient_id",
+    )
+    add("--compare", type=Path, metavar="Q.csv", help="other predictions of the same images: paired differences, tests")
+    add("--margin", type=_share, metavar="M", help="with --compare: margin of non-inferiority, such as 0.05")
+    add(
+        "--prevalence",
+        type=_share,
+        metavar="P",
+        help="share of series (patients) with hemorrhage elsewhere, such as 0.1: net benefit there too",
+    )
+    add(
+        "--checklist",
+        action="store_true",
+        help="write checklist.html and checklist.md: CLAIM, STARD-AI and TRIPOD+AI, with a flow diagram",
+    )
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < 1.0:
+        msg = f"expected a number between 0 and 1, got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
 
 
 def _positive(text: str) -> int:
@@ -72,23 +116,15 @@ _MOST_PICTURES = 50
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, and print a summary."""
-    from hemoscope.evaluation.report import evaluate, evaluate_predictions
+    from hemoscope.evaluation.report import evaluate
     from hemoscope.evaluation.terminal_summary import evaluation_summary
 
     _check(arguments)
+    source = _on_cache if arguments.data is not None else _on_dicom if arguments.images is not None else _on_files
+    _clinical(arguments)  # a file that cannot be read is an error now, not after minutes of prediction
+    data, context = source(arguments)
     fitting = {"rounds": arguments.rounds, "seed": arguments.seed, "method": arguments.calibration}
-    if arguments.predictions is not None:
-        report = evaluate_predictions(
-            arguments.predictions,
-            arguments.labels,
-            arguments.output,
-            group_column=arguments.groups,
-            series_column=arguments.series,
-            **fitting,
-        )
-    else:
-        data, context = _on_cache(arguments) if arguments.data is not None else _on_dicom(arguments)
-        report = evaluate(data, arguments.output, context, **fitting)
+    report = evaluate(data, arguments.output, context, **fitting)
     sys.stdout.write(f"{evaluation_summary(report)}\nwritten to {arguments.output}\n")
     return ExitCode.OK
 
@@ -103,6 +139,53 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.data is not None and (arguments.labels or arguments.groups or arguments.series):
         msg = "--data includes labels, patients and series. Remove --labels, --groups and --series"
         raise ConfigError(msg)
+    if arguments.margin is not None and arguments.compare is None:
+        msg = "--margin is a margin of the difference to other predictions. Give --compare Q.csv"
+        raise ConfigError(msg)
+    if arguments.subgroup_table is not None and not arguments.subgroup:
+        msg = "--subgroup-table has columns for --subgroup. Give --subgroup COLUMN"
+        raise ConfigError(msg)
+    if arguments.prevalence is not None and arguments.predictions and not (arguments.series or arguments.groups):
+        msg = "--prevalence is a share of series or patients. Name their column with --series or --groups"
+        raise ConfigError(msg)
+
+
+def _on_files(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
+    """Score a file of predictions."""
+    from hemoscope.evaluation.report import read_evaluation
+
+    data, context = read_evaluation(
+        arguments.predictions, arguments.labels, group_column=arguments.groups, series_column=arguments.series
+    )
+    return data, replace(context, clinical=_clinical(arguments))
+
+
+def _clinical(
+    arguments: argparse.Namespace, found: "Assessment | None" = None, card: "ModelCard | None" = None
+) -> "ClinicalInputs":
+    """Read what was asked for besides scores."""
+    from hemoscope.evaluation.clinical_inputs import ClinicalInputs, SecondPredictions
+    from hemoscope.evaluation.prediction_files import read_probabilities
+    from hemoscope.evaluation.subgroup_tables import read_subgroups
+
+    measured: dict[str, dict[str, str]] = {}
+    if arguments.predictions is None:
+        measured["slice_spacing_mm"] = {} if found is None else found.spacing_of_images()
+    second = arguments.compare
+    return ClinicalInputs(
+        subgroups=read_subgroups(
+            arguments.subgroup,
+            [path for path in (arguments.labels, arguments.predictions, arguments.subgroup_table) if path is not None],
+            measured,
+        ),
+        second=None
+        if second is None
+        else SecondPredictions(name=second.name, probabilities=read_probabilities(second), margin=arguments.margin),
+        prevalence=arguments.prevalence,
+        checklist=arguments.checklist,
+        card=card,
+        flow=None if found is None else found.flow,
+    )
 
 
 def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
@@ -121,7 +204,7 @@ def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
     name = arguments.name or f"{cache.dataset.name}, {subset.name}"
     found.write(arguments.output, name=name, description=" ".join((arguments.description, *subset.warnings)).strip())
     context = found.context(bundle, dataset=cache.dataset.name, split=subset.as_dict(), warnings=subset.warnings)
-    return found.slices, context
+    return found.slices, replace(context, clinical=_clinical(arguments, found, bundle.card))
 
 
 def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
@@ -141,4 +224,5 @@ def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
     for refused in found.rejected:
         sys.stderr.write(f"refused: {refused.message}\n")
     found.write(arguments.output, name=name, description=arguments.description)
-    return found.slices, found.context(bundle, dataset=name)
+    context = found.context(bundle, dataset=name)
+    return found.slices, replace(context, clinical=_clinical(arguments, found, bundle.card))

@@ -4,10 +4,10 @@ Columns ``image_id`` (the DICOM file's name without its ending) and the six labe
 takes precedence over the DICOM headers. Other columns are ignored; ``.gz`` is read too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Six = tuple[int | None, ...]
 _VALUES = {"": None, "0": 0, "1": 1}
+_ROWS_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +59,37 @@ def read_text_table(path: Path, columns: tuple[str, ...]) -> "pd.DataFrame":
     """Read a CSV file with at least these columns as stripped text. Raises DataError if invalid or empty."""
     import pandas as pd
 
+    return pd.concat(read_text_chunks(path, columns))
+
+
+def read_text_chunks(path: Path, columns: tuple[str, ...]) -> Iterator["pd.DataFrame"]:
+    """Read a large CSV file as ``read_text_table`` does, some rows at a time; their index counts the file's rows."""
+    import pandas as pd
+
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False}
+    rows = 0
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
+        with pd.read_csv(path, encoding="utf-8-sig", chunksize=_ROWS_AT_ONCE, **options) as chunks:
+            for chunk in chunks:
+                absent = [name for name in columns if name not in chunk.columns]
+                _check_table(path, columns, f"lacks the columns {', '.join(absent)}" if absent else "")
+                rows += len(chunk)
+                if len(chunk):
+                    # A row shorter than the header is filled with missing values, whatever keep_default_na says.
+                    yield chunk.fillna("").apply(lambda column: column.str.strip())
     except FileNotFoundError as error:
         msg = f"{path.name}: no such file. Give the path of the CSV table"
         raise DataError(msg) from error
     except (OSError, ValueError, EOFError) as error:  # pandas' parser errors and wrong encodings are ValueErrors
         msg = f"{path.name}: not a readable CSV table ({type(error).__name__}). Give CSV in UTF-8"
         raise DataError(msg) from error
-    absent = [name for name in columns if name not in table.columns]
-    if absent or table.empty:
-        what = f"lacks the columns {', '.join(absent)}" if absent else "has a header and no rows"
-        msg = f"{path.name} {what}. It needs {', '.join(columns)}"
+    _check_table(path, columns, "" if rows else "has a header and no rows")
+
+
+def _check_table(path: Path, columns: tuple[str, ...], wrong: str) -> None:
+    if wrong:
+        msg = f"{path.name} {wrong}. It needs {', '.join(columns)}"
         raise DataError(msg)
-    # A row shorter than the header is filled with missing values, whatever keep_default_na says.
-    return table.fillna("").apply(lambda column: column.str.strip())
 
 
 def _six(path: Path, line: int, values: list[str]) -> Six:

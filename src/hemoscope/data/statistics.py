@@ -1,4 +1,4 @@
-"""Statistics of a cache: images by label and kind, co-occurring labels, slices per patient.
+"""Statistics of a cache: images by label and number of diagnoses, co-occurring labels, slices per patient.
 
 Unknown labels are counted as unknown, never as negative.
 """
@@ -14,7 +14,9 @@ from hemoscope.inference.card import TrainingData, to_plain
 from hemoscope.labels import LABELS, PerLabel
 
 Counts = NDArray[np.int64]
+Six = tuple[int | None, ...]
 KINDS = ("none", "one type", "more than one", "unknown")
+_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +43,12 @@ class Statistics:
     """A dataset in numbers.
 
     Attributes:
-        kinds: images with no hemorrhage, one type, more than one, and unknown, as in the paper's pie.
+        labels: of each class (the paper's figure 2).
+        kinds: images with no diagnosis, one type, more than one, and unknown (the paper's section III: 85.7, 10.1 and
+            4.2%).
         co_occurrence: (6, 6), images positive for both labels; the diagonal counts each label.
-        combinations: six labels (None is unknown) and the number of images with them, most frequent first (the paper's
+        combinations: six labels (None is unknown) and the number of images with them, most frequent first.
+        rows: the id and the six labels of one image of each of the most frequent combinations (the form of the paper's
             Table I).
         contradictions: images whose `any` disagrees with their types.
         slices: how many slices each patient has, (patients,).
@@ -57,7 +62,8 @@ class Statistics:
     labels: PerLabel[LabelCount]
     kinds: dict[str, int]
     co_occurrence: Counts
-    combinations: tuple[tuple[tuple[int | None, ...], int], ...]
+    combinations: tuple[tuple[Six, int], ...]
+    rows: tuple[tuple[str, Six], ...]
     contradictions: int
     slices: Counts
 
@@ -78,6 +84,7 @@ class Statistics:
             "kinds": self.kinds,
             "co_occurrence": self.co_occurrence.tolist(),
             "combinations": [{"labels": list(six), "images": count} for six, count in self.combinations],
+            "rows": [{"image_id": image_id, "labels": list(six)} for image_id, six in self.rows],
             "contradictions": self.contradictions,
             "slices_a_patient": to_plain(self.slices_a_patient),
         }
@@ -89,6 +96,8 @@ def dataset_statistics(cache: Cache) -> Statistics:
     labels = table[[label.value for label in LABELS]].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
     patients, patient_of = np.unique(table["patient_id"].to_numpy(dtype=str), return_inverse=True)
     positive = (labels == 1).astype(np.int64)
+    combinations, examples = _combinations(labels)
+    image_ids = table["image_id"].to_numpy(dtype=str)
     return Statistics(
         dataset=cache.dataset,
         images=len(table),
@@ -98,7 +107,10 @@ def dataset_statistics(cache: Cache) -> Statistics:
         labels=PerLabel.build(lambda label: _count(labels[:, LABELS.index(label)], patient_of)),
         kinds=_kinds(labels),
         co_occurrence=positive.T @ positive,
-        combinations=_combinations(labels),
+        combinations=combinations,
+        rows=tuple(
+            (str(image_ids[place]), six) for place, (six, _) in zip(examples[:_ROWS], combinations, strict=False)
+        ),
         contradictions=_contradictions(labels),
         slices=np.bincount(patient_of, minlength=len(patients)).astype(np.int64),
     )
@@ -129,8 +141,10 @@ def _contradictions(labels: NDArray[np.float64]) -> int:
     return int((((labels[:, 0] == 0) & some) | ((labels[:, 0] == 1) & none)).sum())
 
 
-def _combinations(labels: NDArray[np.float64]) -> tuple[tuple[tuple[int | None, ...], int], ...]:
-    rows, counts = np.unique(np.nan_to_num(labels, nan=-1).astype(np.int64), axis=0, return_counts=True)
+def _combinations(labels: NDArray[np.float64]) -> tuple[tuple[tuple[Six, int], ...], list[int]]:
+    """Return the combinations with their counts, most frequent first, and the first image of each."""
+    known = np.nan_to_num(labels, nan=-1).astype(np.int64)
+    rows, first, counts = np.unique(known, axis=0, return_index=True, return_counts=True)
     sixes = [tuple(None if value < 0 else int(value) for value in row) for row in rows]
     order = np.argsort(-counts, kind="stable")
-    return tuple((sixes[place], int(counts[place])) for place in order)
+    return tuple((sixes[place], int(counts[place])) for place in order), first[order].tolist()

@@ -1,104 +1,156 @@
-"""De-identifies DICOM datasets by the Basic Profile of PS3.15 Annex E, with stable pseudonyms.
+"""De-identifies DICOM images by the Basic Profile of PS3.15 Annex E, with stable pseudonyms.
 
-Elements are removed, emptied or replaced according to Table E.1-1 as provided by dicom-anonymizer, at every depth of
-nesting. Private elements and elements of unknown VR are removed too, because their content is unknown. Geometry,
-rescale and pixels are unchanged: they are not in the table. The same key gives the same pseudonym for the same
-identity, so that studies of one patient stay together; without the key, pseudonyms cannot be traced back. Faces are not
-removed: a head CT can be rendered in 3D, so protect de-identified studies too.
+``deidentify_rules`` says what happens to each element. Elements that stay are not decoded, so that a nonstandard value
+reads the same before and after; an element that must be changed and cannot be decoded is removed. Geometry, rescale and
+pixels are unchanged. The same key gives the same pseudonym for the same identity, so that studies of one patient stay
+together; without the key, pseudonyms cannot be traced back. Faces are not removed: a head CT can be rendered in 3D, so
+protect de-identified studies too.
 """
 
 import hashlib
 import hmac
 import io
-from collections.abc import Callable
+import re
 from copy import deepcopy
-from functools import cache
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c as table
 from pydicom import dcmread
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from hemoscope.dicom import tags
+from hemoscope.dicom.deidentify_rules import (
+    BINARY_VRS,
+    CODE_MEANING,
+    CODE_VALUES,
+    CODING_SCHEME,
+    STANDARD_SCHEMES,
+    TEXT_VRS,
+    Action,
+    action_of,
+    table_action,
+    technical_words,
+)
 from hemoscope.dicom.elements import PARSE_ERRORS, quiet
 from hemoscope.dicom.refusals import refusal
-from hemoscope.errors import DicomReadError
 
 METHOD = "Hemoscope, PS3.15 Basic Application Confidentiality Profile"
+FACES = "Faces are not removed: a head CT can be rendered in 3D. Protect de-identified studies too."
 
-_LEAST_KEY = 16
+LEAST_KEY_BYTES = 16
 _HALF = 8  # bytes of a pseudonym derived from the identity; as many again authenticate it by the key
 # File meta information about the file itself; the rest is about the sender, PS3.10 section 7.1.
 _META = frozenset((0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013))
 # A valid dummy value for each VR, PS3.5 section 6.2.
 _DUMMY: dict[str, object] = {
-    **dict.fromkeys(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"), "REMOVED"),
+    **dict.fromkeys(("CS", "PN", *TEXT_VRS), "REMOVED"),
     **dict.fromkeys(("DS", "IS", "FD", "FL", "SS", "US", "SL", "UL", "SV", "UV"), 0),
-    **dict.fromkeys(("OB", "OW", "OD", "OF", "OL", "OV"), b"\0\0"),
+    **dict.fromkeys(BINARY_VRS, b"\0\0"),
     "AS": "000Y",
     "DA": "19000101",
     "DT": "19000101000000",
     "TM": "000000",
     "UR": "urn:removed",
 }
+_STANDARD_UIDS = "1.2.840.10008."
+_NUMERIC = re.compile(rb"[0-9+\-.,eE \\\0]*")
+_SIZES = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
+_AGE = re.compile(r"\d{3}[DWMY]")
+_OLDEST_YEARS = 90
+_FURTHEST_DAYS = 3650
+_CODES = {
+    "113100": "Basic Application Confidentiality Profile",
+    "113105": "Clean Descriptors Option",
+    "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
+    "113108": "Retain Patient Characteristics Option",
+}
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
-Action = Callable[[Dataset, DataElement, bytes], None]
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeidentifyOptions:
+    """What a site may choose.
 
-def deidentified(dataset: Dataset, *, key: bytes, source: str) -> Dataset:
-    """Return a de-identified copy; the original is unchanged. Idempotent for the same key.
-
-    Args:
-        dataset: a complete dataset, with its ``file_meta`` if it has one.
-        key: secret of the site, at least 16 bytes; with it, a known identity can be linked to its pseudonym.
-        source: the input as the user named it, for errors.
-
-    Raises:
-        DicomReadError: the dataset states that identity is burned into its pixels, which the profile does not clean.
-        ValueError: the key is too short.
+    Attributes:
+        shift_dates: move all dates of a patient by the same number of days (code 113107) in place of removing them.
+        allow_unknown_annotation: accept screen captures that do not say whether identity is burned into their pixels.
     """
-    if len(key) < _LEAST_KEY:
-        msg = f"the pseudonym key needs at least {_LEAST_KEY} bytes, got {len(key)}"
-        raise ValueError(msg)
-    if str(dataset.get("BurnedInAnnotation", "NO")).upper() == "YES":
-        reason, remedy = "burned-in annotation is YES, so its pixels may show who it is", "Remove it at its source"
-        raise DicomReadError(source=source, code="burned_in_annotation", reason=reason, remedy=remedy)
-    clean = deepcopy(dataset)
-    patient = pseudonymous_id(str(dataset.get("PatientID", "")), key)
-    _clean(clean, key)
-    clean.PatientID = clean.PatientName = patient
-    clean.PatientIdentityRemoved = "YES"
-    clean.DeidentificationMethod = METHOD
-    clean.DeidentificationMethodCodeSequence = Sequence([_profile_code()])
-    meta = getattr(clean, "file_meta", None)
-    if meta is not None:
-        for element in [element for element in meta if element.tag not in _META]:
-            del meta[element.tag]
-        _clean(meta, key)
-    clean.preamble = bytes(128)
-    return clean
+
+    shift_dates: bool = False
+    allow_unknown_annotation: bool = False
 
 
-def deidentified_file(data: bytes, *, key: bytes, source: str) -> bytes:
+def deidentified_file(
+    data: bytes,
+    *,
+    key: bytes,
+    source: str,
+    options: DeidentifyOptions = DeidentifyOptions(),
+) -> bytes:
     """Return a de-identified file with unchanged pixels and geometry.
 
     Args:
-        data: a file that ``open_archive`` accepted, so that its size, also when inflated, is within the limits.
-        key: secret of the site, at least 16 bytes.
+        data: a file that was parsed within limits, so that its size, also when inflated, is bounded.
+        key: secret of the site, at least 16 bytes; with it, a known identity can be linked to its pseudonym.
         source: the input as the user named it.
+        options: of the site.
 
     Raises:
-        DicomReadError: ``burned_in_annotation``, or ``malformed`` if a value cannot be read or written again.
+        DicomReadError: as :func:`deidentified`, or ``malformed`` if it cannot be parsed or written again.
+        ValueError: the key is too short.
     """
     out = io.BytesIO()
     with quiet():
         try:
-            clean = deidentified(dcmread(io.BytesIO(data), force=True), key=key, source=source)
-            clean.save_as(out, enforce_file_format=False)
+            original = dcmread(io.BytesIO(data), force=True)
+            deidentified(original, key=key, source=source, options=options).save_as(out, enforce_file_format=False)
         except PARSE_ERRORS as error:
             reason = f"it cannot be de-identified ({type(error).__name__})"
             raise refusal(source, "malformed", reason) from error
     return out.getvalue()
+
+
+def deidentified(
+    dataset: Dataset,
+    *,
+    key: bytes,
+    source: str,
+    options: DeidentifyOptions = DeidentifyOptions(),
+) -> Dataset:
+    """Return a de-identified copy; the original is unchanged. Idempotent for the same key and options.
+
+    Args:
+        dataset: a complete dataset, with its ``file_meta`` if it has one.
+        key: secret of the site, at least 16 bytes.
+        source: the input as the user named it, for errors.
+        options: of the site.
+
+    Raises:
+        DicomReadError: ``burned_in_annotation`` if identity is, or may be, burned into the pixels, which the profile
+            does not clean; ``not_an_image`` for reports, documents and presentation states: their text is free.
+        ValueError: the key is too short.
+    """
+    if len(key) < LEAST_KEY_BYTES:
+        msg = f"the pseudonym key needs at least {LEAST_KEY_BYTES} bytes, got {len(key)}"
+        raise ValueError(msg)
+    _check_pixels(dataset, source, options)
+    clean = deepcopy(dataset)
+    patient_id = _text(dataset, "PatientID")
+    work = _Work(key=key, shift=_shift(dataset, patient_id, key) if options.shift_dates else None)
+    work.clean(clean)
+    clean.PatientID = clean.PatientName = pseudonymous_id(patient_id, key)
+    _state_method(clean, options)
+    meta = getattr(clean, "file_meta", None)
+    if meta is not None:
+        for tag in [element.tag for element in meta if element.tag not in _META]:
+            del meta[tag]
+        if "MediaStorageSOPInstanceUID" in meta:
+            meta.MediaStorageSOPInstanceUID = pseudonymous_uid(str(meta.MediaStorageSOPInstanceUID), key)
+    clean.preamble = bytes(128)
+    return clean
 
 
 def pseudonymous_uid(uid: str, key: bytes) -> str:
@@ -128,78 +180,169 @@ def _is_ours(value: bytes, key: bytes) -> bool:
     return len(value) == 2 * _HALF and hmac.compare_digest(proof, hmac.digest(key, head, hashlib.sha256)[:_HALF])
 
 
-def _clean(dataset: Dataset, key: bytes) -> None:
-    """Apply the table to a dataset and all nested items, in place."""
-    for element in list(dataset):  # decodes every element, so that its VR is known
-        if element.tag.is_private or element.VR == "UN":
-            del dataset[element.tag]
-            continue
-        rule = _rule(element.tag.group, element.tag.element)
-        if rule is not None:
-            rule(dataset, element, key)
-        elif element.VR == "PN":
-            element.value = ""  # no person name is kept, not even one that is not in the table
-        elif element.VR == "SQ":
-            for item in element.value:
-                _clean(item, key)
+def _text(dataset: Dataset, keyword: str) -> str:
+    """Return a text value; empty if it is missing or cannot be decoded."""
+    try:
+        return str(dataset.get(keyword) or "")
+    except PARSE_ERRORS:
+        return ""
 
 
-def _remove(dataset: Dataset, element: DataElement, _: bytes) -> None:
-    del dataset[element.tag]
+def _check_pixels(dataset: Dataset, source: str, options: DeidentifyOptions) -> None:
+    if not any(tag in dataset for tag in (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)):
+        raise refusal(source, "not_an_image", "a report, document or presentation state, whose text is free")
+    stated = _text(dataset, "BurnedInAnnotation").upper()
+    if stated == "YES":
+        raise refusal(source, "burned_in_annotation", "burned-in annotation is YES, so its pixels may show who it is")
+    kind = f"{_text(dataset, 'SOPClassUID')} {_text(dataset, 'ConversionType')}".strip()
+    captured = kind.startswith(_SECONDARY_CAPTURE) or " " in kind or "SCREEN" in _text(dataset, "ImageType").upper()
+    if captured and stated != "NO" and not options.allow_unknown_annotation:
+        reason = "a screen capture or converted picture that does not say whether identity is burned into its pixels"
+        raise refusal(source, "burned_in_annotation", reason)
 
 
-def _empty(_: Dataset, element: DataElement, __: bytes) -> None:
-    element.value = None if element.VR != "SQ" else Sequence()
+def _shift(dataset: Dataset, patient_id: str, key: bytes) -> timedelta:
+    """Return the patient's shift: 1 to 3,650 days into the past; none if it was shifted before."""
+    if _text(dataset, "LongitudinalTemporalInformationModified") == "MODIFIED" and pseudonymous_id(patient_id, key) == (
+        patient_id
+    ):
+        return timedelta(0)
+    digest = hmac.digest(key, f"days of {patient_id}".encode("utf-8", "surrogatepass"), hashlib.sha256)
+    return timedelta(days=-1 - int.from_bytes(digest[:8], "big") % _FURTHEST_DAYS)
 
 
-def _replace(_: Dataset, element: DataElement, key: bytes) -> None:
-    if element.VR == "UI":
-        _rename(_, element, key)
-    elif element.VR == "SQ":
-        element.value = Sequence()
-    else:
-        element.value = _DUMMY[element.VR]
+def _state_method(clean: Dataset, options: DeidentifyOptions) -> None:
+    """Write the attributes that PS3.15 E.1.1 requires of a de-identified object."""
+    clean.PatientIdentityRemoved = "YES"
+    clean.DeidentificationMethod = METHOD
+    clean.LongitudinalTemporalInformationModified = "MODIFIED" if options.shift_dates else "REMOVED"
+    used = [code for code in _CODES if code != "113107" or options.shift_dates]
+    clean.DeidentificationMethodCodeSequence = Sequence([_code(code) for code in used])
 
 
-def _rename(_: Dataset, element: DataElement, key: bytes) -> None:
-    """Replace one or more UIDs; an invalid UID is replaced like any other text."""
-    if element.is_empty:
-        return
-    values = [element.value] if isinstance(element.value, str) else list(element.value)
-    renamed = [pseudonymous_uid(str(value), key) for value in values]
-    element.value = renamed if len(renamed) > 1 else renamed[0]
-
-
-@cache
-def _rules() -> dict[tuple[int, int], Action]:
-    """The table's action for each element; if there is a choice, the one that keeps the object valid.
-
-    References to other images (X/Z/U*) are emptied: those images may not have left the hospital.
-    """
-    columns: tuple[tuple[Action, list[tuple[int, ...]]], ...] = (
-        (_remove, table.X_TAGS),
-        (_empty, [*table.Z_TAGS, *table.X_Z_TAGS, *table.X_Z_U_STAR_TAGS]),
-        (_replace, [*table.D_TAGS, *table.Z_D_TAGS, *table.X_D_TAGS, *table.X_Z_D_TAGS]),
-        (_rename, table.U_TAGS),
-    )
-    return {(tag[0], tag[1]): rule for rule, tags in columns for tag in tags if len(tag) == 2}
-
-
-@cache
-def _repeating() -> tuple[tuple[int, ...], ...]:
-    return tuple(tag for tag in table.X_TAGS if len(tag) == 4)
-
-
-def _rule(group: int, element: int) -> Action | None:
-    for wanted_group, wanted_element, group_mask, element_mask in _repeating():
-        if group & group_mask == wanted_group and element & element_mask == wanted_element & element_mask:
-            return _remove
-    return _rules().get((group, element))
-
-
-def _profile_code() -> Dataset:
-    """Return the code of the profile, PS3.16 CID 7050."""
+def _code(value: str) -> Dataset:
+    """Return a code of PS3.16 CID 7050."""
     code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator = "113100", "DCM"
-    code.CodeMeaning = "Basic Application Confidentiality Profile"
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "DCM", _CODES[value]
     return code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """Cleans datasets in place; ``shift`` of dates, or None to remove them."""
+
+    key: bytes
+    shift: timedelta | None
+
+    def clean(self, dataset: Dataset) -> None:
+        """Apply the rules to a dataset and all nested items."""
+        for tag in list(dataset.keys()):
+            try:
+                self._apply(dataset, int(tag))
+            except PARSE_ERRORS:  # a value that cannot be decoded may hold anything
+                del dataset[tag]
+        _clean_code(dataset)
+
+    def _apply(self, dataset: Dataset, tag: int) -> None:
+        vr = _vr(dataset, tag)
+        action = action_of(tag, vr)
+        if action is Action.KEEP:
+            _check_number(dataset, tag, vr)
+            return
+        if action is Action.DATE:
+            action = table_action(tag) if self.shift is None else Action.DATE
+        if action is Action.REMOVE:
+            del dataset[tag]
+            return
+        element = dataset[tag]
+        if action is Action.DESCEND:
+            for item in element.value:
+                self.clean(item)
+        else:
+            element.value = self._changed(element, action)
+
+    def _changed(self, element: DataElement, action: Action) -> object:
+        if action is Action.EMPTY or (element.is_empty and not _needs_dummy(element, action)):
+            return Sequence() if element.VR == "SQ" else None
+        if action is Action.DUMMY:
+            return self._dummy(element)
+        if action is Action.RENAME:
+            return self._renamed(element)
+        if action is Action.DATE:
+            return self._shifted(element)
+        return _age(element) if action is Action.AGE else _described(element)
+
+    def _dummy(self, element: DataElement) -> object:
+        if element.VR == "UI":
+            return self._renamed(element)
+        return Sequence() if element.VR == "SQ" else _DUMMY[element.VR]
+
+    def _renamed(self, element: DataElement) -> object:
+        """Replace UIDs, except those that the standard defines; an invalid UID is replaced like any other text."""
+        values = [element.value] if isinstance(element.value, str) else list(element.value or ())
+        renamed = [
+            str(value) if str(value).startswith(_STANDARD_UIDS) else pseudonymous_uid(str(value), self.key)
+            for value in values
+        ]
+        return renamed if len(renamed) != 1 else renamed[0]
+
+    def _shifted(self, element: DataElement) -> object:
+        """Shift dates; the time of day is kept. A value that is no date is removed (ValueError)."""
+        values = [str(value) for value in (element.value if element.VM > 1 else [element.value])]
+        if element.VR == "TM":
+            if all(re.fullmatch(r"\d{2,6}(?:\.\d{1,6})?", value) for value in values):
+                return element.value
+            msg = "not a time"
+            raise ValueError(msg)
+        assert self.shift is not None
+        moved = [f"{datetime.strptime(value[:8], '%Y%m%d') + self.shift:%Y%m%d}{value[8:]}" for value in values]
+        if not all(re.fullmatch(r"\d{8}(?:\d{2,6}(?:\.\d{1,6})?)?(?:[+-]\d{4})?", value) for value in moved):
+            msg = "not a date"
+            raise ValueError(msg)
+        return moved if len(moved) > 1 else moved[0]
+
+
+def _vr(dataset: Dataset, tag: int) -> str:
+    """Return the VR of an element in the dictionary, as reading takes it; that of the file if there is none."""
+    known = dictionary_VR(tag) if dictionary_has_tag(tag) else str(dataset.get_item(tag).VR or "UN")
+    return known.split(" or ")[0]
+
+
+def _check_number(dataset: Dataset, tag: int, vr: str) -> None:
+    """Remove a number that is not written with digits, or has a wrong length: it may be any text."""
+    value = dataset.get_item(tag).value
+    if not isinstance(value, bytes):
+        return
+    if (vr in ("DS", "IS") and not _NUMERIC.fullmatch(value)) or len(value) % _SIZES.get(vr, 1):
+        del dataset[tag]
+
+
+def _needs_dummy(element: DataElement, action: Action) -> bool:
+    """Whether the table asks for a value; a text that it does not list may stay empty."""
+    return action is Action.DUMMY and table_action(int(element.tag)) is Action.DUMMY
+
+
+def _age(element: DataElement) -> str | None:
+    value = str(element.value)
+    if not _AGE.fullmatch(value):
+        return None
+    return f"{_OLDEST_YEARS:03d}Y" if value[-1] == "Y" and int(value[:3]) >= _OLDEST_YEARS else value
+
+
+def _described(element: DataElement) -> str | None:
+    """Keep the technical words of a descriptor; a contrast agent stays one, whatever its name."""
+    values = element.value if element.VM > 1 else [element.value]
+    words = technical_words(" ".join(str(value) for value in values))
+    if not words and element.tag == tags.CONTRAST_AGENT:
+        return "CONTRAST AGENT"
+    return words or None
+
+
+def _clean_code(item: Dataset) -> None:
+    """Replace a code and its meaning unless its scheme is published."""
+    if CODING_SCHEME not in item or _text(item, "CodingSchemeDesignator") in STANDARD_SCHEMES:
+        return
+    for tag in (*CODE_VALUES, CODE_MEANING):
+        if tag in item:
+            item[tag].value = _DUMMY[item[tag].VR]
+    item.CodingSchemeDesignator = "99REMOVED"

@@ -25,6 +25,8 @@ REMEDIES: dict[str, str] = {
     "no_rescale": "Export with Rescale Slope and Intercept; without them values are no Hounsfield units",
     "too_large": "If it is genuine, raise that limit",
     "unsupported_syntax": "Convert it first, for example with: gdcmconv --raw INPUT OUTPUT",
+    "burned_in_annotation": "Remove the text from its pixels at its source, or leave it out",
+    "not_an_image": "Nothing to do: only images are de-identified; send no report or document with them",
     "bad_archive": "Make the archive again as a plain ZIP (stored or deflated, no password), or give the folder",
 }
 

@@ -124,13 +124,15 @@ def calibration_curve(
 
     A logistic restricted cubic spline of the logit with three knots (Harrell 2015, section 2.4.5), drawn between the
     1st and 99th percentile of the probabilities. Both classes weigh the same in these percentiles and in the knots:
-    almost all slices are negative, with probabilities near 0. None with fewer than ten groups (patients) that have the label, or
-    lack it, or if the probabilities hardly differ.
+    almost all slices are negative, with probabilities near 0. None with fewer than ten groups (patients) that have the
+    label, or lack it, or if the probabilities hardly differ.
     """
     rows = _Rows.of(probabilities, labels, groups)
+    if rows.fewest < FEWEST_CURVE_GROUPS:
+        return None
     logits = logit(rows.values)
     knots = _balanced_quantiles(logits, rows.truth, _KNOTS)
-    if rows.fewest < FEWEST_CURVE_GROUPS or np.diff(knots).min() < 1e-6:
+    if np.diff(knots).min() < 1e-6:
         return None
     center, spread = float(logits.mean()), float(logits.std())
     fitted = _fit(rows, _spline((logits - center) / spread, (knots - center) / spread))

@@ -78,12 +78,7 @@ def read_predictions(predictions: Path, labels: Path, *, group_column: str | Non
     predicted, truth = _read_table(predictions), _read_table(labels)
     _same_images(predicted, truth)
     image_ids = tuple(predicted.rows)
-    probabilities, known = predicted.values(image_ids), truth.values(image_ids)
-    if np.isnan(probabilities).any():
-        row = int(np.flatnonzero(np.isnan(probabilities).any(axis=1))[0])
-        msg = f"{predicted.name}: {image_ids[row]} has an empty prediction. Every image needs all six"
-        raise DataError(msg)
-    check_probabilities(probabilities)
+    probabilities, known = _checked_predictions(predicted, image_ids), truth.values(image_ids)
     _check_labels(truth.name, image_ids, known)
     groups = None if group_column is None else _groups(group_column, truth, predicted, image_ids)
     return LabelledPredictions(image_ids=image_ids, probabilities=probabilities, labels=known, groups=groups)
@@ -97,6 +92,24 @@ def read_labels(path: Path, *, group_column: str) -> LabelTable:
     _check_labels(truth.name, image_ids, known)
     patients = _groups(group_column, truth, truth, image_ids)
     return LabelTable(image_ids=image_ids, labels=known, patients=patients)
+
+
+def read_probabilities(path: Path) -> dict[str, Floats]:
+    """Read only predictions: six probabilities of each image. Errors as for :func:`read_predictions`."""
+    table = _read_table(path)
+    image_ids = tuple(table.rows)
+    values = _checked_predictions(table, image_ids)
+    return dict(zip(image_ids, values, strict=True))
+
+
+def _checked_predictions(table: _Table, image_ids: tuple[str, ...]) -> Floats:
+    values = table.values(image_ids)
+    if np.isnan(values).any():
+        row = int(np.flatnonzero(np.isnan(values).any(axis=1))[0])
+        msg = f"{table.name}: {image_ids[row]} has an empty prediction. Every image needs all six"
+        raise DataError(msg)
+    check_probabilities(values)
+    return values
 
 
 def write_predictions(path: Path, probabilities: Mapping[str, Iterable[float]]) -> None:

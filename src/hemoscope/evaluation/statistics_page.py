@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hemoscope.data.statistics import KINDS, Statistics
+from hemoscope.data.statistics import KINDS, Six, Statistics
 from hemoscope.errors import MissingExtraError
 from hemoscope.files import write_bytes
 from hemoscope.labels import LABELS, SUBTYPES
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 # Okabe and Ito's colors, which color-blind readers can distinguish.
 _COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#BBBBBB")
 _PICTURES = {
-    "kinds": "Images without hemorrhage, with one type, with more",
-    "balance": "Positive images by label",
+    "kinds": "Images with no, one and more diagnoses",
+    "balance": "Positive images of each class",
     "co_occurrence": "Labels that come together",
     "slices": "Slices a patient",
 }
 # The picture beside each table of ``statistics_tables``.
-_BESIDE = ("slices", "balance", "kinds", "co_occurrence", None)
+_BESIDE = ("slices", "balance", "kinds", "co_occurrence", None, None)
 _SHOWN_COMBINATIONS = 20
 _MOST_BARS = 60
 _SHORT = ("Any", "EDH", "IPH", "IVH", "SAH", "SDH")  # the field's own short names, in label order
@@ -97,18 +97,25 @@ def statistics_tables(found: Statistics) -> list[tuple[str, Row, list[Row]]]:
     together: list[Row] = [
         (name, *(f"{count:,}" for count in row)) for name, row in zip(names, found.co_occurrence.tolist(), strict=True)
     ]
-    combinations: list[Row] = [
-        (f"{count:,}", *("?" if value is None else str(value) for value in six))
-        for six, count in found.combinations[:_SHOWN_COMBINATIONS]
-    ]
-    header = ("Label", "Positive", "of known", "Negative", "Unknown", "Positive patients")
+    combinations: list[Row] = [(f"{count:,}", *_digits(six)) for six, count in found.combinations[:_SHOWN_COMBINATIONS]]
+    rows: list[Row] = [(image_id, *_digits(six)) for image_id, six in found.rows]
+    header = ("Class", "Positive", "of known", "Negative", "Unknown", "Positive patients")
     return [
         ("Size", ("", "Count"), _size(found)),
-        ("Labels", header, labels),
-        ("Types in one image (the paper's pie)", ("Types", "Images", "Share"), kinds),
+        ("Images of each class (the paper's figure 2)", header, labels),
+        (
+            "Images with no, one and more diagnoses (the paper's section III: 85.7%, 10.1%, 4.2%)",
+            ("Diagnoses", "Images", "Share"),
+            kinds,
+        ),
         ("Labels that come together, in images", ("", *_SHORT), together),
-        ("Images by their six labels (the paper's Table I)", ("Images", *_SHORT), combinations),
+        ("Images by their six labels", ("Images", *_SHORT), combinations),
+        ("Rows of labels by image id, as in the paper's Table I", ("Image id", *_SHORT), rows),
     ]
+
+
+def _digits(six: Six) -> Row:
+    return tuple("?" if value is None else str(value) for value in six)
 
 
 def _size(found: Statistics) -> list[Row]:

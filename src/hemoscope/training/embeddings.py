@@ -1,8 +1,9 @@
 """Embeddings and logits of every slice of a series, stored on disk: the training data of the sequence network.
 
 The slice network was trained on these slices, so it is more confident on them than on new ones. Each series is
-therefore stored in several views: as served (the mean of the slice and its mirror image), each of the two alone, and
-augmented views. There is one file per series, written atomically, so that an interrupted extraction can resume.
+therefore stored in several views: as served (with ``reading.mirror`` the mean of the slice and its mirror image), each
+of the two alone, and augmented views. There is one file per series, written atomically, so that an interrupted
+extraction can resume.
 """
 
 import hashlib
@@ -92,9 +93,10 @@ class EmbeddingStore:
     ) -> tuple[Tensor, Tensor]:
         """Embeddings (V, T, D) and logits (V, T, 6) of one series."""
         left, right = _read(network, images, device), _read(network, images.flip(3), device)
-        found = [((left[0] + right[0]) / 2, (left[1] + right[1]) / 2)]
+        mirror = self.experiment.reading.mirror
+        found = [((left[0] + right[0]) / 2, (left[1] + right[1]) / 2) if mirror else left]
         if self.views >= 0:
-            found += [left, right]
+            found += [left, right] if mirror else [right]
         for view in range(self.views):
             rng = np.random.default_rng([self.experiment.run.seed, view, *series_id.encode()])
             found.append(_read(network, spatially_augmented(images, self.experiment.augment, rng), device))
@@ -106,6 +108,7 @@ class EmbeddingStore:
         record = self.experiment.to_json()
         kept = {"format": _FORMAT, "views": self.views, "dataset": to_plain(self.cache.dataset)}
         kept |= {"preprocessing": self.experiment.reading_preprocessing.to_json(), "network": record["network"]}
+        kept |= {"mirror": self.experiment.reading.mirror}
         kept |= {"augment": record["augment"], "seed": self.experiment.run.seed} if self.views > 0 else {}
         digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
         for tensor in self.network.state_dict().values():

@@ -38,10 +38,12 @@ class ReadingConfig:
         size: side of the input in pixels; None is the training size. Such networks perform better at a slightly larger
             size than in training, because augmentation enlarges the training images (Touvron et al. 2019).
         extent_mm: length along the head over which the study rule averages.
+        mirror: whether outputs are means over a slice and its mirror image, at twice the time; else of the slice alone.
     """
 
     size: int | None = None
     extent_mm: float = 15.0
+    mirror: bool = True
 
     def __post_init__(self) -> None:
         """Reject a size that the network does not accept."""

@@ -14,6 +14,7 @@ from hemoscope.labels import LABELS
 from hemoscope.training.models.network import Output
 
 Kind = Literal["bce", "focal"]
+DivideBy = Literal["weights", "labels"]
 ONES = (1.0,) * len(LABELS)
 PREVALENCE = "prevalence"
 
@@ -24,6 +25,8 @@ class LossConfig:
 
     Attributes:
         labels: weight w of each label in the cross-entropy of scores, in label order (paper, equation 1).
+        divide_by: what the sum of weighted cross-entropies is divided by: ``weights``, the sum of ``labels`` over the
+            known labels (a weighted mean); or ``labels``, their number, as in the paper's equation 1 (C = 6).
         kind: ``bce``, or ``focal`` (Lin et al. 2017, "Focal loss for dense object detection"), which weights each
             score's cross-entropy by (1 - p)^gamma, with p the probability of the true class.
         gamma: see ``kind``; 0 makes ``focal`` equal to ``bce``.
@@ -35,6 +38,7 @@ class LossConfig:
     """
 
     labels: tuple[float, ...] = (2.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    divide_by: DivideBy = "weights"
     kind: Kind = "bce"
     gamma: float = 2.0
     positive: tuple[float, ...] | str = ONES
@@ -45,9 +49,10 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         """Reject a number of weights other than six, and weights that are negative or all 0."""
-        if self.kind not in get_args(Kind):
-            msg = f"loss.kind must be one of {', '.join(get_args(Kind))}, got {self.kind}"
-            raise ConfigError(msg)
+        for name, choice in (("kind", Kind), ("divide_by", DivideBy)):
+            if getattr(self, name) not in get_args(choice):
+                msg = f"loss.{name} must be one of {', '.join(get_args(choice))}, got {getattr(self, name)}"
+                raise ConfigError(msg)
         for name in ("labels", "positive", "negative"):
             _check_weights(name, getattr(self, name), word=name != "labels")
         numbers = {name: getattr(self, name) for name in ("gamma", "map", "map_positive", "dice")}
@@ -108,7 +113,7 @@ def score_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
 
 
 def score_sums(logits: Tensor, labels: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """Return the sum of weighted cross-entropies over known labels, and the sum of their ``labels`` weights."""
+    """Return the sum of weighted cross-entropies over known labels, and its divisor (``LossConfig.divide_by``)."""
     logits = logits.float()  # in half precision, large sums and counts would be rounded
     weights = logits.new_tensor(config.labels)
     truth, known = labels.nan_to_num(0), (~labels.isnan()).to(logits.dtype)
@@ -117,7 +122,8 @@ def score_sums(logits: Tensor, labels: Tensor, config: LossConfig) -> tuple[Tens
     if config.kind == "focal":
         # The probability of the opposite class from the logit itself: 1 - exp(-loss) loses digits near 0.
         loss = loss * (config.gamma * logsigmoid(torch.where(truth > 0.5, -logits, logits))).exp()
-    return (loss * sided * weights * known).sum(), (weights * known).sum()
+    divisor = known.sum() if config.divide_by == "labels" else (weights * known).sum()
+    return (loss * sided * weights * known).sum(), divisor
 
 
 def _map_losses(

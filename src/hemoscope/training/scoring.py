@@ -12,7 +12,7 @@ from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, no_progress
 from hemoscope.training.data_splits import SPLIT, DataSplit
 from hemoscope.training.dataset import PlainSlices
-from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
+from hemoscope.training.models.network import HemorrhageNetwork, reading_network
 
 _SCORED_AT_ONCE = 16
 
@@ -28,17 +28,19 @@ def score_slices(
     slices: PlainSlices,
     path: Path,
     progress: Progress = no_progress,
+    *,
+    mirror: bool,
 ) -> None:
-    """Write one row per slice: ids, position along the head in mm, and six logits of the mirrored network.
+    """Write one row per slice: ids, position along the head in mm, and six logits of what is exported.
 
-    The file is written atomically. Afterwards the network is on the CPU.
+    ``mirror`` is ``ReadingConfig.mirror``. The file is written atomically. Afterwards the network is on the CPU.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    mirrored = MirroredNetwork(network).eval().to(device)
+    scored = reading_network(network, mirror=mirror).to(device)
     logits: list[torch.Tensor] = []
     with torch.inference_mode():
         for batch in DataLoader(slices, batch_size=_SCORED_AT_ONCE):
-            logits.append(mirrored(batch.to(device)).logits.cpu())
+            logits.append(scored(batch.to(device)).logits.cpu())
             progress(sum(map(len, logits)), len(slices))
     network.cpu()
     table = slices.table[["image_id", "patient_id", "series_id", "index"]].assign(position_mm=slices.positions_mm())

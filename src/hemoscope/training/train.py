@@ -137,7 +137,8 @@ def _train_split(
         if path.is_file():
             continue
         if sequence is None:
-            score_slices(network, PlainSlices(cache, images, experiment.reading_preprocessing), path, progress)
+            slices = PlainSlices(cache, images, experiment.reading_preprocessing)
+            score_slices(network, slices, path, progress, mirror=experiment.reading.mirror)
         else:
             score_sequence(network, sequence, cache, images, experiment, path, progress)
     return _read_record(folder / RECORD)

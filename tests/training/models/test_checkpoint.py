@@ -1,5 +1,9 @@
 """Weights: ImageNet's from the installed package, ours restored bit for bit, and no code from files."""
 
+import hashlib
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hemoscope.errors import MissingExtraError, TrainingError
-from hemoscope.training.models import checkpoint
+from hemoscope.training.models import checkpoint, pretrained
 from hemoscope.training.models.checkpoint import load_imagenet, load_init, load_weights, save_weights
 from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 
@@ -288,20 +292,104 @@ def test_pretrained_weights_of_timm_fill_the_backbone(monkeypatch: pytest.Monkey
         return published if pretrained else create(name, pretrained=False, **options)
 
     network = resnet()
+    monkeypatch.setattr(pretrained, "_probe", lambda _address: None)
     monkeypatch.setattr(timm, "create_model", from_the_internet)
     assert load_init(network, "pretrained") == f"timm {timm.__version__}, resnet18.a1_in1k"
     assert torch.equal(network.backbone.conv1.weight, published.conv1.weight)
 
 
-def test_pretrained_without_the_internet_states_how_to_bring_the_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.fixture
+def empty_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache of the hub."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+TO_BRING = (
+    r"weights of resnet50\.tv_in1k cannot be downloaded: .*\. On a machine with internet, download "
+    r"https://download\.pytorch\.org/models/resnet50-0676ba61\.pth \(its SHA-256 begins with 0676ba61\) or "
+    r"https://huggingface\.co/timm/resnet50\.tv_in1k/resolve/main/model\.safetensors; .* train with --init PATH"
+)
+PAPERS = NetworkConfig(backbone="resnet50.tv_in1k", head="pooled")
+
+
+@pytest.mark.usefixtures("empty_hub")
+def test_pretrained_without_the_internet_fails_at_once_and_states_which_file_to_bring(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from huggingface_hub import constants
 
+    network = HemorrhageNetwork(PAPERS, channels=3, size=64)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    start = time.monotonic()
+    with pytest.raises(TrainingError, match=TO_BRING):
+        load_init(network, "pretrained")
+    assert time.monotonic() - start < 5
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(TrainingError, match=r"could not load weights of resnet18 \(\w+\).*give its path as init"):
-        load_init(resnet(), "pretrained")
+    with pytest.raises(TrainingError, match=f"HF_HUB_OFFLINE is set.*{TO_BRING.partition(r': .*')[2]}"):
+        load_init(network, "pretrained")
+
+
+@pytest.mark.usefixtures("empty_hub")
+def test_a_name_server_that_never_answers_does_not_hold_the_training_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(pretrained, "_DEADLINE_S", 0.2)
+    monkeypatch.setattr(pretrained, "_probe", lambda _address: released.wait(60))
+    with pytest.raises(TrainingError, match=r"did not answer within 0\.2 s\. On a machine with internet"):
+        load_init(HemorrhageNetwork(PAPERS, channels=3, size=64), "pretrained")
+    released.set()
+
+
+def test_any_answer_of_the_hub_means_that_it_can_be_reached() -> None:
+    class Forbidding(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_error(403)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Forbidding) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert pretrained._probe(f"http://127.0.0.1:{server.server_port}") is None
+    assert pretrained._probe("http://127.0.0.1:9") is not None
+
+
+@pytest.mark.usefixtures("empty_hub")
+def test_a_backbone_that_was_never_published_has_no_weights_to_bring() -> None:
     without = HemorrhageNetwork(NetworkConfig(backbone="darknet17", head="pooled"), channels=3, size=64)
-    with pytest.raises(TrainingError, match=r"weights of darknet17 \(No pretrained weights exist"):
+    with pytest.raises(TrainingError, match=r"weights of darknet17 \(No pretrained weights exist.*--init PATH"):
         load_init(without, "pretrained")
+
+
+def test_weights_that_were_downloaded_before_need_no_internet(
+    torchvision_state: dict[str, Tensor], empty_hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "_probe", lambda _address: pytest.fail("asked the internet"))
+    folder = empty_hub / "models--timm--resnet18.a1_in1k"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    write(torchvision_state, folder / "snapshots" / ("0" * 40) / "model.safetensors")
+    network = resnet()
+    assert load_init(network, "pretrained") == f"timm {timm.__version__}, resnet18.a1_in1k"
+    assert torch.equal(network.backbone.conv1.weight, torchvision_state["conv1.weight"])
+
+
+def test_a_file_named_like_the_published_one_is_checked_against_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = dict(torchvision.models.resnet50().state_dict())
+    network = HemorrhageNetwork(PAPERS, channels=3, size=64)
+    path = write(state, tmp_path / "resnet50-0676ba61.pth")
+    begins = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    words = rf"resnet50-0676ba61\.pth is damaged or is another file: its SHA-256 begins with {begins}, .* 0676ba61"
+    with pytest.raises(TrainingError, match=rf"{words}\. Download it again from https://download\.pytorch\.org"):
+        load_init(network, str(path))
+    assert load_init(network, str(path.rename(tmp_path / "mine.pth"))) == "mine.pth"
+    assert torch.equal(network.backbone.conv1.weight, state["conv1.weight"])
+    published = f"https://download.pytorch.org/models/mine-{begins}.pth"
+    monkeypatch.setattr(pretrained, "_torchvision_url", lambda _backbone: (published, begins))
+    right = (tmp_path / "mine.pth").rename(tmp_path / f"mine-{begins}.pth")
+    assert load_init(network, str(right)) == right.name

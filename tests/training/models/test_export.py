@@ -50,7 +50,7 @@ def network(images: NDArray[np.float32]) -> HemorrhageNetwork:
 
 @pytest.fixture(scope="module")
 def graph(network: HemorrhageNetwork) -> bytes:
-    return onnx_graph(network, channels=PREPROCESSING.channels, size=PREPROCESSING.size)
+    return onnx_graph(network, channels=PREPROCESSING.channels, size=PREPROCESSING.size, mirror=True)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,7 @@ def test_exporting_leaves_the_network_in_evaluation_with_its_weights(network: He
     assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())
 
 
+@pytest.mark.parametrize("mirror", [True, False])
 @pytest.mark.parametrize("head", get_args(Head))
 @pytest.mark.parametrize(
     "backbone",
@@ -136,7 +137,7 @@ def test_exporting_leaves_the_network_in_evaluation_with_its_weights(network: He
     ],
 )
 def test_every_head_answers_in_openvino_as_in_pytorch(
-    head: Head, backbone: str, make_card: Callable[..., object], tmp_path: Path
+    head: Head, backbone: str, mirror: bool, make_card: Callable[..., object], tmp_path: Path
 ) -> None:
     torch.manual_seed(6)
     config = NetworkConfig(backbone=backbone, head=head, width=8, hidden=32, normalization="published")
@@ -151,9 +152,10 @@ def test_every_head_answers_in_openvino_as_in_pytorch(
         factor = 2 / network.eval()(both).maps.abs().amax((0, 2, 3))
         last = network.head.maps if head == "maps" else network.head.classifier
         last.weight *= factor.reshape(-1, *[1] * (last.weight.ndim - 1))
-        expected = MirroredNetwork(network).eval()(images)
+        expected = (MirroredNetwork(network) if mirror else network).eval()(images)
     card = make_card(preprocessing=Preprocessing(size=64))
-    bundle = write_bundle(tmp_path / "bundle", card, onnx_graph(network, channels=3, size=64))  # type: ignore[arg-type]
+    graph = onnx_graph(network, channels=3, size=64, mirror=mirror)
+    bundle = write_bundle(tmp_path / "bundle", card, graph)  # type: ignore[arg-type]
     found = Engine(bundle, threads=1).run(images.numpy(), maps=True)
     assert found.maps is not None
     assert expected.maps.abs().max() > 0.5
@@ -163,7 +165,7 @@ def test_every_head_answers_in_openvino_as_in_pytorch(
 
 def test_the_embedding_is_an_output_where_it_is_requested(graph: bytes) -> None:
     network = HemorrhageNetwork(NetworkConfig(backbone="test_resnet", head="pooled"), channels=3, size=64)
-    model = onnx.load_from_string(onnx_graph(network, channels=3, size=64, embedding=True))
+    model = onnx.load_from_string(onnx_graph(network, channels=3, size=64, mirror=True, embedding=True))
     outputs = {
         port.name: [dim.dim_param or dim.dim_value for dim in port.type.tensor_type.shape.dim]
         for port in model.graph.output
@@ -175,4 +177,4 @@ def test_the_embedding_is_an_output_where_it_is_requested(graph: bytes) -> None:
 def test_the_flattened_head_reads_at_no_other_size_than_it_was_trained() -> None:
     network = HemorrhageNetwork(NetworkConfig(backbone="resnet18", head="flatten"), channels=3, size=64)
     with pytest.raises(TrainingError, match=r"accepts only the training size 64, got 96\. Remove reading\.size"):
-        onnx_graph(network, channels=3, size=96)
+        onnx_graph(network, channels=3, size=96, mirror=False)

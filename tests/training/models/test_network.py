@@ -62,6 +62,26 @@ def test_frozen_stages_still_follow_the_batch_statistics() -> None:
     assert not torch.equal(model.backbone.bn1.running_mean, before)
 
 
+def test_a_frozen_base_keeps_weights_and_batch_statistics_and_the_head_learns() -> None:
+    model = network(NetworkConfig(backbone="test_resnet", head="flatten", hidden=16, frozen_base=True)).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    model(image()).logits.square().sum().backward()
+    optimizer.step()
+    after = model.state_dict()
+    assert model.training
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("backbone."))
+    assert all(not torch.equal(after[name], before[name]) for name in before if name.startswith("head."))
+    assert any("running_mean" in name for name in before)
+
+
+def test_a_frozen_base_gives_the_same_features_in_training_as_when_serving() -> None:
+    model = network(NetworkConfig(backbone="test_resnet", head="pooled", frozen_base=True))
+    with torch.inference_mode():
+        assert torch.equal(model.train()(image()).embedding, model.eval()(image()).embedding)
+        assert torch.equal(model.train()(image()).embedding, model(image()).embedding)
+
+
 def test_a_score_is_the_mean_of_its_maps_highest_logits() -> None:
     logits, maps, _ = network().eval()(image())
     highest = maps.flatten(2).sort(dim=2, descending=True).values[:, :, : SMALL.pooled]
@@ -115,7 +135,8 @@ def test_the_mirrored_network_is_the_mean_of_both_looks() -> None:
         ({"head": "linear"}, "head must be one of maps, pooled, flatten, got linear"),
         ({"width": 0}, "must be positive, got 0, 8 and 256"),
         ({"pooled": 0}, "must be positive, got 64, 0 and 256"),
-        ({"normalization": "none"}, "normalization must be one of symmetric, published, got none"),
+        ({"normalization": "unit"}, "normalization must be one of symmetric, published, none, got unit"),
+        ({"frozen_base": True, "frozen_stages": 1}, "frozen_base freezes every stage, got frozen_stages = 1 too"),
         ({"frozen_stages": -1}, "frozen_stages must not be negative, got -1"),
     ],
 )
@@ -157,6 +178,12 @@ def test_published_normalization_is_what_the_backbones_weights_were_trained_on(c
     plain = network(NetworkConfig(backbone="resnet18", head="pooled"), channels).eval()
     assert plain.state_dict().keys() == model.state_dict().keys()
     assert not torch.allclose(plain(given).embedding, model(given).embedding, rtol=1e-2)
+
+
+def test_without_normalization_the_backbone_sees_the_input_as_it_is() -> None:
+    model = network(NetworkConfig(backbone="resnet18", head="pooled", normalization="none")).eval()
+    given = image()
+    assert torch.equal(model(given).embedding, model.backbone(given)[-1].mean((2, 3)))
 
 
 def test_where_weights_were_trained_on_the_symmetric_range_both_normalizations_agree() -> None:

@@ -53,7 +53,9 @@ def export_federation(run: Path, output: Path, *, version: str) -> ModelBundle:
     network = read_network(part, experiment)
     card = _card(run, federation, record, embedding_size=network.embedding_size, version=version)
     reading = experiment.reading_preprocessing
-    return write_bundle(output, card, onnx_graph(network, channels=reading.channels, size=reading.size))
+    mirror = experiment.reading.mirror
+    graph = onnx_graph(network, channels=reading.channels, size=reading.size, mirror=mirror)
+    return write_bundle(output, card, graph)
 
 
 def _read_federation(run: Path) -> Federation:

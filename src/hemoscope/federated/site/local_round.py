@@ -158,7 +158,8 @@ def score_part(
         DataError: images that the cache lacks, or a series that cannot be read.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    score_slices(network, PlainSlices(cache, images, experiment.reading_preprocessing), path, progress)
+    slices = PlainSlices(cache, images, experiment.reading_preprocessing)
+    score_slices(network, slices, path, progress, mirror=experiment.reading.mirror)
 
 
 def scored(folder: Path, names: Sequence[str], experiment: Experiment, cache: Cache) -> SliceAndStudyScores:

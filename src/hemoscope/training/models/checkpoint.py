@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hemoscope.errors import MissingExtraError, TrainingError
 from hemoscope.files import atomic_path
 from hemoscope.training.models.network import HemorrhageNetwork
+from hemoscope.training.models.pretrained import cached_file, check_hash, how_to_bring, require_download
 
 # Errors that damaged files raise, depending on the kind of damage.
 _DAMAGE = (SafetensorError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AssertionError, struct.error)
@@ -36,8 +37,8 @@ def load_init(network: HemorrhageNetwork, init: str) -> str:
         The source of the weights, for the run's record: a file name without its folder.
 
     Raises:
-        TrainingError: the file is missing, holds anything but tensors or does not fit the backbone, or timm cannot
-            provide weights.
+        TrainingError: the file is missing, holds anything but tensors, does not fit the backbone or has the name of
+            torchvision's weights but not their hash; or timm cannot provide weights.
         MissingExtraError: the package is not installed.
     """
     if init == "none":
@@ -50,6 +51,7 @@ def load_init(network: HemorrhageNetwork, init: str) -> str:
     state = _read_state(path)
     if state.keys() == network.state_dict().keys():
         return _load_own(network, state, source=path.name)
+    check_hash(path, network.config.backbone)
     _load_named(network, state, source=path.name)
     return path.name
 
@@ -99,14 +101,15 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 def _load_pretrained(network: HemorrhageNetwork) -> str:
     name = network.config.backbone
+    cached = cached_file(name)
+    if cached is None:
+        require_download(name)
+    local = None if cached is None else {"file": str(cached)}
     try:
-        full = timm.create_model(name, pretrained=True)
-    except (OSError, RuntimeError) as error:  # no connection, or no such weights
+        full = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=local)
+    except (OSError, RuntimeError) as error:  # the download failed, or there are no such weights
         reason = type(error).__name__ if isinstance(error, OSError) else error
-        msg = (
-            f"timm could not load weights of {name} ({reason}). Without internet access, download the file elsewhere "
-            f"(model.safetensors of timm/{name}... on the Hugging Face hub), copy it here and give its path as init"
-        )
+        msg = f"timm could not load weights of {name} ({reason}). {how_to_bring(name)}"
         raise TrainingError(msg) from error
     tag = _published(full).get("tag") or "weights"
     _load_named(network, full.state_dict(), source=f"timm's {name}")

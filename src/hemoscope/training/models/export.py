@@ -1,4 +1,4 @@
-"""Exports a trained network to ONNX: raw scores and maps of the mirrored network, for any batch size."""
+"""Exports a trained network to ONNX: raw scores and maps, for any batch size."""
 
 import io
 
@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from hemoscope.errors import TrainingError
-from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
+from hemoscope.training.models.network import HemorrhageNetwork, reading_network
 
 OPSET = 18
 
 
-def onnx_graph(network: HemorrhageNetwork, *, channels: int, size: int, embedding: bool = False) -> bytes:
+def onnx_graph(network: HemorrhageNetwork, *, channels: int, size: int, mirror: bool, embedding: bool = False) -> bytes:
     """Return the graph for serving.
 
     Input ``image`` (N, C, S, S); outputs ``logits`` (N, 6), ``maps`` (N, 6, h, w) and, on request, ``embedding``
-    (N, E). N is free, S is ``size``.
+    (N, E). N is free, S is ``size``. With ``mirror``, outputs are means over the image and its mirror image.
 
     Raises:
         TrainingError: the network's head does not accept this size.
@@ -26,7 +26,7 @@ def onnx_graph(network: HemorrhageNetwork, *, channels: int, size: int, embeddin
         raise TrainingError(msg)
     names = ["logits", "maps", *(["embedding"] if embedding else [])]
     proto = traced(
-        _Outputs(MirroredNetwork(network), count=len(names)).eval(),
+        _Outputs(reading_network(network, mirror=mirror), count=len(names)).eval(),
         (torch.zeros(2, channels, size, size),),
         inputs=["image"],
         outputs=names,

@@ -1,7 +1,7 @@
 """The slice network: a timm backbone and a head. One forward pass gives both scores and heat maps."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import timm
 import torch
@@ -10,10 +10,18 @@ from torch import Tensor, nn
 from hemoscope.errors import ConfigError
 from hemoscope.training.models.heads import FlattenHead, MapHead, Output, PooledHead
 
-__all__ = ["Head", "HemorrhageNetwork", "MirroredNetwork", "NetworkConfig", "Normalization", "Output"]
+__all__ = [
+    "Head",
+    "HemorrhageNetwork",
+    "MirroredNetwork",
+    "NetworkConfig",
+    "Normalization",
+    "Output",
+    "reading_network",
+]
 
 Head = Literal["maps", "pooled", "flatten"]
-Normalization = Literal["symmetric", "published"]
+Normalization = Literal["symmetric", "published", "none"]
 
 # Parameter names of the stem, and the number of the first stage, for ``frozen_stages``.
 _STAGES = (
@@ -37,11 +45,14 @@ class NetworkConfig:
         width: channels of the head ``maps``.
         pooled: number of a map's highest logits that are averaged into the score in the head ``maps``.
         frozen_stages: number of the backbone's first stages whose weights are not trained.
+        frozen_base: train the head alone: the whole backbone keeps its initial weights and batch statistics, and its
+            batch normalization uses them in training too.
         hidden: units of the hidden layer of the head ``flatten``.
         head_std: standard deviation of the normal initialisation of ``pooled`` and ``flatten``, with zero biases (the
             paper says "normal", Keras' normal is 0.05); None is PyTorch's initialisation.
         normalization: of the backbone's input from [0, 1]: ``symmetric`` scales it to [-1, 1]; ``published`` uses the
-            mean and standard deviation that timm publishes with the backbone's weights.
+            mean and standard deviation that timm publishes with the backbone's weights; ``none`` leaves it in [0, 1],
+            as in the paper.
     """
 
     backbone: str = "tf_efficientnet_lite0"
@@ -49,6 +60,7 @@ class NetworkConfig:
     width: int = 64
     pooled: int = 8
     frozen_stages: int = 0
+    frozen_base: bool = False
     hidden: int = 256
     head_std: float | None = None
     normalization: Normalization = "symmetric"
@@ -66,6 +78,9 @@ class NetworkConfig:
             raise ConfigError(msg)
         if self.frozen_stages < 0:
             msg = f"frozen_stages must not be negative, got {self.frozen_stages}"
+            raise ConfigError(msg)
+        if self.frozen_base and self.frozen_stages:
+            msg = f"frozen_base freezes every stage, got frozen_stages = {self.frozen_stages} too. Remove one of them"
             raise ConfigError(msg)
         if self.head_std is not None and not self.head_std > 0:
             msg = f"head_std must be positive, got {self.head_std}"
@@ -109,12 +124,26 @@ class HemorrhageNetwork(nn.Module):
         self.embedding_size = counts[-1]
         self.head = _head(config, counts, side=size // STRIDE)
         self._freeze(config.frozen_stages)
+        if config.frozen_base:
+            self.backbone.requires_grad_(False)
+            self.train()
 
     def forward(self, image: Tensor) -> Output:
         """Apply to a batch; see the class."""
-        normal = image * 2 - 1 if self.config.normalization == "symmetric" else (image - self.mean) * self.scale
-        output: Output = self.head(self.backbone(normal))
+        output: Output = self.head(self.backbone(self._normalized(image)))
         return output
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training or evaluation; a frozen base stays in evaluation."""
+        super().train(mode)
+        if self.config.frozen_base:
+            self.backbone.eval()
+        return self
+
+    def _normalized(self, image: Tensor) -> Tensor:
+        if self.config.normalization == "none":
+            return image
+        return image * 2 - 1 if self.config.normalization == "symmetric" else (image - self.mean) * self.scale
 
     def _freeze(self, stages: int) -> None:
         """Freeze the weights of the stem and the first stages; their batch statistics still adapt to CT."""
@@ -180,8 +209,13 @@ def _fixed_prefixes(names: list[str], stages: int) -> tuple[str, ...]:
     return ()
 
 
+def reading_network(network: nn.Module, *, mirror: bool) -> nn.Module:
+    """Return the network that scores held-out slices and is exported; ``mirror`` is ``ReadingConfig.mirror``."""
+    return (MirroredNetwork(network) if mirror else network).eval()
+
+
 class MirroredNetwork(nn.Module):
-    """The mean of a network's outputs for a slice and its mirror image, maps mirrored back; this is exported."""
+    """The mean of a network's outputs for a slice and its mirror image, maps mirrored back."""
 
     def __init__(self, network: nn.Module) -> None:
         """Wrap a trained network."""

@@ -1,0 +1,75 @@
+"""``hemoscope deidentify``: copies of DICOM images without identity, with stable pseudonyms."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from hemoscope.dicom.slices import Rejected
+
+_SHOWN = 3  # names of refused inputs on one line
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add = parser.add_argument
+    add("paths", nargs="+", type=Path, metavar="IN", help="DICOM file, folder, ZIP or DICOMDIR")
+    add("output", type=Path, metavar="OUT", help="folder for the copies, named by pseudonyms")
+    add(
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="secret that makes pseudonyms repeatable, made if it is missing (default: a random one that is not kept)",
+    )
+    add("--shift-dates", action="store_true", help="move each patient's dates by a secret number of days; keep times")
+    add(
+        "--allow-unknown-annotation",
+        action="store_true",
+        help="accept screen captures that do not say whether identity is burned into their pixels: look at each",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """De-identify, and print what was written and what was refused."""
+    import secrets
+
+    from hemoscope.dicom.deidentify import FACES, DeidentifyOptions
+    from hemoscope.dicom.deidentify_folder import deidentify_folder, read_or_make_key
+
+    made = False
+    if arguments.key is None:
+        key = secrets.token_bytes(32)
+    else:
+        key, made = read_or_make_key(arguments.key)
+    options = DeidentifyOptions(
+        shift_dates=arguments.shift_dates, allow_unknown_annotation=arguments.allow_unknown_annotation
+    )
+    with progress_bar() as show:
+        found = deidentify_folder(
+            arguments.paths, arguments.output, key=key, options=options, progress=partial(show, "files")
+        )
+    counts = f"{found.written} files of {found.studies} studies of {found.patients} patients"
+    sys.stdout.write(f"{counts} written to {arguments.output.name}\n")
+    if made:
+        sys.stdout.write(f"{arguments.key.name} is a new key: whoever has it can link known patients. Keep it apart.\n")
+    sys.stdout.write(f"{FACES}\n")
+    _print_refused(found.rejected)
+    if not found.written:
+        return ExitCode.NOTHING_READ
+    return ExitCode.SOME_REFUSED if found.rejected else ExitCode.OK
+
+
+def _print_refused(rejected: "tuple[Rejected, ...]") -> None:
+    """Print each kind of refusal once, with its count and the first names."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for one in rejected:
+        kinds.setdefault((one.code, one.message), []).append(one.source)
+    for (code, message), names in kinds.items():
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        sys.stderr.write(f"refused ({code}): {message}: {', '.join(names[:_SHOWN])}{more}\n")
