@@ -12,6 +12,7 @@ from pydicom import uid
 
 from hemoscope.testing.dicom_writer import PixelCoding, write_series
 from hemoscope.testing.phantom import make_phantom
+from hemoscope.testing.pixel_coding import ENCAPSULATED
 
 FUZZER = Path(__file__).with_name("fuzzing.py")
 MUTATIONS = int(os.environ.get("HEMOSCOPE_FUZZ_FILES", "20000"))
@@ -25,6 +26,7 @@ CODINGS = {
     "explicit": PixelCoding(padding=0),
     "big": PixelCoding(transfer_syntax=uid.ExplicitVRBigEndian, signed=True, bits_stored=16),
     "deflated": PixelCoding(transfer_syntax=uid.DeflatedExplicitVRLittleEndian),
+    "encapsulated": PixelCoding(transfer_syntax=ENCAPSULATED, padding=3000),
     "rle": PixelCoding(transfer_syntax=uid.RLELossless),
     "jpeg": PixelCoding(transfer_syntax=uid.JPEGBaseline8Bit, bits_stored=8, intercept=-1024, slope=16),
     "extended": PixelCoding(transfer_syntax=uid.JPEGExtended12Bit),

@@ -116,12 +116,6 @@ class TestEnhanced:
         slices = read_slices(as_bytes(dataset), source="x")
         assert (np.stack([one.hounsfield for one in slices]) == head.hounsfield).all()
 
-    def test_without_an_offset_table_uneven_fragments_are_refused(self, head: Phantom, as_bytes, refused) -> None:
-        dataset = enhanced_ct_dataset(head.hounsfield, coding=PixelCoding(transfer_syntax=uid.JPEG2000Lossless))
-        frames = list(generate_frames(dataset.PixelData, number_of_frames=9))
-        dataset.PixelData = encapsulate(frames, fragments_per_frame=2, has_bot=False)
-        refused(as_bytes(dataset), "inconsistent_pixel_data", "no offset table")
-
 
 class TestInputs:
     def test_a_missing_file_is_unreadable(self, tmp_path: Path, refused) -> None:

@@ -71,8 +71,25 @@ def split_frames(whole: Elements, *, frames: int, source: str) -> tuple[FrameEle
     return tuple(FrameElements(whole, (item, *shared)) for item in own)
 
 
-def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, source: str) -> SliceHeader:
-    """Return all that is known about one frame before decoding.
+def count_frames(elements: Elements, source: str) -> tuple[int, tuple[QualityNote, ...]]:
+    """Return the number of frames (0028,0008), 1 if it is missing, and a note if it is 0, which is read as 1.
+
+    Raises:
+        DicomReadError: ``malformed`` if it is negative or not a number.
+    """
+    if elements.raw(tags.NUMBER_OF_FRAMES) is None:
+        return 1, ()
+    count = elements.integer(tags.NUMBER_OF_FRAMES)
+    if count is None or count < 0:
+        raise refusal(source, "malformed", "its number of frames (0028,0008) is not a positive number")
+    message = "the encoding violates the standard: the number of frames (0028,0008) is 0; one was read"
+    return (count, ()) if count else (1, (QualityNote(code="nonstandard_encoding", message=message),))
+
+
+def read_header(
+    frame: FrameElements, *, index: int, rows: int, columns: int, source: str, notes: tuple[QualityNote, ...] = ()
+) -> SliceHeader:
+    """Return all that is known about one frame before decoding; ``notes`` on its encoding become its quality notes.
 
     Raises:
         DicomReadError: ``localizer`` if the frame is one, ``malformed`` if a UID is missing or not printable.
@@ -80,7 +97,7 @@ def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, so
     whole = frame.whole
     if "LOCALIZER" in frame.text(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE, tags.FRAME_TYPE).upper():
         raise refusal(source, "localizer", "a localizer (scout) by its Frame Type (0008,9007)")
-    uids, notes = _read_uids(whole, source)
+    uids, broken = _read_uids(whole, source)
     position, orientation, spacing, invalid = _read_geometry(frame)
     kernel = frame.text(tags.CT_RECONSTRUCTION_SEQUENCE, tags.CONVOLUTION_KERNEL).replace("\\", " ")
     return SliceHeader(
@@ -103,7 +120,7 @@ def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, so
         series_description=whole.prose(tags.SERIES_DESCRIPTION, character_set=character_set(whole)) or None,
         instance_number=whole.integer(tags.INSTANCE_NUMBER),
         geometry_assumed=_geometry_assumed(frame),
-        quality=(*notes, *invalid),
+        quality=(*notes, *broken, *invalid),
     )
 
 
