@@ -226,6 +226,20 @@ def _check_uncompressed(frames: Sequence[Fragments], pixels: PixelFormat, source
     return notes
 
 
+def with_delimiter(element: PixelElement, *, source: str) -> bytes:
+    """Return the data set's bytes; if encapsulated pixel data have no delimiter, they end with one after the last item.
+
+    Raises:
+        DicomReadError: as ``encapsulated_frames``, for damaged items.
+    """
+    if element.length is not None:
+        return element.data
+    items, unmarked_end = _items(element, source)
+    if unmarked_end is None or not items:
+        return element.data
+    return element.data[: sum(items[-1])] + struct.pack("<HHI", _DELIMITER >> 16, _DELIMITER & 0xFFFF, 0)
+
+
 def _items(element: PixelElement, source: str) -> tuple[list[tuple[int, int]], DicomReadError | None]:
     """Return (start, length) of each item's value, and what to raise if no delimiter ends them and frames lack."""
     found: list[tuple[int, int]] = []
