@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,7 @@ class TestInputs:
         dataset.add_new(0x00091001, "OB", bytes(50_000_000))
         data = as_bytes(dataset)
         assert len(data) < 100_000
-        refused(data, "too_large", "inflates to more than 1000000 bytes", limits=ReadLimits(inflated_bytes=1_000_000))
+        refused(data, "too_large", "the limit inflated_bytes = 1000000", limits=ReadLimits(inflated_bytes=1_000_000))
 
     def test_damaged_deflate_is_refused(self, make_slice, as_bytes, refused) -> None:
         data = as_bytes(make_slice(coding=PixelCoding(transfer_syntax=uid.DeflatedExplicitVRLittleEndian)))
@@ -163,7 +164,7 @@ class TestInputs:
         dataset = make_slice()
         dataset.add_new(0x00091001, "SQ", [Dataset() for _ in range(500)])
         dataset[0x00091001].is_undefined_length = True
-        refused(as_bytes(dataset), "too_large", "more than 100 data elements", limits=ReadLimits(elements=100))
+        refused(as_bytes(dataset), "too_large", "the limit elements = 100", limits=ReadLimits(elements=100))
 
     def test_deep_nesting_is_refused_without_a_crash(self, make_slice, as_bytes, refused) -> None:
         data = as_bytes(make_slice())
@@ -175,6 +176,13 @@ class TestInputs:
         place = data.rindex(b"\xe0\x7f\x10\x00OW")
         cut_item = b"\x28\x00\x00\x30SQ\0\0\x04\0\0\0" + b"\xfe\xff\x00\xe0"
         refused(data[:place] + cut_item + data[place:], "malformed", "a sequence cannot be parsed")
+
+    @pytest.mark.parametrize("field", [field.name for field in fields(ReadLimits)])
+    def test_every_limit_has_an_option(self, field: str) -> None:
+        base = 1024 if field.endswith("_bytes") else 1000
+        for option, value in ((f"{field}=7", 7), (f"{field}=2k", 2 * base), (f"{field}=3M", 3 * base**2)):
+            assert getattr(ReadLimits.from_options([f"{field}=1", option]), field) == value
+        assert ReadLimits.from_options([]) == ReadLimits()
 
     def test_a_limit_below_one_is_refused(self) -> None:
         with pytest.raises(ValueError, match="limit pixels must be at least 1"):

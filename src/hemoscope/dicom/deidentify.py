@@ -92,6 +92,7 @@ def deidentified_file(
     key: bytes,
     source: str,
     options: DeidentifyOptions = DeidentifyOptions(),
+    limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
 ) -> bytes:
     """Return a de-identified file with unchanged pixels and geometry.
 
@@ -100,6 +101,7 @@ def deidentified_file(
         key: secret of the site, at least 16 bytes; with it, a known identity can be linked to its pseudonym.
         source: the input as the user named it.
         options: of the site.
+        limits: size limits of one input.
 
     Raises:
         DicomReadError: as :func:`deidentified`, or ``malformed`` if it cannot be parsed or written again.
@@ -108,7 +110,7 @@ def deidentified_file(
     out = io.BytesIO()
     with quiet():
         try:
-            found = parse(data, source=source, limits=ReadLimits())
+            found = parse(data, source=source, limits=limits)
             if found.pixels is not None and found.pixels.length is None:
                 data = with_delimiter(found.pixels, source=source)  # pydicom drops pixels that have none
             original = dcmread(io.BytesIO(data), force=True)

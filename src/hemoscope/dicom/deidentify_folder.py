@@ -98,7 +98,7 @@ def _write_one(
     data = source.load(limits)
     if is_directory(parse(data, source=source.name, limits=limits)):
         return
-    content = deidentified_file(data, key=key, source=source.name, options=options)
+    content = deidentified_file(data, key=key, source=source.name, options=options, limits=limits)
     clean = parse(content, source=source.name, limits=limits).elements
     parts = [clean.text(tag) for tag in (_PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)]
     if not all(parts):

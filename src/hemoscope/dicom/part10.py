@@ -25,6 +25,15 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_TAGS = (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)
 _INFLATE_STEP = 1 << 20
+# Archives that reach the parser, by their first bytes, and what to do.
+_ARCHIVES = {
+    b"PK\x03\x04": "ZIP file without the extension .zip: give its path or rename it",
+    b"\x1f\x8b": "gzip file without the extension .gz: give its path or rename it",
+    b"7z\xbc\xaf\x27\x1c": "7-Zip archive: unpack it first, or make a ZIP",
+    b"Rar!\x1a\x07": "RAR archive: unpack it first, or make a ZIP",
+    b"BZh": "bzip2 file: unpack it first",
+    b"\xfd7zXZ\x00": "XZ file: unpack it first",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +66,8 @@ def parse(data: bytes, *, source: str, limits: ReadLimits) -> DicomObject:
         try:
             return _parse(data, source, limits)
         except ElementBudgetError as error:
-            raise refusal(source, "too_large", f"more than {limits.elements} data elements") from error
+            reason = f"more data elements than the limit elements = {limits.elements}"
+            raise refusal(source, "too_large", reason) from error
         except PARSE_ERRORS as error:
             raise refusal(source, "malformed", f"the data set cannot be parsed ({type(error).__name__})") from error
 
@@ -65,7 +75,9 @@ def parse(data: bytes, *, source: str, limits: ReadLimits) -> DicomObject:
 def _parse(data: bytes, source: str, limits: ReadLimits) -> DicomObject:
     start = 132 if data[128:132] == b"DICM" else 0
     if start == 0 and not _looks_like_elements(data):
-        raise refusal(source, "not_dicom", "no DICOM prefix and no DICOM elements at its start")
+        archive = next((name for start, name in _ARCHIVES.items() if data.startswith(start)), None)
+        advice = f"; it is a {archive}" if archive else ""
+        raise refusal(source, "not_dicom", f"no DICOM prefix and no DICOM elements at its start{advice}")
     stream = CountedBytes(data, limits.elements)
     stream.seek(start)
     meta_set = Dataset()
@@ -147,7 +159,8 @@ def _inflate(data: bytes, source: str, limits: ReadLimits) -> bytes:
             data = machine.unconsumed_tail
             size += len(part)
             if size > limits.inflated_bytes:
-                raise refusal(source, "too_large", f"inflates to more than {limits.inflated_bytes} bytes")
+                reason = f"it inflates to more than the limit inflated_bytes = {limits.inflated_bytes}"
+                raise refusal(source, "too_large", reason)
             if not part and not data:
                 raise refusal(source, "malformed", "the deflated data set ends early")
             parts.append(part)
