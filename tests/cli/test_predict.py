@@ -19,7 +19,7 @@ from hemoscope import cli
 from hemoscope.cli import predict
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
-from hemoscope.dicom.read_limits import ReadLimits
+from hemoscope.dicom.read_limits import limits_from_options
 from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.nifti import write_nifti
@@ -300,7 +300,7 @@ class TestUsage:
     @pytest.mark.parametrize("limit", ["file_bytes", "bytes=1", "file_bytes=0", "file_bytes=1T", "file_bytes=-1"])
     def test_what_is_no_limit_is_refused_with_the_names(self, run: Run, study: Path, limit: str) -> None:
         with pytest.raises(ConfigError, match=r"archive_bytes"):
-            ReadLimits.from_options([limit])
+            limits_from_options([limit])
         code, _, err = run(study, "--limit", limit)
         assert code == ExitCode.USAGE
         assert f"--limit {limit}" in err

@@ -12,7 +12,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 
-from hemoscope.dicom.read import ReadLimits, read_headers, read_slice, read_slices
+from hemoscope.dicom.read import read_headers, read_slice, read_slices
+from hemoscope.dicom.read_limits import ReadLimits, limits_from_options
 from hemoscope.errors import DicomReadError
 from hemoscope.testing.dicom_writer import PixelCoding, enhanced_ct_dataset, save
 from hemoscope.testing.phantom import Phantom
@@ -181,8 +182,8 @@ class TestInputs:
     def test_every_limit_has_an_option(self, field: str) -> None:
         base = 1024 if field.endswith("_bytes") else 1000
         for option, value in ((f"{field}=7", 7), (f"{field}=2k", 2 * base), (f"{field}=3M", 3 * base**2)):
-            assert getattr(ReadLimits.from_options([f"{field}=1", option]), field) == value
-        assert ReadLimits.from_options([]) == ReadLimits()
+            assert getattr(limits_from_options([f"{field}=1", option]), field) == value
+        assert limits_from_options([]) == ReadLimits()
 
     def test_a_limit_below_one_is_refused(self) -> None:
         with pytest.raises(ValueError, match="limit pixels must be at least 1"):

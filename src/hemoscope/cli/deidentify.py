@@ -43,9 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from hemoscope.dicom.deidentify import FACES, DeidentifyOptions
     from hemoscope.dicom.deidentify_folder import deidentify_folder, read_or_make_key
-    from hemoscope.dicom.read_limits import ReadLimits
+    from hemoscope.dicom.read_limits import limits_from_options
 
-    made, limits = False, ReadLimits.from_options(arguments.limit)
+    made, limits = False, limits_from_options(arguments.limit)
     if arguments.key is None:
         key = secrets.token_bytes(32)
     else:

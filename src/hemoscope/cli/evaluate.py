@@ -129,7 +129,7 @@ def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
 def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
     """Score labelled DICOM."""
     from hemoscope.dicom.archive import open_archive
-    from hemoscope.dicom.read_limits import ReadLimits
+    from hemoscope.dicom.read_limits import limits_from_options
     from hemoscope.evaluation.assess_dicom import assess_dicom
     from hemoscope.evaluation.prediction_files import read_labels
     from hemoscope.inference.bundle import load_bundle
@@ -138,7 +138,7 @@ def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
     name = arguments.name or "external"
     truth = read_labels(arguments.labels, group_column=arguments.groups or "patient_id")
     bundle = load_bundle(arguments.model)
-    archive = open_archive([arguments.images], limits=ReadLimits.from_options(arguments.limit))
+    archive = open_archive([arguments.images], limits=limits_from_options(arguments.limit))
     with progress_bar() as show:
         found = assess_dicom(Predictor(bundle), archive, truth, gallery=arguments.gallery, progress=show)
     for refused in found.rejected:

@@ -7,7 +7,7 @@ from hemoscope.dicom.read_limits import ReadLimits
 
 
 def add_limit_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--limit NAME=VALUE``; ``ReadLimits.from_options`` reads what it collects in ``limit``."""
+    """Add ``--limit NAME=VALUE``; ``limits_from_options`` reads what it collects in ``limit``."""
     names = ", ".join(f"{field.name} ({field.default})" for field in fields(ReadLimits))
     parser.add_argument(
         "--limit",

@@ -77,10 +77,10 @@ def check_usage(arguments: argparse.Namespace) -> None:
         ConfigError: names the option and the remedy.
 
     """
-    from hemoscope.dicom.read_limits import ReadLimits
+    from hemoscope.dicom.read_limits import limits_from_options
     from hemoscope.dicom.refusals import REMEDIES
 
-    ReadLimits.from_options(arguments.limit)
+    limits_from_options(arguments.limit)
     for given, option in ((arguments.heatmaps, "--heatmaps"), (arguments.pdf, "--pdf")):
         if given and arguments.output is None:
             msg = f"{option} needs a folder to write to. Add --output DIR"
@@ -104,7 +104,7 @@ def exit_code(report: "Report", allowed: frozenset[str]) -> ExitCode:
 def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
     """Process the archive study by study, so that only one volume is in memory at a time."""
     from hemoscope.dicom.archive import open_archive
-    from hemoscope.dicom.read_limits import ReadLimits
+    from hemoscope.dicom.read_limits import limits_from_options
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.inference.inputs import split_inputs
     from hemoscope.reports.report import Report, model_identity
@@ -114,7 +114,7 @@ def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
         msg = f"--series names a DICOM series, which {volumes[0].name} has not. Leave NIfTI files out"
         raise ConfigError(msg)
     bundle = load_bundle(arguments.model)
-    limits = ReadLimits.from_options(arguments.limit)
+    limits = limits_from_options(arguments.limit)
     archive = open_archive(dicom, limits=limits, progress=partial(show, "indexing"))
     rejected = list(archive.rejected)
     found = bool(archive.studies or volumes)

@@ -77,14 +77,14 @@ def _is_other_image(surplus: memoryview, pixels: PixelFormat) -> bool:
 
 
 def _surplus_notes(surplus: memoryview) -> tuple[QualityNote, ...]:
-    return (_note("bytes after the pixels were ignored"),) if len(surplus) > 1 and _holds_data(surplus) else ()
+    return (_violation("bytes after the pixels were ignored"),) if len(surplus) > 1 and _holds_data(surplus) else ()
 
 
 def _holds_data(surplus: memoryview) -> bool:
     return bool(bytes(surplus).strip(b"\0"))
 
 
-def _note(message: str) -> QualityNote:
+def _violation(message: str) -> QualityNote:
     return QualityNote(code="nonstandard_encoding", message=f"the encoding violates the standard: {message}")
 
 
@@ -123,7 +123,7 @@ def encapsulated_frames(
     content = _Content(tuple(view[start : start + length] for start, length in items), pixels, syntax)
     notes: list[QualityNote] = []
     if content.starts_frame(content.parts[0]):
-        notes.append(_note("the pixel data have no basic offset table"))
+        notes.append(_violation("the pixel data have no basic offset table"))
         table, fragments = memoryview(b""), items
     else:
         table, fragments = content.parts[0], items[1:]
@@ -135,7 +135,7 @@ def encapsulated_frames(
     if unmarked_end is not None:
         if not content.ends_frame(split[-1]):
             raise unmarked_end
-        notes.append(_note("the end of the pixel data is not marked; all frames are whole"))
+        notes.append(_violation("the end of the pixel data is not marked; all frames are whole"))
     if syntax == ENCAPSULATED:
         notes += _check_uncompressed(split, pixels, source)
     return FrameBytes(frames=split, notes=tuple(notes))
@@ -154,7 +154,7 @@ class _Content:
         if self.syntax == ENCAPSULATED:
             return 0 <= len(part) - self.pixels.frame_bytes <= 1
         if self.syntax == RLE:  # PS3.5 G.5: the number of segments, and the first one's offset
-            return len(part) >= 64 and 1 <= part[0] <= 15 and part[1:8] == b"\0\0\0\x40\0\0\0"
+            return len(part) >= 64 and 1 <= part[0] <= 15 and bytes(part[1:8]) == b"\0\0\0\x40\0\0\0"
         return bytes(part[:8]).startswith(_IMAGE_STARTS)
 
     def ends_frame(self, fragments: Sequence[memoryview]) -> bool:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
 
 from hemoscope.errors import ConfigError
 
@@ -43,29 +42,29 @@ class ReadLimits:
                 msg = f"limit {field.name} must be at least 1, got {getattr(self, field.name)}"
                 raise ValueError(msg)
 
-    @classmethod
-    def from_options(cls, options: Sequence[str]) -> Self:
-        """Return the default limits, changed by options such as ``archive_bytes=16G``; of two, the last counts.
 
-        The suffixes k, M and G multiply by powers of 1024 for limits in bytes, and by powers of 1000 for others.
+def limits_from_options(options: Sequence[str]) -> ReadLimits:
+    """Return the default limits, changed by options such as ``archive_bytes=16G``; of two, the last counts.
 
-        Raises:
-            ConfigError: an option names no limit, or its value is not a whole number of at least 1.
+    The suffixes k, M and G multiply by powers of 1024 for limits in bytes, and by powers of 1000 for others.
 
-        Examples:
-            >>> ReadLimits.from_options(["file_bytes=2G", "members=200k"]).members
-            200000
-        """
-        names = {field.name for field in fields(cls)}
-        values: dict[str, int] = {}
-        for option in options:
-            match = _LIMIT.fullmatch(option.strip())
-            if match is None or match[1] not in names or not int(match[2]):
-                msg = (
-                    f"--limit {option}: not a limit. Give NAME=VALUE, such as archive_bytes=16G; the value is a whole "
-                    f"number of at least 1, with k, M or G if you like; names are: {', '.join(sorted(names))}"
-                )
-                raise ConfigError(msg)
-            base = 1024 if match[1].endswith("_bytes") else 1000
-            values[match[1]] = int(match[2]) * base ** _POWERS[match[3].upper()]
-        return cls(**values)
+    Raises:
+        ConfigError: an option names no limit, or its value is not a whole number of at least 1.
+
+    Examples:
+        >>> limits_from_options(["file_bytes=2G", "members=200k"]).members
+        200000
+    """
+    names = {field.name for field in fields(ReadLimits)}
+    values: dict[str, int] = {}
+    for option in options:
+        match = _LIMIT.fullmatch(option.strip())
+        if match is None or match[1] not in names or not int(match[2]):
+            msg = (
+                f"--limit {option}: not a limit. Give NAME=VALUE, such as archive_bytes=16G; the value is a whole "
+                f"number of at least 1, with k, M or G if you like; names are: {', '.join(sorted(names))}"
+            )
+            raise ConfigError(msg)
+        base = 1024 if match[1].endswith("_bytes") else 1000
+        values[match[1]] = int(match[2]) * base ** _POWERS[match[3].upper()]
+    return ReadLimits(**values)

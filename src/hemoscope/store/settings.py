@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from hemoscope.dicom.read_limits import ReadLimits
+from hemoscope.dicom.read_limits import ReadLimits, limits_from_options
 from hemoscope.errors import ConfigError
 
 _LONGEST_SESSION_HOURS = 24 * 365
@@ -120,7 +120,7 @@ class Settings:
             ConfigError: naming the option and what to do.
         """
         self._check_ranges()
-        ReadLimits.from_options(self.limit)
+        limits_from_options(self.limit)
         if self.show_identity and self.deidentify:
             msg = "identity cannot be shown and removed at once. Choose --show-identity or --deidentify"
             raise ConfigError(msg)
@@ -196,7 +196,7 @@ class Settings:
     @property
     def read_limits(self) -> ReadLimits:
         """Limits of what is read from an upload."""
-        return ReadLimits.from_options(self.limit)
+        return limits_from_options(self.limit)
 
     @property
     def session(self) -> timedelta:
