@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from pydicom import uid
+from pydicom import dcmread, uid
+from pydicom.encaps import encapsulate, generate_frames
 
-from hemoscope.testing.dicom_writer import PixelCoding, write_series
+from hemoscope.testing.dicom_writer import PixelCoding, save, write_series
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.testing.pixel_coding import ENCAPSULATED
 
@@ -51,6 +52,10 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("explicit", "lossless"):
         path = write_series(head, folder / f"enhanced-{name}", coding=CODINGS[name], enhanced=True)[0]
         path.rename(folder / f"enhanced-{name}.dcm")
+    dataset = dcmread(folder / "enhanced-lossless.dcm")
+    frames = list(generate_frames(dataset.PixelData, number_of_frames=3))
+    dataset.PixelData = encapsulate(frames, fragments_per_frame=3, has_bot=False)
+    save(dataset, folder / "fragments.dcm")
     return folder
 
 

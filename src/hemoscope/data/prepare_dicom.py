@@ -98,8 +98,10 @@ def _find_files(images: Path, labels: Labels) -> tuple[list[ImageFile], list[Lef
     files: dict[str, ImageFile] = {}
     for source in sources:
         image_id = PurePath(source.name).stem
-        if not isinstance(source, FileSource) or image_id not in labels:
+        if image_id not in labels:
             left_out.append((image_id, f"{source.name}: no row in the labels"))
+        elif not isinstance(source, FileSource):
+            left_out.append((image_id, f"{source.name}: it is in an archive. Unpack that first"))
         elif image_id in files:
             left_out.append((image_id, f"{source.name}: {files[image_id].name} has the same image id and is kept"))
         else:

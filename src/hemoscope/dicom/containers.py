@@ -117,7 +117,7 @@ class MemberSource:
     """One member of an archive, inflated up to a limit each time it is read."""
 
     name: str
-    archive: "Archive"
+    archive: "Container"
     member: Member
 
     def load(self, limits: ReadLimits) -> bytes:
@@ -133,7 +133,7 @@ class MemberSource:
             raise refusal(self.name, "bad_archive", f"it cannot be unpacked ({type(error).__name__})") from error
 
 
-class Archive:
+class Container:
     """A ZIP or TAR file: its members, and the bytes of one."""
 
     def __init__(self, parent: Source, *, kind: str, opened: "OpenArchives") -> None:
@@ -193,9 +193,9 @@ class OpenArchives:
     """Archives that are open now: few, and in memory no more than the limit ``file_bytes`` beside the one in use."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
-    _readers: "OrderedDict[Archive, _Reader]" = field(default_factory=OrderedDict)
+    _readers: "OrderedDict[Container, _Reader]" = field(default_factory=OrderedDict)
 
-    def get(self, archive: Archive, limits: ReadLimits) -> _Reader:
+    def get(self, archive: Container, limits: ReadLimits) -> _Reader:
         """Return the reader of an archive, opened if it is not; the caller holds the lock while it uses it."""
         reader = self._readers.pop(archive, None) or archive.open(limits)
         self._readers[archive] = reader

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from hemoscope.dicom.containers import (
     ARCHIVE_SUFFIXES,
     HEAD_BYTES,
-    Archive,
+    Container,
     FileSource,
     GzipSource,
     Member,
@@ -151,8 +151,8 @@ class _Finder:
                 self._rejected.append(rejected_by(found))
                 continue
             wanted = [entry for entry in entries if _is_wanted(entry.name)]
-            folders = [entry for entry in wanted if _is_folder(entry)]
-            waiting += [entry for entry in folders if not entry.is_symlink()]
+            folders = {entry for entry in wanted if _is_folder(entry)}
+            waiting += [entry for entry in wanted if entry in folders and not entry.is_symlink()]
             for entry in reversed(wanted):
                 if entry not in folders:
                     name = printable(entry.relative_to(folder).as_posix())
@@ -191,7 +191,7 @@ class _Finder:
         if inner not in ("zip", "tar"):
             yield from self._one(source)
             return
-        archive = Archive(source, kind=inner, opened=self._opened)
+        archive = Container(source, kind=inner, opened=self._opened)
         self._check_size(source)
         members = archive.members(self._limits)
         budget = budget or _Budget(self._limits.archive_bytes)
