@@ -90,6 +90,9 @@ def test_bytes_after_the_pixels_are_removed(content: bytes) -> None:
 def test_pixels_without_a_delimiter_are_kept(tmp_path: Path, content: bytes, syntax: UID) -> None:
     image = read_slice(content).hounsfield
     coded = write_series(image[None], tmp_path, coding=PixelCoding(transfer_syntax=syntax))[0].read_bytes()
+    start = coded.rindex(b"\xe0\x7f\x10\x00OB") + 12
+    explicit = coded[: start - 4] + struct.pack("<I", len(coded) - start) + coded[start:]
+    assert (read_slice(deidentified_file(explicit, key=KEY, source="a")).hounsfield == image).all()
     for end in (b"", bytes(8)):
         clean = deidentified_file(coded[:-8] + end, key=KEY, source="a")
         assert (read_slice(clean).hounsfield == image).all()

@@ -235,6 +235,16 @@ class TestMissingDelimiters:
         refused(data[: -len(DELIMITER)], "truncated_pixel_data", "ends inside")
         refused(data[: -len(DELIMITER)] + bytes(8), "inconsistent_pixel_data", "are not DICOM items")
 
+    @pytest.mark.parametrize("delimited", [False, True])
+    def test_compressed_pixels_with_a_length_are_read(self, as_bytes, make_slice, slice_hu, delimited: bool) -> None:
+        data = as_bytes(make_slice(coding=PixelCoding(transfer_syntax=uid.JPEGLSLossless)))
+        start = data.rindex(b"\xe0\x7f\x10\x00OB") + 12
+        value = data[start : None if delimited else -len(DELIMITER)]
+        changed = data[: start - 4] + struct.pack("<I", len(value)) + value + struct.pack("<HHI", 0xFFFC, 0xFFFC, 0)
+        assert (hounsfield(changed) == slice_hu).all()
+        (message,) = notes(changed)
+        assert "compressed pixel data have a length" in message
+
     def test_a_delimiter_with_a_length_ends_the_pixels(self, as_bytes, make_slice, slice_hu) -> None:
         data = as_bytes(make_slice(coding=PixelCoding(transfer_syntax=uid.JPEG2000Lossless)))
         data = data[:-4] + b"\xff\xff\xff\xff"

@@ -200,7 +200,7 @@ def _text(dataset: Dataset, keyword: str) -> str:
 def _cut_surplus(clean: Dataset) -> None:
     """Remove bytes after the declared pixels of a native image, which are not pixels and can hold anything."""
     try:
-        if "PixelData" not in clean or clean["PixelData"].is_undefined_length:
+        if "PixelData" not in clean or clean.PixelData.startswith(b"\xfe\xff\x00\xe0"):  # items are encapsulated
             return
         samples = int(clean.get("SamplesPerPixel") or 1) * max(int(clean.get("NumberOfFrames") or 1), 1)
         size = clean.Rows * clean.Columns * samples * clean.BitsAllocated // 8

@@ -114,14 +114,14 @@ def encapsulated_frames(
     Raises:
         DicomReadError: ``truncated_pixel_data`` or ``inconsistent_pixel_data``.
     """
-    if element.length is not None:
+    if element.length is not None and not _starts_with_item(element):
         raise refusal(source, "inconsistent_pixel_data", "a compressed transfer syntax with uncompressed pixel data")
     items, unmarked_end = _items(element, source)
     if not items:
         raise refusal(source, "truncated_pixel_data", "no basic offset table and no frame in the pixel data")
     view = memoryview(element.data)
     content = _Content(tuple(view[start : start + length] for start, length in items), pixels, syntax)
-    notes: list[QualityNote] = []
+    notes = [] if element.length is None else [_violation("compressed pixel data have a length")]
     if content.starts_frame(content.parts[0]):
         notes.append(_violation("the pixel data have no basic offset table"))
         table, fragments = memoryview(b""), items
@@ -240,10 +240,16 @@ def with_delimiter(element: PixelElement, *, source: str) -> bytes:
     return element.data[: sum(items[-1])] + struct.pack("<HHI", _DELIMITER >> 16, _DELIMITER & 0xFFFF, 0)
 
 
+def _starts_with_item(element: PixelElement) -> bool:
+    return element.data[element.start : element.start + 4] == struct.pack("<HH", _ITEM >> 16, _ITEM & 0xFFFF)
+
+
 def _items(element: PixelElement, source: str) -> tuple[list[tuple[int, int]], DicomReadError | None]:
     """Return (start, length) of each item's value, and what to raise if no delimiter ends them and frames lack."""
     found: list[tuple[int, int]] = []
     position, end = element.start, len(element.data)
+    if element.length is not None:  # against the standard; a length that is too large ends with the file
+        end = min(end, position + element.length)
     while position + 8 <= end:
         group, number, length = struct.unpack_from("<HHI", element.data, position)
         position += 8
@@ -260,4 +266,6 @@ def _items(element: PixelElement, source: str) -> tuple[list[tuple[int, int]], D
             raise refusal(source, "truncated_pixel_data", reason)
         found.append((position, length))
         position += length
+    if element.length is not None and position == element.start + element.length:
+        return found, None
     return found, refusal(source, "truncated_pixel_data", "the file ends inside the compressed pixel data")
