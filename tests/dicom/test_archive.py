@@ -424,6 +424,14 @@ class TestDecoding:
         assert "twelve_bit_repair" in {note.code for note in series.quality}
         assert all("twelve_bit_repair" in {note.code for note in one} for one in series.slice_quality)
 
+    def test_padding_in_tissue_is_reported_for_the_series_too(self, head: Phantom, tmp_path: Path) -> None:
+        coding = PixelCoding(signed=True, bits_stored=16, intercept=0, padding=-2000, padding_limit=60)
+        write_series(head, tmp_path, coding=coding)
+        series = decoded(open_archive([tmp_path]))
+        (message,) = [note.message for note in series.quality if note.code == "padding_in_tissue"]
+        assert message.endswith("in 9 of 9 slices")
+        assert (series.volume.hounsfield[:, 20:44, 20:44] == head.hounsfield[:, 20:44, 20:44]).all()
+
     def test_unknown_positions_stay_unknown(self, head: Phantom, tmp_path: Path) -> None:
         for path in write_series(head, tmp_path):
             dataset = dcmread(path)

@@ -231,7 +231,7 @@ def _origins(slices: Sequence[SliceHeader]) -> tuple[tuple[float, float, float],
 
 
 def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[str]) -> tuple[QualityNote, ...]:
-    """The repairs of single slices and damage in them, reported once for the series; ``sources`` in its order."""
+    """What decoding found in single slices, reported once for the series; ``sources`` in its order."""
     codes = [{note.code for note in notes[index]} for index in sorted(notes)]
     found = []
     if repaired := sum("twelve_bit_repair" in one for one in codes):
@@ -241,4 +241,7 @@ def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[st
         named = f"{', '.join(damaged[:_NAMED])}{' and others' if len(damaged) > _NAMED else ''}"
         message = f"the compressed data of {len(damaged)} of {len(codes)} slices are damaged: {named}"
         found.append(QualityNote(code="damaged_pixel_data", message=message))
+    if padded := sum("padding_in_tissue" in one for one in codes):
+        message = f"padding has Hounsfield units of tissue in {padded} of {len(codes)} slices"
+        found.append(QualityNote(code="padding_in_tissue", message=message))
     return tuple(found)
