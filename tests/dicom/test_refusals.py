@@ -33,6 +33,18 @@ class TestRefusals:
         refused(data, "not_dicom", "no DICOM prefix")
 
     @pytest.mark.parametrize(
+        ("data", "advice"),
+        [
+            (b"PK\x03\x04" * 99, "a ZIP file without the extension .zip: give its path or rename it"),
+            (b"\x1f\x8b\x08" * 99, "a gzip file without the extension .gz"),
+            (b"7z\xbc\xaf\x27\x1c" * 99, "a 7-Zip archive: unpack it first, or make a ZIP"),
+            (bytes(344) + b"n+1\0", "a NIfTI file: give its path"),
+        ],
+    )
+    def test_a_file_that_can_hold_slices_is_refused_with_what_to_do(self, data: bytes, advice: str, refused) -> None:
+        refused(data, "not_dicom", f"it is {advice}")
+
+    @pytest.mark.parametrize(
         ("changes", "code", "match"),
         [
             ({"SOPClassUID": uid.MRImageStorage}, "not_ct", "MR Image Storage"),

@@ -1,4 +1,4 @@
-"""Reads folders, ZIP files, DICOMDIRs and files into studies, and a chosen series into one volume.
+"""Reads folders, archives (ZIP, TAR, gzip), DICOMDIRs and files into studies, and a chosen series into one volume.
 
 Opening an archive only parses headers; ``read_series`` decodes the chosen series.
 """
@@ -79,7 +79,7 @@ def open_archive(
     """Find and check every CT slice under the given paths; refused inputs do not stop the others.
 
     Args:
-        paths: one or several of: file, folder, ZIP file, DICOMDIR file.
+        paths: one or several of: file, folder, archive (ZIP, TAR, gzip), DICOMDIR file.
         limits: size limits of one input.
         progress: called with the inputs done and their total.
 

@@ -75,9 +75,8 @@ def parse(data: bytes, *, source: str, limits: ReadLimits) -> DicomObject:
 def _parse(data: bytes, source: str, limits: ReadLimits) -> DicomObject:
     start = 132 if data[128:132] == b"DICM" else 0
     if start == 0 and not _looks_like_elements(data):
-        archive = next((name for start, name in _ARCHIVES.items() if data.startswith(start)), None)
-        advice = f"; it is a {archive}" if archive else ""
-        raise refusal(source, "not_dicom", f"no DICOM prefix and no DICOM elements at its start{advice}")
+        reason = f"no DICOM prefix and no DICOM elements at its start{_advice(data)}"
+        raise refusal(source, "not_dicom", reason)
     stream = CountedBytes(data, limits.elements)
     stream.seek(start)
     meta_set = Dataset()
@@ -127,6 +126,14 @@ class _Stop:
 
 def _read(stream: io.BytesIO, syntax: str, stop: _Stop) -> Dataset:
     return read_dataset(stream, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=stop)
+
+
+def _advice(data: bytes) -> str:
+    """Say what to do with a file of another kind that can hold slices; empty if it is not known."""
+    kind = next((name for start, name in _ARCHIVES.items() if data.startswith(start)), None)
+    if data[344:348] in (b"n+1\0", b"ni1\0"):
+        kind = "NIfTI file: give its path"
+    return f"; it is a {kind}" if kind else ""
 
 
 def _looks_like_elements(data: bytes) -> bool:
