@@ -14,6 +14,7 @@ import pytest
 from hemoscope.dicom.archive import Archive, open_archive, read_series
 from hemoscope.dicom.containers import OpenArchives, kind_of
 from hemoscope.dicom.read_limits import ReadLimits
+from hemoscope.errors import DicomReadError
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import Phantom
 
@@ -237,6 +238,14 @@ class TestDamage:
             (code,) = [one.code for one in archive.rejected if one.source.startswith(name)]
             assert code == "bad_archive"
             assert slices(archive) >= 3
+
+    def test_an_archive_that_vanishes_is_unreadable(self, files: Files, written) -> None:
+        folder = written({f"{number:02d}.zip": zip_of({"a.dcm": files["IM0001.dcm"]}) for number in range(20)})
+        archive = open_archive([folder])  # only the last of them are still open
+        (folder / "00.zip").unlink()
+        with pytest.raises(DicomReadError, match="cannot be opened: No such file") as caught:
+            archive.load("00.zip/a.dcm")
+        assert caught.value.code == "unreadable"
 
     def test_a_tar_with_a_damaged_header_is_not_cut_short_in_silence(self, files: Files, written) -> None:
         data = bytearray(tar_of(files))

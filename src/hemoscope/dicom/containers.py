@@ -6,6 +6,7 @@ unpacked to disk. Few archives are open at a time: one inside another is kept in
 
 import gzip
 import io
+import os
 import tarfile
 import threading
 import weakref
@@ -167,7 +168,12 @@ class Container:
         """Open it: from disk if it is a file, else in memory."""
         kind = _Zip if self._kind == "zip" else _Tar
         if isinstance(self.parent, FileSource):
-            return kind(self.parent.path.open("rb"), 0)
+            try:
+                place = self.parent.path.open("rb")
+            except OSError as error:
+                cause = os.strerror(error.errno) if error.errno else type(error).__name__
+                raise refusal(self.parent.name, "unreadable", f"cannot be opened: {cause}") from error
+            return kind(place, 0)
         data = self.parent.load(limits)
         if self._kind == "zip" and data.count(_CENTRAL_HEADER) > limits.members:
             raise _TooManyError  # before each one becomes an object
