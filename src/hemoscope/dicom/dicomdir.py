@@ -4,7 +4,10 @@ Referenced File ID (0004,1500) has up to eight components of capital letters, di
 (PS3.10 8.2). Copies have extensions, lower case, version numbers of ISO 9660 (``IM0.;1``), or slashes in the component.
 """
 
+import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePath
 
@@ -50,43 +53,58 @@ def _components(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(part for part in parts if part not in ("", "."))
 
 
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """The names in one folder, as they are, in capitals, and without extension."""
+
+    folders: dict[str, list[str]]
+    files: dict[str, list[str]]
+    stems: dict[str, list[str]]
+
+
 class _Listing:
-    """The names in folders, each listed once."""
+    """Finds files by the names of a DICOMDIR; each folder is listed once."""
 
     def __init__(self) -> None:
-        self._names = cache(self._list)
+        self._folder = cache(_list)
 
-    def find(self, folder: Path, parts: Sequence[str]) -> Path | None:
-        """Return a file below ``folder``; None if it is missing, or would be outside."""
-        here = folder
-        for number, part in enumerate(parts, 1):
-            if part == "..":
+    def find(self, root: Path, parts: Sequence[str]) -> Path | None:
+        """Return a file below ``root``; None if it is missing, would be outside, or several can be meant."""
+        here = root
+        for part in parts[:-1]:
+            names = self._folder(here).folders.get(_normal(part))
+            if part == ".." or not names:
                 return None
-            match = self._match(here, part, is_file=number == len(parts))
-            if match is None:
-                return None
-            here = here / match
-        return here
-
-    def _match(self, folder: Path, part: str, *, is_file: bool) -> str | None:
-        """Return the entry that a component means: exactly, else in another case, else with another extension."""
-        names = [name for name in self._names(folder) if (folder / name).is_file() == is_file]
-        wanted = _normal(part)
-        stem = PurePath(wanted).stem
-        same = [name for name in names if name == part] or [name for name in names if _normal(name) == wanted]
-        if same or not is_file:
-            return same[0] if same else None
-        others = [name for name in names if PurePath(_normal(name)).stem == stem]
-        dicom = [name for name in others if _normal(name) in (stem, f"{stem}.DCM")]
-        candidates = dicom or others
-        return candidates[0] if len(candidates) == 1 else None
+            here = here / (part if part in names else names[0])
+        name = self._file(self._folder(here), parts[-1])
+        return None if name is None else here / name
 
     @staticmethod
-    def _list(folder: Path) -> tuple[str, ...]:
-        try:
-            return tuple(sorted(entry.name for entry in folder.iterdir()))
-        except OSError:
-            return ()
+    def _file(folder: _Folder, part: str) -> str | None:
+        """Return the file that a name means: exactly, else in another case, else with another extension."""
+        wanted = _normal(part)
+        same = folder.files.get(wanted)
+        if same:
+            return part if part in same else same[0]
+        stem = PurePath(wanted).stem
+        others = folder.stems.get(stem, [])
+        dicom = [name for name in others if _normal(name) in (stem, f"{stem}.DCM")] or others
+        return dicom[0] if len(dicom) == 1 else None
+
+
+def _list(folder: Path) -> _Folder:
+    found = _Folder(defaultdict(list), defaultdict(list), defaultdict(list))
+    try:
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            name = _normal(entry.name)
+            if entry.is_dir():
+                found.folders[name].append(entry.name)
+            else:
+                found.files[name].append(entry.name)
+                found.stems[PurePath(name).stem].append(entry.name)
+    except OSError:
+        pass  # what cannot be listed is missing
+    return found
 
 
 def _normal(name: str) -> str:
