@@ -31,6 +31,7 @@ INTERNAL = {
     "hemoscope.inference.calibration",
     "hemoscope.inference.engine",
     "hemoscope.inference.windows",
+    "hemoscope.dicom.containers",
     "hemoscope.dicom.sources",
 }
 

@@ -19,6 +19,7 @@ from hemoscope import cli
 from hemoscope.cli import predict
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
+from hemoscope.dicom.read_limits import limits_from_options
 from hemoscope.errors import ConfigError
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.nifti import write_nifti
@@ -288,6 +289,22 @@ class TestUsage:
         assert code == 2
         assert "Add --output DIR" in err
 
+    def test_a_limit_can_be_raised_and_its_message_names_it(self, run: Run, study: Path) -> None:
+        code, out, _ = run(study, "--format", "json", "--limit", "file_bytes=1k")
+        message = document_of(out)["rejected"][0]["message"]
+        assert code == ExitCode.NOTHING_READ
+        assert "the limit file_bytes is 1024" in message
+        assert "--limit NAME=VALUE" in message
+        assert run(study, "--limit", "file_bytes=1k", "--limit", "file_bytes=1G")[0] == ExitCode.OK
+
+    @pytest.mark.parametrize("limit", ["file_bytes", "bytes=1", "file_bytes=0", "file_bytes=1T", "file_bytes=-1"])
+    def test_what_is_no_limit_is_refused_with_the_names(self, run: Run, study: Path, limit: str) -> None:
+        with pytest.raises(ConfigError, match=r"archive_bytes"):
+            limits_from_options([limit])
+        code, _, err = run(study, "--limit", limit)
+        assert code == ExitCode.USAGE
+        assert f"--limit {limit}" in err
+
     def test_an_unknown_refusal_code_is_a_typing_error(self, run: Run, study: Path) -> None:
         code, _, err = run(study, "--allow-refused", "scouts")
         assert code == 2
@@ -360,4 +377,4 @@ def test_usage_is_checked_before_files_are_read() -> None:
     for option in ("heatmaps", "pdf"):
         given = {"heatmaps": False, "pdf": False, option: True}
         with pytest.raises(ConfigError, match=f"--{option} needs a folder"):
-            predict.check_usage(Namespace(**given, output=None, allow_refused=frozenset()))
+            predict.check_usage(Namespace(**given, output=None, allow_refused=frozenset(), limit=[]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--gallery", type=_count, default=3, metavar="N", help="worst errors to show per label and kind (%(default)s)")
     add("--name", default=None, help="with --data, --images: name of the data in scores.json")
     add("--description", default="", help="with --data, --images: description of the data in scores.json")
+    add_limit_option(parser)
     add("--rounds", type=_positive, default=1000, metavar="N", help="bootstrap rounds (%(default)s)")
     add("--seed", type=int, default=0, help="of the bootstrap and the folds (%(default)s)")
     add(
@@ -210,6 +212,7 @@ def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
 def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
     """Score labelled DICOM."""
     from hemoscope.dicom.archive import open_archive
+    from hemoscope.dicom.read_limits import limits_from_options
     from hemoscope.evaluation.assess_dicom import assess_dicom
     from hemoscope.evaluation.prediction_files import read_labels
     from hemoscope.inference.bundle import load_bundle
@@ -218,7 +221,7 @@ def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
     name = arguments.name or "external"
     truth = read_labels(arguments.labels, group_column=arguments.groups or "patient_id")
     bundle = load_bundle(arguments.model)
-    archive = open_archive([arguments.images])
+    archive = open_archive([arguments.images], limits=limits_from_options(arguments.limit))
     with progress_bar() as show:
         found = assess_dicom(Predictor(bundle), archive, truth, gallery=arguments.gallery, progress=show)
     for refused in found.rejected:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
 from hemoscope.errors import ConfigError
 from hemoscope.progress import StageProgress
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
-    add("paths", nargs="+", type=Path, metavar="PATH", help="DICOM file, folder, ZIP or DICOMDIR, or a NIfTI file")
+    add(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="DICOM file, folder, ZIP, TAR, gzip or DICOMDIR, or NIfTI file",
+    )
     add("--model", type=Path, metavar="BUNDLE", help="folder of a model bundle (default: the bundled model)")
     add("--series", metavar="UID", help="read this series instead of the one chosen by the rule")
     add("--output", type=Path, metavar="DIR", help="write findings.json, CSV tables, reports and pictures here")
@@ -41,6 +48,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="CODE,...",
         help="codes of expected refusals that leave the exit code at 0, such as localizer,dose_report",
     )
+    add_limit_option(parser)
     add("--identify", action="store_true", help="add patient name, ID and study date to the results")
     parser.set_defaults(run=run)
 
@@ -70,8 +78,10 @@ def check_usage(arguments: argparse.Namespace) -> None:
         ConfigError: names the option and the remedy.
 
     """
+    from hemoscope.dicom.read_limits import limits_from_options
     from hemoscope.dicom.refusals import REMEDIES
 
+    limits_from_options(arguments.limit)
     for given, option in ((arguments.heatmaps, "--heatmaps"), (arguments.pdf, "--pdf")):
         if given and arguments.output is None:
             msg = f"{option} needs a folder to write to. Add --output DIR"
@@ -104,6 +114,7 @@ def exit_code(report: "Report", allowed: frozenset[str]) -> ExitCode:
 def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
     """Process the archive study by study, so that only one volume is in memory at a time."""
     from hemoscope.dicom.archive import open_archive
+    from hemoscope.dicom.read_limits import limits_from_options
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.inference.inputs import split_inputs
     from hemoscope.reports.report import Report, model_identity
@@ -113,7 +124,8 @@ def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
         msg = f"--series names a DICOM series, which {volumes[0].name} has not. Leave NIfTI files out"
         raise ConfigError(msg)
     bundle = load_bundle(arguments.model)
-    archive = open_archive(dicom, progress=partial(show, "indexing"))
+    limits = limits_from_options(arguments.limit)
+    archive = open_archive(dicom, limits=limits, progress=partial(show, "indexing"))
     rejected = list(archive.rejected)
     found = bool(archive.studies or volumes)
     studies = tuple(_studies(arguments, bundle, archive, volumes, show, rejected)) if found else ()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def _add_dicom(parser: argparse.ArgumentParser, *, labels: str) -> None:
     add("--output", type=Path, required=True, metavar="CACHE", help="folder to write; may exist, to resume")
     add("--workers", type=int, metavar="N", help="local processes (default: one per processor)")
     add("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead, such as tcp://host:8786")
+    add_limit_option(parser)
 
 
 def run_ct_ich(arguments: argparse.Namespace) -> int:
@@ -84,6 +86,7 @@ def run_table(arguments: argparse.Namespace) -> int:
 
 def _run_dicom(arguments: argparse.Namespace, labels: "Labels", dataset: "TrainingData", *, pseudonyms: bool) -> int:
     from hemoscope.data.prepare_dicom import prepare_dicom
+    from hemoscope.dicom.read_limits import limits_from_options
 
     start = time.monotonic()
     with progress_bar() as show:
@@ -95,6 +98,7 @@ def _run_dicom(arguments: argparse.Namespace, labels: "Labels", dataset: "Traini
             pseudonyms=pseudonyms,
             workers=arguments.workers,
             dask=arguments.dask,
+            limits=limits_from_options(arguments.limit),
             show=show,
         )
     _report(done, arguments.output, time.monotonic() - start)

@@ -35,7 +35,7 @@ _BATCH = 128
 _MEMBERS = 100_000_000
 
 
-def prepare_dicom(
+def prepare_dicom(  # noqa: PLR0913  (what a preparation is made of)
     images: Path,
     labels: Labels,
     output: Path,
@@ -44,6 +44,7 @@ def prepare_dicom(
     pseudonyms: bool = True,
     workers: int | None = None,
     dask: str | None = None,
+    limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
     show: StageProgress = no_stage_progress,
 ) -> Preparation:
     """Build a cache from a folder of DICOM files, one slice per file, named after their image ids.
@@ -59,6 +60,7 @@ def prepare_dicom(
         pseudonyms: hash the patient IDs of the headers; False if they are pseudonyms already.
         workers: local processes; None is one per processor.
         dask: address of a Dask scheduler instead.
+        limits: size limits of one input; ``members`` is at least 100 million here.
         show: called with the stage, the amount done and the total.
 
     Raises:
@@ -66,12 +68,12 @@ def prepare_dicom(
         ConfigError: see ``processes``.
     """
     _check_output(output, dataset)
-    files, left_out = _find_files(images.resolve(), labels)
+    files, left_out = _find_files(images.resolve(), labels, limits)
     output.mkdir(parents=True, exist_ok=True)
     with processes(workers=workers, address=dask) as run:
-        found = _identify_all(files, run, left_out, pseudonyms=pseudonyms, show=show)
+        found = _identify_all(files, run, left_out, pseudonyms=pseudonyms, limits=limits, show=show)
         groups = _by_series(found, left_out)
-        rows = _prepare_all(groups, output.resolve(), labels, run, left_out, show=show)
+        rows = _prepare_all(groups, output.resolve(), labels, run, left_out, limits=limits, show=show)
     left_out.sort()
     _write_left_out(output, left_out)
     if not rows:
@@ -89,17 +91,19 @@ def _check_output(output: Path, dataset: TrainingData) -> None:
         raise DataError(msg)
 
 
-def _find_files(images: Path, labels: Labels) -> tuple[list[ImageFile], list[LeftOut]]:
+def _find_files(images: Path, labels: Labels, limits: ReadLimits) -> tuple[list[ImageFile], list[LeftOut]]:
     if not images.is_dir():
         msg = f"{images.name} is not a folder. Give the folder that holds the DICOM files"
         raise DataError(msg)
-    sources, rejected = find_sources([images], limits=replace(ReadLimits(), members=_MEMBERS))
+    sources, rejected = find_sources([images], limits=replace(limits, members=max(limits.members, _MEMBERS)))
     left_out: list[LeftOut] = [(one.source, one.message) for one in rejected]
     files: dict[str, ImageFile] = {}
     for source in sources:
         image_id = PurePath(source.name).stem
-        if not isinstance(source, FileSource) or image_id not in labels:
+        if image_id not in labels:
             left_out.append((image_id, f"{source.name}: no row in the labels"))
+        elif not isinstance(source, FileSource):
+            left_out.append((image_id, f"{source.name}: it is in an archive. Unpack that first"))
         elif image_id in files:
             left_out.append((image_id, f"{source.name}: {files[image_id].name} has the same image id and is kept"))
         else:
@@ -110,10 +114,16 @@ def _find_files(images: Path, labels: Labels) -> tuple[list[ImageFile], list[Lef
 
 
 def _identify_all(
-    files: Sequence[ImageFile], run: Run, left_out: list[LeftOut], *, pseudonyms: bool, show: StageProgress
+    files: Sequence[ImageFile],
+    run: Run,
+    left_out: list[LeftOut],
+    *,
+    pseudonyms: bool,
+    limits: ReadLimits,
+    show: StageProgress,
 ) -> list[IdentifiedImage]:
     tasks = [
-        IdentifyTask(files=tuple(files[start : start + _BATCH]), pseudonyms=pseudonyms)
+        IdentifyTask(files=tuple(files[start : start + _BATCH]), pseudonyms=pseudonyms, limits=limits)
         for start in range(0, len(files), _BATCH)
     ]
     found: list[IdentifiedImage] = []
@@ -153,9 +163,10 @@ def _prepare_all(
     run: Run,
     left_out: list[LeftOut],
     *,
+    limits: ReadLimits,
     show: StageProgress,
 ) -> list[dict[str, object]]:
-    tasks = [SeriesTask(output=output, series_id=key[2], files=files) for key, files in groups.items()]
+    tasks = [SeriesTask(output=output, series_id=key[2], files=files, limits=limits) for key, files in groups.items()]
     total, seen = sum(len(task.files) for task in tasks), 0
     stacks: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {}
     for done in run(prepare_series, tasks):

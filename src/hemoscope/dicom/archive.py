@@ -1,4 +1,4 @@
-"""Reads folders, ZIP files, DICOMDIRs and files into studies, and a chosen series into one volume.
+"""Reads folders, archives (ZIP, TAR, gzip), DICOMDIRs and files into studies, and a chosen series into one volume.
 
 Opening an archive only parses headers; ``read_series`` decodes the chosen series.
 """
@@ -92,7 +92,7 @@ def open_archive(
     """Find and check every CT slice under the given paths; refused inputs do not stop the others.
 
     Args:
-        paths: one or several of: file, folder, ZIP file, DICOMDIR file.
+        paths: one or several of: file, folder, archive (ZIP, TAR, gzip), DICOMDIR file.
         limits: size limits of one input.
         progress: called with the inputs done and their total.
 
@@ -280,7 +280,7 @@ def _origins(slices: Sequence[SliceHeader], grid: SliceHeader) -> tuple[tuple[fl
 
 
 def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[str]) -> tuple[QualityNote, ...]:
-    """The repairs of single slices and damage in them, reported once for the series; ``sources`` in its order."""
+    """What decoding found in single slices, reported once for the series; ``sources`` in its order."""
     codes = [{note.code for note in notes[index]} for index in sorted(notes)]
     found = []
     if repaired := sum("twelve_bit_repair" in one for one in codes):
@@ -290,4 +290,7 @@ def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[st
         named = f"{', '.join(damaged[:_NAMED])}{' and others' if len(damaged) > _NAMED else ''}"
         message = f"the compressed data of {len(damaged)} of {len(codes)} slices are damaged: {named}"
         found.append(QualityNote(code="damaged_pixel_data", message=message))
+    if padded := sum("padding_in_tissue" in one for one in codes):
+        message = f"padding has Hounsfield units of tissue in {padded} of {len(codes)} slices"
+        found.append(QualityNote(code="padding_in_tissue", message=message))
     return tuple(found)

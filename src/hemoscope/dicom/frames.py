@@ -73,8 +73,25 @@ def split_frames(whole: Elements, *, frames: int, source: str) -> tuple[FrameEle
     return tuple(FrameElements(whole, (item, *shared)) for item in own)
 
 
-def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, source: str) -> SliceHeader:
-    """Return all that is known about one frame before decoding.
+def count_frames(elements: Elements, source: str) -> tuple[int, tuple[QualityNote, ...]]:
+    """Return the number of frames (0028,0008), 1 if it is missing, and a note if it is 0, which is read as 1.
+
+    Raises:
+        DicomReadError: ``malformed`` if it is negative or not a number.
+    """
+    if elements.raw(tags.NUMBER_OF_FRAMES) is None:
+        return 1, ()
+    count = elements.integer(tags.NUMBER_OF_FRAMES)
+    if count is None or count < 0:
+        raise refusal(source, "malformed", "its number of frames (0028,0008) is not a positive number")
+    message = "the encoding violates the standard: the number of frames (0028,0008) is 0; one was read"
+    return (count, ()) if count else (1, (QualityNote(code="nonstandard_encoding", message=message),))
+
+
+def read_header(
+    frame: FrameElements, *, index: int, rows: int, columns: int, source: str, notes: tuple[QualityNote, ...] = ()
+) -> SliceHeader:
+    """Return all that is known about one frame before decoding; ``notes`` on its encoding become its quality notes.
 
     Raises:
         DicomReadError: ``localizer`` or ``sheet`` if the frame is one, ``malformed`` if a UID is missing or not
@@ -83,7 +100,7 @@ def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, so
     whole = frame.whole
     kind = _read_kind(frame)
     check_shows_anatomy(kind, source)
-    uids, notes = _read_uids(whole, source)
+    uids, broken = _read_uids(whole, source)
     position, orientation, spacing, invalid = _read_geometry(frame)
     kernel = frame.text(tags.CT_RECONSTRUCTION_SEQUENCE, tags.CONVOLUTION_KERNEL).replace("\\", " ")
     return SliceHeader(
@@ -113,7 +130,7 @@ def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, so
         frame_of_reference_uid=whole.text(tags.FRAME_OF_REFERENCE_UID) or None,
         image_type=_image_type(frame),
         acquisition=(whole.text(tags.ACQUISITION_NUMBER), whole.text(tags.ACQUISITION_TIME)),
-        quality=(*notes, *invalid),
+        quality=(*notes, *broken, *invalid),
     )
 
 

@@ -2,8 +2,8 @@
 
 Codes: ``single_slice``, ``few_slices``, ``missing_slices``, ``uneven_spacing``, ``positions_unknown``,
 ``mixed_pixel_spacing``, ``pixels_not_square``, ``not_axial``, ``gantry_tilt``, ``not_head``, ``contrast_agent``,
-``unusual_kvp``, ``bone_kernel``, ``geometry_assumed``, and the codes of single slices (``nonstandard_uid``,
-``invalid_geometry``), gathered. ``series`` adds what it excludes and unites: ``duplicate_slices``,
+``unusual_kvp``, ``bone_kernel``, ``geometry_assumed``, and the codes of single slices (``nonstandard_encoding``,
+``nonstandard_uid``, ``invalid_geometry``), gathered. ``series`` adds what it excludes and unites: ``duplicate_slices``,
 ``mixed_orientation``, ``mixed_size``, ``overlapping_stacks``, ``united_stacks``, ``dynamic_series``, ``repeated_uid``
 and ``several_patients``. Decoding adds ``slices_refused``, and per slice ``twelve_bit_repair``,
 ``damaged_pixel_data``, ``padding_in_tissue`` and ``modified_hounsfield``.

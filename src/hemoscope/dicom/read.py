@@ -17,8 +17,8 @@ from hemoscope.dicom import tags
 from hemoscope.dicom.ct_objects import check_is_ct_slice
 from hemoscope.dicom.decoder_messages import caught_damage
 from hemoscope.dicom.elements import PARSE_ERRORS, Elements, quiet
-from hemoscope.dicom.encapsulation import encapsulated_frames, native_frames
-from hemoscope.dicom.frames import FrameElements, read_header, split_frames
+from hemoscope.dicom.encapsulation import FrameBytes, encapsulated_frames, native_frames
+from hemoscope.dicom.frames import FrameElements, count_frames, read_header, split_frames
 from hemoscope.dicom.hounsfield import HounsfieldRule, read_rule, to_hounsfield
 from hemoscope.dicom.part10 import BIG_ENDIAN, DicomObject, parse
 from hemoscope.dicom.pixels import NATIVE, SYNTAXES, TALKATIVE, PixelFormat, decode_frame
@@ -166,7 +166,7 @@ def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
         raise refusal(source, "unsupported_syntax", f"transfer syntax {shown} is not supported")
     elements = found.elements
     pixels = _read_format(elements, found.syntax, source)
-    count = _count_frames(elements, source)
+    count, notes = count_frames(elements, source)
     _check_size(pixels, count, source, limits)
     views = split_frames(elements, frames=count, source=source)
     pieces = _cut(found, pixels, count, source)
@@ -175,9 +175,16 @@ def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
         pixels=pixels,
         frames=tuple(
             _Frame(
-                header=read_header(view, index=index, rows=pixels.rows, columns=pixels.columns, source=source),
+                header=read_header(
+                    view,
+                    index=index,
+                    rows=pixels.rows,
+                    columns=pixels.columns,
+                    source=source,
+                    notes=(*notes, *pieces.notes),
+                ),
                 rule=_read_rule(view, pixels, source),
-                fragments=pieces[index],
+                fragments=pieces.frames[index],
             )
             for index, view in enumerate(views)
         ),
@@ -212,15 +219,6 @@ def _read_format(elements: Elements, syntax: str, source: str) -> PixelFormat:
     )
 
 
-def _count_frames(elements: Elements, source: str) -> int:
-    if elements.raw(tags.NUMBER_OF_FRAMES) is None:
-        return 1
-    count = elements.integer(tags.NUMBER_OF_FRAMES)
-    if count is None or count < 1:
-        raise refusal(source, "malformed", "its number of frames (0028,0008) is not a positive number")
-    return count
-
-
 def _check_size(pixels: PixelFormat, count: int, source: str, limits: ReadLimits) -> None:
     one = pixels.rows * pixels.columns
     if one > limits.slice_pixels or one * count > limits.pixels:
@@ -231,19 +229,20 @@ def _check_size(pixels: PixelFormat, count: int, source: str, limits: ReadLimits
         raise refusal(source, "too_large", reason)
 
 
-def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> tuple[tuple[memoryview, ...], ...]:
+def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> FrameBytes:
     if found.pixels is None:  # check_is_ct_slice refuses this
         raise refusal(source, "no_pixels", "no pixel data (7FE0,0010)")
     if found.syntax in NATIVE:
-        views = native_frames(found.pixels, frame_bytes=pixels.frame_bytes, frames=count, source=source)
-        return tuple((view,) for view in views)
+        return native_frames(found.pixels, pixels=pixels, frames=count, source=source)
     table = found.elements.raw(tags.EXTENDED_OFFSET_TABLE)
     offsets = np.frombuffer(table[: len(table) // 8 * 8], dtype="<u8").tolist() if table else None
-    return encapsulated_frames(found.pixels, frames=count, extended_offsets=offsets, source=source)
+    return encapsulated_frames(
+        found.pixels, pixels=pixels, frames=count, syntax=found.syntax, extended_offsets=offsets, source=source
+    )
 
 
 def _decode(frame: _Frame, image: _Image, source: str) -> CTSlice:
     with caught_damage() if image.syntax in TALKATIVE else nullcontext(()) as damage:
-        stored = decode_frame(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
-    hounsfield, notes = to_hounsfield(stored, frame.rule, image.pixels)
+        words = decode_frame(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
+    hounsfield, notes = to_hounsfield(words, frame.rule, image.pixels)
     return CTSlice(header=frame.header, hounsfield=hounsfield, quality=(*notes, *damage))

@@ -23,11 +23,11 @@ REMEDIES: dict[str, str] = {
     "truncated_pixel_data": "Copy or export the file again; part of it is missing",
     "inconsistent_pixel_data": "Export the slice again; its header and its pixels contradict each other",
     "no_rescale": "Export with Rescale Slope and Intercept; without them values are no Hounsfield units",
-    "too_large": "If it is genuine, raise that limit",
+    "too_large": "If it is genuine, raise that limit with the option --limit NAME=VALUE",
     "unsupported_syntax": "Convert it first, for example with: gdcmconv --raw INPUT OUTPUT",
     "burned_in_annotation": "Remove the text from its pixels at its source, or leave it out",
     "not_an_image": "Nothing to do: only images are de-identified; send no report or document with them",
-    "bad_archive": "Make the archive again as a plain ZIP (stored or deflated, no password), or give the folder",
+    "bad_archive": "Make the archive again as a plain ZIP (stored or deflated, no password), or give its folder",
 }
 
 

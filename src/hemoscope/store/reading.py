@@ -57,7 +57,9 @@ class UploadReader:
         store = self._store
         store.results.progress(job, None, state=StudyState.READING, done=0, total=0)
         opening = self._progress(job, None, StudyState.READING)
-        archive = open_upload(store.folder, job.upload_id, deidentify=self._deidentify, progress=opening)
+        archive = open_upload(
+            store.folder, job.upload_id, deidentify=self._deidentify, limits=store.read_limits, progress=opening
+        )
         sizes = [max(len(series) for series in study.series) for study in archive.studies]
         study_ids = store.results.begin(job, sizes or [0])
         if not archive.studies and study_ids[0] is not None:

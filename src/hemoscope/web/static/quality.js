@@ -5,6 +5,7 @@ const NOTES = {
   twelve_bit_repair: ["Pixel values repaired", false],
   damaged_pixel_data: ["Compressed pixels damaged: parts may be wrong", true],
   modified_hounsfield: ["Units are called modified HU", true],
+  nonstandard_encoding: ["The pixels' encoding breaks the standard", false],
   nonstandard_uid: ["An identifier breaks the standard", false],
   invalid_geometry: ["Position or spacing unusable", true],
   slices_refused: ["Some slices could not be read", true],
@@ -31,7 +32,7 @@ const NOTES = {
   bone_kernel: ["Sharp kernel: noise can hide blood", true],
   geometry_assumed: ["Geometry assumed, not measured", true],
   no_dicom_headers: ["Read without DICOM headers", true],
-  padding_in_tissue: ["Padding read as air", false],
+  padding_in_tissue: ["Padding has values of tissue", true],
 };
 
 /** Title, the server's message and whether it calls for caution; an unknown code keeps its message. */
