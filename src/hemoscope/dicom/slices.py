@@ -71,6 +71,8 @@ class SliceHeader:
         pixel_spacing_mm: (between rows, between columns), DICOM (0028,0030), or None.
         position_mm: (x, y, z) of the first pixel, DICOM (0020,0032), or None.
         orientation: six direction cosines, rows then columns, DICOM (0020,0037), or None.
+        contrast_agent: what the header says of a contrast agent that was given, or None.
+        patient_age_years: Patient's Age (0010,1010), or None; an age of 0 years, as de-identification writes, is None.
         kind: what the image is; ``kind.rank`` orders the series of a study.
     """
 
@@ -89,6 +91,7 @@ class SliceHeader:
     kvp: float | None = None
     convolution_kernel: str | None = None
     contrast_agent: str | None = None
+    patient_age_years: float | None = None
     body_part: str | None = None
     series_description: str | None = None
     instance_number: int | None = None
