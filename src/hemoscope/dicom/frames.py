@@ -109,6 +109,7 @@ def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, so
         body_part=whole.text(tags.BODY_PART_EXAMINED).upper() or None,
         series_description=whole.prose(tags.SERIES_DESCRIPTION, character_set=character_set(whole)) or None,
         instance_number=whole.integer(tags.INSTANCE_NUMBER),
+        rescale_type=_rescale_type(frame).upper() or None,
         kind=kind,
         geometry_assumed=_geometry_assumed(frame),
         quality=(*notes, *invalid),
@@ -117,8 +118,11 @@ def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, so
 
 def _read_kind(frame: FrameElements) -> ImageKind:
     group = frame.group(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE)
-    rescale_type = frame.text(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE, tags.RESCALE_TYPE)
-    return image_kind(read_evidence(frame.whole, group=group, rescale_type=rescale_type))
+    return image_kind(read_evidence(frame.whole, group=group, rescale_type=_rescale_type(frame)))
+
+
+def _rescale_type(frame: FrameElements) -> str:
+    return frame.text(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE, tags.RESCALE_TYPE)
 
 
 def _read_uids(whole: Elements, source: str) -> tuple[list[str], list[QualityNote]]:

@@ -73,6 +73,7 @@ class SliceHeader:
         orientation: six direction cosines, rows then columns, DICOM (0020,0037), or None.
         contrast_agent: what the header says of a contrast agent that was given, or None.
         patient_age_years: Patient's Age (0010,1010), or None; an age of 0 years, as de-identification writes, is None.
+        rescale_type: Rescale Type (0028,1054) in upper case, or None.
         kind: what the image is; ``kind.rank`` orders the series of a study.
     """
 
@@ -95,6 +96,7 @@ class SliceHeader:
     body_part: str | None = None
     series_description: str | None = None
     instance_number: int | None = None
+    rescale_type: str | None = None
     kind: ImageKind = ImageKind.SLICE
     geometry_assumed: bool = False
     quality: tuple[QualityNote, ...] = ()
