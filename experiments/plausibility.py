@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from hemoscope.data.ct_ich import read_hounsfield, read_table
 from hemoscope.dicom.archive import open_archive, read_series
-from hemoscope.dicom.plausibility import implausible_values, unlike_a_head
+from hemoscope.dicom.plausibility import implausible_values, slices_with_metal, unlike_a_head
 from hemoscope.dicom.quality import is_other_anatomy
 from hemoscope.dicom.read import read_slices
 from hemoscope.errors import DicomReadError
@@ -37,11 +37,12 @@ _INT16 = np.iinfo(np.int16)
 
 @dataclass
 class Count:
-    """How many inputs of one kind were tried, refused and noted, and the reasons given."""
+    """How many inputs of one kind were tried, refused and noted (as no head, or for metal), and the reasons given."""
 
     tried: int = 0
     refused: int = 0
     noted: int = 0
+    metal: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
     def add(self, hounsfield: NDArray[np.generic], spacing: tuple[float | None, float | None, float | None]) -> None:
@@ -55,6 +56,7 @@ class Count:
         self.tried += 1
         self.refused += wrong is not None
         self.noted += unlike is not None
+        self.metal += slices_with_metal(volume) > 0
         if reason := wrong or unlike:
             self.reasons[reason] += 1
 
@@ -199,10 +201,10 @@ def public_slices(folder: Path, counts: dict[str, Count]) -> None:
 
 def table(counts: dict[str, Count]) -> list[str]:
     """Return the rows of a Markdown table."""
-    lines = ["| kind | tried | refused | noted | most frequent reason |", "|---|---|---|---|---|"]
+    lines = ["| kind | tried | refused | noted | metal | most frequent reason |", "|---|---|---|---|---|---|"]
     for kind, one in counts.items():
         reason = one.reasons.most_common(1)[0][0] if one.reasons else ""
-        lines.append(f"| {kind} | {one.tried} | {one.refused} | {one.noted} | {reason} |")
+        lines.append(f"| {kind} | {one.tried} | {one.refused} | {one.noted} | {one.metal} | {reason} |")
     return lines
 
 

@@ -44,7 +44,6 @@ WRONG: dict[str, tuple[Change, str]] = {
     "scaled_by_2": (lambda v: v * 2, "scale is wrong"),
     "scaled_by_half": (lambda v: v / 2, "scale is wrong"),
     "noise": (lambda v: np.random.default_rng(0).normal(0, 300, v.shape), "noise"),
-    "blank": (lambda v: np.full_like(v, -1000), "blank"),
 }
 
 
@@ -118,6 +117,13 @@ class TestOtherObjects:
         assert wide is not None
         assert "336 mm" in wide or "339 mm" in wide
 
+    @pytest.mark.parametrize("slices", [1, 24])
+    def test_blank_images_carry_a_note_however_few_they_are(self, slices: int) -> None:
+        for value in (0, -1000, 40):
+            blank = volume_of(np.full((slices, 64, 64), value))
+            assert implausible_values(blank) is None
+            assert "blank" in (unlike_a_head(blank) or "")
+
     def test_a_cylinder_of_water_has_no_soft_tissue_of_a_brain(self) -> None:
         assert implausible_values(volume_of(self.cylinder(90.0, 0.0))) is not None
 
@@ -140,3 +146,17 @@ class TestSeries:
         before = volume.hounsfield.copy()
         check_plausible(volume, [make_header()])
         assert (volume.hounsfield == before).all()
+
+
+class TestMetal:
+    def test_dense_pixels_in_the_head_are_noted_those_of_the_holder_are_not(self, heads, make_header) -> None:
+        clip = heads[0].copy()
+        clip[10:12, 60:64, 60:64] = 3071
+        holder = heads[0].copy()
+        holder[10:12, 120:126, 60:64] = 3071
+        speck = heads[0].copy()
+        speck[10, 60, 60:63] = 3071
+        (note,) = check_plausible(volume_of(clip), [make_header()])
+        assert (note.code, note.message[:24]) == ("metal", "metal in 2 of 24 slices:")
+        assert check_plausible(volume_of(holder), [make_header()]) == ()
+        assert check_plausible(volume_of(speck), [make_header()]) == ()

@@ -1,9 +1,9 @@
 """Checks that a volume can be a head in Hounsfield units: air near -1000, soft tissue at 0 to 80, bone and a skull.
 
-Wrong values (an offset of 1024, a wrong sign, a display window, noise) are refused; right values of something that
-does not look like a head (an abdomen, a phantom cylinder) carry a note. A few slices may lie above the skull or be
-cropped to the head, so they are only refused for values that no slice of a head has. ``experiments/plausibility.py``
-measures both.
+Wrong values (an offset of 1024, a wrong sign, a display window, noise) are refused; blank images, and right values of
+something that does not look like a head (an abdomen, a phantom cylinder), carry a note. A few slices may lie above the
+skull or be cropped to the head, so they are only refused for values that no slice of a head has.
+``experiments/plausibility.py`` measures both.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import QualityNote, SliceHeader
 from hemoscope.volume import HounsfieldVolume
 
-__all__ = ["check_plausible", "implausible_values", "unlike_a_head"]
+__all__ = ["check_plausible", "implausible_values", "slices_with_metal", "unlike_a_head"]
 
 # What is looked at: this many slices, with this many pixels a side.
 _SLICES, _SIDE = 24, 128
@@ -32,6 +32,8 @@ _BONE, _SKULL = 300, 200
 _BODY = -300
 _BLANK_RANGE = 20
 _DENSEST, _LOWEST = 2500, -3100
+# No bone or tooth is denser; fewer pixels may be noise.
+_METAL, _METAL_PIXELS = 3000, 10
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class _Sample:
     def share(self, low: float, high: float) -> float:
         """Share of pixels from ``low`` to ``high`` HU."""
         return float(np.mean((self.thin >= low) & (self.thin <= high)))
+
+    @cached_property
+    def is_blank(self) -> bool:
+        return int(np.ptp(self.thin)) < _BLANK_RANGE
 
     @cached_property
     def air(self) -> float:
@@ -99,8 +105,13 @@ def check_plausible(volume: HounsfieldVolume, headers: Sequence[SliceHeader]) ->
     declared = all(header.rescale_type in (None, "HU", "HU_MOD") for header in headers)
     if (wrong := _implausible(sample, declared=declared)) is not None:
         raise refusal(f"series {headers[0].series_instance_uid}", "implausible_hounsfield", wrong)
-    unlike = _unlike_a_head(sample)
-    return () if unlike is None else (QualityNote(code="unlike_head", message=unlike),)
+    notes = []
+    if (unlike := _unlike_a_head(sample)) is not None:
+        notes.append(QualityNote(code="unlike_head", message=unlike))
+    if metal := slices_with_metal(volume):
+        message = f"metal in {metal} of {len(volume)} slices: its streaks can hide blood or look like it"
+        notes.append(QualityNote(code="metal", message=message))
+    return tuple(notes)
 
 
 def implausible_values(volume: HounsfieldVolume, *, declared: bool = True) -> str | None:
@@ -114,11 +125,30 @@ def implausible_values(volume: HounsfieldVolume, *, declared: bool = True) -> st
 
 
 def unlike_a_head(volume: HounsfieldVolume) -> str | None:
-    """Return why a stack that covers most of a head does not look like one, or None."""
+    """Return why images are blank, or why a stack that covers most of a head does not look like one, or None."""
     return _unlike_a_head(_sampled(volume))
 
 
+def slices_with_metal(volume: HounsfieldVolume) -> int:
+    """Return how many slices have 10 pixels above 3000 HU in the largest object: not in the head holder beside it."""
+    highest = volume.hounsfield.max(axis=(1, 2))
+    return sum(_has_metal(volume.hounsfield[index]) for index in np.flatnonzero(highest > _METAL))
+
+
+def _has_metal(one: NDArray[np.int16]) -> bool:
+    from scipy import ndimage
+
+    dense = one > _METAL
+    if int(dense.sum()) < _METAL_PIXELS:
+        return False
+    labels, count = ndimage.label(one > _BODY)
+    largest = np.bincount(labels.ravel(), minlength=count + 1)[1:].argmax() + 1
+    return int((dense & (labels == largest)).sum()) >= _METAL_PIXELS
+
+
 def _implausible(sample: _Sample, *, declared: bool) -> str | None:
+    if sample.is_blank:
+        return None
     if (first := _shifted(sample) or _out_of_range(sample)) is not None:
         return first
     if sample.low > max(0.05, sample.air) and sample.share(*_SOFT) < 0.05:
@@ -132,8 +162,6 @@ def _implausible(sample: _Sample, *, declared: bool) -> str | None:
 
 def _out_of_range(sample: _Sample) -> str | None:
     """Values that no scanner makes, of whatever object."""
-    if int(np.ptp(sample.thin)) < _BLANK_RANGE:
-        return f"all values lie between {sample.thin.min()} and {sample.thin.max()}: the images are blank"
     if sample.share(_DENSEST, np.inf) > 0.03 or sample.share(-np.inf, _LOWEST) - _constant(sample, _LOWEST) > 0.03:
         low, high = np.percentile(sample.thin, [1, 99])
         return f"values reach from {low:.0f} to {high:.0f}: signed values read as unsigned, or swapped bytes"
@@ -188,6 +216,8 @@ def _without_soft_tissue(sample: _Sample) -> str | None:
 
 
 def _unlike_a_head(sample: _Sample) -> str | None:
+    if sample.is_blank:
+        return f"the images are blank: all values lie between {sample.thin.min()} and {sample.thin.max()}"
     if not sample.whole:
         return None
     reasons = []

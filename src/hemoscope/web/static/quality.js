@@ -20,6 +20,8 @@ const NOTES = {
   not_axial: ["Not an axial series", true],
   gantry_tilt: ["Tilted gantry", false],
   not_head: ["Perhaps not a head", true],
+  unlike_head: ["May not show a head", true],
+  metal: ["Metal: streaks can hide or imitate blood", true],
   projection: ["Intensity projection: vessels and bone cover the brain", true],
   virtual_image: ["Computed from two energies", true],
   under_18: ["Patient under 18", true],
