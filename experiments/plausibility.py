@@ -181,6 +181,8 @@ def not_heads(random: np.random.Generator) -> Iterator[tuple[str, Floats, tuple[
         radius = np.hypot(x, y)
         cylinder = np.where(radius < 90 + 5 * seed, 0.0, -1000.0)
         yield "water cylinder", cylinder + noise, spacing
+        brain = np.where(radius < 90 + 5 * seed, 35.0, -1000.0)
+        yield "cylinder of 35 HU", brain + noise, spacing
         cylinder[(radius > 84 + 5 * seed) & (radius < 90 + 5 * seed)] = 120
         yield "water cylinder in acrylic", cylinder + noise, spacing
         knee = np.where(radius < 18, 700.0, np.where(radius < 55, 50.0, -1000.0))
@@ -199,12 +201,33 @@ def public_slices(folder: Path, counts: dict[str, Count]) -> None:
             counts.setdefault(kind, Count()).add(one.hounsfield[None], UNKNOWN)
 
 
-def table(counts: dict[str, Count]) -> list[str]:
-    """Return the rows of a Markdown table."""
-    lines = ["| kind | tried | refused | noted | metal | most frequent reason |", "|---|---|---|---|---|---|"]
+ONE_SLICE = "one slice: "
+
+
+def implausible_table(counts: dict[str, Count]) -> list[str]:
+    """Return the rows of a Markdown table: of series and of single slices, how many were refused or noted."""
+    lines = ["| kind | series | refused | noted | single slices | refused | reason given most often |"]
+    lines.append("|---|---|---|---|---|---|---|")
     for kind, one in counts.items():
+        if kind.startswith(ONE_SLICE):
+            continue
+        single = counts.get(ONE_SLICE + kind, Count())
         reason = one.reasons.most_common(1)[0][0] if one.reasons else ""
-        lines.append(f"| {kind} | {one.tried} | {one.refused} | {one.noted} | {one.metal} | {reason} |")
+        caught = f"{one.tried} | {one.refused} | {one.noted} | {single.tried or ''} | {single.refused if single.tried else ''}"
+        lines.append(f"| {kind} | {caught} | {reason} |")
+    whole = [one for kind, one in counts.items() if not kind.startswith(ONE_SLICE)]
+    single = [one for kind, one in counts.items() if kind.startswith(ONE_SLICE)]
+    sums = [sum(one.tried for one in whole), sum(one.refused for one in whole), sum(one.noted for one in whole)]
+    sums += [sum(one.tried for one in single), sum(one.refused for one in single)]
+    lines.append(f"| all | {' | '.join(map(str, sums))} | |")
+    return lines
+
+
+def good_table(counts: dict[str, Count]) -> list[str]:
+    """Return the rows of a Markdown table: how many good inputs were refused or noted, and how many show metal."""
+    lines = ["| data | tried | refused | noted | metal noted |", "|---|---|---|---|---|"]
+    for kind, one in counts.items():
+        lines.append(f"| {kind} | {one.tried} | {one.refused} | {one.noted} | {one.metal} |")
     return lines
 
 
@@ -228,7 +251,7 @@ class Measured:
         for kind, values in wrong_values(series, random):
             add(self.bad, kind, values)
         for kind, values in wrong_values(series[len(series) // 2][None], random):
-            add(self.bad, f"one slice: {kind}", values)
+            add(self.bad, ONE_SLICE + kind, values)
         for kind, values in good_variants(series, random):
             add(self.good, kind, values)
 
@@ -267,7 +290,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the tables to this file")
     arguments = parser.parse_args()
     found = measured(arguments.data, arguments.every)
-    text = "\n".join(["Implausible inputs:", "", *table(found.bad), "", "Good inputs:", "", *table(found.good), ""])
+    text = "\n".join(
+        ["Implausible inputs:", "", *implausible_table(found.bad), "", "Good inputs:", "", *good_table(found.good), ""]
+    )
     Console().print(text, markup=False, soft_wrap=True)
     if arguments.output is not None:
         arguments.output.write_text(text)

@@ -25,9 +25,9 @@ _SLICES, _SIDE = 24, 128
 _WHOLE_MM, _WHOLE_SLICES = 80.0, 15
 
 _AIR = (-1150, -850)
-_NO_AIR = 0.001
+_NO_AIR = 0.01  # edges between air and tissue also have such values
 _SOFT = (0, 80)
-_PEAK = (5, 70)  # of good series it lies at 23 to 50
+_PEAK = (5, 60)  # of good series it lies at 23 to 50
 _BONE, _SKULL = 300, 200
 _BODY = -300
 _BLANK_RANGE = 20
@@ -151,7 +151,7 @@ def _implausible(sample: _Sample, *, declared: bool) -> str | None:
         return None
     if (first := _shifted(sample) or _out_of_range(sample)) is not None:
         return first
-    if sample.low > max(0.05, sample.air) and sample.share(*_SOFT) < 0.05:
+    if _is_shifted_down(sample):
         return "air is near -2000 and soft tissue near -1000: an offset of about -1024 HU"
     if sample.bone > 0.4:
         return f"{sample.bone:.0%} of the pixels are above 300 HU, more than bone: the offset, sign or scale is wrong"
@@ -181,13 +181,21 @@ def _shifted(sample: _Sample) -> str | None:
     return None
 
 
+def _is_shifted_down(sample: _Sample) -> bool:
+    """Whether soft tissue is missing, and what looks like air has a skull around it or the noise of air below it."""
+    if sample.share(*_SOFT) > 0.03 or sample.share(-np.inf, _AIR[0]) < 0.1:
+        return False
+    return sample.low > max(0.05, sample.air) or max(_surrounded(one + 1024) for one in sample.mean) > 0.2
+
+
 def _without_air(sample: _Sample, *, declared: bool) -> str | None:
     """Without air, a volume may be cropped to the head or skull-stripped; then its soft tissue is right."""
     if (picture := _picture(sample)) is not None:
         return picture
-    background = sample.share(_AIR[1], -150)
-    if sample.low > 0.05 or background > 0.2:
-        return f"no air near -1000, but much {'below' if sample.low > background else 'above'}: the scale is wrong"
+    above, below = sample.share(_AIR[1], -150), sample.share(-np.inf, _AIR[0])
+    # Only what is skull-stripped has padding, but neither air nor bone.
+    if above > 0.2 or sample.low > 0.05 or (below > 0.2 and sample.bone > 0.02):
+        return f"no air near -1000, but much {'above' if above > below else 'below'}: the scale is wrong"
     if sample.peak is None or not _PEAK[0] <= sample.peak <= _PEAK[1]:
         return "neither air near -1000 nor soft tissue between 0 and 80 HU"
     if not declared:
@@ -223,7 +231,7 @@ def _unlike_a_head(sample: _Sample) -> str | None:
     reasons = []
     if max((_surrounded(one) for one in sample.mean), default=0.0) < 0.2:
         reasons.append("no skull surrounds soft tissue")
-    if (lungs := sample.share(-930, -600)) > 0.15:
+    if (lungs := float(np.mean((sample.mean > -930) & (sample.mean < -600)))) > 0.15:
         reasons.append(f"lungs fill {lungs:.0%} of the images")
     if sample.pixel_mm is not None:
         sizes = [_size(one, *sample.pixel_mm) for one in sample.mean]
