@@ -213,8 +213,8 @@ def implausible_table(counts: dict[str, Count]) -> list[str]:
             continue
         single = counts.get(ONE_SLICE + kind, Count())
         reason = one.reasons.most_common(1)[0][0] if one.reasons else ""
-        caught = f"{one.tried} | {one.refused} | {one.noted} | {single.tried or ''} | {single.refused if single.tried else ''}"
-        lines.append(f"| {kind} | {caught} | {reason} |")
+        figures = [one.tried, one.refused, one.noted, *((single.tried, single.refused) if single.tried else ("", ""))]
+        lines.append(f"| {kind} | {' | '.join(map(str, figures))} | {reason} |")
     whole = [one for kind, one in counts.items() if not kind.startswith(ONE_SLICE)]
     single = [one for kind, one in counts.items() if kind.startswith(ONE_SLICE)]
     sums = [sum(one.tried for one in whole), sum(one.refused for one in whole), sum(one.noted for one in whole)]

@@ -130,20 +130,22 @@ def unlike_a_head(volume: HounsfieldVolume) -> str | None:
 
 
 def slices_with_metal(volume: HounsfieldVolume) -> int:
-    """Return how many slices have 10 pixels above 3000 HU in the largest object: not in the head holder beside it."""
-    highest = volume.hounsfield.max(axis=(1, 2))
-    return sum(_has_metal(volume.hounsfield[index]) for index in np.flatnonzero(highest > _METAL))
+    """Return how many slices have 10 pixels above 3000 HU with more body than air around them (not on the holder)."""
+    # The maximum of a slice is much faster than a comparison, and few slices pass it.
+    return sum(_has_metal(one) for one in volume.hounsfield if int(one.max()) > _METAL)
 
 
 def _has_metal(one: NDArray[np.int16]) -> bool:
-    from scipy import ndimage
-
-    dense = one > _METAL
-    if int(dense.sum()) < _METAL_PIXELS:
+    if int(np.count_nonzero(one > _METAL)) < _METAL_PIXELS:
         return False
-    labels, count = ndimage.label(one > _BODY)
-    largest = np.bincount(labels.ravel(), minlength=count + 1)[1:].argmax() + 1
-    return int((dense & (labels == largest)).sum()) >= _METAL_PIXELS
+    places = np.argwhere(one > _METAL)
+    # An integral image of the body gives the share of body in the square around each pixel.
+    body = np.zeros((one.shape[0] + 1, one.shape[1] + 1), dtype=np.int32)
+    body[1:, 1:] = (one > _BODY).cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
+    half = max(one.shape) // 32
+    (top, left), (bottom, right) = np.maximum(places - half, 0).T, np.minimum(places + half + 1, one.shape).T
+    inside = body[bottom, right] - body[top, right] - body[bottom, left] + body[top, left]
+    return int(np.count_nonzero(inside > 0.5 * (bottom - top) * (right - left))) >= _METAL_PIXELS
 
 
 def _implausible(sample: _Sample, *, declared: bool) -> str | None:
@@ -260,7 +262,7 @@ def _sampled(volume: HounsfieldVolume) -> _Sample:
     whole = count >= _WHOLE_SLICES if spacing is None else spacing * count >= _WHOLE_MM
     rows_mm, columns_mm = volume.spacing_mm[1:]
     return _Sample(
-        fine=some[:: -(-len(some) // 4), ::4],
+        fine=some[:: -(-len(some) // 4), ::8],
         thin=np.ascontiguousarray(parts[0]),
         mean=mean,
         whole=whole,
@@ -301,4 +303,4 @@ def _size(one: NDArray[np.float32], rows_mm: float, columns_mm: float) -> float:
     sides = [np.flatnonzero(body.sum(axis) > 0.1 * body.shape[axis]) for axis in (1, 0)]
     if any(side.size == 0 for side in sides):
         return 0.0
-    return max((sides[0][-1] - sides[0][0] + 1) * rows_mm, (sides[1][-1] - sides[1][0] + 1) * columns_mm)
+    return float(max((sides[0][-1] - sides[0][0] + 1) * rows_mm, (sides[1][-1] - sides[1][0] + 1) * columns_mm))
