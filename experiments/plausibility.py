@@ -215,10 +215,10 @@ def implausible_table(counts: dict[str, Count]) -> list[str]:
         reason = one.reasons.most_common(1)[0][0] if one.reasons else ""
         figures = [one.tried, one.refused, one.noted, *((single.tried, single.refused) if single.tried else ("", ""))]
         lines.append(f"| {kind} | {' | '.join(map(str, figures))} | {reason} |")
-    whole = [one for kind, one in counts.items() if not kind.startswith(ONE_SLICE)]
-    single = [one for kind, one in counts.items() if kind.startswith(ONE_SLICE)]
-    sums = [sum(one.tried for one in whole), sum(one.refused for one in whole), sum(one.noted for one in whole)]
-    sums += [sum(one.tried for one in single), sum(one.refused for one in single)]
+    series = [one for kind, one in counts.items() if not kind.startswith(ONE_SLICE)]
+    slices = [one for kind, one in counts.items() if kind.startswith(ONE_SLICE)]
+    sums = [sum(one.tried for one in series), sum(one.refused for one in series), sum(one.noted for one in series)]
+    sums += [sum(one.tried for one in slices), sum(one.refused for one in slices)]
     lines.append(f"| all | {' | '.join(map(str, sums))} | |")
     return lines
 
