@@ -108,6 +108,7 @@ def wrong_values(good: Array, random: np.random.Generator) -> Iterator[tuple[str
     yield "inverted", -wide
     yield "scaled by 2", wide * 2
     yield "scaled by 0.5", wide / 2
+    yield "picture of 8 bits with the intercept of a slice", window(wide, 40, 80) * 255 - 1024
     yield "noise, normal", random.normal(0, 300, wide.shape)
     yield "noise, uniform in 12 bits", random.integers(-1024, 3072, wide.shape)
     yield "shuffled pixels", random.permutation(good.reshape(len(good), -1).T).T.reshape(good.shape)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from hemoscope.dicom.plausibility import check_plausible, implausible_values, unlike_a_head
 from hemoscope.errors import DicomReadError
@@ -146,6 +147,21 @@ class TestSeries:
         before = volume.hounsfield.copy()
         check_plausible(volume, [make_header()])
         assert (volume.hounsfield == before).all()
+
+
+class TestPages:
+    @pytest.mark.parametrize("gray", [1020, 200])
+    def test_a_page_of_text_that_calls_itself_a_slice_is_refused(self, gray: int) -> None:
+        drawing = Image.new("L", (512, 512))
+        draw = ImageDraw.Draw(drawing)
+        for line in range(30):
+            draw.text((20, 16 * line + 10), f"{line}. DLP 812.4 mGy cm  CTDIvol 55.10  120 kV  head 5.0 H31s", fill=255)
+        values = np.asarray(drawing, dtype=np.int32) * (gray + 1000) // 255 - 1000
+        assert "text" in (implausible_values(volume_of(values[None])) or "")
+
+    def test_nothing_but_air_is_noted(self) -> None:
+        air = np.random.default_rng(0).normal(-1000, 10, (1, 64, 64))
+        assert "nothing but air" in (unlike_a_head(volume_of(air)) or "")
 
 
 class TestMetal:

@@ -29,7 +29,7 @@ _NO_AIR = 0.01  # edges between air and tissue also have such values
 _SOFT = (0, 80)
 _PEAK = (5, 60)  # of good series it lies at 23 to 50
 _BONE, _SKULL = 300, 200
-_BODY = -300
+_BODY, _NOTHING = -300, -500
 _BLANK_RANGE = 20
 _DENSEST, _LOWEST = 2500, -3100
 # No bone or tooth is denser; fewer pixels may be noise.
@@ -167,6 +167,8 @@ def _out_of_range(sample: _Sample) -> str | None:
     if sample.share(_DENSEST, np.inf) > 0.03 or sample.share(-np.inf, _LOWEST) - _constant(sample, _LOWEST) > 0.03:
         low, high = np.percentile(sample.thin, [1, 99])
         return f"values reach from {low:.0f} to {high:.0f}: signed values read as unsigned, or swapped bytes"
+    if _is_text(sample):
+        return "thin lines on a constant background: a page of text, or a drawing"
     if _is_noise(sample):
         return "neighboring pixels are unrelated: the images are noise, or damaged"
     return None
@@ -228,6 +230,8 @@ def _without_soft_tissue(sample: _Sample) -> str | None:
 def _unlike_a_head(sample: _Sample) -> str | None:
     if sample.is_blank:
         return f"the images are blank: all values lie between {sample.thin.min()} and {sample.thin.max()}"
+    if sample.share(_NOTHING, np.inf) == 0:
+        return f"the images show nothing but air: no value is above {_NOTHING} HU"
     if not sample.whole:
         return None
     reasons = []
@@ -284,6 +288,16 @@ def _is_noise(sample: _Sample) -> bool:
     power = float(np.sqrt((left @ left) * (right @ right)))
     # Inside the brain, noise can exceed the contrast of tissue.
     return power > 100.0**2 * left.size and float(left @ right) / power < 0.3
+
+
+def _is_text(sample: _Sample) -> bool:
+    """Whether pixels other than the background are mostly edges: at most 0.2 edges a pixel were seen in good slices."""
+    values, counts = np.unique(sample.fine, return_counts=True)
+    others = int(np.count_nonzero(sample.fine != values[counts.argmax()]))
+    if not 0.005 * sample.fine.size < others < 0.7 * sample.fine.size:
+        return False
+    steps = np.diff(sample.fine.astype(np.int32), axis=2)
+    return int(np.count_nonzero((steps > 200) | (steps < -200))) > 0.4 * others
 
 
 def _surrounded(one: NDArray[np.float32]) -> float:
