@@ -202,7 +202,7 @@ def _acquisition_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     ages = [header.patient_age_years for header in headers if header.patient_age_years is not None]
     if ages and min(ages) < _ADULT_YEARS:
         notes.append(
-            _note("under_18", "the patient is under 18 years old; most patients that models are trained on are adults")
+            _note("pediatric", "the patient is under 18 years old; most patients that models are trained on are adults")
         )
     if contrast := sum(header.contrast_agent is not None for header in headers):
         message = f"contrast agent was given, by the header ({contrast} of {count} slices)"

@@ -24,7 +24,7 @@ const NOTES = {
   metal: ["Metal: streaks can hide or imitate blood", true],
   projection: ["Intensity projection: vessels and bone cover the brain", true],
   virtual_image: ["Computed from two energies", true],
-  under_18: ["Patient under 18", true],
+  pediatric: ["Patient under 18", true],
   contrast_agent: ["Contrast agent given: can look like blood", true],
   unusual_kvp: ["Unusual tube voltage", true],
   bone_kernel: ["Sharp kernel: noise can hide blood", true],
