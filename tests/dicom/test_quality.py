@@ -58,7 +58,7 @@ class TestAge:
             *(("000Y", False), ("", False), ("230M", False)),
         ],
     )
-    def test_a_patient_pediatric_is_noted_and_an_age_of_0_years_is_unknown(
+    def test_a_patient_under_18_is_noted_and_an_age_of_0_years_is_unknown(
         self, make_slice, as_bytes, age: str, young: bool
     ) -> None:
         header = read_slice(as_bytes(make_slice(PatientAge=age))).header
