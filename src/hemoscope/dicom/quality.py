@@ -3,8 +3,8 @@
 Codes: ``single_slice``, ``few_slices``, ``missing_slices``, ``uneven_spacing``, ``positions_unknown``,
 ``duplicate_slices``, ``mixed_orientation``, ``mixed_size``, ``mixed_pixel_spacing``, ``not_axial``, ``gantry_tilt``,
 ``not_head``, ``projection``, ``virtual_image``, ``pediatric``, ``contrast_agent``, ``unusual_kvp``, ``bone_kernel``,
-``geometry_assumed``, and the codes of single slices (``nonstandard_uid``, ``invalid_geometry``), gathered. Decoding adds
-``slices_refused``, and per slice ``twelve_bit_repair``, ``damaged_pixel_data``, ``padding_in_tissue``,
+``geometry_assumed``, and the codes of single slices (``nonstandard_uid``, ``invalid_geometry``), gathered. Decoding
+adds ``slices_refused``, and per slice ``twelve_bit_repair``, ``damaged_pixel_data``, ``padding_in_tissue``,
 ``modified_hounsfield`` and ``coarse_hounsfield``; ``plausibility`` adds ``unlike_head`` and ``metal``.
 """
 
