@@ -110,6 +110,11 @@ class TestOtherEvidence:
         assert image_kind(ImageEvidence(image_type=ORIGINAL, **evidence)) is ImageKind.SLICE
         assert image_kind(ImageEvidence(image_type=ORIGINAL, rescale_type="US", **evidence)) is ImageKind.PARAMETER_MAP
 
+    def test_the_derivation_of_an_image_that_calls_itself_acquired_counts(self) -> None:
+        evidence = ImageEvidence(image_type=ORIGINAL, derivation="Maximum Intensity Projection, 10 mm")
+        assert image_kind(evidence) is ImageKind.PROJECTION
+        assert image_kind(ImageEvidence(image_type=ORIGINAL, derivation="lossy conversion")) is ImageKind.SLICE
+
     def test_without_an_image_type_the_description_decides(self) -> None:
         assert kind_of(description="Scout") is ImageKind.LOCALIZER
         assert kind_of(description="MIP 5/2") is ImageKind.PROJECTION
