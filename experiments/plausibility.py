@@ -207,19 +207,20 @@ ONE_SLICE = "one slice: "
 
 def implausible_table(counts: dict[str, Count]) -> list[str]:
     """Return the rows of a Markdown table: of series and of single slices, how many were refused or noted."""
-    lines = ["| kind | series | refused | noted | single slices | refused | reason given most often |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = ["| kind | series | refused | noted | single slices | refused | noted | reason given most often |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for kind, one in counts.items():
         if kind.startswith(ONE_SLICE):
             continue
         single = counts.get(ONE_SLICE + kind, Count())
         reason = one.reasons.most_common(1)[0][0] if one.reasons else ""
-        figures = [one.tried, one.refused, one.noted, *((single.tried, single.refused) if single.tried else ("", ""))]
+        figures = [one.tried, one.refused, one.noted, single.tried, single.refused, single.noted]
         lines.append(f"| {kind} | {' | '.join(map(str, figures))} | {reason} |")
     series = [one for kind, one in counts.items() if not kind.startswith(ONE_SLICE)]
     slices = [one for kind, one in counts.items() if kind.startswith(ONE_SLICE)]
-    sums = [sum(one.tried for one in series), sum(one.refused for one in series), sum(one.noted for one in series)]
-    sums += [sum(one.tried for one in slices), sum(one.refused for one in slices)]
+    sums = [
+        sum(getattr(one, name) for one in group) for group in (series, slices) for name in ("tried", "refused", "noted")
+    ]
     lines.append(f"| all | {' | '.join(map(str, sums))} | |")
     return lines
 

@@ -60,7 +60,8 @@ class _Sample:
 
     @cached_property
     def is_blank(self) -> bool:
-        return int(np.ptp(self.thin)) < _BLANK_RANGE
+        # np.ptp of int16 overflows.
+        return int(self.thin.max()) - int(self.thin.min()) < _BLANK_RANGE
 
     @cached_property
     def air(self) -> float:
