@@ -99,6 +99,7 @@ def wrong_values(good: Array, random: np.random.Generator) -> Iterator[tuple[str
     yield "signed read as unsigned, 16 bits", wide % 65536
     yield "signed read as unsigned, 12 bits", wide % 4096
     yield "unsigned read as signed, offset 32768", wide - 32768 + 1024
+    yield "unsigned read as signed, 12 bits", (wide + 3072) % 4096 - 3072
     yield "swapped bytes", good.byteswap()
     yield "brain window as 0 to 255", window(wide, 40, 80) * 255
     yield "brain window, clipped in HU", np.clip(wide, 0, 80)

@@ -38,6 +38,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "signed_as_unsigned": (lambda v: v % 65536, "signed values read as unsigned"),
     "signed_as_unsigned_in_12_bits": (lambda v: v % 4096, "signed values read as unsigned"),
     "unsigned_as_signed": (lambda v: v - 31744, "signed values read as unsigned"),
+    "dense_bone_as_signed_in_12_bits": (lambda v: (v + 1024 + 2048) % 4096 - 2048 - 1024, "dense bone read as signed"),
     "swapped_bytes": (lambda v: v.astype(np.int16).byteswap(), "swapped bytes"),
     "brain_window": (lambda v: window(v, 40, 80), "picture of a display window"),
     "brain_window_in_hu": (lambda v: np.clip(v, 0, 80), "picture of a display window"),

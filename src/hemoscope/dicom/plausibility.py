@@ -32,6 +32,7 @@ _BONE, _SKULL = 300, 200
 _BODY, _NOTHING = -300, -500
 _BLANK_RANGE = 20
 _DENSEST, _LOWEST = 2500, -3100
+_BELOW_NOISE = -1500  # of air in the sinuses, whatever the kernel
 # No bone or tooth is denser; fewer pixels may be noise.
 _METAL, _METAL_PIXELS = 3000, 10
 
@@ -160,7 +161,7 @@ def _implausible(sample: _Sample, *, declared: bool) -> str | None:
         return f"{sample.bone:.0%} of the pixels are above 300 HU, more than bone: the offset, sign or scale is wrong"
     if sample.air < _NO_AIR:
         return _without_air(sample, declared=declared)
-    return _without_soft_tissue(sample) if sample.whole else None
+    return _wrapped_bone(sample) or (_without_soft_tissue(sample) if sample.whole else None)
 
 
 def _out_of_range(sample: _Sample) -> str | None:
@@ -191,6 +192,13 @@ def _is_shifted_down(sample: _Sample) -> bool:
     if sample.share(*_SOFT) > 0.03 or sample.share(-np.inf, _AIR[0]) < 0.1:
         return False
     return sample.low > max(0.05, sample.air) or max(_surrounded(one + 1024) for one in sample.mean) > 0.2
+
+
+def _wrapped_bone(sample: _Sample) -> str | None:
+    below = sample.thin < _BELOW_NOISE
+    if not below.any() or float((below & _between(sample.thin > _BODY)).mean()) <= 0.001:
+        return None
+    return "values below air inside the body: unsigned values of dense bone read as signed"
 
 
 def _without_air(sample: _Sample, *, declared: bool) -> str | None:
@@ -306,10 +314,15 @@ def _surrounded(one: NDArray[np.float32]) -> float:
     body, bone = one > _BODY, one > _SKULL
     if float(body.mean()) < 0.02:
         return 0.0
-    before, after = np.logical_or.accumulate(bone, 0), np.logical_or.accumulate(bone[::-1], 0)[::-1]
-    left, right = np.logical_or.accumulate(bone, 1), np.logical_or.accumulate(bone[:, ::-1], 1)[:, ::-1]
-    inside = before & after & left & right & body & ~bone
-    return float(inside.sum() / body.sum())
+    return float((_between(bone) & body & ~bone).sum() / body.sum())
+
+
+def _between(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels that have the mask to the left, right, front and back, in slices of shape (..., rows, columns)."""
+    either = np.logical_or.accumulate
+    rows = either(mask, -2) & either(mask[..., ::-1, :], -2)[..., ::-1, :]
+    result: NDArray[np.bool_] = rows & either(mask, -1) & either(mask[..., ::-1], -1)[..., ::-1]
+    return result
 
 
 def _size(one: NDArray[np.float32], rows_mm: float, columns_mm: float) -> float:
