@@ -6,6 +6,7 @@ from pydicom.dataset import Dataset
 from hemoscope.dicom.image_kind import ImageEvidence, ImageKind, image_kind
 from hemoscope.dicom.read import read_headers, read_slice
 from hemoscope.errors import DicomReadError
+from hemoscope.testing.dicom_writer import PixelCoding
 
 DERIVED = ("DERIVED", "SECONDARY", "AXIAL")
 ORIGINAL = ("ORIGINAL", "PRIMARY", "AXIAL")
@@ -109,6 +110,11 @@ class TestOtherEvidence:
         assert image_kind(ImageEvidence(image_type=ORIGINAL, **evidence)) is ImageKind.SLICE
         assert image_kind(ImageEvidence(image_type=ORIGINAL, rescale_type="US", **evidence)) is ImageKind.PARAMETER_MAP
 
+    def test_the_derivation_of_an_image_that_calls_itself_acquired_counts(self) -> None:
+        evidence = ImageEvidence(image_type=ORIGINAL, derivation="Maximum Intensity Projection, 10 mm")
+        assert image_kind(evidence) is ImageKind.PROJECTION
+        assert image_kind(ImageEvidence(image_type=ORIGINAL, derivation="lossy conversion")) is ImageKind.SLICE
+
     def test_without_an_image_type_the_description_decides(self) -> None:
         assert kind_of(description="Scout") is ImageKind.LOCALIZER
         assert kind_of(description="MIP 5/2") is ImageKind.PROJECTION
@@ -146,3 +152,20 @@ class TestFiles:
         place = whole.index(b"\x08\x00\x15\x92SQ") + 12
         damaged = whole[: place - 4] + b"\x05\x00\x00\x00" + whole[place : place + 5] + whole[place + 22 :]
         assert read_headers(damaged, source="x.dcm")[0].kind is ImageKind.SLICE
+
+    @pytest.mark.parametrize(
+        ("slope", "intercept", "refusal"), [(1, 0, True), (0.31, 0, True), (1, -1024, True), (16, -1024, False)]
+    )
+    def test_8_bit_values_that_reach_from_air_to_bone_are_read_others_are_pictures(
+        self, make_slice, as_bytes, refused, slope: float, intercept: float, refusal: bool
+    ) -> None:
+        coding = PixelCoding(bits_stored=8, slope=16, intercept=-1024)
+        data = as_bytes(make_slice(coding=coding, RescaleSlope=slope, RescaleIntercept=intercept))
+        if refusal:
+            refused(data, "picture", "8-bit values from")
+        else:
+            assert read_slice(data).hounsfield.min() < -900
+
+    def test_coarse_steps_carry_a_note(self, make_slice, as_bytes) -> None:
+        coding = PixelCoding(bits_stored=8, slope=32, intercept=-1024)
+        assert "coarse_hounsfield" in {note.code for note in read_slice(as_bytes(make_slice(coding=coding))).quality}

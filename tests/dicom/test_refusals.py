@@ -165,7 +165,11 @@ class TestRefusals:
 
     def test_more_bits_than_allocated_are_refused(self, make_slice, as_bytes, refused) -> None:
         dataset = make_slice(
-            coding=PixelCoding(transfer_syntax=uid.JPEGLosslessSV1), BitsAllocated=8, BitsStored=8, HighBit=7
+            coding=PixelCoding(transfer_syntax=uid.JPEGLosslessSV1),
+            BitsAllocated=8,
+            BitsStored=8,
+            HighBit=7,
+            RescaleSlope=16,
         )
         refused(as_bytes(dataset), "inconsistent_pixel_data", "bits per sample, the header allocates 8")
 

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from hemoscope.dicom import tags
+from hemoscope.dicom.contrast import ContrastEvidence, stated_contrast
 from hemoscope.dicom.ct_objects import check_shows_anatomy, read_evidence
 from hemoscope.dicom.elements import Elements, character_set
 from hemoscope.dicom.image_kind import ImageKind, image_kind
@@ -21,7 +22,9 @@ _UID_TAGS = {
     "Study Instance UID (0020,000D)": tags.STUDY_INSTANCE_UID,
     "Series Instance UID (0020,000E)": tags.SERIES_INSTANCE_UID,
 }
-_NO_CONTRAST = frozenset({"", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "UNENHANCED", "NATIVE"})
+# Age string (PS3.5 6.2): three digits and a unit; real files also omit leading zeros.
+_AGE = re.compile(r"([0-9]{1,3})([DWMY])")
+_UNITS_A_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 
 Triple = tuple[float, float, float]
 Sextuple = tuple[float, float, float, float, float, float]
@@ -118,10 +121,12 @@ def read_header(
         gantry_tilt_degrees=_first(frame.decimals(tags.CT_ACQUISITION_DETAILS_SEQUENCE, tags.GANTRY_TILT)),
         kvp=_positive(frame.decimals(tags.CT_XRAY_DETAILS_SEQUENCE, tags.KVP)),
         convolution_kernel=kernel or None,
-        contrast_agent=_contrast_agent(whole),
+        contrast_agent=stated_contrast(_read_contrast(frame)),
+        patient_age_years=_read_age(whole),
         body_part=whole.text(tags.BODY_PART_EXAMINED).upper() or None,
         series_description=whole.prose(tags.SERIES_DESCRIPTION, character_set=character_set(whole)) or None,
         instance_number=whole.integer(tags.INSTANCE_NUMBER),
+        rescale_type=_rescale_type(frame).upper() or None,
         kind=kind,
         geometry_assumed=_geometry_assumed(frame),
         slice_location_mm=_first(whole.decimals(tags.SLICE_LOCATION)),
@@ -136,8 +141,11 @@ def read_header(
 
 def _read_kind(frame: FrameElements) -> ImageKind:
     group = frame.group(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE)
-    rescale_type = frame.text(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE, tags.RESCALE_TYPE)
-    return image_kind(read_evidence(frame.whole, group=group, rescale_type=rescale_type))
+    return image_kind(read_evidence(frame.whole, group=group, rescale_type=_rescale_type(frame)))
+
+
+def _rescale_type(frame: FrameElements) -> str:
+    return frame.text(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE, tags.RESCALE_TYPE)
 
 
 def _read_uids(whole: Elements, source: str) -> tuple[list[str], list[QualityNote]]:
@@ -209,11 +217,28 @@ def _image_type(frame: FrameElements) -> tuple[str, ...]:
     return tuple(value.strip().upper() for value in found.split("\\")) if found else ()
 
 
-def _contrast_agent(whole: Elements) -> str | None:
-    agent = whole.text(tags.CONTRAST_AGENT)
-    if agent.upper() not in _NO_CONTRAST:
-        return agent
-    return "contrast agent" if whole.item(tags.CONTRAST_AGENT_SEQUENCE) is not None else None
+def _read_contrast(frame: FrameElements) -> ContrastEvidence:
+    whole = frame.whole
+    charset = character_set(whole)
+    volumes = [whole.decimal(tag) for tag in (tags.CONTRAST_VOLUME, tags.CONTRAST_TOTAL_DOSE)]
+    items = whole.items(tags.CONTRAST_AGENT_SEQUENCE)
+    return ContrastEvidence(
+        agent=whole.text(tags.CONTRAST_AGENT),
+        coded=tuple(item.text(tags.CODE_MEANING) or "contrast agent" for item in items),
+        administered=frame.text(tags.CONTRAST_USAGE_SEQUENCE, tags.CONTRAST_ADMINISTERED),
+        volume_ml=max((volume for volume in volumes if volume is not None), default=None),
+        ingredient=whole.text(tags.CONTRAST_INGREDIENT),
+        series=whole.prose(tags.SERIES_DESCRIPTION, character_set=charset),
+        protocol=whole.prose(tags.PROTOCOL_NAME, character_set=charset),
+        study=whole.prose(tags.STUDY_DESCRIPTION, character_set=charset),
+    )
+
+
+def _read_age(whole: Elements) -> float | None:
+    match = _AGE.fullmatch(whole.text(tags.PATIENT_AGE).upper())
+    if match is None or (int(match[1]) == 0 and match[2] == "Y"):
+        return None
+    return int(match[1]) / _UNITS_A_YEAR[match[2]]
 
 
 def _geometry_assumed(frame: FrameElements) -> bool:

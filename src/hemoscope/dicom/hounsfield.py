@@ -22,6 +22,10 @@ _STEEPEST = 1e4
 _FARTHEST = 1e6
 _HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")
 _TISSUE = (-200.0, 300.0)
+# Values of a CT slice reach from air to bone; those of a picture only through the window that was displayed.
+_CT_SPAN = (-900.0, 300.0)
+# Fresh blood is about 30 HU above white matter; a step above half of that hides it.
+_COARSE_STEP = 16.0
 
 # The 12-bit repair: -1000 HU is stored as 3096; the noise of air extends this much lower; metal has such a rim.
 _LOWEST_WRAPPED = 4096 - 1000
@@ -126,6 +130,21 @@ def _read_table(table: Elements, pixels: PixelFormat, source: str) -> ModalityLU
     return ModalityLUT(first=first, table=np.asarray(values[:length], dtype=np.float32))
 
 
+def check_is_no_picture(rule: HounsfieldRule, pixels: PixelFormat, source: str) -> None:
+    """Refuse 8-bit values that cannot hold both air and bone: a picture of a displayed window.
+
+    Raises:
+        DicomReadError: ``picture``.
+    """
+    if pixels.bits_stored > 8:
+        return
+    low, high = (-128, 127) if pixels.signed else (0, 2**pixels.bits_stored - 1)
+    ends = rule.transform.apply(np.arange(low, high + 1, dtype=np.int16))
+    if ends.min() > _CT_SPAN[0] or ends.max() < _CT_SPAN[1]:
+        reason = f"8-bit values from {ends.min():g} to {ends.max():g}, a picture of a display window"
+        raise refusal(source, "picture", reason)
+
+
 def _read_padding(whole: Elements, pixels: PixelFormat) -> tuple[int, int] | None:
     """Read padding value and range (0028,0120), (0028,0121), with the sign of the pixels regardless of their VR."""
     value = whole.word(tags.PIXEL_PADDING_VALUE, signed=pixels.signed)
@@ -159,6 +178,11 @@ def to_hounsfield(
         air, found = _air(hounsfield, padded)
         notes += found
         hounsfield[air] = AIR
+    if isinstance(rule.transform, Rescale) and abs(rule.transform.slope) > _COARSE_STEP:
+        message = (
+            f"one step of the stored values is {abs(rule.transform.slope):.0f} HU, too coarse to tell blood from brain"
+        )
+        notes.append(QualityNote(code="coarse_hounsfield", message=message))
     if rule.modified:
         notes.append(QualityNote(code="modified_hounsfield", message="the file declares its units as modified HU"))
     return hounsfield, tuple(notes)

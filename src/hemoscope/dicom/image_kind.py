@@ -64,7 +64,7 @@ class ImageEvidence:
 
 # Words are looked for in upper case, with every other character than letters and digits as one space.
 _LOCALIZER = re.compile(r"\b(?:LOCALI[SZ]ER|SCOUT|TOPOGRAM\w*|SURVIEW|SCANOGRAM|SCANOGRAMA)\b")
-_SHEET_TYPE = re.compile(r"\b(?:PROT|PROTOCOL|REPORT|DOSE (?:INFO|SR|RECORD)|TEXT|SUMMARY)\b")
+_SHEET_TYPE = re.compile(r"\b(?:PROT|PROTOCOL|REPORT|DOSE (?:INFO|SR|RECORD|SHEET)|TEXT|SUMMARY)\b")
 _SHEET = re.compile(
     r"\bPATIENTEN ?PROTOKOLL|\bDOSIS ?(?:PROTOKOLL|BERICHT|INFO)|\bPATIENT PROTOCOL|\bDOSE (?:SUMMARY|SHEET|PAGE)"
     r"|\bRAPPORT (?:DE )?DOSE|\bPROTOCOLE (?:DU )?PATIENT|\bPROTOCOLO (?:DE |DEL )?PACIENTE|\bINFORME (?:DE )?DOSIS"
@@ -119,7 +119,7 @@ def image_kind(evidence: ImageEvidence) -> ImageKind:
     """
     kind = _words(" ".join(evidence.image_type))
     text = _words(f"{evidence.derivation} ; {evidence.description}")
-    described = "" if evidence.is_original else _SOURCE.sub(" ", text)
+    described = _SOURCE.sub(" ", _words(evidence.derivation) if evidence.is_original else text)
     if _LOCALIZER.search(kind) or (not kind and _LOCALIZER.search(text)):
         return ImageKind.LOCALIZER
     if _SHEET_TYPE.search(kind) or _SHEET.search(text):

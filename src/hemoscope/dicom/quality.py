@@ -1,12 +1,13 @@
 """Quality notes on a series: what a reader of the result should know, each with a code.
 
 Codes: ``single_slice``, ``few_slices``, ``missing_slices``, ``uneven_spacing``, ``positions_unknown``,
-``mixed_pixel_spacing``, ``pixels_not_square``, ``not_axial``, ``gantry_tilt``, ``not_head``, ``contrast_agent``,
-``unusual_kvp``, ``bone_kernel``, ``geometry_assumed``, and the codes of single slices (``nonstandard_encoding``,
-``nonstandard_uid``, ``invalid_geometry``), gathered. ``series`` adds what it excludes and unites: ``duplicate_slices``,
-``mixed_orientation``, ``mixed_size``, ``overlapping_stacks``, ``united_stacks``, ``dynamic_series``, ``repeated_uid``
-and ``several_patients``. Decoding adds ``slices_refused``, and per slice ``twelve_bit_repair``,
-``damaged_pixel_data``, ``padding_in_tissue`` and ``modified_hounsfield``.
+``mixed_pixel_spacing``, ``pixels_not_square``, ``not_axial``, ``gantry_tilt``, ``not_head``, ``projection``,
+``virtual_image``, ``pediatric``, ``contrast_agent``, ``unusual_kvp``, ``bone_kernel``, ``geometry_assumed``, and the
+codes of single slices (``nonstandard_encoding``, ``nonstandard_uid``, ``invalid_geometry``), gathered. ``series`` adds
+what it excludes and unites: ``duplicate_slices``, ``mixed_orientation``, ``mixed_size``, ``overlapping_stacks``,
+``united_stacks``, ``dynamic_series``, ``repeated_uid`` and ``several_patients``. Decoding adds ``slices_refused``, and
+per slice ``twelve_bit_repair``, ``damaged_pixel_data``, ``padding_in_tissue``, ``modified_hounsfield`` and
+``coarse_hounsfield``; ``plausibility`` adds ``unlike_head`` and ``metal``.
 """
 
 import re
@@ -15,7 +16,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from hemoscope.dicom.geometry import known_positions, measured_positions, plane, spacing_mm, tilt_degrees
+from hemoscope.dicom.image_kind import ImageKind
 from hemoscope.dicom.slices import QualityNote, SliceHeader
+from hemoscope.dicom.wording import without_accents
 
 # A head is about 150 mm high. A series that covers clearly less, or has fewer slices if positions are unknown, is
 # incomplete.
@@ -26,7 +29,44 @@ _GAP = 1.5
 _UNEVEN = 0.1
 _TILT_DEGREES = 0.5
 _NOT_SQUARE = 0.01
-_HEAD_PARTS = ("HEAD", "BRAIN", "SKULL", "CRANI", "NEURO", "ORBIT", "SINUS", "FACE", "TEMPORAL", "IAC", "WHOLEBODY")
+# Parts of the head, and the head itself, in the languages that Body Part Examined is found in, without accents.
+_HEAD_PARTS = (
+    *("HEAD", "BRAIN", "SKULL", "CRANI", "NEURO", "ORBIT", "SINUS", "FACE", "FACIAL", "TEMPORAL", "IAC", "WHOLE"),
+    *(
+        "SELLA",
+        "PITUITAR",
+        "MASTOID",
+        "PETROUS",
+        "CEREBR",
+        "ENCEPHAL",
+        "ENCEFAL",
+        "CRANE",
+        "KOPF",
+        "SCHADEL",
+        "SCHAEDEL",
+    ),
+    *(
+        "HIRN",
+        "GESICHT",
+        "NNH",
+        "TETE",
+        "CERVEAU",
+        "ROCHER",
+        "TESTA",
+        "CERVELL",
+        "CABEZA",
+        "CABECA",
+        "HOOFD",
+        "SCHEDEL",
+    ),
+    *("HERSEN", "HUVUD", "HODE", "HOVED", "HJERNE", "HJARNA", "GLOWA", "MOZG", "HLAVA", "KAFA", "BEYIN", "TOTAL B"),
+)
+_OTHER_PARTS = re.compile(
+    r"\b(CHEST|THORAX|ABDOM\w*|PELVIS|BECKEN|BACINO|LUNG|LUNGE|LIVER|KIDNEY|CARDIAC|CORONAR\w*|HEART|LUMBAR|KNEE|ANKLE|HIP)\b"
+)
+# Body Part Examined where nothing was entered.
+_NO_PART = frozenset({"NONE", "UNKNOWN", "UNDEFINED", "OTHER", "DEFAULT", "NA", "N/A", "-", "*"})
+_ADULT_YEARS = 18.0
 # Kernels for bone or lung are too noisy to show blood against brain. Each vendor names its own: Siemens numbers the
 # sharpness (H30s is soft, H60s and above are sharp; also J, B and Hr), Canon uses FC30-39, FC50-59 and FC80-89, Philips
 # D, E, L and YB-YE, and GE words.
@@ -63,9 +103,16 @@ def covered_mm(headers: Sequence[SliceHeader]) -> float | None:
 
 
 def is_other_anatomy(header: SliceHeader) -> bool:
-    """Whether the body part examined (0018,0015) is given and is not part of the head."""
-    part = header.body_part or ""
-    return bool(part) and not any(word in part for word in _HEAD_PARTS)
+    """Whether Body Part Examined (0018,0015) or, if it is not given, the series description names another part."""
+    part = without_accents(header.body_part or "").strip()
+    if part and part not in _NO_PART:
+        return not _names_head(part)
+    description = without_accents(header.series_description or "")
+    return bool(_OTHER_PARTS.search(description)) and not _names_head(description)
+
+
+def _names_head(text: str) -> bool:
+    return any(word in text for word in _HEAD_PARTS)
 
 
 def is_sharp_kernel(kernel: str | None, description: str | None = None) -> bool:
@@ -195,10 +242,17 @@ def _acquisition_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     count = len(headers)
     other = sum(is_other_anatomy(header) for header in headers)
     if other:
-        parts = ", ".join(sorted({header.body_part or "" for header in headers if is_other_anatomy(header)}))
-        notes.append(_note("not_head", f"body part examined is {parts[:64]} in {other} of {count} slices"))
+        parts = {header.body_part or header.series_description or "" for header in headers if is_other_anatomy(header)}
+        notes.append(_note("not_head", f"body part is {', '.join(sorted(parts))[:64]} in {other} of {count} slices"))
+    notes += _kind_notes(headers)
+    ages = [header.patient_age_years for header in headers if header.patient_age_years is not None]
+    if ages and min(ages) < _ADULT_YEARS:
+        notes.append(
+            _note("pediatric", "the patient is under 18 years old; most patients that models are trained on are adults")
+        )
     if contrast := sum(header.contrast_agent is not None for header in headers):
-        notes.append(_note("contrast_agent", f"contrast agent was given ({contrast} of {count} slices)"))
+        message = f"contrast agent was given, by the header ({contrast} of {count} slices)"
+        notes.append(_note("contrast_agent", message))
     kvps = sorted({header.kvp for header in headers if header.kvp and not _KVP[0] <= header.kvp <= _KVP[1]})
     if kvps:
         shown = ", ".join(f"{kvp:g}" for kvp in kvps)
@@ -207,6 +261,20 @@ def _acquisition_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
         notes.append(_note("bone_kernel", "reconstructed with a sharp kernel, which hides blood in noise"))
     if any(header.geometry_assumed for header in headers):
         notes.append(_note("geometry_assumed", "spacing, position and orientation are assumed, not measured"))
+    return notes
+
+
+def _kind_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
+    count = len(headers)
+    notes = []
+    if projections := sum(header.kind is ImageKind.PROJECTION for header in headers):
+        message = f"an intensity projection ({projections} of {count} slices): vessels and bone cover the brain"
+        notes.append(_note("projection", message))
+    if virtual := sum(header.kind is ImageKind.VIRTUAL for header in headers):
+        message = (
+            f"computed from two energies ({virtual} of {count} slices): contrast of blood differs from a plain scan"
+        )
+        notes.append(_note("virtual_image", message))
     return notes
 
 

@@ -19,7 +19,7 @@ from hemoscope.dicom.decoder_messages import caught_damage
 from hemoscope.dicom.elements import PARSE_ERRORS, Elements, quiet
 from hemoscope.dicom.encapsulation import FrameBytes, encapsulated_frames, native_frames
 from hemoscope.dicom.frames import FrameElements, count_frames, read_header, split_frames
-from hemoscope.dicom.hounsfield import HounsfieldRule, read_rule, to_hounsfield
+from hemoscope.dicom.hounsfield import HounsfieldRule, check_is_no_picture, read_rule, to_hounsfield
 from hemoscope.dicom.part10 import BIG_ENDIAN, DicomObject, parse
 from hemoscope.dicom.pixels import NATIVE, SYNTAXES, TALKATIVE, PixelFormat, decode_frame
 from hemoscope.dicom.read_limits import ReadLimits
@@ -192,7 +192,9 @@ def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
 
 
 def _read_rule(view: FrameElements, pixels: PixelFormat, source: str) -> HounsfieldRule:
-    return read_rule(view.group(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE), view.whole, pixels, source)
+    rule = read_rule(view.group(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE), view.whole, pixels, source)
+    check_is_no_picture(rule, pixels, source)
+    return rule
 
 
 def _read_format(elements: Elements, syntax: str, source: str) -> PixelFormat:

@@ -71,6 +71,9 @@ class SliceHeader:
         pixel_spacing_mm: (between rows, between columns), DICOM (0028,0030), or None.
         position_mm: (x, y, z) of the first pixel, DICOM (0020,0032), or None.
         orientation: six direction cosines, rows then columns, DICOM (0020,0037), or None.
+        contrast_agent: what the header says of a contrast agent that was given, or None.
+        patient_age_years: Patient's Age (0010,1010), or None; an age of 0 years, as de-identification writes, is None.
+        rescale_type: Rescale Type (0028,1054) in upper case, or None.
         kind: what the image is; ``kind.rank`` orders the series of a study.
         slice_location_mm: DICOM (0020,1041), relative to an unspecified origin, or None.
         pixel_aspect: height of a pixel over its width, DICOM (0028,0034), or None.
@@ -94,9 +97,11 @@ class SliceHeader:
     kvp: float | None = None
     convolution_kernel: str | None = None
     contrast_agent: str | None = None
+    patient_age_years: float | None = None
     body_part: str | None = None
     series_description: str | None = None
     instance_number: int | None = None
+    rescale_type: str | None = None
     kind: ImageKind = ImageKind.SLICE
     geometry_assumed: bool = False
     slice_location_mm: float | None = None

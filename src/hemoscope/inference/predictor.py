@@ -7,6 +7,7 @@ line, the web app, the PACS node and the evaluation all call ``Predictor``, so t
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from itertools import islice
@@ -15,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.dicom.archive import Archive, DecodedSeries, Study, read_series
+from hemoscope.dicom.plausibility import check_plausible
 from hemoscope.dicom.series_choice import choose_series
 from hemoscope.dicom.series_from_volume import series_of_volume
 from hemoscope.dicom.slices import Rejected
-from hemoscope.errors import SeriesError
+from hemoscope.dicom.sources import rejected_by
+from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.engine import Engine, RawScores
 from hemoscope.inference.findings import SkippedSeries, study_findings
@@ -126,6 +129,10 @@ class Predictor:
         except SeriesError as error:
             refusal = Rejected(source=f"study {uid}", code="no_series", message=str(error))
             return StudyOutcome(study_instance_uid=uid, reading=None, rejected=(refusal,))
+        try:
+            decoded = replace(decoded, quality=decoded.quality + check_plausible(decoded.volume, decoded.slices))
+        except DicomReadError as error:
+            return StudyOutcome(study_instance_uid=uid, reading=None, rejected=(*decoded.rejected, rejected_by(error)))
         if on_decoded is not None:
             on_decoded(decoded)
         reading = self.read(decoded, skipped=choice.skipped, maps=maps, progress=progress)

@@ -27,11 +27,17 @@ const NOTES = {
   not_axial: ["Not an axial series", true],
   gantry_tilt: ["Tilted gantry", false],
   not_head: ["Perhaps not a head", true],
+  unlike_head: ["May not show a head", true],
+  metal: ["Metal: streaks can hide or imitate blood", true],
+  projection: ["Intensity projection: vessels and bone cover the brain", true],
+  virtual_image: ["Computed from two energies", true],
+  pediatric: ["Patient under 18", true],
   contrast_agent: ["Contrast agent given: can look like blood", true],
   unusual_kvp: ["Unusual tube voltage", true],
   bone_kernel: ["Sharp kernel: noise can hide blood", true],
   geometry_assumed: ["Geometry assumed, not measured", true],
   no_dicom_headers: ["Read without DICOM headers", true],
+  coarse_hounsfield: ["Steps too coarse to tell blood from brain", true],
   padding_in_tissue: ["Padding has values of tissue", true],
 };
 
