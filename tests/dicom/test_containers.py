@@ -231,6 +231,7 @@ class TestDamage:
             ("a.gz", b"\x1f\x8b\x08\x00" + b"\xff" * 600),
             ("a.tar.gz", gzip.compress(tar_of({"a": b"x" * 2000})[:1800])),
         ],
+        ids=("zip without members", "gzip cut short", "gzip of noise", "tar cut short"),  # the data hold a time
     )
     def test_a_damaged_archive_is_refused_and_the_rest_is_read(self, files: Files, written, name: str, data) -> None:
         for folder in (written({**files, name: data}), written({"all.zip": zip_of({**files, name: data})}) / "all.zip"):
