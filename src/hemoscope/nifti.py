@@ -27,6 +27,7 @@ _LENGTH_BITS = 7
 _MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by the unit's code: unknown, metre, millimetre, micrometre
 _PIXEL_MM = (0.05, 10.0)
 _AIR, _AIR_AT_MOST, _BONE_AT_LEAST = -1000, -500.0, 300.0
+_SHEARED = 0.005  # cosine between two axes
 _PADDING_BELOW = -1500.0  # no tissue, and less than the noise of air: what scanners write outside their field of view
 _SHEAR = 0.01  # cosine between rows and columns; half a degree
 _OBLONG = 1.2
@@ -174,7 +175,8 @@ def _checked_affine(path: Path, image: _Image) -> NDArray[np.float64]:
     """
     header = image.header
     affine = np.array(image.affine, dtype=np.float64)
-    affine[:3] *= _MM[int(header["xyzt_units"]) & _LENGTH_BITS]
+    scale = _MM[int(header["xyzt_units"]) & _LENGTH_BITS]
+    affine[:3] *= scale
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise _refused(path, "its affine is singular or not finite", _CONVERT)
     if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0:
@@ -182,7 +184,22 @@ def _checked_affine(path: Path, image: _Image) -> NDArray[np.float64]:
         if len(sides) > 1:
             shown = " and ".join(sorted("".join(map(str, codes)) for codes in sides))
             raise _refused(path, f"sform and qform contradict each other ({shown})", "Correct one of them")
-    return affine
+    return _with_voxel_sizes(affine, np.array(header.get_zooms()[:3]) * scale)
+
+
+def _with_voxel_sizes(affine: NDArray[np.float64], sizes_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the axes of a sheared affine the lengths of pixdim, the size of a voxel (NIfTI-1 standard).
+
+    For a tilted gantry, dcm2niix writes an sform whose in-plane axis is longer than its voxels.
+    """
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = affine[:3, :3] / lengths
+    angles = np.abs(axes.T @ axes - np.eye(3))
+    if angles.max() < _SHEARED or not (np.isfinite(sizes_mm).all() and (sizes_mm > 0).all()):
+        return affine
+    changed = affine.copy()
+    changed[:3, :3] = axes * sizes_mm
+    return changed
 
 
 def _hounsfield(path: Path, image: _Image, order: NDArray[np.float64]) -> NDArray[np.int16]:

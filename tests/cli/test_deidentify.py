@@ -8,7 +8,7 @@ import pytest
 
 from hemoscope.cli import main
 from hemoscope.dicom.archive import open_archive, read_series
-from hemoscope.dicom.series import choose_series
+from hemoscope.dicom.series_choice import choose_series
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 

@@ -127,7 +127,7 @@ def test_a_series_of_any_length_is_read(bundle_of: Make, slices: int) -> None:
 def test_thick_slices_get_the_scores_of_the_second_graph(bundle_of: Make, phantom: Phantom) -> None:
     predictor = Predictor(bundle_of(), threads=1)
     volume = thin(phantom, 5.0)
-    scores = predictor._score(volume, maps=False, progress=None)
+    scores = predictor._score([(volume, index) for index in range(len(volume))], maps=False, progress=None)
     assert scores.embeddings is not None
     found, maps = predictor.probabilities(volume, maps=True)
     refined = (scores.logits + scores.logits.mean(axis=0)) / 2
@@ -140,7 +140,7 @@ def test_thick_slices_get_the_scores_of_the_second_graph(bundle_of: Make, phanto
 def test_thin_slices_are_read_together_and_corrected_alike(bundle_of: Make, phantom: Phantom) -> None:
     predictor = Predictor(bundle_of(), threads=1)
     volume = thin(phantom, 1.25)
-    scores = predictor._score(volume, maps=False, progress=None)
+    scores = predictor._score([(volume, index) for index in range(len(volume))], maps=False, progress=None)
     places = sequence_places(volume.positions_mm, 5.0)
     assert places.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2]
     together = averaged(scores.logits, places)
@@ -162,7 +162,10 @@ def test_a_bundle_from_before_sequences_is_read_as_it_was(
 ) -> None:
     volume = thin(phantom, 5.0)
     found, _ = predictor.probabilities(volume)
-    assert (found.slice_logits == predictor._score(volume, maps=False, progress=None).logits).all()
+    assert (
+        found.slice_logits
+        == predictor._score([(volume, index) for index in range(len(volume))], maps=False, progress=None).logits
+    ).all()
     expected = study_logits(found.slice_logits, volume.positions_mm, loaded_bundle.card.study_rule)
     assert (found.study_logits == expected).all()
 

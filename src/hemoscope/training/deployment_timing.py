@@ -19,7 +19,8 @@ from statistics import median
 from typing import Any
 
 from hemoscope.dicom.archive import Archive, open_archive
-from hemoscope.dicom.series import Series, choose_series
+from hemoscope.dicom.series import Series
+from hemoscope.dicom.series_choice import choose_series
 from hemoscope.errors import ConfigError, SeriesError, TrainingError
 from hemoscope.inference.bundle import write_bundle
 from hemoscope.inference.calibration import StudyRule

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.dicom.archive import open_archive, read_series
-from hemoscope.dicom.series import choose_series
+from hemoscope.dicom.series_choice import choose_series
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.engine import Engine
 from hemoscope.inference.preprocess import Preprocessing, model_input
