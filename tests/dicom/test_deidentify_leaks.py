@@ -92,7 +92,7 @@ def test_no_marker_is_left_in_any_place(plain: FileDataset) -> None:
 
 
 def test_twice_is_once_with_every_option(plain: FileDataset) -> None:
-    plain.StudyDate, plain.PatientAge = "20250607", "093Y"
+    plain.StudyDate, plain.AcquisitionTime, plain.PatientAge = "20250607", "101112", "093Y"
     for options in (DeidentifyOptions(), SHIFTED):
         once = deidentified_file(written(plain), key=KEY, source="a", options=options)
         assert deidentified_file(once, key=KEY, source="a", options=options) == once
@@ -117,7 +117,17 @@ def test_dates_of_one_patient_move_together_and_times_stay(plain: FileDataset) -
     assert "2025" not in str(deidentified(plain, key=KEY, source="a").get("StudyDate", ""))
 
 
-@pytest.mark.parametrize(("given", "kept"), [("012Y", "012Y"), ("089Y", "089Y"), ("090Y", "090Y"), ("104Y", "090Y")])
+def test_acquisition_times_stay_apart_without_their_values(plain: FileDataset) -> None:
+    def cleaned(time: str) -> str:
+        plain.AcquisitionTime = time
+        return str(deidentified(plain, key=KEY, source="a").AcquisitionTime)
+
+    assert cleaned("101112") == cleaned("101112") not in {"101112", cleaned("101113")}
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("012Y", "012Y"), ("089Y", "089Y"), ("090Y", "090Y"), ("104Y", "090Y"), ("22Y", "022Y")]
+)
 def test_an_age_is_kept_up_to_ninety_years(plain: FileDataset, given: str, kept: str) -> None:
     plain.PatientAge, plain.PatientSex = given, "F"
     clean = deidentified(plain, key=KEY, source="a")

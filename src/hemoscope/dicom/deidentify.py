@@ -61,7 +61,7 @@ _DUMMY: dict[str, object] = {
 _STANDARD_UIDS = "1.2.840.10008."
 _NUMERIC = re.compile(rb"[0-9+\-.,eE \\\0]*")
 _SIZES = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
-_AGE = re.compile(r"\d{3}[DWMY]")
+_AGE = re.compile(r"(\d{1,3})([DWMY])")
 _OLDEST_YEARS = 90
 _FURTHEST_DAYS = 3650
 _CODES = {
@@ -147,7 +147,12 @@ def deidentified(
     _check_pixels(dataset, source, options)
     clean = deepcopy(dataset)
     patient_id = _text(dataset, "PatientID")
-    work = _Work(key=key, shift=_shift(dataset, patient_id, key) if options.shift_dates else None)
+    work = _Work(
+        key=key,
+        patient_id=patient_id,
+        again=pseudonymous_id(patient_id, key) == patient_id,
+        shift=_shift(dataset, patient_id, key) if options.shift_dates else None,
+    )
     work.clean(clean)
     _cut_surplus(clean)
     clean.PatientID = clean.PatientName = pseudonymous_id(patient_id, key)
@@ -251,9 +256,11 @@ def _code(value: str) -> Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """Cleans datasets in place; ``shift`` of dates, or None to remove them."""
+    """Cleans datasets in place; ``shift`` of dates, or None to remove them; ``again`` if they were cleaned before."""
 
     key: bytes
+    patient_id: str
+    again: bool
     shift: timedelta | None
 
     def clean(self, dataset: Dataset) -> None:
@@ -271,8 +278,10 @@ class _Work:
         if action is Action.KEEP:
             _check_number(dataset, tag, vr)
             return
-        if action is Action.DATE:
-            action = table_action(tag) if self.shift is None else Action.DATE
+        if action in (Action.DATE, Action.TIME) and self.shift is not None:
+            action = Action.DATE
+        elif action is Action.DATE:
+            action = table_action(tag)
         if action is Action.REMOVE:
             del dataset[tag]
             return
@@ -292,6 +301,8 @@ class _Work:
             return self._renamed(element)
         if action is Action.DATE:
             return self._shifted(element)
+        if action is Action.TIME:
+            return self._other_time(str(element.value))
         return _age(element) if action is Action.AGE else _described(element)
 
     def _dummy(self, element: DataElement) -> object:
@@ -307,6 +318,14 @@ class _Work:
             for value in values
         ]
         return renamed if len(renamed) != 1 else renamed[0]
+
+    def _other_time(self, value: str) -> str:
+        """Return a time of day that the key derives from the patient and the time."""
+        if self.again:
+            return value
+        identity = f"time {value} of {self.patient_id}".encode("utf-8", "surrogatepass")
+        seconds = int.from_bytes(hmac.digest(self.key, identity, hashlib.sha256)[:8], "big") % 86_400
+        return f"{seconds // 3600:02d}{seconds // 60 % 60:02d}{seconds % 60:02d}"
 
     def _shifted(self, element: DataElement) -> object:
         """Shift dates; the time of day is kept. A value that is no date is removed (ValueError)."""
@@ -345,10 +364,12 @@ def _needs_dummy(element: DataElement, action: Action) -> bool:
 
 
 def _age(element: DataElement) -> str | None:
-    value = str(element.value)
-    if not _AGE.fullmatch(value):
+    """Return an age as the standard writes it (PS3.5 section 6.2), 90 years at most."""
+    found = _AGE.fullmatch(str(element.value).strip().upper())
+    if found is None:
         return None
-    return f"{_OLDEST_YEARS:03d}Y" if value[-1] == "Y" and int(value[:3]) >= _OLDEST_YEARS else value
+    number = int(found[1])
+    return f"{min(number, _OLDEST_YEARS) if found[2] == 'Y' else number:03d}{found[2]}"
 
 
 def _described(element: DataElement) -> str | None:

@@ -4,11 +4,12 @@ The table (as provided by dicom-anonymizer) lists attributes that are known to i
 in elements that are not listed. So everything is removed or emptied here unless it is listed as needed: private
 elements, overlays, curves, unlisted texts, names and dates, and binary data other than pixels.
 
-Three kinds of elements are kept in part, because reading depends on them:
+Four kinds of elements are kept in part, because reading depends on them:
 
 - Descriptors that say what an image is (series description, contrast agent) keep their technical words and lose all
   others (option *Clean Descriptors*, code 113105).
 - Age and sex are kept, ages above 89 as 90 years (option *Retain Patient Characteristics*, code 113108).
+- Acquisition Time is replaced by another one, the same for the same time: it tells passes over one place apart.
 - References to other images keep their structure; their UIDs are replaced like all others.
 """
 
@@ -107,6 +108,7 @@ class Action(Enum):
     DATE = "date"  # remove, empty or replace it as the table says; shifted instead, if asked
     DESCRIBE = "describe"  # keep technical words
     AGE = "age"  # years above 89 become 90
+    TIME = "time"  # replace it by another one, the same for the same time: passes of one series stay apart
     DESCEND = "descend"  # apply the rules to every item
 
 
@@ -116,6 +118,7 @@ _OURS = {
     **dict.fromkeys(_REFERENCES, Action.DESCEND),
     **dict.fromkeys((*_KEPT_TEXTS, _PATIENT_SEX), Action.KEEP),
     _PATIENT_AGE: Action.AGE,
+    tags.ACQUISITION_TIME: Action.TIME,
     0x00700080: Action.DUMMY,  # Content Label: a code string that users write
 }
 
