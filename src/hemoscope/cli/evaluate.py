@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
+from hemoscope.cli.table_options import (
+    add_table_options,
+    check_needed,
+    column_names,
+    images_root,
+    preview_images,
+    preview_predictions,
+)
 
 if TYPE_CHECKING:
     from hemoscope.evaluation.evaluation_context import EvaluationContext
@@ -29,7 +37,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--labels", type=Path, metavar="L.csv", help="image_id and six columns; empty is unknown (not with --data)")
     add("--groups", metavar="COLUMN", help="column that names the patient (with --images: patient_id)")
     add("--series", metavar="COLUMN", help="with --predictions: column that names the series, to score series too")
-    add("--output", type=Path, required=True, metavar="DIR", help="report.json, report.html, PNGs")
+    add("--output", type=Path, metavar="DIR", help="report.json, report.html, PNGs (needed)")
     add(
         "--model",
         type=Path,
@@ -47,6 +55,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         default="platt",
         help="cross-fitted, to show the effect of calibration alone (%(default)s)",
     )
+    add_table_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -72,25 +81,28 @@ _MOST_PICTURES = 50
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, and print a summary."""
-    from hemoscope.evaluation.report import evaluate, evaluate_predictions
+    from hemoscope.evaluation.report import evaluate
     from hemoscope.evaluation.terminal_summary import evaluation_summary
 
     _check(arguments)
+    if arguments.dry_run:
+        return _preview(arguments)
     fitting = {"rounds": arguments.rounds, "seed": arguments.seed, "method": arguments.calibration}
-    if arguments.predictions is not None:
-        report = evaluate_predictions(
-            arguments.predictions,
-            arguments.labels,
-            arguments.output,
-            group_column=arguments.groups,
-            series_column=arguments.series,
-            **fitting,
-        )
-    else:
-        data, context = _on_cache(arguments) if arguments.data is not None else _on_dicom(arguments)
-        report = evaluate(data, arguments.output, context, **fitting)
+    source = _on_cache if arguments.data is not None else _on_dicom if arguments.images is not None else _on_files
+    data, context = source(arguments)
+    report = evaluate(data, arguments.output, context, **fitting)
     sys.stdout.write(f"{evaluation_summary(report)}\nwritten to {arguments.output}\n")
     return ExitCode.OK
+
+
+def _preview(arguments: argparse.Namespace) -> int:
+    """Show what would be read of the tables."""
+    from hemoscope.data.label_table import read_label_table
+
+    names = column_names(arguments)
+    if arguments.predictions is not None:
+        return preview_predictions(arguments.predictions, arguments.labels, arguments.groups, names)
+    return preview_images(arguments.images, read_label_table(arguments.labels, names=names))
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -103,6 +115,23 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.data is not None and (arguments.labels or arguments.groups or arguments.series):
         msg = "--data includes labels, patients and series. Remove --labels, --groups and --series"
         raise ConfigError(msg)
+    if arguments.data is not None and (arguments.map or arguments.dry_run):
+        msg = "--data reads no tables. Remove --map and --dry-run"
+        raise ConfigError(msg)
+    check_needed(arguments, "output")
+
+
+def _on_files(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
+    """Score a file of predictions."""
+    from hemoscope.evaluation.report import read_evaluation
+
+    return read_evaluation(
+        arguments.predictions,
+        arguments.labels,
+        group_column=arguments.groups,
+        series_column=arguments.series,
+        names=column_names(arguments),
+    )
 
 
 def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
@@ -133,11 +162,18 @@ def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
     from hemoscope.inference.predictor import Predictor
 
     name = arguments.name or "external"
-    truth = read_labels(arguments.labels, group_column=arguments.groups or "patient_id")
+    truth = read_labels(arguments.labels, group_column=arguments.groups or "patient_id", names=column_names(arguments))
     bundle = load_bundle(arguments.model)
     archive = open_archive([arguments.images])
     with progress_bar() as show:
-        found = assess_dicom(Predictor(bundle), archive, truth, gallery=arguments.gallery, progress=show)
+        found = assess_dicom(
+            Predictor(bundle),
+            archive,
+            truth,
+            root=images_root(arguments.images),
+            gallery=arguments.gallery,
+            progress=show,
+        )
     for refused in found.rejected:
         sys.stderr.write(f"refused: {refused.message}\n")
     found.write(arguments.output, name=name, description=arguments.description)
