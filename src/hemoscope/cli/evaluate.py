@@ -156,6 +156,7 @@ def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
 def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
     """Score labelled DICOM."""
     from hemoscope.dicom.archive import open_archive
+    from hemoscope.dicom.slices import group_rejected
     from hemoscope.evaluation.assess_dicom import assess_dicom
     from hemoscope.evaluation.prediction_files import read_labels
     from hemoscope.inference.bundle import load_bundle
@@ -174,7 +175,7 @@ def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
             gallery=arguments.gallery,
             progress=show,
         )
-    for refused in found.rejected:
-        sys.stderr.write(f"refused: {refused.message}\n")
+    for refused in group_rejected(found.rejected):
+        sys.stderr.write(f"refused: {refused.names}: {refused.message}\n")
     found.write(arguments.output, name=name, description=arguments.description)
     return found.slices, found.context(bundle, dataset=name)

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="CODE,...",
         help="codes of expected refusals that leave the exit code at 0, such as localizer,dose_report",
     )
+    add("--resume", action="store_true", help="with --output: go on with an interrupted run, or with more inputs")
     add("--identify", action="store_true", help="add patient name, ID and study date to the results")
     parser.set_defaults(run=run)
 
@@ -71,7 +73,8 @@ def check_usage(arguments: argparse.Namespace) -> None:
     """
     from hemoscope.dicom.refusals import REMEDIES
 
-    for given, option in ((arguments.heatmaps, "--heatmaps"), (arguments.pdf, "--pdf")):
+    options = ((arguments.heatmaps, "--heatmaps"), (arguments.pdf, "--pdf"), (arguments.resume, "--resume"))
+    for given, option in options:
         if given and arguments.output is None:
             msg = f"{option} needs a folder to write to. Add --output DIR"
             raise ConfigError(msg)
@@ -104,10 +107,14 @@ def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
         raise ConfigError(msg)
     bundle = load_bundle(arguments.model)
     archive = open_archive(dicom, progress=partial(show, "indexing"))
-    rejected = list(archive.rejected)
     found = bool(archive.studies or volumes)
-    studies = tuple(_studies(arguments, bundle, archive, volumes, show, rejected)) if found else ()
-    return Report(model=model_identity(bundle), studies=studies, rejected=tuple(rejected))
+    # Studies that an earlier run finished come first; the results are in the order of the inputs all the same.
+    done = dict(sorted(_studies(arguments, bundle, archive, volumes, show), key=itemgetter(0))) if found else {}
+    return Report(
+        model=model_identity(bundle),
+        studies=tuple(study for study, _ in done.values() if study is not None),
+        rejected=archive.rejected + tuple(one for _, refused in done.values() for one in refused),
+    )
 
 
 def _studies(
@@ -116,24 +123,32 @@ def _studies(
     archive: "Archive",
     volumes: "tuple[Path, ...]",
     show: StageProgress,
-    rejected: "list[Rejected]",
-) -> "Iterator[ReportedStudy]":
-    """Yield each study that could be read, its files written; append refusals to ``rejected``."""
+) -> "Iterator[tuple[int, tuple[ReportedStudy | None, tuple[Rejected, ...]]]]":
+    """Yield each study's place among the inputs, the study if it could be read, its files written, and refusals."""
+    from hemoscope.cli.predict_progress import RunProgress
     from hemoscope.inference.predictor import Predictor
     from hemoscope.reports.report import ReportedStudy
 
+    run = RunProgress.begin(arguments, bundle, archive, volumes, show)
+    yield from ((place, (record.study, record.rejected)) for place, record in run.finished.items())
+    if run.finished and not run.pending:
+        return
     predictor = Predictor(bundle, threads=arguments.threads)
-    for outcome in _outcomes(arguments, predictor, archive, volumes, show):
-        rejected.extend(outcome.rejected)
+    outcomes = _outcomes(arguments, predictor, run.archive, run.volumes, run.show)
+    for (place, key), outcome in zip(run.pending.items(), outcomes, strict=True):
         reading = outcome.reading
         if reading is None:
+            run.done()
+            yield place, (None, outcome.rejected)
             continue
         patient = _patient(archive, reading) if arguments.identify else None
         study = ReportedStudy(findings=reading.findings, patient=patient)
         if arguments.output is not None:
-            _draw(reading, bundle, arguments, show, predictor.engine.threads)
+            _draw(reading, bundle, arguments, run.show, predictor.engine.threads)
             _write_study_report(reading, study, bundle, arguments)
-        yield study
+            run.write(key, study, outcome.rejected)
+        run.done()
+        yield place, (study, outcome.rejected)
 
 
 def _outcomes(

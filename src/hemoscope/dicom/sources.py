@@ -39,6 +39,11 @@ class FileSource:
         """Return its bytes. Raises DicomReadError ``unreadable`` or ``too_large``."""
         return load_bytes(self.path, source=self.name, limits=limits)
 
+    def stamp(self) -> tuple[int, int]:
+        """Return what changes with the content, without reading it: size in bytes, time of change. Raises OSError."""
+        found = self.path.stat()
+        return found.st_size, found.st_mtime_ns
+
 
 class ZipSource:
     """One member of a ZIP file, inflated up to a limit each time it is read."""
@@ -68,6 +73,10 @@ class ZipSource:
                 return stream.read(size)
         except _ZIP_ERRORS as error:
             raise refusal(self.name, "bad_archive", f"it cannot be unpacked ({type(error).__name__})") from error
+
+    def stamp(self) -> tuple[int, int]:
+        """Return what changes with the content, without inflating it: size in bytes, checksum."""
+        return self._member.file_size, self._member.CRC
 
 
 Source = FileSource | ZipSource
