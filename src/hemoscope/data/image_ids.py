@@ -86,7 +86,7 @@ def match_ids(ids: Iterable[str], names: Iterable[str], *, root: str = "") -> Ma
     for one in ids:
         _add(by_last, id_key(one).rpartition("/")[2], one)
     id_of: dict[str, str] = {}
-    taken: dict[str, list[str]] = {}
+    taken: dict[str, list[str] | str] = {}
     ambiguous: list[tuple[str, tuple[str, ...]]] = []
     for name in names:
         found = _fitting(name, root, by_last)
@@ -94,8 +94,8 @@ def match_ids(ids: Iterable[str], names: Iterable[str], *, root: str = "") -> Ma
             ambiguous.append((name, tuple(found)))
         elif found:
             id_of[name] = found[0]
-            taken.setdefault(found[0], []).append(name)
-    ambiguous += [(one, tuple(several)) for one, several in taken.items() if len(several) > 1]
+            _add(taken, found[0], name)
+    ambiguous += [(one, tuple(several)) for one, several in taken.items() if isinstance(several, list)]
     ambiguous_names = {name for name, _ in ambiguous} | {name for _, several in ambiguous for name in several}
     return Matching(
         id_of=id_of,
@@ -117,13 +117,13 @@ def listed(names: Iterable[str], shown: int = _NAMED) -> str:
     return f"{', '.join(names[:shown])}{more}"
 
 
-def _add(by_last: dict[str, list[str] | str], last: str, one: str) -> None:
-    """Add an id; lists only where ids share their last part, to save memory."""
-    before = by_last.get(last)
+def _add(table: dict[str, list[str] | str], key: str, one: str) -> None:
+    """Add a value; lists only where several share a key, to save memory."""
+    before = table.get(key)
     if before is None:
-        by_last[last] = one
+        table[key] = one
     elif isinstance(before, str):
-        by_last[last] = [before, one]
+        table[key] = [before, one]
     else:
         before.append(one)
 
