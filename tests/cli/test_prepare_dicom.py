@@ -39,7 +39,7 @@ def test_rsna_is_prepared_and_described(kaggle: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr()
     assert printed.out.startswith(f"6 slices in {kaggle / 'cache'}, 0 left out")
     assert "a second)" in printed.out
-    assert printed.err == "train.csv: 6 rows repeat earlier ones with equal values\n"
+    assert printed.err == "train.csv: rows that repeat an earlier one with equal values: 6\n"
     assert set(open_cache(kaggle / "cache").manifest["patient_id"]) == {"ID_p0", "ID_p1"}
     assert main(["data", "stats", str(kaggle / "cache"), "--output", str(kaggle / "stats")]) == 0
     shown = capsys.readouterr().out

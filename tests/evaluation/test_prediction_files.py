@@ -50,6 +50,16 @@ def test_findings_are_matched_by_file_or_by_uid(tmp_path: Path, ids: tuple[str, 
     assert data.labels[0].tolist() == [1, 0, 0, 0, 0, 1]
 
 
+def test_repeated_rows_and_a_computed_any_are_noted(tmp_path: Path) -> None:
+    types = "\n".join(",".join([line.split(",")[0], *line.split(",")[2:]]) for line in LABELLED.splitlines())
+    data = read_predictions(*written(tmp_path, PREDICTIONS + "id_a.dcm,0.9,0,0.1,0.2,0.3,0.8\n", types))
+    assert data.labels[:, 0].tolist() == [1, 0]
+    assert data.notes == (
+        "predictions.csv: rows that repeat an earlier one with equal values: 1",
+        "labels.csv: images whose any was computed from the types: 2",
+    )
+
+
 def test_an_image_that_fits_two_predictions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels\.csv: IM0 fits a/IM0, b/IM0"):
         read_predictions(*written(tmp_path, FINDINGS, f"{HEADER}\nIM0,0,0,0,0,0,0\n"))

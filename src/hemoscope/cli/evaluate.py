@@ -14,6 +14,7 @@ from hemoscope.cli.table_options import (
     images_root,
     preview_images,
     preview_predictions,
+    print_notes,
 )
 
 if TYPE_CHECKING:
@@ -125,13 +126,15 @@ def _on_files(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
     """Score a file of predictions."""
     from hemoscope.evaluation.report import read_evaluation
 
-    return read_evaluation(
+    data, context = read_evaluation(
         arguments.predictions,
         arguments.labels,
         group_column=arguments.groups,
         series_column=arguments.series,
         names=column_names(arguments),
     )
+    print_notes(data.notes)
+    return data, context
 
 
 def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
@@ -164,6 +167,7 @@ def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
 
     name = arguments.name or "external"
     truth = read_labels(arguments.labels, group_column=arguments.groups or "patient_id", names=column_names(arguments))
+    print_notes(truth.notes)
     bundle = load_bundle(arguments.model)
     archive = open_archive([arguments.images])
     with progress_bar() as show:

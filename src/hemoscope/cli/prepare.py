@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
-from hemoscope.cli.table_options import add_table_options, check_needed, column_names, preview_images
+from hemoscope.cli.table_options import add_table_options, check_needed, column_names, preview_images, print_notes
 
 if TYPE_CHECKING:
-    from hemoscope.data.image_table import ImageTable
     from hemoscope.data.prepare import Preparation
     from hemoscope.inference.card import TrainingData
 
@@ -94,7 +93,7 @@ def _run_dicom(arguments: argparse.Namespace, dataset: "TrainingData", *, pseudo
     if arguments.dry_run:
         return preview_images(arguments.images, table)
     labels = labelled_images(table)
-    _report_table(table)
+    print_notes(table.notes)
     del table  # its arrays are not needed beside the labels
     with progress_bar() as show:
         done = prepare_dicom(
@@ -109,13 +108,6 @@ def _run_dicom(arguments: argparse.Namespace, dataset: "TrainingData", *, pseudo
         )
     _report(done, arguments.output, time.monotonic() - start)
     return ExitCode.OK
-
-
-def _report_table(table: "ImageTable") -> None:
-    if table.repeated:
-        sys.stderr.write(f"{table.name}: {table.repeated} rows repeat earlier ones with equal values\n")
-    if table.computed:
-        sys.stderr.write(f"{table.name}: any was computed from the types for {table.computed} images\n")
 
 
 def _report(done: "Preparation", output: Path, seconds: float) -> None:

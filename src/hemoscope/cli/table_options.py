@@ -57,6 +57,11 @@ def check_needed(arguments: argparse.Namespace, *options: str) -> None:
         raise ConfigError(msg)
 
 
+def print_notes(notes: Iterable[str]) -> None:
+    """Print on stderr what a user should know of how tables were read."""
+    sys.stderr.writelines(f"{note}\n" for note in notes)
+
+
 def preview_images(images: Path, table: "ImageTable") -> ExitCode:
     """Print what would be read of labels and a folder, ZIP or DICOMDIR of images; only their names are read."""
     from hemoscope.data.image_ids import match_ids

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
-from hemoscope.cli.table_options import add_table_options, check_needed, column_names, preview_predictions
+from hemoscope.cli.table_options import add_table_options, check_needed, column_names, preview_predictions, print_notes
 
 if TYPE_CHECKING:
     from hemoscope.evaluation.tuned_bundle import TuningChoices
@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _preview(arguments, choices)
     bundle = load_bundle(arguments.model)
     found = tune_bundle(bundle, arguments.predictions, arguments.labels, arguments.output, choices)
+    print_notes(found.notes)
     card = found.bundle.card
     sys.stdout.write(f"{tuning_summary(found.record)}\n")
     sys.stdout.write(f"{card.name} {card.version} in {arguments.output}, SHA-256 {found.bundle.sha256}\n")

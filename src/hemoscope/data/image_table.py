@@ -74,6 +74,13 @@ class ImageTable:
     computed: int = 0
     uids: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how the table was read."""
+        repeated = f"{self.name}: rows that repeat an earlier one with equal values: {self.repeated}"
+        computed = f"{self.name}: images whose any was computed from the types: {self.computed}"
+        return tuple(text for text, count in ((repeated, self.repeated), (computed, self.computed)) if count)
+
 
 def read_image_table(
     path: Path,

@@ -24,26 +24,28 @@ class LabelledPredictions:
     """Predictions beside their labels, in the order of the predictions file.
 
     ``probabilities`` and ``labels`` are (images, 6) in label order; labels are 0, 1 or NaN (unknown). ``groups`` is the
-    patient of each image, or None if unknown;
+    patient of each image, or None if unknown; ``notes`` say how the files were read.
     """
 
     image_ids: tuple[str, ...]
     probabilities: Floats
     labels: Floats
     groups: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelTable:
     """The truth of some images: ``labels`` (images, 6) of 0, 1 or NaN (unknown), and the patient of each.
 
-    ``name`` is the file's.
+    ``name`` is the file's; ``notes`` say how it was read.
     """
 
     name: str
     image_ids: tuple[str, ...]
     labels: Floats
     patients: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_predictions(
@@ -80,6 +82,7 @@ def read_predictions(
         probabilities=predicted.values,
         labels=truth.values[order],
         groups=None if group_column is None else _groups(group_column, truth, predicted, order),
+        notes=predicted.notes + truth.notes,
     )
 
 
@@ -112,7 +115,9 @@ def read_labels(path: Path, *, group_column: str, names: Mapping[str, str] | Non
     truth = read_image_table(path, Content.LABELS, names=names, more=(group_column,))
     check_names(names or {}, [truth])
     patients = _groups(group_column, truth, truth, range(len(truth.image_ids)))
-    return LabelTable(name=truth.name, image_ids=truth.image_ids, labels=truth.values, patients=patients)
+    return LabelTable(
+        name=truth.name, image_ids=truth.image_ids, labels=truth.values, patients=patients, notes=truth.notes
+    )
 
 
 def read_probabilities(path: Path, *, names: Mapping[str, str] | None = None) -> dict[str, Floats]:

@@ -76,10 +76,11 @@ class TuningChoices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunedBundle:
-    """The new bundle, and the record of its tuning (also in the bundle as ``tuning.json``)."""
+    """The new bundle, the record of its tuning (also in the bundle as ``tuning.json``), and how tables were read."""
 
     bundle: ModelBundle
     record: Document
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -125,7 +126,7 @@ def tune_bundle(
     tuned = _tuned_card(card, levels, record)
     files = {**kept, RECORD: content.encode()}
     written = write_bundle(output, tuned, bundle.read_graph(), files, sequence=bundle.read_sequence())
-    return TunedBundle(bundle=written, record=record)
+    return TunedBundle(bundle=written, record=record, notes=data.notes)
 
 
 def tuned_on(bundle: ModelBundle) -> str | None:
