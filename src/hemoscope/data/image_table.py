@@ -178,7 +178,8 @@ def _read_rows(opened: CsvRows, columns: _Columns, content: Content, form: Form,
             for at, label in zip(six, LABELS, strict=True)
         ]
         cells.add(line, image_id, values, tuple(row[at].strip() for at in others.values()))
-    used = {role: columns.written[place] for role, place in (places | others).items()}
+    read = places | others | ({} if frame_at is None else {_FRAME: frame_at})
+    used = {role: columns.written[place] for role, place in read.items()}
     return _table(opened, form, used, cells)
 
 
