@@ -2,10 +2,14 @@
 
     python experiments/compare.py RUN [RUN ...] [--part fold-0]
     python experiments/compare.py RUN [RUN ...] --part split --mean
+    python experiments/compare.py RUN OTHER --paired
 
 Every run must have scored that split (``scores.csv`` or ``scores-test.csv``). Scores are uncalibrated (raw scores
 through a sigmoid), which the log loss includes. Intervals are of 95%, by patient. With ``--mean``, the
 runs are repetitions: mean and standard deviation of their AUROC.
+
+With ``--paired``, all folds of two runs: AUROC of RUN minus that of OTHER by slice and by patient, from the same
+bootstrap samples of patients. The intervals omit how much a second training of the same recipe would differ.
 """
 
 import argparse
@@ -19,8 +23,10 @@ from rich.table import Table
 
 from hemoscope.evaluation.bootstrap import BootstrapScores, bootstrap_scores
 from hemoscope.evaluation.intervals import Interval
-from hemoscope.inference.calibration import sigmoid
+from hemoscope.evaluation.paired import paired_auroc
+from hemoscope.inference.calibration import StudyRule, sigmoid
 from hemoscope.labels import LABELS
+from hemoscope.training.run_scores import SliceAndStudyScores, read_score_files
 
 _IDS = {"image_id": str, "patient_id": str}
 _NAMES = [label.value for label in LABELS]
@@ -79,13 +85,45 @@ def repetitions(runs: list[Path], part: str) -> Table:
     return table
 
 
+def paired(run: Path, other: Path) -> Table:
+    """Print the difference of two runs' AUROCs on out-of-fold scores of the same patients."""
+    table = Table(title=f"{run.name} minus {other.name}, out of fold")
+    for column in ("label", "by slice", "by patient"):
+        table.add_column(column)
+    both = {path.name: _out_of_fold(path) for path in (run, other)}
+    for k, label in enumerate(LABELS):
+        table.add_row(label.display, *(shown(_difference(both, level, k)) for level in ("slices", "studies")))
+    return table
+
+
+def _out_of_fold(run: Path) -> SliceAndStudyScores:
+    folds = sorted(f"{path.parent.name}/{path.name}" for path in run.glob("fold-*/scores.csv"))
+    extent_mm = json.loads((run / "experiment.json").read_text())["reading"]["extent_mm"]
+    truth = pd.read_csv(run / "slices.csv", dtype=_IDS)
+    return read_score_files(run, folds, truth, StudyRule(extent_mm=extent_mm))
+
+
+def _difference(both: dict[str, SliceAndStudyScores], level: str, label: int) -> Interval | None:
+    (name, one), (other_name, other) = ((name, getattr(scores, level)) for name, scores in both.items())
+    if one.patients != other.patients or not np.array_equal(one.truth, other.truth, equal_nan=True):
+        msg = f"{name} and {other_name} did not score the same images in the same order"
+        raise SystemExit(msg)
+    logits = {name: one.logits[:, label], other_name: other.logits[:, label]}
+    return paired_auroc(logits, one.truth[:, label], one.patients).interval({name: 1.0, other_name: -1.0})
+
+
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--part", default="fold-0")
     parser.add_argument("--mean", action="store_true", help="treat the runs as repetitions of one experiment")
+    parser.add_argument("--paired", action="store_true", help="the difference of two runs, over all folds")
     chosen = parser.parse_args()
+    if chosen.paired:
+        run, other = chosen.runs
+        Console().print(paired(run, other))
+        return
     table = (repetitions if chosen.mean else side_by_side)(chosen.runs, chosen.part)
     Console().print(table)
 

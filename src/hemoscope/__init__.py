@@ -27,6 +27,7 @@ from hemoscope.version import DISCLAIMER, __version__
 
 if TYPE_CHECKING:
     from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive, read_series
+    from hemoscope.dicom.image_kind import ImageKind
     from hemoscope.dicom.read_limits import ReadLimits
     from hemoscope.dicom.series import Series, Study
     from hemoscope.dicom.slices import QualityNote, Rejected, SliceHeader, SliceRef, UnreadSlices
@@ -57,6 +58,7 @@ __all__ = [
     "Hemorrhage",
     "HemoscopeError",
     "HounsfieldVolume",
+    "ImageKind",
     "MissingExtraError",
     "ModelBundle",
     "ModelCard",
@@ -93,6 +95,7 @@ __all__ = [
 # Where the names that are imported on first use are defined (PEP 562); the imports above say the same to type checkers.
 _DEFINED_IN = {
     "dicom.archive": ("Archive", "DecodedSeries", "open_archive", "read_series"),
+    "dicom.image_kind": ("ImageKind",),
     "dicom.read_limits": ("ReadLimits",),
     "dicom.series": ("Series", "Study"),
     "dicom.slices": ("QualityNote", "Rejected", "SliceHeader", "SliceRef", "UnreadSlices"),

@@ -1,11 +1,13 @@
-"""A head in Hounsfield units: slices stacked along z, read-only.
+"""A head in Hounsfield units: slices stacked along z, read-only, and the exchange of axes between storages of one.
 
 Axis order is (z, y, x): slice, row, column. Slices run from feet to head (inferior to superior) if positions are
 known. Values are whole HU in int16: CT is quantised to whole HU on nearly every scanner, and half of float32's memory
 lets a thin series fit.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,70 @@ from hemoscope.errors import GeometryError
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _UNEVEN = 0.1  # of the slice spacing; the quality note ``uneven_spacing`` begins there too
+Scalar = TypeVar("Scalar", bound=np.generic)
+Point = tuple[float, float, float]
+Vectors = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisChange:
+    """How rows and columns of stored slices become those of the radiological convention, and back.
+
+    The patient's right is at the left of the picture, and the front (anterior) at the top. Flips and an exchange of
+    the axes suffice to come within 45 degrees of it; nothing is resampled.
+
+    Attributes:
+        exchanged: rows and columns are exchanged first.
+        rows_flipped: then the order of the rows is reversed.
+        columns_flipped: and that of the columns.
+    """
+
+    exchanged: bool = False
+    rows_flipped: bool = False
+    columns_flipped: bool = False
+
+    @classmethod
+    def of(cls, orientation: Sequence[float] | None) -> "AxisChange":
+        """Return the change for slices of these row and column direction cosines (DICOM (0020,0037), LPS).
+
+        Slices of unknown orientation, and those that are not axial, stay as they are.
+
+        Examples:
+            >>> AxisChange.of((-1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+            AxisChange(exchanged=False, rows_flipped=True, columns_flipped=True)
+        """
+        if orientation is None:
+            return cls()
+        row, column = np.array(orientation, dtype=np.float64).reshape(2, 3)
+        if np.abs(np.cross(row, column)).argmax() != 2:
+            return cls()
+        exchanged = bool(abs(row[1]) + abs(column[0]) > abs(row[0]) + abs(column[1]))
+        right, down = (column, row) if exchanged else (row, column)
+        return cls(exchanged=exchanged, rows_flipped=bool(down[1] < 0), columns_flipped=bool(right[0] < 0))
+
+    def apply(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Return a view of ``values`` (..., rows, columns) in the radiological convention."""
+        turned = values.swapaxes(-1, -2) if self.exchanged else values
+        return self._flipped(turned)
+
+    def undo(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Return a view of ``values`` (..., rows, columns), given in the radiological convention, as stored."""
+        flipped = self._flipped(values)
+        return flipped.swapaxes(-1, -2) if self.exchanged else flipped
+
+    def apply_directions(self, row: Vectors, column: Vectors) -> tuple[Vectors, Vectors]:
+        """Return the directions of a row and of a column after ``apply``, given those before it."""
+        right, down = (column, row) if self.exchanged else (row, column)
+        return (-right if self.columns_flipped else right), (-down if self.rows_flipped else down)
+
+    def undo_directions(self, row: Vectors, column: Vectors) -> tuple[Vectors, Vectors]:
+        """Return the directions of a row and of a column after ``undo``, given those before it."""
+        right, down = (-row if self.columns_flipped else row), (-column if self.rows_flipped else column)
+        return (down, right) if self.exchanged else (right, down)
+
+    def _flipped(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        steps = slice(None, None, -1 if self.rows_flipped else 1), slice(None, None, -1 if self.columns_flipped else 1)
+        return values[(..., *steps)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +94,17 @@ class HounsfieldVolume:
         orientation: row then column direction cosines (DICOM (0020,0037)), or None if unknown.
         origins_mm: (x, y, z) of the first pixel of each slice in the patient system, LPS (DICOM (0020,0032)), or None
             if unknown.
+        thickness_mm: of each slice (DICOM (0018,0050)), or None if unknown.
+        aspect_ratio: height of a pixel over its width (DICOM (0028,0034)), used if the spacing is unknown.
     """
 
     hounsfield: NDArray[np.int16]
     spacing_mm: tuple[float | None, float | None, float | None]
     positions_mm: tuple[float | None, ...]
     orientation: tuple[float, ...] | None
-    origins_mm: tuple[tuple[float, float, float], ...] | None = None
+    origins_mm: tuple[Point, ...] | None = None
+    thickness_mm: tuple[float | None, ...] | None = None
+    aspect_ratio: float | None = None
 
     def __post_init__(self) -> None:
         """Check the shape and type, and make the array read-only."""
@@ -44,15 +114,57 @@ class HounsfieldVolume:
         if len(self.positions_mm) != self.hounsfield.shape[0]:
             msg = f"{len(self.positions_mm)} positions for {self.hounsfield.shape[0]} slices"
             raise ValueError(msg)
-        if self.origins_mm is not None and len(self.origins_mm) != len(self.positions_mm):
-            msg = f"{len(self.origins_mm)} origins for {len(self.positions_mm)} slices"
-            raise ValueError(msg)
+        for name, values in (("origins", self.origins_mm), ("values of thickness", self.thickness_mm)):
+            if values is not None and len(values) != len(self.positions_mm):
+                msg = f"{len(values)} {name} for {len(self.positions_mm)} slices"
+                raise ValueError(msg)
         self.hounsfield.flags.writeable = False
 
     @property
     def slice_spacing_mm(self) -> float | None:
         """Distance between adjacent slices in mm, or None if unknown."""
         return self.spacing_mm[0]
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Height of a pixel over its width; 1 if unknown."""
+        rows_mm, columns_mm = self.spacing_mm[1:]
+        if rows_mm and columns_mm:
+            return rows_mm / columns_mm
+        return self.aspect_ratio or 1.0
+
+    @property
+    def canonical(self) -> "HounsfieldVolume":
+        """The same slices in the radiological convention; the volume itself if they are stored so."""
+        change = AxisChange.of(self.orientation)
+        if change == AxisChange() or self.orientation is None:
+            return self
+        right, down = change.apply_directions(*np.array(self.orientation, dtype=np.float64).reshape(2, 3))
+        slices_mm, rows_mm, columns_mm = self.spacing_mm
+        ratio = self.aspect_ratio
+        return replace(
+            self,
+            hounsfield=change.apply(self.hounsfield),
+            spacing_mm=(slices_mm, *((columns_mm, rows_mm) if change.exchanged else (rows_mm, columns_mm))),
+            orientation=tuple(float(cosine) + 0.0 for cosine in (*right, *down)),
+            origins_mm=self._corners(change),
+            aspect_ratio=1 / ratio if ratio and change.exchanged else ratio,
+        )
+
+    def _corners(self, change: AxisChange) -> tuple[Point, ...] | None:
+        """Return the place of the pixel of each slice that is the first one in the radiological convention."""
+        rows_mm, columns_mm = self.spacing_mm[1:]
+        if self.origins_mm is None or self.orientation is None or rows_mm is None or columns_mm is None:
+            return None
+        down, right = (count - 1 for count in self.hounsfield.shape[1:])
+        flips = (
+            (change.columns_flipped, change.rows_flipped)
+            if change.exchanged
+            else (change.rows_flipped, change.columns_flipped)
+        )
+        row, column = np.array(self.orientation, dtype=np.float64).reshape(2, 3)
+        moved = flips[0] * down * rows_mm * column + flips[1] * right * columns_mm * row
+        return tuple((x, y, z) for x, y, z in (np.array(self.origins_mm) + moved).tolist())
 
     @property
     def affine(self) -> NDArray[np.float64]:

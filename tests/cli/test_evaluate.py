@@ -56,16 +56,21 @@ def test_a_model_is_scored_on_labelled_dicom_as_it_serves(
             six = [bleeds, *(bleeds * ((place // 2 + k) % 2) for k in range(5))]
             rows.append(f"{image_id},p{patient}," + ",".join(map(str, six)))
     rows[-1] = ",".join([*rows[-1].split(",")[:2], *[""] * 6])
-    (tmp_path / "l.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "l.csv").write_text("\n".join([*rows[:1], *rows[2:]]) + "\n")
+    (tmp_path / "dicom" / "notes.dcm").write_text("no DICOM")
     words = [f"--images={tmp_path / 'dicom'}", f"--labels={tmp_path / 'l.csv'}", f"--model={tiny_bundle}"]
     arguments = parsed(*words, f"--output={tmp_path / 'out'}", "--rounds=20", "--name=phantoms")
     assert arguments.run(arguments) == 0
-    assert "24 images, 4 groups" in capsys.readouterr().out
+    assert "23 images, 4 groups" in capsys.readouterr().out
     by_slice, by_study = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert (by_slice["name"], by_slice["n_images"], by_study["n_images"]) == ("phantoms, by slice", 23, 4)
+    assert (by_slice["name"], by_slice["n_images"], by_study["n_images"]) == ("phantoms, by slice", 22, 4)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {error["image_id"] for error in report["errors"]} <= {line.split(",")[0] for line in rows[1:-1]}
     assert 0 < len(report["errors"]) <= 6 * 2 * 3
+    flow = report["flow"]
+    assert (flow["inputs"], flow["images"], flow["scored_images"]) == (25, 23, 22)
+    reasons = ["refused: not_dicom", "not in the table of labels: predicted, not scored"]
+    assert [(step["count"], step["reason"]) for step in flow["left"]] == [(1, reason) for reason in reasons]
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +146,40 @@ def test_its_files_are_scored_again_to_the_same_numbers(
     assert "scored by the highest probability of its images" in (two / "report.html").read_text()
 
 
+def test_what_a_journal_asks_for_stands_in_report_page_and_checklist(
+    tmp_path: Path, prepared: Path, tiny_bundle: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    words = ["evaluate", f"--data={prepared}", "--split=all", f"--model={tiny_bundle}", "--rounds=20", "--gallery=0"]
+    assert main([*words, f"--output={first}"]) == 0
+    (tmp_path / "patients.csv").write_text(
+        "patient_id,sex\n" + "".join(f"p{i:02d},{'FM'[i // 10]}\n" for i in range(20))
+    )
+    asked = ["--subgroup=sex", "--subgroup=slice_spacing_mm:2,4", f"--subgroup-table={tmp_path / 'patients.csv'}"]
+    asked += [f"--compare={first / 'predictions.csv'}", "--margin=0.05", "--prevalence=0.1", "--checklist"]
+    assert main([*words, *asked, f"--output={second}"]) == 0
+    report = json.loads((second / "report.json").read_text())
+    assert [one["value"] for one in report["subgroups"]["levels"]["series"]["columns"]["sex"]] == ["F", "M"]
+    assert report["comparison"]["levels"]["slice"]["labels"]["any"]["auroc"]["difference"]["value"] == 0.0
+    assert report["decision_curve"]["levels"]["series_at_prevalence"]["prevalence"] == 0.1
+    assert report["flow"]["inputs"] == report["flow"]["images"] == 80
+    page = (second / "report.html").read_text()
+    for title in (
+        "Net benefit, by series, if 10.0% have",
+        "Subgroups of sex, by image",
+        "Compared with predictions.csv",
+    ):
+        assert title in page
+    assert "STARD-AI" in (second / "checklist.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--predictions=p.csv"], "need labels. Give --labels"),
+        (["--data=cache", "--margin=0.1"], "Give --compare"),
+        (["--data=cache", "--subgroup-table=t.csv"], "Give --subgroup COLUMN"),
+        (["--predictions=p.csv", "--labels=l.csv", "--prevalence=0.1"], "--series or --groups"),
         (["--data=cache", "--labels=l.csv"], "--data includes labels"),
         (["--data=cache", "--groups=patient_id"], "--data includes labels"),
     ],
@@ -154,6 +189,11 @@ def test_arguments_that_do_not_go_together_are_refused(
 ) -> None:
     assert main(["evaluate", *words, "--output=o"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_unknown_column_is_an_error_before_anything_is_predicted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--data=absent", "--subgroup=age", "--output=o"]) == 1
+    assert "age: not found in slice_spacing_mm" in capsys.readouterr().err
 
 
 def test_more_pictures_than_a_page_holds_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from hemoscope import cli
 from hemoscope.inference.bundle import ModelBundle
-from hemoscope.inference.card import FederationRecord, LabelScore, ModelCard, ScoreTable, SequenceRule
+from hemoscope.inference.calibration import PointPerformance, Proportion
+from hemoscope.inference.card import Estimate, FederationRecord, LabelScore, ModelCard, ScoreTable, SequenceRule
 from hemoscope.labels import PerLabel
 from hemoscope.reports.card_table import print_card
 
@@ -33,9 +34,10 @@ def test_the_card_is_shown_with_scores_thresholds_data_and_limits(
         "established",
         "fixed",
         "Immediate when Any hemorrhage reaches 0.90 in the study: specificity 0.99",
+        "Sensitivity and specificity: not measured.",
         "0.900 (0.800-0.950)",
         "3 (2)",
-        "10 slices of 5 patients, scored by slice",
+        "10 slices of 5 patients.",
         "phantoms 1, Apache-2.0",
         "For tests alone.",
         "Not a medical device.",
@@ -135,8 +137,56 @@ def test_a_label_that_is_not_established_and_a_score_without_a_number_give_a_rea
     console = Console(file=io.StringIO(), width=120)
     print_card(card, "0" * 64, console)
     text = console.file.getvalue()
-    assert text.count("not established") == 5
+    assert text.count("not established") == 2 * 5  # of a study, and of a slice
     assert text.count("no positive slice") == 6
+
+
+def test_rates_on_held_out_patients_stand_with_interval_and_counts_and_those_in_sample_are_marked(
+    make_card: Callable[..., ModelCard],
+) -> None:
+    card = make_card()
+    in_sample = replace(card.operating_points.urgent, sensitivity=0.5, specificity=0.875)
+    share = Proportion(value=0.8889, low=0.7394, high=0.9689, hits=32, rows=36, patients=36)
+    found = PointPerformance(
+        method="cross_fitted", sensitivity=share, specificity=replace(share, hits=30), precision=None
+    )
+    measured = replace(in_sample, performance=found)
+    points = replace(
+        card.operating_points, study=PerLabel.build(lambda label: measured if label == "any" else in_sample)
+    )
+    text = io.StringIO()
+    print_card(replace(card, operating_points=points), "0" * 64, Console(file=text, width=160))
+    lines = text.getvalue().splitlines()
+    (line,) = [line for line in lines if line.startswith("Any hemorrhage") and "32 of 36" in line]
+    assert "0.89 (0.74-0.97) 32 of 36" in line
+    assert "0.50*" not in line
+    assert sum("0.50*" in line and "0.88*" in line for line in lines) == 5
+    assert "cross-fitted, each patient decided by thresholds fitted on the other patients" in text.getvalue()
+    assert "with an asterisk, in sample" in text.getvalue()
+
+
+def test_studies_are_counted_as_studies_and_calibration_stands_beside_its_reference(
+    make_card: Callable[..., ModelCard],
+) -> None:
+    score = LabelScore(
+        auroc=None,
+        average_precision=None,
+        ece=Estimate(value=0.0703, low=None, high=None),
+        n_positive=36,
+        n_positive_patients=36,
+        n_negative=46,
+        n_negative_patients=46,
+        slope=Estimate(value=1.34, low=0.87, high=2.07),
+        observed_expected=Estimate(value=0.993, low=0.848, high=1.162),
+        ece_if_calibrated=Estimate(value=0.1055, low=None, high=None),
+    )
+    table = ScoreTable(
+        name="s", description="d", level="patient", n_images=82, n_patients=82, labels=PerLabel.build(lambda _: score)
+    )
+    text = io.StringIO()
+    print_card(make_card(scores=(table,)), "0" * 64, Console(file=text, width=120))
+    for fact in ("82 studies of 82 patients.", "1.34 (0.87-2.07)", "0.99 (0.85-1.16)", "0.070 (0.105)", "46 (46)"):
+        assert fact in text.getvalue(), fact
 
 
 def test_a_folder_that_is_no_bundle_is_refused_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

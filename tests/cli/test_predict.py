@@ -19,6 +19,7 @@ from hemoscope import cli
 from hemoscope.cli import predict
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
+from hemoscope.dicom.read_limits import limits_from_options
 from hemoscope.errors import ConfigError
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import LABELS, Hemorrhage
@@ -157,7 +158,7 @@ def test_without_heatmaps_there_is_no_picture_of_an_unremarkable_study(
     points = OperatingPointTable(slice=never, study=never, urgent=never["any"])
     bundle = write_bundle(tmp_path / "never", make_card(operating_points=points), make_graph())
     words = ["predict", str(study), "--output", str(tmp_path / "r"), "--model", str(bundle.folder), "--threads", "1"]
-    assert cli.main(words) == 0
+    assert cli.main(words) == ExitCode.INCOMPLETE, "five slices are not a head"
     assert not list((tmp_path / "r").rglob("*.png"))
 
 
@@ -371,7 +372,7 @@ class TestResume:
         from hemoscope.inference.bundle import load_bundle
 
         given = argparse.Namespace(
-            output=tmp_path / "o", series=None, heatmaps=False, pdf=False, identify=False, resume=False
+            output=tmp_path / "o", series=None, heatmaps=False, pdf=False, identify=False, resume=False, limit=[]
         )
         given.output.mkdir()
         shown: list[tuple[str, int, int]] = []
@@ -396,6 +397,22 @@ class TestUsage:
         code, _, err = run(study, "--heatmaps")
         assert code == 2
         assert "Add --output DIR" in err
+
+    def test_a_limit_can_be_raised_and_its_message_names_it(self, run: Run, study: Path) -> None:
+        code, out, _ = run(study, "--format", "json", "--limit", "file_bytes=1k")
+        message = document_of(out)["rejected"][0]["message"]
+        assert code == ExitCode.NOTHING_READ
+        assert "the limit file_bytes is 1024" in message
+        assert "--limit NAME=VALUE" in message
+        assert run(study, "--limit", "file_bytes=1k", "--limit", "file_bytes=1G")[0] == ExitCode.OK
+
+    @pytest.mark.parametrize("limit", ["file_bytes", "bytes=1", "file_bytes=0", "file_bytes=1T", "file_bytes=-1"])
+    def test_what_is_no_limit_is_refused_with_the_names(self, run: Run, study: Path, limit: str) -> None:
+        with pytest.raises(ConfigError, match=r"archive_bytes"):
+            limits_from_options([limit])
+        code, _, err = run(study, "--limit", limit)
+        assert code == ExitCode.USAGE
+        assert f"--limit {limit}" in err
 
     def test_an_unknown_refusal_code_is_a_typing_error(self, run: Run, study: Path) -> None:
         code, _, err = run(study, "--allow-refused", "scouts")
@@ -469,4 +486,4 @@ def test_usage_is_checked_before_files_are_read() -> None:
     for option in ("heatmaps", "pdf", "resume"):
         given = {"heatmaps": False, "pdf": False, "resume": False, option: True}
         with pytest.raises(ConfigError, match=f"--{option} needs a folder"):
-            predict.check_usage(Namespace(**given, output=None, allow_refused=frozenset()))
+            predict.check_usage(Namespace(**given, output=None, allow_refused=frozenset(), limit=[]))

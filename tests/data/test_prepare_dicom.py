@@ -1,6 +1,7 @@
 """Preparing labelled DICOM: phantoms in Kaggle's layout become a cache, the same on any number of workers."""
 
 import os
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from hemoscope.data.label_table import LabelledImage
 from hemoscope.data.prepare import Preparation
 from hemoscope.data.prepare_dicom import prepare_dicom
 from hemoscope.data.rsna import DATASET, read_rsna_labels
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.errors import DataError
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.testing.dicom_writer import Acquisition, stable_uid, write_series
@@ -72,6 +74,20 @@ def rewrite(path: Path, **values: object) -> None:
     for name, value in values.items():
         setattr(dataset, name, value)
     dataset.save_as(path)
+
+
+def test_an_image_above_a_limit_is_left_out_and_one_in_an_archive_too(
+    kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"the limit file_bytes is 100\. .*--limit"):
+        prepare(kaggle, labels, tmp_path / "none", limits=ReadLimits(file_bytes=100))
+    path = kaggle / f"{image_id_of(0, 0)}.dcm"
+    with zipfile.ZipFile(kaggle / "more.zip", "w") as archive:
+        archive.write(path, path.name)
+    path.unlink()
+    largest = max(file.stat().st_size for file in kaggle.glob("*.dcm"))
+    done = prepare(kaggle, labels, tmp_path / "cache", limits=ReadLimits(file_bytes=largest))
+    assert (path.stem, f"more.zip/{path.name}: it is in an archive. Unpack that first") in done.left_out
 
 
 def test_a_series_lies_in_anatomical_order_in_hounsfield_units(

@@ -1,5 +1,6 @@
 """Folders, ZIPs, DICOMDIRs and lists become studies; one bad input never stops the others; names tell no secrets."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -15,12 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import dcmread, uid
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
 
 from hemoscope.dicom import read
 from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive, read_series
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
-from hemoscope.dicom.series import choose_series
+from hemoscope.dicom.series_choice import choose_series
 from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.testing import non_ct_objects
 from hemoscope.testing.dicom_writer import Acquisition, PixelCoding, enhanced_ct_dataset, save, write_series
@@ -113,16 +116,57 @@ class TestFolders:
         assert "members = 5" in archive.rejected[0].message
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
-    def test_a_folder_that_may_not_be_listed_is_refused(self, folder: Path) -> None:
-        (folder / "Doe^John").chmod(0)
-        assert codes(open_archive([folder])) == {"Doe^John": "unreadable"}
+    @pytest.mark.parametrize("mode", [0, 0o400])
+    def test_a_folder_that_may_not_be_listed_or_entered_is_refused(self, folder: Path, mode: int) -> None:
+        shutil.copytree(folder / "Doe^John", folder / "locked")
+        (folder / "locked").chmod(mode)
+        archive = open_archive([folder])
+        (folder / "locked").chmod(0o700)
+        assert set(codes(archive).values()) == {"unreadable"}
+        assert len(archive.studies[0].series[0]) == 9
 
-    def test_a_folder_that_vanishes_is_refused(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(self: Path) -> None:
-            raise PermissionError
+    def test_a_folder_that_cannot_be_listed_is_one_refusal_and_the_rest_is_read(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder / "locked" / "below").mkdir(parents=True)
+        iterdir = Path.iterdir
+
+        def fail(self: Path) -> object:
+            if self.name == "locked":
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return iterdir(self)
 
         monkeypatch.setattr(Path, "iterdir", fail)
-        assert codes(open_archive([folder])) == {".": "unreadable"}
+        archive = open_archive([folder])
+        assert codes(archive) == {"locked": "unreadable"}
+        assert "the folder cannot be listed: Permission denied" in archive.rejected[0].message
+        assert len(archive.studies[0].series[0]) == 9
+
+    def test_a_file_that_cannot_be_looked_at_is_one_refusal_and_the_rest_is_read(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As in a folder that may be listed but not entered."""
+        look = Path.stat
+
+        def fail(self: Path, **options: bool) -> os.stat_result:
+            if self.name in ("95.dcm", "study.zip", "alone"):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return look(self, **options)
+
+        (folder / "study.zip").write_bytes(b"")
+        monkeypatch.setattr(Path, "stat", fail)
+        archive = open_archive([folder, folder / "alone"])
+        assert codes(archive) == dict.fromkeys(("Doe^John/95.dcm", "study.zip", "alone"), "unreadable")
+        assert len(archive.studies[0].series[0]) == 8
+
+    def test_links_in_a_circle_are_harmless(self, folder: Path) -> None:
+        (folder / "a").symlink_to(folder / "b")
+        (folder / "b").symlink_to(folder / "a")
+        (folder / "Doe^John" / "up").symlink_to("..")
+        (folder / "Doe^John" / "nowhere.zip").symlink_to("missing")
+        archive = open_archive([folder])
+        assert codes(archive) == dict.fromkeys(("a", "b", "Doe^John/nowhere.zip"), "unreadable")
+        assert len(archive.studies[0].series[0]) == 9
 
     def test_a_missing_path_is_refused_without_its_folders(self, tmp_path: Path) -> None:
         archive = open_archive([tmp_path / "nothing.dcm"])
@@ -253,6 +297,43 @@ class TestDicomdirs:
         assert len(archive.studies[0].series[0]) == 8
 
     @pytest.mark.reference_tool("dcmmkdir")
+    @pytest.mark.parametrize("rename", ["{}.dcm", "{}.DCM", "{}.ima", "{}.", "{}.;1", "{};1"])
+    @pytest.mark.parametrize("folder", ["IMAGES", "images"])
+    def test_files_with_extensions_are_found(self, disc: Path, head: Phantom, rename: str, folder: str) -> None:
+        (disc / "IMAGES").rename(disc / folder)
+        for path in list((disc / folder).iterdir()):
+            path.rename(path.with_name(rename.format(path.name)))
+        archive = open_archive([disc / "DICOMDIR"])
+        assert archive.rejected == ()
+        assert (decoded(archive).volume.hounsfield == head.hounsfield).all()
+
+    @pytest.mark.reference_tool("dcmmkdir")
+    def test_a_picture_beside_an_image_is_not_taken_for_it(self, disc: Path, head: Phantom) -> None:
+        for path in list((disc / "IMAGES").iterdir()):
+            path.with_suffix(".jpg").write_bytes(b"a picture")
+            path.rename(path.with_suffix(".dcm"))
+        (disc / "IMAGES" / "IM4.dcm").rename(disc / "IMAGES" / "IM4.x")
+        archive = open_archive([disc / "DICOMDIR"])
+        assert codes(archive) == {"IMAGES/IM4": "unreadable"}  # IM4.jpg or IM4.x: unknown
+        assert len(archive.studies[0].series[0]) == 8
+
+    @pytest.mark.reference_tool("dcmmkdir")
+    @pytest.mark.parametrize("written", [rb"IMAGES/IM\1", rb"\IMAGES/IM\1", rb"./IMAGES/IM\1", rb"IMAGES\IM\1.dcm"])
+    def test_slashes_and_extensions_in_the_names_are_understood(self, disc: Path, written: bytes) -> None:
+        dataset = dcmread(disc / "DICOMDIR")
+        for record in dataset.DirectoryRecordSequence:
+            if "ReferencedFileID" in record:
+                number = str(record.ReferencedFileID[-1]).removeprefix("IM").encode()
+                value = written.replace(rb"\1", number)
+                record[0x00041500] = RawDataElement(
+                    BaseTag(0x00041500), "CS", len(value), value.ljust(len(value) + len(value) % 2), 0, False, True
+                )
+        dataset.save_as(disc / "DICOMDIR")
+        archive = open_archive([disc / "DICOMDIR"])
+        assert archive.rejected == ()
+        assert len(archive.studies[0].series[0]) == 9
+
+    @pytest.mark.reference_tool("dcmmkdir")
     def test_references_that_lead_out_of_the_folder_are_not_followed(self, disc: Path) -> None:
         data = (disc / "DICOMDIR").read_bytes()
         (disc.parent / "IM0").write_bytes((disc / "IMAGES" / "IM0").read_bytes())
@@ -299,12 +380,12 @@ class TestDecoding:
 
     def test_all_frames_of_a_lost_file_count(self, head: Phantom, tmp_path: Path) -> None:
         single = write_series(head, tmp_path / "single")
-        path = save(enhanced_ct_dataset(head.hounsfield), tmp_path / "enhanced.dcm")
+        path = save(enhanced_ct_dataset(head.hounsfield, spacing_mm=head.spacing_mm), tmp_path / "enhanced.dcm")
         dataset = dcmread(path)
         dataset.SeriesInstanceUID = dcmread(single[0]).SeriesInstanceUID
         for frame in dataset.PerFrameFunctionalGroupsSequence:  # above the other slices, not in their places
             position = frame.PlanePositionSequence[0].ImagePositionPatient
-            position[2] += 500
+            position[2] += 9 * head.spacing_mm[0]
         save(dataset, path)
         archive = open_archive([tmp_path])
         path.unlink()
@@ -342,6 +423,14 @@ class TestDecoding:
         assert (series.volume.hounsfield == head.hounsfield).all()
         assert "twelve_bit_repair" in {note.code for note in series.quality}
         assert all("twelve_bit_repair" in {note.code for note in one} for one in series.slice_quality)
+
+    def test_padding_in_tissue_is_reported_for_the_series_too(self, head: Phantom, tmp_path: Path) -> None:
+        coding = PixelCoding(signed=True, bits_stored=16, intercept=0, padding=-2000, padding_limit=60)
+        write_series(head, tmp_path, coding=coding)
+        series = decoded(open_archive([tmp_path]))
+        (message,) = [note.message for note in series.quality if note.code == "padding_in_tissue"]
+        assert message.endswith("in 9 of 9 slices")
+        assert (series.volume.hounsfield[:, 20:44, 20:44] == head.hounsfield[:, 20:44, 20:44]).all()
 
     def test_unknown_positions_stay_unknown(self, head: Phantom, tmp_path: Path) -> None:
         for path in write_series(head, tmp_path):

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.uid import UID, JPEGLSLossless
 
 from hemoscope.dicom.deidentify import deidentified_file
 from hemoscope.dicom.read import read_slice
-from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.dicom_writer import PixelCoding, write_series
 from hemoscope.testing.phantom import make_phantom
+from hemoscope.testing.pixel_coding import ENCAPSULATED
 
 KEY = bytes(range(16))
 
@@ -72,3 +74,25 @@ def test_a_description_keeps_what_says_how_the_image_was_made(content: bytes) ->
     dataset.save_as(stream)
     clean = pydicom.dcmread(io.BytesIO(deidentified_file(stream.getvalue(), key=KEY, source="a")))
     assert (clean.SeriesDescription, clean.ProtocolName) == ("BONE thin 1.0mm", "Head")
+
+
+def test_bytes_after_the_pixels_are_removed(content: bytes) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset.PixelData += b"LEAK" * 20
+    stream = io.BytesIO()
+    dataset.save_as(stream)
+    clean = deidentified_file(stream.getvalue(), key=KEY, source="a")
+    assert b"LEAK" not in clean
+    assert (read_slice(clean).hounsfield == read_slice(content).hounsfield).all()
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, ENCAPSULATED])
+def test_pixels_without_a_delimiter_are_kept(tmp_path: Path, content: bytes, syntax: UID) -> None:
+    image = read_slice(content).hounsfield
+    coded = write_series(image[None], tmp_path, coding=PixelCoding(transfer_syntax=syntax))[0].read_bytes()
+    start = coded.rindex(b"\xe0\x7f\x10\x00OB") + 12
+    explicit = coded[: start - 4] + struct.pack("<I", len(coded) - start) + coded[start:]
+    assert (read_slice(deidentified_file(explicit, key=KEY, source="a")).hounsfield == image).all()
+    for end in (b"", bytes(8)):
+        clean = deidentified_file(coded[:-8] + end, key=KEY, source="a")
+        assert (read_slice(clean).hounsfield == image).all()

@@ -25,7 +25,8 @@ def element(value: bytes | None, vr: str | None = "DS", *, little: bool = True) 
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(b"1.5", (1.5,)), (b" 1\\-2e1 ", (1.0, -20.0)), (b"abc", None), (b"nan", None), (b"1\\inf", None), (b"", None),
-     (b"1\\", None), (b"\x00\xff", None)],
+     (b"1\\", None), (b"\x00\xff", None), (b"\x07\x00024.0", None), (b"1\n2", None), (b"1_000", None), (b"24,0", None),
+     (b"+.5 \x00", (0.5,)), (b" 2.\\-3E+1 ", (2.0, -30.0))],
 )  # fmt: skip
 def test_decimal_strings(value: bytes, expected: tuple[float, ...] | None) -> None:
     assert element(value).decimals(TAG) == expected

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from pydicom import uid
+from pydicom import dcmread, uid
+from pydicom.encaps import encapsulate, generate_frames
 
-from hemoscope.testing.dicom_writer import PixelCoding, write_series
+from hemoscope.testing.dicom_writer import PixelCoding, save, write_series
 from hemoscope.testing.phantom import make_phantom
+from hemoscope.testing.pixel_coding import ENCAPSULATED
 
 FUZZER = Path(__file__).with_name("fuzzing.py")
 MUTATIONS = int(os.environ.get("HEMOSCOPE_FUZZ_FILES", "20000"))
@@ -25,6 +27,7 @@ CODINGS = {
     "explicit": PixelCoding(padding=0),
     "big": PixelCoding(transfer_syntax=uid.ExplicitVRBigEndian, signed=True, bits_stored=16),
     "deflated": PixelCoding(transfer_syntax=uid.DeflatedExplicitVRLittleEndian),
+    "encapsulated": PixelCoding(transfer_syntax=ENCAPSULATED, padding=3000),
     "rle": PixelCoding(transfer_syntax=uid.RLELossless),
     "jpeg": PixelCoding(transfer_syntax=uid.JPEGBaseline8Bit, bits_stored=8, intercept=-1024, slope=16),
     "extended": PixelCoding(transfer_syntax=uid.JPEGExtended12Bit),
@@ -49,6 +52,10 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("explicit", "lossless"):
         path = write_series(head, folder / f"enhanced-{name}", coding=CODINGS[name], enhanced=True)[0]
         path.rename(folder / f"enhanced-{name}.dcm")
+    dataset = dcmread(folder / "enhanced-lossless.dcm")
+    frames = list(generate_frames(dataset.PixelData, number_of_frames=3))
+    dataset.PixelData = encapsulate(frames, fragments_per_frame=3, has_bot=False)
+    save(dataset, folder / "fragments.dcm")
     return folder
 
 

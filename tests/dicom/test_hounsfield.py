@@ -83,6 +83,12 @@ class TestModality:
             read_slice(as_bytes(make_slice(ModalityLUTSequence=[item])))
         assert caught.value.code == "no_rescale"
 
+    def test_a_rescale_with_control_characters_is_not_a_number(self, make_slice, as_bytes) -> None:
+        data = as_bytes(make_slice(RescaleIntercept="-1024.00"))
+        with pytest.raises(DicomReadError, match="Rescale Intercept is missing or not a number") as caught:
+            read_slice(data.replace(b"-1024.00", b"\x07\x00024.00"))
+        assert caught.value.code == "no_rescale"
+
     def test_modified_units_are_noted(self, make_slice, as_bytes) -> None:
         read = read_slice(as_bytes(make_slice(RescaleType="HU_MOD")))
         assert [note.code for note in read.quality] == ["modified_hounsfield"]
@@ -109,6 +115,39 @@ class TestPadding:
         dataset[0x00280120].VR = "US"
         dataset[0x00280120].value = 65536 - 2000
         assert read_slice(as_bytes(dataset)).hounsfield[0, 0] == -1000
+
+    @pytest.mark.parametrize(
+        ("signed", "value", "limit", "words"),
+        [
+            (False, 63536, None, [63536]),  # -2000 over 12 unsigned bits
+            (False, 63536, 63600, [63536, 63570, 63600]),
+            (True, -32768, None, [32768]),  # below 12 signed bits
+            (True, -3000, -2048, [65536 - 3000, 65536 - 2100, 65536 - 2048]),
+        ],
+    )
+    def test_padding_beyond_the_stored_bits_becomes_air(
+        self, make_slice, as_bytes, slice_hu, signed: bool, value: int, limit: int | None, words: list[int]
+    ) -> None:
+        dataset = make_slice(coding=PixelCoding(signed=signed, intercept=0 if signed else -1024))
+        dataset.PixelPaddingValue = value
+        if limit is not None:
+            dataset.PixelPaddingRangeLimit = limit
+        stored = np.frombuffer(dataset.PixelData, "<u2").copy()
+        stored[: len(words)] = words
+        dataset.PixelData = stored.tobytes()
+        read = read_slice(as_bytes(dataset))
+        assert (read.hounsfield.ravel()[: len(words)] == -1000).all()
+        assert (read.hounsfield.ravel()[len(words) :] == slice_hu.ravel()[len(words) :]).all()
+        assert read.quality == ()
+
+    def test_a_padding_range_that_reaches_tissue_takes_no_tissue_away(self, make_slice, as_bytes, slice_hu) -> None:
+        coding = PixelCoding(signed=True, bits_stored=16, intercept=0, padding=-2000, padding_limit=60)
+        read = read_slice(as_bytes(make_slice(coding=coding)))
+        inside = slice_hu[20:44, 20:44]
+        assert (read.hounsfield[20:44, 20:44] == inside).all()
+        assert ((inside > 0) & (inside < 60)).any()
+        assert read.hounsfield[0, 0] == -1000
+        assert [note.code for note in read.quality] == ["padding_in_tissue"]
 
     def test_padding_that_tissue_has_too_is_noted(self, make_slice, as_bytes) -> None:
         read = read_slice(as_bytes(make_slice(coding=PixelCoding(padding=1054))))

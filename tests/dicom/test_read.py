@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 
-from hemoscope.dicom.read import ReadLimits, read_headers, read_slice, read_slices
+from hemoscope.dicom.read import read_headers, read_slice, read_slices
+from hemoscope.dicom.read_limits import ReadLimits, limits_from_options
 from hemoscope.errors import DicomReadError
 from hemoscope.testing.dicom_writer import PixelCoding, enhanced_ct_dataset, save
 from hemoscope.testing.phantom import Phantom
@@ -116,12 +118,6 @@ class TestEnhanced:
         slices = read_slices(as_bytes(dataset), source="x")
         assert (np.stack([one.hounsfield for one in slices]) == head.hounsfield).all()
 
-    def test_without_an_offset_table_uneven_fragments_are_refused(self, head: Phantom, as_bytes, refused) -> None:
-        dataset = enhanced_ct_dataset(head.hounsfield, coding=PixelCoding(transfer_syntax=uid.JPEG2000Lossless))
-        frames = list(generate_frames(dataset.PixelData, number_of_frames=9))
-        dataset.PixelData = encapsulate(frames, fragments_per_frame=2, has_bot=False)
-        refused(as_bytes(dataset), "inconsistent_pixel_data", "no offset table")
-
 
 class TestInputs:
     def test_a_missing_file_is_unreadable(self, tmp_path: Path, refused) -> None:
@@ -158,7 +154,7 @@ class TestInputs:
         dataset.add_new(0x00091001, "OB", bytes(50_000_000))
         data = as_bytes(dataset)
         assert len(data) < 100_000
-        refused(data, "too_large", "inflates to more than 1000000 bytes", limits=ReadLimits(inflated_bytes=1_000_000))
+        refused(data, "too_large", "the limit inflated_bytes = 1000000", limits=ReadLimits(inflated_bytes=1_000_000))
 
     def test_damaged_deflate_is_refused(self, make_slice, as_bytes, refused) -> None:
         data = as_bytes(make_slice(coding=PixelCoding(transfer_syntax=uid.DeflatedExplicitVRLittleEndian)))
@@ -169,7 +165,7 @@ class TestInputs:
         dataset = make_slice()
         dataset.add_new(0x00091001, "SQ", [Dataset() for _ in range(500)])
         dataset[0x00091001].is_undefined_length = True
-        refused(as_bytes(dataset), "too_large", "more than 100 data elements", limits=ReadLimits(elements=100))
+        refused(as_bytes(dataset), "too_large", "the limit elements = 100", limits=ReadLimits(elements=100))
 
     def test_deep_nesting_is_refused_without_a_crash(self, make_slice, as_bytes, refused) -> None:
         data = as_bytes(make_slice())
@@ -181,6 +177,13 @@ class TestInputs:
         place = data.rindex(b"\xe0\x7f\x10\x00OW")
         cut_item = b"\x28\x00\x00\x30SQ\0\0\x04\0\0\0" + b"\xfe\xff\x00\xe0"
         refused(data[:place] + cut_item + data[place:], "malformed", "a sequence cannot be parsed")
+
+    @pytest.mark.parametrize("field", [field.name for field in fields(ReadLimits)])
+    def test_every_limit_has_an_option(self, field: str) -> None:
+        base = 1024 if field.endswith("_bytes") else 1000
+        for option, value in ((f"{field}=7", 7), (f"{field}=2k", 2 * base), (f"{field}=3M", 3 * base**2)):
+            assert getattr(limits_from_options([f"{field}=1", option]), field) == value
+        assert limits_from_options([]) == ReadLimits()
 
     def test_a_limit_below_one_is_refused(self) -> None:
         with pytest.raises(ValueError, match="limit pixels must be at least 1"):

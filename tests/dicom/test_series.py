@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from hemoscope.dicom.geometry import normal, plane, position_mm, spacing_mm, tilt_degrees
 from hemoscope.dicom.quality import is_sharp_kernel
-from hemoscope.dicom.series import Series, Study, build_series, build_studies, choose_series
+from hemoscope.dicom.series import Series, Study, build_series, build_studies
+from hemoscope.dicom.series_choice import choose_series
 from hemoscope.dicom.slices import QualityNote, SliceHeader
 from hemoscope.errors import SeriesError
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import (
     bootstrap_scores,
-    established,
     resamples,
 )
 from hemoscope.evaluation.intervals import Interval, group_indices
@@ -128,16 +127,6 @@ def test_scores_do_not_depend_on_the_order_of_the_images(seed: int) -> None:
         assert (a is None) == (b is None)
         if a is not None and b is not None:
             assert [a.value, a.low, a.high] == pytest.approx([b.value, b.low, b.high])
-
-
-def test_established_means_the_interval_stays_at_or_above_three_quarters() -> None:
-    assert established(Interval(value=0.9, low=0.75, high=0.95), positive_patients=10)
-    assert not established(Interval(value=0.9, low=0.7499, high=0.99), positive_patients=10)
-    assert not established(None, positive_patients=10)
-
-
-def test_a_label_of_a_few_patients_is_not_established_however_high_it_ranks() -> None:
-    assert not established(Interval(value=1.0, low=1.0, high=1.0), positive_patients=9)
 
 
 def test_an_interval_writes_its_three_numbers() -> None:

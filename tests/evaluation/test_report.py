@@ -63,7 +63,8 @@ def test_files_in_report_page_and_pictures_out(tmp_path: Path) -> None:
     assert report == returned
     assert (report["n_images"], report["n_groups"]) == (240, 40)
     pictures = {path.name for path in output.glob("*.png")}
-    assert pictures == {"precision_recall.png", "roc.png", "reliability.png", "sweep.png"}
+    curves = {"decision_curve_slice.png", "decision_curve_group.png"}
+    assert pictures == {"precision_recall.png", "roc.png", "reliability.png", "sweep.png", *curves}
     for name in pictures:
         with Image.open(output / name) as picture:
             assert min(picture.size) > 400
@@ -175,7 +176,7 @@ def test_the_page_is_self_contained_and_shows_every_label(tmp_path: Path) -> Non
     page = _Page()
     page.feed(text)
     assert "script" not in page.tags
-    assert len(page.sources) == 4
+    assert len(page.sources) == 6
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert all(label.display in text for label in LABELS)
     assert "one class only" in text

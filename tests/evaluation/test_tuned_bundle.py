@@ -17,7 +17,7 @@ from hemoscope.evaluation.terminal_summary import tuning_summary
 from hemoscope.evaluation.threshold_rules import RULES, ThresholdRule, parse_rule
 from hemoscope.evaluation.thresholds import at_sensitivity, best_f_beta, youden
 from hemoscope.evaluation.tuned_bundle import RECORD, TuningChoices, raw_logits, study_scores, tune_bundle, tuned_on
-from hemoscope.evaluation.tuning import LevelSettings, ValidationScores, cross_fit, tune_level
+from hemoscope.evaluation.tuning import LevelSettings, ValidationScores, cross_fit, not_below, tune_level
 from hemoscope.inference.bundle import ModelBundle, load_bundle
 from hemoscope.inference.calibration import Calibration, IsotonicCalibration
 from hemoscope.inference.card import SequenceRule, images_sha256, to_plain
@@ -109,6 +109,35 @@ def test_cross_fitted_scores_of_too_sure_predictions_are_better_than_before(
     assert "log loss" in tuning_summary(record)
 
 
+def test_the_tuned_points_state_their_cross_fitted_performance(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    rule = ThresholdRule(kind="youden")
+    tuned = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(rule=rule))
+    point = load_bundle(tmp_path / "new").card.operating_points.slice["epidural"]
+    p, y = scores_of(loaded_bundle)
+    _, groups = np.unique([f"p{row // 6}" for row in range(240)], return_inverse=True)
+    scores = ValidationScores(logits=raw_logits(p, loaded_bundle.card.calibration.slice), truth=y, groups=groups)
+    decided = cross_fit(scores, settings_of(loaded_bundle), rule).decisions[:, 1]
+    assert point.performance is not None
+    assert point.performance.method == "cross_fitted"
+    assert point.performance.sensitivity is not None
+    found = point.performance.sensitivity
+    positive = y[:, 1] == 1
+    assert (found.hits, found.rows) == (int(decided[positive].sum()), int(positive.sum()))
+    assert found.patients == len(np.unique(scores.groups[positive]))
+    assert found.low < found.hits / found.rows < found.high
+    recall = tuned.record["levels"]["slice"]["labels"]["epidural"]["cross_fitted"]["recall"]
+    assert recall == to_plain(found)
+
+
+def test_without_groups_the_points_keep_no_performance_as_intervals_would_be_too_narrow(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    card = tune_bundle(loaded_bundle, *files, tmp_path / "new", choices(group_column=None)).bundle.card
+    assert all(point.performance is None for point in card.operating_points.slice.values)
+
+
 def test_no_row_is_scored_by_a_fit_that_saw_its_group(loaded_bundle: ModelBundle) -> None:
     p, y = scores_of(loaded_bundle)
     groups = np.arange(240) // 6
@@ -198,6 +227,8 @@ def test_a_rule_written_into_a_card_is_read_back() -> None:
     assert parse_rule(at_sensitivity(p, y, 0.9).rule) == ThresholdRule(kind="sensitivity", target=0.9)
     assert parse_rule(best_f_beta(p, y, 2.0).rule) == ThresholdRule(kind="f-beta", target=2.0)
     assert parse_rule(youden(p, y).rule) == ThresholdRule(kind="youden")
+    raised = not_below(youden(p, y), 0.99, p, y.astype(float))
+    assert (raised.threshold, parse_rule(raised.rule)) == (0.99, ThresholdRule(kind="youden"))
     for kind in RULES:
         ThresholdRule(kind=kind, target=None if kind == "youden" else 0.7).point(p, y)
 

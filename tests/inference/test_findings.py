@@ -12,6 +12,7 @@ from hemoscope.dicom.slices import QualityNote, SliceHeader, SliceRef, UnreadSli
 from hemoscope.inference.calibration import OperatingPoint
 from hemoscope.inference.card import ModelCard, OperatingPointTable
 from hemoscope.inference.findings import (
+    URGENCIES,
     SkippedSeries,
     StudyFindings,
     Triage,
@@ -161,6 +162,29 @@ def test_a_study_with_unread_slices_is_incomplete(make_card: Callable[..., Model
     assert whole.complete
     lost = UnreadSlices(code="no_rescale", message="no rescale", count=3)
     assert not replace(whole, unread=(lost,)).complete
+
+
+@pytest.mark.parametrize(("read", "lost", "complete"), [(19, 1, True), (38, 2, True), (18, 1, False), (37, 2, False)])
+def test_five_percent_may_be_unread(make_card: Callable[..., ModelCard], read: int, lost: int, complete: bool) -> None:
+    unread = (UnreadSlices(code="no_rescale", message="no rescale", count=lost),)
+    assert replace(findings_of(np.zeros((read, 6)), make_card()), unread=unread).complete is complete
+
+
+@pytest.mark.parametrize("code", ["few_slices", "single_slice"])
+def test_less_than_a_head_is_incomplete_with_its_reason(make_card: Callable[..., ModelCard], code: str) -> None:
+    whole = findings_of(np.zeros((2, 6)), make_card())
+    part = replace(whole, quality=(*whole.quality, QualityNote(code=code, message="not a head")))
+    assert not part.complete
+    assert part.unread_reasons == (UnreadSlices(code=code, message="not a head", count=0),)
+
+
+@pytest.mark.parametrize("triage", Triage)
+def test_an_incomplete_study_is_never_plain_routine(make_card: Callable[..., ModelCard], triage: Triage) -> None:
+    whole = replace(findings_of(np.zeros((2, 6)), make_card()), triage=triage)
+    part = replace(whole, unread=(UnreadSlices(code="no_rescale", message="no rescale", count=3),))
+    assert whole.urgency == triage.value
+    assert part.urgency == ("incomplete" if triage is Triage.ROUTINE else triage.value)
+    assert list(URGENCIES) == ["immediate", "prompt", "unsure", "incomplete", "routine"]
 
 
 def test_slices_and_study_have_thresholds_of_their_own(make_card: Callable[..., ModelCard]) -> None:

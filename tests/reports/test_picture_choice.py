@@ -1,6 +1,7 @@
 """Which slices are drawn for which label, and that heat is in the units of the slice's probability."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hemoscope.inference.card import ModelCard
 from hemoscope.inference.predictor import Predictor, StudyReading
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.reports.picture_choice import picture_of, pictures_of
+from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 
@@ -85,3 +87,20 @@ def test_a_label_that_is_not_established_is_marked(reading: StudyReading, card: 
 def test_a_reading_without_maps_is_refused(reading: StudyReading, card: ModelCard) -> None:
     with pytest.raises(ValueError, match="read it with maps=True"):
         picture_of(replace(reading, maps=None), card, ref(0), Hemorrhage.ANY)
+
+
+def test_pictures_show_the_radiological_convention_however_slices_are_stored(
+    tmp_path: Path, predictor: Predictor, card: ModelCard
+) -> None:
+    head = make_phantom(seed=2, shape=(SLICES, 64, 64))
+    prone = Acquisition(orientation=(-1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+    write_series(head, tmp_path / "supine")
+    write_series(head.hounsfield[:, ::-1, ::-1], tmp_path / "prone", spacing_mm=head.spacing_mm, acquisition=prone)
+    supine, turned = (
+        picture_of(predictor.predict(open_archive(tmp_path / name), maps=True).studies[0], card, ref(1), Hemorrhage.ANY)
+        for name in ("supine", "prone")
+    )
+    assert np.array_equal(turned.hounsfield, supine.hounsfield)
+    assert turned.orientation == supine.orientation == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    assert turned.heat.box == supine.heat.box
+    np.testing.assert_allclose(turned.heat.values, supine.heat.values, atol=1e-6)

@@ -88,6 +88,16 @@ def test_deidentifying_that_was_cut_short_is_done_again(
     assert [path.name for path in store.folder.upload(entry.upload_id).iterdir()] == [entry.study_id]
 
 
+@pytest.mark.parametrize("deidentify", [False, True])
+def test_the_limits_of_the_settings_hold(
+    opened: Callable[..., Store], submit: Submit, work: Work, series: list[bytes], deidentify: bool
+) -> None:
+    store = opened(limit=("file_bytes=1k",))
+    entry = submit(store, series)
+    work(store, deidentify=deidentify)
+    assert store.get(entry.study_id).error_code == "too_large"
+
+
 def test_a_file_that_cannot_be_deidentified_is_refused(
     store: Store, submit: Submit, work: Work, series: list[bytes]
 ) -> None:

@@ -24,6 +24,9 @@ from hemoscope.store.results import further_study_id
 from hemoscope.store.scan_time import moment
 from hemoscope.store.store import Store
 from hemoscope.store.values import Identity, StudyDetail, StudyState, StudySummary, WorklistQuery
+from hemoscope.testing.ct_image import Acquisition
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
 
 Submit = Callable[..., StudySummary]
 Work = Callable[..., int]
@@ -105,6 +108,31 @@ def test_pixels_and_heat_are_those_of_the_reading(
         heat = np.frombuffer(store.heatmap(entry.study_id, 2, label), dtype=np.uint8)
         assert np.abs(heat.reshape(geometry["heatmap_shape"]) - expected).max() <= 1
         assert geometry["key_slices"][label] == [ref.index for ref in reading.findings.key_slices[label]]
+
+
+def test_the_page_is_served_the_radiological_convention_however_slices_are_stored(
+    store: Store, submit: Submit, work: Work, tmp_path: Path, predictor: Predictor
+) -> None:
+    turned = Acquisition(orientation=(0.0, -1.0, 0.0, 1.0, 0.0, 0.0))
+    head = make_phantom(seed=1, shape=(5, 64, 48))
+    files = [path.read_bytes() for path in write_series(head, tmp_path, acquisition=turned)]
+    entry = submit(store, files)
+    (reading,) = predictor.predict(
+        open_archive(sorted(store.folder.source(entry.upload_id).iterdir())), maps=True
+    ).studies
+    work(store)
+    found = store.get(entry.study_id)
+    geometry = found.geometry
+    assert geometry is not None
+    assert (geometry["rows"], geometry["columns"]) == (48, 64)
+    assert geometry["orientation"] == [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    shown = reading.canonical
+    pixels = np.frombuffer(store.pixels(entry.study_id, 2), dtype="<i2").reshape(48, 64)
+    assert np.array_equal(pixels, shown.volume.hounsfield[2])
+    box = shown.box(2)
+    assert geometry["boxes"][2] == {"top": box.top, "left": box.left, "side": box.side}
+    heat = np.frombuffer(store.heatmap(entry.study_id, 2, "any"), dtype=np.uint8).reshape(geometry["heatmap_shape"])
+    assert np.abs(heat / 255 - shown.local_heat("any", 2).values).max() < 0.01
 
 
 def test_geometry_says_where_slices_lie(

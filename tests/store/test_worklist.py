@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hemoscope.errors import StoreError
+from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
-from hemoscope.store.results import URGENCIES
 from hemoscope.store.store import Store
 from hemoscope.store.uploads import UNKNOWN_URGENCY
 from hemoscope.store.values import StudyState, StudySummary, WorklistQuery

@@ -29,7 +29,7 @@ from hemoscope.training.models.sequence import SequenceConfig, SequenceNetwork
 from hemoscope.training.run_scores import SliceAndStudyScores, out_of_fold_scores
 from hemoscope.version import DISCLAIMER
 
-PATIENTS, SLICES = 24, 5
+PATIENTS, SLICES = 28, 5
 DATASET = TrainingData(
     name="phantoms", version="1", doi="none", license="Apache-2.0", attribution="made here", changes="none"
 )
@@ -151,10 +151,11 @@ def test_the_card_holds_six_scores_by_slice_and_by_patient(bundle: ModelBundle, 
     assert (by_slice.level, by_slice.n_images, by_slice.n_patients) == ("slice", PATIENTS * SLICES, PATIENTS)
     assert (by_patient.level, by_patient.n_images, by_patient.n_patients) == ("patient", PATIENTS, PATIENTS)
     slices = scored(finished_run, bundle).slices
+    served = consistent(calibrated(slices.logits, bundle.card.calibration.slice), bundle.card.established)
     for k, label in enumerate(LABELS):
         score = by_slice.labels[label]
         assert score.auroc is not None
-        assert score.auroc.value == pytest.approx(roc_auc_score(slices.truth[:, k], slices.logits[:, k]), abs=1e-4)
+        assert score.auroc.value == pytest.approx(roc_auc_score(slices.truth[:, k], served[:, k]), abs=1e-4)
         assert score.auroc.low is not None
         assert score.auroc.low <= score.auroc.value
         assert score.average_precision is not None
@@ -188,7 +189,8 @@ def test_operating_points_reach_what_their_rules_promise_on_the_out_of_fold_scor
     assert point.sensitivity == pytest.approx(float((found[bleeds] >= point.threshold).mean()))
     urgent = found >= card.operating_points.urgent.threshold
     assert bleeds[urgent].mean() >= 0.9
-    assert card.operating_points.urgent.rule == "precision >= 0.9"
+    assert card.operating_points.urgent.rule.startswith("precision >= 0.9")
+    assert card.operating_points.urgent.threshold >= point.threshold
 
 
 def test_calibration_keeps_the_order_of_scores(bundle: ModelBundle) -> None:
@@ -263,9 +265,9 @@ def test_a_run_on_one_split_is_exported_with_its_split(
     card = export_run(run_copy, tmp_path / "bundle", version="1").card
     assert card.split is not None
     assert (card.split.by, card.split.dataset) == (by, "phantoms")
-    assert [(table.level, table.n_images) for table in card.scores] == [("slice", 60), ("patient", 12)]
+    assert [(table.level, table.n_images) for table in card.scores] == [("slice", 70), ("patient", 14)]
     assert (card.calibration.slice["any"] != Calibration(scale=1.0, bias=0.0)) == (by == "patient")
-    assert not any(card.established.values)  # six patients who bleed are too few
+    assert not any(card.established.values)  # seven patients who bleed are too few
     assert any("Split by slice" in line for line in card.limits_of_use) == (by == "slice")
 
 
@@ -279,7 +281,7 @@ def test_a_split_run_without_its_split_or_its_scores_is_refused(run_copy: Path, 
     scores = run_copy / "split" / "scores-test.csv"
     table = pd.read_csv(scores, dtype=str)
     table.assign(image_id=["elsewhere", *table["image_id"][1:]]).to_csv(scores, index=False)
-    with pytest.raises(TrainingError, match=r"split/scores-test\.csv: 59 of 60 scores are of slices of this run"):
+    with pytest.raises(TrainingError, match=r"split/scores-test\.csv: 69 of 70 scores are of slices of this run"):
         export_run(run_copy, tmp_path / "bundle", version="1")
     scores.unlink()
     with pytest.raises(TrainingError, match=r"lacks split/scores-test\.csv"):
@@ -337,7 +339,7 @@ def test_a_run_without_folds_is_refused(run_copy: Path, tmp_path: Path) -> None:
 def test_slices_without_a_score_are_refused(run_copy: Path, tmp_path: Path) -> None:
     path = run_copy / "fold-1" / "scores.csv"
     pd.read_csv(path, dtype=str).iloc[2:].to_csv(path, index=False)
-    with pytest.raises(TrainingError, match="2 of 120 slices of this run have no out-of-fold score"):
+    with pytest.raises(TrainingError, match="2 of 140 slices of this run have no out-of-fold score"):
         export_run(run_copy, tmp_path / "bundle", version="1")
 
 
@@ -345,7 +347,7 @@ def test_slices_without_a_score_are_refused(run_copy: Path, tmp_path: Path) -> N
 def test_a_slice_scored_twice_is_refused(run_copy: Path, tmp_path: Path) -> None:
     first, second = (run_copy / f"fold-{number}" / "scores.csv" for number in range(2))
     pd.concat([pd.read_csv(first, dtype=str), pd.read_csv(second, dtype=str).iloc[:1]]).to_csv(first, index=False)
-    with pytest.raises(TrainingError, match=r"0 of 120 slices .* there are 121 scores"):
+    with pytest.raises(TrainingError, match=r"0 of 140 slices .* there are 141 scores"):
         export_run(run_copy, tmp_path / "bundle", version="1")
 
 

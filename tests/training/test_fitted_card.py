@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
 
 from hemoscope.data.split import LEAK_WARNING
 from hemoscope.inference.calibration import Calibration, StudyRule, sigmoid
@@ -16,6 +18,8 @@ from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.fitted_card import Origin, folds_card, split_card
+from hemoscope.training.fitted_settings import established_labels, fit
+from hemoscope.training.held_out import cross_fitted, settings_of
 from hemoscope.training.run_scores import LevelScores, SliceAndStudyScores, study_scores
 
 RULE = StudyRule()
@@ -51,13 +55,18 @@ def origin(tiny_experiment: Callable[..., Experiment]) -> Origin:
     return Origin(experiment=tiny_experiment(), dataset=DATASET, split=None, embedding_size=8)
 
 
+def thresholds(card: ModelCard) -> list[tuple[float, str]]:
+    points = card.operating_points
+    return [(point.threshold, point.rule) for point in (*points.slice.values, *points.study.values, points.urgent)]
+
+
 def card_of(origin: Origin, truth: NDArray[np.float64]) -> ModelCard:
     return folds_card(origin, scored(truth), RULE, version="1", more=())
 
 
 @pytest.mark.parametrize("positive", [0, 1])
 def test_a_label_of_too_few_patients_is_not_fitted_and_the_card_states_it(origin: Origin, positive: int) -> None:
-    truth = bleeding(20, without=(Hemorrhage.EPIDURAL,))
+    truth = bleeding(32, without=(Hemorrhage.EPIDURAL,))
     truth[:positive, 2, LABELS.index(Hemorrhage.EPIDURAL)] = 1
     card = card_of(origin, truth)
     assert card.calibration.slice[Hemorrhage.EPIDURAL] == card.calibration.study[Hemorrhage.EPIDURAL] == RAW
@@ -133,7 +142,7 @@ def test_a_split_by_patient_is_fitted_on_validation_and_reports_the_test(origin:
     card = split_card(split, validation, test, RULE, version="1", more=())
     same = folds_card(origin, validation, RULE, version="1", more=())
     assert card.calibration == same.calibration
-    assert card.operating_points == same.operating_points
+    assert thresholds(card) == thresholds(same)
     assert card.established == same.established
     assert card.split == SPLIT
     assert [(table.level, table.n_images, table.n_patients) for table in card.scores] == [
@@ -144,7 +153,7 @@ def test_a_split_by_patient_is_fitted_on_validation_and_reports_the_test(origin:
     assert "fitted on the validation set" in card.scores[0].description
     assert not any("Split by slice" in line for line in card.limits_of_use)
     # The calibration error is that of what a user would see on the test set.
-    found = calibrated(test.slices.logits, card.calibration.slice)
+    found = consistent(calibrated(test.slices.logits, card.calibration.slice), card.established)
     ece = card.scores[0].labels[Hemorrhage.ANY].ece
     assert ece is not None
     assert 0 <= ece.value <= float(np.abs(found[:, 0] - test.slices.truth[:, 0]).mean()) + 1e-4
@@ -166,3 +175,112 @@ def test_a_split_by_slice_claims_nothing_and_carries_the_warning(origin: Origin)
     # What serving shows is the sigmoid of what the network says.
     shown = consistent(calibrated(test.slices.logits, card.calibration.slice), card.established)
     assert np.allclose(shown[:, 0], sigmoid(test.slices.logits[:, 0]))
+
+
+def noisy(patients: int = 60, *, seed: int = 5) -> SliceAndStudyScores:
+    """Every second patient bleeds; scores of one patient move together and rank imperfectly."""
+    truth = bleeding(patients)
+    random = np.random.default_rng(seed)
+    logits = 2.0 * truth - 2 + random.normal(0, 1.2, (patients, 1, 6)) + random.normal(0, 0.5, truth.shape)
+    names = tuple(f"p{number:02d}" for number in range(patients) for _ in range(truth.shape[1]))
+    found = LevelScores(logits=logits.reshape(-1, 6), truth=truth.reshape(-1, 6), patients=names)
+    return SliceAndStudyScores(slices=found, studies=study_scores(found, RULE, series=found.patients))
+
+
+def test_operating_points_carry_cross_fitted_performance_with_the_counts_behind_it(origin: Origin) -> None:
+    card = folds_card(origin, noisy(), RULE, version="1", more=())
+    better = 0
+    for point in (*card.operating_points.study.values, card.operating_points.urgent):
+        found = point.performance
+        assert found is not None
+        assert found.method == "cross_fitted"
+        assert found.sensitivity is not None
+        assert found.specificity is not None
+        assert point.sensitivity is not None
+        assert point.specificity is not None
+        assert (found.sensitivity.rows, found.specificity.rows) == (30, 30)
+        for share in (found.sensitivity, found.specificity):
+            exact = binomtest(share.hits, share.rows).proportion_ci(method="exact")
+            assert share.value == pytest.approx(share.hits / share.rows, abs=1e-4)
+            assert (share.low, share.high) == pytest.approx((exact.low, exact.high), abs=1e-4)
+        better += point.sensitivity + point.specificity >= found.sensitivity.value + found.specificity.value
+    assert better >= 6  # of seven: in sample flatters
+    slices = card.operating_points.slice[Hemorrhage.ANY].performance
+    assert slices is not None
+    assert slices.sensitivity is not None
+    assert (slices.sensitivity.rows, slices.sensitivity.patients) == (90, 30)
+
+
+def test_a_patient_is_decided_by_a_fit_on_other_patients() -> None:
+    """Moving a patient's labels within the type that does not stratify the folds leaves that patient's decisions."""
+    plain, changed = noisy(), noisy()
+    k, row = LABELS.index(Hemorrhage.SUBDURAL), 7
+    for one in (plain, changed):
+        # The rarest label stratifies the folds: fewer patients have epidural, in both.
+        one.studies.truth[:40, LABELS.index(Hemorrhage.EPIDURAL)] = 0
+        one.slices.truth[:200, LABELS.index(Hemorrhage.EPIDURAL)] = 0
+    changed.studies.truth[row, k] = 1 - changed.studies.truth[row, k]
+    settings = fit(plain, established_labels(plain))
+    before, after = cross_fitted(plain, settings), cross_fitted(changed, settings)
+    assert before is not None
+    assert after is not None
+    assert np.array_equal(before.studies.probabilities[row], after.studies.probabilities[row])
+    assert not np.array_equal(before.studies.probabilities[:, k], after.studies.probabilities[:, k])
+
+
+def test_any_is_scored_after_it_is_raised_to_an_established_type(origin: Origin) -> None:
+    scored_ = noisy()
+    scored_.slices.logits[:, 0] = 0.2 * scored_.slices.logits[:, 0]  # any itself ranks worse than its types
+    scored_.studies.logits[:, 0] = np.random.default_rng(0).normal(0, 1, len(scored_.studies.logits))
+    scored_.studies.logits[:, 0] += 2 * scored_.studies.truth[:, 0]
+    card = folds_card(origin, scored_, RULE, version="1", more=())
+    assert card.established[Hemorrhage.SUBDURAL]
+    settings = settings_of(fit(scored_, established_labels(scored_)))[1]
+    served = settings.probabilities(scored_.studies.logits)[:, 0]
+    auroc = card.scores[1].labels[Hemorrhage.ANY].auroc
+    assert auroc is not None
+    assert auroc.value == pytest.approx(roc_auc_score(scored_.studies.truth[:, 0], served), abs=1e-4)
+    own = roc_auc_score(scored_.studies.truth[:, 0], scored_.studies.logits[:, 0])
+    assert auroc.value != pytest.approx(own, abs=1e-3)
+
+
+def test_a_test_set_measures_the_shipped_thresholds_themselves(origin: Origin) -> None:
+    validation, test = noisy(), noisy(40, seed=6)
+    card = split_card(replace(origin, split=SPLIT), validation, test, RULE, version="1", more=())
+    shown = consistent(calibrated(test.studies.logits, card.calibration.study), card.established)
+    point = card.operating_points.study[Hemorrhage.ANY]
+    found = point.performance
+    assert found is not None
+    assert found.method == "test_set"
+    assert found.sensitivity is not None
+    assert found.specificity is not None
+    positive = test.studies.truth[:, 0] == 1
+    assert found.sensitivity.hits == int((shown[positive, 0] >= point.threshold).sum())
+    assert found.specificity.hits == int((shown[~positive, 0] < point.threshold).sum())
+    assert found.precision is not None
+    assert found.precision.rows == int((shown[:, 0] >= point.threshold).sum())
+
+
+def test_too_few_patients_for_folds_leave_the_performance_in_sample_and_the_limits_state_it(origin: Origin) -> None:
+    card = card_of(origin, bleeding(4))
+    point = card.operating_points.study[Hemorrhage.ANY]
+    assert point.performance is None
+    assert point.sensitivity is not None
+    assert any("in sample" in line and "too few patients" in line for line in card.limits_of_use)
+
+
+def test_a_card_without_the_later_keys_is_still_read(origin: Origin) -> None:
+    card = folds_card(origin, noisy(), RULE, version="1", more=())
+    document = card.to_json()
+    for points in (*document["operating_points"]["slice"].values(), *document["operating_points"]["study"].values()):
+        del points["performance"]
+    del document["operating_points"]["urgent"]["performance"]
+    for table in document["scores"]:
+        for score in table["labels"].values():
+            for key in ("n_negative", "n_negative_patients", "slope", "intercept", "observed_expected"):
+                del score[key]
+            del score["ece_if_calibrated"]
+    old = ModelCard.from_json(document)
+    assert old.operating_points.urgent.performance is None
+    assert old.scores[0].labels[Hemorrhage.ANY].slope is None
+    assert old.operating_points.urgent.threshold == card.operating_points.urgent.threshold

@@ -17,6 +17,7 @@ from hemoscope.cli import (
     info,
     predict,
     prepare,
+    reproduce,
     serve,
     train,
     tune,
@@ -79,6 +80,13 @@ COMMANDS: dict[str, Command] = {
             register=evaluate.register,
             extra="study",
             packages=("matplotlib",),
+        ),
+        Command(
+            name="reproduce",
+            summary="compare the paper's numbers with recomputed ones",
+            register=reproduce.register,
+            extra="study",
+            packages=("pandas", "matplotlib"),
         ),
         Command(
             name="tune",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
-    add("paths", nargs="+", type=Path, metavar="IN", help="DICOM file, folder, ZIP or DICOMDIR")
+    add("paths", nargs="+", type=Path, metavar="IN", help="DICOM file, folder, ZIP, TAR, gzip or DICOMDIR")
     add("output", type=Path, metavar="OUT", help="folder for the copies, named by pseudonyms")
     add(
         "--key",
@@ -30,6 +31,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept screen captures that do not say whether identity is burned into their pixels: look at each",
     )
+    add_limit_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -39,8 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from hemoscope.dicom.deidentify import FACES, DeidentifyOptions
     from hemoscope.dicom.deidentify_folder import deidentify_folder, read_or_make_key
+    from hemoscope.dicom.read_limits import limits_from_options
 
-    made = False
+    made, limits = False, limits_from_options(arguments.limit)
     if arguments.key is None:
         key = secrets.token_bytes(32)
     else:
@@ -50,7 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
     with progress_bar() as show:
         found = deidentify_folder(
-            arguments.paths, arguments.output, key=key, options=options, progress=partial(show, "files")
+            arguments.paths,
+            arguments.output,
+            key=key,
+            options=options,
+            limits=limits,
+            progress=partial(show, "files"),
         )
     counts = f"{found.written} files of {found.studies} studies of {found.patients} patients"
     sys.stdout.write(f"{counts} written to {arguments.output.name}\n")

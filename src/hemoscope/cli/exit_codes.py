@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     NOTHING_READ = 3
     SOME_REFUSED = 4
+    INCOMPLETE = 5
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 

@@ -37,14 +37,15 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.training_run,
         arguments.output,
         version=arguments.model_version,
-        scores=[table for path in arguments.scores for table in _read_tables(path)],
+        scores=[table for path in arguments.scores for table in read_score_tables(path)],
     )
     sys.stdout.write(f"{bundle.card.name} {bundle.card.version} in {arguments.output}, SHA-256 {bundle.sha256}\n")
     sys.stdout.write(f"Next: hemoscope evaluate --model {arguments.output} --data CACHE --output REPORT\n")
     return ExitCode.OK
 
 
-def _read_tables(path: Path) -> "tuple[ScoreTable, ...]":
+def read_score_tables(path: Path) -> "tuple[ScoreTable, ...]":
+    """Read a file of score tables. Raises ConfigError if it holds something else."""
     from hemoscope.inference.card import ScoreTable, parse_dataclass
 
     try:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from operator import itemgetter
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
 from hemoscope.errors import ConfigError
 from hemoscope.progress import StageProgress
@@ -25,7 +27,13 @@ if TYPE_CHECKING:
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
-    add("paths", nargs="+", type=Path, metavar="PATH", help="DICOM file, folder, ZIP or DICOMDIR, or a NIfTI file")
+    add(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="DICOM file, folder, ZIP, TAR, gzip or DICOMDIR, or NIfTI file",
+    )
     add("--model", type=Path, metavar="BUNDLE", help="folder of a model bundle (default: the bundled model)")
     add("--series", metavar="UID", help="read this series instead of the one chosen by the rule")
     add("--output", type=Path, metavar="DIR", help="write findings.json, CSV tables, reports and pictures here")
@@ -42,6 +50,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="codes of expected refusals that leave the exit code at 0, such as localizer,dose_report",
     )
     add("--resume", action="store_true", help="with --output: go on with an interrupted run, or with more inputs")
+    add_limit_option(parser)
     add("--identify", action="store_true", help="add patient name, ID and study date to the results")
     parser.set_defaults(run=run)
 
@@ -71,8 +80,10 @@ def check_usage(arguments: argparse.Namespace) -> None:
         ConfigError: names the option and the remedy.
 
     """
+    from hemoscope.dicom.read_limits import limits_from_options
     from hemoscope.dicom.refusals import REMEDIES
 
+    limits_from_options(arguments.limit)
     options = ((arguments.heatmaps, "--heatmaps"), (arguments.pdf, "--pdf"), (arguments.resume, "--resume"))
     for given, option in options:
         if given and arguments.output is None:
@@ -88,15 +99,25 @@ def check_usage(arguments: argparse.Namespace) -> None:
 
 
 def exit_code(report: "Report", allowed: frozenset[str]) -> ExitCode:
-    """Return the code: nothing read ranks above something refused; expected refusals do not count."""
+    """Return the code: nothing read ranks above something refused, and that above an incomplete study.
+
+    Expected refusals do not count, nor does an incomplete study in which something is suspected: what it lacks cannot
+    make it less urgent.
+    """
+    from hemoscope.inference.findings import INCOMPLETE
+
     if not report.studies:
         return ExitCode.NOTHING_READ
-    return ExitCode.SOME_REFUSED if any(one.code not in allowed for one in report.rejected) else ExitCode.OK
+    if any(one.code not in allowed for one in report.rejected):
+        return ExitCode.SOME_REFUSED
+    partial = any(study.findings.urgency == INCOMPLETE for study in report.studies)
+    return ExitCode.INCOMPLETE if partial else ExitCode.OK
 
 
 def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
     """Process the archive study by study, so that only one volume is in memory at a time."""
     from hemoscope.dicom.archive import open_archive
+    from hemoscope.dicom.read_limits import limits_from_options
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.inference.inputs import split_inputs
     from hemoscope.reports.report import Report, model_identity
@@ -106,7 +127,8 @@ def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
         msg = f"--series names a DICOM series, which {volumes[0].name} has not. Leave NIfTI files out"
         raise ConfigError(msg)
     bundle = load_bundle(arguments.model)
-    archive = open_archive(dicom, progress=partial(show, "indexing"))
+    limits = limits_from_options(arguments.limit)
+    archive = open_archive(dicom, limits=limits, progress=partial(show, "indexing"))
     found = bool(archive.studies or volumes)
     # Studies that an earlier run finished come first; the results are in the order of the inputs all the same.
     done = dict(sorted(_studies(arguments, bundle, archive, volumes, show), key=itemgetter(0))) if found else {}
@@ -134,6 +156,7 @@ def _studies(
     if run.finished and not run.pending:
         return
     predictor = Predictor(bundle, threads=arguments.threads)
+    names = Counter(record.study.findings.study_instance_uid for record in run.finished.values())
     outcomes = _outcomes(arguments, predictor, run.archive, run.volumes, run.show)
     for (place, key), outcome in zip(run.pending.items(), outcomes, strict=True):
         reading = outcome.reading
@@ -143,9 +166,13 @@ def _studies(
             continue
         patient = _patient(archive, reading) if arguments.identify else None
         study = ReportedStudy(findings=reading.findings, patient=patient)
+        uid = reading.findings.study_instance_uid
+        names[uid] += 1
         if arguments.output is not None:
-            _draw(reading, bundle, arguments, run.show, predictor.engine.threads)
-            _write_study_report(reading, study, bundle, arguments)
+            # Two patients of one Study Instance UID are two studies: neither overwrites the files of the other.
+            name = uid if names[uid] == 1 else f"{uid}-{names[uid]}"
+            _draw(reading, bundle, arguments, run.show, predictor.engine.threads, name)
+            _write_study_report(reading, study, bundle, arguments, name)
             run.write(key, study, outcome.rejected)
         run.done()
         yield place, (study, outcome.rejected)
@@ -178,17 +205,26 @@ def _patient(archive: "Archive", reading: "StudyReading") -> "PatientIdentity | 
 
 
 def _write_study_report(
-    reading: "StudyReading", study: "ReportedStudy", bundle: "ModelBundle", arguments: argparse.Namespace
+    reading: "StudyReading",
+    study: "ReportedStudy",
+    bundle: "ModelBundle",
+    arguments: argparse.Namespace,
+    name: str,
 ) -> None:
     from hemoscope.reports.report import model_identity
     from hemoscope.reports.study_report_files import report_of, write_study_report
 
     report = report_of(reading, study, bundle.card, model_identity(bundle))
-    write_study_report(report, arguments.output, study_uid=study.findings.study_instance_uid, pdf=arguments.pdf)
+    write_study_report(report, arguments.output, study_uid=name, pdf=arguments.pdf)
 
 
 def _draw(
-    reading: "StudyReading", bundle: "ModelBundle", arguments: argparse.Namespace, show: StageProgress, threads: int
+    reading: "StudyReading",
+    bundle: "ModelBundle",
+    arguments: argparse.Namespace,
+    show: StageProgress,
+    threads: int,
+    name: str,
 ) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -197,9 +233,8 @@ def _draw(
     from hemoscope.reports.picture_choice import pictures_of
 
     def draw(picture: "SlicePicture") -> None:
-        uid = reading.findings.study_instance_uid
         image = draw_overlay(picture)
-        write_picture(image, arguments.output, study_uid=uid, number=picture.number, label=picture.label)
+        write_picture(image, arguments.output, study_uid=name, number=picture.number, label=picture.label)
 
     pictures = list(pictures_of(reading, bundle.card, every_slice=arguments.heatmaps))
     with ThreadPoolExecutor(threads) as pool:

@@ -63,7 +63,8 @@ class RunProgress:
         from hemoscope.reports.study_records import read_record, study_key, volume_key
 
         folder = arguments.output
-        settings = repr((bundle.sha256, arguments.series, arguments.heatmaps, arguments.pdf, arguments.identify))
+        options = (arguments.series, arguments.heatmaps, arguments.pdf, arguments.identify, sorted(arguments.limit))
+        settings = repr((bundle.sha256, options))
         studies = _with_series(archive, arguments.series)
         keys: list[str | None] = [None] * (len(studies) + len(volumes))
         if folder is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
 from hemoscope.cli.table_options import add_table_options, check_needed, column_names, preview_images, print_notes
 
@@ -46,6 +47,7 @@ def _add_dicom(parser: argparse.ArgumentParser, *, labels: str) -> None:
     add("--workers", type=int, metavar="N", help="local processes (default: one per processor)")
     add("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead, such as tcp://host:8786")
     add_table_options(parser)
+    add_limit_option(parser)
 
 
 def run_ct_ich(arguments: argparse.Namespace) -> int:
@@ -87,6 +89,7 @@ def run_table(arguments: argparse.Namespace) -> int:
 def _run_dicom(arguments: argparse.Namespace, dataset: "TrainingData", *, pseudonyms: bool) -> int:
     from hemoscope.data.label_table import labelled_images, read_label_table
     from hemoscope.data.prepare_dicom import prepare_dicom
+    from hemoscope.dicom.read_limits import limits_from_options
 
     start = time.monotonic()
     table = read_label_table(arguments.labels, names=column_names(arguments))
@@ -104,6 +107,7 @@ def _run_dicom(arguments: argparse.Namespace, dataset: "TrainingData", *, pseudo
             pseudonyms=pseudonyms,
             workers=arguments.workers,
             dask=arguments.dask,
+            limits=limits_from_options(arguments.limit),
             show=show,
         )
     _report(done, arguments.output, time.monotonic() - start)

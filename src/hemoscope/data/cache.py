@@ -58,12 +58,16 @@ class Cache:
             hounsfield = stored["hounsfield"]
             spacing = tuple(None if np.isnan(value) else float(value) for value in stored["spacing_mm"])
             mask = _unpack(stored["mask"], hounsfield.shape) if "mask" in stored else None
-            places = _stored_positions(stored["positions_mm"], len(hounsfield)) if "positions_mm" in stored else None
+            places, thickness = (
+                _stored_lengths(stored[name], len(hounsfield)) if name in stored else None
+                for name in ("positions_mm", "thickness_mm")
+            )
         volume = HounsfieldVolume(
             hounsfield=hounsfield,
             spacing_mm=(spacing[0], spacing[1], spacing[2]),
             positions_mm=places or _positions(len(hounsfield), spacing[0]),
             orientation=None,
+            thickness_mm=thickness,
         )
         return CachedSeries(volume=volume, mask=mask)
 
@@ -122,13 +126,14 @@ def write_series(
     hounsfield: NDArray[np.int16],
     spacing_mm: tuple[float | None, float | None, float | None] = (None, None, None),
     positions_mm: Sequence[float | None] = (),
+    thickness_mm: Sequence[float | None] = (),
     mask: NDArray[np.bool_] | None = None,
     images: Sequence[str] = (),
 ) -> None:
     """Write one series (z, y, x) atomically.
 
     ``images`` names each slice, so that a later preparation can tell whether the file is current. ``positions_mm`` is
-    stored if known for every slice; otherwise slices count as evenly spaced.
+    stored if known for every slice; otherwise slices count as evenly spaced. ``thickness_mm`` is stored likewise.
 
     Raises:
         DataError: the series id is not safe as a file name, or images and slices differ in number.
@@ -140,9 +145,10 @@ def write_series(
     path.parent.mkdir(parents=True, exist_ok=True)
     spacing = np.array([np.nan if value is None else value for value in spacing_mm], dtype=np.float64)
     arrays: dict[str, NDArray[Any]] = {"hounsfield": hounsfield, "spacing_mm": spacing}
-    known = [position for position in positions_mm if position is not None]
-    if len(known) == len(hounsfield):
-        arrays["positions_mm"] = np.array(known, dtype=np.float64)
+    for name, values in (("positions_mm", positions_mm), ("thickness_mm", thickness_mm)):
+        known = [value for value in values if value is not None]
+        if len(known) == len(hounsfield):
+            arrays[name] = np.array(known, dtype=np.float64)
     if mask is not None:
         arrays["mask"] = np.packbits(mask)
     if images:
@@ -186,9 +192,9 @@ def _positions(slices: int, spacing: float | None) -> tuple[float | None, ...]:
     return tuple(None if spacing is None else index * spacing for index in range(slices))
 
 
-def _stored_positions(values: NDArray[np.float64], slices: int) -> tuple[float | None, ...]:
+def _stored_lengths(values: NDArray[np.float64], slices: int) -> tuple[float | None, ...]:
     if values.shape != (slices,):
-        msg = f"{values.shape} positions for {slices} slices"
+        msg = f"{values.shape} values in mm for {slices} slices"
         raise ValueError(msg)
     return tuple(float(value) for value in values)
 

@@ -6,7 +6,7 @@ the same folders.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read import load_bytes, read_headers
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
-from hemoscope.dicom.series import Series, build_series
+from hemoscope.dicom.series import Series, build_stacks
 from hemoscope.dicom.slices import SliceHeader
 from hemoscope.dicom.sources import FileSource
 from hemoscope.errors import DataError, DicomReadError, SeriesError
@@ -54,6 +54,7 @@ class IdentifyTask:
 
     files: tuple[ImageFile, ...]
     pseudonyms: bool
+    limits: ReadLimits = field(default_factory=ReadLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,7 @@ class SeriesTask:
     output: Path
     series_id: str
     files: tuple[ImageFile, ...]
+    limits: ReadLimits = field(default_factory=ReadLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,7 @@ def identify(task: IdentifyTask) -> tuple[list[IdentifiedImage], list[LeftOut]]:
     left_out: list[LeftOut] = []
     for file in task.files:
         try:
-            found.append(_identify(file, pseudonyms=task.pseudonyms))
+            found.append(_identify(file, task))
         except (DicomReadError, DataError) as error:
             left_out.append((file.image_id, str(error)))
     return found, left_out
@@ -89,8 +91,9 @@ def identify(task: IdentifyTask) -> tuple[list[IdentifiedImage], list[LeftOut]]:
 def prepare_series(task: SeriesTask) -> SeriesDone:
     """Decode one series and write it; a series that is complete in the cache is not read again.
 
-    Slices that do not fit into one stack (another size or orientation, a duplicate position) become separate stacks,
-    ``ID_part2`` and so on: every labelled slice is kept, and none gets slices of another stack as neighbours.
+    Slices that do not fit into one stack (another kernel, size or orientation, a second pass, a duplicate position)
+    become separate stacks, ``ID_part2`` and so on: every labelled slice is kept, and none gets slices of another stack
+    as neighbours.
     """
     try:
         series_path(task.output, task.series_id)
@@ -102,8 +105,8 @@ def prepare_series(task: SeriesTask) -> SeriesDone:
     return _decode(task)
 
 
-def _identify(file: ImageFile, *, pseudonyms: bool) -> IdentifiedImage:
-    elements = _elements(file)
+def _identify(file: ImageFile, task: IdentifyTask) -> IdentifiedImage:
+    elements = _elements(file, task.limits)
     study, series = elements.text(tags.STUDY_INSTANCE_UID), elements.text(tags.SERIES_INSTANCE_UID)
     if not study or not series:
         raise refusal(file.name, "malformed", "no study or series instance UID (0020,000D), (0020,000E)")
@@ -113,7 +116,7 @@ def _identify(file: ImageFile, *, pseudonyms: bool) -> IdentifiedImage:
         if not patient:
             msg = f"{file.name}: no patient ID (0010,0020). Add a column patient_id to the labels"
             raise DataError(msg)
-        patient = _pseudonym(patient) if pseudonyms else patient
+        patient = _pseudonym(patient) if task.pseudonyms else patient
     return IdentifiedImage(file=file, patient_id=patient, study_id=study, series_id=series)
 
 
@@ -122,9 +125,8 @@ def _pseudonym(patient_id: str) -> str:
     return f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:16]}"
 
 
-def _elements(file: ImageFile) -> Elements:
+def _elements(file: ImageFile, limits: ReadLimits) -> Elements:
     """Parse the elements before the pixels: from the first bytes if they suffice, else from the whole file."""
-    limits = ReadLimits()
     try:
         with file.path.open("rb") as stream:
             found = parse(stream.read(_HEAD_BYTES), source=file.name, limits=limits)
@@ -153,24 +155,25 @@ def _decode(task: SeriesTask) -> SeriesDone:
     left_out: list[LeftOut] = []
     for file in task.files:
         try:
-            headers.append(_header(file))
+            headers.append(_header(file, task.limits))
         except DicomReadError as error:
             left_out.append((file.image_id, str(error)))
     stacks: list[tuple[str, tuple[str, ...]]] = []
     while headers:
-        series = build_series(headers)
-        name = _stack_name(task.series_id, len(stacks) + 1)
-        images, bad = _write_stack(task, name, series)
-        left_out += bad
-        if images:
-            stacks.append((name, images))
-        headers = list(series.left_out)
+        found = build_stacks(headers)
+        for series in found:
+            name = _stack_name(task.series_id, len(stacks) + 1)
+            images, bad = _write_stack(task, name, series)
+            left_out += bad
+            if images:
+                stacks.append((name, images))
+        headers = [header for series in found for header in series.left_out]
     _remove_stale(task, len(stacks))
     return SeriesDone(series_id=task.series_id, stacks=tuple(stacks), left_out=tuple(left_out))
 
 
-def _header(file: ImageFile) -> SliceHeader:
-    headers = read_headers(file.path, source=file.name)
+def _header(file: ImageFile, limits: ReadLimits) -> SliceHeader:
+    headers = read_headers(file.path, source=file.name, limits=limits)
     if len(headers) != 1:
         reason = f"{len(headers)} frames, but one labelled slice is expected"
         raise refusal(file.name, "inconsistent_pixel_data", reason)
@@ -181,17 +184,18 @@ def _write_stack(task: SeriesTask, name: str, series: Series) -> tuple[tuple[str
     image_of = {file.name: file.image_id for file in task.files}
     sources = {file.name: FileSource(name=file.name, path=file.path) for file in task.files}
     try:
-        decoded = read_series(Archive(studies=(), rejected=(), sources=sources), series, threads=1)
+        decoded = read_series(Archive(studies=(), rejected=(), limits=task.limits, sources=sources), series, threads=1)
     except SeriesError as error:
         return (), [(image_of[header.source], str(error)) for header in series.headers]
     images = tuple(image_of[header.source] for header in decoded.slices)
-    volume = decoded.volume
+    volume = decoded.volume.canonical  # the cache does not store an orientation
     write_series(
         task.output,
         name,
         hounsfield=volume.hounsfield,
         spacing_mm=volume.spacing_mm,
         positions_mm=volume.positions_mm,
+        thickness_mm=volume.thickness_mm or (),
         images=images,
     )
     return images, [(image_of[one.source], f"{one.source}: {one.message}") for one in decoded.rejected]

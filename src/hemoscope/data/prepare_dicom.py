@@ -25,7 +25,7 @@ from hemoscope.data.label_table import Labels
 from hemoscope.data.prepare import Preparation
 from hemoscope.data.processes import Run, processes
 from hemoscope.dicom.read_limits import ReadLimits
-from hemoscope.dicom.sources import FileSource, find_sources
+from hemoscope.dicom.sources import FileSource, Source, find_sources
 from hemoscope.errors import DataError
 from hemoscope.files import atomic_path, valid_text
 from hemoscope.inference.card import TrainingData
@@ -36,7 +36,7 @@ _BATCH = 128
 _MEMBERS = 100_000_000
 
 
-def prepare_dicom(
+def prepare_dicom(  # noqa: PLR0913  (what a preparation is made of)
     images: Path,
     labels: Labels,
     output: Path,
@@ -45,6 +45,7 @@ def prepare_dicom(
     pseudonyms: bool = True,
     workers: int | None = None,
     dask: str | None = None,
+    limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
     show: StageProgress = no_stage_progress,
 ) -> Preparation:
     """Build a cache from a folder of DICOM files, one slice per file, named after their image ids.
@@ -61,6 +62,7 @@ def prepare_dicom(
         pseudonyms: hash the patient IDs of the headers; False if they are pseudonyms already.
         workers: local processes; None is one per processor.
         dask: address of a Dask scheduler instead.
+        limits: size limits of one input; ``members`` is at least 100 million here.
         show: called with the stage, the amount done and the total.
 
     Raises:
@@ -69,12 +71,12 @@ def prepare_dicom(
         ConfigError: see ``processes``.
     """
     _check_output(output, dataset)
-    files, left_out = _find_files(images.resolve(), labels)
+    files, left_out = _find_files(images.resolve(), labels, limits)
     output.mkdir(parents=True, exist_ok=True)
     with processes(workers=workers, address=dask) as run:
-        found = _identify_all(files, run, left_out, pseudonyms=pseudonyms, show=show)
+        found = _identify_all(files, run, left_out, pseudonyms=pseudonyms, limits=limits, show=show)
         groups = _by_series(found, left_out)
-        rows = _prepare_all(groups, output.resolve(), labels, run, left_out, show=show)
+        rows = _prepare_all(groups, output.resolve(), labels, run, left_out, limits=limits, show=show)
     left_out.sort()
     _write_left_out(output, left_out)
     if not rows:
@@ -92,20 +94,23 @@ def _check_output(output: Path, dataset: TrainingData) -> None:
         raise DataError(msg)
 
 
-def _find_files(images: Path, labels: Labels) -> tuple[list[ImageFile], list[LeftOut]]:
-    sources, left_out = labelled_sources(images)
+def _find_files(images: Path, labels: Labels, limits: ReadLimits) -> tuple[list[ImageFile], list[LeftOut]]:
+    sources, left_out = labelled_sources(images, limits)
     matched = match_ids(labels, sources, root=images.name)
     matched.check("the labels")
     left_out += [(bare_id(PurePath(name).name), f"{name}: no row in the labels") for name in matched.names_alone]
     left_out += [(image_id, "labelled, but no file in the folder has this name") for image_id in matched.ids_alone]
-    files = [
-        ImageFile(image_id=image_id, name=name, path=sources[name].path, patient_id=labels[image_id].patient_id)
-        for name, image_id in matched.id_of.items()
-    ]
+    files: list[ImageFile] = []
+    for name, image_id in matched.id_of.items():
+        source, patient = sources[name], labels[image_id].patient_id
+        if isinstance(source, FileSource):
+            files.append(ImageFile(image_id=image_id, name=name, path=source.path, patient_id=patient))
+        else:
+            left_out.append((image_id, f"{name}: it is in an archive. Unpack that first"))
     return files, left_out
 
 
-def labelled_sources(images: Path) -> tuple[dict[str, FileSource], list[LeftOut]]:
+def labelled_sources(images: Path, limits: ReadLimits) -> tuple[dict[str, Source], list[LeftOut]]:
     """Return the files of a folder by name, not opened, and what is excluded.
 
     Raises:
@@ -114,16 +119,22 @@ def labelled_sources(images: Path) -> tuple[dict[str, FileSource], list[LeftOut]
     if not images.is_dir():
         msg = f"{images.name} is not a folder. Give the folder that holds the DICOM files"
         raise DataError(msg)
-    sources, rejected = find_sources([images], limits=replace(ReadLimits(), members=_MEMBERS))
+    sources, rejected = find_sources([images], limits=replace(limits, members=max(limits.members, _MEMBERS)))
     left_out: list[LeftOut] = [(one.source, one.message) for one in rejected]
-    return {source.name: source for source in sources if isinstance(source, FileSource)}, left_out
+    return {source.name: source for source in sources}, left_out
 
 
 def _identify_all(
-    files: Sequence[ImageFile], run: Run, left_out: list[LeftOut], *, pseudonyms: bool, show: StageProgress
+    files: Sequence[ImageFile],
+    run: Run,
+    left_out: list[LeftOut],
+    *,
+    pseudonyms: bool,
+    limits: ReadLimits,
+    show: StageProgress,
 ) -> list[IdentifiedImage]:
     tasks = [
-        IdentifyTask(files=tuple(files[start : start + _BATCH]), pseudonyms=pseudonyms)
+        IdentifyTask(files=tuple(files[start : start + _BATCH]), pseudonyms=pseudonyms, limits=limits)
         for start in range(0, len(files), _BATCH)
     ]
     found: list[IdentifiedImage] = []
@@ -163,9 +174,10 @@ def _prepare_all(
     run: Run,
     left_out: list[LeftOut],
     *,
+    limits: ReadLimits,
     show: StageProgress,
 ) -> list[dict[str, object]]:
-    tasks = [SeriesTask(output=output, series_id=key[2], files=files) for key, files in groups.items()]
+    tasks = [SeriesTask(output=output, series_id=key[2], files=files, limits=limits) for key, files in groups.items()]
     total, seen = sum(len(task.files) for task in tasks), 0
     stacks: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {}
     for done in run(prepare_series, tasks):

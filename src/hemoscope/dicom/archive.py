@@ -1,4 +1,4 @@
-"""Reads folders, ZIP files, DICOMDIRs and files into studies, and a chosen series into one volume.
+"""Reads folders, archives (ZIP, TAR, gzip), DICOMDIRs and files into studies, and a chosen series into one volume.
 
 Opening an archive only parses headers; ``read_series`` decodes the chosen series.
 """
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.dicom.ct_objects import is_directory
-from hemoscope.dicom.geometry import spacing_mm
+from hemoscope.dicom.geometry import known_positions, spacing_mm
+from hemoscope.dicom.grids import is_on_grid, on_grid, origin_on_grid, reference_slice
 from hemoscope.dicom.part10 import parse
-from hemoscope.dicom.quality import known_positions
 from hemoscope.dicom.read import read_headers, read_slices
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.series import Series, Study, build_studies
@@ -59,7 +59,10 @@ class DecodedSeries:
         slice_quality: for each slice, the notes from its header and its decoding.
         quality: notes on the whole series.
         rejected: files whose slices could not be decoded; they are not in the volume.
-        unread: the slices of those files, counted by the code of their refusal.
+        unread: the slices of those files, counted by the code of their refusal, and those that the series excludes
+            though no other slice shows their place.
+        native: of united stacks of different grids, each stack with the pixels as stored, and the places of its slices
+            in ``volume``: the model reads these, so that resampling changes no answer. Empty if all have one grid.
     """
 
     volume: HounsfieldVolume
@@ -68,6 +71,16 @@ class DecodedSeries:
     quality: tuple[QualityNote, ...]
     rejected: tuple[Rejected, ...]
     unread: tuple[UnreadSlices, ...] = ()
+    native: tuple[tuple[HounsfieldVolume, tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """Where decoded slices go: the volume on its grid, and the slices of other grids as stored, by their place."""
+
+    hounsfield: NDArray[np.int16]
+    grid: SliceHeader
+    native: dict[int, NDArray[np.int16]] = field(default_factory=dict)
 
 
 def open_archive(
@@ -79,7 +92,7 @@ def open_archive(
     """Find and check every CT slice under the given paths; refused inputs do not stop the others.
 
     Args:
-        paths: one or several of: file, folder, ZIP file, DICOMDIR file.
+        paths: one or several of: file, folder, archive (ZIP, TAR, gzip), DICOMDIR file.
         limits: size limits of one input.
         progress: called with the inputs done and their total.
 
@@ -135,8 +148,8 @@ def read_series(
         >>> read_series(archive, archive.studies[0].series[0]).volume.hounsfield.shape
         (10, 650, 650)
     """
-    first = series.headers[0]
-    hounsfield = np.empty((len(series), first.rows, first.columns), dtype=np.int16)
+    grid = reference_slice(series.headers)
+    pixels = _Pixels(np.empty((len(series), grid.rows, grid.columns), dtype=np.int16), grid)
     places: dict[str, dict[int, int]] = defaultdict(dict)
     for index, header in enumerate(series.headers):
         places[header.source][header.frame] = index
@@ -144,7 +157,7 @@ def read_series(
     rejected: list[Rejected] = []
     done = 0
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        outcomes = pool.map(lambda source: _decode(archive, source, places[source], hounsfield), places)
+        outcomes = pool.map(lambda source: _decode(archive, source, places[source], pixels), places)
         for source, outcome in zip(places, outcomes, strict=True):
             if isinstance(outcome, DicomReadError):
                 rejected.append(rejected_by(outcome))
@@ -153,11 +166,11 @@ def read_series(
             done += len(places[source])
             if progress is not None:
                 progress(done, len(series))
-    return _decoded(series, hounsfield, notes, {one: len(places[one.source]) for one in rejected})
+    return _decoded(series, pixels, notes, {one: len(places[one.source]) for one in rejected})
 
 
 def _decode(
-    archive: Archive, source: str, frames: Mapping[int, int], hounsfield: NDArray[np.int16]
+    archive: Archive, source: str, frames: Mapping[int, int], pixels: _Pixels
 ) -> dict[int, tuple[QualityNote, ...]] | DicomReadError:
     """Decode frames of one source into the volume; return a refusal, so that other threads continue."""
     try:
@@ -165,19 +178,24 @@ def _decode(
     except DicomReadError as error:
         return error
     for one in slices:
-        _place(one, hounsfield[frames[one.header.frame]])
+        _place(one, frames[one.header.frame], pixels)
     return {frames[one.header.frame]: one.header.quality + one.quality for one in slices}
 
 
-def _place(one: CTSlice, out: NDArray[np.int16]) -> None:
-    rounded = np.rint(one.hounsfield)
-    np.clip(rounded, _INT16.min, _INT16.max, out=rounded)
-    out[...] = rounded
+def _place(one: CTSlice, index: int, pixels: _Pixels) -> None:
+    if not is_on_grid(one.header, pixels.grid):
+        pixels.native[index] = _rounded(one.hounsfield).astype(np.int16)
+    pixels.hounsfield[index] = _rounded(on_grid(one.hounsfield, one.header, pixels.grid))
+
+
+def _rounded(hounsfield: NDArray[np.float32]) -> NDArray[np.float32]:
+    rounded = np.rint(hounsfield)
+    return np.clip(rounded, _INT16.min, _INT16.max, out=rounded)
 
 
 def _decoded(
     series: Series,
-    hounsfield: NDArray[np.int16],
+    pixels: _Pixels,
     notes: Mapping[int, tuple[QualityNote, ...]],
     refused: Mapping[Rejected, int],
 ) -> DecodedSeries:
@@ -187,19 +205,47 @@ def _decoded(
         reason = next((one.message for one in refused), "it is empty")
         msg = f"no slice of series {series.series_instance_uid} can be decoded: {reason}"
         raise SeriesError(msg)
-    quality = series.quality
+    quality, hounsfield = series.quality, pixels.hounsfield
     if len(kept) < len(series):
         hounsfield = hounsfield[kept]
         message = f"{len(series) - len(kept)} of {len(series)} slices could not be decoded"
         quality += (QualityNote(code="slices_refused", message=message),)
     slices = tuple(series.headers[index] for index in kept)
+    volume = _volume(slices, hounsfield, pixels.grid)
     return DecodedSeries(
-        volume=_volume(slices, hounsfield),
+        volume=volume,
         slices=slices,
         slice_quality=tuple(notes[index] for index in kept),
         quality=quality + _gathered(notes, [header.source for header in slices]),
         rejected=tuple(refused),
-        unread=_unread(refused),
+        unread=(*series.unread, *_unread(refused)),
+        native=_native(slices, volume, {place: pixels.native.get(index) for place, index in enumerate(kept)}),
+    )
+
+
+def _native(
+    slices: Sequence[SliceHeader], volume: HounsfieldVolume, stored: Mapping[int, NDArray[np.int16] | None]
+) -> tuple[tuple[HounsfieldVolume, tuple[int, ...]], ...]:
+    """Return the stacks of each grid with their places in the volume; ``stored`` is None for slices on its grid."""
+    groups: list[list[int]] = []
+    for place, header in enumerate(slices):
+        fitting = next((group for group in groups if is_on_grid(header, slices[group[0]])), None)
+        if fitting is None:
+            groups.append([place])
+        else:
+            fitting.append(place)
+    if len(groups) < 2:
+        return ()
+    return tuple(
+        (
+            _volume(
+                [slices[place] for place in group],
+                np.stack([volume.hounsfield[place] if (own := stored[place]) is None else own for place in group]),
+                slices[group[0]],
+            ),
+            tuple(group),
+        )
+        for group in groups
     )
 
 
@@ -212,26 +258,29 @@ def _unread(refused: Mapping[Rejected, int]) -> tuple[UnreadSlices, ...]:
     return tuple(UnreadSlices(code=code, message=messages[code], count=count) for code, count in counts.items())
 
 
-def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16]) -> HounsfieldVolume:
+def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16], grid: SliceHeader) -> HounsfieldVolume:
     positions = known_positions(slices)
     usable = positions is not None and (len(slices) == 1 or len(set(positions)) > 1)
-    rows_mm, columns_mm = slices[0].pixel_spacing_mm or (None, None)
+    rows_mm, columns_mm = grid.pixel_spacing_mm or (None, None)
     return HounsfieldVolume(
         hounsfield=hounsfield,
         spacing_mm=(spacing_mm(positions) if usable and positions else None, rows_mm, columns_mm),
         positions_mm=tuple(positions) if usable and positions else (None,) * len(slices),
-        orientation=slices[0].orientation,
-        origins_mm=_origins(slices) if usable else None,
+        orientation=grid.orientation,
+        origins_mm=_origins(slices, grid) if usable else None,
+        thickness_mm=tuple(header.slice_thickness_mm for header in slices),
+        aspect_ratio=grid.pixel_aspect,
     )
 
 
-def _origins(slices: Sequence[SliceHeader]) -> tuple[tuple[float, float, float], ...] | None:
-    known = tuple(header.position_mm for header in slices if header.position_mm is not None)
+def _origins(slices: Sequence[SliceHeader], grid: SliceHeader) -> tuple[tuple[float, float, float], ...] | None:
+    found = (origin_on_grid(header, grid) for header in slices)
+    known = tuple(origin for origin in found if origin is not None)
     return known if len(known) == len(slices) else None
 
 
 def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[str]) -> tuple[QualityNote, ...]:
-    """The repairs of single slices and damage in them, reported once for the series; ``sources`` in its order."""
+    """What decoding found in single slices, reported once for the series; ``sources`` in its order."""
     codes = [{note.code for note in notes[index]} for index in sorted(notes)]
     found = []
     if repaired := sum("twelve_bit_repair" in one for one in codes):
@@ -241,4 +290,7 @@ def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[st
         named = f"{', '.join(damaged[:_NAMED])}{' and others' if len(damaged) > _NAMED else ''}"
         message = f"the compressed data of {len(damaged)} of {len(codes)} slices are damaged: {named}"
         found.append(QualityNote(code="damaged_pixel_data", message=message))
+    if padded := sum("padding_in_tissue" in one for one in codes):
+        message = f"padding has Hounsfield units of tissue in {padded} of {len(codes)} slices"
+        found.append(QualityNote(code="padding_in_tissue", message=message))
     return tuple(found)

@@ -1,10 +1,11 @@
 """Checks that a DICOM object is a CT slice; every other object is refused with a code that identifies its kind.
 
-SOP classes are those of PS3.4 B.5; Image Type is PS3.3 C.8.2.1.1.1 (value 3 LOCALIZER).
+SOP classes are those of PS3.4 B.5; what a CT image shows is decided by ``image_kind``.
 """
 
 from hemoscope.dicom import tags
-from hemoscope.dicom.elements import Elements
+from hemoscope.dicom.elements import PARSE_ERRORS, Elements
+from hemoscope.dicom.image_kind import ImageEvidence, ImageKind, image_kind
 from hemoscope.dicom.part10 import DicomObject
 from hemoscope.dicom.refusals import refusal
 
@@ -20,7 +21,6 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 _DOSE_REPORTS = frozenset({_REPORTS + "67", _REPORTS + "68", _REPORTS + "73", _REPORTS + "75"})
 _DOSE_WORDS = ("dose report", "dose info", "dose record", "patient protocol")
-_SCOUT_WORDS = ("LOCALIZER", "SCOUT", "TOPOGRAM")
 
 
 def is_directory(found: DicomObject) -> bool:
@@ -32,16 +32,52 @@ def check_is_ct_slice(found: DicomObject, source: str) -> None:
     """Refuse anything but a grayscale CT image.
 
     Raises:
-        DicomReadError: ``dose_report``, ``secondary_capture``, ``localizer``, ``not_ct``, ``no_pixels``, ``colour`` or
-            ``monochrome1``.
+        DicomReadError: ``dose_report``, ``secondary_capture``, ``localizer``, ``sheet``, ``not_ct``, ``no_pixels``,
+            ``colour`` or ``monochrome1``.
     """
     elements = found.elements
     _check_class(elements, is_directory=is_directory(found), source=source)
-    if any(word in kind.upper() for kind in elements.texts(tags.IMAGE_TYPE) for word in _SCOUT_WORDS):
-        raise refusal(source, "localizer", "a localizer (scout) by its Image Type (0008,0008)")
+    check_shows_anatomy(image_kind(read_evidence(elements)), source)
     if found.pixels is None or found.pixels.tag != tags.PIXEL_DATA or found.pixels.length == 0:
         raise refusal(source, "no_pixels", "no pixel data (7FE0,0010)")
     _check_grey(elements, source)
+
+
+def read_evidence(whole: Elements, *, group: Elements | None = None, rescale_type: str = "") -> ImageEvidence:
+    """Gather what a header states about the kind of its image.
+
+    Args:
+        whole: the data set.
+        group: the item of the CT Image Frame Type Sequence of this frame, or None.
+        rescale_type: Rescale Type (0028,1054) of this frame.
+    """
+    frame_type = group.texts(tags.FRAME_TYPE) if group is not None else ()
+    try:
+        codes = tuple(item.text(tags.CODE_VALUE) for item in whole.items(tags.DERIVATION_CODE_SEQUENCE))
+    except PARSE_ERRORS:
+        codes = ()  # a damaged sequence states nothing; the pixels may be whole
+    return ImageEvidence(
+        image_type=frame_type or whole.texts(tags.IMAGE_TYPE),
+        technique=(group or whole).text(tags.VOLUME_BASED_TECHNIQUE),
+        rescale_type=rescale_type or whole.text(tags.RESCALE_TYPE),
+        derivation=whole.text(tags.DERIVATION_DESCRIPTION),
+        derivation_codes=codes,
+        description=whole.text(tags.SERIES_DESCRIPTION),
+    )
+
+
+def check_shows_anatomy(kind: ImageKind, source: str) -> None:
+    """Refuse images of which not even the pixels are of use.
+
+    Raises:
+        DicomReadError: ``localizer`` or ``sheet``.
+    """
+    if kind is ImageKind.LOCALIZER:
+        raise refusal(
+            source, "localizer", "a localizer (scout) by its Image Type (0008,0008) or Frame Type (0008,9007)"
+        )
+    if kind is ImageKind.SHEET:
+        raise refusal(source, "sheet", "a page of text by its Image Type (0008,0008) or series description (0008,103E)")
 
 
 def _check_class(elements: Elements, *, is_directory: bool, source: str) -> None:

@@ -35,6 +35,9 @@ from hemoscope.dicom.deidentify_rules import (
     technical_words,
 )
 from hemoscope.dicom.elements import PARSE_ERRORS, quiet
+from hemoscope.dicom.encapsulation import with_delimiter
+from hemoscope.dicom.part10 import parse
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 
 METHOD = "Hemoscope, PS3.15 Basic Application Confidentiality Profile"
@@ -89,6 +92,7 @@ def deidentified_file(
     key: bytes,
     source: str,
     options: DeidentifyOptions = DeidentifyOptions(),
+    limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
 ) -> bytes:
     """Return a de-identified file with unchanged pixels and geometry.
 
@@ -97,6 +101,7 @@ def deidentified_file(
         key: secret of the site, at least 16 bytes; with it, a known identity can be linked to its pseudonym.
         source: the input as the user named it.
         options: of the site.
+        limits: size limits of one input.
 
     Raises:
         DicomReadError: as :func:`deidentified`, or ``malformed`` if it cannot be parsed or written again.
@@ -105,6 +110,9 @@ def deidentified_file(
     out = io.BytesIO()
     with quiet():
         try:
+            found = parse(data, source=source, limits=limits)
+            if found.pixels is not None and found.pixels.length is None:
+                data = with_delimiter(found.pixels, source=source)  # pydicom drops pixels that have none
             original = dcmread(io.BytesIO(data), force=True)
             deidentified(original, key=key, source=source, options=options).save_as(out, enforce_file_format=False)
         except PARSE_ERRORS as error:
@@ -141,6 +149,7 @@ def deidentified(
     patient_id = _text(dataset, "PatientID")
     work = _Work(key=key, shift=_shift(dataset, patient_id, key) if options.shift_dates else None)
     work.clean(clean)
+    _cut_surplus(clean)
     clean.PatientID = clean.PatientName = pseudonymous_id(patient_id, key)
     _state_method(clean, options)
     meta = getattr(clean, "file_meta", None)
@@ -186,6 +195,19 @@ def _text(dataset: Dataset, keyword: str) -> str:
         return str(dataset.get(keyword) or "")
     except PARSE_ERRORS:
         return ""
+
+
+def _cut_surplus(clean: Dataset) -> None:
+    """Remove bytes after the declared pixels of a native image, which are not pixels and can hold anything."""
+    try:
+        if "PixelData" not in clean or clean.PixelData.startswith(b"\xfe\xff\x00\xe0"):  # items are encapsulated
+            return
+        samples = int(clean.get("SamplesPerPixel") or 1) * max(int(clean.get("NumberOfFrames") or 1), 1)
+        size = clean.Rows * clean.Columns * samples * clean.BitsAllocated // 8
+        if 0 < size < len(clean.PixelData) - size % 2:
+            clean["PixelData"].value = clean.PixelData[:size] + b"\0" * (size % 2)
+    except PARSE_ERRORS:
+        return  # such a header is refused when the copy is read
 
 
 def _check_pixels(dataset: Dataset, source: str, options: DeidentifyOptions) -> None:

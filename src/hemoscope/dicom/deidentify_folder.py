@@ -1,4 +1,4 @@
-"""De-identifies whole folders, ZIP files and DICOMDIRs into a folder of pseudonyms, with a record of what was done."""
+"""De-identifies whole folders, archives and DICOMDIRs into a folder of pseudonyms, with a record of what was done."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def deidentify_folder(
     refused and the others are written. The record, ``deidentification.json``, comes last and names no input.
 
     Args:
-        paths: one or several of: file, folder, ZIP file, DICOMDIR file.
+        paths: one or several of: file, folder, archive (ZIP, TAR, gzip), DICOMDIR file.
         output: a folder; an interrupted run with the same key can be repeated into it.
         key: secret of the site, at least 16 bytes.
         options: of the site.
@@ -98,7 +98,7 @@ def _write_one(
     data = source.load(limits)
     if is_directory(parse(data, source=source.name, limits=limits)):
         return
-    content = deidentified_file(data, key=key, source=source.name, options=options)
+    content = deidentified_file(data, key=key, source=source.name, options=options, limits=limits)
     clean = parse(content, source=source.name, limits=limits).elements
     parts = [clean.text(tag) for tag in (_PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)]
     if not all(parts):

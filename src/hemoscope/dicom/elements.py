@@ -42,6 +42,8 @@ _DESIGNATION = re.compile("\x1b[ -/]+[0-~]")
 _TEXT_DELIMITERS = frozenset(b"\\\r\n\t\f")
 _NAME_DELIMITERS = _TEXT_DELIMITERS | frozenset(b"^=")
 
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
 # warnings.catch_warnings affects the whole process; the lock serialises our own threads.
 _quiet_lock = threading.RLock()
 
@@ -141,7 +143,7 @@ class Elements:
                 size = struct.calcsize(kind)
                 numbers = struct.unpack(f"{self._order}{len(value) // size}{kind}", value)
             else:
-                numbers = tuple(float(part) for part in self.texts(tag))
+                numbers = tuple(_number(part) for part in value.decode("latin-1").split("\\"))
         except (ValueError, struct.error):
             return None
         return numbers if numbers and all(math.isfinite(number) for number in numbers) else None
@@ -201,6 +203,15 @@ class Elements:
 def character_set(elements: Elements) -> str:
     """Return the specific character set of a file; empty for the default."""
     return elements.text(tags.SPECIFIC_CHARACTER_SET)
+
+
+def _number(text: str) -> float:
+    """Return a decimal or integer string (PS3.5 6.2). Raises ValueError for anything else, control characters too."""
+    text = text.lstrip(" ").rstrip(" \0")
+    if not _NUMBER.fullmatch(text):
+        msg = "not a number"
+        raise ValueError(msg)
+    return float(text)
 
 
 def _clean(text: str) -> str:

@@ -9,7 +9,10 @@ import re
 from dataclasses import dataclass
 
 from hemoscope.dicom import tags
+from hemoscope.dicom.contrast import ContrastEvidence, stated_contrast
+from hemoscope.dicom.ct_objects import check_shows_anatomy, read_evidence
 from hemoscope.dicom.elements import Elements, character_set
+from hemoscope.dicom.image_kind import ImageKind, image_kind
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import QualityNote, SliceHeader
 
@@ -19,7 +22,9 @@ _UID_TAGS = {
     "Study Instance UID (0020,000D)": tags.STUDY_INSTANCE_UID,
     "Series Instance UID (0020,000E)": tags.SERIES_INSTANCE_UID,
 }
-_NO_CONTRAST = frozenset({"", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "UNENHANCED", "NATIVE"})
+# Age string (PS3.5 6.2): three digits and a unit; real files also omit leading zeros.
+_AGE = re.compile(r"([0-9]{1,3})([DWMY])")
+_UNITS_A_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 
 Triple = tuple[float, float, float]
 Sextuple = tuple[float, float, float, float, float, float]
@@ -71,16 +76,34 @@ def split_frames(whole: Elements, *, frames: int, source: str) -> tuple[FrameEle
     return tuple(FrameElements(whole, (item, *shared)) for item in own)
 
 
-def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, source: str) -> SliceHeader:
-    """Return all that is known about one frame before decoding.
+def count_frames(elements: Elements, source: str) -> tuple[int, tuple[QualityNote, ...]]:
+    """Return the number of frames (0028,0008), 1 if it is missing, and a note if it is 0, which is read as 1.
 
     Raises:
-        DicomReadError: ``localizer`` if the frame is one, ``malformed`` if a UID is missing or not printable.
+        DicomReadError: ``malformed`` if it is negative or not a number.
+    """
+    if elements.raw(tags.NUMBER_OF_FRAMES) is None:
+        return 1, ()
+    count = elements.integer(tags.NUMBER_OF_FRAMES)
+    if count is None or count < 0:
+        raise refusal(source, "malformed", "its number of frames (0028,0008) is not a positive number")
+    message = "the encoding violates the standard: the number of frames (0028,0008) is 0; one was read"
+    return (count, ()) if count else (1, (QualityNote(code="nonstandard_encoding", message=message),))
+
+
+def read_header(
+    frame: FrameElements, *, index: int, rows: int, columns: int, source: str, notes: tuple[QualityNote, ...] = ()
+) -> SliceHeader:
+    """Return all that is known about one frame before decoding; ``notes`` on its encoding become its quality notes.
+
+    Raises:
+        DicomReadError: ``localizer`` or ``sheet`` if the frame is one, ``malformed`` if a UID is missing or not
+            printable.
     """
     whole = frame.whole
-    if "LOCALIZER" in frame.text(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE, tags.FRAME_TYPE).upper():
-        raise refusal(source, "localizer", "a localizer (scout) by its Frame Type (0008,9007)")
-    uids, notes = _read_uids(whole, source)
+    kind = _read_kind(frame)
+    check_shows_anatomy(kind, source)
+    uids, broken = _read_uids(whole, source)
     position, orientation, spacing, invalid = _read_geometry(frame)
     kernel = frame.text(tags.CT_RECONSTRUCTION_SEQUENCE, tags.CONVOLUTION_KERNEL).replace("\\", " ")
     return SliceHeader(
@@ -98,13 +121,31 @@ def read_header(frame: FrameElements, *, index: int, rows: int, columns: int, so
         gantry_tilt_degrees=_first(frame.decimals(tags.CT_ACQUISITION_DETAILS_SEQUENCE, tags.GANTRY_TILT)),
         kvp=_positive(frame.decimals(tags.CT_XRAY_DETAILS_SEQUENCE, tags.KVP)),
         convolution_kernel=kernel or None,
-        contrast_agent=_contrast_agent(whole),
+        contrast_agent=stated_contrast(_read_contrast(frame)),
+        patient_age_years=_read_age(whole),
         body_part=whole.text(tags.BODY_PART_EXAMINED).upper() or None,
         series_description=whole.prose(tags.SERIES_DESCRIPTION, character_set=character_set(whole)) or None,
         instance_number=whole.integer(tags.INSTANCE_NUMBER),
+        rescale_type=_rescale_type(frame).upper() or None,
+        kind=kind,
         geometry_assumed=_geometry_assumed(frame),
-        quality=(*notes, *invalid),
+        slice_location_mm=_first(whole.decimals(tags.SLICE_LOCATION)),
+        pixel_aspect=_pixel_aspect(whole),
+        patient_id=whole.prose(tags.PATIENT_ID, character_set=character_set(whole)) or None,
+        frame_of_reference_uid=whole.text(tags.FRAME_OF_REFERENCE_UID) or None,
+        image_type=_image_type(frame),
+        acquisition=(whole.text(tags.ACQUISITION_NUMBER), whole.text(tags.ACQUISITION_TIME)),
+        quality=(*notes, *broken, *invalid),
     )
+
+
+def _read_kind(frame: FrameElements) -> ImageKind:
+    group = frame.group(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE)
+    return image_kind(read_evidence(frame.whole, group=group, rescale_type=_rescale_type(frame)))
+
+
+def _rescale_type(frame: FrameElements) -> str:
+    return frame.text(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE, tags.RESCALE_TYPE)
 
 
 def _read_uids(whole: Elements, source: str) -> tuple[list[str], list[QualityNote]]:
@@ -165,11 +206,39 @@ def _first(numbers: tuple[float, ...] | None) -> float | None:
     return numbers[0] if numbers else None
 
 
-def _contrast_agent(whole: Elements) -> str | None:
-    agent = whole.text(tags.CONTRAST_AGENT)
-    if agent.upper() not in _NO_CONTRAST:
-        return agent
-    return "contrast agent" if whole.item(tags.CONTRAST_AGENT_SEQUENCE) is not None else None
+def _pixel_aspect(whole: Elements) -> float | None:
+    ratio = whole.decimals(tags.PIXEL_ASPECT_RATIO)
+    return ratio[0] / ratio[1] if ratio and len(ratio) == 2 and min(ratio) > 0 else None
+
+
+def _image_type(frame: FrameElements) -> tuple[str, ...]:
+    """Return the Frame Type of a multi-frame file, else the Image Type."""
+    found = frame.text(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE, tags.FRAME_TYPE) or frame.whole.text(tags.IMAGE_TYPE)
+    return tuple(value.strip().upper() for value in found.split("\\")) if found else ()
+
+
+def _read_contrast(frame: FrameElements) -> ContrastEvidence:
+    whole = frame.whole
+    charset = character_set(whole)
+    volumes = [whole.decimal(tag) for tag in (tags.CONTRAST_VOLUME, tags.CONTRAST_TOTAL_DOSE)]
+    items = whole.items(tags.CONTRAST_AGENT_SEQUENCE)
+    return ContrastEvidence(
+        agent=whole.text(tags.CONTRAST_AGENT),
+        coded=tuple(item.text(tags.CODE_MEANING) or "contrast agent" for item in items),
+        administered=frame.text(tags.CONTRAST_USAGE_SEQUENCE, tags.CONTRAST_ADMINISTERED),
+        volume_ml=max((volume for volume in volumes if volume is not None), default=None),
+        ingredient=whole.text(tags.CONTRAST_INGREDIENT),
+        series=whole.prose(tags.SERIES_DESCRIPTION, character_set=charset),
+        protocol=whole.prose(tags.PROTOCOL_NAME, character_set=charset),
+        study=whole.prose(tags.STUDY_DESCRIPTION, character_set=charset),
+    )
+
+
+def _read_age(whole: Elements) -> float | None:
+    match = _AGE.fullmatch(whole.text(tags.PATIENT_AGE).upper())
+    if match is None or (int(match[1]) == 0 and match[2] == "Y"):
+        return None
+    return int(match[1]) / _UNITS_A_YEAR[match[2]]
 
 
 def _geometry_assumed(frame: FrameElements) -> bool:

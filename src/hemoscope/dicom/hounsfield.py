@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hemoscope.dicom import tags
 from hemoscope.dicom.elements import Elements
-from hemoscope.dicom.pixels import PixelFormat, Stored
+from hemoscope.dicom.pixels import PixelFormat, Stored, Words, stored_values
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import QualityNote
 
@@ -22,6 +22,10 @@ _STEEPEST = 1e4
 _FARTHEST = 1e6
 _HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")
 _TISSUE = (-200.0, 300.0)
+# Values of a CT slice reach from air to bone; those of a picture only through the window that was displayed.
+_CT_SPAN = (-900.0, 300.0)
+# Fresh blood is about 30 HU above white matter; a step above half of that hides it.
+_COARSE_STEP = 16.0
 
 # The 12-bit repair: -1000 HU is stored as 3096; the noise of air extends this much lower; metal has such a rim.
 _LOWEST_WRAPPED = 4096 - 1000
@@ -62,11 +66,24 @@ Transform = Rescale | ModalityLUT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HounsfieldRule:
-    """Conversion of one frame's stored values to HU; ``padding`` is the lowest and highest stored padding value."""
+    """Conversion of one frame's stored values to HU; ``padding`` is the padding value and the limit of its range."""
 
     transform: Transform
     padding: tuple[int, int] | None
     modified: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Padded:
+    """Masks of padding: its exact value, the values of its range, and words beyond the stored bits."""
+
+    exact: NDArray[np.bool_]
+    in_range: NDArray[np.bool_]
+    beyond: NDArray[np.bool_]
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        return self.in_range | self.beyond
 
 
 def read_rule(group: Elements | None, whole: Elements, pixels: PixelFormat, source: str) -> HounsfieldRule:
@@ -113,49 +130,96 @@ def _read_table(table: Elements, pixels: PixelFormat, source: str) -> ModalityLU
     return ModalityLUT(first=first, table=np.asarray(values[:length], dtype=np.float32))
 
 
+def check_is_no_picture(rule: HounsfieldRule, pixels: PixelFormat, source: str) -> None:
+    """Refuse 8-bit values that cannot hold both air and bone: a picture of a displayed window.
+
+    Raises:
+        DicomReadError: ``picture``.
+    """
+    if pixels.bits_stored > 8:
+        return
+    low, high = (-128, 127) if pixels.signed else (0, 2**pixels.bits_stored - 1)
+    ends = rule.transform.apply(np.arange(low, high + 1, dtype=np.int16))
+    if ends.min() > _CT_SPAN[0] or ends.max() < _CT_SPAN[1]:
+        reason = f"8-bit values from {ends.min():g} to {ends.max():g}, a picture of a display window"
+        raise refusal(source, "picture", reason)
+
+
 def _read_padding(whole: Elements, pixels: PixelFormat) -> tuple[int, int] | None:
     """Read padding value and range (0028,0120), (0028,0121), with the sign of the pixels regardless of their VR."""
     value = whole.word(tags.PIXEL_PADDING_VALUE, signed=pixels.signed)
     if value is None:
         return None
     limit = whole.word(tags.PIXEL_PADDING_RANGE_LIMIT, signed=pixels.signed)
-    return (value, value) if limit is None else (min(value, limit), max(value, limit))
+    return value, value if limit is None else limit
 
 
 def to_hounsfield(
-    stored: Stored, rule: HounsfieldRule, pixels: PixelFormat
+    words: Words, rule: HounsfieldRule, pixels: PixelFormat
 ) -> tuple[NDArray[np.float32], tuple[QualityNote, ...]]:
-    """Return HU with padding as air and, if needed, the 12-bit repair, and notes on what was done."""
+    """Return HU with padding as air and, if needed, the 12-bit repair, and notes on what was done.
+
+    Args:
+        words: one decoded frame, shape (rows, columns), with all bits that the file holds.
+        rule: the conversion.
+        pixels: the pixel format, which says which bits of ``words`` are stored values.
+    """
     notes: list[QualityNote] = []
+    stored = stored_values(words, pixels)
     hounsfield = rule.transform.apply(stored)
-    padded = _padded(stored, rule.padding)
+    padded = _padded(words, stored, rule.padding, pixels) if rule.padding is not None else None
     if may_need_twelve_bit_repair(rule.transform, pixels):
         repaired = repair_twelve_bits(stored)
-        if _more_plausible(repaired, hounsfield, padded):
+        if _more_plausible(repaired, hounsfield, padded.mask if padded is not None else None):
             hounsfield = repaired
             message = "12-bit values had wrapped below zero; they were repaired (stored + 1000, modulo 4096)"
             notes.append(QualityNote(code="twelve_bit_repair", message=message))
     if padded is not None:
-        notes += _note_padding_in_tissue(hounsfield, padded)
-        hounsfield[padded] = AIR
+        air, found = _air(hounsfield, padded)
+        notes += found
+        hounsfield[air] = AIR
+    if isinstance(rule.transform, Rescale) and abs(rule.transform.slope) > _COARSE_STEP:
+        message = (
+            f"one step of the stored values is {abs(rule.transform.slope):.0f} HU, too coarse to tell blood from brain"
+        )
+        notes.append(QualityNote(code="coarse_hounsfield", message=message))
     if rule.modified:
         notes.append(QualityNote(code="modified_hounsfield", message="the file declares its units as modified HU"))
     return hounsfield, tuple(notes)
 
 
-def _padded(stored: Stored, padding: tuple[int, int] | None) -> NDArray[np.bool_] | None:
-    if padding is None:
-        return None
-    mask = (stored >= padding[0]) & (stored <= padding[1])
-    return mask if mask.any() else None
+def _padded(words: Words, stored: Stored, padding: tuple[int, int], pixels: PixelFormat) -> _Padded:
+    """Return the masks of padding.
+
+    Some writers give padding a value that the stored bits cannot hold, such as 63536 (-2000) over 12 unsigned bits; it
+    is found in the word as allocated.
+    """
+    low, high = min(padding), max(padding)
+    least = -(1 << (pixels.bits_stored - 1)) if pixels.signed else 0
+    beyond = np.zeros(stored.shape, dtype=bool)
+    if low < least or high >= least + (1 << pixels.bits_stored):
+        allocated = words.astype(np.int64)
+        if pixels.signed:
+            allocated[allocated >= 1 << (pixels.bits_allocated - 1)] -= 1 << pixels.bits_allocated
+        beyond = (allocated >= low) & (allocated <= high) & (allocated != stored)
+    return _Padded(
+        exact=(stored == padding[0]) & ~beyond, in_range=(stored >= low) & (stored <= high) & ~beyond, beyond=beyond
+    )
 
 
-def _note_padding_in_tissue(hounsfield: NDArray[np.float32], padded: NDArray[np.bool_]) -> list[QualityNote]:
-    value = float(hounsfield[padded][0])
-    if not _TISSUE[0] < value < _TISSUE[1]:
-        return []
-    message = f"the padding value (0028,0120) stands for {value:.0f} HU, which tissue also has; it was read as air"
-    return [QualityNote(code="padding_in_tissue", message=message)]
+def _air(hounsfield: NDArray[np.float32], padded: _Padded) -> tuple[NDArray[np.bool_], list[QualityNote]]:
+    """Return the mask of what to read as air, and notes if padding has HU of tissue: only its value is air then."""
+    tissue = (hounsfield > _TISSUE[0]) & (hounsfield < _TISSUE[1])
+    exact, kept = padded.exact & tissue, padded.in_range & tissue & ~padded.exact
+    notes = []
+    if exact.any():
+        value = float(hounsfield[exact][0])
+        message = f"the padding value (0028,0120) stands for {value:.0f} HU, which tissue also has; it was read as air"
+        notes.append(QualityNote(code="padding_in_tissue", message=message))
+    if kept.any():
+        message = "the padding range (0028,0121) includes HU of tissue; pixels with these HU were left as they are"
+        notes.append(QualityNote(code="padding_in_tissue", message=message))
+    return padded.mask & ~kept, notes
 
 
 def may_need_twelve_bit_repair(transform: Transform, pixels: PixelFormat) -> bool:

@@ -20,10 +20,20 @@ from hemoscope.dicom.refusals import refusal
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 DEFLATED = "1.2.840.10008.1.2.1.99"
+ENCAPSULATED = "1.2.840.10008.1.2.1.98"  # uncompressed, but in fragments (PS3.5 A.4.11)
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_TAGS = (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)
 _INFLATE_STEP = 1 << 20
+# Archives that reach the parser, by their first bytes, and what to do.
+_ARCHIVES = {
+    b"PK\x03\x04": "ZIP file without the extension .zip: give its path or rename it",
+    b"\x1f\x8b": "gzip file without the extension .gz: give its path or rename it",
+    b"7z\xbc\xaf\x27\x1c": "7-Zip archive: unpack it first, or make a ZIP",
+    b"Rar!\x1a\x07": "RAR archive: unpack it first, or make a ZIP",
+    b"BZh": "bzip2 file: unpack it first",
+    b"\xfd7zXZ\x00": "XZ file: unpack it first",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +66,8 @@ def parse(data: bytes, *, source: str, limits: ReadLimits) -> DicomObject:
         try:
             return _parse(data, source, limits)
         except ElementBudgetError as error:
-            raise refusal(source, "too_large", f"more than {limits.elements} data elements") from error
+            reason = f"more data elements than the limit elements = {limits.elements}"
+            raise refusal(source, "too_large", reason) from error
         except PARSE_ERRORS as error:
             raise refusal(source, "malformed", f"the data set cannot be parsed ({type(error).__name__})") from error
 
@@ -64,7 +75,8 @@ def parse(data: bytes, *, source: str, limits: ReadLimits) -> DicomObject:
 def _parse(data: bytes, source: str, limits: ReadLimits) -> DicomObject:
     start = 132 if data[128:132] == b"DICM" else 0
     if start == 0 and not _looks_like_elements(data):
-        raise refusal(source, "not_dicom", "no DICOM prefix and no DICOM elements at its start")
+        reason = f"no DICOM prefix and no DICOM elements at its start{_advice(data)}"
+        raise refusal(source, "not_dicom", reason)
     stream = CountedBytes(data, limits.elements)
     stream.seek(start)
     meta_set = Dataset()
@@ -116,6 +128,14 @@ def _read(stream: io.BytesIO, syntax: str, stop: _Stop) -> Dataset:
     return read_dataset(stream, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=stop)
 
 
+def _advice(data: bytes) -> str:
+    """Say what to do with a file of another kind that can hold slices; empty if it is not known."""
+    kind = next((name for start, name in _ARCHIVES.items() if data.startswith(start)), None)
+    if data[344:348] in (b"n+1\0", b"ni1\0"):
+        kind = "NIfTI file: give its path"
+    return f"; it is a {kind}" if kind else ""
+
+
 def _looks_like_elements(data: bytes) -> bool:
     """Whether bytes without the DICM prefix start with an element of group 0002 or 0008."""
     if len(data) < 8:
@@ -146,7 +166,8 @@ def _inflate(data: bytes, source: str, limits: ReadLimits) -> bytes:
             data = machine.unconsumed_tail
             size += len(part)
             if size > limits.inflated_bytes:
-                raise refusal(source, "too_large", f"inflates to more than {limits.inflated_bytes} bytes")
+                reason = f"it inflates to more than the limit inflated_bytes = {limits.inflated_bytes}"
+                raise refusal(source, "too_large", reason)
             if not part and not data:
                 raise refusal(source, "malformed", "the deflated data set ends early")
             parts.append(part)

@@ -1,8 +1,8 @@
 """Decodes one frame to stored pixel values with permissively licensed decoders.
 
 GDCM (BSD) decodes JPEG, JPEG Lossless and JPEG-LS, OpenJPEG (BSD) JPEG 2000 and HTJ2K, pylibjpeg-rle (MIT) RLE. Each
-is imported when first needed: uncompressed slices need none of them. Stored values are integers, shape (rows, columns),
-with the sign and bits given by the header (PS3.5 section 8), before any rescaling.
+is imported when first needed: uncompressed slices need none of them. ``decode_frame`` returns words, ``stored_values``
+the stored values in them, with the sign and bits given by the header (PS3.5 section 8), before any rescaling.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.dicom.codestream import FrameFormat, bare_jpeg, jpeg2000_format, rle_segments
-from hemoscope.dicom.part10 import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
+from hemoscope.dicom.part10 import BIG_ENDIAN, DEFLATED, ENCAPSULATED, EXPLICIT, IMPLICIT
 from hemoscope.dicom.refusals import refusal
 
 NATIVE = frozenset({IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN})
@@ -30,9 +30,10 @@ _CODINGS = {
 }
 GDCM = frozenset(_CODINGS)
 OPENJPEG = frozenset(_JPEG + last for last in ("90", "91", "201", "202", "203"))
+Words = NDArray[np.integer[Any]]
 Stored = NDArray[np.int32] | NDArray[np.int64]
 TALKATIVE = GDCM | {RLE}  # whose decoders print on stderr
-SYNTAXES = NATIVE | GDCM | OPENJPEG | {RLE}
+SYNTAXES = NATIVE | GDCM | OPENJPEG | {RLE, ENCAPSULATED}
 
 # Errors of the decoders on damaged frames: GDCM's wrapper SystemError, TypeError and RuntimeError (a C++ exception),
 # OpenJPEG's RuntimeError and ValueError, RLE's ValueError; UnicodeError is a ValueError.
@@ -56,8 +57,8 @@ class PixelFormat:
         return self.rows * self.columns * self.bits_allocated // 8
 
 
-def decode_frame(fragments: tuple[memoryview, ...], *, pixels: PixelFormat, syntax: str, source: str) -> Stored:
-    """Decode one frame to stored values, shape (rows, columns).
+def decode_frame(fragments: tuple[memoryview, ...], *, pixels: PixelFormat, syntax: str, source: str) -> Words:
+    """Decode one frame to unsigned words with all bits that the file holds, shape (rows, columns).
 
     Args:
         fragments: the bytes of the frame.
@@ -71,15 +72,16 @@ def decode_frame(fragments: tuple[memoryview, ...], *, pixels: PixelFormat, synt
     if syntax in NATIVE:
         return _native(fragments[0], pixels, syntax)
     frame = b"".join(fragments)
-    decode: Callable[[bytes, PixelFormat, str], NDArray[Any]] = _openjpeg if syntax in OPENJPEG else _gdcm
+    if syntax == ENCAPSULATED:
+        return _native(memoryview(frame)[: pixels.frame_bytes], pixels, syntax)
+    decode: Callable[[bytes, PixelFormat, str], Words] = _openjpeg if syntax in OPENJPEG else _gdcm
     if syntax == RLE:
         decode = _rle
     try:
-        values = decode(frame, pixels, syntax)
+        return decode(frame, pixels, syntax)
     except _DECODER_ERRORS as error:
         reason = f"a compressed frame cannot be decoded ({_cause(error)})"
         raise refusal(source, "inconsistent_pixel_data", reason) from error
-    return _sign(values, pixels)
 
 
 def _cause(error: Exception) -> str:
@@ -91,16 +93,16 @@ class _FrameError(ValueError):
     """A compressed frame that contradicts its header."""
 
 
-def _native(frame: memoryview, pixels: PixelFormat, syntax: str) -> Stored:
+def _native(frame: memoryview, pixels: PixelFormat, syntax: str) -> Words:
     order = ">" if syntax == BIG_ENDIAN else "<"
-    values = np.frombuffer(frame, dtype=f"{order}u{pixels.bits_allocated // 8}")
+    words: Words = np.frombuffer(frame, dtype=f"{order}u{pixels.bits_allocated // 8}")
     shift = pixels.high_bit + 1 - pixels.bits_stored
-    return _sign((values >> shift if shift else values).reshape(pixels.rows, pixels.columns), pixels)
+    return (words >> shift if shift else words).reshape(pixels.rows, pixels.columns)
 
 
-def _sign(values: NDArray[Any], pixels: PixelFormat) -> Stored:
-    """Keep only the stored bits (the others are undefined, PS3.5 8.1.1) and extend the sign."""
-    stored: Stored = values.astype(np.int32) if pixels.bits_stored < 32 else values.astype(np.int64)
+def stored_values(words: Words, pixels: PixelFormat) -> Stored:
+    """Return only the stored bits (the others are undefined, PS3.5 8.1.1), with their sign, as a new array."""
+    stored: Stored = words.astype(np.int32) if pixels.bits_stored < 32 else words.astype(np.int64)
     np.bitwise_and(stored, (1 << pixels.bits_stored) - 1, out=stored)
     if pixels.signed:
         sign = 1 << (pixels.bits_stored - 1)
@@ -122,7 +124,7 @@ def _agree(found: FrameFormat, pixels: PixelFormat) -> None:
         raise _FrameError(msg)
 
 
-def _reshape(buffer: bytes | bytearray, width: int, pixels: PixelFormat) -> NDArray[Any]:
+def _reshape(buffer: bytes | bytearray, width: int, pixels: PixelFormat) -> Words:
     expected = pixels.rows * pixels.columns * width
     if len(buffer) != expected:
         msg = f"it decodes to {len(buffer)} bytes instead of {expected}"
@@ -130,8 +132,8 @@ def _reshape(buffer: bytes | bytearray, width: int, pixels: PixelFormat) -> NDAr
     return np.frombuffer(buffer, dtype=f"<u{width}").reshape(pixels.rows, pixels.columns)
 
 
-def _gdcm(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:
-    """Decode JPEG, JPEG Lossless and JPEG-LS. ``_sign`` adds the sign, which these codings lack."""
+def _gdcm(frame: bytes, pixels: PixelFormat, syntax: str) -> Words:
+    """Decode JPEG, JPEG Lossless and JPEG-LS. ``stored_values`` adds the sign, which these codings lack."""
     import gdcm
 
     try:
@@ -164,7 +166,7 @@ def _gdcm(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:
     return _reshape(image.GetBuffer().encode("utf-8", "surrogateescape"), width, pixels)
 
 
-def _openjpeg(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:  # noqa: ARG001 - one decoder for all five
+def _openjpeg(frame: bytes, pixels: PixelFormat, syntax: str) -> Words:  # noqa: ARG001 - one decoder for all five
     """Decode JPEG 2000 and HTJ2K; signed codestreams decode to two's complement, like stored bits."""
     from openjpeg.utils import decode_pixel_data
 
@@ -177,7 +179,7 @@ def _openjpeg(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:  
     return _reshape(bytes(decode_pixel_data(frame, version=2)), width, pixels)
 
 
-def _rle(frame: bytes, pixels: PixelFormat, syntax: str) -> NDArray[Any]:  # noqa: ARG001 - one decoder for one syntax
+def _rle(frame: bytes, pixels: PixelFormat, syntax: str) -> Words:  # noqa: ARG001 - one decoder for one syntax
     from rle.utils import decode_pixel_data
 
     width = pixels.bits_allocated // 8

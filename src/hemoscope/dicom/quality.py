@@ -1,10 +1,13 @@
 """Quality notes on a series: what a reader of the result should know, each with a code.
 
 Codes: ``single_slice``, ``few_slices``, ``missing_slices``, ``uneven_spacing``, ``positions_unknown``,
-``duplicate_slices``, ``mixed_orientation``, ``mixed_size``, ``mixed_pixel_spacing``, ``not_axial``, ``gantry_tilt``,
-``not_head``, ``contrast_agent``, ``unusual_kvp``, ``bone_kernel``, ``geometry_assumed``, and the codes of single slices
-(``nonstandard_uid``, ``invalid_geometry``), gathered. Decoding adds ``slices_refused``, and per slice
-``twelve_bit_repair``, ``damaged_pixel_data``, ``padding_in_tissue`` and ``modified_hounsfield``.
+``mixed_pixel_spacing``, ``pixels_not_square``, ``not_axial``, ``gantry_tilt``, ``not_head``, ``projection``,
+``virtual_image``, ``pediatric``, ``contrast_agent``, ``unusual_kvp``, ``bone_kernel``, ``geometry_assumed``, and the
+codes of single slices (``nonstandard_encoding``, ``nonstandard_uid``, ``invalid_geometry``), gathered. ``series`` adds
+what it excludes and unites: ``duplicate_slices``, ``mixed_orientation``, ``mixed_size``, ``overlapping_stacks``,
+``united_stacks``, ``dynamic_series``, ``repeated_uid`` and ``several_patients``. Decoding adds ``slices_refused``, and
+per slice ``twelve_bit_repair``, ``damaged_pixel_data``, ``padding_in_tissue``, ``modified_hounsfield`` and
+``coarse_hounsfield``; ``plausibility`` adds ``unlike_head`` and ``metal``.
 """
 
 import re
@@ -12,17 +15,58 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hemoscope.dicom.geometry import plane, position_mm, spacing_mm, tilt_degrees
+from hemoscope.dicom.geometry import known_positions, measured_positions, plane, spacing_mm, tilt_degrees
+from hemoscope.dicom.image_kind import ImageKind
 from hemoscope.dicom.slices import QualityNote, SliceHeader
+from hemoscope.dicom.wording import without_accents
 
-# A head is about 150 mm high; a series that covers less, or has fewer slices if positions are unknown, is incomplete.
+# A head is about 150 mm high. A series that covers clearly less, or has fewer slices if positions are unknown, is
+# incomplete.
 HEAD_MM = 100.0
-_HEAD_SLICES = 15
+HEAD_SLICES = 15
 _KVP = (100.0, 140.0)
 _GAP = 1.5
 _UNEVEN = 0.1
 _TILT_DEGREES = 0.5
-_HEAD_PARTS = ("HEAD", "BRAIN", "SKULL", "CRANI", "NEURO", "ORBIT", "SINUS", "FACE", "TEMPORAL", "IAC", "WHOLEBODY")
+_NOT_SQUARE = 0.01
+# Parts of the head, and the head itself, in the languages that Body Part Examined is found in, without accents.
+_HEAD_PARTS = (
+    *("HEAD", "BRAIN", "SKULL", "CRANI", "NEURO", "ORBIT", "SINUS", "FACE", "FACIAL", "TEMPORAL", "IAC", "WHOLE"),
+    *(
+        "SELLA",
+        "PITUITAR",
+        "MASTOID",
+        "PETROUS",
+        "CEREBR",
+        "ENCEPHAL",
+        "ENCEFAL",
+        "CRANE",
+        "KOPF",
+        "SCHADEL",
+        "SCHAEDEL",
+    ),
+    *(
+        "HIRN",
+        "GESICHT",
+        "NNH",
+        "TETE",
+        "CERVEAU",
+        "ROCHER",
+        "TESTA",
+        "CERVELL",
+        "CABEZA",
+        "CABECA",
+        "HOOFD",
+        "SCHEDEL",
+    ),
+    *("HERSEN", "HUVUD", "HODE", "HOVED", "HJERNE", "HJARNA", "GLOWA", "MOZG", "HLAVA", "KAFA", "BEYIN", "TOTAL B"),
+)
+_OTHER_PARTS = re.compile(
+    r"\b(CHEST|THORAX|ABDOM\w*|PELVIS|BECKEN|BACINO|LUNG|LUNGE|LIVER|KIDNEY|CARDIAC|CORONAR\w*|HEART|LUMBAR|KNEE|ANKLE|HIP)\b"
+)
+# Body Part Examined where nothing was entered.
+_NO_PART = frozenset({"NONE", "UNKNOWN", "UNDEFINED", "OTHER", "DEFAULT", "NA", "N/A", "-", "*"})
+_ADULT_YEARS = 18.0
 # Kernels for bone or lung are too noisy to show blood against brain. Each vendor names its own: Siemens numbers the
 # sharpness (H30s is soft, H60s and above are sharp; also J, B and Hr), Canon uses FC30-39, FC50-59 and FC80-89, Philips
 # D, E, L and YB-YE, and GE words.
@@ -47,25 +91,28 @@ def series_notes(headers: Sequence[SliceHeader]) -> tuple[QualityNote, ...]:
     return tuple(notes)
 
 
-def known_positions(headers: Sequence[SliceHeader]) -> list[float] | None:
-    """Return the position of every slice along the normal, or None unless all are known."""
-    positions = [position_mm(header) for header in headers]
-    known = [position for position in positions if position is not None]
-    return known if len(known) == len(positions) else None
-
-
 def covered_mm(headers: Sequence[SliceHeader]) -> float | None:
     """Return the length that a series covers along its normal, or None if positions are unknown."""
     positions = known_positions(headers)
     if not positions:
         return None
-    return max(positions) - min(positions) + (headers[0].slice_thickness_mm or spacing_mm(sorted(positions)) or 0.0)
+    low, high = (headers[positions.index(end(positions))] for end in (min, max))
+    typical = spacing_mm(sorted(positions)) or 0.0
+    ends = [header.slice_thickness_mm or typical for header in (low, high)]
+    return max(positions) - min(positions) + sum(ends) / 2
 
 
 def is_other_anatomy(header: SliceHeader) -> bool:
-    """Whether the body part examined (0018,0015) is given and is not part of the head."""
-    part = header.body_part or ""
-    return bool(part) and not any(word in part for word in _HEAD_PARTS)
+    """Whether Body Part Examined (0018,0015) or, if it is not given, the series description names another part."""
+    part = without_accents(header.body_part or "").strip()
+    if part and part not in _NO_PART:
+        return not _names_head(part)
+    description = without_accents(header.series_description or "")
+    return bool(_OTHER_PARTS.search(description)) and not _names_head(description)
+
+
+def _names_head(text: str) -> bool:
+    return any(word in text for word in _HEAD_PARTS)
 
 
 def is_sharp_kernel(kernel: str | None, description: str | None = None) -> bool:
@@ -89,36 +136,72 @@ def _extent_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     if len(headers) == 1:
         return [_note("single_slice", "a single slice: the rest of the head is unknown")]
     covered = covered_mm(headers)
-    if covered is None and len(headers) < _HEAD_SLICES:
+    if covered is None and len(headers) < HEAD_SLICES:
         return [_note("few_slices", f"{len(headers)} slices are too few for a whole head")]
     if covered is not None and covered < HEAD_MM:
         return [_note("few_slices", f"{len(headers)} slices cover {covered:.0f} mm, less than a head")]
     return []
 
 
+def missing_slices(headers: Sequence[SliceHeader]) -> int:
+    """Return about how many slices the gaps between known positions lack."""
+    return sum(max(round(step / due) - 1, 1) for step, due in _gaps(headers))
+
+
 def _spacing_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     if len(headers) < 2:
         return []
     positions = known_positions(headers)
-    if positions is None or len(set(positions)) == 1:
-        return [
-            _note("positions_unknown", "positions are unknown; slices are in order of instance number"),
-            *_numbers(headers),
-        ]
+    if positions is None:
+        return _unplaced_notes(headers)
+    notes = []
+    measured = measured_positions(headers)
+    if None in measured or len(set(measured)) == 1:
+        message = "positions are unknown; slices are in order of Slice Location"
+        notes.append(_note("positions_unknown", message))
+    if gaps := _gaps(headers):
+        sizes = " or ".join(sorted({f"{due:.2f}" for _, due in gaps}, key=float)[:3])
+        message = f"{len(gaps)} gaps in the series: about {missing_slices(headers)} slices of {sizes} mm are missing"
+        notes.append(_note("missing_slices", message))
+    typical = spacing_mm(positions) or 0.0
+    steps = [step for step in _steps(headers) if step not in gaps]
+    if any(abs(step - typical) > _UNEVEN * typical for step, _ in steps):
+        whole = [step for step, _ in _steps(headers)]
+        notes.append(_note("uneven_spacing", f"slices are {min(whole):.2f} to {max(whole):.2f} mm apart"))
+    return notes
+
+
+def _gaps(headers: Sequence[SliceHeader]) -> list[tuple[float, float]]:
+    return [(step, due) for step, due in _steps(headers) if step > _GAP * due]
+
+
+def _steps(headers: Sequence[SliceHeader]) -> list[tuple[float, float]]:
+    """Return each distance between adjacent slices, with the distance that is due; none if positions are unknown.
+
+    Due is the slices' own thickness, and more if the whole series has gaps. Without Slice Thickness, the typical
+    distance is due everywhere.
+    """
+    positions = known_positions(headers) or []
+    steps = [after - before for before, after in pairwise(positions)]
     typical = spacing_mm(positions)
     if not typical:
         return []
-    steps = [after - before for before, after in pairwise(positions)]
-    missing = sum(round(step / typical) - 1 for step in steps if step > _GAP * typical)
-    gaps = sum(step > _GAP * typical for step in steps)
-    notes = []
-    if gaps:
-        message = f"{gaps} gaps in the series: about {max(missing, gaps)} slices of {typical:.2f} mm are missing"
-        notes.append(_note("missing_slices", message))
-    if any(abs(step - typical) > _UNEVEN * typical for step in steps if step <= _GAP * typical):
-        message = f"slices are {min(steps):.2f} to {max(steps):.2f} mm apart"
-        notes.append(_note("uneven_spacing", message))
-    return notes
+    thickness = [header.slice_thickness_mm for header in headers]
+    if None in thickness:
+        return [(step, typical) for step in steps]
+    due = [((a or typical) + (b or typical)) / 2 for a, b in pairwise(thickness)]
+    ratios = sorted(step / mm for step, mm in zip(steps, due, strict=True))
+    protocol = max(ratios[len(ratios) // 2], 1.0)
+    return [(step, mm * protocol) for step, mm in zip(steps, due, strict=True)]
+
+
+def _unplaced_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
+    numbers = {header.instance_number for header in headers}
+    if len(numbers) == 1 and len({header.source for header in headers}) > 1:
+        message = "positions, Slice Location and instance numbers are unknown: the order of slices means nothing"
+        return [_note("positions_unknown", message)]
+    message = "positions are unknown; slices are in order of instance number"
+    return [_note("positions_unknown", message), *_numbers(headers)]
 
 
 def _numbers(headers: Sequence[SliceHeader]) -> list[QualityNote]:
@@ -141,8 +224,17 @@ def _plane_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     if tilt > _TILT_DEGREES:
         notes.append(_note("gantry_tilt", f"slices are tilted by {tilt:.1f} degrees"))
     if len({header.pixel_spacing_mm for header in headers}) > 1:
-        notes.append(_note("mixed_pixel_spacing", "slices differ in pixel spacing"))
+        notes.append(_note("mixed_pixel_spacing", "slices differ in pixel spacing: some are resampled to be shown"))
+    if (aspect := max(map(_elongation, headers))) > 1 + _NOT_SQUARE:
+        message = f"pixels are {aspect:.2f} times as long as wide; slices are resampled to square pixels for the model"
+        notes.append(_note("pixels_not_square", message))
     return notes
+
+
+def _elongation(header: SliceHeader) -> float:
+    """Return the longer side of a pixel over the shorter one; 1 if unknown."""
+    rows_mm, columns_mm = header.pixel_spacing_mm or (header.pixel_aspect or 1.0, 1.0)
+    return max(rows_mm / columns_mm, columns_mm / rows_mm)
 
 
 def _acquisition_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
@@ -150,10 +242,17 @@ def _acquisition_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     count = len(headers)
     other = sum(is_other_anatomy(header) for header in headers)
     if other:
-        parts = ", ".join(sorted({header.body_part or "" for header in headers if is_other_anatomy(header)}))
-        notes.append(_note("not_head", f"body part examined is {parts[:64]} in {other} of {count} slices"))
+        parts = {header.body_part or header.series_description or "" for header in headers if is_other_anatomy(header)}
+        notes.append(_note("not_head", f"body part is {', '.join(sorted(parts))[:64]} in {other} of {count} slices"))
+    notes += _kind_notes(headers)
+    ages = [header.patient_age_years for header in headers if header.patient_age_years is not None]
+    if ages and min(ages) < _ADULT_YEARS:
+        notes.append(
+            _note("pediatric", "the patient is under 18 years old; most patients that models are trained on are adults")
+        )
     if contrast := sum(header.contrast_agent is not None for header in headers):
-        notes.append(_note("contrast_agent", f"contrast agent was given ({contrast} of {count} slices)"))
+        message = f"contrast agent was given, by the header ({contrast} of {count} slices)"
+        notes.append(_note("contrast_agent", message))
     kvps = sorted({header.kvp for header in headers if header.kvp and not _KVP[0] <= header.kvp <= _KVP[1]})
     if kvps:
         shown = ", ".join(f"{kvp:g}" for kvp in kvps)
@@ -162,6 +261,20 @@ def _acquisition_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
         notes.append(_note("bone_kernel", "reconstructed with a sharp kernel, which hides blood in noise"))
     if any(header.geometry_assumed for header in headers):
         notes.append(_note("geometry_assumed", "spacing, position and orientation are assumed, not measured"))
+    return notes
+
+
+def _kind_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
+    count = len(headers)
+    notes = []
+    if projections := sum(header.kind is ImageKind.PROJECTION for header in headers):
+        message = f"an intensity projection ({projections} of {count} slices): vessels and bone cover the brain"
+        notes.append(_note("projection", message))
+    if virtual := sum(header.kind is ImageKind.VIRTUAL for header in headers):
+        message = (
+            f"computed from two energies ({virtual} of {count} slices): contrast of blood differs from a plain scan"
+        )
+        notes.append(_note("virtual_image", message))
     return notes
 
 

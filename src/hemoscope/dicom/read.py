@@ -17,9 +17,9 @@ from hemoscope.dicom import tags
 from hemoscope.dicom.ct_objects import check_is_ct_slice
 from hemoscope.dicom.decoder_messages import caught_damage
 from hemoscope.dicom.elements import PARSE_ERRORS, Elements, quiet
-from hemoscope.dicom.encapsulation import encapsulated_frames, native_frames
-from hemoscope.dicom.frames import FrameElements, read_header, split_frames
-from hemoscope.dicom.hounsfield import HounsfieldRule, read_rule, to_hounsfield
+from hemoscope.dicom.encapsulation import FrameBytes, encapsulated_frames, native_frames
+from hemoscope.dicom.frames import FrameElements, count_frames, read_header, split_frames
+from hemoscope.dicom.hounsfield import HounsfieldRule, check_is_no_picture, read_rule, to_hounsfield
 from hemoscope.dicom.part10 import BIG_ENDIAN, DicomObject, parse
 from hemoscope.dicom.pixels import NATIVE, SYNTAXES, TALKATIVE, PixelFormat, decode_frame
 from hemoscope.dicom.read_limits import ReadLimits
@@ -48,7 +48,9 @@ class _Image:
 
 
 def read_headers(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -> tuple[SliceHeader, ...]:  # noqa: B008 - frozen
-    """Check one DICOM file and return a header for each frame, without decoding.
+    """Check one DICOM file and return a header for each frame, without decoding: the admission to a study.
+
+    A computed map (perfusion, iodine) is refused here, while ``read_slices`` decodes it and names its kind.
 
     Args:
         data: path, bytes or binary stream.
@@ -58,7 +60,11 @@ def read_headers(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimi
     Raises:
         DicomReadError: one of the codes of ``refusals.REMEDIES``.
     """
-    return tuple(frame.header for frame in _open(data, source, limits).frames)
+    headers = tuple(frame.header for frame in _open(data, source, limits).frames)
+    if any(not header.kind.is_read for header in headers):
+        reason = "a computed map by its Image Type (0008,0008), derivation or series description"
+        raise refusal(source, "parameter_map", reason)
+    return headers
 
 
 def read_slices(
@@ -160,7 +166,7 @@ def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
         raise refusal(source, "unsupported_syntax", f"transfer syntax {shown} is not supported")
     elements = found.elements
     pixels = _read_format(elements, found.syntax, source)
-    count = _count_frames(elements, source)
+    count, notes = count_frames(elements, source)
     _check_size(pixels, count, source, limits)
     views = split_frames(elements, frames=count, source=source)
     pieces = _cut(found, pixels, count, source)
@@ -169,9 +175,16 @@ def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
         pixels=pixels,
         frames=tuple(
             _Frame(
-                header=read_header(view, index=index, rows=pixels.rows, columns=pixels.columns, source=source),
+                header=read_header(
+                    view,
+                    index=index,
+                    rows=pixels.rows,
+                    columns=pixels.columns,
+                    source=source,
+                    notes=(*notes, *pieces.notes),
+                ),
                 rule=_read_rule(view, pixels, source),
-                fragments=pieces[index],
+                fragments=pieces.frames[index],
             )
             for index, view in enumerate(views)
         ),
@@ -179,7 +192,9 @@ def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
 
 
 def _read_rule(view: FrameElements, pixels: PixelFormat, source: str) -> HounsfieldRule:
-    return read_rule(view.group(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE), view.whole, pixels, source)
+    rule = read_rule(view.group(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE), view.whole, pixels, source)
+    check_is_no_picture(rule, pixels, source)
+    return rule
 
 
 def _read_format(elements: Elements, syntax: str, source: str) -> PixelFormat:
@@ -206,15 +221,6 @@ def _read_format(elements: Elements, syntax: str, source: str) -> PixelFormat:
     )
 
 
-def _count_frames(elements: Elements, source: str) -> int:
-    if elements.raw(tags.NUMBER_OF_FRAMES) is None:
-        return 1
-    count = elements.integer(tags.NUMBER_OF_FRAMES)
-    if count is None or count < 1:
-        raise refusal(source, "malformed", "its number of frames (0028,0008) is not a positive number")
-    return count
-
-
 def _check_size(pixels: PixelFormat, count: int, source: str, limits: ReadLimits) -> None:
     one = pixels.rows * pixels.columns
     if one > limits.slice_pixels or one * count > limits.pixels:
@@ -225,19 +231,20 @@ def _check_size(pixels: PixelFormat, count: int, source: str, limits: ReadLimits
         raise refusal(source, "too_large", reason)
 
 
-def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> tuple[tuple[memoryview, ...], ...]:
+def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> FrameBytes:
     if found.pixels is None:  # check_is_ct_slice refuses this
         raise refusal(source, "no_pixels", "no pixel data (7FE0,0010)")
     if found.syntax in NATIVE:
-        views = native_frames(found.pixels, frame_bytes=pixels.frame_bytes, frames=count, source=source)
-        return tuple((view,) for view in views)
+        return native_frames(found.pixels, pixels=pixels, frames=count, source=source)
     table = found.elements.raw(tags.EXTENDED_OFFSET_TABLE)
     offsets = np.frombuffer(table[: len(table) // 8 * 8], dtype="<u8").tolist() if table else None
-    return encapsulated_frames(found.pixels, frames=count, extended_offsets=offsets, source=source)
+    return encapsulated_frames(
+        found.pixels, pixels=pixels, frames=count, syntax=found.syntax, extended_offsets=offsets, source=source
+    )
 
 
 def _decode(frame: _Frame, image: _Image, source: str) -> CTSlice:
     with caught_damage() if image.syntax in TALKATIVE else nullcontext(()) as damage:
-        stored = decode_frame(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
-    hounsfield, notes = to_hounsfield(stored, frame.rule, image.pixels)
+        words = decode_frame(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
+    hounsfield, notes = to_hounsfield(words, frame.rule, image.pixels)
     return CTSlice(header=frame.header, hounsfield=hounsfield, quality=(*notes, *damage))

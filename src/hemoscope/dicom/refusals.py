@@ -14,17 +14,21 @@ REMEDIES: dict[str, str] = {
     "localizer": "Nothing to do: a scout shows no axial slice; the other series are read",
     "dose_report": "Nothing to do: a dose report holds no slice; the other series are read",
     "secondary_capture": "Export the original slices; a screen capture has no Hounsfield units",
+    "sheet": "Nothing to do: a page of text shows no slice; the other series are read",
+    "parameter_map": "Give the CT slices themselves; a computed map (perfusion, iodine, error) has no Hounsfield units",
+    "picture": "Export the original slices; an 8-bit picture has no Hounsfield units",
     "no_pixels": "Export the image with its pixels",
     "colour": "Export the original slices; Hounsfield units are in grey",
     "monochrome1": "Export the original slices as MONOCHROME2; inverted values are no Hounsfield units",
     "truncated_pixel_data": "Copy or export the file again; part of it is missing",
     "inconsistent_pixel_data": "Export the slice again; its header and its pixels contradict each other",
     "no_rescale": "Export with Rescale Slope and Intercept; without them values are no Hounsfield units",
-    "too_large": "If it is genuine, raise that limit",
+    "implausible_hounsfield": "Export the series again; check Rescale Intercept, Pixel Representation and Bits Stored",
+    "too_large": "If it is genuine, raise that limit with the option --limit NAME=VALUE",
     "unsupported_syntax": "Convert it first, for example with: gdcmconv --raw INPUT OUTPUT",
     "burned_in_annotation": "Remove the text from its pixels at its source, or leave it out",
     "not_an_image": "Nothing to do: only images are de-identified; send no report or document with them",
-    "bad_archive": "Make the archive again as a plain ZIP (stored or deflated, no password), or give the folder",
+    "bad_archive": "Make the archive again as a plain ZIP (stored or deflated, no password), or give its folder",
 }
 
 

@@ -1,38 +1,43 @@
-"""Groups slices into series in anatomical order, and chooses the series to read.
+"""Groups slices into studies and series: one person, one acquisition, its stacks united in anatomical order.
 
-Slices are ordered by position along the slice normal, from feet to head, never by file name; instance numbers are used
-only if positions are unknown. Slices that do not fit (another orientation or size, duplicates) are excluded and listed.
+A study's series may hold several acquisitions (frames of reference, kernels, Image Types): each becomes a ``Series``.
+Slices are ordered by position along the slice normal, from feet to head, never by file name. Slices that are not read
+are excluded and listed.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from hemoscope.dicom.geometry import plane, position_mm, spacing_mm
-from hemoscope.dicom.quality import (
-    HEAD_MM,
-    covered_mm,
-    is_other_anatomy,
-    is_sharp_kernel,
-    known_positions,
-    series_notes,
-)
-from hemoscope.dicom.slices import QualityNote, SliceHeader
-from hemoscope.errors import SeriesError
+from hemoscope.dicom.acquisitions import acquisitions, patients
+from hemoscope.dicom.ordering import tie_break
+from hemoscope.dicom.quality import missing_slices, series_notes
+from hemoscope.dicom.ranking import plane_of
+from hemoscope.dicom.slices import QualityNote, SliceHeader, UnreadSlices
+from hemoscope.dicom.stacks import Stack, United, divide, unite
 
-_SAME_PLACE_MM = 0.01
-_THICK_MM = (2.0, 6.0)
+_TIME_POINTS = 3  # at more places than not: a dynamic series, not a repeated scan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One series: headers from feet to head, excluded slices, and quality notes."""
+    """One acquisition of one series.
+
+    Attributes:
+        headers: slices from feet to head.
+        left_out: slices that are not read.
+        quality: notes.
+        unread: those left-out slices whose place in the head no other slice shows.
+        ordered: False if nothing orders the slices.
+    """
 
     study_instance_uid: str
     series_instance_uid: str
     headers: tuple[SliceHeader, ...]
     left_out: tuple[SliceHeader, ...] = ()
     quality: tuple[QualityNote, ...] = ()
+    unread: tuple[UnreadSlices, ...] = ()
+    ordered: bool = True
 
     def __len__(self) -> int:
         """Number of slices."""
@@ -41,211 +46,169 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """One study: its series, sorted by UID."""
+    """One study of one patient: its series, sorted by UID, and of one UID the largest acquisition first."""
 
     study_instance_uid: str
     series: tuple[Series, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeriesChoice:
-    """The series to read and, for each other series, its UID, why it is skipped, and its number of slices."""
-
-    series: Series
-    skipped: tuple[tuple[str, str, int], ...]
-
-
 def build_studies(headers: Iterable[SliceHeader]) -> tuple[Study, ...]:
-    """Group headers by study and series; the result does not depend on the order of the files."""
-    groups: dict[str, dict[str, list[SliceHeader]]] = {}
-    for header in headers:
-        study = groups.setdefault(header.study_instance_uid, {})
-        study.setdefault(header.series_instance_uid, []).append(header)
-    return tuple(
-        Study(study_instance_uid=uid, series=tuple(build_series(study[series]) for series in sorted(study)))
-        for uid, study in sorted(groups.items())
-    )
+    """Group headers by study, patient and series; the result does not depend on the order of the files."""
+    groups: dict[str, list[SliceHeader]] = {}
+    for header in sorted(headers, key=tie_break):
+        groups.setdefault(header.study_instance_uid, []).append(header)
+    return tuple(study for uid in sorted(groups) for study in _studies(uid, patients(groups[uid])))
 
 
 def build_series(headers: Sequence[SliceHeader]) -> Series:
-    """Sort the slices of one series, exclude those that do not fit, and add quality notes.
+    """Unite the stacks of one acquisition in anatomical order, exclude slices that do not fit, and add quality notes.
 
-    Of several orientations and sizes, the most frequent is kept. Of slices at one position (within 0.01 mm), the one
-    with the lowest instance number is kept; if all positions are equal, they count as unknown.
+    Of stacks that overlap, the preferred one by the rule of ``choose_series`` is kept. Of slices at one position
+    (within 0.01 mm), the one with the lowest instance number is kept. If all positions are equal, they are unknown.
     """
-    ordered = sorted(headers, key=_tie_break)
-    notes: list[QualityNote] = []
-    left_out: list[SliceHeader] = []
-    ordered = _keep_most_frequent(
-        ordered, _orientation_key, "mixed_orientation", "another orientation", left_out, notes
-    )
-    ordered = _keep_most_frequent(ordered, _size_key, "mixed_size", "another size", left_out, notes)
-    ordered = _drop_duplicates(_in_order(ordered), left_out, notes)
-    return Series(
-        study_instance_uid=ordered[0].study_instance_uid,
-        series_instance_uid=ordered[0].series_instance_uid,
-        headers=tuple(ordered),
-        left_out=tuple(left_out),
-        quality=(*notes, *series_notes(ordered)),
-    )
+    found, copies = _without_copies(sorted(headers, key=tie_break))
+    stacks = divide(found)
+    return _series(stacks, unite(stacks), copies, _uid_notes(found))
 
 
-def choose_series(study: Study, *, series_instance_uid: str | None = None) -> SeriesChoice:
-    """Choose the series to read.
-
-    The rule, most important first: axial (a series without orientation counts after those known to be axial; coronal
-    and sagittal ones are never chosen); no contrast agent; a soft kernel; no body part other than the head; covering
-    a head (100 mm, or 15 slices if positions are unknown); slices 2 to 6 mm thick, else the thinner ones, else the
-    thicker; more slices; and finally the lower UID. ``series_instance_uid`` overrides the rule.
-
-    Args:
-        study: series to choose from.
-        series_instance_uid: choose this series regardless of the rule.
-
-    Raises:
-        SeriesError: the UID is not in the study, or no series is axial.
-    """
-    if series_instance_uid is not None:
-        named = [series for series in study.series if series.series_instance_uid == series_instance_uid]
-        if not named:
-            found = ", ".join(series.series_instance_uid for series in study.series)
-            msg = f"the study has no series {series_instance_uid}. Name one of: {found}"
-            raise SeriesError(msg)
-        return _choice(study, named[0], "another series was requested")
-    candidates = [series for series in study.series if _plane(series) in ("axial", None)]
-    if not candidates:
-        planes = ", ".join(sorted({_plane(series) or "unknown" for series in study.series})) or "none"
-        msg = (
-            f"no axial series in the study (planes found: {planes}). Export the axial series, or name one with --series"
-        )
-        raise SeriesError(msg)
-    return _choice(study, min(candidates, key=_preference), None)
+def build_stacks(headers: Sequence[SliceHeader]) -> tuple[Series, ...]:
+    """Return each stack of each acquisition of a series on its own, for training: none is united with another."""
+    built = []
+    for acquisition in acquisitions(headers):
+        found, copies = _without_copies(sorted(acquisition, key=tie_break))
+        for number, stack in enumerate(divide(found)):
+            built.append(_series([stack], unite([stack]), copies if number == 0 else [], []))
+    return tuple(built)
 
 
-def _choice(study: Study, chosen: Series, reason: str | None) -> SeriesChoice:
-    others = [series for series in study.series if series is not chosen]
-    skipped = tuple((one.series_instance_uid, reason or _why_not(one, chosen), len(one)) for one in others)
-    return SeriesChoice(series=chosen, skipped=skipped)
+def _studies(uid: str, people: Sequence[list[SliceHeader]]) -> list[Study]:
+    message = f"files of {len(people)} patients have one Study Instance UID: each patient is read as a study"
+    shared = (QualityNote(code="several_patients", message=message),) if len(people) > 1 else ()
+    studies = []
+    for person in people:
+        groups: dict[str, list[SliceHeader]] = {}
+        for header in person:
+            groups.setdefault(header.series_instance_uid, []).append(header)
+        series = tuple(build_series(part) for name in sorted(groups) for part in acquisitions(groups[name]))
+        noted = tuple(replace(one, quality=(*shared, *one.quality)) for one in series)
+        studies.append(Study(study_instance_uid=uid, series=noted))
+    return studies
 
 
-_REASONS = (
-    "orientation unknown",
-    "contrast agent",
-    "bone kernel",
-    "its body part is not the head",
-    "covers less than a head",
-    "thinner or thicker slices than preferred",
-    "fewer slices",
-)
-
-
-def _preference(series: Series) -> tuple[float | str, ...]:
-    """The rule of ``choose_series`` as a sort key: the smallest wins. Positions match ``_REASONS``, then ties."""
-    headers = series.headers
-    thickness = _thickness(series)
-    preferred = thickness is not None and _THICK_MM[0] <= thickness <= _THICK_MM[1]
-    thickness_class = 0 if preferred else 1 if thickness is not None and thickness < _THICK_MM[0] else 2
-    return (
-        _plane(series) is None,
-        any(header.contrast_agent is not None for header in headers),
-        any(is_sharp_kernel(header.convolution_kernel, header.series_description) for header in headers),
-        any(is_other_anatomy(header) for header in headers),
-        not _covers_head(series),
-        thickness_class,
-        -len(series),
-        series.series_instance_uid,
-    )
-
-
-def _why_not(series: Series, chosen: Series) -> str:
-    """Return the first criterion of the rule that decided against a series."""
-    found = _plane(series)
-    if found not in ("axial", None):
-        return f"{found}, not axial"
-    for reason, mine, best in zip(_REASONS, _preference(series), _preference(chosen), strict=False):
-        if mine != best:
-            return reason
-    return "equal to the chosen series"
-
-
-def _plane(series: Series) -> str | None:
-    orientation = series.headers[0].orientation
-    return plane(orientation) if orientation is not None else None
-
-
-def _thickness(series: Series) -> float | None:
-    positions = known_positions(series.headers)
-    return series.headers[0].slice_thickness_mm or (spacing_mm(positions) if positions else None)
-
-
-def _covers_head(series: Series) -> bool:
-    covered = covered_mm(series.headers)
-    return len(series) >= 15 if covered is None else covered >= HEAD_MM
-
-
-def _tie_break(header: SliceHeader) -> tuple[float, str, int, str]:
-    number = header.instance_number
-    return (float("inf") if number is None else number, header.sop_instance_uid, header.frame, header.source)
-
-
-def _orientation_key(header: SliceHeader) -> object:
-    # Two decimals are about half a degree: more than rounding, less than another plane.
-    return None if header.orientation is None else tuple(round(cosine, 2) + 0.0 for cosine in header.orientation)
-
-
-def _size_key(header: SliceHeader) -> object:
-    return (header.rows, header.columns)
-
-
-def _keep_most_frequent(
-    headers: list[SliceHeader],
-    key: Callable[[SliceHeader], object],
-    code: str,
-    what: str,
-    left_out: list[SliceHeader],
-    notes: list[QualityNote],
-) -> list[SliceHeader]:
-    counts = Counter(key(header) for header in headers)
-    if len(counts) == 1:
-        return headers
-    kept = counts.most_common(1)[0][0]
-    others = [header for header in headers if key(header) != kept]
-    left_out += others
-    message = f"{len(others)} of {len(headers)} slices have {what} and are excluded"
-    notes.append(QualityNote(code=code, message=message))
-    return [header for header in headers if key(header) == kept]
-
-
-def _in_order(headers: list[SliceHeader]) -> list[SliceHeader]:
-    positions = known_positions(headers)
-    if positions is None:
-        return headers
-    places = {id(header): position for header, position in zip(headers, positions, strict=True)}
-    return sorted(headers, key=lambda header: (places[id(header)], _tie_break(header)))
-
-
-def _drop_duplicates(
-    headers: list[SliceHeader], left_out: list[SliceHeader], notes: list[QualityNote]
-) -> list[SliceHeader]:
-    positions = known_positions(headers)
-    usable = positions is not None and (max(positions) - min(positions) > _SAME_PLACE_MM or len(headers) == 2)
-    kept: list[SliceHeader] = []
-    seen: set[tuple[str, int]] = set()
-    dropped: list[SliceHeader] = []
+def _without_copies(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], list[SliceHeader]]:
+    """Tell slices from copies: files with one UID, frame, place and instance number."""
+    seen: set[object] = set()
+    found: list[SliceHeader] = []
+    copies: list[SliceHeader] = []
     for header in headers:
-        identity = (header.sop_instance_uid, header.frame)
-        if identity in seen or (usable and kept and _same_place(kept[-1], header)):
-            dropped.append(header)
-            continue
+        place = header.position_mm, header.slice_location_mm, header.instance_number
+        identity = (header.sop_instance_uid, header.frame, place)
+        (copies if identity in seen else found).append(header)
         seen.add(identity)
-        kept.append(header)
-    if dropped:
-        left_out += dropped
-        message = f"{len(dropped)} slices duplicate the position of another slice and are excluded"
-        notes.append(QualityNote(code="duplicate_slices", message=message))
-    return kept
+    return found, copies
 
 
-def _same_place(one: SliceHeader, other: SliceHeader) -> bool:
-    a, b = position_mm(one), position_mm(other)
-    return a is not None and b is not None and abs(a - b) <= _SAME_PLACE_MM
+def _series(
+    stacks: Sequence[Stack], united: United, copies: Sequence[SliceHeader], notes: Sequence[QualityNote]
+) -> Series:
+    base = stacks[0]
+    unplaced = [header for stack in stacks for header in stack.slices.unplaced]
+    duplicates = [header for stack in stacks for header in stack.duplicates]
+    first = united.headers[0]
+    return Series(
+        study_instance_uid=first.study_instance_uid,
+        series_instance_uid=first.series_instance_uid,
+        headers=united.headers,
+        left_out=(*united.apart, *unplaced, *united.overlapping, *duplicates, *copies),
+        quality=(
+            *notes,
+            *_left_out_notes(base, united),
+            *_place_notes(base, united, len(duplicates), len(copies)),
+            *series_notes(united.headers),
+        ),
+        unread=_unread(base, united, unplaced),
+        ordered=base.slices.by is not None or len(united.headers) == 1,
+    )
+
+
+def _note(code: str, message: str) -> QualityNote:
+    return QualityNote(code=code, message=message)
+
+
+def _uid_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
+    counts = Counter((header.sop_instance_uid, header.frame) for header in headers)
+    repeated = sum(count for count in counts.values() if count > 1)
+    message = f"{repeated} slices share a SOP Instance UID with another slice; as their places differ, all are read"
+    return [_note("repeated_uid", message)] if repeated else []
+
+
+def _apart(base: Stack, united: United) -> dict[str, list[SliceHeader]]:
+    """Return the slices that could not be united, by the code of their note."""
+    first = base.headers[0]
+    found: dict[str, list[SliceHeader]] = {}
+    for header in united.apart:
+        same = (header.rows, header.columns) == (first.rows, first.columns) and header.orientation != first.orientation
+        found.setdefault("mixed_orientation" if same else "mixed_size", []).append(header)
+    return found
+
+
+def _left_out_notes(base: Stack, united: United) -> list[QualityNote]:
+    count, apart = len(united.headers) + len(united.apart), _apart(base, united)
+    notes = []
+    if turned := apart.get("mixed_orientation"):
+        message = f"{len(turned)} of {count} slices have another orientation and are excluded"
+        notes.append(_note("mixed_orientation", message))
+    if sized := apart.get("mixed_size"):
+        message = f"{len(sized)} of {count} slices have another size or place and are excluded"
+        notes.append(_note("mixed_size", message))
+    first = united.parts[0][0]
+    if any((part[0].rows, part[0].columns, part[0].orientation) != _form(first) for part in united.parts[1:]):
+        parts = " and ".join(f"{len(part)}" for part in united.parts)
+        message = f"stacks of {parts} slices, which differ in tilt, size or thickness, are read as one"
+        notes.append(_note("united_stacks", message))
+    return notes
+
+
+def _form(header: SliceHeader) -> tuple[object, ...]:
+    return header.rows, header.columns, header.orientation
+
+
+def _place_notes(base: Stack, united: United, duplicates: int, copies: int) -> list[QualityNote]:
+    """Return notes on slices where another one is read: time points, passes, duplicates, and copies of a file."""
+    places = len(united.headers)
+    times = (len(united.overlapping) + duplicates + places) / places
+    if base.slices.places is not None and times >= _TIME_POINTS:
+        message = f"a dynamic series: about {times:.0f} time points at each of {places} places, of which one is read"
+        return [_note("dynamic_series", message)]
+    notes = []
+    if united.overlapping:
+        message = f"{len(united.overlapping)} slices of another pass or stack over the same place are not read"
+        notes.append(_note("overlapping_stacks", message))
+    if duplicates + copies:
+        message = f"{duplicates + copies} slices duplicate the position of another slice and are excluded"
+        notes.append(_note("duplicate_slices", message))
+    return notes
+
+
+def _unread(base: Stack, united: United, unplaced: Sequence[SliceHeader]) -> tuple[UnreadSlices, ...]:
+    """Count the slices of the same plane that show what no other slice does."""
+    plane = plane_of(base.headers)
+    found = {
+        code: [header for header in headers if plane_of([header]) in (plane, None)]
+        for code, headers in _apart(base, united).items()
+    }
+    words = {
+        "mixed_orientation": "slices of another orientation could not be united with the others",
+        "mixed_size": "slices of another size or place could not be united with the others",
+        "no_position": "slices lack the position that orders the others",
+    }
+    found["no_position"] = list(unplaced)
+    counted = [
+        UnreadSlices(code=code, message=f"{words[code]}, first {headers[0].source}", count=len(headers))
+        for code, headers in sorted(found.items())
+        if headers
+    ]
+    if (missing := missing_slices(united.headers) - len(unplaced)) > 0:
+        message = "gaps between the slices: they were not given, or refused when the input was opened"
+        counted.append(UnreadSlices(code="missing_slices", message=message, count=missing))
+    return tuple(counted)

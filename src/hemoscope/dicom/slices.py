@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hemoscope.dicom.image_kind import ImageKind
+
 _NAMED = 3  # inputs that a group names
 
 
@@ -45,7 +47,7 @@ class SliceRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadSlices:
-    """Slices of the series that was read which are not in the result: how many, a stable code, and why."""
+    """What of the series that was read is not in the result: how many slices (0: unknown), a stable code, and why."""
 
     code: str
     message: str
@@ -97,6 +99,15 @@ class SliceHeader:
         pixel_spacing_mm: (between rows, between columns), DICOM (0028,0030), or None.
         position_mm: (x, y, z) of the first pixel, DICOM (0020,0032), or None.
         orientation: six direction cosines, rows then columns, DICOM (0020,0037), or None.
+        contrast_agent: what the header says of a contrast agent that was given, or None.
+        patient_age_years: Patient's Age (0010,1010), or None; an age of 0 years, as de-identification writes, is None.
+        rescale_type: Rescale Type (0028,1054) in upper case, or None.
+        kind: what the image is; ``kind.rank`` orders the series of a study.
+        slice_location_mm: DICOM (0020,1041), relative to an unspecified origin, or None.
+        pixel_aspect: height of a pixel over its width, DICOM (0028,0034), or None.
+        patient_id: DICOM (0010,0020), to keep patients apart; never part of a result.
+        image_type: values of DICOM (0008,0008), in upper case.
+        acquisition: number and time of the acquisition, DICOM (0020,0012) and (0008,0032), empty if unknown.
     """
 
     source: str
@@ -114,10 +125,19 @@ class SliceHeader:
     kvp: float | None = None
     convolution_kernel: str | None = None
     contrast_agent: str | None = None
+    patient_age_years: float | None = None
     body_part: str | None = None
     series_description: str | None = None
     instance_number: int | None = None
+    rescale_type: str | None = None
+    kind: ImageKind = ImageKind.SLICE
     geometry_assumed: bool = False
+    slice_location_mm: float | None = None
+    pixel_aspect: float | None = None
+    patient_id: str | None = None
+    frame_of_reference_uid: str | None = None
+    image_type: tuple[str, ...] = ()
+    acquisition: tuple[str, str] = ("", "")
     quality: tuple[QualityNote, ...] = ()
 
 

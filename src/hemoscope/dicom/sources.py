@@ -1,85 +1,42 @@
-"""Finds inputs: files in folders, members of ZIP files, references of a DICOMDIR. Their names identify no patient.
+"""Finds inputs: files in folders and archives, references of a DICOMDIR. Their names identify no patient.
 
 A source's name is relative to the path that the user gave (folder names above it may hold a patient's name). If
 several given paths share a name, it is prefixed with the number of its path in the list, as in ``2/IM0001.dcm``.
 """
 
-import threading
+import os
+import stat
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
-from hemoscope.dicom import tags
-from hemoscope.dicom.ct_objects import is_directory
-from hemoscope.dicom.elements import PARSE_ERRORS, quiet
-from hemoscope.dicom.part10 import parse
-from hemoscope.dicom.read import load_bytes
+from hemoscope.dicom.containers import (
+    ARCHIVE_SUFFIXES,
+    HEAD_BYTES,
+    Container,
+    FileSource,
+    GzipSource,
+    Member,
+    MemberSource,
+    OpenArchives,
+    kind_of,
+    printable,
+)
+from hemoscope.dicom.dicomdir import referenced_files
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import DicomReadError
 
+__all__ = ["FileSource", "Source", "as_paths", "find_sources", "rejected_by"]
+
 # Files that desktop systems create; users do not mean to give these.
 _SYSTEM_FILES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", ".DS_Store"})
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileSource:
-    """A file; ``name`` is shown to the user."""
-
-    name: str
-    path: Path
-
-    def load(self, limits: ReadLimits) -> bytes:
-        """Return its bytes. Raises DicomReadError ``unreadable`` or ``too_large``."""
-        return load_bytes(self.path, source=self.name, limits=limits)
-
-    def stamp(self) -> tuple[int, int]:
-        """Return what changes with the content, without reading it: size in bytes, time of change. Raises OSError."""
-        found = self.path.stat()
-        return found.st_size, found.st_mtime_ns
-
-
-class ZipSource:
-    """One member of a ZIP file, inflated up to a limit each time it is read."""
-
-    def __init__(self, *, name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, lock: threading.Lock) -> None:
-        """Name a member; ``archive`` stays open as long as any of its sources exists."""
-        self.name = name
-        self._archive = archive
-        self._member = member
-        self._lock = lock
-
-    def renamed(self, name: str) -> "ZipSource":
-        """Return the same member under another name."""
-        return ZipSource(name=name, archive=self._archive, member=self._member, lock=self._lock)
-
-    def load(self, limits: ReadLimits) -> bytes:
-        """Return its bytes. Raises DicomReadError ``bad_archive`` or ``too_large``."""
-        size = self._member.file_size
-        if size > limits.file_bytes:
-            raise refusal(self.name, "too_large", f"{size} bytes, the limit file_bytes is {limits.file_bytes}")
-        if self._member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or self._member.flag_bits & 1:
-            # Python's zipfile inflates other methods without a limit.
-            raise refusal(self.name, "bad_archive", "it is encrypted, or compressed with a method other than deflate")
-        try:
-            # zipfile inflates no more than the declared size, and then checks the checksum.
-            with self._lock, self._archive.open(self._member) as stream:
-                return stream.read(size)
-        except _ZIP_ERRORS as error:
-            raise refusal(self.name, "bad_archive", f"it cannot be unpacked ({type(error).__name__})") from error
-
-    def stamp(self) -> tuple[int, int]:
-        """Return what changes with the content, without inflating it: size in bytes, checksum."""
-        return self._member.file_size, self._member.CRC
-
-
-Source = FileSource | ZipSource
+Source = FileSource | GzipSource | MemberSource
 
 
 def as_paths(paths: str | PathLike[str] | Sequence[str | PathLike[str]]) -> tuple[Path, ...]:
@@ -93,22 +50,27 @@ def as_paths(paths: str | PathLike[str] | Sequence[str | PathLike[str]]) -> tupl
 
 
 def find_sources(paths: Sequence[Path], *, limits: ReadLimits) -> tuple[tuple[Source, ...], tuple[Rejected, ...]]:
-    """Find every input under the given paths: files, folders (recursively), ZIP files, DICOMDIR files.
+    """Find every input under the given paths: files, folders (recursively), archives, DICOMDIR files.
 
-    Hidden files and files of desktop systems are skipped; links to folders are not followed.
+    Archives are ZIP and TAR files and files compressed with gzip. A given path is one by its content; in folders and in
+    other archives they are found by their extension. Hidden files and files of desktop systems are skipped; links to
+    folders are not followed. A folder or archive that cannot be read is refused, and the others are read.
 
     Returns:
         Sources with unique names, in the order of the paths and then of names, and refused inputs.
     """
     found: list[tuple[int, Source]] = []
     rejected: list[Rejected] = []
+    opened = OpenArchives()
     for number, path in enumerate(paths, 1):
         try:
-            found += [(number, source) for source in _expand(path, limits, rejected)]
+            found += [(number, source) for source in _Finder(limits, opened, rejected).expand(path)]
         except DicomReadError as error:
             rejected.append(rejected_by(error))
-    counts = Counter(source.name for _, source in found)
-    return tuple(_unique(number, source, counts) for number, source in found), tuple(rejected)
+        except _TooManyFilesError:
+            reason = f"more files than the limit members = {limits.members}"
+            rejected.append(rejected_by(refusal("folder", "too_large", reason)))
+    return _unique(found), tuple(rejected)
 
 
 def rejected_by(error: DicomReadError) -> Rejected:
@@ -118,107 +80,165 @@ def rejected_by(error: DicomReadError) -> Rejected:
     )
 
 
-def _unique(number: int, source: Source, counts: Counter[str]) -> Source:
-    if counts[source.name] == 1:
-        return source
-    name = f"{number}/{source.name}"
-    return replace(source, name=name) if isinstance(source, FileSource) else source.renamed(name)
+def _unique(found: Sequence[tuple[int, Source]]) -> tuple[Source, ...]:
+    """Give each source its own name: a shared one gets the number of its path, and a count if it is shared still."""
+    counts = Counter(source.name for _, source in found)
+    taken = Counter[str]()
+    unique: list[Source] = []
+    for number, source in found:
+        name = source.name if counts[source.name] == 1 else f"{number}/{source.name}"
+        taken[name] += 1
+        unique.append(replace(source, name=name if taken[name] == 1 else f"{name} ({taken[name]})"))
+    return tuple(unique)
 
 
-def _expand(path: Path, limits: ReadLimits, rejected: list[Rejected]) -> Iterator[Source]:
-    if path.is_dir():
-        yield from _walk(path, limits)
-    elif path.name.upper() == "DICOMDIR":
-        yield from _referenced(path, limits, rejected)
-    elif path.is_file() and zipfile.is_zipfile(path):
-        yield from _members(path, limits)
-    else:
-        yield FileSource(name=path.name, path=path)
+class _TooManyFilesError(Exception):
+    """A path has more files than the limit."""
 
 
-def _walk(folder: Path, limits: ReadLimits) -> Iterator[Source]:
-    count = 0
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop()
-        try:
-            entries = sorted(here.iterdir(), reverse=True)
-        except OSError as error:
-            name = here.relative_to(folder).as_posix()
-            raise refusal(name, "unreadable", f"the folder cannot be listed ({type(error).__name__})") from error
-        waiting += [entry for entry in entries if entry.is_dir() and not entry.is_symlink() and _is_wanted(entry.name)]
-        for entry in reversed(entries):
-            if entry.is_dir() or not _is_wanted(entry.name):
+@dataclass(slots=True)
+class _Budget:
+    """Bytes that an archive and the archives in it may still inflate to."""
+
+    left: int
+
+
+class _Finder:
+    """Expands one given path, and counts its files."""
+
+    def __init__(self, limits: ReadLimits, opened: OpenArchives, rejected: list[Rejected]) -> None:
+        self._limits = limits
+        self._opened = opened
+        self._rejected = rejected
+        self._files = 0
+
+    def expand(self, path: Path) -> Iterator[Source]:
+        """Yield the sources under a path; append what else is refused to ``rejected``.
+
+        Raises:
+            DicomReadError: the whole path is refused.
+            _TooManyFilesError: it has more files than the limit.
+        """
+        if _is_folder(path):
+            yield from self._walk(path)
+        elif path.name.upper() == "DICOMDIR":
+            for source in referenced_files(path, limits=self._limits):
+                if isinstance(source, DicomReadError):
+                    self._rejected.append(rejected_by(source))
+                else:
+                    yield from self._one(source)
+        else:
+            source = FileSource(name=printable(path.name), path=path)
+            kind = _kind_of_file(path)
+            yield from self._one(source) if kind is None else self._unpack(source, kind, prefix="", depth=1)
+
+    def _one(self, source: Source) -> Iterator[Source]:
+        self._files += 1
+        if self._files > self._limits.members:
+            raise _TooManyFilesError
+        yield source
+
+    def _walk(self, folder: Path) -> Iterator[Source]:
+        waiting = [folder]
+        while waiting:
+            here = waiting.pop()
+            try:
+                entries = sorted(here.iterdir(), reverse=True)
+            except OSError as error:
+                name = printable(here.relative_to(folder).as_posix())
+                cause = os.strerror(error.errno) if error.errno else type(error).__name__
+                found = refusal(name, "unreadable", f"the folder cannot be listed: {cause}")
+                self._rejected.append(rejected_by(found))
                 continue
-            count += 1
-            if count > limits.members:
-                raise refusal("folder", "too_large", f"more files than the limit members = {limits.members}")
-            yield FileSource(name=entry.relative_to(folder).as_posix(), path=entry)
+            wanted = [entry for entry in entries if _is_wanted(entry.name)]
+            folders = {entry for entry in wanted if _is_folder(entry)}
+            waiting += [entry for entry in wanted if entry in folders and not entry.is_symlink()]
+            for entry in reversed(wanted):
+                if entry not in folders:
+                    name = printable(entry.relative_to(folder).as_posix())
+                    yield from self._named(FileSource(name=name, path=entry), depth=1)
+
+    def _named(
+        self, source: FileSource | MemberSource, *, depth: int, budget: _Budget | None = None
+    ) -> Iterator[Source]:
+        """Yield what is in a file if its name and content are an archive's, else the file itself."""
+        if not source.name.lower().endswith(ARCHIVE_SUFFIXES):
+            yield from self._one(source)
+            return
+        try:
+            if isinstance(source, FileSource):
+                kind = _kind_of_file(source.path)
+            else:
+                kind = kind_of(source.load(self._limits)[:HEAD_BYTES])
+            if kind is None:
+                yield from self._one(source)
+            else:
+                yield from self._unpack(source, kind, prefix=f"{source.name}/", depth=depth, budget=budget)
+        except DicomReadError as error:
+            self._rejected.append(rejected_by(error))
+
+    def _unpack(
+        self, source: Source, kind: str, *, prefix: str, depth: int, budget: _Budget | None = None
+    ) -> Iterator[Source]:
+        """Yield the files in an archive, or the content of a file compressed with gzip. Raises DicomReadError."""
+        if depth > self._limits.archive_depth:
+            reason = f"archives lie deeper in one another than the limit archive_depth = {self._limits.archive_depth}"
+            raise refusal(source.name, "too_large", reason)
+        inner: str | None = kind
+        if kind == "gzip":
+            source = GzipSource(name=source.name, parent=source)
+            inner = kind_of(source.head(self._limits))
+        if inner not in ("zip", "tar"):
+            yield from self._one(source)
+            return
+        archive = Container(source, kind=inner, opened=self._opened)
+        self._check_size(source)
+        members = archive.members(self._limits)
+        budget = budget or _Budget(self._limits.archive_bytes)
+        self._charge(budget, members, source.name)
+        for member in members:
+            if all(_is_wanted(part) for part in PurePosixPath(member.name).parts):
+                one = MemberSource(name=f"{prefix}{member.name}", archive=archive, member=member)
+                yield from self._named(one, depth=depth + 1, budget=budget)
+
+    def _check_size(self, source: Source) -> None:
+        """Refuse a large file before its table of contents is read."""
+        if isinstance(source, FileSource):
+            size, most = source.path.stat().st_size, self._limits.archive_bytes
+            if size > most:
+                raise refusal(source.name, "too_large", f"{size} bytes, the limit archive_bytes is {most}")
+
+    def _charge(self, budget: _Budget, members: Sequence[Member], name: str) -> None:
+        total = sum(member.size for member in members)
+        if total > budget.left:
+            reason = (
+                f"{len(members)} members of {total} bytes in all, the limit archive_bytes is "
+                f"{self._limits.archive_bytes} for an archive with all that is in it"
+            )
+            raise refusal(name, "too_large", reason)
+        budget.left -= total
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a folder; one that may not be looked at is none, and is refused when it is read."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _is_wanted(name: str) -> bool:
     return name not in _SYSTEM_FILES and not name.startswith(".")
 
 
-def _members(path: Path, limits: ReadLimits) -> Iterator[Source]:
-    """Yield the members of a ZIP file; declared sizes are checked against the limits before anything is inflated."""
-    size = path.stat().st_size
-    if size > limits.archive_bytes:
-        raise refusal(path.name, "too_large", f"{size} bytes, the limit archive_bytes is {limits.archive_bytes}")
+def _kind_of_file(path: Path) -> str | None:
+    """Return the kind of archive by a file's content; None for a file that cannot be opened, which reading refuses."""
     try:
-        archive = zipfile.ZipFile(path)
-    except _ZIP_ERRORS as error:
-        raise refusal(path.name, "bad_archive", f"not a valid ZIP file ({type(error).__name__})") from error
-    members = [one for one in archive.infolist() if not one.is_dir()]
-    total = sum(one.file_size for one in members)
-    if total > limits.archive_bytes or len(members) > limits.members:
-        reason = (
-            f"{len(members)} members of {total} bytes in all, the limits are members = {limits.members} "
-            f"and archive_bytes = {limits.archive_bytes}"
-        )
-        raise refusal(path.name, "too_large", reason)
-    lock = threading.Lock()
-    for one in sorted(members, key=lambda member: member.filename):
-        if all(_is_wanted(part) for part in PurePosixPath(one.filename).parts):
-            yield ZipSource(name=_printable(one.filename), archive=archive, member=one, lock=lock)
-
-
-def _printable(name: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in name)
-
-
-def _referenced(path: Path, limits: ReadLimits, rejected: list[Rejected]) -> Iterator[Source]:
-    """Yield the files that a DICOMDIR references (PS3.3 F.3); refuse missing files and files elsewhere."""
-    found = parse(load_bytes(path, source=path.name, limits=limits), source=path.name, limits=limits)
-    if not is_directory(found):
-        raise refusal(path.name, "malformed", "named DICOMDIR, but not a DICOM directory")
-    try:
-        with quiet():
-            records = found.elements.items(tags.DIRECTORY_RECORD_SEQUENCE)
-            names = [record.texts(tags.REFERENCED_FILE_ID) for record in records]
-    except PARSE_ERRORS as error:
-        raise refusal(path.name, "malformed", f"its records cannot be parsed ({type(error).__name__})") from error
-    for parts in filter(None, names):
-        name = "/".join(parts)
-        target = _resolve(path.parent, parts)
-        if target is None:
-            missing = refusal(name, "unreadable", "the DICOMDIR references it, but it is missing")
-            rejected.append(rejected_by(missing))
-        else:
-            yield FileSource(name=name, path=target)
-
-
-def _resolve(folder: Path, parts: Sequence[str]) -> Path | None:
-    """Return a file below ``folder``, ignoring case as on CD copies; None if it is missing or outside."""
-    here = folder
-    for part in parts:
-        if part in ("", ".", "..") or "/" in part or "\\" in part:
+        if not stat.S_ISREG(path.stat().st_mode):
             return None
-        exact = here / part
-        if not exact.exists():
-            matches = [entry for entry in here.iterdir() if entry.name.upper() == part.upper()] if here.is_dir() else []
-            if not matches:
-                return None
-            exact = matches[0]
-        here = exact
-    return here if here.is_file() else None
+        with path.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+        # A self-extracting ZIP begins with a program.
+        return kind_of(head) or ("zip" if head[128:132] != b"DICM" and zipfile.is_zipfile(path) else None)
+    except OSError:
+        return None

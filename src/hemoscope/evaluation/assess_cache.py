@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hemoscope.data.cache import Cache
 from hemoscope.errors import DataError
 from hemoscope.evaluation.assessment import Assessment
+from hemoscope.evaluation.flow import Flow, Step
 from hemoscope.evaluation.scored_rows import ScoredRows
 from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.predictor import Predictor, Stage
@@ -54,9 +55,11 @@ def assess_cache(
     rows = manifest[manifest["series_id"].isin(wanted)]
     worst = WorstErrors(predictor.bundle.card, gallery)
     slices, series, done = ScoredRows(), ScoredRows(), 0
+    spacings: dict[str, float | None] = {}
     for name, members in rows.groupby("series_id", sort=True):
         known = _Truth.of(cache, str(name), members)
         found, heat = predictor.probabilities(known.volume, maps=gallery > 0)
+        spacings[str(name)] = known.volume.slice_spacing_mm
         series.add(str(name), found.study_probabilities, known.highest, patient=known.patient, series=str(name))
         counted = [place for place, image_id in enumerate(known.image_ids) if image_id in chosen]
         for place in counted:
@@ -68,8 +71,18 @@ def assess_cache(
         if progress is not None:
             progress(Stage.SCORING, done, len(rows))
     return Assessment(
-        slices=slices.table(), series=series.table(), series_of=tuple(slices.series), errors=worst.pictures()
+        slices=slices.table(),
+        series=series.table(),
+        series_of=tuple(slices.series),
+        errors=worst.pictures(),
+        flow=_flow(len(manifest), len(chosen)),
+        spacings_mm=spacings,
     )
+
+
+def _flow(images: int, chosen: int) -> Flow:
+    others = Step(count=images - chosen, unit="images", reason="in other parts of the split")
+    return Flow(inputs=images, unit="images in the prepared dataset", left=(others,) if others.count else ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,13 +1,15 @@
 """Scores a model on labelled DICOM: the predictions that a user gets, compared with the truth."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from hemoscope.data.image_ids import match_ids
 from hemoscope.dicom.archive import Archive
+from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import DataError
 from hemoscope.evaluation.assessment import Assessment
+from hemoscope.evaluation.flow import Flow, Step, rejected_steps
 from hemoscope.evaluation.prediction_files import LabelTable
 from hemoscope.evaluation.scored_rows import ScoredRows
 from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
@@ -46,10 +48,14 @@ def assess_dicom(
     rows = rows_of(archive, truth, root=root)
     worst = WorstErrors(predictor.bundle.card, gallery)
     slices, series, rejected = ScoredRows(), ScoredRows(), list(archive.rejected)
+    spacings: dict[str, float | None] = {}
+    predicted = 0
     for outcome in predictor.studies(archive, maps=gallery > 0, progress=progress):
         rejected.extend(outcome.rejected)
         if outcome.reading is not None:
-            _add(outcome.reading, rows, truth, slices, series)
+            predicted += len(outcome.reading.findings.slices)
+            study = _add(outcome.reading, rows, truth, slices, series)
+            spacings[study] = outcome.reading.volume.slice_spacing_mm
             _show(outcome.reading, rows, truth, worst)
     place_of = {image_id: place for place, image_id in enumerate(slices.names)}
     unread = [image_id for image_id in truth.image_ids if image_id not in place_of]
@@ -63,6 +69,8 @@ def assess_dicom(
         series_of=tuple(slices.series[place] for place in order),
         errors=worst.pictures(),
         rejected=tuple(rejected),
+        flow=_flow(archive, rejected, predicted, len(truth.image_ids)),
+        spacings_mm=spacings,
     )
 
 
@@ -74,13 +82,31 @@ def rows_of(archive: Archive, truth: LabelTable, *, root: str) -> dict[str, int]
     return {source: row_of[image_id] for source, image_id in matched.id_of.items()}
 
 
+def _flow(archive: Archive, rejected: Sequence[Rejected], predicted: int, listed: int) -> Flow:
+    """Return the counts of files: those refused, and slices that were not read, or are not in the table."""
+    slices = sum(len(one.headers) + len(one.left_out) for study in archive.studies for one in study.series)
+    undecoded = len(rejected) - len(archive.rejected)
+    steps = (
+        *rejected_steps(rejected),
+        Step(
+            count=slices - undecoded - predicted,
+            unit="slices",
+            reason="not in the series that was read, repeated in it, or in a refused file",
+        ),
+        Step(count=predicted - listed, unit="slices", reason="not in the table of labels: predicted, not scored"),
+    )
+    inputs = len(archive.rejected) + slices
+    unit = "DICOM slices and refused files" if rejected else "DICOM slices"
+    return Flow(inputs=inputs, unit=unit, left=tuple(step for step in steps if step.count))
+
+
 def _add(
     reading: StudyReading, rows: Mapping[str, int], truth: LabelTable, slices: ScoredRows, series: ScoredRows
-) -> None:
-    """Add the slices that are in the table, and their study if any of them has a label."""
+) -> str:
+    """Add the slices that are in the table, and their study if any of them has a label. Return the study's name."""
     found = [(rows[part.source], part) for part in reading.findings.slices if part.source in rows]
     if not found:
-        return
+        return ""
     members = [row for row, _ in found]
     study = truth.image_ids[members[0]]
     if len(set(members)) < len(members):
@@ -95,6 +121,7 @@ def _add(
         six = np.array(reading.findings.probabilities.values)
         patient = truth.patients[members[0]]
         series.add(study, six, np.fmax.reduce(labels, axis=0), patient=patient, series=study)
+    return study
 
 
 def _show(reading: StudyReading, rows: Mapping[str, int], truth: LabelTable, worst: WorstErrors) -> None:

@@ -1,8 +1,8 @@
 """A model's results on labelled images: slices, series, the worst errors, and the files written from them."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import DataError
 from hemoscope.evaluation.evaluation_context import STUDY_SCORES, ErrorPicture, EvaluationContext
+from hemoscope.evaluation.flow import Flow
 from hemoscope.evaluation.metrics import Booleans
 from hemoscope.evaluation.prediction_files import LabelledPredictions, write_labels, write_predictions
 from hemoscope.evaluation.score_table import score_table
@@ -29,6 +30,8 @@ class Assessment:
         series_of: the series of each image.
         errors: the worst errors, with pictures.
         rejected: inputs that could not be read.
+        flow: counts of the inputs; None if they are unknown.
+        spacings_mm: distance between the slices of each series; None if unknown.
     """
 
     slices: LabelledPredictions
@@ -36,6 +39,8 @@ class Assessment:
     series_of: tuple[str, ...]
     errors: tuple[ErrorPicture, ...]
     rejected: tuple[Rejected, ...] = ()
+    flow: Flow | None = None
+    spacings_mm: Mapping[str, float | None] = field(default_factory=dict)
 
     def score_tables(self, *, name: str, description: str) -> tuple[ScoreTable, ScoreTable]:
         """Return scores by slice and by study as in a model's card; rows without a known label are ignored.
@@ -46,6 +51,12 @@ class Assessment:
             _score_table(self.slices, f"{name}, by slice", description, "slice"),
             _score_table(self.series, f"{name}, by study", description, "patient"),
         )
+
+    def spacing_of_images(self) -> dict[str, str]:
+        """Return the distance between the slices of each image's series, in mm; empty if unknown."""
+        found = (self.spacings_mm.get(series) for series in self.series_of)
+        texts = ("" if spacing is None else f"{spacing:.3g}" for spacing in found)
+        return dict(zip(self.slices.image_ids, texts, strict=True))
 
     def context(
         self, bundle: ModelBundle, *, dataset: str, split: dict[str, Any] | None = None, warnings: Sequence[str] = ()
@@ -68,6 +79,7 @@ class Assessment:
             source={"model": model, "dataset": dataset, "split": split},
             warnings=tuple(warnings),
             errors=self.errors,
+            series_of=self.series_of,
         )
 
     def write(self, folder: Path, *, name: str, description: str) -> None:

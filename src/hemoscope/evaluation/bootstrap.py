@@ -41,20 +41,9 @@ from hemoscope.evaluation.metrics import (
 from hemoscope.labels import LABELS, PerLabel
 
 DEFAULT_ROUNDS = 1000
-ESTABLISHED_AUROC = 0.75
-ESTABLISHED_PATIENTS = 10
 UNKNOWN = "the label is unknown for every image"
 # Maximum array size: rounds times groups or segments, as float64 (16 MB).
 _CHUNK_CELLS = 2_000_000
-
-
-def established(interval: Interval | None, *, positive_patients: int) -> bool:
-    """Whether an AUROC establishes a label: its lower bound is at least 0.75, and at least ten patients have it.
-
-    With only five patients who all rank high, resampling gives an interval near 1 that is too narrow.
-    """
-    enough = positive_patients >= ESTABLISHED_PATIENTS
-    return enough and interval is not None and interval.low >= ESTABLISHED_AUROC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

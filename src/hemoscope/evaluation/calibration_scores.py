@@ -128,9 +128,11 @@ def calibration_curve(
     label, or lack it, or if the probabilities hardly differ.
     """
     rows = _Rows.of(probabilities, labels, groups)
+    if rows.fewest < FEWEST_CURVE_GROUPS:
+        return None
     logits = logit(rows.values)
     knots = _balanced_quantiles(logits, rows.truth, _KNOTS)
-    if rows.fewest < FEWEST_CURVE_GROUPS or np.diff(knots).min() < 1e-6:
+    if np.diff(knots).min() < 1e-6:
         return None
     center, spread = float(logits.mean()), float(logits.std())
     fitted = _fit(rows, _spline((logits - center) / spread, (knots - center) / spread))

@@ -1,8 +1,9 @@
 """Context of an evaluation besides slice scores: model, dataset, whole series, thresholds, pictures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hemoscope.evaluation.clinical_inputs import ClinicalInputs
 from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.inference.calibration import OperatingPoint
 from hemoscope.labels import Hemorrhage, PerLabel
@@ -59,6 +60,8 @@ class EvaluationContext:
         source: model, dataset and split, for ``report.json``.
         warnings: shown first in every report, such as a split that leaks.
         errors: the worst errors, with pictures; None without images.
+        series_of: the series of each image, or None.
+        clinical: subgroups, a second model and so on, if asked for.
     """
 
     series: LabelledPredictions | None = None
@@ -68,3 +71,5 @@ class EvaluationContext:
     source: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     errors: tuple[ErrorPicture, ...] | None = None
+    series_of: tuple[str, ...] | None = None
+    clinical: ClinicalInputs = field(default_factory=ClinicalInputs)

@@ -20,6 +20,8 @@ from hemoscope.errors import DataError
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, checked_pair
 
 CONFIDENCE = 0.95
+# With fewer patients in a class, subgroups, differences and decision curves are not reported: counts stand alone.
+FEWEST_PATIENTS = 5
 _TAIL = (1.0 - CONFIDENCE) / 2
 
 
@@ -69,12 +71,12 @@ def auroc_interval(
     if truth.all() or not truth.any():
         return None
     group, n_groups = group_indices(groups, len(values))
-    wins = _placements(values, truth)
+    wins = placements(values, truth)
     area = float(wins[truth].mean())
     fewest = min(len(np.unique(group[truth])), len(np.unique(group[~truth])))
     if fewest < 2:
         return Interval(value=area, low=0.0, high=1.0)
-    variance = _clustered_variance(wins - area, truth, group, n_groups)
+    variance = clustered_variance(wins - area, truth, group, n_groups)
     if not 0.0 < area < 1.0 or variance <= 0.0:
         low, high = _clopper_pearson(area * fewest, fewest)
         return Interval(value=area, low=low, high=high)
@@ -83,8 +85,12 @@ def auroc_interval(
     return Interval(value=area, low=float(low), high=float(high))
 
 
-def _placements(values: Floats, truth: Booleans) -> Floats:
-    """Return, for each image, the share of the images of the other class that it ranks correctly against."""
+def placements(values: Floats, truth: Booleans) -> Floats:
+    """Return, for each image, the share of the images of the other class that it ranks correctly against.
+
+    Ties count half. The mean over the positives, or over the negatives, is the AUROC. Both arguments are (images,), and
+    both classes must be present.
+    """
     positives, negatives = int(truth.sum()), int((~truth).sum())
     overall = rankdata(values)
     wins = np.empty(len(values))
@@ -93,8 +99,12 @@ def _placements(values: Floats, truth: Booleans) -> Floats:
     return wins
 
 
-def _clustered_variance(excess: Floats, truth: Booleans, group: Integers, n_groups: int) -> float:
-    """Return the variance of an AUROC from placements less their mean (Obuchowski 1997, equations 2 to 5)."""
+def clustered_variance(excess: Floats, truth: Booleans, group: Integers, n_groups: int) -> float:
+    """Return the variance of an AUROC from placements less their mean (Obuchowski 1997, equations 2 to 5).
+
+    The estimate is linear in the placements. So the difference of the ``excess`` of two sets of scores gives the
+    variance of the difference of their AUROCs, with their covariance. At least two groups must have each class.
+    """
     positives, negatives = int(truth.sum()), int((~truth).sum())
     of_positives = np.bincount(group[truth], weights=excess[truth], minlength=n_groups) / positives
     of_negatives = np.bincount(group[~truth], weights=excess[~truth], minlength=n_groups) / negatives

@@ -16,6 +16,10 @@ from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, BootstrapScores, bootstrap_scores
 from hemoscope.evaluation.calibrate import DEFAULT_METHOD
 from hemoscope.evaluation.calibration_scores import calibration_of_labels
+from hemoscope.evaluation.checklist import write_checklist
+from hemoscope.evaluation.clinical_report import DEFINITIONS as CLINICAL_DEFINITIONS
+from hemoscope.evaluation.clinical_report import clinical_document
+from hemoscope.evaluation.decision_curves import draw_decision_curves
 from hemoscope.evaluation.evaluation_context import HIGHEST_IMAGE, EvaluationContext
 from hemoscope.evaluation.level_scores import highest, level_document, points_document
 from hemoscope.evaluation.metrics import CALIBRATION_BINS
@@ -108,7 +112,7 @@ def read_evaluation(
     if series_column is None:
         return data, EvaluationContext()
     members = read_predictions(predictions, labels, group_column=series_column, names=names).groups or ()
-    return data, EvaluationContext(series=highest(data, members))
+    return data, EvaluationContext(series=highest(data, members), series_of=members)
 
 
 def evaluate(
@@ -125,6 +129,9 @@ def evaluate(
     after = recalibrate(data.probabilities, data.labels, data.groups, method=method, seed=seed)
     report = evaluation_report(data, after, about, rounds=rounds, seed=seed)
     plots = draw_plots(data.probabilities, data.labels, after.probabilities, data.groups)
+    plots |= draw_decision_curves(report["decision_curve"])
+    if about.clinical.checklist:
+        write_checklist(report, about.clinical.card, output)
     write_evaluation(report, plots, output, about)
     return report
 
@@ -158,7 +165,7 @@ def evaluation_report(
         "n_groups": scores.n_groups,
         "bootstrap": {"rounds": rounds, "seed": seed, "unit": "image" if scores.n_groups is None else "group"},
         "warnings": [*about.warnings, *_warnings(scores)],
-        "definitions": DEFINITIONS,
+        "definitions": {**DEFINITIONS, **CLINICAL_DEFINITIONS},
         "labels": {label.value: label_document(scores.labels[label], calibration[label]) for label in LABELS},
         "macro": {
             **{name: score_document(found) for name, found in scores.macro.items()},
@@ -171,6 +178,7 @@ def evaluation_report(
         "recall_at_precision": recall_at_precision(data.probabilities, data.labels),
         "calibrated": _calibrated(data, after, rounds=rounds, seed=seed),
         **_levels(data, about, rounds=rounds, seed=seed),
+        **clinical_document(data, after, about, rounds=rounds, seed=seed),
         "errors": None if about.errors is None else [error.as_dict() for error in about.errors],
     }
 

@@ -1,17 +1,17 @@
 """The evaluation report as one self-contained page: tables and pictures inside, nothing fetched, no script."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from hemoscope.evaluation.clinical_tables import PLOT_NAMES as CLINICAL_PLOT_NAMES
+from hemoscope.evaluation.clinical_tables import clinical_tables
 from hemoscope.evaluation.evaluation_context import ErrorPicture
 from hemoscope.evaluation.metrics import METRICS
+from hemoscope.evaluation.page_table import Cell, Table
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports.html_templates import render, template_text
 
 Document = Mapping[str, Any]
-# Text, a score with its interval, or None where there is none.
-Cell = str | Mapping[str, float] | None
 METRIC_NAMES = {
     "auroc": "AUROC",
     "average_precision": "Average precision",
@@ -29,22 +29,11 @@ PLOT_NAMES = {
     "roc": "ROC",
     "reliability": "Reliability, before and after calibration",
     "sweep": "Threshold sweeps",
+    **CLINICAL_PLOT_NAMES,
 }
 POINT_NAMES = {"recall": "Sensitivity", "specificity": "Specificity", "precision": "Precision", "f1": "F1"}
 _PACKAGE = "hemoscope.evaluation"
 _ERROR_KINDS = {"missed": "missed (worst false negatives)", "false alarm": "false alarms (worst false positives)"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """One table of the page under its title: a note above it, ``reasons`` for its dashes below it."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    note: str = ""
-    reasons: Sequence[str] = ()
-    words: bool = False
 
 
 def render_page(report: Document, plots: Mapping[str, bytes], errors: Sequence[ErrorPicture] | None = None) -> str:
@@ -82,6 +71,7 @@ def _tables(report: Document) -> tuple[Table | None, ...]:
         _level(report["series_level"], "series", "Scores by series"),
         _points(report, "series", "At the model's operating points, by series"),
         _level(report["group_level"], "groups", "Scores by group (patient)"),
+        *clinical_tables(report),
     )
 
 

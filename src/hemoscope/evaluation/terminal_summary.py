@@ -20,9 +20,29 @@ def evaluation_summary(report: Mapping[str, Any]) -> str:
         f"exact match        {_score(report['exact_match'])}",
         f"weighted log loss  {_score(report['weighted_log_loss'])}",
         f"  once calibrated  {_score(report['calibrated']['weighted_log_loss'])}",
+        *_comparison(report["comparison"]),
         *(f"warning: {text}" for text in report["warnings"]),
     ]
     return "\n".join(lines)
+
+
+def _comparison(document: Mapping[str, Any] | None) -> list[str]:
+    """Return the difference of AUROC of each label by image, with its p values and the rule of their adjustment."""
+    if document is None:
+        return []
+    margin = document["margin"]
+    lines = [f"AUROC less that of {document['with']}, by image"]
+    for label in LABELS:
+        found = document["levels"]["slice"]["labels"][label.value]["auroc"]
+        if found["p"] is None or found["difference"]["low"] is None:
+            lines.append(f"{label.display:<18}not tested: {found['reason']}")
+            continue
+        shown = (
+            "" if margin is None else f"; not worse by {margin:g}: {'shown' if found['noninferior'] else 'not shown'}"
+        )
+        p_values = f"p {found['p']:.3g}, adjusted {found['p_holm']:.3g}"
+        lines.append(f"{label.display:<18}{_score(found['difference'])}; {p_values}{shown}")
+    return [*lines, f"p values: {document['multiplicity']}"]
 
 
 def _score(score: Mapping[str, float] | None) -> str:

@@ -13,6 +13,8 @@ RULES = ("sensitivity", "specificity", "precision", "youden", "f-beta")
 _AT = {"sensitivity": at_sensitivity, "specificity": at_specificity, "precision": at_precision}
 # The rule texts that the functions of ``thresholds`` write into a point, and so into a card.
 _WRITTEN = re.compile(r"(sensitivity|specificity|precision|f-beta|youden)(?:(?: >=)? ([0-9.eE+-]+))?")
+# Follows the rule of an urgent point that was raised to the threshold of any.
+NOT_BELOW_ANY = ", not below any"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +49,12 @@ class ThresholdRule:
 
 
 def parse_rule(text: str) -> ThresholdRule:
-    """Parse the rule of a card's operating point.
+    """Parse the rule of a card's operating point; the limit of an urgent point is no part of the rule.
 
     Raises:
         DataError: the text is not a rule, such as that of a manually set threshold.
     """
-    found = _WRITTEN.fullmatch(text)
+    found = _WRITTEN.fullmatch(text.removesuffix(NOT_BELOW_ANY))
     if found is None:
         msg = f"the card's rule {text!r} cannot be applied again. Give --rule"
         raise DataError(msg)

@@ -13,23 +13,22 @@ from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, logit
 from hemoscope.evaluation.intervals import group_indices
 from hemoscope.evaluation.metrics import Booleans, Floats
+from hemoscope.evaluation.performance import measured, with_performance
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_predictions
 from hemoscope.evaluation.score_table import score_table
 from hemoscope.evaluation.threshold_rules import ThresholdRule
-from hemoscope.evaluation.thresholds import stated
 from hemoscope.evaluation.tuning import (
     CrossFitted,
     LevelSettings,
     TunedLevel,
     ValidationScores,
-    choose_point,
     cross_fit,
     level_scores,
     tune_level,
 )
 from hemoscope.inference.bundle import GRAPH, SEQUENCE, ModelBundle, write_bundle
-from hemoscope.inference.calibration import AnyCalibration, Calibration, OperatingPoint
-from hemoscope.inference.card import ModelCard, OperatingPointTable, ScoreTable, images_sha256, to_plain
+from hemoscope.inference.calibration import AnyCalibration, Calibration
+from hemoscope.inference.card import ModelCard, ScoreTable, images_sha256, to_plain
 from hemoscope.inference.probabilities import study_logits
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.version import __version__
@@ -205,6 +204,7 @@ def _tune(
         calibration=getattr(card.calibration, level),
         points=getattr(card.operating_points, level),
         established=card.established,
+        urgent=card.operating_points.urgent if level == "study" else None,
     )
     held_out = cross_fit(scores, before, choices.rule, method=choices.method, seed=choices.seed)
     tuned = tune_level(scores, before, choices.rule, method=choices.method)
@@ -256,15 +256,16 @@ def _level_record(level: _Level, choices: TuningChoices) -> Document:
 
 
 def _tuned_card(card: ModelCard, levels: Sequence[_Level], record: Document) -> ModelCard:
-    by_name = {level.name: level.tuned.settings for level in levels}
+    # A card has only patient-level intervals, which need groups.
+    grouped = record["n_groups"] is not None
+    by_name = {level.name: _measured(level) if grouped else level.tuned.settings for level in levels}
     slices, study = by_name["slice"], by_name.get("study")
     old, points = card.calibration, card.operating_points
     points = replace(points, slice=slices.points)
     if study is not None:
-        points = replace(points, study=study.points)
-        points = replace(points, urgent=_urgent(card, levels[-1], points))
-    # A card's tables have only patient-level intervals, which need groups.
-    tables = [] if record["n_groups"] is None else [_score_table(level, record["name"]) for level in levels]
+        assert study.urgent is not None
+        points = replace(points, study=study.points, urgent=study.urgent)
+    tables = [_score_table(level, record["name"]) for level in levels] if grouped else []
     return replace(
         card,
         version=card.version.removesuffix(TUNED) + TUNED,
@@ -275,21 +276,14 @@ def _tuned_card(card: ModelCard, levels: Sequence[_Level], record: Document) -> 
     )
 
 
-def _urgent(card: ModelCard, study: _Level, points: OperatingPointTable) -> OperatingPoint:
-    """Choose the urgent point by its own rule, at least at the study's ``any``: an urgent study must have a finding.
-
-    A point that cannot be chosen again is converted to the new calibration.
-    """
-    label, settings = Hemorrhage.ANY, study.tuned.settings
-    probabilities = settings.probabilities(study.scores.logits)
-    change = study.before.calibration[label], settings.calibration[label]
-    point, _ = choose_point(study.scores, probabilities, label, card.operating_points.urgent, change, None)
-    lowest = points.study[label].threshold
-    if point.threshold >= lowest:
-        return point
-    truth = study.scores.truth[:, 0]
-    known = np.isfinite(truth)
-    return stated(probabilities[known, 0], truth[known], lowest, rule=f"{point.rule}, not below any")
+def _measured(level: _Level) -> LevelSettings:
+    """Return the new settings, their points with the performance on held-out groups."""
+    settings, held_out, scores = level.tuned.settings, level.held_out, level.scores
+    points = with_performance(settings.points, held_out.decisions, scores.truth, scores.groups, "cross_fitted")
+    urgent = settings.urgent
+    if urgent is not None:
+        urgent = measured(urgent, held_out.urgent, scores.truth[:, 0], scores.groups, "cross_fitted")
+    return replace(settings, points=points, urgent=urgent)
 
 
 def _note(levels: Sequence[_Level], record: Document) -> str:
@@ -310,6 +304,6 @@ def _score_table(level: _Level, name: str) -> ScoreTable:
         truth=level.scores.truth,
         patients=[str(group) for group in level.scores.groups],
         name=f"{name}, tuned, by {level.name}",
-        description="AUROC and average precision before tuning; calibration error cross-fitted by patient.",
+        description="AUROC and average precision before tuning; calibration scores cross-fitted by patient.",
         level="slice" if level.name == "slice" else "patient",
     )

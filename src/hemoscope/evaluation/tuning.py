@@ -15,14 +15,17 @@ from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, interval, resamples, sum_by_group
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, fit_of, group_folds
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, contributions, tally
-from hemoscope.evaluation.threshold_rules import ThresholdRule, parse_rule
+from hemoscope.evaluation.performance import held_out_performance
+from hemoscope.evaluation.threshold_rules import NOT_BELOW_ANY, ThresholdRule, parse_rule
+from hemoscope.evaluation.thresholds import stated
 from hemoscope.inference.calibration import AnyCalibration, Calibration, IsotonicCalibration, OperatingPoint
+from hemoscope.inference.card import to_plain
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
 # With fewer groups with, or without, a label, the label keeps its settings.
 FEWEST_GROUPS = 2
-REPORTED = ("log_loss", "brier", "ece", "recall", "specificity", "precision")
+LOSSES = ("log_loss", "brier")
 _NEAREST = 1e-13  # keeps a threshold inside (0, 1) in float64
 _CHUNK_CELLS = 2_000_000
 
@@ -42,11 +45,15 @@ class ValidationScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelSettings:
-    """Settings of one level (slice or study) of a card, and which labels are established."""
+    """Settings of one level (slice or study) of a card, and which labels are established.
+
+    ``urgent`` is the second point on the study's ``any``; None for slices.
+    """
 
     calibration: PerLabel[AnyCalibration]
     points: PerLabel[OperatingPoint]
     established: PerLabel[bool]
+    urgent: OperatingPoint | None = None
 
     def probabilities(self, logits: Floats) -> Floats:
         """Return the probabilities that a user sees from raw logits (n, 6)."""
@@ -55,6 +62,11 @@ class LevelSettings:
     def decisions(self, probabilities: Floats) -> Booleans:
         """Return decisions (n, 6): at or above each label's threshold."""
         return probabilities >= np.array([point.threshold for point in self.points.values])
+
+    def urgent_decisions(self, probabilities: Floats) -> Booleans:
+        """Return which studies (n,) reach the urgent point; none if there is no such point."""
+        lowest = np.inf if self.urgent is None else self.urgent.threshold
+        return np.asarray(probabilities[:, 0] >= lowest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +79,11 @@ class TunedLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CrossFitted:
-    """Results of tuning on held-out groups: probabilities and decisions, (n, 6) each."""
+    """Results of tuning on held-out groups: probabilities and decisions, (n, 6) each, and urgent decisions (n,)."""
 
     probabilities: Floats
     decisions: Booleans
+    urgent: Booleans
 
 
 def tune_level(
@@ -81,7 +94,7 @@ def tune_level(
     Args:
         scores: of the bundle, and the truth.
         before: the card's settings of this level.
-        rule: for every label; None applies the rule of each point in the card.
+        rule: for every label; None applies the rule of each point in the card. The urgent point keeps its own.
         method: of calibration: platt, isotonic or temperature.
 
     Returns:
@@ -102,7 +115,27 @@ def tune_level(
         for label in LABELS
     ]
     settings = replace(tuned, points=PerLabel.of([found for found, _ in points.values]))
+    if before.urgent is not None:
+        change = before.calibration[Hemorrhage.ANY], tuned.calibration[Hemorrhage.ANY]
+        urgent, _ = choose_point(scores, probabilities, Hemorrhage.ANY, before.urgent, change, None)
+        lowest = settings.points[Hemorrhage.ANY].threshold
+        settings = replace(settings, urgent=not_below(urgent, lowest, probabilities[:, 0], scores.truth[:, 0]))
     return TunedLevel(settings=settings, kept=PerLabel.of(reasons))
+
+
+def not_below(point: OperatingPoint, lowest: float, probabilities: Floats, truth: Floats) -> OperatingPoint:
+    """Return the urgent point, at least at the threshold of ``any``: an urgent study must have a finding.
+
+    Args:
+        point: as its own rule chose it.
+        lowest: the study's threshold of ``any``.
+        probabilities: (n,) of ``any``.
+        truth: (n,) of ``any``, NaN if unknown.
+    """
+    if point.threshold >= lowest:
+        return point
+    known = np.isfinite(truth)
+    return stated(probabilities[known], truth[known], lowest, rule=f"{point.rule}{NOT_BELOW_ANY}")
 
 
 def _refit(
@@ -182,12 +215,14 @@ def cross_fit(
     part = group_folds(_rarest(scores), scores.groups, folds, seed=seed)
     probabilities = np.empty(scores.logits.shape)
     decisions = np.empty(scores.logits.shape, dtype=bool)
+    urgent = np.empty(len(scores.logits), dtype=bool)
     for fold in range(folds):
         held_out = part == fold
         settings = tune_level(scores.rows(~held_out), before, rule, method=method).settings
         probabilities[held_out] = settings.probabilities(scores.logits[held_out])
         decisions[held_out] = settings.decisions(probabilities[held_out])
-    return CrossFitted(probabilities=probabilities, decisions=decisions)
+        urgent[held_out] = settings.urgent_decisions(probabilities[held_out])
+    return CrossFitted(probabilities=probabilities, decisions=decisions, urgent=urgent)
 
 
 def _rarest(scores: ValidationScores) -> Booleans:
@@ -203,6 +238,8 @@ def level_scores(
 ) -> dict[str, dict[str, Any]]:
     """Return losses, calibration error and performance of the thresholds by label, with group-level intervals.
 
+    Losses have a bootstrap interval, proportions their closed form; the calibration error has none.
+
     Args:
         probabilities: (n, 6) as a user sees them.
         decisions: (n, 6) at the operating points.
@@ -211,7 +248,8 @@ def level_scores(
         seed: of the bootstrap.
 
     Returns:
-        ``{label: {metric: {"value", "low", "high"} or None if undefined}}``.
+        ``{label: {metric: {"value", "low", "high"} or None if undefined}}``; ``low`` and ``high`` of the calibration
+        error are None, and proportions have the counts of :class:`Proportion` too.
     """
     known = np.isfinite(scores.truth)
     n_groups = int(scores.groups.max()) + 1
@@ -223,21 +261,34 @@ def level_scores(
         )
         for k, rows in enumerate(known.T)
     ]
-    drawn: list[Mapping[str, list[Floats]]] = [{name: [] for name in REPORTED} for _ in LABELS]
+    drawn: list[Mapping[str, list[Floats]]] = [{name: [] for name in LOSSES} for _ in LABELS]
     for weights in resamples(n_groups, rounds, seed=seed, chunk=max(1, _CHUNK_CELLS // n_groups)):
         for k, columns in enumerate(sums):
             found = tally(weights @ columns)
-            for name in REPORTED:
+            for name in LOSSES:
                 drawn[k][name].append(found[name])
-    return {
-        label.value: {
-            name: _interval(float(tally(sums[k].sum(axis=0)[None])[name][0]), np.concatenate(drawn[k][name]))
-            for name in REPORTED
+
+    def of(k: int) -> dict[str, Any]:
+        values = {name: float(column[0]) for name, column in tally(sums[k].sum(axis=0)[None]).items()}
+        error = values["ece"] if np.isfinite(values["ece"]) else None
+        return {
+            **{name: _interval(values[name], np.concatenate(drawn[k][name])) for name in LOSSES},
+            "ece": None if error is None else {"value": error, "low": None, "high": None},
+            **_shares(decisions[:, k], scores.truth[:, k], scores.groups),
         }
-        for k, label in enumerate(LABELS)
-    }
+
+    return {label.value: of(k) for k, label in enumerate(LABELS)}
 
 
 def _interval(value: float, rounds: Floats) -> dict[str, float] | None:
     found = interval(value, rounds)
     return None if found is None else found.as_dict()
+
+
+def _shares(decisions: Booleans, truth: Floats, groups: Integers) -> dict[str, Any]:
+    """Return recall, specificity and precision of one label's decisions (n,); None with one class only."""
+    found = held_out_performance(decisions, truth, groups, "cross_fitted")
+    if found is None:
+        return {"recall": None, "specificity": None, "precision": None}
+    shares = {"recall": found.sensitivity, "specificity": found.specificity, "precision": found.precision}
+    return {name: to_plain(one) for name, one in shares.items()}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hemoscope.evaluation.evaluation_context import ErrorPicture
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.heat_maps import HeatMap
-from hemoscope.inference.preprocess import slice_box
+from hemoscope.inference.preprocess import box_on_slice
 from hemoscope.inference.probabilities import Floats
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports.error_picture import draw_error, window_of
@@ -90,7 +90,7 @@ class WorstErrors:
     def _picture(self, scored: ScoredVolume, label: Hemorrhage, kind: Kind, place: int) -> ErrorPicture:
         card, k = self._card, LABELS.index(label)
         local = card.calibration.slice[label].apply(scored.maps[place, k].astype(np.float64))
-        box = slice_box(scored.volume, place, card.preprocessing)
+        box = box_on_slice(scored.volume, place, card.preprocessing)
         heat = HeatMap(values=np.clip(local, 0.0, 1.0).astype(np.float32), box=box)
         return ErrorPicture(
             label=label,

@@ -58,16 +58,55 @@ AnyCalibration = Calibration | IsotonicCalibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proportion:
+    """A share with its 95% interval and the counts behind it: ``hits`` of ``rows`` (slices or studies)."""
+
+    value: float
+    low: float
+    high: float
+    hits: int
+    rows: int
+    patients: int
+
+    def __post_init__(self) -> None:
+        """Reject counts that no rows can have."""
+        if not (0 <= self.hits <= self.rows and 1 <= self.patients <= self.rows):
+            found = f"{self.hits} of {self.rows} rows of {self.patients} patients"
+            msg = f"a proportion counts some of its rows, and at least one row of each patient, got {found}"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointPerformance:
+    """Performance of an operating point on rows that neither its threshold nor its calibration was fitted on.
+
+    Attributes:
+        method: ``cross_fitted``: each patient's rows are decided by settings fitted on the other folds of patients, so
+            it describes the rule; ``test_set``: this threshold on a test set.
+        sensitivity: true positives of positives; None without positives.
+        specificity: true negatives of negatives; None without negatives.
+        precision: true positives of positive decisions, at the prevalence of these rows; None without such a decision.
+    """
+
+    method: Literal["cross_fitted", "test_set"]
+    sensitivity: Proportion | None
+    specificity: Proportion | None
+    precision: Proportion | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OperatingPoint:
     """A threshold on a calibrated probability, and the rule that chose it; at or above it is positive.
 
-    ``sensitivity`` and ``specificity`` are those on the data that the threshold was fitted on.
+    ``sensitivity`` and ``specificity`` are those on the rows that the threshold was chosen on (in sample), so they are
+    optimistic. ``performance`` is None if it was not measured, as in cards of earlier versions.
     """
 
     threshold: float
     rule: str
     sensitivity: float | None = None
     specificity: float | None = None
+    performance: PointPerformance | None = None
 
     def __post_init__(self) -> None:
         """Reject a threshold outside (0, 1)."""

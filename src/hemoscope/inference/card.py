@@ -55,7 +55,7 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A score with its 95% interval from a bootstrap over patients; without an interval both ends are None."""
+    """A score with its patient-level 95% interval; without an interval both ends are None."""
 
     value: float
     low: float | None
@@ -64,7 +64,22 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelScore:
-    """Scores of one label; if a score is None, ``reason`` says why."""
+    """Scores of one label; if a score is None, ``reason`` says why. Cards of earlier versions lack the last keys.
+
+    Attributes:
+        auroc: interval in closed form (``evaluation.intervals``).
+        average_precision: interval by bootstrap.
+        ece: calibration error in bins, above 0 even for calibrated probabilities: compare ``ece_if_calibrated``.
+        n_positive: rows with the label.
+        n_positive_patients: patients with such a row.
+        reason: why a score is None.
+        n_negative: rows without the label.
+        n_negative_patients: patients with such a row.
+        slope: of calibration, as ``intercept`` and ``observed_expected``: ``evaluation.calibration_scores``.
+        intercept: of calibration in the large.
+        observed_expected: positives to the sum of probabilities.
+        ece_if_calibrated: mean ``ece`` of so many calibrated probabilities.
+    """
 
     auroc: Estimate | None
     average_precision: Estimate | None
@@ -72,6 +87,12 @@ class LabelScore:
     n_positive: int
     n_positive_patients: int
     reason: str | None = None
+    n_negative: int | None = None
+    n_negative_patients: int | None = None
+    slope: Estimate | None = None
+    intercept: Estimate | None = None
+    observed_expected: Estimate | None = None
+    ece_if_calibrated: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

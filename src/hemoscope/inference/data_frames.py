@@ -19,6 +19,7 @@ _STUDY_COLUMNS = (
     "slices",
     *(label.value for label in LABELS),
     *(f"{label.value}_present" for label in LABELS),
+    "state",
 )
 
 
@@ -32,7 +33,7 @@ def slice_rows(study: StudyFindings) -> "pd.DataFrame":
 
 
 def study_rows(studies: Iterable[StudyFindings]) -> "pd.DataFrame":
-    """One row a study: its probabilities, and which labels are present."""
+    """One row a study: its probabilities, which labels are present, and whether the head was read in full."""
     rows = [
         (
             study.study_instance_uid,
@@ -41,6 +42,7 @@ def study_rows(studies: Iterable[StudyFindings]) -> "pd.DataFrame":
             len(study.slices),
             *study.probabilities.values,
             *(finding.present for finding in study.findings),
+            study.state,
         )
         for study in studies
     ]

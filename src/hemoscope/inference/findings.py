@@ -14,6 +14,10 @@ from hemoscope.inference.probabilities import StudyProbabilities
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
 KEY_SLICES = 3
+# A study is incomplete while a larger share of the slices of its series went unread.
+UNREAD_SHARE = 0.05
+# Quality notes of series that cover clearly less than a head: nothing is known about the rest of it.
+PARTIAL_HEAD = ("single_slice", "few_slices")
 
 
 class Triage(StrEnum):
@@ -23,6 +27,11 @@ class Triage(StrEnum):
     PROMPT = "prompt"
     UNSURE = "unsure"
     ROUTINE = "routine"
+
+
+INCOMPLETE = "incomplete"
+# Most urgent first.
+URGENCIES = (*(triage.value for triage in Triage if triage is not Triage.ROUTINE), INCOMPLETE, Triage.ROUTINE.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +75,7 @@ class SkippedSeries:
 class StudyFindings:
     """The result for one study: six findings in label order, slices in anatomical order.
 
-    ``unread`` are slices of the series that was read which could not be decoded.
+    ``unread`` are slices of the series that was read which are not in the result.
     """
 
     study_instance_uid: str
@@ -81,8 +90,26 @@ class StudyFindings:
 
     @property
     def complete(self) -> bool:
-        """Whether every slice of the series that was read is in the result."""
-        return not self.unread
+        """Whether the head was read: at least 95 % of the slices, and not clearly less than a head."""
+        missing = sum(one.count for one in self.unread)
+        partial = any(note.code in PARTIAL_HEAD for note in self.quality)
+        return not partial and missing <= UNREAD_SHARE * (missing + len(self.slices))
+
+    @property
+    def state(self) -> str:
+        """``complete`` or ``incomplete``."""
+        return "complete" if self.complete else INCOMPLETE
+
+    @property
+    def unread_reasons(self) -> tuple[UnreadSlices, ...]:
+        """Why the head was not read in full: ``unread`` and, with a count of 0, that the series covers less of it."""
+        notes = (note for note in self.quality if note.code in PARTIAL_HEAD)
+        return (*self.unread, *(UnreadSlices(code=note.code, message=note.message, count=0) for note in notes))
+
+    @property
+    def urgency(self) -> str:
+        """The triage, or ``incomplete`` where it is routine only for what was read; for lists of work."""
+        return INCOMPLETE if self.triage is Triage.ROUTINE and not self.complete else self.triage.value
 
     @property
     def key_slices(self) -> PerLabel[tuple[SliceRef, ...]]:
@@ -158,7 +185,7 @@ def study_findings(
         slice_quality: what reading noted about each slice.
         quality: what reading noted about the series.
         skipped_series: the study's other series, and why they were not read.
-        unread: slices of the series that could not be decoded.
+        unread: slices of the series that are not in the result.
         card: of the model that gave the probabilities.
     """
     study = PerLabel.of(probabilities.study_probabilities.tolist())

@@ -44,7 +44,7 @@ def local_heat(
         maps: class-activation logits of one slice, shape (6, height, width).
         label: the label to show.
         calibration: of the slice logits.
-        box: the square of the slice that the model saw.
+        box: the part of the slice that the model saw.
     """
     return HeatMap(values=local_probabilities(maps[LABELS.index(label)], label, calibration), box=box)
 
@@ -52,9 +52,9 @@ def local_heat(
 def heat_on_slice(heat: HeatMap, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Lay a heat map over the slice: bilinear inside its box, 0 outside it; float32 of ``shape`` (rows, columns)."""
     box = heat.box
-    smooth = Image.fromarray(heat.values.astype(np.float32)).resize((box.side, box.side), Image.Resampling.BILINEAR)
+    smooth = Image.fromarray(heat.values.astype(np.float32)).resize((box.columns, box.side), Image.Resampling.BILINEAR)
     slice_rows, box_rows = _shared(box.top, box.side, shape[0])
-    slice_columns, box_columns = _shared(box.left, box.side, shape[1])
+    slice_columns, box_columns = _shared(box.left, box.columns, shape[1])
     laid = np.zeros(shape, dtype=np.float32)
     laid[slice_rows, slice_columns] = np.asarray(smooth)[box_rows, box_columns]
     return np.clip(laid, 0.0, 1.0, out=laid)

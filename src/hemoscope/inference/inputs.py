@@ -53,7 +53,7 @@ def predict(
     For more studies than fit, go through ``Predictor.studies``, which holds one at a time.
 
     Args:
-        paths: one or several of: DICOM file, folder, ZIP or DICOMDIR of DICOM files, NIfTI file.
+        paths: one or several of: DICOM file, folder, archive or DICOMDIR of DICOM files, NIfTI file.
         model: what ``load_model`` returned; None loads the model that ships with Hemoscope.
         series_instance_uid: read this DICOM series, and only the study that holds it, instead of choosing by rule.
         maps: keep the heat maps of every slice.

@@ -5,8 +5,9 @@ line, the web app, the PACS node and the evaluation all call ``Predictor``, so t
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from itertools import islice
@@ -15,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.dicom.archive import Archive, DecodedSeries, Study, read_series
-from hemoscope.dicom.series import choose_series
+from hemoscope.dicom.plausibility import check_plausible
+from hemoscope.dicom.series_choice import choose_series
 from hemoscope.dicom.series_from_volume import series_of_volume
 from hemoscope.dicom.slices import Rejected
-from hemoscope.errors import SeriesError
+from hemoscope.dicom.sources import rejected_by
+from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.engine import Engine, RawScores
 from hemoscope.inference.findings import SkippedSeries, study_findings
@@ -26,7 +29,7 @@ from hemoscope.inference.preprocess import Preprocessing, model_input
 from hemoscope.inference.probabilities import StudyProbabilities, averaged, sequence_places
 from hemoscope.inference.study_reading import Prediction, StudyOutcome, StudyReading
 from hemoscope.progress import Progress, StageProgress
-from hemoscope.volume import HounsfieldVolume
+from hemoscope.volume import AxisChange, HounsfieldVolume
 
 __all__ = ["Prediction", "Predictor", "Stage", "StudyOutcome", "StudyReading"]
 
@@ -34,6 +37,9 @@ __all__ = ["Prediction", "Predictor", "Stage", "StudyOutcome", "StudyReading"]
 # 0.95 s with one and 0.82 s with two: Pillow and the windows release Python's lock, and the engine never waits.
 _PREPARING_THREADS = 2
 _PREPARED_AHEAD = 4
+
+
+_Slice = tuple[HounsfieldVolume, int]  # a volume and the index of one of its slices
 
 
 class Stage(StrEnum):
@@ -123,6 +129,10 @@ class Predictor:
         except SeriesError as error:
             refusal = Rejected(source=f"study {uid}", code="no_series", message=str(error))
             return StudyOutcome(study_instance_uid=uid, reading=None, rejected=(refusal,))
+        try:
+            decoded = replace(decoded, quality=decoded.quality + check_plausible(decoded.volume, decoded.slices))
+        except DicomReadError as error:
+            return StudyOutcome(study_instance_uid=uid, reading=None, rejected=(*decoded.rejected, rejected_by(error)))
         if on_decoded is not None:
             on_decoded(decoded)
         reading = self.read(decoded, skipped=choice.skipped, maps=maps, progress=progress)
@@ -148,7 +158,7 @@ class Predictor:
         if isinstance(decoded, HounsfieldVolume):
             decoded = series_of_volume(decoded)
         card, volume = self.bundle.card, decoded.volume
-        probabilities, heat_maps = self.probabilities(volume, maps=maps, progress=progress)
+        probabilities, heat_maps = self.probabilities(volume, native=decoded.native, maps=maps, progress=progress)
         findings = study_findings(
             probabilities,
             slices=decoded.slices,
@@ -169,23 +179,33 @@ class Predictor:
         )
 
     def probabilities(
-        self, volume: HounsfieldVolume, *, maps: bool = False, progress: StageProgress | None = None
+        self,
+        volume: HounsfieldVolume,
+        *,
+        native: Sequence[tuple[HounsfieldVolume, tuple[int, ...]]] = (),
+        maps: bool = False,
+        progress: StageProgress | None = None,
     ) -> tuple[StudyProbabilities, NDArray[np.float32] | None]:
         """Score one volume, wherever it comes from: a decoded series, or a dataset's cache.
 
+        The model sees axial slices in the radiological convention, however they are stored.
+
         Args:
             volume: slices from feet to head.
-            maps: return the heat maps of every slice too, float32 (slices, 6, height, width).
+            native: united stacks with their pixels as stored (``DecodedSeries.native``), scored in place of ``volume``.
+            maps: return the heat maps of every slice too, float32 (slices, 6, height, width), as slices are stored.
             progress: called with ``Stage.SCORING``, the slices done and their number.
         """
         card, positions = self.bundle.card, volume.positions_mm
-        scores = self._score(volume, maps=maps, progress=_stage(progress, Stage.SCORING))
+        parts = native or [(volume, tuple(range(len(volume))))]
+        scores = self._score(_in_order(parts), maps=maps, progress=_stage(progress, Stage.SCORING))
         logits, study = scores.logits, None
         if card.sequence is not None:
             logits, study = self._in_sequence(scores, sequence_places(positions, card.study_rule.nominal_spacing_mm))
             study = study if card.sequence.study_scores == "sequence" else None
         found = StudyProbabilities.from_logits(logits, positions_mm=positions, card=card, study=study)
-        return found, scores.maps
+        laid_back = None if scores.maps is None else AxisChange.of(volume.orientation).undo(scores.maps)
+        return found, laid_back
 
     def _in_sequence(
         self, scores: RawScores, places: NDArray[np.intp]
@@ -196,31 +216,41 @@ class Predictor:
         refined, study = self.engine.run_sequence(averaged(scores.embeddings, places), before)
         return scores.logits + (refined - before)[places], study
 
-    def _score(self, volume: HounsfieldVolume, *, maps: bool, progress: Progress | None) -> RawScores:
+    def _score(self, slices: Sequence[_Slice], *, maps: bool, progress: Progress | None) -> RawScores:
         """Prepare and score every slice; preparing runs in threads of its own, a few slices ahead of the engine."""
         with ThreadPoolExecutor(_PREPARING_THREADS, thread_name_prefix="prepare") as pool:
-            return self.engine.run(_prepared(pool, volume, self.bundle.card.preprocessing, progress), maps=maps)
+            return self.engine.run(_prepared(pool, slices, self.bundle.card.preprocessing, progress), maps=maps)
 
 
 def _skipped(series_instance_uid: str, reason: str, instances: int) -> SkippedSeries:
     return SkippedSeries(series_instance_uid=series_instance_uid, reason=reason, instances=instances)
 
 
+def _in_order(parts: Sequence[tuple[HounsfieldVolume, tuple[int, ...]]]) -> list[_Slice]:
+    """Return each slice of the parts, in the radiological convention, in the order of their places."""
+    placed = {
+        place: (canonical, index)
+        for canonical, places in ((volume.canonical, places) for volume, places in parts)
+        for index, place in enumerate(places)
+    }
+    return [placed[place] for place in sorted(placed)]
+
+
 def _prepared(
     pool: ThreadPoolExecutor,
-    volume: HounsfieldVolume,
+    slices: Sequence[_Slice],
     preprocessing: Preprocessing,
     progress: Progress | None,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the model input of every slice in order, at most ``_PREPARED_AHEAD`` of them waiting."""
     waiting: deque[Future[NDArray[np.float32]]] = deque()
-    upcoming = iter(range(len(volume)))
-    for done in range(len(volume)):
-        for index in islice(upcoming, _PREPARED_AHEAD - len(waiting)):
+    upcoming = iter(slices)
+    for done in range(len(slices)):
+        for volume, index in islice(upcoming, _PREPARED_AHEAD - len(waiting)):
             waiting.append(pool.submit(model_input, volume, index, preprocessing))
         yield waiting.popleft().result()
         if progress is not None:
-            progress(done + 1, len(volume))
+            progress(done + 1, len(slices))
 
 
 def _stage(progress: StageProgress | None, stage: Stage) -> Progress | None:

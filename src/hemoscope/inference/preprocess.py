@@ -1,9 +1,10 @@
 """Preprocessing from Hounsfield units to model input, shared by training and serving.
 
-The order is: average thin slices to the thickness of the training data, crop a square around the head, resize the
-Hounsfield units, then apply the windows. HU are resized before windowing because HU are the physical, linear
-quantity: mixing bone and brain gives what a coarser scanner would have measured, while mixing windowed bone (cut off
-at 80 HU) and brain would paint a rim of blood-like values along the skull.
+The order is: average thin slices to the thickness of the training data, resample to square pixels, crop a square around
+the head, resize the Hounsfield units, then apply the windows. Volumes are in the radiological convention
+(``HounsfieldVolume.canonical``); ``box_on_slice`` leads back to the slices as stored. HU are resized before windowing
+because HU are the physical, linear quantity: mixing bone and brain gives what a coarser scanner would have measured,
+while mixing windowed bone (cut off at 80 HU) and brain would paint a rim of blood-like values along the skull.
 """
 
 from collections.abc import Mapping
@@ -14,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hemoscope.inference.slabs import neighbour_indices, slab_bounds
 from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL, Window
-from hemoscope.volume import HounsfieldVolume
+from hemoscope.volume import AxisChange, HounsfieldVolume
 
 AIR = -1000
 Crop = Literal["none", "head"]
@@ -28,11 +30,24 @@ _LEAST_HEAD = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A square region in pixels of the original slice; it may extend beyond the image, where air is assumed."""
+    """A square region of a slice; it may extend beyond the image, where air is assumed.
+
+    Attributes:
+        top: first row.
+        left: first column.
+        side: number of rows, and of columns if pixels are square.
+        width: number of columns if pixels are not square, else None.
+    """
 
     top: int
     left: int
     side: int
+    width: int | None = None
+
+    @property
+    def columns(self) -> int:
+        """Number of columns."""
+        return self.side if self.width is None else self.width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +136,7 @@ def model_input(volume: HounsfieldVolume, index: int, preprocessing: Preprocessi
 
 def stacked(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Return HU of a slice and its neighbours within the slice's box: float32 (stack, size, size), no windows."""
-    step = 2 * _slab_reach(volume, preprocessing.slab_mm) + 1
-    steps = range(-preprocessing.neighbours, preprocessing.neighbours + 1)
-    inside = (min(max(index + step * number, 0), len(volume) - 1) for number in steps)
+    inside = neighbour_indices(volume, index, preprocessing.neighbours, preprocessing.slab_mm)
     return np.stack([cropped(volume, i, box, preprocessing) for i in inside])
 
 
@@ -134,18 +147,48 @@ def channels(stack: NDArray[np.float32], preprocessing: Preprocessing) -> NDArra
 
 def cropped(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Return HU of one slice, or of the slab around a thin one, within a box: float32 (size, size), no windows."""
-    return resized(_slab(volume, index, preprocessing.slab_mm), box, preprocessing.size)
+    return resized(square_pixels(_slab(volume, index, preprocessing.slab_mm), volume), box, preprocessing.size)
 
 
 def slice_box(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing) -> Box:
-    """Return the square of the original slice that is the model's input; heat maps cover it."""
-    hounsfield = volume.hounsfield[index]
+    """Return the square that is the model's input, in square pixels of a volume in the radiological convention."""
+    hounsfield = square_pixels(volume.hounsfield[index], volume)
     if preprocessing.crop == "none":
         return _square((0, 0, *hounsfield.shape), margin=0.0)
     return head_box(hounsfield, margin=preprocessing.margin)
 
 
-def head_box(hounsfield: NDArray[np.int16], *, margin: float) -> Box:
+def box_on_slice(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing) -> Box:
+    """Return the part of a slice, as stored, that is the model's input; heat maps cover it."""
+    change, canonical = AxisChange.of(volume.orientation), volume.canonical
+    box = slice_box(canonical, index, preprocessing)
+    shape = canonical.hounsfield.shape[1:]
+    (top, side), (left, width) = (
+        (round(start * count / square), round(box.side * count / square))
+        for start, count, square in zip(
+            (box.top, box.left), shape, _square_shape(shape, canonical.pixel_aspect), strict=True
+        )
+    )
+    top = shape[0] - top - side if change.rows_flipped else top
+    left = shape[1] - left - width if change.columns_flipped else left
+    if change.exchanged:
+        top, left, side, width = left, top, width, side
+    return Box(top=top, left=left, side=side, width=None if width == side else width)
+
+
+def square_pixels(values: NDArray[Any], volume: HounsfieldVolume) -> NDArray[Any]:
+    """Resample one slice (rows, columns) to square pixels, or return it unchanged if they are square.
+
+    Pixels are averaged by area to the coarser of the two spacings (float32): what a scanner of that spacing measures.
+    """
+    rows, columns = _square_shape(values.shape, volume.pixel_aspect)
+    if (rows, columns) == values.shape:
+        return values
+    image = Image.fromarray(values.astype(np.float32))
+    return np.asarray(image.resize((columns, rows), Image.Resampling.BOX), dtype=np.float32)
+
+
+def head_box(hounsfield: NDArray[Any], *, margin: float) -> Box:
     """Return a square around the head in one slice (rows, columns) of HU; the whole slice if no head is found.
 
     The head is the largest connected region denser than fat after an opening that removes headrest and cables.
@@ -167,9 +210,9 @@ def head_box(hounsfield: NDArray[np.int16], *, margin: float) -> Box:
 def resized(hounsfield: NDArray[Any], box: Box, size: int) -> NDArray[np.float32]:
     """Resize HU within a box to float32 (size, size): antialiased bilinear, padded with air."""
     rows, columns = hounsfield.shape
-    bottom, right = box.top + box.side, box.left + box.side
+    bottom, right = box.top + box.side, box.left + box.columns
     inner = hounsfield[max(box.top, 0) : min(bottom, rows), max(box.left, 0) : min(right, columns)]
-    square = np.full((box.side, box.side), AIR, dtype=np.float32)
+    square = np.full((box.side, box.columns), AIR, dtype=np.float32)
     row, column = max(-box.top, 0), max(-box.left, 0)
     square[row : row + inner.shape[0], column : column + inner.shape[1]] = inner
     return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR), dtype=np.float32)
@@ -186,17 +229,14 @@ def _square(edges: tuple[int, int, int, int], *, margin: float) -> Box:
     return Box(top=(top + bottom - side) // 2, left=(left + right - side) // 2, side=side)
 
 
-def _slab_reach(volume: HounsfieldVolume, slab_mm: float | None) -> int:
-    """Return the number of slices on either side for a slab of about this thickness; 0 for thick slices."""
-    spacing = volume.slice_spacing_mm
-    if slab_mm is None or spacing is None or spacing <= 0:
-        return 0
-    return max(round((slab_mm / spacing - 1) / 2), 0)
+def _square_shape(shape: tuple[int, ...], pixel_aspect: float) -> tuple[int, int]:
+    """Return rows and columns of a slice in square pixels; the aspect is height over width of a pixel."""
+    rows, columns = shape
+    return max(round(rows * min(pixel_aspect, 1.0)), 1), max(round(columns * min(1 / pixel_aspect, 1.0)), 1)
 
 
 def _slab(volume: HounsfieldVolume, index: int, slab_mm: float | None) -> NDArray[np.int16] | NDArray[np.float32]:
-    reach = _slab_reach(volume, slab_mm)
-    if reach < 1:
+    first, last = slab_bounds(volume, index, slab_mm)
+    if first == last:
         return np.asarray(volume.hounsfield[index])
-    slab = volume.hounsfield[max(index - reach, 0) : index + reach + 1]
-    return np.asarray(slab.mean(axis=0, dtype=np.float32))
+    return np.asarray(volume.hounsfield[first : last + 1].mean(axis=0, dtype=np.float32))

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hemoscope.inference.calibration import AnyCalibration, StudyRule
 from hemoscope.inference.card import ModelCard
+from hemoscope.inference.slabs import local_spacings
 from hemoscope.labels import LABELS, PerLabel
 
 __all__ = [
@@ -113,20 +114,22 @@ def study_logits(slice_logits: ArrayLike, positions_mm: Sequence[float | None], 
 
 
 def _binned(logits: Floats, positions_mm: Sequence[float | None], nominal_spacing_mm: float) -> Floats:
-    """Average the logits (slices, 6) within bins of nominal spacing; thicker series are returned as they are."""
+    """Average the logits (slices, 6) within bins of nominal spacing; thicker slices are bins of their own."""
     known = [position for position in positions_mm if position is not None]
     if len(known) < len(logits):
         return logits
     positions = np.array(known, dtype=np.float64)
     places = np.unique(positions)
     spacing = float(np.median(np.diff(places))) if len(places) > 1 else nominal_spacing_mm
-    if spacing >= nominal_spacing_mm:
+    thick = local_spacings(positions, spacing) >= nominal_spacing_mm
+    if thick.all():
         return logits
     # Sorting by position, then score, makes the sums below independent of the order of the slices, to the last bit.
     order = np.lexsort((*logits.T, positions))
     # A slice extends half a spacing to either side: bins start at its edge, not its centre, so that rounding of the
     # positions does not move slices between bins.
     place = np.floor((positions[order] - places[0] + spacing / 2) / nominal_spacing_mm)
+    place = np.where(thick[order], -2.0 - np.arange(len(order)), place)
     starts = np.flatnonzero(np.diff(place, prepend=-1.0))
     counts = np.diff(starts, append=len(order))
     return np.asarray(np.add.reduceat(logits[order], starts, axis=0) / counts[:, None], dtype=np.float64)
@@ -142,12 +145,18 @@ def sequence_places(positions_mm: Sequence[float | None], nominal_spacing_mm: fl
         positions_mm: position of each slice along the normal, slices in anatomical order, or None.
         nominal_spacing_mm: of the training slices.
     """
-    known = [position for position in positions_mm if position is not None]
-    places = np.unique(np.array(known, dtype=np.float64))
+    count = len(positions_mm)
+    known = np.array([position for position in positions_mm if position is not None], dtype=np.float64)
+    if len(known) < count:
+        return np.arange(count)
+    places = np.unique(known)
     spacing = float(np.median(np.diff(places))) if len(places) > 1 else nominal_spacing_mm
-    thinnest = nominal_spacing_mm / max(len(positions_mm), 1)  # all thinner slices share one place
-    together = round(nominal_spacing_mm / max(spacing, thinnest)) if len(known) == len(positions_mm) else 1
-    return np.arange(len(positions_mm)) // max(together, 1)
+    thinnest = nominal_spacing_mm / max(count, 1)  # all thinner slices share one place
+    shared = np.maximum(np.rint(nominal_spacing_mm / np.maximum(local_spacings(known, spacing), thinnest)), 1)
+    # Slices that share a place are adjacent and of one spacing: a new run begins where the spacing changes.
+    starts = np.flatnonzero(np.diff(shared, prepend=-1.0))
+    within = np.arange(count) - np.repeat(starts, np.diff(starts, append=count))
+    return np.asarray(np.cumsum(within % shared == 0) - 1, dtype=np.intp)
 
 
 def averaged(values: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:

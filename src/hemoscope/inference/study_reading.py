@@ -1,6 +1,6 @@
 """What a predictor returns: one study, read; what became of a study; and every study of an archive."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ from hemoscope.dicom.slices import Rejected
 from hemoscope.inference.calibration import AnyCalibration
 from hemoscope.inference.findings import StudyFindings
 from hemoscope.inference.heat_maps import HeatMap, heat_on_slice, local_heat
-from hemoscope.inference.preprocess import Box, Preprocessing, slice_box
+from hemoscope.inference.preprocess import Box, Preprocessing, box_on_slice
 from hemoscope.inference.probabilities import StudyProbabilities
 from hemoscope.labels import Hemorrhage, PerLabel
-from hemoscope.volume import HounsfieldVolume
+from hemoscope.volume import AxisChange, HounsfieldVolume
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ class StudyReading:
         findings: the result.
         probabilities: the scores behind it, slices in the order of the volume.
         volume: the series in Hounsfield units.
-        maps: class-activation logits, float32 (slices, 6, height, width), each over the square ``box`` of its slice;
+        maps: class-activation logits, float32 (slices, 6, height, width), each over the ``box`` of its slice as stored;
             None unless asked for.
         preprocessing: of the model that read it.
         calibration: of the model's slice logits, which turns ``maps`` into local probabilities.
@@ -52,9 +52,16 @@ class StudyReading:
         """
         return self.volume.affine
 
+    @property
+    def canonical(self) -> "StudyReading":
+        """The same reading with volume and maps in the radiological convention, to be shown."""
+        change = AxisChange.of(self.volume.orientation)
+        maps = None if self.maps is None else change.apply(self.maps)
+        return replace(self, volume=self.volume.canonical, maps=maps)
+
     def box(self, index: int) -> Box:
-        """Return the square of the original slice that the model saw, over which its maps are laid."""
-        return slice_box(self.volume, index, self.preprocessing)
+        """Return the part of the slice, as stored, that the model saw, over which its maps are laid."""
+        return box_on_slice(self.volume, index, self.preprocessing)
 
     def local_heat(self, label: Hemorrhage | str, index: int) -> HeatMap:
         """Return the heat map of a label on a slice at the model's own resolution, with its box on the slice.
@@ -131,7 +138,7 @@ class Prediction:
     rejected: tuple[Rejected, ...]
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return one row a study: UIDs, triage, the six study probabilities and, as ``LABEL_present``, the findings.
+        """Return one row a study: UIDs, triage, the six study probabilities, ``LABEL_present``, and the state.
 
         Raises:
             MissingExtraError: pandas is not installed.

@@ -8,9 +8,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hemoscope.inference.calibration import OperatingPoint
-from hemoscope.inference.card import Estimate, FederationRecord, LabelScore, ModelCard, ScoreTable, TrainingData
-from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.inference.calibration import OperatingPoint, Proportion
+from hemoscope.inference.card import Estimate, FederationRecord, ModelCard, ScoreTable, TrainingData
+from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.reports.report import printable
 
 
@@ -19,9 +19,12 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
     console.print(Text(printable(f"{card.name} {card.version}"), style="bold"))
     console.print(Text(printable(card.description)))
     console.print(Text(f"sha256 {sha256}", style="dim"), soft_wrap=True)  # whole at any width, to be copied
-    _title(console, "Operating points")
-    console.print(_operating_points(card))
-    console.print(_urgent(card.operating_points.urgent))
+    for level in ("study", "slice"):
+        _title(console, f"Operating points of a {level}")
+        console.print(_operating_points(card, getattr(card.operating_points, level)))
+        if level == "study":
+            console.print(_urgent(card.operating_points.urgent))
+    console.print(Text(measured_on(card), style="dim"))
     console.print(Text(_reading(card)))
     for shown in score_tables(card.scores):
         console.print()
@@ -40,12 +43,36 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
 
 
 def score_tables(tables: Sequence[ScoreTable]) -> Iterator[RenderableType]:
-    """Yield each evaluation as a table under its name, then what the brackets mean."""
+    """Yield each evaluation as two tables under its name, then what the brackets mean."""
     for scores in tables:
-        yield Group(Text(printable(f"Scores: {scores.name}"), style="bold"), _about(scores), _scores(scores))
+        title = Text(printable(f"Scores: {scores.name}"), style="bold")
+        yield Group(title, _about(scores), _ranking(scores), Text(), _calibration(scores))
     if tables:
-        meaning = "In brackets: 95% intervals by bootstrap over patients; patients with a positive slice."
-        yield Text(meaning, style="dim")
+        yield Text(MEANING, style="dim")
+
+
+MEANING = (
+    "In brackets: 95% intervals by patient; numbers of patients; after the calibration error, its mean if the "
+    "probabilities were calibrated. Calibrated probabilities have slope 1 and observed/expected 1. No interval "
+    "includes how much scores change if the network is trained again."
+)
+
+
+def measured_on(card: ModelCard) -> str:
+    """Return how the sensitivity and specificity of the card's operating points were measured."""
+    points = card.operating_points
+    every = (*points.study.values, *points.slice.values, points.urgent)
+    methods = sorted({point.performance.method for point in every if point.performance is not None})
+    words = [_METHODS[method] for method in methods]
+    if any(point.performance is None and point.sensitivity is not None for point in every):
+        words.append("with an asterisk, in sample, on the rows that the threshold was chosen on: expect lower values")
+    return f"Sensitivity and specificity: {'; '.join(words) or 'not measured'}."
+
+
+_METHODS = {
+    "cross_fitted": "cross-fitted, each patient decided by thresholds fitted on the other patients",
+    "test_set": "of these thresholds on the test set",
+}
 
 
 def _title(console: Console, title: str) -> None:
@@ -60,24 +87,41 @@ def _grid(*columns: str) -> Table:
     return table
 
 
-def _operating_points(card: ModelCard) -> Table:
-    table = _grid("Label", "Validation", "Study", "Slice", "Rule for the study")
-    for label in LABELS:
-        study, one = card.operating_points.study[label], card.operating_points.slice[label]
+def _operating_points(card: ModelCard, points: PerLabel[OperatingPoint]) -> Table:
+    table = _grid("Label", "Validation", "Threshold", "Sensitivity", "Specificity", "Rule")
+    for label, point in points.items():
         validation = Text("established", "green") if card.established[label] else Text("not established", "yellow")
-        table.add_row(label.display, validation, f"{study.threshold:.2f}", f"{one.threshold:.2f}", _rule(study))
+        rule = Text(printable(point.rule))
+        table.add_row(label.display, validation, f"{point.threshold:.2f}", *(Text(one) for one in rates(point)), rule)
     return table
 
 
-def _rule(point: OperatingPoint) -> Text:
-    reached = {"sensitivity": point.sensitivity, "specificity": point.specificity}
-    numbers = ", ".join(f"{name} {value:.2f}" for name, value in reached.items() if value is not None)
-    return Text(printable(f"{point.rule} ({numbers})" if numbers else point.rule))
+def rates(point: OperatingPoint) -> tuple[str, str]:
+    """Return sensitivity and specificity with interval and counts, or those in sample with an asterisk."""
+    found = point.performance
+    if found is not None:
+        return _proportion(found.sensitivity), _proportion(found.specificity)
+    return _in_sample(point.sensitivity), _in_sample(point.specificity)
+
+
+def _in_sample(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}*"
+
+
+def _proportion(found: Proportion | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found.value:.2f} ({found.low:.2f}-{found.high:.2f}) {found.hits} of {found.rows}"
 
 
 def _urgent(point: OperatingPoint) -> Text:
+    sensitivity, specificity = rates(point)
+    numbers = [f"sensitivity {sensitivity}", f"specificity {specificity}"]
+    if point.performance is not None and point.performance.precision is not None:
+        numbers.append(f"precision {_proportion(point.performance.precision)}")
     name = Hemorrhage.ANY.display
-    return Text(f"Immediate when {name} reaches {point.threshold:.2f} in the study: ").append_text(_rule(point))
+    reached = "" if {sensitivity, specificity} == {"-"} else f" ({', '.join(numbers)})"
+    return Text(printable(f"Immediate when {name} reaches {point.threshold:.2f} in the study: {point.rule}{reached}"))
 
 
 def _reading(card: ModelCard) -> str:
@@ -90,32 +134,46 @@ def _reading(card: ModelCard) -> str:
 
 
 def _about(scores: ScoreTable) -> Text:
-    counted = f"{scores.n_images} slices of {scores.n_patients} patients, scored by {scores.level}."
-    return Text(f"{printable(scores.description)}\n{counted}", style="dim")
+    rows = "slices" if scores.level == "slice" else "studies"
+    return Text(
+        f"{printable(scores.description)}\n{scores.n_images} {rows} of {scores.n_patients} patients.", style="dim"
+    )
 
 
-def _scores(scores: ScoreTable) -> Table:
-    table = _grid("Label", "AUROC (95%)", "Average precision", "Calibration\nerror", "Positive")
+def _ranking(scores: ScoreTable) -> Table:
+    table = _grid("Label", "AUROC", "Average precision", "Positive", "Negative")
     for label, score in scores.labels.items():
-        table.add_row(label.display, *_score_cells(score))
+        auroc = Text(_estimate(score.auroc))
+        if score.auroc is None and score.reason:
+            auroc = Text(printable(score.reason), style="dim")
+        counts = (
+            _count(score.n_positive, score.n_positive_patients),
+            _count(score.n_negative, score.n_negative_patients),
+        )
+        table.add_row(label.display, auroc, _estimate(score.average_precision), *counts)
     return table
 
 
-def _score_cells(score: LabelScore) -> tuple[Text, ...]:
-    positive = Text(f"{score.n_positive} ({score.n_positive_patients})")
-    calibration = "-" if score.ece is None else f"{score.ece.value:.3f}"
-    estimates = [Text(_estimate(score.auroc)), Text(_estimate(score.average_precision)), Text(calibration)]
-    if score.auroc is None and score.reason:
-        estimates[0] = Text(printable(score.reason), style="dim")
-    return (*estimates, positive)
+def _calibration(scores: ScoreTable) -> Table:
+    table = _grid("Label", "Slope", "Observed/expected", "Calibration error")
+    for label, score in scores.labels.items():
+        error = "-" if score.ece is None else f"{score.ece.value:.3f}"
+        if score.ece is not None and score.ece_if_calibrated is not None:
+            error = f"{error} ({score.ece_if_calibrated.value:.3f})"
+        table.add_row(label.display, _estimate(score.slope, 2), _estimate(score.observed_expected, 2), error)
+    return table
 
 
-def _estimate(estimate: Estimate | None) -> str:
+def _count(rows: int | None, patients: int | None) -> str:
+    return "-" if rows is None else f"{rows} ({patients})"
+
+
+def _estimate(estimate: Estimate | None, digits: int = 3) -> str:
     if estimate is None:
         return "-"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} ({estimate.low:.3f}-{estimate.high:.3f})"
+        return f"{estimate.value:.{digits}f}"
+    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f}-{estimate.high:.{digits}f})"
 
 
 def _federation(record: FederationRecord) -> Text:

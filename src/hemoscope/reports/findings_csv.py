@@ -41,6 +41,7 @@ STUDY_COLUMNS: tuple[str, ...] = (
     *(f"{label}_key_slices" for label in LABELS),
     *(f"{label}_key_slice_numbers" for label in LABELS),
     "quality",
+    "state",
 )
 PATIENT_COLUMNS = ("patient_name", "patient_id", "study_date")
 
@@ -107,6 +108,7 @@ def _study_row(study: StudyFindings) -> list[Cell]:
         *(" ".join(ref.sop_instance_uid for ref in finding.slices) for finding in study.findings),
         *(" ".join(str(ref.number) for ref in finding.slices) for finding in study.findings),
         " ".join(note.code for note in study.quality),
+        study.state,
     ]
 
 

@@ -67,8 +67,8 @@ def _study(study: StudyFindings, patient: PatientIdentity | None) -> dict[str, A
     document: dict[str, Any] = {
         "study_instance_uid": study.study_instance_uid,
         "series_instance_uid": study.series_instance_uid,
-        "state": "complete" if study.complete else "incomplete",
-        "unread": _unread(study.unread),
+        "state": study.state,
+        "unread": _unread(study.unread_reasons),
         "triage": study.triage.value,
         "probabilities": study.probabilities.as_dict(),
         "findings": [_finding(finding) for finding in study.findings],

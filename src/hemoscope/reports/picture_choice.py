@@ -13,6 +13,8 @@ from hemoscope.reports.report import positions_known
 def pictures_of(reading: StudyReading, card: ModelCard, *, every_slice: bool = False) -> Iterator[SlicePicture]:
     """Yield one picture a key slice and label; with ``every_slice`` also ``any`` on every other slice.
 
+    Axial slices are shown in the radiological convention.
+
     Raises:
         ValueError: the study was read without its maps.
 
@@ -27,6 +29,7 @@ def pictures_of(reading: StudyReading, card: ModelCard, *, every_slice: bool = F
 
 def picture_of(reading: StudyReading, card: ModelCard, ref: SliceRef, label: Hemorrhage) -> SlicePicture:
     """Describe one slice and label; marks that rest on assumed geometry are left out."""
+    reading = reading.canonical
     findings, volume, index = reading.findings, reading.volume, ref.index
     known = positions_known(findings)
     _, row_mm, column_mm = volume.spacing_mm

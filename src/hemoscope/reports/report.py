@@ -61,6 +61,13 @@ def positions_known(study: StudyFindings) -> bool:
     return all(note.code != GEOMETRY_ASSUMED for note in notes)
 
 
+def unread_words(count: int, message: str) -> str:
+    """Put one reason of ``unread`` into words."""
+    if not count:
+        return message
+    return f"{count} slice{' was' if count == 1 else 's were'} not read: {message}"
+
+
 def shown_probability(probability: float) -> str:
     """Two digits, never rounded up to certainty nor down to nothing: "1.00" would claim what no model knows."""
     if 0.0 < probability < 0.005:

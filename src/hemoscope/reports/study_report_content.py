@@ -16,7 +16,7 @@ from hemoscope.inference.findings import Triage
 from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.reports.findings_1 import key_slice_indices, triage_of
 from hemoscope.reports.overlays import SlicePicture, draw_overlay
-from hemoscope.reports.report import printable, shown_probability
+from hemoscope.reports.report import printable, shown_probability, unread_words
 
 T = TypeVar("T")
 
@@ -26,6 +26,7 @@ TRIAGE_WORDS = {
     Triage.UNSURE: "Read before routine studies: the model is unsure",
     Triage.ROUTINE: "Nothing suspected at the model's thresholds",
 }
+INCOMPLETE_WORDS = "Incomplete: nothing suspected in what was read, which is not the whole head"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +56,13 @@ class ReaderRemark:
 class StudyDocument:
     """Everything that a report on one study says, in reading order; texts are plain, to be escaped where shown.
 
+    ``tone`` names the color of the headline: the triage, or ``incomplete`` where it is routine only for what was read.
     ``pictures`` are pairs of a caption and a PNG.
     """
 
     disclaimer: str
     triage: Triage
+    tone: str
     headline: str
     facts: tuple[tuple[str, str], ...]
     labels: tuple[LabelLine, ...]
@@ -87,10 +90,12 @@ def study_document(
     """
     found = document["studies"][study]
     triage = Triage(triage_of(found))
+    partial = triage is Triage.ROUTINE and found.get("state") == "incomplete"
     return StudyDocument(
         disclaimer=document["disclaimer"],
         triage=triage,
-        headline=TRIAGE_WORDS[triage],
+        tone="incomplete" if partial else triage.value,
+        headline=INCOMPLETE_WORDS if partial else TRIAGE_WORDS[triage],
         facts=_facts(document["model"], found),
         labels=tuple(
             _label(finding, key_slice_indices(finding, found["slices"], key_slices)) for finding in found["findings"]
@@ -116,10 +121,14 @@ def _facts(model: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[tuple[st
     facts = [
         *((name, printable(value)) for name, value in named if value),
         ("Study", printable(study["study_instance_uid"])),
-        ("Series read", f"{printable(study['series_instance_uid'])} ({len(study['slices'])} slices)"),
+        ("Series read", f"{printable(study['series_instance_uid'])} ({len(study['slices'])} slices{_state(study)})"),
         ("Model", f"{model['name']} {model['version']} (bundle {model['sha256'][:12]})"),
     ]
     return tuple(facts)
+
+
+def _state(study: Mapping[str, Any]) -> str:
+    return ", incomplete" if study.get("state") == "incomplete" else ""
 
 
 def _label(finding: Mapping[str, Any], key_slices: Sequence[int]) -> LabelLine:
@@ -146,6 +155,8 @@ def _remarks(study: Mapping[str, Any]) -> tuple[str, ...]:
         remarks.append(
             "Not established: validation does not support this label. Suspected only together with any hemorrhage."
         )
+    reasons = study.get("unread", {}).get("reasons", ())
+    remarks += [unread_words(one["count"], one["message"]) for one in reasons if one["count"]]
     remarks += [note["message"] for note in study["quality"]]
     reported = {note["code"] for note in study["quality"]}
     notes = [note for one in study["slices"] for note in one["quality"] if note["code"] not in reported]

@@ -29,10 +29,11 @@ _CAUTION = ParagraphStyle(
 )
 _LETTERS_LOST = "Letters that this PDF cannot show stand as ?. The HTML report has them."
 _COLOUR = {
-    Triage.IMMEDIATE: "#b00020",
-    Triage.PROMPT: "#8a5000",
-    Triage.UNSURE: "#1d4f91",
-    Triage.ROUTINE: "#2e5e3e",
+    Triage.IMMEDIATE.value: "#b00020",
+    Triage.PROMPT.value: "#8a5000",
+    Triage.UNSURE.value: "#1d4f91",
+    "incomplete": "#8a5000",
+    Triage.ROUTINE.value: "#2e5e3e",
 }
 
 
@@ -72,7 +73,7 @@ def _western(text: str) -> str:
 
 
 def _story(study: StudyDocument) -> list[Flowable]:
-    headline = f'<font color="{_COLOUR[study.triage]}"><b>{escape(study.headline)}</b></font>'
+    headline = f'<font color="{_COLOUR[study.tone]}"><b>{escape(study.headline)}</b></font>'
     story: list[Flowable] = [
         Paragraph("Head CT: suspected hemorrhage", _TITLE),
         Spacer(0, 3 * mm),

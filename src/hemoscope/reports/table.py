@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hemoscope.dicom.slices import Rejected, RejectedGroup, SliceRef, group_rejected
-from hemoscope.inference.findings import Finding, StudyFindings, Triage
+from hemoscope.inference.findings import INCOMPLETE, Finding, StudyFindings, Triage
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.report import (
     PatientIdentity,
@@ -21,6 +21,7 @@ from hemoscope.reports.report import (
     positions_known,
     printable,
     shown_probability,
+    unread_words,
 )
 from hemoscope.version import DISCLAIMER
 
@@ -30,6 +31,7 @@ _TRIAGE = {
     Triage.UNSURE: ("UNSURE", "bold white on blue", "the model is unsure; a reader should look before routine studies"),
     Triage.ROUTINE: ("ROUTINE", "bold black on green", "nothing found that moves it up the list"),
 }
+_INCOMPLETE = ("INCOMPLETE", "bold black on yellow", "nothing found in what was read, which is not the whole head")
 _BAR_CELLS = 6
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _FEW = 5
@@ -69,6 +71,8 @@ def _overview(report: Report) -> Text:
     """Count the studies by triage: with many of them the first ones have left the screen."""
     counts = Counter(study.findings.triage for study in report.studies)
     words = ", ".join(f"{counts[triage]} {triage.value}" for triage in Triage if counts[triage])
+    if incomplete := sum(not study.findings.complete for study in report.studies):
+        words += f"; {incomplete} of them incomplete"
     return Text(f"{len(report.studies)} studies: {words}", style="bold")
 
 
@@ -86,7 +90,7 @@ def _patient(patient: PatientIdentity) -> Text:
 
 
 def _headline(study: StudyFindings) -> Text:
-    word, style, meaning = _TRIAGE[study.triage]
+    word, style, meaning = _INCOMPLETE if study.urgency == INCOMPLETE else _TRIAGE[study.triage]
     count = len(study.slices)
     return Text.assemble(
         (f" {word} ", style),
@@ -95,7 +99,7 @@ def _headline(study: StudyFindings) -> Text:
         short_uid(study.study_instance_uid),
         ("  series ", "bold"),
         short_uid(study.series_instance_uid),
-        f"  {count} slice{'' if count == 1 else 's'}",
+        f"  {count} slice{'' if count == 1 else 's'}{'' if study.complete else ', incomplete'}",
     )
 
 
@@ -165,6 +169,7 @@ def _remarks(study: StudyFindings) -> list[RenderableType]:
     if len(study.slices) > 1 and any(finding.slices for finding in study.findings):
         order = "from feet to head" if all(one.position_mm is not None for one in study.slices) else "as they came"
         remarks.append(_point(f"Slices are numbered {order}."))
+    remarks.extend(_point(unread_words(one.count, one.message), one.code) for one in study.unread if one.count)
     remarks.extend(_point(note.message, note.code) for note in study.quality)
     remarks.extend(_slice_notes(study))
     for series in study.skipped_series:

@@ -151,7 +151,9 @@ def _killed(attempts: int) -> JobFailure:
 
 def _too_slow(limit: timedelta) -> JobFailure:
     message = f"Reading took longer than {limit.total_seconds():g} s"
-    return JobFailure(code="time_limit", message=message, remedy="Upload one study at a time, or raise the limit")
+    return JobFailure(
+        code="time_limit", message=message, remedy="Upload one study at a time, or raise --time-limit-minutes"
+    )
 
 
 def _free() -> sa.ColumnElement[bool]:

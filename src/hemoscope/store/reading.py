@@ -57,7 +57,9 @@ class UploadReader:
         store = self._store
         store.results.progress(job, None, state=StudyState.READING, done=0, total=0)
         opening = self._progress(job, None, StudyState.READING)
-        archive = open_upload(store.folder, job.upload_id, deidentify=self._deidentify, progress=opening)
+        archive = open_upload(
+            store.folder, job.upload_id, deidentify=self._deidentify, limits=store.read_limits, progress=opening
+        )
         sizes = [max(len(series) for series in study.series) for study in archive.studies]
         study_ids = store.results.begin(job, sizes or [0])
         if not archive.studies and study_ids[0] is not None:
@@ -94,7 +96,7 @@ class UploadReader:
         """Write the pixels, so that the study can be looked at."""
         source = decoded.slices[0].source
         self._store.folder.write_array(
-            job.upload_id, study_id, VOLUME, decoded.volume.hounsfield.astype("<i2", copy=False)
+            job.upload_id, study_id, VOLUME, decoded.volume.canonical.hounsfield.astype("<i2", order="C", copy=False)
         )
         geometry = geometry_of(decoded)
         self._store.results.pixels_ready(
@@ -116,14 +118,14 @@ class UploadReader:
         geometry: Geometry,
     ) -> None:
         """Write heat maps, then the result."""
-        findings, card = reading.findings, self._predictor.bundle.card
-        if reading.maps is not None:
-            self._store.folder.write_array(job.upload_id, study_id, MAPS, _stored_maps(reading.maps, card))
+        findings, card, maps = reading.findings, self._predictor.bundle.card, reading.canonical.maps
+        if maps is not None:
+            self._store.folder.write_array(job.upload_id, study_id, MAPS, _stored_maps(maps, card))
         reported = ReportedStudy(findings=findings)
         result = StudyResult(
             findings=self._document(archive, (reported,), (*archive.rejected, *rejected)),
             geometry=with_result(geometry, reading, card),
-            urgency=findings.triage.value,
+            urgency=findings.urgency,
             suspected=tuple(one.label.value for one in findings.findings if one.present),
             not_established=tuple(one.label.value for one in findings.findings if not one.established),
         )

@@ -15,20 +15,19 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hemoscope.errors import HemoscopeError
-from hemoscope.inference.findings import Triage
+from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
 from hemoscope.store.database import Database, now
 from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, finish
 from hemoscope.store.uploads import new_study
 from hemoscope.store.values import Geometry, Identity, StudyState
 
-URGENCIES = tuple(triage.value for triage in Triage)
 _studies, _deletions = tables.studies, tables.deletions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyResult:
-    """The result of one study, ready to be stored: ``findings`` is JSON text, ``urgency`` a ``Triage``."""
+    """The result of one study, ready to be stored: ``findings`` is JSON text, ``urgency`` one of ``URGENCIES``."""
 
     findings: str
     geometry: Geometry

@@ -11,11 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from hemoscope.dicom.read_limits import ReadLimits, limits_from_options
 from hemoscope.errors import ConfigError
 
 _LONGEST_SESSION_HOURS = 24 * 365
 _PATHS = ("storage", "model", "users", "token_file", "tls_cert", "tls_key")
-_LISTS = ("allowed_host", "trusted_proxy")
+_LISTS = ("allowed_host", "trusted_proxy", "limit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,12 @@ class Settings:
     )
     upload_mib: int = field(default=4096, metadata=_help("size of one upload", "N", least=1))
     upload_files: int = field(default=20_000, metadata=_help("files in one upload", "N", least=1))
+    limit: tuple[str, ...] = field(
+        default=(),
+        metadata=_help(
+            "raise or lower a limit of what is read, such as archive_bytes=16G; may be repeated", "NAME=VALUE"
+        ),
+    )
     requests_per_minute: int = field(default=6000, metadata=_help("of one client", "N", least=1))
     logins_per_minute: int = field(default=10, metadata=_help("of one client", "N", least=1))
     lease_s: float = 15.0
@@ -113,6 +120,7 @@ class Settings:
             ConfigError: naming the option and what to do.
         """
         self._check_ranges()
+        limits_from_options(self.limit)
         if self.show_identity and self.deidentify:
             msg = "identity cannot be shown and removed at once. Choose --show-identity or --deidentify"
             raise ConfigError(msg)
@@ -184,6 +192,11 @@ class Settings:
         """Limits of one upload; one file may fill it, since a ZIP is one file."""
         size = self.upload_mib << 20
         return UploadLimits(file_bytes=size, files=self.upload_files, upload_bytes=size)
+
+    @property
+    def read_limits(self) -> ReadLimits:
+        """Limits of what is read from an upload."""
+        return limits_from_options(self.limit)
 
     @property
     def session(self) -> timedelta:

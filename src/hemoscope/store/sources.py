@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hemoscope.dicom.archive import Archive, open_archive
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.slices import Rejected
 from hemoscope.dicom.sources import rejected_by
 from hemoscope.errors import DicomReadError
@@ -18,26 +19,34 @@ from hemoscope.progress import Progress
 from hemoscope.store.storage import Storage, new_private_file
 
 
-def open_upload(storage: Storage, upload_id: str, *, deidentify: bool, progress: Progress | None = None) -> Archive:
+def open_upload(
+    storage: Storage,
+    upload_id: str,
+    *,
+    deidentify: bool,
+    limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
+) -> Archive:
     """Open the files of an upload, in the order they came.
 
     Args:
         storage: their folder.
         upload_id: of the upload.
         deidentify: replace them by de-identified copies first, so that nothing derived from them can identify anybody.
+        limits: size limits of one input.
         progress: called with the files done and their number.
     """
     folder = storage.source(upload_id)
     if not deidentify:
-        return open_archive(_files(folder), progress=progress)
+        return open_archive(_files(folder), limits=limits, progress=progress)
     clean = folder.with_name("clean")
     rejected: tuple[Rejected, ...] = ()
     if folder.exists() or not clean.exists():  # else a crash came between the last two steps below
-        archive = open_archive(_files(folder), progress=progress)
+        archive = open_archive(_files(folder), limits=limits, progress=progress)
         rejected = archive.rejected + _write_clean(storage, archive, clean)
         storage.remove_aside(folder, upload_id)
     clean.rename(folder)
-    opened = open_archive(_files(folder))
+    opened = open_archive(_files(folder), limits=limits)
     return replace(opened, rejected=rejected + opened.rejected)
 
 
@@ -57,7 +66,7 @@ def _write_clean(storage: Storage, archive: Archive, clean: Path) -> tuple[Rejec
     named = dict.fromkeys(header.source for header in (*headers, *left_out))
     for number, source in enumerate(sorted(named), 1):
         try:
-            content = deidentified_file(archive.load(source), key=key, source=source)
+            content = deidentified_file(archive.load(source), key=key, source=source, limits=archive.limits)
         except DicomReadError as error:
             rejected.append(rejected_by(error))
             continue

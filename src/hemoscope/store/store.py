@@ -67,6 +67,7 @@ class Store:
         """Use ``open_store``."""
         self.folder = folder
         self.limits = settings.upload_limits
+        self.read_limits = settings.read_limits
         self.keep_source = settings.keep_source
         self.jobs = Jobs(database, lease=settings.lease, attempts=settings.attempts)
         self.results = Results(database)

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from hemoscope.files import sync_folder
-from hemoscope.inference.findings import Triage
+from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
 from hemoscope.store.database import Database, now
 from hemoscope.store.refusals import refusal
@@ -14,7 +14,7 @@ from hemoscope.store.settings import UploadLimits
 from hemoscope.store.storage import Storage, full_disk_refused, new_private_file
 from hemoscope.store.values import StudyState
 
-UNKNOWN_URGENCY = len(Triage)  # after every triage that is known
+UNKNOWN_URGENCY = len(URGENCIES)  # after every urgency that is known
 _PIECE = 1 << 20
 
 

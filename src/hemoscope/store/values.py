@@ -55,11 +55,12 @@ class Identity(Document):
 
 @with_config(ConfigDict(extra="ignore"))
 class HeatMapBox(TypedDict):
-    """The square of a slice that its heat map covers, in pixels."""
+    """The part of a slice that its heat map covers, in pixels."""
 
     top: int
     left: int
-    side: int
+    side: Annotated[int, Field(description="Rows, and columns if there is no width")]
+    width: Annotated[NotRequired[int], Field(description="Columns, of slices whose pixels are not square")]
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -98,9 +99,7 @@ class StudySummary(Document):
     stage_done: Annotated[Count, Field(description="Progress within the state, of stage_total")]
     stage_total: Annotated[Count, Field(description="0 until it is known")]
     instances: Annotated[Count, Field(description="Slices in the study, 0 until it is known")]
-    urgency: Annotated[
-        str | None, Field(description="Triage: immediate, prompt, unsure, routine; null before the result")
-    ]
+    urgency: Annotated[str | None, Field(description="Triage, and incomplete before routine; null before the result")]
     suspected: Annotated[tuple[str, ...], Field(description="Labels that are suspected, in label order")]
     not_established: Annotated[
         tuple[str, ...], Field(description="Labels that the model's validation does not support")

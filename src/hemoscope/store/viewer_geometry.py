@@ -1,18 +1,22 @@
-"""The geometry of a study for the page, built in two steps: after decoding, and with the result."""
+"""The geometry of a study for the page, built in two steps: after decoding, and with the result.
+
+The page shows axial slices in the radiological convention: the patient's right at the left, the front at the top.
+"""
 
 from itertools import chain
 
 from hemoscope.dicom.archive import DecodedSeries
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.predictor import StudyReading
+from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS
 from hemoscope.reports.report import GEOMETRY_ASSUMED
-from hemoscope.store.values import Geometry
+from hemoscope.store.values import Geometry, HeatMapBox
 
 
 def geometry_of(decoded: DecodedSeries) -> Geometry:
     """Return the geometry once the slices are decoded."""
-    volume = decoded.volume
+    volume = decoded.volume.canonical
     slices, rows, columns = volume.hounsfield.shape
     notes = chain(decoded.quality, *decoded.slice_quality)
     return {
@@ -36,12 +40,17 @@ def geometry_of(decoded: DecodedSeries) -> Geometry:
 
 def with_result(geometry: Geometry, reading: StudyReading, card: ModelCard) -> Geometry:
     """Add the boxes of the heat maps, probabilities, thresholds and key slices."""
-    boxes = [reading.box(index) for index in range(len(reading.volume))]
+    shown = reading.canonical
     return {
         **geometry,
-        "boxes": [{"top": box.top, "left": box.left, "side": box.side} for box in boxes],
+        "boxes": [_box(shown.box(index)) for index in range(len(shown.volume))],
         "heatmap_shape": None if reading.maps is None else list(reading.maps.shape[2:]),
         "probabilities": reading.probabilities.slice_probabilities.tolist(),
         "thresholds": {label.value: card.operating_points.slice[label].threshold for label in LABELS},
         "key_slices": {label.value: [ref.index for ref in refs] for label, refs in reading.findings.key_slices.items()},
     }
+
+
+def _box(box: Box) -> HeatMapBox:
+    found: HeatMapBox = {"top": box.top, "left": box.left, "side": box.side}
+    return found if box.width is None else {**found, "width": box.width}

@@ -162,7 +162,9 @@ def _unexpected(error: Exception) -> JobFailure:
         return JobFailure(code=error.code, message=error.reason, remedy=error.remedy)
     if isinstance(error, MemoryError):
         message = "Reading this study needs more memory than a worker may use"
-        return JobFailure(code="out_of_memory", message=message, remedy="Raise the limit, and upload it again")
+        return JobFailure(
+            code="out_of_memory", message=message, remedy="Raise --worker-memory-mib, and upload it again"
+        )
     message = f"An unexpected error ({type(error).__name__}) ended the reading"
     return JobFailure(code="internal_error", message=message, remedy="Report it with the log's line")
 

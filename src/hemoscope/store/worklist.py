@@ -9,10 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
 from hemoscope.store.database import Database, now
 from hemoscope.store.refusals import refusal
-from hemoscope.store.results import URGENCIES
 from hemoscope.store.uploads import UNKNOWN_URGENCY
 from hemoscope.store.values import (
     Changes,

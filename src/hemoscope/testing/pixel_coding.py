@@ -33,6 +33,8 @@ from pydicom.uid import (
 
 from hemoscope.errors import MissingExtraError
 
+# Uncompressed frames in fragments (PS3.5 A.4.11); pydicom 3 does not name it.
+ENCAPSULATED = UID("1.2.840.10008.1.2.1.98")
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 LOSSLESS = (RLELossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless)
 # Lossy syntaxes with the term of Lossy Image Compression Method (0028,2114) that names them.
@@ -56,7 +58,7 @@ class PixelCoding:
     """Encoding of HU as stored values. The default is that of most scanners.
 
     Attributes:
-        transfer_syntax: a UID of ``NATIVE``, ``LOSSLESS`` or ``LOSSY``.
+        transfer_syntax: a UID of ``NATIVE``, ``LOSSLESS`` or ``LOSSY``, or ``ENCAPSULATED``.
         signed: Pixel Representation (0028,0103).
         bits_stored: Bits Stored (0028,0101); up to 8 are allocated 8 bits, more are allocated 16.
         intercept: HU of stored value 0, Rescale Intercept (0028,1052).
@@ -75,7 +77,7 @@ class PixelCoding:
 
     def __post_init__(self) -> None:
         """Reject a syntax without an encoder and more bits than it supports."""
-        if self.transfer_syntax not in (*NATIVE, *LOSSLESS, *LOSSY):
+        if self.transfer_syntax not in (*NATIVE, ENCAPSULATED, *LOSSLESS, *LOSSY):
             msg = f"no encoder for transfer syntax {self.transfer_syntax}"
             raise ValueError(msg)
         most = FEWER_BITS.get(self.transfer_syntax, 16)
@@ -128,7 +130,7 @@ def _outside_field(shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def pixel_data(frames: Sequence[Stored], coding: PixelCoding) -> bytes:
-    """Return Pixel Data (7FE0,0010) of frames of shape (rows, columns), encapsulated if compressed."""
+    """Return Pixel Data (7FE0,0010) of frames of shape (rows, columns), encapsulated if the syntax asks for it."""
     if coding.transfer_syntax in NATIVE:
         dtype = coding.dtype.newbyteorder(">" if coding.transfer_syntax == ExplicitVRBigEndian else "<")
         data = b"".join(frame.astype(dtype).tobytes() for frame in frames)
@@ -137,6 +139,8 @@ def pixel_data(frames: Sequence[Stored], coding: PixelCoding) -> bytes:
 
 
 def _compress(frame: Stored, coding: PixelCoding) -> bytes:
+    if coding.transfer_syntax == ENCAPSULATED:
+        return frame.astype(coding.dtype.newbyteorder("<")).tobytes()
     if coding.transfer_syntax == RLELossless:
         return _rle(frame, coding)
     if coding.transfer_syntax in (JPEG2000Lossless, JPEG2000):

@@ -30,11 +30,11 @@ from hemoscope.data.cache import Cache
 from hemoscope.errors import DataError
 from hemoscope.files import publish, write_text
 from hemoscope.inference.card import to_plain
-from hemoscope.inference.preprocess import Preprocessing, resized, slice_box, stacked
+from hemoscope.inference.preprocess import Preprocessing, resized, slice_box, square_pixels, stacked
 from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, no_progress
 
-_FORMAT = 1
+_FORMAT = 2
 _HOUNSFIELD, _MASKS, _WRITTEN = "hounsfield.npy", "outlines.npy", "written.txt"
 
 
@@ -234,5 +234,5 @@ class _Plan:
                     msg = f"{image_id}: no mask in its series, but the manifest lists one. Prepare the data again"
                     raise DataError(msg)
                 # resized() pads with air (-1000), so the mask is resized on that scale too.
-                scaled = resized(series.mask[index].astype(np.float32) * 1000 - 1000, box, size)
+                scaled = resized(square_pixels(series.mask[index].astype(np.float32) * 1000 - 1000, volume), box, size)
                 masks[self.mask_of[place]] = scaled > -500

@@ -40,11 +40,11 @@ def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreT
     origin = Origin(
         experiment=experiment,
         dataset=read_dataset(run),
-        split=_read_split(run, experiment),
+        split=read_split_record(run, experiment),
         embedding_size=network.embedding_size,
         federation=read_federation_record(run),
     )
-    card = _card(run, origin, version=version, scores=scores)
+    card = run_card(run, origin, version=version, scores=scores)
     reading = experiment.reading_preprocessing
     sequence = None if experiment.sequence is None else _sequence(run, experiment, network.embedding_size)
     graph = onnx_graph(
@@ -90,7 +90,8 @@ def read_federation_record(run: Path) -> FederationRecord | None:
         raise TrainingError(msg) from error
 
 
-def _read_split(run: Path, experiment: Experiment) -> SplitRecord | None:
+def read_split_record(run: Path, experiment: Experiment) -> SplitRecord | None:
+    """Read the split of a run; None for a run on folds. Raises TrainingError if it is missing."""
     if experiment.run.split == "folds":
         return None
     split = read_split(run)
@@ -100,7 +101,8 @@ def _read_split(run: Path, experiment: Experiment) -> SplitRecord | None:
     return split
 
 
-def _card(run: Path, origin: Origin, *, version: str, scores: Sequence[ScoreTable]) -> ModelCard:
+def run_card(run: Path, origin: Origin, *, version: str, scores: Sequence[ScoreTable] = ()) -> ModelCard:
+    """Return the card of a finished run, fitted on its scores; arguments and errors as for :func:`export_run`."""
     experiment = origin.experiment
     rule = StudyRule(extent_mm=experiment.reading.extent_mm)
     if origin.split is None:

@@ -1,8 +1,9 @@
 """Fits the card of a trained model on the scores of its run.
 
 A run on folds: every patient is scored once, by a network that was not trained on that patient. Calibration and
-operating points are fitted on those scores; reported calibration errors are cross-fitted by patient, so that nothing is
-scored on its own fitting data. The scores describe the training recipe, not the final network's exact weights.
+operating points are fitted on those scores; the reported calibration and performance of the operating points are
+cross-fitted by patient, so that nothing is scored on its own fitting data. The scores describe the training recipe, not
+the final network's exact weights.
 
 A run on one split: calibration and operating points are fitted on the validation set, and the card reports the
 scores of exactly these weights on the test set. The paper's split by slice has no validation set: then nothing is
@@ -17,54 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.data.split import LEAK_WARNING
-from hemoscope.evaluation.bootstrap import established
-from hemoscope.evaluation.intervals import Interval
 from hemoscope.evaluation.score_table import score_table
-from hemoscope.evaluation.threshold_rules import ThresholdRule
+from hemoscope.evaluation.tuning import LevelSettings
 from hemoscope.inference.calibration import StudyRule, sigmoid
 from hemoscope.inference.card import (
-    CalibrationTable,
     FederationRecord,
-    LabelScore,
     ModelCard,
-    OperatingPointTable,
     ScoreTable,
     SequenceRule,
     SplitRecord,
     TrainingData,
 )
-from hemoscope.inference.probabilities import calibrated
-from hemoscope.labels import Hemorrhage, PerLabel
+from hemoscope.inference.probabilities import consistent
 from hemoscope.training.experiment import Experiment
-from hemoscope.training.fitted_levels import (
-    FittedCalibration,
-    cross_fitted_probabilities,
-    fit_calibration,
-    fit_points,
-    fit_urgent,
-    never_urgent,
-    unfitted,
-)
+from hemoscope.training.fitted_settings import NO_VALIDATION, Fit, established_labels, fit, nothing_fitted
+from hemoscope.training.held_out import cross_fitted, on_test_set, settings_of, with_held_out_performance
 from hemoscope.training.run_scores import LevelScores, SliceAndStudyScores
 from hemoscope.version import DISCLAIMER, __version__
 
 Floats = NDArray[np.float64]
-
-# A missed bleed costs more than a false alarm, so the study's `any` is set by sensitivity. For slices, F1 marks those
-# that most likely show the bleed.
-STUDY_SENSITIVITY = 0.90
-URGENT_PRECISION = 0.90
-NO_VALIDATION = "the split has no validation set"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """What was fitted for a card, and lines for its limits about what could not be fitted."""
-
-    calibration: CalibrationTable
-    points: OperatingPointTable
-    established: PerLabel[bool]
-    limits: tuple[str, ...]
+_Level = Literal["slice", "patient"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +55,17 @@ def folds_card(
     origin: Origin, scored: SliceAndStudyScores, rule: StudyRule, *, version: str, more: Sequence[ScoreTable]
 ) -> ModelCard:
     """Return the card of a run on folds, fitted on its out-of-fold scores."""
-    tables = validation_tables(
-        scored,
-        name=f"{origin.dataset.name}, out of fold",
-        description=(
-            "Patient-level folds: every patient is scored once, by a network trained with the same recipe on "
-            "the other folds. It describes the recipe, not these exact weights. Calibration is cross-fitted."
-        ),
+    found = fit(scored, established_labels(scored))
+    held_out = cross_fitted(scored, found)
+    description = (
+        "Patient-level folds: every patient is scored once, by a network trained with the same recipe on "
+        "the other folds. It describes the recipe, not these exact weights. AUROC and average precision rank the "
+        "probabilities as served; calibration scores are cross-fitted by patient."
     )
-    return assembled(origin, fit(scored, tables), rule, version=version, scores=(*tables, *more))
+    shown = (None, None) if held_out is None else (held_out.slices.probabilities, held_out.studies.probabilities)
+    tables = _tables(scored, found, shown, name=f"{origin.dataset.name}, out of fold", description=description)
+    found = with_held_out_performance(found, scored, held_out)
+    return assembled(origin, found, rule, version=version, scores=(*tables, *more))
 
 
 def split_card(
@@ -104,115 +79,49 @@ def split_card(
 ) -> ModelCard:
     """Return the card of a run on one split: fitted on its validation set, if any, and scored on its test set."""
     assert origin.split is not None
-    if validation is None:
-        found = nothing_fitted(NO_VALIDATION)
-    else:
-        found = fit(validation, validation_tables(validation, name="validation", description=""))
-    tables = _test_tables(origin.dataset, origin.split, test, found)
-    return assembled(origin, found, rule, version=version, scores=(*tables, *more))
-
-
-def validation_tables(scored: SliceAndStudyScores, *, name: str, description: str) -> tuple[ScoreTable, ScoreTable]:
-    """Return scores by slice and by patient with cross-fitted calibration, for settings fitted on the same rows."""
-    by_slice, by_patient = (
-        _table(scores, cross_fitted_probabilities(scores), level, name=name, description=description)
-        for scores, level in ((scored.slices, _SLICE), (scored.studies, _PATIENT))
-    )
-    return by_slice, by_patient
-
-
-def fit(scored: SliceAndStudyScores, tables: Sequence[ScoreTable]) -> Fit:
-    """Calibrate both levels and choose operating points; ``tables`` of these scores decide what is established."""
-    slices, studies = fit_calibration(scored.slices), fit_calibration(scored.studies)
-
-    def supported(label: Hemorrhage) -> bool:
-        fitted = slices.reasons[label] is None and studies.reasons[label] is None
-        return fitted and all(_supported(table.labels[label]) for table in tables)
-
-    fine = PerLabel.build(supported)
-    urgent, why_never = fit_urgent(
-        scored.studies, studies, fine, ThresholdRule(kind="precision", target=URGENT_PRECISION)
-    )
-    points = OperatingPointTable(
-        slice=fit_points(scored.slices, slices, fine, lambda _: ThresholdRule(kind="f-beta", target=1.0)),
-        study=fit_points(scored.studies, studies, fine, _study_rule),
-        urgent=urgent,
-    )
-    return Fit(
-        calibration=CalibrationTable(slice=slices.calibration, study=studies.calibration),
-        points=points,
-        established=fine,
-        limits=(*_unfitted_lines(slices, studies), *_urgency_lines(why_never)),
-    )
-
-
-def nothing_fitted(reason: str) -> Fit:
-    """Return the network's own probabilities, positive above 0.5, with no label established."""
-    raw = unfitted(reason)
-    nothing = LevelScores(logits=np.zeros((1, 6)), truth=np.full((1, 6), np.nan), patients=("",))
-    none = PerLabel.build(lambda _: False)
-    points = fit_points(nothing, raw, none, _study_rule)
-    return Fit(
-        calibration=CalibrationTable(slice=raw.calibration, study=raw.calibration),
-        points=OperatingPointTable(slice=points, study=points, urgent=never_urgent(reason)),
-        established=none,
-        limits=(
-            f"Neither calibration nor thresholds are fitted, and no label is established: {reason}. Probabilities are "
-            "the network's own, and above 0.5 is positive. To fit them on other patients: hemoscope tune.",
-            *_urgency_lines(reason),
-        ),
-    )
-
-
-_Level = Literal["slice", "patient"]
-_SLICE: _Level = "slice"
-_PATIENT: _Level = "patient"
-
-
-def _study_rule(label: Hemorrhage) -> ThresholdRule:
-    if label is Hemorrhage.ANY:
-        return ThresholdRule(kind="sensitivity", target=STUDY_SENSITIVITY)
-    return ThresholdRule(kind="youden")
-
-
-def _supported(score: LabelScore) -> bool:
-    auroc = score.auroc
-    if auroc is None or auroc.low is None or auroc.high is None:
-        return False
-    interval = Interval(value=auroc.value, low=auroc.low, high=auroc.high)
-    return established(interval, positive_patients=score.n_positive_patients)
-
-
-def _test_tables(
-    dataset: TrainingData, split: SplitRecord, test: SliceAndStudyScores, found: Fit
-) -> tuple[ScoreTable, ScoreTable]:
+    split = origin.split
     how = f"The test set of one split by {split.by} (share {split.test:g}, seed {split.seed}), scored by these weights."
     if split.by == "slice":
         how = f"{how} {LEAK_WARNING}. Probabilities are the network's own."
     else:
-        how = f"{how} Calibration is fitted on the validation set."
-    by_slice, by_patient = (
-        _table(scores, calibrated(scores.logits, table), level, name=f"{dataset.name}, test set", description=how)
-        for scores, table, level in (
-            (test.slices, found.calibration.slice, _SLICE),
-            (test.studies, found.calibration.study, _PATIENT),
+        how = f"{how} Calibration and thresholds are fitted on the validation set."
+    found = nothing_fitted(NO_VALIDATION) if validation is None else fit(validation, established_labels(validation))
+    held_out = on_test_set(test, found)
+    shown = (held_out.slices.probabilities, held_out.studies.probabilities)
+    tables = _tables(test, found, shown, name=f"{origin.dataset.name}, test set", description=how)
+    if validation is not None:
+        found = with_held_out_performance(found, test, held_out)
+    return assembled(origin, found, rule, version=version, scores=(*tables, *more))
+
+
+def _tables(
+    scored: SliceAndStudyScores,
+    found: Fit,
+    held_out: tuple[Floats | None, Floats | None],
+    *,
+    name: str,
+    description: str,
+) -> tuple[ScoreTable, ScoreTable]:
+    """Return the scores by slice and by study of probabilities as served.
+
+    ``held_out`` has those of settings that were not fitted on these rows; None uses the network's own probabilities.
+    """
+    slices, studies = settings_of(found)
+
+    def table(scores: LevelScores, settings: LevelSettings, shown: Floats | None, level: _Level) -> ScoreTable:
+        # At study level a row is a series; a patient may have several.
+        several = level == "patient" and len(set(scores.patients)) < len(scores.patients)
+        return score_table(
+            ranked=settings.probabilities(scores.logits),
+            probabilities=consistent(sigmoid(scores.logits), found.established) if shown is None else shown,
+            truth=scores.truth,
+            patients=scores.patients,
+            name=f"{name}, by {'study' if several else level}",
+            description=description,
+            level=level,
         )
-    )
-    return by_slice, by_patient
 
-
-def _table(scores: LevelScores, probabilities: Floats, level: _Level, *, name: str, description: str) -> ScoreTable:
-    # At study level a row is a series; a patient may have several.
-    several = level == _PATIENT and len(set(scores.patients)) < len(scores.patients)
-    return score_table(
-        ranked=sigmoid(scores.logits),
-        probabilities=probabilities,
-        truth=scores.truth,
-        patients=scores.patients,
-        name=f"{name}, by {'study' if several else level}",
-        description=description,
-        level=level,
-    )
+    return table(scored.slices, slices, held_out[0], "slice"), table(scored.studies, studies, held_out[1], "patient")
 
 
 def assembled(
@@ -270,17 +179,3 @@ def _of_one_site(federation: FederationRecord | None) -> str:
     if federation is None or not federation.personalised:
         return ""
     return f"Trained by {federation.sites} sites, then fine-tuned and scored on the patients of one of them."
-
-
-def _unfitted_lines(slices: FittedCalibration, studies: FittedCalibration) -> list[str]:
-    """Return one line for each label that could not be fitted at a level."""
-    return [
-        f"{label.display}: neither calibrated nor given its own threshold ({reason}); its probability is the "
-        "network's own, and above 0.5 is positive."
-        for label, reason in ((label, slices.reasons[label] or studies.reasons[label]) for label in Hemorrhage)
-        if reason
-    ]
-
-
-def _urgency_lines(reason: str | None) -> list[str]:
-    return [f"No study is called urgent: {reason}."] if reason else []

@@ -6,15 +6,17 @@ If too few patients have a label, nothing is fitted for it: it keeps the network
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.calibrate import cross_fitted, fit_platt
+from hemoscope.evaluation.calibrate import fit_platt
+from hemoscope.evaluation.intervals import group_indices
 from hemoscope.evaluation.threshold_rules import ThresholdRule
-from hemoscope.inference.calibration import Calibration, OperatingPoint, sigmoid
+from hemoscope.evaluation.tuning import CrossFitted, LevelSettings, ValidationScores, cross_fit, not_below
+from hemoscope.inference.calibration import Calibration, OperatingPoint
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.run_scores import LevelScores
@@ -53,19 +55,37 @@ def fit_calibration(scores: LevelScores) -> FittedCalibration:
     return FittedCalibration(calibration=PerLabel.build(fit), reasons=reasons)
 
 
-def cross_fitted_probabilities(scores: LevelScores) -> Floats:
-    """Return probabilities (n, 6), each calibrated by a fit without that patient.
+def cross_fit_level(
+    scores: LevelScores,
+    points: PerLabel[OperatingPoint],
+    established: PerLabel[bool],
+    urgent: OperatingPoint | None = None,
+    *,
+    seed: int = 0,
+) -> CrossFitted | None:
+    """Fit calibration and thresholds on all folds of patients but one and apply them to that fold, for each fold.
 
-    A label with too few patients for every cross-fitting fold keeps the network's own probability.
+    Args:
+        scores: that calibration and points were fitted on.
+        points: fitted on all of ``scores``; only their rules are used. A point without a rule stays above 0.5.
+        established: fixed, because it decides what is served.
+        urgent: the second point on ``any``.
+        seed: of the assignment of patients to folds.
+
+    Returns:
+        None if there are too few patients: fewer than folds, or no label that two of them have.
     """
-    found = sigmoid(scores.logits)
-    for k, label in enumerate(LABELS):
-        logits, truth, patients = _known(scores, label)
-        try:
-            found[np.isfinite(scores.truth[:, k]), k] = cross_fitted(logits, truth, patients)
-        except DataError:  # one class, or too few patients: keep the network's own probability
-            continue
-    return found
+    groups, _ = group_indices(scores.patients, len(scores.patients))
+    rules = LevelSettings(
+        calibration=PerLabel.build(lambda _: RAW),
+        points=PerLabel.of([replace(point, threshold=ABOVE_HALF) for point in points.values]),
+        established=established,
+        urgent=None if urgent is None else replace(urgent, threshold=NEVER),
+    )
+    try:
+        return cross_fit(ValidationScores(logits=scores.logits, truth=scores.truth, groups=groups), rules, seed=seed)
+    except DataError:  # documented: too few patients for folds
+        return None
 
 
 def fit_points(
@@ -87,12 +107,22 @@ def fit_points(
 
 
 def fit_urgent(
-    scores: LevelScores, fitted: FittedCalibration, established: PerLabel[bool], rule: ThresholdRule
+    scores: LevelScores,
+    fitted: FittedCalibration,
+    established: PerLabel[bool],
+    rule: ThresholdRule,
+    *,
+    lowest: float,
 ) -> tuple[OperatingPoint, str | None]:
-    """Choose the stricter point on ``any``; if it cannot be fitted, return one that no study reaches and why."""
+    """Choose the stricter point on ``any``; if it cannot be fitted, return one that no study reaches and why.
+
+    ``lowest`` is the threshold of ``any``, which an urgent study reaches too.
+    """
     probabilities = consistent(calibrated(scores.logits, fitted.calibration), established)
     found, reason = _point(scores, probabilities, Hemorrhage.ANY, rule, fitted.reasons[Hemorrhage.ANY])
-    return (found, None) if found else (never_urgent(reason), reason)
+    if found is None:
+        return never_urgent(reason), reason
+    return not_below(found, lowest, probabilities[:, 0], scores.truth[:, 0]), None
 
 
 def never_urgent(reason: str) -> OperatingPoint:

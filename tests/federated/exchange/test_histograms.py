@@ -13,8 +13,10 @@ from hemoscope.federated.exchange.histograms import (
     EDGES,
     FINE_CELLS,
     Cell,
+    CellCounts,
     ClassCounts,
     ScoreHistograms,
+    count_cells,
     parse_histograms,
     score_histograms,
 )
@@ -185,3 +187,30 @@ def test_counts_that_cannot_be_are_refused_however_they_were_made() -> None:
 def test_whatever_is_sent_is_read_or_refused(text: str) -> None:
     with pytest.raises(FederationError):
         parse_histograms(text)
+
+
+def test_cells_of_one_patient_are_counted_for_the_site() -> None:
+    """Positives: a cell of one patient and a cell of two. Negatives: ten patients in one cell."""
+    alone = [(3.1, 1.0, 0)] * 5
+    two = [(5.1, 1.0, 1)] * 3 + [(5.1, 1.0, 2)] * 2
+    negative = [(-2.0, 0.0, number) for number in range(10)]
+    scores = scores_of([*alone, *two, *negative])
+    found = count_cells(scores, score_histograms(scores, level="slice", least_cell=5))
+    assert found == CellCounts(6 * 3, 6)
+    assert found + CellCounts(1, 1) == CellCounts(19, 7)
+
+
+def test_what_is_not_sent_has_no_cells() -> None:
+    scores = scores_of([(1.0, 1.0, 0)] * 3)
+    assert count_cells(scores, score_histograms(scores, level="slice", least_cell=5)) == CellCounts(0, 0)
+
+
+@given(rows=_rows, least=st.integers(1, 8))
+def test_a_cell_of_one_patient_is_one_of_the_cells_that_are_sent(
+    rows: list[tuple[float, float, int]], least: int
+) -> None:
+    found = score_histograms(scores_of(rows), level="slice", least_cell=least)
+    counts = count_cells(scores_of(rows), found)
+    classes = [one for label in LABELS for one in (found.positive[label], found.negative[label]) if one is not None]
+    assert counts.cells == sum(len(one.cells) for one in classes)
+    assert 0 <= counts.of_one_patient <= counts.cells

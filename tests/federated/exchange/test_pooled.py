@@ -1,5 +1,7 @@
 """What the sites' histograms say together, judged by the rows that they were counted from."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -194,3 +196,38 @@ def test_nothing_and_unlike_levels_are_not_pooled() -> None:
         pool([])
     with pytest.raises(FederationError, match="patient and slice cannot be pooled"):
         pool([reported(site(9, seed=1)), reported(site(9, seed=1), level="slice")])
+
+
+@pytest.mark.parametrize(
+    ("patients", "positive", "shift"), [(10, 0.25, 1), (20, 0.25, 1), (50, 0.25, 0), (20, 0.05, -1)]
+)
+def test_small_sites_shift_the_pooled_prevalence_and_its_range_holds_the_true_one(
+    patients: int, positive: float, shift: int
+) -> None:
+    """Sites with 1 to 4 positives vanish, the others stay. The page repeats what this simulation finds."""
+    sites = [site(patients, seed=seed, positive=positive) for seed in range(400)]
+    true = float(all_rows(*sites).truth[:, 0].mean())
+    found = pool([reported(one, least=5) for one in sites]).prevalence(ANY)
+    assert found is not None
+    assert found.low <= true <= found.high
+    assert np.sign(round(found.reported - true, 2)) == shift
+    row = f"| {patients} | {true:.2f} | {found.reported:.2f} | {found.low:.2f} to {found.high:.2f} |"
+    assert row in (Path(__file__).resolve().parents[3] / "docs/explanation/score-histograms.md").read_text(), row
+
+
+def test_the_share_of_positives_is_known_if_nothing_is_withheld() -> None:
+    sites = [site(30, seed=seed, positive=0.25) for seed in range(10)]
+    found = pool([reported(one) for one in sites]).prevalence(ANY)
+    assert found is not None
+    assert found.withheld == 0
+    assert found.reported == found.low == found.high == all_rows(*sites).truth[:, 0].mean()
+
+
+def test_the_range_of_the_prevalence_by_hand() -> None:
+    """Ten rows with five positives are reported; another ten hold one to four; a third site has no rows."""
+    half = scores_of([(float(number), float(number < 5), number) for number in range(10)])
+    few = scores_of([(float(number), float(number < 2), number) for number in range(10)])
+    found = pool([reported(half, least=5), reported(few, least=5), reported(scores_of([]), least=5)]).prevalence(ANY)
+    assert found is not None
+    assert (found.reported, found.low, found.high, found.withheld) == (0.5, 0.3, 0.45, 1)
+    assert pool([reported(few, least=5)]).prevalence(ANY) is None

@@ -120,6 +120,18 @@ def test_a_site_sends_histograms_and_keeps_its_rows(
         "studies": "patient",
     }
     assert {parse_histograms(text).least_cell for text in scores.values()} == {2}
+    sent = audit_of(tmp_path)[-1]
+    classes = [
+        side
+        for text in scores.values()
+        for label in json.loads(text)["labels"].values()
+        for side in label.values()
+        if side is not None
+    ]
+    assert sent["cells"] == sum(len(side["cells"]) for side in classes)
+    assert 0 <= sent["cells_of_one_patient"] <= sent["cells"]
+    assert "cells" not in audit_of(tmp_path)[0]
+    assert not any("one_patient" in text for text in scores.values())
     work = tmp_path / "site-1" / "tiny" / "split"
     rows = (work / "scores-test.csv").read_text().splitlines()
     assert len(rows) > 1

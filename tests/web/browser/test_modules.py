@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemoscope.inference.findings import Triage
+from hemoscope.inference.findings import URGENCIES
 from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL, Window
 from hemoscope.labels import LABELS
 
@@ -63,7 +63,7 @@ def test_the_modules_pass_their_tests_and_agree_with_the_package(node: str, tmp_
     run_node(node, "--test", *files, HEMOSCOPE_GREYS=str(tmp_path / "greys.json"), HEMOSCOPE_EXPORT=str(exported))
     exported_values = json.loads(exported.read_text())
     assert exported_values["labels"] == [label.value for label in LABELS]
-    assert exported_values["urgencies"] == [triage.value for triage in Triage]
+    assert exported_values["urgencies"] == list(URGENCIES)
     codes = (REPOSITORY / "docs/reference/codes.md").read_text().partition("## Quality notes\n")[2]
     assert set(exported_values["notes"]) == set(re.findall(r"^\| `([a-z_]+)` \|", codes, re.MULTILINE))
 

@@ -9,6 +9,7 @@ site would shift the share of positives that a calibration learns.
 What an attacker learns. This hides single rows from a reader of one histogram; it is no differential privacy.
 
 - Cells count rows. At slice level the five slices of a cell may be of one patient; two patients at least make a class.
+  ``count_cells`` counts such cells, for the site's audit file.
 - The outermost quarter logits of a cell hold at least one row each, or the cell would be narrower: where the lowest and
   the highest score of a class lie is known to a quarter logit, though not whose they are.
 - Differencing. The same patients are counted in every round that is evaluated. The cells stay and the scores move with
@@ -148,6 +149,31 @@ def score_histograms(scores: LevelScores, *, level: Level, least_cell: int) -> S
     )
 
 
+@dataclass(frozen=True, slots=True)
+class CellCounts:
+    """Cells of histograms, and how many of them hold rows of one patient alone. Only the site can count the latter."""
+
+    cells: int
+    of_one_patient: int
+
+    def __add__(self, other: "CellCounts") -> "CellCounts":
+        """Add the cells of further histograms."""
+        return CellCounts(self.cells + other.cells, self.of_one_patient + other.of_one_patient)
+
+
+def count_cells(scores: LevelScores, histograms: ScoreHistograms) -> CellCounts:
+    """Count the cells that were made of these scores, and those whose rows are all of one patient."""
+    names = np.array(scores.patients, dtype=str)
+    patients = []
+    for k, label in enumerate(LABELS):
+        places = _places(scores.logits[:, k])
+        for found, truth in ((histograms.positive[label], 1), (histograms.negative[label], 0)):
+            for cell in found.cells if found is not None else ():
+                inside = (scores.truth[:, k] == truth) & (cell.first <= places) & (places <= cell.last)
+                patients.append(len(set(names[inside])))
+    return CellCounts(len(patients), patients.count(1))
+
+
 def parse_histograms(text: str) -> ScoreHistograms:
     """Read what a site sent, which may be anything.
 
@@ -178,7 +204,7 @@ def parse_histograms(text: str) -> ScoreHistograms:
 def _both_classes(scores: LevelScores, k: int, least_cell: int) -> tuple[ClassCounts | None, ClassCounts | None]:
     """Positives and negatives of label ``k``: both, or neither where one is too small to be reported and not empty."""
     names = np.array(scores.patients, dtype=str)
-    places = np.searchsorted(EDGES, scores.logits[:, k], side="right")
+    places = _places(scores.logits[:, k])
     chosen = [scores.truth[:, k] == truth for truth in (1, 0)]
     counted = [(int(rows.sum()), len(set(names[rows]))) for rows in chosen]
     reported = [n >= least_cell and patients >= min(FEWEST_PATIENTS, least_cell) for n, patients in counted]
@@ -192,6 +218,11 @@ def _both_classes(scores: LevelScores, k: int, least_cell: int) -> tuple[ClassCo
         for rows, (_, patients) in zip(chosen, counted, strict=True)
     )
     return positive, negative
+
+
+def _places(logits: Floats) -> Integers:
+    """Return the fine cell of each logit, (n,)."""
+    return np.asarray(np.searchsorted(EDGES, logits, side="right"))
 
 
 def _at_least(patients: int, least_cell: int) -> int:

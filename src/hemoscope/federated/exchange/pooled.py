@@ -8,7 +8,8 @@ Bounds and values are of the reported rows. A label that a site may not report i
 
 Intervals are a bootstrap of cells with patients as units: each round draws as many rows as there are patients. A drawn
 slice stands for all slices of its patient, as if they added nothing, which for slices is wide. The lower end is
-taken of the lower bounds and the upper end of the upper bounds, so that the interval includes the stated error.
+taken of the lower bounds and the upper end of the upper bounds, so that the interval includes the stated error. If the
+classes are separated, resampling never varies: then the interval is the exact one of as many pairs as patients form.
 
 Axes: cells, or (rounds, cells). Logits.
 """
@@ -20,10 +21,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
+from scipy.stats import t
 
 from hemoscope.errors import FederationError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS
-from hemoscope.evaluation.intervals import CONFIDENCE, Interval
+from hemoscope.evaluation.intervals import CONFIDENCE, Interval, proportion_interval
 from hemoscope.federated.exchange.histograms import EDGES, Cell, ClassCounts, Level, ScoreHistograms
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.run_scores import LevelScores
@@ -49,6 +52,26 @@ class AurocBounds:
     def error(self) -> float:
         """How far the AUROC of the rows can be from ``value``."""
         return max(self.high - self.value, self.value - self.low)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prevalence:
+    """Share of positive rows of one label.
+
+    A site with few positives may not report the label, while a site with many, or with none, does. So the share among
+    reported rows, at which a calibration is fitted, is not the share of all rows.
+
+    Attributes:
+        reported: share among the reported rows.
+        low: least share of all rows, if each report that withholds the label holds one positive.
+        high: largest share of all rows, if each holds one positive less than it could report.
+        withheld: reports that hold rows and withhold this label.
+    """
+
+    reported: float
+    low: float
+    high: float
+    withheld: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,7 +114,10 @@ class PooledClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PooledScores:
-    """All sites' scores at one level; ``rows`` and ``patients`` as far as the sites report them."""
+    """All sites' scores at one level; ``rows`` and ``patients`` as far as the sites report them.
+
+    ``withheld`` has one (rows, least cell) for each report that holds rows and withholds the label.
+    """
 
     level: Level
     sites: int
@@ -101,6 +127,7 @@ class PooledScores:
     positive: PerLabel[PooledClass]
     negative: PerLabel[PooledClass]
     reported: PerLabel[int]
+    withheld: PerLabel[tuple[tuple[int, int], ...]]
 
     def auroc(self, label: Hemorrhage) -> AurocBounds | None:
         """The AUROC of the pooled rows within its exact bounds; None where a class has none."""
@@ -113,7 +140,11 @@ class PooledScores:
         return AurocBounds(value=float(np.clip(value, *ends)), low=ends[0], high=ends[1])
 
     def interval(self, label: Hemorrhage, *, rounds: int = DEFAULT_ROUNDS, seed: int = 0) -> Interval | None:
-        """The AUROC with its 95% interval; None where it is not defined, or all rounds lack a class."""
+        """The AUROC with its 95% interval; None where it is not defined, or all rounds lack a class.
+
+        From the lower bound to the upper bound, each less or plus its bootstrap standard error on the logit scale times
+        Student's t for the patients of the smaller class, as for an AUROC of rows.
+        """
         found = self.auroc(label)
         if found is None:
             return None
@@ -124,9 +155,33 @@ class PooledScores:
         if not both.any():
             return None
         low, high = _bounds(positive, negative, drawn[both, :split], drawn[both, split:])
-        tail = (1.0 - CONFIDENCE) / 2
-        ends = float(np.quantile(low, tail)), float(np.quantile(high, 1.0 - tail))
+        fewest = min(positive.patients, negative.patients)
+        ends = _end(found.low, low, -1, fewest), _end(found.high, high, 1, fewest)
+        if ends in {(0.0, 0.0), (1.0, 1.0)}:
+            ends = self._separated(label, ends[0])
         return Interval(value=found.value, low=min(ends[0], found.low), high=max(ends[1], found.high))
+
+    def _separated(self, label: Hemorrhage, share: float) -> tuple[float, float]:
+        """Return the exact interval of separated classes, whose resampling never varies: as for an AUROC of rows."""
+        pairs = max(min(self.positive[label].patients, self.negative[label].patients), 1)
+        exact = proportion_interval(np.full(pairs, share == 1.0))
+        assert exact is not None
+        return exact.low, exact.high
+
+    def prevalence(self, label: Hemorrhage) -> Prevalence | None:
+        """The share of positives, with its range over all rows; None if no row is reported."""
+        positive = self.positive[label].rows
+        known, withheld = positive + self.negative[label].rows, self.withheld[label]
+        if not known:
+            return None
+        every = known + sum(rows for rows, _ in withheld)
+        most = sum(min(least - 1, rows) for rows, least in withheld)
+        return Prevalence(
+            reported=positive / known,
+            low=(positive + min(len(withheld), most)) / every,
+            high=(positive + most) / every,
+            withheld=len(withheld),
+        )
 
     def positive_patients(self, label: Hemorrhage) -> int:
         """Patients with the label among those reported, at least."""
@@ -149,6 +204,17 @@ class PooledScores:
         )
 
 
+def _end(bound: float, drawn: Floats, side: int, patients: int) -> float:
+    """Return an end of the interval beyond a bound of the AUROC; ``drawn`` are its values in bootstrap samples."""
+    if patients < 2:
+        return float(side > 0)
+    if bound in (0.0, 1.0):
+        tail = (1.0 - CONFIDENCE) / 2
+        return float(np.quantile(drawn, tail if side < 0 else 1.0 - tail))
+    half = t.ppf((1.0 + CONFIDENCE) / 2, patients - 1) * drawn.std(ddof=1) / (bound * (1.0 - bound))
+    return float(expit(logit(bound) + side * half))
+
+
 def pool(histograms: Sequence[ScoreHistograms]) -> PooledScores:
     """Add the sites' histograms of one level up.
 
@@ -164,6 +230,9 @@ def pool(histograms: Sequence[ScoreHistograms]) -> PooledScores:
     def reported(label: Hemorrhage) -> int:
         return sum(bool(_rows(site.positive[label]) or _rows(site.negative[label])) for site in histograms)
 
+    def withheld(label: Hemorrhage) -> tuple[tuple[int, int], ...]:
+        return tuple((site.rows, site.least_cell) for site in histograms if site.rows and site.positive[label] is None)
+
     return PooledScores(
         level=levels.pop(),
         sites=len(histograms),
@@ -173,6 +242,7 @@ def pool(histograms: Sequence[ScoreHistograms]) -> PooledScores:
         positive=_pooled(lambda label: [site.positive[label] for site in histograms]),
         negative=_pooled(lambda label: [site.negative[label] for site in histograms]),
         reported=PerLabel.build(reported),
+        withheld=PerLabel.build(withheld),
     )
 
 

@@ -5,8 +5,9 @@ that the card reports are those of their test parts, by exactly these weights. O
 each by networks that never saw those patients; the calibration error is cross-fitted by fold if sites
 reported each fold, and else is that of a calibration fitted on the same scores.
 
-What a card of local training has and this one lacks: average precision, an interval of the calibration error, and the
-rule that *any* is at least every type while thresholds are chosen (a histogram of one label knows nothing of another).
+What a card of local training has and this one lacks: average precision, slope and other scores of calibration, held-out
+performance of the operating points (no patient's row can be left out), and the rule that *any* is at least every type
+while thresholds are chosen and scores are computed (a histogram of one label knows nothing of another).
 """
 
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hemoscope.errors import FederationError
+from hemoscope.evaluation.established import established
 from hemoscope.evaluation.intervals import Interval
 from hemoscope.federated.exchange.histograms import ScoreHistograms, parse_histograms
 from hemoscope.federated.exchange.pooled import PooledScores, pool
@@ -23,8 +25,9 @@ from hemoscope.federated.exchange.reliability import calibration_error, reliabil
 from hemoscope.inference.calibration import AnyCalibration, StudyRule
 from hemoscope.inference.card import Estimate, LabelScore, ModelCard, ScoreTable
 from hemoscope.labels import Hemorrhage, PerLabel
-from hemoscope.training.fitted_card import NO_VALIDATION, Fit, Origin, assembled, fit, nothing_fitted
+from hemoscope.training.fitted_card import Origin, assembled
 from hemoscope.training.fitted_levels import RAW, fit_calibration
+from hemoscope.training.fitted_settings import NO_VALIDATION, Fit, fit, nothing_fitted
 from hemoscope.training.run_scores import SliceAndStudyScores
 
 HISTOGRAMS = "histograms.json"
@@ -82,14 +85,16 @@ def federated_split_card(origin: Origin, part: PartHistograms, rule: StudyRule, 
     Raises:
         FederationError: no site reported its test part.
     """
-    found = _fit(_levels([part.validation])) if part.validation.slices else nothing_fitted(NO_VALIDATION)
+    fitted_on = _levels([part.validation]) if part.validation.slices else None
+    found = nothing_fitted(NO_VALIDATION) if fitted_on is None else _fit(fitted_on)
     slices, studies = (level.whole for level in _levels([part.score]))
     levels = (
         _Level(whole=slices, parts=((slices, found.calibration.slice),)),
         _Level(whole=studies, parts=((studies, found.calibration.study),)),
     )
     how = "The test part of each site, scored by these weights. Calibration is fitted on the validation parts."
-    return _card(origin, found, levels, rule, version=version, name="test parts", how=how)
+    card = _card(origin, found, levels, rule, version=version, name="test parts", how=how)
+    return card if fitted_on is None else _with_prevalence(card, fitted_on)
 
 
 def federated_folds_card(
@@ -120,7 +125,8 @@ def federated_folds_card(
         "Folds by patient at each site: every patient is scored once, by a network that the sites trained on the other "
         f"folds. It describes the recipe, not these exact weights. {crossed}"
     )
-    return _card(origin, _fit(levels), levels, rule, version=version, name="out of fold", how=how)
+    card = _card(origin, _fit(levels), levels, rule, version=version, name="out of fold", how=how)
+    return _with_prevalence(card, levels)
 
 
 def _read_set(value: Any, *, where: str) -> SiteHistograms:
@@ -157,9 +163,16 @@ def _level(folds: Sequence[Sequence[ScoreHistograms]]) -> _Level:
 
 def _fit(levels: tuple[_Level, _Level]) -> Fit:
     slices, studies = (level.whole.made_rows() for level in levels)
-    return fit(
-        SliceAndStudyScores(slices=slices, studies=studies),
-        [_table(level, name="", description="") for level in levels],
+    supported = PerLabel.build(lambda label: all(_supported(level.whole, label) for level in levels))
+    return fit(SliceAndStudyScores(slices=slices, studies=studies), supported)
+
+
+def _supported(whole: PooledScores, label: Hemorrhage) -> bool:
+    """Whether the histograms establish a label; patients are the least that there can be."""
+    return established(
+        whole.interval(label),
+        positive_patients=whole.positive[label].patients,
+        negative_patients=whole.negative[label].patients,
     )
 
 
@@ -182,6 +195,30 @@ def _card(
     )
     card = assembled(origin, found, rule, version=version, scores=tables)
     return replace(card, limits_of_use=(*card.limits_of_use, *_limits(origin, slices, studies)))
+
+
+def _with_prevalence(card: ModelCard, fitted_on: tuple[_Level, _Level]) -> ModelCard:
+    """Add a limit of use if calibration was fitted at a share of positives that is not that of all sites."""
+    lines = [line for level in fitted_on if (line := _shifted_prevalence(level.whole))]
+    return replace(card, limits_of_use=(*card.limits_of_use, *lines))
+
+
+def _shifted_prevalence(pooled: PooledScores) -> str:
+    """State the share of positives that calibration learned, and that of all sites; empty if nothing is withheld."""
+    found = {label: pooled.prevalence(label) for label in Hemorrhage}
+    shares = [
+        f"{label.display.lower()} {share.reported:.2f} ({share.low:.2f} to {share.high:.2f}, {share.withheld} withheld)"
+        for label, share in found.items()
+        if share is not None and share.withheld
+    ]
+    if not shares:
+        return ""
+    word = "slice" if pooled.level == "slice" else "study"
+    return (
+        f"By {word}, calibration was fitted at the share of positives that sites report. In brackets, the share at all "
+        "sites if each report that withholds a label holds at least one positive, but too few to report them: "
+        f"{'; '.join(shares)}. Probabilities are off by the difference; calibrate locally."
+    )
 
 
 def _table(level: _Level, *, name: str, description: str) -> ScoreTable:
@@ -208,6 +245,8 @@ def _score(level: _Level, label: Hemorrhage) -> LabelScore:
         n_positive=whole.positive[label].rows,
         n_positive_patients=whole.positive_patients(label),
         reason=None if auroc is not None else _why_unscored(whole, label),
+        n_negative=whole.negative[label].rows,
+        n_negative_patients=whole.negative[label].patients,
     )
 
 
@@ -250,8 +289,11 @@ def _limits(origin: Origin, slices: PooledScores, studies: PooledScores) -> tupl
         "Scores, calibration and thresholds come from histograms, as each site states them, not from rows. By slice, "
         f"{_stated(slices)}; by study, {_stated(studies)}.",
         small if least > 1 else "",
-        "Thresholds were chosen label by label on rows spread evenly over their cells: the sensitivity and specificity "
-        "that they state are off by as much as one cell holds.",
+        "Thresholds were chosen label by label on rows spread evenly over their cells. Their sensitivity and "
+        "specificity are in sample, on the rows that they were chosen on, and off by as much as one cell holds: expect "
+        "lower values.",
+        "Each label is scored alone: any hemorrhage is served as at least every established type, and can flag more "
+        "studies than its scores state.",
         "Each site knows which of its patients were held out; nobody else does.",
         unprotected if private else "",
     )

@@ -1,8 +1,9 @@
 """The site's own record of what came in and what left, one line of JSON a message, written before the message leaves.
 
 A line names the kind of message and, for each record in it, how many entries and bytes it has and the SHA-256 that
-Flower knows it by. Neither values nor paths nor anybody's identity stand in it; who holds a copy of a message can check
-whether it is the one that left, and nobody learns more.
+Flower knows it by. Of histograms it counts the cells, and those that hold rows of one patient alone. Neither values nor
+paths nor anybody's identity stand in it; who holds a copy of a message can check whether it is the one that left, and
+nobody learns more.
 """
 
 import json
@@ -10,9 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from hemoscope.files import append_line
+
+if TYPE_CHECKING:
+    from hemoscope.federated.exchange.histograms import CellCounts
 
 _MOST_GROUP = 20  # characters: it is the server's word, and should be a number
 Direction = Literal["in", "out"]
@@ -64,6 +68,7 @@ class AuditTrail:
         kind: str,
         content: Mapping[str, Any] | None,
         reason: str | None = None,
+        cells: "CellCounts | None" = None,
     ) -> None:
         """Append a message.
 
@@ -74,12 +79,13 @@ class AuditTrail:
             kind: what it is, such as ``train`` or ``train: setup``.
             content: its records by name; None for an error.
             reason: of the error that leaves, one of our own sentences.
+            cells: of the histograms that leave.
 
         Raises:
             OSError: nothing could be written; then nothing may leave.
         """
         records = [record_facts(name, record) for name, record in (content or {}).items()]
-        line = {
+        line: dict[str, Any] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "run": str(run),
             "round": group[:_MOST_GROUP],
@@ -88,6 +94,8 @@ class AuditTrail:
             "bytes": sum(facts.bytes for facts in records),
             "records": [asdict(facts) for facts in records],
         }
+        if cells is not None:
+            line |= {"cells": cells.cells, "cells_of_one_patient": cells.of_one_patient}
         self._append(line if reason is None else {**line, "error": reason})
 
     def _append(self, line: Mapping[str, Any]) -> None:

@@ -20,10 +20,13 @@ from hemoscope.federated.site.audit import AuditTrail
 from hemoscope.federated.site.secure_site import Contribution, answer_secure, secure_stage
 
 if TYPE_CHECKING:
+    from hemoscope.federated.exchange.histograms import CellCounts
     from hemoscope.federated.settings.site import Site
 
 SiteOf = Callable[[Context], "Site"]
-Handle = Callable[[Message, Context, "Site"], Message]
+# The reply, and the cells of the histograms in it, which the audit file counts.
+Answer = tuple[Message, "CellCounts | None"]
+Handle = Callable[[Message, Context, "Site"], Answer]
 
 _LOG = logging.getLogger(__name__)
 FAILED = "This site failed. Its own log says why."
@@ -62,12 +65,13 @@ def make_client_app(site_of: SiteOf) -> ClientApp:
     return app
 
 
-def _train(message: Message, context: Context, site: "Site") -> Message:
+def _train(message: Message, context: Context, site: "Site") -> Answer:
     if secure_stage(message) is not None:
-        return answer_secure(message, context, site.policy, lambda: _contribution(message, site))
+        return answer_secure(message, context, site.policy, lambda: _contribution(message, site)), None
     from hemoscope.federated.site.site_task import train_reply, validate_request
 
-    return Message(train_records(train_reply(validate_request(site, parse_request(message.content)))), reply_to=message)
+    reply = train_reply(validate_request(site, parse_request(message.content)))
+    return Message(train_records(reply), reply_to=message), None
 
 
 def _contribution(message: Message, site: "Site") -> Contribution:
@@ -76,10 +80,11 @@ def _contribution(message: Message, site: "Site") -> Contribution:
     return contribution(validate_request(site, parse_request(message.content)))
 
 
-def _evaluate(message: Message, _context: Context, site: "Site") -> Message:
-    from hemoscope.federated.site.site_task import score_texts, validate_request
+def _evaluate(message: Message, _context: Context, site: "Site") -> Answer:
+    from hemoscope.federated.site.site_task import score_reply, validate_request
 
-    return Message(score_records(score_texts(validate_request(site, parse_request(message.content)))), reply_to=message)
+    found = score_reply(validate_request(site, parse_request(message.content)))
+    return Message(score_records(found.texts), reply_to=message), found.cells
 
 
 def _answer(message: Message, context: Context, site_of: SiteOf, handle: Handle) -> Message:
@@ -88,15 +93,16 @@ def _answer(message: Message, context: Context, site_of: SiteOf, handle: Handle)
         site = site_of(context)
     except Exception as error:  # noqa: BLE001  Flower would send the text of whatever passes here to the server
         return _refusal(message, error)
+    cells: CellCounts | None = None
     try:
         # The modifier of secure aggregation takes its stage out of the message, so its name is looked up first.
         kind = _kind(message)
         _record(site, message, context, "in", kind)
-        reply = handle(message, context, site)
+        reply, cells = handle(message, context, site)
     except Exception as error:  # noqa: BLE001  as above
         kind, reply = message.metadata.message_type, _refusal(message, error)
     try:
-        _record(site, reply, context, "out", kind)
+        _record(site, reply, context, "out", kind, cells=cells)
     except OSError as error:
         _log_failure(error)
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, UNWRITTEN), reply_to=message)
@@ -108,7 +114,15 @@ def _kind(message: Message) -> str:
     return message.metadata.message_type if stage is None else f"{message.metadata.message_type}: {stage[:40]}"
 
 
-def _record(site: "Site", message: Message, context: Context, direction: str, kind: str) -> None:
+def _record(
+    site: "Site",
+    message: Message,
+    context: Context,
+    direction: str,
+    kind: str,
+    *,
+    cells: "CellCounts | None" = None,
+) -> None:
     AuditTrail(site.audit_path).record(
         "in" if direction == "in" else "out",
         run=context.run_id,
@@ -116,6 +130,7 @@ def _record(site: "Site", message: Message, context: Context, direction: str, ki
         kind=kind,
         content=message.content if message.has_content() else None,
         reason=str(message.error.reason) if message.has_error() else None,
+        cells=cells,
     )
 
 

@@ -15,7 +15,7 @@ import torch
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import FederationError
-from hemoscope.federated.exchange.histograms import score_histograms
+from hemoscope.federated.exchange.histograms import CellCounts, count_cells, score_histograms
 from hemoscope.federated.exchange.messages import (
     SLICES,
     STUDIES,
@@ -114,16 +114,24 @@ def contribution(task: SiteTask) -> Contribution:
     return Contribution(vector=vector, weight=weight, metrics={} if loss is None else {"loss": loss})
 
 
-def score_texts(task: SiteTask) -> dict[str, str]:
-    """Score what the part holds out, keep the rows here, and answer with histograms as JSON, so often and no more.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreReply:
+    """Histograms as JSON by what they are of; ``cells`` is for the site alone and does not leave it."""
+
+    texts: dict[str, str]
+    cells: CellCounts
+
+
+def score_reply(task: SiteTask) -> ScoreReply:
+    """Score what the part holds out, keep the rows here, and answer with histograms, so often and no more.
 
     Raises:
         PolicyRefusalError: scores of this part left as often as the site's policy lets them.
     """
-    texts = _score_texts(task)
-    if texts:
+    reply = _score_reply(task)
+    if reply.texts:
         spend_evaluation(task.folder, most=task.site.policy.max_evaluations)
-    return texts
+    return reply
 
 
 def spend_evaluation(folder: Path, *, most: int) -> None:
@@ -157,41 +165,44 @@ def _evaluations(path: Path) -> int:
         raise FederationError(msg) from error
 
 
-def _score_texts(task: SiteTask) -> dict[str, str]:
-    """Histograms by what they are of.
+def _score_reply(task: SiteTask) -> ScoreReply:
+    """Histograms by what they are of, and their cells.
 
     Of folds, the held-out patients: of each fold, or of all together when the final network is done; of a split, the
     test part and, after the last round, the validation part.
     """
     network = None
-    texts: dict[str, str] = {}
+    found = ScoreReply(texts={}, cells=CellCounts(0, 0))
     together = task.federation.histograms.folds == "together"
     if task.part.name == FINAL:
-        return _of_all_folds(task) if together else texts
+        return _of_all_folds(task) if together else found
     for images, file, slices, studies in _held_out(task):
         network = network or _scoring_network(task)
         path = task.folder / file
         score_part(network, task.federation.experiment, task.cache, images, path)
         if task.part.name == SPLIT or not together:
-            texts |= _histograms(task, path.parent, [path.name], slices, studies)
-    return texts
+            more = _histograms(task, path.parent, [path.name], slices, studies)
+            found = ScoreReply(texts=found.texts | more.texts, cells=found.cells + more.cells)
+    return found
 
 
-def _of_all_folds(task: SiteTask) -> dict[str, str]:
+def _of_all_folds(task: SiteTask) -> ScoreReply:
     """Every patient of this site as the fold that never saw it scored it; nothing where a fold was not scored here."""
     folds = [f"fold-{fold}/scores.csv" for fold in range(task.federation.experiment.run.folds)]
     if not folds or not all((task.folder.parent / name).is_file() for name in folds):
-        return {}
+        return ScoreReply(texts={}, cells=CellCounts(0, 0))
     return _histograms(task, task.folder.parent, folds, SLICES, STUDIES)
 
 
-def _histograms(task: SiteTask, folder: Path, names: Sequence[str], slices: str, studies: str) -> dict[str, str]:
+def _histograms(task: SiteTask, folder: Path, names: Sequence[str], slices: str, studies: str) -> ScoreReply:
     found = scored(folder, names, task.federation.experiment, task.cache)
     cell = cell_size(task.site.policy, task.federation)
-    return {
-        slices: score_histograms(found.slices, level="slice", least_cell=cell).to_json(),
-        studies: score_histograms(found.studies, level="patient", least_cell=cell).to_json(),
-    }
+    of_slices = score_histograms(found.slices, level="slice", least_cell=cell)
+    of_studies = score_histograms(found.studies, level="patient", least_cell=cell)
+    return ScoreReply(
+        texts={slices: of_slices.to_json(), studies: of_studies.to_json()},
+        cells=count_cells(found.slices, of_slices) + count_cells(found.studies, of_studies),
+    )
 
 
 def _held_out(task: SiteTask) -> Iterator[tuple[tuple[str, ...], str, str, str]]:

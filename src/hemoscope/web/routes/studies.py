@@ -18,7 +18,7 @@ router = APIRouter(prefix=f"{API}/studies", tags=["studies"])
 
 StudyPath = Annotated[StudyId, Path()]
 SlicePath = Annotated[int, Path(ge=0, lt=1 << 31, description="Index into the volume, from 0")]
-_Urgency = Annotated[str, Query(pattern="^(immediate|prompt|unsure|routine|unknown)$")]
+_Urgency = Annotated[str, Query(pattern="^(immediate|prompt|unsure|incomplete|routine|unknown)$")]
 # The bytes of a slice never change: reading a study again gives the same, and ids are never reused.
 _BEYOND = (1 << 63) - 1
 _FOREVER = "private, max-age=86400, immutable"

@@ -4,7 +4,8 @@ import { el } from "./element.js";
 import { probability } from "./format.js";
 import { LABELS, labelName } from "./labels.js";
 
-const number = (value) => (value === null ? "–" : value.toFixed(2));
+const number = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits));
+const share = (found) => (found ? `${number(found.value)} (${number(found.low)} to ${number(found.high)}), ${found.hits} of ${found.rows}` : "–");
 
 function estimate(score) {
   if (!score) return "–";
@@ -17,24 +18,57 @@ function table(caption, heads, rows) {
   return el("div", { class: "scrolls", tabindex: 0, role: "region", "aria-label": caption }, el("table", { class: "card-table" }, el("caption", { text: caption }), el("thead", {}, head), el("tbody", {}, rows.map(line))));
 }
 
-function operatingPoints(card) {
-  const rows = LABELS.map((label) => {
-    const point = card.operating_points.study[label];
-    const validation = card.established[label] ? "established" : "not established";
-    return [labelName(label), validation, probability(point.threshold), number(point.sensitivity), number(point.specificity), point.rule];
-  });
-  const { urgent } = card.operating_points;
-  rows.push(["Any, urgent", "", probability(urgent.threshold), number(urgent.sensitivity), number(urgent.specificity), urgent.rule]);
-  return table("Thresholds for a study", ["Label", "Validation", "Threshold", "Sensitivity", "Specificity", "Rule"], rows);
+const METHODS = {
+  cross_fitted: "cross-fitted, each patient decided by thresholds fitted on the other patients",
+  test_set: "of these thresholds on the test set",
+};
+
+/** Sensitivity and specificity of a point as two cells; those in sample are marked. */
+function rateCells(point) {
+  if (point.performance) return [share(point.performance.sensitivity), share(point.performance.specificity)];
+  return [point.sensitivity, point.specificity].map((value) => (value === null ? "–" : `${number(value)}*`));
 }
 
-function scores(one) {
+function measuredOn(points) {
+  const methods = [...new Set(points.filter((point) => point.performance).map((point) => METHODS[point.performance.method]))];
+  if (points.some((point) => !point.performance && point.sensitivity !== null)) methods.push("with an asterisk, in sample, on the patients that the threshold was chosen on: expect lower values");
+  return methods.length ? `Sensitivity and specificity: ${methods.join("; ")}. With 95% intervals and counts of studies.` : "";
+}
+
+function operatingPoints(card) {
+  const { study, urgent } = card.operating_points;
   const rows = LABELS.map((label) => {
-    const score = one.labels[label];
-    return [labelName(label), score.auroc ? estimate(score.auroc) : (score.reason ?? "–"), estimate(score.average_precision), `${score.n_positive} (${score.n_positive_patients})`];
+    const point = study[label];
+    const validation = card.established[label] ? "established" : "not established";
+    return [labelName(label), validation, probability(point.threshold), ...rateCells(point), point.rule];
   });
-  const caption = `${one.name}: ${one.n_images} images of ${one.n_patients} patients. ${one.description}`;
-  return table(caption, ["Label", "AUROC (95%)", "Average precision (95%)", "Positive (patients)"], rows);
+  rows.push(["Any, urgent", "", probability(urgent.threshold), ...rateCells(urgent), urgent.rule]);
+  const heads = ["Label", "Validation", "Threshold", "Sensitivity", "Specificity", "Rule"];
+  return [table("Thresholds for a study", heads, rows), el("p", { class: "faint", text: measuredOn([...Object.values(study), urgent]) })];
+}
+
+function calibrationError(score) {
+  if (!score.ece) return "–";
+  const error = number(score.ece.value, 3);
+  return score.ece_if_calibrated ? `${error} (${number(score.ece_if_calibrated.value, 3)})` : error;
+}
+
+/** One evaluation: what it is, then its tables of ranking and of calibration. */
+function scores(one) {
+  const counted = one.level === "slice" ? "slices" : "studies";
+  const of = LABELS.map((label) => [labelName(label), one.labels[label]]);
+  const ranking = of.map(([name, score]) => [
+    name,
+    score.auroc ? estimate(score.auroc) : (score.reason ?? "–"),
+    estimate(score.average_precision),
+    `${score.n_positive} (${score.n_positive_patients})`,
+  ]);
+  const calibration = of.map(([name, score]) => [name, estimate(score.slope), estimate(score.observed_expected), calibrationError(score)]);
+  return [
+    el("p", { class: "faint", text: `${one.name}: ${one.n_images} ${counted} of ${one.n_patients} patients. ${one.description}` }),
+    table(`Ranking, ${one.name}`, ["Label", "AUROC", "Average precision", "Positive (patients)"], ranking),
+    table(`Calibration, ${one.name}`, ["Label", "Slope", "Observed/expected", "Calibration error"], calibration),
+  ];
 }
 
 function prevalence(site, onPrevalence) {
@@ -50,6 +84,8 @@ function prevalence(site, onPrevalence) {
   return form;
 }
 
+const SCORES_MEANING =
+  "In brackets: 95% intervals by patient; after the calibration error, its mean if the probabilities were calibrated. Calibrated probabilities have slope 1 and observed/expected 1. No interval includes how much scores change if the network is trained again.";
 const list = (texts) => el("ul", {}, texts.map((text) => el("li", { text })));
 const data = (one) => `${one.name} ${one.version}, ${one.license}. ${one.doi ? `DOI ${one.doi}. ` : ""}${one.attribution} Changes: ${one.changes}`;
 
@@ -63,10 +99,10 @@ export function fillCard(dialog, card, site, onPrevalence) {
     list(card.limits_of_use),
     el("h3", { text: "At this site" }),
     prevalence(site, onPrevalence),
-    operatingPoints(card),
+    ...operatingPoints(card),
     el("h3", { text: "Performance" }),
-    ...card.scores.map(scores),
-    el("p", { class: "faint", text: "In brackets: 95% intervals by bootstrap over patients." }),
+    ...card.scores.flatMap(scores),
+    el("p", { class: "faint", text: SCORES_MEANING }),
     el("h3", { text: "Training data" }),
     list(card.training_data.map(data)),
     el("p", { class: "faint fingerprint", text: card.sha256 ? `Bundle SHA-256 ${card.sha256}` : "" }),

@@ -4,7 +4,7 @@ import { el, icon } from "./element.js";
 import { FeedbackControls } from "./feedback.js";
 import { probability } from "./format.js";
 import { labelName, triageOf, urgencyWord } from "./labels.js";
-import { thresholdWords, urgencyWords } from "./meaning.js";
+import { thresholdWords, unreadWords, urgencyWords } from "./meaning.js";
 import { plainNote } from "./quality.js";
 
 function status(finding) {
@@ -80,8 +80,12 @@ function skipped(study) {
 /** Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onLabel, onGiven, currentSlice. */
 export function drawFindings(panel, study, context, feedback) {
   const triage = triageOf(study);
+  const partial = study.state === "incomplete";
+  const kind = partial && triage === "routine" ? "incomplete" : triage;
+  const words = [urgencyWords(study, context.card)];
+  if (partial && kind === triage) words.push(`Not the whole head was read (${unreadWords(study)}).`);
   panel.replaceChildren(
-    el("section", { class: `verdict verdict-${triage}` }, icon(triage), el("div", {}, el("h2", { text: urgencyWord(triage) }), el("p", { text: urgencyWords(study, context.card) }))),
+    el("section", { class: `verdict verdict-${kind}` }, icon(kind), el("div", {}, el("h2", { text: urgencyWord(kind) }), words.map((text) => el("p", { text })))),
     el("h2", { class: "unseen", text: "Findings" }),
     el("ol", { class: "findings" }, study.findings.map((finding) => row(finding, context, feedback.get(finding.label)))),
     el("section", { class: "quality" }, el("h2", { text: "Quality" }), notes(study), skipped(study)),

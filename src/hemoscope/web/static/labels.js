@@ -21,7 +21,7 @@ const NAMES = {
 export const labelName = (label) => NAMES[label][0];
 export const labelShort = (label) => NAMES[label][1];
 
-export const URGENCIES = Object.freeze(["immediate", "prompt", "unsure", "routine"]);
+export const URGENCIES = Object.freeze(["immediate", "prompt", "unsure", "incomplete", "routine"]);
 export const STATES = Object.freeze(["queued", "reading", "scoring", "done", "failed"]);
 
 const STATE_WORDS = {

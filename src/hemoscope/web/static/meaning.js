@@ -2,19 +2,23 @@
 
 import { percent, probability } from "./format.js";
 import { labelName, triageOf } from "./labels.js";
-import { meaningOf, prevalenceOf } from "./predictive.js";
+import { meaningOf, prevalenceOf, ratesOf } from "./predictive.js";
 
 const whole = (share) => Math.round(share * 100);
 const range = (interval) => (interval ? ` (95% interval ${whole(interval[0])} to ${whole(interval[1])})` : "");
 
-function rates(point) {
-  if (point.sensitivity === null || point.specificity === null) return "";
-  return `Sensitivity ${percent(point.sensitivity)}, specificity ${percent(point.specificity)}`;
+const METHODS = {
+  cross_fitted: "each decided by thresholds fitted on the other patients",
+  test_set: "the test set",
+};
+
+function measured(rates) {
+  return `Sensitivity ${percent(rates.sensitivity)}, specificity ${percent(rates.specificity)}`;
 }
 
-function basis(counts) {
-  if (!counts) return "No interval: the model card does not state the number of patients.";
-  return `Measured on ${counts.positive} patients with and ${counts.negative} without, on whom the threshold was also chosen: expect somewhat lower values.`;
+function basis({ counts, method }) {
+  if (!counts) return "Measured in sample, on the patients that the threshold was chosen on: expect lower values. No interval: the model card does not state their number.";
+  return `Measured on ${counts.positive} patients with and ${counts.negative} without, ${METHODS[method]}.`;
 }
 
 function atPrevalence(meaning, present, prevalence) {
@@ -28,15 +32,22 @@ function atPrevalence(meaning, present, prevalence) {
 export function thresholdWords(finding, card, site) {
   const point = card.operating_points.study[finding.label];
   const prevalence = prevalenceOf(finding.label, site.prevalence);
-  const meaning = meaningOf(point, finding.label, card, prevalence);
-  const measured = rates(point);
-  if (meaning) return [atPrevalence(meaning, finding.present, prevalence), `${measured} (${point.rule}).`, basis(meaning.counts)];
-  if (!measured) return ["The model card does not state sensitivity and specificity at this threshold."];
+  const rates = ratesOf(point);
+  if (!rates) return ["The model card does not state sensitivity and specificity at this threshold."];
+  const numbers = `${measured(rates)} (${point.rule}).`;
+  const meaning = meaningOf(point, prevalence);
+  if (meaning) return [atPrevalence(meaning, finding.present, prevalence), numbers, basis(rates)];
   const missing =
     finding.label === "any"
       ? "How many flags would be right depends on how common bleeds are here: no prevalence is set for this site."
       : `How many flags would be right cannot be said: how common ${labelName(finding.label).toLowerCase()} bleeds are here is not known.`;
-  return [missing, `${measured} (${point.rule}).`];
+  return [missing, numbers, basis(rates)];
+}
+
+/** What of the head was not read, and why. */
+export function unreadWords(study) {
+  const reasons = study.unread?.reasons ?? [];
+  return reasons.map(({ count, message }) => (count ? `${count} slices: ${message}` : message)).join("; ");
 }
 
 /** The reason for the study's urgency. */
@@ -47,5 +58,6 @@ export function urgencyWords(study, card) {
   if (triage === "immediate") return `Any hemorrhage ${probability(any.probability)} is at or above the urgent threshold ${probability(urgent)}.`;
   if (triage === "prompt") return `A finding reached its threshold; any hemorrhage is below the urgent one (${probability(urgent)}).`;
   if (triage === "unsure") return "The model is unsure about this study. Read it before routine ones.";
+  if (study.state === "incomplete") return `Not the whole head was read (${unreadWords(study)}). Nothing reached its threshold in what was read.`;
   return "No established finding reached its threshold. This does not rule out hemorrhage.";
 }

@@ -45,21 +45,21 @@ export function missedInterval(sensitivity, specificity, prevalence, counts) {
   return ppvInterval(1 - sensitivity, 1 - specificity, prevalence, counts);
 }
 
-const isWhole = (value) => Math.abs(value - Math.round(value)) < 1e-6;
-
 /**
- * The patients behind an operating point of the study: {positive, negative}, or null.
- * A card records rates, not counts. Its evaluation by patient does record them; they are taken to be the same patients
- * only if both rates are whole numbers of those patients.
+ * What a card states of an operating point: {sensitivity, specificity, counts, method}, or null if nothing.
+ * `counts` are the patients behind the rates, {positive, negative}. Rates in sample (`method` null), as in cards of
+ * earlier versions, come without counts.
  */
-export function countsBehind(point, label, card) {
-  for (const table of card.scores.filter((scores) => scores.level === "patient")) {
-    const positive = table.labels[label].n_positive_patients;
-    const negative = table.n_patients - positive;
-    const whole = isWhole(point.sensitivity * positive) && isWhole(point.specificity * negative);
-    if (positive > 0 && negative > 0 && whole) return { positive, negative };
+export function ratesOf(point) {
+  const { performance } = point;
+  if (performance?.sensitivity && performance.specificity) {
+    const { sensitivity, specificity, method } = performance;
+    const counts = { positive: sensitivity.patients, negative: specificity.patients };
+    return { sensitivity: sensitivity.value, specificity: specificity.value, counts, method };
   }
-  return null;
+  const { sensitivity, specificity } = point;
+  if (sensitivity === null || specificity === null) return null;
+  return { sensitivity, specificity, counts: null, method: null };
 }
 
 /** The site's prevalence of a label: a number is that of any hemorrhage alone; a table may name each label. */
@@ -69,10 +69,10 @@ export function prevalenceOf(label, prevalence) {
 }
 
 /** What is known of a threshold at a prevalence: {flagged, missed, counts} each with `of100` and `interval`, or null. */
-export function meaningOf(point, label, card, prevalence) {
-  const { sensitivity, specificity } = point;
-  if (sensitivity === null || specificity === null || prevalence === null) return null;
-  const counts = countsBehind(point, label, card);
+export function meaningOf(point, prevalence) {
+  const rates = ratesOf(point);
+  if (rates === null || prevalence === null) return null;
+  const { sensitivity, specificity, counts } = rates;
   const share = (value, interval) => ({ of100: value === null ? null : value * 100, interval });
   return {
     flagged: share(

@@ -141,7 +141,7 @@ export class Viewer {
     context.clip(); // a box may extend beyond the slice
     context.globalAlpha = this.opacity;
     context.imageSmoothingEnabled = true;
-    context.drawImage(sheet.canvas, place.left + box.left * x, place.top + box.top * y, box.side * x, box.side * y);
+    context.drawImage(sheet.canvas, place.left + box.left * x, place.top + box.top * y, (box.width ?? box.side) * x, box.side * y);
     context.restore();
   }
 }

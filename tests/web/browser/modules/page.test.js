@@ -133,15 +133,27 @@ test("an unknown quality note keeps its sentence and calls for caution", () => {
 });
 
 test("a threshold is explained at the site's prevalence, or what is missing is stated", () => {
-  const point = { threshold: 0.24, rule: "sensitivity >= 0.9", sensitivity: 33 / 36, specificity: 37 / 46 };
-  const scores = [{ level: "patient", n_patients: 82, labels: { any: { n_positive_patients: 36 }, subdural: { n_positive_patients: 4 } } }];
-  const card = { operating_points: { study: { any: point, subdural: point } }, scores };
-  const words = (label, present, prevalence, changes = {}) => thresholdWords({ label, present }, { ...card, ...changes }, { prevalence }).join(" ");
+  const proportion = (hits, rows) => ({ value: hits / rows, low: 0, high: 1, hits, rows, patients: rows });
+  const performance = { method: "cross_fitted", sensitivity: proportion(33, 36), specificity: proportion(37, 46), precision: null };
+  const point = { threshold: 0.24, rule: "sensitivity >= 0.9", sensitivity: 0.99, specificity: 0.99, performance };
+  const cardOf = (changes) => ({ operating_points: { study: { any: { ...point, ...changes }, subdural: point } } });
+  const words = (label, present, prevalence, changes = {}) => thresholdWords({ label, present }, cardOf(changes), { prevalence }).join(" ");
   assert.match(words("any", true, 0.1), /of 100 flagged about 34 were right \(95% interval 22 to 49\), at a prevalence of 10%/);
+  assert.match(words("any", true, 0.1), /Measured on 36 patients with and 46 without, each decided by thresholds fitted on the other patients/);
   assert.match(words("any", false, 0.1), /of 100 not flagged about 1 had it/);
-  assert.match(words("any", true, 0.1, { scores: [] }), /of 100 flagged about 34 were right, at .*No interval/);
+  const inSample = { sensitivity: 33 / 36, specificity: 37 / 46, performance: null };
+  assert.match(words("any", true, 0.1, inSample), /of 100 flagged about 34 were right, at .*in sample.*expect lower values. No interval/);
   assert.match(words("any", true, null), /no prevalence is set/);
   assert.match(words("subdural", true, 0.1), /how common subdural bleeds are here is not known/);
+});
+
+test("the tutorial gives the sentence of the card that ships", async () => {
+  const { readFile } = await import("node:fs/promises");
+  const root = new URL("../../../../", import.meta.url);
+  const card = JSON.parse(await readFile(new URL("src/hemoscope/bundles/default/card.json", root), "utf8"));
+  const [sentence] = thresholdWords({ label: "any", present: true }, card, { prevalence: 0.1 });
+  const page = (await readFile(new URL("docs/tutorial/reading-room.md", root), "utf8")).replaceAll(/\s+/g, " ");
+  assert.ok(page.includes(`"${sentence.replace(/\.$/, "")}"`), sentence);
 });
 
 // What the tests in Python compare with the package and the documentation.

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { countsBehind, meaningOf, missedShare, positivePredictiveValue, ppvInterval, prevalenceOf } from "../../../../src/hemoscope/web/static/predictive.js";
+import { meaningOf, missedShare, positivePredictiveValue, ppvInterval, prevalenceOf, ratesOf } from "../../../../src/hemoscope/web/static/predictive.js";
 
 const near = (value, expected, within = 1e-6) => assert.ok(Math.abs(value - expected) < within, `${value} is not ${expected}`);
 
@@ -41,18 +41,19 @@ test("without the patients behind the rates there is no interval", () => {
   assert.equal(ppvInterval(0.9, 0.8, 0.1, null), null);
 });
 
-const cardWith = (positive, patients) => ({
-  scores: [
-    { level: "slice", n_patients: 82, labels: { any: { n_positive_patients: 36 } } },
-    { level: "patient", n_patients: patients, labels: { any: { n_positive_patients: positive } } },
-  ],
+const proportion = (hits, rows, patients) => ({ value: hits / rows, low: 0, high: 1, hits, rows, patients });
+const HELD_OUT = { method: "cross_fitted", sensitivity: proportion(33, 40, 36), specificity: proportion(37, 50, 46), precision: null };
+
+test("the rates of a point are those on held-out patients, with the patients that the card counts", () => {
+  const point = { sensitivity: 0.99, specificity: 0.98, performance: HELD_OUT };
+  assert.deepEqual(ratesOf(point), { sensitivity: 33 / 40, specificity: 37 / 50, counts: { positive: 36, negative: 46 }, method: "cross_fitted" });
 });
 
-test("the patients behind a point are those of the card's table by patient, if both rates count them", () => {
-  const point = { sensitivity: 33 / 36, specificity: 37 / 46 };
-  assert.deepEqual(countsBehind(point, "any", cardWith(36, 82)), { positive: 36, negative: 46 });
-  assert.equal(countsBehind(point, "any", cardWith(35, 82)), null);
-  assert.equal(countsBehind(point, "any", { scores: [] }), null);
+test("rates in sample, as in a card of an earlier version, come without counts", () => {
+  const rates = { sensitivity: 33 / 36, specificity: 37 / 46, counts: null, method: null };
+  assert.deepEqual(ratesOf({ sensitivity: 33 / 36, specificity: 37 / 46 }), rates);
+  assert.deepEqual(ratesOf({ sensitivity: 33 / 36, specificity: 37 / 46, performance: null }), rates);
+  assert.equal(ratesOf({ sensitivity: null, specificity: null, performance: null }), null);
 });
 
 test("a site's one prevalence is that of any hemorrhage, and says nothing of the types", () => {
@@ -64,7 +65,11 @@ test("a site's one prevalence is that of any hemorrhage, and says nothing of the
 
 test("a point without rates, or a site without prevalence, has no meaning to show", () => {
   const point = { sensitivity: 33 / 36, specificity: 37 / 46 };
-  assert.equal(meaningOf({ sensitivity: null, specificity: null }, "any", cardWith(36, 82), 0.1), null);
-  assert.equal(meaningOf(point, "any", cardWith(36, 82), null), null);
-  near(meaningOf(point, "any", cardWith(36, 82), 0.1).flagged.of100, 34.2, 0.1);
+  assert.equal(meaningOf({ sensitivity: null, specificity: null }, 0.1), null);
+  assert.equal(meaningOf(point, null), null);
+  near(meaningOf(point, 0.1).flagged.of100, 34.2, 0.1);
+  assert.equal(meaningOf(point, 0.1).flagged.interval, null);
+  const held = meaningOf({ ...point, performance: HELD_OUT }, 0.1);
+  near(held.flagged.of100, (100 * 0.0825) / (0.0825 + 0.234), 0.1);
+  assert.equal(held.flagged.interval.length, 2);
 });

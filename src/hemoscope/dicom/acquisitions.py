@@ -1,0 +1,137 @@
+"""Divides headers into what was acquired as one: patients, acquisitions of a series, and passes over one place.
+
+Acquisition Number and time do not divide by themselves: sequential scanners change them from slice to slice. They
+divide only slices that overlap, that is nearer to each other than half their thickness.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from itertools import pairwise
+
+from hemoscope.dicom.geometry import spacing_mm
+from hemoscope.dicom.ordering import OrderedSlices, tie_break
+from hemoscope.dicom.slices import SliceHeader
+
+Headers = list[SliceHeader]
+_OVERLAP = 0.5  # of the thickness
+_LEAST_RUN = 3  # slices, on average: more runs of instance numbers than that are no scans
+
+
+def patients(headers: Sequence[SliceHeader]) -> list[Headers]:
+    """Divide the slices of one study by Patient ID (0010,0020)."""
+    return _divided(headers, lambda header: header.patient_id)
+
+
+def acquisitions(headers: Sequence[SliceHeader]) -> list[Headers]:
+    """Divide the slices of one series by frame of reference, kernel, kind and Image Type.
+
+    Of Image Type (0008,0008) the first two values count: original or derived, primary or secondary. The others name
+    what the slices are in words of each vendor, and divide only slices that overlap.
+    """
+    groups = [list(headers)]
+    keys: tuple[Callable[[SliceHeader], Hashable | None], ...] = (
+        lambda header: header.frame_of_reference_uid,
+        lambda header: header.convolution_kernel,
+        lambda header: header.kind,
+        lambda header: header.image_type[:2] or None,
+    )
+    for key in keys:
+        groups = [part for group in groups for part in _divided(group, key)]
+    return groups
+
+
+def passes(ordered: OrderedSlices) -> list[Headers]:
+    """Divide parallel slices of one size into passes over the same place; most series are one pass.
+
+    A pass holds units of one thickness, Image Type, acquisition and run of instance numbers; two units that overlap are
+    in different passes.
+    """
+    headers, places = ordered.headers, ordered.places
+    if places is None:
+        return [list(headers)]
+    units = _units(headers)
+    conflicts = _conflicts(headers, places, units)
+    if not conflicts:
+        return [list(headers)]
+    pass_of: dict[Hashable, int] = {}
+    for header in sorted(headers, key=tie_break):
+        unit = units[id(header)]
+        if unit not in pass_of:
+            taken = {pass_of[other] for other in conflicts.get(unit, ()) if other in pass_of}
+            pass_of[unit] = next(number for number in range(len(taken) + 1) if number not in taken)
+    found: dict[int, Headers] = {}
+    for header in headers:
+        found.setdefault(pass_of[units[id(header)]], []).append(header)
+    return [found[number] for number in sorted(found)]
+
+
+def thickness_of(headers: Sequence[SliceHeader], places: Sequence[float]) -> list[float]:
+    """Return the thickness of each slice, for those that lack it the typical spacing."""
+    typical = spacing_mm(sorted(set(places))) or 0.0
+    return [header.slice_thickness_mm or typical for header in headers]
+
+
+def _divided(headers: Sequence[SliceHeader], key: Callable[[SliceHeader], Hashable | None]) -> list[Headers]:
+    """Group by a key, the largest group first; slices without the key belong to the largest group."""
+    groups: dict[Hashable | None, Headers] = {}
+    for header in headers:
+        groups.setdefault(key(header), []).append(header)
+    unknown = groups.pop(None, [])
+    found = sorted(groups.values(), key=lambda group: (-len(group), min(map(tie_break, group))))
+    return [[*found[0], *unknown], *found[1:]] if found else [unknown]
+
+
+def _units(headers: Sequence[SliceHeader]) -> dict[int, Hashable]:
+    """Return the thickness, Image Type, acquisition and run of numbers of each slice, by its ``id``."""
+    times = {header.acquisition[1] for header in headers}
+    timed = _LEAST_RUN * len(times) <= len(headers)  # else time only counts slices
+    runs = _runs(headers)
+    return {
+        id(header): (
+            round(header.slice_thickness_mm or 0.0, 2),
+            header.image_type,
+            header.acquisition[0],
+            header.acquisition[1] if timed else "",
+            runs.get(id(header), 0),
+        )
+        for header in headers
+    }
+
+
+def _runs(headers: Sequence[SliceHeader]) -> dict[int, int]:
+    """Number the runs in which places rise or fall with the instance number; none if numbers are unknown or repeated.
+
+    ``headers`` are in order of their places.
+    """
+    rank = {id(header): index for index, header in enumerate(headers)}
+    numbered = sorted(headers, key=tie_break)
+    numbers = [(header.instance_number, header.frame) for header in numbered]
+    if None in (number for number, _ in numbers) or len(set(numbers)) < len(numbers):
+        return {}
+    run, direction, found = 0, 0, {id(numbered[0]): 0}
+    for before, after in pairwise(numbered):
+        step = 1 if rank[id(after)] > rank[id(before)] else -1
+        if direction and step != direction:
+            run, step = run + 1, 0
+        direction = step
+        found[id(after)] = run
+    return found if _LEAST_RUN * (run + 1) <= len(headers) else {}
+
+
+def _conflicts(
+    headers: Sequence[SliceHeader], places: Sequence[float], units: dict[int, Hashable]
+) -> dict[Hashable, set[Hashable]]:
+    """Return, for each unit, the units that overlap it; ``places`` ascend."""
+    thickness = thickness_of(headers, places)
+    farthest = _OVERLAP * max(thickness)
+    found: dict[Hashable, set[Hashable]] = {}
+    for index, header in enumerate(headers):
+        unit = units[id(header)]
+        for other in range(index + 1, len(headers)):
+            apart = places[other] - places[index]
+            if apart >= farthest:
+                break
+            against = units[id(headers[other])]
+            if against != unit and apart < _OVERLAP * (thickness[index] + thickness[other]) / 2:
+                found.setdefault(unit, set()).add(against)
+                found.setdefault(against, set()).add(unit)
+    return found

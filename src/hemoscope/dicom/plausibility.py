@@ -1,0 +1,336 @@
+"""Checks that a volume can be a head in Hounsfield units: air near -1000, soft tissue at 0 to 80, bone and a skull.
+
+Wrong values (an offset of 1024, a wrong sign, a display window, noise) are refused; blank images, and right values of
+something that does not look like a head (an abdomen, a phantom cylinder), carry a note. A few slices may lie above the
+skull or be cropped to the head, so they are only refused for values that no slice of a head has.
+``experiments/plausibility.py`` measures both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.slices import QualityNote, SliceHeader
+from hemoscope.volume import HounsfieldVolume
+
+__all__ = ["check_plausible", "implausible_values", "slices_with_metal", "unlike_a_head"]
+
+# What is looked at: this many slices, with this many pixels a side.
+_SLICES, _SIDE = 24, 128
+# A stack that covers this length, or has as many slices without positions, must show soft tissue and the skull.
+_WHOLE_MM, _WHOLE_SLICES = 80.0, 15
+
+_AIR = (-1150, -850)
+_NO_AIR = 0.01  # edges between air and tissue also have such values
+_SOFT = (0, 80)
+_PEAK = (5, 60)  # of good series it lies at 23 to 50
+_BONE, _SKULL = 300, 200
+_BODY, _NOTHING = -300, -500
+_BLANK_RANGE = 20
+_DENSEST, _LOWEST = 2500, -3100
+_BELOW_NOISE = -1500  # of air in the sinuses, whatever the kernel
+# No bone or tooth is denser; fewer pixels may be noise.
+_METAL, _METAL_PIXELS = 3000, 10
+_LEAST = int(np.iinfo(np.int16).min)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Parts of a volume, (z, y, x).
+
+    Attributes:
+        fine: rows of a few slices, every pixel.
+        thin: every n-th pixel of every n-th slice.
+        mean: the mean of four pixels in the place of each of ``thin``, to see tissue through noise.
+        whole: whether the stack covers most of a head.
+        pixel_mm: distance between rows and columns of ``thin`` and ``mean``, or None.
+    """
+
+    fine: NDArray[np.int16]
+    thin: NDArray[np.int16]
+    mean: NDArray[np.float32]
+    whole: bool
+    pixel_mm: tuple[float, float] | None
+
+    def share(self, low: float, high: float) -> float:
+        """Share of pixels from ``low`` to ``high`` HU."""
+        return float(np.mean((self.thin >= low) & (self.thin <= high)))
+
+    @cached_property
+    def is_blank(self) -> bool:
+        # np.ptp of int16 overflows.
+        return int(self.thin.max()) - int(self.thin.min()) < _BLANK_RANGE
+
+    @cached_property
+    def air(self) -> float:
+        return self.share(*_AIR)
+
+    @cached_property
+    def bone(self) -> float:
+        return self.share(_BONE, np.inf)
+
+    @cached_property
+    def low(self) -> float:
+        """Share below the noise of air, without the most frequent such value: padding is constant."""
+        values = self.thin[self.thin < _AIR[0]]
+        if not values.size:
+            return 0.0
+        return (values.size - int(np.unique(values, return_counts=True)[1].max())) / self.thin.size
+
+    @cached_property
+    def peak(self) -> float | None:
+        """The most frequent HU between -20 and 120, smoothed over 9 HU; None if nearly nothing is there."""
+        soft = self.mean[(self.mean > -20) & (self.mean < 120)]
+        if soft.size < 0.002 * self.mean.size:
+            return None
+        counts = np.bincount((soft + 20).astype(np.intp), minlength=140).astype(np.float64)
+        # One value that stands out is what de-identification or skull-stripping wrote, not tissue.
+        beside = (np.roll(counts, 2) + np.roll(counts, 3) + np.roll(counts, -2) + np.roll(counts, -3)) / 4
+        counts = np.where(counts > 5 * beside + 1, beside, counts)
+        return float(np.convolve(counts, np.ones(9), "same").argmax() - 20) if counts.any() else None
+
+
+def check_plausible(volume: HounsfieldVolume, headers: Sequence[SliceHeader]) -> tuple[QualityNote, ...]:
+    """Return notes on a series that does not look like a head, and refuse values that are no Hounsfield units of one.
+
+    Args:
+        volume: the series.
+        headers: of its slices, at least one.
+
+    Raises:
+        DicomReadError: ``implausible_hounsfield``.
+    """
+    sample = _sampled(volume)
+    declared = all(header.rescale_type in (None, "HU", "HU_MOD") for header in headers)
+    if (wrong := _implausible(sample, declared=declared)) is not None:
+        raise refusal(f"series {headers[0].series_instance_uid}", "implausible_hounsfield", wrong)
+    notes = []
+    if (unlike := _unlike_a_head(sample)) is not None:
+        notes.append(QualityNote(code="unlike_head", message=unlike))
+    if metal := slices_with_metal(volume):
+        message = f"metal in {metal} of {len(volume)} slices: its streaks can hide blood or look like it"
+        notes.append(QualityNote(code="metal", message=message))
+    return tuple(notes)
+
+
+def implausible_values(volume: HounsfieldVolume, *, declared: bool = True) -> str | None:
+    """Return why the values cannot be Hounsfield units of a head, or None.
+
+    Args:
+        volume: one or more slices.
+        declared: whether the file declares its units as HU; if it declares others, air must be there.
+    """
+    return _implausible(_sampled(volume), declared=declared)
+
+
+def unlike_a_head(volume: HounsfieldVolume) -> str | None:
+    """Return why images are blank, or why a stack that covers most of a head does not look like one, or None."""
+    return _unlike_a_head(_sampled(volume))
+
+
+def slices_with_metal(volume: HounsfieldVolume) -> int:
+    """Return how many slices have 10 pixels above 3000 HU with more body than air around them (not on the holder)."""
+    # The maximum of a slice is much faster than a comparison, and few slices pass it.
+    return sum(_has_metal(one) for one in volume.hounsfield if int(one.max()) > _METAL)
+
+
+def _has_metal(one: NDArray[np.int16]) -> bool:
+    if int(np.count_nonzero(one > _METAL)) < _METAL_PIXELS:
+        return False
+    step = max(1, -(-max(one.shape) // _SIDE))
+    thin = one[::step, ::step] > _BODY
+    # An integral image of the body gives the share of body in the square around each pixel.
+    body = np.zeros((thin.shape[0] + 1, thin.shape[1] + 1), dtype=np.int32)
+    body[1:, 1:] = thin.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
+    places, half = np.argwhere(one > _METAL) // step, max(thin.shape) // 32
+    (top, left), (bottom, right) = np.maximum(places - half, 0).T, np.minimum(places + half + 1, thin.shape).T
+    inside = body[bottom, right] - body[top, right] - body[bottom, left] + body[top, left]
+    return int(np.count_nonzero(inside > 0.5 * (bottom - top) * (right - left))) >= _METAL_PIXELS
+
+
+def _implausible(sample: _Sample, *, declared: bool) -> str | None:
+    if sample.is_blank:
+        return None
+    if (first := _shifted(sample) or _out_of_range(sample)) is not None:
+        return first
+    if _is_shifted_down(sample):
+        return "air is near -2000 and soft tissue near -1000: an offset of about -1024 HU"
+    if sample.bone > 0.4:
+        return f"{sample.bone:.0%} of the pixels are above 300 HU, more than bone: the offset, sign or scale is wrong"
+    if sample.air < _NO_AIR:
+        return _without_air(sample, declared=declared)
+    return _wrapped_bone(sample) or (_without_soft_tissue(sample) if sample.whole else None)
+
+
+def _out_of_range(sample: _Sample) -> str | None:
+    """Values that no scanner makes, of whatever object."""
+    if sample.share(_DENSEST, np.inf) > 0.03 or sample.share(-np.inf, _LOWEST) - _constant(sample, _LOWEST) > 0.03:
+        low, high = np.percentile(sample.thin, [1, 99])
+        return f"values reach from {low:.0f} to {high:.0f}: signed values read as unsigned, or swapped bytes"
+    if _is_text(sample):
+        return "thin lines on a constant background: a page of text, or a drawing"
+    if _is_noise(sample):
+        return "neighboring pixels are unrelated: the images are noise, or damaged"
+    return None
+
+
+def _shifted(sample: _Sample) -> str | None:
+    """Whether there is no air, but the rest of a head 1000 or 2000 HU higher."""
+    if sample.air >= _NO_AIR:
+        return None
+    for offset, stated in ((2036, "+2000 to +2048"), (1012, "+1000 to +1024")):
+        tissue = sample.share(offset - 20, offset + 100)
+        if tissue > 0.03 and tissue > 2 * sample.share(offset + 130, offset + 250):
+            return f"no air near -1000, but soft tissue near {offset + 35}: an offset of {stated} HU"
+    return None
+
+
+def _is_shifted_down(sample: _Sample) -> bool:
+    """Whether soft tissue is missing, and what looks like air has a skull around it or the noise of air below it."""
+    if sample.share(*_SOFT) > 0.03 or sample.share(-np.inf, _AIR[0]) < 0.1:
+        return False
+    return sample.low > max(0.05, sample.air) or max(_surrounded(one + 1024) for one in sample.mean) > 0.2
+
+
+def _wrapped_bone(sample: _Sample) -> str | None:
+    below = sample.thin < _BELOW_NOISE
+    if not below.any() or float((below & _between(sample.thin > _BODY)).mean()) <= 0.001:
+        return None
+    return "values below air inside the body: unsigned values of dense bone read as signed"
+
+
+def _without_air(sample: _Sample, *, declared: bool) -> str | None:
+    """Without air, a volume may be cropped to the head or skull-stripped; then its soft tissue is right."""
+    if (picture := _picture(sample)) is not None:
+        return picture
+    above, below = sample.share(_AIR[1], -150), sample.share(-np.inf, _AIR[0])
+    # Only what is skull-stripped has padding, but neither air nor bone.
+    if above > 0.2 or sample.low > 0.05 or (below > 0.2 and sample.bone > 0.02):
+        return f"no air near -1000, but much {'above' if above > below else 'below'}: the scale is wrong"
+    if sample.peak is None or not _PEAK[0] <= sample.peak <= _PEAK[1]:
+        return "neither air near -1000 nor soft tissue between 0 and 80 HU"
+    if not declared:
+        return "the file declares other units than HU (0028,1054), and there is no air near -1000"
+    return None
+
+
+def _picture(sample: _Sample) -> str | None:
+    """Whether the values are gray levels of a display window rather than HU."""
+    highest = int(sample.thin.max())
+    if highest < _DENSEST and float(np.mean(sample.thin == highest)) > 0.01:
+        return f"no air near -1000, and values end abruptly at {highest}: a picture of a display window"
+    if sample.thin.min() == 0 and 200 <= highest <= 255:
+        return f"values from 0 to {highest}: an 8-bit picture"
+    return None
+
+
+def _without_soft_tissue(sample: _Sample) -> str | None:
+    soft, above = (float(np.mean((sample.mean > low) & (sample.mean < low + 80))) for low in (0, 110))
+    body = float(np.mean(sample.mean > _BODY))
+    if body < 0.005 or soft < 0.05 * body or soft < 1.5 * above or sample.peak is None:
+        return "air near -1000, but no soft tissue between 0 and 80 HU: the offset or the scale is wrong"
+    if not _PEAK[0] <= sample.peak <= _PEAK[1]:
+        return f"soft tissue has {sample.peak:.0f} HU, where a brain has about 35: the offset or the scale is wrong"
+    return None
+
+
+def _unlike_a_head(sample: _Sample) -> str | None:
+    if sample.is_blank:
+        return f"the images are blank: all values lie between {sample.thin.min()} and {sample.thin.max()}"
+    if sample.share(_NOTHING, np.inf) == 0:
+        return f"the images show nothing but air: no value is above {_NOTHING} HU"
+    if not sample.whole:
+        return None
+    reasons = []
+    if max((_surrounded(one) for one in sample.mean), default=0.0) < 0.2:
+        reasons.append("no skull surrounds soft tissue")
+    if (lungs := float(np.mean((sample.mean > -930) & (sample.mean < -600)))) > 0.15:
+        reasons.append(f"lungs fill {lungs:.0%} of the images")
+    if sample.pixel_mm is not None:
+        sizes = [_size(one, *sample.pixel_mm) for one in sample.mean]
+        typical = float(np.median([size for size in sizes if size > 0] or [0.0]))
+        if typical > _WIDEST_MM or typical < _NARROWEST_MM:
+            reasons.append(f"the body is {typical:.0f} mm long or wide")
+    return f"the images may not show a head: {', '.join(reasons)}" if reasons else None
+
+
+# The longer side of a head with its holder, and of an infant's head.
+_WIDEST_MM, _NARROWEST_MM = 300.0, 80.0
+
+
+def _sampled(volume: HounsfieldVolume) -> _Sample:
+    count = len(volume.hounsfield)
+    some = volume.hounsfield[:: -(-count // _SLICES)]
+    step = max(1, -(-max(some.shape[1:]) // _SIDE))
+    rows, columns = (size // step * step for size in some.shape[1:])
+    cut, places = some[:, :rows, :columns], (0, step // 2) if step > 1 else (0,)
+    parts = [cut[:, down::step, across::step] for down in places for across in places]
+    mean = np.zeros(parts[0].shape, dtype=np.float32)
+    for part in parts:
+        mean += part
+    mean /= len(parts)
+    spacing = volume.slice_spacing_mm
+    whole = count >= _WHOLE_SLICES if spacing is None else spacing * count >= _WHOLE_MM
+    rows_mm, columns_mm = volume.spacing_mm[1:]
+    return _Sample(
+        fine=some[:: -(-len(some) // 4), ::8],
+        thin=np.ascontiguousarray(parts[0]),
+        mean=mean,
+        whole=whole,
+        pixel_mm=(rows_mm * step, columns_mm * step) if rows_mm and columns_mm else None,
+    )
+
+
+def _constant(sample: _Sample, limit: float) -> float:
+    """Share of the most frequent value below ``limit``: padding that the header does not declare."""
+    values = sample.thin[sample.thin < limit]
+    return int(np.unique(values, return_counts=True)[1].max()) / sample.thin.size if values.size else 0.0
+
+
+def _is_noise(sample: _Sample) -> bool:
+    """Whether neighboring pixels of a row are uncorrelated, with the noise of air and the highest values cut off."""
+    cut = np.clip(sample.fine, -900, 1000).astype(np.float32)
+    left, right = cut[..., :-1].ravel(), cut[..., 1:].ravel()
+    left, right = left - left.mean(), right - right.mean()
+    power = float(np.sqrt((left @ left) * (right @ right)))
+    # Inside the brain, noise can exceed the contrast of tissue.
+    return power > 100.0**2 * left.size and float(left @ right) / power < 0.3
+
+
+def _is_text(sample: _Sample) -> bool:
+    """Whether pixels other than the background are mostly edges: at most 0.2 edges a pixel were seen in good slices."""
+    counts = np.bincount(sample.fine.ravel().astype(np.int32) - _LEAST)
+    others = sample.fine.size - int(counts.max())
+    if not 0.005 * sample.fine.size < others < 0.7 * sample.fine.size:
+        return False
+    steps = np.diff(sample.fine.astype(np.int32), axis=2)
+    return int(np.count_nonzero((steps > 200) | (steps < -200))) > 0.4 * others
+
+
+def _surrounded(one: NDArray[np.float32]) -> float:
+    """Share of the body in one slice that has bone to the left, right, front and back."""
+    body, bone = one > _BODY, one > _SKULL
+    if float(body.mean()) < 0.02:
+        return 0.0
+    return float((_between(bone) & body & ~bone).sum() / body.sum())
+
+
+def _between(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels that have the mask to the left, right, front and back, in slices of shape (..., rows, columns)."""
+    either = np.logical_or.accumulate
+    rows = either(mask, -2) & either(mask[..., ::-1, :], -2)[..., ::-1, :]
+    result: NDArray[np.bool_] = rows & either(mask, -1) & either(mask[..., ::-1], -1)[..., ::-1]
+    return result
+
+
+def _size(one: NDArray[np.float32], rows_mm: float, columns_mm: float) -> float:
+    """Return the longer side of the box around the body in mm; rows and columns that hold few pixels do not count."""
+    body = one > _BODY
+    sides = [np.flatnonzero(body.sum(axis) > 0.1 * body.shape[axis]) for axis in (1, 0)]
+    if any(side.size == 0 for side in sides):
+        return 0.0
+    return float(max((sides[0][-1] - sides[0][0] + 1) * rows_mm, (sides[1][-1] - sides[1][0] + 1) * columns_mm))

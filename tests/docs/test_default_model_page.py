@@ -1,0 +1,75 @@
+"""The page on the default model gives the comparison of its cards, and the card is refitted from the stored scores."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hemoscope.inference.bundle import load_bundle
+from hemoscope.inference.card import ModelCard
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RUN = REPOSITORY / "experiments" / "results" / "default"
+PAGE = REPOSITORY / "docs" / "explanation" / "default-model.md"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """``experiments/refit_card.py`` as a module."""
+    spec = importlib.util.spec_from_file_location("refit_card", REPOSITORY / "experiments" / "refit_card.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def earlier() -> ModelCard:
+    return ModelCard.from_json(json.loads((RUN / "card-2.json").read_text()))
+
+
+def test_the_page_gives_every_figure_of_both_cards_as_the_script_prints_it(
+    script: ModuleType, earlier: ModelCard
+) -> None:
+    card = load_bundle(None).card
+    lines = set(PAGE.read_text().splitlines())
+    missing = [
+        line for line in (*script.comparison(earlier, card), *script.fold_ranges(RUN, card)) if line not in lines
+    ]
+    assert not missing
+
+
+def test_the_shipped_card_is_fitted_from_the_stored_scores(script: ModuleType) -> None:
+    """Nobody edits a card by hand: a card refitted from the record has the same figures."""
+    bundle = load_bundle(None)
+    again = script.refitted(RUN, bundle, version=bundle.card.version, tables=[RUN / "rsna-dicom.json"])
+    assert list(script.comparison(bundle.card, again)) == list(script.comparison(bundle.card, bundle.card))
+    assert again.limits_of_use == bundle.card.limits_of_use
+    assert again.established == bundle.card.established
+
+
+def test_version_2_1_serves_what_version_2_served(script: ModuleType, earlier: ModelCard) -> None:
+    card = load_bundle(None).card
+    assert card.files == earlier.files  # the same graph
+    assert script.same_model(card, earlier)
+    assert card.established == earlier.established
+    before, after = dict(script.points_of(earlier)), dict(script.points_of(card))
+    assert [point.threshold for point in after.values()] == pytest.approx([p.threshold for p in before.values()])
+
+
+def test_a_run_that_is_not_the_bundles_own_is_refused(script: ModuleType, earlier: ModelCard, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("experiment.json", "dataset.json", "slices.csv"):
+        (other / name).write_bytes((RUN / name).read_bytes())
+    for fold in range(5):
+        (other / f"fold-{fold}").mkdir()
+        source = RUN / f"fold-{(fold + 1) % 5}" / "scores.csv"
+        text = source.read_text().splitlines()
+        changed = [text[0], *(line.replace(",-", ",-1", 1) for line in text[1:])]
+        (other / f"fold-{fold}" / "scores.csv").write_text("\n".join(changed) + "\n")
+    with pytest.raises(SystemExit, match="is not the run of hemoscope-default"):
+        script.refitted(other, load_bundle(None), version="3", tables=[])
