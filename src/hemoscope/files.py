@@ -84,6 +84,23 @@ def new_file(path: Path, *, mode: int = _MODE) -> Iterator[BinaryIO]:
             raise
 
 
+def valid_text(text: str) -> str:
+    r"""Return text that is valid Unicode: bytes of a file name that are not UTF-8 are written as escapes.
+
+    Python keeps such bytes as lone surrogates (PEP 383), which no encoding of Unicode may hold.
+
+    Examples:
+        >>> valid_text("A\udcc4B")
+        'A\\xc4B'
+    """
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def append_line(path: Path, line: str, *, mode: int = _MODE) -> None:
     """Add a line to a file, made if it is missing; the line is on the disk before this returns."""
     begun = path.exists()

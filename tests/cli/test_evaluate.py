@@ -26,7 +26,8 @@ def parsed(*words: str) -> argparse.Namespace:
 
 def test_it_prints_the_scores_and_where_the_report_lies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     random = np.random.default_rng(0)
-    labels = (random.random((80, 6)) < 0.3).astype(int)
+    labels = (random.random((80, 6)) < 0.15).astype(int)
+    labels[:, 0] = labels[:, 1:].max(axis=1)
     scores = np.clip(0.5 * labels + random.random(labels.shape) / 2, 0.001, 0.999)
     for name, table in (("p.csv", scores), ("l.csv", labels)):
         rows = [f"ID_{i},p{i // 4}," + ",".join(map(str, row)) for i, row in enumerate(table)]
@@ -51,7 +52,9 @@ def test_a_model_is_scored_on_labelled_dicom_as_it_serves(
         for place, file in enumerate(files):
             image_id = f"ID_{patient}_{place}"
             file.rename(tmp_path / "dicom" / f"{image_id}.dcm")
-            rows.append(f"{image_id},p{patient}," + ",".join(str((patient + place + k) % 2) for k in range(6)))
+            bleeds = (patient + place) % 2
+            six = [bleeds, *(bleeds * ((place // 2 + k) % 2) for k in range(5))]
+            rows.append(f"{image_id},p{patient}," + ",".join(map(str, six)))
     rows[-1] = ",".join([*rows[-1].split(",")[:2], *[""] * 6])
     (tmp_path / "l.csv").write_text("\n".join([*rows[:1], *rows[2:]]) + "\n")
     (tmp_path / "dicom" / "notes.dcm").write_text("no DICOM")
@@ -213,3 +216,61 @@ def test_no_rounds_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed("--predictions=p", "--labels=l", "--output=o", "--rounds=0")
     assert "number above 0" in capsys.readouterr().err
+
+
+def tables(folder: Path) -> list[str]:
+    """A submission of six lines an image, and labels of a spreadsheet with its own names of columns."""
+    lines = [f"ID_{i}_{label},{(i + k) / 20}" for i in range(10) for k, label in enumerate(LABELS)]
+    (folder / "p.csv").write_text("\n".join(["ID,Label", *lines]))
+    rows = [f"scans/id_{i}.dcm;{i % 2};{i % 2};{i % 2};{i % 2};{i % 2};{i // 5 * (i % 2)}" for i in range(10)]
+    header = ";".join(["file", "hemorrhage", *LABELS[1:]])
+    (folder / "l.csv").write_text("\n".join([header, *rows]))
+    names = ["--map=image_id=file", "--map=any=hemorrhage"]
+    return ["evaluate", f"--predictions={folder / 'p.csv'}", f"--labels={folder / 'l.csv'}", *names]
+
+
+def test_a_submission_is_scored_against_a_spreadsheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dry = [*tables(tmp_path), "--dry-run"]
+    assert main(dry) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        "p.csv: predictions in the form six lines an image, columns separated by comma",
+        "columns read: image_id = file, any = hemorrhage, epidural",
+        "subdural: 3 positive, 7 negative, 0 unknown",
+        "matched: 10 images of l.csv and p.csv",
+        "only in p.csv: 0",
+    ):
+        assert part in shown
+    assert main([*dry[:-1], "--rounds=5", f"--output={tmp_path / 'o'}"]) == 0
+    report = json.loads((tmp_path / "o" / "report.json").read_text())
+    assert (report["n_images"], report["labels"]["any"]["n_positive"]) == (10, 5)
+
+
+def test_a_dry_run_shows_what_does_not_match_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = tables(tmp_path)
+    with (tmp_path / "l.csv").open("a") as stream:
+        stream.write("\nscans/id_77.dcm;0;0;0;0;0;0\n")
+    assert main([*words, "--dry-run", f"--output={tmp_path / 'o'}"]) == 1
+    assert "only in l.csv: 1: scans/id_77" in capsys.readouterr().out
+    assert main([*words, f"--output={tmp_path / 'o'}"]) == 1
+    assert "1 images of l.csv are missing from p.csv: scans/id_77" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "--output is needed. Give it, or only look at the tables with --dry-run"),
+        (["--map=bleed=x"], "--map bleed=x: expected NAME=COLUMN, with one of image_id, patient_id, any"),
+        (["--map=any=x"], "--map gives any twice: hemorrhage and x"),
+        (["--map=subdural=sdh", "--output=o"], "--map subdural=sdh: there is no such column"),
+    ],
+)
+def test_wrong_options_of_tables_are_wrong_usage(
+    tmp_path: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dry = ["--dry-run"] if "--map=bleed=x" in more or "--map=any=x" in more else []
+    assert main([*tables(tmp_path), *more, *dry]) == 2
+    assert message in capsys.readouterr().err

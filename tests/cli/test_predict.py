@@ -21,6 +21,7 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 from hemoscope.dicom.read_limits import limits_from_options
 from hemoscope.errors import ConfigError
+from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.nifti import write_nifti
 from hemoscope.reports.findings_1 import as_version_1
@@ -275,6 +276,114 @@ class TestRefusals:
         assert "Nothing could be read" in out
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+    """Three studies in ``in``, and in ``out`` the results of a run that was stopped in the third."""
+    folder = tmp_path_factory.mktemp("stopped")
+    for seed in range(3):
+        head = make_phantom(seed=seed, shape=(2, 32, 32))
+        write_series(head, folder / "in" / str(seed), seed=seed, acquisition=Acquisition(patient_id=f"P{seed}"))
+    read, begun = Predictor.read_study, []
+
+    def stop(self: Predictor, *given: Any, **options: Any) -> Any:
+        begun.append(1)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return read(self, *given, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Predictor, "read_study", stop)
+        words = ["predict", folder / "in", "--output", folder / "out", "--model", tiny_bundle, "--threads", "1"]
+        assert cli.main([*map(str, words)]) == ExitCode.INTERRUPTED
+    return folder
+
+
+class TestResume:
+    """A run of three studies; the rows of each are complete when it is done, and none is read twice."""
+
+    @staticmethod
+    def rows(output: Path, name: str) -> list[dict[str, str]]:
+        with (output / name).open(newline="") as stream:
+            return list(csv.DictReader(stream))
+
+    @pytest.fixture
+    def interrupted(self, stopped: Path, tmp_path: Path) -> Path:
+        """A copy of the results that a test may go on with."""
+        return Path(shutil.copytree(stopped / "out", tmp_path / "out"))
+
+    @pytest.fixture
+    def studies(self, stopped: Path) -> Path:
+        """The inputs; do not change them."""
+        return stopped / "in"
+
+    def test_the_tables_are_complete_for_what_was_done(self, interrupted: Path) -> None:
+        assert len(self.rows(interrupted, "studies.csv")) == 2
+        assert len(self.rows(interrupted, "findings.csv")) == 2 * 2
+        assert not (interrupted / "findings.json").exists()
+
+    def test_a_resumed_run_reads_the_rest_alone_and_ends_as_one_that_was_not_interrupted(
+        self, run: Run, studies: Path, interrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        code, whole, _ = run(studies, "--output", tmp_path / "whole", "--format", "json")
+        read: list[str] = []
+        original = Predictor.read_study
+
+        def count(self: Predictor, archive: Any, study: Any, **options: Any) -> Any:
+            read.append(study.study_instance_uid)
+            return original(self, archive, study, **options)
+
+        monkeypatch.setattr(Predictor, "read_study", count)
+        again = run(studies, "--output", interrupted, "--resume", "--format", "json")
+        assert again[:2] == (code, whole)
+        assert "2 of 3 studies are finished with the same inputs and model, and are not read again" in again[2]
+        assert len(read) == 1
+        for name in ("findings.csv", "studies.csv", "findings.json"):
+            assert (interrupted / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert run(studies, "--output", interrupted, "--resume", "--format", "json")[1] == whole
+        assert len(read) == 1
+
+    def test_a_study_whose_files_changed_or_with_other_options_is_read_again(
+        self, run: Run, studies: Path, interrupted: Path, tmp_path: Path
+    ) -> None:
+        assert "finished" not in run(studies, "--output", interrupted, "--resume", "--identify")[2]
+        changed = Path(shutil.copytree(studies, tmp_path / studies.name))
+        for file in changed.rglob("*.dcm"):
+            file.write_bytes(file.read_bytes())
+        assert "finished" not in run(changed, "--output", interrupted, "--resume")[2]
+
+    def test_a_damaged_record_is_not_used(self, run: Run, studies: Path, interrupted: Path) -> None:
+        for path in (interrupted / "resume").iterdir():
+            path.write_text("{}")
+        code, _, err = run(studies, "--output", interrupted, "--resume")
+        assert (code, err) == (0, "")
+        assert len(self.rows(interrupted, "findings.csv")) == 3 * 2
+
+    def test_a_refused_slice_is_reported_of_a_finished_study_too(self, run: Run, study: Path, tmp_path: Path) -> None:
+        path = sorted((study / "CT").iterdir())[0]
+        path.write_bytes(path.read_bytes()[:-100])
+        first = run(study, "--output", tmp_path / "out", "--format", "json")
+        assert run(study, "--output", tmp_path / "out", "--format", "json", "--resume")[:2] == first[:2]
+
+    def test_progress_counts_studies(self, studies: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+        import argparse
+
+        from hemoscope.cli.predict_progress import RunProgress
+        from hemoscope.dicom.archive import open_archive
+        from hemoscope.inference.bundle import load_bundle
+
+        given = argparse.Namespace(
+            output=tmp_path / "o", series=None, heatmaps=False, pdf=False, identify=False, resume=False, limit=[]
+        )
+        given.output.mkdir()
+        shown: list[tuple[str, int, int]] = []
+        archive = open_archive(studies)
+        bundle = load_bundle(tiny_bundle)
+        progress = RunProgress.begin(given, bundle, archive, (), lambda *step: shown.append(step))
+        progress.show("scoring", 1, 5)
+        progress.done()
+        assert shown == [("studies", 0, 3), ("studies", 1, 3)]
+
+
 class TestUsage:
     def test_a_file_in_place_of_the_output_folder_is_refused_before_any_work(self, run: Run, study: Path) -> None:
         in_the_way = study / "results"
@@ -374,7 +483,7 @@ class TestProgress:
 def test_usage_is_checked_before_files_are_read() -> None:
     from argparse import Namespace
 
-    for option in ("heatmaps", "pdf"):
-        given = {"heatmaps": False, "pdf": False, option: True}
+    for option in ("heatmaps", "pdf", "resume"):
+        given = {"heatmaps": False, "pdf": False, "resume": False, option: True}
         with pytest.raises(ConfigError, match=f"--{option} needs a folder"):
             predict.check_usage(Namespace(**given, output=None, allow_refused=frozenset(), limit=[]))

@@ -39,7 +39,7 @@ def test_rsna_is_prepared_and_described(kaggle: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr()
     assert printed.out.startswith(f"6 slices in {kaggle / 'cache'}, 0 left out")
     assert "a second)" in printed.out
-    assert printed.err == ""
+    assert printed.err == "train.csv: rows that repeat an earlier one with equal values: 6\n"
     assert set(open_cache(kaggle / "cache").manifest["patient_id"]) == {"ID_p0", "ID_p1"}
     assert main(["data", "stats", str(kaggle / "cache"), "--output", str(kaggle / "stats")]) == 0
     shown = capsys.readouterr().out
@@ -66,8 +66,8 @@ def test_what_is_excluded_is_reported_and_a_long_list_is_cut(kaggle: Path, capsy
         (kaggle / "images" / f"note-{place:02d}.txt").write_text("no image")
     assert main(words(kaggle, "rsna", "train.csv")) == 0
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "left out note-00: note-00.txt: no row in the labels"
-    assert len(told) == 21
+    assert told[1] == "left out note-00.txt: note-00.txt: no row in the labels"
+    assert len(told) == 22
     assert told[-1] == f"and 10 more, all in {kaggle / 'cache' / 'left_out.csv'}"
 
 
@@ -82,3 +82,29 @@ def test_labels_that_contradict_each_other_end_the_command(kaggle: Path, capsys:
 def test_workers_and_a_cluster_together_are_wrong_usage(kaggle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(kaggle, "rsna", "train.csv", "--dask", "tcp://here:8786")) != 0
     assert "at least one worker, or the address of a cluster" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_columns_matches_and_positives_and_opens_no_image(
+    kaggle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (kaggle / "labels.csv").write_text("Name\tbleed\tepidural\tintraparenchymal\tintraventricular\tsubarachnoid\t"
+        "subdural\nid_00\t1\t0\t0\t0\t0\t1\nid_01\t\t0\t0\t0\t0\t0\nother\t0\t0\t0\t0\t0\t0\n")  # fmt: skip
+    (kaggle / "images" / "ID_00.dcm").write_bytes(b"not read")
+    options = ["--images", str(kaggle / "images"), "--labels", str(kaggle / "labels.csv"), "--dry-run"]
+    assert main(["prepare", "table", *options, "--map", "image_id=Name", "--map", "any=bleed"]) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        "labels.csv: labels in the form one row an image, columns separated by tab",
+        "any computed from the types: 1 images",
+        "any: 1 positive, 2 negative, 0 unknown",
+        "matched: 2 images of labels.csv and the files of images",
+        "only in labels.csv: 1: other",
+        "only in the files of images: 4: ID_02.dcm, ID_10.dcm",
+    ):
+        assert part in shown
+    assert not (kaggle / "cache").exists()
+
+
+def test_a_preparation_needs_its_output_and_its_terms(kaggle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(kaggle, "table", "train.csv")) == 2
+    assert "--name is needed" in capsys.readouterr().err

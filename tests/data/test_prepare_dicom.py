@@ -326,11 +326,23 @@ def test_a_series_uid_that_could_name_another_place_is_excluded(
 def test_a_file_of_several_frames_is_excluded(tmp_path: Path) -> None:
     (file,) = write_series(phantom(0), tmp_path / "images", seed=0, enhanced=True)
     write_series(phantom(1), tmp_path / "images" / "more", seed=1)
-    known = {name: LabelledImage(labels=(0,) * 6) for name in ("IM0001", "IM0002")}
+    known = {name: LabelledImage(labels=(0,) * 6) for name in ("IM0001", "more/IM0001")}
     done = prepare(tmp_path / "images", known, tmp_path / "cache")
     reasons = [reason for _, reason in done.left_out]
     assert any(f"{file.name}: 4 frames, but one labelled slice is expected" in reason for reason in reasons)
-    assert any("more/IM0001.dcm: IM0001.dcm has the same image id and is kept" in reason for reason in reasons)
+    assert done.slices == 1
+    assert open_cache(tmp_path / "cache").manifest["image_id"].tolist() == ["more/IM0001"]
+
+
+def test_an_id_that_fits_files_in_two_folders_is_refused_before_anything_is_read(
+    kaggle: Path, labels: dict[str, LabelledImage], tmp_path: Path
+) -> None:
+    name = f"{image_id_of(0, 0)}.dcm"
+    (kaggle / "copy").mkdir()
+    (kaggle / "copy" / name).write_bytes((kaggle / name).read_bytes())
+    with pytest.raises(DataError, match=rf"{image_id_of(0, 0)} fits .*copy/{name}.*Write the folder into image_id"):
+        prepare(kaggle, labels, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_elements_that_fill_more_than_the_first_bytes_are_read_to_their_end(

@@ -1,13 +1,18 @@
 """Values are read from raw bytes: missing or invalid values are None, never an exception or a guess."""
 
 import struct
+from pathlib import Path
 
+import pydicom
 import pytest
+from pydicom.data import get_charset_files
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from hemoscope.dicom.elements import CountedBytes, ElementBudgetError, Elements
+from hemoscope.dicom.elements import CountedBytes, ElementBudgetError, Elements, character_set
+from hemoscope.dicom.part10 import parse
+from hemoscope.dicom.read_limits import ReadLimits
 
 TAG = 0x00281053
 
@@ -56,6 +61,51 @@ def test_text_has_no_padding_and_no_control_characters() -> None:
 def test_prose_in_an_unknown_character_set_is_still_text() -> None:
     assert element(b"Sch\xe4del").prose(TAG, character_set="NONSENSE") == "Schädel"
     assert element("Schädel".encode()).prose(TAG, character_set="ISO_IR 192") == "Schädel"
+
+
+# PS3.5 Annexes H, I, J and K, and code extensions of single-byte sets; the same strings are in pydicom's own tests.
+NAMES = [
+    (b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B",
+     "\\ISO 2022 IR 87", "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+    (b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3=\x1b$B;3ED\x1b(J^\x1b$BB@O:\x1b(J=\x1b$B$d$^$@\x1b(J^\x1b$B$?$m$&\x1b(J",
+     "ISO 2022 IR 13\\ISO 2022 IR 87", "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),
+    (b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7=\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf",
+     "\\ISO 2022 IR 149", "Hong^Gildong=洪^吉洞=홍^길동"),
+    (b"Wang^XiaoDong=\xe7\x8e\x8b^\xe5\xb0\x8f\xe6\x9d\xb1=", "ISO_IR 192", "Wang^XiaoDong=王^小東"),
+    (b"Wang^XiaoDong=\xcd\xf5^\xd0\xa1\xb6\xab=", "GB18030", "Wang^XiaoDong=王^小东"),
+    (b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab=", "\\ISO 2022 IR 58", "Zhang^XiaoDong=张^小东"),
+    (b"Dionysios=\x1b-F\xc4\xe9\xef\xed\xf5\xf3\xe9\xef\xf2=\x1b-L\xbb\xee\xda\x63\x65\xdc\xd1\x79\x70\xd3",
+     "ISO 2022 IR 100\\ISO 2022 IR 144\\ISO 2022 IR 126", "Dionysios=Διονυσιος=Люкceмбypг"),  # noqa: RUF001
+    # After ^ and = the first set holds again: here Latin-1.
+    (b"\x1b-F\xc4\xe9\xef^J\xe9r\xf4me", "ISO 2022 IR 100\\ISO 2022 IR 126", "Διο^Jérôme"),
+    (b"Doe^Jane^^^", "", "Doe^Jane"),
+    (b"\x1b$B;3ED!!B@O:\x1b(B", "\\ISO 2022 IR 87", "山田 太郎"),  # an ideographic space
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "character_set", "expected"), NAMES)
+def test_a_person_name_is_read_group_by_group_in_its_character_sets(
+    value: bytes, character_set: str, expected: str
+) -> None:
+    assert element(value, "PN").person_name(TAG, character_set=character_set) == expected
+
+
+def test_the_files_of_pydicom_have_the_names_that_pydicom_reads() -> None:
+    checked = 0
+    for path in get_charset_files("chr*.dcm"):
+        dataset = pydicom.dcmread(path, force=True)
+        if "PatientName" not in dataset:
+            continue
+        elements = parse(Path(path).read_bytes(), source="a", limits=ReadLimits()).elements
+        found = elements.person_name(0x00100010, character_set=character_set(elements))
+        assert found == str(dataset.PatientName).rstrip("=")
+        checked += 1
+    assert checked > 12
+
+
+def test_a_backslash_between_values_resets_the_character_set() -> None:
+    value = b"\x1b-F\xc4\xe9\xef\\J\xe9r\xf4me"
+    assert element(value, "LO").prose(TAG, character_set="ISO 2022 IR 100\\ISO 2022 IR 126") == "Διο\\Jérôme"
 
 
 def test_what_is_no_sequence_has_no_items() -> None:

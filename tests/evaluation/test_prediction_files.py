@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.prediction_files import read_predictions
+from hemoscope.evaluation.prediction_files import read_predictions, read_probabilities
 from hemoscope.labels import LABELS
 
 HEADER = "image_id," + ",".join(LABELS)
@@ -29,6 +29,40 @@ def test_rows_are_aligned_by_image_and_an_empty_label_is_unknown(tmp_path: Path)
     assert data.labels[1].tolist() == [0] * 6
     assert np.isnan(data.labels[0, 4])
     assert data.groups is None
+
+
+def test_predictions_alone_are_read_by_image(tmp_path: Path) -> None:
+    found = read_probabilities(written(tmp_path)[0])
+    assert list(found) == ["ID_a", "ID_b"]
+    assert found["ID_b"].tolist() == [0.1, 0, 0, 0, 0, 1e-3]
+
+
+FINDINGS = (
+    f"sop_instance_uid,frame,source,{','.join(LABELS)}\n1.2,0,a/IM0.dcm,0.9,0,0,0,0,0.8\n1.3,0,b/IM0.dcm,0,0,0,0,0,0\n"
+)
+
+
+@pytest.mark.parametrize("ids", [("b/IM0", "scans/a/im0.DCM"), ("1.3", "1.2")])
+def test_findings_are_matched_by_file_or_by_uid(tmp_path: Path, ids: tuple[str, str]) -> None:
+    rows = f"{ids[0]},0,0,0,0,0,0\n{ids[1]},1,0,0,0,0,1\n"
+    data = read_predictions(*written(tmp_path, FINDINGS, f"{HEADER}\n{rows}"))
+    assert data.image_ids == (ids[1].removesuffix(".DCM"), ids[0])
+    assert data.labels[0].tolist() == [1, 0, 0, 0, 0, 1]
+
+
+def test_repeated_rows_and_a_computed_any_are_noted(tmp_path: Path) -> None:
+    types = "\n".join(",".join([line.split(",")[0], *line.split(",")[2:]]) for line in LABELLED.splitlines())
+    data = read_predictions(*written(tmp_path, PREDICTIONS + "id_a.dcm,0.9,0,0.1,0.2,0.3,0.8\n", types))
+    assert data.labels[:, 0].tolist() == [1, 0]
+    assert data.notes == (
+        "predictions.csv: rows that repeat an earlier one with equal values: 1",
+        "labels.csv: images whose any was computed from the types: 2",
+    )
+
+
+def test_an_image_that_fits_two_predictions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels\.csv: IM0 fits a/IM0, b/IM0"):
+        read_predictions(*written(tmp_path, FINDINGS, f"{HEADER}\nIM0,0,0,0,0,0,0\n"))
 
 
 def test_columns_may_be_in_any_order_and_the_file_may_be_gzipped(tmp_path: Path) -> None:
@@ -57,13 +91,13 @@ def test_the_group_column_is_looked_for_in_both_files(tmp_path: Path, with_label
             r"1 images of predictions.csv are missing from labels.csv: ID_c",
         ),
         (PREDICTIONS, LABELLED + "ID_d,0,0,0,0,0,0\n", r"images of labels.csv are missing from predictions.csv: ID_d"),
-        (PREDICTIONS + "ID_a,0,0,0,0,0,0\n", LABELLED, "predictions.csv: ID_a occurs twice"),
+        (PREDICTIONS + "ID_a,0,0,0,0,0,0\n", LABELLED, "ID_a occurs in lines 2 and 4 with different values"),
         (PREDICTIONS.replace("subdural", "sdh"), LABELLED, "predictions.csv lacks the columns subdural"),
-        (PREDICTIONS.replace("1e-3", "low"), LABELLED, "ID_b has subdural 'low', which is not a number"),
+        (PREDICTIONS.replace("1e-3", "low"), LABELLED, "line 3 .ID_b. has subdural 'low', expected a number"),
         (PREDICTIONS.replace("1e-3", ""), LABELLED, "ID_b has an empty prediction"),
         (PREDICTIONS.replace("1e-3", "-3.5"), LABELLED, r"outside \[0, 1\]"),
-        (PREDICTIONS, LABELLED.replace("ID_b,0", "ID_b,2"), "ID_b has a label that is neither 0, 1 nor empty"),
-        (PREDICTIONS + "ID_c,0\n", LABELLED, "row of ID_c is shorter"),
+        (PREDICTIONS, LABELLED.replace("ID_b,0", "ID_b,2"), "ID_b. has any '2', expected 0, 1 or nothing"),
+        (PREDICTIONS + "ID_c,0\n", LABELLED, "line 4 is shorter than the header"),
         (HEADER + "\n", LABELLED, "header and no rows"),
         ('image_id,"any\n', LABELLED, "not a readable CSV table"),
     ],
@@ -87,6 +121,8 @@ def test_a_missing_or_damaged_file_is_refused_without_its_folder(tmp_path: Path)
 
 
 def test_an_empty_group_is_refused(tmp_path: Path) -> None:
-    grouped = LABELLED.replace("subdural", "subdural,patient_id").replace("0\nID_a", "0,p1\nID_a")
+    grouped = (
+        LABELLED.replace("subdural", "subdural,patient_id").replace("0\nID_a", "0,p1\nID_a").replace(",,1\n", ",,1,\n")
+    )
     with pytest.raises(DataError, match="ID_a has an empty patient_id"):
         read_predictions(*written(tmp_path, labels=grouped), group_column="patient_id")

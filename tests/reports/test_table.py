@@ -110,10 +110,24 @@ def test_one_slice_alone_is_not_numbered_by_place(change_study: Callable[..., Re
 
 def test_a_refusal_names_its_input_once(report: Report) -> None:
     refused = Rejected(source="a.txt", code="not_dicom", message="a.txt: not a DICOM file. Leave it out")
-    text = shown(replace(report, rejected=(refused, refused)))
-    assert "2 inputs were refused" in text
-    assert text.count("a.txt: not a DICOM file") == 2
+    text = shown(replace(report, rejected=(refused,)))
+    assert "1 input was refused" in text
+    assert text.count("a.txt: not a DICOM file") == 1
     assert "a.txt: a.txt" not in text
+
+
+def test_refusals_of_one_kind_are_one_line_with_the_count_and_the_first_names(report: Report) -> None:
+    def capture(number: int, message: str) -> Rejected:
+        return Rejected(source=f"SC{number:02d}", code="not_ct", message=message)
+
+    captures = [capture(number, f"SC{number:02d}: a screen. Leave it out") for number in range(11)]
+    text = shown(
+        replace(report, rejected=(*captures, capture(11, "another reason"), capture(12, "a screen. Leave it out")))
+    )
+    assert "13 inputs were refused" in text
+    assert "12 inputs: SC00, SC01, SC02 and 9 more: a screen. Leave it out" in " ".join(text.split())
+    assert "SC11: another reason" in text
+    assert text.count("a screen") == 1
 
 
 def test_the_disclaimer_and_the_model_always_stand_at_the_end(report: Report) -> None:

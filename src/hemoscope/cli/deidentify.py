@@ -13,8 +13,6 @@ from hemoscope.cli.progress import progress_bar
 if TYPE_CHECKING:
     from hemoscope.dicom.slices import Rejected
 
-_SHOWN = 3  # names of refused inputs on one line
-
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
@@ -74,10 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_refused(rejected: "tuple[Rejected, ...]") -> None:
-    """Print each kind of refusal once, with its count and the first names."""
-    kinds: dict[tuple[str, str], list[str]] = {}
-    for one in rejected:
-        kinds.setdefault((one.code, one.message), []).append(one.source)
-    for (code, message), names in kinds.items():
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        sys.stderr.write(f"refused ({code}): {message}: {', '.join(names[:_SHOWN])}{more}\n")
+    """Print each kind of refusal once, with its first names."""
+    from hemoscope.dicom.slices import group_rejected
+
+    for one in group_rejected(rejected):
+        sys.stderr.write(f"refused ({one.code}): {one.message}: {one.names}\n")

@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
+from hemoscope.cli.table_options import (
+    add_table_options,
+    check_needed,
+    column_names,
+    images_root,
+    preview_images,
+    preview_predictions,
+    print_notes,
+)
 
 if TYPE_CHECKING:
     from hemoscope.evaluation.assessment import Assessment
@@ -34,7 +43,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--labels", type=Path, metavar="L.csv", help="image_id and six columns; empty is unknown (not with --data)")
     add("--groups", metavar="COLUMN", help="column that names the patient (with --images: patient_id)")
     add("--series", metavar="COLUMN", help="with --predictions: column that names the series, to score series too")
-    add("--output", type=Path, required=True, metavar="DIR", help="report.json, report.html, PNGs")
+    add("--output", type=Path, metavar="DIR", help="report.json, report.html, PNGs (needed)")
     add(
         "--model",
         type=Path,
@@ -53,6 +62,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         default="platt",
         help="cross-fitted, to show the effect of calibration alone (%(default)s)",
     )
+    add_table_options(parser)
     _add_clinical(parser.add_argument_group("for a clinical journal"))
     parser.set_defaults(run=run)
 
@@ -122,6 +132,8 @@ def run(arguments: argparse.Namespace) -> int:
     from hemoscope.evaluation.terminal_summary import evaluation_summary
 
     _check(arguments)
+    if arguments.dry_run:
+        return _preview(arguments)
     source = _on_cache if arguments.data is not None else _on_dicom if arguments.images is not None else _on_files
     _clinical(arguments)  # a file that cannot be read is an error now, not after minutes of prediction
     data, context = source(arguments)
@@ -129,6 +141,16 @@ def run(arguments: argparse.Namespace) -> int:
     report = evaluate(data, arguments.output, context, **fitting)
     sys.stdout.write(f"{evaluation_summary(report)}\nwritten to {arguments.output}\n")
     return ExitCode.OK
+
+
+def _preview(arguments: argparse.Namespace) -> int:
+    """Show what would be read of the tables."""
+    from hemoscope.data.label_table import read_label_table
+
+    names = column_names(arguments)
+    if arguments.predictions is not None:
+        return preview_predictions(arguments.predictions, arguments.labels, arguments.groups, names)
+    return preview_images(arguments.images, read_label_table(arguments.labels, names=names))
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -150,6 +172,10 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.prevalence is not None and arguments.predictions and not (arguments.series or arguments.groups):
         msg = "--prevalence is a share of series or patients. Name their column with --series or --groups"
         raise ConfigError(msg)
+    if arguments.data is not None and (arguments.map or arguments.dry_run):
+        msg = "--data reads no tables. Remove --map and --dry-run"
+        raise ConfigError(msg)
+    check_needed(arguments, "output")
 
 
 def _on_files(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, EvaluationContext]":
@@ -157,8 +183,13 @@ def _on_files(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
     from hemoscope.evaluation.report import read_evaluation
 
     data, context = read_evaluation(
-        arguments.predictions, arguments.labels, group_column=arguments.groups, series_column=arguments.series
+        arguments.predictions,
+        arguments.labels,
+        group_column=arguments.groups,
+        series_column=arguments.series,
+        names=column_names(arguments),
     )
+    print_notes(data.notes)
     return data, replace(context, clinical=_clinical(arguments))
 
 
@@ -179,6 +210,7 @@ def _clinical(
             arguments.subgroup,
             [path for path in (arguments.labels, arguments.predictions, arguments.subgroup_table) if path is not None],
             measured,
+            names=column_names(arguments),
         ),
         second=None
         if second is None
@@ -213,19 +245,28 @@ def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
     """Score labelled DICOM."""
     from hemoscope.dicom.archive import open_archive
     from hemoscope.dicom.read_limits import limits_from_options
+    from hemoscope.dicom.slices import group_rejected
     from hemoscope.evaluation.assess_dicom import assess_dicom
     from hemoscope.evaluation.prediction_files import read_labels
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.inference.predictor import Predictor
 
     name = arguments.name or "external"
-    truth = read_labels(arguments.labels, group_column=arguments.groups or "patient_id")
+    truth = read_labels(arguments.labels, group_column=arguments.groups or "patient_id", names=column_names(arguments))
+    print_notes(truth.notes)
     bundle = load_bundle(arguments.model)
     archive = open_archive([arguments.images], limits=limits_from_options(arguments.limit))
     with progress_bar() as show:
-        found = assess_dicom(Predictor(bundle), archive, truth, gallery=arguments.gallery, progress=show)
-    for refused in found.rejected:
-        sys.stderr.write(f"refused: {refused.message}\n")
+        found = assess_dicom(
+            Predictor(bundle),
+            archive,
+            truth,
+            root=images_root(arguments.images),
+            gallery=arguments.gallery,
+            progress=show,
+        )
+    for refused in group_rejected(found.rejected):
+        sys.stderr.write(f"refused: {refused.names}: {refused.message}\n")
     found.write(arguments.output, name=name, description=arguments.description)
     context = found.context(bundle, dataset=name)
     return found.slices, replace(context, clinical=_clinical(arguments, found, bundle.card))

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="CODE,...",
         help="codes of expected refusals that leave the exit code at 0, such as localizer,dose_report",
     )
+    add("--resume", action="store_true", help="with --output: go on with an interrupted run, or with more inputs")
     add_limit_option(parser)
     add("--identify", action="store_true", help="add patient name, ID and study date to the results")
     parser.set_defaults(run=run)
@@ -82,7 +84,8 @@ def check_usage(arguments: argparse.Namespace) -> None:
     from hemoscope.dicom.refusals import REMEDIES
 
     limits_from_options(arguments.limit)
-    for given, option in ((arguments.heatmaps, "--heatmaps"), (arguments.pdf, "--pdf")):
+    options = ((arguments.heatmaps, "--heatmaps"), (arguments.pdf, "--pdf"), (arguments.resume, "--resume"))
+    for given, option in options:
         if given and arguments.output is None:
             msg = f"{option} needs a folder to write to. Add --output DIR"
             raise ConfigError(msg)
@@ -126,10 +129,14 @@ def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
     bundle = load_bundle(arguments.model)
     limits = limits_from_options(arguments.limit)
     archive = open_archive(dicom, limits=limits, progress=partial(show, "indexing"))
-    rejected = list(archive.rejected)
     found = bool(archive.studies or volumes)
-    studies = tuple(_studies(arguments, bundle, archive, volumes, show, rejected)) if found else ()
-    return Report(model=model_identity(bundle), studies=studies, rejected=tuple(rejected))
+    # Studies that an earlier run finished come first; the results are in the order of the inputs all the same.
+    done = dict(sorted(_studies(arguments, bundle, archive, volumes, show), key=itemgetter(0))) if found else {}
+    return Report(
+        model=model_identity(bundle),
+        studies=tuple(study for study, _ in done.values() if study is not None),
+        rejected=archive.rejected + tuple(one for _, refused in done.values() for one in refused),
+    )
 
 
 def _studies(
@@ -138,18 +145,24 @@ def _studies(
     archive: "Archive",
     volumes: "tuple[Path, ...]",
     show: StageProgress,
-    rejected: "list[Rejected]",
-) -> "Iterator[ReportedStudy]":
-    """Yield each study that could be read, its files written; append refusals to ``rejected``."""
+) -> "Iterator[tuple[int, tuple[ReportedStudy | None, tuple[Rejected, ...]]]]":
+    """Yield each study's place among the inputs, the study if it could be read, its files written, and refusals."""
+    from hemoscope.cli.predict_progress import RunProgress
     from hemoscope.inference.predictor import Predictor
     from hemoscope.reports.report import ReportedStudy
 
+    run = RunProgress.begin(arguments, bundle, archive, volumes, show)
+    yield from ((place, (record.study, record.rejected)) for place, record in run.finished.items())
+    if run.finished and not run.pending:
+        return
     predictor = Predictor(bundle, threads=arguments.threads)
-    names = Counter[str]()
-    for outcome in _outcomes(arguments, predictor, archive, volumes, show):
-        rejected.extend(outcome.rejected)
+    names = Counter(record.study.findings.study_instance_uid for record in run.finished.values())
+    outcomes = _outcomes(arguments, predictor, run.archive, run.volumes, run.show)
+    for (place, key), outcome in zip(run.pending.items(), outcomes, strict=True):
         reading = outcome.reading
         if reading is None:
+            run.done()
+            yield place, (None, outcome.rejected)
             continue
         patient = _patient(archive, reading) if arguments.identify else None
         study = ReportedStudy(findings=reading.findings, patient=patient)
@@ -158,9 +171,11 @@ def _studies(
         if arguments.output is not None:
             # Two patients of one Study Instance UID are two studies: neither overwrites the files of the other.
             name = uid if names[uid] == 1 else f"{uid}-{names[uid]}"
-            _draw(reading, bundle, arguments, show, predictor.engine.threads, name)
+            _draw(reading, bundle, arguments, run.show, predictor.engine.threads, name)
             _write_study_report(reading, study, bundle, arguments, name)
-        yield study
+            run.write(key, study, outcome.rejected)
+        run.done()
+        yield place, (study, outcome.rejected)
 
 
 def _outcomes(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
+from hemoscope.cli.table_options import add_table_options, check_needed, column_names, preview_images, print_notes
 
 if TYPE_CHECKING:
-    from hemoscope.data.label_table import Labels
     from hemoscope.data.prepare import Preparation
     from hemoscope.inference.card import TrainingData
 
@@ -29,10 +29,10 @@ def register(parser: argparse.ArgumentParser) -> None:
     rsna = datasets.add_parser("rsna", help="RSNA 2019 as published on Kaggle (non-commercial research and education)")
     _add_dicom(rsna, labels="stage_2_train.csv: six lines per image")
     rsna.set_defaults(run=run_rsna)
-    table = datasets.add_parser("table", help="any DICOM folder and a CSV file with one row per image")
+    table = datasets.add_parser("table", help="any DICOM folder and a CSV table of labels")
     _add_dicom(table, labels="image_id and six columns of 0, 1 or empty (unknown); patient_id if known")
-    table.add_argument("--name", required=True, help="name of the dataset in cards of models trained on it")
-    table.add_argument("--license", required=True, metavar="TERMS", help="license or terms of use")
+    table.add_argument("--name", help="name of the dataset in cards of models trained on it (needed)")
+    table.add_argument("--license", metavar="TERMS", help="license or terms of use (needed)")
     table.add_argument("--data-version", default="", metavar="V", help="version of the dataset")
     table.add_argument("--doi", default="", help="where it is published")
     table.add_argument("--attribution", default="", metavar="TEXT", help="attribution")
@@ -43,9 +43,10 @@ def _add_dicom(parser: argparse.ArgumentParser, *, labels: str) -> None:
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="DIR", help="folder of DICOM files named after their image ids")
     add("--labels", type=Path, required=True, metavar="CSV", help=labels)
-    add("--output", type=Path, required=True, metavar="CACHE", help="folder to write; may exist, to resume")
+    add("--output", type=Path, metavar="CACHE", help="folder to write; may exist, to resume (needed)")
     add("--workers", type=int, metavar="N", help="local processes (default: one per processor)")
     add("--dask", metavar="ADDRESS", help="address of a Dask scheduler to use instead, such as tcp://host:8786")
+    add_table_options(parser)
     add_limit_option(parser)
 
 
@@ -63,32 +64,40 @@ def run_ct_ich(arguments: argparse.Namespace) -> int:
 
 def run_rsna(arguments: argparse.Namespace) -> int:
     """Prepare RSNA 2019, whose patient IDs are pseudonyms already."""
-    from hemoscope.data.rsna import DATASET, read_rsna_labels
+    from hemoscope.data.rsna import DATASET
 
-    return _run_dicom(arguments, read_rsna_labels(arguments.labels), DATASET, pseudonyms=False)
+    check_needed(arguments, "output")
+    return _run_dicom(arguments, DATASET, pseudonyms=False)
 
 
 def run_table(arguments: argparse.Namespace) -> int:
     """Prepare any DICOM folder with a table of labels."""
-    from hemoscope.data.label_table import read_table_labels
     from hemoscope.inference.card import TrainingData
 
+    check_needed(arguments, "output", "name", "license")
     dataset = TrainingData(
-        name=arguments.name,
+        name=arguments.name or "",
         version=arguments.data_version,
         doi=arguments.doi,
-        license=arguments.license,
+        license=arguments.license or "",
         attribution=arguments.attribution,
         changes="Decoded to Hounsfield units and put into series in anatomical order",
     )
-    return _run_dicom(arguments, read_table_labels(arguments.labels), dataset, pseudonyms=True)
+    return _run_dicom(arguments, dataset, pseudonyms=True)
 
 
-def _run_dicom(arguments: argparse.Namespace, labels: "Labels", dataset: "TrainingData", *, pseudonyms: bool) -> int:
+def _run_dicom(arguments: argparse.Namespace, dataset: "TrainingData", *, pseudonyms: bool) -> int:
+    from hemoscope.data.label_table import labelled_images, read_label_table
     from hemoscope.data.prepare_dicom import prepare_dicom
     from hemoscope.dicom.read_limits import limits_from_options
 
     start = time.monotonic()
+    table = read_label_table(arguments.labels, names=column_names(arguments))
+    if arguments.dry_run:
+        return preview_images(arguments.images, table)
+    labels = labelled_images(table)
+    print_notes(table.notes)
+    del table  # its arrays are not needed beside the labels
     with progress_bar() as show:
         done = prepare_dicom(
             arguments.images,

@@ -3,8 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.table_options import add_table_options, check_needed, column_names, preview_predictions, print_notes
+
+if TYPE_CHECKING:
+    from hemoscope.evaluation.tuned_bundle import TuningChoices
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +27,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     add("--series-labels", type=Path, metavar="L.csv", help="labels of these series")
     add("--model", type=Path, metavar="BUNDLE", help="the model that predicted (default: the bundled model)")
-    add("--output", type=Path, required=True, metavar="NEW_BUNDLE", help="folder to write; must not exist")
+    add("--output", type=Path, metavar="NEW_BUNDLE", help="folder to write; must not exist (needed)")
     add("--calibration", choices=("platt", "isotonic", "temperature"), default="platt", help="%(default)s by default")
     add(
         "--rule",
@@ -33,6 +38,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--name", default="unnamed validation data", help="of the data, for the card")
     add("--rounds", type=int, default=1000, metavar="N", help="bootstrap rounds (%(default)s)")
     add("--seed", type=int, default=0, help="of the folds and the bootstrap (%(default)s)")
+    add_table_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -51,23 +57,32 @@ def run(arguments: argparse.Namespace) -> int:
     if (series[0] is None) != (series[1] is None) or (series[0] is not None and arguments.studies is not None):
         msg = "--series-predictions and --series-labels must be given together, instead of --studies"
         raise ConfigError(msg)
-    found = tune_bundle(
-        load_bundle(arguments.model),
-        arguments.predictions,
-        arguments.labels,
-        arguments.output,
-        TuningChoices(
-            group_column=arguments.groups,
-            study_column=arguments.studies,
-            series_files=None if series[0] is None else series,
-            method=arguments.calibration,
-            rule=None if arguments.rule is None else ThresholdRule(kind=arguments.rule, target=arguments.target),
-            name=arguments.name,
-            rounds=arguments.rounds,
-            seed=arguments.seed,
-        ),
+    check_needed(arguments, "output")
+    choices = TuningChoices(
+        group_column=arguments.groups,
+        study_column=arguments.studies,
+        series_files=None if series[0] is None else series,
+        method=arguments.calibration,
+        rule=None if arguments.rule is None else ThresholdRule(kind=arguments.rule, target=arguments.target),
+        names=column_names(arguments),
+        name=arguments.name,
+        rounds=arguments.rounds,
+        seed=arguments.seed,
     )
+    if arguments.dry_run:
+        return _preview(arguments, choices)
+    bundle = load_bundle(arguments.model)
+    found = tune_bundle(bundle, arguments.predictions, arguments.labels, arguments.output, choices)
+    print_notes(found.notes)
     card = found.bundle.card
     sys.stdout.write(f"{tuning_summary(found.record)}\n")
     sys.stdout.write(f"{card.name} {card.version} in {arguments.output}, SHA-256 {found.bundle.sha256}\n")
     return ExitCode.OK
+
+
+def _preview(arguments: argparse.Namespace, choices: "TuningChoices") -> ExitCode:
+    """Show what would be read of the tables, those of series too; the code is the highest of both."""
+    codes = [preview_predictions(arguments.predictions, arguments.labels, choices.group_column, choices.names)]
+    if choices.series_files is not None:
+        codes.append(preview_predictions(*choices.series_files, choices.group_column, {}))
+    return max(codes)

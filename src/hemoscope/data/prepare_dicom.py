@@ -20,13 +20,14 @@ from hemoscope.data.dicom_series import (
     identify,
     prepare_series,
 )
+from hemoscope.data.image_ids import bare_id, match_ids
 from hemoscope.data.label_table import Labels
 from hemoscope.data.prepare import Preparation
 from hemoscope.data.processes import Run, processes
 from hemoscope.dicom.read_limits import ReadLimits
-from hemoscope.dicom.sources import FileSource, find_sources
+from hemoscope.dicom.sources import FileSource, Source, find_sources
 from hemoscope.errors import DataError
-from hemoscope.files import atomic_path
+from hemoscope.files import atomic_path, valid_text
 from hemoscope.inference.card import TrainingData
 from hemoscope.labels import LABELS
 from hemoscope.progress import StageProgress, no_stage_progress
@@ -50,7 +51,8 @@ def prepare_dicom(  # noqa: PLR0913  (what a preparation is made of)
     """Build a cache from a folder of DICOM files, one slice per file, named after their image ids.
 
     Files without a label row, labels without a file, and unreadable files are excluded and listed, also in
-    ``left_out.csv`` of the cache. The result does not depend on the number of workers.
+    ``left_out.csv`` of the cache. Ids are matched with file names as ``image_ids`` says. The result does not depend on
+    the number of workers.
 
     Args:
         images: folder, read recursively.
@@ -64,7 +66,8 @@ def prepare_dicom(  # noqa: PLR0913  (what a preparation is made of)
         show: called with the stage, the amount done and the total.
 
     Raises:
-        DataError: ``images`` is not a folder, ``output`` holds another dataset, or nothing could be read.
+        DataError: ``images`` is not a folder, ``output`` holds another dataset, a file fits several ids or an id
+            several files, or nothing could be read.
         ConfigError: see ``processes``.
     """
     _check_output(output, dataset)
@@ -92,25 +95,33 @@ def _check_output(output: Path, dataset: TrainingData) -> None:
 
 
 def _find_files(images: Path, labels: Labels, limits: ReadLimits) -> tuple[list[ImageFile], list[LeftOut]]:
+    sources, left_out = labelled_sources(images, limits)
+    matched = match_ids(labels, sources, root=images.name)
+    matched.check("the labels")
+    left_out += [(bare_id(PurePath(name).name), f"{name}: no row in the labels") for name in matched.names_alone]
+    left_out += [(image_id, "labelled, but no file in the folder has this name") for image_id in matched.ids_alone]
+    files: list[ImageFile] = []
+    for name, image_id in matched.id_of.items():
+        source, patient = sources[name], labels[image_id].patient_id
+        if isinstance(source, FileSource):
+            files.append(ImageFile(image_id=image_id, name=name, path=source.path, patient_id=patient))
+        else:
+            left_out.append((image_id, f"{name}: it is in an archive. Unpack that first"))
+    return files, left_out
+
+
+def labelled_sources(images: Path, limits: ReadLimits) -> tuple[dict[str, Source], list[LeftOut]]:
+    """Return the files of a folder by name, not opened, and what is excluded.
+
+    Raises:
+        DataError: ``images`` is not a folder.
+    """
     if not images.is_dir():
         msg = f"{images.name} is not a folder. Give the folder that holds the DICOM files"
         raise DataError(msg)
     sources, rejected = find_sources([images], limits=replace(limits, members=max(limits.members, _MEMBERS)))
     left_out: list[LeftOut] = [(one.source, one.message) for one in rejected]
-    files: dict[str, ImageFile] = {}
-    for source in sources:
-        image_id = PurePath(source.name).stem
-        if image_id not in labels:
-            left_out.append((image_id, f"{source.name}: no row in the labels"))
-        elif not isinstance(source, FileSource):
-            left_out.append((image_id, f"{source.name}: it is in an archive. Unpack that first"))
-        elif image_id in files:
-            left_out.append((image_id, f"{source.name}: {files[image_id].name} has the same image id and is kept"))
-        else:
-            patient = labels[image_id].patient_id
-            files[image_id] = ImageFile(image_id=image_id, name=source.name, path=source.path, patient_id=patient)
-    left_out += [(image_id, "labelled, but no file in the folder has this name") for image_id in labels.keys() - files]
-    return list(files.values()), left_out
+    return {source.name: source for source in sources}, left_out
 
 
 def _identify_all(
@@ -197,4 +208,5 @@ def _write_left_out(output: Path, left_out: Sequence[LeftOut]) -> None:
     ):
         writer = csv.writer(stream)
         writer.writerow(["image_id", "reason"])
-        writer.writerows(left_out)
+        # A file name that is no valid Unicode is written with its odd bytes escaped.
+        writer.writerows(tuple(valid_text(cell) for cell in row) for row in left_out)

@@ -51,6 +51,9 @@ class Source(Protocol):
     def load(self, limits: ReadLimits) -> bytes:
         """Return its bytes. Raises DicomReadError."""
 
+    def stamp(self) -> tuple[int, ...]:
+        """Return what changes with the content, without reading it: sizes, time of change. Raises OSError."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSource:
@@ -62,6 +65,11 @@ class FileSource:
     def load(self, limits: ReadLimits) -> bytes:
         """Return its bytes. Raises DicomReadError ``unreadable`` or ``too_large``."""
         return load_bytes(self.path, source=self.name, limits=limits)
+
+    def stamp(self) -> tuple[int, ...]:
+        """Return size in bytes and time of change. Raises OSError."""
+        found = self.path.stat()
+        return found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +91,10 @@ class GzipSource:
     def head(self, limits: ReadLimits) -> bytes:
         """Return the first ``HEAD_BYTES`` of the content; the errors of ``load``."""
         return self._inflate(limits, most=HEAD_BYTES)
+
+    def stamp(self) -> tuple[int, ...]:
+        """Return the stamp of the compressed file. Raises OSError."""
+        return self.parent.stamp()
 
     def _inflate(self, limits: ReadLimits, *, most: int) -> bytes:
         stream = gzip.GzipFile(fileobj=io.BytesIO(self.parent.load(limits)))
@@ -132,6 +144,10 @@ class MemberSource:
             return self.archive.read(self.member, limits)
         except _ERRORS as error:
             raise refusal(self.name, "bad_archive", f"it cannot be unpacked ({type(error).__name__})") from error
+
+    def stamp(self) -> tuple[int, ...]:
+        """Return the stamp of the archive, and the declared size. Raises OSError."""
+        return *self.archive.parent.stamp(), self.member.size
 
 
 class Container:

@@ -9,6 +9,7 @@ import math
 import re
 import struct
 import threading
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,10 @@ PARSE_ERRORS: tuple[type[Exception], ...] = (
     MemoryError,
 )
 
+# Escape sequences that designate a character set (ISO 2022), which pydicom leaves in text of ISO 2022 IR 58.
+_DESIGNATION = re.compile("\x1b[ -/]+[0-~]")
+_TEXT_DELIMITERS = frozenset(b"\\\r\n\t\f")
+_NAME_DELIMITERS = _TEXT_DELIMITERS | frozenset(b"^=")
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
@@ -107,14 +112,24 @@ class Elements:
 
     def prose(self, tag: int, *, character_set: str = "") -> str:
         """Return a string in the file's character set (0008,0005); unknown sets are read as Latin-1."""
+        return self._decoded(tag, character_set, _TEXT_DELIMITERS)
+
+    def person_name(self, tag: int, *, character_set: str = "") -> str:
+        """Return a person name (PN) with its component groups, without empty ones at its end (PS3.5 6.2.1.1)."""
+        name = self._decoded(tag, character_set, _NAME_DELIMITERS)
+        return "=".join(group.rstrip("^ ") for group in name.split("=")).rstrip("= ")
+
+    def _decoded(self, tag: int, character_set: str, delimiters: frozenset[int]) -> str:
+        """Decode a value; after each delimiter, the first character set holds again (PS3.5 6.1.2.5.3)."""
         value = self.raw(tag)
         if value is None or not character_set:
             return self.text(tag)
         try:
             with quiet():
-                return _clean(decode_bytes(value, convert_encodings(character_set.split("\\")), set()))
+                text = decode_bytes(value, convert_encodings(character_set.split("\\")), set(delimiters))
         except PARSE_ERRORS:
             return self.text(tag)
+        return _clean(_DESIGNATION.sub("", text))
 
     def decimals(self, tag: int) -> tuple[float, ...] | None:
         """Return the numbers of a DS, IS, FD or FL value, or None if missing or not all finite numbers."""
@@ -200,4 +215,6 @@ def _number(text: str) -> float:
 
 
 def _clean(text: str) -> str:
-    return "".join(character for character in text if character.isprintable()).strip()
+    """Remove control characters; spaces of every script (U+3000 in Japanese names) become plain ones."""
+    spaced = (" " if unicodedata.category(character) == "Zs" else character for character in text)
+    return "".join(character for character in spaced if character.isprintable()).strip()

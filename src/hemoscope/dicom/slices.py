@@ -1,11 +1,14 @@
 """Value types of reading: CT slice, header, slice reference and refused input. Millimetres, patient system (LPS)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.dicom.image_kind import ImageKind
+
+_NAMED = 3  # inputs that a group names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,31 @@ class Rejected:
     code: str
     message: str
     remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedGroup:
+    """Refused inputs with the same code and message, named in ``sources``; the message names none of them."""
+
+    code: str
+    message: str
+    sources: tuple[str, ...]
+
+    @property
+    def names(self) -> str:
+        """The first names, and how many more there are."""
+        more = f" and {len(self.sources) - _NAMED} more" if len(self.sources) > _NAMED else ""
+        return f"{', '.join(self.sources[:_NAMED])}{more}"
+
+
+def group_rejected(rejected: Iterable[Rejected]) -> tuple[RejectedGroup, ...]:
+    """Put refusals of the same kind together, in the order of the first of each kind."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for one in rejected:
+        kinds.setdefault((one.code, one.message.removeprefix(f"{one.source}: ")), []).append(one.source)
+    return tuple(
+        RejectedGroup(code=code, message=message, sources=tuple(sources)) for (code, message), sources in kinds.items()
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

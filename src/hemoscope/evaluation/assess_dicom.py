@@ -1,10 +1,10 @@
 """Scores a model on labelled DICOM: the predictions that a user gets, compared with the truth."""
 
-from collections.abc import Sequence
-from pathlib import PurePath
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from hemoscope.data.image_ids import match_ids
 from hemoscope.dicom.archive import Archive
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import DataError
@@ -23,25 +23,29 @@ def assess_dicom(
     archive: Archive,
     truth: LabelTable,
     *,
+    root: str = "",
     gallery: int = 0,
     progress: StageProgress | None = None,
 ) -> Assessment:
     """Score the calibrated probabilities of slices and studies, as ``hemoscope predict`` reports them.
 
-    An image is the file of its name (``ID.dcm``). A study's truth is the highest label of its labelled slices; its name
-    is that of its first image in the table. Images without any label are predicted with their study and not scored.
+    Image ids are matched with file names as ``hemoscope.data.image_ids`` says. A study's truth is the highest label of
+    its labelled slices; its name is that of its first image in the table. Images without any label are predicted with
+    their study and not scored.
 
     Args:
         predictor: the model.
         archive: the images.
         truth: labels and patients of images.
+        root: name of the folder of the images, which their ids may contain.
         gallery: number of worst errors to keep for each label and kind.
         progress: as for ``Predictor.studies``.
 
     Raises:
-        DataError: an image of the table was not read: scoring only the others would hide the failure.
+        DataError: an image of the table was not read: scoring only the others would hide the failure; an id fits
+            several files, or a file several ids; an image has several frames.
     """
-    row_of = {image_id: row for row, image_id in enumerate(truth.image_ids)}
+    rows = rows_of(archive, truth, root=root)
     worst = WorstErrors(predictor.bundle.card, gallery)
     slices, series, rejected = ScoredRows(), ScoredRows(), list(archive.rejected)
     spacings: dict[str, float | None] = {}
@@ -50,9 +54,9 @@ def assess_dicom(
         rejected.extend(outcome.rejected)
         if outcome.reading is not None:
             predicted += len(outcome.reading.findings.slices)
-            study = _add(outcome.reading, row_of, truth, slices, series)
+            study = _add(outcome.reading, rows, truth, slices, series)
             spacings[study] = outcome.reading.volume.slice_spacing_mm
-            _show(outcome.reading, row_of, truth, worst)
+            _show(outcome.reading, rows, truth, worst)
     place_of = {image_id: place for place, image_id in enumerate(slices.names)}
     unread = [image_id for image_id in truth.image_ids if image_id not in place_of]
     if unread:
@@ -68,6 +72,14 @@ def assess_dicom(
         flow=_flow(archive, rejected, predicted, len(truth.image_ids)),
         spacings_mm=spacings,
     )
+
+
+def rows_of(archive: Archive, truth: LabelTable, *, root: str) -> dict[str, int]:
+    """Return the row of the table for each source that has one; errors as for ``assess_dicom``."""
+    row_of = {image_id: row for row, image_id in enumerate(truth.image_ids)}
+    matched = match_ids(truth.image_ids, archive.sources, root=root)
+    matched.check(truth.name)
+    return {source: row_of[image_id] for source, image_id in matched.id_of.items()}
 
 
 def _flow(archive: Archive, rejected: Sequence[Rejected], predicted: int, listed: int) -> Flow:
@@ -88,44 +100,45 @@ def _flow(archive: Archive, rejected: Sequence[Rejected], predicted: int, listed
     return Flow(inputs=inputs, unit=unit, left=tuple(step for step in steps if step.count))
 
 
-def _names(reading: StudyReading) -> list[str]:
-    return [PurePath(part.source).stem for part in reading.findings.slices]
-
-
 def _add(
-    reading: StudyReading, row_of: dict[str, int], truth: LabelTable, slices: ScoredRows, series: ScoredRows
+    reading: StudyReading, rows: Mapping[str, int], truth: LabelTable, slices: ScoredRows, series: ScoredRows
 ) -> str:
     """Add the slices that are in the table, and their study if any of them has a label. Return the study's name."""
-    found = [
-        (name, part) for name, part in zip(_names(reading), reading.findings.slices, strict=True) if name in row_of
-    ]
+    found = [(rows[part.source], part) for part in reading.findings.slices if part.source in rows]
     if not found:
         return ""
-    study = found[0][0]
-    for name, part in found:
-        row = row_of[name]
+    members = [row for row, _ in found]
+    study = truth.image_ids[members[0]]
+    if len(set(members)) < len(members):
+        source = next(part.source for row, part in found if members.count(row) > 1)
+        msg = f"{source} has several frames, but {truth.name} has one row for it. Give files of one slice"
+        raise DataError(msg)
+    for row, part in found:
         six = np.array(part.probabilities.values)
-        slices.add(name, six, truth.labels[row], patient=truth.patients[row], series=study)
-    labels = truth.labels[[row_of[name] for name, _ in found]]
+        slices.add(truth.image_ids[row], six, truth.labels[row], patient=truth.patients[row], series=study)
+    labels = truth.labels[members]
     if np.isfinite(labels).any():
         six = np.array(reading.findings.probabilities.values)
-        patient = truth.patients[row_of[study]]
+        patient = truth.patients[members[0]]
         series.add(study, six, np.fmax.reduce(labels, axis=0), patient=patient, series=study)
     return study
 
 
-def _show(reading: StudyReading, row_of: dict[str, int], truth: LabelTable, worst: WorstErrors) -> None:
+def _show(reading: StudyReading, rows: Mapping[str, int], truth: LabelTable, worst: WorstErrors) -> None:
     """Add a study with its heat maps to the error gallery."""
     if reading.maps is None:
         return
-    names = _names(reading)
+    members = [rows.get(part.source) for part in reading.findings.slices]
     unknown = np.full(len(LABELS), np.nan)
     worst.add(
         ScoredVolume(
             volume=reading.volume,
             maps=reading.maps,
             probabilities=reading.probabilities.slice_probabilities,
-            labels=np.array([truth.labels[row_of[name]] if name in row_of else unknown for name in names]),
-            image_ids=names,
+            labels=np.array([unknown if row is None else truth.labels[row] for row in members]),
+            image_ids=[
+                part.source if row is None else truth.image_ids[row]
+                for row, part in zip(members, reading.findings.slices, strict=True)
+            ],
         )
     )

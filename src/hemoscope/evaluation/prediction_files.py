@@ -1,24 +1,22 @@
-"""Reads and writes predictions and labels as CSV files, aligned by image.
+"""Reads predictions and labels and aligns them by image; writes both as CSV with one row an image.
 
-Both have the columns ``image_id`` and the six labels, in any order, plain or gzipped (``.gz``). An empty label is
-unknown, not negative; an empty prediction is an error.
+The forms of the tables that are read, and how ids are matched, are those of ``hemoscope.data``.
 """
 
 import csv
-import gzip
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from hemoscope.data.image_ids import Matching, listed, match_ids
+from hemoscope.data.image_table import ImageTable, check_names, read_image_table
+from hemoscope.data.table_cells import Content
 from hemoscope.errors import DataError
-from hemoscope.evaluation.metrics import Floats, check_probabilities
+from hemoscope.evaluation.metrics import Floats
 from hemoscope.files import atomic_path
 from hemoscope.labels import LABELS
-
-_NAMED = 3  # number of images that an error names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,90 +24,107 @@ class LabelledPredictions:
     """Predictions beside their labels, in the order of the predictions file.
 
     ``probabilities`` and ``labels`` are (images, 6) in label order; labels are 0, 1 or NaN (unknown). ``groups`` is the
-    patient of each image, or None if unknown.
+    patient of each image, or None if unknown; ``notes`` say how the files were read.
     """
 
     image_ids: tuple[str, ...]
     probabilities: Floats
     labels: Floats
     groups: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelTable:
-    """The truth of some images: ``labels`` (images, 6) of 0, 1 or NaN (unknown), and the patient of each."""
+    """The truth of some images: ``labels`` (images, 6) of 0, 1 or NaN (unknown), and the patient of each.
 
+    ``name`` is the file's; ``notes`` say how it was read.
+    """
+
+    name: str
     image_ids: tuple[str, ...]
     labels: Floats
     patients: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Table:
-    name: str
-    columns: tuple[str, ...]
-    rows: Mapping[str, Mapping[str, str]]
-
-    def values(self, image_ids: Iterable[str]) -> Floats:
-        """Return the six numbers of each image; NaN if a cell is empty."""
-        return np.array([[self._number(image_id, label) for label in LABELS] for image_id in image_ids])
-
-    def _number(self, image_id: str, column: str) -> float:
-        text = (self.rows[image_id][column] or "").strip()
-        try:
-            return float(text) if text else float("nan")
-        except ValueError as error:
-            msg = f"{self.name}: {image_id} has {column} {text!r}, which is not a number"
-            raise DataError(msg) from error
-
-
-def read_predictions(predictions: Path, labels: Path, *, group_column: str | None = None) -> LabelledPredictions:
+def read_predictions(
+    predictions: Path,
+    labels: Path,
+    *,
+    group_column: str | None = None,
+    names: Mapping[str, str] | None = None,
+) -> LabelledPredictions:
     """Read both files and align them by image.
 
     Args:
-        predictions: probabilities in [0, 1].
+        predictions: probabilities in [0, 1], in any form of ``image_table``.
         labels: labels of exactly the same images.
         group_column: the column, of the labels or else of the predictions, that names the patient.
+        names: columns that have other names, by role (``image_table.ROLES``).
+
+    Returns:
+        The images in the order of the predictions, with the ids of the labels.
 
     Raises:
-        DataError: a file is unreadable or lacks a column, an image occurs twice or in one file only, a cell is not a
-            number, a prediction is empty or outside [0, 1], a label is neither 0, 1 nor empty, or a group is empty.
+        DataError: see ``read_image_table``; an image is in one file only, or fits several of the other; a group is
+            empty.
+        ConfigError: a column of ``names`` is in neither file.
     """
-    predicted, truth = _read_table(predictions), _read_table(labels)
-    _same_images(predicted, truth)
-    image_ids = tuple(predicted.rows)
-    probabilities, known = _checked_predictions(predicted, image_ids), truth.values(image_ids)
-    _check_labels(truth.name, image_ids, known)
-    groups = None if group_column is None else _groups(group_column, truth, predicted, image_ids)
-    return LabelledPredictions(image_ids=image_ids, probabilities=probabilities, labels=known, groups=groups)
+    predicted, truth = read_both(predictions, labels, group_column=group_column, names=names)
+    found, matched = match_tables(predicted, truth)
+    matched.check(truth.name)
+    _same_images(matched, predicted, truth)
+    row_of = {image_id: row for row, image_id in enumerate(truth.image_ids)}
+    order = [row_of[matched.id_of[name]] for name in found]
+    return LabelledPredictions(
+        image_ids=tuple(truth.image_ids[row] for row in order),
+        probabilities=predicted.values,
+        labels=truth.values[order],
+        groups=None if group_column is None else _groups(group_column, truth, predicted, order),
+        notes=predicted.notes + truth.notes,
+    )
 
 
-def read_labels(path: Path, *, group_column: str) -> LabelTable:
+def read_both(
+    predictions: Path, labels: Path, *, group_column: str | None = None, names: Mapping[str, str] | None = None
+) -> tuple[ImageTable, ImageTable]:
+    """Read predictions and labels without aligning them; arguments and errors as for :func:`read_predictions`."""
+    more = () if group_column is None else (group_column,)
+    predicted = read_image_table(predictions, Content.PREDICTIONS, names=names, more=more)
+    truth = read_image_table(labels, Content.LABELS, names=names, more=more)
+    check_names(names or {}, [predicted, truth])
+    return predicted, truth
+
+
+def match_tables(predicted: ImageTable, truth: ImageTable) -> tuple[tuple[str, ...], Matching]:
+    """Match the ids of two tables; returns the predictions' ids that were used, too.
+
+    ``findings.csv`` names an image by its file and by its SOP Instance UID: the one that fits all labels is used.
+    """
+    by_name = match_ids(truth.image_ids, predicted.image_ids)
+    if predicted.uids and (by_name.ids_alone or by_name.names_alone or by_name.ambiguous):
+        by_uid = match_ids(truth.image_ids, predicted.uids)
+        if len(by_uid.id_of) > len(by_name.id_of):
+            return predicted.uids, by_uid
+    return predicted.image_ids, by_name
+
+
+def read_labels(path: Path, *, group_column: str, names: Mapping[str, str] | None = None) -> LabelTable:
     """Read only the labels; arguments and errors as for :func:`read_predictions`."""
-    truth = _read_table(path)
-    image_ids = tuple(truth.rows)
-    known = truth.values(image_ids)
-    _check_labels(truth.name, image_ids, known)
-    patients = _groups(group_column, truth, truth, image_ids)
-    return LabelTable(image_ids=image_ids, labels=known, patients=patients)
+    truth = read_image_table(path, Content.LABELS, names=names, more=(group_column,))
+    check_names(names or {}, [truth])
+    patients = _groups(group_column, truth, truth, range(len(truth.image_ids)))
+    return LabelTable(
+        name=truth.name, image_ids=truth.image_ids, labels=truth.values, patients=patients, notes=truth.notes
+    )
 
 
-def read_probabilities(path: Path) -> dict[str, Floats]:
+def read_probabilities(path: Path, *, names: Mapping[str, str] | None = None) -> dict[str, Floats]:
     """Read only predictions: six probabilities of each image. Errors as for :func:`read_predictions`."""
-    table = _read_table(path)
-    image_ids = tuple(table.rows)
-    values = _checked_predictions(table, image_ids)
-    return dict(zip(image_ids, values, strict=True))
-
-
-def _checked_predictions(table: _Table, image_ids: tuple[str, ...]) -> Floats:
-    values = table.values(image_ids)
-    if np.isnan(values).any():
-        row = int(np.flatnonzero(np.isnan(values).any(axis=1))[0])
-        msg = f"{table.name}: {image_ids[row]} has an empty prediction. Every image needs all six"
-        raise DataError(msg)
-    check_probabilities(values)
-    return values
+    table = read_image_table(path, Content.PREDICTIONS, names=names)
+    check_names(names or {}, [table])
+    return dict(zip(table.image_ids, table.values, strict=True))
 
 
 def write_predictions(path: Path, probabilities: Mapping[str, Iterable[float]]) -> None:
@@ -131,74 +146,28 @@ def write_labels(path: Path, data: LabelledPredictions, series: Sequence[str]) -
             writer.writerow([image_id, patient, name, *known])
 
 
-def _check_labels(name: str, image_ids: tuple[str, ...], labels: Floats) -> None:
-    wrong = ~(np.isnan(labels) | np.isin(labels, (0.0, 1.0))).all(axis=1)
-    if wrong.any():
-        msg = f"{name}: {image_ids[int(np.flatnonzero(wrong)[0])]} has a label that is neither 0, 1 nor empty"
-        raise DataError(msg)
-
-
-def _read_table(path: Path) -> _Table:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            columns = tuple(reader.fieldnames or ())
-            _check_columns(path, columns)
-            return _Table(name=path.name, columns=columns, rows=_index(path, reader))
-    except FileNotFoundError as error:
-        msg = f"{path.name}: no such file. Give the path of the CSV table"
-        raise DataError(msg) from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        msg = (
-            f"{path.name}: not a readable CSV table ({type(error).__name__}). Give CSV in UTF-8, or CSV gzipped as .gz"
-        )
-        raise DataError(msg) from error
-
-
-def _check_columns(path: Path, columns: tuple[str, ...]) -> None:
-    absent = [name for name in ("image_id", *LABELS) if name not in columns]
-    if absent:
-        msg = f"{path.name} lacks the columns {', '.join(absent)}. It needs image_id and the six labels"
-        raise DataError(msg)
-
-
-def _index(path: Path, reader: Iterable[dict[str, str]]) -> dict[str, dict[str, str]]:
-    rows: dict[str, dict[str, str]] = {}
-    for row in reader:
-        image_id = row["image_id"]
-        if image_id in rows:
-            msg = f"{path.name}: {image_id} occurs twice. Keep one row per image"
-            raise DataError(msg)
-        if any(row[label] is None for label in LABELS):
-            msg = f"{path.name}: the row of {image_id} is shorter than the header"
-            raise DataError(msg)
-        rows[image_id] = row
-    if not rows:
-        msg = f"{path.name} has a header and no rows"
-        raise DataError(msg)
-    return rows
-
-
-def _same_images(predicted: _Table, truth: _Table) -> None:
+def _same_images(matched: Matching, predicted: ImageTable, truth: ImageTable) -> None:
     """Refuse images that are in one file only: scoring the others would hide failures."""
-    for one, other in ((predicted, truth), (truth, predicted)):
-        lone = [image_id for image_id in one.rows if image_id not in other.rows]
+    for lone, one, other in ((matched.names_alone, predicted, truth), (matched.ids_alone, truth, predicted)):
         if lone:
-            named = ", ".join(lone[:_NAMED]) + (", ..." if len(lone) > _NAMED else "")
             msg = (
-                f"{len(lone)} images of {one.name} are missing from {other.name}: {named}. Give the same images in both"
+                f"{len(lone)} images of {one.name} are missing from {other.name}: {listed(lone)}. "
+                "Give the same images in both, or look at both with --dry-run"
             )
             raise DataError(msg)
 
 
-def _groups(column: str, truth: _Table, predicted: _Table, image_ids: tuple[str, ...]) -> tuple[str, ...]:
-    table = next((table for table in (truth, predicted) if column in table.columns), None)
+def _groups(column: str, truth: ImageTable, predicted: ImageTable, order: Sequence[int]) -> tuple[str, ...]:
+    """Return a column of the labels, in the order of the predictions, or else of the predictions."""
+    table = next((table for table in (truth, predicted) if column in table.more), None)
     if table is None:
-        msg = f"neither {truth.name} nor {predicted.name} has the column {column!r} that names the patient"
+        files = truth.name if truth is predicted else f"neither {truth.name} nor {predicted.name}"
+        lacks = "lacks" if truth is predicted else "has"
+        msg = f"{files} {lacks} the column {column!r} that names the patient. Add it, or name another column"
         raise DataError(msg)
-    groups = tuple((table.rows[image_id][column] or "").strip() for image_id in image_ids)
-    if "" in groups:
-        msg = f"{table.name}: {image_ids[groups.index('')]} has an empty {column}"
+    cells = table.more[column]
+    if "" in cells:
+        row = cells.index("")
+        msg = f"{table.name}: line {table.lines[row]}: {table.image_ids[row]} has an empty {column}. Fill it"
         raise DataError(msg)
-    return groups
+    return tuple(cells[row] for row in order) if table is truth else cells

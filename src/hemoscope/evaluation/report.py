@@ -79,8 +79,8 @@ def evaluate_predictions(
     """Score a file of predictions; write report.json, report.html and PNGs into ``output``, and return the report.
 
     Args:
-        predictions: CSV (gz allowed) with image_id and six probabilities.
-        labels: CSV (gz allowed) with image_id and six labels.
+        predictions: table of probabilities, in any form that ``read_predictions`` knows.
+        labels: table of labels of the same images.
         output: a folder, created if missing; files of an earlier report are replaced.
         group_column: the column with the patient; None resamples single images, with a warning.
         series_column: the column with the series; None gives no scores by series.
@@ -97,13 +97,21 @@ def evaluate_predictions(
 
 
 def read_evaluation(
-    predictions: Path, labels: Path, *, group_column: str | None = None, series_column: str | None = None
+    predictions: Path,
+    labels: Path,
+    *,
+    group_column: str | None = None,
+    series_column: str | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[LabelledPredictions, EvaluationContext]:
-    """Read what :func:`evaluate` needs from files; arguments and errors as for :func:`evaluate_predictions`."""
-    data = read_predictions(predictions, labels, group_column=group_column)
+    """Read what :func:`evaluate` needs from files; arguments and errors as for :func:`evaluate_predictions`.
+
+    ``names`` are columns that have other names, by role (``image_table.ROLES``).
+    """
+    data = read_predictions(predictions, labels, group_column=group_column, names=names)
     if series_column is None:
         return data, EvaluationContext()
-    members = read_predictions(predictions, labels, group_column=series_column).groups or ()
+    members = read_predictions(predictions, labels, group_column=series_column, names=names).groups or ()
     return data, EvaluationContext(series=highest(data, members), series_of=members)
 
 

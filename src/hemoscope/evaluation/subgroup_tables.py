@@ -1,11 +1,10 @@
 """Reads the columns that divide images into subgroups, from CSV tables by image or by patient."""
 
-import csv
-import gzip
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hemoscope.data.csv_rows import open_rows
+from hemoscope.data.image_ids import bare_id
 from hemoscope.errors import DataError
 from hemoscope.evaluation.clinical_inputs import SubgroupColumn, parse_subgroup
 
@@ -14,7 +13,11 @@ PATIENT_KEY = "patient_id"
 
 
 def read_subgroups(
-    wanted: Sequence[str], tables: Sequence[Path], measured: Mapping[str, Mapping[str, str]] | None = None
+    wanted: Sequence[str],
+    tables: Sequence[Path],
+    measured: Mapping[str, Mapping[str, str]] | None = None,
+    *,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[SubgroupColumn, ...]:
     """Find every wanted column: among the measured ones, or else in the first table that has it.
 
@@ -22,13 +25,14 @@ def read_subgroups(
         wanted: ``COLUMN`` or ``COLUMN:CUT,CUT`` each.
         tables: CSV (gz allowed) with ``image_id``, or else ``patient_id``.
         measured: columns that the images themselves give, by name: the value of each image.
+        names: columns that have other names, by role (``image_table.ROLES``).
 
     Raises:
         ConfigError: cut points that are not rising numbers.
         DataError: a table cannot be read or names no image and no patient, or no table has a column.
     """
     known = measured or {}
-    read = [_read(table) for table in tables] if wanted else []
+    read = [_read(table, names or {}) for table in tables] if wanted else []
     return tuple(_find(*parse_subgroup(text), read, known) for text in wanted)
 
 
@@ -47,19 +51,17 @@ def _find(
         if key not in columns:
             msg = f"{title} has neither {IMAGE_KEY} nor {PATIENT_KEY}. Add one, to say whose {name} it holds"
             raise DataError(msg)
-        values = {row[key]: row[name] or "" for row in rows}
+        identify = bare_id if key == IMAGE_KEY else str.strip
+        values = {identify(row[key]): row[name] for row in rows}
         return SubgroupColumn(name=name, key="image" if key == IMAGE_KEY else "patient", values=values, cuts=cuts)
     places = ", ".join([*(title for title, _, _ in tables), *measured]) or "no table was given"
     msg = f"--subgroup {name}: not found in {places}. Give a table that has it with --subgroup-table"
     raise DataError(msg)
 
 
-def _read(path: Path) -> _Read:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            return path.name, tuple(reader.fieldnames or ()), list(reader)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        msg = f"{path.name}: not a readable CSV table ({type(error).__name__}). Give CSV in UTF-8, or gzipped as .gz"
-        raise DataError(msg) from error
+def _read(path: Path, names: Mapping[str, str]) -> _Read:
+    """Read a table as ``hemoscope.data`` reads tables of images, whatever its columns are."""
+    with open_rows(path, {IMAGE_KEY, PATIENT_KEY, *(name.casefold() for name in names.values())}) as opened:
+        roles = {column: role for role, column in names.items() if column in opened.columns}
+        columns = tuple(roles.get(column, column) for column in opened.columns)
+        return opened.name, columns, [dict(zip(columns, cells, strict=True)) for _, cells in opened.rows]

@@ -1,8 +1,8 @@
 """Tunes a bundle on its predictions of labelled validation images."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +55,7 @@ class TuningChoices:
             level on the model's own study scores. Takes precedence over ``study_column``.
         method: of calibration: platt, isotonic or temperature.
         rule: for every label; None keeps each point's own rule. The urgent point always keeps its own.
+        names: columns of predictions and labels that have other names, by role (``image_table.ROLES``).
         name: of the data, for the card.
         rounds: bootstrap rounds of the intervals.
         seed: of folds and bootstrap.
@@ -66,6 +67,7 @@ class TuningChoices:
     series_files: tuple[Path, Path] | None = None
     method: str = DEFAULT_METHOD
     rule: ThresholdRule | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
     name: str = "unnamed validation data"
     rounds: int = DEFAULT_ROUNDS
     seed: int = 0
@@ -73,10 +75,11 @@ class TuningChoices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunedBundle:
-    """The new bundle, and the record of its tuning (also in the bundle as ``tuning.json``)."""
+    """The new bundle, the record of its tuning (also in the bundle as ``tuning.json``), and how tables were read."""
 
     bundle: ModelBundle
     record: Document
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,7 +110,7 @@ def tune_bundle(
     """
     choices, card = choices or TuningChoices(), bundle.card
     group_column = choices.group_column or choices.study_column
-    data = read_predictions(predictions, labels, group_column=group_column)
+    data = read_predictions(predictions, labels, group_column=group_column, names=choices.names)
     groups, _ = group_indices(data.groups, len(data.image_ids))
     raw = raw_logits(data.probabilities, card.calibration.slice)
     slices = ValidationScores(logits=raw, truth=data.labels, groups=groups)
@@ -122,7 +125,7 @@ def tune_bundle(
     tuned = _tuned_card(card, levels, record)
     files = {**kept, RECORD: content.encode()}
     written = write_bundle(output, tuned, bundle.read_graph(), files, sequence=bundle.read_sequence())
-    return TunedBundle(bundle=written, record=record)
+    return TunedBundle(bundle=written, record=record, notes=data.notes)
 
 
 def tuned_on(bundle: ModelBundle) -> str | None:
@@ -171,7 +174,8 @@ def _study_level(
             "--series-predictions and --series-labels, as hemoscope evaluate --data wrote them, in place of --studies"
         )
         raise DataError(msg)
-    return study_scores(slices, read_predictions(*files, group_column=choices.study_column).groups or (), card)
+    studies = read_predictions(*files, group_column=choices.study_column, names=choices.names).groups or ()
+    return study_scores(slices, studies, card)
 
 
 def study_scores(slices: ValidationScores, studies: Sequence[str], card: ModelCard) -> ValidationScores:

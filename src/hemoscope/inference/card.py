@@ -8,6 +8,8 @@ of the file.
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from functools import partial
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -282,6 +284,8 @@ def _parse(kind: Any, value: object, *, where: str) -> Any:
         return _GENERIC[origin](get_args(kind), value, where)
     if kind is Preprocessing:
         return _preprocessing(value, where=where)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return _construct(partial(kind, _typed(str, value, where=where)), where=where)
     if is_dataclass(kind):
         return parse_dataclass(cast("type[Any]", kind), value, where=where)
     return _number(value, where=where) if kind is float else _typed(kind, value, where=where)

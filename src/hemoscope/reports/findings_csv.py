@@ -10,9 +10,10 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from hemoscope.files import valid_text
 from hemoscope.inference.findings import SliceFindings, StudyFindings
 from hemoscope.labels import LABELS
-from hemoscope.reports.report import PatientIdentity, Report
+from hemoscope.reports.report import PatientIdentity, Report, ReportedStudy
 
 Cell = str | int | float
 
@@ -46,18 +47,37 @@ PATIENT_COLUMNS = ("patient_name", "patient_id", "study_date")
 
 
 def slices_csv(report: Report) -> str:
-    """One row a slice of every study, in anatomical order: source, position, six probabilities, six flags."""
-    return _table(
-        SLICE_COLUMNS, (_slice_row(study.findings, one) for study in report.studies for one in study.findings.slices)
-    )
+    """Return the table of slices of every study."""
+    return slice_table(report.studies)
 
 
 def studies_csv(report: Report) -> str:
-    """One row a study; the patient columns are there only where the report holds identities."""
-    if not any(study.patient for study in report.studies):
-        return _table(STUDY_COLUMNS, (_study_row(study.findings) for study in report.studies))
-    rows = (_study_row(study.findings) + _patient_cells(study.patient) for study in report.studies)
-    return _table(STUDY_COLUMNS + PATIENT_COLUMNS, rows)
+    """Return the table of studies; the patient columns are there only where the report holds identities."""
+    return study_table(report.studies, identify=any(study.patient for study in report.studies))
+
+
+def slice_table(studies: Iterable[ReportedStudy], *, header: bool = True) -> str:
+    """Return one row a slice of every study, in anatomical order: source, position, six probabilities, six flags.
+
+    Args:
+        studies: to write.
+        header: False for rows that are added to a table.
+    """
+    rows = (_slice_row(study.findings, one) for study in studies for one in study.findings.slices)
+    return _table(SLICE_COLUMNS if header else None, rows)
+
+
+def study_table(studies: Iterable[ReportedStudy], *, identify: bool = False, header: bool = True) -> str:
+    """Return one row a study.
+
+    Args:
+        studies: to write.
+        identify: add columns of the patient.
+        header: False for rows that are added to a table.
+    """
+    columns = STUDY_COLUMNS + PATIENT_COLUMNS if identify else STUDY_COLUMNS
+    more = _patient_cells if identify else _nothing
+    return _table(columns if header else None, (_study_row(one.findings) + more(one.patient) for one in studies))
 
 
 def _slice_row(study: StudyFindings, one: SliceFindings) -> list[Cell]:
@@ -96,13 +116,21 @@ def _patient_cells(patient: PatientIdentity | None) -> list[Cell]:
     return ["", "", ""] if patient is None else [patient.name, patient.id, patient.study_date]
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+def _nothing(_patient: PatientIdentity | None) -> list[Cell]:
+    return []
+
+
+def _table(columns: Sequence[str] | None, rows: Iterable[Sequence[Cell]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    if columns is not None:
+        writer.writerow(columns)
     writer.writerows([_inert(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 
 def _inert(cell: Cell) -> Cell:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    if not isinstance(cell, str):
+        return cell
+    text = valid_text(cell)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,7 +1,8 @@
-"""Findings as JSON, schema ``hemoscope.findings/2``: for programs, stable, described by ``findings.schema.json``.
+r"""Findings as JSON, schema ``hemoscope.findings/2``: for programs, stable, described by ``findings.schema.json``.
 
 Numbers are written in full: a probability stands on the same side of its threshold in the file as in the program.
-Non-ASCII and undecodable characters of file names are escaped, so the text is valid in any encoding.
+Non-ASCII characters are escaped, so the text is valid in any encoding. Bytes of file names that are no valid UTF-8 are
+written as ``\xNN``: the document holds no lone surrogates.
 """
 
 import json
@@ -9,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from hemoscope.dicom.slices import QualityNote, SliceRef, UnreadSlices
+from hemoscope.files import valid_text
 from hemoscope.inference.findings import Finding, SkippedSeries, SliceFindings, StudyFindings
 from hemoscope.reports.findings_1 import as_version_1
 from hemoscope.reports.report import PatientIdentity, Report
@@ -30,7 +32,16 @@ def findings_json(report: Report, *, version: int = 2) -> str:
 
 def document_text(document: dict[str, Any]) -> str:
     """Write a findings document as ``findings_json`` does."""
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+    return json.dumps(_valid(document), indent=2, allow_nan=False) + "\n"
+
+
+def _valid(value: Any) -> Any:
+    """Return a document whose texts are valid Unicode: JSON may hold no lone surrogates (RFC 8259, 8.2)."""
+    if isinstance(value, str):
+        return valid_text(value)
+    if isinstance(value, dict):
+        return {key: _valid(item) for key, item in value.items()}
+    return [_valid(item) for item in value] if isinstance(value, list) else value
 
 
 def findings_document(report: Report) -> dict[str, Any]:

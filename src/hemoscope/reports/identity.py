@@ -23,7 +23,7 @@ def patient_identity(data: bytes, *, source: str, limits: ReadLimits | None = No
     elements = parse(data, source=source, limits=limits or ReadLimits()).elements
     characters = character_set(elements)
     return PatientIdentity(
-        name=elements.prose(_PATIENT_NAME, character_set=characters),
+        name=elements.person_name(_PATIENT_NAME, character_set=characters),
         id=elements.prose(_PATIENT_ID, character_set=characters),
         study_date=elements.text(_STUDY_DATE),
     )

@@ -1,25 +1,27 @@
-"""A folder of results: findings.json, CSV tables, reports and pictures, each file written whole or not at all.
+"""A folder of results: findings.json, CSV tables, reports and pictures.
 
-Files of other names are left alone, so several runs may share a folder. ``findings.json`` is written last: where it
-stands, the rest of its run stands too.
+Each file is written whole or not at all, except that the CSV tables grow: the rows of a study are added in one write
+when it is done, and are on the disk then. Files of other names are left alone, so several runs may share a folder.
+``findings.json`` is written last: where it stands, the rest of its run stands too.
 """
 
 import contextlib
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from hemoscope.errors import ConfigError
-from hemoscope.files import write_bytes
+from hemoscope.files import append_line, sync_folder, write_bytes
 from hemoscope.labels import Hemorrhage
-from hemoscope.reports.findings_csv import slices_csv, studies_csv
+from hemoscope.reports.findings_csv import slice_table, study_table
 from hemoscope.reports.findings_json import findings_json
-from hemoscope.reports.report import Report
+from hemoscope.reports.report import Report, ReportedStudy
 
+SLICES, STUDIES, JSON = "findings.csv", "studies.csv", "findings.json"
 PICTURES = "overlays"
 REPORTS = "reports"
 
@@ -34,7 +36,7 @@ def make_output_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         msg = f"{folder.name} is a file, but results need a folder. Give --output another path"
         raise ConfigError(msg)
-    with _explained(folder):
+    with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / "findings.json.check", b"").unlink()
 
@@ -46,10 +48,46 @@ def write_report(report: Report, folder: Path, *, schema: int = 2) -> None:
         ConfigError: the folder cannot be written to.
 
     """
-    with _explained(folder):
-        write_bytes(folder / "findings.csv", slices_csv(report).encode("utf-8", "backslashreplace"))
-        write_bytes(folder / "studies.csv", studies_csv(report).encode("utf-8", "backslashreplace"))
-        write_bytes(folder / "findings.json", findings_json(report, version=schema).encode("ascii"))
+    with explained(folder):
+        for name, text in _tables(report.studies, identify=any(one.patient for one in report.studies), header=True):
+            write_bytes(folder / name, text.encode())
+        write_bytes(folder / JSON, findings_json(report, version=schema).encode("ascii"))
+
+
+def begin_tables(folder: Path, studies: Sequence[ReportedStudy], *, identify: bool = False) -> None:
+    """Begin the tables of a run with the studies that are finished already; remove an earlier ``findings.json``.
+
+    Args:
+        folder: of the results.
+        studies: finished in an earlier run.
+        identify: whether studies may hold a patient's identity.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+
+    """
+    with explained(folder):
+        (folder / JSON).unlink(missing_ok=True)
+        sync_folder(folder)
+        for name, text in _tables(studies, identify=identify, header=True):
+            write_bytes(folder / name, text.encode())
+
+
+def append_study(folder: Path, study: ReportedStudy, *, identify: bool = False) -> None:
+    """Add the rows of a study to the tables that ``begin_tables`` began; they are on the disk before this returns.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+
+    """
+    with explained(folder):
+        for name, text in _tables([study], identify=identify, header=False):
+            append_line(folder / name, text.removesuffix("\n"))
+
+
+def _tables(studies: Sequence[ReportedStudy], *, identify: bool, header: bool) -> Iterator[tuple[str, str]]:
+    yield SLICES, slice_table(studies, header=header)
+    yield STUDIES, study_table(studies, identify=identify, header=header)
 
 
 def write_picture(image: Image.Image, folder: Path, *, study_uid: str, number: int, label: Hemorrhage) -> Path:
@@ -62,7 +100,7 @@ def write_picture(image: Image.Image, folder: Path, *, study_uid: str, number: i
     png = io.BytesIO()
     image.save(png, format="PNG")
     path = folder / PICTURES / folder_name(study_uid) / f"slice-{number:03d}-{label.value}.png"
-    with _explained(folder):
+    with explained(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         return write_bytes(path, png.getvalue())
 
@@ -75,7 +113,7 @@ def write_study_file(content: bytes, folder: Path, *, study_uid: str, name: str)
 
     """
     path = folder / REPORTS / folder_name(study_uid) / name
-    with _explained(folder):
+    with explained(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         return write_bytes(path, content)
 
@@ -98,7 +136,8 @@ def folder_name(uid: str) -> str:
 
 
 @contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def explained(folder: Path) -> Iterator[None]:
+    """Raise the OSError of a write as a ConfigError that names the folder."""
     try:
         yield
     except OSError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from hemoscope.dicom.slices import Rejected
+from hemoscope.files import valid_text
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.findings import StudyFindings
 
@@ -82,4 +83,5 @@ def printable(text: str) -> str:
         'a\\x1b[31mb'
 
     """
+    text = valid_text(text)
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

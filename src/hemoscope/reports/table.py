@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hemoscope.dicom.slices import Rejected, SliceRef
+from hemoscope.dicom.slices import Rejected, RejectedGroup, SliceRef, group_rejected
 from hemoscope.inference.findings import INCOMPLETE, Finding, StudyFindings, Triage
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.report import (
@@ -209,11 +209,14 @@ def _bullet(text: Text) -> RenderableType:
 def _rejected(rejected: tuple[Rejected, ...]) -> RenderableType:
     count = len(rejected)
     title = Text(f"{count} input{' was' if count == 1 else 's were'} refused", style="bold yellow")
-    lines = [_bullet(Text.assemble(_named(one), (f"  {printable(one.code)}", "dim"))) for one in rejected]
+    groups = group_rejected(rejected)
+    lines = [_bullet(Text.assemble(_named(one), (f"  {printable(one.code)}", "dim"))) for one in groups]
     return Group(title, *lines)
 
 
-def _named(one: Rejected) -> Text:
-    """Show the refusal with its input's name first, whether or not the message already begins with it."""
-    message = one.message.removeprefix(f"{one.source}: ")
-    return Text.assemble((printable(one.source), "bold"), ": ", printable(message))
+def _named(one: RejectedGroup) -> Text:
+    """Show inputs that were refused for the same reason on one line, their number and first names before it."""
+    count = len(one.sources)
+    return Text.assemble(
+        f"{count} inputs: " if count > 1 else "", (printable(one.names), "bold"), ": ", printable(one.message)
+    )
