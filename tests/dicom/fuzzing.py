@@ -1,4 +1,4 @@
-"""Mutate DICOM files, read and de-identify them in a child process with limits on memory and on the time for each file.
+"""Mutate DICOM files, read, assemble and de-identify them in a child process with limits on memory and time a file.
 
 Run as a program: ``fuzzing.py SEEDS FIRST COUNT``. Prints a line before each file, so that its parent knows which one
 crashed or hung, and one at the end with the number of results and of each refusal.
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hemoscope.dicom.slices import CTSlice
+    from hemoscope.dicom.slices import CTSlice, SliceHeader
 
 SECONDS_PER_FILE = 20
 # What libraries and one thread's stack reserve, and generous room above it; a jump past it is a MemoryError or worse.
 ADDRESS_SPACE = 3 << 30
+STUDY_SLICES = 24  # damaged slices that are assembled together
 RESIDENT_GROWTH = 400 << 20
 
 
@@ -113,6 +114,28 @@ def deidentified_as(data: bytes, key: bytes, slices: tuple["CTSlice", ...]) -> s
     return "same" if same else "other"
 
 
+def assembled(headers: list["SliceHeader"]) -> str:
+    """Return how the headers of several damaged files of one study are assembled: ``chosen`` or ``refused``.
+
+    Every slice is in a series or left out of one: none is lost.
+    """
+    from hemoscope.dicom.series import build_studies
+    from hemoscope.dicom.series_choice import choose_series
+    from hemoscope.errors import SeriesError
+
+    studies = build_studies(headers)
+    kept = sum(len(series) + len(series.left_out) for study in studies for series in study.series)
+    assert kept == len(headers), f"{len(headers)} slices were given, {kept} came back"
+    outcome = "refused"
+    for study in studies:
+        try:
+            choose_series(study)
+            outcome = "chosen"
+        except SeriesError:
+            continue
+    return outcome
+
+
 def main(folder: str, first: int, count: int) -> None:
     """Read ``count`` mutated files, beginning with number ``first``."""
     from hemoscope.dicom.deidentify import deidentified_file
@@ -130,6 +153,8 @@ def main(folder: str, first: int, count: int) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcomes: Counter[str] = Counter()
     differences: Counter[str] = Counter()
+    assemblies: Counter[str] = Counter()
+    headers: list[SliceHeader] = []
     for number in range(first, first + count):
         sys.stdout.write(f"{number}\n")
         sys.stdout.flush()
@@ -142,9 +167,15 @@ def main(folder: str, first: int, count: int) -> None:
         else:
             outcomes["read"] += 1
             differences[deidentified_as(data, key, slices)] += 1
+            headers += [one.header for one in slices]
+        if len(headers) >= STUDY_SLICES:
+            assemblies[assembled(headers)] += 1
+            headers.clear()
         signal.alarm(0)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    sys.stdout.write(json.dumps({"outcomes": outcomes, "deidentified": differences, "grown": grown}) + "\n")
+    sys.stdout.write(
+        json.dumps({"outcomes": outcomes, "deidentified": differences, "assembled": assemblies, "grown": grown}) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -125,9 +125,7 @@ def test_acquisition_times_stay_apart_without_their_values(plain: FileDataset) -
     assert cleaned("101112") == cleaned("101112") not in {"101112", cleaned("101113")}
 
 
-@pytest.mark.parametrize(
-    ("given", "kept"), [("012Y", "012Y"), ("089Y", "089Y"), ("090Y", "090Y"), ("104Y", "090Y")]
-)
+@pytest.mark.parametrize(("given", "kept"), [("012Y", "012Y"), ("089Y", "089Y"), ("090Y", "090Y"), ("104Y", "090Y")])
 def test_an_age_is_kept_up_to_ninety_years(plain: FileDataset, given: str, kept: str) -> None:
     plain.PatientAge, plain.PatientSex = given, "F"
     clean = deidentified(plain, key=KEY, source="a")
