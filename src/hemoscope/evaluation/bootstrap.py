@@ -5,7 +5,8 @@ AUROC and proportions (accuracy, precision, recall, specificity, exact match) ha
 percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over *groups*: patients are resampled with replacement, so
 that the many slices of one head never count as independent. A bootstrap sample is an integer weight for each group. All
 labels share the samples, so that macro means and comparisons are paired. A round in which a label has only one class is
-dropped for that label and counted. The calibration error has no interval: see
+dropped for that label and counted. An average precision or F1 that no sample changes, such as 1 of perfect ranking, and
+one of a single patient have an exact interval instead. The calibration error has no interval: see
 :mod:`hemoscope.evaluation.calibration_scores`.
 """
 
@@ -21,7 +22,9 @@ from hemoscope.evaluation.intervals import (
     CONFIDENCE,
     Interval,
     auroc_interval,
+    constant_interval,
     decision_intervals,
+    fewest_groups,
     group_indices,
     proportion_interval,
 )
@@ -44,6 +47,8 @@ DEFAULT_ROUNDS = 1000
 UNKNOWN = "the label is unknown for every image"
 # Maximum array size: rounds times groups or segments, as float64 (16 MB).
 _CHUNK_CELLS = 2_000_000
+_ROUNDING = 1e-12  # sums of the same weights in another order
+_BOUNDED = {"average_precision", "f1"}  # scores in [0, 1] with a bootstrap interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +161,16 @@ class _LabelSample:
             found["auroc"] = auroc_interval(self.values, self.truth, self.groups)
         return found
 
+    def exact_where_constant(self, drawn: Mapping[str, Interval | None]) -> dict[str, Interval]:
+        """Return the bounded metrics whose bootstrap cannot show their uncertainty, with an exact interval."""
+        fewest = fewest_groups(self.truth, self.groups)
+        found = {name: one for name, one in drawn.items() if name in _BOUNDED and one is not None}
+        return {
+            name: constant_interval(one.value, fewest)
+            for name, one in found.items()
+            if fewest < 2 or one.high - one.low < _ROUNDING
+        }
+
     def evaluate(self, columns: Floats) -> Floats:
         """Return metrics (rounds, metrics) from weights (groups, rounds); NaN rows for rounds of one class."""
         sums = columns.T @ self.sums
@@ -266,9 +281,10 @@ def _label_scores(sample: _LabelSample, point: Floats, rounds: Floats, *, groupe
     elif positives in {0, len(sample.truth)}:
         reason = f"all {len(sample.truth)} images are {'positive' if positives else 'negative'}: one class only"
     drawn = {name: interval(float(point[m]), rounds[:, m]) for m, name in enumerate(METRICS) if name != "ece"}
+    exact = {**sample.exact_where_constant(drawn), **sample.closed_forms()} if reason is None else {}
     ece = float(point[METRICS.index("ece")])
     return LabelScores(
-        metrics={**drawn, **sample.closed_forms()} if reason is None else dict.fromkeys(drawn),
+        metrics={**drawn, **exact} if reason is None else dict.fromkeys(drawn),
         ece=ece if np.isfinite(ece) else None,
         n_images=len(sample.truth),
         n_positive=positives,
