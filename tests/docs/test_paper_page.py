@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hemoscope.cli.main import main
+from hemoscope.cli import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "the-paper-re-examined.md"
 ROWS = {

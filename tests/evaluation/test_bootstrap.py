@@ -108,7 +108,10 @@ def test_scores_that_no_sample_changes_have_the_exact_interval_of_the_fewer_pati
 ) -> None:
     y = np.repeat((np.arange(20) < 4).astype(float), 3)[:, None].repeat(6, axis=1)
     groups = np.repeat(np.arange(20), 3).tolist()
-    found = bootstrap_scores(0.1 + 0.8 * y, y, groups, thresholds=[threshold] * 6, rounds=50).labels["any"]
+    scores = bootstrap_scores(0.1 + 0.8 * y, y, groups, thresholds=[threshold] * 6, rounds=50)
+    found = scores.labels["any"]
+    assert scores.macro["auroc"] == found["auroc"]
+    assert scores.macro["f1"] == found["f1"]
     exact = {count: binomtest(count, 4).proportion_ci(0.95, method="exact") for count in (4, hits)}
     perfect, decided = found["average_precision"], found["f1"]
     assert perfect is not None

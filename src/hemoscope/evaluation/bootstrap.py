@@ -5,9 +5,9 @@ AUROC and proportions (accuracy, precision, recall, specificity, exact match) ha
 percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over *groups*: patients are resampled with replacement, so
 that the many slices of one head never count as independent. A bootstrap sample is an integer weight for each group. All
 labels share the samples, so that macro means and comparisons are paired. A round in which a label has only one class is
-dropped for that label and counted. An average precision or F1 that no sample changes, such as 1 of perfect ranking, and
-one of a single patient have an exact interval instead. The calibration error has no interval: see
-:mod:`hemoscope.evaluation.calibration_scores`.
+dropped for that label and counted. An average precision, F1 or mean that no sample changes, such as 1 of perfect
+ranking, has an exact interval instead; so have average precision and F1 of a single patient. The calibration error has
+no interval: see :mod:`hemoscope.evaluation.calibration_scores`.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -48,6 +48,7 @@ UNKNOWN = "the label is unknown for every image"
 # Maximum array size: rounds times groups or segments, as float64 (16 MB).
 _CHUNK_CELLS = 2_000_000
 _ROUNDING = 1e-12  # sums of the same weights in another order
+_UNBOUNDED = {"brier", "log_loss"}  # losses vary between patients, however good the decisions
 _BOUNDED = {"average_precision", "f1"}  # scores in [0, 1] with a bootstrap interval
 
 
@@ -234,7 +235,7 @@ def bootstrap_scores(
         labels=PerLabel.of(
             [_label_scores(s, point[0][0, k], tables[:, k], grouped=groups is not None) for k, s in enumerate(samples)]
         ),
-        macro=_macro(point[0][0], tables),
+        macro=_macro(point[0][0], tables, samples),
         macro_ece=_macro_ece(point[0][0]),
         exact_match=_exact_match(truth, predicted, group),
         weighted_log_loss=interval(float(point[1][0]), wholes),
@@ -294,17 +295,18 @@ def _label_scores(sample: _LabelSample, point: Floats, rounds: Floats, *, groupe
     )
 
 
-def _macro(point: Floats, rounds: Floats) -> dict[str, Interval | None]:
+def _macro(point: Floats, rounds: Floats, samples: Sequence[_LabelSample]) -> dict[str, Interval | None]:
     """Return means over the labels with a defined metric; a round that lacks one of those labels is dropped."""
     means: dict[str, Interval | None] = {}
     for m, name in enumerate(METRICS):
         if name == "ece":
             continue
-        defined: Booleans = np.isfinite(point[:, m])
-        if defined.any():
-            means[name] = interval(float(point[defined, m].mean()), rounds[:, defined, m].mean(axis=1))
-        else:
-            means[name] = None
+        defined = [k for k in range(len(samples)) if np.isfinite(point[k, m])]
+        found = interval(float(point[defined, m].mean()), rounds[:, defined, m].mean(axis=1)) if len(defined) else None
+        if found is not None and name not in _UNBOUNDED and found.high - found.low < _ROUNDING:
+            fewest = min(fewest_groups(samples[k].truth, samples[k].groups) for k in defined)
+            found = constant_interval(found.value, fewest)
+        means[name] = found
     return means
 
 
