@@ -302,7 +302,7 @@ def _macro(point: Floats, rounds: Floats, samples: Sequence[_LabelSample]) -> di
         if name == "ece":
             continue
         defined = [k for k in range(len(samples)) if np.isfinite(point[k, m])]
-        found = interval(float(point[defined, m].mean()), rounds[:, defined, m].mean(axis=1)) if len(defined) else None
+        found = interval(float(point[defined, m].mean()), rounds[:, defined, m].mean(axis=1)) if defined else None
         if found is not None and name not in _UNBOUNDED and found.high - found.low < _ROUNDING:
             fewest = min(fewest_groups(samples[k].truth, samples[k].groups) for k in defined)
             found = constant_interval(found.value, fewest)
