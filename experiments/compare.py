@@ -8,8 +8,9 @@ Every run must have scored that split (``scores.csv`` or ``scores-test.csv``). S
 through a sigmoid), which the log loss includes. Intervals are of 95%, by patient. With ``--mean``, the
 runs are repetitions: mean and standard deviation of their AUROC.
 
-With ``--paired``, all folds of two runs: AUROC of RUN minus that of OTHER by slice and by patient, from the same
-bootstrap samples of patients. The intervals omit how much a second training of the same recipe would differ.
+With ``--paired``, all folds of two runs: AUROC of RUN minus that of OTHER by slice and by patient, as ``hemoscope
+evaluate --compare`` computes it; a dash instead of the interval if fewer than five patients have the label, or lack
+it. The intervals omit how much a second training of the same recipe would differ.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from rich.table import Table
 
 from hemoscope.evaluation.bootstrap import BootstrapScores, bootstrap_scores
 from hemoscope.evaluation.intervals import Interval
-from hemoscope.evaluation.paired import paired_auroc
+from hemoscope.evaluation.paired_tests import auroc_difference
 from hemoscope.inference.calibration import StudyRule, sigmoid
 from hemoscope.labels import LABELS
 from hemoscope.training.run_scores import SliceAndStudyScores, read_score_files
@@ -92,7 +93,7 @@ def paired(run: Path, other: Path) -> Table:
         table.add_column(column)
     both = {path.name: _out_of_fold(path) for path in (run, other)}
     for k, label in enumerate(LABELS):
-        table.add_row(label.display, *(shown(_difference(both, level, k)) for level in ("slices", "studies")))
+        table.add_row(label.display, *(_difference(both, level, k) for level in ("slices", "studies")))
     return table
 
 
@@ -103,13 +104,19 @@ def _out_of_fold(run: Path) -> SliceAndStudyScores:
     return read_score_files(run, folds, truth, StudyRule(extent_mm=extent_mm))
 
 
-def _difference(both: dict[str, SliceAndStudyScores], level: str, label: int) -> Interval | None:
+def _difference(both: dict[str, SliceAndStudyScores], level: str, label: int) -> str:
     (name, one), (other_name, other) = ((name, getattr(scores, level)) for name, scores in both.items())
     if one.patients != other.patients or not np.array_equal(one.truth, other.truth, equal_nan=True):
         msg = f"{name} and {other_name} did not score the same images in the same order"
         raise SystemExit(msg)
-    logits = {name: one.logits[:, label], other_name: other.logits[:, label]}
-    return paired_auroc(logits, one.truth[:, label], one.patients).interval({name: 1.0, other_name: -1.0})
+    truth = one.truth[:, label]
+    known = np.isfinite(truth)
+    patients = np.asarray(one.patients)[known]
+    found = auroc_difference(one.logits[known, label], other.logits[known, label], truth[known], patients)
+    if found is None:
+        return "-"
+    interval = "-" if found.low is None else f"{found.low:+.3f} to {found.high:+.3f}"
+    return f"{found.difference:+.3f} ({interval})"
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import runpy
 from pathlib import Path
 from types import ModuleType
 
@@ -9,6 +10,7 @@ import pytest
 
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.card import ModelCard
+from hemoscope.labels import LABELS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUN = REPOSITORY / "experiments" / "results" / "default"
@@ -73,3 +75,15 @@ def test_a_run_that_is_not_the_bundles_own_is_refused(script: ModuleType, earlie
         (other / f"fold-{fold}" / "scores.csv").write_text("\n".join(changed) + "\n")
     with pytest.raises(SystemExit, match="is not the run of hemoscope-default"):
         script.refitted(other, load_bundle(None), version="3", tables=[])
+
+
+def test_the_page_gives_the_paired_differences_that_the_script_prints() -> None:
+    code = runpy.run_path(str(REPOSITORY / "experiments" / "compare.py"))
+    table = code["paired"](RUN, RUN.parent / "trial-288")
+    slices, patients = ([text.replace("0.", ".") for text in column.cells] for column in table.columns[1:])
+    page = (REPOSITORY / "docs/explanation/default-model.md").read_text()
+    for label, by_slice, by_patient in zip(LABELS, slices, patients, strict=True):
+        if by_slice.endswith("(-)"):  # four patients
+            assert f"| {label.value} | {by_slice.removesuffix('(-)')}(4 patients: no interval) |" in page
+        else:
+            assert f"| {label.value} | {by_slice} | {by_patient} |" in page

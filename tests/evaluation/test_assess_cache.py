@@ -28,7 +28,7 @@ def test_slices_and_series_are_scored_as_the_predictor_scores_the_volume(cache: 
     np.testing.assert_allclose(found.series.probabilities[3], direct.study_probabilities, atol=1e-6)
     assert found.series.image_ids[3] == "series_03"
     np.testing.assert_array_equal(found.series.labels[3], found.slices.labels[rows].max(axis=0))
-    assert found.errors == ()
+    assert found.errors is None
 
 
 def test_a_part_of_a_series_is_scored_within_its_whole(cache: Cache, predictor: Predictor) -> None:

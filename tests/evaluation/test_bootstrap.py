@@ -6,6 +6,7 @@ import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import (
@@ -99,6 +100,34 @@ def test_rounds_without_the_one_positive_patient_are_dropped_and_counted() -> No
     assert 0.25 < found.dropped_rounds / 400 < 0.45  # (1 - 1/10)^10 = .35
     assert found.n_positive_groups == 1
     assert found["auroc"] is not None
+
+
+@pytest.mark.parametrize(("threshold", "f1", "hits"), [(0.5, 1.0, 4), (0.95, 0.0, 0)])
+def test_scores_that_no_sample_changes_have_the_exact_interval_of_the_fewer_patients(
+    threshold: float, f1: float, hits: int
+) -> None:
+    y = np.repeat((np.arange(20) < 4).astype(float), 3)[:, None].repeat(6, axis=1)
+    groups = np.repeat(np.arange(20), 3).tolist()
+    scores = bootstrap_scores(0.1 + 0.8 * y, y, groups, thresholds=[threshold] * 6, rounds=50)
+    found = scores.labels["any"]
+    assert scores.macro["auroc"] == found["auroc"]
+    assert scores.macro["f1"] == found["f1"]
+    exact = {count: binomtest(count, 4).proportion_ci(0.95, method="exact") for count in (4, hits)}
+    perfect, decided = found["average_precision"], found["f1"]
+    assert perfect is not None
+    assert decided is not None
+    assert (perfect.value, perfect.low, perfect.high) == pytest.approx((1.0, exact[4].low, exact[4].high))
+    assert (decided.value, decided.low, decided.high) == pytest.approx((f1, exact[hits].low, exact[hits].high))
+
+
+def test_one_positive_patient_says_nothing_about_average_precision_and_f1() -> None:
+    p, y, groups = study(3, patients=12)
+    y[:, 0] = groups == "p000"
+    found = bootstrap_scores(p, y, groups, rounds=50).labels["any"]
+    for name in ("average_precision", "f1"):
+        score = found[name]
+        assert score is not None
+        assert (score.low, score.high) == (0.0, 1.0)
 
 
 def test_unknown_labels_leave_the_image_out_for_that_label_only() -> None:

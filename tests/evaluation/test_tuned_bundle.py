@@ -106,7 +106,10 @@ def test_cross_fitted_scores_of_too_sure_predictions_are_better_than_before(
     for entry in record["levels"]["slice"]["labels"].values():
         assert entry["cross_fitted"]["log_loss"]["value"] < entry["before"]["log_loss"]["value"]
         assert entry["cross_fitted"]["ece"]["value"] < entry["before"]["ece"]["value"]
-    assert "log loss" in tuning_summary(record)
+    summary, found = tuning_summary(record), record["levels"]["slice"]["labels"]["any"]["cross_fitted"]["recall"]
+    assert "log loss" in summary
+    ends = f"({found['low']:.2f}-{found['high']:.2f})"
+    assert f"sensitivity {found['value']:.2f} {ends} {found['hits']} of {found['rows']}; specificity" in summary
 
 
 def test_the_tuned_points_state_their_cross_fitted_performance(

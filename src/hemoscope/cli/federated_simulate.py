@@ -83,7 +83,6 @@ def register_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with a comparison that stopped")
     parser.add_argument("--workers", type=int, metavar="N", help="trainings side by side (default: one a processor)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch in each (default: what is left)")
-    parser.add_argument("--rounds", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     parser.set_defaults(run=run_compare)
 
 
@@ -134,7 +133,6 @@ def run_compare(arguments: argparse.Namespace) -> int:
             budget=budget,
             others=dict(arguments.others),
             only=tuple(arguments.only),
-            rounds=arguments.rounds,
             show=show,
         )
     paths = write_comparison(report, arguments.output)
@@ -147,7 +145,7 @@ def _print(report: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hemoscope.federated.simulation.comparison_page import shown, verdict
+    from hemoscope.federated.simulation.comparison_page import shown, shows_noninferiority, verdict
 
     table = Table(title=f"AUROC of any, {len(report['parts'])} parts")
     for column in ("", *report["levels"]):
@@ -161,7 +159,9 @@ def _print(report: Mapping[str, Any]) -> None:
     for level in report["levels"]:
         for against, kept in verdict(report, level, "federated").items():
             margin = f" less {report['margin']}" if against == "pooled" else ""
-            print(f"{level}: federated is {'' if kept else 'NOT '}above {against}{margin}")
+            print(f"{level}: the point estimate of federated is {'' if kept else 'NOT '}above {against}{margin}")
+        if (noninferior := shows_noninferiority(report, level, "federated")) is not None:
+            print(f"{level}: non-inferiority to pooled by {report['margin']} is {'' if noninferior else 'NOT '}shown")
 
 
 def _share(workers: int | None, threads: int | None) -> tuple[int, int]:

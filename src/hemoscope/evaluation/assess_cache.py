@@ -40,7 +40,7 @@ def assess_cache(
         predictor: the model.
         cache: the dataset.
         image_ids: the images to score.
-        gallery: number of worst errors to keep for each label and kind.
+        gallery: number of worst errors to keep for each label and kind; 0 for none.
         progress: called with ``Stage.SCORING``, the slices scored and their total.
 
     Raises:
@@ -74,7 +74,7 @@ def assess_cache(
         slices=slices.table(),
         series=series.table(),
         series_of=tuple(slices.series),
-        errors=worst.pictures(),
+        errors=worst.pictures() if gallery else None,
         flow=_flow(len(manifest), len(chosen)),
         spacings_mm=spacings,
     )

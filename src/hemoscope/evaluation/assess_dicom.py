@@ -38,7 +38,7 @@ def assess_dicom(
         archive: the images.
         truth: labels and patients of images.
         root: name of the folder of the images, which their ids may contain.
-        gallery: number of worst errors to keep for each label and kind.
+        gallery: number of worst errors to keep for each label and kind; 0 for none.
         progress: as for ``Predictor.studies``.
 
     Raises:
@@ -67,7 +67,7 @@ def assess_dicom(
         slices=slices.table(order),
         series=series.table(),
         series_of=tuple(slices.series[place] for place in order),
-        errors=worst.pictures(),
+        errors=worst.pictures() if gallery else None,
         rejected=tuple(rejected),
         flow=_flow(archive, rejected, predicted, len(truth.image_ids)),
         spacings_mm=spacings,

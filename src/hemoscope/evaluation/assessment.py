@@ -28,7 +28,7 @@ class Assessment:
         slices: calibrated probabilities of each image beside its labels, grouped by patient.
         series: study probabilities beside the highest known label of the slices, grouped by patient.
         series_of: the series of each image.
-        errors: the worst errors, with pictures.
+        errors: the worst errors, with pictures; None if they were not wanted.
         rejected: inputs that could not be read.
         flow: counts of the inputs; None if they are unknown.
         spacings_mm: distance between the slices of each series; None if unknown.
@@ -37,7 +37,7 @@ class Assessment:
     slices: LabelledPredictions
     series: LabelledPredictions
     series_of: tuple[str, ...]
-    errors: tuple[ErrorPicture, ...]
+    errors: tuple[ErrorPicture, ...] | None
     rejected: tuple[Rejected, ...] = ()
     flow: Flow | None = None
     spacings_mm: Mapping[str, float | None] = field(default_factory=dict)

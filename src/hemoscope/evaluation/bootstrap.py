@@ -5,8 +5,9 @@ AUROC and proportions (accuracy, precision, recall, specificity, exact match) ha
 percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over *groups*: patients are resampled with replacement, so
 that the many slices of one head never count as independent. A bootstrap sample is an integer weight for each group. All
 labels share the samples, so that macro means and comparisons are paired. A round in which a label has only one class is
-dropped for that label and counted. The calibration error has no interval: see
-:mod:`hemoscope.evaluation.calibration_scores`.
+dropped for that label and counted. An average precision, F1 or mean that no sample changes, such as 1 of perfect
+ranking, has an exact interval instead; so have average precision and F1 of a single patient. The calibration error has
+no interval: see :mod:`hemoscope.evaluation.calibration_scores`.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -21,7 +22,9 @@ from hemoscope.evaluation.intervals import (
     CONFIDENCE,
     Interval,
     auroc_interval,
+    constant_interval,
     decision_intervals,
+    fewest_groups,
     group_indices,
     proportion_interval,
 )
@@ -44,6 +47,9 @@ DEFAULT_ROUNDS = 1000
 UNKNOWN = "the label is unknown for every image"
 # Maximum array size: rounds times groups or segments, as float64 (16 MB).
 _CHUNK_CELLS = 2_000_000
+_ROUNDING = 1e-12  # sums of the same weights in another order
+_UNBOUNDED = {"brier", "log_loss"}  # losses vary between patients, however good the decisions
+_BOUNDED = {"average_precision", "f1"}  # scores in [0, 1] with a bootstrap interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +162,16 @@ class _LabelSample:
             found["auroc"] = auroc_interval(self.values, self.truth, self.groups)
         return found
 
+    def exact_where_constant(self, drawn: Mapping[str, Interval | None]) -> dict[str, Interval]:
+        """Return the bounded metrics whose bootstrap cannot show their uncertainty, with an exact interval."""
+        fewest = fewest_groups(self.truth, self.groups)
+        found = {name: one for name, one in drawn.items() if name in _BOUNDED and one is not None}
+        return {
+            name: constant_interval(one.value, fewest)
+            for name, one in found.items()
+            if fewest < 2 or one.high - one.low < _ROUNDING
+        }
+
     def evaluate(self, columns: Floats) -> Floats:
         """Return metrics (rounds, metrics) from weights (groups, rounds); NaN rows for rounds of one class."""
         sums = columns.T @ self.sums
@@ -219,7 +235,7 @@ def bootstrap_scores(
         labels=PerLabel.of(
             [_label_scores(s, point[0][0, k], tables[:, k], grouped=groups is not None) for k, s in enumerate(samples)]
         ),
-        macro=_macro(point[0][0], tables),
+        macro=_macro(point[0][0], tables, samples),
         macro_ece=_macro_ece(point[0][0]),
         exact_match=_exact_match(truth, predicted, group),
         weighted_log_loss=interval(float(point[1][0]), wholes),
@@ -266,9 +282,10 @@ def _label_scores(sample: _LabelSample, point: Floats, rounds: Floats, *, groupe
     elif positives in {0, len(sample.truth)}:
         reason = f"all {len(sample.truth)} images are {'positive' if positives else 'negative'}: one class only"
     drawn = {name: interval(float(point[m]), rounds[:, m]) for m, name in enumerate(METRICS) if name != "ece"}
+    exact = {**sample.exact_where_constant(drawn), **sample.closed_forms()} if reason is None else {}
     ece = float(point[METRICS.index("ece")])
     return LabelScores(
-        metrics={**drawn, **sample.closed_forms()} if reason is None else dict.fromkeys(drawn),
+        metrics={**drawn, **exact} if reason is None else dict.fromkeys(drawn),
         ece=ece if np.isfinite(ece) else None,
         n_images=len(sample.truth),
         n_positive=positives,
@@ -278,17 +295,18 @@ def _label_scores(sample: _LabelSample, point: Floats, rounds: Floats, *, groupe
     )
 
 
-def _macro(point: Floats, rounds: Floats) -> dict[str, Interval | None]:
+def _macro(point: Floats, rounds: Floats, samples: Sequence[_LabelSample]) -> dict[str, Interval | None]:
     """Return means over the labels with a defined metric; a round that lacks one of those labels is dropped."""
     means: dict[str, Interval | None] = {}
     for m, name in enumerate(METRICS):
         if name == "ece":
             continue
-        defined: Booleans = np.isfinite(point[:, m])
-        if defined.any():
-            means[name] = interval(float(point[defined, m].mean()), rounds[:, defined, m].mean(axis=1))
-        else:
-            means[name] = None
+        defined = [k for k in range(len(samples)) if np.isfinite(point[k, m])]
+        found = interval(float(point[defined, m].mean()), rounds[:, defined, m].mean(axis=1)) if defined else None
+        if found is not None and name not in _UNBOUNDED and found.high - found.low < _ROUNDING:
+            fewest = min(fewest_groups(samples[k].truth, samples[k].groups) for k in defined)
+            found = constant_interval(found.value, fewest)
+        means[name] = found
     return means
 
 

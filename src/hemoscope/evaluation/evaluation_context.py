@@ -59,7 +59,7 @@ class EvaluationContext:
         series_points: for series.
         source: model, dataset and split, for ``report.json``.
         warnings: shown first in every report, such as a split that leaks.
-        errors: the worst errors, with pictures; None without images.
+        errors: the worst errors, with pictures; None without images, or if they were not wanted.
         series_of: the series of each image, or None.
         clinical: subgroups, a second model and so on, if asked for.
     """

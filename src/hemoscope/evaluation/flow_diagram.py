@@ -48,7 +48,8 @@ def flow_boxes(flow: Mapping[str, Any]) -> tuple[list[FlowBox], int]:
         counted(flow[f"scored_{unit}"], unit) for unit in ("series", "patients") if flow[f"scored_{unit}"] is not None
     ]
     _add_below(boxes, _MAIN, scored)
-    standard = [f"Reference standard: images{'' if flow['patients'] is None else ' (patients)'}"]
+    patients_too = "" if flow["patients"] is None else " (patients with it in any image, or in none)"
+    standard = [f"Reference standard: images{patients_too}"]
     for label in LABELS:
         counts = flow["labels"][label.value]
         unknown = f", {counts['unknown']:,} unknown" if counts["unknown"] else ""

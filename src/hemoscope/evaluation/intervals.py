@@ -70,19 +70,45 @@ def auroc_interval(
     values, truth = checked_pair(scores, labels)
     if truth.all() or not truth.any():
         return None
-    group, n_groups = group_indices(groups, len(values))
     wins = placements(values, truth)
     area = float(wins[truth].mean())
-    fewest = min(len(np.unique(group[truth])), len(np.unique(group[~truth])))
+    return area_interval(area, wins - area, truth, group_indices(groups, len(values))[0])
+
+
+def area_interval(area: float, excess: Floats, truth: Booleans, groups: Integers) -> Interval:
+    """Return the interval of an AUROC, or of a mean of AUROCs on the same images, as :func:`auroc_interval`.
+
+    Args:
+        area: in [0, 1].
+        excess: (images,) the placements less their AUROC, or the mean of that over several sets of scores.
+        truth: (images,) with both classes.
+        groups: (images,) the number of each image's patient.
+    """
+    group, n_groups = group_indices(groups, len(truth))
+    fewest = fewest_groups(truth, group)
     if fewest < 2:
-        return Interval(value=area, low=0.0, high=1.0)
-    variance = clustered_variance(wins - area, truth, group, n_groups)
+        return constant_interval(area, fewest)
+    variance = clustered_variance(excess, truth, group, n_groups)
     if not 0.0 < area < 1.0 or variance <= 0.0:
-        low, high = _clopper_pearson(area * fewest, fewest)
-        return Interval(value=area, low=low, high=high)
+        return constant_interval(area, fewest)
     half = t.ppf(1.0 - _TAIL, fewest - 1) * np.sqrt(variance) / (area * (1.0 - area))
     low, high = expit(logit(area) + np.array([-half, half]))
     return Interval(value=area, low=float(low), high=float(high))
+
+
+def constant_interval(score: float, fewest: int) -> Interval:
+    """Return the interval of a score in [0, 1] whose variance these patients do not show, such as 1 of perfect ranking.
+
+    It is the exact one of as many independent rows as there are patients in the smaller class, ``fewest``; with one
+    patient, nothing is known about others: 0 to 1.
+    """
+    low, high = (0.0, 1.0) if fewest < 2 else _clopper_pearson(score * fewest, fewest)
+    return Interval(value=score, low=low, high=high)
+
+
+def fewest_groups(truth: Booleans, groups: Integers) -> int:
+    """Return the smaller number of groups that have the label, or lack it."""
+    return min(len(np.unique(groups[truth])), len(np.unique(groups[~truth])))
 
 
 def placements(values: Floats, truth: Booleans) -> Floats:

@@ -1,21 +1,19 @@
-"""Paired comparison of models on the same patients: AUROCs and their differences, from one bootstrap.
+"""Paired comparison of models on the same patients: AUROCs, their means and their differences.
 
-Percentile bootstrap over whole patients as in :mod:`hemoscope.evaluation.bootstrap`. A round resamples the same
-patients for every model, so that a patient's difficulty cancels in a difference (DeLong 1988; resampling patients
-instead of slices, Obuchowski 1997).
+Intervals take the patient as the unit. The variance is DeLong's (1988) in Obuchowski's form for clustered data (1997).
+It is linear in the models, so that a patient's difficulty cancels in a difference, whatever the number of models.
 """
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, interval, resamples
-from hemoscope.evaluation.intervals import Interval, group_indices
-from hemoscope.evaluation.metrics import Booleans, Floats, Ranking
-
-_CHUNK_CELLS = 2_000_000  # maximum array size: rounds times images, as float64 (16 MB)
+from hemoscope.evaluation.intervals import Interval, area_interval, group_indices, placements
+from hemoscope.evaluation.metrics import Booleans, Floats, Integers
+from hemoscope.evaluation.paired_tests import half_width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,40 +22,58 @@ class PairedAuroc:
 
     Attributes:
         values: of each model, NaN if only one class is known.
-        drawn: (rounds,) of each model; a round has the same patients for all models.
+        excess: of each model, (known,): the placements of its images less its AUROC.
+        truth: (known,) the known labels.
+        groups: (known,) the number of each image's patient.
     """
 
     values: Mapping[str, float]
-    drawn: Mapping[str, Floats]
+    excess: Mapping[str, Floats]
+    truth: Booleans
+    groups: Integers
+
+    def value(self, weights: Mapping[str, float]) -> float:
+        """Return a weighted sum of the models' AUROCs; NaN if undefined."""
+        return sum(weight * self.values[name] for name, weight in weights.items())
 
     def interval(self, weights: Mapping[str, float]) -> Interval | None:
-        """Return a weighted sum of the models' AUROCs with its 95% interval; None if undefined.
+        """Return a mean or a difference of the models' AUROCs with its 95% interval.
+
+        A mean has the interval of :func:`hemoscope.evaluation.intervals.auroc_interval`, a difference that of
+        :func:`hemoscope.evaluation.paired_tests.auroc_difference`.
 
         Args:
-            weights: ``{"a": 1}`` is the AUROC of ``a``; ``{"a": 1, "b": -1}`` is that of ``a`` minus ``b``.
+            weights: ``{"a": 1}`` is the AUROC of ``a``; ``{"a": 1, "b": -1}`` is that of ``a`` less that of ``b``.
+
+        Returns:
+            None if only one class is known; of a difference also with fewer than five patients in a class, or if the
+            models rank all images alike.
+
+        Raises:
+            DataError: weights that sum neither to 1 (a mean) nor to 0 (a difference).
         """
-        value = sum(weight * self.values[name] for name, weight in weights.items())
-        drawn = sum((weight * self.drawn[name] for name, weight in weights.items()), start=np.zeros(1))
-        return interval(value, np.asarray(drawn))
+        value, total = self.value(weights), math.fsum(weights.values())
+        if not (mean := math.isclose(total, 1.0)) and not math.isclose(total, 0.0, abs_tol=1e-9):
+            msg = f"weights sum to {total:g}. Give weights that sum to 1 (a mean) or to 0 (a difference)"
+            raise DataError(msg)
+        if not np.isfinite(value):
+            return None
+        excess = sum((weight * self.excess[name] for name, weight in weights.items()), start=np.zeros(len(self.truth)))
+        if mean:
+            return area_interval(value, excess, self.truth, self.groups)
+        half = half_width(excess, self.truth, self.groups)
+        if half is None:
+            return None
+        return Interval(value=value, low=max(value - half, -1.0), high=min(value + half, 1.0))
 
 
-def paired_auroc(
-    scores: Mapping[str, Floats],
-    labels: Floats,
-    patients: Sequence[Hashable],
-    *,
-    rounds: int = DEFAULT_ROUNDS,
-    seed: int = 0,
-) -> PairedAuroc:
-    """Resample patients and score every model on each sample.
+def paired_auroc(scores: Mapping[str, Floats], labels: Floats, patients: Sequence[Hashable]) -> PairedAuroc:
+    """Score every model on the same images.
 
     Args:
         scores: of each model, (images,).
         labels: (images,) of 0, 1 or NaN; images with unknown labels are excluded.
-        patients: of each image. All are resampled, also those without a known label, so that the samples are the same
-            for every label.
-        rounds: bootstrap rounds.
-        seed: of the resampling.
+        patients: of each image.
 
     Raises:
         DataError: scores and labels differ in length.
@@ -66,20 +82,13 @@ def paired_auroc(
     if len(lengths) != 1:
         msg = f"models with {', '.join(map(str, sorted(lengths)))} scores and labels: each must score the same images"
         raise DataError(msg)
-    groups, n_groups = group_indices(patients, len(labels))
     known: Booleans = np.isfinite(labels)
-    if not known.any() or labels[known].min() == labels[known].max():
-        nowhere = {name: np.full(rounds, np.nan) for name in scores}
-        return PairedAuroc(values=dict.fromkeys(scores, float("nan")), drawn=nowhere)
-    rankings = {name: Ranking.of(values[known], labels[known]) for name, values in scores.items()}
-    chunk = max(1, _CHUNK_CELLS // int(known.sum()))
-    drawn: dict[str, list[Floats]] = {name: [] for name in scores}
-    for weights in resamples(n_groups, rounds, seed=seed, chunk=chunk):
-        of_images = weights[:, groups[known]]
-        for name, ranking in rankings.items():
-            drawn[name].append(ranking.evaluate(of_images[:, ranking.order])[0])
-    once = np.ones((1, int(known.sum())))
-    return PairedAuroc(
-        values={name: float(ranking.evaluate(once)[0][0]) for name, ranking in rankings.items()},
-        drawn={name: np.concatenate(parts) for name, parts in drawn.items()},
-    )
+    truth = labels[known] == 1.0
+    groups = group_indices(patients, len(labels))[0][known]
+    if not truth.any() or truth.all():
+        values, excess = dict.fromkeys(scores, math.nan), dict.fromkeys(scores, np.full(len(truth), math.nan))
+    else:
+        wins = {name: placements(one[known], truth) for name, one in scores.items()}
+        values = {name: float(one[truth].mean()) for name, one in wins.items()}
+        excess = {name: one - values[name] for name, one in wins.items()}
+    return PairedAuroc(values=values, excess=excess, truth=truth, groups=groups)

@@ -13,7 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom, t
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.intervals import CONFIDENCE, FEWEST_PATIENTS, clustered_variance, group_indices, placements
+from hemoscope.evaluation.intervals import (
+    CONFIDENCE,
+    FEWEST_PATIENTS,
+    clustered_variance,
+    fewest_groups,
+    group_indices,
+    placements,
+)
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, checked_pair
 
 _QUANTILE = 1.0 - (1.0 - CONFIDENCE) / 2
@@ -72,11 +79,10 @@ def auroc_difference(
     group, n_groups = group_indices(groups, len(scores))
     wins, other_wins = placements(scores, truth), placements(others, truth)
     areas = float(wins[truth].mean()), float(other_wins[truth].mean())
-    fewest = min(len(np.unique(group[truth])), len(np.unique(group[~truth])))
+    fewest = fewest_groups(truth, group)
     if fewest < FEWEST_PATIENTS:
         return PairedDifference(first=areas[0], second=areas[1], reason=FEW)
-    excess = (wins - areas[0]) - (other_wins - areas[1])
-    error = float(np.sqrt(max(clustered_variance(excess, truth, group, n_groups), 0.0)))
+    error = _standard_error((wins - areas[0]) - (other_wins - areas[1]), truth, group, n_groups)
     if error < _ROUNDING:
         p_value = 1.0 if areas[0] == areas[1] else None
         return PairedDifference(first=areas[0], second=areas[1], p_value=p_value, reason=SAME_RANKS)
@@ -88,6 +94,28 @@ def auroc_difference(
         high=min(difference + half, 1.0),
         p_value=float(2.0 * t.sf(abs(difference) / error, fewest - 1)),
     )
+
+
+def half_width(excess: Floats, truth: Booleans, groups: Integers) -> float | None:
+    """Return half the 95% interval of a difference of AUROCs, as in :func:`auroc_difference`.
+
+    Args:
+        excess: (images,) a difference of placements less their AUROCs, also of means over several sets of scores.
+        truth: (images,) with both classes.
+        groups: (images,) the number of each image's patient.
+
+    Returns:
+        None with fewer than FEWEST_PATIENTS in a class, or if all images are ranked alike.
+    """
+    group, n_groups = group_indices(groups, len(truth))
+    fewest = fewest_groups(truth, group)
+    if fewest < FEWEST_PATIENTS or (error := _standard_error(excess, truth, group, n_groups)) < _ROUNDING:
+        return None
+    return float(t.ppf(_QUANTILE, fewest - 1)) * error
+
+
+def _standard_error(excess: Floats, truth: Booleans, group: Integers, n_groups: int) -> float:
+    return float(np.sqrt(max(clustered_variance(excess, truth, group, n_groups), 0.0)))
 
 
 def proportion_difference(

@@ -67,9 +67,22 @@ def tuning_summary(record: Mapping[str, Any]) -> str:
         for label in LABELS:
             entry = level["labels"][label.value]
             lines.append(f"{label.display:<18}{entry['threshold']:<10.4f}{entry['rule']}")
+            if (shares := _shares(entry["cross_fitted"])) is not None:
+                lines.append(f"{'':<18}{shares}")
             if entry["kept"] is not None:
                 lines.append(f"{'':<18}not fitted: {entry['kept']}")
     return "\n".join([*lines, *(f"note: {text}" for text in record["warnings"])])
+
+
+def _shares(scores: Mapping[str, Any]) -> str | None:
+    """Return the cross-fitted performance of a threshold with its 95% intervals and counts; None if undefined."""
+    found = {"sensitivity": scores["recall"], "specificity": scores["specificity"], "precision": scores["precision"]}
+    parts = [
+        f"{name} {one['value']:.2f} ({one['low']:.2f}-{one['high']:.2f}) {one['hits']} of {one['rows']}"
+        for name, one in found.items()
+        if one is not None
+    ]
+    return "; ".join(parts) or None
 
 
 def _pair(before: Mapping[str, float] | None, after: Mapping[str, float] | None) -> str:

@@ -1,6 +1,7 @@
 """Arms side by side: who learns from whom, who is measured on what, and what the report says."""
 
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from hemoscope.federated.simulation import comparison
 from hemoscope.federated.simulation.arm_scores import ArmScores, read_arms
 from hemoscope.federated.simulation.arms import ArmTask, learners_of, train_arm, train_arms
 from hemoscope.federated.simulation.comparison import Budget, compare, differences, measure, read_run
-from hemoscope.federated.simulation.comparison_page import shown, tables, verdict, write_comparison
+from hemoscope.federated.simulation.comparison_page import (
+    shown,
+    shows_noninferiority,
+    tables,
+    verdict,
+    write_comparison,
+)
 from hemoscope.federated.simulation.simulated_sites import Partitioning, lay_out_sites, parts_of_sites
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.labels import LABELS
@@ -140,7 +147,7 @@ def test_values_are_scikit_learns_on_all_parts_together(
     federated_run: Callable[..., Path], untrained: list[ArmTask], hospital_cache: Cache, tmp_path: Path
 ) -> None:
     run = federated_run()
-    report = compare(run, hospital_cache, tmp_path / "report", budget=Budget(), rounds=50)
+    report = compare(run, hospital_cache, tmp_path / "report", budget=Budget())
     assert report["parts"] == ["fold-0", "fold-1"]
     assert {(task.arm, task.part) for task in untrained} == {
         (arm, part) for arm in ("pooled", "alone-1", "alone-2") for part in ("fold-0", "fold-1")
@@ -162,7 +169,7 @@ def test_other_federations_over_the_same_sites_stand_beside_it(
     federated_run: Callable[..., Path], untrained: list[ArmTask], hospital_cache: Cache, tmp_path: Path
 ) -> None:
     run, noisy = federated_run(), federated_run("noisy", signal=0.5, epsilon=12.0)
-    options: dict[str, Any] = {"budget": Budget(kinds=()), "rounds": 20}
+    options: dict[str, Any] = {"budget": Budget(kinds=())}
     report = compare(run, hospital_cache, tmp_path / "report", others={"dp": noisy}, **options)
     assert not untrained
     assert set(report["levels"]["study"]["any"]["differences"]) == {"dp - federated"}
@@ -177,7 +184,7 @@ def test_a_federation_over_other_sites_or_of_a_taken_name_is_refused(
     federated_run: Callable[..., Path], hospital_cache: Cache, tmp_path: Path
 ) -> None:
     run, other = federated_run(), federated_run("other", seed=9)
-    options: dict[str, Any] = {"budget": Budget(kinds=()), "rounds": 20}
+    options: dict[str, Any] = {"budget": Budget(kinds=())}
     with pytest.raises(FederationError, match="dp: other was not simulated over the same sites as run"):
         compare(run, hospital_cache, tmp_path / "report", others={"dp": other}, **options)
     with pytest.raises(FederationError, match="the name federated is an arm's already"):
@@ -189,7 +196,7 @@ def test_a_run_that_is_not_finished_or_none_is_refused(
 ) -> None:
     run = federated_run()
     (run / "fold-1" / "scores.csv").unlink()
-    options: dict[str, Any] = {"budget": Budget(kinds=()), "rounds": 20}
+    options: dict[str, Any] = {"budget": Budget(kinds=())}
     assert compare(run, hospital_cache, tmp_path / "report", **options)["parts"] == ["fold-0"]
     with pytest.raises(FederationError, match="run has scores of no part"):
         compare(run, hospital_cache, tmp_path / "report", only=("fold-1",), **options)
@@ -250,11 +257,42 @@ def test_the_verdict_is_by_point_estimates_and_the_margin_alone() -> None:
     assert verdict(report(-0.021, 0.0), "slice", "federated") == {"pooled": False, "mean of alone": False}
 
 
+@pytest.mark.parametrize(("low", "shows"), [(-0.019, True), (-0.02, False), (None, None)])
+def test_noninferiority_needs_the_whole_interval_above_minus_the_margin(low: float | None, shows: bool | None) -> None:
+    apart = {"federated - pooled": {"value": 0.01, "low": low, "high": low and 0.1}}
+    report = {"margin": 0.02, "levels": {"slice": {"any": {"differences": apart}}}}
+    assert shows_noninferiority(report, "slice", "federated") is shows
+    assert shows_noninferiority({**report, "levels": {"slice": {"any": {"differences": {}}}}}, "slice", "a") is None
+
+
+def test_the_committed_records_are_what_the_kept_scores_give() -> None:
+    experiments = Path(__file__).parents[3] / "experiments"
+    code = runpy.run_path(str(experiments / "federated_intervals.py"))
+    for name in ("federated", "federated-private"):
+        folder = experiments / "results" / name
+        found = json.loads(json.dumps(code["remeasured"](name)))
+        assert found == json.loads((folder / "report.json").read_text())
+        assert tables(found) == (folder / "table.md").read_text()
+
+
+def test_a_difference_of_few_patients_keeps_its_value_without_an_interval() -> None:
+    random = np.random.default_rng(1)
+    truth = np.repeat((np.arange(20) < 4).astype(float), 3)[:, None].repeat(6, axis=1)
+    logits = {arm: random.normal(size=truth.shape) for arm in ("federated", "pooled")}
+    patients = tuple(f"p{number // 3}" for number in range(60))
+    found = measure(ArmScores(logits=logits, truth=truth, patients=patients), ("federated",))["any"]
+    apart, arms = found["differences"]["federated - pooled"], found["arms"]
+    assert apart["value"] == pytest.approx(arms["federated"]["value"] - arms["pooled"]["value"], abs=2e-6)
+    assert (apart["low"], apart["high"]) == (None, None)
+    assert arms["federated"]["low"] < arms["federated"]["value"] < arms["federated"]["high"]
+
+
 def test_what_cannot_be_measured_is_a_dash_in_the_table() -> None:
     assert shown(None) == "-"
     assert shown({"value": 0.5, "low": 0.25, "high": 0.75}) == "0.500 (0.250 to 0.750)"
     assert shown({"value": 0.5, "low": -0.25, "high": 0.75}, signed=True) == "+0.500 (-0.250 to +0.750)"
+    assert shown({"value": 0.5, "low": None, "high": None}, signed=True) == "+0.500 (-)"
     one = ArmScores(logits={"federated": np.zeros((4, 6))}, truth=np.zeros((4, 6)), patients=("a", "a", "b", "b"))
-    levels = {level: measure(one, ("federated",), rounds=5) for level in ("slice", "study")}
-    page = tables({"levels": levels, "sites": [], "arms": {"federated": {}}})
+    levels = {level: measure(one, ("federated",)) for level in ("slice", "study")}
+    page = tables({"levels": levels, "sites": [], "arms": {"federated": {}}, "intervals": {"method": "DeLong"}})
     assert "| federated | - | - | - | - | - | - |" in page

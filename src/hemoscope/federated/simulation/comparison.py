@@ -1,7 +1,7 @@
 """Federated beside pooled and beside each site alone, and beside other federations over the same sites.
 
 Every arm scored the same held-out patients of all sites, each by a network that never saw them. Their AUROC and the
-differences between arms come from one bootstrap over patients (:mod:`hemoscope.evaluation.paired`), at the level of
+differences between arms have intervals in closed form by patient (:mod:`hemoscope.evaluation.paired`), at the level of
 slices and of studies, over all patients and over each site's own.
 """
 
@@ -15,8 +15,7 @@ import numpy as np
 
 from hemoscope.data.cache import Cache
 from hemoscope.errors import ConfigError, FederationError
-from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS
-from hemoscope.evaluation.intervals import Interval
+from hemoscope.evaluation.intervals import CONFIDENCE, FEWEST_PATIENTS
 from hemoscope.evaluation.paired import PairedAuroc, paired_auroc
 from hemoscope.federated.server.checkpoints import ROUND_LOG
 from hemoscope.federated.settings.federation import Federation, parse_federation
@@ -68,7 +67,6 @@ def compare(
     budget: Budget,
     others: Mapping[str, Path] | None = None,
     only: Sequence[str] = (),
-    rounds: int = DEFAULT_ROUNDS,
     show: StageProgress = no_stage_progress,
 ) -> dict[str, Any]:
     """Train the arms that are not trained yet, measure all of them, and return the report as plain values.
@@ -80,7 +78,6 @@ def compare(
         budget: which arms, and how they are trained.
         others: more federated runs over the same sites, by the name they get in the report.
         only: parts; none means all that the run has scored.
-        rounds: of the bootstrap.
         show: called with the stage, how much of it is done, and how much there is.
 
     Raises:
@@ -97,15 +94,19 @@ def compare(
     folders = {**runs, **{arm: arm_folder(output, arm) for arm in learners}}
     rule = StudyRule(extent_mm=federation.experiment.reading.extent_mm)
     levels = read_arms(folders, parts, cache.manifest, rule)
-    show("comparison: bootstrap", 0, 1)
     return {
         "parts": list(parts),
-        "bootstrap": {"rounds": rounds, "unit": "patient", "confidence": 0.95},
+        "intervals": {
+            "method": "DeLong, Obuchowski, Student's t",
+            "unit": "patient",
+            "confidence": CONFIDENCE,
+            "fewest_patients_of_differences": FEWEST_PATIENTS,
+        },
         "margin": MARGIN,
         "budget": {"rounds": federation.rounds, "local_epochs": federation.local_epochs, "epochs": federation.epochs},
         "arms": {arm: _facts(arm, folder, parts) for arm, folder in folders.items()},
-        "levels": {level: measure(levels[level], tuple(runs), rounds=rounds) for level in LEVELS},
-        "sites": [_of_site(site, levels, rounds) for site in sites],
+        "levels": {level: measure(levels[level], tuple(runs)) for level in LEVELS},
+        "sites": [_of_site(site, levels) for site in sites],
         "curves": {arm: {part: _curve(folder / part) for part in parts} for arm, folder in runs.items()},
     }
 
@@ -162,16 +163,15 @@ def read_run(run: Path, *, init: str | None = None) -> Federation:
     return parse_federation(record, where=path.name)
 
 
-def measure(scores: ArmScores, federated: Sequence[str], *, rounds: int) -> dict[str, Any]:
+def measure(scores: ArmScores, federated: Sequence[str]) -> dict[str, Any]:
     """AUROC of every arm and the differences that the report is about, by label.
 
     Args:
         scores: of one level.
         federated: names of the federated arms among them.
-        rounds: of the bootstrap.
     """
     wanted = differences(tuple(scores.logits), federated)
-    return {label.value: _of_label(scores, k, wanted, rounds) for k, label in enumerate(LABELS)}
+    return {label.value: _of_label(scores, k, wanted) for k, label in enumerate(LABELS)}
 
 
 def differences(arms: Sequence[str], federated: Sequence[str]) -> dict[str, Weights]:
@@ -193,11 +193,9 @@ def _alone(arms: Sequence[str]) -> list[str]:
     return [arm for arm in arms if arm.startswith(f"{ALONE}-")]
 
 
-def _of_label(scores: ArmScores, column: int, wanted: Mapping[str, Weights], rounds: int) -> dict[str, Any]:
+def _of_label(scores: ArmScores, column: int, wanted: Mapping[str, Weights]) -> dict[str, Any]:
     truth = scores.truth[:, column]
-    paired = paired_auroc(
-        {arm: logits[:, column] for arm, logits in scores.logits.items()}, truth, scores.patients, rounds=rounds
-    )
+    paired = paired_auroc({arm: logits[:, column] for arm, logits in scores.logits.items()}, truth, scores.patients)
     single: dict[str, Weights] = {arm: {arm: 1.0} for arm in scores.logits}
     if alone := _alone(tuple(scores.logits)):
         single[MEAN_OF_ALONE] = dict.fromkeys(alone, 1.0 / len(alone))
@@ -212,20 +210,24 @@ def _of_label(scores: ArmScores, column: int, wanted: Mapping[str, Weights], rou
     }
 
 
-def _intervals(paired: PairedAuroc, wanted: Mapping[str, Weights]) -> dict[str, dict[str, float] | None]:
-    found = {name: paired.interval(weights) for name, weights in wanted.items()}
-    return {name: None if one is None else _rounded(one) for name, one in found.items()}
+def _intervals(paired: PairedAuroc, wanted: Mapping[str, Weights]) -> dict[str, dict[str, float | None] | None]:
+    return {name: _plain(paired, weights) for name, weights in wanted.items()}
 
 
-def _rounded(one: Interval) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in one.as_dict().items()}
+def _plain(paired: PairedAuroc, weights: Weights) -> dict[str, float | None] | None:
+    """A value with its interval: None where it is not defined, ``low`` and ``high`` None where it has no interval."""
+    value, found = paired.value(weights), paired.interval(weights)
+    if not np.isfinite(value):
+        return None
+    ends = (None, None) if found is None else (round(found.low, 6), round(found.high, 6))
+    return {"value": round(value, 6), "low": ends[0], "high": ends[1]}
 
 
-def _of_site(site: Site, levels: Mapping[str, ArmScores], rounds: int) -> dict[str, Any]:
+def _of_site(site: Site, levels: Mapping[str, ArmScores]) -> dict[str, Any]:
     """Every arm on one site's own patients."""
     patients = frozenset(site.cache().manifest["patient_id"].astype(str))
     own = {level: scores.of(patients) for level, scores in levels.items()}
-    return {"site": site.name, "levels": {level: measure(scores, (), rounds=rounds) for level, scores in own.items()}}
+    return {"site": site.name, "levels": {level: measure(scores, ()) for level, scores in own.items()}}
 
 
 def _scored_parts(federation: Federation, run: Path, sites: Sequence[Site], only: Sequence[str]) -> tuple[str, ...]:

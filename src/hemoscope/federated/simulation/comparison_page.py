@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from hemoscope.evaluation.intervals import FEWEST_PATIENTS
 from hemoscope.evaluation.plots import COLOURS, new_figure, png_bytes
 from hemoscope.federated.simulation.arm_scores import LEVELS
 from hemoscope.files import write_bytes, write_text
@@ -36,7 +37,7 @@ def write_comparison(report: Mapping[str, Any], output: Path) -> tuple[Path, ...
 
 def tables(report: Mapping[str, Any]) -> str:
     """All numbers with their intervals as Markdown tables."""
-    sections = []
+    sections = [f"95% intervals by patient: {report['intervals']['method']}."]
     for level in LEVELS:
         labels = report["levels"][level]
         sections.append(_section(_HEADS[level], "arm", labels, "arms"))
@@ -45,12 +46,20 @@ def tables(report: Mapping[str, Any]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def shown(found: Mapping[str, float] | None, *, signed: bool = False) -> str:
-    """A value with its interval, or a dash where it cannot be measured."""
+def shown(found: Mapping[str, float | None] | None, *, signed: bool = False) -> str:
+    """A value with its interval, or a dash where one of them cannot be measured."""
     if found is None:
         return "-"
     style = "+.3f" if signed else ".3f"
+    if found["low"] is None:
+        return f"{found['value']:{style}} (-)"
     return f"{found['value']:{style}} ({found['low']:{style}} to {found['high']:{style}})"
+
+
+def shows_noninferiority(report: Mapping[str, Any], level: str, arm: str) -> bool | None:
+    """Whether the interval of an arm less pooled lies above minus the margin, for ``any``; None without one."""
+    found = report["levels"][level][_ANY]["differences"].get(f"{arm} - pooled")
+    return None if found is None or found["low"] is None else found["low"] > -report["margin"]
 
 
 def verdict(report: Mapping[str, Any], level: str, arm: str) -> dict[str, bool]:
@@ -82,6 +91,8 @@ def _section(title: str, first: str, labels: Mapping[str, Any], kind: str) -> st
     ]
     count = labels[_ANY]
     note = f"{count['rows']:,} rows of {count['patients']} patients; in brackets after a label, patients who have it."
+    if kind == "differences":
+        note += f" (-): fewer than {FEWEST_PATIENTS} patients in a class, or no case ranked differently."
     return f"### {title}\n\n{note}\n\n{_markdown([first, *heads], rows)}"
 
 
