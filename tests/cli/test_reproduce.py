@@ -25,6 +25,7 @@ def write_scores(folder: Path, predictions: str = "p.csv", labels: str = "l.csv"
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     truth = (random.random((80, 6)) < 0.3).astype(int)
+    truth[:, 0] = truth[:, 1:].max(axis=1)
     scores = np.clip(0.5 * truth + random.random(truth.shape) / 2, 0.001, 0.999)
     for name, table in ((predictions, scores), (labels, truth)):
         rows = [f"ID_{i},p{i // 4}," + ",".join(map(str, row)) for i, row in enumerate(table)]

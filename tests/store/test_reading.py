@@ -130,7 +130,8 @@ def test_the_page_is_served_the_radiological_convention_however_slices_are_store
     pixels = np.frombuffer(store.pixels(entry.study_id, 2), dtype="<i2").reshape(48, 64)
     assert np.array_equal(pixels, shown.volume.hounsfield[2])
     box = shown.box(2)
-    assert geometry["boxes"][2] == {"top": box.top, "left": box.left, "side": box.side}
+    assert box.width is not None, "the phantom's pixels are not square"
+    assert geometry["boxes"][2] == {"top": box.top, "left": box.left, "side": box.side, "width": box.width}
     heat = np.frombuffer(store.heatmap(entry.study_id, 2, "any"), dtype=np.uint8).reshape(geometry["heatmap_shape"])
     assert np.abs(heat / 255 - shown.local_heat("any", 2).values).max() < 0.01
 
