@@ -124,6 +124,22 @@ class TestAcquisitions:
         assert [names(study.series[0]) for study in studies] == [{"a"}, {"b"}]
         assert all("several_patients" in codes(study.series[0]) for study in studies)
 
+    @pytest.mark.parametrize("patient_id", ["A", None])
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ({"patient_name": "ANNA MULLER"}, {"patient_name": "BERTA MULLER"}),
+            ({"patient_birth_date": "19480101"}, {"patient_birth_date": "19500101"}),
+        ],
+    )
+    def test_so_are_patients_who_share_an_id(self, make_header: Make, patient_id, one, other) -> None:
+        heights = np.arange(0, 150, 5.0)
+        both = [
+            *stack(make_header, heights, name="a", patient_id=patient_id, **one),
+            *stack(make_header, heights, name="b", patient_id=patient_id, **other),
+        ]
+        assert [names(study.series[0]) for study in build_studies(both)] == [{"a"}, {"b"}]
+
     def test_a_missing_patient_id_is_no_other_patient(self, make_header: Make) -> None:
         headers = stack(make_header, np.arange(0, 150, 5.0), patient_id="A")
         (study,) = build_studies([replace(headers[3], patient_id=None), *headers[:3], *headers[4:]])

@@ -12,13 +12,22 @@ from hemoscope.dicom.ordering import OrderedSlices, tie_break
 from hemoscope.dicom.slices import SliceHeader
 
 Headers = list[SliceHeader]
+_Key = Callable[[SliceHeader], Hashable | None]
 _OVERLAP = 0.5  # of the thickness
 _LEAST_RUN = 3  # slices, on average: more runs of instance numbers than that are no scans
 
 
 def patients(headers: Sequence[SliceHeader]) -> list[Headers]:
-    """Divide the slices of one study by Patient ID (0010,0020)."""
-    return _divided(headers, lambda header: header.patient_id)
+    """Divide the slices of one study by Patient ID (0010,0020), name (0010,0010) and birth date (0010,0030).
+
+    Patients of different sites, and those whose identity was removed, can share an ID.
+    """
+    keys: tuple[_Key, ...] = (
+        lambda header: header.patient_id,
+        lambda header: header.patient_name,
+        lambda header: header.patient_birth_date,
+    )
+    return _divided_by(headers, keys)
 
 
 def acquisitions(headers: Sequence[SliceHeader]) -> list[Headers]:
@@ -27,16 +36,13 @@ def acquisitions(headers: Sequence[SliceHeader]) -> list[Headers]:
     Of Image Type (0008,0008) the first two values count: original or derived, primary or secondary. The others name
     what the slices are in words of each vendor, and divide only slices that overlap.
     """
-    groups = [list(headers)]
-    keys: tuple[Callable[[SliceHeader], Hashable | None], ...] = (
+    keys: tuple[_Key, ...] = (
         lambda header: header.frame_of_reference_uid,
         lambda header: header.convolution_kernel,
         lambda header: header.kind,
         lambda header: header.image_type[:2] or None,
     )
-    for key in keys:
-        groups = [part for group in groups for part in _divided(group, key)]
-    return groups
+    return _divided_by(headers, keys)
 
 
 def passes(ordered: OrderedSlices) -> list[Headers]:
@@ -70,7 +76,14 @@ def thickness_of(headers: Sequence[SliceHeader], places: Sequence[float]) -> lis
     return [header.slice_thickness_mm or typical for header in headers]
 
 
-def _divided(headers: Sequence[SliceHeader], key: Callable[[SliceHeader], Hashable | None]) -> list[Headers]:
+def _divided_by(headers: Sequence[SliceHeader], keys: Sequence[_Key]) -> list[Headers]:
+    groups = [list(headers)]
+    for key in keys:
+        groups = [part for group in groups for part in _divided(group, key)]
+    return groups
+
+
+def _divided(headers: Sequence[SliceHeader], key: _Key) -> list[Headers]:
     """Group by a key, the largest group first; slices without the key belong to the largest group."""
     groups: dict[Hashable | None, Headers] = {}
     for header in headers:

@@ -39,6 +39,7 @@ from hemoscope.dicom.encapsulation import with_delimiter
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.wording import name_words
 
 METHOD = "Hemoscope, PS3.15 Basic Application Confidentiality Profile"
 FACES = "Faces are not removed: a head CT can be rendered in 3D. Protect de-identified studies too."
@@ -155,7 +156,7 @@ def deidentified(
     )
     work.clean(clean)
     _cut_surplus(clean)
-    clean.PatientID = clean.PatientName = pseudonymous_id(patient_id, key)
+    clean.PatientID, clean.PatientName = pseudonymous_id(patient_id, key), _pseudonymous_name(dataset, patient_id, key)
     _state_method(clean, options)
     meta = getattr(clean, "file_meta", None)
     if meta is not None:
@@ -182,6 +183,13 @@ def pseudonymous_id(patient_id: str, key: bytes) -> str:
     except ValueError:
         known = b""
     return patient_id if _is_ours(known, key) else f"H{_pseudonym(patient_id, key).hex()}"
+
+
+def _pseudonymous_name(dataset: Dataset, patient_id: str, key: bytes) -> str:
+    """Return a pseudonym that still tells apart patients who share an ID, as their names and birth dates did."""
+    name = _text(dataset, "PatientName")
+    person = f"{patient_id} {name_words(name)} {_text(dataset, 'PatientBirthDate')}".strip()
+    return pseudonymous_id(name if pseudonymous_id(name, key) == name else person, key)
 
 
 def _pseudonym(identity: str, key: bytes) -> bytes:

@@ -15,6 +15,7 @@ from hemoscope.dicom.elements import Elements, character_set
 from hemoscope.dicom.image_kind import ImageKind, image_kind
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import QualityNote, SliceHeader
+from hemoscope.dicom.wording import name_words
 
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
 _UID_TAGS = {
@@ -132,6 +133,8 @@ def read_header(
         slice_location_mm=_first(whole.decimals(tags.SLICE_LOCATION)),
         pixel_aspect=_pixel_aspect(whole),
         patient_id=whole.prose(tags.PATIENT_ID, character_set=character_set(whole)) or None,
+        patient_name=name_words(whole.prose(tags.PATIENT_NAME, character_set=character_set(whole))) or None,
+        patient_birth_date=whole.text(tags.PATIENT_BIRTH_DATE) or None,
         frame_of_reference_uid=whole.text(tags.FRAME_OF_REFERENCE_UID) or None,
         image_type=_image_type(frame),
         acquisition=(whole.text(tags.ACQUISITION_NUMBER), whole.text(tags.ACQUISITION_TIME)),
