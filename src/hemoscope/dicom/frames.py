@@ -102,11 +102,9 @@ def read_header(
             printable.
     """
     whole = frame.whole
-    kind = _read_kind(frame)
-    check_shows_anatomy(kind, source)
+    kind = _read_kind(frame, source)
     uids, broken = _read_uids(whole, source)
     position, orientation, spacing, invalid = _read_geometry(frame)
-    kernel = frame.text(tags.CT_RECONSTRUCTION_SEQUENCE, tags.CONVOLUTION_KERNEL).replace("\\", " ")
     return SliceHeader(
         source=source,
         frame=index,
@@ -121,7 +119,7 @@ def read_header(
         slice_thickness_mm=_positive(frame.decimals(tags.PIXEL_MEASURES_SEQUENCE, tags.SLICE_THICKNESS)),
         gantry_tilt_degrees=_first(frame.decimals(tags.CT_ACQUISITION_DETAILS_SEQUENCE, tags.GANTRY_TILT)),
         kvp=_positive(frame.decimals(tags.CT_XRAY_DETAILS_SEQUENCE, tags.KVP)),
-        convolution_kernel=kernel or None,
+        convolution_kernel=_read_kernel(frame),
         contrast_agent=stated_contrast(_read_contrast(frame)),
         patient_age_years=_read_age(whole),
         body_part=whole.text(tags.BODY_PART_EXAMINED).upper() or None,
@@ -142,9 +140,15 @@ def read_header(
     )
 
 
-def _read_kind(frame: FrameElements) -> ImageKind:
+def _read_kind(frame: FrameElements, source: str) -> ImageKind:
     group = frame.group(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE)
-    return image_kind(read_evidence(frame.whole, group=group, rescale_type=_rescale_type(frame)))
+    kind = image_kind(read_evidence(frame.whole, group=group, rescale_type=_rescale_type(frame)))
+    check_shows_anatomy(kind, source)
+    return kind
+
+
+def _read_kernel(frame: FrameElements) -> str | None:
+    return frame.text(tags.CT_RECONSTRUCTION_SEQUENCE, tags.CONVOLUTION_KERNEL).replace("\\", " ") or None
 
 
 def _rescale_type(frame: FrameElements) -> str:

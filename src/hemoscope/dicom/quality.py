@@ -223,7 +223,7 @@ def _plane_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     )
     if tilt > _TILT_DEGREES:
         notes.append(_note("gantry_tilt", f"slices are tilted by {tilt:.1f} degrees"))
-    if len({header.pixel_spacing_mm for header in headers}) > 1:
+    if len({header.pixel_spacing_mm for header in headers if header.pixel_spacing_mm is not None}) > 1:
         notes.append(_note("mixed_pixel_spacing", "slices differ in pixel spacing: some are resampled to be shown"))
     if (aspect := max(map(_elongation, headers))) > 1 + _NOT_SQUARE:
         message = f"pixels are {aspect:.2f} times as long as wide; slices are resampled to square pixels for the model"
