@@ -230,8 +230,8 @@ def _read_contrast(frame: FrameElements) -> ContrastEvidence:
     volumes = [whole.decimal(tag) for tag in (tags.CONTRAST_VOLUME, tags.CONTRAST_TOTAL_DOSE)]
     items = whole.items(tags.CONTRAST_AGENT_SEQUENCE)
     return ContrastEvidence(
-        agent=whole.text(tags.CONTRAST_AGENT),
-        coded=tuple(item.text(tags.CODE_MEANING) or "contrast agent" for item in items),
+        agent=whole.prose(tags.CONTRAST_AGENT, character_set=charset),
+        coded=tuple(item.prose(tags.CODE_MEANING, character_set=charset) or "contrast agent" for item in items),
         administered=frame.text(tags.CONTRAST_USAGE_SEQUENCE, tags.CONTRAST_ADMINISTERED),
         volume_ml=max((volume for volume in volumes if volume is not None), default=None),
         ingredient=whole.text(tags.CONTRAST_INGREDIENT),
