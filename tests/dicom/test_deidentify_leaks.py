@@ -12,7 +12,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 
 from hemoscope.dicom.deidentify import DeidentifyOptions, deidentified, deidentified_file
-from hemoscope.dicom.read import read_slice
+from hemoscope.dicom.quality import is_other_anatomy, is_sharp_kernel
+from hemoscope.dicom.read import read_headers, read_slice
 from hemoscope.errors import DicomReadError
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
@@ -177,3 +178,27 @@ def test_dciodvfy_finds_no_new_error(tmp_path: Path, reference_tool: Callable[[s
         return {line for line in run.stderr.splitlines() if line.startswith("Error")}
 
     assert errors(tmp_path / "out.dcm") <= errors(path)
+
+
+@pytest.mark.parametrize("keyword", ["SeriesDescription", "ContrastBolusAgent"])
+@pytest.mark.parametrize(
+    "text",
+    ["1.0 THIN FOR MIP", "AxMIP Mueller", "Jod-Karte", "MonoE 70 keV", "Kopf o. KM", "Exam Protocol", "Thorax",
+     "без контраста", "頭部造影", "平扫", "IV contrast no complications", "C-", "os osseux"],
+)  # fmt: skip
+@pytest.mark.parametrize("image_type", [["DERIVED", "SECONDARY"], ["ORIGINAL", "PRIMARY"]])
+def test_a_description_is_read_as_before(plain: FileDataset, keyword: str, text: str, image_type: list[str]) -> None:
+    def read(dataset: Dataset) -> object:
+        try:
+            (header,) = read_headers(written(dataset), source="a")
+        except DicomReadError as error:
+            return error.code
+        sharp = is_sharp_kernel(header.convolution_kernel, header.series_description)
+        return header.kind, header.contrast_agent is None, is_other_anatomy(header), sharp
+
+    plain.SpecificCharacterSet, plain.ImageType = "ISO_IR 192", image_type
+    plain.BodyPartExamined = plain.ConvolutionKernel = ""
+    setattr(plain, keyword, text)
+    clean = deidentified(plain, key=KEY, source="a")
+    assert read(clean) == read(plain)
+    assert "Mueller" not in str(clean)

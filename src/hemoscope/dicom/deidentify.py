@@ -32,8 +32,8 @@ from hemoscope.dicom.deidentify_rules import (
     Action,
     action_of,
     table_action,
-    technical_words,
 )
+from hemoscope.dicom.deidentify_words import cleaned_description
 from hemoscope.dicom.elements import PARSE_ERRORS, quiet
 from hemoscope.dicom.encapsulation import with_delimiter
 from hemoscope.dicom.part10 import parse
@@ -381,12 +381,8 @@ def _age(element: DataElement) -> str | None:
 
 
 def _described(element: DataElement) -> str | None:
-    """Keep the technical words of a descriptor; a contrast agent stays one, whatever its name."""
     values = element.value if element.VM > 1 else [element.value]
-    words = technical_words(" ".join(str(value) for value in values))
-    if not words and element.tag == tags.CONTRAST_AGENT:
-        return "CONTRAST AGENT"
-    return words or None
+    return cleaned_description(" ".join(str(value) for value in values), tag=int(element.tag)) or None
 
 
 def _clean_code(item: Dataset) -> None:

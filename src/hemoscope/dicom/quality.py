@@ -107,8 +107,13 @@ def is_other_anatomy(header: SliceHeader) -> bool:
     part = without_accents(header.body_part or "").strip()
     if part and part not in _NO_PART:
         return not _names_head(part)
-    description = without_accents(header.series_description or "")
-    return bool(_OTHER_PARTS.search(description)) and not _names_head(description)
+    return names_other_anatomy(header.series_description or "")
+
+
+def names_other_anatomy(description: str) -> bool:
+    """Whether a description names a part of the body, and not the head."""
+    plain = without_accents(description)
+    return bool(_OTHER_PARTS.search(plain)) and not _names_head(plain)
 
 
 def _names_head(text: str) -> bool:
