@@ -145,6 +145,12 @@ class TestAcquisitions:
         ]
         assert [names(study.series[0]) for study in build_studies(both)] == [{"a"}, {"b"}]
 
+    def test_two_spellings_of_a_name_are_one_patient_if_id_and_birth_date_agree(self, make_header: Make) -> None:
+        headers = stack(make_header, np.arange(0, 150, 5.0), patient_id="A", patient_birth_date="19480101")
+        named = [replace(one, patient_name="A B" if index % 2 else "A C") for index, one in enumerate(headers)]
+        (study,) = build_studies(named)
+        assert len(study.series[0]) == 30
+
     def test_a_missing_patient_id_is_no_other_patient(self, make_header: Make) -> None:
         headers = stack(make_header, np.arange(0, 150, 5.0), patient_id="A")
         (study,) = build_studies([replace(headers[3], patient_id=None), *headers[:3], *headers[4:]])

@@ -27,12 +27,13 @@ _LEAST_RUN = 3  # slices, on average: more runs of instance numbers than that ar
 def patients(headers: Sequence[SliceHeader]) -> list[Headers]:
     """Divide the slices of one study by Patient ID (0010,0020), name (0010,0010) and birth date (0010,0030).
 
-    Patients of different sites, and those whose identity was removed, can share an ID.
+    Patients of different sites, and those whose identity was removed, can share an ID. Names are often spelled in two
+    ways: they do not count where an ID and a birth date are given.
     """
     keys: tuple[_Key, ...] = (
         lambda header: header.patient_id,
-        lambda header: header.patient_name,
         lambda header: header.patient_birth_date,
+        lambda header: None if header.patient_id and header.patient_birth_date else header.patient_name,
     )
     return _divided_by(headers, keys)
 

@@ -188,7 +188,10 @@ def pseudonymous_id(patient_id: str, key: bytes) -> str:
 def _pseudonymous_name(dataset: Dataset, patient_id: str, key: bytes) -> str:
     """Return a pseudonym that still tells apart patients who share an ID, as their names and birth dates did."""
     name = _text(dataset, "PatientName")
-    person = f"{patient_id} {name_words(name)} {_text(dataset, 'PatientBirthDate')}".strip()
+    birth_date = _text(dataset, "PatientBirthDate")
+    # As in reading, a name does not count where an ID and a birth date are given.
+    words = "" if patient_id and birth_date else name_words(name)
+    person = f"{patient_id} {words} {birth_date}".strip()
     return pseudonymous_id(name if pseudonymous_id(name, key) == name else person, key)
 
 

@@ -18,11 +18,12 @@ def without_accents(text: str) -> str:
 def name_words(name: str) -> str:
     """Return the words of the family and given name of a person name (PS3.5 6.2.1), sorted.
 
-    Case, accents, the order of the two and later components (middle name, titles) do not tell people apart.
+    Case, accents, umlauts as two letters, the order of the two and later components (middle name, titles) do not tell
+    people apart.
 
     Examples:
-        >>> name_words("Müller^Anna^^Dr") == name_words("ANNA MULLER")
+        >>> name_words("Müller^Anna^^Dr") == name_words("ANNA MUELLER") == name_words("Anna Muller")
         True
     """
-    spelled = without_accents(name.partition("=")[0] or name)
+    spelled = re.sub("([AOU])E", r"\1", without_accents(name.partition("=")[0] or name))
     return " ".join(sorted(re.findall(r"[^\W_]+", " ".join(spelled.split("^")[:2]))))
