@@ -477,3 +477,26 @@ class TestRealStudies:
         archive = open_archive([*images, tmp_path])
         assert codes(archive) == {"notes.txt": "not_dicom", "cut.dcm": "truncated_pixel_data", "scout.dcm": "localizer"}
         assert sum(len(series) for study in archive.studies for series in study.series) == 87
+
+
+class TestLostSlices:
+    """Refused files count as slices of their series, wherever in the head they lie."""
+
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> tuple[Path, ...]:
+        return write_series(make_phantom(seed=3, shape=(24, 64, 64)), tmp_path / "series")
+
+    @pytest.mark.parametrize("damaged", [slice(20, 24), slice(8, 12)])
+    @pytest.mark.parametrize(("size", "code"), [(5000, "truncated_pixel_data"), (900, "malformed"), (0, "not_dicom")])
+    def test_they_are_counted_once(self, files: tuple[Path, ...], damaged: slice, size: int, code: str) -> None:
+        for path in files[damaged]:
+            path.write_bytes(path.read_bytes()[:size])
+        (study,) = open_archive(files[0].parent).studies
+        assert sum(one.count for one in study.series[0].unread) == 4
+        assert code in {one.code for one in study.series[0].unread}
+
+    def test_other_files_beside_them_are_no_slices(self, files: tuple[Path, ...]) -> None:
+        (files[0].parent / "readme.txt").write_text("nothing")
+        archive = open_archive(files[0].parent)
+        assert archive.studies[0].series[0].unread == ()
+        assert len(archive.rejected) == 1

@@ -57,6 +57,21 @@ NO_AGENT = [
     "NON-ENHANCED",
     "nativ ohne KM",
     "IV contrast not given",
+    "0.0 ml",
+    "o. KM",
+    "s.c.",
+    "NC",
+    "C -",
+    "ikke kontrast",
+    "kontrast yok",
+    "non iniettato",
+    "CONTRAST=N",
+    "Oral: none",
+    "не введен",
+    "без контраста",
+    "造影なし",
+    "平扫",
+    "无",
 ]
 AGENT = [
     "Iomeron",
@@ -211,6 +226,32 @@ UNDECIDED = [
     "CRANE C",
     "WO W",
 ]
+
+
+@pytest.mark.parametrize(
+    "agent",
+    ["造影剤", "碘海醇", "Контраст", "Omnipaque w/o adverse reaction", "IV contrast no complications"],
+)
+def test_agents_of_other_scripts_and_without_harm_were_given(agent: str) -> None:
+    assert stated_contrast(ContrastEvidence(agent=agent)) == agent
+
+
+@pytest.mark.parametrize(
+    ("text", "stated"),
+    [
+        ("Kopf m. KM", True),
+        ("голова с контрастом", True),  # noqa: RUF001
+        ("頭部造影", True),
+        ("头颅增强", True),
+        ("HEAD INFUSED", True),
+        ("HEAD NON-INFUSED", False),
+        ("HEAD W O CONTRAST", False),
+        ("голова без контраста", False),
+        ("頭部単純", False),
+    ],
+)
+def test_descriptions_of_other_scripts_and_wordings(text: str, stated: bool) -> None:
+    assert states_contrast(text) is stated
 
 
 @pytest.mark.parametrize("agent", NO_AGENT)

@@ -1,6 +1,7 @@
 """De-identified copies: no planted identity survives at any depth, geometry and pixels do, pseudonyms are stable."""
 
 import io
+from copy import deepcopy
 
 import numpy as np
 import pydicom
@@ -12,7 +13,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
 from hemoscope.dicom.deidentify import deidentified, pseudonymous_id, pseudonymous_uid
-from hemoscope.dicom.read import read_slice
+from hemoscope.dicom.read import read_headers, read_slice
+from hemoscope.dicom.series import build_studies
 from hemoscope.errors import DicomReadError
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
@@ -97,7 +99,20 @@ def test_slices_of_one_study_stay_together_and_another_key_cannot_follow_them(or
     first, second = (deidentified(original, key=KEY, source="a.dcm") for _ in range(2))
     other = deidentified(original, key=KEY[::-1], source="a.dcm")
     assert first.StudyInstanceUID == second.StudyInstanceUID != other.StudyInstanceUID
-    assert first.PatientID == second.PatientID == str(first.PatientName) != other.PatientID
+    assert first.PatientID == second.PatientID != other.PatientID
+    assert first.PatientName == second.PatientName != other.PatientName
+
+
+@pytest.mark.parametrize("name", ["PatientName", "PatientBirthDate"])
+def test_patients_who_share_an_id_stay_apart(original: Dataset, name: str) -> None:
+    one, another = deepcopy(original), deepcopy(original)
+    if name == "PatientName":
+        one.PatientBirthDate = another.PatientBirthDate = ""
+    setattr(another, name, "19700101" if name == "PatientBirthDate" else "Other^Berta")
+    pairs = [(one, another), [deidentified(each, key=KEY, source="a.dcm") for each in (one, another)]]
+    for pair in pairs:
+        headers = [header for each in pair for header in read_headers(as_bytes(each), source="a.dcm")]
+        assert len(build_studies(headers)) == 2
 
 
 def test_pixels_that_show_who_it_is_are_refused(original: Dataset) -> None:

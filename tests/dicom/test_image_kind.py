@@ -93,6 +93,11 @@ class TestOtherEvidence:
             ({"derivation": "Maximum intensity projection"}, ImageKind.PROJECTION),
             ({"derivation": "Mean transit time"}, ImageKind.PARAMETER_MAP),
             ({"description": "AX MIP 10/2"}, ImageKind.PROJECTION),
+            ({"description": "MIP10"}, ImageKind.PROJECTION),
+            ({"derivation": "Iodine"}, ImageKind.PARAMETER_MAP),
+            ({"description": "Carte d'iode"}, ImageKind.PARAMETER_MAP),
+            ({"description": "Jod-Karte"}, ImageKind.PARAMETER_MAP),
+            ({"description": "Blood flow"}, ImageKind.PARAMETER_MAP),
             ({"description": "RAPID Tmax [s]"}, ImageKind.PARAMETER_MAP),
             ({"description": "Iodine (Water)"}, ImageKind.PARAMETER_MAP),
             ({"description": "VNC HEAD 5.0"}, ImageKind.VIRTUAL),
@@ -109,6 +114,11 @@ class TestOtherEvidence:
         evidence = {"description": "CTP CBF/CBV/MTT, MIP"}
         assert image_kind(ImageEvidence(image_type=ORIGINAL, **evidence)) is ImageKind.SLICE
         assert image_kind(ImageEvidence(image_type=ORIGINAL, rescale_type="US", **evidence)) is ImageKind.PARAMETER_MAP
+
+    @pytest.mark.parametrize("description", ["MIP AX", "AX MIP 10/2", "Axial 8 mm MinIP", "AxMIP"])
+    def test_a_description_that_begins_with_a_projection_names_one(self, description: str) -> None:
+        assert image_kind(ImageEvidence(image_type=ORIGINAL, description=description)) is ImageKind.PROJECTION
+        assert image_kind(ImageEvidence(image_type=ORIGINAL, description="AX MIP source 1mm")) is ImageKind.SLICE
 
     def test_the_derivation_of_an_image_that_calls_itself_acquired_counts(self) -> None:
         evidence = ImageEvidence(image_type=ORIGINAL, derivation="Maximum Intensity Projection, 10 mm")

@@ -144,6 +144,21 @@ class TestSeries:
         (note,) = check_plausible(volume_of(TestOtherObjects.cylinder(90.0, 40.0)), headers)
         assert note.code == "unlike_head"
 
+    @pytest.mark.parametrize("offset", [1024, 1000, -1024])
+    @pytest.mark.parametrize("wrong", [slice(0, 12), slice(10, 11)])
+    def test_so_do_some_slices_with_another_offset(self, heads, make_header, offset: int, wrong: slice) -> None:
+        mixed = heads[0].copy()
+        mixed[wrong] += offset
+        with pytest.raises(DicomReadError, match=r"offset"):
+            check_plausible(volume_of(mixed), [make_header()])
+
+    @pytest.mark.parametrize("spacing", [(5.0, 0.9, 1.8), (5.0, None, None)])
+    def test_a_head_much_wider_than_long_is_noted(self, heads, make_header, spacing: tuple) -> None:
+        stretched = np.repeat(heads[0], 2, axis=2)
+        assert check_plausible(volume_of(stretched, (5.0, 1.8, 0.9)), [make_header()]) == ()
+        (note,) = check_plausible(volume_of(stretched, spacing), [make_header()])
+        assert (note.code, "times as wide as long" in note.message) == ("unlike_head", True)
+
     def test_the_volume_is_left_as_it_was(self, heads, make_header) -> None:
         volume = volume_of(heads[0])
         before = volume.hounsfield.copy()

@@ -90,6 +90,11 @@ class TestUniting:
         series = build_series([*best, *other])
         assert names(series) == {"b"}
 
+    def test_every_second_slice_of_another_tilt_or_spacing_is_read(self, make_header: Make) -> None:
+        one = stack(make_header, np.arange(0, 150, 10.0), name="a")
+        other = stack(make_header, np.arange(5, 150, 10.0), name="b", orientation=tilted(0.6))
+        assert (len(build_series([*one, *other])), len(build_series(one))) == (30, 15)
+
     def test_far_from_the_head_is_another_body_part(self, make_header: Make) -> None:
         far = stack(make_header, np.arange(-300, -250, 5.0), name="f", rows=32)
         series = build_series([*far, *stack(make_header, np.arange(0, 150, 5.0))])
@@ -123,6 +128,28 @@ class TestAcquisitions:
         assert [len(study.series[0]) for study in studies] == [30, 30]
         assert [names(study.series[0]) for study in studies] == [{"a"}, {"b"}]
         assert all("several_patients" in codes(study.series[0]) for study in studies)
+
+    @pytest.mark.parametrize("patient_id", ["A", None])
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ({"patient_name": "ANNA MULLER"}, {"patient_name": "BERTA MULLER"}),
+            ({"patient_birth_date": "19480101"}, {"patient_birth_date": "19500101"}),
+        ],
+    )
+    def test_so_are_patients_who_share_an_id(self, make_header: Make, patient_id, one, other) -> None:
+        heights = np.arange(0, 150, 5.0)
+        both = [
+            *stack(make_header, heights, name="a", patient_id=patient_id, **one),
+            *stack(make_header, heights, name="b", patient_id=patient_id, **other),
+        ]
+        assert [names(study.series[0]) for study in build_studies(both)] == [{"a"}, {"b"}]
+
+    def test_two_spellings_of_a_name_are_one_patient_if_id_and_birth_date_agree(self, make_header: Make) -> None:
+        headers = stack(make_header, np.arange(0, 150, 5.0), patient_id="A", patient_birth_date="19480101")
+        named = [replace(one, patient_name="A B" if index % 2 else "A C") for index, one in enumerate(headers)]
+        (study,) = build_studies(named)
+        assert len(study.series[0]) == 30
 
     def test_a_missing_patient_id_is_no_other_patient(self, make_header: Make) -> None:
         headers = stack(make_header, np.arange(0, 150, 5.0), patient_id="A")
@@ -213,6 +240,39 @@ class TestAcquisitions:
         assert len(series) == 30
         assert codes(series) == {"repeated_uid", "duplicate_slices"}
 
+    @pytest.mark.parametrize("kernel", ["H70h", "H31s"])
+    def test_overlapping_slices_without_a_kernel_are_not_mixed_with_others(
+        self, make_header: Make, kernel: str
+    ) -> None:
+        heights = np.arange(0, 150, 5.0)
+        known = stack(make_header, heights, name="k", convolution_kernel=kernel)
+        unknown = stack(make_header, heights, name="u", convolution_kernel=None)
+        mixed = [header for pair in zip(known, unknown, strict=True) for header in pair]
+        renamed = [replace(header, sop_instance_uid=f"1.{hash(header.source) % 997}") for header in mixed]
+        assert names(build_series(renamed)) == {"u" if kernel == "H70h" else "k"}
+
+    @pytest.mark.parametrize("changes", [{"convolution_kernel": "H40s"}, {"image_type": ("DERIVED", "PRIMARY")}])
+    @pytest.mark.parametrize("every_second", [True, False])
+    def test_what_lies_between_or_beside_is_one_head(
+        self, make_header: Make, changes: dict[str, object], every_second: bool
+    ) -> None:
+        headers = stack(make_header, np.arange(0, 150, 5.0), image_type=("ORIGINAL", "PRIMARY"))
+        chosen = headers[::2] if every_second else headers[:15]
+        changed = [replace(header, **changes) if header in chosen else header for header in headers]
+        (study,) = build_studies(changed)
+        assert [len(series) for series in study.series] == [30]
+
+    def test_passes_whose_time_changes_from_slice_to_slice_are_not_mixed(self, make_header: Make) -> None:
+        heights = np.arange(0, 150, 5.0)
+        passes = [
+            replace(header, instance_number=index % 30, acquisition=("1", f"12{index:04d}"))
+            for index, header in enumerate(
+                [*stack(make_header, heights, name="a"), *stack(make_header, heights + 2, name="b")]
+            )
+        ]
+        series = build_series(passes)
+        assert (len(series), len(names(series))) == (30, 1)
+
 
 class TestAngles:
     @pytest.mark.parametrize("edge", [0.955, 0.985, 1.0])
@@ -255,6 +315,23 @@ class TestOrder:
         series = build_series([replace(headers[7], position_mm=None), *headers[:7], *headers[8:]])
         assert len(series) == 29
         assert [(one.code, one.count, "s007" in one.message) for one in series.unread] == [("no_position", 1, True)]
+
+    @pytest.mark.parametrize("missing", ["orientation", "position_mm"])
+    def test_one_slice_that_lacks_a_value_is_counted_once(self, make_header: Make, missing: str) -> None:
+        headers = stack(make_header, np.arange(0, 150, 5.0))
+        series = build_series([replace(headers[7], **{missing: None}), *headers[:7], *headers[8:]])
+        assert len(series) == 29
+        assert [(one.code, one.count) for one in series.unread] == [("no_position", 1)]
+
+    def test_one_slice_without_pixel_spacing_has_that_of_the_others(self, make_header: Make) -> None:
+        headers = stack(make_header, np.arange(0, 150, 5.0))
+        series = build_series([replace(headers[7], pixel_spacing_mm=None), *headers[:7], *headers[8:]])
+        assert (len(series), series.unread, codes(series)) == (30, (), set())
+
+    def test_slices_of_one_uid_that_nothing_orders_are_no_copies(self, make_header: Make) -> None:
+        headers = [make_header(None, sop_instance_uid="1.2", source=f"{index}") for index in range(30)]
+        series = build_series(headers)
+        assert (len(series), series.ordered) == (30, False)
 
     def test_what_nothing_orders_is_refused(self, make_header: Make) -> None:
         headers = [make_header(None, sop_instance_uid=f"1.{index}", source=f"{index}") for index in range(30)]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.geometry import known_positions, spacing_mm
 from hemoscope.dicom.grids import is_on_grid, on_grid, origin_on_grid, reference_slice
+from hemoscope.dicom.lost_slices import Refused, series_of, with_lost_slices
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read import read_headers, read_slices
 from hemoscope.dicom.read_limits import ReadLimits
@@ -102,17 +103,17 @@ def open_archive(
         [10]
     """
     sources, rejected = find_sources(as_paths(paths), limits=limits)
-    refused, headers = list(rejected), list[SliceHeader]()
+    refused, headers = [Refused(rejected=one) for one in rejected], list[SliceHeader]()
     for done, source in enumerate(sources, 1):
         try:
             headers += _index(source, limits)
         except DicomReadError as error:
-            refused.append(rejected_by(error))
+            refused.append(series_of(source, rejected_by(error), limits))
         if progress is not None:
             progress(done, len(sources))
     return Archive(
-        studies=build_studies(headers),
-        rejected=tuple(refused),
+        studies=with_lost_slices(build_studies(headers), refused),
+        rejected=tuple(one.rejected for one in refused),
         limits=limits,
         sources={source.name: source for source in sources},
     )

@@ -43,16 +43,46 @@ def _any_of(*patterns: str) -> str:
 
 # Text is compared in upper case and without accents; blanks replace all but letters, digits and "/", "+", "&", "-".
 _AGENT = _any_of(
-    *(r"CONTRAST\w*", r"KONTRAST\w*", "KM", "CM", "MDC", "PDC", "CIV", r"INJ\w*", "IV", "I V", r"GAD\w*", "ENHANCEMENT")
+    *(
+        r"CONTRAST\w*",
+        r"KONTRAST\w*",
+        "KM",
+        "CM",
+        "MDC",
+        "PDC",
+        "CIV",
+        r"INJ\w*",
+        "IV",
+        "I V",
+        r"GAD\w*",
+        "ENHANCEMENT",
+    ),
+    r"INIETT\w*",
 )
 _WITHOUT = _any_of(
-    *("W ?/ ?O", "WO/?", "W-O", "W/OUT", "WITHOUT", "OHNE", "SANS", "PAS DE", "SIN", "SENZA", "SEM", "ZONDER", "UTEN"),
+    *(
+        "W ?/ ?O",
+        "WO/?",
+        "W-O",
+        "W/OUT",
+        "WITHOUT",
+        "W O",
+        "OHNE",
+        "SANS",
+        "PAS DE",
+        "SIN",
+        "SENZA",
+        "SEM",
+        "ZONDER",
+        "UTEN",
+    ),
     *("UTAN", "UDEN", "BEZ"),
 )
 _WITH = _any_of(
     "W ?/", "W", "WITH", "MIT", "AVEC", "CON", "COM", "MET", "MED", "NACH", "AFTER", "APRES", "POST", "DOPO"
 )
 _AND = r"(?: ?(?:/|&|\+|-|AND|UND|ET|Y|E|EN|OG|OCH|I) ?| )"
+_NO_HARM = r"(?! (?:ADVERSE|ALLERG|COMPLIC|INCIDENT|REACT)\w*)"  # what the agent did not do
 _BOTH = re.compile(
     _any_of(
         r"\bW ?/? ?W/?O\b",
@@ -63,11 +93,13 @@ _BOTH = re.compile(
 )
 _NEGATIVE = re.compile(
     _any_of(
-        rf"\b{_WITHOUT}\b(?! (?:MIP|3D|VRT?|MPR|TILT)\b)(?: ?(?:IV |I V )?{_AGENT}\b)?",
+        rf"\b{_WITHOUT}\b(?! (?:MIP|3D|VRT?|MPR|TILT)\b){_NO_HARM}(?: ?(?:IV |I V )?{_AGENT}\b)?",
         rf"\bNON?[ -]?(?:IV )?(?:CON|CE|{_AGENT})\b",
-        rf"\b(?:NO|KEIN|AUCUN|NESSUN|NINGUN|GEEN) (?:IV )?{_AGENT}\b",
-        r"\b(?:CONTRAST\w*|KM|KONTRAST\w*|AGENT)[ -]*(?:NONE|NO|NEIN|N/A)\b",
-        r"\b(?:UN|NON)[ -]?ENHANCED\b",
+        rf"\b(?:NO|KEIN|AUCUN|NESSUN|NINGUN|GEEN|IKKE|INTE|INGEN|EJ) (?:IV )?{_AGENT}\b",
+        rf"\b(?:CONTRAST\w*|KM|KONTRAST\w*|AGENT|ORAL)[ -]*(?:NONE|NO|N|NEIN|N/A|YOK|AUCUN)\b{_NO_HARM}",
+        r"\bO ?KM\b",
+        r"\bKONTRASTSIZ\b",
+        r"\b(?:UN|NON)[ -]?(?:ENHANCED|INFUSED)\b",
         r"\bS/ ?(?:C|CONTRAST\w*|INJ\w*|IV|PDC|KM)\b",
         r"\b(?:NATIV|NATIVE|NATIVO|NATIVA|NATIF|PLAIN|NCCT|NECT|NCHCT|BASALE|BLANCO)\b",
         r"\bC-(?= |$)",
@@ -85,11 +117,20 @@ _POSITIVE = re.compile(
         r"\bC/ ?(?:C|CONTRAST\w*)\b",
         r"\b(?:POST|NACH)[ -]?(?:CON|CONTRAST\w*|KM|INJ\w*|GAD\w*|IV)\b",
         r"\bPOST(?:$| \d)",
-        r"(?<!EDGE )\bENHANCED\b",
+        r"(?<!EDGE )\b(?:ENHANCED|INFUSED|KM)\b",
         r"\b(?:CECT|CE[ -]?CT|CTA|CTV|CTP|ANGIO\w*|VENOGRA\w*|PERFUSION|ARTERIAL|VENOUS|PORTAL|BOLUS)\b",
         r"\b[1-9]\d* ?(?:CC|ML)\b",
         r"(?<!HIGH )(?<!LOW )\b[CK]ONTRAST(?!S)\w*",
     )
+)
+# Words of other scripts, in the words above; the rest of such a text is dropped.
+_OTHER_SCRIPTS = (
+    (re.compile("БЕЗ"), " WITHOUT "),
+    (re.compile(r"КОНТРАСТ\w*"), " CONTRAST "),  # noqa: RUF001
+    (re.compile(r"\bНЕТ?\b"), " NOT "),  # noqa: RUF001
+    (re.compile("平扫|平掃|単純|单纯|非増強|非增强|非造影"), " PLAIN "),
+    (re.compile("なし|無し|没有|无|無|未"), " NO "),
+    (re.compile("造影剤?|对比剂|對比劑|增强|増強|碘\\w*"), " CONTRAST "),
 )
 # What an agent attribute holds when no agent was given.
 _NO_AGENT = re.compile(
@@ -110,7 +151,21 @@ _NO_AGENT = re.compile(
             "FALSE",
             "NIENTE",
         ),
-        *(r"0+(?: ?(?:CC|ML))?", "OHNE", r"KEIN\w*", "SANS", "SIN", "SENZA", "GEEN", r"AUCUN\w*", r"NINGUN\w*"),
+        *(
+            r"0+(?: 0+)?(?: ?(?:CC|ML))?",
+            "S ?C",
+            "N ?C",
+            "C ?-",
+            "NUL",
+            "OHNE",
+            r"KEIN\w*",
+            "SANS",
+            "SIN",
+            "SENZA",
+            "GEEN",
+            r"AUCUN\w*",
+            r"NINGUN\w*",
+        ),
         *(r"NESSUN\w*", "UNKNOWN", "UNBEKANNT", "W/?O", "W/OUT", "WITHOUT", r"NONE (?:GIVEN|USED|ADMIN\w*)"),
     )
 )
@@ -170,4 +225,7 @@ def _is_agent(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[^0-9A-Z/+&-]+", " ", without_accents(text)).strip()
+    plain = without_accents(text)
+    for words, translated in _OTHER_SCRIPTS:
+        plain = words.sub(translated, plain)
+    return re.sub(r"[^0-9A-Z/+&-]+", " ", plain).strip()

@@ -32,13 +32,14 @@ from hemoscope.dicom.deidentify_rules import (
     Action,
     action_of,
     table_action,
-    technical_words,
 )
+from hemoscope.dicom.deidentify_words import cleaned_description
 from hemoscope.dicom.elements import PARSE_ERRORS, quiet
 from hemoscope.dicom.encapsulation import with_delimiter
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.wording import name_words
 
 METHOD = "Hemoscope, PS3.15 Basic Application Confidentiality Profile"
 FACES = "Faces are not removed: a head CT can be rendered in 3D. Protect de-identified studies too."
@@ -155,7 +156,7 @@ def deidentified(
     )
     work.clean(clean)
     _cut_surplus(clean)
-    clean.PatientID = clean.PatientName = pseudonymous_id(patient_id, key)
+    clean.PatientID, clean.PatientName = pseudonymous_id(patient_id, key), _pseudonymous_name(dataset, patient_id, key)
     _state_method(clean, options)
     meta = getattr(clean, "file_meta", None)
     if meta is not None:
@@ -182,6 +183,16 @@ def pseudonymous_id(patient_id: str, key: bytes) -> str:
     except ValueError:
         known = b""
     return patient_id if _is_ours(known, key) else f"H{_pseudonym(patient_id, key).hex()}"
+
+
+def _pseudonymous_name(dataset: Dataset, patient_id: str, key: bytes) -> str:
+    """Return a pseudonym that still tells apart patients who share an ID, as their names and birth dates did."""
+    name = _text(dataset, "PatientName")
+    birth_date = _text(dataset, "PatientBirthDate")
+    # As in reading, a name does not count where an ID and a birth date are given.
+    words = "" if patient_id and birth_date else name_words(name)
+    person = f"{patient_id} {words} {birth_date}".strip()
+    return pseudonymous_id(name if pseudonymous_id(name, key) == name else person, key)
 
 
 def _pseudonym(identity: str, key: bytes) -> bytes:
@@ -373,12 +384,8 @@ def _age(element: DataElement) -> str | None:
 
 
 def _described(element: DataElement) -> str | None:
-    """Keep the technical words of a descriptor; a contrast agent stays one, whatever its name."""
     values = element.value if element.VM > 1 else [element.value]
-    words = technical_words(" ".join(str(value) for value in values))
-    if not words and element.tag == tags.CONTRAST_AGENT:
-        return "CONTRAST AGENT"
-    return words or None
+    return cleaned_description(" ".join(str(value) for value in values), tag=int(element.tag)) or None
 
 
 def _clean_code(item: Dataset) -> None:

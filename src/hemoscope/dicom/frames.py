@@ -15,6 +15,7 @@ from hemoscope.dicom.elements import Elements, character_set
 from hemoscope.dicom.image_kind import ImageKind, image_kind
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import QualityNote, SliceHeader
+from hemoscope.dicom.wording import name_words
 
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
 _UID_TAGS = {
@@ -101,11 +102,9 @@ def read_header(
             printable.
     """
     whole = frame.whole
-    kind = _read_kind(frame)
-    check_shows_anatomy(kind, source)
+    kind = _read_kind(frame, source)
     uids, broken = _read_uids(whole, source)
     position, orientation, spacing, invalid = _read_geometry(frame)
-    kernel = frame.text(tags.CT_RECONSTRUCTION_SEQUENCE, tags.CONVOLUTION_KERNEL).replace("\\", " ")
     return SliceHeader(
         source=source,
         frame=index,
@@ -120,7 +119,7 @@ def read_header(
         slice_thickness_mm=_positive(frame.decimals(tags.PIXEL_MEASURES_SEQUENCE, tags.SLICE_THICKNESS)),
         gantry_tilt_degrees=_first(frame.decimals(tags.CT_ACQUISITION_DETAILS_SEQUENCE, tags.GANTRY_TILT)),
         kvp=_positive(frame.decimals(tags.CT_XRAY_DETAILS_SEQUENCE, tags.KVP)),
-        convolution_kernel=kernel or None,
+        convolution_kernel=_read_kernel(frame),
         contrast_agent=stated_contrast(_read_contrast(frame)),
         patient_age_years=_read_age(whole),
         body_part=whole.text(tags.BODY_PART_EXAMINED).upper() or None,
@@ -132,6 +131,8 @@ def read_header(
         slice_location_mm=_first(whole.decimals(tags.SLICE_LOCATION)),
         pixel_aspect=_pixel_aspect(whole),
         patient_id=whole.prose(tags.PATIENT_ID, character_set=character_set(whole)) or None,
+        patient_name=name_words(whole.prose(tags.PATIENT_NAME, character_set=character_set(whole))) or None,
+        patient_birth_date=whole.text(tags.PATIENT_BIRTH_DATE) or None,
         frame_of_reference_uid=whole.text(tags.FRAME_OF_REFERENCE_UID) or None,
         image_type=_image_type(frame),
         acquisition=(whole.text(tags.ACQUISITION_NUMBER), whole.text(tags.ACQUISITION_TIME)),
@@ -139,9 +140,15 @@ def read_header(
     )
 
 
-def _read_kind(frame: FrameElements) -> ImageKind:
+def _read_kind(frame: FrameElements, source: str) -> ImageKind:
     group = frame.group(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE)
-    return image_kind(read_evidence(frame.whole, group=group, rescale_type=_rescale_type(frame)))
+    kind = image_kind(read_evidence(frame.whole, group=group, rescale_type=_rescale_type(frame)))
+    check_shows_anatomy(kind, source)
+    return kind
+
+
+def _read_kernel(frame: FrameElements) -> str | None:
+    return frame.text(tags.CT_RECONSTRUCTION_SEQUENCE, tags.CONVOLUTION_KERNEL).replace("\\", " ") or None
 
 
 def _rescale_type(frame: FrameElements) -> str:
@@ -223,8 +230,8 @@ def _read_contrast(frame: FrameElements) -> ContrastEvidence:
     volumes = [whole.decimal(tag) for tag in (tags.CONTRAST_VOLUME, tags.CONTRAST_TOTAL_DOSE)]
     items = whole.items(tags.CONTRAST_AGENT_SEQUENCE)
     return ContrastEvidence(
-        agent=whole.text(tags.CONTRAST_AGENT),
-        coded=tuple(item.text(tags.CODE_MEANING) or "contrast agent" for item in items),
+        agent=whole.prose(tags.CONTRAST_AGENT, character_set=charset),
+        coded=tuple(item.prose(tags.CODE_MEANING, character_set=charset) or "contrast agent" for item in items),
         administered=frame.text(tags.CONTRAST_USAGE_SEQUENCE, tags.CONTRAST_ADMINISTERED),
         volume_ml=max((volume for volume in volumes if volume is not None), default=None),
         ingredient=whole.text(tags.CONTRAST_INGREDIENT),

@@ -42,7 +42,9 @@ def tilt_degrees(orientation: Sequence[float]) -> float:
 
 
 def parallel_groups(headers: Sequence[SliceHeader]) -> list[int]:
-    """Number the groups of parallel slices, from 0 in the order of their first slice; unknown orientations are one.
+    """Number the groups of parallel slices, from 0 in the order of their first slice.
+
+    A slice without orientation is in the largest group: it lacks a value, which is no other orientation.
 
     Two slices are in one group if a chain of slices connects them, each within ``PARALLEL_DEGREES`` of the next: no
     rounding, so that no value lies on an edge between two groups.
@@ -66,8 +68,10 @@ def parallel_groups(headers: Sequence[SliceHeader]) -> list[int]:
             near = np.flatnonzero(left & (apart <= chord)).tolist()
             left[near] = False
             waiting += near
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(group_of.get(one, -1) for one in found))}
-    return [numbers[group_of.get(header.orientation, -1)] for header in headers]
+    sizes = Counter(group_of[header.orientation] for header in headers if header.orientation is not None)
+    group_of[None] = min(sizes, key=lambda group: (-sizes[group], group), default=0)
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(group_of[one] for one in found))}
+    return [numbers[group_of[header.orientation]] for header in headers]
 
 
 def position_mm(header: SliceHeader) -> float | None:

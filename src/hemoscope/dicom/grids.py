@@ -24,12 +24,12 @@ _AIR = -1000.0
 
 
 def same_grid(one: SliceHeader, other: SliceHeader) -> bool:
-    """Whether two slices have the same rows, columns and pixel spacing."""
+    """Whether two slices have the same rows, columns and pixel spacing; a missing spacing is that of the other."""
     if (one.rows, one.columns) != (other.rows, other.columns):
         return False
     mine, theirs = one.pixel_spacing_mm, other.pixel_spacing_mm
     if mine is None or theirs is None:
-        return mine == theirs
+        return True
     return all(abs(a - b) <= _SAME_SPACING * b for a, b in zip(mine, theirs, strict=True))
 
 

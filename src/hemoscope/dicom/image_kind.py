@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hemoscope.dicom.wording import without_accents
+
 __all__ = ["ImageEvidence", "ImageKind", "image_kind"]
 
 
@@ -74,9 +76,11 @@ _SHEET = re.compile(
 _MAP = re.compile(
     r"\b(?:R?CBF|R?CBV|MTT|TTP|TMAX|T MAX|TTD|TTS|PBV|KTRANS|PERMEABILITY|PENUMBRA|MISMATCH"
     r"|CEREBRAL BLOOD (?:FLOW|VOLUME)|MEAN TRANSIT TIME|TIME TO (?:PEAK|MAXIMUM|START|DRAIN)|ERROR MAP"
-    r"|RESIDUAL MAP|PERFUSION MAPS?|PARAMET(?:ER|RIC) (?:MAP|IMAGE)S?"
+    r"|RESIDUAL MAP|PERF(?:USION)? MAPS?|R?BLOOD (?:FLOW|VOLUME)|RB[FV]|PARAMET(?:ER|RIC) (?:MAP|IMAGE)S?"
     r"|IODINE (?:MAP|OVERLAY|DENSITY|NO WATER|WATER|CONCENTRATION|IMAGE)S?"
-    r"|IODINE$|EFFECTIVE Z|Z EFF(?:ECTIVE)?|ZEFF|ELECTRON DENSITY|URIC ACID|CALCIUM MAP|COLOU?R MAP)\b"
+    r"|IODINE(?= ;|$)"
+    r"|(?:IOD|JOD) ?KARTE|CARTE (?:D )?IODE|MAPA (?:DE )?YODO|MAPPA (?:DI )?IODIO"
+    r"|EFFECTIVE Z|Z EFF(?:ECTIVE)?|ZEFF|ELECTRON DENSITY|URIC ACID|CALCIUM MAP|COLOU?R MAP)\b"
 )
 _MAP_TYPE = re.compile(
     r"\b(?:ERROR|IODINE|STD DEVIATION|STANDARD DEVIATION|SUBTRACTION|SUBTRACTED|DIVISION|MULTIPLICATION|QUANTITY|FLOW"
@@ -84,7 +88,8 @@ _MAP_TYPE = re.compile(
 )
 _PERFUSION_TYPE = re.compile(r"\bPERFUSION\b")
 _PROJECTION = re.compile(
-    r"\b(?:T?MIPS?|MINMIPS?|MAX ?IPS?|MIN ?IPS?|MPVR|VRT?|(?:VOLUME|VOL|SURFACE|SHADED SURFACE) ?(?:REND\w*|DISPLAY)"
+    r"\b(?:(?:AX|COR|SAG|T)?MIPS?|MIP(?:AX|COR|SAG|\d+)|T?MINIPS?|MINMIPS?|VOL ?REN"
+    r"|MAX ?IPS?|MIN ?IPS?|MPVR|VRT?|(?:VOLUME|VOL|SURFACE|SHADED SURFACE) ?(?:REND\w*|DISPLAY)"
     r"|SSD|(?:MAXIMUM|MINIMUM) INTENSITY)\b"
 )
 _PROJECTION_TYPE = re.compile(r"\b(?:MAXIMUM|MINIMUM|PROJECTION|3D|RENDER\w*)\b")
@@ -93,8 +98,13 @@ _VIRTUAL = re.compile(
     r"\b(?:VNC|VUE|VIRTUAL (?:NON|UN|MONO)\w*|VMI|MONO ?E(?:NERGETIC|NERGY)?|MONO PLUS|MONO \d+ ?KEV|\d+ ?KEV"
     r"|MAT (?:REMOVED|MODIFIED))\b"
 )
+# Before the name of what was computed: plane and thickness.
+_BEFORE = re.compile(r"^(?:(?:AX\w*|TRA\w*|COR\w*|SAG\w*|THICK|HEAD|BRAIN|\d+|MM) )*")
 # Source images of a projection: "1 MM FOR MIP".
-_SOURCE = re.compile(r"\b(?:FOR|FUER|FUR|POUR|PARA|PER)(?: \w+){0,2}? (?:MIPS?|VRT?|3D|MAX ?IPS?|MIN ?IPS?)\b")
+_SOURCE = re.compile(
+    r"\b(?:FOR|FUER|FUR|POUR|PARA|PER)(?: \w+){0,2}? (?:MIPS?|VRT?|3D|MAX ?IPS?|MIN ?IPS?)\b"
+    r"|\b(?:MIPS?|VRT?|3D) (?:SOURCE|SRC|RAW)\b"
+)
 
 # CID 7203, the codes of DCM that name a quantity other than HU, and those that name a projection.
 _MAP_CODES = frozenset(
@@ -149,8 +159,12 @@ def _is_projection(evidence: ImageEvidence, kind: str, described: str) -> bool:
         return True
     if _PROJECTION_CODES.intersection(evidence.derivation_codes):
         return True
+    # The description of an acquired image names the study, unless it begins with the name of a projection.
+    named = _BEFORE.sub("", _SOURCE.sub(" ", _words(evidence.description)).strip())
+    if evidence.is_original and _PROJECTION.match(named):
+        return True
     return not _AVERAGE_TYPE.search(kind) and bool(_PROJECTION.search(described))
 
 
 def _words(text: str) -> str:
-    return re.sub(r"[^0-9A-Z;]+", " ", text.upper()).strip()
+    return re.sub(r"[^0-9A-Z;]+", " ", without_accents(text)).strip()

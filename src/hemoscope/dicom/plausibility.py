@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import QualityNote, SliceHeader
-from hemoscope.volume import HounsfieldVolume
+from hemoscope.volume import AxisChange, HounsfieldVolume
 
 __all__ = ["check_plausible", "implausible_values", "slices_with_metal", "unlike_a_head"]
 
@@ -48,6 +48,8 @@ class _Sample:
         mean: the mean of four pixels in the place of each of ``thin``, to see tissue through noise.
         whole: whether the stack covers most of a head.
         pixel_mm: distance between rows and columns of ``thin`` and ``mean``, or None.
+        aspect: height of a pixel over its width; 1 if unknown.
+        exchanged: whether rows run from front to back.
     """
 
     fine: NDArray[np.int16]
@@ -55,6 +57,8 @@ class _Sample:
     mean: NDArray[np.float32]
     whole: bool
     pixel_mm: tuple[float, float] | None
+    aspect: float
+    exchanged: bool
 
     def share(self, low: float, high: float) -> float:
         """Share of pixels from ``low`` to ``high`` HU."""
@@ -108,6 +112,8 @@ def check_plausible(volume: HounsfieldVolume, headers: Sequence[SliceHeader]) ->
     declared = all(header.rescale_type in (None, "HU", "HU_MOD") for header in headers)
     if (wrong := _implausible(sample, declared=declared)) is not None:
         raise refusal(f"series {headers[0].series_instance_uid}", "implausible_hounsfield", wrong)
+    if (some := _some_shifted(volume)) is not None:
+        raise refusal(f"series {headers[0].series_instance_uid}", "implausible_hounsfield", some)
     notes = []
     if (unlike := _unlike_a_head(sample)) is not None:
         notes.append(QualityNote(code="unlike_head", message=unlike))
@@ -158,7 +164,7 @@ def _implausible(sample: _Sample, *, declared: bool) -> str | None:
     if (first := _shifted(sample) or _out_of_range(sample)) is not None:
         return first
     if _is_shifted_down(sample):
-        return "air is near -2000 and soft tissue near -1000: an offset of about -1024 HU"
+        return _SHIFTED_DOWN
     if sample.bone > 0.4:
         return f"{sample.bone:.0%} of the pixels are above 300 HU, more than bone: the offset, sign or scale is wrong"
     if sample.air < _NO_AIR:
@@ -178,6 +184,13 @@ def _out_of_range(sample: _Sample) -> str | None:
     return None
 
 
+def _alone(one: NDArray[np.int16]) -> HounsfieldVolume:
+    return HounsfieldVolume(hounsfield=one[None], spacing_mm=(None, None, None), positions_mm=(None,), orientation=None)
+
+
+_SHIFTED_DOWN = "air is near -2000 and soft tissue near -1000: an offset of about -1024 HU"
+
+
 def _shifted(sample: _Sample) -> str | None:
     """Whether there is no air, but the rest of a head 1000 or 2000 HU higher."""
     if sample.air >= _NO_AIR:
@@ -186,6 +199,23 @@ def _shifted(sample: _Sample) -> str | None:
         tissue = sample.share(offset - 20, offset + 100)
         if tissue > 0.03 and tissue > 2 * sample.share(offset + 130, offset + 250):
             return f"no air near -1000, but soft tissue near {offset + 35}: an offset of {stated} HU"
+    return None
+
+
+def _some_shifted(volume: HounsfieldVolume) -> str | None:
+    """Return what is wrong with slices that have another offset than the others.
+
+    Looked at closely are only slices without air, or with much that is below air.
+    """
+    step = max(1, -(-max(volume.hounsfield.shape[1:]) // _SIDE))
+    thin = volume.hounsfield[:, ::step, ::step]
+    air = ((thin >= _AIR[0]) & (thin <= _AIR[1])).mean(axis=(1, 2))
+    suspects = np.flatnonzero((air < _NO_AIR) | ((thin < _AIR[0]).mean(axis=(1, 2)) > 0.1))
+    for index in suspects[:: max(1, -(-len(suspects) // _SLICES))].tolist():
+        sample = _sampled(_alone(volume.hounsfield[index]))
+        wrong = _shifted(sample) or (_SHIFTED_DOWN if _is_shifted_down(sample) else None)
+        if wrong is not None and not sample.is_blank:
+            return f"slice {index + 1} of {len(volume)}: {wrong}"
     return None
 
 
@@ -250,16 +280,31 @@ def _unlike_a_head(sample: _Sample) -> str | None:
         reasons.append("no skull surrounds soft tissue")
     if (lungs := float(np.mean((sample.mean > -930) & (sample.mean < -600)))) > 0.15:
         reasons.append(f"lungs fill {lungs:.0%} of the images")
-    if sample.pixel_mm is not None:
-        sizes = [_size(one, *sample.pixel_mm) for one in sample.mean]
-        typical = float(np.median([size for size in sizes if size > 0] or [0.0]))
-        if typical > _WIDEST_MM or typical < _NARROWEST_MM:
-            reasons.append(f"the body is {typical:.0f} mm long or wide")
+    reasons += _unlike_in_size(sample)
     return f"the images may not show a head: {', '.join(reasons)}" if reasons else None
 
 
 # The longer side of a head with its holder, and of an infant's head.
 _WIDEST_MM, _NARROWEST_MM = 300.0, 80.0
+# Width of a head over its length, with the holder: 0.75 to 1.31 in good series.
+_BROADEST, _LONGEST = 1.45, 0.5
+
+
+def _unlike_in_size(sample: _Sample) -> list[str]:
+    boxes = [box for one in sample.mean if min(box := _box(one)) > 0]
+    if not boxes:
+        return ["the body is 0 mm long or wide"] if sample.pixel_mm is not None else []
+    reasons = []
+    if sample.pixel_mm is not None:
+        rows_mm, columns_mm = sample.pixel_mm
+        typical = float(np.median([max(rows * rows_mm, columns * columns_mm) for rows, columns in boxes]))
+        if typical > _WIDEST_MM or typical < _NARROWEST_MM:
+            reasons.append(f"the body is {typical:.0f} mm long or wide")
+    ratios = [columns / (rows * sample.aspect) for rows, columns in boxes]
+    shape = float(np.median([1 / ratio for ratio in ratios] if sample.exchanged else ratios))
+    if not _LONGEST <= shape <= _BROADEST:
+        reasons.append(f"the body is {shape:.2f} times as wide as long: check Pixel Spacing")
+    return reasons
 
 
 def _sampled(volume: HounsfieldVolume) -> _Sample:
@@ -282,6 +327,8 @@ def _sampled(volume: HounsfieldVolume) -> _Sample:
         mean=mean,
         whole=whole,
         pixel_mm=(rows_mm * step, columns_mm * step) if rows_mm and columns_mm else None,
+        aspect=rows_mm / columns_mm if rows_mm and columns_mm else volume.aspect_ratio or 1.0,
+        exchanged=AxisChange.of(volume.orientation).exchanged,
     )
 
 
@@ -327,10 +374,10 @@ def _between(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return result
 
 
-def _size(one: NDArray[np.float32], rows_mm: float, columns_mm: float) -> float:
-    """Return the longer side of the box around the body in mm; rows and columns that hold few pixels do not count."""
+def _box(one: NDArray[np.float32]) -> tuple[int, int]:
+    """Return the rows and columns around the body; rows and columns that hold few pixels do not count."""
     body = one > _BODY
     sides = [np.flatnonzero(body.sum(axis) > 0.1 * body.shape[axis]) for axis in (1, 0)]
     if any(side.size == 0 for side in sides):
-        return 0.0
-    return float(max((sides[0][-1] - sides[0][0] + 1) * rows_mm, (sides[1][-1] - sides[1][0] + 1) * columns_mm))
+        return 0, 0
+    return int(sides[0][-1] - sides[0][0] + 1), int(sides[1][-1] - sides[1][0] + 1)

@@ -107,8 +107,13 @@ def is_other_anatomy(header: SliceHeader) -> bool:
     part = without_accents(header.body_part or "").strip()
     if part and part not in _NO_PART:
         return not _names_head(part)
-    description = without_accents(header.series_description or "")
-    return bool(_OTHER_PARTS.search(description)) and not _names_head(description)
+    return names_other_anatomy(header.series_description or "")
+
+
+def names_other_anatomy(description: str) -> bool:
+    """Whether a description names a part of the body, and not the head."""
+    plain = without_accents(description)
+    return bool(_OTHER_PARTS.search(plain)) and not _names_head(plain)
 
 
 def _names_head(text: str) -> bool:
@@ -223,7 +228,7 @@ def _plane_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     )
     if tilt > _TILT_DEGREES:
         notes.append(_note("gantry_tilt", f"slices are tilted by {tilt:.1f} degrees"))
-    if len({header.pixel_spacing_mm for header in headers}) > 1:
+    if len({header.pixel_spacing_mm for header in headers if header.pixel_spacing_mm is not None}) > 1:
         notes.append(_note("mixed_pixel_spacing", "slices differ in pixel spacing: some are resampled to be shown"))
     if (aspect := max(map(_elongation, headers))) > 1 + _NOT_SQUARE:
         message = f"pixels are {aspect:.2f} times as long as wide; slices are resampled to square pixels for the model"

@@ -96,14 +96,17 @@ def _studies(uid: str, people: Sequence[list[SliceHeader]]) -> list[Study]:
 
 
 def _without_copies(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], list[SliceHeader]]:
-    """Tell slices from copies: files with one UID, frame, place and instance number."""
+    """Tell slices from copies: files with one UID, frame, place and instance number.
+
+    If all of a file's places are unknown, nothing tells: such slices cannot be ordered either.
+    """
     seen: set[object] = set()
     found: list[SliceHeader] = []
     copies: list[SliceHeader] = []
     for header in headers:
         place = header.position_mm, header.slice_location_mm, header.instance_number
         identity = (header.sop_instance_uid, header.frame, place)
-        (copies if identity in seen else found).append(header)
+        (copies if identity in seen and set(place) != {None} else found).append(header)
         seen.add(identity)
     return found, copies
 
@@ -200,7 +203,7 @@ def _unread(base: Stack, united: United, unplaced: Sequence[SliceHeader]) -> tup
     words = {
         "mixed_orientation": "slices of another orientation could not be united with the others",
         "mixed_size": "slices of another size or place could not be united with the others",
-        "no_position": "slices lack the position that orders the others",
+        "no_position": "slices lack the position or orientation that orders the others",
     }
     found["no_position"] = list(unplaced)
     counted = [

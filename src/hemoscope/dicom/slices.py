@@ -106,6 +106,8 @@ class SliceHeader:
         slice_location_mm: DICOM (0020,1041), relative to an unspecified origin, or None.
         pixel_aspect: height of a pixel over its width, DICOM (0028,0034), or None.
         patient_id: DICOM (0010,0020), to keep patients apart; never part of a result.
+        patient_name: words of the family and given name, DICOM (0010,0010), for the same purpose.
+        patient_birth_date: DICOM (0010,0030), for the same purpose.
         image_type: values of DICOM (0008,0008), in upper case.
         acquisition: number and time of the acquisition, DICOM (0020,0012) and (0008,0032), empty if unknown.
     """
@@ -135,6 +137,8 @@ class SliceHeader:
     slice_location_mm: float | None = None
     pixel_aspect: float | None = None
     patient_id: str | None = None
+    patient_name: str | None = None
+    patient_birth_date: str | None = None
     frame_of_reference_uid: str | None = None
     image_type: tuple[str, ...] = ()
     acquisition: tuple[str, str] = ("", "")

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.dicom.acquisitions import Headers, passes, thickness_of
-from hemoscope.dicom.geometry import SAME_PLACE_MM, measured_positions, parallel_groups, spacing_mm
+from hemoscope.dicom.acquisitions import APART, Headers, extents_mm, passes
+from hemoscope.dicom.geometry import SAME_PLACE_MM, measured_positions, parallel_groups
 from hemoscope.dicom.grids import comparable, same_grid
 from hemoscope.dicom.ordering import OrderedSlices, in_order
 from hemoscope.dicom.ranking import plane_of, preference
 from hemoscope.dicom.slices import SliceHeader
 
-# Nearer than this share of their thickness, a slice of a second stack shows what the first one has shown.
-_OVERLAP = 0.75
 # Farther from all others, a stack shows something else than this head.
 _APART_MM = 30.0
 
@@ -61,7 +59,8 @@ def divide(headers: Sequence[SliceHeader]) -> list[Stack]:
         for number, part in enumerate(passes(whole)):
             unplaced = whole.unplaced if number == 0 else ()
             stacks.append(_stack(_part(whole, part, unplaced)))
-    return sorted(stacks, key=lambda stack: preference(stack.headers))
+    # Of stacks that are alike, one that states its kernel is known to be soft.
+    return sorted(stacks, key=lambda stack: (preference(stack.headers), stack.headers[0].convolution_kernel is None))
 
 
 def unite(stacks: Sequence[Stack]) -> United:
@@ -94,9 +93,10 @@ def unite(stacks: Sequence[Stack]) -> United:
 
 
 def _parallel(headers: Sequence[SliceHeader]) -> list[Headers]:
-    """Divide by orientation, then by size and pixel spacing."""
+    """Divide by orientation, then by size and pixel spacing; slices that lack a spacing come last, to fit any."""
     groups: dict[int, list[Headers]] = {}
-    for header, number in zip(headers, parallel_groups(headers), strict=True):
+    numbered = zip(headers, parallel_groups(headers), strict=True)
+    for header, number in sorted(numbered, key=lambda one: one[0].pixel_spacing_mm is None):
         grids = groups.setdefault(number, [])
         fitting = next((grid for grid in grids if same_grid(header, grid[0])), None)
         if fitting is None:
@@ -153,15 +153,9 @@ def _free(stack: Sequence[SliceHeader], parts: Sequence[Headers], places: dict[i
     for part in parts:
         if part:
             mine, theirs = (_extents_mm(headers, places) for headers in (stack, part))
-            free &= (_distances(stack, part, places) >= _OVERLAP * (mine[:, None] + theirs) / 2).all(axis=1)
+            free &= (_distances(stack, part, places) >= APART * (mine[:, None] + theirs) / 2).all(axis=1)
     return {id(header) for header, one in zip(stack, free, strict=True) if one}
 
 
 def _extents_mm(headers: Sequence[SliceHeader], places: dict[int, float]) -> NDArray[np.float64]:
-    """Return the length along the normal that each slice stands for: its thickness, at least the spacing of its stack.
-
-    Reformatted slices often state the thickness of what they were made from.
-    """
-    positions = [places[id(header)] for header in headers]
-    typical = spacing_mm(sorted(set(positions))) or 0.0
-    return np.asarray(np.maximum(thickness_of(headers, positions), typical), dtype=np.float64)
+    return extents_mm(headers, [places[id(header)] for header in headers])

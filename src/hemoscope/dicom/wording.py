@@ -1,5 +1,6 @@
-"""Compares descriptions that people typed: in upper case and without accents."""
+"""Compares what people typed, descriptions and names: in upper case and without accents."""
 
+import re
 import unicodedata
 
 
@@ -12,3 +13,17 @@ def without_accents(text: str) -> str:
     """
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(one for one in decomposed if not unicodedata.combining(one)).upper()
+
+
+def name_words(name: str) -> str:
+    """Return the words of the family and given name of a person name (PS3.5 6.2.1), sorted.
+
+    Case, accents, umlauts as two letters, the order of the two and later components (middle name, titles) do not tell
+    people apart.
+
+    Examples:
+        >>> name_words("Müller^Anna^^Dr") == name_words("ANNA MUELLER") == name_words("Anna Muller")
+        True
+    """
+    spelled = re.sub("([AOU])E", r"\1", without_accents(name.partition("=")[0] or name))
+    return " ".join(sorted(re.findall(r"[^\W_]+", " ".join(spelled.split("^")[:2]))))
