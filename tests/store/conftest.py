@@ -121,16 +121,17 @@ class Cluster:
 
     @contextmanager
     def exhausted(self) -> Iterator[None]:
-        """Take every connection that is or becomes free (53300)."""
-        taken: list[pg8000.dbapi.Connection] = []
+        """Take every connection from those who have it, and every one that becomes free (53300)."""
+        taken = [self._connection()]
         ended = threading.Event()
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend'"
 
         def take() -> None:
             while not ended.is_set():
                 try:
-                    socket = f"{self.home}/.s.PGSQL.{PORT}"
-                    taken.append(pg8000.dbapi.connect("hemoscope", unix_sock=socket, database="postgres"))
+                    taken.append(self._connection())
                 except pg8000.dbapi.Error:
+                    taken[0].cursor().execute(f"{others} AND application_name <> 'taker'")
                     ended.wait(0.02)
 
         thread = threading.Thread(target=take)
@@ -142,6 +143,12 @@ class Cluster:
             thread.join()
             for one in taken:
                 one.close()
+
+    def _connection(self) -> Any:
+        socket = f"{self.home}/.s.PGSQL.{PORT}"
+        connection = pg8000.dbapi.connect("hemoscope", unix_sock=socket, database="postgres", application_name="taker")
+        connection.autocommit = True
+        return connection
 
 
 @pytest.fixture(scope="module")

@@ -61,8 +61,11 @@ class BackgroundLoop:
     """Calls a function again and again in a thread; an error is logged by its class name, and tried again later."""
 
     def __init__(self, name: str, step: Callable[[], object], *, every_s: float, stuck_after_s: float) -> None:
-        """Prepare a thread that calls ``step`` at once, then ``every_s`` seconds after it returned."""
-        self.vitals = Vitals(name, stuck_after_s=every_s + stuck_after_s)
+        """Prepare a thread that calls ``step`` at once, then ``every_s`` seconds after it returned.
+
+        A step that takes longer than ``stuck_after_s`` counts as stuck.
+        """
+        self.vitals = Vitals(name, stuck_after_s=stuck_after_s + max(every_s, _LONGEST_PAUSE_S))
         self._step = step
         self._every_s = every_s
         self._stop = threading.Event()
@@ -86,7 +89,7 @@ class BackgroundLoop:
             backoff, pause = Backoff(), 0.0
             while not self._stop.wait(pause):
                 self.vitals.seen()
-                pause = self._every_s if self._try(backoff) else min(backoff.next_pause_s(), self._every_s)
+                pause = self._every_s if self._try(backoff) else backoff.next_pause_s()
         finally:
             self.vitals.ended()
 

@@ -218,6 +218,9 @@ def _explained() -> Iterator[None]:
         if known is None:
             raise
         raise known from error
+    except OSError as error:  # pg8000 passes some of its socket's errors on as they are
+        reason = f"the connection to the database was lost ({type(error).__name__})"
+        raise refusal("database_unreachable", reason) from error
 
 
 def _refusal_of(error: Exception) -> StoreError | None:

@@ -15,8 +15,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from hemoscope.errors import StoreError
-from hemoscope.store.background import BackgroundLoop, Vitals
+from hemoscope.store.background import BackgroundLoop, Vitals, described
 from hemoscope.store.jobs import UploadJob
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
@@ -110,8 +109,8 @@ class Supervisor:
             process.wait()
         try:
             self._store.jobs.worker_died(worker_id)
-        except StoreError as error:
-            _log.warning("a worker's job waits until its lease runs out: %s", error.code)
+        except Exception as error:  # noqa: BLE001 - the other workers must be ended too
+            _log.warning("a worker's job waits until its lease runs out: %s", described(error))
 
     def _watch(self) -> None:
         for slot in self._slots:

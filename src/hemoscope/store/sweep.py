@@ -6,6 +6,7 @@ may have been restored from an old backup. It is moved back once the database kn
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
@@ -73,7 +74,8 @@ class Sweep:
             stamp = int(server_time(connection).timestamp())
         for folder in settled:
             ids = folder.relative_to(self._storage.root).parts
-            folder.rename(self._storage.swept / "-".join((str(stamp), *ids)))
+            with suppress(FileNotFoundError):  # another process swept it
+                folder.rename(self._storage.swept / "-".join((str(stamp), *ids)))
         _report("moved into .swept", settled, f"unknown to the database; kept for {self._kept.days} days")
         self._put_back()  # what was accepted in this moment
 
@@ -122,8 +124,9 @@ class Sweep:
             _stamp, upload_id, *study = folder.name.split("-")
             place = self._storage.root.joinpath(upload_id, *study)
             if set(study) <= known.get(upload_id, set()) and upload_id in known and not place.exists():
-                folder.rename(place)
-                back.append(place)
+                with suppress(FileNotFoundError):  # another process moved it back
+                    folder.rename(place)
+                    back.append(place)
         _report("moved back from .swept", back, "the database lists them")
 
     def _remove_sources(self) -> None:

@@ -11,7 +11,7 @@ from hemoscope.store import tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
 from hemoscope.store.settings import UploadLimits
-from hemoscope.store.storage import Storage, full_disk_refused, new_private_file
+from hemoscope.store.storage import Storage, full_disk_refused, new_private_file, usable
 from hemoscope.store.values import StudyState
 
 UNKNOWN_URGENCY = len(URGENCIES)  # after every urgency that is known
@@ -33,8 +33,8 @@ class Upload:
         self._begun = 0
 
     def __enter__(self) -> Self:
-        """Make the folder."""
-        with full_disk_refused():
+        """Make the folder. Raises StoreError ``storage_unusable`` or ``storage_full``."""
+        with usable():
             self._storage.upload(self.upload_id).mkdir(mode=0o700)
             self._storage.source(self.upload_id).mkdir(mode=0o700)
         return self

@@ -82,14 +82,17 @@ class Heartbeat:
 def _watch_parent(stop: threading.Event) -> None:
     """Set ``stop`` when the parent closes its end of standard input, or ends."""
     # Not through sys.stdin: its lock would be held at the exit.
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    stop.set()
+    try:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+    finally:
+        stop.set()
 
 
 def main() -> None:
     """Read settings from standard input, then work until it ends."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it prints tracebacks of connections it gave up
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.umask(0o077)
     os.nice(_NICENESS)
@@ -98,6 +101,9 @@ def main() -> None:
         _work(*Settings.from_line(sys.stdin.buffer.readline()))
     except HemoscopeError as error:
         _log.error("worker cannot start: %s", error)
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the log gets no traceback, whose messages may quote values
+        _log.error("worker cannot start: %s", _origin(error))
         sys.exit(1)
 
 
