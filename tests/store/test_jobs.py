@@ -237,16 +237,28 @@ def test_a_worker_that_died_before_the_clock_was_set_back_is_not_alive(
 
 
 def test_a_worker_keeps_its_lease_if_the_database_was_away_longer_than_the_lease(
-    store: Store, submit: Submit, let_lease_end: LetLeaseEnd, monkeypatch: pytest.MonkeyPatch
+    store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = submit(store, [b"x"])
+    submit(store, [b"x"])
     held = leased(store, ONE)
     assert store.jobs.lease(TWO) is None
     away = 2 * store.jobs.lease_time.total_seconds()
     monkeypatch.setattr(jobs, "monotonic", lambda: time.monotonic() + away)
     assert store.jobs.lease(TWO) is None, "nobody could renew it"
     assert store.jobs.heartbeat(ONE, held)
-    monkeypatch.undo()
-    store.jobs.lease(TWO)
-    let_lease_end(store)
-    assert leased(store, TWO).upload_id == entry.upload_id
+    assert store.jobs.lease(TWO) is None
+
+
+def test_a_worker_that_is_always_busy_sees_that_another_one_died(
+    store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = submit(store, [b"x"])
+    leased(store, ONE)
+    submit(store, [b"x"])
+    busy = leased(store, TWO)
+    for step in range(1, 8):
+        later = step * store.jobs.lease_time.total_seconds() / 6
+        monkeypatch.setattr(jobs, "monotonic", lambda ahead=later: time.monotonic() + ahead)
+        assert store.jobs.heartbeat(TWO, busy)
+    store.results.finish_job(busy)
+    assert leased(store, TWO).upload_id == lost.upload_id

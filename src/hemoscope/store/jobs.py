@@ -90,17 +90,22 @@ class Jobs:
                 fail(connection, upload_id, _killed(attempts))
         return None
 
-    def _ended_leases(self, connection: Connection) -> list[_Renewal]:
-        """The leases that this process has seen unchanged for the time of a lease.
+    def _watch_leases(self, connection: Connection) -> None:
+        """Note since when this process has seen each lease unchanged.
 
         After a pause in its looks it begins anew: while the database was away nobody could renew a lease.
         """
         leases = sa.select(_jobs.c.upload_id, _jobs.c.attempts, _jobs.c.lease_until).where(_jobs.c.state == "running")
         held, moment = [_Renewal(**row) for row in connection.execute(leases).mappings()], monotonic()
-        limit = self.lease_time.total_seconds()
-        seen = self._first_seen if moment - self._looked < limit * _LOOKS_AT_LEAST else {}
+        rarely = moment - self._looked >= _LOOKS_AT_LEAST * self.lease_time.total_seconds()
+        seen = {} if rarely else self._first_seen
         self._first_seen, self._looked = {one: seen.get(one, moment) for one in held}, moment
-        return [one for one, since in self._first_seen.items() if moment - since >= limit]
+
+    def _ended_leases(self, connection: Connection) -> list[_Renewal]:
+        """The leases that this process has seen unchanged for the time of a lease."""
+        self._watch_leases(connection)
+        limit = self.lease_time.total_seconds()
+        return [one for one, since in self._first_seen.items() if self._looked - since >= limit]
 
     def _take(self, connection: Connection, upload_id: str, attempt: int, worker_id: str) -> UploadJob:
         moment = server_time(connection)
@@ -116,13 +121,17 @@ class Jobs:
         return UploadJob(upload_id=upload_id, worker_id=worker_id, attempt=attempt)
 
     def heartbeat(self, worker_id: str, job: UploadJob | None) -> bool:
-        """Record that a worker is alive and extend its lease; False if the job is no longer its own."""
+        """Record that a worker is alive and extend its lease; False if the job is no longer its own.
+
+        A worker that is busy looks here, not in ``lease``, at the leases of others, which may have died.
+        """
         with self._database.writing() as connection:
             moment = server_time(connection)
             longer = {"lease_until": moment + self.lease_time}
             kept = job is None or connection.execute(_jobs.update().where(_held(job)).values(**longer)).rowcount == 1
             alive = {"beat_at": moment, "upload_id": job.upload_id if job else None}
             connection.execute(_workers.update().where(_workers.c.worker_id == worker_id).values(**alive))
+            self._watch_leases(connection)
             return kept
 
     def give_back(self, job: UploadJob) -> None:
