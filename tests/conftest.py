@@ -42,6 +42,7 @@ DEBIAN_PACKAGE = {  # every other tool is part of DCMTK
 # test-journeys), since they take as long as half of all other tests.
 JOURNEYS = (
     "tests/journeys/",
+    "tests/store/test_served_faults.py",
     "tests/store/test_worker.py",
     "tests/training/test_two_processes.py",
     "tests/web/browser/",

@@ -161,6 +161,8 @@ def test_a_variable_that_is_no_flag_is_refused() -> None:
         (["--users", "none"], "cannot be read"),
         (["--show-identity", "--deidentify"], "at once"),
         (["--database", "mysql://x"], "database"),
+        (["--database-wait-minutes", "-1"], "--database-wait-minutes is at least 0"),
+        (["--trash-days", "0"], "--trash-days is at least 1"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_usage_and_the_remedy(
@@ -169,6 +171,17 @@ def test_what_cannot_be_served_is_refused_with_usage_and_the_remedy(
     storage = ["--storage", str(tmp_path / "s"), "--workers", "0"]
     assert main(["serve", "--model", str(tiny_bundle), *storage, *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_database_that_does_not_answer_ends_the_start_after_the_wait(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--storage", str(tmp_path / "s"), "--database", "postgresql://me:secret@127.0.0.1:1/db"]
+    assert main(["serve", "--model", str(tiny_bundle), *words, "--database-wait-minutes", "0"]) == 1
+    error = capsys.readouterr().err
+    assert "the database does not answer" in error
+    assert "Check that the database runs" in error
+    assert "secret" not in error
 
 
 def test_a_taken_port_is_refused_with_the_remedy(

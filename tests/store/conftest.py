@@ -6,15 +6,20 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pg8000.dbapi
 import pytest
 import sqlalchemy as sa
 
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import Hemorrhage
+from hemoscope.store import audit_and_sessions, database, jobs, removal, results, sweep, uploads, worklist
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store, open_store
@@ -35,15 +40,20 @@ def postgresql_programs() -> Path:
     return folders[-1]
 
 
+def unprivileged(home: Path) -> dict[str, Any]:
+    """What makes subprocess run a program as another user, who gets ``home``: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    shutil.chown(home, "nobody")
+    return {"user": "nobody", "extra_groups": []}
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Callable[[], str]]:
     """``postgresql()``: the URL of a database, emptied by each call, in a cluster that listens on a socket alone."""
     programs = postgresql_programs()
     home = Path(tempfile.mkdtemp(prefix="hemoscope-pg-"))
-    user: dict[str, Any] = {}
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        shutil.chown(home, "nobody")
-        user = {"user": "nobody", "extra_groups": []}
+    user = unprivileged(home)
 
     def run(*command: str | Path) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=home, timeout=120, **user)
@@ -69,6 +79,88 @@ def postgresql() -> Iterator[Callable[[], str]]:
     finally:
         server.dispose()
         run(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(home)
+
+
+class Cluster:
+    """A PostgreSQL of its own that can be put into recovery and run out of connections."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self._data = home, home / "data"
+        self._programs, self._user = postgresql_programs(), unprivileged(home)
+        self.url = f"postgresql://hemoscope@/postgres?host={home}&port={PORT}"
+        initdb = ("initdb", "-D", self._data, "-U", "hemoscope", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        self._run(*initdb)
+
+    def _run(self, program: str, *words: str | Path) -> None:
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": self.home, "timeout": 120}
+        subprocess.run((self._programs / program, *words), check=True, **quiet, **self._user)
+
+    def start(self, *settings: str, wait: bool = True) -> None:
+        options = ("listen_addresses=", "fsync=off", "max_connections=30", *settings)
+        words = " ".join(("-k", str(self.home), "-p", PORT, *(f"-c {one}" for one in options)))
+        waiting = "-w" if wait else "-W"
+        self._run("pg_ctl", "-D", self._data, waiting, "-o", words, "-l", self.home / "log", "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-D", self._data, "-w", "-m", "fast", "stop")
+
+    @contextmanager
+    def recovering(self) -> Iterator[None]:
+        """Restart as a standby that accepts no connection (57P03); at the end restart as it was."""
+        signal = self._data / "standby.signal"
+        self.stop()
+        signal.touch()
+        self.start("hot_standby=off", wait=False)
+        try:
+            yield
+        finally:
+            signal.unlink()
+            self.stop()
+            self.start()
+
+    @contextmanager
+    def exhausted(self) -> Iterator[None]:
+        """Take every connection from those who have it, and every one that becomes free (53300)."""
+        taken = [self._connection()]
+        ended = threading.Event()
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+
+        def take() -> None:
+            while not ended.is_set():
+                try:
+                    taken.append(self._connection())
+                except pg8000.dbapi.Error:
+                    taken[0].cursor().execute(f"{others} AND application_name <> 'taker'")
+                    ended.wait(0.02)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            for one in taken:
+                one.close()
+
+    def _connection(self) -> Any:
+        socket = f"{self.home}/.s.PGSQL.{PORT}"
+        connection = pg8000.dbapi.connect("hemoscope", unix_sock=socket, database="postgres", application_name="taker")
+        connection.autocommit = True
+        return connection
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A cluster that tests may break; it runs again at the end of each."""
+    home = Path(tempfile.mkdtemp(prefix="hemoscope-pg-"))
+    broken = Cluster(home)
+    broken.start()
+    try:
+        yield broken
+    finally:
+        broken.stop()
         shutil.rmtree(home)
 
 
@@ -108,6 +200,18 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 def series_bytes(folder: Path, *, seed: int, slices: int = 5, size: int = 64, **options: Any) -> list[bytes]:
     phantom = make_phantom(seed=seed, shape=(slices, size, size), bleeds=frozenset({Hemorrhage.SUBDURAL}))
     return [path.read_bytes() for path in write_series(phantom, folder, seed=seed, **options)]
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """``set_clock(hours)``: this machine's clock, and the database's, are so many hours ahead from now on."""
+    right = database.server_time
+
+    def build(hours: float) -> None:
+        for module in (audit_and_sessions, jobs, removal, results, sweep, uploads, worklist):
+            monkeypatch.setattr(module, "server_time", lambda connection: right(connection) + timedelta(hours=hours))
+
+    return build
 
 
 @pytest.fixture

@@ -114,4 +114,5 @@ def test_the_site_has_one_key_that_it_keeps_to_itself(store: Store, opened: Call
     key = store.folder.pseudonym_key()
     assert len(key) == 32
     assert opened().folder.pseudonym_key() == key
-    assert [path.stat().st_mode & 0o777 for path in store.folder.root.iterdir() if path.is_file()] == [0o600]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in store.folder.root.iterdir() if path.is_file()}
+    assert modes == {".pseudonym-key": 0o600, ".store-id": 0o600}

@@ -1,15 +1,15 @@
 """One upload is read by one worker at a time, and always ends."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from time import sleep
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from hemoscope.store import tables
+from hemoscope.store import jobs, tables
 from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
 from hemoscope.store.results import StudyResult
 from hemoscope.store.store import Store
@@ -17,6 +17,7 @@ from hemoscope.store.values import Geometry, StudyState, StudySummary
 
 Submit = Callable[..., StudySummary]
 Query = Callable[..., list[Any]]
+LetLeaseEnd = Callable[[Store], None]
 ONE, TWO = "1" * 32, "2" * 32
 GEOMETRY = Geometry(
     slices=1,
@@ -44,8 +45,19 @@ def leased(store: Store, worker_id: str = ONE) -> UploadJob:
     return job
 
 
-def let_lease_end(store: Store, query: Query) -> None:
-    query(store, tables.jobs.update().values(lease_until=datetime.now(UTC) - timedelta(seconds=1)))
+@pytest.fixture
+def let_lease_end(monkeypatch: pytest.MonkeyPatch) -> Callable[[Store], None]:
+    """``let_lease_end(store)``: the process of this store has watched the present leases for as long as they last."""
+    later = 0.0
+
+    def build(store: Store) -> None:
+        nonlocal later
+        for _ in range(4):
+            assert store.jobs.lease("0" * 32) is None
+            later += store.jobs.lease_time.total_seconds() / 4
+            monkeypatch.setattr(jobs, "monotonic", lambda ahead=later: time.monotonic() + ahead)
+
+    return build
 
 
 def test_the_longest_waiting_upload_is_taken_first(store: Store, submit: Submit) -> None:
@@ -66,7 +78,7 @@ def test_several_workers_never_hold_one_job_at_once(opened: Callable[..., Store]
             if job.upload_id in held:
                 doubles.append(job.upload_id)
             held.add(job.upload_id)
-            sleep(0.005)
+            time.sleep(0.005)
             runs[job.upload_id] += 1
             held.discard(job.upload_id)
             store.results.finish_job(job)
@@ -81,12 +93,12 @@ def test_several_workers_never_hold_one_job_at_once(opened: Callable[..., Store]
 
 
 def test_a_lease_that_ran_out_goes_to_another_worker_and_the_first_can_write_nothing(
-    store: Store, submit: Submit, query: Query
+    store: Store, submit: Submit, let_lease_end: LetLeaseEnd
 ) -> None:
     entry = submit(store, [b"x"])
     slow = leased(store, ONE)
     assert store.jobs.lease(TWO) is None
-    let_lease_end(store, query)
+    let_lease_end(store)
     quick = leased(store, TWO)
     assert (quick.upload_id, quick.attempt) == (slow.upload_id, 2)
     assert not store.jobs.heartbeat(ONE, slow)
@@ -106,19 +118,21 @@ def test_a_lease_that_ran_out_goes_to_another_worker_and_the_first_can_write_not
     assert store.get(entry.study_id).state is StudyState.DONE
 
 
-def test_a_heartbeat_keeps_the_lease(store: Store, submit: Submit, query: Query) -> None:
+def test_a_heartbeat_keeps_the_lease(store: Store, submit: Submit, let_lease_end: LetLeaseEnd) -> None:
     submit(store, [b"x"])
     job = leased(store)
-    let_lease_end(store, query)
+    let_lease_end(store)
     assert store.jobs.heartbeat(ONE, job)
     assert store.jobs.lease(TWO) is None
 
 
-def test_an_upload_that_killed_three_workers_fails_with_a_code(store: Store, submit: Submit, query: Query) -> None:
+def test_an_upload_that_killed_three_workers_fails_with_a_code(
+    store: Store, submit: Submit, let_lease_end: LetLeaseEnd
+) -> None:
     entry = submit(store, [b"x"])
     for attempt in (1, 2, 3):
         assert leased(store).attempt == attempt
-        let_lease_end(store, query)
+        let_lease_end(store)
     assert store.jobs.lease(ONE) is None
     failed = store.get(entry.study_id)
     assert (failed.state, failed.error_code) == (StudyState.FAILED, "worker_killed")
@@ -157,29 +171,31 @@ def test_an_unexpected_error_is_retried_and_then_reported(store: Store, submit: 
     assert (failed.error_message, failed.error_cure) == ("it broke", "repair it")
 
 
-def test_a_job_that_runs_too_long_fails_with_a_code(store: Store, submit: Submit, query: Query) -> None:
+def test_a_job_that_runs_too_long_fails_with_a_code(store: Store, submit: Submit) -> None:
     entry = submit(store, [b"x"])
     job = leased(store)
+    assert store.jobs.held_by([TWO]) == frozenset()
+    assert store.jobs.held_by([ONE, TWO]) == {job}
     limit = timedelta(seconds=60)
-    assert not store.jobs.fail_overdue(ONE, after=limit)
-    query(store, tables.jobs.update().values(started_at=datetime.now(UTC) - timedelta(seconds=61)))
-    assert not store.jobs.fail_overdue(TWO, after=limit)
-    assert store.jobs.fail_overdue(ONE, after=limit)
+    assert store.jobs.fail_overdue(job, limit=limit)
     failed = store.get(entry.study_id)
     assert (failed.error_code, failed.state) == ("time_limit", StudyState.FAILED)
     assert "longer than 60 s" in (failed.error_message or "")
+    assert not store.jobs.fail_overdue(job, limit=limit)
     with pytest.raises(LeaseLostError, match="given to another"):
         store.results.finish_job(job)
 
 
-def test_a_result_is_written_once_even_if_a_job_runs_again(store: Store, submit: Submit, query: Query) -> None:
+def test_a_result_is_written_once_even_if_a_job_runs_again(
+    store: Store, submit: Submit, query: Query, let_lease_end: LetLeaseEnd
+) -> None:
     entry = submit(store, [b"x"])
     first = leased(store)
     (study_id, other) = store.results.begin(first, [3, 4])
     assert study_id == entry.study_id
     assert other is not None
     store.results.finish_study(first, study_id, RESULT)
-    let_lease_end(store, query)
+    let_lease_end(store)
     again = leased(store, TWO)
     assert store.results.begin(again, [3, 4]) == (None, other)
     store.results.finish_study(again, other, RESULT)
@@ -194,3 +210,55 @@ def test_progress_never_changes_what_is_final(store: Store, submit: Submit) -> N
     store.results.finish_study(job, entry.study_id, RESULT)
     store.results.progress(job, entry.study_id, state=StudyState.SCORING, done=1, total=2)
     assert store.get(entry.study_id).state is StudyState.DONE
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_that_is_set_ends_no_lease_and_makes_none_longer(
+    store: Store, submit: Submit, let_lease_end: LetLeaseEnd, set_clock: Callable[[float], None], hours: int
+) -> None:
+    entry = submit(store, [b"x"])
+    held = leased(store)
+    set_clock(hours)
+    assert store.jobs.lease(TWO) is None
+    assert store.jobs.heartbeat(ONE, held)
+    set_clock(0)
+    let_lease_end(store)
+    assert leased(store, TWO).upload_id == entry.upload_id
+
+
+def test_a_worker_that_died_before_the_clock_was_set_back_is_not_alive(
+    store: Store, set_clock: Callable[[float], None]
+) -> None:
+    set_clock(1)
+    store.jobs.join(ONE, host="here", pid=1)
+    assert len(store.counts().workers) == 1
+    set_clock(0)
+    assert store.counts().workers == ()
+
+
+def test_a_worker_keeps_its_lease_if_the_database_was_away_longer_than_the_lease(
+    store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(store, [b"x"])
+    held = leased(store, ONE)
+    assert store.jobs.lease(TWO) is None
+    away = 2 * store.jobs.lease_time.total_seconds()
+    monkeypatch.setattr(jobs, "monotonic", lambda: time.monotonic() + away)
+    assert store.jobs.lease(TWO) is None, "nobody could renew it"
+    assert store.jobs.heartbeat(ONE, held)
+    assert store.jobs.lease(TWO) is None
+
+
+def test_a_worker_that_is_always_busy_sees_that_another_one_died(
+    store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = submit(store, [b"x"])
+    leased(store, ONE)
+    submit(store, [b"x"])
+    busy = leased(store, TWO)
+    for step in range(1, 8):
+        later = step * store.jobs.lease_time.total_seconds() / 6
+        monkeypatch.setattr(jobs, "monotonic", lambda ahead=later: time.monotonic() + ahead)
+        assert store.jobs.heartbeat(TWO, busy)
+    store.results.finish_job(busy)
+    assert leased(store, TWO).upload_id == lost.upload_id

@@ -50,19 +50,22 @@ def test_an_older_database_keeps_its_rows(url: str, tmp_path: Path, opened: Call
 
 
 def test_studies_of_an_older_database_keep_their_order_and_leave_room_for_unsure(
-    url: str, opened: Callable[..., Store]
+    url: str, opened: Callable[..., Store], tmp_path: Path
 ) -> None:
     known: list[tuple[str | None, int]] = [(None, 3), ("routine", 2), ("immediate", 0), ("prompt", 1)]
     old = Database(url)
     migrate(old, revision="0003")
     with old.writing() as connection:
         for number, (urgency, rank) in enumerate(known):
-            upload = {"upload_id": str(number), "accepted_at": now(), "submitted_by": "", "files": 1, "bytes": 1}
+            upload_id = str(number) * 32
+            (tmp_path / "storage" / upload_id).mkdir(parents=True)
+            upload = {"upload_id": upload_id, "accepted_at": now(), "submitted_by": "", "files": 1, "bytes": 1}
             connection.execute(tables.uploads.insert().values(**upload))
-            row = {**new_study(str(number) * 32, str(number), 0, 1), "received_at": now(), "submitted_by": ""}
+            row = {**new_study(upload_id, upload_id, 0, 1), "received_at": now(), "submitted_by": ""}
             row |= {"state": "done" if urgency else "queued", "instances": 1}
             connection.execute(tables.studies.insert().values(**row | {"urgency": urgency, "urgency_rank": rank}))
     old.close()
+    (tmp_path / "storage").chmod(0o700)
     store = opened()
     assert [one.urgency for one in store.studies()[0]] == ["immediate", "prompt", "routine", None]
     for urgency in ("immediate", "prompt", "routine"):

@@ -378,7 +378,7 @@ def test_a_study_deleted_while_it_is_read_leaves_nothing(
     monkeypatch.setattr(Predictor, "read", delete_first)
     assert work(store) == 1
     assert store.studies() == ((), 0)
-    assert [path for path in store.folder.root.rglob("*") if path.name != ".trash"] == []
+    assert list(store.folder.uploads()) == []
 
 
 def test_progress_is_reported_without_flooding_the_database(

@@ -3,7 +3,8 @@
 import io
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from hemoscope.errors import StoreError
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import Hemorrhage
-from hemoscope.store import removal, tables
+from hemoscope.store import removal, sweep, tables
+from hemoscope.store.database import Database
 from hemoscope.store.results import further_study_id
 from hemoscope.store.store import Store
 from hemoscope.store.values import Role, StudyState, StudySummary, User, Verdict
@@ -21,15 +23,20 @@ Submit = Callable[..., StudySummary]
 Work = Callable[..., int]
 Query = Callable[..., list[Any]]
 AN_HOUR_AND_MORE = 3700
+RESTORED = (tables.uploads, tables.studies, tables.jobs)
 
 
 def left(store: Store) -> list[str]:
-    return sorted(path.name for path in store.folder.root.rglob("*") if path.name != ".trash")
+    own = (".trash", ".swept", ".store-id")
+    return sorted(path.name for path in store.folder.root.rglob("*") if path.name not in own)
 
 
-def age(store: Store, seconds: float = AN_HOUR_AND_MORE) -> None:
-    for path in [*store.folder.root.rglob("*")]:
-        os.utime(path, (time.time() - seconds,) * 2)
+def sweep_an_hour_later(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the sweep see what is there, and again after an hour without a change."""
+    store.sweep()
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "monotonic", lambda: time.monotonic() + AN_HOUR_AND_MORE)
+        store.sweep()
 
 
 def test_a_deleted_study_is_gone(store: Store, submit: Submit, work: Work, series: list[bytes], query: Query) -> None:
@@ -184,42 +191,47 @@ def test_a_deletion_cut_short_is_finished_by_the_sweep(
             store.delete(entry.study_id, by="anna")
     with pytest.raises(StoreError, match=r"no such study|no pixels"):
         store.pixels(entry.study_id, 0)
-    age(store)
-    store.sweep()
+    sweep_an_hour_later(store, monkeypatch)
     assert left(store) == []
     assert store.studies() == ((), 0)
     assert store.counts().deleted == 1
 
 
-def test_uploads_never_accepted_are_swept_after_a_while_and_not_before(store: Store, submit: Submit) -> None:
+def test_uploads_never_accepted_are_swept_after_a_while_and_not_before(
+    store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = submit(store, [b"kept"])
     upload = store.begin_upload()
     upload.__enter__()
     upload.add_file(io.BytesIO(b"and then the power went"))
     store.sweep()
     assert store.folder.upload(upload.upload_id).is_dir()
-    age(store)
-    store.sweep()
+    sweep_an_hour_later(store, monkeypatch)
     assert not store.folder.upload(upload.upload_id).exists()
     assert store.folder.upload(entry.upload_id).is_dir()
 
 
-def test_an_upload_that_still_arrives_is_not_swept(store: Store) -> None:
+def test_an_upload_that_still_arrives_is_not_swept_whatever_the_clock_shows(
+    store: Store, monkeypatch: pytest.MonkeyPatch, set_clock: Callable[[float], None]
+) -> None:
     upload = store.begin_upload()
     upload.__enter__()
     upload.add_file(io.BytesIO(b"one"))
-    age(store)
-    upload.add_file(io.BytesIO(b"two, an hour later"))
     store.sweep()
+    set_clock(24)
+    os.utime(store.folder.source(upload.upload_id), (0, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "monotonic", lambda: time.monotonic() + AN_HOUR_AND_MORE)
+        upload.add_file(io.BytesIO(b"two, an hour later"))
+        store.sweep()
     assert store.folder.upload(upload.upload_id).is_dir()
 
 
-def test_arrays_of_no_study_are_swept(store: Store, submit: Submit) -> None:
+def test_arrays_of_no_study_are_swept(store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = submit(store, [b"x"])
     stray = store.folder.upload(entry.upload_id) / ("f" * 32)
     stray.mkdir()
-    age(store)
-    store.sweep()
+    sweep_an_hour_later(store, monkeypatch)
     assert not stray.exists()
     assert store.folder.source(entry.upload_id).is_dir()
 
@@ -242,3 +254,99 @@ def test_what_is_past_is_forgotten(store: Store, submit: Submit, query: Query) -
     store.sweep()
     for table in (tables.deletions, tables.sessions, tables.workers):
         assert query(store, table.select()) == []
+
+
+def test_what_the_database_does_not_know_is_kept_for_days_logged_and_put_back(
+    store: Store, submit: Submit, query: Query, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a restore of yesterday's database: the studies of today are in the folder alone."""
+    entry = submit(store, [b"the only copy"])
+    rows = {table: [dict(row._mapping) for row in query(store, table.select())] for table in RESTORED}
+    query(store, tables.uploads.delete())
+    sweep_an_hour_later(store, monkeypatch)
+    (swept,) = store.folder.swept.iterdir()
+    assert (swept / "source" / "000001").read_bytes() == b"the only copy"
+    assert f"1 folders moved into .swept (unknown to the database; kept for 7 days): {entry.upload_id}" in caplog.text
+    for table, values in rows.items():
+        query(store, table.insert().values(values))
+    store.sweep()
+    assert list(store.folder.swept.iterdir()) == []
+    assert (store.folder.source(entry.upload_id) / "000001").read_bytes() == b"the only copy"
+
+
+def test_what_was_swept_is_deleted_after_the_days_of_the_setting(
+    opened: Callable[..., Store], submit: Submit, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(trash_days=2)
+    submit(store, [b"x"])
+    query(store, tables.uploads.delete())
+    sweep_an_hour_later(store, monkeypatch)
+    (swept,) = store.folder.swept.iterdir()
+    stamp, upload_id = swept.name.split("-")
+    for days, left_over in ((1.9, 1), (2.1, 0)):
+        for folder in store.folder.swept.iterdir():
+            folder.rename(store.folder.swept / f"{int(stamp) - int(days * 86400)}-{upload_id}")
+        store.empty_trash()
+        assert len(list(store.folder.swept.iterdir())) == left_over
+
+
+def test_a_deleted_study_is_not_kept_among_what_was_swept(
+    store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = submit(store, [b"x"])
+    store.delete(entry.study_id, by="anna")
+    written_late = store.folder.study(entry.upload_id, entry.study_id)
+    written_late.mkdir(parents=True)
+    store.sweep()
+    assert left(store) == []
+
+
+def test_the_sweep_touches_nothing_once_another_folder_is_mounted(
+    store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = submit(store, [b"x"])
+    store.folder.write_store_id("f" * 32)
+    with pytest.raises(StoreError, match="not the one that this process started with"):
+        sweep_an_hour_later(store, monkeypatch)
+    assert store.folder.source(entry.upload_id).is_dir()
+
+
+def test_the_source_of_a_study_that_is_done_is_kept_if_its_pixels_are_missing(
+    opened: Callable[..., Store], submit: Submit, work: Work, series: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a restore of a folder that is older than its database."""
+    entry = submit(opened(keep_source=True), series)
+    work(opened(keep_source=True))
+    store = opened()
+    store.folder.remove(store.folder.study(entry.upload_id, entry.study_id))
+    store.sweep()
+    assert len(list(store.folder.source(entry.upload_id).iterdir())) == len(series)
+    assert "1 folders kept as source (their pixels are missing)" in caplog.text
+
+
+def test_an_upload_whose_commit_is_uncertain_keeps_its_files(
+    store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection broke before the answer to COMMIT: the study may be in the database."""
+    commit = Database.writing
+
+    @contextmanager
+    def without_answer(self: Database) -> Iterator[Any]:
+        with commit(self) as connection:
+            yield connection
+        raise StoreError(code="database_unreachable", reason="lost", remedy="wait")
+
+    monkeypatch.setattr(Database, "writing", without_answer)
+    with pytest.raises(StoreError, match="lost"):
+        submit(store, [b"x"])
+    monkeypatch.undo()
+    (listed,) = store.studies()[0]
+    assert (store.folder.source(listed.upload_id) / "000001").read_bytes() == b"x"
+
+
+def test_no_clock_that_is_set_deletes_by_age() -> None:
+    clock, moment = sweep.ClockWatch(), datetime(2026, 3, 1, tzinfo=UTC)
+    assert clock.steady(moment)
+    assert clock.steady(moment + timedelta(minutes=10))
+    assert not clock.steady(moment + timedelta(days=400))
+    assert not clock.steady(moment + timedelta(days=400))

@@ -20,7 +20,7 @@ Submit = Callable[..., StudySummary]
 
 
 def everything(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.name != ".trash"]
+    return [path for path in folder.rglob("*") if path.name not in (".trash", ".swept", ".store-id")]
 
 
 def test_an_accepted_upload_waits_in_the_queue(store: Store, submit: Submit) -> None:

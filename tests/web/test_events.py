@@ -12,7 +12,6 @@ from fastapi.testclient import TestClient
 from hemoscope.errors import StoreError
 from hemoscope.store.store import Store
 from hemoscope.store.values import Changes, Role, User
-from hemoscope.web import change_feed
 from hemoscope.web.app_state import AppState
 from hemoscope.web.change_feed import ChangeFeed
 from hemoscope.web.routes import events
@@ -130,7 +129,6 @@ def test_a_last_event_id_that_is_none_is_refused(room: TestClient) -> None:
 
 
 def test_the_feed_survives_an_unreachable_database(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(change_feed, "_AFTER_ERROR_S", 0.01)
     answers: list[Changes | StoreError] = [
         StoreError(code="database_unreachable", reason="away", remedy="wait"),
         Changes(version=7),

@@ -18,7 +18,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, migrate the database, start the workers, and serve."""
     from hemoscope.inference.bundle import load_bundle
-    from hemoscope.store.store import open_store
+    from hemoscope.store.store import open_store_patiently
     from hemoscope.store.supervisor import Supervisor
     from hemoscope.web.app import create_app
     from hemoscope.web.credentials import load_credentials
@@ -32,11 +32,12 @@ def run(arguments: argparse.Namespace) -> int:
         check_certificate(*settings.tls)
     configure_logs()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
-    store = open_store(settings)
+    store = open_store_patiently(settings, limit_s=60 * settings.database_wait_minutes)
     try:
         card = {**bundle.card.to_json(), "sha256": bundle.sha256}
-        app = create_app(store, settings, credentials=credentials, model_card=card)
-        with Supervisor(store, settings):
+        supervisor = Supervisor(store, settings)
+        app = create_app(store, settings, credentials=credentials, model_card=card, background=supervisor.vitals)
+        with supervisor:
             run_server(app, settings, started=_announce)
     finally:
         store.close()

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hemoscope.store import tables
-from hemoscope.store.database import Database, now
+from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
 from hemoscope.store.values import AuditEntry, Role, Session, User
 from hemoscope.store.worklist import storable
@@ -22,9 +22,9 @@ _audit, _sessions, _settings = tables.audit, tables.sessions, tables.settings
 
 def record(database: Database, *, user: str, action: str, study_id: str | None, detail: str) -> None:
     """Add one line to the audit log."""
-    row = {"at": now(), "user_name": storable(user), "action": storable(action)[:64], "detail": storable(detail)}
+    row = {"user_name": storable(user), "action": storable(action)[:64], "detail": storable(detail)}
     with database.writing() as connection:
-        connection.execute(_audit.insert().values(**row, study_id=study_id))
+        connection.execute(_audit.insert().values(**row, at=server_time(connection), study_id=study_id))
 
 
 def audit_log(database: Database, *, limit: int, before: int | None) -> tuple[AuditEntry, ...]:
@@ -47,22 +47,21 @@ def audit_log(database: Database, *, limit: int, before: int | None) -> tuple[Au
 
 def open_session(database: Database, user: User, *, lasting: timedelta) -> tuple[str, Session]:
     """Begin a session; the token is returned to the caller only, the database keeps its hash."""
-    token, session = (
-        secrets.token_urlsafe(32),
-        Session(user=user, csrf=secrets.token_hex(32), expires_at=now() + lasting),
-    )
-    row = {"token_hash": _hash(token), "user_name": user.name, "role": user.role.value, "csrf": session.csrf}
+    token, csrf = secrets.token_urlsafe(32), secrets.token_hex(32)
+    row = {"token_hash": _hash(token), "user_name": user.name, "role": user.role.value, "csrf": csrf}
     with database.writing() as connection:
-        connection.execute(_sessions.insert().values(**row, expires_at=session.expires_at))
-    return token, session
+        expires_at = server_time(connection) + lasting
+        connection.execute(_sessions.insert().values(**row, expires_at=expires_at))
+    return token, Session(user=user, csrf=csrf, expires_at=expires_at)
 
 
 def find_session(database: Database, token: str) -> Session | None:
     """Return the session of a token, or None if it is unknown or expired."""
-    known = sa.select(_sessions).where(_sessions.c.token_hash == _hash(token), _sessions.c.expires_at > now())
+    known = sa.select(_sessions).where(_sessions.c.token_hash == _hash(token))
     with database.reading() as connection:
         row = connection.execute(known).first()
-    if row is None:
+        moment = server_time(connection)
+    if row is None or row.expires_at <= moment:
         return None
     return Session(user=User(name=row.user_name, role=Role(row.role)), csrf=row.csrf, expires_at=row.expires_at)
 

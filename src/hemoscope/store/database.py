@@ -15,16 +15,23 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection, Dialect, Engine
+from sqlalchemy.engine import URL, Connection, Dialect, Engine, ExceptionContext
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from hemoscope.errors import ConfigError
+from hemoscope.errors import ConfigError, StoreError
 from hemoscope.store.refusals import refusal
 
 _BUSY_MS = 30_000
-_ANSWER_S = 60
-_UNREACHABLE = (OperationalError, InterfaceError, DisconnectionError, PoolTimeoutError)
+_ANSWER_S = 20
+# SQLSTATEs, or their first two characters (PostgreSQL, appendix A), of a server that cannot serve now: no connection,
+# wrong password, no such database, standby (25006), no resources, in use, shutting down or starting, its own I/O fails.
+_AWAY = ("08", "28", "3D", "25006", "53", "55006", "55P03", "57", "58")
+_FULL = ("53100",)
+_GONE = ("08", "57P")  # the connection that reported it is of no use any more
+# Without SQLSTATE, that is from a socket, the pool or SQLite, the class is all there is.
+_AWAY_CLASSES = (OperationalError, InterfaceError, DisconnectionError, PoolTimeoutError)
+_AWAY_SQLITE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _URLS = "Give sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
@@ -58,6 +65,13 @@ class Database:
         if self.is_sqlite:
             _make_private_file(Path(str(self._url.database)))
         self._engine = _engine(self._url)
+
+    @property
+    def name(self) -> str:
+        """The database for messages: the file's name, or ``host/database``; no folder, user or password."""
+        if self.is_sqlite:
+            return Path(str(self._url.database)).name
+        return f"{self._url.host or 'this machine'}/{self._url.database}"
 
     @property
     def file(self) -> Path | None:
@@ -101,8 +115,20 @@ class Database:
 
 
 def now() -> datetime:
-    """The time of this machine's clock, UTC; machines that share a database must share the time (NTP)."""
+    """The time of this machine's clock, UTC. Ages are counted by ``server_time``."""
     return datetime.now(UTC)
+
+
+def server_time(connection: Connection) -> datetime:
+    """The time of the database's clock, UTC: the same for all processes, however their machines' clocks differ.
+
+    SQLite has no clock but that of its machine.
+    """
+    if connection.dialect.name == "sqlite":
+        return now()
+    moment = connection.execute(sa.select(sa.func.clock_timestamp(type_=UtcTime()))).scalar_one()
+    assert isinstance(moment, datetime)
+    return moment
 
 
 def database_url(text: str) -> URL:
@@ -144,7 +170,9 @@ def _engine(url: URL) -> Engine:
     if mode in ("require", "verify-ca", "verify-full"):
         arguments["ssl_context"] = _ssl_context(str(mode))
     url = url.difference_update_query(["sslmode"])
-    return sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, pool_size=10, max_overflow=40)
+    engine = sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, pool_size=10, max_overflow=40)
+    event.listen(engine, "handle_error", _note_lost_connection)
+    return engine
 
 
 def _ssl_context(mode: str) -> ssl.SSLContext:
@@ -182,16 +210,46 @@ def _make_private_file(path: Path) -> None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Report an unreachable database without the driver's message, which may hold the URL."""
+    """Report a database that cannot serve, without the driver's message, which may hold the URL or values."""
     try:
         yield
-    except _UNREACHABLE as error:
-        raise refusal("database_unreachable", f"the database does not answer ({_cause(error)})") from error
-    except DBAPIError as error:
-        if not error.connection_invalidated:
+    except (DBAPIError, DisconnectionError, PoolTimeoutError) as error:
+        known = _refusal_of(error)
+        if known is None:
             raise
-        raise refusal("database_unreachable", "the connection to the database was lost") from error
+        raise known from error
+    except OSError as error:  # pg8000 passes some of its socket's errors on as they are
+        reason = f"the connection to the database was lost ({type(error).__name__})"
+        raise refusal("database_unreachable", reason) from error
 
 
-def _cause(error: Exception) -> str:
-    return type(getattr(error, "orig", None) or error).__name__
+def _refusal_of(error: Exception) -> StoreError | None:
+    """The one place that classifies database errors; None for an error of this program, such as a broken constraint."""
+    state, code = _sqlstate(error), _sqlite_code(error)
+    cause = f"SQLSTATE {state}" if state else type(getattr(error, "orig", None) or error).__name__
+    if code == sqlite3.SQLITE_FULL or (state or "").startswith(_FULL):
+        return refusal("database_full", f"the database's disk is full ({cause})")
+    if state.startswith(_AWAY) if state else isinstance(error, _AWAY_CLASSES) or code in _AWAY_SQLITE:
+        return refusal("database_unreachable", f"the database does not answer ({cause})")
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return refusal("database_unreachable", f"the connection to the database was lost ({cause})")
+    return None
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    """The SQLSTATE of a driver's error, which pg8000 gives as field C of the server's message; None if it has none."""
+    fields = getattr(getattr(error, "orig", error), "args", ())
+    return str(fields[0]["C"]) if fields and isinstance(fields[0], dict) and "C" in fields[0] else None
+
+
+def _sqlite_code(error: Exception) -> int | None:
+    """SQLite's primary result code."""
+    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _note_lost_connection(context: ExceptionContext) -> None:
+    """Let the pool replace connections of a server that ended them; SQLAlchemy knows only closed sockets as such."""
+    state = _sqlstate(context.original_exception)
+    if state is not None and state.startswith(_GONE):
+        context.is_disconnect = True

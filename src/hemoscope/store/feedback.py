@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage
 from hemoscope.store import tables
-from hemoscope.store.database import Database, now
+from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
 from hemoscope.store.values import Feedback, Verdict
 from hemoscope.store.worklist import find_study, storable
@@ -41,7 +41,7 @@ def add_feedback(
             raise refusal("bad_feedback", f"slice {outside[0]} of a study of {study.instances}")
         values = {
             "study_id": study_id,
-            "at": now(),
+            "at": server_time(connection),
             "by_user": storable(by),
             "label": label.value,
             "verdict": verdict.value,

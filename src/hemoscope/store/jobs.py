@@ -3,19 +3,25 @@
 A worker takes the oldest waiting upload, or one whose lease ran out, and keeps the lease by its heartbeat. A lease that
 runs out is a failed attempt; after three the studies fail with a code. A worker that is asked to stop gives its job
 back, and the attempt does not count. A worker that lost its lease can no longer write a result.
+
+A lease has run out if nobody renewed it while another process watched it for the time of a lease, by its monotonic
+clock: clocks that are wrong, differ or are set make no lease shorter or longer.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from time import monotonic
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hemoscope.errors import HemoscopeError
 from hemoscope.store import tables
-from hemoscope.store.database import Database, now
+from hemoscope.store.database import Database, server_time
 from hemoscope.store.values import StudyState
 
+_LOOKS_AT_LEAST = 0.5  # of the time of a lease: who looks more rarely may have missed what all others missed
 FINAL = (StudyState.DONE, StudyState.FAILED)
 _jobs, _workers, _studies = tables.jobs, tables.workers, tables.studies
 
@@ -31,6 +37,15 @@ class UploadJob:
     upload_id: str
     worker_id: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Renewal:
+    """A lease as it was last renewed; ``lease_until`` differs after every renewal, and means nothing else here."""
+
+    upload_id: str
+    attempts: int
+    lease_until: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,46 +65,73 @@ class Jobs:
         self.lease_time = lease
         self.attempts = attempts
         self._database = database
+        self._first_seen: dict[_Renewal, float] = {}
+        self._looked = float("-inf")
 
     def join(self, worker_id: str, *, host: str, pid: int) -> None:
         """Register a worker."""
-        row = {"worker_id": worker_id, "host": host, "pid": pid, "started_at": now(), "beat_at": now()}
+        row = {"worker_id": worker_id, "host": host, "pid": pid}
         with self._database.writing() as connection:
-            connection.execute(_workers.insert().values(**row))
+            moment = server_time(connection)
+            connection.execute(_workers.insert().values(**row, started_at=moment, beat_at=moment))
 
     def lease(self, worker_id: str) -> UploadJob | None:
         """Take the oldest upload that waits, or None; uploads that have used all attempts fail."""
         with self._database.reading() as connection:
-            if connection.execute(sa.select(_jobs.c.upload_id).where(_free()).limit(1)).first() is None:
+            free = _free(self._ended_leases(connection))
+            if connection.execute(sa.select(_jobs.c.upload_id).where(free).limit(1)).first() is None:
                 return None
         with self._database.writing() as connection:
             tables.tick(connection)
-            while (found := _oldest_free(connection)) is not None:
+            while (found := _oldest_free(connection, free)) is not None:
                 upload_id, attempts = found
                 if attempts < self.attempts:
                     return self._take(connection, upload_id, attempts + 1, worker_id)
                 fail(connection, upload_id, _killed(attempts))
         return None
 
+    def _watch_leases(self, connection: Connection) -> None:
+        """Note since when this process has seen each lease unchanged.
+
+        After a pause in its looks it begins anew: while the database was away nobody could renew a lease.
+        """
+        leases = sa.select(_jobs.c.upload_id, _jobs.c.attempts, _jobs.c.lease_until).where(_jobs.c.state == "running")
+        held, moment = [_Renewal(**row) for row in connection.execute(leases).mappings()], monotonic()
+        rarely = moment - self._looked >= _LOOKS_AT_LEAST * self.lease_time.total_seconds()
+        seen = {} if rarely else self._first_seen
+        self._first_seen, self._looked = {one: seen.get(one, moment) for one in held}, moment
+
+    def _ended_leases(self, connection: Connection) -> list[_Renewal]:
+        """The leases that this process has seen unchanged for the time of a lease."""
+        self._watch_leases(connection)
+        limit = self.lease_time.total_seconds()
+        return [one for one, since in self._first_seen.items() if self._looked - since >= limit]
+
     def _take(self, connection: Connection, upload_id: str, attempt: int, worker_id: str) -> UploadJob:
+        moment = server_time(connection)
         values = {
             "state": "running",
             "attempts": attempt,
             "worker_id": worker_id,
-            "started_at": now(),
-            "lease_until": now() + self.lease_time,
+            "started_at": moment,
+            "lease_until": moment + self.lease_time,
         }
         connection.execute(_jobs.update().where(_jobs.c.upload_id == upload_id).values(**values))
         connection.execute(_workers.update().where(_workers.c.worker_id == worker_id).values(upload_id=upload_id))
         return UploadJob(upload_id=upload_id, worker_id=worker_id, attempt=attempt)
 
     def heartbeat(self, worker_id: str, job: UploadJob | None) -> bool:
-        """Record that a worker is alive and extend its lease; False if the job is no longer its own."""
+        """Record that a worker is alive and extend its lease; False if the job is no longer its own.
+
+        A worker that is busy looks here, not in ``lease``, at the leases of others, which may have died.
+        """
         with self._database.writing() as connection:
-            longer = {"lease_until": now() + self.lease_time}
+            moment = server_time(connection)
+            longer = {"lease_until": moment + self.lease_time}
             kept = job is None or connection.execute(_jobs.update().where(_held(job)).values(**longer)).rowcount == 1
-            alive = {"beat_at": now(), "upload_id": job.upload_id if job else None}
+            alive = {"beat_at": moment, "upload_id": job.upload_id if job else None}
             connection.execute(_workers.update().where(_workers.c.worker_id == worker_id).values(**alive))
+            self._watch_leases(connection)
             return kept
 
     def give_back(self, job: UploadJob) -> None:
@@ -129,18 +171,22 @@ class Jobs:
             return
         _requeue(connection, upload_id, attempts=attempts)
 
-    def fail_overdue(self, worker_id: str, *, after: timedelta) -> bool:
-        """Fail the job of a worker if it has run too long; True if the worker must be terminated."""
-        overdue = _jobs.c.worker_id == worker_id, _jobs.c.state == "running", _jobs.c.started_at < now() - after
+    def held_by(self, worker_ids: Collection[str]) -> frozenset[UploadJob]:
+        """The jobs that these workers hold."""
+        held = _jobs.c.worker_id.in_(worker_ids), _jobs.c.state == "running"
+        columns = _jobs.c.upload_id, _jobs.c.worker_id, _jobs.c.attempts.label("attempt")
         with self._database.reading() as connection:
-            if connection.execute(sa.select(_jobs.c.upload_id).where(*overdue)).first() is None:
-                return False
+            rows = connection.execute(sa.select(*columns).where(*held)).mappings().all()
+        return frozenset(UploadJob(**row) for row in rows)
+
+    def fail_overdue(self, job: UploadJob, *, limit: timedelta) -> bool:
+        """Fail a job that has run longer than ``limit``, as its supervisor measured; False if it ended meanwhile."""
         with self._database.writing() as connection:
             tables.tick(connection)
-            late = connection.execute(sa.select(_jobs.c.upload_id).where(*overdue).with_for_update()).scalars().all()
-            for upload_id in late:
-                fail(connection, upload_id, _too_slow(after))
-        return bool(late)
+            if connection.execute(sa.select(_jobs.c.upload_id).where(_held(job)).with_for_update()).first() is None:
+                return False
+            fail(connection, job.upload_id, _too_slow(limit))
+        return True
 
 
 def _killed(attempts: int) -> JobFailure:
@@ -156,14 +202,23 @@ def _too_slow(limit: timedelta) -> JobFailure:
     )
 
 
-def _free() -> sa.ColumnElement[bool]:
-    """Jobs that wait, and jobs whose lease ran out."""
-    return sa.or_(_jobs.c.state == "queued", sa.and_(_jobs.c.state == "running", _jobs.c.lease_until < now()))
+def _free(ended: Sequence[_Renewal]) -> sa.ColumnElement[bool]:
+    """Jobs that wait, and jobs whose lease ran out and was not renewed since it was looked at."""
+    unchanged = (
+        sa.and_(
+            _jobs.c.upload_id == one.upload_id,
+            _jobs.c.attempts == one.attempts,
+            _jobs.c.lease_until == one.lease_until,
+            _jobs.c.state == "running",
+        )
+        for one in ended
+    )
+    return sa.or_(_jobs.c.state == "queued", *unchanged)
 
 
-def _oldest_free(connection: Connection) -> tuple[str, int] | None:
+def _oldest_free(connection: Connection, free: sa.ColumnElement[bool]) -> tuple[str, int] | None:
     # SKIP LOCKED is PostgreSQL's; SQLite, where BEGIN IMMEDIATE keeps other writers out, omits it.
-    oldest = sa.select(_jobs.c.upload_id, _jobs.c.attempts).where(_free())
+    oldest = sa.select(_jobs.c.upload_id, _jobs.c.attempts).where(free)
     ordered = oldest.order_by(_jobs.c.queued_at, _jobs.c.upload_id).limit(1).with_for_update(skip_locked=True)
     found = connection.execute(ordered).first()
     return None if found is None else (found.upload_id, found.attempts)
@@ -195,7 +250,7 @@ def _requeue(connection: Connection, upload_id: str, *, attempts: int) -> None:
 
 def finish(connection: Connection, upload_id: str, *, state: str) -> None:
     """End a job; call ``check_held`` first, or hold its row locked."""
-    ended = {"state": state, "finished_at": now(), "worker_id": None, "lease_until": None}
+    ended = {"state": state, "finished_at": server_time(connection), "worker_id": None, "lease_until": None}
     connection.execute(_jobs.update().where(_jobs.c.upload_id == upload_id).values(**ended))
 
 

@@ -34,10 +34,21 @@ def migrate(database: Database, *, revision: str = "head") -> None:
     """
     with _file_lock(database.file):
         database.use_wal()
-        with database.writing() as connection:
-            if not database.is_sqlite:
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-            _upgrade(connection, revision)
+    with start_lock(database) as connection:
+        _upgrade(connection, revision)
+
+
+@contextmanager
+def start_lock(database: Database) -> Iterator[Connection]:
+    """Yield a writing transaction that only one process at a time is in, for what a start may have to make.
+
+    Raises:
+        StoreError: ``database_unreachable``.
+    """
+    with _file_lock(database.file), database.writing() as connection:
+        if not database.is_sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+        yield connection
 
 
 def _upgrade(connection: Connection, revision: str) -> None:

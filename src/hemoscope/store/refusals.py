@@ -17,7 +17,12 @@ REMEDIES: dict[str, str] = {
     "bad_feedback": "Give slices of this study, and at most 2000 characters of note",
     "bad_setting": "Give a value that JSON can hold, under a short name",
     "database_unreachable": "Check that the database runs and that its URL is right",
+    "database_full": "Free space where the database keeps its files",
+    "storage_unusable": "Check that the storage folder's disk is mounted, and that this user may write to it",
 }
+
+# Faults of the site, not of a study: they pass, and what was asked for can be tried again.
+PASSING = frozenset({"database_unreachable", "database_full", "storage_unusable"})
 
 
 def refusal(code: str, reason: str) -> StoreError:

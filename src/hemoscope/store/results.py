@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from hemoscope.errors import HemoscopeError
 from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
-from hemoscope.store.database import Database, now
+from hemoscope.store.database import Database, server_time
 from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, finish
 from hemoscope.store.uploads import new_study
 from hemoscope.store.values import Geometry, Identity, StudyState
@@ -174,7 +174,7 @@ def _insert_result(connection: Connection, job: UploadJob, study_id: str, findin
     known = sa.select(_studies.c.study_id).where(_studies.c.study_id == study_id)
     if connection.execute(known).first() is None:
         raise _gone()
-    row = {"study_id": study_id, "attempt": job.attempt, "finished_at": now(), "findings": findings}
+    row = {"study_id": study_id, "attempt": job.attempt, "finished_at": server_time(connection), "findings": findings}
     connection.execute(tables.results.insert().values(**row))
 
 

@@ -62,6 +62,9 @@ class Settings:
             "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME (default: SQLite in the storage folder)", "URL"
         ),
     )
+    database_wait_minutes: float = field(
+        default=10.0, metadata=_help("wait so long for a database that does not answer at the start", "N")
+    )
     model: Path | None = field(default=None, metadata=_help("a model's folder (default: the one that ships)", "BUNDLE"))
     workers: int = field(default=1, metadata=_help("processes that read studies", "N", least=0))
     threads: int | None = field(
@@ -91,6 +94,9 @@ class Settings:
     )
     retention_days: int | None = field(
         default=None, metadata=_help("delete studies after this time (default: never)", "N", least=1)
+    )
+    trash_days: int = field(
+        default=7, metadata=_help("keep folders that the database does not know for so long", "N", least=1)
     )
     deidentify: bool = field(default=False, metadata=_help("keep only de-identified copies"))
     keep_source: bool = field(default=False, metadata=_help("keep the uploaded files after they are read"))
@@ -147,6 +153,9 @@ class Settings:
             raise ConfigError(msg)
         if not self.time_limit_minutes > 0:
             msg = f"--time-limit-minutes is above 0, got {self.time_limit_minutes:g}"
+            raise ConfigError(msg)
+        if not self.database_wait_minutes >= 0:
+            msg = f"--database-wait-minutes is at least 0, got {self.database_wait_minutes:g}"
             raise ConfigError(msg)
         for name in ("lease_s", "attempts", "poll_s", "concurrent_uploads"):
             if not getattr(self, name) > 0:

@@ -6,6 +6,7 @@ written atomically, and a slice is read through a memory map without loading the
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -17,13 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.errors import ConfigError
-from hemoscope.files import atomic_file, new_file, sync_folder
+from hemoscope.files import atomic_file, new_file, sync_folder, write_text
 from hemoscope.store.refusals import refusal
 
 VOLUME = "volume.npy"
 MAPS = "maps.npy"
 _TRASH = ".trash"
+_SWEPT = ".swept"
 _KEY = ".pseudonym-key"
+_STORE_ID = ".store-id"
+_UPLOAD = re.compile("[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -35,7 +39,8 @@ class Storage:
         self.root = root.absolute()
         try:
             self._make_private()
-            self.trash.mkdir(mode=0o700, exist_ok=True)
+            for folder in (self.trash, self.swept):
+                folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             msg = f"the storage folder cannot be used ({error.strerror}). Give a folder that you may write to"
             raise ConfigError(msg) from error
@@ -50,12 +55,22 @@ class Storage:
 
     @property
     def trash(self) -> Path:
-        """The folder of what is being deleted."""
+        """The folder of what is being deleted, on request or past its retention: removed at once."""
         return self.root / _TRASH
+
+    @property
+    def swept(self) -> Path:
+        """The folder of what the database does not know; kept for days, since the database may be wrong."""
+        return self.root / _SWEPT
 
     def upload(self, upload_id: str) -> Path:
         """The folder of an upload."""
         return self.root / upload_id
+
+    def uploads(self) -> Iterator[Path]:
+        """The folders of all uploads, accepted or not. Raises StoreError ``storage_unusable``."""
+        with usable():
+            yield from [one for one in self.root.iterdir() if _UPLOAD.fullmatch(one.name) and one.is_dir()]
 
     def source(self, upload_id: str) -> Path:
         """The folder of the files as they were uploaded."""
@@ -95,6 +110,29 @@ class Storage:
         if aside is not None:
             self.remove(aside)
 
+    def store_id(self) -> str | None:
+        """The id shared with the database; None if there is none yet. Raises StoreError ``storage_unusable``."""
+        with usable():
+            try:
+                return (self.root / _STORE_ID).read_text(encoding="ascii").strip()
+            except FileNotFoundError:
+                return None
+
+    def write_store_id(self, store_id: str) -> None:
+        """Write the id shared with the database. Raises StoreError ``storage_unusable`` or ``storage_full``."""
+        with usable():
+            write_text(self.root / _STORE_ID, f"{store_id}\n", mode=0o600)
+
+    def check_writable(self) -> None:
+        """Write a small file to the disk and remove it. Raises StoreError ``storage_unusable`` or ``storage_full``."""
+        probe = self.root / f".probe-{secrets.token_hex(4)}"
+        with usable():
+            try:
+                with new_file(probe, mode=0o600) as file:
+                    file.write(b"ready?")
+            finally:
+                probe.unlink(missing_ok=True)
+
     def pseudonym_key(self) -> bytes:
         """The site's secret key for pseudonyms, made at first use; with it an identity can be linked to a pseudonym."""
         path, draft = self.root / _KEY, self.root / f"{_KEY}-{secrets.token_hex(4)}"
@@ -118,6 +156,16 @@ def new_private_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a new private file, flushed to the disk when the block ends. Raises StoreError ``storage_full``."""
     with full_disk_refused(), new_file(path, mode=0o600) as file:
         yield file
+
+
+@contextmanager
+def usable() -> Iterator[None]:
+    """Turn any error of the storage folder into a StoreError: ``storage_full`` or ``storage_unusable``."""
+    try:
+        with full_disk_refused():
+            yield
+    except OSError as error:
+        raise refusal("storage_unusable", f"the storage folder cannot be used ({error.strerror})") from error
 
 
 @contextmanager

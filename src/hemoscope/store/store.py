@@ -3,22 +3,29 @@
 Every method is short, blocks, and may be called from any thread; several processes may open the same store.
 """
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
+from threading import Event
+from time import monotonic
 from typing import Any
 
 import numpy as np
 
+from hemoscope.errors import StoreError
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.store import audit_and_sessions, feedback, removal, uploads, worklist
-from hemoscope.store.database import Database
+from hemoscope.store import audit_and_sessions, feedback, removal, tables, uploads, worklist
+from hemoscope.store.background import Backoff
+from hemoscope.store.database import Database, server_time
 from hemoscope.store.jobs import Jobs
 from hemoscope.store.migrate import migrate
-from hemoscope.store.refusals import refusal
+from hemoscope.store.pairing import check_paired, pair
+from hemoscope.store.refusals import PASSING, refusal
 from hemoscope.store.results import Results
 from hemoscope.store.settings import Settings
 from hemoscope.store.storage import MAPS, VOLUME, Storage
+from hemoscope.store.sweep import Sweep
 from hemoscope.store.uploads import Upload
 from hemoscope.store.values import (
     AuditEntry,
@@ -34,6 +41,8 @@ from hemoscope.store.values import (
 )
 
 _EVERYTHING = WorklistQuery()
+_SAID_EVERY_S = 60.0
+_log = logging.getLogger("hemoscope.store")
 
 
 def open_store(settings: Settings) -> "Store":
@@ -43,8 +52,8 @@ def open_store(settings: Settings) -> "Store":
         settings: the database, the private folder (made with mode 0700), limits, lease and attempts.
 
     Raises:
-        ConfigError: the URL is of another database, the database is newer than this program, or the folder cannot be
-            made private.
+        ConfigError: the URL is of another database, the database is newer than this program, the folder cannot be
+            made private, or folder and database do not belong together.
         StoreError: ``database_unreachable``.
     """
     # The folder first: an SQLite file may lie in it, and a folder that other users can read is refused.
@@ -53,8 +62,36 @@ def open_store(settings: Settings) -> "Store":
     with ExitStack() as on_error:
         on_error.callback(database.close)
         migrate(database)
+        store_id = pair(database, folder)
         on_error.pop_all()
-    return Store(database, folder, settings)
+    return Store(database, folder, settings, store_id=store_id)
+
+
+def open_store_patiently(settings: Settings, *, limit_s: float, stop: Event | None = None) -> "Store":
+    """Open a store whose database may still be starting; a line in the log says at least each minute what it waits for.
+
+    Args:
+        settings: as for ``open_store``.
+        limit_s: how long to wait, infinite for ever.
+        stop: ends the wait, and the program, when it is set.
+
+    Raises:
+        ConfigError: as ``open_store``.
+        StoreError: the fault that ``open_store`` still reported after ``limit_s`` seconds.
+        SystemExit: ``stop`` was set.
+    """
+    began, said, backoff, stopped = monotonic(), float("-inf"), Backoff(), stop or Event()
+    while True:
+        try:
+            return open_store(settings)
+        except StoreError as error:
+            if error.code not in PASSING or monotonic() - began >= limit_s:
+                raise
+            if monotonic() - said >= _SAID_EVERY_S:
+                said = monotonic()
+                _log.warning("waiting: %s. %s", error.reason, error.remedy)
+        if stopped.wait(backoff.next_pause_s()):
+            raise SystemExit(0)
 
 
 class Store:
@@ -63,15 +100,18 @@ class Store:
     ``jobs`` and ``results`` are the workers' side, ``folder`` the private folder.
     """
 
-    def __init__(self, database: Database, folder: Storage, settings: Settings) -> None:
+    def __init__(self, database: Database, folder: Storage, settings: Settings, *, store_id: str) -> None:
         """Use ``open_store``."""
         self.folder = folder
         self.limits = settings.upload_limits
         self.read_limits = settings.read_limits
         self.keep_source = settings.keep_source
+        self.store_id = store_id
         self.jobs = Jobs(database, lease=settings.lease, attempts=settings.attempts)
         self.results = Results(database)
         self._database = database
+        kept = timedelta(days=settings.trash_days)
+        self._sweep = Sweep(database, folder, store_id=store_id, keep_source=settings.keep_source, kept=kept)
 
     # Uploads
 
@@ -152,8 +192,12 @@ class Store:
         return deleted
 
     def sweep(self) -> None:
-        """Remove what crashes left: uploads never accepted, interrupted deletions; and expired sessions."""
-        removal.sweep(self._database, self.folder, keep_source=self.keep_source)
+        """Complete interrupted deletions, set aside what the database does not know, remove expired sessions."""
+        self._sweep.run()
+
+    def empty_trash(self) -> None:
+        """Delete what was set aside longer ago than the settings keep it."""
+        self._sweep.empty()
 
     # Feedback
 
@@ -221,6 +265,26 @@ class Store:
     def counts(self) -> Counts:
         """Return the numbers for readiness and metrics. Raises StoreError ``database_unreachable``."""
         return worklist.count_all(self._database, alive_within=self.jobs.lease_time)
+
+    def time(self) -> datetime:
+        """Return the time of the database's clock, UTC. Raises StoreError ``database_unreachable``."""
+        with self._database.reading() as connection:
+            return server_time(connection)
+
+    def check_storage(self) -> None:
+        """Check that the folder is still this store's, and can be written to.
+
+        Raises:
+            StoreError: ``storage_unusable`` or ``storage_full``.
+        """
+        check_paired(self.folder, self.store_id)
+        self.folder.check_writable()
+
+    def check_database(self) -> None:
+        """Change a row of the database and take it back. Raises StoreError ``database_unreachable`` or ``_full``."""
+        with self._database.writing() as connection:
+            tables.tick(connection)
+            connection.rollback()
 
     def close(self) -> None:
         """Close the database connections."""

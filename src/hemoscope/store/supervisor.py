@@ -1,28 +1,34 @@
 """Starts worker processes, restarts them when they exit, and deletes studies past their retention period.
 
 Workers are spawned, never forked: a fork of a process with threads (uvicorn, OpenVINO) may deadlock. A dead worker's
-job is freed at once. A worker that keeps dying is restarted with growing delays, up to half a minute.
+job is freed at once. A worker that keeps dying is restarted with growing delays, up to a quarter of a minute. The time
+that a job has run is measured here, by the monotonic clock: no clock that is set makes it exceed the limit.
 """
 
 import logging
 import secrets
 import subprocess
 import sys
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from hemoscope.errors import StoreError
+from hemoscope.store.background import BackgroundLoop, Vitals, described
+from hemoscope.store.jobs import UploadJob
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
+from hemoscope.store.sweep import ClockWatch
 
 _log = logging.getLogger("hemoscope.store")
 _LOOK_EVERY_S = 0.1
 _OVERDUE_EVERY_S = 1.0
+# More than a step may take: the database's timeout several times over, and a sweep of a large storage.
+_WATCH_STUCK_AFTER_S = 180.0
+_SWEEP_STUCK_AFTER_S = 3 * 3600.0
 _FIRST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 30.0
+_LONGEST_PAUSE_S = 15.0
 _LONG_LIFE_S = 30.0
 _SWEEP_EVERY_S = 600.0
 _SHUTDOWN_TIMEOUT_S = 10.0
@@ -56,25 +62,37 @@ class Supervisor:
         self._store = store
         self._settings = settings
         self._slots = [_Slot() for _ in range(settings.workers)]
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._watch, name="supervise-workers", daemon=True),
-            threading.Thread(target=self._tidy, name="sweep-store", daemon=True),
-        ]
+        self._running: dict[UploadJob, float] = {}
+        self._overdue_at = 0.0
+        self._clock = ClockWatch()
+        self._loops = (
+            self._loop("supervise-workers", self._watch, _LOOK_EVERY_S, _WATCH_STUCK_AFTER_S),
+            self._loop("sweep-store", self._tidy, _SWEEP_EVERY_S, _SWEEP_STUCK_AFTER_S),
+        )
+
+    @staticmethod
+    def _loop(name: str, step: Callable[[], object], every_s: float, stuck_after_s: float) -> BackgroundLoop:
+        return BackgroundLoop(name, step, every_s=every_s, stuck_after_s=stuck_after_s)
+
+    @property
+    def vitals(self) -> tuple[Vitals, ...]:
+        """The threads that must be at work while the block lasts."""
+        return tuple(loop.vitals for loop in self._loops)
 
     def __enter__(self) -> Self:
         """Start."""
-        for thread in self._threads:
-            thread.start()
+        for loop in self._loops:
+            loop.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ask the workers to give their jobs back and exit; kill those that do not within ten seconds."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        for loop in self._loops:
+            loop.stop()
+        for loop in self._loops:
+            loop.join()
         for slot in self._slots:
             if slot.process is not None:
                 _close_input(slot.process)
@@ -91,20 +109,15 @@ class Supervisor:
             process.wait()
         try:
             self._store.jobs.worker_died(worker_id)
-        except StoreError as error:
-            _log.warning("a worker's job waits until its lease runs out: %s", error.code)
+        except Exception as error:  # noqa: BLE001 - the other workers must be ended too
+            _log.warning("a worker's job waits until its lease runs out: %s", described(error))
 
     def _watch(self) -> None:
-        overdue_at = 0.0
-        while not self._stop.wait(_LOOK_EVERY_S):
-            try:
-                for slot in self._slots:
-                    self._look_at(slot)
-                if monotonic() >= overdue_at:
-                    overdue_at = monotonic() + _OVERDUE_EVERY_S
-                    self._end_overdue()
-            except (StoreError, OSError) as error:  # the database cannot be reached, or no process can be started
-                _log.warning("workers cannot be supervised: %s", type(error).__name__)
+        for slot in self._slots:
+            self._look_at(slot)
+        if monotonic() >= self._overdue_at:
+            self._overdue_at = monotonic() + _OVERDUE_EVERY_S
+            self._end_overdue()
 
     def _look_at(self, slot: _Slot) -> None:
         """Start the worker of a slot, or free the job of one that died."""
@@ -136,24 +149,27 @@ class Supervisor:
             _log.warning("worker %d exited before it received its settings", slot.process.pid)
 
     def _end_overdue(self) -> None:
-        for slot in self._slots:
-            if slot.process is None:
-                continue
-            if self._store.jobs.fail_overdue(slot.worker_id, after=self._settings.time_limit):
-                _log.warning("worker %d exceeded the time limit and is killed", slot.process.pid)
-                slot.process.kill()
-                slot.process.wait()
+        """Fail the jobs that this process has seen for longer than the time limit, and kill their workers."""
+        workers = {slot.worker_id: slot.process for slot in self._slots if slot.process is not None}
+        if not workers:
+            return
+        held, at, limit = self._store.jobs.held_by(workers.keys()), monotonic(), self._settings.time_limit
+        self._running = {job: self._running.get(job, at) for job in held}
+        for job, since in self._running.items():
+            if at - since > limit.total_seconds() and self._store.jobs.fail_overdue(job, limit=limit):
+                process = workers[job.worker_id]
+                _log.warning("worker %d exceeded the time limit and is killed", process.pid)
+                process.kill()
+                process.wait()
 
     def _tidy(self) -> None:
-        while True:
-            try:
-                if self._settings.retention_days is not None:
-                    self._store.retention(self._settings.retention_days)
-                self._store.sweep()
-            except (StoreError, OSError) as error:
-                _log.warning("retention is postponed: %s", type(error).__name__)
-            if self._stop.wait(_SWEEP_EVERY_S):
-                return
+        """Delete by age unless the clock was set lately, then what crashes left behind."""
+        if self._clock.steady(self._store.time()):
+            days = self._settings.retention_days
+            if days is not None and (deleted := self._store.retention(days)):
+                _log.info("%d studies past their retention deleted", deleted)
+            self._store.empty_trash()
+        self._store.sweep()
 
 
 def _close_input(process: subprocess.Popen[bytes]) -> None:

@@ -153,6 +153,9 @@ deletions = Table(
     Index("deletions_of_upload", "upload_id"),
 )
 
+# One row: the id that the storage folder holds too.
+pairing = Table("pairing", metadata, Column("store_id", _ID, primary_key=True))
+
 totals = Table(
     "totals",
     metadata,

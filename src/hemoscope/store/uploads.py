@@ -8,10 +8,10 @@ from typing import BinaryIO, Self
 from hemoscope.files import sync_folder
 from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
-from hemoscope.store.database import Database, now
+from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
 from hemoscope.store.settings import UploadLimits
-from hemoscope.store.storage import Storage, full_disk_refused, new_private_file
+from hemoscope.store.storage import Storage, full_disk_refused, new_private_file, usable
 from hemoscope.store.values import StudyState
 
 UNKNOWN_URGENCY = len(URGENCIES)  # after every urgency that is known
@@ -27,13 +27,14 @@ class Upload:
         self.files = 0
         self.bytes = 0
         self.accepted = False
+        self.undecided = False
         self.limits = limits
         self._storage = storage
         self._begun = 0
 
     def __enter__(self) -> Self:
-        """Make the folder."""
-        with full_disk_refused():
+        """Make the folder. Raises StoreError ``storage_unusable`` or ``storage_full``."""
+        with usable():
             self._storage.upload(self.upload_id).mkdir(mode=0o700)
             self._storage.source(self.upload_id).mkdir(mode=0o700)
         return self
@@ -41,8 +42,8 @@ class Upload:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove the folder unless the upload was accepted."""
-        if not self.accepted:
+        """Remove the folder unless the upload was accepted; an undecided one is left to ``removal.sweep``."""
+        if not self.accepted and not self.undecided:
             self._storage.remove(self._storage.upload(self.upload_id))
 
     def new_file(self) -> "UploadedFile":
@@ -109,9 +110,9 @@ class UploadedFile:
 def accept(database: Database, upload: Upload, *, submitted_by: str) -> str:
     """Make an upload durable, then make its rows in one transaction; return the id of its first study."""
     upload.make_durable()
-    study_id, accepted_at = secrets.token_hex(16), now()
+    study_id = secrets.token_hex(16)
     with database.writing() as connection:
-        version = tables.tick(connection)
+        version, accepted_at = tables.tick(connection), server_time(connection)
         connection.execute(
             tables.uploads.insert().values(
                 upload_id=upload.upload_id,
@@ -134,6 +135,7 @@ def accept(database: Database, upload: Upload, *, submitted_by: str) -> str:
         )
         entry = {"at": accepted_at, "user_name": submitted_by, "action": "upload", "detail": f"{upload.files} files"}
         connection.execute(tables.audit.insert().values(**entry, study_id=study_id))
+        upload.undecided = True  # until the commit is confirmed: if the connection breaks now, it may have happened
     upload.accepted = True
     return study_id
 

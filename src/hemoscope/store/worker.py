@@ -12,20 +12,24 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from hemoscope.errors import HemoscopeError, StoreError
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.predictor import Predictor
+from hemoscope.store.background import Backoff, described
 from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
 from hemoscope.store.reading import UploadReader
+from hemoscope.store.refusals import PASSING
 from hemoscope.store.settings import Settings
-from hemoscope.store.store import Store, open_store
+from hemoscope.store.store import Store, open_store_patiently
 
 _log = logging.getLogger("hemoscope.store")
 _HEARTBEATS_PER_LEASE = 6
-_PAUSE_WITHOUT_DATABASE_S = 1.0
+_LOST = "upload %s was given to another worker or deleted while it was read"
 _NICENESS = 5  # if processors are busy, the web server goes before the reading of the next study
 _PACKAGE = Path(__file__).parents[1]
 
@@ -33,36 +37,33 @@ _PACKAGE = Path(__file__).parents[1]
 class Heartbeat:
     """The thread that keeps the worker's lease while it reads, and that shuts the process down cleanly."""
 
-    def __init__(self, store: Store, worker_id: str) -> None:
-        """Prepare the heartbeat of this worker."""
+    def __init__(self, store: Store, worker_id: str, stop: threading.Event) -> None:
+        """Prepare the heartbeat of this worker; it ends the process once ``stop`` is set."""
         self._store = store
         self._worker_id = worker_id
         self._job: UploadJob | None = None
-        self._stop = threading.Event()
+        self._stop = stop
 
     def start(self) -> None:
-        """Start the heartbeat, and watch standard input and SIGTERM."""
-        signal.signal(signal.SIGTERM, lambda _signal, _frame: self._stop.set())
-        threading.Thread(target=self._watch_parent, name="watch-parent", daemon=True).start()
+        """Start the heartbeat."""
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
     def hold(self, job: UploadJob | None) -> None:
         """Set the job that is being read, None for none."""
         self._job = job
 
-    def _watch_parent(self) -> None:
-        # Ends when the parent closes its end, or ends. Not through sys.stdin: its lock would be held at the exit.
-        while os.read(sys.stdin.fileno(), 1):
-            pass
-        self._stop.set()
-
     def _run(self) -> None:
-        pause = self._store.jobs.lease_time.total_seconds() / _HEARTBEATS_PER_LEASE
+        regular = self._store.jobs.lease_time.total_seconds() / _HEARTBEATS_PER_LEASE
+        pause, backoff = regular, Backoff()
         while not self._stop.wait(pause):
             try:
                 self._store.jobs.heartbeat(self._worker_id, self._job)
-            except StoreError as error:  # the database may come back before the lease ends
-                _log.warning("heartbeat failed: %s", error.code)
+            except Exception as error:  # noqa: BLE001 - the lease depends on this thread; the database may come back
+                _log.warning("heartbeat failed: %s", described(error))
+                pause = min(backoff.next_pause_s(), regular)
+            else:
+                pause = regular
+                backoff.reset()
         self._end()
 
     def _end(self) -> None:
@@ -72,15 +73,26 @@ class Heartbeat:
                 self._store.jobs.give_back(self._job)
         except LeaseLostError:
             _log.debug("the job had ended already")
-        except StoreError as error:
-            _log.warning("worker exits without giving its job back: %s", error.code)
+        except Exception as error:  # noqa: BLE001 - it exits in any case, and the lease runs out
+            _log.warning("worker exits without giving its job back: %s", described(error))
         finally:
             os._exit(0)
+
+
+def _watch_parent(stop: threading.Event) -> None:
+    """Set ``stop`` when the parent closes its end of standard input, or ends."""
+    # Not through sys.stdin: its lock would be held at the exit.
+    try:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+    finally:
+        stop.set()
 
 
 def main() -> None:
     """Read settings from standard input, then work until it ends."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it prints tracebacks of connections it gave up
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.umask(0o077)
     os.nice(_NICENESS)
@@ -90,20 +102,34 @@ def main() -> None:
     except HemoscopeError as error:
         _log.error("worker cannot start: %s", error)
         sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the log gets no traceback, whose messages may quote values
+        _log.error("worker cannot start: %s", _origin(error))
+        sys.exit(1)
 
 
 def _work(worker_id: str, settings: Settings) -> None:
-    store = open_store(settings)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: stop.set())
+    threading.Thread(target=_watch_parent, args=(stop,), name="watch-parent", daemon=True).start()
+    # For ever: the supervisor waits for the same database, and ends this process when it ends.
+    store = open_store_patiently(settings, limit_s=float("inf"), stop=stop)
     store.jobs.join(worker_id, host=socket.gethostname(), pid=os.getpid())
-    heartbeat = Heartbeat(store, worker_id)
+    heartbeat = Heartbeat(store, worker_id, stop)
     heartbeat.start()
     predictor = Predictor(load_bundle(settings.model), threads=settings.threads)
     reader = UploadReader(store, predictor, keep_identity=settings.show_identity, deidentify=settings.deidentify)
     if settings.worker_memory_mib is not None:
         limit_memory(settings.worker_memory_mib << 20)
-    pause = threading.Event()
+    pause, backoff = threading.Event(), Backoff()
     while True:
-        pause.wait(0.0 if work_once(store, reader, worker_id, heartbeat) else settings.poll_s)
+        try:
+            read = work_once(store, reader, worker_id, heartbeat)
+        except Exception as error:  # noqa: BLE001 - the site depends on this loop; the fault may pass
+            _log.warning("worker waits: %s", described(error))
+            pause.wait(backoff.next_pause_s())
+        else:
+            backoff.reset()
+            pause.wait(0.0 if read else settings.poll_s)
 
 
 def raise_oom_score() -> None:
@@ -127,17 +153,18 @@ def limit_memory(further_bytes: int) -> None:
 
 
 def work_once(store: Store, reader: UploadReader, worker_id: str, heartbeat: Heartbeat | None = None) -> bool:
-    """Read one upload if one waits, and return whether there was one; the worker survives any upload."""
+    """Read one upload if one waits, and return whether there was one; no upload raises an error.
+
+    Raises:
+        StoreError: ``database_unreachable`` or another fault that passes, before an upload was taken.
+    """
+    job = store.jobs.lease(worker_id)
+    if job is None:
+        return False
+    if heartbeat is not None:
+        heartbeat.hold(job)
     try:
-        job = store.jobs.lease(worker_id)
-        if job is None:
-            return False
-        if heartbeat is not None:
-            heartbeat.hold(job)
         _read(store, reader, job)
-    except StoreError as error:
-        _log.warning("worker waits: %s", error.code)
-        threading.Event().wait(_PAUSE_WITHOUT_DATABASE_S)
     finally:
         if heartbeat is not None:
             heartbeat.hold(None)
@@ -148,13 +175,29 @@ def _read(store: Store, reader: UploadReader, job: UploadJob) -> None:
     try:
         reader.read(job)
     except LeaseLostError:
-        _log.warning("upload %s was given to another worker or deleted while it was read", job.upload_id)
+        _log.warning(_LOST, job.upload_id)
     except Exception as error:  # noqa: BLE001 - a worker survives any study; the attempt is counted and logged
         _log.error("upload %s: %s", job.upload_id, _origin(error))
+        passing = isinstance(error, StoreError) and error.code in PASSING
+        end = store.jobs.give_back if passing else partial(store.jobs.retry, failure=_unexpected(error))
+        _end_attempt(job, end)
+
+
+def _end_attempt(job: UploadJob, end: Callable[[UploadJob], None]) -> None:
+    """End an attempt that failed, once the database answers again; a fault of the site costs no attempt."""
+    backoff = Backoff()
+    while True:
         try:
-            store.jobs.retry(job, _unexpected(error))
+            end(job)
         except LeaseLostError:
-            _log.warning("upload %s was given to another worker or deleted while it was read", job.upload_id)
+            _log.warning(_LOST, job.upload_id)
+        except StoreError as error:
+            if error.code not in PASSING:
+                raise
+            _log.warning("worker waits: %s", described(error))
+            threading.Event().wait(backoff.next_pause_s())
+            continue
+        return
 
 
 def _unexpected(error: Exception) -> JobFailure:

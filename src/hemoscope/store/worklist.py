@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
-from hemoscope.store.database import Database, now
+from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
 from hemoscope.store.uploads import UNKNOWN_URGENCY
 from hemoscope.store.values import (
@@ -110,13 +110,16 @@ def count_all(database: Database, *, alive_within: timedelta) -> Counts:
         totals = dict(_pairs(connection, sa.select(tables.totals.c.name, tables.totals.c.count)))
         given = dict(_pairs(connection, sa.select(_feedback.c.verdict, sa.func.count()).group_by(_feedback.c.verdict)))
         oldest = connection.execute(sa.select(sa.func.min(_jobs.c.queued_at)).where(_jobs.c.state == "queued")).scalar()
-        beating = sa.select(_workers).where(_workers.c.beat_at > now() - alive_within).order_by(_workers.c.started_at)
+        moment = server_time(connection)
+        # A heartbeat from the future was written before the clock was set back: it proves nothing.
+        fresh = _workers.c.beat_at.between(moment - alive_within, moment + alive_within)
+        beating = sa.select(_workers).where(fresh).order_by(_workers.c.started_at)
         alive = connection.execute(beating).mappings().all()
         version = connection.execute(sa.select(tables.clock.c.version)).scalar_one()
     return Counts(
         queue_depth=job_states.get("queued", 0),
         running=job_states.get("running", 0),
-        oldest_waiting_s=None if oldest is None else max(0.0, (now() - oldest).total_seconds()),
+        oldest_waiting_s=None if oldest is None else max(0.0, (moment - oldest).total_seconds()),
         studies={state: states.get(state.value, 0) for state in StudyState},
         workers=tuple(WorkerHeartbeat(**row) for row in alive),
         feedback={verdict: given.get(verdict, 0) + totals.get(f"feedback:{verdict}", 0) for verdict in Verdict},

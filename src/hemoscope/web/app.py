@@ -1,7 +1,7 @@
 """The application, made from a store and settings; nothing is loaded or connected when this module is imported."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 from starlette.responses import Response
 from starlette.types import Scope
 
+from hemoscope.store.background import Vitals
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
 from hemoscope.version import DISCLAIMER, __version__
@@ -33,11 +34,17 @@ _NOBODY = Credentials()
 _WRITERS = 8
 _HASHES_AT_A_TIME = 2
 _REPORTS_AT_A_TIME = 2
+_PROBES_AT_A_TIME = 4
 _UNPACKED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "application/pdf")
 
 
 def create_app(
-    store: Store, settings: Settings, *, model_card: Mapping[str, Any], credentials: Credentials = _NOBODY
+    store: Store,
+    settings: Settings,
+    *,
+    model_card: Mapping[str, Any],
+    credentials: Credentials = _NOBODY,
+    background: Sequence[Vitals] = (),
 ) -> FastAPI:
     """Build the reading room over an open store, which the caller closes.
 
@@ -47,6 +54,7 @@ def create_app(
         model_card: what ``hemoscope info --json`` prints.
         credentials: read from the files that ``settings`` names; without any, everybody on this machine is an
             administrator.
+        background: threads of this process that ``/health`` watches besides the application's own tasks.
 
     Raises:
         ValueError: the credentials are not those of the settings, which decided who can reach this server.
@@ -63,7 +71,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.app_state = _app_state(store, settings, credentials, model_card)
+    app.state.app_state = _app_state(store, settings, credentials, model_card, background)
     answer_errors(app)
     for router in (uploads, studies, reports, feedback, site, account, events):
         app.include_router(router.router)
@@ -80,19 +88,28 @@ def create_app(
     return app
 
 
-def _app_state(store: Store, settings: Settings, credentials: Credentials, model_card: Mapping[str, Any]) -> AppState:
+def _app_state(
+    store: Store,
+    settings: Settings,
+    credentials: Credentials,
+    model_card: Mapping[str, Any],
+    background: Sequence[Vitals],
+) -> AppState:
+    feed = ChangeFeed(store)
     return AppState(
         store=store,
         settings=settings,
         credentials=credentials,
         model_card=model_card,
-        feed=ChangeFeed(store),
+        feed=feed,
+        background=(feed.vitals, *background),
         metrics=Metrics(store),
         logins=RateLimiter(per_minute=settings.logins_per_minute),
         uploads=CapacityLimiter(settings.concurrent_uploads),
         writers=CapacityLimiter(_WRITERS),
         passwords=CapacityLimiter(_HASHES_AT_A_TIME),
         reports=CapacityLimiter(_REPORTS_AT_A_TIME),
+        probes=CapacityLimiter(_PROBES_AT_A_TIME),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from anyio import CapacityLimiter
 from fastapi import Request
 
+from hemoscope.store.background import Vitals
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
 from hemoscope.store.values import User
@@ -44,12 +45,14 @@ class AppState:
     credentials: Credentials
     model_card: Mapping[str, Any]
     feed: ChangeFeed
+    background: tuple[Vitals, ...]
     metrics: Metrics
     logins: RateLimiter
     uploads: CapacityLimiter
     writers: CapacityLimiter
     passwords: CapacityLimiter
     reports: CapacityLimiter
+    probes: CapacityLimiter
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     streams: Counter[str] = field(default_factory=Counter)
     _shapes: OrderedDict[str, SliceShape] = field(default_factory=OrderedDict)

@@ -9,12 +9,12 @@ import logging
 
 from anyio import to_thread
 
-from hemoscope.errors import StoreError
+from hemoscope.store.background import Backoff, Vitals, described
 from hemoscope.store.store import Store
 from hemoscope.store.values import Changes
 
 POLL_S = 0.25
-_AFTER_ERROR_S = 2.0
+_STUCK_AFTER_S = 180.0  # more than the database's timeout, several times over
 _BEYOND = (1 << 63) - 1  # no version is as high: the store answers with the current one, and no study
 
 _log = logging.getLogger(__name__)
@@ -25,28 +25,40 @@ class ChangeFeed:
 
     def __init__(self, store: Store) -> None:
         """Watch ``store``; ``watch`` must run as a task."""
+        self.vitals = Vitals("change-feed", stuck_after_s=_STUCK_AFTER_S)
         self._store = store
         self._version = 0
         self._listeners = 0
         self._news = asyncio.Condition()
 
     async def watch(self) -> None:
-        """Poll for changes while there are listeners; an unreachable database is polled again."""
-        while True:
-            if not self._listeners:
-                await asyncio.sleep(POLL_S)
-                continue
-            try:
-                latest = await self.latest()
-            except StoreError as error:
-                _log.warning("cannot poll for changes: %s", error.code)
-                await asyncio.sleep(_AFTER_ERROR_S)
-                continue
-            if latest != self._version:
-                async with self._news:
-                    self._version = latest
-                    self._news.notify_all()
-            await asyncio.sleep(POLL_S)
+        """Poll for changes while there are listeners; after any error it is polled again."""
+        backoff = Backoff()
+        try:
+            while True:
+                self.vitals.seen()
+                if await self._poll():
+                    backoff.reset()
+                    await asyncio.sleep(POLL_S)
+                else:
+                    await asyncio.sleep(backoff.next_pause_s())
+        finally:
+            self.vitals.ended()
+
+    async def _poll(self) -> bool:
+        """Wake the listeners if something changed; False after an error."""
+        if not self._listeners:
+            return True
+        try:
+            latest = await self.latest()
+        except Exception as error:  # noqa: BLE001 - every open page depends on this task
+            _log.warning("%s: tried again after %s", self.vitals.name, described(error))
+            return False
+        if latest != self._version:
+            async with self._news:
+                self._version = latest
+                self._news.notify_all()
+        return True
 
     async def latest(self) -> int:
         """Return the version of the last change. Raises StoreError ``database_unreachable``."""

@@ -12,6 +12,7 @@ from traceback import extract_tb
 from types import TracebackType
 
 _QUIET = {"level": "WARNING"}
+_SILENT = {"level": "CRITICAL"}  # SQLAlchemy's pool reports as errors the lost connections that it replaces
 
 
 class LocationFormatter(logging.Formatter):
@@ -41,6 +42,6 @@ def configure_logs() -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "locations"}},
             "root": {"level": "INFO", "handlers": ["stderr"]},
-            "loggers": {"uvicorn": _QUIET, "uvicorn.error": _QUIET, "alembic": _QUIET, "sqlalchemy": _QUIET},
+            "loggers": {"uvicorn": _QUIET, "uvicorn.error": _QUIET, "alembic": _QUIET, "sqlalchemy": _SILENT},
         }
     )

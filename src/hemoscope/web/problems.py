@@ -38,6 +38,8 @@ STORE_STATUS: Mapping[str, int] = {
     "bad_feedback": 422,
     "bad_setting": 422,
     "database_unreachable": 503,
+    "database_full": 507,
+    "storage_unusable": 503,
 }
 
 # What a client can do about a status of the framework; our own problems have their own texts.

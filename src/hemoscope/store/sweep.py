@@ -1,0 +1,201 @@
+"""Removes what crashes left behind, and keeps for days what only seems to be left behind.
+
+What the database does not know is moved into ``.swept`` under the time and its ids, since the database may be wrong: it
+may have been restored from an old backup. It is moved back once the database knows it, and deleted after days.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic
+
+import sqlalchemy as sa
+
+from hemoscope.store import tables
+from hemoscope.store.database import Database, server_time
+from hemoscope.store.pairing import check_paired
+from hemoscope.store.removal import finish_deletions
+from hemoscope.store.storage import VOLUME, Storage
+
+_log = logging.getLogger("hemoscope.store")
+_FORGOTTEN_AFTER = timedelta(days=7)
+_WORKER_GONE_AFTER = timedelta(minutes=10)
+_UNCHANGED_S = 3600.0
+_JUMP_S = 3600.0
+_DISTRUSTED_S = 24 * 3600.0
+_NAMED = 20
+_studies, _jobs = tables.studies, tables.jobs
+
+
+class Sweep:
+    """The sweep of one process; it remembers how long a folder that nobody knows has not changed."""
+
+    def __init__(
+        self, database: Database, storage: Storage, *, store_id: str, keep_source: bool, kept: timedelta
+    ) -> None:
+        """Prepare; ``kept`` is how long what was swept can be taken back."""
+        self._database = database
+        self._storage = storage
+        self._store_id = store_id
+        self._keep_source = keep_source
+        self._kept = kept
+        self._unchanged: dict[Path, tuple[float, float]] = {}
+
+    def run(self) -> None:
+        """Complete deletions, put back what is known again, set aside what is unknown, remove sources that were read.
+
+        Raises:
+            StoreError: ``database_unreachable``, or ``storage_unusable``, also if the folder is another one by now.
+        """
+        check_paired(self._storage, self._store_id)
+        finish_deletions(self._database, self._storage)
+        self._put_back()
+        self._set_aside()
+        self._remove_sources()
+        self._forget()
+
+    def empty(self) -> None:
+        """Delete what was swept longer ago than it is kept."""
+        with self._database.reading() as connection:
+            latest = server_time(connection) - self._kept
+        old = [one for one in self._storage.swept.iterdir() if (at := _swept_at(one)) is not None and at < latest]
+        for folder in old:
+            self._storage.remove_aside(folder, folder.name)
+        _report("deleted for good", old, f"after {self._kept.days} days")
+
+    def _set_aside(self) -> None:
+        """Move folders of uploads never accepted, and of studies that are not listed, into ``.swept``."""
+        unknown = [one for one in self._unknown() if not self._was_deleted(one)]
+        self._unchanged = {folder: self._since(folder) for folder in unknown}
+        settled = [one for one in unknown if monotonic() - self._unchanged[one][1] >= _UNCHANGED_S]
+        with self._database.reading() as connection:
+            stamp = int(server_time(connection).timestamp())
+        for folder in settled:
+            ids = folder.relative_to(self._storage.root).parts
+            with suppress(FileNotFoundError):  # another process swept it
+                folder.rename(self._storage.swept / "-".join((str(stamp), *ids)))
+        _report("moved into .swept", settled, f"unknown to the database; kept for {self._kept.days} days")
+        self._put_back()  # what was accepted in this moment
+
+    def _unknown(self) -> Iterator[Path]:
+        folders = list(self._storage.uploads())  # before the rows: whatever is accepted meanwhile is known
+        known = self._known()
+        for folder in folders:
+            if folder.name not in known:
+                yield folder
+                continue
+            ours = known[folder.name] | {"source", "clean"}
+            yield from (one for one in folder.iterdir() if one.is_dir() and one.name not in ours)
+
+    def _was_deleted(self, folder: Path) -> bool:
+        """Remove what is left of a study or upload whose deletion the database remembers; True if it was one."""
+        deletions = tables.deletions
+        either = sa.or_(deletions.c.study_id == folder.name, deletions.c.upload_id == folder.name)
+        with self._database.reading() as connection:
+            if connection.execute(sa.select(deletions.c.study_id).where(either)).first() is None:
+                return False
+        self._storage.remove_aside(folder, folder.name)
+        return True
+
+    def _known(self) -> dict[str, set[str]]:
+        known: dict[str, set[str]] = {}
+        with self._database.reading() as connection:
+            for upload_id in connection.execute(sa.select(tables.uploads.c.upload_id)).scalars():
+                known[upload_id] = set()
+            for upload_id, study_id in connection.execute(sa.select(_studies.c.upload_id, _studies.c.study_id)):
+                known.setdefault(upload_id, set()).add(study_id)
+        return known
+
+    def _since(self, folder: Path) -> tuple[float, float]:
+        """When a folder was last written, and since when this process has seen it so: no clock can shorten that."""
+        written = _last_written(folder)
+        before = self._unchanged.get(folder)
+        return before if before is not None and before[0] == written else (written, monotonic())
+
+    def _put_back(self) -> None:
+        """Move back what was swept and is listed: by a database that was restored, or an upload just accepted."""
+        swept = [one for one in self._storage.swept.iterdir() if _swept_at(one) is not None]
+        if not swept:
+            return
+        known, back = self._known(), []
+        for folder in swept:
+            _stamp, upload_id, *study = folder.name.split("-")
+            place = self._storage.root.joinpath(upload_id, *study)
+            if set(study) <= known.get(upload_id, set()) and upload_id in known and not place.exists():
+                with suppress(FileNotFoundError):  # another process moved it back
+                    folder.rename(place)
+                    back.append(place)
+        _report("moved back from .swept", back, "the database lists them")
+
+    def _remove_sources(self) -> None:
+        """Remove the source folders of finished jobs: those that failed, or whose worker died right after finishing."""
+        finished = sa.select(_jobs.c.upload_id).where(_jobs.c.state.in_(("done", "failed")))
+        partly_deleted = _jobs.c.upload_id.in_(sa.select(tables.deletions.c.upload_id))
+        shown = sa.select(_studies.c.upload_id, _studies.c.study_id).where(_studies.c.has_pixels)
+        with self._database.reading() as connection:
+            wanted = finished.where(partly_deleted) if self._keep_source else finished
+            sources = {one: self._storage.source(one) for one in connection.execute(wanted).scalars()}
+            pixels = connection.execute(shown).all()
+        sources = {upload_id: source for upload_id, source in sources.items() if source.is_dir()}
+        # A folder older than its database has sources instead of the pixels that were made of them: keep the only copy.
+        lacking = {
+            upload_id
+            for upload_id, study_id in pixels
+            if upload_id in sources and not (self._storage.study(upload_id, study_id) / VOLUME).exists()
+        }
+        for upload_id in sources.keys() - lacking:
+            self._storage.remove_aside(sources[upload_id], upload_id)
+        _report("kept as source", [self._storage.upload(one) for one in sorted(lacking)], "their pixels are missing")
+
+    def _forget(self) -> None:
+        deletions, sessions, workers = tables.deletions, tables.sessions, tables.workers
+        with self._database.writing() as connection:
+            moment = server_time(connection)
+            connection.execute(deletions.delete().where(deletions.c.deleted_at < moment - _FORGOTTEN_AFTER))
+            connection.execute(sessions.delete().where(sessions.c.expires_at < moment))
+            connection.execute(workers.delete().where(workers.c.beat_at < moment - _WORKER_GONE_AFTER))
+
+
+class ClockWatch:
+    """Compares the database's clock with the monotonic one, so that no clock that is set deletes by age."""
+
+    def __init__(self) -> None:
+        """Trust the clock at first."""
+        self._last: tuple[datetime, float] | None = None
+        self._distrusted_until = float("-inf")
+
+    def steady(self, moment: datetime) -> bool:
+        """Whether the clock, which shows ``moment`` now, was not set by more than an hour within the last day."""
+        at = monotonic()
+        if self._last is not None:
+            jump = (moment - self._last[0]).total_seconds() - (at - self._last[1])
+            if abs(jump) > _JUMP_S:
+                self._distrusted_until = at + _DISTRUSTED_S
+                _log.warning("the clock was set by %.1f h: nothing is deleted by age for a day", jump / 3600)
+        self._last = (moment, at)
+        return at >= self._distrusted_until
+
+
+def _swept_at(folder: Path) -> datetime | None:
+    """When a folder was swept; None for what the sweep did not put there."""
+    stamp = folder.name.partition("-")[0]
+    return datetime.fromtimestamp(int(stamp), UTC) if stamp.isdecimal() else None
+
+
+def _last_written(folder: Path) -> float:
+    """When anything in a folder was last written, including the files of an upload that is still arriving."""
+    try:
+        inside = [*folder.iterdir(), *(folder / "source").glob("*")]
+        return max([folder.stat().st_mtime, *(one.stat().st_mtime for one in inside)])
+    except FileNotFoundError:  # another process is removing it
+        return -1.0
+
+
+def _report(what: str, folders: Iterable[Path], why: str) -> None:
+    """Log how many folders, and their random ids."""
+    names = [folder.name for folder in folders]
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        _log.warning("%d folders %s (%s): %s%s", len(names), what, why, ", ".join(names[:_NAMED]), more)
