@@ -152,6 +152,15 @@ class TestSeries:
         with pytest.raises(DicomReadError, match=r"offset"):
             check_plausible(volume_of(mixed), [make_header()])
 
+    def test_so_do_some_slices_of_another_kind(self, heads, make_header) -> None:
+        mixed = heads[0].copy()
+        mixed[3:8] = window(mixed[3:8], 40, 80)
+        with pytest.raises(DicomReadError, match=r"slice 4 of 24: .*display window"):
+            check_plausible(volume_of(mixed), [make_header()])
+        mixed[3:8] = 0
+        (note,) = check_plausible(volume_of(mixed), [make_header()])
+        assert note.message == "5 of 24 slices are blank"
+
     @pytest.mark.parametrize("spacing", [(5.0, 0.9, 1.8), (5.0, None, None)])
     def test_a_head_much_wider_than_long_is_noted(self, heads, make_header, spacing: tuple) -> None:
         stretched = np.repeat(heads[0], 2, axis=2)

@@ -13,14 +13,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hemoscope.dicom.metal import BODY, SIDE, slices_with_metal
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import QualityNote, SliceHeader
 from hemoscope.volume import AxisChange, HounsfieldVolume
 
 __all__ = ["check_plausible", "implausible_values", "slices_with_metal", "unlike_a_head"]
 
-# What is looked at: this many slices, with this many pixels a side.
-_SLICES, _SIDE = 24, 128
+# What is looked at: this many slices, with ``SIDE`` pixels a side.
+_SLICES = 24
 # A stack that covers this length, or has as many slices without positions, must show soft tissue and the skull.
 _WHOLE_MM, _WHOLE_SLICES = 80.0, 15
 
@@ -29,12 +30,10 @@ _NO_AIR = 0.01  # edges between air and tissue also have such values
 _SOFT = (0, 80)
 _PEAK = (5, 60)  # of good series it lies at 23 to 50
 _BONE, _SKULL = 300, 200
-_BODY, _NOTHING = -300, -500
+_NOTHING = -500
 _BLANK_RANGE = 20
 _DENSEST, _LOWEST = 2500, -3100
 _BELOW_NOISE = -1500  # of air in the sinuses, whatever the kernel
-# No bone or tooth is denser; fewer pixels may be noise.
-_METAL, _METAL_PIXELS = 3000, 10
 _LEAST = int(np.iinfo(np.int16).min)
 
 
@@ -112,11 +111,14 @@ def check_plausible(volume: HounsfieldVolume, headers: Sequence[SliceHeader]) ->
     declared = all(header.rescale_type in (None, "HU", "HU_MOD") for header in headers)
     if (wrong := _implausible(sample, declared=declared)) is not None:
         raise refusal(f"series {headers[0].series_instance_uid}", "implausible_hounsfield", wrong)
-    if (some := _some_shifted(volume)) is not None:
+    suspects = _suspects(volume)
+    if (some := _wrong_slice(volume, suspects)) is not None:
         raise refusal(f"series {headers[0].series_instance_uid}", "implausible_hounsfield", some)
     notes = []
     if (unlike := _unlike_a_head(sample)) is not None:
         notes.append(QualityNote(code="unlike_head", message=unlike))
+    elif blank := sum(int(np.ptp(volume.hounsfield[index].astype(np.int32))) < _BLANK_RANGE for index in suspects):
+        notes.append(QualityNote(code="unlike_head", message=f"{blank} of {len(volume)} slices are blank"))
     if metal := slices_with_metal(volume):
         message = f"metal in {metal} of {len(volume)} slices: its streaks can hide blood or look like it"
         notes.append(QualityNote(code="metal", message=message))
@@ -136,26 +138,6 @@ def implausible_values(volume: HounsfieldVolume, *, declared: bool = True) -> st
 def unlike_a_head(volume: HounsfieldVolume) -> str | None:
     """Return why images are blank, or why a stack that covers most of a head does not look like one, or None."""
     return _unlike_a_head(_sampled(volume))
-
-
-def slices_with_metal(volume: HounsfieldVolume) -> int:
-    """Return how many slices have 10 pixels above 3000 HU with more body than air around them (not on the holder)."""
-    # The maximum of a slice is much faster than a comparison, and few slices pass it.
-    return sum(_has_metal(one) for one in volume.hounsfield if int(one.max()) > _METAL)
-
-
-def _has_metal(one: NDArray[np.int16]) -> bool:
-    if int(np.count_nonzero(one > _METAL)) < _METAL_PIXELS:
-        return False
-    step = max(1, -(-max(one.shape) // _SIDE))
-    thin = one[::step, ::step] > _BODY
-    # An integral image of the body gives the share of body in the square around each pixel.
-    body = np.zeros((thin.shape[0] + 1, thin.shape[1] + 1), dtype=np.int32)
-    body[1:, 1:] = thin.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
-    places, half = np.argwhere(one > _METAL) // step, max(thin.shape) // 32
-    (top, left), (bottom, right) = np.maximum(places - half, 0).T, np.minimum(places + half + 1, thin.shape).T
-    inside = body[bottom, right] - body[top, right] - body[bottom, left] + body[top, left]
-    return int(np.count_nonzero(inside > 0.5 * (bottom - top) * (right - left))) >= _METAL_PIXELS
 
 
 def _implausible(sample: _Sample, *, declared: bool) -> str | None:
@@ -202,19 +184,19 @@ def _shifted(sample: _Sample) -> str | None:
     return None
 
 
-def _some_shifted(volume: HounsfieldVolume) -> str | None:
-    """Return what is wrong with slices that have another offset than the others.
-
-    Looked at closely are only slices without air, or with much that is below air.
-    """
-    step = max(1, -(-max(volume.hounsfield.shape[1:]) // _SIDE))
+def _suspects(volume: HounsfieldVolume) -> list[int]:
+    """Return the slices without air, or with much that is below air: these are looked at one by one."""
+    step = max(1, -(-max(volume.hounsfield.shape[1:]) // SIDE))
     thin = volume.hounsfield[:, ::step, ::step]
     air = ((thin >= _AIR[0]) & (thin <= _AIR[1])).mean(axis=(1, 2))
-    suspects = np.flatnonzero((air < _NO_AIR) | ((thin < _AIR[0]).mean(axis=(1, 2)) > 0.1))
-    for index in suspects[:: max(1, -(-len(suspects) // _SLICES))].tolist():
-        sample = _sampled(_alone(volume.hounsfield[index]))
-        wrong = _shifted(sample) or (_SHIFTED_DOWN if _is_shifted_down(sample) else None)
-        if wrong is not None and not sample.is_blank:
+    return np.flatnonzero((air < _NO_AIR) | ((thin < _AIR[0]).mean(axis=(1, 2)) > 0.1)).tolist()
+
+
+def _wrong_slice(volume: HounsfieldVolume, suspects: Sequence[int]) -> str | None:
+    """Return what is wrong with the first slice whose values are no HU although those of the series are."""
+    for index in suspects[:: max(1, -(-len(suspects) // _SLICES))]:
+        wrong = _implausible(_sampled(_alone(volume.hounsfield[index])), declared=True)
+        if wrong is not None:
             return f"slice {index + 1} of {len(volume)}: {wrong}"
     return None
 
@@ -228,7 +210,7 @@ def _is_shifted_down(sample: _Sample) -> bool:
 
 def _wrapped_bone(sample: _Sample) -> str | None:
     below = sample.thin < _BELOW_NOISE
-    if not below.any() or float((below & _between(sample.thin > _BODY)).mean()) <= 0.001:
+    if not below.any() or float((below & _between(sample.thin > BODY)).mean()) <= 0.001:
         return None
     return "values below air inside the body: unsigned values of dense bone read as signed"
 
@@ -260,7 +242,7 @@ def _picture(sample: _Sample) -> str | None:
 
 def _without_soft_tissue(sample: _Sample) -> str | None:
     soft, above = (float(np.mean((sample.mean > low) & (sample.mean < low + 80))) for low in (0, 110))
-    body = float(np.mean(sample.mean > _BODY))
+    body = float(np.mean(sample.mean > BODY))
     if body < 0.005 or soft < 0.05 * body or soft < 1.5 * above or sample.peak is None:
         return "air near -1000, but no soft tissue between 0 and 80 HU: the offset or the scale is wrong"
     if not _PEAK[0] <= sample.peak <= _PEAK[1]:
@@ -310,7 +292,7 @@ def _unlike_in_size(sample: _Sample) -> list[str]:
 def _sampled(volume: HounsfieldVolume) -> _Sample:
     count = len(volume.hounsfield)
     some = volume.hounsfield[:: -(-count // _SLICES)]
-    step = max(1, -(-max(some.shape[1:]) // _SIDE))
+    step = max(1, -(-max(some.shape[1:]) // SIDE))
     rows, columns = (size // step * step for size in some.shape[1:])
     cut, places = some[:, :rows, :columns], (0, step // 2) if step > 1 else (0,)
     parts = [cut[:, down::step, across::step] for down in places for across in places]
@@ -360,7 +342,7 @@ def _is_text(sample: _Sample) -> bool:
 
 def _surrounded(one: NDArray[np.float32]) -> float:
     """Share of the body in one slice that has bone to the left, right, front and back."""
-    body, bone = one > _BODY, one > _SKULL
+    body, bone = one > BODY, one > _SKULL
     if float(body.mean()) < 0.02:
         return 0.0
     return float((_between(bone) & body & ~bone).sum() / body.sum())
@@ -376,7 +358,7 @@ def _between(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _box(one: NDArray[np.float32]) -> tuple[int, int]:
     """Return the rows and columns around the body; rows and columns that hold few pixels do not count."""
-    body = one > _BODY
+    body = one > BODY
     sides = [np.flatnonzero(body.sum(axis) > 0.1 * body.shape[axis]) for axis in (1, 0)]
     if any(side.size == 0 for side in sides):
         return 0, 0
