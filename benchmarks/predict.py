@@ -31,13 +31,13 @@ def main() -> int:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Return wall time and peak resident memory (MB) of one new process; it must exit with 0 or 4 (inputs refused)."""
+    """Return wall time and peak resident memory (MB) of one new process; it must exit with 0, 4 (refused) or 5 (incomplete)."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603  # our own command
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 4):
+    if process.returncode not in (0, 4, 5):
         sys.exit(f"{' '.join(command)} ended with {process.returncode}")
     return wall, usage.ru_maxrss / 1024  # kilobytes on Linux
 

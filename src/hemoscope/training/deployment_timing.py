@@ -40,8 +40,8 @@ RUNS = 3
 MOST_SLICES = 36
 PREDICT = "hemoscope predict"
 EAGER = "PyTorch eager"
-# Exit codes of predict that give findings: all read, or some inputs refused.
-_READ = (0, 4)
+# Exit codes of predict that give findings: all read, some inputs refused, or an incomplete study.
+_READ = (0, 4, 5)
 _BUSY = 0.3  # load average for each processor, from which on other programs disturb
 # Variables that would limit the threads of the runs with all of them.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
