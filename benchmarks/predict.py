@@ -31,7 +31,10 @@ def main() -> int:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Return wall time and peak resident memory (MB) of one new process; it must exit with 0, 4 (refused) or 5 (incomplete)."""
+    """Return wall time and peak resident memory (MB) of one new process.
+
+    It must exit with 0, 4 (inputs refused) or 5 (incomplete study).
+    """
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603  # our own command
     _, status, usage = os.wait4(process.pid, 0)
