@@ -268,8 +268,9 @@ def _unlike_a_head(sample: _Sample) -> str | None:
 
 # The longer side of a head with its holder, and of an infant's head.
 _WIDEST_MM, _NARROWEST_MM = 300.0, 80.0
-# Width of a head over its length, with the holder: 0.75 to 1.31 in good series.
-_BROADEST, _LONGEST = 1.45, 0.5
+# Width of a head over its length, with the holder: 0.75 to 1.31 in good series, to 1.49 if the face was removed; from
+# 1.55 if its columns are doubled.
+_BROADEST, _LONGEST = 1.52, 0.5
 
 
 def _unlike_in_size(sample: _Sample) -> list[str]:
