@@ -12,8 +12,10 @@ const METHODS = {
   test_set: "the test set",
 };
 
-function measured(rates) {
-  return `Sensitivity ${percent(rates.sensitivity)}, specificity ${percent(rates.specificity)}`;
+/** Both rates; with 95% intervals if the card has them. */
+function measured(rates, performance) {
+  const rate = (name) => percent(rates[name]) + range(performance && [performance[name].low, performance[name].high]);
+  return `Sensitivity ${rate("sensitivity")}, specificity ${rate("specificity")}`;
 }
 
 function basis({ counts, method }) {
@@ -34,7 +36,7 @@ export function thresholdWords(finding, card, site) {
   const prevalence = prevalenceOf(finding.label, site.prevalence);
   const rates = ratesOf(point);
   if (!rates) return ["The model card does not state sensitivity and specificity at this threshold."];
-  const numbers = `${measured(rates)} (${point.rule}).`;
+  const numbers = `${measured(rates, rates.method && point.performance)} (${point.rule}).`;
   const meaning = meaningOf(point, prevalence);
   if (meaning) return [atPrevalence(meaning, finding.present, prevalence), numbers, basis(rates)];
   const missing =

@@ -140,6 +140,7 @@ test("a threshold is explained at the site's prevalence, or what is missing is s
   const words = (label, present, prevalence, changes = {}) => thresholdWords({ label, present }, cardOf(changes), { prevalence }).join(" ");
   assert.match(words("any", true, 0.1), /of 100 flagged about 34 were right \(95% interval 22 to 49\), at a prevalence of 10%/);
   assert.match(words("any", true, 0.1), /Measured on 36 patients with and 46 without, each decided by thresholds fitted on the other patients/);
+  assert.match(words("any", true, 0.1), /Sensitivity 92% \(95% interval 0 to 100\), specificity 80% \(95% interval 0 to 100\)/);
   assert.match(words("any", false, 0.1), /of 100 not flagged about 1 had it/);
   const inSample = { sensitivity: 33 / 36, specificity: 37 / 46, performance: null };
   assert.match(words("any", true, 0.1, inSample), /of 100 flagged about 34 were right, at .*in sample.*expect lower values. No interval/);
