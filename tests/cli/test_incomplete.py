@@ -74,12 +74,12 @@ def test_more_than_5_percent_of_the_slices_make_it_incomplete(run: Run, tmp_path
     (study,) = json.loads(out)["studies"]
     assert code == ExitCode.INCOMPLETE == 5
     assert (study["state"], study["unread"]["count"], study["triage"]) == ("incomplete", 3, "routine")
-    assert [(one["code"], one["count"]) for one in study["unread"]["reasons"]] == [("missing_slices", 3)]
+    assert [(one["code"], one["count"]) for one in study["unread"]["reasons"]] == [("truncated_pixel_data", 3)]
     table = " ".join(run(*words)[1].split())
     assert table.startswith("INCOMPLETE")
     assert "ROUTINE" not in table
     assert "25 slices, incomplete" in table
-    assert "3 slices were not read: gaps between the slices" in table
+    assert "3 slices were not read: pixel data should have" in table
     assert run(tmp_path / "head")[0] == ExitCode.SOME_REFUSED
 
 
