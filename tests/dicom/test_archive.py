@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import subprocess
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -16,8 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import dcmread, uid
-from pydicom.dataelem import RawDataElement
-from pydicom.tag import BaseTag
 
 from hemoscope.dicom import read
 from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive, read_series
@@ -26,7 +23,7 @@ from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.series_choice import choose_series
 from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.testing import non_ct_objects
-from hemoscope.testing.dicom_writer import Acquisition, PixelCoding, enhanced_ct_dataset, save, write_series
+from hemoscope.testing.dicom_writer import PixelCoding, enhanced_ct_dataset, save, write_series
 from hemoscope.testing.phantom import Phantom, make_phantom
 
 
@@ -262,89 +259,6 @@ class TestZips:
         assert codes(open_archive([path])) == {"study.zip": "bad_archive"}
 
 
-class TestDicomdirs:
-    @pytest.fixture
-    def disc(self, head: Phantom, tmp_path: Path) -> Path:
-        folder = tmp_path / "disc"
-        for number, path in enumerate(write_series(head, tmp_path / "plain", acquisition=Acquisition(patient_id="P1"))):
-            (folder / "IMAGES").mkdir(parents=True, exist_ok=True)
-            path.rename(folder / "IMAGES" / f"IM{number}")
-        subprocess.run(
-            ["dcmmkdir", "+r", "+id", folder, "-Nxc", "+D", folder / "DICOMDIR"], check=True, capture_output=True
-        )
-        return folder
-
-    @pytest.mark.reference_tool("dcmmkdir")
-    def test_a_dicomdir_names_the_files_that_are_read(self, disc: Path, head: Phantom) -> None:
-        (disc / "IMAGES" / "OTHER").write_text("not named in the DICOMDIR")
-        archive = open_archive([disc / "DICOMDIR"])
-        assert archive.rejected == ()
-        assert (decoded(archive).volume.hounsfield == head.hounsfield).all()
-        assert "IMAGES/IM0" in archive.sources
-
-    @pytest.mark.reference_tool("dcmmkdir")
-    def test_a_dicomdir_in_a_folder_is_neither_slice_nor_refusal(self, disc: Path) -> None:
-        archive = open_archive([disc])
-        assert archive.rejected == ()
-        assert len(archive.studies[0].series[0]) == 9
-
-    @pytest.mark.reference_tool("dcmmkdir")
-    def test_files_are_found_in_lower_case_and_missing_ones_are_named(self, disc: Path) -> None:
-        (disc / "IMAGES").rename(disc / "images")
-        (disc / "images" / "IM4").unlink()
-        archive = open_archive([disc / "DICOMDIR"])
-        assert codes(archive) == {"IMAGES/IM4": "unreadable"}
-        assert len(archive.studies[0].series[0]) == 8
-
-    @pytest.mark.reference_tool("dcmmkdir")
-    @pytest.mark.parametrize("rename", ["{}.dcm", "{}.DCM", "{}.ima", "{}.", "{}.;1", "{};1"])
-    @pytest.mark.parametrize("folder", ["IMAGES", "images"])
-    def test_files_with_extensions_are_found(self, disc: Path, head: Phantom, rename: str, folder: str) -> None:
-        (disc / "IMAGES").rename(disc / folder)
-        for path in list((disc / folder).iterdir()):
-            path.rename(path.with_name(rename.format(path.name)))
-        archive = open_archive([disc / "DICOMDIR"])
-        assert archive.rejected == ()
-        assert (decoded(archive).volume.hounsfield == head.hounsfield).all()
-
-    @pytest.mark.reference_tool("dcmmkdir")
-    def test_a_picture_beside_an_image_is_not_taken_for_it(self, disc: Path, head: Phantom) -> None:
-        for path in list((disc / "IMAGES").iterdir()):
-            path.with_suffix(".jpg").write_bytes(b"a picture")
-            path.rename(path.with_suffix(".dcm"))
-        (disc / "IMAGES" / "IM4.dcm").rename(disc / "IMAGES" / "IM4.x")
-        archive = open_archive([disc / "DICOMDIR"])
-        assert codes(archive) == {"IMAGES/IM4": "unreadable"}  # IM4.jpg or IM4.x: unknown
-        assert len(archive.studies[0].series[0]) == 8
-
-    @pytest.mark.reference_tool("dcmmkdir")
-    @pytest.mark.parametrize("written", [rb"IMAGES/IM\1", rb"\IMAGES/IM\1", rb"./IMAGES/IM\1", rb"IMAGES\IM\1.dcm"])
-    def test_slashes_and_extensions_in_the_names_are_understood(self, disc: Path, written: bytes) -> None:
-        dataset = dcmread(disc / "DICOMDIR")
-        for record in dataset.DirectoryRecordSequence:
-            if "ReferencedFileID" in record:
-                number = str(record.ReferencedFileID[-1]).removeprefix("IM").encode()
-                value = written.replace(rb"\1", number)
-                record[0x00041500] = RawDataElement(
-                    BaseTag(0x00041500), "CS", len(value), value.ljust(len(value) + len(value) % 2), 0, False, True
-                )
-        dataset.save_as(disc / "DICOMDIR")
-        archive = open_archive([disc / "DICOMDIR"])
-        assert archive.rejected == ()
-        assert len(archive.studies[0].series[0]) == 9
-
-    @pytest.mark.reference_tool("dcmmkdir")
-    def test_references_that_lead_out_of_the_folder_are_not_followed(self, disc: Path) -> None:
-        data = (disc / "DICOMDIR").read_bytes()
-        (disc.parent / "IM0").write_bytes((disc / "IMAGES" / "IM0").read_bytes())
-        (disc / "DICOMDIR").write_bytes(data.replace(b"IMAGES\\IM0", b"..\\..\\IM0\\"))
-        assert "unreadable" in codes(open_archive([disc / "DICOMDIR"])).values()
-
-    def test_a_file_that_only_has_the_name_is_refused(self, folder: Path) -> None:
-        (folder / "Doe^John" / "95.dcm").rename(folder / "DICOMDIR")
-        assert codes(open_archive([folder / "DICOMDIR"])) == {"DICOMDIR": "malformed"}
-
-
 class TestDecoding:
     def test_enhanced_and_single_frames_give_the_same_volume(self, head: Phantom, tmp_path: Path) -> None:
         coding = PixelCoding(transfer_syntax=uid.JPEGLosslessSV1)
@@ -477,26 +391,3 @@ class TestRealStudies:
         archive = open_archive([*images, tmp_path])
         assert codes(archive) == {"notes.txt": "not_dicom", "cut.dcm": "truncated_pixel_data", "scout.dcm": "localizer"}
         assert sum(len(series) for study in archive.studies for series in study.series) == 87
-
-
-class TestLostSlices:
-    """Refused files count as slices of their series, wherever in the head they lie."""
-
-    @pytest.fixture
-    def files(self, tmp_path: Path) -> tuple[Path, ...]:
-        return write_series(make_phantom(seed=3, shape=(24, 64, 64)), tmp_path / "series")
-
-    @pytest.mark.parametrize("damaged", [slice(20, 24), slice(8, 12)])
-    @pytest.mark.parametrize(("size", "code"), [(5000, "truncated_pixel_data"), (900, "malformed"), (0, "not_dicom")])
-    def test_they_are_counted_once(self, files: tuple[Path, ...], damaged: slice, size: int, code: str) -> None:
-        for path in files[damaged]:
-            path.write_bytes(path.read_bytes()[:size])
-        (study,) = open_archive(files[0].parent).studies
-        assert sum(one.count for one in study.series[0].unread) == 4
-        assert code in {one.code for one in study.series[0].unread}
-
-    def test_other_files_beside_them_are_no_slices(self, files: tuple[Path, ...]) -> None:
-        (files[0].parent / "readme.txt").write_text("nothing")
-        archive = open_archive(files[0].parent)
-        assert archive.studies[0].series[0].unread == ()
-        assert len(archive.rejected) == 1
