@@ -1,4 +1,4 @@
-"""``hemoscope deidentify`` as typed: copies under pseudonyms, a key, a record, and refusals by name."""
+"""``hemoscope deidentify`` as typed: copies under pseudonyms, a key, a record, and named refusals."""
 
 import json
 import stat

@@ -148,11 +148,12 @@ def deidentified(
     _check_pixels(dataset, source, options)
     clean = deepcopy(dataset)
     patient_id = _text(dataset, "PatientID")
+    again = pseudonymous_id(patient_id, key) == patient_id
     work = _Work(
         key=key,
         patient_id=patient_id,
-        again=pseudonymous_id(patient_id, key) == patient_id,
-        shift=_shift(dataset, patient_id, key) if options.shift_dates else None,
+        again=again,
+        shift=_shift(dataset, patient_id, key, again=again) if options.shift_dates else None,
     )
     work.clean(clean)
     _cut_surplus(clean)
@@ -239,11 +240,9 @@ def _check_pixels(dataset: Dataset, source: str, options: DeidentifyOptions) -> 
         raise refusal(source, "burned_in_annotation", reason)
 
 
-def _shift(dataset: Dataset, patient_id: str, key: bytes) -> timedelta:
-    """Return the patient's shift: 1 to 3,650 days into the past; none if it was shifted before."""
-    if _text(dataset, "LongitudinalTemporalInformationModified") == "MODIFIED" and pseudonymous_id(patient_id, key) == (
-        patient_id
-    ):
+def _shift(dataset: Dataset, patient_id: str, key: bytes, *, again: bool) -> timedelta:
+    """Return the patient's shift: 1 to 3,650 days into the past; none if this key shifted the dates before."""
+    if again and _text(dataset, "LongitudinalTemporalInformationModified") == "MODIFIED":
         return timedelta(0)
     digest = hmac.digest(key, f"days of {patient_id}".encode("utf-8", "surrogatepass"), hashlib.sha256)
     return timedelta(days=-1 - int.from_bytes(digest[:8], "big") % _FURTHEST_DAYS)
