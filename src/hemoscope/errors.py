@@ -7,6 +7,7 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
     |-- SeriesError        inputs were read, but no series can be analysed
     |-- NiftiError         a NIfTI file is not a head CT that can be read
     |-- GeometryError      no single affine places the slices of a volume
+    |-- DicomResultError   no results in DICOM can be made of a study
     |-- BundleError        a model bundle is damaged, invalid or of another version
     |-- DataError          a dataset, label file or cache is invalid
     |-- ConfigError        a setting or experiment file is unknown or out of range
@@ -19,6 +20,7 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
 # What installs each extra in a clone, with the pins.
 _IN_A_CLONE = {
     "nifti": "python -m pip install -e '.[nifti]' -c constraints/nifti.txt",
+    "hospital": "python -m pip install -e '.[hospital]' -c constraints/hospital.txt",
     "study": "python -m pip install -e '.[study]' -c constraints/study.txt",
     "train": "make setup-train",
     "dev": "make setup-dev",
@@ -59,6 +61,10 @@ class NiftiError(HemoscopeError):
 
 class GeometryError(HemoscopeError):
     """No single affine places the slices of a volume: positions are unknown, or the slices are unevenly spaced."""
+
+
+class DicomResultError(HemoscopeError):
+    """A study was read, but no results in DICOM can refer to its images; the message says why, and what to do."""
 
 
 class BundleError(HemoscopeError):

@@ -88,3 +88,42 @@ def check_label_order(names: Sequence[Any], *, where: str) -> None:
     if [str(name) for name in names] != [label.value for label in LABELS]:
         msg = f"{where} has label order {list(names)}, expected {[label.value for label in LABELS]}"
         raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class CodedTerm:
+    """A coded concept: its value, the scheme that defines it (PS3.16 section 8) and the meaning to show, in ASCII."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCode:
+    """How results in DICOM name a label: the finding, its site where the finding alone does not say it, and the source.
+
+    ``source`` says where the code was found, for the conformance statement.
+    """
+
+    finding: CodedTerm
+    source: str
+    site: CodedTerm | None = None
+
+
+# SNOMED CT needs a licence in some countries; a site can give its own codes instead. The code of intraparenchymal is
+# the nearest one, not an equal one. Intraventricular is the general finding at a site, whose names are verified.
+LABEL_CODES: PerLabel[LabelCode] = PerLabel.of(
+    [
+        LabelCode(CodedTerm("1386000", "SCT", "Intracranial hemorrhage"), "HPO HP:0002170; DICOM PS3.16"),
+        LabelCode(CodedTerm("82999001", "SCT", "Epidural hemorrhage"), "HPO HP:0100310"),
+        LabelCode(CodedTerm("274100004", "SCT", "Intraparenchymal hemorrhage"), "HPO HP:0001342; nearest code"),
+        LabelCode(
+            CodedTerm("50960005", "SCT", "Hemorrhage"),
+            "DICOM PS3.16 CID 7151 and CID 7153",
+            site=CodedTerm("35764002", "SCT", "Brain ventricle"),
+        ),
+        LabelCode(CodedTerm("21454007", "SCT", "Subarachnoid hemorrhage"), "HPO HP:0002138"),
+        LabelCode(CodedTerm("35486000", "SCT", "Subdural hemorrhage"), "HPO HP:0100309"),
+    ]
+)

@@ -41,6 +41,12 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--schema", type=int, choices=(1, 2), default=2, help="version of the JSON's schema (default: 2)")
     add("--heatmaps", action="store_true", help="with --output: pictures of all slices, not only of key slices")
     add("--pdf", action="store_true", help="with --output: each study's report as PDF too, beside the HTML page")
+    add(
+        "--dicom",
+        type=Path,
+        metavar="DIR",
+        help="write each study's results as DICOM here: structured report, pictures, key slices (extra: hospital)",
+    )
     add("--threads", type=_positive, metavar="N", help="processors to use (default: all, at most eight)")
     add(
         "--allow-refused",
@@ -61,8 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     from hemoscope.reports.report import printable
 
     check_usage(arguments)
-    if arguments.output is not None:
-        make_output_folder(arguments.output)
+    for folder in (arguments.output, arguments.dicom):
+        if folder is not None:
+            make_output_folder(folder)
     with progress_bar() as show:
         report = _report(arguments, show)
     if arguments.output is not None:
@@ -70,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     _PRINTERS[arguments.format](report, arguments.schema)
     if arguments.output is not None and arguments.format == "table":
         sys.stdout.write(f"Reports, tables and pictures: {printable(arguments.output.name) or 'in the given folder'}\n")
+    if arguments.dicom is not None and arguments.format == "table":
+        sys.stdout.write(f"Results in DICOM: {printable(arguments.dicom.name) or 'in the given folder'}\n")
     return exit_code(report, arguments.allow_refused)
 
 
@@ -82,6 +91,7 @@ def check_usage(arguments: argparse.Namespace) -> None:
     """
     from hemoscope.dicom.read_limits import limits_from_options
     from hemoscope.dicom.refusals import REMEDIES
+    from hemoscope.reports.dicom_results.files import require_highdicom
 
     limits_from_options(arguments.limit)
     options = ((arguments.heatmaps, "--heatmaps"), (arguments.pdf, "--pdf"), (arguments.resume, "--resume"))
@@ -92,7 +102,9 @@ def check_usage(arguments: argparse.Namespace) -> None:
     if arguments.schema != 2 and arguments.format != "json" and arguments.output is None:
         msg = "--schema chooses the version of the JSON. Add --format json or --output DIR"
         raise ConfigError(msg)
-    known = {*REMEDIES, "no_series", "bad_nifti"}
+    if arguments.dicom is not None:
+        require_highdicom()
+    known = {*REMEDIES, "no_series", "bad_nifti", "no_dicom_result"}
     if unknown := sorted(arguments.allow_refused - known):
         msg = f"--allow-refused: no such code: {', '.join(unknown)}. Codes are: {', '.join(sorted(known))}"
         raise ConfigError(msg)
@@ -168,14 +180,15 @@ def _studies(
         study = ReportedStudy(findings=reading.findings, patient=patient)
         uid = reading.findings.study_instance_uid
         names[uid] += 1
+        # Two patients of one Study Instance UID are two studies: neither overwrites the files of the other.
+        name = uid if names[uid] == 1 else f"{uid}-{names[uid]}"
+        refused = outcome.rejected + _write_dicom_results(reading, archive, bundle, arguments, name)
         if arguments.output is not None:
-            # Two patients of one Study Instance UID are two studies: neither overwrites the files of the other.
-            name = uid if names[uid] == 1 else f"{uid}-{names[uid]}"
             _draw(reading, bundle, arguments, run.show, predictor.engine.threads, name)
             _write_study_report(reading, study, bundle, arguments, name)
-            run.write(key, study, outcome.rejected)
+            run.write(key, study, refused)
         run.done()
-        yield place, (study, outcome.rejected)
+        yield place, (study, refused)
 
 
 def _outcomes(
@@ -188,7 +201,7 @@ def _outcomes(
     """Read the DICOM studies, then the NIfTI files."""
     from hemoscope.inference.inputs import nifti_studies
 
-    maps = arguments.output is not None
+    maps = arguments.output is not None or arguments.dicom is not None
     if archive.studies:
         yield from predictor.studies(archive, series_instance_uid=arguments.series, maps=maps, progress=show)
     yield from nifti_studies(predictor, volumes, maps=maps, progress=show)
@@ -216,6 +229,31 @@ def _write_study_report(
 
     report = report_of(reading, study, bundle.card, model_identity(bundle))
     write_study_report(report, arguments.output, study_uid=name, pdf=arguments.pdf)
+
+
+def _write_dicom_results(
+    reading: "StudyReading",
+    archive: "Archive",
+    bundle: "ModelBundle",
+    arguments: argparse.Namespace,
+    name: str,
+) -> "tuple[Rejected, ...]":
+    """Write the results of a study as DICOM if they are asked for; return the reason if they cannot be made."""
+    if arguments.dicom is None:
+        return ()
+    from hemoscope.reports.dicom_results.files import write_dicom_results
+    from hemoscope.reports.report import model_identity
+
+    refused = write_dicom_results(
+        reading,
+        archive.load,
+        arguments.dicom,
+        card=bundle.card,
+        model=model_identity(bundle),
+        name=name,
+        limits=archive.limits,
+    )
+    return () if refused is None else (refused,)
 
 
 def _draw(

@@ -64,7 +64,7 @@ class RunProgress:
 
         folder = arguments.output
         options = (arguments.series, arguments.heatmaps, arguments.pdf, arguments.identify, sorted(arguments.limit))
-        settings = repr((bundle.sha256, options))
+        settings = repr((bundle.sha256, options, arguments.dicom and str(arguments.dicom)))
         studies = _with_series(archive, arguments.series)
         keys: list[str | None] = [None] * (len(studies) + len(volumes))
         if folder is not None:

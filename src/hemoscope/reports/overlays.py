@@ -23,9 +23,9 @@ _GAP = 6
 _TOP = 74
 _BOTTOM = 40
 _LEGEND = 96
-_PAPER = (16, 18, 22)
-_INK = (236, 238, 240)
-_FAINT_INK = (160, 166, 174)
+PAPER = (16, 18, 22)
+INK = (236, 238, 240)
+FAINT_INK = (160, 166, 174)
 _SCALE_MM = 50.0
 _WINDOWS = (("Brain", BRAIN), ("Subdural", SUBDURAL), ("Bone", BONE))
 
@@ -61,15 +61,15 @@ class SlicePicture:
 def draw_overlay(picture: SlicePicture) -> Image.Image:
     """Draw brain, subdural and bone window, then the heat map over the brain window with its colour scale."""
     width = 4 * _PANEL + 5 * _GAP + _LEGEND
-    sheet = Image.new("RGB", (width, _TOP + _PANEL + _BOTTOM), _PAPER)
+    sheet = Image.new("RGB", (width, _TOP + _PANEL + _BOTTOM), PAPER)
     draw = ImageDraw.Draw(sheet)
     hounsfield = picture.hounsfield.astype(np.float32)
     for place, (name, window) in enumerate(_WINDOWS):
         grey = np.round(window.apply(hounsfield) * 255.0).astype(np.uint8)
-        _panel(sheet, place, _fitted(grey, picture), picture)
+        _panel(sheet, place, grey, picture)
         _name_panel(draw, place, f"{name}  {_bounds(window)}")
     painted = heat_over(BRAIN.apply(hounsfield), heat_on_slice(picture.heat, picture.hounsfield.shape))
-    _panel(sheet, 3, _fitted(painted, picture), picture)
+    _panel(sheet, 3, painted, picture)
     _name_panel(draw, 3, "Where the model looked")
     _legend(sheet, draw)
     _words(draw, picture, sheet.size)
@@ -96,54 +96,67 @@ def _bounds(window: Window) -> str:
     return f"{low:.0f} to {high:.0f} HU"
 
 
-def _scales(picture: SlicePicture) -> tuple[float, float]:
-    """Return screen pixels for one (row, column) of the slice; pixels that are not square keep their true shape."""
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the typeface of all pictures in a size in pixels."""
+    return _font(size)
+
+
+def panel(colours: NDArray[np.uint8], picture: SlicePicture, side: int) -> Image.Image:
+    """Return pixels of a slice, gray or color, in the middle of a black square, with left and right marked.
+
+    Pixels that are not square keep their true shape.
+
+    Args:
+        colours: shape (rows, columns) or (rows, columns, 3).
+        picture: what they show.
+        side: of the square, in pixels of the picture.
+    """
+    row_scale, column_scale = _scales(picture, side)
+    rows, columns = picture.hounsfield.shape
+    size = (max(round(columns * column_scale), 1), max(round(rows * row_scale), 1))
+    image = Image.fromarray(colours).resize(size, Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (side, side))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    letters = side_letters(picture.orientation)
+    if letters is not None:
+        _mark_sides(ImageDraw.Draw(square), letters, side)
+    return square
+
+
+def _mark_sides(draw: ImageDraw.ImageDraw, letters: tuple[str, str], side: int) -> None:
+    for letter, x, anchor in ((letters[0], 8, "lm"), (letters[1], side - 8, "rm")):
+        place = (x, side // 2)
+        draw.text(place, letter, font=_font(20), fill=INK, anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+
+
+def _scales(picture: SlicePicture, side: int) -> tuple[float, float]:
+    """Return screen pixels for one (row, column) of the slice."""
     rows, columns = picture.hounsfield.shape
     high, wide = picture.pixel_spacing_mm or (1.0, 1.0)
-    scale = _PANEL / max(rows * high, columns * wide)
+    scale = side / max(rows * high, columns * wide)
     return scale * high, scale * wide
-
-
-def _fitted(colours: NDArray[np.uint8], picture: SlicePicture) -> Image.Image:
-    rows, columns = picture.hounsfield.shape
-    row_scale, column_scale = _scales(picture)
-    size = (max(round(columns * column_scale), 1), max(round(rows * row_scale), 1))
-    return Image.fromarray(colours).resize(size, Image.Resampling.LANCZOS)
 
 
 def _panel_left(place: int) -> int:
     return _GAP + place * (_PANEL + _GAP)
 
 
-def _panel(sheet: Image.Image, place: int, image: Image.Image, picture: SlicePicture) -> None:
-    left = _panel_left(place) + (_PANEL - image.width) // 2
-    top = _TOP + (_PANEL - image.height) // 2
-    draw = ImageDraw.Draw(sheet)
-    draw.rectangle((_panel_left(place), _TOP, _panel_left(place) + _PANEL - 1, _TOP + _PANEL - 1), fill=(0, 0, 0))
-    sheet.paste(image, (left, top))
-    letters = side_letters(picture.orientation)
-    if letters is not None:
-        _sides(draw, place, letters)
+def _panel(sheet: Image.Image, place: int, colours: NDArray[np.uint8], picture: SlicePicture) -> None:
+    sheet.paste(panel(colours, picture, _PANEL), (_panel_left(place), _TOP))
     if place == 0 and picture.pixel_spacing_mm is not None:
-        _length(draw, _scales(picture)[1] / picture.pixel_spacing_mm[1])
-
-
-def _sides(draw: ImageDraw.ImageDraw, place: int, letters: tuple[str, str]) -> None:
-    middle, left = _TOP + _PANEL // 2, _panel_left(place)
-    for letter, x, anchor in ((letters[0], left + 8, "lm"), (letters[1], left + _PANEL - 8, "rm")):
-        draw.text((x, middle), letter, font=_font(20), fill=_INK, anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+        _length(ImageDraw.Draw(sheet), _scales(picture, _PANEL)[1] / picture.pixel_spacing_mm[1])
 
 
 def _length(draw: ImageDraw.ImageDraw, pixels_a_mm: float) -> None:
     left, bottom, length = _panel_left(0) + 10, _TOP + _PANEL - 10, round(_SCALE_MM * pixels_a_mm)
-    draw.line((left, bottom, left + length, bottom), fill=_INK, width=2)
+    draw.line((left, bottom, left + length, bottom), fill=INK, width=2)
     for end in (left, left + length):
-        draw.line((end, bottom - 5, end, bottom), fill=_INK, width=2)
-    draw.text((left, bottom - 8), f"{_SCALE_MM:.0f} mm", font=_font(14), fill=_INK, anchor="lb")
+        draw.line((end, bottom - 5, end, bottom), fill=INK, width=2)
+    draw.text((left, bottom - 8), f"{_SCALE_MM:.0f} mm", font=_font(14), fill=INK, anchor="lb")
 
 
 def _name_panel(draw: ImageDraw.ImageDraw, place: int, name: str) -> None:
-    draw.text((_panel_left(place) + 2, _TOP - 10), name, font=_font(16), fill=_FAINT_INK, anchor="ls")
+    draw.text((_panel_left(place) + 2, _TOP - 10), name, font=_font(16), fill=FAINT_INK, anchor="ls")
 
 
 def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw) -> None:
@@ -152,12 +165,12 @@ def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw) -> None:
     high = _PANEL - 2 * margin
     values = np.repeat(np.linspace(1.0, 0.0, high, dtype=np.float32)[:, np.newaxis], wide, axis=1)
     sheet.paste(Image.fromarray(heat_over(np.full_like(values, 0.4), values)), (left, _TOP + margin))
-    draw.rectangle((left - 1, _TOP + margin - 1, left + wide, _TOP + margin + high), outline=_FAINT_INK)
+    draw.rectangle((left - 1, _TOP + margin - 1, left + wide, _TOP + margin + high), outline=FAINT_INK)
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = _TOP + margin + round((1.0 - value) * (high - 1))
-        draw.line((left + wide, y, left + wide + 5, y), fill=_FAINT_INK)
-        draw.text((left + wide + 9, y), f"{value:.2f}", font=_font(15), fill=_INK, anchor="lm")
-    draw.text((left - 4, _TOP - 10), "local prob.", font=_font(16), fill=_FAINT_INK, anchor="ls")
+        draw.line((left + wide, y, left + wide + 5, y), fill=FAINT_INK)
+        draw.text((left + wide + 9, y), f"{value:.2f}", font=_font(15), fill=INK, anchor="lm")
+    draw.text((left - 4, _TOP - 10), "local prob.", font=_font(16), fill=FAINT_INK, anchor="ls")
 
 
 def _words(draw: ImageDraw.ImageDraw, picture: SlicePicture, size: tuple[int, int]) -> None:
@@ -168,9 +181,9 @@ def _words(draw: ImageDraw.ImageDraw, picture: SlicePicture, size: tuple[int, in
     place = f"Slice {picture.number} of {picture.count}"
     if picture.position_mm is not None:
         place += f" at {picture.position_mm:.1f} mm"
-    draw.text((_GAP + 2, 12), title, font=_font(24), fill=_INK)
-    draw.text((width - _GAP - 2, 14), place, font=_font(20), fill=_INK, anchor="ra")
-    draw.text((_GAP + 2, height - _BOTTOM // 2), f"Hemoscope. {DISCLAIMER}", font=_font(16), fill=_INK, anchor="lm")
+    draw.text((_GAP + 2, 12), title, font=_font(24), fill=INK)
+    draw.text((width - _GAP - 2, 14), place, font=_font(20), fill=INK, anchor="ra")
+    draw.text((_GAP + 2, height - _BOTTOM // 2), f"Hemoscope. {DISCLAIMER}", font=_font(16), fill=INK, anchor="lm")
 
 
 @cache
