@@ -15,6 +15,7 @@ from hemoscope.cli import (
     export,
     federated,
     info,
+    listen,
     predict,
     prepare,
     reproduce,
@@ -52,6 +53,13 @@ COMMANDS: dict[str, Command] = {
     for command in (
         Command(name="predict", summary="find suspected hemorrhage in head CT", register=predict.register),
         Command(name="deidentify", summary="copy DICOM images without identity", register=deidentify.register),
+        Command(
+            name="listen",
+            summary="receive head CT from a PACS as a DICOM node",
+            register=listen.register,
+            extra="hospital",
+            packages=("pynetdicom",),
+        ),
         Command(name="info", summary="show a model's card: performance and limits", register=info.register),
         Command(
             name="prepare",

@@ -1,0 +1,116 @@
+"""From the spool into the store: a study that has been quiet is read, and again if images of it come late."""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hemoscope.dicom import tags
+from hemoscope.dicom.part10 import parse
+from hemoscope.dicom.read_limits import ReadLimits
+from hemoscope.errors import DicomReadError
+from hemoscope.pacs.node_settings import IGNORE, READ, NodeSettings, Rule
+from hemoscope.pacs.spool import Spool, SpooledStudy, sender_key
+from hemoscope.store.store import Store
+
+_log = logging.getLogger("hemoscope.pacs")
+SUBMITTED_BY = "PACS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesFacts:
+    """What rules look at: one series, with the keys of the AE titles that sent it."""
+
+    description: str
+    body_part: str
+    images: int
+    senders: frozenset[str]
+
+
+def action_of(series: SeriesFacts, rules: Sequence[Rule]) -> tuple[str, int | None]:
+    """Return what happens to a series, and the number of the rule that says so, from 1; None if no rule does."""
+    for number, rule in enumerate(rules, 1):
+        if _holds(rule, series):
+            return rule.action, number
+    return READ, None
+
+
+def _holds(rule: Rule, series: SeriesFacts) -> bool:
+    return (
+        (rule.calling_ae_title is None or sender_key(rule.calling_ae_title) in series.senders)
+        and (rule.description is None or re.search(rule.description, series.description, re.IGNORECASE) is not None)
+        and (rule.body_part is None or rule.body_part.casefold() == series.body_part.casefold())
+        and (rule.least_images is None or series.images >= rule.least_images)
+    )
+
+
+class Arrivals:
+    """Hands studies over; ``step`` is called again and again."""
+
+    def __init__(self, spool: Spool, store: Store, settings: NodeSettings, *, limits: ReadLimits) -> None:
+        """Prepare; nothing is handed over before ``step``."""
+        self._spool = spool
+        self._store = store
+        self._settings = settings
+        self._limits = limits
+
+    def step(self) -> None:
+        """Hand over every study that is quiet and has new images, and remove those whose time is over.
+
+        Raises:
+            StoreError: the store is full or away; the images stay, and the next call tries again.
+        """
+        node = self._settings.node
+        for study in self._spool.studies():
+            if study.new and study.quiet_s >= node.quiet_seconds:
+                self._hand_over(study)
+            elif not study.new and study.quiet_s >= 60 * node.late_minutes:
+                self._spool.remove(study)
+
+    def _hand_over(self, study: SpooledStudy) -> None:
+        wanted = self.wanted(study.files)
+        if wanted:
+            with self._store.begin_upload() as upload:
+                for path in wanted:
+                    with path.open("rb") as stream:
+                        upload.add_file(stream)
+                summary = self._store.accept(upload, submitted_by=SUBMITTED_BY)
+            _log.info("study %s: %d images handed over", summary.study_id, len(wanted))
+        else:
+            _log.info("a study of %d images is not read: rules ignore all its series", len(study.files))
+        # Killed before this line, the study is read twice, and its results have the same UIDs.
+        self._spool.handed_over(study)
+
+    def wanted(self, files: Sequence[Path]) -> tuple[Path, ...]:
+        """Return the images of the series that the rules do not ignore; all where there are no rules."""
+        if not self._settings.rules:
+            return tuple(files)
+        series: dict[str, list[Path]] = {}
+        texts: dict[str, tuple[str, str]] = {}
+        for path in files:
+            uid, description, body_part = self._texts(path)
+            series.setdefault(uid, []).append(path)
+            texts.setdefault(uid, (description, body_part))
+        return tuple(
+            path
+            for uid, paths in series.items()
+            if action_of(_facts(paths, texts[uid]), self._settings.rules)[0] != IGNORE
+            for path in paths
+        )
+
+    def _texts(self, path: Path) -> tuple[str, str, str]:
+        try:
+            elements = parse(path.read_bytes(), source="image", limits=self._limits).elements
+        except DicomReadError:
+            return "", "", ""  # read, and refused by name there
+        return (
+            elements.text(tags.SERIES_INSTANCE_UID),
+            elements.text(tags.SERIES_DESCRIPTION),
+            elements.text(tags.BODY_PART_EXAMINED),
+        )
+
+
+def _facts(paths: Sequence[Path], texts: tuple[str, str]) -> SeriesFacts:
+    senders = frozenset(Spool.sender_of(path) for path in paths)
+    return SeriesFacts(description=texts[0], body_part=texts[1], images=len(paths), senders=senders)

@@ -1,0 +1,167 @@
+"""The listening side: C-ECHO, and C-STORE of CT images into the spool, acknowledged once they are on the disk."""
+
+import errno
+import logging
+import ssl
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    Verification,
+)
+
+from hemoscope.dicom import tags
+from hemoscope.dicom.part10 import parse
+from hemoscope.dicom.pixels import SYNTAXES
+from hemoscope.dicom.read_limits import ReadLimits
+from hemoscope.errors import ConfigError, DicomReadError
+from hemoscope.pacs.association_server import MOST_WAITING, BoundedAssociationServer
+from hemoscope.pacs.node_settings import NodeSettings
+from hemoscope.pacs.spool import Spool
+
+_log = logging.getLogger("hemoscope.pacs")
+# Its messages quote what peers send, and its errors are logged here by their kind.
+logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+_MOST_PDU = 128 << 10
+# Statuses of the Storage service (PS3.4 B.2.3) and of any service (PS3.7 C).
+SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND, PROCESSING_FAILURE = 0x0000, 0xA700, 0xA900, 0xC000, 0x0110
+
+
+class Listener:
+    """The network side of the node. ``start`` listens; ``stop`` ends all associations."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        spool: Spool,
+        *,
+        limits: ReadLimits,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        fault: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Prepare to listen.
+
+        Args:
+            settings: of the node.
+            spool: where images go.
+            limits: of parsing what arrives.
+            tls: the TLS context of the moment, None for no TLS.
+            fault: what is wrong with the rest of the node, None if nothing: C-ECHO then fails.
+        """
+        self._settings = settings
+        self._spool = spool
+        self._limits = limits
+        self._tls = tls
+        self._fault = fault
+        self._entity = _entity(settings)
+        self._server: BoundedAssociationServer | None = None
+
+    def start(self) -> tuple[str, int]:
+        """Listen in a thread; return address and port. Raises ConfigError if the address cannot be listened on."""
+        node = self._settings.node
+        handlers: list[Any] = [
+            (evt.EVT_C_ECHO, self._echo),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_REQUESTED, self._requested),
+        ]
+        try:
+            server = self._entity.make_server(
+                (node.host, node.port),
+                evt_handlers=handlers,
+                server_class=BoundedAssociationServer,
+                tls=self._tls,
+                admits=self._admits,
+                most_bytes=node.most_image_mib << 20,
+            )
+        except OSError as error:
+            msg = f"cannot listen on {node.host}, port {node.port}: {error.strerror}. Choose another in [node]"
+            raise ConfigError(msg) from error
+        assert isinstance(server, BoundedAssociationServer), "as was asked for"
+        self._server = server
+        Thread(target=server.serve_forever, name="dicom listener", daemon=True).start()
+        host, port = server.server_address[:2]
+        return str(host), int(port)
+
+    def stop(self) -> None:
+        """Stop to listen, and end every association."""
+        if self._server is not None:
+            server, self._server = self._server, None
+            server.end()
+        self._entity.shutdown()
+
+    def _admits(self, address: str) -> bool:
+        """Whether any peer may have this address."""
+        return any(peer.comes_from(address) for peer in self._settings.peers)
+
+    def _requested(self, event: evt.Event) -> None:
+        """Abort an association whose AE title comes from the address of another; pynetdicom rejects unknown titles."""
+        own = [peer for peer in self._settings.peers if peer.ae_title == _calling(event)]
+        if own and not any(peer.comes_from(event.assoc.requestor.address) for peer in own):
+            _log.warning("an association was aborted: its AE title is that of a peer at another address")
+            event.assoc.abort()
+
+    def _echo(self, _event: evt.Event) -> int:
+        fault = self._fault()
+        if fault is not None:
+            _log.warning("C-ECHO answered with a failure: %s", fault)
+            return PROCESSING_FAILURE
+        return SUCCESS
+
+    def _store(self, event: evt.Event) -> int:
+        """Store one image; an exception here would become 0xC211, so every outcome has its own status."""
+        try:
+            return self._stored(event)
+        except DicomReadError as error:
+            _log.warning("an image was refused: %s", error.code)
+            return CANNOT_UNDERSTAND
+        except OSError as error:
+            _log.error("an image was refused, for it cannot be stored: %s", errno.errorcode.get(error.errno or 0, "?"))
+            return OUT_OF_RESOURCES
+        except Exception as error:  # noqa: BLE001 - the sender must be told, and keep its image
+            _log.error("an image was refused: %s", type(error).__name__)
+            return PROCESSING_FAILURE
+
+    def _stored(self, event: evt.Event) -> int:
+        content = event.encoded_dataset()
+        elements = parse(content, source="image", limits=self._limits).elements
+        study, instance = elements.text(tags.STUDY_INSTANCE_UID), elements.text(tags.SOP_INSTANCE_UID)
+        if not study or not instance:
+            _log.warning("an image was refused: it has no Study or SOP Instance UID")
+            return CANNOT_UNDERSTAND
+        request: Any = event.request
+        if (elements.text(tags.SOP_CLASS_UID), instance) != (
+            str(request.AffectedSOPClassUID),
+            str(request.AffectedSOPInstanceUID),
+        ):
+            _log.warning("an image was refused: its UIDs are not those of the request")
+            return MISMATCH
+        self._spool.store(content, study=study, instance=instance, sender=_calling(event))
+        return SUCCESS
+
+
+def _calling(event: evt.Event) -> str:
+    """The AE title of the peer, as its association request states it."""
+    request = event.assoc.requestor.primitive
+    return "" if request is None else str(request.calling_ae_title).strip()
+
+
+def _entity(settings: NodeSettings) -> AE:
+    node = settings.node
+    entity = AE(ae_title=node.ae_title)
+    entity.require_called_aet = True
+    entity.require_calling_aet = sorted({peer.ae_title for peer in settings.peers})
+    # Connections that have no association yet count too, and have a limit of their own.
+    entity.maximum_associations = node.most_associations + MOST_WAITING
+    entity.maximum_pdu_size = _MOST_PDU
+    entity.acse_timeout = node.negotiation_seconds
+    entity.dimse_timeout = entity.network_timeout = node.idle_seconds
+    entity.add_supported_context(Verification)
+    for sop_class in _CLASSES:
+        entity.add_supported_context(sop_class, sorted(SYNTAXES))
+    return entity

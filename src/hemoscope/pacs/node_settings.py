@@ -1,0 +1,255 @@
+"""The settings of the network node, from one TOML file: this node, its peers, TLS, rules, destinations."""
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from hemoscope.errors import ConfigError
+
+_AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")
+OUTPUTS = ("report", "pictures", "key-slices")
+READ, IGNORE = "read", "ignore"
+T = TypeVar("T")
+_LEAST = {
+    "port": 0,
+    "quiet_seconds": 0.1,
+    "late_minutes": 0,
+    "most_associations": 1,
+    "most_image_mib": 1,
+    "idle_seconds": 1,
+    "negotiation_seconds": 1,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """This application entity.
+
+    Attributes:
+        ae_title: that peers call (PS3.8 7.1.1.3).
+        host: listen on this address.
+        port: listen on this port; 0 for any free one.
+        quiet_seconds: a study is read when no image has come for so long.
+        late_minutes: received files are kept so long after the last one; if images of their study come late, the
+            whole study is read again.
+        most_associations: at one time.
+        most_image_mib: the largest data set that is accepted.
+        idle_seconds: an association without traffic for so long is ended.
+        negotiation_seconds: a connection without an association for so long is ended.
+    """
+
+    ae_title: str = "HEMOSCOPE"
+    host: str = "127.0.0.1"
+    port: int = 11112
+    quiet_seconds: float = 10.0
+    late_minutes: float = 60.0
+    most_associations: int = 32
+    most_image_mib: int = 1024
+    idle_seconds: float = 60.0
+    negotiation_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """An application entity that may send images: its title, and the addresses or networks that it may come from."""
+
+    ae_title: str
+    addresses: tuple[str, ...]
+
+    def comes_from(self, address: str) -> bool:
+        """Whether the peer may have this address."""
+        place = ipaddress.ip_address(address.partition("%")[0])
+        mapped = getattr(place, "ipv4_mapped", None)
+        return any((mapped or place) in ipaddress.ip_network(one, strict=False) for one in self.addresses)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Certificate and key of this node, and the certificates of the authorities that peers' certificates must have."""
+
+    certificate: Path
+    key: Path
+    authorities: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What happens to a series; the first rule whose conditions all hold decides, and without one a series is read.
+
+    Attributes:
+        action: ``read`` or ``ignore``.
+        calling_ae_title: of the sender.
+        description: a regular expression, found anywhere in Series Description, in any case.
+        body_part: Body Part Examined, in any case.
+        least_images: images of the series.
+    """
+
+    action: str
+    calling_ae_title: str | None = None
+    description: str | None = None
+    body_part: str | None = None
+    least_images: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where results are sent.
+
+    Attributes:
+        name: of the destination, for people.
+        ae_title: of the archive.
+        host: its address.
+        port: its port.
+        outputs: the objects to send.
+        send_routine: whether results of studies in which nothing is suspected are sent too.
+        commitment: ask for storage commitment, and count an object as delivered only when it is committed.
+        tls: use this node's certificate.
+    """
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+    outputs: tuple[str, ...] = OUTPUTS
+    send_routine: bool = True
+    commitment: bool = False
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """Everything in the file. Nothing is sent unless there is a destination."""
+
+    node: Node = field(default_factory=Node)
+    peers: tuple[Peer, ...] = ()
+    tls: Tls | None = None
+    rules: tuple[Rule, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+
+
+def read_node_settings(path: Path) -> NodeSettings:
+    """Read the file.
+
+    Raises:
+        ConfigError: it cannot be read, or a key is unknown, missing, of the wrong type or out of range; the message
+            names the file and the key.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else str(error)
+        msg = f"{path.name} cannot be read: {cause}. Give a TOML file"
+        raise ConfigError(msg) from error
+    return _settings(document, path)
+
+
+def _settings(document: Mapping[str, Any], path: Path) -> NodeSettings:
+    known = {"node", "peer", "tls", "rule", "destination"}
+    if unknown := sorted(set(document) - known):
+        msg = f"{path.name}: no such table: {', '.join(unknown)}. Tables are: {', '.join(sorted(known))}"
+        raise ConfigError(msg)
+    tls = document.get("tls")
+    settings = NodeSettings(
+        node=_table(Node, document.get("node", {}), f"{path.name}, node"),
+        peers=_tables(Peer, document, "peer", path),
+        tls=None if tls is None else _table(Tls, tls, f"{path.name}, tls", folder=path.parent),
+        rules=_tables(Rule, document, "rule", path),
+        destinations=_tables(Destination, document, "destination", path),
+    )
+    _check(settings, path.name)
+    return settings
+
+
+def _tables(kind: type[T], document: Mapping[str, Any], name: str, path: Path) -> tuple[T, ...]:
+    found = document.get(name, [])
+    if not isinstance(found, list):
+        msg = f"{path.name}: {name} may stand there several times. Write [[{name}]]"
+        raise ConfigError(msg)
+    return tuple(_table(kind, one, f"{path.name}, {name} {number}") for number, one in enumerate(found, 1))
+
+
+def _table(kind: type[T], values: Any, where: str, *, folder: Path | None = None) -> T:
+    """Turn one table into its class; paths are relative to ``folder``."""
+    if not isinstance(values, dict):
+        msg = f"{where} is no table. Write [{where.rpartition(' ')[2]}] and its keys below"
+        raise ConfigError(msg)
+    types, known = get_type_hints(kind), {one.name: one for one in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - set(known)):
+        msg = f"{where}: no such key: {', '.join(unknown)}. Keys are: {', '.join(known)}"
+        raise ConfigError(msg)
+    required = [name for name, one in known.items() if one.default is MISSING and one.default_factory is MISSING]
+    if missing := [name for name in required if name not in values]:
+        msg = f"{where}: {', '.join(missing)} is missing. Add it"
+        raise ConfigError(msg)
+    return kind(**{name: _value(value, types[name], f"{where}, {name}", folder) for name, value in values.items()})
+
+
+def _value(value: Any, kind: Any, where: str, folder: Path | None) -> Any:
+    if kind is Path and isinstance(value, str):
+        return (folder or Path()) / value
+    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    accepted: dict[type, type | tuple[type, ...]] = {bool: bool, int: int, float: (int, float), str: str}
+    for wanted, types in accepted.items():
+        if kind in (wanted, wanted | None) and isinstance(value, types) and isinstance(value, bool) == (wanted is bool):
+            return value
+    names = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
+    expected = next((name for wanted, name in names.items() if kind in (wanted, wanted | None)), None)
+    msg = f"{where} is {expected or ('a list of texts' if kind == tuple[str, ...] else 'a text')}, got {value!r:.40}"
+    raise ConfigError(msg)
+
+
+def _check(settings: NodeSettings, name: str) -> None:
+    titles = [settings.node.ae_title, *(one.ae_title for one in settings.peers)]
+    titles += [one.ae_title for one in settings.destinations]
+    for title in titles:
+        if not _AE_TITLE.fullmatch(title):
+            msg = f"{name}: {title!r:.40} is no AE title: 1 to 16 printable ASCII characters without backslash"
+            raise ConfigError(msg)
+    for key, limit in _LEAST.items():
+        if not getattr(settings.node, key) >= limit:
+            msg = f"{name}, node: {key} is at least {limit}, got {getattr(settings.node, key)}"
+            raise ConfigError(msg)
+    for peer in settings.peers:
+        _check_addresses(peer, name)
+    for rule in settings.rules:
+        _check_rule(rule, name)
+    for destination in settings.destinations:
+        _check_destination(destination, settings, f"{name}, destination {destination.name}")
+    if len({one.name for one in settings.destinations}) != len(settings.destinations):
+        msg = f"{name}: two destinations have one name. Give each its own"
+        raise ConfigError(msg)
+
+
+def _check_destination(destination: Destination, settings: NodeSettings, where: str) -> None:
+    if unknown := sorted(set(destination.outputs) - set(OUTPUTS)):
+        msg = f"{where}: no such output: {', '.join(unknown)}. There are: {', '.join(OUTPUTS)}"
+        raise ConfigError(msg)
+    if destination.tls and settings.tls is None:
+        msg = f"{where}: tls needs this node's certificate. Add the table [tls]"
+        raise ConfigError(msg)
+
+
+def _check_addresses(peer: Peer, name: str) -> None:
+    for address in peer.addresses:
+        try:
+            ipaddress.ip_network(address, strict=False)
+        except ValueError as error:
+            named = f"{name}, peer {peer.ae_title}: {address!r:.60}"
+            msg = f"{named} is no address or network. Write it as 10.1.2.3 or 10.1.0.0/16"
+            raise ConfigError(msg) from error
+
+
+def _check_rule(rule: Rule, name: str) -> None:
+    if rule.action not in (READ, IGNORE):
+        msg = f"{name}: a rule's action is {READ} or {IGNORE}, got {rule.action!r:.40}"
+        raise ConfigError(msg)
+    try:
+        re.compile(rule.description or "")
+    except re.error as error:
+        msg = f"{name}: a rule's description is no regular expression: {error}"
+        raise ConfigError(msg) from error

@@ -1,0 +1,243 @@
+"""What reaches the node and what does not, and what a hostile peer cannot do."""
+
+import resource
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification
+
+from hemoscope.pacs import spool as spool_module
+from hemoscope.pacs.node import DicomNode
+from hemoscope.pacs.node_settings import Peer, Rule
+from hemoscope.store.store import Store
+from hemoscope.store.values import StudySummary
+from hemoscope.testing.ct_image import Acquisition
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
+
+from .conftest import dcmtk
+
+# pynetdicom leaves the socket of a requestor that was rejected to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+Start = Callable[..., DicomNode]
+Tool = Callable[[str], Path]
+WAIT_S = 30.0
+
+
+def phantom(folder: Path, *, seed: int = 1, slices: int = 4, **writing: object) -> tuple[Path, ...]:
+    return write_series(make_phantom(seed=2, shape=(slices, 64, 64)), folder, seed=seed, **writing)
+
+
+def worklist(store: Store, count: int, *, files: int | None = None) -> tuple[StudySummary, ...]:
+    """The worklist, once it holds so many studies."""
+    end = monotonic() + WAIT_S
+    while monotonic() < end:
+        found, total = store.studies()
+        if total >= count:
+            return found
+        sleep(0.05)
+    pytest.fail(f"{count} studies were expected, the worklist holds {store.studies()[1]}")
+
+
+def uploaded(store: Store) -> list[int]:
+    """How many files each upload has, fewest first."""
+    return sorted(len(list((folder / "source").iterdir())) for folder in store.folder.uploads())
+
+
+@pytest.fixture
+def associate() -> Iterator[Callable[..., Association]]:
+    """``associate(node)``: an association as the modality, released at the end of the test."""
+    with ExitStack() as running:
+
+        def connect(node: DicomNode, *, calling: str = "MODALITY", called: str = "HEMOSCOPE") -> Association:
+            entity = AE(ae_title=calling)
+            for sop_class in (Verification, CTImageStorage, MRImageStorage):
+                entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
+            association = entity.associate(*node.address, ae_title=called)
+            running.callback(lambda: association.release() if association.is_established else None)
+            return association
+
+        yield connect
+
+
+class TestArrival:
+    @pytest.mark.reference_tool("dcmsend")
+    def test_a_study_that_is_quiet_stands_in_the_worklist_once(
+        self, start_node: Start, store: Store, tmp_path: Path, reference_tool: Tool
+    ) -> None:
+        node = start_node()
+        phantom(tmp_path / "images")
+        for _ in range(2):  # sent twice, as archives do
+            assert dcmtk(reference_tool("dcmsend"), node, "+sd", files=(tmp_path / "images",)) == 0
+        (summary,) = worklist(store, 1)
+        assert summary.submitted_by == "PACS"
+        assert uploaded(store) == [4]
+
+    def test_late_images_make_the_whole_study_be_read_again(
+        self, start_node: Start, store: Store, tmp_path: Path, associate: Callable[..., Association]
+    ) -> None:
+        association = associate(start_node())
+        *early, late = phantom(tmp_path / "images")
+        for path in early:
+            assert association.send_c_store(dcmread(path)).Status == 0
+        worklist(store, 1)
+        assert association.send_c_store(dcmread(late)).Status == 0
+        worklist(store, 2)
+        assert uploaded(store) == [3, 4]
+
+    def test_two_studies_are_two_uploads(
+        self, start_node: Start, store: Store, tmp_path: Path, associate: Callable[..., Association]
+    ) -> None:
+        association = associate(start_node())
+        images = [*phantom(tmp_path / "a", seed=1), *phantom(tmp_path / "b", seed=2)]
+        for path in images[::2] + images[1::2]:
+            assert association.send_c_store(dcmread(path)).Status == 0
+        worklist(store, 2)
+        assert uploaded(store) == [4, 4]
+
+    def test_a_restart_hands_over_what_was_acknowledged(
+        self, start_node: Start, store: Store, tmp_path: Path, associate: Callable[..., Association]
+    ) -> None:
+        first = start_node(quiet_seconds=3600)
+        association = associate(first)
+        for path in phantom(tmp_path / "images"):
+            assert association.send_c_store(dcmread(path)).Status == 0
+        association.release()
+        assert store.studies()[1] == 0
+        start_node()
+        worklist(store, 1)
+        assert uploaded(store) == [4]
+
+    def test_received_files_are_deleted_after_the_time_for_late_ones(
+        self, start_node: Start, store: Store, tmp_path: Path, associate: Callable[..., Association]
+    ) -> None:
+        association = associate(start_node(late_minutes=0))
+        for path in phantom(tmp_path / "images"):
+            assert association.send_c_store(dcmread(path)).Status == 0
+        worklist(store, 1)
+        end = monotonic() + WAIT_S
+        while list((store.folder.root / ".received").iterdir()) and monotonic() < end:
+            sleep(0.05)
+        assert not list((store.folder.root / ".received").iterdir())
+
+    def test_rules_leave_series_out(
+        self, start_node: Start, store: Store, tmp_path: Path, associate: Callable[..., Association]
+    ) -> None:
+        rules = (Rule(action="read", description="soft"), Rule(action="ignore", calling_ae_title="MODALITY"))
+        association = associate(start_node(rules=rules))
+        for number, name in enumerate(("Head SOFT", "Head bone"), 1):
+            acquisition = Acquisition(series_description=name, series_number=number)
+            for path in phantom(tmp_path / name, acquisition=acquisition):
+                assert association.send_c_store(dcmread(path)).Status == 0
+        worklist(store, 1)
+        assert uploaded(store) == [4]
+
+
+class TestRefusal:
+    def test_other_classes_are_not_negotiated(self, start_node: Start, associate: Callable[..., Association]) -> None:
+        association = associate(start_node())
+        assert {context.abstract_syntax for context in association.accepted_contexts} == {Verification, CTImageStorage}
+
+    @pytest.mark.parametrize(("calling", "called"), [("STRANGER", "HEMOSCOPE"), ("MODALITY", "OTHER")])
+    def test_unknown_titles_are_rejected(
+        self, start_node: Start, associate: Callable[..., Association], calling: str, called: str
+    ) -> None:
+        assert associate(start_node(), calling=calling, called=called).is_rejected
+
+    def test_a_known_title_from_the_address_of_another_peer_is_aborted(
+        self, start_node: Start, associate: Callable[..., Association]
+    ) -> None:
+        peers = (Peer(ae_title="CT2", addresses=("127.0.0.0/8",)), Peer(ae_title="MODALITY", addresses=("192.0.2.7",)))
+        assert not associate(start_node(peers=peers)).is_established
+
+    def test_an_unknown_address_is_closed_at_once(self, start_node: Start) -> None:
+        node = start_node(peers=(Peer(ae_title="MODALITY", addresses=("192.0.2.0/24",)),))
+        with socket.create_connection(node.address, timeout=WAIT_S) as connection:
+            assert connection.recv(1) == b""
+
+    def test_an_image_whose_uids_are_not_those_of_the_request_is_refused(
+        self, start_node: Start, tmp_path: Path, associate: Callable[..., Association]
+    ) -> None:
+        association = associate(start_node())
+        (path,) = phantom(tmp_path / "images", slices=1)
+        image = dcmread(path)
+        image.StudyInstanceUID = ""
+        assert association.send_c_store(image).Status == 0xC000
+
+    def test_a_full_disk_is_said_and_nothing_is_left(
+        self,
+        start_node: Start,
+        store: Store,
+        tmp_path: Path,
+        associate: Callable[..., Association],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        association = associate(start_node())
+        (path, *_) = phantom(tmp_path / "images")
+
+        def full(*_arguments: object, **_options: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(spool_module, "write_bytes", full)
+            assert association.send_c_store(dcmread(path)).Status == 0xA700
+        assert association.send_c_store(dcmread(path)).Status == 0
+        worklist(store, 1)
+
+    def test_an_echo_fails_while_the_store_is_away(
+        self,
+        start_node: Start,
+        store: Store,
+        associate: Callable[..., Association],
+    ) -> None:
+        association = associate(start_node())
+        assert association.send_c_echo().Status == 0
+        (store.folder.root / ".store-id").unlink()
+        assert association.send_c_echo().Status == 0x0110
+
+
+class TestHostilePeers:
+    def test_idle_connections_keep_nobody_out(self, start_node: Start, associate: Callable[..., Association]) -> None:
+        node = start_node()
+        with ExitStack() as idle:
+            for _ in range(20):
+                idle.enter_context(socket.create_connection(node.address, timeout=WAIT_S))
+            assert associate(node).send_c_echo().Status == 0
+
+    def test_a_long_pdu_ends_its_connection_before_it_is_read(self, start_node: Start) -> None:
+        node = start_node()
+        payload = bytes(300 << 20)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with socket.create_connection(node.address, timeout=WAIT_S) as connection:
+            connection.sendall(struct.pack(">BxI", 1, 0xFFFFFFFF))
+            with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe
+                connection.sendall(payload)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10
+
+    def test_a_message_without_end_ends_its_connection(
+        self, start_node: Start, tmp_path: Path, associate: Callable[..., Association]
+    ) -> None:
+        association = associate(start_node(most_image_mib=1))
+        (path,) = phantom(tmp_path / "images", slices=1)
+        image = dcmread(path)
+        image.PixelData = bytes(3 << 20)
+        assert "Status" not in association.send_c_store(image)
+
+    @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", struct.pack(">BxI", 9, 4) + bytes(4)])
+    def test_a_connection_that_is_no_association_ends_by_itself(self, start_node: Start, sent: bytes) -> None:
+        node = start_node(negotiation_seconds=1)
+        with socket.create_connection(node.address, timeout=WAIT_S) as connection:
+            connection.sendall(sent)
+            while connection.recv(1 << 10):
+                pass

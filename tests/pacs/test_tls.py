@@ -1,0 +1,91 @@
+"""TLS: only peers with a certificate of the site's authority get in, and a silent one keeps nobody waiting."""
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from hemoscope.pacs.node import DicomNode
+from hemoscope.pacs.node_settings import Tls
+
+from .conftest import dcmtk
+
+pytestmark = pytest.mark.reference_tool("openssl", "echoscu")
+Start = Callable[..., DicomNode]
+Tool = Callable[[str], Path]
+
+
+def openssl(*words: object) -> None:
+    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True, timeout=60)
+
+
+class Authority:
+    """A certificate authority in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder, self.certificate, self._key = folder, folder / "ca.pem", folder / "ca.key"
+        subject = ("-subj", "/CN=site", "-days", 2, "-nodes", "-newkey", "rsa:2048")
+        openssl("req", "-x509", *subject, "-keyout", self._key, "-out", self.certificate)
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """Certificate and key of a node."""
+        key, request, certificate = (self.folder / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
+        openssl("req", "-new", "-subj", f"/CN={name}", "-nodes", "-newkey", "rsa:2048", "-keyout", key, "-out", request)
+        authority = ("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial", "-days", 2)
+        openssl("x509", "-req", "-in", request, *authority, "-out", certificate)
+        return certificate, key
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "authority")
+
+
+@pytest.fixture
+def node(authority: Authority, start_node: Start) -> DicomNode:
+    certificate, key = authority.issue("hemoscope")
+    return start_node(tls=Tls(certificate=certificate, key=key, authorities=authority.certificate))
+
+
+def echo(node: DicomNode, tool: Tool, issued: tuple[Path, Path], authority: Authority) -> int:
+    certificate, key = issued
+    return dcmtk(tool("echoscu"), node, "+tls", key, certificate, "+cf", authority.certificate)
+
+
+def test_a_peer_with_a_certificate_gets_in(node: DicomNode, authority: Authority, reference_tool: Tool) -> None:
+    assert echo(node, reference_tool, authority.issue("pacs"), authority) == 0
+
+
+def test_a_strangers_certificate_does_not(
+    node: DicomNode, authority: Authority, tmp_path: Path, reference_tool: Tool
+) -> None:
+    stranger = Authority(tmp_path / "stranger")
+    assert echo(node, reference_tool, stranger.issue("pacs"), authority) != 0
+
+
+def test_a_peer_without_tls_or_without_a_certificate_does_not(node: DicomNode, reference_tool: Tool) -> None:
+    assert dcmtk(reference_tool("echoscu"), node) != 0
+    assert dcmtk(reference_tool("echoscu"), node, "+tla", "-ic") != 0
+
+
+def test_silent_connections_keep_nobody_waiting(node: DicomNode, authority: Authority, reference_tool: Tool) -> None:
+    with ExitStack() as idle:
+        for _ in range(20):
+            idle.enter_context(socket.create_connection(node.address, timeout=60))
+        assert echo(node, reference_tool, authority.issue("pacs"), authority) == 0
+
+
+def test_renewed_certificates_need_no_restart(
+    node: DicomNode, authority: Authority, tmp_path: Path, reference_tool: Tool
+) -> None:
+    other = Authority(tmp_path / "other")
+    renewed = other.issue("hemoscope")
+    for new, old in zip((*renewed, other.certificate), ("hemoscope.pem", "hemoscope.key", "ca.pem"), strict=True):
+        shutil.copy(new, authority.folder / f"{old}.new")
+        (authority.folder / f"{old}.new").replace(authority.folder / old)
+    assert echo(node, reference_tool, other.issue("pacs"), other) == 0
