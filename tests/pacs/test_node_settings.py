@@ -25,14 +25,6 @@ authorities = "/etc/ca.pem"
 [[rule]]
 action = "ignore"
 description = "bone|lung"
-
-[[destination]]
-name = "archive"
-ae_title = "PACS"
-host = "10.1.2.4"
-port = 104
-outputs = ["report"]
-tls = true
 """
 
 
@@ -49,11 +41,6 @@ def test_every_table_is_read(tmp_path: Path) -> None:
     assert settings.tls.certificate == tmp_path / "node.pem"
     assert settings.tls.authorities == Path("/etc/ca.pem")
     assert settings.rules[0].description == "bone|lung"
-    assert settings.destinations[0].outputs == ("report",)
-
-
-def test_without_a_destination_nothing_is_sent(tmp_path: Path) -> None:
-    assert read(tmp_path, "").destinations == ()
 
 
 @pytest.mark.parametrize(
@@ -79,8 +66,6 @@ def test_a_peer_is_known_by_address_or_network(address: str, known: bool) -> Non
         ("[[peer]]\nae_title = 'A'\naddresses = ['pacs']", "no address or network"),
         ("[[rule]]\naction = 'drop'", "read or ignore"),
         ("[[rule]]\naction = 'read'\ndescription = '('", "no regular expression"),
-        ("[[destination]]\nname='a'\nae_title='B'\nhost='h'\nport=1\noutputs=['pdf']", "no such output: pdf"),
-        ("[[destination]]\nname='a'\nae_title='B'\nhost='h'\nport=1\ntls=true", "Add the table [tls]"),
         ("not toml", "Give a TOML file"),
     ],
 )

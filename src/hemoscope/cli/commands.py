@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hemoscope.cli import (
+    config,
     data,
     deidentify,
     evaluate,
@@ -53,6 +54,13 @@ COMMANDS: dict[str, Command] = {
     for command in (
         Command(name="predict", summary="find suspected hemorrhage in head CT", register=predict.register),
         Command(name="deidentify", summary="copy DICOM images without identity", register=deidentify.register),
+        Command(
+            name="config",
+            summary="check the settings of a DICOM node",
+            register=config.register,
+            extra="hospital",
+            packages=("pynetdicom",),
+        ),
         Command(
             name="listen",
             summary="receive head CT from a PACS as a DICOM node",
