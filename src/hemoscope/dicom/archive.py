@@ -6,7 +6,7 @@ Opening an archive only parses headers; ``read_series`` decodes the chosen serie
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 
 import numpy as np
@@ -26,7 +26,7 @@ from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.progress import Progress
 from hemoscope.volume import HounsfieldVolume
 
-__all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series"]
+__all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series", "without_slices"]
 
 _INT16 = np.iinfo(np.int16)
 _NAMED = 3  # damaged files that a note names
@@ -209,8 +209,7 @@ def _decoded(
     quality, hounsfield = series.quality, pixels.hounsfield
     if len(kept) < len(series):
         hounsfield = hounsfield[kept]
-        message = f"{len(series) - len(kept)} of {len(series)} slices could not be decoded"
-        quality += (QualityNote(code="slices_refused", message=message),)
+        quality += (_refused_note(len(series) - len(kept), len(series), "could not be decoded"),)
     slices = tuple(series.headers[index] for index in kept)
     volume = _volume(slices, hounsfield, pixels.grid)
     return DecodedSeries(
@@ -222,6 +221,45 @@ def _decoded(
         unread=(*series.unread, *_unread(refused)),
         native=_native(slices, volume, {place: pixels.native.get(index) for place, index in enumerate(kept)}),
     )
+
+
+def without_slices(decoded: DecodedSeries, refused: Mapping[int, Rejected]) -> DecodedSeries:
+    """Return a series without the slices at some places, each with its refusal; at least one slice must be left."""
+    kept = [place for place in range(len(decoded.slices)) if place not in refused]
+    new = {place: index for index, place in enumerate(kept)}
+    native = []
+    for volume, places in decoded.native:
+        rows = [row for row, place in enumerate(places) if place in new]
+        if rows:
+            native.append((_part(volume, rows), tuple(new[places[row]] for row in rows)))
+    note = _refused_note(len(refused), len(decoded.slices), "are pages of text or noise")
+    return replace(
+        decoded,
+        volume=_part(decoded.volume, kept),
+        slices=tuple(decoded.slices[place] for place in kept),
+        slice_quality=tuple(decoded.slice_quality[place] for place in kept),
+        quality=(*decoded.quality, note),
+        rejected=(*decoded.rejected, *refused.values()),
+        unread=(*decoded.unread, *_unread(dict.fromkeys(refused.values(), 1))),
+        native=tuple(native),
+    )
+
+
+def _part(volume: HounsfieldVolume, kept: Sequence[int]) -> HounsfieldVolume:
+    places = [volume.positions_mm[index] for index in kept]
+    known = [place for place in places if place is not None]
+    return replace(
+        volume,
+        hounsfield=volume.hounsfield[kept],
+        spacing_mm=(spacing_mm(known) if len(known) == len(places) else None, *volume.spacing_mm[1:]),
+        positions_mm=tuple(places),
+        origins_mm=None if volume.origins_mm is None else tuple(volume.origins_mm[index] for index in kept),
+        thickness_mm=None if volume.thickness_mm is None else tuple(volume.thickness_mm[index] for index in kept),
+    )
+
+
+def _refused_note(count: int, total: int, why: str) -> QualityNote:
+    return QualityNote(code="slices_refused", message=f"{count} of {total} slices {why}")
 
 
 def _native(
