@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from hemoscope.dicom.archive import Archive, DecodedSeries, read_series, without_slices
 from hemoscope.dicom.plausibility import check_plausible
 from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.rest_of_head import rest_in_other_series
 from hemoscope.dicom.series import Series, Study
 from hemoscope.dicom.series_choice import choose_series
 from hemoscope.dicom.slices import QualityNote, Rejected, SliceHeader
@@ -67,7 +68,11 @@ def read_best_series(
         refused += why
         if decoded is not None:
             return ReadableSeries(
-                decoded=replace(decoded, quality=(*_passed_notes(passed), *decoded.quality)),
+                decoded=replace(
+                    decoded,
+                    quality=(*_passed_notes(passed), *decoded.quality),
+                    unread=(*decoded.unread, *rest_in_other_series(study, choice.series)),
+                ),
                 skipped=(*(_skipped(series) for series, _ in passed), *choice.skipped),
                 rejected=tuple(dict.fromkeys(refused)),
             )

@@ -9,6 +9,7 @@ const NOTES = {
   nonstandard_uid: ["An identifier breaks the standard", false],
   invalid_geometry: ["Position or spacing unusable", true],
   slices_refused: ["Some slices could not be read", true],
+  series_refused: ["The preferred series was refused", true],
   single_slice: ["Single slice", true],
   few_slices: ["Less than a whole head", true],
   missing_slices: ["Gaps in the series", true],
