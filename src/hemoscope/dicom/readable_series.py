@@ -6,8 +6,11 @@ Pages of text and noise among the slices of a good series are refused one by one
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from hemoscope.dicom.archive import Archive, DecodedSeries, read_series, without_slices
 from hemoscope.dicom.plausibility import check_plausible
+from hemoscope.dicom.read import read_slices
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.rest_of_head import rest_in_other_series
 from hemoscope.dicom.series import Series, Study
@@ -23,6 +26,8 @@ __all__ = ["ReadableSeries", "read_best_series"]
 _Skipped = tuple[str, str, int]
 # With more pages of text or noise than that, the series itself is refused.
 _MOST_STRANGE = 0.5
+# As many slices at the place of another one change no answer; beyond, so many pairs are compared.
+_FEW_COPIES, _COMPARED = 0.05, 24
 _STRANGE = {
     "sheet": "thin lines on a constant background: a page of text, or a drawing",
     "implausible_hounsfield": "neighboring pixels are unrelated: the image is noise, or damaged",
@@ -90,6 +95,7 @@ def _plausible(
     except SeriesError as error:
         return None, (_no_series(study, error),)
     try:
+        _check_copies(archive, series, decoded)
         decoded = _without_strange_slices(decoded)
         notes = check_plausible(decoded.volume, decoded.slices)
     except DicomReadError as error:
@@ -107,6 +113,35 @@ def _without_strange_slices(decoded: DecodedSeries) -> DecodedSeries:
         reason = f"{len(strange)} of {count} slices: {_STRANGE[code]}"
         raise refusal(f"series {decoded.slices[0].series_instance_uid}", code, reason)
     return without_slices(decoded, {index: _strange(decoded.slices[index], code) for index, code in strange.items()})
+
+
+def _check_copies(archive: Archive, series: Series, decoded: DecodedSeries) -> None:
+    """Refuse a series if slices that only their UIDs tell apart are of two scans, not copies.
+
+    Raises:
+        DicomReadError: ``mixed_scans``.
+    """
+    read = {(header.source, header.frame) for header in decoded.slices}
+    pairs = [pair for pair in series.undecided if (pair[0].source, pair[0].frame) in read]
+    if len(pairs) <= _FEW_COPIES * len(decoded.slices):
+        return
+    some = pairs[:: -(-len(pairs) // _COMPARED)]
+    different = sum(not _same_pixels(archive, *pair) for pair in some)
+    if different > _FEW_COPIES * len(some):
+        reason = f"two scans over the same {len(pairs)} places, whose slices nothing tells apart"
+        raise refusal(f"series {series.series_instance_uid}", "mixed_scans", reason)
+
+
+def _same_pixels(archive: Archive, one: SliceHeader, other: SliceHeader) -> bool:
+    """Whether two slices have the same values; one that cannot be decoded tells nothing."""
+    try:
+        mine, theirs = (
+            read_slices(archive.load(header.source), source=header.source, limits=archive.limits, frames=[header.frame])
+            for header in (one, other)
+        )
+    except DicomReadError:
+        return True
+    return bool(np.array_equal(mine[0].hounsfield, theirs[0].hounsfield))
 
 
 def _strange(header: SliceHeader, code: str) -> Rejected:
