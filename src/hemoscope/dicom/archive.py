@@ -17,7 +17,7 @@ from hemoscope.dicom.geometry import known_positions, spacing_mm
 from hemoscope.dicom.grids import is_on_grid, on_grid, origin_on_grid, reference_slice
 from hemoscope.dicom.lost_slices import Refused, series_of, with_lost_slices
 from hemoscope.dicom.part10 import parse
-from hemoscope.dicom.read import read_headers, read_slices
+from hemoscope.dicom.read import Admission, admit, read_slices
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.series import Series, Study, build_studies
 from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader, UnreadSlices
@@ -106,7 +106,9 @@ def open_archive(
     refused, headers = [Refused(rejected=one) for one in rejected], list[SliceHeader]()
     for done, source in enumerate(sources, 1):
         try:
-            headers += _index(source, limits)
+            found = _index(source, limits)
+            headers += found.headers
+            refused += [Refused(rejected=rejected_by(error)) for error in found.refused]
         except DicomReadError as error:
             refused.append(series_of(source, rejected_by(error), limits))
         if progress is not None:
@@ -119,14 +121,14 @@ def open_archive(
     )
 
 
-def _index(source: Source, limits: ReadLimits) -> tuple[SliceHeader, ...]:
+def _index(source: Source, limits: ReadLimits) -> Admission:
     """Return the headers of one source; none for a DICOMDIR beside its files, which is not reported as refused."""
     data = source.load(limits)
     try:
-        return read_headers(data, source=source.name, limits=limits)
+        return admit(data, source=source.name, limits=limits)
     except DicomReadError as error:
         if error.code == "not_ct" and is_directory(parse(data, source=source.name, limits=limits)):
-            return ()
+            return Admission(headers=())
         raise
 
 
