@@ -34,6 +34,7 @@ class TestImageType:
             r"DERIVED\PRIMARY\PERFUSION\MEAN",
             r"ORIGINAL\PRIMARY\PERFUSION\NONE",
             r"DERIVED\SECONDARY\AXIAL\RESAMPLED",
+            r"ORIGINAL\PRIMARY\AXIAL\DELAY",
         ],
     )
     def test_acquired_reformatted_and_averaged_images_are_slices(self, image_type: str) -> None:
@@ -68,6 +69,9 @@ class TestImageType:
             r"DERIVED\PRIMARY\AXIAL\MAT_SPECIFIC",
             r"DERIVED\SECONDARY\AXIAL\IODINE",
             r"DERIVED\PRIMARY\VOLUME\SUBTRACTION",
+            r"DERIVED\PRIMARY\AXIAL\DELAY",
+            r"DERIVED\SECONDARY\PERFUSION\CSF",
+            r"DERIVED\SECONDARY\SEGMENTATION",
         ],
     )
     def test_computed_maps(self, image_type: str) -> None:
@@ -119,6 +123,23 @@ class TestOtherEvidence:
         evidence = {"description": "CTP CBF/CBV/MTT, MIP"}
         assert image_kind(ImageEvidence(image_type=ORIGINAL, **evidence)) is ImageKind.SLICE
         assert image_kind(ImageEvidence(image_type=ORIGINAL, rescale_type="US", **evidence)) is ImageKind.PARAMETER_MAP
+
+    @pytest.mark.parametrize(
+        "description",
+        [
+            *("CBF", "rCBV", "Tmax", "MTT", "AX CBF 5 mm", "HEAD TTP", "CBF/CBV/MTT", "Perf. CBF", "RAPID Tmax [s]"),
+            *("Iodine map", "Iodine overlay 1.0", "HEAD Iodine Map", "Jod-Karte", "Cerebral Blood Volume", "relCBF"),
+        ],
+    )
+    def test_an_acquired_image_that_is_called_a_map_is_one(self, description: str) -> None:
+        assert image_kind(ImageEvidence(image_type=ORIGINAL, description=description)) is ImageKind.PARAMETER_MAP
+
+    @pytest.mark.parametrize(
+        "description",
+        ["CTP 5.0 CBF/MTT", "CT perfusion for CBF", "CTP for CBF and MTT", "HEAD IODINE", "AX HEAD IODINE CONTRAST"],
+    )
+    def test_a_scan_for_maps_is_none(self, description: str) -> None:
+        assert image_kind(ImageEvidence(image_type=ORIGINAL, description=description)) is ImageKind.SLICE
 
     @pytest.mark.parametrize("description", ["MIP AX", "AX MIP 10/2", "Axial 8 mm MinIP", "AxMIP"])
     def test_a_description_that_begins_with_a_projection_names_one(self, description: str) -> None:

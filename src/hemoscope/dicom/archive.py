@@ -334,4 +334,7 @@ def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[st
     if padded := sum("padding_in_tissue" in one for one in codes):
         message = f"padding has Hounsfield units of tissue in {padded} of {len(codes)} slices"
         found.append(QualityNote(code="padding_in_tissue", message=message))
+    if beyond := sum("undeclared_padding" in one for one in codes):
+        message = f"padding that the header does not declare was read as air in {beyond} of {len(codes)} slices"
+        found.append(QualityNote(code="undeclared_padding", message=message))
     return tuple(found)

@@ -40,6 +40,7 @@ const NOTES = {
   no_dicom_headers: ["Read without DICOM headers", true],
   coarse_hounsfield: ["Steps too coarse to tell blood from brain", true],
   padding_in_tissue: ["Padding has values of tissue", true],
+  undeclared_padding: ["Undeclared padding read as air", false],
 };
 
 /** Title, the server's message and whether it calls for caution; an unknown code keeps its message. */
