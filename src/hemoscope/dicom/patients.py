@@ -30,7 +30,7 @@ def _by_id(headers: Sequence[SliceHeader]) -> list[Headers]:
     if not unknown or len(unknown) == len(headers):
         return divided(headers, lambda header: header.patient_id)
     groups = divided([header for header in headers if header.patient_id is not None], lambda header: header.patient_id)
-    left = []
+    left: Headers = []
     for header in unknown:
         fitting = [group for group in groups if _states_same(header, group)]
         (fitting[0] if len(fitting) == 1 else left).append(header)
