@@ -9,6 +9,7 @@ slices, because an archive often holds no other axial series.
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from hemoscope.dicom.wording import without_accents
 
@@ -120,6 +121,7 @@ _PROJECTION_CODES = frozenset({"113048", "113051", "113074", "113075", "113078",
 _PROJECTION_TECHNIQUES = frozenset({"MAX_IP", "MIN_IP", "VOLUME_RENDER", "SURFACE_RENDER"})
 
 
+@lru_cache(maxsize=256)  # the slices of a series state the same
 def image_kind(evidence: ImageEvidence) -> ImageKind:
     """Return the kind of an image from what its header states; a header that states nothing is of a slice.
 
