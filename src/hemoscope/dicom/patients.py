@@ -1,6 +1,7 @@
 """Divides the slices of one study by patient: Patient ID (0010,0020), birth date (0010,0030), name (0010,0010)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hemoscope.dicom.acquisitions import Headers, divided
 from hemoscope.dicom.slices import SliceHeader
@@ -30,9 +31,10 @@ def _by_id(headers: Sequence[SliceHeader]) -> list[Headers]:
     if not unknown or len(unknown) == len(headers):
         return divided(headers, lambda header: header.patient_id)
     groups = divided([header for header in headers if header.patient_id is not None], lambda header: header.patient_id)
+    stated = [_Stated.of(group) for group in groups]
     left: Headers = []
     for header in unknown:
-        fitting = [group for group in groups if _states_same(header, group)]
+        fitting = [group for group, known in zip(groups, stated, strict=True) if known.fits(header)]
         (fitting[0] if len(fitting) == 1 else left).append(header)
     if _repeats_places(left, groups[0]):
         return [*groups, left]
@@ -40,11 +42,23 @@ def _by_id(headers: Sequence[SliceHeader]) -> list[Headers]:
     return groups
 
 
-def _states_same(header: SliceHeader, group: Headers) -> bool:
-    names, dates = {one.patient_name for one in group}, {one.patient_birth_date for one in group}
-    if header.patient_birth_date is not None and dates != {None}:
-        return header.patient_birth_date in dates
-    return header.patient_name is not None and header.patient_name in names
+@dataclass(frozen=True, slots=True)
+class _Stated:
+    """What the slices with one ID state of their patient."""
+
+    names: frozenset[str]
+    birth_dates: frozenset[str]
+
+    @classmethod
+    def of(cls, headers: Headers) -> "_Stated":
+        names = frozenset(one.patient_name for one in headers if one.patient_name is not None)
+        dates = frozenset(one.patient_birth_date for one in headers if one.patient_birth_date is not None)
+        return cls(names, dates)
+
+    def fits(self, header: SliceHeader) -> bool:
+        if header.patient_birth_date is not None and self.birth_dates:
+            return header.patient_birth_date in self.birth_dates
+        return header.patient_name in self.names
 
 
 def _repeats_places(unknown: Headers, known: Headers) -> bool:
