@@ -114,7 +114,7 @@ class TestPixels:
         found = self.outcome(tmp_path, make_phantom(seed=9, shape=(24, 64, 64)).hounsfield)
         assert found.decoded is None
         assert [one.code for one in found.rejected] == ["mixed_scans"]
-        assert "two scans over the same 24 places" in found.rejected[0].message
+        assert "several scans over the same 24 places" in found.rejected[0].message
 
     def test_copies_are_read_once(self, tmp_path: Path) -> None:
         found = self.outcome(tmp_path, self.head)

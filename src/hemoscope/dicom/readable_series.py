@@ -128,7 +128,8 @@ def _check_copies(archive: Archive, series: Series, decoded: DecodedSeries) -> N
     some = pairs[:: -(-len(pairs) // _COMPARED)]
     different = sum(not _same_pixels(archive, *pair) for pair in some)
     if different > _FEW_COPIES * len(some):
-        reason = f"two scans over the same {len(pairs)} places, whose slices nothing tells apart"
+        places = len({id(kept) for kept, _ in pairs})
+        reason = f"several scans over the same {places} places, whose slices nothing tells apart"
         raise refusal(f"series {series.series_instance_uid}", "mixed_scans", reason)
 
 
