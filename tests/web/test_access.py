@@ -118,6 +118,12 @@ def test_without_users_changes_still_need_the_header(room: TestClient) -> None:
     [
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://localhost:8001"},
+        {"Origin": "https://localhost"},
+        {"Origin": "http://127.0.0.1"},
+        {"Origin": "http://localhost:port"},
+        {"Origin": "http://[::1"},
+        {"Origin": ""},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ],
@@ -133,6 +139,23 @@ def test_another_sites_page_can_neither_change_nor_log_in(guarded: TestClient, h
 def test_our_own_page_may_change_what_its_user_may(guarded: TestClient) -> None:
     headers = log_in(guarded, "admin") | {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
     assert guarded.put("/api/v1/site/prevalence", json={"prevalence": 0.2}, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("base_url", "origin"),
+    [
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("http://localhost:8000", "http://LOCALHOST:8000"),
+        ("https://localhost", "https://localhost:443"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_an_origin_is_ours_if_scheme_host_and_port_are(
+    make_room: Callable[..., TestClient], credentials: Credentials, base_url: str, origin: str
+) -> None:
+    client = make_room(credentials=credentials, base_url=base_url)
+    answer = client.post("/api/v1/login", json={"token": TOKENS["admin"]}, headers={"Origin": origin})
+    assert answer.status_code == 200, answer.text
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(

@@ -111,9 +111,15 @@ test("a slice is marked beside those marked before", () => {
 });
 
 test("after the login one stays on this server", () => {
-  const next = (value) => nextPage(`?next=${encodeURIComponent(value)}`);
-  assert.equal(next("/studies/ab"), "/studies/ab");
-  for (const elsewhere of ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", ""]) assert.equal(next(elsewhere), "/");
+  const ours = "https://ct.example:8443";
+  const next = (encoded) => nextPage(`?next=${encoded}`, ours);
+  assert.equal(next("%2Fstudies%2Fab%3Fslice%3D3"), `${ours}/studies/ab?slice=3`);
+  assert.equal(nextPage("", ours), `${ours}/`);
+  const foreign = ["//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil.example", "javascript:alert(1)", "https://ct.example", "http://ct.example:8443", "http://"];
+  for (const elsewhere of foreign) assert.equal(next(encodeURIComponent(elsewhere)), `${ours}/`, elsewhere);
+  const stripped = ["/%09/evil.example", "/%0a/evil.example", "%0d%5cevil.example", "/%0d%5cevil.example", "%09//evil.example", "/%0d%0a/evil.example", "%2F%2Fevil.example", "%5C%5Cevil.example"];
+  for (const elsewhere of stripped) assert.equal(new URL(next(elsewhere)).origin, ours, elsewhere);
+  assert.equal(new URL(next("/.//evil.example")).host, "ct.example:8443", "a path of two slashes is not another host");
 });
 
 test("a failure shows its cause and its remedy as sentences, with a default if the server has none", () => {
