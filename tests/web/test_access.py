@@ -237,6 +237,23 @@ def test_logins_are_few_and_requests_are_limited(
     assert statuses == [200] * 4 + [429] * 2
 
 
+def test_one_account_is_tried_only_so_often_from_all_addresses_but_its_user_still_gets_in(
+    make_room: Callable[..., TestClient], credentials: Credentials
+) -> None:
+    client = make_room(credentials=credentials, account_logins_per_minute=2)
+    log_in(client, "reader")
+    app_state = client.app.state.app_state  # type: ignore[attr-defined]
+    app_state.account_logins._known.clear()  # as if she had logged in elsewhere
+    guess = {"user": "reader", "password": "a wrong password"}
+    answers = [client.post("/api/v1/login", json=guess) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [401, 429]
+    assert answers[1].json()["code"] == "too_many_logins"
+    assert 1 <= int(answers[1].headers["Retry-After"]) <= 30
+    assert client.post("/api/v1/login", json={"user": "nobody", "password": "x"}).status_code == 401
+    app_state.account_logins.succeeded("reader", "testclient")
+    log_in(client, "reader")
+
+
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "", "127.0.0.1.nip.example:8000"])
 def test_a_foreign_host_name_is_refused(room: TestClient, host: str) -> None:
     answer = room.get("/api/v1/studies", headers={"Host": host})

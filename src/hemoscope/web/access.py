@@ -110,8 +110,8 @@ def check_origin(request: Request) -> None:
             code="foreign_origin",
             detail="This request was sent by a page of another site.",
             remedy=(
-                "Use this server's own page, or a bearer token from a program. A proxy must pass Host with its port and "
-                "X-Forwarded-Proto, and be named by --trusted-proxy"
+                "Use this server's own page, or a bearer token from a program. A proxy must pass Host with its port "
+                "and X-Forwarded-Proto, and be named by --trusted-proxy"
             ),
         )
 
