@@ -69,16 +69,18 @@ def atomic_folder(path: Path, *, mode: int = _FOLDER_MODE) -> Iterator[Path]:
 
 
 @contextmanager
-def new_file(path: Path, *, mode: int = _MODE) -> Iterator[BinaryIO]:
+def new_file(path: Path, *, mode: int = _MODE, synced: bool = True) -> Iterator[BinaryIO]:
     """Yield a file that did not exist, on the disk when the block ends; after an error it is removed.
 
-    It is visible while it is written. Its name is on the disk after ``sync_folder``.
+    It is visible while it is written. Its name is on the disk after ``sync_folder``. If it is not ``synced``, its
+    content is on the disk after ``sync_file``.
     """
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
         try:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if synced:
+                os.fsync(stream.fileno())
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -117,17 +119,17 @@ def publish(draft: Path, path: Path) -> None:
     if draft.is_dir():
         for folder, _, names in os.walk(draft, topdown=False):
             for name in names:
-                _sync(Path(folder, name))
+                sync_file(Path(folder, name))
             sync_folder(Path(folder))
     else:
-        _sync(draft)
+        sync_file(draft)
     _rename(draft, path)
 
 
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk: fsync of a file does not do that for its name."""
     try:
-        _sync(folder)
+        sync_file(folder)
     except OSError as error:
         # Some network file systems have no fsync for folders; PostgreSQL goes on there, too.
         if error.errno not in _NO_FOLDER_SYNC:
@@ -152,7 +154,8 @@ def _rename(draft: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Flush the content of a file to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

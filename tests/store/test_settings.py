@@ -39,6 +39,9 @@ def test_a_proxy_needs_somebody_to_log_in() -> None:
         ({"session_hours": 8761.0}, "--session-hours is above 0 and at most a year"),
         ({"time_limit_minutes": 0.0}, "--time-limit-minutes is above 0"),
         ({"lease_s": 0.0}, "lease_s is above 0"),
+        ({"header_seconds": 0.0}, "--header-seconds is above 0"),
+        ({"body_seconds": float("inf")}, "--body-seconds is above 0"),
+        ({"connections": 0}, "--connections is at least 1"),
         ({"attempts": 0}, "attempts is above 0"),
     ],
 )

@@ -118,6 +118,12 @@ def test_without_users_changes_still_need_the_header(room: TestClient) -> None:
     [
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://localhost:8001"},
+        {"Origin": "https://localhost"},
+        {"Origin": "http://127.0.0.1"},
+        {"Origin": "http://localhost:port"},
+        {"Origin": "http://[::1"},
+        {"Origin": ""},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ],
@@ -133,6 +139,23 @@ def test_another_sites_page_can_neither_change_nor_log_in(guarded: TestClient, h
 def test_our_own_page_may_change_what_its_user_may(guarded: TestClient) -> None:
     headers = log_in(guarded, "admin") | {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
     assert guarded.put("/api/v1/site/prevalence", json={"prevalence": 0.2}, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("base_url", "origin"),
+    [
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("http://localhost:8000", "http://LOCALHOST:8000"),
+        ("https://localhost", "https://localhost:443"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_an_origin_is_ours_if_scheme_host_and_port_are(
+    make_room: Callable[..., TestClient], credentials: Credentials, base_url: str, origin: str
+) -> None:
+    client = make_room(credentials=credentials, base_url=base_url)
+    answer = client.post("/api/v1/login", json={"token": TOKENS["admin"]}, headers={"Origin": origin})
+    assert answer.status_code == 200, answer.text
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(
@@ -212,6 +235,23 @@ def test_logins_are_few_and_requests_are_limited(
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
     statuses = [client.get("/health").status_code for _ in range(6)]
     assert statuses == [200] * 4 + [429] * 2
+
+
+def test_one_account_is_tried_only_so_often_from_all_addresses_but_its_user_still_gets_in(
+    make_room: Callable[..., TestClient], credentials: Credentials
+) -> None:
+    client = make_room(credentials=credentials, account_logins_per_minute=2)
+    log_in(client, "reader")
+    app_state = client.app.state.app_state  # type: ignore[attr-defined]
+    app_state.account_logins._known.clear()  # as if she had logged in elsewhere
+    guess = {"user": "reader", "password": "a wrong password"}
+    answers = [client.post("/api/v1/login", json=guess) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [401, 429]
+    assert answers[1].json()["code"] == "too_many_logins"
+    assert 1 <= int(answers[1].headers["Retry-After"]) <= 30
+    assert client.post("/api/v1/login", json={"user": "nobody", "password": "x"}).status_code == 401
+    app_state.account_logins.succeeded("reader", "testclient")
+    log_in(client, "reader")
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "", "127.0.0.1.nip.example:8000"])

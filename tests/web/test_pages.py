@@ -33,6 +33,17 @@ def test_without_a_session_a_page_leads_to_the_login(guarded: TestClient, path: 
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/login{onward}")
 
 
+def test_the_login_form_without_its_script_puts_no_password_into_an_address(guarded: TestClient) -> None:
+    form = re.search(r"<form id=\"login\"[^>]*>", guarded.get("/login").text)
+    assert form
+    assert 'method="post"' in form[0]
+    action = re.search(r'action="([^"]*)"', form[0])
+    assert action
+    answer = guarded.post(action[1], data={"name": "reader", "password": "a long enough password"})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/login")
+    assert "password" not in answer.text + str(answer.headers)
+
+
 def test_without_users_the_login_leads_to_the_worklist(room: TestClient) -> None:
     answer = room.get("/login")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hemoscope.web.rate_limits import RateLimiter
+from hemoscope.web.rate_limits import AccountLimiter, RateLimiter
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,17 @@ def test_a_bucket_never_holds_more_than_one_minute_of_requests() -> None:
     assert limiter.wait_s("a") == 0.0
     clock.now = 3600.0
     assert [limiter.wait_s("a") for _ in range(3)] == [0.0, 0.0, 30.0]
+
+
+def test_strangers_who_try_passwords_neither_get_many_nor_lock_the_user_out() -> None:
+    clock = Clock()
+    limiter = AccountLimiter(per_minute=3, clock=clock)
+    limiter.succeeded("agnes", "192.0.2.1")
+    strangers = [f"198.51.100.{number}" for number in range(9)]
+    waits = [limiter.wait_s("agnes", address) for address in strangers]
+    assert [wait > 0 for wait in waits] == [False] * 3 + [True] * 6
+    assert limiter.wait_s("agnes", "192.0.2.1") == 0, "where she has logged in before"
+    assert limiter.wait_s("bruno", strangers[0]) == 0
+    assert limiter.wait_s("agnes", "192.0.2.2") == pytest.approx(20), "elsewhere she waits, but not for long"
+    clock.now = 20.0
+    assert limiter.wait_s("agnes", "192.0.2.2") == 0

@@ -1,17 +1,22 @@
 """Uploads: limits, broken bodies, hostile archives, and file names that must be ignored."""
 
+import asyncio
 import io
 import itertools
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from anyio import CapacityLimiter
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from hemoscope.store.store import Store
-from hemoscope.web.multipart_upload import MultipartFiles, boundary_of
+from hemoscope.store.uploads import Upload
+from hemoscope.web.multipart_upload import MultipartFiles, abandoned_with_client, boundary_of, receive_files
 from hemoscope.web.problems import Problem
 
 BOUNDARY = "a-boundary"
@@ -107,6 +112,68 @@ def test_other_bodies_are_small(room: TestClient) -> None:
 
     answer = room.post("/api/v1/login", content=chunks(), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+def test_writing_stops_when_the_client_has_gone(store: Store) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield part(b"x") * 4000
+        raise ClientDisconnect
+
+    async def receive(upload: Upload) -> None:
+        await receive_files(upload, BOUNDARY.encode(), body(), limiter=CapacityLimiter(1))
+
+    with pytest.raises(Problem, match="closed the connection"), store.begin_upload() as upload:
+        asyncio.run(receive(upload))
+    assert upload.files < 4000
+    assert list(store.folder.uploads()) == []
+
+
+def test_an_upload_whose_client_leaves_before_the_answer_is_not_accepted(
+    room: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client would not know of it, and send the study again."""
+    make_durable = Upload.make_durable
+
+    def leave_first(upload: Upload) -> None:
+        upload.abandoned.set()
+        make_durable(upload)
+
+    monkeypatch.setattr(Upload, "make_durable", leave_first)
+    assert send(room, part(b"x") + END) == (400, "upload_abandoned")
+    assert store.counts().queue_depth == 0
+    assert list(store.folder.uploads()) == []
+
+
+def test_the_end_of_the_connection_abandons_an_upload(store: Store) -> None:
+    async def watch(*messages: str) -> bool:
+        left = list(messages)
+
+        async def receive() -> Message:
+            if not left:
+                await asyncio.Event().wait()
+            return {"type": left.pop(0)}
+
+        with store.begin_upload() as upload:
+            async with abandoned_with_client(upload, receive):
+                for _ in range(5):
+                    await asyncio.sleep(0)
+            return upload.abandoned.is_set()
+
+    assert asyncio.run(watch("http.request", "http.disconnect"))
+    assert not asyncio.run(watch("http.request"))
+
+
+def test_one_user_has_a_limited_number_of_uploads_in_transfer(make_room: Callable[..., TestClient]) -> None:
+    room = make_room(uploads_per_user=1)
+    state = room.app.state.app_state  # type: ignore[attr-defined]
+    for user, expected in (("somebody else", 202), ("local", 429)):
+        state.receiving[user] += 1
+        answer = room.post("/api/v1/uploads", content=part(b"x") + END, headers=FORM | CSRF)
+        assert answer.status_code == expected
+    assert (answer.json()["code"], answer.headers["Retry-After"]) == ("too_many_uploads_of_user", "5")
+    state.receiving.clear()
+    assert send(room, b"nonsense", FORM | CSRF)[0] == 400
+    assert send(room, part(b"x") + END, FORM | CSRF)[0] == 202, "the place was given back"
 
 
 def archive_of(members: dict[str, bytes]) -> bytes:

@@ -23,14 +23,16 @@ def run(arguments: argparse.Namespace) -> int:
     from hemoscope.web.app import create_app
     from hemoscope.web.credentials import load_credentials
     from hemoscope.web.logs import configure_logs
-    from hemoscope.web.server import check_certificate, run_server
+    from hemoscope.web.server import ignore_hang_up, run_server
+    from hemoscope.web.tls import tls_context
 
     settings = settings_from(arguments, os.environ)
     bundle = load_bundle(settings.model)
     credentials = load_credentials(users=settings.users, tokens=settings.token_file)
     if settings.tls is not None:
-        check_certificate(*settings.tls)
+        tls_context(*settings.tls)
     configure_logs()
+    ignore_hang_up()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
     store = open_store_patiently(settings, limit_s=60 * settings.database_wait_minutes)
     try:

@@ -24,7 +24,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     token.add_argument("--token-file", type=Path, required=True, metavar="FILE", help="the file of serve --token-file")
     token.add_argument("--role", choices=_ROLES, default="reader", help="default: reader")
     token.set_defaults(run=run_token)
-    remove = kinds.add_parser("remove", help="remove a user or a token; it counts when the server starts again")
+    remove = kinds.add_parser(
+        "remove", help="remove a user or a token; it counts when the server reloads (SIGHUP) or starts"
+    )
     remove.add_argument("name", metavar="NAME")
     remove.add_argument("--users", type=Path, metavar="FILE", help="the file of users")
     remove.add_argument("--token-file", type=Path, metavar="FILE", help="the file of tokens")
@@ -40,7 +42,9 @@ def run_add(arguments: argparse.Namespace) -> int:
     password = _ask()
     check_password(password)
     write_entry(arguments.users, arguments.name, Role(arguments.role), hash_password(password))
-    sys.stdout.write(f"{arguments.name} may log in as {arguments.role} when the server starts again\n")
+    sys.stdout.write(
+        f"{arguments.name} may log in as {arguments.role} when the server has reloaded (SIGHUP) or restarted\n"
+    )
     return ExitCode.OK
 
 
@@ -54,7 +58,9 @@ def run_token(arguments: argparse.Namespace) -> int:
     token = secrets.token_urlsafe(32)
     write_entry(arguments.token_file, arguments.name, Role(arguments.role), hash_token(token))
     sys.stdout.write(f"{token}\n")
-    sys.stderr.write("Keep it safe: it is shown this once. It counts when the server starts again\n")
+    sys.stderr.write(
+        "Keep it safe: it is shown this once. It counts when the server has reloaded (SIGHUP) or restarted\n"
+    )
     return ExitCode.OK
 
 
@@ -68,7 +74,7 @@ def run_remove(arguments: argparse.Namespace) -> int:
         raise ConfigError(msg)
     for file in files:
         remove_entry(file, arguments.name)
-    sys.stdout.write(f"{arguments.name} is removed when the server starts again\n")
+    sys.stdout.write(f"{arguments.name} is removed when the server has reloaded (SIGHUP) or restarted\n")
     return ExitCode.OK
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -70,6 +70,13 @@ def close_session(database: Database, token: str) -> None:
     """End a session; an unknown token is no error."""
     with database.writing() as connection:
         connection.execute(_sessions.delete().where(_sessions.c.token_hash == _hash(token)))
+
+
+def close_sessions_of(database: Database, names: Collection[str]) -> None:
+    """End all sessions of these users."""
+    if names:
+        with database.writing() as connection:
+            connection.execute(_sessions.delete().where(_sessions.c.user_name.in_(sorted(names))))
 
 
 def read_settings(database: Database) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ REMEDIES: dict[str, str] = {
     "file_too_large": "Upload smaller files, or raise --upload-mib",
     "too_many_files": "Upload fewer files at once, or raise --upload-files",
     "upload_too_large": "Upload one study at a time, or raise --upload-mib",
+    "upload_abandoned": "Upload again, and wait for the answer",
     "storage_full": "Free space where the studies are stored, or set a retention period",
     "bad_feedback": "Give slices of this study, and at most 2000 characters of note",
     "bad_setting": "Give a value that JSON can hold, under a short name",

@@ -5,6 +5,7 @@ A field with help is an option of ``hemoscope serve``, an environment variable a
 """
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from datetime import timedelta
@@ -114,6 +115,21 @@ class Settings:
     )
     requests_per_minute: int = field(default=6000, metadata=_help("of one client", "N", least=1))
     logins_per_minute: int = field(default=10, metadata=_help("of one client", "N", least=1))
+    account_logins_per_minute: int = field(
+        default=20, metadata=_help("for one user name, from addresses that never logged in to it", "N", least=1)
+    )
+    connections: int = field(default=1000, metadata=_help("open at a time", "N", least=1))
+    connections_per_address: int = field(
+        default=200, metadata=_help("open at a time from one address, other than a trusted proxy's", "N", least=1)
+    )
+    uploads_per_user: int = field(default=8, metadata=_help("that one user may send at a time", "N", least=1))
+    header_seconds: float = field(
+        default=15.0, metadata=_help("close a connection whose request headers take longer", "N")
+    )
+    least_rate: int = field(
+        default=1024, metadata=_help("bytes per second at which a client must send and receive", "N", least=0)
+    )
+    body_seconds: float = field(default=30.0, metadata=_help("time over which --least-rate is measured", "N"))
     lease_s: float = 15.0
     attempts: int = 3
     poll_s: float = 0.05
@@ -157,9 +173,10 @@ class Settings:
         if not self.database_wait_minutes >= 0:
             msg = f"--database-wait-minutes is at least 0, got {self.database_wait_minutes:g}"
             raise ConfigError(msg)
-        for name in ("lease_s", "attempts", "poll_s", "concurrent_uploads"):
-            if not getattr(self, name) > 0:
-                msg = f"{name} is above 0, got {getattr(self, name):g}"
+        for name in ("header_seconds", "body_seconds", "lease_s", "attempts", "poll_s", "concurrent_uploads"):
+            if not 0 < getattr(self, name) < math.inf:
+                shown = option_name(name) if name.endswith("_seconds") else name
+                msg = f"{shown} is above 0, got {getattr(self, name):g}"
                 raise ConfigError(msg)
 
     def _check_nobody_else_comes_in(self) -> None:

@@ -152,9 +152,12 @@ class Storage:
 
 
 @contextmanager
-def new_private_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new private file, flushed to the disk when the block ends. Raises StoreError ``storage_full``."""
-    with full_disk_refused(), new_file(path, mode=0o600) as file:
+def new_private_file(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
+    """Yield a new private file, if ``synced`` flushed to the disk when the block ends.
+
+    Raises StoreError ``storage_full``.
+    """
+    with full_disk_refused(), new_file(path, mode=0o600, synced=synced) as file:
         yield file
 
 

@@ -4,7 +4,7 @@ Every method is short, blocks, and may be called from any thread; several proces
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from threading import Event
@@ -253,6 +253,10 @@ class Store:
     def close_session(self, token: str) -> None:
         """Close a session; an unknown token is not an error."""
         audit_and_sessions.close_session(self._database, token)
+
+    def close_sessions_of(self, names: Collection[str]) -> None:
+        """Close all sessions of these users."""
+        audit_and_sessions.close_sessions_of(self._database, names)
 
     def settings(self) -> Mapping[str, Any]:
         """Return the settings that administrators change at run time: JSON values by name."""

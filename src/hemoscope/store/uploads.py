@@ -1,11 +1,13 @@
 """Incoming files: a private folder, generated names, limits checked while the bytes arrive, then durable rows."""
 
 import secrets
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from hemoscope.files import sync_folder
+from hemoscope.files import sync_file, sync_folder
 from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
 from hemoscope.store.database import Database, server_time
@@ -16,6 +18,7 @@ from hemoscope.store.values import StudyState
 
 UNKNOWN_URGENCY = len(URGENCIES)  # after every urgency that is known
 _PIECE = 1 << 20
+_SYNCS_AT_A_TIME = 8
 
 
 class Upload:
@@ -28,6 +31,7 @@ class Upload:
         self.bytes = 0
         self.accepted = False
         self.undecided = False
+        self.abandoned = threading.Event()
         self.limits = limits
         self._storage = storage
         self._begun = 0
@@ -47,7 +51,8 @@ class Upload:
             self._storage.remove(self._storage.upload(self.upload_id))
 
     def new_file(self) -> "UploadedFile":
-        """Return the next file, to be written in pieces. Raises StoreError ``too_many_files``."""
+        """Return the next file, to be written in pieces. Raises StoreError ``too_many_files``, ``upload_abandoned``."""
+        self._check_wanted()
         if self._begun >= self.limits.files:
             raise refusal("too_many_files", f"more than {self.limits.files} files in one upload")
         self._begun += 1
@@ -61,12 +66,27 @@ class Upload:
         return file.size
 
     def make_durable(self) -> None:
-        """Flush every name, after the files themselves were flushed. Raises StoreError ``empty_upload``."""
+        """Flush every file and every name to the disk.
+
+        Files are flushed only now, several at a time: flushing thousands of small ones as each arrives takes minutes.
+        Raises StoreError ``empty_upload``, ``upload_abandoned`` or ``storage_full``.
+        """
         if self.files == 0:
             raise refusal("empty_upload", "the upload holds no file that is not empty")
         source = self._storage.source(self.upload_id)
+        with full_disk_refused(), ThreadPoolExecutor(_SYNCS_AT_A_TIME, thread_name_prefix="sync-upload") as threads:
+            for _ in threads.map(self._make_file_durable, source.iterdir()):
+                pass
         for folder in (source, source.parent, self._storage.root):
             sync_folder(folder)
+
+    def _make_file_durable(self, path: Path) -> None:
+        self._check_wanted()
+        sync_file(path)
+
+    def _check_wanted(self) -> None:
+        if self.abandoned.is_set():
+            raise refusal("upload_abandoned", "the client closed the connection before the upload was accepted")
 
 
 class UploadedFile:
@@ -80,14 +100,14 @@ class UploadedFile:
 
     def __enter__(self) -> Self:
         """Open the file."""
-        self._opened = new_private_file(self._path)
+        self._opened = new_private_file(self._path, synced=False)
         self._file = self._opened.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Flush the file to the disk and close it; an empty one, or one cut short by an error, is dropped."""
+        """Close the file; an empty one, or one cut short by an error, is dropped."""
         self._opened.__exit__(kind, error, trace)
         if not self.size:
             self._path.unlink(missing_ok=True)

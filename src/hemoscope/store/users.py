@@ -42,6 +42,10 @@ class Users:
         known, _ = self._lines.get(user.name, (None, ""))
         return known == user
 
+    def entries(self) -> set[tuple[str, str]]:
+        """Each name with its role and hash, to compare two versions of a file."""
+        return {(name, f"{user.role.value}:{line}") for name, (user, line) in self._lines.items()}
+
     def verify(self, name: str, password: str) -> User | None:
         """Return the user whose password this is, or None; an unknown name takes as long as a wrong password."""
         user, line = self._lines.get(name, (None, self._nobody))

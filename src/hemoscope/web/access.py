@@ -16,13 +16,13 @@ from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPAuthorizationCreden
 from hemoscope.store.values import Role, User
 from hemoscope.web.app_state import AppState, app_state_of
 from hemoscope.web.problems import Problem
-from hemoscope.web.request_checks import host_name, host_names
 
 SESSION_COOKIE = "hemoscope_session"
 LOCAL = User(name="local", role=Role.ADMIN)
 # Without users there is no session to bind a token to: the presence of the header proves our own page, since another
 # site cannot send it (it needs a preflight, which this server never answers).
 LOCAL_CSRF = "local"
+_PORTS = {"http": 80, "https": 443}
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 
 _bearer = HTTPBearer(auto_error=False, description="A token made by hemoscope users token")
@@ -96,22 +96,42 @@ def admin(caller: "Reader") -> Caller:
 
 
 def check_origin(request: Request) -> None:
-    """Refuse a changing request that another site sent, by the browser's headers.
+    """Refuse a changing request that another site sent, by the browser's headers: scheme, host and port count.
 
     Raises:
         Problem: 403.
 
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
-    names = host_names(app_state_of(request).settings)
-    foreign = origin is not None and host_name(urlsplit(origin).netloc) not in names
+    foreign = origin is not None and parsed_origin(origin) != parsed_origin(str(request.base_url))
     if foreign or site not in {"same-origin", "none"}:
         raise Problem(
             403,
             code="foreign_origin",
             detail="This request was sent by a page of another site.",
-            remedy="Use this server's own page, or a bearer token from a program",
+            remedy=(
+                "Use this server's own page, or a bearer token from a program. A proxy must pass Host with its port "
+                "and X-Forwarded-Proto, and be named by --trusted-proxy"
+            ),
         )
+
+
+def parsed_origin(url: str) -> tuple[str, str, int] | None:
+    """Scheme, host and port of a URL or an ``Origin`` header; None if it has none, such as ``null``.
+
+    Examples:
+        >>> parsed_origin("https://Reading.example") == parsed_origin("https://reading.example:443/")
+        True
+        >>> parsed_origin("http://reading.example:8001") == parsed_origin("http://reading.example:8000")
+        False
+
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+    return (parts.scheme, parts.hostname, port) if parts.hostname and port else None
 
 
 def login_required() -> Problem:

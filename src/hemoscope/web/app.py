@@ -22,12 +22,13 @@ from hemoscope.web.change_feed import ChangeFeed
 from hemoscope.web.credentials import Credentials
 from hemoscope.web.metrics import Metrics
 from hemoscope.web.problems import answer_errors
-from hemoscope.web.rate_limits import RateLimiter
+from hemoscope.web.rate_limits import AccountLimiter, RateLimiter
 from hemoscope.web.request_checks import Gate
 from hemoscope.web.request_record import RequestRecord
 from hemoscope.web.routes import account, events, feedback, operations, pages, reports, site, studies, uploads
 from hemoscope.web.schemas import ProblemDocument
 from hemoscope.web.security_headers import SecurityHeaders
+from hemoscope.web.slow_bodies import SlowBodies
 
 _STATIC = Path(__file__).parent / "static"
 _NOBODY = Credentials()
@@ -85,6 +86,7 @@ def create_app(
     app.add_middleware(Gate, settings=settings, login_required=bool(credentials))
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestRecord, metrics=app.state.app_state.metrics)
+    app.add_middleware(SlowBodies, settings=settings)
     return app
 
 
@@ -105,6 +107,7 @@ def _app_state(
         background=(feed.vitals, *background),
         metrics=Metrics(store),
         logins=RateLimiter(per_minute=settings.logins_per_minute),
+        account_logins=AccountLimiter(per_minute=settings.account_logins_per_minute),
         uploads=CapacityLimiter(settings.concurrent_uploads),
         writers=CapacityLimiter(_WRITERS),
         passwords=CapacityLimiter(_HASHES_AT_A_TIME),

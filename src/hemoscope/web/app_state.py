@@ -17,7 +17,7 @@ from hemoscope.store.values import User
 from hemoscope.web.change_feed import ChangeFeed
 from hemoscope.web.credentials import Credentials
 from hemoscope.web.metrics import Metrics
-from hemoscope.web.rate_limits import RateLimiter
+from hemoscope.web.rate_limits import AccountLimiter, RateLimiter
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -38,7 +38,7 @@ class SliceShape:
 
 @dataclass(kw_only=True)
 class AppState:
-    """The state of one web process. Only caches and limits change; all that must last is in the store."""
+    """The state of one web process. Only caches, limits and credentials change; all that must last is in the store."""
 
     store: Store
     settings: Settings
@@ -48,6 +48,7 @@ class AppState:
     background: tuple[Vitals, ...]
     metrics: Metrics
     logins: RateLimiter
+    account_logins: AccountLimiter
     uploads: CapacityLimiter
     writers: CapacityLimiter
     passwords: CapacityLimiter
@@ -55,6 +56,8 @@ class AppState:
     probes: CapacityLimiter
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     streams: Counter[str] = field(default_factory=Counter)
+    receiving: Counter[str] = field(default_factory=Counter)
+    reload_fault: str | None = None
     _shapes: OrderedDict[str, SliceShape] = field(default_factory=OrderedDict)
     _viewed: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
 

@@ -1,7 +1,7 @@
 """Credentials: users with password hashes (``store.users``) and bearer tokens with SHA-256 hashes, both in files.
 
 Neither file holds a secret; ``hemoscope users`` writes both, one entry per line: ``name:role:hash``. They are read when
-the server starts: sessions and tokens of removed users are invalid from then on.
+the server starts, and on SIGHUP: sessions and tokens of removed users are invalid from then on.
 """
 
 import hashlib
@@ -35,6 +35,14 @@ class Credentials:
     def knows(self, user: User) -> bool:
         """Whether a file still names this user with this role."""
         return user in self.tokens.values() or (self.users is not None and user in self.users)
+
+    def changed_in(self, newer: "Credentials") -> frozenset[str]:
+        """Return the names of which an entry is missing in ``newer``, or has another role, password or token."""
+        return frozenset(name for name, _ in self._entries() - newer._entries())
+
+    def _entries(self) -> set[tuple[str, str]]:
+        tokens = {(user.name, f"{user.role.value}:{hashed}") for hashed, user in self.tokens.items()}
+        return tokens | (set() if self.users is None else self.users.entries())
 
     def user_of_token(self, token: str) -> User | None:
         """Return the user of a token; every hash is compared, each in constant time."""

@@ -3,14 +3,17 @@
 The parser reads part headers only to find the field ``files``; the store generates its own names.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, to_thread
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from hemoscope.store.uploads import Upload, UploadedFile
 from hemoscope.web.problems import Problem
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FIELD = b"files"
-_PIECE = 1 << 20
+_PIECE = 256 << 10  # what is still written after the client has gone
 _REMEDY = 'Send multipart/form-data with one part named "files" for each file; a ZIP is one file'
 
 
@@ -122,23 +125,74 @@ class MultipartFiles:
 async def receive_files(
     upload: Upload, boundary: bytes, body: AsyncIterator[bytes], *, limiter: CapacityLimiter
 ) -> None:
-    """Receive a whole body into ``upload``; parsing and writing happen in threads of ``limiter``.
+    """Receive a whole body into ``upload``; threads of ``limiter`` parse and write a piece while the next arrives.
 
     Raises:
-        Problem, StoreError: as :class:`MultipartFiles` does.
+        Problem, StoreError: as :class:`MultipartFiles` does; 400 if the client closed the connection.
 
     """
     files, pending = MultipartFiles(upload, boundary), bytearray()
+    writer = _Writer(files.feed, limiter)
     try:
         async for chunk in body:
             pending += chunk
             if len(pending) >= _PIECE:
-                await to_thread.run_sync(files.feed, bytes(pending), limiter=limiter)
+                await writer.write(bytes(pending))
                 pending.clear()
-        await to_thread.run_sync(files.feed, bytes(pending), limiter=limiter)
+        await writer.write(bytes(pending))
+        await writer.finish()
         files.finish()
+    except ClientDisconnect as error:
+        upload.abandoned.set()
+        raise Problem(
+            400, code="upload_abandoned", detail="The client closed the connection.", remedy="Upload again"
+        ) from error
     finally:
+        await writer.settle()
         files.abandon()
+
+
+class _Writer:
+    """Writes pieces one after the other in threads; ``write`` returns while its piece is still being written."""
+
+    def __init__(self, feed: Callable[[bytes], None], limiter: CapacityLimiter) -> None:
+        self._feed = feed
+        self._limiter = limiter
+        self._writing: asyncio.Task[None] | None = None
+
+    async def write(self, piece: bytes) -> None:
+        """Begin to write a piece, once the one before is written. Raises what that one raised."""
+        await self.finish()
+        self._writing = asyncio.create_task(to_thread.run_sync(self._feed, piece, limiter=self._limiter))
+
+    async def finish(self) -> None:
+        """Wait until all is written."""
+        if self._writing is not None:
+            await self._writing
+            self._writing = None
+
+    async def settle(self) -> None:
+        """Wait until no thread writes any more, whatever it raises: an error is on its way already."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+            self._writing.exception()
+
+
+@asynccontextmanager
+async def abandoned_with_client(upload: Upload, receive: Receive) -> AsyncIterator[None]:
+    """Mark the upload as abandoned if its client, whose body is complete, closes the connection within the block."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        upload.abandoned.set()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
 
 
 def _malformed(what: str) -> Problem:

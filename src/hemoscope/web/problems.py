@@ -34,6 +34,7 @@ STORE_STATUS: Mapping[str, int] = {
     "file_too_large": 413,
     "too_many_files": 413,
     "upload_too_large": 413,
+    "upload_abandoned": 400,
     "storage_full": 507,
     "bad_feedback": 422,
     "bad_setting": 422,
@@ -102,7 +103,9 @@ def _own(_request: Request, error: Exception) -> Response:
 def _from_store(_request: Request, error: Exception) -> Response:
     assert isinstance(error, StoreError)
     detail = f"{error.reason[:1].upper()}{error.reason[1:]}."
-    return Problem(STORE_STATUS[error.code], code=error.code, detail=detail, remedy=error.remedy).response()
+    status = STORE_STATUS[error.code]
+    headers = {"Retry-After": "5"} if status == 503 else {}
+    return Problem(status, code=error.code, detail=detail, remedy=error.remedy, headers=headers).response()
 
 
 def _from_framework(_request: Request, error: Exception) -> Response:

@@ -31,7 +31,7 @@ class RateLimiter:
 
     def wait_s(self, client: str) -> float:
         """Take a token from the client's bucket; return 0, or the seconds until there is one."""
-        now, client = self._clock(), _network(client)
+        now, client = self._clock(), network_of(client)
         level, since = self._buckets.pop(client, (self._capacity, now))
         level = min(self._capacity, level + (now - since) * self._per_second)
         allowed = level >= 1
@@ -41,7 +41,32 @@ class RateLimiter:
         return 0.0 if allowed else (1 - level) / self._per_second
 
 
-def _network(client: str) -> str:
+class AccountLimiter:
+    """Limits attempts to log in to one account, whatever their addresses, without locking its user out.
+
+    An address from which somebody has logged in to the account is not limited by it: strangers who try passwords cannot
+    keep the user away from the places where they work.
+    """
+
+    def __init__(self, *, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start without any known address."""
+        self._attempts = RateLimiter(per_minute=per_minute, clock=clock)
+        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def wait_s(self, account: str, client: str) -> float:
+        """Count an attempt; return 0, or the seconds to wait. Unknown names are counted like known ones."""
+        return 0.0 if (account, network_of(client)) in self._known else self._attempts.wait_s(account)
+
+    def succeeded(self, account: str, client: str) -> None:
+        """Remember an address from which the account's user has logged in."""
+        key = account, network_of(client)
+        self._known[key] = None
+        self._known.move_to_end(key)
+        while len(self._known) > _CLIENTS:
+            self._known.popitem(last=False)
+
+
+def network_of(client: str) -> str:
     """The network in which one client can choose its address: the /64 of IPv6 (RFC 4291), else the address itself."""
     try:
         address = ipaddress.ip_address(client)

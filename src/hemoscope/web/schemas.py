@@ -108,9 +108,10 @@ class LoggedIn(Document):
 
 
 class Health(Document):
-    """The process answers."""
+    """The process answers; ``warning`` says what could not be reloaded, and is left out if nothing."""
 
     status: Literal["ok"]
+    warning: str | None = None
 
 
 class Readiness(Document):

@@ -1,45 +1,72 @@
 """The application on a socket: uvicorn with our log, our limits, and a shutdown that event streams do not delay."""
 
+import asyncio
+import logging
+import os
+import resource
 import signal
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
 from hemoscope.errors import ConfigError
 from hemoscope.store.settings import Settings
+from hemoscope.web.connections import Connections
+from hemoscope.web.reloading import Reloading
 from hemoscope.web.request_checks import bracketed
+from hemoscope.web.tls import tls_context
 
 _SHUTDOWN_TIMEOUT_S = 5
 _KEEP_ALIVE_S = 30
+_OTHER_FILES = 500  # files of studies, connections to the database, pipes to workers
+
+_log = logging.getLogger(__name__)
 
 
 class ReadingRoomServer(uvicorn.Server):
     """Reports when it answers requests, and ends event streams before it shuts down."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, started: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, connections: Connections, started: Callable[[], None]
+    ) -> None:
         """Serve ``app``; ``started`` is called once, when requests are answered."""
         super().__init__(config)
         self._state = app.state.app_state
+        self._reloading = Reloading(self._state, connections)
         self._on_started = started
+        self._terminal = os.isatty(0)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT stop the server; uvicorn would raise them again before our workers have exited."""
+        """Let SIGTERM and SIGINT stop the server; uvicorn would raise them again before our workers have exited.
+
+        SIGHUP reloads.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
             yield
         finally:
+            ignore_hang_up()  # a reload during the shutdown must not end it
             for one, handler in before.items():
                 signal.signal(one, handler)
+
+    def _hang_up(self) -> None:
+        """Reload; or stop, if the signal came because the terminal that the server was started from was closed."""
+        if self._terminal and not os.isatty(0):
+            self.handle_exit(signal.SIGHUP, None)
+            return
+        task = asyncio.get_running_loop().create_task(self._reloading.reload())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and call ``started``."""
@@ -51,6 +78,11 @@ class ReadingRoomServer(uvicorn.Server):
         """End the event streams, then the other requests."""
         self._state.closing.set()
         await super().shutdown(sockets)
+
+
+def ignore_hang_up() -> None:
+    """Ignore SIGHUP, which would end this process: before and after the server runs there is nothing to reload."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def run_server(app: FastAPI, settings: Settings, *, started: Callable[[str], None]) -> None:
@@ -65,18 +97,16 @@ def run_server(app: FastAPI, settings: Settings, *, started: Callable[[str], Non
         ConfigError: the address cannot be bound, or the certificate and key cannot be used.
 
     """
-    tls = settings.tls
-    if tls is not None:
-        check_certificate(*tls)
+    connections = Connections(settings, tls_context(*settings.tls) if settings.tls else None)
     listening = _bind(settings)
     port = listening.getsockname()[1]
-    url = f"{'https' if tls else 'http'}://{bracketed(settings.host)}:{port}"
+    url = f"{'https' if settings.tls else 'http'}://{bracketed(settings.host)}:{port}"
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=port,
-        ssl_certfile=tls[0] if tls else None,
-        ssl_keyfile=tls[1] if tls else None,
+        http=connections.protocol(),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -87,25 +117,21 @@ def run_server(app: FastAPI, settings: Settings, *, started: Callable[[str], Non
         timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
     )
     with listening:
-        ReadingRoomServer(config, app, lambda: started(url)).run(sockets=[listening])
+        _allow_descriptors(settings.connections)
+        ReadingRoomServer(config, app, connections, lambda: started(url)).run(sockets=[listening])
 
 
-def check_certificate(certificate: Path, key: Path) -> None:
-    """Check the certificate and key before uvicorn does, for a clear error.
-
-    Raises:
-        ConfigError: a file is missing, is not PEM, or the key is not the certificate's.
-
-    """
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
-        msg = (
-            f"--tls-cert and --tls-key cannot be used: {reason}. "
-            "Give the certificate with its chain and its unencrypted key, both in PEM, readable by this user"
+def _allow_descriptors(connections: int) -> None:
+    """Raise this process's limit of open files, so that connections alone cannot use it up; log if it stays too low."""
+    needed = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        _log.warning(
+            "--connections %d needs %d open files, this user may open %d: raise ulimit -n", connections, needed, hard
         )
-        raise ConfigError(msg) from error
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -107,6 +107,7 @@ class FakeRoom:
         self.uploads: list[list[tuple[str, bytes]]] = []
         self.prevalence: float | None = 0.1
         self.login_required = False
+        self.faulty = False  # the database is away
         self.listeners = 0
         self.refuse_upload: dict[str, Any] | None = None
         self.late_answers = False  # an upload is answered after the event that its study has failed
@@ -162,6 +163,8 @@ class FakeRoom:
 
         @app.middleware("http")
         async def policy(request: Request, call_next: Any) -> Response:
+            if self.faulty and request.url.path.startswith("/api/"):
+                return problem(503, "database_unreachable", "The database does not answer.", "Wait")
             response = await call_next(request)
             response.headers["Content-Security-Policy"] = POLICY
             return response

@@ -230,6 +230,38 @@ def test_logging_in_reports_a_wrong_password_and_accepts_the_right_one(fake: Any
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 401
 
 
+@pytest.mark.parametrize("onward", ["/%09/evil.example", "/%0a/evil.example", "/%0d%5cevil.example"])
+def test_after_the_login_no_address_leads_to_another_site(fake: Any, open_page: OpenPage, onward: str) -> None:
+    page = open_page(f"{fake.url}/login?next={onward}")
+    page.get_by_label("Password").fill("right")
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(f"{fake.url}/")  # a request to another site would be a complaint
+    page.wait_for_selector("[data-line=live]")
+
+
+def test_without_its_script_the_login_sends_the_password_in_no_address(guarded: Any, open_page: OpenPage) -> None:
+    page = open_page(f"{guarded.url}/login?next=%2F", java_script_enabled=False)
+    seen: list[str] = []
+    page.on("request", lambda request: seen.append(f"{request.method} {request.url}"))
+    page.get_by_label("User name").fill("agnes")
+    page.get_by_label("Password").fill("correct horse battery")
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(f"{guarded.url}/login")
+    assert f"POST {guarded.url}/login" in seen
+    assert not [one for one in seen if "correct" in one]
+
+
+def test_a_list_that_failed_at_first_names_the_fault_and_is_complete_after_it(fake: Any, open_page: OpenPage) -> None:
+    fake.fake.add(SMALL, urgency="prompt")
+    fake.fake.faulty = True
+    page = open_page(fake.url)
+    page.get_by_text("The database does not answer.").wait_for()
+    fake.fake.faulty = False
+    page.locator(".row-delete").wait_for()  # the page knows its user now, too
+    assert page.locator(".problem").count() == 0
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 503
+
+
 def test_a_reader_logs_in_reads_and_logs_out_of_the_real_server(
     guarded: Any, open_page: OpenPage, series: list[Path]
 ) -> None:

@@ -1,5 +1,6 @@
 """Login and logout. Sessions are in the database; the browser holds the secret in a cookie that no script can read."""
 
+import math
 from functools import partial
 
 from anyio import to_thread
@@ -19,17 +20,20 @@ router = APIRouter(prefix=API, tags=["account"])
 
 @router.post("/login", responses=refusals(400, 401, 403, 409, 413, 422))
 async def login(request: Request, response: Response, given: LoginGiven) -> LoggedIn:
-    """Begin a session by name and password, or by a token. Attempts are counted by client."""
+    """Begin a session by name and password, or by a token. Attempts are counted by client and by user."""
     state = app_state_of(request)
     check_origin(request)
     if wait_s := state.logins.wait_s(client_of(request.scope)):
         raise too_often(wait_s)
     if not state.credentials:
         raise _no_users()
+    if given.user and (wait_s := state.account_logins.wait_s(given.user, client_of(request.scope))):
+        raise _too_often_for_account(wait_s)
     user = await _user_of(state, given)
     if user is None:
         await to_thread.run_sync(partial(state.store.audit, user="", action="login refused"))
         raise _wrong()
+    state.account_logins.succeeded(user.name, client_of(request.scope))
     token, session = await to_thread.run_sync(partial(state.store.open_session, user, lasting=state.settings.session))
     await to_thread.run_sync(partial(state.store.audit, user=user.name, action="login"))
     _set_cookie(request, response, token, state)
@@ -76,6 +80,17 @@ def _wrong() -> Problem:
         detail="The name and password, or the token, are wrong.",
         remedy="Check them, or ask an administrator for new ones",
         headers={"WWW-Authenticate": 'Bearer realm="hemoscope"'},
+    )
+
+
+def _too_often_for_account(wait_s: float) -> Problem:
+    seconds = math.ceil(wait_s)
+    return Problem(
+        429,
+        code="too_many_logins",
+        detail="Too many attempts to log in as this user, from addresses that never logged in as this user before.",
+        remedy=f"Wait {seconds} s and try again, or log in where you did before",
+        headers={"Retry-After": str(seconds)},
     )
 
 

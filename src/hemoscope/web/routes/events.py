@@ -71,11 +71,12 @@ async def _stream(state: AppState, version: int, may_listen: Callable[[], bool])
     clock = asyncio.get_running_loop().time
     yield f"retry: {_RETRY_MS}\n\n"
     sent = looked = clock()
+    known = state.credentials
     while not state.closing.is_set():
         changes = await state.feed.after(version, wait_s=_POLL_S)
         version = changes.version
-        if clock() - looked >= KEEP_ALIVE_S:
-            looked = clock()
+        if clock() - looked >= KEEP_ALIVE_S or state.credentials is not known:
+            looked, known = clock(), state.credentials
             if not await to_thread.run_sync(may_listen):
                 return
         if text := _written(changes, identity_shown=state.settings.show_identity):
@@ -88,7 +89,7 @@ async def _stream(state: AppState, version: int, may_listen: Callable[[], bool])
 
 
 def _may_listen(request: Request) -> bool:
-    """Whether the session or token that opened the stream is still valid; after a logout the stream ends."""
+    """Whether the session or token that opened the stream is still valid; after a logout or removal it ends."""
     return caller_of(request) is not None
 
 

@@ -24,9 +24,12 @@ _PROBE_TIMEOUT_S = 10.0
 _log = logging.getLogger(__name__)
 
 
-@probes.get("/health", responses=refusals(503))
+@probes.get("/health", responses=refusals(503), response_model_exclude_none=True)
 async def health(request: Request) -> Health:
-    """Alive: the process answers, and all its background threads are at work. Needs no login."""
+    """Alive: the process answers, and all its background threads are at work. Needs no login.
+
+    A failed reload is a warning only: a restart, which service managers answer a failure with, would not start.
+    """
     faults = [f"{one.name} ({one.fault})" for one in app_state_of(request).background if one.fault]
     if faults:
         raise Problem(
@@ -35,7 +38,7 @@ async def health(request: Request) -> Health:
             detail=f"Not at work: {', '.join(faults)}.",
             remedy="Restart the server; its log has the reason",
         )
-    return Health(status="ok")
+    return Health(status="ok", warning=app_state_of(request).reload_fault)
 
 
 @probes.get("/ready", responses=refusals(503))

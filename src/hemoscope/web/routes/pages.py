@@ -32,6 +32,12 @@ def login_page(request: Request) -> Response:
     return _html("login.html")
 
 
+@router.post("/login")
+def login_form() -> Response:
+    """What the form sends if its script did not run: nothing is read, and the page is shown again."""
+    return RedirectResponse("/login", 303)
+
+
 def _page(request: Request, name: str) -> Response:
     if caller_of(request):
         return _html(name)

@@ -14,6 +14,7 @@ _MEANINGS = {
     401: "Nobody is logged in",
     403: "Not allowed, or the CSRF token is missing",
     404: "Not found",
+    408: "The body is too slow",
     409: "Not available: the study is still being read or scored, or has failed",
     413: "Too large",
     415: "Another content type is needed",

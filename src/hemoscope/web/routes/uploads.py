@@ -1,24 +1,23 @@
 """Uploads: one file, many, or a ZIP, streamed from the network into the store's private folder."""
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from anyio import WouldBlock, to_thread
 from fastapi import APIRouter, Request
 
 from hemoscope.store.values import StudySummary
-from hemoscope.web.access import Reader
+from hemoscope.web.access import Reader, caller_of, login_required
 from hemoscope.web.app_state import AppState, app_state_of
 from hemoscope.web.disclosure import disclosed
-from hemoscope.web.multipart_upload import FIELD, boundary_of, receive_files
+from hemoscope.web.multipart_upload import FIELD, abandoned_with_client, boundary_of, receive_files
 from hemoscope.web.problems import Problem
 from hemoscope.web.routes.responses import API, refusals
 from hemoscope.web.schemas import Accepted
 
 router = APIRouter(prefix=API, tags=["uploads"])
 
-_IDLE_TIMEOUT_S = 60.0
 _FORM_BYTES = 4 << 20  # what part headers and boundaries may add to the files' own bytes
 _BODY = {
     "requestBody": {
@@ -44,47 +43,45 @@ _BODY = {
 
 
 @router.post(
-    "/uploads", status_code=202, responses=refusals(400, 401, 403, 413, 415, 422, 503, 507), openapi_extra=_BODY
+    "/uploads", status_code=202, responses=refusals(400, 401, 403, 408, 413, 415, 422, 503, 507), openapi_extra=_BODY
 )
 async def upload(request: Request, caller: Reader) -> Accepted:
     """Receive DICOM files or ZIPs, as parts named ``files``. The answer is sent once they are durable on disk."""
     state = app_state_of(request)
     boundary = boundary_of(request.headers.get("content-type", ""))
     _check_length(request, state.settings.upload_limits.upload_bytes)
+    with _place(state, request, user=caller.user.name):
+        entry = await _store(state, request, boundary, by=caller.user.name)
+    return Accepted(study=disclosed(entry, identity_shown=state.settings.show_identity))
+
+
+@contextmanager
+def _place(state: AppState, request: Request, *, user: str) -> Iterator[None]:
+    """Take one of this process's places, and one of the user's. Raises Problem 503 or 429 if none is free."""
+    if state.receiving[user] >= state.settings.uploads_per_user:
+        raise _too_many_of_user(state.settings.uploads_per_user)
     try:
         state.uploads.acquire_on_behalf_of_nowait(request)
     except WouldBlock as error:
         raise _busy() from error
+    state.receiving[user] += 1
     try:
-        entry = await _store(state, request, boundary, by=caller.user.name)
+        yield
     finally:
         state.uploads.release_on_behalf_of(request)
-    return Accepted(study=disclosed(entry, identity_shown=state.settings.show_identity))
+        state.receiving[user] -= 1
 
 
 async def _store(state: AppState, request: Request, boundary: bytes, *, by: str) -> StudySummary:
     """Receive and accept one upload; whatever happens on the way, nothing half received stays."""
     begun = await to_thread.run_sync(state.store.begin_upload)
     with begun as files:
-        await receive_files(files, boundary, _with_timeout(request.stream()), limiter=state.writers)
-        accept = partial(state.store.accept, files, submitted_by=by)
-        return await to_thread.run_sync(accept, limiter=state.writers)
-
-
-async def _with_timeout(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Stop waiting for a client that sends nothing for a minute, so that it does not occupy a slot."""
-    while True:
-        try:
-            yield await asyncio.wait_for(anext(body), _IDLE_TIMEOUT_S)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise Problem(
-                408,
-                code="upload_stalled",
-                detail=f"Nothing arrived for {_IDLE_TIMEOUT_S:.0f} s.",
-                remedy="Check the network and upload again",
-            ) from error
+        await receive_files(files, boundary, request.stream(), limiter=state.writers)
+        if await to_thread.run_sync(caller_of, request) is None:
+            raise login_required()  # the user was removed, or logged out, meanwhile
+        async with abandoned_with_client(files, request.receive):
+            accept = partial(state.store.accept, files, submitted_by=by)
+            return await to_thread.run_sync(accept, limiter=state.writers)
 
 
 def _check_length(request: Request, limit: int) -> None:
@@ -105,5 +102,15 @@ def _busy() -> Problem:
         code="too_many_uploads",
         detail="The server is receiving as many uploads as it can.",
         remedy="Wait a few seconds and upload again",
+        headers={"Retry-After": "5"},
+    )
+
+
+def _too_many_of_user(places: int) -> Problem:
+    return Problem(
+        429,
+        code="too_many_uploads_of_user",
+        detail=f"This user is sending {places} uploads already.",
+        remedy="Wait until one of them is done, or ask an administrator to raise --uploads-per-user",
         headers={"Retry-After": "5"},
     )

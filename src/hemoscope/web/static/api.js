@@ -30,7 +30,8 @@ export function getSite() {
 
 const token = async () => (await getSite()).csrf_token ?? "";
 
-function problemOf(status, text) {
+/** The error of an answer: the server's own words, or for a proxy's page what its status and Retry-After say. */
+export function problemOf(status, text, retryAfter = null) {
   let body = {};
   try {
     body = JSON.parse(text);
@@ -38,7 +39,13 @@ function problemOf(status, text) {
     // A proxy's page instead of problem+json: only the status is known.
   }
   const title = body.title ?? `The server answered ${status}`;
-  return new Problem({ ...body, title, detail: body.detail, status });
+  return new Problem({ title, detail: body.detail, cure: body.cure ?? remedyOf(status, retryAfter), code: body.code, status });
+}
+
+function remedyOf(status, retryAfter) {
+  const wait = /^\d+$/.test(retryAfter ?? "") ? `Wait ${retryAfter} s and try again.` : "Wait a minute and try again.";
+  if (status === 429) return wait;
+  return [502, 503, 504].includes(status) ? `The server, or a proxy before it, is starting or overloaded. ${wait}` : "";
 }
 
 function toLogin(status) {
@@ -59,7 +66,7 @@ async function request(path, options = {}) {
   if (response.ok) return response;
   if (response.status === 403) site = null; // the token may be of an expired session: the next attempt fetches a new one
   toLogin(response.status);
-  throw problemOf(response.status, await response.text());
+  throw problemOf(response.status, await response.text(), response.headers.get("Retry-After"));
 }
 
 export async function getJson(path) {
@@ -107,7 +114,7 @@ export async function upload(files, { onProgress, signal }) {
     call.addEventListener("load", () => {
       toLogin(call.status);
       if (call.status === 202) resolve(JSON.parse(call.responseText).study);
-      else reject(problemOf(call.status, call.responseText));
+      else reject(problemOf(call.status, call.responseText, call.getResponseHeader("Retry-After")));
     });
     call.addEventListener("error", () => reject(new Problem(UNREACHABLE)));
     call.addEventListener("abort", () => reject(new DOMException("Upload cancelled", "AbortError")));

@@ -5,10 +5,11 @@ import { problemBox } from "./site.js";
 
 const find = (selector) => document.querySelector(selector);
 
-/** The page to go on to: one of this server's own, never another site's. */
-export function nextPage(search) {
+/** The address to go on to: on this server (`origin`), never another site's, as the browser itself reads it. */
+export function nextPage(search, origin) {
   const next = new URLSearchParams(search).get("next") ?? "/";
-  return /^\/(?![/\\])/.test(next) ? next : "/";
+  const url = URL.canParse(next, origin) ? new URL(next, origin) : null;
+  return url?.origin === origin ? url.href : `${origin}/`;
 }
 
 function credentials() {
@@ -30,7 +31,7 @@ async function logIn(event) {
   button.disabled = true;
   try {
     await sendJson("POST", "/login", credentials());
-    location.assign(nextPage(location.search));
+    location.assign(nextPage(location.search, location.origin));
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     find("#trouble").replaceChildren(problemBox(error));

@@ -12,7 +12,7 @@ export async function loadSite() {
 
 function showUser(site) {
   const place = document.querySelector("#user");
-  if (!place || !site.user) return;
+  if (!place || !site.user || place.childElementCount > 0) return;
   place.replaceChildren(el("span", { class: "user-name", text: site.user.name }));
   if (site.login_required) place.append(el("button", { type: "button", class: "quiet", onclick: logOut }, "Log out"));
 }

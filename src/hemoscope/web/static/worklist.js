@@ -41,6 +41,7 @@ function parameters() {
 
 async function reload() {
   try {
+    admin = isAdmin(await loadSite()); // fetched again only if it failed before
     const found = await getJson(`/studies?${parameters()}`);
     const later = query.search ? [] : [...entries.values()].filter((entry) => entry.version > found.version && matches(entry));
     entries.clear();
@@ -195,9 +196,6 @@ async function start() {
   wireUploads();
   listenToKeys(bindings);
   fillHelp(find("#help"), bindings);
-  await attempt(async () => {
-    admin = isAdmin(await loadSite());
-  }, () => {});
   await reload();
   listen({ since: version, onStudy: changed, onDeleted: gone, onPoll: reload, onState: showLine });
   setInterval(() => tickAges(body), 5000);

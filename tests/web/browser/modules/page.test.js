@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import { problemOf } from "../../../../src/hemoscope/web/static/api.js";
 import { heatColour, heatOpacity, heatTable } from "../../../../src/hemoscope/web/static/colours.js";
 import { filesUnder, isWanted } from "../../../../src/hemoscope/web/static/drop.js";
 import { feedbackOn, latestByLabel, withSlice } from "../../../../src/hemoscope/web/static/feedback.js";
@@ -111,9 +112,25 @@ test("a slice is marked beside those marked before", () => {
 });
 
 test("after the login one stays on this server", () => {
-  const next = (value) => nextPage(`?next=${encodeURIComponent(value)}`);
-  assert.equal(next("/studies/ab"), "/studies/ab");
-  for (const elsewhere of ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", ""]) assert.equal(next(elsewhere), "/");
+  const ours = "https://ct.example:8443";
+  const next = (encoded) => nextPage(`?next=${encoded}`, ours);
+  assert.equal(next("%2Fstudies%2Fab%3Fslice%3D3"), `${ours}/studies/ab?slice=3`);
+  assert.equal(nextPage("", ours), `${ours}/`);
+  const foreign = ["//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil.example", "javascript:alert(1)", "https://ct.example", "http://ct.example:8443", "http://"];
+  for (const elsewhere of foreign) assert.equal(next(encodeURIComponent(elsewhere)), `${ours}/`, elsewhere);
+  const stripped = ["/%09/evil.example", "/%0a/evil.example", "%0d%5cevil.example", "/%0d%5cevil.example", "%09//evil.example", "/%0d%0a/evil.example", "%2F%2Fevil.example", "%5C%5Cevil.example"];
+  for (const elsewhere of stripped) assert.equal(new URL(next(elsewhere)).origin, ours, elsewhere);
+  assert.equal(new URL(next("/.//evil.example")).host, "ct.example:8443", "a path of two slashes is not another host");
+});
+
+test("an answer of 429 or 503 says what failed and how long to wait, also if a proxy gave it", () => {
+  const ours = problemOf(503, JSON.stringify({ title: "Service Unavailable", detail: "The database does not answer.", cure: "Check it", code: "database_unreachable" }), "5");
+  assert.deepEqual([ours.detail, ours.remedy, ours.code], ["The database does not answer.", "Check it", "database_unreachable"]);
+  const proxys = problemOf(503, "<html>Service Unavailable</html>", "20");
+  assert.equal(proxys.detail, "The server answered 503");
+  assert.equal(proxys.remedy, "The server, or a proxy before it, is starting or overloaded. Wait 20 s and try again.");
+  assert.equal(problemOf(429, "", null).remedy, "Wait a minute and try again.");
+  assert.equal(problemOf(404, "").remedy, "");
 });
 
 test("a failure shows its cause and its remedy as sentences, with a default if the server has none", () => {

@@ -1,0 +1,73 @@
+"""What SIGHUP does: reads users, tokens and the certificate again, without a restart.
+
+Sessions of users who were removed, or whose role, password or token changed, end at once, in every process that shares
+the database. What cannot be read changes nothing: what was read before still counts, and ``/health`` says so.
+"""
+
+import logging
+from functools import partial
+
+from anyio import to_thread
+
+from hemoscope.errors import ConfigError, StoreError
+from hemoscope.store.background import described
+from hemoscope.web.app_state import AppState
+from hemoscope.web.connections import Connections
+from hemoscope.web.credentials import load_credentials
+from hemoscope.web.tls import tls_context
+
+_log = logging.getLogger(__name__)
+
+
+class Reloading:
+    """Reloads what the settings of one process name."""
+
+    def __init__(self, state: AppState, connections: Connections) -> None:
+        """Remember where it goes."""
+        self._state = state
+        self._connections = connections
+        self._to_end: frozenset[str] = frozenset()
+
+    async def reload(self) -> None:
+        """Read everything again; the log and ``/health`` have what could not be read."""
+        faults = [fault for fault in (await self._reload_credentials(), await self._reload_tls()) if fault]
+        self._state.reload_fault = " ".join(faults) or None
+        if not faults:
+            _log.info("users, tokens and certificate were read again")
+
+    async def _reload_credentials(self) -> str | None:
+        state, settings = self._state, self._state.settings
+        if not settings.login_required:
+            return None
+        load = partial(load_credentials, users=settings.users, tokens=settings.token_file)
+        try:
+            read = await to_thread.run_sync(load)
+        except (ConfigError, OSError) as error:
+            _log.error("users and tokens were not read again, the old ones still count: %s", _reason(error))
+            return "Users and tokens could not be read again: the old ones still count."
+        self._to_end |= state.credentials.changed_in(read)
+        ended, state.credentials = self._to_end, read
+        try:
+            await to_thread.run_sync(state.store.close_sessions_of, ended)
+        except StoreError as error:
+            # Removed users are out all the same; a changed password would leave its old sessions open.
+            _log.error("sessions of %d changed users were not ended, reload again: %s", len(ended), described(error))
+            return "Sessions of changed users could not be ended, as the database did not answer."
+        self._to_end = frozenset()
+        _log.info("%d users were removed or changed, their sessions have ended", len(ended))
+        return None
+
+    async def _reload_tls(self) -> str | None:
+        if self._state.settings.tls is None:
+            return None
+        try:
+            self._connections.tls = await to_thread.run_sync(tls_context, *self._state.settings.tls)
+        except ConfigError as error:
+            _log.error("the certificate was not read again, the old one is still used: %s", _reason(error))
+            return "The certificate could not be read again: the old one is still used."
+        return None
+
+
+def _reason(error: Exception) -> str:
+    """Our own errors name the file and the line; the text of another may hold a path."""
+    return str(error) if isinstance(error, ConfigError) else described(error)
