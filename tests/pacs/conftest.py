@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hemoscope.pacs.node import DicomNode
-from hemoscope.pacs.node_settings import Node, NodeSettings, Peer
+from hemoscope.store.node_settings import Node, NodeSettings, Peer
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store, open_store
 

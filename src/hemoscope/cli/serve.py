@@ -18,6 +18,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, migrate the database, start the workers, and serve."""
     from hemoscope.inference.bundle import load_bundle
+    from hemoscope.reports.dicom_results.files import require_highdicom
+    from hemoscope.store.node_settings import destinations_of
     from hemoscope.store.store import open_store_patiently
     from hemoscope.store.supervisor import Supervisor
     from hemoscope.web.app import create_app
@@ -30,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     credentials = load_credentials(users=settings.users, tokens=settings.token_file)
     if settings.tls is not None:
         check_certificate(*settings.tls)
+    if destinations_of(settings):
+        require_highdicom()
     configure_logs()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
     store = open_store_patiently(settings, limit_s=60 * settings.database_wait_minutes)

@@ -1,4 +1,4 @@
-"""The settings of the network node, from one TOML file: this node, its peers, TLS and rules for series."""
+"""The settings of the network node, from one TOML file: this node, its peers, TLS, rules, destinations."""
 
 import ipaddress
 import re
@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from hemoscope.errors import ConfigError
+from hemoscope.store.settings import Settings
 
 _AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")
+OUTPUTS = ("report", "pictures", "key-slices")
 READ, IGNORE = "read", "ignore"
 T = TypeVar("T")
 _LEAST = {
@@ -95,13 +97,41 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where results are sent.
+
+    Attributes:
+        name: of the destination, for people.
+        ae_title: of the archive.
+        host: its address.
+        port: its port.
+        outputs: the objects to send.
+        send_routine: whether results of studies in which nothing is suspected are sent too.
+        commitment: ask for storage commitment; an object then counts as delivered only when it is committed.
+        tls: use this node's certificate.
+        keep_days: give up what could not be delivered for so long.
+    """
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+    outputs: tuple[str, ...] = OUTPUTS
+    send_routine: bool = True
+    commitment: bool = False
+    tls: bool = False
+    keep_days: float = 14.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
-    """Everything in the file."""
+    """Everything in the file. Nothing is sent unless there is a destination."""
 
     node: Node = field(default_factory=Node)
     peers: tuple[Peer, ...] = ()
     tls: Tls | None = None
     rules: tuple[Rule, ...] = ()
+    destinations: tuple[Destination, ...] = ()
 
 
 def read_node_settings(path: Path) -> NodeSettings:
@@ -120,8 +150,21 @@ def read_node_settings(path: Path) -> NodeSettings:
     return _settings(document, path)
 
 
+def destinations_of(settings: Settings) -> tuple[Destination, ...]:
+    """Return where a site sends results, none without ``--node``.
+
+    Raises:
+        ConfigError: as ``read_node_settings``, or there are destinations, and ``--deidentify``.
+    """
+    destinations = () if settings.node is None else read_node_settings(settings.node).destinations
+    if destinations and settings.deidentify:
+        msg = "--deidentify forbids to send results: they carry identity. Remove [[destination]], or --deidentify"
+        raise ConfigError(msg)
+    return destinations
+
+
 def _settings(document: Mapping[str, Any], path: Path) -> NodeSettings:
-    known = {"node", "peer", "tls", "rule"}
+    known = {"node", "peer", "tls", "rule", "destination"}
     if unknown := sorted(set(document) - known):
         msg = f"{path.name}: no such table: {', '.join(unknown)}. Tables are: {', '.join(sorted(known))}"
         raise ConfigError(msg)
@@ -131,6 +174,7 @@ def _settings(document: Mapping[str, Any], path: Path) -> NodeSettings:
         peers=_tables(Peer, document, "peer", path),
         tls=None if tls is None else _table(Tls, tls, f"{path.name}, tls", folder=path.parent),
         rules=_tables(Rule, document, "rule", path),
+        destinations=_tables(Destination, document, "destination", path),
     )
     _check(settings, path.name)
     return settings
@@ -177,6 +221,7 @@ def _value(value: Any, kind: Any, where: str, folder: Path | None) -> Any:
 
 def _check(settings: NodeSettings, name: str) -> None:
     titles = [settings.node.ae_title, *(one.ae_title for one in settings.peers)]
+    titles += [one.ae_title for one in settings.destinations]
     for title in titles:
         if not _AE_TITLE.fullmatch(title):
             msg = f"{name}: {title!r:.40} is no AE title: 1 to 16 printable ASCII characters without backslash"
@@ -189,6 +234,23 @@ def _check(settings: NodeSettings, name: str) -> None:
         _check_addresses(peer, name)
     for rule in settings.rules:
         _check_rule(rule, name)
+    for destination in settings.destinations:
+        _check_destination(destination, settings, f"{name}, destination {destination.name}")
+    if len({one.name for one in settings.destinations}) != len(settings.destinations):
+        msg = f"{name}: two destinations have one name. Give each its own"
+        raise ConfigError(msg)
+
+
+def _check_destination(destination: Destination, settings: NodeSettings, where: str) -> None:
+    if unknown := sorted(set(destination.outputs) - set(OUTPUTS)):
+        msg = f"{where}: no such output: {', '.join(unknown)}. There are: {', '.join(OUTPUTS)}"
+        raise ConfigError(msg)
+    if destination.tls and settings.tls is None:
+        msg = f"{where}: tls needs this node's certificate. Add the table [tls]"
+        raise ConfigError(msg)
+    if not 1 <= destination.port <= 65535 or not destination.keep_days > 0:
+        msg = f"{where}: port is 1 to 65535, and keep_days above 0. Correct them"
+        raise ConfigError(msg)
 
 
 def _check_addresses(peer: Peer, name: str) -> None:

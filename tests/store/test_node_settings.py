@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hemoscope.errors import ConfigError
-from hemoscope.pacs.node_settings import NodeSettings, Peer, read_node_settings
+from hemoscope.store.node_settings import NodeSettings, Peer, read_node_settings
 
 WHOLE = """
 [node]

@@ -1,0 +1,96 @@
+"""Builds the results of a study for the destinations of the node, while its files are still there."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+from pydicom.dataset import Dataset
+
+from hemoscope.dicom.archive import Archive
+from hemoscope.errors import DicomReadError, DicomResultError
+from hemoscope.inference.card import ModelCard
+from hemoscope.inference.findings import Triage
+from hemoscope.inference.study_reading import StudyReading
+from hemoscope.reports.dicom_results.build import DicomResult, ResultKind, dicom_results
+from hemoscope.reports.dicom_results.source_study import SourceStudy, source_study
+from hemoscope.reports.report import ModelIdentity
+from hemoscope.store.node_settings import Destination
+from hemoscope.store.outbox import Outbox, OutgoingObject
+
+_log = logging.getLogger("hemoscope.store")
+
+
+class OutgoingResults:
+    """Makes the objects of a study, and writes their files."""
+
+    def __init__(
+        self, outbox: Outbox, destinations: Sequence[Destination], *, card: ModelCard, model: ModelIdentity
+    ) -> None:
+        """Prepare; without a destination nothing is made."""
+        self._outbox = outbox
+        self._destinations = tuple(destinations)
+        self._card = card
+        self._model = model
+
+    def make(self, archive: Archive, reading: StudyReading) -> tuple[OutgoingObject, ...]:
+        """Make the objects of a study that was read, and write their files; none if no destination wants any.
+
+        A study whose images no result can refer to has none: the log says why, without naming it.
+
+        Raises:
+            StoreError: ``storage_full``.
+        """
+        findings = reading.findings
+        routine = findings.triage is Triage.ROUTINE
+        wanting = [one for one in self._destinations if one.send_routine or not routine]
+        kinds = tuple(kind for kind in ResultKind if any(kind.value in one.outputs for one in wanting))
+        if not kinds:
+            return ()
+        try:
+            source = source_study(findings, archive.load, limits=archive.limits)
+        except (DicomResultError, DicomReadError) as error:
+            cause = str(error) if isinstance(error, DicomResultError) else error.code
+            _log.warning("a study has no results in DICOM: %s", cause)
+            return ()
+        return tuple(self._objects(reading, source, kinds, wanting))
+
+    def _objects(
+        self, reading: StudyReading, source: SourceStudy, kinds: tuple[ResultKind, ...], wanting: Sequence[Destination]
+    ) -> Iterator[OutgoingObject]:
+        study = source.study_instance_uid
+        for result in dicom_results(reading, source, self._card, self._model, kinds=kinds):
+            if self._outbox.known(study, result.sop_instance_uid):
+                continue  # the same was said before
+            content_uid, sent = result.sop_instance_uid, self._following(reading, source, result)
+            file = self._outbox.write(sent.content)
+            for destination in wanting:
+                if result.kind.value in destination.outputs:
+                    yield OutgoingObject(
+                        destination=destination.name,
+                        kind=result.kind.value,
+                        study_instance_uid=study,
+                        series_instance_uid=sent.series_instance_uid,
+                        sop_class_uid=sent.sop_class_uid,
+                        sop_instance_uid=sent.sop_instance_uid,
+                        content_uid=content_uid,
+                        file=file,
+                    )
+
+    def _following(self, reading: StudyReading, source: SourceStudy, result: DicomResult) -> DicomResult:
+        """Return the result, or for a report that follows another one, the report that names it."""
+        if result.kind is not ResultKind.REPORT:
+            return result
+        before = self._outbox.latest(source.study_instance_uid, result.kind.value)
+        if before is None:
+            return result
+        (following,) = dicom_results(
+            reading, source, self._card, self._model, kinds=(result.kind,), predecessors=(_reference(before),)
+        )
+        return following
+
+
+def _reference(before: OutgoingObject) -> Dataset:
+    """The UIDs of an earlier object, as a data set that refers to it."""
+    reference = Dataset()
+    reference.SOPClassUID, reference.SOPInstanceUID = before.sop_class_uid, before.sop_instance_uid
+    reference.StudyInstanceUID, reference.SeriesInstanceUID = before.study_instance_uid, before.series_instance_uid
+    return reference
