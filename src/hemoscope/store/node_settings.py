@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from hemoscope.errors import ConfigError
+from hemoscope.labels import LABEL_CODES, LABELS, CodedTerm, LabelCode, PerLabel
+from hemoscope.reports.dicom_results.report_options import ReportOptions
 from hemoscope.store.settings import Settings
 
 _AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")
@@ -124,6 +126,32 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResultOptions:
+    """What results say.
+
+    Attributes:
+        report_absent: report an established label below its threshold as absent instead of undetermined.
+    """
+
+    report_absent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteCode:
+    """A site's own code of a label, in place of SNOMED CT; ``scheme`` is a Coding Scheme Designator."""
+
+    label: str
+    value: str
+    scheme: str
+    meaning: str
+
+    @property
+    def label_code(self) -> LabelCode:
+        """As results take it."""
+        return LabelCode(CodedTerm(self.value, self.scheme, self.meaning), "the site")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
     """Everything in the file. Nothing is sent unless there is a destination."""
 
@@ -132,6 +160,15 @@ class NodeSettings:
     tls: Tls | None = None
     rules: tuple[Rule, ...] = ()
     destinations: tuple[Destination, ...] = ()
+    results: ResultOptions = field(default_factory=ResultOptions)
+    codes: tuple[SiteCode, ...] = ()
+
+    @property
+    def report_options(self) -> ReportOptions:
+        """What the site chose about its reports."""
+        own = {one.label: one.label_code for one in self.codes}
+        codes = PerLabel.build(lambda label: own.get(label.value, LABEL_CODES[label]))
+        return ReportOptions(report_absent=self.results.report_absent, codes=codes)
 
 
 def read_node_settings(path: Path) -> NodeSettings:
@@ -150,21 +187,23 @@ def read_node_settings(path: Path) -> NodeSettings:
     return _settings(document, path)
 
 
-def destinations_of(settings: Settings) -> tuple[Destination, ...]:
-    """Return where a site sends results, none without ``--node``.
+def sending_node(settings: Settings) -> NodeSettings | None:
+    """Return the node of a site that sends results, None without ``--node`` or without a destination.
 
     Raises:
         ConfigError: as ``read_node_settings``, or there are destinations, and ``--deidentify``.
     """
-    destinations = () if settings.node is None else read_node_settings(settings.node).destinations
-    if destinations and settings.deidentify:
+    node = None if settings.node is None else read_node_settings(settings.node)
+    if node is None or not node.destinations:
+        return None
+    if settings.deidentify:
         msg = "--deidentify forbids to send results: they carry identity. Remove [[destination]], or --deidentify"
         raise ConfigError(msg)
-    return destinations
+    return node
 
 
 def _settings(document: Mapping[str, Any], path: Path) -> NodeSettings:
-    known = {"node", "peer", "tls", "rule", "destination"}
+    known = {"node", "peer", "tls", "rule", "destination", "results", "code"}
     if unknown := sorted(set(document) - known):
         msg = f"{path.name}: no such table: {', '.join(unknown)}. Tables are: {', '.join(sorted(known))}"
         raise ConfigError(msg)
@@ -175,6 +214,8 @@ def _settings(document: Mapping[str, Any], path: Path) -> NodeSettings:
         tls=None if tls is None else _table(Tls, tls, f"{path.name}, tls", folder=path.parent),
         rules=_tables(Rule, document, "rule", path),
         destinations=_tables(Destination, document, "destination", path),
+        results=_table(ResultOptions, document.get("results", {}), f"{path.name}, results"),
+        codes=_tables(SiteCode, document, "code", path),
     )
     _check(settings, path.name)
     return settings
@@ -236,6 +277,8 @@ def _check(settings: NodeSettings, name: str) -> None:
         _check_rule(rule, name)
     for destination in settings.destinations:
         _check_destination(destination, settings, f"{name}, destination {destination.name}")
+    for code in settings.codes:
+        _check_code(code, name)
     if len({one.name for one in settings.destinations}) != len(settings.destinations):
         msg = f"{name}: two destinations have one name. Give each its own"
         raise ConfigError(msg)
@@ -251,6 +294,17 @@ def _check_destination(destination: Destination, settings: NodeSettings, where: 
     if not 1 <= destination.port <= 65535 or not destination.keep_days > 0:
         msg = f"{where}: port is 1 to 65535, and keep_days above 0. Correct them"
         raise ConfigError(msg)
+
+
+def _check_code(code: SiteCode, name: str) -> None:
+    if code.label not in list(LABELS):
+        msg = f"{name}, code: no label {code.label!r:.40}. Labels are: {', '.join(LABELS)}"
+        raise ConfigError(msg)
+    # Results are in any character set, of which ASCII is a part; PS3.5 6.2 limits the lengths.
+    for text, most in ((code.value, 16), (code.scheme, 16), (code.meaning, 64)):
+        if not (text.isascii() and text.isprintable() and 0 < len(text) <= most):
+            msg = f"{name}, code of {code.label}: {text!r:.80} is not 1 to {most} printable ASCII characters"
+            raise ConfigError(msg)
 
 
 def _check_addresses(peer: Peer, name: str) -> None:

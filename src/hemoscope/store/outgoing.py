@@ -13,7 +13,7 @@ from hemoscope.inference.study_reading import StudyReading
 from hemoscope.reports.dicom_results.build import DicomResult, ResultKind, dicom_results
 from hemoscope.reports.dicom_results.source_study import SourceStudy, source_study
 from hemoscope.reports.report import ModelIdentity
-from hemoscope.store.node_settings import Destination
+from hemoscope.store.node_settings import Destination, NodeSettings
 from hemoscope.store.outbox import Outbox, OutgoingObject
 
 _log = logging.getLogger("hemoscope.store")
@@ -22,12 +22,11 @@ _log = logging.getLogger("hemoscope.store")
 class OutgoingResults:
     """Makes the objects of a study, and writes their files."""
 
-    def __init__(
-        self, outbox: Outbox, destinations: Sequence[Destination], *, card: ModelCard, model: ModelIdentity
-    ) -> None:
+    def __init__(self, outbox: Outbox, settings: NodeSettings, *, card: ModelCard, model: ModelIdentity) -> None:
         """Prepare; without a destination nothing is made."""
         self._outbox = outbox
-        self._destinations = tuple(destinations)
+        self._destinations = settings.destinations
+        self._options = settings.report_options
         self._card = card
         self._model = model
 
@@ -57,7 +56,7 @@ class OutgoingResults:
         self, reading: StudyReading, source: SourceStudy, kinds: tuple[ResultKind, ...], wanting: Sequence[Destination]
     ) -> Iterator[OutgoingObject]:
         study = source.study_instance_uid
-        for result in dicom_results(reading, source, self._card, self._model, kinds=kinds):
+        for result in self._build(reading, source, kinds):
             if self._outbox.known(study, result.sop_instance_uid):
                 continue  # the same was said before
             content_uid, sent = result.sop_instance_uid, self._following(reading, source, result)
@@ -82,10 +81,25 @@ class OutgoingResults:
         before = self._outbox.latest(source.study_instance_uid, result.kind.value)
         if before is None:
             return result
-        (following,) = dicom_results(
-            reading, source, self._card, self._model, kinds=(result.kind,), predecessors=(_reference(before),)
-        )
+        (following,) = self._build(reading, source, (result.kind,), (_reference(before),))
         return following
+
+    def _build(
+        self,
+        reading: StudyReading,
+        source: SourceStudy,
+        kinds: tuple[ResultKind, ...],
+        predecessors: tuple[Dataset, ...] = (),
+    ) -> tuple[DicomResult, ...]:
+        return dicom_results(
+            reading,
+            source,
+            self._card,
+            self._model,
+            kinds=kinds,
+            options=self._options,
+            predecessors=predecessors,
+        )
 
 
 def _reference(before: OutgoingObject) -> Dataset:

@@ -24,7 +24,7 @@ from hemoscope.inference.predictor import Predictor
 from hemoscope.reports.report import model_identity
 from hemoscope.store.background import Backoff, described
 from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
-from hemoscope.store.node_settings import destinations_of
+from hemoscope.store.node_settings import sending_node
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.refusals import PASSING
 from hemoscope.store.settings import Settings
@@ -146,13 +146,13 @@ def _work(worker_id: str, settings: Settings) -> None:
 
 def _outgoing(store: Store, predictor: Predictor, settings: Settings) -> "OutgoingResults | None":
     """Return what makes results for the node's destinations, None where there are none."""
-    destinations = destinations_of(settings)
-    if not destinations:
+    node = sending_node(settings)
+    if node is None:
         return None
     from hemoscope.store.outgoing import OutgoingResults  # it needs the extra hospital
 
     bundle = predictor.bundle
-    return OutgoingResults(store.outbox, destinations, card=bundle.card, model=model_identity(bundle))
+    return OutgoingResults(store.outbox, node, card=bundle.card, model=model_identity(bundle))
 
 
 def raise_oom_score() -> None:
