@@ -97,6 +97,10 @@ AGENT = [
     "ORAL/IV",
 ]
 WITHOUT = [
+    "HEAD W/O CE",
+    "HEAD NON CE",
+    "BRAIN PRE CE",
+    "CT HEAD NO CE",
     "HEAD W/O 1.25",
     "CT HEAD WITHOUT CONTRAST",
     "HEAD WO",
@@ -128,6 +132,11 @@ WITHOUT = [
     "S/ CONTRASTE",
 ]
 WITH = [
+    "HEAD CE",
+    "CE HEAD 5.0",
+    "Brain +CE",
+    "BRAIN POST CE",
+    "WITH CE",
     "HEAD W CONTRAST",
     "CT HEAD WITH CONTRAST",
     "HEAD W/ CONTRAST",

@@ -140,6 +140,37 @@ class TestPadding:
         assert (read.hounsfield.ravel()[len(words) :] == slice_hu.ravel()[len(words) :]).all()
         assert read.quality == ()
 
+    @pytest.mark.parametrize("values", [[-2000], [-2000, -3024]])
+    @pytest.mark.parametrize("signed", [False, True])
+    @pytest.mark.parametrize("declared", [None, 63536])
+    def test_so_does_padding_there_that_is_not_declared(
+        self, make_slice, as_bytes, slice_hu, values: list[int], signed: bool, declared: int | None
+    ) -> None:
+        dataset = make_slice(coding=PixelCoding(signed=signed, intercept=0 if signed else -1024))
+        if declared is not None:
+            dataset.PixelPaddingValue = declared if not signed else declared - 65536
+        stored = np.frombuffer(dataset.PixelData, "<u2").copy()
+        stored[:200] = np.resize(values, 200) % 65536
+        dataset.PixelData = stored.tobytes()
+        read = read_slice(as_bytes(dataset))
+        beyond = stored[:200] != 65536 - 2000 if signed else stored[:200] > 0  # 12 signed bits hold -2000
+        assert (read.hounsfield.ravel()[:200][beyond] == -1000).all()
+        assert (read.hounsfield.ravel()[200:] == slice_hu.ravel()[200:]).all()
+        expected = beyond.any() if declared is None or signed else len(values) > 1
+        assert [note.code for note in read.quality] == (["undeclared_padding"] if expected else [])
+
+    def test_overlays_and_undefined_bits_above_the_stored_ones_are_no_padding(
+        self, make_slice, as_bytes, slice_hu
+    ) -> None:
+        for bit in (0x8000, 0x1000):
+            dataset = make_slice(coding=PixelCoding())
+            stored = np.frombuffer(dataset.PixelData, "<u2").copy()
+            stored[1000:2000] |= bit
+            dataset.PixelData = stored.tobytes()
+            read = read_slice(as_bytes(dataset))
+            assert (read.hounsfield == slice_hu).all()
+            assert read.quality == ()
+
     def test_a_padding_range_that_reaches_tissue_takes_no_tissue_away(self, make_slice, as_bytes, slice_hu) -> None:
         coding = PixelCoding(signed=True, bits_stored=16, intercept=0, padding=-2000, padding_limit=60)
         read = read_slice(as_bytes(make_slice(coding=coding)))

@@ -1,12 +1,17 @@
 """What an image is, from its header: which kinds are read, which are refused by name, and in which order they count."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from hemoscope.dicom.archive import open_archive, read_series
 from hemoscope.dicom.image_kind import ImageEvidence, ImageKind, image_kind
-from hemoscope.dicom.read import read_headers, read_slice
+from hemoscope.dicom.read import read_headers, read_slice, read_slices
 from hemoscope.errors import DicomReadError
-from hemoscope.testing.dicom_writer import PixelCoding
+from hemoscope.testing.dicom_writer import PixelCoding, enhanced_ct_dataset, save
+from hemoscope.testing.phantom import make_phantom
 
 DERIVED = ("DERIVED", "SECONDARY", "AXIAL")
 ORIGINAL = ("ORIGINAL", "PRIMARY", "AXIAL")
@@ -29,6 +34,7 @@ class TestImageType:
             r"DERIVED\PRIMARY\PERFUSION\MEAN",
             r"ORIGINAL\PRIMARY\PERFUSION\NONE",
             r"DERIVED\SECONDARY\AXIAL\RESAMPLED",
+            r"ORIGINAL\PRIMARY\AXIAL\DELAY",
         ],
     )
     def test_acquired_reformatted_and_averaged_images_are_slices(self, image_type: str) -> None:
@@ -63,6 +69,9 @@ class TestImageType:
             r"DERIVED\PRIMARY\AXIAL\MAT_SPECIFIC",
             r"DERIVED\SECONDARY\AXIAL\IODINE",
             r"DERIVED\PRIMARY\VOLUME\SUBTRACTION",
+            r"DERIVED\PRIMARY\AXIAL\DELAY",
+            r"DERIVED\SECONDARY\PERFUSION\CSF",
+            r"DERIVED\SECONDARY\SEGMENTATION",
         ],
     )
     def test_computed_maps(self, image_type: str) -> None:
@@ -115,6 +124,23 @@ class TestOtherEvidence:
         assert image_kind(ImageEvidence(image_type=ORIGINAL, **evidence)) is ImageKind.SLICE
         assert image_kind(ImageEvidence(image_type=ORIGINAL, rescale_type="US", **evidence)) is ImageKind.PARAMETER_MAP
 
+    @pytest.mark.parametrize(
+        "description",
+        [
+            *("CBF", "rCBV", "Tmax", "MTT", "AX CBF 5 mm", "HEAD TTP", "CBF/CBV/MTT", "Perf. CBF", "RAPID Tmax [s]"),
+            *("Iodine map", "Iodine overlay 1.0", "HEAD Iodine Map", "Jod-Karte", "Cerebral Blood Volume", "relCBF"),
+        ],
+    )
+    def test_an_acquired_image_that_is_called_a_map_is_one(self, description: str) -> None:
+        assert image_kind(ImageEvidence(image_type=ORIGINAL, description=description)) is ImageKind.PARAMETER_MAP
+
+    @pytest.mark.parametrize(
+        "description",
+        ["CTP 5.0 CBF/MTT", "CT perfusion for CBF", "CTP for CBF and MTT", "HEAD IODINE", "AX HEAD IODINE CONTRAST"],
+    )
+    def test_a_scan_for_maps_is_none(self, description: str) -> None:
+        assert image_kind(ImageEvidence(image_type=ORIGINAL, description=description)) is ImageKind.SLICE
+
     @pytest.mark.parametrize("description", ["MIP AX", "AX MIP 10/2", "Axial 8 mm MinIP", "AxMIP"])
     def test_a_description_that_begins_with_a_projection_names_one(self, description: str) -> None:
         assert image_kind(ImageEvidence(image_type=ORIGINAL, description=description)) is ImageKind.PROJECTION
@@ -133,6 +159,69 @@ class TestOtherEvidence:
 def test_slices_come_before_virtual_images_and_projections_last() -> None:
     read = [kind for kind in ImageKind if kind.is_read]
     assert sorted(read, key=lambda kind: kind.rank) == [ImageKind.SLICE, ImageKind.VIRTUAL, ImageKind.PROJECTION]
+
+
+def enhanced(frame_types: list[list[str]], image_type: list[str], **of_maps: str) -> Dataset:
+    """An Enhanced CT whose frames have these types; ``of_maps`` are attributes of the rescale of derived frames."""
+    head = make_phantom(seed=3, shape=(len(frame_types), 64, 64)).hounsfield
+    dataset = enhanced_ct_dataset(head, frame_intercepts=[-1024] * len(frame_types))
+    dataset.ImageType = image_type
+    for groups, kind in zip(dataset.PerFrameFunctionalGroupsSequence, frame_types, strict=True):
+        frame_type = Dataset()
+        frame_type.FrameType = kind
+        groups.CTImageFrameTypeSequence = [frame_type]
+        for name, value in of_maps.items() if kind[0] == "DERIVED" else ():
+            setattr(groups.PixelValueTransformationSequence[0], name, value)
+    return dataset
+
+
+SLICES, SCOUT = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"], ["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"]
+CBF, MIXED = ["DERIVED", "PRIMARY", "PERFUSION", "RCBF"], ["MIXED", "PRIMARY", "MIXED", "MIXED"]
+
+
+class TestFramesOfOneFile:
+    @pytest.mark.parametrize("units", ["US", "ML/100G"])
+    def test_localizers_and_maps_are_refused_by_name_and_the_head_is_read(self, tmp_path: Path, units: str) -> None:
+        types = [SCOUT, SCOUT, *[SLICES] * 20, *[CBF] * 3]
+        dataset = enhanced(types, MIXED, RescaleType=units)
+        save(dataset, tmp_path / "e.dcm")
+        archive = open_archive(tmp_path)
+        (series,) = archive.studies[0].series
+        assert [header.frame for header in series.headers] == list(range(2, 22))
+        assert [(one.code, one.source) for one in archive.rejected] == [
+            ("localizer", "e.dcm"),
+            ("parameter_map", "e.dcm"),
+        ]
+        assert [one.message[:14] for one in archive.rejected] == ["2 of 25 frames", "3 of 25 frames"]
+        assert series.unread == ()
+        decoded = read_series(archive, series)
+        assert np.array_equal(decoded.volume.hounsfield, make_phantom(seed=3, shape=(25, 64, 64)).hounsfield[2:22])
+
+    def test_a_file_without_a_slice_is_refused_by_its_first_frame(self, as_bytes) -> None:
+        with pytest.raises(DicomReadError) as caught:
+            read_headers(as_bytes(enhanced([SCOUT, CBF], MIXED)), source="x.dcm")
+        assert caught.value.code == "localizer"
+
+    def test_a_map_in_other_units_is_called_a_map(self, as_bytes) -> None:
+        data = as_bytes(enhanced([CBF] * 2, MIXED, RescaleType="ML/100G"))
+        with pytest.raises(DicomReadError) as caught:
+            read_headers(data, source="x.dcm")
+        assert caught.value.code == "parameter_map"
+
+    @pytest.mark.parametrize(
+        ("image_type", "frame_type", "kind"),
+        [
+            (["DERIVED", "PRIMARY", "PERFUSION", "RCBF"], SLICES, ImageKind.PARAMETER_MAP),
+            (["DERIVED", "PRIMARY", "VOLUME", "MAXIMUM"], SLICES, ImageKind.PROJECTION),
+            (SLICES, ["DERIVED", "PRIMARY", "VOLUME", "MAXIMUM"], ImageKind.PROJECTION),
+            (MIXED, SLICES, ImageKind.SLICE),
+        ],
+    )
+    def test_of_contradictory_types_the_one_that_is_less_a_slice_counts(
+        self, as_bytes, image_type: list[str], frame_type: list[str], kind: ImageKind
+    ) -> None:
+        (found, _) = read_slices(as_bytes(enhanced([frame_type] * 2, image_type)), source="x.dcm")
+        assert found.header.kind is kind
 
 
 class TestFiles:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from hemoscope.dicom.plausibility import check_plausible, implausible_values, unlike_a_head
+from hemoscope.dicom.texture import strange_slices
 from hemoscope.errors import DicomReadError
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.volume import HounsfieldVolume
@@ -184,6 +185,12 @@ class TestPages:
             draw.text((20, 16 * line + 10), f"{line}. DLP 812.4 mGy cm  CTDIvol 55.10  120 kV  head 5.0 H31s", fill=255)
         values = np.asarray(drawing, dtype=np.int32) * (gray + 1000) // 255 - 1000
         assert "text" in (implausible_values(volume_of(values[None])) or "")
+
+    def test_the_holder_above_the_head_is_no_text(self) -> None:
+        y, x = np.mgrid[:512, :512] - 256.0
+        shell = (np.abs(np.hypot(x, y) - 200) < 2) & (y > 0)
+        holder = np.where(shell, 200, -1000)[None]
+        assert strange_slices(volume_of(np.repeat(holder, 3, axis=0))) == {}
 
     def test_nothing_but_air_is_noted(self) -> None:
         air = np.random.default_rng(0).normal(-1000, 10, (1, 64, 64))

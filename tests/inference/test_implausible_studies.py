@@ -60,6 +60,88 @@ class TestWrongValues:
         assert sorted(one.reading is None for one in found) == [False, True]
 
 
+class TestTheNextSeries:
+    """The chosen series has wrong values, another one of the study does not."""
+
+    def write(self, head: Phantom, folder: Path, *, wrong: str, other: Acquisition) -> None:
+        changed(write_series(head, folder / "a"), RescaleIntercept=wrong)
+        write_series(head, folder / "b", acquisition=other)
+
+    def test_is_read_with_a_note_and_the_refusal(self, predictor: Predictor, head: Phantom, tmp_path: Path) -> None:
+        self.write(head, tmp_path, wrong="0", other=Acquisition(series_number=2, convolution_kernel="H60s"))
+        found = outcome(predictor, tmp_path)
+        assert [one.code for one in found.rejected] == ["implausible_hounsfield"]
+        assert found.reading is not None
+        findings = found.reading.findings
+        assert {note.code for note in findings.quality} == {"series_refused", "bone_kernel"}
+        assert "of 24 slices was refused (implausible_hounsfield)" in findings.quality[0].message
+        assert [(one.reason, one.instances) for one in findings.skipped_series] == [("refused: see the refusals", 24)]
+        assert findings.complete
+
+    def test_is_tried_until_one_is_plausible(self, predictor: Predictor, head: Phantom, tmp_path: Path) -> None:
+        self.write(head, tmp_path, wrong="0", other=Acquisition(series_number=2, contrast_agent="IOMERON"))
+        changed(
+            write_series(head, tmp_path / "c", acquisition=Acquisition(series_number=3, convolution_kernel="H60s")),
+            RescaleIntercept="-2048",
+        )
+        found = outcome(predictor, tmp_path)
+        assert found.reading is not None
+        assert {note.code for note in found.reading.findings.quality} == {"contrast_agent"} | {"series_refused"}
+        assert len(found.rejected) == 2  # the bone kernel ranks before contrast
+
+    def test_the_study_is_refused_if_none_is(self, predictor: Predictor, head: Phantom, tmp_path: Path) -> None:
+        self.write(head, tmp_path, wrong="0", other=Acquisition(series_number=2, convolution_kernel="H60s"))
+        changed(tuple((tmp_path / "b").iterdir()), RescaleIntercept="-2048")
+        found = outcome(predictor, tmp_path)
+        assert found.reading is None
+        assert [one.code for one in found.rejected] == ["implausible_hounsfield"] * 2
+
+    def test_is_not_read_in_place_of_one_that_was_asked_for(
+        self, predictor: Predictor, head: Phantom, tmp_path: Path
+    ) -> None:
+        self.write(head, tmp_path, wrong="0", other=Acquisition(series_number=2))
+        archive = open_archive(tmp_path)
+        (wrong,) = {one.series_instance_uid for one in archive.studies[0].series if one.headers[0].source[0] == "a"}
+        (found,) = predictor.studies(archive, series_instance_uid=wrong)
+        assert found.reading is None
+
+
+class TestStrangeSlices:
+    """Pages of text and noise between good slices of one series."""
+
+    def write(self, head: Phantom, folder: Path, strange: np.ndarray, *, count: int) -> None:
+        mixed = head.hounsfield.copy()
+        mixed[5 : 5 + count] = strange
+        write_series(mixed, folder, spacing_mm=(5.0, 2.4, 2.4))
+
+    @pytest.mark.parametrize(("count", "state"), [(1, "complete"), (3, "incomplete")])
+    @pytest.mark.parametrize("kind", ["noise", "text"])
+    def test_are_refused_and_the_rest_is_read(
+        self, predictor: Predictor, head: Phantom, tmp_path: Path, kind: str, count: int, state: str
+    ) -> None:
+        random = np.random.default_rng(0)
+        noise = random.normal(0, 400, (96, 96))
+        text = np.where(random.random((96, 96)) < 0.1, 1000.0, -1000.0)
+        strange = noise if kind == "noise" else text
+        self.write(head, tmp_path, np.rint(strange).clip(-1024).astype(np.int16), count=count)
+        found = outcome(predictor, tmp_path)
+        assert found.reading is not None
+        findings = found.reading.findings
+        assert [one.source for one in found.rejected] == [f"IM{index:04d}.dcm" for index in range(6, 6 + count)]
+        assert {one.code for one in found.rejected} == {"implausible_hounsfield" if kind == "noise" else "sheet"}
+        assert (len(findings.slices), findings.state) == (24 - count, state)
+        assert "slices_refused" in {note.code for note in findings.quality}
+        assert [one.count for one in findings.unread] == [count]
+
+    def test_a_series_of_mostly_noise_is_refused(self, predictor: Predictor, head: Phantom, tmp_path: Path) -> None:
+        noise = np.random.default_rng(0).normal(0, 400, (96, 96)).clip(-1024).astype(np.int16)
+        self.write(head, tmp_path, noise, count=16)
+        found = outcome(predictor, tmp_path)
+        assert found.reading is None
+        assert [one.code for one in found.rejected] == ["implausible_hounsfield"]
+        assert "16 of 24 slices" in found.rejected[0].message
+
+
 class TestNotes:
     def test_a_plain_head_has_none(self, predictor: Predictor, head: Phantom, tmp_path: Path) -> None:
         write_series(head, tmp_path)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hemoscope.dicom import readable_series
 from hemoscope.dicom.archive import Archive, DecodedSeries, open_archive
 from hemoscope.dicom.slices import QualityNote, Rejected, SliceHeader
 from hemoscope.errors import SeriesError
-from hemoscope.inference import predictor as predict
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.predictor import Predictor, Stage
 from hemoscope.inference.preprocess import model_input, slice_box
@@ -173,7 +173,7 @@ def test_a_series_that_is_not_there_is_refused_with_what_is(predictor: Predictor
 
 @pytest.fixture
 def first_study_fails(monkeypatch: pytest.MonkeyPatch, archive: Archive) -> None:
-    read_series: Callable[..., DecodedSeries] = predict.read_series
+    read_series: Callable[..., DecodedSeries] = readable_series.read_series
 
     def refuse_first(archive: Archive, series: Any, **options: Any) -> DecodedSeries:
         if series.study_instance_uid == archive.studies[0].study_instance_uid:
@@ -181,7 +181,7 @@ def first_study_fails(monkeypatch: pytest.MonkeyPatch, archive: Archive) -> None
             raise SeriesError(msg)
         return read_series(archive, series, **options)
 
-    monkeypatch.setattr(predict, "read_series", refuse_first)
+    monkeypatch.setattr(readable_series, "read_series", refuse_first)
 
 
 @pytest.mark.usefixtures("first_study_fails")

@@ -6,7 +6,7 @@ Opening an archive only parses headers; ``read_series`` decodes the chosen serie
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 
 import numpy as np
@@ -17,7 +17,7 @@ from hemoscope.dicom.geometry import known_positions, spacing_mm
 from hemoscope.dicom.grids import is_on_grid, on_grid, origin_on_grid, reference_slice
 from hemoscope.dicom.lost_slices import Refused, series_of, with_lost_slices
 from hemoscope.dicom.part10 import parse
-from hemoscope.dicom.read import read_headers, read_slices
+from hemoscope.dicom.read import Admission, admit, read_slices
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.series import Series, Study, build_studies
 from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader, UnreadSlices
@@ -26,7 +26,7 @@ from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.progress import Progress
 from hemoscope.volume import HounsfieldVolume
 
-__all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series"]
+__all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series", "without_slices"]
 
 _INT16 = np.iinfo(np.int16)
 _NAMED = 3  # damaged files that a note names
@@ -106,7 +106,9 @@ def open_archive(
     refused, headers = [Refused(rejected=one) for one in rejected], list[SliceHeader]()
     for done, source in enumerate(sources, 1):
         try:
-            headers += _index(source, limits)
+            found = _index(source, limits)
+            headers += found.headers
+            refused += [Refused(rejected=rejected_by(error)) for error in found.refused]
         except DicomReadError as error:
             refused.append(series_of(source, rejected_by(error), limits))
         if progress is not None:
@@ -119,14 +121,14 @@ def open_archive(
     )
 
 
-def _index(source: Source, limits: ReadLimits) -> tuple[SliceHeader, ...]:
+def _index(source: Source, limits: ReadLimits) -> Admission:
     """Return the headers of one source; none for a DICOMDIR beside its files, which is not reported as refused."""
     data = source.load(limits)
     try:
-        return read_headers(data, source=source.name, limits=limits)
+        return admit(data, source=source.name, limits=limits)
     except DicomReadError as error:
         if error.code == "not_ct" and is_directory(parse(data, source=source.name, limits=limits)):
-            return ()
+            return Admission(headers=())
         raise
 
 
@@ -209,8 +211,7 @@ def _decoded(
     quality, hounsfield = series.quality, pixels.hounsfield
     if len(kept) < len(series):
         hounsfield = hounsfield[kept]
-        message = f"{len(series) - len(kept)} of {len(series)} slices could not be decoded"
-        quality += (QualityNote(code="slices_refused", message=message),)
+        quality += (_refused_note(len(series) - len(kept), len(series), "could not be decoded"),)
     slices = tuple(series.headers[index] for index in kept)
     volume = _volume(slices, hounsfield, pixels.grid)
     return DecodedSeries(
@@ -222,6 +223,45 @@ def _decoded(
         unread=(*series.unread, *_unread(refused)),
         native=_native(slices, volume, {place: pixels.native.get(index) for place, index in enumerate(kept)}),
     )
+
+
+def without_slices(decoded: DecodedSeries, refused: Mapping[int, Rejected]) -> DecodedSeries:
+    """Return a series without the slices at some places, each with its refusal; at least one slice must be left."""
+    kept = [place for place in range(len(decoded.slices)) if place not in refused]
+    new = {place: index for index, place in enumerate(kept)}
+    native = []
+    for volume, places in decoded.native:
+        rows = [row for row, place in enumerate(places) if place in new]
+        if rows:
+            native.append((_part(volume, rows), tuple(new[places[row]] for row in rows)))
+    note = _refused_note(len(refused), len(decoded.slices), "are pages of text or noise")
+    return replace(
+        decoded,
+        volume=_part(decoded.volume, kept),
+        slices=tuple(decoded.slices[place] for place in kept),
+        slice_quality=tuple(decoded.slice_quality[place] for place in kept),
+        quality=(*decoded.quality, note),
+        rejected=(*decoded.rejected, *refused.values()),
+        unread=(*decoded.unread, *_unread(dict.fromkeys(refused.values(), 1))),
+        native=tuple(native),
+    )
+
+
+def _part(volume: HounsfieldVolume, kept: Sequence[int]) -> HounsfieldVolume:
+    places = [volume.positions_mm[index] for index in kept]
+    known = [place for place in places if place is not None]
+    return replace(
+        volume,
+        hounsfield=volume.hounsfield[kept],
+        spacing_mm=(spacing_mm(known) if len(known) == len(places) else None, *volume.spacing_mm[1:]),
+        positions_mm=tuple(places),
+        origins_mm=None if volume.origins_mm is None else tuple(volume.origins_mm[index] for index in kept),
+        thickness_mm=None if volume.thickness_mm is None else tuple(volume.thickness_mm[index] for index in kept),
+    )
+
+
+def _refused_note(count: int, total: int, why: str) -> QualityNote:
+    return QualityNote(code="slices_refused", message=f"{count} of {total} slices {why}")
 
 
 def _native(
@@ -294,4 +334,7 @@ def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[st
     if padded := sum("padding_in_tissue" in one for one in codes):
         message = f"padding has Hounsfield units of tissue in {padded} of {len(codes)} slices"
         found.append(QualityNote(code="padding_in_tissue", message=message))
+    if beyond := sum("undeclared_padding" in one for one in codes):
+        message = f"padding that the header does not declare was read as air in {beyond} of {len(codes)} slices"
+        found.append(QualityNote(code="undeclared_padding", message=message))
     return tuple(found)

@@ -48,6 +48,7 @@ _AGENT = _any_of(
         r"KONTRAST\w*",
         "KM",
         "CM",
+        "CE",
         "MDC",
         "PDC",
         "CIV",
@@ -100,10 +101,10 @@ _NEGATIVE = re.compile(
         r"\bO ?KM\b",
         r"\bKONTRASTSIZ\b",
         r"\b(?:UN|NON)[ -]?(?:ENHANCED|INFUSED)\b",
-        r"\bS/ ?(?:C|CONTRAST\w*|INJ\w*|IV|PDC|KM)\b",
+        r"\bS/ ?(?:C|CE|CONTRAST\w*|INJ\w*|IV|PDC|KM)\b",
         r"\b(?:NATIV|NATIVE|NATIVO|NATIVA|NATIF|PLAIN|NCCT|NECT|NCHCT|BASALE|BLANCO)\b",
         r"\bC-(?= |$)",
-        r"\b(?:PRE|VOR|AVANT|BEFORE|PRIMA)[ -]?(?:DE |DU |DI )?(?:CON|CONTRAST\w*|KM|INJ\w*|MDC|GAD)\b",
+        r"\b(?:PRE|VOR|AVANT|BEFORE|PRIMA)[ -]?(?:DE |DU |DI )?(?:CON|CE|CONTRAST\w*|KM|INJ\w*|MDC|GAD)\b",
     )
 )
 _POSITIVE = re.compile(
@@ -115,9 +116,9 @@ _POSITIVE = re.compile(
         r"\+ ?(?:C|CE|KM|CM|IV|MDC|CONTRAST\w*)(?= |$)",
         r"\bC ?\+",
         r"\bC/ ?(?:C|CONTRAST\w*)\b",
-        r"\b(?:POST|NACH)[ -]?(?:CON|CONTRAST\w*|KM|INJ\w*|GAD\w*|IV)\b",
+        r"\b(?:POST|NACH)[ -]?(?:CON|CE|CONTRAST\w*|KM|INJ\w*|GAD\w*|IV)\b",
         r"\bPOST(?:$| \d)",
-        r"(?<!EDGE )\b(?:ENHANCED|INFUSED|KM)\b",
+        r"(?<!EDGE )\b(?:ENHANCED|INFUSED|KM|CE)\b",
         r"\b(?:CECT|CE[ -]?CT|CTA|CTV|CTP|ANGIO\w*|VENOGRA\w*|PERFUSION|ARTERIAL|VENOUS|PORTAL|BOLUS)\b",
         r"\b[1-9]\d* ?(?:CC|ML)\b",
         r"(?<!HIGH )(?<!LOW )\b[CK]ONTRAST(?!S)\w*",

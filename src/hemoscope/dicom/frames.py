@@ -141,8 +141,14 @@ def read_header(
 
 
 def _read_kind(frame: FrameElements, source: str) -> ImageKind:
+    """Return the kind by Frame Type and by Image Type; where they contradict each other, the one that is less a slice.
+
+    The Image Type of a file sums up its frames (PS3.3 C.8.16.1); ``MIXED`` stands for values that differ.
+    """
     group = frame.group(tags.CT_IMAGE_FRAME_TYPE_SEQUENCE)
-    kind = image_kind(read_evidence(frame.whole, group=group, rescale_type=_rescale_type(frame)))
+    groups = (None,) if group is None else (group, None)
+    stated = (read_evidence(frame.whole, group=one, rescale_type=_rescale_type(frame)) for one in groups)
+    kind = max((image_kind(evidence) for evidence in stated), key=lambda kind: kind.rank)
     check_shows_anatomy(kind, source)
     return kind
 

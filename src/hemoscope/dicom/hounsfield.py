@@ -22,6 +22,7 @@ _STEEPEST = 1e4
 _FARTHEST = 1e6
 _HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")
 _TISSUE = (-200.0, 300.0)
+_PADDING_VALUES = 2  # outside the circle of reconstruction, and beyond what was cut off
 # Values of a CT slice reach from air to bone; those of a picture only through the window that was displayed.
 _CT_SPAN = (-900.0, 300.0)
 # Fresh blood is about 30 HU above white matter; a step above half of that hides it.
@@ -167,7 +168,8 @@ def to_hounsfield(
     notes: list[QualityNote] = []
     stored = stored_values(words, pixels)
     hounsfield = rule.transform.apply(stored)
-    padded = _padded(words, stored, rule.padding, pixels) if rule.padding is not None else None
+    padded, undeclared = _padded(words, stored, rule.padding, pixels)
+    notes += undeclared
     if may_need_twelve_bit_repair(rule.transform, pixels):
         repaired = repair_twelve_bits(stored)
         if _more_plausible(repaired, hounsfield, padded.mask if padded is not None else None):
@@ -188,23 +190,61 @@ def to_hounsfield(
     return hounsfield, tuple(notes)
 
 
-def _padded(words: Words, stored: Stored, padding: tuple[int, int], pixels: PixelFormat) -> _Padded:
-    """Return the masks of padding.
+def _padded(
+    words: Words, stored: Stored, padding: tuple[int, int] | None, pixels: PixelFormat
+) -> tuple[_Padded | None, list[QualityNote]]:
+    """Return the masks of padding, or None, and a note on padding that the header does not declare.
 
     Some writers give padding a value that the stored bits cannot hold, such as 63536 (-2000) over 12 unsigned bits; it
     is found in the word as allocated.
     """
+    declared = None if padding is None else _declared(words, stored, padding, pixels)
+    found = _undeclared(words, stored, pixels)
+    if found is not None and declared is not None:
+        found &= ~declared.mask
+    if found is None or not found.any():
+        return declared, []
+    value = int(words[found].max()) - (1 << pixels.bits_allocated)
+    message = f"the value {value} exceeds the stored bits, and no padding value (0028,0120) declares it: read as air"
+    note = QualityNote(code="undeclared_padding", message=message)
+    if declared is None:
+        nothing = np.zeros(stored.shape, dtype=bool)
+        return _Padded(exact=nothing, in_range=nothing, beyond=found), [note]
+    return _Padded(exact=declared.exact, in_range=declared.in_range, beyond=declared.beyond | found), [note]
+
+
+def _as_allocated(words: Words, pixels: PixelFormat) -> NDArray[np.int64]:
+    """Return words with their sign as allocated, of which the stored bits are a part."""
+    allocated = words.astype(np.int64)
+    if pixels.signed:
+        allocated[allocated >= 1 << (pixels.bits_allocated - 1)] -= 1 << pixels.bits_allocated
+    return allocated
+
+
+def _declared(words: Words, stored: Stored, padding: tuple[int, int], pixels: PixelFormat) -> _Padded:
     low, high = min(padding), max(padding)
     least = -(1 << (pixels.bits_stored - 1)) if pixels.signed else 0
     beyond = np.zeros(stored.shape, dtype=bool)
     if low < least or high >= least + (1 << pixels.bits_stored):
-        allocated = words.astype(np.int64)
-        if pixels.signed:
-            allocated[allocated >= 1 << (pixels.bits_allocated - 1)] -= 1 << pixels.bits_allocated
+        allocated = _as_allocated(words, pixels)
         beyond = (allocated >= low) & (allocated <= high) & (allocated != stored)
     return _Padded(
         exact=(stored == padding[0]) & ~beyond, in_range=(stored >= low) & (stored <= high) & ~beyond, beyond=beyond
     )
+
+
+def _undeclared(words: Words, stored: Stored, pixels: PixelFormat) -> NDArray[np.bool_] | None:
+    """Return the mask of words that look like padding beyond the stored bits, or None.
+
+    Such padding has one or two negative values. Other bits beyond those stored are overlays or undefined (PS3.5 8.1.1),
+    above pixels of any value.
+    """
+    if pixels.bits_stored == pixels.bits_allocated or int(words.max()) >> (pixels.bits_allocated - 1) == 0:
+        return None
+    beyond: NDArray[np.bool_] = _as_allocated(words, pixels) != stored
+    values = np.unique(words[beyond])
+    negative = values.size > 0 and int(values[0]) >> (pixels.bits_allocated - 1) == 1
+    return beyond if negative and values.size <= _PADDING_VALUES else None
 
 
 def _air(hounsfield: NDArray[np.float32], padded: _Padded) -> tuple[NDArray[np.bool_], list[QualityNote]]:

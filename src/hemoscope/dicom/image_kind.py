@@ -9,6 +9,7 @@ slices, because an archive often holds no other axial series.
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from hemoscope.dicom.wording import without_accents
 
@@ -74,7 +75,7 @@ _SHEET = re.compile(
     r"|\bPROTOCOLLO (?:DEL )?PAZIENTE|\bREPORT PAGE"
 )
 _MAP = re.compile(
-    r"\b(?:R?CBF|R?CBV|MTT|TTP|TMAX|T MAX|TTD|TTS|PBV|KTRANS|PERMEABILITY|PENUMBRA|MISMATCH"
+    r"\b(?:R?(?:EL)?CBF|R?(?:EL)?CBV|MTT|TTP|TMAX|T MAX|TTD|TTS|PBV|KTRANS|PERMEABILITY|PENUMBRA|MISMATCH"
     r"|CEREBRAL BLOOD (?:FLOW|VOLUME)|MEAN TRANSIT TIME|TIME TO (?:PEAK|MAXIMUM|START|DRAIN)|ERROR MAP"
     r"|RESIDUAL MAP|PERF(?:USION)? MAPS?|R?BLOOD (?:FLOW|VOLUME)|RB[FV]|PARAMET(?:ER|RIC) (?:MAP|IMAGE)S?"
     r"|IODINE (?:MAP|OVERLAY|DENSITY|NO WATER|WATER|CONCENTRATION|IMAGE)S?"
@@ -86,6 +87,8 @@ _MAP_TYPE = re.compile(
     r"\b(?:ERROR|IODINE|STD DEVIATION|STANDARD DEVIATION|SUBTRACTION|SUBTRACTED|DIVISION|MULTIPLICATION|QUANTITY|FLOW"
     r"|PARAMETRIC|MAT SPECIFIC|MAT FRACTIONAL|MAT VALUE BASED|EFF ATOMIC NUM|BLOOD (?:FLOW|VOLUME))\b"
 )
+# Times and tissues of perfusion programs; a delayed scan is ORIGINAL.
+_DERIVED_MAP_TYPE = re.compile(r"\b(?:DELAY|CSF|SEGMENTATION)\b")
 _PERFUSION_TYPE = re.compile(r"\bPERFUSION\b")
 _PROJECTION = re.compile(
     r"\b(?:(?:AX|COR|SAG|T)?MIPS?|MIP(?:AX|COR|SAG|\d+)|T?MINIPS?|MINMIPS?|VOL ?REN"
@@ -106,6 +109,8 @@ _SOURCE = re.compile(
     r"|\b(?:MIPS?|VRT?|3D) (?:SOURCE|SRC|RAW)\b"
 )
 
+_MAP_SOURCE = re.compile(r"\b(?:FOR|FUER|FUR|POUR|PARA|PER)\b.*")  # "CTP FOR CBF"
+
 # CID 7203, the codes of DCM that name a quantity other than HU, and those that name a projection.
 _MAP_CODES = frozenset(
     {"113041", "113044", "113046", "113050", "113052", "113053", "113054", "113055", "113056", "113057", "113058"}
@@ -116,6 +121,7 @@ _PROJECTION_CODES = frozenset({"113048", "113051", "113074", "113075", "113078",
 _PROJECTION_TECHNIQUES = frozenset({"MAX_IP", "MIN_IP", "VOLUME_RENDER", "SURFACE_RENDER"})
 
 
+@lru_cache(maxsize=256)  # the slices of a series state the same
 def image_kind(evidence: ImageEvidence) -> ImageKind:
     """Return the kind of an image from what its header states; a header that states nothing is of a slice.
 
@@ -144,13 +150,24 @@ def image_kind(evidence: ImageEvidence) -> ImageKind:
 def _is_map(evidence: ImageEvidence, kind: str, described: str) -> bool:
     if _MAP.search(f"{kind} ; {described}") or _MAP_TYPE.search(kind):
         return True
-    if _MAP_CODES.intersection(evidence.derivation_codes):
+    if _MAP_CODES.intersection(evidence.derivation_codes) or (evidence.is_original and _is_called_map(evidence)):
         return True
     # ORIGINAL\PRIMARY\PERFUSION is one of the scans from which maps are computed (PS3.3 C.8.16.1.3), and the average or
     # maximum over their times is in HU.
     if kind.startswith("ORIGINAL") or _AVERAGE_TYPE.search(kind) or _is_projection(evidence, kind, described):
         return False
-    return bool(_PERFUSION_TYPE.search(kind))
+    return bool(_PERFUSION_TYPE.search(kind) or _DERIVED_MAP_TYPE.search(kind))
+
+
+def _is_called_map(evidence: ImageEvidence) -> bool:
+    """Whether the description of an image that calls itself acquired begins with a map, or names exactly one.
+
+    "CTP 5.0 CBF/MTT" names a scan by the maps to be computed from it, "CBF" and "Neuro rCBV" are maps.
+    """
+    text = _MAP_SOURCE.sub(" ", _words(evidence.description)).strip()
+    named = [found for found in _MAP.finditer(text) if found.group() != "IODINE"]
+    begins = bool(named) and _BEFORE.sub("", text).startswith(named[0].group())
+    return begins or len({found.group() for found in named}) == 1
 
 
 def _is_projection(evidence: ImageEvidence, kind: str, described: str) -> bool:

@@ -27,10 +27,10 @@ class OrderedSlices:
     unplaced: tuple[SliceHeader, ...] = ()
 
 
-def tie_break(header: SliceHeader) -> tuple[float, str, int, str]:
+def tie_break(header: SliceHeader) -> tuple[float, str, str, int, str]:
     """Sort key of slices at one place; it does not depend on the order of the files."""
-    number = header.instance_number
-    return (float("inf") if number is None else number, header.sop_instance_uid, header.frame, header.source)
+    number = float("inf") if header.instance_number is None else header.instance_number
+    return (number, header.acquisition[1], header.sop_instance_uid, header.frame, header.source)
 
 
 def in_order(headers: Sequence[SliceHeader]) -> OrderedSlices:
@@ -47,7 +47,9 @@ def in_order(headers: Sequence[SliceHeader]) -> OrderedSlices:
         if _usable([place for place, _ in placed], len(headers), apart=SAME_PLACE_MM):
             return _ordered(headers, [header for _, header in placed], by, tuple(place for place, _ in placed))
     numbered = sorted((header for header in headers if header.instance_number is not None), key=tie_break)
-    if _usable([header.instance_number or 0 for header in numbered], len(headers), apart=0):
+    # Without positions, the slices of two scans that count alike would take turns.
+    alike = len(headers) > 2 and 2 * len({(one.instance_number, one.frame) for one in numbered}) <= len(headers)
+    if not alike and _usable([header.instance_number or 0 for header in numbered], len(headers), apart=0):
         return _ordered(headers, numbered, "instance number", None)
     frames = len({header.source for header in headers}) == 1  # of one file, in its order
     return OrderedSlices(

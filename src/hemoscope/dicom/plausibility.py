@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hemoscope.dicom.metal import BODY, SIDE, slices_with_metal
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import QualityNote, SliceHeader
+from hemoscope.dicom.texture import is_noise, is_text
 from hemoscope.volume import AxisChange, HounsfieldVolume
 
 __all__ = ["check_plausible", "implausible_values", "slices_with_metal", "unlike_a_head"]
@@ -34,7 +35,6 @@ _NOTHING = -500
 _BLANK_RANGE = 20
 _DENSEST, _LOWEST = 2500, -3100
 _BELOW_NOISE = -1500  # of air in the sinuses, whatever the kernel
-_LEAST = int(np.iinfo(np.int16).min)
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,9 @@ def _out_of_range(sample: _Sample) -> str | None:
     if sample.share(_DENSEST, np.inf) > 0.03 or sample.share(-np.inf, _LOWEST) - _constant(sample, _LOWEST) > 0.03:
         low, high = np.percentile(sample.thin, [1, 99])
         return f"values reach from {low:.0f} to {high:.0f}: signed values read as unsigned, or swapped bytes"
-    if _is_text(sample):
+    if is_text(sample.fine):
         return "thin lines on a constant background: a page of text, or a drawing"
-    if _is_noise(sample):
+    if is_noise(sample.fine):
         return "neighboring pixels are unrelated: the images are noise, or damaged"
     return None
 
@@ -319,26 +319,6 @@ def _constant(sample: _Sample, limit: float) -> float:
     """Share of the most frequent value below ``limit``: padding that the header does not declare."""
     values = sample.thin[sample.thin < limit]
     return int(np.unique(values, return_counts=True)[1].max()) / sample.thin.size if values.size else 0.0
-
-
-def _is_noise(sample: _Sample) -> bool:
-    """Whether neighboring pixels of a row are uncorrelated, with the noise of air and the highest values cut off."""
-    cut = np.clip(sample.fine, -900, 1000).astype(np.float32)
-    left, right = cut[..., :-1].ravel(), cut[..., 1:].ravel()
-    left, right = left - left.mean(), right - right.mean()
-    power = float(np.sqrt((left @ left) * (right @ right)))
-    # Inside the brain, noise can exceed the contrast of tissue.
-    return power > 100.0**2 * left.size and float(left @ right) / power < 0.3
-
-
-def _is_text(sample: _Sample) -> bool:
-    """Whether pixels other than the background are mostly edges: at most 0.2 edges a pixel were seen in good slices."""
-    counts = np.bincount(sample.fine.ravel().astype(np.int32) - _LEAST)
-    others = sample.fine.size - int(counts.max())
-    if not 0.005 * sample.fine.size < others < 0.7 * sample.fine.size:
-        return False
-    steps = np.diff(sample.fine.astype(np.int32), axis=2)
-    return int(np.count_nonzero((steps > 200) | (steps < -200))) > 0.4 * others
 
 
 def _surrounded(one: NDArray[np.float32]) -> float:

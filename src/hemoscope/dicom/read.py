@@ -1,11 +1,11 @@
 """Reads one DICOM file (path, bytes or stream) into CT slices in Hounsfield units, or refuses it with a reason.
 
-``read_headers`` does not decode; ``read_slices`` decodes; ``read_slice`` is for the usual file of one frame.
+``admit`` does not decode; ``read_slices`` decodes; ``read_slice`` is for the usual file of one frame.
 """
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +20,19 @@ from hemoscope.dicom.elements import PARSE_ERRORS, Elements, quiet
 from hemoscope.dicom.encapsulation import FrameBytes, encapsulated_frames, native_frames
 from hemoscope.dicom.frames import FrameElements, count_frames, read_header, split_frames
 from hemoscope.dicom.hounsfield import HounsfieldRule, check_is_no_picture, read_rule, to_hounsfield
+from hemoscope.dicom.image_kind import ImageKind
 from hemoscope.dicom.part10 import BIG_ENDIAN, DicomObject, parse
 from hemoscope.dicom.pixels import NATIVE, SYNTAXES, TALKATIVE, PixelFormat, decode_frame
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import CTSlice, SliceHeader
+from hemoscope.errors import DicomReadError
 
-__all__ = ["ReadLimits", "load_bytes", "read_headers", "read_slice", "read_slices"]
+__all__ = ["Admission", "ReadLimits", "admit", "load_bytes", "read_headers", "read_slice", "read_slices"]
 
 DicomInput = Path | bytes | BinaryIO
+# Refusals of frames that show no slice; the other frames of their file are read.
+_NO_SLICES = frozenset({"localizer", "sheet", "parameter_map"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +49,19 @@ class _Image:
     syntax: str
     pixels: PixelFormat
     frames: tuple[_Frame, ...]
+    refused: Mapping[int, DicomReadError]  # localizers and the like among the frames
 
 
-def read_headers(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -> tuple[SliceHeader, ...]:  # noqa: B008 - frozen
-    """Check one DICOM file and return a header for each frame, without decoding: the admission to a study.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """Headers of the frames to read, and the refusals of the other frames of the same file."""
+
+    headers: tuple[SliceHeader, ...]
+    refused: tuple[DicomReadError, ...] = ()
+
+
+def admit(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -> Admission:  # noqa: B008 - frozen
+    """Check one DICOM file without decoding: which of its frames belong to a study, and which are refused by name.
 
     A computed map (perfusion, iodine) is refused here, while ``read_slices`` decodes it and names its kind.
 
@@ -58,13 +71,26 @@ def read_headers(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimi
         limits: what the file may ask for.
 
     Raises:
-        DicomReadError: one of the codes of ``refusals.REMEDIES``.
+        DicomReadError: one of the codes of ``refusals.REMEDIES``; there is no frame to read.
     """
-    headers = tuple(frame.header for frame in _open(data, source, limits).frames)
-    if any(not header.kind.is_read for header in headers):
-        reason = "a computed map by its Image Type (0008,0008), derivation or series description"
-        raise refusal(source, "parameter_map", reason)
-    return headers
+    image = _open(data, source, limits)
+    refused = dict(image.refused)
+    for frame in image.frames:
+        if not frame.header.kind.is_read:
+            refused[frame.header.frame] = _no_slice(source)
+    headers = tuple(frame.header for frame in image.frames if frame.header.frame not in refused)
+    if not headers:
+        raise refused[min(refused)]
+    return Admission(headers=headers, refused=_by_reason(refused, len(image.frames) + len(image.refused)))
+
+
+def read_headers(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -> tuple[SliceHeader, ...]:  # noqa: B008 - frozen
+    """Return a header for each frame that ``admit`` accepts.
+
+    Raises:
+        DicomReadError: as ``admit``.
+    """
+    return admit(data, source=source, limits=limits).headers
 
 
 def read_slices(
@@ -87,7 +113,7 @@ def read_slices(
     """
     image = _open(data, source, limits)
     return tuple(
-        _decode(frame, image, source) for index, frame in enumerate(image.frames) if frames is None or index in frames
+        _decode(frame, image, source) for frame in image.frames if frames is None or frame.header.frame in frames
     )
 
 
@@ -170,30 +196,53 @@ def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
     _check_size(pixels, count, source, limits)
     views = split_frames(elements, frames=count, source=source)
     pieces = _cut(found, pixels, count, source)
-    return _Image(
-        syntax=found.syntax,
-        pixels=pixels,
-        frames=tuple(
-            _Frame(
-                header=read_header(
-                    view,
-                    index=index,
-                    rows=pixels.rows,
-                    columns=pixels.columns,
-                    source=source,
-                    notes=(*notes, *pieces.notes),
-                ),
-                rule=_read_rule(view, pixels, source),
-                fragments=pieces.frames[index],
+    frames: list[_Frame] = []
+    refused: dict[int, DicomReadError] = {}
+    for index, view in enumerate(views):
+        try:
+            header = read_header(
+                view,
+                index=index,
+                rows=pixels.rows,
+                columns=pixels.columns,
+                source=source,
+                notes=(*notes, *pieces.notes),
             )
-            for index, view in enumerate(views)
-        ),
+            rule = _read_rule(view, pixels, source, header.kind)
+            frames.append(_Frame(header=header, rule=rule, fragments=pieces.frames[index]))
+        except DicomReadError as error:
+            if error.code not in _NO_SLICES:
+                raise
+            refused[index] = error
+    if not frames:
+        raise refused[0]
+    return _Image(syntax=found.syntax, pixels=pixels, frames=tuple(frames), refused=refused)
+
+
+def _no_slice(source: str) -> DicomReadError:
+    reason = "a computed map by its Image Type (0008,0008), derivation or series description"
+    return refusal(source, "parameter_map", reason)
+
+
+def _by_reason(refused: Mapping[int, DicomReadError], count: int) -> tuple[DicomReadError, ...]:
+    """Return one refusal for each reason, which counts its frames."""
+    found: dict[tuple[str, str], list[DicomReadError]] = {}
+    for index in sorted(refused):
+        found.setdefault((refused[index].code, refused[index].reason), []).append(refused[index])
+    return tuple(
+        refusal(errors[0].source, code, f"{len(errors)} of {count} frames: {reason}")
+        for (code, reason), errors in found.items()
     )
 
 
-def _read_rule(view: FrameElements, pixels: PixelFormat, source: str) -> HounsfieldRule:
-    rule = read_rule(view.group(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE), view.whole, pixels, source)
-    check_is_no_picture(rule, pixels, source)
+def _read_rule(view: FrameElements, pixels: PixelFormat, source: str, kind: ImageKind) -> HounsfieldRule:
+    try:
+        rule = read_rule(view.group(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE), view.whole, pixels, source)
+        check_is_no_picture(rule, pixels, source)
+    except DicomReadError as error:
+        if kind.is_read:
+            raise
+        raise _no_slice(source) from error
     return rule
 
 

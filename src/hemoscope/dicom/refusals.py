@@ -24,6 +24,7 @@ REMEDIES: dict[str, str] = {
     "inconsistent_pixel_data": "Export the slice again; its header and its pixels contradict each other",
     "no_rescale": "Export with Rescale Slope and Intercept; without them values are no Hounsfield units",
     "implausible_hounsfield": "Export the series again; check Rescale Intercept, Pixel Representation and Bits Stored",
+    "mixed_scans": "Export each scan as a series of its own, with its instance numbers and acquisition times",
     "too_large": "If it is genuine, raise that limit with the option --limit NAME=VALUE",
     "unsupported_syntax": "Convert it first, for example with: gdcmconv --raw INPUT OUTPUT",
     "burned_in_annotation": "Remove the text from its pixels at its source, or leave it out",

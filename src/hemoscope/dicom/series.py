@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from hemoscope.dicom.acquisitions import acquisitions, patients
+from hemoscope.dicom.acquisitions import acquisitions
 from hemoscope.dicom.ordering import tie_break
+from hemoscope.dicom.patients import patients
 from hemoscope.dicom.quality import missing_slices, series_notes
 from hemoscope.dicom.ranking import plane_of
 from hemoscope.dicom.slices import QualityNote, SliceHeader, UnreadSlices
@@ -29,6 +30,8 @@ class Series:
         quality: notes.
         unread: those left-out slices whose place in the head no other slice shows.
         ordered: False if nothing orders the slices.
+        undecided: a slice that is read and another one at its place from which only its UID tells it: two scans whose
+            slices nothing keeps apart, or copies. Only their pixels can tell.
     """
 
     study_instance_uid: str
@@ -38,6 +41,7 @@ class Series:
     quality: tuple[QualityNote, ...] = ()
     unread: tuple[UnreadSlices, ...] = ()
     ordered: bool = True
+    undecided: tuple[tuple[SliceHeader, SliceHeader], ...] = ()
 
     def __len__(self) -> int:
         """Number of slices."""
@@ -131,6 +135,7 @@ def _series(
         ),
         unread=_unread(base, united, unplaced),
         ordered=base.slices.by is not None or len(united.headers) == 1,
+        undecided=tuple(pair for stack in stacks for pair in stack.undecided),
     )
 
 

@@ -55,7 +55,7 @@ def _best(candidates: list[Series]) -> Series:
         slices = sum(len(series) for series in candidates)
         msg = (
             f"nothing orders its {slices} slices: no Image Position (0020,0032), no Slice Location (0020,1041) and no "
-            "Instance Number (0020,0013). Export the series again with one of them"
+            "Instance Number (0020,0013) of their own. Export the series again with one of them"
         )
         raise SeriesError(msg)
     return min(ordered, key=lambda series: (preference(series.headers), series.series_instance_uid))

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.dicom.acquisitions import APART, Headers, extents_mm, passes
+from hemoscope.dicom.acquisitions import APART, Headers, extents_mm
 from hemoscope.dicom.geometry import SAME_PLACE_MM, measured_positions, parallel_groups
 from hemoscope.dicom.grids import comparable, same_grid
 from hemoscope.dicom.ordering import OrderedSlices, in_order
+from hemoscope.dicom.passes import nothing_tells_apart, passes
 from hemoscope.dicom.ranking import plane_of, preference
 from hemoscope.dicom.slices import SliceHeader
 
@@ -28,11 +29,13 @@ class Stack:
         slices: in order; ``unplaced`` are not in ``headers``.
         headers: the slices to read.
         duplicates: slices at the place of another one of the same stack.
+        undecided: each of ``duplicates`` that only its UID tells from the slice that is read, after that slice.
     """
 
     slices: OrderedSlices
     headers: tuple[SliceHeader, ...]
     duplicates: tuple[SliceHeader, ...]
+    undecided: tuple[tuple[SliceHeader, SliceHeader], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +120,16 @@ def _part(whole: OrderedSlices, headers: Headers, unplaced: tuple[SliceHeader, .
 def _stack(ordered: OrderedSlices) -> Stack:
     kept: Headers = []
     duplicates: Headers = []
+    undecided: list[tuple[SliceHeader, SliceHeader]] = []
     last: float | None = None
     for header, place in zip(ordered.headers, ordered.places or (None,) * len(ordered.headers), strict=True):
         if place is not None and last is not None and place - last <= SAME_PLACE_MM:
             duplicates.append(header)
+            undecided += [(kept[-1], header)] if nothing_tells_apart(kept[-1], header) else []
             continue
         kept.append(header)
         last = place
-    return Stack(slices=ordered, headers=tuple(kept), duplicates=tuple(duplicates))
+    return Stack(slices=ordered, headers=tuple(kept), duplicates=tuple(duplicates), undecided=tuple(undecided))
 
 
 def _can_unite(base: Stack, other: Stack) -> bool:

@@ -7,7 +7,6 @@ line, the web app, the PACS node and the evaluation all call ``Predictor``, so t
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from itertools import islice
@@ -15,13 +14,10 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.dicom.archive import Archive, DecodedSeries, Study, read_series
-from hemoscope.dicom.plausibility import check_plausible
-from hemoscope.dicom.series_choice import choose_series
+from hemoscope.dicom.archive import Archive, DecodedSeries, Study
+from hemoscope.dicom.readable_series import read_best_series
 from hemoscope.dicom.series_from_volume import series_of_volume
-from hemoscope.dicom.slices import Rejected
-from hemoscope.dicom.sources import rejected_by
-from hemoscope.errors import DicomReadError, SeriesError
+from hemoscope.errors import SeriesError
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.engine import Engine, RawScores
 from hemoscope.inference.findings import SkippedSeries, study_findings
@@ -110,7 +106,7 @@ class Predictor:
         on_decoded: Callable[[DecodedSeries], None] | None = None,
         progress: StageProgress | None = None,
     ) -> StudyOutcome:
-        """Choose the series of one study, decode it and read it; if none can be read, the outcome says why.
+        """Decode the best series of one study and read it; if none can be read, the outcome says why.
 
         Args:
             archive: what ``open_archive`` found.
@@ -120,23 +116,20 @@ class Predictor:
             on_decoded: called with the pixels before they are scored, to show them early; what it raises is raised.
             progress: called with the stage, the slices done and their number.
         """
-        uid = study.study_instance_uid
-        try:
-            choice = choose_series(study, series_instance_uid=series_instance_uid)
-            decoded = read_series(
-                archive, choice.series, threads=self.engine.threads, progress=_stage(progress, Stage.READING)
-            )
-        except SeriesError as error:
-            refusal = Rejected(source=f"study {uid}", code="no_series", message=str(error))
-            return StudyOutcome(study_instance_uid=uid, reading=None, rejected=(refusal,))
-        try:
-            decoded = replace(decoded, quality=decoded.quality + check_plausible(decoded.volume, decoded.slices))
-        except DicomReadError as error:
-            return StudyOutcome(study_instance_uid=uid, reading=None, rejected=(*decoded.rejected, rejected_by(error)))
+        found = read_best_series(
+            archive,
+            study,
+            series_instance_uid=series_instance_uid,
+            threads=self.engine.threads,
+            progress=_stage(progress, Stage.READING),
+        )
+        uid, decoded = study.study_instance_uid, found.decoded
+        if decoded is None:
+            return StudyOutcome(study_instance_uid=uid, reading=None, rejected=found.rejected)
         if on_decoded is not None:
             on_decoded(decoded)
-        reading = self.read(decoded, skipped=choice.skipped, maps=maps, progress=progress)
-        return StudyOutcome(study_instance_uid=uid, reading=reading, rejected=decoded.rejected)
+        reading = self.read(decoded, skipped=found.skipped, maps=maps, progress=progress)
+        return StudyOutcome(study_instance_uid=uid, reading=reading, rejected=found.rejected)
 
     def read(
         self,

@@ -9,6 +9,7 @@ const NOTES = {
   nonstandard_uid: ["An identifier breaks the standard", false],
   invalid_geometry: ["Position or spacing unusable", true],
   slices_refused: ["Some slices could not be read", true],
+  series_refused: ["The preferred series was refused", true],
   single_slice: ["Single slice", true],
   few_slices: ["Less than a whole head", true],
   missing_slices: ["Gaps in the series", true],
@@ -39,6 +40,7 @@ const NOTES = {
   no_dicom_headers: ["Read without DICOM headers", true],
   coarse_hounsfield: ["Steps too coarse to tell blood from brain", true],
   padding_in_tissue: ["Padding has values of tissue", true],
+  undeclared_padding: ["Undeclared padding read as air", false],
 };
 
 /** Title, the server's message and whether it calls for caution; an unknown code keeps its message. */

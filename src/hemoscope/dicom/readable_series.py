@@ -1,0 +1,167 @@
+"""Reads the best series of a study that can be read: if its values are no Hounsfield units, the next one by rank.
+
+Pages of text and noise among the slices of a good series are refused one by one; the others are read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hemoscope.dicom.archive import Archive, DecodedSeries, read_series, without_slices
+from hemoscope.dicom.plausibility import check_plausible
+from hemoscope.dicom.read import read_slices
+from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.rest_of_head import rest_in_other_series
+from hemoscope.dicom.series import Series, Study
+from hemoscope.dicom.series_choice import choose_series
+from hemoscope.dicom.slices import QualityNote, Rejected, SliceHeader
+from hemoscope.dicom.sources import rejected_by
+from hemoscope.dicom.texture import strange_slices
+from hemoscope.errors import DicomReadError, SeriesError
+from hemoscope.progress import Progress
+
+__all__ = ["ReadableSeries", "read_best_series"]
+
+_Skipped = tuple[str, str, int]
+# With more pages of text or noise than that, the series itself is refused.
+_MOST_STRANGE = 0.5
+# As many slices at the place of another one change no answer; beyond, so many pairs are compared.
+_FEW_COPIES, _COMPARED = 0.05, 24
+_STRANGE = {
+    "sheet": "thin lines on a constant background: a page of text, or a drawing",
+    "implausible_hounsfield": "neighboring pixels are unrelated: the image is noise, or damaged",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadableSeries:
+    """What was read of a study, or None; the UID, reason and slices of its other series; and everything refused."""
+
+    decoded: DecodedSeries | None
+    skipped: tuple[_Skipped, ...] = ()
+    rejected: tuple[Rejected, ...]
+
+
+def read_best_series(
+    archive: Archive,
+    study: Study,
+    *,
+    series_instance_uid: str | None = None,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> ReadableSeries:
+    """Decode the first series by the rule of ``choose_series`` that has plausible values.
+
+    Args:
+        archive: where the study was found.
+        study: one of its studies.
+        series_instance_uid: read this series or none.
+        threads: number of slices read and decoded in parallel.
+        progress: called with the slices done and their total, for each series that is tried.
+    """
+    refused: list[Rejected] = []
+    passed: list[tuple[Series, Rejected]] = []
+    left = study
+    while not passed or series_instance_uid is None:
+        try:
+            choice = choose_series(left, series_instance_uid=series_instance_uid)
+        except SeriesError as error:
+            refused += () if passed else (_no_series(study, error),)
+            break
+        decoded, why = _plausible(archive, study, choice.series, threads, progress)
+        refused += why
+        if decoded is not None:
+            return ReadableSeries(
+                decoded=replace(
+                    decoded,
+                    quality=(*_passed_notes(passed), *decoded.quality),
+                    unread=(*decoded.unread, *rest_in_other_series(study, choice.series)),
+                ),
+                skipped=(*(_skipped(series) for series, _ in passed), *choice.skipped),
+                rejected=tuple(dict.fromkeys(refused)),
+            )
+        passed.append((choice.series, why[-1]))
+        left = replace(left, series=tuple(one for one in left.series if one is not choice.series))
+    return ReadableSeries(decoded=None, rejected=tuple(dict.fromkeys(refused)))
+
+
+def _plausible(
+    archive: Archive, study: Study, series: Series, threads: int, progress: Progress | None
+) -> tuple[DecodedSeries | None, tuple[Rejected, ...]]:
+    """Decode one series and return what was refused of it; if all of it was, None, and the reason last."""
+    try:
+        decoded = read_series(archive, series, threads=threads, progress=progress)
+    except SeriesError as error:
+        return None, (_no_series(study, error),)
+    try:
+        _check_copies(archive, series, decoded)
+        decoded = _without_strange_slices(decoded)
+        notes = check_plausible(decoded.volume, decoded.slices)
+    except DicomReadError as error:
+        return None, (*decoded.rejected, rejected_by(error))
+    return replace(decoded, quality=decoded.quality + notes), decoded.rejected
+
+
+def _without_strange_slices(decoded: DecodedSeries) -> DecodedSeries:
+    """Refuse pages of text and noise among the slices, and the series if it holds little else."""
+    strange, count = strange_slices(decoded.volume), len(decoded.slices)
+    if not strange:
+        return decoded
+    if len(strange) > _MOST_STRANGE * count:
+        code = next(iter(strange.values()))
+        reason = f"{len(strange)} of {count} slices: {_STRANGE[code]}"
+        raise refusal(f"series {decoded.slices[0].series_instance_uid}", code, reason)
+    return without_slices(decoded, {index: _strange(decoded.slices[index], code) for index, code in strange.items()})
+
+
+def _check_copies(archive: Archive, series: Series, decoded: DecodedSeries) -> None:
+    """Refuse a series if slices that only their UIDs tell apart are of two scans, not copies.
+
+    Raises:
+        DicomReadError: ``mixed_scans``.
+    """
+    read = {(header.source, header.frame) for header in decoded.slices}
+    pairs = [pair for pair in series.undecided if (pair[0].source, pair[0].frame) in read]
+    if len(pairs) <= _FEW_COPIES * len(decoded.slices):
+        return
+    some = pairs[:: -(-len(pairs) // _COMPARED)]
+    different = sum(not _same_pixels(archive, *pair) for pair in some)
+    if different > _FEW_COPIES * len(some):
+        places = len({id(kept) for kept, _ in pairs})
+        reason = f"several scans over the same {places} places, whose slices nothing tells apart"
+        raise refusal(f"series {series.series_instance_uid}", "mixed_scans", reason)
+
+
+def _same_pixels(archive: Archive, one: SliceHeader, other: SliceHeader) -> bool:
+    """Whether two slices have the same values; one that cannot be decoded tells nothing."""
+    try:
+        mine, theirs = (
+            read_slices(archive.load(header.source), source=header.source, limits=archive.limits, frames=[header.frame])
+            for header in (one, other)
+        )
+    except DicomReadError:
+        return True
+    return bool(np.array_equal(mine[0].hounsfield, theirs[0].hounsfield))
+
+
+def _strange(header: SliceHeader, code: str) -> Rejected:
+    frame = f"frame {header.frame + 1}: " if header.frame else ""
+    return rejected_by(refusal(header.source, code, f"{frame}{_STRANGE[code]}"))
+
+
+def _no_series(study: Study, error: SeriesError) -> Rejected:
+    return Rejected(source=f"study {study.study_instance_uid}", code="no_series", message=str(error))
+
+
+def _skipped(series: Series) -> _Skipped:
+    return series.series_instance_uid, "refused: see the refusals", len(series)
+
+
+def _passed_notes(passed: Sequence[tuple[Series, Rejected]]) -> tuple[QualityNote, ...]:
+    if not passed:
+        return ()
+    slices = " and ".join(str(len(series)) for series, _ in passed)
+    codes = ", ".join(sorted({why.code for _, why in passed}))
+    message = f"a preferred series of {slices} slices was refused ({codes}); this is the next one by rank"
+    return (QualityNote(code="series_refused", message=message),)
