@@ -22,14 +22,11 @@ from pynetdicom.sop_class import (
 
 from hemoscope.inference.predictor import Predictor
 from hemoscope.pacs.node import DicomNode
-from hemoscope.reports.report import model_identity
-from hemoscope.store.node_settings import Destination, Node, NodeSettings, Peer
-from hemoscope.store.outgoing import OutgoingResults
-from hemoscope.store.reading import UploadReader
+from hemoscope.store.node_settings import Destination
 from hemoscope.store.store import Store
-from hemoscope.store.worker import work_once
-from hemoscope.testing.dicom_writer import save, write_series
-from hemoscope.testing.phantom import make_phantom
+from hemoscope.testing.dicom_writer import save
+
+from .conftest import Site, files
 
 WAIT_S = 60.0
 CLASSES = (
@@ -92,43 +89,11 @@ def archive() -> Iterator[Archive]:
     running.stop()
 
 
-class Site:
-    """A store, a reader of uploads that makes results, and a node that sends them."""
-
-    def __init__(self, store: Store, predictor: Predictor, destination: Destination) -> None:
-        peers = (Peer(ae_title="ARCHIVE", addresses=("127.0.0.1",)),)
-        self.store = store
-        store.jobs.join("0" * 32, host="test", pid=1)
-        self.settings = NodeSettings(node=Node(port=0), peers=peers, destinations=(destination,))
-        outgoing = OutgoingResults(
-            store.outbox,
-            self.settings,
-            card=predictor.bundle.card,
-            model=model_identity(predictor.bundle),
-        )
-        self.reader = UploadReader(store, predictor, keep_identity=False, deidentify=False, outgoing=outgoing)
-
-    def read(self, folder: Path) -> str:
-        """Upload a folder and read it; return the id of its study."""
-        with self.store.begin_upload() as upload:
-            for path in sorted(folder.iterdir()):
-                with path.open("rb") as stream:
-                    upload.add_file(stream)
-            study_id = self.store.accept(upload, submitted_by="test").study_id
-        assert work_once(self.store, self.reader, "0" * 32, _NoHeartbeat())
-        assert self.store.get(study_id).state == "done"
-        return study_id
-
-
-class _NoHeartbeat:
-    def hold(self, _job: object) -> None: ...
-
-
 @pytest.fixture
 def make_site(store: Store, predictor: Predictor, archive: Archive) -> Callable[..., Site]:
     def make(**destination: Any) -> Site:
         whole = {"name": "archive", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": archive.port}
-        return Site(store, predictor, Destination(**{**whole, **destination}))
+        return Site(store, predictor, destinations=(Destination(**{**whole, **destination}),))
 
     return make
 
@@ -145,12 +110,6 @@ def running(archive: Archive) -> Iterator[Callable[[Site], DicomNode]]:
         yield run
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    write_series(make_phantom(seed=2, shape=(4, 64, 64)), tmp_path / "images")
-    return tmp_path / "images"
-
-
 def settled(store: Store, **wanted: int) -> dict[str, int]:
     """The outbox's counts, once they are those."""
     end = monotonic() + WAIT_S
@@ -160,10 +119,6 @@ def settled(store: Store, **wanted: int) -> dict[str, int]:
             return counts
         sleep(0.05)
     pytest.fail(f"expected {wanted}, the outbox has {store.outbox.counts()}")
-
-
-def files(store: Store) -> list[Path]:
-    return list(store.outbox.folder.glob("*.dcm"))
 
 
 def left(store: Store, count: int) -> int:

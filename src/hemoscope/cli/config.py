@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hemoscope.pacs.certificates import Certificates
-    from hemoscope.store.node_settings import read_node_settings
+    from hemoscope.store.node_file import read_node_settings
 
     settings = read_node_settings(arguments.node)
     if settings.tls is not None:
@@ -59,6 +59,8 @@ def _described(settings: "NodeSettings") -> Iterator[str]:
         yield f"Results go to {one.name}: {one.ae_title} at {one.host}, port {one.port}: " + (
             f"{', '.join(one.outputs)}{routine}"
         )
+    if settings.webhook is not None:
+        yield f"{settings.webhook.url} is told of studies: {', '.join(settings.webhook.urgencies)}"
 
 
 def _print_series(settings: "NodeSettings", paths: list[Path], calling: str, console: "Console") -> None:

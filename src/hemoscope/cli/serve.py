@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Check everything, migrate the database, start the workers, and serve."""
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.reports.dicom_results.files import require_highdicom
-    from hemoscope.store.node_settings import sending_node
+    from hemoscope.store.node_file import sending_node
     from hemoscope.store.store import open_store_patiently
     from hemoscope.store.supervisor import Supervisor
     from hemoscope.web.app import create_app

@@ -10,6 +10,7 @@ from hemoscope.pacs.commitment import Commitments
 from hemoscope.pacs.listener import Listener
 from hemoscope.pacs.sender import Sender
 from hemoscope.pacs.spool import Spool
+from hemoscope.pacs.webhook import WebhookSender
 from hemoscope.store.background import BackgroundLoop
 from hemoscope.store.node_settings import Destination, NodeSettings
 from hemoscope.store.store import Store
@@ -25,7 +26,7 @@ class DicomNode:
     """``with DicomNode(store, settings) as node: node.address``: it listens until the block ends."""
 
     def __init__(self, store: Store, settings: NodeSettings) -> None:
-        """Prepare everything. Raises ConfigError if certificates cannot be used."""
+        """Prepare everything. Raises ConfigError if certificates or the webhook's secret cannot be used."""
         self._store = store
         spool = Spool(store.folder.root / _SPOOL)
         arrivals = Arrivals(spool, store, settings, limits=store.read_limits)
@@ -35,6 +36,9 @@ class DicomNode:
         )
         commitments = Commitments(store.outbox, settings.destinations)
         self._senders = [self._sender(store, one, settings) for one in settings.destinations]
+        if settings.webhook is not None:
+            step = WebhookSender(store.outbox, settings.webhook).step
+            self._senders.append(BackgroundLoop("webhook", step, every_s=_SEND_EVERY_S, stuck_after_s=_SENDING_S))
         self._listener = Listener(
             settings,
             spool,

@@ -1,31 +1,15 @@
-"""The settings of the network node, from one TOML file: this node, its peers, TLS, rules, destinations."""
+"""The settings of the network node: this node, its peers, TLS, rules, destinations. ``node_file`` reads them."""
 
 import ipaddress
-import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
 
-from hemoscope.errors import ConfigError
-from hemoscope.labels import LABEL_CODES, LABELS, CodedTerm, LabelCode, PerLabel
+from hemoscope.labels import LABEL_CODES, CodedTerm, LabelCode, PerLabel
 from hemoscope.reports.dicom_results.report_options import ReportOptions
-from hemoscope.store.settings import Settings
 
-_AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")
 OUTPUTS = ("report", "pictures", "key-slices")
+WEBHOOK = "[webhook]"  # its name among the destinations of the outbox; no destination can have it, see _check
 READ, IGNORE = "read", "ignore"
-T = TypeVar("T")
-_LEAST = {
-    "port": 0,
-    "quiet_seconds": 0.1,
-    "late_minutes": 0,
-    "most_associations": 1,
-    "most_image_mib": 1,
-    "idle_seconds": 1,
-    "negotiation_seconds": 1,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +136,21 @@ class SiteCode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """A program of the site that is told of urgent studies, without identity.
+
+    Attributes:
+        url: http to this machine, or https.
+        secret_file: whose content signs the requests; relative to the TOML file.
+        urgencies: of the studies that it is told of.
+    """
+
+    url: str
+    secret_file: Path
+    urgencies: tuple[str, ...] = ("immediate",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
     """Everything in the file. Nothing is sent unless there is a destination."""
 
@@ -162,6 +161,7 @@ class NodeSettings:
     destinations: tuple[Destination, ...] = ()
     results: ResultOptions = field(default_factory=ResultOptions)
     codes: tuple[SiteCode, ...] = ()
+    webhook: Webhook | None = None
 
     @property
     def report_options(self) -> ReportOptions:
@@ -169,160 +169,3 @@ class NodeSettings:
         own = {one.label: one.label_code for one in self.codes}
         codes = PerLabel.build(lambda label: own.get(label.value, LABEL_CODES[label]))
         return ReportOptions(report_absent=self.results.report_absent, codes=codes)
-
-
-def read_node_settings(path: Path) -> NodeSettings:
-    """Read the file.
-
-    Raises:
-        ConfigError: it cannot be read, or a key is unknown, missing, of the wrong type or out of range; the message
-            names the file and the key.
-    """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        cause = error.strerror if isinstance(error, OSError) else str(error)
-        msg = f"{path.name} cannot be read: {cause}. Give a TOML file"
-        raise ConfigError(msg) from error
-    return _settings(document, path)
-
-
-def sending_node(settings: Settings) -> NodeSettings | None:
-    """Return the node of a site that sends results, None without ``--node`` or without a destination.
-
-    Raises:
-        ConfigError: as ``read_node_settings``, or there are destinations, and ``--deidentify``.
-    """
-    node = None if settings.node is None else read_node_settings(settings.node)
-    if node is None or not node.destinations:
-        return None
-    if settings.deidentify:
-        msg = "--deidentify forbids to send results: they carry identity. Remove [[destination]], or --deidentify"
-        raise ConfigError(msg)
-    return node
-
-
-def _settings(document: Mapping[str, Any], path: Path) -> NodeSettings:
-    known = {"node", "peer", "tls", "rule", "destination", "results", "code"}
-    if unknown := sorted(set(document) - known):
-        msg = f"{path.name}: no such table: {', '.join(unknown)}. Tables are: {', '.join(sorted(known))}"
-        raise ConfigError(msg)
-    tls = document.get("tls")
-    settings = NodeSettings(
-        node=_table(Node, document.get("node", {}), f"{path.name}, node"),
-        peers=_tables(Peer, document, "peer", path),
-        tls=None if tls is None else _table(Tls, tls, f"{path.name}, tls", folder=path.parent),
-        rules=_tables(Rule, document, "rule", path),
-        destinations=_tables(Destination, document, "destination", path),
-        results=_table(ResultOptions, document.get("results", {}), f"{path.name}, results"),
-        codes=_tables(SiteCode, document, "code", path),
-    )
-    _check(settings, path.name)
-    return settings
-
-
-def _tables(kind: type[T], document: Mapping[str, Any], name: str, path: Path) -> tuple[T, ...]:
-    found = document.get(name, [])
-    if not isinstance(found, list):
-        msg = f"{path.name}: {name} may stand there several times. Write [[{name}]]"
-        raise ConfigError(msg)
-    return tuple(_table(kind, one, f"{path.name}, {name} {number}") for number, one in enumerate(found, 1))
-
-
-def _table(kind: type[T], values: Any, where: str, *, folder: Path | None = None) -> T:
-    """Turn one table into its class; paths are relative to ``folder``."""
-    if not isinstance(values, dict):
-        msg = f"{where} is no table. Write [{where.rpartition(' ')[2]}] and its keys below"
-        raise ConfigError(msg)
-    types, known = get_type_hints(kind), {one.name: one for one in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(known)):
-        msg = f"{where}: no such key: {', '.join(unknown)}. Keys are: {', '.join(known)}"
-        raise ConfigError(msg)
-    required = [name for name, one in known.items() if one.default is MISSING and one.default_factory is MISSING]
-    if missing := [name for name in required if name not in values]:
-        msg = f"{where}: {', '.join(missing)} is missing. Add it"
-        raise ConfigError(msg)
-    return kind(**{name: _value(value, types[name], f"{where}, {name}", folder) for name, value in values.items()})
-
-
-def _value(value: Any, kind: Any, where: str, folder: Path | None) -> Any:
-    if kind is Path and isinstance(value, str):
-        return (folder or Path()) / value
-    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(one, str) for one in value):
-        return tuple(value)
-    accepted: dict[type, type | tuple[type, ...]] = {bool: bool, int: int, float: (int, float), str: str}
-    for wanted, types in accepted.items():
-        if kind in (wanted, wanted | None) and isinstance(value, types) and isinstance(value, bool) == (wanted is bool):
-            return value
-    names = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
-    expected = next((name for wanted, name in names.items() if kind in (wanted, wanted | None)), None)
-    msg = f"{where} is {expected or ('a list of texts' if kind == tuple[str, ...] else 'a text')}, got {value!r:.40}"
-    raise ConfigError(msg)
-
-
-def _check(settings: NodeSettings, name: str) -> None:
-    titles = [settings.node.ae_title, *(one.ae_title for one in settings.peers)]
-    titles += [one.ae_title for one in settings.destinations]
-    for title in titles:
-        if not _AE_TITLE.fullmatch(title):
-            msg = f"{name}: {title!r:.40} is no AE title: 1 to 16 printable ASCII characters without backslash"
-            raise ConfigError(msg)
-    for key, limit in _LEAST.items():
-        if not getattr(settings.node, key) >= limit:
-            msg = f"{name}, node: {key} is at least {limit}, got {getattr(settings.node, key)}"
-            raise ConfigError(msg)
-    for peer in settings.peers:
-        _check_addresses(peer, name)
-    for rule in settings.rules:
-        _check_rule(rule, name)
-    for destination in settings.destinations:
-        _check_destination(destination, settings, f"{name}, destination {destination.name}")
-    for code in settings.codes:
-        _check_code(code, name)
-    if len({one.name for one in settings.destinations}) != len(settings.destinations):
-        msg = f"{name}: two destinations have one name. Give each its own"
-        raise ConfigError(msg)
-
-
-def _check_destination(destination: Destination, settings: NodeSettings, where: str) -> None:
-    if unknown := sorted(set(destination.outputs) - set(OUTPUTS)):
-        msg = f"{where}: no such output: {', '.join(unknown)}. There are: {', '.join(OUTPUTS)}"
-        raise ConfigError(msg)
-    if destination.tls and settings.tls is None:
-        msg = f"{where}: tls needs this node's certificate. Add the table [tls]"
-        raise ConfigError(msg)
-    if not 1 <= destination.port <= 65535 or not destination.keep_days > 0:
-        msg = f"{where}: port is 1 to 65535, and keep_days above 0. Correct them"
-        raise ConfigError(msg)
-
-
-def _check_code(code: SiteCode, name: str) -> None:
-    if code.label not in list(LABELS):
-        msg = f"{name}, code: no label {code.label!r:.40}. Labels are: {', '.join(LABELS)}"
-        raise ConfigError(msg)
-    # Results are in any character set, of which ASCII is a part; PS3.5 6.2 limits the lengths.
-    for text, most in ((code.value, 16), (code.scheme, 16), (code.meaning, 64)):
-        if not (text.isascii() and text.isprintable() and 0 < len(text) <= most):
-            msg = f"{name}, code of {code.label}: {text!r:.80} is not 1 to {most} printable ASCII characters"
-            raise ConfigError(msg)
-
-
-def _check_addresses(peer: Peer, name: str) -> None:
-    for address in peer.addresses:
-        try:
-            ipaddress.ip_network(address, strict=False)
-        except ValueError as error:
-            named = f"{name}, peer {peer.ae_title}: {address!r:.60}"
-            msg = f"{named} is no address or network. Write it as 10.1.2.3 or 10.1.0.0/16"
-            raise ConfigError(msg) from error
-
-
-def _check_rule(rule: Rule, name: str) -> None:
-    if rule.action not in (READ, IGNORE):
-        msg = f"{name}: a rule's action is {READ} or {IGNORE}, got {rule.action!r:.40}"
-        raise ConfigError(msg)
-    try:
-        re.compile(rule.description or "")
-    except re.error as error:
-        msg = f"{name}: a rule's description is no regular expression: {error}"
-        raise ConfigError(msg) from error

@@ -1,5 +1,6 @@
 """Builds the results of a study for the destinations of the node, while its files are still there."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 
@@ -11,9 +12,10 @@ from hemoscope.inference.card import ModelCard
 from hemoscope.inference.findings import Triage
 from hemoscope.inference.study_reading import StudyReading
 from hemoscope.reports.dicom_results.build import DicomResult, ResultKind, dicom_results
+from hemoscope.reports.dicom_results.derived_uids import derived_uid
 from hemoscope.reports.dicom_results.source_study import SourceStudy, source_study
 from hemoscope.reports.report import ModelIdentity
-from hemoscope.store.node_settings import Destination, NodeSettings
+from hemoscope.store.node_settings import WEBHOOK, Destination, NodeSettings
 from hemoscope.store.outbox import Outbox, OutgoingObject
 
 _log = logging.getLogger("hemoscope.store")
@@ -27,17 +29,40 @@ class OutgoingResults:
         self._outbox = outbox
         self._destinations = settings.destinations
         self._options = settings.report_options
+        self._webhook = settings.webhook
         self._card = card
         self._model = model
 
-    def make(self, archive: Archive, reading: StudyReading) -> tuple[OutgoingObject, ...]:
-        """Make the objects of a study that was read, and write their files; none if no destination wants any.
+    def make(self, archive: Archive, reading: StudyReading, study_id: str) -> tuple[OutgoingObject, ...]:
+        """Make what is sent of a study that was read, and write the files; nothing if nobody wants any.
 
         A study whose images no result can refer to has none: the log says why, without naming it.
 
         Raises:
             StoreError: ``storage_full``.
         """
+        return (*self._told(reading, study_id), *self._results(archive, reading))
+
+    def _told(self, reading: StudyReading, study_id: str) -> Iterator[OutgoingObject]:
+        """What the webhook is told: the store's random id of the study, and what is suspected."""
+        findings = reading.findings
+        if self._webhook is None or findings.urgency not in self._webhook.urgencies:
+            return
+        suspected = [one.label.value for one in findings.findings if one.present]
+        body = {"event": "study_read", "study_id": study_id, "urgency": findings.urgency, "suspected": suspected}
+        uid = derived_uid(WEBHOOK, study_id)
+        yield OutgoingObject(
+            destination=WEBHOOK,
+            kind="webhook",
+            study_instance_uid="",
+            series_instance_uid="",
+            sop_class_uid="",
+            sop_instance_uid=uid,
+            content_uid=uid,
+            file=self._outbox.write(json.dumps(body).encode()),
+        )
+
+    def _results(self, archive: Archive, reading: StudyReading) -> tuple[OutgoingObject, ...]:
         findings = reading.findings
         routine = findings.triage is Triage.ROUTINE
         wanting = [one for one in self._destinations if one.send_routine or not routine]

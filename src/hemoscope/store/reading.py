@@ -146,7 +146,7 @@ class UploadReader:
             suspected=tuple(one.label.value for one in findings.findings if one.present),
             not_established=tuple(one.label.value for one in findings.findings if not one.established),
         )
-        objects = () if self._outgoing is None else self._outgoing.make(archive, reading)
+        objects = () if self._outgoing is None else self._outgoing.make(archive, reading, study_id)
         try:
             self._store.results.finish_study(job, study_id, result, objects)
         except HemoscopeError:

@@ -24,7 +24,7 @@ from hemoscope.inference.predictor import Predictor
 from hemoscope.reports.report import model_identity
 from hemoscope.store.background import Backoff, described
 from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
-from hemoscope.store.node_settings import sending_node
+from hemoscope.store.node_file import sending_node
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.refusals import PASSING
 from hemoscope.store.settings import Settings

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from hemoscope.errors import ConfigError
-from hemoscope.store.node_settings import NodeSettings, Peer, read_node_settings
+from hemoscope.store.node_file import read_node_settings
+from hemoscope.store.node_settings import NodeSettings, Peer
 
 WHOLE = """
 [node]
