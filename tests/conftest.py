@@ -33,6 +33,8 @@ DEBIAN_PACKAGE = {  # every other tool is part of DCMTK
     "dciodvfy": "dicom3tools",
     "dcentvfy": "dicom3tools",
     "dcm2niix": "dcm2niix",
+    "Orthanc": "orthanc orthanc-dicomweb",
+    "java": "libpixelmed-java default-jre-headless",
     "openssl": "openssl",
     "ssh-keygen": "openssh-client",
 }
@@ -42,6 +44,8 @@ DEBIAN_PACKAGE = {  # every other tool is part of DCMTK
 # test-journeys), since they take as long as half of all other tests.
 JOURNEYS = (
     "tests/journeys/",
+    "tests/pacs/test_orthanc.py",
+    "tests/pacs/test_pixelmed.py",
     "tests/store/test_served_faults.py",
     "tests/store/test_worker.py",
     "tests/training/test_two_processes.py",

@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 
+from hemoscope.inference.predictor import Predictor
 from hemoscope.pacs.node import DicomNode
-from hemoscope.pacs.node_settings import Node, NodeSettings, Peer
+from hemoscope.reports.report import model_identity
+from hemoscope.store.node_settings import Node, NodeSettings, Peer
+from hemoscope.store.outgoing import OutgoingResults
+from hemoscope.store.reading import UploadReader
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store, open_store
+from hemoscope.store.worker import work_once
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
 
 MODALITY = Peer(ae_title="MODALITY", addresses=("127.0.0.1",))
 
@@ -47,3 +54,45 @@ def dcmtk(
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60, check=False)
     sys.stdout.write(done.stdout + done.stderr)
     return done.returncode
+
+
+class Site:
+    """A store, a reader of uploads that makes results, and a node that sends them."""
+
+    def __init__(self, store: Store, predictor: Predictor, **settings: Any) -> None:
+        peers = (Peer(ae_title="ARCHIVE", addresses=("127.0.0.1",)),)
+        self.store = store
+        store.jobs.join("0" * 32, host="test", pid=1)
+        self.settings = NodeSettings(node=Node(port=0), peers=peers, **settings)
+        outgoing = OutgoingResults(
+            store.outbox,
+            self.settings,
+            card=predictor.bundle.card,
+            model=model_identity(predictor.bundle),
+        )
+        self.reader = UploadReader(store, predictor, keep_identity=False, deidentify=False, outgoing=outgoing)
+
+    def read(self, folder: Path) -> str:
+        """Upload a folder and read it; return the id of its study."""
+        with self.store.begin_upload() as upload:
+            for path in sorted(folder.iterdir()):
+                with path.open("rb") as stream:
+                    upload.add_file(stream)
+            study_id = self.store.accept(upload, submitted_by="test").study_id
+        assert work_once(self.store, self.reader, "0" * 32, _NoHeartbeat())
+        assert self.store.get(study_id).state == "done"
+        return study_id
+
+
+class _NoHeartbeat:
+    def hold(self, _job: object) -> None: ...
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    write_series(make_phantom(seed=2, shape=(4, 64, 64)), tmp_path / "images")
+    return tmp_path / "images"
+
+
+def files(store: Store) -> list[Path]:
+    return list(store.outbox.folder.glob("*.dcm"))

@@ -17,7 +17,7 @@ from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification
 
 from hemoscope.pacs import spool as spool_module
 from hemoscope.pacs.node import DicomNode
-from hemoscope.pacs.node_settings import Peer, Rule
+from hemoscope.store.node_settings import Peer, Rule
 from hemoscope.store.store import Store
 from hemoscope.store.values import StudySummary
 from hemoscope.testing.ct_image import Acquisition

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hemoscope.pacs.node import DicomNode
-from hemoscope.pacs.node_settings import Tls
+from hemoscope.store.node_settings import Tls
 
 from .conftest import dcmtk
 

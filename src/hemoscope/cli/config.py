@@ -10,7 +10,7 @@ from hemoscope.cli.exit_codes import ExitCode
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hemoscope.pacs.node_settings import NodeSettings
+    from hemoscope.store.node_settings import NodeSettings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hemoscope.pacs.certificates import Certificates
-    from hemoscope.pacs.node_settings import read_node_settings
+    from hemoscope.store.node_file import read_node_settings
 
     settings = read_node_settings(arguments.node)
     if settings.tls is not None:
@@ -52,6 +52,15 @@ def _described(settings: "NodeSettings") -> Iterator[str]:
     yield f"A study is read {node.quiet_seconds:g} s after its last image, and again if images come within " + (
         f"{node.late_minutes:g} min"
     )
+    if not settings.destinations:
+        yield "Results are sent nowhere: there is no [[destination]]"
+    for one in settings.destinations:
+        routine = "" if one.send_routine else ", except of routine studies"
+        yield f"Results go to {one.name}: {one.ae_title} at {one.host}, port {one.port}: " + (
+            f"{', '.join(one.outputs)}{routine}"
+        )
+    if settings.webhook is not None:
+        yield f"{settings.webhook.url} is told of studies: {', '.join(settings.webhook.urgencies)}"
 
 
 def _print_series(settings: "NodeSettings", paths: list[Path], calling: str, console: "Console") -> None:

@@ -22,7 +22,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, then listen."""
     from hemoscope.pacs.node import DicomNode
-    from hemoscope.pacs.node_settings import read_node_settings
+    from hemoscope.store.node_file import read_node_settings
     from hemoscope.store.store import open_store_patiently
     from hemoscope.web.logs import configure_logs
 

@@ -18,6 +18,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, migrate the database, start the workers, and serve."""
     from hemoscope.inference.bundle import load_bundle
+    from hemoscope.reports.dicom_results.files import require_highdicom
+    from hemoscope.store.node_file import sending_node
     from hemoscope.store.store import open_store_patiently
     from hemoscope.store.supervisor import Supervisor
     from hemoscope.web.app import create_app
@@ -31,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     credentials = load_credentials(users=settings.users, tokens=settings.token_file)
     if settings.tls is not None:
         tls_context(*settings.tls)
+    if sending_node(settings) is not None:
+        require_highdicom()
     configure_logs()
     ignore_hang_up()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first

@@ -10,8 +10,8 @@ from hemoscope.dicom import tags
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.errors import DicomReadError
-from hemoscope.pacs.node_settings import IGNORE, READ, NodeSettings, Rule
 from hemoscope.pacs.spool import Spool, SpooledStudy, sender_key
+from hemoscope.store.node_settings import IGNORE, READ, NodeSettings, Rule
 from hemoscope.store.store import Store
 
 _log = logging.getLogger("hemoscope.pacs")

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from hemoscope.errors import ConfigError
-from hemoscope.pacs.node_settings import Tls
+from hemoscope.store.node_settings import Tls
 
 _log = logging.getLogger("hemoscope.pacs")
 

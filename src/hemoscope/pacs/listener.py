@@ -12,6 +12,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     CTImageStorage,
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
+    StorageCommitmentPushModel,
     Verification,
 )
 
@@ -21,8 +22,9 @@ from hemoscope.dicom.pixels import SYNTAXES
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.errors import ConfigError, DicomReadError
 from hemoscope.pacs.association_server import MOST_WAITING, BoundedAssociationServer
-from hemoscope.pacs.node_settings import NodeSettings
+from hemoscope.pacs.calling_title import calling_title
 from hemoscope.pacs.spool import Spool
+from hemoscope.store.node_settings import NodeSettings
 
 _log = logging.getLogger("hemoscope.pacs")
 # Its messages quote what peers send, and its errors are logged here by their kind.
@@ -44,6 +46,7 @@ class Listener:
         limits: ReadLimits,
         tls: Callable[[], ssl.SSLContext] | None = None,
         fault: Callable[[], str | None] = lambda: None,
+        report: Callable[[evt.Event], tuple[int, None]] | None = None,
     ) -> None:
         """Prepare to listen.
 
@@ -53,13 +56,18 @@ class Listener:
             limits: of parsing what arrives.
             tls: the TLS context of the moment, None for no TLS.
             fault: what is wrong with the rest of the node, None if nothing: C-ECHO then fails.
+            report: takes reports of storage commitment, None if nobody asks for any.
         """
         self._settings = settings
         self._spool = spool
         self._limits = limits
         self._tls = tls
         self._fault = fault
+        self._report = report
         self._entity = _entity(settings)
+        if report is not None:
+            # The archive opens the association and proposes to stay the provider (PS3.4 J.3.3, PS3.7 D.3.3.4).
+            self._entity.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
         self._server: BoundedAssociationServer | None = None
 
     def start(self) -> tuple[str, int]:
@@ -70,6 +78,8 @@ class Listener:
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_REQUESTED, self._requested),
         ]
+        if self._report is not None:
+            handlers.append((evt.EVT_N_EVENT_REPORT, self._report))
         try:
             server = self._entity.make_server(
                 (node.host, node.port),
@@ -101,7 +111,7 @@ class Listener:
 
     def _requested(self, event: evt.Event) -> None:
         """Abort an association whose AE title comes from the address of another; pynetdicom rejects unknown titles."""
-        own = [peer for peer in self._settings.peers if peer.ae_title == _calling(event)]
+        own = [peer for peer in self._settings.peers if peer.ae_title == calling_title(event)]
         if own and not any(peer.comes_from(event.assoc.requestor.address) for peer in own):
             _log.warning("an association was aborted: its AE title is that of a peer at another address")
             event.assoc.abort()
@@ -141,14 +151,8 @@ class Listener:
         ):
             _log.warning("an image was refused: its UIDs are not those of the request")
             return MISMATCH
-        self._spool.store(content, study=study, instance=instance, sender=_calling(event))
+        self._spool.store(content, study=study, instance=instance, sender=calling_title(event))
         return SUCCESS
-
-
-def _calling(event: evt.Event) -> str:
-    """The AE title of the peer, as its association request states it."""
-    request = event.assoc.requestor.primitive
-    return "" if request is None else str(request.calling_ae_title).strip()
 
 
 def _entity(settings: NodeSettings) -> AE:

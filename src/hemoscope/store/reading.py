@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.dicom.archive import Archive, DecodedSeries, Study
 from hemoscope.dicom.slices import Rejected
+from hemoscope.errors import HemoscopeError
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.heat_maps import local_probabilities
 from hemoscope.inference.predictor import Predictor, Stage, StudyReading
@@ -30,6 +32,9 @@ from hemoscope.store.values import Geometry, StudyState
 from hemoscope.store.viewer_geometry import geometry_of, with_result
 from hemoscope.store.worklist import storable
 
+if TYPE_CHECKING:
+    from hemoscope.store.outgoing import OutgoingResults  # it needs the extra hospital
+
 # A page shows no more than a few steps a second, and every step is a transaction.
 _PROGRESS_EVERY_S = 0.2
 _EXPORT = "Export the study again from its source, as axial CT of the head, and upload that"
@@ -38,13 +43,25 @@ _EXPORT = "Export the study again from its source, as axial CT of the head, and 
 class UploadReader:
     """A model and a store; reads one upload after the other, each with the same result whenever it is read again."""
 
-    def __init__(self, store: Store, predictor: Predictor, *, keep_identity: bool, deidentify: bool) -> None:
-        """Choose what of the patient is kept: name and ID (``keep_identity``), or nothing at all (``deidentify``)."""
+    def __init__(
+        self,
+        store: Store,
+        predictor: Predictor,
+        *,
+        keep_identity: bool,
+        deidentify: bool,
+        outgoing: "OutgoingResults | None" = None,
+    ) -> None:
+        """Choose what of the patient is kept: name and ID (``keep_identity``), or nothing at all (``deidentify``).
+
+        ``outgoing`` makes the results that are sent to a PACS; None for none.
+        """
         bundle = predictor.bundle
         self._store = store
         self._predictor = predictor
         self._keep_identity = keep_identity and not deidentify
         self._deidentify = deidentify
+        self._outgoing = outgoing
         self._model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
 
     def read(self, job: UploadJob) -> None:
@@ -129,7 +146,12 @@ class UploadReader:
             suspected=tuple(one.label.value for one in findings.findings if one.present),
             not_established=tuple(one.label.value for one in findings.findings if not one.established),
         )
-        self._store.results.finish_study(job, study_id, result)
+        objects = () if self._outgoing is None else self._outgoing.make(archive, reading, study_id)
+        try:
+            self._store.results.finish_study(job, study_id, result, objects)
+        except HemoscopeError:
+            self._store.outbox.discard([one.file for one in objects])
+            raise
 
     def _refuse(self, job: UploadJob, study_id: str, archive: Archive, rejected: Sequence[Rejected]) -> None:
         """Write that nothing of a study can be read, and why."""

@@ -16,9 +16,10 @@ from sqlalchemy.engine import Connection
 
 from hemoscope.errors import HemoscopeError
 from hemoscope.inference.findings import URGENCIES
-from hemoscope.store import tables
+from hemoscope.store import outbox, tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, finish
+from hemoscope.store.outbox import OutgoingObject
 from hemoscope.store.uploads import new_study
 from hemoscope.store.values import Geometry, Identity, StudyState
 
@@ -81,8 +82,10 @@ class Results:
         if not self._change(job, _studies.c.study_id == study_id, **values):
             raise _gone()
 
-    def finish_study(self, job: UploadJob, study_id: str, result: StudyResult) -> None:
-        """Write a study's result, once. Raises LeaseLostError or StudyGoneError."""
+    def finish_study(
+        self, job: UploadJob, study_id: str, result: StudyResult, outgoing: Sequence[OutgoingObject] = ()
+    ) -> None:
+        """Write a study's result, once, and queue what is to be sent. Raises LeaseLostError or StudyGoneError."""
         with self._database.writing() as connection:
             version = tables.tick(connection)
             check_held(connection, job)
@@ -101,6 +104,7 @@ class Results:
                 "version": version,
             }
             connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(**values))
+            outbox.insert(connection, study_id, outgoing)
 
     def fail_study(self, job: UploadJob, study_id: str, failure: JobFailure, *, findings: str) -> None:
         """Record once that a study cannot be read, with the reasons. Raises LeaseLostError or StudyGoneError."""

@@ -16,7 +16,7 @@ from hemoscope.dicom.read_limits import ReadLimits, limits_from_options
 from hemoscope.errors import ConfigError
 
 _LONGEST_SESSION_HOURS = 24 * 365
-_PATHS = ("storage", "model", "users", "token_file", "tls_cert", "tls_key")
+_PATHS = ("storage", "model", "node", "users", "token_file", "tls_cert", "tls_key")
 _LISTS = ("allowed_host", "trusted_proxy", "limit")
 
 
@@ -67,6 +67,9 @@ class Settings:
         default=10.0, metadata=_help("wait so long for a database that does not answer at the start", "N")
     )
     model: Path | None = field(default=None, metadata=_help("a model's folder (default: the one that ships)", "BUNDLE"))
+    node: Path | None = field(
+        default=None, metadata=_help("TOML file of the DICOM node, to whose destinations results are sent", "FILE")
+    )
     workers: int = field(default=1, metadata=_help("processes that read studies", "N", least=0))
     threads: int | None = field(
         default=None, metadata=_help("processors that each worker uses (default: all)", "N", least=1)

@@ -20,6 +20,7 @@ from hemoscope.store.background import Backoff
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.jobs import Jobs
 from hemoscope.store.migrate import migrate
+from hemoscope.store.outbox import Outbox
 from hemoscope.store.pairing import check_paired, pair
 from hemoscope.store.refusals import PASSING, refusal
 from hemoscope.store.results import Results
@@ -97,7 +98,7 @@ def open_store_patiently(settings: Settings, *, limit_s: float, stop: Event | No
 class Store:
     """Studies and everything that belongs to them. Each process opens one by ``open_store`` and keeps it.
 
-    ``jobs`` and ``results`` are the workers' side, ``folder`` the private folder.
+    ``jobs`` and ``results`` are the workers' side, ``outbox`` is what is sent to a PACS, ``folder`` the private folder.
     """
 
     def __init__(self, database: Database, folder: Storage, settings: Settings, *, store_id: str) -> None:
@@ -109,6 +110,7 @@ class Store:
         self.store_id = store_id
         self.jobs = Jobs(database, lease=settings.lease, attempts=settings.attempts)
         self.results = Results(database)
+        self.outbox = Outbox(database, folder.root)
         self._database = database
         kept = timedelta(days=settings.trash_days)
         self._sweep = Sweep(database, folder, store_id=store_id, keep_source=settings.keep_source, kept=kept)

@@ -156,6 +156,30 @@ deletions = Table(
 # One row: the id that the storage folder holds too.
 pairing = Table("pairing", metadata, Column("store_id", _ID, primary_key=True))
 
+# One row for each object and destination.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("object_id", _SERIAL, primary_key=True),
+    Column("study_id", _ID, ForeignKey("studies.study_id", ondelete="CASCADE"), nullable=False),
+    Column("destination", Text(), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("study_instance_uid", String(64), nullable=False),
+    Column("series_instance_uid", String(64), nullable=False),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("sop_instance_uid", String(64), nullable=False),
+    Column("content_uid", String(64), nullable=False),
+    Column("file", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer(), nullable=False),
+    Column("error", Text(), nullable=False),
+    Column("created_at", UtcTime(), nullable=False),
+    Column("next_at", UtcTime(), nullable=False),
+    UniqueConstraint("destination", "sop_instance_uid", name="outbox_once"),
+    Index("outbox_due", "destination", "state", "next_at"),
+    Index("outbox_of_study", "study_instance_uid"),
+)
+
 totals = Table(
     "totals",
     metadata,

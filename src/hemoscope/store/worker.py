@@ -16,16 +16,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hemoscope.errors import HemoscopeError, StoreError
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.predictor import Predictor
+from hemoscope.reports.report import model_identity
 from hemoscope.store.background import Backoff, described
 from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
+from hemoscope.store.node_file import sending_node
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.refusals import PASSING
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store, open_store_patiently
+
+if TYPE_CHECKING:
+    from hemoscope.store.outgoing import OutgoingResults
 
 _log = logging.getLogger("hemoscope.store")
 _HEARTBEATS_PER_LEASE = 6
@@ -117,7 +123,13 @@ def _work(worker_id: str, settings: Settings) -> None:
     heartbeat = Heartbeat(store, worker_id, stop)
     heartbeat.start()
     predictor = Predictor(load_bundle(settings.model), threads=settings.threads)
-    reader = UploadReader(store, predictor, keep_identity=settings.show_identity, deidentify=settings.deidentify)
+    reader = UploadReader(
+        store,
+        predictor,
+        keep_identity=settings.show_identity,
+        deidentify=settings.deidentify,
+        outgoing=_outgoing(store, predictor, settings),
+    )
     if settings.worker_memory_mib is not None:
         limit_memory(settings.worker_memory_mib << 20)
     pause, backoff = threading.Event(), Backoff()
@@ -130,6 +142,17 @@ def _work(worker_id: str, settings: Settings) -> None:
         else:
             backoff.reset()
             pause.wait(0.0 if read else settings.poll_s)
+
+
+def _outgoing(store: Store, predictor: Predictor, settings: Settings) -> "OutgoingResults | None":
+    """Return what makes results for the node's destinations, None where there are none."""
+    node = sending_node(settings)
+    if node is None:
+        return None
+    from hemoscope.store.outgoing import OutgoingResults  # it needs the extra hospital
+
+    bundle = predictor.bundle
+    return OutgoingResults(store.outbox, node, card=bundle.card, model=model_identity(bundle))
 
 
 def raise_oom_score() -> None:

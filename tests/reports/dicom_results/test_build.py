@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from hemoscope.errors import DicomResultError
 from hemoscope.labels import LABEL_CODES, LABELS, CodedTerm, Hemorrhage, LabelCode, PerLabel
-from hemoscope.reports.dicom_results.structured_report import ReportOptions
+from hemoscope.reports.dicom_results.report_options import ReportOptions
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import save
 

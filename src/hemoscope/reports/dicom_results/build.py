@@ -19,9 +19,10 @@ from hemoscope.inference.study_reading import StudyReading
 from hemoscope.reports.dicom_results.derived_uids import derived_uid
 from hemoscope.reports.dicom_results.key_objects import key_images, key_object_selection
 from hemoscope.reports.dicom_results.picture_pages import pages
+from hemoscope.reports.dicom_results.report_options import ReportOptions
 from hemoscope.reports.dicom_results.secondary_capture import secondary_capture
 from hemoscope.reports.dicom_results.source_study import SourceStudy
-from hemoscope.reports.dicom_results.structured_report import ReportOptions, presence, shown_value, structured_report
+from hemoscope.reports.dicom_results.structured_report import presence, shown_value, structured_report
 from hemoscope.reports.report import ModelIdentity
 from hemoscope.version import __version__
 

@@ -5,7 +5,6 @@ the algorithm. The report is preliminary and not verified: it is a program's, an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from highdicom import UID
 from highdicom.sr import (
@@ -26,9 +25,10 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 
 from hemoscope.inference.findings import Finding, StudyFindings
-from hemoscope.labels import LABEL_CODES, CodedTerm, LabelCode, PerLabel
+from hemoscope.labels import CodedTerm
 from hemoscope.reports.dicom_results.derived_uids import derived_uid
 from hemoscope.reports.dicom_results.evidence import MANUFACTURER, evidence_of, finish
+from hemoscope.reports.dicom_results.report_options import ReportOptions
 from hemoscope.reports.dicom_results.source_study import SourceImage, SourceStudy
 from hemoscope.reports.report import ModelIdentity
 from hemoscope.version import DISCLAIMER, __version__
@@ -45,21 +45,6 @@ _PROBABILITY = CodedTerm("122157", "DCM", "Probability")
 _NO_UNITS = CodedTerm("1", "UCUM", "no units")
 _AI = CodedTerm("123110", "DCM", "Artificial Intelligence")
 _DIGITS = 4  # of a probability: more would claim a precision that no calibration has
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportOptions:
-    """What a site chooses about its reports.
-
-    Attributes:
-        report_absent: report an established label below its threshold as absent. Off by default: at a sensitivity of
-            0.9, one "Absent" in ten of those who bleed is a false rule-out. Labels that are not established are never
-            reported as absent.
-        codes: of the six labels, for sites that may not use SNOMED CT.
-    """
-
-    report_absent: bool = False
-    codes: PerLabel[LabelCode] = field(default_factory=lambda: LABEL_CODES)
 
 
 def presence(finding: Finding, options: ReportOptions) -> CodedTerm:
@@ -83,7 +68,7 @@ def structured_report(
     *,
     series_instance_uid: str,
     sop_instance_uid: str,
-    options: ReportOptions = ReportOptions(),
+    options: ReportOptions = ReportOptions(),  # noqa: B008 - frozen
     predecessors: Sequence[Dataset] = (),
 ) -> Dataset:
     """Build the report, complete but for its time of creation, which is now.

@@ -1,17 +1,35 @@
-"""The settings of the network node, from one TOML file: this node, its peers, TLS and rules for series."""
+"""Reads the TOML file of the network node, and checks it."""
 
 import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
+from urllib.parse import urlsplit
 
 from hemoscope.errors import ConfigError
+from hemoscope.inference.findings import URGENCIES
+from hemoscope.labels import LABELS
+from hemoscope.store.node_settings import (
+    IGNORE,
+    OUTPUTS,
+    READ,
+    WEBHOOK,
+    Destination,
+    Node,
+    NodeSettings,
+    Peer,
+    ResultOptions,
+    Rule,
+    SiteCode,
+    Tls,
+    Webhook,
+)
+from hemoscope.store.settings import Settings, is_loopback
 
 _AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")
-READ, IGNORE = "read", "ignore"
 T = TypeVar("T")
 _LEAST = {
     "port": 0,
@@ -22,86 +40,6 @@ _LEAST = {
     "idle_seconds": 1,
     "negotiation_seconds": 1,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """This application entity.
-
-    Attributes:
-        ae_title: that peers call (PS3.8 7.1.1.3).
-        host: listen on this address.
-        port: listen on this port; 0 for any free one.
-        quiet_seconds: a study is read when no image has come for so long.
-        late_minutes: received files are kept so long after the last one; if images of their study come late, the
-            whole study is read again.
-        most_associations: at one time.
-        most_image_mib: the largest data set that is accepted.
-        idle_seconds: an association without traffic for so long is ended.
-        negotiation_seconds: a connection without an association for so long is ended.
-    """
-
-    ae_title: str = "HEMOSCOPE"
-    host: str = "127.0.0.1"
-    port: int = 11112
-    quiet_seconds: float = 10.0
-    late_minutes: float = 60.0
-    most_associations: int = 32
-    most_image_mib: int = 1024
-    idle_seconds: float = 60.0
-    negotiation_seconds: float = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """An application entity that may send images: its title, and the addresses or networks that it may come from."""
-
-    ae_title: str
-    addresses: tuple[str, ...]
-
-    def comes_from(self, address: str) -> bool:
-        """Whether the peer may have this address."""
-        place = ipaddress.ip_address(address.partition("%")[0])
-        mapped = getattr(place, "ipv4_mapped", None)
-        return any((mapped or place) in ipaddress.ip_network(one, strict=False) for one in self.addresses)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    """Certificate and key of this node, and the certificates of the authorities that peers' certificates must have."""
-
-    certificate: Path
-    key: Path
-    authorities: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """What happens to a series; the first rule whose conditions all hold decides, and without one a series is read.
-
-    Attributes:
-        action: ``read`` or ``ignore``.
-        calling_ae_title: of the sender.
-        description: a regular expression, found anywhere in Series Description, in any case.
-        body_part: Body Part Examined, in any case.
-        least_images: images of the series.
-    """
-
-    action: str
-    calling_ae_title: str | None = None
-    description: str | None = None
-    body_part: str | None = None
-    least_images: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSettings:
-    """Everything in the file."""
-
-    node: Node = field(default_factory=Node)
-    peers: tuple[Peer, ...] = ()
-    tls: Tls | None = None
-    rules: tuple[Rule, ...] = ()
 
 
 def read_node_settings(path: Path) -> NodeSettings:
@@ -120,17 +58,36 @@ def read_node_settings(path: Path) -> NodeSettings:
     return _settings(document, path)
 
 
+def sending_node(settings: Settings) -> NodeSettings | None:
+    """Return the node of a site that sends anything, None without ``--node``, destination and webhook.
+
+    Raises:
+        ConfigError: as ``read_node_settings``, or there are destinations, and ``--deidentify``.
+    """
+    node = None if settings.node is None else read_node_settings(settings.node)
+    if node is None or not (node.destinations or node.webhook):
+        return None
+    if settings.deidentify and node.destinations:
+        msg = "--deidentify forbids to send results: they carry identity. Remove [[destination]], or --deidentify"
+        raise ConfigError(msg)
+    return node
+
+
 def _settings(document: Mapping[str, Any], path: Path) -> NodeSettings:
-    known = {"node", "peer", "tls", "rule"}
+    known = {"node", "peer", "tls", "rule", "destination", "results", "code", "webhook"}
     if unknown := sorted(set(document) - known):
         msg = f"{path.name}: no such table: {', '.join(unknown)}. Tables are: {', '.join(sorted(known))}"
         raise ConfigError(msg)
-    tls = document.get("tls")
+    tls, webhook = document.get("tls"), document.get("webhook")
     settings = NodeSettings(
         node=_table(Node, document.get("node", {}), f"{path.name}, node"),
         peers=_tables(Peer, document, "peer", path),
         tls=None if tls is None else _table(Tls, tls, f"{path.name}, tls", folder=path.parent),
         rules=_tables(Rule, document, "rule", path),
+        destinations=_tables(Destination, document, "destination", path),
+        results=_table(ResultOptions, document.get("results", {}), f"{path.name}, results"),
+        codes=_tables(SiteCode, document, "code", path),
+        webhook=None if webhook is None else _table(Webhook, webhook, f"{path.name}, webhook", folder=path.parent),
     )
     _check(settings, path.name)
     return settings
@@ -177,6 +134,7 @@ def _value(value: Any, kind: Any, where: str, folder: Path | None) -> Any:
 
 def _check(settings: NodeSettings, name: str) -> None:
     titles = [settings.node.ae_title, *(one.ae_title for one in settings.peers)]
+    titles += [one.ae_title for one in settings.destinations]
     for title in titles:
         if not _AE_TITLE.fullmatch(title):
             msg = f"{name}: {title!r:.40} is no AE title: 1 to 16 printable ASCII characters without backslash"
@@ -187,8 +145,56 @@ def _check(settings: NodeSettings, name: str) -> None:
             raise ConfigError(msg)
     for peer in settings.peers:
         _check_addresses(peer, name)
+    _check_sending(settings, name)
     for rule in settings.rules:
         _check_rule(rule, name)
+
+
+def _check_sending(settings: NodeSettings, name: str) -> None:
+    for destination in settings.destinations:
+        _check_destination(destination, settings, f"{name}, destination {destination.name}")
+    if settings.webhook is not None:
+        _check_webhook(settings.webhook, name)
+    for code in settings.codes:
+        _check_code(code, name)
+    names = {WEBHOOK, *(one.name for one in settings.destinations)}
+    if len(names) != len(settings.destinations) + 1:
+        msg = f"{name}: two destinations have one name, or one is called {WEBHOOK}. Give each a name of its own"
+        raise ConfigError(msg)
+
+
+def _check_destination(destination: Destination, settings: NodeSettings, where: str) -> None:
+    if unknown := sorted(set(destination.outputs) - set(OUTPUTS)):
+        msg = f"{where}: no such output: {', '.join(unknown)}. There are: {', '.join(OUTPUTS)}"
+        raise ConfigError(msg)
+    if destination.tls and settings.tls is None:
+        msg = f"{where}: tls needs this node's certificate. Add the table [tls]"
+        raise ConfigError(msg)
+    if not 1 <= destination.port <= 65535 or not destination.keep_days > 0:
+        msg = f"{where}: port is 1 to 65535, and keep_days above 0. Correct them"
+        raise ConfigError(msg)
+
+
+def _check_webhook(webhook: Webhook, name: str) -> None:
+    place = urlsplit(webhook.url)
+    own = place.hostname is not None and is_loopback(place.hostname)
+    if not place.hostname or place.scheme not in ("https", "http") or (place.scheme == "http" and not own):
+        msg = f"{name}, webhook: url is https://..., or http:// to this machine"
+        raise ConfigError(msg)
+    if unknown := sorted(set(webhook.urgencies) - set(URGENCIES)):
+        msg = f"{name}, webhook: no urgency {', '.join(unknown)}. There are: {', '.join(URGENCIES)}"
+        raise ConfigError(msg)
+
+
+def _check_code(code: SiteCode, name: str) -> None:
+    if code.label not in list(LABELS):
+        msg = f"{name}, code: no label {code.label!r:.40}. Labels are: {', '.join(LABELS)}"
+        raise ConfigError(msg)
+    # Results are in any character set, of which ASCII is a part; PS3.5 6.2 limits the lengths.
+    for text, most in ((code.value, 16), (code.scheme, 16), (code.meaning, 64)):
+        if not (text.isascii() and text.isprintable() and 0 < len(text) <= most):
+            msg = f"{name}, code of {code.label}: {text!r:.80} is not 1 to {most} printable ASCII characters"
+            raise ConfigError(msg)
 
 
 def _check_addresses(peer: Peer, name: str) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from hemoscope.errors import ConfigError
-from hemoscope.pacs.node_settings import NodeSettings, Peer, read_node_settings
+from hemoscope.store.node_file import read_node_settings
+from hemoscope.store.node_settings import NodeSettings, Peer
 
 WHOLE = """
 [node]
@@ -66,6 +67,8 @@ def test_a_peer_is_known_by_address_or_network(address: str, known: bool) -> Non
         ("[[peer]]\nae_title = 'A'\naddresses = ['pacs']", "no address or network"),
         ("[[rule]]\naction = 'drop'", "read or ignore"),
         ("[[rule]]\naction = 'read'\ndescription = '('", "no regular expression"),
+        ("[[code]]\nlabel='sah'\nvalue='1'\nscheme='99X'\nmeaning='x'", "no label 'sah'"),
+        ("[[code]]\nlabel='any'\nvalue='1'\nscheme='99X'\nmeaning='é'", "printable ASCII"),
         ("not toml", "Give a TOML file"),
     ],
 )

@@ -1,0 +1,259 @@
+"""From a study that is read to objects in an archive: once, in time, and never lost."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+from pynetdicom.presentation import build_role
+from pynetdicom.sop_class import (
+    Comprehensive3DSRStorage,
+    KeyObjectSelectionDocumentStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+)
+
+from hemoscope.inference.predictor import Predictor
+from hemoscope.pacs.node import DicomNode
+from hemoscope.store.node_settings import Destination
+from hemoscope.store.store import Store
+from hemoscope.testing.dicom_writer import save
+
+from .conftest import Site, files
+
+WAIT_S = 60.0
+CLASSES = (
+    Comprehensive3DSRStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    KeyObjectSelectionDocumentStorage,
+)
+
+
+class Archive:
+    """A storage SCP that keeps what it gets; ``status`` is what it answers, ``node`` whom it reports commitment to."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.received: list[Dataset] = []
+        self.status = 0x0000
+        self.commits = True
+        self.node: tuple[str, int] | None = None
+        self._entity = AE(ae_title="ARCHIVE")
+        for sop_class in CLASSES:
+            self._entity.add_supported_context(sop_class)
+        self._entity.add_supported_context(StorageCommitmentPushModel)
+        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._asked)]
+        server = self._entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+        assert server is not None
+        self.port = server.server_address[1]
+
+    def stop(self) -> None:
+        self._entity.shutdown()
+
+    def _store(self, event: evt.Event) -> int:
+        if self.status == 0x0000:
+            self.received.append(event.dataset)
+        return self.status
+
+    def _asked(self, event: evt.Event) -> tuple[int, None]:
+        threading.Thread(target=self._report, args=(event.action_information,)).start()
+        return 0x0000, None
+
+    def _report(self, asked: Dataset) -> None:
+        assert self.node is not None
+        entity = AE(ae_title="ARCHIVE")
+        entity.add_requested_context(StorageCommitmentPushModel)
+        role = build_role(StorageCommitmentPushModel, scp_role=True)
+        association = entity.associate(*self.node, ae_title="HEMOSCOPE", ext_neg=[role])
+        report = Dataset()
+        report.TransactionUID = asked.TransactionUID
+        if self.commits:
+            report.ReferencedSOPSequence = asked.ReferencedSOPSequence
+        else:
+            report.FailedSOPSequence = asked.ReferencedSOPSequence
+        kind = 1 if self.commits else 2
+        association.send_n_event_report(report, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+        association.release()
+
+
+@pytest.fixture
+def archive() -> Iterator[Archive]:
+    running = Archive()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def make_site(store: Store, predictor: Predictor, archive: Archive) -> Callable[..., Site]:
+    def make(**destination: Any) -> Site:
+        whole = {"name": "archive", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": archive.port}
+        return Site(store, predictor, destinations=(Destination(**{**whole, **destination}),))
+
+    return make
+
+
+@pytest.fixture
+def running(archive: Archive) -> Iterator[Callable[[Site], DicomNode]]:
+    with ExitStack() as nodes:
+
+        def run(site: Site) -> DicomNode:
+            node = nodes.enter_context(DicomNode(site.store, site.settings))
+            archive.node = node.address
+            return node
+
+        yield run
+
+
+def settled(store: Store, **wanted: int) -> dict[str, int]:
+    """The outbox's counts, once they are those."""
+    end = monotonic() + WAIT_S
+    while monotonic() < end:
+        counts = store.outbox.counts()
+        if all(counts[state] == count for state, count in wanted.items()):
+            return counts
+        sleep(0.05)
+    pytest.fail(f"expected {wanted}, the outbox has {store.outbox.counts()}")
+
+
+def left(store: Store, count: int) -> int:
+    """How many files there are, once there are so many, or after the wait: a file goes after its row has changed."""
+    end = monotonic() + WAIT_S
+    while len(files(store)) != count and monotonic() < end:
+        sleep(0.05)
+    return len(files(store))
+
+
+def test_a_study_that_was_read_reaches_the_archive_with_its_identity(
+    make_site: Callable[..., Site], running: Callable[[Site], DicomNode], archive: Archive, images: Path
+) -> None:
+    site = make_site()
+    site.read(images)
+    source = dcmread(next(images.iterdir()))
+    made = len(files(site.store))
+    assert made in (2, 3)
+    running(site)
+    settled(site.store, delivered=made)
+    assert {one.SOPClassUID for one in archive.received} <= set(CLASSES)
+    assert {one.StudyInstanceUID for one in archive.received} == {source.StudyInstanceUID}
+    assert {one.PatientID for one in archive.received} == {source.PatientID}
+    assert left(site.store, 0) == 0
+
+
+def test_nothing_is_made_without_a_destination_that_wants_it(make_site: Callable[..., Site], images: Path) -> None:
+    site = make_site(outputs=())
+    site.read(images)
+    assert files(site.store) == []
+
+
+def test_the_same_study_read_twice_is_sent_once(
+    make_site: Callable[..., Site], running: Callable[[Site], DicomNode], archive: Archive, images: Path
+) -> None:
+    site = make_site(outputs=("report",))
+    running(site)
+    for _ in range(2):
+        site.read(images)
+    settled(site.store, delivered=1, queued=0)
+    assert len(archive.received) == 1
+
+
+def test_a_later_reading_names_the_earlier_report(
+    make_site: Callable[..., Site], running: Callable[[Site], DicomNode], archive: Archive, images: Path
+) -> None:
+    site = make_site(outputs=("report",))
+    site.read(images)
+    sorted(images.iterdir())[0].unlink()  # another series of images, another result
+    site.read(images)
+    running(site)
+    settled(site.store, delivered=2)
+    first, second = archive.received
+    (study,) = second.PredecessorDocumentsSequence
+    reference = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert reference.ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert "PredecessorDocumentsSequence" not in first
+
+
+def test_an_archive_that_is_away_gets_everything_when_it_is_back(
+    make_site: Callable[..., Site], running: Callable[[Site], DicomNode], archive: Archive, images: Path
+) -> None:
+    site = make_site(outputs=("report",))
+    archive.stop()
+    site.read(images)
+    node = running(site)
+    settled(site.store, queued=1)
+    assert node.fault() is None
+    again = Archive(archive.port)
+    try:
+        settled(site.store, delivered=1)
+        assert len(again.received) == 1
+    finally:
+        again.stop()
+
+
+def test_a_refused_object_is_tried_again(
+    make_site: Callable[..., Site], running: Callable[[Site], DicomNode], archive: Archive, images: Path
+) -> None:
+    site = make_site(outputs=("report",))
+    archive.status = 0xA700
+    site.read(images)
+    running(site)
+    end = monotonic() + WAIT_S
+    while not (claimed := site.store.outbox.counts())["queued"] and monotonic() < end:
+        sleep(0.05)
+    assert claimed["delivered"] == 0
+    archive.status = 0xB007  # a warning: stored
+    settled(site.store, delivered=1)
+
+
+@pytest.mark.parametrize(("commits", "state"), [(True, "delivered"), (False, "queued")])
+def test_delivered_means_committed_where_commitment_is_asked(
+    make_site: Callable[..., Site],
+    running: Callable[[Site], DicomNode],
+    archive: Archive,
+    images: Path,
+    commits: bool,
+    state: str,
+) -> None:
+    site = make_site(outputs=("report",), commitment=True)
+    archive.commits = commits
+    site.read(images)
+    running(site)
+    end = monotonic() + WAIT_S
+    while not archive.received and monotonic() < end:
+        sleep(0.05)
+    settled(site.store, **{state: 1})
+    expected = 0 if commits else 1
+    assert left(site.store, expected) == expected
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_images_without_valid_uids_are_read_without_results(make_site: Callable[..., Site], images: Path) -> None:
+    for path in images.iterdir():
+        data_set = dcmread(path)
+        data_set.StudyInstanceUID = "ID_1"
+        save(data_set, path)
+    site = make_site()
+    site.read(images)
+    assert files(site.store) == []
+
+
+def test_a_deleted_study_is_not_sent_any_more(make_site: Callable[..., Site], images: Path) -> None:
+    site = make_site(outputs=("report",))
+    study_id = site.read(images)
+    site.store.delete(study_id, by="test")
+    assert site.store.outbox.claim("archive") == ()
+
+
+def test_what_cannot_be_delivered_in_time_is_given_up(make_site: Callable[..., Site], images: Path) -> None:
+    site = make_site(outputs=("report",))
+    site.read(images)
+    site.store.outbox.tidy(keep_days=1)
+    assert site.store.outbox.counts()["queued"] == 1
+    site.store.outbox.tidy(keep_days=0)
+    assert site.store.outbox.counts()["expired"] == 1
+    assert files(site.store) == []
