@@ -28,6 +28,10 @@ from hemoscope.testing.dicom_writer import save
 
 from .conftest import Site, files
 
+# pynetdicom leaves the socket of an association that failed to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
 WAIT_S = 60.0
 CLASSES = (
     Comprehensive3DSRStorage,
