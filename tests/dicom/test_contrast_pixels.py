@@ -14,7 +14,9 @@ from hemoscope.volume import HounsfieldVolume
 SUPINE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
-def volume_of(values: np.ndarray, orientation: tuple = SUPINE, spacing: tuple = (5.0, 1.8, 1.8)) -> HounsfieldVolume:
+def volume_of(
+    values: np.ndarray, orientation: tuple | None = SUPINE, spacing: tuple = (5.0, 1.8, 1.8)
+) -> HounsfieldVolume:
     return HounsfieldVolume(
         hounsfield=np.ascontiguousarray(values, dtype=np.int16),
         spacing_mm=spacing,
@@ -55,6 +57,12 @@ def test_blood_in_the_sinus_without_contrast_is_not(plain: np.ndarray, make_head
 def test_contrast_that_the_header_states_is_not_noted_twice(plain: np.ndarray, make_header) -> None:
     header = replace(make_header(), contrast_agent="ISOVUE")
     assert codes(volume_of(with_sinus(plain, 140)), header) == []
+
+
+def test_nothing_is_suspected_in_noise_of_a_sharp_kernel_or_where_the_back_is_unknown(plain, make_header) -> None:
+    bright = with_sinus(plain, 140)
+    assert "contrast_suspected" not in codes(volume_of(bright), replace(make_header(), convolution_kernel="H70h"))
+    assert codes(volume_of(bright, orientation=None), make_header()) == []
 
 
 @pytest.mark.parametrize("bleed", list(Hemorrhage)[1:])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hemoscope.dicom.contrast_pixels import BRIGHT, sinus_hounsfield
 from hemoscope.dicom.metal import BODY, SIDE, slices_with_metal
+from hemoscope.dicom.quality import is_sharp_kernel
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.skull import SKULL, between
 from hemoscope.dicom.slices import QualityNote, SliceHeader
@@ -125,11 +126,16 @@ def check_plausible(volume: HounsfieldVolume, headers: Sequence[SliceHeader]) ->
         message = f"metal in {metal} of {len(volume)} slices: its streaks can hide blood or look like it"
         notes.append(QualityNote(code="metal", message=message))
     if sample.whole and all(header.contrast_agent is None for header in headers):
-        notes += _contrast_notes(volume)
+        notes += _contrast_notes(volume, headers)
     return tuple(notes)
 
 
-def _contrast_notes(volume: HounsfieldVolume) -> list[QualityNote]:
+def _contrast_notes(volume: HounsfieldVolume, headers: Sequence[SliceHeader]) -> list[QualityNote]:
+    # The noise of a sharp kernel is bright too, and so is the front of the skull.
+    if volume.orientation is None or any(
+        is_sharp_kernel(header.convolution_kernel, header.series_description) for header in headers
+    ):
+        return []
     sinus = sinus_hounsfield(volume)
     if sinus is None or sinus < BRIGHT:
         return []
