@@ -23,6 +23,7 @@ from scipy import ndimage
 
 from hemoscope.data.ct_ich import read_hounsfield, read_table
 from hemoscope.dicom.archive import open_archive, read_series
+from hemoscope.dicom.contrast_pixels import BRIGHT, sinus_hounsfield
 from hemoscope.dicom.plausibility import implausible_values, slices_with_metal, unlike_a_head
 from hemoscope.dicom.quality import is_other_anatomy
 from hemoscope.dicom.read import read_slices
@@ -37,12 +38,13 @@ _INT16 = np.iinfo(np.int16)
 
 @dataclass
 class Count:
-    """How many inputs of one kind were tried, refused and noted (as no head, or for metal), and the reasons given."""
+    """How many inputs of one kind were tried, refused and noted (no head, metal, contrast), and the reasons given."""
 
     tried: int = 0
     refused: int = 0
     noted: int = 0
     metal: int = 0
+    contrast: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
     def add(self, hounsfield: NDArray[np.generic], spacing: tuple[float | None, float | None, float | None]) -> None:
@@ -57,6 +59,7 @@ class Count:
         self.refused += wrong is not None
         self.noted += unlike is not None
         self.metal += slices_with_metal(volume) > 0
+        self.contrast += (sinus_hounsfield(volume) or 0.0) >= BRIGHT
         if reason := wrong or unlike:
             self.reasons[reason] += 1
 
@@ -113,6 +116,8 @@ def wrong_values(good: Array, random: np.random.Generator) -> Iterator[tuple[str
     yield "noise, normal", random.normal(0, 300, wide.shape)
     yield "noise, uniform in 12 bits", random.integers(-1024, 3072, wide.shape)
     yield "shuffled pixels", random.permutation(good.reshape(len(good), -1).T).T.reshape(good.shape)
+    yield "columns doubled, Pixel Spacing not", good.repeat(2, axis=2)
+    yield "rows doubled, Pixel Spacing not", good.repeat(2, axis=1)
     yield "blank, 0", np.zeros_like(good)
     yield "blank, air", np.full_like(good, -1000)
 
@@ -140,11 +145,10 @@ def good_variants(good: Array, random: np.random.Generator) -> Iterator[tuple[st
     if brain.mean() > 0.05:
         yield "skull-stripped, background 0 (a note is right)", np.where(brain, good, 0)
         yield "skull-stripped, background -1024 (a note is right)", np.where(brain, good, -1024)
-    face = good.copy()
-    face[: len(good) // 2, : rows[0] + (rows[-1] - rows[0]) // 3] = 0
-    yield "defaced, face 0", face
-    face[face == 0] = -1000
-    yield "defaced, face air", face
+    for name, value in (("0", 0), ("air", -1000)):
+        face = good.copy()
+        face[: len(good) // 2, : rows[0] + (rows[-1] - rows[0]) // 3] = value
+        yield f"defaced, face {name}", face
     yield "noise of 60 HU added (sharp kernel)", good + random.normal(0, 60, good.shape)
     yield "rotated by 180 degrees", good[:, ::-1, ::-1]
     yield "every second slice, upside down", good[::-2]
@@ -227,10 +231,10 @@ def implausible_table(counts: dict[str, Count]) -> list[str]:
 
 
 def good_table(counts: dict[str, Count]) -> list[str]:
-    """Return the rows of a Markdown table: how many good inputs were refused or noted, and how many show metal."""
-    lines = ["| data | tried | refused | noted | metal noted |", "|---|---|---|---|---|"]
+    """Return the rows of a Markdown table: how many good inputs were refused or noted."""
+    lines = ["| data | tried | refused | noted | metal noted | contrast noted |", "|---|---|---|---|---|---|"]
     for kind, one in counts.items():
-        lines.append(f"| {kind} | {one.tried} | {one.refused} | {one.noted} | {one.metal} |")
+        lines.append(f"| {kind} | {one.tried} | {one.refused} | {one.noted} | {one.metal} | {one.contrast} |")
     return lines
 
 

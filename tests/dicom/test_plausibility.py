@@ -169,6 +169,17 @@ class TestSeries:
         (note,) = check_plausible(volume_of(stretched, spacing), [make_header()])
         assert (note.code, "times as wide as long" in note.message) == ("unlike_head", True)
 
+    def test_a_removed_face_makes_no_broad_head_too_wide(self, heads, make_header) -> None:
+        defaced = heads[0].copy()
+        defaced[:13, :60] = -1000
+        assert check_plausible(volume_of(defaced, (5.0, 1.8, 2.16)), [make_header()]) == ()
+
+    def test_a_head_much_longer_than_wide_is_noted(self, heads, make_header) -> None:
+        stretched = np.repeat(heads[0], 2, axis=1)
+        assert check_plausible(volume_of(stretched, (5.0, 0.9, 2.4)), [make_header()]) == ()
+        (note,) = check_plausible(volume_of(stretched, (5.0, 1.8, 2.4)), [make_header()])
+        assert (note.code, "times as wide as long" in note.message) == ("unlike_head", True)
+
     def test_the_volume_is_left_as_it_was(self, heads, make_header) -> None:
         volume = volume_of(heads[0])
         before = volume.hounsfield.copy()

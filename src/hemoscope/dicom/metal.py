@@ -20,14 +20,15 @@ def slices_with_metal(volume: HounsfieldVolume) -> int:
 
 
 def _has_metal(one: NDArray[np.int16]) -> bool:
-    if int(np.count_nonzero(one > _METAL)) < _METAL_PIXELS:
+    dense = np.flatnonzero(one > _METAL)
+    if dense.size < _METAL_PIXELS:
         return False
     step = max(1, -(-max(one.shape) // SIDE))
     thin = one[::step, ::step] > BODY
     # An integral image of the body gives the share of body in the square around each pixel.
     body = np.zeros((thin.shape[0] + 1, thin.shape[1] + 1), dtype=np.int32)
     body[1:, 1:] = thin.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
-    places, half = np.argwhere(one > _METAL) // step, max(thin.shape) // 32
+    places, half = np.stack(np.unravel_index(dense, one.shape), axis=1) // step, max(thin.shape) // 32
     (top, left), (bottom, right) = np.maximum(places - half, 0).T, np.minimum(places + half + 1, thin.shape).T
     inside = body[bottom, right] - body[top, right] - body[bottom, left] + body[top, left]
     return int(np.count_nonzero(inside > 0.5 * (bottom - top) * (right - left))) >= _METAL_PIXELS

@@ -7,7 +7,7 @@ codes of single slices (``nonstandard_encoding``, ``nonstandard_uid``, ``invalid
 what it excludes and unites: ``duplicate_slices``, ``mixed_orientation``, ``mixed_size``, ``overlapping_stacks``,
 ``united_stacks``, ``dynamic_series``, ``repeated_uid`` and ``several_patients``. Decoding adds ``slices_refused``, and
 per slice ``twelve_bit_repair``, ``damaged_pixel_data``, ``padding_in_tissue``, ``modified_hounsfield`` and
-``coarse_hounsfield``; ``plausibility`` adds ``unlike_head`` and ``metal``.
+``coarse_hounsfield``; ``plausibility`` adds ``unlike_head``, ``metal`` and ``contrast_suspected``.
 """
 
 import re

@@ -34,6 +34,7 @@ const NOTES = {
   virtual_image: ["Computed from two energies", true],
   pediatric: ["Patient under 18", true],
   contrast_agent: ["Contrast agent given: can look like blood", true],
+  contrast_suspected: ["Bright sinus: contrast agent suspected", true],
   unusual_kvp: ["Unusual tube voltage", true],
   bone_kernel: ["Sharp kernel: noise can hide blood", true],
   geometry_assumed: ["Geometry assumed, not measured", true],
