@@ -117,7 +117,8 @@ def test_a_full_disk_of_sqlite_is_named(disk: SmallDisk, leave: int) -> None:
 def check_full(url: str, database: Database | None = None) -> None:
     """Write until the disk is full, through this database, or through one that is opened now."""
     used = database or Database(url)
-    with pytest.raises(StoreError, match="disk .*full") as full:
+
+    def write() -> None:
         for _ in range(3):
             if database is None:
                 migrate(used)
@@ -125,6 +126,9 @@ def check_full(url: str, database: Database | None = None) -> None:
                 tables.tick(connection)
                 row = {"name": secrets.token_hex(8), "value": "x" * 30_000}
                 connection.execute(tables.settings.insert().values(**row))
+
+    with pytest.raises(StoreError, match=r"disk .*full") as full:
+        write()
     assert full.value.code == "database_full"
     used.close()
 
@@ -148,9 +152,13 @@ def check_postgresql(cluster: Cluster, disk: SmallDisk, files: Path, storage: Pa
         store = open_store(Settings(database=cluster.url, storage=storage))
         connection.execute(sa.text("ALTER TABLE audit SET TABLESPACE small"))
     disk.fill()
-    with pytest.raises(StoreError, match=r"disk is full .SQLSTATE 53100.") as full:
+
+    def write() -> None:
         for _ in range(100):
             store.audit(user="tester", action="try", detail="x" * 1000)
+
+    with pytest.raises(StoreError, match=r"disk is full .SQLSTATE 53100.") as full:
+        write()
     assert full.value.code == "database_full"
     disk.free()
     store.audit(user="tester", action="try", detail="x" * 10_000)

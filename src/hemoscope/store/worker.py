@@ -178,7 +178,7 @@ def _read(store: Store, reader: UploadReader, job: UploadJob) -> None:
             reader.read(job)
     except LeaseLostError:
         _log.warning(_LOST, job.upload_id)
-    except Exception as error:  # noqa: BLE001 - a worker survives any study; the attempt is counted and logged
+    except Exception as error:  # a worker survives any study; the attempt is counted and logged
         _log.error("upload %s: %s", job.upload_id, _origin(error))
         if isinstance(error, StoreError) and error.code in PASSING:
             if _end_attempt(job, store.jobs.give_back):
