@@ -87,6 +87,15 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Yield a connection that sees the database at one moment, however long it is read; errors as ``reading``."""
+        with _explained(), self._engine.connect() as plain:
+            repeatable = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+            connection = plain.execution_options(**repeatable)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Yield a connection whose changes are kept together, or after an error not at all; errors as ``reading``."""
         with _explained(), self._engine.connect() as plain:
@@ -112,6 +121,23 @@ class Database:
         except sqlite3.DatabaseError as error:
             msg = f"the file {self.file.name if self.file else ''} is not an SQLite database. {_URLS}"
             raise ConfigError(msg) from error
+
+    def compact(self) -> None:
+        """Rewrite the files of the tables, so that none holds a value that was deleted; errors as ``reading``.
+
+        Raises:
+            StoreError: ``database_unreachable``, also if another process reads the SQLite file.
+        """
+        statements = ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)") if self.is_sqlite else ("VACUUM (FULL)",)
+        with _explained(), closing(self._engine.raw_connection()) as connection:
+            connection.rollback()  # VACUUM begins no transaction, and ends none
+            if not self.is_sqlite:
+                connection.driver_connection.autocommit = True
+            cursor = connection.cursor()
+            for statement in statements:
+                cursor.execute(statement)
+            if self.is_sqlite and cursor.fetchone()[0]:  # the first column says that somebody else reads
+                raise refusal("database_unreachable", "another process uses the database file")
 
     def close(self) -> None:
         """Close all connections."""

@@ -63,6 +63,11 @@ class Storage:
         """The folder of what the database does not know; kept for days, since the database may be wrong."""
         return self.root / _SWEPT
 
+    @property
+    def key_file(self) -> Path:
+        """The file of the secret key for pseudonyms; see ``pseudonym_key``."""
+        return self.root / _KEY
+
     def upload(self, upload_id: str) -> Path:
         """The folder of an upload."""
         return self.root / upload_id
@@ -141,7 +146,7 @@ class Storage:
 
     def pseudonym_key(self) -> bytes:
         """The site's secret key for pseudonyms, made at first use; with it an identity can be linked to a pseudonym."""
-        path, draft = self.root / _KEY, self.root / f"{_KEY}-{secrets.token_hex(4)}"
+        path, draft = self.key_file, self.root / f"{_KEY}-{secrets.token_hex(4)}"
         if not path.exists():
             with new_private_file(draft) as file:
                 file.write(secrets.token_bytes(32))

@@ -113,6 +113,11 @@ class Store:
         kept = timedelta(days=settings.trash_days)
         self._sweep = Sweep(database, folder, store_id=store_id, keep_source=settings.keep_source, kept=kept)
 
+    @property
+    def database(self) -> Database:
+        """The database, for what maintains a store as a whole."""
+        return self._database
+
     # Uploads
 
     def begin_upload(self) -> Upload:
