@@ -169,7 +169,7 @@ def test_a_backup_while_uploads_and_readings_go_on_lacks_nothing(
 def test_files_that_are_gone_are_named_and_the_rest_is_kept(
     filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backup_module, "_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(backup_module, "_PAUSES_S", (0.0,))
     done, waiting = sorted(filled.studies()[0], key=lambda one: one.state)
     volume = filled.folder.study(done.upload_id, done.study_id) / "volume.npy"
     volume.unlink()

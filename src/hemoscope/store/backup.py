@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hemoscope.errors import ConfigError
-from hemoscope.files import atomic_folder, new_file, write_text
-from hemoscope.store.backup_files import SUMS, copy_file, files_below, sha256_of, sums_text, writable
+from hemoscope.files import atomic_folder, write_text
+from hemoscope.store.backup_files import SUMS, copy_file, files_below, private_file, sha256_of, sums_text, writable
 from hemoscope.store.backup_tables import kept_tables, reflected, revision_of, write_rows
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.migrate import known_revisions
@@ -27,8 +27,9 @@ from hemoscope.version import __version__
 SCHEMA = "hemoscope.backup/1"
 MANIFEST, TABLES, FOLDER = "manifest.json", "tables", "storage"
 _SOURCES = ("source", "clean")
-# Before each further look for files that are missing: a deletion moves the files away before it deletes the rows.
-_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 0.0)
+# A deletion moves the files away before it deletes the rows: what is missing is looked for again, with these pauses.
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
+_ROUNDS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,20 +84,31 @@ def make_backup(database: Database, storage: Storage, target: Path) -> Manifest:
         raise ConfigError(msg)
     with writable(target), atomic_folder(target.absolute(), mode=0o700) as draft:
         copy = _Copy(storage, draft / FOLDER)
-        for pause_s in _PAUSES_S:
-            manifest, needed = _write_tables(database, storage, draft / TABLES)
-            missing = copy.fill(needed)
-            if not missing:
-                break
-            sleep(pause_s)
+        manifest, needed = _rows_and_files(database, storage, draft / TABLES, copy)
         copy.finish(needed)
-        manifest = replace(manifest, missing=tuple(missing))
         write_text(draft / MANIFEST, manifest.to_json(), mode=0o600)
         sums = {f"{FOLDER}/{name}": digest for name, digest in copy.sums.items()}
         for path in [MANIFEST, *(f"{TABLES}/{name}" for name in files_below(draft / TABLES))]:
             sums[path] = sha256_of(draft / path)
         write_text(draft / SUMS, sums_text(sums), mode=0o600)
     return manifest
+
+
+def _rows_and_files(
+    database: Database, storage: Storage, tables: Path, copy: "_Copy"
+) -> tuple[Manifest, dict[str, _Needed]]:
+    """Write the rows of a moment whose files could all be copied, or of the last one tried."""
+    before, pauses = list[str](), iter(_PAUSES_S)
+    for _ in range(_ROUNDS):
+        manifest, needed = _write_tables(database, storage, tables)
+        missing = copy.fill(needed)
+        if missing and missing != before:  # the site went on: at once again
+            before, pauses = missing, iter(_PAUSES_S)
+        elif missing and (pause_s := next(pauses, None)) is not None:
+            sleep(pause_s)
+        else:
+            break
+    return replace(manifest, missing=tuple(missing)), needed
 
 
 def _write_tables(database: Database, storage: Storage, folder: Path) -> tuple[Manifest, dict[str, _Needed]]:
@@ -110,7 +122,7 @@ def _write_tables(database: Database, storage: Storage, folder: Path) -> tuple[M
             raise ConfigError(msg)
         metadata, rows = reflected(connection), {}
         for table in kept_tables(metadata):
-            with new_file(folder / f"{table.name}.jsonl", mode=0o600) as file:
+            with private_file(folder / f"{table.name}.jsonl") as file:
                 rows[table.name] = write_rows(connection, table, file)
         moment = server_time(connection).isoformat()
         store_id = _store_id(connection, metadata, database, storage)

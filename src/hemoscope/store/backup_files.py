@@ -1,12 +1,13 @@
 """The files of a backup: copied with their SHA-256, listed in ``SHA256SUMS`` as ``sha256sum --check`` reads it."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from hemoscope.errors import DataError
-from hemoscope.files import new_file
 
 SUMS = "SHA256SUMS"
 _PIECE = 1 << 20
@@ -17,11 +18,16 @@ def copy_file(source: Path, target: Path) -> str:
     """Copy a file into a new private one and return the SHA-256 of what was read; its folders are made."""
     _make_private(target.parent)
     digest = hashlib.sha256()
-    with source.open("rb") as stream, new_file(target, mode=0o600) as copy:
+    with source.open("rb") as stream, private_file(target) as copy:
         while piece := stream.read(_PIECE):
             digest.update(piece)
             copy.write(piece)
     return digest.hexdigest()
+
+
+def private_file(path: Path) -> BinaryIO:
+    """Open a new file that only its owner can read; the folder that it is part of is flushed to the disk as a whole."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def _make_private(folder: Path) -> None:
