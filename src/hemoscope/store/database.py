@@ -128,16 +128,22 @@ class Database:
         Raises:
             StoreError: ``database_unreachable``, also if another process reads the SQLite file.
         """
-        statements = ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)") if self.is_sqlite else ("VACUUM (FULL)",)
-        with _explained(), closing(self._engine.raw_connection()) as connection:
-            connection.rollback()  # VACUUM begins no transaction, and ends none
-            if not self.is_sqlite:
-                connection.driver_connection.autocommit = True
-            cursor = connection.cursor()
-            for statement in statements:
-                cursor.execute(statement)
-            if self.is_sqlite and cursor.fetchone()[0]:  # the first column says that somebody else reads
-                raise refusal("database_unreachable", "another process uses the database file")
+        if not self.is_sqlite:
+            with _explained(), self._engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("VACUUM (FULL)"))
+            return
+        try:
+            with closing(self._engine.raw_connection()) as raw:
+                cursor = raw.cursor()
+                cursor.execute("VACUUM")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                busy = cursor.fetchall()[0][0]
+        except sqlite3.OperationalError as error:
+            if _is_full(error):
+                raise refusal("database_full", "the disk of the database file is full") from error
+            busy = True
+        if busy:
+            raise refusal("database_unreachable", "another process uses the database file")
 
     def close(self) -> None:
         """Close all connections."""
