@@ -20,7 +20,7 @@ TRY = (
     "sys.exit(cli.main({words!r}))"
 )
 LINES = "def run(_):\n    [print('x' * 100) for _ in range({lines})]\n    return 0"
-RICH = "def run(_):\n    from rich.console import Console\n    [Console().print('x' * 100) for _ in range(999)]\n    return 0"
+RICH = "def run(_):\n    import rich\n    [rich.print('x' * 100) for _ in range(999)]\n    return 0"
 
 
 def command(run: str, *words: str) -> list[str]:

@@ -258,6 +258,16 @@ def test_a_backup_of_a_newer_version_is_refused(filled: Store, tmp_path: Path, m
         restore(backup, Settings(storage=tmp_path / "restored"))
 
 
+def test_a_snapshot_sees_one_moment(store: Store, submit: Submit) -> None:
+    count = sa.select(sa.func.count()).select_from(tables.studies)
+    with store.database.snapshot() as connection:
+        assert connection.execute(count).scalar_one() == 0
+        submit(store, [b"x"])
+        assert connection.execute(count).scalar_one() == 0
+    with store.database.snapshot() as connection:
+        assert connection.execute(count).scalar_one() == 1
+
+
 def test_only_the_owner_can_read_a_backup(filled: Store, tmp_path: Path) -> None:
     backup = backed_up(filled, tmp_path / "backup")
     assert all(path.stat().st_mode & 0o077 == 0 for path in [backup, *backup.rglob("*")])

@@ -130,6 +130,7 @@ class Database:
         """
         if not self.is_sqlite:
             with _explained(), self._engine.connect() as connection:
+                connection.connection.rollback()  # the pool's ping began a transaction, in which VACUUM cannot run
                 connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("VACUUM (FULL)"))
             return
         try:
