@@ -1,5 +1,6 @@
 """A backup holds what the site had at one moment, while it works; a restore makes a site of it, on either database."""
 
+import errno
 import json
 import shutil
 import sqlite3
@@ -266,6 +267,30 @@ def test_a_snapshot_sees_one_moment(store: Store, submit: Submit) -> None:
         assert connection.execute(count).scalar_one() == 0
     with store.database.snapshot() as connection:
         assert connection.execute(count).scalar_one() == 1
+
+
+def test_a_disk_without_space_for_the_backup_is_named_and_leaves_nothing(
+    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("copy_file", "private_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(backup_module, name, lambda *arguments: full(arguments[0]))
+            with pytest.raises(DataError, match=r"backup cannot be written or read .No space left"):
+                make_backup(filled.database, filled.folder, tmp_path / "backup")
+    assert [one.name for one in tmp_path.iterdir() if "backup" in one.name] == []
+
+
+def test_an_empty_folder_that_exists_is_restored_into_and_kept(filled: Store, tmp_path: Path) -> None:
+    backup, folder = backed_up(filled, tmp_path / "backup"), tmp_path / "mounted"
+    folder.mkdir(mode=0o700)
+    inode = folder.stat().st_ino
+    restore(backup, Settings(storage=folder))
+    assert folder.stat().st_ino == inode
+    assert not [one.name for one in folder.iterdir() if "restore" in one.name]
+    open_store(Settings(storage=folder)).close()
 
 
 def test_only_the_owner_can_read_a_backup(filled: Store, tmp_path: Path) -> None:

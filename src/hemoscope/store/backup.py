@@ -82,7 +82,7 @@ def make_backup(database: Database, storage: Storage, target: Path) -> Manifest:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         msg = f"{target.name} exists and is not empty. A backup is made into a new folder: give another name"
         raise ConfigError(msg)
-    with writable(target), atomic_folder(target.absolute(), mode=0o700) as draft:
+    with writable(target.name), atomic_folder(target.absolute(), mode=0o700) as draft:
         copy = _Copy(storage, draft / FOLDER)
         manifest, needed = _rows_and_files(database, storage, draft / TABLES, copy)
         copy.finish(needed)
@@ -115,7 +115,7 @@ def _write_tables(database: Database, storage: Storage, folder: Path) -> tuple[M
     """Write the rows of this moment; return what they are, and which files they need."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
-    with database.snapshot() as connection, writable(folder.parent):
+    with database.snapshot() as connection, writable("the backup"):
         revision = revision_of(connection)
         if revision is None or revision not in known_revisions():
             msg = f"database {database.name} is none of this Hemoscope (revision {revision}). Check --database"

@@ -80,10 +80,10 @@ def damaged(backup: Path, what: str, names: "set[str] | list[str]") -> DataError
 
 
 @contextmanager
-def writable(folder: Path) -> Iterator[None]:
+def writable(name: str) -> Iterator[None]:
     """Raise an error of the backup's own disk as a DataError, so that it is not taken for one of the store."""
     try:
         yield
     except OSError as error:
-        msg = f"{folder.name} cannot be written or read ({error.strerror or error}). Check its disk and free space"
+        msg = f"{name} cannot be written or read ({error.strerror or error}). Check its disk and free space"
         raise DataError(msg) from error

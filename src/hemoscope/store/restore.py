@@ -5,13 +5,15 @@ which is of another time.
 """
 
 import secrets
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from hemoscope.errors import ConfigError
-from hemoscope.files import atomic_folder
+from hemoscope.files import publish, sync_folder
 from hemoscope.store.backup import FOLDER, TABLES, Manifest, read_manifest
 from hemoscope.store.backup_files import copy_file, damaged, read_sums, sha256_of, writable
 from hemoscope.store.backup_tables import load_rows, reflected
@@ -33,7 +35,7 @@ def check_backup(backup: Path) -> Manifest:
         ConfigError: it was made by a newer Hemoscope.
     """
     sums = read_sums(backup)
-    with writable(backup):
+    with writable(backup.name):
         if wrong := [name for name, digest in sums.items() if sha256_of(backup / name) != digest]:
             raise damaged(backup, "changed since the backup was made (SHA-256)", wrong)
     return read_manifest(backup)
@@ -42,7 +44,7 @@ def check_backup(backup: Path) -> Manifest:
 def restore(backup: Path, settings: Settings) -> Manifest:
     """Fill an empty folder and an empty database from a backup, and migrate them to this version.
 
-    The folder appears complete or not at all.
+    The folder may be a mount point, or one that the service manager made. Until it is complete no server starts on it.
 
     Raises:
         ConfigError: folder or database hold something already, or the backup was made by a newer Hemoscope.
@@ -52,16 +54,31 @@ def restore(backup: Path, settings: Settings) -> Manifest:
     manifest, sums = check_backup(backup), read_sums(backup)
     _check_free(settings, f"backup {backup.name} of {manifest.made_at[:16]} (id {(manifest.store_id or 'none')[:8]})")
     store_id = secrets.token_hex(16)
-    with writable(settings.folder):
-        settings.folder.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(settings.folder, mode=0o700) as draft:
-            _copy_files(backup, draft, sums)
-            storage = Storage(draft)
-            if "pairing" in manifest.rows:
-                storage.write_store_id(store_id)
-            _load(backup, _within(draft, settings), manifest, store_id)
+    with writable(settings.folder.name), _draft_in(settings.folder, _sqlite_file(settings)) as draft:
+        _copy_files(backup, draft, sums)
+        storage = Storage(draft)
+        if "pairing" in manifest.rows:
+            storage.write_store_id(store_id)
+        _load(backup, _within(draft, settings), manifest, store_id)
     open_store(settings).close()
     return manifest
+
+
+@contextmanager
+def _draft_in(folder: Path, database: Path | None) -> Iterator[Path]:
+    """Yield a folder whose content moves into ``folder`` when the block ends, an SQLite file last."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft, whole = folder / ".restore.part", folder / ".restore"
+    draft.mkdir(mode=0o700)
+    try:
+        yield draft
+        publish(draft, whole)
+        for path in sorted(whole.iterdir(), key=lambda one: database == folder / one.name):
+            path.rename(folder / path.name)
+        whole.rmdir()
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _copy_files(backup: Path, draft: Path, sums: Mapping[str, str]) -> None:
