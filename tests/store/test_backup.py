@@ -105,6 +105,7 @@ def test_a_site_on_sqlite_moves_to_postgresql(
     restored.close()
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_reading_under_way_waits_again_and_its_attempt_does_not_count(
     filled: Store, target_url: str, tmp_path: Path, query: Query
 ) -> None:
@@ -167,6 +168,7 @@ def test_a_backup_while_uploads_and_readings_go_on_lacks_nothing(
     assert seen
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_files_that_are_gone_are_named_and_the_rest_is_kept(
     filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +203,7 @@ def test_a_backup_that_was_changed_is_refused_and_names_the_file(filled: Store, 
     assert not (tmp_path / "restored").exists()
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_tables_of_another_time_do_not_pass(filled: Store, submit: Submit, tmp_path: Path) -> None:
     earlier = backed_up(filled, tmp_path / "earlier")
     submit(filled, [b"x"])
@@ -232,6 +235,7 @@ def test_a_log_that_another_database_left_is_not_replayed(filled: Store, tmp_pat
         restore(backup, Settings(storage=tmp_path / "new", database=f"sqlite:///{tmp_path}/new.sqlite3"))
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_restored_half_never_meets_a_half_of_the_site(filled: Store, url: str, tmp_path: Path) -> None:
     backup = backed_up(filled, tmp_path / "backup")
     restore(backup, Settings(storage=tmp_path / "restored"))
@@ -269,6 +273,7 @@ def test_a_snapshot_sees_one_moment(store: Store, submit: Submit) -> None:
         assert connection.execute(count).scalar_one() == 1
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_disk_without_space_for_the_backup_is_named_and_leaves_nothing(
     filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +288,7 @@ def test_a_disk_without_space_for_the_backup_is_named_and_leaves_nothing(
     assert [one.name for one in tmp_path.iterdir() if "backup" in one.name] == []
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_an_empty_folder_that_exists_is_restored_into_and_kept(filled: Store, tmp_path: Path) -> None:
     backup, folder = backed_up(filled, tmp_path / "backup"), tmp_path / "mounted"
     folder.mkdir(mode=0o700)
@@ -293,6 +299,7 @@ def test_an_empty_folder_that_exists_is_restored_into_and_kept(filled: Store, tm
     open_store(Settings(storage=folder)).close()
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_only_the_owner_can_read_a_backup(filled: Store, tmp_path: Path) -> None:
     backup = backed_up(filled, tmp_path / "backup")
     assert all(path.stat().st_mode & 0o077 == 0 for path in [backup, *backup.rglob("*")])

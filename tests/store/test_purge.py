@@ -87,6 +87,7 @@ def test_what_the_page_shows_stays_and_open_pages_learn_of_it(site: Store) -> No
     assert site.studies(WorklistQuery(search="quint", identity=True))[1] == 0
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_the_files_of_an_upload_that_waits_stay(site: Store, submit: Submit, work: Work, named: list[bytes]) -> None:
     waiting = submit(site, named)
     assert purge_identity(site).waiting == 1
@@ -111,6 +112,7 @@ def words(url: str, tmp_path: Path, *more: str) -> list[str]:
     return ["purge-identity", "--storage", str(tmp_path / "storage"), "--database", url, *more]
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_dry_run_removes_nothing(site: Store, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words(url, tmp_path, "--dry-run")) == 0
     said = capsys.readouterr().out
@@ -119,6 +121,7 @@ def test_a_dry_run_removes_nothing(site: Store, url: str, tmp_path: Path, capsys
     assert len(found_in(site, tmp_path)) == len(WORDS)
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_site_that_still_keeps_identity_or_works_is_refused(
     site: Store, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +144,7 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path, capsys: pytest.Ca
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_backup_and_restore_by_command(
     site: Store, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -190,8 +190,11 @@ class _Copy:
         for upload_id, one in needed.items():
             if not one.waits:  # what a site keeps after it was read, which may be de-identified copies by now
                 self._copy_tree(self._storage.source(upload_id))
-        self._copy_tree(self._storage.swept)
-        self._copy(self._storage.key_file)
+        for path in self._storage.kept_beside_uploads():
+            if path.is_dir():
+                self._copy_tree(path)
+            else:
+                self._copy(path)
         copied = {path.as_posix() for path in files_below(self._target)}
         self.sums = {name: digest for name, digest in self.sums.items() if name in copied}
 

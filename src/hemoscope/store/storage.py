@@ -63,11 +63,6 @@ class Storage:
         """The folder of what the database does not know; kept for days, since the database may be wrong."""
         return self.root / _SWEPT
 
-    @property
-    def key_file(self) -> Path:
-        """The file of the secret key for pseudonyms; see ``pseudonym_key``."""
-        return self.root / _KEY
-
     def upload(self, upload_id: str) -> Path:
         """The folder of an upload."""
         return self.root / upload_id
@@ -76,6 +71,12 @@ class Storage:
         """The folders of all uploads, accepted or not. Raises StoreError ``storage_unusable``."""
         with usable():
             yield from [one for one in self.root.iterdir() if _UPLOAD.fullmatch(one.name) and one.is_dir()]
+
+    def kept_beside_uploads(self) -> Iterator[Path]:
+        """What else a backup needs: the key of pseudonyms, and folders such as ``.swept``; no trash, draft or id."""
+        for path in self.root.glob(".*"):
+            if path.name not in (_TRASH, _STORE_ID) and path.suffix != ".part" and not path.name.startswith(".probe-"):
+                yield path
 
     def source(self, upload_id: str) -> Path:
         """The folder of the files as they were uploaded."""
@@ -146,7 +147,7 @@ class Storage:
 
     def pseudonym_key(self) -> bytes:
         """The site's secret key for pseudonyms, made at first use; with it an identity can be linked to a pseudonym."""
-        path, draft = self.key_file, self.root / f"{_KEY}-{secrets.token_hex(4)}"
+        path, draft = self.root / _KEY, self.root / f"{_KEY}-{secrets.token_hex(4)}"
         if not path.exists():
             with new_private_file(draft) as file:
                 file.write(secrets.token_bytes(32))
