@@ -75,7 +75,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 SHAPELESS = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "handler", "misc", "tools"}
 # These import their dependency at the top, and are imported lazily themselves.
-HOSPITAL = [name for name in MODULES if {"pacs", "dicom_results"} & set(name.split("."))]
+HOSPITAL = [name for name in MODULES if {"pacs", "dicom_results", "outgoing"} & set(name.split("."))]
 SERVING = [name for name in MODULES if not {"cli", *STUDY_PACKAGES} & set(name.split(".")) and name not in HOSPITAL]
 
 

@@ -1,7 +1,9 @@
 """Tasks on processes: refused before they start where nobody could run them."""
 
 import os
+import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +53,12 @@ def test_an_error_in_a_worker_is_the_same_error_here() -> None:
 def test_a_task_that_ends_its_worker_again_and_again_is_an_error() -> None:
     with processes(workers=2) as run, pytest.raises(DataError, match="a worker process ended repeatedly"):
         list(run(end, [1]))
+
+
+def test_ctrl_c_reaches_this_process_alone_which_ends_the_others() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with processes(workers=2) as run:
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+        for status in run(Path.read_text, [Path("/proc/self/status")] * 2):
+            blocked = int(status.split("SigBlk:")[1].split()[0], 16)
+            assert blocked & 1 << (signal.SIGINT - 1)

@@ -193,7 +193,8 @@ def test_a_fault_of_the_database_while_a_study_is_read_costs_no_attempt(
         away = iter([True] * 3)
         with monkeypatch.context() as patch:
             patch.setattr(reader, "read", lambda job: fail(job, [1]))
-            assert worker.work_once(store, reader, worker_id)
+            with pytest.raises(StoreError, match="away"):  # so that the worker waits
+                worker.work_once(store, reader, worker_id)
         monkeypatch.undo()
     assert store.get(entry.study_id).state is StudyState.QUEUED
     assert worker.work_once(store, reader, worker_id)

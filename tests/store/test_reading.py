@@ -345,9 +345,9 @@ def test_an_unexpected_error_is_logged_without_identity_and_reported(
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(MemoryError(), "out_of_memory"), (StoreError(code="storage_full", reason="full", remedy="wait"), "storage_full")],
+    [(MemoryError(), "out_of_memory"), (StoreError(code="no_maps", reason="odd", remedy="wait"), "no_maps")],
 )
-def test_too_little_memory_or_disk_is_reported_with_a_code(
+def test_too_little_memory_and_errors_of_the_store_are_reported_with_a_code(
     store: Store,
     submit: Submit,
     work: Work,

@@ -166,7 +166,7 @@ def test_an_array_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage_module.np.lib.format, "write_array", fail)
+        patch.setattr(storage_module.np.lib.format, "write_array_header_1_0", fail)
         with pytest.raises(StoreError, match="no space left"):
             storage.write_array("u", "s", "volume.npy", np.zeros(3))
     assert list(storage.study("u", "s").iterdir()) == []

@@ -99,13 +99,13 @@ def test_validation_is_on_slices_as_they_are_served(phantom_cache: Cache, tiny_e
 
 def test_fewer_slices_to_validate_than_processes_are_refused(phantom_cache: Cache, tiny_experiment: Build) -> None:
     images = {"train": ("p0_0", "p1_0", "p3_0", "p4_0"), "validation": ("p2_0",)}
-    data = data_module_of(tiny_experiment(run={"batch_size": 1}), phantom_cache, rank=1, world=2, **images)
+    data = data_module_of(tiny_experiment(run={"batch_size": 2}), phantom_cache, rank=1, world=2, **images)
     with pytest.raises(TrainingError, match="split: validation has fewer slices than the 2 processes"):
         data.val_dataloader()
 
 
 def test_a_part_without_validation_has_no_loader_for_it(phantom_cache: Cache, tiny_experiment: Build) -> None:
-    data = data_module_of(tiny_experiment(run={"batch_size": 1}), phantom_cache, train=("p0_0", "p3_0"))
+    data = data_module_of(tiny_experiment(run={"batch_size": 2}), phantom_cache, train=("p0_0", "p3_0"))
     assert data.val_dataloader() == []
     assert data.state_dict() == {}
 

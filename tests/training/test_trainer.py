@@ -72,6 +72,11 @@ def test_machines_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pyte
         trainer_of(tmp_path, devices=2)
 
 
+def test_a_precision_that_lightning_would_replace_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"precision = 16-mixed needs a GPU.*run\.precision=bf16-mixed"):
+        trainer_of(tmp_path, precision="16-mixed")
+
+
 def test_advice_is_kept_back_and_true_warnings_are_not(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     before = logger.level

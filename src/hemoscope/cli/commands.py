@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hemoscope.cli import (
+    backup,
     config,
     data,
     deidentify,
@@ -19,6 +20,7 @@ from hemoscope.cli import (
     listen,
     predict,
     prepare,
+    purge_identity,
     reproduce,
     serve,
     train,
@@ -110,6 +112,13 @@ COMMANDS: dict[str, Command] = {
             register=tune.register,
         ),
         Command(name="serve", summary="start the reading room: web application and REST API", register=serve.register),
+        Command(name="backup", summary="copy the reading room's data while it works", register=backup.register_backup),
+        Command(name="restore", summary="make a reading room of a backup", register=backup.register_restore),
+        Command(
+            name="purge-identity",
+            summary="remove identity that the reading room stored earlier",
+            register=purge_identity.register,
+        ),
         Command(name="users", summary="manage users and tokens of the reading room", register=users.register),
         Command(
             name="export",

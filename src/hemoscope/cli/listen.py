@@ -15,7 +15,7 @@ from hemoscope.version import DISCLAIMER
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("node", type=Path, metavar="NODE", help="TOML file of the node: AE titles, peers, TLS, rules")
-    add_options(parser, only=("storage", "database", "database_wait_minutes", "limit"))
+    add_options(parser, names=("storage", "database", "database_wait_minutes", "limit"))
     parser.set_defaults(run=run)
 
 

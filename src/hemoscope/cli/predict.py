@@ -184,11 +184,12 @@ def _studies(
         name = uid if names[uid] == 1 else f"{uid}-{names[uid]}"
         refused = outcome.rejected + _write_dicom_results(reading, archive, bundle, arguments, name)
         if arguments.output is not None:
-            _draw(reading, bundle, arguments, run.show, predictor.engine.threads, name)
+            run.pictures += _draw(reading, bundle, arguments, run.show, predictor.engine.threads, name)
             _write_study_report(reading, study, bundle, arguments, name)
             run.write(key, study, refused)
         run.done()
         yield place, (study, refused)
+    run.check_pictures()
 
 
 def _outcomes(
@@ -263,21 +264,25 @@ def _draw(
     show: StageProgress,
     threads: int,
     name: str,
-) -> None:
+) -> list[Path]:
+    """Draw and write the pictures of a study, and return their paths."""
     from concurrent.futures import ThreadPoolExecutor
 
     from hemoscope.reports.output_folder import write_picture
     from hemoscope.reports.overlays import draw_overlay
     from hemoscope.reports.picture_choice import pictures_of
 
-    def draw(picture: "SlicePicture") -> None:
+    def draw(picture: "SlicePicture") -> Path:
         image = draw_overlay(picture)
-        write_picture(image, arguments.output, study_uid=name, number=picture.number, label=picture.label)
+        return write_picture(image, arguments.output, study_uid=name, number=picture.number, label=picture.label)
 
     pictures = list(pictures_of(reading, bundle.card, every_slice=arguments.heatmaps))
+    paths = list[Path]()
     with ThreadPoolExecutor(threads) as pool:
-        for done, _ in enumerate(pool.map(draw, pictures), 1):
-            show("drawing", done, len(pictures))
+        for path in pool.map(draw, pictures):
+            paths.append(path)
+            show("drawing", len(paths), len(pictures))
+    return paths
 
 
 def _print_table(report: "Report", _schema: int) -> None:

@@ -3,10 +3,11 @@
 import argparse
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hemoscope.errors import DataError
 from hemoscope.progress import StageProgress, no_stage_progress
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class RunProgress:
         output: the folder of the results, None for none.
         identify: whether results may hold a patient's identity.
         count: studies done.
+        pictures: that this run wrote.
     """
 
     finished: dict[int, "StudyRecord"]
@@ -44,6 +46,7 @@ class RunProgress:
     output: Path | None
     identify: bool
     count: int = 0
+    pictures: list[Path] = field(default_factory=list)
 
     @classmethod
     def begin(
@@ -105,6 +108,14 @@ class RunProgress:
         append_study(self.output, study, identify=self.identify)
         if key is not None:
             write_record(self.output, key, StudyRecord(study=study, rejected=rejected))
+
+    def check_pictures(self) -> None:
+        """Check that the pictures are still there. Raises DataError: another program removed some."""
+        gone = sum(not path.exists() for path in self.pictures)
+        if gone and self.output is not None:
+            of = f"{gone} of {len(self.pictures)} pictures in {self.output.name}"
+            msg = f"{of} were removed while others were drawn. Run it again, without --resume"
+            raise DataError(msg)
 
     def done(self, studies: int = 1) -> None:
         """Count studies, read or refused."""

@@ -4,8 +4,10 @@ Results are yielded in order of completion. A task must not depend on where it r
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, Protocol, TypeVar
 
 from hemoscope.errors import ConfigError, DataError, MissingExtraError
@@ -64,9 +66,16 @@ def _client(workers: int, address: str | None) -> Iterator[Any]:
     options: dict[str, Any] = {"threads_per_worker": 1, "processes": True, "memory_limit": 0}
     # Without an address Dask takes its fixed port, on every interface; this one is free, and local.
     options["dashboard_address"] = "127.0.0.1:0"
-    cluster = library.LocalCluster(n_workers=workers, **options)
-    with cluster, library.Client(cluster, set_as_default=False) as client:
-        yield client
+    # Processes and threads inherit the mask: Ctrl+C reaches this thread alone, once it can end the others in order.
+    resource_tracker.ensure_running()  # it would unblock the signal when the first process starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        cluster = library.LocalCluster(n_workers=workers, **options)
+        with cluster, library.Client(cluster, set_as_default=False) as client:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield client
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _distributed() -> Any:

@@ -15,7 +15,6 @@ from hemoscope.store.background import BackgroundLoop
 from hemoscope.store.node_settings import Destination, NodeSettings
 from hemoscope.store.store import Store
 
-_SPOOL = ".received"
 _LOOK_EVERY_S = 0.5
 _STUCK_AFTER_S = 120.0
 _SEND_EVERY_S = 1.0
@@ -28,7 +27,7 @@ class DicomNode:
     def __init__(self, store: Store, settings: NodeSettings) -> None:
         """Prepare everything. Raises ConfigError if certificates or the webhook's secret cannot be used."""
         self._store = store
-        spool = Spool(store.folder.root / _SPOOL)
+        spool = Spool(store.folder.received)
         arrivals = Arrivals(spool, store, settings, limits=store.read_limits)
         self._certificates = None if settings.tls is None else Certificates(settings.tls)
         self._loop = BackgroundLoop(

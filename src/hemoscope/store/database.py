@@ -28,6 +28,8 @@ _ANSWER_S = 20
 # wrong password, no such database, standby (25006), no resources, in use, shutting down or starting, its own I/O fails.
 _AWAY = ("08", "28", "3D", "25006", "53", "55006", "55P03", "57", "58")
 _FULL = ("53100",)
+# A disk that is full when SQLite makes its shared memory file is reported as an I/O error.
+_FULL_SQLITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 _GONE = ("08", "57P")  # the connection that reported it is of no use any more
 # Without SQLSTATE, that is from a socket, the pool or SQLite, the class is all there is.
 _AWAY_CLASSES = (OperationalError, InterfaceError, DisconnectionError, PoolTimeoutError)
@@ -85,6 +87,15 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Yield a connection that sees the database at one moment, however long it is read; errors as ``reading``."""
+        with _explained(), self._engine.connect() as plain:
+            repeatable = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+            connection = plain.execution_options(**repeatable)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Yield a connection whose changes are kept together, or after an error not at all; errors as ``reading``."""
         with _explained(), self._engine.connect() as plain:
@@ -104,10 +115,36 @@ class Database:
             with _explained(), closing(self._engine.raw_connection()) as connection:
                 connection.cursor().execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
+            if _is_full(error):
+                raise refusal("database_full", "the disk of the database file is full") from error
             raise refusal("database_unreachable", "the database file is in use") from error
         except sqlite3.DatabaseError as error:
             msg = f"the file {self.file.name if self.file else ''} is not an SQLite database. {_URLS}"
             raise ConfigError(msg) from error
+
+    def compact(self) -> None:
+        """Rewrite the files of the tables, so that none holds a value that was deleted; errors as ``reading``.
+
+        Raises:
+            StoreError: ``database_unreachable``, also if another process reads the SQLite file.
+        """
+        if not self.is_sqlite:
+            with _explained(), self._engine.connect() as connection:
+                connection.connection.rollback()  # the pool's ping began a transaction, in which VACUUM cannot run
+                connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("VACUUM (FULL)"))
+            return
+        try:
+            with closing(self._engine.raw_connection()) as raw:
+                cursor = raw.cursor()
+                cursor.execute("VACUUM")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                busy = cursor.fetchall()[0][0]
+        except sqlite3.OperationalError as error:
+            if _is_full(error):
+                raise refusal("database_full", "the disk of the database file is full") from error
+            busy = True
+        if busy:
+            raise refusal("database_unreachable", "another process uses the database file")
 
     def close(self) -> None:
         """Close all connections."""
@@ -225,11 +262,11 @@ def _explained() -> Iterator[None]:
 
 def _refusal_of(error: Exception) -> StoreError | None:
     """The one place that classifies database errors; None for an error of this program, such as a broken constraint."""
-    state, code = _sqlstate(error), _sqlite_code(error)
+    state = _sqlstate(error)
     cause = f"SQLSTATE {state}" if state else type(getattr(error, "orig", None) or error).__name__
-    if code == sqlite3.SQLITE_FULL or (state or "").startswith(_FULL):
+    if _is_full(error):
         return refusal("database_full", f"the database's disk is full ({cause})")
-    if state.startswith(_AWAY) if state else isinstance(error, _AWAY_CLASSES) or code in _AWAY_SQLITE:
+    if state.startswith(_AWAY) if state else isinstance(error, _AWAY_CLASSES) or _sqlite_code(error) in _AWAY_SQLITE:
         return refusal("database_unreachable", f"the database does not answer ({cause})")
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return refusal("database_unreachable", f"the connection to the database was lost ({cause})")
@@ -240,6 +277,12 @@ def _sqlstate(error: BaseException | None) -> str | None:
     """The SQLSTATE of a driver's error, which pg8000 gives as field C of the server's message; None if it has none."""
     fields = getattr(getattr(error, "orig", error), "args", ())
     return str(fields[0]["C"]) if fields and isinstance(fields[0], dict) and "C" in fields[0] else None
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether the disk of the database is full."""
+    extended = getattr(getattr(error, "orig", error), "sqlite_errorcode", None)
+    return extended in _FULL_SQLITE or _sqlite_code(error) in _FULL_SQLITE or (_sqlstate(error) or "").startswith(_FULL)
 
 
 def _sqlite_code(error: Exception) -> int | None:

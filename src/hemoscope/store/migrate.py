@@ -51,10 +51,19 @@ def start_lock(database: Database) -> Iterator[Connection]:
         yield connection
 
 
+def known_revisions() -> list[str]:
+    """The revisions of the schema that this program knows, oldest first."""
+    return [one.revision for one in _script(Config()).walk_revisions()][::-1]
+
+
+def _script(config: Config) -> ScriptDirectory:
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    return ScriptDirectory.from_config(config)
+
+
 def _upgrade(connection: Connection, revision: str) -> None:
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    script = ScriptDirectory.from_config(config)
+    script = _script(config)
     _refuse_newer(connection, script)
 
     def steps(current: object, _context: MigrationContext) -> list[object]:

@@ -54,10 +54,10 @@ class OutgoingObject:
 class Outbox:
     """The folder and the table. Several processes may use it at once: an object is claimed before it is sent."""
 
-    def __init__(self, database: Database, root: Path) -> None:
+    def __init__(self, database: Database, folder: Path) -> None:
         """Make the folder, private to this user."""
         self._database = database
-        self.folder = root / ".outbox"
+        self.folder = folder
         self.folder.mkdir(mode=0o700, exist_ok=True)
 
     def write(self, content: bytes) -> str:

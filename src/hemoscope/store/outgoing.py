@@ -4,8 +4,6 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 
-from pydicom.dataset import Dataset
-
 from hemoscope.dicom.archive import Archive
 from hemoscope.errors import DicomReadError, DicomResultError
 from hemoscope.inference.card import ModelCard
@@ -13,6 +11,7 @@ from hemoscope.inference.findings import Triage
 from hemoscope.inference.study_reading import StudyReading
 from hemoscope.reports.dicom_results.build import DicomResult, ResultKind, dicom_results
 from hemoscope.reports.dicom_results.derived_uids import derived_uid
+from hemoscope.reports.dicom_results.evidence import Reference
 from hemoscope.reports.dicom_results.source_study import SourceStudy, source_study
 from hemoscope.reports.report import ModelIdentity
 from hemoscope.store.node_settings import WEBHOOK, Destination, NodeSettings
@@ -114,7 +113,7 @@ class OutgoingResults:
         reading: StudyReading,
         source: SourceStudy,
         kinds: tuple[ResultKind, ...],
-        predecessors: tuple[Dataset, ...] = (),
+        predecessors: tuple[Reference, ...] = (),
     ) -> tuple[DicomResult, ...]:
         return dicom_results(
             reading,
@@ -127,9 +126,10 @@ class OutgoingResults:
         )
 
 
-def _reference(before: OutgoingObject) -> Dataset:
-    """The UIDs of an earlier object, as a data set that refers to it."""
-    reference = Dataset()
-    reference.SOPClassUID, reference.SOPInstanceUID = before.sop_class_uid, before.sop_instance_uid
-    reference.StudyInstanceUID, reference.SeriesInstanceUID = before.study_instance_uid, before.series_instance_uid
-    return reference
+def _reference(before: OutgoingObject) -> Reference:
+    return Reference(
+        sop_class_uid=before.sop_class_uid,
+        sop_instance_uid=before.sop_instance_uid,
+        study_instance_uid=before.study_instance_uid,
+        series_instance_uid=before.series_instance_uid,
+    )

@@ -23,7 +23,7 @@ REMEDIES: dict[str, str] = {
 }
 
 # Faults of the site, not of a study: they pass, and what was asked for can be tried again.
-PASSING = frozenset({"database_unreachable", "database_full", "storage_unusable"})
+PASSING = frozenset({"database_unreachable", "database_full", "storage_unusable", "storage_full"})
 
 
 def refusal(code: str, reason: str) -> StoreError:

@@ -25,6 +25,8 @@ VOLUME = "volume.npy"
 MAPS = "maps.npy"
 _TRASH = ".trash"
 _SWEPT = ".swept"
+_RECEIVED = ".received"
+_OUTBOX = ".outbox"
 _KEY = ".pseudonym-key"
 _STORE_ID = ".store-id"
 _UPLOAD = re.compile("[0-9a-f]{32}")
@@ -72,6 +74,27 @@ class Storage:
         with usable():
             yield from [one for one in self.root.iterdir() if _UPLOAD.fullmatch(one.name) and one.is_dir()]
 
+    def kept_beside_uploads(self) -> Iterator[Path]:
+        """What else a backup needs: the key of pseudonyms, and folders such as ``.swept``; no trash, draft or id."""
+        for path in self.root.glob(".*"):
+            if path.name not in (_TRASH, _STORE_ID) and path.suffix != ".part" and not path.name.startswith(".probe-"):
+                yield path
+
+    @property
+    def received(self) -> Path:
+        """The folder of images that the DICOM node received, until their studies are read and settled."""
+        return self.root / _RECEIVED
+
+    @property
+    def outbox(self) -> Path:
+        """The folder of results that wait to be sent."""
+        return self.root / _OUTBOX
+
+    def node_files(self) -> Iterator[Path]:
+        """The files of both; they hold identity."""
+        for folder in (self.received, self.outbox):
+            yield from folder.rglob("*.dcm")
+
     def source(self, upload_id: str) -> Path:
         """The folder of the files as they were uploaded."""
         return self.upload(upload_id) / "source"
@@ -81,12 +104,18 @@ class Storage:
         return self.upload(upload_id) / study_id
 
     def write_array(self, upload_id: str, study_id: str, name: str, array: NDArray[Any]) -> None:
-        """Write an array, so that a crash leaves none or all of it. Raises StoreError ``storage_full``."""
+        """Write an array, so that a crash leaves none or all of it.
+
+        Raises:
+            StoreError: ``storage_full`` or ``storage_unusable``.
+        """
         folder = self.study(upload_id, study_id)
-        with full_disk_refused():
+        with usable():
             folder.mkdir(mode=0o700, exist_ok=True)
             with atomic_file(folder / name, mode=0o600) as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
+                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+                # Not by NumPy, whose tofile() reports a full disk without its errno.
+                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     def read_array(self, upload_id: str, study_id: str, name: str) -> NDArray[Any] | None:
         """Map an array into memory without reading it; None if it does not exist (any more)."""

@@ -110,10 +110,15 @@ class Store:
         self.store_id = store_id
         self.jobs = Jobs(database, lease=settings.lease, attempts=settings.attempts)
         self.results = Results(database)
-        self.outbox = Outbox(database, folder.root)
+        self.outbox = Outbox(database, folder.outbox)
         self._database = database
         kept = timedelta(days=settings.trash_days)
         self._sweep = Sweep(database, folder, store_id=store_id, keep_source=settings.keep_source, kept=kept)
+
+    @property
+    def database(self) -> Database:
+        """The database, for what maintains a store as a whole."""
+        return self._database
 
     # Uploads
 

@@ -28,6 +28,7 @@ from hemoscope.store.node_file import sending_node
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.refusals import PASSING
 from hemoscope.store.settings import Settings
+from hemoscope.store.storage import full_disk_refused
 from hemoscope.store.store import Store, open_store_patiently
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def work_once(store: Store, reader: UploadReader, worker_id: str, heartbeat: Hea
     """Read one upload if one waits, and return whether there was one; no upload raises an error.
 
     Raises:
-        StoreError: ``database_unreachable`` or another fault that passes, before an upload was taken.
+        StoreError: a fault of the site that passes, such as ``storage_full``; an upload taken was given back.
     """
     job = store.jobs.lease(worker_id)
     if job is None:
@@ -196,31 +197,38 @@ def work_once(store: Store, reader: UploadReader, worker_id: str, heartbeat: Hea
 
 def _read(store: Store, reader: UploadReader, job: UploadJob) -> None:
     try:
-        reader.read(job)
+        with full_disk_refused():
+            reader.read(job)
     except LeaseLostError:
         _log.warning(_LOST, job.upload_id)
-    except Exception as error:  # noqa: BLE001 - a worker survives any study; the attempt is counted and logged
+    except Exception as error:  # a worker survives any study; the attempt is counted and logged
         _log.error("upload %s: %s", job.upload_id, _origin(error))
-        passing = isinstance(error, StoreError) and error.code in PASSING
-        end = store.jobs.give_back if passing else partial(store.jobs.retry, failure=_unexpected(error))
-        _end_attempt(job, end)
+        if isinstance(error, StoreError) and error.code in PASSING:
+            if _end_attempt(job, store.jobs.give_back):
+                raise
+            return
+        _end_attempt(job, partial(store.jobs.retry, failure=_unexpected(error)))
 
 
-def _end_attempt(job: UploadJob, end: Callable[[UploadJob], None]) -> None:
-    """End an attempt that failed, once the database answers again; a fault of the site costs no attempt."""
+def _end_attempt(job: UploadJob, end: Callable[[UploadJob], None]) -> bool:
+    """End an attempt that failed, once the database answers again; return whether the job was still this worker's.
+
+    A fault of the site costs no attempt.
+    """
     backoff = Backoff()
     while True:
         try:
             end(job)
         except LeaseLostError:
             _log.warning(_LOST, job.upload_id)
+            return False
         except StoreError as error:
             if error.code not in PASSING:
                 raise
             _log.warning("worker waits: %s", described(error))
             threading.Event().wait(backoff.next_pause_s())
-            continue
-        return
+        else:
+            return True
 
 
 def _unexpected(error: Exception) -> JobFailure:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 import lightning
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hemoscope.errors import ConfigError
+from hemoscope.errors import ConfigError, TrainingError
 from hemoscope.evaluation.metrics import Ranking
 from hemoscope.training.dataset import Sample
 from hemoscope.training.losses import PREVALENCE, LossConfig, loss_parts, score_sums
@@ -135,6 +135,7 @@ class TrainingModule(lightning.LightningModule):
         if self.proximal_term is not None:
             parts["proximal"] = self.proximal_term.loss()
         total = torch.stack(list(parts.values())).sum()
+        check_loss(self, total)
         shown = {f"train/{name}": value.detach() for name, value in parts.items()}
         self.log_dict(shown, on_step=False, on_epoch=True, sync_dist=True)
         self.log("train/loss", total.detach(), prog_bar=True, on_step=False, on_epoch=True, sync_dist=True)
@@ -194,6 +195,24 @@ class TrainingModule(lightning.LightningModule):
             return optimizer
         cycle = _cycle(optimizer, config, steps=int(self.trainer.estimated_stepping_batches), segment=self.segment)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+def check_loss(module: lightning.LightningModule, loss: Tensor) -> None:
+    """Stop a training whose loss is not a number; all processes stop together. Raises TrainingError with the step."""
+    trainer = module.trainer
+    if not trainer.strategy.reduce_boolean_decision(bool(loss.isfinite()), all=True):
+        _stop(f"the loss of step {trainer.global_step + 1} is {float(loss.detach()):g}")
+
+
+def check_weights(network: nn.Module, trainer: lightning.Trainer) -> None:
+    """Keep no weights that the last step made useless. Raises TrainingError with the step."""
+    if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
+        _stop(f"step {trainer.global_step} left weights that are not finite")
+
+
+def _stop(what: str) -> NoReturn:
+    msg = f"{what}: the training was stopped. Train again with a lower optimizer.learning_rate or run.precision=32-true"
+    raise TrainingError(msg)
 
 
 def _cycle(

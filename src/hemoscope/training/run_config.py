@@ -24,7 +24,7 @@ class RunConfig:
     Attributes:
         epochs: passes over what ``sampling`` calls an epoch.
         max_steps: optimiser steps after which training ends, regardless of epochs; 0 is no limit.
-        batch_size: slices per process in one batch.
+        batch_size: slices per process in one batch, at least two.
         accumulate: batches whose gradients make one step: a step sees batch_size x accumulate x processes slices.
         seed: of all random numbers.
         precision: as Lightning names it: ``32-true``, ``bf16-mixed`` or ``16-mixed`` (on a GPU).
@@ -90,9 +90,12 @@ class RunConfig:
             raise ConfigError(msg)
 
     def _check_numbers(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.seed < 0:
-            found = f"{self.epochs}, {self.batch_size} and {self.seed}"
-            msg = f"epochs and batch_size must be at least 1 and seed at least 0, got {found}"
+        if self.epochs < 1 or self.seed < 0:
+            msg = f"epochs must be at least 1 and seed at least 0, got {self.epochs} and {self.seed}"
+            raise ConfigError(msg)
+        if self.batch_size < 2:
+            remedy = "Set run.batch_size=2 or more, and a smaller preprocessing.size if the memory is too small"
+            msg = f"batch_size must be at least 2, since batch norm needs two slices, got {self.batch_size}. {remedy}"
             raise ConfigError(msg)
         least = {"accumulate": 1, "nodes": 1, "devices": 1}
         least |= dict.fromkeys(("max_steps", "early_stop", "workers", "checkpoint_steps", "split_seed"), 0)

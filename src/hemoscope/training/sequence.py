@@ -32,6 +32,7 @@ from hemoscope.training.crops import chosen_slices
 from hemoscope.training.data_splits import DataSplit
 from hemoscope.training.embeddings import EmbeddedSeries, EmbeddingStore
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.lightning_module import check_loss, check_weights
 from hemoscope.training.losses import LossConfig, score_sums
 from hemoscope.training.models.checkpoint import load_weights, save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
@@ -71,6 +72,7 @@ class SequenceModule(lightning.LightningModule):
             "studies": _mean_loss(studies, highest_known(batch.labels), self.loss),
         }
         total = torch.stack(list(losses.values())).sum()
+        check_loss(self, total)
         shown = {f"train/{name}": value.detach() for name, value in losses.items()}
         self.log_dict({**shown, "train/loss": total.detach()}, on_step=False, on_epoch=True, batch_size=len(studies))
         return total
@@ -204,6 +206,7 @@ def _fit(
     last = latest_checkpoint(checkpoint)
     module.train()
     trainer.fit(module, loader, ckpt_path=None if last is None else str(last))
+    check_weights(module.network, trainer)
     module.network.to("cpu")
 
 

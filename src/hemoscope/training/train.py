@@ -24,13 +24,13 @@ from hemoscope.training.data_module import SplitDataModule, resolved_loss
 from hemoscope.training.data_splits import FINAL, SPLIT, DataSplit, make_data_splits, split_images
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment
-from hemoscope.training.lightning_module import TrainingModule
+from hemoscope.training.lightning_module import TrainingModule, check_weights
 from hemoscope.training.models.checkpoint import load_init, load_weights, save_weights
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.run_folder import discard_unstarted, open_run, write_json
 from hemoscope.training.scoring import score_files, score_slices
 from hemoscope.training.sequence import fit_sequence, score_sequence
-from hemoscope.training.trainer import CHECKPOINT, is_first_process, make_trainer, quiet_lightning
+from hemoscope.training.trainer import CHECKPOINT, check_precision, is_first_process, make_trainer, quiet_lightning
 
 __all__ = ["FINAL", "SPLIT", "DataSplit", "TrainingRecord", "make_data_splits", "train"]
 
@@ -96,12 +96,14 @@ def train(
         warn: called with one line that a reader of the results must know.
 
     Raises:
-        TrainingError: the folder holds another run, or this run and ``resume`` is not set.
+        TrainingError: the folder holds another run, or this run and ``resume`` is not set; this machine lacks the
+            requested devices or precision; the loss became NaN or infinite.
         ConfigError: the experiment has no split of a given name.
         DataError: the data is too small for the folds or the split.
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    check_precision(experiment.run)
     splits = make_data_splits(experiment, cache)
     unknown = sorted(set(only) - {split.name for split in splits})
     if unknown:
@@ -177,6 +179,7 @@ def _fit(
         trainer.fit(module, datamodule=data, ckpt_path=None if last is None else str(last))
     except SystemExit as error:  # Lightning turns Ctrl+C into SystemExit; the command handles KeyboardInterrupt
         raise KeyboardInterrupt from error
+    check_weights(module.trained, trainer)
     if trainer.is_global_zero:
         if best.epoch is not None:
             load_weights(module.trained, folder / BEST)

@@ -80,6 +80,7 @@ def make_round_trainer(
 
 def _trainer(run: RunConfig, folder: Path, **own: Any) -> lightning.Trainer:
     """Return a trainer with the common settings and ``own``."""
+    check_precision(run)
     plugins: list[Any] = [SafeCheckpointIO()]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # --resume continues from our own checkpoints
@@ -106,6 +107,16 @@ def _trainer(run: RunConfig, folder: Path, **own: Any) -> lightning.Trainer:
         asked = f"devices = {run.devices}, nodes = {run.nodes}, precision = {run.precision}"
         msg = f"this machine cannot train with run.{asked}. Change them. Lightning reports: {error}"
         raise TrainingError(msg) from error
+
+
+def check_precision(run: RunConfig) -> None:
+    """Refuse what Lightning would replace by another precision. Raises TrainingError."""
+    if run.precision == "16-mixed" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        msg = (
+            "run.precision = 16-mixed needs a GPU, and this machine has none that PyTorch can use. Set "
+            "run.precision=bf16-mixed or 32-true"
+        )
+        raise TrainingError(msg)
 
 
 def is_first_process() -> bool:

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from hemoscope.errors import DicomResultError
 from hemoscope.labels import LABEL_CODES, LABELS, CodedTerm, Hemorrhage, LabelCode, PerLabel
+from hemoscope.reports.dicom_results.evidence import Reference
 from hemoscope.reports.dicom_results.report_options import ReportOptions
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import save
@@ -105,7 +106,13 @@ class TestReport:
 
     def test_a_later_report_names_the_earlier_one_and_has_another_uid(self, make_results: Make) -> None:
         first = make_results()["report"]
-        second = make_results(result_options={"predecessors": (first,)})["report"]
+        before = Reference(
+            sop_class_uid=first.SOPClassUID,
+            sop_instance_uid=first.SOPInstanceUID,
+            study_instance_uid=first.StudyInstanceUID,
+            series_instance_uid=first.SeriesInstanceUID,
+        )
+        second = make_results(result_options={"predecessors": (before,)})["report"]
         assert second.SOPInstanceUID != first.SOPInstanceUID
         (study,) = second.PredecessorDocumentsSequence
         reference = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]

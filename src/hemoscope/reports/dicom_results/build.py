@@ -17,6 +17,7 @@ from hemoscope.inference.card import ModelCard
 from hemoscope.inference.findings import Finding
 from hemoscope.inference.study_reading import StudyReading
 from hemoscope.reports.dicom_results.derived_uids import derived_uid
+from hemoscope.reports.dicom_results.evidence import Reference
 from hemoscope.reports.dicom_results.key_objects import key_images, key_object_selection
 from hemoscope.reports.dicom_results.picture_pages import pages
 from hemoscope.reports.dicom_results.report_options import ReportOptions
@@ -60,7 +61,7 @@ class _Statement:
     card: ModelCard
     model: ModelIdentity
     options: ReportOptions
-    predecessors: tuple[Dataset, ...]
+    predecessors: tuple[Reference, ...]
     digest: str
 
 
@@ -72,7 +73,7 @@ def dicom_results(
     *,
     kinds: Sequence[ResultKind] = tuple(ResultKind),
     options: ReportOptions = ReportOptions(),  # noqa: B008 - frozen
-    predecessors: Sequence[Dataset] = (),
+    predecessors: Sequence[Reference] = (),
 ) -> tuple[DicomResult, ...]:
     """Make the results of a study that was read; key slices only where there are any.
 
@@ -83,7 +84,7 @@ def dicom_results(
         model: which model that was.
         kinds: the objects to make.
         options: of the site, for the report.
-        predecessors: earlier reports on the study by Hemoscope: data sets with SOP Class UID and the three UIDs.
+        predecessors: earlier reports on the study by Hemoscope.
 
     Raises:
         ValueError: pictures are wanted, and the study was read without its heat maps.
@@ -103,7 +104,7 @@ def dicom_results(
 
 
 def _report(statement: _Statement) -> Dataset:
-    before = [one.SOPInstanceUID for one in statement.predecessors]
+    before = [one.sop_instance_uid for one in statement.predecessors]
     sop_instance_uid = derived_uid(ResultKind.REPORT, statement.digest, *before)
     return structured_report(
         statement.source,
@@ -112,7 +113,7 @@ def _report(statement: _Statement) -> Dataset:
         series_instance_uid=derived_uid("series", sop_instance_uid),
         sop_instance_uid=sop_instance_uid,
         options=statement.options,
-        predecessors=statement.predecessors,
+        predecessors=[one.data_set() for one in statement.predecessors],
     )
 
 

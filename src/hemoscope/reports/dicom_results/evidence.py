@@ -5,12 +5,30 @@ real, undecoded elements of patient and study into the object.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
 from hemoscope.reports.dicom_results.source_study import SourceImage, SourceStudy
 
 MANUFACTURER = "Hemoscope"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """An object that another one refers to."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+
+    def data_set(self) -> Dataset:
+        """As highdicom takes it."""
+        plain = Dataset()
+        plain.SOPClassUID, plain.SOPInstanceUID = self.sop_class_uid, self.sop_instance_uid
+        plain.StudyInstanceUID, plain.SeriesInstanceUID = self.study_instance_uid, self.series_instance_uid
+        return plain
 
 
 def evidence_of(source: SourceStudy, images: Sequence[SourceImage]) -> list[Dataset]:
