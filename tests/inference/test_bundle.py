@@ -18,6 +18,8 @@ from hemoscope.inference.card import CalibrationTable, ModelCard, SequenceRule
 from hemoscope.inference.probabilities import StudyProbabilities
 from hemoscope.labels import LABELS, PerLabel
 
+ONNX = b"\x08\x08\x3a\x00"  # a model of IR version 8 with an empty graph
+
 
 @pytest.fixture
 def folder(tiny_bundle: Path, tmp_path: Path) -> Path:
@@ -59,7 +61,7 @@ def test_a_card_may_hold_a_calibration_of_another_kind_for_each_label(make_card:
 
 
 def test_further_files_are_hashed_and_kept(tmp_path: Path, make_card: Callable[..., ModelCard]) -> None:
-    bundle = write_bundle(tmp_path / "b", make_card(), b"graph", {"LICENSE.txt": b"CC BY 4.0"})
+    bundle = write_bundle(tmp_path / "b", make_card(), ONNX, {"LICENSE.txt": b"CC BY 4.0"})
     assert (bundle.folder / "LICENSE.txt").read_bytes() == b"CC BY 4.0"
     (bundle.folder / "LICENSE.txt").write_bytes(b"none")
     with pytest.raises(BundleError, match=r"LICENSE.txt: SHA-256 is"):
@@ -68,13 +70,13 @@ def test_further_files_are_hashed_and_kept(tmp_path: Path, make_card: Callable[.
 
 def test_writing_never_replaces_a_bundle(folder: Path, make_card: Callable[..., ModelCard]) -> None:
     with pytest.raises(BundleError, match="exists already"):
-        write_bundle(folder, make_card(), b"graph")
+        write_bundle(folder, make_card(), ONNX)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, make_card: Callable[..., ModelCard]) -> None:
     card = make_card(description="x" * (1 << 20))  # the card would be too large to be read again
     with pytest.raises(BundleError, match="larger than"):
-        write_bundle(tmp_path / "b", card, b"graph")
+        write_bundle(tmp_path / "b", card, ONNX)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -148,9 +150,9 @@ SEQUENCE = SequenceRule(embedding_size=3, study_scores="sequence")
 
 
 def test_a_graph_that_reads_a_series_is_kept_and_hashed(tmp_path: Path, make_card: Callable[..., ModelCard]) -> None:
-    bundle = write_bundle(tmp_path / "b", make_card(sequence=SEQUENCE), b"graph", sequence=b"series")
+    bundle = write_bundle(tmp_path / "b", make_card(sequence=SEQUENCE), ONNX, sequence=ONNX)
     assert bundle.card.sequence == SEQUENCE
-    assert bundle.read_sequence() == b"series"
+    assert bundle.read_sequence() == ONNX
     (bundle.folder / "sequence.onnx").write_bytes(b"other")
     with pytest.raises(BundleError, match=r"sequence.onnx: SHA-256 is"):
         bundle.read_sequence()
@@ -167,9 +169,9 @@ def test_a_graph_for_series_and_what_the_card_states_about_it_must_come_together
     tmp_path: Path, make_card: Callable[..., ModelCard]
 ) -> None:
     with pytest.raises(BundleError, match=r"sequence.onnx: the card has no settings for it.*Export"):
-        write_bundle(tmp_path / "b", make_card(), b"graph", sequence=b"series")
+        write_bundle(tmp_path / "b", make_card(), ONNX, sequence=ONNX)
     with pytest.raises(BundleError, match=r"card.json: has a sequence, but lists no sequence.onnx.*Export"):
-        write_bundle(tmp_path / "b", make_card(sequence=SEQUENCE), b"graph")
+        write_bundle(tmp_path / "b", make_card(sequence=SEQUENCE), ONNX)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from hemoscope.errors import BundleError
 from hemoscope.files import atomic_folder
 from hemoscope.inference.card import ModelCard
+from hemoscope.inference.external_data import external_tensors
 
 __all__ = ["CARD", "DEFAULT_BUNDLE", "GRAPH", "SEQUENCE", "ModelBundle", "ModelCard", "load_bundle", "write_bundle"]
 
@@ -164,7 +165,20 @@ def _read_verified(folder: Path, name: str, expected: str) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         _refuse(name, f"SHA-256 is {found}, the card says {expected}", _EXPORT_AGAIN)
+    if name in {GRAPH, SEQUENCE}:
+        _check_whole(name, content)
     return content
+
+
+def _check_whole(name: str, graph: bytes) -> None:
+    """Refuse a graph that is not whole: what runs is what was hashed, and nothing else."""
+    try:
+        outside = next(external_tensors(graph), None)
+    except ValueError as error:
+        _refuse(name, f"cannot be run: {error}", _EXPORT_AGAIN, error)
+    if outside is not None:
+        reason = f"keeps the tensor {outside!r} in another file (external data), which no hash covers"
+        _refuse(name, reason, "Export the model again with all tensors in the graph")
 
 
 def _read_limited(folder: Path, name: str, limit: int) -> bytes:
