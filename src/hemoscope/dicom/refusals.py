@@ -28,6 +28,8 @@ REMEDIES: dict[str, str] = {
     "unsupported_syntax": "Convert it first, for example with: gdcmconv --raw INPUT OUTPUT",
     "burned_in_annotation": "Remove the text from its pixels at its source, or leave it out",
     "not_an_image": "Nothing to do: only images are de-identified; send no report or document with them",
+    "changed_file": "Give the files again once no program writes to them any more",
+    "lost_upload": "Upload the study again",
     "bad_archive": "Make the archive again as a plain ZIP (stored or deflated, no password), or give its folder",
 }
 
