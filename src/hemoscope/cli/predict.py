@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
-from hemoscope.errors import ConfigError
+from hemoscope.errors import ConfigError, DicomReadError
 from hemoscope.progress import StageProgress
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def _studies(
 ) -> "Iterator[tuple[int, tuple[ReportedStudy | None, tuple[Rejected, ...]]]]":
     """Yield each study's place among the inputs, the study if it could be read, its files written, and refusals."""
     from hemoscope.cli.predict_progress import RunProgress
+    from hemoscope.dicom.sources import rejected_by
     from hemoscope.inference.predictor import Predictor
     from hemoscope.reports.report import ReportedStudy
 
@@ -164,7 +165,12 @@ def _studies(
             run.done()
             yield place, (None, outcome.rejected)
             continue
-        patient = _patient(archive, reading) if arguments.identify else None
+        try:
+            patient = _patient(archive, reading) if arguments.identify else None
+        except DicomReadError as error:  # replaced after it was decoded: nothing tells whose study this is
+            run.done()
+            yield place, (None, (*outcome.rejected, rejected_by(error)))
+            continue
         study = ReportedStudy(findings=reading.findings, patient=patient)
         uid = reading.findings.study_instance_uid
         names[uid] += 1

@@ -23,6 +23,7 @@ from hemoscope.store.refusals import refusal
 
 VOLUME = "volume.npy"
 MAPS = "maps.npy"
+SOURCE_SUMS = ".sha256sums"  # hidden, so that a reader of the folder passes over it
 _TRASH = ".trash"
 _SWEPT = ".swept"
 _KEY = ".pseudonym-key"

@@ -1,17 +1,19 @@
 """Incoming files: a private folder, generated names, limits checked while the bytes arrive, then durable rows."""
 
+import hashlib
 import secrets
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from hemoscope.checksums import write_sums
 from hemoscope.files import sync_folder
 from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
 from hemoscope.store.settings import UploadLimits
-from hemoscope.store.storage import Storage, full_disk_refused, new_private_file, usable
+from hemoscope.store.storage import SOURCE_SUMS, Storage, full_disk_refused, new_private_file, usable
 from hemoscope.store.values import StudyState
 
 UNKNOWN_URGENCY = len(URGENCIES)  # after every urgency that is known
@@ -29,6 +31,7 @@ class Upload:
         self.accepted = False
         self.undecided = False
         self.limits = limits
+        self.digests: dict[str, str] = {}
         self._storage = storage
         self._begun = 0
 
@@ -61,10 +64,16 @@ class Upload:
         return file.size
 
     def make_durable(self) -> None:
-        """Flush every name, after the files themselves were flushed. Raises StoreError ``empty_upload``."""
+        """Write the files' checksums, then flush every name, after the files themselves were flushed.
+
+        Raises:
+            StoreError: ``empty_upload``, ``storage_full`` or ``storage_unusable``.
+        """
         if self.files == 0:
             raise refusal("empty_upload", "the upload holds no file that is not empty")
         source = self._storage.source(self.upload_id)
+        with usable():
+            write_sums(source, self.digests, name=SOURCE_SUMS, mode=0o600)
         for folder in (source, source.parent, self._storage.root):
             sync_folder(folder)
 
@@ -77,6 +86,7 @@ class UploadedFile:
         self.size = 0
         self._upload = upload
         self._path = path
+        self._digest = hashlib.sha256()
 
     def __enter__(self) -> Self:
         """Open the file."""
@@ -93,6 +103,7 @@ class UploadedFile:
             self._path.unlink(missing_ok=True)
         elif error is None:
             self._upload.files += 1
+            self._upload.digests[self._path.name] = self._digest.hexdigest()
 
     def write(self, piece: bytes) -> None:
         """Add bytes. Raises StoreError ``file_too_large``, ``upload_too_large`` or ``storage_full``."""
@@ -105,6 +116,7 @@ class UploadedFile:
             raise refusal("upload_too_large", f"the upload is larger than {limits.upload_bytes} bytes")
         with full_disk_refused():
             self._file.write(piece)
+        self._digest.update(piece)
 
 
 def accept(database: Database, upload: Upload, *, submitted_by: str) -> str:
