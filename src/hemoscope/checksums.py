@@ -25,21 +25,20 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_sums(folder: Path, digests: Mapping[str, str], *, name: str = SUMS, mode: int = 0o666) -> None:
-    """Write the SHA-256 of files of a folder, by their names."""
-    text = "".join(f"{digest}  {file}\n" for file, digest in sorted(digests.items()))
-    write_text(folder / name, text, mode=mode)
+def sums_text(digests: Mapping[str, str]) -> str:
+    """Return the lines of ``SHA256SUMS`` for digests by file name."""
+    return "".join(f"{digest}  {file}\n" for file, digest in sorted(digests.items()))
 
 
-def sum_files(folder: Path, names: Iterable[str]) -> None:
+def write_sums(folder: Path, names: Iterable[str]) -> None:
     """Write the SHA-256 of files that stand in a folder."""
-    write_sums(folder, {name: sha256_of(folder / name) for name in names})
+    write_text(folder / SUMS, sums_text({name: sha256_of(folder / name) for name in names}))
 
 
-def read_sums(folder: Path, *, name: str = SUMS) -> dict[str, str] | None:
-    """Return what ``write_sums`` wrote, damaged lines too; None if an earlier version wrote the folder, without it."""
+def read_sums(path: Path) -> dict[str, str] | None:
+    """Return digests by file name, damaged lines too; None if there is no such file, as in data of earlier versions."""
     try:
-        text = (folder / name).read_text(encoding="ascii", errors="replace")
+        text = path.read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         return None
     lines = (line.partition("  ") for line in text.removesuffix("\n").split("\n"))

@@ -131,7 +131,7 @@ def test_every_file_and_name_is_flushed_before_the_upload_is_accepted(
 
     monkeypatch.setattr("os.fsync", noted)
     entry = submit(store, [b"one", b"two"])
-    assert flushed == ["000001", "000002", "source", entry.upload_id, store.folder.root.name]
+    assert flushed == ["000001", "000002", ".sha256sums", "source", entry.upload_id, store.folder.root.name]
 
 
 def test_a_folder_that_other_users_can_read_is_refused(tmp_path: Path) -> None:

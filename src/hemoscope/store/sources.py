@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hemoscope.checksums import read_sums, sha256_of, warn_unchecked, write_sums
+from hemoscope.checksums import read_sums, sha256_of, sums_text, warn_unchecked
 from hemoscope.dicom.archive import Archive, open_archive
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
@@ -62,7 +62,7 @@ def open_upload(
 def _open(storage: Storage, folder: Path, limits: ReadLimits, progress: Progress | None = None) -> Archive:
     """Open the files that are as they were uploaded; the others are refused, and no study is complete without them."""
     found = {path.name: path for path in sorted(folder.iterdir())} if folder.exists() or not storage.store_id() else {}
-    sums = read_sums(folder, name=SOURCE_SUMS)
+    sums = read_sums(folder / SOURCE_SUMS)
     found.pop(SOURCE_SUMS, None)
     if sums is None and found:
         warn_unchecked("An upload", "It is read as it is")
@@ -121,7 +121,8 @@ def _write_clean(storage: Storage, archive: Archive, clean: Path) -> tuple[Rejec
         with new_private_file(clean / f"{number:06d}") as file:
             file.write(content)
         digests[f"{number:06d}"] = hashlib.sha256(content).hexdigest()
-    write_sums(clean, digests, name=SOURCE_SUMS, mode=0o600)
+    with new_private_file(clean / SOURCE_SUMS) as file:
+        file.write(sums_text(digests).encode("ascii"))
     sync_folder(clean)
     return tuple(rejected)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from hemoscope.checksums import write_sums
+from hemoscope.checksums import sums_text
 from hemoscope.files import sync_folder
 from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
@@ -67,13 +67,13 @@ class Upload:
         """Write the files' checksums, then flush every name, after the files themselves were flushed.
 
         Raises:
-            StoreError: ``empty_upload``, ``storage_full`` or ``storage_unusable``.
+            StoreError: ``empty_upload`` or ``storage_full``.
         """
         if self.files == 0:
             raise refusal("empty_upload", "the upload holds no file that is not empty")
         source = self._storage.source(self.upload_id)
-        with usable():
-            write_sums(source, self.digests, name=SOURCE_SUMS, mode=0o600)
+        with new_private_file(source / SOURCE_SUMS) as file:
+            file.write(sums_text(self.digests).encode("ascii"))
         for folder in (source, source.parent, self._storage.root):
             sync_folder(folder)
 
