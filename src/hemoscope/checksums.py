@@ -8,10 +8,13 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tokenize import TokenError
 
 from hemoscope.files import write_text
 
 SUMS = "SHA256SUMS"
+# What NumPy raises over a damaged header of a .npy file, which it evaluates as a Python literal.
+NPY_ERRORS = (ValueError, TypeError, KeyError, EOFError, SyntaxError, TokenError, MemoryError, OverflowError)
 _log = logging.getLogger(__name__)
 
 

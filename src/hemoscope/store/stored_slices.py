@@ -8,19 +8,16 @@ import zlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.checksums import warn_unchecked
+from hemoscope.checksums import NPY_ERRORS, warn_unchecked
 from hemoscope.errors import StoreError
 from hemoscope.store.refusals import refusal
 
 _CRC, _VALUES = "crc32", "values"
-# What numpy raises over a damaged header, which it evaluates as a Python literal.
-_DAMAGED = (ValueError, TypeError, KeyError, EOFError, SyntaxError, TokenError, MemoryError, OverflowError)
 
 
 class StoredSlices:
@@ -72,7 +69,7 @@ def open_slices(path: Path) -> StoredSlices:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         found = StoredSlices(array)
         whole = array.offset + array.nbytes == path.stat().st_size
-    except (*_DAMAGED, AttributeError) as error:
+    except (*NPY_ERRORS, AttributeError) as error:
         raise _damaged() from error
     if not whole or array.dtype.names not in (None, (_CRC, _VALUES)):
         raise _damaged()
