@@ -44,7 +44,7 @@ def read_sums(path: Path) -> dict[str, str] | None:
         text = path.read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         return None
-    lines = (line.partition("  ") for line in text.removesuffix("\n").split("\n"))
+    lines = (line.partition("  ") for line in text.removesuffix("\n").split("\n") if line)
     return {file: digest for digest, _, file in lines}
 
 

@@ -351,9 +351,12 @@ class TestResume:
             file.write_bytes(file.read_bytes())
         assert "finished" not in run(changed, "--output", interrupted, "--resume")[2]
 
-    def test_a_damaged_record_is_not_used(self, run: Run, studies: Path, interrupted: Path) -> None:
+    @pytest.mark.parametrize("damage", [lambda text: "{}", lambda text: text.replace('"index": 0', '"index": 8', 1)])
+    def test_a_damaged_record_is_not_used(
+        self, run: Run, studies: Path, interrupted: Path, damage: Callable[[str], str]
+    ) -> None:
         for path in (interrupted / "resume").iterdir():
-            path.write_text("{}")
+            path.write_text(damage(path.read_text()))
         code, _, err = run(studies, "--output", interrupted, "--resume")
         assert (code, err) == (0, "")
         assert len(self.rows(interrupted, "findings.csv")) == 3 * 2

@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from hemoscope.checksums import write_sums
 from hemoscope.errors import BundleError
 from hemoscope.inference.bundle import ModelBundle, load_bundle, write_bundle
 from hemoscope.inference.calibration import Calibration, IsotonicCalibration
@@ -31,6 +34,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     card = json.loads((folder / "card.json").read_text())
     change(card)
     (folder / "card.json").write_text(json.dumps(card))
+    write_sums(folder, ["card.json"])
 
 
 def test_a_written_bundle_reads_back_the_same(loaded_bundle: ModelBundle, make_card: Callable[..., ModelCard]) -> None:
@@ -329,3 +333,29 @@ def test_the_card_is_not_to_be_changed(loaded_bundle: ModelBundle) -> None:
 def test_a_card_with_another_label_order_cannot_be_made(make_card: Callable[..., ModelCard]) -> None:
     with pytest.raises(ValueError, match="labels has label order"):
         make_card(labels=("any",))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.parametrize("name", ["card.json", "model.onnx", "SHA256SUMS"])
+def test_any_bit_of_a_bundle_that_flips_is_named(folder: Path, name: str, data: st.DataObject) -> None:
+    whole = (folder / name).read_bytes()
+    flipped = bytearray(whole)
+    bit = data.draw(st.integers(0, 8 * len(whole) - 1), label="bit")
+    flipped[bit // 8] ^= 1 << bit % 8
+    (folder / name).write_bytes(flipped)
+    try:
+        with pytest.raises(BundleError, match=rf"{name}|SHA256SUMS"):
+            load_bundle(folder)
+    finally:
+        (folder / name).write_bytes(whole)
+
+
+def test_a_bundle_of_an_earlier_version_is_loaded_with_a_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sha256 = load_bundle(folder).sha256
+    assert caplog.text == ""
+    (folder / "SHA256SUMS").unlink()
+    assert load_bundle(folder).sha256 == sha256
+    assert "The card of the model bundle bundle has no checksums" in caplog.text

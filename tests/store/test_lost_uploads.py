@@ -80,6 +80,14 @@ def test_an_upload_whose_folder_is_lost_fails_with_the_reason(
     assert store.get(entry.study_id).error_code == "lost_upload"
 
 
+def test_an_upload_of_which_nothing_can_be_deidentified_lost_nothing(
+    store: Store, submit: Submit, series: list[bytes]
+) -> None:
+    entry = submit(store, [b"no DICOM at all"])
+    opened = open_upload(store.folder, entry.upload_id, deidentify=True)
+    assert [one.code for one in opened.rejected] == ["not_dicom"]
+
+
 def test_an_upload_of_an_earlier_version_is_read_with_a_warning(
     store: Store, submit: Submit, work: Work, series: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -55,7 +55,7 @@ def _outside(tensor: memoryview) -> Iterator[str]:
     for number, kind, value in _fields(tensor):
         if number == _TENSOR_NAME and kind == _BYTES:
             name = bytes(value[:60]).decode("utf-8", "replace")
-        found |= number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != b"\x00")
+        found |= number == _EXTERNAL_DATA or (number == _DATA_LOCATION and bytes(value) != b"\x00")
     if found:
         yield name
 

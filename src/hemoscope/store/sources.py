@@ -61,25 +61,24 @@ def open_upload(
 
 def _open(storage: Storage, folder: Path, limits: ReadLimits, progress: Progress | None = None) -> Archive:
     """Open the files that are as they were uploaded; the others are refused, and no study is complete without them."""
-    found = {path.name: path for path in sorted(folder.iterdir())} if folder.exists() or not storage.store_id() else {}
-    sums = read_sums(folder / SOURCE_SUMS)
-    found.pop(SOURCE_SUMS, None)
-    if sums is None and found:
-        warn_unchecked("An upload", "It is read as it is")
-        sums = dict.fromkeys(found)
-    lost = _lost(found, sums or {"": None})
+    found: dict[str, Path] = {}
+    lost = {"upload": "its folder is no longer in the storage folder"}
+    if folder.exists() or not storage.store_id():  # without its id the storage folder itself is away and may come back
+        found = {path.name: path for path in sorted(folder.iterdir()) if path.name != SOURCE_SUMS}
+        lost = _lost(found, read_sums(folder / SOURCE_SUMS))
     files = [path for name, path in found.items() if name not in lost]
     archive = open_archive(files, limits=limits, progress=progress)
     rejected = tuple(rejected_by(refusal(name, _LOST, reason)) for name, reason in sorted(lost.items()))
     return replace(archive, studies=_with_lost(archive.studies, rejected), rejected=rejected + archive.rejected)
 
 
-def _lost(found: Mapping[str, Path], sums: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the reason for each file that is not as its checksum says; None says nothing."""
+def _lost(found: Mapping[str, Path], sums: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the reason for each file that is not as its checksum says."""
+    if sums is None:
+        warn_unchecked("An upload", "It is read as it is")
+        return {}
     lost = dict.fromkeys(sums.keys() - found.keys(), "it is no longer in the storage folder")
     for name, path in found.items():
-        if sums.get(name, "") is None:
-            continue
         try:
             if sha256_of(path) != sums.get(name):
                 lost[name] = "its bytes in the storage folder are not those that arrived"

@@ -40,7 +40,7 @@ from hemoscope.progress import Progress, no_progress
 _FORMAT = 3
 _HOUNSFIELD, _MASKS, _SUMS, _WRITTEN = "hounsfield.npy", "outlines.npy", "checksums.npy", "written.txt"
 _NAMES = (_HOUNSFIELD, _MASKS, _SUMS)
-_TYPES = (np.dtype(np.float32), np.dtype(np.uint8), np.dtype(np.uint32))
+_TYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.uint8), np.dtype(np.uint32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,7 +75,7 @@ class Crops:
         return self._checked(self.masks[place], row, 1).astype(np.float32)
 
     def _checked(self, values: NDArray[Any], row: int, column: int) -> NDArray[Any]:
-        if self.checksums is not None and zlib.crc32(values) != self.checksums[row, column]:
+        if self.checksums is not None and zlib.crc32(values.data) != self.checksums[row, column]:
             msg = f"{(_HOUNSFIELD, _MASKS)[column]}: the crop of {self.table['image_id'][row]} is damaged. {_AGAIN}"
             raise DataError(msg)
         return np.asarray(values)
@@ -280,4 +280,4 @@ class _Plan:
                 scaled = resized(square_pixels(series.mask[index].astype(np.float32) * 1000 - 1000, volume), box, size)
                 mask = (scaled > -500).astype(np.uint8)
                 masks[self.mask_of[place]] = mask
-                sums[place, 1] = zlib.crc32(mask)
+                sums[place, 1] = zlib.crc32(mask.data)
