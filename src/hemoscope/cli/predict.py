@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -148,7 +149,6 @@ def _studies(
 ) -> "Iterator[tuple[int, tuple[ReportedStudy | None, tuple[Rejected, ...]]]]":
     """Yield each study's place among the inputs, the study if it could be read, its files written, and refusals."""
     from hemoscope.cli.predict_progress import RunProgress
-    from hemoscope.dicom.sources import rejected_by
     from hemoscope.inference.predictor import Predictor
     from hemoscope.reports.report import ReportedStudy
 
@@ -159,17 +159,12 @@ def _studies(
     predictor = Predictor(bundle, threads=arguments.threads)
     names = Counter(record.study.findings.study_instance_uid for record in run.finished.values())
     outcomes = _outcomes(arguments, predictor, run.archive, run.volumes, run.show)
-    for (place, key), outcome in zip(run.pending.items(), outcomes, strict=True):
+    for (place, key), found in zip(run.pending.items(), outcomes, strict=True):
+        outcome, patient = _identified(archive, found) if arguments.identify else (found, None)
         reading = outcome.reading
         if reading is None:
             run.done()
             yield place, (None, outcome.rejected)
-            continue
-        try:
-            patient = _patient(archive, reading) if arguments.identify else None
-        except DicomReadError as error:  # replaced after it was decoded: nothing tells whose study this is
-            run.done()
-            yield place, (None, (*outcome.rejected, rejected_by(error)))
             continue
         study = ReportedStudy(findings=reading.findings, patient=patient)
         uid = reading.findings.study_instance_uid
@@ -198,6 +193,16 @@ def _outcomes(
     if archive.studies:
         yield from predictor.studies(archive, series_instance_uid=arguments.series, maps=maps, progress=show)
     yield from nifti_studies(predictor, volumes, maps=maps, progress=show)
+
+
+def _identified(archive: "Archive", outcome: "StudyOutcome") -> "tuple[StudyOutcome, PatientIdentity | None]":
+    """Add who was scanned; without a reading if a file was replaced since it was decoded: whose study is it?"""
+    from hemoscope.dicom.sources import rejected_by
+
+    try:
+        return outcome, None if outcome.reading is None else _patient(archive, outcome.reading)
+    except DicomReadError as error:
+        return replace(outcome, reading=None, rejected=(*outcome.rejected, rejected_by(error))), None
 
 
 def _patient(archive: "Archive", reading: "StudyReading") -> "PatientIdentity | None":
