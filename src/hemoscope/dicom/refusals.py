@@ -22,6 +22,7 @@ REMEDIES: dict[str, str] = {
     "monochrome1": "Export the original slices as MONOCHROME2; inverted values are no Hounsfield units",
     "truncated_pixel_data": "Copy or export the file again; part of it is missing",
     "inconsistent_pixel_data": "Export the slice again; its header and its pixels contradict each other",
+    "decoder_died": "Export the slice again, uncompressed if possible; nothing else was lost",
     "no_rescale": "Export with Rescale Slope and Intercept; without them values are no Hounsfield units",
     "implausible_hounsfield": "Export the series again; check Rescale Intercept, Pixel Representation and Bits Stored",
     "too_large": "If it is genuine, raise that limit with the option --limit NAME=VALUE",
