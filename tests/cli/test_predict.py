@@ -351,9 +351,32 @@ class TestResume:
             file.write_bytes(file.read_bytes())
         assert "finished" not in run(changed, "--output", interrupted, "--resume")[2]
 
-    def test_a_damaged_record_is_not_used(self, run: Run, studies: Path, interrupted: Path) -> None:
+    def test_a_file_replaced_before_its_patient_is_named_refuses_the_study_and_no_other(
+        self, run: Run, studies: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = Predictor.read_study
+        replaced: list[Path] = []
+
+        def then_replace(self: Predictor, archive: Any, study: Any, **options: Any) -> Any:
+            outcome = original(self, archive, study, **options)
+            if not replaced:
+                source = outcome.reading.findings.slices[0].source
+                replaced.append(archive.sources[source].path)
+                replaced[0].write_bytes(replaced[0].read_bytes() + bytes(2))
+            return outcome
+
+        monkeypatch.setattr(Predictor, "read_study", then_replace)
+        _, out, _ = run(studies, "--identify", "--format", "json")
+        document = json.loads(out)
+        assert len(document["studies"]) == 2
+        assert [one["code"] for one in document["rejected"]] == ["changed_file"]
+
+    @pytest.mark.parametrize("damage", [lambda text: "{}", lambda text: text.replace('"index": 0', '"index": 8', 1)])
+    def test_a_damaged_record_is_not_used(
+        self, run: Run, studies: Path, interrupted: Path, damage: Callable[[str], str]
+    ) -> None:
         for path in (interrupted / "resume").iterdir():
-            path.write_text("{}")
+            path.write_text(damage(path.read_text()))
         code, _, err = run(studies, "--output", interrupted, "--resume")
         assert (code, err) == (0, "")
         assert len(self.rows(interrupted, "findings.csv")) == 3 * 2

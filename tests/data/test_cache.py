@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hemoscope.checksums import write_sums
 from hemoscope.data import cache as cache_module
 from hemoscope.data.cache import COLUMNS, open_cache, series_path, stored_images, write_manifest, write_series
 from hemoscope.errors import DataError, MissingExtraError
@@ -171,6 +172,9 @@ def test_a_manifest_that_is_damaged_is_refused(tmp_path: Path) -> None:
     write_small(tmp_path)
     path = tmp_path / "manifest.parquet"
     path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"manifest\.parquet: its SHA-256 is not that in SHA256SUMS.*Prepare the data"):
+        open_cache(tmp_path)
+    (tmp_path / "SHA256SUMS").unlink()  # as an earlier version leaves it
     with pytest.raises(DataError, match=r"manifest\.parquet: not a readable table .*Prepare the data again"):
         open_cache(tmp_path)
 
@@ -179,6 +183,7 @@ def test_a_manifest_with_other_columns_is_refused(tmp_path: Path) -> None:
     write_small(tmp_path)
     table = open_cache(tmp_path).manifest.drop(columns="masked")
     table.to_parquet(tmp_path / "manifest.parquet")
+    write_sums(tmp_path, ("manifest.parquet", "dataset.json"))
     with pytest.raises(DataError, match=r"manifest\.parquet has columns .*Prepare the data again"):
         open_cache(tmp_path)
 
@@ -203,3 +208,81 @@ def test_without_pandas_the_missing_extra_is_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hemoscope\[study\]'"):
         open_cache(tmp_path)
+
+
+def write_whole(folder: Path) -> None:
+    hounsfield = np.random.default_rng(5).integers(-1024, 3071, (3, 5, 7), dtype=np.int16)
+    images, places = ("a", "b", "c"), (0.0, 5.0, 11.0)
+    write_series(
+        folder,
+        "p1",
+        hounsfield=hounsfield,
+        mask=hounsfield > 0,
+        images=images,
+        positions_mm=places,
+        thickness_mm=places,
+    )
+    write_manifest(folder, [row(image) for image in images], DATASET)
+
+
+def everything(folder: Path) -> str:
+    """All that a cache says."""
+    cache = open_cache(folder)
+    found = cache.read_series("p1")
+    assert found.mask is not None
+    pixels = found.volume.hounsfield.tolist(), found.mask.tolist()
+    places = found.volume.positions_mm, found.volume.thickness_mm, cache.read_positions("p1", [0, 2])
+    return repr((cache.manifest.to_csv(), cache.dataset, pixels, places))
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+@pytest.mark.parametrize("name", ["manifest.parquet", "dataset.json", "SHA256SUMS", "series/p1.npz"])
+def test_any_bit_that_flips_is_named_or_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("flipped")
+    write_whole(folder)
+    before = everything(folder)
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    bit = data.draw(st.integers(0, 8 * len(content) - 1), label="bit")
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    try:
+        found = everything(folder)
+    except DataError as error:
+        assert any(one in str(error) for one in (path.name, "SHA256SUMS"))  # noqa: PT017 - either end is right
+        assert "repare" in str(error)  # noqa: PT017
+    else:
+        assert found == before
+        assert name == "series/p1.npz", "a time or an attribute of an archive's member, which nothing reads"
+
+
+@pytest.mark.parametrize("lost", ["mask", "positions_mm", "sha256"])
+def test_an_array_whose_name_is_damaged_does_not_count_as_missing(tmp_path: Path, lost: str) -> None:
+    write_whole(tmp_path)
+    path = series_path(tmp_path, "p1")
+    path.write_bytes(path.read_bytes().replace(f"{lost}.npy".encode(), f"{lost[:-1]}_.npy".encode()))
+    with pytest.raises(DataError, match="1 arrays have unknown names"):
+        open_cache(tmp_path).read_series("p1")
+    with pytest.raises(DataError, match="1 arrays have unknown names"):
+        open_cache(tmp_path).read_positions("p1", [0])
+
+
+def test_data_of_an_earlier_version_are_read_with_a_warning_and_prepared_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_whole(tmp_path)
+    before = everything(tmp_path)
+    (tmp_path / "SHA256SUMS").unlink()
+    path = series_path(tmp_path, "p1")
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files if name != "sha256"}
+    np.savez(path, **arrays)
+    assert everything(tmp_path) == before
+    assert "has no checksums, as an earlier version wrote it: damage goes unnoticed. Prepare it again" in caplog.text
+    assert stored_images(tmp_path, "p1") == (), "so that preparing again writes a checksum"
+    write_manifest(tmp_path, [row("a")], DATASET)
+    with pytest.raises(DataError, match=r"series/p1\.npz: .*it has no checksum"):
+        open_cache(tmp_path).read_series("p1")

@@ -397,3 +397,37 @@ def test_the_stages_of_progress_are_reported_once_each(
     prepare(kaggle, labels, tmp_path / "cache", show=lambda *step: shown.append(step))
     assert shown[0] == ("headers", 12, 12)
     assert shown[-1] == ("slices", 11, 11)
+
+
+@pytest.mark.parametrize(
+    ("moment", "reason"), [("_header", "of another series"), ("read_series", "replaced or written")]
+)
+def test_a_file_that_is_replaced_while_it_is_prepared_is_left_out_by_name(
+    kaggle: Path,
+    labels: dict[str, LabelledImage],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    reason: str,
+) -> None:
+    """Before its header is read again, and before its pixels are."""
+    victim, other = (kaggle / f"{image_id_of(patient, 2)}.dcm" for patient in (0, 1))
+    original = getattr(dicom_series, moment)
+    content = other.read_bytes()
+
+    def replaced(*words: object, **options: object) -> object:
+        whole = victim.read_bytes()
+        victim.write_bytes(content)
+        try:
+            return original(victim.read_bytes() if words[0] == whole else words[0], *words[1:], **options)
+        finally:
+            victim.write_bytes(whole)
+
+    monkeypatch.setattr(dicom_series, moment, replaced)
+    done = prepare(kaggle, labels, tmp_path / "cache")
+    ((image_id, why),) = done.left_out
+    assert image_id == victim.stem
+    assert f"{victim.name}: " in why
+    assert reason in why
+    assert image_id not in set(open_cache(tmp_path / "cache").manifest["image_id"])
+    assert done.slices == 11

@@ -10,13 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from hemoscope.checksums import write_sums
 from hemoscope.errors import BundleError
 from hemoscope.inference.bundle import ModelBundle, load_bundle, write_bundle
 from hemoscope.inference.calibration import Calibration, IsotonicCalibration
 from hemoscope.inference.card import CalibrationTable, ModelCard, SequenceRule
 from hemoscope.inference.probabilities import StudyProbabilities
 from hemoscope.labels import LABELS, PerLabel
+
+ONNX = b"\x08\x08\x3a\x00"  # a model of IR version 8 with an empty graph
 
 
 @pytest.fixture
@@ -29,6 +34,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     card = json.loads((folder / "card.json").read_text())
     change(card)
     (folder / "card.json").write_text(json.dumps(card))
+    write_sums(folder, ["card.json"])
 
 
 def test_a_written_bundle_reads_back_the_same(loaded_bundle: ModelBundle, make_card: Callable[..., ModelCard]) -> None:
@@ -59,7 +65,7 @@ def test_a_card_may_hold_a_calibration_of_another_kind_for_each_label(make_card:
 
 
 def test_further_files_are_hashed_and_kept(tmp_path: Path, make_card: Callable[..., ModelCard]) -> None:
-    bundle = write_bundle(tmp_path / "b", make_card(), b"graph", {"LICENSE.txt": b"CC BY 4.0"})
+    bundle = write_bundle(tmp_path / "b", make_card(), ONNX, {"LICENSE.txt": b"CC BY 4.0"})
     assert (bundle.folder / "LICENSE.txt").read_bytes() == b"CC BY 4.0"
     (bundle.folder / "LICENSE.txt").write_bytes(b"none")
     with pytest.raises(BundleError, match=r"LICENSE.txt: SHA-256 is"):
@@ -68,13 +74,13 @@ def test_further_files_are_hashed_and_kept(tmp_path: Path, make_card: Callable[.
 
 def test_writing_never_replaces_a_bundle(folder: Path, make_card: Callable[..., ModelCard]) -> None:
     with pytest.raises(BundleError, match="exists already"):
-        write_bundle(folder, make_card(), b"graph")
+        write_bundle(folder, make_card(), ONNX)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, make_card: Callable[..., ModelCard]) -> None:
     card = make_card(description="x" * (1 << 20))  # the card would be too large to be read again
     with pytest.raises(BundleError, match="larger than"):
-        write_bundle(tmp_path / "b", card, b"graph")
+        write_bundle(tmp_path / "b", card, ONNX)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -148,9 +154,9 @@ SEQUENCE = SequenceRule(embedding_size=3, study_scores="sequence")
 
 
 def test_a_graph_that_reads_a_series_is_kept_and_hashed(tmp_path: Path, make_card: Callable[..., ModelCard]) -> None:
-    bundle = write_bundle(tmp_path / "b", make_card(sequence=SEQUENCE), b"graph", sequence=b"series")
+    bundle = write_bundle(tmp_path / "b", make_card(sequence=SEQUENCE), ONNX, sequence=ONNX)
     assert bundle.card.sequence == SEQUENCE
-    assert bundle.read_sequence() == b"series"
+    assert bundle.read_sequence() == ONNX
     (bundle.folder / "sequence.onnx").write_bytes(b"other")
     with pytest.raises(BundleError, match=r"sequence.onnx: SHA-256 is"):
         bundle.read_sequence()
@@ -167,9 +173,9 @@ def test_a_graph_for_series_and_what_the_card_states_about_it_must_come_together
     tmp_path: Path, make_card: Callable[..., ModelCard]
 ) -> None:
     with pytest.raises(BundleError, match=r"sequence.onnx: the card has no settings for it.*Export"):
-        write_bundle(tmp_path / "b", make_card(), b"graph", sequence=b"series")
+        write_bundle(tmp_path / "b", make_card(), ONNX, sequence=ONNX)
     with pytest.raises(BundleError, match=r"card.json: has a sequence, but lists no sequence.onnx.*Export"):
-        write_bundle(tmp_path / "b", make_card(sequence=SEQUENCE), b"graph")
+        write_bundle(tmp_path / "b", make_card(sequence=SEQUENCE), ONNX)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -327,3 +333,29 @@ def test_the_card_is_not_to_be_changed(loaded_bundle: ModelBundle) -> None:
 def test_a_card_with_another_label_order_cannot_be_made(make_card: Callable[..., ModelCard]) -> None:
     with pytest.raises(ValueError, match="labels has label order"):
         make_card(labels=("any",))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.parametrize("name", ["card.json", "model.onnx", "SHA256SUMS"])
+def test_any_bit_of_a_bundle_that_flips_is_named(folder: Path, name: str, data: st.DataObject) -> None:
+    whole = (folder / name).read_bytes()
+    flipped = bytearray(whole)
+    bit = data.draw(st.integers(0, 8 * len(whole) - 1), label="bit")
+    flipped[bit // 8] ^= 1 << bit % 8
+    (folder / name).write_bytes(flipped)
+    try:
+        with pytest.raises(BundleError, match=rf"{name}|SHA256SUMS"):
+            load_bundle(folder)
+    finally:
+        (folder / name).write_bytes(whole)
+
+
+def test_a_bundle_of_an_earlier_version_is_loaded_with_a_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sha256 = load_bundle(folder).sha256
+    assert caplog.text == ""
+    (folder / "SHA256SUMS").unlink()
+    assert load_bundle(folder).sha256 == sha256
+    assert "The card of the model bundle bundle has no checksums" in caplog.text

@@ -115,8 +115,10 @@ def test_fewer_than_one_thread_is_refused(loaded_bundle: ModelBundle) -> None:
 
 
 def test_a_graph_that_is_not_onnx_is_refused(tmp_path: Path, make_card: Callable[..., ModelCard]) -> None:
-    bundle = write_bundle(tmp_path / "bundle", make_card(), b"not a graph")
     with pytest.raises(BundleError, match=r"model.onnx: cannot be run: .*Export the model again"):
+        write_bundle(tmp_path / "bundle", make_card(), b"not a graph")
+    bundle = write_bundle(tmp_path / "bundle", make_card(), b"\x08\x08\x3a\x00")  # an empty graph
+    with pytest.raises(BundleError, match=r"model.onnx: .*Export the model again"):
         Engine(bundle)
 
 

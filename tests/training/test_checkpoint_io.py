@@ -96,7 +96,7 @@ def is_pickle(content: bytes) -> bool:
 def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
     round_trip({"weights": torch.rand(3, 3), "epoch": 4, "names": ("a", "b")}, tmp_path)
     files = sorted(path.name for path in (tmp_path / "last.ckpt").iterdir())
-    assert files == ["state.json", "tensors.safetensors"]
+    assert files == ["SHA256SUMS", "state.json", "tensors.safetensors"]
     assert not [name for name in files if is_pickle((tmp_path / "last.ckpt" / name).read_bytes())]
 
 

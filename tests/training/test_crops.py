@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hemoscope.data.cache import Cache
@@ -256,3 +258,48 @@ def test_processes_that_start_at_once_share_one_writing(phantom_cache: Cache, tm
     assert [child.exitcode for child in children] == [0, 0]
     assert results.get() == results.get()
     assert sum(path.is_dir() for path in tmp_path.iterdir()) == 1
+
+
+def all_of(crops: Crops) -> list[bytes]:
+    rows = range(len(crops.table))
+    return [crops.stack(row).tobytes() for row in rows] + [crops.mask(row).tobytes() for row in rows]
+
+
+@pytest.mark.filterwarnings("ignore:Data type alias:DeprecationWarning")  # of a damaged header
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.parametrize("name", ["hounsfield.npy", "outlines.npy", "checksums.npy"])
+def test_any_bit_of_stored_crops_that_flips_is_named_when_it_is_read(
+    phantom_cache: Cache, tmp_path: Path, name: str, data: st.DataObject
+) -> None:
+    images, preprocessing = images_of(phantom_cache)[:6], Preprocessing(size=32)
+    before = all_of(load_crops(phantom_cache, images, preprocessing, folder=tmp_path))
+    (path,) = tmp_path.glob(f"*/{name}")
+    whole = path.read_bytes()
+    # A header as often as the values, which are many more.
+    bit = data.draw(st.integers(0, 8 * 128 - 1) | st.integers(0, 8 * len(whole) - 1), label="bit")
+    flipped = bytearray(whole)
+    flipped[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(flipped)
+    try:
+        found = all_of(load_crops(phantom_cache, images, preprocessing, folder=tmp_path))
+    except DataError as error:
+        assert "Delete the folder of crops: they are written again" in str(error)  # noqa: PT017 - either end is right
+    else:
+        assert found == before  # a blank of the header, or a checksum of a mask that a slice has not
+        assert name == "checksums.npy" or bit < 8 * 128
+    finally:
+        path.write_bytes(whole)
+
+
+def test_crops_in_another_process_are_checked_too(phantom_cache: Cache, tmp_path: Path) -> None:
+    crops = load_crops(phantom_cache, images_of(phantom_cache), SMALL, folder=tmp_path)
+    there = pickle.loads(pickle.dumps(crops))
+    (path,) = tmp_path.glob("*/hounsfield.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    last = len(crops.table) - 1
+    there.stack(0)
+    with pytest.raises(DataError, match=rf"hounsfield.npy: the crop of {crops.table['image_id'][last]} is damaged"):
+        there.stack(last)

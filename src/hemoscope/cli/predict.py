@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
-from hemoscope.errors import ConfigError
+from hemoscope.errors import ConfigError, DicomReadError
 from hemoscope.progress import StageProgress
 
 if TYPE_CHECKING:
@@ -170,13 +171,13 @@ def _studies(
     predictor = Predictor(bundle, threads=arguments.threads)
     names = Counter(record.study.findings.study_instance_uid for record in run.finished.values())
     outcomes = _outcomes(arguments, predictor, run.archive, run.volumes, run.show)
-    for (place, key), outcome in zip(run.pending.items(), outcomes, strict=True):
+    for (place, key), found in zip(run.pending.items(), outcomes, strict=True):
+        outcome, patient = _identified(archive, found) if arguments.identify else (found, None)
         reading = outcome.reading
         if reading is None:
             run.done()
             yield place, (None, outcome.rejected)
             continue
-        patient = _patient(archive, reading) if arguments.identify else None
         study = ReportedStudy(findings=reading.findings, patient=patient)
         uid = reading.findings.study_instance_uid
         names[uid] += 1
@@ -206,6 +207,16 @@ def _outcomes(
     if archive.studies:
         yield from predictor.studies(archive, series_instance_uid=arguments.series, maps=maps, progress=show)
     yield from nifti_studies(predictor, volumes, maps=maps, progress=show)
+
+
+def _identified(archive: "Archive", outcome: "StudyOutcome") -> "tuple[StudyOutcome, PatientIdentity | None]":
+    """Add who was scanned; without a reading if a file was replaced since it was decoded: whose study is it?"""
+    from hemoscope.dicom.sources import rejected_by
+
+    try:
+        return outcome, None if outcome.reading is None else _patient(archive, outcome.reading)
+    except DicomReadError as error:
+        return replace(outcome, reading=None, rejected=(*outcome.rejected, rejected_by(error))), None
 
 
 def _patient(archive: "Archive", reading: "StudyReading") -> "PatientIdentity | None":

@@ -3,11 +3,16 @@
 A folder with ``manifest.parquet`` (one row per slice: ``image_id, patient_id, study_id, series_id, index, masked`` and
 the six labels, empty if unknown), ``dataset.json`` (name and terms of the dataset, which the cards of models trained on
 it repeat) and ``series/ID.npz`` (NumPy's archive, never pickled): ``hounsfield`` int16 (z, y, x), ``spacing_mm``,
-``images`` (the image id of each slice), ``positions_mm`` along the normal if known, and ``mask`` (lesions, bool packed
-to bits) if there is one. Series files are written atomically and the manifest last, so that an interrupted preparation
-can resume.
+``images`` (the image id of each slice), ``positions_mm`` along the normal if known, ``mask`` (lesions, bool packed
+to bits) if there is one, and ``sha256`` of these arrays. ``SHA256SUMS`` has the checksums of the other two files.
+Series files are written atomically and the manifest and its checksum last, so that an interrupted preparation can
+resume.
+
+A folder without ``SHA256SUMS`` is of an earlier version: it is read with a warning, and prepared again from scratch.
 """
 
+import hashlib
+import io
 import json
 import re
 import zipfile
@@ -21,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hemoscope.checksums import SUMS, ChecksumError, read_checked, read_sums, warn_unchecked, write_sums
 from hemoscope.errors import DataError, MissingExtraError
 from hemoscope.files import atomic_file, atomic_path, write_text
 from hemoscope.inference.card import TrainingData, parse_dataclass, to_plain
@@ -33,6 +39,9 @@ if TYPE_CHECKING:
 COLUMNS = ("image_id", "patient_id", "study_id", "series_id", "index", "masked", *LABELS)
 # Errors that NumPy and zipfile raise for a damaged or invalid archive.
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_DIGEST = "sha256"
+_ARRAYS = {"hounsfield", "spacing_mm", "positions_mm", "thickness_mm", "mask", "images", _DIGEST}
+_MANIFEST, _DATASET = "manifest.parquet", "dataset.json"
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -46,15 +55,17 @@ class CachedSeries:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A prepared dataset on disk."""
+    """A prepared dataset on disk; ``checked`` unless it is of an earlier version, without checksums."""
 
     folder: Path
     manifest: "pd.DataFrame"
     dataset: TrainingData
+    checked: bool = False
 
     def read_series(self, series_id: str) -> CachedSeries:
         """Read one series. Raises DataError if its file is missing or damaged."""
-        with self._stored(series_id) as stored:
+        with self._stored(series_id) as file:
+            stored = _verified(file, checked=self.checked)
             hounsfield = stored["hounsfield"]
             spacing = tuple(None if np.isnan(value) else float(value) for value in stored["spacing_mm"])
             mask = _unpack(stored["mask"], hounsfield.shape) if "mask" in stored else None
@@ -85,34 +96,41 @@ class Cache:
         path = series_path(self.folder, series_id)
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+                _check_names(stored, checked=self.checked)
                 yield stored
         except (*_DAMAGED, IndexError) as error:
-            reason = type(error).__name__
+            reason = str(error) if isinstance(error, ChecksumError) else type(error).__name__
             msg = f"series/{path.name}: not a readable series of this cache ({reason}). Delete it and prepare again"
             raise DataError(msg) from error
 
 
 def open_cache(folder: Path) -> Cache:
     """Open a prepared dataset. Raises DataError if the folder holds none or its columns differ."""
-    path = folder / "manifest.parquet"
+    path = folder / _MANIFEST
     if not path.is_file():
         msg = f"{folder.name} holds no manifest.parquet. Create it with: hemoscope prepare ... --output {folder.name}"
         raise DataError(msg)
+    sums = read_sums(folder / SUMS)
+    if sums is None:
+        warn_unchecked(f"The prepared data {folder.name}", "Prepare it again")
     try:
-        manifest = _pandas().read_parquet(path)
+        manifest = _pandas().read_parquet(io.BytesIO(read_checked(path, sums)))
+    except ChecksumError as error:
+        msg = f"{error}: it is damaged. Prepare the data again"
+        raise DataError(msg) from error
     except (OSError, ValueError) as error:
         msg = f"{path.name}: not a readable table ({type(error).__name__}). Prepare the data again"
         raise DataError(msg) from error
     if list(manifest.columns) != list(COLUMNS):
         msg = f"{path.name} has columns {list(manifest.columns)}, expected {list(COLUMNS)}. Prepare the data again"
         raise DataError(msg)
-    return Cache(folder, manifest, read_dataset(folder / "dataset.json"))
+    return Cache(folder, manifest, read_dataset(folder / _DATASET, sums), checked=sums is not None)
 
 
-def read_dataset(path: Path) -> TrainingData:
-    """Read the description of a cached dataset. Raises DataError if ``dataset.json`` is missing or invalid."""
+def read_dataset(path: Path, sums: Mapping[str, str] | None = None) -> TrainingData:
+    """Read the description of a cached dataset. Raises DataError if ``dataset.json`` is missing, damaged or invalid."""
     try:
-        return parse_dataclass(TrainingData, json.loads(path.read_text()), where=path.name)
+        return parse_dataclass(TrainingData, json.loads(read_checked(path, sums)), where=path.name)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         msg = f"{path.name} does not describe the dataset ({reason}). Prepare the data again"
@@ -153,14 +171,16 @@ def write_series(
         arrays["mask"] = np.packbits(mask)
     if images:
         arrays["images"] = np.array(list(images))
+    arrays[_DIGEST] = _digest(arrays)
     with atomic_file(path) as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def stored_images(folder: Path, series_id: str) -> tuple[str, ...]:
-    """Return the image ids of a series file; none if it is missing, damaged or has no ids."""
+    """Return the image ids of a series file; none if it is missing, damaged, or has no ids or no checksum."""
     try:
-        with series_path(folder, series_id).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        with series_path(folder, series_id).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            stored = _verified(file, checked=True)
             return tuple(stored["images"].tolist()) if stored["hounsfield"].ndim == 3 else ()
     except _DAMAGED:
         return ()
@@ -175,9 +195,10 @@ def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]], dataset: 
         msg = f"{len(twice)} image ids occur twice, first {twice.iloc[0]}. Remove the repeated rows"
         raise DataError(msg)
     table = table.astype(dict.fromkeys(LABELS, "Int8"))
-    write_text(folder / "dataset.json", json.dumps(to_plain(dataset), indent=2) + "\n")
-    with atomic_path(folder / "manifest.parquet") as draft:
+    write_text(folder / _DATASET, json.dumps(to_plain(dataset), indent=2) + "\n")
+    with atomic_path(folder / _MANIFEST) as draft:
         table.to_parquet(draft, index=False)
+    write_sums(folder, (_DATASET, _MANIFEST))
 
 
 def series_path(folder: Path, series_id: str) -> Path:
@@ -186,6 +207,36 @@ def series_path(folder: Path, series_id: str) -> Path:
         msg = f"series id {series_id!r} is not safe as a file name: letters, digits, '_', '.', '-', at most 128"
         raise DataError(msg)
     return folder / "series" / f"{series_id}.npz"
+
+
+def _check_names(stored: Any, *, checked: bool) -> None:
+    """Refuse arrays under unknown names, such as a mask whose name is damaged: it would count as missing."""
+    if unknown := set(stored.files) - _ARRAYS:
+        msg = f"{len(unknown)} arrays have unknown names"
+        raise ChecksumError(msg)
+    if checked and _DIGEST not in stored.files:
+        msg = "it has no checksum"
+        raise ChecksumError(msg)
+
+
+def _verified(stored: Any, *, checked: bool) -> dict[str, NDArray[Any]]:
+    """Read all arrays of a series file; ``checked`` refuses one without a checksum. Raises ChecksumError."""
+    _check_names(stored, checked=checked)
+    arrays = {name: stored[name] for name in stored.files}
+    digest = arrays.pop(_DIGEST, None)
+    if digest is not None and not np.array_equal(digest, _digest(arrays)):
+        msg = "its checksum is wrong"
+        raise ChecksumError(msg)
+    return arrays
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """SHA-256 of arrays with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return np.frombuffer(digest.digest(), dtype=np.uint8)
 
 
 def _positions(slices: int, spacing: float | None) -> tuple[float | None, ...]:

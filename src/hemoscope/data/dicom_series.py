@@ -5,14 +5,14 @@ the same folders.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
 from hemoscope.data.cache import series_path, stored_images, write_series
 from hemoscope.dicom import tags
-from hemoscope.dicom.archive import Archive, read_series
+from hemoscope.dicom.archive import Archive, read_series, stamp_of
 from hemoscope.dicom.elements import Elements, character_set
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read import load_bytes, read_headers
@@ -153,9 +153,12 @@ def _stack_name(series_id: str, number: int) -> str:
 def _decode(task: SeriesTask) -> SeriesDone:
     headers: list[SliceHeader] = []
     left_out: list[LeftOut] = []
+    stamps: dict[str, tuple[int, int]] = {}
     for file in task.files:
         try:
-            headers.append(_header(file, task.limits))
+            data = load_bytes(file.path, source=file.name, limits=task.limits)
+            headers.append(_header(data, file, task))
+            stamps[file.name] = stamp_of(data)
         except DicomReadError as error:
             left_out.append((file.image_id, str(error)))
     stacks: list[tuple[str, tuple[str, ...]]] = []
@@ -163,7 +166,7 @@ def _decode(task: SeriesTask) -> SeriesDone:
         found = build_stacks(headers)
         for series in found:
             name = _stack_name(task.series_id, len(stacks) + 1)
-            images, bad = _write_stack(task, name, series)
+            images, bad = _write_stack(task, name, series, stamps)
             left_out += bad
             if images:
                 stacks.append((name, images))
@@ -172,19 +175,24 @@ def _decode(task: SeriesTask) -> SeriesDone:
     return SeriesDone(series_id=task.series_id, stacks=tuple(stacks), left_out=tuple(left_out))
 
 
-def _header(file: ImageFile, limits: ReadLimits) -> SliceHeader:
-    headers = read_headers(file.path, source=file.name, limits=limits)
+def _header(data: bytes, file: ImageFile, task: SeriesTask) -> SliceHeader:
+    headers = read_headers(data, source=file.name, limits=task.limits)
     if len(headers) != 1:
         reason = f"{len(headers)} frames, but one labelled slice is expected"
         raise refusal(file.name, "inconsistent_pixel_data", reason)
+    if headers[0].series_instance_uid != task.series_id:
+        raise refusal(file.name, "changed_file", "it was replaced by a slice of another series while it was read")
     return headers[0]
 
 
-def _write_stack(task: SeriesTask, name: str, series: Series) -> tuple[tuple[str, ...], list[LeftOut]]:
+def _write_stack(
+    task: SeriesTask, name: str, series: Series, stamps: Mapping[str, tuple[int, int]]
+) -> tuple[tuple[str, ...], list[LeftOut]]:
     image_of = {file.name: file.image_id for file in task.files}
     sources = {file.name: FileSource(name=file.name, path=file.path) for file in task.files}
+    archive = Archive(studies=(), rejected=(), limits=task.limits, sources=sources, stamps=stamps)
     try:
-        decoded = read_series(Archive(studies=(), rejected=(), limits=task.limits, sources=sources), series, threads=1)
+        decoded = read_series(archive, series, threads=1)
     except SeriesError as error:
         return (), [(image_of[header.source], str(error)) for header in series.headers]
     images = tuple(image_of[header.source] for header in decoded.slices)

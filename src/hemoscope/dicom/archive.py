@@ -1,8 +1,10 @@
 """Reads folders, archives (ZIP, TAR, gzip), DICOMDIRs and files into studies, and a chosen series into one volume.
 
-Opening an archive only parses headers; ``read_series`` decodes the chosen series.
+Opening an archive only parses headers; ``read_series`` decodes the chosen series. A file that was replaced in between
+is refused: its pixels would get the identity and the place of another slice.
 """
 
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from hemoscope.dicom.lost_slices import Refused, series_of, with_lost_slices
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read import Admission, admit, read_slices
 from hemoscope.dicom.read_limits import ReadLimits
+from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.series import Series, Study, build_studies
 from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader, UnreadSlices
 from hemoscope.dicom.sources import Source, as_paths, find_sources, rejected_by
@@ -34,20 +37,27 @@ _NAMED = 3  # damaged files that a note names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """All studies found, all inputs refused, and access to the bytes of each source."""
+    """All studies found, all inputs refused, and access to the bytes of each source.
+
+    ``stamps`` tells for each source which bytes were indexed (``stamp_of``).
+    """
 
     studies: tuple[Study, ...]
     rejected: tuple[Rejected, ...]
     limits: ReadLimits = field(default_factory=ReadLimits)
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
+    stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     def load(self, source: str) -> bytes:
-        """Return the bytes of the source that a header names.
+        """Return the bytes of the source that a header names: those that were indexed, and no others.
 
         Raises:
-            DicomReadError: it can no longer be read.
+            DicomReadError: it can no longer be read, or was replaced since (``changed_file``).
         """
-        return self.sources[source].load(self.limits)
+        data = self.sources[source].load(self.limits)
+        if source in self.stamps and stamp_of(data) != self.stamps[source]:
+            raise refusal(source, "changed_file", "it was replaced or written to while it was read")
+        return data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +114,12 @@ def open_archive(
     """
     sources, rejected = find_sources(as_paths(paths), limits=limits)
     refused, headers = [Refused(rejected=one) for one in rejected], list[SliceHeader]()
+    stamps: dict[str, tuple[int, int]] = {}
     for done, source in enumerate(sources, 1):
         try:
-            found = _index(source, limits)
+            data = source.load(limits)
+            stamps[source.name] = stamp_of(data)
+            found = _index(data, source.name, limits)
             headers += found.headers
             refused += [Refused(rejected=rejected_by(error)) for error in found.refused]
         except DicomReadError as error:
@@ -118,16 +131,26 @@ def open_archive(
         rejected=tuple(one.rejected for one in refused),
         limits=limits,
         sources={source.name: source for source in sources},
+        stamps=stamps,
     )
 
 
-def _index(source: Source, limits: ReadLimits) -> Admission:
+def stamp_of(data: bytes) -> tuple[int, int]:
+    """Return the size and the CRC-32 of a file's bytes, to tell whether they are still the same.
+
+    Examples:
+        >>> stamp_of(b"123456789") == (9, 0xCBF43926)
+        True
+    """
+    return len(data), zlib.crc32(data)
+
+
+def _index(data: bytes, source: str, limits: ReadLimits) -> Admission:
     """Return the headers of one source; none for a DICOMDIR beside its files, which is not reported as refused."""
-    data = source.load(limits)
     try:
-        return admit(data, source=source.name, limits=limits)
+        return admit(data, source=source, limits=limits)
     except DicomReadError as error:
-        if error.code == "not_ct" and is_directory(parse(data, source=source.name, limits=limits)):
+        if error.code == "not_ct" and is_directory(parse(data, source=source, limits=limits)):
             return Admission(headers=())
         raise
 

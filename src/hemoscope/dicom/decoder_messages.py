@@ -20,6 +20,10 @@ _DAMAGE = re.compile(
 )
 # GDCM tries its 8-bit decoder first, and then the one of the right depth.
 _HARMLESS = re.compile(rb"Unsupported JPEG data precision|Unknown Adobe color transform|Warning: unknown JFIF revision")
+DAMAGED = QualityNote(
+    code="damaged_pixel_data",
+    message="the compressed data are damaged; what the decoder made of them may be wrong",
+)
 _STDERR = 2
 _one_at_a_time = threading.RLock()
 
@@ -45,8 +49,7 @@ def caught_damage() -> Iterator[list[QualityNote]]:
         if not _DAMAGE.match(line) and not _HARMLESS.match(line) and kept is not None:
             os.write(_STDERR, line)
     if any(map(_DAMAGE.match, lines)):
-        message = "the compressed data are damaged; what the decoder made of them may be wrong"
-        found.append(QualityNote(code="damaged_pixel_data", message=message))
+        found.append(DAMAGED)
 
 
 def _redirect(file: int) -> int | None:

@@ -8,10 +8,11 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from hemoscope.dicom.part10 import ENCAPSULATED, UNDEFINED_LENGTH, PixelElement
-from hemoscope.dicom.pixels import RLE, PixelFormat
+from hemoscope.dicom.part10 import UNDEFINED_LENGTH, PixelElement
+from hemoscope.dicom.pixels import PixelFormat
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import QualityNote
+from hemoscope.dicom.transfer_syntaxes import ENCAPSULATED, RLE
 from hemoscope.errors import DicomReadError
 
 _ITEM = 0xFFFEE000

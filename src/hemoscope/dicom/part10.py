@@ -16,12 +16,8 @@ from hemoscope.dicom import tags
 from hemoscope.dicom.elements import PARSE_ERRORS, CountedBytes, ElementBudgetError, Elements, quiet
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
 
-IMPLICIT = "1.2.840.10008.1.2"
-EXPLICIT = "1.2.840.10008.1.2.1"
-DEFLATED = "1.2.840.10008.1.2.1.99"
-ENCAPSULATED = "1.2.840.10008.1.2.1.98"  # uncompressed, but in fragments (PS3.5 A.4.11)
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_TAGS = (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)
 _INFLATE_STEP = 1 << 20

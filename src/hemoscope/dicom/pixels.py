@@ -13,27 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.dicom.codestream import FrameFormat, bare_jpeg, jpeg2000_format, rle_segments
-from hemoscope.dicom.part10 import BIG_ENDIAN, DEFLATED, ENCAPSULATED, EXPLICIT, IMPLICIT
 from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.transfer_syntaxes import BIG_ENDIAN, CODINGS, ENCAPSULATED, NATIVE, OPENJPEG, RLE
 
-NATIVE = frozenset({IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN})
-_JPEG = "1.2.840.10008.1.2.4."
-RLE = "1.2.840.10008.1.2.5"
-# JPEG processes of each transfer syntax (PS3.5 A.4.1, A.4.3), by start of frame marker.
-_CODINGS = {
-    _JPEG + "50": (0xC0,),
-    _JPEG + "51": (0xC0, 0xC1),
-    _JPEG + "57": (0xC3,),
-    _JPEG + "70": (0xC3,),
-    _JPEG + "80": (0xF7,),
-    _JPEG + "81": (0xF7,),
-}
-GDCM = frozenset(_CODINGS)
-OPENJPEG = frozenset(_JPEG + last for last in ("90", "91", "201", "202", "203"))
 Words = NDArray[np.integer[Any]]
 Stored = NDArray[np.int32] | NDArray[np.int64]
-TALKATIVE = GDCM | {RLE}  # whose decoders print on stderr
-SYNTAXES = NATIVE | GDCM | OPENJPEG | {RLE, ENCAPSULATED}
 
 # Errors of the decoders on damaged frames: GDCM's wrapper SystemError, TypeError and RuntimeError (a C++ exception),
 # OpenJPEG's RuntimeError and ValueError, RLE's ValueError; UnicodeError is a ValueError.
@@ -145,7 +129,7 @@ def _gdcm(frame: bytes, pixels: PixelFormat, syntax: str) -> Words:
         # No JPEG has more (T.81 table B.2), and GDCM aborts the process over one.
         msg = f"it declares {found.precision} bits per sample"
         raise _FrameError(msg)
-    if kind not in _CODINGS[syntax]:
+    if kind not in CODINGS[syntax]:
         msg = f"its JPEG coding (marker {kind:02X}) is not that of its transfer syntax"
         raise _FrameError(msg)
     width = 1 if found.precision <= 8 else 2

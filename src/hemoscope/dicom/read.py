@@ -6,7 +6,6 @@
 import os
 import stat
 from collections.abc import Collection, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,17 +14,18 @@ import numpy as np
 
 from hemoscope.dicom import tags
 from hemoscope.dicom.ct_objects import check_is_ct_slice
-from hemoscope.dicom.decoder_messages import caught_damage
+from hemoscope.dicom.decoder_pool import decode_apart
 from hemoscope.dicom.elements import PARSE_ERRORS, Elements, quiet
 from hemoscope.dicom.encapsulation import FrameBytes, encapsulated_frames, native_frames
 from hemoscope.dicom.frames import FrameElements, count_frames, read_header, split_frames
 from hemoscope.dicom.hounsfield import HounsfieldRule, check_is_no_picture, read_rule, to_hounsfield
 from hemoscope.dicom.image_kind import ImageKind
-from hemoscope.dicom.part10 import BIG_ENDIAN, DicomObject, parse
-from hemoscope.dicom.pixels import NATIVE, SYNTAXES, TALKATIVE, PixelFormat, decode_frame
+from hemoscope.dicom.part10 import DicomObject, parse
+from hemoscope.dicom.pixels import PixelFormat, decode_frame
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
-from hemoscope.dicom.slices import CTSlice, SliceHeader
+from hemoscope.dicom.slices import CTSlice, QualityNote, SliceHeader
+from hemoscope.dicom.transfer_syntaxes import BIG_ENDIAN, COMPRESSED, NATIVE, SYNTAXES
 from hemoscope.errors import DicomReadError
 
 __all__ = ["Admission", "ReadLimits", "admit", "load_bytes", "read_headers", "read_slice", "read_slices"]
@@ -109,7 +109,8 @@ def read_slices(
         frames: indices of the frames to decode, all by default.
 
     Raises:
-        DicomReadError: as ``read_headers``, and ``inconsistent_pixel_data`` if a frame cannot be decoded.
+        DicomReadError: as ``read_headers``, and ``inconsistent_pixel_data`` or ``decoder_died`` if a frame cannot be
+            decoded.
     """
     image = _open(data, source, limits)
     return tuple(
@@ -293,7 +294,10 @@ def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> Fr
 
 
 def _decode(frame: _Frame, image: _Image, source: str) -> CTSlice:
-    with caught_damage() if image.syntax in TALKATIVE else nullcontext(()) as damage:
+    damage: tuple[QualityNote, ...] = ()
+    if image.syntax in COMPRESSED:
+        words, damage = decode_apart(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
+    else:
         words = decode_frame(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
     hounsfield, notes = to_hounsfield(words, frame.rule, image.pixels)
     return CTSlice(header=frame.header, hounsfield=hounsfield, quality=(*notes, *damage))

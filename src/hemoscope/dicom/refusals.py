@@ -22,6 +22,7 @@ REMEDIES: dict[str, str] = {
     "monochrome1": "Export the original slices as MONOCHROME2; inverted values are no Hounsfield units",
     "truncated_pixel_data": "Copy or export the file again; part of it is missing",
     "inconsistent_pixel_data": "Export the slice again; its header and its pixels contradict each other",
+    "decoder_died": "Export the slice again, uncompressed if possible; nothing else was lost",
     "no_rescale": "Export with Rescale Slope and Intercept; without them values are no Hounsfield units",
     "implausible_hounsfield": "Export the series again; check Rescale Intercept, Pixel Representation and Bits Stored",
     "mixed_scans": "Export each scan as a series of its own, with its instance numbers and acquisition times",
@@ -29,6 +30,8 @@ REMEDIES: dict[str, str] = {
     "unsupported_syntax": "Convert it first, for example with: gdcmconv --raw INPUT OUTPUT",
     "burned_in_annotation": "Remove the text from its pixels at its source, or leave it out",
     "not_an_image": "Nothing to do: only images are de-identified; send no report or document with them",
+    "changed_file": "Give the files again once no program writes to them any more",
+    "lost_upload": "Upload the study again",
     "bad_archive": "Make the archive again as a plain ZIP (stored or deflated, no password), or give its folder",
 }
 

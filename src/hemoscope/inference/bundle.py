@@ -1,8 +1,8 @@
 """A model bundle: one folder with one or two ONNX graphs and ``card.json``, verified on loading.
 
 ``model.onnx`` scores a slice; the optional ``sequence.onnx`` refines its scores over all slices of a series. The card
-lists the SHA-256 of every other file, so the card's hash identifies the whole bundle. The folder holds only those
-files: an unlisted graph is refused, because it was not validated.
+lists the SHA-256 of every other file, so the card's hash identifies the whole bundle; ``SHA256SUMS`` has that hash, to
+find a damaged card. The folder holds only those files: an unlisted graph is refused, because it was not validated.
 """
 
 import hashlib
@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hemoscope.checksums import SUMS, read_sums, sums_text, warn_unchecked
 from hemoscope.errors import BundleError
 from hemoscope.files import atomic_folder
 from hemoscope.inference.card import ModelCard
+from hemoscope.inference.external_data import external_tensors
 
 __all__ = ["CARD", "DEFAULT_BUNDLE", "GRAPH", "SEQUENCE", "ModelBundle", "ModelCard", "load_bundle", "write_bundle"]
 
@@ -68,12 +70,14 @@ def load_bundle(path: Path | None = None) -> ModelBundle:
         remedy = "Give the folder of a model bundle, or none for the default model" if path else _EXPORT_AGAIN
         _refuse(folder.name, "no such folder", remedy)
     content = _read_limited(folder, CARD, _CARD_BYTES)
+    digest = hashlib.sha256(content).hexdigest()
     card = _parse_card(content)
-    _check_files(card.files, present={entry.name for entry in folder.iterdir()})
+    _check_files(card.files, present={entry.name for entry in folder.iterdir()} - {SUMS})
+    _check_card(folder, digest)
     _check_sequence(card)
     for name, expected in card.files.items():
         _read_verified(folder, name, expected)
-    return ModelBundle(folder=folder, card=card, sha256=hashlib.sha256(content).hexdigest())
+    return ModelBundle(folder=folder, card=card, sha256=digest)
 
 
 def write_bundle(
@@ -103,11 +107,20 @@ def write_bundle(
     _check_files(hashes, present={*hashes, CARD})
     text = json.dumps(replace(card, files=hashes).to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     folder.parent.mkdir(parents=True, exist_ok=True)
+    sums = sums_text({CARD: hashlib.sha256(text.encode()).hexdigest()})
     with atomic_folder(folder) as draft:
-        for name, content in {**contents, CARD: text.encode()}.items():
+        for name, content in {**contents, CARD: text.encode(), SUMS: sums.encode()}.items():
             (draft / name).write_bytes(content)
         load_bundle(draft)
     return load_bundle(folder)
+
+
+def _check_card(folder: Path, digest: str) -> None:
+    sums = read_sums(folder / SUMS)
+    if sums is None:
+        warn_unchecked(f"The card of the model bundle {folder.name}", "Export the model again to have it checked")
+    elif sums.get(CARD) != digest:
+        _refuse(CARD, f"its SHA-256 is not that in {SUMS}: it was damaged or changed", _EXPORT_AGAIN)
 
 
 def _parse_card(content: bytes) -> ModelCard:
@@ -164,7 +177,20 @@ def _read_verified(folder: Path, name: str, expected: str) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         _refuse(name, f"SHA-256 is {found}, the card says {expected}", _EXPORT_AGAIN)
+    if name in {GRAPH, SEQUENCE}:
+        _check_whole(name, content)
     return content
+
+
+def _check_whole(name: str, graph: bytes) -> None:
+    """Refuse a graph that is not whole: what runs is what was hashed, and nothing else."""
+    try:
+        outside = next(external_tensors(graph), None)
+    except ValueError as error:
+        _refuse(name, f"cannot be run: {error}", _EXPORT_AGAIN, error)
+    if outside is not None:
+        reason = f"keeps the tensor {outside!r} in another file (external data), which no hash covers"
+        _refuse(name, reason, "Export the model again with all tensors in the graph")
 
 
 def _read_limited(folder: Path, name: str, limit: int) -> bytes:

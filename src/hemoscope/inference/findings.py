@@ -75,7 +75,7 @@ class SkippedSeries:
 class StudyFindings:
     """The result for one study: six findings in label order, slices in anatomical order.
 
-    ``unread`` are slices of the series that was read which are not in the result.
+    ``unread`` are slices of the series that was read which are not in the result; a count of 0 is an unknown number.
     """
 
     study_instance_uid: str
@@ -90,10 +90,11 @@ class StudyFindings:
 
     @property
     def complete(self) -> bool:
-        """Whether the head was read: at least 95 % of the slices, and not clearly less than a head."""
+        """Whether the head was read: 95 % of the slices, none of them in unknown number, and not clearly less of it."""
         missing = sum(one.count for one in self.unread)
         partial = any(note.code in PARTIAL_HEAD for note in self.quality)
-        return not partial and missing <= UNREAD_SHARE * (missing + len(self.slices))
+        unknown = any(one.count == 0 for one in self.unread)
+        return not partial and not unknown and missing <= UNREAD_SHARE * (missing + len(self.slices))
 
     @property
     def state(self) -> str:

@@ -18,8 +18,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 
 from hemoscope.dicom import tags
 from hemoscope.dicom.part10 import parse
-from hemoscope.dicom.pixels import SYNTAXES
 from hemoscope.dicom.read_limits import ReadLimits
+from hemoscope.dicom.transfer_syntaxes import SYNTAXES
 from hemoscope.errors import ConfigError, DicomReadError
 from hemoscope.pacs.association_server import MOST_WAITING, BoundedAssociationServer
 from hemoscope.pacs.calling_title import calling_title

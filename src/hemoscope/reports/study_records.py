@@ -1,13 +1,15 @@
 """Records of finished studies in a folder of results, so that an interrupted run can go on: ``resume/KEY.json``.
 
 The key is a hash of everything that the result depends on: the inputs, the model, the version of Hemoscope and the
-options. A study with the same key is finished; its record holds its findings, and what was refused on the way.
+options. A study with the same key is finished; its record holds its findings, what was refused on the way, and their
+SHA-256.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hemoscope.dicom.archive import Archive, Study
 from hemoscope.dicom.slices import Rejected
@@ -62,16 +64,23 @@ def write_record(folder: Path, key: str, record: StudyRecord) -> None:
     """
     with explained(folder):
         (folder / RECORDS).mkdir(exist_ok=True)
-        write_bytes(folder / RECORDS / f"{key}.json", document_text(to_plain(record)).encode())
+        plain = to_plain(record)
+        text = document_text({"sha256": _digest(plain), "record": plain})
+        write_bytes(folder / RECORDS / f"{key}.json", text.encode())
 
 
 def read_record(folder: Path, key: str | None) -> StudyRecord | None:
-    """Return the record of a study, or None if it is not finished."""
+    """Return the record of a study, or None if it is not finished, or its record is damaged."""
     try:
-        text = (folder / RECORDS / f"{key}.json").read_bytes()
-        return parse_dataclass(StudyRecord, json.loads(text), where="record")
-    except (OSError, ValueError):
+        stored = json.loads((folder / RECORDS / f"{key}.json").read_bytes())
+        plain = stored["record"]
+        return parse_dataclass(StudyRecord, plain, where="record") if stored["sha256"] == _digest(plain) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # the study is read again, which is always right
+
+
+def _digest(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _key(*parts: str) -> str:

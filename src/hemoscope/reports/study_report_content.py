@@ -155,10 +155,12 @@ def _remarks(study: Mapping[str, Any]) -> tuple[str, ...]:
         remarks.append(
             "Not established: validation does not support this label. Suspected only together with any hemorrhage."
         )
-    reasons = study.get("unread", {}).get("reasons", ())
-    remarks += [unread_words(one["count"], one["message"]) for one in reasons if one["count"]]
-    remarks += [note["message"] for note in study["quality"]]
     reported = {note["code"] for note in study["quality"]}
+    reasons = study.get("unread", {}).get("reasons", ())
+    remarks += [
+        unread_words(one["count"], one["message"]) for one in reasons if one["count"] or one["code"] not in reported
+    ]
+    remarks += [note["message"] for note in study["quality"]]
     notes = [note for one in study["slices"] for note in one["quality"] if note["code"] not in reported]
     messages = {note["code"]: note["message"] for note in reversed(notes)}
     counts = Counter(note["code"] for note in notes)

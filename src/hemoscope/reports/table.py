@@ -169,7 +169,7 @@ def _remarks(study: StudyFindings) -> list[RenderableType]:
     if len(study.slices) > 1 and any(finding.slices for finding in study.findings):
         order = "from feet to head" if all(one.position_mm is not None for one in study.slices) else "as they came"
         remarks.append(_point(f"Slices are numbered {order}."))
-    remarks.extend(_point(unread_words(one.count, one.message), one.code) for one in study.unread if one.count)
+    remarks.extend(_point(unread_words(one.count, one.message), one.code) for one in study.unread)
     remarks.extend(_point(note.message, note.code) for note in study.quality)
     remarks.extend(_slice_notes(study))
     for series in study.skipped_series:

@@ -8,6 +8,7 @@ REMEDIES: dict[str, str] = {
     "no_such_label": "Give one of the six labels",
     "no_pixels": "Wait until the study is being scored; a study that could not be read has no pixels",
     "no_maps": "Wait until the study is done",
+    "damaged_pixels": "Upload the study again, and check the disk of the storage folder",
     "no_findings": "Wait until the study is done",
     "empty_upload": "Give at least one file that is not empty",
     "file_too_large": "Upload smaller files, or raise --upload-mib",

@@ -5,18 +5,26 @@ A site may have them replaced by de-identified copies before anything is read fr
 them, UIDs in findings too, and everything that is kept is free of identity.
 """
 
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hemoscope.checksums import read_sums, sha256_of, sums_text, warn_unchecked
 from hemoscope.dicom.archive import Archive, open_archive
 from hemoscope.dicom.read_limits import ReadLimits
-from hemoscope.dicom.slices import Rejected
+from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.series import Study
+from hemoscope.dicom.slices import Rejected, UnreadSlices
 from hemoscope.dicom.sources import rejected_by
 from hemoscope.errors import DicomReadError
 from hemoscope.files import sync_folder
 from hemoscope.progress import Progress
-from hemoscope.store.storage import Storage, new_private_file
+from hemoscope.store.storage import SOURCE_SUMS, Storage, new_private_file
+
+_LOST = "lost_upload"
 
 
 def open_upload(
@@ -38,20 +46,58 @@ def open_upload(
     """
     folder = storage.source(upload_id)
     if not deidentify:
-        return open_archive(_files(folder), limits=limits, progress=progress)
+        return _open(storage, folder, limits, progress)
     clean = folder.with_name("clean")
     rejected: tuple[Rejected, ...] = ()
     if folder.exists() or not clean.exists():  # else a crash came between the last two steps below
-        archive = open_archive(_files(folder), limits=limits, progress=progress)
-        rejected = archive.rejected + _write_clean(storage, archive, clean)
+        archive = _open(storage, folder, limits, progress)
+        refused = _write_clean(storage, archive, clean)
+        rejected = tuple(one for one in archive.rejected if one.code != _LOST) + refused
         storage.remove_aside(folder, upload_id)
     clean.rename(folder)
-    opened = open_archive(_files(folder), limits=limits)
+    opened = _open(storage, folder, limits)
     return replace(opened, rejected=rejected + opened.rejected)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir())
+def _open(storage: Storage, folder: Path, limits: ReadLimits, progress: Progress | None = None) -> Archive:
+    """Open the files that are as they were uploaded; the others are refused, and no study is complete without them."""
+    found: dict[str, Path] = {}
+    lost = {"upload": "its folder is no longer in the storage folder"}
+    if folder.exists() or not storage.store_id():  # without its id the storage folder itself is away and may come back
+        found = {path.name: path for path in sorted(folder.iterdir()) if path.name != SOURCE_SUMS}
+        lost = _lost(found, read_sums(folder / SOURCE_SUMS))
+    files = [path for name, path in found.items() if name not in lost]
+    archive = open_archive(files, limits=limits, progress=progress)
+    rejected = tuple(rejected_by(refusal(name, _LOST, reason)) for name, reason in sorted(lost.items()))
+    return replace(archive, studies=_with_lost(archive.studies, rejected), rejected=rejected + archive.rejected)
+
+
+def _lost(found: Mapping[str, Path], sums: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the reason for each file that is not as its checksum says."""
+    if sums is None:
+        warn_unchecked("An upload", "It is read as it is")
+        return {}
+    lost = dict.fromkeys(sums.keys() - found.keys(), "it is no longer in the storage folder")
+    for name, path in found.items():
+        try:
+            if sha256_of(path) != sums.get(name):
+                lost[name] = "its bytes in the storage folder are not those that arrived"
+        except OSError as error:
+            lost[name] = f"it cannot be read from the storage folder ({os.strerror(error.errno or 0)})"
+    return lost
+
+
+def _with_lost(studies: tuple[Study, ...], lost: Sequence[Rejected]) -> tuple[Study, ...]:
+    """Add files that were lost to what is unread in every series: nobody knows which slices they held, or how many."""
+    if not lost:
+        return studies
+    what = "an uploaded file was" if len(lost) == 1 else f"{len(lost)} uploaded files were"
+    message = f"{what} lost or damaged in storage: {lost[0].message}"
+    unread = UnreadSlices(code=_LOST, message=message, count=0)
+    return tuple(
+        replace(study, series=tuple(replace(one, unread=(*one.unread, unread)) for one in study.series))
+        for study in studies
+    )
 
 
 def _write_clean(storage: Storage, archive: Archive, clean: Path) -> tuple[Rejected, ...]:
@@ -61,6 +107,7 @@ def _write_clean(storage: Storage, archive: Archive, clean: Path) -> tuple[Rejec
     storage.remove(clean)
     clean.mkdir(mode=0o700)
     key, rejected = storage.pseudonym_key(), list[Rejected]()
+    digests = {f"lost-{one.source}": "" for one in archive.rejected if one.code == _LOST}  # whoever reads on must know
     headers = (header for study in archive.studies for series in study.series for header in series.headers)
     left_out = (header for study in archive.studies for series in study.series for header in series.left_out)
     named = dict.fromkeys(header.source for header in (*headers, *left_out))
@@ -72,6 +119,9 @@ def _write_clean(storage: Storage, archive: Archive, clean: Path) -> tuple[Rejec
             continue
         with new_private_file(clean / f"{number:06d}") as file:
             file.write(content)
+        digests[f"{number:06d}"] = hashlib.sha256(content).hexdigest()
+    with new_private_file(clean / SOURCE_SUMS) as file:
+        file.write(sums_text(digests).encode("ascii"))
     sync_folder(clean)
     return tuple(rejected)
 

@@ -14,15 +14,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.errors import ConfigError
 from hemoscope.files import atomic_file, new_file, sync_folder, write_text
 from hemoscope.store.refusals import refusal
+from hemoscope.store.stored_slices import StoredSlices, open_slices, write_slices
 
 VOLUME = "volume.npy"
 MAPS = "maps.npy"
+SOURCE_SUMS = ".sha256sums"  # hidden, so that a reader of the folder passes over it
 _TRASH = ".trash"
 _SWEPT = ".swept"
 _RECEIVED = ".received"
@@ -104,7 +105,7 @@ class Storage:
         return self.upload(upload_id) / study_id
 
     def write_array(self, upload_id: str, study_id: str, name: str, array: NDArray[Any]) -> None:
-        """Write an array, so that a crash leaves none or all of it.
+        """Write slices, so that a crash leaves none or all of them.
 
         Raises:
             StoreError: ``storage_full`` or ``storage_unusable``.
@@ -113,14 +114,16 @@ class Storage:
         with usable():
             folder.mkdir(mode=0o700, exist_ok=True)
             with atomic_file(folder / name, mode=0o600) as file:
-                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-                # Not by NumPy, whose tofile() reports a full disk without its errno.
-                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+                write_slices(file, array)
 
-    def read_array(self, upload_id: str, study_id: str, name: str) -> NDArray[Any] | None:
-        """Map an array into memory without reading it; None if it does not exist (any more)."""
+    def read_array(self, upload_id: str, study_id: str, name: str) -> StoredSlices | None:
+        """Map slices into memory without reading them; None if they do not exist (any more).
+
+        Raises:
+            StoreError: ``damaged_pixels``.
+        """
         try:
-            return np.load(self.study(upload_id, study_id) / name, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+            return open_slices(self.study(upload_id, study_id) / name)
         except FileNotFoundError:
             return None
 

@@ -157,7 +157,7 @@ class Store:
         """Return one slice as HU: int16, little endian, row by row.
 
         Raises:
-            StoreError: ``no_such_study``, ``no_pixels``, ``no_such_slice``.
+            StoreError: ``no_such_study``, ``no_pixels``, ``no_such_slice``, ``damaged_pixels``.
         """
         return bytes(self._slice(study_id, VOLUME, index, "no_pixels").tobytes())
 
@@ -165,7 +165,7 @@ class Store:
         """Return the heat of one label over one slice's box: uint8, 255 for probability 1, row by row.
 
         Raises:
-            StoreError: ``no_such_study``, ``no_maps``, ``no_such_slice``, ``no_such_label``.
+            StoreError: ``no_such_study``, ``no_maps``, ``no_such_slice``, ``no_such_label``, ``damaged_pixels``.
         """
         if label not in list(LABELS):
             raise refusal("no_such_label", f"no label {worklist.storable(label)!r:.40}")

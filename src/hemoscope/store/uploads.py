@@ -1,5 +1,6 @@
 """Incoming files: a private folder, generated names, limits checked while the bytes arrive, then durable rows."""
 
+import hashlib
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -7,13 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from hemoscope.checksums import sums_text
 from hemoscope.files import sync_file, sync_folder
 from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
 from hemoscope.store.settings import UploadLimits
-from hemoscope.store.storage import Storage, full_disk_refused, new_private_file, usable
+from hemoscope.store.storage import SOURCE_SUMS, Storage, full_disk_refused, new_private_file, usable
 from hemoscope.store.values import StudyState
 
 UNKNOWN_URGENCY = len(URGENCIES)  # after every urgency that is known
@@ -33,6 +35,7 @@ class Upload:
         self.undecided = False
         self.abandoned = threading.Event()
         self.limits = limits
+        self.digests: dict[str, str] = {}
         self._storage = storage
         self._begun = 0
 
@@ -66,7 +69,7 @@ class Upload:
         return file.size
 
     def make_durable(self) -> None:
-        """Flush every file and every name to the disk.
+        """Flush every file, their checksums and every name to the disk.
 
         Files are flushed only now, several at a time: flushing thousands of small ones as each arrives takes minutes.
         Raises StoreError ``empty_upload``, ``upload_abandoned`` or ``storage_full``.
@@ -77,6 +80,8 @@ class Upload:
         with full_disk_refused(), ThreadPoolExecutor(_SYNCS_AT_A_TIME, thread_name_prefix="sync-upload") as threads:
             for _ in threads.map(self._make_file_durable, source.iterdir()):
                 pass
+        with new_private_file(source / SOURCE_SUMS) as file:
+            file.write(sums_text(self.digests).encode("ascii"))
         for folder in (source, source.parent, self._storage.root):
             sync_folder(folder)
 
@@ -97,6 +102,7 @@ class UploadedFile:
         self.size = 0
         self._upload = upload
         self._path = path
+        self._digest = hashlib.sha256()
 
     def __enter__(self) -> Self:
         """Open the file."""
@@ -113,6 +119,7 @@ class UploadedFile:
             self._path.unlink(missing_ok=True)
         elif error is None:
             self._upload.files += 1
+            self._upload.digests[self._path.name] = self._digest.hexdigest()
 
     def write(self, piece: bytes) -> None:
         """Add bytes. Raises StoreError ``file_too_large``, ``upload_too_large`` or ``storage_full``."""
@@ -125,6 +132,7 @@ class UploadedFile:
             raise refusal("upload_too_large", f"the upload is larger than {limits.upload_bytes} bytes")
         with full_disk_refused():
             self._file.write(piece)
+        self._digest.update(piece)
 
 
 def accept(database: Database, upload: Upload, *, submitted_by: str) -> str:

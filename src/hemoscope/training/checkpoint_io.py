@@ -1,4 +1,4 @@
-"""Lightning checkpoints without pickle: tensors in safetensors, everything else in JSON, in one folder."""
+"""Lightning checkpoints without pickle: tensors in safetensors, everything else in JSON, checksums beside them."""
 
 import json
 import shutil
@@ -8,16 +8,18 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
+from hemoscope.checksums import SUMS, ChecksumError, read_checked, read_sums, warn_unchecked, write_sums
 from hemoscope.errors import TrainingError
 from hemoscope.files import publish
 
+_STATE, _TENSORS = "state.json", "tensors.safetensors"
 _TENSOR, _TUPLE, _ITEMS = "$tensor", "$tuple", "$items"
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """A checkpoint is a folder with ``state.json`` and ``tensors.safetensors``, written atomically."""
+    """A checkpoint is a folder with ``state.json``, ``tensors.safetensors`` and ``SHA256SUMS``, written atomically."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint. Raises TypeError for anything but tensors and plain values."""
@@ -28,8 +30,9 @@ class SafeCheckpointIO(CheckpointIO):
         part = folder.with_name(folder.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        save_file(tensors, part / "tensors.safetensors")
-        (part / "state.json").write_text(json.dumps(state))
+        save_file(tensors, part / _TENSORS)
+        (part / _STATE).write_text(json.dumps(state))
+        write_sums(part, (_STATE, _TENSORS))
         before = _before(folder)
         if folder.is_dir():
             shutil.rmtree(before, ignore_errors=True)
@@ -42,12 +45,16 @@ class SafeCheckpointIO(CheckpointIO):
         del map_location, weights_only
         folder = Path(path)
         try:
-            state = json.loads((folder / "state.json").read_text())
-            restored = _restored(state, load_file(folder / "tensors.safetensors"))
+            sums = read_sums(folder / SUMS)
+            if sums is None:
+                warn_unchecked(f"The checkpoint {folder.name}", "The next one will have them")
+            state = json.loads(read_checked(folder / _STATE, sums))
+            restored = _restored(state, load(read_checked(folder / _TENSORS, sums)))
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            # Only the type: the system's message contains the absolute path.
+            # Of others only the type: the system's message contains the absolute path.
+            reason = error if isinstance(error, ChecksumError) else type(error).__name__
             remedy = "Delete it and use --resume: this split then starts from the beginning"
-            msg = f"checkpoint {folder.name} cannot be read ({type(error).__name__}). {remedy}"
+            msg = f"checkpoint {folder.name} cannot be read ({reason}). {remedy}"
             raise TrainingError(msg) from error
         assert isinstance(restored, dict)
         return restored

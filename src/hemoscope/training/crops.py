@@ -5,8 +5,9 @@ can act on Hounsfield units, and without augmentation training shows the network
 neighbours, a crop is a stack: every neighbour is cropped with the box of the middle slice.
 
 On disk, each set of crops has its own folder, named by a hash of its inputs (the slices, the dataset, and the
-preprocessing without its windows, which are applied later). It holds ``hounsfield.npy`` and ``outlines.npy`` (lesion
-masks): plain NumPy files that are memory-mapped, so that 700,000 slices need no more memory than a few. While they are
+preprocessing without its windows, which are applied later). It holds ``hounsfield.npy``, ``outlines.npy`` (lesion
+masks) and ``checksums.npy`` (a CRC-32 of each crop and mask, checked whenever one is read): plain NumPy files that are
+memory-mapped, so that 700,000 slices need no more memory than a few. While they are
 written, the folder's name ends in ``.part`` and ``written.txt`` lists the finished series; an interrupted process
 resumes there. A file lock lets one process write while others wait and then read. Changed series with unchanged ids
 are not detected: delete the crops after preparing the data again.
@@ -15,6 +16,7 @@ are not detected: delete the crops after preparing the data again.
 import hashlib
 import json
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from filelock import FileLock
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from hemoscope.checksums import NPY_ERRORS
 from hemoscope.data.cache import Cache
 from hemoscope.errors import DataError
 from hemoscope.files import publish, write_text
@@ -34,8 +37,10 @@ from hemoscope.inference.preprocess import Preprocessing, resized, slice_box, sq
 from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, no_progress
 
-_FORMAT = 2
-_HOUNSFIELD, _MASKS, _WRITTEN = "hounsfield.npy", "outlines.npy", "written.txt"
+_FORMAT = 3
+_HOUNSFIELD, _MASKS, _SUMS, _WRITTEN = "hounsfield.npy", "outlines.npy", "checksums.npy", "written.txt"
+_NAMES = (_HOUNSFIELD, _MASKS, _SUMS)
+_TYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.uint8), np.dtype(np.uint32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,6 +53,7 @@ class Crops:
         masks: uint8 (m, S, S) for the m slices that have a lesion mask: 1 inside a lesion of the middle slice.
         mask_of: (n,) the index in ``masks`` of each slice's mask; -1 if it has none.
         labels: float32 (n, 6), NaN if unknown.
+        checksums: uint32 (n, 2), of each slice's crop and mask, for those on disk; None for those in memory.
     """
 
     table: pd.DataFrame
@@ -55,17 +61,30 @@ class Crops:
     masks: NDArray[np.uint8]
     mask_of: NDArray[np.int64]
     labels: NDArray[np.float32]
+    checksums: NDArray[np.uint32] | None = None
+
+    def stack(self, row: int) -> NDArray[np.float32]:
+        """Return the crop (stack, S, S) of one slice. Raises DataError if it is not as it was written."""
+        return self._checked(self.hounsfield[row], row, 0)
 
     def mask(self, row: int) -> NDArray[np.float32]:
-        """Return the lesion mask (S, S) of one slice as a new array; all zero if it has none."""
+        """Return the lesion mask (S, S) of one slice as a new array, all zero if it has none; errors as ``stack``."""
         place = int(self.mask_of[row])
-        empty = np.zeros(self.hounsfield.shape[2:], dtype=np.float32)
-        return empty if place < 0 else np.asarray(self.masks[place], dtype=np.float32)
+        if place < 0:
+            return np.zeros(self.hounsfield.shape[2:], dtype=np.float32)
+        return self._checked(self.masks[place], row, 1).astype(np.float32)
+
+    def _checked(self, values: NDArray[Any], row: int, column: int) -> NDArray[Any]:
+        if self.checksums is not None and zlib.crc32(values.data) != self.checksums[row, column]:
+            msg = f"{(_HOUNSFIELD, _MASKS)[column]}: the crop of {self.table['image_id'][row]} is damaged. {_AGAIN}"
+            raise DataError(msg)
+        return np.asarray(values)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle memory-mapped arrays as their file names: the other process maps them again."""
         arrays = (_named(self.hounsfield), _named(self.masks))
-        return _unpacked, (self.table, *arrays, self.mask_of, self.labels)
+        sums = None if self.checksums is None else _named(self.checksums)
+        return _unpacked, (self.table, *arrays, self.mask_of, self.labels, sums)
 
 
 def _named(array: NDArray[Any]) -> NDArray[Any] | Path:
@@ -82,8 +101,16 @@ def _unpacked(
     masks: NDArray[Any] | Path,
     mask_of: NDArray[np.int64],
     labels: NDArray[np.float32],
+    sums: NDArray[Any] | Path | None,
 ) -> Crops:
-    return Crops(table=table, hounsfield=_mapped(hounsfield), masks=_mapped(masks), mask_of=mask_of, labels=labels)
+    return Crops(
+        table=table,
+        hounsfield=_mapped(hounsfield),
+        masks=_mapped(masks),
+        mask_of=mask_of,
+        labels=labels,
+        checksums=None if sums is None else _mapped(sums),
+    )
 
 
 def chosen_slices(cache: Cache, image_ids: Sequence[str]) -> pd.DataFrame:
@@ -121,17 +148,19 @@ def load_crops(
     masked = table["masked"].to_numpy(dtype=bool)
     plan = _Plan(cache, table, np.where(masked, np.cumsum(masked) - 1, -1), preprocessing)
     show = progress or (no_progress)
-    hounsfield, masks = plan.in_memory(show) if folder is None else plan.in_folder(folder, show)
+    arrays = plan.in_memory(show) if folder is None else plan.in_folder(folder, show)
     return Crops(
         table=table,
-        hounsfield=hounsfield,
-        masks=masks,
+        hounsfield=arrays[0],
+        masks=arrays[1],
+        checksums=arrays[2] if folder is not None else None,
         mask_of=plan.mask_of,
         labels=table[[label.value for label in LABELS]].to_numpy(dtype=np.float32, na_value=np.nan),
     )
 
 
-Arrays = tuple[NDArray[np.float32], NDArray[np.uint8]]
+Arrays = tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint32]]
+_AGAIN = "Delete the folder of crops: they are written again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +185,17 @@ class _Plan:
         return digest.hexdigest()[:32]
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shapes of the two arrays."""
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the three arrays."""
         side = self.preprocessing.size
         stack = 2 * self.preprocessing.neighbours + 1
-        return (len(self.table), stack, side, side), (int(self.mask_of.max(initial=-1)) + 1, side, side)
+        count = len(self.table)
+        return (count, stack, side, side), (int(self.mask_of.max(initial=-1)) + 1, side, side), (count, 2)
 
     def in_memory(self, show: Progress) -> Arrays:
         """Return the crops in memory."""
-        shape, mask_shape = self.shapes
-        arrays = np.empty(shape, dtype=np.float32), np.zeros(mask_shape, dtype=np.uint8)
+        shape, mask_shape, sums = self.shapes
+        arrays = np.empty(shape, np.float32), np.zeros(mask_shape, np.uint8), np.zeros(sums, np.uint32)
         done = 0
         for _, rows in self._series(set()):
             self._crop(rows, arrays)
@@ -183,35 +213,47 @@ class _Plan:
                     part = folder / f"{self.key}.part"
                     self._write(part, show)
                     publish(part, whole)
-        return _mapped(whole / _HOUNSFIELD), _mapped(whole / _MASKS)
+        return self._mapped(whole)
+
+    def _mapped(self, whole: Path) -> Arrays:
+        """Map the arrays. Raises DataError for a damaged header, which would give their bytes another meaning."""
+        try:
+            found = tuple(_mapped(whole / name) for name in _NAMES)
+        except (OSError, *NPY_ERRORS) as error:
+            msg = f"crops {whole.name} cannot be read ({type(error).__name__}). {_AGAIN}"
+            raise DataError(msg) from error
+        for name, array, shape, kind in zip(_NAMES, found, self.shapes, _TYPES, strict=True):
+            if (array.shape, array.dtype, array.flags.c_contiguous) != (shape, kind, True):
+                msg = f"crops {whole.name}: {name} has another shape or type than it was written with. {_AGAIN}"
+                raise DataError(msg)
+        return found  # type: ignore[return-value]  # as was just checked
 
     def _write(self, part: Path, show: Progress) -> None:
-        (hounsfield, masks), written = self._opened(part)
+        arrays, written = self._opened(part)
         done = int(self.table["series_id"].isin(written).sum())
         with (part / _WRITTEN).open("a") as log:
             for series_id, rows in self._series(written):
-                self._crop(rows, (hounsfield, masks))
-                hounsfield.flush()  # flush before the series counts as written
-                masks.flush()
+                self._crop(rows, arrays)
+                for array in arrays:
+                    array.flush()  # before the series counts as written
                 log.write(f"{series_id}\n")
                 log.flush()
                 done += len(rows)
                 show(done, len(self.table))
 
-    def _opened(self, part: Path) -> tuple[list[np.memmap[Any, Any]], set[str]]:
+    def _opened(self, part: Path) -> tuple[tuple[np.memmap[Any, Any], ...], set[str]]:
         """Return the files to write to, and the series that they already hold."""
         log = part / _WRITTEN
-        names = (_HOUNSFIELD, _MASKS)
         if log.is_file():  # created last: both arrays have their full size
             *lines, _ = log.read_text().split("\n")  # text after the last newline is incomplete
             write_text(log, "".join(f"{line}\n" for line in lines))
-            return [open_memmap(part / name, mode="r+") for name in names], set(lines)
+            return tuple(open_memmap(part / name, mode="r+") for name in _NAMES), set(lines)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        made = [
+        made = tuple(
             open_memmap(part / name, mode="w+", dtype=kind, shape=shape)
-            for name, kind, shape in zip(names, (np.float32, np.uint8), self.shapes, strict=True)
-        ]
+            for name, kind, shape in zip(_NAMES, _TYPES, self.shapes, strict=True)
+        )
         log.touch()
         return made, set()
 
@@ -220,14 +262,15 @@ class _Plan:
             if series_id not in skipped:
                 yield str(series_id), rows
 
-    def _crop(self, rows: pd.DataFrame, arrays: Arrays) -> None:
-        """Fill in the crops and masks of one series."""
-        hounsfield, masks = arrays
+    def _crop(self, rows: pd.DataFrame, arrays: Any) -> None:
+        """Fill in the crops, masks and checksums of one series; ``arrays`` as ``Arrays``."""
+        hounsfield, masks, sums = arrays
         series = self.cache.read_series(str(rows["series_id"].iloc[0]))
         volume, size = series.volume, self.preprocessing.size
         for place, index in zip(rows.index, rows["index"], strict=True):
             box = slice_box(volume, int(index), self.preprocessing)
             hounsfield[place] = stacked(volume, int(index), box, self.preprocessing)
+            sums[place, 0] = zlib.crc32(hounsfield[place])
             if self.mask_of[place] >= 0:
                 if series.mask is None:
                     image_id = rows["image_id"][place]
@@ -235,4 +278,6 @@ class _Plan:
                     raise DataError(msg)
                 # resized() pads with air (-1000), so the mask is resized on that scale too.
                 scaled = resized(square_pixels(series.mask[index].astype(np.float32) * 1000 - 1000, volume), box, size)
-                masks[self.mask_of[place]] = scaled > -500
+                mask = (scaled > -500).astype(np.uint8)
+                masks[self.mask_of[place]] = mask
+                sums[place, 1] = zlib.crc32(mask.data)

@@ -106,7 +106,7 @@ class SliceDataset(Dataset[Sample]):
     def __getitem__(self, draw: SampleIndex) -> Sample:
         """Return one sample; the same index gives the same sample."""
         rng = np.random.default_rng([self.seed, draw.epoch, draw.place])
-        stack, labels = np.asarray(self.crops.hounsfield[draw.row]), self.crops.labels[draw.row].copy()
+        stack, labels = self.crops.stack(draw.row), self.crops.labels[draw.row].copy()
         mask = self.crops.mask(draw.row)
         mask_known = labels[0] == 0 or self.crops.mask_of[draw.row] >= 0
         lesion = self._lesion(stack, labels, rng)
@@ -133,7 +133,7 @@ class SliceDataset(Dataset[Sample]):
         if lot < self.sampling.pasted and len(self.donors):
             donor = int(rng.choice(self.donors))
             shape = self.crops.mask(donor) > 0
-            lesion = paste_in_stack(stack, np.asarray(self.crops.hounsfield[donor]), shape, rng)
+            lesion = paste_in_stack(stack, self.crops.stack(donor), shape, rng)
             gained = self.crops.labels[donor]
         else:
             kind = int(rng.integers(len(SUBTYPES)))

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import DataLoader, Dataset
@@ -29,9 +28,10 @@ from hemoscope.progress import Progress
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.models.network import HemorrhageNetwork
+from hemoscope.training.tensor_files import load_tensors, save_tensors
 
 FOLDER = "embeddings"
-_FORMAT = 1
+_FORMAT = 2
 _BATCH = 16
 
 
@@ -72,7 +72,7 @@ class EmbeddingStore:
         for done, (series_id, (images, positions)) in enumerate(zip(missing, loader, strict=True), 1):
             embeddings, logits = self._views(network, images, series_id, device)
             with atomic_path(self._path(series_id)) as draft:
-                save_file({"embeddings": embeddings, "logits": logits, "positions": positions}, draft)
+                save_tensors({"embeddings": embeddings, "logits": logits, "positions": positions}, draft)
             progress(len(series_ids) - len(missing) + done, len(series_ids))
         network.to("cpu")
 
@@ -80,11 +80,11 @@ class EmbeddingStore:
         """Return one series. Raises TrainingError if its file is missing or damaged."""
         path = self._path(series_id)
         try:
-            stored = load_file(path)
+            stored = load_tensors(path)
             positions = stored["positions"].tolist()
             known = tuple(None if np.isnan(position) else position for position in positions)
             return EmbeddedSeries(stored["embeddings"], stored["logits"], known)
-        except (OSError, KeyError, SafetensorError) as error:
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
             msg = f"{FOLDER}/{path.name} cannot be read ({type(error).__name__}). Delete it and continue with --resume"
             raise TrainingError(msg) from error
 

@@ -30,6 +30,7 @@ STORE_STATUS: Mapping[str, int] = {
     "no_pixels": 409,
     "no_maps": 409,
     "no_findings": 409,
+    "damaged_pixels": 500,
     "empty_upload": 422,
     "file_too_large": 413,
     "too_many_files": 413,

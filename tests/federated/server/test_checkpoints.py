@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.server.checkpoints import (
@@ -123,6 +125,7 @@ def test_the_same_round_may_be_written_again(tmp_path: Path) -> None:
 )
 def test_a_damaged_round_is_refused_with_the_remedy(tmp_path: Path, file: str, content: bytes | None) -> None:
     path = save_round(tmp_path / "final", state(4)) / file
+    (path.parent / "SHA256SUMS").unlink()  # as a round of an earlier version
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(
         FederationError,
@@ -130,6 +133,23 @@ def test_a_damaged_round_is_refused_with_the_remedy(tmp_path: Path, file: str, c
     ) as caught:
         latest_round(tmp_path / "final")
     assert str(tmp_path) not in str(caught.value)
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+@pytest.mark.parametrize("file", ["state.json", "report.json", "trained.safetensors", "strategy.safetensors"])
+def test_any_bit_of_a_round_that_flips_is_named(
+    tmp_path_factory: pytest.TempPathFactory, file: str, data: st.DataObject
+) -> None:
+    part = tmp_path_factory.mktemp("run") / "final"
+    path = save_round(part, state(4), RoundReport(number=4)) / file
+    content = bytearray(path.read_bytes())
+    bit = data.draw(st.integers(0, 8 * len(content) - 1), label="bit")
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    named = rf"final/rounds/0004 cannot be read \({file}: its SHA-256 is not that in SHA256SUMS\)\. Delete rounds/0004"
+    with pytest.raises(FederationError, match=named):
+        last_report(part) if file == "report.json" else latest_round(part)
 
 
 def test_the_log_has_one_line_a_round(tmp_path: Path) -> None:

@@ -1,22 +1,24 @@
 """The server's rounds on disk: what a stopped federation goes on from. Safetensors and JSON, whole or not at all.
 
 ``PART/rounds/0003/`` holds ``trained``, ``statistics``, ``fixed`` and ``strategy`` (``.safetensors``), ``state.json``
-and, of what happened in it, ``report.json``; ``PART/rounds.jsonl`` has one line a round, void ones too. The last two
-rounds are kept.
+and, of what happened in it, ``report.json``, with their ``SHA256SUMS``; ``PART/rounds.jsonl`` has one line a round,
+void ones too. The last two rounds are kept.
 """
 
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 
+from hemoscope.checksums import SUMS, ChecksumError, read_checked, read_sums, warn_unchecked, write_sums
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.weights import Arrays
 from hemoscope.files import append_line, publish
@@ -35,6 +37,7 @@ __all__ = [
 
 ROUNDS, ROUND_LOG = "rounds", "rounds.jsonl"
 _STATE, _REPORT, _SCHEMA = "state.json", "report.json", 1
+_FILES = ("trained", "statistics", "fixed", "strategy")
 _KEPT = 2
 _BETWEEN = "/"  # of a moment's name and a weight's name; names of weights have dots
 
@@ -131,6 +134,7 @@ def save_round(part_folder: Path, state: RoundState, report: "RoundReport | None
     (begun / _STATE).write_text(json.dumps(record, indent=1) + "\n")
     if report is not None:
         (begun / _REPORT).write_text(json.dumps(report.to_json()) + "\n")
+    write_sums(begun, [path.name for path in begun.iterdir()])
     if folder.exists():  # the same round again, after a resume from the round before
         shutil.rmtree(folder)
     publish(begun, folder)
@@ -140,12 +144,17 @@ def save_round(part_folder: Path, state: RoundState, report: "RoundReport | None
 
 
 def last_report(part_folder: Path) -> dict[str, Any] | None:
-    """What happened in the last round that was written whole, as ``RoundReport.to_json``; None where nobody said."""
+    """What happened in the last round that was written whole, as ``RoundReport.to_json``; None where nobody said.
+
+    Raises:
+        FederationError: the file is damaged.
+    """
     folders = _round_folders(part_folder / ROUNDS)
     path = folders[-1] / _REPORT if folders else None
     if path is None or not path.is_file():
         return None
-    report: dict[str, Any] = json.loads(path.read_text())
+    with _damage_named(path.parent):
+        report: dict[str, Any] = json.loads(read_checked(path, read_sums(path.parent / SUMS)))
     return report
 
 
@@ -158,13 +167,20 @@ def latest_round(part_folder: Path) -> RoundState | None:
     folders = _round_folders(part_folder / ROUNDS)
     if not folders:
         return None
-    folder = folders[-1]
+    with _damage_named(folders[-1]):
+        return _read_round(folders[-1])
+
+
+@contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    """Turn the errors of a damaged round into a FederationError that names it."""
     try:
-        return _read_round(folder)
+        yield
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         # What a round released is spent, though the round before it knows nothing of that.
+        reason = error if isinstance(error, ChecksumError) else type(error).__name__
         remedy = f"Delete {ROUNDS}/{folder.name} to go on from the round before it; with privacy, begin a new run"
-        msg = f"{part_folder.name}/{ROUNDS}/{folder.name} cannot be read ({type(error).__name__}). {remedy}"
+        msg = f"{folder.parents[1].name}/{ROUNDS}/{folder.name} cannot be read ({reason}). {remedy}"
         raise FederationError(msg) from error
 
 
@@ -182,18 +198,22 @@ def _tensors(state: RoundState) -> dict[str, Arrays]:
 
 
 def _read_round(folder: Path) -> RoundState:
-    record = json.loads((folder / _STATE).read_text())
+    sums = read_sums(folder / SUMS)
+    if sums is None:
+        warn_unchecked(f"The round {folder.name}", "The next one will have them")
+    record = json.loads(read_checked(folder / _STATE, sums))
     if record["schema"] != _SCHEMA:
         raise ValueError(record["schema"])
     strategy: dict[str, Arrays] = {}
-    for name, array in load_file(folder / "strategy.safetensors").items():
+    arrays = {name: load(read_checked(folder / f"{name}.safetensors", sums)) for name in _FILES}
+    for name, array in arrays["strategy"].items():
         kind, _, weight = name.partition(_BETWEEN)
         strategy.setdefault(kind, {})[weight] = array
     return RoundState(
         number=record["number"],
-        trained=load_file(folder / "trained.safetensors"),
-        statistics=load_file(folder / "statistics.safetensors"),
-        fixed=load_file(folder / "fixed.safetensors"),
+        trained=arrays["trained"],
+        statistics=arrays["statistics"],
+        fixed=arrays["fixed"],
         strategy=strategy,
         accountant=record["accountant"],
         sites=record["sites"],

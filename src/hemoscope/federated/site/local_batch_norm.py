@@ -6,12 +6,12 @@ Li et al. 2021, "FedBN: federated learning on non-IID features via local batch n
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from hemoscope.errors import FederationError
 from hemoscope.federated.exchange.weights import batch_norm_names
 from hemoscope.files import atomic_path
 from hemoscope.training.models.network import HemorrhageNetwork
+from hemoscope.training.tensor_files import load_tensors, save_tensors
 
 LOCAL = "local.safetensors"
 
@@ -21,7 +21,7 @@ def save_batch_norm(network: HemorrhageNetwork, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = network.state_dict()
     with atomic_path(folder / LOCAL) as draft:
-        save_file({name: state[name].detach().cpu().contiguous() for name in sorted(batch_norm_names(network))}, draft)
+        save_tensors({name: state[name] for name in sorted(batch_norm_names(network))}, draft)
 
 
 def load_batch_norm(network: HemorrhageNetwork, folder: Path) -> bool:
@@ -41,11 +41,11 @@ def load_batch_norm(network: HemorrhageNetwork, folder: Path) -> bool:
         return False
     own = batch_norm_names(network)
     try:
-        stored = load_file(path)
+        stored = load_tensors(path)
         fits = stored.keys() == own
         if fits:
             network.load_state_dict(stored, strict=False)
-    except (RuntimeError, OSError, SafetensorError) as error:  # another shape; not readable; damaged
+    except (RuntimeError, OSError, ValueError, SafetensorError) as error:  # another shape; not readable; damaged
         msg = f"{path.name} cannot be read as this network's batch norm ({type(error).__name__}). Delete it: {_REMEDY}"
         raise FederationError(msg) from error
     if not fits:

@@ -9,13 +9,14 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hemoscope.checksums import ChecksumError
 from hemoscope.errors import MissingExtraError, TrainingError
 from hemoscope.files import atomic_path
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.models.pretrained import cached_file, check_hash, how_to_bring, require_download
+from hemoscope.training.tensor_files import load_tensors, save_tensors
 
 # Errors that damaged files raise, depending on the kind of damage.
 _DAMAGE = (SafetensorError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AssertionError, struct.error)
@@ -84,15 +85,18 @@ def load_imagenet(network: HemorrhageNetwork) -> str:
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's state dict as safetensors, atomically."""
+    """Write a network's state dict as safetensors with a checksum, atomically."""
     with atomic_path(path) as draft:
-        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, draft)
+        save_tensors(network.state_dict(), draft)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Load weights that ``save_weights`` wrote. Raises TrainingError if names or shapes differ."""
+    """Load weights that ``save_weights`` wrote. Raises TrainingError if they are damaged, or names or shapes differ."""
     try:
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(load_tensors(path))
+    except ChecksumError as error:
+        msg = f"{error}: it is damaged. Copy it again, or train again"
+        raise TrainingError(msg) from error
     except (RuntimeError, OSError, SafetensorError) as error:
         reason = type(error).__name__ if isinstance(error, OSError) else error  # no absolute path
         msg = f"{path.name} does not hold weights of this network. Was the experiment changed since? {reason}"
@@ -119,7 +123,7 @@ def _load_pretrained(network: HemorrhageNetwork) -> str:
 def _read_state(path: Path) -> dict[str, Tensor]:
     """Return the named tensors of a file. Raises TrainingError if it holds, or may hold, anything else."""
     try:
-        stored = load_file(path) if path.suffix == ".safetensors" else _read_state_dict(path)
+        stored = load_tensors(path, of_others=True) if path.suffix == ".safetensors" else _read_state_dict(path)
     except OSError as error:
         msg = f"{path.name} cannot be read: {error.strerror or type(error).__name__}. Give the path of a weights file"
         raise TrainingError(msg) from error

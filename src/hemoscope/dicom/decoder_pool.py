@@ -1,0 +1,186 @@
+"""Decodes compressed frames in child processes that are kept warm: one for each thread that decodes at a time.
+
+A decoder reads what anybody may have made. If it dies, takes too long or answers nonsense, its child is ended, the
+frame is refused, and the next one gets a new child. Each child has limits on memory and on what it writes
+(``decoder_child``).
+"""
+
+import atexit
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from hemoscope.dicom.decoder_child import SIZES
+from hemoscope.dicom.decoder_messages import DAMAGED
+from hemoscope.dicom.pixels import PixelFormat, Words
+from hemoscope.dicom.refusals import refusal
+from hemoscope.dicom.slices import QualityNote
+
+_COMMAND = (sys.executable, "-P", "-m", "hemoscope.dicom.decoder_child")
+# The C library (mallopt(3)) keeps freed memory for the next frame: a third of the time was spent on fresh pages.
+_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 28),
+    "MALLOC_TOP_PAD_": str(1 << 25),
+    "OPENBLAS_NUM_THREADS": "1",
+}
+_MOST_S = 60.0  # for one frame; the largest takes a few seconds
+_MOST_HEAD = 1 << 16
+_PIECE = 1 << 20
+_TYPES = {"|u1": 1, "<u2": 2, "<u4": 4}
+
+
+class _ChildError(Exception):
+    """A child that cannot be used any more; the message says why."""
+
+
+class _Child:
+    """One process, used by one thread at a time."""
+
+    def __init__(self) -> None:
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **_ENVIRONMENT}
+            )
+        except OSError as error:
+            msg = f"its decoder cannot be started ({os.strerror(error.errno or 0)})"
+            raise _ChildError(msg) from error
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        for descriptor in (self._to, self._from):
+            os.set_blocking(descriptor, False)
+            with suppress(OSError, AttributeError):  # only Linux has it, up to a limit for each user
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIECE)
+
+    def ask(self, head: dict[str, Any], frame: bytes, *, count: int) -> tuple[dict[str, Any], bytearray]:
+        """Send a frame and return the answer: ``count`` words, or a refusal. Raises _ChildError."""
+        deadline = time.monotonic() + _MOST_S
+        text = json.dumps(head).encode()
+        try:
+            for part in (SIZES.pack(len(text), len(frame)) + text, frame):
+                self._write(part, deadline)
+            of_head, of_body = SIZES.unpack(self._read(SIZES.size, deadline))
+            if of_head > _MOST_HEAD or of_body > 4 * count:
+                msg = "its decoder gave more than the frame can hold"
+                raise _ChildError(msg)
+            answer = dict(json.loads(self._read(of_head, deadline)))
+            if "refused" not in answer and of_body != count * _TYPES.get(str(answer.get("type")), 0):
+                msg = "its decoder gave something else than the frame"
+                raise _ChildError(msg)
+            return answer, self._read(of_body, deadline)
+        except (OSError, ValueError, TypeError) as error:  # a broken pipe; no JSON
+            raise _ChildError(self.end()) from error
+
+    def _write(self, content: bytes, deadline: float) -> None:
+        left = memoryview(content)
+        while left:
+            self._wait(self._to, select.POLLOUT, deadline)
+            left = left[os.write(self._to, left[:_PIECE]) :]
+
+    def _read(self, size: int, deadline: float) -> bytearray:
+        content = bytearray(size)
+        left = memoryview(content)
+        while left:
+            self._wait(self._from, select.POLLIN, deadline)
+            count = os.readv(self._from, [left])
+            if not count:
+                raise _ChildError(self.end())
+            left = left[count:]
+        return content
+
+    def _wait(self, descriptor: int, event: int, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(descriptor, event)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            msg = f"its decoder took more than {_MOST_S:g} s and was ended"
+            raise _ChildError(msg)
+
+    def end(self, *, wait_s: float = 1.0) -> str:
+        """End the process and return how it ended; it exits by itself when its input is closed."""
+        with self._process as process:
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
+            try:
+                code = process.wait(wait_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"its decoder died ({how})"
+
+
+class DecoderPool:
+    """Idle children; the one used last is used next."""
+
+    def __init__(self) -> None:
+        """Begin without children."""
+        self._idle: list[_Child] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def child(self) -> Iterator[_Child]:
+        """Lend a child; after an error it is ended. Raises _ChildError if none can be started."""
+        with self._lock:
+            found = self._idle.pop() if self._idle else None
+        child = _Child() if found is None else found
+        try:
+            yield child
+        except BaseException:
+            child.end(wait_s=0.0)
+            raise
+        with self._lock:
+            self._idle.append(child)
+
+    def close(self) -> None:
+        """End all idle children."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.end()
+
+
+_pools = [DecoderPool()]
+# A forked process has none of them; the earlier pool stays referenced, so that nothing in it is closed twice.
+os.register_at_fork(after_in_child=lambda: _pools.append(DecoderPool()))
+
+
+@atexit.register
+def close() -> None:
+    """End the children of this process that decode nothing now."""
+    _pools[-1].close()
+
+
+def decode_apart(
+    fragments: tuple[memoryview, ...], *, pixels: PixelFormat, syntax: str, source: str
+) -> tuple[Words, tuple[QualityNote, ...]]:
+    """Decode one compressed frame as ``pixels.decode_frame`` does, in a child process; with a note if it is damaged.
+
+    Raises:
+        DicomReadError: ``inconsistent_pixel_data`` if the frame contradicts the header or cannot be decoded,
+            ``decoder_died`` if the decoder ended, took too long or gave something else than a frame.
+    """
+    head = {"pixels": asdict(pixels), "syntax": syntax}
+    count = pixels.rows * pixels.columns
+    try:
+        with _pools[-1].child() as child:
+            answer, body = child.ask(head, b"".join(fragments), count=count)
+    except _ChildError as error:
+        raise refusal(source, "decoder_died", str(error)) from error
+    if "refused" in answer:
+        raise refusal(source, "inconsistent_pixel_data", str(answer["refused"])[:500])
+    words: Words = np.frombuffer(body, dtype=answer["type"]).reshape(pixels.rows, pixels.columns)
+    return words, (DAMAGED,) if answer.get("damaged") else ()
