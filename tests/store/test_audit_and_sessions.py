@@ -53,16 +53,16 @@ def test_two_sessions_share_no_secret(store: Store) -> None:
 
 
 def test_settings_come_back_as_they_were(store: Store) -> None:
-    store.put_setting("prevalence", 0.15)
-    store.put_setting("site", {"name": "Haus Süd", "beds": None})
-    store.put_setting("prevalence", 0.2)
+    store.put_setting("prevalence", 0.15, by="anna")
+    store.put_setting("site", {"name": "Haus Süd", "beds": None}, by="anna")
+    store.put_setting("prevalence", 0.2, by="anna")
     assert store.settings() == {"prevalence": 0.2, "site": {"name": "Haus Süd", "beds": None}}
 
 
 @pytest.mark.parametrize(("name", "value"), [("", 1), ("a b", 1), ("x" * 65, 1), ("x", float("nan")), ("x", {1, 2})])
 def test_what_is_no_setting_is_refused(store: Store, name: str, value: Any) -> None:
     with pytest.raises(StoreError, match=r"cannot be named|is not a JSON value") as refused:
-        store.put_setting(name, value)
+        store.put_setting(name, value, by="anna")
     assert refused.value.code == "bad_setting"
 
 

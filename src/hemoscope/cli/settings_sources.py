@@ -6,7 +6,7 @@ Each option of ``store.settings.Settings`` is looked for in this order: on the c
 
 import argparse
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -71,12 +71,14 @@ def _default_text(default: Any) -> str:
     return f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add every option, and ``--config``; an option that is not given is missing from the parsed arguments."""
+def add_options(parser: argparse.ArgumentParser, only: Container[str] | None = None) -> None:
+    """Add every option, or ``only`` some, and ``--config``; one that is not given is missing from the arguments."""
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML file with the options below as keys, such as retention_days"
     )
     for one in options():
+        if only is not None and one.name not in only:
+            continue
         if one.flag:
             parser.add_argument(one.option, action="store_true", default=argparse.SUPPRESS, help=one.help)
             continue

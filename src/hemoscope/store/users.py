@@ -42,6 +42,10 @@ class Users:
         known, _ = self._lines.get(user.name, (None, ""))
         return known == user
 
+    def names(self, name: str) -> bool:
+        """Whether the file names a user so."""
+        return name in self._lines
+
     def verify(self, name: str, password: str) -> User | None:
         """Return the user whose password this is, or None; an unknown name takes as long as a wrong password."""
         user, line = self._lines.get(name, (None, self._nobody))

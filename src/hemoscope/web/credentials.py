@@ -36,6 +36,10 @@ class Credentials:
         """Whether a file still names this user with this role."""
         return user in self.tokens.values() or (self.users is not None and user in self.users)
 
+    def names(self, name: str) -> bool:
+        """Whether a user with a password is called so."""
+        return self.users is not None and self.users.names(name)
+
     def user_of_token(self, token: str) -> User | None:
         """Return the user of a token; every hash is compared, each in constant time."""
         given, found = hash_token(token), None
