@@ -46,6 +46,7 @@ JOURNEYS = (
     "tests/store/test_worker.py",
     "tests/training/test_two_processes.py",
     "tests/web/browser/",
+    "tests/web/test_identity_journey.py",
     "tests/web/test_server.py",
 )
 # The files that take longest start first, so that no worker ends long after the others.

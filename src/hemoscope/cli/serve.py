@@ -18,11 +18,11 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, migrate the database, start the workers, and serve."""
     from hemoscope.inference.bundle import load_bundle
+    from hemoscope.logs import configure_logs
     from hemoscope.store.store import open_store_patiently
     from hemoscope.store.supervisor import Supervisor
     from hemoscope.web.app import create_app
     from hemoscope.web.credentials import load_credentials
-    from hemoscope.web.logs import configure_logs
     from hemoscope.web.server import check_certificate, run_server
 
     settings = settings_from(arguments, os.environ)
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     credentials = load_credentials(users=settings.users, tokens=settings.token_file)
     if settings.tls is not None:
         check_certificate(*settings.tls)
-    configure_logs()
+    configure_logs(settings.log_format)
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
     store = open_store_patiently(settings, limit_s=60 * settings.database_wait_minutes)
     try:

@@ -14,9 +14,8 @@ from sqlalchemy.engine import Connection
 
 from hemoscope.store import tables
 from hemoscope.store.audit_chain import BEFORE_FIRST, Anchor, ChainCheck, check, entry_hash, study_digest
-from hemoscope.store.database import Database, server_time
+from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.values import AuditEntry, ChainedAuditEntry
-from hemoscope.store.worklist import storable
 
 _audit, _chain, _studies = tables.audit, tables.audit_chain, tables.studies
 _STREAMED = {"yield_per": 1000}

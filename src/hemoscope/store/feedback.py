@@ -10,10 +10,10 @@ import sqlalchemy as sa
 
 from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage
 from hemoscope.store import audit, tables
-from hemoscope.store.database import Database, server_time
+from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.refusals import refusal
 from hemoscope.store.values import Feedback, Verdict
-from hemoscope.store.worklist import find_study, storable
+from hemoscope.store.worklist import find_study
 
 _NOTE_CHARACTERS = 2000
 _feedback, _studies = tables.feedback, tables.studies

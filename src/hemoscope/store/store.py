@@ -17,7 +17,7 @@ from hemoscope.errors import StoreError
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.store import audit, audit_and_sessions, feedback, removal, tables, uploads, worklist
 from hemoscope.store.background import Backoff
-from hemoscope.store.database import Database, server_time
+from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.jobs import Jobs
 from hemoscope.store.migrate import migrate
 from hemoscope.store.pairing import check_paired, pair
@@ -125,7 +125,7 @@ class Store:
         Raises:
             StoreError: ``empty_upload``, or ``storage_full``.
         """
-        study_id = uploads.accept(self._database, upload, submitted_by=worklist.storable(submitted_by))
+        study_id = uploads.accept(self._database, upload, submitted_by=storable(submitted_by))
         return worklist.get_summary(self._database, study_id)
 
     # Studies
@@ -161,7 +161,7 @@ class Store:
             StoreError: ``no_such_study``, ``no_maps``, ``no_such_slice``, ``no_such_label``.
         """
         if label not in list(LABELS):
-            raise refusal("no_such_label", f"no label {worklist.storable(label)!r:.40}")
+            raise refusal("no_such_label", f"no label {storable(label)!r:.40}")
         probabilities = self._slice(study_id, MAPS, index, "no_maps")[LABELS.index(Hemorrhage(label))]
         return bytes(np.rint(probabilities.astype(np.float32) * 255).astype(np.uint8).tobytes())
 
