@@ -13,6 +13,7 @@ from hemoscope.errors import ConfigError, DataError, MissingExtraError
 T = TypeVar("T")
 R = TypeVar("R")
 _CONNECT_SECONDS = 20
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class Run(Protocol):
@@ -64,9 +65,24 @@ def _client(workers: int, address: str | None) -> Iterator[Any]:
     options: dict[str, Any] = {"threads_per_worker": 1, "processes": True, "memory_limit": 0}
     # Without an address Dask takes its fixed port, on every interface; this one is free, and local.
     options["dashboard_address"] = "127.0.0.1:0"
-    cluster = library.LocalCluster(n_workers=workers, **options)
-    with cluster, library.Client(cluster, set_as_default=False) as client:
-        yield client
+    with _safe_path():
+        cluster = library.LocalCluster(n_workers=workers, **options)
+        with cluster, library.Client(cluster, set_as_default=False) as client:
+            yield client
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let Python processes import nothing from the working directory (``-P``), also those that a library starts."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _distributed() -> Any:
