@@ -35,6 +35,8 @@ DEBIAN_PACKAGE = {  # every other tool is part of DCMTK
     "dcm2niix": "dcm2niix",
     "openssl": "openssl",
     "ssh-keygen": "openssh-client",
+    "systemd-analyze": "systemd",
+    "mmdebstrap": "mmdebstrap",
 }
 
 

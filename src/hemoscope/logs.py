@@ -126,11 +126,11 @@ def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
 
 
 def _log_warning(
-    _message: Warning | str,
+    message: Warning | str,  # noqa: ARG001 - may quote a value
     category: type[Warning],
     filename: str,
     lineno: int,
-    _file: TextIO | None = None,
-    _line: str | None = None,
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
 ) -> None:
     _log.warning("%s at %s:%d", category.__name__, PurePath(filename).name, lineno)

@@ -5,12 +5,12 @@ commit, so that writers follow each other; it comes after ``tables.tick``, which
 """
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 from hemoscope.store import tables
 from hemoscope.store.audit_chain import BEFORE_FIRST, Anchor, ChainCheck, check, entry_hash, study_digest
@@ -82,7 +82,7 @@ def check_log(database: Database, *, anchor: Anchor | None = None) -> ChainCheck
         return check(map(_chained, chain([first], rows)) if first["audit_id"] else (), anchor=anchor, end=end)
 
 
-def _chained(row: Mapping[str, Any]) -> ChainedAuditEntry:
+def _chained(row: RowMapping) -> ChainedAuditEntry:
     return ChainedAuditEntry(**{name: row[name] for name in ChainedAuditEntry.model_fields})
 
 

@@ -42,7 +42,8 @@ def upgrade() -> None:
 
 
 def _chain_entries(connection: Connection) -> tuple[int, str]:
-    last_id, last_hash, salts = BEFORE_FIRST.audit_id, BEFORE_FIRST.entry_hash, {}
+    last_id, last_hash = BEFORE_FIRST.audit_id, BEFORE_FIRST.entry_hash
+    salts: dict[str, str] = {}
     following = sa.select(_audit).order_by(_audit.c.audit_id).limit(_AT_A_TIME)
     while rows := connection.execute(following.where(_audit.c.audit_id > last_id)).all():
         for row in rows:
