@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from hemoscope.errors import ConfigError, StoreError
 from hemoscope.store import tables
@@ -64,6 +65,14 @@ def test_what_is_no_setting_is_refused(store: Store, name: str, value: Any) -> N
     with pytest.raises(StoreError, match=r"cannot be named|is not a JSON value") as refused:
         store.put_setting(name, value, by="anna")
     assert refused.value.code == "bad_setting"
+
+
+def test_an_error_of_the_database_quotes_no_value(store: Store, query: Callable[..., list[Any]]) -> None:
+    row = {"name": "x", "value": "WINTERBOTTOM"}
+    query(store, tables.settings.insert().values(**row))
+    with pytest.raises(IntegrityError) as failed:
+        query(store, tables.settings.insert().values(**row))
+    assert "WINTERBOTTOM" not in str(failed.value)
 
 
 def test_users_are_known_by_their_passwords(tmp_path: Path) -> None:

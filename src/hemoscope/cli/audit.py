@@ -94,8 +94,6 @@ def _database(arguments: argparse.Namespace) -> "Database":
 
 def _entries(file: Path) -> "Iterator[ChainedAuditEntry]":
     """Read an exported file line by line. Raises ConfigError for what is no such file."""
-    from pydantic import ValidationError
-
     from hemoscope.store.values import ChainedAuditEntry
 
     number = 1
@@ -103,7 +101,7 @@ def _entries(file: Path) -> "Iterator[ChainedAuditEntry]":
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):  # noqa: B007 - named below
                 yield ChainedAuditEntry.model_validate_json(line)
-    except (ValidationError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of pydantic, or of the decoder
         msg = f"{file.name}: line {number} is no entry. Give a file of hemoscope audit export"
         raise ConfigError(msg) from error
     except OSError as error:
