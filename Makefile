@@ -91,18 +91,44 @@ docs: $(DOCS)/.stamps/docs ## build the documentation into site/; any warning is
 	@echo "Ready: $(SITE)/index.html"
 
 .PHONY: dist
-dist: $(DIST)/.stamps/dist ## build sdist and wheel into dist/, and read the sample with the wheel in a fresh environment
-	rm -rf dist $(DIST)/wheel
+dist: $(DIST)/.stamps/dist ## build sdist and wheel into dist/ (the wheel twice, to the same bytes), and read the sample in a fresh environment
+	rm -rf dist $(DIST)/again $(DIST)/wheel
 	$(DIST)/bin/python -m build --no-isolation --outdir dist . >$(DIST)/build.log || { cat $(DIST)/build.log; exit 1; }
+	umask 077 && $(DIST)/bin/python -m build --no-isolation --wheel --outdir $(DIST)/again . >$(DIST)/build.log || { cat $(DIST)/build.log; exit 1; }
+	cmp dist/*.whl $(DIST)/again/*.whl
 	@$(DIST)/bin/python -m venv $(DIST)/wheel
 	$(DIST)/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/base.txt dist/*.whl
 	cd $(DIST)/wheel && bin/hemoscope predict $(CURDIR)/examples/sample --format json >findings.json && bin/hemoscope train --list
-	rm -rf $(DIST)/wheel
+	rm -rf $(DIST)/wheel $(DIST)/again
 	@ls -l dist
+
+.PHONY: wheels
+wheels: $(DIST)/.stamps/dist ## download the base install into wheels/, each file with its pinned hash
+	rm -rf wheels
+	$(DIST)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+	    --require-hashes -r constraints/base.hashes.txt -d wheels
+
+.PHONY: hashes
+hashes: $(DIST)/.stamps/dist ## write constraints/base.hashes.txt anew, after a pin of constraints/base.txt was moved
+	rm -rf wheels
+	$(DIST)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: -r constraints/base.txt -d wheels
+	$(DIST)/bin/python deploy/hash_wheels.py wheels >constraints/base.hashes.txt
+
+.PHONY: sbom
+sbom: $(DIST)/.stamps/dist ## write dist/hemoscope.cdx.json: every package of the base install with version and licence (CycloneDX)
+	rm -rf $(DIST)/base
+	@$(DIST)/bin/python -m venv $(DIST)/base
+	$(DIST)/base/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+	    --require-hashes -r constraints/base.hashes.txt
+	mkdir -p dist
+	$(DIST)/bin/cyclonedx-py environment $(DIST)/base/bin/python --pyproject pyproject.toml --mc-type application \
+	    --spec-version 1.6 --output-reproducible --output-format JSON --output-file dist/hemoscope.cdx.json
+	$(DIST)/bin/python deploy/check_sbom.py dist/hemoscope.cdx.json constraints/base.txt
+	rm -rf $(DIST)/base
 
 .PHONY: clean
 clean: ## remove the environments, caches, the demo's output, site/ and dist/
-	rm -rf $(VENV) $(FEDERATED) $(DOCS) $(DIST) $(DEMO_OUTPUT) $(SITE) dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(FEDERATED) $(DOCS) $(DIST) $(DEMO_OUTPUT) $(SITE) dist wheels .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: an installation is repeated only when pyproject.toml or a pin changed.

@@ -37,6 +37,8 @@ DEBIAN_PACKAGE = {  # every other tool is part of DCMTK
     "java": "libpixelmed-java default-jre-headless",
     "openssl": "openssl",
     "ssh-keygen": "openssh-client",
+    "systemd-analyze": "systemd",
+    "mmdebstrap": "mmdebstrap",
 }
 
 
@@ -50,6 +52,7 @@ JOURNEYS = (
     "tests/store/test_worker.py",
     "tests/training/test_two_processes.py",
     "tests/web/browser/",
+    "tests/web/test_identity_journey.py",
     "tests/web/test_server.py",
 )
 # The files that take longest start first, so that no worker ends long after the others.

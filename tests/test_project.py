@@ -43,6 +43,12 @@ def test_every_dependency_is_pinned_within_its_range(extra: str) -> None:
             assert requirement.specifier.contains(number), f"{number} is outside {requirement}"
 
 
+def test_the_hashes_are_of_the_pinned_versions() -> None:
+    lines = (REPOSITORY / "constraints" / "base.hashes.txt").read_text().splitlines()
+    found = [re.fullmatch(r"(\S+)==(\S+) --hash=sha256:[0-9a-f]{64}", line) for line in lines if line[0] != "#"]
+    assert {canonicalize_name(one[1]): one[2] for one in found} == pins("base"), "run: make hashes"
+
+
 def test_the_base_holds_no_deep_learning_framework() -> None:
     assert not FRAMEWORKS & set(pins("base"))
 

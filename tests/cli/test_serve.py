@@ -6,6 +6,8 @@ import io
 import logging
 import os
 import re
+import sys
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +32,9 @@ def process_as_it_was() -> Iterator[None]:
     root, mask = logging.getLogger(), os.umask(0o022)
     os.umask(mask)
     handlers, level = root.handlers[:], root.level
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook, logging.raiseExceptions
     yield
+    sys.excepthook, threading.excepthook, sys.unraisablehook, logging.raiseExceptions = hooks
     os.umask(mask)
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -47,6 +51,8 @@ def test_the_command_line_counts_before_the_environment_before_the_file(one: Opt
     file, texts = tmp_path / "room.toml", ["0.25", "0.5", "0.75"] if one.read is float else ["301", "302", "303"]
     if one.name == "limit":
         texts = [f"members={text}" for text in texts]
+    if one.name == "log_format":
+        texts = ["json", "text", "json"]
     held = [one.read(text) for text in texts]
     written = texts[0] if one.read in (int, float) else f'"{texts[0]}"'
     given = [one.option, texts[2]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from hemoscope.errors import ConfigError, StoreError
 from hemoscope.store import tables
@@ -53,17 +54,25 @@ def test_two_sessions_share_no_secret(store: Store) -> None:
 
 
 def test_settings_come_back_as_they_were(store: Store) -> None:
-    store.put_setting("prevalence", 0.15)
-    store.put_setting("site", {"name": "Haus Süd", "beds": None})
-    store.put_setting("prevalence", 0.2)
+    store.put_setting("prevalence", 0.15, by="anna")
+    store.put_setting("site", {"name": "Haus Süd", "beds": None}, by="anna")
+    store.put_setting("prevalence", 0.2, by="anna")
     assert store.settings() == {"prevalence": 0.2, "site": {"name": "Haus Süd", "beds": None}}
 
 
 @pytest.mark.parametrize(("name", "value"), [("", 1), ("a b", 1), ("x" * 65, 1), ("x", float("nan")), ("x", {1, 2})])
 def test_what_is_no_setting_is_refused(store: Store, name: str, value: Any) -> None:
     with pytest.raises(StoreError, match=r"cannot be named|is not a JSON value") as refused:
-        store.put_setting(name, value)
+        store.put_setting(name, value, by="anna")
     assert refused.value.code == "bad_setting"
+
+
+def test_an_error_of_the_database_quotes_no_value(store: Store, query: Callable[..., list[Any]]) -> None:
+    row = {"name": "x", "value": "WINTERBOTTOM"}
+    query(store, tables.settings.insert().values(**row))
+    with pytest.raises(IntegrityError) as failed:
+        query(store, tables.settings.insert().values(**row))
+    assert "WINTERBOTTOM" not in str(failed.value)
 
 
 def test_users_are_known_by_their_passwords(tmp_path: Path) -> None:

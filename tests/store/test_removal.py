@@ -150,11 +150,11 @@ def test_retention_goes_on_past_a_study_that_another_process_deleted(
     query(store, tables.studies.update().values(received_at=datetime.now(UTC) - timedelta(days=2)))
     delete = removal.delete_study
 
-    def with_another_process(*place: Any) -> None:
+    def with_another_process(*place: Any, **by: str) -> None:
         monkeypatch.undo()
         for gone in (first, second):
             store.delete(gone.study_id, by="another")
-        delete(*place)
+        delete(*place, **by)
 
     monkeypatch.setattr(removal, "delete_study", with_another_process)
     assert store.retention(1) == 1
@@ -170,7 +170,7 @@ def test_studies_past_their_retention_are_deleted_and_others_stay(store: Store, 
     assert "retention" not in {one.user for one in store.audit_log()}
     assert store.retention(30) == 1
     newest = store.audit_log()[0]
-    assert (newest.user, newest.action, newest.detail) == ("retention", "delete", "1 studies")
+    assert (newest.user, newest.action, newest.detail) == ("retention", "delete", "after 30 days")
     assert [one.study_id for one in store.studies()[0]] == [new.study_id]
     assert not store.folder.upload(old.upload_id).exists()
 
@@ -182,7 +182,7 @@ def test_a_deletion_cut_short_is_finished_by_the_sweep(
     entry = submit(store, series)
     work(store)
 
-    def die(*_arguments: Any) -> None:
+    def die(*_arguments: Any, **_by: str) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -195,6 +195,7 @@ def test_a_deletion_cut_short_is_finished_by_the_sweep(
     assert left(store) == []
     assert store.studies() == ((), 0)
     assert store.counts().deleted == 1
+    assert [one.user for one in store.audit_log() if one.action == "delete"] == ["anna"]
 
 
 def test_uploads_never_accepted_are_swept_after_a_while_and_not_before(

@@ -33,6 +33,7 @@ def test_a_proxy_needs_somebody_to_log_in() -> None:
         ({"prevalence": 1.0}, "a share between 0 and 1"),
         ({"port": 65536}, "--port is 0 to 65535"),
         ({"port": -1}, "--port is at least 0"),
+        ({"log_format": "xml"}, "--log-format is text or json"),
         ({"logins_per_minute": 0}, "--logins-per-minute is at least 1"),
         ({"threads": 0}, "--threads is at least 1"),
         ({"worker_memory_mib": 255}, "--worker-memory-mib is at least 256"),

@@ -264,7 +264,7 @@ def test_the_worker_is_killed_before_the_server_if_memory_runs_out() -> None:
 def test_a_worker_without_a_model_reports_it_and_exits(
     store: Store, settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-P", "-m", "hemoscope.store.worker"]
+    command = [sys.executable, "-P", "-m", "hemoscope.store.worker", "text"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
         assert worker.stdin is not None
         assert worker.stderr is not None

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hemoscope.errors import StoreError
 from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
+from hemoscope.store.database import storable
 from hemoscope.store.store import Store
 from hemoscope.store.uploads import UNKNOWN_URGENCY
 from hemoscope.store.values import StudyState, StudySummary, WorklistQuery
-from hemoscope.store.worklist import storable
 
 Submit = Callable[..., StudySummary]
 Query = Callable[..., list[Any]]

@@ -190,6 +190,31 @@ def test_a_wrong_login_is_refused_with_the_same_words(guarded: TestClient, given
     assert "Set-Cookie" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        ({"user": "reader", "password": "wrong"}, ("reader", "wrong password, from testclient")),
+        ({"user": PASSWORD, "password": ""}, ("", "unknown account, from testclient")),
+        ({"token": "guess"}, ("", "unknown token, from testclient")),
+        ({"user": "reader", "token": "guess"}, ("", "unknown token, from testclient")),
+    ],
+)
+def test_a_refused_login_is_recorded_with_its_account_and_address_but_nothing_else_that_was_typed(
+    guarded: TestClient, store: Store, given: dict[str, str], recorded: tuple[str, str]
+) -> None:
+    guarded.post("/api/v1/login", json=given)
+    (entry,) = store.audit_log()
+    assert (entry.action, entry.user, entry.detail) == ("login refused", *recorded)
+
+
+def test_a_login_and_its_end_are_recorded_once(guarded: TestClient, store: Store) -> None:
+    csrf = log_in(guarded, "reader")
+    assert guarded.post("/api/v1/logout", headers=csrf).status_code == 204
+    assert guarded.post("/api/v1/logout", headers=csrf).status_code == 401
+    recorded = [(entry.user, entry.action, entry.detail) for entry in store.audit_log()]
+    assert recorded == [("reader", "logout", ""), ("reader", "login", "from testclient")]
+
+
 @pytest.mark.parametrize("body", [b'{"user": "\\ud800", "password": "\\ud800"}', b"{", b"[]", b'{"token": 1}', b"\xff"])
 def test_a_login_that_is_none_is_refused_without_repeating_it(guarded: TestClient, body: bytes) -> None:
     answer = guarded.post("/api/v1/login", content=body, headers={"Content-Type": "application/json"})

@@ -1,6 +1,5 @@
 """Errors: problem+json with a cause and a remedy, whatever goes wrong, and nothing of the internals."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,6 @@ from fastapi.testclient import TestClient
 from hemoscope.errors import StoreError
 from hemoscope.store.refusals import REMEDIES, refusal
 from hemoscope.store.store import Store
-from hemoscope.web.logs import LocationFormatter
 from hemoscope.web.problems import STORE_STATUS
 
 KEYS = {"type", "title", "status", "detail", "cure", "code"}
@@ -70,22 +68,6 @@ def test_a_bug_reveals_nothing_to_the_client_and_its_location_to_the_log(
     assert "WINTERBOTTOM" not in answer.text
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert "ZeroDivisionError in /api/v1/studies" in caplog.text
-
-
-def test_the_log_writes_where_an_error_was_and_not_what_it_said() -> None:
-    try:
-        try:
-            int("WINTERBOTTOM")
-        except ValueError as error:
-            raise RuntimeError("AGATHA") from error
-    except RuntimeError as error:
-        record = logging.LogRecord(
-            "x", logging.ERROR, "", 0, "it failed", (), (type(error), error, error.__traceback__)
-        )
-        text = LocationFormatter().format(record)
-    assert "RuntimeError from ValueError at test_problems.py:" in text
-    assert "WINTERBOTTOM" not in text
-    assert "AGATHA" not in text
 
 
 def test_every_refusal_of_the_store_has_a_status() -> None:

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from hemoscope.labels import LABELS
 from hemoscope.reports.findings_json import findings_schema
+from hemoscope.store.refusals import refusal
 from hemoscope.store.store import Store
 
 COLUMNS, ROWS, SLICES = 64, 64, 4
@@ -194,6 +195,19 @@ def test_the_site_knows_its_model_its_user_and_its_prevalence(room: TestClient) 
 
 def test_the_model_is_shown_by_its_card(room: TestClient) -> None:
     assert room.get("/api/v1/model").json()["name"] == "tiny"
+
+
+def test_a_view_whose_record_failed_is_recorded_at_the_next(
+    room: TestClient, study_id: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_entry: object) -> None:
+        raise refusal("database_unreachable", "it is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "audit", fail)
+        assert room.get(f"/api/v1/studies/{study_id}").status_code == 503
+    assert room.get(f"/api/v1/studies/{study_id}").status_code == 200
+    assert [entry.action for entry in store.audit_log()] == ["view", "upload"]
 
 
 def test_the_audit_records_who_did_what_but_no_uid(room: TestClient, study_id: str, store: Store) -> None:

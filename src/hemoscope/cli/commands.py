@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hemoscope.cli import (
+    audit,
     backup,
     config,
     data,
@@ -120,6 +121,7 @@ COMMANDS: dict[str, Command] = {
             register=purge_identity.register,
         ),
         Command(name="users", summary="manage users and tokens of the reading room", register=users.register),
+        Command(name="audit", summary="check or export the audit log of the reading room", register=audit.register),
         Command(
             name="export",
             summary="export a finished training run as a model bundle",

@@ -15,20 +15,20 @@ from hemoscope.version import DISCLAIMER
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("node", type=Path, metavar="NODE", help="TOML file of the node: AE titles, peers, TLS, rules")
-    add_options(parser, names=("storage", "database", "database_wait_minutes", "limit"))
+    add_options(parser, names=("storage", "database", "database_wait_minutes", "limit", "log_format"))
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, then listen."""
+    from hemoscope.logs import configure_logs
     from hemoscope.pacs.node import DicomNode
     from hemoscope.store.node_file import read_node_settings
     from hemoscope.store.store import open_store_patiently
-    from hemoscope.web.logs import configure_logs
 
     node_settings = read_node_settings(arguments.node)
     settings = settings_from(arguments, os.environ)
-    configure_logs()
+    configure_logs(settings.log_format)
     os.umask(0o077)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: ended.set())

@@ -18,13 +18,13 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, migrate the database, start the workers, and serve."""
     from hemoscope.inference.bundle import load_bundle
+    from hemoscope.logs import configure_logs
     from hemoscope.reports.dicom_results.files import require_highdicom
     from hemoscope.store.node_file import sending_node
     from hemoscope.store.store import open_store_patiently
     from hemoscope.store.supervisor import Supervisor
     from hemoscope.web.app import create_app
     from hemoscope.web.credentials import load_credentials
-    from hemoscope.web.logs import configure_logs
     from hemoscope.web.server import ignore_hang_up, run_server
     from hemoscope.web.tls import tls_context
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         tls_context(*settings.tls)
     if sending_node(settings) is not None:
         require_highdicom()
-    configure_logs()
+    configure_logs(settings.log_format)
     ignore_hang_up()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
     store = open_store_patiently(settings, limit_s=60 * settings.database_wait_minutes)

@@ -15,6 +15,7 @@ from hemoscope.errors import ConfigError, DataError, MissingExtraError
 T = TypeVar("T")
 R = TypeVar("R")
 _CONNECT_SECONDS = 20
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class Run(Protocol):
@@ -70,12 +71,27 @@ def _client(workers: int, address: str | None) -> Iterator[Any]:
     resource_tracker.ensure_running()  # it would unblock the signal when the first process starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        cluster = library.LocalCluster(n_workers=workers, **options)
-        with cluster, library.Client(cluster, set_as_default=False) as client:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            yield client
+        with _safe_path():
+            cluster = library.LocalCluster(n_workers=workers, **options)
+            with cluster, library.Client(cluster, set_as_default=False) as client:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                yield client
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let Python processes import nothing from the working directory (``-P``), also those that a library starts."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _distributed() -> Any:

@@ -1,4 +1,4 @@
-"""The audit log, sessions, and the settings that administrators change at run time."""
+"""Sessions and the settings that administrators change at run time; each change with its entry in the audit log."""
 
 import hashlib
 import json
@@ -10,48 +10,23 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hemoscope.store import tables
+from hemoscope.store import audit, tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
-from hemoscope.store.values import AuditEntry, Role, Session, User
-from hemoscope.store.worklist import storable
+from hemoscope.store.values import Role, Session, User
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_audit, _sessions, _settings = tables.audit, tables.sessions, tables.settings
+_sessions, _settings = tables.sessions, tables.settings
 
 
-def record(database: Database, *, user: str, action: str, study_id: str | None, detail: str) -> None:
-    """Add one line to the audit log."""
-    row = {"user_name": storable(user), "action": storable(action)[:64], "detail": storable(detail)}
-    with database.writing() as connection:
-        connection.execute(_audit.insert().values(**row, at=server_time(connection), study_id=study_id))
-
-
-def audit_log(database: Database, *, limit: int, before: int | None) -> tuple[AuditEntry, ...]:
-    """Return entries, newest first."""
-    newest = sa.select(_audit).order_by(_audit.c.audit_id.desc()).limit(limit)
-    with database.reading() as connection:
-        rows = connection.execute(newest if before is None else newest.where(_audit.c.audit_id < before)).all()
-    return tuple(
-        AuditEntry(
-            audit_id=row.audit_id,
-            at=row.at,
-            user=row.user_name,
-            action=row.action,
-            study_id=row.study_id,
-            detail=row.detail,
-        )
-        for row in rows
-    )
-
-
-def open_session(database: Database, user: User, *, lasting: timedelta) -> tuple[str, Session]:
-    """Begin a session; the token is returned to the caller only, the database keeps its hash."""
+def open_session(database: Database, user: User, *, lasting: timedelta, detail: str) -> tuple[str, Session]:
+    """Begin a session; the token is returned to the caller only, the database keeps its hash. ``detail`` is audited."""
     token, csrf = secrets.token_urlsafe(32), secrets.token_hex(32)
     row = {"token_hash": _hash(token), "user_name": user.name, "role": user.role.value, "csrf": csrf}
     with database.writing() as connection:
         expires_at = server_time(connection) + lasting
         connection.execute(_sessions.insert().values(**row, expires_at=expires_at))
+        audit.append(connection, user=user.name, action="login", detail=detail)
     return token, Session(user=user, csrf=csrf, expires_at=expires_at)
 
 
@@ -68,8 +43,10 @@ def find_session(database: Database, token: str) -> Session | None:
 
 def close_session(database: Database, token: str) -> None:
     """End a session; an unknown token is no error."""
+    closed = _sessions.delete().where(_sessions.c.token_hash == _hash(token)).returning(_sessions.c.user_name)
     with database.writing() as connection:
-        connection.execute(_sessions.delete().where(_sessions.c.token_hash == _hash(token)))
+        for user in connection.execute(closed).scalars().all():
+            audit.append(connection, user=user, action="logout")
 
 
 def close_sessions_of(database: Database, names: Collection[str]) -> None:
@@ -85,7 +62,7 @@ def read_settings(database: Database) -> Mapping[str, Any]:
         return {row.name: json.loads(row.value) for row in connection.execute(sa.select(_settings))}
 
 
-def write_setting(database: Database, name: str, value: Any) -> None:
+def write_setting(database: Database, name: str, value: Any, *, by: str) -> None:
     """Keep a JSON value under a name. Raises StoreError ``bad_setting``."""
     if not _NAME.fullmatch(name):
         raise refusal("bad_setting", f"a setting cannot be named {name!r:.80}")
@@ -97,6 +74,7 @@ def write_setting(database: Database, name: str, value: Any) -> None:
         tables.tick(connection)  # two writers of a new name would both insert it otherwise
         if connection.execute(_settings.update().where(_settings.c.name == name).values(value=text)).rowcount == 0:
             connection.execute(_settings.insert().values(name=name, value=text))
+        audit.append(connection, user=by, action=f"set {name}", detail=text)
 
 
 def _hash(token: str) -> str:

@@ -24,6 +24,8 @@ from hemoscope.store.refusals import refusal
 
 _BUSY_MS = 30_000
 _ANSWER_S = 20
+# An error must not quote the values of its statement: names of patients may be among them.
+_POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 40, "hide_parameters": True}
 # SQLSTATEs, or their first two characters (PostgreSQL, appendix A), of a server that cannot serve now: no connection,
 # wrong password, no such database, standby (25006), no resources, in use, shutting down or starting, its own I/O fails.
 _AWAY = ("08", "28", "3D", "25006", "53", "55006", "55P03", "57", "58")
@@ -168,6 +170,17 @@ def server_time(connection: Connection) -> datetime:
     return moment
 
 
+def storable(text: str) -> str:
+    """Return text that every database accepts: controls and lone surrogates become U+FFFD, blanks a space."""
+    return "".join(_storable(character) for character in text)
+
+
+def _storable(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return " " if character.isspace() else "\ufffd"
+
+
 def database_url(text: str) -> URL:
     """Parse a database URL; a plain ``postgresql://`` means pg8000, and libpq's socket folder is understood.
 
@@ -198,7 +211,7 @@ def _socket_of(url: URL) -> URL:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
-        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_MS / 1000}, pool_size=10, max_overflow=40)
+        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_MS / 1000}, **_POOL)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -207,7 +220,7 @@ def _engine(url: URL) -> Engine:
     if mode in ("require", "verify-ca", "verify-full"):
         arguments["ssl_context"] = _ssl_context(str(mode))
     url = url.difference_update_query(["sslmode"])
-    engine = sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, pool_size=10, max_overflow=40)
+    engine = sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, **_POOL)
     event.listen(engine, "handle_error", _note_lost_connection)
     return engine
 

@@ -9,11 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage
-from hemoscope.store import tables
-from hemoscope.store.database import Database, server_time
+from hemoscope.store import audit, tables
+from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.refusals import refusal
 from hemoscope.store.values import Feedback, Verdict
-from hemoscope.store.worklist import find_study, storable
+from hemoscope.store.worklist import find_study
 
 _NOTE_CHARACTERS = 2000
 _feedback, _studies = tables.feedback, tables.studies
@@ -52,9 +52,8 @@ def add_feedback(
         row = connection.execute(_feedback.insert().values(**values).returning(*_feedback.c)).one()
         connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(version=version))
         # Without the note, which is free text: a deletion removes the note, the audit stays.
-        who = {"at": values["at"], "user_name": values["by_user"], "action": "feedback", "study_id": study_id}
         detail = f"{label.value}: {verdict.value}"
-        connection.execute(tables.audit.insert().values(**who, detail=detail))
+        audit.append(connection, user=by, action="feedback", study_id=study_id, detail=detail)
     return _entry(row)
 
 

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
 from hemoscope.errors import ConfigError
-from hemoscope.store.database import Database
+from hemoscope.store.database import Database, database_url
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # Any number will do, as long as no other program takes the same one in this database.
@@ -36,6 +36,29 @@ def migrate(database: Database, *, revision: str = "head") -> None:
         database.use_wal()
     with start_lock(database) as connection:
         _upgrade(connection, revision)
+
+
+def open_migrated(url: str) -> Database:
+    """Open a database as it is, for a program that only reads; the caller closes it.
+
+    Raises:
+        ConfigError: there is none, or it has the tables of an earlier or a later Hemoscope.
+        StoreError: ``database_unreachable``.
+    """
+    parsed = database_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
+        msg = f"there is no database {Path(str(parsed.database)).name}. Give the --storage or --database of the server"
+        raise ConfigError(msg)
+    database = Database(url)
+    script = ScriptDirectory(str(_MIGRATIONS))
+    with database.reading() as connection:
+        _refuse_newer(connection, script)
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current != script.get_current_head():
+        database.close()
+        msg = f"the database {database.name} is of an earlier Hemoscope. Start hemoscope serve once, which migrates it"
+        raise ConfigError(msg)
+    return database
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, StageProgress
 from hemoscope.reports.findings_json import document_text, findings_document
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
+from hemoscope.store.database import storable
 from hemoscope.store.jobs import JobFailure, UploadJob
 from hemoscope.store.results import StudyGoneError, StudyResult
 from hemoscope.store.scan_time import acquired_at, identity
@@ -30,7 +31,6 @@ from hemoscope.store.storage import MAPS, VOLUME
 from hemoscope.store.store import Store
 from hemoscope.store.values import Geometry, StudyState
 from hemoscope.store.viewer_geometry import geometry_of, with_result
-from hemoscope.store.worklist import storable
 
 if TYPE_CHECKING:
     from hemoscope.store.outgoing import OutgoingResults  # it needs the extra hospital

@@ -1,7 +1,8 @@
 """Deletes studies on request and by age.
 
 Files are first moved to the trash in one step, then the rows are deleted in one transaction, then the files. After a
-crash in between, the trash holds a folder that names its study, and ``finish_deletions`` completes the deletion.
+crash in between, the trash holds a folder that names its study and who deletes it, and ``finish_deletions`` completes
+the deletion.
 """
 
 from datetime import timedelta
@@ -10,27 +11,35 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hemoscope.errors import StoreError
-from hemoscope.store import tables
+from hemoscope.store import audit, tables
+from hemoscope.store.audit_chain import DELETE
 from hemoscope.store.database import Database, server_time
+from hemoscope.store.refusals import refusal
 from hemoscope.store.storage import Storage
 from hemoscope.store.worklist import find_study
 
-_studies, _feedback, _audit, _jobs = tables.studies, tables.feedback, tables.audit, tables.jobs
+_studies, _feedback, _jobs = tables.studies, tables.feedback, tables.jobs
 
 
-def delete_study(database: Database, storage: Storage, study_id: str) -> None:
-    """Delete a study, and its upload if it was the last one. Raises StoreError ``no_such_study``."""
+def delete_study(database: Database, storage: Storage, study_id: str, *, by: str, detail: str = "") -> None:
+    """Delete a study, and its upload if it was the last one.
+
+    Raises:
+        StoreError: ``no_such_study``, also if another process or thread deleted it in the same moment.
+    """
     with database.reading() as connection:
         upload_id = str(find_study(connection, study_id).upload_id)
-    aside = [storage.set_aside(storage.study(upload_id, study_id), study_id)]
+    aside = [storage.set_aside(storage.study(upload_id, study_id), f"{study_id}-{by.encode().hex()}")]
     with database.writing() as connection:
-        last, idle = _delete_rows(connection, study_id, upload_id)
+        deleted, last, idle = _delete_rows(connection, study_id, upload_id, by=by, detail=detail)
     if last:
         aside.append(storage.set_aside(storage.upload(upload_id), upload_id))
     elif idle:  # the files as uploaded hold this study too; a running job removes them when it ends
         aside.append(storage.set_aside(storage.source(upload_id), upload_id))
     for folder in [*filter(None, aside), *storage.swept.glob(f"*-{study_id}")]:
         storage.remove(folder)
+    if not deleted:
+        raise refusal("no_such_study", "the study was deleted in this moment")
 
 
 def delete_older(database: Database, storage: Storage, *, days: int) -> int:
@@ -39,12 +48,12 @@ def delete_older(database: Database, storage: Storage, *, days: int) -> int:
         latest = server_time(connection) - timedelta(days=days)
         old = sa.select(_studies.c.study_id).where(_studies.c.received_at < latest)
         study_ids = connection.execute(old).scalars().all()
-    return sum(_delete_if_there(database, storage, study_id) for study_id in study_ids)
+    return sum(_delete_if_there(database, storage, study_id, days) for study_id in study_ids)
 
 
-def _delete_if_there(database: Database, storage: Storage, study_id: str) -> bool:
+def _delete_if_there(database: Database, storage: Storage, study_id: str, days: int) -> bool:
     try:
-        delete_study(database, storage, study_id)
+        delete_study(database, storage, study_id, by="retention", detail=f"after {days} days")
     except StoreError as error:
         if error.code != "no_such_study":
             raise
@@ -55,18 +64,25 @@ def _delete_if_there(database: Database, storage: Storage, study_id: str) -> boo
 def finish_deletions(database: Database, storage: Storage) -> None:
     """Complete the deletions that a crash interrupted, which the trash names by study."""
     for folder in list(storage.trash.iterdir()):
-        name = folder.name.split("-")[0]
+        study_id, *by = folder.name.split("-")[:-1]
+        user = bytes.fromhex(by[0]).decode() if by else ""
         with database.writing() as connection:
-            if (upload_id := _upload_of(connection, name)) is not None:
-                _delete_rows(connection, name, upload_id)
+            if (upload_id := _upload_of(connection, study_id)) is not None:
+                _delete_rows(connection, study_id, upload_id, by=user, detail="completed by the sweep")
         storage.remove(folder)
 
 
-def _delete_rows(connection: Connection, study_id: str, upload_id: str) -> tuple[bool, bool]:
-    """Delete a study's rows, keeping counts; return whether its upload was deleted too, and whether no job reads it."""
+def _delete_rows(
+    connection: Connection, study_id: str, upload_id: str, *, by: str, detail: str
+) -> tuple[bool, bool, bool]:
+    """Delete a study's rows, keeping counts and the audit log without its ID.
+
+    Returns:
+        Whether the study was still there, whether its upload was deleted too, and whether no job reads the upload.
+    """
     version = tables.tick(connection)
     if connection.execute(_studies.select().where(_studies.c.study_id == study_id)).first() is None:
-        return False, False
+        return False, False, False
     of_study = _feedback.c.study_id == study_id
     given = sa.select(_feedback.c.verdict, sa.func.count()).where(of_study).group_by(_feedback.c.verdict)
     for verdict, count in connection.execute(given).all():
@@ -74,14 +90,15 @@ def _delete_rows(connection: Connection, study_id: str, upload_id: str) -> tuple
     tables.add_to_total(connection, "deleted")
     gone = {"study_id": study_id, "upload_id": upload_id, "version": version, "deleted_at": server_time(connection)}
     connection.execute(tables.deletions.insert().values(**gone))
-    connection.execute(_audit.update().where(_audit.c.study_id == study_id).values(study_id=None))
+    audit.append(connection, user=by, action=DELETE, study_id=study_id, detail=detail)
+    audit.forget_study(connection, study_id)
     connection.execute(_studies.delete().where(_studies.c.study_id == study_id))
     others = sa.select(sa.func.count()).select_from(_studies).where(_studies.c.upload_id == upload_id)
     job = connection.execute(sa.select(_jobs.c.state).where(_jobs.c.upload_id == upload_id)).scalar()
     last = connection.execute(others).scalar_one() == 0
     if last:
         connection.execute(tables.uploads.delete().where(tables.uploads.c.upload_id == upload_id))
-    return last, job not in ("queued", "running")
+    return True, last, job not in ("queued", "running")
 
 
 def _upload_of(connection: Connection, study_id: str) -> str | None:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from hemoscope.dicom.archive import Archive
 from hemoscope.dicom.part10 import parse
 from hemoscope.reports.identity import patient_identity
+from hemoscope.store.database import storable
 from hemoscope.store.values import Identity
-from hemoscope.store.worklist import storable
 
 # PS3.6: Study Date, Study Time, Timezone Offset From UTC.
 _DATE, _TIME, _OFFSET = 0x00080020, 0x00080030, 0x00080201

@@ -14,6 +14,7 @@ from typing import Any
 
 from hemoscope.dicom.read_limits import ReadLimits, limits_from_options
 from hemoscope.errors import ConfigError
+from hemoscope.logs import FORMATS
 
 _LONGEST_SESSION_HOURS = 24 * 365
 _PATHS = ("storage", "model", "node", "users", "token_file", "tls_cert", "tls_key")
@@ -116,6 +117,9 @@ class Settings:
             "raise or lower a limit of what is read, such as archive_bytes=16G; may be repeated", "NAME=VALUE"
         ),
     )
+    log_format: str = field(
+        default="text", metadata=_help("text, or json: one object on each line of the log", "FORMAT")
+    )
     requests_per_minute: int = field(default=6000, metadata=_help("of one client", "N", least=1))
     logins_per_minute: int = field(default=10, metadata=_help("of one client", "N", least=1))
     account_logins_per_minute: int = field(
@@ -145,6 +149,9 @@ class Settings:
             ConfigError: naming the option and what to do.
         """
         self._check_ranges()
+        if self.log_format not in FORMATS:
+            msg = f"--log-format is {' or '.join(FORMATS)}, got {self.log_format!r}"
+            raise ConfigError(msg)
         limits_from_options(self.limit)
         if self.show_identity and self.deidentify:
             msg = "identity cannot be shown and removed at once. Choose --show-identity or --deidentify"

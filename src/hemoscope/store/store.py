@@ -15,9 +15,9 @@ import numpy as np
 
 from hemoscope.errors import StoreError
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.store import audit_and_sessions, feedback, removal, tables, uploads, worklist
+from hemoscope.store import audit, audit_and_sessions, feedback, removal, tables, uploads, worklist
 from hemoscope.store.background import Backoff
-from hemoscope.store.database import Database, server_time
+from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.jobs import Jobs
 from hemoscope.store.migrate import migrate
 from hemoscope.store.outbox import Outbox
@@ -132,7 +132,7 @@ class Store:
         Raises:
             StoreError: ``empty_upload``, or ``storage_full``.
         """
-        study_id = uploads.accept(self._database, upload, submitted_by=worklist.storable(submitted_by))
+        study_id = uploads.accept(self._database, upload, submitted_by=storable(submitted_by))
         return worklist.get_summary(self._database, study_id)
 
     # Studies
@@ -168,7 +168,7 @@ class Store:
             StoreError: ``no_such_study``, ``no_maps``, ``no_such_slice``, ``no_such_label``, ``damaged_pixels``.
         """
         if label not in list(LABELS):
-            raise refusal("no_such_label", f"no label {worklist.storable(label)!r:.40}")
+            raise refusal("no_such_label", f"no label {storable(label)!r:.40}")
         probabilities = self._slice(study_id, MAPS, index, "no_maps")[LABELS.index(Hemorrhage(label))]
         return bytes(np.rint(probabilities.astype(np.float32) * 255).astype(np.uint8).tobytes())
 
@@ -184,8 +184,7 @@ class Store:
 
     def delete(self, study_id: str, *, by: str) -> None:
         """Delete a study's files and rows; only counts of its feedback are kept. Raises ``no_such_study``."""
-        removal.delete_study(self._database, self.folder, study_id)
-        self.audit(user=by, action="delete")
+        removal.delete_study(self._database, self.folder, study_id, by=by)
 
     def changes_since(self, version: int) -> Changes:
         """Return the studies changed or deleted after ``version``; no commit is missed between two calls."""
@@ -193,10 +192,7 @@ class Store:
 
     def retention(self, days: int) -> int:
         """Delete the studies received more than ``days`` days ago, and return how many."""
-        deleted = removal.delete_older(self._database, self.folder, days=days)
-        if deleted:
-            self.audit(user="retention", action="delete", detail=f"{deleted} studies")
-        return deleted
+        return removal.delete_older(self._database, self.folder, days=days)
 
     def sweep(self) -> None:
         """Complete interrupted deletions, set aside what the database does not know, remove expired sessions."""
@@ -243,15 +239,18 @@ class Store:
 
     def audit(self, *, user: str, action: str, study_id: str | None = None, detail: str = "") -> None:
         """Record who did what. ``detail`` must hold no patient identity."""
-        audit_and_sessions.record(self._database, user=user, action=action, study_id=study_id, detail=detail)
+        audit.record(self._database, user=user, action=action, study_id=study_id, detail=detail)
 
     def audit_log(self, *, limit: int = 100, before: int | None = None) -> tuple[AuditEntry, ...]:
         """Return entries, newest first; ``before`` is the ``audit_id`` of the last one already seen."""
-        return audit_and_sessions.audit_log(self._database, limit=limit, before=before)
+        return audit.audit_log(self._database, limit=limit, before=before)
 
-    def open_session(self, user: User, *, lasting: timedelta) -> tuple[str, Session]:
-        """Open a session and return its secret token (for the cookie; only its hash is stored) and the session."""
-        return audit_and_sessions.open_session(self._database, user, lasting=lasting)
+    def open_session(self, user: User, *, lasting: timedelta, detail: str = "") -> tuple[str, Session]:
+        """Open a session and return its secret token (for the cookie; only its hash is stored) and the session.
+
+        ``detail`` is for the audit log.
+        """
+        return audit_and_sessions.open_session(self._database, user, lasting=lasting, detail=detail)
 
     def session(self, token: str) -> Session | None:
         """Return the session of a token, or None if it is unknown or expired."""
@@ -269,9 +268,9 @@ class Store:
         """Return the settings that administrators change at run time: JSON values by name."""
         return audit_and_sessions.read_settings(self._database)
 
-    def put_setting(self, name: str, value: Any) -> None:
+    def put_setting(self, name: str, value: Any, *, by: str) -> None:
         """Store a setting, a JSON value. Raises StoreError ``bad_setting``."""
-        audit_and_sessions.write_setting(self._database, name, value)
+        audit_and_sessions.write_setting(self._database, name, value, by=by)
 
     def counts(self) -> Counts:
         """Return the numbers for readiness and metrics. Raises StoreError ``database_unreachable``."""

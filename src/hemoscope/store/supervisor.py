@@ -139,7 +139,7 @@ class Supervisor:
         slot.worker_id, slot.started = secrets.token_hex(16), monotonic()
         # -P: nothing is imported from the working directory. A session of its own keeps the terminal's Ctrl-C from
         # the workers, which shut down cleanly when their input closes.
-        command = [sys.executable, "-P", "-m", "hemoscope.store.worker"]
+        command = [sys.executable, "-P", "-m", "hemoscope.store.worker", self._settings.log_format]
         slot.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own
         try:
             if slot.process.stdin is not None:

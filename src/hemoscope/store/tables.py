@@ -109,13 +109,26 @@ feedback = Table(
 audit = Table(
     "audit",
     metadata,
-    Column("audit_id", _SERIAL, primary_key=True),
+    Column("audit_id", _SERIAL, primary_key=True, autoincrement=False),
     Column("at", UtcTime(), nullable=False),
     Column("user_name", Text(), nullable=False),
     Column("action", String(64), nullable=False),
     Column("study_id", _ID),
     Column("detail", Text(), nullable=False),
+    Column("study_salt", _ID),
+    Column("study_digest", String(64)),
+    Column("previous_hash", String(64), nullable=False),
+    Column("entry_hash", String(64), nullable=False),
     Index("audit_of_study", "study_id"),
+)
+
+# One row: number and hash of the last entry of the audit log.
+audit_chain = Table(
+    "audit_chain",
+    metadata,
+    Column("chain_id", Integer(), primary_key=True),
+    Column("last_id", _BIG, nullable=False),
+    Column("last_hash", String(64), nullable=False),
 )
 
 sessions = Table(

@@ -11,7 +11,7 @@ from typing import BinaryIO, Self
 from hemoscope.checksums import sums_text
 from hemoscope.files import sync_file, sync_folder
 from hemoscope.inference.findings import URGENCIES
-from hemoscope.store import tables
+from hemoscope.store import audit, tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
 from hemoscope.store.settings import UploadLimits
@@ -161,8 +161,8 @@ def accept(database: Database, upload: Upload, *, submitted_by: str) -> str:
         connection.execute(
             tables.jobs.insert().values(upload_id=upload.upload_id, state="queued", attempts=0, queued_at=accepted_at)
         )
-        entry = {"at": accepted_at, "user_name": submitted_by, "action": "upload", "detail": f"{upload.files} files"}
-        connection.execute(tables.audit.insert().values(**entry, study_id=study_id))
+        detail = f"{upload.files} files"
+        audit.append(connection, user=submitted_by, action="upload", study_id=study_id, detail=detail)
         upload.undecided = True  # until the commit is confirmed: if the connection breaks now, it may have happened
     upload.accepted = True
     return study_id

@@ -46,6 +46,10 @@ class Users:
         """Each name with its role and hash, to compare two versions of a file."""
         return {(name, f"{user.role.value}:{line}") for name, (user, line) in self._lines.items()}
 
+    def names(self, name: str) -> bool:
+        """Whether the file names a user so."""
+        return name in self._lines
+
     def verify(self, name: str, password: str) -> User | None:
         """Return the user whose password this is, or None; an unknown name takes as long as a wrong password."""
         user, line = self._lines.get(name, (None, self._nobody))

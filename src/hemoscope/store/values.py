@@ -185,6 +185,15 @@ class AuditEntry(Document):
     detail: str
 
 
+class ChainedAuditEntry(AuditEntry):
+    """An entry with what the hash chain needs (``audit_chain``): salt and digest of the study's ID, and two hashes."""
+
+    study_salt: str | None
+    study_digest: str | None
+    previous_hash: str
+    entry_hash: str
+
+
 class User(Document):
     """A user, who is logged in or may log in."""
 

@@ -1,7 +1,8 @@
 """A worker process: leases one upload after another and reads it with a model that stays loaded.
 
-Started by ``store.supervisor`` as ``python -m hemoscope.store.worker``. It exits when its standard input closes,
-that is when its parent exits for whatever reason, and gives its job back first. After a kill -9 its lease runs out.
+Started by ``store.supervisor`` as ``python -P -m hemoscope.store.worker LOG_FORMAT``. It exits when its standard input
+closes, that is when its parent exits for whatever reason, and gives its job back first. After a kill -9 its lease runs
+out.
 """
 
 import logging
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 from hemoscope.errors import HemoscopeError, StoreError
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.predictor import Predictor
+from hemoscope.logs import configure_logs, own_stream
 from hemoscope.reports.report import model_identity
 from hemoscope.store.background import Backoff, described
 from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
@@ -97,9 +99,8 @@ def _watch_parent(stop: threading.Event) -> None:
 
 
 def main() -> None:
-    """Read settings from standard input, then work until it ends."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it prints tracebacks of connections it gave up
+    """Read settings from standard input, then work until it ends; the only argument is the format of the log."""
+    configure_logs(sys.argv[1], level=logging.WARNING, stream=own_stream())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.umask(0o077)
     os.nice(_NICENESS)

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
-from hemoscope.store.database import Database, server_time
+from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.refusals import refusal
 from hemoscope.store.uploads import UNKNOWN_URGENCY
 from hemoscope.store.values import (
@@ -148,17 +148,6 @@ def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
         ranks = [URGENCIES.index(one) if one in URGENCIES else UNKNOWN_URGENCY for one in query.urgency]
         conditions.append(_studies.c.urgency_rank.in_(ranks))
     return conditions
-
-
-def storable(text: str) -> str:
-    """Return text that every database accepts: controls and lone surrogates become U+FFFD, blanks a space."""
-    return "".join(_storable(character) for character in text)
-
-
-def _storable(character: str) -> str:
-    if character.isprintable() or character == "\n":
-        return character
-    return " " if character.isspace() else "\ufffd"
 
 
 def _feedback_counts(connection: Connection, study_ids: Sequence[str]) -> dict[str, dict[str, int]]:

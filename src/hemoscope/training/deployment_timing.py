@@ -170,7 +170,7 @@ def _reading(folder: Path, read: Sequence[str], engine: str) -> list[str]:
 
 def _run(task: _Task) -> None:
     """Run the command in a new process, measured by a small one, and keep the result in its entry."""
-    helper = [sys.executable, "-m", "hemoscope.training.measured_process", sys.executable, *task.command]
+    helper = [sys.executable, "-P", "-m", "hemoscope.training.measured_process", sys.executable, "-P", *task.command]
     environment = {key: value for key, value in os.environ.items() if key not in _THREAD_VARIABLES}
     done = subprocess.run(helper, capture_output=True, text=True, check=False, env=environment)  # noqa: S603  # our own
     failed = {"exit_code": done.returncode, "errors": done.stderr}

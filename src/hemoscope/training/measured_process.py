@@ -1,4 +1,4 @@
-"""``python -m hemoscope.training.measured_process COMMAND...``: prints a command's time and peak memory as JSON.
+"""``python -P -m hemoscope.training.measured_process COMMAND...``: prints a command's time and peak memory as JSON.
 
 A process of its own: on Linux the peak memory of a child counts that of the process that started it until it runs the
 command, so a process that holds PyTorch could not measure a small one. Only the standard library is imported here.

@@ -66,8 +66,8 @@ class AppState:
         key, now = (user.name, action, study_id), time.monotonic()
         if now - self._viewed.get(key, float("-inf")) < _VIEWED_AGAIN_S:
             return
-        _remember(self._viewed, key, now)
         self.store.audit(user=user.name, action=action, study_id=study_id)
+        _remember(self._viewed, key, now)
 
     def shape_of(self, study_id: str, *, heat: bool) -> SliceShape:
         """Return the shape of a study's slices, from memory after the first time.

@@ -44,6 +44,10 @@ class Credentials:
         tokens = {(user.name, f"{user.role.value}:{hashed}") for hashed, user in self.tokens.items()}
         return tokens | (set() if self.users is None else self.users.entries())
 
+    def names(self, name: str) -> bool:
+        """Whether a user with a password is called so."""
+        return self.users is not None and self.users.names(name)
+
     def user_of_token(self, token: str) -> User | None:
         """Return the user of a token; every hash is compared, each in constant time."""
         given, found = hash_token(token), None

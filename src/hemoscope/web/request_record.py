@@ -47,7 +47,9 @@ class RequestRecord:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = route_template(scope)
         self._metrics.record(method=method, route=route, status=status, seconds=seconds)
-        access_log.info("%s %s %s %d %.0f ms", client_of(scope), method, route, status, seconds * 1000)
+        client, ms = client_of(scope), round(seconds * 1000)
+        fields = {"client": client, "method": method, "route": route, "status": status, "ms": ms}
+        access_log.info("%s %s %s %d %d ms", client, method, route, status, ms, extra={"fields": fields})
 
 
 def route_template(scope: Scope) -> str:

@@ -29,24 +29,23 @@ async def login(request: Request, response: Response, given: LoginGiven) -> Logg
         raise _no_users()
     if given.user and (wait_s := state.account_logins.wait_s(given.user, client_of(request.scope))):
         raise _too_often_for_account(wait_s)
-    user = await _user_of(state, given)
+    user, client = await _user_of(state, given), f"from {client_of(request.scope)}"
     if user is None:
-        await to_thread.run_sync(partial(state.store.audit, user="", action="login refused"))
+        await to_thread.run_sync(partial(_audit_refusal, state, given, client))
         raise _wrong()
     state.account_logins.succeeded(user.name, client_of(request.scope))
-    token, session = await to_thread.run_sync(partial(state.store.open_session, user, lasting=state.settings.session))
-    await to_thread.run_sync(partial(state.store.audit, user=user.name, action="login"))
+    opening = partial(state.store.open_session, user, lasting=state.settings.session, detail=client)
+    token, session = await to_thread.run_sync(opening)
     _set_cookie(request, response, token, state)
     return LoggedIn(user=user, csrf_token=session.csrf)
 
 
 @router.post("/logout", status_code=204, responses=refusals(401, 403))
-def logout(request: Request, caller: Reader) -> Response:
+def logout(request: Request, _caller: Reader) -> Response:
     """End the session; the browser deletes its cached images."""
     state = app_state_of(request)
     if token := request.cookies.get(SESSION_COOKIE):
         state.store.close_session(token)
-        state.store.audit(user=caller.user.name, action="logout")
     response = Response(status_code=204, headers={"Clear-Site-Data": '"cache"'})
     response.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict")
     return response
@@ -59,6 +58,14 @@ async def _user_of(state: AppState, given: LoginGiven) -> User | None:
         return credentials.user_of_token(given.token)
     check = partial(credentials.user_of_password, given.user or "", given.password or "")
     return await to_thread.run_sync(check, limiter=state.passwords)
+
+
+def _audit_refusal(state: AppState, given: LoginGiven, client: str) -> None:
+    """Record which account was tried, if there is one: what else stands in the field may be a password."""
+    name = given.user or ""
+    known = given.token is None and state.credentials.names(name)
+    what = "unknown token" if given.token is not None else "wrong password" if known else "unknown account"
+    state.store.audit(user=name if known else "", action="login refused", detail=f"{what}, {client}")
 
 
 def _set_cookie(request: Request, response: Response, token: str, state: AppState) -> None:

@@ -32,8 +32,7 @@ def model(request: Request, _caller: Reader) -> dict[str, Any]:
 def set_prevalence(request: Request, caller: Admin, given: Prevalence) -> SiteInfo:
     """Set the share of this site's studies with a bleed, from which pages compute predictive values."""
     state = app_state_of(request)
-    state.store.put_setting(PREVALENCE, given.prevalence)
-    state.store.audit(user=caller.user.name, action="set prevalence", detail=str(given.prevalence))
+    state.store.put_setting(PREVALENCE, given.prevalence, by=caller.user.name)
     return _site(state, caller)
 
 

@@ -1,0 +1,105 @@
+"""The log of servers and workers says where something went wrong, and quotes nothing."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+MARKER = "WINTERBOTTOM"
+SETUP = """
+import asyncio, gc, logging, os, sys, threading, warnings
+from hemoscope.logs import configure_logs, own_stream
+MARKER = "WINTERBOTTOM"
+def fail():
+    try:
+        int(MARKER)
+    except ValueError as error:
+        raise RuntimeError(MARKER) from error
+"""
+Run = Callable[[str], str]
+
+
+@pytest.fixture(params=["text", "json"])
+def logged(request: pytest.FixtureRequest) -> Run:
+    """``logged(code)``: what a process with this format writes; every line is a JSON object if it is to be."""
+
+    def run(code: str) -> str:
+        program = f"{SETUP}configure_logs({request.param!r})\n{code}"
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60, check=False
+        )
+        if request.param == "json":
+            for line in done.stderr.splitlines():
+                assert {"time", "level", "logger", "process", "message"} <= json.loads(line).keys()
+        assert done.stdout == ""
+        return done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "fail()",
+        "threading.Thread(target=fail, name='a-loop').start()",
+        "async def main():\n    task = asyncio.create_task(late())\n"
+        "    while not task.done():\n        await asyncio.sleep(0)\n"
+        "    del task\n    gc.collect()\nasync def late():\n    fail()\nasyncio.run(main())",
+        "async def main():\n    asyncio.get_running_loop().call_soon(lambda name: fail(), MARKER)\n"
+        "    await asyncio.sleep(0)\nasyncio.run(main())",
+        "class Closing:\n    def __del__(self):\n        fail()\nCloses = Closing()\ndel Closes",
+        "try:\n    fail()\nexcept RuntimeError:\n    logging.getLogger('uvicorn.error').exception(MARKER)",
+        "try:\n    fail()\nexcept RuntimeError:\n    logging.getLogger('hemoscope.store').exception('caught')",
+    ],
+    ids=["main", "thread", "task", "callback", "finalizer", "library", "ours"],
+)
+def test_an_error_is_logged_by_type_and_place_wherever_it_ends(logged: Run, code: str) -> None:
+    log = logged(code)
+    assert MARKER not in log
+    assert "Traceback" not in log
+    assert len(log.splitlines()) == 1
+    assert log.index("RuntimeError") < log.index("ValueError") < log.index("fail")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "warnings.warn(f'invalid value {MARKER}')",
+        "logging.getLogger('pydicom').warning('invalid value %s', MARKER)",
+        "logging.getLogger('pg8000').error(f'{MARKER}')",
+        "logging.getLogger('asyncio').error('%s', MARKER, stack_info=True)",
+    ],
+)
+def test_what_libraries_say_is_logged_by_its_place_alone(logged: Run, code: str) -> None:
+    log = logged(code)
+    assert MARKER not in log
+    assert "<string>:" in log
+
+
+def test_an_own_message_that_cannot_be_composed_prints_none_of_its_parts(logged: Run) -> None:
+    assert MARKER not in logged("logging.getLogger('hemoscope').warning('%d', MARKER)")
+
+
+def test_an_own_message_is_one_line(logged: Run) -> None:
+    log = logged("logging.getLogger('hemoscope.store').warning('%d folders\\nmoved', 3)")
+    assert len(log.splitlines()) == 1
+    assert "3 folders moved" in log
+
+
+def test_an_event_has_its_parts_as_fields_in_json() -> None:
+    code = "configure_logs('json')\nlogging.getLogger('hemoscope.access').info('x', extra={'fields': {'status': 200}})"
+    done = subprocess.run([sys.executable, "-P", "-c", SETUP + code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stderr)["status"] == 200
+
+
+def test_what_native_code_prints_is_dropped_and_the_log_is_not() -> None:
+    code = (
+        "configure_logs(stream=own_stream())\nos.write(1, MARKER.encode())\nos.write(2, MARKER.encode())\n"
+        "print(MARKER, flush=True)\nlogging.getLogger('hemoscope').warning('kept')"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", SETUP + code], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert done.stderr.endswith("WARNING hemoscope: kept\n")
+    assert MARKER not in done.stderr
