@@ -155,14 +155,17 @@ class TestPlaces:
 
 class TestLimits:
     def test_archives_in_one_another_have_a_limit(self, files: Files, written) -> None:
-        deep = zip_of({"3.zip": zip_of({"2.zip": zip_of(files)}), "IM0009.dcm": files["IM0001.dcm"]})
-        folder = written({"deep.zip": deep})
-        archive = open_archive([folder])
-        assert codes(archive) == {"deep.zip/3.zip/2.zip": "too_large"}
-        assert "the limit archive_depth = 2" in archive.rejected[0].message
+        three = zip_of({"3.zip": zip_of({"2.zip": zip_of(files)}), "IM0009.dcm": files["IM0001.dcm"]})
+        folder = written({"three.zip": three, "deep.zip": zip_of({"4.zip": three})})
+        assert len(open_archive([folder / "three.zip"]).sources) == 4
+        deep = folder / "deep.zip"
+        archive = open_archive([deep])
+        assert codes(archive) == {"4.zip/3.zip/2.zip": "too_large"}
+        assert "the limit archive_depth = 3" in archive.rejected[0].message
+        assert "raise that limit with the option --limit NAME=VALUE" in archive.rejected[0].message
         assert slices(archive) == 1
-        assert len(open_archive([folder], limits=ReadLimits(archive_depth=3)).sources) == 4
-        assert codes(open_archive([folder], limits=ReadLimits(archive_depth=1))) == {"deep.zip/3.zip": "too_large"}
+        assert len(open_archive([deep], limits=ReadLimits(archive_depth=4)).sources) == 4
+        assert codes(open_archive([deep], limits=ReadLimits(archive_depth=1))) == {"4.zip": "too_large"}
 
     def test_an_archive_that_holds_itself_ends(self, written) -> None:
         """Each level inflates to the next: only the depth ends it."""
