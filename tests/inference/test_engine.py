@@ -34,7 +34,7 @@ def bundle_of(
 
 
 def expected(images: np.ndarray) -> np.ndarray:
-    """The tiny model by hand in float64: see TINY_WEIGHTS in conftest."""
+    """The tiny model by hand in float64: see TINY_WEIGHTS in tests/tiny_model.py."""
     weights = np.array(
         [[6, 4, -8, -1], [1, 7, -3, -2], [5, 1, -6, -1.5], [2, 2, 2, -3], [-1, 6, 1, -2.5], [3, -2, 4, -0.5]]
     )
