@@ -50,7 +50,7 @@ def read_tables(path: Path, changes: Sequence[str] = (), *, kind: str = "experim
         raise ConfigError(msg)
     try:
         data = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:  # invalid TOML, or bytes that are not text
+    except (OSError, ValueError, RecursionError) as error:  # invalid TOML, bytes that are not text, deep nesting
         reason = error.strerror if isinstance(error, OSError) else error
         msg = f"{path.name}: not a readable {kind} file ({reason})"
         raise ConfigError(msg) from error
@@ -66,7 +66,7 @@ def _apply(data: dict[str, Any], change: str) -> None:
         raise ConfigError(msg)
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text
     set_key(data, key.strip(), value, where=f"--set {change}")
 
@@ -101,7 +101,7 @@ def build_record(kind: type[Record], data: Mapping[str, Any], *, where: str) -> 
         if kind is Preprocessing:
             return typing.cast("Record", Preprocessing.from_json({**Preprocessing().to_json(), **data}))
         return kind(**{name: _value(hints[name], value, where=f"{where}: {name}") for name, value in data.items()})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:  # an integer may be too large for a float
         msg = f"{where}: {error}"
         raise ConfigError(msg) from error
 
