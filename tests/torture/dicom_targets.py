@@ -39,7 +39,7 @@ def _mutate_dicom(data: bytes, random_: random.Random) -> bytes:
     return fuzzing.mutate(data, random_.getrandbits(62))
 
 
-def _zip(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zip_of(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", method) as archive:
         for name, data in members.items():
@@ -62,13 +62,13 @@ def _archive_seeds(folder: Path) -> list[bytes]:
 
     one = _dicom_seeds(folder)[0]
     members = {"a/IM1.dcm": one, "a/IM2": b"text", "DICOMDIR": b"x" * 200}
-    inner = _zip(members)
+    inner = zip_of(members)
     return [
         inner,
-        _zip(members, zipfile.ZIP_STORED),
-        _zip({"inner.zip": inner, "inner.tar": _tar(members, "w"), "x.gz": gzip.compress(one)}),
+        zip_of(members, zipfile.ZIP_STORED),
+        zip_of({"inner.zip": inner, "inner.tar": _tar(members, "w"), "x.gz": gzip.compress(one)}),
         _tar(members, "w"),
-        _tar({"deep.zip": _zip({"inner.zip": inner})}, "w:gz"),
+        _tar({"deep.zip": zip_of({"inner.zip": inner})}, "w:gz"),
         gzip.compress(one),
     ]
 

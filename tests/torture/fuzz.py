@@ -56,7 +56,9 @@ def _counted(tally: Tally, kind: str, folder: Path, first: int, report: dict[str
         sys.stderr.write(f"{kind}: {times} times {where}\n")
     if int(str(report["grown"])) > RESIDENT_GROWTH:
         found += 1
-        sys.stderr.write(f"{kind}: memory grew by {int(str(report['grown'])) >> 20} MiB in inputs {first} to {number}\n")
+        sys.stderr.write(
+            f"{kind}: memory grew by {int(str(report['grown'])) >> 20} MiB in inputs {first} to {number}\n"
+        )
     return Count(done=number - first, found=found)
 
 
@@ -85,7 +87,9 @@ def reproduce(kind: str, path: Path) -> str:
 
 def kind_named(text: str) -> str:
     """The kind of a target by its name, or the beginning of it."""
-    named = [kind for kind in TARGETS if re.sub(r"\W", "", kind).casefold().startswith(re.sub(r"\W", "", text).casefold())]
+    named = [
+        kind for kind in TARGETS if re.sub(r"\W", "", kind).casefold().startswith(re.sub(r"\W", "", text).casefold())
+    ]
     if len(named) != 1:
         raise SystemExit(f"{text}: not one of {', '.join(TARGETS)}")
     return named[0]

@@ -1,7 +1,7 @@
 """The process that fuzzes one target: ``python -m tests.torture.fuzz_child KIND FOLDER FIRST SECONDS``.
 
-It runs inputs from number ``FIRST`` on for so many seconds, with limits on memory and on the time of each. The number of
-the current input stands in ``FOLDER/current``, so that the parent knows which one crashed or hung. The last line of
+It runs inputs from number ``FIRST`` on for so many seconds, with limits on memory and on the time of each. The number
+of the current input stands in ``FOLDER/current``, so that the parent knows which one crashed or hung. The last line of
 stdout is JSON: how many inputs ended how, and the memory that the process grew by.
 """
 
@@ -64,7 +64,7 @@ class Fuzzer:
         self.broken: Counter[str] = Counter()
         self.work = Path(tempfile.mkdtemp(prefix="hemoscope-torture-"))
         for seed in self.seeds:  # loads every decoder before memory is measured
-            self._clean()
+            self.clean(self.work)
             run_one(self.target, seed, self.work)
         limit_memory()
         self._resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -76,7 +76,7 @@ class Fuzzer:
 
     def run(self, number: int) -> None:
         """Run one input."""
-        self._clean()
+        self.clean(self.work)
         data = input_of(self.target, self.seeds, number)
         signal.alarm(SECONDS_PER_INPUT)
         try:
@@ -95,12 +95,14 @@ class Fuzzer:
             (self.folder / "found" / f"{number}.bin").write_bytes(data)
             (self.folder / "found" / f"{number}.txt").write_text("".join(traceback.format_exception(error)))
 
-    def _clean(self) -> None:
-        for entry in os.scandir(self.work):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
+    @staticmethod
+    def clean(folder: Path) -> None:
+        """Remove what the input before left."""
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
             else:
-                os.unlink(entry.path)
+                entry.unlink()
 
 
 def main(kind: str, place: str, first: int, seconds: float) -> None:

@@ -16,6 +16,7 @@ class Count:
         done: executions, rounds, steps or requests.
         found: inputs and rounds that broke the contract of the kind.
         lost: accepted studies that are gone or never ended.
+        failed: studies that ended in a named failure, such as three workers killed while they read it.
         doubled: studies that nobody uploaded, and results beyond one.
         slowest_s: the longest time until a server was ready again.
     """
@@ -24,6 +25,7 @@ class Count:
     found: int = 0
     lost: int = 0
     doubled: int = 0
+    failed: int = 0
     slowest_s: float = 0.0
 
     def add(self, other: "Count") -> None:
@@ -32,6 +34,7 @@ class Count:
         self.found += other.found
         self.lost += other.lost
         self.doubled += other.doubled
+        self.failed += other.failed
         self.slowest_s = max(self.slowest_s, other.slowest_s)
 
     @property
@@ -57,7 +60,7 @@ class Tally:
         for counts in (self.counts, self.now):
             counts[kind].add(count)
         self.folder.mkdir(parents=True, exist_ok=True)
-        document = {name: asdict(one) for name, one in sorted(self.counts.items())}
+        document = {name: asdict(one) for name, one in sorted(self.counts.items()) if one.done}
         write_text(self.folder / "tally.json", json.dumps(document, indent=2) + "\n")
 
     def keep(self, kind: str, name: str, content: bytes) -> Path:
@@ -75,8 +78,15 @@ class Tally:
 
 def table(counts: dict[str, Count]) -> str:
     """The counts as a Markdown table, which the documentation shows as it is."""
-    lines = ["| kind | executions or rounds | found | lost | doubled | ready again within |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| kind | executions or rounds | found | lost | doubled | named failures | ready again within |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for kind, one in sorted(counts.items()):
+        if not one.done:
+            continue
         ready = f"{one.slowest_s:.0f} s" if one.slowest_s else ""
-        lines.append(f"| {kind} | {one.done:,} | {one.found} | {one.lost} | {one.doubled} | {ready} |")
+        lines.append(
+            f"| {kind} | {one.done:,} | {one.found} | {one.lost} | {one.doubled} | {one.failed or ''} | {ready} |"
+        )
     return "\n".join(lines)

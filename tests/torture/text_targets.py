@@ -13,7 +13,9 @@ from .target import REPOSITORY, Target
 def _toml_seeds(kind: str) -> Callable[[Path], list[bytes]]:
     def seeds(_folder: Path) -> list[bytes]:
         files = sorted((REPOSITORY / "src/hemoscope").rglob("*.toml"))
-        wanted = [path.read_bytes() for path in files if (b"\nexperiment" in path.read_bytes()) == (kind == "federation")]
+        wanted = [
+            path.read_bytes() for path in files if (b"\nexperiment" in path.read_bytes()) == (kind == "federation")
+        ]
         assert wanted
         return wanted
 

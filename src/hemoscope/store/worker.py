@@ -25,6 +25,7 @@ from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.refusals import PASSING
 from hemoscope.store.settings import Settings
+from hemoscope.store.storage import full_disk_refused
 from hemoscope.store.store import Store, open_store_patiently
 
 _log = logging.getLogger("hemoscope.store")
@@ -173,7 +174,8 @@ def work_once(store: Store, reader: UploadReader, worker_id: str, heartbeat: Hea
 
 def _read(store: Store, reader: UploadReader, job: UploadJob) -> None:
     try:
-        reader.read(job)
+        with full_disk_refused():
+            reader.read(job)
     except LeaseLostError:
         _log.warning(_LOST, job.upload_id)
     except Exception as error:  # noqa: BLE001 - a worker survives any study; the attempt is counted and logged
