@@ -120,6 +120,16 @@ def test_a_graph_that_is_not_onnx_is_refused(tmp_path: Path, make_card: Callable
         Engine(bundle)
 
 
+def test_a_graph_with_a_name_that_is_no_text_is_refused(
+    tmp_path: Path, make_card: Callable[..., ModelCard], make_graph: Callable[..., bytes]
+) -> None:
+    """OpenVINO quotes the name in its message, which Python cannot decode."""
+    graph = make_graph().replace(b"AveragePool", b"Average\xf3ool")
+    bundle = write_bundle(tmp_path / "bundle", make_card(), graph)
+    with pytest.raises(BundleError, match=r"model.onnx: cannot be run: .*Export the model again"):
+        Engine(bundle)
+
+
 @pytest.mark.parametrize(
     ("graph", "words"),
     [

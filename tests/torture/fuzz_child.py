@@ -56,7 +56,7 @@ class Fuzzer:
     """Runs inputs of one target and keeps those that break its contract."""
 
     def __init__(self, kind: str, folder: Path) -> None:
-        """Load seeds and libraries, then limit the memory."""
+        """Load seeds and libraries."""
         self.target: Target = TARGETS[kind]
         self.folder = folder
         self.seeds = seeds_of(kind, folder)
@@ -66,7 +66,6 @@ class Fuzzer:
         for seed in self.seeds:  # loads every decoder before memory is measured
             self.clean(self.work)
             run_one(self.target, seed, self.work)
-        limit_memory()
         self._resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @property
@@ -109,6 +108,7 @@ def main(kind: str, place: str, first: int, seconds: float) -> None:
     """Fuzz."""
     folder = Path(place)
     fuzzer = Fuzzer(kind, folder)
+    limit_memory()
     current = os.open(folder / "current", os.O_WRONLY | os.O_CREAT, 0o600)
     number, end = first, time.monotonic() + seconds
     while time.monotonic() < end:
