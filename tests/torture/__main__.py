@@ -5,19 +5,22 @@ found, lost or doubled anything.
 """
 
 import argparse
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from . import coverage_guided
 from .fuzz import fuzz, kind_named, reproduce
 from .machines import run_contract, run_store_machine
 from .rounds import run_faults
-from .tally import Tally, table
+from .tally import Count, Tally, table
 from .targets import TARGETS
 
 _UNSHARED = "HEMOSCOPE_TORTURE_UNSHARED"
@@ -33,18 +36,43 @@ def main() -> int:
         sys.stdout.write(f"{reproduce(kind_named(kind), Path(path))}\n")
         return 0
     _own_mounts()
+    lock = _locked(arguments.folder)
     tally = Tally(arguments.folder)
     parts = {name: share for name, share in _SHARES.items() if name in arguments.parts}
     if "guided" in parts and not coverage_guided.available():
         sys.stderr.write("atheris is not installed: no coverage-guided fuzzing\n")
         del parts["guided"]
-    end = time.monotonic() + 60 * arguments.minutes
-    while (left := end - time.monotonic()) > 1:
-        for name, share in parts.items():
-            seconds = min(left, _CYCLE_S) * share / sum(parts.values())
-            _PARTS[name](tally, min(seconds, max(end - time.monotonic(), 1)))
+    try:
+        _run(tally, parts, time.monotonic() + 60 * arguments.minutes)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+    lock.close()
     sys.stdout.write(f"This run:\n\n{table(tally.now)}\n\nAll runs:\n\n{table(tally.counts)}\n")
     return 0 if tally.clean else 1
+
+
+def _locked(folder: Path) -> TextIO:
+    """Lock the folder: two runs would each write their own counts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(f"{folder} is used by another run. Give another --folder") from None
+    return lock
+
+
+def _run(tally: Tally, parts: dict[str, float], end: float) -> None:
+    """Give each part its share of each cycle; a part that cannot go on is found, and the others go on."""
+    while parts and (left := end - time.monotonic()) > 1:
+        total, cycle = sum(parts.values()), min(left, _CYCLE_S)
+        for name, share in list(parts.items()):
+            try:
+                _PARTS[name](tally, min(cycle * share / total, max(end - time.monotonic(), 1)))
+            except Exception:  # noqa: BLE001 - the table of the others is worth having
+                del parts[name]
+                tally.add(name, Count(done=1, found=1))
+                sys.stderr.write(f"{name} cannot go on:\n{traceback.format_exc()}\n")
 
 
 def _parser() -> argparse.ArgumentParser:

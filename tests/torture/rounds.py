@@ -9,6 +9,7 @@ from .faults import CLOCK, faults_of, have_postgresql
 from .site import FAKETIME, Site, running_site
 from .tally import Count, Tally
 
+_ENDS = "sites compared at their end"
 # Whether over PostgreSQL, and whether the servers' clock can be set: one site after the other.
 _SITES = ((False, False), (True, False), (False, True))
 
@@ -20,7 +21,7 @@ def run_faults(tally: Tally, seconds: float) -> None:
         for postgresql, faketime in _SITES
         if (not postgresql or have_postgresql()) and (not faketime or FAKETIME is not None)
     ]
-    turn = tally.counts["sites"].done
+    turn = tally.counts[_ENDS].done
     postgresql, faketime = sites[turn % len(sites)]
     chance = random.Random(time.time_ns())
     with running_site(postgresql=postgresql, faketime=faketime, chance=chance) as site:
@@ -33,9 +34,9 @@ def run_faults(tally: Tally, seconds: float) -> None:
                 name = CLOCK
             _add(tally, f"fault: {name}", site, _round(site, name))
         last = site.close()
-    tally.add("sites", Count(done=1, found=last.found, lost=last.lost, doubled=last.doubled))
+    tally.add(_ENDS, Count(done=1, found=last.found, lost=last.lost, doubled=last.doubled))
     if not last.clean:
-        _keep(tally, "sites", site, last)
+        _keep(tally, _ENDS, site, last)
     database = "PostgreSQL" if postgresql else "SQLite"
     sys.stderr.write(
         f"{database}: {len(site.accepted)} accepted, {site.undecided} undecided, refused: {site.refused or 'none'}\n"

@@ -279,3 +279,6 @@ def test_what_is_no_toml_is_refused_without_its_folder(tmp_path: Path) -> None:
             read_experiment(path)
     with pytest.raises(ConfigError, match=r"^absent\.toml: no such experiment file\. Give its path"):
         read_experiment(tmp_path / "absent.toml")
+    for path in (Path("x" * 5000), tmp_path / ("x" * 5000)):
+        with pytest.raises(ConfigError, match=r"^x+: no such experiment file"):
+            read_experiment(path)

@@ -34,7 +34,7 @@ def find_file(named: Path, *, folder: Path = Path()) -> Path:
     path = folder / named
     bare = named.name == str(named) and not named.suffix
     own = SHIPPED / f"{named}.toml"
-    return own if bare and own.is_file() and not path.exists() else path
+    return own if bare and _is_file(own) and not path.exists() else path
 
 
 def read_tables(path: Path, changes: Sequence[str] = (), *, kind: str = "experiment") -> dict[str, Any]:
@@ -43,7 +43,7 @@ def read_tables(path: Path, changes: Sequence[str] = (), *, kind: str = "experim
     Raises:
         ConfigError: the file is missing or not TOML, or a change is malformed.
     """
-    if not path.is_file():
+    if not _is_file(path):
         names = ", ".join(shipped(kind)) if kind in ("experiment", "federation") else ""
         shipping = f", or the name of one that ships: {names}" if names else ""
         msg = f"{path.name}: no such {kind} file. Give its path{shipping}"
@@ -57,6 +57,14 @@ def read_tables(path: Path, changes: Sequence[str] = (), *, kind: str = "experim
     for change in changes:
         _apply(data, change)
     return data
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that is too long for one names none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _apply(data: dict[str, Any], change: str) -> None:
