@@ -46,6 +46,7 @@ JOURNEYS = (
     "tests/journeys/",
     "tests/store/test_served_faults.py",
     "tests/store/test_worker.py",
+    "tests/torture/test_rounds.py",
     "tests/training/test_two_processes.py",
     "tests/web/browser/",
     "tests/web/test_server.py",

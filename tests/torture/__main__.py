@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from . import coverage_guided
-from .fuzz import fuzz, kind_named, reproduce
+from .fuzz import counted_as, fuzz, kind_named, reproduce
 from .machines import run_contract, run_store_machine
 from .rounds import run_faults
 from .tally import Count, Tally, table
@@ -98,7 +98,7 @@ def _own_mounts() -> None:
 def _fuzz(tally: Tally, seconds: float) -> None:
     weights = sum(target.weight for target in TARGETS.values())
     for kind, target in TARGETS.items():
-        tally.add(f"fuzz: {kind}", fuzz(tally, kind, seconds * target.weight / weights))
+        tally.add(counted_as(kind), fuzz(tally, kind, seconds * target.weight / weights))
 
 
 def _guided(tally: Tally, seconds: float) -> None:

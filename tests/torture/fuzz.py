@@ -15,9 +15,9 @@ _START_S = 120.0  # for imports, on a busy machine
 
 
 def fuzz(tally: Tally, kind: str, seconds: float) -> Count:
-    """Fuzz one target for so many seconds; numbers go on where the last run ended, so that no input is repeated."""
+    """Fuzz one target for so many seconds; numbers go on from the inputs counted, so that none is repeated."""
     folder = _folder(tally, kind)
-    first = _next(folder)
+    first = tally.counts[counted_as(kind)].done
     command = (sys.executable, "-W", "error", "-m", "tests.torture.fuzz_child", kind, str(folder))
     (folder / "current").unlink(missing_ok=True)
     child = subprocess.Popen(
@@ -39,14 +39,14 @@ def _folder(tally: Tally, kind: str) -> Path:
     return folder
 
 
-def _next(folder: Path) -> int:
-    return int((folder / "next").read_text()) if (folder / "next").exists() else 0
+def counted_as(kind: str) -> str:
+    """The name of a target's counts."""
+    return f"fuzz: {kind}"
 
 
 def _counted(tally: Tally, kind: str, folder: Path, first: int, report: dict[str, object]) -> Count:
     """Take the counts of a child that ended in order."""
     number, broken = int(str(report["next"])), report["broken"]
-    (folder / "next").write_text(str(number))
     assert isinstance(broken, dict)
     for path in sorted(folder.glob("found/*")):
         tally.keep(kind, path.name, path.read_bytes())
@@ -71,7 +71,6 @@ def _crashed(tally: Tally, kind: str, folder: Path, first: int, status: int, err
     tally.keep(kind, f"{number}.bin", input_of(TARGETS[kind], seeds, number))
     tally.keep(kind, f"{number}.txt", f"ended with status {status}\n".encode() + errors[-10000:])
     sys.stderr.write(f"{kind}: input {number} ended the process with status {status}\n")
-    (folder / "next").write_text(str(number + 1))
     return Count(done=number + 1 - first, found=1)
 
 

@@ -43,17 +43,25 @@ class Count:
         return not (self.found or self.lost or self.doubled)
 
 
+# The counts that the documentation shows.
+RECORDED = Path(__file__).resolve().parents[2] / "experiments" / "results" / "torture.json"
+
+
+def read_counts(file: Path) -> dict[str, Count]:
+    """The counts in a file; none if there is no such file."""
+    return {kind: Count(**count) for kind, count in json.loads(file.read_text()).items()} if file.exists() else {}
+
+
 class Tally:
     """The counts by kind, and what was broken, in a folder that further runs add to."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read the counts of earlier runs, if there are some."""
+    def __init__(self, folder: Path, recorded: Path = RECORDED) -> None:
+        """Go on from the counts of earlier runs in the folder, or else from those that are recorded."""
         self.folder = folder
         self.counts: defaultdict[str, Count] = defaultdict(Count)
         self.now: defaultdict[str, Count] = defaultdict(Count)
-        if (folder / "tally.json").exists():
-            for kind, count in json.loads((folder / "tally.json").read_text()).items():
-                self.counts[kind] = Count(**count)
+        file = folder / "tally.json"
+        self.counts.update(read_counts(file if file.exists() else recorded))
 
     def add(self, kind: str, count: Count) -> None:
         """Add what a part of this run counted, and write the file: a run may be killed at any time."""

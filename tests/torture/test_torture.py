@@ -13,7 +13,7 @@ from . import machines
 from .fuzz_child import Fuzzer
 from .mutation import mutate_bytes
 from .store_machine import StoreMachine
-from .tally import Count, Tally, table
+from .tally import RECORDED, Count, Tally, table
 from .target import Target, input_of
 from .targets import TARGETS
 
@@ -80,13 +80,18 @@ def test_the_state_machine_notices_a_sweep_that_removes_what_waits(monkeypatch: 
 
 
 def test_counts_add_up_over_runs_and_show_what_was_found(tmp_path: Path) -> None:
-    Tally(tmp_path).add("fuzz: x", Count(done=1000))
+    Tally(tmp_path, tmp_path / "none").add("fuzz: x", Count(done=1000))
     tally = Tally(tmp_path)
     assert tally.clean
     tally.add("fuzz: x", Count(done=500, lost=1))
     assert not tally.clean
     assert "| fuzz: x | 1,500 | 0 | 1 | 0 |  |  |" in table(Tally(tmp_path).counts)
     assert Tally(tmp_path).clean, "a new run begins clean"
+
+
+def test_the_documentation_shows_the_counts_that_are_recorded(tmp_path: Path) -> None:
+    page = RECORDED.parents[2] / "docs" / "explanation" / "robustness.md"
+    assert table(Tally(tmp_path).counts) in page.read_text(), f"put the counts of {RECORDED.name} into {page.name}"
 
 
 def test_an_error_of_a_machine_is_counted_and_kept(tmp_path: Path) -> None:
