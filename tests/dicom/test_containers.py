@@ -130,6 +130,13 @@ class TestPlaces:
         assert set(found.sources) == {"1/IM0001.dcm", "1/IM0001.dcm (2)", "1/IM0001.dcm (3)"}
         assert (read_series(found, found.studies[0].series[0]).volume.hounsfield == head.hounsfield[3:6]).all()
 
+    def test_an_archive_without_files_is_refused_not_passed_over(self, files: Files, written) -> None:
+        folder = written({"a.zip": zip_of({"b.zip": zip_of({}), **files}), "c.tar": tar_of({"__MACOSX/x": b"x"})})
+        archive = open_archive([folder])
+        assert codes(archive) == {"a.zip/b.zip": "bad_archive", "c.tar": "bad_archive"}
+        assert archive.rejected[0].message.startswith("there is no file in it. Make the archive again")
+        assert slices(archive) == 3
+
     def test_links_and_devices_in_a_tar_are_no_files(self, files: Files, written) -> None:
         stream = io.BytesIO(tar_of(files))
         with tarfile.open(fileobj=stream, mode="a") as archive:
