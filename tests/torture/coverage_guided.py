@@ -8,7 +8,6 @@ import importlib.util
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from .tally import Count, Tally
@@ -51,7 +50,8 @@ def main(kind: str, place: str, seconds: str) -> None:
     """Instrument what is imported, then let libFuzzer call the target until the time is up."""
     import atheris
 
-    folder, work = Path(place), Path(tempfile.mkdtemp(prefix="hemoscope-torture-"))
+    folder, work = Path(place), Path(place) / "work"
+    work.mkdir(exist_ok=True)
     with atheris.instrument_imports(include=_INSTRUMENTED):
         from .fuzz_child import Fuzzer, seeds_of
         from .target import run_one

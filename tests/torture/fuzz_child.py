@@ -62,7 +62,8 @@ class Fuzzer:
         self.seeds = seeds_of(kind, folder)
         self.outcomes: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
-        self.work = Path(tempfile.mkdtemp(prefix="hemoscope-torture-"))
+        self.work = folder / "work"
+        self.work.mkdir(exist_ok=True)
         for seed in self.seeds:  # loads every decoder before memory is measured
             self.clean(self.work)
             run_one(self.target, seed, self.work)
@@ -115,7 +116,6 @@ def main(kind: str, place: str, first: int, seconds: float) -> None:
         os.pwrite(current, f"{number:020d}".encode(), 0)
         fuzzer.run(number)
         number += 1
-    shutil.rmtree(fuzzer.work)
     report = {"next": number, "outcomes": fuzzer.outcomes, "broken": fuzzer.broken, "grown": fuzzer.grown_bytes}
     sys.stdout.write(json.dumps(report) + "\n")
 
