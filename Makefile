@@ -18,6 +18,8 @@ SITE ?= site
 STAMPS := $(VENV)/.stamps
 DEMO_OUTPUT ?= demo-output
 PYTEST_ARGS ?=
+MINUTES ?= 60
+TORTURE_ARGS ?=
 # A worker a processor: at least two, since many tests wait; at most eight, since each holds about 1.5 GB.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 WORKERS ?= $(shell echo $$(( $(CORES) < 2 ? 2 : $(CORES) > 8 ? 8 : $(CORES) )))
@@ -63,6 +65,10 @@ coverage: $(STAMPS)/all ## run both and show which lines they cover
 .PHONY: test-slow
 test-slow: $(STAMPS)/all ## the tests that take minutes (fuzzing, whole series)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+.PHONY: torture
+torture: $(STAMPS)/all ## fuzzing, state machines and faults, MINUTES=60; counts add up in build/torture
+	$(BIN)/python -m tests.torture --minutes $(MINUTES) $(TORTURE_ARGS)
 
 .PHONY: setup-federated
 setup-federated: $(FEDERATED)/.stamps/federated ## make .venv-federated: Flower and training, with pins of their own

@@ -182,6 +182,13 @@ class TestRefusals:
         message = self.refused(save(change=lambda image: image.set_qform(mirrored, code=1)))
         assert "contradict each other (LPS and RPS)" in message
 
+    def test_a_qform_that_is_no_rotation(self, save: Callable[..., Path]) -> None:
+        def damage(image: Any) -> None:
+            image.set_qform(image.affine, code=1)
+            image.header["quatern_b"] = 1e23
+
+        assert "its qform is no rotation" in self.refused(save(change=damage))
+
     def test_an_affine_that_places_nothing(self, save: Callable[..., Path], head: HounsfieldVolume) -> None:
         def flatten(image: Any) -> None:
             image.header["srow_z"] = 0.0

@@ -76,7 +76,7 @@ TARGETS = ("setup", "setup-train", "setup-dev", "setup-federated", "demo", "test
 
 
 @pytest.mark.parametrize(
-    "target", [*TARGETS, "test-slow", "test-federated", "check", "format", "docs", "dist", "clean", "help"]
+    "target", [*TARGETS, "test-slow", "test-federated", "torture", "check", "format", "docs", "dist", "clean", "help"]
 )
 def test_make_help_lists_every_task(target: str) -> None:
     done = subprocess.run(["make", "-s", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -121,6 +121,7 @@ def test_continuous_integration_walks_the_path_of_the_readme() -> None:
         "check",
         "test",
         "test-journeys",
+        "torture",
         "test-federated",
         "docs",
         "dist",

@@ -180,7 +180,11 @@ def _checked_affine(path: Path, image: _Image) -> NDArray[np.float64]:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise _refused(path, "its affine is singular or not finite", _CONVERT)
     if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0:
-        sides = {_nibabel().aff2axcodes(form) for form in (header.get_sform(), header.get_qform())}
+        try:
+            forms = header.get_sform(), header.get_qform()
+        except ValueError as error:
+            raise _refused(path, "its qform is no rotation", _CONVERT) from error
+        sides = {_nibabel().aff2axcodes(form) for form in forms}
         if len(sides) > 1:
             shown = " and ".join(sorted("".join(map(str, codes)) for codes in sides))
             raise _refused(path, f"sform and qform contradict each other ({shown})", "Correct one of them")

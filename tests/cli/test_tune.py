@@ -42,3 +42,18 @@ def test_series_files_go_together_and_not_with_studies(words: list[str], capsys:
     for added in (["--series-labels=l.csv"], ["--series-predictions=p.csv", "--series-labels=l.csv", "--studies=s"]):
         assert main([*words, *added]) == 2
         assert "must be given together, instead of --studies" in capsys.readouterr().err
+
+
+def test_names_of_columns_hold_for_the_tables_of_series_too(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("p.csv", "l.csv"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / f"s{name}").write_text(text.replace("image_id", "series").replace("ID_", "S_"))
+    series = [f"--series-predictions={tmp_path / 'sp.csv'}", f"--series-labels={tmp_path / 'sl.csv'}"]
+    assert main([*words, *series, "--map=image_id=series", "--dry-run"]) == 0
+    assert "series" in capsys.readouterr().out
+    assert main([*words, *series, "--map=image_id=series"]) == 0
+    assert "By study (120)" in capsys.readouterr().out
+    assert main([*words, *series, "--map=image_id=serie"]) == 2
+    assert "--map image_id=serie: there is no such column" in capsys.readouterr().err

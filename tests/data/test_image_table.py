@@ -1,5 +1,6 @@
 """One reader for every table of labels and predictions: what spreadsheets, Kaggle and hemoscope predict write."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,39 @@ def test_labels_of_a_spreadsheet_are_read_whatever_its_separator(tmp_path: Path,
     assert table.image_ids == ("IM0", "IM1")
     assert table.values.tolist() == [[1, 0, 0, 0, 0, 1], [0] * 6]
     assert (table.separator, table.form, table.lines.tolist()) == (separator, Form.ROWS, [2, 3])
+
+
+@pytest.mark.parametrize("line", ["sep=;", "SEP=;", '"sep=;"'])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_excels_line_that_names_the_separator_is_read(tmp_path: Path, line: str, encoding: str) -> None:
+    path = tmp_path / "l.csv"
+    # Without the line, the header could be split by comma and semicolon.
+    rows = [line, HEADER.replace(",", ";") + ";a,b", "IM0;1;0;0;0;0;1;", "IM0;0;0;0;0;0;0;"]
+    path.write_bytes("\r\n".join(rows[:3]).encode(encoding))
+    table = read_image_table(path, Content.LABELS)
+    assert (table.values.tolist(), table.separator, table.lines.tolist()) == ([[1, 0, 0, 0, 0, 1]], ";", [3])
+    path.write_bytes("\r\n".join(rows).encode(encoding))
+    with pytest.raises(DataError, match="IM0 occurs in lines 3 and 4 with different values"):
+        read_image_table(path, Content.LABELS)
+
+
+def test_unicode_text_of_excel_is_read_and_other_encodings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "l.txt.gz"
+    text = f"{HEADER}\nKopf-Müller,0,0,0,0,0,0\n".replace(",", "\t")
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        mark = b"" if encoding == "utf-16" else "\ufeff".encode(encoding)
+        path.write_bytes(gzip.compress(mark + text.encode(encoding)))
+        assert read_image_table(path, Content.LABELS).image_ids == ("Kopf-Müller",)
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"readable CSV table \(UnicodeDecodeError\)\. Give CSV in UTF-8, in UTF-16"):
+        read_image_table(path, Content.LABELS)
+
+
+def test_a_declared_separator_that_is_not_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 1 names the separator '\|'\. Use comma, semicolon, tab"):
+        read_image_table(write(tmp_path, "sep=|", HEADER.replace(",", "|")), Content.LABELS)
+    with pytest.raises(DataError, match="line 2 is empty"):
+        read_image_table(write(tmp_path, "sep=;"), Content.LABELS)
 
 
 def test_a_decimal_comma_is_read_where_the_separator_allows_it(tmp_path: Path) -> None:

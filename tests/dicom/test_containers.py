@@ -130,6 +130,13 @@ class TestPlaces:
         assert set(found.sources) == {"1/IM0001.dcm", "1/IM0001.dcm (2)", "1/IM0001.dcm (3)"}
         assert (read_series(found, found.studies[0].series[0]).volume.hounsfield == head.hounsfield[3:6]).all()
 
+    def test_an_archive_without_files_is_refused_not_passed_over(self, files: Files, written) -> None:
+        folder = written({"a.zip": zip_of({"b.zip": zip_of({}), **files}), "c.tar": tar_of({"__MACOSX/x": b"x"})})
+        archive = open_archive([folder])
+        assert codes(archive) == {"a.zip/b.zip": "bad_archive", "c.tar": "bad_archive"}
+        assert archive.rejected[0].message.startswith("there is no file in it. Make the archive again")
+        assert slices(archive) == 3
+
     def test_links_and_devices_in_a_tar_are_no_files(self, files: Files, written) -> None:
         stream = io.BytesIO(tar_of(files))
         with tarfile.open(fileobj=stream, mode="a") as archive:
@@ -155,14 +162,17 @@ class TestPlaces:
 
 class TestLimits:
     def test_archives_in_one_another_have_a_limit(self, files: Files, written) -> None:
-        deep = zip_of({"3.zip": zip_of({"2.zip": zip_of(files)}), "IM0009.dcm": files["IM0001.dcm"]})
-        folder = written({"deep.zip": deep})
-        archive = open_archive([folder])
-        assert codes(archive) == {"deep.zip/3.zip/2.zip": "too_large"}
-        assert "the limit archive_depth = 2" in archive.rejected[0].message
+        three = zip_of({"3.zip": zip_of({"2.zip": zip_of(files)}), "IM0009.dcm": files["IM0001.dcm"]})
+        folder = written({"three.zip": three, "deep.zip": zip_of({"4.zip": three})})
+        assert len(open_archive([folder / "three.zip"]).sources) == 4
+        deep = folder / "deep.zip"
+        archive = open_archive([deep])
+        assert codes(archive) == {"4.zip/3.zip/2.zip": "too_large"}
+        assert "the limit archive_depth = 3" in archive.rejected[0].message
+        assert "raise that limit with the option --limit NAME=VALUE" in archive.rejected[0].message
         assert slices(archive) == 1
-        assert len(open_archive([folder], limits=ReadLimits(archive_depth=3)).sources) == 4
-        assert codes(open_archive([folder], limits=ReadLimits(archive_depth=1))) == {"deep.zip/3.zip": "too_large"}
+        assert len(open_archive([deep], limits=ReadLimits(archive_depth=4)).sources) == 4
+        assert codes(open_archive([deep], limits=ReadLimits(archive_depth=1))) == {"4.zip": "too_large"}
 
     def test_an_archive_that_holds_itself_ends(self, written) -> None:
         """Each level inflates to the next: only the depth ends it."""

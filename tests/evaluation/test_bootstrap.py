@@ -130,6 +130,20 @@ def test_one_positive_patient_says_nothing_about_average_precision_and_f1() -> N
         assert (score.low, score.high) == (0.0, 1.0)
 
 
+def test_bootstrap_intervals_of_fewer_than_five_patients_are_marked_as_unreliable() -> None:
+    p, y, groups = study(3)
+    y[:, 0] = np.isin(groups, ["p000", "p001", "p002", "p003"]) * (np.arange(len(p)) % 2)
+    scores = bootstrap_scores(p, y, groups, rounds=50)
+    few, many = scores.labels["any"], scores.labels["epidural"]
+    bootstrapped = ("average_precision", "f1", "brier", "log_loss")
+    assert all(few[name] is not None and few[name].unreliable for name in bootstrapped)
+    assert all(many[name] is not None and not many[name].unreliable for name in bootstrapped)
+    assert few["auroc"] is not None
+    assert not few["auroc"].unreliable  # in closed form
+    assert scores.macro["auroc"] is not None
+    assert scores.macro["auroc"].unreliable  # the mean is over a label of four patients
+
+
 def test_unknown_labels_leave_the_image_out_for_that_label_only() -> None:
     p, y, groups = study(6)
     known = y.copy()

@@ -94,6 +94,20 @@ def test_what_the_data_cannot_give_is_none() -> None:
         calibration_scores(p + 1, y)
 
 
+def test_slopes_and_ratios_of_fewer_than_five_patients_are_not_estimable() -> None:
+    p, y = drawn(5, 200)
+    four, five = (np.where(y == 1, np.arange(200) % patients, np.arange(200) + 5) for patients in (4, 5))
+    few = calibration_scores(p, y, four)
+    assert few.slope is few.intercept is few.observed_expected is None
+    assert few.reason is not None
+    assert "not estimable with 4 patients in a class; they need 5" in few.reason
+    assert few.ece is not None
+    enough = calibration_scores(p, y, five)
+    assert enough.reason is None
+    assert enough.slope is not None
+    assert enough.observed_expected is not None
+
+
 def test_the_band_of_the_curve_holds_the_truth() -> None:
     inside = []
     for seed in range(40):

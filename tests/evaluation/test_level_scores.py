@@ -107,6 +107,22 @@ def test_a_label_of_few_patients_is_doubted_and_unknown_ones_are_counted() -> No
     assert "some label could not be fitted" in page
 
 
+def test_scores_of_few_patients_are_marked_and_calibration_is_not_estimable() -> None:
+    data = table()
+    assert data.groups is not None
+    data.labels[:, 2] = np.isin(data.groups, sorted(set(data.groups))[:2]) * (np.arange(len(data.labels)) % 2)
+    report = report_of(data, EvaluationContext())
+    found = report["labels"]["intraparenchymal"]
+    assert found["calibration"]["slope"] is None
+    assert found["average_precision"]["unreliable"] is True
+    assert "unreliable" not in report["labels"]["subdural"]["average_precision"]
+    page = render_page(report, {})
+    words = "Intraparenchymal: slope, intercept and observed to expected are not estimable with 2 patients in a class"
+    assert page.count(words) == 3  # as given, cross-fitted, and by patient
+    assert f"{found['average_precision']['high']:.4f}*" in page
+    assert f"-{found['average_precision']['high']:.4f}*)" in evaluation_summary(report)
+
+
 def test_where_any_is_unknown_tables_three_and_four_are_empty_with_the_reason() -> None:
     data = table()
     data.labels[:, 0] = np.nan

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -310,6 +311,17 @@ def test_a_card_that_is_no_small_plain_json_is_refused(folder: Path, content: by
     (folder / "card.json").write_bytes(content)
     with pytest.raises(BundleError, match=words):
         load_bundle(folder)
+
+
+def test_a_small_bundle_takes_little_memory_to_verify(folder: Path) -> None:
+    """To read up to a limit must not reserve as much as the limit, which is half of a worker's memory or more."""
+    tracemalloc.start()
+    try:
+        load_bundle(folder)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 16 << 20
 
 
 def test_infinity_written_as_a_large_number_is_refused(folder: Path) -> None:

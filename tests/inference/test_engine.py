@@ -34,7 +34,7 @@ def bundle_of(
 
 
 def expected(images: np.ndarray) -> np.ndarray:
-    """The tiny model by hand in float64: see TINY_WEIGHTS in conftest."""
+    """The tiny model by hand in float64: see TINY_WEIGHTS in tests/tiny_model.py."""
     weights = np.array(
         [[6, 4, -8, -1], [1, 7, -3, -2], [5, 1, -6, -1.5], [2, 2, 2, -3], [-1, 6, 1, -2.5], [3, -2, 4, -0.5]]
     )
@@ -119,6 +119,16 @@ def test_a_graph_that_is_not_onnx_is_refused(tmp_path: Path, make_card: Callable
         write_bundle(tmp_path / "bundle", make_card(), b"not a graph")
     bundle = write_bundle(tmp_path / "bundle", make_card(), b"\x08\x08\x3a\x00")  # an empty graph
     with pytest.raises(BundleError, match=r"model.onnx: .*Export the model again"):
+        Engine(bundle)
+
+
+def test_a_graph_with_a_name_that_is_no_text_is_refused(
+    tmp_path: Path, make_card: Callable[..., ModelCard], make_graph: Callable[..., bytes]
+) -> None:
+    """OpenVINO quotes the name in its message, which Python cannot decode."""
+    graph = make_graph().replace(b"AveragePool", b"Average\xf3ool")
+    bundle = write_bundle(tmp_path / "bundle", make_card(), graph)
+    with pytest.raises(BundleError, match=r"model.onnx: cannot be run: .*Export the model again"):
         Engine(bundle)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hemoscope.dicom.archive import open_archive
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.errors import SeriesError
 from hemoscope.inference.inputs import load_model, nifti_studies, predict, split_inputs
 from hemoscope.inference.predictor import Predictor, StudyReading
@@ -152,3 +153,10 @@ class TestConverted:
             one, other = (getattr(reading.probabilities, name) for reading in (nifti.reading, dicom))
             np.testing.assert_allclose(one, other, atol=0.002)
         assert nifti.reading.findings.triage == dicom.findings.triage
+
+
+def test_the_limits_of_reading_can_be_lowered_and_raised(predictor: Predictor, folder: Path) -> None:
+    few = predict(folder, model=predictor, limits=ReadLimits(members=3))
+    assert (few.studies, [refused.code for refused in few.rejected]) == ((), ["too_large"])
+    assert "more files than the limit members = 3" in few.rejected[0].message
+    assert len(predict(folder, model=predictor, limits=ReadLimits(members=12)).studies) == 1

@@ -230,6 +230,7 @@ def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> Non
         ("reading.size=-32", "reading.size must be a multiple of 32 up to 2048, got -32"),
         ("reading.extent_mm=0", "reading.extent_mm must be above 0 and at most 300, got 0"),
         ("preprocessing.windows=[[40, 0]]", "window width must be positive"),
+        (f"loss.gamma={10**400}", "too large to convert to float"),
     ],
 )
 def test_a_wrong_setting_is_refused_and_named(file: Path, change: str, words: str) -> None:
@@ -272,8 +273,12 @@ def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_toml_is_refused_without_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
-    path.write_text("name = ")
-    with pytest.raises(ConfigError, match=r"^broken\.toml: not a readable experiment file"):
-        read_experiment(path)
+    for text in ("name = ", "name = " + "[" * 5000):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"^broken\.toml: not a readable experiment file"):
+            read_experiment(path)
     with pytest.raises(ConfigError, match=r"^absent\.toml: no such experiment file\. Give its path"):
         read_experiment(tmp_path / "absent.toml")
+    for path in (Path("x" * 5000), tmp_path / ("x" * 5000)):
+        with pytest.raises(ConfigError, match=r"^x+: no such experiment file"):
+            read_experiment(path)

@@ -5,12 +5,13 @@ schemathesis makes the requests. Half of them name a study that is there, so tha
 
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
 from fastapi import FastAPI
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -37,10 +38,13 @@ QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function
 
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory, predictor: Any, archive: bytes) -> Iterator[FastAPI]:
+    yield from application_in(tmp_path_factory.mktemp("contract"), predictor, archive)
+
+
+def application_in(folder: Path, predictor: Any, archive: bytes) -> Iterator[FastAPI]:
     """A room with one study that is done and one that waits; event streams end at once."""
     from hemoscope.store.reading import UploadReader
 
-    folder = tmp_path_factory.mktemp("contract")
     settings = Settings(
         database=f"sqlite:///{folder / 'db.sqlite3'}",
         storage=folder / "storage",
@@ -65,6 +69,11 @@ def application(tmp_path_factory: pytest.TempPathFactory, predictor: Any, archiv
 
 @pytest.fixture(scope="module")
 def document(application: FastAPI) -> Any:
+    return document_of(application)
+
+
+def document_of(application: FastAPI) -> Any:
+    """The application's OpenAPI document; about half of the requests name a study that is done."""
     loaded = schemathesis.openapi.from_asgi("/openapi.json", application, headers={"Host": "localhost"})
 
     @loaded.hook
@@ -76,19 +85,30 @@ def document(application: FastAPI) -> Any:
     return loaded
 
 
-def hold_to_the_document(document: Any, examples: int, *, leave_out: frozenset[str] = frozenset()) -> None:
-    """Send requests to every route as our own page does; the answers must be those that the document describes."""
+def hold_to_the_document(
+    document: Any, examples: int, *, leave_out: frozenset[str] = frozenset(), random_seed: int | None = None
+) -> int:
+    """Send requests to every route as our own page does; the answers must be those that the document describes.
+
+    Returns the number of requests. They are the same each time, or those that ``random_seed`` chooses.
+    """
+    sent = 0
+    fixed = random_seed is None
     for found in document.get_all_operations():
         operation = found.ok()
         if operation.method.upper() in leave_out:
             continue
 
+        @seed(0 if random_seed is None else random_seed)
         @given(case=operation.as_strategy())
-        @settings(max_examples=examples, deadline=None, suppress_health_check=QUIET, database=None, derandomize=True)
+        @settings(max_examples=examples, deadline=None, suppress_health_check=QUIET, database=None, derandomize=fixed)
         def answer(case: schemathesis.Case) -> None:
+            nonlocal sent
+            sent += 1
             case.call_and_validate(headers={"X-CSRF-Token": "local", "Host": "localhost"}, checks=CHECKS)
 
         answer()
+    return sent
 
 
 def test_answers_are_those_that_the_document_describes(document: Any) -> None:

@@ -143,7 +143,7 @@ def _file(path: Path) -> dict[str, Any]:
     except OSError as error:
         msg = f"cannot read {path.name}: {error.strerror}. Give a TOML file with --config"
         raise ConfigError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{path.name} is not TOML: {error}. Write it as: port = 8000"
         raise ConfigError(msg) from error
     known = {one.name for one in options()}

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,13 +77,15 @@ def preview_images(images: Path, table: "ImageTable") -> ExitCode:
     return _print_match(matched, table.name, f"the files of {images.name}", whole=False)
 
 
-def preview_predictions(predictions: Path, labels: Path, groups: str | None, names: Mapping[str, str]) -> ExitCode:
-    """Print what would be read of predictions and labels."""
+def preview_predictions(
+    predictions: Path, labels: Path, groups: str | None, names: Mapping[str, str], beside: Sequence[Path] = ()
+) -> ExitCode:
+    """Print what would be read of predictions and labels; a column of ``names`` may be in a table ``beside`` them."""
     from hemoscope.data.table_cells import Content
     from hemoscope.data.table_preview import table_lines
     from hemoscope.evaluation.prediction_files import match_tables, read_both
 
-    predicted, truth = read_both(predictions, labels, group_column=groups, names=names)
+    predicted, truth = read_both(predictions, labels, group_column=groups, names=names, beside=beside)
     _print(table_lines(predicted, Content.PREDICTIONS))
     _print(table_lines(truth, Content.LABELS))
     return _print_match(match_tables(predicted, truth)[1], truth.name, predicted.name, whole=True)

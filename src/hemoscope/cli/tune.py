@@ -82,7 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _preview(arguments: argparse.Namespace, choices: "TuningChoices") -> ExitCode:
     """Show what would be read of the tables, those of series too; the code is the highest of both."""
-    codes = [preview_predictions(arguments.predictions, arguments.labels, choices.group_column, choices.names)]
-    if choices.series_files is not None:
-        codes.append(preview_predictions(*choices.series_files, choices.group_column, {}))
+    images, series = (arguments.predictions, arguments.labels), choices.series_files
+    codes = [preview_predictions(*images, choices.group_column, choices.names, series or ())]
+    if series is not None:
+        codes.append(preview_predictions(*series, choices.group_column, choices.names, images))
     return max(codes)

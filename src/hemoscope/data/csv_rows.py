@@ -1,8 +1,12 @@
-"""Reads a table as text, row by row with line numbers: comma, semicolon or tab; BOM; plain or gzipped; strictly."""
+"""Reads a table as text, row by row with line numbers: comma, semicolon or tab; plain or gzipped; strictly.
+
+Excel's forms are read: UTF-8 or UTF-16 with a byte order mark, and a first line ``sep=;`` that names the separator.
+"""
 
 import csv
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -14,6 +18,8 @@ from hemoscope.errors import DataError
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _GZIP = b"\x1f\x8b"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +34,11 @@ class CsvRows:
 
 @contextmanager
 def open_rows(path: Path, known: Collection[str]) -> Iterator[CsvRows]:
-    """Open a table of text in UTF-8.
+    """Open a table of text in UTF-8, or in UTF-16 with a byte order mark.
 
     Args:
         path: the file.
-        known: names of columns, in lower case: the separator is the one that makes most of them.
+        known: names of columns, in lower case: the separator makes most of them, unless line 1 names it.
 
     Raises:
         DataError: the file is unreadable or empty, its separator is unclear, a column stands twice, a row is empty or
@@ -40,29 +46,49 @@ def open_rows(path: Path, known: Collection[str]) -> Iterator[CsvRows]:
     """
     try:
         with path.open("rb") as raw, _text(raw) as stream:
-            first = stream.readline()
-            separator = _separator(path, first, known)
-            columns = tuple(cell.strip() for cell in next(csv.reader([first], delimiter=separator, strict=True), []))
-            _check_header(path, columns)
-            rows = _rows(path, stream, len(columns), separator)
+            line, header = 1, stream.readline()
+            separator = _declared_separator(path, header)
+            if separator is not None:
+                line, header = 2, stream.readline()
+            separator = separator or _separator(path, header, known)
+            columns = tuple(cell.strip() for cell in next(csv.reader([header], delimiter=separator, strict=True), []))
+            _check_header(path, columns, line)
+            rows = _rows(path, stream, len(columns), separator, header_line=line)
             yield CsvRows(name=path.name, columns=columns, separator=separator, rows=rows)
     except FileNotFoundError as error:
         msg = f"{path.name}: no such file. Give the path of the CSV table"
         raise DataError(msg) from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         msg = (
-            f"{path.name}: not a readable CSV table ({type(error).__name__}). Give CSV in UTF-8, or CSV gzipped as .gz"
+            f"{path.name}: not a readable CSV table ({type(error).__name__}). Give CSV in UTF-8, in UTF-16 with a byte "
+            "order mark, or one of them gzipped as .gz"
         )
         raise DataError(msg) from error
 
 
 @contextmanager
 def _text(raw: BinaryIO) -> Iterator[TextIO]:
-    zipped = raw.read(len(_GZIP)) == _GZIP
-    raw.seek(0)
-    binary = gzip.GzipFile(fileobj=raw) if zipped else raw
-    with io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as stream:
+    binary = gzip.GzipFile(fileobj=raw) if _head(raw) == _GZIP else raw
+    encoding = "utf-16" if _head(binary) in _UTF_16 else "utf-8-sig"
+    with io.TextIOWrapper(binary, encoding=encoding, newline="") as stream:
         yield stream
+
+
+def _head(binary: BinaryIO | gzip.GzipFile) -> bytes:
+    head = binary.read(2)
+    binary.seek(0)
+    return head
+
+
+def _declared_separator(path: Path, line: str) -> str | None:
+    """Return the separator that Excel's line ``sep=;`` names; None if the line is another one."""
+    found = _SEPARATOR_LINE.fullmatch(line.rstrip("\r\n"))
+    if found is None:
+        return None
+    if found[1] not in SEPARATORS:
+        msg = f"{path.name}: line 1 names the separator {found[1]!r}. Use {', '.join(SEPARATORS.values())}"
+        raise DataError(msg)
+    return found[1]
 
 
 def _separator(path: Path, header: str, known: Collection[str]) -> str:
@@ -78,23 +104,25 @@ def _separator(path: Path, header: str, known: Collection[str]) -> str:
     return best[0] if best else ","
 
 
-def _check_header(path: Path, columns: tuple[str, ...]) -> None:
+def _check_header(path: Path, columns: tuple[str, ...], line: int) -> None:
     named = [name.casefold() for name in columns if name]
     twice = next((name for name in named if named.count(name) > 1), None)
     if twice is not None:
-        msg = f"{path.name}: the column {twice} stands twice in line 1. Remove or rename one of them"
+        msg = f"{path.name}: the column {twice} stands twice in line {line}. Remove or rename one of them"
         raise DataError(msg)
     if not named:
-        msg = f"{path.name}: line 1 is empty. Give a CSV table whose first line names the columns"
+        msg = f"{path.name}: line {line} is empty. Give a CSV table whose first line names the columns"
         raise DataError(msg)
 
 
-def _rows(path: Path, stream: TextIO, width: int, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(
+    path: Path, stream: TextIO, width: int, separator: str, *, header_line: int
+) -> Iterator[tuple[int, list[str]]]:
     """Yield rows with their lines; empty rows are accepted only at the end, where spreadsheets leave them."""
     reader = csv.reader(stream, delimiter=separator, strict=True)
     empty = 0
     for cells in reader:
-        line = reader.line_num + 1  # the header was read before
+        line = header_line + reader.line_num
         if not any(cells) or not any(cell.strip() for cell in cells):
             empty = empty or line
             continue

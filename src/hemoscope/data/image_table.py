@@ -92,7 +92,7 @@ def read_image_table(
     """Read a table.
 
     Args:
-        path: CSV in UTF-8, plain or gzipped, separated by comma, semicolon or tab.
+        path: CSV in UTF-8 or in UTF-16 with a byte order mark, plain or gzipped, separated by comma, semicolon or tab.
         content: labels, which are 0, 1 or empty, or predictions, which are in [0, 1].
         names: columns that have other names, by role (``ROLES``); one that the file lacks is not used.
         more: further columns to read where they exist.
@@ -102,8 +102,7 @@ def read_image_table(
             twice with different values or lacks lines; ``any`` is 0 beside a type that is 1.
     """
     names = names or {}
-    known = {*ROLES, *_LINES, *_FINDINGS, *more, *names.values()}
-    with open_rows(path, {name.casefold() for name in known}) as opened:
+    with open_rows(path, _known(names, more)) as opened:
         columns = _Columns(opened, names)
         form = _form(columns, content)
         if form is Form.LINES:
@@ -111,7 +110,13 @@ def read_image_table(
         return _finished(_read_rows(opened, columns, content, form, more), content)
 
 
-def check_names(names: Mapping[str, str], tables: Sequence[ImageTable]) -> None:
+def read_header(path: Path, names: Mapping[str, str]) -> CsvRows:
+    """Return a table's name and columns without its rows; arguments and errors as for :func:`read_image_table`."""
+    with open_rows(path, _known(names, ())) as opened:
+        return replace(opened, rows=iter(()))
+
+
+def check_names(names: Mapping[str, str], tables: Sequence[ImageTable | CsvRows]) -> None:
     """Raise ConfigError if a column that was named is in none of the tables."""
     found = {column.casefold() for table in tables for column in table.columns}
     lost = [f"{role}={column}" for role, column in names.items() if column.casefold() not in found]
@@ -119,6 +124,10 @@ def check_names(names: Mapping[str, str], tables: Sequence[ImageTable]) -> None:
         where = "; ".join(f"{table.name} has {', '.join(table.columns)}" for table in tables)
         msg = f"--map {lost[0]}: there is no such column. {where}"
         raise ConfigError(msg)
+
+
+def _known(names: Mapping[str, str], more: Collection[str]) -> set[str]:
+    return {name.casefold() for name in (*ROLES, *_LINES, *_FINDINGS, *more, *names.values())}
 
 
 class _Columns:

@@ -3,6 +3,7 @@
 ``admit`` does not decode; ``read_slices`` decodes; ``read_slice`` is for the usual file of one frame.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Mapping
@@ -159,6 +160,8 @@ def _load_file(path: Path, source: str, limits: ReadLimits) -> bytes:
         with path.open("rb") as stream:
             return _load_stream(stream, source, limits)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # this process has no descriptor left: nothing is wrong with the file
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise refusal(source, "unreadable", f"cannot be opened: {reason}") from error
 

@@ -33,7 +33,7 @@ class ReadLimits:
     elements: int = 1_000_000
     archive_bytes: int = 8 << 30
     members: int = 100_000
-    archive_depth: int = 2
+    archive_depth: int = 3
 
     def __post_init__(self) -> None:
         """Reject a limit below 1."""

@@ -196,10 +196,12 @@ class _Finder:
         members = archive.members(self._limits)
         budget = budget or _Budget(self._limits.archive_bytes)
         self._charge(budget, members, source.name)
-        for member in members:
-            if all(_is_wanted(part) for part in PurePosixPath(member.name).parts):
-                one = MemberSource(name=f"{prefix}{member.name}", archive=archive, member=member)
-                yield from self._named(one, depth=depth + 1, budget=budget)
+        wanted = [one for one in members if all(_is_wanted(part) for part in PurePosixPath(one.name).parts)]
+        if not wanted:
+            raise refusal(source.name, "bad_archive", "there is no file in it")
+        for member in wanted:
+            one = MemberSource(name=f"{prefix}{member.name}", archive=archive, member=member)
+            yield from self._named(one, depth=depth + 1, budget=budget)
 
     def _check_size(self, source: Source) -> None:
         """Refuse a large file before its table of contents is read."""

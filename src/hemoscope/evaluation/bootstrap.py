@@ -6,12 +6,13 @@ percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over *groups*: pati
 that the many slices of one head never count as independent. A bootstrap sample is an integer weight for each group. All
 labels share the samples, so that macro means and comparisons are paired. A round in which a label has only one class is
 dropped for that label and counted. An average precision, F1 or mean that no sample changes, such as 1 of perfect
-ranking, has an exact interval instead; so have average precision and F1 of a single patient. The calibration error has
-no interval: see :mod:`hemoscope.evaluation.calibration_scores`.
+ranking, has an exact interval instead; so have average precision and F1 of a single patient. Other bootstrap intervals
+of fewer than FEWEST_PATIENTS patients in a class are too narrow, and marked as unreliable. The calibration error has no
+interval: see :mod:`hemoscope.evaluation.calibration_scores`.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,6 +21,7 @@ from scipy.sparse import csr_array
 from hemoscope.errors import DataError
 from hemoscope.evaluation.intervals import (
     CONFIDENCE,
+    FEWEST_PATIENTS,
     Interval,
     auroc_interval,
     constant_interval,
@@ -238,7 +240,7 @@ def bootstrap_scores(
         macro=_macro(point[0][0], tables, samples),
         macro_ece=_macro_ece(point[0][0]),
         exact_match=_exact_match(truth, predicted, group),
-        weighted_log_loss=interval(float(point[1][0]), wholes),
+        weighted_log_loss=_marked(interval(float(point[1][0]), wholes), n_groups),
     )
 
 
@@ -281,7 +283,12 @@ def _label_scores(sample: _LabelSample, point: Floats, rounds: Floats, *, groupe
         reason = UNKNOWN
     elif positives in {0, len(sample.truth)}:
         reason = f"all {len(sample.truth)} images are {'positive' if positives else 'negative'}: one class only"
-    drawn = {name: interval(float(point[m]), rounds[:, m]) for m, name in enumerate(METRICS) if name != "ece"}
+    fewest = fewest_groups(sample.truth, sample.groups)
+    drawn = {
+        name: _marked(interval(float(point[m]), rounds[:, m]), fewest)
+        for m, name in enumerate(METRICS)
+        if name != "ece"
+    }
     exact = {**sample.exact_where_constant(drawn), **sample.closed_forms()} if reason is None else {}
     ece = float(point[METRICS.index("ece")])
     return LabelScores(
@@ -303,11 +310,18 @@ def _macro(point: Floats, rounds: Floats, samples: Sequence[_LabelSample]) -> di
             continue
         defined = [k for k in range(len(samples)) if np.isfinite(point[k, m])]
         found = interval(float(point[defined, m].mean()), rounds[:, defined, m].mean(axis=1)) if defined else None
+        fewest = min((fewest_groups(samples[k].truth, samples[k].groups) for k in defined), default=0)
         if found is not None and name not in _UNBOUNDED and found.high - found.low < _ROUNDING:
-            fewest = min(fewest_groups(samples[k].truth, samples[k].groups) for k in defined)
             found = constant_interval(found.value, fewest)
+        else:
+            found = _marked(found, fewest)
         means[name] = found
     return means
+
+
+def _marked(found: Interval | None, fewest: int) -> Interval | None:
+    """Mark a bootstrap interval as unreliable if too few patients are in a class: samples of them hardly vary."""
+    return None if found is None else replace(found, unreliable=fewest < FEWEST_PATIENTS)
 
 
 def _macro_ece(point: Floats) -> float | None:

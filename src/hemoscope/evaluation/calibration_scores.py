@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t
 
 from hemoscope.evaluation.calibrate import logit
-from hemoscope.evaluation.intervals import CONFIDENCE, Interval, group_indices
+from hemoscope.evaluation.intervals import CONFIDENCE, FEWEST_PATIENTS, Interval, group_indices
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, binned_error, check_probabilities, checked_pair
 from hemoscope.inference.calibration import sigmoid
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
@@ -50,6 +50,7 @@ class CalibrationScores:
         observed_expected: number of positives to sum of probabilities.
         ece: expected calibration error in 15 equal-width bins.
         ece_if_calibrated: its mean over 200 draws of independent labels from the probabilities.
+        reason: why slope, intercept and observed to expected are None, if for few patients.
     """
 
     slope: Interval | None
@@ -57,6 +58,7 @@ class CalibrationScores:
     observed_expected: Interval | None
     ece: float | None
     ece_if_calibrated: float | None
+    reason: str | None = None
 
 
 UNDEFINED = CalibrationScores(slope=None, intercept=None, observed_expected=None, ece=None, ece_if_calibrated=None)
@@ -79,18 +81,22 @@ def calibration_scores(
 
     Raises:
         DataError: probabilities outside [0, 1], other labels than 0 and 1, or lengths that differ.
+
+    Slope, intercept and observed to expected need FEWEST_PATIENTS groups with the label, and as many without it.
     """
     rows = _Rows.of(probabilities, labels, groups)
     if rows.fewest == 0:
         return UNDEFINED
+    few = rows.fewest < FEWEST_PATIENTS
     random = np.random.default_rng(seed)
     drawn = [binned_error(rows.values, random.random(len(rows.values)) < rows.values) for _ in range(_ROUNDS)]
     return CalibrationScores(
-        slope=_slope(rows),
-        intercept=_intercept(rows),
-        observed_expected=_observed_expected(rows),
+        slope=None if few else _slope(rows),
+        intercept=None if few else _intercept(rows),
+        observed_expected=None if few else _observed_expected(rows),
         ece=binned_error(rows.values, rows.truth),
         ece_if_calibrated=float(np.mean(drawn)),
+        reason=_too_few(rows.fewest, "images" if groups is None else "patients") if few else None,
     )
 
 
@@ -200,10 +206,15 @@ def _fit(rows: _Rows, design: Floats, offset: Floats | float = 0.0) -> tuple[Flo
     return point, rows.covariance(scores, np.asarray(np.linalg.inv(information), dtype=np.float64))
 
 
+def _too_few(count: int, unit: str) -> str:
+    return (
+        f"slope, intercept and observed to expected are not estimable with {count} "
+        f"{unit if count != 1 else unit.removesuffix('s')} in a class; they need {FEWEST_PATIENTS}"
+    )
+
+
 def _slope(rows: _Rows) -> Interval | None:
     """Return the slope, on the log scale where it is positive, as a ratio of spreads is skewed."""
-    if rows.fewest < 2:
-        return None
     logits = logit(rows.values)
     spread = float(logits.std())
     if spread < 1e-9:
@@ -220,8 +231,6 @@ def _slope(rows: _Rows) -> Interval | None:
 
 
 def _intercept(rows: _Rows) -> Interval | None:
-    if rows.fewest < 2:
-        return None
     fitted = _fit(rows, np.ones((len(rows.values), 1)), logit(rows.values))
     if fitted is None:
         return None
@@ -232,7 +241,7 @@ def _intercept(rows: _Rows) -> Interval | None:
 def _observed_expected(rows: _Rows) -> Interval | None:
     """Return observed to expected, its interval on the log scale by linearization of the ratio."""
     expected = float(rows.values.sum())
-    if rows.fewest < 2 or expected <= 0.0:
+    if expected <= 0.0:
         return None
     ratio = float(rows.truth.sum()) / expected
     residual = (rows.truth - ratio * rows.values)[:, None] / (expected * ratio)

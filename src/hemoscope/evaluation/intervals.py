@@ -20,22 +20,25 @@ from hemoscope.errors import DataError
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, checked_pair
 
 CONFIDENCE = 0.95
-# With fewer patients in a class, subgroups, differences and decision curves are not reported: counts stand alone.
+# With fewer patients in a class, subgroups, differences, decision curves, slopes and ratios are not reported: counts
+# stand alone. A bootstrap interval is marked as unreliable.
 FEWEST_PATIENTS = 5
 _TAIL = (1.0 - CONFIDENCE) / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A score with its 95% interval."""
+    """A score with its 95% interval; ``unreliable`` if too few patients were resampled for it."""
 
     value: float
     low: float
     high: float
+    unreliable: bool = False
 
     def as_dict(self) -> dict[str, float]:
-        """``{"value", "low", "high"}`` for JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+        """``{"value", "low", "high"}`` for JSON, and ``"unreliable": true`` if it is."""
+        document = {"value": self.value, "low": self.low, "high": self.high}
+        return {**document, "unreliable": True} if self.unreliable else document
 
 
 def group_indices(groups: Sequence[Hashable] | NDArray[np.generic] | None, images: int) -> tuple[Integers, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hemoscope.data.image_ids import Matching, listed, match_ids
-from hemoscope.data.image_table import ImageTable, check_names, read_image_table
+from hemoscope.data.image_table import ImageTable, check_names, read_header, read_image_table
 from hemoscope.data.table_cells import Content
 from hemoscope.errors import DataError
 from hemoscope.evaluation.metrics import Floats
@@ -54,6 +54,7 @@ def read_predictions(
     *,
     group_column: str | None = None,
     names: Mapping[str, str] | None = None,
+    beside: Sequence[Path] = (),
 ) -> LabelledPredictions:
     """Read both files and align them by image.
 
@@ -62,6 +63,7 @@ def read_predictions(
         labels: labels of exactly the same images.
         group_column: the column, of the labels or else of the predictions, that names the patient.
         names: columns that have other names, by role (``image_table.ROLES``).
+        beside: further tables of the same command: a column of ``names`` may be in one of them alone.
 
     Returns:
         The images in the order of the predictions, with the ids of the labels.
@@ -69,9 +71,9 @@ def read_predictions(
     Raises:
         DataError: see ``read_image_table``; an image is in one file only, or fits several of the other; a group is
             empty.
-        ConfigError: a column of ``names`` is in neither file.
+        ConfigError: a column of ``names`` is in none of the files.
     """
-    predicted, truth = read_both(predictions, labels, group_column=group_column, names=names)
+    predicted, truth = read_both(predictions, labels, group_column=group_column, names=names, beside=beside)
     found, matched = match_tables(predicted, truth)
     matched.check(truth.name)
     _same_images(matched, predicted, truth)
@@ -87,13 +89,19 @@ def read_predictions(
 
 
 def read_both(
-    predictions: Path, labels: Path, *, group_column: str | None = None, names: Mapping[str, str] | None = None
+    predictions: Path,
+    labels: Path,
+    *,
+    group_column: str | None = None,
+    names: Mapping[str, str] | None = None,
+    beside: Sequence[Path] = (),
 ) -> tuple[ImageTable, ImageTable]:
     """Read predictions and labels without aligning them; arguments and errors as for :func:`read_predictions`."""
     more = () if group_column is None else (group_column,)
     predicted = read_image_table(predictions, Content.PREDICTIONS, names=names, more=more)
     truth = read_image_table(labels, Content.LABELS, names=names, more=more)
-    check_names(names or {}, [predicted, truth])
+    if names:
+        check_names(names, [predicted, truth, *(read_header(path, names) for path in beside)])
     return predicted, truth
 
 

@@ -21,6 +21,7 @@ from hemoscope.evaluation.clinical_report import DEFINITIONS as CLINICAL_DEFINIT
 from hemoscope.evaluation.clinical_report import clinical_document
 from hemoscope.evaluation.decision_curves import draw_decision_curves
 from hemoscope.evaluation.evaluation_context import HIGHEST_IMAGE, EvaluationContext
+from hemoscope.evaluation.intervals import FEWEST_PATIENTS
 from hemoscope.evaluation.level_scores import highest, level_document, points_document
 from hemoscope.evaluation.metrics import CALIBRATION_BINS
 from hemoscope.evaluation.paper_tables import any_learned_and_explicit, any_tradeoff, recall_at_precision
@@ -40,13 +41,13 @@ from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.version import DISCLAIMER, __version__
 
 SCHEMA = "hemoscope.evaluation/1"
-FEW_GROUPS = 5
 DEFINITIONS = {
     "positive": "probability above 0.5, strictly",
     "interval": "95%, with the patient as the unit. AUROC: DeLong's variance for clustered data (Obuchowski) on the "
     "logit scale, Student's t. Accuracy, precision, recall, specificity, exact match: Clopper and Pearson, with the "
     "effective sample size of clustered slices (Korn and Graubard). Slope, intercept, observed to expected: "
     "cluster-robust. The rest: percentile bootstrap; rounds in which a label has one class only are dropped, counted",
+    "unreliable": f"marked *: a bootstrap of fewer than {FEWEST_PATIENTS} patients in a class, which is too narrow",
     "slope": "of logistic regression of the label on the logit of the probability; 1 if calibrated, below 1 if "
     "probabilities are too extreme",
     "intercept": "of the same with slope 1 (calibration in the large); 0 if calibrated, above 0 if probabilities are "
@@ -216,7 +217,7 @@ def _warnings(scores: BootstrapScores) -> list[str]:
     few = [
         f"{label.display} {found.n_positive_groups}"
         for label, found in scores.labels.items()
-        if found.n_positive_groups is not None and 0 < found.n_positive_groups < FEW_GROUPS
+        if found.n_positive_groups is not None and 0 < found.n_positive_groups < FEWEST_PATIENTS
     ]
     if few:
         warnings.append(

@@ -99,6 +99,12 @@ def _reasons(labels: Document) -> list[str]:
     ]
 
 
+def _not_estimable(labels: Document) -> list[str]:
+    """Why calibration scores are dashes, a line for each label of few patients."""
+    found = {label: labels[label.value].get("calibration") or {} for label in LABELS}
+    return [f"{label.display}: {entry['reason']}." for label, entry in found.items() if "reason" in entry]
+
+
 def _whole(report: Document) -> Table:
     rows = [
         ("All six labels right (exact match)", report["exact_match"]),
@@ -171,7 +177,13 @@ def _calibration(report: Document) -> Table:
     rows = [_calibration_row(label, report["labels"][label.value]) for label in LABELS]
     words = report["definitions"]
     note = f"Slope {words['slope']}. Intercept {words['intercept']}. Observed to expected {words['observed_expected']}."
-    return Table(title="Calibration of the probabilities as given", header=_CALIBRATION, rows=rows, note=note)
+    return Table(
+        title="Calibration of the probabilities as given",
+        header=_CALIBRATION,
+        rows=rows,
+        note=note,
+        reasons=_not_estimable(report["labels"]),
+    )
 
 
 def _recalibration(report: Document) -> Table:
@@ -182,7 +194,11 @@ def _recalibration(report: Document) -> Table:
         f"{_gain(report)}"
     )
     return Table(
-        title="Calibration, cross-fitted", header=_CALIBRATION, rows=rows, note=note, reasons=_reasons(after["labels"])
+        title="Calibration, cross-fitted",
+        header=_CALIBRATION,
+        rows=rows,
+        note=note,
+        reasons=[*_reasons(after["labels"]), *_not_estimable(after["labels"])],
     )
 
 
@@ -249,7 +265,7 @@ def _level(level: Document | None, what: str, title: str) -> Table | None:
         "Observed / expected",
     )
     note = f"{level['n']:,} {what}. Each is scored by {level['scored_by']}. Positive means above 0.5."
-    return Table(title=title, header=header, rows=rows, note=note)
+    return Table(title=title, header=header, rows=rows, note=note, reasons=_not_estimable(labels))
 
 
 def _gallery(errors: Sequence[ErrorPicture]) -> list[tuple[str, list[ErrorPicture]]]:

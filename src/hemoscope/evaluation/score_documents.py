@@ -1,5 +1,7 @@
 """Scores as plain values for JSON: ``{"value", "low", "high"}``, or null with a reason.
 
+``"unreliable": true`` stands beside an interval that is too narrow, since few patients were resampled for it.
+
 The calibration error has no interval: its ``low`` and ``high`` are null.
 """
 
@@ -23,13 +25,17 @@ def error_document(value: float | None) -> dict[str, float | None] | None:
 
 
 def calibration_document(found: CalibrationScores) -> Document:
-    """Return slope, intercept, observed to expected and the calibration error of calibrated probabilities."""
-    return {
+    """Return slope, intercept, observed to expected and the calibration error of calibrated probabilities.
+
+    ``reason`` is there if the first three are null for few patients.
+    """
+    document: Document = {
         "slope": score_document(found.slope),
         "intercept": score_document(found.intercept),
         "observed_expected": score_document(found.observed_expected),
         "ece_if_calibrated": found.ece_if_calibrated,
     }
+    return document if found.reason is None else {**document, "reason": found.reason}
 
 
 def label_document(found: LabelScores, calibration: CalibrationScores) -> Document:

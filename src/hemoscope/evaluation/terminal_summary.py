@@ -20,6 +20,7 @@ def evaluation_summary(report: Mapping[str, Any]) -> str:
         f"exact match        {_score(report['exact_match'])}",
         f"weighted log loss  {_score(report['weighted_log_loss'])}",
         f"  once calibrated  {_score(report['calibrated']['weighted_log_loss'])}",
+        f"* {report['definitions']['unreliable'].removeprefix('marked *: ')}",
         *_comparison(report["comparison"]),
         *(f"warning: {text}" for text in report["warnings"]),
     ]
@@ -46,7 +47,9 @@ def _comparison(document: Mapping[str, Any] | None) -> list[str]:
 
 
 def _score(score: Mapping[str, float] | None) -> str:
-    return "not defined" if score is None else f"{score['value']:.4f} ({score['low']:.4f}-{score['high']:.4f})"
+    if score is None:
+        return "not defined"
+    return f"{score['value']:.4f} ({score['low']:.4f}-{score['high']:.4f}{'*' if score.get('unreliable') else ''})"
 
 
 def tuning_summary(record: Mapping[str, Any]) -> str:

@@ -55,7 +55,7 @@ class TuningChoices:
             level on the model's own study scores. Takes precedence over ``study_column``.
         method: of calibration: platt, isotonic or temperature.
         rule: for every label; None keeps each point's own rule. The urgent point always keeps its own.
-        names: columns of predictions and labels that have other names, by role (``image_table.ROLES``).
+        names: columns of any of the tables that have other names, by role (``image_table.ROLES``).
         name: of the data, for the card.
         rounds: bootstrap rounds of the intervals.
         seed: of folds and bootstrap.
@@ -110,7 +110,8 @@ def tune_bundle(
     """
     choices, card = choices or TuningChoices(), bundle.card
     group_column = choices.group_column or choices.study_column
-    data = read_predictions(predictions, labels, group_column=group_column, names=choices.names)
+    beside = choices.series_files or ()
+    data = read_predictions(predictions, labels, group_column=group_column, names=choices.names, beside=beside)
     groups, _ = group_indices(data.groups, len(data.image_ids))
     raw = raw_logits(data.probabilities, card.calibration.slice)
     slices = ValidationScores(logits=raw, truth=data.labels, groups=groups)
@@ -161,8 +162,8 @@ def _study_level(
 ) -> ValidationScores | None:
     """Return the study scores: the model's own, or by the study rule from its slices; None if not requested."""
     if choices.series_files is not None:
-        group_column = choices.group_column
-        series = read_predictions(*choices.series_files, group_column=group_column)
+        group_column, names = choices.group_column, choices.names
+        series = read_predictions(*choices.series_files, group_column=group_column, names=names, beside=files)
         groups, _ = group_indices(series.groups, len(series.image_ids))
         raw = raw_logits(series.probabilities, card.calibration.study)
         return ValidationScores(logits=raw, truth=series.labels, groups=groups)

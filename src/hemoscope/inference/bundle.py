@@ -199,7 +199,8 @@ def _read_limited(folder: Path, name: str, limit: int) -> bytes:
     if not path.is_file():
         _refuse(name, "the bundle has no such file", "Give the folder that holds card.json and model.onnx")
     with path.open("rb") as file:
-        content = file.read(limit + 1)
+        # Python reserves as much memory as it is asked to read: not the limit for a small file.
+        content = file.read(min(path.stat().st_size, limit) + 1)
     if len(content) > limit:
         _refuse(name, f"is larger than {limit} bytes", _EXPORT_AGAIN)
     return content

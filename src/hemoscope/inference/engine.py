@@ -224,10 +224,11 @@ _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
 
 @contextmanager
 def _graph_errors(name: str) -> Iterator[None]:
-    """Name the graph that OpenVINO cannot run; OpenVINO raises only RuntimeError."""
+    """Name the graph that OpenVINO cannot run."""
     try:
         yield
-    except RuntimeError as error:  # not ONNX, an unknown operator, shapes that do not fit
+    # Not ONNX, an unknown operator, shapes that do not fit; OpenVINO quotes the graph's names, which may be no text.
+    except (RuntimeError, UnicodeDecodeError) as error:
         _refuse(name, f"cannot be run: {str(error).strip().splitlines()[-1].rstrip('.')}", error)
 
 

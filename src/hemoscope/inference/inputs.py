@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 
 from hemoscope.dicom.archive import open_archive
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.series_from_volume import series_of_volume
 from hemoscope.dicom.slices import Rejected
 from hemoscope.dicom.sources import as_paths
@@ -46,6 +47,7 @@ def predict(
     model: Predictor | None = None,
     series_instance_uid: str | None = None,
     maps: bool = False,
+    limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
     progress: StageProgress | None = None,
 ) -> Prediction:
     """Look for hemorrhage in every study under the given paths, and keep all of them in memory.
@@ -57,6 +59,7 @@ def predict(
         model: what ``load_model`` returned; None loads the model that ships with Hemoscope.
         series_instance_uid: read this DICOM series, and only the study that holds it, instead of choosing by rule.
         maps: keep the heat maps of every slice.
+        limits: of DICOM inputs; one above a limit is refused as ``too_large``. NIfTI files have limits of their own.
         progress: called with the stage, the items done and their number.
 
     Returns:
@@ -71,13 +74,17 @@ def predict(
         >>> prediction = predict("examples/sample")
         >>> [study.findings.triage.value for study in prediction.studies], prediction.rejected
         (['immediate'], ())
+        >>> from hemoscope import ReadLimits
+        >>> small = predict("examples/sample", limits=ReadLimits(file_bytes=1000))
+        >>> len(small.studies), {refused.code for refused in small.rejected}
+        (0, {'too_large'})
     """
     dicom, volumes = split_inputs(as_paths(paths))
     if series_instance_uid is not None and volumes:
         msg = f"{volumes[0].name} has no DICOM series to choose. Leave NIfTI files out, or the series"
         raise SeriesError(msg)
     model = load_model() if model is None else model
-    archive = open_archive(dicom, progress=None if progress is None else partial(progress, INDEXING))
+    archive = open_archive(dicom, limits=limits, progress=None if progress is None else partial(progress, INDEXING))
     read = model.predict(archive, series_instance_uid=series_instance_uid, maps=maps, progress=progress)
     outcomes = tuple(nifti_studies(model, volumes, maps=maps, progress=progress))
     return Prediction(

@@ -22,7 +22,7 @@ from hemoscope.dicom.sources import rejected_by
 from hemoscope.errors import DicomReadError
 from hemoscope.files import sync_folder
 from hemoscope.progress import Progress
-from hemoscope.store.storage import SOURCE_SUMS, Storage, new_private_file
+from hemoscope.store.storage import SOURCE_SUMS, Storage, full_disk_refused, new_private_file
 
 _LOST = "lost_upload"
 
@@ -80,7 +80,9 @@ def _lost(found: Mapping[str, Path], sums: Mapping[str, str] | None) -> dict[str
     lost = dict.fromkeys(sums.keys() - found.keys(), "it is no longer in the storage folder")
     for name, path in found.items():
         try:
-            if sha256_of(path) != sums.get(name):
+            with full_disk_refused():  # too many open files is no property of this file
+                digest = sha256_of(path)
+            if digest != sums.get(name):
                 lost[name] = "its bytes in the storage folder are not those that arrived"
         except OSError as error:
             lost[name] = f"it cannot be read from the storage folder ({os.strerror(error.errno or 0)})"

@@ -32,6 +32,7 @@ _KEY = ".pseudonym-key"
 _STORE_ID = ".store-id"
 _UPLOAD = re.compile("[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 class Storage:
@@ -205,10 +206,12 @@ def usable() -> Iterator[None]:
 
 @contextmanager
 def full_disk_refused() -> Iterator[None]:
-    """Turn a full disk or quota into a StoreError; other errors pass unchanged."""
+    """Turn a full disk or quota, or too many open files, into a StoreError; other errors pass unchanged."""
     try:
         yield
     except OSError as error:
+        if error.errno in _NO_DESCRIPTOR:
+            raise refusal("storage_unusable", f"no file can be opened ({error.strerror})") from error
         if error.errno not in _FULL:
             raise
         raise refusal("storage_full", "there is no space left where studies are stored") from error

@@ -34,7 +34,7 @@ def find_file(named: Path, *, folder: Path = Path()) -> Path:
     path = folder / named
     bare = named.name == str(named) and not named.suffix
     own = SHIPPED / f"{named}.toml"
-    return own if bare and own.is_file() and not path.exists() else path
+    return own if bare and _is_file(own) and not path.exists() else path
 
 
 def read_tables(path: Path, changes: Sequence[str] = (), *, kind: str = "experiment") -> dict[str, Any]:
@@ -43,20 +43,28 @@ def read_tables(path: Path, changes: Sequence[str] = (), *, kind: str = "experim
     Raises:
         ConfigError: the file is missing or not TOML, or a change is malformed.
     """
-    if not path.is_file():
+    if not _is_file(path):
         names = ", ".join(shipped(kind)) if kind in ("experiment", "federation") else ""
         shipping = f", or the name of one that ships: {names}" if names else ""
         msg = f"{path.name}: no such {kind} file. Give its path{shipping}"
         raise ConfigError(msg)
     try:
         data = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:  # invalid TOML, or bytes that are not text
+    except (OSError, ValueError, RecursionError) as error:  # invalid TOML, bytes that are not text, deep nesting
         reason = error.strerror if isinstance(error, OSError) else error
         msg = f"{path.name}: not a readable {kind} file ({reason})"
         raise ConfigError(msg) from error
     for change in changes:
         _apply(data, change)
     return data
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that is too long for one names none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _apply(data: dict[str, Any], change: str) -> None:
@@ -66,7 +74,7 @@ def _apply(data: dict[str, Any], change: str) -> None:
         raise ConfigError(msg)
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text
     set_key(data, key.strip(), value, where=f"--set {change}")
 
@@ -101,7 +109,7 @@ def build_record(kind: type[Record], data: Mapping[str, Any], *, where: str) -> 
         if kind is Preprocessing:
             return typing.cast("Record", Preprocessing.from_json({**Preprocessing().to_json(), **data}))
         return kind(**{name: _value(hints[name], value, where=f"{where}: {name}") for name, value in data.items()})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:  # an integer may be too large for a float
         msg = f"{where}: {error}"
         raise ConfigError(msg) from error
 
