@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from hemoscope.inference.findings import URGENCIES
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.store.audit_chain import BEFORE_FIRST, entry_hash, study_digest
 from hemoscope.store.backup import make_backup
 from hemoscope.store.backup_tables import reflected
 from hemoscope.store.database import Database
@@ -107,6 +109,8 @@ def old_store(url: str, folder: Path, revision: str) -> None:
                     known = {name: naive(value) for name, value in known.items()}
                 connection.execute(table.insert().values(known))
         connection.execute(sa.text("UPDATE clock SET version = 1"))
+        if "audit_chain" in metadata.tables:
+            chain_audit(connection, metadata)
         paired = "pairing" in metadata.tables
         if not url.startswith("sqlite"):
             for name in ("feedback", "audit"):
@@ -122,6 +126,19 @@ def old_store(url: str, folder: Path, revision: str) -> None:
     storage.write_array(DONE, DONE, "maps.npy", np.zeros((2, 6, 2, 2), dtype="<f2"))
     storage.source(WAITING).mkdir(mode=0o700)
     (storage.source(WAITING) / "000001").write_bytes(b"no slice")
+
+
+def chain_audit(connection: Connection, metadata: sa.MetaData) -> None:
+    """Put the one entry of the audit log into its hash chain."""
+    (entry,) = rows_of("")["audit"]
+    salt = "a" * 32
+    digest = study_digest(salt, entry["study_id"])
+    said = {key: entry[key] for key in ("audit_id", "at", "action", "detail")}
+    hashed = entry_hash(previous=BEFORE_FIRST.entry_hash, user=entry["user_name"], digest=digest, **said)
+    linked = {"study_salt": salt, "study_digest": digest, "entry_hash": hashed}
+    linked["previous_hash"] = BEFORE_FIRST.entry_hash
+    connection.execute(metadata.tables["audit"].update().values(**linked))
+    connection.execute(metadata.tables["audit_chain"].update().values(last_id=1, last_hash=hashed))
 
 
 def naive(value: Any) -> Any:
