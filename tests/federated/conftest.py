@@ -111,14 +111,8 @@ class Deployment:
         """Start a server and wait until it listens; ``before`` is a command that starts it."""
         from hemoscope.federated.deployment.processes import JOBS_VARIABLE, flower_environment
 
-        command = [
-            *before,
-            sys.executable,
-            "-m",
-            "hemoscope.federated.deployment.superlink",
-            "--keys",
-            str(self.keys / "server"),
-        ]
+        module = "hemoscope.federated.deployment.server_processes"
+        command = [*before, sys.executable, "-P", "-m", module, "--keys", str(self.keys / "server")]
         command += ["--folder", str(self.state), "--port", "0", *options]
         if self.app is not None:
             command += ["--app", str(self.app)]
@@ -134,7 +128,7 @@ class Deployment:
         before: Sequence[str] = (),
         **environment: str,
     ) -> subprocess.Popen[str]:
-        """Start a site by Flower's own command, as ``hemoscope federated site`` does, without looking at its data."""
+        """Start a site, as ``hemoscope federated site`` does, without looking at its data."""
         from hemoscope.federated.deployment.keys import read_site_keys
         from hemoscope.federated.deployment.processes import flower_environment
         from hemoscope.federated.deployment.supernode import supernode_command
@@ -142,8 +136,11 @@ class Deployment:
         file = self.folder / f"{name}.toml"
         keys = keys or self.keys / "sites" / name
         command = supernode_command(file, read_site_keys(keys), server=f"127.0.0.1:{port or self.port}")
+        work = self.folder / f"work-{name}"
+        work.mkdir(exist_ok=True)
+        module = [sys.executable, "-P", "-m", "hemoscope.federated.deployment.supernode", "--status", str(work)]
         home = flower_environment(self.folder / f"flower-{name}")
-        return self.start(name, [*before, *command], home | environment, "SuperNode ID|error|rror:")
+        return self.start(name, [*before, *module, *command], home | environment, "SuperNode ID|error|rror:")
 
     def start(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], until: str, seconds: float = 60.0

@@ -92,7 +92,7 @@ def run_sign(arguments: argparse.Namespace) -> int:
 
 
 def run_server(arguments: argparse.Namespace) -> int:
-    """Check the keys, then become the server's process: its environment is set from its first instruction on."""
+    """Check the keys, then become the server's supervisor: its environment is set from its first instruction on."""
     from hemoscope.federated.deployment.keys import read_server_keys
     from hemoscope.federated.deployment.processes import JOBS_VARIABLE, become, flower_environment
 
@@ -101,19 +101,14 @@ def run_server(arguments: argparse.Namespace) -> int:
     # Flower would write a line for every question that ``run`` asks, one a second.
     chosen = {JOBS_VARIABLE: str(state / "jobs"), "FLWR_LOG_LEVEL": "WARNING"}
     environment = flower_environment(state / "flower") | chosen
-    command = [
-        sys.executable,
-        "-m",
-        "hemoscope.federated.deployment.superlink",
-        "--keys",
-        str(arguments.keys.absolute()),
-    ]
-    command += ["--folder", str(state), "--host", arguments.host, "--port", str(arguments.port)]
+    command = [sys.executable, "-P", "-m", "hemoscope.federated.deployment.server_processes"]
+    command += ["--keys", str(arguments.keys.absolute()), "--folder", str(state)]
+    command += ["--host", arguments.host, "--port", str(arguments.port)]
     become(command, environment)
 
 
 def run_site(arguments: argparse.Namespace) -> int:
-    """Check the site's file, data and keys, then become the process that keeps Flower's SuperNode running."""
+    """Check the site's file, data and keys, then become the supervisor of Flower's SuperNode and its executor."""
     from hemoscope.federated.deployment.keys import read_site_keys
     from hemoscope.federated.deployment.processes import become, flower_environment
     from hemoscope.federated.deployment.supernode import supernode_command
@@ -124,7 +119,8 @@ def run_site(arguments: argparse.Namespace) -> int:
     command = supernode_command(arguments.site, read_site_keys(arguments.keys), server=arguments.server)
     site.work.mkdir(parents=True, exist_ok=True)
     sys.stderr.write(f"{site.name}: {patients:,} patients stay here; connecting to {arguments.server}\n")
-    kept = [sys.executable, "-m", "hemoscope.federated.deployment.supernode", *command]
+    module = [sys.executable, "-P", "-m", "hemoscope.federated.deployment.supernode"]
+    kept = [*module, "--status", str(site.work.absolute()), *command]
     become(kept, flower_environment(site.work / "flower"))
 
 

@@ -53,13 +53,14 @@ class RunStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
-    """What a running server wrote about itself: its app's name and hash, its port, how many sites it admits."""
+    """What a running server wrote about itself: its app's name and hash, its port, how many sites it admits, its process."""
 
     folder: Path
     app: str
     hash: str
     port: int
     sites: int
+    pid: int = 0
 
 
 def read_state(folder: Path) -> ServerState:
