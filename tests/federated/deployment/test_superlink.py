@@ -22,13 +22,14 @@ pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 from hemoscope.cli import main
-from hemoscope.cli.federated_deploy import part_names
+from hemoscope.cli.federated_run import part_names
 from hemoscope.errors import ConfigError, FederationError
 from hemoscope.federated.deployment import supernode
 from hemoscope.federated.deployment.authority import make_keys
+from hemoscope.federated.deployment.following import PartTraining
 from hemoscope.federated.deployment.keys import read_server_keys, read_site_keys
 from hemoscope.federated.deployment.processes import flower_environment
-from hemoscope.federated.deployment.runs import ControlClient, RunStatus, follow, read_state, write_job
+from hemoscope.federated.deployment.runs import ControlClient, RunStatus, read_state, write_job
 from hemoscope.federated.deployment.superlink import LoopbackGuard, is_loopback, serve
 from hemoscope.federated.deployment.supernode import supernode_command
 from hemoscope.federated.settings.federation import Federation
@@ -126,8 +127,8 @@ def run_once(made: Any, **job: Any) -> tuple[list[dict[str, Any]], RunStatus]:
     """One run of the trivial app over the sites that are connected."""
     with ControlClient(state=read_state(made.state)) as client:
         settings = {"output": str(made.folder / "run"), "sites": 1, "sleep": 0.0, **job}
-        run = client.start(write_job(made.state, settings))
-        events = list(follow(client, run, made.folder / "run" / "split" / "rounds.jsonl", poll=0.2))
+        rounds = made.folder / "run" / "split" / "rounds.jsonl"
+        events = list(PartTraining(client=client, job=settings, rounds=rounds, poll=0.2, restarts=0).events())
     *_, last = events
     assert isinstance(last, RunStatus)
     return [event for event in events if isinstance(event, dict)], last

@@ -1,9 +1,9 @@
 """What Flower's processes may do and how long they live: a fixed environment, and an end when their parent ends.
 
-Flower starts its applications (``flwr-serverapp``, ``flwr-clientapp``) by name, and leaves some behind when their parent
-is killed. So the first folder of their PATH is one of ours, with a small program of each name: it asks Linux to kill it
-when its parent dies (prctl(2), PR_SET_PDEATHSIG) and then runs Flower's own program. Every descendant inherits the same
-environment.
+Flower starts its applications (``flwr-serverapp``, ``flwr-clientapp``) by name, and leaves some behind when their
+parent is killed. So the first folder of their PATH is one of ours, with a small program of each name: it asks Linux to
+kill it when its parent dies (prctl(2), PR_SET_PDEATHSIG) and then runs Flower's own program. Every descendant inherits
+the same environment.
 
 Flower's servers and executors can lose the thread that does their work and stay alive: ``flower-supernode`` keeps its
 HTTP server after its connection has ended. Such a program ends here as a whole, so that its supervisor starts it again.

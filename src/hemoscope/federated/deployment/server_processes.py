@@ -54,9 +54,7 @@ def main() -> int:
     parser.add_argument("--app", type=Path)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    programs = server_programs(
-        given.keys, given.folder, host=given.host, port=given.port or free_port(), app=given.app
-    )
+    programs = server_programs(given.keys, given.folder, host=given.host, port=given.port or free_port(), app=given.app)
     code = Supervisor(programs, given.folder).run()
     if code == 0:
         sys.stderr.write("stopped\n")

@@ -104,7 +104,7 @@ def serve(keys_folder: Path, folder: Path, *, host: str, port: int, app_folder: 
         state = application.state.linkstate_factory.state()
         register_sites(state, keys)
         store_app(state, signed, app_id(app_folder))
-        # Not before the application is ready: Flower's clients take a TLS handshake that nobody answers for a wrong key.
+        # Not before the application is ready: a client whose TLS handshake is not answered gives up for good.
         listeners = _listen(host, port)
         for listener in listeners:
             stack.enter_context(contextlib.closing(listener))

@@ -139,6 +139,7 @@ def _play(
         every = federation.histograms.every
         scores, reported = dict[int, SiteScores](), dict[str, Any]()
         if _scores_sites(job) and (last or (every and state.number % every == 0)):
+            job.show(f"{job.part}: scores after round", state.number, federation.rounds)
             scores, reported = _scored(run, state, grid, final=last)
             report = report.with_suspicion(below_chance(scores))
         log_round(job, report, reported)
