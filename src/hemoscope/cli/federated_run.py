@@ -140,5 +140,4 @@ def _started_line(training: "PartTraining", part: str, event: "Started") -> str:
     if event.again:
         because = event.details or "no reason given"
         return f"{part}: the server's application ended ({because}); started again after the last finished round"
-    state = training.client.state
-    return f"{part}: started; {training.client.online()} of {state.sites} sites are connected"
+    return f"{part}: started; {event.online} of {training.client.state.sites} sites are connected"

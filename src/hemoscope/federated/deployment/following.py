@@ -4,9 +4,11 @@ What the application itself gave up (``ID.error``) is final. Whatever else ended
 started again, its connection broke) is not: another run continues after the last finished round.
 """
 
+import functools
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,10 +25,11 @@ RESTARTS = 3  # without a finished round between them
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A run was started, for the first time or again after a crash, whose details are given."""
+    """A run was started over the sites that are connected, or again after a crash, whose details are given."""
 
     run: int
     again: int
+    online: int
     details: str = ""
 
 
@@ -59,24 +62,23 @@ class PartTraining:
     _job_id: str = field(default="", init=False)
     _place: int = field(default=0, init=False)
     _crashes: int = field(default=0, init=False)
+    _caller: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1), init=False)
 
     def events(self) -> Iterator[Event]:
-        """What happens, until a status that is over; that is the last.
+        """What happens, until a status that is over; that is the last. Something happens every 20 s.
 
         Raises:
             FederationError: the server is not there at the beginning, or for too long; or it refuses.
         """
         self._place = self.rounds.stat().st_size if self.rounds.exists() else 0
-        self._start(self.job)
-        yield Started(run=self._started, again=0)
+        yield from self._begin(self.job, patience=0.0)
         while True:
             status = yield from self._follow()
             if not self._crashed(status) or self._crashes >= self.restarts:
                 yield self._with_reason(status)
                 return
             self._crashes += 1
-            yield from self._patiently(lambda: self._start({**self.job, "resume": True}))
-            yield Started(run=self._started, again=self._crashes, details=status.details)
+            yield from self._begin({**self.job, "resume": True}, patience=self.patience, details=status.details)
 
     def stop(self) -> None:
         """End the run. Raises FederationError where the server is away."""
@@ -88,15 +90,17 @@ class PartTraining:
         assert self._run is not None
         return self._run
 
-    def _start(self, job: Mapping[str, Any]) -> None:
+    def _begin(self, job: Mapping[str, Any], *, patience: float, details: str = "") -> Iterator[Event]:
         self._job_id = write_job(self.client.state.folder, job)
-        self._run = self.client.start(self._job_id)
+        self._run = yield from self._patiently(lambda: self.client.start(self._job_id), patience=patience)
+        online = yield from self._patiently(self.client.online, patience=self.patience)
+        yield Started(run=self._run, again=self._crashes, details=details, online=online)
 
     def _follow(self) -> Generator[dict[str, Any] | Waiting, None, RunStatus]:
         """Rounds and waits of the present run; gives the status that ended it."""
         heard = time.monotonic()
         while True:
-            status = yield from self._patiently(lambda: self.client.status(self._started))
+            status = yield from self._patiently(lambda: self.client.status(self._started), patience=self.patience)
             for record in self._new_records():
                 yield record
                 self._crashes = self._crashes if record.get("void") else 0
@@ -104,30 +108,31 @@ class PartTraining:
             if status.over:
                 return status
             if time.monotonic() - heard >= self.silence:
-                yield self._waiting(status)
+                yield (yield from self._patiently(functools.partial(self._waiting, status), patience=self.patience))
                 heard = time.monotonic()
             time.sleep(self.poll)
 
     def _waiting(self, status: RunStatus) -> Waiting:
-        try:
-            return waiting_for(self.client, status, self._job_id)
-        except ServerAwayError as error:
-            return Waiting(text=str(error))
+        return waiting_for(self.client, status, self._job_id)
 
-    def _patiently(self, call: Callable[[], T]) -> Generator[Waiting, None, T]:
+    def _patiently(self, call: Callable[[], T], *, patience: float) -> Generator[Waiting, None, T]:
         """What a call gives once the server answers. Raises ServerAwayError after ``patience``."""
-        began = heard = time.monotonic()
+        began, heard, answer = time.monotonic(), -self.silence, self._caller.submit(call)
         while True:
             try:
-                return call()
+                # In a thread: a request to a server that hangs takes half a minute.
+                return answer.result(timeout=self.silence)
+            except TimeoutError:
+                away = time.monotonic() - began
             except ServerAwayError:
-                now = time.monotonic()
-                if now - began > self.patience:
+                away = time.monotonic() - began
+                if away >= patience:
                     raise
-                if now - heard >= self.silence or heard == began:
-                    heard = now
-                    yield Waiting(text=f"waiting for the server, which has not answered for {now - began:.0f} s")
                 time.sleep(self.poll)
+                answer = self._caller.submit(call)
+            if away - heard >= self.silence:
+                heard = away
+                yield Waiting(text=f"waiting for the server, which has not answered for {away:.0f} s")
 
     def _crashed(self, status: RunStatus) -> bool:
         if status.completed or status.stopped:

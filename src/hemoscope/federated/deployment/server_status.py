@@ -15,6 +15,7 @@ from hemoscope.evaluation.flow import counted
 from hemoscope.federated.deployment.run_progress import RunProgress, read_progress
 from hemoscope.federated.deployment.runs import ConnectedSite, ControlClient, RunStatus, ServerAwayError, read_state
 from hemoscope.federated.deployment.supervisor import PROCESSES
+from hemoscope.federated.settings.names import WAITING_FOR_SITES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,8 @@ def _site_line(site: ConnectedSite) -> str:
 
 def _progress_line(progress: RunProgress, sites: Sequence[ConnectedSite]) -> str:
     seconds = f"for {max(0.0, time.time() - progress.since):.0f} s"
-    stage = f"{progress.stage} {progress.done} of {progress.total}" if progress.total else progress.stage
+    unit = "connected" if progress.stage == WAITING_FOR_SITES else "done"
+    stage = progress.stage + (f" ({progress.done} of {progress.total} {unit})" if progress.total else "")
     if progress.waiting:
         names = {site.node: site.name for site in sites}
         away = {site.node for site in sites if not site.online}

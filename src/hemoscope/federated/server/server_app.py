@@ -43,6 +43,7 @@ from hemoscope.federated.server.training_job import (
     write_network,
     write_record,
 )
+from hemoscope.federated.settings.names import WAITING_FOR_SITES
 from hemoscope.training.data_splits import FINAL
 
 __all__ = ["TrainingJob", "make_server_app", "run_part", "wait_for_sites"]
@@ -116,7 +117,7 @@ def _wait_until(job: TrainingJob, grid: Grid, sites: int) -> int:
     """How many sites are connected when there are so many, or the timeout is over."""
     end = time.monotonic() + job.timeout
     while (here := len(list(grid.get_node_ids()))) < sites and time.monotonic() < end:
-        job.show("waiting for sites", here, job.sites)
+        job.show(WAITING_FOR_SITES, here, job.sites)
         time.sleep(min(_LOOK, max(0.0, end - time.monotonic())))
     return here
 
