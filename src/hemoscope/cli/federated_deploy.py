@@ -87,6 +87,7 @@ def run_server(arguments: argparse.Namespace) -> int:
 
 def run_site(arguments: argparse.Namespace) -> int:
     """Check the site's file, data and keys, then become the supervisor of Flower's SuperNode and its executor."""
+    from hemoscope.evaluation.flow import counted
     from hemoscope.federated.deployment.keys import read_site_keys
     from hemoscope.federated.deployment.processes import become, flower_environment
     from hemoscope.federated.deployment.supernode import supernode_command
@@ -96,7 +97,7 @@ def run_site(arguments: argparse.Namespace) -> int:
     patients = site.cache().manifest["patient_id"].nunique()
     command = supernode_command(arguments.site, read_site_keys(arguments.keys), server=arguments.server)
     site.work.mkdir(parents=True, exist_ok=True)
-    sys.stderr.write(f"{site.name}: {patients:,} patients stay here; connecting to {arguments.server}\n")
+    sys.stderr.write(f"{site.name}: {counted(patients, 'patients')} stay here; connecting to {arguments.server}\n")
     module = [sys.executable, "-P", "-m", "hemoscope.federated.deployment.supernode"]
     kept = [*module, "--status", str(site.work.absolute()), *command]
     become(kept, flower_environment(site.work / "flower"))

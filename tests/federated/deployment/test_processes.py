@@ -243,5 +243,47 @@ def test_a_process_that_is_tied_dies_with_its_parent_and_one_that_is_late_dies_a
     assert done.stdout == ""
 
 
+FLOWERS_PROGRAM = """
+import sys, threading, time
+from types import SimpleNamespace
+from hemoscope.federated.deployment import processes
+
+def lose_a_thread():
+    threading.Thread(target=lambda: 1 / 0).start()
+    time.sleep(60)
+
+def keep_a_thread():
+    threading.Thread(target=time.sleep, args=(60,)).start()
+
+def fail():
+    keep_a_thread()
+    raise ValueError("as asked")
+
+def refuse():
+    keep_a_thread()
+    sys.exit(1)
+
+action = sys.argv[1]
+processes.entry_points = lambda **_options: [SimpleNamespace(load=lambda: globals()[action])]
+processes.main(["flower-supernode"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [
+        ("lose_a_thread", processes.BROKEN),
+        ("keep_a_thread", processes.BROKEN),
+        ("fail", processes.BROKEN),
+        ("refuse", 1),
+    ],
+)
+def test_a_program_of_flowers_that_lost_its_connection_or_a_thread_ends_although_other_threads_live(
+    action: str, code: int
+) -> None:
+    done = subprocess.run([sys.executable, "-P", "-c", FLOWERS_PROGRAM, action], timeout=30, check=False)
+    assert done.returncode == code
+
+
 def test_a_free_port_can_be_listened_on() -> None:
     assert 1024 <= processes.free_port() <= 65535

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import OperationalError
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 
 __all__ = ["OperationalError", "answer_unavailable", "wait_for_locks"]
 
@@ -24,9 +24,12 @@ def wait_for_locks() -> None:
     event.listen(Engine, "begin", _begin_immediate)
 
 
-async def answer_unavailable(_request: Request, _error: Exception) -> PlainTextResponse:
-    """Reply 503 to a request whose transaction failed and was rolled back: Flower's clients repeat it after a pause."""
-    return PlainTextResponse("the database is busy\n", status_code=503)
+async def answer_unavailable(_request: Request, _error: Exception) -> JSONResponse:
+    """Reply 503 to a request whose transaction failed and was rolled back: Flower's clients repeat it after a pause.
+
+    In JSON: Flower turns any other reply into 500, after which its clients give up.
+    """
+    return JSONResponse({"detail": "the database is busy"}, status_code=503)
 
 
 def _leave_begin_to_us(connection: Any, _record: object) -> None:

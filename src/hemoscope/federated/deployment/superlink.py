@@ -23,6 +23,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from hemoscope.errors import FederationError, HemoscopeError
+from hemoscope.evaluation.flow import counted
 from hemoscope.federated.deployment.database import OperationalError, answer_unavailable, wait_for_locks
 from hemoscope.federated.deployment.keys import ServerKeys, read_server_keys
 from hemoscope.federated.deployment.processes import CANNOT_RUN, LOOPBACK, tie_to_parent
@@ -124,7 +125,7 @@ def serve(keys_folder: Path, folder: Path, *, host: str, port: int, app_folder: 
             log_level="warning",
             timeout_graceful_shutdown=3,
         )
-        line = f"ready on {host}:{described['port']} for {len(keys.sites)} sites"
+        line = f"ready on {host}:{described['port']} for {counted(len(keys.sites), 'sites')}"
         announce = functools.partial(_announce, folder, keys, described, line)
         _AnnouncingServer(options, announce).run(sockets=listeners)
 

@@ -14,6 +14,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from hemoscope.errors import FederationError
+from hemoscope.evaluation.flow import counted
 from hemoscope.federated.exchange.weights import exchange, initial_network, take
 from hemoscope.federated.server.checkpoints import (
     RoundReport,
@@ -159,7 +160,8 @@ def _until_not_void(
         log_round(job, report)
         _wait_until(job, grid, job.federation.least_sites)
     reasons = [f"site {site}: {reason}" for site, reason in sorted(report.refused.items())]
-    tried = f"round {report.number} was void {run.federation.retries + 1} times, at last because {report.reason}"
+    times = counted(run.federation.retries + 1, "times")
+    tried = f"round {report.number} was void {times}, at last because {report.reason}"
     gone = f"{len(report.lost)} of {len(report.asked)} sites lost"
     msg = f"{tried} ({'; '.join((gone, *reasons))}). Go on later with --resume"
     raise FederationError(msg)
