@@ -15,8 +15,9 @@ from hemoscope.errors import FederationError
 # Names by module, each module after the reason for it; ``A as B`` is ``A`` there and ``B`` here.
 INTERNALS: dict[str, tuple[str, ...]] = {
     # -- Messages --
-    # flwr.app.Error has codes without documented names; nodes and apps need an owner where nobody logs in.
-    "flwr.common.constant": ("ErrorCode", "NOOP_ACCOUNT_NAME", "NOOP_FLWR_AID"),
+    # flwr.app.Error has codes without documented names, and so have the states of a run; nodes and apps need an owner
+    # where nobody logs in.
+    "flwr.common.constant": ("ErrorCode", "NOOP_ACCOUNT_NAME", "NOOP_FLWR_AID", "Status", "SubStatus"),
     # -- Secure aggregation: Flower 1.41 offers SecAgg+ through its older workflow API only --
     # Sites and server check each stage of SecAgg+ before Flower believes it, and need the record's keys.
     "flwr.common.secure_aggregation.secaggplus_constants": ("RECORD_KEY_CONFIGS", "RECORD_KEY_STATE", "Key", "Stage"),

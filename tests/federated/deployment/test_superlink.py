@@ -130,17 +130,34 @@ def run_once(made: Any, **job: Any) -> tuple[list[dict[str, Any]], RunStatus]:
     return [event for event in events if isinstance(event, dict)], last
 
 
-def test_a_run_is_followed_to_its_end_and_a_failure_says_why(deployment: Callable[..., Any]) -> None:
+def test_a_run_is_followed_to_its_end_and_a_failure_says_why(
+    deployment: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     made = deployment(sites=("riverside",))
-    made.server()
+    server = made.server()
     made.site("riverside")
     rounds, status = run_once(made)
     assert rounds == [{"number": 1, "used": 1, "errors": []}]
     assert status.completed
+    assert main(["federated", "status", str(made.state)]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "superlink: running since",
+        "superexec: running since",
+        "sites: 1 of 1 connected",
+        "last run: completed",
+    ):
+        assert line in said
+    assert main(["federated", "status", str(made.folder / "work-riverside")]) == 0
+    assert "supernode: running since" in capsys.readouterr().out
     _, failed = run_once(made, fail=True)
     assert failed.over
     assert not failed.completed
     assert "as asked" in failed.details
+    server.kill()
+    server.wait()
+    assert main(["federated", "status", str(made.state)]) == 1
+    assert "was killed. Start it again" in capsys.readouterr().err
 
 
 def test_a_site_refuses_an_app_that_its_federation_did_not_sign(deployment: Callable[..., Any]) -> None:
