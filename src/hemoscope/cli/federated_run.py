@@ -129,7 +129,8 @@ def _report(training: "PartTraining", part: str, total: int, show: StageProgress
             line = _started_line(training, part, event)
         else:
             line = round_line(part, event, total)
-            show("rounds", int(event.get("number", 0)), total)
+            if not event.get("void"):
+                show("rounds", int(event.get("number", 0)), total)
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
     msg = "the run has no end"  # the last event is always a status

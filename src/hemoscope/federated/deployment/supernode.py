@@ -19,7 +19,7 @@ from hemoscope.federated.deployment.processes import (
     launch_command,
     superexec_command,
 )
-from hemoscope.federated.deployment.supervisor import Program, Supervisor
+from hemoscope.federated.deployment.supervisor import Pids, Program, Supervisor
 
 SUPERNODE, SUPEREXEC = "supernode", "superexec"
 PATIENCE = 600.0  # seconds of being refused, after which the site gives up: its key is not, or no longer, registered
@@ -73,7 +73,11 @@ def site_programs(command: Sequence[str], *, patience: float = PATIENCE) -> tupl
     node = launch_command(Path(program).name, arguments)
     supernode = Program(name=SUPERNODE, command=node, refused=_REFUSED, patience=patience)
     asks = superexec_command(address, authority=None)
-    return supernode, Program(name=SUPEREXEC, command=asks, ends_with=SUPERNODE)
+    return supernode, Program(name=SUPEREXEC, command=asks, after=_has_supernode, ends_with=SUPERNODE)
+
+
+def _has_supernode(pids: Pids) -> bool:
+    return SUPERNODE in pids
 
 
 def main() -> int:

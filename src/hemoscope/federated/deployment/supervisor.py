@@ -132,6 +132,7 @@ class Supervisor:
         for other in self._watched.values():
             if other.program.ends_with == program.name and other.process is not None:
                 _end(other.process)
+                other.process, other.last_end, other.since = None, f"ended with {program.name}", time.time()
         self._write()
         return True
 

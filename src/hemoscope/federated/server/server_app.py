@@ -129,7 +129,6 @@ def _play(
     """All rounds that are left; the scores after the last, where it was scored; and why it ended early, if it did."""
     federation, scores = run.federation, dict[int, SiteScores]()
     while state.number < federation.rounds:
-        job.show(f"{job.part}: round", state.number, federation.rounds)
         try:
             state, report = _until_not_void(job, run, state, grid, context)
         except BudgetSpentError as error:
@@ -154,6 +153,7 @@ def _until_not_void(
 ) -> tuple[RoundState, RoundReport]:
     """The next round that counts. Raises FederationError where it was void as often as it may be."""
     for _ in range(run.federation.retries + 1):
+        job.show(f"{job.part}: round", state.number, run.federation.rounds)
         state, report = run_round(run, state, grid, context)
         if not report.void:
             return state, report
