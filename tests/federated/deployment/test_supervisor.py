@@ -101,6 +101,30 @@ def test_a_program_that_fails_again_and_again_is_started_after_longer_and_longer
     assert pauses[:4] == ["0.1", "0.2", "0.4", "0.4"][: len(pauses)]
 
 
+def test_a_folder_has_one_supervisor_and_the_second_leaves_the_description_alone(
+    tmp_path: Path, supervisor: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wait_for(lambda: len(alive(tmp_path)) == 2)
+    assert Supervisor([exits(0)], tmp_path).run() == 1
+    assert "is in use by another server or site" in capsys.readouterr().err
+    assert len(alive(tmp_path)) == 2
+
+
+def test_a_program_that_cannot_be_started_and_a_description_that_cannot_be_written_end_no_supervisor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hemoscope.federated.deployment.supervisor.write_text", full)
+    absent = Program(name="absent", command=[str(tmp_path / "absent")])
+    ends = exits(78, final=frozenset({78}))
+    assert Supervisor([absent, ends], tmp_path).run() == 1
+    said = capsys.readouterr().err
+    assert "absent could not be started (No such file or directory); starting it again in 1 s" in said
+    assert "processes.json cannot be written (No space left on device)" in said
+
+
 def test_an_end_is_said_in_words() -> None:
     assert ending(3) == "ended with exit code 3"
     assert ending(-9) == "was ended by SIGKILL"

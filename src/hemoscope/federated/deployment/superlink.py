@@ -14,13 +14,12 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from filelock import FileLock, Timeout
 
 from hemoscope.errors import FederationError, HemoscopeError
 from hemoscope.evaluation.flow import counted
@@ -94,14 +93,14 @@ def serve(keys_folder: Path, folder: Path, *, host: str, port: int, app_folder: 
         app_folder: what sites run; our stub if None.
 
     Raises:
-        FederationError: keys are wrong, the app is not signed, the folder is in use, or the port is taken.
+        FederationError: keys are wrong, the app is not signed, or the port is taken.
 
     """
     keys = read_server_keys(keys_folder)
     signed = read_signed_app(keys_folder, keys.signs, app_folder)
     (folder / "jobs").mkdir(parents=True, exist_ok=True, mode=0o700)
     wait_for_locks()
-    with _alone_in(folder), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         application = create_app(lifespan_config(keys_folder, folder, port=port), SuperLinkLifespan)
         application.add_exception_handler(OperationalError, answer_unavailable)
         state = application.state.linkstate_factory.state()
@@ -210,17 +209,6 @@ def _supervisor(folder: Path) -> int | None:
 
 def _for_sites(scope: Scope) -> bool:
     return scope["type"] == "http" and str(scope["path"]).startswith(FOR_SITES)
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / "server.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise FederationError(f"{folder.name} is in use by another server. End that one, or name another.") from error
-    with lock:
-        yield
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from filelock import FileLock, Timeout
+
 from hemoscope.files import write_text
 
 PROCESSES = "processes.json"
@@ -83,15 +85,23 @@ class Supervisor:
         self._stop = threading.Event()
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT, which gives 0; 1 where a program cannot run."""
-        with self._signals():
-            try:
-                while not self._stop.wait(_LOOK):
-                    if not all([self._look_at(one) for one in self._watched.values()]):  # noqa: C419  look at each
+        """Until SIGTERM or SIGINT: 0. Where a program cannot run, or another supervisor has the folder: 1."""
+        try:
+            with FileLock(self._folder / "supervisor.lock", timeout=0), self._signals():
+                return self._watch()
+        except Timeout:
+            _say(f"{self._folder.name} is in use by another server or site. End that one, or name another.")
+            return 1
+
+    def _watch(self) -> int:
+        try:
+            while not self._stop.wait(_LOOK):
+                for one in self._watched.values():
+                    if not self._look_at(one):
                         return 1
-                return 0
-            finally:
-                self._end_all()
+            return 0
+        finally:
+            self._end_all()
 
     def _look_at(self, one: _Watched) -> bool:
         """Start a program, or note that it ended; whether the supervisor may go on."""
@@ -108,14 +118,17 @@ class Supervisor:
 
     def _start(self, one: _Watched) -> None:
         # A group of its own: the terminal's Ctrl-C is for the supervisor, which then ends its programs, once.
-        one.process = subprocess.Popen(one.program.command, process_group=0)  # noqa: S603  ours, without a shell
         one.started, one.since = time.monotonic(), time.time()
         one.starts += 1
+        try:
+            one.process = subprocess.Popen(one.program.command, process_group=0)  # noqa: S603  ours, without a shell
+        except OSError as error:  # too many processes, or no memory for one: it may pass
+            self._pause(one, f"could not be started ({error.strerror})")
         self._write()
 
     def _ended(self, one: _Watched, code: int) -> bool:
         program, now = one.program, time.monotonic()
-        one.last_end, one.process, one.since = ending(code), None, time.time()
+        one.process, one.since = None, time.time()
         if code in program.final:
             return False
         if code not in program.refused:
@@ -125,16 +138,20 @@ class Supervisor:
         if one.refused_since is not None and now - one.refused_since > program.patience:
             _say(f"{program.name}: refused for {program.patience:.0f} s. Its own lines above say why; start it again")
             return False
-        lasted = now - one.started > LONG_LIFE
-        one.pause = FIRST_PAUSE if lasted or not one.pause else min(2 * one.pause, LONGEST_PAUSE)
-        one.not_before = now + one.pause
-        _say(f"{program.name} {one.last_end}; starting it again in {one.pause:g} s")
+        self._pause(one, ending(code))
         for other in self._watched.values():
             if other.program.ends_with == program.name and other.process is not None:
                 _end(other.process)
                 other.process, other.last_end, other.since = None, f"ended with {program.name}", time.time()
         self._write()
         return True
+
+    def _pause(self, one: _Watched, why: str) -> None:
+        now = time.monotonic()
+        lasted = now - one.started > LONG_LIFE
+        one.pause = FIRST_PAUSE if lasted or not one.pause else min(2 * one.pause, LONGEST_PAUSE)
+        one.not_before, one.last_end = now + one.pause, why
+        _say(f"{one.program.name} {why}; starting it again in {one.pause:g} s")
 
     def _end_all(self) -> None:
         running = [one.process for one in self._watched.values() if one.process is not None]
@@ -156,7 +173,10 @@ class Supervisor:
             for one in self._watched.values()
         ]
         described = {"supervisor": os.getpid(), "programs": programs}
-        write_text(self._folder / PROCESSES, json.dumps(described, indent=2) + "\n")
+        try:
+            write_text(self._folder / PROCESSES, json.dumps(described, indent=2) + "\n")
+        except OSError as error:  # a full disk: the programs are kept alive without a description
+            _say(f"{PROCESSES} cannot be written ({error.strerror}); hemoscope federated status is out of date")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
