@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -92,6 +93,12 @@ class Hospitals:
     def audit(self, name: str) -> list[dict[str, Any]]:
         path = self.folder / name / "work" / "audit.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def pids(self, pattern: str, *, of: str = "") -> list[int]:
+        """Processes by their command line; those of one site, if it is named."""
+        found = [pid for pid, line in self.made.alive().items() if re.search(pattern, line)]
+        home = str(self.folder / of).encode()
+        return [pid for pid in found if home in (Path("/proc") / str(pid) / "environ").read_bytes()]
 
     def wait_for(self, what: Callable[[], bool], seconds: float = 400.0) -> None:
         end = time.monotonic() + seconds

@@ -1,7 +1,6 @@
 """A federation ends in its round on a machine that has too much to do, and whichever of its processes is killed."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -54,12 +53,8 @@ def begin_round(hospitals: Any) -> subprocess.Popen[str]:
     hospitals.all_sites()
     running: subprocess.Popen[str] = hospitals.run()
     asked = "processes flwr-clientapp "
-    hospitals.wait_for(lambda: bool(hospitals.audit("riverside")) and bool(pids(hospitals, asked)))
+    hospitals.wait_for(lambda: bool(hospitals.audit("riverside")) and bool(hospitals.pids(asked)))
     return running
-
-
-def pids(hospitals: Any, pattern: str) -> list[int]:
-    return [pid for pid, line in hospitals.made.alive().items() if re.search(pattern, line)]
 
 
 def assert_round_ended(hospitals: Any, running: subprocess.Popen[str]) -> None:
@@ -86,6 +81,6 @@ def test_a_round_ends_on_a_machine_that_has_too_much_to_do(hospitals: Any, attem
 )
 def test_a_round_ends_although_a_process_is_killed(hospitals: Any, name: str) -> None:
     running = begin_round(hospitals)
-    victim, *_ = pids(hospitals, PROCESSES[name])
+    victim, *_ = hospitals.pids(PROCESSES[name])
     os.kill(victim, signal.SIGKILL)
     assert_round_ended(hospitals, running)
