@@ -15,9 +15,8 @@ from hemoscope.errors import FederationError
 # Names by module, each module after the reason for it; ``A as B`` is ``A`` there and ``B`` here.
 INTERNALS: dict[str, tuple[str, ...]] = {
     # -- Messages --
-    # flwr.app.Error has codes without documented names, and so have the states of a run; nodes and apps need an owner
-    # where nobody logs in.
-    "flwr.common.constant": ("ErrorCode", "NOOP_ACCOUNT_NAME", "NOOP_FLWR_AID", "Status", "SubStatus"),
+    # flwr.app.Error has codes without documented names; nodes and apps need an owner where nobody logs in.
+    "flwr.common.constant": ("ErrorCode", "NOOP_ACCOUNT_NAME", "NOOP_FLWR_AID"),
     # -- Secure aggregation: Flower 1.41 offers SecAgg+ through its older workflow API only --
     # Sites and server check each stage of SecAgg+ before Flower believes it, and need the record's keys.
     "flwr.common.secure_aggregation.secaggplus_constants": ("RECORD_KEY_CONFIGS", "RECORD_KEY_STATE", "Key", "Stage"),
@@ -73,6 +72,11 @@ MASK_MODULES = (
     "flwr.server.workflow.secure_aggregation.secaggplus_workflow",
 )
 _MASK_GENERATOR = "pseudo_rand_gen"
+
+
+# What a SuperNode logs (start_client_internal.py) where a run ended while it received a message: the message stays in
+# its memory and is handled nevertheless, and from then on each reply is sent one message too late.
+OUT_OF_STEP = "is not in `RUNNING` status. Ignoring message"
 
 
 def replace_mask_generator(generator: Any) -> None:

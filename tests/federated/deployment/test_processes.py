@@ -244,7 +244,7 @@ def test_a_process_that_is_tied_dies_with_its_parent_and_one_that_is_late_dies_a
 
 
 FLOWERS_PROGRAM = """
-import sys, threading, time
+import logging, signal, sys, threading, time
 from types import SimpleNamespace
 from hemoscope.federated.deployment import processes
 
@@ -258,6 +258,12 @@ def keep_a_thread():
 def fail():
     keep_a_thread()
     raise ValueError("as asked")
+
+def fall_out_of_step():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    keep_a_thread()
+    logging.getLogger("flwr").warning("Run ID %s is not in `RUNNING` status. Ignoring message %s.", 1, 2)
+    time.sleep(60)
 
 def refuse():
     keep_a_thread()
@@ -276,6 +282,7 @@ processes.main(["flower-supernode"])
         ("keep_a_thread", processes.BROKEN),
         ("fail", processes.BROKEN),
         ("refuse", 1),
+        ("fall_out_of_step", 0),
     ],
 )
 def test_a_program_of_flowers_that_lost_its_connection_or_a_thread_ends_although_other_threads_live(

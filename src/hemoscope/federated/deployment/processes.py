@@ -6,10 +6,12 @@ kill it when its parent dies (prctl(2), PR_SET_PDEATHSIG) and then runs Flower's
 the same environment.
 
 Flower's servers and executors can lose the thread that does their work and stay alive: ``flower-supernode`` keeps its
-HTTP server after its connection has ended. Such a program ends here as a whole, so that its supervisor starts it again.
+HTTP server after its connection has ended, and can fall out of step with its server. Such a program ends here as a
+whole, so that its supervisor starts it again.
 """
 
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hemoscope.errors import FederationError
+from hemoscope.federated.flower_internals import OUT_OF_STEP
 from hemoscope.files import write_text
 
 LAUNCHED = ("flwr-serverapp", "flwr-clientapp")
@@ -148,12 +151,20 @@ def main(arguments: Sequence[str]) -> None:
         program.load()()
         return
     sys.excepthook, threading.excepthook = _end_with_error, _end_with_thread
+    logging.getLogger("flwr").addFilter(_end_out_of_step)
     code: object = BROKEN  # whoever returns has lost its connection
     try:
         program.load()()
     except SystemExit as error:
         code = error.code
     _end_process(code)
+
+
+def _end_out_of_step(record: logging.LogRecord) -> bool:
+    """End a SuperNode that fell out of step; on SIGTERM it takes its leave, so that it is admitted again at once."""
+    if OUT_OF_STEP in record.getMessage():
+        signal.raise_signal(signal.SIGTERM)
+    return True
 
 
 def _end_with_error(*error: Any) -> None:

@@ -88,7 +88,6 @@ class ServerState:
     port: int
     sites: int
     pid: int = 0
-    supervisor: int = 0
 
     @property
     def jobs(self) -> Path:

@@ -34,8 +34,6 @@ from hemoscope.federated.flower_internals import (
     Fab,
     NodeStatus,
     NoOpControlAuthnPlugin,
-    Status,
-    SubStatus,
     SuperLinkLifespan,
     SuperLinkLifespanConfig,
     TaskType,
@@ -106,8 +104,6 @@ def serve(keys_folder: Path, folder: Path, *, host: str, port: int, app_folder: 
         state = application.state.linkstate_factory.state()
         register_sites(state, keys)
         store_app(state, signed, app_id(app_folder))
-        if _supervisor(folder) != os.getppid():
-            end_lost_runs(state)
         # Not before the application is ready: a client whose TLS handshake is not answered gives up for good.
         listeners = _listen(host, port)
         for listener in listeners:
@@ -118,7 +114,6 @@ def serve(keys_folder: Path, folder: Path, *, host: str, port: int, app_folder: 
             "port": int(listeners[0].getsockname()[1]),
             "sites": len(keys.sites),
             "pid": os.getpid(),
-            "supervisor": os.getppid(),
         }
         options = uvicorn.Config(
             app=LoopbackGuard(app=application),
@@ -191,20 +186,6 @@ def store_app(state: Any, signed: Fab, name: str) -> None:
         app_type=TaskType.SERVER_APP,
         added_by=NOOP_FLWR_AID,
     )
-
-
-def end_lost_runs(state: Any) -> None:
-    """Note at once that runs ended whose application ended with an earlier server; Flower would after a minute."""
-    for run in state.get_run_info(statuses=[Status.STARTING, Status.RUNNING]):
-        state.finish_task(run.primary_task_id, SubStatus.FAILED, "the server was started again")
-
-
-def _supervisor(folder: Path) -> int | None:
-    """The process that kept the last SuperLink of this folder alive, and its applications."""
-    try:
-        return int(json.loads((folder / "server.json").read_text())["supervisor"])
-    except (FileNotFoundError, KeyError):
-        return None
 
 
 def _for_sites(scope: Scope) -> bool:
