@@ -125,7 +125,7 @@ class Deployment:
         *,
         keys: Path | None = None,
         port: int | None = None,
-        until: str = "SuperNode ID|error|rror:",
+        until: str = "SuperNode ID|starting it again",
         seconds: float = 60.0,
     ) -> subprocess.Popen[str]:
         """Start a site, as ``hemoscope federated site`` does, without looking at its data."""

@@ -141,7 +141,7 @@ class Supervisor:
         self._pause(one, ending(code))
         for other in self._watched.values():
             if other.program.ends_with == program.name and other.process is not None:
-                _end(other.process)
+                _end([other.process])
                 other.process, other.last_end, other.since = None, f"ended with {program.name}", time.time()
         self._write()
         return True
@@ -154,11 +154,7 @@ class Supervisor:
         _say(f"{one.program.name} {why}; starting it again in {one.pause:g} s")
 
     def _end_all(self) -> None:
-        running = [one.process for one in self._watched.values() if one.process is not None]
-        for process in running:
-            process.terminate()
-        for process in running:
-            _end(process)
+        _end([one.process for one in self._watched.values() if one.process is not None])
         (self._folder / PROCESSES).unlink(missing_ok=True)
 
     def _write(self) -> None:
@@ -201,13 +197,17 @@ def ending(code: int) -> str:
         return f"was ended by signal {-code}"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask all to end, and end those that have not after ``GRACE``."""
+    end = time.monotonic() + GRACE
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _say(line: str) -> None:
