@@ -265,6 +265,7 @@ def test_a_job_is_a_file_that_only_its_owner_reads_and_its_name_says_nothing(tmp
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow  # a minute, in which the server counts it as present
 def test_a_site_that_was_killed_is_admitted_again(deployment: Callable[..., Any]) -> None:
     made = deployment(sites=("riverside",))
     made.server()
