@@ -76,7 +76,7 @@ setup-federated: $(FEDERATED)/.stamps/federated ## make .venv-federated: Flower 
 
 .PHONY: test-federated
 test-federated: $(FEDERATED)/.stamps/tests ## the tests of federated training, a real federation on this machine among them
-	$(FEDERATED)/bin/python -m pytest tests/federated tests/test_architecture.py --cov=hemoscope.federated --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(FEDERATED)/bin/python -m pytest -m 'not slow' tests/federated tests/test_architecture.py --cov=hemoscope.federated --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(STAMPS)/all ## lint, format, types, layers, docs: changes nothing

@@ -52,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "rich": {"cli", "reports"},
     "fastapi": {"web"},
     "uvicorn": {"web", "federated"},  # Flower's SuperLink is an ASGI application; we choose its sockets
-    "starlette": {"web"},
+    "starlette": {"web", "federated/deployment/database"},  # Flower's SuperLink, where its database is busy
     "pynetdicom": {"pacs"},
     "dicomweb_client": {"pacs"},
     "highdicom": {"reports"},
@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "cryptography": {"federated"},
     "httpx": {"federated"},  # Flower's clients raise its errors
     "google": {"federated"},  # protobuf
-    "sqlalchemy": {"store"},
+    "sqlalchemy": {"store", "federated/deployment/database"},  # how Flower's SuperLink waits for its database
     "alembic": {"store"},
     "pg8000": {"store"},
     "pydantic": {"store", "web"},  # one class for a value in the store and in the OpenAPI document

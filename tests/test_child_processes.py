@@ -16,10 +16,6 @@ from hemoscope.store.supervisor import Supervisor
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "hemoscope"
 STARTING = sorted(path for path in SOURCE.rglob("*.py") if "sys.executable" in path.read_text())
-# What these start is another branch's; strict, so that this goes with it.
-OPEN = {"cli/federated_deploy.py", "federated/deployment/processes.py", "federated/deployment/supernode.py"} | {
-    "federated/simulation/simulation.py"
-}
 
 
 def unsafe_starts(tree: ast.AST) -> Iterator[int]:
@@ -47,13 +43,7 @@ def test_the_search_finds_what_it_is_for() -> None:
     assert list(unsafe_starts(ast.parse(safe))) == []
 
 
-def _marked(path: Path) -> "pytest.ParameterSet":
-    name = path.relative_to(SOURCE).as_posix()
-    marks = [pytest.mark.xfail(strict=True)] if name in OPEN else []
-    return pytest.param(path, id=name, marks=marks)
-
-
-@pytest.mark.parametrize("path", [_marked(path) for path in STARTING])
+@pytest.mark.parametrize("path", STARTING, ids=lambda path: path.relative_to(SOURCE).as_posix())
 def test_every_python_that_is_started_keeps_the_working_directory_out(path: Path) -> None:
     assert list(unsafe_starts(ast.parse(path.read_text()))) == []
 

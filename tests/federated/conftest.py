@@ -111,14 +111,8 @@ class Deployment:
         """Start a server and wait until it listens; ``before`` is a command that starts it."""
         from hemoscope.federated.deployment.processes import JOBS_VARIABLE, flower_environment
 
-        command = [
-            *before,
-            sys.executable,
-            "-m",
-            "hemoscope.federated.deployment.superlink",
-            "--keys",
-            str(self.keys / "server"),
-        ]
+        module = "hemoscope.federated.deployment.server_processes"
+        command = [*before, sys.executable, "-P", "-m", module, "--keys", str(self.keys / "server")]
         command += ["--folder", str(self.state), "--port", "0", *options]
         if self.app is not None:
             command += ["--app", str(self.app)]
@@ -131,10 +125,10 @@ class Deployment:
         *,
         keys: Path | None = None,
         port: int | None = None,
-        before: Sequence[str] = (),
-        **environment: str,
+        until: str = "SuperNode ID|starting it again",
+        seconds: float = 60.0,
     ) -> subprocess.Popen[str]:
-        """Start a site by Flower's own command, as ``hemoscope federated site`` does, without looking at its data."""
+        """Start a site, as ``hemoscope federated site`` does, without looking at its data."""
         from hemoscope.federated.deployment.keys import read_site_keys
         from hemoscope.federated.deployment.processes import flower_environment
         from hemoscope.federated.deployment.supernode import supernode_command
@@ -142,8 +136,11 @@ class Deployment:
         file = self.folder / f"{name}.toml"
         keys = keys or self.keys / "sites" / name
         command = supernode_command(file, read_site_keys(keys), server=f"127.0.0.1:{port or self.port}")
-        home = flower_environment(self.folder / f"flower-{name}")
-        return self.start(name, [*before, *command], home | environment, "SuperNode ID|error|rror:")
+        work = self.folder / f"work-{name}"
+        work.mkdir(exist_ok=True)
+        module = [sys.executable, "-P", "-m", "hemoscope.federated.deployment.supernode", "--status", str(work)]
+        environment = flower_environment(self.folder / f"flower-{name}")
+        return self.start(name, [*module, *command], environment, until, seconds)
 
     def start(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], until: str, seconds: float = 60.0
@@ -274,6 +271,7 @@ class LocalGrid:
     def __init__(self, apps: Mapping[int, Any], contexts: Mapping[int, Any]) -> None:
         self.apps, self.contexts = dict(apps), dict(contexts)
         self.away: set[int] = set()
+        self.sent: dict[str, Any] = {}
         self.trace: list[tuple[int, str, str, Any]] = []
         self.drop: Callable[[int, str, str], bool] = lambda _node, _kind, _stage: False
 
@@ -284,6 +282,18 @@ class LocalGrid:
     def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> list[Any]:
         """Answers of everybody whose message is not lost."""
         return [reply for message in messages if (reply := self._answer(message)) is not None]
+
+    def push_messages(self, messages: Any) -> list[str]:
+        """Ids of messages; their replies are ready at once."""
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = f"message-{len(self.sent)}"
+            self.sent[message.metadata.message_id] = message
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, ids: Any) -> list[Any]:
+        """Replies to these messages, once."""
+        asked = [self.sent.pop(one) for one in list(ids) if one in self.sent]
+        return self.send_and_receive(asked)
 
     def _answer(self, message: Any) -> Any:
         from flwr.common.serde import message_from_proto, message_to_proto

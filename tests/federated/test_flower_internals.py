@@ -86,7 +86,7 @@ def test_every_listed_name_is_used() -> None:
         for alias in node.names
     }
     listed = {entry.rpartition(" as ")[2] for entry in sum(flower_internals.INTERNALS.values(), ())}
-    assert listed == used - {"replace_mask_generator"}
+    assert listed == used - {"replace_mask_generator", "OUT_OF_STEP"}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -99,3 +99,11 @@ def test_a_site_loads_nothing_of_the_superlink() -> None:
     code = "import hemoscope.federated.site.client_app, sys; print('flwr.superlink.main' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@needs_flower
+def test_the_installed_flower_says_when_a_site_falls_out_of_step_in_the_words_that_are_looked_for() -> None:
+    spec = find_spec("flwr.supernode.start_client_internal")
+    assert spec is not None
+    assert spec.origin is not None
+    assert f'"Run ID %s {flower_internals.OUT_OF_STEP} %s."' in Path(spec.origin).read_text()

@@ -16,6 +16,7 @@ from hemoscope.cli import (
     federated_check,
     federated_deploy,
     federated_personalise,
+    federated_run,
     federated_simulate,
 )
 from hemoscope.cli.exit_codes import ExitCode
@@ -97,7 +98,13 @@ SUBCOMMANDS = (
     Subcommand(
         name="run",
         summary="train a federation over the connected sites",
-        register=federated_deploy.register_run,
+        register=federated_run.register_run,
+        flower=True,
+    ),
+    Subcommand(
+        name="status",
+        summary="say what runs on a server or a site, who is connected, and what is waited for",
+        register=federated_run.register_status,
         flower=True,
     ),
     Subcommand(

@@ -22,6 +22,7 @@ def register_check(parser: argparse.ArgumentParser) -> None:
 def run_check(arguments: argparse.Namespace) -> int:
     """Read, check and print; a site that would refuse is an error."""
     from hemoscope.errors import ConfigError
+    from hemoscope.evaluation.flow import counted
     from hemoscope.federated.settings.federation import read_federation
     from hemoscope.federated.settings.site import read_site
 
@@ -39,7 +40,8 @@ def run_check(arguments: argparse.Namespace) -> int:
     if site is not None:
         cache = site.cache()
         patients = cache.manifest["patient_id"].nunique()
-        print(f"\n{site.name} takes part, with {patients:,} patients and {len(cache.manifest):,} slices.")
+        slices = len(cache.manifest)
+        print(f"\n{site.name} takes part, with {counted(patients, 'patients')} and {counted(slices, 'slices')}.")
     return ExitCode.OK
 
 

@@ -74,6 +74,11 @@ MASK_MODULES = (
 _MASK_GENERATOR = "pseudo_rand_gen"
 
 
+# What a SuperNode logs (start_client_internal.py) where a run ended while it received a message: the message stays in
+# its memory and is handled nevertheless, and from then on each reply is sent one message too late.
+OUT_OF_STEP = "is not in `RUNNING` status. Ignoring message"
+
+
 def replace_mask_generator(generator: Any) -> None:
     """Have Flower's SecAgg+ draw its masks by another generator, at both ends, in this process.
 

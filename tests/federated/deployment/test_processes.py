@@ -41,8 +41,8 @@ def begin_training(deployment: Any, *, sleep: float) -> None:
 
 def kinds(deployment: Any) -> list[str]:
     """Which of Flower's programs live."""
-    names = ("superlink", "flower-supernode", *processes.LAUNCHED)
-    return [name for line in deployment.alive().values() for name in names if re.search(rf"[./]{name}( |$)", line)]
+    names = ("deployment.superlink", *(f"processes {name}" for name in (*processes.SUPERVISED, *processes.LAUNCHED)))
+    return [name.split()[-1] for line in deployment.alive().values() for name in names if f"{name} " in line]
 
 
 def test_every_process_has_telemetry_update_check_and_installation_off_and_ends_when_the_launchers_are_killed(
@@ -55,7 +55,14 @@ def test_every_process_has_telemetry_update_check_and_installation_off_and_ends_
     site = made.site("riverside")
     begin_training(made, sleep=60.0)
     assert sorted(kinds(made)) == [
-        *("flower-superexec", "flower-superexec", "flower-supernode", "flwr-clientapp", "flwr-serverapp", "superlink")
+        *(
+            "deployment.superlink",
+            "flower-superexec",
+            "flower-superexec",
+            "flower-supernode",
+            "flwr-clientapp",
+            "flwr-serverapp",
+        )
     ]
     for pid in made.alive():
         found = environment_of(pid)
@@ -78,7 +85,7 @@ def test_what_is_stopped_in_mid_round_leaves_nothing_behind(deployment: Callable
     begin_training(made, sleep=60.0)
     server.send_signal(signal.SIGINT)
     server.wait(20)
-    assert not {"superlink", "flwr-serverapp"} & set(kinds(made))
+    assert not {"deployment.superlink", "flwr-serverapp"} & set(kinds(made))
     site.terminate()
     site.wait(20)
     assert not made.wait_until_none_is_alive(5)
@@ -142,23 +149,26 @@ WITHIN = """
 import json, re, subprocess, sys, time
 from pathlib import Path
 from hemoscope.federated.deployment.keys import read_site_keys
-from hemoscope.federated.deployment.runs import ControlClient, follow, read_state, write_job
+from hemoscope.federated.deployment.following import PartTraining
+from hemoscope.federated.deployment.runs import ControlClient, read_state
 from hemoscope.federated.deployment.supernode import supernode_command
 
 folder = Path(sys.argv[1])
 state = folder / "state"
 (state / "server.json").unlink(missing_ok=True)
-command = [sys.executable, "-m", "hemoscope.federated.deployment.superlink", "--keys", str(folder / "keys" / "server")]
+module = [sys.executable, "-P", "-m"]
+command = [*module, "hemoscope.federated.deployment.server_processes", "--keys", str(folder / "keys" / "server")]
 server = subprocess.Popen([*command, "--folder", str(state), "--port", "0", "--app", str(folder / "trivial")])
 while not (state / "server.json").exists():
     time.sleep(0.1)
 found = read_state(state)
 keys = read_site_keys(folder / "keys" / "sites" / "riverside")
-site = subprocess.Popen(supernode_command(folder / "riverside.toml", keys, server=f"127.0.0.1:{found.port}"))
+node = supernode_command(folder / "riverside.toml", keys, server=f"127.0.0.1:{found.port}")
+site = subprocess.Popen([*module, "hemoscope.federated.deployment.supernode", "--status", str(folder), *node])
 with ControlClient(state=found) as client:
     time.sleep(2)
-    run = client.start(write_job(state, {"output": str(folder / "run"), "sites": 1, "sleep": 0.0}))
-    *_, last = follow(client, run, folder / "run" / "split" / "rounds.jsonl")
+    job = {"output": str(folder / "run"), "sites": 1, "sleep": 0.0}
+    *_, last = PartTraining(client=client, job=job, rounds=folder / "run" / "split" / "rounds.jsonl").events()
 site.terminate()
 server.terminate()
 site.wait(20)
@@ -231,6 +241,55 @@ def test_a_process_that_is_tied_dies_with_its_parent_and_one_that_is_late_dies_a
     done = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == ""
+
+
+FLOWERS_PROGRAM = """
+import logging, signal, sys, threading, time
+from types import SimpleNamespace
+from hemoscope.federated.deployment import processes
+
+def lose_a_thread():
+    threading.Thread(target=lambda: 1 / 0).start()
+    time.sleep(60)
+
+def keep_a_thread():
+    threading.Thread(target=time.sleep, args=(60,)).start()
+
+def fail():
+    keep_a_thread()
+    raise ValueError("as asked")
+
+def fall_out_of_step():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    keep_a_thread()
+    logging.getLogger("flwr").warning("Run ID %s is not in `RUNNING` status. Ignoring message %s.", 1, 2)
+    time.sleep(60)
+
+def refuse():
+    keep_a_thread()
+    sys.exit(1)
+
+action = sys.argv[1]
+processes.entry_points = lambda **_options: [SimpleNamespace(load=lambda: globals()[action])]
+processes.main(["flower-supernode"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [
+        ("lose_a_thread", processes.BROKEN),
+        ("keep_a_thread", processes.BROKEN),
+        ("fail", processes.BROKEN),
+        ("refuse", 1),
+        ("fall_out_of_step", 0),
+    ],
+)
+def test_a_program_of_flowers_that_lost_its_connection_or_a_thread_ends_although_other_threads_live(
+    action: str, code: int
+) -> None:
+    done = subprocess.run([sys.executable, "-P", "-c", FLOWERS_PROGRAM, action], timeout=30, check=False)
+    assert done.returncode == code
 
 
 def test_a_free_port_can_be_listened_on() -> None:

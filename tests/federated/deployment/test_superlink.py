@@ -7,8 +7,6 @@ import shutil
 import signal
 import socket
 import ssl
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -22,13 +20,12 @@ pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 from hemoscope.cli import main
-from hemoscope.cli.federated_deploy import part_names
+from hemoscope.cli.federated_run import part_names
 from hemoscope.errors import ConfigError, FederationError
-from hemoscope.federated.deployment import supernode
 from hemoscope.federated.deployment.authority import make_keys
+from hemoscope.federated.deployment.following import PartTraining
 from hemoscope.federated.deployment.keys import read_server_keys, read_site_keys
-from hemoscope.federated.deployment.processes import flower_environment
-from hemoscope.federated.deployment.runs import ControlClient, RunStatus, follow, read_state, write_job
+from hemoscope.federated.deployment.runs import ControlClient, RunStatus, read_state, write_job
 from hemoscope.federated.deployment.superlink import LoopbackGuard, is_loopback, serve
 from hemoscope.federated.deployment.supernode import supernode_command
 from hemoscope.federated.settings.federation import Federation
@@ -126,24 +123,41 @@ def run_once(made: Any, **job: Any) -> tuple[list[dict[str, Any]], RunStatus]:
     """One run of the trivial app over the sites that are connected."""
     with ControlClient(state=read_state(made.state)) as client:
         settings = {"output": str(made.folder / "run"), "sites": 1, "sleep": 0.0, **job}
-        run = client.start(write_job(made.state, settings))
-        events = list(follow(client, run, made.folder / "run" / "split" / "rounds.jsonl", poll=0.2))
+        rounds = made.folder / "run" / "split" / "rounds.jsonl"
+        events = list(PartTraining(client=client, job=settings, rounds=rounds, poll=0.2, restarts=0).events())
     *_, last = events
     assert isinstance(last, RunStatus)
     return [event for event in events if isinstance(event, dict)], last
 
 
-def test_a_run_is_followed_to_its_end_and_a_failure_says_why(deployment: Callable[..., Any]) -> None:
+def test_a_run_is_followed_to_its_end_and_a_failure_says_why(
+    deployment: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     made = deployment(sites=("riverside",))
-    made.server()
+    server = made.server()
     made.site("riverside")
     rounds, status = run_once(made)
     assert rounds == [{"number": 1, "used": 1, "errors": []}]
     assert status.completed
+    assert main(["federated", "status", str(made.state)]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "superlink: running since",
+        "superexec: running since",
+        "sites: 1 of 1 connected",
+        "last run: completed",
+    ):
+        assert line in said
+    assert main(["federated", "status", str(made.folder / "work-riverside")]) == 0
+    assert "supernode: running since" in capsys.readouterr().out
     _, failed = run_once(made, fail=True)
     assert failed.over
     assert not failed.completed
     assert "as asked" in failed.details
+    server.kill()
+    server.wait()
+    assert main(["federated", "status", str(made.state)]) == 1
+    assert "was killed. Start it again" in capsys.readouterr().err
 
 
 def test_a_site_refuses_an_app_that_its_federation_did_not_sign(deployment: Callable[..., Any]) -> None:
@@ -251,29 +265,15 @@ def test_a_job_is_a_file_that_only_its_owner_reads_and_its_name_says_nothing(tmp
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_site_that_is_refused_tries_again_and_then_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tries: list[float] = []
-    monkeypatch.setattr(time, "monotonic", lambda: 10.0 * len(tries))
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(supernode, "_run_until_ended", lambda command: (tries.append(0.0), (3, False))[1])
-    assert supernode.keep_connected(["flower-supernode"], timeout=35.0) == 3
-    assert len(tries) == 4
-    monkeypatch.setattr(supernode, "_run_until_ended", lambda command: (-15, True))
-    assert supernode.keep_connected(["flower-supernode"]) == 0
-
-
+@pytest.mark.slow  # a minute, in which the server counts it as present
 def test_a_site_that_was_killed_is_admitted_again(deployment: Callable[..., Any]) -> None:
     made = deployment(sites=("riverside",))
     made.server()
     first = made.site("riverside")
     first.kill()
     first.wait()
-    keys = read_site_keys(made.keys / "sites/riverside")
-    command = supernode_command(made.folder / "riverside.toml", keys, server=f"127.0.0.1:{made.port}")
-    kept = [sys.executable, "-m", "hemoscope.federated.deployment.supernode", *command]
-    environment = flower_environment(made.folder / "flower-riverside")
-    again = made.start("again", kept, environment, "SuperNode ID", seconds=200.0)
-    assert "trying again" in (made.folder / "again.log").read_text()
+    again = made.site("again", keys=made.keys / "sites/riverside", until="SuperNode ID", seconds=240.0)
+    assert "supernode ended with exit code 1; starting it again" in (made.folder / "again.log").read_text()
     again.terminate()
     assert again.wait(20) == 0
 

@@ -66,6 +66,14 @@ def test_each_strategy_is_named_with_its_number(strategy: dict[str, Any], words:
     assert words in text(strategy=strategy, weighting="uniform")
 
 
+def test_one_round_of_one_epoch_is_said_in_the_singular() -> None:
+    said = text(rounds=1, local_epochs=1, retries=1, histograms={"every": 1})
+    assert "training: 1 round x 1 epoch: 1 epoch\n" in said
+    assert "tried again up to 1 time\n" in said
+    assert "evaluation: after every round\n" in said
+    assert "training: 2 rounds x 3 epochs: 6 epochs\n" in text(rounds=2, local_epochs=3)
+
+
 def test_some_sites_and_rare_evaluations_are_said() -> None:
     said = text(fraction=0.5, histograms={"every": 3})
     assert "asks 50% of the sites" in said

@@ -4,23 +4,30 @@ The server finds its job (settings, folder of the run) in a folder that its envi
 run was started with. A site finds its own file under the name that its SuperNode was started with. Neither travels.
 """
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from hemoscope.errors import FederationError
+from hemoscope.errors import FederationError, HemoscopeError
 from hemoscope.federated.deployment.processes import JOBS_VARIABLE
+from hemoscope.federated.deployment.reporting_grid import ReportingGrid
+from hemoscope.federated.deployment.run_progress import ProgressFile, error_path
 from hemoscope.federated.settings.site import Site, read_site
 from hemoscope.federated.site.client_app import make_client_app
+from hemoscope.files import write_text
 
 __all__ = ["client_app", "server_app"]
 
 JOB, SITE = "job", "site"  # keys of Flower's run configuration and node configuration
+_LOCK_TIMEOUT = 120.0  # seconds
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -39,7 +46,7 @@ def site_of(context: Context) -> Site:
 
 
 def run_job(grid: Grid, context: Context) -> None:
-    """Train the part that the run's job names.
+    """Train the part that the run's job names, and leave a note where it cannot be trained.
 
     Raises:
         FederationError: there is no such job; otherwise see ``server_app.make_server_app``.
@@ -47,18 +54,41 @@ def run_job(grid: Grid, context: Context) -> None:
     from hemoscope.federated.server.server_app import TrainingJob, run_part
     from hemoscope.federated.settings.federation import parse_federation
 
-    described = _read_job(context)
-    job = TrainingJob(
-        federation=parse_federation(described["federation"], where="the job"),
-        part=described["part"],
-        output=Path(described["output"]),
-        sites=described["sites"],
-        resume=described["resume"],
-    )
-    run_part(job, grid, context)
+    jobs, identifier, described = _read_job(context)
+    progress = ProgressFile(jobs, identifier)
+    progress.show("starting", 0, 0)
+    try:
+        job = TrainingJob(
+            federation=parse_federation(described["federation"], where="the job"),
+            part=described["part"],
+            output=Path(described["output"]),
+            sites=described["sites"],
+            resume=described["resume"],
+            show=progress.show,
+        )
+        with _alone_in(job.output):
+            run_part(job, ReportingGrid(grid, progress), context)
+    except HemoscopeError as error:
+        write_text(error_path(jobs, identifier), str(error), mode=0o600)
+        raise
 
 
-def _read_job(context: Context) -> dict[str, Any]:
+@contextlib.contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    """Wait for an application of the same run that Flower gave up but that has not ended yet."""
+    output.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output / ".lock")
+    try:
+        lock.acquire(timeout=_LOCK_TIMEOUT)
+    except Timeout as error:
+        msg = f"another application trains into {output.name}. End it, or choose a new --output"
+        raise FederationError(msg) from error
+    with lock:
+        yield
+
+
+def _read_job(context: Context) -> tuple[Path, str, dict[str, Any]]:
+    """The folder of jobs, the id of this run's, and the job."""
     found, folder = str(context.run_config.get(JOB, "")), os.environ.get(JOBS_VARIABLE)
     if not _ID.fullmatch(found) or folder is None:
         msg = "this run has no job. Start it with: hemoscope federated run, on the server's own machine"
@@ -68,7 +98,7 @@ def _read_job(context: Context) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         msg = f"the run's job cannot be read ({type(error).__name__}). Start it again: hemoscope federated run"
         raise FederationError(msg) from error
-    return described
+    return Path(folder), found, described
 
 
 client_app = make_client_app(site_of)

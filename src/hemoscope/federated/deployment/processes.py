@@ -1,28 +1,41 @@
 """What Flower's processes may do and how long they live: a fixed environment, and an end when their parent ends.
 
-Flower starts its helpers (``flower-superexec``, ``flwr-serverapp``, ``flwr-clientapp``) by name, in sessions of their
-own, and leaves some behind when their parent is killed. So the first folder of their PATH is one of ours, with a small
-program of each name: it asks Linux to kill it when its parent dies (prctl(2), PR_SET_PDEATHSIG, which stays in force
-across execve) and then becomes Flower's own program. Every descendant inherits the same environment.
+Flower starts its applications (``flwr-serverapp``, ``flwr-clientapp``) by name, and leaves some behind when their
+parent is killed. So the first folder of their PATH is one of ours, with a small program of each name: it asks Linux to
+kill it when its parent dies (prctl(2), PR_SET_PDEATHSIG) and then runs Flower's own program. Every descendant inherits
+the same environment.
+
+Flower's servers and executors can lose the thread that does their work and stay alive: ``flower-supernode`` keeps its
+HTTP server after its connection has ended, and can fall out of step with its server. Such a program ends here as a
+whole, so that its supervisor starts it again.
 """
 
 import ctypes
+import logging
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hemoscope.errors import FederationError
+from hemoscope.federated.flower_internals import OUT_OF_STEP
 from hemoscope.files import write_text
 
-LAUNCHED = ("flower-superexec", "flwr-serverapp", "flwr-clientapp")
+LAUNCHED = ("flwr-serverapp", "flwr-clientapp")
+SUPERVISED = ("flower-supernode", "flower-superexec")
+LOOPBACK = "127.0.0.1"
 JOBS_VARIABLE = "HEMOSCOPE_FEDERATED_JOBS"
 
+CANNOT_RUN = 78  # exit code where starting again would not help (sysexits.h, EX_CONFIG)
+BROKEN = 70  # exit code of a supervised program that lost its connection or a thread (sysexits.h, EX_SOFTWARE)
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_WITHOUT_PROXY = ("localhost", LOOPBACK, "::1")
 
 
 def flower_environment(home: Path, *, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -60,7 +73,7 @@ def write_launchers(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in LAUNCHED:
         flower_program(name)
-        script = f'#!/bin/sh\nexec {_quoted(sys.executable)} -m {__name__} {name} "$@"\n'
+        script = f'#!/bin/sh\nexec {_quoted(sys.executable)} -P -m {__name__} {name} "$@"\n'
         write_text(folder / name, script, mode=0o700)
     return folder
 
@@ -104,23 +117,76 @@ def tie_to_parent(parent: int | None = None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+def free_port(host: str = LOOPBACK) -> int:
     """A TCP port that nobody listens on just now."""
     with socket.create_server((host, 0)) as listener:
         return int(listener.getsockname()[1])
 
 
-def main(arguments: Sequence[str]) -> NoReturn:
-    """``python -m hemoscope.federated.deployment.processes flwr-serverapp ...``: tie, then become Flower's program."""
+def launch_command(name: str, arguments: Sequence[str]) -> list[str]:
+    """The command line that runs one of Flower's programs tied to its parent; -P: nothing from the current folder."""
+    return [sys.executable, "-P", "-m", __name__, name, *arguments]
+
+
+def superexec_command(address: str, *, authority: Path | None) -> list[str]:
+    """The command line of Flower's executor, which starts applications.
+
+    Args:
+        address: of the SuperLink or SuperNode that it asks for work, on loopback.
+        authority: the certificate that signs the other's; None where that is without TLS.
+    """
+    trust = ["--insecure"] if authority is None else ["--root-certificates", str(authority)]
+    ours = ["--runtime-api-address", address, "--parent-pid", str(os.getpid())]
+    return launch_command("flower-superexec", [*trust, *ours])
+
+
+def main(arguments: Sequence[str]) -> None:
+    """``python -P -m hemoscope.federated.deployment.processes flwr-serverapp ...``: tie, then run Flower's program."""
     name, *rest = arguments
     claimed = int(rest[rest.index("--parent-pid") + 1]) if "--parent-pid" in rest else None
     tie_to_parent(claimed)
-    become([sys.executable, str(flower_program(name)), *rest], os.environ)
+    (program,) = entry_points(group="console_scripts", name=name)
+    sys.argv = [name, *rest]
+    if name not in SUPERVISED:
+        program.load()()
+        return
+    sys.excepthook, threading.excepthook = _end_with_error, _end_with_thread
+    logging.getLogger("flwr").addFilter(_end_out_of_step)
+    code: object = BROKEN  # whoever returns has lost its connection
+    try:
+        program.load()()
+    except SystemExit as error:
+        code = error.code
+    _end_process(code)
+
+
+def _end_out_of_step(record: logging.LogRecord) -> bool:
+    """End a SuperNode that fell out of step; on SIGTERM it takes its leave, so that it is admitted again at once."""
+    if OUT_OF_STEP in record.getMessage():
+        signal.raise_signal(signal.SIGTERM)
+    return True
+
+
+def _end_with_error(*error: Any) -> None:
+    sys.__excepthook__(*error)
+    _end_process(BROKEN)
+
+
+def _end_with_thread(failed: threading.ExceptHookArgs) -> None:
+    threading.__excepthook__(failed)
+    _end_process(BROKEN)
+
+
+def _end_process(code: object) -> NoReturn:
+    """End now, whatever other threads do."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
 def _without_proxy(given: str) -> str:
     hosts = [host for host in given.split(",") if host]
-    return ",".join([*hosts, *(host for host in _LOOPBACK if host not in hosts)])
+    return ",".join([*hosts, *(host for host in _WITHOUT_PROXY if host not in hosts)])
 
 
 def _quoted(path: str) -> str:

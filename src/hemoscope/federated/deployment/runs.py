@@ -1,4 +1,4 @@
-"""Starting, following and ending a run of a federation, on the server's own machine.
+"""A run of a federation on the server's own machine: started, looked at, ended.
 
 The job (settings, output folder) stays in a file on this machine; only its random id goes into the run's configuration,
 which Flower hands to every site.
@@ -6,8 +6,7 @@ which Flower hands to every site.
 
 import json
 import secrets
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,9 @@ from hemoscope.federated.flower_internals import (
 )
 from hemoscope.files import write_text
 
+_BUSY = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
 FINISHED = "finished"
-COMPLETED = "completed"
-POLL = 1.0  # seconds
+COMPLETED, STOPPED = "completed", "stopped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +49,50 @@ class RunStatus:
         """Whether it ended well."""
         return self.over and self.sub_status == COMPLETED
 
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody ended it."""
+        return self.over and self.sub_status == STOPPED
+
+
+class ServerAwayError(FederationError):
+    """The server does not answer; it may be back soon."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run and the id of its job."""
+
+    number: int
+    job: str
+    status: RunStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectedSite:
+    """A registered site: its node, its name, whether it is connected, and since when (ISO 8601; empty if never)."""
+
+    node: int
+    name: str
+    online: bool
+    since: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
-    """What a running server wrote about itself: its app's name and hash, its port, how many sites it admits."""
+    """What a running server wrote about itself: app and its hash, port, process, and how many sites it admits."""
 
     folder: Path
     app: str
     hash: str
     port: int
     sites: int
+    pid: int = 0
+
+    @property
+    def jobs(self) -> Path:
+        """Where jobs are, and what their runs leave beside them."""
+        return self.folder / "jobs"
 
 
 def read_state(folder: Path) -> ServerState:
@@ -129,60 +162,53 @@ class ControlClient:
     def status(self, run: int) -> RunStatus:
         """How far a run is. Raises FederationError where the server is away."""
         answer = self._ask(self._client.ListRuns, ListRunsRequest(run_id=run))
-        found = answer.run_dict[run].status
-        return RunStatus(status=found.status, sub_status=found.sub_status, details=found.details)
+        return _status(answer.run_dict[run])
 
     def stop(self, run: int) -> None:
         """End a run. Raises FederationError where the server is away."""
         self._ask(self._client.StopRun, StopRunRequest(run_id=run))
 
+    def latest(self) -> Run | None:
+        """The run that was started last; None where there was none. Raises FederationError where the server is away."""
+        found = list(self._ask(self._client.ListRuns, ListRunsRequest(limit=1)).run_dict.values())
+        if not found:
+            return None
+        return Run(number=int(found[0].run_id), job=found[0].override_config["job"].string, status=_status(found[0]))
+
+    def sites(self) -> list[ConnectedSite]:
+        """All registered sites by name. Raises FederationError where the server is away."""
+        nodes = self._ask(self._client.ListNodes, ListNodesRequest()).nodes_info
+        known = [node for node in nodes if node.status != NodeStatus.UNREGISTERED]
+        found = [
+            ConnectedSite(node=node.node_id, name=node.name, online=_online(node), since=_since(node)) for node in known
+        ]
+        return sorted(found, key=lambda site: site.name)
+
     def online(self) -> int:
         """How many sites are connected. Raises FederationError where the server is away."""
-        nodes = self._ask(self._client.ListNodes, ListNodesRequest()).nodes_info
-        return sum(node.status == NodeStatus.ONLINE for node in nodes)
+        return sum(site.online for site in self.sites())
 
     def _ask(self, call: Callable[[Any], Any], request: object) -> Any:
         try:
             return call(request)
         except httpx.HTTPStatusError as error:
+            if error.response.status_code in _BUSY:
+                raise ServerAwayError("the server is too busy to answer. Try again in a minute") from error
             raise FederationError(f"the server refuses: {error.response.text.strip()[:300]}") from error
         except httpx.HTTPError as error:
-            raise FederationError(
+            raise ServerAwayError(
                 f"no server answers on this machine's port {self.state.port}. Start it: hemoscope federated server"
             ) from error
 
 
-def follow(
-    client: ControlClient, run: int, rounds: Path, *, poll: float = POLL
-) -> Iterator[dict[str, Any] | RunStatus]:
-    """Yield each round's record as it is written, and the run's status at each look; the last is a status that is over.
-
-    Args:
-        client: of the server.
-        run: the run's id.
-        rounds: ``RUN/PART/rounds.jsonl``; what it holds already (a resumed run) is not reported again.
-        poll: seconds between two looks.
-
-    Raises:
-        FederationError: the server went away.
-
-    """
-    place = rounds.stat().st_size if rounds.exists() else 0
-    while True:
-        status = client.status(run)
-        place, records = _new_records(rounds, place)
-        yield from records
-        yield status
-        if status.over:
-            return
-        time.sleep(poll)
+def _status(found: Any) -> RunStatus:
+    status = found.status
+    return RunStatus(status=status.status, sub_status=status.sub_status, details=status.details)
 
 
-def _new_records(rounds: Path, place: int) -> tuple[int, list[dict[str, Any]]]:
-    """Whole lines after ``place`` (bytes), and the place after them; a line that is still being written waits."""
-    if not rounds.exists():
-        return place, []
-    with rounds.open("rb") as stream:
-        stream.seek(place)
-        whole, found, _ = stream.read().rpartition(b"\n")
-    return place + len(whole) + len(found), [json.loads(line) for line in whole.splitlines() if line]
+def _online(node: Any) -> bool:
+    return bool(node.status == NodeStatus.ONLINE)
+
+
+def _since(node: Any) -> str:
+    return str(node.last_activated_at if _online(node) else node.last_deactivated_at)

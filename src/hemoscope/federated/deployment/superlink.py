@@ -8,21 +8,24 @@ the same machine in front: everybody would seem to come from it.
 
 import argparse
 import contextlib
+import functools
 import ipaddress
 import json
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from filelock import FileLock, Timeout
 
 from hemoscope.errors import FederationError, HemoscopeError
+from hemoscope.evaluation.flow import counted
+from hemoscope.federated.deployment.database import OperationalError, answer_unavailable, wait_for_locks
 from hemoscope.federated.deployment.keys import ServerKeys, read_server_keys
+from hemoscope.federated.deployment.processes import CANNOT_RUN, LOOPBACK, tie_to_parent
 from hemoscope.federated.deployment.signed_app import app_id, read_signed_app
 from hemoscope.federated.flower_internals import (
     NOOP_ACCOUNT_NAME,
@@ -40,7 +43,6 @@ from hemoscope.files import write_bytes, write_text
 
 HEARTBEAT = 30.0  # seconds; a site that is silent for longer counts as away
 FOR_SITES = "/v1/fleet/"
-LOOPBACK = "127.0.0.1"
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -89,23 +91,30 @@ def serve(keys_folder: Path, folder: Path, *, host: str, port: int, app_folder: 
         app_folder: what sites run; our stub if None.
 
     Raises:
-        FederationError: keys are wrong, the app is not signed, the folder is in use, or the port is taken.
+        FederationError: keys are wrong, the app is not signed, or the port is taken.
 
     """
     keys = read_server_keys(keys_folder)
     signed = read_signed_app(keys_folder, keys.signs, app_folder)
     (folder / "jobs").mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _alone_in(folder), contextlib.ExitStack() as stack:
-        listeners = _listen(host, port)
-        for listener in listeners:
-            stack.enter_context(contextlib.closing(listener))
-        config = lifespan_config(keys_folder, folder, port=int(listeners[0].getsockname()[1]))
-        application = create_app(config, SuperLinkLifespan)
+    wait_for_locks()
+    with contextlib.ExitStack() as stack:
+        application = create_app(lifespan_config(keys_folder, folder, port=port), SuperLinkLifespan)
+        application.add_exception_handler(OperationalError, answer_unavailable)
         state = application.state.linkstate_factory.state()
         register_sites(state, keys)
         store_app(state, signed, app_id(app_folder))
-        described = {"app": app_id(app_folder), "hash": signed.hash_str, "port": config.port, "sites": len(keys.sites)}
-        _write_state(folder, keys, described)
+        # Not before the application is ready: a client whose TLS handshake is not answered gives up for good.
+        listeners = _listen(host, port)
+        for listener in listeners:
+            stack.enter_context(contextlib.closing(listener))
+        described = {
+            "app": app_id(app_folder),
+            "hash": signed.hash_str,
+            "port": int(listeners[0].getsockname()[1]),
+            "sites": len(keys.sites),
+            "pid": os.getpid(),
+        }
         options = uvicorn.Config(
             app=LoopbackGuard(app=application),
             ssl_certfile=str(keys.certificate),
@@ -115,7 +124,9 @@ def serve(keys_folder: Path, folder: Path, *, host: str, port: int, app_folder: 
             log_level="warning",
             timeout_graceful_shutdown=3,
         )
-        _AnnouncingServer(options, f"ready on {host}:{config.port} for {len(keys.sites)} sites").run(sockets=listeners)
+        line = f"ready on {host}:{described['port']} for {counted(len(keys.sites), 'sites')}"
+        announce = functools.partial(_announce, folder, keys, described, line)
+        _AnnouncingServer(options, announce).run(sockets=listeners)
 
 
 def lifespan_config(keys_folder: Path, folder: Path, *, port: int) -> SuperLinkLifespanConfig:
@@ -146,7 +157,7 @@ def lifespan_config(keys_folder: Path, folder: Path, *, port: int) -> SuperLinkL
         ssl_certfile=certificate,
         ssl_keyfile=key,
         database=str(folder / "superlink.db"),
-        isolation="subprocess",
+        isolation="process",  # its executor is started and watched by our supervisor, not by the SuperLink
         runtime_dependency_install=False,
     )
 
@@ -181,17 +192,6 @@ def _for_sites(scope: Scope) -> bool:
     return scope["type"] == "http" and str(scope["path"]).startswith(FOR_SITES)
 
 
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / "server.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise FederationError(f"{folder.name} is in use by another server. End that one, or name another.") from error
-    with lock:
-        yield
-
-
 def _listen(host: str, port: int) -> list[socket.socket]:
     """Sockets on loopback and, if it is another address, on ``host``; one for all addresses serves loopback too."""
     try:
@@ -211,27 +211,28 @@ def _listen(host: str, port: int) -> list[socket.socket]:
         raise FederationError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port") from error
 
 
-def _write_state(folder: Path, keys: ServerKeys, described: Mapping[str, object]) -> None:
+def _announce(folder: Path, keys: ServerKeys, described: Mapping[str, object], line: str) -> None:
     write_bytes(folder / "ca.crt", keys.authority.read_bytes())
     write_text(folder / "server.json", json.dumps(described, indent=2) + "\n")
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 class _AnnouncingServer(uvicorn.Server):
-    """Says one line when it listens, for people and for scripts."""
+    """Says that it listens, for people and for programs."""
 
-    def __init__(self, options: uvicorn.Config, line: str) -> None:
+    def __init__(self, options: uvicorn.Config, announce: Callable[[], None]) -> None:
         super().__init__(options)
-        self._line = line
+        self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, then say so."""
         await super().startup(sockets)
-        sys.stderr.write(f"{self._line}\n")
-        sys.stderr.flush()
+        self._announce()
 
 
 def main() -> int:
-    """``python -m hemoscope.federated.deployment.superlink``: what ``hemoscope federated server`` becomes."""
+    """``python -P -m hemoscope.federated.deployment.superlink``: what ``hemoscope federated server`` keeps alive."""
     parser = argparse.ArgumentParser(prog="hemoscope.federated.deployment.superlink")
     parser.add_argument("--keys", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
@@ -240,13 +241,14 @@ def main() -> int:
     parser.add_argument("--app", type=Path)
     given = parser.parse_args()
     os.umask(0o077)
+    tie_to_parent()
     try:
         serve(given.keys, given.folder, host=given.host, port=given.port, app_folder=given.app)
     except HemoscopeError as error:
         sys.stderr.write(f"hemoscope federated server: {error}\n")
-        return 1
+        return CANNOT_RUN
     except KeyboardInterrupt:  # how a server is stopped; uvicorn has closed everything and says it again
-        sys.stderr.write("stopped\n")
+        pass
     return 0
 
 

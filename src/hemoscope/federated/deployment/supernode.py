@@ -1,24 +1,29 @@
 """A site of a federation: Flower's SuperNode, which fetches work from the server; nobody connects to a site.
 
-A server counts a site that was killed as present until its heartbeat has been missing for a minute, and admits no
-second one under its key meanwhile; Flower's SuperNode then gives up at once. So it is started again for a while.
+It is kept alive, and with it the executor of its applications. A server counts a site that was killed as present until
+its heartbeat has been missing for a minute, and admits no second one under its key meanwhile; Flower's SuperNode then
+gives up at once, and is started again.
 """
 
-import signal
-import subprocess
+import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from hemoscope.errors import ConfigError
-from hemoscope.federated.deployment import processes
 from hemoscope.federated.deployment.keys import SiteKeys
-from hemoscope.federated.deployment.processes import flower_program, free_port
+from hemoscope.federated.deployment.processes import (
+    LOOPBACK,
+    flower_program,
+    free_port,
+    launch_command,
+    superexec_command,
+)
+from hemoscope.federated.deployment.supervisor import Pids, Program, Supervisor
 
-TIMEOUT = 150.0  # seconds of being refused, after which the site gives up
-RETRY_DELAY = 10.0
+SUPERNODE, SUPEREXEC = "supernode", "superexec"
+PATIENCE = 600.0  # seconds of being refused, after which the site gives up: its key is not, or no longer, registered
+_REFUSED = frozenset({1})  # Flower's exit code where the first request fails; later failures end with another
 
 
 def supernode_command(site: Path, keys: SiteKeys, *, server: str, port: int | None = None) -> list[str]:
@@ -50,53 +55,40 @@ def supernode_command(site: Path, keys: SiteKeys, *, server: str, port: int | No
         *("--auth-supernode-private-key", str(keys.private_key.absolute())),
         *("--trusted-entities", str(keys.trusted.absolute())),
         *("--node-config", f'site="{path}"'),
-        *("--host", "127.0.0.1"),
+        *("--isolation", "process"),  # its executor is started and watched by our supervisor
+        *("--host", LOOPBACK),
         *("--port", str(port or free_port())),
     ]
 
 
-def keep_connected(command: Sequence[str], *, timeout: float = TIMEOUT, retry_delay: float = RETRY_DELAY) -> int:
-    """Run Flower's SuperNode until it is stopped, and again where it is refused; gives its exit code.
+def site_programs(command: Sequence[str], *, patience: float = PATIENCE) -> tuple[Program, Program]:
+    """The SuperNode, and the executor that asks it for work and ends with it: its work is nobody's then.
 
     Args:
         command: of ``supernode_command``.
-        timeout: seconds of being refused after which this ends.
-        retry_delay: seconds between two tries.
-
+        patience: seconds of being refused after which the site gives up.
     """
-    tied = [sys.executable, "-m", processes.__name__, Path(command[0]).name, *command[1:]]
-    end = time.monotonic() + timeout
-    while True:
-        began = time.monotonic()
-        code, stopped = _run_until_ended(tied)
-        now = time.monotonic()
-        if now - began > timeout:  # it had been connected
-            end = now + timeout
-        if stopped or code == 0 or now > end:
-            return 0 if stopped else code
-        sys.stderr.write(f"not admitted, or no longer; trying again in {retry_delay:g} s\n")
-        sys.stderr.flush()
-        time.sleep(retry_delay)
+    program, *arguments = command
+    address = f"{LOOPBACK}:{arguments[arguments.index('--port') + 1]}"
+    node = launch_command(Path(program).name, arguments)
+    supernode = Program(name=SUPERNODE, command=node, refused=_REFUSED, patience=patience)
+    asks = superexec_command(address, authority=None)
+    return supernode, Program(name=SUPEREXEC, command=asks, after=_has_supernode, ends_with=SUPERNODE)
 
 
-def _run_until_ended(command: Sequence[str]) -> tuple[int, bool]:
-    """The exit code of a program, and whether it was this process's signal that ended it."""
-    stopped = False
-    # A group of its own: the terminal's Ctrl-C is for this process, which then ends that one, once.
-    with subprocess.Popen(command, process_group=0) as child:  # noqa: S603  the command is ours, without a shell
+def _has_supernode(pids: Pids) -> bool:
+    return SUPERNODE in pids
 
-        def stop(_number: int, _frame: FrameType | None) -> None:
-            nonlocal stopped
-            if not stopped:
-                stopped = True
-                child.terminate()
 
-        kept = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        code = child.wait()
-        for number, handler in kept.items():
-            signal.signal(number, handler)
-    return code, stopped
+def main() -> int:
+    """``python -P -m hemoscope.federated.deployment.supernode``: what ``hemoscope federated site`` becomes."""
+    parser = argparse.ArgumentParser(prog="hemoscope.federated.deployment.supernode")
+    parser.add_argument("--status", type=Path, required=True, help="folder for processes.json")
+    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds of being refused")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    given = parser.parse_args()
+    return Supervisor(site_programs(given.command, patience=given.patience), given.status).run()
 
 
 if __name__ == "__main__":
-    sys.exit(keep_connected(sys.argv[1:]))
+    sys.exit(main())

@@ -14,6 +14,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from hemoscope.errors import FederationError
+from hemoscope.evaluation.flow import counted
 from hemoscope.federated.exchange.weights import exchange, initial_network, take
 from hemoscope.federated.server.checkpoints import (
     RoundReport,
@@ -43,6 +44,7 @@ from hemoscope.federated.server.training_job import (
     write_network,
     write_record,
 )
+from hemoscope.federated.settings.names import WAITING_FOR_SITES
 from hemoscope.training.data_splits import FINAL
 
 __all__ = ["TrainingJob", "make_server_app", "run_part", "wait_for_sites"]
@@ -116,7 +118,7 @@ def _wait_until(job: TrainingJob, grid: Grid, sites: int) -> int:
     """How many sites are connected when there are so many, or the timeout is over."""
     end = time.monotonic() + job.timeout
     while (here := len(list(grid.get_node_ids()))) < sites and time.monotonic() < end:
-        job.show("waiting for sites", here, job.sites)
+        job.show(WAITING_FOR_SITES, here, job.sites)
         time.sleep(min(_LOOK, max(0.0, end - time.monotonic())))
     return here
 
@@ -127,7 +129,6 @@ def _play(
     """All rounds that are left; the scores after the last, where it was scored; and why it ended early, if it did."""
     federation, scores = run.federation, dict[int, SiteScores]()
     while state.number < federation.rounds:
-        job.show(f"{job.part}: round", state.number, federation.rounds)
         try:
             state, report = _until_not_void(job, run, state, grid, context)
         except BudgetSpentError as error:
@@ -139,6 +140,7 @@ def _play(
         every = federation.histograms.every
         scores, reported = dict[int, SiteScores](), dict[str, Any]()
         if _scores_sites(job) and (last or (every and state.number % every == 0)):
+            job.show(f"{job.part}: scores after round", state.number, federation.rounds)
             scores, reported = _scored(run, state, grid, final=last)
             report = report.with_suspicion(below_chance(scores))
         log_round(job, report, reported)
@@ -151,13 +153,15 @@ def _until_not_void(
 ) -> tuple[RoundState, RoundReport]:
     """The next round that counts. Raises FederationError where it was void as often as it may be."""
     for _ in range(run.federation.retries + 1):
+        job.show(f"{job.part}: round", state.number, run.federation.rounds)
         state, report = run_round(run, state, grid, context)
         if not report.void:
             return state, report
         log_round(job, report)
         _wait_until(job, grid, job.federation.least_sites)
     reasons = [f"site {site}: {reason}" for site, reason in sorted(report.refused.items())]
-    tried = f"round {report.number} was void {run.federation.retries + 1} times, at last because {report.reason}"
+    times = counted(run.federation.retries + 1, "times")
+    tried = f"round {report.number} was void {times}, at last because {report.reason}"
     gone = f"{len(report.lost)} of {len(report.asked)} sites lost"
     msg = f"{tried} ({'; '.join((gone, *reasons))}). Go on later with --resume"
     raise FederationError(msg)

@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+from hemoscope.evaluation.flow import counted
 from hemoscope.federated.settings.federation import Federation
 
 Rows = list[tuple[str, str]]
@@ -38,22 +39,33 @@ def epsilon_after(federation: Federation, *, rounds: int, sites: int) -> float |
 
 
 def _happens(federation: Federation, sites: int) -> Rows:
-    experiment, evaluation = federation.experiment, federation.histograms.every
+    experiment = federation.experiment
     network, size = experiment.network.backbone, experiment.preprocessing.size
     asked = "all sites" if federation.fraction == 1 else f"{federation.fraction:.0%} of the sites"
     void = "without every site" if federation.privacy.enabled else f"below {federation.min_sites} replies"
-    retried = f"void {void} and then tried again up to {federation.retries} times"
+    retried = f"void {void} and then tried again up to {counted(federation.retries, 'times')}"
     return [
         ("experiment", f"{experiment.name}: {network} at {size} pixels, split by {experiment.run.split}"),
-        ("training", f"{federation.rounds} rounds x {federation.local_epochs} epochs: {federation.epochs} epochs"),
+        ("training", _training(federation)),
         ("a round", f"asks {asked}, goes on after {federation.round_timeout:g} s; {retried}"),
         ("strategy", _strategy(federation)),
         ("a site counts", _WEIGHTS[federation.weighting]),
         ("batch norm", _BATCH_NORM[federation.batch_norm]),
         ("secure aggregation", _secure(federation)),
         ("privacy", _privacy(federation, sites)),
-        ("evaluation", f"every {evaluation} rounds, and after the last" if evaluation else "after the last round"),
+        ("evaluation", _evaluation(federation.histograms.every)),
     ]
+
+
+def _training(federation: Federation) -> str:
+    rounds, epochs = counted(federation.rounds, "rounds"), counted(federation.local_epochs, "epochs")
+    return f"{rounds} x {epochs}: {counted(federation.epochs, 'epochs')}"
+
+
+def _evaluation(every: int) -> str:
+    if not every:
+        return "after the last round"
+    return "after every round" if every == 1 else f"every {every} rounds, and after the last"
 
 
 def _strategy(federation: Federation) -> str:
@@ -81,7 +93,7 @@ def _privacy(federation: Federation, sites: int) -> str:
     said = "not computed here (it needs Flower: make setup-federated)" if spent is None else f"{spent:.3g}"
     noise = f"noise {chosen.noise_multiplier:g} x {chosen.clipping_norm:g} on the sum, for a whole site of {sites}"
     end = "" if chosen.max_epsilon is None else f"; ends before epsilon {chosen.max_epsilon:g}"
-    return f"{noise}; epsilon {said} at delta {chosen.delta:g} after {federation.rounds} rounds{end}"
+    return f"{noise}; epsilon {said} at delta {chosen.delta:g} after {counted(federation.rounds, 'rounds')}{end}"
 
 
 def _leaves(federation: Federation) -> Rows:

@@ -4,6 +4,7 @@ import re
 
 from hemoscope.errors import ConfigError
 
+WAITING_FOR_SITES = "waiting for sites"  # a stage of a run
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 

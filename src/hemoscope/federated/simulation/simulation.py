@@ -184,7 +184,7 @@ def _child(task: dict[str, Any], folder: str, environment: dict[str, str], log: 
     whole = PartTask(**task, pipe=theirs, folder=folder)
     with open(ours, encoding="utf-8") as reports:  # noqa: PTH123  a descriptor
         process = subprocess.Popen(  # noqa: S603  our own module
-            [sys.executable, "-m", _MODULE],
+            [sys.executable, "-P", "-m", _MODULE],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
