@@ -60,7 +60,7 @@ def filled(opened: Callable[..., Store], submit: Submit, work: Work, series: lis
     store.add_feedback(
         read.study_id, label=Hemorrhage.ANY, verdict=Verdict.AGREE, present=True, note="ä\n“x”", by="anna"
     )
-    store.put_setting("prevalence", 0.125)
+    store.put_setting("prevalence", 0.125, by="anna")
     submit(store, series)
     (store.folder.swept / ("1700000000-" + "a" * 32)).mkdir()
     (store.folder.swept / ("1700000000-" + "a" * 32) / "source").write_bytes(b"kept for days")

@@ -55,15 +55,15 @@ class Outbox:
     """The folder and the table. Several processes may use it at once: an object is claimed before it is sent."""
 
     def __init__(self, database: Database, folder: Path) -> None:
-        """Make the folder, private to this user."""
+        """Use the folder, which is made with the first object."""
         self._database = database
         self.folder = folder
-        self.folder.mkdir(mode=0o700, exist_ok=True)
 
     def write(self, content: bytes) -> str:
         """Write an object's file, durably, and return its name. Raises StoreError ``storage_full``."""
         name = f"{secrets.token_hex(16)}.dcm"
         with full_disk_refused():
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             write_bytes(self.folder / name, content, mode=0o600)
         return name
 

@@ -15,6 +15,7 @@ pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="a federation is deployed on Linux"),
     pytest.mark.journey,
+    pytest.mark.slow,
     pytest.mark.timeout(1200),
 ]
 
@@ -67,18 +68,14 @@ def assert_round_ended(hospitals: Any, running: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.usefixtures("busy_machine")
-@pytest.mark.parametrize(
-    "attempt", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("attempt", [1, 2, 3])
 def test_a_round_ends_on_a_machine_that_has_too_much_to_do(hospitals: Any, attempt: int) -> None:
     hospitals.server()
     hospitals.all_sites()
     assert_round_ended(hospitals, hospitals.run())
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "superlink" else pytest.param(name, marks=pytest.mark.slow) for name in PROCESSES]
-)
+@pytest.mark.parametrize("name", PROCESSES)
 def test_a_round_ends_although_a_process_is_killed(hospitals: Any, name: str) -> None:
     running = begin_round(hospitals)
     victim, *_ = hospitals.pids(PROCESSES[name])
