@@ -24,7 +24,7 @@ from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 
-from .conftest import dcmtk
+from .conftest import dcmtk, node_of
 
 # pynetdicom leaves the socket of a requestor that was rejected to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
@@ -109,12 +109,12 @@ class TestArrival:
     def test_a_restart_hands_over_what_was_acknowledged(
         self, start_node: Start, store: Store, tmp_path: Path, associate: Callable[..., Association]
     ) -> None:
-        first = start_node(quiet_seconds=3600)
-        association = associate(first)
-        for path in phantom(tmp_path / "images"):
-            assert association.send_c_store(dcmread(path)).Status == 0
-        association.release()
-        assert store.studies()[1] == 0
+        with node_of(store, quiet_seconds=3600) as first:
+            association = associate(first)
+            for path in phantom(tmp_path / "images"):
+                assert association.send_c_store(dcmread(path)).Status == 0
+            association.release()
+            assert store.studies()[1] == 0
         start_node()
         worklist(store, 1)
         assert uploaded(store) == [4]

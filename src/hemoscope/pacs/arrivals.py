@@ -9,13 +9,14 @@ from pathlib import Path
 from hemoscope.dicom import tags
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read_limits import ReadLimits
-from hemoscope.errors import DicomReadError
+from hemoscope.errors import DicomReadError, StoreError
 from hemoscope.pacs.spool import Spool, SpooledStudy, sender_key
 from hemoscope.store.node_settings import IGNORE, READ, NodeSettings, Rule
 from hemoscope.store.store import Store
 
 _log = logging.getLogger("hemoscope.pacs")
 SUBMITTED_BY = "PACS"
+_NEVER = frozenset({"file_too_large", "too_many_files", "upload_too_large"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +59,21 @@ class Arrivals:
     def step(self) -> None:
         """Hand over every study that is quiet and has new images, and remove those whose time is over.
 
+        A study that the store never takes, such as one that is too large, keeps no other one waiting: the log says so.
+
         Raises:
             StoreError: the store is full or away; the images stay, and the next call tries again.
         """
         node = self._settings.node
         for study in self._spool.studies():
             if study.new and study.quiet_s >= node.quiet_seconds:
-                self._hand_over(study)
+                try:
+                    self._hand_over(study)
+                except StoreError as error:
+                    if error.code not in _NEVER:
+                        raise
+                    _log.error("a study of %d images is not read: %s. Leave series out", len(study.files), error.reason)
+                    self._spool.handed_over(study)
             elif not study.new and study.quiet_s >= 60 * node.late_minutes:
                 self._spool.remove(study)
 

@@ -1,5 +1,6 @@
 """The node as a whole: listener, spool, hand-over and senders, and whether all of them work."""
 
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -27,7 +28,8 @@ class DicomNode:
     def __init__(self, store: Store, settings: NodeSettings) -> None:
         """Prepare everything. Raises ConfigError if certificates cannot be used."""
         self._store = store
-        spool = Spool(store.folder.root / _SPOOL)
+        self._held = ExitStack()
+        self._spool = spool = Spool(store.folder.root / _SPOOL)
         arrivals = Arrivals(spool, store, settings, limits=store.read_limits)
         self._certificates = None if settings.tls is None else Certificates(settings.tls)
         self._loop = BackgroundLoop(
@@ -56,8 +58,11 @@ class DicomNode:
         return (self._loop, *self._senders)
 
     def __enter__(self) -> Self:
-        """Listen. Raises ConfigError if the address cannot be listened on."""
-        self.address = self._listener.start()
+        """Listen. Raises ConfigError if the address cannot be listened on, or another node uses the storage."""
+        with ExitStack() as held:
+            held.enter_context(self._spool.held())
+            self.address = self._listener.start()
+            self._held = held.pop_all()
         for loop in self._loops:
             loop.start()
         return self
@@ -71,6 +76,7 @@ class DicomNode:
             loop.stop()
         for loop in self._loops:
             loop.join()
+        self._held.close()
 
     def fault(self) -> str | None:
         """What is wrong with the node, None if nothing is: a C-ECHO fails then."""
