@@ -149,11 +149,27 @@ class TestRefusal:
         association = associate(start_node())
         assert {context.abstract_syntax for context in association.accepted_contexts} == {Verification, CTImageStorage}
 
-    @pytest.mark.parametrize(("calling", "called"), [("STRANGER", "HEMOSCOPE"), ("MODALITY", "OTHER")])
-    def test_unknown_titles_are_rejected(
-        self, start_node: Start, associate: Callable[..., Association], calling: str, called: str
+    @pytest.mark.parametrize(
+        ("calling", "called", "said"),
+        [
+            ("STRANGER", "HEMOSCOPE", "'STRANGER' is the AE title of no peer"),
+            ("MODALITY", "OTHER", "it calls 'OTHER', and this node is 'HEMOSCOPE'"),
+        ],
+    )
+    def test_unknown_titles_are_rejected_and_the_log_says_so(
+        self,
+        start_node: Start,
+        associate: Callable[..., Association],
+        caplog: pytest.LogCaptureFixture,
+        calling: str,
+        called: str,
+        said: str,
     ) -> None:
         assert associate(start_node(), calling=calling, called=called).is_rejected
+        end = monotonic() + WAIT_S
+        while said not in caplog.text and monotonic() < end:
+            sleep(0.05)
+        assert said in caplog.text
 
     def test_a_known_title_from_the_address_of_another_peer_is_aborted(
         self, start_node: Start, associate: Callable[..., Association]
@@ -226,13 +242,18 @@ class TestHostilePeers:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10
 
     def test_a_message_without_end_ends_its_connection(
-        self, start_node: Start, tmp_path: Path, associate: Callable[..., Association]
+        self,
+        start_node: Start,
+        tmp_path: Path,
+        associate: Callable[..., Association],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         association = associate(start_node(most_image_mib=1))
         (path,) = phantom(tmp_path / "images", slices=1)
         image = dcmread(path)
         image.PixelData = bytes(3 << 20)
         assert "Status" not in association.send_c_store(image)
+        assert "longer than most_image_mib" in caplog.text
 
     @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", struct.pack(">BxI", 9, 4) + bytes(4)])
     def test_a_connection_that_is_no_association_ends_by_itself(self, start_node: Start, sent: bytes) -> None:

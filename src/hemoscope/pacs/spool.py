@@ -1,8 +1,8 @@
 """Received images on disk, a folder a study, until the study is read: what was acknowledged survives any crash.
 
-Names are made here, from hashes: no name comes from a peer, and none identifies a patient. An image has one SOP Instance
-UID; if it is sent again, by the same sender or another one, it counts once, and its newest content counts. ``read.json``
-in a study's folder lists the images that were handed over.
+Names are made here, from hashes: no name comes from a peer, and none identifies a patient. An image that is sent again,
+by the same sender or another one, counts once, with its newest content. ``read.json`` in a study's folder lists the
+images that were handed over.
 """
 
 import fcntl
@@ -19,7 +19,6 @@ from hemoscope.files import sync_folder, write_bytes, write_text
 
 _HANDED_OVER = "read.json"
 _SUFFIX = ".dcm"
-_LOCK = ".lock"
 _MODE = 0o600
 
 
@@ -58,7 +57,7 @@ class Spool:
         Raises:
             ConfigError: another process holds the folder.
         """
-        with (self.root / _LOCK).open("wb") as lock:
+        with self.root.with_name(f"{self.root.name}.lock").open("wb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
