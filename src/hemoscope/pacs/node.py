@@ -19,6 +19,7 @@ _SPOOL = ".received"
 _LOOK_EVERY_S = 0.5
 _STUCK_AFTER_S = 120.0
 _SEND_EVERY_S = 1.0
+_TIDY_EVERY_S = 60.0
 _SENDING_S = 1800.0  # a hundred objects over a slow network
 
 
@@ -36,6 +37,10 @@ class DicomNode:
             "studies that arrived", arrivals.step, every_s=_LOOK_EVERY_S, stuck_after_s=_STUCK_AFTER_S
         )
         commitments = Commitments(store.outbox, settings.destinations)
+        keep_days = {one.name: one.keep_days for one in settings.destinations}
+        self._tidying = BackgroundLoop(
+            "outbox", lambda: store.outbox.tidy(keep_days), every_s=_TIDY_EVERY_S, stuck_after_s=_STUCK_AFTER_S
+        )
         self._senders = [self._sender(store, one, settings) for one in settings.destinations]
         self._listener = Listener(
             settings,
@@ -55,7 +60,7 @@ class DicomNode:
 
     @property
     def _loops(self) -> tuple[BackgroundLoop, ...]:
-        return (self._loop, *self._senders)
+        return (self._loop, self._tidying, *self._senders)
 
     def __enter__(self) -> Self:
         """Listen. Raises ConfigError if the address cannot be listened on, or another node uses the storage."""
