@@ -177,6 +177,15 @@ class TestRefusal:
         peers = (Peer(ae_title="CT2", addresses=("127.0.0.0/8",)), Peer(ae_title="MODALITY", addresses=("192.0.2.7",)))
         assert not associate(start_node(peers=peers)).is_established
 
+    def test_one_association_too_many_is_aborted(
+        self, start_node: Start, associate: Callable[..., Association], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        node = start_node(most_associations=2)
+        first = [associate(node) for _ in range(2)]
+        assert not associate(node).is_established
+        assert "most_associations" in caplog.text
+        assert [one.send_c_echo().Status for one in first] == [0, 0]
+
     def test_an_unknown_address_is_closed_at_once(self, start_node: Start) -> None:
         node = start_node(peers=(Peer(ae_title="MODALITY", addresses=("192.0.2.0/24",)),))
         with socket.create_connection(node.address, timeout=WAIT_S) as connection:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from hemoscope.errors import ConfigError
+from hemoscope.files import write_bytes
+from hemoscope.pacs import spool as spool_module
 from hemoscope.pacs.arrivals import Arrivals
 from hemoscope.pacs.spool import Spool
 from hemoscope.store.node_settings import Node, NodeSettings
@@ -54,6 +56,21 @@ def test_a_clock_that_is_set_does_not_make_a_study_quiet(spool: Spool, hours: in
         os.utime(path, (time.time() + hours * 3600,) * 2)
     (study,) = spool.studies()
     assert study.quiet_s < 60
+
+
+def test_an_image_that_comes_while_its_study_is_removed_is_kept(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(spool, b"image")
+    (study,) = spool.studies()
+
+    def late(path: Path, content: bytes, *, mode: int) -> Path:
+        monkeypatch.undo()
+        spool.remove(study)
+        return write_bytes(path, content, mode=mode)
+
+    monkeypatch.setattr(spool_module, "write_bytes", late)
+    store(spool, b"late", instance="2")
+    (kept,) = spool.studies()
+    assert [path.read_bytes() for path in kept.files] == [b"late"]
 
 
 def test_a_second_node_is_kept_off_the_folder_and_what_a_killed_one_left_is_removed(spool: Spool) -> None:

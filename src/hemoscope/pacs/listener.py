@@ -111,7 +111,15 @@ class Listener:
         return any(peer.comes_from(address) for peer in self._settings.peers)
 
     def _requested(self, event: evt.Event) -> None:
-        """Abort an association whose AE title comes from the address of another; pynetdicom rejects unknown titles."""
+        """Abort an association whose AE title comes from the address of another, or that is one too many.
+
+        pynetdicom rejects unknown titles; its own limit counts connections that wait for their association too.
+        """
+        server, most = self._server, self._settings.node.most_associations
+        if server is not None and server.associations >= most:
+            _log.warning("an association was aborted: there are %d, as many as most_associations allows", most)
+            event.assoc.abort()
+            return
         own = [peer for peer in self._settings.peers if peer.ae_title == calling_title(event)]
         if own and not any(peer.comes_from(event.assoc.requestor.address) for peer in own):
             _log.warning("an association was aborted: its AE title is that of a peer at another address")

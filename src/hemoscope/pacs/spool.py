@@ -86,7 +86,12 @@ class Spool:
         path = folder / f"{_hashed(instance)}-{sender_key(sender)}-{hashlib.sha256(content).hexdigest()[:16]}{_SUFFIX}"
         if path.exists():
             return False
-        write_bytes(path, content, mode=_MODE)
+        try:
+            write_bytes(path, content, mode=_MODE)
+        except FileNotFoundError:  # ``remove`` took the folder, which was empty
+            folder.mkdir(mode=0o700, exist_ok=True)
+            write_bytes(path, content, mode=_MODE)
+            sync_folder(self.root)
         return True
 
     @staticmethod
