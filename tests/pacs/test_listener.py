@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, sleep
+from typing import NoReturn
 
 import pytest
 from pydicom import dcmread
@@ -18,6 +19,7 @@ from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification
 from hemoscope.pacs import spool as spool_module
 from hemoscope.pacs.node import DicomNode
 from hemoscope.store.node_settings import Peer, Rule
+from hemoscope.store.refusals import refusal
 from hemoscope.store.store import Store
 from hemoscope.store.values import StudySummary
 from hemoscope.testing.ct_image import Acquisition
@@ -230,6 +232,35 @@ class TestRefusal:
         assert association.send_c_echo().Status == 0
         (store.folder.root / ".store-id").unlink()
         assert association.send_c_echo().Status == 0x0110
+
+    def test_an_echo_fails_while_studies_cannot_be_handed_over(
+        self,
+        start_node: Start,
+        store: Store,
+        tmp_path: Path,
+        associate: Callable[..., Association],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        association = associate(start_node())
+
+        def full() -> NoReturn:
+            raise refusal("storage_full", "the disk is full")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(store, "begin_upload", full)
+            for path in phantom(tmp_path / "images"):
+                assert association.send_c_store(dcmread(path)).Status == 0
+            assert echo_until(association, 0x0110)
+        assert echo_until(association, 0x0000)
+        worklist(store, 1)
+
+
+def echo_until(association: Association, status: int) -> bool:
+    """Whether an echo has this status before long."""
+    end = monotonic() + WAIT_S
+    while (found := association.send_c_echo().Status) != status and monotonic() < end:
+        sleep(0.05)
+    return bool(found == status)
 
 
 class TestHostilePeers:

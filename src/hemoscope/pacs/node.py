@@ -31,7 +31,7 @@ class DicomNode:
         self._store = store
         self._held = ExitStack()
         self._spool = spool = Spool(store.folder.root / _SPOOL)
-        arrivals = Arrivals(spool, store, settings, limits=store.read_limits)
+        self._arrivals = arrivals = Arrivals(spool, store, settings, limits=store.read_limits)
         self._certificates = None if settings.tls is None else Certificates(settings.tls)
         self._loop = BackgroundLoop(
             "studies that arrived", arrivals.step, every_s=_LOOK_EVERY_S, stuck_after_s=_STUCK_AFTER_S
@@ -88,6 +88,8 @@ class DicomNode:
         for loop in self._loops:
             if loop.vitals.fault is not None:
                 return f"{loop.vitals.name}: {loop.vitals.fault}"
+        if self._arrivals.fault is not None:
+            return f"{self._loop.vitals.name}: {self._arrivals.fault}"
         try:
             self._store.check_storage()
             self._store.check_database()
