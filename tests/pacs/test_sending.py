@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -23,6 +24,7 @@ from pynetdicom.sop_class import (
 from hemoscope.inference.predictor import Predictor
 from hemoscope.pacs.node import DicomNode
 from hemoscope.reports.report import model_identity
+from hemoscope.store import outbox as outbox_module
 from hemoscope.store.node_settings import Destination, Node, NodeSettings, Peer
 from hemoscope.store.outgoing import OutgoingResults
 from hemoscope.store.reading import UploadReader
@@ -310,6 +312,19 @@ def test_what_cannot_be_delivered_in_time_is_given_up(make_site: Callable[..., S
     site.store.outbox.tidy({"archive": 0})
     assert site.store.outbox.counts()["expired"] == 1
     assert files(site.store) == []
+
+
+def test_nothing_is_given_up_because_the_clock_was_set(
+    make_site: Callable[..., Site], images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(outputs=("report",))
+    site.read(images)
+    site.store.outbox.tidy({"archive": 14})
+    now = outbox_module.server_time
+    monkeypatch.setattr(outbox_module, "server_time", lambda connection: now(connection) + timedelta(days=30))
+    site.store.outbox.tidy({"archive": 14})
+    assert site.store.outbox.counts()["queued"] == 1
+    assert len(files(site.store)) == 1
 
 
 def test_a_late_report_does_not_bring_back_what_was_delivered(make_site: Callable[..., Site], images: Path) -> None:

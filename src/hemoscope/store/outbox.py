@@ -21,6 +21,7 @@ from hemoscope.files import write_bytes
 from hemoscope.store import tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.storage import full_disk_refused
+from hemoscope.store.sweep import ClockWatch
 
 _log = logging.getLogger("hemoscope.store")
 _outbox = tables.outbox
@@ -63,6 +64,7 @@ class Outbox:
         self._database = database
         self.folder = root / ".outbox"
         self.folder.mkdir(mode=0o700, exist_ok=True)
+        self._clock = ClockWatch()
 
     def write(self, content: bytes) -> str:
         """Write an object's file, durably, and return its name. Raises StoreError ``storage_full``."""
@@ -169,13 +171,14 @@ class Outbox:
     def tidy(self, keep_days: Mapping[str, float]) -> None:
         """Give up what could not be delivered in time, and remove files that no row names.
 
-        Objects of a destination without a time are given up too, after two weeks: the site removed it.
+        Objects of a destination without a time are given up too, after two weeks: the site removed it. For a day after
+        the clock was set, nothing is given up.
         """
         waiting = _outbox.c.state.in_((Delivery.QUEUED, Delivery.SENT))
         with self._database.reading() as connection:
             now = server_time(connection)
             asked = sa.select(_outbox.c.object_id, _outbox.c.destination, _outbox.c.created_at).where(waiting)
-            rows = connection.execute(asked).all()
+            rows = connection.execute(asked).all() if self._clock.steady(now) else []
         for destination, found in groupby(sorted(rows, key=_destination), key=_destination):
             days = keep_days.get(destination, _REMOVED_KEEP_DAYS)
             late = [row.object_id for row in found if row.created_at < now - timedelta(days=days)]
