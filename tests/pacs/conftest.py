@@ -36,13 +36,18 @@ def start_node(store: Store) -> Iterator[Callable[..., DicomNode]]:
     """``start_node(peers=..., quiet_seconds=...)``: a node that listens on a free port until the test ends."""
     with ExitStack() as running:
 
-        def start(*, peers: tuple[Peer, ...] = (MODALITY,), rules: Any = (), tls: Any = None, **node: Any) -> DicomNode:
-            settings = NodeSettings(
-                node=Node(**{"port": 0, "quiet_seconds": 0.5, **node}), peers=peers, rules=rules, tls=tls
-            )
-            return running.enter_context(DicomNode(store, settings))
+        def start(**settings: Any) -> DicomNode:
+            return running.enter_context(node_of(store, **settings))
 
         yield start
+
+
+def node_of(
+    store: Store, *, peers: tuple[Peer, ...] = (MODALITY,), rules: Any = (), tls: Any = None, **node: Any
+) -> DicomNode:
+    """A node that is to listen on a free port; other options are those of its table."""
+    whole = Node(**{"port": 0, "quiet_seconds": 0.5, **node})
+    return DicomNode(store, NodeSettings(node=whole, peers=peers, rules=rules, tls=tls))
 
 
 def dcmtk(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, sleep
+from typing import NoReturn
 
 import pytest
 from pydicom import dcmread
@@ -18,13 +19,14 @@ from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification
 from hemoscope.pacs import spool as spool_module
 from hemoscope.pacs.node import DicomNode
 from hemoscope.store.node_settings import Peer, Rule
+from hemoscope.store.refusals import refusal
 from hemoscope.store.store import Store
 from hemoscope.store.values import StudySummary
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 
-from .conftest import dcmtk
+from .conftest import dcmtk, node_of
 
 # pynetdicom leaves the socket of a requestor that was rejected to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
@@ -109,12 +111,12 @@ class TestArrival:
     def test_a_restart_hands_over_what_was_acknowledged(
         self, start_node: Start, store: Store, tmp_path: Path, associate: Callable[..., Association]
     ) -> None:
-        first = start_node(quiet_seconds=3600)
-        association = associate(first)
-        for path in phantom(tmp_path / "images"):
-            assert association.send_c_store(dcmread(path)).Status == 0
-        association.release()
-        assert store.studies()[1] == 0
+        with node_of(store, quiet_seconds=3600) as first:
+            association = associate(first)
+            for path in phantom(tmp_path / "images"):
+                assert association.send_c_store(dcmread(path)).Status == 0
+            association.release()
+            assert store.studies()[1] == 0
         start_node()
         worklist(store, 1)
         assert uploaded(store) == [4]
@@ -149,17 +151,42 @@ class TestRefusal:
         association = associate(start_node())
         assert {context.abstract_syntax for context in association.accepted_contexts} == {Verification, CTImageStorage}
 
-    @pytest.mark.parametrize(("calling", "called"), [("STRANGER", "HEMOSCOPE"), ("MODALITY", "OTHER")])
-    def test_unknown_titles_are_rejected(
-        self, start_node: Start, associate: Callable[..., Association], calling: str, called: str
+    @pytest.mark.parametrize(
+        ("calling", "called", "said"),
+        [
+            ("STRANGER", "HEMOSCOPE", "'STRANGER' is the AE title of no peer"),
+            ("MODALITY", "OTHER", "it calls 'OTHER', and this node is 'HEMOSCOPE'"),
+        ],
+    )
+    def test_unknown_titles_are_rejected_and_the_log_says_so(
+        self,
+        start_node: Start,
+        associate: Callable[..., Association],
+        caplog: pytest.LogCaptureFixture,
+        calling: str,
+        called: str,
+        said: str,
     ) -> None:
         assert associate(start_node(), calling=calling, called=called).is_rejected
+        end = monotonic() + WAIT_S
+        while said not in caplog.text and monotonic() < end:
+            sleep(0.05)
+        assert said in caplog.text
 
     def test_a_known_title_from_the_address_of_another_peer_is_aborted(
         self, start_node: Start, associate: Callable[..., Association]
     ) -> None:
         peers = (Peer(ae_title="CT2", addresses=("127.0.0.0/8",)), Peer(ae_title="MODALITY", addresses=("192.0.2.7",)))
         assert not associate(start_node(peers=peers)).is_established
+
+    def test_one_association_too_many_is_aborted(
+        self, start_node: Start, associate: Callable[..., Association], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        node = start_node(most_associations=2)
+        first = [associate(node) for _ in range(2)]
+        assert not associate(node).is_established
+        assert "most_associations" in caplog.text
+        assert [one.send_c_echo().Status for one in first] == [0, 0]
 
     def test_an_unknown_address_is_closed_at_once(self, start_node: Start) -> None:
         node = start_node(peers=(Peer(ae_title="MODALITY", addresses=("192.0.2.0/24",)),))
@@ -206,6 +233,35 @@ class TestRefusal:
         (store.folder.root / ".store-id").unlink()
         assert association.send_c_echo().Status == 0x0110
 
+    def test_an_echo_fails_while_studies_cannot_be_handed_over(
+        self,
+        start_node: Start,
+        store: Store,
+        tmp_path: Path,
+        associate: Callable[..., Association],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        association = associate(start_node())
+
+        def full() -> NoReturn:
+            raise refusal("storage_full", "the disk is full")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(store, "begin_upload", full)
+            for path in phantom(tmp_path / "images"):
+                assert association.send_c_store(dcmread(path)).Status == 0
+            assert echo_until(association, 0x0110)
+        assert echo_until(association, 0x0000)
+        worklist(store, 1)
+
+
+def echo_until(association: Association, status: int) -> bool:
+    """Whether an echo has this status before long."""
+    end = monotonic() + WAIT_S
+    while (found := association.send_c_echo().Status) != status and monotonic() < end:
+        sleep(0.05)
+    return bool(found == status)
+
 
 class TestHostilePeers:
     def test_idle_connections_keep_nobody_out(self, start_node: Start, associate: Callable[..., Association]) -> None:
@@ -226,13 +282,18 @@ class TestHostilePeers:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10
 
     def test_a_message_without_end_ends_its_connection(
-        self, start_node: Start, tmp_path: Path, associate: Callable[..., Association]
+        self,
+        start_node: Start,
+        tmp_path: Path,
+        associate: Callable[..., Association],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         association = associate(start_node(most_image_mib=1))
         (path,) = phantom(tmp_path / "images", slices=1)
         image = dcmread(path)
         image.PixelData = bytes(3 << 20)
         assert "Status" not in association.send_c_store(image)
+        assert "longer than most_image_mib" in caplog.text
 
     @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", struct.pack(">BxI", 9, 4) + bytes(4)])
     def test_a_connection_that_is_no_association_ends_by_itself(self, start_node: Start, sent: bytes) -> None:

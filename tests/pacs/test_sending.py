@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -22,6 +23,7 @@ from pynetdicom.sop_class import (
 
 from hemoscope.inference.predictor import Predictor
 from hemoscope.pacs.node import DicomNode
+from hemoscope.store import outbox as outbox_module
 from hemoscope.store.node_settings import Destination
 from hemoscope.store.store import Store
 from hemoscope.testing.dicom_writer import save
@@ -43,13 +45,14 @@ CLASSES = (
 class Archive:
     """A storage SCP that keeps what it gets; ``status`` is what it answers, ``node`` whom it reports commitment to."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, classes: tuple[str, ...] = CLASSES) -> None:
         self.received: list[Dataset] = []
+        self.transactions: list[str] = []
         self.status = 0x0000
         self.commits = True
         self.node: tuple[str, int] | None = None
         self._entity = AE(ae_title="ARCHIVE")
-        for sop_class in CLASSES:
+        for sop_class in classes:
             self._entity.add_supported_context(sop_class)
         self._entity.add_supported_context(StorageCommitmentPushModel)
         handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._asked)]
@@ -66,6 +69,7 @@ class Archive:
         return self.status
 
     def _asked(self, event: evt.Event) -> tuple[int, None]:
+        self.transactions.append(event.action_information.TransactionUID)
         threading.Thread(target=self._report, args=(event.action_information,)).start()
         return 0x0000, None
 
@@ -256,8 +260,62 @@ def test_a_deleted_study_is_not_sent_any_more(make_site: Callable[..., Site], im
 def test_what_cannot_be_delivered_in_time_is_given_up(make_site: Callable[..., Site], images: Path) -> None:
     site = make_site(outputs=("report",))
     site.read(images)
-    site.store.outbox.tidy(keep_days=1)
+    site.store.outbox.tidy({"archive": 1, "another": 0})
     assert site.store.outbox.counts()["queued"] == 1
-    site.store.outbox.tidy(keep_days=0)
+    site.store.outbox.tidy({})  # removed from the settings a moment ago
+    assert site.store.outbox.counts()["queued"] == 1
+    site.store.outbox.tidy({"archive": 0})
     assert site.store.outbox.counts()["expired"] == 1
     assert files(site.store) == []
+
+
+def test_nothing_is_given_up_because_the_clock_was_set(
+    make_site: Callable[..., Site], images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(outputs=("report",))
+    site.read(images)
+    site.store.outbox.tidy({"archive": 14})
+    now = outbox_module.server_time
+    monkeypatch.setattr(outbox_module, "server_time", lambda connection: now(connection) + timedelta(days=30))
+    site.store.outbox.tidy({"archive": 14})
+    assert site.store.outbox.counts()["queued"] == 1
+    assert len(files(site.store)) == 1
+
+
+def test_a_late_report_does_not_bring_back_what_was_delivered(make_site: Callable[..., Site], images: Path) -> None:
+    site = make_site(outputs=("report",))
+    site.read(images)
+    ((object_id, outgoing),) = site.store.outbox.claim("archive")
+    site.store.outbox.delivered(object_id)
+    site.store.outbox.not_committed("archive", outgoing.sop_instance_uid)
+    assert site.store.outbox.counts()["delivered"] == 1
+
+
+def test_each_request_for_commitment_has_a_transaction_of_its_own(
+    make_site: Callable[..., Site], running: Callable[[Site], DicomNode], archive: Archive, images: Path
+) -> None:
+    site = make_site(outputs=("report",), commitment=True)
+    archive.commits = False
+    site.read(images)
+    running(site)
+    end = monotonic() + WAIT_S
+    while len(archive.transactions) < 2 and monotonic() < end:
+        sleep(0.05)
+    assert len(set(archive.transactions)) == len(archive.transactions) >= 2
+
+
+def test_a_class_that_the_archive_does_not_take_is_named_and_the_others_are_sent(
+    make_site: Callable[..., Site],
+    running: Callable[[Site], DicomNode],
+    images: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    old = Archive(classes=CLASSES[1:])
+    try:
+        site = make_site(outputs=("report", "pictures"), port=old.port)
+        site.read(images)
+        running(site)
+        settled(site.store, delivered=1, queued=1)
+    finally:
+        old.stop()
+    assert "1 results for archive wait: it does not accept Comprehensive 3D SR Storage" in caplog.text

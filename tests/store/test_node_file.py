@@ -27,6 +27,7 @@ authorities = "/etc/ca.pem"
 action = "ignore"
 description = "bone|lung"
 """
+DESTINATION = "[[destination]]\nname='archive'\nae_title='PACS'\nhost='10.1.2.3'\nport=104\n"
 
 
 def read(folder: Path, text: str) -> NodeSettings:
@@ -69,6 +70,9 @@ def test_a_peer_is_known_by_address_or_network(address: str, known: bool) -> Non
         ("[[rule]]\naction = 'read'\ndescription = '('", "no regular expression"),
         ("[[code]]\nlabel='sah'\nvalue='1'\nscheme='99X'\nmeaning='x'", "no label 'sah'"),
         ("[[code]]\nlabel='any'\nvalue='1'\nscheme='99X'\nmeaning='é'", "printable ASCII"),
+        ("[node]\nport = 70000", "port is at most 65535"),
+        (f"{DESTINATION}keep_days = inf", "keep_days above 0, at most 3650"),
+        (f"{DESTINATION}commitment = true", "Add it as [[peer]]"),
         ("not toml", "Give a TOML file"),
     ],
 )

@@ -9,13 +9,15 @@ from pathlib import Path
 from hemoscope.dicom import tags
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read_limits import ReadLimits
-from hemoscope.errors import DicomReadError
+from hemoscope.errors import DicomReadError, StoreError
 from hemoscope.pacs.spool import Spool, SpooledStudy, sender_key
+from hemoscope.store.background import described
 from hemoscope.store.node_settings import IGNORE, READ, NodeSettings, Rule
 from hemoscope.store.store import Store
 
 _log = logging.getLogger("hemoscope.pacs")
 SUBMITTED_BY = "PACS"
+_NEVER = frozenset({"file_too_large", "too_many_files", "upload_too_large"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ def _holds(rule: Rule, series: SeriesFacts) -> bool:
 
 
 class Arrivals:
-    """Hands studies over; ``step`` is called again and again."""
+    """Hands studies over; ``step`` is called again and again. ``fault`` is why the last call failed, None if not."""
 
     def __init__(self, spool: Spool, store: Store, settings: NodeSettings, *, limits: ReadLimits) -> None:
         """Prepare; nothing is handed over before ``step``."""
@@ -54,19 +56,36 @@ class Arrivals:
         self._store = store
         self._settings = settings
         self._limits = limits
+        self.fault: str | None = None
 
     def step(self) -> None:
         """Hand over every study that is quiet and has new images, and remove those whose time is over.
 
+        A study that the store never takes, such as one that is too large, keeps no other one waiting: the log says so.
+
         Raises:
             StoreError: the store is full or away; the images stay, and the next call tries again.
         """
+        try:
+            for study in self._spool.studies():
+                self._step(study)
+        except Exception as error:
+            self.fault = described(error)
+            raise
+        self.fault = None
+
+    def _step(self, study: SpooledStudy) -> None:
         node = self._settings.node
-        for study in self._spool.studies():
-            if study.new and study.quiet_s >= node.quiet_seconds:
+        if study.new and study.quiet_s >= node.quiet_seconds:
+            try:
                 self._hand_over(study)
-            elif not study.new and study.quiet_s >= 60 * node.late_minutes:
-                self._spool.remove(study)
+            except StoreError as error:
+                if error.code not in _NEVER:
+                    raise
+                _log.error("a study of %d images is not read: %s. Leave series out", len(study.files), error.reason)
+                self._spool.handed_over(study)
+        elif not study.new and study.quiet_s >= 60 * node.late_minutes:
+            self._spool.remove(study)
 
     def _hand_over(self, study: SpooledStudy) -> None:
         wanted = self.wanted(study.files)

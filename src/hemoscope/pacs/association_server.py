@@ -57,6 +57,12 @@ class Connections:
             if found is not None:
                 self._associated[address] = found[0]
 
+    @property
+    def count(self) -> int:
+        """How many have their association."""
+        with self._lock:
+            return len(self._associated)
+
     def remove(self, address: _Address) -> None:
         """Forget a connection; an unknown one is no error."""
         with self._lock:
@@ -130,6 +136,11 @@ class BoundedAssociationServer(ThreadedAssociationServer):
             _log.warning("a connection ended before its association: %s", type(error).__name__)
             self._connections.remove(client_address[:2])
             self.shutdown_request(request)
+
+    @property
+    def associations(self) -> int:
+        """How many connections have their association."""
+        return self._connections.count
 
     def end(self) -> None:
         """Stop to listen; associations go on."""

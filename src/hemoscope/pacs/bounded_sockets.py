@@ -4,6 +4,7 @@ A PDU states its own length in its first six bytes (PS3.8 9.3.1), and pynetdicom
 place through which all of them pass, in plain and in TLS connections.
 """
 
+import logging
 import socket
 import ssl
 import struct
@@ -11,6 +12,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+_log = logging.getLogger("hemoscope.pacs")
 _HEADER = struct.Struct(">BxI")
 # What a peer may send: P-DATA of the size that we announce, and association requests with many presentation contexts.
 MOST_PDU_BYTES = 1 << 20
@@ -35,13 +37,11 @@ class Bounded:
     def _follow(self, received: bytes) -> None:
         self._since_answer += len(received)
         if self._since_answer > self.most_bytes:
-            msg = "a message is longer than the limit"
-            raise ConnectionAbortedError(msg)
+            raise _ended("a message is longer than most_image_mib")
         now = self.active_at = monotonic()
         if self._header or self._left:
             if now > self._deadline:
-                msg = "a PDU took too long"
-                raise ConnectionAbortedError(msg)
+                raise _ended("a PDU took too long")
         else:
             self._deadline = now + PDU_SECONDS
         taken = min(self._left, len(received))
@@ -55,10 +55,15 @@ class Bounded:
             _, length = _HEADER.unpack(self._header)
             self._header = b""
             if length > MOST_PDU_BYTES:
-                msg = "a PDU is longer than the limit"
-                raise ConnectionAbortedError(msg)
+                raise _ended("a PDU is longer than the limit")
             self._left = max(length - len(rest), 0)
             rest = rest[length:]
+
+
+def _ended(why: str) -> ConnectionAbortedError:
+    """Log why a connection is ended, which pynetdicom does not, and return the error."""
+    _log.warning("a connection was ended: %s", why)
+    return ConnectionAbortedError(why)
 
 
 class BoundedSocket(Bounded, socket.socket):

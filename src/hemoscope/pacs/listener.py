@@ -77,6 +77,7 @@ class Listener:
             (evt.EVT_C_ECHO, self._echo),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_REQUESTED, self._requested),
+            (evt.EVT_REJECTED, self._rejected),
         ]
         if self._report is not None:
             handlers.append((evt.EVT_N_EVENT_REPORT, self._report))
@@ -110,11 +111,31 @@ class Listener:
         return any(peer.comes_from(address) for peer in self._settings.peers)
 
     def _requested(self, event: evt.Event) -> None:
-        """Abort an association whose AE title comes from the address of another; pynetdicom rejects unknown titles."""
+        """Abort an association whose AE title comes from the address of another, or that is one too many.
+
+        pynetdicom rejects unknown titles; its own limit counts connections that wait for their association too.
+        """
+        server, most = self._server, self._settings.node.most_associations
+        if server is not None and server.associations >= most:
+            _log.warning("an association was aborted: there are %d, as many as most_associations allows", most)
+            event.assoc.abort()
+            return
         own = [peer for peer in self._settings.peers if peer.ae_title == calling_title(event)]
         if own and not any(peer.comes_from(event.assoc.requestor.address) for peer in own):
             _log.warning("an association was aborted: its AE title is that of a peer at another address")
             event.assoc.abort()
+
+    def _rejected(self, event: evt.Event) -> None:
+        """Log why pynetdicom rejected an association; AE titles name systems, not patients."""
+        request, node = event.assoc.requestor.primitive, self._settings.node
+        called = "" if request is None else str(request.called_ae_title).strip()
+        if called != node.ae_title:
+            cause = f"it calls {called!r}, and this node is {node.ae_title!r}"
+        elif calling_title(event) not in {peer.ae_title for peer in self._settings.peers}:
+            cause = f"{calling_title(event)!r} is the AE title of no peer"
+        else:
+            cause = "there are too many associations"
+        _log.warning("an association was rejected: %s", cause)
 
     def _echo(self, _event: evt.Event) -> int:
         fault = self._fault()

@@ -7,16 +7,17 @@ fails stays in the outbox and is tried again. A destination that is away keeps n
 import io
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from hemoscope.reports.dicom_results.derived_uids import derived_uid
 from hemoscope.store.background import described
 from hemoscope.store.node_settings import Destination, NodeSettings
 from hemoscope.store.outbox import Outbox, OutgoingObject
@@ -54,7 +55,6 @@ class Sender:
         Raises:
             StoreError: the database is away; what was sent meanwhile is sent again, under the same UIDs.
         """
-        self._outbox.tidy(keep_days=self._destination.keep_days)
         claimed = self._outbox.claim(self._destination.name)
         if claimed:
             self._send(claimed)
@@ -68,7 +68,10 @@ class Sender:
             return
         try:
             self._away = False
-            stored = [one for one in claimed if self._store(association, *one)]
+            causes = [self._store(association, *one) for one in claimed]
+            for cause, count in Counter(filter(None, causes)).items():
+                _log.warning("%d results for %s wait: %s", count, self._destination.name, cause)
+            stored = [one for one, cause in zip(claimed, causes, strict=True) if cause is None]
             if self._destination.commitment and stored:
                 self._ask_commitment(association, stored)
         finally:
@@ -86,30 +89,38 @@ class Sender:
         place = self._destination.host, self._destination.port
         return entity.associate(*place, ae_title=self._destination.ae_title, **options)
 
-    def _store(self, association: Association, object_id: int, outgoing: OutgoingObject) -> bool:
-        """Send one object; return whether it was accepted."""
-        try:
-            answer = association.send_c_store(dcmread(io.BytesIO(self._outbox.read(outgoing))))
-            status = answer.get("Status")
-        except (OSError, ValueError, RuntimeError) as error:  # the file is gone, no context, or no association any more
-            self._outbox.failed(object_id, described(error))
-            return False
-        # Warnings (Bxxx) mean stored too, PS3.4 B.2.3. No status: the peer accepted the association and then aborted.
-        if status is None or (status != 0x0000 and status >> 12 != 0xB):
-            cause = "no answer" if status is None else f"status {status:04X}"
-            _log.warning("%s refused a result: %s", self._destination.name, cause)
+    def _store(self, association: Association, object_id: int, outgoing: OutgoingObject) -> str | None:
+        """Send one object, and note in the outbox what came of it; return why it was not accepted, None if it was."""
+        cause = self._refusal(association, outgoing)
+        if cause is not None:
             self._outbox.failed(object_id, cause)
-            return False
-        if self._destination.commitment:
+        elif self._destination.commitment:
             self._outbox.sent(object_id)
         else:
             self._outbox.delivered(object_id)
-        return True
+        return cause
+
+    def _refusal(self, association: Association, outgoing: OutgoingObject) -> str | None:
+        """Send one object; return why it was not accepted, None if it was."""
+        sop_class = UID(outgoing.sop_class_uid)
+        if association.is_established and all(
+            one.abstract_syntax != sop_class for one in association.accepted_contexts
+        ):
+            return f"it does not accept {sop_class.name}"
+        try:
+            answer = association.send_c_store(dcmread(io.BytesIO(self._outbox.read(outgoing))))
+        except (OSError, ValueError, RuntimeError, InvalidDicomError) as error:  # no file, or no association any more
+            return described(error)
+        # No status: the peer accepted the association and then aborted. Warnings (Bxxx) mean stored too, PS3.4 B.2.3.
+        status = answer.get("Status")
+        if status is None:
+            return "no answer"
+        return None if status == 0x0000 or status >> 12 == 0xB else f"status {status:04X}"
 
     def _ask_commitment(self, association: Association, stored: Sequence[_Claimed]) -> None:
         """Ask the destination to commit itself (PS3.4 J.3.2); its answer comes in an association of its own."""
         request = Dataset()
-        request.TransactionUID = derived_uid("commitment", *(one.sop_instance_uid for _, one in stored))
+        request.TransactionUID = generate_uid(prefix=None)  # of its own for each request (PS3.4 J.3.2.1)
         request.ReferencedSOPSequence = [_reference(one) for _, one in stored]
         try:
             answer, _ = association.send_n_action(request, _REQUEST_COMMITMENT, _COMMITMENT, _COMMITMENT_INSTANCE)

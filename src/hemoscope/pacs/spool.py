@@ -1,16 +1,20 @@
 """Received images on disk, a folder a study, until the study is read: what was acknowledged survives any crash.
 
-Names are made here, from hashes: no name comes from a peer, and none identifies a patient. An image that is sent again
-with the same content is kept once. ``read.json`` in a study's folder lists the images that were handed over.
+Names are made here, from hashes: no name comes from a peer, and none identifies a patient. An image that is sent again,
+by the same sender or another one, counts once, with its newest content. ``read.json`` in a study's folder lists the
+images that were handed over.
 """
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import time
+from time import monotonic
 
+from hemoscope.errors import ConfigError
 from hemoscope.files import sync_folder, write_bytes, write_text
 
 _HANDED_OVER = "read.json"
@@ -24,13 +28,15 @@ class SpooledStudy:
 
     Attributes:
         key: of the study, the name of its folder.
-        files: of all its images, in a fixed order.
-        new: how many of them were not handed over yet.
-        quiet_s: seconds since the last one came.
+        files: one for each of its images, the newest, in a fixed order.
+        older: files of the same images that came before, or from another sender.
+        new: how many of the images were not handed over yet with this content.
+        quiet_s: seconds since the last file came, or since the start of this process.
     """
 
     key: str
     files: tuple[Path, ...]
+    older: tuple[Path, ...]
     new: int
     quiet_s: float
 
@@ -41,7 +47,25 @@ class Spool:
     def __init__(self, root: Path) -> None:
         """Make the folder, private to this user."""
         self.root = root
+        self._seen: dict[str, tuple[frozenset[Path], float]] = {}
         root.mkdir(mode=0o700, exist_ok=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out, which would hand over every study once more; remove what a killed one left.
+
+        Raises:
+            ConfigError: another process holds the folder.
+        """
+        with self.root.with_name(f"{self.root.name}.lock").open("wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                msg = "another hemoscope listen uses this storage folder. End it, or give each node its own --storage"
+                raise ConfigError(msg) from error
+            for half in self.root.glob(f"*/.*{_SUFFIX}-*.part"):
+                half.unlink()
+            yield
 
     def store(self, content: bytes, *, study: str, instance: str, sender: str) -> bool:
         """Write an image; it is on the disk when this returns. Return whether it was not there yet.
@@ -62,7 +86,12 @@ class Spool:
         path = folder / f"{_hashed(instance)}-{sender_key(sender)}-{hashlib.sha256(content).hexdigest()[:16]}{_SUFFIX}"
         if path.exists():
             return False
-        write_bytes(path, content, mode=_MODE)
+        try:
+            write_bytes(path, content, mode=_MODE)
+        except FileNotFoundError:  # ``remove`` took the folder, which was empty
+            folder.mkdir(mode=0o700, exist_ok=True)
+            write_bytes(path, content, mode=_MODE)
+            sync_folder(self.root)
         return True
 
     @staticmethod
@@ -72,19 +101,33 @@ class Spool:
 
     def studies(self) -> Iterator[SpooledStudy]:
         """Yield every study that has images."""
-        for folder in sorted(self.root.iterdir()):
-            if not folder.is_dir():
-                continue
-            times = {path: path.stat().st_mtime for path in folder.glob(f"*{_SUFFIX}")}
-            if not times:
+        folders = [folder for folder in sorted(self.root.iterdir()) if folder.is_dir()]
+        keys = {folder.name for folder in folders}
+        self._seen = {key: seen for key, seen in self._seen.items() if key in keys}
+        for folder in folders:
+            received = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+            if not received:
                 continue
             done = _handed_over(folder)
-            # A clock that was set back makes a study wait for ever, so an image from the future counts as old.
-            quiet = abs(time() - max(times.values()))
-            files = tuple(sorted(times))
+            contents: dict[tuple[str, str], Path] = {}
+            for path in received:
+                contents.setdefault(_content(path.name), path)
+            newest = {image: path for (image, _), path in contents.items()}
+            files = tuple(sorted(newest.values()))
             yield SpooledStudy(
-                key=folder.name, files=files, new=sum(path.name not in done for path in files), quiet_s=quiet
+                key=folder.name,
+                files=files,
+                older=tuple(path for path in received if path not in files),
+                new=sum(_content(path.name) not in done for path in files),
+                quiet_s=self._quiet_s(folder.name, frozenset(received)),
             )
+
+    def _quiet_s(self, key: str, received: frozenset[Path]) -> float:
+        """How long this process has seen the same files; no clock that is set can change that."""
+        before = self._seen.get(key)
+        if before is None or before[0] != received:
+            self._seen[key] = before = received, monotonic()
+        return monotonic() - before[1]
 
     def handed_over(self, study: SpooledStudy) -> None:
         """Remember, on the disk, that the images of a study stand in the store."""
@@ -94,7 +137,7 @@ class Spool:
     def remove(self, study: SpooledStudy) -> None:
         """Delete these images of a study; one that came meanwhile stays."""
         folder = self.root / study.key
-        for path in study.files:
+        for path in (*study.files, *study.older):
             path.unlink(missing_ok=True)
         if not any(folder.glob(f"*{_SUFFIX}")):
             (folder / _HANDED_OVER).unlink(missing_ok=True)
@@ -105,9 +148,15 @@ class Spool:
         sync_folder(self.root)
 
 
-def _handed_over(folder: Path) -> frozenset[str]:
+def _content(name: str) -> tuple[str, str]:
+    """Return what names an image, and what names its content; who sent it does not matter."""
+    image, _sender, content = name.split("-")
+    return image, content
+
+
+def _handed_over(folder: Path) -> frozenset[tuple[str, str]]:
     try:
-        return frozenset(json.loads((folder / _HANDED_OVER).read_text()))
+        return frozenset(_content(name) for name in json.loads((folder / _HANDED_OVER).read_text()))
     except FileNotFoundError:
         return frozenset()
 

@@ -31,6 +31,7 @@ from hemoscope.store.settings import Settings, is_loopback
 
 _AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")
 T = TypeVar("T")
+_MOST_PORT, _MOST_DAYS = 65535, 3650
 _LEAST = {
     "port": 0,
     "quiet_seconds": 0.1,
@@ -139,10 +140,7 @@ def _check(settings: NodeSettings, name: str) -> None:
         if not _AE_TITLE.fullmatch(title):
             msg = f"{name}: {title!r:.40} is no AE title: 1 to 16 printable ASCII characters without backslash"
             raise ConfigError(msg)
-    for key, limit in _LEAST.items():
-        if not getattr(settings.node, key) >= limit:
-            msg = f"{name}, node: {key} is at least {limit}, got {getattr(settings.node, key)}"
-            raise ConfigError(msg)
+    _check_node(settings.node, name)
     for peer in settings.peers:
         _check_addresses(peer, name)
     _check_sending(settings, name)
@@ -163,6 +161,16 @@ def _check_sending(settings: NodeSettings, name: str) -> None:
         raise ConfigError(msg)
 
 
+def _check_node(node: Node, name: str) -> None:
+    for key, limit in _LEAST.items():
+        if not getattr(node, key) >= limit:
+            msg = f"{name}, node: {key} is at least {limit}, got {getattr(node, key)}"
+            raise ConfigError(msg)
+    if node.port > _MOST_PORT:
+        msg = f"{name}, node: port is at most {_MOST_PORT}, got {node.port}"
+        raise ConfigError(msg)
+
+
 def _check_destination(destination: Destination, settings: NodeSettings, where: str) -> None:
     if unknown := sorted(set(destination.outputs) - set(OUTPUTS)):
         msg = f"{where}: no such output: {', '.join(unknown)}. There are: {', '.join(OUTPUTS)}"
@@ -170,8 +178,11 @@ def _check_destination(destination: Destination, settings: NodeSettings, where: 
     if destination.tls and settings.tls is None:
         msg = f"{where}: tls needs this node's certificate. Add the table [tls]"
         raise ConfigError(msg)
-    if not 1 <= destination.port <= 65535 or not destination.keep_days > 0:
-        msg = f"{where}: port is 1 to 65535, and keep_days above 0. Correct them"
+    if not 1 <= destination.port <= _MOST_PORT or not 0 < destination.keep_days <= _MOST_DAYS:
+        msg = f"{where}: port is 1 to {_MOST_PORT}, and keep_days above 0, at most {_MOST_DAYS}. Correct them"
+        raise ConfigError(msg)
+    if destination.commitment and destination.ae_title not in {one.ae_title for one in settings.peers}:
+        msg = f"{where}: {destination.ae_title} reports commitment on a connection of its own. Add it as [[peer]]"
         raise ConfigError(msg)
 
 

@@ -9,6 +9,7 @@ from hemoscope.reports.dicom_results.report_options import ReportOptions
 
 OUTPUTS = ("report", "pictures", "key-slices")
 WEBHOOK = "[webhook]"  # its name among the destinations of the outbox; no destination can have it, see _check
+WEBHOOK_DAYS = 14.0  # give up what could not be told for so long
 READ, IGNORE = "read", "ignore"
 
 

@@ -6,10 +6,12 @@ stored without its objects. They hold the patient's identity, as the images did,
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -19,6 +21,7 @@ from hemoscope.files import write_bytes
 from hemoscope.store import tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.storage import full_disk_refused
+from hemoscope.store.sweep import ClockWatch
 
 _log = logging.getLogger("hemoscope.store")
 _outbox = tables.outbox
@@ -26,6 +29,8 @@ _FIRST_PAUSE = timedelta(seconds=5)
 _LONGEST_PAUSE = timedelta(minutes=30)
 _CLAIM = timedelta(minutes=10)
 _AWAITED = timedelta(hours=1)
+_REMOVED_KEEP_DAYS = 14.0
+_destination = attrgetter("destination")
 
 
 class Delivery(StrEnum):
@@ -58,6 +63,7 @@ class Outbox:
         """Use the folder, which is made with the first object."""
         self._database = database
         self.folder = folder
+        self._clock = ClockWatch()
 
     def write(self, content: bytes) -> str:
         """Write an object's file, durably, and return its name. Raises StoreError ``storage_full``."""
@@ -151,25 +157,35 @@ class Outbox:
             self.delivered(object_id)
 
     def not_committed(self, destination: str, sop_instance_uid: str) -> None:
-        """Note that a destination does not keep an object: it is sent again."""
+        """Note that a destination does not keep an object that it accepted: it is sent again."""
         asked = sa.select(_outbox.c.object_id).where(
-            _outbox.c.destination == destination, _outbox.c.sop_instance_uid == sop_instance_uid
+            _outbox.c.destination == destination,
+            _outbox.c.sop_instance_uid == sop_instance_uid,
+            _outbox.c.state == Delivery.SENT,  # what ended has no file any more
         )
         with self._database.reading() as connection:
             object_id = connection.execute(asked).scalar()
         if object_id is not None:
             self.failed(object_id, "not committed")
 
-    def tidy(self, *, keep_days: float) -> None:
-        """Give up what could not be delivered in time, and remove files that no row names."""
+    def tidy(self, keep_days: Mapping[str, float]) -> None:
+        """Give up what could not be delivered in time, and remove files that no row names.
+
+        Objects of a destination without a time are given up too, after two weeks: the site removed it. For a day after
+        the clock was set, nothing is given up.
+        """
+        waiting = _outbox.c.state.in_((Delivery.QUEUED, Delivery.SENT))
         with self._database.reading() as connection:
-            latest = server_time(connection) - timedelta(days=keep_days)
-            waiting = sa.and_(_outbox.c.state.in_((Delivery.QUEUED, Delivery.SENT)), _outbox.c.created_at < latest)
-            late = connection.execute(sa.select(_outbox.c.object_id).where(waiting)).scalars().all()
-        for object_id in late:
-            self._end(object_id, Delivery.EXPIRED, "not delivered in time")
-        if late:
-            _log.error("%d results were not delivered in %g days, and are given up", len(late), keep_days)
+            now = server_time(connection)
+            asked = sa.select(_outbox.c.object_id, _outbox.c.destination, _outbox.c.created_at).where(waiting)
+            rows = connection.execute(asked).all() if self._clock.steady(now) else []
+        for destination, found in groupby(sorted(rows, key=_destination), key=_destination):
+            days = keep_days.get(destination, _REMOVED_KEEP_DAYS)
+            late = [row.object_id for row in found if row.created_at < now - timedelta(days=days)]
+            for object_id in late:
+                self._end(object_id, Delivery.EXPIRED, "not delivered in time")
+            if late:
+                _log.error("%d results for %s are given up after %g days", len(late), destination, days)
         self._remove_unknown()
 
     def _remove_unknown(self) -> None:

@@ -147,6 +147,10 @@ class TestIdentity:
             assert (one.PatientName, one.PatientID, one.PatientBirthDate) == ("", "", "")
             assert one.StudyID == "A long study ID is kept"
 
+    def test_no_time_zone_is_claimed_for_the_times_of_the_study(self, make_results: Make) -> None:
+        results = make_results()
+        assert [name for name, one in results.items() if "TimezoneOffsetFromUTC" in one] == []
+
     def test_pictures_hold_no_identity_and_say_so(self, make_results: Make) -> None:
         assert make_results()["pictures"].BurnedInAnnotation == "NO"
 

@@ -37,7 +37,8 @@ def secondary_capture(
         sop_instance_uid: of the object.
     """
     capture = Dataset()
-    now = datetime.now().astimezone()
+    # Without Timezone Offset From UTC, which would hold for the times of the study too (PS3.3 C.12.1.1.8).
+    now = datetime.now()
     capture.SOPClassUID, capture.SOPInstanceUID = SOP_CLASS, sop_instance_uid
     capture.StudyInstanceUID, capture.SeriesInstanceUID = source.study_instance_uid, series_instance_uid
     capture.SeriesNumber, capture.InstanceNumber = SERIES_NUMBER, 1
@@ -51,7 +52,6 @@ def secondary_capture(
     capture.SecondaryCaptureDeviceManufacturer = MANUFACTURER
     capture.InstanceCreationDate, capture.InstanceCreationTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     capture.ContentDate, capture.ContentTime = capture.InstanceCreationDate, capture.InstanceCreationTime
-    capture.TimezoneOffsetFromUTC = now.strftime("%z")
     capture.PatientOrientation = ""
     # The pages name no patient.
     capture.BurnedInAnnotation = "NO"

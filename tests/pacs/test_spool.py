@@ -1,0 +1,101 @@
+"""The spool: each image counts once, with its newest content, and no clock hurries a study on."""
+
+import os
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from hemoscope.errors import ConfigError
+from hemoscope.files import write_bytes
+from hemoscope.pacs import spool as spool_module
+from hemoscope.pacs.arrivals import Arrivals
+from hemoscope.pacs.spool import Spool
+from hemoscope.store.node_settings import Node, NodeSettings
+from hemoscope.store.settings import Settings
+from hemoscope.store.store import open_store
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def store(spool: Spool, content: bytes, *, sender: str = "CT1", instance: str = "1") -> None:
+    assert spool.store(content, study="study", instance=instance, sender=sender)
+
+
+def test_an_image_from_two_senders_counts_once_and_is_not_read_again(spool: Spool) -> None:
+    store(spool, b"image", sender="CT1")
+    (first,) = spool.studies()
+    spool.handed_over(first)
+    store(spool, b"image", sender="PACS")
+    (second,) = spool.studies()
+    assert (second.files, second.new) == (first.files, 0)
+    spool.remove(second)
+    assert list(spool.studies()) == []
+    assert list(spool.root.glob("*/*")) == []
+
+
+def test_a_corrected_image_takes_the_place_of_the_earlier_one(spool: Spool) -> None:
+    store(spool, b"as acquired")
+    store(spool, b"other", instance="2")
+    (first,) = spool.studies()
+    spool.handed_over(first)
+    store(spool, b"corrected", sender="PACS")
+    (second,) = spool.studies()
+    assert sorted(path.read_bytes() for path in second.files) == [b"corrected", b"other"]
+    assert second.new == 1
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_clock_that_is_set_does_not_make_a_study_quiet(spool: Spool, hours: int) -> None:
+    store(spool, b"image")
+    for path in spool.root.rglob("*.dcm"):
+        os.utime(path, (time.time() + hours * 3600,) * 2)
+    (study,) = spool.studies()
+    assert study.quiet_s < 60
+
+
+def test_an_image_that_comes_while_its_study_is_removed_is_kept(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(spool, b"image")
+    (study,) = spool.studies()
+
+    def late(path: Path, content: bytes, *, mode: int) -> Path:
+        monkeypatch.undo()
+        spool.remove(study)
+        return write_bytes(path, content, mode=mode)
+
+    monkeypatch.setattr(spool_module, "write_bytes", late)
+    store(spool, b"late", instance="2")
+    (kept,) = spool.studies()
+    assert [path.read_bytes() for path in kept.files] == [b"late"]
+
+
+def test_a_second_node_is_kept_off_the_folder_and_what_a_killed_one_left_is_removed(spool: Spool) -> None:
+    store(spool, b"image")
+    (image,) = spool.root.rglob("*.dcm")
+    half = image.with_name(f".{image.name}-0123.part")
+    half.write_bytes(b"half an image")
+    with spool.held():
+        assert not half.exists()
+        assert image.exists()
+        with pytest.raises(ConfigError, match="another hemoscope listen"), Spool(spool.root).held():
+            pass
+    with spool.held():
+        pass
+
+
+def test_a_study_that_the_store_never_takes_keeps_no_other_one_waiting(
+    spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for study in "abcd":
+        for instance in range(1 if study != "a" else 3):
+            spool.store(b"image %d" % instance, study=study, instance=f"{study}{instance}", sender="CT1")
+    with closing(open_store(Settings(storage=tmp_path / "store", upload_files=2))) as opened:
+        quick = NodeSettings(node=Node(quiet_seconds=0))
+        Arrivals(spool, opened, quick, limits=opened.read_limits).step()
+        assert opened.studies()[1] == 3
+    assert "more than 2 files" in caplog.text
+    assert [study.new for study in spool.studies()] == [0, 0, 0, 0]
