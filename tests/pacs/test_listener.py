@@ -10,7 +10,7 @@ from time import monotonic, sleep
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification
@@ -148,6 +148,16 @@ class TestRefusal:
     def test_other_classes_are_not_negotiated(self, start_node: Start, associate: Callable[..., Association]) -> None:
         association = associate(start_node())
         assert {context.abstract_syntax for context in association.accepted_contexts} == {Verification, CTImageStorage}
+
+    def test_deflated_images_are_not_negotiated(self, start_node: Start) -> None:
+        """They would be inflated in the listener: a thousand times what the limit on messages lets in."""
+        entity = AE(ae_title="MODALITY")
+        entity.add_requested_context(CTImageStorage, DeflatedExplicitVRLittleEndian)
+        entity.add_requested_context(Verification)
+        association = entity.associate(*start_node().address, ae_title="HEMOSCOPE")
+        accepted = {context.abstract_syntax for context in association.accepted_contexts}
+        association.release()
+        assert accepted == {Verification}
 
     @pytest.mark.parametrize(("calling", "called"), [("STRANGER", "HEMOSCOPE"), ("MODALITY", "OTHER")])
     def test_unknown_titles_are_rejected(

@@ -17,7 +17,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 
 from hemoscope.dicom import tags
-from hemoscope.dicom.part10 import parse
+from hemoscope.dicom.part10 import DEFLATED, parse
 from hemoscope.dicom.pixels import SYNTAXES
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.errors import ConfigError, DicomReadError
@@ -30,6 +30,8 @@ _log = logging.getLogger("hemoscope.pacs")
 # Its messages quote what peers send, and its errors are logged here by their kind.
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 _CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+# A deflated data set would be inflated in this process, to a thousand times what the limit on messages lets in.
+_SYNTAXES = sorted(SYNTAXES - {DEFLATED})
 _MOST_PDU = 128 << 10
 # Statuses of the Storage service (PS3.4 B.2.3) and of any service (PS3.7 C).
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND, PROCESSING_FAILURE = 0x0000, 0xA700, 0xA900, 0xC000, 0x0110
@@ -167,5 +169,5 @@ def _entity(settings: NodeSettings) -> AE:
     entity.dimse_timeout = entity.network_timeout = node.idle_seconds
     entity.add_supported_context(Verification)
     for sop_class in _CLASSES:
-        entity.add_supported_context(sop_class, sorted(SYNTAXES))
+        entity.add_supported_context(sop_class, _SYNTAXES)
     return entity
