@@ -33,7 +33,7 @@ class TestMetaHeaders:
             start, form = (place + 8, "<I") if long else (place + 6, "<H")
             for length in (0xFFFFFFFE, 0x7FFFFFFF) if long else (0xFFFF, 0xFFFE):
                 hostile = data[:start] + struct.pack(form, length) + data[start + struct.calcsize(form) :]
-                with pytest.raises(DicomReadError, match=r"declares .* bytes, but only|no data elements|parsed"):
+                with pytest.raises(DicomReadError, match=r"declares [0-9]+ bytes, but only"):
                     read_slices(hostile, source="x.dcm")
             (length,) = struct.unpack_from(form, data, start)
             place = start + struct.calcsize(form) + length
