@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
@@ -16,6 +17,7 @@ from hemoscope.dicom import tags
 from hemoscope.dicom.elements import PARSE_ERRORS, CountedBytes, ElementBudgetError, Elements, quiet
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
+from hemoscope.errors import DicomReadError
 
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -25,6 +27,7 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_TAGS = (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)
 _INFLATE_STEP = 1 << 20
+_ITEM, _BIG_ENDIAN_ITEM = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"  # Item (FFFE,E000)
 # Archives that reach the parser, by their first bytes, and what to do.
 _ARCHIVES = {
     b"PK\x03\x04": "ZIP file without the extension .zip: give its path or rename it",
@@ -66,10 +69,29 @@ def parse(data: bytes, *, source: str, limits: ReadLimits) -> DicomObject:
         try:
             return _parse(data, source, limits)
         except ElementBudgetError as error:
-            reason = f"more data elements than the limit elements = {limits.elements}"
-            raise refusal(source, "too_large", reason) from error
+            raise _too_many(source, limits) from error
         except PARSE_ERRORS as error:
             raise refusal(source, "malformed", f"the data set cannot be parsed ({type(error).__name__})") from error
+
+
+def read_whole(data: bytes, found: DicomObject, *, source: str, limits: ReadLimits) -> Dataset:
+    """Read a file that was parsed as pydicom does, with what follows its pixels; each item becomes an object.
+
+    Raises:
+        DicomReadError: ``too_large`` for more items, anywhere, or more elements than the limit.
+        One of PARSE_ERRORS: pydicom cannot read it.
+    """
+    body = data if found.pixels is None else found.pixels.data
+    if body.count(_BIG_ENDIAN_ITEM if found.syntax == BIG_ENDIAN else _ITEM) > limits.elements:
+        raise _too_many(source, limits)
+    try:
+        return dcmread(CountedBytes(data, limits.elements), force=True)
+    except ElementBudgetError as error:
+        raise _too_many(source, limits) from error
+
+
+def _too_many(source: str, limits: ReadLimits) -> DicomReadError:
+    return refusal(source, "too_large", f"more data elements than the limit elements = {limits.elements}")
 
 
 def _parse(data: bytes, source: str, limits: ReadLimits) -> DicomObject:
