@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from hemoscope.store.settings import UploadLimits
 from hemoscope.store.store import Store
 from hemoscope.store.uploads import Upload
 from hemoscope.web.multipart_upload import MultipartFiles, abandoned_with_client, boundary_of, receive_files
@@ -116,6 +117,27 @@ def test_headers_of_a_part_stay_small(room: TestClient, store: Store, header: by
     disposition = b'Content-Disposition: form-data; name="files"\r\n'
     assert send(room, begin + disposition + header + b"\r\n\r\nx\r\n" + END) == (400, "bad_multipart")
     assert list(store.folder.uploads()) == []
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_bytes_around_the_parts_do_not_arrive_without_end(store: Store, before: bool) -> None:
+    """They are written nowhere, so no limit of the store counts them."""
+    store.limits = UploadLimits(file_bytes=1 << 20, files=9, upload_bytes=1 << 20)
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b"\r\n" if before else part(b"x") + END
+        while sent < 50 << 20:
+            sent += 1 << 20
+            yield b"\r" + bytes((1 << 20) - 1)
+
+    async def receive(upload: Upload) -> None:
+        await receive_files(upload, BOUNDARY.encode(), body(), limiter=CapacityLimiter(1))
+
+    with pytest.raises(Problem, match="larger than the 1 MiB"), store.begin_upload() as upload:
+        asyncio.run(receive(upload))
+    assert sent == 5 << 20
 
 
 @pytest.mark.parametrize("path", ["/api/v1/uploads", "/api/v1/login", "/api/v1/site", "/worklist"])
