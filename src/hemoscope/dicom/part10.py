@@ -25,6 +25,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 ENCAPSULATED = "1.2.840.10008.1.2.1.98"  # uncompressed, but in fragments (PS3.5 A.4.11)
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 UNDEFINED_LENGTH = 0xFFFFFFFF
+_LAST_TAG = 0xFFFFFFFF
 _PIXEL_TAGS = (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)
 _INFLATE_STEP = 1 << 20
 _ITEM, _BIG_ENDIAN_ITEM = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"  # Item (FFFE,E000)
@@ -59,15 +60,15 @@ class DicomObject:
     pixels: PixelElement | None
 
 
-def parse(data: bytes, *, source: str, limits: ReadLimits) -> DicomObject:
-    """Parse one DICOM file, with or without preamble and file meta information.
+def parse(data: bytes, *, source: str, limits: ReadLimits, until: int = _LAST_TAG) -> DicomObject:
+    """Parse one DICOM file, with or without preamble and file meta information, up to its pixels or the tag ``until``.
 
     Raises:
         DicomReadError: ``not_dicom``, ``malformed``, or ``too_large`` for a deflate bomb or too many elements.
     """
     with quiet():
         try:
-            return _parse(data, source, limits)
+            return _parse(data, source, limits, until)
         except ElementBudgetError as error:
             raise _too_many(source, limits) from error
         except PARSE_ERRORS as error:
@@ -94,7 +95,7 @@ def _too_many(source: str, limits: ReadLimits) -> DicomReadError:
     return refusal(source, "too_large", f"more data elements than the limit elements = {limits.elements}")
 
 
-def _parse(data: bytes, source: str, limits: ReadLimits) -> DicomObject:
+def _parse(data: bytes, source: str, limits: ReadLimits, until: int) -> DicomObject:
     start = 132 if data[128:132] == b"DICM" else 0
     if start == 0 and not _looks_like_elements(data):
         reason = f"no DICOM prefix and no DICOM elements at its start{_advice(data)}"
@@ -108,7 +109,7 @@ def _parse(data: bytes, source: str, limits: ReadLimits) -> DicomObject:
     syntax = meta.text(tags.TRANSFER_SYNTAX_UID) or _guess_syntax(data[stream.tell() : stream.tell() + 6])
     if syntax == DEFLATED:
         stream = CountedBytes(_inflate(data[stream.tell() :], source, limits), limits.elements)
-    stop = _Stop(stream, source, lambda tag: tag in _PIXEL_TAGS)
+    stop = _Stop(stream, source, lambda tag: tag in _PIXEL_TAGS or tag > until)
     body = _read(stream, syntax, stop)
     if len(body) == 0:
         raise refusal(source, "malformed", "no data elements can be read after the file meta information")
@@ -138,8 +139,8 @@ class _Stop:
         return False
 
     def pixels(self) -> PixelElement | None:
-        """The element at which reading stopped, if any."""
-        if self._found is None:
+        """The pixels at which reading stopped, if it did."""
+        if self._found is None or self._found[0] not in _PIXEL_TAGS:
             return None
         tag, start, length = self._found
         known = None if length == UNDEFINED_LENGTH else length

@@ -141,7 +141,7 @@ class Listener:
 
     def _stored(self, event: evt.Event) -> int:
         content = event.encoded_dataset()
-        elements = parse(content, source="image", limits=self._limits).elements
+        elements = parse(content, source="image", limits=self._limits, until=tags.STUDY_INSTANCE_UID).elements
         study, instance = elements.text(tags.STUDY_INSTANCE_UID), elements.text(tags.SOP_INSTANCE_UID)
         if not study or not instance:
             _log.warning("an image was refused: it has no Study or SOP Instance UID")

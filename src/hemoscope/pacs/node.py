@@ -1,5 +1,6 @@
 """The node as a whole: listener, spool, hand-over and senders, and whether all of them work."""
 
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,8 @@ from hemoscope.store.node_settings import Destination, NodeSettings
 from hemoscope.store.store import Store
 
 _SPOOL = ".received"
+# Of what is parsed here, up to the UIDs: this process serves all associations. Workers parse the rest.
+MOST_HEADER_ELEMENTS = 50_000
 _LOOK_EVERY_S = 0.5
 _STUCK_AFTER_S = 120.0
 _SEND_EVERY_S = 1.0
@@ -29,7 +32,8 @@ class DicomNode:
         """Prepare everything. Raises ConfigError if certificates or the webhook's secret cannot be used."""
         self._store = store
         spool = Spool(store.folder.root / _SPOOL)
-        arrivals = Arrivals(spool, store, settings, limits=store.read_limits)
+        limits = replace(store.read_limits, elements=min(store.read_limits.elements, MOST_HEADER_ELEMENTS))
+        arrivals = Arrivals(spool, store, settings, limits=limits)
         self._certificates = None if settings.tls is None else Certificates(settings.tls)
         self._loop = BackgroundLoop(
             "studies that arrived", arrivals.step, every_s=_LOOK_EVERY_S, stuck_after_s=_STUCK_AFTER_S
@@ -42,7 +46,7 @@ class DicomNode:
         self._listener = Listener(
             settings,
             spool,
-            limits=store.read_limits,
+            limits=limits,
             tls=None if self._certificates is None else self._certificates.server,
             fault=self.fault,
             report=commitments.report if any(one.commitment for one in settings.destinations) else None,
