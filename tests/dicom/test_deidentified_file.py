@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.uid import UID, JPEGLSLossless
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless
 
 from hemoscope.dicom.deidentify import deidentified_file
 from hemoscope.dicom.read import read_slice
+from hemoscope.dicom.read_limits import ReadLimits
+from hemoscope.errors import DicomReadError
 from hemoscope.testing.dicom_writer import PixelCoding, write_series
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.testing.pixel_coding import ENCAPSULATED
@@ -84,6 +86,20 @@ def test_bytes_after_the_pixels_are_removed(content: bytes) -> None:
     clean = deidentified_file(stream.getvalue(), key=KEY, source="a")
     assert b"LEAK" not in clean
     assert (read_slice(clean).hounsfield == read_slice(content).hounsfield).all()
+
+
+@pytest.mark.parametrize("long", [True, False], ids=["undefined length", "defined length"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, JPEGLSLossless])
+def test_items_after_the_pixels_count_too(tmp_path: Path, content: bytes, syntax: UID, long: bool) -> None:
+    """Each item of 8 bytes becomes an object of 2,500."""
+    image = read_slice(content).hounsfield
+    (path,) = write_series(image[None], tmp_path, coding=PixelCoding(transfer_syntax=syntax))
+    dataset = pydicom.dcmread(path)
+    dataset.DigitalSignaturesSequence = [pydicom.Dataset() for _ in range(2000)]
+    dataset["DigitalSignaturesSequence"].is_undefined_length = long
+    dataset.save_as(path)
+    with pytest.raises(DicomReadError, match="more data elements than the limit elements = 1000"):
+        deidentified_file(path.read_bytes(), key=KEY, source="a", limits=ReadLimits(elements=1000))
 
 
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, ENCAPSULATED])

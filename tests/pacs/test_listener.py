@@ -11,11 +11,13 @@ from typing import NoReturn
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification
 
+from hemoscope.pacs import node as node_module
 from hemoscope.pacs import spool as spool_module
 from hemoscope.pacs.node import DicomNode
 from hemoscope.store.node_settings import Peer, Rule
@@ -150,6 +152,29 @@ class TestRefusal:
     def test_other_classes_are_not_negotiated(self, start_node: Start, associate: Callable[..., Association]) -> None:
         association = associate(start_node())
         assert {context.abstract_syntax for context in association.accepted_contexts} == {Verification, CTImageStorage}
+
+    def test_of_a_header_no_more_is_parsed_than_names_the_image(
+        self, start_node: Start, tmp_path: Path, associate: Callable[..., Association], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Items cost memory and time of all associations; what follows the UIDs is left to workers."""
+        monkeypatch.setattr(node_module, "MOST_HEADER_ELEMENTS", 100)
+        association = associate(start_node())
+        (path,) = phantom(tmp_path / "images", slices=1)
+        for tag, status in ((0x00091001, 0xC000), (0x00411001, 0)):
+            image = dcmread(path)
+            image.add_new(tag, "SQ", [Dataset() for _ in range(400)])
+            image[tag].is_undefined_length = True
+            assert association.send_c_store(image).Status == status
+
+    def test_deflated_images_are_not_negotiated(self, start_node: Start) -> None:
+        """They would be inflated in the listener: a thousand times what the limit on messages lets in."""
+        entity = AE(ae_title="MODALITY")
+        entity.add_requested_context(CTImageStorage, DeflatedExplicitVRLittleEndian)
+        entity.add_requested_context(Verification)
+        association = entity.associate(*start_node().address, ae_title="HEMOSCOPE")
+        accepted = {context.abstract_syntax for context in association.accepted_contexts}
+        association.release()
+        assert accepted == {Verification}
 
     @pytest.mark.parametrize(
         ("calling", "called", "said"),

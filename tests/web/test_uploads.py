@@ -1,9 +1,11 @@
 """Uploads: limits, broken bodies, hostile archives, and file names that must be ignored."""
 
 import asyncio
+import gzip
 import io
 import itertools
 import zipfile
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from hemoscope.store.settings import UploadLimits
 from hemoscope.store.store import Store
 from hemoscope.store.uploads import Upload
 from hemoscope.web.multipart_upload import MultipartFiles, abandoned_with_client, boundary_of, receive_files
@@ -91,6 +94,58 @@ def test_a_body_that_says_it_is_too_large_is_refused_unread(make_room: Callable[
     answer = room.post("/api/v1/uploads", content=part(b"x") + END, headers=FORM | CSRF | {"Content-Length": "9000000"})
     assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
     assert "--upload-mib" in answer.json()["cure"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "gzip, gzip"])
+def test_a_compressed_body_is_never_inflated(room: TestClient, store: Store, coding: str) -> None:
+    """A decompression bomb of a few kilobytes would fill the memory of the web process (CVE-2026-5438)."""
+    pack = zlib.compress if coding == "deflate" else gzip.compress
+    body = part(bytes(50_000)) + END
+    for content in (body, pack(body)):
+        assert send(room, content, FORM | {"Content-Encoding": coding}) == (415, "encoded_body")
+        headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+        answer = room.put("/api/v1/site", content=content, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (415, "encoded_body")
+    assert list(store.folder.uploads()) == []
+    assert send(room, body, FORM | {"Content-Encoding": "identity"})[0] == 202
+
+
+@pytest.mark.parametrize("header", [b"X" * 9000, b"X: " + b"y" * 9000, b"\r\n".join([b"X: y"] * 99)])
+def test_headers_of_a_part_stay_small(room: TestClient, store: Store, header: bytes) -> None:
+    """They are kept in memory, and no limit on files counts them."""
+    begin = f"--{BOUNDARY}\r\n".encode()
+    disposition = b'Content-Disposition: form-data; name="files"\r\n'
+    assert send(room, begin + disposition + header + b"\r\n\r\nx\r\n" + END) == (400, "bad_multipart")
+    assert list(store.folder.uploads()) == []
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_bytes_around_the_parts_do_not_arrive_without_end(store: Store, before: bool) -> None:
+    """They are written nowhere, so no limit of the store counts them."""
+    store.limits = UploadLimits(file_bytes=1 << 20, files=9, upload_bytes=1 << 20)
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b"\r\n" if before else part(b"x") + END
+        while sent < 50 << 20:
+            sent += 1 << 20
+            yield b"\r" + bytes((1 << 20) - 1)
+
+    async def receive(upload: Upload) -> None:
+        await receive_files(upload, BOUNDARY.encode(), body(), limiter=CapacityLimiter(1))
+
+    with pytest.raises(Problem, match="larger than the 1 MiB"), store.begin_upload() as upload:
+        asyncio.run(receive(upload))
+    assert sent == 5 << 20
+
+
+@pytest.mark.parametrize("path", ["/api/v1/uploads", "/api/v1/login", "/api/v1/site", "/worklist"])
+@pytest.mark.parametrize("length", ["5368709120", "9" * 19])
+def test_no_declared_length_is_made_room_for(room: TestClient, path: str, length: str) -> None:
+    """CVE-2026-5440: the answer comes before the body, of which not one byte was sent."""
+    answer = room.post(path, content=iter([b""]), headers=FORM | {"Content-Length": length})
+    assert (answer.status_code, answer.json()["code"]) in {(413, "upload_too_large"), (413, "body_too_large")}
 
 
 def test_an_upload_too_many_is_asked_to_try_again(make_room: Callable[..., TestClient]) -> None:

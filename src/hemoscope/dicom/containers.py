@@ -185,7 +185,7 @@ class Container:
         kind = _Zip if self._kind == "zip" else _Tar
         if isinstance(self.parent, FileSource):
             try:
-                place = self.parent.path.open("rb")
+                place = _CountedReader(self.parent.path, limits)
             except OSError as error:
                 cause = os.strerror(error.errno) if error.errno else type(error).__name__
                 raise refusal(self.parent.name, "unreadable", f"cannot be opened: {cause}") from error
@@ -198,6 +198,30 @@ class Container:
 
 class _TooManyError(ValueError):
     """An archive has more members than the limit."""
+
+
+class _CountedReader(io.BufferedReader):
+    """An archive on disk, whose entries are counted before they are objects.
+
+    ``zipfile`` reads the directory of a ZIP at once, and makes an object of each entry that is ten times as large.
+    """
+
+    def __init__(self, path: Path, limits: ReadLimits) -> None:
+        """Open the file. Raises OSError."""
+        super().__init__(io.FileIO(path))
+        self._limits = limits
+        self.counting = False  # only while the directory is read: members may be archives too
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to ``size`` bytes. Raises _TooManyError for more of a directory than the limits allow."""
+        if not self.counting:
+            return super().read(size)
+        if size is not None and size > self._limits.file_bytes:
+            raise _TooManyError
+        data = super().read(size)
+        if data.count(_CENTRAL_HEADER) > self._limits.members:
+            raise _TooManyError
+        return data
 
 
 class _Reader(Protocol):
@@ -233,10 +257,14 @@ class _Zip:
     def __init__(self, place: BinaryIO, memory: int) -> None:
         self.memory = memory
         try:
+            if isinstance(place, _CountedReader):
+                place.counting = True
             self._file = zipfile.ZipFile(place)
         except _ERRORS:
             place.close()
             raise
+        if isinstance(place, _CountedReader):
+            place.counting = False
         self._closer = weakref.finalize(self, place.close)
 
     def members(self, most: int) -> list[Member]:

@@ -15,7 +15,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pydicom import dcmread
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -36,7 +35,7 @@ from hemoscope.dicom.deidentify_rules import (
 from hemoscope.dicom.deidentify_words import cleaned_description
 from hemoscope.dicom.elements import PARSE_ERRORS, quiet
 from hemoscope.dicom.encapsulation import with_delimiter
-from hemoscope.dicom.part10 import parse
+from hemoscope.dicom.part10 import parse, read_whole
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.wording import name_words
@@ -114,7 +113,7 @@ def deidentified_file(
             found = parse(data, source=source, limits=limits)
             if found.pixels is not None and found.pixels.length is None:
                 data = with_delimiter(found.pixels, source=source)  # pydicom drops pixels that have none
-            original = dcmread(io.BytesIO(data), force=True)
+            original = read_whole(data, found, source=source, limits=limits)
             deidentified(original, key=key, source=source, options=options).save_as(out, enforce_file_format=False)
         except PARSE_ERRORS as error:
             reason = f"it cannot be de-identified ({type(error).__name__})"

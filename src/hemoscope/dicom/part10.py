@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
@@ -17,10 +18,13 @@ from hemoscope.dicom.elements import PARSE_ERRORS, CountedBytes, ElementBudgetEr
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
+from hemoscope.errors import DicomReadError
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
+_LAST_TAG = 0xFFFFFFFF
 _PIXEL_TAGS = (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)
 _INFLATE_STEP = 1 << 20
+_ITEM, _BIG_ENDIAN_ITEM = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"  # Item (FFFE,E000)
 # Archives that reach the parser, by their first bytes, and what to do.
 _ARCHIVES = {
     b"PK\x03\x04": "ZIP file without the extension .zip: give its path or rename it",
@@ -52,23 +56,42 @@ class DicomObject:
     pixels: PixelElement | None
 
 
-def parse(data: bytes, *, source: str, limits: ReadLimits) -> DicomObject:
-    """Parse one DICOM file, with or without preamble and file meta information.
+def parse(data: bytes, *, source: str, limits: ReadLimits, until: int = _LAST_TAG) -> DicomObject:
+    """Parse one DICOM file, with or without preamble and file meta information, up to its pixels or the tag ``until``.
 
     Raises:
         DicomReadError: ``not_dicom``, ``malformed``, or ``too_large`` for a deflate bomb or too many elements.
     """
     with quiet():
         try:
-            return _parse(data, source, limits)
+            return _parse(data, source, limits, until)
         except ElementBudgetError as error:
-            reason = f"more data elements than the limit elements = {limits.elements}"
-            raise refusal(source, "too_large", reason) from error
+            raise _too_many(source, limits) from error
         except PARSE_ERRORS as error:
             raise refusal(source, "malformed", f"the data set cannot be parsed ({type(error).__name__})") from error
 
 
-def _parse(data: bytes, source: str, limits: ReadLimits) -> DicomObject:
+def read_whole(data: bytes, found: DicomObject, *, source: str, limits: ReadLimits) -> Dataset:
+    """Read a file that was parsed as pydicom does, with what follows its pixels; each item becomes an object.
+
+    Raises:
+        DicomReadError: ``too_large`` for more items, anywhere, or more elements than the limit.
+        One of PARSE_ERRORS: pydicom cannot read it.
+    """
+    body = data if found.pixels is None else found.pixels.data
+    if body.count(_BIG_ENDIAN_ITEM if found.syntax == BIG_ENDIAN else _ITEM) > limits.elements:
+        raise _too_many(source, limits)
+    try:
+        return dcmread(CountedBytes(data, limits.elements), force=True)
+    except ElementBudgetError as error:
+        raise _too_many(source, limits) from error
+
+
+def _too_many(source: str, limits: ReadLimits) -> DicomReadError:
+    return refusal(source, "too_large", f"more data elements than the limit elements = {limits.elements}")
+
+
+def _parse(data: bytes, source: str, limits: ReadLimits, until: int) -> DicomObject:
     start = 132 if data[128:132] == b"DICM" else 0
     if start == 0 and not _looks_like_elements(data):
         reason = f"no DICOM prefix and no DICOM elements at its start{_advice(data)}"
@@ -82,7 +105,7 @@ def _parse(data: bytes, source: str, limits: ReadLimits) -> DicomObject:
     syntax = meta.text(tags.TRANSFER_SYNTAX_UID) or _guess_syntax(data[stream.tell() : stream.tell() + 6])
     if syntax == DEFLATED:
         stream = CountedBytes(_inflate(data[stream.tell() :], source, limits), limits.elements)
-    stop = _Stop(stream, source, lambda tag: tag in _PIXEL_TAGS)
+    stop = _Stop(stream, source, lambda tag: tag in _PIXEL_TAGS or tag > until)
     body = _read(stream, syntax, stop)
     if len(body) == 0:
         raise refusal(source, "malformed", "no data elements can be read after the file meta information")
@@ -112,8 +135,8 @@ class _Stop:
         return False
 
     def pixels(self) -> PixelElement | None:
-        """The element at which reading stopped, if any."""
-        if self._found is None:
+        """The pixels at which reading stopped, if it did."""
+        if self._found is None or self._found[0] not in _PIXEL_TAGS:
             return None
         tag, start, length = self._found
         known = None if length == UNDEFINED_LENGTH else length

@@ -120,7 +120,8 @@ class Arrivals:
 
     def _texts(self, path: Path) -> tuple[str, str, str]:
         try:
-            elements = parse(path.read_bytes(), source="image", limits=self._limits).elements
+            content, until = path.read_bytes(), tags.SERIES_INSTANCE_UID
+            elements = parse(content, source="image", limits=self._limits, until=until).elements
         except DicomReadError:
             return "", "", ""  # read, and refused by name there
         return (

@@ -19,7 +19,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 from hemoscope.dicom import tags
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read_limits import ReadLimits
-from hemoscope.dicom.transfer_syntaxes import SYNTAXES
+from hemoscope.dicom.transfer_syntaxes import DEFLATED, SYNTAXES
 from hemoscope.errors import ConfigError, DicomReadError
 from hemoscope.pacs.association_server import MOST_WAITING, BoundedAssociationServer
 from hemoscope.pacs.calling_title import calling_title
@@ -30,6 +30,8 @@ _log = logging.getLogger("hemoscope.pacs")
 # Its messages quote what peers send, and its errors are logged here by their kind.
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 _CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+# A deflated data set would be inflated in this process, to a thousand times what the limit on messages lets in.
+_SYNTAXES = sorted(SYNTAXES - {DEFLATED})
 _MOST_PDU = 128 << 10
 # Statuses of the Storage service (PS3.4 B.2.3) and of any service (PS3.7 C).
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND, PROCESSING_FAILURE = 0x0000, 0xA700, 0xA900, 0xC000, 0x0110
@@ -160,7 +162,7 @@ class Listener:
 
     def _stored(self, event: evt.Event) -> int:
         content = event.encoded_dataset()
-        elements = parse(content, source="image", limits=self._limits).elements
+        elements = parse(content, source="image", limits=self._limits, until=tags.STUDY_INSTANCE_UID).elements
         study, instance = elements.text(tags.STUDY_INSTANCE_UID), elements.text(tags.SOP_INSTANCE_UID)
         if not study or not instance:
             _log.warning("an image was refused: it has no Study or SOP Instance UID")
@@ -188,5 +190,5 @@ def _entity(settings: NodeSettings) -> AE:
     entity.dimse_timeout = entity.network_timeout = node.idle_seconds
     entity.add_supported_context(Verification)
     for sop_class in _CLASSES:
-        entity.add_supported_context(sop_class, sorted(SYNTAXES))
+        entity.add_supported_context(sop_class, _SYNTAXES)
     return entity

@@ -1,6 +1,7 @@
 """The node as a whole: listener, spool, hand-over and senders, and whether all of them work."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,8 @@ from hemoscope.store.background import BackgroundLoop
 from hemoscope.store.node_settings import WEBHOOK, WEBHOOK_DAYS, Destination, NodeSettings
 from hemoscope.store.store import Store
 
+# Of what is parsed here, up to the UIDs: this process serves all associations. Workers parse the rest.
+MOST_HEADER_ELEMENTS = 50_000
 _LOOK_EVERY_S = 0.5
 _STUCK_AFTER_S = 120.0
 _SEND_EVERY_S = 1.0
@@ -31,7 +34,8 @@ class DicomNode:
         self._store = store
         self._held = ExitStack()
         self._spool = spool = Spool(store.folder.received)
-        self._arrivals = arrivals = Arrivals(spool, store, settings, limits=store.read_limits)
+        limits = replace(store.read_limits, elements=min(store.read_limits.elements, MOST_HEADER_ELEMENTS))
+        self._arrivals = arrivals = Arrivals(spool, store, settings, limits=limits)
         self._certificates = None if settings.tls is None else Certificates(settings.tls)
         self._loop = BackgroundLoop(
             "studies that arrived", arrivals.step, every_s=_LOOK_EVERY_S, stuck_after_s=_STUCK_AFTER_S
@@ -48,7 +52,7 @@ class DicomNode:
         self._listener = Listener(
             settings,
             spool,
-            limits=store.read_limits,
+            limits=limits,
             tls=None if self._certificates is None else self._certificates.server,
             fault=self.fault,
             report=commitments.report if any(one.commitment for one in settings.destinations) else None,

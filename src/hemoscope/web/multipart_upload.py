@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FIELD = b"files"
+FORM_BYTES = 4 << 20  # what part headers and boundaries may add to the files' own bytes
 _PIECE = 256 << 10  # what is still written after the client has gone
 _REMEDY = 'Send multipart/form-data with one part named "files" for each file; a ZIP is one file'
 
@@ -133,8 +134,12 @@ async def receive_files(
     """
     files, pending = MultipartFiles(upload, boundary), bytearray()
     writer = _Writer(files.feed, limiter)
+    left = upload.limits.upload_bytes + FORM_BYTES
     try:
         async for chunk in body:
+            left -= len(chunk)
+            if left < 0:  # the parser passes over any number of bytes before the first and after the last boundary
+                raise upload_too_large(upload.limits.upload_bytes)
             pending += chunk
             if len(pending) >= _PIECE:
                 await writer.write(bytes(pending))
@@ -193,6 +198,16 @@ async def abandoned_with_client(upload: Upload, receive: Receive) -> AsyncIterat
     finally:
         watching.cancel()
         await asyncio.wait([watching])
+
+
+def upload_too_large(limit: int) -> Problem:
+    """413 for a body that is longer than files of ``limit`` bytes in a form."""
+    return Problem(
+        413,
+        code="upload_too_large",
+        detail=f"The upload is larger than the {limit >> 20} MiB that this server accepts.",
+        remedy="Upload one study at a time, or ask an administrator to raise --upload-mib",
+    )
 
 
 def _malformed(what: str) -> Problem:

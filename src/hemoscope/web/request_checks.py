@@ -1,4 +1,4 @@
-"""Checks every request before anything reads it: host name, rate, and body size.
+"""Checks every request before anything reads it: host name, rate, coding and size of the body.
 
 The host check stops DNS rebinding: a page of another site whose name was made to point at this server still sends its
 own name. Bodies are small everywhere except at the upload, which checks its own limits.
@@ -52,6 +52,8 @@ class Gate:
             raise _proxied_without_login()
         if wait_s := self._limiter.wait_s(client_of(scope)):
             raise too_often(wait_s)
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise _encoded_body()
         length = headers.get("content-length", "0")
         if scope["path"] != UPLOAD_PATH and length.isdigit() and int(length) > _SMALL_BODY:
             raise _body_too_large()
@@ -130,6 +132,16 @@ def _proxied_without_login() -> Problem:
         code="proxy_without_login",
         detail="This request came through a proxy, and this server has no users: all behind the proxy would be let in.",
         remedy="Start the server with --users FILE or --token-file FILE",
+    )
+
+
+def _encoded_body() -> Problem:
+    return Problem(
+        415,
+        code="encoded_body",
+        detail="The body of this request is compressed (Content-Encoding), which this server does not read.",
+        remedy="Send it without Content-Encoding; a ZIP of files may be uploaded",
+        headers={"Accept-Encoding": "identity"},
     )
 
 

@@ -18,7 +18,7 @@ from hemoscope.web.schemas import LoggedIn, LoginGiven
 router = APIRouter(prefix=API, tags=["account"])
 
 
-@router.post("/login", responses=refusals(400, 401, 403, 409, 413, 422))
+@router.post("/login", responses=refusals(400, 401, 403, 409, 413, 415, 422))
 async def login(request: Request, response: Response, given: LoginGiven) -> LoggedIn:
     """Begin a session by name and password, or by a token. Attempts are counted by client and by user."""
     state = app_state_of(request)

@@ -19,7 +19,7 @@ def list_feedback(request: Request, _caller: Reader, study_id: StudyPath) -> Fee
     return FeedbackList(feedback=list(app_state_of(request).store.feedback(study_id)))
 
 
-@router.post("/studies/{study_id}/feedback", status_code=201, responses=refusals(400, 401, 403, 404, 413, 422))
+@router.post("/studies/{study_id}/feedback", status_code=201, responses=refusals(400, 401, 403, 404, 413, 415, 422))
 def give_feedback(request: Request, caller: Reader, study_id: StudyPath, given: FeedbackGiven) -> Feedback:
     """Agree with a finding, or correct it. ``slices`` are indices into the volume; a note must not hold identity."""
     return app_state_of(request).store.add_feedback(

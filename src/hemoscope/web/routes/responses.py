@@ -17,7 +17,7 @@ _MEANINGS = {
     408: "The body is too slow",
     409: "Not available: the study is still being read or scored, or has failed",
     413: "Too large",
-    415: "Another content type is needed",
+    415: "Another content type is needed, or the body is compressed",
     422: "A field is out of range",
     429: "Too many requests",
     503: "Not ready, or too busy",

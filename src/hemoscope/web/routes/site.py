@@ -28,7 +28,7 @@ def model(request: Request, _caller: Reader) -> dict[str, Any]:
     return dict(app_state_of(request).model_card)
 
 
-@router.put("/site/prevalence", responses=refusals(400, 401, 403, 413, 422))
+@router.put("/site/prevalence", responses=refusals(400, 401, 403, 413, 415, 422))
 def set_prevalence(request: Request, caller: Admin, given: Prevalence) -> SiteInfo:
     """Set the share of this site's studies with a bleed, from which pages compute predictive values."""
     state = app_state_of(request)

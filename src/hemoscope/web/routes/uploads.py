@@ -11,14 +11,20 @@ from hemoscope.store.values import StudySummary
 from hemoscope.web.access import Reader, caller_of, login_required
 from hemoscope.web.app_state import AppState, app_state_of
 from hemoscope.web.disclosure import disclosed
-from hemoscope.web.multipart_upload import FIELD, abandoned_with_client, boundary_of, receive_files
+from hemoscope.web.multipart_upload import (
+    FIELD,
+    FORM_BYTES,
+    abandoned_with_client,
+    boundary_of,
+    receive_files,
+    upload_too_large,
+)
 from hemoscope.web.problems import Problem
 from hemoscope.web.routes.responses import API, refusals
 from hemoscope.web.schemas import Accepted
 
 router = APIRouter(prefix=API, tags=["uploads"])
 
-_FORM_BYTES = 4 << 20  # what part headers and boundaries may add to the files' own bytes
 _BODY = {
     "requestBody": {
         "required": True,
@@ -85,15 +91,10 @@ async def _store(state: AppState, request: Request, boundary: bytes, *, by: str)
 
 
 def _check_length(request: Request, limit: int) -> None:
-    """Refuse a body whose Content-Length is too large at once; without that header the store counts the bytes."""
+    """Refuse a body whose Content-Length is too large at once; without that header they are counted as they arrive."""
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit + _FORM_BYTES:
-        raise Problem(
-            413,
-            code="upload_too_large",
-            detail=f"The upload has {int(length) >> 20} MiB, more than the {limit >> 20} MiB that this server accepts.",
-            remedy="Upload one study at a time, or ask an administrator to raise --upload-mib",
-        )
+    if length.isdigit() and int(length) > limit + FORM_BYTES:
+        raise upload_too_large(limit)
 
 
 def _busy() -> Problem:
