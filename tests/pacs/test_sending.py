@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic, sleep
@@ -86,8 +86,11 @@ class Archive:
         else:
             report.FailedSOPSequence = asked.ReferencedSOPSequence
         kind = 1 if self.commits else 2
-        association.send_n_event_report(report, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
-        association.release()
+        with suppress(RuntimeError):  # a node that has ended
+            association.send_n_event_report(
+                report, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            )
+            association.release()
 
 
 @pytest.fixture
