@@ -73,7 +73,7 @@ def test_check_prints_what_would_happen_what_leaves_and_what_is_refused(
     assert cli.main(["federated", "check", str(file), "--set", "rounds=3"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("trial: a trial\n")
-    for words in ("What happens", "3 rounds x 1 epochs", "What leaves a site", "never", "What is refused"):
+    for words in ("What happens", "3 rounds x 1 epoch", "What leaves a site", "never", "What is refused"):
         assert words in said
 
 

@@ -395,7 +395,14 @@ class TestResume:
         from hemoscope.inference.bundle import load_bundle
 
         given = argparse.Namespace(
-            output=tmp_path / "o", series=None, heatmaps=False, pdf=False, identify=False, resume=False, limit=[]
+            output=tmp_path / "o",
+            dicom=None,
+            series=None,
+            heatmaps=False,
+            pdf=False,
+            identify=False,
+            resume=False,
+            limit=[],
         )
         given.output.mkdir()
         shown: list[tuple[str, int, int]] = []

@@ -35,7 +35,8 @@ def test_a_damaged_frame_that_a_decoder_reads_on_carries_a_note_and_nothing_is_p
     series: tuple[Path, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
     damage(series[1])
-    assert [note.code for note in read_slice(series[1]).quality] == ["damaged_pixel_data"]
+    # What the decoder makes up after the end of the data may lie beyond the stored bits too.
+    assert "damaged_pixel_data" in [note.code for note in read_slice(series[1]).quality]
     assert read_slice(series[0]).quality == ()
     assert capfd.readouterr() == ("", "")
 

@@ -68,7 +68,8 @@ def _client(workers: int, address: str | None) -> Iterator[Any]:
     # Without an address Dask takes its fixed port, on every interface; this one is free, and local.
     options["dashboard_address"] = "127.0.0.1:0"
     # Processes and threads inherit the mask: Ctrl+C reaches this thread alone, once it can end the others in order.
-    resource_tracker.ensure_running()  # it would unblock the signal when the first process starts
+    with _safe_path():
+        resource_tracker.ensure_running()  # it would unblock the signal when the first process starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with _safe_path():

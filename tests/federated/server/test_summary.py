@@ -25,7 +25,7 @@ def text(sites: int = 4, **tables: Any) -> str:
 
 def test_a_plain_federation_says_that_the_server_sees_each_update() -> None:
     said = text()
-    assert "training: 10 rounds x 1 epochs: 10 epochs" in said
+    assert "training: 10 rounds x 1 epoch: 10 epochs" in said
     assert "asks all sites" in said
     assert "strategy: fedavg\na site counts: its number of slices" in said
     assert "secure aggregation: off: the server sees each site's update" in said
