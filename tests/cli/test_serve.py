@@ -216,8 +216,11 @@ class TestUsers:
         assert known.user_of_password("agnes", "another password") is None
         assert known.user_of_password("nobody", PASSWORD) is None
 
-    def test_a_short_password_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("sys.stdin", io.StringIO("short\n"))
+    @pytest.mark.parametrize("password", ["short", " " * 12, "\u00a0" * 12])
+    def test_a_short_or_blank_password_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{password}\n"))
         assert main(["users", "add", "agnes", "--users", str(tmp_path / "users")]) == 2
         assert not (tmp_path / "users").exists()
 

@@ -199,6 +199,12 @@ def test_tls_is_spoken_by_the_server_itself_and_needs_a_login(
         assert "Secure" in answer.headers["Set-Cookie"]
         assert "Strict-Transport-Security" in answer.headers
         assert client.get("/api/v1/studies").json()["total"] == 0
+        content = random.Random(20).randbytes(1 << 20)  # many reads of the TLS layer
+        csrf = {"X-CSRF-Token": answer.json()["csrf_token"]}
+        sent = client.post("/api/v1/uploads", files=[("files", ("x", content))], headers=csrf)
+        assert sent.status_code == 202
+        stored = (tmp_path / "s").glob("[0-9a-f]*/source/[0-9]*")
+        assert [one.read_bytes() for one in stored] == [content]
     assert server.stop() == 0
 
 

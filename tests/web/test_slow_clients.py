@@ -191,6 +191,52 @@ def test_what_is_left_of_a_refused_body_does_not_keep_a_connection(server: Room)
         drip(slow, b"")
 
 
+@pytest.mark.parametrize("path", ["/health", "/login", "/api/v1/uploads"])
+def test_a_body_that_is_still_coming_after_the_answer_ends_the_connection(server: Room, path: str) -> None:
+    """Without a login; the chunks are tiny, which take longest to parse."""
+    method = "POST" if path.endswith("uploads") else "GET"
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with server.connect() as client:
+        client.sendall(head.encode())
+        answer = read_answer(client)
+        assert answer.startswith(b"HTTP/1.1 401" if method == "POST" else b"HTTP/1.1 200")
+        assert b"connection: close" in answer.lower()
+        sent = send_all_it_takes(client, b"1\r\nx\r\n" * 10_000, most=100 << 20)
+        assert sent < 100 << 20
+    assert server.get("/health").status_code == 200
+
+
+def test_a_request_with_two_lengths_is_refused_and_what_follows_is_no_request(server: Room) -> None:
+    head = "POST /api/v1/login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with server.connect() as client:
+        client.sendall(head.encode() + b"0\r\n\r\nGET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        received = b""
+        with suppress(ConnectionError):
+            while more := client.recv(1 << 16):
+                received += more
+    assert received.startswith(b"HTTP/1.1 400")
+    assert b"two_lengths" in received
+    assert received.count(b"HTTP/1.1") == 1
+
+
+def send_all_it_takes(connection: socket.socket, part: bytes, *, most: int) -> int:
+    """Send until the server has closed the connection; return the number of bytes."""
+    sent = 0
+    with suppress(ConnectionError):
+        while sent < most:
+            sent += connection.send(part)
+    return sent
+
+
+def test_a_refused_body_that_came_with_its_headers_leaves_the_connection_open(server: Room) -> None:
+    with server.connect() as kept:
+        for _ in range(2):
+            kept.sendall(post("/health", b"{}"))
+            answer = read_answer(kept)
+            assert answer.startswith(b"HTTP/1.1 405")
+            assert b"connection: close" not in answer.lower()
+
+
 def read_answer(connection: socket.socket) -> bytes:
     """Read one answer that has a Content-Length."""
     answer = b""

@@ -85,6 +85,15 @@ def test_slices_are_cached_privately_and_confirmed_by_their_tag(room: TestClient
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.parametrize("path", ["", "/findings"])
+def test_what_is_known_of_a_patient_stays_in_no_cache(room: TestClient, study_id: str, path: str) -> None:
+    address = f"/api/v1/studies/{study_id}{path}"
+    first = room.get(address)
+    assert (first.status_code, first.headers["Cache-Control"]) == (200, "no-store")
+    confirmed = room.get(address, headers={"If-None-Match": first.headers.get("ETag", "")})
+    assert confirmed.headers["Cache-Control"] == "no-store"
+
+
 def test_a_study_is_sent_again_only_after_it_changed(room: TestClient, study_id: str) -> None:
     address = f"/api/v1/studies/{study_id}"
     tag = {"If-None-Match": room.get(address).headers["ETag"]}

@@ -91,9 +91,12 @@ def _affordable(cost: int, block: int, lanes: int) -> bool:
 
 
 def check_password(password: str) -> None:
-    """Refuse a password that is too short or too long. Raises ConfigError, without the password in it."""
+    """Refuse a password that is too short, too long or only spaces. Raises ConfigError, without the password in it."""
     if not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
         msg = f"a password has {SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters, this one has {len(password)}"
+        raise ConfigError(msg)
+    if not password.strip():
+        msg = "a password needs other characters than spaces"
         raise ConfigError(msg)
 
 

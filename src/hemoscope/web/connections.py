@@ -25,6 +25,7 @@ from hemoscope.web.rate_limits import network_of
 
 CONNECTION = "hemoscope_connection"
 _LOGGED_AGAIN_S = 60.0
+_READ_AT_ONCE = 16 << 10  # parsed in one go, while nobody else is served: tiny chunks take long to parse
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Connections:
         class Counted(LimitedConnection):
             connections = counted
 
-        return Counted
+        return cast("type[asyncio.Protocol]", Counted)  # asyncio takes either kind, uvicorn's annotation names one
 
     def _is_proxy(self, peer: str) -> bool:
         try:
@@ -91,11 +92,12 @@ class Connections:
             self._refused = 0
 
 
-class LimitedConnection(asyncio.Protocol):
+class LimitedConnection(asyncio.BufferedProtocol):
     """One connection: admitted or closed at once, and closed when its client is too slow.
 
     Headers, with the TLS handshake before the first ones, must arrive within ``header_seconds``. An answer must be
     taken at ``least_rate``, measured over each ``body_seconds``. ``SlowBodies`` limits the bodies of requests.
+    asyncio fills one small buffer at a time, so that other clients are served between two of them.
     """
 
     connections: Connections
@@ -114,6 +116,8 @@ class LimitedConnection(asyncio.Protocol):
         self._address: str | None = None
         self._passed_on = False
         self._early = bytearray()
+        self._buffer = memoryview(bytearray(_READ_AT_ONCE))
+        self._ignoring = False
         self._requests = 0
         self._writing_paused = False
         self._headers = _Timer(self._loop)
@@ -136,14 +140,28 @@ class LimitedConnection(asyncio.Protocol):
             tcp.pause_reading()  # nothing may be read before the handshake
             self._handshake = self._loop.create_task(self._shake_hands(tcp, self.connections.tls))
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio names it)
+        """Where asyncio puts the next bytes: never more than are parsed at once."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Pass bytes on; the first of a new request begin the time of its headers."""
+        data = bytes(self._buffer[:nbytes])
+        if self._ignoring:
+            self._transports[-1].pause_reading()  # uvicorn may have resumed it
+            return
         if not self._passed_on:
             self._early += data  # came together with the end of the handshake
             return
         if not self._requests and not self._headers.running:
             self._time_headers()
         self._http.data_received(data)
+
+    def ignore_rest(self) -> None:
+        """Read and parse no more: the connection is closed after the answer that is being sent."""
+        self._ignoring = True
+        if self._address is not None:
+            self._transports[-1].pause_reading()
 
     def eof_received(self) -> bool | None:
         """Pass it on: uvicorn closes the connection."""

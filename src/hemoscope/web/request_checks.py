@@ -54,6 +54,8 @@ class Gate:
             raise too_often(wait_s)
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise _encoded_body()
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise _two_lengths()
         length = headers.get("content-length", "0")
         if scope["path"] != UPLOAD_PATH and length.isdigit() and int(length) > _SMALL_BODY:
             raise _body_too_large()
@@ -142,6 +144,17 @@ def _encoded_body() -> Problem:
         detail="The body of this request is compressed (Content-Encoding), which this server does not read.",
         remedy="Send it without Content-Encoding; a ZIP of files may be uploaded",
         headers={"Accept-Encoding": "identity"},
+    )
+
+
+def _two_lengths() -> Problem:
+    """A proxy may have gone by the other length, and taken part of a body for the next request (RFC 9112, 6.1)."""
+    return Problem(
+        400,
+        code="two_lengths",
+        detail="This request has both Content-Length and Transfer-Encoding.",
+        remedy="Send one of them",
+        headers={"Connection": "close"},
     )
 
 

@@ -22,7 +22,6 @@ _Urgency = Annotated[str, Query(pattern="^(immediate|prompt|unsure|incomplete|ro
 # The bytes of a slice never change: reading a study again gives the same, and ids are never reused.
 _BEYOND = (1 << 63) - 1
 _FOREVER = "private, max-age=86400, immutable"
-_REVALIDATED = "private, no-cache"
 
 
 @router.get("", responses=refusals(401, 422))
@@ -61,7 +60,7 @@ def study(request: Request, caller: Reader, study_id: StudyPath) -> Response | S
     state = app_state_of(request)
     entry = state.store.get(study_id)
     state.audit_view(caller.user, "view", study_id)
-    headers = {"ETag": f'W/"{entry.version}"', "Cache-Control": _REVALIDATED}
+    headers = {"ETag": f'W/"{entry.version}"'}  # for clients that keep it in memory: no cache may store it
     if unchanged(request, headers["ETag"]):
         return not_modified(headers)
     document = disclosed(entry, identity_shown=state.settings.show_identity)
@@ -81,7 +80,7 @@ def findings(request: Request, caller: Reader, study_id: StudyPath) -> Response:
     state = app_state_of(request)
     text = state.store.findings_json(study_id)
     state.audit_view(caller.user, "findings", study_id)
-    return Response(text, headers={"Cache-Control": _REVALIDATED}, media_type="application/json")
+    return Response(text, media_type="application/json")
 
 
 @router.get(

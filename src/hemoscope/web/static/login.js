@@ -9,7 +9,8 @@ const find = (selector) => document.querySelector(selector);
 export function nextPage(search, origin) {
   const next = new URLSearchParams(search).get("next") ?? "/";
   const url = URL.canParse(next, origin) ? new URL(next, origin) : null;
-  return url?.origin === origin ? url.href : `${origin}/`;
+  const page = url !== null && ["http:", "https:"].includes(url.protocol); // a blob: has the origin of its maker
+  return page && url.origin === origin ? url.href : `${origin}/`;
 }
 
 function credentials() {
