@@ -1,9 +1,11 @@
 """What reaches the node and what does not, and what a hostile peer cannot do."""
 
+import gc
 import resource
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, sleep
@@ -73,6 +75,7 @@ def associate() -> Iterator[Callable[..., Association]]:
             return association
 
         yield connect
+    gc.collect()  # in this test, which ignores what it finds
 
 
 class TestArrival:
@@ -204,12 +207,13 @@ class TestRefusal:
         peers = (Peer(ae_title="CT2", addresses=("127.0.0.0/8",)), Peer(ae_title="MODALITY", addresses=("192.0.2.7",)))
         assert not associate(start_node(peers=peers)).is_established
 
-    def test_one_association_too_many_is_aborted(
+    def test_one_association_too_many_is_rejected(
         self, start_node: Start, associate: Callable[..., Association], caplog: pytest.LogCaptureFixture
     ) -> None:
         node = start_node(most_associations=2)
+        assert associate(node, calling="STRANGER").is_rejected, "which takes no place"
         first = [associate(node) for _ in range(2)]
-        assert not associate(node).is_established
+        assert associate(node).is_rejected
         assert "most_associations" in caplog.text
         assert [one.send_c_echo().Status for one in first] == [0, 0]
 
@@ -225,6 +229,18 @@ class TestRefusal:
         (path,) = phantom(tmp_path / "images", slices=1)
         image = dcmread(path)
         image.StudyInstanceUID = ""
+        assert association.send_c_store(image).Status == 0xC000
+
+    @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID"])
+    @pytest.mark.parametrize("uid", ["=1+1", "../../x", "1.2.A", '1,"2'])
+    @pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")
+    def test_an_image_whose_uids_are_none_is_refused(
+        self, start_node: Start, tmp_path: Path, associate: Callable[..., Association], keyword: str, uid: str
+    ) -> None:
+        association = associate(start_node())
+        (path,) = phantom(tmp_path / "images", slices=1)
+        image = dcmread(path)
+        setattr(image, keyword, uid)
         assert association.send_c_store(image).Status == 0xC000
 
     def test_a_full_disk_is_said_and_nothing_is_left(
@@ -289,6 +305,15 @@ def echo_until(association: Association, status: int) -> bool:
 
 
 class TestHostilePeers:
+    def test_many_requests_at_once_get_no_more_places_than_there_are(
+        self, start_node: Start, associate: Callable[..., Association]
+    ) -> None:
+        node = start_node(most_associations=2)
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda _: associate(node), range(8)))
+        assert sum(one.is_established for one in made) == 2
+        assert sum(one.is_rejected for one in made) == 6
+
     def test_idle_connections_keep_nobody_out(self, start_node: Start, associate: Callable[..., Association]) -> None:
         node = start_node()
         with ExitStack() as idle:
