@@ -1,6 +1,5 @@
 """What reaches the node and what does not, and what a hostile peer cannot do."""
 
-import gc
 import resource
 import socket
 import struct
@@ -71,11 +70,16 @@ def associate() -> Iterator[Callable[..., Association]]:
             for sop_class in (Verification, CTImageStorage, MRImageStorage):
                 entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
             association = entity.associate(*node.address, ae_title=called)
-            running.callback(lambda: association.release() if association.is_established else None)
+            running.callback(end, association)
             return association
 
+        def end(association: Association) -> None:
+            if association.is_established:
+                association.release()
+            elif association.dul.socket is not None and association.dul.socket.socket is not None:
+                association.dul.socket.socket.close()
+
         yield connect
-    gc.collect()  # in this test, which ignores what it finds
 
 
 class TestArrival:
