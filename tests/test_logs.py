@@ -67,7 +67,6 @@ def test_an_error_is_logged_by_type_and_place_wherever_it_ends(logged: Run, code
     "code",
     [
         "warnings.warn(f'invalid value {MARKER}')",
-        "logging.getLogger('pydicom').warning('invalid value %s', MARKER)",
         "logging.getLogger('pg8000').error(f'{MARKER}')",
         "logging.getLogger('asyncio').error('%s', MARKER, stack_info=True)",
     ],
@@ -78,14 +77,20 @@ def test_what_libraries_say_is_logged_by_its_place_alone(logged: Run, code: str)
     assert "<string>:" in log
 
 
+@pytest.mark.parametrize("name", ["pydicom", "pynetdicom.dul", "python_multipart.multipart"])
+def test_nobody_fills_the_log_with_what_is_wrong_in_a_file(logged: Run, name: str) -> None:
+    assert logged(f"logging.getLogger({name!r}).error('invalid value %s', MARKER)") == ""
+
+
 def test_an_own_message_that_cannot_be_composed_prints_none_of_its_parts(logged: Run) -> None:
     assert MARKER not in logged("logging.getLogger('hemoscope').warning('%d', MARKER)")
 
 
-def test_an_own_message_is_one_line(logged: Run) -> None:
-    log = logged("logging.getLogger('hemoscope.store').warning('%d folders\\nmoved', 3)")
-    assert len(log.splitlines()) == 1
-    assert "3 folders moved" in log
+@pytest.mark.parametrize("control", ["\\n", "\\r", "\\x1b", "\\x08", "\\x9b", "\\u2028", "\\u202e"])
+def test_no_message_forges_a_line_or_commands_a_terminal(logged: Run, control: str) -> None:
+    log = logged(f"logging.getLogger('hemoscope.store').warning('%d folders{control}moved', 3)")
+    assert log.removesuffix("\n").isprintable()
+    assert log.index("3 folders") < log.index("moved")
 
 
 def test_an_event_has_its_parts_as_fields_in_json() -> None:

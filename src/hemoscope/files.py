@@ -103,6 +103,16 @@ def valid_text(text: str) -> str:
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def inert_text(text: str) -> str:
+    """Return text for a cell of a table with an apostrophe before what a spreadsheet would run as a formula.
+
+    Examples:
+        >>> inert_text("=1+1"), inert_text("1.2")
+        ("'=1+1", '1.2')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def append_line(path: Path, line: str, *, mode: int = _MODE) -> None:
     """Add a line to a file, made if it is missing; the line is on the disk before this returns."""
     begun = path.exists()

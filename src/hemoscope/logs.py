@@ -2,7 +2,8 @@
 
 The message of an exception or of a warning may quote a file, a header or a query, and so may what a library logs. Types
 and places in the program are enough to find a fault, so nothing else of these is written. Hemoscope's own messages are
-written whole; they are made of nothing but counts, codes, random IDs and names of options.
+written whole; they are made of nothing but counts, codes, random IDs and names of options. What cannot be printed is
+escaped all the same, so that one event is one line and no terminal obeys it.
 """
 
 import json
@@ -20,7 +21,9 @@ from typing import Any, TextIO
 FORMATS = ("text", "json")
 _OURS = "hemoscope"
 _QUIET = {"level": "WARNING"}
-_SILENT = {"level": "CRITICAL"}  # SQLAlchemy's pool reports as errors the lost connections that it replaces
+# SQLAlchemy's pool reports as errors the lost connections that it replaces. The others report what a peer sends, and a
+# peer may send much.
+_SILENT = {"level": "CRITICAL"}
 _PLACES = 8
 _log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ class TextFormatter(logging.Formatter):
         """Return one line."""
         error = error_of(record)
         fault = f": {' from '.join(error['error'])} at {', '.join(error['at'])}" if error else ""
-        return f"{self.formatTime(record)} {record.levelname} {record.name}: {message_of(record)}{fault}"
+        return escaped(f"{self.formatTime(record)} {record.levelname} {record.name}: {message_of(record)}{fault}")
 
 
 class JsonFormatter(logging.Formatter):
@@ -51,10 +54,20 @@ class JsonFormatter(logging.Formatter):
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """The message if it is our own, else where in which module it was logged; in one line."""
+    """The message if it is our own, else where in which module it was logged."""
     if record.name != _OURS and not record.name.startswith(f"{_OURS}."):
         return f"logged at {PurePath(record.pathname).name}:{record.lineno} {record.funcName}"
-    return " ".join(record.getMessage().splitlines())
+    return record.getMessage()
+
+
+def escaped(text: str) -> str:
+    r"""Return text with an escape in place of each character that cannot be printed.
+
+    Examples:
+        >>> escaped("é\x1b[2J\n")
+        'é\\x1b[2J\\n'
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def error_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -90,7 +103,10 @@ def configure_logs(form: str = "text", *, level: int = logging.INFO, stream: Tex
                 "stream": {"class": "logging.StreamHandler", "stream": stream or sys.stderr, "formatter": "safe"}
             },
             "root": {"level": level, "handlers": ["stream"]},
-            "loggers": {"uvicorn": _QUIET, "uvicorn.error": _QUIET, "alembic": _QUIET, "sqlalchemy": _SILENT},
+            "loggers": {
+                **dict.fromkeys(("uvicorn", "uvicorn.error", "alembic"), _QUIET),
+                **dict.fromkeys(("sqlalchemy", "pydicom", "pynetdicom", "python_multipart"), _SILENT),
+            },
         }
     )
     logging.raiseExceptions = False  # a message that cannot be written would be printed with its arguments

@@ -33,6 +33,16 @@ class TestRefusals:
         refused(data, "not_dicom", "no DICOM prefix")
 
     @pytest.mark.parametrize(
+        ("body", "match"),
+        [
+            (bytes(8 << 10), r"\(0000,0000\)"),
+            (b"\x08\x00\x08\x00\x00\x00\x00\x00" * 2000, "repeated or in no order"),
+        ],
+    )
+    def test_many_elements_that_name_nothing_are_not_parsed(self, body: bytes, match: str, refused) -> None:
+        refused(bytes(128) + b"DICM" + body, "malformed", match)
+
+    @pytest.mark.parametrize(
         ("data", "advice"),
         [
             (b"PK\x03\x04" * 99, "a ZIP file without the extension .zip: give its path or rename it"),

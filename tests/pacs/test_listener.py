@@ -4,6 +4,7 @@ import resource
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, sleep
@@ -69,8 +70,14 @@ def associate() -> Iterator[Callable[..., Association]]:
             for sop_class in (Verification, CTImageStorage, MRImageStorage):
                 entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
             association = entity.associate(*node.address, ae_title=called)
-            running.callback(lambda: association.release() if association.is_established else None)
+            running.callback(end, association)
             return association
+
+        def end(association: Association) -> None:
+            if association.is_established:
+                association.release()
+            elif association.dul.socket is not None and association.dul.socket.socket is not None:
+                association.dul.socket.socket.close()
 
         yield connect
 
@@ -204,12 +211,13 @@ class TestRefusal:
         peers = (Peer(ae_title="CT2", addresses=("127.0.0.0/8",)), Peer(ae_title="MODALITY", addresses=("192.0.2.7",)))
         assert not associate(start_node(peers=peers)).is_established
 
-    def test_one_association_too_many_is_aborted(
+    def test_one_association_too_many_is_rejected(
         self, start_node: Start, associate: Callable[..., Association], caplog: pytest.LogCaptureFixture
     ) -> None:
         node = start_node(most_associations=2)
+        assert associate(node, calling="STRANGER").is_rejected, "which takes no place"
         first = [associate(node) for _ in range(2)]
-        assert not associate(node).is_established
+        assert associate(node).is_rejected
         assert "most_associations" in caplog.text
         assert [one.send_c_echo().Status for one in first] == [0, 0]
 
@@ -225,6 +233,18 @@ class TestRefusal:
         (path,) = phantom(tmp_path / "images", slices=1)
         image = dcmread(path)
         image.StudyInstanceUID = ""
+        assert association.send_c_store(image).Status == 0xC000
+
+    @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID"])
+    @pytest.mark.parametrize("uid", ["=1+1", "../../x", "1.2.A", '1,"2'])
+    @pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")
+    def test_an_image_whose_uids_are_none_is_refused(
+        self, start_node: Start, tmp_path: Path, associate: Callable[..., Association], keyword: str, uid: str
+    ) -> None:
+        association = associate(start_node())
+        (path,) = phantom(tmp_path / "images", slices=1)
+        image = dcmread(path)
+        setattr(image, keyword, uid)
         assert association.send_c_store(image).Status == 0xC000
 
     def test_a_full_disk_is_said_and_nothing_is_left(
@@ -289,6 +309,15 @@ def echo_until(association: Association, status: int) -> bool:
 
 
 class TestHostilePeers:
+    def test_many_requests_at_once_get_no_more_places_than_there_are(
+        self, start_node: Start, associate: Callable[..., Association]
+    ) -> None:
+        node = start_node(most_associations=2)
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda _: associate(node), range(8)))
+        assert sum(one.is_established for one in made) == 2
+        assert sum(one.is_rejected for one in made) == 6
+
     def test_idle_connections_keep_nobody_out(self, start_node: Start, associate: Callable[..., Association]) -> None:
         node = start_node()
         with ExitStack() as idle:

@@ -172,6 +172,17 @@ def test_a_study_of_one_slice_needs_no_slice_given(
     assert list(table(store, tmp_path).values()) == [labels(any=1)]
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")
+def test_no_uid_becomes_a_formula(store: Store, submit: Submit, work: Callable[..., int], series: list[bytes]) -> None:
+    image, hostile = pydicom.dcmread(io.BytesIO(series[2])), io.BytesIO()
+    image.SOPInstanceUID = "=1+1"
+    image.save_as(hostile)
+    entry = submit(store, [hostile.getvalue()])
+    work(store)
+    store.add_feedback(entry.study_id, label=Hemorrhage.ANY, verdict=Verdict.AGREE, present=True, by="anna")
+    assert store.export_feedback().splitlines()[1].startswith("'=1+1,")
+
+
 def test_nothing_known_is_a_table_of_no_rows(store: Store) -> None:
     assert store.export_feedback() == f"image_id,{','.join(LABELS)}\n"
 

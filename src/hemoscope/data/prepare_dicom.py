@@ -27,7 +27,7 @@ from hemoscope.data.processes import Run, processes
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.sources import FileSource, Source, find_sources
 from hemoscope.errors import DataError
-from hemoscope.files import atomic_path, valid_text
+from hemoscope.files import atomic_path, inert_text, valid_text
 from hemoscope.inference.card import TrainingData
 from hemoscope.labels import LABELS
 from hemoscope.progress import StageProgress, no_stage_progress
@@ -209,4 +209,4 @@ def _write_left_out(output: Path, left_out: Sequence[LeftOut]) -> None:
         writer = csv.writer(stream)
         writer.writerow(["image_id", "reason"])
         # A file name that is no valid Unicode is written with its odd bytes escaped.
-        writer.writerows(tuple(valid_text(cell) for cell in row) for row in left_out)
+        writer.writerows(tuple(inert_text(valid_text(cell)) for cell in row) for row in left_out)

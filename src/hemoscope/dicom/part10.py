@@ -24,6 +24,8 @@ UNDEFINED_LENGTH = 0xFFFFFFFF
 _LAST_TAG = 0xFFFFFFFF
 _PIXEL_TAGS = (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)
 _INFLATE_STEP = 1 << 20
+# Tags ascend (PS3.5 7.1); real files have a few that do not, and repeated ones cost time and name nothing.
+_MOST_DISORDERED = 1000
 _ITEM, _BIG_ENDIAN_ITEM = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"  # Item (FFFE,E000)
 # Archives that reach the parser, by their first bytes, and what to do.
 _ARCHIVES = {
@@ -121,18 +123,29 @@ class _Stop:
         self._source = source
         self._ends = ends
         self._found: tuple[int, int, int] | None = None
+        self._last = 0
+        self._disordered = 0
 
     def __call__(self, tag: int, _vr: str | None, length: int) -> bool:
-        """Return True at the end tag. Raises DicomReadError if a value would extend beyond the data."""
+        """Return True at the end tag. Raises DicomReadError for no order, or a value beyond the data's end."""
         if self._ends(tag):
             self._found = (int(tag), self._stream.tell(), length)
             return True
+        self._check_order(int(tag))
         left = self._stream.size - self._stream.tell()
         if length not in (UNDEFINED_LENGTH, 0) and length > left:
             group, element = tag >> 16, tag & 0xFFFF
             reason = f"element ({group:04X},{element:04X}) declares {length} bytes, but only {left} are left"
             raise refusal(self._source, "malformed", reason)
         return False
+
+    def _check_order(self, tag: int) -> None:
+        if tag == 0:
+            raise refusal(self._source, "malformed", "it has the element (0000,0000), which no file may have")
+        self._disordered += tag <= self._last
+        self._last = tag
+        if self._disordered > _MOST_DISORDERED:
+            raise refusal(self._source, "malformed", "its data elements are repeated or in no order")
 
     def pixels(self) -> PixelElement | None:
         """The pixels at which reading stopped, if it did."""

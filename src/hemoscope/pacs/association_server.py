@@ -1,7 +1,8 @@
 """pynetdicom's server with what an open network port needs: bounded PDUs, TLS in its own thread, limits per address.
 
-A connection counts as waiting until its association is accepted. Of those, each address may have a few; a further one
-closes the oldest, so that idle sockets keep nobody out. Waiting connections end soon anyway (``acse_timeout``).
+A connection waits until it gets one of the places for associations, before its request is answered. Of those that
+wait, each address may have a few; a further one closes the oldest, so that idle sockets keep nobody out. Waiting
+connections end soon anyway (``acse_timeout``).
 """
 
 import logging
@@ -22,7 +23,8 @@ from hemoscope.pacs.bounded_sockets import BoundedSocket, BoundedTLSSocket
 _log = logging.getLogger("hemoscope.pacs")
 _HANDSHAKE_SECONDS = 5.0
 _WAITING_OF_AN_ADDRESS = 8
-MOST_WAITING = 64
+_MOST_WAITING = 64
+_LOCAL_LIMIT_EXCEEDED = (2, 3, 2)  # rejected for now, by the presentation related provider (PS3.8 9.3.4)
 _Address = tuple[str, int]
 _Connection = BoundedSocket | BoundedTLSSocket
 
@@ -43,25 +45,27 @@ class Connections:
             self._waiting.pop(address, None)
             own = [other for other in self._waiting if other[0] == address[0]]
             over = own[: max(len(own) - _WAITING_OF_AN_ADDRESS + 1, 0)]
-            if not over and len(self._waiting) >= MOST_WAITING:
+            if not over and len(self._waiting) >= _MOST_WAITING:
                 over = [next(iter(self._waiting))]
             closing = [self._waiting.pop(other)[0] for other in over]
             self._waiting[address] = (connection, monotonic())
         for one in closing:
             one.shutdown(socket.SHUT_RDWR)
 
-    def associated(self, address: _Address) -> None:
-        """Note that a connection has its association."""
+    def associate(self, address: _Address, *, most: int) -> bool:
+        """Give a connection that waits one of ``most`` places for associations; False if none is free."""
         with self._lock:
-            found = self._waiting.pop(address, None)
-            if found is not None:
-                self._associated[address] = found[0]
+            if len(self._associated) >= most or address not in self._waiting:
+                return False
+            self._associated[address], _ = self._waiting.pop(address)
+            return True
 
-    @property
-    def count(self) -> int:
-        """How many have their association."""
+    def rejected(self, address: _Address) -> None:
+        """Take the place of a connection back, which then has its time of waiting to end."""
         with self._lock:
-            return len(self._associated)
+            found = self._associated.pop(address, None)
+            if found is not None:
+                self._waiting[address] = (found, monotonic())
 
     def remove(self, address: _Address) -> None:
         """Forget a connection; an unknown one is no error."""
@@ -106,7 +110,7 @@ class BoundedAssociationServer(ThreadedAssociationServer):
         # pynetdicom ends idle associations itself, in time for both sides to know.
         self._connections = Connections(waiting_s=entity.acse_timeout, idle_s=2 * entity.network_timeout)
         super().__init__(*arguments, **options)
-        self.bind(evt.EVT_ACCEPTED, lambda event: self._connections.associated(_peer(event)))
+        self.bind(evt.EVT_REJECTED, lambda event: self._connections.rejected(_peer(event)))
         self.bind(evt.EVT_CONN_CLOSE, lambda event: self._connections.remove(_peer(event)))
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -137,10 +141,16 @@ class BoundedAssociationServer(ThreadedAssociationServer):
             self._connections.remove(client_address[:2])
             self.shutdown_request(request)
 
-    @property
-    def associations(self) -> int:
-        """How many connections have their association."""
-        return self._connections.count
+    def associate(self, event: evt.Event, *, most: int) -> None:
+        """Give the association that an event requests one of ``most`` places, or reject it if none is free.
+
+        pynetdicom would count the threads of connections that have no association yet, or none any more, too.
+        """
+        if self._connections.associate(_peer(event), most=most):
+            return
+        _log.warning("an association was rejected: there are %d, as many as most_associations allows", most)
+        event.assoc.acse.send_reject(*_LOCAL_LIMIT_EXCEEDED)
+        event.assoc.kill()  # returns once the peer, or the time limit, has ended the connection
 
     def end(self) -> None:
         """Stop to listen; associations go on."""

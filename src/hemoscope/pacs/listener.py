@@ -2,7 +2,9 @@
 
 import errno
 import logging
+import re
 import ssl
+import sys
 from collections.abc import Callable
 from threading import Thread
 from typing import Any
@@ -21,7 +23,7 @@ from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.transfer_syntaxes import DEFLATED, SYNTAXES
 from hemoscope.errors import ConfigError, DicomReadError
-from hemoscope.pacs.association_server import MOST_WAITING, BoundedAssociationServer
+from hemoscope.pacs.association_server import BoundedAssociationServer
 from hemoscope.pacs.calling_title import calling_title
 from hemoscope.pacs.spool import Spool
 from hemoscope.store.node_settings import NodeSettings
@@ -33,6 +35,7 @@ _CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTIma
 # A deflated data set would be inflated in this process, to a thousand times what the limit on messages lets in.
 _SYNTAXES = sorted(SYNTAXES - {DEFLATED})
 _MOST_PDU = 128 << 10
+_UID = re.compile("[0-9.]{1,64}")  # scanners write zeros before digits, which PS3.5 9.1 forbids
 # Statuses of the Storage service (PS3.4 B.2.3) and of any service (PS3.7 C).
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND, PROCESSING_FAILURE = 0x0000, 0xA700, 0xA900, 0xC000, 0x0110
 
@@ -113,19 +116,17 @@ class Listener:
         return any(peer.comes_from(address) for peer in self._settings.peers)
 
     def _requested(self, event: evt.Event) -> None:
-        """Abort an association whose AE title comes from the address of another, or that is one too many.
+        """Abort an association whose AE title comes from the address of another, and reject one that is one too many.
 
-        pynetdicom rejects unknown titles; its own limit counts connections that wait for their association too.
+        pynetdicom rejects unknown titles.
         """
-        server, most = self._server, self._settings.node.most_associations
-        if server is not None and server.associations >= most:
-            _log.warning("an association was aborted: there are %d, as many as most_associations allows", most)
-            event.assoc.abort()
-            return
         own = [peer for peer in self._settings.peers if peer.ae_title == calling_title(event)]
         if own and not any(peer.comes_from(event.assoc.requestor.address) for peer in own):
             _log.warning("an association was aborted: its AE title is that of a peer at another address")
             event.assoc.abort()
+            return
+        if self._server is not None:
+            self._server.associate(event, most=self._settings.node.most_associations)
 
     def _rejected(self, event: evt.Event) -> None:
         """Log why pynetdicom rejected an association; AE titles name systems, not patients."""
@@ -136,7 +137,7 @@ class Listener:
         elif calling_title(event) not in {peer.ae_title for peer in self._settings.peers}:
             cause = f"{calling_title(event)!r} is the AE title of no peer"
         else:
-            cause = "there are too many associations"
+            cause = "its user identity is not accepted"
         _log.warning("an association was rejected: %s", cause)
 
     def _echo(self, _event: evt.Event) -> int:
@@ -164,8 +165,8 @@ class Listener:
         content = event.encoded_dataset()
         elements = parse(content, source="image", limits=self._limits, until=tags.STUDY_INSTANCE_UID).elements
         study, instance = elements.text(tags.STUDY_INSTANCE_UID), elements.text(tags.SOP_INSTANCE_UID)
-        if not study or not instance:
-            _log.warning("an image was refused: it has no Study or SOP Instance UID")
+        if not _UID.fullmatch(study) or not _UID.fullmatch(instance):
+            _log.warning("an image was refused: its Study or SOP Instance UID is missing or no UID")
             return CANNOT_UNDERSTAND
         request: Any = event.request
         if (elements.text(tags.SOP_CLASS_UID), instance) != (
@@ -183,8 +184,7 @@ def _entity(settings: NodeSettings) -> AE:
     entity = AE(ae_title=node.ae_title)
     entity.require_called_aet = True
     entity.require_calling_aet = sorted({peer.ae_title for peer in settings.peers})
-    # Connections that have no association yet count too, and have a limit of their own.
-    entity.maximum_associations = node.most_associations + MOST_WAITING
+    entity.maximum_associations = sys.maxsize  # the server counts
     entity.maximum_pdu_size = _MOST_PDU
     entity.acse_timeout = node.negotiation_seconds
     entity.dimse_timeout = entity.network_timeout = node.idle_seconds

@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from hemoscope.files import valid_text
+from hemoscope.files import inert_text, valid_text
 from hemoscope.inference.findings import SliceFindings, StudyFindings
 from hemoscope.labels import LABELS
 from hemoscope.reports.report import PatientIdentity, Report, ReportedStudy
@@ -132,5 +132,4 @@ def _table(columns: Sequence[str] | None, rows: Iterable[Sequence[Cell]]) -> str
 def _inert(cell: Cell) -> Cell:
     if not isinstance(cell, str):
         return cell
-    text = valid_text(cell)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return inert_text(valid_text(cell))

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from hemoscope.files import inert_text
 from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage
 from hemoscope.store import audit, tables
 from hemoscope.store.database import Database, server_time, storable
@@ -84,7 +85,7 @@ def export_feedback(database: Database) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image_id", *LABELS])
-    writer.writerows([image_id, *image.row()] for image_id, image in known.items() if image.values)
+    writer.writerows([inert_text(image_id), *image.row()] for image_id, image in known.items() if image.values)
     return text.getvalue()
 
 
