@@ -6,9 +6,10 @@ instead. Real head CT is read from HEMOSCOPE_DATA, else from ``../shared/data`` 
 required.
 """
 
+import logging
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,18 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"HEMOSCOPE_REQUIRE_REFERENCE_TOOLS is set, but this test was skipped: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def process_wide_state() -> Iterator[None]:
+    """Give each test the umask and the log levels of the first: commands that run in this process change them."""
+    mask, loggers = os.umask(0o022), [logging.getLogger(name) for name in ("", "hemoscope")]
+    levels = [logger.level for logger in loggers]
+    os.umask(mask)
+    yield
+    os.umask(mask)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture
