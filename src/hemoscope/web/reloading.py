@@ -17,6 +17,7 @@ from hemoscope.web.credentials import load_credentials
 from hemoscope.web.tls import tls_context
 
 _log = logging.getLogger(__name__)
+_Fault = tuple[str, str]  # what /health says, and the line of the log
 
 
 class Reloading:
@@ -31,11 +32,13 @@ class Reloading:
     async def reload(self) -> None:
         """Read everything again; the log and ``/health`` have what could not be read."""
         faults = [fault for fault in (await self._reload_credentials(), await self._reload_tls()) if fault]
-        self._state.reload_fault = " ".join(faults) or None
+        self._state.reload_fault = " ".join(shown for shown, _ in faults) or None
+        for _, line in faults:  # once /health says so too
+            _log.error("%s", line)
         if not faults:
             _log.info("users, tokens and certificate were read again")
 
-    async def _reload_credentials(self) -> str | None:
+    async def _reload_credentials(self) -> _Fault | None:
         state, settings = self._state, self._state.settings
         if not settings.login_required:
             return None
@@ -43,28 +46,28 @@ class Reloading:
         try:
             read = await to_thread.run_sync(load)
         except (ConfigError, OSError) as error:
-            _log.error("users and tokens were not read again, the old ones still count: %s", _reason(error))
-            return "Users and tokens could not be read again: the old ones still count."
+            line = f"users and tokens were not read again, the old ones still count: {_reason(error)}"
+            return "Users and tokens could not be read again: the old ones still count.", line
         self._to_end |= state.credentials.changed_in(read)
         ended, state.credentials = self._to_end, read
         try:
             await to_thread.run_sync(state.store.close_sessions_of, ended)
         except StoreError as error:
             # Removed users are out all the same; a changed password would leave its old sessions open.
-            _log.error("sessions of %d changed users were not ended, reload again: %s", len(ended), described(error))
-            return "Sessions of changed users could not be ended, as the database did not answer."
+            line = f"sessions of {len(ended)} changed users were not ended, reload again: {described(error)}"
+            return "Sessions of changed users could not be ended, as the database did not answer.", line
         self._to_end = frozenset()
         _log.info("%d users were removed or changed, their sessions have ended", len(ended))
         return None
 
-    async def _reload_tls(self) -> str | None:
+    async def _reload_tls(self) -> _Fault | None:
         if self._state.settings.tls is None:
             return None
         try:
             self._connections.tls = await to_thread.run_sync(tls_context, *self._state.settings.tls)
         except ConfigError as error:
-            _log.error("the certificate was not read again, the old one is still used: %s", _reason(error))
-            return "The certificate could not be read again: the old one is still used."
+            line = f"the certificate was not read again, the old one is still used: {_reason(error)}"
+            return "The certificate could not be read again: the old one is still used.", line
         return None
 
 
