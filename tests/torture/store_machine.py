@@ -44,7 +44,18 @@ LEASE_S = 15.0
 KINDS = {"study": 1, "two studies": 2, "no study": 1}  # and the studies that each has
 FAULTS = ("storage_full", "storage_unusable", "MemoryError", "ValueError", "OSError")
 FINAL = (StudyState.DONE, StudyState.FAILED)
-CODES = {"no_ct", "no_series", "not_dicom", "worker_killed", "test", "internal_error", "out_of_memory", "storage_full"}
+CODES = {
+    "no_ct",
+    "no_series",
+    "lost_upload",
+    "decoder_died",
+    "not_dicom",
+    "worker_killed",
+    "test",
+    "internal_error",
+    "out_of_memory",
+    "storage_full",
+}
 servers, places = st.integers(0, 1), st.integers(0, 20)
 
 
@@ -247,7 +258,7 @@ class StoreMachine(RuleBasedStateMachine):
             else:
                 assert one.error_code in CODES, one.error_code
         elif self._source_is_needed(one):
-            found = len(list((upload / "source").iterdir()))
+            found = len(list((upload / "source").glob("0*")))
             assert found == len(files_of(self.kinds[one.upload_id])), "files of an upload that waits are gone"
 
     def _source_is_needed(self, one: StudySummary) -> bool:
