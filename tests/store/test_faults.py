@@ -146,8 +146,6 @@ def test_a_socket_that_breaks_is_a_fault_of_the_database(store: Store) -> None:
     assert error.value.code == "database_unreachable"
 
 
-# pg8000 leaves the socket of a connection that was refused to the garbage collector.
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
 def test_a_start_waits_for_its_database_and_says_so(
     cluster: Cluster, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
