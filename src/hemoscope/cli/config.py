@@ -60,7 +60,7 @@ def _described(settings: "NodeSettings") -> Iterator[str]:
             f"{', '.join(one.outputs)}{routine}"
         )
     if settings.webhook is not None:
-        yield f"{settings.webhook.url} is told of studies: {', '.join(settings.webhook.urgencies)}"
+        yield f"{settings.webhook.url} is notified of studies: {', '.join(settings.webhook.urgencies)}"
 
 
 def _print_series(settings: "NodeSettings", paths: list[Path], calling: str, console: "Console") -> None:

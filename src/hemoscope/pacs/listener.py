@@ -157,7 +157,7 @@ class Listener:
         except OSError as error:
             _log.error("an image was refused, for it cannot be stored: %s", errno.errorcode.get(error.errno or 0, "?"))
             return OUT_OF_RESOURCES
-        except Exception as error:  # noqa: BLE001 - the sender must be told, and keep its image
+        except Exception as error:  # noqa: BLE001 - the sender must get an answer, and keep its image
             _log.error("an image was refused: %s", type(error).__name__)
             return PROCESSING_FAILURE
 

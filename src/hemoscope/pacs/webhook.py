@@ -1,4 +1,4 @@
-"""Tells another program of the site that an urgent study was read: a signed HTTP request without identity.
+"""Notifies another program of the site that an urgent study was read: a signed HTTP request without identity.
 
 The signature is HMAC-SHA256 over the time, a full stop and the body, with a secret that both sides have; the receiver
 checks it, and refuses old times, so that a request cannot be forged or repeated.

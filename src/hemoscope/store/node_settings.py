@@ -9,7 +9,7 @@ from hemoscope.reports.dicom_results.report_options import ReportOptions
 
 OUTPUTS = ("report", "pictures", "key-slices")
 WEBHOOK = "[webhook]"  # its name among the destinations of the outbox; no destination can have it, see _check
-WEBHOOK_DAYS = 14.0  # give up what could not be told for so long
+WEBHOOK_DAYS = 14.0  # give up what could not be sent for so long
 READ, IGNORE = "read", "ignore"
 
 
@@ -138,12 +138,12 @@ class SiteCode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
-    """A program of the site that is told of urgent studies, without identity.
+    """A program of the site that is notified of urgent studies, without identity.
 
     Attributes:
         url: http to this machine, or https.
         secret_file: whose content signs the requests; relative to the TOML file.
-        urgencies: of the studies that it is told of.
+        urgencies: of the studies that it is notified of.
     """
 
     url: str

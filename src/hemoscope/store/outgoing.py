@@ -40,10 +40,10 @@ class OutgoingResults:
         Raises:
             StoreError: ``storage_full``.
         """
-        return (*self._told(reading, study_id), *self._results(archive, reading))
+        return (*self._notification(reading, study_id), *self._results(archive, reading))
 
-    def _told(self, reading: StudyReading, study_id: str) -> Iterator[OutgoingObject]:
-        """What the webhook is told: the store's random id of the study, and what is suspected."""
+    def _notification(self, reading: StudyReading, study_id: str) -> Iterator[OutgoingObject]:
+        """What the webhook sends: the store's random id of the study, and what is suspected."""
         findings = reading.findings
         if self._webhook is None or findings.urgency not in self._webhook.urgencies:
             return

@@ -1,6 +1,6 @@
 """Programs that must stay alive: watched, started again after a pause, and described in a file for whoever asks.
 
-A program that ends without being told to is started again, at first after a second, and after twice as long each time
+A program that ends by itself is started again, at first after a second, and after twice as long each time
 that it did not last. What the supervisor knows is in ``processes.json`` of a folder: ``hemoscope federated status``
 reads it. The supervisor has one thread, since Linux ends a child whose starting thread ends (``tie_to_parent``).
 """
