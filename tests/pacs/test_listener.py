@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from time import monotonic, sleep
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification
 
 from hemoscope.pacs import node as node_module
 from hemoscope.pacs import spool as spool_module
+from hemoscope.pacs.association_server import BoundedAssociationServer
 from hemoscope.pacs.node import DicomNode
 from hemoscope.store.node_settings import Peer, Rule
 from hemoscope.store.refusals import refusal
@@ -306,6 +308,22 @@ def echo_until(association: Association, status: int) -> bool:
     while (found := association.send_c_echo().Status) != status and monotonic() < end:
         sleep(0.05)
     return bool(found == status)
+
+
+def test_the_listener_outlives_an_error_of_its_own_loop(
+    start_node: Start, associate: Callable[..., Association], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = Event()
+
+    def fail(server: BoundedAssociationServer) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError
+
+    monkeypatch.setattr(BoundedAssociationServer, "service_actions", fail)
+    node = start_node()
+    assert failed.wait(WAIT_S)
+    assert associate(node).send_c_echo().Status == 0
 
 
 class TestHostilePeers:

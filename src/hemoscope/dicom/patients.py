@@ -74,7 +74,7 @@ def _place(header: SliceHeader) -> tuple[object, object, object]:
 
 
 def _by_name(headers: Headers) -> list[Headers]:
-    """Group by name; slices with an ID and a birth date are of one patient, however the name is spelled."""
+    """Group slices by name; those with an ID and a birth date are of one patient, however the name is spelled."""
     certain = [header for header in headers if header.patient_id and header.patient_birth_date]
     if not certain:
         return divided(headers, lambda header: header.patient_name)

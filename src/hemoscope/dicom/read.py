@@ -62,7 +62,7 @@ class Admission:
 
 
 def admit(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -> Admission:  # noqa: B008 - frozen
-    """Check one DICOM file without decoding: which of its frames belong to a study, and which are refused by name.
+    """Check one DICOM file without decoding: which of its frames belong to a study, and which are refused, and why.
 
     A computed map (perfusion, iodine) is refused here, while ``read_slices`` decodes it and names its kind.
 

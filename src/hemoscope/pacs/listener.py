@@ -7,6 +7,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from threading import Thread
+from time import sleep
 from typing import Any
 
 from pynetdicom import AE, evt
@@ -26,6 +27,7 @@ from hemoscope.errors import ConfigError, DicomReadError
 from hemoscope.pacs.association_server import BoundedAssociationServer
 from hemoscope.pacs.calling_title import calling_title
 from hemoscope.pacs.spool import Spool
+from hemoscope.store.background import Backoff, described
 from hemoscope.store.node_settings import NodeSettings
 
 _log = logging.getLogger("hemoscope.pacs")
@@ -100,9 +102,21 @@ class Listener:
             raise ConfigError(msg) from error
         assert isinstance(server, BoundedAssociationServer), "as was asked for"
         self._server = server
-        Thread(target=server.serve_forever, name="dicom listener", daemon=True).start()
+        Thread(target=self._serve, args=(server,), name="dicom listener", daemon=True).start()
         host, port = server.server_address[:2]
         return str(host), int(port)
+
+    def _serve(self, server: BoundedAssociationServer) -> None:
+        """Accept connections until ``stop``, whatever error one of them causes."""
+        backoff = Backoff()
+        while True:
+            try:
+                server.serve_forever()
+            except Exception as error:  # noqa: BLE001 - the site depends on this loop; the fault may pass
+                _log.error("the listener goes on after %s", described(error))
+                sleep(backoff.next_pause_s())
+            if self._server is not server:
+                return
 
     def stop(self) -> None:
         """Stop to listen, and end every association."""
