@@ -4,12 +4,13 @@ import io
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,33 @@ def worker_with_a_job(store: Store, more: Callable[[], object]) -> int:
         return busy_worker(store)
 
     return int(until(look, "a worker with a job"))
+
+
+def writable(database: str | None) -> bool:
+    """Whether no process holds the write lock of an SQLite database."""
+    assert database is not None
+    with closing(sqlite3.connect(database.removeprefix("sqlite:///"), timeout=0.0)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+    return True
+
+
+def frozen_worker(store: Store, database: str | None, more: Callable[[], object]) -> int:
+    """The process of a worker that was stopped while it held a job, and no lock: its job never ends by itself."""
+
+    def freeze() -> int | None:
+        pid = worker_with_a_job(store, more)
+        if not alive(pid):
+            return None
+        os.kill(pid, signal.SIGSTOP)
+        if busy_worker(store) == pid and writable(database):
+            return pid
+        os.kill(pid, signal.SIGCONT)
+        return None
+
+    return int(until(freeze, "a worker that was stopped with a job"))
 
 
 def alive(pid: int) -> bool:
@@ -179,11 +207,13 @@ def test_a_bad_file_kills_no_worker(
 def test_a_job_over_the_time_limit_fails_with_a_code_and_its_worker_is_replaced(
     store: Store, settings: Callable[..., Settings], submit: Submit, query: Query, long_series: list[bytes]
 ) -> None:
-    with Supervisor(store, settings(time_limit_minutes=1e-5)):
-        slow = submit(store, long_series * 40)
-        until(lambda: ended(store), "the study to end")
-        first = store.get(slow.study_id)
-        assert (first.state, first.error_code) == (StudyState.FAILED, "time_limit")
+    limited = settings(time_limit_minutes=1e-5, lease_s=60.0)
+    with Supervisor(store, limited):
+        frozen_worker(store, limited.database, lambda: submit(store, long_series))
+        until(lambda: ended(store), "the studies to end")
+    assert sorted({(one.state, one.error_code) for one in studies(store)} - {(StudyState.DONE, None)}) == [
+        (StudyState.FAILED, "time_limit")
+    ]
 
 
 SERVER = """
