@@ -10,7 +10,7 @@ class Row:
 
     Attributes:
         what: what was measured, and on what input.
-        limit: what bounds it on this machine, with the arithmetic ("64 MB to read: .02 s; 119 GFLOP at 95 GFLOP/s: 1.3 s").
+        limit: what bounds it on this machine, with the arithmetic ("64 MB to read: .02 s; 119 GFLOP: 1.3 s").
         measured: the median of ours, in ``unit``.
         beside: what it is compared with.
         compared: the median of that, in ``unit``; 1.0 where the bar is a value and not a ratio.
