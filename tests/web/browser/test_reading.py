@@ -1,73 +1,20 @@
 """What a radiologist does in the reading room, in a real browser: upload, read, give feedback, export."""
 
 import dataclasses
-import io
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fake_room
 import numpy as np
 import pytest
-from PIL import Image
+from reading_page import OpenPage, opened, picture, until, wait_for_slice
 
 from hemoscope.labels import LABELS
 from hemoscope.testing.phantom import Phantom, make_phantom
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-OpenPage = Callable[..., "Page"]
-WAIT_S = 60.0
-
-
-def picture(page: "Page") -> np.ndarray:
-    """What is painted on the canvas, without the words around it: uint8 (rows, columns, 3).
-
-    The page paints in the next animation frame after a change; the one after that has surely seen it.
-    """
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    data = page.evaluate("document.querySelector('#view').toDataURL().split(',')[1]")
-    import base64
-
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
-
-
-def wait_for_slice(page: "Page", index: int | None = None) -> None:
-    """Wait until the slice that is asked for is the slice that is seen."""
-    page.wait_for_function(
-        """(index) => {
-          const { slice, rendered } = document.querySelector("#view").dataset;
-          return rendered !== undefined && rendered === slice && (index === null || slice === String(index));
-        }""",
-        arg=index,
-    )
-
-
-def until(page: "Page", condition: Callable[[np.ndarray], bool]) -> np.ndarray:
-    """Wait for a picture that meets the condition, such as one whose heat map has come."""
-    end = time.monotonic() + WAIT_S
-    while not condition(shown := picture(page)):
-        assert time.monotonic() < end, "the picture never came"
-        page.wait_for_timeout(20)
-    return shown
-
-
-def opened(open_page: OpenPage, url: str, **options: Any) -> "Page":
-    """A reading page with its findings: until they come, it may still go to their key slice by itself."""
-    page = open_page(url, **options)
-    page.wait_for_selector(".finding")
-    wait_for_slice(page)
-    return page
-
-
-@pytest.fixture
-def study(room: Any, open_page: OpenPage, asymmetric: Phantom, request: pytest.FixtureRequest) -> "Page":
-    """The reading page of the asymmetric phantom; heat is on, since something is suspected."""
-    study_id = room.fake.add(asymmetric) if room.fake else request.getfixturevalue("real_study")
-    return opened(open_page, f"{room.url}/studies/{study_id}")
 
 
 def test_a_study_is_uploaded_and_appears_with_its_urgency_and_types(
@@ -270,99 +217,6 @@ def test_zooming_in_enlarges_and_resetting_fits(study: "Page") -> None:
     until(study, lambda shown: np.array_equal(shown, fitted))
 
 
-def test_a_disagreement_with_a_note_cannot_be_taken_for_agreement_and_stays(study: "Page") -> None:
-    finding = study.locator(".finding[data-label=intraparenchymal]")
-    finding.locator(".finding-head").click()
-    finding.get_by_role("button", name="Disagree: no intraparenchymal").click()
-    finding.locator("textarea").fill("calcified <b>falx</b>")
-    finding.get_by_role("button", name="Save").click()
-    finding.get_by_text("Disagreed: no intraparenchymal").wait_for()
-    study.reload()
-    finding.locator(".finding-head").click()
-    assert finding.locator(".reader-mark").inner_text() == "Reader disagrees"
-    assert "calcified <b>falx</b>" in finding.inner_text(), "a note is text, never markup"
-
-
-def test_a_finding_is_agreed_with_by_one_click_and_that_is_taken_back(study: "Page") -> None:
-    any_finding = study.locator(".finding[data-label=any]")
-    any_finding.get_by_role("button", name="Agree: hemorrhage", exact=True).click()
-    any_finding.get_by_text("Agreed: hemorrhage").wait_for()
-    assert any_finding.locator(".reader-mark").inner_text() == "Reader agrees"
-    any_finding.get_by_role("button", name="Take back").click()
-    any_finding.get_by_text("Agreed: hemorrhage").wait_for(state="detached")
-    study.reload()
-    study.wait_for_selector(".finding")
-    assert any_finding.locator(".reader-mark").inner_text() == ""
-
-
-def test_slices_are_marked_in_ranges(study: "Page") -> None:
-    finding = study.locator(".finding[data-label=subdural]")
-    finding.locator(".finding-head").click()
-    finding.get_by_role("button", name="Agree: subdural", exact=True).click()
-    finding.get_by_role("button", name="Add slices or a note").click()
-    finding.get_by_label("Seen on slices").fill("3-5, 9, 400")
-    finding.get_by_role("button", name="Save").click()
-    assert finding.locator("form").count() == 1, "there is no slice 400"
-    finding.get_by_label("Seen on slices").fill("3-5, 9")
-    finding.get_by_role("button", name="Save").click()
-    finding.get_by_text("slices 3–5, 9").wait_for()
-
-
-def test_n_shows_each_suspected_finding_at_its_key_slices_under_its_map(
-    fake: Any, open_page: OpenPage, asymmetric: Phantom
-) -> None:
-    study_id = fake.fake.add(asymmetric)
-    keys = fake.fake.studies[study_id].entry["geometry"]["key_slices"]
-    page = opened(open_page, f"{fake.url}/studies/{study_id}")
-    page.locator(".finding[data-label=any] .finding-head").click()
-    wait_for_slice(page, keys["any"][0])
-    assert page.locator("#heat").get_attribute("aria-pressed") == "true"
-    stops = [(label, index) for label in ("any", "intraparenchymal", "subdural") for index in keys[label]]
-    for label, index in [*stops[1:], stops[0]]:
-        page.keyboard.press("n")
-        wait_for_slice(page, index)
-        assert page.locator(".finding.is-chosen").get_attribute("data-label") == label
-    page.keyboard.press("p")
-    wait_for_slice(page, stops[-1][1])
-
-
-def test_the_arrows_scroll_again_after_the_opacity_slider(study: "Page") -> None:
-    study.keyboard.press("Home")
-    wait_for_slice(study, 0)
-    box = study.locator("#opacity").bounding_box()
-    assert box
-    study.mouse.click(box["x"] + box["width"] * 0.8, box["y"] + box["height"] / 2)
-    study.keyboard.press("ArrowUp")
-    wait_for_slice(study, 1)
-
-
-def test_keys_work_under_a_cyrillic_layout(study: "Page") -> None:
-    study.evaluate(
-        """() => document.dispatchEvent(
-          new KeyboardEvent("keydown", { key: "ц", code: "KeyW", bubbles: true, cancelable: true }))"""
-    )
-    study.wait_for_url("**/")
-
-
-def test_both_pages_work_where_the_site_may_keep_no_data(room: Any, browser: Any, real_study: str) -> None:
-    context = browser.new_context()
-    context.add_init_script(
-        """for (const name of ["localStorage", "sessionStorage"]) {
-          Object.defineProperty(window, name, { get() { throw new DOMException("blocked", "SecurityError"); } });
-        }"""
-    )
-    page = context.new_page()
-    page.goto(room.url)
-    page.wait_for_selector("#line[data-line=live]")
-    page.keyboard.press("?")
-    page.get_by_label("Single-key shortcuts on").uncheck()
-    if room.fake is None:
-        page.goto(f"{room.url}/studies/{real_study}")
-        page.wait_for_selector(".finding")
-        page.keyboard.press("h")
-    context.close()
-
-
 def test_the_model_card_is_one_click_away(study: "Page") -> None:
     study.get_by_role("button", name="Model card").click()
     assert "Limits of use" in study.locator("#card").inner_text()
@@ -454,29 +308,6 @@ def test_a_slice_that_cannot_be_loaded_is_reported_with_its_remedy(
     page.get_by_role("button", name="Try again").click()
     wait_for_slice(page, 0)
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
-
-
-def test_j_and_k_go_through_the_studies_in_the_worklists_order(
-    fake: Any, open_page: OpenPage, asymmetric: Phantom
-) -> None:
-    routine = fake.fake.add(asymmetric, urgency="routine")
-    urgent = fake.fake.add(asymmetric, urgency="immediate")
-    page = open_page(f"{fake.url}/studies/{urgent}")
-    page.wait_for_selector("#next:enabled")
-    page.keyboard.press("j")
-    page.wait_for_url(f"**/{routine}")
-    page.wait_for_selector("#previous:enabled")
-    page.keyboard.press("k")
-    page.wait_for_url(f"**/{urgent}")
-
-
-def test_single_keys_can_be_switched_off(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
-    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
-    page.keyboard.press("?")
-    page.get_by_label("Single-key shortcuts on").uncheck()
-    page.keyboard.press("Escape")
-    page.keyboard.press("3")
-    assert page.locator("#corner-window").inner_text().startswith("Brain")
 
 
 def test_a_study_that_does_not_exist_says_so(fake: Any, open_page: OpenPage) -> None:

@@ -37,7 +37,7 @@ export function thresholdWords(finding, card, site) {
   const prevalence = prevalenceOf(finding.label, site.prevalence);
   const rates = ratesOf(point);
   if (!rates) return ["The model card does not state sensitivity and specificity at this threshold."];
-  const numbers = `${measured(rates, rates.method && point.performance)} . The threshold was ${ruleWords(point.rule)}.`;
+  const numbers = `${measured(rates, rates.method && point.performance)}. The threshold was ${ruleWords(point.rule)}.`;
   const meaning = meaningOf(point, prevalence);
   if (meaning) return [atPrevalence(meaning, finding.present, prevalence), numbers, basis(rates)];
   const missing =
