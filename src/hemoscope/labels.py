@@ -23,10 +23,24 @@ class Hemorrhage(StrEnum):
     SUBDURAL = "subdural"
 
     @property
+    def abbreviation(self) -> str:
+        """The label's abbreviation in radiology, as in "SDH"; "Any" for any hemorrhage."""
+        return _ABBREVIATIONS[self.value]
+
+    @property
     def display(self) -> str:
         """The label's name in tables and pages."""
         return "Any hemorrhage" if self is Hemorrhage.ANY else self.value.capitalize()
 
+
+_ABBREVIATIONS = {
+    "any": "Any",
+    "epidural": "EDH",
+    "intraparenchymal": "IPH",
+    "intraventricular": "IVH",
+    "subarachnoid": "SAH",
+    "subdural": "SDH",
+}
 
 LABELS: tuple[Hemorrhage, ...] = tuple(Hemorrhage)
 SUBTYPES: tuple[Hemorrhage, ...] = LABELS[1:]

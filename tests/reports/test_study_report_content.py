@@ -1,8 +1,10 @@
 """A study's report in words, as a page and as PDF: each number under its name, nothing trusted or fetched."""
 
 import io
+import json
 import re
 from dataclasses import replace
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from hemoscope.reports.report import Report
 from hemoscope.reports.study_report_content import ReaderRemark, StudyDocument, shown_slices, study_document
 from hemoscope.reports.study_report_html import STYLE_SHA256, findings_html
 from hemoscope.reports.study_report_pdf import findings_pdf
+from hemoscope.reports.threshold_words import threshold_words
 from hemoscope.version import DISCLAIMER
 
 from .conftest import make_frame, make_report, make_reported
@@ -176,6 +179,47 @@ def test_pictures_in_the_page_are_png(study: StudyDocument) -> None:
     assert study.pictures[0][0] == "Any hemorrhage, slice 2 of 4"
 
 
-def test_a_report_shows_the_first_key_slice_of_each_label_that_has_one() -> None:
-    keys = PerLabel.from_mapping(dict.fromkeys(LABELS, ()) | {Hemorrhage.ANY: (7, 2), Hemorrhage.SUBDURAL: (2,)})
-    assert list(shown_slices(keys)) == [(Hemorrhage.ANY, 7), (Hemorrhage.SUBDURAL, 2)]
+def test_a_report_shows_each_slice_once_for_all_labels_that_it_is_the_first_key_slice_of() -> None:
+    given = {Hemorrhage.ANY: (7, 2), Hemorrhage.EPIDURAL: (2,), Hemorrhage.SUBDURAL: (7,)}
+    keys = PerLabel.from_mapping(dict.fromkeys(LABELS, ()) | given)
+    assert list(shown_slices(keys)) == [
+        (7, (Hemorrhage.ANY, Hemorrhage.SUBDURAL)),
+        (2, (Hemorrhage.EPIDURAL,)),
+    ]
+
+
+def test_a_picture_says_for_which_labels_it_is_shown_and_whether_its_map_shows_anything(
+    document: dict[str, Any],
+) -> None:
+    shared = replace(picture(), also=(Hemorrhage.EPIDURAL, Hemorrhage.SUBDURAL))
+    cold = replace(picture(), heat=HeatMap(values=np.zeros((5, 5), np.float32), box=Box(top=0, left=0, side=40)))
+    captions = [caption for caption, _ in study_document(document, pictures=[shared, cold]).pictures]
+    assert captions == [
+        "Any hemorrhage, Epidural and Subdural, slice 2 of 4. Heat map of any hemorrhage",
+        "Any hemorrhage, slice 2 of 4. The heat map shows nothing on this slice",
+    ]
+
+
+def test_the_thresholds_of_the_shipped_model_are_explained_for_established_labels_alone() -> None:
+    card = json.loads((resources.files("hemoscope") / "bundles" / "default" / "card.json").read_text())
+    words = threshold_words(card)
+    assert [text.partition(",")[0] for text in words] == [
+        *(label.display for label in LABELS if card["established"][label.value]),
+        "Immediate (any hemorrhage)",
+    ]
+    for text in words:
+        assert re.search(r"threshold 0\.\d\d: sensitivity \d+% \(95% interval .*measured on \d+ patients with", text), (
+            text
+        )
+
+
+def test_a_card_without_measured_performance_says_so() -> None:
+    point = {"threshold": 0.2, "sensitivity": 0.9, "specificity": 0.8}
+    card = {
+        "established": {label.value: label is Hemorrhage.ANY for label in LABELS},
+        "operating_points": {"study": {"any": point}, "urgent": {"threshold": 0.5}},
+    }
+    assert threshold_words(card) == (
+        "Any hemorrhage, threshold 0.20: sensitivity 90%, specificity 80%, in sample: expect lower values",
+        "Immediate (any hemorrhage), threshold 0.50: the model card states neither sensitivity nor specificity",
+    )

@@ -206,3 +206,23 @@ def test_prepare_table_reads_the_export_beside_files_named_by_their_uid(
     assert set(table.index) == set(images(study))
     assert table["epidural"].tolist() == [0] * len(series)
     assert table["subdural"].dropna().to_dict() == table["any"].dropna().to_dict() == {images(study)[1]: 1}
+
+
+def test_what_a_reader_takes_back_was_never_said(store: Store, study: StudyDetail, tmp_path: Path) -> None:
+    def say(label: Hemorrhage, verdict: Verdict, *, present: bool) -> None:
+        store.add_feedback(study.study_id, label=label, verdict=verdict, present=present, by="anna")
+
+    say(Hemorrhage.EPIDURAL, Verdict.AGREE, present=False)
+    say(Hemorrhage.ANY, Verdict.CORRECTED, present=False)
+    say(Hemorrhage.ANY, Verdict.WITHDRAWN, present=True)
+    assert table(store, tmp_path) == dict.fromkeys(images(study), labels(epidural=0))
+    assert store.get(study.study_id).feedback == {"agree": 1}
+    say(Hemorrhage.EPIDURAL, Verdict.WITHDRAWN, present=False)
+    assert store.get(study.study_id).feedback == {}
+    assert len(store.feedback(study.study_id)) == 4, "what was said stays on record"
+
+
+def test_a_label_counts_by_its_newest_verdict(store: Store, study: StudyDetail) -> None:
+    for verdict, present in ((Verdict.AGREE, True), (Verdict.CORRECTED, False), (Verdict.AGREE, True)):
+        store.add_feedback(study.study_id, label=Hemorrhage.ANY, verdict=verdict, present=present, by="anna")
+    assert store.get(study.study_id).feedback == {"agree": 1}

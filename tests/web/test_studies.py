@@ -13,6 +13,7 @@ from hemoscope.labels import LABELS
 from hemoscope.reports.findings_json import findings_schema
 from hemoscope.store.refusals import refusal
 from hemoscope.store.store import Store
+from hemoscope.web.routes.reports import _DRAW
 
 COLUMNS, ROWS, SLICES = 64, 64, 4
 
@@ -150,6 +151,44 @@ def test_the_worklist_filters_searches_and_pages(room: TestClient, study_id: str
     assert ids(f"search={study_id}") == [study_id]
     assert ids("search=nothing-has-this") == []
     assert ids("limit=1") + ids("limit=1&offset=1") == ids("")
+
+
+def test_abbreviations_find_their_label(room: TestClient, study_id: str) -> None:
+    def found(words: str) -> list[str]:
+        return [one["study_id"] for one in room.get("/api/v1/studies", params={"search": words}).json()["studies"]]
+
+    for label in LABELS[1:]:
+        assert found(label.abbreviation) == found(label.value), label
+    suspected = room.get(f"/api/v1/studies/{study_id}").json()["suspected"]
+    assert [bool(found(label.abbreviation)) for label in LABELS[1:]] == [label in suspected for label in LABELS[1:]]
+
+
+def test_a_report_is_drawn_again_only_when_feedback_changes_it(
+    room: TestClient, study_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    for kind, draw in _DRAW.items():
+        monkeypatch.setitem(_DRAW, kind, lambda report, draw=draw, kind=kind: (drawn.append(kind), draw(report))[1])
+    for kind in ("html", "pdf", "html", "pdf"):
+        assert room.get(f"/api/v1/studies/{study_id}/report.{kind}").status_code == 200
+    assert drawn == ["html", "pdf"]
+    given = {"label": "any", "verdict": "corrected", "present": False, "note": "artefact"}
+    room.post(f"/api/v1/studies/{study_id}/feedback", json=given)
+    page = room.get(f"/api/v1/studies/{study_id}/report.html").text
+    assert "reader disagrees, not present. artefact" in page
+    assert f"{study_id[:8]}" in page
+    assert room.delete(f"/api/v1/studies/{study_id}").status_code == 204
+    assert room.get(f"/api/v1/studies/{study_id}/report.html").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/studies/1234", "/studies/"])
+def test_a_browser_at_an_unknown_address_gets_a_page_and_a_program_a_problem(room: TestClient, path: str) -> None:
+    page = room.get(path, headers={"Accept": "text/html,*/*;q=0.8"})
+    assert page.status_code == 404
+    assert "Go to the worklist" in page.text
+    assert "1234" not in page.text
+    assert room.get(path).headers["content-type"].startswith("application/problem+json")
+    assert room.get("/api/v1/nowhere", headers={"Accept": "text/html"}).json()["code"] == "not_found"
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "offset=-1", "state=asleep", "urgency=never", "limit=many"])

@@ -166,7 +166,7 @@ def _spacing_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
         notes.append(_note("positions_unknown", message))
     if gaps := _gaps(headers):
         sizes = " or ".join(sorted({f"{due:.2f}" for _, due in gaps}, key=float)[:3])
-        message = f"{len(gaps)} gaps in the series: about {missing_slices(headers)} slices of {sizes} mm are missing"
+        message = _gap_words(len(gaps), missing_slices(headers), sizes)
         notes.append(_note("missing_slices", message))
     typical = spacing_mm(positions) or 0.0
     steps = [step for step in _steps(headers) if step not in gaps]
@@ -174,6 +174,12 @@ def _spacing_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
         whole = [step for step, _ in _steps(headers)]
         notes.append(_note("uneven_spacing", f"slices are {min(whole):.2f} to {max(whole):.2f} mm apart"))
     return notes
+
+
+def _gap_words(gaps: int, missing: int, sizes: str) -> str:
+    holes = "1 gap" if gaps == 1 else f"{gaps} gaps"
+    lacking = f"1 slice of {sizes} mm is" if missing == 1 else f"{missing} slices of {sizes} mm are"
+    return f"{holes} in the series: about {lacking} missing"
 
 
 def _gaps(headers: Sequence[SliceHeader]) -> list[tuple[float, float]]:

@@ -29,7 +29,7 @@ _PICTURES = {
 _BESIDE = ("slices", "balance", "kinds", "co_occurrence", None, None)
 _SHOWN_COMBINATIONS = 20
 _MOST_BARS = 60
-_SHORT = ("Any", "EDH", "IPH", "IVH", "SAH", "SDH")  # the field's own short names, in label order
+_SHORT = tuple(label.abbreviation for label in LABELS)
 _PACKAGE = "hemoscope.evaluation"
 
 

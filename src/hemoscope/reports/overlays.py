@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hemoscope.inference.heat_maps import HeatMap, heat_on_slice
 from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL, Window
 from hemoscope.labels import Hemorrhage
-from hemoscope.reports.colours import heat_over
+from hemoscope.reports.colours import heat_opacity, heat_over
 from hemoscope.reports.report import shown_probability
 from hemoscope.version import DISCLAIMER
 
@@ -38,6 +38,7 @@ class SlicePicture:
         hounsfield: HU of the slice, shape (rows, columns).
         heat: the label's heat map over the slice.
         probability: the label's calibrated probability on this slice.
+        also: further labels that the picture is shown for.
         established: False where the model's validation does not support the label.
         number: number of the slice in its series, from 1; ``count`` slices in all.
         position_mm: along the slice normal, or None where unknown or assumed.
@@ -56,6 +57,17 @@ class SlicePicture:
     position_mm: float | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
     orientation: tuple[float, ...] | None = None
+    also: tuple[Hemorrhage, ...] = ()
+
+    @property
+    def labels(self) -> tuple[Hemorrhage, ...]:
+        """Every label that the picture is shown for, that of the heat map first."""
+        return (self.label, *self.also)
+
+    @property
+    def shows_heat(self) -> bool:
+        """Whether anything of the heat map is seen: below a small probability nothing is painted."""
+        return bool(heat_opacity(heat_on_slice(self.heat, self.hounsfield.shape)).any())
 
 
 def draw_overlay(picture: SlicePicture) -> Image.Image:

@@ -6,7 +6,7 @@ by another process, is reported from what was stored.
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,15 +18,16 @@ from hemoscope.reports.findings_1 import key_slice_indices, triage_of
 from hemoscope.reports.overlays import SlicePicture, draw_overlay
 from hemoscope.reports.report import printable, shown_probability, unread_words
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
 
+# The words of the worklist and of the reading page.
 TRIAGE_WORDS = {
-    Triage.IMMEDIATE: "Read now: hemorrhage suspected at the urgent threshold",
-    Triage.PROMPT: "Read soon: hemorrhage suspected",
-    Triage.UNSURE: "Read before routine studies: the model is unsure",
-    Triage.ROUTINE: "Nothing suspected at the model's thresholds",
+    Triage.IMMEDIATE: "Immediate: any hemorrhage is at or above the urgent threshold",
+    Triage.PROMPT: "Prompt: a finding reached its threshold, any hemorrhage is below the urgent one",
+    Triage.UNSURE: "Unsure: the model is unsure about this study. Read it before routine ones",
+    Triage.ROUTINE: "Routine: no established finding reached its threshold. This does not rule out hemorrhage",
 }
-INCOMPLETE_WORDS = "Incomplete: nothing suspected in what was read, which is not the whole head"
+INCOMPLETE_WORDS = "Incomplete: not the whole head was read. Nothing reached its threshold in what was read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class StudyDocument:
     """Everything that a report on one study says, in reading order; texts are plain, to be escaped where shown.
 
     ``tone`` names the color of the headline: the triage, or ``incomplete`` where it is routine only for what was read.
-    ``pictures`` are pairs of a caption and a PNG.
+    ``pictures`` are pairs of a caption and a PNG; ``thresholds`` say what each threshold means.
     """
 
     disclaimer: str
@@ -67,6 +68,7 @@ class StudyDocument:
     facts: tuple[tuple[str, str], ...]
     labels: tuple[LabelLine, ...]
     remarks: tuple[str, ...]
+    thresholds: tuple[str, ...]
     reader: tuple[str, ...]
     pictures: tuple[tuple[str, bytes], ...]
 
@@ -77,7 +79,9 @@ def study_document(
     study: int = 0,
     key_slices: Mapping[str, Sequence[int]] | None = None,
     pictures: Sequence[SlicePicture] = (),
+    thresholds: Sequence[str] = (),
     reader: Sequence[ReaderRemark] = (),
+    stored: Sequence[tuple[str, str]] = (),
 ) -> StudyDocument:
     """Put one study of a findings document into words.
 
@@ -86,7 +90,9 @@ def study_document(
         study: its place in the document.
         key_slices: indices by label, stored beside a document of version 1, which cannot name frames.
         pictures: slices to show, drawn as overlays.
+        thresholds: what the model's thresholds mean (``threshold_words``).
         reader: what readers said of the findings.
+        stored: more facts, of the place where the study is kept.
     """
     found = document["studies"][study]
     triage = Triage(triage_of(found))
@@ -96,19 +102,30 @@ def study_document(
         triage=triage,
         tone="incomplete" if partial else triage.value,
         headline=INCOMPLETE_WORDS if partial else TRIAGE_WORDS[triage],
-        facts=_facts(document["model"], found),
+        facts=(*((name, printable(value)) for name, value in stored), *_facts(document["model"], found)),
         labels=tuple(
             _label(finding, key_slice_indices(finding, found["slices"], key_slices)) for finding in found["findings"]
         ),
         remarks=_remarks(found),
+        thresholds=tuple(thresholds),
         reader=tuple(_remark(remark) for remark in reader),
         pictures=tuple((_caption(picture), _png(draw_overlay(picture))) for picture in pictures),
     )
 
 
-def shown_slices(key_slices: PerLabel[Sequence[T]]) -> Iterator[tuple[Hemorrhage, T]]:
-    """Yield what a report shows as pictures: each label that has key slices, with the most probable of them."""
-    return ((label, slices[0]) for label, slices in key_slices.items() if slices)
+def shown_slices(key_slices: PerLabel[Sequence[T]]) -> Iterator[tuple[T, tuple[Hemorrhage, ...]]]:
+    """Yield what a report shows as pictures: a slice, and the labels that it is shown for; its map is the first's.
+
+    These are the most probable slices of each label that has key slices. Labels that share a slice share a picture.
+
+    Args:
+        key_slices: the most probable first.
+    """
+    shown: dict[T, tuple[Hemorrhage, ...]] = {}
+    for label, slices in key_slices.items():
+        if slices:
+            shown[slices[0]] = (*shown.get(slices[0], ()), label)
+    return iter(shown.items())
 
 
 def _facts(model: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -177,10 +194,19 @@ def _remark(remark: ReaderRemark) -> str:
 
 
 def _caption(picture: SlicePicture) -> str:
-    return f"{picture.label.display}, slice {picture.number} of {picture.count}"
+    names = " and ".join(", ".join(one.display for one in named) for named in _last_apart(picture.labels))
+    words = f"{names}, slice {picture.number} of {picture.count}"
+    if len(picture.labels) > 1:
+        words += f". Heat map of {picture.label.display.lower()}"
+    return words if picture.shows_heat else f"{words}. The heat map shows nothing on this slice"
+
+
+def _last_apart(labels: tuple[Hemorrhage, ...]) -> Iterator[tuple[Hemorrhage, ...]]:
+    """The labels before the last one, if there are any, then the last one."""
+    return (part for part in (labels[:-1], labels[-1:]) if part)
 
 
 def _png(image: Image.Image) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, format="PNG", optimize=True)
+    image.save(stream, format="PNG")
     return stream.getvalue()

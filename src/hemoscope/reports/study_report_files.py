@@ -1,5 +1,6 @@
 """Files of the report on one study that was just read: ``report.html`` and, if asked for, ``report.pdf``."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from hemoscope.inference.card import ModelCard
@@ -10,12 +11,13 @@ from hemoscope.reports.picture_choice import picture_of
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 from hemoscope.reports.study_report_content import StudyDocument, shown_slices, study_document
 from hemoscope.reports.study_report_html import findings_html
+from hemoscope.reports.threshold_words import threshold_words
 
 HTML, PDF = "report.html", "report.pdf"
 
 
 def report_of(reading: StudyReading, study: ReportedStudy, card: ModelCard, model: ModelIdentity) -> StudyDocument:
-    """Put a study into words and pictures, one for each suspected label.
+    """Put a study into words and pictures, one for each slice on which a label is most suspected.
 
     Args:
         reading: with its heat maps.
@@ -26,10 +28,14 @@ def report_of(reading: StudyReading, study: ReportedStudy, card: ModelCard, mode
     Raises:
         ValueError: the study was read without its heat maps.
     """
-    pictures = tuple(picture_of(reading, card, ref, label) for label, ref in shown_slices(study.findings.key_slices))
+    pictures = tuple(
+        replace(picture_of(reading, card, ref, labels[0]), also=labels[1:])
+        for ref, labels in shown_slices(study.findings.key_slices)
+    )
     return study_document(
         findings_document(Report(model=model, studies=(study,), rejected=())),
         pictures=pictures,
+        thresholds=threshold_words(card.to_json()),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from xml.sax.saxutils import escape
 
+from reportlab import rl_config
 from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
@@ -17,6 +18,8 @@ from hemoscope.inference.findings import Triage
 from hemoscope.reports.study_report_content import LabelLine, StudyDocument
 from hemoscope.version import __version__
 
+# Pictures as bytes instead of ASCII85: writing that takes ReportLab, in plain Python, .3 s a picture.
+rl_config.useA85 = 0
 _MARGIN = 18 * mm
 _WIDTH = A4[0] - 2 * _MARGIN
 _GREY = colors.HexColor("#555555")
@@ -85,7 +88,12 @@ def _story(study: StudyDocument) -> list[Flowable]:
         Spacer(0, 4 * mm),
         _labels(study.labels),
     ]
-    for title, texts in (("What readers said", study.reader), ("To know when reading this", study.remarks)):
+    sections = (
+        ("What readers said", study.reader),
+        ("To know when reading this", study.remarks),
+        ("What the thresholds mean", study.thresholds),
+    )
+    for title, texts in sections:
         if texts:
             story += [Paragraph(title, _SECTION), *(Paragraph(f"• {escape(text)}", _BODY) for text in texts)]
     if study.pictures:

@@ -71,8 +71,9 @@ def export_feedback(database: Database) -> str:
 
     A label that a reader marks as absent is absent in every slice (``any``: all labels are). One that is present is
     present in the slices given, and in a study of one slice; its other slices are unknown. Newer feedback replaces
-    older: labels that it withdraws, or leaves in doubt, become unknown. A slice with a type has ``any`` too. A file of
-    several frames is one image, whose labels are those of any of its frames.
+    older: labels that it leaves in doubt become unknown. What a reader took back (``withdrawn``) is as if it had not
+    been said. A slice with a type has ``any`` too. A file of several frames is one image, whose labels are those of
+    any of its frames.
     """
     with database.reading() as connection:
         rows = connection.execute(_in_order()).all()
@@ -80,7 +81,7 @@ def export_feedback(database: Database) -> str:
         given = wanted.where(_studies.c.study_id.in_({row.study_id for row in rows}))
         images = {row.study_id: _images(row.geometry) for row in connection.execute(given)}
     known: dict[str, _Image] = {}
-    for entry in map(_entry, rows):
+    for entry in _standing([_entry(row) for row in rows]):
         _apply(entry, [known.setdefault(image_id, _Image()) for image_id in images.get(entry.study_id, [])])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -91,6 +92,14 @@ def export_feedback(database: Database) -> str:
 
 def _images(geometry: str) -> list[str]:
     return [str(uid) for uid in json.loads(geometry)["sop_instance_uids"]]
+
+
+def _standing(entries: Sequence[Feedback]) -> list[Feedback]:
+    """Return the entries, oldest first, that no reader took back: a withdrawal voids the earlier ones on its label."""
+    withdrawn = {
+        (entry.study_id, entry.label): entry.feedback_id for entry in entries if entry.verdict is Verdict.WITHDRAWN
+    }
+    return [entry for entry in entries if entry.feedback_id > withdrawn.get((entry.study_id, entry.label), -1)]
 
 
 class _Image:

@@ -31,6 +31,7 @@ class Verdict(StrEnum):
 
     AGREE = "agree"
     CORRECTED = "corrected"
+    WITHDRAWN = "withdrawn"
 
 
 class Role(StrEnum):
@@ -111,7 +112,7 @@ class StudySummary(Document):
     has_maps: Annotated[bool, Field(description="Heat maps can be read")]
     submitted_by: str
     identity: Identity | None
-    feedback: Annotated[Mapping[str, Count], Field(description="Number of feedback entries by verdict")]
+    feedback: Annotated[Mapping[str, Count], Field(description="Number of labels by their newest verdict")]
 
 
 class StudyDetail(StudySummary):

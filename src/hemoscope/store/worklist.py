@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hemoscope.inference.findings import URGENCIES
+from hemoscope.labels import LABELS
 from hemoscope.store import tables
 from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.refusals import refusal
@@ -141,7 +142,10 @@ def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
     words = storable(query.search).casefold().split()
     # Names may be stored from a time when the site showed them: nobody may search by what is no longer shown.
     fields = (_studies.c.search_text,) if query.identity else _NAMELESS
-    conditions = [sa.or_(*(field.contains(word, autoescape=True) for field in fields)) for word in words]
+    conditions = [
+        sa.or_(*(field.contains(spelled, autoescape=True) for field in fields for spelled in _spellings(word)))
+        for word in words
+    ]
     if query.states:
         conditions.append(_studies.c.state.in_([state.value for state in query.states]))
     if query.urgency:
@@ -150,9 +154,20 @@ def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
+def _spellings(word: str) -> set[str]:
+    """Return the word, and for an abbreviation such as "sdh" the label too."""
+    return {word, *(label.value for label in LABELS if label.abbreviation.casefold() == word)}
+
+
 def _feedback_counts(connection: Connection, study_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    counted = sa.select(_feedback.c.study_id, _feedback.c.verdict, sa.func.count())
-    grouped = counted.where(_feedback.c.study_id.in_(study_ids)).group_by(_feedback.c.study_id, _feedback.c.verdict)
+    newest = (
+        sa.select(sa.func.max(_feedback.c.feedback_id))
+        .where(_feedback.c.study_id.in_(study_ids))
+        .group_by(_feedback.c.study_id, _feedback.c.label)
+    )
+    standing = sa.and_(_feedback.c.feedback_id.in_(newest), _feedback.c.verdict != Verdict.WITHDRAWN.value)
+    counted = sa.select(_feedback.c.study_id, _feedback.c.verdict, sa.func.count()).where(standing)
+    grouped = counted.group_by(_feedback.c.study_id, _feedback.c.verdict)
     counts: dict[str, dict[str, int]] = {}
     for study_id, verdict, count in connection.execute(grouped):
         counts.setdefault(study_id, {})[verdict] = int(count)

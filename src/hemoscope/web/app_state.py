@@ -24,6 +24,7 @@ V = TypeVar("V")
 
 _VIEWED_AGAIN_S = 600
 _REMEMBERED = 10_000
+_REPORTS_KEPT = 24  # of a few MB each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,7 @@ class AppState:
     receiving: Counter[str] = field(default_factory=Counter)
     reload_fault: str | None = None
     _shapes: OrderedDict[str, SliceShape] = field(default_factory=OrderedDict)
+    _reports: OrderedDict[tuple[str, str], tuple[int, bytes]] = field(default_factory=OrderedDict)
     _viewed: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
 
     def audit_view(self, user: User, action: str, study_id: str) -> None:
@@ -68,6 +70,15 @@ class AppState:
             return
         self.store.audit(user=user.name, action=action, study_id=study_id)
         _remember(self._viewed, key, now)
+
+    def drawn_report(self, study_id: str, version: int, kind: str) -> bytes | None:
+        """Return the report on a study as it was drawn at this version of the study, if it is in memory."""
+        known = self._reports.get((study_id, kind))
+        return known[1] if known is not None and known[0] == version else None
+
+    def keep_report(self, study_id: str, version: int, kind: str, content: bytes) -> None:
+        """Remember a report until the study changes, or newer reports take its place."""
+        _remember(self._reports, (study_id, kind), (version, content), most=_REPORTS_KEPT)
 
     def shape_of(self, study_id: str, *, heat: bool) -> SliceShape:
         """Return the shape of a study's slices, from memory after the first time.
@@ -97,8 +108,8 @@ def app_state_of(request: Request) -> AppState:
     return state
 
 
-def _remember(memory: OrderedDict[K, V], key: K, value: V) -> None:
+def _remember(memory: OrderedDict[K, V], key: K, value: V, *, most: int = _REMEMBERED) -> None:
     memory.pop(key, None)
     memory[key] = value
-    while len(memory) > _REMEMBERED:
+    while len(memory) > most:
         memory.popitem(last=False)

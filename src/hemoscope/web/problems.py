@@ -8,12 +8,13 @@ import json
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from hemoscope.errors import StoreError
 from hemoscope.web.security_headers import secured_headers
@@ -109,8 +110,10 @@ def _from_store(_request: Request, error: Exception) -> Response:
     return Problem(status, code=error.code, detail=detail, remedy=error.remedy, headers=headers).response()
 
 
-def _from_framework(_request: Request, error: Exception) -> Response:
+def _from_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.NOT_FOUND and _asks_for_a_page(request):
+        return _missing_page()
     phrase = HTTPStatus(error.status_code).phrase
     problem = Problem(
         error.status_code,
@@ -122,9 +125,23 @@ def _from_framework(_request: Request, error: Exception) -> Response:
     return problem.response()
 
 
-def _from_validation(_request: Request, error: Exception) -> Response:
+def _asks_for_a_page(request: Request) -> bool:
+    """Whether a person's browser went to this address, rather than a program to the API."""
+    is_page = request.method in ("GET", "HEAD") and not request.url.path.startswith("/api/")
+    return is_page and "text/html" in request.headers.get("accept", "")
+
+
+def _missing_page() -> Response:
+    """The page for an address where nothing is; it repeats nothing of the address."""
+    page = resources.files("hemoscope.web").joinpath("static", "missing.html")
+    return HTMLResponse(page.read_text(encoding="utf-8"), status_code=HTTPStatus.NOT_FOUND)
+
+
+def _from_validation(request: Request, error: Exception) -> Response:
     """Name the fields and what is wrong with each, never the value that was sent."""
     assert isinstance(error, RequestValidationError)
+    if _asks_for_a_page(request):
+        return _missing_page()
     named = [f"{_place(one)}: {one['msg']}" if _is_ours(one) else "body: not JSON" for one in error.errors()]
     problem = Problem(422, code="invalid_request", detail="; ".join(dict.fromkeys(named)) + ".", remedy=_REMEDIES[422])
     return problem.response()

@@ -1,7 +1,9 @@
 """A stored study as a report: the findings document in words, a picture for each key label, readers' feedback."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -10,13 +12,22 @@ from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.reports.overlays import SlicePicture
 from hemoscope.reports.study_report_content import ReaderRemark, StudyDocument, shown_slices, study_document
+from hemoscope.reports.threshold_words import threshold_words
 from hemoscope.store.store import Store
-from hemoscope.store.values import Feedback, Geometry, StudyDetail
+from hemoscope.store.values import Feedback, Geometry, StudyDetail, Verdict
 from hemoscope.web.problems import Problem
 
+_VERDICTS = {Verdict.AGREE: "reader agrees", Verdict.CORRECTED: "reader disagrees"}
 
-def report_of(store: Store, study_id: str, *, identity_shown: bool) -> StudyDocument:
+
+def report_of(store: Store, study_id: str, *, model_card: Mapping[str, Any], identity_shown: bool) -> StudyDocument:
     """Collect the content of the report on a study.
+
+    Args:
+        store: that holds it.
+        study_id: the study.
+        model_card: of the model that this server uses, whose thresholds are explained if it read the study.
+        identity_shown: whether the site shows patients' names.
 
     Raises:
         StoreError: ``no_such_study``, ``no_findings``.
@@ -37,19 +48,35 @@ def report_of(store: Store, study_id: str, *, identity_shown: bool) -> StudyDocu
         document["studies"][0]["patient"] = patient
     pictures = tuple(_pictures(store, entry))
     keys = None if entry.geometry is None else entry.geometry["key_slices"]
-    readers = [_remark(one) for one in store.feedback(study_id)]
-    return study_document(document, key_slices=keys, pictures=pictures, reader=readers)
+    readers = [_remark(one) for one in _standing(store.feedback(study_id))]
+    explained = document["model"]["sha256"] == model_card.get("sha256")
+    return study_document(
+        document,
+        key_slices=keys,
+        pictures=pictures,
+        thresholds=threshold_words(model_card) if explained else (),
+        reader=readers,
+        stored=tuple(_stored(entry)),
+    )
+
+
+def _stored(entry: StudyDetail) -> Iterator[tuple[str, str]]:
+    """Yield what the site knows of the study beside the findings: its short id as in the worklist, and when it came."""
+    yield "Study in the worklist", entry.study_id[:8]
+    if entry.acquired_at is not None:
+        yield "Scanned", f"{entry.acquired_at:%Y-%m-%d %H:%M} UTC"
+    yield "Received", f"{entry.received_at:%Y-%m-%d %H:%M} UTC, from {entry.submitted_by}"
 
 
 def _pictures(store: Store, entry: StudyDetail) -> Iterator[SlicePicture]:
-    """Yield the first key slice of each label that has one."""
+    """Yield each slice on which a label is most suspected."""
     geometry = entry.geometry
     if geometry is None:
         return
     stored = geometry["key_slices"]
     key_slices: PerLabel[Sequence[int]] = PerLabel.build(lambda label: stored.get(label.value, ()))
-    for label, index in shown_slices(key_slices):
-        yield _picture(store, entry, geometry, index, label)
+    for index, labels in shown_slices(key_slices):
+        yield replace(_picture(store, entry, geometry, index, labels[0]), also=labels[1:])
 
 
 def _picture(store: Store, entry: StudyDetail, geometry: Geometry, index: int, label: Hemorrhage) -> SlicePicture:
@@ -76,11 +103,30 @@ def _picture(store: Store, entry: StudyDetail, geometry: Geometry, index: int, l
     )
 
 
+def _standing(entries: Sequence[Feedback]) -> list[Feedback]:
+    """Return the newest entry on each label, unless it took the feedback back."""
+    newest = {entry.label: entry for entry in entries}
+    return [entry for entry in newest.values() if entry.verdict is not Verdict.WITHDRAWN]
+
+
+def _numbers(indices: Sequence[int]) -> str:
+    """Slices counted from 1, runs as ranges: ``3-5, 9``."""
+    runs: list[list[int]] = []
+    for index in sorted(indices):
+        if runs and runs[-1][1] == index - 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ", ".join(f"{first + 1}" if first == last else f"{first + 1}-{last + 1}" for first, last in runs)
+
+
 def _remark(feedback: Feedback) -> ReaderRemark:
     seen = "present" if feedback.present else "not present"
+    if feedback.slices:
+        seen += f" on slices {_numbers(feedback.slices)}"
     return ReaderRemark(
         label=feedback.label,
-        verdict=f"{feedback.verdict.value}, {seen}",
+        verdict=f"{_VERDICTS[feedback.verdict]}, {seen}",
         note=feedback.note,
         at=f"{feedback.by}, {feedback.at:%Y-%m-%d %H:%M} UTC",
     )

@@ -57,6 +57,7 @@ def load_module(name: str) -> ModuleType:
 
 
 fake_room = load_module("fake_room")
+reading_page = load_module("reading_page")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,3 +237,10 @@ def room(request: pytest.FixtureRequest) -> Room:
     """Either room: what a page must do, it must do before both."""
     found: Room = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def study(room: Any, open_page: Callable[..., "Page"], asymmetric: Phantom, request: pytest.FixtureRequest) -> "Page":
+    """The reading page of the asymmetric phantom; heat is on, since something is suspected."""
+    study_id = room.fake.add(asymmetric) if room.fake else request.getfixturevalue("real_study")
+    return reading_page.opened(open_page, f"{room.url}/studies/{study_id}")

@@ -1,73 +1,20 @@
 """What a radiologist does in the reading room, in a real browser: upload, read, give feedback, export."""
 
 import dataclasses
-import io
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fake_room
 import numpy as np
 import pytest
-from PIL import Image
+from reading_page import OpenPage, opened, picture, until, wait_for_slice
 
 from hemoscope.labels import LABELS
 from hemoscope.testing.phantom import Phantom, make_phantom
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-OpenPage = Callable[..., "Page"]
-WAIT_S = 60.0
-
-
-def picture(page: "Page") -> np.ndarray:
-    """What is painted on the canvas, without the words around it: uint8 (rows, columns, 3).
-
-    The page paints in the next animation frame after a change; the one after that has surely seen it.
-    """
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    data = page.evaluate("document.querySelector('#view').toDataURL().split(',')[1]")
-    import base64
-
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
-
-
-def wait_for_slice(page: "Page", index: int | None = None) -> None:
-    """Wait until the slice that is asked for is the slice that is seen."""
-    page.wait_for_function(
-        """(index) => {
-          const { slice, rendered } = document.querySelector("#view").dataset;
-          return rendered !== undefined && rendered === slice && (index === null || slice === String(index));
-        }""",
-        arg=index,
-    )
-
-
-def until(page: "Page", condition: Callable[[np.ndarray], bool]) -> np.ndarray:
-    """Wait for a picture that meets the condition, such as one whose heat map has come."""
-    end = time.monotonic() + WAIT_S
-    while not condition(shown := picture(page)):
-        assert time.monotonic() < end, "the picture never came"
-        page.wait_for_timeout(20)
-    return shown
-
-
-def opened(open_page: OpenPage, url: str, **options: Any) -> "Page":
-    """A reading page with its findings: until they come, it may still go to their key slice by itself."""
-    page = open_page(url, **options)
-    page.wait_for_selector(".finding")
-    wait_for_slice(page)
-    return page
-
-
-@pytest.fixture
-def study(room: Any, open_page: OpenPage, asymmetric: Phantom, request: pytest.FixtureRequest) -> "Page":
-    """The reading page of the asymmetric phantom; heat is on, since something is suspected."""
-    study_id = room.fake.add(asymmetric) if room.fake else request.getfixturevalue("real_study")
-    return opened(open_page, f"{room.url}/studies/{study_id}")
 
 
 def test_a_study_is_uploaded_and_appears_with_its_urgency_and_types(
@@ -270,25 +217,6 @@ def test_zooming_in_enlarges_and_resetting_fits(study: "Page") -> None:
     until(study, lambda shown: np.array_equal(shown, fitted))
 
 
-def test_a_finding_is_corrected_with_a_note_and_the_correction_stays(study: "Page") -> None:
-    finding = study.locator(".finding[data-label=intraparenchymal]")
-    finding.locator(".finding-head").click()
-    finding.get_by_role("button", name="Correct: not present").click()
-    finding.locator("textarea").fill("calcified <b>falx</b>")
-    finding.get_by_role("button", name="Save").click()
-    finding.get_by_text("Corrected: no intraparenchymal").wait_for()
-    study.reload()
-    finding.locator(".finding-head").click()
-    assert "calcified <b>falx</b>" in finding.inner_text(), "a note is text, never markup"
-
-
-def test_a_finding_is_agreed_with_by_one_click(study: "Page") -> None:
-    any_finding = study.locator(".finding[data-label=any]")
-    any_finding.get_by_role("button", name="Agree").click()
-    any_finding.get_by_text("Agreed: any hemorrhage").wait_for()
-    assert "is-reviewed" in (any_finding.get_attribute("class") or "")
-
-
 def test_the_model_card_is_one_click_away(study: "Page") -> None:
     study.get_by_role("button", name="Model card").click()
     assert "Limits of use" in study.locator("#card").inner_text()
@@ -382,30 +310,9 @@ def test_a_slice_that_cannot_be_loaded_is_reported_with_its_remedy(
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
 
 
-def test_j_and_k_go_through_the_studies_in_the_worklists_order(
-    fake: Any, open_page: OpenPage, asymmetric: Phantom
-) -> None:
-    routine = fake.fake.add(asymmetric, urgency="routine")
-    urgent = fake.fake.add(asymmetric, urgency="immediate")
-    page = open_page(f"{fake.url}/studies/{urgent}")
-    page.wait_for_selector("#next:enabled")
-    page.keyboard.press("j")
-    page.wait_for_url(f"**/{routine}")
-    page.wait_for_selector("#previous:enabled")
-    page.keyboard.press("k")
-    page.wait_for_url(f"**/{urgent}")
-
-
-def test_single_keys_can_be_switched_off(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
-    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
-    page.keyboard.press("?")
-    page.get_by_label("Single-key shortcuts on").uncheck()
-    page.keyboard.press("Escape")
-    page.keyboard.press("3")
-    assert page.locator("#corner-window").inner_text().startswith("Brain")
-
-
 def test_a_study_that_does_not_exist_says_so(fake: Any, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/studies/{'0' * 32}")
     page.get_by_text("There is no such study.").wait_for()
+    page.get_by_role("link", name="Back to the worklist").click()
+    page.wait_for_url("**/")
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 404

@@ -1,6 +1,8 @@
 """Reports for download: a self-contained page, or a PDF."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
@@ -9,10 +11,12 @@ from starlette.responses import Response
 from hemoscope.reports.study_report_content import StudyDocument
 from hemoscope.reports.study_report_html import STYLE_SHA256, findings_html
 from hemoscope.web.access import Caller, Reader
-from hemoscope.web.app_state import app_state_of
+from hemoscope.web.app_state import AppState, app_state_of
 from hemoscope.web.routes.responses import API, raw, refusals
 from hemoscope.web.routes.studies import StudyPath
 from hemoscope.web.stored_study_report import report_of
+
+Kind = Literal["html", "pdf"]
 
 router = APIRouter(prefix=f"{API}/studies/{{study_id}}", tags=["reports"])
 
@@ -33,7 +37,7 @@ _PAGE_POLICY = (
 )
 async def html(request: Request, caller: Reader, study_id: StudyPath) -> Response:
     """The report as a page to read, keep or print."""
-    text = findings_html(await _report(request, caller, study_id))
+    text = await _drawn(request, caller, study_id, "html")
     headers = {"Content-Security-Policy": _PAGE_POLICY, "Content-Disposition": _named(study_id, "html")}
     return Response(text, headers=headers, media_type="text/html")
 
@@ -45,20 +49,43 @@ async def html(request: Request, caller: Reader, study_id: StudyPath) -> Respons
 )
 async def pdf(request: Request, caller: Reader, study_id: StudyPath) -> Response:
     """The report on A4."""
-    from hemoscope.reports.study_report_pdf import findings_pdf
-
-    report = await _report(request, caller, study_id)
-    content = await to_thread.run_sync(findings_pdf, report, limiter=app_state_of(request).reports)
+    content = await _drawn(request, caller, study_id, "pdf")
     return Response(content, headers={"Content-Disposition": _named(study_id, "pdf")}, media_type="application/pdf")
 
 
-async def _report(request: Request, caller: Caller, study_id: str) -> StudyDocument:
-    """Build the report in a thread; drawing is CPU-bound, so only a few are drawn at a time."""
+async def _drawn(request: Request, caller: Caller, study_id: str, kind: Kind) -> bytes:
+    """Draw the report in a thread, or take it from memory as long as findings and feedback are the same.
+
+    Drawing is CPU-bound, so only a few are drawn at a time.
+    """
     state = app_state_of(request)
-    gather = partial(report_of, state.store, study_id, identity_shown=state.settings.show_identity)
-    report = await to_thread.run_sync(gather, limiter=state.reports)
+    content = await to_thread.run_sync(partial(_content, state, study_id, kind), limiter=state.reports)
     await to_thread.run_sync(state.audit_view, caller.user, "report", study_id)
-    return report
+    return content
+
+
+def _content(state: AppState, study_id: str, kind: Kind) -> bytes:
+    version = state.store.get(study_id).version  # raises for a study that was deleted, whatever is in memory
+    known = state.drawn_report(study_id, version, kind)
+    if known is not None:
+        return known
+    report = report_of(state.store, study_id, model_card=state.model_card, identity_shown=state.settings.show_identity)
+    content = _DRAW[kind](report)
+    state.keep_report(study_id, version, kind, content)
+    return content
+
+
+def _html(report: StudyDocument) -> bytes:
+    return findings_html(report).encode()
+
+
+def _pdf(report: StudyDocument) -> bytes:
+    from hemoscope.reports.study_report_pdf import findings_pdf  # loading ReportLab takes a third of a second
+
+    return findings_pdf(report)
+
+
+_DRAW: dict[Kind, Callable[[StudyDocument], bytes]] = {"html": _html, "pdf": _pdf}
 
 
 def _named(study_id: str, suffix: str) -> str:

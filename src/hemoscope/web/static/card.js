@@ -3,6 +3,7 @@
 import { el } from "./element.js";
 import { probability } from "./format.js";
 import { LABELS, labelName } from "./labels.js";
+import { ruleWords } from "./rule_words.js";
 
 const number = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits));
 const share = (found) => (found ? `${number(found.value)} (${number(found.low)} to ${number(found.high)}), ${found.hits} of ${found.rows}` : "–");
@@ -40,9 +41,9 @@ function operatingPoints(card) {
   const rows = LABELS.map((label) => {
     const point = study[label];
     const validation = card.established[label] ? "established" : "not established";
-    return [labelName(label), validation, probability(point.threshold), ...rateCells(point), point.rule];
+    return [labelName(label), validation, probability(point.threshold), ...rateCells(point), ruleWords(point.rule)];
   });
-  rows.push(["Any, urgent", "", probability(urgent.threshold), ...rateCells(urgent), urgent.rule]);
+  rows.push(["Any, urgent", "", probability(urgent.threshold), ...rateCells(urgent), ruleWords(urgent.rule)]);
   const heads = ["Label", "Validation", "Threshold", "Sensitivity", "Specificity", "Rule"];
   return [table("Thresholds for a study", heads, rows), el("p", { class: "faint", text: measuredOn([...Object.values(study), urgent]) })];
 }

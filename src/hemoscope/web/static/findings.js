@@ -1,8 +1,8 @@
 // The findings beside the slices: urgency, six labels each with its probability, threshold and key slices, quality notes.
 
 import { el, icon } from "./element.js";
-import { FeedbackControls } from "./feedback.js";
-import { probability } from "./format.js";
+import { FeedbackControls, VERDICTS } from "./feedback.js";
+import { counted, probability } from "./format.js";
 import { labelName, triageOf, urgencyWord } from "./labels.js";
 import { thresholdWords, unreadWords, urgencyWords } from "./meaning.js";
 import { plainNote } from "./quality.js";
@@ -52,14 +52,24 @@ function row(finding, context, given) {
   const body = el("div", { class: "finding-body", id: `finding-${label}`, hidden: true }, details(finding, context), new FeedbackControls(finding, context, given).node);
   const head = el(
     "button",
-    { type: "button", class: "finding-head", "aria-expanded": "false", "aria-controls": body.id, onclick: () => context.onLabel(label) },
-    el("span", { class: "finding-name", text: labelName(label) }),
+    { type: "button", class: "finding-head", "aria-expanded": "false", "aria-controls": body.id, onclick: () => context.onFinding(label) },
+    el("span", { class: "finding-name" }, labelName(label), el("span", { class: "reader-mark" })),
     status(finding),
     el("span", { class: "finding-probability", text: probability(finding.probability) }),
     meter(finding),
   );
-  const classes = ["finding", finding.present && "is-present", !finding.established && "is-doubted", given && "is-reviewed"].filter(Boolean);
-  return el("li", { class: classes.join(" "), dataset: { label } }, el("h3", {}, head), body);
+  const classes = ["finding", finding.present && "is-present", !finding.established && "is-doubted", ].filter(Boolean);
+  const item = el("li", { class: classes.join(" "), dataset: { label } }, el("h3", {}, head), body);
+  markReviewed(item, given);
+  return item;
+}
+
+/** Show on a finding's head what a reader said of it: agreed, disagreed, or nothing. */
+export function markReviewed(item, given) {
+  const said = given && VERDICTS[given.verdict];
+  item.classList.toggle("is-agreed", given?.verdict === "agree");
+  item.classList.toggle("is-disputed", given?.verdict === "corrected");
+  item.querySelector(".reader-mark").replaceChildren(...(said ? [icon(said.icon), said.words] : []));
 }
 
 function notes(study) {
@@ -73,11 +83,11 @@ function notes(study) {
 function skipped(study) {
   const count = study.skipped_series.length;
   if (count === 0) return null;
-  const item = ({ reason, instances }) => el("li", { text: `${instances} images: ${reason}` });
+  const item = ({ reason, instances }) => el("li", { text: `${counted(instances, "image")}: ${reason}` });
   return el("details", { class: "skipped" }, el("summary", { text: `${count} other series not read` }), el("ul", {}, study.skipped_series.map(item)));
 }
 
-/** Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onLabel, onGiven, currentSlice. */
+/** Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onFinding, onGiven, currentSlice. */
 export function drawFindings(panel, study, context, feedback) {
   const triage = triageOf(study);
   const partial = study.state === "incomplete";

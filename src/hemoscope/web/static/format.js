@@ -45,6 +45,6 @@ export function percent(share) {
 }
 
 /** A count of something: "1 slice", "36 slices". */
-export function counted(count, noun) {
-  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+export function counted(count, noun, plural = `${noun}s`) {
+  return `${count.toLocaleString("en")} ${count === 1 ? noun : plural}`;
 }

@@ -3,6 +3,9 @@
 
 const WHEEL_STEP = 60; // of a wheel's delta, so that a touchpad does not scroll too fast
 
+// A wheel counts in pixels, lines or pages (WheelEvent.deltaMode 0, 1, 2), by browser and setting.
+const DELTA_PIXELS = [1, 20, WHEEL_STEP];
+
 const middle = ([a, b]) => ({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, apart: Math.hypot(a.x - b.x, a.y - b.y) });
 
 function wireWheel(stage, acts, at) {
@@ -11,7 +14,7 @@ function wireWheel(stage, acts, at) {
     event.preventDefault();
     const { x, y } = at(event);
     if (event.ctrlKey) return acts.zoom(Math.exp(-event.deltaY / 300), x, y);
-    const pixels = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? event.deltaY * 20 : event.deltaY;
+    const pixels = event.deltaY * DELTA_PIXELS[event.deltaMode];
     wheeled -= Math.abs(pixels) >= WHEEL_STEP ? Math.sign(pixels) * WHEEL_STEP : pixels;
     const steps = Math.trunc(wheeled / WHEEL_STEP);
     wheeled -= steps * WHEEL_STEP;

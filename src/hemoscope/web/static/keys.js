@@ -1,16 +1,44 @@
 // The keyboard: one table a page, which is also the page's help. Single keys can be switched off (WCAG 2.1.4).
 
 import { el } from "./element.js";
+import { remembered } from "./storage.js";
 
 const SWITCH = "hemoscope.single-keys";
-const TYPING = "input:not([type=checkbox]):not([type=radio]), textarea, select";
+const TYPING = "input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea, select";
+const PLACES = { BracketLeft: "[", BracketRight: "]", Slash: "/", Equal: "+", Minus: "-" };
+// What a slider takes for itself while it has the focus.
+const SLIDING = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End"];
 
-export const singleKeysOn = () => localStorage.getItem(SWITCH) !== "off";
+export const singleKeysOn = () => remembered.get(SWITCH) !== "off";
+
+/**
+ * The key of a shortcut, whatever the layout: the letter itself, or under one without it (Cyrillic, Greek, Arabic) the
+ * letter of the same place on a Latin keyboard. Digits also where they need Shift, as on French keyboards.
+ */
+export function keyOf(event, known) {
+  if (known.has(event.key)) return event.key;
+  const { code = "", key, shiftKey } = event;
+  if (/^Digit\d$/.test(code) && !shiftKey) return code.at(-1);
+  const foreign = key.length === 1 && key.charCodeAt(0) > 127;
+  return foreign ? latinAt(code, shiftKey) : key;
+}
+
+function latinAt(code, shiftKey) {
+  if (/^Key[A-Z]$/.test(code)) return code.at(-1).toLowerCase();
+  return code === "Slash" && shiftKey ? "?" : PLACES[code];
+}
+
+/** Whether the key belongs to the browser: "[" on a German keyboard is AltGr and 8, and no shortcut of it. */
+const isCommand = (event) => !event.getModifierState?.("AltGraph") && (event.ctrlKey || event.metaKey || event.altKey);
+
+function belongsToField({ target, key }) {
+  if (target.closest?.(TYPING)) return true;
+  return Boolean(target.matches?.("input[type=range]")) && SLIDING.includes(key);
+}
 
 function ignored(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return true;
-  if (document.querySelector("dialog[open]")) return true;
-  if (event.target.closest?.(TYPING)) return true;
+  if (isCommand(event) || event.defaultPrevented) return true;
+  if (document.querySelector("dialog[open]") || belongsToField(event)) return true;
   return event.key.length === 1 && !singleKeysOn();
 }
 
@@ -18,7 +46,7 @@ function ignored(event) {
 export function listenToKeys(bindings) {
   const actions = new Map(bindings.flatMap(({ keys, act }) => keys.map((key) => [key, act])));
   document.addEventListener("keydown", (event) => {
-    const act = actions.get(event.key);
+    const act = actions.get(keyOf(event, actions));
     if (!act || ignored(event)) return;
     if (event.key === "Enter" && event.target.closest("a, button, summary")) return;
     event.preventDefault();
@@ -29,7 +57,7 @@ export function listenToKeys(bindings) {
 function keySwitch() {
   const box = el("input", { type: "checkbox", id: "single-keys" });
   box.checked = singleKeysOn();
-  box.addEventListener("change", () => localStorage.setItem(SWITCH, box.checked ? "on" : "off"));
+  box.addEventListener("change", () => remembered.set(SWITCH, box.checked ? "on" : "off"));
   return el("label", { class: "check", for: "single-keys" }, box, " Single-key shortcuts on");
 }
 

@@ -1,7 +1,8 @@
 // What a threshold means, in sentences for a reader.
 
-import { percent, probability } from "./format.js";
+import { counted, percent, probability } from "./format.js";
 import { labelName, triageOf } from "./labels.js";
+import { ruleWords } from "./rule_words.js";
 import { meaningOf, prevalenceOf, ratesOf } from "./predictive.js";
 
 const whole = (share) => Math.round(share * 100);
@@ -36,7 +37,7 @@ export function thresholdWords(finding, card, site) {
   const prevalence = prevalenceOf(finding.label, site.prevalence);
   const rates = ratesOf(point);
   if (!rates) return ["The model card does not state sensitivity and specificity at this threshold."];
-  const numbers = `${measured(rates, rates.method && point.performance)} (${point.rule}).`;
+  const numbers = `${measured(rates, rates.method && point.performance)}. The threshold was ${ruleWords(point.rule)}.`;
   const meaning = meaningOf(point, prevalence);
   if (meaning) return [atPrevalence(meaning, finding.present, prevalence), numbers, basis(rates)];
   const missing =
@@ -49,7 +50,7 @@ export function thresholdWords(finding, card, site) {
 /** What of the head was not read, and why. */
 export function unreadWords(study) {
   const reasons = study.unread?.reasons ?? [];
-  return reasons.map(({ count, message }) => (count ? `${count} slices: ${message}` : message)).join("; ");
+  return reasons.map(({ count, message }) => (count ? `${counted(count, "slice")}: ${message}` : message)).join("; ");
 }
 
 /** The reason for the study's urgency. */

@@ -2,6 +2,7 @@
 
 import { el, icon } from "./element.js";
 import { counted, duration, secondsSince } from "./format.js";
+import { VERDICTS } from "./feedback.js";
 import { labelName, stateWord, suspectedTypes, urgencyWord } from "./labels.js";
 import { failureOf } from "./site.js";
 
@@ -30,8 +31,8 @@ function suspectedCell(entry) {
   return el("td", { class: "cell-suspected" }, el("ul", { class: "chips" }, types.map((label) => chip(label, entry))));
 }
 
-function nameCell(entry) {
-  const link = el("a", { class: "row-link", href: `/studies/${entry.study_id}`, text: studyName(entry) });
+function nameCell(entry, address) {
+  const link = el("a", { class: "row-link", href: `/studies/${entry.study_id}${address}`, text: studyName(entry) });
   return el("th", { scope: "row", class: "cell-study" }, link, entry.identity?.id && el("span", { class: "faint", text: ` ${entry.identity.id}` }));
 }
 
@@ -45,8 +46,8 @@ function timeCell(iso, name, exactShown = true) {
 function feedbackWords(entry) {
   const { agree = 0, corrected = 0 } = entry.feedback ?? {};
   if (agree + corrected === 0) return null;
-  const words = corrected > 0 ? `Reviewed, ${corrected} corrected` : "Reviewed";
-  return el("span", { class: "reviewed" }, icon("check"), words);
+  const verdict = corrected > 0 ? "corrected" : "agree";
+  return el("span", { class: `reviewed reviewed-${verdict}` }, icon(VERDICTS[verdict].icon), VERDICTS[verdict].words);
 }
 
 function stateCell(entry) {
@@ -57,8 +58,8 @@ function stateCell(entry) {
   return el("td", { class: `cell-state state-${entry.state}` }, feedbackWords(entry) ?? el("span", { text: words }), bar);
 }
 
-/** The row of an entry; `onDelete` is given to admins. */
-export function rowOf(entry, onDelete) {
+/** The row of an entry; `onDelete` is given to admins, `address` is the list's query. */
+export function rowOf(entry, { onDelete, address }) {
   const remove = onDelete && el("button", { type: "button", class: "quiet row-delete", "aria-label": `Delete ${studyName(entry)}`, title: "Delete", onclick: () => onDelete(entry) }, icon("close"));
   const kind = entry.state === "failed" ? "failed" : (entry.urgency ?? "unknown");
   return el(
@@ -66,7 +67,7 @@ export function rowOf(entry, onDelete) {
     { class: `row row-${kind}`, dataset: { study: entry.study_id, state: entry.state } },
     urgencyCell(entry),
     suspectedCell(entry),
-    nameCell(entry),
+    nameCell(entry, address),
     timeCell(entry.acquired_at, "cell-age", Boolean(entry.identity)),
     timeCell(entry.received_at, "cell-waiting"),
     el("td", { class: "cell-slices", title: counted(entry.instances, "slice"), text: entry.instances || "" }),

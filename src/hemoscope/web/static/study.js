@@ -6,19 +6,22 @@ import { fillCard } from "./card.js";
 import { el } from "./element.js";
 import { listen } from "./events.js";
 import { latestByLabel } from "./feedback.js";
-import { drawFindings, openFinding } from "./findings.js";
+import { drawFindings, markReviewed, openFinding } from "./findings.js";
 import { counted, duration, secondsSince } from "./format.js";
 import { fillHelp, listenToKeys } from "./keys.js";
-import { byUrgencyThenWaiting, LABELS, stateWord, urgencyWord } from "./labels.js";
+import { stateWord, urgencyWord } from "./labels.js";
+import { addressOf, isFiltered, matches, orderOf, parameters, readQuery } from "./query.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
 import { failureOf, isAdmin, loadSite, problemBox, refusals, wireDialogs } from "./site.js";
 import { firstHeat, readingKeys, wireTools } from "./tools.js";
+import { nextStop, stopsOf } from "./walk.js";
 
 const find = (selector) => document.querySelector(selector);
 const studyId = location.pathname.split("/").at(-1);
 const panel = find("#panel");
-const page = { site: null, card: null, entry: null, neighbours: [] };
+const page = { site: null, card: null, entry: null, neighbours: [], stops: [], query: readQuery() };
+const worklist = `/${addressOf(page.query)}`;
 
 const reading = new Reading(studyId, {
   onLabel: (label) => openFinding(panel, label),
@@ -78,17 +81,19 @@ async function showFindings(entry) {
     card: page.card,
     site: page.site,
     geometry: entry.geometry,
+    slices: entry.geometry.slices,
     currentSlice: () => reading.index,
-    onLabel: (label) => reading.choose(label),
+    onFinding: (label) => goToFinding(label, entry.geometry.key_slices[label]?.[0]),
     onSlice: (index, label) => {
       reading.choose(label);
       reading.goTo(index);
     },
-    onGiven: ({ label }) => {
-      panel.querySelector(`.finding[data-label="${label}"]`).classList.add("is-reviewed");
-      announce("Feedback saved");
+    onGiven: (label, given) => {
+      markReviewed(panel.querySelector(`.finding[data-label="${label}"]`), given);
+      announce(given ? "Feedback saved" : "Feedback taken back");
     },
   };
+  page.stops = stopsOf(study.findings, entry.geometry.key_slices);
   drawFindings(panel, study, context, latestByLabel(feedback));
   if (!first) return openFinding(panel, reading.label);
   const label = firstLabel(study.findings);
@@ -96,6 +101,13 @@ async function showFindings(entry) {
   reading.choose(label);
   const [key] = entry.geometry.key_slices[label] ?? [];
   if (key !== undefined) reading.goTo(key);
+}
+
+/** A finding and its picture go together: its first key slice under its heat map. */
+function goToFinding(label, slice) {
+  reading.setHeat(firstHeat(true));
+  reading.choose(label);
+  if (typeof slice === "number") reading.goTo(slice);
 }
 
 async function load() {
@@ -114,16 +126,25 @@ async function guarded(act) {
     await act();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    panel.replaceChildren(problemBox(error, el("button", { type: "button", onclick: () => location.reload() }, "Try again")));
+    const again = el("button", { type: "button", onclick: () => location.reload() }, "Try again");
+    const back = el("a", { class: "button", href: worklist }, "Back to the worklist");
+    panel.replaceChildren(problemBox(error, error.status === 404 ? back : again));
   }
 }
 
-function changed(entry) {
-  const known = page.neighbours.findIndex((other) => other.study_id === entry.study_id);
-  if (page.neighbours[known]?.version > entry.version) return; // an event from before the list was fetched
-  if (known >= 0) page.neighbours[known] = entry;
-  else page.neighbours.push(entry);
+/** Keep the list of studies as an entry changes it; returns whether the entry is news. */
+function keepListed(entry) {
+  const known = page.neighbours.find((other) => other.study_id === entry.study_id);
+  if (known?.version > entry.version) return false; // an event from before the list was fetched
+  const listed = matches(entry, page.query) && (known || !page.query.search); // only the server knows what a search finds
+  page.neighbours = page.neighbours.filter((other) => other !== known);
+  if (listed || entry.study_id === studyId) page.neighbours.push(entry);
   showPlace();
+  return true;
+}
+
+function changed(entry) {
+  if (!keepListed(entry)) return;
   if (entry.study_id !== studyId || !page.entry) return;
   const news = entry.state !== page.entry.state || entry.has_pixels !== page.entry.has_pixels;
   if (news) guarded(load);
@@ -132,11 +153,11 @@ function changed(entry) {
 
 function gone(id) {
   page.neighbours = page.neighbours.filter((other) => other.study_id !== id);
-  if (id === studyId) location.assign("/");
+  if (id === studyId) location.assign(worklist);
 }
 
 function place() {
-  page.neighbours.sort(byUrgencyThenWaiting);
+  page.neighbours.sort(orderOf(page.query));
   return page.neighbours.findIndex((entry) => entry.study_id === studyId);
 }
 
@@ -144,21 +165,21 @@ function showPlace() {
   const index = place();
   find("#previous").disabled = index <= 0;
   find("#next").disabled = index < 0 || index >= page.neighbours.length - 1;
-  find("#place").textContent = index < 0 ? "" : `${index + 1} of ${page.neighbours.length}`;
+  find("#place").textContent = index < 0 ? "" : `${index + 1} of ${page.neighbours.length}${isFiltered(page.query) ? " shown" : ""}`;
 }
 
 function neighbour(step) {
   const other = page.neighbours[place() + step];
-  if (other && other.study_id !== studyId) location.assign(`/studies/${other.study_id}`);
+  if (other && other.study_id !== studyId) location.assign(`/studies/${other.study_id}${addressOf(page.query)}`);
 }
 
-function nextLabel(step) {
-  const index = LABELS.indexOf(reading.label) + step;
-  reading.choose(LABELS[(index + LABELS.length) % LABELS.length]);
+function walk(step) {
+  const stop = nextStop(page.stops, { label: reading.label, slice: reading.index }, step);
+  if (stop) goToFinding(stop.label, stop.slice);
 }
 
 async function loadNeighbours() {
-  const { studies, version } = await getJson("/studies?limit=500");
+  const { studies, version } = await getJson(`/studies?${parameters(page.query)}`);
   page.neighbours = studies;
   showPlace();
   return version;
@@ -180,9 +201,10 @@ function showCard() {
 async function start() {
   wireDialogs();
   wireTools(reading);
+  find(".brand").href = worklist;
   reading.setHeat(false);
   reading.setOpacity(reading.opacity);
-  const keys = readingKeys(reading, { neighbour, nextLabel });
+  const keys = readingKeys(reading, { neighbour, walk, worklist: () => location.assign(worklist) });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
   find("#next").addEventListener("click", () => neighbour(1));

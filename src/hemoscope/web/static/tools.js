@@ -2,6 +2,7 @@
 
 import { scaleStops } from "./colours.js";
 import { wireGestures } from "./gestures.js";
+import { remembered } from "./storage.js";
 import { PRESETS } from "./window.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -38,6 +39,7 @@ export function wireTools(reading) {
   }
   find("#heat").addEventListener("click", () => toggleHeat(reading));
   find("#opacity").addEventListener("input", (event) => reading.setOpacity(Number(event.target.value)));
+  find("#opacity").addEventListener("pointerup", (event) => event.target.blur()); // the arrows scroll slices again
   find("#zoom-in").addEventListener("click", () => reading.zoom(1.25));
   find("#zoom-out").addEventListener("click", () => reading.zoom(0.8));
   find("#reset").addEventListener("click", () => reading.reset());
@@ -63,16 +65,16 @@ const HEAT_CHOICE = "hemoscope.heat";
 
 /** Heat on or off by the reader's last choice; before the first choice, on if something is suspected. */
 export function firstHeat(suspected) {
-  const choice = localStorage.getItem(HEAT_CHOICE);
+  const choice = remembered.get(HEAT_CHOICE);
   return choice ? choice === "on" : suspected;
 }
 
 function toggleHeat(reading) {
   reading.setHeat(!reading.heatOn);
-  localStorage.setItem(HEAT_CHOICE, reading.heatOn ? "on" : "off");
+  remembered.set(HEAT_CHOICE, reading.heatOn ? "on" : "off");
 }
 
-/** The keys of the reading page; `page` has neighbour(step) and nextLabel(step). */
+/** The keys of the reading page; `page` has neighbour(step), walk(step) and worklist(). */
 export function readingKeys(reading, page) {
   const preset = ({ key, name }, place) => ({ keys: [key], shown: [key], does: `${name} window`, act: () => reading.setWindow(PRESETS[place]) });
   return [
@@ -89,11 +91,11 @@ export function readingKeys(reading, page) {
     { keys: ["+", "="], shown: ["+"], does: "Zoom in", act: () => reading.zoom(1.25) },
     { keys: ["-"], shown: ["−"], does: "Zoom out", act: () => reading.zoom(0.8) },
     { keys: ["r"], shown: ["r"], does: "Reset window, zoom and pan", act: () => reading.reset() },
-    { keys: ["n"], shown: ["n"], does: "Next finding", act: () => page.nextLabel(1) },
-    { keys: ["p"], shown: ["p"], does: "Previous finding", act: () => page.nextLabel(-1) },
+    { keys: ["n"], shown: ["n"], does: "Next key slice of what is suspected", act: () => page.walk(1) },
+    { keys: ["p"], shown: ["p"], does: "Previous key slice of what is suspected", act: () => page.walk(-1) },
     { keys: ["j"], shown: ["j"], does: "Next study", act: () => page.neighbour(1) },
     { keys: ["k"], shown: ["k"], does: "Previous study", act: () => page.neighbour(-1) },
-    { keys: ["w"], shown: ["w"], does: "Back to the worklist", act: () => location.assign("/") },
+    { keys: ["w"], shown: ["w"], does: "Back to the worklist", act: () => page.worklist() },
     { keys: ["?"], shown: ["?"], does: "This help", act: () => find("#help").showModal() },
   ];
 }

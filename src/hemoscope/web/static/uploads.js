@@ -11,6 +11,32 @@ const NOTHING = new Problem({
   cure: "Choose a folder of DICOM files, a ZIP, or single DICOM files.",
 });
 
+const noneLeft = (unreadable) =>
+  new Problem({
+    title: "Nothing could be read",
+    detail: `${counted(unreadable, "file or folder", "files or folders")} could not be read, and nothing else was dropped.`,
+    cure: "Check that you may read them, and that they are still there.",
+  });
+
+const changedMeanwhile = (file) =>
+  new Problem({
+    title: "A file changed",
+    detail: `${file.name} was changed, moved or deleted after it was chosen.`,
+    cure: "Choose the files again.",
+    code: "file_changed",
+  });
+
+/** The first file that can no longer be read as it was when it was chosen, or undefined. */
+async function changedFile(files) {
+  for (const file of files) {
+    try {
+      await file.slice(0, 1).arrayBuffer();
+    } catch {
+      return file;
+    }
+  }
+}
+
 /** Starts uploads and shows them in a list; `onAccepted(entry)` gets each new study. */
 export class Uploads {
   #list;
@@ -21,26 +47,35 @@ export class Uploads {
     this.#onAccepted = onAccepted;
   }
 
-  async start({ name, files }) {
-    const line = this.#line(name, files);
+  async start({ name, files, unreadable = 0 }) {
+    const line = this.#line(name, files, unreadable);
     this.#list.append(line.node);
     this.#list.hidden = false;
     try {
-      if (files.length === 0) throw NOTHING;
+      if (files.length === 0) throw unreadable > 0 ? noneLeft(unreadable) : NOTHING;
       const entry = await upload(files, { onProgress: line.progress, signal: line.signal });
-      this.#remove(line.node);
       this.#onAccepted(entry);
+      if (unreadable > 0) this.#leftOut(line.node, name, unreadable);
+      else this.#remove(line.node);
     } catch (error) {
-      if (error.name === "AbortError") this.#remove(line.node);
-      else this.#failed(line.node, error, { name, files });
+      if (error.name === "AbortError") return this.#remove(line.node);
+      // A browser says of a file that changed what it says of a broken connection.
+      const changed = error.code === "unreachable" && (await changedFile(files));
+      this.#failed(line.node, changed ? changedMeanwhile(changed) : error, { name, files, unreadable });
     }
   }
 
-  #line(name, files) {
+  /** The upload is done, without what could not be read. */
+  #leftOut(node, name, unreadable) {
+    const left = { detail: `${counted(unreadable, "file or folder", "files or folders")} could not be read and were left out.`, remedy: "The study may be incomplete: check that you may read them, and upload again." };
+    node.replaceChildren(el("span", { class: "upload-name", text: name }), problemBox(left, el("button", { type: "button", class: "quiet", onclick: () => this.#remove(node) }, "Dismiss")));
+  }
+
+  #line(name, files, unreadable) {
     const controller = new AbortController();
     const total = files.reduce((sum, file) => sum + file.size, 0);
     const bar = el("progress", { max: 1, value: 0, "aria-label": `Upload of ${name}` });
-    const words = el("span", { class: "upload-words", text: `${counted(files.length, "file")}, ${megabytes(total)}` });
+    const words = el("span", { class: "upload-words", text: `${counted(files.length, "file")}, ${megabytes(total)}${unreadable > 0 ? `, ${unreadable} unreadable` : ""}` });
     const cancel = el("button", { type: "button", class: "quiet", onclick: () => controller.abort() }, "Cancel");
     const node = el("li", { class: "upload" }, el("span", { class: "upload-name", text: name }), bar, words, cancel);
     const progress = (sent, all) => {
@@ -65,7 +100,7 @@ export class Uploads {
       el("span", { class: "upload-name", text: what.name }),
       problemBox(
         error,
-        what.files.length > 0 && el("button", { type: "button", onclick: again }, "Try again"),
+        what.files.length > 0 && error.code !== "file_changed" && el("button", { type: "button", onclick: again }, "Try again"),
         el("button", { type: "button", class: "quiet", onclick: () => this.#remove(node) }, "Dismiss"),
       ),
     );

@@ -36,6 +36,7 @@ export class Viewer {
     this.shape = shape;
     this.onDrawn = onDrawn;
     new ResizeObserver(() => this.#resize()).observe(canvas);
+    this.#followDensity();
     // A browser may lose a canvas' memory, as when its graphics process crashes: the slice must not stay black.
     canvas.addEventListener("contextrestored", () => {
       this.#sheet = null;
@@ -86,6 +87,16 @@ export class Viewer {
       this.#pending = false;
       this.#drawNow();
     });
+  }
+
+  /** Draw again when the window moves to a screen of other density, or the page is zoomed: each change ends its query. */
+  #followDensity() {
+    const query = matchMedia(`(resolution: ${window.devicePixelRatio || 1}dppx)`);
+    const changed = () => {
+      this.#resize();
+      this.#followDensity();
+    };
+    query.addEventListener("change", changed, { once: true });
   }
 
   #resize() {

@@ -7,43 +7,27 @@ import { el } from "./element.js";
 import { listen } from "./events.js";
 import { counted } from "./format.js";
 import { fillHelp, listenToKeys } from "./keys.js";
-import { byUrgencyThenWaiting } from "./labels.js";
+import { addressOf, isFiltered, keepQuery, matches, nextSort, orderOf, parameters, readQuery } from "./query.js";
 import { rowOf, spoken, studyName, tickAges } from "./row.js";
 import { updateRows } from "./rows.js";
 import { isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
 import { Uploads } from "./uploads.js";
 
-const LIMIT = 500;
 const find = (selector) => document.querySelector(selector);
 const body = find("#studies tbody");
 const entries = new Map();
 const seen = new Map(); // the newest version of each study: an answer may arrive after the event that follows it
-const query = { search: "", state: "", urgency: "" };
+const query = readQuery();
 let total = 0;
 let version;
 let admin = false;
 let reloading = 0;
 
-const filtered = () => Object.values(query).some(Boolean);
-
-function matches(entry) {
-  const urgency = !query.urgency || query.urgency === (entry.urgency ?? "unknown");
-  return urgency && (!query.state || query.state.split(",").includes(entry.state));
-}
-
-function parameters() {
-  const given = new URLSearchParams({ limit: LIMIT });
-  if (query.search) given.set("search", query.search);
-  if (query.urgency) given.set("urgency", query.urgency);
-  for (const state of query.state.split(",").filter(Boolean)) given.append("state", state);
-  return given;
-}
-
 async function reload() {
   try {
     admin = isAdmin(await loadSite()); // fetched again only if it failed before
-    const found = await getJson(`/studies?${parameters()}`);
-    const later = query.search ? [] : [...entries.values()].filter((entry) => entry.version > found.version && matches(entry));
+    const found = await getJson(`/studies?${parameters(query)}`);
+    const later = query.search ? [] : [...entries.values()].filter((entry) => entry.version > found.version && matches(entry, query));
     entries.clear();
     for (const entry of [...found.studies, ...later]) {
       if (isNews(entry)) entries.set(entry.study_id, entry);
@@ -65,12 +49,13 @@ function reloadSoon() {
 
 function draw() {
   const focused = document.activeElement?.closest?.("tr")?.dataset.study;
-  const sorted = [...entries.values()].sort(byUrgencyThenWaiting);
-  updateRows(body, sorted.map((entry) => rowOf(entry, admin ? askToDelete : null)));
+  const sorted = [...entries.values()].sort(orderOf(query));
+  const given = { onDelete: admin ? askToDelete : null, address: addressOf(query) };
+  updateRows(body, sorted.map((entry) => rowOf(entry, given)));
   if (focused && !body.contains(document.activeElement)) body.querySelector(`[data-study="${focused}"] .row-link`)?.focus();
   find("#studies").hidden = sorted.length === 0;
-  find("#empty").hidden = sorted.length > 0 || filtered();
-  find("#no-match").hidden = sorted.length > 0 || !filtered();
+  find("#empty").hidden = sorted.length > 0 || isFiltered(query);
+  find("#no-match").hidden = sorted.length > 0 || !isFiltered(query);
   find("#count").textContent = countWords(sorted);
 }
 
@@ -95,7 +80,7 @@ function changed(entry) {
     return;
   }
   const known = entries.get(entry.study_id);
-  if (matches(entry)) entries.set(entry.study_id, { ...known, ...entry });
+  if (matches(entry, query)) entries.set(entry.study_id, { ...known, ...entry });
   else entries.delete(entry.study_id);
   if (!known && entries.has(entry.study_id)) total += 1;
   if (known && known.state !== entry.state) announce(spoken(entry));
@@ -147,21 +132,52 @@ const bindings = [
 function wireFilters() {
   find("#search").addEventListener("input", (event) => {
     query.search = event.target.value.trim();
+    keepQuery(query);
     reloadSoon();
   });
   find("#search").addEventListener("keydown", (event) => event.key === "Escape" && event.target.blur());
   for (const name of ["urgency", "state"]) {
     find(`#${name}`).addEventListener("change", (event) => {
       query[name] = event.target.value;
+      keepQuery(query);
       reload();
     });
   }
   find("#clear").addEventListener("click", () => {
     find("#filters").reset();
     Object.assign(query, { search: "", state: "", urgency: "" });
+    keepQuery(query);
+    showQuery();
     reload();
   });
+  showQuery();
   find("#filters").addEventListener("submit", (event) => event.preventDefault());
+}
+
+function showQuery() {
+  for (const name of ["search", "urgency", "state"]) find(`#${name}`).value = query[name];
+}
+
+function showOrder() {
+  const [, column] = /^-?(.*)$/.exec(query.sort);
+  for (const head of document.querySelectorAll("[data-sort]")) {
+    const chosen = head.dataset.sort === column;
+    const order = query.sort.startsWith("-") ? "descending" : "ascending";
+    head.closest("th").setAttribute("aria-sort", chosen ? order : "none");
+  }
+  find("#studies caption").textContent = column ? "Studies, sorted by a column" : "Studies, most urgent first, then longest waiting";
+}
+
+function wireOrder() {
+  for (const head of document.querySelectorAll("[data-sort]")) {
+    head.addEventListener("click", () => {
+      query.sort = nextSort(query.sort, head.dataset.sort);
+      keepQuery(query);
+      showOrder();
+      draw();
+    });
+  }
+  showOrder();
 }
 
 function wireUploads() {
@@ -193,6 +209,7 @@ function showLine(state) {
 async function start() {
   wireDialogs();
   wireFilters();
+  wireOrder();
   wireUploads();
   listenToKeys(bindings);
   fillHelp(find("#help"), bindings);

@@ -4,7 +4,7 @@ import test from "node:test";
 import { problemOf } from "../../../../src/hemoscope/web/static/api.js";
 import { heatColour, heatOpacity, heatTable } from "../../../../src/hemoscope/web/static/colours.js";
 import { filesUnder, isWanted } from "../../../../src/hemoscope/web/static/drop.js";
-import { feedbackOn, latestByLabel, withSlice } from "../../../../src/hemoscope/web/static/feedback.js";
+import { feedbackOn, latestByLabel, sightWords } from "../../../../src/hemoscope/web/static/feedback.js";
 import { duration, percent, probability } from "../../../../src/hemoscope/web/static/format.js";
 import { byUrgencyThenWaiting, LABELS, suspectedTypes, triageOf, URGENCIES } from "../../../../src/hemoscope/web/static/labels.js";
 import { nextPage } from "../../../../src/hemoscope/web/static/login.js";
@@ -106,9 +106,27 @@ test("a dropped folder is read completely, past batches of a hundred", async () 
   assert.deepEqual([".DS_Store", "IM1"].map((name) => isWanted({ name, size: 1 })), [false, true]);
 });
 
-test("a slice is marked beside those marked before", () => {
-  assert.deepEqual(withSlice([12, 3], 5), [3, 5, 12]);
-  assert.deepEqual(withSlice(null, 5), [5]);
+test("an entry that cannot be read leaves the others of a dropped folder", async () => {
+  const file = (name) => ({ isFile: true, file: (done) => done({ name, size: 1 }) });
+  const locked = { isFile: true, file: (_, failed) => failed(new DOMException("no", "NotReadableError")) };
+  const closed = { isFile: false, createReader: () => ({ readEntries: (_, failed) => failed(new DOMException("no", "NotFoundError")) }) };
+  const children = [locked, file("IM1"), closed, file("IM2")];
+  const lost = [];
+  const found = await filesUnder({ isFile: false, createReader: () => ({ readEntries: (done) => done(children.splice(0, 2)) }) }, (entry) => lost.push(entry));
+  assert.deepEqual(found.map(({ name }) => name), ["IM1", "IM2"]);
+  assert.deepEqual(lost, [locked, closed]);
+});
+
+test("what a reader takes back no longer stands", () => {
+  const said = (label, verdict) => ({ label, verdict });
+  assert.deepEqual([...latestByLabel([said("any", "agree"), said("subdural", "corrected"), said("any", "withdrawn")]).keys()], ["subdural"]);
+  assert.equal(latestByLabel([said("any", "withdrawn"), said("any", "agree")]).get("any").verdict, "agree");
+});
+
+test("a verdict says what is or is not there", () => {
+  assert.equal(sightWords("any", true), "hemorrhage");
+  assert.equal(sightWords("any", false), "no hemorrhage");
+  assert.equal(sightWords("subdural", false), "no subdural");
 });
 
 test("after the login one stays on this server", () => {

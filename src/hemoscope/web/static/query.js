@@ -1,0 +1,78 @@
+// Which studies the list shows, and in which order. Filters and order live in the address, so that they survive going
+// back, reloading and sharing, and so that the reading page steps through the same list. What is searched for may be a
+// patient's name: it stays in this tab, never in an address of a page.
+
+import { byUrgencyThenWaiting, URGENCIES } from "./labels.js";
+import { thisTab } from "./storage.js";
+
+const SEARCH = "hemoscope.search";
+const STATE_FILTERS = ["queued,reading,scoring", "done", "failed"];
+export const LIMIT = 500;
+
+const time = (name) => (a, b) => (Date.parse(a[name]) || 0) - (Date.parse(b[name]) || 0);
+const nameOf = (entry) => entry.identity?.name ?? entry.study_id;
+/** What the list can be sorted by, apart from urgency. */
+export const ORDERS = Object.freeze({
+  scan: time("acquired_at"),
+  waiting: time("received_at"),
+  study: (a, b) => nameOf(a).localeCompare(nameOf(b)),
+  slices: (a, b) => a.instances - b.instances,
+});
+
+const isOrder = (text) => Object.hasOwn(ORDERS, text.replace(/^-/, ""));
+const oneOf = (known, text) => (known.includes(text) ? text : "");
+
+/** The list's query, from an address such as "?urgency=immediate&sort=-scan"; what is unknown is left out. */
+export function readQuery(address = location.search) {
+  const given = new URLSearchParams(address);
+  const sort = given.get("sort") ?? "";
+  return {
+    search: thisTab.get(SEARCH) ?? "",
+    urgency: oneOf([...URGENCIES, "unknown"], given.get("urgency") ?? ""),
+    state: oneOf(STATE_FILTERS, given.get("state") ?? ""),
+    sort: isOrder(sort) ? sort : "",
+  };
+}
+
+/** The address' part for a query: "" or "?urgency=immediate". */
+export function addressOf({ urgency, state, sort }) {
+  const kept = Object.entries({ urgency, state, sort }).filter(([, value]) => value);
+  return kept.length > 0 ? `?${new URLSearchParams(kept)}` : "";
+}
+
+/** Keep a query in the address and in this tab. */
+export function keepQuery(query) {
+  thisTab.set(SEARCH, query.search);
+  history.replaceState(null, "", `${location.pathname}${addressOf(query)}`);
+}
+
+export const isFiltered = ({ search, urgency, state }) => Boolean(search || urgency || state);
+
+/** Whether an entry belongs to the list by its filters; only the server knows what a search finds. */
+export function matches(entry, { urgency, state }) {
+  const urgent = !urgency || urgency === (entry.urgency ?? "unknown");
+  return urgent && (!state || state.split(",").includes(entry.state));
+}
+
+/** The same query for the API. */
+export function parameters({ search, urgency, state }) {
+  const given = new URLSearchParams({ limit: LIMIT });
+  if (search) given.set("search", search);
+  if (urgency) given.set("urgency", urgency);
+  for (const one of state.split(",").filter(Boolean)) given.append("state", one);
+  return given;
+}
+
+/** The comparison of two entries: most urgent first, unless another order was chosen. */
+export function orderOf({ sort }) {
+  const compare = isOrder(sort) ? ORDERS[sort.replace(/^-/, "")] : null;
+  if (!compare) return byUrgencyThenWaiting;
+  const sign = sort.startsWith("-") ? -1 : 1;
+  return (a, b) => sign * compare(a, b) || byUrgencyThenWaiting(a, b);
+}
+
+/** What the next click on a column's head sorts by: up, down, and again most urgent first. */
+export function nextSort(current, column) {
+  if (current === column) return `-${column}`;
+  return current === `-${column}` ? "" : column;
+}
