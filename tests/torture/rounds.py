@@ -35,9 +35,9 @@ def run_faults(tally: Tally, seconds: float) -> None:
                 name = CLOCK
             _add(tally, f"fault: {name}", site, _round(site, name))
         last = site.close()
-    tally.add(_ENDS, Count(done=1, found=last.found, lost=last.lost, doubled=last.doubled))
-    if not last.clean:
-        _keep(tally, _ENDS, site, last)
+        tally.add(_ENDS, Count(done=1, found=last.found, lost=last.lost, doubled=last.doubled))
+        if not last.clean:
+            _keep(tally, _ENDS, site, last)
     database = "PostgreSQL" if postgresql else "SQLite"
     sys.stderr.write(
         f"{database}: {len(site.accepted)} accepted, {site.undecided} undecided, refused: {site.refused or 'none'}\n"

@@ -167,8 +167,7 @@ class Site:
             return Count(done=1, found=1, slowest_s=ENDED_WITHIN_S)
         count.slowest_s = time.monotonic() - began
         count.found += count.slowest_s > READY_WITHIN_S
-        wait_for(lambda: not [one for one in self.studies() if one["state"] not in ("done", "failed")], ENDED_WITHIN_S)
-        listed = {one["study_id"]: one for one in self.studies()}
+        listed = self._ended()
         unfinished = [one for one in listed.values() if one["state"] not in ("done", "failed")]
         count.lost = len(self.accepted - listed.keys()) + len(unfinished)
         count.doubled = max(0, len(listed) - len(self.accepted) - self.undecided)
@@ -179,6 +178,21 @@ class Site:
         count.found += len(wrong)
         sys.stderr.writelines(f"wrong: {listed[one]}\n" for one in wrong)
         return count
+
+    def _ended(self) -> dict[str, dict[str, Any]]:
+        """Wait until every study listed has ended; return that list, by study, or the last one.
+
+        An upload whose client gave up may be accepted at any time: a list fetched later could hold it, still waiting.
+        """
+        listed: dict[str, dict[str, Any]] = {}
+
+        def all_ended() -> bool:
+            listed.clear()
+            listed.update({one["study_id"]: one for one in self.studies()})
+            return all(one["state"] in ("done", "failed") for one in listed.values())
+
+        wait_for(all_ended, ENDED_WITHIN_S)
+        return listed
 
     def forgive(self) -> None:
         """Take what is listed now as what is owed, so that one loss is counted once."""
