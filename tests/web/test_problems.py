@@ -47,6 +47,21 @@ def test_every_error_is_a_problem_with_a_cause_and_a_remedy(
     assert ("Allow" in answer.headers) == (status == 405)
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/health", "GET"),
+        ("/login", "GET, POST"),
+        (f"/api/v1/studies/{'0' * 32}", "GET, DELETE"),
+        (f"/api/v1/studies/{'0' * 32}/feedback", "GET, POST"),
+        ("/static/login.js", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_answered_with_all_that_the_path_has(room: TestClient, path: str, methods: str) -> None:
+    answer = room.request("PATCH", path)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, methods)
+
+
 def test_a_validation_error_names_the_field_and_never_the_value(room: TestClient) -> None:
     body = {"label": "WINTERBOTTOM", "verdict": "agree", "present": True, "AGATHA": 1}
     answer = room.post(f"/api/v1/studies/{'0' * 32}/feedback", json=body)

@@ -14,11 +14,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Mount
 
 from hemoscope.errors import StoreError
 from hemoscope.web.security_headers import secured_headers
 
 PROBLEM_JSON = "application/problem+json"
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 _log = logging.getLogger(__name__)
 
@@ -109,17 +112,26 @@ def _from_store(_request: Request, error: Exception) -> Response:
     return Problem(status, code=error.code, detail=detail, remedy=error.remedy, headers=headers).response()
 
 
-def _from_framework(_request: Request, error: Exception) -> Response:
+def _from_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
+    allow = {"Allow": ", ".join(_allowed(request))} if error.status_code == 405 else {}
     problem = Problem(
         error.status_code,
         code=phrase.lower().replace(" ", "_").replace("-", "_"),
         detail=f"{phrase}.",
         remedy=_REMEDIES.get(error.status_code, _REMEDIES[400]),
-        headers=error.headers,
+        headers={**(error.headers or {}), **allow},
     )
     return problem.response()
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of a path; the framework names those of the first of its routes alone. Static files are read."""
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+    scopes = ((method, {**request.scope, "method": method}) for method in _METHODS)
+    found = [method for method, scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+    return found or ["GET", "HEAD"]
 
 
 def _from_validation(_request: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ own name. Bodies are small everywhere except at the upload, which checks its own
 """
 
 import math
+import re
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +17,7 @@ from hemoscope.web.rate_limits import RateLimiter
 UPLOAD_PATH = "/api/v1/uploads"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _SMALL_BODY = 64 << 10
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(:[0-9]{0,5})?")
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
@@ -46,6 +48,8 @@ class Gate:
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         name = host_name(headers.get("host", ""))
+        if name is None:
+            raise _malformed_host()
         if name not in self._host_names:
             raise _unknown_host()
         if not self._login_required and any(header in headers for header in _FORWARDED):
@@ -73,17 +77,18 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def host_name(header: str) -> str:
-    """The ``Host`` header without its port, in lower case.
+def host_name(header: str) -> str | None:
+    """The ``Host`` header without its port, in lower case; None if it is not a host and a port (RFC 9110, 7.2).
 
     Examples:
         >>> host_name("Localhost:8000"), host_name("[::1]:8000"), host_name("reading.example")
         ('localhost', '[::1]', 'reading.example')
+        >>> host_name("localhost:8000@other.example") is None
+        True
 
     """
-    if header.startswith("["):
-        return header.partition("]")[0].lower() + "]"
-    return header.partition(":")[0].lower()
+    found = _HOST.fullmatch(header)
+    return None if found is None else found["name"].lower()
 
 
 def client_of(scope: Scope) -> str:
@@ -125,6 +130,16 @@ def _unknown_host() -> Problem:
         code="unknown_host",
         detail="This server does not answer under the host name of this request.",
         remedy="Use the address that the server printed at its start, or start it with --allowed-host NAME",
+    )
+
+
+def _malformed_host() -> Problem:
+    return Problem(
+        400,
+        code="malformed_host",
+        detail="The Host header is not the name of a host with a port.",
+        remedy="Send the address that the server printed at its start",
+        headers={"Connection": "close"},
     )
 
 
