@@ -14,9 +14,7 @@ from hemoscope.web.connections import Connections
 
 Rooms = Callable[..., TestClient]
 HOST = b"Host: localhost\r\n"
-CHUNKED = (
-    b"POST /api/v1/login HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
-)
+CHUNKED = b"POST /api/v1/login HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n" + HOST
 
 
 def exchanged(room: TestClient, request: bytes) -> bytes:

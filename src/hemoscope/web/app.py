@@ -20,6 +20,7 @@ from hemoscope.version import DISCLAIMER, __version__
 from hemoscope.web.app_state import AppState
 from hemoscope.web.change_feed import ChangeFeed
 from hemoscope.web.credentials import Credentials
+from hemoscope.web.login_queue import LoginQueue
 from hemoscope.web.metrics import Metrics
 from hemoscope.web.problems import answer_errors
 from hemoscope.web.rate_limits import AccountLimiter, RateLimiter
@@ -34,6 +35,7 @@ _STATIC = Path(__file__).parent / "static"
 _NOBODY = Credentials()
 _WRITERS = 8
 _HASHES_AT_A_TIME = 2
+_LOGINS_THAT_WAIT = 16
 _REPORTS_AT_A_TIME = 2
 _PROBES_AT_A_TIME = 4
 _UNPACKED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "application/pdf")
@@ -110,7 +112,7 @@ def _app_state(
         account_logins=AccountLimiter(per_minute=settings.account_logins_per_minute),
         uploads=CapacityLimiter(settings.concurrent_uploads),
         writers=CapacityLimiter(_WRITERS),
-        passwords=CapacityLimiter(_HASHES_AT_A_TIME),
+        passwords=LoginQueue(at_a_time=_HASHES_AT_A_TIME, waiting=_LOGINS_THAT_WAIT),
         reports=CapacityLimiter(_REPORTS_AT_A_TIME),
         probes=CapacityLimiter(_PROBES_AT_A_TIME),
     )
