@@ -113,3 +113,10 @@ def test_an_unreachable_database_is_reported_and_the_server_is_not_ready(
     room = make_room()
     assert [room.get(path).status_code for path in ("/ready", "/metrics", "/api/v1/studies")] == [503] * 3
     assert room.get("/health").status_code == 200
+
+
+def test_a_range_of_a_static_file_is_no_other_kind_of_error(room: TestClient) -> None:
+    whole = room.get("/static/login.js")
+    for wrong in ("bytes=5-1", "bytes=99999999-", "lines=1-2", "bytes=0-1"):
+        answer = room.get("/static/login.js", headers={"Range": wrong})
+        assert (answer.status_code, answer.content) == (200, whole.content)

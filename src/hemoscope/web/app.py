@@ -9,9 +9,10 @@ from typing import Any
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from hemoscope.store.background import Vitals
 from hemoscope.store.settings import Settings
@@ -147,7 +148,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 class _StaticFiles(StaticFiles):
-    """Our own files; a browser revalidates its copy each time, mostly with a 304."""
+    """Our own files, as a whole; a browser revalidates its copy each time, mostly with a 304."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; the framework's errors about ranges would not be problems as all others are."""
+        del MutableHeaders(scope=scope)["range"]
+        await super().__call__(scope, receive, send)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

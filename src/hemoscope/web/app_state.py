@@ -58,6 +58,7 @@ class AppState:
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     streams: Counter[str] = field(default_factory=Counter)
     receiving: Counter[str] = field(default_factory=Counter)
+    drawing: Counter[str] = field(default_factory=Counter)
     reload_fault: str | None = None
     _shapes: OrderedDict[str, SliceShape] = field(default_factory=OrderedDict)
     _viewed: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
