@@ -21,6 +21,7 @@ from hemoscope.web.security_headers import secured_headers
 
 PROBLEM_JSON = "application/problem+json"
 
+_FIELDS_NAMED = 20
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 _log = logging.getLogger(__name__)
@@ -135,9 +136,10 @@ def _allowed(request: Request) -> list[str]:
 
 
 def _from_validation(_request: Request, error: Exception) -> Response:
-    """Name the fields and what is wrong with each, never the value that was sent."""
+    """Name the first fields and what is wrong with each, never the value that was sent."""
     assert isinstance(error, RequestValidationError)
-    named = [f"{_place(one)}: {one['msg']}" if _is_ours(one) else "body: not JSON" for one in error.errors()]
+    first = error.errors()[:_FIELDS_NAMED]
+    named = [f"{_place(one)}: {one['msg']}" if _is_ours(one) else "body: not JSON" for one in first]
     problem = Problem(422, code="invalid_request", detail="; ".join(dict.fromkeys(named)) + ".", remedy=_REMEDIES[422])
     return problem.response()
 

@@ -17,6 +17,7 @@ from hemoscope.web.rate_limits import RateLimiter
 UPLOAD_PATH = "/api/v1/uploads"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _SMALL_BODY = 64 << 10
+_MOST_BODY = {"/api/v1/login": 16 << 10}  # anybody may send it; a name, password and token, in any escapes, are shorter
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(:[0-9]{0,5})?")
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
@@ -44,7 +45,7 @@ class Gate:
         if scope["path"] == UPLOAD_PATH:
             await self._app(scope, receive, send)
         else:
-            await self._app(scope, _limited(receive), send)
+            await self._app(scope, _limited(receive, _most_body(scope)), send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         name = host_name(headers.get("host", ""))
@@ -61,8 +62,8 @@ class Gate:
         if "content-length" in headers and "transfer-encoding" in headers:
             raise _two_lengths()
         length = headers.get("content-length", "0")
-        if scope["path"] != UPLOAD_PATH and length.isdigit() and int(length) > _SMALL_BODY:
-            raise _body_too_large()
+        if scope["path"] != UPLOAD_PATH and length.isdigit() and int(length) > _most_body(scope):
+            raise _body_too_large(_most_body(scope))
 
 
 def host_names(settings: Settings) -> frozenset[str]:
@@ -109,7 +110,11 @@ def too_often(wait_s: float) -> Problem:
     )
 
 
-def _limited(receive: Receive) -> Receive:
+def _most_body(scope: Scope) -> int:
+    return _MOST_BODY.get(scope["path"], _SMALL_BODY)
+
+
+def _limited(receive: Receive, most: int) -> Receive:
     """Count a body that came without a length."""
     seen = 0
 
@@ -117,8 +122,8 @@ def _limited(receive: Receive) -> Receive:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > _SMALL_BODY:
-            raise _body_too_large()
+        if seen > most:
+            raise _body_too_large(most)
         return message
 
     return counted
@@ -173,10 +178,10 @@ def _two_lengths() -> Problem:
     )
 
 
-def _body_too_large() -> Problem:
+def _body_too_large(most: int) -> Problem:
     return Problem(
         413,
         code="body_too_large",
-        detail=f"The body of this request is larger than {_SMALL_BODY >> 10} KiB.",
+        detail=f"The body of this request is larger than {most >> 10} KiB.",
         remedy="Send less; files go to POST /api/v1/uploads",
     )

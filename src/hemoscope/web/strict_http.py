@@ -8,7 +8,6 @@ import re
 from typing import Any
 
 import h11
-from h11._connection import DEFAULT_MAX_INCOMPLETE_EVENT_SIZE
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hemoscope.web.problems import Problem
@@ -26,7 +25,7 @@ class StrictConnection(h11.Connection):
 
     def __init__(self) -> None:
         """Start before the first request."""
-        super().__init__(h11.SERVER, DEFAULT_MAX_INCOMPLETE_EVENT_SIZE)
+        super().__init__(h11.SERVER)
         self._chunks = 0
         self._bytes = 0
 
