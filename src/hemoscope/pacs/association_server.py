@@ -110,8 +110,9 @@ class BoundedAssociationServer(ThreadedAssociationServer):
         self._most_bytes = most_bytes
         self._budget = budget
         entity = arguments[0]
+        self._waiting_s = float(entity.acse_timeout)
         # pynetdicom ends idle associations itself, in time for both sides to know.
-        self._connections = Connections(waiting_s=entity.acse_timeout, idle_s=2 * entity.network_timeout)
+        self._connections = Connections(waiting_s=self._waiting_s, idle_s=2 * entity.network_timeout)
         super().__init__(*arguments, **options)
         self.bind(evt.EVT_REJECTED, lambda event: self._connections.rejected(_peer(event)))
         self.bind(evt.EVT_CONN_CLOSE, lambda event: self._connections.remove(_peer(event)))
@@ -138,7 +139,7 @@ class BoundedAssociationServer(ThreadedAssociationServer):
         try:
             connection = self._secured(request)
             self._connections.add(client_address[:2], connection)
-            if isinstance(connection, BoundedTLSSocket) or connection.has_request(self.ae.acse_timeout):
+            if isinstance(connection, BoundedTLSSocket) or connection.has_request(self._waiting_s):
                 self.finish_request(connection, client_address)
                 return
         except Exception as error:  # noqa: BLE001 - a peer may send anything; the others go on

@@ -221,8 +221,8 @@ def _free(ended: Sequence[_Renewal]) -> sa.ColumnElement[bool]:
     return sa.or_(_jobs.c.state == "queued", *unchanged)
 
 
-def _next_free(connection: Connection, free: sa.ColumnElement[bool]) -> sa.Row[Any] | None:
-    """The free job whose turn it is, with who submitted it."""
+def _next_free(connection: Connection, free: sa.ColumnElement[bool]) -> Any:
+    """The free job whose turn it is, as a row with who submitted it; None if there is none."""
     submitted = _jobs.join(_uploads, _uploads.c.upload_id == _jobs.c.upload_id)
     had = submitted.outerjoin(_turns, _turns.c.submitted_by == _uploads.c.submitted_by)
     last_turn = sa.func.coalesce(_turns.c.version, 0)

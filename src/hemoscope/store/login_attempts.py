@@ -48,7 +48,7 @@ def count_attempt(database: Database, per_minute: Mapping[str, int]) -> float:
         for name, limit in per_minute.items():
             left, since = known.get(name, (float(limit), moment))
             levels[name] = min(float(limit), left + (moment - since).total_seconds() * limit / 60)
-        wait_s = max((1 - level) * 60 / per_minute[name] for name, level in levels.items())
+        wait_s: float = max((1 - level) * 60 / per_minute[name] for name, level in levels.items())
         if wait_s > 0:
             return wait_s
         connection.execute(_attempts.delete().where(_attempts.c.name.in_(per_minute)))
