@@ -1,7 +1,7 @@
 """Attempts to log in, counted by address and by account for all web processes together: token buckets in the database.
 
 A row is of use for a minute, after which its bucket is full. What is typed as a name may be a password: of a name that
-no user has, the table gets one of 4096 numbers.
+no user has, the table gets three digits of a hash.
 """
 
 import hashlib
