@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "pydicom": {"dicom", "testing", "reports", "pacs"},
     "rich": {"cli", "reports"},
     "fastapi": {"web"},
+    "h11": {"web"},
     "uvicorn": {"web", "federated"},  # Flower's SuperLink is an ASGI application; we choose its sockets
     "starlette": {"web", "federated/deployment/database"},  # Flower's SuperLink, where its database is busy
     "pynetdicom": {"pacs"},

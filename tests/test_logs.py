@@ -1,11 +1,14 @@
 """The log of servers and workers says where something went wrong, and quotes nothing."""
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
+
+from hemoscope.logs import OnceAMinute, message_of
 
 MARKER = "WINTERBOTTOM"
 SETUP = """
@@ -80,6 +83,21 @@ def test_what_libraries_say_is_logged_by_its_place_alone(logged: Run, code: str)
 @pytest.mark.parametrize("name", ["pydicom", "pynetdicom.dul", "python_multipart.multipart"])
 def test_nobody_fills_the_log_with_what_is_wrong_in_a_file(logged: Run, name: str) -> None:
     assert logged(f"logging.getLogger({name!r}).error('invalid value %s', MARKER)") == ""
+
+
+def test_what_a_library_logs_again_and_again_is_one_line_a_minute(logged: Run) -> None:
+    written = logged("for _ in range(500): logging.getLogger('uvicorn.error').warning('Unsupported upgrade request.')")
+    assert written.count("uvicorn") == 1
+
+
+def test_the_next_line_of_a_library_says_how_many_were_left_out() -> None:
+    moments = iter([0.0, 1.0, 2.0, 61.0, 62.0])
+    once, own = OnceAMinute(clock=lambda: next(moments)), logging.getLogger("hemoscope.web")
+    place = ("uvicorn.error", logging.WARNING, "h11_impl.py", 159, "x", (), None, "warned")
+    records = [logging.LogRecord(*place) for _ in range(5)]
+    assert [once.filter(record) for record in records] == [True, False, False, True, False]
+    assert message_of(records[3]) == "logged at h11_impl.py:159 warned; 2 more such lines since the last one"
+    assert once.filter(own.makeRecord(own.name, logging.INFO, "a.py", 1, "all of our own", (), None))
 
 
 def test_an_own_message_that_cannot_be_composed_prints_none_of_its_parts(logged: Run) -> None:

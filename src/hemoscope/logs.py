@@ -11,7 +11,9 @@ import logging
 import os
 import sys
 import threading
+import time
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import PurePath
 from traceback import extract_tb
@@ -25,6 +27,8 @@ _QUIET = {"level": "WARNING"}
 # peer may send much.
 _SILENT = {"level": "CRITICAL"}
 _PLACES = 8
+_AGAIN_S = 60.0
+_LEFT_OUT = "left_out"
 _log = logging.getLogger(__name__)
 
 
@@ -55,9 +59,38 @@ class JsonFormatter(logging.Formatter):
 
 def message_of(record: logging.LogRecord) -> str:
     """The message if it is our own, else where in which module it was logged."""
-    if record.name != _OURS and not record.name.startswith(f"{_OURS}."):
-        return f"logged at {PurePath(record.pathname).name}:{record.lineno} {record.funcName}"
+    if not _is_ours(record):
+        left_out = getattr(record, _LEFT_OUT, 0)
+        more = f"; {left_out} more such lines since the last one" if left_out else ""
+        return f"logged at {PurePath(record.pathname).name}:{record.lineno} {record.funcName}{more}"
     return record.getMessage()
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name == _OURS or record.name.startswith(f"{_OURS}.")
+
+
+class OnceAMinute(logging.Filter):
+    """Lets each place in a library log one line a minute: what it logs, a stranger may cause as often as they like."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin without any place; there are as many as the libraries have."""
+        super().__init__()
+        self._clock = clock
+        self._logged: dict[tuple[Any, ...], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log a line; the next one of its place says how many were not."""
+        if _is_ours(record):
+            return True
+        place = (record.pathname, record.lineno, *error_of(record).get("at", ()))
+        now, (logged, left_out) = self._clock(), self._logged.get(place, (float("-inf"), 0))
+        if now - logged < _AGAIN_S:
+            self._logged[place] = logged, left_out + 1
+            return False
+        self._logged[place] = now, 0
+        setattr(record, _LEFT_OUT, left_out)
+        return True
 
 
 def escaped(text: str) -> str:
@@ -100,8 +133,14 @@ def configure_logs(form: str = "text", *, level: int = logging.INFO, stream: Tex
             "disable_existing_loggers": False,
             "formatters": {"safe": {"()": formatter}},
             "handlers": {
-                "stream": {"class": "logging.StreamHandler", "stream": stream or sys.stderr, "formatter": "safe"}
+                "stream": {
+                    "class": "logging.StreamHandler",
+                    "stream": stream or sys.stderr,
+                    "formatter": "safe",
+                    "filters": ["bounded"],
+                }
             },
+            "filters": {"bounded": {"()": OnceAMinute}},
             "root": {"level": level, "handlers": ["stream"]},
             "loggers": {
                 **dict.fromkeys(("uvicorn", "uvicorn.error", "alembic"), _QUIET),

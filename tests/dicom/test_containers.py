@@ -131,7 +131,7 @@ class TestPlaces:
         assert (read_series(found, found.studies[0].series[0]).volume.hounsfield == head.hounsfield[3:6]).all()
 
     def test_an_archive_without_files_is_refused_not_passed_over(self, files: Files, written) -> None:
-        folder = written({"a.zip": zip_of({"b.zip": zip_of({}), **files}), "c.tar": tar_of({"__MACOSX/x": b"x"})})
+        folder = written({"a.zip": zip_of({"b.zip": zip_of({}), **files}), "c.tar": tar_of({"__MACOSX/._x": b"x"})})
         archive = open_archive([folder])
         assert codes(archive) == {"a.zip/b.zip": "bad_archive", "c.tar": "bad_archive"}
         assert archive.rejected[0].message.startswith("there is no file in it. Make the archive again")
@@ -151,6 +151,17 @@ class TestPlaces:
     def test_names_that_lead_elsewhere_only_name_sources(self, files: Files, written) -> None:
         data = tar_of({"../../IM1.dcm": files["IM0001.dcm"], "/etc/IM2.dcm": files["IM0002.dcm"]})
         assert set(open_archive([written({"a.tar": data}) / "a.tar"]).sources) == {"IM1.dcm", "etc/IM2.dcm"}
+
+    @pytest.mark.parametrize("pack", [zip_of, tar_of])
+    def test_no_file_of_an_archive_is_passed_over(self, files: Files, written, pack: Callable[[Files], bytes]) -> None:
+        image = files["IM0001.dcm"]
+        hidden = {".c.dcm": image, ".h/c": image, "__MACOSX/c": image, "a/.b/c": image}
+        litter = {"__MACOSX/._x": b"x", ".DS_Store": b"x", "a/Thumbs.db": b"x", "._x": b"x"}
+        folder = written({"a.arc": pack({**files, **hidden, **litter, "..\\IM9": image})})
+        archive = open_archive([folder / "a.arc"])
+        assert codes(archive) == {**dict.fromkeys(hidden, "hidden_file"), "a.arc": "system_files"}
+        assert "4 files that the archiving program added" in archive.rejected[0].message
+        assert set(archive.sources) == {*files, "IM9"}, "a name of Windows is read"
 
     def test_a_file_name_that_is_no_text_is_shown_as_text(self, files: Files, tmp_path: Path) -> None:
         for number, name in enumerate((b"\xcd\xbc\xff", b"\xcd\xbc\xfe"), 1):

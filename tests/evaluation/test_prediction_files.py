@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hemoscope.errors import DataError
-from hemoscope.evaluation.prediction_files import read_predictions, read_probabilities
+from hemoscope.evaluation.prediction_files import read_predictions, read_probabilities, write_predictions
 from hemoscope.labels import LABELS
 
 HEADER = "image_id," + ",".join(LABELS)
@@ -29,6 +29,13 @@ def test_rows_are_aligned_by_image_and_an_empty_label_is_unknown(tmp_path: Path)
     assert data.labels[1].tolist() == [0] * 6
     assert np.isnan(data.labels[0, 4])
     assert data.groups is None
+
+
+def test_an_id_that_is_a_formula_is_inert_in_the_file_and_the_same_when_it_is_read(tmp_path: Path) -> None:
+    given = {"=1+1": [0.5] * 6, "@SUM(1)": [0.25] * 6, "1.2.3": [0.0] * 6}
+    write_predictions(tmp_path / "p.csv", given)
+    assert not [line for line in (tmp_path / "p.csv").read_text().splitlines() if line[0] in "=@"]
+    assert {name: list(row) for name, row in read_probabilities(tmp_path / "p.csv").items()} == given
 
 
 def test_predictions_alone_are_read_by_image(tmp_path: Path) -> None:

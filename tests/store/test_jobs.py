@@ -66,6 +66,27 @@ def test_the_longest_waiting_upload_is_taken_first(store: Store, submit: Submit)
     assert store.jobs.lease(ONE) is None
 
 
+def test_who_sent_much_waits_for_those_who_sent_little(store: Store, submit: Submit) -> None:
+    """Thirty uploads of one user are in the queue when two others upload; they take turns from then on."""
+    sent: dict[str, list[str]] = {}
+    for by in ["agnes"] * 30 + ["bruno"] * 2 + ["PACS"]:
+        sent.setdefault(by, []).append(submit(store, [b"x"], by=by).upload_id)
+    agnes, bruno, pacs = sent["agnes"], sent["bruno"], sent["PACS"]
+    expected = [agnes[0], bruno[0], pacs[0], agnes[1], bruno[1], *agnes[2:]]
+    assert [leased(store).upload_id for _ in expected] == expected
+
+
+def test_a_turn_is_of_all_workers_and_a_retry_waits_for_the_next_one(
+    opened: Callable[..., Store], submit: Submit
+) -> None:
+    stores = [opened(), opened()]
+    uploads = [submit(stores[0], [b"x"], by=by).upload_id for by in ("agnes", "agnes", "bruno", "bruno")]
+    first = leased(stores[0])
+    assert leased(stores[1], TWO).upload_id == uploads[2]
+    stores[0].jobs.retry(first, FAILURE)
+    assert [leased(stores[1]).upload_id for _ in range(3)] == [uploads[0], uploads[3], uploads[1]]
+
+
 def test_several_workers_never_hold_one_job_at_once(opened: Callable[..., Store], submit: Submit) -> None:
     stores = [opened() for _ in range(4)]
     uploads = {submit(stores[0], [b"x"]).upload_id for _ in range(12)}

@@ -63,6 +63,7 @@ def test_a_peer_is_known_by_address_or_network(address: str, known: bool) -> Non
         ("[node]\nport = true", "port is a whole number"),
         ("[node]\nae_title = 'SEVENTEEN_LETTERS'", "no AE title"),
         ("[node]\nquiet_seconds = 0", "quiet_seconds is at least 0.1"),
+        ("[node]\nmost_image_mib = 4096", "most_receiving_mib is at least most_image_mib = 4096"),
         ("[peer]\nae_title = 'A'", "[[peer]]"),
         ("[[peer]]\nae_title = 'A'", "addresses is missing"),
         ("[[peer]]\nae_title = 'A'\naddresses = ['pacs']", "no address or network"),

@@ -129,7 +129,7 @@ class StoreMachine(RuleBasedStateMachine):
         with self.stores[server].begin_upload() as upload:
             for content in files_of(kind):
                 upload.add_file(io.BytesIO(content))
-            entry = self.stores[server].accept(upload, submitted_by="tester")
+            entry = self.stores[server].accept(upload, submitted_by=f"user {len(self.kinds) % 2}")
         self.kinds[upload.upload_id], self.received[upload.upload_id] = kind, self.days
         self.accepted.add(entry.study_id)
 

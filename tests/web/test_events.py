@@ -7,13 +7,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 
 from hemoscope.errors import StoreError
 from hemoscope.store.store import Store
 from hemoscope.store.values import Changes, Role, User
+from hemoscope.web.access import Caller
 from hemoscope.web.app_state import AppState
 from hemoscope.web.change_feed import ChangeFeed
+from hemoscope.web.problems import Problem
 from hemoscope.web.routes import events
 
 
@@ -100,17 +103,20 @@ def test_one_user_has_a_limited_number_of_streams_and_gets_them_back(
     assert (answer.status_code, answer.json()["code"]) == (503, "too_many_streams")
 
 
-def test_an_open_stream_is_counted_for_its_user(state: AppState) -> None:
-    async def count() -> int:
-        state.closing = asyncio.Event()
-        stream = events._counted(state, "anna", events._stream(state, 0, lambda: True))
-        await anext(stream)
-        open_now = state.streams["anna"]
-        await stream.aclose()  # type: ignore[attr-defined]
-        return open_now
+def test_streams_that_are_asked_for_at_once_are_no_more_than_one_after_the_other(
+    room: TestClient, state: AppState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "STREAMS_OF_ONE", 2)
+    request = Request({"type": "http", "app": room.app, "headers": []})
+    caller = Caller(user=User(name="anna", role=Role.READER), csrf=None)
 
-    assert asyncio.run(count()) == 1
-    assert state.streams["anna"] == 0
+    async def ask() -> list[object]:
+        asked = (events.events(request, caller) for _ in range(5))
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    refused = [one for one in asyncio.run(ask()) if isinstance(one, Problem)]
+    assert [one.code for one in refused] == ["too_many_streams"] * 3
+    assert state.streams["anna"] == 2
 
 
 def test_a_version_from_a_lost_future_starts_from_now(

@@ -47,6 +47,21 @@ def test_every_error_is_a_problem_with_a_cause_and_a_remedy(
     assert ("Allow" in answer.headers) == (status == 405)
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/health", "GET"),
+        ("/login", "GET, POST"),
+        (f"/api/v1/studies/{'0' * 32}", "GET, DELETE"),
+        (f"/api/v1/studies/{'0' * 32}/feedback", "GET, POST"),
+        ("/static/login.js", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_answered_with_all_that_the_path_has(room: TestClient, path: str, methods: str) -> None:
+    answer = room.request("PATCH", path)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, methods)
+
+
 def test_a_validation_error_names_the_field_and_never_the_value(room: TestClient) -> None:
     body = {"label": "WINTERBOTTOM", "verdict": "agree", "present": True, "AGATHA": 1}
     answer = room.post(f"/api/v1/studies/{'0' * 32}/feedback", json=body)
@@ -98,3 +113,27 @@ def test_an_unreachable_database_is_reported_and_the_server_is_not_ready(
     room = make_room()
     assert [room.get(path).status_code for path in ("/ready", "/metrics", "/api/v1/studies")] == [503] * 3
     assert room.get("/health").status_code == 200
+
+
+def test_a_range_of_a_static_file_is_no_other_kind_of_error(room: TestClient) -> None:
+    whole = room.get("/static/login.js")
+    for wrong in ("bytes=5-1", "bytes=99999999-", "lines=1-2", "bytes=0-1"):
+        answer = room.get("/static/login.js", headers={"Range": wrong})
+        assert (answer.status_code, answer.content) == (200, whole.content)
+
+
+def test_thousands_of_wrong_fields_are_not_all_named(room: TestClient) -> None:
+    """Anybody may send them, and naming each takes long."""
+    answer = room.post("/api/v1/login", json={f"k{number}": 1 for number in range(1000)})
+    assert answer.status_code == 422
+    wrong = {"user": 1, "password": 1, "token": 1}
+    assert room.post("/api/v1/login", json=wrong).json()["detail"].count("body.") == 3
+    answer = room.post(f"/api/v1/studies/{'0' * 32}/feedback", json={"slices": ["x"] * 5000})
+    assert answer.json()["detail"].count("body.") <= 20
+
+
+def test_what_anybody_may_send_is_small(room: TestClient) -> None:
+    longest = {"user": "\x01" * 64, "password": "\x01" * 1024, "token": "\x01" * 1024}
+    assert room.post("/api/v1/login", json=longest).status_code == 409, "the server has no users"
+    too_long = {**longest, "password": "x" * (16 << 10)}
+    assert room.post("/api/v1/login", json=too_long).json()["code"] == "body_too_large"

@@ -49,6 +49,7 @@ def _described(settings: "NodeSettings") -> Iterator[str]:
         yield "Nobody may send: there is no [[peer]]"
     for peer in settings.peers:
         yield f"{peer.ae_title} may send from {', '.join(peer.addresses) or 'no address'}"
+    yield f"At most {node.most_associations} associations, which together receive {node.most_receiving_mib} MiB at once"
     yield f"A study is read {node.quiet_seconds:g} s after its last image, and again if images come within " + (
         f"{node.late_minutes:g} min"
     )

@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from hemoscope.dicom.deidentify import FACES, DeidentifyOptions
     from hemoscope.dicom.deidentify_folder import deidentify_folder, read_or_make_key
     from hemoscope.dicom.read_limits import limits_from_options
+    from hemoscope.dicom.refusals import HARMLESS
 
     made, limits = False, limits_from_options(arguments.limit)
     if arguments.key is None:
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     _print_refused(found.rejected)
     if not found.written:
         return ExitCode.NOTHING_READ
-    return ExitCode.SOME_REFUSED if found.rejected else ExitCode.OK
+    return ExitCode.SOME_REFUSED if any(one.code not in HARMLESS for one in found.rejected) else ExitCode.OK
 
 
 def _print_refused(rejected: "tuple[Rejected, ...]") -> None:

@@ -117,11 +117,12 @@ def exit_code(report: "Report", allowed: frozenset[str]) -> ExitCode:
     Expected refusals do not count, nor does an incomplete study in which something is suspected: what it lacks cannot
     make it less urgent.
     """
+    from hemoscope.dicom.refusals import HARMLESS
     from hemoscope.inference.findings import INCOMPLETE
 
     if not report.studies:
         return ExitCode.NOTHING_READ
-    if any(one.code not in allowed for one in report.rejected):
+    if any(one.code not in allowed | HARMLESS for one in report.rejected):
         return ExitCode.SOME_REFUSED
     partial = any(study.findings.urgency == INCOMPLETE for study in report.studies)
     return ExitCode.INCOMPLETE if partial else ExitCode.OK

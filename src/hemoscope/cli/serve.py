@@ -1,12 +1,15 @@
 """``hemoscope serve``: the reading room, with its workers, until SIGTERM or Ctrl+C."""
 
 import argparse
+import logging
 import os
 import sys
 
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.settings_sources import add_options, settings_from
 from hemoscope.version import DISCLAIMER
+
+_log = logging.getLogger(__name__)
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     ignore_hang_up()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
     store = open_store_patiently(settings, limit_s=60 * settings.database_wait_minutes)
+    if not store.database.is_sqlite:
+        _log.info("limits of clients are of this process; others over this database count their own, except logins")
     try:
         card = {**bundle.card.to_json(), "sha256": bundle.sha256}
         supervisor = Supervisor(store, settings)

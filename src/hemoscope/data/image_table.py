@@ -231,7 +231,7 @@ def _conflict(path: Path, row: list[str], line: int, columns: _Columns, error: R
 
 
 def _row_id(name: str, line: int, row: list[str], id_at: int, frame_at: int | None, form: Form) -> str:
-    image_id = bare_id(_unmarked(row[id_at]) if form is Form.FINDINGS else row[id_at])
+    image_id = bare_id(_unmarked(row[id_at]))
     if not image_id:
         msg = f"{name}: line {line} has no id. Give one row per image, with its id"
         raise DataError(msg)
@@ -242,7 +242,7 @@ def _row_id(name: str, line: int, row: list[str], id_at: int, frame_at: int | No
 
 
 def _unmarked(cell: str) -> str:
-    """Remove the apostrophe that ``hemoscope predict`` puts before what a spreadsheet would run as a formula."""
+    """Remove the apostrophe that our tables have before what a spreadsheet would run as a formula (``inert_text``)."""
     return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA) else cell
 
 

@@ -342,8 +342,11 @@ def kind_of(head: bytes) -> str | None:
 
 
 def _member_name(name: str) -> str:
-    """Return a printable name without the parts that lead elsewhere: it only names a source."""
-    return printable("/".join(part for part in name.split("/") if part not in ("", ".", "..")))
+    """Return a printable name without the parts that lead elsewhere: it only names a source.
+
+    Archivers of Windows write a backslash between the parts.
+    """
+    return printable("/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")))
 
 
 def printable(name: str) -> str:

@@ -32,8 +32,12 @@ REMEDIES: dict[str, str] = {
     "not_an_image": "Nothing to do: only images are de-identified; send no report or document with them",
     "changed_file": "Give the files again once no program writes to them any more",
     "lost_upload": "Upload the study again",
+    "hidden_file": "Give it a name without a leading dot, outside of __MACOSX, and pack the archive again",
+    "system_files": "Nothing to do: they are no files of yours",
     "bad_archive": "Make the archive again as a plain ZIP (stored or deflated, no password), or give its folder",
 }
+# A note among the refusals; no command fails for it.
+HARMLESS = frozenset({"system_files"})
 
 
 def refusal(source: str, code: str, reason: str) -> DicomReadError:

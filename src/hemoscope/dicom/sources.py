@@ -33,8 +33,10 @@ from hemoscope.errors import DicomReadError
 
 __all__ = ["FileSource", "Source", "as_paths", "find_sources", "rejected_by"]
 
-# Files that desktop systems create; users do not mean to give these.
-_SYSTEM_FILES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", ".DS_Store"})
+# Files and folders that desktop systems create; users do not mean to give these.
+_SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini", ".DS_Store"})
+_SYSTEM_FOLDER = "__MACOSX"
+_RESOURCE_FORK = "._"  # AppleDouble, beside each file of an archive made on macOS
 
 Source = FileSource | GzipSource | MemberSource
 
@@ -53,8 +55,11 @@ def find_sources(paths: Sequence[Path], *, limits: ReadLimits) -> tuple[tuple[So
     """Find every input under the given paths: files, folders (recursively), archives, DICOMDIR files.
 
     Archives are ZIP and TAR files and files compressed with gzip. A given path is one by its content; in folders and in
-    other archives they are found by their extension. Hidden files and files of desktop systems are skipped; links to
-    folders are not followed. A folder or archive that cannot be read is refused, and the others are read.
+    other archives they are found by their extension. Links to folders are not followed. A folder or archive that cannot
+    be read is refused, and the others are read.
+
+    Hidden files and files of desktop systems are skipped in folders. Of archives, whose maker may be a stranger, hidden
+    files are refused by name, and files of desktop systems counted.
 
     Returns:
         Sources with unique names, in the order of the paths and then of names, and refused inputs.
@@ -196,10 +201,17 @@ class _Finder:
         members = archive.members(self._limits)
         budget = budget or _Budget(self._limits.archive_bytes)
         self._charge(budget, members, source.name)
-        wanted = [one for one in members if all(_is_wanted(part) for part in PurePosixPath(one.name).parts)]
-        if not wanted:
+        given = [one for one in members if not _is_of_system(one.name)]
+        if not given:
             raise refusal(source.name, "bad_archive", "there is no file in it")
-        for member in wanted:
+        if left_out := len(members) - len(given):
+            reason = f"{left_out} files that the archiving program added are left out"
+            self._rejected.append(rejected_by(refusal(source.name, "system_files", reason)))
+        for member in given:
+            if not all(_is_wanted(part) for part in PurePosixPath(member.name).parts):
+                reason = "it is hidden in the archive, and not read"
+                self._rejected.append(rejected_by(refusal(f"{prefix}{member.name}", "hidden_file", reason)))
+                continue
             one = MemberSource(name=f"{prefix}{member.name}", archive=archive, member=member)
             yield from self._named(one, depth=depth + 1, budget=budget)
 
@@ -230,7 +242,12 @@ def _is_folder(path: Path) -> bool:
 
 
 def _is_wanted(name: str) -> bool:
-    return name not in _SYSTEM_FILES and not name.startswith(".")
+    return name not in _SYSTEM_FILES and name != _SYSTEM_FOLDER and not name.startswith(".")
+
+
+def _is_of_system(member: str) -> bool:
+    name = PurePosixPath(member).name
+    return name in _SYSTEM_FILES or name.startswith(_RESOURCE_FORK)
 
 
 def _kind_of_file(path: Path) -> str | None:

@@ -15,7 +15,7 @@ from hemoscope.data.image_table import ImageTable, check_names, read_header, rea
 from hemoscope.data.table_cells import Content
 from hemoscope.errors import DataError
 from hemoscope.evaluation.metrics import Floats
-from hemoscope.files import atomic_path
+from hemoscope.files import atomic_path, inert_text
 from hemoscope.labels import LABELS
 
 
@@ -136,11 +136,14 @@ def read_probabilities(path: Path, *, names: Mapping[str, str] | None = None) ->
 
 
 def write_predictions(path: Path, probabilities: Mapping[str, Iterable[float]]) -> None:
-    """Write the six probabilities of each image exactly, in the format of :func:`read_predictions`."""
+    """Write the six probabilities of each image exactly, in the format of :func:`read_predictions`.
+
+    Ids are made inert for spreadsheets, since UIDs of files may hold anything; reading restores them.
+    """
     with atomic_path(path) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image_id", *LABELS])
-        writer.writerows([image_id, *(repr(float(p)) for p in six)] for image_id, six in probabilities.items())
+        writer.writerows([inert_text(name), *(repr(float(p)) for p in six)] for name, six in probabilities.items())
 
 
 def write_labels(path: Path, data: LabelledPredictions, series: Sequence[str]) -> None:
@@ -151,7 +154,7 @@ def write_labels(path: Path, data: LabelledPredictions, series: Sequence[str]) -
         writer.writerow(["image_id", "patient_id", "series_id", *LABELS])
         for row, (image_id, patient, name) in enumerate(zip(data.image_ids, patients, series, strict=True)):
             known = ("" if np.isnan(label) else int(label) for label in data.labels[row])
-            writer.writerow([image_id, patient, name, *known])
+            writer.writerow([*map(inert_text, (image_id, patient, name)), *known])
 
 
 def _same_images(matched: Matching, predicted: ImageTable, truth: ImageTable) -> None:

@@ -2,7 +2,7 @@
 
 A connection waits until it gets one of the places for associations, before its request is answered. Of those that
 wait, each address may have a few; a further one closes the oldest, so that idle sockets keep nobody out. Waiting
-connections end soon anyway (``acse_timeout``).
+connections end soon anyway (``acse_timeout``), and without TLS they cost one thread each until their request is there.
 """
 
 import logging
@@ -18,7 +18,7 @@ from typing import Any
 from pynetdicom import evt
 from pynetdicom.transport import ThreadedAssociationServer
 
-from hemoscope.pacs.bounded_sockets import BoundedSocket, BoundedTLSSocket
+from hemoscope.pacs.bounded_sockets import BoundedSocket, BoundedTLSSocket, Budget
 
 _log = logging.getLogger("hemoscope.pacs")
 _HANDSHAKE_SECONDS = 5.0
@@ -50,7 +50,7 @@ class Connections:
             closing = [self._waiting.pop(other)[0] for other in over]
             self._waiting[address] = (connection, monotonic())
         for one in closing:
-            one.shutdown(socket.SHUT_RDWR)
+            one.end()
 
     def associate(self, address: _Address, *, most: int) -> bool:
         """Give a connection that waits one of ``most`` places for associations; False if none is free."""
@@ -80,7 +80,7 @@ class Connections:
             late = [(address, one) for address, (one, since) in self._waiting.items() if now - since > self._waiting_s]
             idle = [(address, one) for address, one in self._associated.items() if now - one.active_at > self._idle_s]
         for address, one in (*late, *idle):
-            one.shutdown(socket.SHUT_RDWR)
+            one.end()
             self.remove(address)
 
 
@@ -88,7 +88,8 @@ class BoundedAssociationServer(ThreadedAssociationServer):
     """An association server for ``AE.make_server(server_class=...)``.
 
     ``tls`` returns the context of the moment, so that renewed certificates need no restart; None for no TLS. ``admits``
-    says whether an address may connect at all. ``most_bytes`` is the most that a peer may send before an answer.
+    says whether an address may connect at all. ``most_bytes`` is the most that a peer may send before an answer, and
+    ``budget`` counts what all have sent.
     """
 
     request_queue_size = 128
@@ -100,15 +101,18 @@ class BoundedAssociationServer(ThreadedAssociationServer):
         tls: Callable[[], ssl.SSLContext] | None,
         admits: Callable[[str], bool],
         most_bytes: int,
+        budget: Budget,
         **options: Any,
     ) -> None:
         """Start to listen, with the arguments of pynetdicom's server."""
         self._tls = tls
         self._admits = admits
         self._most_bytes = most_bytes
+        self._budget = budget
         entity = arguments[0]
+        self._waiting_s = float(entity.acse_timeout)
         # pynetdicom ends idle associations itself, in time for both sides to know.
-        self._connections = Connections(waiting_s=entity.acse_timeout, idle_s=2 * entity.network_timeout)
+        self._connections = Connections(waiting_s=self._waiting_s, idle_s=2 * entity.network_timeout)
         super().__init__(*arguments, **options)
         self.bind(evt.EVT_REJECTED, lambda event: self._connections.rejected(_peer(event)))
         self.bind(evt.EVT_CONN_CLOSE, lambda event: self._connections.remove(_peer(event)))
@@ -119,7 +123,7 @@ class BoundedAssociationServer(ThreadedAssociationServer):
         accepted, address = self.socket.accept()
         bounded = BoundedSocket(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
         bounded.settimeout(self.ae.network_timeout)
-        bounded.most_bytes = self._most_bytes
+        bounded.most_bytes, bounded.budget = self._most_bytes, self._budget
         return bounded, address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
@@ -135,11 +139,13 @@ class BoundedAssociationServer(ThreadedAssociationServer):
         try:
             connection = self._secured(request)
             self._connections.add(client_address[:2], connection)
-            self.finish_request(connection, client_address)
+            if isinstance(connection, BoundedTLSSocket) or connection.has_request(self._waiting_s):
+                self.finish_request(connection, client_address)
+                return
         except Exception as error:  # noqa: BLE001 - a peer may send anything; the others go on
             _log.warning("a connection ended before its association: %s", type(error).__name__)
-            self._connections.remove(client_address[:2])
-            self.shutdown_request(request)
+        self._connections.remove(client_address[:2])
+        self.shutdown_request(request)
 
     def associate(self, event: evt.Event, *, most: int) -> None:
         """Give the association that an event requests one of ``most`` places, or reject it if none is free.
@@ -172,7 +178,7 @@ class BoundedAssociationServer(ThreadedAssociationServer):
             secured.close()
             raise
         secured.settimeout(self.ae.network_timeout)
-        secured.most_bytes = self._most_bytes
+        secured.most_bytes, secured.budget = self._most_bytes, self._budget
         return secured
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature

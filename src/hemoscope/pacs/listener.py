@@ -25,6 +25,7 @@ from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.transfer_syntaxes import DEFLATED, SYNTAXES
 from hemoscope.errors import ConfigError, DicomReadError
 from hemoscope.pacs.association_server import BoundedAssociationServer
+from hemoscope.pacs.bounded_sockets import Budget
 from hemoscope.pacs.calling_title import calling_title
 from hemoscope.pacs.spool import Spool
 from hemoscope.store.background import Backoff, described
@@ -96,6 +97,7 @@ class Listener:
                 tls=self._tls,
                 admits=self._admits,
                 most_bytes=node.most_image_mib << 20,
+                budget=Budget(node.most_receiving_mib << 20),
             )
         except OSError as error:
             msg = f"cannot listen on {node.host}, port {node.port}: {error.strerror}. Choose another in [node]"

@@ -1,8 +1,11 @@
 """The job queue: which worker reads which upload, with leases, heartbeats and counted attempts.
 
-A worker takes the oldest waiting upload, or one whose lease ran out, and keeps the lease by its heartbeat. A lease that
-runs out is a failed attempt; after three the studies fail with a code. A worker that is asked to stop gives its job
-back, and the attempt does not count. A worker that lost its lease can no longer write a result.
+A worker takes an upload that waits, or one whose lease ran out, and keeps the lease by its heartbeat. Those who submit
+take turns: next is whose last turn was the longest ago, with the oldest upload of theirs. So nobody waits for all that
+another one sent before. The PACS, with all its senders, is one of them.
+
+A lease that runs out is a failed attempt; after three the studies fail with a code. A worker that is asked to stop
+gives its job back, and the attempt does not count. A worker that lost its lease can no longer write a result.
 
 A lease has run out if nobody renewed it while another process watched it for the time of a lease, by its monotonic
 clock: clocks that are wrong, differ or are set make no lease shorter or longer.
@@ -12,6 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -24,6 +28,7 @@ from hemoscope.store.values import StudyState
 _LOOKS_AT_LEAST = 0.5  # of the time of a lease: who looks more rarely may have missed what all others missed
 FINAL = (StudyState.DONE, StudyState.FAILED)
 _jobs, _workers, _studies = tables.jobs, tables.workers, tables.studies
+_uploads, _turns = tables.uploads, tables.turns
 
 
 class LeaseLostError(HemoscopeError):
@@ -76,18 +81,18 @@ class Jobs:
             connection.execute(_workers.insert().values(**row, started_at=moment, beat_at=moment))
 
     def lease(self, worker_id: str) -> UploadJob | None:
-        """Take the oldest upload that waits, or None; uploads that have used all attempts fail."""
+        """Take the upload whose turn it is, or None; uploads that have used all attempts fail."""
         with self._database.reading() as connection:
             free = _free(self._ended_leases(connection))
             if connection.execute(sa.select(_jobs.c.upload_id).where(free).limit(1)).first() is None:
                 return None
         with self._database.writing() as connection:
-            tables.tick(connection)
-            while (found := _oldest_free(connection, free)) is not None:
-                upload_id, attempts = found
-                if attempts < self.attempts:
-                    return self._take(connection, upload_id, attempts + 1, worker_id)
-                fail(connection, upload_id, _killed(attempts))
+            version = tables.tick(connection)
+            while (found := _next_free(connection, free)) is not None:
+                if found.attempts < self.attempts:
+                    _end_turn(connection, found.submitted_by, version)
+                    return self._take(connection, found.upload_id, found.attempts + 1, worker_id)
+                fail(connection, found.upload_id, _killed(found.attempts))
         return None
 
     def _watch_leases(self, connection: Connection) -> None:
@@ -216,12 +221,22 @@ def _free(ended: Sequence[_Renewal]) -> sa.ColumnElement[bool]:
     return sa.or_(_jobs.c.state == "queued", *unchanged)
 
 
-def _oldest_free(connection: Connection, free: sa.ColumnElement[bool]) -> tuple[str, int] | None:
+def _next_free(connection: Connection, free: sa.ColumnElement[bool]) -> Any:
+    """The free job whose turn it is, as a row with who submitted it; None if there is none."""
+    submitted = _jobs.join(_uploads, _uploads.c.upload_id == _jobs.c.upload_id)
+    had = submitted.outerjoin(_turns, _turns.c.submitted_by == _uploads.c.submitted_by)
+    last_turn = sa.func.coalesce(_turns.c.version, 0)
+    found = sa.select(_jobs.c.upload_id, _jobs.c.attempts, _uploads.c.submitted_by).select_from(had).where(free)
+    ordered = found.order_by(last_turn, _jobs.c.queued_at, _jobs.c.upload_id).limit(1)
     # SKIP LOCKED is PostgreSQL's; SQLite, where BEGIN IMMEDIATE keeps other writers out, omits it.
-    oldest = sa.select(_jobs.c.upload_id, _jobs.c.attempts).where(free)
-    ordered = oldest.order_by(_jobs.c.queued_at, _jobs.c.upload_id).limit(1).with_for_update(skip_locked=True)
-    found = connection.execute(ordered).first()
-    return None if found is None else (found.upload_id, found.attempts)
+    return connection.execute(ordered.with_for_update(skip_locked=True, of=_jobs)).first()
+
+
+def _end_turn(connection: Connection, submitted_by: str, version: int) -> None:
+    """Put somebody behind all others; the version's lock lets one worker at a time do so."""
+    turn = _turns.update().where(_turns.c.submitted_by == submitted_by).values(version=version)
+    if not connection.execute(turn).rowcount:
+        connection.execute(_turns.insert().values(submitted_by=submitted_by, version=version))
 
 
 def _held(job: UploadJob) -> sa.ColumnElement[bool]:

@@ -38,6 +38,7 @@ _LEAST = {
     "late_minutes": 0,
     "most_associations": 1,
     "most_image_mib": 1,
+    "most_receiving_mib": 1,
     "idle_seconds": 1,
     "negotiation_seconds": 1,
 }
@@ -168,6 +169,9 @@ def _check_node(node: Node, name: str) -> None:
             raise ConfigError(msg)
     if node.port > _MOST_PORT:
         msg = f"{name}, node: port is at most {_MOST_PORT}, got {node.port}"
+        raise ConfigError(msg)
+    if node.most_receiving_mib < node.most_image_mib:
+        msg = f"{name}, node: most_receiving_mib is at least most_image_mib = {node.most_image_mib}. Raise it"
         raise ConfigError(msg)
 
 

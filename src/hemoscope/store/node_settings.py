@@ -26,6 +26,7 @@ class Node:
             whole study is read again.
         most_associations: at one time.
         most_image_mib: the largest data set that is accepted.
+        most_receiving_mib: the most that all associations together may be receiving.
         idle_seconds: an association without traffic for so long is ended.
         negotiation_seconds: a connection without an association for so long is ended.
     """
@@ -37,6 +38,7 @@ class Node:
     late_minutes: float = 60.0
     most_associations: int = 32
     most_image_mib: int = 1024
+    most_receiving_mib: int = 2048
     idle_seconds: float = 60.0
     negotiation_seconds: float = 10.0
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from hemoscope.errors import StoreError
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.store import audit, audit_and_sessions, feedback, removal, tables, uploads, worklist
+from hemoscope.store import audit, audit_and_sessions, feedback, login_attempts, removal, tables, uploads, worklist
 from hemoscope.store.background import Backoff
 from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.jobs import Jobs
@@ -251,6 +251,10 @@ class Store:
         ``detail`` is for the audit log.
         """
         return audit_and_sessions.open_session(self._database, user, lasting=lasting, detail=detail)
+
+    def count_login(self, per_minute: Mapping[str, int]) -> float:
+        """Count an attempt to log in, for all processes together; return 0, or the seconds to wait before another."""
+        return login_attempts.count_attempt(self._database, per_minute)
 
     def session(self, token: str) -> Session | None:
         """Return the session of a token, or None if it is unknown or expired."""

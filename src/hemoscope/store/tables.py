@@ -80,6 +80,14 @@ jobs = Table(
     Index("jobs_by_state", "state", "queued_at"),
 )
 
+# The version at which the last upload of somebody was given to a worker.
+turns = Table(
+    "turns",
+    metadata,
+    Column("submitted_by", Text(), primary_key=True),
+    Column("version", _BIG, nullable=False),
+)
+
 workers = Table(
     "workers",
     metadata,
@@ -139,6 +147,16 @@ sessions = Table(
     Column("role", String(16), nullable=False),
     Column("csrf", String(64), nullable=False),
     Column("expires_at", UtcTime(), nullable=False),
+)
+
+# Attempts to log in that an address or an account has left, as of a moment.
+login_attempts = Table(
+    "login_attempts",
+    metadata,
+    Column("name", Text(), primary_key=True),
+    Column("attempts_left", sa.Double(), nullable=False),
+    Column("at", UtcTime(), nullable=False),
+    Index("login_attempts_by_time", "at"),
 )
 
 settings = Table(

@@ -9,9 +9,10 @@ from typing import Any
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from hemoscope.store.background import Vitals
 from hemoscope.store.settings import Settings
@@ -20,6 +21,7 @@ from hemoscope.version import DISCLAIMER, __version__
 from hemoscope.web.app_state import AppState
 from hemoscope.web.change_feed import ChangeFeed
 from hemoscope.web.credentials import Credentials
+from hemoscope.web.login_queue import LoginQueue
 from hemoscope.web.metrics import Metrics
 from hemoscope.web.problems import answer_errors
 from hemoscope.web.rate_limits import AccountLimiter, RateLimiter
@@ -34,6 +36,7 @@ _STATIC = Path(__file__).parent / "static"
 _NOBODY = Credentials()
 _WRITERS = 8
 _HASHES_AT_A_TIME = 2
+_LOGINS_THAT_WAIT = 16
 _REPORTS_AT_A_TIME = 2
 _PROBES_AT_A_TIME = 4
 _UNPACKED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "application/pdf")
@@ -110,7 +113,7 @@ def _app_state(
         account_logins=AccountLimiter(per_minute=settings.account_logins_per_minute),
         uploads=CapacityLimiter(settings.concurrent_uploads),
         writers=CapacityLimiter(_WRITERS),
-        passwords=CapacityLimiter(_HASHES_AT_A_TIME),
+        passwords=LoginQueue(at_a_time=_HASHES_AT_A_TIME, waiting=_LOGINS_THAT_WAIT),
         reports=CapacityLimiter(_REPORTS_AT_A_TIME),
         probes=CapacityLimiter(_PROBES_AT_A_TIME),
     )
@@ -145,7 +148,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 class _StaticFiles(StaticFiles):
-    """Our own files; a browser revalidates its copy each time, mostly with a 304."""
+    """Our own files, as a whole; a browser revalidates its copy each time, mostly with a 304."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; the framework's errors about ranges would not be problems as all others are."""
+        del MutableHeaders(scope=scope)["range"]
+        await super().__call__(scope, receive, send)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

@@ -16,6 +16,7 @@ from hemoscope.store.store import Store
 from hemoscope.store.values import User
 from hemoscope.web.change_feed import ChangeFeed
 from hemoscope.web.credentials import Credentials
+from hemoscope.web.login_queue import LoginQueue
 from hemoscope.web.metrics import Metrics
 from hemoscope.web.rate_limits import AccountLimiter, RateLimiter
 
@@ -52,12 +53,13 @@ class AppState:
     account_logins: AccountLimiter
     uploads: CapacityLimiter
     writers: CapacityLimiter
-    passwords: CapacityLimiter
+    passwords: LoginQueue
     reports: CapacityLimiter
     probes: CapacityLimiter
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     streams: Counter[str] = field(default_factory=Counter)
     receiving: Counter[str] = field(default_factory=Counter)
+    drawing: Counter[str] = field(default_factory=Counter)
     reload_fault: str | None = None
     _shapes: OrderedDict[str, SliceShape] = field(default_factory=OrderedDict)
     _reports: OrderedDict[tuple[str, str], tuple[int, bytes]] = field(default_factory=OrderedDict)

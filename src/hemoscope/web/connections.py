@@ -17,11 +17,11 @@ from functools import partial
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from hemoscope.store.settings import Settings
 from hemoscope.web.rate_limits import network_of
+from hemoscope.web.strict_http import StrictHttp
 
 CONNECTION = "hemoscope_connection"
 _LOGGED_AGAIN_S = 60.0
@@ -110,7 +110,7 @@ class LimitedConnection(asyncio.BufferedProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Make uvicorn's own protocol; requests find this connection in their ``state``."""
-        self._http: asyncio.Protocol = H11Protocol(config, server_state, {**app_state, CONNECTION: self}, _loop)
+        self._http: asyncio.Protocol = StrictHttp(config, server_state, {**app_state, CONNECTION: self}, _loop)
         self._loop = _loop or asyncio.get_running_loop()
         self._transports: list[asyncio.Transport] = []
         self._address: str | None = None

@@ -15,11 +15,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
+from starlette.routing import Match, Mount
 
 from hemoscope.errors import StoreError
 from hemoscope.web.security_headers import secured_headers
 
 PROBLEM_JSON = "application/problem+json"
+
+_FIELDS_NAMED = 20
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 _log = logging.getLogger(__name__)
 
@@ -115,14 +119,23 @@ def _from_framework(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.NOT_FOUND and _asks_for_a_page(request):
         return _missing_page()
     phrase = HTTPStatus(error.status_code).phrase
+    allow = {"Allow": ", ".join(_allowed(request))} if error.status_code == 405 else {}
     problem = Problem(
         error.status_code,
         code=phrase.lower().replace(" ", "_").replace("-", "_"),
         detail=f"{phrase}.",
         remedy=_REMEDIES.get(error.status_code, _REMEDIES[400]),
-        headers=error.headers,
+        headers={**(error.headers or {}), **allow},
     )
     return problem.response()
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of a path; the framework names those of the first of its routes alone. Static files are read."""
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+    scopes = ((method, {**request.scope, "method": method}) for method in _METHODS)
+    found = [method for method, scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+    return found or ["GET", "HEAD"]
 
 
 def _asks_for_a_page(request: Request) -> bool:
@@ -138,11 +151,12 @@ def _missing_page() -> Response:
 
 
 def _from_validation(request: Request, error: Exception) -> Response:
-    """Name the fields and what is wrong with each, never the value that was sent."""
+    """Name the first fields and what is wrong with each, never the value that was sent."""
     assert isinstance(error, RequestValidationError)
     if _asks_for_a_page(request):
         return _missing_page()
-    named = [f"{_place(one)}: {one['msg']}" if _is_ours(one) else "body: not JSON" for one in error.errors()]
+    first = error.errors()[:_FIELDS_NAMED]
+    named = [f"{_place(one)}: {one['msg']}" if _is_ours(one) else "body: not JSON" for one in first]
     problem = Problem(422, code="invalid_request", detail="; ".join(dict.fromkeys(named)) + ".", remedy=_REMEDIES[422])
     return problem.response()
 

@@ -1,7 +1,8 @@
 """Rate limits: one token bucket per client, in the memory of one process.
 
-Several web processes count separately, so the site's limit is that of one process times their number; use a reverse
-proxy for a stricter one. At most ``_CLIENTS`` addresses are kept, the least recent are dropped.
+Several web processes count separately, so the site's limit is that of one process times their number, except for
+passwords (``store.login_attempts``); use a reverse proxy for a stricter one. At most ``_CLIENTS`` addresses are kept,
+the least recent are dropped.
 """
 
 import ipaddress
@@ -55,7 +56,11 @@ class AccountLimiter:
 
     def wait_s(self, account: str, client: str) -> float:
         """Count an attempt; return 0, or the seconds to wait. Unknown names are counted like known ones."""
-        return 0.0 if (account, network_of(client)) in self._known else self._attempts.wait_s(account)
+        return 0.0 if self.knows(account, client) else self._attempts.wait_s(account)
+
+    def knows(self, account: str, client: str) -> bool:
+        """Whether the account's user has logged in from this address."""
+        return (account, network_of(client)) in self._known
 
     def succeeded(self, account: str, client: str) -> None:
         """Remember an address from which the account's user has logged in."""

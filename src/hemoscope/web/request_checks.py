@@ -5,6 +5,7 @@ own name. Bodies are small everywhere except at the upload, which checks its own
 """
 
 import math
+import re
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +17,8 @@ from hemoscope.web.rate_limits import RateLimiter
 UPLOAD_PATH = "/api/v1/uploads"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _SMALL_BODY = 64 << 10
+_MOST_BODY = {"/api/v1/login": 16 << 10}  # anybody may send it; a name, password and token, in any escapes, are shorter
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(:[0-9]{0,5})?")
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
@@ -42,10 +45,12 @@ class Gate:
         if scope["path"] == UPLOAD_PATH:
             await self._app(scope, receive, send)
         else:
-            await self._app(scope, _limited(receive), send)
+            await self._app(scope, _limited(receive, _most_body(scope)), send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         name = host_name(headers.get("host", ""))
+        if name is None:
+            raise _malformed_host()
         if name not in self._host_names:
             raise _unknown_host()
         if not self._login_required and any(header in headers for header in _FORWARDED):
@@ -57,8 +62,8 @@ class Gate:
         if "content-length" in headers and "transfer-encoding" in headers:
             raise _two_lengths()
         length = headers.get("content-length", "0")
-        if scope["path"] != UPLOAD_PATH and length.isdigit() and int(length) > _SMALL_BODY:
-            raise _body_too_large()
+        if scope["path"] != UPLOAD_PATH and length.isdigit() and int(length) > _most_body(scope):
+            raise _body_too_large(_most_body(scope))
 
 
 def host_names(settings: Settings) -> frozenset[str]:
@@ -73,17 +78,18 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def host_name(header: str) -> str:
-    """The ``Host`` header without its port, in lower case.
+def host_name(header: str) -> str | None:
+    """The ``Host`` header without its port, in lower case; None if it is not a host and a port (RFC 9110, 7.2).
 
     Examples:
         >>> host_name("Localhost:8000"), host_name("[::1]:8000"), host_name("reading.example")
         ('localhost', '[::1]', 'reading.example')
+        >>> host_name("localhost:8000@other.example") is None
+        True
 
     """
-    if header.startswith("["):
-        return header.partition("]")[0].lower() + "]"
-    return header.partition(":")[0].lower()
+    found = _HOST.fullmatch(header)
+    return None if found is None else found["name"].lower()
 
 
 def client_of(scope: Scope) -> str:
@@ -104,7 +110,11 @@ def too_often(wait_s: float) -> Problem:
     )
 
 
-def _limited(receive: Receive) -> Receive:
+def _most_body(scope: Scope) -> int:
+    return _MOST_BODY.get(scope["path"], _SMALL_BODY)
+
+
+def _limited(receive: Receive, most: int) -> Receive:
     """Count a body that came without a length."""
     seen = 0
 
@@ -112,8 +122,8 @@ def _limited(receive: Receive) -> Receive:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > _SMALL_BODY:
-            raise _body_too_large()
+        if seen > most:
+            raise _body_too_large(most)
         return message
 
     return counted
@@ -125,6 +135,16 @@ def _unknown_host() -> Problem:
         code="unknown_host",
         detail="This server does not answer under the host name of this request.",
         remedy="Use the address that the server printed at its start, or start it with --allowed-host NAME",
+    )
+
+
+def _malformed_host() -> Problem:
+    return Problem(
+        400,
+        code="malformed_host",
+        detail="The Host header is not the name of a host with a port.",
+        remedy="Send the address that the server printed at its start",
+        headers={"Connection": "close"},
     )
 
 
@@ -158,10 +178,10 @@ def _two_lengths() -> Problem:
     )
 
 
-def _body_too_large() -> Problem:
+def _body_too_large(most: int) -> Problem:
     return Problem(
         413,
         code="body_too_large",
-        detail=f"The body of this request is larger than {_SMALL_BODY >> 10} KiB.",
+        detail=f"The body of this request is larger than {most >> 10} KiB.",
         remedy="Send less; files go to POST /api/v1/uploads",
     )

@@ -7,10 +7,12 @@ from anyio import to_thread
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from hemoscope.store.login_attempts import account_name
 from hemoscope.store.values import User
 from hemoscope.web.access import SESSION_COOKIE, Reader, check_origin
 from hemoscope.web.app_state import AppState, app_state_of
 from hemoscope.web.problems import Problem
+from hemoscope.web.rate_limits import network_of
 from hemoscope.web.request_checks import client_of, too_often
 from hemoscope.web.routes.responses import API, refusals
 from hemoscope.web.schemas import LoggedIn, LoginGiven
@@ -18,7 +20,7 @@ from hemoscope.web.schemas import LoggedIn, LoginGiven
 router = APIRouter(prefix=API, tags=["account"])
 
 
-@router.post("/login", responses=refusals(400, 401, 403, 409, 413, 415, 422))
+@router.post("/login", responses=refusals(400, 401, 403, 409, 413, 415, 422, 503))
 async def login(request: Request, response: Response, given: LoginGiven) -> LoggedIn:
     """Begin a session by name and password, or by a token. Attempts are counted by client and by user."""
     state = app_state_of(request)
@@ -29,7 +31,7 @@ async def login(request: Request, response: Response, given: LoginGiven) -> Logg
         raise _no_users()
     if given.user and (wait_s := state.account_logins.wait_s(given.user, client_of(request.scope))):
         raise _too_often_for_account(wait_s)
-    user, client = await _user_of(state, given), f"from {client_of(request.scope)}"
+    user, client = await _user_of(state, given, client_of(request.scope)), f"from {client_of(request.scope)}"
     if user is None:
         await to_thread.run_sync(partial(_audit_refusal, state, given, client))
         raise _wrong()
@@ -51,13 +53,25 @@ def logout(request: Request, _caller: Reader) -> Response:
     return response
 
 
-async def _user_of(state: AppState, given: LoginGiven) -> User | None:
-    """Check what was given; hashing a password takes memory and a tenth of a second, so only a few run at a time."""
-    credentials = state.credentials
+async def _user_of(state: AppState, given: LoginGiven, client: str) -> User | None:
+    """Check what was given; passwords one after the other. Raises Problem 429 or 503 if there are too many."""
     if given.token is not None:
-        return credentials.user_of_token(given.token)
-    check = partial(credentials.user_of_password, given.user or "", given.password or "")
-    return await to_thread.run_sync(check, limiter=state.passwords)
+        return state.credentials.user_of_token(given.token)
+    name = given.user or ""
+    known = state.account_logins.knows(name, client)
+    async with state.passwords.place(known=known):
+        counting = partial(state.store.count_login, _counted(state, name, client, known=known))
+        if wait_s := await to_thread.run_sync(counting):
+            raise too_often(wait_s) if known else _too_often_for_account(wait_s)
+        check = partial(state.credentials.user_of_password, name, given.password or "")
+        return await to_thread.run_sync(check)
+
+
+def _counted(state: AppState, name: str, client: str, *, known: bool) -> dict[str, int]:
+    """Under which names all web processes count an attempt, and how many each has in a minute."""
+    address = {f"address {network_of(client)}": state.settings.logins_per_minute}
+    account = {account_name(name, known=state.credentials.names(name)): state.settings.account_logins_per_minute}
+    return address if known else {**address, **account}
 
 
 def _audit_refusal(state: AppState, given: LoginGiven, client: str) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated
@@ -10,6 +11,7 @@ from typing import Annotated
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from hemoscope.store.values import Changes
 from hemoscope.web.access import Reader, caller_of
@@ -44,26 +46,33 @@ async def events(
 ) -> StreamingResponse:
     """Stream what changes from now on, or after ``Last-Event-ID`` (or ``since``): no change is missed."""
     state = app_state_of(request)
+    latest = await state.feed.latest()
     if state.streams[caller.user.name] >= STREAMS_OF_ONE:
         raise _too_many()
-    latest = await state.feed.latest()
     given = int(last_event_id) if last_event_id is not None else since
     # A version from before the database was restored may lie ahead of it.
     version = latest if given is None else min(given, latest)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = _counted(state, caller.user.name, _stream(state, version, partial(_may_listen, request)))
-    return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
+    stream = _stream(state, version, partial(_may_listen, request))
+    return _CountedStream(state.streams, caller.user.name, stream, headers)
 
 
-async def _counted(state: AppState, user: str, stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
-    """Count a stream for its user while it lasts."""
-    state.streams[user] += 1
-    try:
-        async with aclosing(stream):
-            async for text in stream:
-                yield text
-    finally:
-        state.streams[user] -= 1
+class _CountedStream(StreamingResponse):
+    """A stream that counts for its user from the moment it is allowed: many may be asked for at once."""
+
+    def __init__(
+        self, streams: Counter[str], user: str, stream: AsyncGenerator[str, None], headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(stream, headers=headers, media_type="text/event-stream")
+        self._streams, self._user, self._stream = streams, user, stream
+        streams[user] += 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with aclosing(self._stream):
+                await super().__call__(scope, receive, send)
+        finally:
+            self._streams[self._user] -= 1
 
 
 async def _stream(state: AppState, version: int, may_listen: Callable[[], bool]) -> AsyncGenerator[str, None]:

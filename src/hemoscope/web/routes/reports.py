@@ -1,6 +1,10 @@
-"""Reports for download: a self-contained page, or a PDF."""
+"""Reports for download: a self-contained page, or a PDF.
 
-from collections.abc import Callable
+A report takes a second or so to draw. Few are drawn at a time, and each user may wait for few, so that nobody fills the queue.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
@@ -12,6 +16,7 @@ from hemoscope.reports.study_report_content import StudyDocument
 from hemoscope.reports.study_report_html import STYLE_SHA256, findings_html
 from hemoscope.web.access import Caller, Reader
 from hemoscope.web.app_state import AppState, app_state_of
+from hemoscope.web.problems import Problem
 from hemoscope.web.routes.responses import API, raw, refusals
 from hemoscope.web.routes.studies import StudyPath
 from hemoscope.web.stored_study_report import report_of
@@ -19,6 +24,8 @@ from hemoscope.web.stored_study_report import report_of
 Kind = Literal["html", "pdf"]
 
 router = APIRouter(prefix=f"{API}/studies/{{study_id}}", tags=["reports"])
+
+REPORTS_OF_ONE = 4
 
 # The page contains its own style and images, and nothing else may load.
 _PAGE_POLICY = (
@@ -37,7 +44,8 @@ _PAGE_POLICY = (
 )
 async def html(request: Request, caller: Reader, study_id: StudyPath) -> Response:
     """The report as a page to read, keep or print."""
-    text = await _drawn(request, caller, study_id, "html")
+    with _place(request, caller):
+        text = await _drawn(request, caller, study_id, "html")
     headers = {"Content-Security-Policy": _PAGE_POLICY, "Content-Disposition": _named(study_id, "html")}
     return Response(text, headers=headers, media_type="text/html")
 
@@ -49,8 +57,22 @@ async def html(request: Request, caller: Reader, study_id: StudyPath) -> Respons
 )
 async def pdf(request: Request, caller: Reader, study_id: StudyPath) -> Response:
     """The report on A4."""
-    content = await _drawn(request, caller, study_id, "pdf")
+    with _place(request, caller):
+        content = await _drawn(request, caller, study_id, "pdf")
     return Response(content, headers={"Content-Disposition": _named(study_id, "pdf")}, media_type="application/pdf")
+
+
+@contextmanager
+def _place(request: Request, caller: Caller) -> Iterator[None]:
+    """Take one of the user's places. Raises Problem 429 if none is free."""
+    drawing, user = app_state_of(request).drawing, caller.user.name
+    if drawing[user] >= REPORTS_OF_ONE:
+        raise _too_many()
+    drawing[user] += 1
+    try:
+        yield
+    finally:
+        drawing[user] -= 1
 
 
 async def _drawn(request: Request, caller: Caller, study_id: str, kind: Kind) -> bytes:
@@ -86,6 +108,16 @@ def _pdf(report: StudyDocument) -> bytes:
 
 
 _DRAW: dict[Kind, Callable[[StudyDocument], bytes]] = {"html": _html, "pdf": _pdf}
+
+
+def _too_many() -> Problem:
+    return Problem(
+        429,
+        code="too_many_reports_of_user",
+        detail=f"This user is waiting for {REPORTS_OF_ONE} reports already.",
+        remedy="Wait until one of them is done",
+        headers={"Retry-After": "5"},
+    )
 
 
 def _named(study_id: str, suffix: str) -> str:
