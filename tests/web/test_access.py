@@ -21,6 +21,7 @@ HOUR = timedelta(hours=1)
 TOKENS = {"reader": "reader-token-0123456789abcdef", "admin": "admin-token-0123456789abcdef"}
 NOBODY = "0" * 32
 FEEDBACK = {"label": "any", "verdict": "agree", "present": True}
+MEASUREMENT = {"slice": 0, "kind": "probe", "points": [[1, 1]]}
 
 # Method, path, body, and who may: "all", "reader" (and admins), "admin".
 ROUTES: list[tuple[str, str, Any, str]] = [
@@ -44,6 +45,9 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", "/api/v1/model", None, "reader"),
     ("POST", "/api/v1/logout", None, "reader"),
     ("DELETE", f"/api/v1/studies/{NOBODY}", None, "admin"),
+    ("GET", f"/api/v1/studies/{NOBODY}/measurements", None, "reader"),
+    ("POST", f"/api/v1/studies/{NOBODY}/measurements", MEASUREMENT, "reader"),
+    ("DELETE", f"/api/v1/studies/{NOBODY}/measurements/1", None, "reader"),
     ("GET", "/api/v1/feedback.csv", None, "admin"),
     ("GET", "/api/v1/audit", None, "admin"),
     ("PUT", "/api/v1/site/prevalence", {"prevalence": 0.2}, "admin"),
@@ -65,7 +69,7 @@ def bearer(role: str) -> dict[str, str]:
 def test_the_list_of_routes_is_complete(room: TestClient) -> None:
     paths = room.get("/openapi.json").json()["paths"]
     declared = {(method.upper(), path) for path, methods in paths.items() for method in methods}
-    concrete = {"{study_id}": NOBODY, "{index}": "0", "{label}": "any"}
+    concrete = {"{study_id}": NOBODY, "{index}": "0", "{label}": "any", "{measurement_id}": "1"}
     listed = {(method, path) for method, path, _, _ in ROUTES} | {("POST", "/api/v1/login"), ("GET", "/api/v1/events")}
     for name, value in concrete.items():
         declared = {(method, path.replace(name, value)) for method, path in declared}

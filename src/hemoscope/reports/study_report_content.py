@@ -70,6 +70,7 @@ class StudyDocument:
     remarks: tuple[str, ...]
     thresholds: tuple[str, ...]
     reader: tuple[str, ...]
+    measurements: tuple[str, ...]
     pictures: tuple[tuple[str, bytes], ...]
 
 
@@ -81,6 +82,7 @@ def study_document(
     pictures: Sequence[SlicePicture] = (),
     thresholds: Sequence[str] = (),
     reader: Sequence[ReaderRemark] = (),
+    measurements: Sequence[str] = (),
     stored: Sequence[tuple[str, str]] = (),
 ) -> StudyDocument:
     """Put one study of a findings document into words.
@@ -92,6 +94,7 @@ def study_document(
         pictures: slices to show, drawn as overlays.
         thresholds: what the model's thresholds mean (``threshold_words``).
         reader: what readers said of the findings.
+        measurements: what readers measured, in words.
         stored: more facts, of the place where the study is kept.
     """
     found = document["studies"][study]
@@ -109,6 +112,7 @@ def study_document(
         remarks=_remarks(found),
         thresholds=tuple(thresholds),
         reader=tuple(_remark(remark) for remark in reader),
+        measurements=tuple(printable(text) for text in measurements),
         pictures=tuple((_caption(picture), _png(draw_overlay(picture))) for picture in pictures),
     )
 

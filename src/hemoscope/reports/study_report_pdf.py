@@ -66,9 +66,12 @@ def findings_pdf(study: StudyDocument) -> bytes:
 def _in_western_letters(study: StudyDocument) -> StudyDocument:
     facts = tuple((name, _western(value)) for name, value in study.facts)
     reader = tuple(_western(text) for text in study.reader)
-    if (facts, reader) == (study.facts, study.reader):
+    measurements = tuple(_western(text) for text in study.measurements)
+    if (facts, reader, measurements) == (study.facts, study.reader, study.measurements):
         return study
-    return replace(study, facts=facts, reader=reader, remarks=(*study.remarks, _LETTERS_LOST))
+    return replace(
+        study, facts=facts, reader=reader, measurements=measurements, remarks=(*study.remarks, _LETTERS_LOST)
+    )
 
 
 def _western(text: str) -> str:
@@ -90,6 +93,7 @@ def _story(study: StudyDocument) -> list[Flowable]:
     ]
     sections = (
         ("What readers said", study.reader),
+        ("What readers measured", study.measurements),
         ("To know when reading this", study.remarks),
         ("What the thresholds mean", study.thresholds),
     )

@@ -17,6 +17,8 @@ REMEDIES: dict[str, str] = {
     "upload_abandoned": "Upload again, and wait for the answer",
     "storage_full": "Free space where the studies are stored, or set a retention period",
     "bad_feedback": "Give slices of this study, and at most 2000 characters of note",
+    "bad_measurement": "Measure within the slice, lengths and areas where the pixel spacing is known",
+    "no_such_measurement": "Reload the page; the measurement may have been deleted",
     "bad_setting": "Give a value that JSON can hold, under a short name",
     "database_unreachable": "Check that the database runs and that its URL is right",
     "database_full": "Free space where the database keeps its files",

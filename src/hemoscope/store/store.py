@@ -4,7 +4,7 @@ Every method is short, blocks, and may be called from any thread; several proces
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from threading import Event
@@ -15,7 +15,17 @@ import numpy as np
 
 from hemoscope.errors import StoreError
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.store import audit, audit_and_sessions, feedback, login_attempts, removal, tables, uploads, worklist
+from hemoscope.store import (
+    audit,
+    audit_and_sessions,
+    feedback,
+    login_attempts,
+    measurements,
+    removal,
+    tables,
+    uploads,
+    worklist,
+)
 from hemoscope.store.background import Backoff
 from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.jobs import Jobs
@@ -33,6 +43,8 @@ from hemoscope.store.values import (
     Changes,
     Counts,
     Feedback,
+    Measurement,
+    MeasurementKind,
     Session,
     StudyDetail,
     StudySummary,
@@ -203,6 +215,27 @@ class Store:
         self._sweep.empty()
 
     # Feedback
+
+    def measure(
+        self, study_id: str, *, index: int, kind: MeasurementKind, points: Sequence[tuple[float, float]], by: str
+    ) -> Measurement:
+        """Measure on a slice, and keep the measurement with the study.
+
+        Raises:
+            StoreError: ``no_such_study``, ``no_pixels``, ``no_such_slice``, ``damaged_pixels``, ``bad_measurement``.
+        """
+        hounsfield, geometry = self._slice(study_id, VOLUME, index, "no_pixels"), self.get(study_id).geometry
+        spacing_mm = None if geometry is None else measurements.spacing_of(geometry)
+        found = measurements.measured(hounsfield, kind, points, spacing_mm)
+        return measurements.add(self._database, study_id, index=index, kind=kind, points=points, found=found, by=by)
+
+    def measurements(self, study_id: str) -> tuple[Measurement, ...]:
+        """Return a study's measurements by slice. Raises StoreError ``no_such_study``."""
+        return measurements.of_study(self._database, study_id)
+
+    def delete_measurement(self, study_id: str, measurement_id: int, *, by: str) -> None:
+        """Delete a measurement. Raises StoreError ``no_such_study`` or ``no_such_measurement``."""
+        measurements.delete(self._database, study_id, measurement_id, by=by)
 
     def add_feedback(
         self,

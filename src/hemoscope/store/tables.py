@@ -114,6 +114,20 @@ feedback = Table(
     Index("feedback_of_study", "study_id"),
 )
 
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("measurement_id", _SERIAL, primary_key=True, autoincrement=True),
+    Column("study_id", _ID, ForeignKey("studies.study_id", ondelete="CASCADE"), nullable=False),
+    Column("at", UtcTime(), nullable=False),
+    Column("by_user", Text(), nullable=False),
+    Column("slice_index", Integer(), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("points", Text(), nullable=False),
+    Column("found", Text(), nullable=False),
+    Index("measurements_of_study", "study_id"),
+)
+
 audit = Table(
     "audit",
     metadata,

@@ -34,6 +34,15 @@ class Verdict(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+class MeasurementKind(StrEnum):
+    """What a reader measures on a slice."""
+
+    PROBE = "probe"
+    LENGTH = "length"
+    ELLIPSE = "ellipse"
+    RECTANGLE = "rectangle"
+
+
 class Role(StrEnum):
     """What a user may do: readers read and give feedback, admins delete, export and set the site up."""
 
@@ -173,6 +182,33 @@ class Feedback(Document):
     present: Annotated[bool, Field(description="Whether the reader sees this kind of bleed in the study")]
     slices: Annotated[tuple[int, ...] | None, Field(description="Indices into the volume where the reader sees it")]
     note: str
+
+
+class Measured(Document):
+    """The values of a measurement: a length, or Hounsfield units of pixels, in a region with its area."""
+
+    length_mm: float | None = None
+    area_mm2: float | None = None
+    mean_hu: float | None = None
+    sd_hu: Annotated[float | None, Field(description="Of all pixels of the region, divided by their number")] = None
+    lowest_hu: int | None = None
+    highest_hu: int | None = None
+    pixels: int | None = None
+
+
+class Measurement(Document):
+    """One measurement of a reader on one slice."""
+
+    measurement_id: int
+    study_id: StudyId
+    at: datetime
+    by: str
+    slice: Annotated[int, Field(description="Index into the volume")]
+    kind: MeasurementKind
+    points: Annotated[
+        tuple[tuple[float, float], ...], Field(description="(row, column) in pixels; the first pixel is 0 to 1")
+    ]
+    found: Measured
 
 
 class AuditEntry(Document):

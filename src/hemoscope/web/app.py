@@ -27,7 +27,18 @@ from hemoscope.web.problems import answer_errors
 from hemoscope.web.rate_limits import AccountLimiter, RateLimiter
 from hemoscope.web.request_checks import Gate
 from hemoscope.web.request_record import RequestRecord
-from hemoscope.web.routes import account, events, feedback, operations, pages, reports, site, studies, uploads
+from hemoscope.web.routes import (
+    account,
+    events,
+    feedback,
+    measurements,
+    operations,
+    pages,
+    reports,
+    site,
+    studies,
+    uploads,
+)
 from hemoscope.web.schemas import ProblemDocument
 from hemoscope.web.security_headers import SecurityHeaders
 from hemoscope.web.slow_bodies import SlowBodies
@@ -77,7 +88,7 @@ def create_app(
     )
     app.state.app_state = _app_state(store, settings, credentials, model_card, background)
     answer_errors(app)
-    for router in (uploads, studies, reports, feedback, site, account, events):
+    for router in (uploads, studies, reports, feedback, measurements, site, account, events):
         app.include_router(router.router)
     for plain in (operations.probes, operations.numbers):
         app.include_router(plain)

@@ -32,6 +32,8 @@ STORE_STATUS: Mapping[str, int] = {
     "no_such_study": 404,
     "no_such_slice": 404,
     "no_such_label": 404,
+    "no_such_measurement": 404,
+    "bad_measurement": 422,
     "no_pixels": 409,
     "no_maps": 409,
     "no_findings": 409,

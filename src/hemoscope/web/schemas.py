@@ -10,6 +10,8 @@ from hemoscope.store.values import (
     Count,
     Document,
     Feedback,
+    Measurement,
+    MeasurementKind,
     Probability,
     Role,
     StudySummary,
@@ -57,6 +59,23 @@ class FeedbackList(Document):
     """All feedback of a study, oldest first."""
 
     feedback: list[Feedback]
+
+
+class MeasurementGiven(Document):
+    """A measurement to make: points are (row, column) in pixels of the slice, the first pixel from 0 to 1."""
+
+    slice: Annotated[int, Field(ge=0, lt=1 << 31)]
+    kind: MeasurementKind
+    points: Annotated[
+        list[tuple[Annotated[float, Field(ge=0, le=65536)], Annotated[float, Field(ge=0, le=65536)]]],
+        Field(min_length=1, max_length=2),
+    ]
+
+
+class MeasurementList(Document):
+    """All measurements on a study, by slice."""
+
+    measurements: list[Measurement]
 
 
 class AuditPage(Document):

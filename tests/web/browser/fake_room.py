@@ -181,6 +181,7 @@ class FakeRoom:
             ("GET", "/studies/{study_id}/slices/{index}/heatmap/{label}", self._heat),
             ("GET", "/studies/{study_id}/feedback", self._feedback),
             ("POST", "/studies/{study_id}/feedback", self._give_feedback),
+            ("GET", "/studies/{study_id}/measurements", lambda study_id: JSONResponse({"measurements": []})),
             ("GET", "/studies/{study_id}/report.html", lambda study_id: HTMLResponse("<h1>Report</h1>")),
             ("GET", "/events", self._events),
         ):  # fmt: skip

@@ -1,6 +1,7 @@
 """Reports for download: a self-contained page, or a PDF.
 
-A report takes a second or so to draw. Few are drawn at a time, and each user may wait for few, so that nobody fills the queue.
+A report takes a second or so to draw. Few are drawn at a time, and each user may wait for few, so that nobody fills the
+queue.
 """
 
 from collections.abc import Callable, Iterator

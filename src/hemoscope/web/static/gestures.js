@@ -23,11 +23,16 @@ function wireWheel(stage, acts, at) {
   stage.addEventListener("wheel", wheel, { passive: false });
 }
 
-/** Attach the listeners to the stage; `acts` has scroll(steps), windowStart(), windowBy(dx, dy), pan(dx, dy), zoom(factor, x, y), hover(x, y), leave(), reset(). */
+function begin(acts, drag, pinch) {
+  if (pinch) acts.measureEnd(true);
+  else if (drag?.tool === "window") acts.windowStart();
+  else if (drag && acts.measures(drag.tool)) acts.measureStart(drag.tool, drag.start.x, drag.start.y);
+}
+
+/** Attach the listeners to the stage; `acts` has scroll(steps), measures(tool), measureStart(tool, x, y), measureMove(x, y), measureEnd(), windowStart(), windowBy(dx, dy), pan(dx, dy), zoom(factor, x, y), hover(x, y), leave(), reset(). */
 export function wireGestures(stage, acts, chosenTool) {
   const pointers = new Map();
-  let drag = null; // {tool, x, y, left}
-  let pinch = null;
+  let [drag, pinch] = [null, null]; // {tool, start, last, rest} and {x, y, apart}
 
   const at = (event) => {
     const { left, top } = stage.getBoundingClientRect();
@@ -36,13 +41,13 @@ export function wireGestures(stage, acts, chosenTool) {
   const toolFor = (event) => (event.button === 1 || event.shiftKey ? "pan" : chosenTool(event.pointerType));
 
   function down(event) {
-    if (event.button === 2 || event.target.closest("button")) return;
     const point = at(event);
+    if (event.button === 2 || event.target.closest("button")) return;
     stage.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, point);
     drag = pointers.size === 1 ? { tool: toolFor(event), start: point, last: point, rest: 0 } : null;
     pinch = pointers.size === 2 ? middle([...pointers.values()]) : null;
-    if (drag?.tool === "window") acts.windowStart();
+    begin(acts, drag, pinch);
   }
 
   function moveDrag(point) {
@@ -54,6 +59,7 @@ export function wireGestures(stage, acts, chosenTool) {
       drag.rest = drag.rest - (point.y - drag.last.y) - steps * step;
       if (steps !== 0) acts.scroll(steps);
     }
+    if (acts.measures(drag.tool)) acts.measureMove(point.x, point.y);
     drag.last = point;
   }
 
@@ -78,6 +84,7 @@ export function wireGestures(stage, acts, chosenTool) {
 
   function up(event) {
     pointers.delete(event.pointerId);
+    if (drag && acts.measures(drag.tool)) acts.measureEnd(event.type === "pointercancel");
     drag = null;
     pinch = null;
   }

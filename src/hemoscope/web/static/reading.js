@@ -10,6 +10,7 @@ import { capacityFor, SliceStack } from "./stack.js";
 import { Strip } from "./strip.js";
 import { FITTED, panned, zoomedAt } from "./view.js";
 import { Viewer } from "./viewer.js";
+import { keepView, keptView } from "./kept_view.js";
 import { draggedWindow, PRESETS, windowName } from "./window.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -22,6 +23,7 @@ export class Reading {
   heatOn = false;
   opacity = 0.5;
   window = { ...PRESETS[0] };
+  inverted = false;
 
   constructor(studyId, { onLabel, onProblem }) {
     this.studyId = studyId;
@@ -44,6 +46,15 @@ export class Reading {
     this.goTo(first ? Math.floor(geometry.slices / 2) : this.index);
   }
 
+  /** The slice on screen, with its HU; null before the first. */
+  get current() {
+    return this.viewer?.slice ?? null;
+  }
+
+  redraw() {
+    this.viewer?.draw();
+  }
+
   get hasMaps() {
     return Boolean(this.geometry?.heatmap_shape && this.geometry.boxes?.length === this.geometry.slices);
   }
@@ -52,6 +63,7 @@ export class Reading {
     const { slices, rows, columns } = this.geometry;
     this.viewer = new Viewer(this.canvas, { shape: this.shown, onDrawn: (place) => this.#drawScale(place) });
     this.viewer.opacity = this.heatOn ? this.opacity : 0;
+    this.viewer.overlay = (...drawn) => this.overlay?.(...drawn);
     this.stack = new SliceStack({
       count: slices,
       load: (index, signal) => slicePixels(this.studyId, index, signal),
@@ -59,7 +71,11 @@ export class Reading {
       onFailed: (index, error) => index === this.index && this.#failed(error),
       capacity: capacityFor(rows * columns * 2),
     });
-    this.setWindow(this.window);
+    const kept = keptView();
+    this.viewer.view = kept.view ?? FITTED;
+    this.inverted = kept.inverted;
+    find("#invert").setAttribute("aria-pressed", this.inverted);
+    this.setWindow(kept.window ?? this.window);
   }
 
   goTo(index) {
@@ -136,11 +152,20 @@ export class Reading {
 
   setWindow({ center, width }) {
     this.window = { center, width };
-    this.viewer?.setWindow(this.window);
+    this.viewer?.setWindow(this.window, this.inverted);
     const name = windowName(this.window);
-    find("#corner-window").textContent = `${name}  L ${center}  W ${width}`;
-    for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", button.textContent.trim().startsWith(name));
+    find("#corner-window").textContent = `${name}  L ${center}  W ${width}${this.inverted ? "  inverted" : ""}`;
+    for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", PRESETS[Number(button.dataset.preset) - 1].name === name);
+    find("#more-windows").value = "";
+    for (const [id, value] of [["#level", center], ["#width", width]]) find(id).value = value;
+    keepView({ window: this.window, inverted: this.inverted, view: this.viewer?.view });
     this.canvas.dataset.window = `${center}/${width}`;
+  }
+
+  setInverted(inverted) {
+    this.inverted = inverted;
+    find("#invert").setAttribute("aria-pressed", inverted);
+    this.setWindow(this.window);
   }
 
   windowStart() {
@@ -155,18 +180,24 @@ export class Reading {
     if (!this.viewer) return;
     const { width, height } = this.viewer.stage;
     this.viewer.view = zoomedAt(this.viewer.view, this.viewer.stage, factor, x ?? width / 2, y ?? height / 2);
-    this.viewer.draw();
+    this.#moved();
   }
 
   pan(dx, dy) {
     if (!this.viewer) return;
     this.viewer.view = panned(this.viewer.view, this.viewer.stage, dx, dy);
+    this.#moved();
+  }
+
+  #moved() {
     this.viewer.draw();
+    keepView({ window: this.window, inverted: this.inverted, view: this.viewer.view });
   }
 
   reset() {
     if (!this.viewer) return;
     this.viewer.view = FITTED;
+    this.setInverted(false);
     this.setWindow(PRESETS[0]);
     this.viewer.draw();
   }

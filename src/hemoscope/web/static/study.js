@@ -11,10 +11,11 @@ import { counted, duration, secondsSince } from "./format.js";
 import { fillHelp, listenToKeys } from "./keys.js";
 import { stateWord, urgencyWord } from "./labels.js";
 import { addressOf, isFiltered, matches, orderOf, parameters, readQuery } from "./query.js";
+import { Marks } from "./marks.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
 import { failureOf, isAdmin, loadSite, problemBox, refusals, wireDialogs } from "./site.js";
-import { firstHeat, readingKeys, wireTools } from "./tools.js";
+import { allowMeasures, firstHeat, readingKeys, wireTools } from "./tools.js";
 import { nextStop, stopsOf } from "./walk.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -30,6 +31,8 @@ const reading = new Reading(studyId, {
     find("#stage-message").replaceChildren(problemBox(error, el("button", { type: "button", onclick: () => reading.goTo(reading.index) }, "Try again")));
   },
 });
+
+const marks = new Marks(studyId, reading, find("#measurements"));
 
 /** The finding to open first: the first suspected one that is established, else any suspected one, else `any`. */
 function firstLabel(findings) {
@@ -113,7 +116,11 @@ function goToFinding(label, slice) {
 async function load() {
   const entry = await getJson(`/studies/${studyId}`);
   showHead(entry);
-  if (entry.geometry && entry.has_pixels) reading.open(entry.geometry, entry.not_established);
+  if (entry.geometry && entry.has_pixels) {
+    reading.open(entry.geometry, entry.not_established);
+    allowMeasures(reading);
+    await marks.load();
+  }
   if (entry.state === "done") await showFindings(entry);
   else if (entry.state === "failed") showFailure(entry);
   else showProgress(entry);
@@ -200,11 +207,11 @@ function showCard() {
 
 async function start() {
   wireDialogs();
-  wireTools(reading);
+  wireTools(reading, marks);
   find(".brand").href = worklist;
   reading.setHeat(false);
   reading.setOpacity(reading.opacity);
-  const keys = readingKeys(reading, { neighbour, walk, worklist: () => location.assign(worklist) });
+  const keys = readingKeys(reading, marks, { neighbour, walk, worklist: () => location.assign(worklist) });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
   find("#next").addEventListener("click", () => neighbour(1));

@@ -3,11 +3,12 @@
 import { scaleStops } from "./colours.js";
 import { wireGestures } from "./gestures.js";
 import { remembered } from "./storage.js";
-import { PRESETS } from "./window.js";
+import { PRESETS, typedWindow } from "./window.js";
 
 const find = (selector) => document.querySelector(selector);
 const PAGE = 5;
-const TOOLS = ["window", "scroll", "pan"];
+const MEASURES = ["length", "ellipse", "rectangle", "probe"];
+const TOOLS = ["window", "scroll", "pan", ...MEASURES];
 let tool = null; // until one is chosen, a mouse windows and a finger scrolls
 
 const chosenTool = (pointerType) => tool ?? (pointerType === "touch" ? "scroll" : "window");
@@ -27,15 +28,58 @@ function drawHeatScale() {
   context.fillRect(0, 0, canvas.width, canvas.height);
 }
 
-export function wireTools(reading) {
+/** Measuring is refused where the pixel spacing is not known: a length without a scale is a wrong length. */
+export function allowMeasures(reading) {
+  const known = reading.shown.millimetres;
+  for (const name of MEASURES) {
+    const button = find(`#tool-${name}`);
+    button.disabled = !known && name !== "probe";
+    if (button.disabled) button.title = "Not possible: the pixel spacing of this study is unknown or assumed";
+  }
+}
+
+function choose(name) {
+  tool = tool === name && MEASURES.includes(name) ? null : name;
+  showTool();
+}
+
+function wireWindows(reading) {
+  const more = find("#more-windows");
+  more.append(...PRESETS.slice(3).map(({ name, key }) => new Option(`${name} (${key})`, key)));
+  more.addEventListener("change", () => {
+    reading.setWindow(PRESETS.find(({ key }) => key === more.value) ?? reading.window);
+    more.blur();
+  });
+  for (const id of ["#level", "#width"]) {
+    find(id).addEventListener("change", () => {
+      const given = typedWindow(find("#level").value, find("#width").value);
+      reading.setWindow(given ?? reading.window);
+    });
+    find(id).addEventListener("keydown", (event) => ["Enter", "Escape"].includes(event.key) && event.target.blur());
+  }
+  find("#invert").addEventListener("click", () => reading.setInverted(!reading.inverted));
+}
+
+const measuring = (reading, marks) => ({
+  measures: (name) => MEASURES.includes(name),
+  measureStart: (name, x, y) => {
+    const point = reading.viewer?.pointAt(x, y);
+    if (point && !find(`#tool-${name}`).disabled) marks.start(name, point);
+  },
+  measureMove: (x, y) => {
+    const point = reading.viewer?.pointAt(x, y);
+    if (point) marks.move(point);
+  },
+  measureEnd: (cancelled) => (cancelled ? marks.cancel() : marks.end()),
+});
+
+export function wireTools(reading, marks) {
+  wireWindows(reading);
   for (const button of document.querySelectorAll("[data-preset]")) {
     button.addEventListener("click", () => reading.setWindow(PRESETS[Number(button.dataset.preset) - 1]));
   }
   for (const name of TOOLS) {
-    find(`#tool-${name}`).addEventListener("click", () => {
-      tool = name;
-      showTool();
-    });
+    find(`#tool-${name}`).addEventListener("click", () => choose(name));
   }
   find("#heat").addEventListener("click", () => toggleHeat(reading));
   find("#opacity").addEventListener("input", (event) => reading.setOpacity(Number(event.target.value)));
@@ -54,6 +98,7 @@ export function wireTools(reading) {
       hover: (x, y) => reading.hover(x, y),
       leave: () => reading.hover(-1, -1),
       reset: () => reading.reset(),
+      ...measuring(reading, marks),
     },
     chosenTool,
   );
@@ -75,7 +120,7 @@ function toggleHeat(reading) {
 }
 
 /** The keys of the reading page; `page` has neighbour(step), walk(step) and worklist(). */
-export function readingKeys(reading, page) {
+export function readingKeys(reading, marks, page) {
   const preset = ({ key, name }, place) => ({ keys: [key], shown: [key], does: `${name} window`, act: () => reading.setWindow(PRESETS[place]) });
   return [
     { keys: ["ArrowUp", "ArrowRight"], shown: ["↑"], does: "One slice towards the head", act: () => reading.scroll(1) },
@@ -90,6 +135,14 @@ export function readingKeys(reading, page) {
     { keys: ["]"], shown: ["]"], does: "Heat map stronger", act: () => reading.setOpacity(reading.opacity + 0.1) },
     { keys: ["+", "="], shown: ["+"], does: "Zoom in", act: () => reading.zoom(1.25) },
     { keys: ["-"], shown: ["−"], does: "Zoom out", act: () => reading.zoom(0.8) },
+    { keys: ["i"], shown: ["i"], does: "Invert grey", act: () => reading.setInverted(!reading.inverted) },
+    ...[["l", "length", "Measure a length"], ["e", "ellipse", "Measure HU in an ellipse"], ["b", "rectangle", "Measure HU in a rectangle"], ["c", "probe", "Measure HU at a point"]].map(([key, name, does]) => ({
+      keys: [key],
+      shown: [key],
+      does: `${does}, or stop measuring`,
+      act: () => find(`#tool-${name}`).click(),
+    })),
+    { keys: ["Delete", "Backspace"], shown: ["Del"], does: "Delete the newest measurement on this slice", act: () => marks.removeLast() },
     { keys: ["r"], shown: ["r"], does: "Reset window, zoom and pan", act: () => reading.reset() },
     { keys: ["n"], shown: ["n"], does: "Next key slice of what is suspected", act: () => page.walk(1) },
     { keys: ["p"], shown: ["p"], does: "Previous key slice of what is suspected", act: () => page.walk(-1) },

@@ -28,6 +28,7 @@ export class Viewer {
 
   view = FITTED;
   opacity = 0;
+  overlay = () => {}; // (context, place, image): draws over the slice, in CSS pixels of the stage
 
   /** `shape` is {rowSize, columnSize}; `onDrawn(place)` may lay marks over the slice. */
   constructor(canvas, { shape, onDrawn }) {
@@ -53,12 +54,21 @@ export class Viewer {
     return { rows, columns, ...this.shape };
   }
 
-  get index() {
-    return this.#slice?.index ?? null;
+  /** The slice on screen: {index, hounsfield, rows, columns}, or null. */
+  get slice() {
+    return this.#slice;
   }
 
-  setWindow({ center, width }) {
-    this.#table = pixelTable(center, width);
+  /** The point {row, column, x, y} of the slice under a point of the stage, between pixels too; null outside the slice. */
+  pointAt(x, y) {
+    if (!this.#slice || !pixelAt(this.view, this.#stage, this.image, x, y)) return null;
+    const place = placement(this.view, this.#stage, this.image);
+    const { rows, columns } = this.image;
+    return { row: ((y - place.top) / place.height) * rows, column: ((x - place.left) / place.width) * columns, x, y };
+  }
+
+  setWindow({ center, width }, inverted = false) {
+    this.#table = pixelTable(center, width, inverted);
     this.#paint();
   }
 
@@ -139,6 +149,7 @@ export class Viewer {
       this.#canvas.dataset.rendered = this.#slice.index;
     }
     this.onDrawn(place);
+    if (this.#slice) this.overlay(context, place, this.image);
   }
 
   #drawHeat(place) {

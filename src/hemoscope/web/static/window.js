@@ -8,6 +8,11 @@ export const PRESETS = Object.freeze([
   Object.freeze({ key: "1", name: "Brain", center: 40, width: 80 }),
   Object.freeze({ key: "2", name: "Subdural", center: 80, width: 200 }),
   Object.freeze({ key: "3", name: "Bone", center: 600, width: 2800 }),
+  // Of every viewer: narrow for early ischemia, wide for extra-axial blood, and the orbit's and neck's soft tissue.
+  Object.freeze({ key: "4", name: "Stroke", center: 35, width: 35 }),
+  Object.freeze({ key: "5", name: "Wide", center: 50, width: 130 }),
+  Object.freeze({ key: "6", name: "Soft tissue", center: 50, width: 400 }),
+  Object.freeze({ key: "7", name: "Temporal bone", center: 700, width: 4000 }),
 ]);
 
 const NARROWEST = 2;
@@ -37,8 +42,9 @@ export function greyTable(center, width) {
 }
 
 /** Opaque grey pixels as ImageData holds them (little endian: alpha is the highest byte), indexed as greyTable. */
-export function pixelTable(center, width) {
-  return Uint32Array.from(greyTable(center, width), (grey) => (0xff000000 | (grey * 0x010101)) >>> 0);
+export function pixelTable(center, width, inverted = false) {
+  const shown = inverted ? (grey) => 255 - grey : (grey) => grey;
+  return Uint32Array.from(greyTable(center, width), (grey) => (0xff000000 | (shown(grey) * 0x010101)) >>> 0);
 }
 
 /** Paint HU (Int16Array) into RGBA pixels (Uint32Array of the same length). */
@@ -52,6 +58,13 @@ export function draggedWindow(start, dx, dy) {
   const width = Math.min(Math.max(Math.round(start.width + dx * step), NARROWEST), WIDEST);
   const center = Math.min(Math.max(Math.round(start.center + dy * step), -2000), 4000);
   return { center, width };
+}
+
+/** A window as typed: whole numbers within the limits, or null. */
+export function typedWindow(center, width) {
+  const given = { center: Number(center), width: Number(width) };
+  const fits = Number.isFinite(given.center) && Math.abs(given.center) <= 4000 && given.width >= NARROWEST && given.width <= WIDEST;
+  return center !== "" && width !== "" && fits ? { center: Math.round(given.center), width: Math.round(given.width) } : null;
 }
 
 /** The preset's name for exactly this window, else "Custom". */

@@ -1,0 +1,54 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { keepView, keptView } from "../../../../src/hemoscope/web/static/kept_view.js";
+import { lengthMm, measured, measuredWords } from "../../../../src/hemoscope/web/static/measure.js";
+import { greyTable, pixelTable, PRESETS, typedWindow } from "../../../../src/hemoscope/web/static/window.js";
+
+const slice = { rows: 4, columns: 5, hounsfield: Int16Array.from({ length: 20 }, (_, place) => 10 * place) };
+const shape = { rowSize: 0.5, columnSize: 2 };
+const box = [{ row: 1, column: 1 }, { row: 3, column: 4 }];
+
+test("a length is in mm, also on pixels that are not square", () => {
+  assert.equal(lengthMm({ row: 0, column: 0 }, { row: 6, column: 2 }, shape), 5);
+});
+
+test("a rectangle takes the pixels whose centre it holds, from either corner", () => {
+  const found = measured("rectangle", box, slice, shape);
+  const { sd_hu: sd, ...exact } = found;
+  assert.deepEqual(exact, { mean_hu: 95, lowest_hu: 60, highest_hu: 130, pixels: 6, area_mm2: 6 });
+  assert.ok(Math.abs(sd - Math.sqrt((2 * (35 ** 2 + 25 ** 2 + 15 ** 2)) / 6)) < 1e-9);
+  assert.deepEqual(measured("rectangle", [...box].reverse(), slice, shape), found);
+});
+
+test("a region without a pixel's centre measures nothing, and one beyond the edge what is inside", () => {
+  assert.equal(measured("ellipse", [{ row: 1.1, column: 1.1 }, { row: 1.3, column: 1.3 }], slice, shape), null);
+  assert.equal(measured("rectangle", [{ row: 0, column: 0 }, { row: 4, column: 5 }], slice, shape).pixels, 20);
+});
+
+test("a point has the HU of its pixel, at the last edge too", () => {
+  assert.equal(measured("probe", [{ row: 1.9, column: 2.2 }], slice, shape).lowest_hu, 70);
+  assert.equal(measured("probe", [{ row: 4, column: 5 }], slice, shape).lowest_hu, 190);
+  assert.deepEqual(measuredWords("probe", { lowest_hu: 190 }), ["190 HU"]);
+});
+
+test("inverted grey is the opposite of grey, and still opaque", () => {
+  const [plain, inverted] = [pixelTable(40, 80), pixelTable(40, 80, true)];
+  for (const hu of [-1000, 0, 40, 63, 3000]) assert.equal((plain[hu + 32768] & 255) + (inverted[hu + 32768] & 255), 255);
+  assert.equal(inverted[0] >>> 24, 255);
+  assert.equal(plain[32768 + 40] & 255, greyTable(40, 80)[32768 + 40]);
+});
+
+test("a typed window is within the limits or none", () => {
+  assert.deepEqual(typedWindow("35", "35"), { center: 35, width: 35 });
+  for (const [level, width] of [["", "80"], ["40", ""], ["40", "1"], ["40", "9999"], ["x", "80"], ["5000", "80"]]) assert.equal(typedWindow(level, width), null);
+  assert.equal(new Set(PRESETS.map(({ key }) => key)).size, PRESETS.length);
+});
+
+test("window and zoom stay in this tab, and what is damaged is left out", () => {
+  const view = { zoom: 2, panX: 3, panY: -4 };
+  keepView({ window: { center: 35, width: 35 }, view, inverted: true });
+  assert.deepEqual(keptView(), { window: { center: 35, width: 35 }, view, inverted: true });
+  keepView({ window: { center: "x" }, view: { zoom: 0 }, inverted: 1 });
+  assert.deepEqual(keptView(), { window: null, view: null, inverted: false });
+});

@@ -1,0 +1,120 @@
+"""Measuring on a slice in a real browser, with numbers checked against the phantom."""
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+import pytest
+from reading_page import OpenPage, opened, wait_for_slice
+
+from hemoscope.testing.phantom import Phantom
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+@pytest.fixture
+def page(real: Any, real_study: str, open_page: OpenPage) -> "Page":
+    """The reading page of a study without measurements, on its sixth slice."""
+    measurements = f"{real.url}/api/v1/studies/{real_study}/measurements"
+    with httpx.Client() as client:
+        token = client.get(f"{real.url}/api/v1/site").json()["csrf_token"]
+        for one in client.get(measurements).json()["measurements"]:
+            address = f"{measurements}/{one['measurement_id']}"
+            client.delete(address, headers={"X-CSRF-Token": token}).raise_for_status()
+    shown = opened(open_page, f"{real.url}/studies/{real_study}")
+    shown.keyboard.press("Home")
+    for _ in range(5):
+        shown.keyboard.press("ArrowUp")
+    wait_for_slice(shown, 5)
+    return shown
+
+
+def drag(page: "Page", key: str, start: tuple[float, float], end: tuple[float, float], phantom: Phantom) -> list[float]:
+    """Drag with a tool between two places, given as shares of the slice; returns them as pixels, row and column."""
+    page.keyboard.press(key)
+    box = page.locator("#stage").bounding_box()
+    assert box
+    _, rows, columns = phantom.hounsfield.shape
+    side = min(box["width"], box["height"])
+    left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
+    places = [(left + side * column, top + side * row) for row, column in (start, end)]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    page.mouse.move(*places[1], steps=4)
+    page.mouse.up()
+    page.wait_for_selector("#measurements li")
+    return [share * side for share, side in zip((*start, *end), (rows, columns) * 2, strict=True)]
+
+
+def kept(page: "Page") -> dict[str, Any]:
+    found = page.request.get(page.url.replace("/studies/", "/api/v1/studies/") + "/measurements").json()["measurements"]
+    return dict(found[-1])
+
+
+def test_a_ruler_is_right_within_half_a_pixel(page: "Page", asymmetric: Phantom) -> None:
+    top, left, bottom, right = drag(page, "l", (0.3, 0.25), (0.6, 0.7), asymmetric)
+    _, row_mm, column_mm = asymmetric.spacing_mm
+    length = float(np.hypot((bottom - top) * row_mm, (right - left) * column_mm))
+    assert kept(page)["found"]["length_mm"] == pytest.approx(length, abs=max(row_mm, column_mm) / 2)
+    assert f"{kept(page)['found']['length_mm']:.1f} mm" in page.locator("#measurements").inner_text()
+
+
+@pytest.mark.parametrize(("key", "kind"), [("e", "ellipse"), ("b", "rectangle")])
+def test_a_regions_values_are_those_of_the_phantoms_pixels(
+    page: "Page", asymmetric: Phantom, key: str, kind: str
+) -> None:
+    drag(page, key, (0.4, 0.35), (0.6, 0.65), asymmetric)
+    one = kept(page)
+    assert (one["kind"], one["slice"]) == (kind, 5)
+    (top, left), (bottom, right) = one["points"]
+    slice_ = asymmetric.hounsfield[5]
+    rows, columns = np.meshgrid(np.arange(slice_.shape[0]) + 0.5, np.arange(slice_.shape[1]) + 0.5, indexing="ij")
+    up, across = (
+        (rows - (top + bottom) / 2) / ((bottom - top) / 2),
+        (columns - (left + right) / 2) / ((right - left) / 2),
+    )
+    inside = slice_[np.maximum(abs(up), abs(across)) <= 1 if kind == "rectangle" else up**2 + across**2 <= 1]
+    found = one["found"]
+    assert (found["pixels"], found["lowest_hu"], found["highest_hu"]) == (len(inside), inside.min(), inside.max())
+    assert found["mean_hu"] == pytest.approx(inside.mean(), abs=1e-9)
+    assert found["sd_hu"] == pytest.approx(inside.std(), abs=1e-9)
+    assert f"{inside.mean():.1f} HU  SD {inside.std():.1f}" in str(page.locator(".mark-words").text_content())
+
+
+def test_a_measurement_is_in_the_report_and_can_be_deleted(page: "Page", asymmetric: Phantom) -> None:
+    drag(page, "l", (0.3, 0.3), (0.3, 0.6), asymmetric)
+    report = page.request.get(page.url.replace("/studies/", "/api/v1/studies/") + "/report.html").text()
+    assert f"Slice 6, length: {kept(page)['found']['length_mm']:.1f} mm" in report
+    page.reload()
+    page.wait_for_selector("#measurements li")
+    page.get_by_role("button", name="Delete length on slice 6").click()
+    page.wait_for_selector("#measurements li", state="detached")
+    report = page.request.get(page.url.replace("/studies/", "/api/v1/studies/") + "/report.html").text()
+    assert "What readers measured" not in report
+
+
+def test_lengths_are_refused_where_the_geometry_is_assumed(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric, geometry={'assumed': True})}")
+    for name in ("length", "ellipse", "rectangle"):
+        assert page.locator(f"#tool-{name}").is_disabled()
+    assert page.locator("#tool-probe").is_enabled()
+
+
+def test_a_window_is_typed_inverted_kept_for_the_next_study_and_reset(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    first, second = fake.fake.add(asymmetric), fake.fake.add(asymmetric)
+    page = opened(open_page, f"{fake.url}/studies/{first}")
+    page.keyboard.press("4")
+    assert page.locator("#corner-window").inner_text().split() == ["Stroke", "L", "35", "W", "35"]
+    page.fill("#level", "45")
+    page.fill("#width", "90")
+    page.keyboard.press("Enter")
+    page.keyboard.press("i")
+    assert page.locator("#corner-window").inner_text().split() == ["Custom", "L", "45", "W", "90", "inverted"]
+    page.goto(f"{fake.url}/studies/{second}")
+    page.wait_for_selector(".finding")
+    assert page.locator("#corner-window").inner_text().split() == ["Custom", "L", "45", "W", "90", "inverted"]
+    page.keyboard.press("r")
+    assert page.locator("#corner-window").inner_text().split() == ["Brain", "L", "40", "W", "80"]
