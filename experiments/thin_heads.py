@@ -4,7 +4,6 @@ The noise is that of one dose: 6 HU at 1 mm (as in CQ500-CT-0), and more in thin
 It is correlated within the slice, as after a soft kernel, and independent from slice to slice.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,23 +78,6 @@ def thin_volume(
         positions_mm=tuple(places.tolist()),
         orientation=None,
         thickness_mm=(spacing_mm,) * len(places),
-    )
-
-
-def thickened(volume: HounsfieldVolume, factor: int) -> HounsfieldVolume:
-    """Average every ``factor`` slices of an even series to one, as a thick reconstruction of the same head."""
-    count = len(volume) // factor
-    kept = volume.hounsfield[: count * factor].reshape(count, factor, *volume.hounsfield.shape[1:])
-    means = np.stack([np.rint(slices.mean(axis=0)).astype(np.int16) for slices in kept])
-    positions = np.array(volume.positions_mm[: count * factor], dtype=np.float64).reshape(count, factor).mean(axis=1)
-    spacing_mm = float(np.diff(positions).mean())
-    return dataclasses.replace(
-        volume,
-        hounsfield=means,
-        spacing_mm=(spacing_mm, *volume.spacing_mm[1:]),
-        positions_mm=tuple(positions.tolist()),
-        origins_mm=None,
-        thickness_mm=(spacing_mm,) * count,
     )
 
 

@@ -87,11 +87,11 @@ RULES: dict[str, Rule] = {
     "every 2.5 mm, linear": adaptive(2.5, NEVER),
     "every 2.5 mm, cubic": cubic(2.5),
     "every 1.25 mm, linear": adaptive(1.25, NEVER),
-    "5 mm, halved beyond .03": adaptive(5.0, 0.03),
+    "5 mm, halved beyond .05": adaptive(5.0, 0.05),
     "3.2 mm, halved beyond .1": adaptive(3.2, 0.1),
     "2.5 mm, halved beyond .2": adaptive(2.5, 0.2),
     "2.5 mm, halved beyond .1": adaptive(2.5, 0.1),
-    "2.5 mm, halved beyond .05": adaptive(2.5, 0.05),
+    "**2.5 mm, halved beyond .05**": adaptive(2.5, 0.05),
     "2.5 mm, halved beyond .03": adaptive(2.5, 0.03),
     "2.5 mm, halved beyond .01": adaptive(2.5, 0.01),
 }

@@ -5,15 +5,16 @@ scored. Gaps between them where a probability may be wrong by more than ``tolera
 left. Logits, heat maps and embeddings of the other slices are interpolated, linearly by position in mm. Slices that are
 not averaged with others, and slices of unknown position, are always scored.
 
-The error in a gap is estimated from the scored slices at its ends: how far each lies from the line between its own
-neighbors. That line is twice as long as the gap, so half of the distance is expected inside the gap. The calibration
-turns this error of a logit into one of a probability, which is small where the probability is close to 0 or 1.
+The error in a gap is estimated from the scored slices around it, two on either side: how far each lies from the line
+between its own neighbors. That line is twice as long as the gap, so half of the largest distance is expected in it. The
+calibration turns this error of a logit into one of a probability, which is small if the probability is near 0 or 1.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from hemoscope.inference.calibration import AnyCalibration, ThinSeriesRule
@@ -155,8 +156,8 @@ def expected_errors(positions_mm: Floats, logits: Floats, calibration: PerLabel[
     span = steps[:-1] + steps[1:]
     line = logits[:-2] + (logits[2:] - logits[:-2]) * steps[:-1] / span
     bend = np.abs(logits[1:-1] - line) / span  # of a logit per mm, at every scored slice but the first and the last
-    bend = np.concatenate([bend[:1], bend, bend[-1:]]) if len(bend) else np.zeros_like(logits)
-    error = np.maximum(bend[:-1], bend[1:]) * steps
+    around = np.pad(bend, ((2, 2), (0, 0))) if len(bend) else np.zeros((len(logits) + 2, logits.shape[1]))
+    error = sliding_window_view(around, 4, axis=0).max(axis=-1) * steps
     below, above = logits[:-1], logits[1:]
     worst = [_moved(logit, error, calibration) for logit in (below, (below + above) / 2, above)]
     return np.asarray(np.max(worst, axis=(0, 2)), dtype=np.float64)
