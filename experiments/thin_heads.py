@@ -18,8 +18,8 @@ from hemoscope.inference.slabs import slab_bounds
 from hemoscope.volume import HounsfieldVolume
 
 # Every type of hemorrhage, small and large ones, and heads without any.
-BLEEDS = ("049", "051", "069", "076", "080", "082", "086", "092", "094", "097")
-CLEAN = ("059", "095", "106", "129")
+BLEEDS = ("049", "051", "069", "076", "080", "082", "086", "092", "094")
+CLEAN = ("059", "095", "106")
 THICK_MM, NOISE_HU, NOISE_PIXELS = 5.0, 6.0, 1.0
 # A faint bleed is what lies between a head and 45 HU, and half of what exceeds them: scores are then not extreme.
 FAINT_ABOVE_HU, FAINT_SHARE = 45.0, 0.5
@@ -48,7 +48,7 @@ def resampled_heads(data: Path) -> Iterator[Named]:
     patients: dict[str, list[CtIchSlice]] = {}
     for row in read_table(data / "ct-ich"):
         patients.setdefault(row.patient_id.removeprefix("ctich_"), []).append(row)
-    for number, patient in enumerate((*BLEEDS, *CLEAN)):
+    for number, patient in (*enumerate(BLEEDS), *enumerate(CLEAN, 10)):
         thick = np.stack([_hounsfield(data / "ct-ich", row) for row in patients[patient]])
         rng = np.random.default_rng(int(patient))
         phase_mm, spacing_mm = THICK_MM * (number % 4) / 4, (0.625, 1.0, 1.25)[number % 3]

@@ -91,9 +91,9 @@ RULES: dict[str, Rule] = {
     "3.2 mm, halved beyond .1": adaptive(3.2, 0.1),
     "2.5 mm, halved beyond .2": adaptive(2.5, 0.2),
     "2.5 mm, halved beyond .1": adaptive(2.5, 0.1),
-    "**2.5 mm, halved beyond .05**": adaptive(2.5, 0.05),
+    "2.5 mm, halved beyond .05": adaptive(2.5, 0.05),
     "2.5 mm, halved beyond .03": adaptive(2.5, 0.03),
-    "2.5 mm, halved beyond .01": adaptive(2.5, 0.01),
+    "**2.5 mm, halved beyond .01**": adaptive(2.5, 0.01),
 }
 
 

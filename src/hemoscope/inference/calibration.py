@@ -153,7 +153,7 @@ class ThinSeriesRule:
     """
 
     step_mm: float = 2.5
-    tolerance: float = 0.05
+    tolerance: float = 0.01
 
     def __post_init__(self) -> None:
         """Reject a step that could miss a lesion, and a tolerance that is no difference of probabilities."""

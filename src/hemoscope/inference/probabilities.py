@@ -114,7 +114,7 @@ def smoothed(slice_logits: Floats, positions_mm: Sequence[float | None], rule: S
         return slice_logits
     places, index, counts = np.unique(np.array(positions_mm, dtype=np.float64), return_inverse=True, return_counts=True)
     distances = np.abs(places[:, None] - places) / rule.width_mm
-    stretch = np.cumsum(np.diff(places, prepend=places[0]) > rule.width_mm)
+    stretch = np.cumsum((np.diff(places, prepend=places[0]) > rule.width_mm).astype(np.intp))
     mixed = (stretch[:, None] == stretch) & (distances <= _FARTHEST_WIDTHS)
     weights = np.where(mixed, np.exp(-0.5 * distances**2), 0.0) * _lengths(places, stretch)
     sums = np.zeros((len(places), slice_logits.shape[1]))
