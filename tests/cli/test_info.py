@@ -14,7 +14,7 @@ from rich.console import Console
 
 from hemoscope import cli
 from hemoscope.inference.bundle import ModelBundle
-from hemoscope.inference.calibration import PointPerformance, Proportion
+from hemoscope.inference.calibration import PointPerformance, Proportion, SliceRule, ThinSeriesRule
 from hemoscope.inference.card import Estimate, FederationRecord, LabelScore, ModelCard, ScoreTable, SequenceRule
 from hemoscope.labels import PerLabel
 from hemoscope.reports.card_table import print_card
@@ -60,6 +60,25 @@ def test_the_card_states_how_slices_become_a_study(
     text = io.StringIO()
     print_card(make_card(sequence=rule), "0" * 64, Console(file=text, width=120))
     assert words in text.getvalue()
+
+
+def test_the_card_states_which_thin_slices_are_scored_and_how_scores_are_smoothed(
+    make_card: Callable[..., ModelCard],
+) -> None:
+    rules: dict[str, Any] = {
+        "thin_series": ThinSeriesRule(step_mm=2.5, tolerance=0.05),
+        "slice_rule": SliceRule(width_mm=7.5),
+    }
+    text, plain = io.StringIO(), io.StringIO()
+    print_card(make_card(**rules), "0" * 64, Console(file=text, width=300))
+    print_card(make_card(), "0" * 64, Console(file=plain, width=300))
+    for words in (
+        "Of thin slices, one every 2.5 mm is scored",
+        "more than 0.05",
+        "smoothed along the head by a Gaussian of 7.5",
+    ):
+        assert words in text.getvalue()
+        assert words not in plain.getvalue()
 
 
 def test_a_federation_states_who_trained_how_and_what_protected_them(make_card: Callable[..., ModelCard]) -> None:

@@ -19,7 +19,7 @@ from hemoscope.evaluation.thresholds import at_sensitivity, best_f_beta, youden
 from hemoscope.evaluation.tuned_bundle import RECORD, TuningChoices, raw_logits, study_scores, tune_bundle, tuned_on
 from hemoscope.evaluation.tuning import LevelSettings, ValidationScores, cross_fit, not_below, tune_level
 from hemoscope.inference.bundle import ModelBundle, load_bundle
-from hemoscope.inference.calibration import Calibration, IsotonicCalibration
+from hemoscope.inference.calibration import Calibration, IsotonicCalibration, SliceRule
 from hemoscope.inference.card import SequenceRule, images_sha256, to_plain
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, PerLabel
@@ -343,4 +343,12 @@ def test_a_model_with_a_network_for_studies_wants_its_own_study_scores(
     card = replace(loaded_bundle.card, sequence=SequenceRule(study_scores="sequence", embedding_size=8))
     bundle = replace(loaded_bundle, card=card)
     with pytest.raises(DataError, match="Give --series-predictions and --series-labels"):
+        tune_bundle(bundle, *files, tmp_path / "new", choices(study_column="patient_id"))
+
+
+def test_a_model_that_smooths_its_slices_wants_its_own_study_scores(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    bundle = replace(loaded_bundle, card=replace(loaded_bundle.card, slice_rule=SliceRule(width_mm=7.5)))
+    with pytest.raises(DataError, match=r"smooths its slice scores.* Give --series-predictions and --series-labels"):
         tune_bundle(bundle, *files, tmp_path / "new", choices(study_column="patient_id"))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hemoscope.checksums import write_sums
 from hemoscope.errors import BundleError
 from hemoscope.inference.bundle import ModelBundle, load_bundle, write_bundle
-from hemoscope.inference.calibration import Calibration, IsotonicCalibration
+from hemoscope.inference.calibration import Calibration, IsotonicCalibration, SliceRule, ThinSeriesRule
 from hemoscope.inference.card import CalibrationTable, ModelCard, SequenceRule
 from hemoscope.inference.probabilities import StudyProbabilities
 from hemoscope.labels import LABELS, PerLabel
@@ -334,6 +334,23 @@ def test_infinity_written_as_a_large_number_is_refused(folder: Path) -> None:
 def test_optional_scores_may_be_omitted(folder: Path) -> None:
     edit(folder, lambda card: [card["scores"][0]["labels"][label].pop("reason") for label in LABELS])
     assert load_bundle(folder).card.scores[0].labels["any"].reason is None
+
+
+def test_a_card_of_an_earlier_version_scores_every_slice_and_smooths_none(folder: Path) -> None:
+    edit(folder, lambda card: [card.pop(name) for name in ("thin_series", "slice_rule")])
+    card = load_bundle(folder).card
+    assert (card.thin_series, card.slice_rule) == (None, None)
+
+
+def test_a_card_keeps_the_rules_of_thin_series_and_smoothing(
+    tmp_path: Path, make_card: Callable[..., ModelCard]
+) -> None:
+    rules = {"thin_series": ThinSeriesRule(step_mm=2.0, tolerance=0.1), "slice_rule": SliceRule(width_mm=7.5)}
+    written = write_bundle(tmp_path / "b", make_card(**rules), ONNX)
+    assert load_bundle(written.folder).card == written.card
+    edit(written.folder, lambda card: card["thin_series"].update(step_mm=9.0))
+    with pytest.raises(BundleError, match=r"card.thin_series: a thin-series rule needs a step up to 5 mm"):
+        load_bundle(written.folder)
 
 
 def test_the_card_is_not_to_be_changed(loaded_bundle: ModelBundle) -> None:

@@ -189,6 +189,18 @@ def test_probabilities_of_another_shape_cannot_be_made(
             slice_probabilities=np.zeros(slices),
             study_logits=np.zeros(study),
             study_probabilities=np.zeros(study),
+            scored=np.ones(slices[0], dtype=bool),
+        )
+
+
+def test_probabilities_that_do_not_say_which_slices_were_scored_cannot_be_made() -> None:
+    with pytest.raises(ValueError, match="expected for each of 1 slices whether it was scored"):
+        StudyProbabilities(
+            slice_logits=np.zeros((1, 6)),
+            slice_probabilities=np.zeros((1, 6)),
+            study_logits=np.zeros(6),
+            study_probabilities=np.zeros(6),
+            scored=np.ones(2, dtype=bool),
         )
 
 
@@ -196,7 +208,11 @@ def test_probabilities_with_a_type_above_any_cannot_be_made() -> None:
     p = np.array([0.1, 0.2, 0.0, 0.0, 0.0, 0.0])
     with pytest.raises(ValueError, match="higher probability than any"):
         StudyProbabilities(
-            slice_logits=np.zeros((1, 6)), slice_probabilities=p[None], study_logits=np.zeros(6), study_probabilities=p
+            slice_logits=np.zeros((1, 6)),
+            slice_probabilities=p[None],
+            study_logits=np.zeros(6),
+            study_probabilities=p,
+            scored=np.ones(1, dtype=bool),
         )
 
 

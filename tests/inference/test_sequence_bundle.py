@@ -15,8 +15,9 @@ from hemoscope import cli
 from hemoscope.errors import BundleError
 from hemoscope.inference.bundle import ModelBundle, write_bundle
 from hemoscope.inference.card import ModelCard, SequenceRule
-from hemoscope.inference.engine import Engine
+from hemoscope.inference.engine import Engine, RawScores
 from hemoscope.inference.predictor import Predictor
+from hemoscope.inference.preprocess import model_input
 from hemoscope.inference.probabilities import averaged, sequence_places, study_logits
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.findings_json import findings_schema
@@ -105,6 +106,12 @@ def thin(phantom: Phantom, spacing: float) -> HounsfieldVolume:
     )
 
 
+def every_slice(predictor: Predictor, volume: HounsfieldVolume) -> RawScores:
+    """What the slice network says of each slice."""
+    preprocessing = predictor.bundle.card.preprocessing
+    return predictor.engine.run(model_input(volume, index, preprocessing) for index in range(len(volume)))
+
+
 def test_embeddings_are_kept_for_a_bundle_that_reads_series_alone(bundle_of: Make, loaded_bundle: ModelBundle) -> None:
     images = np.random.default_rng(0).random((7, 3, 32, 32), dtype=np.float32)
     scores = Engine(bundle_of(), threads=2).run(images)
@@ -127,7 +134,7 @@ def test_a_series_of_any_length_is_read(bundle_of: Make, slices: int) -> None:
 def test_thick_slices_get_the_scores_of_the_second_graph(bundle_of: Make, phantom: Phantom) -> None:
     predictor = Predictor(bundle_of(), threads=1)
     volume = thin(phantom, 5.0)
-    scores = predictor._score([(volume, index) for index in range(len(volume))], maps=False, progress=None)
+    scores = every_slice(predictor, volume)
     assert scores.embeddings is not None
     found, maps = predictor.probabilities(volume, maps=True)
     refined = (scores.logits + scores.logits.mean(axis=0)) / 2
@@ -140,7 +147,7 @@ def test_thick_slices_get_the_scores_of_the_second_graph(bundle_of: Make, phanto
 def test_thin_slices_are_read_together_and_corrected_alike(bundle_of: Make, phantom: Phantom) -> None:
     predictor = Predictor(bundle_of(), threads=1)
     volume = thin(phantom, 1.25)
-    scores = predictor._score([(volume, index) for index in range(len(volume))], maps=False, progress=None)
+    scores = every_slice(predictor, volume)
     places = sequence_places(volume.positions_mm, 5.0)
     assert places.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2]
     together = averaged(scores.logits, places)
@@ -162,10 +169,7 @@ def test_a_bundle_from_before_sequences_is_read_as_it_was(
 ) -> None:
     volume = thin(phantom, 5.0)
     found, _ = predictor.probabilities(volume)
-    assert (
-        found.slice_logits
-        == predictor._score([(volume, index) for index in range(len(volume))], maps=False, progress=None).logits
-    ).all()
+    assert (found.slice_logits == every_slice(predictor, volume).logits).all()
     expected = study_logits(found.slice_logits, volume.positions_mm, loaded_bundle.card.study_rule)
     assert (found.study_logits == expected).all()
 

@@ -71,6 +71,7 @@ def test_a_report_has_exactly_the_documented_keys(report: Report) -> None:
         "probabilities",
         "present",
         "quality",
+        "scored",
     ]
     assert study["quality"] == [{"code": "gantry_tilt", "message": "The gantry was tilted by 12 degrees"}]
     assert list(study["skipped_series"][0]) == ["series_instance_uid", "reason", "instances"]
@@ -121,6 +122,12 @@ def test_every_triage_is_in_both_versions(change_study: Callable[..., Report], t
     assert validate(report)["studies"][0]["triage"] == triage.value
     earlier = validate(report, version=1)["studies"][0]["urgency"]
     assert earlier == ("prompt" if triage is Triage.UNSURE else triage.value)
+
+
+def test_a_slice_says_whether_it_was_scored_or_interpolated(change_slice: Callable[..., Report]) -> None:
+    scored = [one["scored"] for one in validate(change_slice(scored=False))["studies"][0]["slices"]]
+    assert scored == [False, True, True, True]
+    assert "scored" not in validate(change_slice(scored=False), version=1)["studies"][0]["slices"][0]
 
 
 def test_version_1_is_written_to_the_letter_as_it_was(change_study: Callable[..., Report]) -> None:

@@ -175,6 +175,12 @@ def _study_level(
             "--series-predictions and --series-labels, as hemoscope evaluate --data wrote them, in place of --studies"
         )
         raise DataError(msg)
+    if card.slice_rule is not None and card.slice_rule.width_mm is not None:
+        msg = (
+            "this model smooths its slice scores, and its study rule reads them before. Give --series-predictions and "
+            "--series-labels, as hemoscope evaluate --data wrote them, in place of --studies"
+        )
+        raise DataError(msg)
     studies = read_predictions(*files, group_column=choices.study_column, names=choices.names).groups or ()
     return study_scores(slices, studies, card)
 

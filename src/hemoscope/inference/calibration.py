@@ -141,3 +141,45 @@ class StudyRule:
     def count(self) -> int:
         """Number of highest bins that are averaged."""
         return max(1, round(self.extent_mm / self.nominal_spacing_mm))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinSeriesRule:
+    """Which slices of a thin series are scored (``thin_series``); the scores of the others are interpolated.
+
+    Attributes:
+        step_mm: the largest distance between two slices that are scored.
+        tolerance: gaps are halved while a probability in them may be wrong by more than that.
+    """
+
+    step_mm: float = 2.5
+    tolerance: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Reject a step that could miss a lesion, and a tolerance that is no difference of probabilities."""
+        if not (0 < self.step_mm <= 5 and 0 < self.tolerance <= 1):
+            found = f"{self.step_mm} and {self.tolerance}"
+            msg = f"a thin-series rule needs a step up to 5 mm and a tolerance above 0, at most 1, got {found}"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceRule:
+    """Smoothing of slice logits along the head: a mean weighted by a Gaussian of the distance in mm.
+
+    Attributes:
+        kind: ``gaussian``.
+        width_mm: standard deviation of the Gaussian; None smooths nothing.
+    """
+
+    kind: Literal["gaussian"] = "gaussian"
+    width_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        """Reject an unknown kind, and widths that are impossible for a head."""
+        if self.kind != "gaussian":
+            msg = f"the only slice rule is gaussian, got {self.kind}"
+            raise ValueError(msg)
+        if self.width_mm is not None and not 0 < self.width_mm <= 50:
+            msg = f"a slice rule needs a width above 0 and up to 50 mm, got {self.width_mm}"
+            raise ValueError(msg)

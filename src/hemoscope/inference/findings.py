@@ -52,7 +52,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceFindings:
-    """One slice: calibrated probabilities and the labels at or above their slice thresholds."""
+    """One slice: calibrated probabilities and the labels at or above their slice thresholds.
+
+    ``scored`` is False where the probabilities were interpolated between the scores of slices above and below.
+    """
 
     ref: SliceRef
     source: str
@@ -60,6 +63,7 @@ class SliceFindings:
     probabilities: PerLabel[float]
     present: tuple[Hemorrhage, ...]
     quality: tuple[QualityNote, ...]
+    scored: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +196,7 @@ def study_findings(
     study = PerLabel.of(probabilities.study_probabilities.tolist())
     present = present_labels(study, card.operating_points.study, card.established)
     rows = map(PerLabel.of, probabilities.slice_probabilities.tolist())
-    of_slices = enumerate(zip(slices, positions_mm, rows, slice_quality, strict=True))
+    of_slices = enumerate(zip(slices, positions_mm, rows, slice_quality, probabilities.scored.tolist(), strict=True))
     found = tuple(_slice_findings(index, *of_slice, card) for index, of_slice in of_slices)
 
     def keys(label: Hemorrhage) -> tuple[SliceRef, ...]:
@@ -236,6 +240,7 @@ def _slice_findings(
     position_mm: float | None,
     probabilities: PerLabel[float],
     quality: tuple[QualityNote, ...],
+    scored: bool,
     card: ModelCard,
 ) -> SliceFindings:
     return SliceFindings(
@@ -245,4 +250,5 @@ def _slice_findings(
         probabilities=probabilities,
         present=present_labels(probabilities, card.operating_points.slice, card.established),
         quality=quality,
+        scored=scored,
     )

@@ -24,6 +24,7 @@ from hemoscope.inference.findings import SkippedSeries, study_findings
 from hemoscope.inference.preprocess import Preprocessing, model_input
 from hemoscope.inference.probabilities import StudyProbabilities, averaged, sequence_places
 from hemoscope.inference.study_reading import Prediction, StudyOutcome, StudyReading
+from hemoscope.inference.thin_series import SlicesToScore, overlapping_runs
 from hemoscope.progress import Progress, StageProgress
 from hemoscope.volume import AxisChange, HounsfieldVolume
 
@@ -191,12 +192,16 @@ class Predictor:
         """
         card, positions = self.bundle.card, volume.positions_mm
         parts = native or [(volume, tuple(range(len(volume))))]
-        scores = self._score(_in_order(parts), maps=maps, progress=_stage(progress, Stage.SCORING))
+        runs = overlapping_runs(parts, card.preprocessing.slab_mm)
+        chosen = SlicesToScore(runs, len(volume), rule=card.thin_series, calibration=card.calibration.slice)
+        scores = self._score(_in_order(parts), chosen, maps=maps, progress=_stage(progress, Stage.SCORING))
         logits, study = scores.logits, None
         if card.sequence is not None:
             logits, study = self._in_sequence(scores, sequence_places(positions, card.study_rule.nominal_spacing_mm))
             study = study if card.sequence.study_scores == "sequence" else None
-        found = StudyProbabilities.from_logits(logits, positions_mm=positions, card=card, study=study)
+        found = StudyProbabilities.from_logits(
+            logits, positions_mm=positions, card=card, study=study, scored=chosen.scored
+        )
         laid_back = None if scores.maps is None else AxisChange.of(volume.orientation).undo(scores.maps)
         return found, laid_back
 
@@ -209,10 +214,22 @@ class Predictor:
         refined, study = self.engine.run_sequence(averaged(scores.embeddings, places), before)
         return scores.logits + (refined - before)[places], study
 
-    def _score(self, slices: Sequence[_Slice], *, maps: bool, progress: Progress | None) -> RawScores:
-        """Prepare and score every slice; preparing runs in threads of its own, a few slices ahead of the engine."""
+    def _score(
+        self, slices: Sequence[_Slice], chosen: SlicesToScore, *, maps: bool, progress: Progress | None
+    ) -> RawScores:
+        """Prepare and score the slices that are chosen, round by round, and fill in the others.
+
+        Preparing runs in threads of its own, a few slices ahead of the engine.
+        """
+        preprocessing, count, done = self.bundle.card.preprocessing, len(slices), 0
         with ThreadPoolExecutor(_PREPARING_THREADS, thread_name_prefix="prepare") as pool:
-            return self.engine.run(_prepared(pool, slices, self.bundle.card.preprocessing, progress), maps=maps)
+            while len(places := chosen.following()):
+                inputs = _prepared(pool, [slices[place] for place in places], preprocessing)
+                chosen.add(places, self.engine.run(_counted(inputs, progress, done, count), maps=maps))
+                done += len(places)
+        if progress is not None and done < count:
+            progress(count, count)
+        return chosen.filled()
 
 
 def _skipped(series_instance_uid: str, reason: str, instances: int) -> SkippedSeries:
@@ -233,17 +250,24 @@ def _prepared(
     pool: ThreadPoolExecutor,
     slices: Sequence[_Slice],
     preprocessing: Preprocessing,
-    progress: Progress | None,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the model input of every slice in order, at most ``_PREPARED_AHEAD`` of them waiting."""
     waiting: deque[Future[NDArray[np.float32]]] = deque()
     upcoming = iter(slices)
-    for done in range(len(slices)):
+    for _ in slices:
         for volume, index in islice(upcoming, _PREPARED_AHEAD - len(waiting)):
             waiting.append(pool.submit(model_input, volume, index, preprocessing))
         yield waiting.popleft().result()
+
+
+def _counted(
+    inputs: Iterable[NDArray[np.float32]], progress: Progress | None, done: int, count: int
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the inputs and report each that was taken: ``done`` of ``count`` slices were scored before."""
+    for number, image in enumerate(inputs, done + 1):
+        yield image
         if progress is not None:
-            progress(done + 1, len(slices))
+            progress(number, count)
 
 
 def _stage(progress: StageProgress | None, stage: Stage) -> Progress | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hemoscope.inference.calibration import AnyCalibration, StudyRule
+from hemoscope.inference.calibration import AnyCalibration, SliceRule, StudyRule
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.slabs import local_spacings
 from hemoscope.labels import LABELS, PerLabel
@@ -22,10 +22,13 @@ __all__ = [
     "calibrated",
     "consistent",
     "sequence_places",
+    "smoothed",
     "study_logits",
 ]
 
 Floats = NDArray[np.float64]
+
+_FARTHEST_WIDTHS = 3.0  # a Gaussian's weight beyond is below .012 of that at its centre
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,18 +40,23 @@ class StudyProbabilities:
         slice_probabilities: calibrated and consistent, shape (slices, 6).
         study_logits: from the study rule or from the bundle's sequence graph, shape (6,).
         study_probabilities: calibrated with the study's own calibration and consistent, shape (6,).
+        scored: which slices the network scored, shape (slices,); the logits of the others are interpolated.
     """
 
     slice_logits: Floats
     slice_probabilities: Floats
     study_logits: Floats
     study_probabilities: Floats
+    scored: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
         """Check the shapes and that no type exceeds ``any``; make the arrays read-only."""
         shape = self.slice_logits.shape
         if len(shape) != 2 or shape[0] < 1 or shape[1] != len(LABELS) or self.slice_probabilities.shape != shape:
             msg = f"expected (slices, 6) logits and probabilities, got {shape} and {self.slice_probabilities.shape}"
+            raise ValueError(msg)
+        if self.scored.shape != shape[:1]:
+            msg = f"expected for each of {shape[0]} slices whether it was scored, got {self.scored.shape}"
             raise ValueError(msg)
         if self.study_logits.shape != shape[1:] or self.study_probabilities.shape != shape[1:]:
             msg = f"expected 6 study scores, got {self.study_logits.shape} and {self.study_probabilities.shape}"
@@ -57,7 +65,8 @@ class StudyProbabilities:
             if not (probabilities.max(axis=-1) <= probabilities[..., 0]).all():
                 msg = "a type of hemorrhage has a higher probability than any hemorrhage"
                 raise ValueError(msg)
-        for array in (self.slice_logits, self.slice_probabilities, self.study_logits, self.study_probabilities):
+        arrays = (self.slice_logits, self.slice_probabilities, self.study_logits, self.study_probabilities, self.scored)
+        for array in arrays:
             array.flags.writeable = False
 
     @classmethod
@@ -68,20 +77,61 @@ class StudyProbabilities:
         positions_mm: Sequence[float | None],
         card: ModelCard,
         study: ArrayLike | None = None,
+        scored: ArrayLike | None = None,
     ) -> "StudyProbabilities":
         """Score a series: raw slice scores (slices, 6) and the slices' positions in mm, by the rules of the card.
 
-        ``study`` (6,) are raw study scores of the model; None applies the card's study rule.
+        The slice rule smooths what becomes slice probabilities; the study rule has its own averages, of the raw scores.
+        ``study`` (6,) are raw study scores of the model; None applies the card's study rule. ``scored`` (slices,) says
+        which slices the network scored; None means all of them.
         """
         logits = np.array(slice_logits, dtype=np.float64)
         ruled = study_logits(logits, positions_mm, card.study_rule)
         study = ruled if study is None else np.array(study, dtype=np.float64)
+        smooth = smoothed(logits, positions_mm, card.slice_rule)
         return cls(
             slice_logits=logits,
-            slice_probabilities=consistent(calibrated(logits, card.calibration.slice), card.established),
+            slice_probabilities=consistent(calibrated(smooth, card.calibration.slice), card.established),
             study_logits=study,
             study_probabilities=consistent(calibrated(study, card.calibration.study), card.established),
+            scored=np.ones(len(logits), dtype=bool) if scored is None else np.array(scored, dtype=bool),
         )
+
+
+def smoothed(slice_logits: Floats, positions_mm: Sequence[float | None], rule: SliceRule | None) -> Floats:
+    """Apply the slice rule: each slice's logits become a mean of those nearby, weighted by a Gaussian of the distance.
+
+    Each slice also counts by the length of head that it stands for, so that thin slices beside thick ones do not count
+    more. Slices with a gap wider than the rule's width between them are not mixed, nor are slices more than three
+    widths apart. The order of the slices does not matter.
+
+    Args:
+        slice_logits: raw scores, shape (slices, 6).
+        positions_mm: position of each slice along the normal; if one is unknown, nothing is smoothed.
+        rule: from the model's card; None smooths nothing.
+    """
+    if rule is None or rule.width_mm is None or None in positions_mm:
+        return slice_logits
+    places, index, counts = np.unique(np.array(positions_mm, dtype=np.float64), return_inverse=True, return_counts=True)
+    distances = np.abs(places[:, None] - places) / rule.width_mm
+    stretch = np.cumsum((np.diff(places, prepend=places[0]) > rule.width_mm).astype(np.intp))
+    mixed = (stretch[:, None] == stretch) & (distances <= _FARTHEST_WIDTHS)
+    weights = np.where(mixed, np.exp(-0.5 * distances**2), 0.0) * _lengths(places, stretch)
+    sums = np.zeros((len(places), slice_logits.shape[1]))
+    np.add.at(sums, index, slice_logits)
+    means = weights @ (sums / counts[:, None]) / weights.sum(axis=1, keepdims=True)
+    return np.asarray(means[index], dtype=np.float64)
+
+
+def _lengths(places: Floats, stretch: NDArray[np.intp]) -> Floats:
+    """Return the length of head that each place stands for: half of the way to the next place on either side.
+
+    At an end of a stretch, that side counts as the other; a place alone has the length 1.
+    """
+    steps = np.where(np.diff(stretch) == 0, np.diff(places), np.nan)
+    below, above = np.insert(steps, 0, np.nan), np.append(steps, np.nan)
+    below, above = np.where(np.isnan(below), above, below), np.where(np.isnan(above), below, above)
+    return np.where(np.isnan(below), 1.0, (below + above) / 2)
 
 
 def study_logits(slice_logits: ArrayLike, positions_mm: Sequence[float | None], rule: StudyRule) -> Floats:

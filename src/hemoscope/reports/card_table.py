@@ -128,9 +128,23 @@ def _reading(card: ModelCard) -> str:
     """How slices become a study."""
     rule = f"the mean of the highest {card.study_rule.extent_mm:g} mm of slices"
     if card.sequence is None:
-        return f"Slices are scored one by one; the study's score is {rule}."
-    study = "a network's own" if card.sequence.study_scores == "sequence" else rule
-    return f"Slices are scored beside all others of their series; the study's score is {study}."
+        found = f"Slices are scored one by one; the study's score is {rule}."
+    else:
+        study = "a network's own" if card.sequence.study_scores == "sequence" else rule
+        found = f"Slices are scored beside all others of their series; the study's score is {study}."
+    return " ".join([found, *_neighbors(card)])
+
+
+def _neighbors(card: ModelCard) -> Iterator[str]:
+    """What a slice takes from the slices around it."""
+    thin, smoothing = card.thin_series, card.slice_rule
+    if thin is not None and card.preprocessing.slab_mm is not None:
+        yield (
+            f"Of thin slices, one every {thin.step_mm:g} mm is scored, and more where a probability between them may "
+            f"be wrong by more than {thin.tolerance:g}; the others are interpolated."
+        )
+    if smoothing is not None and smoothing.width_mm is not None:
+        yield f"Slice scores are smoothed along the head by a Gaussian of {smoothing.width_mm:g} mm."
 
 
 def _about(scores: ScoreTable) -> Text:

@@ -10,10 +10,11 @@ from typing import Any
 
 SCHEMA_1 = "hemoscope.findings/1"
 _ONLY_IN_2 = ("state", "unread", "triage")
+_ONLY_IN_SLICES_OF_2 = ("index", "frame", "scored")
 
 
 def as_version_1(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a document of version 2 as version 1: without state, frames and indices.
+    """Write a document of version 2 as version 1: without state, frames, indices and which slices were scored.
 
     Version 1 has no ``unsure``: such a study becomes ``prompt``, so that nobody reads it later than it should be.
     """
@@ -28,7 +29,7 @@ def _study_1(study: Mapping[str, Any]) -> dict[str, Any]:
         {**finding, "slices": [ref["sop_instance_uid"] for ref in finding["slices"]]} for finding in study["findings"]
     ]
     kept["slices"] = [
-        {name: value for name, value in one.items() if name not in ("index", "frame")} for one in study["slices"]
+        {name: value for name, value in one.items() if name not in _ONLY_IN_SLICES_OF_2} for one in study["slices"]
     ]
     return {**uids, "urgency": urgency, **kept}
 

@@ -100,6 +100,7 @@ def _slice(one: SliceFindings) -> dict[str, Any]:
         "probabilities": one.probabilities.as_dict(),
         "present": [label.value for label in one.present],
         "quality": _quality(one.quality),
+        "scored": one.scored,
     }
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hemoscope.data.split import LEAK_WARNING
 from hemoscope.evaluation.score_table import score_table
 from hemoscope.evaluation.tuning import LevelSettings
-from hemoscope.inference.calibration import StudyRule, sigmoid
+from hemoscope.inference.calibration import StudyRule, ThinSeriesRule, sigmoid
 from hemoscope.inference.card import (
     FederationRecord,
     ModelCard,
@@ -149,6 +149,7 @@ def assembled(
         else SequenceRule(embedding_size=origin.embedding_size, study_scores=sequence.study),
         split=origin.split,
         federation=origin.federation,
+        thin_series=ThinSeriesRule(),
     )
 
 
