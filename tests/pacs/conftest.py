@@ -13,7 +13,7 @@ import pytest
 from hemoscope.inference.predictor import Predictor
 from hemoscope.pacs.node import DicomNode
 from hemoscope.reports.report import model_identity
-from hemoscope.store.node_settings import Node, NodeSettings, Peer
+from hemoscope.store.node_settings import Node, NodeSettings, Peer, ResultOptions
 from hemoscope.store.outgoing import OutgoingResults
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.settings import Settings
@@ -76,6 +76,8 @@ class Site:
         peers = (Peer(ae_title="ARCHIVE", addresses=("127.0.0.1",)),)
         self.store = store
         store.jobs.join("0" * 32, host="test", pid=1)
+        # The phantoms of these tests are no whole heads.
+        settings.setdefault("results", ResultOptions(hold_incomplete_seconds=0))
         self.settings = NodeSettings(node=Node(port=0), peers=peers, **settings)
         outgoing = OutgoingResults(
             store.outbox,

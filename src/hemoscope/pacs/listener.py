@@ -190,6 +190,7 @@ class Listener:
             _log.warning("an image was refused: its UIDs are not those of the request")
             return MISMATCH
         self._spool.store(content, study=study, instance=instance, sender=calling_title(event))
+        self._spool.note_origin(study, f"{calling_title(event)} at {event.assoc.requestor.address}")
         return SUCCESS
 
 

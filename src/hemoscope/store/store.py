@@ -126,13 +126,27 @@ class Store:
         """Return a context that receives files into a private folder; without ``accept`` they are removed."""
         return Upload(self.folder, self.limits)
 
-    def accept(self, upload: Upload, *, submitted_by: str) -> StudySummary:
+    def accept(
+        self, upload: Upload, *, submitted_by: str, origin: str = "", study_instance_uid: str | None = None
+    ) -> StudySummary:
         """Make files durable, then queue them in one transaction; afterwards they survive any crash.
+
+        Args:
+            upload: with its files.
+            submitted_by: who sent them.
+            origin: where they came from, for the audit log.
+            study_instance_uid: of the study, if it may take the place of an earlier reading (``readings``).
 
         Raises:
             StoreError: ``empty_upload``, or ``storage_full``.
         """
-        study_id = uploads.accept(self._database, upload, submitted_by=storable(submitted_by))
+        study_id = uploads.accept(
+            self._database,
+            upload,
+            submitted_by=storable(submitted_by),
+            origin=storable(origin),
+            study_instance_uid=study_instance_uid,
+        )
         return worklist.get_summary(self._database, study_id)
 
     # Studies

@@ -60,7 +60,7 @@ def make_results(tmp_path: Path, predictor: Predictor) -> Callable[..., dict[str
         archive = open_archive([folder])
         (reading,) = predictor.predict(archive, maps=True).studies
         reading = replace(reading, findings=with_findings(reading.findings, unestablished=unestablished))
-        return {one.kind.value: opened(one) for one in results_of(reading, archive, predictor, result_options or {})}
+        return {one.kind: opened(one) for one in results_of(reading, archive, predictor, result_options or {})}
 
     return make
 
