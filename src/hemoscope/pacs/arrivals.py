@@ -61,6 +61,10 @@ class Arrivals:
         self._times_read: dict[str, int] = {}
         self.fault: str | None = None
 
+    def apply(self, settings: NodeSettings) -> None:
+        """Take other times and rules from the next step on."""
+        self._settings = settings
+
     def step(self) -> None:
         """Hand over every study that is quiet and has new images, and remove those whose time is over.
 

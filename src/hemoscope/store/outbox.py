@@ -20,10 +20,10 @@ from sqlalchemy.engine import Connection, Row
 
 from hemoscope.files import write_bytes
 from hemoscope.store import tables
+from hemoscope.store.clock_watch import ClockWatch
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.jobs import FINAL
 from hemoscope.store.storage import full_disk_refused
-from hemoscope.store.sweep import ClockWatch
 
 _log = logging.getLogger("hemoscope.store")
 _outbox = tables.outbox
@@ -187,10 +187,10 @@ class Outbox:
     def sent(self, object_id: int) -> None:
         """Note that the destination accepted an object, and that its commitment is awaited."""
         with self._database.writing() as connection:
-            tables.tick(connection)
-            now = server_time(connection)
+            version, now = tables.tick(connection), server_time(connection)
             values = {"state": Delivery.SENT, "error": "", "sent_at": now, "next_at": now + _AWAITED}
             connection.execute(_outbox.update().where(_outbox.c.object_id == object_id).values(**values))
+            _announce(connection, object_id, version)
 
     def failed(self, object_id: int, error: str) -> None:
         """Note why an object could not be sent; it is tried again, after pauses that grow to half an hour."""
@@ -290,7 +290,7 @@ class Outbox:
     def _end(self, object_id: int, state: Delivery, error: str, *, committed: bool = False) -> None:
         keep = self.keep_ended > timedelta(0)
         with self._database.writing() as connection:
-            tables.tick(connection)
+            version = tables.tick(connection)
             row = connection.execute(sa.select(_outbox).where(_outbox.c.object_id == object_id)).first()
             if row is None:
                 return
@@ -300,6 +300,7 @@ class Outbox:
             if state is Delivery.DELIVERED:
                 values |= {"sent_at": row.sent_at or now, "committed_at": now if committed else row.committed_at}
             connection.execute(_outbox.update().where(_outbox.c.object_id == object_id).values(**values))
+            _announce(connection, object_id, version)
         if not keep:
             self._remove_unused([row.file])
 
@@ -324,6 +325,13 @@ def insert(connection: Connection, study_id: str, outgoing: Outgoing) -> None:
             connection.execute(_outbox.insert().values(**values))
         elif row.state == Delivery.EXPIRED:
             connection.execute(_outbox.update().where(*there).values(**values))
+
+
+def _announce(connection: Connection, object_id: int, version: int) -> None:
+    """Let open pages of the object's study know that something became of it."""
+    study = sa.select(_outbox.c.study_id).where(_outbox.c.object_id == object_id).scalar_subquery()
+    changed = tables.studies.update().where(tables.studies.c.study_id == study)
+    connection.execute(changed.values(version=version))
 
 
 def _unseen(study_instance_uid: str) -> sa.ColumnElement[bool]:

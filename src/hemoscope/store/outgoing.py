@@ -14,8 +14,8 @@ from hemoscope.reports.dicom_results.build import DicomResult, ResultKind, dicom
 from hemoscope.reports.dicom_results.derived_uids import derived_uid
 from hemoscope.reports.dicom_results.evidence import Reference
 from hemoscope.reports.dicom_results.rejection import rejection_note
-from hemoscope.reports.dicom_results.report_options import Superseded
 from hemoscope.reports.dicom_results.source_study import SourceStudy, source_study
+from hemoscope.reports.dicom_results.superseded import Superseded
 from hemoscope.reports.report import ModelIdentity
 from hemoscope.store.node_settings import WEBHOOK, Destination, NodeSettings
 from hemoscope.store.outbox import REJECTION, Delivery, Outbox, Outgoing, OutgoingObject

@@ -62,7 +62,7 @@ class UploadReader:
         self._predictor = predictor
         self._keep_identity = keep_identity and not deidentify
         self._deidentify = deidentify
-        self._outgoing = outgoing
+        self.outgoing = outgoing
         self._model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
 
     def read(self, job: UploadJob) -> None:
@@ -149,9 +149,9 @@ class UploadReader:
             not_established=tuple(one.label.value for one in findings.findings if not one.established),
         )
         outgoing = NOTHING
-        if self._outgoing is not None:
+        if self.outgoing is not None:
             number = self._store.results.reading_number(study_id)
-            outgoing = self._outgoing.make(archive, reading, study_id, number=number)
+            outgoing = self.outgoing.make(archive, reading, study_id, number=number)
         try:
             self._store.results.finish_study(job, study_id, result, outgoing)
         except HemoscopeError:

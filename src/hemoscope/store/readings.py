@@ -48,3 +48,9 @@ def settle(connection: Connection, study_instance_uid: str | None, version: int)
             connection.execute(_studies.update().where(_studies.c.study_id == row.study_id).values(**changed))
         if newest is None and row.state == StudyState.DONE:
             newest = row.study_id
+
+
+def earlier(connection: Connection, study_id: str) -> tuple[str, ...]:
+    """Return the readings that a reading took the place of, the newest first."""
+    asked = sa.select(_studies.c.study_id).where(_studies.c.superseded_by == study_id)
+    return tuple(connection.execute(asked.order_by(_studies.c.received_at.desc(), _studies.c.study_id)).scalars())

@@ -18,6 +18,7 @@ from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.store import audit, audit_and_sessions, feedback, removal, tables, uploads, worklist
 from hemoscope.store.background import Backoff
 from hemoscope.store.database import Database, server_time, storable
+from hemoscope.store.deliveries import Deliveries
 from hemoscope.store.jobs import Jobs
 from hemoscope.store.migrate import migrate
 from hemoscope.store.outbox import Outbox
@@ -98,7 +99,8 @@ def open_store_patiently(settings: Settings, *, limit_s: float, stop: Event | No
 class Store:
     """Studies and everything that belongs to them. Each process opens one by ``open_store`` and keeps it.
 
-    ``jobs`` and ``results`` are the workers' side, ``outbox`` is what is sent to a PACS, ``folder`` the private folder.
+    ``jobs`` and ``results`` are the workers' side, ``outbox`` is what is sent to a PACS, ``deliveries`` what became
+    of it, ``folder`` the private folder.
     """
 
     def __init__(self, database: Database, folder: Storage, settings: Settings, *, store_id: str) -> None:
@@ -111,6 +113,7 @@ class Store:
         self.jobs = Jobs(database, lease=settings.lease, attempts=settings.attempts)
         self.results = Results(database)
         self.outbox = Outbox(database, folder.outbox)
+        self.deliveries = Deliveries(database, self.outbox)
         self._database = database
         kept = timedelta(days=settings.trash_days)
         self._sweep = Sweep(database, folder, store_id=store_id, keep_source=settings.keep_source, kept=kept)

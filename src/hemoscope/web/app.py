@@ -1,7 +1,7 @@
 """The application, made from a store and settings; nothing is loaded or connected when this module is imported."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from hemoscope.web.problems import answer_errors
 from hemoscope.web.rate_limits import AccountLimiter, RateLimiter
 from hemoscope.web.request_checks import Gate
 from hemoscope.web.request_record import RequestRecord
-from hemoscope.web.routes import account, events, feedback, operations, pages, reports, site, studies, uploads
+from hemoscope.web.routes import account, events, feedback, operations, outbox, pages, reports, site, studies, uploads
 from hemoscope.web.schemas import ProblemDocument
 from hemoscope.web.security_headers import SecurityHeaders
 from hemoscope.web.slow_bodies import SlowBodies
@@ -46,6 +46,7 @@ def create_app(
     model_card: Mapping[str, Any],
     credentials: Credentials = _NOBODY,
     background: Sequence[Vitals] = (),
+    reload_node: Callable[[], None] | None = None,
 ) -> FastAPI:
     """Build the reading room over an open store, which the caller closes.
 
@@ -56,6 +57,7 @@ def create_app(
         credentials: read from the files that ``settings`` names; without any, everybody on this machine is an
             administrator.
         background: threads of this process that ``/health`` watches besides the application's own tasks.
+        reload_node: lets the workers read the file of the DICOM node again, or raises ConfigError.
 
     Raises:
         ValueError: the credentials are not those of the settings, which decided who can reach this server.
@@ -73,8 +75,9 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.app_state = _app_state(store, settings, credentials, model_card, background)
+    app.state.app_state.reload_node = reload_node
     answer_errors(app)
-    for router in (uploads, studies, reports, feedback, site, account, events):
+    for router in (uploads, studies, reports, feedback, site, outbox, account, events):
         app.include_router(router.router)
     for plain in (operations.probes, operations.numbers):
         app.include_router(plain)

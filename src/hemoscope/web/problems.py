@@ -27,6 +27,8 @@ STORE_STATUS: Mapping[str, int] = {
     "no_such_study": 404,
     "no_such_slice": 404,
     "no_such_label": 404,
+    "no_such_destination": 404,
+    "no_results": 404,
     "no_pixels": 409,
     "no_maps": 409,
     "no_findings": 409,

@@ -16,11 +16,12 @@ from hemoscope.inference.study_reading import StudyReading
 from hemoscope.reports.dicom_results.derived_uids import derived_uid
 from hemoscope.reports.dicom_results.key_objects import key_images, key_object_selection
 from hemoscope.reports.dicom_results.picture_pages import pages
-from hemoscope.reports.dicom_results.report_options import ReportOptions, Superseded
+from hemoscope.reports.dicom_results.report_options import ReportOptions
 from hemoscope.reports.dicom_results.result_file import DicomResult, dicom_result
 from hemoscope.reports.dicom_results.secondary_capture import secondary_capture
 from hemoscope.reports.dicom_results.source_study import SourceStudy
 from hemoscope.reports.dicom_results.structured_report import presence, shown_value, structured_report
+from hemoscope.reports.dicom_results.superseded import Superseded
 from hemoscope.reports.report import ModelIdentity
 from hemoscope.version import __version__
 

@@ -7,8 +7,8 @@ from pydicom.sr.coding import Code
 
 from hemoscope.inference.findings import StudyFindings
 from hemoscope.reports.dicom_results.evidence import MANUFACTURER, evidence_of, finish
-from hemoscope.reports.dicom_results.report_options import Superseded, series_description
 from hemoscope.reports.dicom_results.source_study import SourceImage, SourceStudy
+from hemoscope.reports.dicom_results.superseded import Superseded, series_description
 from hemoscope.version import DISCLAIMER, __version__
 
 SERIES_NUMBER = 7402

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from hemoscope.reports.dicom_results.evidence import MANUFACTURER, finish
-from hemoscope.reports.dicom_results.report_options import Superseded, series_description
 from hemoscope.reports.dicom_results.source_study import SourceImage, SourceStudy
+from hemoscope.reports.dicom_results.superseded import Superseded, series_description
 from hemoscope.version import __version__
 
 SERIES_NUMBER = 7401

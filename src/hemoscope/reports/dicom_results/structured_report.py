@@ -26,8 +26,9 @@ from hemoscope.inference.findings import Finding, StudyFindings
 from hemoscope.labels import CodedTerm
 from hemoscope.reports.dicom_results.derived_uids import derived_uid
 from hemoscope.reports.dicom_results.evidence import MANUFACTURER, evidence_of, finish
-from hemoscope.reports.dicom_results.report_options import ReportOptions, Superseded, series_description
+from hemoscope.reports.dicom_results.report_options import ReportOptions
 from hemoscope.reports.dicom_results.source_study import SourceImage, SourceStudy
+from hemoscope.reports.dicom_results.superseded import Superseded, series_description
 from hemoscope.reports.report import ModelIdentity
 from hemoscope.version import DISCLAIMER, __version__
 

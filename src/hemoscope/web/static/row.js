@@ -32,7 +32,7 @@ function suspectedCell(entry) {
 
 function nameCell(entry) {
   const link = el("a", { class: "row-link", href: `/studies/${entry.study_id}`, text: studyName(entry) });
-  return el("th", { scope: "row", class: "cell-study" }, link, entry.identity?.id && el("span", { class: "faint", text: ` ${entry.identity.id}` }));
+  return el("th", { scope: "row", class: "cell-study" }, link, entry.identity?.id && el("span", { class: "faint", text: ` ${entry.identity.id}` }), entry.reading > 1 && el("span", { class: "faint", text: ` reading ${entry.reading}` }));
 }
 
 const age = (iso) => (iso ? duration(secondsSince(iso)) : "unknown");

@@ -12,6 +12,7 @@ import { fillHelp, listenToKeys } from "./keys.js";
 import { byUrgencyThenWaiting, LABELS, stateWord, urgencyWord } from "./labels.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
+import { deliveryLines } from "./sent.js";
 import { failureOf, isAdmin, loadSite, problemBox, refusals, wireDialogs } from "./site.js";
 import { firstHeat, readingKeys, wireTools } from "./tools.js";
 
@@ -34,12 +35,19 @@ function firstLabel(findings) {
   return (present.find((finding) => finding.established) ?? present[0])?.label ?? "any";
 }
 
+function showSent(entry) {
+  const lines = deliveryLines(entry);
+  find("#sent").replaceChildren(...lines);
+  find("#sent").hidden = lines.length === 0;
+}
+
 function showHead(entry) {
   find("#study-name").textContent = studyName(entry);
   const age = entry.acquired_at ? `Scanned ${duration(secondsSince(entry.acquired_at))} ago` : "Scan time unknown";
   const parts = [age, entry.instances > 0 && counted(entry.instances, "slice")].filter(Boolean);
   find("#study-facts").textContent = parts.join(" · ");
   document.title = `${entry.urgency ? `${urgencyWord(entry.urgency)}: ` : ""}${studyName(entry)} · Hemoscope`;
+  showSent(entry);
   for (const link of document.querySelectorAll("[data-report]")) {
     link.href = `/api/v1/studies/${studyId}/${link.dataset.report}`;
     link.hidden = entry.state !== "done";
@@ -123,11 +131,13 @@ function changed(entry) {
   if (page.neighbours[known]?.version > entry.version) return; // an event from before the list was fetched
   if (known >= 0) page.neighbours[known] = entry;
   else page.neighbours.push(entry);
+  page.neighbours = page.neighbours.filter((other) => !other.superseded_by || other.study_id === studyId);
   showPlace();
   if (entry.study_id !== studyId || !page.entry) return;
   const news = entry.state !== page.entry.state || entry.has_pixels !== page.entry.has_pixels;
   if (news) guarded(load);
-  else if (entry.state !== "done" && entry.state !== "failed") showProgress(entry);
+  else if (entry.state === "done") guarded(async () => showSent(await getJson(`/studies/${studyId}`)));
+  else if (entry.state !== "failed") showProgress(entry);
 }
 
 function gone(id) {

@@ -27,6 +27,7 @@ let reloading = 0;
 const filtered = () => Object.values(query).some(Boolean);
 
 function matches(entry) {
+  if (entry.superseded_by) return false; // the later reading of the study stands there
   const urgency = !query.urgency || query.urgency === (entry.urgency ?? "unknown");
   return urgency && (!query.state || query.state.split(",").includes(entry.state));
 }
@@ -96,7 +97,7 @@ function changed(entry) {
   }
   const known = entries.get(entry.study_id);
   if (matches(entry)) entries.set(entry.study_id, { ...known, ...entry });
-  else entries.delete(entry.study_id);
+  else if (entries.delete(entry.study_id) && entry.superseded_by) total -= 1;
   if (!known && entries.has(entry.study_id)) total += 1;
   if (known && known.state !== entry.state) announce(spoken(entry));
   draw();
