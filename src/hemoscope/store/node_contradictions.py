@@ -17,13 +17,13 @@ def contradictions(node: NodeSettings, site: Settings) -> Iterator[str]:
     for one in node.destinations:
         if one.keep_days > days:
             yield (
-                f"keep_days of {one.name} is {one.keep_days:g}, and studies are deleted after {days} days: results that "
-                "were not delivered are kept longer than their study"
+                f"keep_days of {one.name} is {one.keep_days:g}, and studies are deleted after {days} days: "
+                "results that were not delivered are kept longer than their study, with identity"
             )
     if node.destinations and node.results.resend_days > days:
         yield (
             f"resend_days is {node.results.resend_days:g}, and studies are deleted after {days} days: "
-            "results cannot be sent again after that"
+            "results are kept longer than their study, with identity"
         )
 
 

@@ -10,10 +10,11 @@ from hemoscope.errors import DicomReadError, DicomResultError
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.findings import Triage
 from hemoscope.inference.study_reading import StudyReading
-from hemoscope.reports.dicom_results.build import DicomResult, ResultKind, dicom_results
+from hemoscope.reports.dicom_results.build import ResultKind, dicom_results
 from hemoscope.reports.dicom_results.derived_uids import derived_uid
 from hemoscope.reports.dicom_results.evidence import Reference
 from hemoscope.reports.dicom_results.rejection import rejection_note
+from hemoscope.reports.dicom_results.result_file import DicomResult
 from hemoscope.reports.dicom_results.source_study import SourceStudy, source_study
 from hemoscope.reports.dicom_results.superseded import Superseded
 from hemoscope.reports.report import ModelIdentity

@@ -148,7 +148,7 @@ def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
     words = storable(query.search).casefold().split()
     # Names may be stored from a time when the site showed them: nobody may search by what is no longer shown.
     fields = (_studies.c.search_text,) if query.identity else _NAMELESS
-    conditions = [_studies.c.superseded_by.is_(None)]
+    conditions: list[sa.ColumnElement[bool]] = [_studies.c.superseded_by.is_(None)]
     conditions += [sa.or_(*(field.contains(word, autoescape=True) for field in fields)) for word in words]
     if query.states:
         conditions.append(_studies.c.state.in_([state.value for state in query.states]))

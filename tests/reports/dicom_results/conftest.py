@@ -14,7 +14,8 @@ from hemoscope.dicom.archive import Archive, open_archive
 from hemoscope.inference.findings import StudyFindings
 from hemoscope.inference.predictor import Predictor, StudyReading
 from hemoscope.labels import Hemorrhage
-from hemoscope.reports.dicom_results.build import DicomResult, dicom_results
+from hemoscope.reports.dicom_results.build import dicom_results
+from hemoscope.reports.dicom_results.result_file import DicomResult
 from hemoscope.reports.dicom_results.source_study import source_study
 from hemoscope.reports.report import model_identity
 from hemoscope.testing.dicom_writer import write_series

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import highdicom
@@ -13,8 +14,10 @@ from pydicom.dataset import Dataset
 
 from hemoscope.errors import DicomResultError
 from hemoscope.labels import LABEL_CODES, LABELS, CodedTerm, Hemorrhage, LabelCode, PerLabel
+from hemoscope.reports.dicom_results.build import ResultKind
 from hemoscope.reports.dicom_results.evidence import Reference
 from hemoscope.reports.dicom_results.report_options import ReportOptions
+from hemoscope.reports.dicom_results.superseded import Superseded
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import save
 
@@ -104,19 +107,32 @@ class TestReport:
         library = next(i for i in report.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "111028")
         assert len([i for i in library.ContentSequence[0].ContentSequence if i.ValueType == "IMAGE"]) == 2
 
-    def test_a_later_report_names_the_earlier_one_and_has_another_uid(self, make_results: Make) -> None:
-        first = make_results()["report"]
-        before = Reference(
-            sop_class_uid=first.SOPClassUID,
-            sop_instance_uid=first.SOPInstanceUID,
-            study_instance_uid=first.StudyInstanceUID,
-            series_instance_uid=first.SeriesInstanceUID,
+    @pytest.mark.parametrize("kind", ["report", "pictures", "key-slices"])
+    def test_a_later_result_says_which_reading_it_supersedes(self, make_results: Make, kind: str) -> None:
+        first = make_results()[kind]
+        superseded = Superseded(
+            reference=Reference(
+                sop_class_uid=first.SOPClassUID,
+                sop_instance_uid=first.SOPInstanceUID,
+                study_instance_uid=first.StudyInstanceUID,
+                series_instance_uid=first.SeriesInstanceUID,
+            ),
+            reading=1,
+            at=datetime(2026, 3, 1, 12, tzinfo=UTC),
+            by=2,
         )
-        second = make_results(result_options={"predecessors": (before,)})["report"]
+        second = make_results(result_options={"superseded": superseded, "kinds": (ResultKind(kind),)})[kind]
         assert second.SOPInstanceUID != first.SOPInstanceUID
-        (study,) = second.PredecessorDocumentsSequence
-        reference = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
-        assert reference.ReferencedSOPInstanceUID == first.SOPInstanceUID
+        assert second.SeriesDescription == f"{first.SeriesDescription} reading 2 supersedes 1"
+        if kind == "report":
+            (study,) = second.PredecessorDocumentsSequence
+            reference = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+            assert reference.ReferencedSOPInstanceUID == first.SOPInstanceUID
+        elif kind == "pictures":
+            assert second.PixelData != first.PixelData  # the summary says so
+        else:
+            said = next(item.TextValue for item in second.ContentSequence if item.ValueType == "TEXT")
+            assert said.startswith("Reading 2, supersedes reading 1 of 2026-03-01 ")
 
 
 class TestIdentity:
