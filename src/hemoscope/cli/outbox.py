@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from hemoscope.cli.backup import STORE_OPTIONS, check_store_exists
@@ -9,8 +10,6 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.settings_sources import add_options, settings_from
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from hemoscope.store.values import OutboxCounts, SentResults
 
 
@@ -33,8 +32,6 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print the numbers and the list."""
-    from rich.console import Console
-
     from hemoscope.store.store import open_store
 
     settings = settings_from(arguments, os.environ)
@@ -44,17 +41,13 @@ def run_list(arguments: argparse.Namespace) -> int:
         counts, results = store.deliveries.counts(), store.deliveries.listed()
     finally:
         store.close()
-    console = Console(highlight=False, markup=False)
-    console.print(_numbers(counts))
-    if results:
-        _print_results(results, console)
+    for line in (_numbers(counts), *map(_line, results)):
+        sys.stdout.write(f"{line}\n")
     return ExitCode.OK
 
 
 def run_resend(arguments: argparse.Namespace) -> int:
     """Queue results again; the node sends them at once."""
-    from rich.console import Console
-
     from hemoscope.store.node_file import destination_names
     from hemoscope.store.store import open_store
 
@@ -68,12 +61,11 @@ def run_resend(arguments: argparse.Namespace) -> int:
         )
     finally:
         store.close()
-    console = Console(highlight=False, markup=False)
-    console.print(f"{done.queued} results are sent again")
+    sys.stdout.write(f"{done.queued} results are sent again\n")
     if done.gone:
-        console.print(
+        sys.stdout.write(
             f"{done.gone} are not kept any more (resend_days). Send their studies to Hemoscope again: the results "
-            "are made anew, with the same UIDs"
+            "are made anew, with the same UIDs\n"
         )
     return ExitCode.OK
 
@@ -85,15 +77,7 @@ def _numbers(counts: "OutboxCounts") -> str:
     return numbers if oldest is None else f"{numbers}; the oldest waits for {oldest / 60:.0f} min"
 
 
-def _print_results(results: "tuple[SentResults, ...]", console: "Console") -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        "Study", "Destination", "Objects", "State", "Made", "Sent", "Why", box=box.SIMPLE_HEAD, show_edge=False
-    )
-    table.columns[0].no_wrap = True  # it is copied from here
-    for one in results:
-        made, sent = (None if at is None else f"{at.astimezone():%Y-%m-%d %H:%M}" for at in (one.made_at, one.sent_at))
-        table.add_row(one.study_id, one.destination, str(one.objects), one.state, made, sent, one.error)
-    console.print(table)
+def _line(one: "SentResults") -> str:
+    sent = "" if one.sent_at is None else f" {one.sent_at.astimezone():%Y-%m-%d %H:%M}"
+    why = f": {one.error}" if one.error else ""
+    return f"{one.study_id}  {one.objects} results for {one.destination}: {one.state}{sent}{why}"
