@@ -12,14 +12,19 @@ from highdicom.sr import CodedConcept, srread
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from hemoscope.dicom.archive import open_archive
 from hemoscope.errors import DicomResultError
+from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import LABEL_CODES, LABELS, CodedTerm, Hemorrhage, LabelCode, PerLabel
 from hemoscope.reports.dicom_results.build import ResultKind
 from hemoscope.reports.dicom_results.evidence import Reference
+from hemoscope.reports.dicom_results.rejection import rejection_note
 from hemoscope.reports.dicom_results.report_options import ReportOptions
+from hemoscope.reports.dicom_results.source_study import source_study
 from hemoscope.reports.dicom_results.superseded import Superseded
 from hemoscope.testing.ct_image import Acquisition
-from hemoscope.testing.dicom_writer import save
+from hemoscope.testing.dicom_writer import save, write_series
+from hemoscope.testing.phantom import make_phantom
 
 Make = Callable[..., dict[str, Dataset]]
 PRESENCE = CodedConcept("705057003", "SCT", "Presence")
@@ -279,6 +284,33 @@ def test_dciodvfy_finds_no_error(
             [reference_tool("dciodvfy"), "-new", path], capture_output=True, text=True, timeout=60, check=False
         )
         assert "Error" not in done.stderr + done.stdout, f"{kind}: {done.stderr}"
+
+
+@pytest.mark.reference_tool("dciodvfy")
+def test_dciodvfy_finds_no_error_in_a_rejection_note(
+    tmp_path: Path, predictor: Predictor, reference_tool: Callable[[str], Path]
+) -> None:
+    write_series(make_phantom(seed=2, shape=(4, 64, 64)), tmp_path / "images")
+    archive = open_archive([tmp_path / "images"])
+    (reading,) = predictor.predict(archive, maps=True).studies
+    source = source_study(reading.findings, archive.load)
+    rejected = [
+        Reference(
+            sop_class_uid=sop_class,
+            sop_instance_uid=f"1.2.{number}",
+            study_instance_uid=source.study_instance_uid,
+            series_instance_uid=f"1.3.{number}",
+        )
+        for number, sop_class in enumerate(("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.7.4"))
+    ]
+    note = rejection_note(source, rejected)
+    path = tmp_path / "note.dcm"
+    path.write_bytes(note.content)
+    done = subprocess.run(
+        [reference_tool("dciodvfy"), "-new", path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Error" not in done.stderr + done.stdout, done.stderr
+    assert [item.ValueType for item in dcmread(path).ContentSequence] == ["TEXT", "COMPOSITE", "IMAGE"]
 
 
 @pytest.mark.reference_tool("dsrdump")
