@@ -214,6 +214,31 @@ class TestArrivals:
         uploads = [one.detail for one in site.store.audit_log() if one.action == "upload"]
         assert uploads == [f"{count} files from CT1 at 10.1.2.3, PACS at 10.1.2.4" for count in (4, 3)]
 
+    def test_a_late_image_holds_what_was_read_of_the_study(
+        self, make_site: MakeSite, images: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site, uid = make_site(outputs=REPORT), uid_of(images)
+        spool = Spool(site.store.folder.received)
+        clock = [0.0]
+        monkeypatch.setattr("hemoscope.pacs.spool.monotonic", lambda: clock[0])
+        settings = NodeSettings(node=Node(quiet_seconds=10))
+        arrivals = Arrivals(spool, site.store, settings, limits=site.store.read_limits)
+        *first, last = sorted(images.iterdir())
+        for path in first:
+            spool.store(path.read_bytes(), study=uid, instance=path.name, sender="CT1")
+        arrivals.step()
+        clock[0] = 11
+        arrivals.step()
+        assert site.work()
+        spool.store(last.read_bytes(), study=uid, instance=last.name, sender="CT1")
+        arrivals.step()
+        assert claimed(site) == []
+        clock[0] = 60
+        arrivals.step()
+        assert site.work()
+        (report,) = claimed(site)
+        assert "PredecessorDocumentsSequence" not in report
+
     def test_images_take_no_space_twice(self, make_site: MakeSite, images: Path) -> None:
         site, uid = make_site(), uid_of(images)
         spool = Spool(site.store.folder.received)

@@ -13,10 +13,13 @@ import pytest
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
 
+from hemoscope.errors import ConfigError
 from hemoscope.inference.predictor import Predictor
 from hemoscope.pacs.node import DicomNode
 from hemoscope.store.node_settings import Destination, Node, NodeSettings, Peer, ResultOptions
+from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
+from hemoscope.store.supervisor import Supervisor
 
 from .conftest import MODALITY, Site
 
@@ -103,3 +106,25 @@ def test_a_hang_up_reads_the_file_again_and_a_wrong_one_changes_nothing(tmp_path
     finally:
         process.terminate()
         assert process.wait(60) == 0
+
+
+@pytest.mark.journey
+def test_workers_make_results_for_a_destination_that_was_added(
+    store: Store, tmp_path: Path, tiny_bundle: Path, images: Path
+) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text("[node]\n")
+    settings = Settings(storage=tmp_path / "store", model=tiny_bundle, threads=1, node=file)
+    with Supervisor(store, settings) as supervisor:
+        until(lambda: store.counts().workers)
+        file.write_text("[[destination]]\n")
+        with pytest.raises(ConfigError, match="destination 1: name, ae_title, host, port is missing"):
+            supervisor.reload()
+        file.write_text("[[destination]]\nname='new'\nae_title='PACS'\nhost='127.0.0.1'\nport=104\n")
+        supervisor.reload()
+        with store.begin_upload() as upload:
+            for path in images.iterdir():
+                upload.link_file(path)
+            store.accept(upload, submitted_by="test")
+        until(lambda: store.deliveries.counts().waiting)
+    assert {one.destination for one in store.deliveries.listed()} == {"new"}

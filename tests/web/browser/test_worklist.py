@@ -149,17 +149,6 @@ def test_a_deleted_study_is_asked_about_and_then_gone(three: "Page", fake: Any) 
     three.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 2")
 
 
-def test_a_later_reading_takes_the_place_of_the_earlier_one(three: "Page", fake: Any) -> None:
-    earlier = next(iter(fake.fake.studies))
-    later = fake.fake.add(SMALL, urgency="prompt", reading=2, earlier=[earlier])
-    three.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 4")
-    fake.fake.change(earlier, superseded_by=later)
-    three.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 3")
-    assert three.locator(f"[data-study='{earlier}']").count() == 0
-    assert "reading 2" in three.locator(f"[data-study='{later}']").inner_text()
-    assert "3 studies" in three.locator("#count").inner_text()
-
-
 def test_files_can_be_dropped_anywhere_and_their_names_stay_here(fake: Any, open_page: OpenPage) -> None:
     page = open_page(fake.url)
     page.get_by_text("No studies yet").wait_for()
