@@ -47,6 +47,36 @@ def test_it_shows_what_happens_to_each_series(
     assert actions == {"soft": "read", "Bone": bone}
 
 
+DESTINATION = "[[destination]]\nname='%s'\nae_title='PACS'\nhost='10.1.2.3'\nport=104\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "warning"),
+    [
+        (DESTINATION % "a", ("--retention-days", "7"), "keep_days of a is 14, and studies are deleted after 7 days"),
+        (DESTINATION % "a" + "[results]\nresend_days=30\n", ("--retention-days", "20"), "resend_days is 30"),
+        (DESTINATION % "a", ("--deidentify",), "deidentify forbids destinations"),
+        (DESTINATION % "a" + DESTINATION % "b", (), "2 destinations are PACS at 10.1.2.3, port 104"),
+        ("[node]\nlate_minutes=0.1\n", (), "late_minutes is no longer than quiet_seconds"),
+        (DESTINATION % "a" + "[node]\nlate_minutes=1\n", (), "hold_incomplete_seconds is longer than late_minutes"),
+    ],
+)
+def test_what_contradicts_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, options: tuple[str, ...], warning: str
+) -> None:
+    node = tmp_path / "node.toml"
+    node.write_text(text)
+    assert main(["config", "check", str(node), *options]) == ExitCode.OK
+    assert f"Warning: {warning}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_file_without_contradictions_has_no_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    node = tmp_path / "node.toml"
+    node.write_text(DESTINATION % "a")
+    assert main(["config", "check", str(node), "--retention-days", "30"]) == ExitCode.OK
+    assert "Warning" not in capsys.readouterr().out
+
+
 def test_a_mistake_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "node.toml").write_text("[nodes]")
     assert main(["config", "check", str(tmp_path / "node.toml")]) == ExitCode.USAGE

@@ -1,6 +1,7 @@
 """A listening node in this process, over a real store, and DCMTK's programs as its peers."""
 
 import gc
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 from hemoscope.inference.predictor import Predictor
 from hemoscope.pacs.node import DicomNode
 from hemoscope.reports.report import model_identity
-from hemoscope.store.node_settings import Node, NodeSettings, Peer
+from hemoscope.store.node_settings import Node, NodeSettings, Peer, ResultOptions
 from hemoscope.store.outgoing import OutgoingResults
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.settings import Settings
@@ -75,7 +76,10 @@ class Site:
     def __init__(self, store: Store, predictor: Predictor, **settings: Any) -> None:
         peers = (Peer(ae_title="ARCHIVE", addresses=("127.0.0.1",)),)
         self.store = store
-        store.jobs.join("0" * 32, host="test", pid=1)
+        self._worker = secrets.token_hex(16)
+        store.jobs.join(self._worker, host="test", pid=1)
+        # The phantoms of these tests are no whole heads.
+        settings.setdefault("results", ResultOptions(hold_incomplete_seconds=0))
         self.settings = NodeSettings(node=Node(port=0), peers=peers, **settings)
         outgoing = OutgoingResults(
             store.outbox,
@@ -85,16 +89,23 @@ class Site:
         )
         self.reader = UploadReader(store, predictor, keep_identity=False, deidentify=False, outgoing=outgoing)
 
-    def read(self, folder: Path) -> str:
-        """Upload a folder and read it; return the id of its study."""
+    def read(self, folder: Path, **received: str) -> str:
+        """Upload a folder and read it; return the id of its study. ``received``: as the node gives it."""
+        study_id = self.upload(folder, **received)
+        assert self.work()
+        assert self.store.get(study_id).state == "done"
+        return study_id
+
+    def upload(self, folder: Path, **received: str) -> str:
         with self.store.begin_upload() as upload:
             for path in sorted(folder.iterdir()):
                 with path.open("rb") as stream:
                     upload.add_file(stream)
-            study_id = self.store.accept(upload, submitted_by="test").study_id
-        assert work_once(self.store, self.reader, "0" * 32, _NoHeartbeat())
-        assert self.store.get(study_id).state == "done"
-        return study_id
+            return self.store.accept(upload, submitted_by="test", **received).study_id
+
+    def work(self) -> bool:
+        """Read an upload that waits."""
+        return work_once(self.store, self.reader, self._worker, _NoHeartbeat())
 
 
 class _NoHeartbeat:

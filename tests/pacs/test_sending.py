@@ -178,9 +178,10 @@ def test_a_later_reading_names_the_earlier_report(
 ) -> None:
     site = make_site(outputs=("report",))
     site.read(images)
+    running(site)
+    settled(site.store, delivered=1)
     sorted(images.iterdir())[0].unlink()  # another series of images, another result
     site.read(images)
-    running(site)
     settled(site.store, delivered=2)
     first, second = archive.received
     (study,) = second.PredecessorDocumentsSequence

@@ -74,6 +74,8 @@ def test_a_peer_is_known_by_address_or_network(address: str, known: bool) -> Non
         ("[node]\nport = 70000", "port is at most 65535"),
         (f"{DESTINATION}keep_days = inf", "keep_days above 0, at most 3650"),
         (f"{DESTINATION}commitment = true", "Add it as [[peer]]"),
+        ("[results]\nhold_incomplete_seconds = -1", "hold_incomplete_seconds is 0 to 3600"),
+        ("[results]\nresend_days = 4000", "resend_days 0 to 3650"),
         ("not toml", "Give a TOML file"),
     ],
 )

@@ -14,6 +14,7 @@ from hemoscope.errors import StoreError
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import Hemorrhage
 from hemoscope.store import removal, sweep, tables
+from hemoscope.store.clock_watch import ClockWatch
 from hemoscope.store.database import Database
 from hemoscope.store.results import further_study_id
 from hemoscope.store.store import Store
@@ -346,7 +347,7 @@ def test_an_upload_whose_commit_is_uncertain_keeps_its_files(
 
 
 def test_no_clock_that_is_set_deletes_by_age() -> None:
-    clock, moment = sweep.ClockWatch(), datetime(2026, 3, 1, tzinfo=UTC)
+    clock, moment = ClockWatch(), datetime(2026, 3, 1, tzinfo=UTC)
     assert clock.steady(moment)
     assert clock.steady(moment + timedelta(minutes=10))
     assert not clock.steady(moment + timedelta(days=400))

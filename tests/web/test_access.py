@@ -50,6 +50,8 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("DELETE", f"/api/v1/studies/{NOBODY}/measurements/1", None, "reader"),
     ("GET", "/api/v1/feedback.csv", None, "admin"),
     ("GET", "/api/v1/audit", None, "admin"),
+    ("GET", "/api/v1/outbox", None, "admin"),
+    ("POST", "/api/v1/outbox/resend", {"study_id": NOBODY}, "admin"),
     ("PUT", "/api/v1/site/prevalence", {"prevalence": 0.2}, "admin"),
 ]
 CHANGING = [route for route in ROUTES if route[0] not in {"GET"}]

@@ -25,6 +25,7 @@ import pytest
 from hemoscope.errors import StoreError
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
+from hemoscope.store.supervisor import Supervisor
 from hemoscope.store.users import hash_password
 from hemoscope.store.values import Role, User
 from hemoscope.web.app import create_app
@@ -129,6 +130,22 @@ def test_sessions_that_the_database_could_not_end_are_ended_by_the_next_reload(
     assert not state.credentials.knows(User(name="bruno", role=Role.READER)), "he is out all the same"
     asyncio.run(one.reload())
     assert (store.session(token), state.reload_fault) == (None, None)
+
+
+def test_a_file_of_the_node_that_is_wrong_changes_nothing_and_is_reported(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "node.toml"
+    settings = Settings(node=file, storage=tmp_path / "s", workers=0)
+    supervisor = Supervisor(store, settings)
+    state = create_app(store, settings, model_card={}, reload_node=supervisor.reload).state.app_state
+    file.write_text("[node]\nprot = 104\n")
+    asyncio.run(reloading(state).reload())
+    assert state.reload_fault == "The file of the node could not be read again: the old settings still count."
+    assert "the old settings still count: node.toml, node: no such key: prot" in caplog.text
+    file.write_text("[node]\nport = 104\n")
+    asyncio.run(reloading(state).reload())
+    assert state.reload_fault is None
 
 
 class Server:

@@ -19,6 +19,7 @@ from hemoscope.cli import (
     federated,
     info,
     listen,
+    outbox,
     predict,
     prepare,
     purge_identity,
@@ -71,6 +72,7 @@ COMMANDS: dict[str, Command] = {
             extra="hospital",
             packages=("pynetdicom",),
         ),
+        Command(name="outbox", summary="list results for a PACS, and send them again", register=outbox.register),
         Command(name="info", summary="show a model's card: performance and limits", register=info.register),
         Command(
             name="prepare",

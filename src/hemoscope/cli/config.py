@@ -1,11 +1,13 @@
 """``hemoscope config check``: whether the settings of a DICOM node can be used, and what they would do with a study."""
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.settings_sources import add_options, settings_from
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +22,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     check.add_argument("node", type=Path, metavar="NODE", help="TOML file of the node")
     check.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="a study: DICOM files, folders, archives")
     check.add_argument("--calling", metavar="AE", default="", help="the AE title that would send the study")
+    add_options(check, names={"retention_days", "deidentify"})
     check.set_defaults(run=run)
 
 
@@ -28,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hemoscope.pacs.certificates import Certificates
+    from hemoscope.store.node_contradictions import contradictions
     from hemoscope.store.node_file import read_node_settings
 
     settings = read_node_settings(arguments.node)
@@ -36,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False, markup=False)
     for line in _described(settings):
         console.print(line)
+    for line in contradictions(settings, settings_from(arguments, os.environ)):
+        console.print(f"Warning: {line}")
     if arguments.paths:
         _print_series(settings, arguments.paths, arguments.calling, console)
     return ExitCode.OK

@@ -47,7 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         card = {**bundle.card.to_json(), "sha256": bundle.sha256}
         supervisor = Supervisor(store, settings)
-        app = create_app(store, settings, credentials=credentials, model_card=card, background=supervisor.vitals)
+        app = create_app(
+            store,
+            settings,
+            credentials=credentials,
+            model_card=card,
+            background=supervisor.vitals,
+            reload_node=supervisor.reload,
+        )
         with supervisor:
             run_server(app, settings, started=_announce)
     finally:

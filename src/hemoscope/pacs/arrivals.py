@@ -18,6 +18,8 @@ from hemoscope.store.store import Store
 _log = logging.getLogger("hemoscope.pacs")
 SUBMITTED_BY = "PACS"
 _NEVER = frozenset({"file_too_large", "too_many_files", "upload_too_large"})
+_MOST_QUIET_S = 300.0
+_JUST_NOW_S = 2.0  # a few looks: so long after an image came, its study's results are told to wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,12 @@ class Arrivals:
         self._store = store
         self._settings = settings
         self._limits = limits
+        self._times_read: dict[str, int] = {}
         self.fault: str | None = None
+
+    def apply(self, settings: NodeSettings) -> None:
+        """Take other times and rules from the next step on."""
+        self._settings = settings
 
     def step(self) -> None:
         """Hand over every study that is quiet and has new images, and remove those whose time is over.
@@ -67,7 +74,10 @@ class Arrivals:
             StoreError: the store is full or away; the images stay, and the next call tries again.
         """
         try:
-            for study in self._spool.studies():
+            studies = list(self._spool.studies())
+            keys = {study.key for study in studies}
+            self._times_read = {key: count for key, count in self._times_read.items() if key in keys}
+            for study in studies:
                 self._step(study)
         except Exception as error:
             self.fault = described(error)
@@ -76,7 +86,9 @@ class Arrivals:
 
     def _step(self, study: SpooledStudy) -> None:
         node = self._settings.node
-        if study.new and study.quiet_s >= node.quiet_seconds:
+        if study.new and study.again and study.quiet_s < _JUST_NOW_S:
+            self._hold_results(study)
+        if study.new and study.quiet_s >= self._quiet_seconds(study):
             try:
                 self._hand_over(study)
             except StoreError as error:
@@ -84,17 +96,44 @@ class Arrivals:
                     raise
                 _log.error("a study of %d images is not read: %s. Leave series out", len(study.files), error.reason)
                 self._spool.handed_over(study)
+            self._times_read[study.key] = self._times_read.get(study.key, 0) + 1
         elif not study.new and study.quiet_s >= 60 * node.late_minutes:
             self._spool.remove(study)
+
+    def _quiet_seconds(self, study: SpooledStudy) -> float:
+        """How long a study must be quiet: twice as long after each time that it was read too early, within a bound.
+
+        A modality that takes longer for an image than ``quiet_seconds`` would else have each image read as a study.
+        """
+        first = self._settings.node.quiet_seconds
+        return float(max(first, min(first * 2 ** min(self._times_read.get(study.key, 0), 16), _MOST_QUIET_S)))
+
+    def _hold_results(self, study: SpooledStudy) -> None:
+        """More images of a study are coming: let what was read of it so far wait, if nobody has seen it yet."""
+        uid = self._study_uid(study)
+        if uid is not None:
+            self._store.outbox.hold(uid, self._quiet_seconds(study) + self._settings.results.hold_incomplete_seconds)
+
+    def _study_uid(self, study: SpooledStudy) -> str | None:
+        try:
+            content, until = study.files[0].read_bytes(), tags.STUDY_INSTANCE_UID
+            return parse(content, source="image", limits=self._limits, until=until).elements.text(until) or None
+        except DicomReadError:
+            return None  # refused by name when it is read
 
     def _hand_over(self, study: SpooledStudy) -> None:
         wanted = self.wanted(study.files)
         if wanted:
+            origins = ", ".join(self._spool.origins(study))
             with self._store.begin_upload() as upload:
                 for path in wanted:
-                    with path.open("rb") as stream:
-                        upload.add_file(stream)
-                summary = self._store.accept(upload, submitted_by=SUBMITTED_BY)
+                    upload.link_file(path)
+                summary = self._store.accept(
+                    upload,
+                    submitted_by=SUBMITTED_BY,
+                    origin=f" from {origins}" if origins else "",
+                    study_instance_uid=self._study_uid(study),
+                )
             _log.info("study %s: %d images handed over", summary.study_id, len(wanted))
         else:
             _log.info("a study of %d images is not read: rules ignore all its series", len(study.files))

@@ -54,7 +54,7 @@ class Listener:
         limits: ReadLimits,
         tls: Callable[[], ssl.SSLContext] | None = None,
         fault: Callable[[], str | None] = lambda: None,
-        report: Callable[[evt.Event], tuple[int, None]] | None = None,
+        report: Callable[[evt.Event], tuple[int, None]],
     ) -> None:
         """Prepare to listen.
 
@@ -64,7 +64,7 @@ class Listener:
             limits: of parsing what arrives.
             tls: the TLS context of the moment, None for no TLS.
             fault: what is wrong with the rest of the node, None if nothing: C-ECHO then fails.
-            report: takes reports of storage commitment, None if nobody asks for any.
+            report: takes reports of storage commitment.
         """
         self._settings = settings
         self._spool = spool
@@ -73,10 +73,14 @@ class Listener:
         self._fault = fault
         self._report = report
         self._entity = _entity(settings)
-        if report is not None:
-            # The archive opens the association and proposes to stay the provider (PS3.4 J.3.3, PS3.7 D.3.3.4).
-            self._entity.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
+        # The archive opens the association and proposes to stay the provider (PS3.4 J.3.3, PS3.7 D.3.3.4).
+        self._entity.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
         self._server: BoundedAssociationServer | None = None
+
+    def apply(self, settings: NodeSettings) -> None:
+        """Take other peers and another number of associations; what is open stays open."""
+        self._settings = settings
+        self._entity.require_calling_aet = _titles(settings)
 
     def start(self) -> tuple[str, int]:
         """Listen in a thread; return address and port. Raises ConfigError if the address cannot be listened on."""
@@ -86,9 +90,8 @@ class Listener:
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_REJECTED, self._rejected),
+            (evt.EVT_N_EVENT_REPORT, self._report),
         ]
-        if self._report is not None:
-            handlers.append((evt.EVT_N_EVENT_REPORT, self._report))
         try:
             server = self._entity.make_server(
                 (node.host, node.port),
@@ -192,6 +195,7 @@ class Listener:
             _log.warning("an image was refused: its UIDs are not those of the request")
             return MISMATCH
         self._spool.store(content, study=study, instance=instance, sender=calling_title(event))
+        self._spool.note_origin(study, f"{calling_title(event)} at {event.assoc.requestor.address}")
         return SUCCESS
 
 
@@ -199,7 +203,7 @@ def _entity(settings: NodeSettings) -> AE:
     node = settings.node
     entity = AE(ae_title=node.ae_title)
     entity.require_called_aet = True
-    entity.require_calling_aet = sorted({peer.ae_title for peer in settings.peers})
+    entity.require_calling_aet = _titles(settings)
     entity.maximum_associations = sys.maxsize  # the server counts
     entity.maximum_pdu_size = _MOST_PDU
     entity.acse_timeout = node.negotiation_seconds
@@ -208,3 +212,7 @@ def _entity(settings: NodeSettings) -> AE:
     for sop_class in _CLASSES:
         entity.add_supported_context(sop_class, _SYNTAXES)
     return entity
+
+
+def _titles(settings: NodeSettings) -> list[str]:
+    return sorted({peer.ae_title for peer in settings.peers})

@@ -15,9 +15,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
+from hemoscope.pacs.commitment import Commitments
 from hemoscope.store.background import described
 from hemoscope.store.node_settings import Destination, NodeSettings
 from hemoscope.store.outbox import Outbox, OutgoingObject
@@ -28,6 +29,7 @@ _COMMITMENT, _COMMITMENT_INSTANCE = UID("1.2.840.10008.1.20.1"), UID("1.2.840.10
 _REQUEST_COMMITMENT = 1  # action type of N-ACTION, PS3.4 J.3.2
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 60.0
+_REPORT_SECONDS = 5.0
 _Claimed = tuple[int, OutgoingObject]
 
 
@@ -41,12 +43,14 @@ class Sender:
         settings: NodeSettings,
         *,
         tls: Callable[[], ssl.SSLContext] | None,
+        commitments: Commitments,
     ) -> None:
-        """Prepare; ``tls`` returns the context of the moment."""
+        """Prepare; ``tls`` returns the context of the moment, and ``commitments`` takes reports on our association."""
         self._outbox = outbox
         self._destination = destination
         self._title = settings.node.ae_title
         self._tls = tls if destination.tls else None
+        self._commitments = commitments
         self._away = False
 
     def step(self) -> None:
@@ -86,6 +90,8 @@ class Sender:
         if self._destination.commitment:
             entity.add_requested_context(_COMMITMENT)
         options: dict[str, Any] = {} if self._tls is None else {"tls_args": (self._tls(), None)}
+        if self._destination.commitment:
+            options["evt_handlers"] = [(evt.EVT_N_EVENT_REPORT, self._commitments.of(self._destination))]
         place = self._destination.host, self._destination.port
         return entity.associate(*place, ae_title=self._destination.ae_title, **options)
 
@@ -118,7 +124,10 @@ class Sender:
         return None if status == 0x0000 or status >> 12 == 0xB else f"status {status:04X}"
 
     def _ask_commitment(self, association: Association, stored: Sequence[_Claimed]) -> None:
-        """Ask the destination to commit itself (PS3.4 J.3.2); its answer comes in an association of its own."""
+        """Ask the destination to commit itself (PS3.4 J.3.2).
+
+        Its answer comes on this association, for which it is kept open a moment, or on one of its own (PS3.4 J.3.3).
+        """
         request = Dataset()
         request.TransactionUID = generate_uid(prefix=None)  # of its own for each request (PS3.4 J.3.2.1)
         request.ReferencedSOPSequence = [_reference(one) for _, one in stored]
@@ -127,7 +136,9 @@ class Sender:
             accepted = answer.get("Status") == 0x0000
         except (ValueError, RuntimeError):
             accepted = False
-        if not accepted:
+        if accepted:
+            self._commitments.wait(str(request.TransactionUID), timeout_s=_REPORT_SECONDS)
+        else:
             _log.warning("%s does not take requests for storage commitment", self._destination.name)
 
     def _say_away(self, how: str) -> None:

@@ -2,7 +2,7 @@
 
 Names are made here, from hashes: no name comes from a peer, and none identifies a patient. An image that is sent again,
 by the same sender or another one, counts once, with its newest content. ``read.json`` in a study's folder lists the
-images that were handed over.
+images that were handed over, ``origins.json`` the systems that they came from.
 """
 
 import fcntl
@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from time import monotonic
 
 from hemoscope.errors import ConfigError
 from hemoscope.files import sync_folder, write_bytes, write_text
 
 _HANDED_OVER = "read.json"
+_ORIGINS = "origins.json"
 _SUFFIX = ".dcm"
 _MODE = 0o600
 
@@ -31,6 +33,7 @@ class SpooledStudy:
         files: one for each of its images, the newest, in a fixed order.
         older: files of the same images that came before, or from another sender.
         new: how many of the images were not handed over yet with this content.
+        again: whether images of the study were handed over before.
         quiet_s: seconds since the last file came, or since the start of this process.
     """
 
@@ -38,6 +41,7 @@ class SpooledStudy:
     files: tuple[Path, ...]
     older: tuple[Path, ...]
     new: int
+    again: bool
     quiet_s: float
 
 
@@ -48,6 +52,8 @@ class Spool:
         """Make the folder, private to this user."""
         self.root = root
         self._seen: dict[str, tuple[frozenset[Path], float]] = {}
+        self._noted: set[tuple[str, str]] = set()
+        self._noting = Lock()
         root.mkdir(mode=0o700, exist_ok=True)
 
     @contextmanager
@@ -94,6 +100,20 @@ class Spool:
             sync_folder(self.root)
         return True
 
+    def note_origin(self, study: str, origin: str) -> None:
+        """Remember, on the disk, which system an image of a study came from. Raises OSError, of the system."""
+        key = _hashed(study)
+        if (key, origin) in self._noted:
+            return
+        with self._noting:
+            origins = sorted({*_listed(self.root / key / _ORIGINS), origin})
+            write_text(self.root / key / _ORIGINS, json.dumps(origins), mode=_MODE)
+            self._noted.add((key, origin))
+
+    def origins(self, study: SpooledStudy) -> tuple[str, ...]:
+        """Return the systems that the images of a study came from."""
+        return tuple(_listed(self.root / study.key / _ORIGINS))
+
     @staticmethod
     def sender_of(path: Path) -> str:
         """Return the key of the AE title that sent an image."""
@@ -119,6 +139,7 @@ class Spool:
                 files=files,
                 older=tuple(path for path in received if path not in files),
                 new=sum(_content(path.name) not in done for path in files),
+                again=bool(done),
                 quiet_s=self._quiet_s(folder.name, frozenset(received)),
             )
 
@@ -140,7 +161,10 @@ class Spool:
         for path in (*study.files, *study.older):
             path.unlink(missing_ok=True)
         if not any(folder.glob(f"*{_SUFFIX}")):
-            (folder / _HANDED_OVER).unlink(missing_ok=True)
+            with self._noting:
+                self._noted = {one for one in self._noted if one[0] != study.key}
+                for name in (_HANDED_OVER, _ORIGINS):
+                    (folder / name).unlink(missing_ok=True)
             try:
                 folder.rmdir()
             except OSError:
@@ -155,10 +179,15 @@ def _content(name: str) -> tuple[str, str]:
 
 
 def _handed_over(folder: Path) -> frozenset[tuple[str, str]]:
+    return frozenset(_content(name) for name in _listed(folder / _HANDED_OVER))
+
+
+def _listed(path: Path) -> list[str]:
+    """Return the texts of one of the files above; none where there is no file yet."""
     try:
-        return frozenset(_content(name) for name in json.loads((folder / _HANDED_OVER).read_text()))
+        return [str(one) for one in json.loads(path.read_text())]
     except FileNotFoundError:
-        return frozenset()
+        return []
 
 
 def sender_key(ae_title: str) -> str:

@@ -32,6 +32,7 @@ from hemoscope.store.settings import Settings, is_loopback
 _AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")
 T = TypeVar("T")
 _MOST_PORT, _MOST_DAYS = 65535, 3650
+_MOST_HOLD_S = 3600
 _LEAST = {
     "port": 0,
     "quiet_seconds": 0.1,
@@ -73,6 +74,11 @@ def sending_node(settings: Settings) -> NodeSettings | None:
         msg = "--deidentify forbids to send results: they carry identity. Remove [[destination]], or --deidentify"
         raise ConfigError(msg)
     return node
+
+
+def destination_names(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the destinations in the file of ``--node``. Raises ConfigError as ``read_node_settings``."""
+    return () if settings.node is None else tuple(one.name for one in read_node_settings(settings.node).destinations)
 
 
 def _settings(document: Mapping[str, Any], path: Path) -> NodeSettings:
@@ -152,6 +158,11 @@ def _check(settings: NodeSettings, name: str) -> None:
 def _check_sending(settings: NodeSettings, name: str) -> None:
     for destination in settings.destinations:
         _check_destination(destination, settings, f"{name}, destination {destination.name}")
+    results = settings.results
+    if not 0 <= results.hold_incomplete_seconds <= _MOST_HOLD_S or not 0 <= results.resend_days <= _MOST_DAYS:
+        limits = f"hold_incomplete_seconds is 0 to {_MOST_HOLD_S}, and resend_days 0 to {_MOST_DAYS}"
+        msg = f"{name}, results: {limits}. Correct them"
+        raise ConfigError(msg)
     if settings.webhook is not None:
         _check_webhook(settings.webhook, name)
     for code in settings.codes:

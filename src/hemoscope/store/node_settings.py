@@ -99,6 +99,7 @@ class Destination:
         commitment: ask for storage commitment; an object then counts as delivered only when it is committed.
         tls: use this node's certificate.
         keep_days: give up what could not be delivered for so long.
+        reject_superseded: send a note that marks the objects of earlier readings of a study as rejected (IHE IOCM).
     """
 
     name: str
@@ -110,17 +111,23 @@ class Destination:
     commitment: bool = False
     tls: bool = False
     keep_days: float = 14.0
+    reject_superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultOptions:
-    """What results say.
+    """What results say, and how long they are held and kept.
 
     Attributes:
         report_absent: report an established label below its threshold as absent instead of undetermined.
+        hold_incomplete_seconds: results of a study that lacks slices are sent so long after it was read; if it is read
+            again in this time, only the results of the later reading are sent.
+        resend_days: objects that were delivered or given up are kept so long, so that they can be sent again.
     """
 
     report_absent: bool = False
+    hold_incomplete_seconds: float = 120.0
+    resend_days: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

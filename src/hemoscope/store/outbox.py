@@ -6,22 +6,24 @@ stored without its objects. They hold the patient's identity, as the images did,
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from hemoscope.files import write_bytes
 from hemoscope.store import tables
+from hemoscope.store.clock_watch import ClockWatch
 from hemoscope.store.database import Database, server_time
+from hemoscope.store.jobs import FINAL
 from hemoscope.store.storage import full_disk_refused
-from hemoscope.store.sweep import ClockWatch
 
 _log = logging.getLogger("hemoscope.store")
 _outbox = tables.outbox
@@ -29,8 +31,10 @@ _FIRST_PAUSE = timedelta(seconds=5)
 _LONGEST_PAUSE = timedelta(minutes=30)
 _CLAIM = timedelta(minutes=10)
 _AWAITED = timedelta(hours=1)
+_LONGEST_HOLD = timedelta(minutes=30)
 _REMOVED_KEEP_DAYS = 14.0
 _destination = attrgetter("destination")
+REJECTION = "rejection"  # the kind of a note that marks earlier results as rejected
 
 
 class Delivery(StrEnum):
@@ -40,6 +44,9 @@ class Delivery(StrEnum):
     SENT = "sent"
     DELIVERED = "delivered"
     EXPIRED = "expired"
+
+
+WAITING = (Delivery.QUEUED, Delivery.SENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +61,42 @@ class OutgoingObject:
     sop_instance_uid: str
     content_uid: str
     file: str
+    reading: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """What a reading of a study adds to the outbox, and after how long it is sent at the earliest."""
+
+    study_instance_uid: str = ""
+    objects: tuple[OutgoingObject, ...] = ()
+    held: timedelta = timedelta(0)
+
+
+NOTHING = Outgoing()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentObject:
+    """An object as it was sent before, when it was made, and what became of it."""
+
+    outgoing: OutgoingObject
+    created_at: datetime
+    state: str
 
 
 class Outbox:
-    """The folder and the table. Several processes may use it at once: an object is claimed before it is sent."""
+    """The folder and the table. Several processes may use it at once: an object is claimed before it is sent.
+
+    ``keep_ended`` is for how long the file of an object is kept that was delivered or given up, so that it can be sent
+    again.
+    """
 
     def __init__(self, database: Database, folder: Path) -> None:
         """Use the folder, which is made with the first object."""
         self._database = database
         self.folder = folder
+        self.keep_ended = timedelta(0)
         self._clock = ClockWatch()
 
     def write(self, content: bytes) -> str:
@@ -78,42 +112,69 @@ class Outbox:
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
 
-    def known(self, study_instance_uid: str, content_uid: str) -> bool:
-        """Whether an object that says this was made for this study before, whatever became of it."""
-        asked = sa.select(_outbox.c.object_id).where(
-            _outbox.c.study_instance_uid == study_instance_uid, _outbox.c.content_uid == content_uid
-        )
-        with self._database.reading() as connection:
-            return connection.execute(asked.limit(1)).first() is not None
+    def said(self, study_instance_uid: str, content_uid: str) -> tuple[SentObject, ...]:
+        """Return the objects that say this of a study and were sent, or tried: the oldest first.
 
-    def latest(self, study_instance_uid: str, kind: str) -> OutgoingObject | None:
-        """Return the newest object of a kind that was made for a study; None if there is none."""
-        asked = (
-            sa.select(_outbox)
-            .where(_outbox.c.study_instance_uid == study_instance_uid, _outbox.c.kind == kind)
-            .order_by(_outbox.c.object_id.desc())
-        )
+        What no destination can have seen does not count.
+        """
+        return self._sent(study_instance_uid, _outbox.c.content_uid == content_uid)
+
+    def latest(self, study_instance_uid: str, kind: str, *, before: str) -> SentObject | None:
+        """Return the newest object of a kind of a study that was sent and says something else than ``before``.
+
+        If ``before`` was sent already, the object is older than that.
+        """
+        sent = self._sent(study_instance_uid, _outbox.c.kind == kind)
+        contents = [one.outgoing.content_uid for one in sent]
+        earlier = sent[: contents.index(before)] if before in contents else sent
+        return earlier[-1] if earlier else None
+
+    def reached(self, study_instance_uid: str, destination: str | None = None) -> tuple[OutgoingObject, ...]:
+        """Return what a destination, or any, may have of a study."""
+        found = self._sent(study_instance_uid, _outbox.c.study_instance_uid != "")
+        return tuple(one.outgoing for one in found if destination in (None, one.outgoing.destination))
+
+    def _sent(self, study_instance_uid: str, wanted: sa.ColumnElement[bool]) -> tuple[SentObject, ...]:
+        known = _outbox.c.study_instance_uid == study_instance_uid, _outbox.c.claimed_at.is_not(None)
+        asked = sa.select(_outbox).where(*known, wanted).order_by(_outbox.c.object_id)
         with self._database.reading() as connection:
-            row = connection.execute(asked.limit(1)).first()
-        return None if row is None else _object(row)
+            rows = connection.execute(asked).all()
+        return tuple(SentObject(outgoing=_object(row), created_at=row.created_at, state=row.state) for row in rows)
 
     def claim(self, destination: str) -> tuple[tuple[int, OutgoingObject], ...]:
         """Return what is due for a destination, with ids, oldest first; for ten minutes it is the caller's.
 
-        An object that was sent and whose commitment did not come in an hour is due again.
+        An object that was sent and whose commitment did not come in an hour is due again. A result that nobody has seen
+        waits, half an hour at most, while its study is read again: the later reading takes its place. A rejection
+        note waits until what replaces the rejected objects is there.
         """
         with self._database.writing() as connection:
             tables.tick(connection)
             now = server_time(connection)
             due = sa.and_(
                 _outbox.c.destination == destination,
-                _outbox.c.state.in_((Delivery.QUEUED, Delivery.SENT)),
+                _outbox.c.state.in_(WAITING),
                 _outbox.c.next_at <= now,
+                sa.or_(
+                    _outbox.c.claimed_at.is_not(None),
+                    _outbox.c.created_at < now - _LONGEST_HOLD,
+                    ~_read_again(),
+                ),
+                sa.or_(_outbox.c.kind != REJECTION, ~_replacement_waits()),
             )
             rows = connection.execute(sa.select(_outbox).where(due).order_by(_outbox.c.object_id).limit(100)).all()
-            ids = [row.object_id for row in rows]
-            connection.execute(_outbox.update().where(_outbox.c.object_id.in_(ids)).values(next_at=now + _CLAIM))
+            claimed = _outbox.update().where(_outbox.c.object_id.in_([row.object_id for row in rows]))
+            first = sa.func.coalesce(_outbox.c.claimed_at, now)
+            connection.execute(claimed.values(next_at=now + _CLAIM, claimed_at=first))
         return tuple((row.object_id, _object(row)) for row in rows)
+
+    def hold(self, study_instance_uid: str, seconds: float) -> None:
+        """Keep the results of a study that nobody has seen back for so long: more of its images are coming."""
+        with self._database.writing() as connection:
+            tables.tick(connection)
+            until = server_time(connection) + timedelta(seconds=seconds)
+            unseen = _unseen(study_instance_uid), _outbox.c.next_at < until
+            connection.execute(_outbox.update().where(*unseen).values(next_at=until))
 
     def read(self, outgoing: OutgoingObject) -> bytes:
         """Return the bytes of an object's file. Raises OSError."""
@@ -126,9 +187,10 @@ class Outbox:
     def sent(self, object_id: int) -> None:
         """Note that the destination accepted an object, and that its commitment is awaited."""
         with self._database.writing() as connection:
-            tables.tick(connection)
-            values = {"state": Delivery.SENT, "error": "", "next_at": server_time(connection) + _AWAITED}
+            version, now = tables.tick(connection), server_time(connection)
+            values = {"state": Delivery.SENT, "error": "", "sent_at": now, "next_at": now + _AWAITED}
             connection.execute(_outbox.update().where(_outbox.c.object_id == object_id).values(**values))
+            _announce(connection, object_id, version)
 
     def failed(self, object_id: int, error: str) -> None:
         """Note why an object could not be sent; it is tried again, after pauses that grow to half an hour."""
@@ -154,7 +216,7 @@ class Outbox:
         with self._database.reading() as connection:
             object_id = connection.execute(asked).scalar()
         if object_id is not None:
-            self.delivered(object_id)
+            self._end(object_id, Delivery.DELIVERED, "", committed=True)
 
     def not_committed(self, destination: str, sop_instance_uid: str) -> None:
         """Note that a destination does not keep an object that it accepted: it is sent again."""
@@ -169,16 +231,16 @@ class Outbox:
             self.failed(object_id, "not committed")
 
     def tidy(self, keep_days: Mapping[str, float]) -> None:
-        """Give up what could not be delivered in time, and remove files that no row names.
+        """Give up what could not be delivered in time, and remove files that no row names or whose time is over.
 
         Objects of a destination without a time are given up too, after two weeks: the site removed it. For a day after
         the clock was set, nothing is given up.
         """
-        waiting = _outbox.c.state.in_((Delivery.QUEUED, Delivery.SENT))
         with self._database.reading() as connection:
             now = server_time(connection)
-            asked = sa.select(_outbox.c.object_id, _outbox.c.destination, _outbox.c.created_at).where(waiting)
-            rows = connection.execute(asked).all() if self._clock.steady(now) else []
+            asked = sa.select(_outbox.c.object_id, _outbox.c.destination, _outbox.c.created_at)
+            waiting = asked.where(_outbox.c.state.in_(WAITING))
+            rows = connection.execute(waiting).all() if self._clock.steady(now) else []
         for destination, found in groupby(sorted(rows, key=_destination), key=_destination):
             days = keep_days.get(destination, _REMOVED_KEEP_DAYS)
             late = [row.object_id for row in found if row.created_at < now - timedelta(days=days)]
@@ -186,17 +248,37 @@ class Outbox:
                 self._end(object_id, Delivery.EXPIRED, "not delivered in time")
             if late:
                 _log.error("%d results for %s are given up after %g days", len(late), destination, days)
+        self._forget_ended()
         self._remove_unknown()
 
-    def _remove_unknown(self) -> None:
-        files = {path.name: path for path in self.folder.glob("*.dcm")}
+    def _forget_ended(self) -> None:
+        """Forget the files of what ended long enough ago, and the whole of it where the study is gone."""
+        gone = ~sa.exists().where(tables.studies.c.study_id == _outbox.c.study_id)
         with self._database.reading() as connection:
-            latest = server_time(connection) - timedelta(hours=1)
-            known = connection.execute(sa.select(_outbox.c.file).where(_outbox.c.file.in_(list(files)))).scalars()
-            kept = set(known)
-        for name, path in files.items():
-            if name not in kept and path.stat().st_mtime < latest.timestamp():
-                path.unlink(missing_ok=True)
+            ended = _outbox.c.state.not_in(WAITING), _outbox.c.ended_at <= server_time(connection) - self.keep_ended
+            asked = sa.select(_outbox.c.object_id, _outbox.c.file, gone.label("gone"))
+            rows = connection.execute(asked.where(*ended, sa.or_(gone, _outbox.c.file != ""))).all()
+        if not rows:
+            return
+        with self._database.writing() as connection:
+            tables.tick(connection)
+            lost = [row.object_id for row in rows if row.gone]
+            connection.execute(_outbox.delete().where(_outbox.c.object_id.in_(lost)))
+            kept = [row.object_id for row in rows if not row.gone]
+            connection.execute(_outbox.update().where(_outbox.c.object_id.in_(kept)).values(file=""))
+        self._remove_unused({row.file for row in rows})
+
+    def _remove_unused(self, names: Iterable[str]) -> None:
+        """Remove files that no row names any more."""
+        with self._database.reading() as connection:
+            used = set(connection.execute(sa.select(_outbox.c.file).where(_outbox.c.file.in_(list(names)))).scalars())
+        self.discard([name for name in names if name and name not in used])
+
+    def _remove_unknown(self) -> None:
+        """Remove files without a row: of a reading that was cut short, or of a study that was deleted."""
+        with self._database.reading() as connection:
+            latest = (server_time(connection) - timedelta(hours=1)).timestamp()
+        self._remove_unused([path.name for path in self.folder.glob("*.dcm") if path.stat().st_mtime < latest])
 
     def counts(self) -> dict[str, int]:
         """Return how many objects are in each state."""
@@ -205,32 +287,81 @@ class Outbox:
             found = {state: int(count) for state, count in connection.execute(grouped).all()}
         return {state.value: found.get(state.value, 0) for state in Delivery}
 
-    def _end(self, object_id: int, state: Delivery, error: str) -> None:
+    def _end(self, object_id: int, state: Delivery, error: str, *, committed: bool = False) -> None:
+        keep = self.keep_ended > timedelta(0)
         with self._database.writing() as connection:
-            tables.tick(connection)
+            version = tables.tick(connection)
             row = connection.execute(sa.select(_outbox).where(_outbox.c.object_id == object_id)).first()
             if row is None:
                 return
-            values = {"state": state, "error": error, "file": ""}
+            now = server_time(connection)
+            values: dict[str, object] = {"state": state, "error": error, "ended_at": now}
+            values |= {} if keep else {"file": ""}
+            if state is Delivery.DELIVERED:
+                values |= {"sent_at": row.sent_at or now, "committed_at": now if committed else row.committed_at}
             connection.execute(_outbox.update().where(_outbox.c.object_id == object_id).values(**values))
-            shared = sa.select(_outbox.c.object_id).where(_outbox.c.file == row.file)
-            last = connection.execute(shared.limit(1)).first() is None
-        if last and row.file:
-            (self.folder / row.file).unlink(missing_ok=True)
+            _announce(connection, object_id, version)
+        if not keep:
+            self._remove_unused([row.file])
 
 
-def insert(connection: Connection, study_id: str, objects: Sequence[OutgoingObject]) -> None:
-    """Queue the objects of a study, in the transaction that stores its result; one that is there already stays."""
+def insert(connection: Connection, study_id: str, outgoing: Outgoing) -> None:
+    """Queue what a reading sends, in the transaction that stores its result.
+
+    It takes the place of what earlier readings of the study have queued and no destination has seen. An object that is
+    there already stays; one that was given up is queued again.
+    """
     now = server_time(connection)
-    for one in objects:
-        there = sa.select(_outbox.c.object_id).where(
-            _outbox.c.destination == one.destination, _outbox.c.sop_instance_uid == one.sop_instance_uid
-        )
-        if connection.execute(there).first() is None:
-            values = {field: getattr(one, field) for field in _FIELDS}
-            times = {"created_at": now, "next_at": now}
-            state = {"state": Delivery.QUEUED, "attempts": 0, "error": ""}
-            connection.execute(_outbox.insert().values(study_id=study_id, **values, **times, **state))
+    if outgoing.study_instance_uid:
+        earlier = _unseen(outgoing.study_instance_uid), _outbox.c.study_id != study_id
+        connection.execute(_outbox.delete().where(*earlier))
+    for one in outgoing.objects:
+        there = _outbox.c.destination == one.destination, _outbox.c.sop_instance_uid == one.sop_instance_uid
+        row = connection.execute(sa.select(_outbox).where(*there)).first()
+        held = timedelta(0) if one.study_instance_uid == "" else outgoing.held
+        values = {field: getattr(one, field) for field in _FIELDS} | {"study_id": study_id}
+        values |= {"state": Delivery.QUEUED, "attempts": 0, "error": "", "created_at": now, "next_at": now + held}
+        if row is None:
+            connection.execute(_outbox.insert().values(**values))
+        elif row.state == Delivery.EXPIRED:
+            connection.execute(_outbox.update().where(*there).values(**values))
+
+
+def _announce(connection: Connection, object_id: int, version: int) -> None:
+    """Let open pages of the object's study know that something became of it."""
+    study = sa.select(_outbox.c.study_id).where(_outbox.c.object_id == object_id).scalar_subquery()
+    changed = tables.studies.update().where(tables.studies.c.study_id == study)
+    connection.execute(changed.values(version=version))
+
+
+def _unseen(study_instance_uid: str) -> sa.ColumnElement[bool]:
+    """What is queued of a study and was never tried."""
+    return sa.and_(
+        _outbox.c.study_instance_uid == study_instance_uid,
+        _outbox.c.state == Delivery.QUEUED,
+        _outbox.c.claimed_at.is_(None),
+    )
+
+
+def _read_again() -> sa.ColumnElement[bool]:
+    """Whether another reading of an object's study waits or is being made."""
+    studies = tables.studies
+    return sa.exists().where(
+        studies.c.study_instance_uid == _outbox.c.study_instance_uid,
+        studies.c.study_id != _outbox.c.study_id,
+        studies.c.state.not_in(FINAL),
+    )
+
+
+def _replacement_waits() -> sa.ColumnElement[bool]:
+    """Whether a destination still lacks an object of the reading that a rejection note belongs to."""
+    other = _outbox.alias()
+    return sa.exists().where(
+        other.c.destination == _outbox.c.destination,
+        other.c.study_id == _outbox.c.study_id,
+        other.c.kind != REJECTION,
+        other.c.state.in_(WAITING),
+    )
 
 
 _FIELDS = (
@@ -242,8 +373,9 @@ _FIELDS = (
     "sop_instance_uid",
     "content_uid",
     "file",
+    "reading",
 )
 
 
-def _object(row: Row[tuple[object, ...]]) -> OutgoingObject:
+def _object(row: Row[Any]) -> OutgoingObject:
     return OutgoingObject(**{field: getattr(row, field) for field in _FIELDS})

@@ -24,6 +24,7 @@ from hemoscope.reports.findings_json import document_text, findings_document
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 from hemoscope.store.database import storable
 from hemoscope.store.jobs import JobFailure, UploadJob
+from hemoscope.store.outbox import NOTHING
 from hemoscope.store.results import StudyGoneError, StudyResult
 from hemoscope.store.scan_time import acquired_at, identity
 from hemoscope.store.sources import named_by_number, open_upload
@@ -61,7 +62,7 @@ class UploadReader:
         self._predictor = predictor
         self._keep_identity = keep_identity and not deidentify
         self._deidentify = deidentify
-        self._outgoing = outgoing
+        self.outgoing = outgoing
         self._model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
 
     def read(self, job: UploadJob) -> None:
@@ -78,7 +79,8 @@ class UploadReader:
             store.folder, job.upload_id, deidentify=self._deidentify, limits=store.read_limits, progress=opening
         )
         sizes = [max(len(series) for series in study.series) for study in archive.studies]
-        study_ids = store.results.begin(job, sizes or [0])
+        uids = [study.study_instance_uid for study in archive.studies]
+        study_ids = store.results.begin(job, sizes or [0], uids)
         if not archive.studies and study_ids[0] is not None:
             self._refuse(job, study_ids[0], archive, archive.rejected)
         for study, study_id in zip(archive.studies, study_ids[: len(archive.studies)], strict=True):
@@ -146,11 +148,14 @@ class UploadReader:
             suspected=tuple(one.label.value for one in findings.findings if one.present),
             not_established=tuple(one.label.value for one in findings.findings if not one.established),
         )
-        objects = () if self._outgoing is None else self._outgoing.make(archive, reading, study_id)
+        outgoing = NOTHING
+        if self.outgoing is not None:
+            number = self._store.results.reading_number(study_id)
+            outgoing = self.outgoing.make(archive, reading, study_id, number=number)
         try:
-            self._store.results.finish_study(job, study_id, result, objects)
+            self._store.results.finish_study(job, study_id, result, outgoing)
         except HemoscopeError:
-            self._store.outbox.discard([one.file for one in objects])
+            self._store.outbox.discard([one.file for one in outgoing.objects])
             raise
 
     def _refuse(self, job: UploadJob, study_id: str, archive: Archive, rejected: Sequence[Rejected]) -> None:

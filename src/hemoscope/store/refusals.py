@@ -9,6 +9,8 @@ REMEDIES: dict[str, str] = {
     "no_pixels": "Wait until the study is being scored; a study that could not be read has no pixels",
     "no_maps": "Wait until the study is done",
     "damaged_pixels": "Upload the study again, and check the disk of the storage folder",
+    "no_such_destination": "Give the name of a [[destination]] in the file of --node",
+    "no_results": "Send the study to Hemoscope again once there is a [[destination]]: it is read again",
     "no_findings": "Wait until the study is done",
     "empty_upload": "Give at least one file that is not empty",
     "file_too_large": "Upload smaller files, or raise --upload-mib",

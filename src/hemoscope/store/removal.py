@@ -11,13 +11,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hemoscope.errors import StoreError
-from hemoscope.store import audit, tables
+from hemoscope.store import audit, readings, tables
 from hemoscope.store.audit_chain import DELETE
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
 from hemoscope.store.storage import Storage
 from hemoscope.store.worklist import find_study
 
+RETENTION = "retention"  # who deletes by age
 _studies, _feedback, _jobs = tables.studies, tables.feedback, tables.jobs
 
 
@@ -53,7 +54,7 @@ def delete_older(database: Database, storage: Storage, *, days: int) -> int:
 
 def _delete_if_there(database: Database, storage: Storage, study_id: str, days: int) -> bool:
     try:
-        delete_study(database, storage, study_id, by="retention", detail=f"after {days} days")
+        delete_study(database, storage, study_id, by=RETENTION, detail=f"after {days} days")
     except StoreError as error:
         if error.code != "no_such_study":
             raise
@@ -81,7 +82,8 @@ def _delete_rows(
         Whether the study was still there, whether its upload was deleted too, and whether no job reads the upload.
     """
     version = tables.tick(connection)
-    if connection.execute(_studies.select().where(_studies.c.study_id == study_id)).first() is None:
+    study = connection.execute(_studies.select().where(_studies.c.study_id == study_id)).first()
+    if study is None:
         return False, False, False
     of_study = _feedback.c.study_id == study_id
     given = sa.select(_feedback.c.verdict, sa.func.count()).where(of_study).group_by(_feedback.c.verdict)
@@ -93,6 +95,10 @@ def _delete_rows(
     audit.append(connection, user=by, action=DELETE, study_id=study_id, detail=detail)
     audit.forget_study(connection, study_id)
     connection.execute(_studies.delete().where(_studies.c.study_id == study_id))
+    readings.settle(connection, study.study_instance_uid, version)
+    if by != RETENTION:  # what is too old to be kept here must still reach the archive
+        unsent = tables.outbox.c.study_id == study_id, tables.outbox.c.state.in_(("queued", "sent"))
+        connection.execute(tables.outbox.delete().where(*unsent))
     others = sa.select(sa.func.count()).select_from(_studies).where(_studies.c.upload_id == upload_id)
     job = connection.execute(sa.select(_jobs.c.state).where(_jobs.c.upload_id == upload_id)).scalar()
     last = connection.execute(others).scalar_one() == 0

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,10 +17,10 @@ from sqlalchemy.engine import Connection
 
 from hemoscope.errors import HemoscopeError
 from hemoscope.inference.findings import URGENCIES
-from hemoscope.store import outbox, tables
+from hemoscope.store import outbox, readings, tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, finish
-from hemoscope.store.outbox import OutgoingObject
+from hemoscope.store.outbox import NOTHING, Outgoing
 from hemoscope.store.uploads import new_study
 from hemoscope.store.values import Geometry, Identity, StudyState
 
@@ -48,12 +49,13 @@ class Results:
         """Write to this database."""
         self._database = database
 
-    def begin(self, job: UploadJob, instances: Sequence[int]) -> tuple[str | None, ...]:
+    def begin(self, job: UploadJob, instances: Sequence[int], uids: Sequence[str] = ()) -> tuple[str | None, ...]:
         """Make a row for each study of an upload; return the ids to read, None for those done or deleted before.
 
         Args:
             job: held by the caller.
             instances: number of slices of each study, in an order that every attempt gives them in.
+            uids: Study Instance UID of each study, kept of those that the DICOM node received.
 
         Raises:
             LeaseLostError: the job is no longer the caller's.
@@ -61,7 +63,16 @@ class Results:
         with self._database.writing() as connection:
             version = tables.tick(connection)
             check_held(connection, job)
-            return tuple(_begin(connection, job, ordinal, count, version) for ordinal, count in enumerate(instances))
+            found = tuple(_begin(connection, job, ordinal, count, version) for ordinal, count in enumerate(instances))
+            for study_id, uid in zip_longest(found[:1], uids[:1]):
+                _name_reading(connection, study_id, uid)
+            return found
+
+    def reading_number(self, study_id: str) -> int:
+        """Return which reading of its study this is, from 1."""
+        with self._database.reading() as connection:
+            asked = sa.select(_studies.c.reading).where(_studies.c.study_id == study_id)
+            return int(connection.execute(asked).scalar() or 1)
 
     def progress(self, job: UploadJob, study_id: str | None, *, state: StudyState, done: int, total: int) -> None:
         """Record the progress of a study; None stands for the first one. Raises LeaseLostError."""
@@ -82,10 +93,13 @@ class Results:
         if not self._change(job, _studies.c.study_id == study_id, **values):
             raise _gone()
 
-    def finish_study(
-        self, job: UploadJob, study_id: str, result: StudyResult, outgoing: Sequence[OutgoingObject] = ()
-    ) -> None:
-        """Write a study's result, once, and queue what is to be sent. Raises LeaseLostError or StudyGoneError."""
+    def finish_study(self, job: UploadJob, study_id: str, result: StudyResult, outgoing: Outgoing = NOTHING) -> None:
+        """Write a study's result, once, and queue what is to be sent; earlier readings give way to it.
+
+        Raises:
+            LeaseLostError: the job is no longer the caller's.
+            StudyGoneError: the study was deleted.
+        """
         with self._database.writing() as connection:
             version = tables.tick(connection)
             check_held(connection, job)
@@ -105,6 +119,7 @@ class Results:
             }
             connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(**values))
             outbox.insert(connection, study_id, outgoing)
+            readings.settle(connection, _uid_of(connection, study_id), version)
 
     def fail_study(self, job: UploadJob, study_id: str, failure: JobFailure, *, findings: str) -> None:
         """Record once that a study cannot be read, with the reasons. Raises LeaseLostError or StudyGoneError."""
@@ -121,6 +136,7 @@ class Results:
                 "version": version,
             }
             connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(**values))
+            readings.settle(connection, _uid_of(connection, study_id), version)
 
     def finish_job(self, job: UploadJob) -> bool:
         """End a job; True if a study of the upload was deleted, so that no source may be kept.
@@ -162,6 +178,20 @@ def _begin(connection: Connection, job: UploadJob, ordinal: int, instances: int,
     known = {"received_at": upload.accepted_at, "submitted_by": upload.submitted_by, "state": StudyState.READING}
     connection.execute(_studies.insert().values(**{**columns, **known, "instances": instances}))
     return study_id
+
+
+def _name_reading(connection: Connection, study_id: str | None, uid: str | None) -> None:
+    """Note UID and number of a reading of what the node received; the files may have other UIDs by now, or none."""
+    if study_id is None or _uid_of(connection, study_id) is None:
+        return
+    values = {"study_instance_uid": uid or None, "reading": readings.number(connection, study_id, uid)}
+    connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(**values))
+
+
+def _uid_of(connection: Connection, study_id: str) -> str | None:
+    asked = sa.select(_studies.c.study_instance_uid).where(_studies.c.study_id == study_id)
+    uid: str | None = connection.execute(asked).scalar()
+    return uid
 
 
 def further_study_id(upload_id: str, ordinal: int) -> str:

@@ -28,6 +28,7 @@ from hemoscope.store import (
 )
 from hemoscope.store.background import Backoff
 from hemoscope.store.database import Database, server_time, storable
+from hemoscope.store.deliveries import Deliveries
 from hemoscope.store.jobs import Jobs
 from hemoscope.store.migrate import migrate
 from hemoscope.store.outbox import Outbox
@@ -110,7 +111,8 @@ def open_store_patiently(settings: Settings, *, limit_s: float, stop: Event | No
 class Store:
     """Studies and everything that belongs to them. Each process opens one by ``open_store`` and keeps it.
 
-    ``jobs`` and ``results`` are the workers' side, ``outbox`` is what is sent to a PACS, ``folder`` the private folder.
+    ``jobs`` and ``results`` are the workers' side, ``outbox`` is what is sent to a PACS, ``deliveries`` what became
+    of it, ``folder`` the private folder.
     """
 
     def __init__(self, database: Database, folder: Storage, settings: Settings, *, store_id: str) -> None:
@@ -123,6 +125,7 @@ class Store:
         self.jobs = Jobs(database, lease=settings.lease, attempts=settings.attempts)
         self.results = Results(database)
         self.outbox = Outbox(database, folder.outbox)
+        self.deliveries = Deliveries(database, self.outbox)
         self._database = database
         kept = timedelta(days=settings.trash_days)
         self._sweep = Sweep(database, folder, store_id=store_id, keep_source=settings.keep_source, kept=kept)
@@ -138,13 +141,27 @@ class Store:
         """Return a context that receives files into a private folder; without ``accept`` they are removed."""
         return Upload(self.folder, self.limits)
 
-    def accept(self, upload: Upload, *, submitted_by: str) -> StudySummary:
+    def accept(
+        self, upload: Upload, *, submitted_by: str, origin: str = "", study_instance_uid: str | None = None
+    ) -> StudySummary:
         """Make files durable, then queue them in one transaction; afterwards they survive any crash.
+
+        Args:
+            upload: with its files.
+            submitted_by: who sent them.
+            origin: where they came from, for the audit log.
+            study_instance_uid: of the study, if it may take the place of an earlier reading (``readings``).
 
         Raises:
             StoreError: ``empty_upload``, or ``storage_full``.
         """
-        study_id = uploads.accept(self._database, upload, submitted_by=storable(submitted_by))
+        study_id = uploads.accept(
+            self._database,
+            upload,
+            submitted_by=storable(submitted_by),
+            origin=storable(origin),
+            study_instance_uid=study_instance_uid,
+        )
         return worklist.get_summary(self._database, study_id)
 
     # Studies

@@ -7,6 +7,7 @@ that a job has run is measured here, by the monotonic clock: no clock that is se
 
 import logging
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from types import TracebackType
 from typing import Self
 
 from hemoscope.store.background import BackgroundLoop, Vitals, described
+from hemoscope.store.clock_watch import ClockWatch
 from hemoscope.store.jobs import UploadJob
+from hemoscope.store.node_file import sending_node
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
-from hemoscope.store.sweep import ClockWatch
 
 _log = logging.getLogger("hemoscope.store")
 _LOOK_EVERY_S = 0.1
@@ -99,6 +101,17 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is not None:
                 self._terminate(slot.worker_id, slot.process)
+
+    def reload(self) -> None:
+        """Let the workers read the file of the node again, each before its next upload.
+
+        Raises:
+            ConfigError: the file is wrong; the workers go on with what they read before.
+        """
+        sending_node(self._settings)
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.send_signal(signal.SIGHUP)
 
     def _terminate(self, worker_id: str, process: subprocess.Popen[bytes]) -> None:
         """Wait for a worker to exit, kill it after the timeout, and free its job."""

@@ -51,9 +51,13 @@ studies = Table(
     Column("patient_id", Text()),
     Column("search_text", Text(), nullable=False),
     Column("geometry", Text()),
+    Column("study_instance_uid", String(64)),
+    Column("reading", Integer(), nullable=False, server_default="1"),
+    Column("superseded_by", _ID),
     UniqueConstraint("upload_id", "ordinal", name="studies_of_upload"),
     Index("studies_by_urgency", "urgency_rank", "received_at", "study_id"),
     Index("studies_by_version", "version"),
+    Index("studies_of_uid", "study_instance_uid"),
 )
 
 # One row per study: its primary key guarantees that a result is written once, whatever happens to workers.
@@ -201,12 +205,12 @@ deletions = Table(
 # One row: the id that the storage folder holds too.
 pairing = Table("pairing", metadata, Column("store_id", _ID, primary_key=True))
 
-# One row for each object and destination.
+# One row for each object and destination. Its study may be gone: retention does not keep a result from being sent.
 outbox = Table(
     "outbox",
     metadata,
     Column("object_id", _SERIAL, primary_key=True),
-    Column("study_id", _ID, ForeignKey("studies.study_id", ondelete="CASCADE"), nullable=False),
+    Column("study_id", _ID, nullable=False),
     Column("destination", Text(), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("study_instance_uid", String(64), nullable=False),
@@ -220,8 +224,14 @@ outbox = Table(
     Column("error", Text(), nullable=False),
     Column("created_at", UtcTime(), nullable=False),
     Column("next_at", UtcTime(), nullable=False),
+    Column("reading", Integer(), nullable=False, server_default="1"),
+    Column("claimed_at", UtcTime()),
+    Column("sent_at", UtcTime()),
+    Column("committed_at", UtcTime()),
+    Column("ended_at", UtcTime()),
     UniqueConstraint("destination", "sop_instance_uid", name="outbox_once"),
     Index("outbox_due", "destination", "state", "next_at"),
+    Index("outbox_of_reading", "study_id"),
     Index("outbox_of_study", "study_instance_uid"),
 )
 

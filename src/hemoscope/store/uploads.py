@@ -1,14 +1,17 @@
 """Incoming files: a private folder, generated names, limits checked while the bytes arrive, then durable rows."""
 
+import errno
 import hashlib
+import os
 import secrets
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from hemoscope.checksums import sums_text
+from hemoscope.checksums import sha256_of, sums_text
 from hemoscope.files import sync_file, sync_folder
 from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import audit, tables
@@ -21,6 +24,8 @@ from hemoscope.store.values import StudyState
 UNKNOWN_URGENCY = len(URGENCIES)  # after every urgency that is known
 _PIECE = 1 << 20
 _SYNCS_AT_A_TIME = 8
+# Another file system, one without links, or a file with as many names as it may have.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)
 
 
 class Upload:
@@ -55,11 +60,14 @@ class Upload:
 
     def new_file(self) -> "UploadedFile":
         """Return the next file, to be written in pieces. Raises StoreError ``too_many_files``, ``upload_abandoned``."""
+        return UploadedFile(self, self._next_path())
+
+    def _next_path(self) -> Path:
         self._check_wanted()
         if self._begun >= self.limits.files:
             raise refusal("too_many_files", f"more than {self.limits.files} files in one upload")
         self._begun += 1
-        return UploadedFile(self, self._storage.source(self.upload_id) / f"{self._begun:06d}")
+        return self._storage.source(self.upload_id) / f"{self._begun:06d}"
 
     def add_file(self, stream: BinaryIO) -> int:
         """Copy a whole stream as the next file and return its bytes; the errors of ``new_file`` and ``write``."""
@@ -67,6 +75,32 @@ class Upload:
             while piece := stream.read(_PIECE):
                 file.write(piece)
         return file.size
+
+    def link_file(self, path: Path) -> None:
+        """Add a file that nobody changes any more: under a second name, so that it takes no space twice.
+
+        A file of another file system is copied. The errors of ``new_file`` and ``write``.
+        """
+        target = self._next_path()
+        try:
+            os.link(path, target)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            with full_disk_refused(), path.open("rb") as stream, UploadedFile(self, target) as file:
+                shutil.copyfileobj(stream, file, _PIECE)
+            return
+        self.count(target.stat().st_size, in_file=target.stat().st_size)
+        self.files += 1
+        self.digests[target.name] = sha256_of(target)
+
+    def count(self, arrived: int, *, in_file: int) -> None:
+        """Count bytes of a file of ``in_file`` bytes so far. Raises ``file_too_large`` or ``upload_too_large``."""
+        self.bytes += arrived
+        if in_file > self.limits.file_bytes:
+            raise refusal("file_too_large", f"a file is larger than {self.limits.file_bytes} bytes")
+        if self.bytes > self.limits.upload_bytes:
+            raise refusal("upload_too_large", f"the upload is larger than {self.limits.upload_bytes} bytes")
 
     def make_durable(self) -> None:
         """Flush every file, their checksums and every name to the disk.
@@ -123,19 +157,16 @@ class UploadedFile:
 
     def write(self, piece: bytes) -> None:
         """Add bytes. Raises StoreError ``file_too_large``, ``upload_too_large`` or ``storage_full``."""
-        limits = self._upload.limits
         self.size += len(piece)
-        self._upload.bytes += len(piece)
-        if self.size > limits.file_bytes:
-            raise refusal("file_too_large", f"a file is larger than {limits.file_bytes} bytes")
-        if self._upload.bytes > limits.upload_bytes:
-            raise refusal("upload_too_large", f"the upload is larger than {limits.upload_bytes} bytes")
+        self._upload.count(len(piece), in_file=self.size)
         with full_disk_refused():
             self._file.write(piece)
         self._digest.update(piece)
 
 
-def accept(database: Database, upload: Upload, *, submitted_by: str) -> str:
+def accept(
+    database: Database, upload: Upload, *, submitted_by: str, origin: str = "", study_instance_uid: str | None = None
+) -> str:
     """Make an upload durable, then make its rows in one transaction; return the id of its first study."""
     upload.make_durable()
     study_id = secrets.token_hex(16)
@@ -156,12 +187,13 @@ def accept(database: Database, upload: Upload, *, submitted_by: str) -> str:
                 received_at=accepted_at,
                 submitted_by=submitted_by,
                 state=StudyState.QUEUED,
+                study_instance_uid=study_instance_uid,
             )
         )
         connection.execute(
             tables.jobs.insert().values(upload_id=upload.upload_id, state="queued", attempts=0, queued_at=accepted_at)
         )
-        detail = f"{upload.files} files"
+        detail = f"{upload.files} files{origin}"
         audit.append(connection, user=submitted_by, action="upload", study_id=study_id, detail=detail)
         upload.undecided = True  # until the commit is confirmed: if the connection breaks now, it may have happened
     upload.accepted = True

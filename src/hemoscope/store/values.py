@@ -121,7 +121,55 @@ class StudySummary(Document):
     has_maps: Annotated[bool, Field(description="Heat maps can be read")]
     submitted_by: str
     identity: Identity | None
+    reading: Annotated[
+        int, Field(ge=1, description="Which reading of the study this is, if the DICOM node received it")
+    ]
+    superseded_by: Annotated[
+        StudyId | None, Field(description="The later reading that the worklist shows in place of this one")
+    ]
     feedback: Annotated[Mapping[str, Count], Field(description="Number of labels by their newest verdict")]
+
+
+class DeliveryState(StrEnum):
+    """What became of results at a destination; of several objects, the first that any of them has."""
+
+    FAILED = "failed"
+    WAITING = "waiting"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    COMMITTED = "committed"
+
+
+class SentResults(Document):
+    """The results of one study at one destination."""
+
+    study_id: StudyId
+    destination: str
+    objects: Count
+    state: Annotated[
+        DeliveryState, Field(description="failed: given up; sent: storage commitment is awaited; committed: it came")
+    ]
+    made_at: datetime
+    sent_at: datetime | None
+    error: Annotated[str, Field(description="Why they wait, or were given up; empty if all is well")]
+
+
+class OutboxCounts(Document):
+    """Numbers of results in the outbox, by what became of them."""
+
+    waiting: Count
+    sent: Annotated[Count, Field(description="Accepted; storage commitment is awaited")]
+    delivered: Annotated[Count, Field(description="Accepted by a destination without storage commitment")]
+    committed: Count
+    failed: Annotated[Count, Field(description="Given up")]
+    oldest_waiting_s: Annotated[float | None, Field(description="Age of the oldest that is not delivered")]
+
+
+class Resent(Document):
+    """Results that were queued again, and those whose objects are not kept any more."""
+
+    queued: Count
+    gone: Annotated[Count, Field(description="They are made and sent again when the study is read again")]
 
 
 class StudyDetail(StudySummary):
@@ -129,6 +177,8 @@ class StudyDetail(StudySummary):
 
     findings: dict[str, Any] | None
     geometry: Geometry | None
+    earlier: Annotated[tuple[StudyId, ...], Field(description="Earlier readings of the study, the newest first")]
+    deliveries: Annotated[tuple[SentResults, ...], Field(description="Its results at the site's destinations")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,6 +118,8 @@ def main() -> None:
 def _work(worker_id: str, settings: Settings) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: stop.set())
+    reload = threading.Event()
+    signal.signal(signal.SIGHUP, lambda _signal, _frame: reload.set())
     threading.Thread(target=_watch_parent, args=(stop,), name="watch-parent", daemon=True).start()
     # For ever: the supervisor waits for the same database, and ends this process when it ends.
     store = open_store_patiently(settings, limit_s=float("inf"), stop=stop)
@@ -136,6 +138,9 @@ def _work(worker_id: str, settings: Settings) -> None:
         limit_memory(settings.worker_memory_mib << 20)
     pause, backoff = threading.Event(), Backoff()
     while True:
+        if reload.is_set():
+            reload.clear()
+            _reload(store, reader, predictor, settings)
         try:
             read = work_once(store, reader, worker_id, heartbeat)
         except Exception as error:  # noqa: BLE001 - the site depends on this loop; the fault may pass
@@ -155,6 +160,14 @@ def _outgoing(store: Store, predictor: Predictor, settings: Settings) -> "Outgoi
 
     bundle = predictor.bundle
     return OutgoingResults(store.outbox, node, card=bundle.card, model=model_identity(bundle))
+
+
+def _reload(store: Store, reader: UploadReader, predictor: Predictor, settings: Settings) -> None:
+    """Read the file of the node again; a wrong one changes nothing."""
+    try:
+        reader.outgoing = _outgoing(store, predictor, settings)
+    except HemoscopeError as error:
+        _log.error("the file of the node was not read again, the old settings still count: %s", error)
 
 
 def raise_oom_score() -> None:

@@ -11,8 +11,9 @@ from sqlalchemy.engine import Connection
 
 from hemoscope.inference.findings import URGENCIES
 from hemoscope.labels import LABELS
-from hemoscope.store import tables
+from hemoscope.store import readings, tables
 from hemoscope.store.database import Database, server_time, storable
+from hemoscope.store.deliveries import deliveries_of
 from hemoscope.store.refusals import refusal
 from hemoscope.store.uploads import UNKNOWN_URGENCY
 from hemoscope.store.values import (
@@ -39,7 +40,7 @@ _ORDER = (_studies.c.urgency_rank, _studies.c.received_at, _studies.c.study_id)
 
 
 def list_studies(database: Database, query: WorklistQuery) -> tuple[tuple[StudySummary, ...], int]:
-    """Return one page of the worklist and the number of all studies that match."""
+    """Return one page of the worklist and the number of all studies that match; of several readings, the newest."""
     wanted = _conditions(query)
     page = sa.select(*_LISTED).where(*wanted).order_by(*_ORDER).limit(query.limit).offset(query.offset)
     with database.reading() as connection:
@@ -59,9 +60,15 @@ def get_study(database: Database, study_id: str) -> StudyDetail:
         row = find_study(connection, study_id)
         text = connection.execute(_result(study_id)).scalar()
         counts = _feedback_counts(connection, [study_id])
-    geometry = json.loads(row.geometry) if row.geometry else None
-    findings = json.loads(text) if text else None
-    return StudyDetail(**_fields(row, counts.get(study_id, {})), findings=findings, geometry=geometry)
+        earlier = readings.earlier(connection, study_id)
+        deliveries = deliveries_of(connection, study_id)
+    return StudyDetail(
+        **_fields(row, counts.get(study_id, {})),
+        findings=json.loads(text) if text else None,
+        geometry=json.loads(row.geometry) if row.geometry else None,
+        earlier=earlier,
+        deliveries=deliveries,
+    )
 
 
 def findings_text(database: Database, study_id: str) -> str:
@@ -142,7 +149,8 @@ def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
     words = storable(query.search).casefold().split()
     # Names may be stored from a time when the site showed them: nobody may search by what is no longer shown.
     fields = (_studies.c.search_text,) if query.identity else _NAMELESS
-    conditions = [
+    conditions: list[sa.ColumnElement[bool]] = [_studies.c.superseded_by.is_(None)]
+    conditions += [
         sa.or_(*(field.contains(spelled, autoescape=True) for field in fields for spelled in _spellings(word)))
         for word in words
     ]

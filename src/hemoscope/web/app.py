@@ -1,7 +1,7 @@
 """The application, made from a store and settings; nothing is loaded or connected when this module is imported."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from hemoscope.web.routes import (
     feedback,
     measurements,
     operations,
+    outbox,
     pages,
     reports,
     site,
@@ -60,6 +61,7 @@ def create_app(
     model_card: Mapping[str, Any],
     credentials: Credentials = _NOBODY,
     background: Sequence[Vitals] = (),
+    reload_node: Callable[[], None] | None = None,
 ) -> FastAPI:
     """Build the reading room over an open store, which the caller closes.
 
@@ -70,6 +72,7 @@ def create_app(
         credentials: read from the files that ``settings`` names; without any, everybody on this machine is an
             administrator.
         background: threads of this process that ``/health`` watches besides the application's own tasks.
+        reload_node: lets the workers read the file of the DICOM node again, or raises ConfigError.
 
     Raises:
         ValueError: the credentials are not those of the settings, which decided who can reach this server.
@@ -87,8 +90,9 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.app_state = _app_state(store, settings, credentials, model_card, background)
+    app.state.app_state.reload_node = reload_node
     answer_errors(app)
-    for router in (uploads, studies, reports, feedback, measurements, site, account, events):
+    for router in (uploads, studies, reports, feedback, measurements, site, outbox, account, events):
         app.include_router(router.router)
     for plain in (operations.probes, operations.numbers):
         app.include_router(plain)

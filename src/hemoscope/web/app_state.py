@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -56,6 +56,7 @@ class AppState:
     passwords: LoginQueue
     reports: CapacityLimiter
     probes: CapacityLimiter
+    reload_node: Callable[[], None] | None = None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     streams: Counter[str] = field(default_factory=Counter)
     receiving: Counter[str] = field(default_factory=Counter)

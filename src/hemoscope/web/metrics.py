@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from hemoscope.store.store import Store
-from hemoscope.store.values import Counts
+from hemoscope.store.values import Counts, OutboxCounts
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0, 60.0)
 
@@ -54,7 +54,7 @@ class _Queue(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the queue, the studies by state, the workers and the feedback."""
+        """Yield the queue, the studies by state, the workers, the feedback and the results for a PACS."""
         counts = self._store.counts()
         yield _gauge("hemoscope_queue_depth", "Uploads that wait for a worker", counts.queue_depth)
         yield _gauge("hemoscope_uploads_running", "Uploads that a worker reads", counts.running)
@@ -63,6 +63,16 @@ class _Queue(Collector):
         yield _gauge("hemoscope_workers", "Workers with a fresh heartbeat", len(counts.workers))
         yield _gauge("hemoscope_studies_deleted", "Studies ever deleted", counts.deleted)
         yield from _by_name(counts)
+        yield from _results(self._store.deliveries.counts())
+
+
+def _results(counts: OutboxCounts) -> Iterator[Metric]:
+    results = GaugeMetricFamily("hemoscope_results", "Results for a PACS, by what became of them", labels=("state",))
+    for state in ("waiting", "sent", "delivered", "committed", "failed"):
+        results.add_metric((state,), getattr(counts, state))
+    yield results
+    oldest = counts.oldest_waiting_s or 0.0
+    yield _gauge("hemoscope_oldest_result_seconds", "Age of the oldest result that is not delivered", oldest)
 
 
 def _by_name(counts: Counts) -> Iterator[Metric]:

@@ -34,6 +34,8 @@ STORE_STATUS: Mapping[str, int] = {
     "no_such_label": 404,
     "no_such_measurement": 404,
     "bad_measurement": 422,
+    "no_such_destination": 404,
+    "no_results": 404,
     "no_pixels": 409,
     "no_maps": 409,
     "no_findings": 409,

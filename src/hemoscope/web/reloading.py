@@ -1,4 +1,4 @@
-"""What SIGHUP does: reads users, tokens and the certificate again, without a restart.
+"""What SIGHUP does: reads users, tokens, the certificate and the file of the node again, without a restart.
 
 Sessions of users who were removed, or whose role, password or token changed, end at once, in every process that shares
 the database. What cannot be read changes nothing: what was read before still counts, and ``/health`` says so.
@@ -31,12 +31,13 @@ class Reloading:
 
     async def reload(self) -> None:
         """Read everything again; the log and ``/health`` have what could not be read."""
-        faults = [fault for fault in (await self._reload_credentials(), await self._reload_tls()) if fault]
+        read = await self._reload_credentials(), await self._reload_tls(), await self._reload_node()
+        faults = [fault for fault in read if fault]
         self._state.reload_fault = " ".join(shown for shown, _ in faults) or None
         for _, line in faults:  # once /health says so too
             _log.error("%s", line)
         if not faults:
-            _log.info("users, tokens and certificate were read again")
+            _log.info("users, tokens, certificate and node were read again")
 
     async def _reload_credentials(self) -> _Fault | None:
         state, settings = self._state, self._state.settings
@@ -68,6 +69,16 @@ class Reloading:
         except ConfigError as error:
             line = f"the certificate was not read again, the old one is still used: {_reason(error)}"
             return "The certificate could not be read again: the old one is still used.", line
+        return None
+
+    async def _reload_node(self) -> _Fault | None:
+        if self._state.settings.node is None or self._state.reload_node is None:
+            return None
+        try:
+            await to_thread.run_sync(self._state.reload_node)
+        except ConfigError as error:
+            line = f"the file of the node was not read again, the old settings still count: {_reason(error)}"
+            return "The file of the node could not be read again: the old settings still count.", line
         return None
 
 

@@ -12,8 +12,11 @@ from hemoscope.store.values import (
     Feedback,
     Measurement,
     MeasurementKind,
+    OutboxCounts,
     Probability,
     Role,
+    SentResults,
+    StudyId,
     StudySummary,
     User,
     Verdict,
@@ -139,3 +142,18 @@ class Readiness(Document):
     status: Literal["ready"]
     workers: Count
     queue_depth: Count
+    results: OutboxCounts
+
+
+class OutboxList(Document):
+    """Results for the site's destinations, by study and destination; the newest study first, a thousand objects."""
+
+    counts: OutboxCounts
+    results: list[SentResults]
+
+
+class ResendGiven(Document):
+    """A study, or null for everything that failed; a destination, or null for each that the results were for."""
+
+    study_id: StudyId | None
+    destination: Annotated[str, Field(max_length=64)] | None = None

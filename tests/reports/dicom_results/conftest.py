@@ -14,7 +14,8 @@ from hemoscope.dicom.archive import Archive, open_archive
 from hemoscope.inference.findings import StudyFindings
 from hemoscope.inference.predictor import Predictor, StudyReading
 from hemoscope.labels import Hemorrhage
-from hemoscope.reports.dicom_results.build import DicomResult, dicom_results
+from hemoscope.reports.dicom_results.build import dicom_results
+from hemoscope.reports.dicom_results.result_file import DicomResult
 from hemoscope.reports.dicom_results.source_study import source_study
 from hemoscope.reports.report import model_identity
 from hemoscope.testing.dicom_writer import write_series
@@ -60,7 +61,7 @@ def make_results(tmp_path: Path, predictor: Predictor) -> Callable[..., dict[str
         archive = open_archive([folder])
         (reading,) = predictor.predict(archive, maps=True).studies
         reading = replace(reading, findings=with_findings(reading.findings, unestablished=unestablished))
-        return {one.kind.value: opened(one) for one in results_of(reading, archive, predictor, result_options or {})}
+        return {one.kind: opened(one) for one in results_of(reading, archive, predictor, result_options or {})}
 
     return make
 

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import highdicom
@@ -11,12 +12,19 @@ from highdicom.sr import CodedConcept, srread
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from hemoscope.dicom.archive import open_archive
 from hemoscope.errors import DicomResultError
+from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import LABEL_CODES, LABELS, CodedTerm, Hemorrhage, LabelCode, PerLabel
+from hemoscope.reports.dicom_results.build import ResultKind
 from hemoscope.reports.dicom_results.evidence import Reference
+from hemoscope.reports.dicom_results.rejection import rejection_note
 from hemoscope.reports.dicom_results.report_options import ReportOptions
+from hemoscope.reports.dicom_results.source_study import source_study
+from hemoscope.reports.dicom_results.superseded import Superseded
 from hemoscope.testing.ct_image import Acquisition
-from hemoscope.testing.dicom_writer import save
+from hemoscope.testing.dicom_writer import save, write_series
+from hemoscope.testing.phantom import make_phantom
 
 Make = Callable[..., dict[str, Dataset]]
 PRESENCE = CodedConcept("705057003", "SCT", "Presence")
@@ -104,19 +112,32 @@ class TestReport:
         library = next(i for i in report.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "111028")
         assert len([i for i in library.ContentSequence[0].ContentSequence if i.ValueType == "IMAGE"]) == 2
 
-    def test_a_later_report_names_the_earlier_one_and_has_another_uid(self, make_results: Make) -> None:
-        first = make_results()["report"]
-        before = Reference(
-            sop_class_uid=first.SOPClassUID,
-            sop_instance_uid=first.SOPInstanceUID,
-            study_instance_uid=first.StudyInstanceUID,
-            series_instance_uid=first.SeriesInstanceUID,
+    @pytest.mark.parametrize("kind", ["report", "pictures", "key-slices"])
+    def test_a_later_result_says_which_reading_it_supersedes(self, make_results: Make, kind: str) -> None:
+        first = make_results()[kind]
+        superseded = Superseded(
+            reference=Reference(
+                sop_class_uid=first.SOPClassUID,
+                sop_instance_uid=first.SOPInstanceUID,
+                study_instance_uid=first.StudyInstanceUID,
+                series_instance_uid=first.SeriesInstanceUID,
+            ),
+            reading=1,
+            at=datetime(2026, 3, 1, 12, tzinfo=UTC),
+            by=2,
         )
-        second = make_results(result_options={"predecessors": (before,)})["report"]
+        second = make_results(result_options={"superseded": superseded, "kinds": (ResultKind(kind),)})[kind]
         assert second.SOPInstanceUID != first.SOPInstanceUID
-        (study,) = second.PredecessorDocumentsSequence
-        reference = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
-        assert reference.ReferencedSOPInstanceUID == first.SOPInstanceUID
+        assert second.SeriesDescription == f"{first.SeriesDescription} reading 2 supersedes 1"
+        if kind == "report":
+            (study,) = second.PredecessorDocumentsSequence
+            reference = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+            assert reference.ReferencedSOPInstanceUID == first.SOPInstanceUID
+        elif kind == "pictures":
+            assert second.PixelData != first.PixelData  # the summary says so
+        else:
+            said = next(item.TextValue for item in second.ContentSequence if item.ValueType == "TEXT")
+            assert said.startswith("Reading 2, supersedes reading 1 of 2026-03-01 ")
 
 
 class TestIdentity:
@@ -263,6 +284,33 @@ def test_dciodvfy_finds_no_error(
             [reference_tool("dciodvfy"), "-new", path], capture_output=True, text=True, timeout=60, check=False
         )
         assert "Error" not in done.stderr + done.stdout, f"{kind}: {done.stderr}"
+
+
+@pytest.mark.reference_tool("dciodvfy")
+def test_dciodvfy_finds_no_error_in_a_rejection_note(
+    tmp_path: Path, predictor: Predictor, reference_tool: Callable[[str], Path]
+) -> None:
+    write_series(make_phantom(seed=2, shape=(4, 64, 64)), tmp_path / "images")
+    archive = open_archive([tmp_path / "images"])
+    (reading,) = predictor.predict(archive, maps=True).studies
+    source = source_study(reading.findings, archive.load)
+    rejected = [
+        Reference(
+            sop_class_uid=sop_class,
+            sop_instance_uid=f"1.2.{number}",
+            study_instance_uid=source.study_instance_uid,
+            series_instance_uid=f"1.3.{number}",
+        )
+        for number, sop_class in enumerate(("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.7.4"))
+    ]
+    note = rejection_note(source, rejected)
+    path = tmp_path / "note.dcm"
+    path.write_bytes(note.content)
+    done = subprocess.run(
+        [reference_tool("dciodvfy"), "-new", path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Error" not in done.stderr + done.stdout, done.stderr
+    assert [item.ValueType for item in dcmread(path).ContentSequence] == ["TEXT", "COMPOSITE", "IMAGE"]
 
 
 @pytest.mark.reference_tool("dsrdump")

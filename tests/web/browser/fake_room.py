@@ -130,6 +130,7 @@ class FakeRoom:
             "not_established": list(NOT_ESTABLISHED), "error_code": None, "error_message": None,
             "error_cure": None, "has_pixels": done,
             "has_maps": done, "submitted_by": "local", "identity": None, "feedback": {},
+            "reading": 1, "superseded_by": None, "earlier": [], "deliveries": [],
             "findings": findings_of(urgency, NOTES if notes is None else notes) if urgency else None,
             "geometry": geometry_of(phantom, **(geometry or {})) if done else None,
         }  # fmt: skip

@@ -1,29 +1,27 @@
 """Composes the results of one study as DICOM objects, with UIDs derived from what they say, as files (PS3.10)."""
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from pydicom import dcmwrite
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.dataset import Dataset
 
 from hemoscope.dicom.elements import quiet
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.findings import Finding
 from hemoscope.inference.study_reading import StudyReading
 from hemoscope.reports.dicom_results.derived_uids import derived_uid
-from hemoscope.reports.dicom_results.evidence import Reference
 from hemoscope.reports.dicom_results.key_objects import key_images, key_object_selection
 from hemoscope.reports.dicom_results.picture_pages import pages
 from hemoscope.reports.dicom_results.report_options import ReportOptions
+from hemoscope.reports.dicom_results.result_file import DicomResult, dicom_result
 from hemoscope.reports.dicom_results.secondary_capture import secondary_capture
 from hemoscope.reports.dicom_results.source_study import SourceStudy
 from hemoscope.reports.dicom_results.structured_report import presence, shown_value, structured_report
+from hemoscope.reports.dicom_results.superseded import Superseded
 from hemoscope.reports.report import ModelIdentity
 from hemoscope.version import __version__
 
@@ -37,22 +35,6 @@ class ResultKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DicomResult:
-    """One result object; ``content`` is its file (PS3.10), Explicit VR Little Endian."""
-
-    kind: ResultKind
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    content: bytes
-
-    @property
-    def name(self) -> str:
-        """The name of its file."""
-        return f"{self.kind.value}.dcm"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Statement:
     """What the objects of a study are made from, and its hash: every UID depends on it."""
 
@@ -61,8 +43,13 @@ class _Statement:
     card: ModelCard
     model: ModelIdentity
     options: ReportOptions
-    predecessors: tuple[Reference, ...]
+    superseded: Superseded | None
     digest: str
+
+    def uid(self, kind: ResultKind, *more: str) -> str:
+        """The SOP Instance UID of an object: it depends on what the object says, and on what it takes the place of."""
+        before = [] if self.superseded is None else [self.superseded.reference.sop_instance_uid]
+        return derived_uid(kind, self.digest, *more, *before)
 
 
 def dicom_results(
@@ -73,7 +60,7 @@ def dicom_results(
     *,
     kinds: Sequence[ResultKind] = tuple(ResultKind),
     options: ReportOptions = ReportOptions(),  # noqa: B008 - frozen
-    predecessors: Sequence[Reference] = (),
+    superseded: Superseded | None = None,
 ) -> tuple[DicomResult, ...]:
     """Make the results of a study that was read; key slices only where there are any.
 
@@ -84,7 +71,7 @@ def dicom_results(
         model: which model that was.
         kinds: the objects to make.
         options: of the site, for the report.
-        predecessors: earlier reports on the study by Hemoscope.
+        superseded: the object of an earlier reading that the one of ``kinds`` takes the place of.
 
     Raises:
         ValueError: pictures are wanted, and the study was read without its heat maps.
@@ -95,17 +82,16 @@ def dicom_results(
         card=card,
         model=model,
         options=options,
-        predecessors=tuple(predecessors),
+        superseded=superseded,
         digest=_digest(reading, source, model, options),
     )
     with quiet():
         made = ((kind, _MAKERS[kind](statement)) for kind in ResultKind if kind in kinds)
-        return tuple(_result(kind, data_set) for kind, data_set in made if data_set is not None)
+        return tuple(dicom_result(kind, data_set) for kind, data_set in made if data_set is not None)
 
 
 def _report(statement: _Statement) -> Dataset:
-    before = [one.sop_instance_uid for one in statement.predecessors]
-    sop_instance_uid = derived_uid(ResultKind.REPORT, statement.digest, *before)
+    sop_instance_uid = statement.uid(ResultKind.REPORT)
     return structured_report(
         statement.source,
         statement.reading.findings,
@@ -113,20 +99,23 @@ def _report(statement: _Statement) -> Dataset:
         series_instance_uid=derived_uid("series", sop_instance_uid),
         sop_instance_uid=sop_instance_uid,
         options=statement.options,
-        predecessors=[one.data_set() for one in statement.predecessors],
+        superseded=statement.superseded,
     )
 
 
 def _pictures(statement: _Statement) -> Dataset:
-    drawn = list(pages(statement.reading, statement.card, statement.model))
+    superseded = statement.superseded
+    note = "" if superseded is None else superseded.sentence
+    drawn = list(pages(statement.reading, statement.card, statement.model, note=note))
     pixels = hashlib.sha256(np.stack(drawn).tobytes()).hexdigest()
-    sop_instance_uid = derived_uid(ResultKind.PICTURES, statement.digest, pixels)
+    sop_instance_uid = statement.uid(ResultKind.PICTURES, pixels)
     return secondary_capture(
         statement.source,
         drawn,
         key_images(statement.source, statement.reading.findings),
         series_instance_uid=derived_uid("series", sop_instance_uid),
         sop_instance_uid=sop_instance_uid,
+        superseded=superseded,
     )
 
 
@@ -134,12 +123,13 @@ def _key_slices(statement: _Statement) -> Dataset | None:
     images = key_images(statement.source, statement.reading.findings)
     if not images:
         return None
-    sop_instance_uid = derived_uid(ResultKind.KEY_SLICES, statement.digest)
+    sop_instance_uid = statement.uid(ResultKind.KEY_SLICES)
     return key_object_selection(
         statement.source,
         images,
         series_instance_uid=derived_uid("series", sop_instance_uid),
         sop_instance_uid=sop_instance_uid,
+        superseded=statement.superseded,
     )
 
 
@@ -185,21 +175,3 @@ def _said(finding: Finding, options: ReportOptions) -> list[object]:
         repr(code.finding),
         repr(code.site),
     ]
-
-
-def _result(kind: ResultKind, data_set: Dataset) -> DicomResult:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = data_set.SOPClassUID, data_set.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(derived_uid("implementation", __version__))
-    meta.ImplementationVersionName = f"HEMOSCOPE_{__version__}"[:16]
-    data_set.file_meta = meta
-    stream = io.BytesIO()
-    dcmwrite(stream, data_set, enforce_file_format=True)
-    return DicomResult(
-        kind=kind,
-        sop_class_uid=str(data_set.SOPClassUID),
-        sop_instance_uid=str(data_set.SOPInstanceUID),
-        series_instance_uid=str(data_set.SeriesInstanceUID),
-        content=stream.getvalue(),
-    )

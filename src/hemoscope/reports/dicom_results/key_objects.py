@@ -8,6 +8,7 @@ from pydicom.sr.coding import Code
 from hemoscope.inference.findings import StudyFindings
 from hemoscope.reports.dicom_results.evidence import MANUFACTURER, evidence_of, finish
 from hemoscope.reports.dicom_results.source_study import SourceImage, SourceStudy
+from hemoscope.reports.dicom_results.superseded import Superseded, series_description
 from hemoscope.version import DISCLAIMER, __version__
 
 SERIES_NUMBER = 7402
@@ -22,14 +23,20 @@ def key_images(source: SourceStudy, findings: StudyFindings) -> tuple[SourceImag
 
 
 def key_object_selection(
-    source: SourceStudy, images: tuple[SourceImage, ...], *, series_instance_uid: str, sop_instance_uid: str
+    source: SourceStudy,
+    images: tuple[SourceImage, ...],
+    *,
+    series_instance_uid: str,
+    sop_instance_uid: str,
+    superseded: Superseded | None = None,
 ) -> Dataset:
     """Build the selection of these images; there must be one at least."""
     evidence = evidence_of(source, images)
+    later = "" if superseded is None else f"{superseded.sentence}. "
     content = KeyObjectSelection(
         document_title=CodedConcept.from_code(_OF_INTEREST),
         referenced_objects=evidence,
-        description=f"Slices in which Hemoscope suspects hemorrhage. {DISCLAIMER}",
+        description=f"{later}Slices in which Hemoscope suspects hemorrhage. {DISCLAIMER}",
     )
     document = KeyObjectSelectionDocument(
         evidence=evidence,
@@ -39,15 +46,23 @@ def key_object_selection(
         sop_instance_uid=sop_instance_uid,
         instance_number=1,
         manufacturer=MANUFACTURER,
-        series_description="Hemoscope key slices (research use only)",
+        series_description=series_description("key slices", superseded),
         software_versions=__version__,
     )
+    drop_concept_names(document)
     _name_frames(document, images)
     return finish(document, source)
 
 
+def drop_concept_names(document: Dataset) -> None:
+    """Drop the concept name that TID 2010 forbids in items of images and other objects."""
+    for item in document.ContentSequence:
+        if item.ValueType in ("IMAGE", "COMPOSITE") and _CONCEPT_NAME in item:
+            del item[_CONCEPT_NAME]
+
+
 def _name_frames(document: Dataset, images: tuple[SourceImage, ...]) -> None:
-    """Name the frames of multi-frame images, and drop the concept name that TID 2010 forbids in items of images."""
+    """Name the frames of multi-frame images."""
     frames: dict[str, list[int]] = {}
     for image in images:
         if image.frame is not None:
@@ -55,8 +70,6 @@ def _name_frames(document: Dataset, images: tuple[SourceImage, ...]) -> None:
     for item in document.ContentSequence:
         if item.ValueType != "IMAGE":
             continue
-        if _CONCEPT_NAME in item:
-            del item[_CONCEPT_NAME]
         reference = item.ReferencedSOPSequence[0]
         if reference.ReferencedSOPInstanceUID in frames:
             reference.ReferencedFrameNumber = frames[reference.ReferencedSOPInstanceUID]

@@ -36,14 +36,18 @@ _LINES = 9
 _MOST_SLICES = 6  # a page holds 2 MB, and a study that is only suspected should not fill an archive
 
 
-def pages(reading: StudyReading, card: ModelCard, model: ModelIdentity) -> Iterator[NDArray[np.uint8]]:
+def pages(
+    reading: StudyReading, card: ModelCard, model: ModelIdentity, *, note: str = ""
+) -> Iterator[NDArray[np.uint8]]:
     """Yield the pages of a study, each uint8 (rows, columns, 3): the summary, then the key slices from feet to head.
+
+    ``note`` stands above the table of the summary.
 
     Raises:
         ValueError: the study was read without its heat maps.
     """
     chosen = _shown(reading.findings)
-    yield _array(_summary(reading.findings, model, len(chosen)))
+    yield _array(_summary(reading.findings, model, len(chosen), note))
     for index, label in chosen:
         yield _array(_key_slice(picture_of(reading, card, reading.findings.slices[index].ref, label)))
 
@@ -94,12 +98,13 @@ def _title(picture: SlicePicture) -> str:
     return named if picture.established else f"{named} (label not established)"
 
 
-def _summary(findings: StudyFindings, model: ModelIdentity, following: int) -> Image.Image:
+def _summary(findings: StudyFindings, model: ModelIdentity, following: int, note: str) -> Image.Image:
     sheet, draw = _sheet()
     incomplete = findings.urgency == "incomplete"
     headline = INCOMPLETE_WORDS if incomplete else TRIAGE_WORDS[findings.triage]
     draw.text((_MARGIN, 10), "Hemoscope: intracranial hemorrhage", font=font(24), fill=INK)
     draw.text((_MARGIN, 52), headline, font=font(20), fill=_WARNING if incomplete else INK)
+    draw.text((PAGE[0] - _MARGIN, 54), note, font=font(16), fill=_WARNING, anchor="ra")
     rows = [("Label", "Probability", "Threshold", "Result"), *(_row(finding) for finding in findings.findings)]
     for number, row in enumerate(rows):
         for left, text in zip(_COLUMNS, row, strict=True):

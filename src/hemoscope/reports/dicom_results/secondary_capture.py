@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from hemoscope.reports.dicom_results.evidence import MANUFACTURER, finish
 from hemoscope.reports.dicom_results.source_study import SourceImage, SourceStudy
+from hemoscope.reports.dicom_results.superseded import Superseded, series_description
 from hemoscope.version import __version__
 
 SERIES_NUMBER = 7401
@@ -26,6 +27,7 @@ def secondary_capture(
     *,
     series_instance_uid: str,
     sop_instance_uid: str,
+    superseded: Superseded | None = None,
 ) -> Dataset:
     """Build the object, without compression, which every archive accepts.
 
@@ -35,6 +37,7 @@ def secondary_capture(
         images: that the pages were drawn from.
         series_instance_uid: of its series.
         sop_instance_uid: of the object.
+        superseded: the pictures of an earlier reading.
     """
     capture = Dataset()
     # Without Timezone Offset From UTC, which would hold for the times of the study too (PS3.3 C.12.1.1.8).
@@ -44,7 +47,7 @@ def secondary_capture(
     capture.SeriesNumber, capture.InstanceNumber = SERIES_NUMBER, 1
     capture.Modality, capture.ConversionType = "OT", "WSD"
     capture.ImageType = ["DERIVED", "SECONDARY"]
-    capture.SeriesDescription = "Hemoscope pictures (research use only)"
+    capture.SeriesDescription = series_description("pictures", superseded)
     # Without it, Laterality would be required (PS3.3 C.7.3.1).
     capture.BodyPartExamined = "HEAD"
     capture.Manufacturer = MANUFACTURER

@@ -4,8 +4,6 @@ Each group has a tracking identifier, the finding's code, its presence, its cali
 the algorithm. The report is preliminary and not verified: it is a program's, and research use only.
 """
 
-from collections.abc import Sequence
-
 from highdicom import UID
 from highdicom.sr import (
     AlgorithmIdentification,
@@ -30,6 +28,7 @@ from hemoscope.reports.dicom_results.derived_uids import derived_uid
 from hemoscope.reports.dicom_results.evidence import MANUFACTURER, evidence_of, finish
 from hemoscope.reports.dicom_results.report_options import ReportOptions
 from hemoscope.reports.dicom_results.source_study import SourceImage, SourceStudy
+from hemoscope.reports.dicom_results.superseded import Superseded, series_description
 from hemoscope.reports.report import ModelIdentity
 from hemoscope.version import DISCLAIMER, __version__
 
@@ -69,7 +68,7 @@ def structured_report(
     series_instance_uid: str,
     sop_instance_uid: str,
     options: ReportOptions = ReportOptions(),  # noqa: B008 - frozen
-    predecessors: Sequence[Dataset] = (),
+    superseded: Superseded | None = None,
 ) -> Dataset:
     """Build the report, complete but for its time of creation, which is now.
 
@@ -80,7 +79,7 @@ def structured_report(
         series_instance_uid: of the report's series.
         sop_instance_uid: of the report.
         options: of the site.
-        predecessors: earlier reports on the study, which this one follows (PS3.3 C.17.2).
+        superseded: the report of an earlier reading, which this one follows (PS3.3 C.17.2).
     """
     keys = [source.images[ref.index] for one in findings.findings for ref in one.slices]
     content = MeasurementReport(
@@ -101,8 +100,8 @@ def structured_report(
         is_complete=findings.complete,
         is_final=False,
         is_verified=False,
-        previous_versions=list(predecessors) or None,
-        series_description="Hemoscope findings (research use only)",
+        previous_versions=None if superseded is None else [superseded.reference.data_set()],
+        series_description=series_description("findings", superseded),
         manufacturer_model_name=model.name,
         software_versions=__version__,
     )

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from hemoscope.errors import StoreError
 from hemoscope.store.background import described
 from hemoscope.store.store import Store
-from hemoscope.store.values import Counts
+from hemoscope.store.values import Counts, OutboxCounts
 from hemoscope.web.access import Reader
 from hemoscope.web.app_state import app_state_of
 from hemoscope.web.problems import Problem
@@ -48,28 +48,30 @@ async def ready(request: Request) -> Readiness:
     try:
         # In threads of its own and within a time: requests that wait for the database must not hold the answer back.
         with fail_after(_PROBE_TIMEOUT_S):
-            counts = await to_thread.run_sync(_usable, state.store, limiter=state.probes, abandon_on_cancel=True)
+            counts, results = await to_thread.run_sync(
+                _usable, state.store, limiter=state.probes, abandon_on_cancel=True
+            )
     except StoreError as error:
         raise _not_ready(error.code, f"{error.reason[:1].upper()}{error.reason[1:]}.", error.remedy) from error
     except Exception as error:
         _log.warning("not ready: %s", described(error))
         reason = f"Database or storage cannot be used ({type(error).__name__})."
         raise _not_ready("not_ready", reason, "Check that the database runs and that its disk is not full") from error
-    return _readiness(counts)
+    return _readiness(counts, results)
 
 
-def _usable(store: Store) -> Counts:
+def _usable(store: Store) -> tuple[Counts, OutboxCounts]:
     """Write to the storage and to the database, and return the counts."""
     store.check_storage()
     store.check_database()
-    return store.counts()
+    return store.counts(), store.deliveries.counts()
 
 
 def _not_ready(code: str, detail: str, remedy: str) -> Problem:
     return Problem(503, code=code, detail=detail, remedy=remedy, headers={"Retry-After": "5"})
 
 
-def _readiness(counts: Counts) -> Readiness:
+def _readiness(counts: Counts, results: OutboxCounts) -> Readiness:
     if not counts.workers:
         raise Problem(
             503,
@@ -77,7 +79,7 @@ def _readiness(counts: Counts) -> Readiness:
             detail="No worker is alive: studies are accepted and wait.",
             remedy="Start hemoscope serve with --workers 1 or more against this database",
         )
-    return Readiness(status="ready", workers=len(counts.workers), queue_depth=counts.queue_depth)
+    return Readiness(status="ready", workers=len(counts.workers), queue_depth=counts.queue_depth, results=results)
 
 
 @numbers.get(

@@ -50,6 +50,7 @@ export const isFiltered = ({ search, urgency, state }) => Boolean(search || urge
 
 /** Whether an entry belongs to the list by its filters; only the server knows what a search finds. */
 export function matches(entry, { urgency, state }) {
+  if (entry.superseded_by) return false; // the later reading of the study stands there
   const urgent = !urgency || urgency === (entry.urgency ?? "unknown");
   return urgent && (!state || state.split(",").includes(entry.state));
 }

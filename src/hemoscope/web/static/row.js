@@ -33,7 +33,7 @@ function suspectedCell(entry) {
 
 function nameCell(entry, address) {
   const link = el("a", { class: "row-link", href: `/studies/${entry.study_id}${address}`, text: studyName(entry) });
-  return el("th", { scope: "row", class: "cell-study" }, link, entry.identity?.id && el("span", { class: "faint", text: ` ${entry.identity.id}` }));
+  return el("th", { scope: "row", class: "cell-study" }, link, entry.identity?.id && el("span", { class: "faint", text: ` ${entry.identity.id}` }), entry.reading > 1 && el("span", { class: "faint", text: ` reading ${entry.reading}` }));
 }
 
 const age = (iso) => (iso ? duration(secondsSince(iso)) : "unknown");

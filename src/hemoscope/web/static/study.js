@@ -14,6 +14,7 @@ import { addressOf, isFiltered, matches, orderOf, parameters, readQuery } from "
 import { Marks } from "./marks.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
+import { deliveryLines } from "./sent.js";
 import { failureOf, isAdmin, loadSite, problemBox, refusals, wireDialogs } from "./site.js";
 import { allowMeasures, firstHeat, readingKeys, wireTools } from "./tools.js";
 import { nextStop, stopsOf } from "./walk.js";
@@ -40,12 +41,19 @@ function firstLabel(findings) {
   return (present.find((finding) => finding.established) ?? present[0])?.label ?? "any";
 }
 
+function showSent(entry) {
+  const lines = deliveryLines(entry);
+  find("#sent").replaceChildren(...lines);
+  find("#sent").hidden = lines.length === 0;
+}
+
 function showHead(entry) {
   find("#study-name").textContent = studyName(entry);
   const age = entry.acquired_at ? `Scanned ${duration(secondsSince(entry.acquired_at))} ago` : "Scan time unknown";
   const parts = [age, entry.instances > 0 && counted(entry.instances, "slice")].filter(Boolean);
   find("#study-facts").textContent = parts.join(" · ");
   document.title = `${entry.urgency ? `${urgencyWord(entry.urgency)}: ` : ""}${studyName(entry)} · Hemoscope`;
+  showSent(entry);
   for (const link of document.querySelectorAll("[data-report]")) {
     link.href = `/api/v1/studies/${studyId}/${link.dataset.report}`;
     link.hidden = entry.state !== "done";
@@ -155,7 +163,8 @@ function changed(entry) {
   if (entry.study_id !== studyId || !page.entry) return;
   const news = entry.state !== page.entry.state || entry.has_pixels !== page.entry.has_pixels;
   if (news) guarded(load);
-  else if (entry.state !== "done" && entry.state !== "failed") showProgress(entry);
+  else if (entry.state === "done") guarded(async () => showSent(await getJson(`/studies/${studyId}`)));
+  else if (entry.state !== "failed") showProgress(entry);
 }
 
 function gone(id) {

@@ -81,7 +81,7 @@ function changed(entry) {
   }
   const known = entries.get(entry.study_id);
   if (matches(entry, query)) entries.set(entry.study_id, { ...known, ...entry });
-  else entries.delete(entry.study_id);
+  else if (entries.delete(entry.study_id) && entry.superseded_by) total -= 1;
   if (!known && entries.has(entry.study_id)) total += 1;
   if (known && known.state !== entry.state) announce(spoken(entry));
   draw();

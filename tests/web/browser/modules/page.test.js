@@ -10,6 +10,7 @@ import { byUrgencyThenWaiting, LABELS, suspectedTypes, triageOf, URGENCIES } fro
 import { nextPage } from "../../../../src/hemoscope/web/static/login.js";
 import { thresholdWords } from "../../../../src/hemoscope/web/static/meaning.js";
 import { knownNotes, plainNote } from "../../../../src/hemoscope/web/static/quality.js";
+import { deliveryWords } from "../../../../src/hemoscope/web/static/sent.js";
 import { failureOf, refusals } from "../../../../src/hemoscope/web/static/site.js";
 import { barsPath, sliceAt } from "../../../../src/hemoscope/web/static/strip.js";
 import { FITTED, panned, pixelAt, placement, zoomedAt } from "../../../../src/hemoscope/web/static/view.js";
@@ -196,4 +197,14 @@ test("the tutorial gives the sentence of the card that ships", async () => {
 test("labels and notes are exported for the Python tests", { skip: !process.env.HEMOSCOPE_EXPORT && "for the Python tests" }, async () => {
   const { writeFile } = await import("node:fs/promises");
   await writeFile(process.env.HEMOSCOPE_EXPORT, JSON.stringify({ labels: LABELS, notes: knownNotes(), urgencies: URGENCIES }));
+});
+
+test("what became of results is said in a few words", () => {
+  const at = new Date(2026, 2, 1, 10, 32).toISOString();
+  const words = (state, more) => deliveryWords({ destination: "archive", state, sent_at: at, error: "", ...more }).replace(/[ \u202f]AM/, "");
+  assert.equal(words("committed"), "Sent to archive 10:32, committed");
+  assert.equal(words("delivered"), "Sent to archive 10:32");
+  assert.equal(words("sent"), "Sent to archive 10:32, commitment awaited");
+  assert.equal(words("waiting", { sent_at: null, error: "no association" }), "Waits to be sent to archive: no association");
+  assert.equal(words("failed", { sent_at: null }), "Not sent to archive");
 });
