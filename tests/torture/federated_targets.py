@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _ARRAYS = {"conv.weight": np.ones((2, 3), np.float32), "head.bias": np.zeros(6, np.float32)}
 _STATISTICS = {"norm.running_mean": np.zeros(2, np.float32), "norm.running_var": np.ones(2, np.float32)}
 _NODE = 11
+_LONGEST_TEXT = 1 << 14  # that is damaged once more: some damage repeats it
 _BOTH_SIDES = (
     "hemoscope.federated.server.client_replies",
     "hemoscope.federated.server.secure_replies",
@@ -254,12 +255,12 @@ def _damage(record: Any, random_: random.Random) -> None:
             damaged = _array_bytes(value.data, random_)
             stype = value.stype if random_.random() < 0.9 else "numpy.ndarray"
             record[name] = Array("uint8", (len(damaged),), stype, damaged)
-        elif isinstance(value, str) and random_.random() < 0.8:
+        elif isinstance(value, str) and len(value) < _LONGEST_TEXT and random_.random() < 0.8:
             whole = mutation.mutate_json if value.startswith("{") else mutation.mutate_text
             record[name] = whole(value.encode(), random_).decode("utf-8", "replace")
         else:
             record[name] = random_.choice((*mutation.STRANGE_NUMBERS, *_OF_ANOTHER_KIND))
-    except (TypeError, ValueError, RecursionError):  # what Flower's record does not hold, or no JSON any more
+    except (TypeError, ValueError, RecursionError, MemoryError):  # no JSON any more, or what no record holds
         record.pop(name, None)
 
 

@@ -107,7 +107,10 @@ class ForkServer:
                 os.dup2(output, wanted)
                 os.close(output)
             for key in list(self._selector.get_map().values()):
-                os.close(key.fileobj) if isinstance(key.fileobj, int) else key.fileobj.close()
+                if isinstance(key.fileobj, socket.socket):
+                    key.fileobj.close()
+                else:
+                    os.close(key.fd)
             self._selector.close()
             # Else all applications would draw the same.
             random.seed()

@@ -203,7 +203,7 @@ def unpack(record: ArrayRecord) -> Arrays:
         raise FederationError(_FOREIGN)
     _check_size(array.data)
     try:
-        found = deserialize(array.data)
+        found: list[tuple[str, dict[str, Any]]] = deserialize(array.data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise FederationError(_FOREIGN) from error
     if len(found) > _MOST_ARRAYS:
