@@ -86,7 +86,7 @@ def test_every_listed_name_is_used() -> None:
         for alias in node.names
     }
     listed = {entry.rpartition(" as ")[2] for entry in sum(flower_internals.INTERNALS.values(), ())}
-    assert listed == used - {"replace_mask_generator", "OUT_OF_STEP"}
+    assert listed == used - {"replace_mask_generator", "OUT_OF_STEP", "RECEIVING", "SENDING", "REPLY_OVER"}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -102,8 +102,13 @@ def test_a_site_loads_nothing_of_the_superlink() -> None:
 
 
 @needs_flower
-def test_the_installed_flower_says_when_a_site_falls_out_of_step_in_the_words_that_are_looked_for() -> None:
+def test_the_installed_flower_logs_in_the_words_that_are_looked_for() -> None:
     spec = find_spec("flwr.supernode.start_client_internal")
     assert spec is not None
     assert spec.origin is not None
-    assert f'"Run ID %s {flower_internals.OUT_OF_STEP} %s."' in Path(spec.origin).read_text()
+    source = Path(spec.origin).read_text()
+    assert f'"Run ID %s {flower_internals.OUT_OF_STEP} %s."' in source
+    for words in (flower_internals.RECEIVING, flower_internals.SENDING):
+        assert f'"{words}%s message (ID: %s)"' in source
+    for words in flower_internals.REPLY_OVER:
+        assert words in source

@@ -77,6 +77,10 @@ _MASK_GENERATOR = "pseudo_rand_gen"
 # What a SuperNode logs (start_client_internal.py) where a run ended while it received a message: the message stays in
 # its memory and is handled nevertheless, and from then on each reply is sent one message too late.
 OUT_OF_STEP = "is not in `RUNNING` status. Ignoring message"
+# What a SuperNode logs (there too) where it takes a message, where a reply is there, and where it is done with either:
+# it says by nothing else whether it waits for a reply.
+RECEIVING, SENDING = "Receiving: ", "Sending: "
+REPLY_OVER = ("Sent successfully", "Failed to send message", "Failed to receive message", "Ignoring reply message")
 
 
 def replace_mask_generator(generator: Any) -> None:

@@ -286,9 +286,10 @@ processes.main(["flower-supernode"])
     ],
 )
 def test_a_program_of_flowers_that_lost_its_connection_or_a_thread_ends_although_other_threads_live(
-    action: str, code: int
+    tmp_path: Path, action: str, code: int
 ) -> None:
-    done = subprocess.run([sys.executable, "-P", "-c", FLOWERS_PROGRAM, action], timeout=30, check=False)
+    command = [sys.executable, "-P", "-c", FLOWERS_PROGRAM, action]
+    done = subprocess.run(command, env={**os.environ, "FLWR_HOME": str(tmp_path)}, timeout=60, check=False)
     assert done.returncode == code
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("flwr", reason="needs the extra: make setup-federated")
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
-from hemoscope.federated.exchange.messages import pack
+from hemoscope.federated.exchange.messages import pack, pack_each
 from hemoscope.federated.site.audit import AuditTrail, record_facts
 
 RECORDS = RecordDict(
@@ -35,7 +35,7 @@ def test_bytes_and_hash_are_those_that_flower_sends(name: str) -> None:
 
 
 def test_equal_arrays_are_counted_once_as_they_are_sent_once() -> None:
-    once, twice = (pack(dict.fromkeys(names, np.ones(1000, np.float32))) for names in ("a", "ab"))
+    once, twice = (pack_each(dict.fromkeys(names, np.ones(1000, np.float32))) for names in ("a", "ab"))
     assert record_facts("x", twice).bytes < record_facts("x", once).bytes + 200
 
 

@@ -6,8 +6,10 @@ kill it when its parent dies (prctl(2), PR_SET_PDEATHSIG) and then runs Flower's
 the same environment.
 
 Flower's servers and executors can lose the thread that does their work and stay alive: ``flower-supernode`` keeps its
-HTTP server after its connection has ended, and can fall out of step with its server. Such a program ends here as a
-whole, so that its supervisor starts it again.
+HTTP server after its connection has ended, can fall out of step with its server, and waits for ever for the reply of an
+application that is dead (``reply_watch``). Such a program ends here as a whole, so that its supervisor starts it again.
+
+A site's application is forked by a process that has imported what it needs, where there is one (``fork_server``).
 """
 
 import ctypes
@@ -17,23 +19,27 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hemoscope.errors import FederationError
+from hemoscope.federated.deployment.fork_client import run_forked
+from hemoscope.federated.deployment.reply_watch import watch_replies, working
 from hemoscope.federated.flower_internals import OUT_OF_STEP
 from hemoscope.files import write_text
 
-LAUNCHED = ("flwr-serverapp", "flwr-clientapp")
-SUPERVISED = ("flower-supernode", "flower-superexec")
+APPLICATION, NODE = "flwr-clientapp", "flower-supernode"  # of a site
+LAUNCHED = ("flwr-serverapp", APPLICATION)
+SUPERVISED = (NODE, "flower-superexec")
 LOOPBACK = "127.0.0.1"
 JOBS_VARIABLE = "HEMOSCOPE_FEDERATED_JOBS"
 
 CANNOT_RUN = 78  # exit code where starting again would not help (sysexits.h, EX_CONFIG)
 BROKEN = 70  # exit code of a supervised program that lost its connection or a thread (sysexits.h, EX_SOFTWARE)
 
+EXECUTOR_POLL = "0.25"  # seconds between an executor's questions for work, on this machine; Flower's own is 1
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _WITHOUT_PROXY = ("localhost", LOOPBACK, "::1")
 
@@ -55,6 +61,7 @@ def flower_environment(home: Path, *, inherited: Mapping[str, str] | None = None
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": EXECUTOR_POLL,
         "RAY_USAGE_STATS_ENABLED": "0",
         "FLWR_HOME": str(home),
         "PATH": os.pathsep.join([str(write_launchers(home / "bin")), kept.get("PATH", os.defpath)]),
@@ -145,19 +152,47 @@ def main(arguments: Sequence[str]) -> None:
     name, *rest = arguments
     claimed = int(rest[rest.index("--parent-pid") + 1]) if "--parent-pid" in rest else None
     tie_to_parent(claimed)
-    (program,) = entry_points(group="console_scripts", name=name)
-    sys.argv = [name, *rest]
+    if name == APPLICATION:
+        _run_application(arguments)
     if name not in SUPERVISED:
-        program.load()()
+        run_program(arguments)
         return
     sys.excepthook, threading.excepthook = _end_with_error, _end_with_thread
     logging.getLogger("flwr").addFilter(_end_out_of_step)
-    code: object = BROKEN  # whoever returns has lost its connection
+    if name == NODE:
+        watch_replies(Path(os.environ["FLWR_HOME"]), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    code = run_program(arguments)
+    end_process(BROKEN if code is None else code)  # whoever returns has lost its connection
+
+
+def run_program(arguments: Sequence[str]) -> object:
+    """Run one of Flower's programs in this process: None where it returned, else what it gave to ``sys.exit``."""
+    program = load_program(arguments[0])
+    sys.argv = list(arguments)
     try:
-        program.load()()
+        program()
     except SystemExit as error:
-        code = error.code
-    _end_process(code)
+        return 0 if error.code is None else error.code
+    return None
+
+
+def load_program(name: str) -> Callable[[], object]:
+    """One of Flower's programs, imported."""
+    (program,) = entry_points(group="console_scripts", name=name)
+    loaded: Callable[[], object] = program.load()
+    return loaded
+
+
+def _run_application(arguments: Sequence[str]) -> NoReturn:
+    """Run a site's application, forked where that is possible, under the lock that says that it lives."""
+    folder = Path(os.environ["FLWR_HOME"])
+    with working(folder) as say_in_order:
+        code: object = run_forked(folder, arguments)
+        if code is None:
+            code = run_program(arguments)
+        if code == 0:
+            say_in_order()
+    end_process(code)
 
 
 def _end_out_of_step(record: logging.LogRecord) -> bool:
@@ -169,15 +204,15 @@ def _end_out_of_step(record: logging.LogRecord) -> bool:
 
 def _end_with_error(*error: Any) -> None:
     sys.__excepthook__(*error)
-    _end_process(BROKEN)
+    end_process(BROKEN)
 
 
 def _end_with_thread(failed: threading.ExceptHookArgs) -> None:
     threading.__excepthook__(failed)
-    _end_process(BROKEN)
+    end_process(BROKEN)
 
 
-def _end_process(code: object) -> NoReturn:
+def end_process(code: object) -> NoReturn:
     """End now, whatever other threads do."""
     sys.stdout.flush()
     sys.stderr.flush()

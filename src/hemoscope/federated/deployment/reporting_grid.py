@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from hemoscope.federated.deployment.run_progress import ProgressFile
 from hemoscope.federated.server.chosen_nodes import ChosenNodes
 
-POLL = 2.0  # seconds
+POLL = 0.5  # seconds
 
 
 class ReportingGrid(ChosenNodes):

@@ -21,7 +21,7 @@ from hemoscope.federated.deployment.processes import (
 )
 from hemoscope.federated.deployment.supervisor import Pids, Program, Supervisor
 
-SUPERNODE, SUPEREXEC = "supernode", "superexec"
+SUPERNODE, SUPEREXEC, FORK_SERVER = "supernode", "superexec", "fork-server"
 PATIENCE = 600.0  # seconds of being refused, after which the site gives up: its key is not, or no longer, registered
 _REFUSED = frozenset({1})  # Flower's exit code where the first request fails; later failures end with another
 
@@ -61,8 +61,10 @@ def supernode_command(site: Path, keys: SiteKeys, *, server: str, port: int | No
     ]
 
 
-def site_programs(command: Sequence[str], *, patience: float = PATIENCE) -> tuple[Program, Program]:
-    """The SuperNode, and the executor that asks it for work and ends with it: its work is nobody's then.
+def site_programs(command: Sequence[str], *, patience: float = PATIENCE) -> tuple[Program, ...]:
+    """The SuperNode, the executor that asks it for work, and what the executor's applications are forked from.
+
+    The executor ends with the SuperNode: its work is nobody's then.
 
     Args:
         command: of ``supernode_command``.
@@ -73,7 +75,9 @@ def site_programs(command: Sequence[str], *, patience: float = PATIENCE) -> tupl
     node = launch_command(Path(program).name, arguments)
     supernode = Program(name=SUPERNODE, command=node, refused=_REFUSED, patience=patience)
     asks = superexec_command(address, authority=None)
-    return supernode, Program(name=SUPEREXEC, command=asks, after=_has_supernode, ends_with=SUPERNODE)
+    superexec = Program(name=SUPEREXEC, command=asks, after=_has_supernode, ends_with=SUPERNODE)
+    forks = [sys.executable, "-P", "-m", "hemoscope.federated.deployment.fork_server"]
+    return supernode, superexec, Program(name=FORK_SERVER, command=forks)
 
 
 def _has_supernode(pids: Pids) -> bool:

@@ -120,7 +120,10 @@ def _accept(federation: Federation, state: RoundState, site: int, content: Recor
     check_statistics(reply.statistics, state.statistics)
     weight = 1.0 if federation.weighting == "uniform" else facts.weight
     facts = replace(facts, weight=weight, loss=reply.loss)
-    return ClientUpdate(site=site, trained=reply.trained, statistics=reply.statistics, facts=facts)
+    # In the server's order: Flower's strategies go by the place of an array, not by its name.
+    trained = {name: reply.trained[name] for name in state.trained}
+    statistics = {name: reply.statistics[name] for name in state.statistics}
+    return ClientUpdate(site=site, trained=trained, statistics=statistics, facts=facts)
 
 
 def _sentence(error: Error) -> str:

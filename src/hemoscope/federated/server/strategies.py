@@ -12,7 +12,7 @@ round a share of 0.25 among three sites to nobody, and be a plain mean).
 import math
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -101,13 +101,18 @@ class RoundStrategy:
         if self._federation.privacy.enabled:
             asked.accountant = privacy.open_accountant(self._federation, sites=len(chosen), state=state.accountant)
             asked.strategy = privacy.noisy(flower, self._federation, asked.accountant, sites=len(chosen))
-        arrays, nodes = messages.pack(state.trained), ChosenNodes(grid, chosen)
+        arrays, nodes = messages.pack_each(state.trained), ChosenNodes(grid, chosen)
         try:
             made = asked.strategy.configure_train(number, arrays, ConfigRecord(dict(config)), nodes)
         except privacy.PrivacyBudgetExhausted as error:
             assert asked.accountant is not None
             raise privacy.budget_spent(self._federation, asked.accountant) from error
-        return [self._complete(message, state) for message in made]
+        packed = {
+            messages.ARRAYS: messages.pack(state.trained),
+            messages.STATISTICS: messages.pack(state.statistics),
+            messages.FIXED: messages.pack(state.fixed),
+        }
+        return [self._complete(message, packed) for message in made]
 
     def aggregate(self, number: int, state: RoundState, replies: Iterable[Message]) -> tuple[RoundState, RoundReport]:
         """Make the next state of the replies, or none: a void round returns ``state`` itself.
@@ -190,9 +195,9 @@ class RoundStrategy:
         adam.m_t, adam.v_t = (state.strategy.get(name) for name in _MOMENTS)
         return adam
 
-    def _complete(self, message: Message, state: RoundState) -> Message:
-        message.content[messages.STATISTICS] = messages.pack(state.statistics)
-        message.content[messages.FIXED] = messages.pack(state.fixed)
+    def _complete(self, message: Message, packed: Mapping[str, ArrayRecord]) -> Message:
+        for name, values in packed.items():
+            message.content[name] = values
         message.metadata.ttl = self._federation.round_timeout  # nobody trains for a round that is over
         return message
 
@@ -255,7 +260,7 @@ def _accounted(state: RoundState) -> int:
 def _message(update: ClientUpdate, arrays: Arrays) -> Message:
     """An answer as Flower's strategies take it: one record of arrays, one of the weight."""
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-        messages.ARRAYS: messages.pack(arrays),
+        messages.ARRAYS: messages.pack_each(arrays),
         messages.METRICS: MetricRecord({messages.WEIGHT: update.facts.weight}),
     }
     return Message(RecordDict(records), dst_node_id=0, message_type="train")
