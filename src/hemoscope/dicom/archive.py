@@ -123,7 +123,7 @@ def open_archive(
         try:
             data = source.load(limits)
             if isinstance(source, GzipSource):
-                budget.open(source.name).inflate(len(data))
+                budget.inflate(source.name, len(data))
             stamps[source.name] = stamp_of(data)
             found = _index(data, source.name, budget)
             headers += found.headers

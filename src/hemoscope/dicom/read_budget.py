@@ -20,6 +20,7 @@ _FREE_ELEMENTS = 2000
 _FREE_BYTES = 4 << 20
 _FREE_S = 0.02
 _LOOK_EVERY = 500  # elements between two looks at the clock
+_TOGETHER = "with the files before it, it exceeds the limit {}"
 
 
 class ReadBudget:
@@ -34,6 +35,12 @@ class ReadBudget:
     def open(self, source: str) -> "FileBudget":
         """Return the budget of one reading of a file."""
         return FileBudget(source, self)
+
+    def inflate(self, source: str, size: int) -> None:
+        """Count a file that was inflated as a whole. Raises DicomReadError ``too_large``."""
+        exceeded = self.take((0.0, max(0.0, size - _FREE_BYTES), 0.0))
+        if exceeded is not None:
+            raise refusal(source, "too_large", _TOGETHER.format(exceeded))
 
     def take(self, cost: tuple[float, float, float]) -> str | None:
         """Add elements, inflated bytes and seconds; return the limit that they exceed, None if there is none."""
@@ -54,14 +61,17 @@ class ReadBudget:
 
 
 class FileBudget:
-    """What one reading of a file may still cost. ``with budget:`` encloses its work, whose processor time counts."""
+    """What one reading of a file may still cost. ``with budget:`` encloses its work, whose processor time counts.
+
+    ``elements`` is what was counted.
+    """
 
     def __init__(self, source: str, archive: ReadBudget) -> None:
         """Start with the limits for one file: ``elements``, ``inflated_bytes``, ``file_seconds``."""
         self._source = source
         self._limits = archive.limits
         self._archive = archive
-        self._elements = 0
+        self.elements = 0
         self._bytes = 0
         self._seconds = 0.0
         self._since: float | None = None
@@ -95,10 +105,10 @@ class FileBudget:
         Raises:
             DicomReadError: ``too_large``, which names the limit.
         """
-        self._elements += elements
-        if self._elements > self._limits.elements:
+        self.elements += elements
+        if self.elements > self._limits.elements:
             raise self._refused(f"more data elements than the limit elements = {self._limits.elements}")
-        if self._elements >= self._look_at:
+        if self.elements >= self._look_at:
             self.look()
 
     def inflate(self, size: int) -> None:
@@ -111,14 +121,14 @@ class FileBudget:
 
     def look(self) -> None:
         """Compare the processor time, and the cost of all files, with their limits. Raises DicomReadError."""
-        self._look_at = self._elements + _LOOK_EVERY
+        self._look_at = self.elements + _LOOK_EVERY
         self._measure()
         if self._seconds > self._limits.file_seconds:
             reason = f"reading takes more processor time than the limit file_seconds = {self._limits.file_seconds}"
             raise self._refused(reason)
         exceeded = self._archive.take(self._new_cost())
         if exceeded is not None:
-            raise self._refused(f"with the files before it, it exceeds the limit {exceeded}")
+            raise self._refused(_TOGETHER.format(exceeded))
 
     def _measure(self) -> None:
         if self._since is not None:
@@ -129,7 +139,7 @@ class FileBudget:
     def _new_cost(self) -> tuple[float, float, float]:
         """Return what is not free and was not taken from the budget of all files yet."""
         cost = (
-            max(0.0, self._elements - _FREE_ELEMENTS),
+            max(0.0, self.elements - _FREE_ELEMENTS),
             max(0.0, self._bytes - _FREE_BYTES),
             max(0.0, self._seconds - _FREE_S),
         )
