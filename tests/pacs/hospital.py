@@ -79,6 +79,11 @@ class Hospital:
         """The process of a program."""
         return self._programs[name][1].pid
 
+    def memory_kib(self, name: str, what: str) -> int:
+        """A figure of a program's memory by its name in proc(5), such as ``VmHWM``, its highest resident set."""
+        status = Path(f"/proc/{self.pid(name)}/status").read_text()
+        return int(status.partition(f"{what}:")[2].split()[0])
+
     def start_again(self, name: str) -> None:
         """Start a program that was ended, with the same command."""
         self.start(name, self._programs[name][0])

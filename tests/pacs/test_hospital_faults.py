@@ -5,6 +5,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -43,6 +44,17 @@ ae_title = "PACS"
 host = "127.0.0.1"
 port = 4242
 commitment = true
+"""
+# A PDU that declares 4 GB; 300 MB are sent unless the connection is closed before.
+FOUR_GIGABYTES = """
+import socket, struct
+connection = socket.create_connection(("127.0.0.1", 11112), timeout=60)
+connection.sendall(struct.pack(">BxI", 1, 0xFFFFFFFF))
+try:
+    for _ in range(300):
+        connection.sendall(bytes(1 << 20))
+except OSError:
+    print("closed")
 """
 
 
@@ -192,3 +204,10 @@ def test_two_thousand_images_in_one_association_are_as_many_at_both_ends(hospita
     assert read(hospital, before) == [("done", 2000)]
     assert results(hospital, study) == sorted((SR, SC))
     hospital.check_logs()
+
+
+def test_a_pdu_that_declares_four_gigabytes_costs_no_memory(hospital: Hospital) -> None:
+    hospital.run("echoscu", "-aec", "HEMOSCOPE", "-aet", "STORESCU", "127.0.0.1", 11112)
+    before = hospital.memory_kib("hemoscope-listen", "VmHWM")
+    assert hospital.run(sys.executable, "-I", "-c", FOUR_GIGABYTES).strip() == "closed"
+    assert hospital.memory_kib("hemoscope-listen", "VmHWM") - before <= 8 << 10
