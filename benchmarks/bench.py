@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rows import Row
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("pacs_turnaround",)
 
 
 def main() -> int:
