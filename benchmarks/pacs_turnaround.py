@@ -1,8 +1,8 @@
 """Measures the time from the end of a modality's C-STORE to the report in the archive, and the time to build a report.
 
-A phantom of 36 slices of 512 x 512 pixels goes by storescu to ``hemoscope listen``, is read by ``hemoscope serve`` with
-the model that ships, and its report arrives at the archive, which DCMTK's storescp stands for. By default the node waits
-for 10 s until it takes a study for complete; that is part of the time.
+A phantom of 36 slices of 512 x 512 pixels goes by storescu to ``hemoscope listen``, ``hemoscope serve`` reads it with
+the model that ships, and the report arrives at DCMTK's storescp, which stands for the archive. By default the node
+waits for 10 s until it takes a study for complete; that is part of the time.
 
     .venv/bin/python benchmarks/pacs_turnaround.py [--rounds 3] [--series FOLDER]
 

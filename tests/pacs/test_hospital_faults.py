@@ -159,6 +159,7 @@ def test_results_wait_for_an_archive_that_is_away_and_come_once(hospital: Hospit
     hospital.check_logs()
 
 
+@pytest.mark.slow
 def test_two_modalities_at_once_and_a_study_sent_twice_are_read_once_each(hospital: Hospital, tmp_path: Path) -> None:
     before = len(hospital.worklist())
     studies = [modality(tmp_path / name, seed=20 + number, slices=20) for number, name in enumerate(("one", "two"))]
