@@ -79,10 +79,12 @@ class Hospital:
         """The process of a program."""
         return self._programs[name][1].pid
 
-    def memory_kib(self, name: str, what: str) -> int:
-        """A figure of a program's memory by its name in proc(5), such as ``VmHWM``, its highest resident set."""
-        status = Path(f"/proc/{self.pid(name)}/status").read_text()
-        return int(status.partition(f"{what}:")[2].split()[0])
+    def peak_kib(self, name: str) -> int:
+        """The highest resident set of a program since the last call."""
+        process = Path(f"/proc/{self.pid(name)}")
+        peak = int((process / "status").read_text().partition("VmHWM:")[2].split()[0])
+        (process / "clear_refs").write_text("5")  # the peak begins anew, proc(5)
+        return peak
 
     def start_again(self, name: str) -> None:
         """Start a program that was ended, with the same command."""

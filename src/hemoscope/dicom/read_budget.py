@@ -15,10 +15,10 @@ from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.errors import DicomReadError
 
-# Free for each file; a slice of the field has 60 to 300 elements and takes 1 to 3 ms.
-_FREE_ELEMENTS = 2000
+# Free for each file; a slice of the field has 30 to 300 elements and takes 1 to 3 ms.
+_FREE_ELEMENTS = 400
 _FREE_BYTES = 4 << 20
-_FREE_S = 0.02
+_FREE_S = 0.01
 _LOOK_EVERY = 500  # elements between two looks at the clock
 _TOGETHER = "with the files before it, it exceeds the limit {}"
 

@@ -25,8 +25,8 @@ class ReadLimits:
         archive_bytes: size of a ZIP or TAR file, and of all files in it together after inflating, also in archives in
             it; and, apart from that, what deflated data sets and files compressed with gzip inflate to together.
         archive_elements: data elements in all files that are opened together, counted each time that a file is read.
-            The first 2,000 of each file are free.
-        archive_seconds: processor time to parse all files that are opened together. The first 0.02 s of each are free.
+            The first 400 of each file are free.
+        archive_seconds: processor time to parse all files that are opened together. The first 0.01 s of each are free.
         members: files in one folder tree, archive or DICOMDIR.
         archive_depth: levels of archives in one another: 1 reads no archive in an archive.
     """
