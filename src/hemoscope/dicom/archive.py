@@ -42,6 +42,7 @@ class Archive:
     """All studies found, all inputs refused, and access to the bytes of each source.
 
     ``stamps`` tells for each source which bytes were indexed (``stamp_of``); ``budget``, what its files may still cost.
+    A file that is read again counts again; of an ordinary slice, nothing counts.
     """
 
     studies: tuple[Study, ...]
