@@ -42,11 +42,12 @@ class Hospital:
     """Programs in a network of their own; each can be killed and started again."""
 
     def __init__(self, folder: Path, running: ExitStack) -> None:
-        self.folder, self._running = folder, running
+        self.folder = folder
         self._name = f"hemoscope-{os.getpid()}-{id(self) % 10_000}"
         self._programs: dict[str, tuple[list[str], subprocess.Popen[bytes]]] = {}
         self._ip("netns", "add", self._name)
         running.callback(self._ip, "netns", "delete", self._name)
+        running.callback(self._end)
         self._ip("netns", "exec", self._name, "ip", "link", "set", "lo", "up")
 
     @staticmethod
@@ -64,8 +65,6 @@ class Hospital:
         command = ["ip", "netns", "exec", self._name, *map(str, words)]
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        if name not in self._programs:
-            self._running.callback(self.stop, name)
         self._programs[name] = command[4:], process
         return process
 
@@ -74,6 +73,13 @@ class Hospital:
         process = self._programs[name][1]
         process.send_signal(how)
         process.wait(60)
+
+    def _end(self) -> None:
+        """End every program, all at once, since some take seconds."""
+        for _, process in self._programs.values():
+            process.terminate()
+        for _, process in self._programs.values():
+            process.wait(60)
 
     def pid(self, name: str) -> int:
         """The process of a program."""
