@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rows import Row
 
-MODULES: tuple[str, ...] = ("thin_series",)
+MODULES: tuple[str, ...] = ("thin_series", "pacs_turnaround")
 
 
 def main() -> int:

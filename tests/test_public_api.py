@@ -32,6 +32,7 @@ INTERNAL = {
     "hemoscope.inference.engine",
     "hemoscope.inference.windows",
     "hemoscope.dicom.containers",
+    "hemoscope.dicom.read_budget",
     "hemoscope.dicom.sources",
 }
 

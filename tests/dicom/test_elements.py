@@ -10,16 +10,18 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from hemoscope.dicom.elements import CountedBytes, ElementBudgetError, Elements, character_set
+from hemoscope.dicom.elements import CountedBytes, Elements, character_set
 from hemoscope.dicom.part10 import parse
+from hemoscope.dicom.read_budget import ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
+from hemoscope.errors import DicomReadError
 
 TAG = 0x00281053
 
 
 def element(value: bytes | None, vr: str | None = "DS", *, little: bool = True) -> Elements:
     raw = RawDataElement(BaseTag(TAG), vr, len(value or b""), value, 0, vr is None, little)
-    return Elements(Dataset({BaseTag(TAG): raw}), little_endian=little, budget=100)
+    return Elements(Dataset({BaseTag(TAG): raw}), little_endian=little, budget=ReadBudget(ReadLimits()).open("a"))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_what_is_no_sequence_has_no_items() -> None:
 
 
 def test_reading_stops_when_the_budget_is_spent() -> None:
-    stream = CountedBytes(bytes(100), budget=1)
-    assert [stream.read(1) for _ in range(3)] == [b"\0"] * 3
-    with pytest.raises(ElementBudgetError, match="too many data elements"):
-        stream.read(1)
+    stream = CountedBytes(bytes(100), ReadBudget(ReadLimits(elements=3)).open("a"))
+    assert [stream.read(8) for _ in range(3)] == [bytes(8)] * 3
+    with pytest.raises(DicomReadError, match="a: more data elements than the limit elements = 3"):
+        stream.read(8)

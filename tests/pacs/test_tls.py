@@ -2,7 +2,6 @@
 
 import shutil
 import socket
-import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,33 +11,12 @@ import pytest
 from hemoscope.pacs.node import DicomNode
 from hemoscope.store.node_settings import Tls
 
+from .authority import Authority
 from .conftest import dcmtk
 
 pytestmark = pytest.mark.reference_tool("openssl", "echoscu")
 Start = Callable[..., DicomNode]
 Tool = Callable[[str], Path]
-
-
-def openssl(*words: object) -> None:
-    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True, timeout=60)
-
-
-class Authority:
-    """A certificate authority in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.folder, self.certificate, self._key = folder, folder / "ca.pem", folder / "ca.key"
-        subject = ("-subj", "/CN=site", "-days", 2, "-nodes", "-newkey", "rsa:2048")
-        openssl("req", "-x509", *subject, "-keyout", self._key, "-out", self.certificate)
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Certificate and key of a node."""
-        key, request, certificate = (self.folder / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
-        openssl("req", "-new", "-subj", f"/CN={name}", "-nodes", "-newkey", "rsa:2048", "-keyout", key, "-out", request)
-        authority = ("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial", "-days", 2)
-        openssl("x509", "-req", "-in", request, *authority, "-out", certificate)
-        return certificate, key
 
 
 @pytest.fixture

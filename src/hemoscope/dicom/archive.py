@@ -20,11 +20,13 @@ from hemoscope.dicom.grids import is_on_grid, on_grid, origin_on_grid, reference
 from hemoscope.dicom.lost_slices import Refused, series_of, with_lost_slices
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read import Admission, admit, read_slices
+from hemoscope.dicom.read_budget import ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.series import Series, Study, build_studies
 from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader, UnreadSlices
-from hemoscope.dicom.sources import Source, as_paths, find_sources, rejected_by
+from hemoscope.dicom.sources import GzipSource, Source, as_paths, find_sources, rejected_by
+from hemoscope.dicom.tags import SOP_CLASS_UID
 from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.progress import Progress
 from hemoscope.volume import HounsfieldVolume
@@ -39,7 +41,8 @@ _NAMED = 3  # damaged files that a note names
 class Archive:
     """All studies found, all inputs refused, and access to the bytes of each source.
 
-    ``stamps`` tells for each source which bytes were indexed (``stamp_of``).
+    ``stamps`` tells for each source which bytes were indexed (``stamp_of``); ``budget``, what its files may still cost.
+    A file that is read again counts again; of an ordinary slice, nothing counts.
     """
 
     studies: tuple[Study, ...]
@@ -47,6 +50,7 @@ class Archive:
     limits: ReadLimits = field(default_factory=ReadLimits)
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+    budget: ReadBudget | None = field(default=None, repr=False, compare=False)
 
     def load(self, source: str) -> bytes:
         """Return the bytes of the source that a header names: those that were indexed, and no others.
@@ -113,13 +117,16 @@ def open_archive(
         [10]
     """
     sources, rejected = find_sources(as_paths(paths), limits=limits)
+    budget = ReadBudget(limits)
     refused, headers = [Refused(rejected=one) for one in rejected], list[SliceHeader]()
     stamps: dict[str, tuple[int, int]] = {}
     for done, source in enumerate(sources, 1):
         try:
             data = source.load(limits)
+            if isinstance(source, GzipSource):
+                budget.inflate(source.name, len(data))
             stamps[source.name] = stamp_of(data)
-            found = _index(data, source.name, limits)
+            found = _index(data, source.name, budget)
             headers += found.headers
             refused += [Refused(rejected=rejected_by(error)) for error in found.refused]
         except DicomReadError as error:
@@ -130,6 +137,7 @@ def open_archive(
         studies=with_lost_slices(build_studies(headers), refused),
         rejected=tuple(one.rejected for one in refused),
         limits=limits,
+        budget=budget,
         sources={source.name: source for source in sources},
         stamps=stamps,
     )
@@ -145,14 +153,21 @@ def stamp_of(data: bytes) -> tuple[int, int]:
     return len(data), zlib.crc32(data)
 
 
-def _index(data: bytes, source: str, limits: ReadLimits) -> Admission:
+def _index(data: bytes, source: str, budget: ReadBudget) -> Admission:
     """Return the headers of one source; none for a DICOMDIR beside its files, which is not reported as refused."""
     try:
-        return admit(data, source=source, limits=limits)
+        return admit(data, source=source, limits=budget.limits, together=budget)
     except DicomReadError as error:
-        if error.code == "not_ct" and is_directory(parse(data, source=source, limits=limits)):
+        if error.code == "not_ct" and _is_directory(data, source, budget):
             return Admission(headers=())
         raise
+
+
+def _is_directory(data: bytes, source: str, budget: ReadBudget) -> bool:
+    try:
+        return is_directory(parse(data, source=source, limits=budget.limits, until=SOP_CLASS_UID, together=budget))
+    except DicomReadError:
+        return False
 
 
 def read_series(
@@ -200,7 +215,13 @@ def _decode(
 ) -> dict[int, tuple[QualityNote, ...]] | DicomReadError:
     """Decode frames of one source into the volume; return a refusal, so that other threads continue."""
     try:
-        slices = read_slices(archive.load(source), source=source, limits=archive.limits, frames=frames.keys())
+        slices = read_slices(
+            archive.load(source),
+            source=source,
+            limits=archive.limits,
+            frames=frames.keys(),
+            together=archive.budget,
+        )
     except DicomReadError as error:
         return error
     for one in slices:

@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from hemoscope.dicom import tags
+from hemoscope.dicom.deidentify_pseudonyms import pseudonymous_id, pseudonymous_uid
 from hemoscope.dicom.deidentify_rules import (
     BINARY_VRS,
     CODE_MEANING,
@@ -33,18 +34,19 @@ from hemoscope.dicom.deidentify_rules import (
     table_action,
 )
 from hemoscope.dicom.deidentify_words import cleaned_description
-from hemoscope.dicom.elements import PARSE_ERRORS, quiet
+from hemoscope.dicom.elements import PARSE_ERRORS, quiet, sequence_of
 from hemoscope.dicom.encapsulation import with_delimiter
 from hemoscope.dicom.part10 import parse, read_whole
+from hemoscope.dicom.read_budget import FileBudget, ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.wording import name_words
+from hemoscope.errors import DicomReadError
 
 METHOD = "Hemoscope, PS3.15 Basic Application Confidentiality Profile"
 FACES = "Faces are not removed: a head CT can be rendered in 3D. Protect de-identified studies too."
 
 LEAST_KEY_BYTES = 16
-_HALF = 8  # bytes of a pseudonym derived from the identity; as many again authenticate it by the key
 # File meta information about the file itself; the rest is about the sender, PS3.10 section 7.1.
 _META = frozenset((0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013))
 # A valid dummy value for each VR, PS3.5 section 6.2.
@@ -93,6 +95,7 @@ def deidentified_file(
     source: str,
     options: DeidentifyOptions = DeidentifyOptions(),
     limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
+    together: ReadBudget | None = None,
 ) -> bytes:
     """Return a de-identified file with unchanged pixels and geometry.
 
@@ -101,20 +104,25 @@ def deidentified_file(
         key: secret of the site, at least 16 bytes; with it, a known identity can be linked to its pseudonym.
         source: the input as the user named it.
         options: of the site.
-        limits: size limits of one input.
+        limits: of one input.
+        together: what all files that are opened together may still cost.
 
     Raises:
         DicomReadError: as :func:`deidentified`, or ``malformed`` if it cannot be parsed or written again.
         ValueError: the key is too short.
     """
     out = io.BytesIO()
-    with quiet():
+    together = together or ReadBudget(limits)
+    budget = together.open(source)
+    with quiet(), budget:
         try:
-            found = parse(data, source=source, limits=limits)
-            if found.pixels is not None and found.pixels.length is None:
+            found = parse(data, source=source, limits=limits, together=together)
+            if found.pixels is None:
+                raise _not_an_image(source)
+            if found.pixels.length is None:
                 data = with_delimiter(found.pixels, source=source)  # pydicom drops pixels that have none
-            original = read_whole(data, found, source=source, limits=limits)
-            deidentified(original, key=key, source=source, options=options).save_as(out, enforce_file_format=False)
+            dataset = read_whole(data, found, budget)
+            _clean(dataset, key, source, options, budget).save_as(out, enforce_file_format=False)
         except PARSE_ERRORS as error:
             reason = f"it cannot be de-identified ({type(error).__name__})"
             raise refusal(source, "malformed", reason) from error
@@ -141,48 +149,37 @@ def deidentified(
             does not clean; ``not_an_image`` for reports, documents and presentation states: their text is free.
         ValueError: the key is too short.
     """
+    return _clean(deepcopy(dataset), key, source, options, ReadBudget(ReadLimits()).open(source))
+
+
+def _clean(dataset: Dataset, key: bytes, source: str, options: DeidentifyOptions, budget: FileBudget) -> Dataset:
+    """De-identify a dataset in place; what is parsed for it counts from ``budget``."""
     if len(key) < LEAST_KEY_BYTES:
         msg = f"the pseudonym key needs at least {LEAST_KEY_BYTES} bytes, got {len(key)}"
         raise ValueError(msg)
     _check_pixels(dataset, source, options)
-    clean = deepcopy(dataset)
     patient_id = _text(dataset, "PatientID")
     again = pseudonymous_id(patient_id, key) == patient_id
     work = _Work(
         key=key,
         patient_id=patient_id,
         again=again,
+        budget=budget,
         shift=_shift(dataset, patient_id, key, again=again) if options.shift_dates else None,
     )
-    work.clean(clean)
-    _cut_surplus(clean)
-    clean.PatientID, clean.PatientName = pseudonymous_id(patient_id, key), _pseudonymous_name(dataset, patient_id, key)
-    _state_method(clean, options)
-    meta = getattr(clean, "file_meta", None)
+    name = _pseudonymous_name(dataset, patient_id, key)
+    work.clean(dataset)
+    _cut_surplus(dataset)
+    dataset.PatientID, dataset.PatientName = pseudonymous_id(patient_id, key), name
+    _state_method(dataset, options)
+    meta = getattr(dataset, "file_meta", None)
     if meta is not None:
         for tag in [element.tag for element in meta if element.tag not in _META]:
             del meta[tag]
         if "MediaStorageSOPInstanceUID" in meta:
             meta.MediaStorageSOPInstanceUID = pseudonymous_uid(str(meta.MediaStorageSOPInstanceUID), key)
-    clean.preamble = bytes(128)
-    return clean
-
-
-def pseudonymous_uid(uid: str, key: bytes) -> str:
-    """Return the pseudonym of a UID (under 2.25, PS3.5 B.2); a pseudonym of the same key is returned unchanged."""
-    root, _, number = uid.partition("2.25.")
-    if not root and number.isdecimal() and int(number) < 1 << 128 and _is_ours(int(number).to_bytes(16, "big"), key):
-        return uid
-    return f"2.25.{int.from_bytes(_pseudonym(uid, key), 'big')}"
-
-
-def pseudonymous_id(patient_id: str, key: bytes) -> str:
-    """Return the pseudonym of a patient ID; a pseudonym of the same key is returned unchanged."""
-    try:
-        known = bytes.fromhex(patient_id.removeprefix("H"))
-    except ValueError:
-        known = b""
-    return patient_id if _is_ours(known, key) else f"H{_pseudonym(patient_id, key).hex()}"
+    dataset.preamble = bytes(128)
+    return dataset
 
 
 def _pseudonymous_name(dataset: Dataset, patient_id: str, key: bytes) -> str:
@@ -193,16 +190,6 @@ def _pseudonymous_name(dataset: Dataset, patient_id: str, key: bytes) -> str:
     words = "" if patient_id and birth_date else name_words(name)
     person = f"{patient_id} {words} {birth_date}".strip()
     return pseudonymous_id(name if pseudonymous_id(name, key) == name else person, key)
-
-
-def _pseudonym(identity: str, key: bytes) -> bytes:
-    head = hmac.digest(key, identity.encode("utf-8", "surrogatepass"), hashlib.sha256)[:_HALF]
-    return head + hmac.digest(key, head, hashlib.sha256)[:_HALF]
-
-
-def _is_ours(value: bytes, key: bytes) -> bool:
-    head, proof = value[:_HALF], value[_HALF:]
-    return len(value) == 2 * _HALF and hmac.compare_digest(proof, hmac.digest(key, head, hashlib.sha256)[:_HALF])
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
@@ -226,9 +213,13 @@ def _cut_surplus(clean: Dataset) -> None:
         return  # such a header is refused when the copy is read
 
 
+def _not_an_image(source: str) -> DicomReadError:
+    return refusal(source, "not_an_image", "a report, document or presentation state, whose text is free")
+
+
 def _check_pixels(dataset: Dataset, source: str, options: DeidentifyOptions) -> None:
     if not any(tag in dataset for tag in (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)):
-        raise refusal(source, "not_an_image", "a report, document or presentation state, whose text is free")
+        raise _not_an_image(source)
     stated = _text(dataset, "BurnedInAnnotation").upper()
     if stated == "YES":
         raise refusal(source, "burned_in_annotation", "burned-in annotation is YES, so its pixels may show who it is")
@@ -268,6 +259,7 @@ class _Work:
     """Cleans datasets in place; ``shift`` of dates, or None to remove them; ``again`` if they were cleaned before."""
 
     key: bytes
+    budget: FileBudget
     patient_id: str
     again: bool
     shift: timedelta | None
@@ -275,6 +267,7 @@ class _Work:
     def clean(self, dataset: Dataset) -> None:
         """Apply the rules to a dataset and all nested items."""
         for tag in list(dataset.keys()):
+            self.budget.look()
             try:
                 self._apply(dataset, int(tag))
             except PARSE_ERRORS:  # a value that cannot be decoded may hold anything
@@ -294,6 +287,8 @@ class _Work:
         if action is Action.REMOVE:
             del dataset[tag]
             return
+        if action is Action.DESCEND:
+            sequence_of(dataset.get_item(tag), self.budget)  # counted before pydicom keeps an object for each element
         element = dataset[tag]
         if action is Action.DESCEND:
             for item in element.value:

@@ -12,6 +12,7 @@ from pathlib import Path
 from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.deidentify import FACES, LEAST_KEY_BYTES, METHOD, DeidentifyOptions, deidentified_file
 from hemoscope.dicom.part10 import parse
+from hemoscope.dicom.read_budget import ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import Rejected
@@ -69,9 +70,10 @@ def deidentify_folder(
         raise ConfigError(msg)
     sources, rejected = find_sources(as_paths(paths), limits=limits)
     refused, written = list(rejected), Counter[Path]()
+    budget = ReadBudget(limits)
     for done, source in enumerate(sources, 1):
         try:
-            _write_one(source, output, key, options, limits, written)
+            _write_one(source, output, key, options, budget, written)
         except DicomReadError as error:
             refused.append(rejected_by(error))
         except OSError as error:
@@ -92,14 +94,15 @@ def deidentify_folder(
 
 
 def _write_one(
-    source: Source, output: Path, key: bytes, options: DeidentifyOptions, limits: ReadLimits, written: Counter[Path]
+    source: Source, output: Path, key: bytes, options: DeidentifyOptions, budget: ReadBudget, written: Counter[Path]
 ) -> None:
     """Write one file; a DICOMDIR is left out, since it indexes the originals."""
+    limits, name = budget.limits, source.name
     data = source.load(limits)
-    if is_directory(parse(data, source=source.name, limits=limits)):
+    if is_directory(parse(data, source=name, limits=limits, until=SOP_INSTANCE_UID, together=budget)):
         return
-    content = deidentified_file(data, key=key, source=source.name, options=options, limits=limits)
-    clean = parse(content, source=source.name, limits=limits).elements
+    content = deidentified_file(data, key=key, source=name, options=options, limits=limits, together=budget)
+    clean = parse(content, source=name, limits=limits, until=SERIES_INSTANCE_UID, together=budget).elements
     parts = [clean.text(tag) for tag in (_PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)]
     if not all(parts):
         raise refusal(source.name, "malformed", "a UID of its study, series or instance is missing")

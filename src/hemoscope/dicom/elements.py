@@ -13,6 +13,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataelem import DataElement, RawDataElement
@@ -20,7 +21,15 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_sequence
 
 from hemoscope.dicom import tags
+from hemoscope.dicom.read_budget import FileBudget
 
+# Item (FFFE,E000) in little and in big endian.
+ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+_START_BYTES = 8
+_ITEM_COST = 4
+# The longest text and the longest list of numbers that are read; LUT Data (0028,3006) has up to 65,536 entries.
+_MOST_TEXT = 1 << 16
+_MOST_NUMBERS = 1 << 18
 # Errors that pydicom's parser raises on damaged files: struct, indexing, decoding and recursion errors on malicious
 # lengths, and its own kinds of ValueError and Exception. Their messages are never shown.
 PARSE_ERRORS: tuple[type[Exception], ...] = (
@@ -56,36 +65,35 @@ def quiet() -> Iterator[None]:
         yield
 
 
-class ElementBudgetError(ValueError):
-    """The file has more data elements than the limit."""
-
-
 class CountedBytes(io.BytesIO):
-    """A stream with a limited number of reads: each data element or item costs at least one, so memory is bounded."""
+    """A stream that counts elements and items, so that pydicom makes no more objects than the budget allows."""
 
-    def __init__(self, data: bytes, budget: int) -> None:
-        """Allow ``3 * budget`` reads: pydicom needs up to three per element (tag, long length, value)."""
+    def __init__(self, data: bytes, budget: FileBudget) -> None:
+        """Count from the budget of the file."""
         super().__init__(data)
         self.size = len(data)
-        self._left = 3 * budget
+        self._budget = budget
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read up to ``size`` bytes. Raises ElementBudgetError when the budget is exhausted."""
-        self._left -= 1
-        if self._left < 0:
-            msg = "too many data elements"
-            raise ElementBudgetError(msg)
-        return super().read(size)
+        """Read up to ``size`` bytes. Raises DicomReadError when the budget is exhausted.
+
+        pydicom reads 8 bytes at the start of each element and item; a value of 8 bytes counts once more.
+        """
+        data = super().read(size)
+        if size == _START_BYTES:
+            self._budget.count(_ITEM_COST if data[:4] in ITEMS else 1)
+        return data
 
 
 class Elements:
     """Read access to one data set or sequence item. Missing and invalid values are None (or empty), never an error."""
 
-    def __init__(self, dataset: Dataset, *, little_endian: bool, budget: int) -> None:
-        """Wrap a data set parsed by pydicom; ``budget`` limits the elements in any one sequence."""
+    def __init__(self, dataset: Dataset, *, little_endian: bool, budget: FileBudget) -> None:
+        """Wrap a data set parsed by pydicom; the elements of its sequences are counted from ``budget``."""
         self._dataset = dataset
         self._little = little_endian
         self._budget = budget
+        self._sequences: dict[int, tuple[Elements, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -103,8 +111,11 @@ class Elements:
         return value if isinstance(value, bytes) and value else None
 
     def text(self, tag: int) -> str:
-        """Return a string without padding and control characters, read as Latin-1; empty if missing."""
-        return _clean((self.raw(tag) or b"").decode("latin-1"))
+        """Return a string without padding and control characters, read as Latin-1; empty if missing.
+
+        What follows its first 65,536 bytes is not read.
+        """
+        return _clean((self.raw(tag) or b"")[:_MOST_TEXT].decode("latin-1"))
 
     def texts(self, tag: int) -> tuple[str, ...]:
         """Return the values of a multi-valued string."""
@@ -126,7 +137,7 @@ class Elements:
             return self.text(tag)
         try:
             with quiet():
-                text = decode_bytes(value, convert_encodings(character_set.split("\\")), set(delimiters))
+                text = decode_bytes(value[:_MOST_TEXT], convert_encodings(character_set.split("\\")), set(delimiters))
         except PARSE_ERRORS:
             return self.text(tag)
         return _clean(_DESIGNATION.sub("", text))
@@ -134,7 +145,7 @@ class Elements:
     def decimals(self, tag: int) -> tuple[float, ...] | None:
         """Return the numbers of a DS, IS, FD or FL value, or None if missing or not all finite numbers."""
         value = self.raw(tag)
-        if value is None:
+        if value is None or len(value) > _MOST_NUMBERS:
             return None
         element = self._element(tag)
         kind = {"FD": "d", "FL": "f"}.get(getattr(element, "VR", None) or "")
@@ -161,7 +172,7 @@ class Elements:
     def words(self, tag: int, *, signed: bool = False) -> tuple[int, ...] | None:
         """Return the 16-bit numbers of a US, SS or OW value (32-bit for UL or SL), or None."""
         value = self.raw(tag)
-        if value is None:
+        if value is None or len(value) > _MOST_NUMBERS:
             return None
         wide = getattr(self._element(tag), "VR", None) in ("UL", "SL")
         code = ("i" if signed else "I") if wide else ("h" if signed else "H")
@@ -175,11 +186,14 @@ class Elements:
 
     def items(self, tag: int) -> tuple["Elements", ...]:
         """Return the items of a sequence, empty if missing. Raises one of PARSE_ERRORS if it cannot be parsed."""
-        return tuple(self._items(tag))
+        if tag not in self._sequences:  # parsed once, however many frames ask for it
+            self._sequences[tag] = tuple(self._items(tag))
+        return self._sequences[tag]
 
     def item(self, tag: int) -> "Elements | None":
         """The first item of a sequence, or None."""
-        return next(self._items(tag), None)
+        found = self.items(tag)
+        return found[0] if found else None
 
     @property
     def _order(self) -> str:
@@ -187,17 +201,28 @@ class Elements:
 
     def _items(self, tag: int) -> Iterator["Elements"]:
         element = self._element(tag)
-        value = element.value if element is not None else None
-        if isinstance(element, RawDataElement) and isinstance(value, bytes):
-            # An unknown VR (UN) holds a sequence as implicit little endian (PS3.5 6.2.2 note 4).
-            implicit = element.is_implicit_VR or element.VR == "UN"
-            little = element.is_little_endian or element.VR == "UN"
-            counted = CountedBytes(value, self._budget)
-            value = read_sequence(counted, implicit, little, len(value), ["iso8859"])
+        value = sequence_of(element, self._budget) if element is not None else None
         if isinstance(value, bytes | str | None):
             return
         for dataset in value:
             yield Elements(dataset, little_endian=self._little, budget=self._budget)
+
+
+def sequence_of(element: RawDataElement | DataElement, budget: FileBudget) -> Any:
+    """Parse a sequence whose bytes pydicom left as they are, and count what is in it; other values are returned.
+
+    Raises:
+        DicomReadError: ``too_large`` for more elements than the budget allows.
+        One of PARSE_ERRORS: it cannot be parsed.
+    """
+    value = element.value
+    if not (isinstance(element, RawDataElement) and isinstance(value, bytes)):
+        return value
+    # An unknown VR (UN) holds a sequence as implicit little endian (PS3.5 6.2.2 note 4).
+    implicit = element.is_implicit_VR or element.VR == "UN"
+    little = element.is_little_endian or element.VR == "UN"
+    with budget:
+        return read_sequence(CountedBytes(value, budget), implicit, little, len(value), ["iso8859"])
 
 
 def character_set(elements: Elements) -> str:

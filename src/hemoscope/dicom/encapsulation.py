@@ -131,10 +131,10 @@ def encapsulated_frames(
     content = replace(content, parts=tuple(view[start : start + length] for start, length in fragments if length))
     # Offsets count from the first fragment's item tag, 8 bytes before its value, and so do starts here.
     full = [start - fragments[0][0] for start, length in fragments if length]
-    first = _first_fragments(full, frames, (extended_offsets or (), _offset_table(table)))
+    first = _first_fragments(full, frames, (extended_offsets or (), _offset_table(table, frames)))
     split = _split(content, frames, first, source)
     if unmarked_end is not None:
-        if not content.ends_frame(split[-1]):
+        if not content.ends_frame(split[-1], sum(map(len, split[-1]))):
             raise unmarked_end
         notes.append(_violation("the end of the pixel data is not marked; all frames are whole"))
     if syntax == ENCAPSULATED:
@@ -158,24 +158,26 @@ class _Content:
             return len(part) >= 64 and 1 <= part[0] <= 15 and bytes(part[1:8]) == b"\0\0\0\x40\0\0\0"
         return bytes(part[:8]).startswith(_IMAGE_STARTS)
 
-    def ends_frame(self, fragments: Sequence[memoryview]) -> bool:
-        """Whether fragments from the start of a frame can hold all of it; RLE has no end of its own."""
+    def ends_frame(self, fragments: Sequence[memoryview], size: int) -> bool:
+        """Whether fragments of ``size`` bytes in all can hold all of a frame; RLE has no end of its own."""
         if self.syntax == RLE:
             return True
         if self.syntax == ENCAPSULATED:
-            return sum(map(len, fragments)) >= self.pixels.frame_bytes
+            return size >= self.pixels.frame_bytes
         tail = b"".join(bytes(part[-_TAIL:]) for part in fragments[-2:]).rstrip(b"\0")
         return _IMAGE_END in tail[-2 - _AFTER_END :]
 
     def split(self) -> Iterator[Fragments]:
         """Yield frames by their ends. A marker counts only before a frame: JPEG headers can hold a thumbnail."""
         frame: list[memoryview] = []
+        size = 0
         for part, following in zip(self.parts, (*self.parts[1:], None), strict=True):
             frame.append(part)
+            size += len(part)
             starts = following is None or self.syntax == ENCAPSULATED or self.starts_frame(following)
-            if starts and self.ends_frame(frame):
+            if starts and self.ends_frame(frame, size):
                 yield tuple(frame)
-                frame = []
+                frame, size = [], 0
         if frame:
             yield tuple(frame)
 
@@ -208,8 +210,9 @@ def _first_fragments(starts: Sequence[int], frames: int, tables: Sequence[Sequen
     return None
 
 
-def _offset_table(value: memoryview) -> tuple[int, ...]:
-    return struct.unpack(f"<{len(value) // 4}I", value[: len(value) // 4 * 4])
+def _offset_table(value: memoryview, frames: int) -> tuple[int, ...]:
+    """Return the offsets; none if there is not one for each frame."""
+    return struct.unpack(f"<{frames}I", value[: 4 * frames]) if len(value) // 4 == frames else ()
 
 
 def _check_uncompressed(frames: Sequence[Fragments], pixels: PixelFormat, source: str) -> tuple[QualityNote, ...]:
@@ -265,6 +268,7 @@ def _items(element: PixelElement, source: str) -> tuple[list[tuple[int, int]], D
         if length > end - position:
             reason = f"a fragment of the pixel data declares {length} bytes, but only {end - position} are left"
             raise refusal(source, "truncated_pixel_data", reason)
+        element.budget.count()
         found.append((position, length))
         position += length
     if element.length is not None and position == element.start + element.length:

@@ -21,6 +21,8 @@ _SLICES = frozenset(
     {"malformed", "no_pixels", "truncated_pixel_data", "inconsistent_pixel_data", "no_rescale", "unsupported_syntax"}
     | {"unreadable", "too_large", "not_dicom"}
 )
+# Up to the series; a header of the field has about a hundred.
+_HEADER_ELEMENTS = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,8 @@ def series_of(source: Source, rejected: Rejected, limits: ReadLimits) -> Refused
     uid = ""
     if rejected.code in _SLICES - {"not_dicom", "unreadable"}:
         try:
-            found = parse(source.load(limits), source=source.name, limits=limits)
+            few = replace(limits, elements=min(limits.elements, _HEADER_ELEMENTS))
+            found = parse(source.load(limits), source=source.name, limits=few, until=tags.SERIES_INSTANCE_UID)
             uid = found.elements.text(tags.SERIES_INSTANCE_UID)
         except DicomReadError:
             uid = ""

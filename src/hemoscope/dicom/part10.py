@@ -14,11 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
 from hemoscope.dicom import tags
-from hemoscope.dicom.elements import PARSE_ERRORS, CountedBytes, ElementBudgetError, Elements, quiet
+from hemoscope.dicom.elements import PARSE_ERRORS, CountedBytes, Elements, quiet
+from hemoscope.dicom.read_budget import FileBudget, ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
-from hemoscope.errors import DicomReadError
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _LAST_TAG = 0xFFFFFFFF
@@ -26,7 +26,6 @@ _PIXEL_TAGS = (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)
 _INFLATE_STEP = 1 << 20
 # Tags ascend (PS3.5 7.1); real files have a few that do not, and repeated ones cost time and name nothing.
 _MOST_DISORDERED = 1000
-_ITEM, _BIG_ENDIAN_ITEM = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"  # Item (FFFE,E000)
 # Archives that reach the parser, by their first bytes, and what to do.
 _ARCHIVES = {
     b"PK\x03\x04": "ZIP file without the extension .zip: give its path or rename it",
@@ -40,87 +39,99 @@ _ARCHIVES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelElement:
-    """Position of the pixel data: ``data[start:]`` is the value; ``length`` is None if it is encapsulated."""
+    """Position of the pixel data: ``data[start:]`` is the value; ``length`` is None if it is encapsulated.
+
+    Its fragments are counted from ``budget``.
+    """
 
     tag: int
     data: bytes
     start: int
     length: int | None
+    budget: FileBudget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DicomObject:
-    """One parsed file: its elements before the pixels, its transfer syntax UID, and its pixel element if it has one."""
+    """One parsed file: its elements before the pixels, its transfer syntax UID, and its pixel element if it has one.
+
+    What is still parsed, its sequences and fragments, is counted from ``budget``.
+    """
 
     elements: Elements
     meta: Elements
     syntax: str
     pixels: PixelElement | None
+    budget: FileBudget
 
 
-def parse(data: bytes, *, source: str, limits: ReadLimits, until: int = _LAST_TAG) -> DicomObject:
+def parse(
+    data: bytes, *, source: str, limits: ReadLimits, until: int = _LAST_TAG, together: ReadBudget | None = None
+) -> DicomObject:
     """Parse one DICOM file, with or without preamble and file meta information, up to its pixels or the tag ``until``.
 
+    Args:
+        data: the file.
+        source: the input as the user named it.
+        limits: of one file.
+        until: the last tag to read.
+        together: of all files that are opened together, with the same limits.
+
     Raises:
-        DicomReadError: ``not_dicom``, ``malformed``, or ``too_large`` for a deflate bomb or too many elements.
+        DicomReadError: ``not_dicom``, ``malformed``, or ``too_large`` for a deflate bomb, too many elements or too much
+            processor time.
     """
-    with quiet():
+    budget = (together or ReadBudget(limits)).open(source)
+    with quiet(), budget:
         try:
-            return _parse(data, source, limits, until)
-        except ElementBudgetError as error:
-            raise _too_many(source, limits) from error
+            return _parse(data, source, budget, until)
         except PARSE_ERRORS as error:
             raise refusal(source, "malformed", f"the data set cannot be parsed ({type(error).__name__})") from error
 
 
-def read_whole(data: bytes, found: DicomObject, *, source: str, limits: ReadLimits) -> Dataset:
-    """Read a file that was parsed as pydicom does, with what follows its pixels; each item becomes an object.
+def read_whole(data: bytes, found: DicomObject, budget: FileBudget) -> Dataset:
+    """Read a file that was parsed as pydicom does, with what follows its pixels.
+
+    Sequences of defined length stay bytes: ``sequence_of`` counts what is in them.
 
     Raises:
-        DicomReadError: ``too_large`` for more items, anywhere, or more elements than the limit.
+        DicomReadError: ``too_large`` for more elements than the budget allows.
         One of PARSE_ERRORS: pydicom cannot read it.
     """
-    body = data if found.pixels is None else found.pixels.data
-    if body.count(_BIG_ENDIAN_ITEM if found.syntax == BIG_ENDIAN else _ITEM) > limits.elements:
-        raise _too_many(source, limits)
-    try:
-        return dcmread(CountedBytes(data, limits.elements), force=True)
-    except ElementBudgetError as error:
-        raise _too_many(source, limits) from error
+    if found.syntax == DEFLATED and found.pixels is not None:  # pydicom inflates it into a stream that is not counted
+        _read(CountedBytes(found.pixels.data, budget), DEFLATED, None)
+    return dcmread(CountedBytes(data, budget), force=True)
 
 
-def _too_many(source: str, limits: ReadLimits) -> DicomReadError:
-    return refusal(source, "too_large", f"more data elements than the limit elements = {limits.elements}")
-
-
-def _parse(data: bytes, source: str, limits: ReadLimits, until: int) -> DicomObject:
+def _parse(data: bytes, source: str, budget: FileBudget, until: int) -> DicomObject:
     start = 132 if data[128:132] == b"DICM" else 0
     if start == 0 and not _looks_like_elements(data):
         reason = f"no DICOM prefix and no DICOM elements at its start{_advice(data)}"
         raise refusal(source, "not_dicom", reason)
-    stream = CountedBytes(data, limits.elements)
+    stream = CountedBytes(data, budget)
     stream.seek(start)
     meta_set = Dataset()
     if data[start : start + 2] == b"\x02\x00":
-        meta_set = _read(stream, EXPLICIT, _Stop(stream, source, lambda tag: tag >> 16 != 2))
-    meta = Elements(meta_set, little_endian=True, budget=limits.elements)
+        meta_set = _read(stream, EXPLICIT, _Stop(stream, source, budget, lambda tag: tag >> 16 != 2))
+    meta = Elements(meta_set, little_endian=True, budget=budget)
     syntax = meta.text(tags.TRANSFER_SYNTAX_UID) or _guess_syntax(data[stream.tell() : stream.tell() + 6])
     if syntax == DEFLATED:
-        stream = CountedBytes(_inflate(data[stream.tell() :], source, limits), limits.elements)
-    stop = _Stop(stream, source, lambda tag: tag in _PIXEL_TAGS or tag > until)
+        stream = CountedBytes(_inflate(data[stream.tell() :], source, budget), budget)
+    stop = _Stop(stream, source, budget, lambda tag: tag in _PIXEL_TAGS or tag > until)
     body = _read(stream, syntax, stop)
     if len(body) == 0:
         raise refusal(source, "malformed", "no data elements can be read after the file meta information")
-    elements = Elements(body, little_endian=syntax != BIG_ENDIAN, budget=limits.elements)
-    return DicomObject(elements=elements, meta=meta, syntax=syntax, pixels=stop.pixels())
+    elements = Elements(body, little_endian=syntax != BIG_ENDIAN, budget=budget)
+    return DicomObject(elements=elements, meta=meta, syntax=syntax, pixels=stop.pixels(), budget=budget)
 
 
 class _Stop:
     """A ``stop_when`` for pydicom: stops at a tag, records its value's position, and refuses lengths beyond the end."""
 
-    def __init__(self, stream: CountedBytes, source: str, ends: Callable[[int], bool]) -> None:
+    def __init__(self, stream: CountedBytes, source: str, budget: FileBudget, ends: Callable[[int], bool]) -> None:
         self._stream = stream
         self._source = source
+        self._budget = budget
         self._ends = ends
         self._found: tuple[int, int, int] | None = None
         self._last = 0
@@ -140,8 +151,9 @@ class _Stop:
         return False
 
     def _check_order(self, tag: int) -> None:
-        if tag == 0:
-            raise refusal(self._source, "malformed", "it has the element (0000,0000), which no file may have")
+        if tag >> 16 == 0:
+            reason = f"it has the element (0000,{tag:04X}); group 0000 is for the network alone"
+            raise refusal(self._source, "malformed", reason)
         self._disordered += tag <= self._last
         self._last = tag
         if self._disordered > _MOST_DISORDERED:
@@ -153,10 +165,11 @@ class _Stop:
             return None
         tag, start, length = self._found
         known = None if length == UNDEFINED_LENGTH else length
-        return PixelElement(tag=tag, data=self._stream.getvalue(), start=start, length=known)
+        data = self._stream.getvalue()
+        return PixelElement(tag=tag, data=data, start=start, length=known, budget=self._budget)
 
 
-def _read(stream: io.BytesIO, syntax: str, stop: _Stop) -> Dataset:
+def _read(stream: io.BytesIO, syntax: str, stop: _Stop | None) -> Dataset:
     return read_dataset(stream, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=stop)
 
 
@@ -187,22 +200,18 @@ def _guess_syntax(head: bytes) -> str:
     return BIG_ENDIAN if head[:1] == b"\x00" else EXPLICIT
 
 
-def _inflate(data: bytes, source: str, limits: ReadLimits) -> bytes:
+def _inflate(data: bytes, source: str, budget: FileBudget) -> bytes:
     """Inflate a raw deflate stream (PS3.5 A.5) in steps, and refuse it as soon as it exceeds the limit."""
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
-    parts: list[bytes] = []
-    size = 0
+    inflated = io.BytesIO()
     try:
         while not machine.eof:
             part = machine.decompress(data, _INFLATE_STEP)
             data = machine.unconsumed_tail
-            size += len(part)
-            if size > limits.inflated_bytes:
-                reason = f"it inflates to more than the limit inflated_bytes = {limits.inflated_bytes}"
-                raise refusal(source, "too_large", reason)
+            budget.inflate(len(part))
             if not part and not data:
                 raise refusal(source, "malformed", "the deflated data set ends early")
-            parts.append(part)
+            inflated.write(part)
     except zlib.error as error:
         raise refusal(source, "malformed", "the deflated data set is damaged") from error
-    return b"".join(parts)
+    return inflated.getvalue()

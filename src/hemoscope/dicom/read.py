@@ -23,6 +23,7 @@ from hemoscope.dicom.hounsfield import HounsfieldRule, check_is_no_picture, read
 from hemoscope.dicom.image_kind import ImageKind
 from hemoscope.dicom.part10 import DicomObject, parse
 from hemoscope.dicom.pixels import PixelFormat, decode_frame
+from hemoscope.dicom.read_budget import ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import CTSlice, QualityNote, SliceHeader
@@ -61,7 +62,13 @@ class Admission:
     refused: tuple[DicomReadError, ...] = ()
 
 
-def admit(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -> Admission:  # noqa: B008 - frozen
+def admit(
+    data: DicomInput,
+    *,
+    source: str,
+    limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
+    together: ReadBudget | None = None,
+) -> Admission:
     """Check one DICOM file without decoding: which of its frames belong to a study, and which are refused, and why.
 
     A computed map (perfusion, iodine) is refused here, while ``read_slices`` decodes it and names its kind.
@@ -70,11 +77,12 @@ def admit(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -
         data: path, bytes or binary stream.
         source: the name of the file as the user gave it, for headers and errors; never an absolute path.
         limits: what the file may ask for.
+        together: what all files that are opened together may still cost.
 
     Raises:
         DicomReadError: one of the codes of ``refusals.REMEDIES``; there is no frame to read.
     """
-    image = _open(data, source, limits)
+    image = _open(data, source, limits, together)
     refused = dict(image.refused)
     for frame in image.frames:
         if not frame.header.kind.is_read:
@@ -100,6 +108,7 @@ def read_slices(
     source: str,
     limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
     frames: Collection[int] | None = None,
+    together: ReadBudget | None = None,
 ) -> tuple[CTSlice, ...]:
     """Read one DICOM file into slices, HU as float32 (rows, columns).
 
@@ -108,12 +117,13 @@ def read_slices(
         source: the name of the file as the user gave it.
         limits: what the file may ask for.
         frames: indices of the frames to decode, all by default.
+        together: what all files that are opened together may still cost.
 
     Raises:
         DicomReadError: as ``read_headers``, and ``inconsistent_pixel_data`` or ``decoder_died`` if a frame cannot be
             decoded.
     """
-    image = _open(data, source, limits)
+    image = _open(data, source, limits, together)
     return tuple(
         _decode(frame, image, source) for frame in image.frames if frames is None or frame.header.frame in frames
     )
@@ -179,9 +189,10 @@ def _load_stream(stream: BinaryIO, source: str, limits: ReadLimits) -> bytes:
     return b"".join(parts)
 
 
-def _open(data: DicomInput, source: str, limits: ReadLimits) -> _Image:
-    found = parse(load_bytes(data, source=source, limits=limits), source=source, limits=limits)
-    with quiet():
+def _open(data: DicomInput, source: str, limits: ReadLimits, together: ReadBudget | None = None) -> _Image:
+    content = load_bytes(data, source=source, limits=limits)
+    found = parse(content, source=source, limits=limits, together=together)
+    with quiet(), found.budget:
         try:
             return _check(found, source, limits)
         except PARSE_ERRORS as error:
@@ -289,8 +300,8 @@ def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> Fr
         raise refusal(source, "no_pixels", "no pixel data (7FE0,0010)")
     if found.syntax in NATIVE:
         return native_frames(found.pixels, pixels=pixels, frames=count, source=source)
-    table = found.elements.raw(tags.EXTENDED_OFFSET_TABLE)
-    offsets = np.frombuffer(table[: len(table) // 8 * 8], dtype="<u8").tolist() if table else None
+    table = found.elements.raw(tags.EXTENDED_OFFSET_TABLE) or b""
+    offsets = np.frombuffer(table[: 8 * count], dtype="<u8").tolist() if len(table) // 8 == count else None
     return encapsulated_frames(
         found.pixels, pixels=pixels, frames=count, syntax=found.syntax, extended_offsets=offsets, source=source
     )

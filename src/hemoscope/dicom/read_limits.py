@@ -1,4 +1,4 @@
-"""Size limits of one input: a decompression bomb is refused before it is inflated or decoded."""
+"""Limits of what reading may cost: a decompression bomb is refused before it is inflated or decoded."""
 
 import re
 from collections.abc import Sequence
@@ -19,9 +19,14 @@ class ReadLimits:
         inflated_bytes: size of one deflated data set after inflating.
         slice_pixels: rows x columns of one frame.
         pixels: rows x columns x frames of one file.
-        elements: data elements and sequence items in one file (a small file can hold millions of empty ones).
+        elements: data elements in one file (a small file can hold millions of empty ones); a sequence item counts as
+            four, since its object is as large.
+        file_seconds: processor time to parse one file, without decoding its pixels.
         archive_bytes: size of a ZIP or TAR file, and of all files in it together after inflating, also in archives in
-            it.
+            it; and, apart from that, what deflated data sets and files compressed with gzip inflate to together.
+        archive_elements: data elements in all files that are opened together, counted each time that a file is read.
+            The first 400 of each file are free.
+        archive_seconds: processor time to parse all files that are opened together. The first 0.01 s of each are free.
         members: files in one folder tree, archive or DICOMDIR.
         archive_depth: levels of archives in one another: 1 reads no archive in an archive.
     """
@@ -31,7 +36,10 @@ class ReadLimits:
     slice_pixels: int = 1 << 24
     pixels: int = 1 << 28
     elements: int = 1_000_000
+    file_seconds: int = 20
     archive_bytes: int = 8 << 30
+    archive_elements: int = 10_000_000
+    archive_seconds: int = 120
     members: int = 100_000
     archive_depth: int = 3
 

@@ -137,7 +137,13 @@ def _same_pixels(archive: Archive, one: SliceHeader, other: SliceHeader) -> bool
     """Whether two slices have the same values; one that cannot be decoded tells nothing."""
     try:
         mine, theirs = (
-            read_slices(archive.load(header.source), source=header.source, limits=archive.limits, frames=[header.frame])
+            read_slices(
+                archive.load(header.source),
+                source=header.source,
+                limits=archive.limits,
+                frames=[header.frame],
+                together=archive.budget,
+            )
             for header in (one, other)
         )
     except DicomReadError:

@@ -31,7 +31,7 @@ from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import DicomReadError
 
-__all__ = ["FileSource", "Source", "as_paths", "find_sources", "rejected_by"]
+__all__ = ["FileSource", "GzipSource", "Source", "as_paths", "find_sources", "rejected_by"]
 
 # Files and folders that desktop systems create; users do not mean to give these.
 _SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini", ".DS_Store"})

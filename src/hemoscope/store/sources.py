@@ -115,7 +115,9 @@ def _write_clean(storage: Storage, archive: Archive, clean: Path) -> tuple[Rejec
     named = dict.fromkeys(header.source for header in (*headers, *left_out))
     for number, source in enumerate(sorted(named), 1):
         try:
-            content = deidentified_file(archive.load(source), key=key, source=source, limits=archive.limits)
+            content = deidentified_file(
+                archive.load(source), key=key, source=source, limits=archive.limits, together=archive.budget
+            )
         except DicomReadError as error:
             rejected.append(rejected_by(error))
             continue
