@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rows import Row
 
-MODULES: tuple[str, ...] = ("thin_series", "pacs_turnaround")
+MODULES: tuple[str, ...] = ("thin_series", "pacs_turnaround", "queue_and_report")
 
 
 def main() -> int:

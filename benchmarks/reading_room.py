@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,10 +34,10 @@ _PIECE = 1 << 20
 
 
 @contextmanager
-def room(storage: Path) -> Iterator[str]:
-    """Start a reading room and yield its address when it is ready."""
+def room(storage: Path, options: Sequence[str] = ()) -> Iterator[str]:
+    """Start a reading room with these options of ``serve``, and yield its address when it is ready."""
     command = [str(Path(sys.executable).with_name("hemoscope")), "serve", "--port", "0", "--storage", str(storage)]
-    command += ["--requests-per-minute", "100000"]
+    command += ["--requests-per-minute", "100000", *options]
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True) as server:  # noqa: S603  # our own
         assert server.stdout is not None
