@@ -66,7 +66,9 @@ def prepare(images: Path, labels: dict[str, LabelledImage], output: Path, **opti
 
 
 def stored_bytes(cache: Path) -> dict[str, bytes]:
-    return {path.relative_to(cache).as_posix(): path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    """All files but the index, which holds times of change of the images."""
+    paths = (path for path in cache.rglob("*") if path.is_file() and path.parent.name != "index")
+    return {path.relative_to(cache).as_posix(): path.read_bytes() for path in paths}
 
 
 def rewrite(path: Path, **values: object) -> None:

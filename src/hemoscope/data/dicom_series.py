@@ -187,7 +187,8 @@ def _decode(task: SeriesTask) -> SeriesDone:
             if images:
                 stacks.append((name, images))
         headers = [header for series in found for header in series.left_out]
-    _remove_stale(task, len(stacks))
+    # Of an earlier preparation that found more stacks.
+    _remove_stacks(task.output, task.series_id, first=len(stacks) + 1)
     return SeriesDone(series_id=task.series_id, stacks=tuple(stacks), left_out=tuple(left_out))
 
 
@@ -223,10 +224,17 @@ def _write_stack(
     return images, [(image_of[one.source], f"{one.source}: {one.message}") for one in decoded.rejected]
 
 
-def _remove_stale(task: SeriesTask, stacks: int) -> None:
-    """Remove stacks of an earlier preparation that found more of them."""
-    for number in count(stacks + 1):
-        path = series_path(task.output, _stack_name(task.series_id, number))
+def remove_series(output: Path, series_id: str) -> None:
+    """Remove what was prepared of a series."""
+    try:
+        _remove_stacks(output, series_id, first=1)
+    except DataError:
+        return  # no name of a file: nothing was ever written under it
+
+
+def _remove_stacks(output: Path, series_id: str, *, first: int) -> None:
+    for number in count(first):
+        path = series_path(output, _stack_name(series_id, number))
         if not path.is_file():
             return
         path.unlink()
