@@ -21,7 +21,7 @@ from pathlib import Path
 import machine
 from rows import Row
 
-MODULES: tuple[str, ...] = ("evaluate", "labels")
+MODULES: tuple[str, ...] = ("evaluate", "labels", "prepare", "training_rates")
 _STDERR = 2
 _SECONDS = 900  # of one module; an idle machine needs a tenth
 
