@@ -19,6 +19,8 @@ STAMPS := $(VENV)/.stamps
 DEMO_OUTPUT ?= demo-output
 PYTEST_ARGS ?=
 MINUTES ?= 60
+BENCH_OUTPUT ?= build/bench
+BENCH ?=
 TORTURE_ARGS ?=
 # A worker a processor: at least two, since many tests wait; at most eight, since each holds about 1.5 GB.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
@@ -69,6 +71,10 @@ test-slow: $(STAMPS)/all ## the tests that take minutes (fuzzing, whole series)
 .PHONY: torture
 torture: $(STAMPS)/all ## fuzzing, state machines and faults, MINUTES=60; counts add up in build/torture
 	$(BIN)/python -m tests.torture --minutes $(MINUTES) $(TORTURE_ARGS)
+
+.PHONY: bench
+bench: $(STAMPS)/all ## measure what has a bar beside what it is compared with, on an idle machine: BENCH_OUTPUT=build/bench, BENCH="evaluate ..."
+	$(BIN)/python benchmarks/bench.py $(BENCH) --output $(BENCH_OUTPUT)
 
 .PHONY: setup-federated
 setup-federated: $(FEDERATED)/.stamps/federated ## make .venv-federated: Flower and training, with pins of their own

@@ -1,7 +1,14 @@
 """What a benchmark of ``make bench`` reports: one row, with the limit, what was measured, and beside what."""
 
+import os
+import resource
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 from typing import Literal
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,3 +44,35 @@ class Row:
     def met(self) -> bool:
         """Whether the bar was reached."""
         return self.ratio <= self.bar if self.better == "at most" else self.ratio >= self.bar
+
+
+class UnavailableError(Exception):
+    """What a benchmark needs is not here; the message says what to do."""
+
+
+def shared_data(name: str) -> Path:
+    """Return a folder of the real head CT that the tests read, too. Raises UnavailableError if it is missing."""
+    folder = Path(os.environ.get("HEMOSCOPE_DATA", _REPOSITORY.parent / "shared" / "data")) / name
+    if not folder.is_dir():
+        msg = f"no {name} here: set HEMOSCOPE_DATA to the folder that holds it"
+        raise UnavailableError(msg)
+    return folder
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process and of its ended children, which a busy machine changes little."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def interleaved(
+    *calls: Callable[[], object], times: int = 5, clock: Callable[[], float] = processor_seconds
+) -> list[float]:
+    """Run calls in turn, A B A B, and return the median of what ``clock`` measures for each."""
+    found: list[list[float]] = [[] for _ in calls]
+    for _ in range(times):
+        for call, seconds in zip(calls, found, strict=True):
+            start = clock()
+            call()
+            seconds.append(clock() - start)
+    return [median(seconds) for seconds in found]

@@ -8,10 +8,13 @@ result; uncompressed phantoms of 512 x 512 pixels, like RSNA 2019.
 """
 
 import argparse
+import copy
 import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from time import process_time
 
@@ -20,6 +23,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rows import Row, interleaved
+from torch.utils.data import default_collate
 
 from hemoscope.data.cache import open_cache
 from hemoscope.inference.preprocess import Preprocessing
@@ -28,15 +33,18 @@ from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import load_crops
-from hemoscope.training.dataset import SampleIndex, SamplingConfig, SliceDataset
+from hemoscope.training.dataset import Sample, SampleIndex, SamplingConfig, SliceDataset
+from hemoscope.training.experiment import Experiment, read_experiment
 from hemoscope.training.lightning_module import OptimizerConfig, TrainingModule
-from hemoscope.training.losses import LossConfig
+from hemoscope.training.losses import LossConfig, loss_parts
 from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 
 _SLICES_A_SERIES = 36
 _SIZE = 224
 _BATCH = 16
-Row = tuple[str, str, str]
+_EXPERIMENTS = Path(__file__).resolve().parents[1] / "src" / "hemoscope" / "experiments"
+_STEP_BATCH = 4
+TableRow = tuple[str, str, str]
 
 
 def kaggle_folder(folder: Path, slices: int) -> None:
@@ -53,7 +61,7 @@ def kaggle_folder(folder: Path, slices: int) -> None:
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
 
 
-def prepared(folder: Path, count: int) -> Row:
+def prepared(folder: Path, count: int) -> TableRow:
     """Run the command as a user does, including start-up."""
     command = [str(Path(sys.executable).with_name("hemoscope")), "prepare", "rsna", "--workers", "1"]
     paths = ["--images", folder / "images", "--labels", folder / "labels.csv", "--output", folder / "cache"]
@@ -65,7 +73,7 @@ def prepared(folder: Path, count: int) -> Row:
     return "prepare rsna", f"{count / seconds:.0f}", f"{size / count / 1000:.0f} kB"
 
 
-def cropped_and_drawn(folder: Path) -> list[Row]:
+def cropped_and_drawn(folder: Path) -> list[TableRow]:
     """Write crops to disk, then read, augment and window them."""
     cache, preprocessing = open_cache(folder / "cache"), Preprocessing(size=_SIZE)
     images = cache.manifest["image_id"].tolist()
@@ -83,7 +91,7 @@ def cropped_and_drawn(folder: Path) -> list[Row]:
     return [*rows, ("samples, augmented", f"{len(images) / drawing:.0f}", "-")]
 
 
-def trained(name: str, config: NetworkConfig, steps: int) -> Row:
+def trained(name: str, config: NetworkConfig, steps: int) -> TableRow:
     """Run forward, backward and optimiser step of one network on random input."""
     network = HemorrhageNetwork(config, channels=3, size=_SIZE)
     module = TrainingModule(network, LossConfig(map=0.0, dice=0.0), OptimizerConfig(ema=0.0))
@@ -97,6 +105,122 @@ def trained(name: str, config: NetworkConfig, steps: int) -> Row:
         adam.step()
         seconds.append(process_time() - start)
     return f"training, {name}", f"{_BATCH * steps / sum(seconds[1:]):.2f}", "-"  # the first step allocates
+
+
+def rows() -> Iterator[Row]:
+    """Measure training steps and the input of the default recipe with one thread, for ``make bench``."""
+    torch.set_num_threads(1)
+    for name in ("default", "paper"):
+        yield from _steps(name)
+    yield _input()
+
+
+def _steps(name: str) -> Iterator[Row]:
+    """Measure one recipe's step beside plain PyTorch: the same network, loss and optimiser, memory as it comes."""
+    experiment = read_experiment(_EXPERIMENTS / f"{name}.toml")
+    size = experiment.preprocessing.size
+    torch.manual_seed(0)
+    network = HemorrhageNetwork(experiment.network, channels=3, size=size)
+    sample = _random_batch(size)
+    ours, bf16 = (_Steps(network, experiment, sample) for _ in range(2))
+    plain = _plain_step(copy.deepcopy(network), sample, experiment.loss)
+    found = interleaved(ours.step, lambda: bf16.step(reduced=True), plain, times=6)
+    for seconds, precision in zip(found, ("float32", "bf16-mixed"), strict=False):
+        yield Row(
+            what=f"training step, {name} recipe, {size} pixels, batch of {_STEP_BATCH}, {precision}",
+            limit="the matrix products of forward and backward pass at the ceiling of PyTorch above, all cores",
+            measured=seconds,
+            beside="plain PyTorch, same network, float32",
+            compared=found[2],
+            unit="CPU s",
+            bar=0.8,
+            better="at most",
+        )
+
+
+class _Steps:
+    """Training steps as Lightning's trainer takes them with a ``TrainingModule``, without its loop."""
+
+    def __init__(self, network: HemorrhageNetwork, experiment: Experiment, sample: Sample) -> None:
+        self.module = TrainingModule(copy.deepcopy(network), experiment.loss, experiment.optimizer)
+        self.sample = sample._replace(image=sample.image.contiguous(memory_format=torch.channels_last))
+        self.adam = _optimizer(self.module.network)
+
+    def step(self, *, reduced: bool = False) -> float:
+        """Take one step, in bf16 where autocast allows it if ``reduced``; return the loss."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+            loss = _loss(self.module.network, self.sample, self.module.loss)
+        _descend(self.adam, loss)
+        if self.module.average is not None:
+            self.module.average.update_parameters(self.module.network)
+        return float(loss.detach())
+
+
+def _plain_step(network: HemorrhageNetwork, sample: Sample, loss: LossConfig) -> Callable[[], float]:
+    adam = _optimizer(network)
+
+    def step() -> float:
+        found = _loss(network, sample, loss)
+        _descend(adam, found)
+        return float(found.detach())
+
+    return step
+
+
+def _optimizer(network: HemorrhageNetwork) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([weight for weight in network.parameters() if weight.requires_grad], lr=1e-5)
+
+
+def _loss(network: HemorrhageNetwork, sample: Sample, loss: LossConfig) -> torch.Tensor:
+    output = network(sample.image)
+    parts = loss_parts(output, sample.labels, sample.mask, sample.typed, loss, mask_known=sample.mask_known)
+    return torch.stack(list(parts.values())).sum()
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _random_batch(size: int) -> Sample:
+    image = torch.rand(_STEP_BATCH, 3, size, size)
+    labels = torch.from_numpy(np.eye(_STEP_BATCH, 6, dtype=np.float32))
+    ones = torch.ones(_STEP_BATCH)
+    return Sample(image, labels, torch.zeros(_STEP_BATCH, size, size), ones, ones)
+
+
+def _input() -> Row:
+    """Measure samples of the default recipe, lesions and augmentation included, beside the step they feed."""
+    experiment = read_experiment(_EXPERIMENTS / "default.toml")
+    size = experiment.preprocessing.size
+    steps = _Steps(HemorrhageNetwork(experiment.network, channels=3, size=size), experiment, _random_batch(size))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "images").mkdir()
+        kaggle_folder(folder, 4 * _SLICES_A_SERIES)
+        prepared(folder, 4 * _SLICES_A_SERIES)
+        cache = open_cache(folder / "cache")
+        crops = load_crops(cache, cache.manifest["image_id"].tolist(), experiment.preprocessing)
+    data = SliceDataset(crops, experiment.preprocessing, experiment.augment, experiment.sampling, seed=1)
+    places = count()
+
+    def fed() -> None:
+        rows = [next(places) for _ in range(_STEP_BATCH)]
+        default_collate([data[SampleIndex(row % len(crops.labels), 0, row)] for row in rows])
+        steps.step()
+
+    with_input, alone = interleaved(fed, steps.step, times=8)
+    return Row(
+        what=f"training input of the default recipe, batch of {_STEP_BATCH}: sample, augment, window, step",
+        limit=f"{_STEP_BATCH} x {size} x {size} pixels to move, resample, blur and window; no limit below a percent",
+        measured=with_input,
+        beside="the same step on random data",
+        compared=alone,
+        unit="CPU s",
+        bar=1.05,
+        better="at most",
+    )
 
 
 def main() -> None:

@@ -76,7 +76,8 @@ TARGETS = ("setup", "setup-train", "setup-dev", "setup-federated", "demo", "test
 
 
 @pytest.mark.parametrize(
-    "target", [*TARGETS, "test-slow", "test-federated", "torture", "check", "format", "docs", "dist", "clean", "help"]
+    "target",
+    [*TARGETS, "test-slow", "test-federated", "torture", "bench", "check", "format", "docs", "dist", "clean", "help"],
 )
 def test_make_help_lists_every_task(target: str) -> None:
     done = subprocess.run(["make", "-s", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -164,7 +165,7 @@ def test_the_documentation_has_every_page_once_in_its_kind() -> None:
         ((title, pages),) = kind.items()
         listed += [pages] if isinstance(pages, str) else pages
         if title in folders:
-            assert {page.partition("/")[0] for page in pages} <= {folders[title], "architecture.md"}
+            assert {page.partition("/")[0] for page in pages} <= {folders[title], "architecture.md", "performance.md"}
     docs = REPOSITORY / "docs"
     assert sorted(listed) == sorted(str(page.relative_to(docs)) for page in docs.rglob("*.md"))
 

@@ -7,6 +7,7 @@ lets a thin series fit.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -48,14 +49,7 @@ class AxisChange:
             >>> AxisChange.of((-1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
             AxisChange(exchanged=False, rows_flipped=True, columns_flipped=True)
         """
-        if orientation is None:
-            return cls()
-        row, column = np.array(orientation, dtype=np.float64).reshape(2, 3)
-        if np.abs(np.cross(row, column)).argmax() != 2:
-            return cls()
-        exchanged = bool(abs(row[1]) + abs(column[0]) > abs(row[0]) + abs(column[1]))
-        right, down = (column, row) if exchanged else (row, column)
-        return cls(exchanged=exchanged, rows_flipped=bool(down[1] < 0), columns_flipped=bool(right[0] < 0))
+        return cls() if orientation is None else _axis_change(tuple(orientation))
 
     def apply(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """Return a view of ``values`` (..., rows, columns) in the radiological convention."""
@@ -203,6 +197,17 @@ class HounsfieldVolume:
     def __len__(self) -> int:
         """Number of slices."""
         return int(self.hounsfield.shape[0])
+
+
+@lru_cache(maxsize=1024)
+def _axis_change(orientation: tuple[float, ...]) -> AxisChange:
+    """Return the change for known directions: asked for each slice, and nearly all slices of a scan share them."""
+    row, column = np.array(orientation, dtype=np.float64).reshape(2, 3)
+    if np.abs(np.cross(row, column)).argmax() != 2:
+        return AxisChange()
+    exchanged = bool(abs(row[1]) + abs(column[0]) > abs(row[0]) + abs(column[1]))
+    right, down = (column, row) if exchanged else (row, column)
+    return AxisChange(exchanged=exchanged, rows_flipped=bool(down[1] < 0), columns_flipped=bool(right[0] < 0))
 
 
 def _unit(cosines: tuple[float, ...]) -> NDArray[np.float64]:

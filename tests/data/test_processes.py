@@ -3,29 +3,32 @@
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from hemoscope.data.cache import open_cache
 from hemoscope.data.processes import processes
 from hemoscope.errors import ConfigError, DataError, MissingExtraError
 
-
-def end(_task: int) -> None:
-    os._exit(1)
+END_ONCE = "import os, pathlib; path = pathlib.Path(file); again = path.exists(); path.touch(); again or os._exit(1)"
 
 
-def refuse(task: int) -> None:
-    msg = f"task {task} is refused"
-    raise DataError(msg)
-
-
-def test_one_worker_is_this_process_and_needs_no_dask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_worker_is_this_process_and_only_a_cluster_needs_dask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with processes(workers=1) as run:
-        assert list(run(os.path.basename, ["a/b", "c/d"])) == ["b", "d"]
-    with pytest.raises(MissingExtraError, match=r"pip install 'hemoscope\[study\]'"), processes(workers=2):
+    for workers in (1, 2):
+        with processes(workers=workers) as run:
+            assert sorted(run(os.path.basename, ["a/b", "c/d"])) == ["b", "d"]
+    with pytest.raises(MissingExtraError, match=r"pip install 'hemoscope\[study\]'"), processes(address="tcp://here:1"):
         pass
+
+
+def test_a_worker_that_ends_once_costs_no_task(tmp_path: Path) -> None:
+    tasks = [{"file": str(tmp_path / name)} for name in "ab"]
+    Path(tasks[1]["file"]).touch()
+    with processes(workers=2) as run:
+        assert list(run(partial(exec, END_ONCE), tasks)) == [None, None]
 
 
 @pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 2, "address": "tcp://here:1"}])
@@ -44,15 +47,14 @@ def test_an_address_without_a_scheduler_is_refused(monkeypatch: pytest.MonkeyPat
             pass
 
 
-def test_an_error_in_a_worker_is_the_same_error_here() -> None:
-    with processes(workers=2) as run, pytest.raises(DataError, match="task 3 is refused"):
-        list(run(refuse, [3]))
+def test_an_error_in_a_worker_is_the_same_error_here(tmp_path: Path) -> None:
+    with processes(workers=2) as run, pytest.raises(DataError, match=r"holds no manifest\.parquet"):
+        list(run(open_cache, [tmp_path]))
 
 
-@pytest.mark.slow
 def test_a_task_that_ends_its_worker_again_and_again_is_an_error() -> None:
-    with processes(workers=2) as run, pytest.raises(DataError, match="a worker process ended repeatedly"):
-        list(run(end, [1]))
+    with processes(workers=2) as run, pytest.raises(DataError, match="worker processes ended repeatedly"):
+        list(run(os._exit, [1]))
 
 
 def test_ctrl_c_reaches_this_process_alone_which_ends_the_others() -> None:

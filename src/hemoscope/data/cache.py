@@ -5,6 +5,7 @@ the six labels, empty if unknown), ``dataset.json`` (name and terms of the datas
 it repeat) and ``series/ID.npz`` (NumPy's archive, never pickled): ``hounsfield`` int16 (z, y, x), ``spacing_mm``,
 ``images`` (the image id of each slice), ``positions_mm`` along the normal if known, ``mask`` (lesions, bool packed
 to bits) if there is one, and ``sha256`` of these arrays. ``SHA256SUMS`` has the checksums of the other two files.
+``index/`` is of ``header_index``.
 Series files are written atomically and the manifest and its checksum last, so that an interrupted preparation can
 resume.
 
@@ -114,7 +115,7 @@ def open_cache(folder: Path) -> Cache:
     if sums is None:
         warn_unchecked(f"The prepared data {folder.name}", "Prepare it again")
     try:
-        manifest = _pandas().read_parquet(io.BytesIO(read_checked(path, sums)))
+        manifest = import_pandas().read_parquet(io.BytesIO(read_checked(path, sums)))
     except ChecksumError as error:
         msg = f"{error}: it is damaged. Prepare the data again"
         raise DataError(msg) from error
@@ -188,7 +189,7 @@ def stored_images(folder: Path, series_id: str) -> tuple[str, ...]:
 
 def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]], dataset: TrainingData) -> None:
     """Write the dataset's description, then its table of slices. Raises DataError if an image id occurs twice."""
-    pandas = _pandas()
+    pandas = import_pandas()
     table = pandas.DataFrame.from_records(list(rows), columns=list(COLUMNS))
     twice = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(twice):
@@ -254,7 +255,8 @@ def _unpack(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_
     return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
 
 
-def _pandas() -> Any:
+def import_pandas() -> Any:
+    """Return pandas, with pyarrow beside it. Raises MissingExtraError."""
     try:
         import pandas as pd
         import pyarrow as pa  # noqa: F401  (pandas writes Parquet through it)

@@ -5,7 +5,7 @@ the same folders.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -15,7 +15,7 @@ from hemoscope.dicom import tags
 from hemoscope.dicom.archive import Archive, read_series, stamp_of
 from hemoscope.dicom.elements import Elements, character_set
 from hemoscope.dicom.part10 import parse
-from hemoscope.dicom.read import load_bytes, read_headers
+from hemoscope.dicom.read import OpenedImage, admission, load_bytes, open_image
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.series import Series, build_stacks
@@ -25,7 +25,9 @@ from hemoscope.errors import DataError, DicomReadError, SeriesError
 
 LeftOut = tuple[str, str]  # image id, reason
 _PATIENT_ID = 0x00100020
-_HEAD_BYTES = 1 << 16  # contains all elements before the pixels in nearly every CT file
+# Encoded pixels of a series that are kept from its check until they are decoded; more are read a second time.
+_HELD_BYTES = 512 << 20
+_HEAD_BYTES = 1 << 13  # contains all elements up to the series in nearly every CT file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,12 +128,16 @@ def _pseudonym(patient_id: str) -> str:
 
 
 def _elements(file: ImageFile, limits: ReadLimits) -> Elements:
-    """Parse the elements before the pixels: from the first bytes if they suffice, else from the whole file."""
+    """Parse the elements up to the series: from the first bytes if they suffice, else all before the pixels.
+
+    Each file is parsed whole when it is prepared: what is wrong with the rest of it is found there.
+    """
     try:
         with file.path.open("rb") as stream:
-            found = parse(stream.read(_HEAD_BYTES), source=file.name, limits=limits)
-        if found.pixels is not None:
-            return found.elements
+            head = stream.read(_HEAD_BYTES)
+        found = parse(head, source=file.name, limits=limits, until=tags.SERIES_INSTANCE_UID).elements
+        if all(tag in found for tag in (_PATIENT_ID, tags.STUDY_INSTANCE_UID, tags.SERIES_INSTANCE_UID)):
+            return found
     except (OSError, DicomReadError):
         pass  # parsing the whole file, below, gives the true reason
     return parse(load_bytes(file.path, source=file.name, limits=limits), source=file.name, limits=limits).elements
@@ -154,43 +160,52 @@ def _decode(task: SeriesTask) -> SeriesDone:
     headers: list[SliceHeader] = []
     left_out: list[LeftOut] = []
     stamps: dict[str, tuple[int, int]] = {}
+    opened: dict[str, OpenedImage] = {}
+    held = 0
     for file in task.files:
         try:
             data = load_bytes(file.path, source=file.name, limits=task.limits)
-            headers.append(_header(data, file, task))
-            stamps[file.name] = stamp_of(data)
+            image = open_image(data, source=file.name, limits=task.limits)
+            headers.append(_header(image, task))
         except DicomReadError as error:
             left_out.append((file.image_id, str(error)))
+            continue
+        held += len(data)
+        if held <= _HELD_BYTES:
+            opened[file.name] = image
+        else:
+            stamps[file.name] = stamp_of(data)
+    sources = {file.name: FileSource(name=file.name, path=file.path) for file in task.files}
+    archive = Archive(studies=(), rejected=(), limits=task.limits, sources=sources, stamps=stamps, opened=opened)
     stacks: list[tuple[str, tuple[str, ...]]] = []
     while headers:
         found = build_stacks(headers)
         for series in found:
             name = _stack_name(task.series_id, len(stacks) + 1)
-            images, bad = _write_stack(task, name, series, stamps)
+            images, bad = _write_stack(task, name, series, archive)
             left_out += bad
             if images:
                 stacks.append((name, images))
         headers = [header for series in found for header in series.left_out]
-    _remove_stale(task, len(stacks))
+    # Of an earlier preparation that found more stacks.
+    _remove_stacks(task.output, task.series_id, first=len(stacks) + 1)
     return SeriesDone(series_id=task.series_id, stacks=tuple(stacks), left_out=tuple(left_out))
 
 
-def _header(data: bytes, file: ImageFile, task: SeriesTask) -> SliceHeader:
-    headers = read_headers(data, source=file.name, limits=task.limits)
+def _header(image: OpenedImage, task: SeriesTask) -> SliceHeader:
+    headers = admission(image).headers
     if len(headers) != 1:
         reason = f"{len(headers)} frames, but one labelled slice is expected"
-        raise refusal(file.name, "inconsistent_pixel_data", reason)
+        raise refusal(image.source, "inconsistent_pixel_data", reason)
     if headers[0].series_instance_uid != task.series_id:
-        raise refusal(file.name, "changed_file", "it was replaced by a slice of another series while it was read")
+        raise refusal(image.source, "changed_file", "it was replaced by a slice of another series while it was read")
     return headers[0]
 
 
 def _write_stack(
-    task: SeriesTask, name: str, series: Series, stamps: Mapping[str, tuple[int, int]]
+    task: SeriesTask, name: str, series: Series, archive: Archive
 ) -> tuple[tuple[str, ...], list[LeftOut]]:
     image_of = {file.name: file.image_id for file in task.files}
-    sources = {file.name: FileSource(name=file.name, path=file.path) for file in task.files}
-    archive = Archive(studies=(), rejected=(), limits=task.limits, sources=sources, stamps=stamps)
     try:
         decoded = read_series(archive, series, threads=1)
     except SeriesError as error:
@@ -209,10 +224,17 @@ def _write_stack(
     return images, [(image_of[one.source], f"{one.source}: {one.message}") for one in decoded.rejected]
 
 
-def _remove_stale(task: SeriesTask, stacks: int) -> None:
-    """Remove stacks of an earlier preparation that found more of them."""
-    for number in count(stacks + 1):
-        path = series_path(task.output, _stack_name(task.series_id, number))
+def remove_series(output: Path, series_id: str) -> None:
+    """Remove what was prepared of a series."""
+    try:
+        _remove_stacks(output, series_id, first=1)
+    except DataError:
+        return  # no name of a file: nothing was ever written under it
+
+
+def _remove_stacks(output: Path, series_id: str, *, first: int) -> None:
+    for number in count(first):
+        path = series_path(output, _stack_name(series_id, number))
         if not path.is_file():
             return
         path.unlink()

@@ -51,11 +51,9 @@ def labelled_images(table: ImageTable) -> dict[str, LabelledImage]:
     patients = table.more.get(PATIENT_ID)
     codes = np.where(np.isnan(table.values), 2, table.values).astype(np.int8)
     if patients is None:
-        kinds: dict[bytes, LabelledImage] = {}
-        return {
-            image_id: kinds.setdefault(row.tobytes(), LabelledImage(labels=_six(row.tolist())))
-            for image_id, row in zip(table.image_ids, codes, strict=True)
-        }
+        kinds, kind_of = np.unique(codes, axis=0, return_inverse=True)
+        shared = [LabelledImage(labels=_six(kind.tolist())) for kind in kinds]
+        return {image_id: shared[kind] for image_id, kind in zip(table.image_ids, kind_of.tolist(), strict=True)}
     return {
         image_id: LabelledImage(labels=_six(row.tolist()), patient_id=patient)
         for image_id, row, patient in zip(table.image_ids, codes, patients, strict=True)

@@ -1,7 +1,8 @@
 """Prepares DICOM files and their labels as a cache, in parallel: identify, group by series, decode once.
 
 An interrupted preparation can resume: series files are written atomically, and one that contains exactly the expected
-images is kept. Changed files with unchanged names are not detected: delete their series from the cache.
+images is kept. Headers are read once: ``header_index`` knows those of files whose size and time of change are the same.
+The series of a file that changed is prepared again.
 """
 
 import csv
@@ -19,7 +20,9 @@ from hemoscope.data.dicom_series import (
     SeriesTask,
     identify,
     prepare_series,
+    remove_series,
 )
+from hemoscope.data.header_index import KnownHeader, read_index, stamp_of_path, write_index
 from hemoscope.data.image_ids import bare_id, match_ids
 from hemoscope.data.label_table import Labels
 from hemoscope.data.prepare import Preparation
@@ -33,6 +36,7 @@ from hemoscope.labels import LABELS
 from hemoscope.progress import StageProgress, no_stage_progress
 
 _BATCH = 128
+_INDEX_STEP = 20_000  # new headers after which the index is written, lest an interruption lose them
 _MEMBERS = 100_000_000
 
 
@@ -74,7 +78,7 @@ def prepare_dicom(  # noqa: PLR0913  (what a preparation is made of)
     files, left_out = _find_files(images.resolve(), labels, limits)
     output.mkdir(parents=True, exist_ok=True)
     with processes(workers=workers, address=dask) as run:
-        found = _identify_all(files, run, left_out, pseudonyms=pseudonyms, limits=limits, show=show)
+        found = _identify_all(files, output, run, left_out, pseudonyms=pseudonyms, limits=limits, show=show)
         groups = _by_series(found, left_out)
         rows = _prepare_all(groups, output.resolve(), labels, run, left_out, limits=limits, show=show)
     left_out.sort()
@@ -126,6 +130,7 @@ def labelled_sources(images: Path, limits: ReadLimits) -> tuple[dict[str, Source
 
 def _identify_all(
     files: Sequence[ImageFile],
+    output: Path,
     run: Run,
     left_out: list[LeftOut],
     *,
@@ -133,18 +138,58 @@ def _identify_all(
     limits: ReadLimits,
     show: StageProgress,
 ) -> list[IdentifiedImage]:
-    tasks = [
-        IdentifyTask(files=tuple(files[start : start + _BATCH]), pseudonyms=pseudonyms, limits=limits)
-        for start in range(0, len(files), _BATCH)
-    ]
-    found: list[IdentifiedImage] = []
-    refused = 0
+    """Return each file with its series: from the index if it is known, else from its header.
+
+    What was prepared of a file that changed is removed before the index says that the file is known.
+    """
+    known = read_index(output, pseudonyms=pseudonyms)
+    stamps = {file.name: stamp_of_path(file.path) for file in files}
+    changed = {name for name, stamp in stamps.items() if name in known and known[name].stamp != stamp}
+    found = [one for file in files if (one := _known_image(file, known.get(file.name), stamps[file.name]))]
+    index = [known[one.file.name] for one in found]
+    done = {one.file.name for one in found}
+    for name in changed:
+        remove_series(output, known[name].series_id)
+    tasks = _identify_tasks([file for file in files if file.name not in done], pseudonyms=pseudonyms, limits=limits)
+    written, refused = len(found), 0
+    if found:
+        show("headers", len(found), len(files))
     for good, bad in run(identify, tasks):
+        for one in good:
+            if one.file.name in changed:
+                remove_series(output, one.series_id)
+            index.append(_header_of(one, stamps[one.file.name]))
         found += good
         left_out += bad
         refused += len(bad)
         show("headers", len(found) + refused, len(files))
+        if len(found) >= written + _INDEX_STEP:
+            write_index(output, index, pseudonyms=pseudonyms)
+            written = len(found)
+    if len(found) > written or not tasks:
+        write_index(output, index, pseudonyms=pseudonyms)
     return found
+
+
+def _identify_tasks(files: Sequence[ImageFile], *, pseudonyms: bool, limits: ReadLimits) -> list[IdentifyTask]:
+    return [
+        IdentifyTask(files=tuple(files[start : start + _BATCH]), pseudonyms=pseudonyms, limits=limits)
+        for start in range(0, len(files), _BATCH)
+    ]
+
+
+def _known_image(file: ImageFile, header: KnownHeader | None, stamp: tuple[int, int]) -> IdentifiedImage | None:
+    if header is None or header.stamp != stamp:
+        return None
+    patient = file.patient_id or header.patient_id
+    if not patient:
+        return None  # the labels named the patient when the header was read
+    return IdentifiedImage(file=file, patient_id=patient, study_id=header.study_id, series_id=header.series_id)
+
+
+def _header_of(image: IdentifiedImage, stamp: tuple[int, int]) -> KnownHeader:
+    patient = "" if image.file.patient_id else image.patient_id
+    return KnownHeader(image.file.name, *stamp, patient, image.study_id, image.series_id)
 
 
 def _by_series(

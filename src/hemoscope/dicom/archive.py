@@ -6,7 +6,7 @@ is refused: its pixels would get the identity and the place of another slice.
 
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -19,7 +19,7 @@ from hemoscope.dicom.geometry import known_positions, spacing_mm
 from hemoscope.dicom.grids import is_on_grid, on_grid, origin_on_grid, reference_slice
 from hemoscope.dicom.lost_slices import Refused, series_of, with_lost_slices
 from hemoscope.dicom.part10 import parse
-from hemoscope.dicom.read import Admission, admit, read_slices
+from hemoscope.dicom.read import Admission, OpenedImage, admit, decode_image, open_image
 from hemoscope.dicom.read_budget import ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
@@ -43,6 +43,8 @@ class Archive:
 
     ``stamps`` tells for each source which bytes were indexed (``stamp_of``); ``budget``, what its files may still cost.
     A file that is read again counts again; of an ordinary slice, nothing counts.
+    Those that are ``opened`` are decoded as
+    they were indexed, once, and not read again.
     """
 
     studies: tuple[Study, ...]
@@ -51,6 +53,7 @@ class Archive:
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
     budget: ReadBudget | None = field(default=None, repr=False, compare=False)
+    opened: MutableMapping[str, OpenedImage] = field(default_factory=dict, repr=False)
 
     def load(self, source: str) -> bytes:
         """Return the bytes of the source that a header names: those that were indexed, and no others.
@@ -198,7 +201,9 @@ def read_series(
     rejected: list[Rejected] = []
     done = 0
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        outcomes = pool.map(lambda source: _decode(archive, source, places[source], pixels), places)
+        # One thread is the caller's own: a task that is one of many starts no others.
+        run = map if threads <= 1 else pool.map
+        outcomes = run(lambda source: _decode(archive, source, places[source], pixels), places)
         for source, outcome in zip(places, outcomes, strict=True):
             if isinstance(outcome, DicomReadError):
                 rejected.append(rejected_by(outcome))
@@ -215,13 +220,10 @@ def _decode(
 ) -> dict[int, tuple[QualityNote, ...]] | DicomReadError:
     """Decode frames of one source into the volume; return a refusal, so that other threads continue."""
     try:
-        slices = read_slices(
-            archive.load(source),
-            source=source,
-            limits=archive.limits,
-            frames=frames.keys(),
-            together=archive.budget,
-        )
+        image = archive.opened.pop(source, None)
+        if image is None:
+            image = open_image(archive.load(source), source=source, limits=archive.limits, together=archive.budget)
+        slices = decode_image(image, frames.keys())
     except DicomReadError as error:
         return error
     for one in slices:

@@ -102,7 +102,7 @@ class Elements:
         return tag in self._dataset
 
     def _element(self, tag: int) -> RawDataElement | DataElement | None:
-        return self._dataset.get_item(tag) if tag in self._dataset else None
+        return self._dataset.get_item(tag)  # None if it is missing
 
     def raw(self, tag: int) -> bytes | None:
         """Return the bytes of a value, or None if missing, empty or a sequence."""
@@ -241,5 +241,8 @@ def _number(text: str) -> float:
 
 def _clean(text: str) -> str:
     """Remove control characters; spaces of every script (U+3000 in Japanese names) become plain ones."""
+    text = text.rstrip("\0")  # the padding of identifiers
+    if text.isascii() and text.isprintable():
+        return text.strip()
     spaced = (" " if unicodedata.category(character) == "Zs" else character for character in text)
     return "".join(character for character in spaced if character.isprintable()).strip()

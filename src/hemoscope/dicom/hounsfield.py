@@ -20,6 +20,7 @@ AIR = -1000.0
 # No CT scanner exceeds these limits; they keep malicious numbers from overflowing float32.
 _STEEPEST = 1e4
 _FARTHEST = 1e6
+_WHOLE_FLOAT32 = 2.0**24  # float32 holds every whole number up to here
 _HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")
 _TISSUE = (-200.0, 300.0)
 _PADDING_VALUES = 2  # outside the circle of reconstruction, and beyond what was cut off
@@ -43,10 +44,22 @@ class Rescale:
 
     def apply(self, stored: Stored) -> NDArray[np.float32]:
         """Return HU as a new float32 array."""
+        if self._is_exact(stored):
+            exact = stored.astype(np.float32)
+            exact *= np.float32(self.slope)
+            exact += np.float32(self.intercept)
+            return exact
         scaled = stored.astype(np.float64)
         scaled *= self.slope
         scaled += self.intercept
         return scaled.astype(np.float32)
+
+    def _is_exact(self, stored: Stored) -> bool:
+        """Whether float32 holds each step without rounding: whole numbers, as in nearly every file."""
+        if not (float(self.slope).is_integer() and float(self.intercept).is_integer() and stored.size):
+            return False
+        reach = max(abs(int(stored.min())), abs(int(stored.max())))
+        return reach * abs(self.slope) + abs(self.intercept) <= _WHOLE_FLOAT32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

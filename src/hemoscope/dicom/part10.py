@@ -139,10 +139,11 @@ class _Stop:
 
     def __call__(self, tag: int, _vr: str | None, length: int) -> bool:
         """Return True at the end tag. Raises DicomReadError for no order, or a value beyond the data's end."""
+        tag = int(tag)  # pydicom's own class of tags compares slowly
         if self._ends(tag):
-            self._found = (int(tag), self._stream.tell(), length)
+            self._found = (tag, self._stream.tell(), length)
             return True
-        self._check_order(int(tag))
+        self._check_order(tag)
         left = self._stream.size - self._stream.tell()
         if length not in (UNDEFINED_LENGTH, 0) and length > left:
             group, element = tag >> 16, tag & 0xFFFF

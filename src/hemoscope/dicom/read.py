@@ -30,7 +30,19 @@ from hemoscope.dicom.slices import CTSlice, QualityNote, SliceHeader
 from hemoscope.dicom.transfer_syntaxes import BIG_ENDIAN, COMPRESSED, NATIVE, SYNTAXES
 from hemoscope.errors import DicomReadError
 
-__all__ = ["Admission", "ReadLimits", "admit", "load_bytes", "read_headers", "read_slice", "read_slices"]
+__all__ = [
+    "Admission",
+    "OpenedImage",
+    "ReadLimits",
+    "admission",
+    "admit",
+    "decode_image",
+    "load_bytes",
+    "open_image",
+    "read_headers",
+    "read_slice",
+    "read_slices",
+]
 
 DicomInput = Path | bytes | BinaryIO
 # Refusals of frames that show no slice; the other frames of their file are read.
@@ -47,7 +59,10 @@ class _Frame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Image:
+class OpenedImage:
+    """A file that was parsed and checked, with its encoded pixels; ``decode_image`` does not parse it again."""
+
+    source: str
     syntax: str
     pixels: PixelFormat
     frames: tuple[_Frame, ...]
@@ -82,11 +97,15 @@ def admit(
     Raises:
         DicomReadError: one of the codes of ``refusals.REMEDIES``; there is no frame to read.
     """
-    image = _open(data, source, limits, together)
+    return admission(open_image(data, source=source, limits=limits, together=together))
+
+
+def admission(image: OpenedImage) -> Admission:
+    """Return what ``admit`` says of an opened file; the same errors."""
     refused = dict(image.refused)
     for frame in image.frames:
         if not frame.header.kind.is_read:
-            refused[frame.header.frame] = _no_slice(source)
+            refused[frame.header.frame] = _no_slice(image.source)
     headers = tuple(frame.header for frame in image.frames if frame.header.frame not in refused)
     if not headers:
         raise refused[min(refused)]
@@ -123,10 +142,12 @@ def read_slices(
         DicomReadError: as ``read_headers``, and ``inconsistent_pixel_data`` or ``decoder_died`` if a frame cannot be
             decoded.
     """
-    image = _open(data, source, limits, together)
-    return tuple(
-        _decode(frame, image, source) for frame in image.frames if frames is None or frame.header.frame in frames
-    )
+    return decode_image(open_image(data, source=source, limits=limits, together=together), frames)
+
+
+def decode_image(image: OpenedImage, frames: Collection[int] | None = None) -> tuple[CTSlice, ...]:
+    """Return what ``read_slices`` does of an opened file; the same errors."""
+    return tuple(_decode(frame, image) for frame in image.frames if frames is None or frame.header.frame in frames)
 
 
 def read_slice(data: DicomInput, *, source: str = "input", limits: ReadLimits = ReadLimits()) -> CTSlice:  # noqa: B008
@@ -135,11 +156,11 @@ def read_slice(data: DicomInput, *, source: str = "input", limits: ReadLimits = 
     Raises:
         DicomReadError: as ``read_slices``, and ``inconsistent_pixel_data`` for a file of several frames.
     """
-    image = _open(data, source, limits)
+    image = open_image(data, source=source, limits=limits)
     if len(image.frames) != 1:
         reason = f"{len(image.frames)} frames, but one slice is expected"
         raise refusal(source, "inconsistent_pixel_data", reason)
-    return _decode(image.frames[0], image, source)
+    return _decode(image.frames[0], image)
 
 
 def load_bytes(data: DicomInput, *, source: str, limits: ReadLimits) -> bytes:
@@ -189,7 +210,8 @@ def _load_stream(stream: BinaryIO, source: str, limits: ReadLimits) -> bytes:
     return b"".join(parts)
 
 
-def _open(data: DicomInput, source: str, limits: ReadLimits, together: ReadBudget | None = None) -> _Image:
+def open_image(data: DicomInput, *, source: str, limits: ReadLimits, together: ReadBudget | None = None) -> OpenedImage:
+    """Parse and check one DICOM file, and keep its encoded pixels; arguments and errors as for ``read_slices``."""
     content = load_bytes(data, source=source, limits=limits)
     found = parse(content, source=source, limits=limits, together=together)
     with quiet(), found.budget:
@@ -200,7 +222,7 @@ def _open(data: DicomInput, source: str, limits: ReadLimits, together: ReadBudge
             raise refusal(source, "malformed", f"a sequence cannot be parsed ({type(error).__name__})") from error
 
 
-def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
+def _check(found: DicomObject, source: str, limits: ReadLimits) -> OpenedImage:
     check_is_ct_slice(found, source)
     if found.syntax not in SYNTAXES:
         shown = found.syntax if len(found.syntax) <= 64 else "unknown"
@@ -231,7 +253,7 @@ def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
             refused[index] = error
     if not frames:
         raise refused[0]
-    return _Image(syntax=found.syntax, pixels=pixels, frames=tuple(frames), refused=refused)
+    return OpenedImage(source=source, syntax=found.syntax, pixels=pixels, frames=tuple(frames), refused=refused)
 
 
 def _no_slice(source: str) -> DicomReadError:
@@ -307,7 +329,8 @@ def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> Fr
     )
 
 
-def _decode(frame: _Frame, image: _Image, source: str) -> CTSlice:
+def _decode(frame: _Frame, image: OpenedImage) -> CTSlice:
+    source = image.source
     damage: tuple[QualityNote, ...] = ()
     if image.syntax in COMPRESSED:
         words, damage = decode_apart(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)

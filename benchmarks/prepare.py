@@ -1,0 +1,208 @@
+"""Measures ``prepare``: a folder of DICOM files becomes a cache; beside pydicom, NumPy and ``np.save`` in a loop.
+
+The files are phantoms in Kaggle's layout, uncompressed, 36 slices a series. Ours checks more and stores more than the
+loop: refusals, series in anatomical order, a table of labels, checksums, files that outlive a power failure.
+
+    .venv/bin/python benchmarks/prepare.py
+    .venv/bin/python benchmarks/prepare.py --files 100000 --size 128     # prepared, then resumed with 100 files more
+"""
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import rmtree
+
+import numpy as np
+import pydicom
+from rows import Row, interleaved
+
+from hemoscope.data.label_table import LabelledImage
+from hemoscope.data.prepare_dicom import prepare_dicom
+from hemoscope.data.rsna import DATASET
+from hemoscope.testing.dicom_writer import write_series
+from hemoscope.testing.phantom import make_phantom
+
+_A_SERIES = 36
+_NEW = 100  # files that a resumed preparation finds
+_COMMAND = """
+import resource, sys, time
+from pathlib import Path
+from hemoscope.cli import main
+start = time.monotonic()
+code = main(sys.argv[1:])
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+busy = sum(one.ru_utime + one.ru_stime for one in used)
+print("MEASURED", time.monotonic() - start, busy, max(one.ru_maxrss for one in used))
+sys.exit(code)
+"""
+
+
+def write_files(folder: Path, files: int, *, size: int) -> dict[str, LabelledImage]:
+    """Write phantoms, series by series, and return their labels; the pixels of all series are those of one."""
+    with tempfile.TemporaryDirectory() as drafts:
+        phantom = make_phantom(seed=0, shape=(_A_SERIES, size, size))
+        templates = [path.read_bytes() for path in write_series(phantom, Path(drafts), seed=0)]
+    uids = _uids(templates)
+    labels: dict[str, LabelledImage] = {}
+    for number in range(files):
+        series, place = divmod(number, _A_SERIES)
+        content = templates[place]
+        for uid in uids:
+            content = content.replace(uid, f"{series:08d}".encode() + uid[8:])
+        name = f"ID_{number:09d}"
+        (folder / f"{name}.dcm").write_bytes(content)
+        labels[name] = LabelledImage(labels=(0,) * 6)
+    return labels
+
+
+def _uids(templates: list[bytes]) -> list[bytes]:
+    """Return the ends of the study's and the series' UIDs, whose first eight digits then tell series apart."""
+    header = pydicom.dcmread(io.BytesIO(templates[0]), stop_before_pixels=True)
+    found = {str(header[name].value).rpartition(".")[2] for name in ("StudyInstanceUID", "SeriesInstanceUID")}
+    return [uid.encode() for uid in found]
+
+
+def plain_loop(images: Path, output: Path) -> None:
+    """Do what a straightforward script does: read, rescale, save."""
+    output.mkdir(exist_ok=True)
+    for path in sorted(images.iterdir()):
+        dataset = pydicom.dcmread(path)
+        values = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+        np.save(output / f"{path.stem}.npy", values.astype(np.int16))
+
+
+def prepared(images: Path, labels: dict[str, LabelledImage], output: Path, *, workers: int = 1) -> None:
+    """Prepare from the beginning."""
+    rmtree(output, ignore_errors=True)
+    prepare_dicom(images, labels, output, DATASET, pseudonyms=False, workers=workers)
+
+
+def rows(files: int = 720, size: int = 512) -> Iterator[Row]:
+    """Measure one process beside the loop, two beside one, and a resumed preparation, for ``make bench``."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "images").mkdir()
+        labels = write_files(folder / "images", files, size=size)
+        yield _one_process(folder, labels)
+        if len(os.sched_getaffinity(0)) > 1:
+            yield _two_processes(folder, labels)
+        yield _resumed(folder, labels)
+
+
+def _one_process(folder: Path, labels: dict[str, LabelledImage]) -> Row:
+    images, output = folder / "images", folder / "cache"
+    size = sum(path.stat().st_size for path in images.iterdir()) / 1e6
+    prepared(images, labels, output)  # imports, and the files into the page cache
+    ours, plain = interleaved(
+        lambda: prepared(images, labels, output), lambda: plain_loop(images, folder / "plain"), times=5
+    )
+    return Row(
+        what=f"prepare: {len(labels)} uncompressed slices, one process, slices a processor second",
+        limit=(
+            f"{size:.0f} MB to read, to hash (SHA-256 and CRC-32, 1.2 GB/s together) and to write: "
+            f"{size / 7000 * 2 + size / 1200:.2f} s without parsing"
+        ),
+        measured=len(labels) / ours,
+        beside="pydicom, NumPy and np.save in a loop",
+        compared=len(labels) / plain,
+        unit="slices / CPU s",
+        bar=2,
+        better="at least",
+    )
+
+
+def _two_processes(folder: Path, labels: dict[str, LabelledImage]) -> Row:
+    images = folder / "images"
+    one, two = interleaved(
+        lambda: prepared(images, labels, folder / "one"),
+        lambda: prepared(images, labels, folder / "two", workers=2),
+        times=5,
+        clock=time.perf_counter,
+    )
+    return Row(
+        what=f"prepare: {len(labels)} slices, two local processes, their start included",
+        limit="2 x one process, less the start of two interpreters and the table at the end",
+        measured=len(labels) / two,
+        beside="one process",
+        compared=len(labels) / one,
+        unit="slices/s",
+        bar=1.8,
+        better="at least",
+    )
+
+
+def _resumed(folder: Path, labels: dict[str, LabelledImage]) -> Row:
+    images, output = folder / "images", folder / "cache"
+    whole, resumed = interleaved(
+        lambda: prepared(images, labels, output),
+        lambda: prepare_dicom(images, labels, output, DATASET, pseudonyms=False, workers=1),
+        times=3,
+    )
+    size = sum(path.stat().st_size for path in (output / "series").iterdir()) / 1e6
+    return Row(
+        what=f"prepare: {len(labels)} slices again, nothing new",
+        limit=f"{size:.0f} MB to read and to hash (SHA-256): {size / 1700:.2f} s; no header is read",
+        measured=resumed,
+        beside="preparing all",
+        compared=whole,
+        unit="CPU s",
+        bar=0.4,
+        better="at most",
+    )
+
+
+def measured_command(folder: Path, *, workers: int) -> tuple[float, float, float]:
+    """Return wall seconds, processor seconds and peak memory (MB) of the command."""
+    paths = ["--images", folder / "images", "--labels", folder / "labels.csv", "--output", folder / "cache"]
+    words = ["prepare", "table", "--name", "phantoms", "--license", "none", *map(str, paths), "--workers", str(workers)]
+    done = subprocess.run(  # noqa: S603  # our own command
+        [sys.executable, "-c", _COMMAND, *words], check=True, stdout=subprocess.PIPE, text=True
+    )
+    print(done.stdout.splitlines()[0])
+    wall, busy, peak = map(float, done.stdout.split("MEASURED")[1].split())
+    return wall, busy, peak * 1024 / 1e6
+
+
+def many(files: int, size: int, workers: int) -> None:
+    """Prepare many files, resume with nothing new, and with some files more."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "images").mkdir()
+        labels = write_files(folder / "images", files, size=size)
+        table = "".join(f"{one},0,0,0,0,0,0\n" for one in labels)
+        head = "image_id,any,epidural,intraparenchymal,intraventricular,subarachnoid,subdural\n"
+        (folder / "labels.csv").write_text(head + table, encoding="utf-8")
+        later = sorted((folder / "images").iterdir())[-_NEW:]
+        (folder / "later").mkdir()
+        for path in later:
+            path.rename(folder / "later" / path.name)
+        for what in ("prepared", "resumed, nothing new", f"resumed, {_NEW} new files"):
+            if "new files" in what:
+                for path in later:
+                    (folder / "later" / path.name).rename(path)
+            wall, busy, peak = measured_command(folder, workers=workers)
+            print(f"{what}: {wall:.1f} s wall, {busy:.1f} CPU s, peak {peak:.0f} MB", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, help="prepare and resume so many files with the command")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    if arguments.files:
+        many(arguments.files, arguments.size, arguments.workers)
+        return
+    for row in rows(size=arguments.size):
+        print(f"{row.what}: {row.measured:.4g} {row.unit}, {row.beside} {row.compared:.4g}: {row.ratio:.3g}")
+
+
+if __name__ == "__main__":
+    main()
