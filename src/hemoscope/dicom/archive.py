@@ -1,7 +1,8 @@
 """Reads folders, archives (ZIP, TAR, gzip), DICOMDIRs and files into studies, and a chosen series into one volume.
 
 Opening an archive only parses headers; ``read_series`` decodes the chosen series. A file that was replaced in between
-is refused: its pixels would get the identity and the place of another slice.
+is refused: its pixels would get the identity and the place of another slice. The first files are kept until they are
+decoded, so that they are read and parsed once.
 """
 
 import zlib
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.geometry import known_positions, spacing_mm
 from hemoscope.dicom.grids import is_on_grid, on_grid, origin_on_grid, reference_slice
+from hemoscope.dicom.kept_images import KeptImages, file_stamp
 from hemoscope.dicom.lost_slices import Refused, series_of, with_lost_slices
 from hemoscope.dicom.part10 import parse
-from hemoscope.dicom.read import Admission, admit, read_slices
+from hemoscope.dicom.read import Admission, admit, decode_slices, read_slices
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.series import Series, Study, build_studies
@@ -39,7 +41,7 @@ _NAMED = 3  # damaged files that a note names
 class Archive:
     """All studies found, all inputs refused, and access to the bytes of each source.
 
-    ``stamps`` tells for each source which bytes were indexed (``stamp_of``).
+    ``stamps`` tells for each source which bytes were indexed (``stamp_of``); ``kept`` are the first ones, checked.
     """
 
     studies: tuple[Study, ...]
@@ -47,6 +49,7 @@ class Archive:
     limits: ReadLimits = field(default_factory=ReadLimits)
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+    kept: KeptImages = field(default_factory=KeptImages, repr=False)
 
     def load(self, source: str) -> bytes:
         """Return the bytes of the source that a header names: those that were indexed, and no others.
@@ -115,11 +118,14 @@ def open_archive(
     sources, rejected = find_sources(as_paths(paths), limits=limits)
     refused, headers = [Refused(rejected=one) for one in rejected], list[SliceHeader]()
     stamps: dict[str, tuple[int, int]] = {}
+    kept = KeptImages()
     for done, source in enumerate(sources, 1):
         try:
+            before = file_stamp(source)
             data = source.load(limits)
             stamps[source.name] = stamp_of(data)
             found = _index(data, source.name, limits)
+            kept.keep(source, before, found.image, len(data))
             headers += found.headers
             refused += [Refused(rejected=rejected_by(error)) for error in found.refused]
         except DicomReadError as error:
@@ -132,6 +138,7 @@ def open_archive(
         limits=limits,
         sources={source.name: source for source in sources},
         stamps=stamps,
+        kept=kept,
     )
 
 
@@ -200,12 +207,20 @@ def _decode(
 ) -> dict[int, tuple[QualityNote, ...]] | DicomReadError:
     """Decode frames of one source into the volume; return a refusal, so that other threads continue."""
     try:
-        slices = read_slices(archive.load(source), source=source, limits=archive.limits, frames=frames.keys())
+        slices = _slices(archive, source, frames)
     except DicomReadError as error:
         return error
     for one in slices:
         _place(one, frames[one.header.frame], pixels)
     return {frames[one.header.frame]: one.header.quality + one.quality for one in slices}
+
+
+def _slices(archive: Archive, source: str, frames: Mapping[int, int]) -> tuple[CTSlice, ...]:
+    """Decode what was kept of a file, or read it again. Raises DicomReadError."""
+    image = archive.kept.take(archive.sources[source])
+    if image is not None:
+        return decode_slices(image, source=source, frames=frames.keys())
+    return read_slices(archive.load(source), source=source, limits=archive.limits, frames=frames.keys())
 
 
 def _place(one: CTSlice, index: int, pixels: _Pixels) -> None:

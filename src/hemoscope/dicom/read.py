@@ -1,6 +1,7 @@
 """Reads one DICOM file (path, bytes or stream) into CT slices in Hounsfield units, or refuses it with a reason.
 
-``admit`` does not decode; ``read_slices`` decodes; ``read_slice`` is for the usual file of one frame.
+``admit`` does not decode; ``read_slices`` decodes, ``decode_slices`` what was admitted; ``read_slice`` is for the usual
+file of one frame.
 """
 
 import errno
@@ -29,7 +30,17 @@ from hemoscope.dicom.slices import CTSlice, QualityNote, SliceHeader
 from hemoscope.dicom.transfer_syntaxes import BIG_ENDIAN, COMPRESSED, NATIVE, SYNTAXES
 from hemoscope.errors import DicomReadError
 
-__all__ = ["Admission", "ReadLimits", "admit", "load_bytes", "read_headers", "read_slice", "read_slices"]
+__all__ = [
+    "Admission",
+    "CheckedImage",
+    "ReadLimits",
+    "admit",
+    "decode_slices",
+    "load_bytes",
+    "read_headers",
+    "read_slice",
+    "read_slices",
+]
 
 DicomInput = Path | bytes | BinaryIO
 # Refusals of frames that show no slice; the other frames of their file are read.
@@ -46,7 +57,9 @@ class _Frame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Image:
+class CheckedImage:
+    """A file that passed all checks, ready to decode; it holds the file's bytes."""
+
     syntax: str
     pixels: PixelFormat
     frames: tuple[_Frame, ...]
@@ -55,10 +68,11 @@ class _Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """Headers of the frames to read, and the refusals of the other frames of the same file."""
+    """Headers of the frames to read, the refusals of the file's other frames, and what ``decode_slices`` needs."""
 
     headers: tuple[SliceHeader, ...]
     refused: tuple[DicomReadError, ...] = ()
+    image: CheckedImage | None = None
 
 
 def admit(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -> Admission:  # noqa: B008 - frozen
@@ -82,7 +96,8 @@ def admit(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -
     headers = tuple(frame.header for frame in image.frames if frame.header.frame not in refused)
     if not headers:
         raise refused[min(refused)]
-    return Admission(headers=headers, refused=_by_reason(refused, len(image.frames) + len(image.refused)))
+    why = _by_reason(refused, len(image.frames) + len(image.refused))
+    return Admission(headers=headers, refused=why, image=image)
 
 
 def read_headers(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -> tuple[SliceHeader, ...]:  # noqa: B008 - frozen
@@ -113,7 +128,15 @@ def read_slices(
         DicomReadError: as ``read_headers``, and ``inconsistent_pixel_data`` or ``decoder_died`` if a frame cannot be
             decoded.
     """
-    image = _open(data, source, limits)
+    return decode_slices(_open(data, source, limits), source=source, frames=frames)
+
+
+def decode_slices(image: CheckedImage, *, source: str, frames: Collection[int] | None = None) -> tuple[CTSlice, ...]:
+    """Decode frames of a file that was checked before: what ``read_slices`` does after checking.
+
+    Raises:
+        DicomReadError: ``inconsistent_pixel_data`` or ``decoder_died`` if a frame cannot be decoded.
+    """
     return tuple(
         _decode(frame, image, source) for frame in image.frames if frames is None or frame.header.frame in frames
     )
@@ -179,7 +202,7 @@ def _load_stream(stream: BinaryIO, source: str, limits: ReadLimits) -> bytes:
     return b"".join(parts)
 
 
-def _open(data: DicomInput, source: str, limits: ReadLimits) -> _Image:
+def _open(data: DicomInput, source: str, limits: ReadLimits) -> CheckedImage:
     found = parse(load_bytes(data, source=source, limits=limits), source=source, limits=limits)
     with quiet():
         try:
@@ -189,7 +212,7 @@ def _open(data: DicomInput, source: str, limits: ReadLimits) -> _Image:
             raise refusal(source, "malformed", f"a sequence cannot be parsed ({type(error).__name__})") from error
 
 
-def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
+def _check(found: DicomObject, source: str, limits: ReadLimits) -> CheckedImage:
     check_is_ct_slice(found, source)
     if found.syntax not in SYNTAXES:
         shown = found.syntax if len(found.syntax) <= 64 else "unknown"
@@ -220,7 +243,7 @@ def _check(found: DicomObject, source: str, limits: ReadLimits) -> _Image:
             refused[index] = error
     if not frames:
         raise refused[0]
-    return _Image(syntax=found.syntax, pixels=pixels, frames=tuple(frames), refused=refused)
+    return CheckedImage(syntax=found.syntax, pixels=pixels, frames=tuple(frames), refused=refused)
 
 
 def _no_slice(source: str) -> DicomReadError:
@@ -296,7 +319,7 @@ def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> Fr
     )
 
 
-def _decode(frame: _Frame, image: _Image, source: str) -> CTSlice:
+def _decode(frame: _Frame, image: CheckedImage, source: str) -> CTSlice:
     damage: tuple[QualityNote, ...] = ()
     if image.syntax in COMPRESSED:
         words, damage = decode_apart(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)

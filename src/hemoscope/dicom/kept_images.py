@@ -1,0 +1,41 @@
+"""Keeps the first files of an archive, checked, from indexing until they are decoded: these are read and parsed once.
+
+The room is small. A large archive is decoded long after it was indexed, and its bytes do not fit into memory.
+"""
+
+from hemoscope.dicom.containers import Source
+from hemoscope.dicom.read import CheckedImage
+
+__all__ = ["KeptImages", "file_stamp"]
+
+# One thin series, compressed, or a hundred slices as they are: freed one by one as its volume, which is larger, fills.
+_MOST_BYTES = 64 << 20
+_Stamp = tuple[int, ...]
+
+
+class KeptImages:
+    """The first files of an archive, up to a number of bytes; each can be taken once."""
+
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        """Begin without files."""
+        self._left = most_bytes
+        self._images: dict[str, tuple[_Stamp, CheckedImage]] = {}
+
+    def keep(self, source: Source, before: _Stamp | None, image: CheckedImage | None, size: int) -> None:
+        """Keep a file of ``size`` bytes if there is room; ``before`` is its stamp from before it was read."""
+        if image is not None and before is not None and size <= self._left:
+            self._left -= size
+            self._images[source.name] = (before, image)
+
+    def take(self, source: Source) -> CheckedImage | None:
+        """Return a file once; None if it was not kept, or may have been written to since."""
+        before, image = self._images.pop(source.name, (None, None))
+        return image if image is not None and before == file_stamp(source) else None
+
+
+def file_stamp(source: Source) -> _Stamp | None:
+    """Return ``source.stamp()``, or None for a file that is gone."""
+    try:
+        return source.stamp()
+    except OSError:
+        return None
