@@ -5,8 +5,9 @@ Results are yielded in order of completion. A task must not depend on where it r
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any, Protocol, TypeVar
 
@@ -15,13 +16,14 @@ from hemoscope.errors import ConfigError, DataError, MissingExtraError
 T = TypeVar("T")
 R = TypeVar("R")
 _CONNECT_SECONDS = 20
+_AHEAD = 4  # tasks handed out for each thread of a worker, so that memory does not grow with their number
 _SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class Run(Protocol):
     """Calls a function on every task and yields the results in order of completion."""
 
-    def __call__(self, function: Callable[[T], R], tasks: Sequence[T], /) -> Iterable[R]:
+    def __call__(self, function: Callable[[T], R], tasks: Iterable[T], /) -> Iterable[R]:
         """Yield one result per task."""
         ...
 
@@ -106,10 +108,16 @@ def _distributed() -> Any:
 def _run_on(client: Any) -> Run:
     library = _distributed()
 
-    def run(function: Callable[[T], R], tasks: Sequence[T], /) -> Iterator[R]:
-        futures = client.map(function, tasks, pure=False)
+    def run(function: Callable[[T], R], tasks: Iterable[T], /) -> Iterator[R]:
+        left = iter(tasks)
+        waiting = _AHEAD * max(1, sum(client.nthreads().values()))
+        futures = library.as_completed(loop=client.loop)
         try:
-            for future in library.as_completed(futures, loop=client.loop):
+            for task in islice(left, waiting):
+                futures.add(client.submit(function, task, pure=False))
+            for future in futures:
+                for task in islice(left, 1):
+                    futures.add(client.submit(function, task, pure=False))
                 yield future.result()
                 future.release()
         except library.KilledWorker as error:
