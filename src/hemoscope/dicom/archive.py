@@ -7,7 +7,7 @@ decoded, so that they are read and parsed once.
 
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -15,12 +15,14 @@ from os import PathLike
 import numpy as np
 from numpy.typing import NDArray
 
+from hemoscope.dicom.arrival import SliceArrival
 from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.geometry import known_positions, spacing_mm
 from hemoscope.dicom.grids import is_on_grid, on_grid, origin_on_grid, reference_slice
 from hemoscope.dicom.kept_images import KeptImages, file_stamp
 from hemoscope.dicom.lost_slices import Refused, series_of, with_lost_slices
 from hemoscope.dicom.part10 import parse
+from hemoscope.dicom.quality import decoding_notes
 from hemoscope.dicom.read import Admission, admit, decode_slices, read_slices
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
@@ -34,7 +36,6 @@ from hemoscope.volume import HounsfieldVolume
 __all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series", "without_slices"]
 
 _INT16 = np.iinfo(np.int16)
-_NAMED = 3  # damaged files that a note names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,7 @@ class _Pixels:
 
     hounsfield: NDArray[np.int16]
     grid: SliceHeader
+    arrival: SliceArrival
     native: dict[int, NDArray[np.int16]] = field(default_factory=dict)
 
 
@@ -177,7 +179,12 @@ def _index(data: bytes, source: str, limits: ReadLimits) -> Admission:
 
 
 def read_series(
-    archive: Archive, series: Series, *, threads: int = 2, progress: Progress | None = None
+    archive: Archive,
+    series: Series,
+    *,
+    threads: int = 2,
+    progress: Progress | None = None,
+    begun: Callable[[HounsfieldVolume], None] | None = None,
 ) -> DecodedSeries:
     """Decode one series into one int16 volume of rounded HU; a refused slice does not stop the others.
 
@@ -186,6 +193,8 @@ def read_series(
         series: one of its series.
         threads: number of slices read and decoded in parallel.
         progress: called with the slices done and their total.
+        begun: called with the volume before its slices are decoded, to read them meanwhile (``HounsfieldVolume.part``);
+            not called for stacks of different grids. What is returned may lack slices of it.
 
     Raises:
         SeriesError: no slice of the series can be decoded.
@@ -196,16 +205,17 @@ def read_series(
         (10, 650, 650)
     """
     grid = reference_slice(series.headers)
-    pixels = _Pixels(np.empty((len(series), grid.rows, grid.columns), dtype=np.int16), grid)
+    pixels = _Pixels(np.empty((len(series), grid.rows, grid.columns), dtype=np.int16), grid, SliceArrival(len(series)))
+    if begun is not None and all(is_on_grid(header, grid) for header in series.headers):
+        begun(replace(_volume(series.headers, pixels.hounsfield.view(), grid), arrival=pixels.arrival))
     places: dict[str, dict[int, int]] = defaultdict(dict)
     for index, header in enumerate(series.headers):
         places[header.source][header.frame] = index
     notes: dict[int, tuple[QualityNote, ...]] = {}
     rejected: list[Rejected] = []
     done = 0
-    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        outcomes = pool.map(lambda source: _decode(archive, source, places[source], pixels), places)
-        for source, outcome in zip(places, outcomes, strict=True):
+    try:
+        for source, outcome in zip(places, _decoded_sources(archive, places, pixels, threads), strict=True):
             if isinstance(outcome, DicomReadError):
                 rejected.append(rejected_by(outcome))
             else:
@@ -213,7 +223,20 @@ def read_series(
             done += len(places[source])
             if progress is not None:
                 progress(done, len(series))
+    finally:
+        pixels.arrival.end()
     return _decoded(series, pixels, notes, {one: len(places[one.source]) for one in rejected})
+
+
+def _decoded_sources(
+    archive: Archive, places: Mapping[str, Mapping[int, int]], pixels: _Pixels, threads: int
+) -> Iterator[dict[int, tuple[QualityNote, ...]] | DicomReadError]:
+    """Yield what ``_decode`` returns for each source, in order; those not begun are left if the caller stops."""
+    with ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="decode") as pool:
+        try:
+            yield from pool.map(lambda source: _decode(archive, source, places[source], pixels), places)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _decode(
@@ -223,9 +246,11 @@ def _decode(
     try:
         slices = _slices(archive, source, frames)
     except DicomReadError as error:
+        pixels.arrival.end()  # the volume will lack slices: nobody needs it as it is
         return error
     for one in slices:
         _place(one, frames[one.header.frame], pixels)
+    pixels.arrival.add(frames[one.header.frame] for one in slices)
     return {frames[one.header.frame]: one.header.quality + one.quality for one in slices}
 
 
@@ -270,7 +295,7 @@ def _decoded(
         volume=volume,
         slices=slices,
         slice_quality=tuple(notes[index] for index in kept),
-        quality=quality + _gathered(notes, [header.source for header in slices]),
+        quality=quality + decoding_notes(notes, [header.source for header in slices]),
         rejected=tuple(refused),
         unread=(*series.unread, *_unread(refused)),
         native=_native(slices, volume, {place: pixels.native.get(index) for place, index in enumerate(kept)}),
@@ -370,23 +395,3 @@ def _origins(slices: Sequence[SliceHeader], grid: SliceHeader) -> tuple[tuple[fl
     found = (origin_on_grid(header, grid) for header in slices)
     known = tuple(origin for origin in found if origin is not None)
     return known if len(known) == len(slices) else None
-
-
-def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[str]) -> tuple[QualityNote, ...]:
-    """What decoding found in single slices, reported once for the series; ``sources`` in its order."""
-    codes = [{note.code for note in notes[index]} for index in sorted(notes)]
-    found = []
-    if repaired := sum("twelve_bit_repair" in one for one in codes):
-        message = f"12-bit values had wrapped below zero and were repaired in {repaired} of {len(codes)} slices"
-        found.append(QualityNote(code="twelve_bit_repair", message=message))
-    if damaged := [source for source, one in zip(sources, codes, strict=True) if "damaged_pixel_data" in one]:
-        named = f"{', '.join(damaged[:_NAMED])}{' and others' if len(damaged) > _NAMED else ''}"
-        message = f"the compressed data of {len(damaged)} of {len(codes)} slices are damaged: {named}"
-        found.append(QualityNote(code="damaged_pixel_data", message=message))
-    if padded := sum("padding_in_tissue" in one for one in codes):
-        message = f"padding has Hounsfield units of tissue in {padded} of {len(codes)} slices"
-        found.append(QualityNote(code="padding_in_tissue", message=message))
-    if beyond := sum("undeclared_padding" in one for one in codes):
-        message = f"padding that the header does not declare was read as air in {beyond} of {len(codes)} slices"
-        found.append(QualityNote(code="undeclared_padding", message=message))
-    return tuple(found)
