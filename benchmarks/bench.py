@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rows import Row
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("pipeline",)
 
 
 def main() -> int:

@@ -3,13 +3,18 @@
 The room is small. A large archive is decoded long after it was indexed, and its bytes do not fit into memory.
 """
 
+import ctypes
+
 from hemoscope.dicom.containers import Source
 from hemoscope.dicom.read import CheckedImage
 
 __all__ = ["KeptImages", "file_stamp"]
 
 # One thin series, compressed, or a hundred slices as they are: freed one by one as its volume, which is larger, fills.
-_MOST_BYTES = 64 << 20
+_MOST_BYTES = 48 << 20
+# Freed files lie between other blocks: the C library returns their pages only when asked (malloc_trim(3), of glibc).
+_RETURNED_EVERY = 32
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 _Stamp = tuple[int, ...]
 
 
@@ -30,6 +35,8 @@ class KeptImages:
     def take(self, source: Source) -> CheckedImage | None:
         """Return a file once; None if it was not kept, or may have been written to since."""
         before, image = self._images.pop(source.name, (None, None))
+        if image is not None and len(self._images) % _RETURNED_EVERY == 0 and _trim is not None:
+            _trim(0)
         return image if image is not None and before == file_stamp(source) else None
 
 
