@@ -3,6 +3,7 @@
 Results are yielded in order of completion. A task must not depend on where it runs.
 """
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -67,6 +68,7 @@ def _client(workers: int, address: str | None) -> Iterator[Any]:
         return
     # One thread per process: decoders need not be thread-safe. A task holds at most one series in memory.
     options: dict[str, Any] = {"threads_per_worker": 1, "processes": True, "memory_limit": 0}
+    options["silence_logs"] = logging.CRITICAL  # what goes wrong is raised; the rest is about ending, on a busy machine
     # Without an address Dask takes its fixed port, on every interface; this one is free, and local.
     options["dashboard_address"] = "127.0.0.1:0"
     # Processes and threads inherit the mask: Ctrl+C reaches this thread alone, once it can end the others in order.
