@@ -10,9 +10,11 @@ from pydicom import dcmread
 
 from hemoscope.dicom.archive import Archive, open_archive, read_series
 from hemoscope.dicom.kept_images import KeptImages
+from hemoscope.dicom.readable_series import read_best_series
 from hemoscope.dicom.series_choice import choose_series
 from hemoscope.dicom.sources import FileSource
 from hemoscope.inference.predictor import Predictor
+from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import Phantom
 
@@ -98,6 +100,15 @@ def test_files_that_did_not_fit_into_the_memory_for_them_are_read_again_and_comp
     decoded = read_series(archive, choose_series(archive.studies[0]).series)
     assert sorted(loads) == [file.name for file in files[VICTIM:]]
     assert [(one.source, one.code) for one in decoded.rejected] == [(files[-1].name, "changed_file")]
+
+
+def test_files_of_a_series_that_is_not_read_are_freed_when_the_other_one_is(head: Phantom, tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_series(head, tmp_path / str(number), acquisition=Acquisition(series_number=number))
+    untouched, archive = open_archive(tmp_path), open_archive(tmp_path)
+    assert all(untouched.kept.take(source) is not None for source in untouched.sources.values())
+    assert read_best_series(archive, archive.studies[0]).decoded is not None
+    assert all(archive.kept.take(source) is None for source in archive.sources.values())
 
 
 def test_a_study_with_a_replaced_file_is_incomplete(files: list[Path], predictor: Predictor) -> None:

@@ -45,13 +45,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="write each study's results as DICOM here: structured report, pictures, key slices (extra: hospital)",
     )
     add("--threads", type=_positive, metavar="N", help="processors to use (default: all, at most eight)")
-    add(
-        "--workers",
-        type=_positive,
-        metavar="N",
-        help="read studies in N processes that share the processors (default: 1; extra: study)",
-    )
-    add("--dask", metavar="ADDRESS", help="read studies on the workers of a Dask scheduler, such as tcp://host:8786")
+    _add_workers(parser)
     add(
         "--allow-refused",
         type=_codes,
@@ -63,6 +57,13 @@ def register(parser: argparse.ArgumentParser) -> None:
     add_limit_option(parser)
     add("--identify", action="store_true", help="add patient name, ID and study date to the results")
     parser.set_defaults(run=run)
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    shared = "read studies in N processes that share the processors (default: 1; extra: study)"
+    parser.add_argument("--workers", type=_positive, metavar="N", help=shared)
+    cluster = "read studies on the workers of a Dask scheduler, such as tcp://host:8786"
+    parser.add_argument("--dask", metavar="ADDRESS", help=cluster)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ The room is small. A large archive is decoded long after it was indexed, and its
 """
 
 import ctypes
+from collections.abc import Iterable
 
 from hemoscope.dicom.containers import Source
 from hemoscope.dicom.read import CheckedImage
@@ -38,6 +39,11 @@ class KeptImages:
         if image is not None and len(self._images) % _RETURNED_EVERY == 0 and _trim is not None:
             _trim(0)
         return image if image is not None and before == file_stamp(source) else None
+
+    def forget(self, sources: Iterable[str]) -> None:
+        """Free files, by their names, that nobody will take."""
+        for source in sources:
+            self._images.pop(source, None)
 
 
 def file_stamp(source: Source) -> _Stamp | None:

@@ -77,6 +77,7 @@ def read_best_series(
         decoded, why = _plausible(archive, study, choice.series, reading)
         refused += why
         if decoded is not None:
+            archive.kept.forget(header.source for one in study.series for header in (*one.headers, *one.left_out))
             return ReadableSeries(
                 decoded=replace(
                     decoded,
