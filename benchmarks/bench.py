@@ -26,6 +26,7 @@ MODULES: tuple[str, ...] = (
     "labels",
     "prepare",
     "training_rates",
+    "pipeline",
     "thin_series",
     "pacs_turnaround",
     "queue_and_report",

@@ -17,6 +17,8 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
     `-- MissingExtraError  an optional dependency is not installed
 """
 
+from typing import Any
+
 # What installs each extra in a clone, with the pins.
 _IN_A_CLONE = {
     "nifti": "python -m pip install -e '.[nifti]' -c constraints/nifti.txt",
@@ -30,6 +32,17 @@ _IN_A_CLONE = {
 
 class HemoscopeError(Exception):
     """Base class of all errors; the message includes the remedy."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let an error of a worker process be raised in this one, whatever its class is made from."""
+        return _raised_elsewhere, (type(self), self.args, self.__dict__)
+
+
+def _raised_elsewhere(kind: type[HemoscopeError], args: tuple[Any, ...], values: dict[str, Any]) -> HemoscopeError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(values)
+    return error
 
 
 class DicomReadError(HemoscopeError):

@@ -6,9 +6,9 @@ lets a thin series fit.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,13 @@ class AxisChange:
         return values[(..., *steps)]
 
 
+class Arrival(Protocol):
+    """Which slices of a volume have their values already, while others are still decoded."""
+
+    def wait(self, first: int, last: int) -> None:
+        """Return once these slices have their values; raise an error if they never will."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HounsfieldVolume:
     """A stack of axial slices.
@@ -90,6 +97,7 @@ class HounsfieldVolume:
             if unknown.
         thickness_mm: of each slice (DICOM (0018,0050)), or None if unknown.
         aspect_ratio: height of a pixel over its width (DICOM (0028,0034)), used if the spacing is unknown.
+        arrival: of a volume that is being decoded, which slices are; None if all are.
     """
 
     hounsfield: NDArray[np.int16]
@@ -99,6 +107,7 @@ class HounsfieldVolume:
     origins_mm: tuple[Point, ...] | None = None
     thickness_mm: tuple[float | None, ...] | None = None
     aspect_ratio: float | None = None
+    arrival: Arrival | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the shape and type, and make the array read-only."""
@@ -113,6 +122,12 @@ class HounsfieldVolume:
                 msg = f"{len(values)} {name} for {len(self.positions_mm)} slices"
                 raise ValueError(msg)
         self.hounsfield.flags.writeable = False
+
+    def part(self, first: int, last: int) -> NDArray[np.int16]:
+        """Return the slices from ``first`` to ``last``, both included; wait for those that are still decoded."""
+        if self.arrival is not None:
+            self.arrival.wait(first, last)
+        return self.hounsfield[first : last + 1]
 
     @property
     def slice_spacing_mm(self) -> float | None:

@@ -1,5 +1,6 @@
 """A file that is replaced between indexing and decoding is refused by name, and the others are read."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,12 @@ import pytest
 from pydicom import dcmread
 
 from hemoscope.dicom.archive import Archive, open_archive, read_series
+from hemoscope.dicom.kept_images import KeptImages
+from hemoscope.dicom.readable_series import read_best_series
 from hemoscope.dicom.series_choice import choose_series
+from hemoscope.dicom.sources import FileSource
 from hemoscope.inference.predictor import Predictor
+from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import Phantom
 
@@ -78,6 +83,32 @@ def test_a_file_that_is_gone_is_a_refusal_too(files: list[Path]) -> None:
     files[VICTIM].unlink()
     decoded = read_series(archive, choose_series(archive.studies[0]).series)
     assert [(one.source, one.code) for one in decoded.rejected] == [(files[VICTIM].name, "unreadable")]
+
+
+def test_files_that_did_not_fit_into_the_memory_for_them_are_read_again_and_compared(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = files[0].stat().st_size
+    monkeypatch.setattr(KeptImages.__init__, "__defaults__", (VICTIM * one + one // 2,))
+    archive = opened(files)
+    loads: list[str] = []
+    load = FileSource.load
+    monkeypatch.setattr(FileSource, "load", lambda self, limits: (loads.append(self.name), load(self, limits))[1])
+    stamp = files[-1].stat()
+    files[-1].write_bytes(files[-1].read_bytes()[:-1] + b"\x07")
+    os.utime(files[-1], ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # size and time do not tell
+    decoded = read_series(archive, choose_series(archive.studies[0]).series)
+    assert sorted(loads) == [file.name for file in files[VICTIM:]]
+    assert [(one.source, one.code) for one in decoded.rejected] == [(files[-1].name, "changed_file")]
+
+
+def test_files_of_a_series_that_is_not_read_are_freed_when_the_other_one_is(head: Phantom, tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_series(head, tmp_path / str(number), acquisition=Acquisition(series_number=number))
+    untouched, archive = open_archive(tmp_path), open_archive(tmp_path)
+    assert all(untouched.kept.take(source) is not None for source in untouched.sources.values())
+    assert read_best_series(archive, archive.studies[0]).decoded is not None
+    assert all(archive.kept.take(source) is None for source in archive.sources.values())
 
 
 def test_a_study_with_a_replaced_file_is_incomplete(files: list[Path], predictor: Predictor) -> None:

@@ -2,9 +2,7 @@
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -13,16 +11,14 @@ from typing import TYPE_CHECKING
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
-from hemoscope.errors import ConfigError, DicomReadError
+from hemoscope.errors import ConfigError
 from hemoscope.progress import StageProgress
 
 if TYPE_CHECKING:
     from hemoscope.dicom.archive import Archive
     from hemoscope.dicom.slices import Rejected
     from hemoscope.inference.bundle import ModelBundle
-    from hemoscope.inference.predictor import Predictor, StudyOutcome, StudyReading
-    from hemoscope.reports.overlays import SlicePicture
-    from hemoscope.reports.report import PatientIdentity, Report, ReportedStudy
+    from hemoscope.reports.report import Report, ReportedStudy
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +45,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="write each study's results as DICOM here: structured report, pictures, key slices (extra: hospital)",
     )
     add("--threads", type=_positive, metavar="N", help="processors to use (default: all, at most eight)")
+    _add_workers(parser)
     add(
         "--allow-refused",
         type=_codes,
@@ -60,6 +57,13 @@ def register(parser: argparse.ArgumentParser) -> None:
     add_limit_option(parser)
     add("--identify", action="store_true", help="add patient name, ID and study date to the results")
     parser.set_defaults(run=run)
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    shared = "read studies in N processes that share the processors (default: 1; extra: study)"
+    parser.add_argument("--workers", type=_positive, metavar="N", help=shared)
+    cluster = "read studies on the workers of a Dask scheduler, such as tcp://host:8786"
+    parser.add_argument("--dask", metavar="ADDRESS", help=cluster)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -136,7 +140,9 @@ def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
     from hemoscope.inference.inputs import split_inputs
     from hemoscope.reports.report import Report, model_identity
 
-    dicom, volumes = split_inputs(arguments.paths)
+    # Workers elsewhere look for the same files, wherever they were started.
+    paths = [path.absolute() for path in arguments.paths] if arguments.dask else arguments.paths
+    dicom, volumes = split_inputs(paths)
     if arguments.series and volumes:
         msg = f"--series names a DICOM series, which {volumes[0].name} has not. Leave NIfTI files out"
         raise ConfigError(msg)
@@ -162,139 +168,19 @@ def _studies(
 ) -> "Iterator[tuple[int, tuple[ReportedStudy | None, tuple[Rejected, ...]]]]":
     """Yield each study's place among the inputs, the study if it could be read, its files written, and refusals."""
     from hemoscope.cli.predict_progress import RunProgress
-    from hemoscope.inference.predictor import Predictor
-    from hemoscope.reports.report import ReportedStudy
+    from hemoscope.cli.predict_tasks import run_tasks, study_tasks
 
     run = RunProgress.begin(arguments, bundle, archive, volumes, show)
     yield from ((place, (record.study, record.rejected)) for place, record in run.finished.items())
     if run.finished and not run.pending:
         return
-    predictor = Predictor(bundle, threads=arguments.threads)
-    names = Counter(record.study.findings.study_instance_uid for record in run.finished.values())
-    outcomes = _outcomes(arguments, predictor, run.archive, run.volumes, run.show)
-    for (place, key), found in zip(run.pending.items(), outcomes, strict=True):
-        outcome, patient = _identified(archive, found) if arguments.identify else (found, None)
-        reading = outcome.reading
-        if reading is None:
-            run.done()
-            yield place, (None, outcome.rejected)
-            continue
-        study = ReportedStudy(findings=reading.findings, patient=patient)
-        uid = reading.findings.study_instance_uid
-        names[uid] += 1
-        # Two patients of one Study Instance UID are two studies: neither overwrites the files of the other.
-        name = uid if names[uid] == 1 else f"{uid}-{names[uid]}"
-        refused = outcome.rejected + _write_dicom_results(reading, archive, bundle, arguments, name)
-        if arguments.output is not None:
-            run.pictures += _draw(reading, bundle, arguments, run.show, predictor.engine.threads, name)
-            _write_study_report(reading, study, bundle, arguments, name)
-            run.write(key, study, refused)
+    for done in run_tasks(study_tasks(arguments, run), arguments, bundle, run.show):
+        if done.study is not None:
+            run.pictures += done.pictures
+            run.write(run.pending[done.place], done.study, done.rejected)
         run.done()
-        yield place, (study, refused)
+        yield done.place, (done.study, done.rejected)
     run.check_pictures()
-
-
-def _outcomes(
-    arguments: argparse.Namespace,
-    predictor: "Predictor",
-    archive: "Archive",
-    volumes: "tuple[Path, ...]",
-    show: StageProgress,
-) -> "Iterator[StudyOutcome]":
-    """Read the DICOM studies, then the NIfTI files."""
-    from hemoscope.inference.inputs import nifti_studies
-
-    maps = arguments.output is not None or arguments.dicom is not None
-    if archive.studies:
-        yield from predictor.studies(archive, series_instance_uid=arguments.series, maps=maps, progress=show)
-    yield from nifti_studies(predictor, volumes, maps=maps, progress=show)
-
-
-def _identified(archive: "Archive", outcome: "StudyOutcome") -> "tuple[StudyOutcome, PatientIdentity | None]":
-    """Add who was scanned; without a reading if a file was replaced since it was decoded: whose study is it?"""
-    from hemoscope.dicom.sources import rejected_by
-
-    try:
-        return outcome, None if outcome.reading is None else _patient(archive, outcome.reading)
-    except DicomReadError as error:
-        return replace(outcome, reading=None, rejected=(*outcome.rejected, rejected_by(error))), None
-
-
-def _patient(archive: "Archive", reading: "StudyReading") -> "PatientIdentity | None":
-    """Return who was scanned; a NIfTI file does not say."""
-    from hemoscope.reports.identity import patient_identity
-
-    if all(study.study_instance_uid != reading.findings.study_instance_uid for study in archive.studies):
-        return None
-    source = reading.findings.slices[0].source
-    return patient_identity(archive.load(source), source=source, limits=archive.limits)
-
-
-def _write_study_report(
-    reading: "StudyReading",
-    study: "ReportedStudy",
-    bundle: "ModelBundle",
-    arguments: argparse.Namespace,
-    name: str,
-) -> None:
-    from hemoscope.reports.report import model_identity
-    from hemoscope.reports.study_report_files import report_of, write_study_report
-
-    report = report_of(reading, study, bundle.card, model_identity(bundle))
-    write_study_report(report, arguments.output, study_uid=name, pdf=arguments.pdf)
-
-
-def _write_dicom_results(
-    reading: "StudyReading",
-    archive: "Archive",
-    bundle: "ModelBundle",
-    arguments: argparse.Namespace,
-    name: str,
-) -> "tuple[Rejected, ...]":
-    """Write the results of a study as DICOM if they are asked for; return the reason if they cannot be made."""
-    if arguments.dicom is None:
-        return ()
-    from hemoscope.reports.dicom_results.files import write_dicom_results
-    from hemoscope.reports.report import model_identity
-
-    refused = write_dicom_results(
-        reading,
-        archive.load,
-        arguments.dicom,
-        card=bundle.card,
-        model=model_identity(bundle),
-        name=name,
-        limits=archive.limits,
-    )
-    return () if refused is None else (refused,)
-
-
-def _draw(
-    reading: "StudyReading",
-    bundle: "ModelBundle",
-    arguments: argparse.Namespace,
-    show: StageProgress,
-    threads: int,
-    name: str,
-) -> list[Path]:
-    """Draw and write the pictures of a study, and return their paths."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from hemoscope.reports.output_folder import write_picture
-    from hemoscope.reports.overlays import draw_overlay
-    from hemoscope.reports.picture_choice import pictures_of
-
-    def draw(picture: "SlicePicture") -> Path:
-        image = draw_overlay(picture)
-        return write_picture(image, arguments.output, study_uid=name, number=picture.number, label=picture.label)
-
-    pictures = list(pictures_of(reading, bundle.card, every_slice=arguments.heatmaps))
-    paths = list[Path]()
-    with ThreadPoolExecutor(threads) as pool:
-        for path in pool.map(draw, pictures):
-            paths.append(path)
-            show("drawing", len(paths), len(pictures))
-    return paths
 
 
 def _print_table(report: "Report", _schema: int) -> None:

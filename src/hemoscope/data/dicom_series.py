@@ -14,6 +14,7 @@ from hemoscope.data.cache import series_path, stored_images, write_series
 from hemoscope.dicom import tags
 from hemoscope.dicom.archive import Archive, read_series, stamp_of
 from hemoscope.dicom.elements import Elements, character_set
+from hemoscope.dicom.kept_images import KeptImages, file_stamp
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read import OpenedImage, admission, load_bytes, open_image
 from hemoscope.dicom.read_limits import ReadLimits
@@ -160,23 +161,21 @@ def _decode(task: SeriesTask) -> SeriesDone:
     headers: list[SliceHeader] = []
     left_out: list[LeftOut] = []
     stamps: dict[str, tuple[int, int]] = {}
-    opened: dict[str, OpenedImage] = {}
-    held = 0
+    kept = KeptImages(_HELD_BYTES, return_pages=False)  # the next slice needs them
     for file in task.files:
         try:
+            source = FileSource(name=file.name, path=file.path)
+            before = file_stamp(source)
             data = load_bytes(file.path, source=file.name, limits=task.limits)
             image = open_image(data, source=file.name, limits=task.limits)
             headers.append(_header(image, task))
         except DicomReadError as error:
             left_out.append((file.image_id, str(error)))
             continue
-        held += len(data)
-        if held <= _HELD_BYTES:
-            opened[file.name] = image
-        else:
+        if not kept.keep(source, before, image, len(data)):
             stamps[file.name] = stamp_of(data)
     sources = {file.name: FileSource(name=file.name, path=file.path) for file in task.files}
-    archive = Archive(studies=(), rejected=(), limits=task.limits, sources=sources, stamps=stamps, opened=opened)
+    archive = Archive(studies=(), rejected=(), limits=task.limits, sources=sources, stamps=stamps, kept=kept)
     stacks: list[tuple[str, tuple[str, ...]]] = []
     while headers:
         found = build_stacks(headers)

@@ -5,18 +5,21 @@ Results are yielded in order of completion. A task must not depend on where it r
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from multiprocessing import get_context, resource_tracker
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from hemoscope.errors import ConfigError, DataError, MissingExtraError
 
 T = TypeVar("T")
 R = TypeVar("R")
 _CONNECT_SECONDS = 20
+_AHEAD = 4  # tasks handed out for each process, so that memory does not grow with their number
 _SAFE_PATH = "PYTHONSAFEPATH"  # as -P: import nothing from the working directory
 # glibc (mallopt(3)) returns memory to the system with each slice, and faults it in again page by page for the next one.
 _KEEP_FREED_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "268435456", "MALLOC_MMAP_THRESHOLD_": "268435456"}
@@ -26,7 +29,7 @@ _ENDED = "worker processes ended repeatedly, perhaps out of memory. Use fewer --
 class Run(Protocol):
     """Calls a function on every task and yields the results in order of completion."""
 
-    def __call__(self, function: Callable[[T], R], tasks: Sequence[T], /) -> Iterable[R]:
+    def __call__(self, function: Callable[[T], R], tasks: Iterable[T], /) -> Iterable[R]:
         """Yield one result per task."""
         ...
 
@@ -69,26 +72,52 @@ def _local(workers: int) -> Iterator[Run]:
             pools.callback(pool.shutdown, cancel_futures=True)
             return pool
 
-        pool = started()
+        first = started()
 
-        def run(function: Callable[[T], R], tasks: Sequence[T], /) -> Iterator[R]:
-            nonlocal pool
-            left = dict(enumerate(tasks))
-            for again in (True, False):
-                places = {pool.submit(function, task): place for place, task in left.items()}
+        def run(function: Callable[[T], R], tasks: Iterable[T], /) -> Iterator[R]:
+            handed, pool, again = _Handed(function, tasks, most=_AHEAD * workers), first, True
+            while True:
                 try:
-                    for future in as_completed(places):
-                        result = future.result()
-                        del left[places.pop(future)]
-                        yield result
+                    yield from handed.results(pool)
                 except BrokenProcessPool as error:
                     if not again:
                         raise DataError(_ENDED) from error
-                    pool = started()
+                    again, pool = False, started()
                 else:
                     return
 
         yield run
+
+
+class _Handed(Generic[T, R]):
+    """Tasks that were handed to a pool and have no result yet; a few at a time, so that memory does not grow."""
+
+    def __init__(self, function: Callable[[T], R], tasks: Iterable[T], *, most: int) -> None:
+        """Hand out at most ``most`` tasks at a time."""
+        self._function, self._upcoming, self._most = function, iter(tasks), most
+        self._waiting: deque[T] = deque()
+        self._running: dict[Future[R], T] = {}
+
+    def results(self, pool: Executor) -> Iterator[R]:
+        """Yield results in order of completion; a task that a broken pool had begins again with the next one."""
+        self._waiting.extendleft(self._running.values())
+        self._running.clear()
+        while self._hand_out(pool):
+            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+            for future in done:
+                result = future.result()
+                del self._running[future]
+                yield result
+
+    def _hand_out(self, pool: Executor) -> bool:
+        """Fill the pool; returns whether anything runs."""
+        room = self._most - len(self._running)
+        self._waiting.extend(islice(self._upcoming, max(room - len(self._waiting), 0)))
+        while self._waiting and len(self._running) < self._most:
+            task = self._waiting[0]
+            self._running[pool.submit(self._function, task)] = task
+            self._waiting.popleft()
+        return bool(self._running)
 
 
 def _started_pool(workers: int) -> ProcessPoolExecutor:
@@ -147,10 +176,16 @@ def _distributed() -> Any:
 def _run_on(client: Any) -> Run:
     library = _distributed()
 
-    def run(function: Callable[[T], R], tasks: Sequence[T], /) -> Iterator[R]:
-        futures = client.map(function, tasks, pure=False)
+    def run(function: Callable[[T], R], tasks: Iterable[T], /) -> Iterator[R]:
+        left = iter(tasks)
+        waiting = _AHEAD * max(1, sum(client.nthreads().values()))
+        futures = library.as_completed(loop=client.loop)
         try:
-            for future in library.as_completed(futures, loop=client.loop):
+            for task in islice(left, waiting):
+                futures.add(client.submit(function, task, pure=False))
+            for future in futures:
+                for task in islice(left, 1):
+                    futures.add(client.submit(function, task, pure=False))
                 yield future.result()
                 future.release()
         except library.KilledWorker as error:

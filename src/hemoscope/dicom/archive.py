@@ -1,12 +1,13 @@
 """Reads folders, archives (ZIP, TAR, gzip), DICOMDIRs and files into studies, and a chosen series into one volume.
 
 Opening an archive only parses headers; ``read_series`` decodes the chosen series. A file that was replaced in between
-is refused: its pixels would get the identity and the place of another slice.
+is refused: its pixels would get the identity and the place of another slice. The first files are kept until they are
+decoded, so that they are read and parsed once.
 """
 
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -14,12 +15,15 @@ from os import PathLike
 import numpy as np
 from numpy.typing import NDArray
 
+from hemoscope.dicom.arrival import SliceArrival
 from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.geometry import known_positions, spacing_mm
 from hemoscope.dicom.grids import is_on_grid, on_grid, origin_on_grid, reference_slice
+from hemoscope.dicom.kept_images import KeptImages, file_stamp
 from hemoscope.dicom.lost_slices import Refused, series_of, with_lost_slices
 from hemoscope.dicom.part10 import parse
-from hemoscope.dicom.read import Admission, OpenedImage, admit, decode_image, open_image
+from hemoscope.dicom.quality import decoding_notes
+from hemoscope.dicom.read import Admission, admit, decode_image, open_image
 from hemoscope.dicom.read_budget import ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
@@ -34,17 +38,15 @@ from hemoscope.volume import HounsfieldVolume
 __all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series", "without_slices"]
 
 _INT16 = np.iinfo(np.int16)
-_NAMED = 3  # damaged files that a note names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
     """All studies found, all inputs refused, and access to the bytes of each source.
 
-    ``stamps`` tells for each source which bytes were indexed (``stamp_of``); ``budget``, what its files may still cost.
-    A file that is read again counts again; of an ordinary slice, nothing counts.
-    Those that are ``opened`` are decoded as
-    they were indexed, once, and not read again.
+    ``stamps`` tells for each source which bytes were indexed (``stamp_of``); ``kept`` are the first ones, checked, to
+    be decoded without being read again; ``budget``, what files may still cost. A file that is read again counts again;
+    of an ordinary slice, nothing counts.
     """
 
     studies: tuple[Study, ...]
@@ -53,7 +55,7 @@ class Archive:
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
     budget: ReadBudget | None = field(default=None, repr=False, compare=False)
-    opened: MutableMapping[str, OpenedImage] = field(default_factory=dict, repr=False)
+    kept: KeptImages = field(default_factory=KeptImages, repr=False)
 
     def load(self, source: str) -> bytes:
         """Return the bytes of the source that a header names: those that were indexed, and no others.
@@ -65,6 +67,20 @@ class Archive:
         if source in self.stamps and stamp_of(data) != self.stamps[source]:
             raise refusal(source, "changed_file", "it was replaced or written to while it was read")
         return data
+
+    def part(self) -> "Archive":
+        """Return the studies with their own files alone, and none of them kept: little, for another process."""
+        headers = (
+            one for study in self.studies for series in study.series for one in (*series.headers, *series.left_out)
+        )
+        names = sorted({header.source for header in headers})
+        return Archive(
+            studies=self.studies,
+            rejected=(),
+            limits=self.limits,
+            sources={name: self.sources[name] for name in names},
+            stamps={name: self.stamps[name] for name in names},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +114,7 @@ class _Pixels:
 
     hounsfield: NDArray[np.int16]
     grid: SliceHeader
+    arrival: SliceArrival
     native: dict[int, NDArray[np.int16]] = field(default_factory=dict)
 
 
@@ -123,13 +140,16 @@ def open_archive(
     budget = ReadBudget(limits)
     refused, headers = [Refused(rejected=one) for one in rejected], list[SliceHeader]()
     stamps: dict[str, tuple[int, int]] = {}
+    kept = KeptImages()
     for done, source in enumerate(sources, 1):
         try:
+            before = file_stamp(source)
             data = source.load(limits)
             if isinstance(source, GzipSource):
                 budget.inflate(source.name, len(data))
             stamps[source.name] = stamp_of(data)
             found = _index(data, source.name, budget)
+            kept.keep(source, before, found.image, len(data))
             headers += found.headers
             refused += [Refused(rejected=rejected_by(error)) for error in found.refused]
         except DicomReadError as error:
@@ -143,6 +163,7 @@ def open_archive(
         budget=budget,
         sources={source.name: source for source in sources},
         stamps=stamps,
+        kept=kept,
     )
 
 
@@ -174,7 +195,12 @@ def _is_directory(data: bytes, source: str, budget: ReadBudget) -> bool:
 
 
 def read_series(
-    archive: Archive, series: Series, *, threads: int = 2, progress: Progress | None = None
+    archive: Archive,
+    series: Series,
+    *,
+    threads: int = 2,
+    progress: Progress | None = None,
+    begun: Callable[[HounsfieldVolume], None] | None = None,
 ) -> DecodedSeries:
     """Decode one series into one int16 volume of rounded HU; a refused slice does not stop the others.
 
@@ -183,6 +209,8 @@ def read_series(
         series: one of its series.
         threads: number of slices read and decoded in parallel.
         progress: called with the slices done and their total.
+        begun: called with the volume before its slices are decoded, to read them meanwhile (``HounsfieldVolume.part``);
+            not called for stacks of different grids. What is returned may lack slices of it.
 
     Raises:
         SeriesError: no slice of the series can be decoded.
@@ -193,18 +221,17 @@ def read_series(
         (10, 650, 650)
     """
     grid = reference_slice(series.headers)
-    pixels = _Pixels(np.empty((len(series), grid.rows, grid.columns), dtype=np.int16), grid)
+    pixels = _Pixels(np.empty((len(series), grid.rows, grid.columns), dtype=np.int16), grid, SliceArrival(len(series)))
+    if begun is not None and all(is_on_grid(header, grid) for header in series.headers):
+        begun(replace(_volume(series.headers, pixels.hounsfield.view(), grid), arrival=pixels.arrival))
     places: dict[str, dict[int, int]] = defaultdict(dict)
     for index, header in enumerate(series.headers):
         places[header.source][header.frame] = index
     notes: dict[int, tuple[QualityNote, ...]] = {}
     rejected: list[Rejected] = []
     done = 0
-    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        # One thread is the caller's own: a task that is one of many starts no others.
-        run = map if threads <= 1 else pool.map
-        outcomes = run(lambda source: _decode(archive, source, places[source], pixels), places)
-        for source, outcome in zip(places, outcomes, strict=True):
+    try:
+        for source, outcome in zip(places, _decoded_sources(archive, places, pixels, threads), strict=True):
             if isinstance(outcome, DicomReadError):
                 rejected.append(rejected_by(outcome))
             else:
@@ -212,7 +239,23 @@ def read_series(
             done += len(places[source])
             if progress is not None:
                 progress(done, len(series))
+    finally:
+        pixels.arrival.end()
     return _decoded(series, pixels, notes, {one: len(places[one.source]) for one in rejected})
+
+
+def _decoded_sources(
+    archive: Archive, places: Mapping[str, Mapping[int, int]], pixels: _Pixels, threads: int
+) -> Iterator[dict[int, tuple[QualityNote, ...]] | DicomReadError]:
+    """Yield what ``_decode`` returns for each source, in order; those not begun are left if the caller stops."""
+    if threads <= 1:  # the caller's own thread: a task that is one of many starts no others
+        yield from (_decode(archive, source, places[source], pixels) for source in places)
+        return
+    with ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="decode") as pool:
+        try:
+            yield from pool.map(lambda source: _decode(archive, source, places[source], pixels), places)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _decode(
@@ -220,15 +263,23 @@ def _decode(
 ) -> dict[int, tuple[QualityNote, ...]] | DicomReadError:
     """Decode frames of one source into the volume; return a refusal, so that other threads continue."""
     try:
-        image = archive.opened.pop(source, None)
-        if image is None:
-            image = open_image(archive.load(source), source=source, limits=archive.limits, together=archive.budget)
-        slices = decode_image(image, frames.keys())
+        slices = _slices(archive, source, frames)
     except DicomReadError as error:
+        pixels.arrival.end()  # the volume will lack slices: nobody needs it as it is
         return error
     for one in slices:
         _place(one, frames[one.header.frame], pixels)
+    pixels.arrival.add(frames[one.header.frame] for one in slices)
     return {frames[one.header.frame]: one.header.quality + one.quality for one in slices}
+
+
+def _slices(archive: Archive, source: str, frames: Mapping[int, int]) -> tuple[CTSlice, ...]:
+    """Decode what was kept of a file, or read it again. Raises DicomReadError."""
+    image = archive.kept.take(archive.sources[source])
+    if image is not None:
+        return decode_image(image, frames.keys())
+    data = archive.load(source)
+    return decode_image(open_image(data, source=source, limits=archive.limits, together=archive.budget), frames.keys())
 
 
 def _place(one: CTSlice, index: int, pixels: _Pixels) -> None:
@@ -264,7 +315,7 @@ def _decoded(
         volume=volume,
         slices=slices,
         slice_quality=tuple(notes[index] for index in kept),
-        quality=quality + _gathered(notes, [header.source for header in slices]),
+        quality=quality + decoding_notes(notes, [header.source for header in slices]),
         rejected=tuple(refused),
         unread=(*series.unread, *_unread(refused)),
         native=_native(slices, volume, {place: pixels.native.get(index) for place, index in enumerate(kept)}),
@@ -364,23 +415,3 @@ def _origins(slices: Sequence[SliceHeader], grid: SliceHeader) -> tuple[tuple[fl
     found = (origin_on_grid(header, grid) for header in slices)
     known = tuple(origin for origin in found if origin is not None)
     return known if len(known) == len(slices) else None
-
-
-def _gathered(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[str]) -> tuple[QualityNote, ...]:
-    """What decoding found in single slices, reported once for the series; ``sources`` in its order."""
-    codes = [{note.code for note in notes[index]} for index in sorted(notes)]
-    found = []
-    if repaired := sum("twelve_bit_repair" in one for one in codes):
-        message = f"12-bit values had wrapped below zero and were repaired in {repaired} of {len(codes)} slices"
-        found.append(QualityNote(code="twelve_bit_repair", message=message))
-    if damaged := [source for source, one in zip(sources, codes, strict=True) if "damaged_pixel_data" in one]:
-        named = f"{', '.join(damaged[:_NAMED])}{' and others' if len(damaged) > _NAMED else ''}"
-        message = f"the compressed data of {len(damaged)} of {len(codes)} slices are damaged: {named}"
-        found.append(QualityNote(code="damaged_pixel_data", message=message))
-    if padded := sum("padding_in_tissue" in one for one in codes):
-        message = f"padding has Hounsfield units of tissue in {padded} of {len(codes)} slices"
-        found.append(QualityNote(code="padding_in_tissue", message=message))
-    if beyond := sum("undeclared_padding" in one for one in codes):
-        message = f"padding that the header does not declare was read as air in {beyond} of {len(codes)} slices"
-        found.append(QualityNote(code="undeclared_padding", message=message))
-    return tuple(found)

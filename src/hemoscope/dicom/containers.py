@@ -249,6 +249,10 @@ class OpenArchives:
             self._readers.popitem(last=False)[1].close()
         return reader
 
+    def __reduce__(self) -> tuple[type["OpenArchives"], tuple[()]]:
+        """Open archives stay in their process: a copy in another one begins with none."""
+        return OpenArchives, ()
+
     def _memory(self) -> int:
         return sum(reader.memory for reader in self._readers.values())
 

@@ -12,7 +12,7 @@ per slice ``twelve_bit_repair``, ``damaged_pixel_data``, ``padding_in_tissue``, 
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from hemoscope.dicom.geometry import known_positions, measured_positions, plane, spacing_mm, tilt_degrees
@@ -29,6 +29,7 @@ _GAP = 1.5
 _UNEVEN = 0.1
 _TILT_DEGREES = 0.5
 _NOT_SQUARE = 0.01
+_NAMED = 3  # damaged files that a note names
 # Parts of the head, and the head itself, in the languages that Body Part Examined is found in, without accents.
 _HEAD_PARTS = (
     *("HEAD", "BRAIN", "SKULL", "CRANI", "NEURO", "ORBIT", "SINUS", "FACE", "FACIAL", "TEMPORAL", "IAC", "WHOLE"),
@@ -293,3 +294,23 @@ def _slice_notes(headers: Sequence[SliceHeader]) -> list[QualityNote]:
     """Return each note on single slices once, with the number of slices."""
     counts = Counter((note.code, note.message) for header in headers for note in header.quality)
     return [_note(code, f"{message} ({count} of {len(headers)} slices)") for (code, message), count in counts.items()]
+
+
+def decoding_notes(notes: Mapping[int, tuple[QualityNote, ...]], sources: Sequence[str]) -> tuple[QualityNote, ...]:
+    """What decoding found in single slices, reported once for the series; ``sources`` in its order."""
+    codes = [{note.code for note in notes[index]} for index in sorted(notes)]
+    found = []
+    if repaired := sum("twelve_bit_repair" in one for one in codes):
+        message = f"12-bit values had wrapped below zero and were repaired in {repaired} of {len(codes)} slices"
+        found.append(QualityNote(code="twelve_bit_repair", message=message))
+    if damaged := [source for source, one in zip(sources, codes, strict=True) if "damaged_pixel_data" in one]:
+        named = f"{', '.join(damaged[:_NAMED])}{' and others' if len(damaged) > _NAMED else ''}"
+        message = f"the compressed data of {len(damaged)} of {len(codes)} slices are damaged: {named}"
+        found.append(QualityNote(code="damaged_pixel_data", message=message))
+    if padded := sum("padding_in_tissue" in one for one in codes):
+        message = f"padding has Hounsfield units of tissue in {padded} of {len(codes)} slices"
+        found.append(QualityNote(code="padding_in_tissue", message=message))
+    if beyond := sum("undeclared_padding" in one for one in codes):
+        message = f"padding that the header does not declare was read as air in {beyond} of {len(codes)} slices"
+        found.append(QualityNote(code="undeclared_padding", message=message))
+    return tuple(found)

@@ -1,6 +1,7 @@
 """Reads one DICOM file (path, bytes or stream) into CT slices in Hounsfield units, or refuses it with a reason.
 
-``admit`` does not decode; ``read_slices`` decodes; ``read_slice`` is for the usual file of one frame.
+``admit`` does not decode; ``read_slices`` decodes, ``decode_image`` what was admitted; ``read_slice`` is for the usual
+file of one frame.
 """
 
 import errno
@@ -60,7 +61,7 @@ class _Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedImage:
-    """A file that was parsed and checked, with its encoded pixels; ``decode_image`` does not parse it again."""
+    """A file that was parsed and passed all checks, with its encoded pixels; ``decode_image`` parses nothing again."""
 
     source: str
     syntax: str
@@ -71,10 +72,11 @@ class OpenedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """Headers of the frames to read, and the refusals of the other frames of the same file."""
+    """Headers of the frames to read, the refusals of the file's other frames, and what ``decode_image`` needs."""
 
     headers: tuple[SliceHeader, ...]
     refused: tuple[DicomReadError, ...] = ()
+    image: OpenedImage | None = None
 
 
 def admit(
@@ -109,7 +111,8 @@ def admission(image: OpenedImage) -> Admission:
     headers = tuple(frame.header for frame in image.frames if frame.header.frame not in refused)
     if not headers:
         raise refused[min(refused)]
-    return Admission(headers=headers, refused=_by_reason(refused, len(image.frames) + len(image.refused)))
+    why = _by_reason(refused, len(image.frames) + len(image.refused))
+    return Admission(headers=headers, refused=why, image=image)
 
 
 def read_headers(data: DicomInput, *, source: str, limits: ReadLimits = ReadLimits()) -> tuple[SliceHeader, ...]:  # noqa: B008 - frozen
@@ -146,7 +149,11 @@ def read_slices(
 
 
 def decode_image(image: OpenedImage, frames: Collection[int] | None = None) -> tuple[CTSlice, ...]:
-    """Return what ``read_slices`` does of an opened file; the same errors."""
+    """Decode frames of a file that was checked before: what ``read_slices`` does after checking.
+
+    Raises:
+        DicomReadError: ``inconsistent_pixel_data`` or ``decoder_died`` if a frame cannot be decoded.
+    """
     return tuple(_decode(frame, image) for frame in image.frames if frames is None or frame.header.frame in frames)
 
 

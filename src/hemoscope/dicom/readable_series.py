@@ -3,8 +3,9 @@
 Pages of text and noise among the slices of a good series are refused one by one; the others are read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from hemoscope.dicom.sources import rejected_by
 from hemoscope.dicom.texture import strange_slices
 from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.progress import Progress
+from hemoscope.volume import HounsfieldVolume
 
 __all__ = ["ReadableSeries", "read_best_series"]
 
@@ -50,6 +52,7 @@ def read_best_series(
     series_instance_uid: str | None = None,
     threads: int = 2,
     progress: Progress | None = None,
+    begun: Callable[[HounsfieldVolume], None] | None = None,
 ) -> ReadableSeries:
     """Decode the first series by the rule of ``choose_series`` that has plausible values.
 
@@ -59,6 +62,7 @@ def read_best_series(
         series_instance_uid: read this series or none.
         threads: number of slices read and decoded in parallel.
         progress: called with the slices done and their total, for each series that is tried.
+        begun: called with the volume of each series that is tried, before its slices are decoded (``read_series``).
     """
     refused: list[Rejected] = []
     passed: list[tuple[Series, Rejected]] = []
@@ -69,9 +73,11 @@ def read_best_series(
         except SeriesError as error:
             refused += () if passed else (_no_series(study, error),)
             break
-        decoded, why = _plausible(archive, study, choice.series, threads, progress)
+        reading = partial(read_series, archive, choice.series, threads=threads, progress=progress, begun=begun)
+        decoded, why = _plausible(archive, study, choice.series, reading)
         refused += why
         if decoded is not None:
+            archive.kept.forget(header.source for one in study.series for header in (*one.headers, *one.left_out))
             return ReadableSeries(
                 decoded=replace(
                     decoded,
@@ -87,11 +93,11 @@ def read_best_series(
 
 
 def _plausible(
-    archive: Archive, study: Study, series: Series, threads: int, progress: Progress | None
+    archive: Archive, study: Study, series: Series, reading: Callable[[], DecodedSeries]
 ) -> tuple[DecodedSeries | None, tuple[Rejected, ...]]:
     """Decode one series and return what was refused of it; if all of it was, None, and the reason last."""
     try:
-        decoded = read_series(archive, series, threads=threads, progress=progress)
+        decoded = reading()
     except SeriesError as error:
         return None, (_no_series(study, error),)
     try:

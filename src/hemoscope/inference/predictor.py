@@ -18,6 +18,7 @@ from hemoscope.dicom.archive import Archive, DecodedSeries, Study
 from hemoscope.dicom.readable_series import read_best_series
 from hemoscope.dicom.series_from_volume import series_of_volume
 from hemoscope.errors import SeriesError
+from hemoscope.inference.ahead import ScoresAhead
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.engine import Engine, RawScores
 from hemoscope.inference.findings import SkippedSeries, study_findings
@@ -28,7 +29,7 @@ from hemoscope.inference.thin_series import SlicesToScore, overlapping_runs
 from hemoscope.progress import Progress, StageProgress
 from hemoscope.volume import AxisChange, HounsfieldVolume
 
-__all__ = ["Prediction", "Predictor", "Stage", "StudyOutcome", "StudyReading"]
+__all__ = ["Prediction", "Predictor", "Stage", "StudyOutcome", "StudyReading", "studies_with"]
 
 # Preparing a slice takes about a third as long as scoring it. On two cores 238 slices took 1.6 s with no thread for it,
 # 0.95 s with one and 0.82 s with two: Pillow and the windows release Python's lock, and the engine never waits.
@@ -37,6 +38,7 @@ _PREPARED_AHEAD = 4
 
 
 _Slice = tuple[HounsfieldVolume, int]  # a volume and the index of one of its slices
+Scored = tuple[StudyProbabilities, NDArray[np.float32] | None]  # with the heat maps, if they are kept
 
 
 class Stage(StrEnum):
@@ -93,7 +95,7 @@ class Predictor:
         Raises:
             SeriesError: no study holds the series that was asked for.
         """
-        for study in _studies_with(archive, series_instance_uid):
+        for study in studies_with(archive, series_instance_uid):
             # No variable here holds the outcome: the volume can go before the next study is decoded.
             yield self.read_study(archive, study, series_instance_uid=series_instance_uid, maps=maps, progress=progress)
 
@@ -117,19 +119,22 @@ class Predictor:
             on_decoded: called with the pixels before they are scored, to show them early; what it raises is raised.
             progress: called with the stage, the slices done and their number.
         """
-        found = read_best_series(
-            archive,
-            study,
-            series_instance_uid=series_instance_uid,
-            threads=self.engine.threads,
-            progress=_stage(progress, Stage.READING),
-        )
-        uid, decoded = study.study_instance_uid, found.decoded
-        if decoded is None:
-            return StudyOutcome(study_instance_uid=uid, reading=None, rejected=found.rejected)
-        if on_decoded is not None:
-            on_decoded(decoded)
-        reading = self.read(decoded, skipped=found.skipped, maps=maps, progress=progress)
+        with ScoresAhead(partial(self._score_ahead, maps=maps)) as ahead:
+            found = read_best_series(
+                archive,
+                study,
+                series_instance_uid=series_instance_uid,
+                threads=self.engine.threads,
+                progress=_stage(progress, Stage.READING),
+                begun=ahead.begin,
+            )
+            uid, decoded = study.study_instance_uid, found.decoded
+            if decoded is None:
+                return StudyOutcome(study_instance_uid=uid, reading=None, rejected=found.rejected)
+            if on_decoded is not None:
+                on_decoded(decoded)
+            scored = ahead.result(decoded.volume, _stage(progress, Stage.SCORING))
+        reading = self.read(decoded, skipped=found.skipped, maps=maps, progress=progress, scored=scored)
         return StudyOutcome(study_instance_uid=uid, reading=reading, rejected=found.rejected)
 
     def read(
@@ -139,6 +144,7 @@ class Predictor:
         skipped: Iterable[tuple[str, str, int]] = (),
         maps: bool = False,
         progress: StageProgress | None = None,
+        scored: Scored | None = None,
     ) -> StudyReading:
         """Read one decoded series: model inputs, scores, probabilities, findings.
 
@@ -148,11 +154,14 @@ class Predictor:
             skipped: UID, reason and number of instances of the study's other series, for the result.
             maps: keep the heat maps of every slice.
             progress: called with ``Stage.SCORING``, the slices done and their number.
+            scored: what ``probabilities`` returned for this series, if it was called before.
         """
         if isinstance(decoded, HounsfieldVolume):
             decoded = series_of_volume(decoded)
         card, volume = self.bundle.card, decoded.volume
-        probabilities, heat_maps = self.probabilities(volume, native=decoded.native, maps=maps, progress=progress)
+        if scored is None:
+            scored = self.probabilities(volume, native=decoded.native, maps=maps, progress=progress)
+        probabilities, heat_maps = scored
         findings = study_findings(
             probabilities,
             slices=decoded.slices,
@@ -179,7 +188,7 @@ class Predictor:
         native: Sequence[tuple[HounsfieldVolume, tuple[int, ...]]] = (),
         maps: bool = False,
         progress: StageProgress | None = None,
-    ) -> tuple[StudyProbabilities, NDArray[np.float32] | None]:
+    ) -> Scored:
         """Score one volume, wherever it comes from: a decoded series, or a dataset's cache.
 
         The model sees axial slices in the radiological convention, however they are stored.
@@ -204,6 +213,9 @@ class Predictor:
         )
         laid_back = None if scores.maps is None else AxisChange.of(volume.orientation).undo(scores.maps)
         return found, laid_back
+
+    def _score_ahead(self, volume: HounsfieldVolume, progress: Progress, *, maps: bool) -> Scored:
+        return self.probabilities(volume, maps=maps, progress=lambda _stage, done, total: progress(done, total))
 
     def _in_sequence(
         self, scores: RawScores, places: NDArray[np.intp]
@@ -275,8 +287,12 @@ def _stage(progress: StageProgress | None, stage: Stage) -> Progress | None:
     return None if progress is None else partial(progress, stage)
 
 
-def _studies_with(archive: Archive, series_instance_uid: str | None) -> tuple[Study, ...]:
-    """Return all studies, or only the one that holds the series that was asked for."""
+def studies_with(archive: Archive, series_instance_uid: str | None) -> tuple[Study, ...]:
+    """Return all studies, or only the one that holds the series that was asked for.
+
+    Raises:
+        SeriesError: none does.
+    """
     if series_instance_uid is None:
         return archive.studies
     held = tuple(

@@ -152,7 +152,7 @@ def cropped(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Prepr
 
 def slice_box(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing) -> Box:
     """Return the square that is the model's input, in square pixels of a volume in the radiological convention."""
-    hounsfield = square_pixels(volume.hounsfield[index], volume)
+    hounsfield = square_pixels(volume.part(index, index)[0], volume)
     if preprocessing.crop == "none":
         return _square((0, 0, *hounsfield.shape), margin=0.0)
     return head_box(hounsfield, margin=preprocessing.margin)
@@ -237,6 +237,5 @@ def _square_shape(shape: tuple[int, ...], pixel_aspect: float) -> tuple[int, int
 
 def _slab(volume: HounsfieldVolume, index: int, slab_mm: float | None) -> NDArray[np.int16] | NDArray[np.float32]:
     first, last = slab_bounds(volume, index, slab_mm)
-    if first == last:
-        return np.asarray(volume.hounsfield[index])
-    return np.asarray(volume.hounsfield[first : last + 1].mean(axis=0, dtype=np.float32))
+    slab = volume.part(first, last)
+    return np.asarray(slab[0] if first == last else slab.mean(axis=0, dtype=np.float32))

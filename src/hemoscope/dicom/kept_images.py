@@ -1,0 +1,57 @@
+"""Keeps the first files of an archive, checked, from indexing until they are decoded: these are read and parsed once.
+
+The room is small. A large archive is decoded long after it was indexed, and its bytes do not fit into memory.
+"""
+
+import ctypes
+from collections.abc import Iterable
+
+from hemoscope.dicom.containers import Source
+from hemoscope.dicom.read import OpenedImage
+
+__all__ = ["KeptImages", "file_stamp"]
+
+# One thin series, compressed, or a hundred slices as they are: freed one by one as its volume, which is larger, fills.
+_MOST_BYTES = 48 << 20
+# Freed files lie between other blocks: the C library returns their pages only when asked (malloc_trim(3), of glibc).
+_RETURNED_EVERY = 32
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+_Stamp = tuple[int, ...]
+
+
+class KeptImages:
+    """The first files of an archive, up to a number of bytes; each can be taken once."""
+
+    def __init__(self, most_bytes: int = _MOST_BYTES, *, return_pages: bool = True) -> None:
+        """Begin without files; ``return_pages`` gives the memory of those taken back to the system."""
+        self._left = most_bytes
+        self._trim = _trim if return_pages else None
+        self._images: dict[str, tuple[_Stamp, OpenedImage]] = {}
+
+    def keep(self, source: Source, before: _Stamp | None, image: OpenedImage | None, size: int) -> bool:
+        """Keep a file of ``size`` bytes if there is room; ``before`` is its stamp from before it was read."""
+        if image is None or before is None or size > self._left:
+            return False
+        self._left -= size
+        self._images[source.name] = (before, image)
+        return True
+
+    def take(self, source: Source) -> OpenedImage | None:
+        """Return a file once; None if it was not kept, or may have been written to since."""
+        before, image = self._images.pop(source.name, (None, None))
+        if image is not None and len(self._images) % _RETURNED_EVERY == 0 and self._trim is not None:
+            self._trim(0)
+        return image if image is not None and before == file_stamp(source) else None
+
+    def forget(self, sources: Iterable[str]) -> None:
+        """Free files, by their names, that nobody will take."""
+        for source in sources:
+            self._images.pop(source, None)
+
+
+def file_stamp(source: Source) -> _Stamp | None:
+    """Return ``source.stamp()``, or None for a file that is gone."""
+    try:
+        return source.stamp()
+    except OSError:
+        return None
