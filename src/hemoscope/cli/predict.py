@@ -14,12 +14,12 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
 from hemoscope.errors import ConfigError, DicomReadError
+from hemoscope.inference.precision import DEFAULT_PRECISION, PRECISION_HELP, Precision, precision_of
 from hemoscope.progress import StageProgress
 
 if TYPE_CHECKING:
     from hemoscope.dicom.archive import Archive
     from hemoscope.dicom.slices import Rejected
-    from hemoscope.inference.bundle import ModelBundle
     from hemoscope.inference.predictor import Predictor, StudyOutcome, StudyReading
     from hemoscope.reports.overlays import SlicePicture
     from hemoscope.reports.report import PatientIdentity, Report, ReportedStudy
@@ -50,6 +50,13 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     add("--threads", type=_positive, metavar="N", help="processors to use (default: all, at most eight)")
     add(
+        "--precision",
+        type=_precision,
+        default=DEFAULT_PRECISION,
+        metavar="P",
+        help=f"{PRECISION_HELP} (default: {DEFAULT_PRECISION})",
+    )
+    add(
         "--allow-refused",
         type=_codes,
         default=frozenset(),
@@ -64,23 +71,33 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read every study, print and write its findings; the exit code shows whether anything was refused."""
-    from hemoscope.reports.output_folder import make_output_folder, write_report
-    from hemoscope.reports.report import printable
-
     check_usage(arguments)
-    for folder in (arguments.output, arguments.dicom):
-        if folder is not None:
+    folders = [folder for folder in (arguments.output, arguments.dicom) if folder is not None]
+    if folders:
+        from hemoscope.reports.output_folder import make_output_folder
+
+        for folder in folders:
             make_output_folder(folder)
     with progress_bar() as show:
         report = _report(arguments, show)
     if arguments.output is not None:
+        from hemoscope.reports.output_folder import write_report
+
         write_report(report, arguments.output, schema=arguments.schema)
     _PRINTERS[arguments.format](report, arguments.schema)
-    if arguments.output is not None and arguments.format == "table":
-        sys.stdout.write(f"Reports, tables and pictures: {printable(arguments.output.name) or 'in the given folder'}\n")
-    if arguments.dicom is not None and arguments.format == "table":
-        sys.stdout.write(f"Results in DICOM: {printable(arguments.dicom.name) or 'in the given folder'}\n")
+    if arguments.format == "table":
+        _print_folders(arguments)
     return exit_code(report, arguments.allow_refused)
+
+
+def _print_folders(arguments: argparse.Namespace) -> None:
+    """Say where the files are."""
+    from hemoscope.reports.report import printable
+
+    if arguments.output is not None:
+        sys.stdout.write(f"Reports, tables and pictures: {printable(arguments.output.name) or 'in the given folder'}\n")
+    if arguments.dicom is not None:
+        sys.stdout.write(f"Results in DICOM: {printable(arguments.dicom.name) or 'in the given folder'}\n")
 
 
 def check_usage(arguments: argparse.Namespace) -> None:
@@ -92,7 +109,6 @@ def check_usage(arguments: argparse.Namespace) -> None:
     """
     from hemoscope.dicom.read_limits import limits_from_options
     from hemoscope.dicom.refusals import REMEDIES
-    from hemoscope.reports.dicom_results.files import require_highdicom
 
     limits_from_options(arguments.limit)
     options = ((arguments.heatmaps, "--heatmaps"), (arguments.pdf, "--pdf"), (arguments.resume, "--resume"))
@@ -104,6 +120,8 @@ def check_usage(arguments: argparse.Namespace) -> None:
         msg = "--schema chooses the version of the JSON. Add --format json or --output DIR"
         raise ConfigError(msg)
     if arguments.dicom is not None:
+        from hemoscope.reports.dicom_results.files import require_highdicom
+
         require_highdicom()
     known = {*REMEDIES, "no_series", "bad_nifti", "no_dicom_result"}
     if unknown := sorted(arguments.allow_refused - known):
@@ -129,46 +147,60 @@ def exit_code(report: "Report", allowed: frozenset[str]) -> ExitCode:
 
 def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
     """Process the archive study by study, so that only one volume is in memory at a time."""
-    from hemoscope.dicom.archive import open_archive
-    from hemoscope.dicom.read_limits import limits_from_options
+    from concurrent.futures import ThreadPoolExecutor
+
     from hemoscope.inference.bundle import load_bundle
-    from hemoscope.inference.inputs import split_inputs
+    from hemoscope.inference.engine import Engine
+
+    bundle = load_bundle(arguments.model)
+    with ThreadPoolExecutor(1, thread_name_prefix="compile") as pool:
+        # Compiling needs no lock of Python's: meanwhile this thread imports what reads files, and indexes them.
+        compiling = pool.submit(Engine, bundle, threads=arguments.threads, precision=arguments.precision)
+        archive, volumes = _inputs(arguments, show)
+        engine = compiling.result()
+    from hemoscope.inference.predictor import Predictor
     from hemoscope.reports.report import Report, model_identity
 
-    dicom, volumes = split_inputs(arguments.paths)
-    if arguments.series and volumes:
-        msg = f"--series names a DICOM series, which {volumes[0].name} has not. Leave NIfTI files out"
-        raise ConfigError(msg)
-    bundle = load_bundle(arguments.model)
-    limits = limits_from_options(arguments.limit)
-    archive = open_archive(dicom, limits=limits, progress=partial(show, "indexing"))
+    predictor = Predictor(bundle, engine=engine)
     found = bool(archive.studies or volumes)
     # Studies that an earlier run finished come first; the results are in the order of the inputs all the same.
-    done = dict(sorted(_studies(arguments, bundle, archive, volumes, show), key=itemgetter(0))) if found else {}
+    done = dict(sorted(_studies(arguments, predictor, archive, volumes, show), key=itemgetter(0))) if found else {}
     return Report(
-        model=model_identity(bundle),
+        model=model_identity(bundle, engine.precision),
         studies=tuple(study for study, _ in done.values() if study is not None),
         rejected=archive.rejected + tuple(one for _, refused in done.values() for one in refused),
     )
 
 
+def _inputs(arguments: argparse.Namespace, show: StageProgress) -> "tuple[Archive, tuple[Path, ...]]":
+    """Index the DICOM inputs, and return the NIfTI files beside them."""
+    from hemoscope.dicom.archive import open_archive
+    from hemoscope.dicom.read_limits import limits_from_options
+    from hemoscope.inference.inputs import split_inputs
+
+    dicom, volumes = split_inputs(arguments.paths)
+    if arguments.series and volumes:
+        msg = f"--series names a DICOM series, which {volumes[0].name} has not. Leave NIfTI files out"
+        raise ConfigError(msg)
+    limits = limits_from_options(arguments.limit)
+    return open_archive(dicom, limits=limits, progress=partial(show, "indexing")), volumes
+
+
 def _studies(
     arguments: argparse.Namespace,
-    bundle: "ModelBundle",
+    predictor: "Predictor",
     archive: "Archive",
     volumes: "tuple[Path, ...]",
     show: StageProgress,
 ) -> "Iterator[tuple[int, tuple[ReportedStudy | None, tuple[Rejected, ...]]]]":
     """Yield each study's place among the inputs, the study if it could be read, its files written, and refusals."""
     from hemoscope.cli.predict_progress import RunProgress
-    from hemoscope.inference.predictor import Predictor
     from hemoscope.reports.report import ReportedStudy
 
-    run = RunProgress.begin(arguments, bundle, archive, volumes, show)
+    run = RunProgress.begin(arguments, predictor, archive, volumes, show)
     yield from ((place, (record.study, record.rejected)) for place, record in run.finished.items())
     if run.finished and not run.pending:
         return
-    predictor = Predictor(bundle, threads=arguments.threads)
     names = Counter(record.study.findings.study_instance_uid for record in run.finished.values())
     outcomes = _outcomes(arguments, predictor, run.archive, run.volumes, run.show)
     for (place, key), found in zip(run.pending.items(), outcomes, strict=True):
@@ -183,10 +215,10 @@ def _studies(
         names[uid] += 1
         # Two patients of one Study Instance UID are two studies: neither overwrites the files of the other.
         name = uid if names[uid] == 1 else f"{uid}-{names[uid]}"
-        refused = outcome.rejected + _write_dicom_results(reading, archive, bundle, arguments, name)
+        refused = outcome.rejected + _write_dicom_results(reading, archive, predictor, arguments, name)
         if arguments.output is not None:
-            run.pictures += _draw(reading, bundle, arguments, run.show, predictor.engine.threads, name)
-            _write_study_report(reading, study, bundle, arguments, name)
+            run.pictures += _draw(reading, predictor, arguments, run.show, name)
+            _write_study_report(reading, study, predictor, arguments, name)
             run.write(key, study, refused)
         run.done()
         yield place, (study, refused)
@@ -232,21 +264,22 @@ def _patient(archive: "Archive", reading: "StudyReading") -> "PatientIdentity | 
 def _write_study_report(
     reading: "StudyReading",
     study: "ReportedStudy",
-    bundle: "ModelBundle",
+    predictor: "Predictor",
     arguments: argparse.Namespace,
     name: str,
 ) -> None:
     from hemoscope.reports.report import model_identity
     from hemoscope.reports.study_report_files import report_of, write_study_report
 
-    report = report_of(reading, study, bundle.card, model_identity(bundle))
+    bundle, precision = predictor.bundle, predictor.engine.precision
+    report = report_of(reading, study, bundle.card, model_identity(bundle, precision))
     write_study_report(report, arguments.output, study_uid=name, pdf=arguments.pdf)
 
 
 def _write_dicom_results(
     reading: "StudyReading",
     archive: "Archive",
-    bundle: "ModelBundle",
+    predictor: "Predictor",
     arguments: argparse.Namespace,
     name: str,
 ) -> "tuple[Rejected, ...]":
@@ -260,8 +293,8 @@ def _write_dicom_results(
         reading,
         archive.load,
         arguments.dicom,
-        card=bundle.card,
-        model=model_identity(bundle),
+        card=predictor.bundle.card,
+        model=model_identity(predictor.bundle, predictor.engine.precision),
         name=name,
         limits=archive.limits,
     )
@@ -270,10 +303,9 @@ def _write_dicom_results(
 
 def _draw(
     reading: "StudyReading",
-    bundle: "ModelBundle",
+    predictor: "Predictor",
     arguments: argparse.Namespace,
     show: StageProgress,
-    threads: int,
     name: str,
 ) -> list[Path]:
     """Draw and write the pictures of a study, and return their paths."""
@@ -287,9 +319,9 @@ def _draw(
         image = draw_overlay(picture)
         return write_picture(image, arguments.output, study_uid=name, number=picture.number, label=picture.label)
 
-    pictures = list(pictures_of(reading, bundle.card, every_slice=arguments.heatmaps))
+    pictures = list(pictures_of(reading, predictor.bundle.card, every_slice=arguments.heatmaps))
     paths = list[Path]()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(predictor.engine.threads) as pool:
         for path in pool.map(draw, pictures):
             paths.append(path)
             show("drawing", len(paths), len(pictures))
@@ -325,6 +357,14 @@ def _positive(text: str) -> int:
         msg = f"expected a whole number of 1 to 1024, got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return number
+
+
+def _precision(text: str) -> Precision:
+    try:
+        return precision_of(text)
+    except ConfigError as error:
+        msg = f"expected {', '.join(Precision)}, got {text!r}"
+        raise argparse.ArgumentTypeError(msg) from error
 
 
 def _codes(text: str) -> frozenset[str]:

@@ -13,7 +13,7 @@ from hemoscope.progress import StageProgress, no_stage_progress
 if TYPE_CHECKING:
     from hemoscope.dicom.archive import Archive, Study
     from hemoscope.dicom.slices import Rejected
-    from hemoscope.inference.bundle import ModelBundle
+    from hemoscope.inference.predictor import Predictor
     from hemoscope.reports.report import ReportedStudy
     from hemoscope.reports.study_records import StudyRecord
 
@@ -52,7 +52,7 @@ class RunProgress:
     def begin(
         cls,
         arguments: argparse.Namespace,
-        bundle: "ModelBundle",
+        predictor: "Predictor",
         archive: "Archive",
         volumes: Sequence[Path],
         show: StageProgress,
@@ -67,7 +67,8 @@ class RunProgress:
 
         folder = arguments.output
         options = (arguments.series, arguments.heatmaps, arguments.pdf, arguments.identify, sorted(arguments.limit))
-        settings = repr((bundle.sha256, options, arguments.dicom and str(arguments.dicom)))
+        model = (predictor.bundle.sha256, predictor.engine.precision.value)
+        settings = repr((*model, options, arguments.dicom and str(arguments.dicom)))
         studies = _with_series(archive, arguments.series)
         keys: list[str | None] = [None] * (len(studies) + len(volumes))
         if folder is not None:

@@ -14,6 +14,7 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from hemoscope.inference.calibration import AnyCalibration, OperatingPoint, StudyRule
+from hemoscope.inference.precision import PrecisionTest
 from hemoscope.inference.preprocess import Preprocessing
 from hemoscope.labels import LABELS, PerLabel, check_label_order
 
@@ -209,7 +210,7 @@ class ModelCard:
     ``established`` is False for a label that validation does not support: it raises no finding alone. ``sequence`` is
     set if and only if the bundle has a sequence graph. ``split`` is None if the weights were trained on every patient
     of ``training_data``, or on all except those that ``limits_of_use`` names. ``federation`` is set if several sites
-    trained the weights.
+    trained the weights. ``precision`` holds the tests in reduced precision, if there are any.
     """
 
     format: Literal["hemoscope.bundle/1"] = "hemoscope.bundle/1"
@@ -230,6 +231,7 @@ class ModelCard:
     split: SplitRecord | None = None
     sequence: SequenceRule | None = None
     federation: FederationRecord | None = None
+    precision: tuple[PrecisionTest, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the label order, and make the table of files read-only."""
