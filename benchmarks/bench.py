@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rows import Row
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("cold", "study")
 
 
 def main() -> int:

@@ -1,14 +1,16 @@
 """Compares a model's scores in reduced precision with those in float32, and writes what its card says of it.
 
-    python experiments/precision.py CACHE DATA --bundle BUNDLE --output experiments/results/precision
+    python experiments/precision.py CACHE DATA --bundle BUNDLE --output RESULTS
 
 CACHE is CT-ICH as ``hemoscope prepare ct-ich`` wrote it; DATA holds ``rsna-dicom``, ``cq500-series`` and
-``field-cases``. BUNDLE (default: the one that ships) may hold a graph in int8 (``hemoscope export --quantize``). The
-output gets ``precision.json``: the differences on each set, and which precisions are accepted.
+``field-cases``. BUNDLE (default: the one that ships) may hold a graph in int8 (``hemoscope export --quantize``).
+RESULTS gets ``scores.jsonl``, a line a study, from which an interrupted run goes on, and ``precision.json``: the
+differences on each set, and which precisions are accepted. Patients of CT-ICH come in random order, so that a part of
+them (``--patients N``) is a sample.
 
-    python experiments/precision.py --write BUNDLE OUTPUT --results experiments/results/precision
+    python experiments/precision.py --write BUNDLE OUTPUT --output RESULTS
 
-writes BUNDLE again with these tests in its card.
+writes BUNDLE again as OUTPUT, with these tests in its card.
 
 A precision is accepted if no label's AUROC changes by more than .002 and no study that is further than .03 from a
 threshold in float32 changes sides. The weights that ship saw all of CT-ICH but one patient, so its AUROC is in sample;
@@ -16,13 +18,12 @@ the folds' networks of the run were not kept. The change of AUROC is what counts
 """
 
 import argparse
-import dataclasses
 import json
 import platform
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,29 +38,51 @@ from hemoscope.inference.bundle import GRAPH, GRAPH_INT8, SEQUENCE, ModelBundle,
 from hemoscope.inference.precision import Precision, PrecisionTest
 from hemoscope.inference.predictor import Predictor
 from hemoscope.inference.preprocess import model_input
+from hemoscope.inference.probabilities import StudyProbabilities
 from hemoscope.labels import LABELS, Hemorrhage
-from hemoscope.volume import HounsfieldVolume
 
 Scores = NDArray[np.float64]
 ANY = LABELS.index(Hemorrhage.ANY)
+GROUPS = ("RSNA", "CT-ICH", "field cases", "CQ500")
 MOST_AUROC, NEAR = 0.002, 0.03
 
 
-@dataclass(kw_only=True)
-class SetScores:
-    """Probabilities of one set in each precision, and its truth (NaN: unknown); a list item is a study."""
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One study's probabilities in each precision, and the truth of its slices (None: unknown); a line of the file."""
 
-    slices: dict[Precision, list[Scores]] = field(default_factory=dict)
-    studies: dict[Precision, list[Scores]] = field(default_factory=dict)
-    truth: list[Scores] = field(default_factory=list)
+    name: str
+    group: str
+    slices: dict[str, list[list[float]]]
+    study: dict[str, list[float]]
+    truth: list[list[float | None]]
 
-    def add(self, predictors: list[Predictor], volume: HounsfieldVolume, truth: Scores) -> None:
-        """Score one study with every predictor."""
-        for predictor in predictors:
-            found, _ = predictor.probabilities(volume)
-            self.slices.setdefault(predictor.engine.precision, []).append(found.slice_probabilities)
-            self.studies.setdefault(predictor.engine.precision, []).append(found.study_probabilities)
-        self.truth.append(truth)
+
+class Results:
+    """The studies that are scored, in a file that each one is added to."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what an earlier run scored."""
+        self._path = path
+        lines = path.read_text().splitlines() if path.is_file() else []
+        self.studies = [Study(**json.loads(line)) for line in lines]
+
+    def has(self, group: str, name: str) -> bool:
+        """Whether a study is scored already."""
+        return any((one.group, one.name) == (group, name) for one in self.studies)
+
+    def add(self, group: str, name: str, found: dict[str, StudyProbabilities], truth: Scores) -> None:
+        """Add a study."""
+        study = Study(
+            name=name,
+            group=group,
+            slices={kind: one.slice_probabilities.round(6).tolist() for kind, one in found.items()},
+            study={kind: one.study_probabilities.round(6).tolist() for kind, one in found.items()},
+            truth=[[None if np.isnan(value) else float(value) for value in row] for row in truth],
+        )
+        self.studies.append(study)
+        with self._path.open("a") as file:
+            file.write(json.dumps(asdict(study)) + "\n")
 
 
 def engine_times(folder: Path, predictors: list[Predictor], slices: int = 60) -> dict[Precision, float]:
@@ -76,27 +99,36 @@ def engine_times(folder: Path, predictors: list[Predictor], slices: int = 60) ->
     return {kind: float(np.median(values)) for kind, values in seconds.items()}
 
 
-def score_cache(folder: Path, predictors: list[Predictor]) -> SetScores:
-    """Score every series of a prepared dataset."""
-    cache, found = open_cache(folder), SetScores()
-    for name, members in cache.manifest.groupby("series_id", sort=True):
-        volume = cache.read_series(str(name)).volume
-        truth = members.sort_values("index")[list(LABELS)].to_numpy(dtype=np.float64)
-        found.add(predictors, volume, truth)
-    return found
-
-
-def score_folder(folder: Path, predictors: list[Predictor], labels: Path | None = None) -> SetScores:
-    """Score every study of a folder of DICOM files that can be read."""
-    found, archive = SetScores(), open_archive([folder])
-    truth = {} if labels is None else labels_by_image(labels)
-    for outcome in predictors[0].studies(archive):
-        if outcome.reading is None:
+def score_cache(folder: Path, predictors: list[Predictor], results: Results, patients: int | None) -> None:
+    """Score the series of so many patients of a prepared dataset."""
+    cache = open_cache(folder)
+    series = [(str(name), rows) for name, rows in cache.manifest.groupby("series_id", sort=True)]
+    for place in np.random.default_rng(0).permutation(len(series))[:patients]:
+        name, members = series[place]
+        if results.has("CT-ICH", name):
             continue
-        names = [Path(one.source).stem for one in outcome.reading.findings.slices]
-        unknown = np.full(len(LABELS), np.nan)
-        found.add(predictors, outcome.reading.volume, np.array([truth.get(name, unknown) for name in names]))
-    return found
+        volume = cache.read_series(name).volume
+        truth = members.sort_values("index")[list(LABELS)].to_numpy(dtype=np.float64)
+        found = {one.engine.precision.value: one.probabilities(volume)[0] for one in predictors}
+        results.add("CT-ICH", name, found, truth)
+
+
+def score_folder(
+    group: str, folder: Path, predictors: list[Predictor], results: Results, labels: Path | None = None
+) -> None:
+    """Score every study of a folder of DICOM files that can be read; studies are counted, not named."""
+    truth = {} if labels is None else labels_by_image(labels)
+    archive, unknown = open_archive([folder]), np.full(len(LABELS), np.nan)
+    for number, study in enumerate(archive.studies):
+        if results.has(group, str(number)):
+            continue
+        reading = predictors[0].read_study(archive, study).reading
+        if reading is None:
+            continue
+        found = {one.engine.precision.value: one.probabilities(reading.volume)[0] for one in predictors[1:]}
+        found[predictors[0].engine.precision.value] = reading.probabilities
+        names = [Path(one.source).stem for one in reading.findings.slices]
+        results.add(group, str(number), found, np.array([truth.get(name, unknown) for name in names]))
 
 
 def labels_by_image(path: Path) -> dict[str, Scores]:
@@ -105,12 +137,12 @@ def labels_by_image(path: Path) -> dict[str, Scores]:
     return dict(zip(table.image_ids, np.asarray(table.labels, dtype=np.float64), strict=True))
 
 
-def differences(found: SetScores, kind: Precision, thresholds: Scores) -> dict[str, Any]:
-    """Compare a precision with float32 on one set."""
-    slices, exact = np.concatenate(found.slices[kind]), np.concatenate(found.slices[Precision.FLOAT32])
-    studies, exact_studies = np.array(found.studies[kind]), np.array(found.studies[Precision.FLOAT32])
-    truth = np.concatenate(found.truth)
-    study_truth = np.array([np.max(one, axis=0) for one in found.truth])
+def differences(chosen: list[Study], kind: Precision, thresholds: Scores) -> dict[str, Any]:
+    """Compare a precision with float32 on the studies of one set."""
+    slices, exact = (np.concatenate([one.slices[name] for one in chosen]) for name in (kind, Precision.FLOAT32))
+    studies, exact_studies = (np.array([one.study[name] for one in chosen]) for name in (kind, Precision.FLOAT32))
+    truths = [np.array(one.truth, dtype=np.float64) for one in chosen]
+    truth, study_truth = np.concatenate(truths), np.array([np.max(one, axis=0) for one in truths])
     changed = (studies >= thresholds) != (exact_studies >= thresholds)
     return {
         "slices": len(slices),
@@ -171,29 +203,35 @@ def processor() -> str:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Score every set in every precision, and write scores and differences."""
-    bundle = load_bundle(arguments.bundle)
+    bundle, data = load_bundle(arguments.bundle), arguments.data
     kinds = [Precision.FLOAT32, Precision.BF16, *([Precision.INT8] if bundle.has_int8 else [])]
     predictors = [Predictor(bundle, threads=1, precision=kind) for kind in kinds]
-    data = arguments.data
-    found = {
-        "RSNA": score_folder(data / "rsna-dicom" / "images", predictors, data / "rsna-dicom" / "manifest.csv"),
-        "CQ500": score_folder(data / "cq500-series", predictors),
-        "field cases": score_folder(data / "field-cases", predictors),
-        "CT-ICH": score_cache(arguments.cache, predictors),
-    }
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    results = Results(arguments.output / "scores.jsonl")
     times = engine_times(arguments.cache, predictors)
+    rsna = data / "rsna-dicom"
+    score_folder("RSNA", rsna / "images", predictors, results, rsna / "manifest.csv")
+    score_cache(arguments.cache, predictors, results, arguments.patients)
+    score_folder("field cases", data / "field-cases", predictors, results)
+    score_folder("CQ500", data / "cq500-series", predictors, results)
+    summarize(bundle, results, times, arguments.output)
+
+
+def summarize(bundle: ModelBundle, results: Results, times: dict[Precision, float], output: Path) -> None:
+    """Write the differences and the card's lines."""
     points = bundle.card.operating_points.study
     thresholds = np.array([points[label].threshold for label in LABELS])
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    tests = []
-    document: dict[str, Any] = {"bundle": dict(bundle.card.files), "sets": {}, "tests": tests}
+    groups = {name: [one for one in results.studies if one.group == name] for name in GROUPS}
+    document: dict[str, Any] = {"graphs": {name: bundle.card.files[name] for name in sorted(bundle.card.files)}}
+    document["processor"] = processor()
     document["cpu_ms_a_slice"] = {kind.value: round(1000 * value, 1) for kind, value in times.items()}
-    for kind in kinds[1:]:
-        sets = {name: differences(one, kind, thresholds) for name, one in found.items()}
+    document["sets"], document["tests"] = {}, []
+    for kind in [kind for kind in times if kind is not Precision.FLOAT32]:
+        sets = {name: differences(chosen, kind, thresholds) for name, chosen in groups.items() if chosen}
         document["sets"][kind.value] = sets
-        tests.append(dataclasses.asdict(verdict(kind, sets, times[kind] / times[Precision.FLOAT32])))
+        document["tests"].append(asdict(verdict(kind, sets, times[kind] / times[Precision.FLOAT32])))
     text = json.dumps(document, indent=1) + "\n"
-    (arguments.output / "precision.json").write_text(text)
+    (output / "precision.json").write_text(text)
     sys.stdout.write(text)
 
 
@@ -201,7 +239,7 @@ def write(bundle: ModelBundle, output: Path, results: Path) -> None:
     """Write a bundle again with the tests of a result in its card."""
     tests = json.loads((results / "precision.json").read_text())["tests"]
     listed = tuple(PrecisionTest(**test) for test in tests if test["precision"] == "bf16" or bundle.has_int8)
-    card = dataclasses.replace(bundle.card, precision=listed)
+    card = replace(bundle.card, precision=listed)
     files = {name: bundle.read_file(name) for name in card.files if name not in {GRAPH, GRAPH_INT8, SEQUENCE}}
     int8 = bundle.read_file(GRAPH_INT8) if bundle.has_int8 else None
     written = write_bundle(output, card, bundle.read_graph(), files, sequence=bundle.read_sequence(), int8=int8)
@@ -214,12 +252,12 @@ def main() -> None:
     parser.add_argument("cache", type=Path, nargs="?")
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--patients", type=int, help="of CT-ICH (all)")
     parser.add_argument("--output", type=Path, default=Path("experiments/results/precision"))
-    parser.add_argument("--results", type=Path, default=Path("experiments/results/precision"))
     parser.add_argument("--write", type=Path, nargs=2, metavar=("BUNDLE", "OUTPUT"))
     arguments = parser.parse_args()
     if arguments.write:
-        write(load_bundle(arguments.write[0]), arguments.write[1], arguments.results)
+        write(load_bundle(arguments.write[0]), arguments.write[1], arguments.output)
         return
     measure(arguments)
 

@@ -232,7 +232,7 @@ def _compile(bundle: ModelBundle, input_shape: tuple[int, int, int], threads: in
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(threads), "INFERENCE_NUM_THREADS": threads}
     rule = bundle.card.sequence
     with _graph_errors(name):
-        model = _openvino().Core().read_model(model=bundle.read_file(name), weights=b"")
+        model = _parsed(bundle, name)
         _check_ports(model, input_shape, name)
         if rule is not None:
             _check_embedding(model, rule.embedding_size, name)
@@ -240,12 +240,26 @@ def _compile(bundle: ModelBundle, input_shape: tuple[int, int, int], threads: in
         return _openvino().Core().compile_model(model, "CPU", {**hints, **settings})
 
 
+def _parsed(bundle: ModelBundle, name: str) -> Any:
+    """Read a graph's verified bytes into OpenVINO, which copies those it is given twice more than those of a file.
+
+    Under Linux they come from a file without a name, in memory, which no other user can open: 0.43 GB at most for a
+    ResNet-50 of 0.2 GB, not 0.8.
+    """
+    core = _openvino().Core()
+    if not (hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir()):
+        return core.read_model(model=bundle.read_file(name), weights=b"")
+    with os.fdopen(os.memfd_create(name), "wb") as file:
+        file.write(bundle.read_file(name))
+        file.flush()
+        return core.read_model(f"/proc/self/fd/{file.fileno()}")
+
+
 def _compile_sequence(bundle: ModelBundle, embedding_size: int) -> Any:
     """Read the verified sequence graph, check its ports, and compile it for any number of slices on one thread."""
-    graph = bundle.read_sequence()
     settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": 1}
     with _graph_errors(SEQUENCE):
-        model = _openvino().Core().read_model(model=graph, weights=b"")
+        model = _parsed(bundle, SEQUENCE)
         _check_sequence_ports(model, embedding_size)
         return _openvino().Core().compile_model(model, "CPU", {**_EXACT, **settings})
 
