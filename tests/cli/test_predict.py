@@ -403,6 +403,7 @@ class TestResume:
             identify=False,
             resume=False,
             limit=[],
+            device="cpu",
         )
         given.output.mkdir()
         shown: list[tuple[str, int, int]] = []

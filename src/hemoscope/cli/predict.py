@@ -14,7 +14,14 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
 from hemoscope.errors import ConfigError, DicomReadError
-from hemoscope.inference.precision import DEFAULT_PRECISION, PRECISION_HELP, Precision, precision_of
+from hemoscope.inference.precision import (
+    DEFAULT_PRECISION,
+    DEVICE_HELP,
+    DEVICES,
+    PRECISION_HELP,
+    Precision,
+    precision_of,
+)
 from hemoscope.progress import StageProgress
 
 if TYPE_CHECKING:
@@ -49,6 +56,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="write each study's results as DICOM here: structured report, pictures, key slices (extra: hospital)",
     )
     add("--threads", type=_positive, metavar="N", help="processors to use (default: all, at most eight)")
+    add("--device", choices=DEVICES, default="cpu", help=f"{DEVICE_HELP} (default: cpu)")
     add(
         "--precision",
         type=_precision,
@@ -150,17 +158,20 @@ def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
     from concurrent.futures import ThreadPoolExecutor
 
     from hemoscope.inference.bundle import load_bundle
-    from hemoscope.inference.engine import Engine
+    from hemoscope.inference.engine import engine_on
 
     bundle = load_bundle(arguments.model)
     with ThreadPoolExecutor(1, thread_name_prefix="compile") as pool:
         # Compiling needs no lock of Python's: meanwhile this thread imports what reads files, and indexes them.
-        compiling = pool.submit(Engine, bundle, threads=arguments.threads, precision=arguments.precision)
+        settings = {"threads": arguments.threads, "precision": arguments.precision}
+        compiling = pool.submit(engine_on, arguments.device, bundle, **settings)
         archive, volumes = _inputs(arguments, show)
-        engine = compiling.result()
-    from hemoscope.inference.predictor import Predictor
-    from hemoscope.reports.report import Report, model_identity
+        from scipy import ndimage  # noqa: F401  # for the first slice
 
+        from hemoscope.inference.predictor import Predictor
+        from hemoscope.reports.report import Report, model_identity
+
+        engine = compiling.result()
     predictor = Predictor(bundle, engine=engine)
     found = bool(archive.studies or volumes)
     # Studies that an earlier run finished come first; the results are in the order of the inputs all the same.

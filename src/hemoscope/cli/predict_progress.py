@@ -125,7 +125,7 @@ class RunProgress:
 def _settings(arguments: argparse.Namespace, predictor: "Predictor") -> str:
     """What a result depends on besides its inputs, as text."""
     options = (arguments.series, arguments.heatmaps, arguments.pdf, arguments.identify, sorted(arguments.limit))
-    model = (predictor.bundle.sha256, predictor.engine.precision.value)
+    model = (predictor.bundle.sha256, arguments.device, predictor.engine.precision.value)
     return repr((*model, options, arguments.dicom and str(arguments.dicom)))
 
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from hemoscope.errors import BundleError
+from hemoscope.errors import BundleError, ConfigError
 from hemoscope.inference.bundle import GRAPH, GRAPH_INT8, SEQUENCE, ModelBundle
 from hemoscope.inference.precision import DEFAULT_PRECISION, Precision, chosen_precision, supported_precisions
 from hemoscope.labels import LABELS
@@ -60,7 +60,7 @@ class RawScores:
     embeddings: NDArray[np.float32] | None = None
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
     """One slice: logits (6,), map (6, height, width) and embedding (size,), the latter two if kept."""
 
     logits: NDArray[np.float32]
@@ -97,7 +97,7 @@ class Engine:
         self._embedding_size = None if rule is None else rule.embedding_size
         self.precision = resolved_precision(bundle, precision)
         self._compiled = _compile(bundle, self.input_shape, self.threads, self.precision)
-        self._sequence = None if rule is None else _compile_sequence(bundle, rule.embedding_size)
+        self._sequence = None if rule is None else compile_sequence(bundle, rule.embedding_size)
         self._requests = [self._compiled.create_infer_request() for _ in range(self.threads)]
 
     def run(self, inputs: Iterable[NDArray[np.float32]], *, maps: bool = False) -> RawScores:
@@ -114,7 +114,7 @@ class Engine:
         kept = list(self._answers(inputs, maps=maps))
         logits = np.array([answer.logits for answer in kept], dtype=np.float32).reshape(-1, len(LABELS))
         if not np.isfinite(logits).all():
-            _refuse(GRAPH, "gave a score that is not a finite number")
+            refuse_graph(GRAPH, "gave a score that is not a finite number")
         stacked = [answer.map for answer in kept if answer.map is not None]
         return RawScores(logits=logits, maps=np.stack(stacked) if stacked else None, embeddings=self._embeddings(kept))
 
@@ -142,15 +142,15 @@ class Engine:
         found = self._sequence({EMBEDDINGS: embeddings[np.newaxis], LOGITS: logits[np.newaxis]})
         refined, study = np.array(found[REFINED][0]), np.array(found[STUDY][0])
         if not (np.isfinite(refined).all() and np.isfinite(study).all()):
-            _refuse(SEQUENCE, "gave a score that is not a finite number")
+            refuse_graph(SEQUENCE, "gave a score that is not a finite number")
         return refined, study
 
-    def _embeddings(self, kept: Sequence[_Answer]) -> NDArray[np.float32] | None:
+    def _embeddings(self, kept: Sequence[Answer]) -> NDArray[np.float32] | None:
         if self._embedding_size is None:
             return None
         return np.array([answer.embedding for answer in kept], dtype=np.float32).reshape(-1, self._embedding_size)
 
-    def _answers(self, inputs: Iterable[NDArray[np.float32]], *, maps: bool) -> Iterator[_Answer]:
+    def _answers(self, inputs: Iterable[NDArray[np.float32]], *, maps: bool) -> Iterator[Answer]:
         """Yield the outputs for each input in order, keeping all requests busy."""
         embedding = self._embedding_size is not None
         idle, busy = deque(self._requests), deque[Any]()
@@ -183,6 +183,18 @@ def available_threads() -> int:
     return min(count, _MOST_THREADS)
 
 
+def engine_on(device: str, bundle: ModelBundle, *, threads: int | None, precision: Precision) -> Engine:
+    """Make the engine of a device, ``cpu`` or ``cuda``. Raises what the engines raise."""
+    if device == "cpu":
+        return Engine(bundle, threads=threads, precision=precision)
+    if precision not in {Precision.AUTO, Precision.FLOAT32}:
+        msg = f"--device {device} computes in float32, got --precision {precision.value}. Leave one of them out"
+        raise ConfigError(msg)
+    from hemoscope.inference.onnxruntime_engine import OnnxRuntimeEngine  # of the extra gpu
+
+    return OnnxRuntimeEngine(bundle, threads=threads)
+
+
 def resolved_precision(bundle: ModelBundle, precision: Precision) -> Precision:
     """Return the precision that a bundle is computed in on this processor. Raises ConfigError if it lacks that."""
     capabilities = frozenset(_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
@@ -200,7 +212,7 @@ def _processor_flags() -> frozenset[str] | None:
     return None if found is None else frozenset(found.partition(":")[2].split())
 
 
-def _answer(request: Any, *, maps: bool, embedding: bool) -> _Answer:
+def _answer(request: Any, *, maps: bool, embedding: bool) -> Answer:
     """Wait for one request and copy its outputs: its tensors are reused."""
     request.wait()
 
@@ -208,7 +220,7 @@ def _answer(request: Any, *, maps: bool, embedding: bool) -> _Answer:
         found: NDArray[np.float32] = request.get_tensor(port).data[0].copy()
         return found
 
-    return _Answer(copied(LOGITS), copied(MAPS) if maps else None, copied(EMBEDDING) if embedding else None)
+    return Answer(copied(LOGITS), copied(MAPS) if maps else None, copied(EMBEDDING) if embedding else None)
 
 
 def refuse_telemetry() -> None:
@@ -255,7 +267,7 @@ def _parsed(bundle: ModelBundle, name: str) -> Any:
         return core.read_model(f"/proc/self/fd/{file.fileno()}")
 
 
-def _compile_sequence(bundle: ModelBundle, embedding_size: int) -> Any:
+def compile_sequence(bundle: ModelBundle, embedding_size: int) -> Any:
     """Read the verified sequence graph, check its ports, and compile it for any number of slices on one thread."""
     settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": 1}
     with _graph_errors(SEQUENCE):
@@ -275,7 +287,7 @@ def _graph_errors(name: str) -> Iterator[None]:
         yield
     # Not ONNX, an unknown operator, shapes that do not fit; OpenVINO quotes the graph's names, which may be no text.
     except (RuntimeError, UnicodeDecodeError) as error:
-        _refuse(name, f"cannot be run: {str(error).strip().splitlines()[-1].rstrip('.')}", error)
+        refuse_graph(name, f"cannot be run: {str(error).strip().splitlines()[-1].rstrip('.')}", error)
 
 
 def _check_ports(model: Any, input_shape: tuple[int, int, int], name: str) -> None:
@@ -283,21 +295,21 @@ def _check_ports(model: Any, input_shape: tuple[int, int, int], name: str) -> No
     inputs, outputs = _ports(model)
     if inputs != [INPUT] or not {LOGITS, MAPS} <= set(outputs):
         found = f"inputs {inputs} and outputs {outputs}"
-        _refuse(name, f"has {found}, expected input {INPUT} and outputs {LOGITS} and {MAPS}")
+        refuse_graph(name, f"has {found}, expected input {INPUT} and outputs {LOGITS} and {MAPS}")
     model.reshape({INPUT: [1, *input_shape]})
     logits, maps = list(model.output(LOGITS).shape), list(model.output(MAPS).shape)
     if logits != [1, len(LABELS)] or len(maps) != 4 or maps[:2] != [1, len(LABELS)]:
         expected = "[1, 6] and [1, 6, height, width]"
-        _refuse(name, f"gives logits {logits} and maps {maps} for one slice, expected {expected}")
+        refuse_graph(name, f"gives logits {logits} and maps {maps} for one slice, expected {expected}")
 
 
 def _check_embedding(model: Any, size: int, name: str) -> None:
     """Refuse a graph without an embedding of the size in the card."""
     _, outputs = _ports(model)
     if EMBEDDING not in outputs:
-        _refuse(name, f"has outputs {outputs}, but the card has a sequence, which needs {EMBEDDING}")
+        refuse_graph(name, f"has outputs {outputs}, but the card has a sequence, which needs {EMBEDDING}")
     if (shape := list(model.output(EMBEDDING).shape)) != [1, size]:
-        _refuse(name, f"gives an {EMBEDDING} of {shape} for one slice, the card says [1, {size}]")
+        refuse_graph(name, f"gives an {EMBEDDING} of {shape} for one slice, the card says [1, {size}]")
 
 
 def _check_sequence_ports(model: Any, embedding_size: int) -> None:
@@ -305,13 +317,13 @@ def _check_sequence_ports(model: Any, embedding_size: int) -> None:
     inputs, outputs = _ports(model)
     if sorted(inputs) != [EMBEDDINGS, LOGITS] or not {REFINED, STUDY} <= set(outputs):
         names = f"inputs {EMBEDDINGS} and {LOGITS} and outputs {REFINED} and {STUDY}"
-        _refuse(SEQUENCE, f"has inputs {inputs} and outputs {outputs}, expected {names}")
+        refuse_graph(SEQUENCE, f"has inputs {inputs} and outputs {outputs}, expected {names}")
     found = [str(model.input(name).partial_shape) for name in (EMBEDDINGS, LOGITS)]
     found += [str(model.output(name).partial_shape) for name in (REFINED, STUDY)]
     expected = [f"[1,?,{embedding_size}]", "[1,?,6]", "[1,?,6]", "[1,6]"]
     if found != expected:
         ports = f"{EMBEDDINGS}, {LOGITS}, {REFINED} and {STUDY}"
-        _refuse(SEQUENCE, f"has {ports} of {', '.join(found)}, expected {', '.join(expected)}")
+        refuse_graph(SEQUENCE, f"has {ports} of {', '.join(found)}, expected {', '.join(expected)}")
 
 
 def _ports(model: Any) -> tuple[list[str], list[str]]:
@@ -320,6 +332,7 @@ def _ports(model: Any) -> tuple[list[str], list[str]]:
     return inputs, sorted(name for port in model.outputs for name in port.get_names())
 
 
-def _refuse(name: str, reason: str, cause: Exception | None = None) -> NoReturn:
+def refuse_graph(name: str, reason: str, cause: Exception | None = None) -> NoReturn:
+    """Raise BundleError for one of a bundle's graphs."""
     msg = f"model bundle: {name}: {reason}. Export the model again"
     raise BundleError(msg) from cause

@@ -25,6 +25,8 @@ class Precision(StrEnum):
 
 
 DEFAULT_PRECISION = Precision.AUTO
+DEVICES = ("cpu", "cuda")
+DEVICE_HELP = "of the network: cpu, or cuda for a GPU of NVIDIA (extra: gpu)"
 PRECISION_HELP = "of the network: auto, float32, bf16 or int8; auto takes the fastest that the model's card accepts"
 
 
@@ -40,7 +42,7 @@ class PrecisionTest:
         data: what was scored.
         slices: number of them.
         studies: number of them.
-        auroc: largest change of the AUROC of a label, by slice or by study.
+        auroc: largest change of an AUROC out of fold.
         slice: largest change of a slice's probability of ``any``.
         study: largest change of a study's probability of ``any``.
         crossed: studies of which a label changed sides although float32 was further than .03 from the threshold.

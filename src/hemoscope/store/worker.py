@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from hemoscope.errors import HemoscopeError, StoreError
 from hemoscope.inference.bundle import load_bundle
+from hemoscope.inference.engine import engine_on
 from hemoscope.inference.precision import precision_of
 from hemoscope.inference.predictor import Predictor
 from hemoscope.logs import configure_logs, own_stream
@@ -125,8 +126,9 @@ def _work(worker_id: str, settings: Settings) -> None:
     store.jobs.join(worker_id, host=socket.gethostname(), pid=os.getpid())
     heartbeat = Heartbeat(store, worker_id, stop)
     heartbeat.start()
-    precision = precision_of(settings.precision)
-    predictor = Predictor(load_bundle(settings.model), threads=settings.threads, precision=precision)
+    bundle, precision = load_bundle(settings.model), precision_of(settings.precision)
+    engine = engine_on(settings.device, bundle, threads=settings.threads, precision=precision)
+    predictor = Predictor(bundle, engine=engine)
     reader = UploadReader(
         store,
         predictor,
