@@ -56,14 +56,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="write each study's results as DICOM here: structured report, pictures, key slices (extra: hospital)",
     )
     add("--threads", type=_positive, metavar="N", help="processors to use (default: all, at most eight)")
-    add("--device", choices=DEVICES, default="cpu", help=f"{DEVICE_HELP} (default: cpu)")
-    add(
-        "--precision",
-        type=_precision,
-        default=DEFAULT_PRECISION,
-        metavar="P",
-        help=f"{PRECISION_HELP} (default: {DEFAULT_PRECISION})",
-    )
+    _add_network_options(parser)
     add(
         "--allow-refused",
         type=_codes,
@@ -75,6 +68,18 @@ def register(parser: argparse.ArgumentParser) -> None:
     add_limit_option(parser)
     add("--identify", action="store_true", help="add patient name, ID and study date to the results")
     parser.set_defaults(run=run)
+
+
+def _add_network_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--device", choices=DEVICES, default="cpu", help=f"{DEVICE_HELP} (default: cpu)")
+    add(
+        "--precision",
+        type=_precision,
+        default=DEFAULT_PRECISION,
+        metavar="P",
+        help=f"{PRECISION_HELP} (default: {DEFAULT_PRECISION})",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
