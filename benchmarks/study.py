@@ -49,7 +49,7 @@ def rows() -> Iterator[Row]:
     reduced = reduced_engine(bundle)
     yield from study_rows(bundle, files, exact, None if reduced is None else Predictor(bundle, engine=reduced))
     if reduced is not None:
-        yield engine_row(exact.engine, reduced)
+        yield engine_row(exact.engine, reduced, named(reduced, bundle))
     yield from paper_rows()
 
 
@@ -62,7 +62,9 @@ def study_rows(bundle: ModelBundle, files: list[Path], exact: Predictor, reduced
     sides = [lambda: read_and_score(files, forward, bundle.card.preprocessing), lambda: read(exact, files)]
     sides += [] if reduced is None else [lambda: read(reduced, files)]
     other, *ours = in_turns(sides)
-    bars = ((ours[0], "float32", 0.40), *((one, reduced.engine.precision.value, 0.25) for one in ours[1:] if reduced))
+    bars = [(ours[0], "float32", 0.40)]
+    if reduced is not None:
+        bars.append((ours[1], named(reduced.engine, bundle), 0.25))
     for seconds, precision, bar in bars:
         yield Row(
             what=f"{len(files)} slices, warm, files to findings, {precision}",
@@ -76,12 +78,12 @@ def study_rows(bundle: ModelBundle, files: list[Path], exact: Predictor, reduced
         )
 
 
-def engine_row(exact: Engine, reduced: Engine) -> Row:
+def engine_row(exact: Engine, reduced: Engine, name: str) -> Row:
     """One slice of the default network in both precisions."""
     image = np.random.default_rng(0).random((1, *exact.input_shape), dtype=np.float32)
     one, other = in_turns([lambda: exact.run(image), lambda: reduced.run(image)], rounds=30)
     return Row(
-        what=f"forward pass of one slice, {reduced.precision.value}",
+        what=f"forward pass of one slice, {name}",
         limit="3.2 GFLOP, operands of half the size: .5 of float32",
         measured=1000 * other,
         beside="float32",
@@ -146,9 +148,21 @@ def memory_row(bundle: Path) -> Row:
 
 
 def reduced_engine(bundle: ModelBundle) -> Engine | None:
-    """Return the engine in the precision that ``auto`` takes; None if that is float32."""
+    """Return the engine in the precision that ``auto`` takes, or in bf16 if that is float32; None without bf16."""
     engine = Engine(bundle)
-    return None if engine.precision is Precision.FLOAT32 else engine
+    if engine.precision is not Precision.FLOAT32:
+        return engine
+    try:
+        return Engine(bundle, precision=Precision.BF16)
+    except ConfigError:
+        return None
+
+
+def named(engine: Engine, bundle: ModelBundle) -> str:
+    """Name the precision, and say if the card does not accept it."""
+    accepted = {one.precision for one in bundle.card.precision or () if one.accepted}
+    name = engine.precision.value
+    return name if name == "float32" or name in accepted else f"{name} (not accepted by the card)"
 
 
 def read(predictor: Predictor, files: list[Path]) -> NDArray[np.float64]:
