@@ -27,6 +27,8 @@ MODULES: tuple[str, ...] = (
     "prepare",
     "training_rates",
     "pipeline",
+    "cold",
+    "study",
     "thin_series",
     "pacs_turnaround",
     "queue_and_report",

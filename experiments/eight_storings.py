@@ -23,6 +23,7 @@ from hemoscope.evaluation.assess_dicom import assess_dicom
 from hemoscope.evaluation.assessment import Assessment
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_labels
 from hemoscope.inference.bundle import load_bundle
+from hemoscope.inference.precision import Precision
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import LABELS
 
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     folder = parser.parse_args().data / "rsna-dicom"
     truth = read_labels(folder / "manifest.csv", group_column="patient_id")
-    predictor = Predictor(load_bundle(None))
+    predictor = Predictor(load_bundle(None), precision=Precision.FLOAT32)
     found = [assessed(predictor, folder / "images", truth, storing) for storing in STORINGS]
     table = Table("quarter turns", "mirrored", f"{LABELS[0]} by slice", "by study", "largest change")
     for (turns, mirrored), one in zip(STORINGS, found, strict=True):

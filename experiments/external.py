@@ -26,8 +26,8 @@ from sklearn.metrics import roc_auc_score
 from hemoscope.dicom.archive import open_archive
 from hemoscope.evaluation.assess_dicom import assess_dicom
 from hemoscope.evaluation.prediction_files import LabelledPredictions, read_labels
-from hemoscope.inference import engine
 from hemoscope.inference.bundle import ModelBundle, load_bundle
+from hemoscope.inference.precision import Precision
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
@@ -51,19 +51,14 @@ def resize_by(name: str) -> Change:
     return lambda: mock.patch.object(Image.Image, "resize", resize)
 
 
-def lower_precision(hint: str) -> Change:
-    """Return a change of OpenVINO's precision; a processor without such instructions still computes in float32."""
-    hints = {"INFERENCE_PRECISION_HINT": hint, "EXECUTION_MODE_HINT": "PERFORMANCE"}
-    return lambda: mock.patch.dict(engine._EXACT, hints)
-
-
 def candidates(bundle: ModelBundle) -> Iterator[tuple[str, ModelBundle, int | None, Change]]:
-    """Yield what is changed, the model, the number of threads, and the change in force while it predicts."""
+    """Yield what is changed, the model, the number of threads, and the change in force while it predicts.
+
+    Precision is an experiment of its own: precision.py.
+    """
     yield "as shipped", bundle, None, nullcontext
     for threads in (1, 2, 8):
         yield f"threads: {threads}", bundle, threads, nullcontext
-    for hint in ("bf16", "f16"):
-        yield f"precision hint: {hint}", bundle, None, lower_precision(hint)
     for name in ("NEAREST", "BOX", "HAMMING", "BICUBIC", "LANCZOS"):
         yield f"resize: {name.lower()}", bundle, None, resize_by(name)
     yield "intraventricular established", established_as_when_scored(bundle), None, nullcontext
@@ -99,7 +94,7 @@ def main() -> None:
         table.add_column(column)
     for name, bundle, threads, change in candidates(load_bundle(None)):
         with change():
-            predictor = Predictor(bundle, threads=threads)
+            predictor = Predictor(bundle, threads=threads, precision=Precision.FLOAT32)
             found = assess_dicom(predictor, open_archive([folder / "images"]), truth)
             logits = logits_by_image(predictor, folder / "images")
         if arguments.write is not None and name == "as shipped":

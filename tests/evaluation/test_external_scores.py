@@ -14,6 +14,7 @@ from hemoscope.evaluation.assessment import Assessment
 from hemoscope.evaluation.prediction_files import read_labels
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.card import to_plain
+from hemoscope.inference.precision import Precision
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import LABELS, Hemorrhage
 
@@ -35,7 +36,9 @@ def scored(shared_data_dir: Path) -> Assessment:
     if not folder.is_dir():
         pytest.skip("no rsna-dicom folder in the shared data")
     truth = read_labels(folder / "manifest.csv", group_column="patient_id")
-    return assess_dicom(Predictor(load_bundle(None)), open_archive([folder / "images"]), truth)
+    return assess_dicom(
+        Predictor(load_bundle(None), precision=Precision.FLOAT32), open_archive([folder / "images"]), truth
+    )
 
 
 @pytest.mark.shared_data

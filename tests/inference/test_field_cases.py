@@ -99,7 +99,7 @@ def test_a_projection_ranks_last(opened: Callable[[str], Archive], name: str, sl
 
 @pytest.fixture(scope="module")
 def model() -> Predictor:
-    return load_model(threads=1)
+    return load_model(threads=1, precision="float32")
 
 
 def reading(model: Predictor, archive: Archive, study: int = 0) -> StudyReading:

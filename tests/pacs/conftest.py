@@ -85,7 +85,7 @@ class Site:
             store.outbox,
             self.settings,
             card=predictor.bundle.card,
-            model=model_identity(predictor.bundle),
+            model=model_identity(predictor.bundle, predictor.engine.precision),
         )
         self.reader = UploadReader(store, predictor, keep_identity=False, deidentify=False, outgoing=outgoing)
 

@@ -71,7 +71,7 @@ def make_reported(**changes: Any) -> ReportedStudy:
 
 def make_report(**changes: Any) -> Report:
     fields: dict[str, Any] = {
-        "model": ModelIdentity(name="default", version="1.0", sha256="ab" * 32),
+        "model": ModelIdentity(name="default", version="1.0", sha256="ab" * 32, precision="float32"),
         "studies": (make_reported(),),
         "rejected": (
             Rejected(source="CT/notes.txt", code="not_dicom", message="it is not a DICOM file. Leave it out"),

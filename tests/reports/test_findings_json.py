@@ -47,7 +47,7 @@ def test_a_report_has_exactly_the_documented_keys(report: Report) -> None:
     assert list(document) == ["schema", "disclaimer", "model", "studies", "rejected"]
     assert document["schema"] == "hemoscope.findings/2"
     assert document["disclaimer"] == DISCLAIMER
-    assert document["model"] == {"name": "default", "version": "1.0", "sha256": "ab" * 32}
+    assert document["model"] == {"name": "default", "version": "1.0", "sha256": "ab" * 32, "precision": "float32"}
     (study,) = document["studies"]
     assert list(study) == [
         "study_instance_uid",

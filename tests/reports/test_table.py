@@ -134,7 +134,7 @@ def test_the_disclaimer_and_the_model_always_stand_at_the_end(report: Report) ->
     for one in (report, replace(report, studies=(), rejected=())):
         lines = shown(one).strip().splitlines()
         assert lines[-1].startswith(DISCLAIMER)
-        assert lines[-2].startswith("Model default 1.0 (sha256 abababababab)")
+        assert lines[-2].startswith("Model default 1.0 (sha256 abababababab, float32)")
 
 
 def test_identity_is_shown_only_on_request(report: Report, change_study: Callable[..., Report]) -> None:

@@ -72,7 +72,7 @@ def test_the_result_is_what_predict_prints(
     source = store.folder.source(entry.upload_id)
     prediction = predictor.predict(open_archive(sorted(source.glob("0*"))))
     bundle = predictor.bundle
-    model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
+    model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256, precision="float32")
     (reading,) = prediction.studies
     study = ReportedStudy(findings=reading.findings)
     expected = findings_document(Report(model=model, studies=(study,), rejected=prediction.rejected))

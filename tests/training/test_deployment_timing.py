@@ -116,7 +116,7 @@ def test_both_engines_run_the_same_network(tmp_path: Path) -> None:
     from hemoscope.inference.engine import Engine
     from hemoscope.training.models.checkpoint import load_weights
 
-    deployment_timing._write_models(tmp_path)
+    deployment_timing.write_paper_models(tmp_path)
     _, network = paper_network()
     load_weights(network, tmp_path / timed_reading.WEIGHTS)
     image = np.random.default_rng(0).random((3, 224, 224), dtype=np.float32)

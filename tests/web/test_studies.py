@@ -233,7 +233,7 @@ def test_feedback_that_cannot_be_is_refused(room: TestClient, study_id: str, wro
 def test_the_site_knows_its_model_its_user_and_its_prevalence(room: TestClient) -> None:
     site = room.get("/api/v1/site").json()
     assert "not a medical device" in site["disclaimer"].lower()
-    assert site["model"] == {"name": "tiny", "version": "1.0", "sha256": "0" * 64}
+    assert site["model"] == {"name": "tiny", "version": "1.0", "sha256": "0" * 64, "precision": "auto"}
     assert site["user"] == {"name": "local", "role": "admin"}
     assert site["prevalence"] is None
     assert room.put("/api/v1/site/prevalence", json={"prevalence": 0.12}).json()["prevalence"] == 0.12

@@ -229,12 +229,14 @@ def _on_cache(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
     from hemoscope.evaluation.evaluation_subsets import choose_subset
     from hemoscope.evaluation.tuned_bundle import tuned_on
     from hemoscope.inference.bundle import load_bundle
+    from hemoscope.inference.precision import Precision
     from hemoscope.inference.predictor import Predictor
 
     bundle, cache = load_bundle(arguments.model), open_cache(arguments.data)
     subset = choose_subset(cache, bundle.card, arguments.split, tuned_on=tuned_on(bundle))
     with progress_bar() as show:
-        found = assess_cache(Predictor(bundle), cache, subset.image_ids, gallery=arguments.gallery, progress=show)
+        predictor = Predictor(bundle, precision=Precision.FLOAT32)
+        found = assess_cache(predictor, cache, subset.image_ids, gallery=arguments.gallery, progress=show)
     name = arguments.name or f"{cache.dataset.name}, {subset.name}"
     found.write(arguments.output, name=name, description=" ".join((arguments.description, *subset.warnings)).strip())
     context = found.context(bundle, dataset=cache.dataset.name, split=subset.as_dict(), warnings=subset.warnings)
@@ -249,6 +251,7 @@ def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
     from hemoscope.evaluation.assess_dicom import assess_dicom
     from hemoscope.evaluation.prediction_files import read_labels
     from hemoscope.inference.bundle import load_bundle
+    from hemoscope.inference.precision import Precision
     from hemoscope.inference.predictor import Predictor
 
     name = arguments.name or "external"
@@ -258,7 +261,7 @@ def _on_dicom(arguments: argparse.Namespace) -> "tuple[LabelledPredictions, Eval
     archive = open_archive([arguments.images], limits=limits_from_options(arguments.limit))
     with progress_bar() as show:
         found = assess_dicom(
-            Predictor(bundle),
+            Predictor(bundle, precision=Precision.FLOAT32),
             archive,
             truth,
             root=images_root(arguments.images),

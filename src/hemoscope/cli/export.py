@@ -26,6 +26,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="further score tables (JSON) for the card",
     )
+    parser.add_argument(
+        "--quantize",
+        type=Path,
+        metavar="CACHE",
+        help="add a graph in int8, calibrated on this cache, which the run was trained on (extra: quantize)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -38,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.output,
         version=arguments.model_version,
         scores=[table for path in arguments.scores for table in read_score_tables(path)],
+        quantize=arguments.quantize,
     )
     sys.stdout.write(f"{bundle.card.name} {bundle.card.version} in {arguments.output}, SHA-256 {bundle.sha256}\n")
     sys.stdout.write(f"Next: hemoscope evaluate --model {arguments.output} --data CACHE --output REPORT\n")

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -12,12 +13,21 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
 from hemoscope.errors import ConfigError
+from hemoscope.inference.precision import (
+    DEFAULT_PRECISION,
+    DEVICE_HELP,
+    DEVICES,
+    PRECISION_HELP,
+    Precision,
+    precision_of,
+)
 from hemoscope.progress import StageProgress
 
 if TYPE_CHECKING:
     from hemoscope.dicom.archive import Archive
     from hemoscope.dicom.slices import Rejected
     from hemoscope.inference.bundle import ModelBundle
+    from hemoscope.inference.predictor import Predictor
     from hemoscope.reports.report import Report, ReportedStudy
 
 
@@ -46,6 +56,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     add("--threads", type=_positive, metavar="N", help="processors to use (default: all, at most eight)")
     _add_workers(parser)
+    _add_network_options(parser)
     add(
         "--allow-refused",
         type=_codes,
@@ -66,25 +77,47 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dask", metavar="ADDRESS", help=cluster)
 
 
+def _add_network_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--device", choices=DEVICES, default="cpu", help=f"{DEVICE_HELP} (default: cpu)")
+    add(
+        "--precision",
+        type=_precision,
+        default=DEFAULT_PRECISION,
+        metavar="P",
+        help=f"{PRECISION_HELP} (default: {DEFAULT_PRECISION})",
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Read every study, print and write its findings; the exit code shows whether anything was refused."""
-    from hemoscope.reports.output_folder import make_output_folder, write_report
-    from hemoscope.reports.report import printable
-
     check_usage(arguments)
-    for folder in (arguments.output, arguments.dicom):
-        if folder is not None:
+    folders = [folder for folder in (arguments.output, arguments.dicom) if folder is not None]
+    if folders:
+        from hemoscope.reports.output_folder import make_output_folder
+
+        for folder in folders:
             make_output_folder(folder)
     with progress_bar() as show:
         report = _report(arguments, show)
     if arguments.output is not None:
+        from hemoscope.reports.output_folder import write_report
+
         write_report(report, arguments.output, schema=arguments.schema)
     _PRINTERS[arguments.format](report, arguments.schema)
-    if arguments.output is not None and arguments.format == "table":
-        sys.stdout.write(f"Reports, tables and pictures: {printable(arguments.output.name) or 'in the given folder'}\n")
-    if arguments.dicom is not None and arguments.format == "table":
-        sys.stdout.write(f"Results in DICOM: {printable(arguments.dicom.name) or 'in the given folder'}\n")
+    if arguments.format == "table":
+        _print_folders(arguments)
     return exit_code(report, arguments.allow_refused)
+
+
+def _print_folders(arguments: argparse.Namespace) -> None:
+    """Say where the files are."""
+    from hemoscope.reports.report import printable
+
+    if arguments.output is not None:
+        sys.stdout.write(f"Reports, tables and pictures: {printable(arguments.output.name) or 'in the given folder'}\n")
+    if arguments.dicom is not None:
+        sys.stdout.write(f"Results in DICOM: {printable(arguments.dicom.name) or 'in the given folder'}\n")
 
 
 def check_usage(arguments: argparse.Namespace) -> None:
@@ -96,7 +129,6 @@ def check_usage(arguments: argparse.Namespace) -> None:
     """
     from hemoscope.dicom.read_limits import limits_from_options
     from hemoscope.dicom.refusals import REMEDIES
-    from hemoscope.reports.dicom_results.files import require_highdicom
 
     limits_from_options(arguments.limit)
     options = ((arguments.heatmaps, "--heatmaps"), (arguments.pdf, "--pdf"), (arguments.resume, "--resume"))
@@ -108,6 +140,8 @@ def check_usage(arguments: argparse.Namespace) -> None:
         msg = "--schema chooses the version of the JSON. Add --format json or --output DIR"
         raise ConfigError(msg)
     if arguments.dicom is not None:
+        from hemoscope.reports.dicom_results.files import require_highdicom
+
         require_highdicom()
     known = {*REMEDIES, "no_series", "bad_nifti", "no_dicom_result"}
     if unknown := sorted(arguments.allow_refused - known):
@@ -134,11 +168,53 @@ def exit_code(report: "Report", allowed: frozenset[str]) -> ExitCode:
 
 def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
     """Process the archive study by study, so that only one volume is in memory at a time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from hemoscope.cli.predict_tasks import are_apart
+    from hemoscope.inference.bundle import load_bundle
+    from hemoscope.inference.engine import engine_on, precision_on
+
+    bundle = load_bundle(arguments.model)
+    with ThreadPoolExecutor(1, thread_name_prefix="compile") as pool:
+        # Compiling needs no lock of Python's: meanwhile this thread imports what reads files, and indexes them.
+        settings = {"threads": arguments.threads, "precision": arguments.precision}
+        compiling = None if are_apart(arguments) else pool.submit(engine_on, arguments.device, bundle, **settings)
+        archive, volumes = _inputs(arguments, show)
+        from scipy import ndimage  # noqa: F401  # for the first slice
+
+        from hemoscope.inference.predictor import Predictor
+        from hemoscope.reports.report import Report, model_identity
+
+        predictor = None if compiling is None else Predictor(bundle, engine=compiling.result())
+    if predictor is not None:
+        precision = predictor.engine.precision
+    else:
+        precision = precision_on(arguments.device, bundle, arguments.precision)
+    found = bool(archive.studies or volumes)
+    model = _Model(bundle=bundle, precision=precision, predictor=predictor)
+    # Studies that an earlier run finished come first; the results are in the order of the inputs all the same.
+    done = dict(sorted(_studies(arguments, model, archive, volumes, show), key=itemgetter(0))) if found else {}
+    return Report(
+        model=model_identity(bundle, precision),
+        studies=tuple(study for study, _ in done.values() if study is not None),
+        rejected=archive.rejected + tuple(one for _, refused in done.values() for one in refused),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Model:
+    """The model of a run; ``predictor`` is None if workers make their own."""
+
+    bundle: "ModelBundle"
+    precision: Precision
+    predictor: "Predictor | None"
+
+
+def _inputs(arguments: argparse.Namespace, show: StageProgress) -> "tuple[Archive, tuple[Path, ...]]":
+    """Index the DICOM inputs, and return the NIfTI files beside them."""
     from hemoscope.dicom.archive import open_archive
     from hemoscope.dicom.read_limits import limits_from_options
-    from hemoscope.inference.bundle import load_bundle
     from hemoscope.inference.inputs import split_inputs
-    from hemoscope.reports.report import Report, model_identity
 
     # Workers elsewhere look for the same files, wherever they were started.
     paths = [path.absolute() for path in arguments.paths] if arguments.dask else arguments.paths
@@ -146,22 +222,13 @@ def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
     if arguments.series and volumes:
         msg = f"--series names a DICOM series, which {volumes[0].name} has not. Leave NIfTI files out"
         raise ConfigError(msg)
-    bundle = load_bundle(arguments.model)
     limits = limits_from_options(arguments.limit)
-    archive = open_archive(dicom, limits=limits, progress=partial(show, "indexing"))
-    found = bool(archive.studies or volumes)
-    # Studies that an earlier run finished come first; the results are in the order of the inputs all the same.
-    done = dict(sorted(_studies(arguments, bundle, archive, volumes, show), key=itemgetter(0))) if found else {}
-    return Report(
-        model=model_identity(bundle),
-        studies=tuple(study for study, _ in done.values() if study is not None),
-        rejected=archive.rejected + tuple(one for _, refused in done.values() for one in refused),
-    )
+    return open_archive(dicom, limits=limits, progress=partial(show, "indexing")), volumes
 
 
 def _studies(
     arguments: argparse.Namespace,
-    bundle: "ModelBundle",
+    model: _Model,
     archive: "Archive",
     volumes: "tuple[Path, ...]",
     show: StageProgress,
@@ -170,11 +237,13 @@ def _studies(
     from hemoscope.cli.predict_progress import RunProgress
     from hemoscope.cli.predict_tasks import run_tasks, study_tasks
 
-    run = RunProgress.begin(arguments, bundle, archive, volumes, show)
+    run = RunProgress.begin(arguments, model.bundle, model.precision, archive, volumes, show)
     yield from ((place, (record.study, record.rejected)) for place, record in run.finished.items())
     if run.finished and not run.pending:
         return
-    for done in run_tasks(study_tasks(arguments, run), arguments, bundle, run.show):
+    # As it was resolved here: on another processor, "auto" could be another one.
+    options = argparse.Namespace(**{**vars(arguments), "precision": model.precision})
+    for done in run_tasks(study_tasks(arguments, run), options, model.bundle, model.predictor, run.show):
         if done.study is not None:
             run.pictures += done.pictures
             run.write(run.pending[done.place], done.study, done.rejected)
@@ -212,6 +281,14 @@ def _positive(text: str) -> int:
         msg = f"expected a whole number of 1 to 1024, got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return number
+
+
+def _precision(text: str) -> Precision:
+    try:
+        return precision_of(text)
+    except ConfigError as error:
+        msg = f"expected {', '.join(Precision)}, got {text!r}"
+        raise argparse.ArgumentTypeError(msg) from error
 
 
 def _codes(text: str) -> frozenset[str]:

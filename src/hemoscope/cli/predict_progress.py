@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hemoscope.dicom.archive import Archive, Study
     from hemoscope.dicom.slices import Rejected
     from hemoscope.inference.bundle import ModelBundle
+    from hemoscope.inference.precision import Precision
     from hemoscope.reports.report import ReportedStudy
     from hemoscope.reports.study_records import StudyRecord
 
@@ -53,6 +54,7 @@ class RunProgress:
         cls,
         arguments: argparse.Namespace,
         bundle: "ModelBundle",
+        precision: "Precision",
         archive: "Archive",
         volumes: Sequence[Path],
         show: StageProgress,
@@ -62,20 +64,19 @@ class RunProgress:
         Raises:
             ConfigError: the output folder cannot be written to.
         """
-        from hemoscope.reports.output_folder import begin_tables
-        from hemoscope.reports.study_records import read_record, study_key, volume_key
-
         folder = arguments.output
-        options = (arguments.series, arguments.heatmaps, arguments.pdf, arguments.identify, sorted(arguments.limit))
-        settings = repr((bundle.sha256, options, arguments.dicom and str(arguments.dicom)))
         studies = _with_series(archive, arguments.series)
         keys: list[str | None] = [None] * (len(studies) + len(volumes))
+        finished: dict[int, StudyRecord] = {}
         if folder is not None:
+            from hemoscope.reports.output_folder import begin_tables
+            from hemoscope.reports.study_records import read_record, study_key, volume_key
+
+            settings = _settings(arguments, bundle, precision)
             keys = [study_key(archive, study, settings) for study in studies]
             keys += [volume_key(path, settings) for path in volumes]
-        found = {place: read_record(folder, key) for place, key in enumerate(keys) if arguments.resume}
-        finished = {place: record for place, record in found.items() if record is not None}
-        if folder is not None:
+            found = {place: read_record(folder, key) for place, key in enumerate(keys) if arguments.resume}
+            finished = {place: record for place, record in found.items() if record is not None}
             begin_tables(folder, [record.study for record in finished.values()], identify=arguments.identify)
         several = len(keys) > 1
         run = cls(
@@ -121,6 +122,13 @@ class RunProgress:
         """Count studies, read or refused."""
         self.count += studies
         self.show_studies(STAGE, self.count, len(self.finished) + len(self.pending))
+
+
+def _settings(arguments: argparse.Namespace, bundle: "ModelBundle", precision: "Precision") -> str:
+    """What a result depends on besides its inputs, as text."""
+    options = (arguments.series, arguments.heatmaps, arguments.pdf, arguments.identify, sorted(arguments.limit))
+    model = (bundle.sha256, arguments.device, precision.value)
+    return repr((*model, options, arguments.dicom and str(arguments.dicom)))
 
 
 def _without(archive: "Archive", studies: "Sequence[Study]", finished: Collection[int]) -> "Archive":

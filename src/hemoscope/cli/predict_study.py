@@ -87,7 +87,7 @@ def _write_study_report(
     from hemoscope.reports.study_report_files import report_of, write_study_report
 
     bundle = predictor.bundle
-    report = report_of(reading, study, bundle.card, model_identity(bundle))
+    report = report_of(reading, study, bundle.card, model_identity(bundle, predictor.engine.precision))
     write_study_report(report, arguments.output, study_uid=name, pdf=arguments.pdf)
 
 
@@ -109,7 +109,7 @@ def _write_dicom_results(
         archive.load,
         arguments.dicom,
         card=predictor.bundle.card,
-        model=model_identity(predictor.bundle),
+        model=model_identity(predictor.bundle, predictor.engine.precision),
         name=name,
         limits=archive.limits,
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hemoscope.cli.predict_progress import RunProgress
     from hemoscope.dicom.archive import Archive
     from hemoscope.inference.bundle import ModelBundle
+    from hemoscope.inference.precision import Precision
     from hemoscope.inference.predictor import Predictor, StudyOutcome
 
 # A Dask worker may have several threads; a predictor belongs to one at a time.
@@ -79,20 +80,33 @@ def _next(places: Iterator[int], count: int) -> tuple[int, ...]:
     return tuple(next(places) for _ in range(count))
 
 
+def are_apart(arguments: argparse.Namespace) -> bool:
+    """Whether studies are read in other processes than this one."""
+    return arguments.dask is not None or (arguments.workers or 1) > 1
+
+
 def run_tasks(
-    tasks: Iterator[StudyTask], arguments: argparse.Namespace, bundle: "ModelBundle", show: StageProgress
+    tasks: Iterator[StudyTask],
+    arguments: argparse.Namespace,
+    bundle: "ModelBundle",
+    predictor: "Predictor | None",
+    show: StageProgress,
 ) -> Iterator[StudyDone]:
     """Read studies and write their files; yield each when it is done, in any order if there are workers.
+
+    Args:
+        tasks: the studies.
+        arguments: the options.
+        bundle: the model.
+        predictor: with the model, to read here; None: workers read, each with its own.
+        show: the progress of a study that is read here.
 
     Raises:
         ConfigError: no Dask scheduler answers at the address, or both workers and an address are given.
         MissingExtraError: Dask is not installed.
         DataError: a worker ended repeatedly on one study.
     """
-    if arguments.dask is None and (arguments.workers or 1) == 1:
-        from hemoscope.inference.predictor import Predictor
-
-        predictor = Predictor(bundle, threads=arguments.threads)
+    if predictor is not None:
         for task in tasks:
             yield from _read(task, predictor, arguments, show)
         return
@@ -116,7 +130,7 @@ def _for_workers(arguments: argparse.Namespace) -> argparse.Namespace:
     threads = arguments.threads
     if threads is None and arguments.dask is None:
         threads = max(1, available_threads() // arguments.workers)
-    needed = ("series", "identify", "heatmaps", "pdf")
+    needed = ("series", "identify", "heatmaps", "pdf", "device", "precision")
     return argparse.Namespace(**{name: getattr(arguments, name) for name in needed}, **paths, threads=threads)
 
 
@@ -126,20 +140,24 @@ _PATHS = ("model", "output", "dicom")
 def _read_in_worker(given: _WorkerTask) -> Sequence[StudyDone]:
     """Read the studies of a task in a worker, which keeps its predictor for the next one."""
     with _one_at_a_time:
-        predictor = _predictor(given.arguments.model, given.sha256, given.arguments.threads)
+        chosen = given.arguments
+        predictor = _predictor(chosen.model, given.sha256, chosen.threads, chosen.device, chosen.precision)
         return list(_read(given.task, predictor, given.arguments, no_stage_progress))
 
 
 @lru_cache(maxsize=1)
-def _predictor(model: Path | None, sha256: str, threads: int | None) -> "Predictor":
+def _predictor(
+    model: Path | None, sha256: str, threads: int | None, device: str, precision: "Precision"
+) -> "Predictor":
     from hemoscope.inference.bundle import load_bundle
+    from hemoscope.inference.engine import engine_on
     from hemoscope.inference.predictor import Predictor
 
     bundle = load_bundle(model)
     if bundle.sha256 != sha256:
         msg = "a worker has another model than this process. Install the same version, or give the same --model"
         raise BundleError(msg)
-    return Predictor(bundle, threads=threads)
+    return Predictor(bundle, engine=engine_on(device, bundle, threads=threads, precision=precision))
 
 
 def _read(

@@ -26,7 +26,7 @@ from hemoscope.evaluation.tuning import (
     level_scores,
     tune_level,
 )
-from hemoscope.inference.bundle import GRAPH, SEQUENCE, ModelBundle, write_bundle
+from hemoscope.inference.bundle import GRAPH, GRAPH_INT8, SEQUENCE, ModelBundle, write_bundle
 from hemoscope.inference.calibration import AnyCalibration, Calibration
 from hemoscope.inference.card import ModelCard, ScoreTable, images_sha256, to_plain
 from hemoscope.inference.probabilities import study_logits
@@ -121,11 +121,12 @@ def tune_bundle(
         levels.append(_tune("study", studies, card, choices))
     record = _record(levels, data, choices)
     # The record of an earlier tuning is outdated.
-    kept = {file: bundle.read_file(file) for file in card.files if file not in {GRAPH, SEQUENCE, RECORD}}
+    kept = {file: bundle.read_file(file) for file in card.files if file not in {GRAPH, GRAPH_INT8, SEQUENCE, RECORD}}
     content = json.dumps(record, indent=2, allow_nan=False) + "\n"
     tuned = _tuned_card(card, levels, record)
     files = {**kept, RECORD: content.encode()}
-    written = write_bundle(output, tuned, bundle.read_graph(), files, sequence=bundle.read_sequence())
+    int8 = bundle.read_file(GRAPH_INT8) if bundle.has_int8 else None
+    written = write_bundle(output, tuned, bundle.read_graph(), files, sequence=bundle.read_sequence(), int8=int8)
     return TunedBundle(bundle=written, record=record, notes=data.notes)
 
 
@@ -280,6 +281,7 @@ def _tuned_card(card: ModelCard, levels: Sequence[_Level], record: Document) -> 
         operating_points=points,
         scores=(*card.scores, *tables),
         description=f"{card.description.rstrip()} {_note(levels, record)}",
+        precision=None,  # tested at the thresholds before
     )
 
 

@@ -1,6 +1,7 @@
-"""A model bundle: one folder with one or two ONNX graphs and ``card.json``, verified on loading.
+"""A model bundle: one folder with ONNX graphs and ``card.json``, verified on loading.
 
-``model.onnx`` scores a slice; the optional ``sequence.onnx`` refines its scores over all slices of a series. The card
+``model.onnx`` scores a slice, the optional ``model-int8.onnx`` does it in integers, and the optional ``sequence.onnx``
+refines the scores over all slices of a series. The card
 lists the SHA-256 of every other file, so the card's hash identifies the whole bundle; ``SHA256SUMS`` has that hash, to
 find a damaged card. The folder holds only those files: an unlisted graph is refused, because it was not validated.
 """
@@ -19,10 +20,21 @@ from hemoscope.files import atomic_folder
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.external_data import external_tensors
 
-__all__ = ["CARD", "DEFAULT_BUNDLE", "GRAPH", "SEQUENCE", "ModelBundle", "ModelCard", "load_bundle", "write_bundle"]
+__all__ = [
+    "CARD",
+    "DEFAULT_BUNDLE",
+    "GRAPH",
+    "GRAPH_INT8",
+    "SEQUENCE",
+    "ModelBundle",
+    "ModelCard",
+    "load_bundle",
+    "write_bundle",
+]
 
 CARD = "card.json"
 GRAPH = "model.onnx"
+GRAPH_INT8 = "model-int8.onnx"
 SEQUENCE = "sequence.onnx"
 DEFAULT_BUNDLE = Path(__file__).parents[1] / "bundles" / "default"
 
@@ -30,6 +42,7 @@ _CARD_BYTES = 1 << 20
 _FILE_BYTES = 1 << 30
 # Plain names only (no folder, drive or hidden file), so that no name points outside the bundle.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+_GRAPHS = frozenset({GRAPH, GRAPH_INT8, SEQUENCE})
 _GRAPH_SUFFIXES = (".onnx", ".xml", ".bin", ".pb", ".pt", ".pth")
 _EXPORT_AGAIN = "Export the model again, or reinstall Hemoscope if this is the default bundle"
 
@@ -49,6 +62,11 @@ class ModelBundle:
             BundleError: the file has changed since the bundle was loaded.
         """
         return self.read_file(GRAPH)
+
+    @property
+    def has_int8(self) -> bool:
+        """Whether there is a graph in int8 too."""
+        return GRAPH_INT8 in self.card.files
 
     def read_sequence(self) -> bytes | None:
         """Return the sequence graph, verified as in :meth:`read_graph`; None if there is none."""
@@ -76,7 +94,10 @@ def load_bundle(path: Path | None = None) -> ModelBundle:
     _check_card(folder, digest)
     _check_sequence(card)
     for name, expected in card.files.items():
-        _read_verified(folder, name, expected)
+        whole = _read_verified(folder, name, expected)
+        if name in _GRAPHS:
+            # Once is enough: whatever is read later has the same hash.
+            _check_whole(name, whole)
     return ModelBundle(folder=folder, card=card, sha256=digest)
 
 
@@ -87,6 +108,7 @@ def write_bundle(
     files: Mapping[str, bytes] | None = None,
     *,
     sequence: bytes | None = None,
+    int8: bytes | None = None,
 ) -> ModelBundle:
     """Write a bundle atomically, fill in the hashes, and load it back.
 
@@ -96,13 +118,15 @@ def write_bundle(
         graph: the ONNX graph.
         files: further files, such as the licence of the weights.
         sequence: the sequence graph, if the card has a ``sequence``.
+        int8: the graph in int8, if there is one.
 
     Raises:
         BundleError: the folder exists, or the bundle could not be loaded back.
     """
     if folder.exists():
         _refuse(folder.name, "exists already", "Remove it first, or choose another folder")
-    contents = {**(files or {}), GRAPH: graph, **({} if sequence is None else {SEQUENCE: sequence})}
+    graphs = {GRAPH: graph, SEQUENCE: sequence, GRAPH_INT8: int8}
+    contents = {**(files or {}), **{name: content for name, content in graphs.items() if content is not None}}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
     _check_files(hashes, present={*hashes, CARD})
     text = json.dumps(replace(card, files=hashes).to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -152,8 +176,8 @@ def _check_files(files: Mapping[str, str], *, present: set[str]) -> None:
     for name in files:
         if not _FILE_NAME.fullmatch(name) or name == CARD:
             _refuse(CARD, f"lists a file named {name!r:.60}", "File names must be plain, without folders")
-        if name not in {GRAPH, SEQUENCE} and name.endswith(_GRAPH_SUFFIXES):
-            runs = f"this version runs only {GRAPH} and {SEQUENCE}"
+        if name not in _GRAPHS and name.endswith(_GRAPH_SUFFIXES):
+            runs = f"this version runs only {', '.join(sorted(_GRAPHS))}"
             _refuse(name, runs, "Use a newer Hemoscope, or remove the graph")
     if GRAPH not in files:
         _refuse(CARD, f"lists no {GRAPH}", _EXPORT_AGAIN)
@@ -177,8 +201,6 @@ def _read_verified(folder: Path, name: str, expected: str) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         _refuse(name, f"SHA-256 is {found}, the card says {expected}", _EXPORT_AGAIN)
-    if name in {GRAPH, SEQUENCE}:
-        _check_whole(name, content)
     return content
 
 

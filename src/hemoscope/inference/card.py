@@ -14,6 +14,7 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from hemoscope.inference.calibration import AnyCalibration, OperatingPoint, SliceRule, StudyRule, ThinSeriesRule
+from hemoscope.inference.precision import PrecisionTest
 from hemoscope.inference.preprocess import Preprocessing
 from hemoscope.labels import LABELS, PerLabel, check_label_order
 
@@ -210,6 +211,7 @@ class ModelCard:
     set if and only if the bundle has a sequence graph. ``split`` is None if the weights were trained on every patient
     of ``training_data``, or on all except those that ``limits_of_use`` names. ``federation`` is set if several sites
     trained the weights. Without ``thin_series`` every slice is scored; without ``slice_rule`` none is smoothed.
+    ``precision`` holds the tests in reduced precision, if there are any.
     """
 
     format: Literal["hemoscope.bundle/1"] = "hemoscope.bundle/1"
@@ -232,6 +234,7 @@ class ModelCard:
     federation: FederationRecord | None = None
     thin_series: ThinSeriesRule | None = None
     slice_rule: SliceRule | None = None
+    precision: tuple[PrecisionTest, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the label order, and make the table of files read-only."""

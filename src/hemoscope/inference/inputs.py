@@ -12,6 +12,7 @@ from hemoscope.dicom.slices import Rejected
 from hemoscope.dicom.sources import as_paths
 from hemoscope.errors import NiftiError, SeriesError
 from hemoscope.inference.bundle import load_bundle
+from hemoscope.inference.precision import DEFAULT_PRECISION, precision_of
 from hemoscope.inference.predictor import Predictor
 from hemoscope.inference.study_reading import Prediction, StudyOutcome
 from hemoscope.nifti import is_nifti, read_nifti
@@ -20,25 +21,31 @@ from hemoscope.progress import StageProgress
 INDEXING = "indexing"
 
 
-def load_model(path: str | PathLike[str] | None = None, *, threads: int | None = None) -> Predictor:
+def load_model(
+    path: str | PathLike[str] | None = None, *, threads: int | None = None, precision: str = DEFAULT_PRECISION
+) -> Predictor:
     """Load a model bundle, verify it and compile it for this processor.
 
     Args:
         path: the bundle's folder; None is the model that ships with Hemoscope.
         threads: for decoding and scoring; None takes the processors this process may use, eight at most.
+        precision: of the network: ``auto`` (the fastest that the card accepts and this processor has), ``float32``,
+            ``bf16`` or ``int8``.
 
     Returns:
         A predictor. Keep it, and use it from one thread at a time.
 
     Raises:
         BundleError: the folder, the card or a file is not as the format defines it.
+        ConfigError: this processor lacks the precision, or the bundle has no graph for it.
 
     Examples:
         >>> model = load_model()
         >>> model.bundle.card.name
         'hemoscope-default'
     """
-    return Predictor(load_bundle(None if path is None else Path(path)), threads=threads)
+    bundle = load_bundle(None if path is None else Path(path))
+    return Predictor(bundle, threads=threads, precision=precision_of(precision))
 
 
 def predict(

@@ -22,6 +22,7 @@ from hemoscope.inference.ahead import ScoresAhead
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.engine import Engine, RawScores
 from hemoscope.inference.findings import SkippedSeries, study_findings
+from hemoscope.inference.precision import DEFAULT_PRECISION, Precision
 from hemoscope.inference.preprocess import Preprocessing, model_input
 from hemoscope.inference.probabilities import StudyProbabilities, averaged, sequence_places
 from hemoscope.inference.study_reading import Prediction, StudyOutcome, StudyReading
@@ -51,15 +52,24 @@ class Stage(StrEnum):
 class Predictor:
     """A model ready to read studies. Make one and keep it; use it from one thread at a time."""
 
-    def __init__(self, bundle: ModelBundle, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: ModelBundle,
+        *,
+        threads: int | None = None,
+        precision: Precision = DEFAULT_PRECISION,
+        engine: Engine | None = None,
+    ) -> None:
         """Compile the bundle's model for this processor.
 
         Args:
             bundle: a verified bundle.
             threads: for decoding and scoring; None takes the processors this process may use, eight at most.
+            precision: of the network; ``engine.precision`` says which it became.
+            engine: of this bundle, compiled already; the two before it do not count then.
         """
         self.bundle = bundle
-        self.engine = Engine(bundle, threads=threads)
+        self.engine = engine or Engine(bundle, threads=threads, precision=precision)
 
     def predict(
         self,

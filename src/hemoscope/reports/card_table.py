@@ -10,6 +10,7 @@ from rich.text import Text
 
 from hemoscope.inference.calibration import OperatingPoint, Proportion
 from hemoscope.inference.card import Estimate, FederationRecord, ModelCard, ScoreTable, TrainingData
+from hemoscope.inference.precision import PrecisionTest
 from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.reports.report import printable
 
@@ -29,6 +30,10 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
     for shown in score_tables(card.scores):
         console.print()
         console.print(shown)
+    if card.precision:
+        _title(console, "Reduced precision")
+        for test in card.precision:
+            console.print(_bullet(printable(_precision(test))))
     if card.federation is not None:
         _title(console, "Federation")
         console.print(_federation(card.federation))
@@ -73,6 +78,15 @@ _METHODS = {
     "cross_fitted": "cross-fitted, each patient decided by thresholds fitted on the other patients",
     "test_set": "of these thresholds on the test set",
 }
+
+
+def _precision(test: PrecisionTest) -> str:
+    verdict = "accepted" if test.accepted else "not accepted"
+    return (
+        f"{test.precision} {verdict}: {test.time:.2f} of the time of float32 on {test.processor}. AUROC changes by up "
+        f"to {test.auroc:.4f}, the probability of any by {test.slice:.3f} in a slice and {test.study:.3f} in a study; "
+        f"{test.crossed} of {test.studies} studies cross a threshold that they were not near. Measured on {test.data}"
+    )
 
 
 def _title(console: Console, title: str) -> None:

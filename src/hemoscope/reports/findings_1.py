@@ -14,11 +14,13 @@ _ONLY_IN_SLICES_OF_2 = ("index", "frame", "scored")
 
 
 def as_version_1(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a document of version 2 as version 1: without state, frames, indices and which slices were scored.
+    """Write a document of version 2 as version 1: without state, frames, indices, precision and what was scored.
 
     Version 1 has no ``unsure``: such a study becomes ``prompt``, so that nobody reads it later than it should be.
     """
-    return {**document, "schema": SCHEMA_1, "studies": [_study_1(study) for study in document["studies"]]}
+    model = {name: value for name, value in document["model"].items() if name != "precision"}
+    studies = [_study_1(study) for study in document["studies"]]
+    return {**document, "schema": SCHEMA_1, "model": model, "studies": studies}
 
 
 def _study_1(study: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ written as ``\xNN``: the document holds no lone surrogates.
 """
 
 import json
+from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
@@ -49,7 +50,7 @@ def findings_document(report: Report) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "disclaimer": DISCLAIMER,
-        "model": {"name": report.model.name, "version": report.model.version, "sha256": report.model.sha256},
+        "model": asdict(report.model),
         "studies": [_study(study.findings, study.patient) for study in report.studies],
         "rejected": [{"source": r.source, "code": r.code, "message": r.message} for r in report.rejected],
     }

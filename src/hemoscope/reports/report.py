@@ -11,22 +11,25 @@ from hemoscope.dicom.slices import Rejected
 from hemoscope.files import valid_text
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.findings import StudyFindings
+from hemoscope.inference.precision import Precision
 
 GEOMETRY_ASSUMED = "geometry_assumed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
-    """Which model gave the findings; ``sha256`` identifies its bundle, to the byte."""
+    """Which model gave the findings: ``sha256`` identifies its bundle, to the byte; how it was computed."""
 
     name: str
     version: str
     sha256: str
+    precision: str
 
 
-def model_identity(bundle: ModelBundle) -> ModelIdentity:
-    """Name the model of a bundle."""
-    return ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
+def model_identity(bundle: ModelBundle, precision: Precision) -> ModelIdentity:
+    """Name the model of a bundle, and the precision that it was computed in."""
+    card = bundle.card
+    return ModelIdentity(name=card.name, version=card.version, sha256=bundle.sha256, precision=precision.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from hemoscope.inference.findings import Triage
+from hemoscope.inference.precision import Precision
 from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.reports.findings_1 import key_slice_indices, triage_of
 from hemoscope.reports.overlays import SlicePicture, draw_overlay
@@ -143,9 +144,14 @@ def _facts(model: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[tuple[st
         *((name, printable(value)) for name, value in named if value),
         ("Study", printable(study["study_instance_uid"])),
         ("Series read", f"{printable(study['series_instance_uid'])} ({len(study['slices'])} slices{_state(study)})"),
-        ("Model", f"{model['name']} {model['version']} (bundle {model['sha256'][:12]})"),
+        ("Model", f"{model['name']} {model['version']} (bundle {model['sha256'][:12]}, {_precision(model)})"),
     ]
     return tuple(facts)
+
+
+def _precision(model: Mapping[str, Any]) -> str:
+    """How the network was computed; documents of earlier versions do not say."""
+    return str(model.get("precision", Precision.FLOAT32.value))
 
 
 def _state(study: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def print_report(report: Report, console: Console) -> None:
     if report.rejected:
         console.print(_rejected(report.rejected))
         console.print()
-    model = f"{report.model.name} {report.model.version} (sha256 {report.model.sha256[:12]})"
+    model = f"{report.model.name} {report.model.version} (sha256 {report.model.sha256[:12]}, {report.model.precision})"
     console.print(Text(printable(f"Model {model}"), style="dim"))
     console.print(Text(DISCLAIMER, style="bold"))
 

@@ -21,7 +21,7 @@ from hemoscope.inference.predictor import Predictor, Stage, StudyReading
 from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, StageProgress
 from hemoscope.reports.findings_json import document_text, findings_document
-from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
+from hemoscope.reports.report import Report, ReportedStudy, model_identity
 from hemoscope.store.database import storable
 from hemoscope.store.jobs import JobFailure, UploadJob
 from hemoscope.store.outbox import NOTHING
@@ -57,13 +57,12 @@ class UploadReader:
 
         ``outgoing`` makes the results that are sent to a PACS; None for none.
         """
-        bundle = predictor.bundle
         self._store = store
         self._predictor = predictor
         self._keep_identity = keep_identity and not deidentify
         self._deidentify = deidentify
         self.outgoing = outgoing
-        self._model = ModelIdentity(name=bundle.card.name, version=bundle.card.version, sha256=bundle.sha256)
+        self._model = model_identity(predictor.bundle, predictor.engine.precision)
 
     def read(self, job: UploadJob) -> None:
         """Read every study of an upload; what cannot be read is a result too, a failed study.

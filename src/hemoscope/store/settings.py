@@ -14,6 +14,7 @@ from typing import Any
 
 from hemoscope.dicom.read_limits import ReadLimits, limits_from_options
 from hemoscope.errors import ConfigError
+from hemoscope.inference.precision import DEFAULT_PRECISION, DEVICE_HELP, DEVICES, PRECISION_HELP, precision_of
 from hemoscope.logs import FORMATS
 
 _LONGEST_SESSION_HOURS = 24 * 365
@@ -75,6 +76,8 @@ class Settings:
     threads: int | None = field(
         default=None, metadata=_help("processors that each worker uses (default: all)", "N", least=1)
     )
+    device: str = field(default="cpu", metadata=_help(DEVICE_HELP, "DEVICE"))
+    precision: str = field(default=DEFAULT_PRECISION.value, metadata=_help(PRECISION_HELP, "P"))
     worker_memory_mib: int | None = field(
         default=None,
         metadata=_help(
@@ -151,6 +154,10 @@ class Settings:
         self._check_ranges()
         if self.log_format not in FORMATS:
             msg = f"--log-format is {' or '.join(FORMATS)}, got {self.log_format!r}"
+            raise ConfigError(msg)
+        precision_of(self.precision)
+        if self.device not in DEVICES:
+            msg = f"--device is {' or '.join(DEVICES)}, got {self.device!r}"
             raise ConfigError(msg)
         limits_from_options(self.limit)
         if self.show_identity and self.deidentify:

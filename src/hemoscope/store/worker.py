@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 
 from hemoscope.errors import HemoscopeError, StoreError
 from hemoscope.inference.bundle import load_bundle
+from hemoscope.inference.engine import engine_on
+from hemoscope.inference.precision import precision_of
 from hemoscope.inference.predictor import Predictor
 from hemoscope.logs import configure_logs, own_stream
 from hemoscope.reports.report import model_identity
@@ -126,7 +128,9 @@ def _work(worker_id: str, settings: Settings) -> None:
     store.jobs.join(worker_id, host=socket.gethostname(), pid=os.getpid())
     heartbeat = Heartbeat(store, worker_id, stop)
     heartbeat.start()
-    predictor = Predictor(load_bundle(settings.model), threads=settings.threads)
+    bundle, precision = load_bundle(settings.model), precision_of(settings.precision)
+    engine = engine_on(settings.device, bundle, threads=settings.threads, precision=precision)
+    predictor = Predictor(bundle, engine=engine)
     reader = UploadReader(
         store,
         predictor,
@@ -158,8 +162,8 @@ def _outgoing(store: Store, predictor: Predictor, settings: Settings) -> "Outgoi
         return None
     from hemoscope.store.outgoing import OutgoingResults  # it needs the extra hospital
 
-    bundle = predictor.bundle
-    return OutgoingResults(store.outbox, node, card=bundle.card, model=model_identity(bundle))
+    model = model_identity(predictor.bundle, predictor.engine.precision)
+    return OutgoingResults(store.outbox, node, card=predictor.bundle.card, model=model)
 
 
 def _reload(store: Store, reader: UploadReader, predictor: Predictor, settings: Settings) -> None:

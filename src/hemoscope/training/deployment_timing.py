@@ -76,7 +76,7 @@ def measure_deployment(slices: Path, *, runs: int = RUNS, progress: Progress = n
     with tempfile.TemporaryDirectory(prefix="hemoscope-timing-") as name:
         folder = Path(name)
         count = _copy_slices(slices, folder)
-        experiment, facts = _write_models(folder)
+        experiment, facts = write_paper_models(folder)
         before = os.getloadavg()[0]
         tasks = _tasks(folder, count)
         for step in range(len(tasks) * runs):
@@ -124,7 +124,7 @@ def _longest_series(archive: Archive, slices: Path) -> Series:
     return max(found, key=len)
 
 
-def _write_models(folder: Path) -> tuple[Experiment, Document]:
+def write_paper_models(folder: Path) -> tuple[Experiment, Document]:
     """Write the exported bundle and the weights for PyTorch; return the experiment and facts of the network."""
     experiment, network = paper_network()
     reading = experiment.reading_preprocessing

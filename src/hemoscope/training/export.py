@@ -4,10 +4,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from hemoscope.data.cache import open_cache
 from hemoscope.errors import TrainingError
 from hemoscope.inference.bundle import ModelBundle, write_bundle
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.inference.card import FederationRecord, ModelCard, ScoreTable, SplitRecord, TrainingData, parse_dataclass
+from hemoscope.training.data_splits import make_data_splits
 from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.training.fitted_card import Origin, folds_card, split_card
 from hemoscope.training.models.checkpoint import load_weights
@@ -21,7 +23,9 @@ from hemoscope.training.run_scores import check_finished, final_split, out_of_fo
 FEDERATION_RECORD = "federation_record.json"
 
 
-def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreTable] = ()) -> ModelBundle:
+def export_run(
+    run: Path, output: Path, *, version: str, scores: Sequence[ScoreTable] = (), quantize: Path | None = None
+) -> ModelBundle:
     """Write the bundle of a finished run.
 
     Args:
@@ -29,10 +33,13 @@ def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreT
         output: folder of the bundle; must not exist.
         version: of the model, as shown in reports.
         scores: further evaluations for the card, such as of an external set.
+        quantize: the cache that the run was trained on, for a graph in int8 beside the one in float32.
 
     Raises:
         TrainingError: the run is not finished, or its scores do not cover its slices once each.
         BundleError: the output exists.
+        DataError: the cache cannot be read.
+        MissingExtraError: there shall be a graph in int8, and NNCF is not installed.
     """
     experiment = read_run(run)
     check_finished(run, experiment)
@@ -54,7 +61,17 @@ def export_run(run: Path, output: Path, *, version: str, scores: Sequence[ScoreT
         mirror=experiment.reading.mirror,
         embedding=sequence is not None,
     )
-    return write_bundle(output, card, graph, sequence=sequence)
+    int8 = None if quantize is None else _int8(graph, experiment, quantize)
+    return write_bundle(output, card, graph, sequence=sequence, int8=int8)
+
+
+def _int8(graph: bytes, experiment: Experiment, folder: Path) -> bytes:
+    """The graph in int8, calibrated on images that the final network was trained on."""
+    from hemoscope.training.quantize import calibration_inputs, quantized
+
+    cache = open_cache(folder)
+    trained_on = make_data_splits(experiment, cache)[-1].train
+    return quantized(graph, calibration_inputs(cache, trained_on, experiment.reading_preprocessing))
 
 
 def read_run(run: Path) -> Experiment:

@@ -88,11 +88,12 @@ class AuditPage(Document):
 
 
 class ModelName(Document):
-    """The model that computed the findings."""
+    """The model that computes the findings; ``precision`` is the setting, each study says which it became."""
 
     name: str
     version: str
     sha256: str
+    precision: str
 
 
 class SiteInfo(Document):

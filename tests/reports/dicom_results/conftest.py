@@ -70,7 +70,9 @@ def results_of(
     reading: StudyReading, archive: Archive, predictor: Predictor, options: dict[str, Any]
 ) -> tuple[DicomResult, ...]:
     source = source_study(reading.findings, archive.load)
-    return dicom_results(reading, source, predictor.bundle.card, model_identity(predictor.bundle), **options)
+    return dicom_results(
+        reading, source, predictor.bundle.card, model_identity(predictor.bundle, predictor.engine.precision), **options
+    )
 
 
 def opened(result: DicomResult) -> Dataset:

@@ -149,7 +149,7 @@ def _digest(reading: StudyReading, source: SourceStudy, model: ModelIdentity, op
         "series": findings.series_instance_uid,
         "inherited": hashlib.sha256(repr(sorted(_values(source.inherited))).encode()).hexdigest(),
         "character_set": source.character_set,
-        "model": [model.name, model.version, model.sha256, __version__],
+        "model": [model.name, model.version, model.sha256, model.precision, __version__],
         "labels": [_said(finding, options) for finding in findings.findings],
         "triage": [findings.triage, findings.state],
         "unread": [[one.code, one.count] for one in findings.unread_reasons],

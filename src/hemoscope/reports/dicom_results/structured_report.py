@@ -149,6 +149,7 @@ def _parameters(finding: Finding, model: ModelIdentity) -> list[str]:
     established = "yes" if finding.established else "no: validation does not support this label"
     return [
         f"model bundle sha256 {model.sha256}",
+        f"precision {model.precision}",
         f"label {finding.label.value}",
         f"threshold of the study {shown_value(finding.threshold)}",
         f"established {established}",

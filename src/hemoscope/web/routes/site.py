@@ -53,10 +53,10 @@ def audit(
 
 
 def _site(state: AppState, caller: Caller) -> SiteInfo:
-    card = state.model_card
+    card, precision = state.model_card, state.settings.precision
     return SiteInfo(
         disclaimer=DISCLAIMER,
-        model=ModelName(name=card["name"], version=card["version"], sha256=card["sha256"]),
+        model=ModelName(name=card["name"], version=card["version"], sha256=card["sha256"], precision=precision),
         prevalence=state.store.settings().get(PREVALENCE, state.settings.prevalence),
         identity_shown=state.settings.show_identity,
         login_required=bool(state.credentials),
