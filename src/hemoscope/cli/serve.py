@@ -4,10 +4,14 @@ import argparse
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.settings_sources import add_options, settings_from
 from hemoscope.version import DISCLAIMER
+
+if TYPE_CHECKING:
+    from hemoscope.store.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -22,22 +26,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Check everything, migrate the database, start the workers, and serve."""
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.logs import configure_logs
-    from hemoscope.reports.dicom_results.files import require_highdicom
-    from hemoscope.store.node_file import sending_node
     from hemoscope.store.store import open_store_patiently
     from hemoscope.store.supervisor import Supervisor
     from hemoscope.web.app import create_app
     from hemoscope.web.credentials import load_credentials
     from hemoscope.web.server import ignore_hang_up, run_server
-    from hemoscope.web.tls import tls_context
 
     settings = settings_from(arguments, os.environ)
     bundle = load_bundle(settings.model)
     credentials = load_credentials(users=settings.users, tokens=settings.token_file)
-    if settings.tls is not None:
-        tls_context(*settings.tls)
-    if sending_node(settings) is not None:
-        require_highdicom()
+    _check(settings)
     configure_logs(settings.log_format)
     ignore_hang_up()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
@@ -60,6 +58,18 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         store.close()
     return ExitCode.OK
+
+
+def _check(settings: "Settings") -> None:
+    """Check what the server needs later, so that it does not start without it."""
+    from hemoscope.reports.dicom_results.files import require_highdicom
+    from hemoscope.store.node_file import sending_node
+    from hemoscope.web.tls import tls_context
+
+    if settings.tls is not None:
+        tls_context(*settings.tls)
+    if sending_node(settings) is not None:
+        require_highdicom()
 
 
 def _announce(url: str) -> None:

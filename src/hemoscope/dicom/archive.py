@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from hemoscope.dicom.arrival import SliceArrival
 from hemoscope.dicom.ct_objects import is_directory
-from hemoscope.dicom.geometry import known_positions, spacing_mm
-from hemoscope.dicom.grids import is_on_grid, on_grid, origin_on_grid, reference_slice
+from hemoscope.dicom.grids import is_on_grid, on_grid, reference_slice
 from hemoscope.dicom.kept_images import KeptImages, file_stamp
 from hemoscope.dicom.lost_slices import Refused, series_of, with_lost_slices
 from hemoscope.dicom.part10 import parse
@@ -28,6 +27,7 @@ from hemoscope.dicom.read_budget import ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.series import Series, Study, build_studies
+from hemoscope.dicom.series_volume import native_stacks, series_volume, volume_part
 from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader, UnreadSlices
 from hemoscope.dicom.sources import GzipSource, Source, as_paths, find_sources, rejected_by
 from hemoscope.dicom.tags import SOP_CLASS_UID
@@ -223,7 +223,7 @@ def read_series(
     grid = reference_slice(series.headers)
     pixels = _Pixels(np.empty((len(series), grid.rows, grid.columns), dtype=np.int16), grid, SliceArrival(len(series)))
     if begun is not None and all(is_on_grid(header, grid) for header in series.headers):
-        begun(replace(_volume(series.headers, pixels.hounsfield.view(), grid), arrival=pixels.arrival))
+        begun(replace(series_volume(series.headers, pixels.hounsfield.view(), grid), arrival=pixels.arrival))
     places: dict[str, dict[int, int]] = defaultdict(dict)
     for index, header in enumerate(series.headers):
         places[header.source][header.frame] = index
@@ -310,7 +310,7 @@ def _decoded(
         hounsfield = hounsfield[kept]
         quality += (_refused_note(len(series) - len(kept), len(series), "could not be decoded"),)
     slices = tuple(series.headers[index] for index in kept)
-    volume = _volume(slices, hounsfield, pixels.grid)
+    volume = series_volume(slices, hounsfield, pixels.grid)
     return DecodedSeries(
         volume=volume,
         slices=slices,
@@ -318,7 +318,7 @@ def _decoded(
         quality=quality + decoding_notes(notes, [header.source for header in slices]),
         rejected=tuple(refused),
         unread=(*series.unread, *_unread(refused)),
-        native=_native(slices, volume, {place: pixels.native.get(index) for place, index in enumerate(kept)}),
+        native=native_stacks(slices, volume, {place: pixels.native.get(index) for place, index in enumerate(kept)}),
     )
 
 
@@ -330,11 +330,11 @@ def without_slices(decoded: DecodedSeries, refused: Mapping[int, Rejected]) -> D
     for volume, places in decoded.native:
         rows = [row for row, place in enumerate(places) if place in new]
         if rows:
-            native.append((_part(volume, rows), tuple(new[places[row]] for row in rows)))
+            native.append((volume_part(volume, rows), tuple(new[places[row]] for row in rows)))
     note = _refused_note(len(refused), len(decoded.slices), "are pages of text or noise")
     return replace(
         decoded,
-        volume=_part(decoded.volume, kept),
+        volume=volume_part(decoded.volume, kept),
         slices=tuple(decoded.slices[place] for place in kept),
         slice_quality=tuple(decoded.slice_quality[place] for place in kept),
         quality=(*decoded.quality, note),
@@ -344,47 +344,8 @@ def without_slices(decoded: DecodedSeries, refused: Mapping[int, Rejected]) -> D
     )
 
 
-def _part(volume: HounsfieldVolume, kept: Sequence[int]) -> HounsfieldVolume:
-    places = [volume.positions_mm[index] for index in kept]
-    known = [place for place in places if place is not None]
-    return replace(
-        volume,
-        hounsfield=volume.hounsfield[kept],
-        spacing_mm=(spacing_mm(known) if len(known) == len(places) else None, *volume.spacing_mm[1:]),
-        positions_mm=tuple(places),
-        origins_mm=None if volume.origins_mm is None else tuple(volume.origins_mm[index] for index in kept),
-        thickness_mm=None if volume.thickness_mm is None else tuple(volume.thickness_mm[index] for index in kept),
-    )
-
-
 def _refused_note(count: int, total: int, why: str) -> QualityNote:
     return QualityNote(code="slices_refused", message=f"{count} of {total} slices {why}")
-
-
-def _native(
-    slices: Sequence[SliceHeader], volume: HounsfieldVolume, stored: Mapping[int, NDArray[np.int16] | None]
-) -> tuple[tuple[HounsfieldVolume, tuple[int, ...]], ...]:
-    """Return the stacks of each grid with their places in the volume; ``stored`` is None for slices on its grid."""
-    groups: list[list[int]] = []
-    for place, header in enumerate(slices):
-        fitting = next((group for group in groups if is_on_grid(header, slices[group[0]])), None)
-        if fitting is None:
-            groups.append([place])
-        else:
-            fitting.append(place)
-    if len(groups) < 2:
-        return ()
-    return tuple(
-        (
-            _volume(
-                [slices[place] for place in group],
-                np.stack([volume.hounsfield[place] if (own := stored[place]) is None else own for place in group]),
-                slices[group[0]],
-            ),
-            tuple(group),
-        )
-        for group in groups
-    )
 
 
 def _unread(refused: Mapping[Rejected, int]) -> tuple[UnreadSlices, ...]:
@@ -394,24 +355,3 @@ def _unread(refused: Mapping[Rejected, int]) -> tuple[UnreadSlices, ...]:
         counts[one.code] += slices
     messages = {one.code: one.message for one in reversed(tuple(refused))}
     return tuple(UnreadSlices(code=code, message=messages[code], count=count) for code, count in counts.items())
-
-
-def _volume(slices: Sequence[SliceHeader], hounsfield: NDArray[np.int16], grid: SliceHeader) -> HounsfieldVolume:
-    positions = known_positions(slices)
-    usable = positions is not None and (len(slices) == 1 or len(set(positions)) > 1)
-    rows_mm, columns_mm = grid.pixel_spacing_mm or (None, None)
-    return HounsfieldVolume(
-        hounsfield=hounsfield,
-        spacing_mm=(spacing_mm(positions) if usable and positions else None, rows_mm, columns_mm),
-        positions_mm=tuple(positions) if usable and positions else (None,) * len(slices),
-        orientation=grid.orientation,
-        origins_mm=_origins(slices, grid) if usable else None,
-        thickness_mm=tuple(header.slice_thickness_mm for header in slices),
-        aspect_ratio=grid.pixel_aspect,
-    )
-
-
-def _origins(slices: Sequence[SliceHeader], grid: SliceHeader) -> tuple[tuple[float, float, float], ...] | None:
-    found = (origin_on_grid(header, grid) for header in slices)
-    known = tuple(origin for origin in found if origin is not None)
-    return known if len(known) == len(slices) else None
