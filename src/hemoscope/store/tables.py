@@ -51,9 +51,12 @@ studies = Table(
     Column("patient_id", Text()),
     Column("search_text", Text(), nullable=False),
     Column("geometry", Text()),
+    Column("unread", Text()),
+    Column("pixels_sha256", String(64)),
     UniqueConstraint("upload_id", "ordinal", name="studies_of_upload"),
     Index("studies_by_urgency", "urgency_rank", "received_at", "study_id"),
     Index("studies_by_version", "version"),
+    Index("studies_by_pixels", "pixels_sha256"),
 )
 
 # One row per study: its primary key guarantees that a result is written once, whatever happens to workers.

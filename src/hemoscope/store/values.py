@@ -122,6 +122,8 @@ class StudySummary(Document):
     submitted_by: str
     identity: Identity | None
     feedback: Annotated[Mapping[str, Count], Field(description="Number of labels by their newest verdict")]
+    unread: Annotated[str | None, Field(description="What of the head was not read, and why; null if all was")] = None
+    same_as: Annotated[StudyId | None, Field(description="The study that came first with the same slices")] = None
 
 
 class StudyDetail(StudySummary):

@@ -32,7 +32,7 @@ _STUDY_ID = re.compile(r"[0-9a-f]{32}")
 _MOST_CHANGES = 1000
 _studies, _feedback, _jobs, _workers = tables.studies, tables.feedback, tables.jobs, tables.workers
 _NAMELESS = (_studies.c.study_id, _studies.c.urgency, _studies.c.suspected, _studies.c.error_code)
-_COMPOSED = {"suspected", "not_established", "identity", "feedback"}
+_COMPOSED = {"suspected", "not_established", "identity", "feedback", "same_as"}
 _LISTED = [column for column in _studies.c if column.name != "geometry"]
 # Most urgent first, without a result last; then the longest waiting; the id only makes the order total.
 _ORDER = (_studies.c.urgency_rank, _studies.c.received_at, _studies.c.study_id)
@@ -59,9 +59,10 @@ def get_study(database: Database, study_id: str) -> StudyDetail:
         row = find_study(connection, study_id)
         text = connection.execute(_result(study_id)).scalar()
         counts = _feedback_counts(connection, [study_id])
+        firsts = _first_of_equals(connection, [row])
     geometry = json.loads(row.geometry) if row.geometry else None
     findings = json.loads(text) if text else None
-    return StudyDetail(**_fields(row, counts.get(study_id, {})), findings=findings, geometry=geometry)
+    return StudyDetail(**_fields(row, counts.get(study_id, {}), firsts), findings=findings, geometry=geometry)
 
 
 def findings_text(database: Database, study_id: str) -> str:
@@ -176,11 +177,23 @@ def _feedback_counts(connection: Connection, study_ids: Sequence[str]) -> dict[s
 
 def _summaries(connection: Connection, rows: Sequence[Any]) -> tuple[StudySummary, ...]:
     counts = _feedback_counts(connection, [row.study_id for row in rows])
-    return tuple(StudySummary(**_fields(row, counts.get(row.study_id, {}))) for row in rows)
+    firsts = _first_of_equals(connection, rows)
+    return tuple(StudySummary(**_fields(row, counts.get(row.study_id, {}), firsts)) for row in rows)
 
 
-def _fields(row: Any, feedback: Mapping[str, int]) -> dict[str, Any]:
+def _first_of_equals(connection: Connection, rows: Sequence[Any]) -> dict[str, str]:
+    """Return, by digest of the pixels, the study that came first: whatever its headers say."""
+    digests = {row.pixels_sha256 for row in rows if row.pixels_sha256}
+    if not digests:
+        return {}
+    same = sa.select(_studies.c.pixels_sha256, _studies.c.study_id).where(_studies.c.pixels_sha256.in_(digests))
+    newest_first = same.order_by(_studies.c.received_at.desc(), _studies.c.study_id.desc())
+    return {row.pixels_sha256: row.study_id for row in connection.execute(newest_first)}
+
+
+def _fields(row: Any, feedback: Mapping[str, int], firsts: Mapping[str, str]) -> dict[str, Any]:
     """The fields of a summary from a row of ``studies``."""
+    first = firsts.get(row.pixels_sha256)
     known = row.patient_name is not None or row.patient_id is not None
     columns = {name: getattr(row, name) for name in StudySummary.model_fields if name not in _COMPOSED}
     return columns | {
@@ -188,4 +201,5 @@ def _fields(row: Any, feedback: Mapping[str, int]) -> dict[str, Any]:
         "not_established": tuple(json.loads(row.not_established)),
         "identity": Identity(name=row.patient_name or "", id=row.patient_id or "") if known else None,
         "feedback": feedback,
+        "same_as": None if first == row.study_id else first,
     }

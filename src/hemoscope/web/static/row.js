@@ -11,13 +11,24 @@ export const studyName = (entry) => entry.identity?.name ?? `Study ${entry.study
 function urgencyCell(entry) {
   const kind = entry.state === "failed" ? "failed" : (entry.urgency ?? "unknown");
   const word = entry.state === "failed" ? "Not read" : urgencyWord(entry.urgency);
-  return el("td", { class: "cell-urgency" }, el("span", { class: `urgency urgency-${kind}` }, icon(kind), word));
+  const partial = entry.unread && kind !== "incomplete" && el("span", { class: "urgency urgency-incomplete urgency-also" }, icon("incomplete"), "Incomplete");
+  return el("td", { class: "cell-urgency" }, el("span", { class: `urgency urgency-${kind}` }, icon(kind), word), partial);
+}
+
+/** Whether a study is immediate and no reader has said anything of it yet. */
+export function isUrgentUnread(entry) {
+  return entry.urgency === "immediate" && !Object.values(entry.feedback ?? {}).some((count) => count > 0);
 }
 
 function chip(label, entry) {
   const doubted = entry.not_established.includes(label);
   const title = doubted ? `${labelName(label)}: not established in the model's validation` : labelName(label);
   return el("li", { class: doubted ? "chip chip-doubted" : "chip", title }, labelName(label), doubted && el("span", { class: "unseen", text: " (not established)" }));
+}
+
+function nothingWords({ urgency }) {
+  if (urgency === "unsure") return "The model is unsure: read it before routine ones";
+  return urgency === "incomplete" ? "Nothing reached its threshold in what was read" : "Nothing reached its threshold";
 }
 
 function suspectedCell(entry) {
@@ -27,13 +38,19 @@ function suspectedCell(entry) {
   }
   if (entry.state !== "done") return el("td", { class: "cell-suspected faint", text: "–" });
   const types = suspectedTypes(entry);
-  if (types.length === 0) return el("td", { class: "cell-suspected faint", text: "Nothing reached its threshold" });
-  return el("td", { class: "cell-suspected" }, el("ul", { class: "chips" }, types.map((label) => chip(label, entry))));
+  const found = types.length > 0 ? el("ul", { class: "chips" }, types.map((label) => chip(label, entry))) : el("p", { class: "faint", text: nothingWords(entry) });
+  const partial = entry.unread || entry.urgency === "incomplete";
+  const reason = partial && el("p", { class: "partial", text: `Not the whole head was read${entry.unread ? `: ${entry.unread}` : ""}` });
+  return el("td", { class: "cell-suspected" }, found, reason);
+}
+
+function sameCell({ same_as: first }, address) {
+  return first && el("p", { class: "same" }, "Same slices as ", el("a", { href: `/studies/${first}${address}`, text: first.slice(0, 8) }));
 }
 
 function nameCell(entry, address) {
   const link = el("a", { class: "row-link", href: `/studies/${entry.study_id}${address}`, text: studyName(entry) });
-  return el("th", { scope: "row", class: "cell-study" }, link, entry.identity?.id && el("span", { class: "faint", text: ` ${entry.identity.id}` }));
+  return el("th", { scope: "row", class: "cell-study" }, link, entry.identity?.id && el("span", { class: "faint", text: ` ${entry.identity.id}` }), sameCell(entry, address));
 }
 
 const age = (iso) => (iso ? duration(secondsSince(iso)) : "unknown");
