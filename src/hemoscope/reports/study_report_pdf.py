@@ -27,7 +27,9 @@ _GREY = colors.HexColor("#555555")
 _BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=9.5, leading=13)
 _SMALL = ParagraphStyle("small", parent=_BODY, fontSize=8, leading=10.5, textColor=_GREY)
 _TITLE = ParagraphStyle("title", parent=_BODY, fontName="Helvetica-Bold", fontSize=15, leading=19)
-_SECTION = ParagraphStyle("section", parent=_BODY, fontName="Helvetica-Bold", fontSize=11, leading=15, spaceBefore=9)
+_SECTION = ParagraphStyle(
+    "section", parent=_BODY, fontName="Helvetica-Bold", fontSize=11, leading=15, spaceBefore=9, keepWithNext=1
+)
 _HEADLINE = ParagraphStyle("headline", parent=_BODY, fontSize=11.5, leading=15)
 _CAUTION = ParagraphStyle(
     "caution", parent=_BODY, fontName="Helvetica-Bold", backColor=colors.HexColor("#fff4e5"), borderPadding=5
