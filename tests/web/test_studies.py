@@ -230,6 +230,7 @@ def test_feedback_is_kept_counted_and_exported(room: TestClient, study_id: str) 
     assert answer.json()["by"] == "local"
     assert room.get(f"/api/v1/studies/{study_id}/feedback").json()["feedback"] == [answer.json()]
     assert room.get(f"/api/v1/studies/{study_id}").json()["feedback"]["corrected"] == 1
+    assert room.get("/api/v1/studies").json()["studies"][0]["readers"] == ["local"]
     recorded = [(entry["action"], entry["detail"]) for entry in room.get("/api/v1/audit").json()["entries"]]
     assert ("feedback", "subdural: corrected") in recorded
     lines = room.get("/api/v1/feedback.csv").text.splitlines()

@@ -122,6 +122,7 @@ class StudySummary(Document):
     submitted_by: str
     identity: Identity | None
     feedback: Annotated[Mapping[str, Count], Field(description="Number of labels by their newest verdict")]
+    readers: Annotated[tuple[str, ...], Field(description="Whose feedback stands")] = ()
     unread: Annotated[str | None, Field(description="What of the head was not read, and why; null if all was")] = None
     same_as: Annotated[StudyId | None, Field(description="The study that came first with the same slices")] = None
 

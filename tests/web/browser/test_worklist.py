@@ -67,9 +67,10 @@ def test_a_row_says_what_was_not_read_which_study_came_before_and_the_title_what
     assert page.title().startswith("(1) ")
     page.get_by_role("link", name=first[:8], exact=True).click()
     page.wait_for_url(f"**/studies/{first}")
-    fake.fake.change(first, feedback={"agree": 1})
+    fake.fake.change(first, feedback={"agree": 1}, readers=["anna.larsen", "agnes"])
     page.go_back()
     page.wait_for_function("document.title.startsWith('Worklist')")
+    assert page.locator(".readers").inner_text() == "AL AG"
 
 
 def test_permission_for_notifications_is_asked_on_a_click_and_an_immediate_study_notifies_in_the_background(

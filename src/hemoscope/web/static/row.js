@@ -60,11 +60,21 @@ function timeCell(iso, name, exactShown = true) {
   return el("td", { class: `cell-time ${name}`, title: exact, dataset: iso ? { since: iso } : {}, text: age(iso) });
 }
 
+/** "Anna Larsen" and "anna.larsen" are AL, "agnes" is AG. */
+export function initials(name) {
+  const words = name.split(/[^\p{L}\p{N}]+/u).filter(Boolean);
+  return (words.length > 1 ? words[0][0] + words.at(-1)[0] : name.slice(0, 2)).toUpperCase();
+}
+
+function readersOf({ readers = [] }) {
+  return readers.length > 0 && el("abbr", { class: "readers", title: readers.join(", "), text: readers.map(initials).join(" ") });
+}
+
 function feedbackWords(entry) {
   const { agree = 0, corrected = 0 } = entry.feedback ?? {};
   if (agree + corrected === 0) return null;
   const verdict = corrected > 0 ? "corrected" : "agree";
-  return el("span", { class: `reviewed reviewed-${verdict}` }, icon(VERDICTS[verdict].icon), VERDICTS[verdict].words);
+  return el("span", { class: `reviewed reviewed-${verdict}` }, icon(VERDICTS[verdict].icon), VERDICTS[verdict].words, readersOf(entry));
 }
 
 function stateCell(entry) {

@@ -72,7 +72,9 @@ function refusalList(rejected) {
 function showFailure(entry) {
   const code = entry.error_code && el("p", { class: "faint", text: `Code: ${entry.error_code}` });
   panel.replaceChildren(el("section", { class: "waiting" }, el("h2", { text: "This study could not be read" }), problemBox(failureOf(entry)), code, refusalList(entry.findings?.rejected ?? []) ?? ""));
-  if (!entry.has_pixels) reading.message("No slices");
+  if (entry.has_pixels) return;
+  reading.message(`No slices. ${failureOf(entry).detail}`); // on a phone the panel lies below the stage
+  find(".tools").hidden = true;
 }
 
 /** Show the first key slice at once: the rest of the volume, feedback and measurements follow it. */
