@@ -69,7 +69,7 @@ def test_a_row_says_what_was_not_read_which_study_came_before_and_the_title_what
     page.wait_for_url(f"**/studies/{first}")
     fake.fake.change(first, feedback={"agree": 1}, readers=["anna.larsen", "agnes"])
     page.go_back()
-    page.wait_for_function("document.title.startsWith('Worklist')")
+    page.wait_for_function("() => document.title.startsWith('Worklist')")
     assert page.locator(".readers").inner_text() == "AL AG"
 
 
@@ -95,7 +95,7 @@ def test_permission_for_notifications_is_asked_on_a_click_and_an_immediate_study
     page.get_by_role("button", name="Notifications on").wait_for()
     fake.fake.add(SMALL, urgency="routine")
     second = fake.fake.add(SMALL)
-    page.wait_for_function("told.length > 0")
+    page.wait_for_function("() => told.length > 0")
     assert page.evaluate("told") == [f"Immediate study: Study {second[:8]} waits for a reader"]
 
 
