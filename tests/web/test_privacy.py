@@ -91,5 +91,8 @@ def test_identity_is_shown_only_if_the_site_turned_it_on(
         assert ("1987-02-17" in answer.text) is shown
     found = room.get(f"/api/v1/studies?search={IDENTIFIER}").json()
     assert (found["total"] == 1) is shown, "what is not shown is not found either"
-    assert (IDENTIFIER in room.get(f"/api/v1/studies/{study_id}/report.html").text) is shown
+    report = room.get(f"/api/v1/studies/{study_id}/report.html").text
+    assert (IDENTIFIER in report) is shown
+    assert ("1987-02-17" in report) is shown
+    assert "1987" in report
     assert room.get("/api/v1/site").json()["identity_shown"] is shown

@@ -24,7 +24,7 @@ def test_one_user_waits_for_few_reports_and_others_for_theirs(
         drawn.wait(60)
         raise refusal("no_such_study", "it is gone")
 
-    monkeypatch.setattr(reports, "report_of", draw)
+    monkeypatch.setattr(reports, "_content", draw)
     with ThreadPoolExecutor(8) as pool:
         try:
             asked = [pool.submit(guarded.get, PATH, headers=bearer("reader")) for _ in range(6)]

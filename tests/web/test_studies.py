@@ -153,6 +153,30 @@ def test_the_worklist_filters_searches_and_pages(room: TestClient, study_id: str
     assert ids("limit=1") + ids("limit=1&offset=1") == ids("")
 
 
+def test_a_study_that_was_uploaded_twice_is_marked_until_the_first_is_deleted(
+    room: TestClient, study_id: str, slices: tuple[bytes, ...], work: Callable[..., None]
+) -> None:
+    again = str(upload(room, *slices)["study_id"])
+    part = str(upload(room, *slices[:3])["study_id"])
+    for _ in range(2):
+        work()
+
+    def same() -> dict[str, str | None]:
+        return {one["study_id"]: one["same_as"] for one in room.get("/api/v1/studies").json()["studies"]}
+
+    assert same() == {study_id: None, again: study_id, part: None}
+    assert room.get(f"/api/v1/studies/{again}").json()["same_as"] == study_id
+    room.delete(f"/api/v1/studies/{study_id}")
+    assert same() == {again: None, part: None}
+
+
+def test_the_worklist_says_what_of_the_head_was_not_read(room: TestClient, study_id: str) -> None:
+    [listed] = room.get("/api/v1/studies").json()["studies"]
+    assert "less than a head" in listed["unread"]
+    report = room.get(f"/api/v1/studies/{study_id}/report.html").text
+    assert listed["unread"] in report.split("<dl>")[0], "beside the triage, not among the remarks"
+
+
 def test_abbreviations_find_their_label(room: TestClient, study_id: str) -> None:
     def found(words: str) -> list[str]:
         return [one["study_id"] for one in room.get("/api/v1/studies", params={"search": words}).json()["studies"]]
@@ -206,6 +230,7 @@ def test_feedback_is_kept_counted_and_exported(room: TestClient, study_id: str) 
     assert answer.json()["by"] == "local"
     assert room.get(f"/api/v1/studies/{study_id}/feedback").json()["feedback"] == [answer.json()]
     assert room.get(f"/api/v1/studies/{study_id}").json()["feedback"]["corrected"] == 1
+    assert room.get("/api/v1/studies").json()["studies"][0]["readers"] == ["local"]
     recorded = [(entry["action"], entry["detail"]) for entry in room.get("/api/v1/audit").json()["entries"]]
     assert ("feedback", "subdural: corrected") in recorded
     lines = room.get("/api/v1/feedback.csv").text.splitlines()

@@ -22,10 +22,11 @@ _PANEL = 400
 _GAP = 6
 _TOP = 74
 _BOTTOM = 40
-_LEGEND = 96
+_LEGEND = 112
 PAPER = (16, 18, 22)
 INK = (236, 238, 240)
 FAINT_INK = (160, 166, 174)
+_SEEN = 0.1  # the least share of heat in the mixture that stands out from the noise of a slice
 _SCALE_MM = 50.0
 _WINDOWS = (("Brain", BRAIN), ("Subdural", SUBDURAL), ("Bone", BONE))
 
@@ -66,8 +67,8 @@ class SlicePicture:
 
     @property
     def shows_heat(self) -> bool:
-        """Whether anything of the heat map is seen: below a small probability nothing is painted."""
-        return bool(heat_opacity(heat_on_slice(self.heat, self.hounsfield.shape)).any())
+        """Whether anything of the heat map is seen: nobody sees a colour that covers less of the slice."""
+        return bool((heat_opacity(heat_on_slice(self.heat, self.hounsfield.shape)) >= _SEEN).any())
 
 
 def draw_overlay(picture: SlicePicture) -> Image.Image:
@@ -164,11 +165,11 @@ def _length(draw: ImageDraw.ImageDraw, pixels_a_mm: float) -> None:
     draw.line((left, bottom, left + length, bottom), fill=INK, width=2)
     for end in (left, left + length):
         draw.line((end, bottom - 5, end, bottom), fill=INK, width=2)
-    draw.text((left, bottom - 8), f"{_SCALE_MM:.0f} mm", font=_font(14), fill=INK, anchor="lb")
+    draw.text((left, bottom - 8), f"{_SCALE_MM:.0f} mm", font=_font(18), fill=INK, anchor="lb")
 
 
 def _name_panel(draw: ImageDraw.ImageDraw, place: int, name: str) -> None:
-    draw.text((_panel_left(place) + 2, _TOP - 10), name, font=_font(16), fill=FAINT_INK, anchor="ls")
+    draw.text((_panel_left(place) + 2, _TOP - 10), name, font=_font(20), fill=FAINT_INK, anchor="ls")
 
 
 def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw) -> None:
@@ -181,8 +182,8 @@ def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw) -> None:
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = _TOP + margin + round((1.0 - value) * (high - 1))
         draw.line((left + wide, y, left + wide + 5, y), fill=FAINT_INK)
-        draw.text((left + wide + 9, y), f"{value:.2f}", font=_font(15), fill=INK, anchor="lm")
-    draw.text((left - 4, _TOP - 10), "local prob.", font=_font(16), fill=FAINT_INK, anchor="ls")
+        draw.text((left + wide + 9, y), f"{value:.2f}", font=_font(19), fill=INK, anchor="lm")
+    draw.text((left - 4, _TOP - 10), "local prob.", font=_font(20), fill=FAINT_INK, anchor="ls")
 
 
 def _words(draw: ImageDraw.ImageDraw, picture: SlicePicture, size: tuple[int, int]) -> None:
@@ -195,7 +196,7 @@ def _words(draw: ImageDraw.ImageDraw, picture: SlicePicture, size: tuple[int, in
         place += f" at {picture.position_mm:.1f} mm"
     draw.text((_GAP + 2, 12), title, font=_font(24), fill=INK)
     draw.text((width - _GAP - 2, 14), place, font=_font(20), fill=INK, anchor="ra")
-    draw.text((_GAP + 2, height - _BOTTOM // 2), f"Hemoscope. {DISCLAIMER}", font=_font(16), fill=INK, anchor="lm")
+    draw.text((_GAP + 2, height - _BOTTOM // 2), f"Hemoscope. {DISCLAIMER}", font=_font(20), fill=INK, anchor="lm")
 
 
 @cache

@@ -59,6 +59,7 @@ class StudyDocument:
     """Everything that a report on one study says, in reading order; texts are plain, to be escaped where shown.
 
     ``tone`` names the color of the headline: the triage, or ``incomplete`` where it is routine only for what was read.
+    ``unread`` says what of the head was not read, "" if the whole head was.
     ``pictures`` are pairs of a caption and a PNG; ``thresholds`` say what each threshold means.
     """
 
@@ -66,6 +67,7 @@ class StudyDocument:
     triage: Triage
     tone: str
     headline: str
+    unread: str
     facts: tuple[tuple[str, str], ...]
     labels: tuple[LabelLine, ...]
     remarks: tuple[str, ...]
@@ -100,12 +102,14 @@ def study_document(
     """
     found = document["studies"][study]
     triage = Triage(triage_of(found))
-    partial = triage is Triage.ROUTINE and found.get("state") == "incomplete"
+    incomplete = found.get("state") == "incomplete"
+    partial = incomplete and triage is Triage.ROUTINE
     return StudyDocument(
         disclaimer=document["disclaimer"],
         triage=triage,
         tone="incomplete" if partial else triage.value,
         headline=INCOMPLETE_WORDS if partial else TRIAGE_WORDS[triage],
+        unread=_unread(found, "Reason" if partial else "Not the whole head was read") if incomplete else "",
         facts=(*((name, printable(value)) for name, value in stored), *_facts(document["model"], found)),
         labels=tuple(
             _label(finding, key_slice_indices(finding, found["slices"], key_slices)) for finding in found["findings"]
@@ -131,6 +135,12 @@ def shown_slices(key_slices: PerLabel[Sequence[T]]) -> Iterator[tuple[T, tuple[H
         if slices:
             shown[slices[0]] = (*shown.get(slices[0], ()), label)
     return iter(shown.items())
+
+
+def _unread(study: Mapping[str, Any], title: str) -> str:
+    reasons = study.get("unread", {}).get("reasons", ())
+    words = "; ".join(unread_words(one["count"], one["message"]) for one in reasons)
+    return printable(f"{title}: {words or 'not stated'}")
 
 
 def _facts(model: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -177,14 +187,9 @@ def _verdict(*, present: bool, established: bool) -> str:
 
 
 def _remarks(study: Mapping[str, Any]) -> tuple[str, ...]:
-    remarks = []
-    if not all(finding["established"] for finding in study["findings"]):
-        remarks.append(
-            "Not established: validation does not support this label. Suspected only together with any hemorrhage."
-        )
     reported = {note["code"] for note in study["quality"]}
     reasons = study.get("unread", {}).get("reasons", ())
-    remarks += [
+    remarks = [
         unread_words(one["count"], one["message"]) for one in reasons if one["count"] or one["code"] not in reported
     ]
     remarks += [note["message"] for note in study["quality"]]
@@ -195,6 +200,10 @@ def _remarks(study: Mapping[str, Any]) -> tuple[str, ...]:
     remarks += [
         f"A series of {one['instances']} slices was not read: {one['reason']}" for one in study["skipped_series"]
     ]
+    if not all(finding["established"] for finding in study["findings"]):  # last: it stands in nearly every report
+        remarks.append(
+            "Not established: validation does not support this label. Suspected only together with any hemorrhage."
+        )
     return tuple(printable(remark[:1].upper() + remark[1:]) for remark in remarks)
 
 

@@ -21,12 +21,16 @@ from hemoscope.version import __version__
 # Pictures as bytes instead of ASCII85: writing that takes ReportLab, in plain Python, .3 s a picture.
 rl_config.useA85 = 0
 _MARGIN = 18 * mm
+_FRAME_PADDING = 6  # of ReportLab's own frame, on each side
 _WIDTH = A4[0] - 2 * _MARGIN
 _GREY = colors.HexColor("#555555")
 _BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=9.5, leading=13)
 _SMALL = ParagraphStyle("small", parent=_BODY, fontSize=8, leading=10.5, textColor=_GREY)
 _TITLE = ParagraphStyle("title", parent=_BODY, fontName="Helvetica-Bold", fontSize=15, leading=19)
-_SECTION = ParagraphStyle("section", parent=_BODY, fontName="Helvetica-Bold", fontSize=11, leading=15, spaceBefore=9)
+_SECTION = ParagraphStyle(
+    "section", parent=_BODY, fontName="Helvetica-Bold", fontSize=11, leading=15, spaceBefore=9, keepWithNext=1
+)
+_HEADLINE = ParagraphStyle("headline", parent=_BODY, fontSize=11.5, leading=15)
 _CAUTION = ParagraphStyle(
     "caution", parent=_BODY, fontName="Helvetica-Bold", backColor=colors.HexColor("#fff4e5"), borderPadding=5
 )
@@ -50,8 +54,8 @@ def findings_pdf(study: StudyDocument) -> bytes:
     template = SimpleDocTemplate(
         stream,
         pagesize=A4,
-        leftMargin=_MARGIN,
-        rightMargin=_MARGIN,
+        leftMargin=_MARGIN - _FRAME_PADDING,
+        rightMargin=_MARGIN - _FRAME_PADDING,
         topMargin=_MARGIN,
         bottomMargin=_MARGIN,
         title="Head CT: suspected hemorrhage",
@@ -85,7 +89,12 @@ def _story(study: StudyDocument) -> list[Flowable]:
         Spacer(0, 3 * mm),
         Paragraph(escape(study.disclaimer), _CAUTION),
         Spacer(0, 4 * mm),
-        Paragraph(headline, _BODY),
+        Paragraph(headline, _HEADLINE),
+        *(
+            [Paragraph(f'<font color="{_COLOUR["incomplete"]}"><b>{escape(study.unread)}</b></font>', _BODY)]
+            if study.unread
+            else []
+        ),
         Spacer(0, 2 * mm),
         *(Paragraph(f"{escape(name)}: {escape(value)}", _SMALL) for name, value in study.facts),
         Spacer(0, 4 * mm),
@@ -130,7 +139,7 @@ def _figure(caption: str, png: bytes) -> KeepTogether:
     image = Image(io.BytesIO(png))
     image.drawHeight *= _WIDTH / image.drawWidth
     image.drawWidth = _WIDTH
-    return KeepTogether([image, Paragraph(escape(caption), _SMALL), Spacer(0, 3 * mm)])
+    return KeepTogether([image, Spacer(0, 1 * mm), Paragraph(escape(caption), _SMALL), Spacer(0, 3 * mm)])
 
 
 def _foot(canvas: Canvas, _: SimpleDocTemplate, *, text: str) -> None:

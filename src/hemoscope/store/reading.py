@@ -3,6 +3,7 @@
 Pixels are written before the model starts, so that a reader can scroll while the study is being scored.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from hemoscope.inference.predictor import Predictor, Stage, StudyReading
 from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, StageProgress
 from hemoscope.reports.findings_json import document_text, findings_document
-from hemoscope.reports.report import Report, ReportedStudy, model_identity
+from hemoscope.reports.report import Report, ReportedStudy, model_identity, unread_words
 from hemoscope.store.database import storable
 from hemoscope.store.jobs import JobFailure, UploadJob
 from hemoscope.store.outbox import NOTHING
@@ -113,9 +114,8 @@ class UploadReader:
     def _show(self, job: UploadJob, study_id: str, archive: Archive, decoded: DecodedSeries) -> Geometry:
         """Write the pixels, so that the study can be looked at."""
         source = decoded.slices[0].source
-        self._store.folder.write_array(
-            job.upload_id, study_id, VOLUME, decoded.volume.canonical.hounsfield.astype("<i2", order="C", copy=False)
-        )
+        hounsfield = decoded.volume.canonical.hounsfield.astype("<i2", order="C", copy=False)
+        self._store.folder.write_array(job.upload_id, study_id, VOLUME, hounsfield)
         geometry = geometry_of(decoded)
         self._store.results.pixels_ready(
             job,
@@ -123,6 +123,7 @@ class UploadReader:
             geometry=geometry,
             acquired_at=acquired_at(archive, source),
             who=identity(archive, source) if self._keep_identity else None,
+            pixels_sha256=_digest(hounsfield),
         )
         return geometry
 
@@ -146,6 +147,7 @@ class UploadReader:
             urgency=findings.urgency,
             suspected=tuple(one.label.value for one in findings.findings if one.present),
             not_established=tuple(one.label.value for one in findings.findings if not one.established),
+            unread=_unread(reading),
         )
         outgoing = NOTHING
         if self.outgoing is not None:
@@ -185,6 +187,18 @@ class UploadReader:
                 self._store.results.progress(job, study_id, state=state, done=done, total=total)
 
         return write
+
+
+def _digest(hounsfield: NDArray[np.int16]) -> str:
+    """SHA-256 of a volume and its shape: equal for studies that show the same slices."""
+    return hashlib.sha256(repr(hounsfield.shape).encode() + hounsfield.tobytes()).hexdigest()
+
+
+def _unread(reading: StudyReading) -> str | None:
+    findings = reading.findings
+    if findings.complete:
+        return None
+    return "; ".join(unread_words(one.count, one.message) for one in findings.unread_reasons)
 
 
 def _stored_maps(maps: NDArray[np.float32], card: ModelCard) -> NDArray[np.float16]:

@@ -29,13 +29,17 @@ _studies, _deletions = tables.studies, tables.deletions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyResult:
-    """The result of one study, ready to be stored: ``findings`` is JSON text, ``urgency`` one of ``URGENCIES``."""
+    """The result of one study, ready to be stored: ``findings`` is JSON text, ``urgency`` one of ``URGENCIES``.
+
+    ``unread`` says what of the head was not read, None if the whole head was.
+    """
 
     findings: str
     geometry: Geometry
     urgency: str
     suspected: tuple[str, ...]
     not_established: tuple[str, ...]
+    unread: str | None = None
 
 
 class StudyGoneError(HemoscopeError):
@@ -80,7 +84,14 @@ class Results:
         self._change(job, known, state=state, stage_done=done, stage_total=total)
 
     def pixels_ready(
-        self, job: UploadJob, study_id: str, *, geometry: Geometry, acquired_at: datetime | None, who: Identity | None
+        self,
+        job: UploadJob,
+        study_id: str,
+        *,
+        geometry: Geometry,
+        acquired_at: datetime | None,
+        who: Identity | None,
+        pixels_sha256: str | None = None,
     ) -> None:
         """Make the slices viewable before there is a result. Raises LeaseLostError or StudyGoneError."""
         slices = len(geometry["sop_instance_uids"])
@@ -90,6 +101,7 @@ class Results:
             values |= {"patient_name": who.name, "patient_id": who.id, "search_text": search}
         document = json.dumps(geometry, allow_nan=False)
         values |= {"has_pixels": True, "geometry": document, "state": StudyState.SCORING, "stage_done": 0}
+        values["pixels_sha256"] = pixels_sha256
         if not self._change(job, _studies.c.study_id == study_id, **values):
             raise _gone()
 
@@ -113,6 +125,7 @@ class Results:
                 "suspected": json.dumps(result.suspected),
                 "not_established": json.dumps(result.not_established),
                 "has_maps": True,
+                "unread": result.unread,
                 "geometry": json.dumps(result.geometry, allow_nan=False),
                 "search_text": _studies.c.search_text + f" {words}",
                 "version": version,

@@ -54,10 +54,13 @@ studies = Table(
     Column("study_instance_uid", String(64)),
     Column("reading", Integer(), nullable=False, server_default="1"),
     Column("superseded_by", _ID),
+    Column("unread", Text()),
+    Column("pixels_sha256", String(64)),
     UniqueConstraint("upload_id", "ordinal", name="studies_of_upload"),
     Index("studies_by_urgency", "urgency_rank", "received_at", "study_id"),
     Index("studies_by_version", "version"),
     Index("studies_of_uid", "study_instance_uid"),
+    Index("studies_by_pixels", "pixels_sha256"),
 )
 
 # One row per study: its primary key guarantees that a result is written once, whatever happens to workers.

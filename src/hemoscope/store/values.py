@@ -128,6 +128,9 @@ class StudySummary(Document):
         StudyId | None, Field(description="The later reading that the worklist shows in place of this one")
     ]
     feedback: Annotated[Mapping[str, Count], Field(description="Number of labels by their newest verdict")]
+    readers: Annotated[tuple[str, ...], Field(description="Whose feedback stands")] = ()
+    unread: Annotated[str | None, Field(description="What of the head was not read, and why; null if all was")] = None
+    same_as: Annotated[StudyId | None, Field(description="The study that came first with the same slices")] = None
 
 
 class DeliveryState(StrEnum):

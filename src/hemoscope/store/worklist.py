@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -33,7 +33,7 @@ _STUDY_ID = re.compile(r"[0-9a-f]{32}")
 _MOST_CHANGES = 1000
 _studies, _feedback, _jobs, _workers = tables.studies, tables.feedback, tables.jobs, tables.workers
 _NAMELESS = (_studies.c.study_id, _studies.c.urgency, _studies.c.suspected, _studies.c.error_code)
-_COMPOSED = {"suspected", "not_established", "identity", "feedback"}
+_COMPOSED = {"suspected", "not_established", "identity", "feedback", "readers", "same_as"}
 _LISTED = [column for column in _studies.c if column.name != "geometry"]
 # Most urgent first, without a result last; then the longest waiting; the id only makes the order total.
 _ORDER = (_studies.c.urgency_rank, _studies.c.received_at, _studies.c.study_id)
@@ -59,16 +59,12 @@ def get_study(database: Database, study_id: str) -> StudyDetail:
     with database.reading() as connection:
         row = find_study(connection, study_id)
         text = connection.execute(_result(study_id)).scalar()
-        counts = _feedback_counts(connection, [study_id])
+        [fields] = _fields(connection, [row])
         earlier = readings.earlier(connection, study_id)
         deliveries = deliveries_of(connection, study_id)
-    return StudyDetail(
-        **_fields(row, counts.get(study_id, {})),
-        findings=json.loads(text) if text else None,
-        geometry=json.loads(row.geometry) if row.geometry else None,
-        earlier=earlier,
-        deliveries=deliveries,
-    )
+    geometry = json.loads(row.geometry) if row.geometry else None
+    findings = json.loads(text) if text else None
+    return StudyDetail(**fields, findings=findings, geometry=geometry, earlier=earlier, deliveries=deliveries)
 
 
 def findings_text(database: Database, study_id: str) -> str:
@@ -168,13 +164,7 @@ def _spellings(word: str) -> set[str]:
 
 
 def _feedback_counts(connection: Connection, study_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    newest = (
-        sa.select(sa.func.max(_feedback.c.feedback_id))
-        .where(_feedback.c.study_id.in_(study_ids))
-        .group_by(_feedback.c.study_id, _feedback.c.label)
-    )
-    standing = sa.and_(_feedback.c.feedback_id.in_(newest), _feedback.c.verdict != Verdict.WITHDRAWN.value)
-    counted = sa.select(_feedback.c.study_id, _feedback.c.verdict, sa.func.count()).where(standing)
+    counted = sa.select(_feedback.c.study_id, _feedback.c.verdict, sa.func.count()).where(_standing(study_ids))
     grouped = counted.group_by(_feedback.c.study_id, _feedback.c.verdict)
     counts: dict[str, dict[str, int]] = {}
     for study_id, verdict, count in connection.execute(grouped):
@@ -182,18 +172,55 @@ def _feedback_counts(connection: Connection, study_ids: Sequence[str]) -> dict[s
     return counts
 
 
+def _readers(connection: Connection, study_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    named = sa.select(_feedback.c.study_id, _feedback.c.by_user).where(_standing(study_ids)).distinct()
+    readers: dict[str, tuple[str, ...]] = {}
+    for row in connection.execute(named.order_by(_feedback.c.by_user)):
+        readers[row.study_id] = (*readers.get(row.study_id, ()), row.by_user)
+    return readers
+
+
+def _standing(study_ids: Sequence[str]) -> sa.ColumnElement[bool]:
+    """The condition for the newest feedback on each label, unless it was taken back."""
+    newest = (
+        sa.select(sa.func.max(_feedback.c.feedback_id))
+        .where(_feedback.c.study_id.in_(study_ids))
+        .group_by(_feedback.c.study_id, _feedback.c.label)
+    )
+    return sa.and_(_feedback.c.feedback_id.in_(newest), _feedback.c.verdict != Verdict.WITHDRAWN.value)
+
+
 def _summaries(connection: Connection, rows: Sequence[Any]) -> tuple[StudySummary, ...]:
-    counts = _feedback_counts(connection, [row.study_id for row in rows])
-    return tuple(StudySummary(**_fields(row, counts.get(row.study_id, {}))) for row in rows)
+    return tuple(StudySummary(**fields) for fields in _fields(connection, rows))
 
 
-def _fields(row: Any, feedback: Mapping[str, int]) -> dict[str, Any]:
-    """The fields of a summary from a row of ``studies``."""
-    known = row.patient_name is not None or row.patient_id is not None
-    columns = {name: getattr(row, name) for name in StudySummary.model_fields if name not in _COMPOSED}
-    return columns | {
-        "suspected": tuple(json.loads(row.suspected)),
-        "not_established": tuple(json.loads(row.not_established)),
-        "identity": Identity(name=row.patient_name or "", id=row.patient_id or "") if known else None,
-        "feedback": feedback,
-    }
+def _first_of_equals(connection: Connection, rows: Sequence[Any]) -> dict[str, str]:
+    """Return, by digest of the pixels, the study that came first: whatever its headers say."""
+    digests = {row.pixels_sha256 for row in rows if row.pixels_sha256}
+    if not digests:
+        return {}
+    same = sa.select(_studies.c.pixels_sha256, _studies.c.study_id).where(_studies.c.pixels_sha256.in_(digests))
+    newest_first = same.order_by(_studies.c.received_at.desc(), _studies.c.study_id.desc())
+    return {row.pixels_sha256: row.study_id for row in connection.execute(newest_first)}
+
+
+def _fields(connection: Connection, rows: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Yield the fields of a summary for each row of ``studies``."""
+    ids = [row.study_id for row in rows]
+    counts, readers, firsts = (
+        _feedback_counts(connection, ids),
+        _readers(connection, ids),
+        _first_of_equals(connection, rows),
+    )
+    for row in rows:
+        known = row.patient_name is not None or row.patient_id is not None
+        first = firsts.get(row.pixels_sha256)
+        columns = {name: getattr(row, name) for name in StudySummary.model_fields if name not in _COMPOSED}
+        yield columns | {
+            "suspected": tuple(json.loads(row.suspected)),
+            "not_established": tuple(json.loads(row.not_established)),
+            "identity": Identity(name=row.patient_name or "", id=row.patient_id or "") if known else None,
+            "feedback": counts.get(row.study_id, {}),
+            "readers": readers.get(row.study_id, ()),
+            "same_as": None if first == row.study_id else first,
+        }

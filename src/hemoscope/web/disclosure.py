@@ -24,6 +24,32 @@ def disclosed(study: Study, *, identity_shown: bool) -> Study:
     return study.model_copy(update={"identity": None, "acquired_at": taken})
 
 
+def scan_time_words(taken: datetime, *, now: datetime, identity_shown: bool) -> str:
+    """The time of a scan in words: exact only if the site shows identity, never finer than it is rounded.
+
+    Examples:
+        >>> now, taken = datetime(2026, 3, 1, tzinfo=UTC), datetime(1987, 2, 17, 9, 30, tzinfo=UTC)
+        >>> scan_time_words(taken, now=now, identity_shown=True)
+        '1987-02-17 09:30 UTC'
+        >>> scan_time_words(taken, now=now, identity_shown=False)
+        '1987'
+    """
+    exact = "%Y-%m-%d %H:%M UTC"
+    if identity_shown:
+        return f"{taken:{exact}}"
+    age = abs(now - taken)
+    form = (
+        exact
+        if age < _TRIAGE
+        else "%Y-%m-%d %H:00 UTC"
+        if age < _DAYS_COUNT
+        else "%Y-%m"
+        if age < _MONTHS_COUNT
+        else "%Y"
+    )
+    return f"{rounded_scan_time(taken, now=now):{form}}"
+
+
 def rounded_scan_time(taken: datetime, *, now: datetime) -> datetime:
     """Round the time of a scan by its age: to five minutes, from two days on to the hour, then month, then year.
 

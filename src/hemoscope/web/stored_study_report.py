@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hemoscope.reports.study_report_content import ReaderRemark, StudyDocument, 
 from hemoscope.reports.threshold_words import threshold_words
 from hemoscope.store.store import Store
 from hemoscope.store.values import Feedback, Geometry, Measurement, MeasurementKind, StudyDetail, Verdict
+from hemoscope.web.disclosure import scan_time_words
 from hemoscope.web.problems import Problem
 
 _VERDICTS = {Verdict.AGREE: "reader agrees", Verdict.CORRECTED: "reader disagrees"}
@@ -57,15 +59,15 @@ def report_of(store: Store, study_id: str, *, model_card: Mapping[str, Any], ide
         thresholds=threshold_words(model_card) if explained else (),
         reader=readers,
         measurements=[_measured(one) for one in store.measurements(study_id)],
-        stored=tuple(_stored(entry)),
+        stored=tuple(_stored(entry, identity_shown=identity_shown)),
     )
 
 
-def _stored(entry: StudyDetail) -> Iterator[tuple[str, str]]:
+def _stored(entry: StudyDetail, *, identity_shown: bool) -> Iterator[tuple[str, str]]:
     """Yield what the site knows of the study beside the findings: its short id as in the worklist, and when it came."""
     yield "Study in the worklist", entry.study_id[:8]
     if entry.acquired_at is not None:
-        yield "Scanned", f"{entry.acquired_at:%Y-%m-%d %H:%M} UTC"
+        yield "Scanned", scan_time_words(entry.acquired_at, now=datetime.now(UTC), identity_shown=identity_shown)
     yield "Received", f"{entry.received_at:%Y-%m-%d %H:%M} UTC, from {entry.submitted_by}"
 
 

@@ -46,10 +46,57 @@ def test_an_empty_worklist_says_what_to_do(fake: Any, open_page: OpenPage) -> No
 
 
 def test_the_most_urgent_study_is_first_and_a_failed_one_shows_cause_and_remedy(three: "Page") -> None:
-    assert words(three) == ["Immediate", "Routine", "Not read"]
+    assert words(three) == ["Immediate", "Not read", "Routine"]  # nobody knows what the failed one shows
     failed = three.locator("tr[data-state=failed]").inner_text()
     assert "Only a scout was found." in failed
     assert "Export the study again" in failed
+
+
+def test_a_row_says_what_was_not_read_which_study_came_before_and_the_title_what_waits(
+    fake: Any, open_page: OpenPage
+) -> None:
+    first = fake.fake.add(SMALL, unread="10 slices cover 50 mm, less than a head")
+    fake.fake.add(SMALL, urgency="unsure", same_as=first)
+    page = open_page(fake.url)
+    rows = page.locator("#studies tbody tr")
+    rows.first.wait_for()
+    immediate, unsure = rows.all_inner_texts()
+    assert "Incomplete" in immediate
+    assert "Not the whole head was read: 10 slices cover 50 mm, less than a head" in immediate
+    assert "The model is unsure" in unsure
+    assert page.title().startswith("(1) ")
+    page.get_by_role("link", name=first[:8], exact=True).click()
+    page.wait_for_url(f"**/studies/{first}")
+    fake.fake.change(first, feedback={"agree": 1}, readers=["anna.larsen", "agnes"])
+    page.go_back()
+    page.wait_for_function("() => document.title.startsWith('Worklist')")
+    assert page.locator(".readers").inner_text() == "AL AG"
+
+
+def test_permission_for_notifications_is_asked_on_a_click_and_an_immediate_study_notifies_in_the_background(
+    fake: Any, open_page: OpenPage
+) -> None:
+    page = open_page(fake.url)
+    page.evaluate(
+        """() => {
+          window.told = [];
+          window.asked = 0;
+          window.Notification = class {
+            static async requestPermission() { window.asked += 1; return "granted"; }
+            constructor(title, { body }) { window.told.push(`${title}: ${body}`); }
+          };
+          Object.defineProperty(document, "hidden", { get: () => true });
+        }"""
+    )
+    fake.fake.add(SMALL)
+    page.locator("#studies tbody tr").wait_for()
+    assert page.evaluate("[told.length, asked]") == [0, 0]
+    page.get_by_role("button", name="Notify me").click()
+    page.get_by_role("button", name="Notifications on").wait_for()
+    fake.fake.add(SMALL, urgency="routine")
+    second = fake.fake.add(SMALL)
+    page.wait_for_function("() => told.length > 0")
+    assert page.evaluate("told") == [f"Immediate study: Study {second[:8]} waits for a reader"]
 
 
 def test_a_file_that_is_not_dicom_fails_on_the_real_server_with_cause_and_remedy(
@@ -256,6 +303,7 @@ def test_a_list_that_failed_at_first_names_the_fault_and_is_complete_after_it(fa
     fake.fake.faulty = True
     page = open_page(fake.url)
     page.get_by_text("The database does not answer.").wait_for()
+    assert not page.get_by_text("No studies yet").is_visible()
     fake.fake.faulty = False
     page.locator(".row-delete").wait_for()  # the page knows its user now, too
     assert page.locator(".problem").count() == 0

@@ -8,7 +8,7 @@ const RETRY_MS = [1000, 2000, 5000, 10000];
  * Call `onStudy(entry)` and `onDeleted(id)` for every change, and `onState("live" | "polling")` for the connection.
  * `since` is the version of the list that the page already has. Without a connection `onPoll()` is called every few seconds, and once after a reconnection, for changes that were missed.
  */
-export function listen({ since, onStudy, onDeleted, onPoll, onState }) {
+export function listen({ since, onStudy, onDeleted, onPoll, onState, whileHidden = () => false }) {
   let source = null;
   let version = since; // of the last change received; the browser sends it only when it reconnects by itself
   let failures = 0;
@@ -32,7 +32,7 @@ export function listen({ since, onStudy, onDeleted, onPoll, onState }) {
     return JSON.parse(event.data);
   };
   function connect() {
-    if (document.hidden) return; // once the page is visible
+    if (document.hidden && !whileHidden()) return; // once the page is visible
     source?.close();
     source = new EventSource(version === undefined ? ROOT : `${ROOT}?since=${version}`);
     source.addEventListener("open", live);
@@ -49,7 +49,10 @@ export function listen({ since, onStudy, onDeleted, onPoll, onState }) {
     clearInterval(poller);
     poller = 0;
   };
-  // A browser has six connections to a server, for all its tabs: a hidden tab must not keep one open.
-  document.addEventListener("visibilitychange", () => (document.hidden ? rest() : connect()));
+  // A browser has six connections to a server, for all its tabs: a hidden tab must not keep one open unless asked to.
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) connect();
+    else if (!whileHidden()) rest();
+  });
   window.addEventListener("pagehide", rest);
 }

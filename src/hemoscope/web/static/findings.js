@@ -87,6 +87,8 @@ function skipped(study) {
   return el("details", { class: "skipped" }, el("summary", { text: `${count} other series not read` }), el("ul", {}, study.skipped_series.map(item)));
 }
 
+const PARTIAL_HEAD = ["single_slice", "few_slices"]; // said already where the head was not read in full
+
 /** Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onFinding, onGiven, currentSlice. */
 export function drawFindings(panel, study, context, feedback) {
   const triage = triageOf(study);
@@ -94,6 +96,8 @@ export function drawFindings(panel, study, context, feedback) {
   const kind = partial && triage === "routine" ? "incomplete" : triage;
   const words = [urgencyWords(study, context.card)];
   if (partial && kind === triage) words.push(`Not the whole head was read (${unreadWords(study)}).`);
+  const cautions = study.quality.map(plainNote).filter(({ code, caution }) => caution && !(partial && PARTIAL_HEAD.includes(code)));
+  if (cautions.length > 0) words.push(`Caution: ${cautions.map(({ title }) => title).join("; ")}.`);
   panel.replaceChildren(
     el("section", { class: `verdict verdict-${kind}` }, icon(kind), el("div", {}, el("h2", { text: urgencyWord(kind) }), words.map((text) => el("p", { text })))),
     el("h2", { class: "unseen", text: "Findings" }),

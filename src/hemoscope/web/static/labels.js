@@ -39,9 +39,13 @@ export const urgencyWord = (urgency) =>
 /** The triage of a study in a findings document: version 1 calls it urgency. */
 export const triageOf = (study) => study.triage ?? study.urgency;
 
-/** Most urgent first, pending last; within one urgency the longest waiting first. */
+/**
+ * Most urgent first, pending last; within one urgency the longest waiting first.
+ * Nobody knows what a study shows that could not be read: it stands with the incomplete ones, before routine.
+ */
 export function byUrgencyThenWaiting(a, b) {
-  const rank = (entry) => (URGENCIES.includes(entry.urgency) ? URGENCIES.indexOf(entry.urgency) : URGENCIES.length);
+  const urgency = (entry) => (entry.state === "failed" ? "incomplete" : entry.urgency);
+  const rank = (entry) => (URGENCIES.includes(urgency(entry)) ? URGENCIES.indexOf(urgency(entry)) : URGENCIES.length);
   return rank(a) - rank(b) || Date.parse(a.received_at) - Date.parse(b.received_at);
 }
 

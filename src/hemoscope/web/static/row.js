@@ -11,13 +11,24 @@ export const studyName = (entry) => entry.identity?.name ?? `Study ${entry.study
 function urgencyCell(entry) {
   const kind = entry.state === "failed" ? "failed" : (entry.urgency ?? "unknown");
   const word = entry.state === "failed" ? "Not read" : urgencyWord(entry.urgency);
-  return el("td", { class: "cell-urgency" }, el("span", { class: `urgency urgency-${kind}` }, icon(kind), word));
+  const partial = entry.unread && kind !== "incomplete" && el("span", { class: "urgency urgency-incomplete urgency-also" }, icon("incomplete"), "Incomplete");
+  return el("td", { class: "cell-urgency" }, el("span", { class: `urgency urgency-${kind}` }, icon(kind), word), partial);
+}
+
+/** Whether a study is immediate and no reader has said anything of it yet. */
+export function isUrgentUnread(entry) {
+  return entry.urgency === "immediate" && !Object.values(entry.feedback ?? {}).some((count) => count > 0);
 }
 
 function chip(label, entry) {
   const doubted = entry.not_established.includes(label);
   const title = doubted ? `${labelName(label)}: not established in the model's validation` : labelName(label);
   return el("li", { class: doubted ? "chip chip-doubted" : "chip", title }, labelName(label), doubted && el("span", { class: "unseen", text: " (not established)" }));
+}
+
+function nothingWords({ urgency }) {
+  if (urgency === "unsure") return "The model is unsure: read it before routine ones";
+  return urgency === "incomplete" ? "Nothing reached its threshold in what was read" : "Nothing reached its threshold";
 }
 
 function suspectedCell(entry) {
@@ -27,13 +38,19 @@ function suspectedCell(entry) {
   }
   if (entry.state !== "done") return el("td", { class: "cell-suspected faint", text: "–" });
   const types = suspectedTypes(entry);
-  if (types.length === 0) return el("td", { class: "cell-suspected faint", text: "Nothing reached its threshold" });
-  return el("td", { class: "cell-suspected" }, el("ul", { class: "chips" }, types.map((label) => chip(label, entry))));
+  const found = types.length > 0 ? el("ul", { class: "chips" }, types.map((label) => chip(label, entry))) : el("p", { class: "faint", text: nothingWords(entry) });
+  const partial = entry.unread || entry.urgency === "incomplete";
+  const reason = partial && el("p", { class: "partial", text: `Not the whole head was read${entry.unread ? `: ${entry.unread}` : ""}` });
+  return el("td", { class: "cell-suspected" }, found, reason);
+}
+
+function sameCell({ same_as: first }, address) {
+  return first && el("p", { class: "same" }, "Same slices as ", el("a", { href: `/studies/${first}${address}`, text: first.slice(0, 8) }));
 }
 
 function nameCell(entry, address) {
   const link = el("a", { class: "row-link", href: `/studies/${entry.study_id}${address}`, text: studyName(entry) });
-  return el("th", { scope: "row", class: "cell-study" }, link, entry.identity?.id && el("span", { class: "faint", text: ` ${entry.identity.id}` }), entry.reading > 1 && el("span", { class: "faint", text: ` reading ${entry.reading}` }));
+  return el("th", { scope: "row", class: "cell-study" }, link, entry.identity?.id && el("span", { class: "faint", text: ` ${entry.identity.id}` }), entry.reading > 1 && el("span", { class: "faint", text: ` reading ${entry.reading}` }), sameCell(entry, address));
 }
 
 const age = (iso) => (iso ? duration(secondsSince(iso)) : "unknown");
@@ -43,11 +60,21 @@ function timeCell(iso, name, exactShown = true) {
   return el("td", { class: `cell-time ${name}`, title: exact, dataset: iso ? { since: iso } : {}, text: age(iso) });
 }
 
+/** "Anna Larsen" and "anna.larsen" are AL, "agnes" is AG. */
+export function initials(name) {
+  const words = name.split(/[^\p{L}\p{N}]+/u).filter(Boolean);
+  return (words.length > 1 ? words[0][0] + words.at(-1)[0] : name.slice(0, 2)).toUpperCase();
+}
+
+function readersOf({ readers = [] }) {
+  return readers.length > 0 && el("abbr", { class: "readers", title: readers.join(", "), text: readers.map(initials).join(" ") });
+}
+
 function feedbackWords(entry) {
   const { agree = 0, corrected = 0 } = entry.feedback ?? {};
   if (agree + corrected === 0) return null;
   const verdict = corrected > 0 ? "corrected" : "agree";
-  return el("span", { class: `reviewed reviewed-${verdict}` }, icon(VERDICTS[verdict].icon), VERDICTS[verdict].words);
+  return el("span", { class: `reviewed reviewed-${verdict}` }, icon(VERDICTS[verdict].icon), VERDICTS[verdict].words, readersOf(entry));
 }
 
 function stateCell(entry) {

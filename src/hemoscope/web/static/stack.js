@@ -33,6 +33,7 @@ export class SliceStack {
   #loading = new Map();
   #failed = new Set();
   #wanted = [];
+  #preferred = [];
   #options;
 
   constructor({ count, load, onLoaded, onFailed, capacity, parallel = 4, reach = REACH }) {
@@ -47,11 +48,17 @@ export class SliceStack {
     return this.#slices.get(index);
   }
 
+  /** Slices that a reader will look at first, such as key slices: fetched right after the current one, before its neighbours. */
+  prefer(indices) {
+    this.#preferred = [...new Set(indices)];
+  }
+
   /** Go to a slice: fetch it and its neighbours, cancel those that are no longer near. */
   want(index, direction = 1) {
     const { count, reach } = this.#options;
     this.#failed.delete(index);
-    this.#wanted = prefetchOrder(index, count, direction, reach);
+    const [current, ...near] = prefetchOrder(index, count, direction, reach);
+    this.#wanted = [...new Set([current, ...this.#preferred, ...near])];
     this.#abandon();
     this.#evict();
     this.#fetchNext();

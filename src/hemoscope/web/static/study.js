@@ -80,13 +80,25 @@ function refusalList(rejected) {
 function showFailure(entry) {
   const code = entry.error_code && el("p", { class: "faint", text: `Code: ${entry.error_code}` });
   panel.replaceChildren(el("section", { class: "waiting" }, el("h2", { text: "This study could not be read" }), problemBox(failureOf(entry)), code, refusalList(entry.findings?.rejected ?? []) ?? ""));
-  if (!entry.has_pixels) reading.message("No slices");
+  if (entry.has_pixels) return;
+  reading.message(`No slices. ${failureOf(entry).detail}`); // on a phone the panel lies below the stage
+  find(".tools").hidden = true;
+}
+
+/** Show the first key slice at once: the rest of the volume, feedback and measurements follow it. */
+function showFirstKeySlice(entry) {
+  const keys = entry.geometry.key_slices;
+  const label = firstLabel(entry.findings.studies[0].findings);
+  reading.stack.prefer([...(keys[label] ?? []), ...Object.values(keys).map(([first]) => first)].filter((index) => index !== undefined));
+  reading.setHeat(firstHeat(entry.suspected.length > 0));
+  reading.choose(label);
+  const [key] = keys[label] ?? [];
+  if (key !== undefined) reading.goTo(key);
 }
 
 async function showFindings(entry) {
   const study = entry.findings.studies[0];
   const { feedback } = await getJson(`/studies/${studyId}/feedback`);
-  const first = page.entry?.state !== "done";
   const context = {
     studyId,
     card: page.card,
@@ -106,12 +118,7 @@ async function showFindings(entry) {
   };
   page.stops = stopsOf(study.findings, entry.geometry.key_slices);
   drawFindings(panel, study, context, latestByLabel(feedback));
-  if (!first) return openFinding(panel, reading.label);
-  const label = firstLabel(study.findings);
-  reading.setHeat(firstHeat(entry.suspected.length > 0));
-  reading.choose(label);
-  const [key] = entry.geometry.key_slices[label] ?? [];
-  if (key !== undefined) reading.goTo(key);
+  openFinding(panel, reading.label);
 }
 
 /** A finding and its picture go together: its first key slice under its heat map. */
@@ -127,12 +134,14 @@ async function load() {
   if (entry.geometry && entry.has_pixels) {
     reading.open(entry.geometry, entry.not_established);
     allowMeasures(reading);
-    await marks.load();
+    if (entry.state === "done" && page.entry?.state !== "done") showFirstKeySlice(entry);
   }
+  const measured = entry.geometry && entry.has_pixels ? marks.load() : null;
   if (entry.state === "done") await showFindings(entry);
   else if (entry.state === "failed") showFailure(entry);
   else showProgress(entry);
   page.entry = entry;
+  await measured;
 }
 
 /** Run `act`; a problem is shown in the place of the findings. */
@@ -226,9 +235,9 @@ async function start() {
   find("#next").addEventListener("click", () => neighbour(1));
   find("#previous").addEventListener("click", () => neighbour(-1));
   await guarded(async () => {
-    [page.site, page.card] = await Promise.all([loadSite(), getJson("/model")]);
-    showCard();
-    const since = await loadNeighbours(); // before the study, so that no change in between is missed
+    let since;
+    [page.site, page.card, since] = await Promise.all([loadSite(), getJson("/model"), loadNeighbours()]);
+    showCard(); // the list comes before the study, so that no change in between is missed
     await load();
     listen({ since, onStudy: changed, onDeleted: gone, onPoll: () => guarded(load), onState: () => {} });
   });

@@ -6,9 +6,10 @@ import { acceptDrops, isWanted } from "./drop.js";
 import { el } from "./element.js";
 import { listen } from "./events.js";
 import { counted } from "./format.js";
+import { Notifier } from "./notify.js";
 import { fillHelp, listenToKeys } from "./keys.js";
 import { addressOf, isFiltered, keepQuery, matches, nextSort, orderOf, parameters, readQuery } from "./query.js";
-import { rowOf, spoken, studyName, tickAges } from "./row.js";
+import { isUrgentUnread, rowOf, spoken, studyName, tickAges } from "./row.js";
 import { updateRows } from "./rows.js";
 import { isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
 import { Uploads } from "./uploads.js";
@@ -22,6 +23,8 @@ let total = 0;
 let version;
 let admin = false;
 let reloading = 0;
+let loaded = false;
+const notifier = new Notifier(find("#notify"));
 
 async function reload() {
   try {
@@ -32,6 +35,7 @@ async function reload() {
     for (const entry of [...found.studies, ...later]) {
       if (isNews(entry)) entries.set(entry.study_id, entry);
     }
+    loaded = true;
     total = found.total;
     version = found.version;
     find("#trouble").replaceChildren();
@@ -53,17 +57,27 @@ function draw() {
   const given = { onDelete: admin ? askToDelete : null, address: addressOf(query) };
   updateRows(body, sorted.map((entry) => rowOf(entry, given)));
   if (focused && !body.contains(document.activeElement)) body.querySelector(`[data-study="${focused}"] .row-link`)?.focus();
+  showWhat(sorted);
+}
+
+/** The list, or why there is none: before the first answer nobody knows whether there are studies. */
+function showWhat(sorted) {
+  const none = loaded && sorted.length === 0;
   find("#studies").hidden = sorted.length === 0;
-  find("#empty").hidden = sorted.length > 0 || isFiltered(query);
-  find("#no-match").hidden = sorted.length > 0 || !isFiltered(query);
-  find("#count").textContent = countWords(sorted);
+  find("#loading").hidden = true;
+  find("#empty").hidden = !none || isFiltered(query);
+  find("#no-match").hidden = !none || !isFiltered(query);
+  find("#count").textContent = loaded ? countWords(sorted) : "";
+  const waiting = sorted.filter(isUrgentUnread).length;
+  document.title = `${waiting > 0 ? `(${waiting}) ` : ""}Worklist · Hemoscope`;
 }
 
 function countWords(shown) {
   const urgent = shown.filter((entry) => entry.urgency === "immediate").length;
   const more = total > shown.length ? ` of ${total}` : "";
   const words = `${shown.length}${more} ${shown.length === 1 && !more ? "study" : "studies"}`;
-  return urgent > 0 ? `${words}, ${urgent} immediate` : words;
+  const unread = shown.filter((entry) => entry.state === "failed").length;
+  return [words, urgent > 0 && `${urgent} immediate`, unread > 0 && `${unread} not read`].filter(Boolean).join(", ");
 }
 
 /** Whether no newer state of this study was seen. */
@@ -75,6 +89,7 @@ function isNews(entry) {
 
 function changed(entry) {
   if (!isNews(entry)) return;
+  notifier.tell(entry, entries.get(entry.study_id));
   if (query.search) {
     reloadSoon(); // only the server knows which studies match
     return;
@@ -214,7 +229,7 @@ async function start() {
   listenToKeys(bindings);
   fillHelp(find("#help"), bindings);
   await reload();
-  listen({ since: version, onStudy: changed, onDeleted: gone, onPoll: reload, onState: showLine });
+  listen({ since: version, onStudy: changed, onDeleted: gone, onPoll: reload, onState: showLine, whileHidden: () => notifier.on });
   setInterval(() => tickAges(body), 5000);
 }
 

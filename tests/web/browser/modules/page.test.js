@@ -68,6 +68,12 @@ test("the worklist is sorted by urgency, then by waiting, unknown last", () => {
   assert.deepEqual(order, ["immediate2", "immediate3", "prompt0", "unsure4", "routine1", "null1"]);
 });
 
+test("a study that could not be read stands before routine ones: nobody knows what it shows", () => {
+  const at = "2026-01-01T01:00:00Z";
+  const list = [{ urgency: "routine", received_at: at }, { urgency: null, state: "failed", received_at: at }, { urgency: "unsure", received_at: at }];
+  assert.deepEqual(list.sort(byUrgencyThenWaiting).map(({ urgency }) => urgency), ["unsure", null, "routine"]);
+});
+
 test("a findings document of either version has its triage", () => {
   for (const triage of URGENCIES) {
     assert.equal(triageOf({ triage }), triage);

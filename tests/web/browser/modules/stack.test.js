@@ -101,3 +101,15 @@ test("what is held is not fetched again", async () => {
   stack.want(3);
   assert.deepEqual(asked, [3]);
 });
+
+test("key slices are fetched right after the wanted one, before its neighbours, and stay wanted", async () => {
+  const { stack, asked, reported, answer } = stackOf();
+  stack.prefer([30, 10, 30]);
+  stack.want(10);
+  assert.deepEqual(asked, [10, 30]);
+  await answer(10);
+  assert.deepEqual(asked, [10, 30, 11]);
+  stack.want(3);
+  assert.deepEqual(reported.aborted, [11], "the key slice is still wanted");
+  assert.ok(asked.includes(3));
+});

@@ -1,0 +1,35 @@
+// Browser notifications of immediate studies, for a reader who asked for them: permission is asked on a click, never before.
+// They name the study by its short id alone: a notification may show on a locked screen.
+
+const WORDS = { on: "Notifications on", off: "Notify me", refused: "Notifications blocked" };
+
+export class Notifier {
+  on = false;
+
+  constructor(button) {
+    this.button = button;
+    button.hidden = !("Notification" in window);
+    button.addEventListener("click", () => this.#toggle());
+    this.#show("off");
+  }
+
+  async #toggle() {
+    const allowed = this.on || (await Notification.requestPermission()) === "granted";
+    this.on = allowed && !this.on;
+    this.#show(allowed ? (this.on ? "on" : "off") : "refused");
+  }
+
+  #show(state) {
+    this.button.textContent = WORDS[state];
+    this.button.setAttribute("aria-pressed", state === "on");
+    this.button.title = state === "refused" ? "The browser does not allow notifications of this site: change that in its settings" : "Tell me about immediate studies while this page is in the background";
+  }
+
+  /** Notify of a study that has just become immediate; `known` is what the page knew of it. */
+  tell(entry, known) {
+    if (!this.on || !document.hidden || entry.urgency !== "immediate" || known?.urgency === "immediate") return;
+    if (Object.values(entry.feedback ?? {}).some((count) => count > 0)) return;
+    const note = new Notification("Immediate study", { body: `Study ${entry.study_id.slice(0, 8)} waits for a reader`, tag: entry.study_id });
+    note.onclick = () => window.focus();
+  }
+}
