@@ -168,6 +168,16 @@ class Outbox:
             connection.execute(claimed.values(next_at=now + _CLAIM, claimed_at=first))
         return tuple((row.object_id, _object(row)) for row in rows)
 
+    def release_claims(self) -> None:
+        """Make everything due that was tried and is not at its destination; call it when nobody sends.
+
+        What a sender had claimed that was killed would else wait until its claim ends.
+        """
+        with self._database.writing() as connection:
+            tables.tick(connection)
+            tried = _outbox.c.state == Delivery.QUEUED, _outbox.c.claimed_at.is_not(None)
+            connection.execute(_outbox.update().where(*tried).values(next_at=server_time(connection)))
+
     def hold(self, study_instance_uid: str, seconds: float) -> None:
         """Keep the results of a study that nobody has seen back for so long: more of its images are coming."""
         with self._database.writing() as connection:
