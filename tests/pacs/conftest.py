@@ -76,8 +76,8 @@ class Site:
     def __init__(self, store: Store, predictor: Predictor, **settings: Any) -> None:
         peers = (Peer(ae_title="ARCHIVE", addresses=("127.0.0.1",)),)
         self.store = store
-        self._worker = secrets.token_hex(16)
-        store.jobs.join(self._worker, host="test", pid=1)
+        self.worker = secrets.token_hex(16)
+        store.jobs.join(self.worker, host="test", pid=1)
         # The phantoms of these tests are no whole heads.
         settings.setdefault("results", ResultOptions(hold_incomplete_seconds=0))
         self.settings = NodeSettings(node=Node(port=0), peers=peers, **settings)
@@ -105,7 +105,7 @@ class Site:
 
     def work(self) -> bool:
         """Read an upload that waits."""
-        return work_once(self.store, self.reader, self._worker, _NoHeartbeat())
+        return work_once(self.store, self.reader, self.worker, _NoHeartbeat())
 
 
 class _NoHeartbeat:

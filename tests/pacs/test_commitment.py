@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
@@ -9,6 +10,8 @@ from time import monotonic, sleep
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
+from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import (
     Comprehensive3DSRStorage,
     StorageCommitmentPushModel,
@@ -77,3 +80,39 @@ def test_a_report_on_the_same_association_counts(
             sleep(0.05)
         assert answers == [0x0000]
         assert getattr(store.deliveries.counts(), state) == 1
+
+
+def test_a_report_before_the_answer_to_the_request_counts(
+    store: Store, predictor: Predictor, images: Path, start_archive: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    def asked(event: evt.Event) -> tuple[int, None]:
+        content = Dataset()
+        content.TransactionUID = event.action_information.TransactionUID
+        content.ReferencedSOPSequence = event.action_information.ReferencedSOPSequence
+        report = N_EVENT_REPORT()
+        report.MessageID, report.EventTypeID = 7, 1
+        report.AffectedSOPClassUID = StorageCommitmentPushModel
+        report.AffectedSOPInstanceUID = StorageCommitmentPushModelInstance
+        encoded = encode(content, event.context.transfer_syntax.is_implicit_VR, is_little_endian=True)
+        assert encoded is not None
+        report.EventInformation = BytesIO(encoded)
+        # Its own way of sending waits for an answer, which the archive's thread is busy to take.
+        event.assoc.dimse.send_msg(report, event.context.context_id)
+        return 0x0000, None
+
+    destination = Destination(
+        name="archive",
+        ae_title="ARCHIVE",
+        host="127.0.0.1",
+        port=start_archive(asked),
+        outputs=("report",),
+        commitment=True,
+    )
+    site = Site(store, predictor, destinations=(destination,))
+    site.read(images)
+    with DicomNode(site.store, site.settings):
+        end = monotonic() + 20
+        while not store.deliveries.counts().committed and monotonic() < end:
+            sleep(0.05)
+    assert store.deliveries.counts().committed == 1
+    assert "does not take requests" not in caplog.text

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from queue import Queue
 from threading import Event
 from time import monotonic, sleep
 from typing import NoReturn
@@ -324,6 +325,20 @@ def test_the_listener_outlives_an_error_of_its_own_loop(
     node = start_node()
     assert failed.wait(WAIT_S)
     assert associate(node).send_c_echo().Status == 0
+
+
+def test_a_connection_that_both_threads_of_pynetdicom_end_at_once_is_no_error(
+    start_node: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One looks whether the socket is there and ends it, and the other has set it to None in between."""
+    served: Queue[BoundedAssociationServer] = Queue()
+
+    def note(server: BoundedAssociationServer) -> None:
+        served.put(server)
+
+    monkeypatch.setattr(BoundedAssociationServer, "service_actions", note)
+    start_node()
+    served.get(timeout=WAIT_S).shutdown_request(None)
 
 
 class TestHostilePeers:

@@ -102,6 +102,38 @@ class TestArchive:
         assert site.work()
         assert len(claimed(site)) == 1
 
+    @pytest.mark.parametrize("sent_between", [True, False])
+    def test_an_earlier_reading_that_ends_after_a_later_one_sends_nothing(
+        self, make_site: MakeSite, images: Path, partial: Path, sent_between: bool
+    ) -> None:
+        site, uid = make_site(outputs=REPORT), uid_of(images)
+        site.upload(partial, study_instance_uid=uid)
+        slow = site.store.jobs.lease(site.worker)
+        assert slow is not None
+        site.read(images, study_instance_uid=uid)
+        found = claimed(site) if sent_between else []  # which does not wait for the earlier one
+        site.store.jobs.give_back(slow)
+        assert site.work()
+        (report,) = found + claimed(site)
+        (study,) = report.CurrentRequestedProcedureEvidenceSequence
+        assert len(study.ReferencedSeriesSequence[0].ReferencedSOPSequence) == 4
+
+    @pytest.mark.parametrize("deleted", [0, 1])
+    def test_results_that_wait_stay_if_one_of_two_readings_that_say_the_same_is_deleted(
+        self, make_site: MakeSite, images: Path, deleted: int
+    ) -> None:
+        site, uid = make_site(outputs=REPORT), uid_of(images)
+        first = site.read(images, study_instance_uid=uid)
+        ((object_id, _),) = site.store.outbox.claim("archive")
+        site.store.outbox.failed(object_id, "no association")
+        second = site.read(images, study_instance_uid=uid)
+        assert [one.study_id for one in site.store.deliveries.listed()] == [second]
+        site.store.delete((first, second)[deleted], by="anna")
+        left = (second, first)[deleted]
+        assert [(one.study_id, one.objects) for one in site.store.deliveries.listed()] == [(left, 1)]
+        site.store.delete(left, by="anna")
+        assert site.store.deliveries.listed() == ()
+
     def test_every_later_object_says_what_it_supersedes(self, make_site: MakeSite, images: Path, partial: Path) -> None:
         site, uid = make_site(), uid_of(images)
         site.read(partial, study_instance_uid=uid)
@@ -238,6 +270,27 @@ class TestArrivals:
         assert site.work()
         (report,) = claimed(site)
         assert "PredecessorDocumentsSequence" not in report
+
+    def test_a_study_stands_in_the_worklist_once_if_the_disk_is_too_full_to_note_it(
+        self, make_site: MakeSite, images: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site, uid = make_site(), uid_of(images)
+        spool = Spool(site.store.folder.received)
+        for path in images.iterdir():
+            spool.store(path.read_bytes(), study=uid, instance=path.name, sender="CT1")
+        arrivals = Arrivals(spool, site.store, NodeSettings(node=Node(quiet_seconds=0)), limits=site.store.read_limits)
+
+        def full(*_arguments: object, **_options: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as broken:
+            broken.setattr("hemoscope.pacs.spool.write_text", full)
+            for _ in range(3):
+                with pytest.raises(OSError, match="No space"):
+                    arrivals.step()
+        arrivals.step()
+        arrivals.step()
+        assert site.store.studies()[1] == 1
 
     def test_images_take_no_space_twice(self, make_site: MakeSite, images: Path) -> None:
         site, uid = make_site(), uid_of(images)

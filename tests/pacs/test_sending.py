@@ -207,6 +207,17 @@ def test_an_archive_that_is_away_gets_everything_when_it_is_back(
         again.stop()
 
 
+def test_what_a_killed_node_was_sending_is_sent_at_the_next_start(
+    make_site: Callable[..., Site], running: Callable[[Site], DicomNode], archive: Archive, images: Path
+) -> None:
+    site = make_site(outputs=("report",))
+    site.read(images)
+    assert len(site.store.outbox.claim("archive")) == 1  # and then SIGKILL
+    running(site)
+    settled(site.store, delivered=1)
+    assert len(archive.received) == 1
+
+
 def test_a_refused_object_is_tried_again(
     make_site: Callable[..., Site], running: Callable[[Site], DicomNode], archive: Archive, images: Path
 ) -> None:

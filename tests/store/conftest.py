@@ -218,11 +218,11 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def submit() -> Callable[..., StudySummary]:
     """``submit(store, files)``: an accepted upload."""
 
-    def build(store: Store, files: list[bytes], *, by: str = "tester") -> StudySummary:
+    def build(store: Store, files: list[bytes], *, by: str = "tester", uid: str | None = None) -> StudySummary:
         with store.begin_upload() as upload:
             for content in files:
                 upload.add_file(io.BytesIO(content))
-            return store.accept(upload, submitted_by=by)
+            return store.accept(upload, submitted_by=by, study_instance_uid=uid)
 
     return build
 

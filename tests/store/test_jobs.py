@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -74,6 +75,21 @@ def test_who_sent_much_waits_for_those_who_sent_little(store: Store, submit: Sub
     agnes, bruno, pacs = sent["agnes"], sent["bruno"], sent["PACS"]
     expected = [agnes[0], bruno[0], pacs[0], agnes[1], bruno[1], *agnes[2:]]
     assert [leased(store).upload_id for _ in expected] == expected
+
+
+@pytest.mark.parametrize(("urgency", "first"), [("immediate", 2), ("prompt", 0)])
+def test_more_images_of_an_immediate_study_are_read_before_all_that_waits(
+    store: Store, submit: Submit, urgency: str, first: int
+) -> None:
+    """Its results wait for the later reading, in a queue of many studies too."""
+    submit(store, [b"x"], by="PACS", uid="1.2")
+    job = leased(store)
+    (study_id,) = store.results.begin(job, [1], ["1.2"])
+    assert study_id is not None
+    store.results.finish_study(job, study_id, replace(RESULT, urgency=urgency))
+    store.results.finish_job(job)
+    waiting = [submit(store, [b"x"], by=by, uid=uid) for by, uid in (("agnes", None), ("PACS", "1.3"), ("PACS", "1.2"))]
+    assert leased(store).upload_id == waiting[first].upload_id
 
 
 def test_a_turn_is_of_all_workers_and_a_retry_waits_for_the_next_one(

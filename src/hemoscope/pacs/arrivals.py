@@ -59,6 +59,7 @@ class Arrivals:
         self._settings = settings
         self._limits = limits
         self._times_read: dict[str, int] = {}
+        self._accepted: dict[str, tuple[Path, ...]] = {}
         self.fault: str | None = None
 
     def apply(self, settings: NodeSettings) -> None:
@@ -77,6 +78,7 @@ class Arrivals:
             studies = list(self._spool.studies())
             keys = {study.key for study in studies}
             self._times_read = {key: count for key, count in self._times_read.items() if key in keys}
+            self._accepted = {key: files for key, files in self._accepted.items() if key in keys}
             for study in studies:
                 self._step(study)
         except Exception as error:
@@ -122,6 +124,14 @@ class Arrivals:
             return None  # refused by name when it is read
 
     def _hand_over(self, study: SpooledStudy) -> None:
+        # What the store accepted is not handed over again because the disk was too full to note it.
+        if self._accepted.get(study.key) != study.files:
+            self._accept(study)
+            self._accepted[study.key] = study.files
+        # Killed before this line, the study is read twice, and its results have the same UIDs.
+        self._spool.handed_over(study)
+
+    def _accept(self, study: SpooledStudy) -> None:
         wanted = self.wanted(study.files)
         if wanted:
             origins = ", ".join(self._spool.origins(study))
@@ -137,8 +147,6 @@ class Arrivals:
             _log.info("study %s: %d images handed over", summary.study_id, len(wanted))
         else:
             _log.info("a study of %d images is not read: rules ignore all its series", len(study.files))
-        # Killed before this line, the study is read twice, and its results have the same UIDs.
-        self._spool.handed_over(study)
 
     def wanted(self, files: Sequence[Path]) -> tuple[Path, ...]:
         """Return the images of the series that the rules do not ignore; all where there are no rules."""

@@ -181,6 +181,11 @@ class BoundedAssociationServer(ThreadedAssociationServer):
         secured.most_bytes, secured.budget = self._most_bytes, self._budget
         return secured
 
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection; None is one that pynetdicom's other thread has closed since the caller looked at it."""
+        if request is not None:
+            super().shutdown_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature
         """Log without the address and without a traceback, whose messages may quote what was sent."""
         _log.warning("a connection failed")

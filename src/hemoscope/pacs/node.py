@@ -122,6 +122,7 @@ class DicomNode:
         """Listen. Raises ConfigError if the address cannot be listened on, or another node uses the storage."""
         with ExitStack() as held:
             held.enter_context(self._spool.held())
+            self._store.outbox.release_claims()
             self.address = self._listener.start()
             self._held = held.pop_all()
         for loop in self._loops:

@@ -2,7 +2,8 @@
 
 A worker takes an upload that waits, or one whose lease ran out, and keeps the lease by its heartbeat. Those who submit
 take turns: next is whose last turn was the longest ago, with the oldest upload of theirs. So nobody waits for all that
-another one sent before. The PACS, with all its senders, is one of them.
+another one sent before. The PACS, with all its senders, is one of them. Before all others comes more of a study whose
+earlier reading found something immediate, since its results may wait for the later reading.
 
 A lease that runs out is a failed attempt; after three the studies fail with a code. A worker that is asked to stop
 gives its job back, and the attempt does not count. A worker that lost its lease can no longer write a result.
@@ -21,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hemoscope.errors import HemoscopeError
+from hemoscope.inference.findings import Triage
 from hemoscope.store import tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.values import StudyState
@@ -227,9 +229,20 @@ def _next_free(connection: Connection, free: sa.ColumnElement[bool]) -> Any:
     had = submitted.outerjoin(_turns, _turns.c.submitted_by == _uploads.c.submitted_by)
     last_turn = sa.func.coalesce(_turns.c.version, 0)
     found = sa.select(_jobs.c.upload_id, _jobs.c.attempts, _uploads.c.submitted_by).select_from(had).where(free)
-    ordered = found.order_by(last_turn, _jobs.c.queued_at, _jobs.c.upload_id).limit(1)
+    ordered = found.order_by(~_immediate_before(), last_turn, _jobs.c.queued_at, _jobs.c.upload_id).limit(1)
     # SKIP LOCKED is PostgreSQL's; SQLite, where BEGIN IMMEDIATE keeps other writers out, omits it.
     return connection.execute(ordered.with_for_update(skip_locked=True, of=_jobs)).first()
+
+
+def _immediate_before() -> sa.ColumnElement[bool]:
+    """Whether an earlier reading of a job's study found something immediate."""
+    waiting, earlier = _studies.alias(), _studies.alias()
+    return sa.exists().where(
+        waiting.c.upload_id == _jobs.c.upload_id,
+        earlier.c.study_instance_uid == waiting.c.study_instance_uid,
+        earlier.c.state == StudyState.DONE,
+        earlier.c.urgency == Triage.IMMEDIATE,
+    )
 
 
 def _end_turn(connection: Connection, submitted_by: str, version: int) -> None:

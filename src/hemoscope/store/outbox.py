@@ -66,10 +66,14 @@ class OutgoingObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """What a reading of a study adds to the outbox, and after how long it is sent at the earliest."""
+    """What a reading of a study adds to the outbox, and after how long it is sent at the earliest.
+
+    ``contents`` are the content UIDs of all that the reading says, also of what was sent before.
+    """
 
     study_instance_uid: str = ""
     objects: tuple[OutgoingObject, ...] = ()
+    contents: tuple[str, ...] = ()
     held: timedelta = timedelta(0)
 
 
@@ -168,13 +172,23 @@ class Outbox:
             connection.execute(claimed.values(next_at=now + _CLAIM, claimed_at=first))
         return tuple((row.object_id, _object(row)) for row in rows)
 
+    def release_claims(self) -> None:
+        """Make everything due that was tried and is not at its destination; call it when nobody sends.
+
+        What a sender had claimed that was killed would else wait until its claim ends.
+        """
+        with self._database.writing() as connection:
+            tables.tick(connection)
+            tried = _outbox.c.state == Delivery.QUEUED, _outbox.c.claimed_at.is_not(None)
+            connection.execute(_outbox.update().where(*tried).values(next_at=server_time(connection)))
+
     def hold(self, study_instance_uid: str, seconds: float) -> None:
         """Keep the results of a study that nobody has seen back for so long: more of its images are coming."""
         with self._database.writing() as connection:
             tables.tick(connection)
             until = server_time(connection) + timedelta(seconds=seconds)
-            unseen = _unseen(study_instance_uid), _outbox.c.next_at < until
-            connection.execute(_outbox.update().where(*unseen).values(next_at=until))
+            waiting = unseen(study_instance_uid), _outbox.c.next_at < until
+            connection.execute(_outbox.update().where(*waiting).values(next_at=until))
 
     def read(self, outgoing: OutgoingObject) -> bytes:
         """Return the bytes of an object's file. Raises OSError."""
@@ -305,28 +319,6 @@ class Outbox:
             self._remove_unused([row.file])
 
 
-def insert(connection: Connection, study_id: str, outgoing: Outgoing) -> None:
-    """Queue what a reading sends, in the transaction that stores its result.
-
-    It takes the place of what earlier readings of the study have queued and no destination has seen. An object that is
-    there already stays; one that was given up is queued again.
-    """
-    now = server_time(connection)
-    if outgoing.study_instance_uid:
-        earlier = _unseen(outgoing.study_instance_uid), _outbox.c.study_id != study_id
-        connection.execute(_outbox.delete().where(*earlier))
-    for one in outgoing.objects:
-        there = _outbox.c.destination == one.destination, _outbox.c.sop_instance_uid == one.sop_instance_uid
-        row = connection.execute(sa.select(_outbox).where(*there)).first()
-        held = timedelta(0) if one.study_instance_uid == "" else outgoing.held
-        values = {field: getattr(one, field) for field in _FIELDS} | {"study_id": study_id}
-        values |= {"state": Delivery.QUEUED, "attempts": 0, "error": "", "created_at": now, "next_at": now + held}
-        if row is None:
-            connection.execute(_outbox.insert().values(**values))
-        elif row.state == Delivery.EXPIRED:
-            connection.execute(_outbox.update().where(*there).values(**values))
-
-
 def _announce(connection: Connection, object_id: int, version: int) -> None:
     """Let open pages of the object's study know that something became of it."""
     study = sa.select(_outbox.c.study_id).where(_outbox.c.object_id == object_id).scalar_subquery()
@@ -334,7 +326,7 @@ def _announce(connection: Connection, object_id: int, version: int) -> None:
     connection.execute(changed.values(version=version))
 
 
-def _unseen(study_instance_uid: str) -> sa.ColumnElement[bool]:
+def unseen(study_instance_uid: str) -> sa.ColumnElement[bool]:
     """What is queued of a study and was never tried."""
     return sa.and_(
         _outbox.c.study_instance_uid == study_instance_uid,
@@ -344,11 +336,12 @@ def _unseen(study_instance_uid: str) -> sa.ColumnElement[bool]:
 
 
 def _read_again() -> sa.ColumnElement[bool]:
-    """Whether another reading of an object's study waits or is being made."""
-    studies = tables.studies
+    """Whether a later reading of an object's study waits or is being made."""
+    studies, own = tables.studies, tables.studies.alias()
+    received = sa.select(own.c.received_at).where(own.c.study_id == _outbox.c.study_id).scalar_subquery()
     return sa.exists().where(
         studies.c.study_instance_uid == _outbox.c.study_instance_uid,
-        studies.c.study_id != _outbox.c.study_id,
+        studies.c.received_at > received,
         studies.c.state.not_in(FINAL),
     )
 
@@ -364,7 +357,7 @@ def _replacement_waits() -> sa.ColumnElement[bool]:
     )
 
 
-_FIELDS = (
+FIELDS = (
     "destination",
     "kind",
     "study_instance_uid",
@@ -378,4 +371,4 @@ _FIELDS = (
 
 
 def _object(row: Row[Any]) -> OutgoingObject:
-    return OutgoingObject(**{field: getattr(row, field) for field in _FIELDS})
+    return OutgoingObject(**{field: getattr(row, field) for field in FIELDS})

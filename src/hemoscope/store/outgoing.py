@@ -48,9 +48,11 @@ class OutgoingResults:
         """
         findings = reading.findings
         lacking = not findings.complete or bool(findings.unread)
+        results, contents = self._results(archive, reading, number)
         return Outgoing(
             study_instance_uid=findings.study_instance_uid,
-            objects=(*self._notification(reading, study_id), *self._results(archive, reading, number)),
+            objects=(*self._notification(reading, study_id), *results),
+            contents=contents,
             held=timedelta(seconds=self._hold_s if lacking else 0),
         )
 
@@ -73,7 +75,10 @@ class OutgoingResults:
             file=self._outbox.write(json.dumps(body).encode()),
         )
 
-    def _results(self, archive: Archive, reading: StudyReading, number: int) -> tuple[OutgoingObject, ...]:
+    def _results(
+        self, archive: Archive, reading: StudyReading, number: int
+    ) -> tuple[tuple[OutgoingObject, ...], tuple[str, ...]]:
+        """Return the objects to send, and the content UIDs of all that the reading says."""
         findings = reading.findings
         routine = findings.triage is Triage.ROUTINE
         earlier = {one.destination for one in self._outbox.reached(findings.study_instance_uid)}
@@ -81,18 +86,19 @@ class OutgoingResults:
         wanting = [one for one in self._destinations if one.send_routine or not routine or one.name in earlier]
         kinds = tuple(kind for kind in ResultKind if any(kind.value in one.outputs for one in wanting))
         if not kinds:
-            return ()
+            return (), ()
         try:
             source = source_study(findings, archive.load, limits=archive.limits)
         except (DicomResultError, DicomReadError) as error:
             cause = str(error) if isinstance(error, DicomResultError) else error.code
             _log.warning("a study has no results in DICOM: %s", cause)
-            return ()
+            return (), ()
         built = self._build(reading, source, kinds)
+        contents = tuple(result.sop_instance_uid for result in built)
         objects = tuple(one for result in built for one in self._objects(reading, source, result, wanting, number))
-        if any(self._outbox.said(source.study_instance_uid, result.sop_instance_uid) for result in built):
-            return objects  # an earlier reading said the same
-        return (*objects, *self._rejections(source, objects, number))
+        if any(self._outbox.said(source.study_instance_uid, content) for content in contents):
+            return objects, contents  # an earlier reading said the same
+        return (*objects, *self._rejections(source, objects, number)), contents
 
     def _objects(
         self,

@@ -50,6 +50,12 @@ def settle(connection: Connection, study_instance_uid: str | None, version: int)
             newest = row.study_id
 
 
+def is_superseded(connection: Connection, study_id: str) -> bool:
+    """Whether a later reading of the study was done before this one."""
+    asked = sa.select(_studies.c.superseded_by).where(_studies.c.study_id == study_id)
+    return connection.execute(asked).scalar() is not None
+
+
 def earlier(connection: Connection, study_id: str) -> tuple[str, ...]:
     """Return the readings that a reading took the place of, the newest first."""
     asked = sa.select(_studies.c.study_id).where(_studies.c.superseded_by == study_id)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hemoscope.errors import StoreError
-from hemoscope.store import audit, readings, tables
+from hemoscope.store import audit, outbox_of_readings, readings, tables
 from hemoscope.store.audit_chain import DELETE
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
@@ -97,8 +97,7 @@ def _delete_rows(
     connection.execute(_studies.delete().where(_studies.c.study_id == study_id))
     readings.settle(connection, study.study_instance_uid, version)
     if by != RETENTION:  # what is too old to be kept here must still reach the archive
-        unsent = tables.outbox.c.study_id == study_id, tables.outbox.c.state.in_(("queued", "sent"))
-        connection.execute(tables.outbox.delete().where(*unsent))
+        outbox_of_readings.remove(connection, study_id, study.study_instance_uid, study.reading)
     others = sa.select(sa.func.count()).select_from(_studies).where(_studies.c.upload_id == upload_id)
     job = connection.execute(sa.select(_jobs.c.state).where(_jobs.c.upload_id == upload_id)).scalar()
     last = connection.execute(others).scalar_one() == 0

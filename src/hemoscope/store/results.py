@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 
 from hemoscope.errors import HemoscopeError
 from hemoscope.inference.findings import URGENCIES
-from hemoscope.store import outbox, readings, tables
+from hemoscope.store import outbox_of_readings, readings, tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, finish
 from hemoscope.store.outbox import NOTHING, Outgoing
@@ -131,8 +131,8 @@ class Results:
                 "version": version,
             }
             connection.execute(_studies.update().where(_studies.c.study_id == study_id).values(**values))
-            outbox.insert(connection, study_id, outgoing)
             readings.settle(connection, _uid_of(connection, study_id), version)
+            outbox_of_readings.insert(connection, study_id, outgoing)
 
     def fail_study(self, job: UploadJob, study_id: str, failure: JobFailure, *, findings: str) -> None:
         """Record once that a study cannot be read, with the reasons. Raises LeaseLostError or StudyGoneError."""
