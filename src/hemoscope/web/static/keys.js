@@ -5,7 +5,7 @@ import { remembered } from "./storage.js";
 
 const SWITCH = "hemoscope.single-keys";
 const TYPING = "input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea, select";
-const PLACES = { BracketLeft: "[", BracketRight: "]", Slash: "/", Equal: "+", Minus: "-" };
+const PLACES = { BracketLeft: "[", BracketRight: "]", Slash: "/", Equal: "+", Minus: "-", Comma: ",", Period: "." };
 // What a slider takes for itself while it has the focus.
 const SLIDING = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End"];
 

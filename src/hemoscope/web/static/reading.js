@@ -6,6 +6,7 @@ import { probability } from "./format.js";
 import { geometryCaution, scaleBar, shownGeometry } from "./geometry.js";
 import { HeatMaps } from "./heat.js";
 import { labelName, labelShort } from "./labels.js";
+import { SlabView } from "./slab_view.js";
 import { capacityFor, SliceStack } from "./stack.js";
 import { Strip } from "./strip.js";
 import { FITTED, panned, zoomedAt } from "./view.js";
@@ -30,6 +31,7 @@ export class Reading {
     this.onLabel = onLabel;
     this.onProblem = onProblem;
     this.canvas = find("#view");
+    this.slab = new SlabView(() => this.geometry && this.goTo(this.index));
     this.strip = new Strip(find("#strip"), { onSlice: (index) => this.goTo(index), onLabel: (label) => this.choose(label) });
   }
 
@@ -67,10 +69,11 @@ export class Reading {
     this.stack = new SliceStack({
       count: slices,
       load: (index, signal) => slicePixels(this.studyId, index, signal),
-      onLoaded: (index) => index === this.index && this.#show(),
+      onLoaded: (index) => (index === this.index || this.slab.needed(this.index).includes(index)) && this.#show(),
       onFailed: (index, error) => index === this.index && this.#failed(error),
       capacity: capacityFor(rows * columns * 2),
     });
+    this.slab.open(this.geometry);
     const kept = keptView();
     this.viewer.view = kept.view ?? FITTED;
     this.inverted = kept.inverted;
@@ -84,7 +87,7 @@ export class Reading {
     if (next !== this.index) this.direction = Math.sign(next - this.index);
     this.index = next;
     this.canvas.dataset.slice = next;
-    this.stack.want(next, this.direction);
+    this.stack.want(next, this.direction, this.slab.needed(next));
     this.strip.showSlice(next);
     this.#show();
     this.#describe();
@@ -100,7 +103,7 @@ export class Reading {
     if (slice) {
       find("#stage-message").hidden = true;
       this.#showHeat();
-      this.viewer.show(this.index, slice);
+      this.viewer.show(this.index, slice, this.slab.pixels(this.index, (index) => this.stack.get(index)));
     } else {
       // The last picture stays until the next one has arrived; only a long wait is announced.
       this.waiting = setTimeout(() => this.message(`Loading slice ${this.index + 1}`), SLOW_MS);

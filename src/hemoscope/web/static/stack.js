@@ -33,6 +33,7 @@ export class SliceStack {
   #loading = new Map();
   #failed = new Set();
   #wanted = [];
+  #needed = 0;
   #options;
 
   constructor({ count, load, onLoaded, onFailed, capacity, parallel = 4, reach = REACH }) {
@@ -47,11 +48,12 @@ export class SliceStack {
     return this.#slices.get(index);
   }
 
-  /** Go to a slice: fetch it and its neighbours, cancel those that are no longer near. */
-  want(index, direction = 1) {
+  /** Go to a slice: fetch it, those that are shown with it (`needed`) and its neighbours, cancel what is no longer near. */
+  want(index, direction = 1, needed = []) {
     const { count, reach } = this.#options;
-    this.#failed.delete(index);
-    this.#wanted = prefetchOrder(index, count, direction, reach);
+    for (const one of [index, ...needed]) this.#failed.delete(one);
+    this.#wanted = [...new Set([index, ...needed, ...prefetchOrder(index, count, direction, reach)])];
+    this.#needed = needed.length;
     this.#abandon();
     this.#evict();
     this.#fetchNext();
@@ -71,7 +73,8 @@ export class SliceStack {
 
   #evict() {
     const [current = 0] = this.#wanted;
-    for (const index of evictions(this.#slices.keys(), current, this.#options.capacity)) this.#slices.delete(index);
+    const capacity = Math.max(this.#options.capacity, this.#needed + 1);
+    for (const index of evictions(this.#slices.keys(), current, capacity)) this.#slices.delete(index);
   }
 
   #missing() {

@@ -2,6 +2,7 @@
 
 import { scaleStops } from "./colours.js";
 import { wireGestures } from "./gestures.js";
+import { slabKeys, wireSlab } from "./slab_view.js";
 import { remembered } from "./storage.js";
 import { PRESETS, typedWindow } from "./window.js";
 
@@ -38,8 +39,9 @@ export function allowMeasures(reading) {
   }
 }
 
-function choose(name) {
+function choose(reading, name) {
   tool = tool === name && MEASURES.includes(name) ? null : name;
+  reading.slab.setMeasuring(MEASURES.includes(tool));
   showTool();
 }
 
@@ -75,11 +77,12 @@ const measuring = (reading, marks) => ({
 
 export function wireTools(reading, marks) {
   wireWindows(reading);
+  wireSlab(reading.slab);
   for (const button of document.querySelectorAll("[data-preset]")) {
     button.addEventListener("click", () => reading.setWindow(PRESETS[Number(button.dataset.preset) - 1]));
   }
   for (const name of TOOLS) {
-    find(`#tool-${name}`).addEventListener("click", () => choose(name));
+    find(`#tool-${name}`).addEventListener("click", () => choose(reading, name));
   }
   find("#heat").addEventListener("click", () => toggleHeat(reading));
   find("#opacity").addEventListener("input", (event) => reading.setOpacity(Number(event.target.value)));
@@ -142,6 +145,7 @@ export function readingKeys(reading, marks, page) {
       does: `${does}, or stop measuring`,
       act: () => find(`#tool-${name}`).click(),
     })),
+    ...slabKeys(reading.slab),
     { keys: ["Delete", "Backspace"], shown: ["Del"], does: "Delete the newest measurement on this slice", act: () => marks.removeLast() },
     { keys: ["r"], shown: ["r"], does: "Reset window, zoom and pan", act: () => reading.reset() },
     { keys: ["n"], shown: ["n"], does: "Next key slice of what is suspected", act: () => page.walk(1) },

@@ -21,6 +21,7 @@ export class Viewer {
   #context;
   #stage = { width: 1, height: 1 };
   #slice = null; // {index, hounsfield, rows, columns}
+  #pixels = null; // the HU that are painted
   #sheet = null; // the windowed slice
   #heat = null; // {sheet, box}
   #table = null;
@@ -72,8 +73,10 @@ export class Viewer {
     this.#paint();
   }
 
-  show(index, slice) {
+  /** Show a slice, painted as `pixels` (a slab's HU) if they are given; probing reads the slice itself. */
+  show(index, slice, pixels = null) {
     this.#slice = { index, ...slice };
+    this.#pixels = pixels ?? slice.hounsfield;
     this.#paint();
   }
 
@@ -119,10 +122,10 @@ export class Viewer {
 
   #paint() {
     if (!this.#slice || !this.#table) return;
-    const { rows, columns, hounsfield } = this.#slice;
+    const { rows, columns } = this.#slice;
     const fits = this.#sheet?.canvas.width === columns && this.#sheet.canvas.height === rows;
     if (!fits) this.#sheet = sheetOf(columns, rows);
-    paint(hounsfield, this.#table, this.#sheet.pixels);
+    paint(this.#pixels, this.#table, this.#sheet.pixels);
     this.#sheet.context.putImageData(this.#sheet.image, 0, 0);
     this.draw();
   }
