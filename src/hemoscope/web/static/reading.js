@@ -3,11 +3,13 @@
 import { heatMap, slicePixels } from "./api.js";
 import { announce } from "./announce.js";
 import { probability } from "./format.js";
-import { geometryCaution, scaleBar, shownGeometry } from "./geometry.js";
+import { shownGeometry } from "./geometry.js";
 import { HeatMaps } from "./heat.js";
+import { showHeatStyle, steppedThreshold } from "./heat_controls.js";
 import { labelName, labelShort } from "./labels.js";
 import { SlabView } from "./slab_view.js";
 import { capacityFor, SliceStack } from "./stack.js";
+import { showScale, showSides } from "./stage_words.js";
 import { Strip } from "./strip.js";
 import { FITTED, panned, zoomedAt } from "./view.js";
 import { Viewer } from "./viewer.js";
@@ -23,6 +25,7 @@ export class Reading {
   label = "any";
   heatOn = false;
   opacity = 0.5;
+  heatStyle = { threshold: 0.1, outline: false };
   window = { ...PRESETS[0] };
   inverted = false;
 
@@ -44,7 +47,7 @@ export class Reading {
     this.strip.draw(geometry, notEstablished);
     this.strip.showLabel(this.label);
     this.heat = new HeatMaps(geometry, (index, label, signal) => heatMap(this.studyId, index, label, signal), (index) => index === this.index && this.#showHeat());
-    this.#drawGeometry();
+    showSides(this.shown, geometry);
     this.goTo(first ? Math.floor(geometry.slices / 2) : this.index);
   }
 
@@ -63,8 +66,8 @@ export class Reading {
 
   #start() {
     const { slices, rows, columns } = this.geometry;
-    this.viewer = new Viewer(this.canvas, { shape: this.shown, onDrawn: (place) => this.#drawScale(place) });
-    this.viewer.opacity = this.heatOn ? this.opacity : 0;
+    this.viewer = new Viewer(this.canvas, { shape: this.shown, onDrawn: (place) => showScale(this.shown, place.scale, this.viewer.stage.width) });
+    this.#styleHeat();
     this.viewer.overlay = (...drawn) => this.overlay?.(...drawn);
     this.stack = new SliceStack({
       count: slices,
@@ -140,7 +143,7 @@ export class Reading {
     find("#heat").setAttribute("aria-pressed", on);
     find("#heat-scale").hidden = !on;
     if (!this.viewer) return;
-    this.viewer.opacity = on ? this.opacity : 0;
+    this.#styleHeat();
     this.#showHeat();
   }
 
@@ -148,9 +151,17 @@ export class Reading {
     this.opacity = Math.min(Math.max(Math.round(opacity * 20) / 20, 0.05), 1);
     find("#opacity").value = this.opacity;
     find("#opacity").setAttribute("aria-valuetext", `${Math.round(this.opacity * 100)} percent`);
-    if (!this.viewer) return;
-    this.viewer.opacity = this.heatOn ? this.opacity : 0;
-    this.viewer.draw();
+    this.#styleHeat();
+  }
+
+  setHeatStyle({ threshold = this.heatStyle.threshold, outline = this.heatStyle.outline }) {
+    this.heatStyle = { threshold: steppedThreshold(threshold), outline };
+    showHeatStyle(this.heatStyle);
+    this.#styleHeat();
+  }
+
+  #styleHeat() {
+    this.viewer?.setHeatStyle({ ...this.heatStyle, opacity: this.heatOn ? this.opacity : 0 });
   }
 
   setWindow({ center, width }) {
@@ -208,25 +219,6 @@ export class Reading {
   hover(x, y) {
     const found = this.viewer?.hounsfieldAt(x, y);
     find("#corner-hu").textContent = found ? `${found.hounsfield} HU  (${found.column}, ${found.row})` : "";
-  }
-
-  #drawGeometry() {
-    const { marks } = this.shown;
-    for (const edge of ["left", "right", "top", "bottom"]) {
-      find(`#mark-${edge}`).textContent = marks?.[edge] ?? "";
-    }
-    const caution = geometryCaution(this.geometry);
-    find("#geometry-caution").textContent = caution;
-    find("#geometry-caution").hidden = !caution;
-  }
-
-  #drawScale(place) {
-    const bar = find("#scale");
-    bar.hidden = !this.shown.millimetres;
-    if (bar.hidden) return;
-    const { mm, pixels } = scaleBar(place.scale, this.viewer.stage.width / 4);
-    find("#scale-bar").style.width = `${pixels}px`;
-    find("#scale-text").textContent = `${mm} mm`;
   }
 
   #describe() {

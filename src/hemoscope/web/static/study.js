@@ -8,6 +8,7 @@ import { listen } from "./events.js";
 import { latestByLabel } from "./feedback.js";
 import { drawFindings, markReviewed, openFinding } from "./findings.js";
 import { counted, duration, secondsSince } from "./format.js";
+import { firstHeat } from "./heat_controls.js";
 import { fillHelp, listenToKeys } from "./keys.js";
 import { stateWord, urgencyWord } from "./labels.js";
 import { addressOf, isFiltered, matches, orderOf, parameters, readQuery } from "./query.js";
@@ -15,7 +16,7 @@ import { Marks } from "./marks.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
 import { failureOf, isAdmin, loadSite, problemBox, refusals, wireDialogs } from "./site.js";
-import { allowMeasures, firstHeat, readingKeys, wireTools } from "./tools.js";
+import { allowMeasures, readingKeys, wireTools } from "./tools.js";
 import { nextStop, stopsOf } from "./walk.js";
 
 const find = (selector) => document.querySelector(selector);

@@ -1,9 +1,8 @@
 // The controls of the stage: buttons, sliders, keys and gestures, all acting on one Reading.
 
-import { scaleStops } from "./colours.js";
 import { wireGestures } from "./gestures.js";
+import { heatKeys, wireHeat } from "./heat_controls.js";
 import { slabKeys, wireSlab } from "./slab_view.js";
-import { remembered } from "./storage.js";
 import { PRESETS, typedWindow } from "./window.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -17,16 +16,6 @@ const chosenTool = (pointerType) => tool ?? (pointerType === "touch" ? "scroll" 
 function showTool() {
   const shown = chosenTool(matchMedia("(pointer: coarse)").matches ? "touch" : "mouse");
   for (const name of TOOLS) find(`#tool-${name}`).setAttribute("aria-pressed", name === shown);
-}
-
-function drawHeatScale() {
-  const canvas = find("#heat-colours");
-  const context = canvas.getContext("2d");
-  const gradient = context.createLinearGradient(0, canvas.height, 0, 0);
-  const stops = scaleStops();
-  stops.forEach((colour, place) => gradient.addColorStop(place / (stops.length - 1), `rgb(${colour.join(" ")})`));
-  context.fillStyle = gradient;
-  context.fillRect(0, 0, canvas.width, canvas.height);
 }
 
 /** Measuring is refused where the pixel spacing is not known: a length without a scale is a wrong length. */
@@ -84,9 +73,7 @@ export function wireTools(reading, marks) {
   for (const name of TOOLS) {
     find(`#tool-${name}`).addEventListener("click", () => choose(reading, name));
   }
-  find("#heat").addEventListener("click", () => toggleHeat(reading));
-  find("#opacity").addEventListener("input", (event) => reading.setOpacity(Number(event.target.value)));
-  find("#opacity").addEventListener("pointerup", (event) => event.target.blur()); // the arrows scroll slices again
+  wireHeat(reading);
   find("#zoom-in").addEventListener("click", () => reading.zoom(1.25));
   find("#zoom-out").addEventListener("click", () => reading.zoom(0.8));
   find("#reset").addEventListener("click", () => reading.reset());
@@ -106,20 +93,6 @@ export function wireTools(reading, marks) {
     chosenTool,
   );
   showTool();
-  drawHeatScale();
-}
-
-const HEAT_CHOICE = "hemoscope.heat";
-
-/** Heat on or off by the reader's last choice; before the first choice, on if something is suspected. */
-export function firstHeat(suspected) {
-  const choice = remembered.get(HEAT_CHOICE);
-  return choice ? choice === "on" : suspected;
-}
-
-function toggleHeat(reading) {
-  reading.setHeat(!reading.heatOn);
-  remembered.set(HEAT_CHOICE, reading.heatOn ? "on" : "off");
 }
 
 /** The keys of the reading page; `page` has neighbour(step), walk(step) and worklist(). */
@@ -133,9 +106,7 @@ export function readingKeys(reading, marks, page) {
     { keys: ["Home"], shown: ["Home"], does: "First slice", act: () => reading.goTo(0) },
     { keys: ["End"], shown: ["End"], does: "Last slice", act: () => reading.goTo(Infinity) },
     ...PRESETS.map(preset),
-    { keys: ["h"], shown: ["h"], does: "Heat map on or off", act: () => toggleHeat(reading) },
-    { keys: ["["], shown: ["["], does: "Heat map fainter", act: () => reading.setOpacity(reading.opacity - 0.1) },
-    { keys: ["]"], shown: ["]"], does: "Heat map stronger", act: () => reading.setOpacity(reading.opacity + 0.1) },
+    ...heatKeys(reading),
     { keys: ["+", "="], shown: ["+"], does: "Zoom in", act: () => reading.zoom(1.25) },
     { keys: ["-"], shown: ["−"], does: "Zoom out", act: () => reading.zoom(0.8) },
     { keys: ["i"], shown: ["i"], does: "Invert grey", act: () => reading.setInverted(!reading.inverted) },
