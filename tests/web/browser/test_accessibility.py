@@ -60,7 +60,7 @@ def test_the_reading_page_has_no_serious_fault(busy: Any, open_page: OpenPage, s
     page = open_page(f"{busy.url}/studies/{study_id}", color_scheme=scheme)
     page.wait_for_selector(".finding")
     page.locator(".finding[data-label=subdural] .finding-head").click()
-    page.locator(".finding[data-label=subdural]").get_by_role("button", name="Correct").click()
+    page.locator(".finding[data-label=subdural]").get_by_role("button", name="Disagree").click()
     assert not faults(page)
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Model card").click()

@@ -68,7 +68,10 @@ export class Reading {
     const { slices, rows, columns } = this.geometry;
     this.viewer = new Viewer(this.canvas, { shape: this.shown, onDrawn: (place) => showScale(this.shown, place.scale, this.viewer.stage.width) });
     this.#styleHeat();
-    this.viewer.overlay = (...drawn) => this.overlay?.(...drawn);
+    this.viewer.overlay = (...drawn) => {
+      this.overlay?.(...drawn);
+      this.crossHair?.(...drawn);
+    };
     this.stack = new SliceStack({
       count: slices,
       load: (index, signal) => slicePixels(this.studyId, index, signal),
@@ -94,6 +97,7 @@ export class Reading {
     this.strip.showSlice(next);
     this.#show();
     this.#describe();
+    this.onShown?.();
   }
 
   scroll(steps) {
@@ -174,6 +178,7 @@ export class Reading {
     for (const [id, value] of [["#level", center], ["#width", width]]) find(id).value = value;
     keepView({ window: this.window, inverted: this.inverted, view: this.viewer?.view });
     this.canvas.dataset.window = `${center}/${width}`;
+    this.onShown?.();
   }
 
   setInverted(inverted) {

@@ -13,6 +13,7 @@ import { fillHelp, listenToKeys } from "./keys.js";
 import { stateWord, urgencyWord } from "./labels.js";
 import { addressOf, isFiltered, matches, orderOf, parameters, readQuery } from "./query.js";
 import { Marks } from "./marks.js";
+import { Planes } from "./planes.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
 import { failureOf, isAdmin, loadSite, problemBox, refusals, wireDialogs } from "./site.js";
@@ -34,6 +35,7 @@ const reading = new Reading(studyId, {
 });
 
 const marks = new Marks(studyId, reading, find("#measurements"));
+const planes = new Planes(studyId, reading);
 
 /** The finding to open first: the first suspected one that is established, else any suspected one, else `any`. */
 function firstLabel(findings) {
@@ -120,6 +122,7 @@ async function load() {
   if (entry.geometry && entry.has_pixels) {
     reading.open(entry.geometry, entry.not_established);
     allowMeasures(reading);
+    planes.allow(entry.geometry);
     await marks.load();
   }
   if (entry.state === "done") await showFindings(entry);
@@ -208,11 +211,11 @@ function showCard() {
 
 async function start() {
   wireDialogs();
-  wireTools(reading, marks);
+  wireTools(reading, marks, planes);
   find(".brand").href = worklist;
   reading.setHeat(false);
   reading.setOpacity(reading.opacity);
-  const keys = readingKeys(reading, marks, { neighbour, walk, worklist: () => location.assign(worklist) });
+  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour, walk, worklist: () => location.assign(worklist) });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
   find("#next").addEventListener("click", () => neighbour(1));

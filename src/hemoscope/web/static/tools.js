@@ -2,6 +2,7 @@
 
 import { wireGestures } from "./gestures.js";
 import { heatKeys, wireHeat } from "./heat_controls.js";
+import { wirePlanes } from "./planes.js";
 import { slabKeys, wireSlab } from "./slab_view.js";
 import { PRESETS, typedWindow } from "./window.js";
 
@@ -64,7 +65,7 @@ const measuring = (reading, marks) => ({
   measureEnd: (cancelled) => (cancelled ? marks.cancel() : marks.end()),
 });
 
-export function wireTools(reading, marks) {
+export function wireTools(reading, marks, planes) {
   wireWindows(reading);
   wireSlab(reading.slab);
   for (const button of document.querySelectorAll("[data-preset]")) {
@@ -74,6 +75,7 @@ export function wireTools(reading, marks) {
     find(`#tool-${name}`).addEventListener("click", () => choose(reading, name));
   }
   wireHeat(reading);
+  wirePlanes(planes, reading, () => MEASURES.includes(tool));
   find("#zoom-in").addEventListener("click", () => reading.zoom(1.25));
   find("#zoom-out").addEventListener("click", () => reading.zoom(0.8));
   find("#reset").addEventListener("click", () => reading.reset());
@@ -95,7 +97,7 @@ export function wireTools(reading, marks) {
   showTool();
 }
 
-/** The keys of the reading page; `page` has neighbour(step), walk(step) and worklist(). */
+/** The keys of the reading page; `page` has planes(), neighbour(step), walk(step) and worklist(). */
 export function readingKeys(reading, marks, page) {
   const preset = ({ key, name }, place) => ({ keys: [key], shown: [key], does: `${name} window`, act: () => reading.setWindow(PRESETS[place]) });
   return [
@@ -117,6 +119,7 @@ export function readingKeys(reading, marks, page) {
       act: () => find(`#tool-${name}`).click(),
     })),
     ...slabKeys(reading.slab),
+    { keys: ["m"], shown: ["m"], does: "Coronal and sagittal planes", act: () => page.planes() },
     { keys: ["Delete", "Backspace"], shown: ["Del"], does: "Delete the newest measurement on this slice", act: () => marks.removeLast() },
     { keys: ["r"], shown: ["r"], does: "Reset window, zoom and pan", act: () => reading.reset() },
     { keys: ["n"], shown: ["n"], does: "Next key slice of what is suspected", act: () => page.walk(1) },
