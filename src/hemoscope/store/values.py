@@ -86,6 +86,10 @@ class Geometry(TypedDict):
     spacing_mm: Annotated[list[float | None], Field(description="Between slices, rows, columns; null if unknown")]
     orientation: Annotated[list[float] | None, Field(description="Six direction cosines")]
     positions_mm: list[float | None]
+    origins_mm: Annotated[
+        NotRequired[list[tuple[float, float, float]] | None],
+        Field(description="Centre of each slice's first pixel, LPS; null if unknown, missing in earlier versions"),
+    ]
     boxes: list[HeatMapBox]
     heatmap_shape: list[int] | None
     assumed: Annotated[bool, Field(description="The files do not say where the slices lie: show no millimetres")]

@@ -26,6 +26,7 @@ def geometry_of(decoded: DecodedSeries) -> Geometry:
         "spacing_mm": list(volume.spacing_mm),
         "orientation": None if volume.orientation is None else list(volume.orientation),
         "positions_mm": list(volume.positions_mm),
+        "origins_mm": None if volume.origins_mm is None else list(volume.origins_mm),
         "assumed": any(note.code == GEOMETRY_ASSUMED for note in notes),
         "labels": list(LABELS),
         "sop_instance_uids": [header.sop_instance_uid for header in decoded.slices],

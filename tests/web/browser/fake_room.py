@@ -73,6 +73,7 @@ def geometry_of(phantom: Phantom, **changes: Any) -> dict[str, Any]:
     return {
         "slices": slices, "rows": rows, "columns": columns, "spacing_mm": list(phantom.spacing_mm),
         "orientation": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0], "positions_mm": list(phantom.positions_mm), "assumed": False,
+        "origins_mm": [list(origin) for origin in phantom.volume.origins_mm or ()],
         "boxes": [{"top": 0, "left": 0, "side": rows}] * slices, "heatmap_shape": [rows // 8, columns // 8],
         "labels": [label.value for label in LABELS], "sop_instance_uids": [f"1.2.{index}" for index in range(slices)],
         "probabilities": probabilities.tolist(), "thresholds": THRESHOLDS,

@@ -5,7 +5,8 @@ import { remembered } from "./storage.js";
 
 const SWITCH = "hemoscope.single-keys";
 const TYPING = "input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea, select";
-const PLACES = { BracketLeft: "[", BracketRight: "]", Slash: "/", Equal: "+", Minus: "-" };
+const PLACES = { BracketLeft: "[", BracketRight: "]", Slash: "/", Equal: "+", Minus: "-", Comma: ",", Period: "." };
+const SHIFTED = { Slash: "?", BracketLeft: "{", BracketRight: "}" };
 // What a slider takes for itself while it has the focus.
 const SLIDING = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End"];
 
@@ -25,7 +26,7 @@ export function keyOf(event, known) {
 
 function latinAt(code, shiftKey) {
   if (/^Key[A-Z]$/.test(code)) return code.at(-1).toLowerCase();
-  return code === "Slash" && shiftKey ? "?" : PLACES[code];
+  return (shiftKey && SHIFTED[code]) || PLACES[code];
 }
 
 /** Whether the key belongs to the browser: "[" on a German keyboard is AltGr and 8, and no shortcut of it. */

@@ -3,10 +3,13 @@
 import { heatMap, slicePixels } from "./api.js";
 import { announce } from "./announce.js";
 import { probability } from "./format.js";
-import { geometryCaution, scaleBar, shownGeometry } from "./geometry.js";
+import { shownGeometry } from "./geometry.js";
 import { HeatMaps } from "./heat.js";
+import { showHeatStyle, steppedThreshold } from "./heat_controls.js";
 import { labelName, labelShort } from "./labels.js";
+import { SlabView } from "./slab_view.js";
 import { capacityFor, SliceStack } from "./stack.js";
+import { showScale, showSides } from "./stage_words.js";
 import { Strip } from "./strip.js";
 import { FITTED, panned, zoomedAt } from "./view.js";
 import { Viewer } from "./viewer.js";
@@ -22,6 +25,7 @@ export class Reading {
   label = "any";
   heatOn = false;
   opacity = 0.5;
+  heatStyle = { threshold: 0.1, outline: false };
   window = { ...PRESETS[0] };
   inverted = false;
 
@@ -30,6 +34,7 @@ export class Reading {
     this.onLabel = onLabel;
     this.onProblem = onProblem;
     this.canvas = find("#view");
+    this.slab = new SlabView(() => this.geometry && this.goTo(this.index));
     this.strip = new Strip(find("#strip"), { onSlice: (index) => this.goTo(index), onLabel: (label) => this.choose(label) });
   }
 
@@ -42,7 +47,7 @@ export class Reading {
     this.strip.draw(geometry, notEstablished);
     this.strip.showLabel(this.label);
     this.heat = new HeatMaps(geometry, (index, label, signal) => heatMap(this.studyId, index, label, signal), (index) => index === this.index && this.#showHeat());
-    this.#drawGeometry();
+    showSides(this.shown, geometry);
     this.goTo(first ? Math.floor(geometry.slices / 2) : this.index);
   }
 
@@ -61,16 +66,20 @@ export class Reading {
 
   #start() {
     const { slices, rows, columns } = this.geometry;
-    this.viewer = new Viewer(this.canvas, { shape: this.shown, onDrawn: (place) => this.#drawScale(place) });
-    this.viewer.opacity = this.heatOn ? this.opacity : 0;
-    this.viewer.overlay = (...drawn) => this.overlay?.(...drawn);
+    this.viewer = new Viewer(this.canvas, { shape: this.shown, onDrawn: (place) => showScale(this.shown, place.scale, this.viewer.stage.width) });
+    this.#styleHeat();
+    this.viewer.overlay = (...drawn) => {
+      this.overlay?.(...drawn);
+      this.crossHair?.(...drawn);
+    };
     this.stack = new SliceStack({
       count: slices,
       load: (index, signal) => slicePixels(this.studyId, index, signal),
-      onLoaded: (index) => index === this.index && this.#show(),
+      onLoaded: (index) => (index === this.index || this.slab.needed(this.index).includes(index)) && this.#show(),
       onFailed: (index, error) => index === this.index && this.#failed(error),
       capacity: capacityFor(rows * columns * 2),
     });
+    this.slab.open(this.geometry);
     const kept = keptView();
     this.viewer.view = kept.view ?? FITTED;
     this.inverted = kept.inverted;
@@ -84,10 +93,11 @@ export class Reading {
     if (next !== this.index) this.direction = Math.sign(next - this.index);
     this.index = next;
     this.canvas.dataset.slice = next;
-    this.stack.want(next, this.direction);
+    this.stack.want(next, this.direction, this.slab.needed(next));
     this.strip.showSlice(next);
     this.#show();
     this.#describe();
+    this.onShown?.();
   }
 
   scroll(steps) {
@@ -100,7 +110,7 @@ export class Reading {
     if (slice) {
       find("#stage-message").hidden = true;
       this.#showHeat();
-      this.viewer.show(this.index, slice);
+      this.viewer.show(this.index, slice, this.slab.pixels(this.index, (index) => this.stack.get(index)));
     } else {
       // The last picture stays until the next one has arrived; only a long wait is announced.
       this.waiting = setTimeout(() => this.message(`Loading slice ${this.index + 1}`), SLOW_MS);
@@ -137,7 +147,7 @@ export class Reading {
     find("#heat").setAttribute("aria-pressed", on);
     find("#heat-scale").hidden = !on;
     if (!this.viewer) return;
-    this.viewer.opacity = on ? this.opacity : 0;
+    this.#styleHeat();
     this.#showHeat();
   }
 
@@ -145,9 +155,17 @@ export class Reading {
     this.opacity = Math.min(Math.max(Math.round(opacity * 20) / 20, 0.05), 1);
     find("#opacity").value = this.opacity;
     find("#opacity").setAttribute("aria-valuetext", `${Math.round(this.opacity * 100)} percent`);
-    if (!this.viewer) return;
-    this.viewer.opacity = this.heatOn ? this.opacity : 0;
-    this.viewer.draw();
+    this.#styleHeat();
+  }
+
+  setHeatStyle({ threshold = this.heatStyle.threshold, outline = this.heatStyle.outline }) {
+    this.heatStyle = { threshold: steppedThreshold(threshold), outline };
+    showHeatStyle(this.heatStyle);
+    this.#styleHeat();
+  }
+
+  #styleHeat() {
+    this.viewer?.setHeatStyle({ ...this.heatStyle, opacity: this.heatOn ? this.opacity : 0 });
   }
 
   setWindow({ center, width }) {
@@ -160,6 +178,7 @@ export class Reading {
     for (const [id, value] of [["#level", center], ["#width", width]]) find(id).value = value;
     keepView({ window: this.window, inverted: this.inverted, view: this.viewer?.view });
     this.canvas.dataset.window = `${center}/${width}`;
+    this.onShown?.();
   }
 
   setInverted(inverted) {
@@ -205,25 +224,6 @@ export class Reading {
   hover(x, y) {
     const found = this.viewer?.hounsfieldAt(x, y);
     find("#corner-hu").textContent = found ? `${found.hounsfield} HU  (${found.column}, ${found.row})` : "";
-  }
-
-  #drawGeometry() {
-    const { marks } = this.shown;
-    for (const edge of ["left", "right", "top", "bottom"]) {
-      find(`#mark-${edge}`).textContent = marks?.[edge] ?? "";
-    }
-    const caution = geometryCaution(this.geometry);
-    find("#geometry-caution").textContent = caution;
-    find("#geometry-caution").hidden = !caution;
-  }
-
-  #drawScale(place) {
-    const bar = find("#scale");
-    bar.hidden = !this.shown.millimetres;
-    if (bar.hidden) return;
-    const { mm, pixels } = scaleBar(place.scale, this.viewer.stage.width / 4);
-    find("#scale-bar").style.width = `${pixels}px`;
-    find("#scale-text").textContent = `${mm} mm`;
   }
 
   #describe() {

@@ -34,6 +34,7 @@ export class SliceStack {
   #failed = new Set();
   #wanted = [];
   #preferred = [];
+  #needed = 0;
   #options;
 
   constructor({ count, load, onLoaded, onFailed, capacity, parallel = 4, reach = REACH }) {
@@ -53,12 +54,13 @@ export class SliceStack {
     this.#preferred = [...new Set(indices)];
   }
 
-  /** Go to a slice: fetch it and its neighbours, cancel those that are no longer near. */
-  want(index, direction = 1) {
+  /** Go to a slice: fetch it, those that are shown with it (`needed`) and its neighbours, cancel what is no longer near. */
+  want(index, direction = 1, needed = []) {
     const { count, reach } = this.#options;
-    this.#failed.delete(index);
+    for (const one of [index, ...needed]) this.#failed.delete(one);
     const [current, ...near] = prefetchOrder(index, count, direction, reach);
-    this.#wanted = [...new Set([current, ...this.#preferred, ...near])];
+    this.#wanted = [...new Set([current, ...needed, ...this.#preferred, ...near])];
+    this.#needed = needed.length;
     this.#abandon();
     this.#evict();
     this.#fetchNext();
@@ -78,7 +80,8 @@ export class SliceStack {
 
   #evict() {
     const [current = 0] = this.#wanted;
-    for (const index of evictions(this.#slices.keys(), current, this.#options.capacity)) this.#slices.delete(index);
+    const capacity = Math.max(this.#options.capacity, this.#needed + 1);
+    for (const index of evictions(this.#slices.keys(), current, capacity)) this.#slices.delete(index);
   }
 
   #missing() {

@@ -3,6 +3,7 @@
 
 import { el, svg } from "./element.js";
 import { shortProbability } from "./format.js";
+import { StripHover } from "./strip_hover.js";
 import { LABELS, labelName, labelShort } from "./labels.js";
 
 /** A path of bars in a box of 1 x count, slice 0 at the bottom, of the slices that `keep` chooses. */
@@ -37,6 +38,7 @@ export class Strip {
   #onLabel;
   #heads = new Map();
   #values = new Map();
+  #hover = new StripHover();
 
   constructor(root, { onSlice, onLabel }) {
     this.#root = root;
@@ -51,7 +53,7 @@ export class Strip {
     const heads = el("div", { class: "strip-heads" }, LABELS.map((label) => this.#head(label, notEstablished)));
     const columns = known ? LABELS.map((label) => this.#column(label, notEstablished)) : [];
     this.cursor = el("div", { class: "strip-cursor" });
-    this.body = el("div", { class: "strip-body", id: "strip-slider", tabindex: 0, role: "slider", "aria-label": "Slice", "aria-orientation": "vertical", "aria-valuemin": 1, "aria-valuemax": geometry.slices }, columns, this.cursor);
+    this.body = el("div", { class: "strip-body", id: "strip-slider", tabindex: 0, role: "slider", "aria-label": "Slice", "aria-orientation": "vertical", "aria-valuemin": 1, "aria-valuemax": geometry.slices }, columns, this.cursor, this.#hover.node);
     this.#listen();
     const values = el("div", { class: "strip-values", "aria-hidden": "true" }, LABELS.map((label) => this.#value(label)));
     this.#root.replaceChildren(heads, this.body, values);
@@ -81,17 +83,23 @@ export class Strip {
   }
 
   #listen() {
-    const jump = (event) => {
+    const shareOf = (event) => {
       const { top, height } = this.body.getBoundingClientRect();
-      this.#onSlice(sliceAt((event.clientY - top) / height, this.#geometry.slices));
+      return Math.min(Math.max((event.clientY - top) / height, 0), 1);
     };
+    const sliceOf = (event) => sliceAt(shareOf(event), this.#geometry.slices);
+    const jump = (event) => this.#onSlice(sliceOf(event));
     this.body.addEventListener("pointerdown", (event) => {
       this.body.setPointerCapture(event.pointerId);
       const { label } = event.target.closest(".strip-cell")?.dataset ?? {};
       if (label) this.#onLabel(label);
       jump(event);
     });
-    this.body.addEventListener("pointermove", (event) => event.buttons > 0 && jump(event));
+    this.body.addEventListener("pointermove", (event) => {
+      if (event.buttons > 0) jump(event);
+      if (event.pointerType !== "touch") this.#hover.show(sliceOf(event), this.#geometry, shareOf(event)); // a finger reads the numbers below
+    });
+    this.body.addEventListener("pointerleave", () => this.#hover.hide());
   }
 
   /** Mark the current slice, with its six numbers below. */

@@ -8,15 +8,17 @@ import { listen } from "./events.js";
 import { latestByLabel } from "./feedback.js";
 import { drawFindings, markReviewed, openFinding } from "./findings.js";
 import { counted, duration, secondsSince } from "./format.js";
+import { firstHeat } from "./heat_controls.js";
 import { fillHelp, listenToKeys } from "./keys.js";
 import { stateWord, urgencyWord } from "./labels.js";
 import { addressOf, isFiltered, matches, orderOf, parameters, readQuery } from "./query.js";
 import { Marks } from "./marks.js";
+import { Planes } from "./planes.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
 import { deliveryLines } from "./sent.js";
 import { failureOf, isAdmin, loadSite, problemBox, refusals, wireDialogs } from "./site.js";
-import { allowMeasures, firstHeat, readingKeys, wireTools } from "./tools.js";
+import { allowMeasures, readingKeys, wireTools } from "./tools.js";
 import { nextStop, stopsOf } from "./walk.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -34,6 +36,7 @@ const reading = new Reading(studyId, {
 });
 
 const marks = new Marks(studyId, reading, find("#measurements"));
+const planes = new Planes(studyId, reading);
 
 /** The finding to open first: the first suspected one that is established, else any suspected one, else `any`. */
 function firstLabel(findings) {
@@ -134,6 +137,7 @@ async function load() {
   if (entry.geometry && entry.has_pixels) {
     reading.open(entry.geometry, entry.not_established);
     allowMeasures(reading);
+    planes.allow(entry.geometry);
     if (entry.state === "done" && page.entry?.state !== "done") showFirstKeySlice(entry);
   }
   const measured = entry.geometry && entry.has_pixels ? marks.load() : null;
@@ -225,11 +229,11 @@ function showCard() {
 
 async function start() {
   wireDialogs();
-  wireTools(reading, marks);
+  wireTools(reading, marks, planes);
   find(".brand").href = worklist;
   reading.setHeat(false);
   reading.setOpacity(reading.opacity);
-  const keys = readingKeys(reading, marks, { neighbour, walk, worklist: () => location.assign(worklist) });
+  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour, walk, worklist: () => location.assign(worklist) });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
   find("#next").addEventListener("click", () => neighbour(1));

@@ -1,8 +1,9 @@
 // The controls of the stage: buttons, sliders, keys and gestures, all acting on one Reading.
 
-import { scaleStops } from "./colours.js";
 import { wireGestures } from "./gestures.js";
-import { remembered } from "./storage.js";
+import { heatKeys, wireHeat } from "./heat_controls.js";
+import { wirePlanes } from "./planes.js";
+import { slabKeys, wireSlab } from "./slab_view.js";
 import { PRESETS, typedWindow } from "./window.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -18,16 +19,6 @@ function showTool() {
   for (const name of TOOLS) find(`#tool-${name}`).setAttribute("aria-pressed", name === shown);
 }
 
-function drawHeatScale() {
-  const canvas = find("#heat-colours");
-  const context = canvas.getContext("2d");
-  const gradient = context.createLinearGradient(0, canvas.height, 0, 0);
-  const stops = scaleStops();
-  stops.forEach((colour, place) => gradient.addColorStop(place / (stops.length - 1), `rgb(${colour.join(" ")})`));
-  context.fillStyle = gradient;
-  context.fillRect(0, 0, canvas.width, canvas.height);
-}
-
 /** Measuring is refused where the pixel spacing is not known: a length without a scale is a wrong length. */
 export function allowMeasures(reading) {
   const known = reading.shown.millimetres;
@@ -38,8 +29,9 @@ export function allowMeasures(reading) {
   }
 }
 
-function choose(name) {
+function choose(reading, name) {
   tool = tool === name && MEASURES.includes(name) ? null : name;
+  reading.slab.setMeasuring(MEASURES.includes(tool));
   showTool();
 }
 
@@ -73,17 +65,17 @@ const measuring = (reading, marks) => ({
   measureEnd: (cancelled) => (cancelled ? marks.cancel() : marks.end()),
 });
 
-export function wireTools(reading, marks) {
+export function wireTools(reading, marks, planes) {
   wireWindows(reading);
+  wireSlab(reading.slab);
   for (const button of document.querySelectorAll("[data-preset]")) {
     button.addEventListener("click", () => reading.setWindow(PRESETS[Number(button.dataset.preset) - 1]));
   }
   for (const name of TOOLS) {
-    find(`#tool-${name}`).addEventListener("click", () => choose(name));
+    find(`#tool-${name}`).addEventListener("click", () => choose(reading, name));
   }
-  find("#heat").addEventListener("click", () => toggleHeat(reading));
-  find("#opacity").addEventListener("input", (event) => reading.setOpacity(Number(event.target.value)));
-  find("#opacity").addEventListener("pointerup", (event) => event.target.blur()); // the arrows scroll slices again
+  wireHeat(reading);
+  wirePlanes(planes, reading, () => MEASURES.includes(tool));
   find("#zoom-in").addEventListener("click", () => reading.zoom(1.25));
   find("#zoom-out").addEventListener("click", () => reading.zoom(0.8));
   find("#reset").addEventListener("click", () => reading.reset());
@@ -103,23 +95,9 @@ export function wireTools(reading, marks) {
     chosenTool,
   );
   showTool();
-  drawHeatScale();
 }
 
-const HEAT_CHOICE = "hemoscope.heat";
-
-/** Heat on or off by the reader's last choice; before the first choice, on if something is suspected. */
-export function firstHeat(suspected) {
-  const choice = remembered.get(HEAT_CHOICE);
-  return choice ? choice === "on" : suspected;
-}
-
-function toggleHeat(reading) {
-  reading.setHeat(!reading.heatOn);
-  remembered.set(HEAT_CHOICE, reading.heatOn ? "on" : "off");
-}
-
-/** The keys of the reading page; `page` has neighbour(step), walk(step) and worklist(). */
+/** The keys of the reading page; `page` has planes(), neighbour(step), walk(step) and worklist(). */
 export function readingKeys(reading, marks, page) {
   const preset = ({ key, name }, place) => ({ keys: [key], shown: [key], does: `${name} window`, act: () => reading.setWindow(PRESETS[place]) });
   return [
@@ -130,9 +108,7 @@ export function readingKeys(reading, marks, page) {
     { keys: ["Home"], shown: ["Home"], does: "First slice", act: () => reading.goTo(0) },
     { keys: ["End"], shown: ["End"], does: "Last slice", act: () => reading.goTo(Infinity) },
     ...PRESETS.map(preset),
-    { keys: ["h"], shown: ["h"], does: "Heat map on or off", act: () => toggleHeat(reading) },
-    { keys: ["["], shown: ["["], does: "Heat map fainter", act: () => reading.setOpacity(reading.opacity - 0.1) },
-    { keys: ["]"], shown: ["]"], does: "Heat map stronger", act: () => reading.setOpacity(reading.opacity + 0.1) },
+    ...heatKeys(reading),
     { keys: ["+", "="], shown: ["+"], does: "Zoom in", act: () => reading.zoom(1.25) },
     { keys: ["-"], shown: ["−"], does: "Zoom out", act: () => reading.zoom(0.8) },
     { keys: ["i"], shown: ["i"], does: "Invert grey", act: () => reading.setInverted(!reading.inverted) },
@@ -142,6 +118,8 @@ export function readingKeys(reading, marks, page) {
       does: `${does}, or stop measuring`,
       act: () => find(`#tool-${name}`).click(),
     })),
+    ...slabKeys(reading.slab),
+    { keys: ["m"], shown: ["m"], does: "Coronal and sagittal planes", act: () => page.planes() },
     { keys: ["Delete", "Backspace"], shown: ["Del"], does: "Delete the newest measurement on this slice", act: () => marks.removeLast() },
     { keys: ["r"], shown: ["r"], does: "Reset window, zoom and pan", act: () => reading.reset() },
     { keys: ["n"], shown: ["n"], does: "Next key slice of what is suspected", act: () => page.walk(1) },

@@ -1,33 +1,25 @@
 // The slice on its canvas: HU through a look-up table, the heat map over it, zoom and pan. A new slice is drawn
 // at once when it has arrived, so the picture never flickers; `canvas.dataset.rendered` is the slice on screen.
 
-import { heatTable } from "./colours.js";
+import { HeatLayer } from "./heat_layer.js";
+import { sheetOf } from "./sheet.js";
 import { FITTED, pixelAt, placement } from "./view.js";
 import { paint, pixelTable } from "./window.js";
 
-const HEAT_COLOURS = heatTable();
 const SMOOTH_UP_TO = 6; // screen pixels a pixel; beyond, pixels are shown as they are
-
-function sheetOf(columns, rows) {
-  const canvas = document.createElement("canvas");
-  Object.assign(canvas, { width: columns, height: rows });
-  const context = canvas.getContext("2d", { willReadFrequently: false });
-  const image = context.createImageData(columns, rows);
-  return { canvas, context, image, pixels: new Uint32Array(image.data.buffer) };
-}
 
 export class Viewer {
   #canvas;
   #context;
   #stage = { width: 1, height: 1 };
   #slice = null; // {index, hounsfield, rows, columns}
+  #pixels = null; // the HU that are painted
   #sheet = null; // the windowed slice
-  #heat = null; // {sheet, box}
+  #heat = new HeatLayer();
   #table = null;
   #pending = false;
 
   view = FITTED;
-  opacity = 0;
   overlay = () => {}; // (context, place, image): draws over the slice, in CSS pixels of the stage
 
   /** `shape` is {rowSize, columnSize}; `onDrawn(place)` may lay marks over the slice. */
@@ -72,14 +64,23 @@ export class Viewer {
     this.#paint();
   }
 
-  show(index, slice) {
+  /** Show a slice, painted as `pixels` (a slab's HU) if they are given; probing reads the slice itself. */
+  show(index, slice, pixels = null) {
     this.#slice = { index, ...slice };
+    this.#pixels = pixels ?? slice.hounsfield;
     this.#paint();
   }
 
   /** Lay a heat map (bytes of `shape` rows and columns) over `box`, or remove it with null. */
   setHeat(heat) {
-    this.#heat = heat && { sheet: this.#heatSheet(heat), box: heat.box };
+    this.#heat.set(heat);
+    this.draw();
+  }
+
+  /** Draw the heat map from a threshold on, filled at an opacity or as an outline; at opacity 0 not at all. */
+  setHeatStyle({ opacity, threshold, outline }) {
+    this.#heat.opacity = opacity;
+    this.#heat.setStyle({ threshold, outline });
     this.draw();
   }
 
@@ -119,19 +120,12 @@ export class Viewer {
 
   #paint() {
     if (!this.#slice || !this.#table) return;
-    const { rows, columns, hounsfield } = this.#slice;
+    const { rows, columns } = this.#slice;
     const fits = this.#sheet?.canvas.width === columns && this.#sheet.canvas.height === rows;
     if (!fits) this.#sheet = sheetOf(columns, rows);
-    paint(hounsfield, this.#table, this.#sheet.pixels);
+    paint(this.#pixels, this.#table, this.#sheet.pixels);
     this.#sheet.context.putImageData(this.#sheet.image, 0, 0);
     this.draw();
-  }
-
-  #heatSheet({ bytes, shape: [rows, columns] }) {
-    const sheet = sheetOf(columns, rows);
-    for (let place = 0; place < bytes.length; place += 1) sheet.pixels[place] = HEAT_COLOURS[bytes[place]];
-    sheet.context.putImageData(sheet.image, 0, 0);
-    return sheet;
   }
 
   #drawNow() {
@@ -145,25 +139,10 @@ export class Viewer {
       context.imageSmoothingEnabled = place.scale * this.shape.columnSize * ratio < SMOOTH_UP_TO;
       context.imageSmoothingQuality = "high";
       context.drawImage(this.#sheet.canvas, place.left, place.top, place.width, place.height);
-      this.#drawHeat(place);
+      this.#heat.draw(context, place, this.#slice);
       this.#canvas.dataset.rendered = this.#slice.index;
     }
     this.onDrawn(place);
     if (this.#slice) this.overlay(context, place, this.image);
-  }
-
-  #drawHeat(place) {
-    if (!this.#heat || this.opacity <= 0) return;
-    const { sheet, box } = this.#heat;
-    const [x, y] = [place.width / this.#slice.columns, place.height / this.#slice.rows];
-    const context = this.#context;
-    context.save();
-    context.beginPath();
-    context.rect(place.left, place.top, place.width, place.height);
-    context.clip(); // a box may extend beyond the slice
-    context.globalAlpha = this.opacity;
-    context.imageSmoothingEnabled = true;
-    context.drawImage(sheet.canvas, place.left + box.left * x, place.top + box.top * y, (box.width ?? box.side) * x, box.side * y);
-    context.restore();
   }
 }

@@ -1,0 +1,66 @@
+// The heat map's controls: on and off, opacity, threshold and outline, and the scale that says what is shown.
+
+import { scaleStops } from "./colours.js";
+import { remembered } from "./storage.js";
+
+const find = (selector) => document.querySelector(selector);
+const HEAT_CHOICE = "hemoscope.heat";
+
+function drawHeatScale() {
+  const canvas = find("#heat-colours");
+  const context = canvas.getContext("2d");
+  const gradient = context.createLinearGradient(0, canvas.height, 0, 0);
+  const stops = scaleStops();
+  stops.forEach((colour, place) => gradient.addColorStop(place / (stops.length - 1), `rgb(${colour.join(" ")})`));
+  context.fillStyle = gradient;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+}
+
+/** Heat on or off by the reader's last choice; before the first choice, on if something is suspected. */
+export function firstHeat(suspected) {
+  const choice = remembered.get(HEAT_CHOICE);
+  return choice ? choice === "on" : suspected;
+}
+
+function toggleHeat(reading) {
+  reading.setHeat(!reading.heatOn);
+  remembered.set(HEAT_CHOICE, reading.heatOn ? "on" : "off");
+}
+
+function slider(id, act) {
+  find(id).addEventListener("input", (event) => act(Number(event.target.value)));
+  find(id).addEventListener("pointerup", (event) => event.target.blur()); // the arrows scroll slices again
+}
+
+export function wireHeat(reading) {
+  find("#heat").addEventListener("click", () => toggleHeat(reading));
+  find("#outline").addEventListener("click", () => reading.setHeatStyle({ outline: !reading.heatStyle.outline }));
+  slider("#opacity", (value) => reading.setOpacity(value));
+  slider("#threshold", (value) => reading.setHeatStyle({ threshold: value }));
+  reading.setHeatStyle({});
+  drawHeatScale();
+}
+
+/** Say what is drawn: nothing may be taken for "no heat" that a threshold hides. */
+export function showHeatStyle({ threshold, outline }) {
+  find("#outline").setAttribute("aria-pressed", outline);
+  find("#threshold").value = threshold;
+  find("#threshold").setAttribute("aria-valuetext", `From ${threshold.toFixed(2)}`);
+  find("#heat-from").textContent = `${outline ? "Outline at" : "From"} ${threshold.toFixed(2)}`;
+}
+
+/** A threshold in steps of 0.05 within its limits. */
+export const steppedThreshold = (value) => Math.min(Math.max(Math.round(value * 20) / 20, 0.1), 0.95);
+
+/** The heat map's keys, for the page's table. */
+export function heatKeys(reading) {
+  const threshold = (step) => reading.setHeatStyle({ threshold: reading.heatStyle.threshold + step });
+  return [
+    { keys: ["h"], shown: ["h"], does: "Heat map on or off", act: () => toggleHeat(reading) },
+    { keys: ["["], shown: ["["], does: "Heat map fainter", act: () => reading.setOpacity(reading.opacity - 0.1) },
+    { keys: ["]"], shown: ["]"], does: "Heat map stronger", act: () => reading.setOpacity(reading.opacity + 0.1) },
+    { keys: ["o"], shown: ["o"], does: "Heat map as outline or filled", act: () => reading.setHeatStyle({ outline: !reading.heatStyle.outline }) },
+    { keys: ["{"], shown: ["{"], does: "Lower threshold of the heat map", act: () => threshold(-0.05) },
+    { keys: ["}"], shown: ["}"], does: "Higher threshold of the heat map", act: () => threshold(0.05) },
+  ];
+}

@@ -1,0 +1,101 @@
+// Slabs: the average or the maximum of the slices within some millimetres, for series so thin that a slice is mostly noise.
+// Thickness is by the positions of the slices, never by their count. Pure functions of plain values.
+
+export const MODES = Object.freeze(["off", "average", "mip"]);
+export const LEAST_MM = 1;
+export const MOST_MM = 20;
+const THIN_MM = 2; // thinner slices open as a slab
+const FIRST_MM = 5;
+const LEAST_SHARE_MM = 1e-3; // less is rounding of the positions
+const NAMES = { average: "average", mip: "MIP" };
+
+/** Millimetres from slice to slice, if they were measured; else null, and no slab can be given in mm. */
+export function stepOf({ spacing_mm: [step], positions_mm: positions, assumed }) {
+  const known = !assumed && step > 0 && positions?.length > 0 && positions.every(Number.isFinite);
+  return known ? step : null;
+}
+
+/** How a series opens: thin ones as an average. */
+export function firstSlab(step) {
+  return { mode: step !== null && step < THIN_MM ? "average" : "off", mm: FIRST_MM };
+}
+
+export const isThin = (step) => firstSlab(step).mode !== "off";
+
+/** A thickness as typed or stepped: whole millimetres within the limits, or null. */
+export function typedThickness(value) {
+  const given = Math.round(Number(value));
+  return value !== "" && Number.isFinite(given) ? Math.min(Math.max(given, LEAST_MM), MOST_MM) : null;
+}
+
+/**
+ * The slices of a slab of `mm` about slice `index`, nearest first: [{index, mm}] with the millimetres that each gives to it.
+ * A slice reaches half way to its neighbours, and no further than half a `step`: a gap in the series stays empty.
+ */
+export function slabAt(positions, step, index, mm) {
+  const rising = positions.at(-1) >= positions[0] ? 1 : -1;
+  const reach = (at, other) => (other in positions ? Math.min(Math.abs(positions[other] - positions[at]), step) : step) / 2;
+  const [bottom, top] = [positions[index] - mm / 2, positions[index] + mm / 2];
+  const shares = positions.map((position, at) => {
+    const [low, high] = [position - reach(at, at - rising), position + reach(at, at + rising)];
+    return { index: at, mm: Math.min(high, top) - Math.max(low, bottom) };
+  });
+  const away = (member) => Math.abs(positions[member.index] - positions[index]);
+  return shares.filter((member) => member.mm > LEAST_SHARE_MM).sort((a, b) => away(a) - away(b));
+}
+
+const AT_ONCE = 4; // slices in one pass over the pixels: a third of the time of one after the other
+
+/** Slices in groups of four with their weights, the last group filled with the first slice at no weight. */
+function grouped(slices, weights) {
+  const places = Array.from({ length: Math.ceil(slices.length / AT_ONCE) * AT_ONCE }, (_, place) => place);
+  const all = places.map((place) => [slices[place] ?? slices[0], weights[place] ?? 0]);
+  return Array.from({ length: all.length / AT_ONCE }, (_, group) => all.slice(group * AT_ONCE, (group + 1) * AT_ONCE).flat());
+}
+
+function addWeighted(sums, [a, ofA, b, ofB, c, ofC, d, ofD]) {
+  for (let at = 0; at < sums.length; at += 1) sums[at] += a[at] * ofA + b[at] * ofB + c[at] * ofC + d[at] * ofD;
+}
+
+/** HU of the average: each slice weighs as the millimetres that it gives. */
+function averaged(slices, weights) {
+  const whole = weights.reduce((sum, weight) => sum + weight, 0);
+  const sums = new Float32Array(slices[0].length).fill(0.5); // so that cutting to whole numbers rounds
+  for (const group of grouped(slices, weights.map((weight) => weight / whole))) addWeighted(sums, group);
+  const result = new Int16Array(sums.length);
+  for (let at = 0; at < sums.length; at += 1) result[at] = Math.floor(sums[at]);
+  return result;
+}
+
+// Without branches, which noise makes unpredictable: (x - y) & ((x - y) >> 31) is x - y where y is larger, else 0.
+function raise(highest, [a, , b, , c, , d]) {
+  for (let at = 0; at < highest.length; at += 1) {
+    let most = highest[at];
+    let less = most - a[at];
+    most -= less & (less >> 31);
+    less = most - b[at];
+    most -= less & (less >> 31);
+    less = most - c[at];
+    most -= less & (less >> 31);
+    less = most - d[at];
+    highest[at] = most - (less & (less >> 31));
+  }
+}
+
+/** HU of the maximum of every slice that the slab touches. */
+function maximum(slices) {
+  const result = slices[0].slice();
+  for (const group of grouped(slices, [])) raise(result, group);
+  return result;
+}
+
+/** The slab's HU (Int16Array) from the HU of its members, in their order. */
+export function blended(mode, members, slices) {
+  return mode === "mip" ? maximum(slices) : averaged(slices, members.map(({ mm }) => mm));
+}
+
+/** "5 mm average"; at the ends of a series and beside gaps what there is: "2.8 mm MIP". */
+export function slabName(mode, members) {
+  const mm = members.reduce((sum, member) => sum + member.mm, 0);
+  return `${Number(mm.toFixed(1))} mm ${NAMES[mode]}`;
+}

@@ -1,0 +1,116 @@
+// The slab on the stage: which slices it needs, its pixels once all of them are there, and the words that tell it from a slice.
+
+import { thisTab } from "./storage.js";
+import { blended, firstSlab, isThin, MODES, slabAt, slabName, stepOf, typedThickness } from "./slab.js";
+
+const find = (selector) => document.querySelector(selector);
+const CHOICE = "hemoscope.slab"; // of thin series: a thick one always opens as it is
+
+function keptChoice() {
+  const [mode, mm] = (thisTab.get(CHOICE) ?? "").split(" ");
+  return MODES.includes(mode) && typedThickness(mm) ? { mode, mm: typedThickness(mm) } : null;
+}
+
+export class SlabView {
+  #positions = [];
+  #step = null;
+  #made = null; // {key, pixels}: a slab is computed once, however often its slice is painted
+  mode = "off";
+  mm = 5;
+  measuring = false; // measurements are of the stored slice, so that is what is seen meanwhile
+
+  /** `onChange()` is called when the reader chooses another slab. */
+  constructor(onChange) {
+    this.onChange = onChange;
+  }
+
+  open(geometry) {
+    this.#positions = geometry.positions_mm;
+    this.#step = stepOf(geometry);
+    Object.assign(this, (isThin(this.#step) && keptChoice()) || firstSlab(this.#step));
+    for (const id of ["#slab-mode", "#slab-mm"]) find(id).disabled = this.#step === null;
+    if (this.#step === null) find("#slab-mode").title = "Not possible: the positions of the slices are unknown or assumed";
+    this.#showControls();
+  }
+
+  choose({ mode = this.mode, mm = this.mm }) {
+    if (this.#step === null) return;
+    Object.assign(this, { mode, mm: typedThickness(mm) ?? this.mm });
+    if (isThin(this.#step)) thisTab.set(CHOICE, `${this.mode} ${this.mm}`);
+    this.#showControls();
+    this.onChange();
+  }
+
+  nextMode() {
+    this.choose({ mode: MODES[(MODES.indexOf(this.mode) + 1) % MODES.length] });
+  }
+
+  setMeasuring(measuring) {
+    if (this.measuring === measuring) return;
+    this.measuring = measuring;
+    this.onChange();
+  }
+
+  #showControls() {
+    find("#slab-mode").value = this.mode;
+    find("#slab-mm").value = this.mm;
+  }
+
+  #members(index) {
+    return this.mode === "off" ? [] : slabAt(this.#positions, this.#step, index, this.mm);
+  }
+
+  /** The slices that a slab at `index` needs, nearest first. */
+  needed(index) {
+    return this.#members(index).map((member) => member.index);
+  }
+
+  /** The slab's pixels at `index`; null for the slice itself. Says on the stage which of the two it is. */
+  pixels(index, get) {
+    const members = this.#members(index);
+    const slices = members.map((member) => get(member.index)?.hounsfield);
+    const complete = members.length > 1 && !this.measuring && slices.every(Boolean);
+    this.#say(members, complete);
+    if (!complete) return null;
+    const key = [this.mode, this.mm, index].join();
+    if (this.#made?.key !== key) this.#made = { key, pixels: blended(this.mode, members, slices) };
+    return this.#made.pixels;
+  }
+
+  #say(members, complete) {
+    const words = this.#words(members, complete);
+    find("#slab-name").textContent = words[0] ?? "";
+    find("#slab-caution").textContent = words[1] ?? "";
+    find("#view").dataset.slab = complete ? `${this.mode} ${this.mm}` : "";
+  }
+
+  #words(members, complete) {
+    if (members.length === 0) return [];
+    if (members.length === 1) return ["Single slice", `Thicker than ${this.mm} mm`];
+    const name = slabName(this.mode, members);
+    if (complete) return [name, "HU and measurements: single slice"];
+    return ["Single slice", this.measuring ? "While you measure" : `${name} is loading`];
+  }
+}
+
+/** The select, the typed thickness, and what they do. */
+export function wireSlab(slab) {
+  find("#slab-mode").addEventListener("change", (event) => {
+    slab.choose({ mode: event.target.value });
+    event.target.blur(); // the arrows scroll slices again
+  });
+  find("#slab-mm").addEventListener("change", (event) => {
+    slab.choose({ mm: event.target.value });
+    event.target.value = slab.mm;
+  });
+  find("#slab-mm").addEventListener("keydown", (event) => ["Enter", "Escape"].includes(event.key) && event.target.blur());
+}
+
+/** The slab's keys, for the page's table. */
+export function slabKeys(slab) {
+  return [
+    { keys: ["s"], shown: ["s"], does: "Slab: off, average, MIP", act: () => slab.nextMode() },
+    { keys: [","], shown: [","], does: "Thinner slab", act: () => slab.choose({ mm: slab.mm - 1 }) },
+    { keys: ["."], shown: ["."], does: "Thicker slab", act: () => slab.choose({ mm: slab.mm + 1 }) },
+  ];
+}
