@@ -96,7 +96,7 @@ def test_less_than_a_head_is_incomplete_in_every_output(run: Run, tmp_path: Path
     assert (code, study["state"], study["unread"]["count"], reason["count"]) == (5, "incomplete", 0, 0)
     assert reason["code"] == ("single_slice" if part.stop - part.start == 1 else "few_slices")
     (page,) = (tmp_path / "out" / "reports").rglob("report.html")
-    assert '<p class="headline incomplete">Incomplete: nothing suspected in what was read' in page.read_text()
+    assert '<p class="headline incomplete">Incomplete: not the whole head was read' in page.read_text()
     assert "slices, incomplete" in page.read_text()
     (row,) = csv.DictReader(io.StringIO((tmp_path / "out" / "studies.csv").read_text()))
     assert row["state"] == "incomplete"

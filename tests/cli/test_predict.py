@@ -21,6 +21,7 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.progress import progress_bar
 from hemoscope.dicom.read_limits import limits_from_options
 from hemoscope.errors import ConfigError
+from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.nifti import write_nifti
@@ -28,6 +29,7 @@ from hemoscope.reports.findings_1 import as_version_1
 from hemoscope.reports.findings_json import findings_schema
 from hemoscope.reports.study_report_content import study_document
 from hemoscope.reports.study_report_html import findings_html
+from hemoscope.reports.threshold_words import threshold_words
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
@@ -171,8 +173,8 @@ class TestStudyReport:
         assert len(studies) == 2
         for one in studies:
             page = (tmp_path / "r" / "reports" / one["study_instance_uid"] / "report.html").read_text()
-            suspected = [finding for finding in one["findings"] if finding["present"]]
-            assert len(PICTURE.findall(page)) == len(suspected) > 0
+            keys = [finding["slices"] for finding in one["findings"] if finding["present"]]
+            assert len(PICTURE.findall(page)) == len({json.dumps(slices[0]) for slices in keys}) > 0
             assert one["study_instance_uid"] in page
             assert "Research use only. Not a medical device" in page
         assert not list(tmp_path.rglob("*.pdf"))
@@ -193,11 +195,14 @@ class TestStudyReport:
         ]
         assert [NAME in page for page in pages] == [False, True]
 
-    def test_it_is_what_the_web_application_shows(self, run: Run, study: Path, tmp_path: Path) -> None:
+    def test_it_is_what_the_web_application_shows(
+        self, run: Run, study: Path, tiny_bundle: Path, tmp_path: Path
+    ) -> None:
         """Both put the findings document into words by ``study_document``."""
         _, out, _ = run(study, "--output", tmp_path / "r", "--format", "json")
         (page,) = tmp_path.rglob("report.html")
-        words = findings_html(study_document(document_of(out)))
+        explained = threshold_words(load_bundle(tiny_bundle).card.to_json())
+        words = findings_html(study_document(document_of(out), thresholds=explained))
         body = page.read_text().partition("<h2>Key slices</h2>")[0]
         assert words.startswith(body)
 

@@ -53,6 +53,10 @@ def test_the_command_line_counts_before_the_environment_before_the_file(one: Opt
         texts = [f"members={text}" for text in texts]
     if one.name == "log_format":
         texts = ["json", "text", "json"]
+    if one.name == "device":
+        texts = ["cuda", "cpu", "cuda"]
+    if one.name == "precision":
+        texts = ["float32", "bf16", "int8"]
     held = [one.read(text) for text in texts]
     written = texts[0] if one.read in (int, float) else f'"{texts[0]}"'
     given = [one.option, texts[2]]

@@ -101,11 +101,11 @@ class RunProgress:
         Raises:
             ConfigError: the output folder cannot be written to.
         """
+        if self.output is None:
+            return
         from hemoscope.reports.output_folder import append_study
         from hemoscope.reports.study_records import StudyRecord, write_record
 
-        if self.output is None:
-            return
         append_study(self.output, study, identify=self.identify)
         if key is not None:
             write_record(self.output, key, StudyRecord(study=study, rejected=rejected))
