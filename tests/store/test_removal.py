@@ -65,7 +65,7 @@ def test_of_feedback_and_audit_only_counts_survive(
     store.audit(user="anna", action="view", study_id=entry.study_id)
     store.delete(entry.study_id, by="bert")
     counts = store.counts()
-    assert counts.feedback == {Verdict.AGREE: 2, Verdict.CORRECTED: 1}
+    assert counts.feedback == {Verdict.AGREE: 2, Verdict.CORRECTED: 1, Verdict.WITHDRAWN: 0}
     assert counts.deleted == 1
     assert [(one.user, one.action, one.study_id) for one in store.audit_log()] == [
         ("bert", "delete", None),

@@ -25,7 +25,7 @@ class KeptImages:
     def __init__(self, most_bytes: int = _MOST_BYTES, *, return_pages: bool = True) -> None:
         """Begin without files; ``return_pages`` gives the memory of those taken back to the system."""
         self._left = most_bytes
-        self._trim = _trim if return_pages else None
+        self._returns_pages = return_pages
         self._images: dict[str, tuple[_Stamp, OpenedImage]] = {}
 
     def keep(self, source: Source, before: _Stamp | None, image: OpenedImage | None, size: int) -> bool:
@@ -39,14 +39,19 @@ class KeptImages:
     def take(self, source: Source) -> OpenedImage | None:
         """Return a file once; None if it was not kept, or may have been written to since."""
         before, image = self._images.pop(source.name, (None, None))
-        if image is not None and len(self._images) % _RETURNED_EVERY == 0 and self._trim is not None:
-            self._trim(0)
+        if image is not None and self._returns_pages and len(self._images) % _RETURNED_EVERY == 0:
+            _return_pages()
         return image if image is not None and before == file_stamp(source) else None
 
     def forget(self, sources: Iterable[str]) -> None:
         """Free files, by their names, that nobody will take."""
         for source in sources:
             self._images.pop(source, None)
+
+
+def _return_pages() -> None:
+    if _trim is not None:
+        _trim(0)
 
 
 def file_stamp(source: Source) -> _Stamp | None:
