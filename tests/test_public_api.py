@@ -33,6 +33,7 @@ INTERNAL = {
     "hemoscope.inference.windows",
     "hemoscope.dicom.containers",
     "hemoscope.dicom.read_budget",
+    "hemoscope.dicom.kept_images",
     "hemoscope.dicom.sources",
 }
 

@@ -22,6 +22,7 @@ from hemoscope.cli.progress import progress_bar
 from hemoscope.dicom.read_limits import limits_from_options
 from hemoscope.errors import ConfigError
 from hemoscope.inference.bundle import load_bundle
+from hemoscope.inference.precision import Precision
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.nifti import write_nifti
@@ -397,7 +398,6 @@ class TestResume:
 
         from hemoscope.cli.predict_progress import RunProgress
         from hemoscope.dicom.archive import open_archive
-        from hemoscope.inference.bundle import load_bundle
 
         given = argparse.Namespace(
             output=tmp_path / "o",
@@ -413,8 +413,8 @@ class TestResume:
         given.output.mkdir()
         shown: list[tuple[str, int, int]] = []
         archive = open_archive(studies)
-        predictor = Predictor(load_bundle(tiny_bundle), threads=1)
-        progress = RunProgress.begin(given, predictor, archive, (), lambda *step: shown.append(step))
+        bundle = load_bundle(tiny_bundle)
+        progress = RunProgress.begin(given, bundle, Precision.FLOAT32, archive, (), lambda *step: shown.append(step))
         progress.show("scoring", 1, 5)
         progress.done()
         assert shown == [("studies", 0, 3), ("studies", 1, 3)]

@@ -106,7 +106,7 @@ def test_a_newer_database_is_refused(url: str, opened: Callable[..., Store]) -> 
 def test_two_stores_see_the_same_studies(opened: Callable[..., Store], submit: Callable[..., StudySummary]) -> None:
     one, other = opened(), opened()
     entry = submit(one, [b"x"])
-    assert other.get(entry.study_id).model_dump(exclude={"findings", "geometry"}) == entry.model_dump()
+    assert other.get(entry.study_id).model_dump(include=set(entry.model_dump())) == entry.model_dump()
 
 
 def test_the_database_file_is_for_its_owner_alone(tmp_path: Path) -> None:
