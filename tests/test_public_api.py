@@ -35,6 +35,7 @@ INTERNAL = {
     "hemoscope.dicom.read_budget",
     "hemoscope.dicom.kept_images",
     "hemoscope.dicom.sources",
+    "hemoscope.progress",
 }
 
 

@@ -8,12 +8,13 @@ lets a thin series fit.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.errors import GeometryError
+from hemoscope.progress import Arrival
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _UNEVEN = 0.1  # of the slice spacing; the quality note ``uneven_spacing`` begins there too
@@ -74,13 +75,6 @@ class AxisChange:
     def _flipped(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         steps = slice(None, None, -1 if self.rows_flipped else 1), slice(None, None, -1 if self.columns_flipped else 1)
         return values[(..., *steps)]
-
-
-class Arrival(Protocol):
-    """Which slices of a volume have their values already, while others are still decoded."""
-
-    def wait(self, first: int, last: int) -> None:
-        """Return once these slices have their values; raise an error if they never will."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

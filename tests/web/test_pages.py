@@ -117,7 +117,9 @@ def test_ready_asks_for_the_database_and_a_living_worker(room: TestClient, store
     answer = room.get("/ready")
     assert (answer.status_code, answer.json()["code"]) == (503, "no_worker")
     store.jobs.join("w" * 32, host="here", pid=1)
-    assert room.get("/ready").json() == {"status": "ready", "workers": 1, "queue_depth": 0}
+    ready = room.get("/ready").json()
+    assert (ready["status"], ready["workers"], ready["queue_depth"]) == ("ready", 1, 0)
+    assert set(ready["results"].values()) == {0, None}, "nothing was sent anywhere"
 
 
 def test_metrics_count_requests_by_template_and_the_queue(room: TestClient, archive: bytes) -> None:
