@@ -7,11 +7,12 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from multiprocessing import get_context, resource_tracker
+from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 from hemoscope.errors import ConfigError, DataError, MissingExtraError
@@ -97,17 +98,19 @@ class _Handed(Generic[T, R]):
         self._function, self._upcoming, self._most = function, iter(tasks), most
         self._waiting: deque[T] = deque()
         self._running: dict[Future[R], T] = {}
+        self._done: SimpleQueue[Future[R]] = SimpleQueue()
 
     def results(self, pool: Executor) -> Iterator[R]:
         """Yield results in order of completion; a task that a broken pool had begins again with the next one."""
         self._waiting.extendleft(self._running.values())
         self._running.clear()
+        # Not concurrent.futures.wait: interrupted by Ctrl+C, it may keep locks for which the pool's own thread waits.
+        self._done = SimpleQueue()
         while self._hand_out(pool):
-            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-            for future in done:
-                result = future.result()
-                del self._running[future]
-                yield result
+            future = self._done.get()
+            result = future.result()
+            del self._running[future]
+            yield result
 
     def _hand_out(self, pool: Executor) -> bool:
         """Fill the pool; returns whether anything runs."""
@@ -115,8 +118,10 @@ class _Handed(Generic[T, R]):
         self._waiting.extend(islice(self._upcoming, max(room - len(self._waiting), 0)))
         while self._waiting and len(self._running) < self._most:
             task = self._waiting[0]
-            self._running[pool.submit(self._function, task)] = task
+            future = pool.submit(self._function, task)
+            self._running[future] = task
             self._waiting.popleft()
+            future.add_done_callback(self._done.put)
         return bool(self._running)
 
 
