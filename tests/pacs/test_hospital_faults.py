@@ -26,6 +26,9 @@ ae_title = "HEMOSCOPE"
 port = 11112
 quiet_seconds = 5
 
+[results]
+hold_incomplete_seconds = 0
+
 [[peer]]
 ae_title = "STORESCU"
 addresses = ["127.0.0.1"]

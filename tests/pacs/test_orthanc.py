@@ -27,6 +27,9 @@ ae_title = "HEMOSCOPE"
 port = 11112
 quiet_seconds = 2
 
+[results]
+hold_incomplete_seconds = 0
+
 [[peer]]
 ae_title = "PACS"
 addresses = ["127.0.0.1"]

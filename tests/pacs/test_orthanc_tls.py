@@ -24,6 +24,9 @@ ae_title = "HEMOSCOPE"
 port = 11112
 quiet_seconds = 2
 
+[results]
+hold_incomplete_seconds = 0
+
 [tls]
 certificate = "{0}/hemoscope.pem"
 key = "{0}/hemoscope.key"

@@ -77,6 +77,7 @@ def test_permission_for_notifications_is_asked_on_a_click_and_an_immediate_study
     fake: Any, open_page: OpenPage
 ) -> None:
     page = open_page(fake.url)
+    page.wait_for_selector("#line[data-line=live]")  # a page that is hidden from the start does not listen
     page.evaluate(
         """() => {
           window.told = [];
