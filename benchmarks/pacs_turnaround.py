@@ -120,7 +120,13 @@ def report_seconds(series: Path, rounds: int) -> tuple[int, list[float]]:
     for _ in range(rounds):
         started = time.process_time()
         source = source_study(reading.findings, archive.load)
-        dicom_results(reading, source, model.bundle.card, model_identity(model.bundle), kinds=[ResultKind.REPORT])
+        dicom_results(
+            reading,
+            source,
+            model.bundle.card,
+            model_identity(model.bundle, model.engine.precision),
+            kinds=[ResultKind.REPORT],
+        )
         found.append(time.process_time() - started)
     return len(reading.findings.slices), found
 
