@@ -46,6 +46,9 @@ def mutate_text(data: bytes, random_: random.Random) -> bytes:
     return text.encode(encoding, "replace" if encoding == "latin-1" else "surrogatepass")
 
 
+_LONG_LINE = 100_000
+
+
 def _changed(text: str, random_: random.Random) -> str:
     lines = text.splitlines(keepends=True) or [""]
     place = random_.randrange(len(lines))
@@ -56,7 +59,9 @@ def _changed(text: str, random_: random.Random) -> str:
         case 1:
             del lines[place]
         case 2:
-            lines[place] = line * random_.choice((2, 50))
+            times = random_.choice((2, 50))
+            # A document of one line, repeated again and again, was 257 MB: the mutator's own doing.
+            lines[place] = line * (times if len(line) <= _LONG_LINE else 2)
         case 3:
             found = [one for one in (",", ";", "=", ".", ":", '"', "[", "]", "\n", "\t") if one in line] or [line]
             lines[place] = line.replace(random_.choice(found), random_.choice((",", ";", "=", "[" * 3000, "", '"')), 1)
