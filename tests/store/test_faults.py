@@ -1,10 +1,14 @@
 """A database that cannot serve for a while, for real: nothing ends, nothing is lost, and all is well soon after."""
 
 import secrets
+import select
+import shutil
+import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,7 @@ from hemoscope.store.store import Store, open_store, open_store_patiently
 from hemoscope.store.supervisor import Supervisor
 from hemoscope.store.values import StudyState, StudySummary
 
-from .conftest import Cluster
+from .conftest import PORT, Cluster
 
 Submit = Callable[..., StudySummary]
 pytestmark = pytest.mark.reference_tool
@@ -117,6 +121,59 @@ def test_a_connection_that_the_server_ended_is_replaced_unnoticed(cluster: Clust
         connection.execute(sa.text(f"{others} AND pid <> pg_backend_pid()"))
     engine.dispose()
     site.counts()
+
+
+@pytest.mark.parametrize("kept", [1, 5])
+def test_connections_that_were_reset_are_replaced_unnoticed(cluster: Cluster, tmp_path: Path, kept: int) -> None:
+    """A server or a firewall that resets a connection answers the next statement, which was sent, with a reset."""
+    home = Path(tempfile.mkdtemp(prefix="hemoscope-relay-"))  # a socket's path must be short
+    with resetting_relay(cluster.home / f".s.PGSQL.{PORT}", home / f".s.PGSQL.{PORT}") as reset:
+        base = database.Database(f"postgresql://hemoscope@/postgres?host={home}&port={PORT}")
+        with ExitStack() as stack:
+            for _ in range(kept):
+                stack.enter_context(base.reading())
+        reset.set()
+        for _ in range(kept):
+            with base.reading() as connection:
+                assert connection.execute(sa.text("SELECT 1")).scalar_one() == 1
+        base.close()
+    shutil.rmtree(home)
+
+
+@contextmanager
+def resetting_relay(server: Path, address: Path) -> Iterator[threading.Event]:
+    """Relay connections to ``server``; those open when the event is set are reset when their next byte comes."""
+    reset, listener = threading.Event(), socket.socket(socket.AF_UNIX)
+    listener.bind(str(address))
+    listener.listen()
+
+    def relay(client: socket.socket) -> None:
+        doomed = not reset.is_set()
+        with client, socket.socket(socket.AF_UNIX) as upstream:
+            upstream.connect(str(server))
+            while True:
+                for ready in select.select([client, upstream], [], [])[0]:
+                    if doomed and reset.is_set() and ready is client:
+                        return  # closed with bytes unread: the kernel resets the connection
+                    block = ready.recv(65536)
+                    if not block:
+                        return
+                    (upstream if ready is client else client).sendall(block)
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=relay, args=(client,), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    yield reset
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
 
 
 def test_an_error_of_this_program_is_not_called_a_fault_of_the_database(store: Store) -> None:

@@ -10,14 +10,23 @@ import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Dialect, Engine, ExceptionContext
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    DisconnectionError,
+    InterfaceError,
+    InvalidatePoolError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from hemoscope.errors import ConfigError, StoreError
 from hemoscope.store.refusals import refusal
@@ -132,7 +141,7 @@ class Database:
         """
         if not self.is_sqlite:
             with _explained(), self._engine.connect() as connection:
-                connection.connection.rollback()  # the pool's ping began a transaction, in which VACUUM cannot run
+                connection.connection.rollback()  # checking it began one, in which VACUUM cannot run
                 connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("VACUUM (FULL)"))
             return
         try:
@@ -220,8 +229,10 @@ def _engine(url: URL) -> Engine:
     if mode in ("require", "verify-ca", "verify-full"):
         arguments["ssl_context"] = _ssl_context(str(mode))
     url = url.difference_update_query(["sslmode"])
-    engine = sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, **_POOL)
+    engine = sa.create_engine(url, connect_args=arguments, **_POOL)
     event.listen(engine, "handle_error", _note_lost_connection)
+    event.listen(engine, "connect", _note_new_connection)
+    event.listen(engine, "checkout", partial(_replace_lost_connection, (OSError, engine.dialect.loaded_dbapi.Error)))
     return engine
 
 
@@ -309,3 +320,25 @@ def _note_lost_connection(context: ExceptionContext) -> None:
     state = _sqlstate(context.original_exception)
     if state is not None and state.startswith(_GONE):
         context.is_disconnect = True
+
+
+def _note_new_connection(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["new"] = True
+
+
+def _replace_lost_connection(
+    errors: tuple[type[Exception], ...], connection: Any, record: ConnectionPoolEntry, _proxy: object
+) -> None:
+    """Let the pool replace its connections if this one has died since it was last used.
+
+    SQLAlchemy's own check (``pool_pre_ping``) expects errors of the driver, but pg8000 passes on those of its socket: a
+    server that resets the connection instead of closing it would fail the statement that comes next.
+    """
+    if record.info.pop("new", False):
+        return  # it was made a moment ago
+    try:
+        cursor = connection.cursor()
+        cursor.execute("SELECT 1")
+        cursor.close()
+    except errors as error:
+        raise InvalidatePoolError from error
