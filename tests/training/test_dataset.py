@@ -112,7 +112,7 @@ def test_without_a_donor_lesions_are_synthetic_instead_of_pasted(phantom_cache: 
 def test_a_slice_without_room_for_the_lesion_stays_normal(
     phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_module, "synthesize_in_stack", lambda *_: None)
+    monkeypatch.setattr(dataset_module, "synthesize_in_stack", lambda *_, **__: None)
     slices = dataset(phantom_cache, sampling=SamplingConfig(pasted=0, made=1))
     sample = slices[SampleIndex(normal_rows(slices.crops)[0], 0, 0)]
     assert not sample.labels.any()
@@ -120,7 +120,7 @@ def test_a_slice_without_room_for_the_lesion_stays_normal(
 
 
 def test_a_slice_that_bleeds_gets_no_lesion_more(phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_: object) -> None:
+    def never(*_: object, **__: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr(dataset_module, "synthesize_in_stack", never)
@@ -154,7 +154,9 @@ def test_unknown_labels_stay_unknown_and_a_mask_counts_only_where_it_is_known(
 def test_a_slice_that_may_bleed_gets_no_lesion(
     tmp_path: Path, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_module, "synthesize_in_stack", lambda *_: pytest.fail("a lesion on an unknown slice"))
+    monkeypatch.setattr(
+        dataset_module, "synthesize_in_stack", lambda *_, **__: pytest.fail("a lesion on an unknown slice")
+    )
     cache = make_cache(tmp_path, np.zeros((1, 32, 32), dtype=np.int16), labels=[[None, 0, 0, 0, 0, 0]])
     slices = dataset(cache, sampling=SamplingConfig(pasted=0, made=1), patients=("p",))
     for place in range(10):

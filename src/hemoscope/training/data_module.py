@@ -19,6 +19,7 @@ from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import Crops, chosen_slices, load_crops
 from hemoscope.training.data_splits import DataSplit
 from hemoscope.training.dataset import EpochSampler, Sample, SampleIndex, SamplingConfig, SliceDataset
+from hemoscope.training.donors import Donor
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.series_batches import label_array
@@ -139,6 +140,7 @@ class SplitDataModule(lightning.LightningDataModule):
         self._train: Crops | None = None
         self._validation: Crops | None = None
         self._loader: ResumableLoader | None = None
+        self.excluded_donors: tuple[Donor, ...] = ()
         self._state: dict[str, int] | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -170,6 +172,7 @@ class SplitDataModule(lightning.LightningDataModule):
         data = SliceDataset(
             self._train, experiment.preprocessing, experiment.augment, experiment.sampling, seed=run.seed
         )
+        self.excluded_donors = data.excluded
         self._loader = ResumableLoader(data, batches, **self._options())
         if self._state:
             self._loader.load_state_dict(self._state)

@@ -16,11 +16,17 @@ from hemoscope.inference.preprocess import Preprocessing, channels, model_input
 from hemoscope.labels import LABELS, SUBTYPES
 from hemoscope.training.augment import AugmentConfig, intensity_augmentation, spatial_augmentation
 from hemoscope.training.crops import Crops, chosen_slices
+from hemoscope.training.donors import measured_donors
 from hemoscope.training.stacked_lesions import Stack, paste_in_stack, synthesize_in_stack
-from hemoscope.training.synthetic_lesions import Mask
+from hemoscope.training.synthetic_lesions import Inside, Mask, inside_skull
 from hemoscope.volume import HounsfieldVolume
 
 Sampling = Literal["balanced", "all"]
+
+Lesion = tuple[Stack, Mask, NDArray[np.float32]]  # the stack with the lesion, its mask, its labels
+
+_MOST_TRIES = 100
+_REMEMBERED = 4096  # packed masks of the skull's inside, at 256 pixels 8 KB each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +39,20 @@ class SamplingConfig:
         negatives: slices without a positive label for each positive one; for ``balanced``.
         pasted: share of the normal slices (``any`` known to be 0) that get a lesion pasted from another patient.
         made: share of the normal slices that get a synthetic lesion.
+        tries: donors that are tried for a pasted lesion, and then types and places for a synthetic one, until one fits
+            and is seen. 1 tries one of either kind, so that most of these slices stay normal.
+        paste_lift: least HU by which a pasted lesion must raise its place on average; None does not test it.
+        donor_lift: least HU by which an outlined bleed must be brighter than the brain around it to be pasted and to
+            train the maps; its labels are used in any case. None accepts every outline.
     """
 
     kind: Sampling = "balanced"
     negatives: float = 2.5
     pasted: float = 0.25
     made: float = 0.3
+    tries: int = 1
+    paste_lift: float | None = None
+    donor_lift: float | None = None
 
     def __post_init__(self) -> None:
         """Reject settings from which no epoch can be sampled."""
@@ -50,6 +64,9 @@ class SamplingConfig:
             raise ConfigError(msg)
         if min(self.pasted, self.made) < 0 or self.with_lesion > 1:
             msg = f"pasted and made must be shares of at most 1 together, got {self.pasted} and {self.made}"
+            raise ConfigError(msg)
+        if not 1 <= self.tries <= _MOST_TRIES:
+            msg = f"tries must be 1 to {_MOST_TRIES}, got {self.tries}"
             raise ConfigError(msg)
 
     @property
@@ -66,7 +83,8 @@ class Sample(NamedTuple):
         labels: (6), 0 or 1; NaN is unknown.
         mask: (S, S) in [0, 1], lesions of any type.
         typed: 1 if the mask is of at most one, known type; else 0.
-        mask_known: 1 if the mask is known: drawn by a reader, synthetic, or empty because the slice is normal.
+        mask_known: 1 if the mask is known: drawn by a reader around what shows, synthetic, or empty because the slice
+            is normal.
     """
 
     image: Tensor
@@ -96,20 +114,22 @@ class SliceDataset(Dataset[Sample]):
         self.augment = augment
         self.sampling = sampling
         self.seed = seed
-        self.donors = self._donors()
-
-    def _donors(self) -> NDArray[np.intp]:
-        """Slices with a lesion mask, whose lesions can be pasted."""
-        bleeding = np.flatnonzero((self.crops.labels[:, 0] == 1) & (self.crops.mask_of >= 0))
-        return np.array([row for row in map(int, bleeding) if self.crops.mask(row).any()], dtype=np.intp)
+        self._insides: dict[int, NDArray[np.uint8] | None] = {}
+        bleeding = np.flatnonzero((crops.labels[:, 0] == 1) & (crops.mask_of >= 0))
+        outlined = measured_donors(crops, map(int, bleeding))
+        chosen = [donor.row for donor in outlined if donor.shows(sampling.donor_lift)]
+        self.donors: NDArray[np.intp] = np.array(chosen, dtype=np.intp)
+        self.excluded = tuple(donor for donor in outlined if not donor.shows(sampling.donor_lift))
+        self._unseen = frozenset(donor.row for donor in self.excluded)
 
     def __getitem__(self, draw: SampleIndex) -> Sample:
         """Return one sample; the same index gives the same sample."""
         rng = np.random.default_rng([self.seed, draw.epoch, draw.place])
         stack, labels = self.crops.stack(draw.row), self.crops.labels[draw.row].copy()
         mask = self.crops.mask(draw.row)
-        mask_known = labels[0] == 0 or self.crops.mask_of[draw.row] >= 0
-        lesion = self._lesion(stack, labels, rng)
+        outlined = self.crops.mask_of[draw.row] >= 0 and draw.row not in self._unseen
+        mask_known = labels[0] == 0 or outlined
+        lesion = self.lesion(draw.row, stack, labels, rng)
         if lesion is not None:
             stack, shape, gained = lesion
             mask, labels = shape.astype(np.float32), _joined(labels, gained)
@@ -123,24 +143,62 @@ class SliceDataset(Dataset[Sample]):
             torch.tensor(float(mask_known)),
         )
 
-    def _lesion(
-        self, stack: Stack, labels: NDArray[np.float32], rng: np.random.Generator
-    ) -> tuple[Stack, Mask, NDArray[np.float32]] | None:
+    def lesion(self, row: int, stack: Stack, labels: NDArray[np.float32], rng: np.random.Generator) -> Lesion | None:
         """Add a lesion to a normal stack; return stack, mask and labels, or None if nothing was added."""
         lot = rng.random()
         if labels[0] != 0 or lot >= self.sampling.with_lesion:  # an unknown label is not a normal slice
             return None
-        if lot < self.sampling.pasted and len(self.donors):
+        pasted = lot < self.sampling.pasted and len(self.donors)
+        inside, again = self._inside(row, stack), self.sampling.tries > 1
+        if again and inside is None:
+            return None
+        found = self._pasted(stack, inside, rng) if pasted else self._made(stack, inside, rng)
+        if found is None and pasted and again:
+            found = self._made(stack, inside, rng)
+        return found
+
+    def _pasted(self, stack: Stack, inside: Inside | None, rng: np.random.Generator) -> Lesion | None:
+        """Paste the bleed of the first of several donors that fits."""
+        for _ in range(self.sampling.tries):
             donor = int(rng.choice(self.donors))
-            shape = self.crops.mask(donor) > 0
-            lesion = paste_in_stack(stack, self.crops.stack(donor), shape, rng)
-            gained = self.crops.labels[donor]
-        else:
-            kind = int(rng.integers(len(SUBTYPES)))
-            lesion = synthesize_in_stack(stack, SUBTYPES[kind], rng)
-            gained = np.eye(len(LABELS), dtype=np.float32)[kind + 1]
-            gained[0] = 1
-        return None if lesion is None else (*lesion, gained)
+            lesion = paste_in_stack(
+                stack,
+                self.crops.stack(donor),
+                self.crops.mask(donor) > 0,
+                rng,
+                inside=inside,
+                least_lift=self.sampling.paste_lift,
+            )
+            if lesion is not None:
+                return *lesion, self.crops.labels[donor]
+        return None
+
+    def _made(self, stack: Stack, inside: Inside | None, rng: np.random.Generator) -> Lesion | None:
+        """Add a synthetic lesion; while none fits, of each other type in turn, then of each type in other places."""
+        kinds = [int(rng.integers(len(SUBTYPES)))]
+        for number in range(self.sampling.tries):
+            if number == len(kinds):
+                others = [kind for kind in range(len(SUBTYPES)) if number > 1 or kind != kinds[0]]
+                kinds += [int(kind) for kind in rng.permutation(others)]
+            lesion = synthesize_in_stack(stack, SUBTYPES[kinds[number]], rng, inside=inside)
+            if lesion is not None:
+                gained = np.eye(len(LABELS), dtype=np.float32)[kinds[number] + 1]
+                gained[0] = 1
+                return *lesion, gained
+        return None
+
+    def _inside(self, row: int, stack: Stack) -> Inside | None:
+        """Return the inside of the skull in the middle slice; the masks of the first slices are kept."""
+        if row in self._insides:
+            packed = self._insides[row]
+            count, shape = stack[0].size, stack.shape[1:]
+            return (
+                None if packed is None else Inside(np.unpackbits(packed, count=count).reshape(shape).astype(np.bool_))
+            )
+        inside = inside_skull(stack[len(stack) // 2])
+        if len(self._insides) < _REMEMBERED:
+            self._insides[row] = None if inside is None else np.packbits(inside.mask)
+        return inside
 
 
 def _joined(labels: NDArray[np.float32], gained: NDArray[np.float32]) -> NDArray[np.float32]:

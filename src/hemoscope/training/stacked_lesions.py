@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hemoscope.labels import Hemorrhage
-from hemoscope.training.synthetic_lesions import Mask, Slice, inside_skull, paste_lesion, synthesize_lesion
+from hemoscope.training.synthetic_lesions import Inside, Mask, Slice, inside_skull, paste_lesion, synthesize_lesion
 
 Stack = NDArray[np.float32]
 
@@ -32,39 +32,54 @@ _SMOOTH_PIXELS = 2.0
 _LEAST_WEIGHT = 1e-3
 
 
-def paste_in_stack(stack: Stack, donor: Stack, mask: Mask, rng: np.random.Generator) -> tuple[Stack, Mask] | None:
-    """Paste another head's bleed slice by slice; None if the middle slice has no room for it.
+def paste_in_stack(
+    stack: Stack,
+    donor: Stack,
+    mask: Mask,
+    rng: np.random.Generator,
+    *,
+    inside: Inside | None = None,
+    least_lift: float | None = None,
+) -> tuple[Stack, Mask] | None:
+    """Paste another head's bleed slice by slice; None if the middle slice has no room for it or does not show it.
 
     Args:
         stack: (n, S, S), unchanged.
         donor: (n, S, S) of the head with the bleed.
         mask: (S, S) of the bleed in the donor's middle slice.
         rng: random movement of the bleed.
+        inside: ``inside_skull`` of the middle slice, if it is known already.
+        least_lift: of the middle slice, in HU, as in ``paste_lesion``.
     """
     middle = len(stack) // 2
-    same = [deepcopy(rng) for _ in stack]  # the same movement for all slices
-    lesion = paste_lesion(stack[middle], donor[middle], mask, rng)
+    same = [deepcopy(rng) for _ in range(len(stack) - 1)]  # the same movement for all slices
+    lesion = paste_lesion(stack[middle], donor[middle], mask, rng, inside=inside, least_lift=least_lift)
     if lesion is None:
         return None
     new = np.array(stack)
-    for i in (i for i in range(len(stack)) if i != middle):
-        beside = paste_lesion(stack[i], donor[i], mask, same[i])
+    for i, again in zip((i for i in range(len(stack)) if i != middle), same, strict=True):
+        beside = paste_lesion(stack[i], donor[i], mask, again)
         if beside is not None:
             new[i] = beside[0]
     new[middle] = lesion[0]
     return new, lesion[1]
 
 
-def synthesize_in_stack(stack: Stack, kind: Hemorrhage, rng: np.random.Generator) -> tuple[Stack, Mask] | None:
-    """Add a synthetic lesion of one type to a stack (n, S, S); None if the middle slice has no room for it."""
+def synthesize_in_stack(
+    stack: Stack, kind: Hemorrhage, rng: np.random.Generator, *, inside: Inside | None = None
+) -> tuple[Stack, Mask] | None:
+    """Add a synthetic lesion of one type to a stack (n, S, S); None if the middle slice has no room for it.
+
+    ``inside`` is ``inside_skull`` of the middle slice, if it is known already.
+    """
     middle = len(stack) // 2
-    lesion = synthesize_lesion(stack[middle], kind, rng)
+    lesion = synthesize_lesion(stack[middle], kind, rng, inside=inside)
     if lesion is None:
         return None
     new = np.array(stack)
     new[middle], shape = lesion
     if middle:
-        depth = _depth(stack[middle], shape)
+        depth = _depth(inside or inside_skull(stack[middle]), shape)
         for step in (-1, 1):
             pace = rng.uniform(0, _STEEPEST)
             for distance in range(1, middle + 1):
@@ -73,9 +88,8 @@ def synthesize_in_stack(stack: Stack, kind: Hemorrhage, rng: np.random.Generator
     return new, shape
 
 
-def _depth(hounsfield: Slice, shape: Mask) -> Slice:
+def _depth(inside: Inside | None, shape: Mask) -> Slice:
     """Distance of each lesion pixel from healthy tissue, so that a shrinking bleed stays at the inner table."""
-    inside = inside_skull(hounsfield)
     healthy = ~shape if inside is None else inside.mask & ~shape
     return np.asarray(ndimage.distance_transform_edt(~healthy) * shape, dtype=np.float32)
 

@@ -7,6 +7,7 @@ they return None if the slice has no room for the lesion (the skull base, the ve
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +22,33 @@ _BONE_HU = 180
 _SOFT_HU = 100
 _LEAST_INTERIOR = 0.06
 _LEAST_PIXELS = 12
-_LEAST_LIFT_HU = 8  # an invisible lesion must not be labelled
+_LEAST_SHARE = 0.6  # of a pasted lesion that must lie inside the skull
+_DOUBTFUL_SHARE = 0.5
+_LEAST_ESTIMATED = 100
+_LEAST_LIFT_HU = 8.0  # an invisible lesion must not be labelled
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Inside:
-    """The inside of the skull in one slice: its mask, and the distance of each pixel from the inner table."""
+    """The inside of the skull in one slice: its mask, and what follows from it, computed when first used."""
 
     mask: Mask
-    depth: Slice
-    center: tuple[float, float]
-    radius: float
+
+    @cached_property
+    def depth(self) -> Slice:
+        """Distance of each pixel from the inner table, in pixels."""
+        return np.asarray(ndimage.distance_transform_edt(self.mask), dtype=np.float32)
+
+    @cached_property
+    def center(self) -> tuple[float, float]:
+        """Mean row and column."""
+        rows, columns = np.nonzero(self.mask)
+        return float(rows.mean()), float(columns.mean())
+
+    @cached_property
+    def radius(self) -> float:
+        """Radius of the circle of the same area, in pixels."""
+        return float(np.sqrt(self.mask.sum() / np.pi))
 
 
 def inside_skull(hounsfield: Slice) -> Inside | None:
@@ -45,15 +62,17 @@ def inside_skull(hounsfield: Slice) -> Inside | None:
     mask = regions == int(sizes.argmax()) + 1
     if mask.sum() < _LEAST_INTERIOR * mask.size or np.median(hounsfield[mask]) < 0:
         return None
-    rows, columns = np.nonzero(mask)
-    depth = ndimage.distance_transform_edt(mask).astype(np.float32)
-    radius = float(np.sqrt(mask.sum() / np.pi))
-    return Inside(mask, depth, (float(rows.mean()), float(columns.mean())), radius)
+    return Inside(mask)
 
 
-def synthesize_lesion(hounsfield: Slice, kind: Hemorrhage, rng: np.random.Generator) -> tuple[Slice, Mask] | None:
-    """Add a synthetic lesion of one type; return the HU and its mask, or None if it does not fit or show."""
-    inside = inside_skull(hounsfield)
+def synthesize_lesion(
+    hounsfield: Slice, kind: Hemorrhage, rng: np.random.Generator, *, inside: Inside | None = None
+) -> tuple[Slice, Mask] | None:
+    """Add a synthetic lesion of one type; return the HU and its mask, or None if it does not fit or show.
+
+    ``inside`` is the slice's ``inside_skull``, if it is known already.
+    """
+    inside = inside or inside_skull(hounsfield)
     if inside is None:
         return None
     shape = _SHAPES[kind](hounsfield, inside, rng)
@@ -66,24 +85,58 @@ def synthesize_lesion(hounsfield: Slice, kind: Hemorrhage, rng: np.random.Genera
     return filled, shape
 
 
-def paste_lesion(hounsfield: Slice, donor: Slice, mask: Mask, rng: np.random.Generator) -> tuple[Slice, Mask] | None:
+def paste_lesion(
+    hounsfield: Slice,
+    donor: Slice,
+    mask: Mask,
+    rng: np.random.Generator,
+    *,
+    inside: Inside | None = None,
+    least_lift: float | None = None,
+) -> tuple[Slice, Mask] | None:
     """Paste another head's bleed, slightly moved and with soft edges; None if it falls outside the skull.
 
     Both slices are cropped to the head, so a position in the crop is about the same position in the head.
+
+    Args:
+        hounsfield: the slice, unchanged.
+        donor: the slice with the bleed.
+        mask: of the bleed.
+        rng: random movement of the bleed.
+        inside: the slice's ``inside_skull``, if it is known already.
+        least_lift: None as well if the bleed raises its place by less than this, in HU on average; None: no test.
     """
     if rng.random() < 0.5:
         donor, mask = donor[:, ::-1], mask[:, ::-1]
     matrix, offset = _jitter(donor.shape, rng)
-    moved = ndimage.affine_transform(donor, matrix, offset, order=1, mode="nearest")
+    inside = inside or inside_skull(hounsfield)
+    if inside is None or _clearly_outside(mask, matrix, offset, inside):
+        return None
     shape = ndimage.affine_transform(mask.astype(np.float32), matrix, offset, order=1) > 0.5
-    inside = inside_skull(hounsfield)
-    if inside is None:
-        return None
     allowed = shape & inside.mask
-    if allowed.sum() < max(_LEAST_PIXELS, 0.6 * shape.sum()):
+    if allowed.sum() < max(_LEAST_PIXELS, _LEAST_SHARE * shape.sum()):
         return None
+    moved = ndimage.affine_transform(donor, matrix, offset, order=1, mode="nearest")
     alpha = _soft(allowed, rng) * ndimage.binary_dilation(inside.mask)
-    return (hounsfield + alpha * (moved - hounsfield)).astype(np.float32), allowed
+    pasted = (hounsfield + alpha * (moved - hounsfield)).astype(np.float32)
+    if least_lift is not None and (pasted - hounsfield)[allowed].mean() < least_lift:
+        return None
+    return pasted, allowed
+
+
+def _clearly_outside(mask: Mask, matrix: NDArray[np.float64], offset: NDArray[np.float64], inside: Inside) -> bool:
+    """Whether the moved pixels of a mask fall outside the skull, without resampling the mask: most donors do.
+
+    The margin is wide: where this is in doubt, the resampled mask decides.
+    """
+    pixels = np.argwhere(mask)
+    if len(pixels) < _LEAST_ESTIMATED:
+        return False
+    places = np.rint((pixels - offset) @ np.linalg.inv(matrix).T).astype(np.intp)
+    within = ((places >= 0) & (places < mask.shape)).all(axis=1)
+    rows, columns = places[within].T
+    shown = int(within.sum())
+    return int(inside.mask[rows, columns].sum()) < _DOUBTFUL_SHARE * shown
 
 
 def _size(rng: np.random.Generator, low: float, high: float) -> float:

@@ -1,9 +1,10 @@
 """Trains an experiment: one network per fold for out-of-fold scores and a final one, or one network on one split.
 
 A run is a folder (``run_folder``) with a folder for each split (``fold-0`` ..., ``final``, or ``split``). It holds
-``metrics.jsonl``, TensorBoard logs, the last checkpoint, ``weights.safetensors`` and, once finished, ``part.json`` and
-raw scores of held-out images: ``scores.csv`` of a fold, ``scores-validation.csv`` and ``scores-test.csv`` of a single
-split. With a sequence network, its files are there too, and the scores are its scores.
+``metrics.jsonl``, TensorBoard logs, the last checkpoint, ``weights.safetensors`` and, once finished, ``part.json``,
+``excluded-donors.json`` (outlined bleeds that are not seen, if the sampling leaves them out) and raw scores of held-out
+images: ``scores.csv`` of a fold, ``scores-validation.csv`` and ``scores-test.csv`` of a single split. With a sequence
+network, its files are there too, and the scores are its scores.
 """
 
 import json
@@ -35,6 +36,7 @@ from hemoscope.training.trainer import CHECKPOINT, check_precision, is_first_pro
 __all__ = ["FINAL", "SPLIT", "DataSplit", "TrainingRecord", "make_data_splits", "train"]
 
 WEIGHTS, BEST, RECORD = "weights.safetensors", "best.safetensors", "part.json"
+EXCLUDED = "excluded-donors.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +186,9 @@ def _fit(
         if best.epoch is not None:
             load_weights(module.trained, folder / BEST)
         rows = read_metrics(folder / "metrics.jsonl")
+        if experiment.sampling.donor_lift is not None:
+            excluded = [{"image_id": donor.image_id, "lift_hu": donor.lift_hu} for donor in data.excluded_donors]
+            write_json(folder / EXCLUDED, excluded)
         write_json(folder / RECORD, asdict(_record(split, module, trainer, history, best.epoch, rows)))
         save_weights(module.trained, folder / WEIGHTS)
     return module.trained
