@@ -62,13 +62,36 @@ def test_neighbours_are_a_slab_away_wherever_the_thickness_changes() -> None:
     assert neighbour_indices(volume, 71, 2, 5.0) == [69, 70, 71, 71, 71]
 
 
+@pytest.mark.parametrize(
+    ("spacing", "slices"), [(0.625, 9), (1.0, 5), (2.0, 3), (2.5, 2), (3.0, 2), (5.0, 1), (10.0, 1)]
+)
+def test_neighbours_are_as_far_as_in_training_however_thick_the_slices(spacing: float, slices: int) -> None:
+    volume = volume_at(list(spacing * np.arange(40)))
+    assert neighbour_indices(volume, 20, 1, 5.0) == [20 - slices, 20, 20 + slices]
+
+
+@pytest.mark.parametrize("spacing", [1.0, 5.0])
+def test_what_lies_beyond_a_gap_is_no_neighbour(spacing: float) -> None:
+    """A slice 40 mm away says nothing about this one: the slice before the gap is repeated, as at the end."""
+    volume = volume_at([*spacing * np.arange(20), *(20 * spacing + 40 + spacing * np.arange(20))])
+    step = 5 if spacing == 1.0 else 1
+    assert neighbour_indices(volume, 19, 1, 5.0) == [19 - step, 19, 19]
+    assert neighbour_indices(volume, 20, 1, 5.0) == [20, 20, 20 + step]
+    assert neighbour_indices(volume, 18, 2, 5.0)[3:] == [19, 19]
+
+
+def test_one_missing_slice_is_no_gap() -> None:
+    assert neighbour_indices(volume_at([0.0, 5, 15, 20]), 1, 1, 5.0) == [0, 1, 1]
+    assert neighbour_indices(volume_at([0.0, 1, 2, 3, 4, 6, 7, 8, 9, 10]), 2, 1, 5.0) == [0, 2, 6]
+
+
 @pytest.mark.parametrize("spacing", [0.3, 0.625, 1.0, 1.25, 2.5, 5.0, 7.0])
 def test_an_even_series_is_averaged_by_index(spacing: float) -> None:
     volume = volume_at(list(-100 + spacing * np.arange(60) + 1e-4 * np.sin(np.arange(60))))
     reach = max(round((5.0 / (volume.slice_spacing_mm or 1) - 1) / 2), 0)
     for index in (0, 1, 30, 58, 59):
         assert slab_bounds(volume, index, 5.0) == (max(index - reach, 0), min(index + reach, 59))
-        step = 2 * reach + 1
+        step = 2 if spacing == 2.5 else 2 * reach + 1
         expected = [min(max(index + step * number, 0), 59) for number in (-2, -1, 0, 1, 2)]
         assert neighbour_indices(volume, index, 2, 5.0) == expected
 

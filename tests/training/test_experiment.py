@@ -226,6 +226,10 @@ def test_later_changes_win_and_a_top_level_key_has_no_section(file: Path) -> Non
         ("preprocessing.size=big", "'<=' not supported"),
         ("preprocessing.size=100", "size must be a multiple of 32, got 100"),
         ("preprocessing.neighbours=9", "neighbours 0 to 5, got .* and 9"),
+        (
+            "network.neighbour_init=middle",
+            "neighbour_init is for neighbours, and there are none. Set preprocessing.neigh",
+        ),
         ("reading.size=100", "reading.size must be a multiple of 32 up to 2048, got 100"),
         ("reading.size=-32", "reading.size must be a multiple of 32 up to 2048, got -32"),
         ("reading.extent_mm=0", "reading.extent_mm must be above 0 and at most 300, got 0"),

@@ -55,25 +55,28 @@ def slab_bounds(volume: HounsfieldVolume, index: int, slab_mm: float | None) -> 
 
 
 def neighbour_indices(volume: HounsfieldVolume, index: int, count: int, slab_mm: float | None) -> list[int]:
-    """Return a slice with ``count`` neighbours on either side, from below to above, a slab apart from each other.
+    """Return a slice with ``count`` neighbours on either side, from below to above, about a slab apart from each other.
 
-    Beyond the end of the series, the end slice is repeated.
+    Thick slices are apart by their spacing. Beyond the end of the series or a gap, the last slice before is repeated.
     """
     spacings = _spacings(volume)
     if slab_mm is None or spacings is None:
         return [min(max(index + number, 0), len(volume) - 1) for number in range(-count, count + 1)]
     positions = _positions(volume, spacings)
-    step = float((2 * _reach(spacings, slab_mm)[index] + 1) * spacings[index])
+    reach, spacing = int(_reach(spacings, slab_mm)[index]), float(spacings[index])
+    # Slices of 2.5 mm are not averaged, and the next one is half as far as in training.
+    step = spacing * (2 * reach + 1 if reach else max(round(slab_mm / spacing), 1))
     return [_nearest(positions, index, number, step) for number in range(-count, count + 1)]
 
 
 def _nearest(positions: Floats, index: int, number: int, step: float) -> int:
-    """Return the slice nearest to ``number`` steps away, on that side of the slice."""
-    side = positions[index + 1 :] if number > 0 else positions[:index]
-    if number == 0 or not len(side):
+    """Return the slice nearest to ``number`` steps away, on that side of the slice and less than a step beyond."""
+    farthest = (abs(number) + 1) * step
+    side = (positions - positions[index]) * np.sign(number)
+    reachable = np.flatnonzero((side > 0) & (side < farthest))
+    if not len(reachable):
         return index
-    nearest = int(np.abs(side - positions[index] - number * step).argmin())
-    return index + 1 + nearest if number > 0 else nearest
+    return int(reachable[np.abs(side[reachable] - abs(number) * step).argmin()])
 
 
 def _reach(spacings: Floats, slab_mm: float) -> NDArray[np.intp]:

@@ -72,9 +72,12 @@ class Experiment:
     sequence: SequenceConfig | None = None
 
     def __post_init__(self) -> None:
-        """Reject an input size that the network does not accept."""
+        """Reject an input size that the network does not accept, and an initialisation of missing neighbours."""
         if self.preprocessing.size % 32:
             msg = f"preprocessing: size must be a multiple of 32, got {self.preprocessing.size}"
+            raise ConfigError(msg)
+        if self.network.neighbour_init == "middle" and not self.preprocessing.neighbours:
+            msg = "network: neighbour_init is for neighbours, and there are none. Set preprocessing.neighbours=1"
             raise ConfigError(msg)
 
     @property

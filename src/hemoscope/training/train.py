@@ -150,7 +150,9 @@ def _train_split(
 
 def _network(experiment: Experiment) -> HemorrhageNetwork:
     learned = experiment.preprocessing
-    return HemorrhageNetwork(experiment.network, channels=learned.channels, size=learned.size)
+    return HemorrhageNetwork(
+        experiment.network, channels=learned.channels, size=learned.size, neighbours=learned.neighbours
+    )
 
 
 def _load(experiment: Experiment, weights: Path) -> HemorrhageNetwork:

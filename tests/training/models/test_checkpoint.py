@@ -53,6 +53,32 @@ def test_imagenet_filters_see_every_slice_alike_and_sum_to_the_same(stored: dict
     assert torch.equal(first[:, :3], first[:, 6:])
 
 
+def test_a_network_that_starts_from_the_middle_slice_gives_what_one_slice_gives(stored: dict[str, Tensor]) -> None:
+    """Whatever the neighbours show, until the first layer has learned to see them."""
+    config = NetworkConfig(neighbour_init="middle")
+    torch.manual_seed(3)
+    network = HemorrhageNetwork(config, channels=9, size=64, neighbours=1).eval()
+    torch.manual_seed(3)
+    single = HemorrhageNetwork(NetworkConfig(), channels=3, size=64).eval()
+    assert load_imagenet(network) == load_imagenet(single)
+    assert torch.equal(network.backbone.conv_stem.weight[:, 3:6], stored["conv_stem.weight"])
+    single.head.load_state_dict(network.head.state_dict())
+    images = torch.rand(2, 9, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(network(images).logits, single(images[:, 3:6]).logits, atol=1e-5)
+    network.train()(images).logits.sum().backward()
+    assert network.backbone.conv_stem.weight.grad[:, :3].abs().sum() > 0
+
+
+def test_the_middle_of_five_slices_of_two_windows_is_found(stored: dict[str, Tensor]) -> None:
+    network = HemorrhageNetwork(NetworkConfig(neighbour_init="middle"), channels=10, size=64, neighbours=2)
+    load_imagenet(network)
+    first = network.backbone.conv_stem.weight
+    assert torch.allclose(first[:, 4] + first[:, 5], stored["conv_stem.weight"].sum(1))
+    assert not first[:, :4].any()
+    assert not first[:, 6:].any()
+
+
 def test_a_backbone_without_a_package_is_refused_with_the_choice() -> None:
     with pytest.raises(TrainingError, match=r"contains ImageNet weights of test_efficientnet.*init = 'none'"):
         load_imagenet(HemorrhageNetwork(SMALL, channels=3, size=64))

@@ -54,6 +54,15 @@ def test_frozen_stages_keep_their_weights_and_the_rest_learns(stages: int) -> No
     assert any(name.startswith(fixed) for name, _ in model.named_parameters())
 
 
+def test_a_frozen_stem_still_learns_to_see_neighbours_that_start_at_zero() -> None:
+    model = network(NetworkConfig(frozen_stages=2, neighbour_init="middle"), channels=9)
+    model(image(channels=9)).logits.sum().backward()
+    fixed = ("backbone.bn1.", "backbone.blocks.0.", "backbone.blocks.1.")
+    assert model.backbone.conv_stem.weight.grad is not None
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith(fixed), name
+
+
 def test_frozen_stages_still_follow_the_batch_statistics() -> None:
     """ImageNet's statistics are not those of CT."""
     model = network(NetworkConfig(frozen_stages=2))
@@ -135,6 +144,7 @@ def test_the_mirrored_network_is_the_mean_of_both_looks() -> None:
         ({"head": "linear"}, "head must be one of maps, pooled, flatten, got linear"),
         ({"width": 0}, "must be positive, got 0, 8 and 256"),
         ({"pooled": 0}, "must be positive, got 64, 0 and 256"),
+        ({"neighbour_init": "left"}, "neighbour_init must be one of repeated, middle, got left"),
         ({"normalization": "unit"}, "normalization must be one of symmetric, published, none, got unit"),
         ({"frozen_base": True, "frozen_stages": 1}, "frozen_base freezes every stage, got frozen_stages = 1 too"),
         ({"frozen_stages": -1}, "frozen_stages must not be negative, got -1"),

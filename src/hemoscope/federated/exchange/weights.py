@@ -126,7 +126,9 @@ def initial_network(experiment: Experiment, seed: int) -> HemorrhageNetwork:
     learned = experiment.preprocessing
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = HemorrhageNetwork(experiment.network, channels=learned.channels, size=learned.size)
+        network = HemorrhageNetwork(
+            experiment.network, channels=learned.channels, size=learned.size, neighbours=learned.neighbours
+        )
         load_init(network, experiment.run.init)
     return network
 

@@ -80,7 +80,7 @@ def load_imagenet(network: HemorrhageNetwork) -> str:
         stored: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     full = timm.create_model(name, pretrained=False)
     _load_in_order(full, stored, source=files[0].name)
-    _load_backbone(network.backbone, full.state_dict())
+    _load_backbone(network, full.state_dict())
     return f"{package.replace('_', '-')} {metadata.version(package)}, {files[0].name}"
 
 
@@ -170,7 +170,7 @@ def _load_named(network: HemorrhageNetwork, state: dict[str, Tensor], *, source:
     if len(own) == len(stored) == 4:  # the first layer may have another number of input channels
         sizes[needed[0]] = (own[:1] + own[2:], stored[:1] + stored[2:])
     _refuse(source, "other shapes for", [name for name, (here, there) in sizes.items() if here != there])
-    _load_backbone(network.backbone, state)
+    _load_backbone(network, state)
 
 
 def _published(model: Any) -> dict[str, Any]:
@@ -179,13 +179,17 @@ def _published(model: Any) -> dict[str, Any]:
     return record
 
 
-def _load_backbone(backbone: nn.Module, state: dict[str, Tensor]) -> None:
-    own = backbone.state_dict()
+def _load_backbone(network: HemorrhageNetwork, state: dict[str, Tensor]) -> None:
+    own = network.backbone.state_dict()
     names = _names_in_full(own, state)
     found = {name: state[names[name]] for name in own}
     first = next(iter(own))
-    found[first] = _spread(found[first], own[first].shape[1])
-    backbone.load_state_dict(found)
+    channels, slices = own[first].shape[1], 2 * network.neighbours + 1
+    if network.config.neighbour_init == "middle":
+        found[first] = _in_the_middle(_spread(found[first], channels // slices), slices)
+    else:
+        found[first] = _spread(found[first], channels)
+    network.backbone.load_state_dict(found)
 
 
 def _spread(filters: Tensor, channels: int) -> Tensor:
@@ -197,6 +201,14 @@ def _spread(filters: Tensor, channels: int) -> Tensor:
     if channels < stored:
         return filters.sum(1, keepdim=True).expand(-1, channels, -1, -1) / channels
     return filters.repeat(1, -(-channels // stored), 1, 1)[:, :channels] / (channels / stored)
+
+
+def _in_the_middle(filters: Tensor, slices: int) -> Tensor:
+    """Give filters (out, in, h, w) to the middle slice, and zeros to its neighbours: (out, slices x in, h, w)."""
+    whole = torch.zeros_like(filters).repeat(1, slices, 1, 1)
+    start = (slices // 2) * filters.shape[1]
+    whole[:, start : start + filters.shape[1]] = filters
+    return whole
 
 
 def _names_in_full(own: dict[str, Tensor], full: dict[str, Tensor]) -> dict[str, str]:

@@ -14,6 +14,7 @@ __all__ = [
     "Head",
     "HemorrhageNetwork",
     "MirroredNetwork",
+    "NeighbourInit",
     "NetworkConfig",
     "Normalization",
     "Output",
@@ -22,6 +23,7 @@ __all__ = [
 
 Head = Literal["maps", "pooled", "flatten"]
 Normalization = Literal["symmetric", "published", "none"]
+NeighbourInit = Literal["repeated", "middle"]
 
 # Parameter names of the stem, and the number of the first stage, for ``frozen_stages``.
 _STAGES = (
@@ -53,6 +55,10 @@ class NetworkConfig:
         normalization: of the backbone's input from [0, 1]: ``symmetric`` scales it to [-1, 1]; ``published`` uses the
             mean and standard deviation that timm publishes with the backbone's weights; ``none`` leaves it in [0, 1],
             as in the paper.
+        neighbour_init: how the first layer starts from loaded weights if neighbouring slices are channels:
+            ``repeated`` gives every slice the same filters, so that it starts from their mean; ``middle`` gives the
+            neighbours zeros, so that it starts from the middle slice alone. With ``middle`` the first layer is trained
+            even if its stage is frozen: otherwise it would never see the neighbours.
     """
 
     backbone: str = "tf_efficientnet_lite0"
@@ -64,11 +70,15 @@ class NetworkConfig:
     hidden: int = 256
     head_std: float | None = None
     normalization: Normalization = "symmetric"
+    neighbour_init: NeighbourInit = "repeated"
 
     def __post_init__(self) -> None:
         """Reject settings from which no network can be built."""
         if self.normalization not in get_args(Normalization):
             msg = f"normalization must be one of {', '.join(get_args(Normalization))}, got {self.normalization}"
+            raise ConfigError(msg)
+        if self.neighbour_init not in get_args(NeighbourInit):
+            msg = f"neighbour_init must be one of {', '.join(get_args(NeighbourInit))}, got {self.neighbour_init}"
             raise ConfigError(msg)
         if self.head not in get_args(Head):
             msg = f"head must be one of {', '.join(get_args(Head))}, got {self.head}"
@@ -96,14 +106,15 @@ class HemorrhageNetwork(nn.Module):
     Attributes:
         config: its architecture.
         size: S of training. The head ``flatten`` accepts no other.
+        neighbours: slices below and above that are channels, as in ``Preprocessing``.
         embedding_size: channels of ``Output.embedding``.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, config: NetworkConfig, *, channels: int, size: int) -> None:
-        """Build with random weights; ``checkpoint.load_init`` loads others.
+    def __init__(self, config: NetworkConfig, *, channels: int, size: int, neighbours: int = 0) -> None:
+        """Build with random weights; ``checkpoint.load_init`` loads others, for which it needs ``neighbours``.
 
         Raises:
             ConfigError: timm has no such backbone, it lacks features of the strides that the head needs, the stages to
@@ -115,6 +126,7 @@ class HemorrhageNetwork(nn.Module):
             raise ConfigError(msg)
         self.config = config
         self.size = size
+        self.neighbours = neighbours
         self.backbone = _backbone(config, channels)
         mean, scale = _normalization(config, channels)
         # Settings, not weights: not part of the state dict.
@@ -154,8 +166,9 @@ class HemorrhageNetwork(nn.Module):
         if not fixed:
             msg = f"{self.config.backbone} does not have {stages} stages that can be frozen. Lower frozen_stages"
             raise ConfigError(msg)
+        first = next(iter(named)) if self.config.neighbour_init == "middle" else None
         for name, parameter in named.items():
-            if name.startswith(fixed):
+            if name.startswith(fixed) and name != first:
                 parameter.requires_grad = False
 
 
