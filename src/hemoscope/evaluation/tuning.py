@@ -5,7 +5,7 @@ toward it, which matters with few images. An isotonic curve replaces the card's 
 scores, and needs many positives.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,11 +79,15 @@ class TunedLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CrossFitted:
-    """Results of tuning on held-out groups: probabilities and decisions, (n, 6) each, and urgent decisions (n,)."""
+    """Results of tuning on held-out groups: probabilities and decisions, (n, 6) each, and urgent decisions (n,).
+
+    ``logits`` (n, 6) are the scores that were calibrated.
+    """
 
     probabilities: Floats
     decisions: Booleans
     urgent: Booleans
+    logits: Floats
 
 
 def tune_level(
@@ -204,25 +208,38 @@ def cross_fit(
     method: str = DEFAULT_METHOD,
     folds: int = DEFAULT_FOLDS,
     seed: int = 0,
+    logits_by: Callable[[Booleans], Floats] | None = None,
 ) -> CrossFitted:
     """Tune calibration and points on all folds but one and apply them to that fold, for each fold.
 
     Groups are not divided; folds are stratified by the rarest label that can be fitted.
 
+    Args:
+        scores: raw scores, and the truth.
+        before: the settings to start from.
+        rule: as for ``tune_level``.
+        method: of calibration.
+        folds: number of folds.
+        seed: of the assignment of groups to folds.
+        logits_by: returns the logits (n, 6) to take for a fold, chosen on the rows (n,) of the other folds; None takes
+            those of ``scores``.
+
     Raises:
         DataError: too few groups, or no label with two positive groups.
     """
     part = group_folds(_rarest(scores), scores.groups, folds, seed=seed)
-    probabilities = np.empty(scores.logits.shape)
+    probabilities, logits = np.empty(scores.logits.shape), np.empty(scores.logits.shape)
     decisions = np.empty(scores.logits.shape, dtype=bool)
     urgent = np.empty(len(scores.logits), dtype=bool)
     for fold in range(folds):
         held_out = part == fold
-        settings = tune_level(scores.rows(~held_out), before, rule, method=method).settings
-        probabilities[held_out] = settings.probabilities(scores.logits[held_out])
+        taken = scores if logits_by is None else replace(scores, logits=logits_by(~held_out))
+        settings = tune_level(taken.rows(~held_out), before, rule, method=method).settings
+        logits[held_out] = taken.logits[held_out]
+        probabilities[held_out] = settings.probabilities(logits[held_out])
         decisions[held_out] = settings.decisions(probabilities[held_out])
         urgent[held_out] = settings.urgent_decisions(probabilities[held_out])
-    return CrossFitted(probabilities=probabilities, decisions=decisions, urgent=urgent)
+    return CrossFitted(probabilities=probabilities, decisions=decisions, urgent=urgent, logits=logits)
 
 
 def _rarest(scores: ValidationScores) -> Booleans:

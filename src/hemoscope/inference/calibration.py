@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hemoscope.labels import PerLabel
+
 
 def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Convert logits of any shape to probabilities, without overflow."""
@@ -170,10 +172,13 @@ class SliceRule:
     Attributes:
         kind: ``gaussian``.
         width_mm: standard deviation of the Gaussian; None smooths nothing.
+        calibration: of smoothed logits; None takes the card's calibration of slices for them, too. Slices that are not
+            mixed with others, and heat maps, always have the card's.
     """
 
     kind: Literal["gaussian"] = "gaussian"
     width_mm: float | None = None
+    calibration: PerLabel[AnyCalibration] | None = None
 
     def __post_init__(self) -> None:
         """Reject an unknown kind, and widths that are impossible for a head."""

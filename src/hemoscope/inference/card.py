@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import partial
 from types import MappingProxyType, NoneType, UnionType
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from hemoscope.inference.calibration import AnyCalibration, OperatingPoint, SliceRule, StudyRule, ThinSeriesRule
 from hemoscope.inference.precision import PrecisionTest
@@ -332,6 +332,7 @@ def _parse_literal(inner: tuple[Any, ...], value: object, where: str) -> object:
 _GENERIC: dict[Any, Callable[[tuple[Any, ...], object, str], Any]] = {
     PerLabel: _parse_per_label,
     UnionType: _parse_union,
+    Union: _parse_union,  # of a generic class and None
     tuple: _parse_tuple,
     Mapping: _parse_mapping,
     Literal: _parse_literal,
