@@ -11,6 +11,7 @@ import numpy as np
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, logit
+from hemoscope.evaluation.conformal import measured_rule
 from hemoscope.evaluation.intervals import group_indices
 from hemoscope.evaluation.metrics import Booleans, Floats
 from hemoscope.evaluation.performance import measured, with_performance
@@ -213,6 +214,7 @@ def _tune(
         points=getattr(card.operating_points, level),
         established=card.established,
         urgent=card.operating_points.urgent if level == "study" else None,
+        unsure=card.unsure if level == "study" else None,
     )
     held_out = cross_fit(scores, before, choices.rule, method=choices.method, seed=choices.seed)
     tuned = tune_level(scores, before, choices.rule, method=choices.method)
@@ -280,6 +282,7 @@ def _tuned_card(card: ModelCard, levels: Sequence[_Level], record: Document) -> 
         calibration=replace(old, slice=slices.calibration, study=old.study if study is None else study.calibration),
         slice_rule=_tuned_rule(card.slice_rule, old.slice, slices.calibration),
         operating_points=points,
+        unsure=card.unsure if study is None else study.unsure,
         scores=(*card.scores, *tables),
         description=f"{card.description.rstrip()} {_note(levels, record)}",
         precision=None,  # tested at the thresholds before
@@ -321,7 +324,10 @@ def _measured(level: _Level) -> LevelSettings:
     urgent = settings.urgent
     if urgent is not None:
         urgent = measured(urgent, held_out.urgent, scores.truth[:, 0], scores.groups, "cross_fitted")
-    return replace(settings, points=points, urgent=urgent)
+    unsure = settings.unsure
+    if unsure is not None:
+        unsure = measured_rule(unsure, held_out.sets, scores.truth[:, 0], scores.groups, "cross_fitted")
+    return replace(settings, points=points, urgent=urgent, unsure=unsure)
 
 
 def _note(levels: Sequence[_Level], record: Document) -> str:

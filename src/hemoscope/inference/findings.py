@@ -21,7 +21,7 @@ PARTIAL_HEAD = ("single_slice", "few_slices")
 
 
 class Triage(StrEnum):
-    """How soon a reader should look, most urgent first; ``unsure`` is reserved, no reading gives it yet."""
+    """How soon a reader should look, most urgent first; ``unsure`` only by a card with a rule for it."""
 
     IMMEDIATE = "immediate"
     PROMPT = "prompt"
@@ -137,8 +137,20 @@ def present_labels(
 def study_triage(probabilities: PerLabel[float], present: Sequence[Hemorrhage], card: ModelCard) -> Triage:
     """Return how soon to look; only established labels count.
 
-    Immediate where ``any`` reaches the card's urgent threshold, prompt where a label is present, else routine.
+    Immediate where ``any`` reaches the card's urgent threshold, prompt where a label is present, else routine. If the
+    card has a rule for it, the first two need ``any`` in the high set, routine needs it in the low set, and all other
+    studies are unsure.
     """
+    reached = _reached_triage(probabilities, present, card)
+    if card.unsure is None or not card.established[Hemorrhage.ANY]:
+        return reached
+    sets, likely = card.unsure.used, probabilities[Hemorrhage.ANY]
+    sure = likely < sets.low if reached is Triage.ROUTINE else likely >= sets.high
+    return reached if sure else Triage.UNSURE
+
+
+def _reached_triage(probabilities: PerLabel[float], present: Sequence[Hemorrhage], card: ModelCard) -> Triage:
+    """Return the triage by the thresholds alone."""
     if card.established[Hemorrhage.ANY] and probabilities[Hemorrhage.ANY] >= card.operating_points.urgent.threshold:
         return Triage.IMMEDIATE
     return Triage.PROMPT if any(card.established[label] for label in present) else Triage.ROUTINE

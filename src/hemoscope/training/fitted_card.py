@@ -31,7 +31,7 @@ from hemoscope.inference.card import (
 )
 from hemoscope.inference.probabilities import consistent
 from hemoscope.training.experiment import Experiment
-from hemoscope.training.fitted_settings import NO_VALIDATION, Fit, established_labels, fit, nothing_fitted
+from hemoscope.training.fitted_settings import NO_VALIDATION, Fit, established_labels, fit, nothing_fitted, with_unsure
 from hemoscope.training.fitted_smoothing import smoothing_of
 from hemoscope.training.held_out import HeldOut, cross_fitted, on_test_set, settings_of, with_held_out_performance
 from hemoscope.training.run_scores import LevelScores, SliceAndStudyScores
@@ -57,7 +57,7 @@ def folds_card(
 ) -> ModelCard:
     """Return the card of a run on folds, fitted on its out-of-fold scores."""
     smoothing = smoothing_of(scored)
-    found = fit(scored, established_labels(scored), smoothing)
+    found = with_unsure(fit(scored, established_labels(scored), smoothing), scored)
     held_out = cross_fitted(scored, found, smoothing)
     description = (
         "Patient-level folds: every patient is scored once, by a network trained with the same recipe on "
@@ -108,7 +108,7 @@ def split_card(
 
 
 def _fit_on(validation: SliceAndStudyScores) -> Fit:
-    return fit(validation, established_labels(validation), smoothing_of(validation))
+    return with_unsure(fit(validation, established_labels(validation), smoothing_of(validation)), validation)
 
 
 def _tables(
@@ -167,6 +167,7 @@ def assembled(
         federation=origin.federation,
         thin_series=ThinSeriesRule(),
         slice_rule=found.slice_rule,
+        unsure=found.unsure,
     )
 
 

@@ -17,7 +17,7 @@ from hemoscope.evaluation.intervals import group_indices
 from hemoscope.evaluation.metrics import Booleans
 from hemoscope.evaluation.threshold_rules import ThresholdRule
 from hemoscope.evaluation.tuning import CrossFitted, LevelSettings, ValidationScores, cross_fit, not_below
-from hemoscope.inference.calibration import Calibration, OperatingPoint
+from hemoscope.inference.calibration import Calibration, OperatingPoint, UnsureRule
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.run_scores import LevelScores
@@ -64,6 +64,7 @@ def cross_fit_level(
     *,
     seed: int = 0,
     logits_by: Callable[[Booleans], Floats] | None = None,
+    unsure: UnsureRule | None = None,
 ) -> CrossFitted | None:
     """Fit calibration and thresholds on all folds of patients but one and apply them to that fold, for each fold.
 
@@ -74,6 +75,7 @@ def cross_fit_level(
         urgent: the second point on ``any``.
         seed: of the assignment of patients to folds.
         logits_by: as for ``tuning.cross_fit``.
+        unsure: the conformal rule of studies.
 
     Returns:
         None if there are too few patients: fewer than folds, or no label that two of them have.
@@ -84,6 +86,7 @@ def cross_fit_level(
         points=PerLabel.of([replace(point, threshold=ABOVE_HALF) for point in points.values]),
         established=established,
         urgent=None if urgent is None else replace(urgent, threshold=NEVER),
+        unsure=unsure,
     )
     known = ValidationScores(logits=scores.logits, truth=scores.truth, groups=groups)
     try:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hemoscope.evaluation.conformal import fit_unsure
 from hemoscope.evaluation.established import established_by_rows
 from hemoscope.evaluation.threshold_rules import ThresholdRule
-from hemoscope.inference.calibration import SliceRule
+from hemoscope.inference.calibration import SliceRule, UnsureRule
 from hemoscope.inference.card import CalibrationTable, OperatingPointTable
+from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.fitted_levels import (
     FittedCalibration,
@@ -39,6 +41,7 @@ class Fit:
     established: PerLabel[bool]
     limits: tuple[str, ...]
     slice_rule: SliceRule | None = None
+    unsure: UnsureRule | None = None
 
 
 def established_labels(scored: SliceAndStudyScores) -> PerLabel[bool]:
@@ -83,6 +86,14 @@ def fit(scored: SliceAndStudyScores, supported: PerLabel[bool], smoothing: Smoot
         limits=(*_unfitted_lines(slices, studies), *_urgency_lines(why_never)),
         slice_rule=None if width_mm is None else SliceRule(width_mm=width_mm, calibration=smooth.calibration),
     )
+
+
+def with_unsure(found: Fit, scored: SliceAndStudyScores) -> Fit:
+    """Return the fit with its conformal rule, if ``any`` is established and there are enough studies."""
+    if not found.established[Hemorrhage.ANY]:
+        return found
+    shown = consistent(calibrated(scored.studies.logits, found.calibration.study), found.established)
+    return replace(found, unsure=fit_unsure(shown[:, 0], scored.studies.truth[:, 0]))
 
 
 def nothing_fitted(reason: str) -> Fit:

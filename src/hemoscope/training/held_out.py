@@ -7,6 +7,7 @@ set: its performance is that of exactly the fitted thresholds. Both are after co
 
 from dataclasses import dataclass, replace
 
+from hemoscope.evaluation.conformal import measured_rule
 from hemoscope.evaluation.performance import Method, measured, with_performance
 from hemoscope.evaluation.tuning import CrossFitted, LevelSettings
 from hemoscope.inference.card import OperatingPointTable
@@ -37,7 +38,9 @@ def cross_fitted(scored: SliceAndStudyScores, found: Fit, smoothing: Smoothing |
     """
     logits_by = None if smoothing is None else smoothing.smoothed_by
     slices = cross_fit_level(scored.slices, found.points.slice, found.established, logits_by=logits_by)
-    studies = cross_fit_level(scored.studies, found.points.study, found.established, found.points.urgent)
+    studies = cross_fit_level(
+        scored.studies, found.points.study, found.established, found.points.urgent, unsure=found.unsure
+    )
     if slices is None or studies is None:
         return None
     return HeldOut(slices=slices, studies=studies, method="cross_fitted")
@@ -53,6 +56,7 @@ def on_test_set(test: SliceAndStudyScores, found: Fit) -> HeldOut:
             decisions=settings.decisions(shown),
             urgent=settings.urgent_decisions(shown),
             logits=scores.logits,
+            sets=settings.conformal_sets(shown),
         )
 
     slices, studies = settings_of(found)
@@ -70,7 +74,11 @@ def settings_of(found: Fit) -> tuple[LevelSettings, LevelSettings]:
     return (
         LevelSettings(calibration=of_slices, points=points.slice, established=found.established),
         LevelSettings(
-            calibration=calibration.study, points=points.study, established=found.established, urgent=points.urgent
+            calibration=calibration.study,
+            points=points.study,
+            established=found.established,
+            urgent=points.urgent,
+            unsure=found.unsure,
         ),
     )
 
@@ -87,4 +95,7 @@ def with_held_out_performance(found: Fit, scored: SliceAndStudyScores, held_out:
         study=with_performance(points.study, held_out.studies.decisions, studies.truth, studies.patients, method),
         urgent=measured(points.urgent, held_out.studies.urgent, any_of_studies, studies.patients, method),
     )
-    return replace(found, points=table)
+    rule = found.unsure
+    if rule is not None:
+        rule = measured_rule(rule, held_out.studies.sets, any_of_studies, studies.patients, method)
+    return replace(found, points=table, unsure=rule)
