@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hemoscope.inference.calibration import Calibration
-from hemoscope.inference.heat_maps import HeatMap, heat_on_slice, local_heat
+from hemoscope.inference.heat_maps import HeatMap, heat_on_slice, local_heat, peak_distance
 from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
@@ -48,3 +48,34 @@ def test_a_label_is_shown_in_its_own_calibration(label: Hemorrhage) -> None:
     index = LABELS.index(label)
     np.testing.assert_allclose(heat.values, 1 / (1 + np.exp(-((1.0 + index) * index - 1.0))), atol=1e-6)
     assert heat.box == BOX
+
+
+def outline(*, rows: slice, columns: slice) -> np.ndarray:
+    drawn = np.zeros((64, 64), dtype=bool)
+    drawn[rows, columns] = True
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        (outline(rows=slice(15, 20), columns=slice(45, 50)), 0.0),  # around the peak
+        (outline(rows=slice(15, 20), columns=slice(0, 37)), 10.0),  # ends 10 pixels left of it
+        (outline(rows=slice(20, 30), columns=slice(51, 60)), 5.0),  # 3 below and 4 to the right of it
+    ],
+)
+def test_a_peak_is_as_far_from_an_outline_as_on_the_slice(drawn: np.ndarray, expected: float) -> None:
+    values = np.full((8, 8), -3.0, dtype=np.float32)
+    values[1, 6] = -1.0  # its middle is row 17 and column 47 of the slice
+    assert peak_distance(values, BOX, drawn) == pytest.approx(expected)
+
+
+def test_a_peak_beyond_the_image_is_far_from_an_outline_at_its_edge() -> None:
+    values = np.zeros((2, 2), dtype=np.float32)
+    values[0, 0] = 1.0
+    box = Box(top=-40, left=0, side=80, width=40)
+    assert peak_distance(values, box, outline(rows=slice(0, 1), columns=slice(0, 64))) == pytest.approx(20.0)
+
+
+def test_without_an_outline_no_distance_is_known() -> None:
+    assert peak_distance(np.zeros((4, 4), dtype=np.float32), BOX, np.zeros((64, 64), dtype=bool)) is None

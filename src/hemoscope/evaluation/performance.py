@@ -63,13 +63,14 @@ def held_out_performance(
     flagged = decisions & (positive | negative)
     return PointPerformance(
         method=method,
-        sensitivity=_proportion(decisions[positive], patients[positive]),
-        specificity=_proportion(~decisions[negative], patients[negative]),
-        precision=_proportion(positive[flagged], patients[flagged]),
+        sensitivity=proportion(decisions[positive], patients[positive]),
+        specificity=proportion(~decisions[negative], patients[negative]),
+        precision=proportion(positive[flagged], patients[flagged]),
     )
 
 
-def _proportion(hits: Booleans, patients: NDArray[np.generic]) -> Proportion | None:
+def proportion(hits: Booleans, patients: NDArray[np.generic]) -> Proportion | None:
+    """Return the share of hits (rows,) with its interval by patient and its counts; None without rows."""
     found = proportion_interval(hits, patients)
     if found is None:
         return None

@@ -11,6 +11,7 @@ import numpy as np
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, logit
+from hemoscope.evaluation.conformal import measured_rule
 from hemoscope.evaluation.intervals import group_indices
 from hemoscope.evaluation.metrics import Booleans, Floats
 from hemoscope.evaluation.performance import measured, with_performance
@@ -27,7 +28,7 @@ from hemoscope.evaluation.tuning import (
     tune_level,
 )
 from hemoscope.inference.bundle import GRAPH, GRAPH_INT8, SEQUENCE, ModelBundle, write_bundle
-from hemoscope.inference.calibration import AnyCalibration, Calibration
+from hemoscope.inference.calibration import AnyCalibration, Calibration, IsotonicCalibration, SliceRule
 from hemoscope.inference.card import ModelCard, ScoreTable, images_sha256, to_plain
 from hemoscope.inference.probabilities import study_logits
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
@@ -39,6 +40,10 @@ TUNED = "+tuned"
 NO_GROUPS = (
     "No patients are given: folds and intervals are by image. Slices of one head resemble each other, so scores are "
     "optimistic and the intervals too narrow. Give --groups."
+)
+NOT_INVERTIBLE = (
+    "the bundle has an isotonic curve, which is not invertible: the network's scores cannot be recovered. "
+    "Tune the bundle that it was tuned from"
 )
 Document = dict[str, Any]
 
@@ -149,11 +154,7 @@ def raw_logits(probabilities: Floats, calibration: PerLabel[AnyCalibration]) -> 
     """
     lines = [one for one in calibration.values if isinstance(one, Calibration)]
     if len(lines) < len(LABELS):
-        msg = (
-            "the bundle has an isotonic curve, which is not invertible: the network's scores cannot be recovered. "
-            "Tune the bundle that it was tuned from"
-        )
-        raise DataError(msg)
+        raise DataError(NOT_INVERTIBLE)
     scale, bias = np.array([(one.scale, one.bias) for one in lines]).T
     return np.asarray((logit(probabilities) - bias) / scale)
 
@@ -213,6 +214,7 @@ def _tune(
         points=getattr(card.operating_points, level),
         established=card.established,
         urgent=card.operating_points.urgent if level == "study" else None,
+        unsure=card.unsure if level == "study" else None,
     )
     held_out = cross_fit(scores, before, choices.rule, method=choices.method, seed=choices.seed)
     tuned = tune_level(scores, before, choices.rule, method=choices.method)
@@ -278,11 +280,41 @@ def _tuned_card(card: ModelCard, levels: Sequence[_Level], record: Document) -> 
         card,
         version=card.version.removesuffix(TUNED) + TUNED,
         calibration=replace(old, slice=slices.calibration, study=old.study if study is None else study.calibration),
+        slice_rule=_tuned_rule(card.slice_rule, old.slice, slices.calibration),
         operating_points=points,
+        unsure=card.unsure if study is None else study.unsure,
         scores=(*card.scores, *tables),
         description=f"{card.description.rstrip()} {_note(levels, record)}",
         precision=None,  # tested at the thresholds before
     )
+
+
+def _tuned_rule(
+    rule: SliceRule | None, before: PerLabel[AnyCalibration], after: PerLabel[AnyCalibration]
+) -> SliceRule | None:
+    """Return the slice rule, its calibration changed as that of slices was.
+
+    Predictions do not say whether they were smoothed, so what was fitted is a change of served probabilities, which
+    holds for both. The width stays: predictions have no positions to choose it by.
+
+    Raises:
+        DataError: the rule has an isotonic curve.
+    """
+    if rule is None or rule.calibration is None:
+        return rule
+    smooth = rule.calibration
+
+    def of(label: Hemorrhage) -> AnyCalibration:
+        old, new, own = before[label], after[label], smooth[label]
+        if not (isinstance(old, Calibration) and isinstance(own, Calibration)):
+            raise DataError(NOT_INVERTIBLE)
+        if isinstance(new, IsotonicCalibration):
+            odds = old.scale * np.array(new.logits) + old.bias
+            return replace(new, logits=tuple(((odds - own.bias) / own.scale).tolist()))
+        scale = new.scale / old.scale
+        return Calibration(scale=scale * own.scale, bias=scale * (own.bias - old.bias) + new.bias)
+
+    return replace(rule, calibration=PerLabel.build(of))
 
 
 def _measured(level: _Level) -> LevelSettings:
@@ -292,7 +324,10 @@ def _measured(level: _Level) -> LevelSettings:
     urgent = settings.urgent
     if urgent is not None:
         urgent = measured(urgent, held_out.urgent, scores.truth[:, 0], scores.groups, "cross_fitted")
-    return replace(settings, points=points, urgent=urgent)
+    unsure = settings.unsure
+    if unsure is not None:
+        unsure = measured_rule(unsure, held_out.sets, scores.truth[:, 0], scores.groups, "cross_fitted")
+    return replace(settings, points=points, urgent=urgent, unsure=unsure)
 
 
 def _note(levels: Sequence[_Level], record: Document) -> str:

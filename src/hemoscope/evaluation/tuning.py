@@ -5,7 +5,7 @@ toward it, which matters with few images. An isotonic curve replaces the card's 
 scores, and needs many positives.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +14,19 @@ import numpy as np
 from hemoscope.errors import DataError
 from hemoscope.evaluation.bootstrap import DEFAULT_ROUNDS, interval, resamples, sum_by_group
 from hemoscope.evaluation.calibrate import DEFAULT_FOLDS, DEFAULT_METHOD, fit_of, group_folds
+from hemoscope.evaluation.conformal import fit_sets
 from hemoscope.evaluation.metrics import Booleans, Floats, Integers, contributions, tally
 from hemoscope.evaluation.performance import held_out_performance
 from hemoscope.evaluation.threshold_rules import NOT_BELOW_ANY, ThresholdRule, parse_rule
 from hemoscope.evaluation.thresholds import stated
-from hemoscope.inference.calibration import AnyCalibration, Calibration, IsotonicCalibration, OperatingPoint
+from hemoscope.inference.calibration import (
+    AnyCalibration,
+    Calibration,
+    ConformalSets,
+    IsotonicCalibration,
+    OperatingPoint,
+    UnsureRule,
+)
 from hemoscope.inference.card import to_plain
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
@@ -47,13 +55,14 @@ class ValidationScores:
 class LevelSettings:
     """Settings of one level (slice or study) of a card, and which labels are established.
 
-    ``urgent`` is the second point on the study's ``any``; None for slices.
+    ``urgent`` is the second point on the study's ``any``, and ``unsure`` its conformal rule; None for slices.
     """
 
     calibration: PerLabel[AnyCalibration]
     points: PerLabel[OperatingPoint]
     established: PerLabel[bool]
     urgent: OperatingPoint | None = None
+    unsure: UnsureRule | None = None
 
     def probabilities(self, logits: Floats) -> Floats:
         """Return the probabilities that a user sees from raw logits (n, 6)."""
@@ -68,6 +77,10 @@ class LevelSettings:
         lowest = np.inf if self.urgent is None else self.urgent.threshold
         return np.asarray(probabilities[:, 0] >= lowest)
 
+    def conformal_sets(self, probabilities: Floats) -> tuple[Integers, ...]:
+        """Return the set of each study (n,) for each alpha of the rule; nothing without a rule."""
+        return () if self.unsure is None else tuple(one.of(probabilities[:, 0]) for one in self.unsure.sets)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunedLevel:
@@ -79,11 +92,16 @@ class TunedLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CrossFitted:
-    """Results of tuning on held-out groups: probabilities and decisions, (n, 6) each, and urgent decisions (n,)."""
+    """Results of tuning on held-out groups: probabilities and decisions, (n, 6) each, and urgent decisions (n,).
+
+    ``logits`` (n, 6) are the scores that were calibrated, and ``sets`` the conformal sets (n,) of each alpha.
+    """
 
     probabilities: Floats
     decisions: Booleans
     urgent: Booleans
+    logits: Floats
+    sets: tuple[Integers, ...] = ()
 
 
 def tune_level(
@@ -120,6 +138,8 @@ def tune_level(
         urgent, _ = choose_point(scores, probabilities, Hemorrhage.ANY, before.urgent, change, None)
         lowest = settings.points[Hemorrhage.ANY].threshold
         settings = replace(settings, urgent=not_below(urgent, lowest, probabilities[:, 0], scores.truth[:, 0]))
+    if before.unsure is not None:
+        settings = replace(settings, unsure=_tuned_unsure(scores, probabilities, before.unsure, before, tuned))
     return TunedLevel(settings=settings, kept=PerLabel.of(reasons))
 
 
@@ -136,6 +156,20 @@ def not_below(point: OperatingPoint, lowest: float, probabilities: Floats, truth
         return point
     known = np.isfinite(truth)
     return stated(probabilities[known], truth[known], lowest, rule=f"{point.rule}{NOT_BELOW_ANY}")
+
+
+def _tuned_unsure(
+    scores: ValidationScores, probabilities: Floats, rule: UnsureRule, before: LevelSettings, after: LevelSettings
+) -> UnsureRule:
+    """Choose the quantiles of each alpha again; if there are too few studies, convert them to the new calibration."""
+    change = before.calibration[Hemorrhage.ANY], after.calibration[Hemorrhage.ANY]
+
+    def of(old: ConformalSets) -> ConformalSets:
+        found = fit_sets(probabilities[:, 0], scores.truth[:, 0], old.alpha)
+        moved = replace(old, low=_moved_to(old.low, *change), high=_moved_to(old.high, *change))
+        return moved if found is None else found
+
+    return replace(rule, sets=tuple(of(one) for one in rule.sets))
 
 
 def _refit(
@@ -189,11 +223,15 @@ def _moved(point: OperatingPoint, before: AnyCalibration, after: AnyCalibration)
 
     On a flat part of an isotonic curve, all its scores are positive. From a curve it cannot be converted, and stays.
     """
+    return replace(point, threshold=_moved_to(point.threshold, before, after))
+
+
+def _moved_to(threshold: float, before: AnyCalibration, after: AnyCalibration) -> float:
     if after == before or isinstance(before, IsotonicCalibration):
-        return point
-    raw = (np.log(point.threshold) - np.log1p(-point.threshold) - before.bias) / before.scale
+        return threshold
+    raw = (np.log(threshold) - np.log1p(-threshold) - before.bias) / before.scale
     moved = float(after.apply(np.asarray(raw)))
-    return replace(point, threshold=min(max(moved, _NEAREST), 1.0 - _NEAREST))
+    return min(max(moved, _NEAREST), 1.0 - _NEAREST)
 
 
 def cross_fit(
@@ -204,25 +242,41 @@ def cross_fit(
     method: str = DEFAULT_METHOD,
     folds: int = DEFAULT_FOLDS,
     seed: int = 0,
+    logits_by: Callable[[Booleans], Floats] | None = None,
 ) -> CrossFitted:
     """Tune calibration and points on all folds but one and apply them to that fold, for each fold.
 
     Groups are not divided; folds are stratified by the rarest label that can be fitted.
 
+    Args:
+        scores: raw scores, and the truth.
+        before: the settings to start from.
+        rule: as for ``tune_level``.
+        method: of calibration.
+        folds: number of folds.
+        seed: of the assignment of groups to folds.
+        logits_by: returns the logits (n, 6) to take for a fold, chosen on the rows (n,) of the other folds; None takes
+            those of ``scores``.
+
     Raises:
         DataError: too few groups, or no label with two positive groups.
     """
     part = group_folds(_rarest(scores), scores.groups, folds, seed=seed)
-    probabilities = np.empty(scores.logits.shape)
+    probabilities, logits = np.empty(scores.logits.shape), np.empty(scores.logits.shape)
     decisions = np.empty(scores.logits.shape, dtype=bool)
     urgent = np.empty(len(scores.logits), dtype=bool)
+    sets = tuple(np.empty(len(scores.logits), dtype=np.intp) for _ in before.unsure.sets) if before.unsure else ()
     for fold in range(folds):
         held_out = part == fold
-        settings = tune_level(scores.rows(~held_out), before, rule, method=method).settings
-        probabilities[held_out] = settings.probabilities(scores.logits[held_out])
+        taken = scores if logits_by is None else replace(scores, logits=logits_by(~held_out))
+        settings = tune_level(taken.rows(~held_out), before, rule, method=method).settings
+        logits[held_out] = taken.logits[held_out]
+        probabilities[held_out] = settings.probabilities(logits[held_out])
         decisions[held_out] = settings.decisions(probabilities[held_out])
         urgent[held_out] = settings.urgent_decisions(probabilities[held_out])
-    return CrossFitted(probabilities=probabilities, decisions=decisions, urgent=urgent)
+        for kept, found in zip(sets, settings.conformal_sets(probabilities[held_out]), strict=True):
+            kept[held_out] = found
+    return CrossFitted(probabilities=probabilities, decisions=decisions, urgent=urgent, logits=logits, sets=sets)
 
 
 def _rarest(scores: ValidationScores) -> Booleans:

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hemoscope.labels import PerLabel
+
 
 def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Convert logits of any shape to probabilities, without overflow."""
@@ -116,6 +118,72 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnsurePerformance:
+    """What a pair of quantiles does on studies that neither they nor their calibration were fitted on.
+
+    Attributes:
+        method: as in ``PointPerformance``.
+        unsure: studies left unsure, of all.
+        not_low: of those with hemorrhage, those not in the low set; at least 1 - alpha is meant.
+        not_high: of those without hemorrhage, those not in the high set; at least 1 - alpha is meant.
+        low_without: of those in the low set, those without hemorrhage; None if there are none.
+        high_with: of those in the high set, those with hemorrhage; None if there are none.
+    """
+
+    method: Literal["cross_fitted", "test_set"]
+    unsure: Proportion
+    not_low: Proportion
+    not_high: Proportion
+    low_without: Proportion | None
+    high_with: Proportion | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConformalSets:
+    """Two class-conditional conformal quantiles of the study's probability of ``any``.
+
+    Below ``low``, hemorrhage is excluded: at most a share ``alpha`` of the studies with hemorrhage lies there. At or
+    above ``high``, no hemorrhage is excluded: at most ``alpha`` of the studies without lies there. Between them,
+    neither is: the model is unsure.
+    """
+
+    alpha: float
+    low: float
+    high: float
+    performance: UnsurePerformance | None = None
+
+    def __post_init__(self) -> None:
+        """Reject quantiles that are no probabilities or in the wrong order."""
+        if not (0.0 < self.alpha < 0.5 and 0.0 < self.low <= self.high < 1.0):
+            found = f"{self.alpha}, {self.low} and {self.high}"
+            msg = f"conformal sets need an alpha from 0 to 0.5 and quantiles in rising order in (0, 1), got {found}"
+            raise ValueError(msg)
+
+    def of(self, probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Return the set of each probability (n,): 0 low, 1 unsure, 2 high."""
+        return (probabilities >= self.low).astype(np.intp) + (probabilities >= self.high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsureRule:
+    """When a study is called unsure: by the sets of ``alpha``, which is one of those in ``sets``."""
+
+    alpha: float
+    sets: tuple[ConformalSets, ...]
+
+    def __post_init__(self) -> None:
+        """Reject a rule without the sets that it uses."""
+        if [one.alpha for one in self.sets].count(self.alpha) != 1:
+            msg = f"the sets of alpha {self.alpha} must be there once"
+            raise ValueError(msg)
+
+    @property
+    def used(self) -> ConformalSets:
+        """The sets that decide."""
+        return next(one for one in self.sets if one.alpha == self.alpha)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRule:
     """The study score of one label: the mean of its highest slice logits over a given extent.
 
@@ -170,10 +238,13 @@ class SliceRule:
     Attributes:
         kind: ``gaussian``.
         width_mm: standard deviation of the Gaussian; None smooths nothing.
+        calibration: of smoothed logits; None takes the card's calibration of slices for them, too. Slices that are not
+            mixed with others, and heat maps, always have the card's.
     """
 
     kind: Literal["gaussian"] = "gaussian"
     width_mm: float | None = None
+    calibration: PerLabel[AnyCalibration] | None = None
 
     def __post_init__(self) -> None:
         """Reject an unknown kind, and widths that are impossible for a head."""

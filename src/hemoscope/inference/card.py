@@ -11,9 +11,16 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import partial
 from types import MappingProxyType, NoneType, UnionType
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from hemoscope.inference.calibration import AnyCalibration, OperatingPoint, SliceRule, StudyRule, ThinSeriesRule
+from hemoscope.inference.calibration import (
+    AnyCalibration,
+    OperatingPoint,
+    SliceRule,
+    StudyRule,
+    ThinSeriesRule,
+    UnsureRule,
+)
 from hemoscope.inference.precision import PrecisionTest
 from hemoscope.inference.preprocess import Preprocessing
 from hemoscope.labels import LABELS, PerLabel, check_label_order
@@ -211,7 +218,7 @@ class ModelCard:
     set if and only if the bundle has a sequence graph. ``split`` is None if the weights were trained on every patient
     of ``training_data``, or on all except those that ``limits_of_use`` names. ``federation`` is set if several sites
     trained the weights. Without ``thin_series`` every slice is scored; without ``slice_rule`` none is smoothed.
-    ``precision`` holds the tests in reduced precision, if there are any.
+    Without ``unsure`` no study is called unsure. ``precision`` holds the tests in reduced precision, if there are any.
     """
 
     format: Literal["hemoscope.bundle/1"] = "hemoscope.bundle/1"
@@ -234,6 +241,7 @@ class ModelCard:
     federation: FederationRecord | None = None
     thin_series: ThinSeriesRule | None = None
     slice_rule: SliceRule | None = None
+    unsure: UnsureRule | None = None
     precision: tuple[PrecisionTest, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -332,6 +340,7 @@ def _parse_literal(inner: tuple[Any, ...], value: object, where: str) -> object:
 _GENERIC: dict[Any, Callable[[tuple[Any, ...], object, str], Any]] = {
     PerLabel: _parse_per_label,
     UnionType: _parse_union,
+    Union: _parse_union,  # of a generic class and None
     tuple: _parse_tuple,
     Mapping: _parse_mapping,
     Literal: _parse_literal,

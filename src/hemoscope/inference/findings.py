@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hemoscope.dicom.slices import QualityNote, SliceHeader, SliceRef, UnreadSlices
 from hemoscope.inference.calibration import OperatingPoint
 from hemoscope.inference.card import ModelCard
-from hemoscope.inference.probabilities import StudyProbabilities
+from hemoscope.inference.probabilities import StudyProbabilities, calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
 KEY_SLICES = 3
@@ -21,7 +21,7 @@ PARTIAL_HEAD = ("single_slice", "few_slices")
 
 
 class Triage(StrEnum):
-    """How soon a reader should look, most urgent first; ``unsure`` is reserved, no reading gives it yet."""
+    """How soon a reader should look, most urgent first; ``unsure`` only by a card with a rule for it."""
 
     IMMEDIATE = "immediate"
     PROMPT = "prompt"
@@ -39,7 +39,7 @@ class Finding:
     """One label in one study.
 
     ``established`` is False where the model's validation does not support this label: it then raises no finding alone.
-    ``slices`` are the key slices, most probable first; none where the label is not present.
+    ``slices`` are the key slices, those of the highest own score first; none where the label is not present.
     """
 
     label: Hemorrhage
@@ -118,7 +118,7 @@ class StudyFindings:
 
     @property
     def key_slices(self) -> PerLabel[tuple[SliceRef, ...]]:
-        """The key slices of each label, most probable first."""
+        """The key slices of each label, those of the highest own score first."""
         return PerLabel.of([finding.slices for finding in self.findings])
 
 
@@ -137,8 +137,20 @@ def present_labels(
 def study_triage(probabilities: PerLabel[float], present: Sequence[Hemorrhage], card: ModelCard) -> Triage:
     """Return how soon to look; only established labels count.
 
-    Immediate where ``any`` reaches the card's urgent threshold, prompt where a label is present, else routine.
+    Immediate where ``any`` reaches the card's urgent threshold, prompt where a label is present, else routine. If the
+    card has a rule for it, the first two need ``any`` in the high set, routine needs it in the low set, and all other
+    studies are unsure.
     """
+    reached = _reached_triage(probabilities, present, card)
+    if card.unsure is None or not card.established[Hemorrhage.ANY]:
+        return reached
+    sets, likely = card.unsure.used, probabilities[Hemorrhage.ANY]
+    sure = likely < sets.low if reached is Triage.ROUTINE else likely >= sets.high
+    return reached if sure else Triage.UNSURE
+
+
+def _reached_triage(probabilities: PerLabel[float], present: Sequence[Hemorrhage], card: ModelCard) -> Triage:
+    """Return the triage by the thresholds alone."""
     if card.established[Hemorrhage.ANY] and probabilities[Hemorrhage.ANY] >= card.operating_points.urgent.threshold:
         return Triage.IMMEDIATE
     return Triage.PROMPT if any(card.established[label] for label in present) else Triage.ROUTINE
@@ -147,7 +159,7 @@ def study_triage(probabilities: PerLabel[float], present: Sequence[Hemorrhage], 
 def key_slices(
     probabilities: NDArray[np.float64], positions_mm: Sequence[float | None], *, apart_mm: float
 ) -> tuple[int, ...]:
-    """Return the indices of up to three slices to look at first, most probable first.
+    """Return the indices of up to three slices to look at first, highest score first.
 
     Slices of known place are at least ``apart_mm`` apart, so that a thin series does not show one spot three times.
 
@@ -183,6 +195,9 @@ def study_findings(
 ) -> StudyFindings:
     """Say what the probabilities of one series mean for its study, at the operating points of the card.
 
+    Key slices are chosen by each slice's own score, before the slice rule smooths it: smoothing moves the peak onto a
+    neighbor, whose heat map shows less.
+
     Args:
         probabilities: of the series, slices in anatomical order.
         slices: the header of each slice; all of one series.
@@ -199,8 +214,10 @@ def study_findings(
     of_slices = enumerate(zip(slices, positions_mm, rows, slice_quality, probabilities.scored.tolist(), strict=True))
     found = tuple(_slice_findings(index, *of_slice, card) for index, of_slice in of_slices)
 
+    own = consistent(calibrated(probabilities.slice_logits, card.calibration.slice), card.established)
+
     def keys(label: Hemorrhage) -> tuple[SliceRef, ...]:
-        scores, apart_mm = probabilities.slice_probabilities[:, LABELS.index(label)], card.study_rule.nominal_spacing_mm
+        scores, apart_mm = own[:, LABELS.index(label)], card.study_rule.nominal_spacing_mm
         chosen = key_slices(scores, positions_mm, apart_mm=apart_mm) if label in present else ()
         return tuple(found[index].ref for index in chosen)
 

@@ -60,6 +60,28 @@ def heat_on_slice(heat: HeatMap, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return np.clip(laid, 0.0, 1.0, out=laid)
 
 
+def peak_distance(values: NDArray[np.floating], box: Box, outline: NDArray[np.bool_]) -> float | None:
+    """Return how far the highest cell of a map lies from an outline, in pixels of the slice; 0 inside it.
+
+    Args:
+        values: logits or probabilities of one label, shape (height, width).
+        box: the part of the slice that the map covers.
+        outline: bool of the slice's shape (rows, columns).
+
+    Returns:
+        The distance from the middle of the cell to the nearest pixel of the outline; None if the outline is empty.
+    """
+    rows, columns = np.nonzero(outline)
+    if not rows.size:
+        return None
+    row, column = np.unravel_index(int(values.argmax()), values.shape)
+    height, width = box.side / values.shape[0], box.columns / values.shape[1]
+    middle = box.top + (row + 0.5) * height, box.left + (column + 0.5) * width
+    # A pixel extends half a pixel to either side of its own middle.
+    away = [np.maximum(np.abs(place + 0.5 - at) - 0.5, 0.0) for place, at in zip((rows, columns), middle, strict=True)]
+    return float(np.hypot(*away).min())
+
+
 def _shared(start: int, side: int, length: int) -> tuple[slice, slice]:
     """Return what a box and an axis of ``length`` pixels share: in pixels of the slice, and of the box."""
     first, last = max(start, 0), max(min(start + side, length), start, 0)

@@ -21,7 +21,9 @@ __all__ = [
     "averaged",
     "calibrated",
     "consistent",
+    "mixed_slices",
     "sequence_places",
+    "slice_probabilities",
     "smoothed",
     "study_logits",
 ]
@@ -88,14 +90,27 @@ class StudyProbabilities:
         logits = np.array(slice_logits, dtype=np.float64)
         ruled = study_logits(logits, positions_mm, card.study_rule)
         study = ruled if study is None else np.array(study, dtype=np.float64)
-        smooth = smoothed(logits, positions_mm, card.slice_rule)
         return cls(
             slice_logits=logits,
-            slice_probabilities=consistent(calibrated(smooth, card.calibration.slice), card.established),
+            slice_probabilities=slice_probabilities(logits, positions_mm, card),
             study_logits=study,
             study_probabilities=consistent(calibrated(study, card.calibration.study), card.established),
             scored=np.ones(len(logits), dtype=bool) if scored is None else np.array(scored, dtype=bool),
         )
+
+
+def slice_probabilities(slice_logits: Floats, positions_mm: Sequence[float | None], card: ModelCard) -> Floats:
+    """Return calibrated, consistent probabilities (slices, 6) of raw slice logits, by the slice rule of the card.
+
+    Slices that the rule mixes with others have the rule's calibration; the others keep the card's.
+    """
+    rule, own = card.slice_rule, card.calibration.slice
+    smooth = smoothed(slice_logits, positions_mm, rule)
+    found = calibrated(smooth, own)
+    if rule is not None and rule.calibration is not None:
+        mixed = mixed_slices(positions_mm, rule)
+        found = np.where(mixed[:, None], calibrated(smooth, rule.calibration), found)
+    return consistent(found, card.established)
 
 
 def smoothed(slice_logits: Floats, positions_mm: Sequence[float | None], rule: SliceRule | None) -> Floats:
@@ -112,15 +127,39 @@ def smoothed(slice_logits: Floats, positions_mm: Sequence[float | None], rule: S
     """
     if rule is None or rule.width_mm is None or None in positions_mm:
         return slice_logits
-    places, index, counts = np.unique(np.array(positions_mm, dtype=np.float64), return_inverse=True, return_counts=True)
-    distances = np.abs(places[:, None] - places) / rule.width_mm
-    stretch = np.cumsum((np.diff(places, prepend=places[0]) > rule.width_mm).astype(np.intp))
-    mixed = (stretch[:, None] == stretch) & (distances <= _FARTHEST_WIDTHS)
-    weights = np.where(mixed, np.exp(-0.5 * distances**2), 0.0) * _lengths(places, stretch)
-    sums = np.zeros((len(places), slice_logits.shape[1]))
-    np.add.at(sums, index, slice_logits)
-    means = weights @ (sums / counts[:, None]) / weights.sum(axis=1, keepdims=True)
-    return np.asarray(means[index], dtype=np.float64)
+    found = _Neighborhood.of(positions_mm, rule.width_mm)
+    sums = np.zeros((len(found.counts), slice_logits.shape[1]))
+    np.add.at(sums, found.index, slice_logits)
+    means = found.weights @ (sums / found.counts[:, None]) / found.weights.sum(axis=1, keepdims=True)
+    return np.asarray(means[found.index], dtype=np.float64)
+
+
+def mixed_slices(positions_mm: Sequence[float | None], rule: SliceRule | None) -> NDArray[np.bool_]:
+    """Return which slices ``smoothed`` mixes with others, shape (slices,)."""
+    if rule is None or rule.width_mm is None or None in positions_mm:
+        return np.zeros(len(positions_mm), dtype=bool)
+    found = _Neighborhood.of(positions_mm, rule.width_mm)
+    others = ((found.weights > 0).sum(axis=1) > 1) | (found.counts > 1)
+    return np.asarray(others[found.index])
+
+
+@dataclass(frozen=True, slots=True)
+class _Neighborhood:
+    """The places of a series: each slice's place, the slices at each, and what each place counts at every other."""
+
+    index: NDArray[np.intp]
+    counts: NDArray[np.intp]
+    weights: Floats
+
+    @classmethod
+    def of(cls, positions_mm: Sequence[float | None], width_mm: float) -> "_Neighborhood":
+        known = np.array(positions_mm, dtype=np.float64)
+        places, index, counts = np.unique(known, return_inverse=True, return_counts=True)
+        distances = np.abs(places[:, None] - places) / width_mm
+        stretch = np.cumsum((np.diff(places, prepend=places[0]) > width_mm).astype(np.intp))
+        mixed = (stretch[:, None] == stretch) & (distances <= _FARTHEST_WIDTHS)
+        weights = np.where(mixed, np.exp(-0.5 * distances**2), 0.0) * _lengths(places, stretch)
+        return cls(index, counts, weights)
 
 
 def _lengths(places: Floats, stretch: NDArray[np.intp]) -> Floats:

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hemoscope.inference.calibration import OperatingPoint, Proportion
+from hemoscope.inference.calibration import ConformalSets, OperatingPoint, Proportion, UnsureRule
 from hemoscope.inference.card import Estimate, FederationRecord, ModelCard, ScoreTable, TrainingData
 from hemoscope.inference.precision import PrecisionTest
 from hemoscope.labels import Hemorrhage, PerLabel
@@ -25,6 +25,8 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
         console.print(_operating_points(card, getattr(card.operating_points, level)))
         if level == "study":
             console.print(_urgent(card.operating_points.urgent))
+            for line in unsure_lines(card.unsure):
+                console.print(Text(line))
     console.print(Text(measured_on(card), style="dim"))
     console.print(Text(_reading(card)))
     for shown in score_tables(card.scores):
@@ -136,6 +138,28 @@ def _urgent(point: OperatingPoint) -> Text:
     name = Hemorrhage.ANY.display
     reached = "" if {sensitivity, specificity} == {"-"} else f" ({', '.join(numbers)})"
     return Text(printable(f"Immediate when {name} reaches {point.threshold:.2f} in the study: {point.rule}{reached}"))
+
+
+def unsure_lines(rule: UnsureRule | None) -> Iterator[str]:
+    """Say between which probabilities a study is unsure, and how that was measured; first the sets in use."""
+    if rule is None:
+        return
+    name = Hemorrhage.ANY.display
+    for sets in (rule.used, *(one for one in rule.sets if one.alpha != rule.alpha)):
+        between = f"{name} in the study from {sets.low:.2f} to {sets.high:.2f}"
+        start = f"Unsure: {between}" if sets.alpha == rule.alpha else f"Not in use: {between}"
+        yield f"{start} (conformal, alpha {sets.alpha:g}){_unsure_measured(sets)}"
+
+
+def _unsure_measured(sets: ConformalSets) -> str:
+    found = sets.performance
+    if found is None:
+        return "."
+    return (
+        f": unsure {_proportion(found.unsure)}; not low of those with hemorrhage {_proportion(found.not_low)}; not high "
+        f"of those without {_proportion(found.not_high)}; without hemorrhage of the low {_proportion(found.low_without)}"
+        f"; with it of the high {_proportion(found.high_with)}."
+    )
 
 
 def _reading(card: ModelCard) -> str:

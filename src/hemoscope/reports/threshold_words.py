@@ -12,7 +12,7 @@ _METHODS = {
 
 
 def threshold_words(card: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a sentence for each established label, and one for the urgent threshold.
+    """Return a sentence for each established label, one for the urgent threshold, and one on unsure studies.
 
     Args:
         card: the model card's document (``card.json``).
@@ -26,6 +26,20 @@ def _sentences(card: Mapping[str, Any]) -> Iterator[str]:
         if card["established"][label.value]:
             yield _sentence(label.display, points["study"][label.value])
     yield _sentence(f"Immediate ({Hemorrhage.ANY.display.lower()})", points["urgent"])
+    if rule := card.get("unsure"):
+        yield _unsure(next(one for one in rule["sets"] if one["alpha"] == rule["alpha"]))
+
+
+def _unsure(sets: Mapping[str, Any]) -> str:
+    name = Hemorrhage.ANY.display.lower()
+    start = f"Unsure ({name}), from {sets['low']:.2f} to {sets['high']:.2f}"
+    found = sets.get("performance")
+    if not found:
+        return f"{start}: the model card does not state how often"
+    return (
+        f"{start}: {_share(found['unsure'])} of the studies. {_share(found['not_low'])} of those with hemorrhage lie above "
+        f"the range or in it, and {_share(found['not_high'])} of those without below it or in it, {_METHODS[found['method']]}"
+    )
 
 
 def _sentence(name: str, point: Mapping[str, Any]) -> str:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from hemoscope.data.cache import Cache
+from hemoscope.data.cache import Cache, CachedSeries
 from hemoscope.errors import ConfigError
-from hemoscope.inference.preprocess import Preprocessing, channels, model_input
+from hemoscope.inference.preprocess import Box, Preprocessing, box_on_slice, channels, model_input
 from hemoscope.labels import LABELS, SUBTYPES
 from hemoscope.training.augment import AugmentConfig, intensity_augmentation, spatial_augmentation
 from hemoscope.training.crops import Crops, chosen_slices
@@ -260,15 +260,31 @@ class PlainSlices(Dataset[Tensor]):
         self.table = chosen_slices(cache, image_ids)
         self.cache = cache
         self.preprocessing = preprocessing
-        self._open: tuple[str, HounsfieldVolume] | None = None
+        self._open: tuple[str, CachedSeries] | None = None
 
     def __getitem__(self, place: int) -> Tensor:
         """Return the image (C, S, S) of one row of ``table``; adjacent rows of one series read it once."""
+        series, index = self._stored(place)
+        return torch.from_numpy(model_input(series.volume, index, self.preprocessing))
+
+    def outline(self, place: int) -> tuple[NDArray[np.bool_], Box] | None:
+        """Return the outline of the lesions of one row, bool (rows, columns) as stored, and the part of the slice seen.
+
+        None if no outline is known.
+        """
+        if not self.table["masked"].iloc[place]:
+            return None
+        series, index = self._stored(place)
+        if series.mask is None:
+            return None
+        return series.mask[index], box_on_slice(series.volume, index, self.preprocessing)
+
+    def _stored(self, place: int) -> tuple[CachedSeries, int]:
         row = self.table.iloc[place]
         series_id = str(row["series_id"])
         if self._open is None or self._open[0] != series_id:
-            self._open = (series_id, self.cache.read_series(series_id).volume)
-        return torch.from_numpy(model_input(self._open[1], int(row["index"]), self.preprocessing))
+            self._open = (series_id, self.cache.read_series(series_id))
+        return self._open[1], int(row["index"])
 
     def __len__(self) -> int:
         """Number of slices."""

@@ -11,7 +11,7 @@ fitted and no label is established.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hemoscope.data.split import LEAK_WARNING
 from hemoscope.evaluation.score_table import score_table
-from hemoscope.evaluation.tuning import LevelSettings
+from hemoscope.evaluation.tuning import CrossFitted, LevelSettings
 from hemoscope.inference.calibration import StudyRule, ThinSeriesRule, sigmoid
 from hemoscope.inference.card import (
     FederationRecord,
@@ -31,8 +31,9 @@ from hemoscope.inference.card import (
 )
 from hemoscope.inference.probabilities import consistent
 from hemoscope.training.experiment import Experiment
-from hemoscope.training.fitted_settings import NO_VALIDATION, Fit, established_labels, fit, nothing_fitted
-from hemoscope.training.held_out import cross_fitted, on_test_set, settings_of, with_held_out_performance
+from hemoscope.training.fitted_settings import NO_VALIDATION, Fit, established_labels, fit, nothing_fitted, with_unsure
+from hemoscope.training.fitted_smoothing import smoothing_of
+from hemoscope.training.held_out import HeldOut, cross_fitted, on_test_set, settings_of, with_held_out_performance
 from hemoscope.training.run_scores import LevelScores, SliceAndStudyScores
 from hemoscope.version import DISCLAIMER, __version__
 
@@ -55,17 +56,29 @@ def folds_card(
     origin: Origin, scored: SliceAndStudyScores, rule: StudyRule, *, version: str, more: Sequence[ScoreTable]
 ) -> ModelCard:
     """Return the card of a run on folds, fitted on its out-of-fold scores."""
-    found = fit(scored, established_labels(scored))
-    held_out = cross_fitted(scored, found)
+    smoothing = smoothing_of(scored)
+    found = with_unsure(fit(scored, established_labels(scored), smoothing), scored)
+    held_out = cross_fitted(scored, found, smoothing)
     description = (
         "Patient-level folds: every patient is scored once, by a network trained with the same recipe on "
         "the other folds. It describes the recipe, not these exact weights. AUROC and average precision rank the "
         "probabilities as served; calibration scores are cross-fitted by patient."
     )
-    shown = (None, None) if held_out is None else (held_out.slices.probabilities, held_out.studies.probabilities)
-    tables = _tables(scored, found, shown, name=f"{origin.dataset.name}, out of fold", description=description)
+    if found.slice_rule is not None:
+        description += " Slices are smoothed along the head by the width chosen on the other folds."
+    tables = _tables(scored, found, held_out, name=f"{origin.dataset.name}, out of fold", description=description)
     found = with_held_out_performance(found, scored, held_out)
+    found = replace(found, limits=(*found.limits, *_smoothing_limits(origin, scored, found)))
     return assembled(origin, found, rule, version=version, scores=(*tables, *more))
+
+
+def _smoothing_limits(origin: Origin, scored: SliceAndStudyScores, found: Fit) -> list[str]:
+    if found.slice_rule is None or scored.places is None or not scored.places.assumed:
+        return []
+    return [
+        f"Slice scores are smoothed along the head. {origin.dataset.name} states no positions: its slices were taken as"
+        " nominally spaced to choose the width, the calibration of smoothed scores and the thresholds of slices."
+    ]
 
 
 def split_card(
@@ -85,35 +98,38 @@ def split_card(
         how = f"{how} {LEAK_WARNING}. Probabilities are the network's own."
     else:
         how = f"{how} Calibration and thresholds are fitted on the validation set."
-    found = nothing_fitted(NO_VALIDATION) if validation is None else fit(validation, established_labels(validation))
+    found = nothing_fitted(NO_VALIDATION) if validation is None else _fit_on(validation)
     held_out = on_test_set(test, found)
-    shown = (held_out.slices.probabilities, held_out.studies.probabilities)
-    tables = _tables(test, found, shown, name=f"{origin.dataset.name}, test set", description=how)
+    tables = _tables(test, found, held_out, name=f"{origin.dataset.name}, test set", description=how)
     if validation is not None:
         found = with_held_out_performance(found, test, held_out)
+        found = replace(found, limits=(*found.limits, *_smoothing_limits(origin, validation, found)))
     return assembled(origin, found, rule, version=version, scores=(*tables, *more))
 
 
+def _fit_on(validation: SliceAndStudyScores) -> Fit:
+    return with_unsure(fit(validation, established_labels(validation), smoothing_of(validation)), validation)
+
+
 def _tables(
-    scored: SliceAndStudyScores,
-    found: Fit,
-    held_out: tuple[Floats | None, Floats | None],
-    *,
-    name: str,
-    description: str,
+    scored: SliceAndStudyScores, found: Fit, held_out: HeldOut | None, *, name: str, description: str
 ) -> tuple[ScoreTable, ScoreTable]:
     """Return the scores by slice and by study of probabilities as served.
 
     ``held_out`` has those of settings that were not fitted on these rows; None uses the network's own probabilities.
     """
-    slices, studies = settings_of(found)
+    of_slices, of_studies = settings_of(found)
+    slices, studies = (None, None) if held_out is None else (held_out.slices, held_out.studies)
+    if slices is None:  # not smoothed either
+        of_slices = replace(of_slices, calibration=found.calibration.slice)
 
-    def table(scores: LevelScores, settings: LevelSettings, shown: Floats | None, level: _Level) -> ScoreTable:
+    def table(scores: LevelScores, settings: LevelSettings, shown: CrossFitted | None, level: _Level) -> ScoreTable:
         # At study level a row is a series; a patient may have several.
         several = level == "patient" and len(set(scores.patients)) < len(scores.patients)
+        own = consistent(sigmoid(scores.logits), found.established)
         return score_table(
-            ranked=settings.probabilities(scores.logits),
-            probabilities=consistent(sigmoid(scores.logits), found.established) if shown is None else shown,
+            ranked=settings.probabilities(scores.logits if shown is None else shown.logits),
+            probabilities=own if shown is None else shown.probabilities,
             truth=scores.truth,
             patients=scores.patients,
             name=f"{name}, by {'study' if several else level}",
@@ -121,7 +137,7 @@ def _tables(
             level=level,
         )
 
-    return table(scored.slices, slices, held_out[0], "slice"), table(scored.studies, studies, held_out[1], "patient")
+    return table(scored.slices, of_slices, slices, "slice"), table(scored.studies, of_studies, studies, "patient")
 
 
 def assembled(
@@ -150,6 +166,8 @@ def assembled(
         split=origin.split,
         federation=origin.federation,
         thin_series=ThinSeriesRule(),
+        slice_rule=found.slice_rule,
+        unsure=found.unsure,
     )
 
 

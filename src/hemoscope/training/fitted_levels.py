@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from hemoscope.errors import DataError
 from hemoscope.evaluation.calibrate import fit_platt
 from hemoscope.evaluation.intervals import group_indices
+from hemoscope.evaluation.metrics import Booleans
 from hemoscope.evaluation.threshold_rules import ThresholdRule
 from hemoscope.evaluation.tuning import CrossFitted, LevelSettings, ValidationScores, cross_fit, not_below
-from hemoscope.inference.calibration import Calibration, OperatingPoint
+from hemoscope.inference.calibration import Calibration, OperatingPoint, UnsureRule
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.run_scores import LevelScores
@@ -62,6 +63,8 @@ def cross_fit_level(
     urgent: OperatingPoint | None = None,
     *,
     seed: int = 0,
+    logits_by: Callable[[Booleans], Floats] | None = None,
+    unsure: UnsureRule | None = None,
 ) -> CrossFitted | None:
     """Fit calibration and thresholds on all folds of patients but one and apply them to that fold, for each fold.
 
@@ -71,6 +74,8 @@ def cross_fit_level(
         established: fixed, because it decides what is served.
         urgent: the second point on ``any``.
         seed: of the assignment of patients to folds.
+        logits_by: as for ``tuning.cross_fit``.
+        unsure: the conformal rule of studies.
 
     Returns:
         None if there are too few patients: fewer than folds, or no label that two of them have.
@@ -81,9 +86,11 @@ def cross_fit_level(
         points=PerLabel.of([replace(point, threshold=ABOVE_HALF) for point in points.values]),
         established=established,
         urgent=None if urgent is None else replace(urgent, threshold=NEVER),
+        unsure=unsure,
     )
+    known = ValidationScores(logits=scores.logits, truth=scores.truth, groups=groups)
     try:
-        return cross_fit(ValidationScores(logits=scores.logits, truth=scores.truth, groups=groups), rules, seed=seed)
+        return cross_fit(known, rules, seed=seed, logits_by=logits_by)
     except DataError:  # documented: too few patients for folds
         return None
 

@@ -3,13 +3,16 @@
 The performance of the fitted points on rows that they were not fitted on is in :mod:`hemoscope.training.held_out`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hemoscope.evaluation.conformal import fit_unsure
 from hemoscope.evaluation.established import established_by_rows
 from hemoscope.evaluation.threshold_rules import ThresholdRule
+from hemoscope.inference.calibration import SliceRule, UnsureRule
 from hemoscope.inference.card import CalibrationTable, OperatingPointTable
+from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.fitted_levels import (
     FittedCalibration,
@@ -19,6 +22,7 @@ from hemoscope.training.fitted_levels import (
     never_urgent,
     unfitted,
 )
+from hemoscope.training.fitted_smoothing import Smoothing
 from hemoscope.training.run_scores import LevelScores, SliceAndStudyScores
 
 # A missed bleed costs more than a false alarm, so the study's `any` is set by sensitivity. For slices, F1 marks those
@@ -36,6 +40,8 @@ class Fit:
     points: OperatingPointTable
     established: PerLabel[bool]
     limits: tuple[str, ...]
+    slice_rule: SliceRule | None = None
+    unsure: UnsureRule | None = None
 
 
 def established_labels(scored: SliceAndStudyScores) -> PerLabel[bool]:
@@ -51,8 +57,11 @@ def established_labels(scored: SliceAndStudyScores) -> PerLabel[bool]:
     return PerLabel.build(of)
 
 
-def fit(scored: SliceAndStudyScores, supported: PerLabel[bool]) -> Fit:
-    """Calibrate both levels and choose operating points; a ``supported`` label that can be fitted is established."""
+def fit(scored: SliceAndStudyScores, supported: PerLabel[bool], smoothing: Smoothing | None = None) -> Fit:
+    """Calibrate both levels and choose operating points; a ``supported`` label that can be fitted is established.
+
+    Slices are calibrated twice if ``smoothing`` helps: as they are, and smoothed, which their points are chosen on.
+    """
     slices, studies = fit_calibration(scored.slices), fit_calibration(scored.studies)
     fine = PerLabel.build(
         lambda label: supported[label] and slices.reasons[label] is None and studies.reasons[label] is None
@@ -65,13 +74,26 @@ def fit(scored: SliceAndStudyScores, supported: PerLabel[bool]) -> Fit:
         ThresholdRule(kind="precision", target=URGENT_PRECISION),
         lowest=of_studies[Hemorrhage.ANY].threshold,
     )
-    of_slices = fit_points(scored.slices, slices, fine, lambda _: ThresholdRule(kind="f-beta", target=1.0))
+    width_mm, served, smooth = None if smoothing is None else smoothing.width_mm(), scored.slices, slices
+    if smoothing is not None and width_mm is not None:
+        served = replace(scored.slices, logits=smoothing.smoothed_by())
+        smooth = fit_calibration(served)
+    of_slices = fit_points(served, smooth, fine, lambda _: ThresholdRule(kind="f-beta", target=1.0))
     return Fit(
         calibration=CalibrationTable(slice=slices.calibration, study=studies.calibration),
         points=OperatingPointTable(slice=of_slices, study=of_studies, urgent=urgent),
         established=fine,
         limits=(*_unfitted_lines(slices, studies), *_urgency_lines(why_never)),
+        slice_rule=None if width_mm is None else SliceRule(width_mm=width_mm, calibration=smooth.calibration),
     )
+
+
+def with_unsure(found: Fit, scored: SliceAndStudyScores) -> Fit:
+    """Return the fit with its conformal rule, if ``any`` is established and there are enough studies."""
+    if not found.established[Hemorrhage.ANY]:
+        return found
+    shown = consistent(calibrated(scored.studies.logits, found.calibration.study), found.established)
+    return replace(found, unsure=fit_unsure(shown[:, 0], scored.studies.truth[:, 0]))
 
 
 def nothing_fitted(reason: str) -> Fit:

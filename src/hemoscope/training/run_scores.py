@@ -22,7 +22,7 @@ from hemoscope.training.experiment import Experiment
 Floats = NDArray[np.float64]
 
 _IDS = {"image_id": str, "patient_id": str, "series_id": str, "study_id": str}
-_SERIES = ("series_id", "position_mm")
+_SERIES = ("series_id", "position_mm", "index")
 _LOGITS = [f"logit_{label}" for label in LABELS]
 _NAMES = [label.value for label in LABELS]
 
@@ -39,12 +39,25 @@ class LevelScores:
     patients: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SlicePlaces:
+    """Where each slice lies: its series, and its position along the head in mm, shape (n,).
+
+    ``assumed``: the data state no positions, and the slices of a series are taken as nominally spaced.
+    """
+
+    series: tuple[str, ...]
+    positions_mm: Floats
+    assumed: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceAndStudyScores:
-    """The same scores by slice and by study."""
+    """The same scores by slice and by study; ``places`` of the slices if they are to be smoothed."""
 
     slices: LevelScores
     studies: LevelScores
+    places: SlicePlaces | None = None
 
 
 def check_finished(run: Path, experiment: Experiment) -> None:
@@ -119,6 +132,22 @@ def read_score_files(folder: Path, names: Sequence[str], slices: pd.DataFrame, r
     return SliceAndStudyScores(slices=scores, studies=_ruled(scores, joined, rule))
 
 
+def _places(joined: pd.DataFrame, rule: StudyRule) -> SlicePlaces | None:
+    """Return the series and the position of each slice; of a run without series ids, a patient is a series.
+
+    None without the order of the slices.
+    """
+    if "index" not in joined:
+        return None
+    named = "series_id" in joined and not joined["series_id"].isna().any()
+    stated = named and not joined["position_mm"].isna().any()
+    return SlicePlaces(
+        series=tuple(joined["series_id" if named else "patient_id"].astype(str)),
+        positions_mm=(joined["position_mm"] if stated else joined["index"] * rule.nominal_spacing_mm).to_numpy(float),
+        assumed=not stated,
+    )
+
+
 def _joined(scored: pd.DataFrame, slices: pd.DataFrame, name: str) -> pd.DataFrame:
     """Join scores with patients and truth. Raises TrainingError if an image is not among ``slices``."""
     wanted = [column for column in ("image_id", *_SERIES, *_LOGITS) if column in scored]
@@ -147,7 +176,8 @@ def _at_both_levels(
 ) -> SliceAndStudyScores:
     slices = _scores(joined)
     if experiment.sequence is None:
-        return SliceAndStudyScores(slices=slices, studies=_ruled(slices, joined, rule))
+        places = _places(joined, rule)
+        return SliceAndStudyScores(slices=slices, studies=_ruled(slices, joined, rule), places=places)
     return SliceAndStudyScores(
         slices=slices, studies=_scores(_concatenated(run, [study_scores_file(name) for name in names]))
     )

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from hemoscope.dicom.elements import quiet
 from hemoscope.inference.card import ModelCard
-from hemoscope.inference.findings import Finding
+from hemoscope.inference.findings import Finding, Triage
 from hemoscope.inference.study_reading import StudyReading
 from hemoscope.reports.dicom_results.derived_uids import derived_uid
 from hemoscope.reports.dicom_results.key_objects import key_images, key_object_selection
@@ -150,7 +150,7 @@ def _digest(reading: StudyReading, source: SourceStudy, model: ModelIdentity, op
         "inherited": hashlib.sha256(repr(sorted(_values(source.inherited))).encode()).hexdigest(),
         "character_set": source.character_set,
         "model": [model.name, model.version, model.sha256, model.precision, __version__],
-        "labels": [_said(finding, options) for finding in findings.findings],
+        "labels": [_said(finding, findings.triage, options) for finding in findings.findings],
         "triage": [findings.triage, findings.state],
         "unread": [[one.code, one.count] for one in findings.unread_reasons],
         "quality": [note.code for note in findings.quality],
@@ -162,13 +162,13 @@ def _values(data_set: Dataset) -> list[tuple[int, str]]:
     return [(int(tag), repr(data_set.get_item(tag).value)) for tag in data_set.keys()]  # noqa: SIM118
 
 
-def _said(finding: Finding, options: ReportOptions) -> list[object]:
+def _said(finding: Finding, triage: Triage, options: ReportOptions) -> list[object]:
     code = options.codes[finding.label]
     return [
         finding.label,
         finding.present,
         finding.established,
-        presence(finding, options).value,
+        presence(finding, triage, options).value,
         shown_value(finding.probability),
         shown_value(finding.threshold),
         [ref.index for ref in finding.slices],

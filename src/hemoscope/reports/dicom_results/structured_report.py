@@ -22,7 +22,7 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 
-from hemoscope.inference.findings import Finding, StudyFindings
+from hemoscope.inference.findings import Finding, StudyFindings, Triage
 from hemoscope.labels import CodedTerm
 from hemoscope.reports.dicom_results.derived_uids import derived_uid
 from hemoscope.reports.dicom_results.evidence import MANUFACTURER, evidence_of, finish
@@ -46,13 +46,16 @@ _AI = CodedTerm("123110", "DCM", "Artificial Intelligence")
 _DIGITS = 4  # of a probability: more would claim a precision that no calibration has
 
 
-def presence(finding: Finding, options: ReportOptions) -> CodedTerm:
-    """Return what the report says of a label: present, undetermined, or absent if the site asks for it (CID 240)."""
+def presence(finding: Finding, triage: Triage, options: ReportOptions) -> CodedTerm:
+    """Return what the report says of a label: present, undetermined, or absent if the site asks for it (CID 240).
+
+    Nothing is absent in a study that the model is unsure about.
+    """
     if not finding.established:
         return _UNDETERMINED
     if finding.present:
         return _PRESENT
-    return _ABSENT if options.report_absent else _UNDETERMINED
+    return _ABSENT if options.report_absent and triage is not Triage.UNSURE else _UNDETERMINED
 
 
 def shown_value(probability: float) -> float:
@@ -140,7 +143,9 @@ def _group(
         algorithm_id=algorithm,
         finding_sites=None if code.site is None else [FindingSite(_code(code.site))],
         measurements=[Measurement(_code(_PROBABILITY), shown_value(finding.probability), _code(_NO_UNITS))],
-        qualitative_evaluations=[QualitativeEvaluation(_code(_PRESENCE), _code(presence(finding, options)))],
+        qualitative_evaluations=[
+            QualitativeEvaluation(_code(_PRESENCE), _code(presence(finding, findings.triage, options)))
+        ],
         source_images=[_source_image(image) for image in images] or None,
     )
 

@@ -48,6 +48,20 @@ function operatingPoints(card) {
   return [table("Thresholds for a study", heads, rows), el("p", { class: "faint", text: measuredOn([...Object.values(study), urgent]) })];
 }
 
+/** When a study is unsure, and what that does, for each alpha; the one in use first. */
+function unsure(card) {
+  if (!card.unsure) return [];
+  const used = ({ alpha }) => alpha === card.unsure.alpha;
+  const sets = [...card.unsure.sets].sort((a, b) => used(b) - used(a));
+  const rows = sets.map((one) => {
+    const { unsure: abstained, not_low, not_high, low_without, high_with } = one.performance ?? {};
+    return [`${one.alpha}${used(one) ? ", in use" : ""}`, `${probability(one.low)} to ${probability(one.high)}`, ...[abstained, not_low, not_high, low_without, high_with].map(share)];
+  });
+  const heads = ["Alpha", "Unsure from", "Studies unsure", "With hemorrhage, not low", "Without, not high", "Low, without hemorrhage", "High, with hemorrhage"];
+  const words = "Two conformal quantiles of the probability of any hemorrhage. At most a share alpha of the studies with hemorrhage is meant to lie below the range, and at most alpha of those without above it. With 95% intervals and counts of studies.";
+  return [table("Unsure studies", heads, rows), el("p", { class: "faint", text: words })];
+}
+
 function calibrationError(score) {
   if (!score.ece) return "–";
   const error = number(score.ece.value, 3);
@@ -101,6 +115,7 @@ export function fillCard(dialog, card, site, onPrevalence) {
     el("h3", { text: "At this site" }),
     prevalence(site, onPrevalence),
     ...operatingPoints(card),
+    ...unsure(card),
     el("h3", { text: "Performance" }),
     ...card.scores.flatMap(scores),
     el("p", { class: "faint", text: SCORES_MEANING }),

@@ -53,6 +53,16 @@ export function unreadWords(study) {
   return reasons.map(({ count, message }) => (count ? `${counted(count, "slice")}: ${message}` : message)).join("; ");
 }
 
+/** The sets of a card's rule for unsure studies that decide; undefined without a rule. */
+export const unsureSets = (card) => card.unsure?.sets.find(({ alpha }) => alpha === card.unsure.alpha);
+
+function unsureWords(any, card) {
+  const sets = unsureSets(card);
+  const advice = "Read it before routine ones.";
+  if (!sets) return `The model is unsure about this study. ${advice}`;
+  return `The model is unsure: any hemorrhage ${probability(any.probability)} lies from ${probability(sets.low)} to ${probability(sets.high)}, where studies with and without hemorrhage overlap. ${advice}`;
+}
+
 /** The reason for the study's urgency. */
 export function urgencyWords(study, card) {
   const any = study.findings.find((finding) => finding.label === "any");
@@ -60,7 +70,7 @@ export function urgencyWords(study, card) {
   const triage = triageOf(study);
   if (triage === "immediate") return `Any hemorrhage ${probability(any.probability)} is at or above the urgent threshold ${probability(urgent)}.`;
   if (triage === "prompt") return `A finding reached its threshold; any hemorrhage is below the urgent one (${probability(urgent)}).`;
-  if (triage === "unsure") return "The model is unsure about this study. Read it before routine ones.";
+  if (triage === "unsure") return unsureWords(any, card);
   if (study.state === "incomplete") return `Not the whole head was read (${unreadWords(study)}). Nothing reached its threshold in what was read.`;
   return "No established finding reached its threshold. This does not rule out hemorrhage.";
 }
