@@ -16,11 +16,13 @@ from hemoscope.inference.preprocess import Preprocessing, channels, model_input
 from hemoscope.labels import LABELS, SUBTYPES
 from hemoscope.training.augment import AugmentConfig, intensity_augmentation, spatial_augmentation
 from hemoscope.training.crops import Crops, chosen_slices
-from hemoscope.training.stacked_lesions import Stack, paste_in_stack, synthesize_in_stack
+from hemoscope.training.mimics import mimic_in_stack
+from hemoscope.training.stacked_lesions import Shapes, Stack, paste_in_stack, synthesize_in_stack
 from hemoscope.training.synthetic_lesions import Mask
 from hemoscope.volume import HounsfieldVolume
 
 Sampling = Literal["balanced", "all"]
+_MIMICS = 1  # distinguishes the random numbers of the mimics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +35,16 @@ class SamplingConfig:
         negatives: slices without a positive label for each positive one; for ``balanced``.
         pasted: share of the normal slices (``any`` known to be 0) that get a lesion pasted from another patient.
         made: share of the normal slices that get a synthetic lesion.
+        shapes: of synthetic lesions; ``anatomical`` follows cisterns, sulci, horns and the falx, ``simple`` does not.
+        mimics: share of all slices that get something bright that is not blood; their labels stay as they are.
     """
 
     kind: Sampling = "balanced"
     negatives: float = 2.5
     pasted: float = 0.25
     made: float = 0.3
+    shapes: Shapes = "simple"
+    mimics: float = 0.0
 
     def __post_init__(self) -> None:
         """Reject settings from which no epoch can be sampled."""
@@ -47,6 +53,12 @@ class SamplingConfig:
             raise ConfigError(msg)
         if self.negatives < 0:
             msg = f"negatives must be at least 0, got {self.negatives}"
+            raise ConfigError(msg)
+        if self.shapes not in get_args(Shapes):
+            msg = f"shapes must be one of {', '.join(get_args(Shapes))}, got {self.shapes}"
+            raise ConfigError(msg)
+        if not 0 <= self.mimics <= 1:
+            msg = f"mimics must be a share from 0 to 1, got {self.mimics}"
             raise ConfigError(msg)
         if min(self.pasted, self.made) < 0 or self.with_lesion > 1:
             msg = f"pasted and made must be shares of at most 1 together, got {self.pasted} and {self.made}"
@@ -109,6 +121,7 @@ class SliceDataset(Dataset[Sample]):
         stack, labels = self.crops.stack(draw.row), self.crops.labels[draw.row].copy()
         mask = self.crops.mask(draw.row)
         mask_known = labels[0] == 0 or self.crops.mask_of[draw.row] >= 0
+        stack = self._with_mimic(stack, draw)
         lesion = self._lesion(stack, labels, rng)
         if lesion is not None:
             stack, shape, gained = lesion
@@ -122,6 +135,14 @@ class SliceDataset(Dataset[Sample]):
             torch.tensor(float(labels[1:].sum() <= 1)),  # False if a type is unknown
             torch.tensor(float(mask_known)),
         )
+
+    def _with_mimic(self, stack: Stack, draw: SampleIndex) -> Stack:
+        """Add a mimic to a share of the stacks; its own random numbers leave those of the lesions as they were."""
+        if not self.sampling.mimics:
+            return stack
+        rng = np.random.default_rng([self.seed, draw.epoch, draw.place, _MIMICS])
+        changed = mimic_in_stack(stack, rng) if rng.random() < self.sampling.mimics else None
+        return stack if changed is None else changed
 
     def _lesion(
         self, stack: Stack, labels: NDArray[np.float32], rng: np.random.Generator
@@ -137,7 +158,7 @@ class SliceDataset(Dataset[Sample]):
             gained = self.crops.labels[donor]
         else:
             kind = int(rng.integers(len(SUBTYPES)))
-            lesion = synthesize_in_stack(stack, SUBTYPES[kind], rng)
+            lesion = synthesize_in_stack(stack, SUBTYPES[kind], rng, self.sampling.shapes)
             gained = np.eye(len(LABELS), dtype=np.float32)[kind + 1]
             gained[0] = 1
         return None if lesion is None else (*lesion, gained)
