@@ -17,11 +17,13 @@ from hemoscope.labels import LABELS, SUBTYPES
 from hemoscope.training.augment import AugmentConfig, intensity_augmentation, spatial_augmentation
 from hemoscope.training.crops import Crops, chosen_slices
 from hemoscope.training.donors import measured_donors
-from hemoscope.training.stacked_lesions import Stack, paste_in_stack, synthesize_in_stack
+from hemoscope.training.mimics import mimic_in_stack
+from hemoscope.training.stacked_lesions import Shapes, Stack, paste_in_stack, synthesize_in_stack
 from hemoscope.training.synthetic_lesions import Inside, Mask, inside_skull
 from hemoscope.volume import HounsfieldVolume
 
 Sampling = Literal["balanced", "all"]
+_MIMICS = 1  # distinguishes the random numbers of the mimics
 
 Lesion = tuple[Stack, Mask, NDArray[np.float32]]  # the stack with the lesion, its mask, its labels
 
@@ -44,6 +46,8 @@ class SamplingConfig:
         paste_lift: least HU by which a pasted lesion must raise its place on average; None does not test it.
         donor_lift: least HU by which an outlined bleed must be brighter than the brain around it to be pasted and to
             train the maps; its labels are used in any case. None accepts every outline.
+        shapes: of synthetic lesions; ``anatomical`` follows cisterns, sulci, horns and the falx, ``simple`` does not.
+        mimics: share of all slices that get something bright that is not blood; their labels stay as they are.
     """
 
     kind: Sampling = "balanced"
@@ -53,6 +57,8 @@ class SamplingConfig:
     tries: int = 1
     paste_lift: float | None = None
     donor_lift: float | None = None
+    shapes: Shapes = "simple"
+    mimics: float = 0.0
 
     def __post_init__(self) -> None:
         """Reject settings from which no epoch can be sampled."""
@@ -61,6 +67,12 @@ class SamplingConfig:
             raise ConfigError(msg)
         if self.negatives < 0:
             msg = f"negatives must be at least 0, got {self.negatives}"
+            raise ConfigError(msg)
+        if self.shapes not in get_args(Shapes):
+            msg = f"shapes must be one of {', '.join(get_args(Shapes))}, got {self.shapes}"
+            raise ConfigError(msg)
+        if not 0 <= self.mimics <= 1:
+            msg = f"mimics must be a share from 0 to 1, got {self.mimics}"
             raise ConfigError(msg)
         if min(self.pasted, self.made) < 0 or self.with_lesion > 1:
             msg = f"pasted and made must be shares of at most 1 together, got {self.pasted} and {self.made}"
@@ -129,7 +141,8 @@ class SliceDataset(Dataset[Sample]):
         mask = self.crops.mask(draw.row)
         outlined = self.crops.mask_of[draw.row] >= 0 and draw.row not in self._unseen
         mask_known = labels[0] == 0 or outlined
-        lesion = self.lesion(draw.row, stack, labels, rng)
+        stack, changed = self._with_mimic(stack, draw)
+        lesion = self.lesion(None if changed else draw.row, stack, labels, rng)
         if lesion is not None:
             stack, shape, gained = lesion
             mask, labels = shape.astype(np.float32), _joined(labels, gained)
@@ -143,7 +156,17 @@ class SliceDataset(Dataset[Sample]):
             torch.tensor(float(mask_known)),
         )
 
-    def lesion(self, row: int, stack: Stack, labels: NDArray[np.float32], rng: np.random.Generator) -> Lesion | None:
+    def _with_mimic(self, stack: Stack, draw: SampleIndex) -> tuple[Stack, bool]:
+        """Add a mimic to a share of the stacks; its own random numbers leave those of the lesions as they were."""
+        if not self.sampling.mimics:
+            return stack, False
+        rng = np.random.default_rng([self.seed, draw.epoch, draw.place, _MIMICS])
+        changed = mimic_in_stack(stack, rng) if rng.random() < self.sampling.mimics else None
+        return (stack, False) if changed is None else (changed, True)
+
+    def lesion(
+        self, row: int | None, stack: Stack, labels: NDArray[np.float32], rng: np.random.Generator
+    ) -> Lesion | None:
         """Add a lesion to a normal stack; return stack, mask and labels, or None if nothing was added."""
         lot = rng.random()
         if labels[0] != 0 or lot >= self.sampling.with_lesion:  # an unknown label is not a normal slice
@@ -180,23 +203,26 @@ class SliceDataset(Dataset[Sample]):
             if number == len(kinds):
                 others = [kind for kind in range(len(SUBTYPES)) if number > 1 or kind != kinds[0]]
                 kinds += [int(kind) for kind in rng.permutation(others)]
-            lesion = synthesize_in_stack(stack, SUBTYPES[kinds[number]], rng, inside=inside)
+            lesion = synthesize_in_stack(stack, SUBTYPES[kinds[number]], rng, self.sampling.shapes, inside=inside)
             if lesion is not None:
                 gained = np.eye(len(LABELS), dtype=np.float32)[kinds[number] + 1]
                 gained[0] = 1
                 return *lesion, gained
         return None
 
-    def _inside(self, row: int, stack: Stack) -> Inside | None:
-        """Return the inside of the skull in the middle slice; the masks of the first slices are kept."""
-        if row in self._insides:
+    def _inside(self, row: int | None, stack: Stack) -> Inside | None:
+        """Return the inside of the skull in the middle slice; the masks of the first slices are kept.
+
+        ``row`` is None for a slice that was changed, of which nothing is kept.
+        """
+        if row is not None and row in self._insides:
             packed = self._insides[row]
             count, shape = stack[0].size, stack.shape[1:]
             return (
                 None if packed is None else Inside(np.unpackbits(packed, count=count).reshape(shape).astype(np.bool_))
             )
         inside = inside_skull(stack[len(stack) // 2])
-        if len(self._insides) < _REMEMBERED:
+        if row is not None and len(self._insides) < _REMEMBERED:
             self._insides[row] = None if inside is None else np.packbits(inside.mask)
         return inside
 

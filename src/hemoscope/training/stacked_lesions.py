@@ -15,15 +15,18 @@ Stacks are float32 HU (slices, rows, columns), from inferior to superior.
 """
 
 from copy import deepcopy
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from hemoscope.labels import Hemorrhage
+from hemoscope.training.anatomical_lesions import anatomical_lesion
 from hemoscope.training.synthetic_lesions import Inside, Mask, Slice, inside_skull, paste_lesion, synthesize_lesion
 
 Stack = NDArray[np.float32]
+Shapes = Literal["simple", "anatomical"]
 
 _SOFT_HU = 100
 _STEEPEST = 1.5  # above 1, a lesion ends before the next slice
@@ -66,12 +69,19 @@ def paste_in_stack(
 
 
 def synthesize_in_stack(
-    stack: Stack, kind: Hemorrhage, rng: np.random.Generator, *, inside: Inside | None = None
+    stack: Stack,
+    kind: Hemorrhage,
+    rng: np.random.Generator,
+    shapes: Shapes = "simple",
+    *,
+    inside: Inside | None = None,
 ) -> tuple[Stack, Mask] | None:
     """Add a synthetic lesion of one type to a stack (n, S, S); None if the middle slice has no room for it.
 
     ``inside`` is ``inside_skull`` of the middle slice, if it is known already.
     """
+    if shapes == "anatomical":
+        return anatomical_lesion(stack, kind, rng)
     middle = len(stack) // 2
     lesion = synthesize_lesion(stack[middle], kind, rng, inside=inside)
     if lesion is None:
