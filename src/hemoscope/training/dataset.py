@@ -20,7 +20,6 @@ from hemoscope.training.donors import measured_donors
 from hemoscope.training.mimics import mimic_in_stack
 from hemoscope.training.stacked_lesions import Shapes, Stack, paste_in_stack, synthesize_in_stack
 from hemoscope.training.synthetic_lesions import Inside, Mask, inside_skull
-from hemoscope.volume import HounsfieldVolume
 
 Sampling = Literal["balanced", "all"]
 _MIMICS = 1  # distinguishes the random numbers of the mimics
