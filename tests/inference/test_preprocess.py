@@ -48,6 +48,7 @@ settings_of_models = st.builds(
     margin=st.floats(0, 1),
     neighbours=st.integers(0, 3),
     slab_mm=st.none() | st.floats(0.1, 20),
+    outside=st.sampled_from(["kept", "air"]),
 )
 
 
@@ -227,6 +228,7 @@ def test_a_slice_that_is_not_there_is_refused(index: int) -> None:
         ({"size": 8}, "16 to 2048 pixels, got 8"),
         ({"size": 4096}, "16 to 2048 pixels, got 4096"),
         ({"crop": "skull"}, "crop must be one of none, head, got skull"),
+        ({"outside": "water"}, "outside must be one of kept, air, got water"),
         ({"margin": -0.1}, "margin must be 0 to 1"),
         ({"margin": 1.1}, "margin must be 0 to 1"),
         ({"neighbours": -1}, "neighbours 0 to 5"),
@@ -252,3 +254,9 @@ def test_json_with_other_keys_is_refused() -> None:
 def test_the_default_windows_are_those_of_the_paper() -> None:
     assert Preprocessing().windows == (BRAIN, SUBDURAL, BONE)
     assert Preprocessing(neighbours=1).channels == 9
+
+
+def test_settings_of_earlier_versions_keep_what_lies_beside_the_head() -> None:
+    stored = Preprocessing().to_json()
+    del stored["outside"]
+    assert Preprocessing.from_json(stored) == Preprocessing(outside="kept")

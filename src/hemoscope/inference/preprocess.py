@@ -1,26 +1,30 @@
 """Preprocessing from Hounsfield units to model input, shared by training and serving.
 
-The order is: average thin slices to the thickness of the training data, resample to square pixels, crop a square around
-the head, resize the Hounsfield units, then apply the windows. Volumes are in the radiological convention
-(``HounsfieldVolume.canonical``); ``box_on_slice`` leads back to the slices as stored. HU are resized before windowing
-because HU are the physical, linear quantity: mixing bone and brain gives what a coarser scanner would have measured,
-while mixing windowed bone (cut off at 80 HU) and brain would paint a rim of blood-like values along the skull.
+The order is: average thin slices to the thickness of the training data, resample to square pixels, set what lies beside
+the head to air (if the settings say so), crop a square around the head, resize the Hounsfield units, then apply the
+windows. Volumes are in the radiological convention (``HounsfieldVolume.canonical``); ``box_on_slice`` leads back to the
+slices as stored. HU are resized before windowing because HU are the physical, linear quantity: mixing bone and brain
+gives what a coarser scanner would have measured, while mixing windowed bone (cut off at 80 HU) and brain would paint a
+rim of blood-like values along the skull.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hemoscope.inference.head_mask import kept_pixels
 from hemoscope.inference.slabs import neighbour_indices, slab_bounds
 from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL, Window
 from hemoscope.volume import AxisChange, HounsfieldVolume
 
 AIR = -1000
 Crop = Literal["none", "head"]
+Outside = Literal["kept", "air"]
 
 # The head is detected on every fourth pixel: fast, and thin objects such as a headrest disappear.
 _STRIDE = 4
@@ -63,6 +67,8 @@ class Preprocessing:
             slices, the slabs below and above: a neighbour is as far away as it was in training.
         slab_mm: thin slices are averaged over about this many mm along z, because their noise and partial volume differ
             from thick training slices; None does not average.
+        outside: ``air`` sets what lies beside the head (fingers, a head rest) to -1000 HU, see ``head_mask``; ``kept``
+            leaves it, as do cards of earlier versions, which lack the key.
     """
 
     windows: tuple[Window, ...] = (BRAIN, SUBDURAL, BONE)
@@ -71,6 +77,7 @@ class Preprocessing:
     margin: float = 0.06
     neighbours: int = 0
     slab_mm: float | None = 5.0
+    outside: Outside = "kept"
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
@@ -82,6 +89,9 @@ class Preprocessing:
             raise ValueError(msg)
         if self.crop not in get_args(Crop):
             msg = f"crop must be one of {', '.join(get_args(Crop))}, got {self.crop}"
+            raise ValueError(msg)
+        if self.outside not in get_args(Outside):
+            msg = f"outside must be one of {', '.join(get_args(Outside))}, got {self.outside}"
             raise ValueError(msg)
         if not 0 <= self.margin <= 1 or not 0 <= self.neighbours <= 5:
             msg = f"margin must be 0 to 1 and neighbours 0 to 5, got {self.margin} and {self.neighbours}"
@@ -104,12 +114,14 @@ class Preprocessing:
             "margin": self.margin,
             "neighbours": self.neighbours,
             "slab_mm": self.slab_mm,
+            "outside": self.outside,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Preprocessing":
-        """Read the result of ``to_json``. Raises ValueError for unknown or missing keys."""
+        """Read the result of ``to_json``. Raises ValueError for unknown or missing keys; ``outside`` may be missing."""
         expected = set(cls().to_json())
+        data = {"outside": cls().outside, **data}
         if set(data) != expected:
             msg = f"preprocessing needs exactly the keys {sorted(expected)}, got {sorted(data)}"
             raise ValueError(msg)
@@ -147,7 +159,8 @@ def channels(stack: NDArray[np.float32], preprocessing: Preprocessing) -> NDArra
 
 def cropped(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Return HU of one slice, or of the slab around a thin one, within a box: float32 (size, size), no windows."""
-    return resized(square_pixels(_slab(volume, index, preprocessing.slab_mm), volume), box, preprocessing.size)
+    slab = square_pixels(_slab(volume, index, preprocessing.slab_mm), volume)
+    return resized(_without_outside(slab, volume, index, preprocessing), box, preprocessing.size)
 
 
 def slice_box(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing) -> Box:
@@ -155,7 +168,7 @@ def slice_box(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing
     hounsfield = square_pixels(volume.part(index, index)[0], volume)
     if preprocessing.crop == "none":
         return _square((0, 0, *hounsfield.shape), margin=0.0)
-    return head_box(hounsfield, margin=preprocessing.margin)
+    return head_box(_without_outside(hounsfield, volume, index, preprocessing), margin=preprocessing.margin)
 
 
 def box_on_slice(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing) -> Box:
@@ -233,6 +246,16 @@ def _square_shape(shape: tuple[int, ...], pixel_aspect: float) -> tuple[int, int
     """Return rows and columns of a slice in square pixels; the aspect is height over width of a pixel."""
     rows, columns = shape
     return max(round(rows * min(pixel_aspect, 1.0)), 1), max(round(columns * min(1 / pixel_aspect, 1.0)), 1)
+
+
+def _without_outside(
+    hounsfield: NDArray[Any], volume: HounsfieldVolume, index: int, preprocessing: Preprocessing
+) -> NDArray[Any]:
+    """Set what lies beside the head to air in a slice or slab (rows, columns) of square pixels."""
+    if preprocessing.outside == "kept":
+        return hounsfield
+    kept = kept_pixels(volume, index, preprocessing.slab_mm, partial(square_pixels, volume=volume))
+    return hounsfield if kept is None else np.where(kept, hounsfield, np.asarray(AIR, dtype=hounsfield.dtype))
 
 
 def _slab(volume: HounsfieldVolume, index: int, slab_mm: float | None) -> NDArray[np.int16] | NDArray[np.float32]:
