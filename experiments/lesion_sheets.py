@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 from scipy import ndimage
 
 from hemoscope.data.cache import Cache, open_cache
@@ -110,7 +111,7 @@ def main() -> None:
         if options.only in (None, name):
             image, tried = sheet(cache, change, base=base, seed=options.seed)
             image.save(options.output / f"{name}.png", optimize=True)
-            print(f"{name}: {COUNT} wanted, {tried} slices tried")
+            Console().print(f"{name}: {COUNT} wanted, {tried} slices tried")
 
 
 if __name__ == "__main__":
