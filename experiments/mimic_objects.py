@@ -55,7 +55,7 @@ def brain_of(hounsfield: NDArray[np.int16]) -> NDArray[np.bool_]:
 
 
 def frame_of(brain: NDArray[np.bool_], shape: tuple[int, ...], mm: float) -> Frame:
-    """Middle and axes of a brain mask (every fourth pixel of a slice of this shape), turned to where it is most like its mirror image."""
+    """Middle and axes of a brain mask (every fourth pixel), turned to where it is most like its mirror image."""
     rows, columns = np.nonzero(brain)
     middle = rows.mean(), columns.mean()
     x, y = columns - middle[1], rows - middle[0]
