@@ -13,7 +13,7 @@ half axes of the brain, and heights in slices from the slice with most brain, ab
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,6 +47,7 @@ from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.predictor import Predictor
 from hemoscope.inference.preprocess import model_input
 from hemoscope.inference.probabilities import StudyProbabilities
+from hemoscope.labels import LABELS
 from hemoscope.volume import HounsfieldVolume
 
 ROUNDS = 2000
@@ -205,15 +206,17 @@ KINDS = {
 }
 
 
-def with_mimic(volume: HounsfieldVolume, index: int, kind: Kind, frame: Frame, rng: Random) -> HounsfieldVolume | None:
-    """Return the volume with a mimic in one slice and what of it reaches the slices beside; None if nothing changed."""
+def with_mimic(
+    volume: HounsfieldVolume, index: int, kind: Kind, frame: Frame, rng: Random, *, beside: int
+) -> HounsfieldVolume | None:
+    """Return the volume with a mimic in a slice, and what reaches ``beside`` slices on; None if nothing changed."""
     new = np.array(volume.hounsfield)
     if kind.artefact is not None:
         new[index] = _stored(kind.artefact(new[index].astype(np.float64), frame, rng))
     else:
         assert kind.objects is not None
         objects = kind.objects(frame, rng)
-        for i in range(max(index - 1, 0), min(index + 2, len(new))):
+        for i in range(max(index - beside, 0), min(index + beside + 1, len(new))):
             part = new[i].astype(np.float64)
             for one in objects:
                 share = filled(one.solid, one.center, (i - index) * SLICE_MM - one.z_mm, one.reach_mm, frame)
@@ -228,21 +231,42 @@ def _stored(hounsfield: Floats) -> NDArray[np.int16]:
     return np.clip(np.rint(hounsfield), -1024, 3071).astype(np.int16)
 
 
-def any_before_and_after(
-    predictor: Predictor, volume: HounsfieldVolume, logits: NDArray[np.float32], changed: HounsfieldVolume, index: int
-) -> float:
-    """Return the probability of ``any`` of the changed slice; only what the change reaches is scored again."""
-    card = predictor.bundle.card
-    reach = 1 + card.preprocessing.neighbours
-    places = range(max(index - reach, 0), min(index + reach + 1, len(volume)))
-    new = np.array(logits)
-    new[list(places)] = predictor.engine.run(model_input(changed, i, card.preprocessing) for i in places).logits
-    return float(_any(new, changed, predictor)[index])
+class Scorer:
+    """Scores slices of one series as the predictor does, but no slice that cannot matter.
 
+    A bundle that smooths over slices needs the whole series once; one that stacks or smooths needs the slices beside a
+    mimic again. Bundles with a sequence network are refused.
+    """
 
-def _any(logits: NDArray[np.float32], volume: HounsfieldVolume, predictor: Predictor) -> Floats:
-    found = StudyProbabilities.from_logits(logits, positions_mm=volume.positions_mm, card=predictor.bundle.card)
-    return found.slice_probabilities[:, 0]
+    def __init__(self, predictor: Predictor, volume: HounsfieldVolume) -> None:
+        """Score the series if the bundle smooths."""
+        card = predictor.bundle.card
+        if card.sequence is not None:
+            raise SystemExit("a bundle with a sequence network is not measured")
+        self.predictor, self.volume = predictor, volume
+        self.beside = 1 if card.slice_rule is not None or card.preprocessing.neighbours else 0
+        self.logits = np.zeros((len(volume), len(LABELS)), dtype=np.float32)
+        if card.slice_rule is not None:
+            self.logits = self._scored(volume, range(len(volume)))
+
+    def _scored(self, volume: HounsfieldVolume, places: Iterable[int]) -> NDArray[np.float32]:
+        settings = self.predictor.bundle.card.preprocessing
+        return self.predictor.engine.run(model_input(volume, i, settings) for i in places).logits
+
+    def before_and_after(self, changed: HounsfieldVolume, index: int) -> tuple[float, float]:
+        """Return the probability of ``any`` of a slice, without and with the change."""
+        card, new = self.predictor.bundle.card, np.array(self.logits)
+        if card.slice_rule is None:
+            self.logits[index] = self._scored(self.volume, [index])[0]
+        reach = self.beside + card.preprocessing.neighbours if self.beside else 0
+        places = list(range(max(index - reach, 0), min(index + reach + 1, len(new))))
+        new[places] = self._scored(changed, places)
+        return self._any(self.logits)[index], self._any(new)[index]
+
+    def _any(self, logits: NDArray[np.float32]) -> list[float]:
+        card = self.predictor.bundle.card
+        found = StudyProbabilities.from_logits(logits, positions_mm=self.volume.positions_mm, card=card)
+        return list(map(float, found.slice_probabilities[:, 0]))
 
 
 def measure(cache: Cache, predictor: Predictor, allowed: set[str] | None, *, slices: int, seed: int) -> pd.DataFrame:
@@ -266,9 +290,7 @@ def measure(cache: Cache, predictor: Predictor, allowed: set[str] | None, *, sli
             continue
         most = int(areas.argmax())
         mm = HEAD_MM / max(int((part > -200).mean(axis=1).__gt__(0.1).sum()) for part in volume.hounsfield)
-        settings = predictor.bundle.card.preprocessing
-        logits = predictor.engine.run(model_input(volume, i, settings) for i in range(len(volume))).logits
-        before = _any(logits, volume, predictor)
+        scorer = Scorer(predictor, volume)
         free = set(rows["index"].astype(int)) & set(np.flatnonzero(areas > 0.2 * areas.max()).tolist())
         for _ in range(quota):
             name = names[turn % len(names)]
@@ -278,12 +300,14 @@ def measure(cache: Cache, predictor: Predictor, allowed: set[str] | None, *, sli
             if not fitting:
                 continue
             index = int(rng.choice(fitting))
-            changed = with_mimic(volume, index, kind, frame_of(brains[index], volume.hounsfield.shape[1:], mm), rng)
+            changed = with_mimic(
+                volume, index, kind, frame_of(brains[index], volume.hounsfield.shape[1:], mm), rng, beside=scorer.beside
+            )
             if changed is None:
                 continue
             free.discard(index)
-            after = any_before_and_after(predictor, volume, logits, changed, index)
-            found.append((rows["patient_id"].iloc[0], name, series_id, index, before[index], after))
+            before, after = scorer.before_and_after(changed, index)
+            found.append((rows["patient_id"].iloc[0], name, series_id, index, before, after))
     return pd.DataFrame(found, columns=["patient", "kind", "series", "index", "before", "after"])
 
 

@@ -346,7 +346,7 @@ def _motion(stack: Stack, rng: Random) -> Stack:
 
 def _noise(stack: Stack, rng: Random) -> Stack:
     """Few photons: coarse noise with faint streaks in one direction. Less than hides a bleed."""
-    spread, grain, streaks = rng.uniform(3, 9), rng.uniform(0.4, 1.0), rng.uniform(0, 0.5)
+    spread, grain, streaks = rng.uniform(2, 7), rng.uniform(0.4, 1.0), rng.uniform(0, 0.5)
     turn = rng.uniform(-25, 25)
     fields = []
     for _ in stack:
