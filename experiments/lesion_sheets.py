@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 from scipy import ndimage
 
 from hemoscope.data.cache import Cache, open_cache
@@ -24,9 +25,9 @@ from hemoscope.training.anatomy import anatomy
 from hemoscope.training.mimics import Mimic, add_mimic
 from hemoscope.training.stacked_lesions import synthesize_in_stack
 
-COUNT, COLUMNS = 20, 5
+COUNT, COLUMNS, CELL = 20, 5, 128
 STACKED = Preprocessing(neighbours=1)
-AT_BASE = {Mimic.BEAM_HARDENING, Mimic.VESSEL}
+AT_BASE = {Mimic.BEAM_HARDENING}
 Floats = NDArray[np.float32]
 Change = Callable[[Floats, np.random.Generator], Floats | None]
 
@@ -57,13 +58,13 @@ def sheet(cache: Cache, change: Change, *, base: bool, seed: int, tries: int = 6
             skull = ndimage.binary_dilation(place.inside.mask, iterations=6)
             both = [np.where(skull, BRAIN.apply(image[1]), 0) for image in (stack, changed)]
             pairs.append(_cut(np.hstack(both), skull))
-    pairs += [np.zeros((176, 352), dtype=np.uint8)] * (COUNT - len(pairs))
+    pairs += [np.zeros((CELL, 2 * CELL), dtype=np.uint8)] * (COUNT - len(pairs))
     rows = [np.hstack(pairs[start : start + COLUMNS]) for start in range(0, COUNT, COLUMNS)]
     return Image.fromarray(np.vstack(rows)), tried
 
 
 def _cut(pair: Floats, skull: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Cut both halves to the skull and scale each to 176 pixels."""
+    """Cut both halves to the skull and scale each to CELL pixels."""
     half = pair.shape[1] // 2
     rows, columns = (np.flatnonzero(skull.any(axis=axis)) for axis in (1, 0))
     side = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
@@ -71,7 +72,7 @@ def _cut(pair: Floats, skull: NDArray[np.bool_]) -> NDArray[np.uint8]:
     left = max((columns[0] + columns[-1] - side) // 2, 0)
     cuts = [pair[top : top + side, start + left : min(start + left + side, start + half)] for start in (0, half)]
     images = [
-        Image.fromarray((cut * 255).astype(np.uint8)).resize((176, 176), Image.Resampling.BICUBIC) for cut in cuts
+        Image.fromarray((cut * 255).astype(np.uint8)).resize((CELL, CELL), Image.Resampling.BICUBIC) for cut in cuts
     ]
     return np.hstack([np.asarray(image) for image in images])
 
@@ -96,7 +97,7 @@ def changes(draw: str) -> dict[str, tuple[Change, bool]]:
 
 
 def main() -> None:
-    """Write one PNG a kind."""
+    """Write one picture a kind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path)
     parser.add_argument("output", type=Path)
@@ -109,8 +110,8 @@ def main() -> None:
     for name, (change, base) in changes(options.draw).items():
         if options.only in (None, name):
             image, tried = sheet(cache, change, base=base, seed=options.seed)
-            image.save(options.output / f"{name}.png", optimize=True)
-            print(f"{name}: {COUNT} wanted, {tried} slices tried")
+            image.save(options.output / f"{name}.jpg", quality=80)
+            Console().print(f"{name}: {COUNT} wanted, {tried} slices tried")
 
 
 if __name__ == "__main__":

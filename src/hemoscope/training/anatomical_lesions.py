@@ -1,7 +1,7 @@
 """Synthetic lesions that follow the anatomy of a stack of HU (slices, rows, columns), slice by slice.
 
-- *subarachnoid* blood replaces CSF: in the sulci of a sector, in a Sylvian fissure, in the basal cisterns or between the
-  hemispheres. It is thin and branched, because the spaces are.
+- *subarachnoid* blood replaces CSF: in the sulci of a sector, in a Sylvian fissure, in the basal cisterns or between
+  the hemispheres. It is thin and branched, because the spaces are.
 - *intraventricular* blood fills a horn, or lies in its back with a level.
 - *subdural* and *epidural* blood lies along the inner table, often small and thin, sometimes isodense or mixed, and
   pushes the brain away; subdural blood also lies along the falx and the tentorium.
@@ -30,6 +30,7 @@ _SOFT_HU = 100
 _LEAST_PIXELS = 12
 _LEAST_LIFT_HU = 8
 _TRIES = 3
+_NOISE_HU = 15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,8 +42,9 @@ class _Blood:
         level: its HU, with clots.
         rim: depth of the dark rim in HU.
         rim_width: of the rim, in pixels.
-        push: the thickness in pixels by which it moves the brain inward, for blood under the inner table.
+        push: whether it moves the brain inward, as blood under the inner table does.
         slices: half of its height in slices, below and above.
+        least_pixels: of its mask in the middle slice.
     """
 
     weight: Draw
@@ -51,6 +53,7 @@ class _Blood:
     rim_width: float = 1.0
     push: bool = False
     slices: tuple[float, float] = (1.0, 1.0)
+    least_pixels: int = _LEAST_PIXELS
 
 
 def anatomical_lesion(stack: Stack, kind: Hemorrhage, rng: Random) -> tuple[Stack, Mask] | None:
@@ -68,7 +71,7 @@ def anatomical_lesion(stack: Stack, kind: Hemorrhage, rng: Random) -> tuple[Stac
             continue
         drawn, weight = _drawn(place, blood, 1.0)
         mask = (weight > 0.5) & place.inside.mask
-        if mask.sum() >= _LEAST_PIXELS and _lift(place, drawn)[mask].mean() >= _LEAST_LIFT_HU:
+        if mask.sum() >= blood.least_pixels and _lift(place, drawn)[mask].mean() >= _LEAST_LIFT_HU:
             break
     else:
         return None
@@ -94,12 +97,12 @@ def _drawn(place: Anatomy, blood: _Blood, share: float) -> tuple[Slice, Slice]:
     """Draw a lesion into a slice; return its HU and the lesion's weight."""
     soft = place.inside.mask & (place.hounsfield < _SOFT_HU)
     weight = np.clip(blood.weight(place, share), 0, 1) * soft
-    if blood.push and weight.any():
-        place = _pushed(place, weight)
-    new = place.hounsfield + weight * (blood.level - place.tissue)
+    noise = np.clip(place.hounsfield - place.tissue, -_NOISE_HU, _NOISE_HU)
+    around = _pushed(place, weight).hounsfield if blood.push and weight.any() else place.hounsfield
+    new = around + weight * (blood.level + noise - around)
     if blood.rim:
-        around = ndimage.gaussian_filter(weight, blood.rim_width) * 2
-        new = new - blood.rim * np.clip(around, 0, 1) * (1 - weight) * soft
+        near = ndimage.gaussian_filter(weight, blood.rim_width) * 2
+        new = new - blood.rim * np.clip(near, 0, 1) * (1 - weight) * soft
     return np.asarray(new, dtype=np.float32), np.asarray(weight, dtype=np.float32)
 
 
@@ -112,12 +115,11 @@ def _pushed(place: Anatomy, weight: Slice) -> Anatomy:
     outward = np.stack(np.gradient(-ndimage.gaussian_filter(depth, 2.0)))
     outward /= np.maximum(np.hypot(*outward), 0.3)
     places = np.indices(depth.shape) + outward * np.minimum(moved, np.maximum(depth - 1.5, 0))
-    inner = place.inside.mask & (depth > 1)
-    hounsfield, tissue = (
-        np.where(inner, ndimage.map_coordinates(image, places, order=1, mode="nearest"), image)
-        for image in (place.hounsfield, place.tissue)
-    )
-    return replace(place, hounsfield=hounsfield.astype(np.float32), tissue=tissue.astype(np.float32))
+    inner = place.inside.mask & (place.hounsfield < _SOFT_HU)
+    source = np.where(inner, place.hounsfield, place.tissue)
+    shifted = ndimage.map_coordinates(source, places, order=1, mode="nearest")
+    share = inner * np.clip(moved, 0, 1)
+    return replace(place, hounsfield=(place.hounsfield + share * (shifted - place.hounsfield)).astype(np.float32))
 
 
 def _thickness(weight: Slice, depth: Slice) -> Slice:
@@ -130,7 +132,7 @@ def _thickness(weight: Slice, depth: Slice) -> Slice:
     return np.asarray(local[tuple(nearest)] * np.exp(-((away / 25) ** 2)), dtype=np.float32)
 
 
-def _level(place: Anatomy, rng: Random, low: float = 50, high: float = 80, *, clots: float = 6) -> Slice:
+def _level(place: Anatomy, rng: Random, low: float = 46, high: float = 76, *, clots: float = 6) -> Slice:
     """HU of fresh blood with clots."""
     return rng.uniform(low, high) + mottle(rng, place.tissue.shape, rng.uniform(1.5, 4), rng.uniform(0, clots))
 
@@ -179,8 +181,10 @@ def _under_table(place: Anatomy, rng: Random, *, width: float, thick: float, ste
         profile = np.clip(1 - np.abs(away) ** steep, 0, 1) * (1 + lean * away)
         uneven = 1 + np.interp((away * 12 + 36) % 72, np.arange(72), wave)
         edge = thick * share * profile * uneven
-        filled = np.clip(edge - here.inside.depth + 1, 0, 1) * (edge > 0.3) * here.inside.mask
-        return np.asarray(ndimage.gaussian_filter(filled, 0.6) * here.inside.mask, dtype=np.float32)
+        filled = np.clip(edge - here.inside.depth + 1, 0, 1) * (edge > 0.3)
+        outward = ndimage.grey_dilation(filled * here.inside.mask, size=5) * ~here.inside.mask
+        soft = ndimage.gaussian_filter(np.where(here.inside.mask, filled, outward), 0.6)  # full up to the bone
+        return np.asarray(soft * here.inside.mask, dtype=np.float32)
 
     return _Blood(weight, _extra_axial_level(place, rng, thick), push=thick > 3, slices=_height(rng))
 
@@ -189,7 +193,7 @@ def _epidural(place: Anatomy, rng: Random) -> _Blood:
     """A lens: short, thick, smooth; its sides end at sutures."""
     width = np.deg2rad(log_uniform(rng, 10, 38))
     thick = place.inside.radius * width * rng.uniform(0.25, 0.65)
-    return _under_table(place, rng, width=width, thick=max(thick, 2.5), steep=2, rough=0.04)
+    return _under_table(place, rng, width=width, thick=max(thick, 3.0), steep=2, rough=0.04)
 
 
 def _subdural(place: Anatomy, rng: Random) -> _Blood | None:
@@ -201,7 +205,7 @@ def _subdural(place: Anatomy, rng: Random) -> _Blood | None:
         return _on_tentorium(place, rng)
     thick = place.inside.radius * log_uniform(rng, 0.03, 0.16)
     width = np.deg2rad(log_uniform(rng, 25, 85))
-    return _under_table(place, rng, width=width, thick=max(thick, 2.2), steep=4, rough=0.15)
+    return _under_table(place, rng, width=width, thick=max(thick, 2.8), steep=4, rough=0.15)
 
 
 def _on_falx(place: Anatomy, rng: Random) -> _Blood | None:
@@ -235,7 +239,7 @@ def _between(place: Anatomy, path: NDArray[np.float64], start: float, stop: floa
 
 def _on_tentorium(place: Anatomy, rng: Random) -> _Blood | None:
     """A sheet on one leaf: a sharp, curved inner edge, fading outward."""
-    if not (place.at_base or deep(place)):
+    if not (place.at_base or deep(place)) or place.filled < 0.6:  # above the lower posterior fossa
         return None
     side, start, slope = int(rng.choice([-1, 1])), rng.uniform(0.25, 0.55), rng.uniform(-0.3, 0.4)
     reach, bend, width = rng.uniform(0.35, 0.85), rng.uniform(-0.3, 0.0), log_uniform(rng, 3, 12)
@@ -264,7 +268,7 @@ def _intraparenchymal(place: Anatomy, rng: Random) -> _Blood | None:
         return None
     row, column = places[rng.integers(len(places))]
     turn, ratio = rng.uniform(0, np.pi), rng.uniform(0.5, 1.0)
-    rough = mottle(rng, place.tissue.shape, size / 3 + 1, 0.22)
+    rough = mottle(rng, place.tissue.shape, size / 3 + 1, rng.uniform(0.1, 0.35))
 
     def weight(here: Anatomy, share: float) -> Slice:
         rows, columns = np.ogrid[: rough.shape[0], : rough.shape[1]]
@@ -275,8 +279,8 @@ def _intraparenchymal(place: Anatomy, rng: Random) -> _Blood | None:
         dry = ~ndimage.binary_dilation(ventricles(here)) if size < 0.2 * radius else here.inside.mask
         return np.asarray(ndimage.gaussian_filter(filled * dry, 0.6), dtype=np.float32)
 
-    rim = rng.uniform(4, 14) if rng.random() < 0.8 else 0.0
-    return _Blood(weight, _level(place, rng), rim=rim, rim_width=rng.uniform(1.0, 3.5), slices=_height(rng))
+    rim = rng.uniform(6, 16) if rng.random() < 0.8 else 0.0
+    return _Blood(weight, _level(place, rng), rim=rim, rim_width=rng.uniform(1.5, 4.0), slices=_height(rng))
 
 
 def _intraventricular(place: Anatomy, rng: Random) -> _Blood | None:
@@ -296,23 +300,23 @@ def _intraventricular(place: Anatomy, rng: Random) -> _Blood | None:
             filled = filled * (side * here.lateral > -0.01)
         return np.asarray(filled * min(1.0, 1.3 * share), dtype=np.float32)
 
-    return _Blood(weight, _level(place, rng, 48, 80), slices=(log_uniform(rng, 0.8, 6), log_uniform(rng, 0.8, 6)))
+    return _Blood(weight, _level(place, rng, 38, 72), slices=(log_uniform(rng, 0.8, 6), log_uniform(rng, 0.8, 6)))
 
 
 def _subarachnoid(place: Anatomy, rng: Random) -> _Blood | None:
     """Blood in the sulci of a sector, a Sylvian fissure, the basal cisterns or the fissure between the hemispheres."""
     lot = rng.random()
-    if place.at_base or (deep(place) and lot < 0.25):
+    if place.at_base or (place.face > 0.05 and deep(place) and lot < 0.3):
         center, reach = (rng.uniform(-0.15, 0.15), rng.uniform(-0.35, 0.25)), rng.uniform(0.2, 0.6)
     elif deep(place) and lot < 0.6:
         center = (int(rng.choice([-1, 1])) * rng.uniform(0.5, 0.75), rng.uniform(-0.45, 0.05))
-        reach = rng.uniform(0.2, 0.4)
+        reach = rng.uniform(0.25, 0.5)
     elif lot < 0.75:
         center, reach = (0.0, rng.uniform(-0.9, 0.7)), rng.uniform(0.15, 0.35)
     else:
         direction = rng.uniform(-np.pi, np.pi)
-        center, reach = (0.85 * float(np.cos(direction)), 0.85 * float(np.sin(direction))), rng.uniform(0.2, 0.55)
-    swell, gain = rng.uniform(0.0, 0.5), rng.uniform(0.8, 1.6)
+        center, reach = (0.85 * float(np.cos(direction)), 0.85 * float(np.sin(direction))), rng.uniform(0.3, 0.75)
+    swell, gain = rng.uniform(0.3, 0.9), rng.uniform(1.0, 1.8)
     patchy = mottle(rng, place.tissue.shape, rng.uniform(4, 10), rng.uniform(0, 0.35))
 
     def weight(here: Anatomy, share: float) -> Slice:
@@ -323,12 +327,10 @@ def _subarachnoid(place: Anatomy, rng: Random) -> _Blood | None:
         regions, count = ndimage.label(space * near > 0.3)
         sizes = np.bincount(regions.ravel(), minlength=count + 1)
         sizes[0] = 0
-        kept = ndimage.binary_dilation((sizes >= _LEAST_PIXELS)[regions])
+        kept = ndimage.binary_dilation((sizes >= 2 * _LEAST_PIXELS)[regions])
         return np.asarray(np.clip(gain * space, 0, 1) * near * kept, dtype=np.float32)
 
-    return _Blood(
-        weight, _level(place, rng, 46, 72, clots=4), slices=(log_uniform(rng, 0.8, 5), log_uniform(rng, 0.8, 5))
-    )
+    return _Blood(weight, _level(place, rng, 45, 70, clots=4), slices=_height(rng), least_pixels=3 * _LEAST_PIXELS)
 
 
 _KINDS: dict[Hemorrhage, Callable[[Anatomy, Random], _Blood | None]] = {

@@ -20,13 +20,17 @@ _AIR_HU = -200
 _FAT_HU = -60
 _SOFT_HU = 100
 _CSF_BELOW_BRAIN_HU = 11  # thick slices average narrow spaces with brain, so CSF is hardly ever at 0 to 10 HU
-_VALLEY_HU = 1.5  # curvature of a sulcus across its course, HU per pixel squared
+_VALLEY_HU = 1.1  # curvature of a sulcus across its course, HU per pixel squared
 _LARGEST_TURN = 20
 _HEAD_LENGTH_MM = 190.0
 _LEAST_VENTRICLE = 25
 _LEAST_FACE = 0.13
 _LOW_FACE = 0.04
 _MOST_AIR = 0.04
+_LEAST_FULL = 0.95  # of an ellipse; petrous bones cut into it
+_VENTRICLE_HU = 14
+_CSF_HU = 20  # CSF of a wide space; white matter is at 24 HU or more
+_SULCUS_MM = 14
 _LEAST_FILLED = 0.72
 _LEAST_INTERIOR = 0.05
 _BONE_HU = 180
@@ -81,7 +85,8 @@ class Anatomy:
     @property
     def at_base(self) -> bool:
         """Whether the slice shows orbits, sinuses or petrous bones in front of or beside the brain."""
-        return self.face > _LEAST_FACE
+        full = self.inside.mask.sum() / (np.pi * self.half[0] * self.half[1])
+        return self.face > _LEAST_FACE or bool(full < _LEAST_FULL and self.filled > _LEAST_FILLED)
 
     @property
     def below_vertex(self) -> bool:
@@ -139,6 +144,7 @@ def _inside(hounsfield: Slice) -> Inside | None:
             continue
         mask &= (hounsfield < _BONE_HU) & (hounsfield > _FAT_HU)
         mask = _largest(ndimage.binary_opening(mask, iterations=2))
+        mask = ndimage.binary_fill_holes(mask)  # calcium is no skull
         if mask.sum() < _LEAST_INTERIOR * mask.size or np.median(hounsfield[mask]) < 0:
             continue
         return Inside(mask)
@@ -168,13 +174,15 @@ def sulci(place: Anatomy) -> Slice:
 
     The larger curvature of the smoothed HU (an eigenvalue of the Hessian) is high along a dark line.
     """
-    smooth = smoothed(place.hounsfield, place.inside.mask, 1.3, place.brain)
+    smooth = smoothed(place.hounsfield, place.inside.mask, 1.5, place.brain)
     by_row, by_column = np.gradient(smooth)
     (rows, mixed), columns = np.gradient(by_row), np.gradient(by_column, axis=1)
     curved = (rows + columns) / 2 + np.sqrt(((rows - columns) / 2) ** 2 + mixed**2)
-    dark = np.clip((place.brain + 1 - smooth) / 6, 0, 1)
-    wide = np.clip((place.brain - _CSF_BELOW_BRAIN_HU + 2 - smooth) / 4, 0, 1)
-    line = np.clip((curved - _VALLEY_HU / 2) / _VALLEY_HU, 0, 1) * dark
+    dark = np.clip((ndimage.gaussian_filter(smooth, 5.0) - smooth - 1.5) / 3, 0, 1)
+    wide = np.clip((_CSF_HU - smooth) / 4, 0, 1)
+    # White matter is dark too, but not beside the inner table or the falx, and not as dark as CSF.
+    near = (place.inside.depth < _SULCUS_MM / place.pixel_mm) | (np.abs(place.lateral) < 0.07)
+    line = np.clip((curved - _VALLEY_HU / 2) / _VALLEY_HU, 0, 1) * dark * (near | (smooth < _CSF_HU + 3))
     return np.asarray(np.maximum(line, wide) * place.inside.mask, dtype=np.float32)
 
 
@@ -190,17 +198,19 @@ def ventricles(place: Anatomy) -> Mask:
     """
     far_in = csf(place) & (place.inside.depth > 0.3 * place.inside.radius)
     if place.at_base:
-        near = (np.abs(place.lateral) < 0.2) & (place.posterior > 0.1) & (place.posterior < 0.6)
+        near = (np.abs(place.lateral) < 0.2) & (np.abs(place.posterior - 0.08) < 0.28) & (place.filled < 0.62)
     elif place.below_vertex:
         near = (np.abs(place.posterior) < 0.7) & (np.abs(place.lateral) < 0.55)
     else:
         return np.zeros_like(far_in)
     regions, count = ndimage.label(ndimage.binary_opening(far_in & near))
+    every = np.arange(count + 1)
     sizes = np.bincount(regions.ravel(), minlength=count + 1)
-    keep = sizes >= _LEAST_VENTRICLE
-    keep[0] = False
-    beside = ndimage.mean(np.abs(place.lateral), regions, np.arange(count + 1)) > 0.07
-    if not place.at_base and sizes[keep & beside].sum() < max(2 * _LEAST_VENTRICLE, 0.4 * sizes[keep].sum()):
+    keep = (sizes >= _LEAST_VENTRICLE) & (ndimage.minimum(place.tissue, regions, every) < _VENTRICLE_HU)
+    keep[0] = False  # dark white matter is kept out by the HU of the darkest pixel
+    beside = ndimage.mean(np.abs(place.lateral), regions, every) > 0.07
+    least = (2 if place.face > _LOW_FACE else 4) * _LEAST_VENTRICLE  # deep sulci of the convexity are smaller
+    if not place.at_base and sizes[keep & beside].sum() < max(least, 0.4 * sizes[keep].sum()):
         keep[:] = False
     return np.asarray(keep[regions])
 

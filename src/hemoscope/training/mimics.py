@@ -214,7 +214,7 @@ def _dense_falx(place: Anatomy, rng: Random) -> Drawn | None:
 
 def _dense_tentorium(place: Anatomy, rng: Random) -> Drawn | None:
     """Both leaves, from the straight sinus outward: a V that opens to the front or the back, by the slice's height."""
-    if not (place.at_base or deep(place)):
+    if not (place.at_base or deep(place)) or place.filled < 0.6:  # above the lower posterior fossa
         return None
     start, slope, reach = rng.uniform(0.25, 0.55), rng.uniform(-0.4, 0.35), rng.uniform(0.4, 0.9)
     bend = rng.uniform(-0.35, 0.0)
@@ -346,7 +346,7 @@ def _motion(stack: Stack, rng: Random) -> Stack:
 
 def _noise(stack: Stack, rng: Random) -> Stack:
     """Few photons: coarse noise with faint streaks in one direction. Less than hides a bleed."""
-    spread, grain, streaks = rng.uniform(3, 9), rng.uniform(0.4, 1.0), rng.uniform(0, 0.5)
+    spread, grain, streaks = rng.uniform(2, 7), rng.uniform(0.4, 1.0), rng.uniform(0, 0.5)
     turn = rng.uniform(-25, 25)
     fields = []
     for _ in stack:
