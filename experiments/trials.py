@@ -12,7 +12,7 @@ The protocol, fixed before the first trial:
 - Both sets of scores are of the same images. Patients are resampled within each fold (2,000 rounds).
 - The scores of the decision are smoothed over neighboring slices, as the product smooths them, with the fixed width of
   7.5 mm; CT-ICH states no positions: its slices are taken as 5 mm apart. Raw scores stand beside them. By patient, the
-  study rule reads the raw scores.
+  study rule reads the raw scores, or a sequence network gives its own.
 - A trial is kept if the 95% interval of the difference in AUROC of `any` by slice lies above 0, or if the average
   precision of a rare type (fewer than ten patients) rises by a quarter while the interval of `any` reaches above 0.
 - Every trial stays in the table, kept or not. Intervals are not corrected for the number of trials, and omit how much a
@@ -47,7 +47,7 @@ WIDTH_MM = 7.5
 ROUNDS = 2000
 RISE = 1.25
 LEVELS = ("slice, smoothed", "slice, raw", "patient")
-_COPIED = ("scores.csv", "part.json", "metrics.jsonl")
+_COPIED = ("scores.csv", "studies.csv", "part.json", "metrics.jsonl")
 _IDS = {"image_id": str, "patient_id": str}
 _NAMES = [label.value for label in LABELS]
 _LOGITS = [f"logit_{name}" for name in _NAMES]
@@ -162,19 +162,27 @@ def compare(name: str, trials: Path = TRIALS) -> Compared:
         minutes=_minutes(folder, folds),
         changes=changes(*settings),
         revision=json.loads((folder / "versions.json").read_text()).get("revision"),
-        levels=_levels([_table(path, folds, truth) for path in both], extents),
+        levels=_levels(
+            [_table(path, folds, truth) for path in both], [_studies(path, folds) for path in both], extents
+        ),
         rare=tuple(label.value for label in SUBTYPES if known[label.value] < ESTABLISHED_PATIENTS),
     )
 
 
-def _levels(tables: list[pd.DataFrame], extents_mm: list[float]) -> dict[str, PairedScores]:
-    """Compare two tables of the same slices at each level."""
+def _levels(
+    tables: list[pd.DataFrame], own: list[pd.DataFrame | None], extents_mm: list[float]
+) -> dict[str, PairedScores]:
+    """Compare two tables of the same slices at each level; ``own`` are study scores of sequence networks."""
     slices = tables[0][_NAMES].to_numpy(dtype=np.float64)
     owners = tables[0]["patient_id"].tolist(), tables[0]["fold"].tolist()
     of_patients = tables[0].groupby("patient_id")[[*_NAMES, "fold"]].max()
     patients = of_patients[_NAMES].to_numpy(dtype=np.float64)
     smooth, raw = ([smoothed_by_patient(table, width) for table in tables] for width in (WIDTH_MM, None))
-    studies = [by_patient(table, one, extent) for table, one, extent in zip(tables, raw, extents_mm, strict=True)]
+    ruled = [by_patient(table, one, extent) for table, one, extent in zip(tables, raw, extents_mm, strict=True)]
+    studies = [
+        one if found is None else found.loc[of_patients.index, _LOGITS].to_numpy(dtype=np.float64)
+        for one, found in zip(ruled, own, strict=True)
+    ]
     found = (
         paired_bootstrap(*smooth, slices, *owners, rounds=ROUNDS),
         paired_bootstrap(*raw, slices, *owners, rounds=ROUNDS),
@@ -189,6 +197,12 @@ def _table(folder: Path, folds: tuple[str, ...], truth: pd.DataFrame) -> pd.Data
     chosen = pd.concat(read)[["image_id", "fold", *_LOGITS]]
     joined = chosen.merge(truth, on="image_id", validate="one_to_one")
     return joined.sort_values(["patient_id", "image_id"], ignore_index=True)
+
+
+def _studies(folder: Path, folds: tuple[str, ...]) -> pd.DataFrame | None:
+    """Return the study scores that a sequence network wrote, by patient; None without one."""
+    paths = [folder / fold / "studies.csv" for fold in folds]
+    return pd.concat([_scores(path) for path in paths]).set_index("patient_id") if paths[0].is_file() else None
 
 
 def _minutes(folder: Path, folds: tuple[str, ...]) -> float | None:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from hemoscope.training.models.network import HemorrhageNetwork, MirroredNetwork
 from hemoscope.training.models.sequence import SequenceNetwork, sequence_graph
 from hemoscope.training.sequence import fit_sequence, score_sequence
 from hemoscope.training.series_batches import SeriesDataset, SeriesIndex, highest_known, padded, refined, series_sample
+from hemoscope.training.train import train
 
 Build = Callable[..., Experiment]
 COLUMNS = [f"logit_{label}" for label in LABELS]
@@ -238,6 +240,24 @@ def test_training_again_gives_the_same_network_and_a_finished_one_is_loaded(
     assert same_weights(first, fit_sequence(network, experiment, series_cache, split, tmp_path / "a"))
     assert (tmp_path / "a/sequence.safetensors").read_bytes() == weights
     assert not any(path.suffix in {".pt", ".pth", ".pkl", ".ckpt"} and path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_a_sequence_network_is_added_to_finished_folds_whose_weights_stay(
+    tiny_experiment: Build, phantom_cache: Cache, tmp_path: Path
+) -> None:
+    """Copy the weights and the record of a fold, and resume with an experiment that has a sequence."""
+    alone, both = tmp_path / "alone" / "fold-0", tmp_path / "both" / "fold-0"
+    train(tiny_experiment(run={"epochs": 1}), phantom_cache, alone.parent, only=("fold-0",))
+    both.mkdir(parents=True)
+    for name in ("weights.safetensors", "part.json"):
+        shutil.copyfile(alone / name, both / name)
+    experiment = tiny_experiment(run={"epochs": 1}, sequence=SEQUENCE)
+    train(experiment, phantom_cache, both.parent, only=("fold-0",), resume=True)
+    assert (both / "weights.safetensors").read_bytes() == (alone / "weights.safetensors").read_bytes()
+    first, second = (pd.read_csv(folder / "scores.csv") for folder in (alone, both))
+    assert first["image_id"].tolist() == second["image_id"].tolist()
+    assert abs(first[COLUMNS] - second[COLUMNS]).to_numpy().max() > 1e-3
+    assert len(pd.read_csv(both / "studies.csv")) == first["patient_id"].nunique()
 
 
 class KilledError(Exception):

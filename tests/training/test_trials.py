@@ -112,6 +112,21 @@ def test_a_trial_can_be_the_baseline_of_the_next(
     assert protocol.compare("second", folder).verdict == "not kept"
 
 
+def test_study_scores_of_a_sequence_network_are_used(
+    protocol: ModuleType, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    run, folder = make_run(), tmp_path / "trials"
+    truth = pd.read_csv(DEFAULT / "slices.csv").groupby("patient_id").max()
+    for fold in ("fold-0", "fold-1"):
+        patients = sorted(set(pd.read_csv(run / fold / "scores.csv")["patient_id"]), reverse=True)
+        perfect = {f"logit_{name}": truth.loc[patients, name].to_numpy() for name in protocol._NAMES}
+        pd.DataFrame({"patient_id": patients, **perfect}).to_csv(run / fold / "studies.csv", index=False)
+    protocol.add(run, "one", baseline="default", note="", trials=folder)
+    levels = protocol.compare("one", folder).levels
+    assert levels["patient"].labels["any"]["auroc"].first == 1.0
+    assert levels["slice, raw"].labels["any"]["auroc"].difference == 0.0
+
+
 def test_other_images_are_refused_with_the_remedy(
     protocol: ModuleType, make_run: Callable[..., Path], tmp_path: Path
 ) -> None:

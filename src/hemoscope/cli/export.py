@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("training_run", type=Path, metavar="RUN", help="folder written by hemoscope train")
+    parser.add_argument(
+        "training_runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="folder written by hemoscope train; several that differ by their seed alone are averaged in one graph",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write; must not exist")
     parser.add_argument("--model-version", default="1", metavar="V", help="version of the model in reports")
     parser.add_argument(
@@ -32,19 +38,23 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="CACHE",
         help="add a graph in int8, calibrated on this cache, which the run was trained on (extra: quantize)",
     )
+    parser.add_argument("--half-weights", action="store_true", help="store the weights in float16, in half the space")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export the run's network, with a card fitted on scores of held-out images."""
+    """Export the network of a run, or of several runs, with a card fitted on scores of held-out images."""
     from hemoscope.training.export import export_run
 
+    run, *others = arguments.training_runs
     bundle = export_run(
-        arguments.training_run,
+        run,
         arguments.output,
         version=arguments.model_version,
+        others=others,
         scores=[table for path in arguments.scores for table in read_score_tables(path)],
         quantize=arguments.quantize,
+        half_weights=arguments.half_weights,
     )
     sys.stdout.write(f"{bundle.card.name} {bundle.card.version} in {arguments.output}, SHA-256 {bundle.sha256}\n")
     sys.stdout.write(f"Next: hemoscope evaluate --model {arguments.output} --data CACHE --output REPORT\n")

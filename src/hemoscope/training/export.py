@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hemoscope.data.cache import open_cache
@@ -13,7 +14,7 @@ from hemoscope.training.data_splits import make_data_splits
 from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.training.fitted_card import Origin, folds_card, split_card
 from hemoscope.training.models.checkpoint import load_weights
-from hemoscope.training.models.export import onnx_graph
+from hemoscope.training.models.export import onnx_graph, with_half_weights
 from hemoscope.training.models.network import HemorrhageNetwork
 from hemoscope.training.models.sequence import SequenceNetwork, sequence_graph
 from hemoscope.training.run_folder import read_split
@@ -24,25 +25,37 @@ FEDERATION_RECORD = "federation_record.json"
 
 
 def export_run(
-    run: Path, output: Path, *, version: str, scores: Sequence[ScoreTable] = (), quantize: Path | None = None
+    run: Path,
+    output: Path,
+    *,
+    version: str,
+    others: Sequence[Path] = (),
+    scores: Sequence[ScoreTable] = (),
+    quantize: Path | None = None,
+    half_weights: bool = False,
 ) -> ModelBundle:
-    """Write the bundle of a finished run.
+    """Write the bundle of a finished run, or of several that differ by their seed alone.
 
     Args:
         run: folder of the training run.
         output: folder of the bundle; must not exist.
         version: of the model, as shown in reports.
+        others: runs of the same experiment from other seeds. One graph then holds all networks and gives their mean,
+            and the card is fitted on the mean of their scores.
         scores: further evaluations for the card, such as of an external set.
         quantize: the cache that the run was trained on, for a graph in int8 beside the one in float32.
+        half_weights: store the weights in float16, in half the space; they are computed with in float32.
 
     Raises:
-        TrainingError: the run is not finished, or its scores do not cover its slices once each.
+        TrainingError: a run is not finished, or its scores do not cover its slices once each; or the runs differ by
+            more than their seed, or have one seed.
         BundleError: the output exists.
         DataError: the cache cannot be read.
         MissingExtraError: there shall be a graph in int8, and NNCF is not installed.
     """
     experiment = read_run(run)
     check_finished(run, experiment)
+    seeds = _seeds(run, experiment, others)
     network = read_network(run / final_split(experiment), experiment)
     origin = Origin(
         experiment=experiment,
@@ -50,8 +63,10 @@ def export_run(
         split=read_split_record(run, experiment),
         embedding_size=network.embedding_size,
         federation=read_federation_record(run),
+        seeds=seeds,
+        half_weights=half_weights,
     )
-    card = run_card(run, origin, version=version, scores=scores)
+    card = run_card(run, origin, version=version, others=others, scores=scores)
     reading = experiment.reading_preprocessing
     sequence = None if experiment.sequence is None else _sequence(run, experiment, network.embedding_size)
     graph = onnx_graph(
@@ -60,9 +75,32 @@ def export_run(
         size=reading.size,
         mirror=experiment.reading.mirror,
         embedding=sequence is not None,
+        others=[read_network(other / final_split(experiment), experiment) for other in others],
     )
     int8 = None if quantize is None else _int8(graph, experiment, quantize)
-    return write_bundle(output, card, graph, sequence=sequence, int8=int8)
+    return write_bundle(output, card, with_half_weights(graph) if half_weights else graph, sequence=sequence, int8=int8)
+
+
+def _seeds(run: Path, experiment: Experiment, others: Sequence[Path]) -> tuple[int, ...]:
+    """Return the seeds of runs whose networks can be averaged; none for a single run."""
+    if not others:
+        return ()
+    if experiment.run.split != "folds" or experiment.sequence is not None:
+        msg = f"{run.name} is of one split or has a sequence network. Only networks of runs on folds are averaged"
+        raise TrainingError(msg)
+    seeds = [experiment.run.seed]
+    for other in others:
+        found = read_run(other)
+        check_finished(other, found)
+        own = replace(experiment, name=found.name, description=found.description)
+        if not found.same_training(replace(own, run=replace(experiment.run, seed=found.run.seed))):
+            msg = f"{other.name} differs from {run.name} by more than its seed. Train it with the same experiment"
+            raise TrainingError(msg)
+        if found.run.seed in seeds:
+            msg = f"{other.name} has seed {found.run.seed}, as another run. Train it with --set run.seed=N"
+            raise TrainingError(msg)
+        seeds.append(found.run.seed)
+    return tuple(seeds)
 
 
 def _int8(graph: bytes, experiment: Experiment, folder: Path) -> bytes:
@@ -118,12 +156,15 @@ def read_split_record(run: Path, experiment: Experiment) -> SplitRecord | None:
     return split
 
 
-def run_card(run: Path, origin: Origin, *, version: str, scores: Sequence[ScoreTable] = ()) -> ModelCard:
+def run_card(
+    run: Path, origin: Origin, *, version: str, others: Sequence[Path] = (), scores: Sequence[ScoreTable] = ()
+) -> ModelCard:
     """Return the card of a finished run, fitted on its scores; arguments and errors as for :func:`export_run`."""
     experiment = origin.experiment
     rule = StudyRule(extent_mm=experiment.reading.extent_mm)
     if origin.split is None:
-        return folds_card(origin, out_of_fold_scores(run, experiment, rule), rule, version=version, more=scores)
+        found = out_of_fold_scores(run, experiment, rule, others=others)
+        return folds_card(origin, found, rule, version=version, more=scores)
     validation, test = (split_scores(run, experiment, part, rule) for part in ("validation", "test"))
     assert test is not None
     return split_card(origin, validation, test, rule, version=version, more=scores)

