@@ -155,11 +155,14 @@ def _unsure_measured(sets: ConformalSets) -> str:
     found = sets.performance
     if found is None:
         return "."
-    return (
-        f": unsure {_proportion(found.unsure)}; not low of those with hemorrhage {_proportion(found.not_low)}; not high "
-        f"of those without {_proportion(found.not_high)}; without hemorrhage of the low {_proportion(found.low_without)}"
-        f"; with it of the high {_proportion(found.high_with)}."
-    )
+    shares = {
+        "unsure": found.unsure,
+        "not low of those with hemorrhage": found.not_low,
+        "not high of those without": found.not_high,
+        "without hemorrhage of the low": found.low_without,
+        "with it of the high": found.high_with,
+    }
+    return f": {'; '.join(f'{name} {_proportion(one)}' for name, one in shares.items())}."
 
 
 def _reading(card: ModelCard) -> str:
