@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.data.split import LEAK_WARNING
+from hemoscope.evaluation.performance import Method
 from hemoscope.evaluation.score_table import score_table
 from hemoscope.evaluation.tuning import CrossFitted, LevelSettings
 from hemoscope.inference.calibration import StudyRule, ThinSeriesRule, sigmoid
@@ -39,6 +40,10 @@ from hemoscope.version import DISCLAIMER, __version__
 
 Floats = NDArray[np.float64]
 _Level = Literal["slice", "patient"]
+_SMOOTHED: dict[Method, str] = {
+    "cross_fitted": "Slices are smoothed along the head by the width chosen on the other folds.",
+    "test_set": "Slices are smoothed along the head.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +69,6 @@ def folds_card(
         "the other folds. It describes the recipe, not these exact weights. AUROC and average precision rank the "
         "probabilities as served; calibration scores are cross-fitted by patient."
     )
-    if found.slice_rule is not None:
-        description += " Slices are smoothed along the head by the width chosen on the other folds."
     tables = _tables(scored, found, held_out, name=f"{origin.dataset.name}, out of fold", description=description)
     found = with_held_out_performance(found, scored, held_out)
     found = replace(found, limits=(*found.limits, *_smoothing_limits(origin, scored, found)))
@@ -122,6 +125,7 @@ def _tables(
     slices, studies = (None, None) if held_out is None else (held_out.slices, held_out.studies)
     if slices is None:  # not smoothed either
         of_slices = replace(of_slices, calibration=found.calibration.slice)
+    smoothed = "" if held_out is None or found.slice_rule is None else f" {_SMOOTHED[held_out.method]}"
 
     def table(scores: LevelScores, settings: LevelSettings, shown: CrossFitted | None, level: _Level) -> ScoreTable:
         # At study level a row is a series; a patient may have several.
@@ -133,7 +137,7 @@ def _tables(
             truth=scores.truth,
             patients=scores.patients,
             name=f"{name}, by {'study' if several else level}",
-            description=description,
+            description=description + (smoothed if level == "slice" else ""),
             level=level,
         )
 
