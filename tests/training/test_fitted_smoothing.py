@@ -34,7 +34,13 @@ def scored(*, noise: float = 2.0, seed: int = 0, assumed: bool = False) -> Slice
     logits = (4 * truth - 3 + random.normal(0, noise, truth.shape)).reshape(-1, 6)
     names = tuple(f"p{number:02d}" for number in range(PATIENTS) for _ in range(SLICES))
     slices = LevelScores(logits=logits, truth=truth.reshape(-1, 6), patients=names)
-    places = SlicePlaces(series=names, positions_mm=np.tile(5.0 * np.arange(SLICES), PATIENTS), assumed=assumed)
+    places = SlicePlaces(
+        series=names,
+        positions_mm=np.tile(5.0 * np.arange(SLICES), PATIENTS),
+        assumed=assumed,
+        outline_px=np.where(slices.truth[:, 0] == 1, 500.0, np.nan),
+        age=np.repeat(np.arange(PATIENTS, dtype=float), SLICES),
+    )
     return SliceAndStudyScores(slices=slices, studies=study_scores(slices, RULE, series=names), places=places)
 
 

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hemoscope.inference.calibration import ConformalSets, OperatingPoint, Proportion, UnsureRule
+from hemoscope.inference.calibration import ConformalSets, OperatingPoint, Proportion, StrataTable, UnsureRule
 from hemoscope.inference.card import Estimate, FederationRecord, ModelCard, ScoreTable, TrainingData
 from hemoscope.inference.precision import PrecisionTest
 from hemoscope.labels import Hemorrhage, PerLabel
@@ -32,6 +32,10 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
     for shown in score_tables(card.scores):
         console.print()
         console.print(shown)
+    for strata in card.strata or ():
+        _title(console, f"Strata: {strata.name}")
+        console.print(Text(f"Slices flagged where Any hemorrhage has specificity {strata.specificity:g}.", style="dim"))
+        console.print(_strata(strata))
     if card.precision:
         _title(console, "Reduced precision")
         for test in card.precision:
@@ -216,6 +220,14 @@ def _calibration(scores: ScoreTable) -> Table:
         if score.ece is not None and score.ece_if_calibrated is not None:
             error = f"{error} ({score.ece_if_calibrated.value:.3f})"
         table.add_row(label.display, _estimate(score.slope, 2), _estimate(score.observed_expected, 2), error)
+    return table
+
+
+def _strata(strata: StrataTable) -> Table:
+    table = _grid("Slices", "Found, of those with hemorrhage", "Flagged, of the others")
+    for one in strata.strata:
+        name = printable(f"{one.kind}: {one.name}")
+        table.add_row(name, Text(_proportion(one.found)), Text(_proportion(one.false_alarms)))
     return table
 
 
