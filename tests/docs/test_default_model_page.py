@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from hemoscope.inference.bundle import load_bundle
+from hemoscope.inference.calibration import Proportion
 from hemoscope.inference.card import ModelCard
 from hemoscope.labels import LABELS
 
@@ -73,6 +74,34 @@ def test_version_2_1_serves_what_version_2_served(script: ModuleType, earlier: M
     assert card.established == earlier.established
     before, after = dict(script.points_of(earlier)), dict(script.points_of(card_of("2.3")))
     assert [point.threshold for point in after.values()] == pytest.approx([p.threshold for p in before.values()])
+
+
+def test_the_page_gives_the_strata_of_the_shipped_card() -> None:
+    def share(found: Proportion | None) -> str:
+        return "-" if found is None else f"{found.value:.2f}, {found.hits} of {found.rows}".removeprefix("0")
+
+    lines, strata = set(PAGE.read_text().splitlines()), load_bundle(None).card.strata
+    assert strata
+    assert len(strata[0].strata) == 11
+    for one in strata[0].strata:
+        assert f"| {one.kind}: {one.name} | {share(one.found)} | {share(one.false_alarms)} |" in lines
+
+
+def test_the_pages_give_the_rule_for_unsure_studies_of_the_shipped_card() -> None:
+    def share(found: Proportion | None) -> str:
+        assert found
+        value, low, high = (f"{one:.2f}".removeprefix("0") for one in (found.value, found.low, found.high))
+        return f"{value} ({low} to {high}), {found.hits} of {found.rows}"
+
+    rule, lines = load_bundle(None).card.unsure, set((PAGE.parent / "slice-to-study.md").read_text().splitlines())
+    assert rule
+    for one in rule.sets:
+        found = one.performance
+        assert found
+        shares = (found.unsure, found.not_low, found.not_high, found.low_without, found.high_with)
+        low, high = (f"{edge:.2f}".removeprefix("0") for edge in (one.low, one.high))
+        use = ", in use" if one is rule.used else ""
+        assert f"| {one.alpha:g}{use} | {low} to {high} | {' | '.join(map(share, shares))} |" in lines
 
 
 def test_version_2_4_changes_slices_and_the_rule_for_unsure_studies_alone() -> None:

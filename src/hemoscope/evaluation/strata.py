@@ -109,7 +109,7 @@ def strata_table(
     if positive.all() or not positive.any():
         return None
     flagged = shown >= at_specificity(shown, positive, SPECIFICITY).threshold
-    every = ("all", "all slices", np.ones(len(shown), dtype=bool))
+    every = ("slices", "all", np.ones(len(shown), dtype=bool))
     found = []
     for kind, stratum, members in (every, *facts.rows(known).strata()):
         with_it, without = members & positive, members & ~positive

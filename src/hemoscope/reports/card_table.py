@@ -29,13 +29,9 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
                 console.print(Text(line))
     console.print(Text(measured_on(card), style="dim"))
     console.print(Text(_reading(card)))
-    for shown in score_tables(card.scores):
+    for shown in (*score_tables(card.scores), *map(_strata, card.strata or ())):
         console.print()
         console.print(shown)
-    for strata in card.strata or ():
-        _title(console, f"Strata: {strata.name}")
-        console.print(Text(f"Slices flagged where Any hemorrhage has specificity {strata.specificity:g}.", style="dim"))
-        console.print(_strata(strata))
     if card.precision:
         _title(console, "Reduced precision")
         for test in card.precision:
@@ -223,12 +219,14 @@ def _calibration(scores: ScoreTable) -> Table:
     return table
 
 
-def _strata(strata: StrataTable) -> Table:
+def _strata(strata: StrataTable) -> Group:
+    title = Text(printable(f"Strata: {strata.name}"), style="bold")
+    about = Text(f"Slices flagged where any hemorrhage has specificity {strata.specificity:g}.", style="dim")
     table = _grid("Slices", "Found, of those with hemorrhage", "Flagged, of the others")
     for one in strata.strata:
         name = printable(f"{one.kind}: {one.name}")
         table.add_row(name, Text(_proportion(one.found)), Text(_proportion(one.false_alarms)))
-    return table
+    return Group(title, about, table)
 
 
 def _count(rows: int | None, patients: int | None) -> str:
