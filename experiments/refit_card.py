@@ -1,12 +1,14 @@
 """Refits the card of a bundle from the stored scores of its run: the same weights, nothing is trained.
 
     python experiments/refit_card.py RUN BUNDLE OUTPUT --model-version 2.1 --scores RUN/rsna-dicom.json
-    python experiments/refit_card.py RUN BUNDLE --compare RUN/card-2.json
+    python experiments/refit_card.py RUN BUNDLE --compare RUN/card-2.3.json
+    python experiments/refit_card.py RUN RUN/card-2.3.json --compare RUN/card-2.json
 
 RUN is ``experiments/results/default``, or any other run of which only the scores were kept: from one that still has its
 weights, ``hemoscope export`` does the same. The first line writes a bundle with the graph
 of BUNDLE. It refuses a run whose scores do not give the calibration of BUNDLE. The second prints, as Markdown, every
-figure of an older card beside that of BUNDLE, and how much the cross-fitted figures depend on the folds. Seconds.
+figure of an older card beside that of BUNDLE, and how much the cross-fitted figures depend on the folds; the third
+compares two cards that do not ship any more. Seconds.
 """
 
 import argparse
@@ -162,6 +164,16 @@ def fold_row(name: str, decisions: list[np.ndarray], truth: np.ndarray) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
+def read_card(path: Path) -> ModelCard:
+    """Read a card without its bundle."""
+    return ModelCard.from_json(json.loads(path.read_text()))
+
+
+def compare(run: Path, old: Path, card: ModelCard) -> None:
+    """Print the tables of two cards, and the ranges of the second."""
+    sys.stdout.write("\n".join([*comparison(read_card(old), card), "", *fold_ranges(run, card)]) + "\n")
+
+
 def main() -> None:
     """Refit a card, or compare one with an older card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -172,15 +184,16 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, action="append", default=[])
     parser.add_argument("--compare", type=Path, metavar="CARD.json")
     arguments = parser.parse_args()
+    if arguments.bundle.suffix == ".json":
+        compare(arguments.run, arguments.compare, read_card(arguments.bundle))
+        return
     bundle = load_bundle(arguments.bundle)
     if arguments.output is not None:
         card = refitted(arguments.run, bundle, version=arguments.model_version, tables=arguments.scores)
         bundle = write_bundle(arguments.output, card, bundle.read_graph(), sequence=bundle.read_sequence())
         sys.stdout.write(f"{card.name} {card.version} in {arguments.output}, SHA-256 {bundle.sha256}\n")
     if arguments.compare is not None:
-        old = ModelCard.from_json(json.loads(arguments.compare.read_text()))
-        lines = [*comparison(old, bundle.card), "", *fold_ranges(arguments.run, bundle.card)]
-        sys.stdout.write("\n".join(lines) + "\n")
+        compare(arguments.run, arguments.compare, bundle.card)
 
 
 if __name__ == "__main__":

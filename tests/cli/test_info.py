@@ -14,10 +14,18 @@ from rich.console import Console
 
 from hemoscope import cli
 from hemoscope.inference.bundle import ModelBundle
-from hemoscope.inference.calibration import PointPerformance, Proportion, SliceRule, ThinSeriesRule
+from hemoscope.inference.calibration import (
+    ConformalSets,
+    PointPerformance,
+    Proportion,
+    SliceRule,
+    ThinSeriesRule,
+    UnsurePerformance,
+    UnsureRule,
+)
 from hemoscope.inference.card import Estimate, FederationRecord, LabelScore, ModelCard, ScoreTable, SequenceRule
 from hemoscope.labels import PerLabel
-from hemoscope.reports.card_table import print_card
+from hemoscope.reports.card_table import print_card, unsure_lines
 
 
 def test_the_card_is_shown_with_scores_thresholds_data_and_limits(
@@ -221,3 +229,30 @@ def test_no_inference_engine_is_loaded(tiny_bundle: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_card_states_when_a_study_is_unsure_and_how_often(make_card: Callable[..., ModelCard]) -> None:
+    share = Proportion(value=0.9444, low=0.8134, high=0.9932, hits=34, rows=36, patients=36)
+    found = UnsurePerformance(
+        method="cross_fitted", unsure=share, not_low=share, not_high=share, low_without=None, high_with=share
+    )
+    used = ConformalSets(alpha=0.1, low=0.16, high=0.46, performance=found)
+    rule = UnsureRule(alpha=0.1, sets=(ConformalSets(alpha=0.05, low=0.1, high=0.5), used))
+    first, second = unsure_lines(rule)
+    assert first.startswith(
+        "Unsure: Any hemorrhage in the study from 0.16 to 0.46 (conformal, alpha 0.1): unsure 0.94 (0"
+    )
+    assert "not low of those with hemorrhage 0.94 (0.81-0.99) 34 of 36" in first
+    assert "without hemorrhage of the low -" in first
+    assert second == "Not in use: Any hemorrhage in the study from 0.10 to 0.50 (conformal, alpha 0.05)."
+    assert not list(unsure_lines(make_card().unsure))
+
+
+def test_the_strata_of_the_default_model_are_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert cli.main(["info"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Strata: CT-ICH, out of fold, by slice" in said
+    assert "outline: under 300 px 0.45 (0.14-0.80) 9 of 20 -" in said

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from hemoscope.inference.bundle import load_bundle
+from hemoscope.inference.calibration import Proportion
 from hemoscope.inference.card import ModelCard
 from hemoscope.labels import LABELS
 
@@ -28,20 +29,33 @@ def script() -> ModuleType:
     return module
 
 
+def card_of(version: str) -> ModelCard:
+    return ModelCard.from_json(json.loads((RUN / f"card-{version}.json").read_text()))
+
+
 @pytest.fixture(scope="module")
 def earlier() -> ModelCard:
-    return ModelCard.from_json(json.loads((RUN / "card-2.json").read_text()))
+    return card_of("2")
 
 
-def test_the_page_gives_every_figure_of_both_cards_as_the_script_prints_it(
+def test_the_page_gives_every_figure_of_the_earlier_cards_as_the_script_prints_it(
     script: ModuleType, earlier: ModelCard
 ) -> None:
-    card = load_bundle(None).card
-    lines = set(PAGE.read_text().splitlines())
-    missing = [
-        line for line in (*script.comparison(earlier, card), *script.fold_ranges(RUN, card)) if line not in lines
-    ]
-    assert not missing
+    card, lines = card_of("2.3"), set(PAGE.read_text().splitlines())
+    printed = (*script.comparison(earlier, card), *script.fold_ranges(RUN, card))
+    assert not [line for line in printed if line not in lines]
+
+
+def test_the_page_gives_every_figure_by_slice_of_the_shipped_card_as_the_script_prints_it(script: ModuleType) -> None:
+    lines, by_slice = set(PAGE.read_text().splitlines()), False
+    expected = []
+    for line in script.comparison(card_of("2.3"), load_bundle(None).card):
+        if "AUROC, version" in line:
+            by_slice = "by slice" in line
+        if line and (by_slice or line.startswith("| slice,")):
+            expected.append(line)
+    assert len(expected) == len(LABELS) + 2 * (len(LABELS) + 2)  # points, and two tables with their heads
+    assert not [line for line in expected if line not in lines]
 
 
 def test_the_shipped_card_is_fitted_from_the_stored_scores(script: ModuleType) -> None:
@@ -58,8 +72,48 @@ def test_version_2_1_serves_what_version_2_served(script: ModuleType, earlier: M
     assert card.files == earlier.files  # the same graph
     assert script.same_model(card, earlier)
     assert card.established == earlier.established
-    before, after = dict(script.points_of(earlier)), dict(script.points_of(card))
+    before, after = dict(script.points_of(earlier)), dict(script.points_of(card_of("2.3")))
     assert [point.threshold for point in after.values()] == pytest.approx([p.threshold for p in before.values()])
+
+
+def test_the_page_gives_the_strata_of_the_shipped_card() -> None:
+    def share(found: Proportion | None) -> str:
+        return "-" if found is None else f"{found.value:.2f}, {found.hits} of {found.rows}".removeprefix("0")
+
+    lines, strata = set(PAGE.read_text().splitlines()), load_bundle(None).card.strata
+    assert strata
+    assert len(strata[0].strata) == 11
+    for one in strata[0].strata:
+        assert f"| {one.kind}: {one.name} | {share(one.found)} | {share(one.false_alarms)} |" in lines
+
+
+def test_the_pages_give_the_rule_for_unsure_studies_of_the_shipped_card() -> None:
+    def share(found: Proportion | None) -> str:
+        assert found
+        value, low, high = (f"{one:.2f}".removeprefix("0") for one in (found.value, found.low, found.high))
+        return f"{value} ({low} to {high}), {found.hits} of {found.rows}"
+
+    rule, lines = load_bundle(None).card.unsure, set((PAGE.parent / "slice-to-study.md").read_text().splitlines())
+    assert rule
+    for one in rule.sets:
+        found = one.performance
+        assert found
+        shares = (found.unsure, found.not_low, found.not_high, found.low_without, found.high_with)
+        low, high = (f"{edge:.2f}".removeprefix("0") for edge in (one.low, one.high))
+        use = ", in use" if one is rule.used else ""
+        assert f"| {one.alpha:g}{use} | {low} to {high} | {' | '.join(map(share, shares))} |" in lines
+
+
+def test_version_2_4_changes_slices_and_the_rule_for_unsure_studies_alone() -> None:
+    card, before = load_bundle(None).card, card_of("2.3")
+    assert card.files == before.files  # the same graph
+    assert card.calibration == before.calibration
+    assert card.operating_points.study == before.operating_points.study
+    assert card.operating_points.urgent == before.operating_points.urgent
+    assert card.slice_rule is not None
+    assert card.slice_rule.width_mm == 7.5
+    assert card.unsure is not None
+    assert (before.slice_rule, before.unsure) == (None, None)
 
 
 def test_a_run_that_is_not_the_bundles_own_is_refused(script: ModuleType, earlier: ModelCard, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hemoscope.evaluation.threshold_rules import RULES, ThresholdRule, parse_rul
 from hemoscope.evaluation.thresholds import at_sensitivity, best_f_beta, youden
 from hemoscope.evaluation.tuned_bundle import RECORD, TuningChoices, raw_logits, study_scores, tune_bundle, tuned_on
 from hemoscope.evaluation.tuning import LevelSettings, ValidationScores, cross_fit, not_below, tune_level
-from hemoscope.inference.bundle import ModelBundle, load_bundle
+from hemoscope.inference.bundle import ModelBundle, load_bundle, write_bundle
 from hemoscope.inference.calibration import Calibration, IsotonicCalibration, SliceRule
 from hemoscope.inference.card import SequenceRule, images_sha256, to_plain
 from hemoscope.inference.probabilities import calibrated, consistent
@@ -352,3 +352,22 @@ def test_a_model_that_smooths_its_slices_wants_its_own_study_scores(
     bundle = replace(loaded_bundle, card=replace(loaded_bundle.card, slice_rule=SliceRule(width_mm=7.5)))
     with pytest.raises(DataError, match=r"smooths its slice scores.* Give --series-predictions and --series-labels"):
         tune_bundle(bundle, *files, tmp_path / "new", choices(study_column="patient_id"))
+
+
+@pytest.mark.parametrize("method", FITS)
+def test_smoothed_scores_are_tuned_as_the_others(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle, method: str
+) -> None:
+    """A served probability becomes the same new one, whether its slice was smoothed or not."""
+    own = PerLabel.build(lambda _: Calibration(scale=2.5, bias=1.0))
+    card = replace(loaded_bundle.card, slice_rule=SliceRule(width_mm=7.5, calibration=own))
+    bundle = write_bundle(tmp_path / "old", card, loaded_bundle.read_graph())
+    tuned = tune_bundle(bundle, *files, tmp_path / "new", choices(method=method)).bundle.card
+    assert tuned.slice_rule is not None
+    assert tuned.slice_rule.calibration is not None
+    assert tuned.slice_rule.width_mm == 7.5
+    served = np.linspace(0.05, 0.95, 19)[:, None].repeat(6, axis=1)
+    alone = calibrated(raw_logits(served, card.calibration.slice), tuned.calibration.slice)
+    smooth = calibrated(raw_logits(served, own), tuned.slice_rule.calibration)
+    assert not np.allclose(alone, served, atol=1e-3)
+    assert np.allclose(alone, smooth, atol=1e-9)

@@ -2,11 +2,13 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hemoscope.evaluation.strata import series_facts
 from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.card import ModelCard
 from hemoscope.labels import LABELS, Hemorrhage
@@ -77,3 +79,37 @@ def test_a_limit_of_none_keeps_none(make_card: Callable[..., ModelCard]) -> None
     nothing = WorstErrors(make_card(), 0)
     nothing.add(scored("a", [0.9] * 4, [0] * 4, Hemorrhage.ANY))
     assert nothing.pictures() == ()
+
+
+def of_study(one: ScoredVolume, label: Hemorrhage, probability: float) -> ScoredVolume:
+    study = np.full(6, 0.1)
+    study[LABELS.index(label)] = probability
+    return replace(one, study=study, facts=series_facts(one.labels[:, LABELS.index(label)]))
+
+
+def test_a_missed_study_is_shown_by_its_most_suspicious_slice_that_bleeds(worst: WorstErrors) -> None:
+    label = Hemorrhage.SUBDURAL
+    worst.add(of_study(scored("a", [0.2, 0.4, 0.3, 0.45], [1, 1, 1, 0], label), label, 0.3))
+    slices, study = worst.pictures()
+    assert (slices.level, slices.image_id, slices.probability) == ("slice", "a_0", 0.2)
+    assert (study.level, study.kind, study.image_id) == ("study", "missed", "a_1")
+    assert (study.probability, study.threshold) == (0.3, 0.5)
+    assert study.strata == ("between", "lowest 40% of the head")
+    assert study.as_dict()["strata"] == ["between", "lowest 40% of the head"]
+
+
+def test_a_falsely_flagged_study_is_shown_by_its_most_suspicious_slice(worst: WorstErrors) -> None:
+    label = Hemorrhage.EPIDURAL
+    worst.add(of_study(scored("a", [0.2, 0.4, 0.3, 0.45], [0, 0, 0, np.nan], label), label, 0.6))
+    (study,) = worst.pictures()
+    assert (study.level, study.kind, study.image_id, study.probability) == ("study", "false alarm", "a_1", 0.6)
+
+
+def test_a_study_that_is_right_or_unknown_is_no_error(worst: WorstErrors) -> None:
+    label = Hemorrhage.ANY
+    worst.add(of_study(scored("a", [0.6, 0.7, 0.8, 0.1], [1, 1, 1, 0], label), label, 0.6))
+    worst.add(of_study(scored("b", [0.1] * 4, [0] * 4, label), label, 0.4))
+    unknown = of_study(scored("c", [0.9] * 4, [np.nan] * 4, label), label, 0.9)
+    unknown.labels[:] = np.nan
+    worst.add(unknown)
+    assert worst.pictures() == ()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hemoscope.dicom.slices import QualityNote, SliceHeader, SliceRef, UnreadSlices
-from hemoscope.inference.calibration import OperatingPoint
+from hemoscope.inference.calibration import ConformalSets, OperatingPoint, SliceRule, UnsureRule
 from hemoscope.inference.card import ModelCard, OperatingPointTable
 from hemoscope.inference.findings import (
     URGENCIES,
@@ -112,6 +112,61 @@ def test_triage_follows_any_and_then_the_established_findings(make_card: Callabl
     assert study_triage(probable(any=0.89), [Hemorrhage.ANY], card) is Triage.PROMPT
     assert study_triage(probable(any=0.2, subdural=0.2), [Hemorrhage.SUBDURAL], card) is Triage.PROMPT
     assert study_triage(probable(any=0.2), [], card) is Triage.ROUTINE
+
+
+UNSURE = UnsureRule(alpha=0.1, sets=(ConformalSets(alpha=0.1, low=0.3, high=0.7),))
+
+
+@pytest.mark.parametrize(
+    ("likely", "triage"),
+    [(0.9, "immediate"), (0.89, "prompt"), (0.7, "prompt"), (0.69, "unsure"), (0.3, "unsure"), (0.29, "routine")],
+)
+def test_a_study_between_the_quantiles_is_unsure(
+    make_card: Callable[..., ModelCard], likely: float, triage: str
+) -> None:
+    """The threshold of any is 0.5, the urgent one 0.9."""
+    card = make_card(unsure=UNSURE)
+    present = [Hemorrhage.ANY] if likely >= 0.5 else []
+    assert study_triage(probable(any=likely), present, card) == triage
+
+
+def test_no_study_with_a_finding_or_above_the_high_quantile_is_routine(make_card: Callable[..., ModelCard]) -> None:
+    low = make_card(unsure=UnsureRule(alpha=0.1, sets=(ConformalSets(alpha=0.1, low=0.8, high=0.85),)))
+    assert study_triage(probable(any=0.6), [Hemorrhage.ANY], low) is Triage.UNSURE
+    assert study_triage(probable(any=0.86), [], low) is Triage.UNSURE
+    high = make_card(unsure=UnsureRule(alpha=0.1, sets=(ConformalSets(alpha=0.1, low=0.3, high=0.95),)))
+    assert study_triage(probable(any=0.94), [Hemorrhage.ANY], high) is Triage.UNSURE
+
+
+def test_without_an_established_any_no_study_is_unsure(make_card: Callable[..., ModelCard]) -> None:
+    card = make_card(unsure=UNSURE, established=only(Hemorrhage.SUBDURAL))
+    assert study_triage(probable(any=0.5, subdural=0.5), [Hemorrhage.SUBDURAL], card) is Triage.PROMPT
+    assert study_triage(probable(any=0.5), [], card) is Triage.ROUTINE
+
+
+def test_a_card_keeps_its_rule_for_unsure_studies(make_card: Callable[..., ModelCard]) -> None:
+    card = make_card(unsure=UNSURE)
+    assert ModelCard.from_json(card.to_json()) == card
+    document = card.to_json()
+    document["unsure"]["alpha"] = 0.2
+    with pytest.raises(ValueError, match=r"card\.unsure: the sets of alpha 0\.2 must be there once"):
+        ModelCard.from_json(document)
+    document = card.to_json()
+    document["unsure"]["sets"][0]["low"] = 0.8
+    with pytest.raises(ValueError, match="quantiles in rising order"):
+        ModelCard.from_json(document)
+
+
+def test_key_slices_follow_the_own_scores_of_slices_not_the_smoothed_ones(
+    make_card: Callable[..., ModelCard],
+) -> None:
+    """A high slice between low ones stays the key slice, although smoothing puts a run of middling ones above it."""
+    logits = np.full((16, 6), -6.0)
+    logits[2], logits[8:13] = 5.0, 4.0
+    card = make_card(slice_rule=SliceRule(width_mm=7.5))
+    result = findings_of(logits, card)
+    assert result.findings[0].slices[0].index == 2
+    assert result.slices[10].probabilities["any"] > result.slices[2].probabilities["any"]
 
 
 def test_key_slices_are_the_most_probable_and_apart() -> None:

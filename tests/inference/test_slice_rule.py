@@ -1,5 +1,6 @@
 """The slice rule smooths slice probabilities along the head, by distance in mm."""
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemoscope.inference.calibration import SliceRule
+from hemoscope.inference.calibration import Calibration, SliceRule
 from hemoscope.inference.card import ModelCard
-from hemoscope.inference.probabilities import StudyProbabilities, calibrated, consistent, smoothed
+from hemoscope.inference.probabilities import StudyProbabilities, calibrated, consistent, mixed_slices, smoothed
+from hemoscope.labels import PerLabel
 
 WIDE = SliceRule(width_mm=7.5)
 # Even and uneven places, gaps, and several slices at one place.
@@ -95,3 +97,47 @@ def test_a_width_that_no_head_has_is_refused(width_mm: float) -> None:
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="the only slice rule is gaussian, got median"):
         SliceRule(kind="median")  # type: ignore[arg-type]
+
+
+OWN = PerLabel.build(lambda _: Calibration(scale=2.5, bias=1.0))
+BOTH = SliceRule(width_mm=7.5, calibration=OWN)
+
+
+def test_smoothed_slices_have_the_calibration_of_the_rule(make_card: Callable[..., ModelCard]) -> None:
+    logits, positions = np.random.default_rng(1).normal(size=(12, 6)), [5.0 * index for index in range(12)]
+    card = make_card(slice_rule=BOTH)
+    found = StudyProbabilities.from_logits(logits, positions_mm=positions, card=card)
+    expected = consistent(calibrated(smoothed(logits, positions, BOTH), OWN), card.established)
+    assert (found.slice_probabilities == expected).all()
+
+
+@pytest.mark.parametrize("positions", [[30.0], [None], [0.0, None, 10.0], [0.0, 20.0, 60.0]])
+def test_slices_that_are_mixed_with_no_other_are_what_they_were(
+    make_card: Callable[..., ModelCard], positions: list[float | None]
+) -> None:
+    logits = np.random.default_rng(2).normal(size=(len(positions), 6))
+    found, plain = (
+        StudyProbabilities.from_logits(logits, positions_mm=positions, card=make_card(slice_rule=rule))
+        for rule in (BOTH, None)
+    )
+    assert (found.slice_probabilities == plain.slice_probabilities).all()
+
+
+def test_a_slice_apart_from_its_series_keeps_the_calibration_of_the_card(make_card: Callable[..., ModelCard]) -> None:
+    logits, positions = np.random.default_rng(3).normal(size=(5, 6)), [0.0, 5.0, 10.0, 60.0, 60.0]
+    assert mixed_slices(positions, BOTH).tolist() == [True, True, True, True, True]
+    assert mixed_slices([*positions[:3], 60.0, 90.0], BOTH).tolist() == [True, True, True, False, False]
+    card = make_card(slice_rule=BOTH)
+    found = StudyProbabilities.from_logits(logits, positions_mm=[*positions[:3], 60.0, 90.0], card=card)
+    alone = consistent(calibrated(logits, card.calibration.slice), card.established)
+    assert (found.slice_probabilities[3:] == alone[3:]).all()
+    assert not (found.slice_probabilities[:3] == alone[:3]).any()
+
+
+def test_a_card_keeps_the_calibration_of_its_rule(make_card: Callable[..., ModelCard]) -> None:
+    card = make_card(slice_rule=BOTH)
+    assert ModelCard.from_json(json.loads(json.dumps(card.to_json()))) == card
+    document = card.to_json()
+    del document["slice_rule"]["calibration"]  # as in bundles of earlier versions
+    found = ModelCard.from_json(document).slice_rule
+    assert found == SliceRule(width_mm=7.5)

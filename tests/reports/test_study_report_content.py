@@ -206,8 +206,11 @@ def test_the_thresholds_of_the_shipped_model_are_explained_for_established_label
     assert [text.partition(",")[0] for text in words] == [
         *(label.display for label in LABELS if card["established"][label.value]),
         "Immediate (any hemorrhage)",
+        "Unsure (any hemorrhage)",
     ]
-    for text in words:
+    *points, unsure = words
+    assert re.search(r"from 0\.16 to 0\.46: \d+% \(95% interval .*\) of the studies\. Of those with hemorrhage", unsure)
+    for text in points:
         assert re.search(r"threshold 0\.\d\d: sensitivity \d+% \(95% interval .*measured on \d+ patients with", text), (
             text
         )

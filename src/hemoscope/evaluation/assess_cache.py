@@ -12,10 +12,11 @@ from hemoscope.errors import DataError
 from hemoscope.evaluation.assessment import Assessment
 from hemoscope.evaluation.flow import Flow, Step
 from hemoscope.evaluation.scored_rows import ScoredRows
+from hemoscope.evaluation.strata import SliceFacts, joined_facts, series_facts
 from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.predictor import Predictor, Stage
-from hemoscope.inference.probabilities import Floats
-from hemoscope.labels import LABELS
+from hemoscope.inference.probabilities import Floats, StudyProbabilities
+from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.progress import StageProgress
 from hemoscope.volume import HounsfieldVolume
 
@@ -56,6 +57,7 @@ def assess_cache(
     worst = WorstErrors(predictor.bundle.card, gallery)
     slices, series, done = ScoredRows(), ScoredRows(), 0
     spacings: dict[str, float | None] = {}
+    facts: list[SliceFacts] = []
     for name, members in rows.groupby("series_id", sort=True):
         known = _Truth.of(cache, str(name), members)
         found, heat = predictor.probabilities(known.volume, maps=gallery > 0)
@@ -65,8 +67,9 @@ def assess_cache(
         for place in counted:
             scores = found.slice_probabilities[place]
             slices.add(known.image_ids[place], scores, known.labels[place], patient=known.patient, series=str(name))
+        facts.append(known.facts.rows(np.array(counted, dtype=np.intp)))
         if heat is not None:
-            worst.add(known.scored(found.slice_probabilities, heat, counted))
+            worst.add(known.scored(found, heat, counted))
         done += len(members)
         if progress is not None:
             progress(Stage.SCORING, done, len(rows))
@@ -76,6 +79,7 @@ def assess_cache(
         series_of=tuple(slices.series),
         errors=worst.pictures() if gallery else None,
         flow=_flow(len(manifest), len(chosen)),
+        facts=joined_facts(facts) if facts else None,
         spacings_mm=spacings,
     )
 
@@ -93,10 +97,12 @@ class _Truth:
     labels: Floats
     image_ids: tuple[str, ...]
     patient: str
+    facts: SliceFacts
 
     @classmethod
     def of(cls, cache: Cache, name: str, members: "pd.DataFrame") -> "_Truth":
-        volume = cache.read_series(name).volume
+        series = cache.read_series(name)
+        volume = series.volume
         places = members["index"].to_numpy()
         if places.max() >= len(volume):
             msg = f"{name}: the manifest names slice {places.max()} of {len(volume)}, from 0. Prepare the data again"
@@ -106,17 +112,31 @@ class _Truth:
         image_ids = np.full(len(volume), "", dtype=object)
         image_ids[places] = members["image_id"].to_numpy()
         patient = str(members["patient_id"].iloc[0])
-        return cls(volume=volume, labels=labels, image_ids=tuple(image_ids), patient=patient)
+        masked = np.zeros(len(volume), dtype=bool)
+        masked[places] = members["masked"].to_numpy(dtype=bool)
+        sizes = None if series.mask is None else np.where(masked, series.mask.sum(axis=(1, 2)), np.nan)
+        facts = series_facts(labels[:, LABELS.index(Hemorrhage.ANY)], outline_px=sizes)
+        return cls(volume=volume, labels=labels, image_ids=tuple(image_ids), patient=patient, facts=facts)
 
     @property
     def highest(self) -> Floats:
         """Highest known label of its slices, (6,)."""
         return np.asarray(np.fmax.reduce(self.labels, axis=0))
 
-    def scored(self, probabilities: Floats, maps: NDArray[np.float32], counted: Sequence[int]) -> ScoredVolume:
-        """Return the series for the error gallery; slices that do not count get unknown labels."""
+    def scored(self, found: StudyProbabilities, maps: NDArray[np.float32], counted: Sequence[int]) -> ScoredVolume:
+        """Return the series for the error gallery; slices that do not count get unknown labels.
+
+        A study is looked at only if all of its slices with a label count.
+        """
         judged = np.full(self.labels.shape, np.nan)
         judged[counted] = self.labels[counted]
+        whole = np.isfinite(judged).sum() == np.isfinite(self.labels).sum()
         return ScoredVolume(
-            volume=self.volume, maps=maps, probabilities=probabilities, labels=judged, image_ids=self.image_ids
+            volume=self.volume,
+            maps=maps,
+            probabilities=found.slice_probabilities,
+            labels=judged,
+            image_ids=self.image_ids,
+            facts=self.facts,
+            study=found.study_probabilities if whole else None,
         )

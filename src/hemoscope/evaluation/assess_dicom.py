@@ -12,9 +12,10 @@ from hemoscope.evaluation.assessment import Assessment
 from hemoscope.evaluation.flow import Flow, Step, rejected_steps
 from hemoscope.evaluation.prediction_files import LabelTable
 from hemoscope.evaluation.scored_rows import ScoredRows
+from hemoscope.evaluation.strata import SliceFacts, joined_facts, series_facts
 from hemoscope.evaluation.worst_errors import ScoredVolume, WorstErrors
 from hemoscope.inference.predictor import Predictor, StudyReading
-from hemoscope.labels import LABELS
+from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.progress import StageProgress
 
 
@@ -50,11 +51,13 @@ def assess_dicom(
     slices, series, rejected = ScoredRows(), ScoredRows(), list(archive.rejected)
     spacings: dict[str, float | None] = {}
     predicted = 0
+    facts: list[SliceFacts] = []
     for outcome in predictor.studies(archive, maps=gallery > 0, progress=progress):
         rejected.extend(outcome.rejected)
         if outcome.reading is not None:
             predicted += len(outcome.reading.findings.slices)
             study = _add(outcome.reading, rows, truth, slices, series)
+            facts.append(_facts(outcome.reading, rows, truth))
             spacings[study] = outcome.reading.volume.slice_spacing_mm
             _show(outcome.reading, rows, truth, worst)
     place_of = {image_id: place for place, image_id in enumerate(slices.names)}
@@ -70,6 +73,7 @@ def assess_dicom(
         errors=worst.pictures() if gallery else None,
         rejected=tuple(rejected),
         flow=_flow(archive, rejected, predicted, len(truth.image_ids)),
+        facts=joined_facts(facts).rows(np.array(order, dtype=np.intp)) if order else None,
         spacings_mm=spacings,
     )
 
@@ -124,6 +128,14 @@ def _add(
     return study
 
 
+def _facts(reading: StudyReading, rows: Mapping[str, int], truth: LabelTable) -> SliceFacts:
+    """Return the facts of the slices that are in the table, in their order in the series."""
+    found = [rows.get(part.source) for part in reading.findings.slices]
+    first = LABELS.index(Hemorrhage.ANY)
+    known = np.array([np.nan if row is None else truth.labels[row, first] for row in found])
+    return series_facts(known).rows(np.array([row is not None for row in found]))
+
+
 def _show(reading: StudyReading, rows: Mapping[str, int], truth: LabelTable, worst: WorstErrors) -> None:
     """Add a study with its heat maps to the error gallery."""
     if reading.maps is None:
@@ -140,5 +152,6 @@ def _show(reading: StudyReading, rows: Mapping[str, int], truth: LabelTable, wor
                 part.source if row is None else truth.image_ids[row]
                 for row, part in zip(members, reading.findings.slices, strict=True)
             ],
+            study=reading.probabilities.study_probabilities,
         )
     )

@@ -15,6 +15,7 @@ from hemoscope.evaluation.flow import Flow
 from hemoscope.evaluation.metrics import Booleans
 from hemoscope.evaluation.prediction_files import LabelledPredictions, write_labels, write_predictions
 from hemoscope.evaluation.score_table import score_table
+from hemoscope.evaluation.strata import SliceFacts
 from hemoscope.files import write_text
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.card import ScoreTable, to_plain
@@ -31,6 +32,7 @@ class Assessment:
         errors: the worst errors, with pictures; None if they were not wanted.
         rejected: inputs that could not be read.
         flow: counts of the inputs; None if they are unknown.
+        facts: what divides the images into strata; None if unknown.
         spacings_mm: distance between the slices of each series; None if unknown.
     """
 
@@ -40,6 +42,7 @@ class Assessment:
     errors: tuple[ErrorPicture, ...] | None
     rejected: tuple[Rejected, ...] = ()
     flow: Flow | None = None
+    facts: SliceFacts | None = None
     spacings_mm: Mapping[str, float | None] = field(default_factory=dict)
 
     def score_tables(self, *, name: str, description: str) -> tuple[ScoreTable, ScoreTable]:
@@ -80,6 +83,7 @@ class Assessment:
             warnings=tuple(warnings),
             errors=self.errors,
             series_of=self.series_of,
+            facts=self.facts,
         )
 
     def write(self, folder: Path, *, name: str, description: str) -> None:

@@ -44,8 +44,12 @@ class SubgroupColumn:
         if self.key == "patient" and data.groups is None:
             msg = f"column {self.name} is by patient, but no patients are known. Give their column with --groups"
             raise DataError(msg)
+        return tuple(self._class(text) for text in self.texts(data))
+
+    def texts(self, data: LabelledPredictions) -> tuple[str, ...]:
+        """Return the text of each row of single images; UNKNOWN_VALUE if unknown, as for patients without any."""
         keys = data.image_ids if self.key == "image" else (data.groups or ())
-        return tuple(self._class(self.values.get(key, UNKNOWN_VALUE).strip()) for key in keys)
+        return tuple(self.values.get(key, UNKNOWN_VALUE).strip() for key in keys)
 
     def _class(self, text: str) -> str:
         if not self.cuts or not text:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from hemoscope.evaluation.clinical_inputs import ClinicalInputs
 from hemoscope.evaluation.prediction_files import LabelledPredictions
+from hemoscope.evaluation.strata import SliceFacts
 from hemoscope.inference.calibration import OperatingPoint
 from hemoscope.labels import Hemorrhage, PerLabel
 
@@ -25,6 +26,8 @@ class ErrorPicture:
         shows: the labels known to be positive on this slice.
         window: name of the picture's display window.
         jpeg: the slice as the model's input, and the heat map beside it.
+        level: whether the slice or its study was decided wrongly; probability and threshold are of that level.
+        strata: of the slice.
     """
 
     label: Hemorrhage
@@ -35,16 +38,20 @@ class ErrorPicture:
     shows: tuple[Hemorrhage, ...]
     window: str
     jpeg: bytes
+    level: Literal["slice", "study"] = "slice"
+    strata: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the error without its picture, for JSON."""
         return {
             "label": self.label.value,
             "kind": self.kind,
+            "level": self.level,
             "image_id": self.image_id,
             "probability": self.probability,
             "threshold": self.threshold,
             "shows": [label.value for label in self.shows],
+            "strata": list(self.strata),
         }
 
 
@@ -61,6 +68,7 @@ class EvaluationContext:
         warnings: shown first in every report, such as a split that leaks.
         errors: the worst errors, with pictures; None without images, or if they were not wanted.
         series_of: the series of each image, or None.
+        facts: what divides the images into strata, or None.
         clinical: subgroups, a second model and so on, if asked for.
     """
 
@@ -72,4 +80,5 @@ class EvaluationContext:
     warnings: tuple[str, ...] = ()
     errors: tuple[ErrorPicture, ...] | None = None
     series_of: tuple[str, ...] | None = None
+    facts: SliceFacts | None = None
     clinical: ClinicalInputs = field(default_factory=ClinicalInputs)

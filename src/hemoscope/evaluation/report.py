@@ -8,6 +8,7 @@ Points on curves (``any_tradeoff``, ``recall_at_precision``) are plain numbers.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,9 @@ from hemoscope.evaluation.score_documents import (
     label_document,
     score_document,
 )
+from hemoscope.evaluation.strata import strata_table
 from hemoscope.files import write_bytes
+from hemoscope.inference.card import to_plain
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.version import DISCLAIMER, __version__
 
@@ -179,9 +182,31 @@ def evaluation_report(
         "recall_at_precision": recall_at_precision(data.probabilities, data.labels),
         "calibrated": _calibrated(data, after, rounds=rounds, seed=seed),
         **_levels(data, about, rounds=rounds, seed=seed),
+        "strata": _strata(data, about),
         **clinical_document(data, after, about, rounds=rounds, seed=seed),
         "errors": None if about.errors is None else [error.as_dict() for error in about.errors],
     }
+
+
+def _strata(data: LabelledPredictions, about: EvaluationContext) -> Document | None:
+    """Return the strata of slices; None if nothing is known that divides them, or the slices lack a class."""
+    if about.facts is None:
+        return None
+    facts = about.facts
+    for column in about.clinical.subgroups:
+        if column.name == "age":
+            facts = replace(facts, age=np.array([_years(text) for text in column.texts(data)]))
+    first = LABELS.index(Hemorrhage.ANY)
+    owners = data.groups or data.image_ids
+    table = strata_table("slices", data.probabilities[:, first], data.labels[:, first], owners, facts)
+    return None if table is None else dict(to_plain(table))
+
+
+def _years(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
 
 
 def _levels(data: LabelledPredictions, about: EvaluationContext, *, rounds: int, seed: int) -> Document:

@@ -8,6 +8,7 @@ from hemoscope.evaluation.clinical_tables import clinical_tables
 from hemoscope.evaluation.evaluation_context import ErrorPicture
 from hemoscope.evaluation.metrics import METRICS
 from hemoscope.evaluation.page_table import Cell, Table
+from hemoscope.evaluation.terminal_summary import stratum_words
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.reports.html_templates import render, template_text
 
@@ -71,8 +72,22 @@ def _tables(report: Document) -> tuple[Table | None, ...]:
         _level(report["series_level"], "series", "Scores by series"),
         _points(report, "series", "At the model's operating points, by series"),
         _level(report["group_level"], "groups", "Scores by group (patient)"),
+        _strata(report["strata"]),
         *clinical_tables(report),
     )
+
+
+def _strata(document: Document | None) -> Table | None:
+    """The strata of slices at one specificity."""
+    if document is None:
+        return None
+    rows = [
+        (f"{one['kind']}: {one['name']}", stratum_words(one["found"]), stratum_words(one["false_alarms"]))
+        for one in document["strata"]
+    ]
+    note = f"Slices flagged where any hemorrhage has a specificity of {document['specificity']:g} over all slices."
+    header = ("", "Found, of those with hemorrhage", "Flagged, of the others")
+    return Table(title="Strata of slices", header=header, rows=rows, note=note)
 
 
 def _scores(report: Document) -> Table:
@@ -269,12 +284,13 @@ def _level(level: Document | None, what: str, title: str) -> Table | None:
 
 
 def _gallery(errors: Sequence[ErrorPicture]) -> list[tuple[str, list[ErrorPicture]]]:
-    """The errors of each label and kind that has some, under a title."""
+    """The errors of each level, label and kind that has some, under a title."""
     return [
-        (f"{label.display}: {words}", shown)
+        (f"{label.display}, by {level}: {words}", shown)
+        for level in ("slice", "study")
         for label in LABELS
         for kind, words in _ERROR_KINDS.items()
-        if (shown := [error for error in errors if error.label is label and error.kind == kind])
+        if (shown := [one for one in errors if (one.level, one.label, one.kind) == (level, label, kind)])
     ]
 
 

@@ -21,10 +21,30 @@ def evaluation_summary(report: Mapping[str, Any]) -> str:
         f"weighted log loss  {_score(report['weighted_log_loss'])}",
         f"  once calibrated  {_score(report['calibrated']['weighted_log_loss'])}",
         f"* {report['definitions']['unreliable'].removeprefix('marked *: ')}",
+        *_strata(report["strata"]),
         *_comparison(report["comparison"]),
         *(f"warning: {text}" for text in report["warnings"]),
     ]
     return "\n".join(lines)
+
+
+def _strata(document: Mapping[str, Any] | None) -> list[str]:
+    """Return one line for each stratum of slices."""
+    if document is None:
+        return []
+    start = f"strata of slices, flagged where any hemorrhage has a specificity of {document['specificity']:g}"
+    lines = [start, f"{'':<40}{'found':<34}flagged of the others"]
+    for one in document["strata"]:
+        name = f"{one['kind']}: {one['name']}"
+        lines.append(f"{name:<40}{stratum_words(one['found']):<34}{stratum_words(one['false_alarms'])}")
+    return lines
+
+
+def stratum_words(share: Mapping[str, Any] | None) -> str:
+    """Return a share of a stratum with its interval and counts."""
+    if share is None:
+        return "-"
+    return f"{share['value']:.2f} ({share['low']:.2f}-{share['high']:.2f}) {share['hits']} of {share['rows']}"
 
 
 def _comparison(document: Mapping[str, Any] | None) -> list[str]:

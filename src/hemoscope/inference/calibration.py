@@ -118,6 +118,28 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stratum:
+    """One stratum of slices, of a ``kind`` such as age.
+
+    ``found`` are the flagged ones of its slices with hemorrhage, ``false_alarms`` those of the others; None without.
+    """
+
+    kind: str
+    name: str
+    found: Proportion | None
+    false_alarms: Proportion | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrataTable:
+    """Strata of the slices of one dataset, flagged where ``any`` has this specificity over all of them."""
+
+    name: str
+    specificity: float
+    strata: tuple[Stratum, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnsurePerformance:
     """What a pair of quantiles does on studies that neither they nor their calibration were fitted on.
 

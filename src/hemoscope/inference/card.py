@@ -17,6 +17,7 @@ from hemoscope.inference.calibration import (
     AnyCalibration,
     OperatingPoint,
     SliceRule,
+    StrataTable,
     StudyRule,
     ThinSeriesRule,
     UnsureRule,
@@ -218,7 +219,8 @@ class ModelCard:
     set if and only if the bundle has a sequence graph. ``split`` is None if the weights were trained on every patient
     of ``training_data``, or on all except those that ``limits_of_use`` names. ``federation`` is set if several sites
     trained the weights. Without ``thin_series`` every slice is scored; without ``slice_rule`` none is smoothed.
-    Without ``unsure`` no study is called unsure. ``precision`` holds the tests in reduced precision, if there are any.
+    Without ``unsure`` no study is called unsure. ``strata`` are of slices. ``precision`` holds the tests in reduced
+    precision, if there are any.
     """
 
     format: Literal["hemoscope.bundle/1"] = "hemoscope.bundle/1"
@@ -242,6 +244,7 @@ class ModelCard:
     thin_series: ThinSeriesRule | None = None
     slice_rule: SliceRule | None = None
     unsure: UnsureRule | None = None
+    strata: tuple[StrataTable, ...] | None = None
     precision: tuple[PrecisionTest, ...] | None = None
 
     def __post_init__(self) -> None:

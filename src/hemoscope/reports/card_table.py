@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hemoscope.inference.calibration import ConformalSets, OperatingPoint, Proportion, UnsureRule
+from hemoscope.inference.calibration import ConformalSets, OperatingPoint, Proportion, StrataTable, UnsureRule
 from hemoscope.inference.card import Estimate, FederationRecord, ModelCard, ScoreTable, TrainingData
 from hemoscope.inference.precision import PrecisionTest
 from hemoscope.labels import Hemorrhage, PerLabel
@@ -29,7 +29,7 @@ def print_card(card: ModelCard, sha256: str, console: Console) -> None:
                 console.print(Text(line))
     console.print(Text(measured_on(card), style="dim"))
     console.print(Text(_reading(card)))
-    for shown in score_tables(card.scores):
+    for shown in (*score_tables(card.scores), *map(_strata, card.strata or ())):
         console.print()
         console.print(shown)
     if card.precision:
@@ -155,11 +155,14 @@ def _unsure_measured(sets: ConformalSets) -> str:
     found = sets.performance
     if found is None:
         return "."
-    return (
-        f": unsure {_proportion(found.unsure)}; not low of those with hemorrhage {_proportion(found.not_low)}; not high "
-        f"of those without {_proportion(found.not_high)}; without hemorrhage of the low {_proportion(found.low_without)}"
-        f"; with it of the high {_proportion(found.high_with)}."
-    )
+    shares = {
+        "unsure": found.unsure,
+        "not low of those with hemorrhage": found.not_low,
+        "not high of those without": found.not_high,
+        "without hemorrhage of the low": found.low_without,
+        "with it of the high": found.high_with,
+    }
+    return f": {'; '.join(f'{name} {_proportion(one)}' for name, one in shares.items())}."
 
 
 def _reading(card: ModelCard) -> str:
@@ -214,6 +217,16 @@ def _calibration(scores: ScoreTable) -> Table:
             error = f"{error} ({score.ece_if_calibrated.value:.3f})"
         table.add_row(label.display, _estimate(score.slope, 2), _estimate(score.observed_expected, 2), error)
     return table
+
+
+def _strata(strata: StrataTable) -> Group:
+    title = Text(printable(f"Strata: {strata.name}"), style="bold")
+    about = Text(f"Slices flagged where any hemorrhage has specificity {strata.specificity:g}.", style="dim")
+    table = _grid("Slices", "Found, of those with hemorrhage", "Flagged, of the others")
+    for one in strata.strata:
+        name = printable(f"{one.kind}: {one.name}")
+        table.add_row(name, Text(_proportion(one.found)), Text(_proportion(one.false_alarms)))
+    return Group(title, about, table)
 
 
 def _count(rows: int | None, patients: int | None) -> str:

@@ -36,9 +36,10 @@ def _unsure(sets: Mapping[str, Any]) -> str:
     found = sets.get("performance")
     if not found:
         return f"{start}: the model card does not state how often"
+    unsure, not_low, not_high = (_share(found[name]) for name in ("unsure", "not_low", "not_high"))
     return (
-        f"{start}: {_share(found['unsure'])} of the studies. {_share(found['not_low'])} of those with hemorrhage lie above "
-        f"the range or in it, and {_share(found['not_high'])} of those without below it or in it, {_METHODS[found['method']]}"
+        f"{start}: {unsure} of the studies. Of those with hemorrhage, {not_low} lie in this range or above; of those "
+        f"without, {not_high} in it or below; {_METHODS[found['method']]}"
     )
 
 

@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.data.split import LEAK_WARNING
+from hemoscope.evaluation.performance import Method
 from hemoscope.evaluation.score_table import score_table
+from hemoscope.evaluation.strata import joined_facts, series_facts, strata_table
 from hemoscope.evaluation.tuning import CrossFitted, LevelSettings
-from hemoscope.inference.calibration import StudyRule, ThinSeriesRule, sigmoid
+from hemoscope.inference.calibration import StrataTable, StudyRule, ThinSeriesRule, sigmoid
 from hemoscope.inference.card import (
     FederationRecord,
     ModelCard,
@@ -30,6 +32,7 @@ from hemoscope.inference.card import (
     TrainingData,
 )
 from hemoscope.inference.probabilities import consistent
+from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.fitted_settings import NO_VALIDATION, Fit, established_labels, fit, nothing_fitted, with_unsure
 from hemoscope.training.fitted_smoothing import smoothing_of
@@ -39,6 +42,10 @@ from hemoscope.version import DISCLAIMER, __version__
 
 Floats = NDArray[np.float64]
 _Level = Literal["slice", "patient"]
+_SMOOTHED: dict[Method, str] = {
+    "cross_fitted": "Slices are smoothed along the head by the width chosen on the other folds.",
+    "test_set": "Slices are smoothed along the head.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +83,34 @@ def folds_card(
         "the other folds. It describes the recipe, not these exact weights. AUROC and average precision rank the "
         "probabilities as served; calibration scores are cross-fitted by patient."
     )
-    if found.slice_rule is not None:
-        description += " Slices are smoothed along the head by the width chosen on the other folds."
     tables = _tables(scored, found, held_out, name=f"{origin.dataset.name}, out of fold", description=description)
     found = with_held_out_performance(found, scored, held_out)
     found = replace(found, limits=(*found.limits, *_smoothing_limits(origin, scored, found)))
-    return assembled(origin, found, rule, version=version, scores=(*tables, *more))
+    card = assembled(origin, found, rule, version=version, scores=(*tables, *more))
+    return replace(card, strata=_strata(tables[0].name, scored, found, held_out))
+
+
+def _strata(
+    name: str, scored: SliceAndStudyScores, found: Fit, held_out: HeldOut | None
+) -> tuple[StrataTable, ...] | None:
+    """Return the strata of slices as ranked by what is served; None if their places are unknown."""
+    places, slices = scored.places, scored.slices
+    if places is None or held_out is None:
+        return None
+    truth = slices.truth[:, LABELS.index(Hemorrhage.ANY)]
+    owners = np.array([f"{patient}\0{series}" for patient, series in zip(slices.patients, places.series, strict=True)])
+    facts, order = [], []
+    for owner in np.unique(owners):
+        rows = np.flatnonzero(owners == owner)
+        rows = rows[np.argsort(places.positions_mm[rows], kind="stable")]
+        age = float(places.age[rows[0]])
+        facts.append(series_facts(truth[rows], outline_px=places.outline_px[rows], age=age))
+        order.append(rows)
+    shown = settings_of(found)[0].probabilities(held_out.slices.logits)[:, LABELS.index(Hemorrhage.ANY)]
+    every = np.concatenate(order)
+    patients = [slices.patients[row] for row in every]
+    table = strata_table(name, shown[every], truth[every], patients, joined_facts(facts))
+    return None if table is None else (table,)
 
 
 def _smoothing_limits(origin: Origin, scored: SliceAndStudyScores, found: Fit) -> list[str]:
@@ -134,6 +163,7 @@ def _tables(
     slices, studies = (None, None) if held_out is None else (held_out.slices, held_out.studies)
     if slices is None:  # not smoothed either
         of_slices = replace(of_slices, calibration=found.calibration.slice)
+    smoothed = "" if held_out is None or found.slice_rule is None else f" {_SMOOTHED[held_out.method]}"
 
     def table(scores: LevelScores, settings: LevelSettings, shown: CrossFitted | None, level: _Level) -> ScoreTable:
         # At study level a row is a series; a patient may have several.
@@ -145,7 +175,7 @@ def _tables(
             truth=scores.truth,
             patients=scores.patients,
             name=f"{name}, by {'study' if several else level}",
-            description=description,
+            description=description + (smoothed if level == "slice" else ""),
             level=level,
         )
 

@@ -22,7 +22,9 @@ from hemoscope.training.experiment import Experiment
 Floats = NDArray[np.float64]
 
 _IDS = {"image_id": str, "patient_id": str, "series_id": str, "study_id": str}
-_SERIES = ("series_id", "position_mm", "index")
+# Of a run: image_id, and outline_px or age in years, where its scores do not have them.
+STRATA = "strata.csv"
+_SERIES = ("outline_px", "series_id", "position_mm", "index")
 _LOGITS = [f"logit_{label}" for label in LABELS]
 _NAMES = [label.value for label in LABELS]
 
@@ -43,12 +45,15 @@ class LevelScores:
 class SlicePlaces:
     """Where each slice lies: its series, and its position along the head in mm, shape (n,).
 
-    ``assumed``: the data state no positions, and the slices of a series are taken as nominally spaced.
+    ``assumed``: the data state no positions, and the slices of a series are taken as nominally spaced. ``outline_px``
+    and ``age`` (n,) of the patient in years are NaN where unknown.
     """
 
     series: tuple[str, ...]
     positions_mm: Floats
     assumed: bool
+    outline_px: Floats
+    age: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +109,8 @@ def out_of_fold_scores(
     names = _score_files(experiment)["folds"]
     slices = pd.read_csv(run / "slices.csv", dtype=_IDS)
     scored = pd.concat([_averaged([run, *others], name) for name in names], ignore_index=True)
+    if (run / STRATA).is_file():
+        slices = slices.merge(pd.read_csv(run / STRATA, dtype=_IDS), on="image_id", how="left")
     joined = slices.merge(scored.drop_duplicates("image_id"), on="image_id", how="left", suffixes=("", "_scored"))
     unscored = int(joined[_LOGITS].isna().any(axis=1).sum())
     if unscored or len(scored) != len(slices):
@@ -157,7 +164,13 @@ def _places(joined: pd.DataFrame, rule: StudyRule) -> SlicePlaces | None:
         series=tuple(joined["series_id" if named else "patient_id"].astype(str)),
         positions_mm=(joined["position_mm"] if stated else joined["index"] * rule.nominal_spacing_mm).to_numpy(float),
         assumed=not stated,
+        outline_px=_column(joined, "outline_px"),
+        age=_column(joined, "age"),
     )
+
+
+def _column(joined: pd.DataFrame, name: str) -> Floats:
+    return joined[name].to_numpy(dtype=np.float64) if name in joined else np.full(len(joined), np.nan)
 
 
 def _joined(scored: pd.DataFrame, slices: pd.DataFrame, name: str) -> pd.DataFrame:

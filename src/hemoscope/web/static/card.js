@@ -86,6 +86,12 @@ function scores(one) {
   ];
 }
 
+function strata(one) {
+  const rows = one.strata.map(({ kind, name, found, false_alarms }) => [`${kind}: ${name}`, share(found), share(false_alarms)]);
+  const words = `Slices flagged where any hemorrhage has specificity ${number(one.specificity)}.`;
+  return [table(`Strata, ${one.name}`, ["Slices", "Found, of those with hemorrhage", "Flagged, of the others"], rows), el("p", { class: "faint", text: words })];
+}
+
 function prevalence(site, onPrevalence) {
   const value = site.prevalence === null ? "" : String(Number((site.prevalence * 100).toFixed(2)));
   const shown = value ? `${value}% of the studies here` : "not set";
@@ -119,6 +125,7 @@ export function fillCard(dialog, card, site, onPrevalence) {
     el("h3", { text: "Performance" }),
     ...card.scores.flatMap(scores),
     el("p", { class: "faint", text: SCORES_MEANING }),
+    ...(card.strata ?? []).flatMap(strata),
     el("h3", { text: "Training data" }),
     list(card.training_data.map(data)),
     el("p", { class: "faint fingerprint", text: card.sha256 ? `Bundle SHA-256 ${card.sha256}` : "" }),

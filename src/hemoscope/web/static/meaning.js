@@ -59,7 +59,8 @@ export const unsureSets = (card) => card.unsure?.sets.find(({ alpha }) => alpha 
 function unsureWords(any, card) {
   const sets = unsureSets(card);
   const advice = "Read it before routine ones.";
-  if (!sets) return `The model is unsure about this study. ${advice}`;
+  const between = sets && any.probability >= sets.low && any.probability < sets.high; // not if another model read it
+  if (!between) return `The model is unsure about this study. ${advice}`;
   return `The model is unsure: any hemorrhage ${probability(any.probability)} lies from ${probability(sets.low)} to ${probability(sets.high)}, where studies with and without hemorrhage overlap. ${advice}`;
 }
 
