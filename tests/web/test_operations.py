@@ -61,6 +61,14 @@ def test_health_fails_once_the_task_of_the_live_updates_has_ended(room: TestClie
     assert room.get("/health").json()["detail"] == "Not at work: change-feed (ended)."
 
 
+def test_an_application_that_is_started_again_is_well(store: Store) -> None:
+    app = create_app(store, Settings(), model_card=CARD)
+    for _ in range(2):
+        with TestClient(app, base_url="http://localhost") as client:
+            assert client.get("/health").json() == {"status": "ok"}
+    assert app.state.app_state.feed.vitals.fault == "ended"
+
+
 @pytest.mark.usefixtures("alive")
 def test_ready_writes_to_the_storage(room: TestClient, store: Store) -> None:
     assert room.get("/ready").status_code == 200
