@@ -21,9 +21,10 @@ from hemoscope.dicom.read import read_slice
 from hemoscope.errors import DicomReadError
 from hemoscope.inference.predictor import Predictor
 from hemoscope.testing.dicom_writer import write_series
-from hemoscope.testing.phantom import Phantom
+from hemoscope.testing.phantom import Phantom, make_phantom
 from hemoscope.testing.pixel_coding import PixelCoding
 
+FORMAT = PixelFormat(rows=64, columns=64, bits_allocated=16, bits_stored=12, high_bit=11, signed=False)
 SYNTAXES = (uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.RLELossless)
 # A child that does as the real one, but for the frames with these bytes.
 FAKE = """
@@ -45,6 +46,7 @@ ACTS = {
     "answers with more": "return {'type': '<u2', 'damaged': False}, bytes(1 << 20)",
     "answers with another type": "return {'type': 'object', 'damaged': False}, bytes(8192)",
     "answers nonsense": "return {'type': ['<u2']}, bytes(8)",
+    "shrinks the shared memory": "os.ftruncate(int(sys.argv[-1]), 0); return {'type': '<u2'}, bytes(8192)",
     "takes all memory": "return {'refused': str(len(bytearray(1 << 40)))}, b''",
 }
 
@@ -70,13 +72,31 @@ def files(head: Phantom, tmp_path: Path) -> list[Path]:
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda one: one.name)
 def test_a_child_decodes_as_this_process_does(head: Phantom, tmp_path: Path, syntax: uid.UID) -> None:
+    found = []
     for path in write_series(head, tmp_path, coding=PixelCoding(transfer_syntax=syntax))[:3]:
-        pixels = PixelFormat(rows=64, columns=64, bits_allocated=16, bits_stored=12, high_bit=11, signed=False)
-        given = {"pixels": pixels, "syntax": str(syntax), "source": path.name}
+        given = {"pixels": FORMAT, "syntax": str(syntax), "source": path.name}
         frame = memoryview(frame_of(path))
         words, notes = decode_apart((frame[:100], frame[100:]), **given)
         assert notes == ()
-        assert np.array_equal(words, decode_frame((frame,), **given))
+        found.append((words, decode_frame((frame,), **given)))
+    for words, expected in found:  # the frames that came later changed nothing
+        assert np.array_equal(words, expected)
+
+
+def test_a_frame_that_needs_more_room_gets_another_child_which_is_kept(
+    tmp_path: Path, pool: list[DecoderPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_pool, "_ROOM", 1)
+    children = []
+    for side in (64, 96, 64):
+        head = make_phantom(seed=1, shape=(1, side, side))
+        coding = PixelCoding(transfer_syntax=uid.JPEGLosslessSV1)
+        (path,) = write_series(head, tmp_path / f"{len(children)}", coding=coding)
+        found = read_slice(path).hounsfield
+        assert np.array_equal(found, np.rint(head.volume.hounsfield[0]))
+        children.extend(pool[-1]._idle)
+    first, larger, again = children
+    assert first is not larger is again
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)

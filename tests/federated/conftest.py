@@ -126,7 +126,7 @@ class Deployment:
         keys: Path | None = None,
         port: int | None = None,
         until: str = "SuperNode ID|starting it again",
-        seconds: float = 60.0,
+        seconds: float = 240.0,
     ) -> subprocess.Popen[str]:
         """Start a site, as ``hemoscope federated site`` does, without looking at its data."""
         from hemoscope.federated.deployment.keys import read_site_keys
@@ -143,7 +143,7 @@ class Deployment:
         return self.start(name, [*module, *command], environment, until, seconds)
 
     def start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], until: str, seconds: float = 60.0
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], until: str, seconds: float = 240.0
     ) -> subprocess.Popen[str]:
         """Start a process that logs to ``NAME.log`` and wait until it says something, or ends."""
         log = self.folder / f"{name}.log"
@@ -169,7 +169,7 @@ class Deployment:
                     found[int(place.name)] = (place / "cmdline").read_text().replace("\0", " ")
         return {pid: line for pid, line in found.items() if pid != os.getpid() and line}
 
-    def wait_until_none_is_alive(self, seconds: float = 10.0) -> dict[int, str]:
+    def wait_until_none_is_alive(self, seconds: float = 120.0) -> dict[int, str]:
         """What still lives after so many seconds; returns as soon as nothing does."""
         end = time.monotonic() + seconds
         while (left := self.alive()) and time.monotonic() < end:
@@ -183,7 +183,7 @@ class Deployment:
                 os.kill(pid, signal.SIGKILL)
         for process in self.started:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 TRIVIAL_APP = """

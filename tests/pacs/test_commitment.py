@@ -79,7 +79,9 @@ def test_a_report_on_the_same_association_counts(
         while not answers and monotonic() < end:
             sleep(0.05)
         assert answers == [0x0000]
-        assert getattr(store.deliveries.counts(), state) == 1
+        while not (found := getattr(store.deliveries.counts(), state)) and monotonic() < end:
+            sleep(0.05)
+        assert found == 1
 
 
 def test_a_report_before_the_answer_to_the_request_counts(
@@ -111,7 +113,7 @@ def test_a_report_before_the_answer_to_the_request_counts(
     site = Site(store, predictor, destinations=(destination,))
     site.read(images)
     with DicomNode(site.store, site.settings):
-        end = monotonic() + 20
+        end = monotonic() + WAIT_S
         while not store.deliveries.counts().committed and monotonic() < end:
             sleep(0.05)
     assert store.deliveries.counts().committed == 1

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 Start = Callable[..., DicomNode]
 Tool = Callable[[str], Path]
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 def phantom(folder: Path, *, seed: int = 1, slices: int = 4, **writing: object) -> tuple[Path, ...]:

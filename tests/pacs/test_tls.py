@@ -2,12 +2,15 @@
 
 import shutil
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
+from hemoscope.pacs import association_server
 from hemoscope.pacs.node import DicomNode
 from hemoscope.store.node_settings import Tls
 
@@ -16,6 +19,7 @@ from .conftest import dcmtk
 
 pytestmark = pytest.mark.reference_tool("openssl", "echoscu")
 Start = Callable[..., DicomNode]
+WAIT_S = 60.0
 Tool = Callable[[str], Path]
 
 
@@ -26,8 +30,12 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def node(authority: Authority, start_node: Start) -> DicomNode:
+    return secured(authority, start_node)
+
+
+def secured(authority: Authority, start_node: Start, **settings: float) -> DicomNode:
     certificate, key = authority.issue("hemoscope")
-    return start_node(tls=Tls(certificate=certificate, key=key, authorities=authority.certificate))
+    return start_node(tls=Tls(certificate=certificate, key=key, authorities=authority.certificate), **settings)
 
 
 def echo(node: DicomNode, tool: Tool, issued: tuple[Path, Path], authority: Authority) -> int:
@@ -56,6 +64,33 @@ def test_silent_connections_keep_nobody_waiting(node: DicomNode, authority: Auth
         for _ in range(20):
             idle.enter_context(socket.create_connection(node.address, timeout=60))
         assert echo(node, reference_tool, authority.issue("pacs"), authority) == 0
+
+
+def test_handshakes_that_do_not_end_cost_no_more_threads_than_an_address_may_have(
+    authority: Authority, start_node: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither limit of time ends them here."""
+    monkeypatch.setattr(association_server, "_HANDSHAKE_SECONDS", 600.0)
+    node = secured(authority, start_node, negotiation_seconds=600)
+    before = threading.active_count()
+    with ExitStack() as idle:
+        for _ in range(40):
+            idle.enter_context(socket.create_connection(node.address, timeout=WAIT_S)).sendall(b"\x16\x03\x01")
+        end = monotonic() + WAIT_S
+        while (threads := threading.active_count() - before) > 8 and monotonic() < end:
+            sleep(0.05)
+        assert threads <= 8
+
+
+def test_a_handshake_that_drips_ends_with_the_time_of_negotiation(
+    authority: Authority, start_node: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte would begin the handshake's own limit anew."""
+    monkeypatch.setattr(association_server, "_HANDSHAKE_SECONDS", 600.0)
+    node = secured(authority, start_node, negotiation_seconds=1)
+    with socket.create_connection(node.address, timeout=WAIT_S) as slow:
+        slow.sendall(b"\x16\x03\x01")
+        assert slow.recv(1) == b""
 
 
 def test_renewed_certificates_need_no_restart(

@@ -20,9 +20,9 @@ from hemoscope.store.store import open_store
 from .conftest import Cluster
 
 pytestmark = pytest.mark.reference_tool
-WAIT_S = 90.0  # on an idle machine it is ready again within 30 s; tests share the processors
+WAIT_S = 180.0  # on an idle machine it is ready again within 30 s; tests share the processors
 FAULT_S = 5.0
-TIMEOUT_S = 60.0
+TIMEOUT_S = 180.0
 HEADERS = {"X-CSRF-Token": "local"}
 
 

@@ -153,7 +153,7 @@ def test_the_feed_survives_an_unreachable_database(store: Store, monkeypatch: py
         feed = ChangeFeed(store)
         watching = asyncio.create_task(feed.watch())
         try:
-            return await feed.after(3, wait_s=10)
+            return await feed.after(3, wait_s=60)
         finally:
             watching.cancel()
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from hemoscope.web.login_queue import LoginQueue
+from hemoscope.web.login_queue import LoginQueue, Rank
 from hemoscope.web.problems import Problem
 
 
@@ -20,10 +20,10 @@ class Logins:
         self.refused: list[str] = []
         self.answers: list[tuple[int, str]] = []
 
-    async def come(self, *names: str, known: bool = False) -> None:
+    async def come(self, *names: str, rank: Rank = Rank.STRANGE, network: str = "") -> None:
         for name in names:
             self._end[name] = asyncio.Event()
-            self.tasks[name] = asyncio.create_task(self._log_in(name, known=known))
+            self.tasks[name] = asyncio.create_task(self._log_in(name, rank, network))
             await settled()
 
     async def end(self, *names: str) -> None:
@@ -31,9 +31,9 @@ class Logins:
             self._end[name].set()
             await settled()
 
-    async def _log_in(self, name: str, *, known: bool) -> None:
+    async def _log_in(self, name: str, rank: Rank, network: str) -> None:
         try:
-            async with self._queue.place(known=known):
+            async with self._queue.place(rank=rank, network=network):
                 self.begun.append(name)
                 await self._end[name].wait()
         except Problem as problem:
@@ -46,9 +46,9 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def with_logins(test: Callable[[Logins], Awaitable[None]]) -> None:
+def with_logins(test: Callable[[Logins], Awaitable[None]], *, waiting: int = 2) -> None:
     async def run() -> None:
-        await test(Logins(LoginQueue(at_a_time=1, waiting=2)))
+        await test(Logins(LoginQueue(at_a_time=1, waiting=waiting)))
 
     asyncio.run(run())
 
@@ -69,12 +69,43 @@ def test_few_wait_and_the_others_are_asked_to_come_back() -> None:
 def test_who_is_known_goes_first_and_takes_the_place_of_the_newest_stranger() -> None:
     async def test(logins: Logins) -> None:
         await logins.come("a", "b", "c")
-        await logins.come("agnes", "bruno", "carla", known=True)
+        await logins.come("agnes", "bruno", "carla", rank=Rank.KNOWN)
         assert logins.refused == ["c", "b", "carla"]
         await logins.end("a", "agnes", "bruno")
         assert logins.begun == ["a", "agnes", "bruno"]
 
     with_logins(test)
+
+
+def test_where_somebody_logged_in_before_a_new_user_goes_before_any_stranger() -> None:
+    async def test(logins: Logins) -> None:
+        await logins.come("a", "b", "c")
+        await logins.come("nurse", rank=Rank.FAMILIAR)
+        await logins.come("agnes", rank=Rank.KNOWN)
+        await logins.come("d")
+        assert logins.refused == ["c", "b", "d"]
+        await logins.end("a", "agnes", "nurse")
+        assert logins.begun == ["a", "agnes", "nurse"]
+
+    with_logins(test)
+
+
+@pytest.mark.parametrize("rank", Rank)
+def test_a_flood_from_few_networks_leaves_a_place_for_every_other(rank: Rank) -> None:
+    async def test(logins: Logins) -> None:
+        for number in range(50):
+            await logins.come(f"flood-{number}", rank=rank, network=f"of-the-flood-{number % 2}")
+        await logins.come("new", rank=rank, network="of-a-hospital")
+        await logins.come("another", rank=rank, network="of-another")
+        assert not {"new", "another"} & set(logins.refused)
+        before = list(logins.refused)
+        for number in range(50, 100):
+            await logins.come(f"flood-{number}", rank=rank, network=f"of-the-flood-{number % 2}")
+        assert logins.refused == [*before, *(f"flood-{number}" for number in range(50, 100))]
+        await logins.end(*logins.tasks)
+        assert logins.begun[-2:] == ["new", "another"]
+
+    with_logins(test, waiting=4)
 
 
 @pytest.mark.parametrize("granted", [False, True], ids=["waiting", "just granted"])

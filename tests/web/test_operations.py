@@ -20,6 +20,7 @@ from hemoscope.web.routes import operations
 
 CARD = {"name": "tiny", "version": "1.0", "sha256": "0" * 64}
 Rooms = Callable[..., TestClient]
+WAIT_S = 60.0
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_health_fails_and_names_the_thread_that_is_gone(store: Store) -> None:
 
 def test_health_fails_and_names_the_thread_that_is_stuck(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-    loop = BackgroundLoop("a-loop", lambda: release.wait(10), every_s=0.0, stuck_after_s=60)
+    loop = BackgroundLoop("a-loop", lambda: release.wait(WAIT_S), every_s=0.0, stuck_after_s=60)
     app = create_app(store, Settings(), model_card=CARD, background=[loop.vitals])
     with TestClient(app, base_url="http://localhost") as client:
         loop.start()
@@ -58,6 +59,14 @@ def test_health_fails_and_names_the_thread_that_is_stuck(store: Store, monkeypat
 def test_health_fails_once_the_task_of_the_live_updates_has_ended(room: TestClient) -> None:
     room.app.state.app_state.feed.vitals.ended()  # type: ignore[attr-defined]
     assert room.get("/health").json()["detail"] == "Not at work: change-feed (ended)."
+
+
+def test_an_application_that_is_started_again_is_well(store: Store) -> None:
+    app = create_app(store, Settings(), model_card=CARD)
+    for _ in range(2):
+        with TestClient(app, base_url="http://localhost") as client:
+            assert client.get("/health").json() == {"status": "ok"}
+    assert app.state.app_state.feed.vitals.fault == "ended"
 
 
 @pytest.mark.usefixtures("alive")
@@ -113,9 +122,12 @@ def test_an_unknown_fault_of_the_database_is_503_and_not_500(
 def test_a_database_that_hangs_is_not_ready_and_holds_no_answer_back(
     room: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    answered = threading.Event()
     monkeypatch.setattr(operations, "_PROBE_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(store, "check_database", lambda: time.sleep(0.5))
+    monkeypatch.setattr(store, "check_database", lambda: answered.wait(WAIT_S))
     answer = room.get("/ready")
+    assert not answered.is_set()
+    answered.set()
     assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
     assert "TimeoutError" in answer.json()["detail"]
 
@@ -134,7 +146,7 @@ def test_the_live_updates_outlive_any_error(make_room: Rooms, store: Store, monk
     monkeypatch.setattr(ChangeFeed, "latest", fail)
     room = make_room()
     room.app.state.app_state.feed._listeners = 1  # type: ignore[attr-defined]
-    end = time.monotonic() + 10
+    end = time.monotonic() + WAIT_S
     while failed < 2:
         assert time.monotonic() < end
         time.sleep(0.02)

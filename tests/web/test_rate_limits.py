@@ -56,6 +56,25 @@ def test_a_bucket_never_holds_more_than_one_minute_of_requests() -> None:
     assert [limiter.wait_s("a") for _ in range(3)] == [0.0, 0.0, 30.0]
 
 
+@pytest.mark.parametrize(
+    ("client", "familiar"),
+    [
+        ("192.0.2.200", True),
+        ("::ffff:192.0.2.9", True),
+        ("192.0.3.7", False),
+        ("2001:db8:1:ffff::1", True),
+        ("2001:db8:2::1", False),
+        ("unknown", False),
+    ],
+)
+def test_who_comes_from_where_anybody_has_logged_in_is_familiar(client: str, familiar: bool) -> None:
+    limiter = AccountLimiter(per_minute=1)
+    assert not limiter.familiar(client)
+    limiter.succeeded("agnes", "192.0.2.7")
+    limiter.succeeded("agnes", "2001:db8:1:2::3")
+    assert limiter.familiar(client) is familiar
+
+
 def test_strangers_who_try_passwords_neither_get_many_nor_lock_the_user_out() -> None:
     clock = Clock()
     limiter = AccountLimiter(per_minute=3, clock=clock)

@@ -1,11 +1,13 @@
 """A child process that decodes compressed frames, so that a decoder that dies or never ends takes no study with it.
 
-Started by ``decoder_pool`` as ``python -P -m hemoscope.dicom.decoder_child``. It reads requests from its standard input
-and writes answers to its standard output, each a head in JSON and bytes, and ends when its input ends, that is when its
-parent does. Nothing that comes from it is executed or unpickled.
+Started by ``decoder_pool`` as ``python -P -m hemoscope.dicom.decoder_child DESCRIPTOR``. It reads requests from its
+standard input, each a head in JSON and the frame, puts the words into the memory of DESCRIPTOR, which its parent
+shares, and writes a head in JSON to its standard output. It ends when its input ends, that is when its parent does.
+Nothing that comes from it is executed or unpickled.
 """
 
 import json
+import mmap
 import os
 import resource
 import signal
@@ -22,7 +24,7 @@ from hemoscope.dicom.slices import QualityNote
 from hemoscope.dicom.transfer_syntaxes import TALKATIVE
 from hemoscope.errors import DicomReadError
 
-SIZES = struct.Struct("<IQ")  # bytes of the head, and bytes that follow it
+SIZES = struct.Struct("<IQ")  # bytes of the head, and of the frame that follows it or of the words in shared memory
 # Beside the frame itself, decoders keep a few words of four bytes for each pixel.
 _MEMORY = 512 << 20
 _MEMORY_OF_A_PIXEL = 64
@@ -33,7 +35,7 @@ def main() -> None:
     """Answer requests until there are no more."""
     sys.excepthook = lambda *_error: None  # the parent reports that this process died
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    requests, answers, shared = os.fdopen(os.dup(0), "rb"), os.dup(1), mmap.mmap(int(sys.argv[-1]), 0)
     with suppress(OSError):  # without a standard error
         os.dup2(2, 1)  # what a decoder prints is no answer
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -43,7 +45,7 @@ def main() -> None:
         head, frame = request
         pixels = PixelFormat(**head["pixels"])
         _limit_memory(base + _MEMORY + 3 * len(frame) + _MEMORY_OF_A_PIXEL * pixels.rows * pixels.columns)
-        send(answers, *answer(frame, pixels, head["syntax"]))
+        send(answers, shared, *answer(frame, pixels, head["syntax"]))
 
 
 def answer(frame: bytes, pixels: PixelFormat, syntax: str) -> tuple[dict[str, Any], memoryview | bytes]:
@@ -59,13 +61,13 @@ def answer(frame: bytes, pixels: PixelFormat, syntax: str) -> tuple[dict[str, An
     return {"type": words.dtype.str, "damaged": bool(damage)}, words.data
 
 
-def send(stream: BinaryIO, head: dict[str, Any], body: memoryview | bytes) -> None:
-    """Write a head and the bytes that belong to it."""
-    text, view = json.dumps(head).encode(), memoryview(body).cast("B") if len(body) else memoryview(b"")
-    stream.write(SIZES.pack(len(text), len(view)))
-    stream.write(text)
-    stream.write(view)
-    stream.flush()
+def send(descriptor: int, shared: mmap.mmap, head: dict[str, Any], words: memoryview | bytes) -> None:
+    """Put the words into the shared memory, then write the head, in one piece: the parent wakes up once."""
+    text, view = json.dumps(head).encode(), memoryview(words).cast("B") if len(words) else memoryview(b"")
+    shared[: len(view)] = view
+    left = SIZES.pack(len(text), len(view)) + text
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def _receive(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from hemoscope.dicom.slices import QualityNote
 
@@ -35,21 +36,40 @@ def caught_damage() -> Iterator[list[QualityNote]]:
     If the block raises, the error names the file and the reason, so the messages are dropped.
     """
     found: list[QualityNote] = []
-    with _one_at_a_time, tempfile.TemporaryFile() as file:
-        kept = _redirect(file.fileno())
+    with _one_at_a_time:
+        file = _file()
+        kept = _redirect(file)
         try:
             yield found
         except BaseException:
             _restore(kept)
+            _take(file)
             raise
         _restore(kept)
-        file.seek(0)
-        lines = file.read().splitlines(keepends=True)
+        lines = _take(file).splitlines(keepends=True)
     for line in lines:
         if not _DAMAGE.match(line) and not _HARMLESS.match(line) and kept is not None:
             os.write(_STDERR, line)
     if any(map(_DAMAGE.match, lines)):
         found.append(DAMAGED)
+
+
+@cache
+def _file() -> int:
+    """The descriptor of one file for all frames: making one for each costs a search for a free inode."""
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _take(file: int) -> bytes:
+    """What was written to the file, which is empty afterwards."""
+    size = os.lseek(file, 0, os.SEEK_CUR)  # where writing ended
+    if not size:
+        return b""
+    content = os.pread(file, size, 0)
+    os.lseek(file, 0, os.SEEK_SET)
+    os.ftruncate(file, 0)
+    return content
 
 
 def _redirect(file: int) -> int | None:

@@ -3,19 +3,24 @@
 A decoder reads what anybody may have made. If it dies, takes too long or answers nonsense, its child is ended, the
 frame is refused, and the next one gets a new child. Each child has limits on memory and on what it writes
 (``decoder_child``).
+
+Frames go to a child through a pipe; words come back in memory that both share. The child can write there at any time,
+so they are copied before they are used, and its size is sealed, so that no child takes it away under its parent.
 """
 
 import atexit
 import fcntl
 import json
+import mmap
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
@@ -38,7 +43,9 @@ _ENVIRONMENT = {
 }
 _MOST_S = 60.0  # for one frame; the largest takes a few seconds
 _MOST_HEAD = 1 << 16
-_PIECE = 1 << 20
+_MOST_PARTS = 1000  # of one writev (IOV_MAX is 1024)
+_PIPE = 1 << 20
+_ROOM = 1 << 22  # a megapixel of four bytes; a larger frame gets a child with more
 _TYPES = {"|u1": 1, "<u2": 2, "<u4": 4}
 
 
@@ -49,11 +56,11 @@ class _ChildError(Exception):
 class _Child:
     """One process, used by one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
+        """Start it, with so many bytes for the words of a frame. Raises _ChildError."""
+        self.room = room
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module
-                _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **_ENVIRONMENT}
-            )
+            self._shared, self._process = _started(room)
         except OSError as error:
             msg = f"its decoder cannot be started ({os.strerror(error.errno or 0)})"
             raise _ChildError(msg) from error
@@ -62,44 +69,55 @@ class _Child:
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         for descriptor in (self._to, self._from):
             os.set_blocking(descriptor, False)
-            with suppress(OSError, AttributeError):  # only Linux has it, up to a limit for each user
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIECE)
+        with suppress(OSError, AttributeError):  # only Linux has it, up to a limit for each user
+            fcntl.fcntl(self._to, fcntl.F_SETPIPE_SZ, _PIPE)
 
-    def ask(self, head: dict[str, Any], frame: bytes, *, count: int) -> tuple[dict[str, Any], bytearray]:
+    def ask(self, head: dict[str, Any], frame: Sequence[memoryview], *, count: int) -> tuple[dict[str, Any], bytes]:
         """Send a frame and return the answer: ``count`` words, or a refusal. Raises _ChildError."""
         deadline = time.monotonic() + _MOST_S
         text = json.dumps(head).encode()
         try:
-            for part in (SIZES.pack(len(text), len(frame)) + text, frame):
-                self._write(part, deadline)
-            of_head, of_body = SIZES.unpack(self._read(SIZES.size, deadline))
-            if of_head > _MOST_HEAD or of_body > 4 * count:
+            self._write([SIZES.pack(len(text), sum(map(len, frame))) + text, *frame], deadline)
+            answer, size = self._answer(deadline)
+            if size > min(4 * count, self.room):
                 msg = "its decoder gave more than the frame can hold"
                 raise _ChildError(msg)
-            answer = dict(json.loads(self._read(of_head, deadline)))
-            if "refused" not in answer and of_body != count * _TYPES.get(str(answer.get("type")), 0):
+            if "refused" not in answer and size != count * _TYPES.get(str(answer.get("type")), 0):
                 msg = "its decoder gave something else than the frame"
                 raise _ChildError(msg)
-            return answer, self._read(of_body, deadline)
+            return answer, self._shared[:size]
         except (OSError, ValueError, TypeError) as error:  # a broken pipe; no JSON
             raise _ChildError(self.end()) from error
 
-    def _write(self, content: bytes, deadline: float) -> None:
-        left = memoryview(content)
+    def _write(self, parts: Sequence[bytes | memoryview], deadline: float) -> None:
+        left = [memoryview(part) for part in parts]
         while left:
-            self._wait(self._to, select.POLLOUT, deadline)
-            left = left[os.write(self._to, left[:_PIECE]) :]
+            try:
+                written = os.writev(self._to, left[:_MOST_PARTS])
+            except BlockingIOError:
+                self._wait(self._to, select.POLLOUT, deadline)
+                continue
+            while left and written >= len(left[0]):
+                written -= len(left.pop(0))
+            if written:
+                left[0] = left[0][written:]
 
-    def _read(self, size: int, deadline: float) -> bytearray:
-        content = bytearray(size)
-        left = memoryview(content)
-        while left:
+    def _answer(self, deadline: float) -> tuple[dict[str, Any], int]:
+        """The head of an answer, and the bytes of its words."""
+        content, whole, size = b"", SIZES.size, 0
+        while len(content) < whole:
             self._wait(self._from, select.POLLIN, deadline)
-            count = os.readv(self._from, [left])
-            if not count:
+            more = os.read(self._from, _MOST_HEAD)
+            if not more:
                 raise _ChildError(self.end())
-            left = left[count:]
-        return content
+            content += more
+            if len(content) >= SIZES.size:
+                of_head, size = SIZES.unpack_from(content)
+                whole = SIZES.size + of_head
+                if max(whole, len(content)) > _MOST_HEAD:
+                    msg = "its decoder gave more than the frame can hold"
+                    raise _ChildError(msg)
+        return dict(json.loads(content[SIZES.size : whole])), size
 
     def _wait(self, descriptor: int, event: int, deadline: float) -> None:
         poll = select.poll()
@@ -119,8 +137,37 @@ class _Child:
             except subprocess.TimeoutExpired:
                 process.kill()
                 code = process.wait()
+        self._shared.close()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"its decoder died ({how})"
+
+
+def _started(room: int) -> tuple[mmap.mmap, subprocess.Popen[bytes]]:
+    """A child, and the memory that it shares with this process."""
+    descriptor = _memory(room)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            (*_COMMAND, str(descriptor)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **_ENVIRONMENT},
+            pass_fds=(descriptor,),
+        )
+        return mmap.mmap(descriptor, room), process
+    finally:
+        os.close(descriptor)
+
+
+def _memory(size: int) -> int:
+    """The descriptor of memory to share; on Linux nobody can change its size, which would end who uses it (SIGBUS)."""
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("words", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(descriptor, size)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        return descriptor
+    with tempfile.TemporaryFile() as file:
+        file.truncate(size)
+        return os.dup(file.fileno())
 
 
 class DecoderPool:
@@ -132,11 +179,14 @@ class DecoderPool:
         self._lock = threading.Lock()
 
     @contextmanager
-    def child(self) -> Iterator[_Child]:
-        """Lend a child; after an error it is ended. Raises _ChildError if none can be started."""
+    def child(self, room: int) -> Iterator[_Child]:
+        """Lend a child with that much room; after an error it is ended. Raises _ChildError if none can be started."""
         with self._lock:
             found = self._idle.pop() if self._idle else None
-        child = _Child() if found is None else found
+        if found is not None and found.room < room:
+            found.end()
+            found = None
+        child = _Child(max(room, _ROOM)) if found is None else found
         try:
             yield child
         except BaseException:
@@ -176,11 +226,11 @@ def decode_apart(
     head = {"pixels": asdict(pixels), "syntax": syntax}
     count = pixels.rows * pixels.columns
     try:
-        with _pools[-1].child() as child:
-            answer, body = child.ask(head, b"".join(fragments), count=count)
+        with _pools[-1].child(4 * count) as child:
+            answer, words_bytes = child.ask(head, fragments, count=count)
     except _ChildError as error:
         raise refusal(source, "decoder_died", str(error)) from error
     if "refused" in answer:
         raise refusal(source, "inconsistent_pixel_data", str(answer["refused"])[:500])
-    words: Words = np.frombuffer(body, dtype=answer["type"]).reshape(pixels.rows, pixels.columns)
+    words: Words = np.frombuffer(words_bytes, dtype=answer["type"]).reshape(pixels.rows, pixels.columns)
     return words, (DAMAGED,) if answer.get("damaged") else ()

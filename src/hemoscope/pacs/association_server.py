@@ -137,7 +137,7 @@ class BoundedAssociationServer(ThreadedAssociationServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Begin TLS, if there is any, then the association; whatever fails ends this connection alone."""
         try:
-            connection = self._secured(request)
+            connection = self._secured(request, client_address[:2])
             self._connections.add(client_address[:2], connection)
             if isinstance(connection, BoundedTLSSocket) or connection.has_request(self._waiting_s):
                 self.finish_request(connection, client_address)
@@ -164,7 +164,7 @@ class BoundedAssociationServer(ThreadedAssociationServer):
         socketserver.BaseServer.shutdown(self)
         self.server_close()
 
-    def _secured(self, request: BoundedSocket) -> _Connection:
+    def _secured(self, request: BoundedSocket, address: _Address) -> _Connection:
         if self._tls is None:
             return request
         context = self._tls()
@@ -172,6 +172,8 @@ class BoundedAssociationServer(ThreadedAssociationServer):
         request.settimeout(_HANDSHAKE_SECONDS)
         secured = context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
         assert isinstance(secured, BoundedTLSSocket), "as the context was told"
+        # It has taken the descriptor: only by this one can a handshake that is idle, or one too many, be ended.
+        self._connections.add(address, secured)
         try:
             secured.do_handshake()
         except BaseException:

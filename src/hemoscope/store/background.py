@@ -40,8 +40,8 @@ class Vitals:
         self._ended = False
 
     def seen(self) -> None:
-        """Note that the loop is at work."""
-        self._seen = monotonic()
+        """Note that the loop is at work, if it had ended: again."""
+        self._seen, self._ended = monotonic(), False
 
     def ended(self) -> None:
         """Note that the loop has ended."""

@@ -152,7 +152,9 @@ def _describe_problems(app: FastAPI) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Watch the store for changes while the server runs."""
-    watching = asyncio.create_task(app.state.app_state.feed.watch())
+    feed = app.state.app_state.feed
+    feed.vitals.seen()
+    watching = asyncio.create_task(feed.watch())
     try:
         yield
     finally:

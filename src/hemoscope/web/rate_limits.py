@@ -8,9 +8,11 @@ the least recent are dropped.
 import ipaddress
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import TypeVar
 
 _CLIENTS = 10_000
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 class RateLimiter:
@@ -53,6 +55,7 @@ class AccountLimiter:
         """Start without any known address."""
         self._attempts = RateLimiter(per_minute=per_minute, clock=clock)
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._neighbourhoods: OrderedDict[str, None] = OrderedDict()
 
     def wait_s(self, account: str, client: str) -> float:
         """Count an attempt; return 0, or the seconds to wait. Unknown names are counted like known ones."""
@@ -64,11 +67,19 @@ class AccountLimiter:
 
     def succeeded(self, account: str, client: str) -> None:
         """Remember an address from which the account's user has logged in."""
-        key = account, network_of(client)
-        self._known[key] = None
-        self._known.move_to_end(key)
-        while len(self._known) > _CLIENTS:
-            self._known.popitem(last=False)
+        _remember(self._known, (account, network_of(client)))
+        _remember(self._neighbourhoods, neighbourhood_of(client))
+
+    def familiar(self, client: str) -> bool:
+        """Whether anybody has logged in from the address's neighbourhood."""
+        return neighbourhood_of(client) in self._neighbourhoods
+
+
+def _remember(known: OrderedDict[_Key, None], key: _Key) -> None:
+    known[key] = None
+    known.move_to_end(key)
+    while len(known) > _CLIENTS:
+        known.popitem(last=False)
 
 
 def network_of(client: str) -> str:
@@ -80,3 +91,20 @@ def network_of(client: str) -> str:
     if address.version == 4 or address.ipv4_mapped:
         return client
     return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def neighbourhood_of(client: str) -> str:
+    """What one organisation usually has: the /24 of IPv4, the /48 of IPv6 (RFC 6177), else the address itself.
+
+    Examples:
+        >>> neighbourhood_of("192.0.2.7"), neighbourhood_of("2001:db8:1:2::7")
+        ('192.0.2.0/24', '2001:db8:1::/48')
+
+    """
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return client
+    if address.version == 6 and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))

@@ -1,8 +1,11 @@
 """Hospitals with made patients, a server, and the commands that start them, as the documentation says."""
 
+import contextlib
 import json
 import os
+import random
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -38,20 +41,27 @@ ema = 0.0
 """
 
 
+def port_to_keep() -> int:
+    """A free TCP port that the system gives nobody for an outgoing connection: a server comes back to it."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", random.randrange(first // 2, first)))
+            return int(tried.getsockname()[1])
+
+
 class Hospitals:
     """Sites with made patients of their own, a server, and the commands that start them."""
 
     def __init__(
         self, made: Any, make_hospital: Callable[[Path, Sequence[str]], Cache], *, federation: str, policy: str
     ) -> None:
-        from hemoscope.federated.deployment.processes import free_port
-
         self.made, self.folder, self.run_folder = made, made.folder, made.folder / "run"
         self.policy = policy
         self.caches = {name: self._hospital(name, make_hospital) for name in made.sites}
         (self.folder / "experiment.toml").write_text(EXPERIMENT)
         (self.folder / "federation.toml").write_text(federation)
-        self.port = self.port_for_sites = free_port()
+        self.port = self.port_for_sites = port_to_keep()
 
     def _hospital(self, name: str, make_hospital: Callable[[Path, Sequence[str]], Cache]) -> Cache:
         folder = self.folder / name

@@ -175,7 +175,7 @@ def go_through(hospitals: Any) -> None:
     assert running.wait(400) == 0, hospitals.logs()
     for process in sites.values():
         process.terminate()
-        process.wait(20)
+        process.wait(120)
 
 
 def trains(hospitals: Any, name: str, number: int) -> bool:
@@ -260,6 +260,6 @@ def test_nothing_is_left_running(journey: Tapped) -> None:
     server = [pid for pid, line in journey.made.alive().items() if "superlink" in line]
     for process in journey.made.started:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
     assert server
     assert not journey.made.wait_until_none_is_alive(5)

@@ -1,6 +1,7 @@
 """A part's training is followed to its end, over crashes and a server that is away, and never in silence."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -55,10 +56,13 @@ class Client:
         return found
 
 
-def events(client: Any, **options: Any) -> list[Any]:
+def following(client: Any, **options: Any) -> PartTraining:
     settings = {"poll": 0.0, "silence": 60.0, **options}
-    rounds = client.state.folder / "rounds.jsonl"
-    return list(PartTraining(client=client, job={"resume": False}, rounds=rounds, **settings).events())
+    return PartTraining(client=client, job={"resume": False}, rounds=client.state.folder / "rounds.jsonl", **settings)
+
+
+def events(client: Any, **options: Any) -> list[Any]:
+    return list(following(client, **options).events())
 
 
 def test_an_application_that_crashed_is_started_again_after_the_last_finished_round(tmp_path: Path) -> None:
@@ -114,14 +118,19 @@ def test_a_server_that_is_away_is_waited_for_and_one_that_stays_away_is_an_error
 
 
 def test_a_server_that_hangs_and_a_run_that_trains_are_not_silent(tmp_path: Path) -> None:
+    said, texts = threading.Event(), list[str]()
+
     def hang() -> RunStatus:
-        time.sleep(0.5)
+        said.clear()
+        assert said.wait(60)
         return RUNNING
 
-    found = events(Client(tmp_path, [hang, COMPLETED]), silence=0.1)
-    texts = [event.text for event in found if isinstance(event, Waiting)]
+    for event in following(Client(tmp_path, [hang, COMPLETED]), silence=0.1).events():
+        if isinstance(event, Waiting):
+            texts.append(event.text)
+            said.set()
     assert any("has not answered" in text for text in texts)
-    assert texts[-1] == "the run is running: waiting for the server's application to begin"
+    assert "the run is running: waiting for the server's application to begin" in texts
 
 
 def test_what_a_run_waits_for_is_named_site_by_site(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def begin_training(deployment: Any, *, sleep: float) -> None:
     with ControlClient(state=read_state(deployment.state)) as client:
         job = {"output": str(deployment.folder / "run"), "sites": 1, "sleep": sleep}
         client.start(write_job(deployment.state, job))
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while not {"flwr-serverapp", "flwr-clientapp"} <= set(kinds(deployment)):
         assert time.monotonic() < end, deployment.alive()
         time.sleep(0.1)
@@ -53,7 +53,7 @@ def test_every_process_has_telemetry_update_check_and_installation_off_and_ends_
     made = deployment(sites=("riverside",))
     server = made.server()
     site = made.site("riverside")
-    begin_training(made, sleep=60.0)
+    begin_training(made, sleep=600.0)
     assert sorted(kinds(made)) == [
         *(
             "deployment.superlink",
@@ -75,20 +75,20 @@ def test_every_process_has_telemetry_update_check_and_installation_off_and_ends_
     for process in (server, site):
         process.kill()
         process.wait()
-    assert not made.wait_until_none_is_alive(5)
+    assert not made.wait_until_none_is_alive()
 
 
 def test_what_is_stopped_in_mid_round_leaves_nothing_behind(deployment: Callable[..., Any]) -> None:
     made = deployment(sites=("riverside",))
     server = made.server()
     site = made.site("riverside")
-    begin_training(made, sleep=60.0)
+    begin_training(made, sleep=600.0)
     server.send_signal(signal.SIGINT)
-    server.wait(20)
+    server.wait(120)
     assert not {"deployment.superlink", "flwr-serverapp"} & set(kinds(made))
     site.terminate()
-    site.wait(20)
-    assert not made.wait_until_none_is_alive(5)
+    site.wait(120)
+    assert not made.wait_until_none_is_alive()
 
 
 # Runs before the program: a network namespace begins with its loopback switched off (ioctl SIOCSIFFLAGS, IFF_UP).
@@ -138,7 +138,7 @@ def test_no_process_tries_any_address_but_loopback_and_without_our_settings_they
 
     trace.unlink()
     made.server(before=alone, FLWR_TELEMETRY_ENABLED="1", FLWR_DISABLE_UPDATE_CHECK="0")
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while not addresses_tried(trace) and time.monotonic() < end:
         time.sleep(0.1)
     assert addresses_tried(trace)
@@ -171,8 +171,8 @@ with ControlClient(state=found) as client:
     *_, last = PartTraining(client=client, job=job, rounds=folder / "run" / "split" / "rounds.jsonl").events()
 site.terminate()
 server.terminate()
-site.wait(20)
-server.wait(20)
+site.wait(120)
+server.wait(120)
 sys.exit(not last.completed)
 """
 
@@ -182,7 +182,7 @@ def run_round(made: Any, alone: list[str], script: Path) -> int:
     env = processes.flower_environment(made.folder / "flower") | {processes.JOBS_VARIABLE: str(made.state / "jobs")}
     with (made.folder / "within.log").open("w") as log:
         command = [*alone, sys.executable, str(script), str(made.folder)]
-        return subprocess.run(command, env=env, stdout=log, stderr=log, timeout=200, check=False).returncode
+        return subprocess.run(command, env=env, stdout=log, stderr=log, timeout=280, check=False).returncode
 
 
 def test_settings_of_flowers_that_a_shell_has_are_dropped_and_the_rest_is_kept(tmp_path: Path) -> None:
@@ -216,10 +216,18 @@ def test_an_installation_without_flower_is_an_error_that_says_how_to_get_it(
         processes.flower_program("flower-supernode")
 
 
+def lives(pid: int) -> bool:
+    """Whether a process runs; nobody may be there to collect one that has ended."""
+    try:
+        return "zombie" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_a_process_that_is_tied_dies_with_its_parent_and_one_that_is_late_dies_at_once(tmp_path: Path) -> None:
     tied = (
         "import time; from hemoscope.federated.deployment.processes import tie_to_parent; tie_to_parent();"
-        "print('tied', flush=True); time.sleep(60)"
+        "print('tied', flush=True); time.sleep(600)"
     )
     parent = (
         f"import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {tied!r}]);"
@@ -230,11 +238,10 @@ def test_a_process_that_is_tied_dies_with_its_parent_and_one_that_is_late_dies_a
         child = int(process.stdout.readline())
         assert process.stdout.readline() == "tied\n"
         process.kill()
-    end = time.monotonic() + 5
-    while Path(f"/proc/{child}").exists() and time.monotonic() < end:
+    end = time.monotonic() + 120
+    while lives(child):
+        assert time.monotonic() < end
         time.sleep(0.05)
-    status = Path(f"/proc/{child}/status")
-    assert not status.exists() or "zombie" in status.read_text()  # nobody may be there to collect it
 
     door = "hemoscope.federated.deployment.processes"
     late = f"from {door} import tie_to_parent; tie_to_parent({os.getppid()}); print('lives')"
@@ -250,10 +257,10 @@ from hemoscope.federated.deployment import processes
 
 def lose_a_thread():
     threading.Thread(target=lambda: 1 / 0).start()
-    time.sleep(60)
+    time.sleep(600)
 
 def keep_a_thread():
-    threading.Thread(target=time.sleep, args=(60,)).start()
+    threading.Thread(target=time.sleep, args=(600,)).start()
 
 def fail():
     keep_a_thread()
@@ -263,7 +270,7 @@ def fall_out_of_step():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     keep_a_thread()
     logging.getLogger("flwr").warning("Run ID %s is not in `RUNNING` status. Ignoring message %s.", 1, 2)
-    time.sleep(60)
+    time.sleep(600)
 
 def refuse():
     keep_a_thread()
@@ -289,7 +296,7 @@ def test_a_program_of_flowers_that_lost_its_connection_or_a_thread_ends_although
     tmp_path: Path, action: str, code: int
 ) -> None:
     command = [sys.executable, "-P", "-c", FLOWERS_PROGRAM, action]
-    done = subprocess.run(command, env={**os.environ, "FLWR_HOME": str(tmp_path)}, timeout=60, check=False)
+    done = subprocess.run(command, env={**os.environ, "FLWR_HOME": str(tmp_path)}, timeout=280, check=False)
     assert done.returncode == code
 
 

@@ -1,5 +1,6 @@
 """Programs that must stay alive: started again, described, and ended with their supervisor."""
 
+import itertools
 import json
 import os
 import signal
@@ -8,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hemoscope.errors import FederationError
+from hemoscope.federated.deployment import supervisor as supervisor_module
 from hemoscope.federated.deployment.supervisor import PROCESSES, Program, Supervisor, ending
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a federation is deployed on Linux")
@@ -22,7 +25,7 @@ import sys
 from pathlib import Path
 from hemoscope.federated.deployment.supervisor import Program, Supervisor
 
-sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
 node = Program(name="node", command=sleep)
 executor = Program(name="executor", command=sleep, after=lambda pids: "node" in pids, ends_with="node")
 sys.exit(Supervisor([node, executor], Path(sys.argv[1])).run())
@@ -45,7 +48,7 @@ def described(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not what():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -67,7 +70,7 @@ def test_a_program_that_is_killed_is_started_again_with_the_one_that_ends_with_i
     assert found["node"]["last_end"] == "was ended by SIGKILL"
     second = alive(tmp_path)
     supervisor.send_signal(signal.SIGTERM)
-    assert supervisor.wait(30) == 0
+    assert supervisor.wait(120) == 0
     assert not [pid for pid in second if Path(f"/proc/{pid}").exists()]
     assert not (tmp_path / PROCESSES).exists()
     assert supervisor.stderr is not None
@@ -82,6 +85,16 @@ def test_a_program_that_says_that_it_cannot_run_ends_the_supervisor(tmp_path: Pa
     assert Supervisor([exits(78, final=frozenset({78}))], tmp_path).run() == 1
 
 
+@pytest.fixture
+def looks_as_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is a tenth of a second later at each look, however long processes take to start."""
+    looks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: next(looks) / 10, time=time.time)
+    monkeypatch.setattr(supervisor_module, "time", clock)
+    monkeypatch.setattr(supervisor_module, "_LOOK", 0.01)
+
+
+@pytest.mark.usefixtures("looks_as_clock")
 def test_a_program_that_is_refused_for_too_long_ends_the_supervisor_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,14 +104,15 @@ def test_a_program_that_is_refused_for_too_long_ends_the_supervisor_and_says_so(
     assert "it: refused for 2 s" in said
 
 
+@pytest.mark.usefixtures("looks_as_clock")
 def test_a_program_that_fails_again_and_again_is_started_after_longer_and_longer_pauses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hemoscope.federated.deployment.supervisor.FIRST_PAUSE", 0.1)
-    monkeypatch.setattr("hemoscope.federated.deployment.supervisor.LONGEST_PAUSE", 0.4)
-    assert Supervisor([exits(1, refused=frozenset({1}), patience=2.0)], tmp_path).run() == 1
+    monkeypatch.setattr(supervisor_module, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(supervisor_module, "LONGEST_PAUSE", 0.4)
+    assert Supervisor([exits(1, refused=frozenset({1}), patience=3.0)], tmp_path).run() == 1
     pauses = [line.split()[-2] for line in capsys.readouterr().err.splitlines() if "starting it again" in line]
-    assert pauses[:4] == ["0.1", "0.2", "0.4", "0.4"][: len(pauses)]
+    assert pauses[:4] == ["0.1", "0.2", "0.4", "0.4"]
 
 
 def test_a_folder_has_one_supervisor_and_the_second_leaves_the_description_alone(

@@ -6,11 +6,13 @@ The caller lives as long as its application does: when it is killed, the fork se
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ADDRESS = "fork-server"  # in the folder of Flower's own files (FLWR_HOME)
+_SAID = "no-fork-server"  # beside it: that there is none was said
 LONGEST_MESSAGE = 1 << 16
 _OUTPUTS = (1, 2)  # standard output and standard error
 
@@ -24,20 +26,34 @@ def run_forked(folder: Path, arguments: Sequence[str]) -> int | None:
 
     Returns:
         Its exit code, negative for a signal; 1 where the fork server ended with it; None where no fork server listens,
-        and nothing was run.
+        and nothing was run, which is said once on standard error until one listens again.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         try:
             with short_path(folder) as address:
                 connection.connect(address)
-        except OSError:
+        except OSError as error:
+            _say_once(folder, error)
             return None
+        (folder / _SAID).unlink(missing_ok=True)
         try:
             socket.send_fds(connection, [json.dumps(list(arguments)).encode()], _OUTPUTS)
             said = connection.recv(LONGEST_MESSAGE)
         except ConnectionError:
             said = b""
     return int(said) if said else 1
+
+
+def _say_once(folder: Path, error: OSError) -> None:
+    """Each application is a process of its own, so a file remembers what was said."""
+    with suppress(FileExistsError):
+        (folder / _SAID).touch(exist_ok=False)
+        print(  # noqa: T201 - the site's log
+            f"hemoscope: no fork server answers ({os.strerror(error.errno or 0)}): each round of this site imports "
+            "again what it needs, which takes seconds. hemoscope federated status says whether the fork server runs",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from hemoscope.store.login_attempts import account_name
 from hemoscope.store.values import User
 from hemoscope.web.access import SESSION_COOKIE, Reader, check_origin
 from hemoscope.web.app_state import AppState, app_state_of
+from hemoscope.web.login_queue import Rank
 from hemoscope.web.problems import Problem
-from hemoscope.web.rate_limits import network_of
+from hemoscope.web.rate_limits import neighbourhood_of, network_of
 from hemoscope.web.request_checks import client_of, too_often
 from hemoscope.web.routes.responses import API, refusals
 from hemoscope.web.schemas import LoggedIn, LoginGiven
@@ -59,7 +60,9 @@ async def _user_of(state: AppState, given: LoginGiven, client: str) -> User | No
         return state.credentials.user_of_token(given.token)
     name = given.user or ""
     known = state.account_logins.knows(name, client)
-    async with state.passwords.place(known=known):
+    familiar = Rank.FAMILIAR if state.account_logins.familiar(client) else Rank.STRANGE
+    rank = Rank.KNOWN if known else familiar
+    async with state.passwords.place(rank=rank, network=neighbourhood_of(client)):
         counting = partial(state.store.count_login, _counted(state, name, client, known=known))
         if wait_s := await to_thread.run_sync(counting):
             raise too_often(wait_s) if known else _too_often_for_account(wait_s)
