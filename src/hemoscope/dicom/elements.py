@@ -11,13 +11,12 @@ import struct
 import threading
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset
 from pydicom.filereader import read_sequence
 
 from hemoscope.dicom import tags
@@ -50,6 +49,9 @@ PARSE_ERRORS: tuple[type[Exception], ...] = (
 _DESIGNATION = re.compile("\x1b[ -/]+[0-~]")
 _TEXT_DELIMITERS = frozenset(b"\\\r\n\t\f")
 _NAME_DELIMITERS = _TEXT_DELIMITERS | frozenset(b"^=")
+
+# Sets of one code that leave ASCII as it is; ISO_IR 13 has a yen sign for the backslash.
+_ASCII_WITHIN = frozenset(f"ISO_IR {number}" for number in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166, 192))
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
@@ -88,21 +90,23 @@ class CountedBytes(io.BytesIO):
 class Elements:
     """Read access to one data set or sequence item. Missing and invalid values are None (or empty), never an error."""
 
-    def __init__(self, dataset: Dataset, *, little_endian: bool, budget: FileBudget) -> None:
-        """Wrap a data set parsed by pydicom; the elements of its sequences are counted from ``budget``."""
-        self._dataset = dataset
+    def __init__(
+        self, found: Mapping[int, RawDataElement | DataElement], *, little_endian: bool, budget: FileBudget
+    ) -> None:
+        """Wrap parsed elements by their tag; the elements of their sequences are counted from ``budget``."""
+        self._found = found
         self._little = little_endian
         self._budget = budget
         self._sequences: dict[int, tuple[Elements, ...]] = {}
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self._found)
 
     def __contains__(self, tag: int) -> bool:
-        return tag in self._dataset
+        return tag in self._found
 
     def _element(self, tag: int) -> RawDataElement | DataElement | None:
-        return self._dataset.get_item(tag)  # None if it is missing
+        return self._found.get(tag)  # None if it is missing
 
     def raw(self, tag: int) -> bytes | None:
         """Return the bytes of a value, or None if missing, empty or a sequence."""
@@ -133,7 +137,7 @@ class Elements:
     def _decoded(self, tag: int, character_set: str, delimiters: frozenset[int]) -> str:
         """Decode a value; after each delimiter, the first character set holds again (PS3.5 6.1.2.5.3)."""
         value = self.raw(tag)
-        if value is None or not character_set:
+        if value is None or not character_set or (character_set in _ASCII_WITHIN and _is_plain_ascii(value)):
             return self.text(tag)
         try:
             with quiet():
@@ -205,7 +209,7 @@ class Elements:
         if isinstance(value, bytes | str | None):
             return
         for dataset in value:
-            yield Elements(dataset, little_endian=self._little, budget=self._budget)
+            yield Elements(dict(dataset.items()), little_endian=self._little, budget=self._budget)
 
 
 def sequence_of(element: RawDataElement | DataElement, budget: FileBudget) -> Any:
@@ -237,6 +241,10 @@ def _number(text: str) -> float:
         msg = "not a number"
         raise ValueError(msg)
     return float(text)
+
+
+def _is_plain_ascii(value: bytes) -> bool:
+    return value.isascii() and b"\x1b" not in value
 
 
 def _clean(text: str) -> str:
