@@ -36,7 +36,7 @@ def outcome(data: bytes) -> object:
 
 def values(found: DicomObject) -> list[tuple[object, ...]]:
     elements = (found.meta, found.elements)
-    tags = sorted({tag for tag in range(0x00020000, 0x00020200)} | {0x00080005, 0x00080060, 0x00100010, 0x00280010})
+    tags = sorted(set(range(0x00020000, 0x00020200)) | {0x00080005, 0x00080060, 0x00100010, 0x00280010})
     every = [(tag, one.raw(tag), one.words(tag), one.decimals(tag)) for one in elements for tag in tags if tag in one]
     return [*every, tuple(map(len, elements))]
 

@@ -110,8 +110,8 @@ class Elements:
 
     def raw(self, tag: int) -> bytes | None:
         """Return the bytes of a value, or None if missing, empty or a sequence."""
-        element = self._element(tag)
-        value = element.value if element is not None else None
+        element = self._found.get(tag)
+        value = None if element is None else element.value
         return value if isinstance(value, bytes) and value else None
 
     def text(self, tag: int) -> str:
@@ -119,11 +119,13 @@ class Elements:
 
         What follows its first 65,536 bytes is not read.
         """
-        return _clean((self.raw(tag) or b"")[:_MOST_TEXT].decode("latin-1"))
+        value = self.raw(tag)
+        return _clean(value[:_MOST_TEXT].decode("latin-1")) if value is not None else ""
 
     def texts(self, tag: int) -> tuple[str, ...]:
         """Return the values of a multi-valued string."""
-        return tuple(part.strip() for part in self.text(tag).split("\\")) if self.text(tag) else ()
+        text = self.text(tag)
+        return tuple(part.strip() for part in text.split("\\")) if text else ()
 
     def prose(self, tag: int, *, character_set: str = "") -> str:
         """Return a string in the file's character set (0008,0005); unknown sets are read as Latin-1."""
