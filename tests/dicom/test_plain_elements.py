@@ -5,10 +5,11 @@ import struct
 from pathlib import Path
 
 import pytest
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from hemoscope.dicom import part10
 from hemoscope.dicom.part10 import DicomObject, parse
-from hemoscope.dicom.plain_elements import plain_elements
+from hemoscope.dicom.plain_elements import LONG_VRS, SHORT_VRS, plain_elements
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.errors import DicomReadError
 from tests.dicom.fuzz_seeds import write_fuzz_seeds
@@ -54,6 +55,11 @@ def test_all_kinds_of_files_and_damaged_ones_are_read_as_by_pydicom(tmp_path: Pa
             with monkeypatch.context() as context:
                 context.setattr(part10, "plain_elements", lambda *_, **__: None)
                 assert outcome(data) == ours, path.name
+
+
+def test_value_representations_are_pydicoms() -> None:
+    assert SHORT_VRS == EXPLICIT_VR_LENGTH_16
+    assert LONG_VRS == EXPLICIT_VR_LENGTH_32
 
 
 def test_the_scan_ends_at_the_last_tag_or_at_a_stop() -> None:

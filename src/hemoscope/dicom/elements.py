@@ -1,7 +1,8 @@
 """Reads values of a parsed data set from their raw bytes, so that a nonstandard value never raises an exception.
 
-pydicom parses the structure. Its value conversion is not used here, because it warns and raises on values of real
-files (RSNA's UIDs, decimals in integer strings) and quotes them, which may reveal a patient's name.
+``plain_elements`` or pydicom parses the structure; pydicom is imported when it is first needed. Its value conversion is
+not used here, because it warns and raises on values of real files (RSNA's UIDs, decimals in integer strings) and quotes
+them, which may reveal a patient's name.
 """
 
 import io
@@ -13,14 +14,16 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
-
-from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.filereader import read_sequence
+from typing import TYPE_CHECKING, Any
 
 from hemoscope.dicom import tags
+from hemoscope.dicom.plain_elements import RawElement
 from hemoscope.dicom.read_budget import FileBudget
+
+if TYPE_CHECKING:
+    from pydicom.dataelem import DataElement, RawDataElement
+
+    Element = RawElement | RawDataElement | DataElement
 
 # Item (FFFE,E000) in little and in big endian.
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
@@ -90,9 +93,7 @@ class CountedBytes(io.BytesIO):
 class Elements:
     """Read access to one data set or sequence item. Missing and invalid values are None (or empty), never an error."""
 
-    def __init__(
-        self, found: Mapping[int, RawDataElement | DataElement], *, little_endian: bool, budget: FileBudget
-    ) -> None:
+    def __init__(self, found: "Mapping[int, Element]", *, little_endian: bool, budget: FileBudget) -> None:
         """Wrap parsed elements by their tag; the elements of their sequences are counted from ``budget``."""
         self._found = found
         self._little = little_endian
@@ -105,7 +106,7 @@ class Elements:
     def __contains__(self, tag: int) -> bool:
         return tag in self._found
 
-    def _element(self, tag: int) -> RawDataElement | DataElement | None:
+    def _element(self, tag: int) -> "Element | None":
         return self._found.get(tag)  # None if it is missing
 
     def raw(self, tag: int) -> bytes | None:
@@ -141,6 +142,8 @@ class Elements:
         value = self.raw(tag)
         if value is None or not character_set or (character_set in _ASCII_WITHIN and _is_plain_ascii(value)):
             return self.text(tag)
+        from pydicom.charset import convert_encodings, decode_bytes
+
         try:
             with quiet():
                 text = decode_bytes(value[:_MOST_TEXT], convert_encodings(character_set.split("\\")), set(delimiters))
@@ -214,7 +217,7 @@ class Elements:
             yield Elements(dict(dataset.items()), little_endian=self._little, budget=self._budget)
 
 
-def sequence_of(element: RawDataElement | DataElement, budget: FileBudget) -> Any:
+def sequence_of(element: "Element", budget: FileBudget) -> Any:
     """Parse a sequence whose bytes pydicom left as they are, and count what is in it; other values are returned.
 
     Raises:
@@ -222,8 +225,10 @@ def sequence_of(element: RawDataElement | DataElement, budget: FileBudget) -> An
         One of PARSE_ERRORS: it cannot be parsed.
     """
     value = element.value
-    if not (isinstance(element, RawDataElement) and isinstance(value, bytes)):
+    if not (isinstance(element, tuple) and isinstance(value, bytes)):  # a DataElement is no tuple
         return value
+    from pydicom.filereader import read_sequence
+
     # An unknown VR (UN) holds a sequence as implicit little endian (PS3.5 6.2.2 note 4).
     implicit = element.is_implicit_VR or element.VR == "UN"
     little = element.is_little_endian or element.VR == "UN"

@@ -8,10 +8,7 @@ import io
 import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-
-from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
+from typing import TYPE_CHECKING
 
 from hemoscope.dicom import tags
 from hemoscope.dicom.elements import PARSE_ERRORS, CountedBytes, Elements, quiet
@@ -20,6 +17,9 @@ from hemoscope.dicom.read_budget import FileBudget, ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _LAST_TAG = 0xFFFFFFFF
@@ -91,7 +91,7 @@ def parse(
             raise refusal(source, "malformed", f"the data set cannot be parsed ({type(error).__name__})") from error
 
 
-def read_whole(data: bytes, found: DicomObject, budget: FileBudget) -> Dataset:
+def read_whole(data: bytes, found: DicomObject, budget: FileBudget) -> "Dataset":
     """Read a file that was parsed as pydicom does, with what follows its pixels.
 
     Sequences of defined length stay bytes: ``sequence_of`` counts what is in them.
@@ -100,6 +100,8 @@ def read_whole(data: bytes, found: DicomObject, budget: FileBudget) -> Dataset:
         DicomReadError: ``too_large`` for more elements than the budget allows.
         One of PARSE_ERRORS: pydicom cannot read it.
     """
+    from pydicom import dcmread
+
     if found.syntax == DEFLATED and found.pixels is not None:  # pydicom inflates it into a stream that is not counted
         _read(CountedBytes(found.pixels.data, budget), DEFLATED, None)
     return dcmread(CountedBytes(data, budget), force=True)
@@ -188,7 +190,9 @@ class _Stop:
             raise refusal(self._source, "malformed", "its data elements are repeated or in no order")
 
 
-def _read(stream: io.BytesIO, syntax: str, stop: _Stop | None) -> Dataset:
+def _read(stream: io.BytesIO, syntax: str, stop: _Stop | None) -> "Dataset":
+    from pydicom.filereader import read_dataset  # slow to import, and not needed for plain elements
+
     return read_dataset(stream, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=stop)
 
 
