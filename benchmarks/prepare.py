@@ -20,7 +20,7 @@ from shutil import rmtree
 
 import numpy as np
 import pydicom
-from rows import Row, interleaved
+from rows import Row, interleaved, quick
 
 from hemoscope.data.label_table import LabelledImage
 from hemoscope.data.prepare_dicom import prepare_dicom
@@ -83,8 +83,9 @@ def prepared(images: Path, labels: dict[str, LabelledImage], output: Path, *, wo
     prepare_dicom(images, labels, output, DATASET, pseudonyms=False, workers=workers)
 
 
-def rows(files: int = 720, size: int = 512) -> Iterator[Row]:
+def rows(size: int = 512) -> Iterator[Row]:
     """Measure one process beside the loop, two beside one, and a resumed preparation, for ``make bench``."""
+    files = quick(1440, 72)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "images").mkdir()

@@ -15,14 +15,14 @@ from pathlib import Path
 import httpx
 from processor_time import children_s
 from reading_room import room, upload, wait_for, zipped
-from rows import Row
+from rows import Row, quick
 
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 
-STUDIES = 50
+STUDIES = quick(50, 4)
 _SLICES, _SIDE = 12, 512  # of a study: long enough to be read, short enough for fifty
-_SINGLE = 5
+_SINGLE = quick(5)
 
 
 def rows() -> Iterator[Row]:
