@@ -37,14 +37,14 @@ def rows() -> Iterator[Row]:
             for _ in range(cores):  # every worker has loaded its model
                 read_one(client, url, content)
             single = statistics.median(read_one(client, url, content) for _ in range(_SINGLE))
-            before = children_s()
+            before, mine = children_s(), time.process_time()
             together, study_id = read_many(client, url, content, STUDIES)
-            busy = children_s() - before
+            busy, mine = children_s() - before, time.process_time() - mine
             yield Row(
                 what=f"{STUDIES} studies of {_SLICES} slices queued, {cores} workers",
                 limit=(
                     f"{busy:.1f} CPU s of server and workers on {cores} processors: {busy / cores:.1f} s; "
-                    f"they were busy {busy / cores / together:.0%} of the time"
+                    f"they were busy {busy / cores / together:.0%} of the time; this client, {mine:.1f} CPU s"
                 ),
                 measured=together,
                 beside="sum of their single times / processors",

@@ -2,14 +2,16 @@
 
 import random
 import struct
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pydicom.filereader import read_sequence
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from hemoscope.dicom import part10
 from hemoscope.dicom.part10 import DicomObject, parse
-from hemoscope.dicom.plain_elements import LONG_VRS, SHORT_VRS, plain_elements
+from hemoscope.dicom.plain_elements import LONG_VRS, SHORT_VRS, plain_elements, plain_items
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.errors import DicomReadError
 from tests.dicom.fuzz_seeds import write_fuzz_seeds
@@ -95,3 +97,21 @@ def test_the_scan_ends_at_the_last_tag_or_at_a_stop() -> None:
 )
 def test_what_is_not_plain_is_left_to_pydicom(data: bytes) -> None:
     assert plain_elements(data, 0, until=ALL) is None
+
+
+def test_items_are_those_of_pydicom_or_left_to_it() -> None:
+    def item(content: bytes, *, length: int | None = None) -> bytes:
+        return struct.pack("<HHL", 0xFFFE, 0xE000, len(content) if length is None else length) + content
+
+    code = element(0x0008, 0x0100, b"SH", b"113041")
+    value = item(code) + item(b"") + item(code + NAME)
+    found = plain_items(value)
+    assert found is not None
+    pydicoms = read_sequence(BytesIO(value), False, True, len(value), ["iso8859"])
+    assert [{tag: one.value for tag, one in item.items()} for item in found] == [
+        {int(tag): one.value for tag, one in item.items()} for item in pydicoms
+    ]
+    assert plain_items(b"") == []
+    left = [item(code, length=ALL), item(code, length=99), item(code)[:-1], value[:6], code, item(code[:-2])]
+    left += [item(NAME + NAME), item(b"") * 4097]
+    assert [plain_items(one) for one in left] == [None] * len(left)

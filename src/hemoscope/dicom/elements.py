@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hemoscope.dicom import tags
-from hemoscope.dicom.plain_elements import RawElement
+from hemoscope.dicom.plain_elements import RawElement, plain_items
 from hemoscope.dicom.read_budget import FileBudget
 
 if TYPE_CHECKING:
@@ -210,6 +210,13 @@ class Elements:
 
     def _items(self, tag: int) -> Iterator["Elements"]:
         element = self._element(tag)
+        plain = plain_items(element.value) if isinstance(element, RawElement) and element.VR == "SQ" else None
+        if plain is not None:
+            with self._budget:
+                self._budget.count(sum(_ITEM_COST + len(item) for item in plain))
+            for item in plain:
+                yield Elements(item, little_endian=self._little, budget=self._budget)
+            return
         value = sequence_of(element, self._budget) if element is not None else None
         if isinstance(value, bytes | str | None):
             return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
-__all__ = ["LONG_VRS", "SHORT_VRS", "PlainElements", "RawElement", "plain_elements"]
+__all__ = ["LONG_VRS", "SHORT_VRS", "PlainElements", "RawElement", "plain_elements", "plain_items"]
 
 # Value representations by the width of their length: 16 and 32 bits (PS3.5 7.1.2).
 SHORT_VRS = frozenset(
@@ -24,6 +24,8 @@ LONG_VRS = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN"
 _CHARACTER_SET = 0x00080005
 _USUAL_SETS = frozenset({b"ISO_IR 6", b"ISO_IR 100", b"ISO_IR 192"})
 _ITEMS = 0xFFFE0000  # and above: delimiters
+_ITEM = b"\xfe\xff\x00\xe0"
+_LAST = 0xFFFFFFFF
 _MOST = 4096  # elements; a file with more is counted one by one while pydicom parses it
 _start = Struct("<HH2sH").unpack_from
 _raw = tuple.__new__  # a third of what calling RawElement costs
@@ -85,3 +87,26 @@ def plain_elements(data: bytes, start: int, *, until: int, stops: Collection[int
         found[tag] = _raw(RawElement, (tag, name, length, value, value_at, False, True))
         last = tag
     return PlainElements(found, at, None)
+
+
+def plain_items(value: bytes) -> list[dict[int, RawElement]] | None:
+    """Return the elements of each item of a sequence; None if an item has an undefined length, or is not plain.
+
+    Also None for more than 4,096 items and elements together.
+    """
+    found: list[dict[int, RawElement]] = []
+    at, count = 0, 0
+    while at < len(value):
+        if value[at : at + 4] != _ITEM or at + 8 > len(value):
+            return None
+        (length,) = _long_length(value, at + 4)
+        at += 8
+        item = plain_elements(value[at : at + length], 0, until=_LAST)
+        if item is None or item.end != length:
+            return None
+        found.append(item.elements)
+        at += length
+        count += 1 + len(item.elements)
+        if count > _MOST:
+            return None
+    return found
