@@ -5,11 +5,13 @@ of its own: one that fails, or that the system kills, does not lose the others. 
 
     .venv/bin/python benchmarks/bench.py
     .venv/bin/python benchmarks/bench.py evaluate prepare --output build/bench
+    .venv/bin/python benchmarks/bench.py --quick      # one small run of each: does it still work? No figure counts
 """
 
 import argparse
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import machine
-from rows import Row
+from rows import QUICK, Row
 
 MODULES: tuple[str, ...] = (
     "evaluate",
@@ -53,13 +55,16 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", help="benchmarks to run (all)")
     parser.add_argument("--output", type=Path, metavar="PATH", help="write PATH.json and PATH.md, too")
     parser.add_argument("--no-ceilings", action="store_true", help="do not measure the machine's own ceilings")
+    parser.add_argument("--quick", action="store_true", help="small, single runs, whose figures do not count")
     parser.add_argument("--rows-to", type=Path, help=argparse.SUPPRESS)  # one module, in a process of its own
     arguments = parser.parse_args()
     if arguments.rows_to:
         return write_rows(importlib.import_module(arguments.modules[0]).rows, arguments.rows_to)
+    if arguments.quick:
+        os.environ[QUICK] = "1"
     described = machine.describe()
     progress("\n".join(machine.warnings(described)))
-    ceilings = [] if arguments.no_ceilings else machine.ceilings(progress)
+    ceilings = [] if arguments.no_ceilings or arguments.quick else machine.ceilings(progress)
     found = [measured(name) for name in arguments.modules or MODULES]
     text = document(described, ceilings, found)
     print(text, end="")
@@ -115,10 +120,18 @@ def document(described: dict[str, str], ceilings: Sequence[machine.Ceiling], fou
         "\n".join(f"- {name}: {value}" for name, value in described.items()),
         *machine.warnings(described),
         markdown([["ceiling", "measured"], *([one.what, f"{one.value:.3g} {one.unit}"] for one in ceilings)]),
+        "**Quick: small, single runs. No figure counts.**" if os.environ.get(QUICK) else "",
         table([row for one in found for row in one.rows]),
+        duration(found),
         "\n".join(f"- `{one.module}`: {one.error}" for one in found if one.error),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def duration(found: Sequence[Measured]) -> str:
+    """Say how long the run took, in all and for each module."""
+    each = ", ".join(f"`{one.module}` {one.seconds:.0f}" for one in found)
+    return f"{sum(one.seconds for one in found) / 60:.1f} minutes in all; seconds: {each}."
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rows import Row
+from rows import Row, quick
 
-ROUNDS = 7
+ROUNDS = quick(7)
 PROGRAM = str(Path(sys.executable).with_name("hemoscope"))
 SLICE = Path(__file__).resolve().parents[1] / "examples" / "sample" / "ct-ich-077-16.dcm"
 IMPORTS = "import openvino, pydicom, numpy, scipy.ndimage, PIL.Image"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rows import Row, interleaved
+from rows import Row, interleaved, quick
 from sklearn import metrics
 
 from hemoscope.evaluation.bootstrap import bootstrap_scores, group_indices
@@ -68,8 +68,9 @@ def plain_round(random: np.random.Generator, data: LabelledPredictions, members:
         metrics.log_loss(y, p)
 
 
-def rows(images: int = 75_281, rounds: int = 1_000, plain_rounds: int = 2) -> Iterator[Row]:
+def rows(plain_rounds: int = 2) -> Iterator[Row]:
     """Measure the scores of six labels with intervals beside rounds of the plain loop, for ``make bench``."""
+    images, rounds = quick(75_281, 3_000), quick(1_000, 20)
     data = predictions(images, grouped=True)
     random, members = np.random.default_rng(0), members_of(data)
     seconds, plain = interleaved(

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rows import Row
+from rows import Row, quick
 
 IMAGES = 752_803
 _KAGGLE_ORDER = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")
@@ -61,8 +61,9 @@ def measured(program: str, path: Path, images: int) -> tuple[float, float]:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak * 1024 / 1e6
 
 
-def rows(images: int = IMAGES) -> Iterator[Row]:
+def rows(images: int | None = None) -> Iterator[Row]:
     """Measure time and memory, for ``make bench``."""
+    images = images or quick(IMAGES, 2_000)
     with tempfile.TemporaryDirectory() as folder:
         path = write_labels(Path(folder) / "labels.csv", images)
         size = path.stat().st_size / 1e6

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from rows import Row
+from rows import Row, quick
 
 _SLICES = 36
 _LONG = 238
@@ -142,6 +142,7 @@ def _series(given: Path | None, folder: Path) -> Path:
 
 def rows(rounds: int = 3, series: Path | None = None) -> Iterator[Row]:
     """Yield both rows."""
+    rounds = quick(rounds)
     with tempfile.TemporaryDirectory() as folder:
         measured = turnaround(Path(folder), rounds)
         yield Row(

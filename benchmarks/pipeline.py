@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rows import Row
+from rows import Row, quick
 
-_RUNS = 5
+_RUNS = quick(5)
 _DATA = Path(os.environ.get("HEMOSCOPE_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 _SERIES = _DATA / "cq500-series"
 

@@ -4,27 +4,31 @@ The files are phantoms in Kaggle's layout, uncompressed, 36 slices a series. Our
 loop: refusals, series in anatomical order, a table of labels, checksums, files that outlive a power failure.
 
     .venv/bin/python benchmarks/prepare.py
+    .venv/bin/python benchmarks/prepare.py --parts                       # processor time of each part of a slice
     .venv/bin/python benchmarks/prepare.py --files 100000 --size 128     # prepared, then resumed with 100 files more
 """
 
 import argparse
+import hashlib
 import io
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import rmtree
 
 import numpy as np
 import pydicom
-from rows import Row, interleaved
+from rows import Row, interleaved, quick
 
 from hemoscope.data.label_table import LabelledImage
 from hemoscope.data.prepare_dicom import prepare_dicom
 from hemoscope.data.rsna import DATASET
+from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
 
@@ -83,8 +87,9 @@ def prepared(images: Path, labels: dict[str, LabelledImage], output: Path, *, wo
     prepare_dicom(images, labels, output, DATASET, pseudonyms=False, workers=workers)
 
 
-def rows(files: int = 720, size: int = 512) -> Iterator[Row]:
+def rows(size: int = 512) -> Iterator[Row]:
     """Measure one process beside the loop, two beside one, and a resumed preparation, for ``make bench``."""
+    files = quick(1440, 72)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "images").mkdir()
@@ -157,6 +162,46 @@ def _resumed(folder: Path, labels: dict[str, LabelledImage]) -> Row:
     )
 
 
+def parts(files: int, size: int) -> None:
+    """Print the processor milliseconds that each part of a slice takes on its own, the least of five passes."""
+    from hemoscope.dicom import tags
+    from hemoscope.dicom.part10 import parse
+    from hemoscope.dicom.read import decode_rounded, open_image
+
+    limits = ReadLimits()
+    with tempfile.TemporaryDirectory() as name, (Path(name) / "written").open("wb") as stream:
+        folder = Path(name) / "images"
+        folder.mkdir()
+        write_files(folder, files, size=size)
+        paths = sorted(folder.iterdir())
+        contents = [path.read_bytes() for path in paths]
+        opened = [open_image(content, source="a", limits=limits) for content in contents]
+        slices = [decode_rounded(image, {0})[0].hounsfield for image in opened]
+        volume = np.empty((files, size, size), dtype=np.int16)
+        until = tags.SERIES_INSTANCE_UID
+        every: dict[str, Callable[[int], object]] = {
+            "read the file": lambda place: paths[place].read_bytes(),
+            "header up to the series": lambda place: parse(
+                contents[place][:8192], source="a", limits=limits, until=until
+            ),
+            "whole header, every check and value": lambda place: open_image(contents[place], source="a", limits=limits),
+            "HU": lambda place: decode_rounded(opened[place], {0}),
+            "place": lambda place: np.copyto(volume[place], slices[place]),
+            "SHA-256": lambda place: hashlib.sha256(slices[place]).digest(),
+            "CRC-32": lambda place: zlib.crc32(slices[place]),
+            "write": lambda place: stream.write(slices[place].data),
+            "pydicom alone: dcmread": lambda place: pydicom.dcmread(paths[place]),
+        }
+        for what, call in every.items():
+            found = []
+            for _ in range(5):
+                start = time.thread_time()
+                for place in range(files):
+                    call(place)
+                found.append(time.thread_time() - start)
+            print(f"{what:<40}{min(found) / files * 1000:6.3f} CPU ms")
+
+
 def measured_command(folder: Path, *, workers: int) -> tuple[float, float, float]:
     """Return wall seconds, processor seconds and peak memory (MB) of the command."""
     paths = ["--images", folder / "images", "--labels", folder / "labels.csv", "--output", folder / "cache"]
@@ -194,9 +239,13 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, help="prepare and resume so many files with the command")
+    parser.add_argument("--parts", action="store_true", help="print what each part of a slice takes")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.parts:
+        parts(3 * _A_SERIES, arguments.size)
+        return
     if arguments.files:
         many(arguments.files, arguments.size, arguments.workers)
         return

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
+QUICK = "HEMOSCOPE_BENCH_QUICK"  # set by ``bench.py --quick``: does everything run to its end?
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -59,6 +60,11 @@ def shared_data(name: str) -> Path:
     return folder
 
 
+def quick(full: int, small: int = 1) -> int:
+    """Return a number of runs or a size: ``full``, or ``small`` in a trial whose figures do not count."""
+    return small if os.environ.get(QUICK) else full
+
+
 def processor_seconds() -> float:
     """Return the processor time of this process and of its ended children, which a busy machine changes little."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -70,7 +76,7 @@ def interleaved(
 ) -> list[float]:
     """Run calls in turn, A B A B, and return the median of what ``clock`` measures for each."""
     found: list[list[float]] = [[] for _ in calls]
-    for _ in range(times):
+    for _ in range(quick(times)):
         for call, seconds in zip(calls, found, strict=True):
             start = clock()
             call()

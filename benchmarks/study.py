@@ -22,7 +22,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from predict import measure
-from rows import Row
+from rows import Row, quick
 from torch_beside import eager, read_and_score
 
 from hemoscope.dicom.archive import open_archive
@@ -32,7 +32,7 @@ from hemoscope.inference.engine import Engine
 from hemoscope.inference.precision import Precision
 from hemoscope.inference.predictor import Predictor
 
-ROUNDS = 5
+ROUNDS = quick(5)
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAPER = """
 import sys
@@ -81,7 +81,7 @@ def study_rows(bundle: ModelBundle, files: list[Path], exact: Predictor, reduced
 def engine_row(exact: Engine, reduced: Engine, name: str) -> Row:
     """One slice of the default network in both precisions."""
     image = np.random.default_rng(0).random((1, *exact.input_shape), dtype=np.float32)
-    one, other = in_turns([lambda: exact.run(image), lambda: reduced.run(image)], rounds=30)
+    one, other = in_turns([lambda: exact.run(image), lambda: reduced.run(image)], rounds=quick(30))
     return Row(
         what=f"forward pass of one slice, {name}",
         limit="3.2 GFLOP, operands of half the size: .5 of float32",
@@ -110,7 +110,9 @@ def paper_rows() -> Iterator[Row]:
             except ConfigError:
                 continue
             difference = float(np.abs(engine.run(images).logits[0] - forward(images[0])).max())
-            one, other = in_turns([lambda engine=engine: engine.run(images), lambda: forward(images[0])], rounds=9)
+            one, other = in_turns(
+                [lambda engine=engine: engine.run(images), lambda: forward(images[0])], rounds=quick(9)
+            )
             agreement = f"logits within {difference:.1g}, {tolerance:g} is asked for"
             yield paper_row(f"the paper's ResNet-50, one slice, {precision.value}; {agreement}", one, other, bar)
             del engine

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from rows import Row
+from rows import Row, quick
 
 from hemoscope.dicom.archive import open_archive
 from hemoscope.dicom.readable_series import read_best_series
@@ -25,7 +25,7 @@ from hemoscope.inference.predictor import Predictor
 from hemoscope.volume import HounsfieldVolume
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RUNS = 5
+RUNS = quick(5)
 THICK_MM = 5.0
 
 

@@ -33,6 +33,16 @@ def write_small(folder: Path) -> NDArray[np.int16]:
     return hounsfield
 
 
+def test_a_series_file_is_what_numpy_writes(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    hounsfield = random.integers(-1024, 3071, (3, 300, 301), dtype=np.int16)  # more than one step of writing
+    write_series(tmp_path, "p1", hounsfield=hounsfield, mask=hounsfield > 0, images=["a", "b", "\u00e7"])
+    path = series_path(tmp_path, "p1")
+    with np.load(path) as stored:
+        np.savez(tmp_path / "again.npz", **{name: stored[name] for name in stored.files})
+    assert path.read_bytes() == (tmp_path / "again.npz").read_bytes()
+
+
 @pytest.mark.parametrize("spacing_mm", [(None, None, None), (5.0, 0.45, 0.45), (None, 0.5, 0.5)])
 def test_a_series_comes_back_as_it_was(tmp_path: Path, spacing_mm: tuple[float | None, ...]) -> None:
     random = np.random.default_rng(1)
@@ -105,11 +115,11 @@ def test_labels_may_be_unknown(tmp_path: Path) -> None:
 def test_a_series_that_fails_half_way_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hounsfield = write_small(tmp_path)
 
-    def full_disk(stream: BinaryIO, **arrays: object) -> None:
+    def full_disk(stream: BinaryIO, _arrays: object) -> None:
         stream.write(b"PK half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache_module.np, "savez", full_disk)
+    monkeypatch.setattr(cache_module, "_write_arrays", full_disk)
     for series_id in ("p1", "p2"):
         with pytest.raises(OSError, match="No space left"):
             write_series(tmp_path, series_id, hounsfield=hounsfield)

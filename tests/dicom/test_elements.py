@@ -7,7 +7,6 @@ import pydicom
 import pytest
 from pydicom.data import get_charset_files
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
 from hemoscope.dicom.elements import CountedBytes, Elements, character_set
@@ -21,7 +20,7 @@ TAG = 0x00281053
 
 def element(value: bytes | None, vr: str | None = "DS", *, little: bool = True) -> Elements:
     raw = RawDataElement(BaseTag(TAG), vr, len(value or b""), value, 0, vr is None, little)
-    return Elements(Dataset({BaseTag(TAG): raw}), little_endian=little, budget=ReadBudget(ReadLimits()).open("a"))
+    return Elements({TAG: raw}, little_endian=little, budget=ReadBudget(ReadLimits()).open("a"))
 
 
 @pytest.mark.parametrize(

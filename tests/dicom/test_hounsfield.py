@@ -16,7 +16,9 @@ from hemoscope.dicom.hounsfield import (
     Rescale,
     may_need_twelve_bit_repair,
     repair_twelve_bits,
+    rounded,
     to_hounsfield,
+    to_rounded,
 )
 from hemoscope.dicom.pixels import PixelFormat
 from hemoscope.dicom.read import read_slice
@@ -252,3 +254,24 @@ def test_stored_values_are_not_changed(make_slice, as_bytes) -> None:
     before = bytes(dataset.PixelData)
     read_slice(as_bytes(dataset))
     assert dataset.PixelData == before
+
+
+class TestRounded:
+    @pytest.mark.parametrize("padding", [None, (-2000, -2000), (0, 0), (63536, 63536), (100, 200)])
+    @pytest.mark.parametrize("intercept", [-1024.0, 3.0, -8192.0, 31000.0, -40000.0, -1024.5])
+    @pytest.mark.parametrize(("bits", "signed"), [(12, False), (12, True), (15, False), (16, False), (16, True)])
+    @pytest.mark.parametrize("used", [0, 1, 2], ids=["positive", "stored bits", "all bits"])
+    def test_is_what_rounding_gives(self, padding, intercept: float, bits: int, signed: bool, used: int) -> None:
+        most = (1 << (bits - signed), 1 << bits, 1 << 16)[used]
+        words = np.random.default_rng(0).integers(0, most, (24, 24)).astype(np.uint16)
+        if padding is not None:
+            words[:3] = np.uint16(padding[0] & 0xFFFF)
+        pixels = PixelFormat(rows=24, columns=24, bits_allocated=16, bits_stored=bits, high_bit=bits - 1, signed=signed)
+        for slope in (1.0, -1.0):
+            transform = Rescale(slope=slope, intercept=intercept)
+            rule = HounsfieldRule(transform=transform, padding=padding, modified=True)
+            hounsfield, notes = to_hounsfield(words, rule, pixels)
+            found, noted = to_rounded(words, rule, pixels)
+            np.testing.assert_array_equal(found, rounded(hounsfield))
+            assert found.dtype == np.int16
+            assert noted == notes

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from hemoscope.store import jobs, tables
 from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
@@ -299,3 +300,34 @@ def test_a_worker_that_is_always_busy_sees_that_another_one_died(
         assert store.jobs.heartbeat(TWO, busy)
     store.results.finish_job(busy)
     assert leased(store, TWO).upload_id == lost.upload_id
+
+
+def test_progress_waits_for_no_disk_and_results_do(store: Store, submit: Submit) -> None:
+    if not store.database.is_sqlite:
+        pytest.skip("PostgreSQL flushes each commit")
+    study = submit(store, [b"x"])
+    job = leased(store)
+    levels: list[int] = []
+    engine = store.database._engine
+
+    def note(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("hemoscope_writes"):
+            levels.append(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
+    sa.event.listen(engine, "commit", note)
+    normal, full = 1, 2
+    store.results.progress(job, study.study_id, state=StudyState.READING, done=1, total=2)
+    store.jobs.heartbeat(ONE, job)
+    assert levels == [normal, normal]
+    store.results.finish_study(job, study.study_id, RESULT)
+    assert levels[-1] == full
+    store.results.finish_job(job)
+    assert levels[-1] == full
+
+
+def test_after_a_start_no_version_repeats_one_that_a_page_may_have_seen(store: Store, submit: Submit) -> None:
+    submit(store, [b"x"])
+    seen = store.changes_since(0).version + 1000  # progress that a power failure undid
+    store.skip_versions()
+    study = submit(store, [b"x"])
+    assert [one.study_id for one in store.changes_since(seen).studies] == [study.study_id]

@@ -180,8 +180,6 @@ def _report(arguments: argparse.Namespace, show: StageProgress) -> "Report":
         settings = {"threads": arguments.threads, "precision": arguments.precision}
         compiling = None if are_apart(arguments) else pool.submit(engine_on, arguments.device, bundle, **settings)
         archive, volumes = _inputs(arguments, show)
-        from scipy import ndimage  # noqa: F401  # for the first slice
-
         from hemoscope.inference.predictor import Predictor
         from hemoscope.reports.report import Report, model_identity
 

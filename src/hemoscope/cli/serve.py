@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         _log.info("limits of clients are of this process; others over this database count their own, except logins")
     try:
         card = {**bundle.card.to_json(), "sha256": bundle.sha256}
+        store.skip_versions()
         supervisor = Supervisor(store, settings)
         app = create_app(
             store,

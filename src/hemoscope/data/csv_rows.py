@@ -123,7 +123,8 @@ def _rows(
     empty = 0
     for cells in reader:
         line = header_line + reader.line_num
-        if not any(cells) or not any(cell.strip() for cell in cells):
+        # Nearly all rows begin with an id, and there may be millions.
+        if not (cells and cells[0].strip()) and not any(cell.strip() for cell in cells):
             empty = empty or line
             continue
         if empty:

@@ -203,12 +203,14 @@ def _read_lines(path: Path, opened: CsvRows, columns: _Columns, content: Content
         before, (written, _, label) = written, row[id_at].strip().rpartition("_")
         if written != before:  # the lines of an image follow each other
             image_id = bare_id(written)
-        place = label_at.get(label.lower())
-        if not image_id or place is None or not row[value_at].strip():
+        place, text = label_at.get(label), row[value_at]
+        if place is None:
+            place = label_at.get(label.lower())
+        if not image_id or place is None or not text.strip():
             what = f"{row[id_at]!r:.80} with {row[value_at]!r:.20}"
             msg = f"{opened.name}: line {line} is {what}, expected an ID that ends in a label, and {content.expected}"
             raise DataError(msg)
-        value = cells.number(row[value_at], line, image_id, LABELS[place])
+        value = cells.number(text, line, image_id, LABELS[place])
         try:
             cells.add_one(line, image_id, place, value)
         except RepeatError as error:

@@ -3,6 +3,7 @@
 Results are yielded in order of completion. A task must not depend on where it runs.
 """
 
+import ctypes
 import os
 import signal
 from collections import deque
@@ -23,7 +24,9 @@ _CONNECT_SECONDS = 20
 _AHEAD = 4  # tasks handed out for each process, so that memory does not grow with their number
 _SAFE_PATH = "PYTHONSAFEPATH"  # as -P: import nothing from the working directory
 # glibc (mallopt(3)) returns memory to the system with each slice, and faults it in again page by page for the next one.
-_KEEP_FREED_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "268435456", "MALLOC_MMAP_THRESHOLD_": "268435456"}
+_KEPT_BYTES = 256 << 20
+_KEEP_FREED_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES)}
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _ENDED = "worker processes ended repeatedly, perhaps out of memory. Use fewer --workers"
 
 
@@ -57,10 +60,28 @@ def processes(*, workers: int | None = None, address: str | None = None) -> Iter
         with _client(address) as client:
             yield _run_on(client)
     elif count == 1:
-        yield map
+        with _freed_memory_kept():
+            yield map
     else:
         with _local(count) as run:
             yield run
+
+
+@contextmanager
+def _freed_memory_kept() -> Iterator[None]:
+    """Do in this process what worker processes inherit; without glibc, nothing. At the end, memory is returned.
+
+    The settings stay: those from before cannot be had again, since glibc no longer adapts what was set.
+    """
+    library = ctypes.CDLL(None)
+    known = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")
+    for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD) if known else ():
+        library.mallopt(option, _KEPT_BYTES)
+    try:
+        yield
+    finally:
+        if known:
+            library.malloc_trim(0)
 
 
 @contextmanager

@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 from hemoscope.dicom.arrival import SliceArrival
 from hemoscope.dicom.ct_objects import is_directory
 from hemoscope.dicom.grids import is_on_grid, on_grid, reference_slice
+from hemoscope.dicom.hounsfield import rounded
 from hemoscope.dicom.kept_images import KeptImages, file_stamp
 from hemoscope.dicom.lost_slices import Refused, series_of, with_lost_slices
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.quality import decoding_notes
-from hemoscope.dicom.read import Admission, admit, decode_image, open_image
+from hemoscope.dicom.read import Admission, OpenedImage, admit, decode_image, decode_rounded, open_image
 from hemoscope.dicom.read_budget import ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.series import Series, Study, build_studies
 from hemoscope.dicom.series_volume import native_stacks, series_volume, volume_part
-from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, SliceHeader, UnreadSlices
+from hemoscope.dicom.slices import CTSlice, QualityNote, Rejected, RoundedSlice, SliceHeader, UnreadSlices
 from hemoscope.dicom.sources import GzipSource, Source, as_paths, find_sources, rejected_by
 from hemoscope.dicom.tags import SOP_CLASS_UID
 from hemoscope.errors import DicomReadError, SeriesError
@@ -36,8 +37,6 @@ from hemoscope.progress import Progress
 from hemoscope.volume import HounsfieldVolume
 
 __all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series", "without_slices"]
-
-_INT16 = np.iinfo(np.int16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +262,9 @@ def _decode(
 ) -> dict[int, tuple[QualityNote, ...]] | DicomReadError:
     """Decode frames of one source into the volume; return a refusal, so that other threads continue."""
     try:
-        slices = _slices(archive, source, frames)
+        image = _opened(archive, source)
+        whole = all(is_on_grid(header, pixels.grid) for header in image.headers)
+        slices = decode_rounded(image, frames.keys()) if whole else decode_image(image, frames.keys())
     except DicomReadError as error:
         pixels.arrival.end()  # the volume will lack slices: nobody needs it as it is
         return error
@@ -273,24 +274,22 @@ def _decode(
     return {frames[one.header.frame]: one.header.quality + one.quality for one in slices}
 
 
-def _slices(archive: Archive, source: str, frames: Mapping[int, int]) -> tuple[CTSlice, ...]:
-    """Decode what was kept of a file, or read it again. Raises DicomReadError."""
+def _opened(archive: Archive, source: str) -> OpenedImage:
+    """Return what was kept of a file, or read it again. Raises DicomReadError."""
     image = archive.kept.take(archive.sources[source])
     if image is not None:
-        return decode_image(image, frames.keys())
+        return image
     data = archive.load(source)
-    return decode_image(open_image(data, source=source, limits=archive.limits, together=archive.budget), frames.keys())
+    return open_image(data, source=source, limits=archive.limits, together=archive.budget)
 
 
-def _place(one: CTSlice, index: int, pixels: _Pixels) -> None:
+def _place(one: CTSlice | RoundedSlice, index: int, pixels: _Pixels) -> None:
+    if isinstance(one, RoundedSlice):
+        pixels.hounsfield[index] = one.hounsfield
+        return
     if not is_on_grid(one.header, pixels.grid):
-        pixels.native[index] = _rounded(one.hounsfield).astype(np.int16)
-    pixels.hounsfield[index] = _rounded(on_grid(one.hounsfield, one.header, pixels.grid))
-
-
-def _rounded(hounsfield: NDArray[np.float32]) -> NDArray[np.float32]:
-    rounded = np.rint(hounsfield)
-    return np.clip(rounded, _INT16.min, _INT16.max, out=rounded)
+        pixels.native[index] = rounded(one.hounsfield)
+    pixels.hounsfield[index] = rounded(on_grid(one.hounsfield, one.header, pixels.grid))
 
 
 def _decoded(

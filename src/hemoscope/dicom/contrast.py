@@ -6,6 +6,7 @@ study. A study that was scanned with and without contrast says nothing about one
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hemoscope.dicom.wording import without_accents
 
@@ -173,6 +174,7 @@ _NO_AGENT = re.compile(
 _NOT_GIVEN = re.compile(r"^NO (?!.*IONIC)|\bNOT? (?:GIVEN|ADMIN\w*|USED|APPLICABLE)\b")
 
 
+@lru_cache(maxsize=256)  # the slices of a series state the same
 def stated_contrast(evidence: ContrastEvidence) -> str | None:
     """Return what the header says of a contrast agent that was given, or None.
 

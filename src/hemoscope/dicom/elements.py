@@ -1,7 +1,8 @@
 """Reads values of a parsed data set from their raw bytes, so that a nonstandard value never raises an exception.
 
-pydicom parses the structure. Its value conversion is not used here, because it warns and raises on values of real
-files (RSNA's UIDs, decimals in integer strings) and quotes them, which may reveal a patient's name.
+``plain_elements`` or pydicom parses the structure; pydicom is imported when it is first needed. Its value conversion is
+not used here, because it warns and raises on values of real files (RSNA's UIDs, decimals in integer strings) and quotes
+them, which may reveal a patient's name.
 """
 
 import io
@@ -11,17 +12,18 @@ import struct
 import threading
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
-
-from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_sequence
+from typing import TYPE_CHECKING, Any
 
 from hemoscope.dicom import tags
+from hemoscope.dicom.plain_elements import RawElement, plain_items
 from hemoscope.dicom.read_budget import FileBudget
+
+if TYPE_CHECKING:
+    from pydicom.dataelem import DataElement, RawDataElement
+
+    Element = RawElement | RawDataElement | DataElement
 
 # Item (FFFE,E000) in little and in big endian.
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
@@ -50,6 +52,9 @@ PARSE_ERRORS: tuple[type[Exception], ...] = (
 _DESIGNATION = re.compile("\x1b[ -/]+[0-~]")
 _TEXT_DELIMITERS = frozenset(b"\\\r\n\t\f")
 _NAME_DELIMITERS = _TEXT_DELIMITERS | frozenset(b"^=")
+
+# Sets of one code that leave ASCII as it is; ISO_IR 13 has a yen sign for the backslash.
+_ASCII_WITHIN = frozenset(f"ISO_IR {number}" for number in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166, 192))
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
@@ -88,26 +93,26 @@ class CountedBytes(io.BytesIO):
 class Elements:
     """Read access to one data set or sequence item. Missing and invalid values are None (or empty), never an error."""
 
-    def __init__(self, dataset: Dataset, *, little_endian: bool, budget: FileBudget) -> None:
-        """Wrap a data set parsed by pydicom; the elements of its sequences are counted from ``budget``."""
-        self._dataset = dataset
+    def __init__(self, found: "Mapping[int, Element]", *, little_endian: bool, budget: FileBudget) -> None:
+        """Wrap parsed elements by their tag; the elements of their sequences are counted from ``budget``."""
+        self._found = found
         self._little = little_endian
         self._budget = budget
         self._sequences: dict[int, tuple[Elements, ...]] = {}
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self._found)
 
     def __contains__(self, tag: int) -> bool:
-        return tag in self._dataset
+        return tag in self._found
 
-    def _element(self, tag: int) -> RawDataElement | DataElement | None:
-        return self._dataset.get_item(tag)  # None if it is missing
+    def _element(self, tag: int) -> "Element | None":
+        return self._found.get(tag)  # None if it is missing
 
     def raw(self, tag: int) -> bytes | None:
         """Return the bytes of a value, or None if missing, empty or a sequence."""
-        element = self._element(tag)
-        value = element.value if element is not None else None
+        element = self._found.get(tag)
+        value = None if element is None else element.value
         return value if isinstance(value, bytes) and value else None
 
     def text(self, tag: int) -> str:
@@ -115,11 +120,13 @@ class Elements:
 
         What follows its first 65,536 bytes is not read.
         """
-        return _clean((self.raw(tag) or b"")[:_MOST_TEXT].decode("latin-1"))
+        value = self.raw(tag)
+        return _clean(value[:_MOST_TEXT].decode("latin-1")) if value is not None else ""
 
     def texts(self, tag: int) -> tuple[str, ...]:
         """Return the values of a multi-valued string."""
-        return tuple(part.strip() for part in self.text(tag).split("\\")) if self.text(tag) else ()
+        text = self.text(tag)
+        return tuple(part.strip() for part in text.split("\\")) if text else ()
 
     def prose(self, tag: int, *, character_set: str = "") -> str:
         """Return a string in the file's character set (0008,0005); unknown sets are read as Latin-1."""
@@ -133,8 +140,10 @@ class Elements:
     def _decoded(self, tag: int, character_set: str, delimiters: frozenset[int]) -> str:
         """Decode a value; after each delimiter, the first character set holds again (PS3.5 6.1.2.5.3)."""
         value = self.raw(tag)
-        if value is None or not character_set:
+        if value is None or not character_set or (character_set in _ASCII_WITHIN and _is_plain_ascii(value)):
             return self.text(tag)
+        from pydicom.charset import convert_encodings, decode_bytes
+
         try:
             with quiet():
                 text = decode_bytes(value[:_MOST_TEXT], convert_encodings(character_set.split("\\")), set(delimiters))
@@ -201,14 +210,21 @@ class Elements:
 
     def _items(self, tag: int) -> Iterator["Elements"]:
         element = self._element(tag)
+        plain = plain_items(element.value) if isinstance(element, RawElement) and element.VR == "SQ" else None
+        if plain is not None:
+            with self._budget:
+                self._budget.count(sum(_ITEM_COST + len(item) for item in plain))
+            for item in plain:
+                yield Elements(item, little_endian=self._little, budget=self._budget)
+            return
         value = sequence_of(element, self._budget) if element is not None else None
         if isinstance(value, bytes | str | None):
             return
         for dataset in value:
-            yield Elements(dataset, little_endian=self._little, budget=self._budget)
+            yield Elements(dict(dataset.items()), little_endian=self._little, budget=self._budget)
 
 
-def sequence_of(element: RawDataElement | DataElement, budget: FileBudget) -> Any:
+def sequence_of(element: "Element", budget: FileBudget) -> Any:
     """Parse a sequence whose bytes pydicom left as they are, and count what is in it; other values are returned.
 
     Raises:
@@ -216,8 +232,10 @@ def sequence_of(element: RawDataElement | DataElement, budget: FileBudget) -> An
         One of PARSE_ERRORS: it cannot be parsed.
     """
     value = element.value
-    if not (isinstance(element, RawDataElement) and isinstance(value, bytes)):
+    if not (isinstance(element, tuple) and isinstance(value, bytes)):  # a DataElement is no tuple
         return value
+    from pydicom.filereader import read_sequence
+
     # An unknown VR (UN) holds a sequence as implicit little endian (PS3.5 6.2.2 note 4).
     implicit = element.is_implicit_VR or element.VR == "UN"
     little = element.is_little_endian or element.VR == "UN"
@@ -237,6 +255,10 @@ def _number(text: str) -> float:
         msg = "not a number"
         raise ValueError(msg)
     return float(text)
+
+
+def _is_plain_ascii(value: bytes) -> bool:
+    return value.isascii() and b"\x1b" not in value
 
 
 def _clean(text: str) -> str:

@@ -20,6 +20,7 @@ AIR = -1000.0
 # No CT scanner exceeds these limits; they keep malicious numbers from overflowing float32.
 _STEEPEST = 1e4
 _FARTHEST = 1e6
+_INT16 = np.iinfo(np.int16)
 _WHOLE_FLOAT32 = 2.0**24  # float32 holds every whole number up to here
 _HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")
 _TISSUE = (-200.0, 300.0)
@@ -198,9 +199,63 @@ def to_hounsfield(
             f"one step of the stored values is {abs(rule.transform.slope):.0f} HU, too coarse to tell blood from brain"
         )
         notes.append(QualityNote(code="coarse_hounsfield", message=message))
-    if rule.modified:
-        notes.append(QualityNote(code="modified_hounsfield", message="the file declares its units as modified HU"))
-    return hounsfield, tuple(notes)
+    return hounsfield, (*notes, *_unit_notes(rule))
+
+
+def _unit_notes(rule: HounsfieldRule) -> tuple[QualityNote, ...]:
+    message = "the file declares its units as modified HU"
+    return (QualityNote(code="modified_hounsfield", message=message),) if rule.modified else ()
+
+
+def to_rounded(
+    words: Words, rule: HounsfieldRule, pixels: PixelFormat
+) -> tuple[NDArray[np.int16], tuple[QualityNote, ...]]:
+    """Return what ``to_hounsfield`` does, rounded and limited to int16. In most files, that is one addition."""
+    added = _added(words, rule, pixels)
+    if added is not None:
+        return added, _unit_notes(rule)
+    hounsfield, notes = to_hounsfield(words, rule, pixels)
+    return rounded(hounsfield), notes
+
+
+def rounded(hounsfield: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Return HU rounded to whole numbers and limited to int16, as a new array."""
+    whole = np.rint(hounsfield)
+    return np.clip(whole, _INT16.min, _INT16.max, out=whole).astype(np.int16)
+
+
+def _added(words: Words, rule: HounsfieldRule, pixels: PixelFormat) -> NDArray[np.int16] | None:
+    """Return stored values plus the intercept, padding as air; None if more is to be done, or int16 does not hold it.
+
+    Then nothing is noted of the pixels.
+    """
+    transform = rule.transform
+    simple = isinstance(transform, Rescale) and transform.slope == 1 and transform.intercept.is_integer()
+    if not simple or words.dtype != np.uint16 or may_need_twelve_bit_repair(transform, pixels):
+        return None
+    intercept = int(transform.intercept)  # type: ignore[union-attr]  # simple
+    values = words.view(np.int16)
+    if pixels.signed and pixels.bits_stored == 16:
+        low, high = int(values.min()), int(values.max())
+    else:  # no word may have a bit beyond the stored ones, or a sign
+        low, high = 0, int(words.max())
+        if high >= 1 << min(pixels.bits_stored - pixels.signed, 15):
+            return None
+    if low + intercept < _INT16.min or high + intercept > _INT16.max or abs(intercept) > _INT16.max:
+        return None
+    hounsfield = values + np.int16(intercept)
+    if rule.padding is not None:
+        if not _is_plain_padding(rule.padding, intercept, pixels):
+            return None
+        hounsfield[values == rule.padding[0]] = AIR
+    return hounsfield
+
+
+def _is_plain_padding(padding: tuple[int, int], intercept: int, pixels: PixelFormat) -> bool:
+    """Whether padding is one value that the stored bits hold, and no HU of tissue."""
+    least = -(1 << (pixels.bits_stored - 1)) if pixels.signed else 0
+    held = least <= padding[0] < least + (1 << pixels.bits_stored) and abs(padding[0]) <= _INT16.max
+    return padding[0] == padding[1] and held and not _TISSUE[0] < padding[0] + intercept < _TISSUE[1]
 
 
 def _padded(

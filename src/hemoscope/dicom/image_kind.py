@@ -30,12 +30,15 @@ class ImageKind(StrEnum):
     @property
     def rank(self) -> int:
         """The order of preference among series of one study, the smallest first."""
-        return list(ImageKind).index(self)
+        return _RANKS[self]
 
     @property
     def is_read(self) -> bool:
         """Whether a study may hold such images; all others are refused."""
         return self in (ImageKind.SLICE, ImageKind.VIRTUAL, ImageKind.PROJECTION)
+
+
+_RANKS = {kind: rank for rank, kind in enumerate(ImageKind)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

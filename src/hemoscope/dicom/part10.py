@@ -6,22 +6,24 @@ stops at the pixels: ``encapsulation`` splits them into frames and ``pixels`` de
 
 import io
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-
-from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
+from typing import TYPE_CHECKING
 
 from hemoscope.dicom import tags
 from hemoscope.dicom.elements import PARSE_ERRORS, CountedBytes, Elements, quiet
+from hemoscope.dicom.plain_elements import plain_elements
 from hemoscope.dicom.read_budget import FileBudget, ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
 
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _LAST_TAG = 0xFFFFFFFF
+_LAST_META_TAG = 0x0002FFFF
 _PIXEL_TAGS = (tags.PIXEL_DATA, tags.FLOAT_PIXEL_DATA, tags.DOUBLE_PIXEL_DATA)
 _INFLATE_STEP = 1 << 20
 # Tags ascend (PS3.5 7.1); real files have a few that do not, and repeated ones cost time and name nothing.
@@ -89,7 +91,7 @@ def parse(
             raise refusal(source, "malformed", f"the data set cannot be parsed ({type(error).__name__})") from error
 
 
-def read_whole(data: bytes, found: DicomObject, budget: FileBudget) -> Dataset:
+def read_whole(data: bytes, found: DicomObject, budget: FileBudget) -> "Dataset":
     """Read a file that was parsed as pydicom does, with what follows its pixels.
 
     Sequences of defined length stay bytes: ``sequence_of`` counts what is in them.
@@ -98,6 +100,8 @@ def read_whole(data: bytes, found: DicomObject, budget: FileBudget) -> Dataset:
         DicomReadError: ``too_large`` for more elements than the budget allows.
         One of PARSE_ERRORS: pydicom cannot read it.
     """
+    from pydicom import dcmread
+
     if found.syntax == DEFLATED and found.pixels is not None:  # pydicom inflates it into a stream that is not counted
         _read(CountedBytes(found.pixels.data, budget), DEFLATED, None)
     return dcmread(CountedBytes(data, budget), force=True)
@@ -108,21 +112,46 @@ def _parse(data: bytes, source: str, budget: FileBudget, until: int) -> DicomObj
     if start == 0 and not _looks_like_elements(data):
         reason = f"no DICOM prefix and no DICOM elements at its start{_advice(data)}"
         raise refusal(source, "not_dicom", reason)
+    meta, at = Elements({}, little_endian=True, budget=budget), start
+    if data[start : start + 2] == b"\x02\x00":
+        part = _read_part(data, start, EXPLICIT, source, budget, until=_LAST_META_TAG)
+        meta, at = part.elements, part.end
+    syntax = meta.text(tags.TRANSFER_SYNTAX_UID) or _guess_syntax(data[at : at + 6])
+    if syntax == DEFLATED:
+        data, at = _inflate(data[at:], source, budget), 0
+    body = _read_part(data, at, syntax, source, budget, until=until, stops=_PIXEL_TAGS)
+    if len(body.elements) == 0:
+        raise refusal(source, "malformed", "no data elements can be read after the file meta information")
+    pixels = None
+    if body.stopped_at is not None and body.stopped_at[0] in _PIXEL_TAGS:
+        tag, value_at, length = body.stopped_at
+        known = None if length == UNDEFINED_LENGTH else length
+        pixels = PixelElement(tag=tag, data=data, start=value_at, length=known, budget=budget)
+    return DicomObject(elements=body.elements, meta=meta, syntax=syntax, pixels=pixels, budget=budget)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Elements, where reading ended, and the tag, place and length of the value that ended it, if one did."""
+
+    elements: Elements
+    end: int
+    stopped_at: tuple[int, int, int] | None
+
+
+def _read_part(
+    data: bytes, start: int, syntax: str, source: str, budget: FileBudget, *, until: int, stops: Collection[int] = ()
+) -> _Part:
+    """Read elements up to the first above ``until`` or in ``stops``: plain ones at once, others as pydicom does."""
+    plain = None if syntax in (IMPLICIT, BIG_ENDIAN) else plain_elements(data, start, until=until, stops=stops)
+    if plain is not None:
+        budget.count(len(plain.elements))
+        return _Part(Elements(plain.elements, little_endian=True, budget=budget), plain.end, plain.stopped_at)
     stream = CountedBytes(data, budget)
     stream.seek(start)
-    meta_set = Dataset()
-    if data[start : start + 2] == b"\x02\x00":
-        meta_set = _read(stream, EXPLICIT, _Stop(stream, source, budget, lambda tag: tag >> 16 != 2))
-    meta = Elements(meta_set, little_endian=True, budget=budget)
-    syntax = meta.text(tags.TRANSFER_SYNTAX_UID) or _guess_syntax(data[stream.tell() : stream.tell() + 6])
-    if syntax == DEFLATED:
-        stream = CountedBytes(_inflate(data[stream.tell() :], source, budget), budget)
-    stop = _Stop(stream, source, budget, lambda tag: tag in _PIXEL_TAGS or tag > until)
-    body = _read(stream, syntax, stop)
-    if len(body) == 0:
-        raise refusal(source, "malformed", "no data elements can be read after the file meta information")
-    elements = Elements(body, little_endian=syntax != BIG_ENDIAN, budget=budget)
-    return DicomObject(elements=elements, meta=meta, syntax=syntax, pixels=stop.pixels(), budget=budget)
+    stop = _Stop(stream, source, budget, lambda tag: tag > until or tag in stops)
+    found = dict(_read(stream, syntax, stop).items())
+    return _Part(Elements(found, little_endian=syntax != BIG_ENDIAN, budget=budget), stream.tell(), stop.found)
 
 
 class _Stop:
@@ -133,7 +162,7 @@ class _Stop:
         self._source = source
         self._budget = budget
         self._ends = ends
-        self._found: tuple[int, int, int] | None = None
+        self.found: tuple[int, int, int] | None = None
         self._last = 0
         self._disordered = 0
 
@@ -141,7 +170,7 @@ class _Stop:
         """Return True at the end tag. Raises DicomReadError for no order, or a value beyond the data's end."""
         tag = int(tag)  # pydicom's own class of tags compares slowly
         if self._ends(tag):
-            self._found = (tag, self._stream.tell(), length)
+            self.found = (tag, self._stream.tell(), length)
             return True
         self._check_order(tag)
         left = self._stream.size - self._stream.tell()
@@ -160,17 +189,10 @@ class _Stop:
         if self._disordered > _MOST_DISORDERED:
             raise refusal(self._source, "malformed", "its data elements are repeated or in no order")
 
-    def pixels(self) -> PixelElement | None:
-        """The pixels at which reading stopped, if it did."""
-        if self._found is None or self._found[0] not in _PIXEL_TAGS:
-            return None
-        tag, start, length = self._found
-        known = None if length == UNDEFINED_LENGTH else length
-        data = self._stream.getvalue()
-        return PixelElement(tag=tag, data=data, start=start, length=known, budget=self._budget)
 
+def _read(stream: io.BytesIO, syntax: str, stop: _Stop | None) -> "Dataset":
+    from pydicom.filereader import read_dataset  # slow to import, and not needed for plain elements
 
-def _read(stream: io.BytesIO, syntax: str, stop: _Stop | None) -> Dataset:
     return read_dataset(stream, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=stop)
 
 

@@ -20,14 +20,14 @@ from hemoscope.dicom.decoder_pool import decode_apart
 from hemoscope.dicom.elements import PARSE_ERRORS, Elements, quiet
 from hemoscope.dicom.encapsulation import FrameBytes, encapsulated_frames, native_frames
 from hemoscope.dicom.frames import FrameElements, count_frames, read_header, split_frames
-from hemoscope.dicom.hounsfield import HounsfieldRule, check_is_no_picture, read_rule, to_hounsfield
+from hemoscope.dicom.hounsfield import HounsfieldRule, check_is_no_picture, read_rule, to_hounsfield, to_rounded
 from hemoscope.dicom.image_kind import ImageKind
 from hemoscope.dicom.part10 import DicomObject, parse
-from hemoscope.dicom.pixels import PixelFormat, decode_frame
+from hemoscope.dicom.pixels import PixelFormat, Words, decode_frame
 from hemoscope.dicom.read_budget import ReadBudget
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
-from hemoscope.dicom.slices import CTSlice, QualityNote, SliceHeader
+from hemoscope.dicom.slices import CTSlice, QualityNote, RoundedSlice, SliceHeader
 from hemoscope.dicom.transfer_syntaxes import BIG_ENDIAN, COMPRESSED, NATIVE, SYNTAXES
 from hemoscope.errors import DicomReadError
 
@@ -38,6 +38,7 @@ __all__ = [
     "admission",
     "admit",
     "decode_image",
+    "decode_rounded",
     "load_bytes",
     "open_image",
     "read_headers",
@@ -68,6 +69,11 @@ class OpenedImage:
     pixels: PixelFormat
     frames: tuple[_Frame, ...]
     refused: Mapping[int, DicomReadError]  # localizers and the like among the frames
+
+    @property
+    def headers(self) -> tuple[SliceHeader, ...]:
+        """The header of each frame."""
+        return tuple(frame.header for frame in self.frames)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +161,17 @@ def decode_image(image: OpenedImage, frames: Collection[int] | None = None) -> t
         DicomReadError: ``inconsistent_pixel_data`` or ``decoder_died`` if a frame cannot be decoded.
     """
     return tuple(_decode(frame, image) for frame in image.frames if frames is None or frame.header.frame in frames)
+
+
+def decode_rounded(image: OpenedImage, frames: Collection[int]) -> tuple[RoundedSlice, ...]:
+    """Decode frames as ``decode_image`` does, to rounded HU; the same errors."""
+    found = []
+    for frame in image.frames:
+        if frame.header.frame in frames:
+            words, damage = _words(frame, image)
+            hounsfield, notes = to_rounded(words, frame.rule, image.pixels)
+            found.append(RoundedSlice(header=frame.header, hounsfield=hounsfield, quality=(*notes, *damage)))
+    return tuple(found)
 
 
 def read_slice(data: DicomInput, *, source: str = "input", limits: ReadLimits = ReadLimits()) -> CTSlice:  # noqa: B008
@@ -336,12 +353,15 @@ def _cut(found: DicomObject, pixels: PixelFormat, count: int, source: str) -> Fr
     )
 
 
-def _decode(frame: _Frame, image: OpenedImage) -> CTSlice:
+def _words(frame: _Frame, image: OpenedImage) -> tuple[Words, tuple[QualityNote, ...]]:
+    """Decode one frame; return it with notes on its damage."""
     source = image.source
-    damage: tuple[QualityNote, ...] = ()
     if image.syntax in COMPRESSED:
-        words, damage = decode_apart(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
-    else:
-        words = decode_frame(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
+        return decode_apart(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source)
+    return decode_frame(frame.fragments, pixels=image.pixels, syntax=image.syntax, source=source), ()
+
+
+def _decode(frame: _Frame, image: OpenedImage) -> CTSlice:
+    words, damage = _words(frame, image)
     hounsfield, notes = to_hounsfield(words, frame.rule, image.pixels)
     return CTSlice(header=frame.header, hounsfield=hounsfield, quality=(*notes, *damage))

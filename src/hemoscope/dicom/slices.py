@@ -160,3 +160,12 @@ class CTSlice:
             msg = f"expected {expected} pixels, got {self.hounsfield.shape}"
             raise ValueError(msg)
         self.hounsfield.flags.writeable = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundedSlice:
+    """One decoded slice: ``hounsfield`` is int16 rounded HU (rows, columns); ``quality``: decoding notes."""
+
+    header: SliceHeader
+    hounsfield: NDArray[np.int16]
+    quality: tuple[QualityNote, ...] = ()

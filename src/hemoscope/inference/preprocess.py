@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemoscope.inference.head_mask import kept_pixels
+from hemoscope.inference.regions import largest_region, opened
 from hemoscope.inference.slabs import neighbour_indices, slab_bounds
 from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL, Window
 from hemoscope.volume import AxisChange, HounsfieldVolume
@@ -206,17 +207,11 @@ def head_box(hounsfield: NDArray[Any], *, margin: float) -> Box:
 
     The head is the largest connected region denser than fat after an opening that removes headrest and cables.
     """
-    from scipy import ndimage  # slow to import, and not needed to show a card
-
     coarse = hounsfield[::_STRIDE, ::_STRIDE] > _TISSUE_HU
-    opened = ndimage.binary_opening(coarse, structure=np.ones((3, 3), dtype=bool))
-    regions, count = ndimage.label(opened)
-    sizes = np.bincount(regions.ravel())[1:] if count else np.zeros(1, dtype=np.int64)
-    if sizes.max(initial=0) < _LEAST_HEAD * coarse.size:
+    head = largest_region(opened(coarse))
+    if head is None or head.size < _LEAST_HEAD * coarse.size:
         return _square((0, 0, *hounsfield.shape), margin=0.0)
-    rows, columns = ndimage.find_objects(regions)[int(sizes.argmax())]
-    edges = (rows.start, columns.start, rows.stop, columns.stop)
-    top, left, bottom, right = (edge * _STRIDE for edge in edges)
+    top, left, bottom, right = (edge * _STRIDE for edge in head.edges)
     return _square((top, left, bottom, right), margin=margin)
 
 

@@ -107,10 +107,14 @@ class Database:
                 yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """Yield a connection whose changes are kept together, or after an error not at all; errors as ``reading``."""
+    def writing(self, *, flushed: bool = True) -> Iterator[Connection]:
+        """Yield a connection whose changes are kept together, or after an error not at all; errors as ``reading``.
+
+        Changes that are not ``flushed`` are seen by all at once and wait for no disk; if the machine loses its power,
+        the last of them may be undone in SQLite. They are for what is done again then, as a reading with its progress.
+        """
         with _explained(), self._engine.connect() as plain:
-            connection = plain.execution_options(hemoscope_writes=True)
+            connection = plain.execution_options(hemoscope_writes=True, hemoscope_flushed=flushed)
             with connection.begin():
                 yield connection
 
@@ -255,8 +259,14 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("hemoscope_writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get("hemoscope_writes"):
+        # In WAL mode, NORMAL leaves the flush to the next FULL commit or checkpoint, and keeps the order.
+        level = "FULL" if options["hemoscope_flushed"] else "NORMAL"
+        connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return
+    connection.exec_driver_sql("BEGIN")
 
 
 def _make_private_file(path: Path) -> None:

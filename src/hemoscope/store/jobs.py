@@ -132,7 +132,7 @@ class Jobs:
 
         A worker that is busy looks here, not in ``lease``, at the leases of others, which may have died.
         """
-        with self._database.writing() as connection:
+        with self._database.writing(flushed=False) as connection:
             moment = server_time(connection)
             longer = {"lease_until": moment + self.lease_time}
             kept = job is None or connection.execute(_jobs.update().where(_held(job)).values(**longer)).rowcount == 1

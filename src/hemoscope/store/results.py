@@ -165,7 +165,7 @@ class Results:
             return connection.execute(deleted).first() is not None
 
     def _change(self, job: UploadJob, known: sa.ColumnElement[bool], **values: Any) -> bool:
-        with self._database.writing() as connection:
+        with self._database.writing(flushed=False) as connection:
             version = tables.tick(connection)
             check_held(connection, job)
             unfinished = _studies.c.upload_id == job.upload_id, known, _studies.c.state.not_in(FINAL)

@@ -56,6 +56,7 @@ from hemoscope.store.values import (
 
 _EVERYTHING = WorklistQuery()
 _SAID_EVERY_S = 60.0
+_SKIPPED = 1_000_000  # more versions than any power failure undoes; JavaScript counts to 9e15
 _log = logging.getLogger("hemoscope.store")
 
 
@@ -214,6 +215,14 @@ class Store:
     def delete(self, study_id: str, *, by: str) -> None:
         """Delete a study's files and rows; only counts of its feedback are kept. Raises ``no_such_study``."""
         removal.delete_study(self._database, self.folder, study_id, by=by)
+
+    def skip_versions(self) -> None:
+        """Advance the version beyond all that an open page may have seen, for a server that starts.
+
+        If the machine lost its power, the last versions may be undone; pages would take what follows for old.
+        """
+        with self._database.writing() as connection:
+            tables.tick(connection, by=_SKIPPED)
 
     def changes_since(self, version: int) -> Changes:
         """Return the studies changed or deleted after ``version``; no commit is missed between two calls."""

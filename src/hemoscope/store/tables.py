@@ -246,13 +246,13 @@ totals = Table(
 )
 
 
-def tick(connection: Connection) -> int:
+def tick(connection: Connection, *, by: int = 1) -> int:
     """Advance the store's version and return it; call it first in every transaction that changes a study.
 
     The clock's row stays locked until the commit, so versions become visible in their order: a reader that has
     seen one has seen all before it. As the first statement everywhere, it also prevents deadlocks between writers.
     """
-    advance = clock.update().values(version=clock.c.version + 1).returning(clock.c.version)
+    advance = clock.update().values(version=clock.c.version + by).returning(clock.c.version)
     return int(connection.execute(advance).scalar_one())
 
 
