@@ -291,6 +291,7 @@ def fail(connection: Connection, upload_id: str, failure: JobFailure) -> None:
         .where(*unfinished)
         .values(
             state=StudyState.FAILED,
+            urgency_rank=FAILED_RANK,
             error_code=failure.code,
             error_message=failure.message,
             error_cure=failure.remedy,

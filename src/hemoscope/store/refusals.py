@@ -21,6 +21,7 @@ REMEDIES: dict[str, str] = {
     "bad_feedback": "Give slices of this study, and at most 2000 characters of note",
     "bad_measurement": "Measure within the slice, lengths and areas where the pixel spacing is known",
     "no_such_measurement": "Reload the page; the measurement may have been deleted",
+    "bad_initials": "Give one to four letters or digits",
     "bad_setting": "Give a value that JSON can hold, under a short name",
     "database_unreachable": "Check that the database runs and that its URL is right",
     "database_full": "Free space where the database keeps its files",

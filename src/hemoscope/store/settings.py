@@ -91,6 +91,9 @@ class Settings:
     token_file: Path | None = field(
         default=None, metadata=_help("tokens of programs; made by: hemoscope users token", "FILE")
     )
+    claim_minutes: float = field(
+        default=2.0, metadata=_help("show who reads a study for so long after the last sign of life", "N")
+    )
     session_hours: float = field(default=12.0, metadata=_help("how long a login lasts", "N"))
     tls_cert: Path | None = field(default=None, metadata=_help("certificate with its chain, PEM", "FILE"))
     tls_key: Path | None = field(default=None, metadata=_help("its key, PEM", "FILE"))
@@ -184,6 +187,9 @@ class Settings:
         if self.prevalence is not None and not 0 < self.prevalence < 1:
             msg = f"--prevalence is a share between 0 and 1, such as 0.1, got {self.prevalence}"
             raise ConfigError(msg)
+        if not 0 < self.claim_minutes < math.inf:
+            msg = f"--claim-minutes is above 0, got {self.claim_minutes:g}"
+            raise ConfigError(msg)
         if not self.time_limit_minutes > 0:
             msg = f"--time-limit-minutes is above 0, got {self.time_limit_minutes:g}"
             raise ConfigError(msg)
@@ -245,6 +251,11 @@ class Settings:
     def session(self) -> timedelta:
         """How long a login lasts."""
         return timedelta(hours=self.session_hours)
+
+    @property
+    def claim(self) -> timedelta:
+        """How long a reader's claim on a study lasts without a sign of life."""
+        return timedelta(minutes=self.claim_minutes)
 
     @property
     def time_limit(self) -> timedelta:

@@ -21,6 +21,7 @@ from hemoscope.store import (
     feedback,
     login_attempts,
     measurements,
+    reader_marks,
     removal,
     tables,
     uploads,
@@ -42,10 +43,12 @@ from hemoscope.store.uploads import Upload
 from hemoscope.store.values import (
     AuditEntry,
     Changes,
+    Claim,
     Counts,
     Feedback,
     Measurement,
     MeasurementKind,
+    Review,
     Session,
     StudyDetail,
     StudySummary,
@@ -121,6 +124,7 @@ class Store:
         self.limits = settings.upload_limits
         self.read_limits = settings.read_limits
         self.keep_source = settings.keep_source
+        self.claim_time = settings.claim
         self.store_id = store_id
         self.jobs = Jobs(database, lease=settings.lease, attempts=settings.attempts)
         self.results = Results(database)
@@ -230,6 +234,40 @@ class Store:
     def empty_trash(self) -> None:
         """Delete what was set aside longer ago than the settings keep it."""
         self._sweep.empty()
+
+    # Readers
+
+    def claim(self, study_id: str, *, by: str, take_over: bool = False) -> Claim:
+        """Claim a study for a reader, or give a sign of life; return whose it is. Raises ``no_such_study``."""
+        return reader_marks.claim(self._database, study_id, by=by, take_over=take_over, lasting=self.claim_time)
+
+    def release(self, study_id: str, *, by: str) -> None:
+        """End a reader's own claim. Raises StoreError ``no_such_study``."""
+        reader_marks.release(self._database, study_id, by=by)
+
+    def end_abandoned_claims(self) -> int:
+        """End the claims without a sign of life, and return how many."""
+        return reader_marks.end_abandoned(self._database)
+
+    def review(self, study_id: str, *, by: str) -> Review:
+        """Note that a reader has reviewed a study. Raises StoreError ``no_such_study``."""
+        return reader_marks.review(self._database, study_id, by=by)
+
+    def withdraw_review(self, study_id: str, *, by: str) -> None:
+        """Take back a reader's own review. Raises StoreError ``no_such_study``."""
+        reader_marks.withdraw_review(self._database, study_id, by=by)
+
+    def initials(self, name: str) -> str:
+        """Return a user's initials, as chosen or by the name."""
+        return reader_marks.initials_of(self._database, name)
+
+    def set_initials(self, initials: str, *, by: str) -> None:
+        """Keep a user's initials. Raises StoreError ``bad_initials``."""
+        reader_marks.set_initials(self._database, initials, by=by)
+
+    def report_state(self, study_id: str) -> str:
+        """Return a text that changes with everything that a report shows. Raises StoreError ``no_such_study``."""
+        return worklist.report_state(self._database, study_id)
 
     # Feedback
 

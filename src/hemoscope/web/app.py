@@ -35,6 +35,7 @@ from hemoscope.web.routes import (
     operations,
     outbox,
     pages,
+    reader_marks,
     reports,
     site,
     studies,
@@ -92,7 +93,7 @@ def create_app(
     app.state.app_state = _app_state(store, settings, credentials, model_card, background)
     app.state.app_state.reload_node = reload_node
     answer_errors(app)
-    for router in (uploads, studies, reports, feedback, measurements, site, outbox, account, events):
+    for router in (uploads, studies, reports, feedback, measurements, reader_marks, site, outbox, account, events):
         app.include_router(router.router)
     for plain in (operations.probes, operations.numbers):
         app.include_router(plain)

@@ -47,6 +47,7 @@ STORE_STATUS: Mapping[str, int] = {
     "upload_abandoned": 400,
     "storage_full": 507,
     "bad_feedback": 422,
+    "bad_initials": 422,
     "bad_setting": 422,
     "database_unreachable": 503,
     "database_full": 507,

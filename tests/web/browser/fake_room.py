@@ -131,6 +131,7 @@ class FakeRoom:
             "not_established": list(NOT_ESTABLISHED), "error_code": None, "error_message": None,
             "error_cure": None, "has_pixels": done,
             "has_maps": done, "submitted_by": "local", "identity": None, "feedback": {},
+            "readers": [], "claim": None, "reviews": [], "initials": {"local": "LO", "agnes": "AG"},
             "reading": 1, "superseded_by": None, "earlier": [], "deliveries": [],
             "findings": findings_of(urgency, NOTES if notes is None else notes) if urgency else None,
             "geometry": geometry_of(phantom, **(geometry or {})) if done else None,
@@ -185,6 +186,10 @@ class FakeRoom:
             ("POST", "/studies/{study_id}/feedback", self._give_feedback),
             ("GET", "/studies/{study_id}/measurements", lambda study_id: JSONResponse({"measurements": []})),
             ("GET", "/studies/{study_id}/report.html", lambda study_id: HTMLResponse("<h1>Report</h1>")),
+            ("PUT", "/studies/{study_id}/claim", self._claim),
+            ("DELETE", "/studies/{study_id}/claim", self._release),
+            ("PUT", "/studies/{study_id}/review", self._review),
+            ("DELETE", "/studies/{study_id}/review", self._withdraw_review),
             ("GET", "/events", self._events),
         ):  # fmt: skip
             app.add_api_route(f"/api/v1{path}", handler, methods=[method], response_model=None)
@@ -193,7 +198,8 @@ class FakeRoom:
         return JSONResponse({
             "disclaimer": DISCLAIMER, "model": {"name": "stub", "version": "1", "sha256": "0" * 64},
             "prevalence": self.prevalence, "identity_shown": False, "login_required": self.login_required,
-            "roles": ["reader", "admin"], "user": {"name": "local", "role": "admin"}, "csrf_token": "token" ,
+            "roles": ["reader", "admin"], "user": {"name": "local", "role": "admin"}, "csrf_token": "token",
+            "initials": "LO", "claim_seconds": 120.0,
         })  # fmt: skip
 
     async def _set_prevalence(self, request: Request) -> Response:
@@ -254,6 +260,25 @@ class FakeRoom:
         entry = {**(await request.json()), "by": "local", "at": datetime.now(UTC).isoformat()}
         self.studies[study_id].feedback.append(entry)
         return JSONResponse(entry, status_code=201)
+
+    async def _claim(self, study_id: str, request: Request) -> Response:
+        held = self.studies[study_id].entry["claim"]
+        if held is None or (await request.json())["take_over"]:
+            self.change(study_id, claim={"by": "local", "since": datetime.now(UTC).isoformat()})
+        return JSONResponse(self.studies[study_id].entry["claim"])
+
+    def _release(self, study_id: str) -> Response:
+        self.change(study_id, claim=None)
+        return Response(status_code=204)
+
+    def _review(self, study_id: str) -> Response:
+        review = {"by": "local", "at": datetime.now(UTC).isoformat()}
+        self.change(study_id, reviews=[review])
+        return JSONResponse(review)
+
+    def _withdraw_review(self, study_id: str) -> Response:
+        self.change(study_id, reviews=[])
+        return Response(status_code=204)
 
     def _events(self, since: int = 0) -> Response:
         return StreamingResponse(self._stream(since), media_type="text/event-stream")

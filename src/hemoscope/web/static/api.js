@@ -18,10 +18,14 @@ const UNREACHABLE = {
 };
 
 let site = null;
+let csrf = ""; // of the last answer, for a page that is being left and can wait for nothing
 
 /** The site's settings, fetched once; their token is sent with every request that changes something. */
 export function getSite() {
-  site ??= getJson("/site").catch((error) => {
+  site ??= getJson("/site").then((given) => {
+    csrf = given.csrf_token ?? "";
+    return given;
+  }).catch((error) => {
     site = null; // the next call asks again
     throw error;
   });
@@ -79,6 +83,11 @@ export async function sendJson(method, path, body) {
   if (body !== undefined) Object.assign(options, { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
   const text = await (await request(path, options)).text();
   return text ? JSON.parse(text) : null;
+}
+
+/** Send a request without a body as the page is left; no answer is waited for. */
+export function sendOnLeaving(method, path) {
+  fetch(ROOT + path, { method, headers: { "X-CSRF-Token": csrf }, credentials: "same-origin", keepalive: true }).catch(() => {}); // the mark then ends by itself
 }
 
 /** One slice in HU: {hounsfield: Int16Array, rows, columns}. The bytes are little endian, as all browsers' machines are. */

@@ -14,6 +14,7 @@ import { stateWord, urgencyWord } from "./labels.js";
 import { addressOf, isFiltered, matches, orderOf, parameters, readQuery } from "./query.js";
 import { Marks } from "./marks.js";
 import { Planes } from "./planes.js";
+import { differInMarksAlone, readerKeys, Readers } from "./readers.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
 import { deliveryLines } from "./sent.js";
@@ -37,6 +38,7 @@ const reading = new Reading(studyId, {
 
 const marks = new Marks(studyId, reading, find("#measurements"));
 const planes = new Planes(studyId, reading);
+const readers = new Readers(studyId, find("#readers"));
 
 /** The finding to open first: the first suspected one that is established, else any suspected one, else `any`. */
 function firstLabel(findings) {
@@ -144,6 +146,8 @@ async function load() {
   if (entry.state === "done") await showFindings(entry);
   else if (entry.state === "failed") showFailure(entry);
   else showProgress(entry);
+  if (page.entry) readers.show(entry);
+  else readers.begin(page.site, entry);
   page.entry = entry;
   await measured;
 }
@@ -174,11 +178,16 @@ function keepListed(entry) {
 function changed(entry) {
   if (!keepListed(entry)) return;
   if (entry.study_id !== studyId || !page.entry) return;
+  readers.show(entry);
+  const marksAlone = differInMarksAlone(page.entry, entry);
   const news = entry.state !== page.entry.state || entry.has_pixels !== page.entry.has_pixels;
   if (news) guarded(load);
-  else if (entry.state === "done") guarded(async () => showSent(await getJson(`/studies/${studyId}`)));
+  else if (entry.state === "done" && (!marksAlone || !allSent(page.entry))) guarded(async () => showSent(await getJson(`/studies/${studyId}`)));
   else if (entry.state !== "failed") showProgress(entry);
+  if (!news) page.entry = { ...page.entry, ...entry };
 }
+
+const allSent = ({ deliveries }) => deliveries.every(({ state }) => ["delivered", "committed"].includes(state));
 
 function gone(id) {
   page.neighbours = page.neighbours.filter((other) => other.study_id !== id);
@@ -233,7 +242,7 @@ async function start() {
   find(".brand").href = worklist;
   reading.setHeat(false);
   reading.setOpacity(reading.opacity);
-  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour, walk, worklist: () => location.assign(worklist) });
+  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour, walk, worklist: () => location.assign(worklist), readerKeys: readerKeys(readers) });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
   find("#next").addEventListener("click", () => neighbour(1));
