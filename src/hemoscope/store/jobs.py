@@ -25,6 +25,7 @@ from hemoscope.errors import HemoscopeError
 from hemoscope.inference.findings import Triage
 from hemoscope.store import tables
 from hemoscope.store.database import Database, server_time
+from hemoscope.store.uploads import FAILED_RANK
 from hemoscope.store.values import StudyState
 
 _LOOKS_AT_LEAST = 0.5  # of the time of a lease: who looks more rarely may have missed what all others missed

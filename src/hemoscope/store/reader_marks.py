@@ -14,8 +14,8 @@ from sqlalchemy.engine import Connection
 from hemoscope.store import audit, tables
 from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.refusals import refusal
-from hemoscope.store.values import Claim, Review
 from hemoscope.store.study_row import find_study
+from hemoscope.store.values import Claim, Review
 
 _claims, _reviews, _initials, _studies = tables.claims, tables.reviews, tables.initials, tables.studies
 _LONGEST_INITIALS = 4

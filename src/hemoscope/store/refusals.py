@@ -5,6 +5,7 @@ from hemoscope.errors import StoreError
 REMEDIES: dict[str, str] = {
     "no_such_study": "Reload the worklist; the study may have been deleted",
     "no_such_slice": "Give an index from 0 to the number of slices less one",
+    "no_such_series": "Reload the page; a site keeps other series if it sets --keep-series",
     "no_such_label": "Give one of the six labels",
     "no_pixels": "Wait until the study is being scored; a study that could not be read has no pixels",
     "no_maps": "Wait until the study is done",

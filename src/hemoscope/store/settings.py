@@ -111,6 +111,9 @@ class Settings:
     )
     deidentify: bool = field(default=False, metadata=_help("keep only de-identified copies"))
     keep_source: bool = field(default=False, metadata=_help("keep the uploaded files after they are read"))
+    keep_series: int = field(
+        default=0, metadata=_help("other axial series of a study to keep, for a look beside it", "N", least=0)
+    )
     show_identity: bool = field(default=False, metadata=_help("store and show patient name and ID"))
     prevalence: float | None = field(
         default=None, metadata=_help("share of studies with a bleed here, such as 0.1", "P")
@@ -187,18 +190,23 @@ class Settings:
         if self.prevalence is not None and not 0 < self.prevalence < 1:
             msg = f"--prevalence is a share between 0 and 1, such as 0.1, got {self.prevalence}"
             raise ConfigError(msg)
-        if not 0 < self.claim_minutes < math.inf:
-            msg = f"--claim-minutes is above 0, got {self.claim_minutes:g}"
-            raise ConfigError(msg)
         if not self.time_limit_minutes > 0:
             msg = f"--time-limit-minutes is above 0, got {self.time_limit_minutes:g}"
             raise ConfigError(msg)
         if not self.database_wait_minutes >= 0:
             msg = f"--database-wait-minutes is at least 0, got {self.database_wait_minutes:g}"
             raise ConfigError(msg)
-        for name in ("header_seconds", "body_seconds", "lease_s", "attempts", "poll_s", "concurrent_uploads"):
+        for name in (
+            "claim_minutes",
+            "header_seconds",
+            "body_seconds",
+            "lease_s",
+            "attempts",
+            "poll_s",
+            "concurrent_uploads",
+        ):
             if not 0 < getattr(self, name) < math.inf:
-                shown = option_name(name) if name.endswith("_seconds") else name
+                shown = option_name(name) if name.endswith(("_seconds", "_minutes")) else name
                 msg = f"{shown} is above 0, got {getattr(self, name):g}"
                 raise ConfigError(msg)
 

@@ -153,6 +153,16 @@ reviews = Table(
     Column("at", UtcTime(), nullable=False),
 )
 
+# Series beside the one that was read; their pixels lie with the study's.
+kept_series = Table(
+    "kept_series",
+    metadata,
+    Column("study_id", _ID, ForeignKey("studies.study_id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer(), primary_key=True),
+    Column("description", Text(), nullable=False),
+    Column("geometry", Text(), nullable=False),
+)
+
 initials = Table(
     "initials",
     metadata,

@@ -115,6 +115,14 @@ class Geometry(TypedDict):
     key_slices: Annotated[dict[str, list[int]], Field(description="Indices by label")]
 
 
+class KeptSeries(Document):
+    """Another series of a study, to be looked at; the model has not read it."""
+
+    number: Annotated[int, Field(ge=1)]
+    description: Annotated[str, Field(description="Thickness, kernel, and whether a contrast agent was given")]
+    geometry: Geometry
+
+
 class StudySummary(Document):
     """One study as the worklist shows it."""
 
@@ -202,6 +210,7 @@ class StudyDetail(StudySummary):
     findings: dict[str, Any] | None
     geometry: Geometry | None
     earlier: Annotated[tuple[StudyId, ...], Field(description="Earlier readings of the study, the newest first")]
+    series: Annotated[tuple[KeptSeries, ...], Field(description="Its other series, if the site keeps them")] = ()
     deliveries: Annotated[tuple[SentResults, ...], Field(description="Its results at the site's destinations")]
 
 

@@ -12,6 +12,7 @@ from hemoscope.labels import LABELS
 from hemoscope.store import reader_marks, readings, tables
 from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.deliveries import deliveries_of
+from hemoscope.store.kept_series import series_of
 from hemoscope.store.refusals import refusal
 from hemoscope.store.study_row import find_study
 from hemoscope.store.values import (
@@ -33,7 +34,17 @@ _MOST_CHANGES = 1000
 _UNKNOWN = "unknown"  # asks for studies without a result, and those that could not be read
 _studies, _feedback, _jobs, _workers = tables.studies, tables.feedback, tables.jobs, tables.workers
 _NAMELESS = (_studies.c.study_id, _studies.c.urgency, _studies.c.suspected, _studies.c.error_code)
-_COMPOSED = {"suspected", "not_established", "identity", "feedback", "readers", "same_as", "claim", "reviews", "initials"}
+_COMPOSED = {
+    "suspected",
+    "not_established",
+    "identity",
+    "feedback",
+    "readers",
+    "same_as",
+    "claim",
+    "reviews",
+    "initials",
+}
 _LISTED = [column for column in _studies.c if column.name != "geometry"]
 # Most urgent first, what could not be read as if incomplete, without a result last; then the longest waiting; the id only makes the order total.
 _ORDER = (_studies.c.urgency_rank, _studies.c.received_at, _studies.c.study_id)
@@ -62,9 +73,12 @@ def get_study(database: Database, study_id: str) -> StudyDetail:
         [fields] = _fields(connection, [row])
         earlier = readings.earlier(connection, study_id)
         deliveries = deliveries_of(connection, study_id)
+        series = series_of(connection, study_id)
     geometry = json.loads(row.geometry) if row.geometry else None
     findings = json.loads(text) if text else None
-    return StudyDetail(**fields, findings=findings, geometry=geometry, earlier=earlier, deliveries=deliveries)
+    return StudyDetail(
+        **fields, findings=findings, geometry=geometry, earlier=earlier, series=series, deliveries=deliveries
+    )
 
 
 def findings_text(database: Database, study_id: str) -> str:
@@ -224,7 +238,9 @@ def _fields(connection: Connection, rows: Sequence[Any]) -> Iterator[dict[str, A
         _first_of_equals(connection, rows),
     )
     claims, reviews = reader_marks.claims(connection, ids), reader_marks.reviews(connection, ids)
-    named = {study_id: _named(readers.get(study_id, ()), claims.get(study_id), reviews.get(study_id, ())) for study_id in ids}
+    named = {
+        study_id: _named(readers.get(study_id, ()), claims.get(study_id), reviews.get(study_id, ())) for study_id in ids
+    }
     initials = reader_marks.initials(connection, set().union(*named.values()))
     for row in rows:
         known = row.patient_name is not None or row.patient_id is not None

@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 STORE_STATUS: Mapping[str, int] = {
     "no_such_study": 404,
     "no_such_slice": 404,
+    "no_such_series": 404,
     "no_such_label": 404,
     "no_such_measurement": 404,
     "bad_measurement": 422,

@@ -1,4 +1,4 @@
-"""Who reads a study at this moment, who has reviewed it, and readers' initials; failed studies come before routine ones."""
+"""Who reads a study, who has reviewed it, and readers' initials; failed studies come before routine ones."""
 
 import sqlalchemy as sa
 from alembic import op
