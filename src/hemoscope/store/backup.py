@@ -153,8 +153,8 @@ def _needed(connection: Connection, metadata: sa.MetaData) -> dict[str, _Needed]
     kept = metadata.tables.get("kept_series")
     if kept is not None:
         found = sa.select(studies.c.upload_id, kept.c.study_id, kept.c.number).join(kept)
-        for row in connection.execute(found):
-            needed[row.upload_id].arrays[row.study_id].append(series_file(row.number))
+        for upload_id, study_id, number in connection.execute(found):
+            needed[upload_id].arrays[study_id].append(series_file(number))
     return needed
 
 

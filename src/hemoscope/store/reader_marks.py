@@ -21,120 +21,119 @@ _claims, _reviews, _initials, _studies = tables.claims, tables.reviews, tables.i
 _LONGEST_INITIALS = 4
 
 
-def claim(database: Database, study_id: str, *, by: str, take_over: bool, lasting: timedelta) -> Claim:
-    """Claim a study, or give a sign of life; return whose it is by now, which may be another reader.
+class ReaderMarks:
+    """The readers' side of the store. ``lasting`` is how long a claim lasts without a sign of life."""
 
-    Args:
-        database: of the store.
-        study_id: the study.
-        by: the reader.
-        take_over: also from another reader.
-        lasting: how long a claim lasts without a sign of life.
+    def __init__(self, database: Database, *, lasting: timedelta) -> None:
+        """Write to this database."""
+        self.lasting = lasting
+        self._database = database
 
-    Raises:
-        StoreError: ``no_such_study``.
-    """
-    by = storable(by)
-    with database.writing() as connection:  # no change that another page would see, so the version stays
-        moment = server_time(connection)
-        alive = _claims.c.study_id == study_id, _claims.c.until > moment
-        held = connection.execute(sa.select(_claims).where(*alive)).first()
-        if held is not None and (held.by_user == by or not take_over):
-            own = _claims.update().where(*alive, _claims.c.by_user == by)
-            connection.execute(own.values(until=moment + lasting))
-            return _claim(held)
-    return _take(database, study_id, by=by, take_over=take_over, lasting=lasting)
+    def claim(self, study_id: str, *, by: str, take_over: bool = False) -> Claim:
+        """Claim a study, or give a sign of life; return whose it is by now, which may be another reader.
 
+        Args:
+            study_id: the study.
+            by: the reader.
+            take_over: also from another reader.
 
-def _take(database: Database, study_id: str, *, by: str, take_over: bool, lasting: timedelta) -> Claim:
-    with database.writing() as connection:
-        version = tables.tick(connection)
-        find_study(connection, study_id)
-        moment = server_time(connection)
-        alive = _claims.c.study_id == study_id, _claims.c.until > moment
-        held = connection.execute(sa.select(_claims).where(*alive)).first()
-        if held is not None and (held.by_user == by or not take_over):
-            return _claim(held)  # another page was faster
-        connection.execute(_claims.delete().where(_claims.c.study_id == study_id))
-        row = {"study_id": study_id, "by_user": by, "since": moment, "until": moment + lasting}
-        made = connection.execute(_claims.insert().values(**row).returning(*_claims.c)).one()
-        _changed(connection, [study_id], version)
-        action, detail = ("claim", "") if held is None else ("take over", f"from {held.by_user}")
-        audit.append(connection, user=by, action=action, study_id=study_id, detail=detail)
-    return _claim(made)
+        Raises:
+            StoreError: ``no_such_study``.
+        """
+        by = storable(by)
+        with self._database.writing() as connection:  # no change that another page would see, so the version stays
+            moment = server_time(connection)
+            alive = _claims.c.study_id == study_id, _claims.c.until > moment
+            held = connection.execute(sa.select(_claims).where(*alive)).first()
+            if held is not None and (held.by_user == by or not take_over):
+                own = _claims.update().where(*alive, _claims.c.by_user == by)
+                connection.execute(own.values(until=moment + self.lasting))
+                return _claim(held)
+        return self._take(study_id, by=by, take_over=take_over)
 
-
-def release(database: Database, study_id: str, *, by: str) -> None:
-    """End a reader's own claim; without one, nothing happens. Raises StoreError ``no_such_study``."""
-    with database.writing() as connection:
-        version = tables.tick(connection)
-        find_study(connection, study_id)
-        own = _claims.c.study_id == study_id, _claims.c.by_user == storable(by)
-        if connection.execute(_claims.delete().where(*own)).rowcount:
+    def _take(self, study_id: str, *, by: str, take_over: bool) -> Claim:
+        with self._database.writing() as connection:
+            version = tables.tick(connection)
+            find_study(connection, study_id)
+            moment = server_time(connection)
+            alive = _claims.c.study_id == study_id, _claims.c.until > moment
+            held = connection.execute(sa.select(_claims).where(*alive)).first()
+            if held is not None and (held.by_user == by or not take_over):
+                return _claim(held)  # another page was faster
+            connection.execute(_claims.delete().where(_claims.c.study_id == study_id))
+            row = {"study_id": study_id, "by_user": by, "since": moment, "until": moment + self.lasting}
+            made = connection.execute(_claims.insert().values(**row).returning(*_claims.c)).one()
             _changed(connection, [study_id], version)
-            audit.append(connection, user=by, action="release", study_id=study_id)
+            action, detail = ("claim", "") if held is None else ("take over", f"from {held.by_user}")
+            audit.append(connection, user=by, action=action, study_id=study_id, detail=detail)
+        return _claim(made)
 
+    def release(self, study_id: str, *, by: str) -> None:
+        """End a reader's own claim; without one, nothing happens. Raises StoreError ``no_such_study``."""
+        with self._database.writing() as connection:
+            version = tables.tick(connection)
+            find_study(connection, study_id)
+            own = _claims.c.study_id == study_id, _claims.c.by_user == storable(by)
+            if connection.execute(_claims.delete().where(*own)).rowcount:
+                _changed(connection, [study_id], version)
+                audit.append(connection, user=by, action="release", study_id=study_id)
 
-def end_abandoned(database: Database) -> int:
-    """End the claims whose readers gave no sign of life for too long, and return how many."""
-    with database.reading() as connection:
-        if connection.execute(sa.select(_claims.c.study_id).where(~_alive(connection))).first() is None:
-            return 0
-    with database.writing() as connection:
-        version = tables.tick(connection)
-        ended = _claims.delete().where(~_alive(connection)).returning(_claims.c.study_id, _claims.c.by_user)
-        rows = connection.execute(ended).all()
-        _changed(connection, [row.study_id for row in rows], version)
-        for row in rows:
-            detail = "no sign of life"
-            audit.append(connection, user=row.by_user, action="release", study_id=row.study_id, detail=detail)
-    return len(rows)
+    def end_abandoned(self) -> int:
+        """End the claims whose readers gave no sign of life for too long, and return how many."""
+        with self._database.reading() as connection:
+            if connection.execute(sa.select(_claims.c.study_id).where(~_alive(connection))).first() is None:
+                return 0
+        with self._database.writing() as connection:
+            version = tables.tick(connection)
+            ended = _claims.delete().where(~_alive(connection)).returning(_claims.c.study_id, _claims.c.by_user)
+            rows = connection.execute(ended).all()
+            _changed(connection, [row.study_id for row in rows], version)
+            for row in rows:
+                detail = "no sign of life"
+                audit.append(connection, user=row.by_user, action="release", study_id=row.study_id, detail=detail)
+        return len(rows)
 
+    def review(self, study_id: str, *, by: str) -> Review:
+        """Note a reader's review of a study; a second time changes nothing. Raises StoreError ``no_such_study``."""
+        by = storable(by)
+        with self._database.writing() as connection:
+            version = tables.tick(connection)
+            find_study(connection, study_id)
+            own = sa.select(_reviews).where(_reviews.c.study_id == study_id, _reviews.c.by_user == by)
+            row = connection.execute(own).first()
+            if row is None:
+                values = {"study_id": study_id, "by_user": by, "at": server_time(connection)}
+                row = connection.execute(_reviews.insert().values(**values).returning(*_reviews.c)).one()
+                _changed(connection, [study_id], version)
+                audit.append(connection, user=by, action="review", study_id=study_id)
+        return Review(by=row.by_user, at=row.at)
 
-def review(database: Database, study_id: str, *, by: str) -> Review:
-    """Note that a reader has reviewed a study; a second time changes nothing. Raises StoreError ``no_such_study``."""
-    by = storable(by)
-    with database.writing() as connection:
-        version = tables.tick(connection)
-        find_study(connection, study_id)
-        own = sa.select(_reviews).where(_reviews.c.study_id == study_id, _reviews.c.by_user == by)
-        row = connection.execute(own).first()
-        if row is None:
-            values = {"study_id": study_id, "by_user": by, "at": server_time(connection)}
-            row = connection.execute(_reviews.insert().values(**values).returning(*_reviews.c)).one()
-            _changed(connection, [study_id], version)
-            audit.append(connection, user=by, action="review", study_id=study_id)
-    return Review(by=row.by_user, at=row.at)
+    def withdraw_review(self, study_id: str, *, by: str) -> None:
+        """Take back a reader's own review; without one, nothing happens. Raises StoreError ``no_such_study``."""
+        with self._database.writing() as connection:
+            version = tables.tick(connection)
+            find_study(connection, study_id)
+            own = _reviews.c.study_id == study_id, _reviews.c.by_user == storable(by)
+            if connection.execute(_reviews.delete().where(*own)).rowcount:
+                _changed(connection, [study_id], version)
+                audit.append(connection, user=by, action="withdraw review", study_id=study_id)
 
+    def set_initials(self, initials: str, *, by: str) -> None:
+        """Keep a user's initials. Raises StoreError ``bad_initials`` unless they are one to four letters or digits."""
+        if not 1 <= len(initials) <= _LONGEST_INITIALS or not initials.isalnum() or storable(initials) != initials:
+            raise refusal("bad_initials", "these are no initials")
+        by = storable(by)
+        with self._database.writing() as connection:
+            tables.tick(connection)  # two writers of a new name would both insert it otherwise
+            own = _initials.update().where(_initials.c.user_name == by).values(initials=initials)
+            if connection.execute(own).rowcount == 0:
+                connection.execute(_initials.insert().values(user_name=by, initials=initials))
+            audit.append(connection, user=by, action="set initials")
 
-def withdraw_review(database: Database, study_id: str, *, by: str) -> None:
-    """Take back a reader's own review; without one, nothing happens. Raises StoreError ``no_such_study``."""
-    with database.writing() as connection:
-        version = tables.tick(connection)
-        find_study(connection, study_id)
-        own = _reviews.c.study_id == study_id, _reviews.c.by_user == storable(by)
-        if connection.execute(_reviews.delete().where(*own)).rowcount:
-            _changed(connection, [study_id], version)
-            audit.append(connection, user=by, action="withdraw review", study_id=study_id)
-
-
-def set_initials(database: Database, initials: str, *, by: str) -> None:
-    """Keep a user's initials. Raises StoreError ``bad_initials`` unless they are one to four letters or digits."""
-    if not 1 <= len(initials) <= _LONGEST_INITIALS or not initials.isalnum() or storable(initials) != initials:
-        raise refusal("bad_initials", "these are no initials")
-    by = storable(by)
-    with database.writing() as connection:
-        tables.tick(connection)  # two writers of a new name would both insert it otherwise
-        own = _initials.update().where(_initials.c.user_name == by).values(initials=initials)
-        if connection.execute(own).rowcount == 0:
-            connection.execute(_initials.insert().values(user_name=by, initials=initials))
-        audit.append(connection, user=by, action="set initials")
-
-
-def initials_of(database: Database, name: str) -> str:
-    """Return a user's initials, as chosen or by the name."""
-    with database.reading() as connection:
-        return initials(connection, [name])[name]
+    def initials_of(self, name: str) -> str:
+        """Return a user's initials, as chosen or by the name."""
+        with self._database.reading() as connection:
+            return initials(connection, [name])[name]
 
 
 def claims(connection: Connection, study_ids: Sequence[str]) -> dict[str, Claim]:

@@ -23,7 +23,6 @@ from hemoscope.store import (
     kept_series,
     login_attempts,
     measurements,
-    reader_marks,
     removal,
     tables,
     uploads,
@@ -36,6 +35,7 @@ from hemoscope.store.jobs import Jobs
 from hemoscope.store.migrate import migrate
 from hemoscope.store.outbox import Outbox
 from hemoscope.store.pairing import check_paired, pair
+from hemoscope.store.reader_marks import ReaderMarks
 from hemoscope.store.refusals import PASSING, refusal
 from hemoscope.store.results import Results
 from hemoscope.store.settings import Settings
@@ -46,12 +46,10 @@ from hemoscope.store.uploads import Upload
 from hemoscope.store.values import (
     AuditEntry,
     Changes,
-    Claim,
     Counts,
     Feedback,
     Measurement,
     MeasurementKind,
-    Review,
     Session,
     StudyDetail,
     StudySummary,
@@ -118,7 +116,7 @@ class Store:
     """Studies and everything that belongs to them. Each process opens one by ``open_store`` and keeps it.
 
     ``jobs`` and ``results`` are the workers' side, ``outbox`` is what is sent to a PACS, ``deliveries`` what became
-    of it, ``folder`` the private folder.
+    of it, ``readers`` who reads and has reviewed what, ``folder`` the private folder.
     """
 
     def __init__(self, database: Database, folder: Storage, settings: Settings, *, store_id: str) -> None:
@@ -128,12 +126,12 @@ class Store:
         self.read_limits = settings.read_limits
         self.keep_source = settings.keep_source
         self.keep_series = settings.keep_series
-        self.claim_time = settings.claim
         self.store_id = store_id
         self.jobs = Jobs(database, lease=settings.lease, attempts=settings.attempts)
         self.results = Results(database)
         self.outbox = Outbox(database, folder.outbox)
         self.deliveries = Deliveries(database, self.outbox)
+        self.readers = ReaderMarks(database, lasting=settings.claim)
         self._database = database
         kept = timedelta(days=settings.trash_days)
         self._sweep = Sweep(database, folder, store_id=store_id, keep_source=settings.keep_source, kept=kept)
@@ -249,41 +247,11 @@ class Store:
         """Delete what was set aside longer ago than the settings keep it."""
         self._sweep.empty()
 
-    # Readers
-
-    def claim(self, study_id: str, *, by: str, take_over: bool = False) -> Claim:
-        """Claim a study for a reader, or give a sign of life; return whose it is. Raises ``no_such_study``."""
-        return reader_marks.claim(self._database, study_id, by=by, take_over=take_over, lasting=self.claim_time)
-
-    def release(self, study_id: str, *, by: str) -> None:
-        """End a reader's own claim. Raises StoreError ``no_such_study``."""
-        reader_marks.release(self._database, study_id, by=by)
-
-    def end_abandoned_claims(self) -> int:
-        """End the claims without a sign of life, and return how many."""
-        return reader_marks.end_abandoned(self._database)
-
-    def review(self, study_id: str, *, by: str) -> Review:
-        """Note that a reader has reviewed a study. Raises StoreError ``no_such_study``."""
-        return reader_marks.review(self._database, study_id, by=by)
-
-    def withdraw_review(self, study_id: str, *, by: str) -> None:
-        """Take back a reader's own review. Raises StoreError ``no_such_study``."""
-        reader_marks.withdraw_review(self._database, study_id, by=by)
-
-    def initials(self, name: str) -> str:
-        """Return a user's initials, as chosen or by the name."""
-        return reader_marks.initials_of(self._database, name)
-
-    def set_initials(self, initials: str, *, by: str) -> None:
-        """Keep a user's initials. Raises StoreError ``bad_initials``."""
-        reader_marks.set_initials(self._database, initials, by=by)
+    # Feedback
 
     def report_state(self, study_id: str) -> str:
         """Return a text that changes with everything that a report shows. Raises StoreError ``no_such_study``."""
         return worklist.report_state(self._database, study_id)
-
-    # Feedback
 
     def measure(
         self, study_id: str, *, index: int, kind: MeasurementKind, points: Sequence[tuple[float, float]], by: str

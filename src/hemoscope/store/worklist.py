@@ -34,19 +34,11 @@ _MOST_CHANGES = 1000
 _UNKNOWN = "unknown"  # asks for studies without a result, and those that could not be read
 _studies, _feedback, _jobs, _workers = tables.studies, tables.feedback, tables.jobs, tables.workers
 _NAMELESS = (_studies.c.study_id, _studies.c.urgency, _studies.c.suspected, _studies.c.error_code)
-_COMPOSED = {
-    "suspected",
-    "not_established",
-    "identity",
-    "feedback",
-    "readers",
-    "same_as",
-    "claim",
-    "reviews",
-    "initials",
-}
+_MARKS = {"feedback", "readers", "claim", "reviews", "initials"}
+_COMPOSED = {"suspected", "not_established", "identity", "same_as", *_MARKS}
 _LISTED = [column for column in _studies.c if column.name != "geometry"]
-# Most urgent first, what could not be read as if incomplete, without a result last; then the longest waiting; the id only makes the order total.
+# Most urgent first, what could not be read as if incomplete, without a result last; then the longest
+# waiting; the id only makes the order total.
 _ORDER = (_studies.c.urgency_rank, _studies.c.received_at, _studies.c.study_id)
 
 

@@ -68,7 +68,7 @@ class ChangeFeed:
         """End the marks of readers whose pages are gone: while nobody listens, nobody sees them."""
         if monotonic() - self._looked_for_abandoned >= _ABANDONED_EVERY_S:
             self._looked_for_abandoned = monotonic()
-            await to_thread.run_sync(self._store.end_abandoned_claims)
+            await to_thread.run_sync(self._store.readers.end_abandoned)
 
     async def latest(self) -> int:
         """Return the version of the last change. Raises StoreError ``database_unreachable``."""

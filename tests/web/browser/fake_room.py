@@ -104,6 +104,7 @@ class FakeRoom:
         self.card = card
         self.studies: dict[str, FakeStudy] = {}
         self.version = 0
+        self.others: dict[str, Phantom] = {}
         self.changes: list[tuple[int, str, dict[str, Any]]] = []
         self.uploads: list[list[tuple[str, bytes]]] = []
         self.prevalence: float | None = 0.1
@@ -132,13 +133,19 @@ class FakeRoom:
             "error_cure": None, "has_pixels": done,
             "has_maps": done, "submitted_by": "local", "identity": None, "feedback": {},
             "readers": [], "claim": None, "reviews": [], "initials": {"local": "LO", "agnes": "AG"},
-            "reading": 1, "superseded_by": None, "earlier": [], "deliveries": [],
+            "series": [], "reading": 1, "superseded_by": None, "earlier": [], "deliveries": [],
             "findings": findings_of(urgency, NOTES if notes is None else notes) if urgency else None,
             "geometry": geometry_of(phantom, **(geometry or {})) if done else None,
         }  # fmt: skip
         self.studies[study_id] = FakeStudy(phantom=phantom, entry={**entry, **changes})
         self.change(study_id)
         return study_id
+
+    def add_series(self, study_id: str, phantom: Phantom, description: str) -> None:
+        """Keep another series of a study, as the worker does once it has its result."""
+        self.others[study_id] = phantom
+        kept = {"number": 1, "description": description, "geometry": geometry_of(phantom)}
+        self.change(study_id, series=[kept])
 
     def change(self, study_id: str, **changes: Any) -> None:
         """Change a study and notify every open page."""
@@ -182,6 +189,7 @@ class FakeRoom:
             ("DELETE", "/studies/{study_id}", self._delete), ("POST", "/uploads", self._upload),
             ("GET", "/studies/{study_id}/slices/{index}/pixels", self._pixels),
             ("GET", "/studies/{study_id}/slices/{index}/heatmap/{label}", self._heat),
+            ("GET", "/studies/{study_id}/series/1/slices/{index}/pixels", self._series_pixels),
             ("GET", "/studies/{study_id}/feedback", self._feedback),
             ("POST", "/studies/{study_id}/feedback", self._give_feedback),
             ("GET", "/studies/{study_id}/measurements", lambda study_id: JSONResponse({"measurements": []})),
@@ -244,10 +252,10 @@ class FakeRoom:
         return JSONResponse({"study": accepted}, status_code=202)
 
     def _pixels(self, study_id: str, index: int) -> Response:
-        hounsfield = self.studies[study_id].phantom.hounsfield[index]
-        rows, columns = hounsfield.shape
-        headers = {"X-Rows": str(rows), "X-Columns": str(columns)}
-        return Response(hounsfield.astype("<i2").tobytes(), headers=headers, media_type="application/octet-stream")
+        return slice_of(self.studies[study_id].phantom, index)
+
+    def _series_pixels(self, study_id: str, index: int) -> Response:
+        return slice_of(self.others[study_id], index)
 
     def _heat(self, study_id: str, index: int, label: str) -> Response:
         heat = heat_of(self.studies[study_id].phantom, index, label)
@@ -311,8 +319,15 @@ class FakeRoom:
         thread.join(5)
 
 
+def slice_of(phantom: Phantom, index: int) -> Response:
+    hounsfield = phantom.hounsfield[index]
+    rows, columns = hounsfield.shape
+    headers = {"X-Rows": str(rows), "X-Columns": str(columns)}
+    return Response(hounsfield.astype("<i2").tobytes(), headers=headers, media_type="application/octet-stream")
+
+
 def summary(entry: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if name not in {"findings", "geometry"}}
+    return {name: value for name, value in entry.items() if name not in {"findings", "geometry", "series"}}
 
 
 def problem(status: int, code: str, detail: str, remedy: str) -> Response:

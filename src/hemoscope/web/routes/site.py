@@ -40,7 +40,7 @@ def set_prevalence(request: Request, caller: Admin, given: Prevalence) -> SiteIn
 def set_initials(request: Request, caller: Reader, given: InitialsGiven) -> SiteInfo:
     """Choose the initials by which the other readers see the caller."""
     state = app_state_of(request)
-    state.store.set_initials(given.initials, by=caller.user.name)
+    state.store.readers.set_initials(given.initials, by=caller.user.name)
     return _site(state, caller)
 
 
@@ -70,7 +70,7 @@ def _site(state: AppState, caller: Caller) -> SiteInfo:
         login_required=bool(state.credentials),
         roles=list(Role) if caller.user.role is Role.ADMIN else [Role.READER],
         user=caller.user,
-        initials=state.store.initials(caller.user.name),
+        initials=state.store.readers.initials_of(caller.user.name),
         claim_seconds=state.settings.claim.total_seconds(),
         csrf_token=caller.csrf,
     )

@@ -91,8 +91,13 @@ export function sendOnLeaving(method, path) {
 }
 
 /** One slice in HU: {hounsfield: Int16Array, rows, columns}. The bytes are little endian, as all browsers' machines are. */
-export async function slicePixels(studyId, index, signal) {
-  const response = await request(`/studies/${studyId}/slices/${index}/pixels`, { signal });
+export const slicePixels = (studyId, index, signal) => pixelsAt(`/studies/${studyId}/slices/${index}/pixels`, index, signal);
+
+/** One slice of another series of the study. */
+export const seriesPixels = (studyId, number, index, signal) => pixelsAt(`/studies/${studyId}/series/${number}/slices/${index}/pixels`, index, signal);
+
+async function pixelsAt(path, index, signal) {
+  const response = await request(path, { signal });
   const [rows, columns] = ["X-Rows", "X-Columns"].map((name) => Number(response.headers.get(name)));
   const hounsfield = new Int16Array(await response.arrayBuffer());
   if (hounsfield.length !== rows * columns) {

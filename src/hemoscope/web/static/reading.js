@@ -28,6 +28,7 @@ export class Reading {
   heatStyle = { threshold: 0.1, outline: false };
   window = { ...PRESETS[0] };
   inverted = false;
+  #whenShown = [];
 
   constructor(studyId, { onLabel, onProblem }) {
     this.studyId = studyId;
@@ -54,6 +55,11 @@ export class Reading {
   /** The slice on screen, with its HU; null before the first. */
   get current() {
     return this.viewer?.slice ?? null;
+  }
+
+  /** Call `act` whenever another slice or window is shown. */
+  whenShown(act) {
+    this.#whenShown.push(act);
   }
 
   redraw() {
@@ -97,7 +103,7 @@ export class Reading {
     this.strip.showSlice(next);
     this.#show();
     this.#describe();
-    this.onShown?.();
+    for (const act of this.#whenShown) act();
   }
 
   scroll(steps) {
@@ -178,7 +184,7 @@ export class Reading {
     for (const [id, value] of [["#level", center], ["#width", width]]) find(id).value = value;
     keepView({ window: this.window, inverted: this.inverted, view: this.viewer?.view });
     this.canvas.dataset.window = `${center}/${width}`;
-    this.onShown?.();
+    for (const act of this.#whenShown) act();
   }
 
   setInverted(inverted) {

@@ -2,6 +2,7 @@
 
 import { getJson, Problem, sendJson } from "./api.js";
 import { announce } from "./announce.js";
+import { Beside, besideKeys } from "./beside.js";
 import { fillCard } from "./card.js";
 import { el } from "./element.js";
 import { listen } from "./events.js";
@@ -11,9 +12,10 @@ import { counted, duration, secondsSince } from "./format.js";
 import { firstHeat } from "./heat_controls.js";
 import { fillHelp, listenToKeys } from "./keys.js";
 import { stateWord, urgencyWord } from "./labels.js";
-import { addressOf, isFiltered, matches, orderOf, parameters, readQuery } from "./query.js";
 import { Marks } from "./marks.js";
+import { Neighbours } from "./neighbours.js";
 import { Planes } from "./planes.js";
+import { addressOf, readQuery } from "./query.js";
 import { differInMarksAlone, readerKeys, Readers } from "./readers.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
@@ -25,8 +27,10 @@ import { nextStop, stopsOf } from "./walk.js";
 const find = (selector) => document.querySelector(selector);
 const studyId = location.pathname.split("/").at(-1);
 const panel = find("#panel");
-const page = { site: null, card: null, entry: null, neighbours: [], stops: [], query: readQuery() };
-const worklist = `/${addressOf(page.query)}`;
+const query = readQuery();
+const page = { site: null, card: null, entry: null, stops: [] };
+const worklist = `/${addressOf(query)}`;
+const neighbours = new Neighbours(studyId, query);
 
 const reading = new Reading(studyId, {
   onLabel: (label) => openFinding(panel, label),
@@ -38,6 +42,7 @@ const reading = new Reading(studyId, {
 
 const marks = new Marks(studyId, reading, find("#measurements"));
 const planes = new Planes(studyId, reading);
+const beside = new Beside(studyId, reading);
 const readers = new Readers(studyId, find("#readers"));
 
 /** The finding to open first: the first suspected one that is established, else any suspected one, else `any`. */
@@ -133,16 +138,20 @@ function goToFinding(label, slice) {
   if (typeof slice === "number") reading.goTo(slice);
 }
 
+/** Show the slices; returns a promise of the measurements on them. */
+function showSlices(entry) {
+  reading.open(entry.geometry, entry.not_established);
+  allowMeasures(reading);
+  planes.allow(entry.geometry);
+  beside.allow(entry);
+  if (entry.state === "done" && page.entry?.state !== "done") showFirstKeySlice(entry);
+  return marks.load();
+}
+
 async function load() {
   const entry = await getJson(`/studies/${studyId}`);
   showHead(entry);
-  if (entry.geometry && entry.has_pixels) {
-    reading.open(entry.geometry, entry.not_established);
-    allowMeasures(reading);
-    planes.allow(entry.geometry);
-    if (entry.state === "done" && page.entry?.state !== "done") showFirstKeySlice(entry);
-  }
-  const measured = entry.geometry && entry.has_pixels ? marks.load() : null;
+  const measured = entry.geometry && entry.has_pixels ? showSlices(entry) : null;
   if (entry.state === "done") await showFindings(entry);
   else if (entry.state === "failed") showFailure(entry);
   else showProgress(entry);
@@ -164,63 +173,36 @@ async function guarded(act) {
   }
 }
 
-/** Keep the list of studies as an entry changes it; returns whether the entry is news. */
-function keepListed(entry) {
-  const known = page.neighbours.find((other) => other.study_id === entry.study_id);
-  if (known?.version > entry.version) return false; // an event from before the list was fetched
-  const listed = matches(entry, page.query) && (known || !page.query.search); // only the server knows what a search finds
-  page.neighbours = page.neighbours.filter((other) => other !== known);
-  if (listed || entry.study_id === studyId) page.neighbours.push(entry);
-  showPlace();
-  return true;
+function changed(entry) {
+  if (!neighbours.keep(entry) || entry.study_id !== studyId || !page.entry) return;
+  readers.show(entry);
+  if (entry.state !== page.entry.state || entry.has_pixels !== page.entry.has_pixels) {
+    guarded(load);
+    return;
+  }
+  if (entry.state === "done") guarded(() => followDone(page.entry, entry));
+  else if (entry.state !== "failed") showProgress(entry);
+  page.entry = { ...page.entry, ...entry };
 }
 
-function changed(entry) {
-  if (!keepListed(entry)) return;
-  if (entry.study_id !== studyId || !page.entry) return;
-  readers.show(entry);
-  const marksAlone = differInMarksAlone(page.entry, entry);
-  const news = entry.state !== page.entry.state || entry.has_pixels !== page.entry.has_pixels;
-  if (news) guarded(load);
-  else if (entry.state === "done" && (!marksAlone || !allSent(page.entry))) guarded(async () => showSent(await getJson(`/studies/${studyId}`)));
-  else if (entry.state !== "failed") showProgress(entry);
-  if (!news) page.entry = { ...page.entry, ...entry };
+/** A finished study has changed: by a reader, or by what a row does not hold, its deliveries and other series. */
+async function followDone(known, entry) {
+  if (differInMarksAlone(known, entry) && allSent(known)) return;
+  const fresh = await getJson(`/studies/${studyId}`);
+  showSent(fresh);
+  beside.allow(fresh);
 }
 
 const allSent = ({ deliveries }) => deliveries.every(({ state }) => ["delivered", "committed"].includes(state));
 
 function gone(id) {
-  page.neighbours = page.neighbours.filter((other) => other.study_id !== id);
+  neighbours.remove(id);
   if (id === studyId) location.assign(worklist);
-}
-
-function place() {
-  page.neighbours.sort(orderOf(page.query));
-  return page.neighbours.findIndex((entry) => entry.study_id === studyId);
-}
-
-function showPlace() {
-  const index = place();
-  find("#previous").disabled = index <= 0;
-  find("#next").disabled = index < 0 || index >= page.neighbours.length - 1;
-  find("#place").textContent = index < 0 ? "" : `${index + 1} of ${page.neighbours.length}${isFiltered(page.query) ? " shown" : ""}`;
-}
-
-function neighbour(step) {
-  const other = page.neighbours[place() + step];
-  if (other && other.study_id !== studyId) location.assign(`/studies/${other.study_id}${addressOf(page.query)}`);
 }
 
 function walk(step) {
   const stop = nextStop(page.stops, { label: reading.label, slice: reading.index }, step);
   if (stop) goToFinding(stop.label, stop.slice);
-}
-
-async function loadNeighbours() {
-  const { studies, version } = await getJson(`/studies?${parameters(page.query)}`);
-  page.neighbours = studies;
-  showPlace();
-  return version;
 }
 
 function showCard() {
@@ -242,14 +224,12 @@ async function start() {
   find(".brand").href = worklist;
   reading.setHeat(false);
   reading.setOpacity(reading.opacity);
-  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour, walk, worklist: () => location.assign(worklist), readerKeys: readerKeys(readers) });
+  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour: (step) => neighbours.go(step), walk, worklist: () => location.assign(worklist), more: [...besideKeys(beside), ...readerKeys(readers)] });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
-  find("#next").addEventListener("click", () => neighbour(1));
-  find("#previous").addEventListener("click", () => neighbour(-1));
   await guarded(async () => {
     let since;
-    [page.site, page.card, since] = await Promise.all([loadSite(), getJson("/model"), loadNeighbours()]);
+    [page.site, page.card, since] = await Promise.all([loadSite(), getJson("/model"), neighbours.load()]);
     showCard(); // the list comes before the study, so that no change in between is missed
     await load();
     listen({ since, onStudy: changed, onDeleted: gone, onPoll: () => guarded(load), onState: () => {} });
