@@ -16,6 +16,9 @@ const find = (selector) => document.querySelector(selector);
 const BONE = PRESETS[2];
 const firstWindow = (description) => (/kernel (?:[bh][6-9]\d|bone|edge|yc|fc[38])/i.test(description) ? BONE : PRESETS[0]);
 
+/** The letters at the edges, where the orientation is known. */
+const sides = (marks) => ["left", "right", "top", "bottom"].map((edge) => el("span", { class: `mark mark-${edge}`, text: marks?.[edge] ?? "" }));
+
 export class Beside {
   #studyId;
   #reading;
@@ -62,13 +65,13 @@ export class Beside {
   }
 
   #begin({ number, description, geometry }) {
+    const shape = shownGeometry(geometry);
     const canvas = el("canvas", { role: "img", "aria-label": `Other series: ${description}` });
-    const [place, caution, name] = [el("p"), el("p", { class: "geometry-caution" }), el("p", { class: "corner corner-tr" })];
+    const [place, caution, name] = [el("p"), el("p", { class: "geometry-caution" }), el("p", { class: "corner corner-br" })];
     const preset = el("select", { "aria-label": "Window of the other series" }, el("option", { value: "", text: "Custom" }), ...PRESETS.map((one) => el("option", { value: one.key, text: one.name })));
     const corner = el("div", { class: "corner corner-tl" }, place, el("p", { text: description }), el("p", { class: "beside-unread", text: "Not read by the model" }), caution);
-    const stage = el("div", { class: "beside-stage" }, canvas, corner, name);
+    const stage = el("div", { class: "beside-stage" }, canvas, corner, name, ...sides(shape.marks));
     find("#beside").replaceChildren(stage, el("div", { class: "beside-tools" }, el("label", {}, el("span", { text: "Window" }), preset)));
-    const shape = shownGeometry(geometry);
     const stack = new SliceStack({
       count: geometry.slices,
       load: (index, signal) => seriesPixels(this.#studyId, number, index, signal),

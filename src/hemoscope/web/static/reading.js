@@ -39,8 +39,8 @@ export class Reading {
     this.strip = new Strip(find("#strip"), { onSlice: (index) => this.goTo(index), onLabel: (label) => this.choose(label) });
   }
 
-  /** Take the study's geometry: at first where the slices lie, later their probabilities too. */
-  open(geometry, notEstablished) {
+  /** Take the study's geometry: at first where the slices lie, later their probabilities too. It opens at slice `start`. */
+  open(geometry, notEstablished, start = Math.floor(geometry.slices / 2)) {
     const first = !this.geometry;
     this.geometry = geometry;
     this.shown = shownGeometry(geometry);
@@ -49,7 +49,7 @@ export class Reading {
     this.strip.showLabel(this.label);
     this.heat = new HeatMaps(geometry, (index, label, signal) => heatMap(this.studyId, index, label, signal), (index) => index === this.index && this.#showHeat());
     showSides(this.shown, geometry);
-    this.goTo(first ? Math.floor(geometry.slices / 2) : this.index);
+    this.goTo(first ? start : this.index);
   }
 
   /** The slice on screen, with its HU; null before the first. */
@@ -84,6 +84,7 @@ export class Reading {
       onLoaded: (index) => (index === this.index || this.slab.needed(this.index).includes(index)) && this.#show(),
       onFailed: (index, error) => index === this.index && this.#failed(error),
       capacity: capacityFor(rows * columns * 2),
+      firstAlone: true,
     });
     this.slab.open(this.geometry);
     const kept = keptView();

@@ -11,7 +11,7 @@ import { drawFindings, markReviewed, openFinding } from "./findings.js";
 import { counted, duration, secondsSince } from "./format.js";
 import { firstHeat } from "./heat_controls.js";
 import { fillHelp, listenToKeys } from "./keys.js";
-import { stateWord, urgencyWord } from "./labels.js";
+import { urgencyWord } from "./labels.js";
 import { Marks } from "./marks.js";
 import { Neighbours } from "./neighbours.js";
 import { Planes } from "./planes.js";
@@ -20,15 +20,16 @@ import { differInMarksAlone, readerKeys, Readers } from "./readers.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
 import { deliveryLines } from "./sent.js";
-import { failureOf, isAdmin, loadSite, problemBox, refusals, wireDialogs } from "./site.js";
+import { failureOf, isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
 import { allowMeasures, readingKeys, wireTools } from "./tools.js";
+import { failureNote, progressOf } from "./unfinished.js";
 import { nextStop, stopsOf } from "./walk.js";
 
 const find = (selector) => document.querySelector(selector);
 const studyId = location.pathname.split("/").at(-1);
 const panel = find("#panel");
 const query = readQuery();
-const page = { site: null, card: null, entry: null, stops: [] };
+const page = { site: null, card: null, entry: null, rest: null, stops: [] };
 const worklist = `/${addressOf(query)}`;
 const neighbours = new Neighbours(studyId, query);
 
@@ -70,30 +71,17 @@ function showHead(entry) {
   }
 }
 
-function showProgress(entry) {
-  const known = entry.stage_total > 0;
-  const words = known ? `${stateWord(entry.state)}: ${entry.stage_done} of ${entry.stage_total}` : stateWord(entry.state);
-  const bar = el("progress", { "aria-label": words, ...(known ? { max: entry.stage_total, value: entry.stage_done } : {}) });
-  const hint = entry.has_pixels ? "The slices can be viewed already." : "The slices appear as soon as they are read.";
-  panel.replaceChildren(el("section", { class: "waiting" }, el("h2", { text: words }), bar, el("p", { class: "faint", text: hint })));
-}
-
-const MOST_REFUSALS = 20;
-
-function refusalList(rejected) {
-  const reasons = refusals(rejected);
-  if (reasons.length < 2) return null;
-  const items = reasons.slice(0, MOST_REFUSALS).map(([message, count]) => el("li", { text: `${counted(count, "file")}: ${message}` }));
-  return el("details", { class: "skipped" }, el("summary", { text: `${counted(rejected.length, "file")} refused` }), el("ul", {}, items));
-}
+const showProgress = (entry) => panel.replaceChildren(progressOf(entry));
 
 function showFailure(entry) {
-  const code = entry.error_code && el("p", { class: "faint", text: `Code: ${entry.error_code}` });
-  panel.replaceChildren(el("section", { class: "waiting" }, el("h2", { text: "This study could not be read" }), problemBox(failureOf(entry)), code, refusalList(entry.findings?.rejected ?? []) ?? ""));
+  panel.replaceChildren(failureNote(entry));
   if (entry.has_pixels) return;
   reading.message(`No slices. ${failureOf(entry).detail}`); // on a phone the panel lies below the stage
   find(".tools").hidden = true;
 }
+
+/** The first key slice of what is suspected; undefined if there is none. */
+const firstKeyOf = (entry) => entry.geometry.key_slices[firstLabel(entry.findings.studies[0].findings)]?.[0];
 
 /** Show the first key slice at once: the rest of the volume, feedback and measurements follow it. */
 function showFirstKeySlice(entry) {
@@ -102,7 +90,7 @@ function showFirstKeySlice(entry) {
   reading.stack.prefer([...(keys[label] ?? []), ...Object.values(keys).map(([first]) => first)].filter((index) => index !== undefined));
   reading.setHeat(firstHeat(entry.suspected.length > 0));
   reading.choose(label);
-  const [key] = keys[label] ?? [];
+  const key = firstKeyOf(entry);
   if (key !== undefined) reading.goTo(key);
 }
 
@@ -140,18 +128,23 @@ function goToFinding(label, slice) {
 
 /** Show the slices; returns a promise of the measurements on them. */
 function showSlices(entry) {
-  reading.open(entry.geometry, entry.not_established);
+  const isNew = entry.state === "done" && page.entry?.state !== "done";
+  reading.open(entry.geometry, entry.not_established, isNew ? firstKeyOf(entry) : undefined);
+  if (isNew) showFirstKeySlice(entry);
   allowMeasures(reading);
   planes.allow(entry.geometry);
   beside.allow(entry);
-  if (entry.state === "done" && page.entry?.state !== "done") showFirstKeySlice(entry);
   return marks.load();
 }
 
-async function load() {
-  const entry = await getJson(`/studies/${studyId}`);
+const fetchStudy = () => getJson(`/studies/${studyId}`);
+
+/** Show a study; its slices wait for nothing else. */
+async function show(entry) {
   showHead(entry);
   const measured = entry.geometry && entry.has_pixels ? showSlices(entry) : null;
+  measured?.catch(() => {}); // reported below
+  await page.rest;
   if (entry.state === "done") await showFindings(entry);
   else if (entry.state === "failed") showFailure(entry);
   else showProgress(entry);
@@ -160,6 +153,8 @@ async function load() {
   page.entry = entry;
   await measured;
 }
+
+const load = async () => show(await fetchStudy());
 
 /** Run `act`; a problem is shown in the place of the findings. */
 async function guarded(act) {
@@ -188,7 +183,7 @@ function changed(entry) {
 /** A finished study has changed: by a reader, or by what a row does not hold, its deliveries and other series. */
 async function followDone(known, entry) {
   if (differInMarksAlone(known, entry) && allSent(known)) return;
-  const fresh = await getJson(`/studies/${studyId}`);
+  const fresh = await fetchStudy();
   showSent(fresh);
   beside.allow(fresh);
 }
@@ -227,13 +222,24 @@ async function start() {
   const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour: (step) => neighbours.go(step), walk, worklist: () => location.assign(worklist), more: [...besideKeys(beside), ...readerKeys(readers)] });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
+  const [study, rest] = [fetchStudy(), fetchRest()];
+  page.rest = rest;
+  for (const one of [study, rest]) one.catch(() => {}); // each is awaited, and its problem shown, below
   await guarded(async () => {
-    let since;
-    [page.site, page.card, since] = await Promise.all([loadSite(), getJson("/model"), neighbours.load()]);
-    showCard(); // the list comes before the study, so that no change in between is missed
-    await load();
+    const entry = await study;
+    await show(entry);
+    const since = await rest;
+    if (neighbours.versionOf(studyId) !== entry.version) await load(); // it may have changed before the list came
     listen({ since, onStudy: changed, onDeleted: gone, onPoll: () => guarded(load), onState: () => {} });
   });
+}
+
+/** What the findings need and the slices do not; returns the version of the list, from which changes follow. */
+async function fetchRest() {
+  const [site, card, since] = await Promise.all([loadSite(), getJson("/model"), neighbours.load()]);
+  Object.assign(page, { site, card });
+  showCard();
+  return since;
 }
 
 start();
