@@ -5,7 +5,7 @@ import { announce } from "./announce.js";
 import { probability } from "./format.js";
 import { shownGeometry } from "./geometry.js";
 import { HeatMaps } from "./heat.js";
-import { showHeatStyle, steppedThreshold } from "./heat_controls.js";
+import { showHeatStyle, showIfEmpty, steppedThreshold } from "./heat_controls.js";
 import { labelName, labelShort } from "./labels.js";
 import { SlabView } from "./slab_view.js";
 import { capacityFor, SliceStack } from "./stack.js";
@@ -138,6 +138,7 @@ export class Reading {
     if (!this.stack.get(this.index)) return;
     const wanted = this.heatOn && this.hasMaps;
     this.viewer.setHeat(wanted ? this.heat.want(this.index, this.label, this.direction) : null);
+    showIfEmpty(this);
   }
 
   choose(label) {
@@ -173,6 +174,7 @@ export class Reading {
 
   #styleHeat() {
     this.viewer?.setHeatStyle({ ...this.heatStyle, opacity: this.heatOn ? this.opacity : 0 });
+    showIfEmpty(this);
   }
 
   setWindow({ center, width }) {
