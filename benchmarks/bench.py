@@ -34,6 +34,7 @@ MODULES: tuple[str, ...] = (
     "thin_series",
     "pacs_turnaround",
     "queue_and_report",
+    "reading_page",
 )
 _STDERR = 2
 _SECONDS = 900  # of one module; an idle machine needs a tenth

@@ -19,6 +19,7 @@ from hemoscope.dicom.series_choice import choose_series
 from hemoscope.dicom.slices import QualityNote, Rejected, SliceHeader
 from hemoscope.dicom.sources import rejected_by
 from hemoscope.dicom.texture import strange_slices
+from hemoscope.dicom.wording import counted
 from hemoscope.errors import DicomReadError, SeriesError
 from hemoscope.progress import Progress
 from hemoscope.volume import HounsfieldVolume
@@ -173,7 +174,8 @@ def _skipped(series: Series) -> _Skipped:
 def _passed_notes(passed: Sequence[tuple[Series, Rejected]]) -> tuple[QualityNote, ...]:
     if not passed:
         return ()
-    slices = " and ".join(str(len(series)) for series, _ in passed)
+    *others, last = (len(series) for series, _ in passed)
+    slices = " and ".join((*map(str, others), counted(last, "slice")))
     codes = ", ".join(sorted({why.code for _, why in passed}))
-    message = f"a preferred series of {slices} slices was refused ({codes}); this is the next one by rank"
+    message = f"a preferred series of {slices} was refused ({codes}); this is the next one by rank"
     return (QualityNote(code="series_refused", message=message),)

@@ -13,6 +13,7 @@ from hemoscope.dicom.quality import is_other_anatomy
 from hemoscope.dicom.ranking import plane_of
 from hemoscope.dicom.series import Series, Study
 from hemoscope.dicom.slices import SliceHeader, UnreadSlices
+from hemoscope.dicom.wording import counted
 
 __all__ = ["rest_in_other_series"]
 
@@ -22,12 +23,16 @@ _HIGHEST_MM = 250.0
 _MOSTLY = 0.5
 
 
+def _slices(series: Series) -> str:
+    return counted(len(series), "slice")
+
+
 def rest_in_other_series(study: Study, chosen: Series) -> tuple[UnreadSlices, ...]:
     """Return the slices of other series that show what the chosen series does not, of the same scan and head."""
     found = [
         UnreadSlices(
             code="other_series",
-            message=f"another series of {len(series)} slices shows a part of the head that this one does not",
+            message=f"another series of {_slices(series)} shows a part of the head that this one does not",
             count=count,
         )
         for series in study.series

@@ -16,6 +16,7 @@ from hemoscope.dicom.quality import missing_slices, series_notes
 from hemoscope.dicom.ranking import plane_of
 from hemoscope.dicom.slices import QualityNote, SliceHeader, UnreadSlices
 from hemoscope.dicom.stacks import Stack, United, divide, unite
+from hemoscope.dicom.wording import counted
 
 _TIME_POINTS = 3  # at more places than not: a dynamic series, not a repeated scan
 
@@ -164,10 +165,10 @@ def _left_out_notes(base: Stack, united: United) -> list[QualityNote]:
     count, apart = len(united.headers) + len(united.apart), _apart(base, united)
     notes = []
     if turned := apart.get("mixed_orientation"):
-        message = f"{len(turned)} of {count} slices have another orientation and are excluded"
+        message = f"{len(turned)} of {count} slices {_have(turned)} another orientation and {_are(turned)} excluded"
         notes.append(_note("mixed_orientation", message))
     if sized := apart.get("mixed_size"):
-        message = f"{len(sized)} of {count} slices have another size or place and are excluded"
+        message = f"{len(sized)} of {count} slices {_have(sized)} another size or place and {_are(sized)} excluded"
         notes.append(_note("mixed_size", message))
     first = united.parts[0][0]
     if any((part[0].rows, part[0].columns, part[0].orientation) != _form(first) for part in united.parts[1:]):
@@ -175,6 +176,14 @@ def _left_out_notes(base: Stack, united: United) -> list[QualityNote]:
         message = f"stacks of {parts} slices, which differ in tilt, size or thickness, are read as one"
         notes.append(_note("united_stacks", message))
     return notes
+
+
+def _have(slices: Sequence[SliceHeader]) -> str:
+    return "has" if len(slices) == 1 else "have"
+
+
+def _are(slices: Sequence[SliceHeader]) -> str:
+    return "is" if len(slices) == 1 else "are"
 
 
 def _form(header: SliceHeader) -> tuple[object, ...]:
@@ -190,10 +199,13 @@ def _place_notes(base: Stack, united: United, duplicates: int, copies: int) -> l
         return [_note("dynamic_series", message)]
     notes = []
     if united.overlapping:
-        message = f"{len(united.overlapping)} slices of another pass or stack over the same place are not read"
+        stacked = counted(len(united.overlapping), "slice")
+        message = f"{stacked} of another pass or stack over the same place {_are(united.overlapping)} not read"
         notes.append(_note("overlapping_stacks", message))
     if duplicates + copies:
-        message = f"{duplicates + copies} slices duplicate the position of another slice and are excluded"
+        twice = duplicates + copies
+        words = counted(twice, "slice", ("duplicates", "duplicate"))
+        message = f"{words} the position of another slice and {'is' if twice == 1 else 'are'} excluded"
         notes.append(_note("duplicate_slices", message))
     return notes
 

@@ -1,4 +1,4 @@
-"""Compares what people typed, descriptions and names: in upper case and without accents."""
+"""Words: what people typed, compared in upper case and without accents; and counts with their nouns."""
 
 import re
 import unicodedata
@@ -27,3 +27,16 @@ def name_words(name: str) -> str:
     """
     spelled = re.sub("([AOU])E", r"\1", without_accents(name.partition("=")[0] or name))
     return " ".join(sorted(re.findall(r"[^\W_]+", " ".join(spelled.split("^")[:2]))))
+
+
+def counted(count: int, noun: str, verbs: tuple[str, str] | None = None) -> str:
+    """Return a count with its noun, and with the verb that fits if its two forms are given.
+
+    Examples:
+        >>> counted(1, "slice"), counted(12, "slice")
+        ('1 slice', '12 slices')
+        >>> counted(1, "slice", ("is", "are"))
+        '1 slice is'
+    """
+    words = f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return words if verbs is None else f"{words} {verbs[0] if count == 1 else verbs[1]}"

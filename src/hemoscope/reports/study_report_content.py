@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from hemoscope.dicom.wording import counted
 from hemoscope.inference.findings import Triage
 from hemoscope.inference.precision import Precision
 from hemoscope.labels import Hemorrhage, PerLabel
@@ -150,10 +151,11 @@ def _facts(model: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[tuple[st
         ("Patient ID", patient.get("id")),
         ("Study date", patient.get("study_date")),
     ]
+    slices = counted(len(study["slices"]), "slice")
     facts = [
         *((name, printable(value)) for name, value in named if value),
         ("Study", printable(study["study_instance_uid"])),
-        ("Series read", f"{printable(study['series_instance_uid'])} ({len(study['slices'])} slices{_state(study)})"),
+        ("Series read", f"{printable(study['series_instance_uid'])} ({slices}{_state(study)})"),
         ("Model", f"{model['name']} {model['version']} (bundle {model['sha256'][:12]}, {_precision(model)})"),
     ]
     return tuple(facts)
@@ -198,7 +200,8 @@ def _remarks(study: Mapping[str, Any]) -> tuple[str, ...]:
     counts = Counter(note["code"] for note in notes)
     remarks += [f"{messages[code]} ({count} of {len(study['slices'])} slices)" for code, count in counts.items()]
     remarks += [
-        f"A series of {one['instances']} slices was not read: {one['reason']}" for one in study["skipped_series"]
+        f"A series of {counted(one['instances'], 'slice')} was not read: {one['reason']}"
+        for one in study["skipped_series"]
     ]
     if not all(finding["established"] for finding in study["findings"]):  # last: it stands in nearly every report
         remarks.append(

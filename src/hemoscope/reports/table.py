@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hemoscope.dicom.slices import Rejected, RejectedGroup, SliceRef, group_rejected
+from hemoscope.dicom.wording import counted
 from hemoscope.inference.findings import INCOMPLETE, Finding, StudyFindings, Triage
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.report import (
@@ -173,7 +174,7 @@ def _remarks(study: StudyFindings) -> list[RenderableType]:
     remarks.extend(_point(note.message, note.code) for note in study.quality)
     remarks.extend(_slice_notes(study))
     for series in study.skipped_series:
-        name = f"Series {short_uid(series.series_instance_uid)} was not read ({series.instances} slices)"
+        name = f"Series {short_uid(series.series_instance_uid)} was not read ({counted(series.instances, 'slice')})"
         remarks.append(_point(f"{name}: {series.reason}"))
     return remarks
 

@@ -21,7 +21,7 @@ from hemoscope.store.backup_files import SUMS, copy_file, files_below, private_f
 from hemoscope.store.backup_tables import kept_tables, reflected, revision_of, write_rows
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.migrate import known_revisions
-from hemoscope.store.storage import MAPS, VOLUME, Storage
+from hemoscope.store.storage import MAPS, VOLUME, Storage, series_file
 from hemoscope.version import __version__
 
 SCHEMA = "hemoscope.backup/1"
@@ -150,6 +150,11 @@ def _needed(connection: Connection, metadata: sa.MetaData) -> dict[str, _Needed]
     for row in connection.execute(sa.select(*columns)):
         arrays = [name for name, there in ((VOLUME, row.has_pixels), (MAPS, row.has_maps)) if there]
         needed.setdefault(row.upload_id, _Needed()).arrays[row.study_id] = arrays
+    kept = metadata.tables.get("kept_series")
+    if kept is not None:
+        found = sa.select(studies.c.upload_id, kept.c.study_id, kept.c.number).join(kept)
+        for upload_id, study_id, number in connection.execute(found):
+            needed[upload_id].arrays[study_id].append(series_file(number))
     return needed
 
 

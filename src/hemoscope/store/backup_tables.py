@@ -17,8 +17,9 @@ from sqlalchemy.engine import Connection
 
 from hemoscope.errors import DataError
 
-# Who is logged in or tried to, and which processes run, is of its moment alone; the revision stands in the manifest.
-_LEFT_OUT = ("sessions", "login_attempts", "workers", "alembic_version")
+# Who is logged in or tried to, who reads what, and which processes run, is of its moment alone; the revision stands
+# in the manifest.
+_LEFT_OUT = ("sessions", "login_attempts", "claims", "workers", "alembic_version")
 _AT_ONCE = 200
 
 

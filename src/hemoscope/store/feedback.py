@@ -13,8 +13,8 @@ from hemoscope.labels import LABELS, SUBTYPES, Hemorrhage
 from hemoscope.store import audit, tables
 from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.refusals import refusal
+from hemoscope.store.study_row import find_study
 from hemoscope.store.values import Feedback, Verdict
-from hemoscope.store.worklist import find_study
 
 _NOTE_CHARACTERS = 2000
 _feedback, _studies = tables.feedback, tables.studies

@@ -25,6 +25,7 @@ from hemoscope.errors import HemoscopeError
 from hemoscope.inference.findings import Triage
 from hemoscope.store import tables
 from hemoscope.store.database import Database, server_time
+from hemoscope.store.uploads import FAILED_RANK
 from hemoscope.store.values import StudyState
 
 _LOOKS_AT_LEAST = 0.5  # of the time of a lease: who looks more rarely may have missed what all others missed
@@ -291,6 +292,7 @@ def fail(connection: Connection, upload_id: str, failure: JobFailure) -> None:
         .where(*unfinished)
         .values(
             state=StudyState.FAILED,
+            urgency_rank=FAILED_RANK,
             error_code=failure.code,
             error_message=failure.message,
             error_cure=failure.remedy,

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from hemoscope.store import audit, tables
 from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.refusals import refusal
+from hemoscope.store.study_row import find_study
 from hemoscope.store.values import Geometry, Measured, Measurement, MeasurementKind
-from hemoscope.store.worklist import find_study
 
 MOST_MEASUREMENTS = 200  # of a study
 Point = tuple[float, float]

@@ -25,6 +25,7 @@ from hemoscope.reports.findings_json import document_text, findings_document
 from hemoscope.reports.report import Report, ReportedStudy, model_identity, unread_words
 from hemoscope.store.database import storable
 from hemoscope.store.jobs import JobFailure, UploadJob
+from hemoscope.store.other_series import keep_series, others_to_show
 from hemoscope.store.outbox import NOTHING
 from hemoscope.store.results import StudyGoneError, StudyResult
 from hemoscope.store.scan_time import acquired_at, identity
@@ -98,7 +99,7 @@ class UploadReader:
 
     def _study(self, job: UploadJob, study_id: str, archive: Archive, study: Study) -> None:
         """Decode, show, score and store one study."""
-        geometry: list[Geometry] = []
+        store, geometry = self._store, list[Geometry]()
 
         def show(decoded: DecodedSeries) -> None:
             geometry.append(self._show(job, study_id, archive, decoded))
@@ -110,6 +111,11 @@ class UploadReader:
             self._refuse(job, study_id, archive, (*refused, *archive.rejected))
             return
         self._keep(job, study_id, archive, outcome.reading, outcome.rejected, geometry[0])
+        if store.keep_series:
+            del outcome  # and its volume, before others are decoded
+            wanted = others_to_show(study, geometry[0])[: store.keep_series]
+            threads = self._predictor.engine.threads
+            keep_series(store.database, store.folder, job, study_id, archive, wanted, threads=threads)
 
     def _show(self, job: UploadJob, study_id: str, archive: Archive, decoded: DecodedSeries) -> Geometry:
         """Write the pixels, so that the study can be looked at."""

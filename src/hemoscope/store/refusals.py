@@ -5,6 +5,7 @@ from hemoscope.errors import StoreError
 REMEDIES: dict[str, str] = {
     "no_such_study": "Reload the worklist; the study may have been deleted",
     "no_such_slice": "Give an index from 0 to the number of slices less one",
+    "no_such_series": "Reload the page; a site keeps other series if it sets --keep-series",
     "no_such_label": "Give one of the six labels",
     "no_pixels": "Wait until the study is being scored; a study that could not be read has no pixels",
     "no_maps": "Wait until the study is done",
@@ -21,6 +22,7 @@ REMEDIES: dict[str, str] = {
     "bad_feedback": "Give slices of this study, and at most 2000 characters of note",
     "bad_measurement": "Measure within the slice, lengths and areas where the pixel spacing is known",
     "no_such_measurement": "Reload the page; the measurement may have been deleted",
+    "bad_initials": "Give one to four letters or digits",
     "bad_setting": "Give a value that JSON can hold, under a short name",
     "database_unreachable": "Check that the database runs and that its URL is right",
     "database_full": "Free space where the database keeps its files",

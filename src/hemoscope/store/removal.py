@@ -16,7 +16,7 @@ from hemoscope.store.audit_chain import DELETE
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
 from hemoscope.store.storage import Storage
-from hemoscope.store.worklist import find_study
+from hemoscope.store.study_row import find_study
 
 RETENTION = "retention"  # who deletes by age
 _studies, _feedback, _jobs = tables.studies, tables.feedback, tables.jobs

@@ -21,7 +21,7 @@ from hemoscope.store import outbox_of_readings, readings, tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, finish
 from hemoscope.store.outbox import NOTHING, Outgoing
-from hemoscope.store.uploads import new_study
+from hemoscope.store.uploads import FAILED_RANK, new_study
 from hemoscope.store.values import Geometry, Identity, StudyState
 
 _studies, _deletions = tables.studies, tables.deletions
@@ -142,6 +142,7 @@ class Results:
             _insert_result(connection, job, study_id, findings)
             values = {
                 "state": StudyState.FAILED,
+                "urgency_rank": FAILED_RANK,
                 "error_code": failure.code,
                 "error_message": failure.message,
                 "error_cure": failure.remedy,

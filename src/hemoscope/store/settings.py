@@ -91,6 +91,9 @@ class Settings:
     token_file: Path | None = field(
         default=None, metadata=_help("tokens of programs; made by: hemoscope users token", "FILE")
     )
+    claim_minutes: float = field(
+        default=2.0, metadata=_help("show who reads a study for so long after the last sign of life", "N")
+    )
     session_hours: float = field(default=12.0, metadata=_help("how long a login lasts", "N"))
     tls_cert: Path | None = field(default=None, metadata=_help("certificate with its chain, PEM", "FILE"))
     tls_key: Path | None = field(default=None, metadata=_help("its key, PEM", "FILE"))
@@ -108,6 +111,9 @@ class Settings:
     )
     deidentify: bool = field(default=False, metadata=_help("keep only de-identified copies"))
     keep_source: bool = field(default=False, metadata=_help("keep the uploaded files after they are read"))
+    keep_series: int = field(
+        default=0, metadata=_help("other axial series of a study to keep, for a look beside it", "N", least=0)
+    )
     show_identity: bool = field(default=False, metadata=_help("store and show patient name and ID"))
     prevalence: float | None = field(
         default=None, metadata=_help("share of studies with a bleed here, such as 0.1", "P")
@@ -190,9 +196,17 @@ class Settings:
         if not self.database_wait_minutes >= 0:
             msg = f"--database-wait-minutes is at least 0, got {self.database_wait_minutes:g}"
             raise ConfigError(msg)
-        for name in ("header_seconds", "body_seconds", "lease_s", "attempts", "poll_s", "concurrent_uploads"):
+        for name in (
+            "claim_minutes",
+            "header_seconds",
+            "body_seconds",
+            "lease_s",
+            "attempts",
+            "poll_s",
+            "concurrent_uploads",
+        ):
             if not 0 < getattr(self, name) < math.inf:
-                shown = option_name(name) if name.endswith("_seconds") else name
+                shown = option_name(name) if name.endswith(("_seconds", "_minutes")) else name
                 msg = f"{shown} is above 0, got {getattr(self, name):g}"
                 raise ConfigError(msg)
 
@@ -245,6 +259,11 @@ class Settings:
     def session(self) -> timedelta:
         """How long a login lasts."""
         return timedelta(hours=self.session_hours)
+
+    @property
+    def claim(self) -> timedelta:
+        """How long a reader's claim on a study lasts without a sign of life."""
+        return timedelta(minutes=self.claim_minutes)
 
     @property
     def time_limit(self) -> timedelta:

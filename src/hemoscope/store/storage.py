@@ -35,6 +35,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
+def series_file(number: int) -> str:
+    """The name of the array of another series of a study, counted from 1."""
+    return f"series-{number}.npy"
+
+
 class Storage:
     """The folder and the names in it."""
 

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hemoscope.errors import StoreError
 from hemoscope.labels import LABELS, Hemorrhage
@@ -19,6 +20,7 @@ from hemoscope.store import (
     audit,
     audit_and_sessions,
     feedback,
+    kept_series,
     login_attempts,
     measurements,
     removal,
@@ -33,10 +35,12 @@ from hemoscope.store.jobs import Jobs
 from hemoscope.store.migrate import migrate
 from hemoscope.store.outbox import Outbox
 from hemoscope.store.pairing import check_paired, pair
+from hemoscope.store.reader_marks import ReaderMarks
 from hemoscope.store.refusals import PASSING, refusal
 from hemoscope.store.results import Results
 from hemoscope.store.settings import Settings
 from hemoscope.store.storage import MAPS, VOLUME, Storage
+from hemoscope.store.study_row import find_study
 from hemoscope.store.sweep import Sweep
 from hemoscope.store.uploads import Upload
 from hemoscope.store.values import (
@@ -113,7 +117,7 @@ class Store:
     """Studies and everything that belongs to them. Each process opens one by ``open_store`` and keeps it.
 
     ``jobs`` and ``results`` are the workers' side, ``outbox`` is what is sent to a PACS, ``deliveries`` what became
-    of it, ``folder`` the private folder.
+    of it, ``readers`` who reads and has reviewed what, ``folder`` the private folder.
     """
 
     def __init__(self, database: Database, folder: Storage, settings: Settings, *, store_id: str) -> None:
@@ -122,11 +126,13 @@ class Store:
         self.limits = settings.upload_limits
         self.read_limits = settings.read_limits
         self.keep_source = settings.keep_source
+        self.keep_series = settings.keep_series
         self.store_id = store_id
         self.jobs = Jobs(database, lease=settings.lease, attempts=settings.attempts)
         self.results = Results(database)
         self.outbox = Outbox(database, folder.outbox)
         self.deliveries = Deliveries(database, self.outbox)
+        self.readers = ReaderMarks(database, lasting=settings.claim)
         self._database = database
         kept = timedelta(days=settings.trash_days)
         self._sweep = Sweep(database, folder, store_id=store_id, keep_source=settings.keep_source, kept=kept)
@@ -204,13 +210,23 @@ class Store:
 
     def _slice(self, study_id: str, name: str, index: int, missing: str) -> Any:
         with self._database.reading() as connection:
-            row = worklist.find_study(connection, study_id)
+            row = find_study(connection, study_id)
         array = self.folder.read_array(row.upload_id, study_id, name) if row.has_pixels else None
         if array is None:
             raise refusal(missing, f"the study has no {'pixels' if name == VOLUME else 'heat maps'} to show")
         if not 0 <= index < len(array):
             raise refusal("no_such_slice", f"slice {index} of a study of {len(array)}")
         return array[index]
+
+    def series_pixels(self, study_id: str, number: int, index: int) -> NDArray[np.int16]:
+        """Return one slice of another series as HU, shape (rows, columns).
+
+        Raises:
+            StoreError: ``no_such_study``, ``no_such_series``, ``no_such_slice``, ``damaged_pixels``.
+        """
+        with self._database.reading() as connection:
+            row = find_study(connection, study_id)
+        return kept_series.slice_of(self._database, self.folder, row, number, index)
 
     def delete(self, study_id: str, *, by: str) -> None:
         """Delete a study's files and rows; only counts of its feedback are kept. Raises ``no_such_study``."""
@@ -241,6 +257,10 @@ class Store:
         self._sweep.empty()
 
     # Feedback
+
+    def report_state(self, study_id: str) -> str:
+        """Return a text that changes with everything that a report shows. Raises StoreError ``no_such_study``."""
+        return worklist.report_state(self._database, study_id)
 
     def measure(
         self, study_id: str, *, index: int, kind: MeasurementKind, points: Sequence[tuple[float, float]], by: str

@@ -135,6 +135,41 @@ measurements = Table(
     Index("measurements_of_study", "study_id"),
 )
 
+# Who reads a study at this moment; it ends some time after the last sign of life.
+claims = Table(
+    "claims",
+    metadata,
+    Column("study_id", _ID, ForeignKey("studies.study_id", ondelete="CASCADE"), primary_key=True),
+    Column("by_user", Text(), nullable=False),
+    Column("since", UtcTime(), nullable=False),
+    Column("until", UtcTime(), nullable=False),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("study_id", _ID, ForeignKey("studies.study_id", ondelete="CASCADE"), primary_key=True),
+    Column("by_user", Text(), primary_key=True),
+    Column("at", UtcTime(), nullable=False),
+)
+
+# Series beside the one that was read; their pixels lie with the study's.
+kept_series = Table(
+    "kept_series",
+    metadata,
+    Column("study_id", _ID, ForeignKey("studies.study_id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer(), primary_key=True),
+    Column("description", Text(), nullable=False),
+    Column("geometry", Text(), nullable=False),
+)
+
+initials = Table(
+    "initials",
+    metadata,
+    Column("user_name", Text(), primary_key=True),
+    Column("initials", String(8), nullable=False),
+)
+
 audit = Table(
     "audit",
     metadata,

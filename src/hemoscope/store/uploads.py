@@ -13,7 +13,7 @@ from typing import BinaryIO, Self
 
 from hemoscope.checksums import sha256_of, sums_text
 from hemoscope.files import sync_file, sync_folder
-from hemoscope.inference.findings import URGENCIES
+from hemoscope.inference.findings import INCOMPLETE, URGENCIES
 from hemoscope.store import audit, tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.refusals import refusal
@@ -22,6 +22,7 @@ from hemoscope.store.storage import SOURCE_SUMS, Storage, full_disk_refused, new
 from hemoscope.store.values import StudyState
 
 UNKNOWN_URGENCY = len(URGENCIES)  # after every urgency that is known
+FAILED_RANK = URGENCIES.index(INCOMPLETE)  # nobody knows what a study shows that could not be read
 _PIECE = 1 << 20
 _SYNCS_AT_A_TIME = 8
 # Another file system, one without links, or a file with as many names as it may have.

@@ -63,6 +63,20 @@ class Identity(Document):
     id: str
 
 
+class Claim(Document):
+    """Who reads a study at this moment."""
+
+    by: str
+    since: datetime
+
+
+class Review(Document):
+    """Who has reviewed a study."""
+
+    by: str
+    at: datetime
+
+
 @with_config(ConfigDict(extra="ignore"))
 class HeatMapBox(TypedDict):
     """The part of a slice that its heat map covers, in pixels."""
@@ -101,6 +115,14 @@ class Geometry(TypedDict):
     key_slices: Annotated[dict[str, list[int]], Field(description="Indices by label")]
 
 
+class KeptSeries(Document):
+    """Another series of a study, to be looked at; the model has not read it."""
+
+    number: Annotated[int, Field(ge=1)]
+    description: Annotated[str, Field(description="Thickness, kernel, and whether a contrast agent was given")]
+    geometry: Geometry
+
+
 class StudySummary(Document):
     """One study as the worklist shows it."""
 
@@ -133,6 +155,9 @@ class StudySummary(Document):
     ]
     feedback: Annotated[Mapping[str, Count], Field(description="Number of labels by their newest verdict")]
     readers: Annotated[tuple[str, ...], Field(description="Whose feedback stands")] = ()
+    claim: Annotated[Claim | None, Field(description="Who reads it at this moment")] = None
+    reviews: Annotated[tuple[Review, ...], Field(description="Who has reviewed it, oldest first")] = ()
+    initials: Annotated[Mapping[str, str], Field(description="Of everybody in readers, claim and reviews")] = {}
     unread: Annotated[str | None, Field(description="What of the head was not read, and why; null if all was")] = None
     same_as: Annotated[StudyId | None, Field(description="The study that came first with the same slices")] = None
 
@@ -185,6 +210,7 @@ class StudyDetail(StudySummary):
     findings: dict[str, Any] | None
     geometry: Geometry | None
     earlier: Annotated[tuple[StudyId, ...], Field(description="Earlier readings of the study, the newest first")]
+    series: Annotated[tuple[KeptSeries, ...], Field(description="Its other series, if the site keeps them")] = ()
     deliveries: Annotated[tuple[SentResults, ...], Field(description="Its results at the site's destinations")]
 
 

@@ -1,7 +1,6 @@
 """Queries: the worklist, one study, changes, and the numbers for readiness and metrics."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -9,18 +8,20 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hemoscope.inference.findings import URGENCIES
 from hemoscope.labels import LABELS
-from hemoscope.store import readings, tables
+from hemoscope.store import reader_marks, readings, tables
 from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.deliveries import deliveries_of
+from hemoscope.store.kept_series import series_of
 from hemoscope.store.refusals import refusal
-from hemoscope.store.uploads import UNKNOWN_URGENCY
+from hemoscope.store.study_row import find_study
 from hemoscope.store.values import (
     Changes,
+    Claim,
     Counts,
     Deletion,
     Identity,
+    Review,
     StudyDetail,
     StudyState,
     StudySummary,
@@ -29,13 +30,15 @@ from hemoscope.store.values import (
     WorklistQuery,
 )
 
-_STUDY_ID = re.compile(r"[0-9a-f]{32}")
 _MOST_CHANGES = 1000
+_UNKNOWN = "unknown"  # asks for studies without a result, and those that could not be read
 _studies, _feedback, _jobs, _workers = tables.studies, tables.feedback, tables.jobs, tables.workers
 _NAMELESS = (_studies.c.study_id, _studies.c.urgency, _studies.c.suspected, _studies.c.error_code)
-_COMPOSED = {"suspected", "not_established", "identity", "feedback", "readers", "same_as"}
+_MARKS = {"feedback", "readers", "claim", "reviews", "initials"}
+_COMPOSED = {"suspected", "not_established", "identity", "same_as", *_MARKS}
 _LISTED = [column for column in _studies.c if column.name != "geometry"]
-# Most urgent first, without a result last; then the longest waiting; the id only makes the order total.
+# Most urgent first, what could not be read as if incomplete, without a result last; then the longest
+# waiting; the id only makes the order total.
 _ORDER = (_studies.c.urgency_rank, _studies.c.received_at, _studies.c.study_id)
 
 
@@ -62,9 +65,12 @@ def get_study(database: Database, study_id: str) -> StudyDetail:
         [fields] = _fields(connection, [row])
         earlier = readings.earlier(connection, study_id)
         deliveries = deliveries_of(connection, study_id)
+        series = series_of(connection, study_id)
     geometry = json.loads(row.geometry) if row.geometry else None
     findings = json.loads(text) if text else None
-    return StudyDetail(**fields, findings=findings, geometry=geometry, earlier=earlier, deliveries=deliveries)
+    return StudyDetail(
+        **fields, findings=findings, geometry=geometry, earlier=earlier, series=series, deliveries=deliveries
+    )
 
 
 def findings_text(database: Database, study_id: str) -> str:
@@ -77,13 +83,24 @@ def findings_text(database: Database, study_id: str) -> str:
     return str(text)
 
 
-def find_study(connection: Connection, study_id: str) -> Any:
-    """Return the row of a study. Raises StoreError ``no_such_study``, also for a malformed id."""
-    known = _STUDY_ID.fullmatch(study_id) and sa.select(_studies).where(_studies.c.study_id == study_id)
-    row = connection.execute(known).first() if known is not None else None
-    if row is None:
-        raise refusal("no_such_study", "there is no such study")
-    return row
+def report_state(database: Database, study_id: str) -> str:
+    """Return a text that changes with everything that a report on a study shows. Raises StoreError ``no_such_study``.
+
+    A claim changes the study's version, and nothing in its report.
+    """
+    shown = (
+        (tables.results, tables.results.c.finished_at),
+        (_feedback, _feedback.c.feedback_id),
+        (tables.measurements, tables.measurements.c.measurement_id),
+        (tables.reviews, tables.reviews.c.at),
+    )
+    with database.reading() as connection:
+        row = find_study(connection, study_id)
+        parts: list[Any] = [row.patient_name, row.patient_id]
+        for table, newest in shown:
+            asked = sa.select(sa.func.count(), sa.func.max(newest)).where(table.c.study_id == study_id)
+            parts += connection.execute(asked).one()
+    return repr(parts)
 
 
 def changes_since(database: Database, version: int) -> Changes:
@@ -153,8 +170,8 @@ def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
     if query.states:
         conditions.append(_studies.c.state.in_([state.value for state in query.states]))
     if query.urgency:
-        ranks = [URGENCIES.index(one) if one in URGENCIES else UNKNOWN_URGENCY for one in query.urgency]
-        conditions.append(_studies.c.urgency_rank.in_(ranks))
+        known = _studies.c.urgency.in_(query.urgency)
+        conditions.append(sa.or_(known, _studies.c.urgency.is_(None)) if _UNKNOWN in query.urgency else known)
     return conditions
 
 
@@ -212,6 +229,11 @@ def _fields(connection: Connection, rows: Sequence[Any]) -> Iterator[dict[str, A
         _readers(connection, ids),
         _first_of_equals(connection, rows),
     )
+    claims, reviews = reader_marks.claims(connection, ids), reader_marks.reviews(connection, ids)
+    named = {
+        study_id: _named(readers.get(study_id, ()), claims.get(study_id), reviews.get(study_id, ())) for study_id in ids
+    }
+    initials = reader_marks.initials(connection, set().union(*named.values()))
     for row in rows:
         known = row.patient_name is not None or row.patient_id is not None
         first = firsts.get(row.pixels_sha256)
@@ -222,5 +244,13 @@ def _fields(connection: Connection, rows: Sequence[Any]) -> Iterator[dict[str, A
             "identity": Identity(name=row.patient_name or "", id=row.patient_id or "") if known else None,
             "feedback": counts.get(row.study_id, {}),
             "readers": readers.get(row.study_id, ()),
+            "claim": claims.get(row.study_id),
+            "reviews": reviews.get(row.study_id, ()),
+            "initials": {name: initials[name] for name in sorted(named[row.study_id])},
             "same_as": None if first == row.study_id else first,
         }
+
+
+def _named(readers: Sequence[str], claim: Claim | None, reviews: Sequence[Review]) -> set[str]:
+    """The readers whom a study's row names."""
+    return {*readers, *(one.by for one in (*reviews, *([claim] if claim else ())))}

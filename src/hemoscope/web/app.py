@@ -3,16 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
-from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from hemoscope.store.background import Vitals
 from hemoscope.store.settings import Settings
@@ -35,6 +30,7 @@ from hemoscope.web.routes import (
     operations,
     outbox,
     pages,
+    reader_marks,
     reports,
     site,
     studies,
@@ -43,8 +39,8 @@ from hemoscope.web.routes import (
 from hemoscope.web.schemas import ProblemDocument
 from hemoscope.web.security_headers import SecurityHeaders
 from hemoscope.web.slow_bodies import SlowBodies
+from hemoscope.web.static_files import VersionedFiles
 
-_STATIC = Path(__file__).parent / "static"
 _NOBODY = Credentials()
 _WRITERS = 8
 _HASHES_AT_A_TIME = 2
@@ -92,12 +88,12 @@ def create_app(
     app.state.app_state = _app_state(store, settings, credentials, model_card, background)
     app.state.app_state.reload_node = reload_node
     answer_errors(app)
-    for router in (uploads, studies, reports, feedback, measurements, site, outbox, account, events):
+    for router in (uploads, studies, reports, feedback, measurements, reader_marks, site, outbox, account, events):
         app.include_router(router.router)
     for plain in (operations.probes, operations.numbers):
         app.include_router(plain)
     app.include_router(pages.router)
-    app.mount("/static", _StaticFiles(directory=_STATIC), name="static")
+    app.mount("/static", VersionedFiles(), name="static")
     _describe_problems(app)
     # The last one added is the first to see a request.
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5, exclude_content_types=_UNPACKED)
@@ -162,17 +158,3 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
-
-
-class _StaticFiles(StaticFiles):
-    """Our own files, as a whole; a browser revalidates its copy each time, mostly with a 304."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; the framework's errors about ranges would not be problems as all others are."""
-        del MutableHeaders(scope=scope)["range"]
-        await super().__call__(scope, receive, send)
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = "no-cache"
-        return response

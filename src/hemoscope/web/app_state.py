@@ -63,7 +63,7 @@ class AppState:
     drawing: Counter[str] = field(default_factory=Counter)
     reload_fault: str | None = None
     _shapes: OrderedDict[str, SliceShape] = field(default_factory=OrderedDict)
-    _reports: OrderedDict[tuple[str, str], tuple[int, bytes]] = field(default_factory=OrderedDict)
+    _reports: OrderedDict[tuple[str, str], tuple[str, bytes]] = field(default_factory=OrderedDict)
     _viewed: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
 
     def audit_view(self, user: User, action: str, study_id: str) -> None:
@@ -74,14 +74,14 @@ class AppState:
         self.store.audit(user=user.name, action=action, study_id=study_id)
         _remember(self._viewed, key, now)
 
-    def drawn_report(self, study_id: str, version: int, kind: str) -> bytes | None:
-        """Return the report on a study as it was drawn at this version of the study, if it is in memory."""
+    def drawn_report(self, study_id: str, shown: str, kind: str) -> bytes | None:
+        """Return the report on a study if one is in memory that shows what ``report_state`` says."""
         known = self._reports.get((study_id, kind))
-        return known[1] if known is not None and known[0] == version else None
+        return known[1] if known is not None and known[0] == shown else None
 
-    def keep_report(self, study_id: str, version: int, kind: str, content: bytes) -> None:
+    def keep_report(self, study_id: str, shown: str, kind: str, content: bytes) -> None:
         """Remember a report until the study changes, or newer reports take its place."""
-        _remember(self._reports, (study_id, kind), (version, content), most=_REPORTS_KEPT)
+        _remember(self._reports, (study_id, kind), (shown, content), most=_REPORTS_KEPT)
 
     def shape_of(self, study_id: str, *, heat: bool) -> SliceShape:
         """Return the shape of a study's slices, from memory after the first time.

@@ -6,6 +6,7 @@ Each listener then reads what changed since its own version, so that one that fe
 
 import asyncio
 import logging
+from time import monotonic
 
 from anyio import to_thread
 
@@ -15,6 +16,7 @@ from hemoscope.store.values import Changes
 
 POLL_S = 0.25
 _STUCK_AFTER_S = 180.0  # more than the database's timeout, several times over
+_ABANDONED_EVERY_S = 2.0
 _BEYOND = (1 << 63) - 1  # no version is as high: the store answers with the current one, and no study
 
 _log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class ChangeFeed:
         self._store = store
         self._version = 0
         self._listeners = 0
+        self._looked_for_abandoned = float("-inf")
         self._news = asyncio.Condition()
 
     async def watch(self) -> None:
@@ -50,6 +53,7 @@ class ChangeFeed:
         if not self._listeners:
             return True
         try:
+            await self._end_abandoned_claims()
             latest = await self.latest()
         except Exception as error:  # noqa: BLE001 - every open page depends on this task
             _log.warning("%s: tried again after %s", self.vitals.name, described(error))
@@ -59,6 +63,12 @@ class ChangeFeed:
                 self._version = latest
                 self._news.notify_all()
         return True
+
+    async def _end_abandoned_claims(self) -> None:
+        """End the marks of readers whose pages are gone: while nobody listens, nobody sees them."""
+        if monotonic() - self._looked_for_abandoned >= _ABANDONED_EVERY_S:
+            self._looked_for_abandoned = monotonic()
+            await to_thread.run_sync(self._store.readers.end_abandoned)
 
     async def latest(self) -> int:
         """Return the version of the last change. Raises StoreError ``database_unreachable``."""

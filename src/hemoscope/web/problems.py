@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 STORE_STATUS: Mapping[str, int] = {
     "no_such_study": 404,
     "no_such_slice": 404,
+    "no_such_series": 404,
     "no_such_label": 404,
     "no_such_measurement": 404,
     "bad_measurement": 422,
@@ -47,6 +48,7 @@ STORE_STATUS: Mapping[str, int] = {
     "upload_abandoned": 400,
     "storage_full": 507,
     "bad_feedback": 422,
+    "bad_initials": 422,
     "bad_setting": 422,
     "database_unreachable": 503,
     "database_full": 507,

@@ -81,6 +81,18 @@ class MeasurementList(Document):
     measurements: list[Measurement]
 
 
+class ClaimGiven(Document):
+    """A sign of life of a reader, who claims the study if nobody else reads it, or ``take_over`` is true."""
+
+    take_over: bool = False
+
+
+class InitialsGiven(Document):
+    """By which the other readers see a user."""
+
+    initials: Annotated[str, Field(min_length=1, max_length=4)]
+
+
 class AuditPage(Document):
     """Entries, newest first; give the last one's ``audit_id`` as ``before`` for the next page."""
 
@@ -106,6 +118,8 @@ class SiteInfo(Document):
     login_required: bool
     roles: list[Role]
     user: User
+    initials: str
+    claim_seconds: Annotated[float, Field(description="How long a claim lasts without a sign of life")]
     csrf_token: str | None
 
 

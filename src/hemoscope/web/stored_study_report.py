@@ -69,6 +69,8 @@ def _stored(entry: StudyDetail, *, identity_shown: bool) -> Iterator[tuple[str, 
     if entry.acquired_at is not None:
         yield "Scanned", scan_time_words(entry.acquired_at, now=datetime.now(UTC), identity_shown=identity_shown)
     yield "Received", f"{entry.received_at:%Y-%m-%d %H:%M} UTC, from {entry.submitted_by}"
+    if entry.reviews:
+        yield "Reviewed", "; ".join(f"{one.by}, {one.at:%Y-%m-%d %H:%M} UTC" for one in entry.reviews)
 
 
 def _pictures(store: Store, entry: StudyDetail) -> Iterator[SlicePicture]:

@@ -104,6 +104,7 @@ class FakeRoom:
         self.card = card
         self.studies: dict[str, FakeStudy] = {}
         self.version = 0
+        self.others: dict[str, Phantom] = {}
         self.changes: list[tuple[int, str, dict[str, Any]]] = []
         self.uploads: list[list[tuple[str, bytes]]] = []
         self.prevalence: float | None = 0.1
@@ -131,13 +132,20 @@ class FakeRoom:
             "not_established": list(NOT_ESTABLISHED), "error_code": None, "error_message": None,
             "error_cure": None, "has_pixels": done,
             "has_maps": done, "submitted_by": "local", "identity": None, "feedback": {},
-            "reading": 1, "superseded_by": None, "earlier": [], "deliveries": [],
+            "readers": [], "claim": None, "reviews": [], "initials": {"local": "LO", "agnes": "AG"},
+            "series": [], "reading": 1, "superseded_by": None, "earlier": [], "deliveries": [],
             "findings": findings_of(urgency, NOTES if notes is None else notes) if urgency else None,
             "geometry": geometry_of(phantom, **(geometry or {})) if done else None,
         }  # fmt: skip
         self.studies[study_id] = FakeStudy(phantom=phantom, entry={**entry, **changes})
         self.change(study_id)
         return study_id
+
+    def add_series(self, study_id: str, phantom: Phantom, description: str) -> None:
+        """Keep another series of a study, as the worker does once it has its result."""
+        self.others[study_id] = phantom
+        kept = {"number": 1, "description": description, "geometry": geometry_of(phantom)}
+        self.change(study_id, series=[kept])
 
     def change(self, study_id: str, **changes: Any) -> None:
         """Change a study and notify every open page."""
@@ -181,10 +189,15 @@ class FakeRoom:
             ("DELETE", "/studies/{study_id}", self._delete), ("POST", "/uploads", self._upload),
             ("GET", "/studies/{study_id}/slices/{index}/pixels", self._pixels),
             ("GET", "/studies/{study_id}/slices/{index}/heatmap/{label}", self._heat),
+            ("GET", "/studies/{study_id}/series/1/slices/{index}/pixels", self._series_pixels),
             ("GET", "/studies/{study_id}/feedback", self._feedback),
             ("POST", "/studies/{study_id}/feedback", self._give_feedback),
             ("GET", "/studies/{study_id}/measurements", lambda study_id: JSONResponse({"measurements": []})),
             ("GET", "/studies/{study_id}/report.html", lambda study_id: HTMLResponse("<h1>Report</h1>")),
+            ("PUT", "/studies/{study_id}/claim", self._claim),
+            ("DELETE", "/studies/{study_id}/claim", self._release),
+            ("PUT", "/studies/{study_id}/review", self._review),
+            ("DELETE", "/studies/{study_id}/review", self._withdraw_review),
             ("GET", "/events", self._events),
         ):  # fmt: skip
             app.add_api_route(f"/api/v1{path}", handler, methods=[method], response_model=None)
@@ -193,7 +206,8 @@ class FakeRoom:
         return JSONResponse({
             "disclaimer": DISCLAIMER, "model": {"name": "stub", "version": "1", "sha256": "0" * 64},
             "prevalence": self.prevalence, "identity_shown": False, "login_required": self.login_required,
-            "roles": ["reader", "admin"], "user": {"name": "local", "role": "admin"}, "csrf_token": "token" ,
+            "roles": ["reader", "admin"], "user": {"name": "local", "role": "admin"}, "csrf_token": "token",
+            "initials": "LO", "claim_seconds": 120.0,
         })  # fmt: skip
 
     async def _set_prevalence(self, request: Request) -> Response:
@@ -238,10 +252,10 @@ class FakeRoom:
         return JSONResponse({"study": accepted}, status_code=202)
 
     def _pixels(self, study_id: str, index: int) -> Response:
-        hounsfield = self.studies[study_id].phantom.hounsfield[index]
-        rows, columns = hounsfield.shape
-        headers = {"X-Rows": str(rows), "X-Columns": str(columns)}
-        return Response(hounsfield.astype("<i2").tobytes(), headers=headers, media_type="application/octet-stream")
+        return slice_of(self.studies[study_id].phantom, index)
+
+    def _series_pixels(self, study_id: str, index: int) -> Response:
+        return slice_of(self.others[study_id], index)
 
     def _heat(self, study_id: str, index: int, label: str) -> Response:
         heat = heat_of(self.studies[study_id].phantom, index, label)
@@ -254,6 +268,25 @@ class FakeRoom:
         entry = {**(await request.json()), "by": "local", "at": datetime.now(UTC).isoformat()}
         self.studies[study_id].feedback.append(entry)
         return JSONResponse(entry, status_code=201)
+
+    async def _claim(self, study_id: str, request: Request) -> Response:
+        held = self.studies[study_id].entry["claim"]
+        if held is None or (await request.json())["take_over"]:
+            self.change(study_id, claim={"by": "local", "since": datetime.now(UTC).isoformat()})
+        return JSONResponse(self.studies[study_id].entry["claim"])
+
+    def _release(self, study_id: str) -> Response:
+        self.change(study_id, claim=None)
+        return Response(status_code=204)
+
+    def _review(self, study_id: str) -> Response:
+        review = {"by": "local", "at": datetime.now(UTC).isoformat()}
+        self.change(study_id, reviews=[review])
+        return JSONResponse(review)
+
+    def _withdraw_review(self, study_id: str) -> Response:
+        self.change(study_id, reviews=[])
+        return Response(status_code=204)
 
     def _events(self, since: int = 0) -> Response:
         return StreamingResponse(self._stream(since), media_type="text/event-stream")
@@ -286,8 +319,15 @@ class FakeRoom:
         thread.join(5)
 
 
+def slice_of(phantom: Phantom, index: int) -> Response:
+    hounsfield = phantom.hounsfield[index]
+    rows, columns = hounsfield.shape
+    headers = {"X-Rows": str(rows), "X-Columns": str(columns)}
+    return Response(hounsfield.astype("<i2").tobytes(), headers=headers, media_type="application/octet-stream")
+
+
 def summary(entry: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if name not in {"findings", "geometry"}}
+    return {name: value for name, value in entry.items() if name not in {"findings", "geometry", "series"}}
 
 
 def problem(status: int, code: str, detail: str, remedy: str) -> Response:

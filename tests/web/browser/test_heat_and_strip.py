@@ -89,3 +89,16 @@ def test_pointing_at_the_strip_gives_that_slices_numbers_and_goes_nowhere(
     page.mouse.move(5, 5)
     assert not page.locator(".strip-hover").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+
+
+def test_a_map_that_shows_nothing_on_a_slice_is_named(page: "Page", asymmetric: Phantom) -> None:
+    until(page, lambda shown: coloured(shown).any())
+    assert page.locator("#heat-none").is_hidden()
+    empty = int(asymmetric.masks["subdural"].sum(axis=(1, 2)).argmin())
+    assert not heat_of(asymmetric, empty, "subdural").any()
+    page.keyboard.press("Home")
+    for _ in range(empty):
+        page.keyboard.press("ArrowUp")
+    page.locator("#heat-none").wait_for()
+    page.keyboard.press("h")
+    assert page.locator("#heat-none").is_hidden()

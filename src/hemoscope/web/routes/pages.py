@@ -1,6 +1,4 @@
-"""The pages: unchanged files of ``static``, which hold the disclaimer but no study and no name."""
-
-from importlib import resources
+"""The pages: files of ``static``, which hold the disclaimer but no study and no name."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -8,6 +6,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from hemoscope.web.access import caller_of
 from hemoscope.web.app_state import app_state_of
 from hemoscope.web.routes.studies import StudyPath
+from hemoscope.web.static_files import page_text
 
 router = APIRouter(include_in_schema=False)
 
@@ -46,5 +45,4 @@ def _page(request: Request, name: str) -> Response:
 
 
 def _html(name: str) -> HTMLResponse:
-    text = resources.files("hemoscope.web").joinpath("static", name).read_text(encoding="utf-8")
-    return HTMLResponse(text, headers={"Cache-Control": "no-cache"})
+    return HTMLResponse(page_text(name), headers={"Cache-Control": "no-cache"})

@@ -88,13 +88,13 @@ async def _drawn(request: Request, caller: Caller, study_id: str, kind: Kind) ->
 
 
 def _content(state: AppState, study_id: str, kind: Kind) -> bytes:
-    version = state.store.get(study_id).version  # raises for a study that was deleted, whatever is in memory
-    known = state.drawn_report(study_id, version, kind)
+    shown = state.store.report_state(study_id)  # raises for a study that was deleted, whatever is in memory
+    known = state.drawn_report(study_id, shown, kind)
     if known is not None:
         return known
     report = report_of(state.store, study_id, model_card=state.model_card, identity_shown=state.settings.show_identity)
     content = _DRAW[kind](report)
-    state.keep_report(study_id, version, kind, content)
+    state.keep_report(study_id, shown, kind, content)
     return content
 
 

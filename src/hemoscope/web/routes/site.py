@@ -9,7 +9,7 @@ from hemoscope.version import DISCLAIMER
 from hemoscope.web.access import Admin, Caller, Reader
 from hemoscope.web.app_state import AppState, app_state_of
 from hemoscope.web.routes.responses import API, refusals
-from hemoscope.web.schemas import AuditPage, ModelName, Prevalence, SiteInfo
+from hemoscope.web.schemas import AuditPage, InitialsGiven, ModelName, Prevalence, SiteInfo
 
 router = APIRouter(prefix=API, tags=["site"])
 
@@ -33,6 +33,14 @@ def set_prevalence(request: Request, caller: Admin, given: Prevalence) -> SiteIn
     """Set the share of this site's studies with a bleed, from which pages compute predictive values."""
     state = app_state_of(request)
     state.store.put_setting(PREVALENCE, given.prevalence, by=caller.user.name)
+    return _site(state, caller)
+
+
+@router.put("/site/initials", responses=refusals(400, 401, 403, 413, 415, 422))
+def set_initials(request: Request, caller: Reader, given: InitialsGiven) -> SiteInfo:
+    """Choose the initials by which the other readers see the caller."""
+    state = app_state_of(request)
+    state.store.readers.set_initials(given.initials, by=caller.user.name)
     return _site(state, caller)
 
 
@@ -62,5 +70,7 @@ def _site(state: AppState, caller: Caller) -> SiteInfo:
         login_required=bool(state.credentials),
         roles=list(Role) if caller.user.role is Role.ADMIN else [Role.READER],
         user=caller.user,
+        initials=state.store.readers.initials_of(caller.user.name),
+        claim_seconds=state.settings.claim.total_seconds(),
         csrf_token=caller.csrf,
     )

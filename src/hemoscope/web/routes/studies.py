@@ -102,6 +102,26 @@ def pixels(request: Request, caller: Reader, study_id: StudyPath, index: SlicePa
 
 
 @router.get(
+    "/{study_id}/series/{number}/slices/{index}/pixels",
+    responses={
+        200: raw("application/octet-stream", "Hounsfield units: int16, little endian, X-Rows times X-Columns"),
+        304: {"description": "As the ETag says"},
+        **refusals(401, 404, 409, 422),
+    },
+    response_class=Response,
+)
+def series_pixels(
+    request: Request, caller: Reader, study_id: StudyPath, number: Annotated[int, Path(ge=1, le=1000)], index: SlicePath
+) -> Response:
+    """One slice of another series of the study, which the model has not read."""
+    state = app_state_of(request)
+    content = state.store.series_pixels(study_id, number, index)
+    state.audit_view(caller.user, "view", study_id)
+    rows, columns = content.shape
+    return _bytes(request, content.tobytes(), f'"{study_id}-s{number}-{index}"', rows=rows, columns=columns)
+
+
+@router.get(
     "/{study_id}/slices/{index}/heatmap/{label}",
     responses={
         200: raw(

@@ -18,10 +18,14 @@ const UNREACHABLE = {
 };
 
 let site = null;
+let csrf = ""; // of the last answer, for a page that is being left and can wait for nothing
 
 /** The site's settings, fetched once; their token is sent with every request that changes something. */
 export function getSite() {
-  site ??= getJson("/site").catch((error) => {
+  site ??= getJson("/site").then((given) => {
+    csrf = given.csrf_token ?? "";
+    return given;
+  }).catch((error) => {
     site = null; // the next call asks again
     throw error;
   });
@@ -81,9 +85,19 @@ export async function sendJson(method, path, body) {
   return text ? JSON.parse(text) : null;
 }
 
+/** Send a request without a body as the page is left; no answer is waited for. */
+export function sendOnLeaving(method, path) {
+  fetch(ROOT + path, { method, headers: { "X-CSRF-Token": csrf }, credentials: "same-origin", keepalive: true }).catch(() => {}); // the mark then ends by itself
+}
+
 /** One slice in HU: {hounsfield: Int16Array, rows, columns}. The bytes are little endian, as all browsers' machines are. */
-export async function slicePixels(studyId, index, signal) {
-  const response = await request(`/studies/${studyId}/slices/${index}/pixels`, { signal });
+export const slicePixels = (studyId, index, signal) => pixelsAt(`/studies/${studyId}/slices/${index}/pixels`, index, signal);
+
+/** One slice of another series of the study. */
+export const seriesPixels = (studyId, number, index, signal) => pixelsAt(`/studies/${studyId}/series/${number}/slices/${index}/pixels`, index, signal);
+
+async function pixelsAt(path, index, signal) {
+  const response = await request(path, { signal });
   const [rows, columns] = ["X-Rows", "X-Columns"].map((name) => Number(response.headers.get(name)));
   const hounsfield = new Int16Array(await response.arrayBuffer());
   if (hounsfield.length !== rows * columns) {

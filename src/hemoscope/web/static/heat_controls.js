@@ -49,6 +49,11 @@ export function showHeatStyle({ threshold, outline }) {
   find("#heat-from").textContent = `${outline ? "Outline at" : "From"} ${threshold.toFixed(2)}`;
 }
 
+/** A map that shows nothing on a slice is not a map that is off. */
+export function showIfEmpty({ heatOn, viewer }) {
+  find("#heat-none").hidden = !(heatOn && viewer?.heatIsEmpty);
+}
+
 /** A threshold in steps of 0.05 within its limits. */
 export const steppedThreshold = (value) => Math.min(Math.max(Math.round(value * 20) / 20, 0.1), 0.95);
 

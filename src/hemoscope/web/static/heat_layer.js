@@ -28,6 +28,11 @@ export class HeatLayer {
     this.set(this.#heat);
   }
 
+  /** Whether a map lies over the slice that nowhere reaches the threshold; false without a map. */
+  get isEmpty() {
+    return Boolean(this.#heat) && this.#heat.bytes.every((byte) => byte < this.#level);
+  }
+
   get #level() {
     return Math.max(Math.round(this.threshold * 255), 1);
   }

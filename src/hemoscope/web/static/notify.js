@@ -28,7 +28,7 @@ export class Notifier {
   /** Notify of a study that has just become immediate; `known` is what the page knew of it. */
   tell(entry, known) {
     if (!this.on || !document.hidden || entry.urgency !== "immediate" || known?.urgency === "immediate") return;
-    if (Object.values(entry.feedback ?? {}).some((count) => count > 0)) return;
+    if (entry.reviews?.length || Object.values(entry.feedback ?? {}).some((count) => count > 0)) return;
     const note = new Notification("Immediate study", { body: `Study ${entry.study_id.slice(0, 8)} waits for a reader`, tag: entry.study_id });
     note.onclick = () => window.focus();
   }

@@ -25,7 +25,7 @@ export class Planes {
     this.#studyId = studyId;
     this.#reading = reading;
     reading.crossHair = (context, place, image) => this.#drawOnSlice(context, place, image);
-    reading.onShown = () => this.#shown();
+    reading.whenShown(() => this.#shown());
   }
 
   /** Planes are refused where the slices' places were not measured. */

@@ -5,7 +5,7 @@ import { announce } from "./announce.js";
 import { probability } from "./format.js";
 import { shownGeometry } from "./geometry.js";
 import { HeatMaps } from "./heat.js";
-import { showHeatStyle, steppedThreshold } from "./heat_controls.js";
+import { showHeatStyle, showIfEmpty, steppedThreshold } from "./heat_controls.js";
 import { labelName, labelShort } from "./labels.js";
 import { SlabView } from "./slab_view.js";
 import { capacityFor, SliceStack } from "./stack.js";
@@ -28,6 +28,7 @@ export class Reading {
   heatStyle = { threshold: 0.1, outline: false };
   window = { ...PRESETS[0] };
   inverted = false;
+  #whenShown = [];
 
   constructor(studyId, { onLabel, onProblem }) {
     this.studyId = studyId;
@@ -38,8 +39,8 @@ export class Reading {
     this.strip = new Strip(find("#strip"), { onSlice: (index) => this.goTo(index), onLabel: (label) => this.choose(label) });
   }
 
-  /** Take the study's geometry: at first where the slices lie, later their probabilities too. */
-  open(geometry, notEstablished) {
+  /** Take the study's geometry: at first where the slices lie, later their probabilities too. It opens at slice `start`. */
+  open(geometry, notEstablished, start = Math.floor(geometry.slices / 2)) {
     const first = !this.geometry;
     this.geometry = geometry;
     this.shown = shownGeometry(geometry);
@@ -48,12 +49,17 @@ export class Reading {
     this.strip.showLabel(this.label);
     this.heat = new HeatMaps(geometry, (index, label, signal) => heatMap(this.studyId, index, label, signal), (index) => index === this.index && this.#showHeat());
     showSides(this.shown, geometry);
-    this.goTo(first ? Math.floor(geometry.slices / 2) : this.index);
+    this.goTo(first ? start : this.index);
   }
 
   /** The slice on screen, with its HU; null before the first. */
   get current() {
     return this.viewer?.slice ?? null;
+  }
+
+  /** Call `act` whenever another slice or window is shown. */
+  whenShown(act) {
+    this.#whenShown.push(act);
   }
 
   redraw() {
@@ -78,6 +84,7 @@ export class Reading {
       onLoaded: (index) => (index === this.index || this.slab.needed(this.index).includes(index)) && this.#show(),
       onFailed: (index, error) => index === this.index && this.#failed(error),
       capacity: capacityFor(rows * columns * 2),
+      firstAlone: true,
     });
     this.slab.open(this.geometry);
     const kept = keptView();
@@ -97,7 +104,7 @@ export class Reading {
     this.strip.showSlice(next);
     this.#show();
     this.#describe();
-    this.onShown?.();
+    for (const act of this.#whenShown) act();
   }
 
   scroll(steps) {
@@ -131,6 +138,7 @@ export class Reading {
     if (!this.stack.get(this.index)) return;
     const wanted = this.heatOn && this.hasMaps;
     this.viewer.setHeat(wanted ? this.heat.want(this.index, this.label, this.direction) : null);
+    showIfEmpty(this);
   }
 
   choose(label) {
@@ -166,6 +174,7 @@ export class Reading {
 
   #styleHeat() {
     this.viewer?.setHeatStyle({ ...this.heatStyle, opacity: this.heatOn ? this.opacity : 0 });
+    showIfEmpty(this);
   }
 
   setWindow({ center, width }) {
@@ -178,7 +187,7 @@ export class Reading {
     for (const [id, value] of [["#level", center], ["#width", width]]) find(id).value = value;
     keepView({ window: this.window, inverted: this.inverted, view: this.viewer?.view });
     this.canvas.dataset.window = `${center}/${width}`;
-    this.onShown?.();
+    for (const act of this.#whenShown) act();
   }
 
   setInverted(inverted) {

@@ -17,7 +17,7 @@ function urgencyCell(entry) {
 
 /** Whether a study is immediate and no reader has said anything of it yet. */
 export function isUrgentUnread(entry) {
-  return entry.urgency === "immediate" && !Object.values(entry.feedback ?? {}).some((count) => count > 0);
+  return entry.urgency === "immediate" && !entry.reviews?.length && !Object.values(entry.feedback ?? {}).some((count) => count > 0);
 }
 
 function chip(label, entry) {
@@ -60,33 +60,38 @@ function timeCell(iso, name, exactShown = true) {
   return el("td", { class: `cell-time ${name}`, title: exact, dataset: iso ? { since: iso } : {}, text: age(iso) });
 }
 
-/** "Anna Larsen" and "anna.larsen" are AL, "agnes" is AG. */
-export function initials(name) {
-  const words = name.split(/[^\p{L}\p{N}]+/u).filter(Boolean);
-  return (words.length > 1 ? words[0][0] + words.at(-1)[0] : name.slice(0, 2)).toUpperCase();
-}
-
-function readersOf({ readers = [] }) {
-  return readers.length > 0 && el("abbr", { class: "readers", title: readers.join(", "), text: readers.map(initials).join(" ") });
-}
+const named = (names, entry) => el("abbr", { class: "readers", title: names.join(", "), text: names.map((name) => entry.initials?.[name] ?? name).join(" ") });
 
 function feedbackWords(entry) {
   const { agree = 0, corrected = 0 } = entry.feedback ?? {};
   if (agree + corrected === 0) return null;
   const verdict = corrected > 0 ? "corrected" : "agree";
-  return el("span", { class: `reviewed reviewed-${verdict}` }, icon(VERDICTS[verdict].icon), VERDICTS[verdict].words, readersOf(entry));
+  return el("span", { class: `reviewed reviewed-${verdict}` }, icon(VERDICTS[verdict].icon), VERDICTS[verdict].words, entry.readers?.length > 0 && named(entry.readers, entry));
 }
 
-function stateCell(entry) {
+function reviewWords(entry) {
+  const names = (entry.reviews ?? []).map(({ by }) => by);
+  return names.length > 0 && el("span", { class: "reviewed" }, icon("check"), "Reviewed", named(names, entry));
+}
+
+/** Who reads a study at this moment; `me` is null where everybody is the one local user. */
+function claimWords({ claim, initials }, me) {
+  if (!claim || me === null) return null;
+  const words = claim.by === me ? "You are reading this" : [el("abbr", { class: "initials", title: claim.by, text: initials?.[claim.by] ?? claim.by }), " is reading this"];
+  return el("span", { class: "claimed" }, words);
+}
+
+function stateCell(entry, me) {
   const busy = ["reading", "scoring"].includes(entry.state);
   const known = busy && entry.stage_total > 0;
   const words = known ? `${stateWord(entry.state)} ${entry.stage_done} of ${entry.stage_total}` : stateWord(entry.state);
+  const said = [reviewWords(entry), feedbackWords(entry)].filter(Boolean);
   const bar = busy && el("progress", { "aria-label": words, ...(known ? { max: entry.stage_total, value: entry.stage_done } : {}) });
-  return el("td", { class: `cell-state state-${entry.state}` }, feedbackWords(entry) ?? el("span", { text: words }), bar);
+  return el("td", { class: `cell-state state-${entry.state}` }, claimWords(entry, me), said.length > 0 ? said : el("span", { text: words }), bar);
 }
 
-/** The row of an entry; `onDelete` is given to admins, `address` is the list's query. */
-export function rowOf(entry, { onDelete, address }) {
+/** The row of an entry; `onDelete` is given to admins, `address` is the list's query, `me` the user's name, null for the one local user. */
+export function rowOf(entry, { onDelete, address, me = null }) {
   const remove = onDelete && el("button", { type: "button", class: "quiet row-delete", "aria-label": `Delete ${studyName(entry)}`, title: "Delete", onclick: () => onDelete(entry) }, icon("close"));
   const kind = entry.state === "failed" ? "failed" : (entry.urgency ?? "unknown");
   return el(
@@ -98,7 +103,7 @@ export function rowOf(entry, { onDelete, address }) {
     timeCell(entry.acquired_at, "cell-age", Boolean(entry.identity)),
     timeCell(entry.received_at, "cell-waiting"),
     el("td", { class: "cell-slices", title: counted(entry.instances, "slice"), text: entry.instances || "" }),
-    stateCell(entry),
+    stateCell(entry, me),
     el("td", { class: "cell-actions" }, remove),
   );
 }

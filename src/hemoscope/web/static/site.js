@@ -2,6 +2,7 @@
 
 import { getSite, sendJson } from "./api.js";
 import { el, icon } from "./element.js";
+import { initialsButton } from "./initials.js";
 
 /** The site's settings; shows who is logged in. */
 export async function loadSite() {
@@ -13,8 +14,17 @@ export async function loadSite() {
 function showUser(site) {
   const place = document.querySelector("#user");
   if (!place || !site.user || place.childElementCount > 0) return;
-  place.replaceChildren(el("span", { class: "user-name", text: site.user.name }));
+  const name = el("span", { class: "user-name", text: site.user.name });
+  place.replaceChildren(site.login_required ? ownName(site) : name);
   if (site.login_required) place.append(el("button", { type: "button", class: "quiet", onclick: logOut }, "Log out"));
+}
+
+function ownName(site) {
+  const button = initialsButton(site.user, site.initials, (initials) => {
+    site.initials = initials;
+    button.replaceWith(ownName(site));
+  });
+  return button;
 }
 
 async function logOut() {

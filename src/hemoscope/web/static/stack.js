@@ -37,8 +37,8 @@ export class SliceStack {
   #needed = 0;
   #options;
 
-  constructor({ count, load, onLoaded, onFailed, capacity, parallel = 4, reach = REACH }) {
-    this.#options = { count, load, onLoaded, onFailed, capacity, parallel, reach };
+  constructor({ count, load, onLoaded, onFailed, capacity, parallel = 4, reach = REACH, firstAlone = false }) {
+    this.#options = { count, load, onLoaded, onFailed, capacity, parallel, reach, firstAlone };
   }
 
   get held() {
@@ -90,8 +90,9 @@ export class SliceStack {
   }
 
   #fetchNext() {
-    // The wanted slice itself never queues behind its neighbours.
-    const mayStart = (index) => this.#loading.size < this.#options.parallel + (index === this.#wanted[0] ? 1 : 0);
+    // With `firstAlone` nothing shares the line with the very first slice; later the wanted one never queues behind its neighbours.
+    const most = this.#options.firstAlone && this.#slices.size === 0 ? 0 : this.#options.parallel;
+    const mayStart = (index) => this.#loading.size < most + (index === this.#wanted[0] || most === 0 ? 1 : 0);
     for (let next = this.#missing(); next !== undefined && mayStart(next); next = this.#missing()) this.#fetch(next);
   }
 

@@ -2,6 +2,7 @@
 
 import { getJson, Problem, sendJson } from "./api.js";
 import { announce } from "./announce.js";
+import { Beside, besideKeys } from "./beside.js";
 import { fillCard } from "./card.js";
 import { el } from "./element.js";
 import { listen } from "./events.js";
@@ -10,22 +11,27 @@ import { drawFindings, markReviewed, openFinding } from "./findings.js";
 import { counted, duration, secondsSince } from "./format.js";
 import { firstHeat } from "./heat_controls.js";
 import { fillHelp, listenToKeys } from "./keys.js";
-import { stateWord, urgencyWord } from "./labels.js";
-import { addressOf, isFiltered, matches, orderOf, parameters, readQuery } from "./query.js";
+import { urgencyWord } from "./labels.js";
 import { Marks } from "./marks.js";
+import { Neighbours } from "./neighbours.js";
 import { Planes } from "./planes.js";
+import { addressOf, readQuery } from "./query.js";
+import { differInMarksAlone, readerKeys, Readers } from "./readers.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
 import { deliveryLines } from "./sent.js";
-import { failureOf, isAdmin, loadSite, problemBox, refusals, wireDialogs } from "./site.js";
+import { failureOf, isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
 import { allowMeasures, readingKeys, wireTools } from "./tools.js";
+import { failureNote, progressOf } from "./unfinished.js";
 import { nextStop, stopsOf } from "./walk.js";
 
 const find = (selector) => document.querySelector(selector);
 const studyId = location.pathname.split("/").at(-1);
 const panel = find("#panel");
-const page = { site: null, card: null, entry: null, neighbours: [], stops: [], query: readQuery() };
-const worklist = `/${addressOf(page.query)}`;
+const query = readQuery();
+const page = { site: null, card: null, entry: null, rest: null, stops: [] };
+const worklist = `/${addressOf(query)}`;
+const neighbours = new Neighbours(studyId, query);
 
 const reading = new Reading(studyId, {
   onLabel: (label) => openFinding(panel, label),
@@ -37,6 +43,8 @@ const reading = new Reading(studyId, {
 
 const marks = new Marks(studyId, reading, find("#measurements"));
 const planes = new Planes(studyId, reading);
+const beside = new Beside(studyId, reading);
+const readers = new Readers(studyId, find("#readers"));
 
 /** The finding to open first: the first suspected one that is established, else any suspected one, else `any`. */
 function firstLabel(findings) {
@@ -63,30 +71,17 @@ function showHead(entry) {
   }
 }
 
-function showProgress(entry) {
-  const known = entry.stage_total > 0;
-  const words = known ? `${stateWord(entry.state)}: ${entry.stage_done} of ${entry.stage_total}` : stateWord(entry.state);
-  const bar = el("progress", { "aria-label": words, ...(known ? { max: entry.stage_total, value: entry.stage_done } : {}) });
-  const hint = entry.has_pixels ? "The slices can be viewed already." : "The slices appear as soon as they are read.";
-  panel.replaceChildren(el("section", { class: "waiting" }, el("h2", { text: words }), bar, el("p", { class: "faint", text: hint })));
-}
-
-const MOST_REFUSALS = 20;
-
-function refusalList(rejected) {
-  const reasons = refusals(rejected);
-  if (reasons.length < 2) return null;
-  const items = reasons.slice(0, MOST_REFUSALS).map(([message, count]) => el("li", { text: `${counted(count, "file")}: ${message}` }));
-  return el("details", { class: "skipped" }, el("summary", { text: `${counted(rejected.length, "file")} refused` }), el("ul", {}, items));
-}
+const showProgress = (entry) => panel.replaceChildren(progressOf(entry));
 
 function showFailure(entry) {
-  const code = entry.error_code && el("p", { class: "faint", text: `Code: ${entry.error_code}` });
-  panel.replaceChildren(el("section", { class: "waiting" }, el("h2", { text: "This study could not be read" }), problemBox(failureOf(entry)), code, refusalList(entry.findings?.rejected ?? []) ?? ""));
+  panel.replaceChildren(failureNote(entry));
   if (entry.has_pixels) return;
   reading.message(`No slices. ${failureOf(entry).detail}`); // on a phone the panel lies below the stage
   find(".tools").hidden = true;
 }
+
+/** The first key slice of what is suspected; undefined if there is none. */
+const firstKeyOf = (entry) => entry.geometry.key_slices[firstLabel(entry.findings.studies[0].findings)]?.[0];
 
 /** Show the first key slice at once: the rest of the volume, feedback and measurements follow it. */
 function showFirstKeySlice(entry) {
@@ -95,7 +90,7 @@ function showFirstKeySlice(entry) {
   reading.stack.prefer([...(keys[label] ?? []), ...Object.values(keys).map(([first]) => first)].filter((index) => index !== undefined));
   reading.setHeat(firstHeat(entry.suspected.length > 0));
   reading.choose(label);
-  const [key] = keys[label] ?? [];
+  const key = firstKeyOf(entry);
   if (key !== undefined) reading.goTo(key);
 }
 
@@ -131,22 +126,35 @@ function goToFinding(label, slice) {
   if (typeof slice === "number") reading.goTo(slice);
 }
 
-async function load() {
-  const entry = await getJson(`/studies/${studyId}`);
+/** Show the slices; returns a promise of the measurements on them. */
+function showSlices(entry) {
+  const isNew = entry.state === "done" && page.entry?.state !== "done";
+  reading.open(entry.geometry, entry.not_established, isNew ? firstKeyOf(entry) : undefined);
+  if (isNew) showFirstKeySlice(entry);
+  allowMeasures(reading);
+  planes.allow(entry.geometry);
+  beside.allow(entry);
+  return marks.load();
+}
+
+const fetchStudy = () => getJson(`/studies/${studyId}`);
+
+/** Show a study; its slices wait for nothing else. */
+async function show(entry) {
   showHead(entry);
-  if (entry.geometry && entry.has_pixels) {
-    reading.open(entry.geometry, entry.not_established);
-    allowMeasures(reading);
-    planes.allow(entry.geometry);
-    if (entry.state === "done" && page.entry?.state !== "done") showFirstKeySlice(entry);
-  }
-  const measured = entry.geometry && entry.has_pixels ? marks.load() : null;
+  const measured = entry.geometry && entry.has_pixels ? showSlices(entry) : null;
+  measured?.catch(() => {}); // reported below
+  await page.rest;
   if (entry.state === "done") await showFindings(entry);
   else if (entry.state === "failed") showFailure(entry);
   else showProgress(entry);
+  if (page.entry) readers.show(entry);
+  else readers.begin(page.site, entry);
   page.entry = entry;
   await measured;
 }
+
+const load = async () => show(await fetchStudy());
 
 /** Run `act`; a problem is shown in the place of the findings. */
 async function guarded(act) {
@@ -160,58 +168,36 @@ async function guarded(act) {
   }
 }
 
-/** Keep the list of studies as an entry changes it; returns whether the entry is news. */
-function keepListed(entry) {
-  const known = page.neighbours.find((other) => other.study_id === entry.study_id);
-  if (known?.version > entry.version) return false; // an event from before the list was fetched
-  const listed = matches(entry, page.query) && (known || !page.query.search); // only the server knows what a search finds
-  page.neighbours = page.neighbours.filter((other) => other !== known);
-  if (listed || entry.study_id === studyId) page.neighbours.push(entry);
-  showPlace();
-  return true;
+function changed(entry) {
+  if (!neighbours.keep(entry) || entry.study_id !== studyId || !page.entry) return;
+  readers.show(entry);
+  if (entry.state !== page.entry.state || entry.has_pixels !== page.entry.has_pixels) {
+    guarded(load);
+    return;
+  }
+  if (entry.state === "done") guarded(() => followDone(page.entry, entry));
+  else if (entry.state !== "failed") showProgress(entry);
+  page.entry = { ...page.entry, ...entry };
 }
 
-function changed(entry) {
-  if (!keepListed(entry)) return;
-  if (entry.study_id !== studyId || !page.entry) return;
-  const news = entry.state !== page.entry.state || entry.has_pixels !== page.entry.has_pixels;
-  if (news) guarded(load);
-  else if (entry.state === "done") guarded(async () => showSent(await getJson(`/studies/${studyId}`)));
-  else if (entry.state !== "failed") showProgress(entry);
+/** A finished study has changed: by a reader, or by what a row does not hold, its deliveries and other series. */
+async function followDone(known, entry) {
+  if (differInMarksAlone(known, entry) && allSent(known)) return;
+  const fresh = await fetchStudy();
+  showSent(fresh);
+  beside.allow(fresh);
 }
+
+const allSent = ({ deliveries }) => deliveries.every(({ state }) => ["delivered", "committed"].includes(state));
 
 function gone(id) {
-  page.neighbours = page.neighbours.filter((other) => other.study_id !== id);
+  neighbours.remove(id);
   if (id === studyId) location.assign(worklist);
-}
-
-function place() {
-  page.neighbours.sort(orderOf(page.query));
-  return page.neighbours.findIndex((entry) => entry.study_id === studyId);
-}
-
-function showPlace() {
-  const index = place();
-  find("#previous").disabled = index <= 0;
-  find("#next").disabled = index < 0 || index >= page.neighbours.length - 1;
-  find("#place").textContent = index < 0 ? "" : `${index + 1} of ${page.neighbours.length}${isFiltered(page.query) ? " shown" : ""}`;
-}
-
-function neighbour(step) {
-  const other = page.neighbours[place() + step];
-  if (other && other.study_id !== studyId) location.assign(`/studies/${other.study_id}${addressOf(page.query)}`);
 }
 
 function walk(step) {
   const stop = nextStop(page.stops, { label: reading.label, slice: reading.index }, step);
   if (stop) goToFinding(stop.label, stop.slice);
-}
-
-async function loadNeighbours() {
-  const { studies, version } = await getJson(`/studies?${parameters(page.query)}`);
-  page.neighbours = studies;
-  showPlace();
-  return version;
 }
 
 function showCard() {
@@ -233,18 +219,27 @@ async function start() {
   find(".brand").href = worklist;
   reading.setHeat(false);
   reading.setOpacity(reading.opacity);
-  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour, walk, worklist: () => location.assign(worklist) });
+  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour: (step) => neighbours.go(step), walk, worklist: () => location.assign(worklist), more: [...besideKeys(beside), ...readerKeys(readers)] });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
-  find("#next").addEventListener("click", () => neighbour(1));
-  find("#previous").addEventListener("click", () => neighbour(-1));
+  const [study, rest] = [fetchStudy(), fetchRest()];
+  page.rest = rest;
+  for (const one of [study, rest]) one.catch(() => {}); // each is awaited, and its problem shown, below
   await guarded(async () => {
-    let since;
-    [page.site, page.card, since] = await Promise.all([loadSite(), getJson("/model"), loadNeighbours()]);
-    showCard(); // the list comes before the study, so that no change in between is missed
-    await load();
+    const entry = await study;
+    await show(entry);
+    const since = await rest;
+    if (neighbours.versionOf(studyId) !== entry.version) await load(); // it may have changed before the list came
     listen({ since, onStudy: changed, onDeleted: gone, onPoll: () => guarded(load), onState: () => {} });
   });
+}
+
+/** What the findings need and the slices do not; returns the version of the list, from which changes follow. */
+async function fetchRest() {
+  const [site, card, since] = await Promise.all([loadSite(), getJson("/model"), neighbours.load()]);
+  Object.assign(page, { site, card });
+  showCard();
+  return since;
 }
 
 start();

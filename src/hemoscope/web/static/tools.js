@@ -97,7 +97,7 @@ export function wireTools(reading, marks, planes) {
   showTool();
 }
 
-/** The keys of the reading page; `page` has planes(), neighbour(step), walk(step) and worklist(). */
+/** The keys of the reading page; `page` has planes(), neighbour(step), walk(step), worklist() and more keys. */
 export function readingKeys(reading, marks, page) {
   const preset = ({ key, name }, place) => ({ keys: [key], shown: [key], does: `${name} window`, act: () => reading.setWindow(PRESETS[place]) });
   return [
@@ -124,6 +124,7 @@ export function readingKeys(reading, marks, page) {
     { keys: ["r"], shown: ["r"], does: "Reset window, zoom and pan", act: () => reading.reset() },
     { keys: ["n"], shown: ["n"], does: "Next key slice of what is suspected", act: () => page.walk(1) },
     { keys: ["p"], shown: ["p"], does: "Previous key slice of what is suspected", act: () => page.walk(-1) },
+    ...page.more,
     { keys: ["j"], shown: ["j"], does: "Next study", act: () => page.neighbour(1) },
     { keys: ["k"], shown: ["k"], does: "Previous study", act: () => page.neighbour(-1) },
     { keys: ["w"], shown: ["w"], does: "Back to the worklist", act: () => page.worklist() },

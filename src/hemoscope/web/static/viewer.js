@@ -84,6 +84,11 @@ export class Viewer {
     this.draw();
   }
 
+  /** Whether a heat map lies over the slice that shows nothing at its threshold. */
+  get heatIsEmpty() {
+    return this.#heat.isEmpty;
+  }
+
   hounsfieldAt(x, y) {
     if (!this.#slice) return null;
     const pixel = pixelAt(this.view, this.#stage, this.image, x, y);

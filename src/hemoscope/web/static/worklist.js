@@ -22,13 +22,16 @@ const query = readQuery();
 let total = 0;
 let version;
 let admin = false;
+let me = null; // the user's name; null where everybody is the one local user
 let reloading = 0;
 let loaded = false;
 const notifier = new Notifier(find("#notify"));
 
 async function reload() {
   try {
-    admin = isAdmin(await loadSite()); // fetched again only if it failed before
+    const site = await loadSite(); // fetched again only if it failed before
+    admin = isAdmin(site);
+    me = site.login_required ? site.user.name : null;
     const found = await getJson(`/studies?${parameters(query)}`);
     const later = query.search ? [] : [...entries.values()].filter((entry) => entry.version > found.version && matches(entry, query));
     entries.clear();
@@ -54,7 +57,7 @@ function reloadSoon() {
 function draw() {
   const focused = document.activeElement?.closest?.("tr")?.dataset.study;
   const sorted = [...entries.values()].sort(orderOf(query));
-  const given = { onDelete: admin ? askToDelete : null, address: addressOf(query) };
+  const given = { onDelete: admin ? askToDelete : null, address: addressOf(query), me };
   updateRows(body, sorted.map((entry) => rowOf(entry, given)));
   if (focused && !body.contains(document.activeElement)) body.querySelector(`[data-study="${focused}"] .row-link`)?.focus();
   showWhat(sorted);

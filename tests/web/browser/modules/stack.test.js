@@ -6,7 +6,7 @@ import { capacityFor, evictions, prefetchOrder, SliceStack } from "../../../../s
 const settled = () => new Promise((resolve) => setTimeout(resolve, 5));
 
 /** A stack whose loads wait until they are answered, with what was asked for and what was reported. */
-function stackOf({ count = 40, capacity = 100, parallel = 2, reach = { ahead: 6, behind: 2 } } = {}) {
+function stackOf({ count = 40, capacity = 100, parallel = 2, reach = { ahead: 6, behind: 2 }, firstAlone = false } = {}) {
   const asked = [];
   const waiting = new Map();
   const reported = { loaded: [], failed: [], aborted: [] };
@@ -20,7 +20,7 @@ function stackOf({ count = 40, capacity = 100, parallel = 2, reach = { ahead: 6,
       });
     });
   };
-  const stack = new SliceStack({ count, load, capacity, parallel, reach, onLoaded: (index) => reported.loaded.push(index), onFailed: (index) => reported.failed.push(index) });
+  const stack = new SliceStack({ count, load, capacity, parallel, reach, firstAlone, onLoaded: (index) => reported.loaded.push(index), onFailed: (index) => reported.failed.push(index) });
   const answer = async (index) => {
     waiting.get(index).resolve();
     await settled();
@@ -61,6 +61,18 @@ test("a few slices are fetched at a time, the wanted one beside those in progres
   assert.deepEqual(asked, [10, 11, 12], "the wanted slice does not queue behind its neighbours");
   await answer(12);
   assert.equal(stack.get(12), "slice 12");
+});
+
+test("the very first slice can come alone, and its neighbours after it", async () => {
+  const { stack, answer, asked } = stackOf({ firstAlone: true });
+  stack.want(10);
+  assert.deepEqual(asked, [10]);
+  await answer(10);
+  assert.deepEqual(asked, [10, 11, 9]);
+  const other = stackOf({ firstAlone: true });
+  other.stack.want(10);
+  await other.refuse(10);
+  assert.deepEqual(other.asked, [10, 11], "a slice that failed does not hold up the others");
 });
 
 test("slices that are no longer near are cancelled", async () => {

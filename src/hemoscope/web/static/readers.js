@@ -1,0 +1,149 @@
+// Who reads this study and who has reviewed it: told to the server, and shown as the other readers' pages tell it.
+// A mark locks nothing. It ends when the page is left, when somebody takes over, or some time after the last sign of life.
+
+import { Problem, sendJson, sendOnLeaving } from "./api.js";
+import { announce } from "./announce.js";
+import { el, icon } from "./element.js";
+import { duration, secondsSince } from "./format.js";
+
+const IDLE_MS = 10 * 60 * 1000; // a page that nobody touches for so long gives no sign of life
+const BEATS = 4; // signs of life in the time that a mark lasts
+const MARKS = ["claim", "reviews", "initials", "readers", "feedback"];
+
+/** Whether two rows of a study differ in nothing but what readers do. */
+export function differInMarksAlone(known, entry) {
+  const rest = (row) => JSON.stringify(Object.entries(row).filter(([name]) => name !== "version" && !MARKS.includes(name) && name in entry && name in known));
+  return rest(known) === rest(entry) && MARKS.some((name) => JSON.stringify(known[name]) !== JSON.stringify(entry[name]));
+}
+
+function time(iso) {
+  const [at, now] = [new Date(iso), new Date()];
+  const clock = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  return at.toDateString() === now.toDateString() ? clock : `${at.toLocaleDateString()} ${clock}`;
+}
+
+const nameOf = (name, initials) => el("abbr", { class: "initials", title: name, text: initials?.[name] ?? name });
+
+export class Readers {
+  #path;
+  #node;
+  #me = null; // null where everybody is the one local user
+  #entry = null;
+  #user = "";
+  #touched = Date.now();
+
+  constructor(studyId, node) {
+    this.#path = `/studies/${studyId}`;
+    this.#node = node;
+  }
+
+  /** Begin to read a study: `site` as the API gives it, `entry` the study's row. */
+  begin(site, entry) {
+    this.#user = site.user.name;
+    this.#me = site.login_required ? site.user.name : null;
+    this.show(entry);
+    for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) document.addEventListener(kind, () => this.#touch(), { passive: true });
+    setInterval(() => this.#beat(), (site.claim_seconds * 1000) / BEATS);
+    window.addEventListener("pagehide", () => this.#isMine && sendOnLeaving("DELETE", `${this.#path}/claim`));
+    window.addEventListener("pageshow", (event) => event.persisted && this.#beat());
+    this.#beat();
+  }
+
+  get #isMine() {
+    return this.#entry?.claim?.by === this.#user;
+  }
+
+  get #isIdle() {
+    return Date.now() - this.#touched > IDLE_MS;
+  }
+
+  #touch() {
+    const back = this.#isIdle;
+    this.#touched = Date.now();
+    if (back) this.#beat();
+  }
+
+  /** The row has changed: another reader came, took over or left. */
+  show(entry) {
+    const before = this.#entry?.claim?.by;
+    this.#entry = { ...this.#entry, ...entry };
+    const by = this.#entry.claim?.by;
+    if (before === this.#user && by && by !== before) announce(`${by} has taken over`);
+    this.#draw();
+    if (before && !by) this.#beat(); // free again: by the reader who left, or by this reader's other page
+  }
+
+  async #beat(takeOver = false) {
+    if (this.#isIdle && !takeOver) return;
+    await this.#attempt(async () => {
+      const claim = await sendJson("PUT", `${this.#path}/claim`, { take_over: takeOver });
+      this.#entry = { ...this.#entry, claim };
+    });
+  }
+
+  /** Take over from another reader, or do nothing. */
+  takeOver() {
+    if (this.#me && !this.#isMine) this.#beat(true);
+  }
+
+  get #review() {
+    return this.#entry?.reviews?.find(({ by }) => by === this.#user);
+  }
+
+  /** Mark the study as reviewed by this reader, or take that back. */
+  async toggleReview() {
+    if (this.#entry?.state !== "done") return;
+    const others = this.#entry.reviews.filter(({ by }) => by !== this.#user);
+    const reviewed = !this.#review;
+    await this.#attempt(async () => {
+      const review = await sendJson(reviewed ? "PUT" : "DELETE", `${this.#path}/review`);
+      this.#entry = { ...this.#entry, reviews: review ? [...others, review] : others };
+      announce(reviewed ? "Marked as reviewed" : "Review taken back");
+    });
+  }
+
+  async #attempt(act) {
+    try {
+      await act();
+      this.#draw();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      this.#draw(error.message); // the next sign of life tries again
+    }
+  }
+
+  #readingLine() {
+    const { claim, initials } = this.#entry;
+    if (!claim || !this.#me) return null;
+    if (this.#isMine) return el("p", { class: "faint", text: "You are reading this" });
+    const since = duration(Math.max(secondsSince(claim.since), 0));
+    const button = el("button", { type: "button", class: "small", title: "Take over (t)", onclick: () => this.takeOver() }, "Take over");
+    return el("p", { class: "claim-other" }, el("span", {}, nameOf(claim.by, initials), ` is reading this, since ${since}`), button);
+  }
+
+  #reviewLine() {
+    const { reviews = [], initials, state } = this.#entry;
+    if (state !== "done") return null;
+    const by = reviews.flatMap((one, place) => [place > 0 ? ", " : "Reviewed by ", nameOf(one.by, initials), ` ${time(one.at)}`]);
+    const words = reviews.length > 0 ? el("span", { class: "reviewed-by" }, icon("check"), el("span", {}, ...by)) : el("span", { class: "faint", text: "Not reviewed" });
+    const button = el("button", { type: "button", class: "small", title: "Reviewed, or take that back (v)", onclick: () => this.toggleReview() }, this.#review ? "Take back review" : "Mark as reviewed");
+    return el("p", {}, words, button);
+  }
+
+  #draw(trouble = "") {
+    if (!this.#entry) return;
+    const hadFocus = this.#node.contains(document.activeElement);
+    const lines = [this.#readingLine(), this.#reviewLine(), trouble && el("p", { class: "remedy", text: trouble })].filter(Boolean);
+    this.#node.replaceChildren(...lines);
+    this.#node.hidden = lines.length === 0;
+    if (hadFocus) [...this.#node.querySelectorAll("button")].at(-1)?.focus();
+  }
+}
+
+/** The keys for these marks, for the page's table. */
+export function readerKeys(readers) {
+  return [
+    { keys: ["v"], shown: ["v"], does: "Mark as reviewed, or take that back", act: () => readers.toggleReview() },
+    { keys: ["t"], shown: ["t"], does: "Take over a study that somebody else is reading", act: () => readers.takeOver() },
+  ];
+}

@@ -1,0 +1,78 @@
+"""The files of the pages, under addresses that change with them, so that a browser fetches each of them once.
+
+A page names ``/static/study.js``; it is sent with ``/static/DIGEST/study.js``, where the digest is of all files, and
+with all modules that it will import: a browser would find them one import after the other.
+"""
+
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+STATIC = Path(__file__).parent / "static"
+# A page that leads to another fetches its modules and styles too, before they are needed.
+_LEADS_TO = {"index.html": "study.html", "login.html": "index.html"}
+_IMPORT = re.compile(r'^import [^;]*? from "\./([\w]+\.js)";', re.MULTILINE)
+_SCRIPT = re.compile(r'<script type="module" src="/static/([\w]+\.js)"></script>')
+_STYLE = re.compile(r'<link rel="stylesheet" href="(/static/[\w]+\.css)">')
+_FOREVER = "public, max-age=31536000, immutable"
+
+
+class VersionedFiles(StaticFiles):
+    """Our own files, as a whole. Under the digest a browser keeps them; else it asks each time, mostly for a 304."""
+
+    def __init__(self) -> None:
+        """Serve ``STATIC``."""
+        super().__init__(directory=STATIC)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; the framework's errors about ranges would not be problems as all others are."""
+        del MutableHeaders(scope=scope)["range"]
+        await super().__call__(scope, receive, send)
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Return a file, with or without the digest before its name."""
+        kept = path.startswith(f"{files_digest()}/")
+        response = await super().get_response(path.removeprefix(f"{files_digest()}/"), scope)
+        response.headers["Cache-Control"] = _FOREVER if kept else "no-cache"
+        return response
+
+
+@cache
+def files_digest() -> str:
+    """16 hexadecimal digits that change with any of the files."""
+    digest = hashlib.sha256()
+    for path in sorted(STATIC.iterdir()):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def page_text(name: str) -> str:
+    """Return a page as it is sent: with the addresses of this version's files, and with every module that it needs."""
+    text = (STATIC / name).read_text(encoding="utf-8")
+    pages = [name, *([_LEADS_TO[name]] if name in _LEADS_TO else [])]
+    needed = dict.fromkeys(module for page in pages for module in modules_of(page))
+    styles = [style for style in _STYLE.findall((STATIC / pages[-1]).read_text(encoding="utf-8")) if style not in text]
+    links = (
+        *(f'<link rel="modulepreload" href="/static/{module}">' for module in needed),
+        *(f'<link rel="stylesheet" href="{style}" media="not all">' for style in styles),  # fetched, and not applied
+    )
+    text = text.replace("  </head>", "".join(f"    {link}\n" for link in links) + "  </head>")
+    return text.replace("/static/", f"/static/{files_digest()}/")
+
+
+def modules_of(page: str) -> tuple[str, ...]:
+    """Return the modules that a page loads, each before those that it imports."""
+    waiting, found = _SCRIPT.findall((STATIC / page).read_text(encoding="utf-8")), list[str]()
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found:
+            found.append(name)
+            waiting += _IMPORT.findall((STATIC / name).read_text(encoding="utf-8"))
+    return tuple(found)

@@ -1,0 +1,91 @@
+"""Another series beside the one that was read: at the same place of the table, with a window of its own."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from hemoscope.testing.phantom import Phantom, make_phantom
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+OpenPage = Callable[..., "Page"]
+THIN = make_phantom(seed=3, shape=(21, 256, 256), spacing_mm=(2.0, 0.9, 0.9))
+OTHER = "#beside canvas"
+
+
+@pytest.fixture
+def both(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> "Page":
+    study_id = fake.fake.add(asymmetric)
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    page.wait_for_selector(".finding")
+    assert page.locator("#beside-choice").is_hidden()
+    fake.fake.add_series(study_id, THIN, "2 mm, kernel H60s")  # after the findings, as the worker does
+    page.locator("#beside-choice").wait_for()
+    page.keyboard.press("x")
+    page.wait_for_function(f"() => document.querySelector('{OTHER}')?.dataset.rendered")
+    return page
+
+
+def shown(page: "Page") -> tuple[int, int]:
+    """Which slice of the read series and of the other one are asked for."""
+    return tuple(int(page.get_attribute(one, "data-slice") or -1) for one in ("#view", OTHER))  # type: ignore[return-value]
+
+
+def middles(phantom: Phantom) -> np.ndarray:
+    """LPS z of each slice's middle; the phantom's slices are not tilted."""
+    origins = phantom.volume.origins_mm
+    assert origins is not None
+    return np.array([z for _, _, z in origins])
+
+
+def test_the_slice_at_the_same_position_is_beside_it_and_scrolling_leads_both_ways(
+    both: "Page", asymmetric: Phantom
+) -> None:
+    read, thin = middles(asymmetric), middles(THIN)
+    for key in ("Home", "PageUp", "ArrowUp", "End"):
+        both.keyboard.press(key)
+        mine, other = shown(both)
+        assert abs(thin[other] - read[mine]) == np.abs(thin - read[mine]).min()
+    before = shown(both)[1]
+    both.locator(OTHER).hover()
+    for _ in range(4):
+        both.mouse.wheel(0, 120)
+    arrived = "([selector, slice]) => document.querySelector(selector).dataset.slice === slice"
+    both.wait_for_function(arrived, arg=[OTHER, str(before - 4)])
+    mine, other = shown(both)
+    assert abs(read[mine] - thin[other]) == np.abs(read - thin[other]).min()
+
+
+def test_the_page_says_that_it_is_not_read_and_where_no_slice_lies(both: "Page", asymmetric: Phantom) -> None:
+    both.keyboard.press("Home")
+    words = both.locator("#beside").inner_text()
+    assert "Not read by the model" in words
+    assert "2 mm, kernel H60s" in words
+    away = np.abs(middles(THIN) - middles(asymmetric)[0]).min()
+    assert f"the nearest is {away:.0f} mm away" in words
+    both.keyboard.press("PageUp")
+    assert "away" not in both.locator("#beside").inner_text()
+
+
+def test_its_window_is_its_own_and_a_bone_kernel_opens_in_the_bone_window(both: "Page") -> None:
+    assert both.get_attribute(OTHER, "data-window") == "600/2800"
+    both.keyboard.press("2")
+    assert both.get_attribute(OTHER, "data-window") == "600/2800"
+    both.get_by_label("Window of the other series").select_option("1")
+    assert both.get_attribute(OTHER, "data-window") == "40/80"
+    assert both.get_attribute("#view", "data-window") == "80/200"
+    both.keyboard.press("x")
+    assert both.locator("#beside").is_hidden()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (768, 1024), (390, 844)])
+def test_nothing_is_clipped_on_smaller_screens(both: "Page", width: int, height: int) -> None:
+    both.set_viewport_size({"width": width, "height": height})
+    assert both.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    box = both.locator(OTHER).bounding_box()
+    assert box is not None
+    assert box["width"] > 150
+    assert box["height"] > 150

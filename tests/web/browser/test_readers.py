@@ -1,0 +1,121 @@
+"""Two readers in two browsers: each sees within seconds what the other reads and has reviewed."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from hemoscope.testing.phantom import make_phantom
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+OpenPage = Callable[..., "Page"]
+PASSWORD = "correct horse battery"
+SMALL = make_phantom(seed=1, shape=(3, 64, 64))
+
+
+@pytest.fixture
+def agnes(shared: Any) -> Iterator[httpx.Client]:
+    """A program's view of the room, logged in as the administrator."""
+    with httpx.Client(base_url=f"{shared.url}/api/v1", timeout=60) as client:
+        given = {"user": "agnes", "password": PASSWORD}
+        client.headers["X-CSRF-Token"] = client.post("/login", json=given).json()["csrf_token"]
+        yield client
+
+
+@pytest.fixture
+def study_id(agnes: httpx.Client, series: list[Path]) -> str:
+    """A study that is done."""
+    files = [("files", (str(place), path.read_bytes())) for place, path in enumerate(series)]
+    study_id = agnes.post("/uploads", files=files).json()["study"]["study_id"]
+    for _ in range(1200):
+        if agnes.get(f"/studies/{study_id}").json()["state"] == "done":
+            return str(study_id)
+        time.sleep(0.1)
+    pytest.fail("the study was not read within 120 s")
+
+
+def logged_in(open_page: OpenPage, url: str, user: str) -> "Page":
+    page = open_page(f"{url}/login")
+    page.locator("#name").fill(user)
+    page.locator("#password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#studies tbody tr")
+    return page
+
+
+def wait_for_words(page: "Page", selector: str, words: str) -> None:
+    condition = "([selector, words]) => document.querySelector(selector)?.textContent.includes(words)"
+    page.wait_for_function(condition, arg=[selector, words])
+
+
+def test_two_readers_see_what_the_other_reads_and_has_reviewed(
+    shared: Any, agnes: httpx.Client, study_id: str, open_page: OpenPage
+) -> None:
+    row = f"tr[data-study='{study_id}']"
+    first, second = (logged_in(open_page, shared.url, name) for name in ("agnes", "bert.muller"))
+    first.locator(f"{row} .row-link").click()
+    wait_for_words(first, "#readers", "You are reading this")
+    wait_for_words(second, f"{row} .claimed", "AG is reading this")
+
+    second.locator(f"{row} .row-link").click()
+    wait_for_words(second, "#readers", "AG is reading this, since")
+    second.keyboard.press("t")
+    wait_for_words(second, "#readers", "You are reading this")
+    wait_for_words(first, "#readers", "BM is reading this")
+
+    second.keyboard.press("v")
+    wait_for_words(first, "#readers", "Reviewed by BM")
+    wait_for_words(second, "#readers", "Take back review")
+    second.keyboard.press("w")  # a study that its reader leaves goes to the one who has it open
+    wait_for_words(first, "#readers", "You are reading this")
+    wait_for_words(second, f"{row} .claimed", "AG is reading this")
+    assert "Reviewed BM" in second.locator(f"{row} .cell-state").inner_text().replace("\n", " ")
+
+    first.context.close()
+    second.wait_for_function("(row) => !document.querySelector(`${row} .claimed`)", arg=row)
+    said = [one["action"] for one in agnes.get("/audit").json()["entries"] if one["study_id"] == study_id]
+    assert [one for one in said if one in {"claim", "take over", "review", "release"}] == [
+        "release", "claim", "release", "review", "take over", "claim",
+    ]  # fmt: skip
+
+
+def test_a_reader_chooses_initials(shared: Any, agnes: httpx.Client, study_id: str, open_page: OpenPage) -> None:
+    page = logged_in(open_page, shared.url, "bert.muller")
+    page.locator(".user-name").click()
+    page.locator("#initials").fill("B M")
+    page.keyboard.press("Enter")
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser's own line about the 422
+    wait_for_words(page, "dialog[open]", "one to four letters")
+    page.locator("#initials").fill("BMü")
+    page.keyboard.press("Enter")
+    wait_for_words(page, ".own-initials", "BMü")
+    page.complaints.clear()  # type: ignore[attr-defined]
+    agnes.put(f"/studies/{study_id}/claim", json={})
+    page.goto(f"{shared.url}/studies/{study_id}")
+    wait_for_words(page, "#readers", "Mark as reviewed")
+    page.get_by_role("button", name="Mark as reviewed").click()
+    wait_for_words(page, "#readers", "Reviewed by BMü")
+    assert agnes.get(f"/studies/{study_id}").json()["reviews"][0]["by"] == "bert.muller"
+
+
+def test_the_one_local_user_is_told_of_nobody_and_may_review(fake: Any, open_page: OpenPage) -> None:
+    study_id = fake.fake.add(SMALL, urgency="immediate")
+    page = open_page(fake.url)
+    page.wait_for_function("() => document.title.startsWith('(1)')")
+    page.goto(f"{fake.url}/studies/{study_id}")
+    wait_for_words(page, "#readers", "Not reviewed")
+    page.keyboard.press("v")
+    wait_for_words(page, "#readers", "Reviewed by LO")
+    assert "reading this" not in page.locator("#readers").inner_text()
+    page.keyboard.press("w")
+    wait_for_words(page, "#studies tbody", "Reviewed")
+    assert not page.title().startswith("(")
+    page.go_back()
+    wait_for_words(page, "#readers", "Take back review")
+    page.keyboard.press("v")
+    wait_for_words(page, "#readers", "Not reviewed")
