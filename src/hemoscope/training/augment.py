@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn.functional import affine_grid, grid_sample
 
+from hemoscope.errors import ConfigError
 from hemoscope.inference.preprocess import AIR
+from hemoscope.training.scanner_variety import lower_dose, other_kernel, thicker_slices, tilted
 
 Slice = NDArray[np.float32]
 Stack = NDArray[np.float32]
@@ -27,6 +29,13 @@ class AugmentConfig:
         offset: largest offset in HU, in either direction.
         noise: highest standard deviation of added noise in HU.
         blur: probability of a Gaussian blur of 0.4 to 1 pixels.
+        kernel: probability of another reconstruction kernel, smoother or sharper.
+        dose: highest standard deviation, in HU in a slice without bone, of correlated noise; up to 2.5 times as much at
+            the skull base.
+        thickness: probability that slices are averaged with their neighbours; for stacks of several slices.
+        tilt: largest through-plane shift of the first and the last row in slices, in opposite directions; for stacks.
+        field: further relative change of size, in either direction, as of another field of view around the head.
+        turn: probability that the whole head is turned by any angle.
     """
 
     flip: float = 0.5
@@ -37,6 +46,20 @@ class AugmentConfig:
     offset: float = 4.0
     noise: float = 8.0
     blur: float = 0.3
+    kernel: float = 0.0
+    dose: float = 0.0
+    thickness: float = 0.0
+    tilt: float = 0.0
+    field: float = 0.0
+    turn: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Reject a scanner variety that cannot be."""
+        bounds = {"kernel": 1.0, "dose": 100.0, "thickness": 1.0, "tilt": 0.5, "field": 0.5, "turn": 1.0}
+        for name, most in bounds.items():
+            if not 0 <= getattr(self, name) <= most:
+                msg = f"{name} must be 0 to {most:g}, got {getattr(self, name)}"
+                raise ConfigError(msg)
 
 
 def spatial_augmentation(
@@ -50,8 +73,12 @@ def spatial_augmentation(
     mirror = -1.0 if rng.random() < config.flip else 1.0
     zoom = 1 + rng.uniform(-config.scale, config.scale)
     stretch = 1 + rng.uniform(-config.scale, config.scale) / 4
-    cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
     right, down = rng.uniform(-2 * config.shift, 2 * config.shift, size=2)
+    if config.turn and rng.random() < config.turn:
+        angle += rng.uniform(-np.pi, np.pi)
+    if config.field:
+        zoom *= 1 + rng.uniform(-config.field, config.field)
+    cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
     place = np.array([[mirror * cosine, -sine, right], [mirror * sine, cosine * stretch, down]])
     if np.array_equal(place, np.eye(2, 3)):
         return stack, mask
@@ -64,8 +91,16 @@ def spatial_augmentation(
 def intensity_augmentation(stack: Stack, config: AugmentConfig, rng: np.random.Generator) -> Stack:
     """Return a new stack as another scanner and kernel would record it: other calibration, sharpness and noise.
 
-    Calibration and sharpness are the same for all slices; noise is independent in each slice.
+    Calibration, sharpness, thickness and tilt are the same for all slices; noise is independent in each slice.
     """
+    if config.tilt:
+        stack = tilted(stack, config.tilt, rng)
+    if config.thickness and rng.random() < config.thickness:
+        stack = thicker_slices(stack, rng)
+    if config.kernel and rng.random() < config.kernel:
+        stack = other_kernel(stack, rng)
+    if config.dose:
+        stack = lower_dose(stack, config.dose, rng)
     stack = stack * np.float32(1 + rng.uniform(-config.gain, config.gain))
     stack += np.float32(rng.uniform(-config.offset, config.offset))
     if rng.random() < config.blur:
