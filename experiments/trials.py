@@ -107,6 +107,9 @@ def add(run: Path, name: str, *, baseline: str, note: str, trials: Path = TRIALS
         raise SystemExit(msg)
     _check_same_images(run, record(baseline, trials), folds)
     folder = trials / name
+    if run.resolve() == folder.resolve():
+        msg = f"{name} is a trial already. Write the table again: trials.py table"
+        raise SystemExit(msg)
     shutil.rmtree(folder, ignore_errors=True)
     for part in sorted(path.parent.name for path in run.glob("fold-*/scores.csv")):
         (folder / part).mkdir(parents=True)

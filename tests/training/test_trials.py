@@ -136,6 +136,16 @@ def test_other_images_are_refused_with_the_remedy(
         protocol.add(run, "one", baseline="default", note="", trials=tmp_path / "trials")
 
 
+def test_a_stored_trial_is_not_replaced_by_itself(
+    protocol: ModuleType, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "trials"
+    protocol.add(make_run(), "one", baseline="default", note="", trials=folder)
+    with pytest.raises(SystemExit, match="is a trial already"):
+        protocol.add(folder / "one", "one", baseline="default", note="", trials=folder)
+    assert (folder / "one" / "fold-0" / "scores.csv").is_file()
+
+
 def test_the_table_says_what_differs_and_what_it_cost(
     protocol: ModuleType, make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
