@@ -103,8 +103,8 @@ def anatomy(hounsfield: Slice) -> Anatomy | None:
     turn = _turn(inside)
     rows, columns = np.indices(hounsfield.shape, dtype=np.float32)
     down, right = rows - inside.center[0], columns - inside.center[1]
-    along = down * np.float32(np.cos(turn)) - right * np.float32(np.sin(turn))
-    across = down * np.float32(np.sin(turn)) + right * np.float32(np.cos(turn))
+    along: Slice = np.asarray(down * np.cos(turn) - right * np.sin(turn), dtype=np.float32)
+    across: Slice = np.asarray(down * np.sin(turn) + right * np.cos(turn), dtype=np.float32)
     (front, back), (left, far) = (_range(place[inside.mask]) for place in (along, across))
     half = ((far - left) / 2, (back - front) / 2)
     head = np.flatnonzero((hounsfield > _AIR_HU).mean(axis=1) > 0.1)  # not the headrest
@@ -221,9 +221,10 @@ def falx(place: Anatomy) -> Floats:
     The brightest line within some pixels of the midline, smoothed; where none is seen, the midline.
     """
     count = int(2 * place.half[1])
-    along = np.linspace(-1, 1, count)
     beside = np.arange(-_FALX_REACH, _FALX_REACH + 1)
-    rows, columns = place.pixel(0.0, along[:, None])  # type: ignore[arg-type]  # broadcasts
+    front, back = np.array(place.pixel(0.0, -1.0)), np.array(place.pixel(0.0, 1.0))
+    middle = front + np.linspace(0, 1, count)[:, None] * (back - front)
+    rows, columns = middle[:, :1], middle[:, 1:]
     places = rows + beside * np.sin(place.turn), columns + beside * np.cos(place.turn)
     values = ndimage.map_coordinates(place.tissue, places, order=1, mode="nearest")
     values = ndimage.gaussian_filter1d(values, 5.0, axis=0)
