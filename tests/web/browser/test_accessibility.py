@@ -17,8 +17,13 @@ OpenPage = Callable[..., "Page"]
 @pytest.fixture
 def busy(fake: Any, asymmetric: Phantom) -> Any:
     """A room with every kind of row."""
+    fake.fake.login_required = True  # several readers
+    marks: dict[str, Any] = {"claim": {"by": "agnes", "since": "2026-03-01T10:32:00+00:00"}}
+    marks["reviews"] = [{"by": "local", "at": "2026-03-01T10:32:00+00:00"}]
     for urgency in ("immediate", "prompt", "unsure", "routine"):
-        fake.fake.add(asymmetric, urgency=urgency, feedback={"agree": 1} if urgency == "routine" else {})
+        feedback = {"agree": 1} if urgency == "routine" else {}
+        study_id = fake.fake.add(asymmetric, urgency=urgency, feedback=feedback, **(marks if feedback else {}))
+    fake.fake.add_series(study_id, asymmetric, "5 mm, kernel H60s")
     fake.fake.add(asymmetric, urgency=None, state="failed", error_code="not_ct", error_message="No CT was found.")
     fake.fake.add(asymmetric, urgency=None, state="scoring", stage_done=3, stage_total=12, waiting=timedelta(seconds=2))
     return fake
@@ -63,6 +68,11 @@ def test_the_reading_page_has_no_serious_fault(busy: Any, open_page: OpenPage, s
     page.locator(".finding[data-label=subdural]").get_by_role("button", name="Disagree").click()
     assert not faults(page)
     page.keyboard.press("Escape")
+    page.locator(".user-name").click()
+    assert not faults(page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("x")  # another series beside it, where there is one
+    assert not faults(page)
     page.get_by_role("button", name="Model card").click()
     assert not faults(page)
 
