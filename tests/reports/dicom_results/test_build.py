@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pydicom.dataset import Dataset
 
 from hemoscope.dicom.archive import open_archive
 from hemoscope.errors import DicomResultError
+from hemoscope.inference.findings import Finding, Triage
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import LABEL_CODES, LABELS, CodedTerm, Hemorrhage, LabelCode, PerLabel
 from hemoscope.reports.dicom_results.build import ResultKind
@@ -21,6 +23,7 @@ from hemoscope.reports.dicom_results.evidence import Reference
 from hemoscope.reports.dicom_results.rejection import rejection_note
 from hemoscope.reports.dicom_results.report_options import ReportOptions
 from hemoscope.reports.dicom_results.source_study import source_study
+from hemoscope.reports.dicom_results.structured_report import presence
 from hemoscope.reports.dicom_results.superseded import Superseded
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import save, write_series
@@ -90,6 +93,18 @@ class TestReport:
         assert found["Epidural"] == "Undetermined"
         assert found["Subdural"] == "Present"
         assert found["Intraparenchymal"] == "Absent"
+
+    def test_nothing_is_absent_in_an_unsure_study(self) -> None:
+        below = Finding(
+            label=Hemorrhage.ANY, present=False, established=True, probability=0.2, threshold=0.3, slices=()
+        )
+        asked = ReportOptions(report_absent=True)
+        assert [presence(below, triage, asked).meaning for triage in (Triage.ROUTINE, Triage.UNSURE)] == [
+            "Absent",
+            "Undetermined",
+        ]
+        reached = replace(below, present=True)
+        assert presence(reached, Triage.UNSURE, asked).meaning == "Present"
 
     def test_a_site_can_give_its_own_codes(self, make_results: Make, tmp_path: Path) -> None:
         own = LabelCode(CodedTerm("RDES194", "RADELEMENT", "Intracranial hemorrhage"), "RadElement")

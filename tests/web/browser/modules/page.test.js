@@ -8,7 +8,7 @@ import { feedbackOn, latestByLabel, sightWords } from "../../../../src/hemoscope
 import { duration, percent, probability } from "../../../../src/hemoscope/web/static/format.js";
 import { byUrgencyThenWaiting, LABELS, suspectedTypes, triageOf, URGENCIES } from "../../../../src/hemoscope/web/static/labels.js";
 import { nextPage } from "../../../../src/hemoscope/web/static/login.js";
-import { thresholdWords } from "../../../../src/hemoscope/web/static/meaning.js";
+import { thresholdWords, urgencyWords } from "../../../../src/hemoscope/web/static/meaning.js";
 import { knownNotes, plainNote } from "../../../../src/hemoscope/web/static/quality.js";
 import { deliveryWords } from "../../../../src/hemoscope/web/static/sent.js";
 import { failureOf, refusals } from "../../../../src/hemoscope/web/static/site.js";
@@ -213,4 +213,13 @@ test("what became of results is said in a few words", () => {
   assert.equal(words("sent"), "Sent to archive 10:32, commitment awaited");
   assert.equal(words("waiting", { sent_at: null, error: "no association" }), "Waits to be sent to archive: no association");
   assert.equal(words("failed", { sent_at: null }), "Not sent to archive");
+});
+
+test("an unsure study names the range of the card, unless another model read it", () => {
+  const study = (probability) => ({ triage: "unsure", findings: [{ label: "any", probability }] });
+  const card = { operating_points: { urgent: { threshold: 0.46 } }, unsure: { alpha: 0.1, sets: [{ alpha: 0.05, low: 0.1, high: 0.5 }, { alpha: 0.1, low: 0.16, high: 0.46 }] } };
+  assert.match(urgencyWords(study(0.3), card), /any hemorrhage 0\.30 lies from 0\.16 to 0\.46/);
+  const plain = "The model is unsure about this study. Read it before routine ones.";
+  assert.equal(urgencyWords(study(0.9), card), plain);
+  assert.equal(urgencyWords(study(0.3), { ...card, unsure: null }), plain);
 });
