@@ -150,7 +150,7 @@ def _read_part(
     stream = CountedBytes(data, budget)
     stream.seek(start)
     stop = _Stop(stream, source, budget, lambda tag: tag > until or tag in stops)
-    found = dict(_read(stream, syntax, stop).items())
+    found = {int(tag): element for tag, element in _read(stream, syntax, stop).items()}
     return _Part(Elements(found, little_endian=syntax != BIG_ENDIAN, budget=budget), stream.tell(), stop.found)
 
 
