@@ -36,7 +36,7 @@ MODULES: tuple[str, ...] = (
     "queue_and_report",
 )
 _STDERR = 2
-_SECONDS = 900  # of one module; an idle machine needs a tenth
+_SECONDS = 1800  # of one module; an idle machine needs a tenth
 
 
 @dataclass(frozen=True, kw_only=True)
