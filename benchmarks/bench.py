@@ -37,7 +37,7 @@ MODULES: tuple[str, ...] = (
     "reading_page",
 )
 _STDERR = 2
-_SECONDS = 900  # of one module; an idle machine needs a tenth
+_SECONDS = 1800  # of one module; an idle machine needs a tenth
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -221,7 +221,9 @@ class Elements:
         if isinstance(value, bytes | str | None):
             return
         for dataset in value:
-            yield Elements(dict(dataset.items()), little_endian=self._little, budget=self._budget)
+            yield Elements(
+                {int(tag): one for tag, one in dataset.items()}, little_endian=self._little, budget=self._budget
+            )
 
 
 def sequence_of(element: "Element", budget: FileBudget) -> Any:

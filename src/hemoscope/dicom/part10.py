@@ -6,9 +6,9 @@ stops at the pixels: ``encapsulation`` splits them into frames and ``pixels`` de
 
 import io
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hemoscope.dicom import tags
 from hemoscope.dicom.elements import PARSE_ERRORS, CountedBytes, Elements, quiet
@@ -150,7 +150,7 @@ def _read_part(
     stream = CountedBytes(data, budget)
     stream.seek(start)
     stop = _Stop(stream, source, budget, lambda tag: tag > until or tag in stops)
-    found: Mapping[Any, Any] = dict(_read(stream, syntax, stop).items())
+    found = {int(tag): element for tag, element in _read(stream, syntax, stop).items()}
     return _Part(Elements(found, little_endian=syntax != BIG_ENDIAN, budget=budget), stream.tell(), stop.found)
 
 
