@@ -16,7 +16,11 @@ def test_the_ends_of_every_bleed_are_its_edges_and_unknown_slices_end_it() -> No
 
 def test_a_bleed_at_the_end_of_the_series_ends_there() -> None:
     assert series_facts(np.ones(4)).edge.tolist() == [1.0, 0.0, 0.0, 1.0]
-    assert series_facts(np.ones(1)).edge.tolist() == [1.0]
+
+
+def test_a_single_slice_has_no_place_in_its_series() -> None:
+    facts = series_facts(np.ones(1), outline_px=np.array([400.0]))
+    assert facts.names(0) == ("300 to 1,000 px",)
 
 
 def test_a_slice_names_its_strata() -> None:

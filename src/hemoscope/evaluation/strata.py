@@ -75,8 +75,9 @@ def series_facts(truth: Floats, *, outline_px: Floats | None = None, age: float 
     below, above = np.concatenate([[False], bleeds[:-1]]), np.concatenate([bleeds[1:], [False]])
     unknown = np.full(count, np.nan)
     return SliceFacts(
-        edge=np.where(bleeds, (~(below & above)).astype(float), np.nan),
-        height=np.arange(count) / max(count - 1, 1),
+        # A single slice has no place in its series.
+        edge=np.where(bleeds, (~(below & above)).astype(float), np.nan) if count > 1 else unknown,
+        height=np.arange(count) / (count - 1) if count > 1 else unknown,
         outline_px=unknown if outline_px is None else np.where(bleeds, outline_px, np.nan),
         age=unknown if age is None else np.full(count, age),
     )
