@@ -47,13 +47,8 @@ def assess_cache(
     Raises:
         DataError: an image is not in the dataset, or a series is damaged or shorter than the manifest says.
     """
-    manifest, chosen = cache.manifest, frozenset(image_ids)
-    absent = chosen - set(manifest["image_id"])
-    if absent:
-        msg = f"{len(absent)} images are not in this dataset, first {min(absent)}. Use its own image ids"
-        raise DataError(msg)
-    wanted = set(manifest.loc[manifest["image_id"].isin(chosen), "series_id"])
-    rows = manifest[manifest["series_id"].isin(wanted)]
+    chosen = frozenset(image_ids)
+    rows = _series_rows(cache, chosen)
     worst = WorstErrors(predictor.bundle.card, gallery)
     slices, series, done = ScoredRows(), ScoredRows(), 0
     spacings: dict[str, float | None] = {}
@@ -82,6 +77,17 @@ def assess_cache(
         facts=joined_facts(facts) if facts else None,
         spacings_mm=spacings,
     )
+
+
+def _series_rows(cache: Cache, chosen: frozenset[str]) -> pd.DataFrame:
+    """Return the manifest's rows of every series with a chosen image. Raises DataError for an unknown image."""
+    manifest = cache.manifest
+    absent = chosen - set(manifest["image_id"])
+    if absent:
+        msg = f"{len(absent)} images are not in this dataset, first {min(absent)}. Use its own image ids"
+        raise DataError(msg)
+    wanted = set(manifest.loc[manifest["image_id"].isin(chosen), "series_id"])
+    return manifest[manifest["series_id"].isin(wanted)]
 
 
 def _flow(images: int, chosen: int) -> Flow:
