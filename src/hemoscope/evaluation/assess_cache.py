@@ -73,13 +73,13 @@ def assess_cache(
         series=series.table(),
         series_of=tuple(slices.series),
         errors=worst.pictures() if gallery else None,
-        flow=_flow(len(manifest), len(chosen)),
+        flow=_flow(len(cache.manifest), len(chosen)),
         facts=joined_facts(facts) if facts else None,
         spacings_mm=spacings,
     )
 
 
-def _series_rows(cache: Cache, chosen: frozenset[str]) -> pd.DataFrame:
+def _series_rows(cache: Cache, chosen: frozenset[str]) -> "pd.DataFrame":
     """Return the manifest's rows of every series with a chosen image. Raises DataError for an unknown image."""
     manifest = cache.manifest
     absent = chosen - set(manifest["image_id"])
