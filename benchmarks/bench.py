@@ -34,7 +34,7 @@ MODULES: tuple[str, ...] = (
     "thin_series",
     "pacs_turnaround",
     "queue_and_report",
-    "reading_page",
+    "study_page",
 )
 _STDERR = 2
 _SECONDS = 1800  # of one module; an idle machine needs a tenth

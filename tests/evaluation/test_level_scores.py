@@ -156,9 +156,11 @@ def test_the_gallery_shows_each_error_with_its_numbers_inside_the_page() -> None
         "probability": 0.0123,
         "threshold": 0.25,
         "shows": ["any", "subdural"],
+        "level": "slice",
+        "strata": [],
     }
     page = " ".join(render_page(report, {}, errors).split())
-    assert "Subdural: missed" in page
+    assert "Subdural, by slice: missed" in page
     assert "probability 0.0123, threshold 0.25; labelled any hemorrhage, subdural; subdural window" in page
     assert "labelled no hemorrhage" in page
     assert "i&lt;7&gt;" in page
@@ -170,4 +172,4 @@ def test_without_images_there_is_no_gallery_and_without_errors_it_states_it() ->
     report = report_of(table(), EvaluationContext())
     assert report["errors"] is None
     assert "The worst errors" not in render_page(report, {})
-    assert "No slice is wrong" in render_page(report, {}, ())
+    assert "No slice and no study is wrong" in render_page(report, {}, ())

@@ -151,7 +151,7 @@ class TestConverted:
         # This series has padding of -2048 that no tag names: air in the NIfTI file, as stored in DICOM.
         for name in ("slice_probabilities", "study_probabilities"):
             one, other = (getattr(reading.probabilities, name) for reading in (nifti.reading, dicom))
-            np.testing.assert_allclose(one, other, atol=0.002)
+            np.testing.assert_allclose(one, other, atol=0.005)
         assert nifti.reading.findings.triage == dicom.findings.triage
 
 

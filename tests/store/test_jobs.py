@@ -302,9 +302,8 @@ def test_a_worker_that_is_always_busy_sees_that_another_one_died(
     assert leased(store, TWO).upload_id == lost.upload_id
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # PostgreSQL flushes each commit
 def test_progress_waits_for_no_disk_and_results_do(store: Store, submit: Submit) -> None:
-    if not store.database.is_sqlite:
-        pytest.skip("PostgreSQL flushes each commit")
     study = submit(store, [b"x"])
     job = leased(store)
     levels: list[int] = []

@@ -48,6 +48,12 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", f"/api/v1/studies/{NOBODY}/measurements", None, "reader"),
     ("POST", f"/api/v1/studies/{NOBODY}/measurements", MEASUREMENT, "reader"),
     ("DELETE", f"/api/v1/studies/{NOBODY}/measurements/1", None, "reader"),
+    ("GET", f"/api/v1/studies/{NOBODY}/series/1/slices/0/pixels", None, "reader"),
+    ("PUT", f"/api/v1/studies/{NOBODY}/claim", {"take_over": False}, "reader"),
+    ("DELETE", f"/api/v1/studies/{NOBODY}/claim", None, "reader"),
+    ("PUT", f"/api/v1/studies/{NOBODY}/review", None, "reader"),
+    ("DELETE", f"/api/v1/studies/{NOBODY}/review", None, "reader"),
+    ("PUT", "/api/v1/site/initials", {"initials": "AB"}, "reader"),
     ("GET", "/api/v1/feedback.csv", None, "admin"),
     ("GET", "/api/v1/audit", None, "admin"),
     ("GET", "/api/v1/outbox", None, "admin"),
@@ -71,7 +77,7 @@ def bearer(role: str) -> dict[str, str]:
 def test_the_list_of_routes_is_complete(room: TestClient) -> None:
     paths = room.get("/openapi.json").json()["paths"]
     declared = {(method.upper(), path) for path, methods in paths.items() for method in methods}
-    concrete = {"{study_id}": NOBODY, "{index}": "0", "{label}": "any", "{measurement_id}": "1"}
+    concrete = {"{study_id}": NOBODY, "{index}": "0", "{label}": "any", "{measurement_id}": "1", "{number}": "1"}
     listed = {(method, path) for method, path, _, _ in ROUTES} | {("POST", "/api/v1/login"), ("GET", "/api/v1/events")}
     for name, value in concrete.items():
         declared = {(method, path.replace(name, value)) for method, path in declared}

@@ -4,8 +4,8 @@ Reads a series of 238 slices with the default model, then opens it as a reader d
 machine's processors are shared by browser and server. Needs Chromium and Playwright; without the real series, a phantom
 of as many slices is read.
 
-    .venv/bin/python benchmarks/bench.py reading_page
-    .venv/bin/python benchmarks/reading_page.py --profile
+    .venv/bin/python benchmarks/bench.py study_page
+    .venv/bin/python benchmarks/study_page.py --profile
 """
 
 import argparse
