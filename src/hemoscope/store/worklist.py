@@ -92,6 +92,7 @@ def report_state(database: Database, study_id: str) -> str:
         (tables.results, tables.results.c.finished_at),
         (_feedback, _feedback.c.feedback_id),
         (tables.measurements, tables.measurements.c.measurement_id),
+        (tables.measurements, tables.measurements.c.at),  # SQLite gives the id of the newest again once it is deleted
         (tables.reviews, tables.reviews.c.at),
     )
     with database.reading() as connection:
