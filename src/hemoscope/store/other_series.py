@@ -1,7 +1,7 @@
 """Other axial series of a study, kept to be looked at beside the one that was read; the model reads none of them.
 
-They are decoded once the study has its result, so that no finding waits for them: if the worker dies just then, the
-study stays without them.
+They are decoded once all studies of the upload have their results, so that no finding waits for them: if the worker
+dies just then, the studies stay without those that were not kept yet.
 """
 
 import json
