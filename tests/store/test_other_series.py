@@ -123,3 +123,9 @@ def test_no_study_waits_for_the_other_series_of_another(
     work(room)
     assert seen == [{StudyState.DONE}, {StudyState.DONE}]
     assert [len(room.get(one.study_id).series) for one in room.studies()[0]] == [1, 1]
+
+
+def test_a_series_of_an_unknown_frame_of_reference_is_not_kept(
+    room: Store, submit: Callable[..., StudySummary], work: Callable[..., int], files: list[bytes]
+) -> None:
+    assert read(room, submit, work, [of_frame("", content) for content in files]).series == ()
