@@ -41,7 +41,8 @@ class ReaderMarks:
             StoreError: ``no_such_study``.
         """
         by = storable(by)
-        with self._database.writing() as connection:  # no change that another page would see, so the version stays
+        # No change that another page would see, so the version stays; one that is lost is made again a moment later.
+        with self._database.writing(flushed=False) as connection:
             moment = server_time(connection)
             alive = _claims.c.study_id == study_id, _claims.c.until > moment
             held = connection.execute(sa.select(_claims).where(*alive)).first()
