@@ -174,14 +174,14 @@ def test_a_decoder_that_cannot_be_started_leaves_nothing_open(
     place = {"ftruncate": (os, "ftruncate"), "seal": (decoder_pool.fcntl, "fcntl"), "map": (decoder_pool.mmap, "mmap")}
     started = []
     popen = subprocess.Popen
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = sorted(Path("/proc/self/fd").iterdir())
     with monkeypatch.context() as patched:
         patched.setattr(subprocess, "Popen", lambda *args, **more: started.append(popen(*args, **more)) or started[-1])
         patched.setattr(*place.get(failing, (subprocess, "Popen")), refuse)
         with pytest.raises(DicomReadError, match="its decoder cannot be started"):
             read_slice(files[0])
     assert started == []
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_children_end_with_the_process_that_started_them(files: list[Path]) -> None:
