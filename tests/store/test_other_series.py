@@ -72,6 +72,7 @@ def test_the_other_axial_series_is_kept_as_it_was_sent(
     (kept,) = study.series
     assert kept.description == "2.5 mm, kernel H60s"
     assert NAME not in study.model_dump_json()
+    assert [one.kept_series for one in room.changes_since(0).studies] == [1], "a page that has none fetches it"
     archive = open_archive(sorted(room.folder.source(study.upload_id).glob("0*")))
     (series,) = [one for one in archive.studies[0].series if len(one) == len(THIN.hounsfield)]
     expected = read_series(archive, series).volume
