@@ -11,14 +11,15 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import hemoscope
-from hemoscope.cli import main
+from hemoscope.cli import main, serve
 from hemoscope.cli.settings_sources import Option, add_options, options, settings_from
-from hemoscope.errors import ConfigError
+from hemoscope.errors import ConfigError, StoreError
 from hemoscope.store.settings import Settings, UploadLimits
 from hemoscope.store.values import Role, User
 from hemoscope.web.credentials import load_credentials
@@ -252,3 +253,23 @@ class TestUsers:
         assert main(["users", "remove", "scraper", "--token-file", str(file)]) == 0
         assert main(["users", "remove", "scraper"]) == 2
         assert "from which file?" in capsys.readouterr().err
+
+
+class Versions:
+    """What ``serve`` needs of a store to skip versions."""
+
+    def __init__(self, *, is_sqlite: bool, code: str) -> None:
+        self.database = SimpleNamespace(is_sqlite=is_sqlite)
+        self.code = code
+
+    def skip_versions(self) -> None:
+        raise StoreError(code=self.code, reason="the disk of the database file is full", remedy="Free space")
+
+
+def test_a_fault_that_passes_does_not_end_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    serve._skip_versions(Versions(is_sqlite=False, code="bad_setting"))  # type: ignore[arg-type]
+    assert not caplog.records
+    serve._skip_versions(Versions(is_sqlite=True, code="database_full"))  # type: ignore[arg-type]
+    assert "the disk of the database file is full. Free space" in caplog.text
+    with pytest.raises(StoreError):
+        serve._skip_versions(Versions(is_sqlite=True, code="bad_setting"))  # type: ignore[arg-type]

@@ -43,6 +43,15 @@ def test_a_series_file_is_what_numpy_writes(tmp_path: Path) -> None:
     assert path.read_bytes() == (tmp_path / "again.npz").read_bytes()
 
 
+def test_a_slice_with_exchanged_axes_comes_back_as_it_was(tmp_path: Path) -> None:
+    hounsfield = np.arange(35, dtype=np.int16).reshape(1, 5, 7).transpose(0, 2, 1)
+    assert hounsfield.flags.f_contiguous
+    assert not hounsfield.flags.c_contiguous
+    write_series(tmp_path, "p1", hounsfield=hounsfield)
+    write_manifest(tmp_path, [row("a")], DATASET)
+    assert np.array_equal(open_cache(tmp_path).read_series("p1").volume.hounsfield, hounsfield)
+
+
 @pytest.mark.parametrize("spacing_mm", [(None, None, None), (5.0, 0.45, 0.45), (None, 0.5, 0.5)])
 def test_a_series_comes_back_as_it_was(tmp_path: Path, spacing_mm: tuple[float | None, ...]) -> None:
     random = np.random.default_rng(1)

@@ -1,5 +1,6 @@
 """A decoder that dies, hangs or lies costs its own file and nothing else; uncompressed pixels need none."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -160,6 +161,27 @@ def test_a_decoder_that_cannot_be_started_is_named(
     with pytest.raises(DicomReadError, match="its decoder cannot be started \\(No such file") as refused:
         read_slice(files[0])
     assert refused.value.code == "decoder_died"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc, and only Linux has seals")
+@pytest.mark.parametrize("failing", ["ftruncate", "seal", "map", "start"])
+def test_a_decoder_that_cannot_be_started_leaves_nothing_open(
+    files: list[Path], pool: list[DecoderPool], monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    place = {"ftruncate": (os, "ftruncate"), "seal": (decoder_pool.fcntl, "fcntl"), "map": (decoder_pool.mmap, "mmap")}
+    started = []
+    popen = subprocess.Popen
+    before = sorted(Path("/proc/self/fd").iterdir())
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", lambda *args, **more: started.append(popen(*args, **more)) or started[-1])
+        patched.setattr(*place.get(failing, (subprocess, "Popen")), refuse)
+        with pytest.raises(DicomReadError, match="its decoder cannot be started"):
+            read_slice(files[0])
+    assert started == []
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_children_end_with_the_process_that_started_them(files: list[Path]) -> None:

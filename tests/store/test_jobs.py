@@ -303,7 +303,7 @@ def test_a_worker_that_is_always_busy_sees_that_another_one_died(
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # PostgreSQL flushes each commit
-def test_progress_waits_for_no_disk_and_results_do(store: Store, submit: Submit) -> None:
+def test_progress_and_signs_of_life_wait_for_no_disk_and_results_do(store: Store, submit: Submit) -> None:
     study = submit(store, [b"x"])
     job = leased(store)
     levels: list[int] = []
@@ -318,6 +318,10 @@ def test_progress_waits_for_no_disk_and_results_do(store: Store, submit: Submit)
     store.results.progress(job, study.study_id, state=StudyState.READING, done=1, total=2)
     store.jobs.heartbeat(ONE, job)
     assert levels == [normal, normal]
+    store.readers.claim(study.study_id, by="agnes")
+    assert levels[-1] == full
+    store.readers.claim(study.study_id, by="agnes")  # a sign of life
+    assert levels[-1] == normal
     store.results.finish_study(job, study.study_id, RESULT)
     assert levels[-1] == full
     store.results.finish_job(job)

@@ -93,3 +93,11 @@ def test_measurements_are_kept_by_slice_and_deleted(store: Store, study: StudyDe
     with pytest.raises(StoreError) as gone:
         store.measurements(study.study_id)
     assert gone.value.code == "no_such_study"
+
+
+def test_a_report_is_drawn_again_after_the_newest_measurement_is_replaced(store: Store, study: StudyDetail) -> None:
+    first = store.measure(study.study_id, index=1, kind=PROBE, points=[(1.5, 1.5)], by="anna")
+    drawn = store.report_state(study.study_id)
+    store.delete_measurement(study.study_id, first.measurement_id, by="anna")
+    store.measure(study.study_id, index=3, kind=LENGTH, points=[(1, 1), (2, 2)], by="anna")
+    assert store.report_state(study.study_id) != drawn

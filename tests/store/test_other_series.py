@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -10,9 +11,10 @@ import pytest
 
 from hemoscope.dicom.archive import open_archive, read_series
 from hemoscope.errors import StoreError
+from hemoscope.store import other_series, reading
 from hemoscope.store.backup import make_backup
 from hemoscope.store.store import Store
-from hemoscope.store.values import StudyDetail, StudySummary
+from hemoscope.store.values import StudyDetail, StudyState, StudySummary
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
@@ -38,8 +40,13 @@ def files(tmp_path: Path) -> list[bytes]:
 
 
 def of_frame(uid: str, content: bytes) -> bytes:
+    return changed(content, FrameOfReferenceUID=uid)
+
+
+def changed(content: bytes, **elements: str) -> bytes:
     dataset = pydicom.dcmread(io.BytesIO(content))
-    dataset.FrameOfReferenceUID = uid
+    for name, value in elements.items():
+        setattr(dataset, name, value)
     out = io.BytesIO()
     dataset.save_as(out)
     return out.getvalue()
@@ -65,6 +72,7 @@ def test_the_other_axial_series_is_kept_as_it_was_sent(
     (kept,) = study.series
     assert kept.description == "2.5 mm, kernel H60s"
     assert NAME not in study.model_dump_json()
+    assert [one.kept_series for one in room.changes_since(0).studies] == [1], "a page that has none fetches it"
     archive = open_archive(sorted(room.folder.source(study.upload_id).glob("0*")))
     (series,) = [one for one in archive.studies[0].series if len(one) == len(THIN.hounsfield)]
     expected = read_series(archive, series).volume
@@ -95,3 +103,30 @@ def test_a_kept_series_is_in_a_backup_and_goes_with_its_study(
     assert (tmp_path / "backup" / "storage" / where).is_file()
     room.delete(study.study_id, by="admin")
     assert not (room.folder.root / where).exists()
+
+
+def test_no_study_waits_for_the_other_series_of_another(
+    room: Store,
+    submit: Callable[..., StudySummary],
+    work: Callable[..., int],
+    files: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    second = [changed(content, StudyInstanceUID="1.2.3") for content in files]
+    seen: list[set[StudyState]] = []
+
+    def keep(*arguments: Any, **options: Any) -> None:
+        seen.append({one.state for one in room.studies()[0]})
+        other_series.keep_series(*arguments, **options)
+
+    monkeypatch.setattr(reading, "keep_series", keep)
+    submit(room, files + second)
+    work(room)
+    assert seen == [{StudyState.DONE}, {StudyState.DONE}]
+    assert [len(room.get(one.study_id).series) for one in room.studies()[0]] == [1, 1]
+
+
+def test_a_series_of_an_unknown_frame_of_reference_is_not_kept(
+    room: Store, submit: Callable[..., StudySummary], work: Callable[..., int], files: list[bytes]
+) -> None:
+    assert read(room, submit, work, [of_frame("", content) for content in files]).series == ()

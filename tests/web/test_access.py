@@ -245,6 +245,23 @@ def test_after_logging_out_the_session_is_worth_nothing(guarded: TestClient) -> 
     assert guarded.get("/api/v1/site").status_code == 401
 
 
+def test_logging_out_ends_the_claims_of_that_reader_alone(guarded: TestClient, store: Store) -> None:
+    csrf = log_in(guarded, "reader")
+    mine, others = (
+        guarded.post("/api/v1/uploads", headers=csrf, files=[("files", ("x", content))]).json()["study"]["study_id"]
+        for content in (b"a", b"b")
+    )
+    assert guarded.put(f"/api/v1/studies/{mine}/claim", headers=csrf, json={}).status_code == 200
+    store.readers.claim(others, by="admin")
+    seen = store.changes_since(0).version
+    assert guarded.post("/api/v1/logout", headers=csrf).status_code == 204
+    assert store.get(mine).claim is None
+    assert [one.study_id for one in store.changes_since(seen).studies] == [mine], "other pages are told"
+    claim = store.get(others).claim
+    assert claim is not None
+    assert claim.by == "admin"
+
+
 def test_an_expired_session_is_worth_nothing(make_room: Callable[..., TestClient], credentials: Credentials) -> None:
     client = make_room(credentials=credentials, session_hours=1e-9)
     answer = client.post("/api/v1/login", json={"token": TOKENS["admin"]})

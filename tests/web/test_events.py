@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 
 from hemoscope.errors import StoreError
+from hemoscope.store.background import Backoff
 from hemoscope.store.store import Store
 from hemoscope.store.values import Changes, Role, User
 from hemoscope.web.access import Caller
@@ -158,3 +160,36 @@ def test_the_feed_survives_an_unreachable_database(store: Store, monkeypatch: py
             watching.cancel()
 
     assert asyncio.run(wait()).version == 7
+
+
+@pytest.mark.parametrize("trouble", ["fails", "waits"])
+def test_changes_do_not_wait_for_the_end_of_abandoned_claims(
+    store: Store, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    tried, ended = threading.Event(), threading.Event()
+
+    def end_abandoned() -> int:
+        tried.set()
+        if trouble == "fails":
+            raise StoreError(code="database_full", reason="full", remedy="wait")
+        ended.wait()
+        return 0
+
+    def changes_since(_version: int) -> Changes:
+        return Changes(version=7 if tried.is_set() else 3)  # the change comes once the other has begun
+
+    monkeypatch.setattr(store, "changes_since", changes_since)
+    monkeypatch.setattr(store.readers, "end_abandoned", end_abandoned)
+
+    async def wait() -> tuple[Changes, int]:
+        feed = ChangeFeed(store)
+        watching = asyncio.create_task(feed.watch())
+        try:
+            return await feed.after(3, wait_s=60), len(pauses)
+        finally:
+            ended.set()
+            watching.cancel()
+
+    pauses: list[float] = []
+    monkeypatch.setattr(Backoff, "next_pause_s", lambda _: pauses.append(0.0) or 0.0)
+    assert asyncio.run(wait()) == (Changes(version=7), 0)

@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hemoscope.store.store import Store
+from hemoscope.web.static_files import files_digest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STATIC = REPOSITORY / "src" / "hemoscope" / "web" / "static"
@@ -83,6 +84,15 @@ def test_static_files_are_confirmed_by_their_tag(room: TestClient) -> None:
     assert first.headers["Cache-Control"] == "no-cache"
     again = room.get("/static/icon.svg", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_page_that_was_open_during_an_upgrade_still_finds_its_files(room: TestClient) -> None:
+    current, earlier = f"/static/{files_digest()}/planes.js", f"/static/{'0' * 16}/planes.js"
+    assert "immutable" in room.get(current).headers["Cache-Control"]
+    answer = room.get(earlier)
+    assert (answer.status_code, answer.text) == (200, room.get(current).text)
+    assert answer.headers["Cache-Control"] == "no-cache"
+    assert room.get("/static/0123/planes.js").status_code == 404
 
 
 def test_text_is_packed_and_pixels_are_not(room: TestClient, study_id: str) -> None:

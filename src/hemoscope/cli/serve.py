@@ -12,6 +12,7 @@ from hemoscope.version import DISCLAIMER
 
 if TYPE_CHECKING:
     from hemoscope.store.settings import Settings
+    from hemoscope.store.store import Store
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         _log.info("limits of clients are of this process; others over this database count their own, except logins")
     try:
         card = {**bundle.card.to_json(), "sha256": bundle.sha256}
-        store.skip_versions()
+        _skip_versions(store)
         supervisor = Supervisor(store, settings)
         app = create_app(
             store,
@@ -59,6 +60,21 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         store.close()
     return ExitCode.OK
+
+
+def _skip_versions(store: "Store") -> None:
+    """Let no version repeat one that an open page has seen; PostgreSQL loses none when the machine loses its power."""
+    from hemoscope.errors import StoreError
+    from hemoscope.store.refusals import PASSING
+
+    if not store.database.is_sqlite:
+        return
+    try:
+        store.skip_versions()
+    except StoreError as error:
+        if error.code not in PASSING:
+            raise
+        _log.warning("pages that are open may need to be reloaded: %s. %s", error.reason, error.remedy)
 
 
 def _check(settings: "Settings") -> None:

@@ -181,11 +181,12 @@ def write_series(
 def _write_arrays(stream: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write what ``np.savez`` writes, byte for byte, without its copy of each array."""
     with zipfile.ZipFile(stream, "w") as archive:
-        for name, array in arrays.items():
+        for name, given in arrays.items():
+            array = np.ascontiguousarray(given)  # before the header, which names the order of what follows
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 header = np.lib.format.header_data_from_array_1_0(array)
                 np.lib.format.write_array_header_1_0(member, header)
-                content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+                content = array.reshape(-1).view(np.uint8).data
                 for start in range(0, len(content), _STEP):  # in the processor's cache for its CRC-32 and the write
                     member.write(content[start : start + _STEP])
 

@@ -146,14 +146,19 @@ def _started(room: int) -> tuple[mmap.mmap, subprocess.Popen[bytes]]:
     """A child, and the memory that it shares with this process."""
     descriptor = _memory(room)
     try:
-        process = subprocess.Popen(  # noqa: S603 - our own module
-            (*_COMMAND, str(descriptor)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **_ENVIRONMENT},
-            pass_fds=(descriptor,),
-        )
-        return mmap.mmap(descriptor, room), process
+        shared = mmap.mmap(descriptor, room)  # before the child, which nobody would end if this failed
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own module
+                (*_COMMAND, str(descriptor)),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **_ENVIRONMENT},
+                pass_fds=(descriptor,),
+            )
+        except BaseException:
+            shared.close()
+            raise
+        return shared, process
     finally:
         os.close(descriptor)
 
@@ -162,8 +167,12 @@ def _memory(size: int) -> int:
     """The descriptor of memory to share; on Linux nobody can change its size, which would end who uses it (SIGBUS)."""
     if sys.platform == "linux":
         descriptor = os.memfd_create("words", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(descriptor, size)
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        try:
+            os.ftruncate(descriptor, size)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        except OSError:
+            os.close(descriptor)
+            raise
         return descriptor
     with tempfile.TemporaryFile() as file:
         file.truncate(size)

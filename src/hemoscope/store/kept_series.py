@@ -1,6 +1,7 @@
 """Other series of a study as they are kept (``other_series``): what they are, and their slices."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,12 @@ def series_of(connection: Connection, study_id: str) -> tuple[KeptSeries, ...]:
         KeptSeries(number=row.number, description=row.description, geometry=json.loads(row.geometry))
         for row in connection.execute(asked)
     )
+
+
+def numbers_of_series(connection: Connection, study_ids: Sequence[str]) -> dict[str, int]:
+    """Return how many series are kept, by study; studies without any are left out."""
+    counted = sa.select(_kept.c.study_id, sa.func.count()).where(_kept.c.study_id.in_(study_ids))
+    return {row[0]: int(row[1]) for row in connection.execute(counted.group_by(_kept.c.study_id))}
 
 
 def slice_of(database: Database, storage: Storage, row: Any, number: int, index: int) -> NDArray[np.int16]:

@@ -1,7 +1,7 @@
 """Other axial series of a study, kept to be looked at beside the one that was read; the model reads none of them.
 
-They are decoded once the study has its result, so that no finding waits for them: if the worker dies just then, the
-study stays without them.
+They are decoded once all studies of the upload have their results, so that no finding waits for them: if the worker
+dies just then, the studies stay without those that were not kept yet.
 """
 
 import json
@@ -29,11 +29,12 @@ _log = logging.getLogger(__name__)
 def others_to_show(study: Study, shown: Geometry) -> list[Series]:
     """Return the axial series of slices, other than the one that was read, the preferred ones first.
 
-    Those of another frame of reference are left out: nothing says which of their slices lie at the same place.
+    Those of another or an unknown frame of reference are left out: nothing says which of their slices lie at the same
+    place.
     """
     read = set(shown["sop_instance_uids"])
     chosen = [series for series in study.series if any(one.sop_instance_uid in read for one in series.headers)]
-    frames = {one.frame_of_reference_uid for series in chosen for one in series.headers}
+    frames = {one.frame_of_reference_uid for series in chosen for one in series.headers} - {None}
     others = [series for series in study.series if series not in chosen and _is_axial(series)]
     linked = [series for series in others if {one.frame_of_reference_uid for one in series.headers} <= frames]
     return sorted(linked, key=lambda series: (preference(series.headers), series.series_instance_uid))

@@ -1,7 +1,7 @@
 """Who reads a study at this moment (a claim), who has reviewed it, and the initials by which readers are shown.
 
-A claim tells the other readers, and locks nothing. It ends when the reader leaves the study, when somebody takes over,
-or some time after the reader's page gave its last sign of life.
+A claim tells the other readers, and locks nothing. It ends when the reader leaves the study or logs out, when somebody
+takes over, or some time after the reader's page gave its last sign of life.
 """
 
 from collections.abc import Collection, Sequence
@@ -41,7 +41,8 @@ class ReaderMarks:
             StoreError: ``no_such_study``.
         """
         by = storable(by)
-        with self._database.writing() as connection:  # no change that another page would see, so the version stays
+        # No change that another page would see, so the version stays; one that is lost is made again a moment later.
+        with self._database.writing(flushed=False) as connection:
             moment = server_time(connection)
             alive = _claims.c.study_id == study_id, _claims.c.until > moment
             held = connection.execute(sa.select(_claims).where(*alive)).first()
@@ -85,13 +86,12 @@ class ReaderMarks:
                 return 0
         with self._database.writing() as connection:
             version = tables.tick(connection)
-            ended = _claims.delete().where(~_alive(connection)).returning(_claims.c.study_id, _claims.c.by_user)
-            rows = connection.execute(ended).all()
-            _changed(connection, [row.study_id for row in rows], version)
-            for row in rows:
-                detail = "no sign of life"
-                audit.append(connection, user=row.by_user, action="release", study_id=row.study_id, detail=detail)
-        return len(rows)
+            return _end(connection, ~_alive(connection), version, detail="no sign of life")
+
+    def release_all(self, *, by: str) -> None:
+        """End all claims of a reader who has logged out."""
+        with self._database.writing() as connection:
+            _end(connection, _claims.c.by_user == storable(by), tables.tick(connection), detail="logout")
 
     def review(self, study_id: str, *, by: str) -> Review:
         """Note a reader's review of a study; a second time changes nothing. Raises StoreError ``no_such_study``."""
@@ -173,6 +173,16 @@ def initials_by_name(name: str) -> str:
 
 def _alive(connection: Connection) -> sa.ColumnElement[bool]:
     return _claims.c.until > server_time(connection)
+
+
+def _end(connection: Connection, which: sa.ColumnElement[bool], version: int, *, detail: str) -> int:
+    """End claims and return how many."""
+    ended = _claims.delete().where(which).returning(_claims.c.study_id, _claims.c.by_user)
+    rows = connection.execute(ended).all()
+    _changed(connection, [row.study_id for row in rows], version)
+    for row in rows:
+        audit.append(connection, user=row.by_user, action="release", study_id=row.study_id, detail=detail)
+    return len(rows)
 
 
 def _changed(connection: Connection, study_ids: Sequence[str], version: int) -> None:

@@ -5,7 +5,8 @@ Pixels are written before the model starts, so that a reader can scroll while th
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemoscope.dicom.archive import Archive, DecodedSeries, Study
+from hemoscope.dicom.series import Series
 from hemoscope.dicom.slices import Rejected
 from hemoscope.errors import HemoscopeError
 from hemoscope.inference.card import ModelCard
@@ -84,22 +86,29 @@ class UploadReader:
         study_ids = store.results.begin(job, sizes or [0], uids)
         if not archive.studies and study_ids[0] is not None:
             self._refuse(job, study_ids[0], archive, archive.rejected)
+        others = dict[str, list[Series]]()
         for study, study_id in zip(archive.studies, study_ids[: len(archive.studies)], strict=True):
             if study_id is not None:
-                self._study_unless_gone(job, study_id, archive, study)
+                with self._unless_gone(job, study_id):
+                    others[study_id] = self._study(job, study_id, archive, study)
+        threads = self._predictor.engine.threads
+        for study_id, wanted in others.items():  # after every result: no study waits for series that nobody reads
+            with self._unless_gone(job, study_id):
+                keep_series(store.database, store.folder, job, study_id, archive, wanted, threads=threads)
         partly_deleted = store.results.finish_job(job)
         if partly_deleted or not store.keep_source:
             store.folder.remove_aside(store.folder.source(job.upload_id), job.upload_id)
 
-    def _study_unless_gone(self, job: UploadJob, study_id: str, archive: Archive, study: Study) -> None:
+    @contextmanager
+    def _unless_gone(self, job: UploadJob, study_id: str) -> Iterator[None]:
         try:
-            self._study(job, study_id, archive, study)
+            yield
         except StudyGoneError:
             self._store.folder.remove(self._store.folder.study(job.upload_id, study_id))
 
-    def _study(self, job: UploadJob, study_id: str, archive: Archive, study: Study) -> None:
-        """Decode, show, score and store one study."""
-        store, geometry = self._store, list[Geometry]()
+    def _study(self, job: UploadJob, study_id: str, archive: Archive, study: Study) -> list[Series]:
+        """Decode, show, score and store one study; return its other series that are to be kept."""
+        geometry = list[Geometry]()
 
         def show(decoded: DecodedSeries) -> None:
             geometry.append(self._show(job, study_id, archive, decoded))
@@ -109,13 +118,9 @@ class UploadReader:
         if outcome.reading is None:
             refused = tuple(_of_an_upload(one) for one in outcome.rejected)
             self._refuse(job, study_id, archive, (*refused, *archive.rejected))
-            return
+            return []
         self._keep(job, study_id, archive, outcome.reading, outcome.rejected, geometry[0])
-        if store.keep_series:
-            del outcome  # and its volume, before others are decoded
-            wanted = others_to_show(study, geometry[0])[: store.keep_series]
-            threads = self._predictor.engine.threads
-            keep_series(store.database, store.folder, job, study_id, archive, wanted, threads=threads)
+        return others_to_show(study, geometry[0])[: self._store.keep_series]
 
     def _show(self, job: UploadJob, study_id: str, archive: Archive, decoded: DecodedSeries) -> Geometry:
         """Write the pixels, so that the study can be looked at."""

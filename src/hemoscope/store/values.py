@@ -160,6 +160,7 @@ class StudySummary(Document):
     initials: Annotated[Mapping[str, str], Field(description="Of everybody in readers, claim and reviews")] = {}
     unread: Annotated[str | None, Field(description="What of the head was not read, and why; null if all was")] = None
     same_as: Annotated[StudyId | None, Field(description="The study that came first with the same slices")] = None
+    kept_series: Annotated[Count, Field(description="Number of other series that are kept")] = 0
 
 
 class DeliveryState(StrEnum):

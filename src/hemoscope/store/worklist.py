@@ -12,7 +12,7 @@ from hemoscope.labels import LABELS
 from hemoscope.store import reader_marks, readings, tables
 from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.deliveries import deliveries_of
-from hemoscope.store.kept_series import series_of
+from hemoscope.store.kept_series import numbers_of_series, series_of
 from hemoscope.store.refusals import refusal
 from hemoscope.store.study_row import find_study
 from hemoscope.store.values import (
@@ -35,7 +35,7 @@ _UNKNOWN = "unknown"  # asks for studies without a result, and those that could 
 _studies, _feedback, _jobs, _workers = tables.studies, tables.feedback, tables.jobs, tables.workers
 _NAMELESS = (_studies.c.study_id, _studies.c.urgency, _studies.c.suspected, _studies.c.error_code)
 _MARKS = {"feedback", "readers", "claim", "reviews", "initials"}
-_COMPOSED = {"suspected", "not_established", "identity", "same_as", *_MARKS}
+_COMPOSED = {"suspected", "not_established", "identity", "same_as", "kept_series", *_MARKS}
 _LISTED = [column for column in _studies.c if column.name != "geometry"]
 # Most urgent first, what could not be read as if incomplete, without a result last; then the longest
 # waiting; the id only makes the order total.
@@ -92,6 +92,7 @@ def report_state(database: Database, study_id: str) -> str:
         (tables.results, tables.results.c.finished_at),
         (_feedback, _feedback.c.feedback_id),
         (tables.measurements, tables.measurements.c.measurement_id),
+        (tables.measurements, tables.measurements.c.at),  # SQLite gives the id of the newest again once it is deleted
         (tables.reviews, tables.reviews.c.at),
     )
     with database.reading() as connection:
@@ -229,6 +230,7 @@ def _fields(connection: Connection, rows: Sequence[Any]) -> Iterator[dict[str, A
         _readers(connection, ids),
         _first_of_equals(connection, rows),
     )
+    kept = numbers_of_series(connection, ids)
     claims, reviews = reader_marks.claims(connection, ids), reader_marks.reviews(connection, ids)
     named = {
         study_id: _named(readers.get(study_id, ()), claims.get(study_id), reviews.get(study_id, ())) for study_id in ids
@@ -248,6 +250,7 @@ def _fields(connection: Connection, rows: Sequence[Any]) -> Iterator[dict[str, A
             "reviews": reviews.get(row.study_id, ()),
             "initials": {name: initials[name] for name in sorted(named[row.study_id])},
             "same_as": None if first == row.study_id else first,
+            "kept_series": kept.get(row.study_id, 0),
         }
 
 

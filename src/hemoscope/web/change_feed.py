@@ -31,7 +31,8 @@ class ChangeFeed:
         self._store = store
         self._version = 0
         self._listeners = 0
-        self._looked_for_abandoned = float("-inf")
+        self._tidied_at = float("-inf")
+        self._tidying: asyncio.Task[None] | None = None
         self._news = asyncio.Condition()
 
     async def watch(self) -> None:
@@ -46,6 +47,8 @@ class ChangeFeed:
                 else:
                     await asyncio.sleep(backoff.next_pause_s())
         finally:
+            if self._tidying is not None:
+                self._tidying.cancel()
             self.vitals.ended()
 
     async def _poll(self) -> bool:
@@ -53,7 +56,6 @@ class ChangeFeed:
         if not self._listeners:
             return True
         try:
-            await self._end_abandoned_claims()
             latest = await self.latest()
         except Exception as error:  # noqa: BLE001 - every open page depends on this task
             _log.warning("%s: tried again after %s", self.vitals.name, described(error))
@@ -62,13 +64,17 @@ class ChangeFeed:
             async with self._news:
                 self._version = latest
                 self._news.notify_all()
+        if (self._tidying is None or self._tidying.done()) and monotonic() - self._tidied_at >= _ABANDONED_EVERY_S:
+            self._tidied_at = monotonic()
+            self._tidying = asyncio.create_task(self._end_abandoned_claims())  # the feed does not wait for it
         return True
 
     async def _end_abandoned_claims(self) -> None:
         """End the marks of readers whose pages are gone: while nobody listens, nobody sees them."""
-        if monotonic() - self._looked_for_abandoned >= _ABANDONED_EVERY_S:
-            self._looked_for_abandoned = monotonic()
+        try:
             await to_thread.run_sync(self._store.readers.end_abandoned)
+        except Exception as error:  # noqa: BLE001 - tried again a moment later; the feed reports what lasts
+            _log.warning("%s: abandoned claims did not end after %s", self.vitals.name, described(error))
 
     async def latest(self) -> int:
         """Return the version of the last change. Raises StoreError ``database_unreachable``."""

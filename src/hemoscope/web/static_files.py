@@ -20,6 +20,7 @@ _LEADS_TO = {"index.html": "study.html", "login.html": "index.html"}
 _IMPORT = re.compile(r'^import [^;]*? from "\./([\w]+\.js)";', re.MULTILINE)
 _SCRIPT = re.compile(r'<script type="module" src="/static/([\w]+\.js)"></script>')
 _STYLE = re.compile(r'<link rel="stylesheet" href="(/static/[\w]+\.css)">')
+_DIGEST = re.compile(r"\A[0-9a-f]{16}/")
 _FOREVER = "public, max-age=31536000, immutable"
 
 
@@ -36,9 +37,12 @@ class VersionedFiles(StaticFiles):
         await super().__call__(scope, receive, send)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file, with or without the digest before its name."""
+        """Return a file, with or without a digest before its name.
+
+        A page of another version, still open after an upgrade, gets the file of this one, for this time alone.
+        """
         kept = path.startswith(f"{files_digest()}/")
-        response = await super().get_response(path.removeprefix(f"{files_digest()}/"), scope)
+        response = await super().get_response(_DIGEST.sub("", path), scope)
         response.headers["Cache-Control"] = _FOREVER if kept else "no-cache"
         return response
 

@@ -1,5 +1,6 @@
 """A site without a fork server says so once, and again after there was one."""
 
+import errno
 import socket
 import sys
 import threading
@@ -18,17 +19,36 @@ def test_that_there_is_none_is_said_once_until_one_listens_again(
     for said in (1, 0):
         assert run_forked(tmp_path, ["flwr-clientapp"]) is None
         assert capsys.readouterr().err.count("no fork server answers (No such file or directory)") == said
+    assert run_with_a_server(tmp_path) == 3
+    (tmp_path / ADDRESS).unlink()
+    assert run_forked(tmp_path, ["flwr-clientapp"]) is None
+    assert "no fork server answers" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_to_ends_no_application(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert run_forked(tmp_path, ["flwr-clientapp"]) is None
+    assert "no fork server answers" in capsys.readouterr().err
+    assert run_with_a_server(tmp_path) == 3
+
+
+def run_with_a_server(folder: Path) -> int | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        with short_path(tmp_path) as address:
+        with short_path(folder) as address:
             listener.bind(address)
         listener.listen()
         thread = threading.Thread(target=answer, args=(listener,))
         thread.start()
-        assert run_forked(tmp_path, ["flwr-clientapp"]) == 3
-        thread.join()
-    (tmp_path / ADDRESS).unlink()
-    assert run_forked(tmp_path, ["flwr-clientapp"]) is None
-    assert "no fork server answers" in capsys.readouterr().err
+        try:
+            return run_forked(folder, ["flwr-clientapp"])
+        finally:
+            thread.join()
 
 
 def answer(listener: socket.socket) -> None:

@@ -133,7 +133,7 @@ class FakeRoom:
             "error_cure": None, "has_pixels": done,
             "has_maps": done, "submitted_by": "local", "identity": None, "feedback": {},
             "readers": [], "claim": None, "reviews": [], "initials": {"local": "LO", "agnes": "AG"},
-            "series": [], "reading": 1, "superseded_by": None, "earlier": [], "deliveries": [],
+            "series": [], "kept_series": 0, "reading": 1, "superseded_by": None, "earlier": [], "deliveries": [],
             "findings": findings_of(urgency, NOTES if notes is None else notes) if urgency else None,
             "geometry": geometry_of(phantom, **(geometry or {})) if done else None,
         }  # fmt: skip
@@ -141,11 +141,11 @@ class FakeRoom:
         self.change(study_id)
         return study_id
 
-    def add_series(self, study_id: str, phantom: Phantom, description: str) -> None:
+    def add_series(self, study_id: str, phantom: Phantom, description: str, **changes: Any) -> None:
         """Keep another series of a study, as the worker does once it has its result."""
         self.others[study_id] = phantom
         kept = {"number": 1, "description": description, "geometry": geometry_of(phantom)}
-        self.change(study_id, series=[kept])
+        self.change(study_id, series=[kept], kept_series=1, **changes)
 
     def change(self, study_id: str, **changes: Any) -> None:
         """Change a study and notify every open page."""

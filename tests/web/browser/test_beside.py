@@ -89,3 +89,12 @@ def test_nothing_is_clipped_on_smaller_screens(both: "Page", width: int, height:
     assert box is not None
     assert box["width"] > 150
     assert box["height"] > 150
+
+
+def test_a_series_that_comes_together_with_a_mark_is_offered(fake: Any, open_page: OpenPage) -> None:
+    study_id = fake.fake.add(THIN)
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    page.wait_for_selector(".finding")
+    claim = {"by": "agnes", "since": "2026-03-02T09:00:00Z"}
+    fake.fake.add_series(study_id, THIN, "2 mm, kernel H60s", claim=claim)
+    page.locator("#beside-choice").wait_for()

@@ -35,7 +35,8 @@ def run_forked(folder: Path, arguments: Sequence[str]) -> int | None:
         except OSError as error:
             _say_once(folder, error)
             return None
-        (folder / _SAID).unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / _SAID).unlink()
         try:
             socket.send_fds(connection, [json.dumps(list(arguments)).encode()], _OUTPUTS)
             said = connection.recv(LONGEST_MESSAGE)
@@ -45,15 +46,19 @@ def run_forked(folder: Path, arguments: Sequence[str]) -> int | None:
 
 
 def _say_once(folder: Path, error: OSError) -> None:
-    """Each application is a process of its own, so a file remembers what was said."""
-    with suppress(FileExistsError):
+    """Each application is a process of its own, so a file remembers what was said; without one, it is said again."""
+    try:
         (folder / _SAID).touch(exist_ok=False)
-        print(  # noqa: T201 - the site's log
-            f"hemoscope: no fork server answers ({os.strerror(error.errno or 0)}): each round of this site imports "
-            "again what it needs, which takes seconds. hemoscope federated status says whether the fork server runs",
-            file=sys.stderr,
-            flush=True,
-        )
+    except FileExistsError:
+        return
+    except OSError:
+        pass  # such as a full disk, which must not end the application
+    print(  # noqa: T201 - the site's log
+        f"hemoscope: no fork server answers ({os.strerror(error.errno or 0)}): each round of this site imports "
+        "again what it needs, which takes seconds. hemoscope federated status says whether the fork server runs",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 @contextmanager

@@ -44,11 +44,13 @@ async def login(request: Request, response: Response, given: LoginGiven) -> Logg
 
 
 @router.post("/logout", status_code=204, responses=refusals(401, 403))
-def logout(request: Request, _caller: Reader) -> Response:
-    """End the session; the browser deletes its cached images."""
+def logout(request: Request, caller: Reader) -> Response:
+    """End the session and the user's claims; the browser deletes its cached images."""
     state = app_state_of(request)
     if token := request.cookies.get(SESSION_COOKIE):
         state.store.close_session(token)
+        # Afterwards: the page that is left can claim the study no more.
+        state.store.readers.release_all(by=caller.user.name)
     response = Response(status_code=204, headers={"Clear-Site-Data": '"cache"'})
     response.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict")
     return response

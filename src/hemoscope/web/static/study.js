@@ -180,7 +180,7 @@ function changed(entry) {
   page.entry = { ...page.entry, ...entry };
 }
 
-/** A finished study has changed: by a reader, or by what a row does not hold, its deliveries and other series. */
+/** A finished study has changed: by a reader, or by its deliveries and other series, which a row holds in numbers or not at all. */
 async function followDone(known, entry) {
   if (differInMarksAlone(known, entry) && allSent(known)) return;
   const fresh = await fetchStudy();
