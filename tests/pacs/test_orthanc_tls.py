@@ -118,4 +118,6 @@ def test_a_stranger_and_a_peer_without_certificate_or_tls_stay_out(
 
 
 def test_an_echo_is_answered_while_twenty_connections_say_nothing(hospital: Hospital) -> None:
-    assert hospital.run(sys.executable, "-I", "-c", ECHO_BESIDE_IDLE).strip() == "20"
+    """Some still wait when the echo has been answered; those beyond the limit of their address were ended for it."""
+    still_open = int(hospital.run(sys.executable, "-I", "-c", ECHO_BESIDE_IDLE))
+    assert 0 < still_open <= 8

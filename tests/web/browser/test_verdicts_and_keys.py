@@ -124,7 +124,7 @@ def test_filters_survive_reading_a_study_and_the_next_study_is_of_the_same_list(
     first, _, last = (fake.fake.add(asymmetric, urgency=one) for one in ("routine", "immediate", "routine"))
     page = open_page(fake.url)
     page.select_option("#urgency", "routine")
-    page.wait_for_function("document.querySelectorAll('#studies tbody tr').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 2")
     page.locator(".row-link").first.click()
     page.wait_for_selector("#next:enabled")
     assert page.locator("#place").inner_text() == "1 of 2 shown"
@@ -134,7 +134,7 @@ def test_filters_survive_reading_a_study_and_the_next_study_is_of_the_same_list(
     assert first != last
     page.keyboard.press("w")
     page.wait_for_url("**/?urgency=routine")
-    page.wait_for_function("document.querySelectorAll('#studies tbody tr').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 2")
     assert page.locator("#urgency").input_value() == "routine"
 
 

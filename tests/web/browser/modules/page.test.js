@@ -216,7 +216,7 @@ test("what became of results is said in a few words", () => {
 });
 
 test("an unsure study names the range of the card, unless another model read it", () => {
-  const study = (probability) => ({ triage: "unsure", findings: [{ label: "any", probability }] });
+  const study = (score) => ({ triage: "unsure", findings: [{ label: "any", probability: score }] });
   const card = { operating_points: { urgent: { threshold: 0.46 } }, unsure: { alpha: 0.1, sets: [{ alpha: 0.05, low: 0.1, high: 0.5 }, { alpha: 0.1, low: 0.16, high: 0.46 }] } };
   assert.match(urgencyWords(study(0.3), card), /any hemorrhage 0\.30 lies from 0\.16 to 0\.46/);
   const plain = "The model is unsure about this study. Read it before routine ones.";
