@@ -8,12 +8,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from hemoscope.evaluation.calibrate import group_folds
-from hemoscope.inference.calibration import StudyRule
+from hemoscope.evaluation.conformal import HIGH, LOW, UNSURE, fit_unsure
+from hemoscope.inference.calibration import OperatingPoint, StudyRule, sigmoid
 from hemoscope.inference.card import ModelCard, TrainingData
 from hemoscope.inference.probabilities import StudyProbabilities, smoothed
-from hemoscope.labels import Hemorrhage
+from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.fitted_card import Origin, folds_card
+from hemoscope.training.fitted_levels import cross_fit_level
 from hemoscope.training.fitted_settings import established_labels, fit
 from hemoscope.training.fitted_smoothing import WIDTHS_MM, smoothing_of
 from hemoscope.training.held_out import cross_fitted
@@ -37,7 +39,7 @@ def scored(*, noise: float = 2.0, seed: int = 0, assumed: bool = False) -> Slice
     places = SlicePlaces(
         series=names,
         positions_mm=np.tile(5.0 * np.arange(SLICES), PATIENTS),
-        assumed=assumed,
+        assumed=np.full(len(names), assumed),
         outline_px=np.where(slices.truth[:, 0] == 1, 500.0, np.nan),
         age=np.repeat(np.arange(PATIENTS, dtype=float), SLICES),
     )
@@ -132,3 +134,18 @@ def test_studies_are_unsure_by_quantiles_of_other_folds(card: ModelCard) -> None
     assert found.method == "cross_fitted"
     assert (found.unsure.rows, found.not_low.rows, found.not_high.rows) == (PATIENTS, PATIENTS // 2, PATIENTS // 2)
     assert ModelCard.from_json(card.to_json()) == card
+
+
+def test_a_fold_with_too_few_studies_for_the_quantiles_excludes_nothing() -> None:
+    """All ten studies of a class are enough for an alpha of .1, the eight of four folds are not."""
+    truth = np.repeat([1.0, 0.0], 10)[:, None] * np.ones(6)
+    names = tuple(f"p{number:02d}" for number in range(20))
+    studies = LevelScores(logits=8 * truth - 4 + np.linspace(-1, 1, 20)[:, None], truth=truth, patients=names)
+    raw = PerLabel.build(lambda _: OperatingPoint(threshold=0.5, rule="fixed"))
+    shown = sigmoid(studies.logits[:, 0])
+    unsure = fit_unsure(shown, truth[:, 0])
+    assert unsure is not None
+    assert set(unsure.used.of(shown)) == {LOW, HIGH}
+    found = cross_fit_level(studies, raw, PerLabel.build(lambda _: True), raw["any"], unsure=unsure)
+    assert found is not None
+    assert [set(one) for one in found.sets] == [{UNSURE}]
