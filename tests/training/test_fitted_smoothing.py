@@ -136,6 +136,20 @@ def test_studies_are_unsure_by_quantiles_of_other_folds(card: ModelCard) -> None
     assert ModelCard.from_json(card.to_json()) == card
 
 
+def test_without_a_rule_the_scores_of_the_card_are_not_smoothed_in_any_fold(origin: Origin) -> None:
+    found = scored(noise=0.1)
+    assert found.places is not None
+    smoothing = smoothing_of(found)
+    assert smoothing is not None
+    with pytest.MonkeyPatch.context() as patch:
+        # None is chosen on all rows, and a width on those of the other folds.
+        patch.setattr(type(smoothing), "width_mm", lambda _, rows=None: None if rows is None else 7.5)
+        card = folds_card(origin, found, RULE, version="1", more=())
+    plain = folds_card(origin, replace(found, places=None), RULE, version="1", more=())
+    assert card.slice_rule is None
+    assert card.scores[0] == plain.scores[0]
+
+
 def test_a_fold_with_too_few_studies_for_the_quantiles_excludes_nothing() -> None:
     """All ten studies of a class are enough for an alpha of .1, the eight of four folds are not."""
     truth = np.repeat([1.0, 0.0], 10)[:, None] * np.ones(6)

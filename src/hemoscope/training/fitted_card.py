@@ -77,7 +77,7 @@ def folds_card(
     """Return the card of a run on folds, fitted on its out-of-fold scores."""
     smoothing = smoothing_of(scored)
     found = with_unsure(fit(scored, established_labels(scored), smoothing), scored)
-    held_out = cross_fitted(scored, found, smoothing)
+    held_out = cross_fitted(scored, found, None if found.slice_rule is None else smoothing)
     description = (
         "Patient-level folds: every patient is scored once, by a network trained with the same recipe on "
         "the other folds. It describes the recipe, not these exact weights. AUROC and average precision rank the "
