@@ -42,6 +42,9 @@ from hemoscope.version import DISCLAIMER, __version__
 
 Floats = NDArray[np.float64]
 _Level = Literal["slice", "patient"]
+# In descriptions.
+SEVERAL_SEEDS = "networks of one recipe (seeds "
+HALF_WEIGHTS = "Weights are stored in float16 and computed with in float32."
 _SMOOTHED: dict[Method, str] = {
     "cross_fitted": "Slices are smoothed along the head by the width chosen on the other folds.",
     "test_set": "Slices are smoothed along the head.",
@@ -218,14 +221,14 @@ def _how_it_scores(origin: Origin) -> str:
     looks = "a slice and its mirror image" if mirrored else "a slice"
     if origin.seeds:
         *seeds, last = map(str, origin.seeds)
-        networks = f"{len(origin.seeds)} networks of one recipe (seeds {', '.join(seeds)} and {last})"
+        networks = f"{len(origin.seeds)} {SEVERAL_SEEDS}{', '.join(seeds)} and {last})"
         lines = [f"Scores are means over {networks}, of {looks}."]
     elif mirrored:
         lines = ["Scores are means over a slice and its mirror image."]
     else:
         lines = ["Every slice is scored once, without its mirror image."]
     if origin.half_weights:
-        lines.append("Weights are stored in float16 and computed with in float32.")
+        lines.append(HALF_WEIGHTS)
     return " ".join(lines)
 
 
