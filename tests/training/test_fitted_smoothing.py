@@ -136,6 +136,26 @@ def test_studies_are_unsure_by_quantiles_of_other_folds(card: ModelCard) -> None
     assert ModelCard.from_json(card.to_json()) == card
 
 
+def test_the_card_says_that_slices_alone_are_decided_at_thresholds_of_smoothed_ones(
+    origin: Origin, card: ModelCard
+) -> None:
+    def said(one: ModelCard) -> bool:
+        return any(
+            "decided at the same thresholds, which were not chosen for them" in line for line in one.limits_of_use
+        )
+
+    assert said(card)
+    assert not said(folds_card(origin, scored(noise=0.1), RULE, version="1", more=()))
+
+
+def test_the_card_says_where_only_some_series_state_no_positions(origin: Origin) -> None:
+    found = scored()
+    assert found.places is not None
+    some = replace(found.places, assumed=np.arange(PATIENTS * SLICES) < SLICES)
+    card = folds_card(origin, replace(found, places=some), RULE, version="1", more=())
+    assert any("Some series of phantoms state no positions: their slices" in line for line in card.limits_of_use)
+
+
 def test_without_a_rule_the_scores_of_the_card_are_not_smoothed_in_any_fold(origin: Origin) -> None:
     found = scored(noise=0.1)
     assert found.places is not None

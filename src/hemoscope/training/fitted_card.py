@@ -117,12 +117,22 @@ def _strata(
 
 
 def _smoothing_limits(origin: Origin, scored: SliceAndStudyScores, found: Fit) -> list[str]:
-    if found.slice_rule is None or scored.places is None or not scored.places.assumed:
+    if found.slice_rule is None or scored.places is None:
         return []
-    return [
-        f"Slice scores are smoothed along the head. {origin.dataset.name} states no positions: its slices were taken as"
-        " nominally spaced to choose the width, the calibration of smoothed scores and the thresholds of slices."
+    limits = [
+        "Thresholds of slices were chosen on smoothed scores. Slices that are not mixed with others, such as single"
+        " slices and those without positions, are decided at the same thresholds, which were not chosen for them."
     ]
+    assumed = scored.places.assumed
+    if assumed.any():
+        name = origin.dataset.name
+        stated = f"{name} states" if assumed.all() else f"Some series of {name} state"
+        limits.append(
+            f"Slice scores are smoothed along the head. {stated} no positions: {'its' if assumed.all() else 'their'}"
+            " slices were taken as nominally spaced to choose the width, the calibration of smoothed scores and the"
+            " thresholds of slices."
+        )
+    return limits
 
 
 def split_card(
