@@ -265,7 +265,10 @@ class Scorer:
 
     def _any(self, logits: NDArray[np.float32]) -> list[float]:
         card = self.predictor.bundle.card
-        found = StudyProbabilities.from_logits(logits, positions_mm=self.volume.positions_mm, card=card)
+        positions = self.volume.positions_mm
+        if None in positions:  # CT-ICH states none; slice_rule.py takes its slices as nominally spaced, too
+            positions = tuple(SLICE_MM * np.arange(len(logits)))
+        found = StudyProbabilities.from_logits(logits, positions_mm=positions, card=card)
         return list(map(float, found.slice_probabilities[:, 0]))
 
 

@@ -6,7 +6,8 @@
 
 RUN is ``experiments/results/default``, or any other run of which only the scores were kept: from one that still has its
 weights, ``hemoscope export`` does the same. The first line writes a bundle with the graph
-of BUNDLE. It refuses a run whose scores do not give the calibration of BUNDLE. The second prints, as Markdown, every
+of BUNDLE. It refuses a run whose scores do not give the calibration of BUNDLE, and a BUNDLE that averages networks of
+several seeds. The second prints, as Markdown, every
 figure of an older card beside that of BUNDLE, and how much the cross-fitted figures depend on the folds; the third
 compares two cards that do not ship any more. Seconds.
 """
@@ -25,7 +26,7 @@ from hemoscope.inference.calibration import Calibration, OperatingPoint, PointPe
 from hemoscope.inference.card import Estimate, LabelScore, ModelCard
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.training.export import read_dataset, read_run, read_split_record, run_card
-from hemoscope.training.fitted_card import Origin
+from hemoscope.training.fitted_card import HALF_WEIGHTS, SEVERAL_SEEDS, Origin
 from hemoscope.training.fitted_levels import cross_fit_level
 from hemoscope.training.run_scores import out_of_fold_scores
 
@@ -36,6 +37,10 @@ FOLD_SEEDS = range(10)
 
 def refitted(run: Path, bundle: ModelBundle, *, version: str, tables: list[Path]) -> ModelCard:
     """Return the card of the run, if its scores are those that the bundle was fitted on. Raises SystemExit if not."""
+    if SEVERAL_SEEDS in bundle.card.description:
+        name = f"{bundle.card.name} {bundle.card.version}"
+        message = f"{name} averages networks of several seeds, and one run is read here. Use hemoscope export RUN RUN"
+        raise SystemExit(message)
     experiment = read_run(run)
     sequence = bundle.card.sequence
     origin = Origin(
@@ -44,6 +49,7 @@ def refitted(run: Path, bundle: ModelBundle, *, version: str, tables: list[Path]
         split=read_split_record(run, experiment),
         embedding_size=0 if sequence is None else sequence.embedding_size,
         federation=bundle.card.federation,
+        half_weights=HALF_WEIGHTS in bundle.card.description,
     )
     scores = [table for path in tables for table in read_score_tables(path)]
     card = run_card(run, origin, version=version, scores=scores)

@@ -219,8 +219,17 @@ def _minutes(folder: Path, folds: tuple[str, ...]) -> float | None:
 def changes(trial: dict[str, Any], baseline: dict[str, Any]) -> dict[str, str]:
     """Return the settings that differ from the baseline's; settings that a record lacks have today's defaults."""
     ours, theirs = _settled(trial), _settled(baseline)
-    names = [name for name in ours if name not in _ASIDE and ours[name] != theirs.get(name)]
-    return {name: json.dumps(ours[name]) for name in names}
+    absent = object()  # no setting: a table that is switched off is null, and has no settings
+    shown = [name for name in (*ours, *(name for name in theirs if name not in ours)) if not _replaced(name, ours)]
+    names = [name for name in shown if name not in _ASIDE and ours.get(name, absent) != theirs.get(name, absent)]
+    return {name: json.dumps(ours.get(name)) for name in names}
+
+
+def _replaced(name: str, ours: dict[str, Any]) -> bool:
+    """Whether the trial has no table for this setting of the baseline, or has a table where the baseline has none."""
+    parts = name.split(".")
+    above = (".".join(parts[:count]) for count in range(1, len(parts)))
+    return name not in ours and (any(one in ours for one in above) or any(one.startswith(f"{name}.") for one in ours))
 
 
 def _settled(record: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from hemoscope import cli
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.inference.bundle import write_bundle
-from hemoscope.inference.calibration import OperatingPoint
+from hemoscope.inference.calibration import ConformalSets, OperatingPoint, UnsureRule
 from hemoscope.inference.card import OperatingPointTable
 from hemoscope.labels import PerLabel
 from hemoscope.testing.dicom_writer import write_series
@@ -27,12 +27,19 @@ HEAD = make_phantom(seed=2, shape=(28, 48, 48))
 def bundles(
     tmp_path_factory: pytest.TempPathFactory, make_card: Callable[..., Any], make_graph: Callable[..., bytes]
 ) -> dict[str, Path]:
-    """One model that finds nothing, and one that finds everything."""
+    """One model that finds nothing, one that finds everything, and one that finds nothing and excludes nothing."""
     folder, found = tmp_path_factory.mktemp("bundles"), {}
-    for name, threshold in (("routine", 0.9999999), ("immediate", 1e-9)):
+    never = UnsureRule(alpha=0.1, sets=(ConformalSets(alpha=0.1, low=1e-9, high=0.9999999),))
+    for name, threshold, unsure in (
+        ("routine", 0.9999999, None),
+        ("immediate", 1e-9, None),
+        ("unsure", 0.9999999, never),
+    ):
         point = PerLabel.build(lambda _, at=threshold: OperatingPoint(threshold=at, rule="fixed"))
         points = OperatingPointTable(slice=point, study=point, urgent=point["any"])
-        found[name] = write_bundle(folder / name, make_card(operating_points=points), make_graph()).folder
+        found[name] = write_bundle(
+            folder / name, make_card(operating_points=points, unsure=unsure), make_graph()
+        ).folder
     return found
 
 
@@ -108,6 +115,15 @@ def test_what_is_suspected_stays_urgent_though_the_study_is_incomplete(run: Run,
     assert code == 0
     assert out.strip().startswith("IMMEDIATE")
     assert "10 slices, incomplete" in out
+
+
+def test_an_unsure_study_with_nothing_present_is_reported_if_it_is_incomplete(run: Run, tmp_path: Path) -> None:
+    write_series(HEAD, tmp_path / "whole")
+    assert run(tmp_path / "whole", model="unsure")[0] == 0
+    write_series(HEAD.hounsfield[:10], tmp_path / "part")
+    code, out = run(tmp_path / "part", "--format", "json", model="unsure")
+    (study,) = json.loads(out)["studies"]
+    assert (code, study["triage"], study["state"]) == (ExitCode.INCOMPLETE, "unsure", "incomplete")
 
 
 def test_slices_that_lack_a_position_are_unread(run: Run, tmp_path: Path) -> None:

@@ -208,6 +208,22 @@ def test_a_taken_port_is_refused_with_the_remedy(
     assert "choose another --port" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("listed", "warned"), [(["prompt"], True), (["prompt", "unsure"], False)])
+def test_a_webhook_for_prompt_studies_alone_is_warned_about_with_a_model_that_can_be_unsure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], listed: list[str], warned: bool
+) -> None:
+    import socket
+
+    pytest.importorskip("highdicom")
+    (tmp_path / "secret").write_text("a secret of many characters")
+    webhook = f"url = 'https://site.example/'\nsecret_file = 'secret'\nurgencies = {listed}"
+    (tmp_path / "node.toml").write_text(f"[webhook]\n{webhook}\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = ["--port", str(taken.getsockname()[1]), "--storage", str(tmp_path / "s"), "--workers", "0"]
+        assert main(["serve", "--node", str(tmp_path / "node.toml"), *words]) == 2
+    assert ("[webhook] has prompt and lacks unsure" in capsys.readouterr().err) == warned
+
+
 class TestUsers:
     def test_a_password_comes_from_a_pipe_and_is_not_in_the_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -3,12 +3,13 @@
 import importlib.util
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from hemoscope.inference.bundle import load_bundle
+from hemoscope.inference.bundle import ModelBundle, load_bundle
 from hemoscope.inference.calibration import Proportion
 from hemoscope.inference.card import ModelCard
 from hemoscope.labels import LABELS
@@ -141,3 +142,16 @@ def test_the_page_gives_the_paired_differences_that_the_script_prints() -> None:
             assert f"| {label.value} | {by_slice.removesuffix('(-)')}(4 patients: no interval) |" in page
         else:
             assert f"| {label.value} | {by_slice} | {by_patient} |" in page
+
+
+def test_a_bundle_of_several_seeds_is_refused_and_float16_weights_stay_stated(script: ModuleType) -> None:
+    bundle = load_bundle(None)
+
+    def described(more: str) -> ModelBundle:
+        return replace(bundle, card=replace(bundle.card, description=f"{bundle.card.description} {more}"))
+
+    words = "Scores are means over 2 networks of one recipe (seeds 1 and 2), of a slice."
+    with pytest.raises(SystemExit, match="averages networks of several seeds"):
+        script.refitted(RUN, described(words), version="3", tables=[])
+    again = script.refitted(RUN, described(script.HALF_WEIGHTS), version="3", tables=[])
+    assert again.description.endswith(script.HALF_WEIGHTS)

@@ -8,12 +8,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from hemoscope.evaluation.calibrate import group_folds
-from hemoscope.inference.calibration import StudyRule
+from hemoscope.evaluation.conformal import HIGH, LOW, UNSURE, fit_unsure
+from hemoscope.inference.calibration import OperatingPoint, StudyRule, sigmoid
 from hemoscope.inference.card import ModelCard, TrainingData
 from hemoscope.inference.probabilities import StudyProbabilities, smoothed
-from hemoscope.labels import Hemorrhage
+from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.fitted_card import Origin, folds_card
+from hemoscope.training.fitted_levels import cross_fit_level
 from hemoscope.training.fitted_settings import established_labels, fit
 from hemoscope.training.fitted_smoothing import WIDTHS_MM, smoothing_of
 from hemoscope.training.held_out import cross_fitted
@@ -37,7 +39,7 @@ def scored(*, noise: float = 2.0, seed: int = 0, assumed: bool = False) -> Slice
     places = SlicePlaces(
         series=names,
         positions_mm=np.tile(5.0 * np.arange(SLICES), PATIENTS),
-        assumed=assumed,
+        assumed=np.full(len(names), assumed),
         outline_px=np.where(slices.truth[:, 0] == 1, 500.0, np.nan),
         age=np.repeat(np.arange(PATIENTS, dtype=float), SLICES),
     )
@@ -132,3 +134,52 @@ def test_studies_are_unsure_by_quantiles_of_other_folds(card: ModelCard) -> None
     assert found.method == "cross_fitted"
     assert (found.unsure.rows, found.not_low.rows, found.not_high.rows) == (PATIENTS, PATIENTS // 2, PATIENTS // 2)
     assert ModelCard.from_json(card.to_json()) == card
+
+
+def test_the_card_says_that_slices_alone_are_decided_at_thresholds_of_smoothed_ones(
+    origin: Origin, card: ModelCard
+) -> None:
+    def said(one: ModelCard) -> bool:
+        return any(
+            "decided at the same thresholds, which were not chosen for them" in line for line in one.limits_of_use
+        )
+
+    assert said(card)
+    assert not said(folds_card(origin, scored(noise=0.1), RULE, version="1", more=()))
+
+
+def test_the_card_says_where_only_some_series_state_no_positions(origin: Origin) -> None:
+    found = scored()
+    assert found.places is not None
+    some = replace(found.places, assumed=np.arange(PATIENTS * SLICES) < SLICES)
+    card = folds_card(origin, replace(found, places=some), RULE, version="1", more=())
+    assert any("Some series of phantoms state no positions: their slices" in line for line in card.limits_of_use)
+
+
+def test_without_a_rule_the_scores_of_the_card_are_not_smoothed_in_any_fold(origin: Origin) -> None:
+    found = scored(noise=0.1)
+    assert found.places is not None
+    smoothing = smoothing_of(found)
+    assert smoothing is not None
+    with pytest.MonkeyPatch.context() as patch:
+        # None is chosen on all rows, and a width on those of the other folds.
+        patch.setattr(type(smoothing), "width_mm", lambda _, rows=None: None if rows is None else 7.5)
+        card = folds_card(origin, found, RULE, version="1", more=())
+    plain = folds_card(origin, replace(found, places=None), RULE, version="1", more=())
+    assert card.slice_rule is None
+    assert card.scores[0] == plain.scores[0]
+
+
+def test_a_fold_with_too_few_studies_for_the_quantiles_excludes_nothing() -> None:
+    """All ten studies of a class are enough for an alpha of .1, the eight of four folds are not."""
+    truth = np.repeat([1.0, 0.0], 10)[:, None] * np.ones(6)
+    names = tuple(f"p{number:02d}" for number in range(20))
+    studies = LevelScores(logits=8 * truth - 4 + np.linspace(-1, 1, 20)[:, None], truth=truth, patients=names)
+    raw = PerLabel.build(lambda _: OperatingPoint(threshold=0.5, rule="fixed"))
+    shown = sigmoid(studies.logits[:, 0])
+    unsure = fit_unsure(shown, truth[:, 0])
+    assert unsure is not None
+    assert set(unsure.used.of(shown)) == {LOW, HIGH}
+    found = cross_fit_level(studies, raw, PerLabel.build(lambda _: True), raw["any"], unsure=unsure)
+    assert found is not None
+    assert [set(one) for one in found.sets] == [{UNSURE}]

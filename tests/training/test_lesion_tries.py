@@ -19,6 +19,7 @@ from hemoscope.training import stacked_lesions
 from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import Crops, load_crops
 from hemoscope.training.dataset import SampleIndex, SamplingConfig, SliceDataset
+from hemoscope.training.stacked_lesions import Shapes
 from hemoscope.training.synthetic_lesions import Mask, inside_skull, paste_lesion
 
 SIZE = 128
@@ -145,3 +146,19 @@ def test_a_bright_paste_passes_the_test_and_is_that_of_no_test() -> None:
 def test_a_number_of_tries_that_cannot_be_is_refused(tries: int) -> None:
     with pytest.raises(ConfigError, match="tries must be 1 to 100"):
         SamplingConfig(tries=tries)
+
+
+def test_anatomical_lesions_are_made_where_the_skull_is_open(
+    crops: Crops, make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_module, "inside_skull", lambda _: None)  # as where the ring of the skull is open
+    labels = np.zeros(6, dtype=np.float32)
+
+    def count(shapes: Shapes, pasted: float) -> int:
+        slices = make_dataset(SamplingConfig(pasted=pasted, made=1 - pasted, tries=12, shapes=shapes))
+        draws = (slices.lesion(1, crops.stack(1), labels, np.random.default_rng(seed)) for seed in range(5))
+        return sum(one is not None for one in draws)
+
+    assert count("anatomical", 0.0) == 5
+    assert count("anatomical", 1.0) == 5
+    assert count("simple", 0.0) == 0

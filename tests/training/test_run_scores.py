@@ -91,3 +91,19 @@ def test_a_run_scored_before_series_were_named_is_scored_by_patient(
     pd.read_csv(path).drop(columns=["series_id", "position_mm"]).to_csv(path, index=False)
     studies = of_test(old, experiment).studies
     assert len(set(studies.patients)) == len(studies.patients)
+
+
+def test_a_series_without_a_position_is_taken_as_nominally_spaced_and_the_others_keep_theirs(
+    run: Path, experiment: Experiment, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    path = copy / "split" / "scores-test.csv"
+    scores = pd.read_csv(path)
+    one = scores["series_id"] == scores["series_id"].iloc[0]
+    scores.loc[scores.index[one][0], "position_mm"] = np.nan
+    scores.to_csv(path, index=False)
+    places = of_test(copy, experiment).places
+    assert places is not None
+    assert places.assumed.tolist() == one.tolist()
+    assert sorted(places.positions_mm[one]) == [0.0, RULE.nominal_spacing_mm, 2 * RULE.nominal_spacing_mm]
+    assert set(places.positions_mm[~one]) == {-31.5, -29.5, -27.5}

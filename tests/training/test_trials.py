@@ -167,3 +167,13 @@ def test_the_stored_table_is_that_of_the_stored_records(protocol: ModuleType) ->
         for level in protocol.LEVELS:
             found, known = again["levels"][level]["any"]["auroc"], one["levels"][level]["any"]["auroc"]
             assert (found["trial"], found["baseline"]) == (known["trial"], known["baseline"])
+
+
+def test_a_sequence_network_that_is_switched_off_is_listed(protocol: ModuleType) -> None:
+    plain = json.loads((DEFAULT / "experiment.json").read_text())
+    assert plain.get("sequence") is None
+    read = {**plain, "sequence": {"hidden": 32}}
+    assert protocol.changes(plain, read) == {"sequence": "null"}
+    assert protocol.changes(read, plain)["sequence.hidden"] == "32"
+    assert "sequence" not in protocol.changes(read, plain)
+    assert protocol.changes(plain, plain) == {}

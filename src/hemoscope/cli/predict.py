@@ -152,17 +152,19 @@ def check_usage(arguments: argparse.Namespace) -> None:
 def exit_code(report: "Report", allowed: frozenset[str]) -> ExitCode:
     """Return the code: nothing read ranks above something refused, and that above an incomplete study.
 
-    Expected refusals do not count, nor does an incomplete study in which something is suspected: what it lacks cannot
-    make it less urgent.
+    Expected refusals do not count, nor does an incomplete study in which a label is present: what it lacks cannot make
+    it less urgent. In a routine or unsure study, nothing need be present.
     """
     from hemoscope.dicom.refusals import HARMLESS
-    from hemoscope.inference.findings import INCOMPLETE
 
     if not report.studies:
         return ExitCode.NOTHING_READ
     if any(one.code not in allowed | HARMLESS for one in report.rejected):
         return ExitCode.SOME_REFUSED
-    partial = any(study.findings.urgency == INCOMPLETE for study in report.studies)
+    partial = any(
+        not study.findings.complete and not any(one.present for one in study.findings.findings)
+        for study in report.studies
+    )
     return ExitCode.INCOMPLETE if partial else ExitCode.OK
 
 

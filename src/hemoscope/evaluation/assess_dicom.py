@@ -131,27 +131,37 @@ def _add(
 def _facts(reading: StudyReading, rows: Mapping[str, int], truth: LabelTable) -> SliceFacts:
     """Return the facts of the slices that are in the table, in their order in the series."""
     found = [rows.get(part.source) for part in reading.findings.slices]
+    return _series_facts(found, truth).rows(np.array([row is not None for row in found]))
+
+
+def _series_facts(members: Sequence[int | None], truth: LabelTable) -> SliceFacts:
+    """Return the facts of all slices of a series, whose rows in the table are ``members``."""
     first = LABELS.index(Hemorrhage.ANY)
-    known = np.array([np.nan if row is None else truth.labels[row, first] for row in found])
-    return series_facts(known).rows(np.array([row is not None for row in found]))
+    return series_facts(np.array([np.nan if row is None else truth.labels[row, first] for row in members]))
 
 
 def _show(reading: StudyReading, rows: Mapping[str, int], truth: LabelTable, worst: WorstErrors) -> None:
-    """Add a study with its heat maps to the error gallery."""
+    """Add a study with its heat maps to the error gallery; by study only if every slice has a label.
+
+    A slice without one could bleed: then nothing shows that the study was falsely flagged.
+    """
     if reading.maps is None:
         return
     members = [rows.get(part.source) for part in reading.findings.slices]
     unknown = np.full(len(LABELS), np.nan)
+    labels = np.array([unknown if row is None else truth.labels[row] for row in members])
+    whole = np.isfinite(labels).any(axis=1).all()
     worst.add(
         ScoredVolume(
             volume=reading.volume,
             maps=reading.maps,
             probabilities=reading.probabilities.slice_probabilities,
-            labels=np.array([unknown if row is None else truth.labels[row] for row in members]),
+            labels=labels,
             image_ids=[
                 part.source if row is None else truth.image_ids[row]
                 for row, part in zip(members, reading.findings.slices, strict=True)
             ],
-            study=reading.probabilities.study_probabilities,
+            facts=_series_facts(members, truth),
+            study=reading.probabilities.study_probabilities if whole else None,
         )
     )

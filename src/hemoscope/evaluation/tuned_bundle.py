@@ -45,6 +45,7 @@ NOT_INVERTIBLE = (
     "the bundle has an isotonic curve, which is not invertible: the network's scores cannot be recovered. "
     "Tune the bundle that it was tuned from"
 )
+TOO_FEW_STUDIES = "too few studies to choose them, so they were only converted to the new calibration"
 Document = dict[str, Any]
 
 
@@ -262,7 +263,17 @@ def _level_record(level: _Level, choices: TuningChoices) -> Document:
             "cross_fitted": after[label.value],
         }
 
-    return {"n": len(level.scores.truth), "labels": {label.value: entry(label) for label in LABELS}}
+    record: Document = {"n": len(level.scores.truth), "labels": {label.value: entry(label) for label in LABELS}}
+    if settings.unsure is not None:
+        record["unsure"] = [
+            {"alpha": one.alpha, "low": one.low, "high": one.high, "kept": _kept(level, one.alpha)}
+            for one in settings.unsure.sets
+        ]
+    return record
+
+
+def _kept(level: _Level, alpha: float) -> str | None:
+    return TOO_FEW_STUDIES if alpha in level.tuned.converted else None
 
 
 def _tuned_card(card: ModelCard, levels: Sequence[_Level], record: Document) -> ModelCard:
@@ -333,10 +344,12 @@ def _measured(level: _Level) -> LevelSettings:
 def _note(levels: Sequence[_Level], record: Document) -> str:
     what = " and ".join(level.name for level in levels)
     groups = "" if record["n_groups"] is None else f" of {record['n_groups']} patients"
+    alphas = [f"{alpha:g}" for level in levels for alpha in level.tuned.converted]
+    kept = f" Quantiles of unsure studies (alpha {' and '.join(alphas)}): {TOO_FEW_STUDIES}." if alphas else ""
     return (
         f"Calibration and operating points ({what} level) tuned by Hemoscope {__version__} on {record['name']}: "
         f"{record['n_images']} images{groups}; {RECORD} has the cross-fitted scores. Calibration errors and "
-        f"operating points measured earlier refer to the earlier calibration."
+        f"operating points measured earlier refer to the earlier calibration.{kept}"
     )
 
 

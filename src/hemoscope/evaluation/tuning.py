@@ -22,7 +22,6 @@ from hemoscope.evaluation.thresholds import stated
 from hemoscope.inference.calibration import (
     AnyCalibration,
     Calibration,
-    ConformalSets,
     IsotonicCalibration,
     OperatingPoint,
     UnsureRule,
@@ -84,10 +83,14 @@ class LevelSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunedLevel:
-    """New settings of a level, and for each label why its calibration or rule could not be fitted (or None)."""
+    """New settings of a level, and for each label why its calibration or rule could not be fitted (or None).
+
+    ``converted`` are the alphas whose quantiles were only converted to the new calibration: there were too few studies.
+    """
 
     settings: LevelSettings
     kept: PerLabel[str | None]
+    converted: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,9 +141,11 @@ def tune_level(
         urgent, _ = choose_point(scores, probabilities, Hemorrhage.ANY, before.urgent, change, None)
         lowest = settings.points[Hemorrhage.ANY].threshold
         settings = replace(settings, urgent=not_below(urgent, lowest, probabilities[:, 0], scores.truth[:, 0]))
+    converted: tuple[float, ...] = ()
     if before.unsure is not None:
-        settings = replace(settings, unsure=_tuned_unsure(scores, probabilities, before.unsure, before, tuned))
-    return TunedLevel(settings=settings, kept=PerLabel.of(reasons))
+        unsure, converted = _tuned_unsure(scores, probabilities, before.unsure, before, tuned)
+        settings = replace(settings, unsure=unsure)
+    return TunedLevel(settings=settings, kept=PerLabel.of(reasons), converted=converted)
 
 
 def not_below(point: OperatingPoint, lowest: float, probabilities: Floats, truth: Floats) -> OperatingPoint:
@@ -160,16 +165,18 @@ def not_below(point: OperatingPoint, lowest: float, probabilities: Floats, truth
 
 def _tuned_unsure(
     scores: ValidationScores, probabilities: Floats, rule: UnsureRule, before: LevelSettings, after: LevelSettings
-) -> UnsureRule:
-    """Choose the quantiles of each alpha again; if there are too few studies, convert them to the new calibration."""
+) -> tuple[UnsureRule, tuple[float, ...]]:
+    """Choose the quantiles of each alpha again; if there are too few studies, convert them to the new calibration.
+
+    Return the alphas that were only converted, too.
+    """
     change = before.calibration[Hemorrhage.ANY], after.calibration[Hemorrhage.ANY]
 
-    def of(old: ConformalSets) -> ConformalSets:
-        found = fit_sets(probabilities[:, 0], scores.truth[:, 0], old.alpha)
-        moved = replace(old, low=_moved_to(old.low, *change), high=_moved_to(old.high, *change))
-        return moved if found is None else found
-
-    return replace(rule, sets=tuple(of(one) for one in rule.sets))
+    found = [fit_sets(probabilities[:, 0], scores.truth[:, 0], old.alpha) for old in rule.sets]
+    moved = (replace(old, low=_moved_to(old.low, *change), high=_moved_to(old.high, *change)) for old in rule.sets)
+    sets = tuple(new or other for new, other in zip(found, moved, strict=True))
+    converted = (old.alpha for old, new in zip(rule.sets, found, strict=True) if new is None)
+    return replace(rule, sets=sets), tuple(converted)
 
 
 def _refit(

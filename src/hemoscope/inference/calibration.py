@@ -239,7 +239,8 @@ class ThinSeriesRule:
 
     Attributes:
         step_mm: the largest distance between two slices that are scored.
-        tolerance: gaps are halved while a probability in them may be wrong by more than that.
+        tolerance: gaps are halved while the own probability of a slice in them, by the card's calibration of slices,
+            may be wrong by more than that. Of probabilities that a slice rule smooths and calibrates, it is no bound.
     """
 
     step_mm: float = 2.5

@@ -7,7 +7,8 @@ not averaged with others, and slices of unknown position, are always scored.
 
 The error in a gap is estimated from the scored slices around it, two on either side: how far each lies from the line
 between its own neighbors. That line is twice as long as the gap, so half of the largest distance is expected in it. The
-calibration turns this error of a logit into one of a probability, which is small if the probability is near 0 or 1.
+calibration turns this error of a logit into one of a probability, which is small if the probability is near 0 or 1. It
+is that of a slice's own score: a slice rule, which averages these errors and has a calibration of its own, comes later.
 """
 
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ class SlicesToScore:
             runs: of the series.
             count: number of slices of the series.
             rule: of the card; None scores every slice.
-            calibration: of slice logits.
+            calibration: of slices' own logits.
         """
         self.calibration = calibration
         self.rule = rule

@@ -46,7 +46,7 @@ def key_slice_indices(
     slices: Sequence[Mapping[str, Any]],
     key_slices: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[int, ...]:
-    """The indices of a finding's key slices, most probable first, in a document of either version.
+    """The indices of a finding's key slices, those of the highest own score first, in a document of either version.
 
     Args:
         finding: one of a study's findings.

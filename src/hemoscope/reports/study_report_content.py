@@ -126,10 +126,10 @@ def study_document(
 def shown_slices(key_slices: PerLabel[Sequence[T]]) -> Iterator[tuple[T, tuple[Hemorrhage, ...]]]:
     """Yield what a report shows as pictures: a slice, and the labels that it is shown for; its map is the first's.
 
-    These are the most probable slices of each label that has key slices. Labels that share a slice share a picture.
+    These are the key slices of each label that has any. Labels that share a slice share a picture.
 
     Args:
-        key_slices: the most probable first.
+        key_slices: those of the highest own score first.
     """
     shown: dict[T, tuple[Hemorrhage, ...]] = {}
     for label, slices in key_slices.items():

@@ -27,6 +27,20 @@ def contradictions(node: NodeSettings, site: Settings) -> Iterator[str]:
         )
 
 
+def missed_urgencies(node: NodeSettings, *, unsure: bool) -> str | None:
+    """Return what a webhook misses that lists ``prompt`` alone, if the model has a rule for ``unsure`` studies.
+
+    Such a rule calls studies unsure that were prompt before.
+    """
+    listed = () if node.webhook is None else node.webhook.urgencies
+    if not unsure or "prompt" not in listed or "unsure" in listed:
+        return None
+    return (
+        "urgencies of [webhook] has prompt and lacks unsure: with this model, studies that were prompt can be unsure. "
+        'Add "unsure", or the webhook is not notified of them'
+    )
+
+
 def _of_times(node: NodeSettings) -> Iterator[str]:
     late_s = 60 * node.node.late_minutes
     if late_s <= node.node.quiet_seconds:

@@ -172,8 +172,8 @@ class SliceDataset(Dataset[Sample]):
             return None
         pasted = lot < self.sampling.pasted and len(self.donors)
         inside, again = self._inside(row, stack), self.sampling.tries > 1
-        if again and inside is None:
-            return None
+        if again and inside is None:  # nothing can be pasted; anatomical shapes have a wider inside of their own
+            return self._made(stack, None, rng) if self.sampling.shapes == "anatomical" else None
         found = self._pasted(stack, inside, rng) if pasted else self._made(stack, inside, rng)
         if found is None and pasted and again:
             found = self._made(stack, inside, rng)

@@ -42,6 +42,9 @@ from hemoscope.version import DISCLAIMER, __version__
 
 Floats = NDArray[np.float64]
 _Level = Literal["slice", "patient"]
+# In descriptions.
+SEVERAL_SEEDS = "networks of one recipe (seeds "
+HALF_WEIGHTS = "Weights are stored in float16 and computed with in float32."
 _SMOOTHED: dict[Method, str] = {
     "cross_fitted": "Slices are smoothed along the head by the width chosen on the other folds.",
     "test_set": "Slices are smoothed along the head.",
@@ -77,7 +80,7 @@ def folds_card(
     """Return the card of a run on folds, fitted on its out-of-fold scores."""
     smoothing = smoothing_of(scored)
     found = with_unsure(fit(scored, established_labels(scored), smoothing), scored)
-    held_out = cross_fitted(scored, found, smoothing)
+    held_out = cross_fitted(scored, found, None if found.slice_rule is None else smoothing)
     description = (
         "Patient-level folds: every patient is scored once, by a network trained with the same recipe on "
         "the other folds. It describes the recipe, not these exact weights. AUROC and average precision rank the "
@@ -114,12 +117,22 @@ def _strata(
 
 
 def _smoothing_limits(origin: Origin, scored: SliceAndStudyScores, found: Fit) -> list[str]:
-    if found.slice_rule is None or scored.places is None or not scored.places.assumed:
+    if found.slice_rule is None or scored.places is None:
         return []
-    return [
-        f"Slice scores are smoothed along the head. {origin.dataset.name} states no positions: its slices were taken as"
-        " nominally spaced to choose the width, the calibration of smoothed scores and the thresholds of slices."
+    limits = [
+        "Thresholds of slices were chosen on smoothed scores. Slices that are not mixed with others, such as single"
+        " slices and those without positions, are decided at the same thresholds, which were not chosen for them."
     ]
+    assumed = scored.places.assumed
+    if assumed.any():
+        name = origin.dataset.name
+        stated = f"{name} states" if assumed.all() else f"Some series of {name} state"
+        limits.append(
+            f"Slice scores are smoothed along the head. {stated} no positions: {'its' if assumed.all() else 'their'}"
+            " slices were taken as nominally spaced to choose the width, the calibration of smoothed scores and the"
+            " thresholds of slices."
+        )
+    return limits
 
 
 def split_card(
@@ -218,14 +231,14 @@ def _how_it_scores(origin: Origin) -> str:
     looks = "a slice and its mirror image" if mirrored else "a slice"
     if origin.seeds:
         *seeds, last = map(str, origin.seeds)
-        networks = f"{len(origin.seeds)} networks of one recipe (seeds {', '.join(seeds)} and {last})"
+        networks = f"{len(origin.seeds)} {SEVERAL_SEEDS}{', '.join(seeds)} and {last})"
         lines = [f"Scores are means over {networks}, of {looks}."]
     elif mirrored:
         lines = ["Scores are means over a slice and its mirror image."]
     else:
         lines = ["Every slice is scored once, without its mirror image."]
     if origin.half_weights:
-        lines.append("Weights are stored in float16 and computed with in float32.")
+        lines.append(HALF_WEIGHTS)
     return " ".join(lines)
 
 

@@ -17,7 +17,7 @@ from hemoscope.evaluation.intervals import group_indices
 from hemoscope.evaluation.metrics import Booleans
 from hemoscope.evaluation.threshold_rules import ThresholdRule
 from hemoscope.evaluation.tuning import CrossFitted, LevelSettings, ValidationScores, cross_fit, not_below
-from hemoscope.inference.calibration import Calibration, OperatingPoint, UnsureRule
+from hemoscope.inference.calibration import Calibration, ConformalSets, OperatingPoint, UnsureRule
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.training.run_scores import LevelScores
@@ -30,6 +30,7 @@ RAW = Calibration(scale=1.0, bias=0.0)
 # An operating point includes its threshold; the paper counts only probabilities above 0.5.
 ABOVE_HALF = math.nextafter(0.5, 1.0)
 NEVER = math.nextafter(1.0, 0.0)
+EXCLUDES_NOTHING = 1.0 - NEVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +76,16 @@ def cross_fit_level(
         urgent: the second point on ``any``.
         seed: of the assignment of patients to folds.
         logits_by: as for ``tuning.cross_fit``.
-        unsure: the conformal rule of studies.
+        unsure: the conformal rule of studies; only its alphas are used. A fold with too few studies for one excludes
+            nothing.
 
     Returns:
         None if there are too few patients: fewer than folds, or no label that two of them have.
     """
     groups, _ = group_indices(scores.patients, len(scores.patients))
+    if unsure is not None:  # its quantiles were fitted on all patients, and on calibrated probabilities
+        sets = (ConformalSets(alpha=one.alpha, low=EXCLUDES_NOTHING, high=NEVER) for one in unsure.sets)
+        unsure = replace(unsure, sets=tuple(sets))
     rules = LevelSettings(
         calibration=PerLabel.build(lambda _: RAW),
         points=PerLabel.of([replace(point, threshold=ABOVE_HALF) for point in points.values]),

@@ -45,13 +45,13 @@ class LevelScores:
 class SlicePlaces:
     """Where each slice lies: its series, and its position along the head in mm, shape (n,).
 
-    ``assumed``: the data state no positions, and the slices of a series are taken as nominally spaced. ``outline_px``
-    and ``age`` (n,) of the patient in years are NaN where unknown.
+    ``assumed`` (n,): the data state no positions of some slice of the series, and its slices are taken as nominally
+    spaced. ``outline_px`` and ``age`` (n,) of the patient in years are NaN where unknown.
     """
 
     series: tuple[str, ...]
     positions_mm: Floats
-    assumed: bool
+    assumed: NDArray[np.bool_]
     outline_px: Floats
     age: Floats
 
@@ -154,16 +154,20 @@ def read_score_files(folder: Path, names: Sequence[str], slices: pd.DataFrame, r
 def _places(joined: pd.DataFrame, rule: StudyRule) -> SlicePlaces | None:
     """Return the series and the position of each slice; of a run without series ids, a patient is a series.
 
-    None without the order of the slices.
+    A series of which a position is missing is taken as nominally spaced. None without the order of the slices.
     """
     if "index" not in joined:
         return None
     named = "series_id" in joined and not joined["series_id"].isna().any()
-    stated = named and not joined["position_mm"].isna().any()
+    series, nominal = joined["series_id" if named else "patient_id"], joined["index"] * rule.nominal_spacing_mm
+    if named:
+        missing = joined["position_mm"].isna().groupby([joined["patient_id"], series]).transform("any")
+    else:
+        missing = pd.Series(data=True, index=joined.index)
     return SlicePlaces(
-        series=tuple(joined["series_id" if named else "patient_id"].astype(str)),
-        positions_mm=(joined["position_mm"] if stated else joined["index"] * rule.nominal_spacing_mm).to_numpy(float),
-        assumed=not stated,
+        series=tuple(series.astype(str)),
+        positions_mm=(joined["position_mm"].mask(missing, nominal) if named else nominal).to_numpy(float),
+        assumed=missing.to_numpy(bool),
         outline_px=_column(joined, "outline_px"),
         age=_column(joined, "age"),
     )
