@@ -31,6 +31,7 @@ from hemoscope.inference.bundle import ModelBundle, load_bundle
 from hemoscope.inference.engine import Engine
 from hemoscope.inference.precision import Precision
 from hemoscope.inference.predictor import Predictor
+from hemoscope.training.timed_reading import BUNDLE, WEIGHTS
 
 ROUNDS = quick(5)
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -99,9 +100,9 @@ def paper_rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="hemoscope-bench-") as name:
         # In a process of its own: exporting must not count as memory of this one.
         subprocess.run([sys.executable, "-c", PAPER, name], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
-        folder = Path(name) / "bundle"
+        folder = Path(name) / BUNDLE
         bundle = load_bundle(folder)
-        forward = eager(bundle, "paper")
+        forward = eager(bundle, "paper", weights=Path(name) / WEIGHTS)
         image = np.random.default_rng(0).random(Engine(bundle, precision=Precision.FLOAT32).input_shape)
         images = image[None].astype(np.float32)
         for precision, bar, tolerance in ((Precision.FLOAT32, 0.60, 1e-4), (Precision.BF16, 0.35, 0.005)):

@@ -13,28 +13,42 @@ from onnx import numpy_helper
 from hemoscope.inference.bundle import ModelBundle
 from hemoscope.inference.preprocess import Preprocessing, head_box, resized, windowed
 from hemoscope.training.experiment import read_experiment
+from hemoscope.training.models.checkpoint import load_weights
 from hemoscope.training.models.network import HemorrhageNetwork, reading_network
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-def eager(bundle: ModelBundle, experiment: str) -> Forward:
-    """Return the network of a bundle in PyTorch: the weights are those of its graph, by their names."""
+def eager(bundle: ModelBundle, experiment: str, *, weights: Path | None = None) -> Forward:
+    """Return the network of a bundle in PyTorch, with the weights of its graph, by their names.
+
+    ``weights`` is the file that the graph was exported from, where exporting has merged weights: a network that sees a
+    slice once has its batch normalization in its convolutions.
+    """
     recipe = read_experiment(Path(experiment))
     reading = recipe.reading_preprocessing
     network = HemorrhageNetwork(recipe.network, channels=reading.channels, size=recipe.preprocessing.size)
     module = reading_network(network, mirror=recipe.reading.mirror).eval()
-    graph = onnx.load_model_from_string(bundle.read_graph()).graph
-    stored = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
-    state = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("num_batches_tracked")}
-    prefix = "network." * (1 + (module is not network))
-    network.load_state_dict({name: stored[prefix + name] for name in state}, strict=False)
+    if weights is None:
+        prefix, stored = "network." * (1 + (module is not network)), _of_graph(bundle)
+        network.load_state_dict({name: stored[prefix + name] for name in _names(network)}, strict=False)
+    else:
+        load_weights(network, weights)
 
     def forward(image: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
             return np.asarray(module(torch.from_numpy(image)[None])[0][0])
 
     return forward
+
+
+def _of_graph(bundle: ModelBundle) -> dict[str, torch.Tensor]:
+    graph = onnx.load_model_from_string(bundle.read_graph()).graph
+    return {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+
+
+def _names(network: HemorrhageNetwork) -> list[str]:
+    return [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
 
 
 def read_and_score(files: list[Path], forward: Forward, preprocessing: Preprocessing) -> NDArray[np.float32]:
