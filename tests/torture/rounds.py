@@ -71,7 +71,13 @@ def _add(tally: Tally, kind: str, site: Site, count: Count) -> None:
         site.forgive()
 
 
+def _telling(log: str) -> str:
+    """Return the end of a log, and what surrounds its first traceback, which may lie rounds before."""
+    place = log.find("Traceback")
+    return ("" if place < 0 else log[max(place - 2000, 0) : place + 10000] + "\n...\n") + log[-20000:]
+
+
 def _keep(tally: Tally, kind: str, site: Site, count: Count) -> None:
-    logs = "\n".join(server.log.read_text(errors="replace")[-20000:] for server in site.servers)
+    logs = "\n".join(_telling(server.log.read_text(errors="replace")) for server in site.servers)
     kept = tally.keep(kind, f"{time.time_ns()}.log", logs.encode())
     sys.stderr.write(f"{kind}: {count}, see {kept}\n")

@@ -1,4 +1,4 @@
-// Who reads this study and who has reviewed it: told to the server, and shown as the other readers' pages tell it.
+// Who reads this study and who has reviewed it: sent to the server, and shown as the other readers' pages report it.
 // A mark locks nothing. It ends when the page is left, when somebody takes over, or some time after the last sign of life.
 
 import { Problem, sendJson, sendOnLeaving } from "./api.js";
