@@ -74,6 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "multipart": {"web"},
     "python_multipart": {"web"},
     "reportlab": {"reports"},
+    "babel": {"messages"},
     "jinja2": {"reports", "evaluation", "federated", "web"},
 }
 SHAPELESS = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "handler", "misc", "tools"}

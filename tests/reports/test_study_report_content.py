@@ -166,8 +166,11 @@ def test_the_pdf_says_where_it_cannot_show_letters(study: StudyDocument) -> None
         pdf = findings_pdf(replace(study, reader=(note,)))
         return " ".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)
 
-    assert "Letters that this PDF cannot show" in words("Гематома, thin")
-    assert "????????, thin" in words("Гематома, thin")
+    assert "Letters that this PDF cannot show" in words("血腫, thin")
+    assert "??, thin" in words("血腫, thin")
+    eastern = words("Гематома, źle, ł")
+    assert "Гематома, źle, ł" in eastern
+    assert "cannot show" not in eastern
     western = words("Zoë: épidural, 3 µm")
     assert "Zoë: épidural" in western
     assert "cannot show" not in western

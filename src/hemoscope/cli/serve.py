@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Check everything, migrate the database, start the workers, and serve."""
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.logs import configure_logs
+    from hemoscope.messages.catalogue import english, read_catalogue
     from hemoscope.store.store import open_store_patiently
     from hemoscope.store.supervisor import Supervisor
     from hemoscope.web.app import create_app
@@ -34,11 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
     from hemoscope.web.server import ignore_hang_up, run_server
 
     settings = settings_from(arguments, os.environ)
+    catalogue = english() if settings.messages is None else read_catalogue(settings.messages)
     bundle = load_bundle(settings.model)
     credentials = load_credentials(users=settings.users, tokens=settings.token_file)
     _check(settings)
     configure_logs(settings.log_format)
     _warn(settings, unsure=bundle.card.unsure is not None)
+    if catalogue.missing:
+        _log.warning("the catalogue of --messages lacks %s", catalogue.missing)
     ignore_hang_up()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
     store = open_store_patiently(settings, limit_s=60 * settings.database_wait_minutes)
@@ -55,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             model_card=card,
             background=supervisor.vitals,
             reload_node=supervisor.reload,
+            catalogue=catalogue,
         )
         with supervisor:
             run_server(app, settings, started=_announce)

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from hemoscope.inference.heat_maps import HeatMap, heat_on_slice
-from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL, Window
+from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL
 from hemoscope.labels import Hemorrhage
+from hemoscope.messages.catalogue import Catalogue, english
 from hemoscope.reports.colours import heat_opacity, heat_over
 from hemoscope.reports.report import shown_probability
+from hemoscope.reports.typeface import PLAIN, font_file
 from hemoscope.version import DISCLAIMER
 
 _PANEL = 400
@@ -28,7 +30,7 @@ INK = (236, 238, 240)
 FAINT_INK = (160, 166, 174)
 _SEEN = 0.1  # the least share of heat in the mixture that stands out from the noise of a slice
 _SCALE_MM = 50.0
-_WINDOWS = (("Brain", BRAIN), ("Subdural", SUBDURAL), ("Bone", BONE))
+_WINDOWS = (("brain", BRAIN), ("subdural", SUBDURAL), ("bone", BONE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +73,13 @@ class SlicePicture:
         return bool((heat_opacity(heat_on_slice(self.heat, self.hounsfield.shape)) >= _SEEN).any())
 
 
-def draw_overlay(picture: SlicePicture) -> Image.Image:
-    """Draw brain, subdural and bone window, then the heat map over the brain window with its colour scale."""
+def draw_overlay(picture: SlicePicture, catalogue: Catalogue | None = None) -> Image.Image:
+    """Draw brain, subdural and bone window, then the heat map over the brain window with its colour scale.
+
+    ``catalogue`` has the texts; without one, that which ships.
+    """
+    texts = catalogue or english()
+    own = texts.fallback is not None
     width = 4 * _PANEL + 5 * _GAP + _LEGEND
     sheet = Image.new("RGB", (width, _TOP + _PANEL + _BOTTOM), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -80,12 +87,14 @@ def draw_overlay(picture: SlicePicture) -> Image.Image:
     for place, (name, window) in enumerate(_WINDOWS):
         grey = np.round(window.apply(hounsfield) * 255.0).astype(np.uint8)
         _panel(sheet, place, grey, picture)
-        _name_panel(draw, place, f"{name}  {_bounds(window)}")
+        low, high = window.bounds
+        bounds = {"low": f"{low:.0f}", "high": f"{high:.0f}"}
+        _name_panel(draw, place, texts.text("picture.window", name=texts.text(f"window.{name}"), **bounds), own=own)
     painted = heat_over(BRAIN.apply(hounsfield), heat_on_slice(picture.heat, picture.hounsfield.shape))
     _panel(sheet, 3, painted, picture)
-    _name_panel(draw, 3, "Where the model looked")
-    _legend(sheet, draw)
-    _words(draw, picture, sheet.size)
+    _name_panel(draw, 3, texts.text("picture.looked"), own=own)
+    _legend(sheet, draw, texts)
+    _words(draw, picture, sheet.size, texts)
     return sheet
 
 
@@ -104,13 +113,8 @@ def side_letters(orientation: tuple[float, ...] | None) -> tuple[str, str] | Non
     return ("R", "L") if orientation[0] > 0 else ("L", "R")
 
 
-def _bounds(window: Window) -> str:
-    low, high = window.bounds
-    return f"{low:.0f} to {high:.0f} HU"
-
-
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return the typeface of all pictures in a size in pixels."""
+    """Return the typeface of pictures in English, in a size in pixels."""
     return _font(size)
 
 
@@ -168,11 +172,17 @@ def _length(draw: ImageDraw.ImageDraw, pixels_a_mm: float) -> None:
     draw.text((left, bottom - 8), f"{_SCALE_MM:.0f} mm", font=_font(18), fill=INK, anchor="lb")
 
 
-def _name_panel(draw: ImageDraw.ImageDraw, place: int, name: str) -> None:
-    draw.text((_panel_left(place) + 2, _TOP - 10), name, font=_font(20), fill=FAINT_INK, anchor="ls")
+def _name_panel(draw: ImageDraw.ImageDraw, place: int, name: str, *, own: bool) -> None:
+    draw.text(
+        (_panel_left(place) + 2, _TOP - 10),
+        name,
+        font=_fitted(draw, name, 20, _PANEL, own=own),
+        fill=FAINT_INK,
+        anchor="ls",
+    )
 
 
-def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw) -> None:
+def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw, texts: Catalogue) -> None:
     """Draw the colours as they look over mid-grey brain, so that they match the picture beside them."""
     left, wide, margin = _panel_left(4) + 6, 20, 14
     high = _PANEL - 2 * margin
@@ -183,22 +193,40 @@ def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw) -> None:
         y = _TOP + margin + round((1.0 - value) * (high - 1))
         draw.line((left + wide, y, left + wide + 5, y), fill=FAINT_INK)
         draw.text((left + wide + 9, y), f"{value:.2f}", font=_font(19), fill=INK, anchor="lm")
-    draw.text((left - 4, _TOP - 10), "local prob.", font=_font(20), fill=FAINT_INK, anchor="ls")
+    name, own = texts.text("picture.local"), texts.fallback is not None
+    size = _fitted(draw, name, 20, _LEGEND, own=own)
+    draw.text((left - 4, _TOP - 10), name, font=size, fill=FAINT_INK, anchor="ls")
 
 
-def _words(draw: ImageDraw.ImageDraw, picture: SlicePicture, size: tuple[int, int]) -> None:
+def _words(draw: ImageDraw.ImageDraw, picture: SlicePicture, size: tuple[int, int], texts: Catalogue) -> None:
     width, height = size
-    title = f"{picture.label.display}: probability {shown_probability(picture.probability)} on this slice"
-    if not picture.established:
-        title += "  (label not established)"
-    place = f"Slice {picture.number} of {picture.count}"
+    shown = {
+        "label": texts.text(f"label.{picture.label.value}"),
+        "probability": shown_probability(picture.probability),
+    }
+    title = texts.text("picture.title" if picture.established else "picture.title-not-established", **shown)
+    where = {"number": picture.number, "total": picture.count}
+    place = texts.text("viewer.slice-of", **where)
     if picture.position_mm is not None:
-        place += f" at {picture.position_mm:.1f} mm"
-    draw.text((_GAP + 2, 12), title, font=_font(24), fill=INK)
-    draw.text((width - _GAP - 2, 14), place, font=_font(20), fill=INK, anchor="ra")
-    draw.text((_GAP + 2, height - _BOTTOM // 2), f"Hemoscope. {DISCLAIMER}", font=_font(20), fill=INK, anchor="lm")
+        place = texts.text("picture.place-mm", **where, mm=f"{picture.position_mm:.1f}")
+    foot = texts.text("picture.foot", disclaimer=texts.instead("report.disclaimer", DISCLAIMER))
+    own, half = texts.fallback is not None, width // 2
+    draw.text((_GAP + 2, 12), title, font=_fitted(draw, title, 24, half + 200, own=own), fill=INK)
+    draw.text((width - _GAP - 2, 14), place, font=_fitted(draw, place, 20, half - 220, own=own), fill=INK, anchor="ra")
+    draw.text(
+        (_GAP + 2, height - _BOTTOM // 2), foot, font=_fitted(draw, foot, 20, width, own=own), fill=INK, anchor="lm"
+    )
+
+
+def _fitted(
+    draw: ImageDraw.ImageDraw, text: str, size: int, most: int, *, own: bool
+) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The typeface in a size, or in the largest below it in which a text is at most so wide."""
+    wide = draw.textlength(text, font=_font(size, own=own))
+    return _font(size if wide <= most else max(int(size * most / wide), 8), own=own)
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)
+def _font(size: int, *, own: bool = False) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own typeface has English letters alone; texts of a site's own catalogue are set in DejaVu Sans."""
+    return ImageFont.truetype(font_file(PLAIN), size=round(size * 0.9)) if own else ImageFont.load_default(size=size)

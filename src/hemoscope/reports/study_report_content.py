@@ -12,24 +12,18 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from hemoscope.dicom.wording import counted
 from hemoscope.inference.findings import Triage
 from hemoscope.inference.precision import Precision
 from hemoscope.labels import Hemorrhage, PerLabel
+from hemoscope.messages.catalogue import Catalogue, english
 from hemoscope.reports.findings_1 import key_slice_indices, triage_of
 from hemoscope.reports.overlays import SlicePicture, draw_overlay
-from hemoscope.reports.report import printable, shown_probability, unread_words
+from hemoscope.reports.report import printable, shown_probability
 
 T = TypeVar("T", bound=Hashable)
 
-# The words of the worklist and of the reading page.
-TRIAGE_WORDS = {
-    Triage.IMMEDIATE: "Immediate: any hemorrhage is at or above the urgent threshold",
-    Triage.PROMPT: "Prompt: a finding reached its threshold, any hemorrhage is below the urgent one",
-    Triage.UNSURE: "Unsure: the model is unsure about this study. Read it before routine ones",
-    Triage.ROUTINE: "Routine: no established finding reached its threshold. This does not rule out hemorrhage",
-}
-INCOMPLETE_WORDS = "Incomplete: not the whole head was read. Nothing reached its threshold in what was read"
+# Of a study of which the head was not read in full, and nothing reached its threshold in what was read.
+INCOMPLETE = "incomplete"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +56,10 @@ class StudyDocument:
     ``tone`` names the color of the headline: the triage, or ``incomplete`` where it is routine only for what was read.
     ``unread`` says what of the head was not read, "" if the whole head was.
     ``pictures`` are pairs of a caption and a PNG; ``thresholds`` say what each threshold means.
+    ``catalogue`` has the texts of all this, and of the page or sheet around it.
     """
 
+    catalogue: Catalogue
     disclaimer: str
     triage: Triage
     tone: str
@@ -78,7 +74,7 @@ class StudyDocument:
     pictures: tuple[tuple[str, bytes], ...]
 
 
-def study_document(
+def study_document(  # noqa: PLR0913  (what a report is made of)
     document: Mapping[str, Any],
     *,
     study: int = 0,
@@ -88,6 +84,7 @@ def study_document(
     reader: Sequence[ReaderRemark] = (),
     measurements: Sequence[str] = (),
     stored: Sequence[tuple[str, str]] = (),
+    catalogue: Catalogue | None = None,
 ) -> StudyDocument:
     """Put one study of a findings document into words.
 
@@ -100,27 +97,36 @@ def study_document(
         reader: what readers said of the findings.
         measurements: what readers measured, in words.
         stored: more facts, of the place where the study is kept.
+        catalogue: of the texts; without one, that which ships.
     """
+    texts = catalogue or english()
     found = document["studies"][study]
     triage = Triage(triage_of(found))
     incomplete = found.get("state") == "incomplete"
     partial = incomplete and triage is Triage.ROUTINE
     return StudyDocument(
-        disclaimer=document["disclaimer"],
+        catalogue=texts,
+        disclaimer=texts.instead("report.disclaimer", document["disclaimer"]),
         triage=triage,
-        tone="incomplete" if partial else triage.value,
-        headline=INCOMPLETE_WORDS if partial else TRIAGE_WORDS[triage],
-        unread=_unread(found, "Reason" if partial else "Not the whole head was read") if incomplete else "",
-        facts=(*((name, printable(value)) for name, value in stored), *_facts(document["model"], found)),
+        tone=INCOMPLETE if partial else triage.value,
+        headline=texts.text(headline_key(INCOMPLETE if partial else triage.value)),
+        unread=_unread(texts, found, "report.reason" if partial else "report.not-whole") if incomplete else "",
+        facts=(*((name, printable(value)) for name, value in stored), *_facts(texts, document["model"], found)),
         labels=tuple(
-            _label(finding, key_slice_indices(finding, found["slices"], key_slices)) for finding in found["findings"]
+            _label(texts, finding, key_slice_indices(finding, found["slices"], key_slices))
+            for finding in found["findings"]
         ),
-        remarks=_remarks(found),
+        remarks=_remarks(texts, found),
         thresholds=tuple(thresholds),
-        reader=tuple(_remark(remark) for remark in reader),
+        reader=tuple(_remark(texts, remark) for remark in reader),
         measurements=tuple(printable(text) for text in measurements),
-        pictures=tuple((_caption(picture), _png(draw_overlay(picture))) for picture in pictures),
+        pictures=tuple((_caption(texts, picture), _png(draw_overlay(picture, texts))) for picture in pictures),
     )
+
+
+def headline_key(tone: str) -> str:
+    """The catalogue's key of a study's headline, by its triage or ``INCOMPLETE``."""
+    return f"report.headline-{tone}"
 
 
 def shown_slices(key_slices: PerLabel[Sequence[T]]) -> Iterator[tuple[T, tuple[Hemorrhage, ...]]]:
@@ -138,27 +144,54 @@ def shown_slices(key_slices: PerLabel[Sequence[T]]) -> Iterator[tuple[T, tuple[H
     return iter(shown.items())
 
 
-def _unread(study: Mapping[str, Any], title: str) -> str:
+def _unread(texts: Catalogue, study: Mapping[str, Any], key: str) -> str:
     reasons = study.get("unread", {}).get("reasons", ())
-    words = "; ".join(unread_words(one["count"], one["message"]) for one in reasons)
-    return printable(f"{title}: {words or 'not stated'}")
+    words = "; ".join(_unread_words(texts, one) for one in reasons)
+    return printable(texts.text(key, reasons=words or texts.text("report.not-stated")))
 
 
-def _facts(model: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _unread_words(texts: Catalogue, reason: Mapping[str, Any]) -> str:
+    """Put one reason of ``unread`` into words."""
+    said = _noted(texts, reason)
+    return texts.text("report.unread", count=reason["count"], reason=said) if reason["count"] else said
+
+
+def _noted(texts: Catalogue, note: Mapping[str, Any]) -> str:
+    """The message of a note, which is English; a site's own catalogue has a title for it in its language."""
+    key = f"quality.{note['code']}"
+    if not texts.translates(key):
+        return str(note["message"])
+    return texts.text("study.reason", what=texts.text(key), reason=note["message"])
+
+
+def _facts(texts: Catalogue, model: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     patient = study.get("patient") or {}
     named = [
-        ("Patient", patient.get("name")),
-        ("Patient ID", patient.get("id")),
-        ("Study date", patient.get("study_date")),
+        ("report.patient", patient.get("name")),
+        ("report.patient-id", patient.get("id")),
+        ("report.study-date", patient.get("study_date")),
     ]
-    slices = counted(len(study["slices"]), "slice")
+    series = {
+        "uid": printable(study["series_instance_uid"]),
+        "slices": texts.text("count.slices", count=len(study["slices"])),
+    }
+    incomplete = study.get("state") == INCOMPLETE
+    read_by = {
+        "name": model["name"],
+        "version": model["version"],
+        "bundle": model["sha256"][:12],
+        "precision": _precision(model),
+    }
     facts = [
-        *((name, printable(value)) for name, value in named if value),
-        ("Study", printable(study["study_instance_uid"])),
-        ("Series read", f"{printable(study['series_instance_uid'])} ({slices}{_state(study)})"),
-        ("Model", f"{model['name']} {model['version']} (bundle {model['sha256'][:12]}, {_precision(model)})"),
+        *((key, printable(value)) for key, value in named if value),
+        ("report.study", printable(study["study_instance_uid"])),
+        (
+            "report.series",
+            texts.text("report.series-incomplete" if incomplete else "report.series-slices", **series),
+        ),
+        ("report.model", texts.text("report.model-bundle", **read_by)),
     ]
-    return tuple(facts)
+    return tuple((texts.text(key), value) for key, value in facts)
 
 
 def _precision(model: Mapping[str, Any]) -> str:
@@ -166,16 +199,12 @@ def _precision(model: Mapping[str, Any]) -> str:
     return str(model.get("precision", Precision.FLOAT32.value))
 
 
-def _state(study: Mapping[str, Any]) -> str:
-    return ", incomplete" if study.get("state") == "incomplete" else ""
-
-
-def _label(finding: Mapping[str, Any], key_slices: Sequence[int]) -> LabelLine:
+def _label(texts: Catalogue, finding: Mapping[str, Any], key_slices: Sequence[int]) -> LabelLine:
     return LabelLine(
-        name=Hemorrhage(finding["label"]).display,
+        name=texts.text(f"label.{Hemorrhage(finding['label']).value}"),
         probability=shown_probability(finding["probability"]),
         threshold=shown_probability(finding["threshold"]),
-        verdict=_verdict(present=finding["present"], established=finding["established"]),
+        verdict=texts.text(_verdict(present=finding["present"], established=finding["established"])),
         key_slices=", ".join(str(index + 1) for index in key_slices),
         present=finding["present"],
         established=finding["established"],
@@ -184,48 +213,45 @@ def _label(finding: Mapping[str, Any], key_slices: Sequence[int]) -> LabelLine:
 
 def _verdict(*, present: bool, established: bool) -> str:
     if established:
-        return "Suspected" if present else "Below threshold"
-    return "Not established, suspected" if present else "Not established"
+        return "finding.suspected" if present else "finding.below"
+    return "finding.not-established-suspected" if present else "finding.not-established"
 
 
-def _remarks(study: Mapping[str, Any]) -> tuple[str, ...]:
+def _remarks(texts: Catalogue, study: Mapping[str, Any]) -> tuple[str, ...]:
     reported = {note["code"] for note in study["quality"]}
     reasons = study.get("unread", {}).get("reasons", ())
-    remarks = [
-        unread_words(one["count"], one["message"]) for one in reasons if one["count"] or one["code"] not in reported
-    ]
-    remarks += [note["message"] for note in study["quality"]]
+    remarks = [_unread_words(texts, one) for one in reasons if one["count"] or one["code"] not in reported]
+    remarks += [_noted(texts, note) for note in study["quality"]]
     notes = [note for one in study["slices"] for note in one["quality"] if note["code"] not in reported]
-    messages = {note["code"]: note["message"] for note in reversed(notes)}
+    messages = {note["code"]: _noted(texts, note) for note in reversed(notes)}
     counts = Counter(note["code"] for note in notes)
-    remarks += [f"{messages[code]} ({count} of {len(study['slices'])} slices)" for code, count in counts.items()]
     remarks += [
-        f"A series of {counted(one['instances'], 'slice')} was not read: {one['reason']}"
+        texts.text("report.remark-of-slices", remark=messages[code], found=found, count=len(study["slices"]))
+        for code, found in counts.items()
+    ]
+    remarks += [
+        texts.text("report.series-not-read", count=one["instances"], reason=one["reason"])
         for one in study["skipped_series"]
     ]
     if not all(finding["established"] for finding in study["findings"]):  # last: it stands in nearly every report
-        remarks.append(
-            "Not established: validation does not support this label. Suspected only together with any hemorrhage."
-        )
+        remarks.append(texts.text("report.not-established"))
     return tuple(printable(remark[:1].upper() + remark[1:]) for remark in remarks)
 
 
-def _remark(remark: ReaderRemark) -> str:
-    parts = (f"{remark.label.display}: {remark.verdict}", remark.note, remark.at)
+def _remark(texts: Catalogue, remark: ReaderRemark) -> str:
+    said = texts.text("report.reader", label=texts.text(f"label.{remark.label.value}"), verdict=remark.verdict)
+    parts = (said, remark.note, remark.at)
     return printable(". ".join(part for part in parts if part))
 
 
-def _caption(picture: SlicePicture) -> str:
-    names = " and ".join(", ".join(one.display for one in named) for named in _last_apart(picture.labels))
-    words = f"{names}, slice {picture.number} of {picture.count}"
-    if len(picture.labels) > 1:
-        words += f". Heat map of {picture.label.display.lower()}"
-    return words if picture.shows_heat else f"{words}. The heat map shows nothing on this slice"
-
-
-def _last_apart(labels: tuple[Hemorrhage, ...]) -> Iterator[tuple[Hemorrhage, ...]]:
-    """The labels before the last one, if there are any, then the last one."""
-    return (part for part in (labels[:-1], labels[-1:]) if part)
+def _caption(texts: Catalogue, picture: SlicePicture) -> str:
+    *first, last = (texts.text(f"label.{one.value}") for one in picture.labels)
+    names = texts.text("report.and", first=", ".join(first), last=last) if first else last
+    words = texts.text("report.caption", labels=names, number=picture.number, total=picture.count)
+    if first:
+        within = texts.text(f"label-within.{picture.label.value}")
+        words = texts.text("report.caption-heat", caption=words, label=within)
+    return words if picture.shows_heat else texts.text("report.caption-nothing", caption=words)
 
 
 def _png(image: Image.Image) -> bytes:

@@ -15,4 +15,4 @@ STYLE_SHA256 = "sha256-" + base64.b64encode(hashlib.sha256(_STYLE.encode()).dige
 
 def findings_html(study: StudyDocument) -> str:
     """The whole page; every text from the study is escaped."""
-    return render(_PACKAGE, "study.html", study=study, style=_STYLE, version=__version__)
+    return render(_PACKAGE, "study.html", study=study, t=study.catalogue.text, style=_STYLE, version=__version__)

@@ -4,60 +4,63 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.messages.catalogue import Catalogue, english
 
-_METHODS = {
-    "cross_fitted": "each decided by thresholds fitted on the other patients",
-    "test_set": "the test set",
-}
+_ANY = f"label-within.{Hemorrhage.ANY.value}"
 
 
-def threshold_words(card: Mapping[str, Any]) -> tuple[str, ...]:
+def threshold_words(card: Mapping[str, Any], catalogue: Catalogue | None = None) -> tuple[str, ...]:
     """Return a sentence for each established label, one for the urgent threshold, and one on unsure studies.
 
     Args:
         card: the model card's document (``card.json``).
+        catalogue: of the texts; without one, that which ships.
     """
-    return tuple(_sentences(card))
+    return tuple(_sentences(card, catalogue or english()))
 
 
-def _sentences(card: Mapping[str, Any]) -> Iterator[str]:
+def _sentences(card: Mapping[str, Any], texts: Catalogue) -> Iterator[str]:
     points = card["operating_points"]
     for label in LABELS:
         if card["established"][label.value]:
-            yield _sentence(label.display, points["study"][label.value])
-    yield _sentence(f"Immediate ({Hemorrhage.ANY.display.lower()})", points["urgent"])
+            yield _sentence(texts, texts.text(f"label.{label.value}"), points["study"][label.value])
+    yield _sentence(texts, texts.text("report.immediate", label=texts.text(_ANY)), points["urgent"])
     if rule := card.get("unsure"):
-        yield _unsure(next(one for one in rule["sets"] if one["alpha"] == rule["alpha"]))
+        yield _unsure(texts, next(one for one in rule["sets"] if one["alpha"] == rule["alpha"]))
 
 
-def _unsure(sets: Mapping[str, Any]) -> str:
-    name = Hemorrhage.ANY.display.lower()
-    start = f"Unsure ({name}), from {sets['low']:.2f} to {sets['high']:.2f}"
+def _unsure(texts: Catalogue, sets: Mapping[str, Any]) -> str:
+    where = {"label": texts.text(_ANY), "low": f"{sets['low']:.2f}", "high": f"{sets['high']:.2f}"}
     found = sets.get("performance")
     if not found:
-        return f"{start}: the model card does not state how often"
-    unsure, not_low, not_high = (_share(found[name]) for name in ("unsure", "not_low", "not_high"))
-    return (
-        f"{start}: {unsure} of the studies. Of those with hemorrhage, {not_low} lie in this range or above; of those "
-        f"without, {not_high} in it or below; {_METHODS[found['method']]}"
-    )
+        return texts.text("report.unsure-not-stated", **where)
+    shares = {name: _share(texts, found[name]) for name in ("unsure", "not_low", "not_high")}
+    return texts.text(f"report.unsure-{found['method']}", **where, **shares)
 
 
-def _sentence(name: str, point: Mapping[str, Any]) -> str:
-    start = f"{name}, threshold {point['threshold']:.2f}: "
+def _sentence(texts: Catalogue, name: str, point: Mapping[str, Any]) -> str:
+    start = {"name": name, "threshold": f"{point['threshold']:.2f}"}
     measured = point.get("performance")
     if measured and measured["sensitivity"] and measured["specificity"]:
         sensitivity, specificity = measured["sensitivity"], measured["specificity"]
-        people = f"{sensitivity['patients']} patients with and {specificity['patients']} without"
-        return (
-            f"{start}sensitivity {_share(sensitivity)}, specificity {_share(specificity)}, "
-            f"measured on {people}, {_METHODS[measured['method']]}"
+        return texts.text(
+            f"report.threshold-{measured['method']}",
+            **start,
+            sensitivity=_share(texts, sensitivity),
+            specificity=_share(texts, specificity),
+            positive=sensitivity["patients"],
+            negative=specificity["patients"],
         )
     if point.get("sensitivity") is None or point.get("specificity") is None:
-        return f"{start}the model card states neither sensitivity nor specificity"
-    rates = f"sensitivity {point['sensitivity']:.0%}, specificity {point['specificity']:.0%}"
-    return f"{start}{rates}, in sample: expect lower values"
+        return texts.text("report.threshold-not-stated", **start)
+    rates = {name: _percent(texts, point[name]) for name in ("sensitivity", "specificity")}
+    return texts.text("report.threshold-in-sample", **start, **rates)
 
 
-def _share(found: Mapping[str, Any]) -> str:
-    return f"{found['value']:.0%} (95% interval {found['low']:.0%} to {found['high']:.0%})"
+def _share(texts: Catalogue, found: Mapping[str, Any]) -> str:
+    shown = {name: _percent(texts, found[name]) for name in ("value", "low", "high")}
+    return texts.text("meaning.interval", number=shown["value"], low=shown["low"], high=shown["high"])
+
+
+def _percent(texts: Catalogue, share: float) -> str:
+    return texts.text("meaning.percent", value=f"{100 * share:.0f}")

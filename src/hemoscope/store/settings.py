@@ -18,7 +18,7 @@ from hemoscope.inference.precision import DEFAULT_PRECISION, DEVICE_HELP, DEVICE
 from hemoscope.logs import FORMATS
 
 _LONGEST_SESSION_HOURS = 24 * 365
-_PATHS = ("storage", "model", "node", "users", "token_file", "tls_cert", "tls_key")
+_PATHS = ("storage", "model", "node", "messages", "users", "token_file", "tls_cert", "tls_key")
 _LISTS = ("allowed_host", "trusted_proxy", "limit")
 
 
@@ -71,6 +71,9 @@ class Settings:
     model: Path | None = field(default=None, metadata=_help("a model's folder (default: the one that ships)", "BUNDLE"))
     node: Path | None = field(
         default=None, metadata=_help("TOML file of the DICOM node, to whose destinations results are sent", "FILE")
+    )
+    messages: Path | None = field(
+        default=None, metadata=_help("texts of pages and reports in another language (default: English)", "FILE")
     )
     workers: int = field(default=1, metadata=_help("processes that read studies", "N", least=0))
     threads: int | None = field(

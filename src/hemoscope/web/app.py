@@ -9,6 +9,7 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
+from hemoscope.messages.catalogue import Catalogue
 from hemoscope.store.background import Vitals
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
@@ -58,6 +59,7 @@ def create_app(
     credentials: Credentials = _NOBODY,
     background: Sequence[Vitals] = (),
     reload_node: Callable[[], None] | None = None,
+    catalogue: Catalogue | None = None,
 ) -> FastAPI:
     """Build the reading room over an open store, which the caller closes.
 
@@ -69,6 +71,7 @@ def create_app(
             administrator.
         background: threads of this process that ``/health`` watches besides the application's own tasks.
         reload_node: lets the workers read the file of the DICOM node again, or raises ConfigError.
+        catalogue: the texts of pages and reports; without one, those that ship.
 
     Raises:
         ValueError: the credentials are not those of the settings, which decided who can reach this server.
@@ -86,6 +89,8 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.app_state = _app_state(store, settings, credentials, model_card, background)
+    if catalogue is not None:
+        app.state.app_state.catalogue = catalogue
     app.state.app_state.reload_node = reload_node
     answer_errors(app)
     for router in (uploads, studies, reports, feedback, measurements, reader_marks, site, outbox, account, events):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from anyio import CapacityLimiter
 from fastapi import Request
 
+from hemoscope.messages.catalogue import Catalogue, english
 from hemoscope.store.background import Vitals
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
@@ -57,6 +58,7 @@ class AppState:
     reports: CapacityLimiter
     probes: CapacityLimiter
     reload_node: Callable[[], None] | None = None
+    catalogue: Catalogue = field(default_factory=english)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     streams: Counter[str] = field(default_factory=Counter)
     receiving: Counter[str] = field(default_factory=Counter)

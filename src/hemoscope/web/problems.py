@@ -8,7 +8,6 @@ import json
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,6 +18,7 @@ from starlette.routing import Match, Mount
 
 from hemoscope.errors import StoreError
 from hemoscope.web.security_headers import secured_headers
+from hemoscope.web.static_files import page_text
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -123,7 +123,7 @@ def _from_store(_request: Request, error: Exception) -> Response:
 def _from_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == HTTPStatus.NOT_FOUND and _asks_for_a_page(request):
-        return _missing_page()
+        return _missing_page(request)
     phrase = HTTPStatus(error.status_code).phrase
     allow = {"Allow": ", ".join(_allowed(request))} if error.status_code == 405 else {}
     problem = Problem(
@@ -150,17 +150,17 @@ def _asks_for_a_page(request: Request) -> bool:
     return is_page and "text/html" in request.headers.get("accept", "")
 
 
-def _missing_page() -> Response:
+def _missing_page(request: Request) -> Response:
     """The page for an address where nothing is; it repeats nothing of the address."""
-    page = resources.files("hemoscope.web").joinpath("static", "missing.html")
-    return HTMLResponse(page.read_text(encoding="utf-8"), status_code=HTTPStatus.NOT_FOUND)
+    text = page_text("missing.html", request.app.state.app_state.catalogue)
+    return HTMLResponse(text, status_code=HTTPStatus.NOT_FOUND)
 
 
 def _from_validation(request: Request, error: Exception) -> Response:
     """Name the first fields and what is wrong with each, never the value that was sent."""
     assert isinstance(error, RequestValidationError)
     if _asks_for_a_page(request):
-        return _missing_page()
+        return _missing_page(request)
     first = error.errors()[:_FIELDS_NAMED]
     named = [f"{_place(one)}: {one['msg']}" if _is_ours(one) else "body: not JSON" for one in first]
     problem = Problem(422, code="invalid_request", detail="; ".join(dict.fromkeys(named)) + ".", remedy=_REMEDIES[422])

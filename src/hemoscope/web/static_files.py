@@ -5,14 +5,21 @@ with all modules that it will import: a browser would find them one import after
 """
 
 import hashlib
+import json
 import re
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from hemoscope.messages.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 STATIC = Path(__file__).parent / "static"
 # A page that leads to another fetches its modules and styles too, before they are needed.
@@ -57,9 +64,12 @@ def files_digest() -> str:
 
 
 @cache
-def page_text(name: str) -> str:
-    """Return a page as it is sent: with the addresses of this version's files, and with every module that it needs."""
-    text = (STATIC / name).read_text(encoding="utf-8")
+def page_text(name: str, catalogue: Catalogue) -> str:
+    """Return a page as it is sent: its texts, the addresses of this version's files, and every module that it needs.
+
+    Pages with modules bring the catalogue along as data, a block that no browser runs.
+    """
+    text = _environment().get_template(name).render(t=catalogue.text, locale=catalogue.locale)
     pages = [name, *([_LEADS_TO[name]] if name in _LEADS_TO else [])]
     needed = dict.fromkeys(module for page in pages for module in modules_of(page))
     styles = [style for style in _STYLE.findall((STATIC / pages[-1]).read_text(encoding="utf-8")) if style not in text]
@@ -68,7 +78,23 @@ def page_text(name: str) -> str:
         *(f'<link rel="stylesheet" href="{style}" media="not all">' for style in styles),  # fetched, and not applied
     )
     text = text.replace("  </head>", "".join(f"    {link}\n" for link in links) + "  </head>")
-    return text.replace("/static/", f"/static/{files_digest()}/")
+    text = text.replace("/static/", f"/static/{files_digest()}/")
+    return text.replace("  </head>", f"    {_data_block(catalogue)}\n  </head>") if needed else text
+
+
+def _data_block(catalogue: Catalogue) -> str:
+    """The catalogue as JSON; "<" is escaped, so that no text of it ends the block."""
+    content = json.dumps(catalogue.document(), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id="messages">{content}</script>'
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(STATIC), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
 
 
 def modules_of(page: str) -> tuple[str, ...]:

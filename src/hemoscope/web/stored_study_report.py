@@ -11,6 +11,7 @@ import numpy as np
 from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+from hemoscope.messages.catalogue import Catalogue
 from hemoscope.reports.overlays import SlicePicture
 from hemoscope.reports.study_report_content import ReaderRemark, StudyDocument, shown_slices, study_document
 from hemoscope.reports.threshold_words import threshold_words
@@ -19,10 +20,12 @@ from hemoscope.store.values import Feedback, Geometry, Measurement, MeasurementK
 from hemoscope.web.disclosure import scan_time_words
 from hemoscope.web.problems import Problem
 
-_VERDICTS = {Verdict.AGREE: "reader agrees", Verdict.CORRECTED: "reader disagrees"}
+_VERDICTS = {Verdict.AGREE: "report.reader-agrees", Verdict.CORRECTED: "report.reader-disagrees"}
 
 
-def report_of(store: Store, study_id: str, *, model_card: Mapping[str, Any], identity_shown: bool) -> StudyDocument:
+def report_of(
+    store: Store, study_id: str, *, model_card: Mapping[str, Any], identity_shown: bool, catalogue: Catalogue
+) -> StudyDocument:
     """Collect the content of the report on a study.
 
     Args:
@@ -30,6 +33,7 @@ def report_of(store: Store, study_id: str, *, model_card: Mapping[str, Any], ide
         study_id: the study.
         model_card: of the model that this server uses, whose thresholds are explained if it read the study.
         identity_shown: whether the site shows patients' names.
+        catalogue: of the texts.
 
     Raises:
         StoreError: ``no_such_study``, ``no_findings``.
@@ -50,27 +54,35 @@ def report_of(store: Store, study_id: str, *, model_card: Mapping[str, Any], ide
         document["studies"][0]["patient"] = patient
     pictures = tuple(_pictures(store, entry))
     keys = None if entry.geometry is None else entry.geometry["key_slices"]
-    readers = [_remark(one) for one in _standing(store.feedback(study_id))]
+    readers = [_remark(catalogue, one) for one in _standing(store.feedback(study_id))]
     explained = document["model"]["sha256"] == model_card.get("sha256")
     return study_document(
         document,
         key_slices=keys,
         pictures=pictures,
-        thresholds=threshold_words(model_card) if explained else (),
+        thresholds=threshold_words(model_card, catalogue) if explained else (),
         reader=readers,
-        measurements=[_measured(one) for one in store.measurements(study_id)],
-        stored=tuple(_stored(entry, identity_shown=identity_shown)),
+        measurements=[_measured(catalogue, one) for one in store.measurements(study_id)],
+        stored=tuple(_stored(catalogue, entry, identity_shown=identity_shown)),
+        catalogue=catalogue,
     )
 
 
-def _stored(entry: StudyDetail, *, identity_shown: bool) -> Iterator[tuple[str, str]]:
+def _stored(texts: Catalogue, entry: StudyDetail, *, identity_shown: bool) -> Iterator[tuple[str, str]]:
     """Yield what the site knows of the study beside the findings: its short id as in the worklist, and when it came."""
-    yield "Study in the worklist", entry.study_id[:8]
+    yield texts.text("report.worklist-study"), entry.study_id[:8]
     if entry.acquired_at is not None:
-        yield "Scanned", scan_time_words(entry.acquired_at, now=datetime.now(UTC), identity_shown=identity_shown)
-    yield "Received", f"{entry.received_at:%Y-%m-%d %H:%M} UTC, from {entry.submitted_by}"
+        taken = scan_time_words(entry.acquired_at, now=datetime.now(UTC), identity_shown=identity_shown)
+        yield texts.text("report.scanned"), taken
+    received = texts.text("report.received-from", time=_time(entry.received_at), sender=entry.submitted_by)
+    yield texts.text("report.received"), received
     if entry.reviews:
-        yield "Reviewed", "; ".join(f"{one.by}, {one.at:%Y-%m-%d %H:%M} UTC" for one in entry.reviews)
+        reviews = "; ".join(texts.text("report.signed", reader=one.by, time=_time(one.at)) for one in entry.reviews)
+        yield texts.text("report.reviewed"), reviews
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def _pictures(store: Store, entry: StudyDetail) -> Iterator[SlicePicture]:
@@ -108,18 +120,24 @@ def _picture(store: Store, entry: StudyDetail, geometry: Geometry, index: int, l
     )
 
 
-def _measured(one: Measurement) -> str:
+def _measured(texts: Catalogue, one: Measurement) -> str:
     """A measurement in words: ``Slice 12, ellipse: 58 HU (SD 7), 45 to 80 HU, 112 mm2. anna``."""
     found, words = one.found, []
     if found.length_mm is not None:
-        words.append(f"{found.length_mm:.1f} mm")
+        words.append(texts.text("measure.mm", value=f"{found.length_mm:.1f}"))
     if one.kind is MeasurementKind.PROBE:
-        words.append(f"{found.lowest_hu} HU")
+        words.append(texts.text("measure.hu", value=found.lowest_hu))
     elif found.mean_hu is not None:
-        words += [f"{found.mean_hu:.1f} HU (SD {found.sd_hu:.1f})", f"{found.lowest_hu} to {found.highest_hu} HU"]
+        words.append(texts.text("report.mean", mean=f"{found.mean_hu:.1f}", sd=f"{found.sd_hu:.1f}"))
+        words.append(texts.text("report.range", low=found.lowest_hu, high=found.highest_hu))
     if found.area_mm2 is not None:
-        words.append(f"{found.area_mm2:.0f} mm²")
-    return f"Slice {one.slice + 1}, {one.kind}: {', '.join(words)}. {one.by}, {one.at:%Y-%m-%d %H:%M} UTC"
+        words.append(texts.text("report.area", area=f"{found.area_mm2:.0f}"))
+    return texts.text(
+        f"report.measured-{one.kind.value}",
+        number=one.slice + 1,
+        values=", ".join(words),
+        signed=texts.text("report.signed", reader=one.by, time=_time(one.at)),
+    )
 
 
 def _standing(entries: Sequence[Feedback]) -> list[Feedback]:
@@ -139,13 +157,14 @@ def _numbers(indices: Sequence[int]) -> str:
     return ", ".join(f"{first + 1}" if first == last else f"{first + 1}-{last + 1}" for first, last in runs)
 
 
-def _remark(feedback: Feedback) -> ReaderRemark:
-    seen = "present" if feedback.present else "not present"
+def _remark(texts: Catalogue, feedback: Feedback) -> ReaderRemark:
+    seen = texts.text("report.present" if feedback.present else "report.not-present")
     if feedback.slices:
-        seen += f" on slices {_numbers(feedback.slices)}"
+        slices = {"count": len(feedback.slices), "slices": _numbers(feedback.slices)}
+        seen = texts.text("report.present-on" if feedback.present else "report.not-present-on", **slices)
     return ReaderRemark(
         label=feedback.label,
-        verdict=f"{_VERDICTS[feedback.verdict]}, {seen}",
+        verdict=texts.text(_VERDICTS[feedback.verdict], seen=seen),
         note=feedback.note,
-        at=f"{feedback.by}, {feedback.at:%Y-%m-%d %H:%M} UTC",
+        at=texts.text("report.signed", reader=feedback.by, time=_time(feedback.at)),
     )

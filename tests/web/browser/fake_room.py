@@ -12,19 +12,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.messages.catalogue import english
 from hemoscope.testing.phantom import Phantom, make_phantom
+from hemoscope.web.static_files import VersionedFiles, page_text
 
-STATIC = Path(__file__).resolve().parents[3] / "src" / "hemoscope" / "web" / "static"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -102,6 +101,7 @@ class FakeRoom:
 
     def __init__(self, card: dict[str, Any]) -> None:
         self.card = card
+        self.catalogue = english()
         self.studies: dict[str, FakeStudy] = {}
         self.version = 0
         self.others: dict[str, Phantom] = {}
@@ -180,8 +180,8 @@ class FakeRoom:
             return response
 
         for path, name in (("/", "index.html"), ("/login", "login.html"), ("/studies/{study_id}", "study.html")):
-            app.add_api_route(path, lambda name=name: FileResponse(STATIC / name))
-        app.mount("/static", StaticFiles(directory=STATIC))
+            app.add_api_route(path, lambda name=name: HTMLResponse(page_text(name, self.catalogue)))
+        app.mount("/static", VersionedFiles())
         for method, path, handler in (
             ("GET", "/site", self._site), ("GET", "/model", lambda: JSONResponse(self.card)),
             ("PUT", "/site/prevalence", self._set_prevalence), ("POST", "/login", self._login),

@@ -16,11 +16,12 @@ from hemoscope.inference.heat_maps import heat_on_slice
 from hemoscope.inference.study_reading import StudyReading
 from hemoscope.inference.windows import BRAIN
 from hemoscope.labels import Hemorrhage
+from hemoscope.messages.catalogue import english
 from hemoscope.reports.colours import heat_over
 from hemoscope.reports.overlays import FAINT_INK, INK, PAPER, SlicePicture, font, panel
 from hemoscope.reports.picture_choice import picture_of
 from hemoscope.reports.report import ModelIdentity, shown_probability, unread_words
-from hemoscope.reports.study_report_content import INCOMPLETE_WORDS, TRIAGE_WORDS
+from hemoscope.reports.study_report_content import INCOMPLETE, headline_key
 from hemoscope.version import DISCLAIMER
 
 PAGE = (1024, 640)  # columns, rows
@@ -100,8 +101,8 @@ def _title(picture: SlicePicture) -> str:
 
 def _summary(findings: StudyFindings, model: ModelIdentity, following: int, note: str) -> Image.Image:
     sheet, draw = _sheet()
-    incomplete = findings.urgency == "incomplete"
-    headline = INCOMPLETE_WORDS if incomplete else TRIAGE_WORDS[findings.triage]
+    incomplete = findings.urgency == INCOMPLETE
+    headline = english().text(headline_key(INCOMPLETE if incomplete else findings.triage.value))  # archives: English
     draw.text((_MARGIN, 10), "Hemoscope: intracranial hemorrhage", font=font(24), fill=INK)
     draw.text((_MARGIN, 52), headline, font=font(20), fill=_WARNING if incomplete else INK)
     draw.text((PAGE[0] - _MARGIN, 54), note, font=font(16), fill=_WARNING, anchor="ra")

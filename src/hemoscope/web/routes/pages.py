@@ -28,7 +28,7 @@ def login_page(request: Request) -> Response:
     """The login, or the worklist if no login is required."""
     if not app_state_of(request).credentials:
         return RedirectResponse("/", 303)
-    return _html("login.html")
+    return _html(request, "login.html")
 
 
 @router.post("/login")
@@ -39,10 +39,10 @@ def login_form() -> Response:
 
 def _page(request: Request, name: str) -> Response:
     if caller_of(request):
-        return _html(name)
+        return _html(request, name)
     path = request.url.path
     return RedirectResponse("/login" if path == "/" else f"/login?next={path}", 303)
 
 
-def _html(name: str) -> HTMLResponse:
-    return HTMLResponse(page_text(name), headers={"Cache-Control": "no-cache"})
+def _html(request: Request, name: str) -> HTMLResponse:
+    return HTMLResponse(page_text(name, app_state_of(request).catalogue), headers={"Cache-Control": "no-cache"})

@@ -92,7 +92,13 @@ def _content(state: AppState, study_id: str, kind: Kind) -> bytes:
     known = state.drawn_report(study_id, shown, kind)
     if known is not None:
         return known
-    report = report_of(state.store, study_id, model_card=state.model_card, identity_shown=state.settings.show_identity)
+    report = report_of(
+        state.store,
+        study_id,
+        model_card=state.model_card,
+        identity_shown=state.settings.show_identity,
+        catalogue=state.catalogue,
+    )
     content = _DRAW[kind](report)
     state.keep_report(study_id, shown, kind, content)
     return content

@@ -1,5 +1,7 @@
 // The server's REST API (docs/reference/rest-api.md) with errors that state the cause and what to do.
 
+import { t, unlessTranslated } from "./messages.js";
+
 const ROOT = "/api/v1";
 
 /** An error of the server (problem+json) or of the network; `remedy` is what to do, `cure` in the document. */
@@ -10,12 +12,7 @@ export class Problem extends Error {
   }
 }
 
-const UNREACHABLE = {
-  title: "The server does not answer",
-  detail: "The server does not answer.",
-  cure: "Check the network, and that hemoscope serve is running; this page tries again automatically.",
-  code: "unreachable",
-};
+const unreachable = () => new Problem({ detail: t("problem.unreachable"), cure: t("problem.unreachable.remedy"), code: "unreachable" });
 
 let site = null;
 let csrf = ""; // of the last answer, for a page that is being left and can wait for nothing
@@ -42,14 +39,15 @@ export function problemOf(status, text, retryAfter = null) {
   } catch {
     // A proxy's page instead of problem+json: only the status is known.
   }
-  const title = body.title ?? `The server answered ${status}`;
-  return new Problem({ title, detail: body.detail, cure: body.cure ?? remedyOf(status, retryAfter), code: body.code, status });
+  const title = body.title ?? t("problem.status", { status });
+  const [detail, cure] = [["", body.detail], [".remedy", body.cure ?? remedyOf(status, retryAfter)]].map(([part, given]) => unlessTranslated(`problem.${body.code}${part}`, given));
+  return new Problem({ title, detail, cure, code: body.code, status });
 }
 
 function remedyOf(status, retryAfter) {
-  const wait = /^\d+$/.test(retryAfter ?? "") ? `Wait ${retryAfter} s and try again.` : "Wait a minute and try again.";
+  const wait = /^\d+$/.test(retryAfter ?? "") ? t("problem.wait-seconds", { seconds: retryAfter }) : t("problem.wait-minute");
   if (status === 429) return wait;
-  return [502, 503, 504].includes(status) ? `The server, or a proxy before it, is starting or overloaded. ${wait}` : "";
+  return [502, 503, 504].includes(status) ? t("problem.overloaded", { wait }) : "";
 }
 
 function toLogin(status) {
@@ -65,7 +63,7 @@ async function request(path, options = {}) {
     response = await fetch(ROOT + path, { credentials: "same-origin", ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(UNREACHABLE);
+    throw unreachable();
   }
   if (response.ok) return response;
   if (response.status === 403) site = null; // the token may be of an expired session: the next attempt fetches a new one
@@ -101,7 +99,7 @@ async function pixelsAt(path, index, signal) {
   const [rows, columns] = ["X-Rows", "X-Columns"].map((name) => Number(response.headers.get(name)));
   const hounsfield = new Int16Array(await response.arrayBuffer());
   if (hounsfield.length !== rows * columns) {
-    throw new Problem({ title: "Slice incomplete", detail: `Slice ${index + 1} arrived incomplete.`, cure: "Reload the page." });
+    throw new Problem({ detail: t("problem.slice-incomplete", { number: index + 1 }), cure: t("problem.slice-incomplete.remedy") });
   }
   return { hounsfield, rows, columns };
 }
@@ -130,7 +128,7 @@ export async function upload(files, { onProgress, signal }) {
       if (call.status === 202) resolve(JSON.parse(call.responseText).study);
       else reject(problemOf(call.status, call.responseText, call.getResponseHeader("Retry-After")));
     });
-    call.addEventListener("error", () => reject(new Problem(UNREACHABLE)));
+    call.addEventListener("error", () => reject(unreachable()));
     call.addEventListener("abort", () => reject(new DOMException("Upload cancelled", "AbortError")));
     signal.addEventListener("abort", () => call.abort());
     call.send(form);

@@ -3,14 +3,14 @@
 
 import { seriesPixels } from "./api.js";
 import { el } from "./element.js";
-import { counted } from "./format.js";
 import { shownGeometry } from "./geometry.js";
 import { wireGestures } from "./gestures.js";
 import { nearestSlice, reachOf, tablePositions } from "./linked.js";
+import { t } from "./messages.js";
 import { capacityFor, SliceStack } from "./stack.js";
 import { panned, zoomedAt, FITTED } from "./view.js";
 import { Viewer } from "./viewer.js";
-import { draggedWindow, PRESETS, windowName } from "./window.js";
+import { draggedWindow, presetName, PRESETS, windowWords } from "./window.js";
 
 const find = (selector) => document.querySelector(selector);
 const BONE = PRESETS[2];
@@ -39,8 +39,8 @@ export class Beside {
   allow({ series = [] }) {
     if (series.length === this.#series.length) return;
     this.#series = series;
-    const option = ({ number, description, geometry }) => el("option", { value: number, text: `${description}, ${counted(geometry.slices, "slice")}` });
-    find("#beside-choice").replaceChildren(el("option", { value: 0, text: "No other series" }), ...series.map(option));
+    const option = ({ number, description, geometry }) => el("option", { value: number, text: t("beside.option", { series: description, slices: t("count.slices", { count: geometry.slices }) }) });
+    find("#beside-choice").replaceChildren(el("option", { value: 0, text: t("beside.none") }), ...series.map(option));
     find("#beside-group").hidden = series.length === 0;
   }
 
@@ -66,12 +66,12 @@ export class Beside {
 
   #begin({ number, description, geometry }) {
     const shape = shownGeometry(geometry);
-    const canvas = el("canvas", { role: "img", "aria-label": `Other series: ${description}` });
+    const canvas = el("canvas", { role: "img", "aria-label": t("beside.series", { series: description }) });
     const [place, caution, name] = [el("p"), el("p", { class: "geometry-caution" }), el("p", { class: "corner corner-br" })];
-    const preset = el("select", { "aria-label": "Window of the other series" }, el("option", { value: "", text: "Custom" }), ...PRESETS.map((one) => el("option", { value: one.key, text: one.name })));
-    const corner = el("div", { class: "corner corner-tl" }, place, el("p", { text: description }), el("p", { class: "beside-unread", text: "Not read by the model" }), caution);
+    const preset = el("select", { "aria-label": t("beside.window-label") }, el("option", { value: "", text: t("window.custom") }), ...PRESETS.map((one) => el("option", { value: one.key, text: presetName(one) })));
+    const corner = el("div", { class: "corner corner-tl" }, place, el("p", { text: description }), el("p", { class: "beside-unread", text: t("beside.unread") }), caution);
     const stage = el("div", { class: "beside-stage" }, canvas, corner, name, ...sides(shape.marks));
-    find("#beside").replaceChildren(stage, el("div", { class: "beside-tools" }, el("label", {}, el("span", { text: "Window" }), preset)));
+    find("#beside").replaceChildren(stage, el("div", { class: "beside-tools" }, el("label", {}, el("span", { text: t("beside.window") }), preset)));
     const stack = new SliceStack({
       count: geometry.slices,
       load: (index, signal) => seriesPixels(this.#studyId, number, index, signal),
@@ -119,7 +119,7 @@ export class Beside {
     const { viewer, name, preset, canvas } = this.#open;
     this.#open.window = { center, width };
     viewer.setWindow({ center, width });
-    name.textContent = `${windowName({ center, width })}  L ${center}  W ${width}`;
+    name.textContent = windowWords({ center, width });
     preset.value = PRESETS.find((one) => one.center === center && one.width === width)?.key ?? "";
     canvas.dataset.window = `${center}/${width}`;
   }
@@ -130,8 +130,8 @@ export class Beside {
     const { linked } = this.#open;
     const found = linked ? nearestSlice(linked.mine, linked.read[this.#reading.index]) : { index: this.#open.index, mm: 0 };
     this.#goTo(found.index);
-    if (!linked) this.#open.caution.textContent = "Positions not known: not linked";
-    else this.#open.caution.textContent = found.mm > linked.reach ? `No slice at this position: the nearest is ${found.mm.toFixed(0)} mm away` : "";
+    if (!linked) this.#open.caution.textContent = t("beside.not-linked");
+    else this.#open.caution.textContent = found.mm > linked.reach ? t("beside.far", { mm: found.mm.toFixed(0) }) : "";
   }
 
   /** This series is scrolled: the one that was read follows it. */
@@ -151,7 +151,7 @@ export class Beside {
     this.#open.index = index;
     canvas.dataset.slice = index;
     stack.want(index, direction);
-    place.textContent = `${index + 1} / ${geometry.slices}${linked ? `  ${linked.mine[index].toFixed(1)} mm` : ""}`;
+    place.textContent = t(linked ? "viewer.place-mm" : "viewer.place", { number: index + 1, total: geometry.slices, mm: linked?.mine[index].toFixed(1) });
     this.#draw();
   }
 
@@ -163,5 +163,5 @@ export class Beside {
 }
 
 export function besideKeys(beside) {
-  return [{ keys: ["x"], shown: ["x"], does: "Another series of the study beside this one, if the site keeps any", act: () => beside.next() }];
+  return [{ keys: ["x"], shown: ["x"], does: t("keys.beside"), act: () => beside.next() }];
 }

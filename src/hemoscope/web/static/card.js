@@ -3,14 +3,15 @@
 import { el } from "./element.js";
 import { probability } from "./format.js";
 import { LABELS, labelName } from "./labels.js";
+import { t } from "./messages.js";
 import { ruleWords } from "./rule_words.js";
 
 const number = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits));
-const share = (found) => (found ? `${number(found.value)} (${number(found.low)} to ${number(found.high)}), ${found.hits} of ${found.rows}` : "–");
+const share = (found) => (found ? t("card.share", { value: number(found.value), low: number(found.low), high: number(found.high), hits: found.hits, rows: found.rows }) : "–");
 
 function estimate(score) {
   if (!score) return "–";
-  return score.low === null ? number(score.value) : `${number(score.value)} (${number(score.low)} to ${number(score.high)})`;
+  return score.low === null ? number(score.value) : t("card.interval", { value: number(score.value), low: number(score.low), high: number(score.high) });
 }
 
 function table(caption, heads, rows) {
@@ -19,11 +20,6 @@ function table(caption, heads, rows) {
   return el("div", { class: "scrolls", tabindex: 0, role: "region", "aria-label": caption }, el("table", { class: "card-table" }, el("caption", { text: caption }), el("thead", {}, head), el("tbody", {}, rows.map(line))));
 }
 
-const METHODS = {
-  cross_fitted: "cross-fitted, each patient decided by thresholds fitted on the other patients",
-  test_set: "of these thresholds on the test set",
-};
-
 /** Sensitivity and specificity of a point as two cells; those in sample are marked. */
 function rateCells(point) {
   if (point.performance) return [share(point.performance.sensitivity), share(point.performance.specificity)];
@@ -31,21 +27,21 @@ function rateCells(point) {
 }
 
 function measuredOn(points) {
-  const methods = [...new Set(points.filter((point) => point.performance).map((point) => METHODS[point.performance.method]))];
-  if (points.some((point) => !point.performance && point.sensitivity !== null)) methods.push("with an asterisk, in sample, on the patients that the threshold was chosen on: expect lower values");
-  return methods.length ? `Sensitivity and specificity: ${methods.join("; ")}. With 95% intervals and counts of studies.` : "";
+  const methods = [...new Set(points.filter((point) => point.performance).map((point) => t(`card.method-${point.performance.method}`)))];
+  if (points.some((point) => !point.performance && point.sensitivity !== null)) methods.push(t("card.method-in-sample"));
+  return methods.length ? t("card.measured", { methods: methods.join("; ") }) : "";
 }
 
 function operatingPoints(card) {
   const { study, urgent } = card.operating_points;
   const rows = LABELS.map((label) => {
     const point = study[label];
-    const validation = card.established[label] ? "established" : "not established";
+    const validation = t(card.established[label] ? "card.established" : "card.not-established");
     return [labelName(label), validation, probability(point.threshold), ...rateCells(point), ruleWords(point.rule)];
   });
-  rows.push(["Any, urgent", "", probability(urgent.threshold), ...rateCells(urgent), ruleWords(urgent.rule)]);
-  const heads = ["Label", "Validation", "Threshold", "Sensitivity", "Specificity", "Rule"];
-  return [table("Thresholds for a study", heads, rows), el("p", { class: "faint", text: measuredOn([...Object.values(study), urgent]) })];
+  rows.push([t("card.any-urgent"), "", probability(urgent.threshold), ...rateCells(urgent), ruleWords(urgent.rule)]);
+  const heads = [t("card.label"), t("card.validation"), t("card.threshold"), t("card.sensitivity"), t("card.specificity"), t("card.rule")];
+  return [table(t("card.thresholds"), heads, rows), el("p", { class: "faint", text: measuredOn([...Object.values(study), urgent]) })];
 }
 
 /** When a study is unsure, and what that does, for each alpha; the one in use first. */
@@ -55,11 +51,10 @@ function unsure(card) {
   const sets = [...card.unsure.sets].sort((a, b) => used(b) - used(a));
   const rows = sets.map((one) => {
     const { unsure: abstained, not_low, not_high, low_without, high_with } = one.performance ?? {};
-    return [`${one.alpha}${used(one) ? ", in use" : ""}`, `${probability(one.low)} to ${probability(one.high)}`, ...[abstained, not_low, not_high, low_without, high_with].map(share)];
+    return [used(one) ? t("card.in-use", { alpha: one.alpha }) : one.alpha, t("card.range", { low: probability(one.low), high: probability(one.high) }), ...[abstained, not_low, not_high, low_without, high_with].map(share)];
   });
-  const heads = ["Alpha", "Unsure from", "Studies unsure", "With hemorrhage, not low", "Without, not high", "Low, without hemorrhage", "High, with hemorrhage"];
-  const words = "Two conformal quantiles of the probability of any hemorrhage. At most a share alpha of the studies with hemorrhage is meant to lie below the range, and at most alpha of those without above it. With 95% intervals and counts of studies.";
-  return [table("Unsure studies", heads, rows), el("p", { class: "faint", text: words })];
+  const heads = [t("card.alpha"), t("card.unsure-from"), t("card.unsure-share"), t("card.unsure-not-low"), t("card.unsure-not-high"), t("card.unsure-low-without"), t("card.unsure-high-with")];
+  return [table(t("card.unsure"), heads, rows), el("p", { class: "faint", text: t("card.unsure-meaning") })];
 }
 
 function calibrationError(score) {
@@ -70,7 +65,7 @@ function calibrationError(score) {
 
 /** One evaluation: what it is, then its tables of ranking and of calibration. */
 function scores(one) {
-  const counted = one.level === "slice" ? "slices" : "studies";
+  const evaluated = { name: one.name, count: one.n_images, patients: one.n_patients, description: one.description };
   const of = LABELS.map((label) => [labelName(label), one.labels[label]]);
   const ranking = of.map(([name, score]) => [
     name,
@@ -80,24 +75,24 @@ function scores(one) {
   ]);
   const calibration = of.map(([name, score]) => [name, estimate(score.slope), estimate(score.observed_expected), calibrationError(score)]);
   return [
-    el("p", { class: "faint", text: `${one.name}: ${one.n_images} ${counted} of ${one.n_patients} patients. ${one.description}` }),
-    table(`Ranking, ${one.name}`, ["Label", "AUROC", "Average precision", "Positive (patients)"], ranking),
-    table(`Calibration, ${one.name}`, ["Label", "Slope", "Observed/expected", "Calibration error"], calibration),
+    el("p", { class: "faint", text: t(one.level === "slice" ? "card.evaluated-slices" : "card.evaluated-studies", evaluated) }),
+    table(t("card.ranking", { name: one.name }), [t("card.label"), t("card.auroc"), t("card.average-precision"), t("card.positive")], ranking),
+    table(t("card.calibration", { name: one.name }), [t("card.label"), t("card.slope"), t("card.observed-expected"), t("card.calibration-error")], calibration),
   ];
 }
 
 function strata(one) {
   const rows = one.strata.map(({ kind, name, found, false_alarms }) => [`${kind}: ${name}`, share(found), share(false_alarms)]);
-  const words = `Slices flagged where any hemorrhage has specificity ${number(one.specificity)}.`;
-  return [table(`Strata, ${one.name}`, ["Slices", "Found, of those with hemorrhage", "Flagged, of the others"], rows), el("p", { class: "faint", text: words })];
+  const words = t("card.strata-meaning", { specificity: number(one.specificity) });
+  return [table(t("card.strata", { name: one.name }), [t("card.strata-slices"), t("card.strata-found"), t("card.strata-flagged")], rows), el("p", { class: "faint", text: words })];
 }
 
 function prevalence(site, onPrevalence) {
   const value = site.prevalence === null ? "" : String(Number((site.prevalence * 100).toFixed(2)));
-  const shown = value ? `${value}% of the studies here` : "not set";
-  if (!onPrevalence) return el("p", {}, el("strong", { text: "Prevalence of any hemorrhage: " }), shown);
+  const shown = value ? t("card.prevalence-value", { percent: value }) : t("card.prevalence-none");
+  if (!onPrevalence) return el("p", {}, el("strong", { text: t("card.prevalence") }), ` ${shown}`);
   const input = el("input", { id: "prevalence", type: "number", min: 0.1, max: 99, step: 0.1, value, inputmode: "decimal" });
-  const form = el("form", { class: "inline" }, el("label", { for: "prevalence", text: "Prevalence of any hemorrhage here in %" }), input, el("button", { type: "submit", class: "small" }, "Set"));
+  const form = el("form", { class: "inline" }, el("label", { for: "prevalence", text: t("card.prevalence-input") }), input, el("button", { type: "submit", class: "small" }, t("card.prevalence-set")));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     onPrevalence(input.value === "" ? null : Number(input.value) / 100);
@@ -105,29 +100,27 @@ function prevalence(site, onPrevalence) {
   return form;
 }
 
-const SCORES_MEANING =
-  "In brackets: 95% intervals by patient; after the calibration error, its mean if the probabilities were calibrated. Calibrated probabilities have slope 1 and observed/expected 1. No interval includes how much scores change if the network is trained again.";
 const list = (texts) => el("ul", {}, texts.map((text) => el("li", { text })));
-const data = (one) => `${one.name} ${one.version}, ${one.license}. ${one.doi ? `DOI ${one.doi}. ` : ""}${one.attribution} Changes: ${one.changes}`;
+const data = (one) => t(one.doi ? "card.data-doi" : "card.data", one);
 
 /** Fill the dialog; `onPrevalence(share)` is given to admins. */
 export function fillCard(dialog, card, site, onPrevalence) {
-  dialog.querySelector("h2").textContent = `Model card: ${card.name} ${card.version}`;
+  dialog.querySelector("h2").textContent = t("card.title-model", { name: card.name, version: card.version });
   dialog.querySelector(".dialog-body").replaceChildren(
     el("p", { class: "card-disclaimer", text: card.disclaimer }),
     el("p", { text: card.description }),
-    el("h3", { text: "Limits of use" }),
+    el("h3", { text: t("card.limits") }),
     list(card.limits_of_use),
-    el("h3", { text: "At this site" }),
+    el("h3", { text: t("card.at-site") }),
     prevalence(site, onPrevalence),
     ...operatingPoints(card),
     ...unsure(card),
-    el("h3", { text: "Performance" }),
+    el("h3", { text: t("card.performance") }),
     ...card.scores.flatMap(scores),
-    el("p", { class: "faint", text: SCORES_MEANING }),
+    el("p", { class: "faint", text: t("card.scores-meaning") }),
     ...(card.strata ?? []).flatMap(strata),
-    el("h3", { text: "Training data" }),
+    el("h3", { text: t("card.training-data") }),
     list(card.training_data.map(data)),
-    el("p", { class: "faint fingerprint", text: card.sha256 ? `Bundle SHA-256 ${card.sha256}` : "" }),
+    el("p", { class: "faint fingerprint", text: card.sha256 ? t("card.sha256", { sha256: card.sha256 }) : "" }),
   );
 }

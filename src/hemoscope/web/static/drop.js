@@ -1,6 +1,6 @@
 // Files of a drag and drop: folders are read recursively, in as many batches as the browser returns.
 
-import { counted } from "./format.js";
+import { t } from "./messages.js";
 
 const readBatch = (reader) => new Promise((resolve, reject) => reader.readEntries(resolve, reject));
 const fileOf = (entry) => new Promise((resolve, reject) => entry.file(resolve, reject));
@@ -36,7 +36,7 @@ export async function droppedFiles(transfer) {
 /** Hidden files of file managers are not part of a study. */
 export const isWanted = (file) => !file.name.startsWith(".") && file.name !== "Thumbs.db" && file.size > 0;
 
-const nameOf = (files) => (files.length === 1 ? files[0].name : counted(files.length, "file"));
+const nameOf = (files) => (files.length === 1 ? files[0].name : t("count.files", { count: files.length }));
 
 /** Call `onFiles({name, files})` for a drop anywhere on the page, with an overlay while something is dragged over it. */
 export function acceptDrops(curtain, onFiles) {

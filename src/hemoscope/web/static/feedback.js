@@ -4,13 +4,14 @@
 import { Problem, sendJson } from "./api.js";
 import { el, icon } from "./element.js";
 import { labelName } from "./labels.js";
+import { parts, t } from "./messages.js";
 import { problemBox } from "./site.js";
 import { indicesOf, rangesOf } from "./slice_ranges.js";
 
-/** How each verdict is shown, wherever it is. */
+/** How each verdict is shown, wherever it is; `words` is a key of the catalogue. */
 export const VERDICTS = Object.freeze({
-  agree: { icon: "check", words: "Reader agrees" },
-  corrected: { icon: "close", words: "Reader disagrees" },
+  agree: { icon: "check", words: "verdict.agree" },
+  corrected: { icon: "close", words: "verdict.corrected" },
 });
 
 /** What stands of each label: its newest entry, none if that took the feedback back. The list is oldest first. */
@@ -27,11 +28,10 @@ export function feedbackOn(finding, verdict, { slices = null, note = "" } = {}) 
 
 /** "hemorrhage", "no hemorrhage", "subdural", "no subdural": what a verdict says is, or is not, there. */
 export function sightWords(label, present) {
-  const name = label === "any" ? "hemorrhage" : labelName(label).toLowerCase();
-  return present ? name : `no ${name}`;
+  return t(present ? `sight.${label}` : `sight.no-${label}`);
 }
 
-const words = (entry) => `${entry.verdict === "agree" ? "Agreed" : "Disagreed"}: ${sightWords(entry.label, entry.present)}`;
+const words = ({ verdict, label, present }) => t(verdict === "agree" ? "feedback.agreed" : "feedback.disagreed", { sight: sightWords(label, present) });
 
 /** The controls of one finding. `context` has studyId, slices (their number), currentSlice() and onGiven(label, entry). */
 export class FeedbackControls {
@@ -45,22 +45,24 @@ export class FeedbackControls {
   show(given) {
     const { label, present } = this.finding;
     const button = (verdict, act) => {
-      const text = `${verdict === "agree" ? "Agree" : "Disagree"}: ${sightWords(label, (verdict === "agree") === present)}`;
+      const text = t(verdict === "agree" ? "feedback.agree" : "feedback.disagree", { sight: sightWords(label, (verdict === "agree") === present) });
       return el("button", { type: "button", class: "small", "aria-pressed": given?.verdict === verdict, onclick: act }, icon(VERDICTS[verdict].icon), text);
     };
     const agree = button("agree", () => this.#send("agree", { note: "" }));
     const disagree = button("corrected", () => this.#form("corrected"));
     const more = given && [
-      el("button", { type: "button", class: "small quiet", onclick: () => this.#form(given.verdict, given) }, given.note || given.slices ? "Edit" : "Add slices or a note"),
-      el("button", { type: "button", class: "small quiet", onclick: () => this.#send("withdrawn", {}) }, "Take back"),
+      el("button", { type: "button", class: "small quiet", onclick: () => this.#form(given.verdict, given) }, t(given.note || given.slices ? "feedback.edit" : "feedback.add")),
+      el("button", { type: "button", class: "small quiet", onclick: () => this.#send("withdrawn", {}) }, t("feedback.take-back")),
     ];
-    const buttons = el("div", { class: "feedback-buttons", role: "group", "aria-label": `Your reading of ${labelName(label)}` }, agree, disagree, ...(more ?? []));
+    const buttons = el("div", { class: "feedback-buttons", role: "group", "aria-label": t("feedback.yours", { label: labelName(label) }) }, agree, disagree, ...(more ?? []));
     this.node.replaceChildren(buttons, ...(given ? [this.#said(given)] : []));
   }
 
   #said(given) {
-    const where = given.slices?.length ? `, ${given.slices.length > 1 ? "slices" : "slice"} ${rangesOf(given.slices)}` : "";
-    return el("p", { class: `said said-${given.verdict}` }, el("strong", { text: words(given) }), `${where} (${given.by})`, given.note && el("q", { text: given.note }));
+    const count = given.slices?.length ?? 0;
+    const key = count > 0 ? "feedback.said-slices" : "feedback.said";
+    const said = parts(key, { said: el("strong", { text: words(given) }), count, slices: rangesOf(given.slices ?? []), reader: given.by });
+    return el("p", { class: `said said-${given.verdict}` }, said, given.note && el("q", { text: given.note }));
   }
 
   #form(verdict, given) {
@@ -69,15 +71,15 @@ export class FeedbackControls {
     const note = el("textarea", { id: `note-${label}`, rows: 2, maxlength: 2000 });
     note.value = given?.note ?? "";
     const marks = this.#marks(given);
-    const title = `${verdict === "agree" ? "Agree" : "Disagree"}: ${sightWords(label, present)}`;
+    const title = t(verdict === "agree" ? "feedback.agree" : "feedback.disagree", { sight: sightWords(label, present) });
     const form = el(
       "form",
       { class: "feedback-form" },
       el("p", { class: "form-title", text: title }),
       present && marks.node,
-      el("label", { for: note.id, text: "Note (no names)" }),
+      el("label", { for: note.id, text: t("feedback.note") }),
       note,
-      el("div", { class: "feedback-buttons" }, el("button", { type: "submit", class: "main small" }, "Save"), el("button", { type: "button", class: "small quiet", onclick: () => this.show(given) }, "Cancel")),
+      el("div", { class: "feedback-buttons" }, el("button", { type: "submit", class: "main small" }, t("common.save")), el("button", { type: "button", class: "small quiet", onclick: () => this.show(given) }, t("common.cancel"))),
     );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -92,16 +94,16 @@ export class FeedbackControls {
   #marks(given) {
     const { label } = this.finding;
     const { slices: count } = this.context;
-    const input = el("input", { id: `slices-${label}`, type: "text", inputmode: "numeric", autocomplete: "off", placeholder: "12-15, 18" });
+    const input = el("input", { id: `slices-${label}`, type: "text", inputmode: "numeric", autocomplete: "off", placeholder: t("feedback.slices-example") });
     input.value = rangesOf(given?.slices ?? []);
-    const check = () => input.setCustomValidity(indicesOf(input.value, count) ? "" : `Give slices from 1 to ${count}, such as 12-15, 18`);
+    const check = () => input.setCustomValidity(indicesOf(input.value, count) ? "" : t("feedback.slices-wrong", { most: count }));
     input.addEventListener("input", check);
     const add = () => {
       input.value = rangesOf([...(indicesOf(input.value, count) ?? []), this.context.currentSlice()]);
       check();
     };
-    const here = el("button", { type: "button", class: "small quiet", onclick: add }, "Add this slice");
-    const node = el("div", { class: "marks" }, el("label", { for: input.id, text: "Seen on slices" }), el("div", { class: "marks-row" }, input, here));
+    const here = el("button", { type: "button", class: "small quiet", onclick: add }, t("feedback.add-slice"));
+    const node = el("div", { class: "marks" }, el("label", { for: input.id, text: t("feedback.seen-on") }), el("div", { class: "marks-row" }, input, here));
     const read = () => {
       const indices = indicesOf(input.value, count);
       return indices?.length ? indices : null;
@@ -112,7 +114,7 @@ export class FeedbackControls {
   async #send(verdict, extra) {
     const body = feedbackOn(this.finding, verdict, extra);
     try {
-      const entry = (await sendJson("POST", `/studies/${this.context.studyId}/feedback`, body)) ?? { ...body, by: "you" };
+      const entry = (await sendJson("POST", `/studies/${this.context.studyId}/feedback`, body)) ?? { ...body, by: t("feedback.you") };
       const standing = verdict === "withdrawn" ? undefined : entry;
       this.show(standing);
       this.context.onGiven(this.finding.label, standing);

@@ -2,16 +2,17 @@
 
 import { el, icon } from "./element.js";
 import { FeedbackControls, VERDICTS } from "./feedback.js";
-import { counted, probability } from "./format.js";
+import { probability } from "./format.js";
 import { labelName, triageOf, urgencyWord } from "./labels.js";
 import { thresholdWords, unreadWords, urgencyWords } from "./meaning.js";
+import { t } from "./messages.js";
 import { plainNote } from "./quality.js";
 
 function status(finding) {
   if (!finding.established) {
-    return el("span", { class: finding.present ? "status status-doubted reached" : "status status-doubted", text: finding.present ? "Not established, suspected" : "Not established" });
+    return el("span", { class: finding.present ? "status status-doubted reached" : "status status-doubted", text: t(finding.present ? "finding.not-established-suspected" : "finding.not-established") });
   }
-  return el("span", { class: finding.present ? "status status-present" : "status status-absent", text: finding.present ? "Suspected" : "Below threshold" });
+  return el("span", { class: finding.present ? "status status-present" : "status status-absent", text: t(finding.present ? "finding.suspected" : "finding.below") });
 }
 
 /** A bar from 0 to 1 with a tick at the threshold; hidden from screen readers, which read the numbers. */
@@ -27,14 +28,14 @@ function keySlices(finding, context) {
   const indices = context.geometry.key_slices[finding.label] ?? [];
   if (indices.length === 0) return null;
   const button = (index) =>
-    el("button", { type: "button", class: "small key-slice", dataset: { slice: index }, "aria-label": `Key slice ${index + 1} of ${labelName(finding.label)}`, onclick: () => context.onSlice(index, finding.label) }, String(index + 1));
-  return el("div", { class: "key-slices" }, el("span", { class: "faint", text: "Key slices" }), indices.map(button));
+    el("button", { type: "button", class: "small key-slice", dataset: { slice: index }, "aria-label": t("finding.key-slice", { number: index + 1, label: labelName(finding.label) }), onclick: () => context.onSlice(index, finding.label) }, String(index + 1));
+  return el("div", { class: "key-slices" }, el("span", { class: "faint", text: t("finding.key-slices") }), indices.map(button));
 }
 
 function doubt(finding) {
   return finding.established
     ? null
-    : el("p", { class: "doubt", text: "Not established: too few such patients in validation. Suspected only together with any hemorrhage." });
+    : el("p", { class: "doubt", text: t("finding.why-not-established") });
 }
 
 function details(finding, context) {
@@ -42,7 +43,7 @@ function details(finding, context) {
   return [
     doubt(finding),
     keySlices(finding, context),
-    el("p", { class: "meaning" }, el("strong", { text: `Threshold ${probability(finding.threshold)}. ` }), first),
+    el("p", { class: "meaning" }, el("strong", { text: t("finding.threshold", { threshold: probability(finding.threshold) }) }), ` ${first}`),
     rest.length > 0 && el("p", { class: "faint measured", text: rest.join(" ") }),
   ].filter(Boolean);
 }
@@ -69,22 +70,22 @@ export function markReviewed(item, given) {
   const said = given && VERDICTS[given.verdict];
   item.classList.toggle("is-agreed", given?.verdict === "agree");
   item.classList.toggle("is-disputed", given?.verdict === "corrected");
-  item.querySelector(".reader-mark").replaceChildren(...(said ? [icon(said.icon), said.words] : []));
+  item.querySelector(".reader-mark").replaceChildren(...(said ? [icon(said.icon), t(said.words)] : []));
 }
 
 function notes(study) {
   const plain = study.quality.map(plainNote);
-  if (plain.length === 0) return el("p", { class: "faint no-notes", text: "No quality notes on this series." });
+  if (plain.length === 0) return el("p", { class: "faint no-notes", text: t("finding.no-notes") });
   const item = ({ title, message, caution }) =>
-    el("li", { class: caution ? "note note-caution" : "note" }, icon(caution ? "caution" : "note"), el("span", {}, el("strong", { text: title }), el("span", { class: "faint", text: message })));
+    el("li", { class: caution ? "note note-caution" : "note" }, icon(caution ? "caution" : "note"), el("span", {}, el("strong", { text: title }), el("span", { class: "faint", lang: "en", text: message })));
   return el("ul", { class: "notes" }, plain.sort((a, b) => b.caution - a.caution).map(item));
 }
 
 function skipped(study) {
   const count = study.skipped_series.length;
   if (count === 0) return null;
-  const item = ({ reason, instances }) => el("li", { text: `${counted(instances, "image")}: ${reason}` });
-  return el("details", { class: "skipped" }, el("summary", { text: `${count} other series not read` }), el("ul", {}, study.skipped_series.map(item)));
+  const item = ({ reason, instances }) => el("li", { text: t("study.reason", { what: t("count.images", { count: instances }), reason }) });
+  return el("details", { class: "skipped" }, el("summary", { text: t("finding.skipped", { count }) }), el("ul", {}, study.skipped_series.map(item)));
 }
 
 const PARTIAL_HEAD = ["single_slice", "few_slices"]; // said already where the head was not read in full
@@ -95,14 +96,14 @@ export function drawFindings(panel, study, context, feedback) {
   const partial = study.state === "incomplete";
   const kind = partial && triage === "routine" ? "incomplete" : triage;
   const words = [urgencyWords(study, context.card)];
-  if (partial && kind === triage) words.push(`Not the whole head was read (${unreadWords(study)}).`);
+  if (partial && kind === triage) words.push(t("meaning.partial", { reason: unreadWords(study) }));
   const cautions = study.quality.map(plainNote).filter(({ code, caution }) => caution && !(partial && PARTIAL_HEAD.includes(code)));
-  if (cautions.length > 0) words.push(`Caution: ${cautions.map(({ title }) => title).join("; ")}.`);
+  if (cautions.length > 0) words.push(t("finding.caution", { notes: cautions.map(({ title }) => title).join("; ") }));
   panel.replaceChildren(
     el("section", { class: `verdict verdict-${kind}` }, icon(kind), el("div", {}, el("h2", { text: urgencyWord(kind) }), words.map((text) => el("p", { text })))),
-    el("h2", { class: "unseen", text: "Findings" }),
+    el("h2", { class: "unseen", text: t("study.findings") }),
     el("ol", { class: "findings" }, study.findings.map((finding) => row(finding, context, feedback.get(finding.label)))),
-    el("section", { class: "quality" }, el("h2", { text: "Quality" }), notes(study), skipped(study)),
+    el("section", { class: "quality" }, el("h2", { text: t("finding.quality") }), notes(study), skipped(study)),
   );
 }
 

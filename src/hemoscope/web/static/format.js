@@ -1,5 +1,7 @@
 // Numbers and times as people read them.
 
+import { t } from "./messages.js";
+
 const MINUTE = 60;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
@@ -17,15 +19,15 @@ export const shortProbability = (value) => probability(value).replace("0.", ".")
 /** A length of time in at most two units: "40 s", "12 min", "3 h 05 min", "6 d". */
 export function duration(seconds) {
   const whole = Math.max(Math.floor(seconds), 0);
-  if (whole < MINUTE) return `${whole} s`;
-  if (whole < HOUR) return `${Math.floor(whole / MINUTE)} min`;
+  if (whole < MINUTE) return t("duration.seconds", { seconds: whole });
+  if (whole < HOUR) return t("duration.minutes", { minutes: Math.floor(whole / MINUTE) });
   if (whole < DAY) {
     const minutes = String(Math.floor((whole % HOUR) / MINUTE)).padStart(2, "0");
-    return `${Math.floor(whole / HOUR)} h ${minutes} min`;
+    return t("duration.hours", { hours: Math.floor(whole / HOUR), minutes });
   }
   const days = Math.floor(whole / DAY);
-  if (days < 60) return `${days} d`;
-  return days < 730 ? `${Math.floor(days / 30.44)} months` : `${Math.floor(days / 365.25)} years`;
+  if (days < 60) return t("duration.days", { days });
+  return days < 730 ? t("duration.months", { count: Math.floor(days / 30.44) }) : t("duration.years", { count: Math.floor(days / 365.25) });
 }
 
 /** Seconds from an ISO time to now. */
@@ -35,16 +37,11 @@ export function secondsSince(iso, now = Date.now()) {
 
 /** Sizes as file managers show them: "18.2 MB". */
 export function megabytes(bytes) {
-  return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+  return bytes < 1e6 ? t("upload.kilobytes", { size: Math.ceil(bytes / 1e3) }) : t("upload.megabytes", { size: (bytes / 1e6).toFixed(1) });
 }
 
 /** A share as a percentage without false precision. */
 export function percent(share) {
   const value = share * 100;
-  return `${value < 10 ? Number(value.toFixed(1)) : Math.round(value)}%`;
-}
-
-/** A count of something: "1 slice", "36 slices". */
-export function counted(count, noun, plural = `${noun}s`) {
-  return `${count.toLocaleString("en")} ${count === 1 ? noun : plural}`;
+  return t("meaning.percent", { value: value < 10 ? Number(value.toFixed(1)) : Math.round(value) });
 }

@@ -1,6 +1,8 @@
 // Where a slice lies in the patient: letters for its four edges, and lengths in millimetres.
 // DICOM's patient axes point to the Left, to the back (Posterior) and to the Head: PS3.3 C.7.6.2.1.1.
 
+import { t } from "./messages.js";
+
 const AXES = [
   ["L", "R"],
   ["P", "A"],
@@ -59,12 +61,9 @@ export function shownGeometry(geometry) {
 /** The reason why there are no marks or no scale; empty if there are both. */
 export function geometryCaution(geometry) {
   const shown = shownGeometry(geometry);
-  if (geometry.assumed) return "Geometry assumed: sides not marked, no mm scale";
-  const missing = [];
-  if (!shown.marks) missing.push("orientation unknown, sides not marked");
-  if (!shown.millimetres) missing.push("pixel spacing unknown, no mm scale");
-  const text = missing.join("; ");
-  return text.charAt(0).toUpperCase() + text.slice(1);
+  if (geometry.assumed) return t("viewer.geometry-assumed");
+  if (!shown.marks) return t(shown.millimetres ? "viewer.no-sides" : "viewer.no-sides-no-scale");
+  return shown.millimetres ? "" : t("viewer.no-scale");
 }
 
 /** The longest round length that fits: {mm, pixels}. */

@@ -1,6 +1,7 @@
 // The heat map's controls: on and off, opacity, threshold and outline, and the scale that says what is shown.
 
 import { scaleStops } from "./colours.js";
+import { t } from "./messages.js";
 import { remembered } from "./storage.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -45,8 +46,8 @@ export function wireHeat(reading) {
 export function showHeatStyle({ threshold, outline }) {
   find("#outline").setAttribute("aria-pressed", outline);
   find("#threshold").value = threshold;
-  find("#threshold").setAttribute("aria-valuetext", `From ${threshold.toFixed(2)}`);
-  find("#heat-from").textContent = `${outline ? "Outline at" : "From"} ${threshold.toFixed(2)}`;
+  find("#threshold").setAttribute("aria-valuetext", t("heat.from", { threshold: threshold.toFixed(2) }));
+  find("#heat-from").textContent = t(outline ? "heat.outline-at" : "heat.from", { threshold: threshold.toFixed(2) });
 }
 
 /** A map that shows nothing on a slice is not a map that is off. */
@@ -61,11 +62,11 @@ export const steppedThreshold = (value) => Math.min(Math.max(Math.round(value * 
 export function heatKeys(reading) {
   const threshold = (step) => reading.setHeatStyle({ threshold: reading.heatStyle.threshold + step });
   return [
-    { keys: ["h"], shown: ["h"], does: "Heat map on or off", act: () => toggleHeat(reading) },
-    { keys: ["["], shown: ["["], does: "Heat map fainter", act: () => reading.setOpacity(reading.opacity - 0.1) },
-    { keys: ["]"], shown: ["]"], does: "Heat map stronger", act: () => reading.setOpacity(reading.opacity + 0.1) },
-    { keys: ["o"], shown: ["o"], does: "Heat map as outline or filled", act: () => reading.setHeatStyle({ outline: !reading.heatStyle.outline }) },
-    { keys: ["{"], shown: ["{"], does: "Lower threshold of the heat map", act: () => threshold(-0.05) },
-    { keys: ["}"], shown: ["}"], does: "Higher threshold of the heat map", act: () => threshold(0.05) },
+    { keys: ["h"], shown: ["h"], does: t("keys.heat"), act: () => toggleHeat(reading) },
+    { keys: ["["], shown: ["["], does: t("keys.heat-fainter"), act: () => reading.setOpacity(reading.opacity - 0.1) },
+    { keys: ["]"], shown: ["]"], does: t("keys.heat-stronger"), act: () => reading.setOpacity(reading.opacity + 0.1) },
+    { keys: ["o"], shown: ["o"], does: t("keys.heat-outline"), act: () => reading.setHeatStyle({ outline: !reading.heatStyle.outline }) },
+    { keys: ["{"], shown: ["{"], does: t("keys.heat-lower"), act: () => threshold(-0.05) },
+    { keys: ["}"], shown: ["}"], does: t("keys.heat-higher"), act: () => threshold(0.05) },
   ];
 }

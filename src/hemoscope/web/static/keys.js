@@ -1,6 +1,7 @@
 // The keyboard: one table a page, which is also the page's help. Single keys can be switched off (WCAG 2.1.4).
 
 import { el } from "./element.js";
+import { isKnown, t } from "./messages.js";
 import { remembered } from "./storage.js";
 
 const SWITCH = "hemoscope.single-keys";
@@ -59,13 +60,13 @@ function keySwitch() {
   const box = el("input", { type: "checkbox", id: "single-keys" });
   box.checked = singleKeysOn();
   box.addEventListener("change", () => remembered.set(SWITCH, box.checked ? "on" : "off"));
-  return el("label", { class: "check", for: "single-keys" }, box, " Single-key shortcuts on");
+  return el("label", { class: "check", for: "single-keys" }, box, ` ${t("keys.single")}`);
 }
 
 /** Fill the help dialog from the same table. */
 export function fillHelp(dialog, bindings) {
   const rows = bindings.map(({ shown, does }) =>
-    el("tr", {}, el("th", { scope: "row" }, ...shown.map((key) => el("kbd", { text: key }))), el("td", { text: does })),
+    el("tr", {}, el("th", { scope: "row" }, ...shown.map((key) => el("kbd", { text: isKnown(`key.${key}`) ? t(`key.${key}`) : key }))), el("td", { text: does })),
   );
   dialog.querySelector(".dialog-body").replaceChildren(el("table", { class: "keys" }, el("tbody", {}, ...rows)), keySwitch());
 }

@@ -1,5 +1,7 @@
 // The six labels in their one order (hemoscope/labels.py; the tests compare), and the words for urgency and state.
 
+import { t } from "./messages.js";
+
 export const LABELS = Object.freeze([
   "any",
   "epidural",
@@ -9,32 +11,14 @@ export const LABELS = Object.freeze([
   "subdural",
 ]);
 
-const NAMES = {
-  any: ["Any hemorrhage", "Any"],
-  epidural: ["Epidural", "EDH"],
-  intraparenchymal: ["Intraparenchymal", "IPH"],
-  intraventricular: ["Intraventricular", "IVH"],
-  subarachnoid: ["Subarachnoid", "SAH"],
-  subdural: ["Subdural", "SDH"],
-};
-
-export const labelName = (label) => NAMES[label][0];
-export const labelShort = (label) => NAMES[label][1];
+export const labelName = (label) => t(`label.${label}`);
+export const labelShort = (label) => t(`label-short.${label}`);
 
 export const URGENCIES = Object.freeze(["immediate", "prompt", "unsure", "incomplete", "routine"]);
 export const STATES = Object.freeze(["queued", "reading", "scoring", "done", "failed"]);
 
-const STATE_WORDS = {
-  queued: "Waiting for a worker",
-  reading: "Reading files",
-  scoring: "Scoring slices",
-  done: "Done",
-  failed: "Failed",
-};
-
-export const stateWord = (state) => STATE_WORDS[state] ?? state;
-export const urgencyWord = (urgency) =>
-  urgency ? urgency.charAt(0).toUpperCase() + urgency.slice(1) : "Pending";
+export const stateWord = (state) => t(`state.${state}`);
+export const urgencyWord = (urgency) => t(`urgency.${urgency ?? "unknown"}`);
 
 /** The triage of a study in a findings document: version 1 calls it urgency. */
 export const triageOf = (study) => study.triage ?? study.urgency;

@@ -1,6 +1,7 @@
 // Logging in, by name and password or by an access token.
 
 import { Problem, sendJson } from "./api.js";
+import { t } from "./messages.js";
 import { problemBox } from "./site.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -22,7 +23,7 @@ function switchWay() {
   const token = find("#by-token").hidden;
   find("#by-token").hidden = !token;
   find("#by-user").hidden = token;
-  find("#switch").textContent = token ? "Use name and password instead" : "Use an access token instead";
+  find("#switch").textContent = t(token ? "login.use-password" : "login.use-token");
   find(token ? "#token" : "#name").focus();
 }
 

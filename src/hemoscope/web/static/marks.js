@@ -5,12 +5,13 @@ import { Problem, getJson, sendJson } from "./api.js";
 import { announce } from "./announce.js";
 import { el, icon } from "./element.js";
 import { measured, measuredWords } from "./measure.js";
+import { t } from "./messages.js";
 import { problemBox } from "./site.js";
 
 const INK = "#7ee0ff";
 const SHADOW = "rgb(0 0 0 / 85%)";
 const LEAST_DRAG = 3; // screen pixels; less is a click
-const names = Object.freeze({ length: "Length", ellipse: "Ellipse", rectangle: "Rectangle", probe: "HU at a point" });
+const foundWords = (mark) => t("measure.found", { kind: t(`measure.${mark.kind}`), values: measuredWords(mark.kind, mark.found).join(", ") });
 
 const pointsOf = (mark) => mark.points.map(([row, column]) => ({ row, column }));
 
@@ -102,7 +103,7 @@ export class Marks {
     await this.#attempt(async () => {
       const mark = await sendJson("POST", `/studies/${this.#studyId}/measurements`, given);
       this.#kept.push(mark);
-      announce(`${names[mark.kind]}: ${measuredWords(mark.kind, mark.found).join(", ")}`);
+      announce(foundWords(mark));
     });
   }
 
@@ -110,7 +111,7 @@ export class Marks {
     await this.#attempt(async () => {
       await sendJson("DELETE", `/studies/${this.#studyId}/measurements/${id}`);
       this.#kept = this.#kept.filter((mark) => mark.measurement_id !== id);
-      announce("Measurement deleted");
+      announce(t("measure.deleted"));
     });
   }
 
@@ -136,13 +137,13 @@ export class Marks {
       el(
         "li",
         {},
-        el("button", { type: "button", class: "quiet small mark-place", onclick: () => this.#reading.goTo(mark.slice) }, `Slice ${mark.slice + 1}`),
-        el("span", { class: "mark-words", text: `${names[mark.kind]}: ${measuredWords(mark.kind, mark.found).join(", ")}` }),
-        el("button", { type: "button", class: "quiet small", "aria-label": `Delete ${names[mark.kind].toLowerCase()} on slice ${mark.slice + 1}`, onclick: () => this.#remove(mark) }, icon("close")),
+        el("button", { type: "button", class: "quiet small mark-place", onclick: () => this.#reading.goTo(mark.slice) }, t("viewer.slice", { number: mark.slice + 1 })),
+        el("span", { class: "mark-words", text: foundWords(mark) }),
+        el("button", { type: "button", class: "quiet small", "aria-label": t(`measure.delete-${mark.kind}`, { number: mark.slice + 1 }), onclick: () => this.#remove(mark) }, icon("close")),
       );
     const sorted = [...this.#kept].sort((a, b) => a.slice - b.slice);
     this.#list.hidden = sorted.length === 0 && !trouble;
-    this.#list.replaceChildren(...(this.#list.hidden ? [] : [el("h2", { text: "Measurements" }), el("ul", {}, sorted.map(item))]), ...(trouble ? [trouble] : []));
+    this.#list.replaceChildren(...(this.#list.hidden ? [] : [el("h2", { text: t("measure.title") }), el("ul", {}, sorted.map(item))]), ...(trouble ? [trouble] : []));
     this.#reading.redraw();
   }
 

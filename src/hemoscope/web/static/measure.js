@@ -1,6 +1,8 @@
 // Lengths and Hounsfield units on a slice, as hemoscope/store/measurements.py computes them (the tests compare): while
 // a region is drawn the page cannot wait for the server. A point is {row, column} in pixels, the first pixel from 0 to 1.
 
+import { t } from "./messages.js";
+
 export const KINDS = Object.freeze(["length", "ellipse", "rectangle", "probe"]);
 
 /** A distance in mm on pixels of (rowSize, columnSize) mm. */
@@ -59,7 +61,7 @@ export function measured(kind, points, slice, shape) {
 
 /** The lines of text beside a measurement: ["23.4 mm"], ["58.1 HU  SD 7.0", "45 to 80 HU  112 mm²"]. */
 export function measuredWords(kind, found) {
-  if (kind === "length") return [`${found.length_mm.toFixed(1)} mm`];
-  if (kind === "probe") return [`${found.lowest_hu} HU`];
-  return [`${found.mean_hu.toFixed(1)} HU  SD ${found.sd_hu.toFixed(1)}`, `${found.lowest_hu} to ${found.highest_hu} HU  ${found.area_mm2.toFixed(0)} mm²`];
+  if (kind === "length") return [t("measure.mm", { value: found.length_mm.toFixed(1) })];
+  if (kind === "probe") return [t("measure.hu", { value: found.lowest_hu })];
+  return [t("measure.mean", { mean: found.mean_hu.toFixed(1), sd: found.sd_hu.toFixed(1) }), t("measure.range-area", { low: found.lowest_hu, high: found.highest_hu, area: found.area_mm2.toFixed(0) })];
 }

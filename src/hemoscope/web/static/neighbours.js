@@ -1,6 +1,7 @@
 // The list that the reader came from: the place of this study in it, and the next and previous one.
 
 import { getJson } from "./api.js";
+import { t } from "./messages.js";
 import { addressOf, isFiltered, matches, orderOf, parameters } from "./query.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -61,6 +62,6 @@ export class Neighbours {
     const index = this.#place();
     find("#previous").disabled = index <= 0;
     find("#next").disabled = index < 0 || index >= this.#entries.length - 1;
-    find("#place").textContent = index < 0 ? "" : `${index + 1} of ${this.#entries.length}${isFiltered(this.#query) ? " shown" : ""}`;
+    find("#place").textContent = index < 0 ? "" : t(isFiltered(this.#query) ? "study.place-shown" : "study.place", { place: index + 1, total: this.#entries.length });
   }
 }

@@ -1,7 +1,7 @@
 // Browser notifications of immediate studies, for a reader who asked for them: permission is asked on a click, never before.
 // They name the study by its short id alone: a notification may show on a locked screen.
 
-const WORDS = { on: "Notifications on", off: "Notify me", refused: "Notifications blocked" };
+import { t } from "./messages.js";
 
 export class Notifier {
   on = false;
@@ -20,16 +20,16 @@ export class Notifier {
   }
 
   #show(state) {
-    this.button.textContent = WORDS[state];
+    this.button.textContent = t(`notify.${state}`);
     this.button.setAttribute("aria-pressed", state === "on");
-    this.button.title = state === "refused" ? "The browser does not allow notifications of this site: change that in its settings" : "Tell me about immediate studies while this page is in the background";
+    this.button.title = t(state === "refused" ? "notify.refused-why" : "notify.why");
   }
 
   /** Notify of a study that has just become immediate; `known` is what the page knew of it. */
   tell(entry, known) {
     if (!this.on || !document.hidden || entry.urgency !== "immediate" || known?.urgency === "immediate") return;
     if (entry.reviews?.length || Object.values(entry.feedback ?? {}).some((count) => count > 0)) return;
-    const note = new Notification("Immediate study", { body: `Study ${entry.study_id.slice(0, 8)} waits for a reader`, tag: entry.study_id });
+    const note = new Notification(t("notify.title"), { body: t("notify.text", { id: entry.study_id.slice(0, 8) }), tag: entry.study_id });
     note.onclick = () => window.focus();
   }
 }

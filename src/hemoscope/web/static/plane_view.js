@@ -2,12 +2,11 @@
 
 import { el } from "./element.js";
 import { drawCrossHair } from "./cross_hair.js";
+import { t } from "./messages.js";
 import { frameOf, inPlane, PLANES, underPlane } from "./reformat.js";
 import { sheetOf } from "./sheet.js";
 import { FITTED, placement } from "./view.js";
 import { paint, pixelTable } from "./window.js";
-
-const NAMES = { coronal: "Coronal", sagittal: "Sagittal" };
 
 export class Plane {
   #volume;
@@ -32,8 +31,8 @@ export class Plane {
     this.#sheet = sheetOf(this.#frame.columns, this.#frame.rows);
     const [left, right] = PLANES[name].letters;
     const letter = (edge, text) => el("span", { class: `mark mark-${edge}`, text });
-    this.node = el("div", { class: "plane", dataset: { plane: name } }, this.#canvas, el("p", { class: "corner corner-tl", text: NAMES[name] }), letter("left", left), letter("right", right), letter("top", "H"), letter("bottom", "F"));
-    this.#canvas.setAttribute("aria-label", `${NAMES[name]} plane`);
+    this.node = el("div", { class: "plane", dataset: { plane: name } }, this.#canvas, el("p", { class: "corner corner-tl", text: t(`planes.${name}`) }), letter("left", left), letter("right", right), letter("top", "H"), letter("bottom", "F"));
+    this.#canvas.setAttribute("aria-label", t(`planes.${name}-label`));
     this.#sizes = new ResizeObserver(() => this.#draw());
     this.#sizes.observe(this.node);
     this.node.addEventListener("pointerdown", (event) => this.#follow(event));

@@ -4,6 +4,7 @@
 import { Problem, slicePixels } from "./api.js";
 import { drawCrossHair } from "./cross_hair.js";
 import { el } from "./element.js";
+import { t } from "./messages.js";
 import { Plane } from "./plane_view.js";
 import { PLANES, placeOf, pointOf, volumeOf } from "./reformat.js";
 import { prefetchOrder } from "./stack.js";
@@ -32,7 +33,7 @@ export class Planes {
   allow(geometry) {
     this.#volume = volumeOf(geometry);
     find("#planes-button").disabled = this.#volume === null;
-    if (!this.#volume) find("#planes-button").title = "Not possible: the places of the slices are unknown, or there are too many of them";
+    if (!this.#volume) find("#planes-button").title = t("planes.not-possible");
   }
 
   get isOpen() {
@@ -73,7 +74,7 @@ export class Planes {
     const { signal } = this.#aborts;
     const count = this.#volume.positions.length;
     const waiting = prefetchOrder(this.#reading.index, count, 1, { ahead: count, behind: count });
-    this.#say(`0 of ${count}`);
+    this.#say(t("planes.come", { come: 0, total: count }));
     const fetchNext = async () => {
       for (let index = waiting.shift(); index !== undefined && !signal.aborted; index = waiting.shift()) {
         const { hounsfield } = await slicePixels(this.#studyId, index, signal);
@@ -86,7 +87,7 @@ export class Planes {
       if (signal.aborted) return;
       if (!(error instanceof Problem)) throw error;
       this.#aborts.abort();
-      this.#say(`${error.message}: the planes are not complete. Close and open them to try again.`);
+      this.#say(t("planes.failed", { reason: error.message }));
     }
   }
 
@@ -95,7 +96,7 @@ export class Planes {
     this.#worker.postMessage({ index, hounsfield }, [hounsfield.buffer]);
     this.#come += 1;
     const count = this.#volume.positions.length;
-    this.#say(this.#come < count ? `${this.#come} of ${count}` : "");
+    this.#say(this.#come < count ? t("planes.come", { come: this.#come, total: count }) : "");
     for (const view of this.#views) view.refresh();
   }
 

@@ -5,6 +5,7 @@ import { Problem, sendJson, sendOnLeaving } from "./api.js";
 import { announce } from "./announce.js";
 import { el, icon } from "./element.js";
 import { duration, secondsSince } from "./format.js";
+import { parts, t } from "./messages.js";
 
 const IDLE_MS = 10 * 60 * 1000; // a page that nobody touches for so long gives no sign of life
 const BEATS = 4; // signs of life in the time that a mark lasts
@@ -68,7 +69,7 @@ export class Readers {
     const before = this.#entry?.claim?.by;
     this.#entry = { ...this.#entry, ...entry };
     const by = this.#entry.claim?.by;
-    if (before === this.#user && by && by !== before) announce(`${by} has taken over`);
+    if (before === this.#user && by && by !== before) announce(t("readers.taken-over", { name: by }));
     this.#draw();
     if (before && !by) this.#beat(); // free again: by the reader who left, or by this reader's other page
   }
@@ -98,7 +99,7 @@ export class Readers {
     await this.#attempt(async () => {
       const review = await sendJson(reviewed ? "PUT" : "DELETE", `${this.#path}/review`);
       this.#entry = { ...this.#entry, reviews: review ? [...others, review] : others };
-      announce(reviewed ? "Marked as reviewed" : "Review taken back");
+      announce(t(reviewed ? "readers.marked" : "readers.review-taken-back"));
     });
   }
 
@@ -115,18 +116,18 @@ export class Readers {
   #readingLine() {
     const { claim, initials } = this.#entry;
     if (!claim || !this.#me) return null;
-    if (this.#isMine) return el("p", { class: "faint", text: "You are reading this" });
+    if (this.#isMine) return el("p", { class: "faint", text: t("readers.you") });
     const since = duration(Math.max(secondsSince(claim.since), 0));
-    const button = el("button", { type: "button", class: "small", title: "Take over (t)", onclick: () => this.takeOver() }, "Take over");
-    return el("p", { class: "claim-other" }, el("span", {}, nameOf(claim.by, initials), ` is reading this, since ${since}`), button);
+    const button = el("button", { type: "button", class: "small", title: t("readers.take-over-key", { key: "t" }), onclick: () => this.takeOver() }, t("readers.take-over"));
+    return el("p", { class: "claim-other" }, el("span", {}, parts("readers.other", { name: nameOf(claim.by, initials), age: since })), button);
   }
 
   #reviewLine() {
     const { reviews = [], initials, state } = this.#entry;
     if (state !== "done") return null;
-    const by = reviews.flatMap((one, place) => [place > 0 ? ", " : "Reviewed by ", nameOf(one.by, initials), ` ${time(one.at)}`]);
-    const words = reviews.length > 0 ? el("span", { class: "reviewed-by" }, icon("check"), el("span", {}, ...by)) : el("span", { class: "faint", text: "Not reviewed" });
-    const button = el("button", { type: "button", class: "small", title: "Reviewed, or take that back (v)", onclick: () => this.toggleReview() }, this.#review ? "Take back review" : "Mark as reviewed");
+    const by = el("span", {}, reviews.flatMap((one, place) => [place > 0 && ", ", nameOf(one.by, initials), ` ${time(one.at)}`]));
+    const words = reviews.length > 0 ? el("span", { class: "reviewed-by" }, icon("check"), el("span", {}, parts("readers.reviewed-by", { readers: by }))) : el("span", { class: "faint", text: t("readers.not-reviewed") });
+    const button = el("button", { type: "button", class: "small", title: t("readers.mark-key", { key: "v" }), onclick: () => this.toggleReview() }, t(this.#review ? "readers.take-back" : "readers.mark"));
     return el("p", {}, words, button);
   }
 
@@ -143,7 +144,7 @@ export class Readers {
 /** The keys for these marks, for the page's table. */
 export function readerKeys(readers) {
   return [
-    { keys: ["v"], shown: ["v"], does: "Mark as reviewed, or take that back", act: () => readers.toggleReview() },
-    { keys: ["t"], shown: ["t"], does: "Take over a study that somebody else is reading", act: () => readers.takeOver() },
+    { keys: ["v"], shown: ["v"], does: t("keys.review"), act: () => readers.toggleReview() },
+    { keys: ["t"], shown: ["t"], does: t("keys.take-over"), act: () => readers.takeOver() },
   ];
 }

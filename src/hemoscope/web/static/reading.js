@@ -7,6 +7,7 @@ import { shownGeometry } from "./geometry.js";
 import { HeatMaps } from "./heat.js";
 import { showHeatStyle, showIfEmpty, steppedThreshold } from "./heat_controls.js";
 import { labelName, labelShort } from "./labels.js";
+import { t } from "./messages.js";
 import { SlabView } from "./slab_view.js";
 import { capacityFor, SliceStack } from "./stack.js";
 import { showScale, showSides } from "./stage_words.js";
@@ -14,7 +15,7 @@ import { Strip } from "./strip.js";
 import { FITTED, panned, zoomedAt } from "./view.js";
 import { Viewer } from "./viewer.js";
 import { keepView, keptView } from "./kept_view.js";
-import { draggedWindow, PRESETS, windowName } from "./window.js";
+import { draggedWindow, presetOf, PRESETS, windowWords } from "./window.js";
 
 const find = (selector) => document.querySelector(selector);
 const SLOW_MS = 200; // before the page says that a slice is loading
@@ -120,7 +121,7 @@ export class Reading {
       this.viewer.show(this.index, slice, this.slab.pixels(this.index, (index) => this.stack.get(index)));
     } else {
       // The last picture stays until the next one has arrived; only a long wait is announced.
-      this.waiting = setTimeout(() => this.message(`Loading slice ${this.index + 1}`), SLOW_MS);
+      this.waiting = setTimeout(() => this.message(t("viewer.loading", { number: this.index + 1 })), SLOW_MS);
     }
   }
 
@@ -162,7 +163,7 @@ export class Reading {
   setOpacity(opacity) {
     this.opacity = Math.min(Math.max(Math.round(opacity * 20) / 20, 0.05), 1);
     find("#opacity").value = this.opacity;
-    find("#opacity").setAttribute("aria-valuetext", `${Math.round(this.opacity * 100)} percent`);
+    find("#opacity").setAttribute("aria-valuetext", t("heat.percent", { percent: Math.round(this.opacity * 100) }));
     this.#styleHeat();
   }
 
@@ -180,9 +181,9 @@ export class Reading {
   setWindow({ center, width }) {
     this.window = { center, width };
     this.viewer?.setWindow(this.window, this.inverted);
-    const name = windowName(this.window);
-    find("#corner-window").textContent = `${name}  L ${center}  W ${width}${this.inverted ? "  inverted" : ""}`;
-    for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", PRESETS[Number(button.dataset.preset) - 1].name === name);
+    const preset = presetOf(this.window);
+    find("#corner-window").textContent = windowWords(this.window, this.inverted);
+    for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", PRESETS[Number(button.dataset.preset) - 1] === preset);
     find("#more-windows").value = "";
     for (const [id, value] of [["#level", center], ["#width", width]]) find(id).value = value;
     keepView({ window: this.window, inverted: this.inverted, view: this.viewer?.view });
@@ -232,17 +233,17 @@ export class Reading {
 
   hover(x, y) {
     const found = this.viewer?.hounsfieldAt(x, y);
-    find("#corner-hu").textContent = found ? `${found.hounsfield} HU  (${found.column}, ${found.row})` : "";
+    find("#corner-hu").textContent = found ? t("viewer.hover", { value: found.hounsfield, column: found.column, row: found.row }) : "";
   }
 
   #describe() {
     const { slices, positions_mm: positions, probabilities, labels, assumed } = this.geometry;
     const position = positions?.[this.index];
-    const place = typeof position === "number" && !assumed ? `  ${position.toFixed(1)} mm` : "";
-    find("#corner-slice").textContent = `${this.index + 1} / ${slices}${place}`;
+    const place = { number: this.index + 1, total: slices };
+    const known = typeof position === "number" && !assumed;
+    find("#corner-slice").textContent = known ? t("viewer.place-mm", { ...place, mm: position.toFixed(1) }) : t("viewer.place", place);
     const value = probabilities?.[this.index]?.[labels.indexOf(this.label)];
-    const score = value === undefined ? "" : `, ${labelName(this.label)} ${probability(value)}`;
-    const words = `Slice ${this.index + 1} of ${slices}${score}`;
+    const words = value === undefined ? t("viewer.slice-of", place) : t("viewer.slice-label", { ...place, label: labelName(this.label), probability: probability(value) });
     this.canvas.setAttribute("aria-label", words);
     announce(words);
   }

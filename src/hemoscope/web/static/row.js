@@ -1,17 +1,18 @@
 // One study as a row of the worklist.
 
 import { el, icon } from "./element.js";
-import { counted, duration, secondsSince } from "./format.js";
+import { duration, secondsSince } from "./format.js";
 import { VERDICTS } from "./feedback.js";
 import { labelName, stateWord, suspectedTypes, urgencyWord } from "./labels.js";
+import { parts, t } from "./messages.js";
 import { failureOf } from "./site.js";
 
-export const studyName = (entry) => entry.identity?.name ?? `Study ${entry.study_id.slice(0, 8)}`;
+export const studyName = (entry) => entry.identity?.name ?? t("row.study", { id: entry.study_id.slice(0, 8) });
 
 function urgencyCell(entry) {
   const kind = entry.state === "failed" ? "failed" : (entry.urgency ?? "unknown");
-  const word = entry.state === "failed" ? "Not read" : urgencyWord(entry.urgency);
-  const partial = entry.unread && kind !== "incomplete" && el("span", { class: "urgency urgency-incomplete urgency-also" }, icon("incomplete"), "Incomplete");
+  const word = urgencyWord(entry.state === "failed" ? "failed" : entry.urgency);
+  const partial = entry.unread && kind !== "incomplete" && el("span", { class: "urgency urgency-incomplete urgency-also" }, icon("incomplete"), urgencyWord("incomplete"));
   return el("td", { class: "cell-urgency" }, el("span", { class: `urgency urgency-${kind}` }, icon(kind), word), partial);
 }
 
@@ -22,13 +23,13 @@ export function isUrgentUnread(entry) {
 
 function chip(label, entry) {
   const doubted = entry.not_established.includes(label);
-  const title = doubted ? `${labelName(label)}: not established in the model's validation` : labelName(label);
-  return el("li", { class: doubted ? "chip chip-doubted" : "chip", title }, labelName(label), doubted && el("span", { class: "unseen", text: " (not established)" }));
+  const title = doubted ? t("row.not-established-why", { label: labelName(label) }) : labelName(label);
+  return el("li", { class: doubted ? "chip chip-doubted" : "chip", title }, labelName(label), doubted && el("span", { class: "unseen", text: ` (${t("row.not-established")})` }));
 }
 
 function nothingWords({ urgency }) {
-  if (urgency === "unsure") return "The model is unsure: read it before routine ones";
-  return urgency === "incomplete" ? "Nothing reached its threshold in what was read" : "Nothing reached its threshold";
+  if (urgency === "unsure") return t("row.unsure");
+  return t(urgency === "incomplete" ? "row.nothing-partial" : "row.nothing");
 }
 
 function suspectedCell(entry) {
@@ -40,20 +41,20 @@ function suspectedCell(entry) {
   const types = suspectedTypes(entry);
   const found = types.length > 0 ? el("ul", { class: "chips" }, types.map((label) => chip(label, entry))) : el("p", { class: "faint", text: nothingWords(entry) });
   const partial = entry.unread || entry.urgency === "incomplete";
-  const reason = partial && el("p", { class: "partial", text: `Not the whole head was read${entry.unread ? `: ${entry.unread}` : ""}` });
+  const reason = partial && el("p", { class: "partial", text: entry.unread ? t("row.partial-why", { reason: entry.unread }) : t("row.partial") });
   return el("td", { class: "cell-suspected" }, found, reason);
 }
 
 function sameCell({ same_as: first }, address) {
-  return first && el("p", { class: "same" }, "Same slices as ", el("a", { href: `/studies/${first}${address}`, text: first.slice(0, 8) }));
+  return first && el("p", { class: "same" }, parts("row.same", { study: el("a", { href: `/studies/${first}${address}`, text: first.slice(0, 8) }) }));
 }
 
 function nameCell(entry, address) {
   const link = el("a", { class: "row-link", href: `/studies/${entry.study_id}${address}`, text: studyName(entry) });
-  return el("th", { scope: "row", class: "cell-study" }, link, entry.identity?.id && el("span", { class: "faint", text: ` ${entry.identity.id}` }), entry.reading > 1 && el("span", { class: "faint", text: ` reading ${entry.reading}` }), sameCell(entry, address));
+  return el("th", { scope: "row", class: "cell-study" }, link, entry.identity?.id && el("span", { class: "faint", text: ` ${entry.identity.id}` }), entry.reading > 1 && el("span", { class: "faint", text: ` ${t("row.reading", { number: entry.reading })}` }), sameCell(entry, address));
 }
 
-const age = (iso) => (iso ? duration(secondsSince(iso)) : "unknown");
+const age = (iso) => (iso ? duration(secondsSince(iso)) : t("row.age-unknown"));
 
 function timeCell(iso, name, exactShown = true) {
   const exact = iso && exactShown ? new Date(iso).toLocaleString() : ""; // a scan's time is rounded if identity is not shown
@@ -66,25 +67,26 @@ function feedbackWords(entry) {
   const { agree = 0, corrected = 0 } = entry.feedback ?? {};
   if (agree + corrected === 0) return null;
   const verdict = corrected > 0 ? "corrected" : "agree";
-  return el("span", { class: `reviewed reviewed-${verdict}` }, icon(VERDICTS[verdict].icon), VERDICTS[verdict].words, entry.readers?.length > 0 && named(entry.readers, entry));
+  return el("span", { class: `reviewed reviewed-${verdict}` }, icon(VERDICTS[verdict].icon), t(VERDICTS[verdict].words), entry.readers?.length > 0 && named(entry.readers, entry));
 }
 
 function reviewWords(entry) {
   const names = (entry.reviews ?? []).map(({ by }) => by);
-  return names.length > 0 && el("span", { class: "reviewed" }, icon("check"), "Reviewed", named(names, entry));
+  return names.length > 0 && el("span", { class: "reviewed" }, icon("check"), t("row.reviewed"), named(names, entry));
 }
 
 /** Who reads a study at this moment; `me` is null where everybody is the one local user. */
 function claimWords({ claim, initials }, me) {
   if (!claim || me === null) return null;
-  const words = claim.by === me ? "You are reading this" : [el("abbr", { class: "initials", title: claim.by, text: initials?.[claim.by] ?? claim.by }), " is reading this"];
+  const name = () => el("abbr", { class: "initials", title: claim.by, text: initials?.[claim.by] ?? claim.by });
+  const words = claim.by === me ? t("readers.you") : parts("row.being-read", { name: name() });
   return el("span", { class: "claimed" }, words);
 }
 
 function stateCell(entry, me) {
   const busy = ["reading", "scoring"].includes(entry.state);
   const known = busy && entry.stage_total > 0;
-  const words = known ? `${stateWord(entry.state)} ${entry.stage_done} of ${entry.stage_total}` : stateWord(entry.state);
+  const words = known ? t("row.progress", { state: stateWord(entry.state), done: entry.stage_done, total: entry.stage_total }) : stateWord(entry.state);
   const said = [reviewWords(entry), feedbackWords(entry)].filter(Boolean);
   const bar = busy && el("progress", { "aria-label": words, ...(known ? { max: entry.stage_total, value: entry.stage_done } : {}) });
   return el("td", { class: `cell-state state-${entry.state}` }, claimWords(entry, me), said.length > 0 ? said : el("span", { text: words }), bar);
@@ -92,7 +94,7 @@ function stateCell(entry, me) {
 
 /** The row of an entry; `onDelete` is given to admins, `address` is the list's query, `me` the user's name, null for the one local user. */
 export function rowOf(entry, { onDelete, address, me = null }) {
-  const remove = onDelete && el("button", { type: "button", class: "quiet row-delete", "aria-label": `Delete ${studyName(entry)}`, title: "Delete", onclick: () => onDelete(entry) }, icon("close"));
+  const remove = onDelete && el("button", { type: "button", class: "quiet row-delete", "aria-label": t("row.delete-study", { study: studyName(entry) }), title: t("row.delete"), onclick: () => onDelete(entry) }, icon("close"));
   const kind = entry.state === "failed" ? "failed" : (entry.urgency ?? "unknown");
   return el(
     "tr",
@@ -102,7 +104,7 @@ export function rowOf(entry, { onDelete, address, me = null }) {
     nameCell(entry, address),
     timeCell(entry.acquired_at, "cell-age", Boolean(entry.identity)),
     timeCell(entry.received_at, "cell-waiting"),
-    el("td", { class: "cell-slices", title: counted(entry.instances, "slice"), text: entry.instances || "" }),
+    el("td", { class: "cell-slices", title: t("count.slices", { count: entry.instances }), text: entry.instances || "" }),
     stateCell(entry, me),
     el("td", { class: "cell-actions" }, remove),
   );
@@ -116,6 +118,6 @@ export function tickAges(table) {
 /** The announcement of a changed study for screen readers. */
 export function spoken(entry) {
   const types = suspectedTypes(entry).map(labelName).join(", ");
-  return entry.state === "done" ? `${studyName(entry)}: ${urgencyWord(entry.urgency)}. ${types || "Nothing reached its threshold"}` : "";
+  return entry.state === "done" ? t("row.spoken", { study: studyName(entry), urgency: urgencyWord(entry.urgency), found: types || t("row.nothing") }) : "";
 }
 

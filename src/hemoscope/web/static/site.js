@@ -3,6 +3,7 @@
 import { getSite, sendJson } from "./api.js";
 import { el, icon } from "./element.js";
 import { initialsButton } from "./initials.js";
+import { t, unlessTranslated } from "./messages.js";
 
 /** The site's settings; shows who is logged in. */
 export async function loadSite() {
@@ -16,7 +17,7 @@ function showUser(site) {
   if (!place || !site.user || place.childElementCount > 0) return;
   const name = el("span", { class: "user-name", text: site.user.name });
   place.replaceChildren(site.login_required ? ownName(site) : name);
-  if (site.login_required) place.append(el("button", { type: "button", class: "quiet", onclick: logOut }, "Log out"));
+  if (site.login_required) place.append(el("button", { type: "button", class: "quiet", onclick: logOut }, t("common.log-out")));
 }
 
 function ownName(site) {
@@ -54,12 +55,11 @@ export function problemBox(problem, ...actions) {
   return el("div", { class: "problem", role: "alert" }, icon("failed"), words, ...actions);
 }
 
-const EXPORT_AGAIN = "Export the study again from its source, as axial CT of the head, and upload that.";
-
 /** Why a study failed, and what to do, each as a sentence. */
 export function failureOf(entry) {
   const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
-  return { detail: sentence(entry.error_message ?? "The study could not be read"), remedy: sentence(entry.error_cure || EXPORT_AGAIN), code: entry.error_code ?? "" };
+  const own = (part, english) => sentence(unlessTranslated(`refused.${entry.error_code}${part}`, english));
+  return { detail: own("", entry.error_message ?? t("study.failed-why")), remedy: own(".remedy", entry.error_cure || t("study.failed-remedy")), code: entry.error_code ?? "" };
 }
 
 /** The files that were not accepted, each reason once with its count: [[message, count], ...]. */

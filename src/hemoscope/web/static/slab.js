@@ -1,13 +1,14 @@
 // Slabs: the average or the maximum of the slices within some millimetres, for series so thin that a slice is mostly noise.
 // Thickness is by the positions of the slices, never by their count. Pure functions of plain values.
 
+import { t } from "./messages.js";
+
 export const MODES = Object.freeze(["off", "average", "mip"]);
 export const LEAST_MM = 1;
 export const MOST_MM = 20;
 const THIN_MM = 2; // thinner slices open as a slab
 const FIRST_MM = 5;
 const LEAST_SHARE_MM = 1e-3; // less is rounding of the positions
-const NAMES = { average: "average", mip: "MIP" };
 
 /** Millimetres from slice to slice, if they were measured; else null, and no slab can be given in mm. */
 export function stepOf({ spacing_mm: [step], positions_mm: positions, assumed }) {
@@ -97,5 +98,5 @@ export function blended(mode, members, slices) {
 /** "5 mm average"; at the ends of a series and beside gaps what there is: "2.8 mm MIP". */
 export function slabName(mode, members) {
   const mm = members.reduce((sum, member) => sum + member.mm, 0);
-  return `${Number(mm.toFixed(1))} mm ${NAMES[mode]}`;
+  return t(`slab.name-${mode}`, { mm: Number(mm.toFixed(1)) });
 }

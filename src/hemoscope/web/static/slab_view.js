@@ -1,5 +1,6 @@
 // The slab on the stage: which slices it needs, its pixels once all of them are there, and the words that tell it from a slice.
 
+import { t } from "./messages.js";
 import { thisTab } from "./storage.js";
 import { blended, firstSlab, isThin, MODES, slabAt, slabName, stepOf, typedThickness } from "./slab.js";
 
@@ -29,7 +30,7 @@ export class SlabView {
     this.#step = stepOf(geometry);
     Object.assign(this, (isThin(this.#step) && keptChoice()) || firstSlab(this.#step));
     for (const id of ["#slab-mode", "#slab-mm"]) find(id).disabled = this.#step === null;
-    if (this.#step === null) find("#slab-mode").title = "Not possible: the positions of the slices are unknown or assumed";
+    if (this.#step === null) find("#slab-mode").title = t("slab.not-possible");
     this.#showControls();
   }
 
@@ -86,10 +87,10 @@ export class SlabView {
 
   #words(members, complete) {
     if (members.length === 0) return [];
-    if (members.length === 1) return ["Single slice", `Thicker than ${this.mm} mm`];
+    if (members.length === 1) return [t("slab.off"), t("slab.thicker", { mm: this.mm })];
     const name = slabName(this.mode, members);
-    if (complete) return [name, "HU and measurements: single slice"];
-    return ["Single slice", this.measuring ? "While you measure" : `${name} is loading`];
+    if (complete) return [name, t("slab.caution")];
+    return [t("slab.off"), this.measuring ? t("slab.measuring") : t("slab.loading", { slab: name })];
   }
 }
 
@@ -109,8 +110,8 @@ export function wireSlab(slab) {
 /** The slab's keys, for the page's table. */
 export function slabKeys(slab) {
   return [
-    { keys: ["s"], shown: ["s"], does: "Slab: off, average, MIP", act: () => slab.nextMode() },
-    { keys: [","], shown: [","], does: "Thinner slab", act: () => slab.choose({ mm: slab.mm - 1 }) },
-    { keys: ["."], shown: ["."], does: "Thicker slab", act: () => slab.choose({ mm: slab.mm + 1 }) },
+    { keys: ["s"], shown: ["s"], does: t("keys.slab"), act: () => slab.nextMode() },
+    { keys: [","], shown: [","], does: t("keys.slab-thinner"), act: () => slab.choose({ mm: slab.mm - 1 }) },
+    { keys: ["."], shown: ["."], does: t("keys.slab-thicker"), act: () => slab.choose({ mm: slab.mm + 1 }) },
   ];
 }

@@ -1,6 +1,7 @@
 // What stands around the slice: the patient's sides, the scale, and the reason where either is missing.
 
 import { geometryCaution, scaleBar } from "./geometry.js";
+import { t } from "./messages.js";
 
 const find = (selector) => document.querySelector(selector);
 
@@ -18,5 +19,5 @@ export function showScale(shown, pixelsPerMm, width) {
   if (!shown.millimetres) return;
   const { mm, pixels } = scaleBar(pixelsPerMm, width / 4);
   find("#scale-bar").style.width = `${pixels}px`;
-  find("#scale-text").textContent = `${mm} mm`;
+  find("#scale-text").textContent = t("viewer.scale", { mm });
 }

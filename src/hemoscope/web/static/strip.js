@@ -3,6 +3,7 @@
 
 import { el, svg } from "./element.js";
 import { shortProbability } from "./format.js";
+import { t } from "./messages.js";
 import { StripHover } from "./strip_hover.js";
 import { LABELS, labelName, labelShort } from "./labels.js";
 
@@ -53,7 +54,7 @@ export class Strip {
     const heads = el("div", { class: "strip-heads" }, LABELS.map((label) => this.#head(label, notEstablished)));
     const columns = known ? LABELS.map((label) => this.#column(label, notEstablished)) : [];
     this.cursor = el("div", { class: "strip-cursor" });
-    this.body = el("div", { class: "strip-body", id: "strip-slider", tabindex: 0, role: "slider", "aria-label": "Slice", "aria-orientation": "vertical", "aria-valuemin": 1, "aria-valuemax": geometry.slices }, columns, this.cursor, this.#hover.node);
+    this.body = el("div", { class: "strip-body", id: "strip-slider", tabindex: 0, role: "slider", "aria-label": t("strip.slice"), "aria-orientation": "vertical", "aria-valuemin": 1, "aria-valuemax": geometry.slices }, columns, this.cursor, this.#hover.node);
     this.#listen();
     const values = el("div", { class: "strip-values", "aria-hidden": "true" }, LABELS.map((label) => this.#value(label)));
     this.#root.replaceChildren(heads, this.body, values);
@@ -62,7 +63,7 @@ export class Strip {
 
   #head(label, notEstablished) {
     const doubted = notEstablished.includes(label);
-    const title = `${labelName(label)}${doubted ? ", not established" : ""}: show its heat map`;
+    const title = t(doubted ? "strip.head-not-established" : "strip.head", { label: labelName(label) });
     const head = el("button", { type: "button", class: doubted ? "strip-head doubted" : "strip-head", title, "aria-label": title, "aria-pressed": "false", onclick: () => this.#onLabel(label) }, labelShort(label));
     this.#heads.set(label, head);
     return head;
@@ -108,7 +109,7 @@ export class Strip {
     this.cursor.style.top = `${((slices - 1 - index) / slices) * 100}%`;
     this.cursor.style.height = `${100 / slices}%`;
     this.body.setAttribute("aria-valuenow", index + 1);
-    this.body.setAttribute("aria-valuetext", `Slice ${index + 1} of ${slices}`);
+    this.body.setAttribute("aria-valuetext", t("viewer.slice-of", { number: index + 1, total: slices }));
     for (const [label, node] of this.#values) {
       const value = probabilities?.[index]?.[labels.indexOf(label)];
       node.textContent = value === undefined ? "" : shortProbability(value);

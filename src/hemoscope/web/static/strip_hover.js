@@ -3,6 +3,7 @@
 import { el } from "./element.js";
 import { probability } from "./format.js";
 import { LABELS, labelShort } from "./labels.js";
+import { t } from "./messages.js";
 
 export class StripHover {
   node = el("div", { class: "strip-hover", "aria-hidden": "true", hidden: true });
@@ -16,7 +17,7 @@ export class StripHover {
       const reached = value >= thresholds?.[label];
       return [el("dt", { text: labelShort(label) }), el("dd", { class: reached ? "reached" : null, dataset: { label }, text: probability(value) })];
     };
-    this.node.replaceChildren(el("p", { text: `Slice ${index + 1}` }), el("dl", {}, LABELS.flatMap(line)));
+    this.node.replaceChildren(el("p", { text: t("viewer.slice", { number: index + 1 }) }), el("dl", {}, LABELS.flatMap(line)));
     const below = share > 0.5; // the box stays on the strip's height
     Object.assign(this.node.style, { top: below ? "auto" : `${share * 100}%`, bottom: below ? `${(1 - share) * 100}%` : "auto" });
     this.node.hidden = false;

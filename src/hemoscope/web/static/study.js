@@ -8,11 +8,12 @@ import { el } from "./element.js";
 import { listen } from "./events.js";
 import { latestByLabel } from "./feedback.js";
 import { drawFindings, markReviewed, openFinding } from "./findings.js";
-import { counted, duration, secondsSince } from "./format.js";
+import { duration, secondsSince } from "./format.js";
 import { firstHeat } from "./heat_controls.js";
 import { fillHelp, listenToKeys } from "./keys.js";
 import { urgencyWord } from "./labels.js";
 import { Marks } from "./marks.js";
+import { t } from "./messages.js";
 import { Neighbours } from "./neighbours.js";
 import { Planes } from "./planes.js";
 import { addressOf, readQuery } from "./query.js";
@@ -37,7 +38,7 @@ const reading = new Reading(studyId, {
   onLabel: (label) => openFinding(panel, label),
   onProblem: (error) => {
     reading.message("");
-    find("#stage-message").replaceChildren(problemBox(error, el("button", { type: "button", onclick: () => reading.goTo(reading.index) }, "Try again")));
+    find("#stage-message").replaceChildren(problemBox(error, el("button", { type: "button", onclick: () => reading.goTo(reading.index) }, t("common.try-again"))));
   },
 });
 
@@ -60,10 +61,11 @@ function showSent(entry) {
 
 function showHead(entry) {
   find("#study-name").textContent = studyName(entry);
-  const age = entry.acquired_at ? `Scanned ${duration(secondsSince(entry.acquired_at))} ago` : "Scan time unknown";
-  const parts = [age, entry.instances > 0 && counted(entry.instances, "slice")].filter(Boolean);
+  const age = entry.acquired_at ? t("study.scanned", { age: duration(secondsSince(entry.acquired_at)) }) : t("study.scan-unknown");
+  const parts = [age, entry.instances > 0 && t("count.slices", { count: entry.instances })].filter(Boolean);
   find("#study-facts").textContent = parts.join(" · ");
-  document.title = `${entry.urgency ? `${urgencyWord(entry.urgency)}: ` : ""}${studyName(entry)} · Hemoscope`;
+  const title = entry.urgency ? t("study.title-urgency", { urgency: urgencyWord(entry.urgency), study: studyName(entry) }) : studyName(entry);
+  document.title = t("common.page-title", { title });
   showSent(entry);
   for (const link of document.querySelectorAll("[data-report]")) {
     link.href = `/api/v1/studies/${studyId}/${link.dataset.report}`;
@@ -76,7 +78,7 @@ const showProgress = (entry) => panel.replaceChildren(progressOf(entry));
 function showFailure(entry) {
   panel.replaceChildren(failureNote(entry));
   if (entry.has_pixels) return;
-  reading.message(`No slices. ${failureOf(entry).detail}`); // on a phone the panel lies below the stage
+  reading.message(t("study.no-slices", { reason: failureOf(entry).detail })); // on a phone the panel lies below the stage
   find(".tools").hidden = true;
 }
 
@@ -111,7 +113,7 @@ async function showFindings(entry) {
     },
     onGiven: (label, given) => {
       markReviewed(panel.querySelector(`.finding[data-label="${label}"]`), given);
-      announce(given ? "Feedback saved" : "Feedback taken back");
+      announce(t(given ? "study.feedback-saved" : "study.feedback-taken-back"));
     },
   };
   page.stops = stopsOf(study.findings, entry.geometry.key_slices);
@@ -162,8 +164,8 @@ async function guarded(act) {
     await act();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    const again = el("button", { type: "button", onclick: () => location.reload() }, "Try again");
-    const back = el("a", { class: "button", href: worklist }, "Back to the worklist");
+    const again = el("button", { type: "button", onclick: () => location.reload() }, t("common.try-again"));
+    const back = el("a", { class: "button", href: worklist }, t("study.back"));
     panel.replaceChildren(problemBox(error, error.status === 404 ? back : again));
   }
 }

@@ -2,9 +2,10 @@
 
 import { wireGestures } from "./gestures.js";
 import { heatKeys, wireHeat } from "./heat_controls.js";
+import { t } from "./messages.js";
 import { wirePlanes } from "./planes.js";
 import { slabKeys, wireSlab } from "./slab_view.js";
-import { PRESETS, typedWindow } from "./window.js";
+import { presetName, PRESETS, typedWindow } from "./window.js";
 
 const find = (selector) => document.querySelector(selector);
 const PAGE = 5;
@@ -25,7 +26,7 @@ export function allowMeasures(reading) {
   for (const name of MEASURES) {
     const button = find(`#tool-${name}`);
     button.disabled = !known && name !== "probe";
-    if (button.disabled) button.title = "Not possible: the pixel spacing of this study is unknown or assumed";
+    if (button.disabled) button.title = t("tools.no-measuring");
   }
 }
 
@@ -37,7 +38,7 @@ function choose(reading, name) {
 
 function wireWindows(reading) {
   const more = find("#more-windows");
-  more.append(...PRESETS.slice(3).map(({ name, key }) => new Option(`${name} (${key})`, key)));
+  more.append(...PRESETS.slice(3).map((one) => new Option(t("window.option", { name: presetName(one), key: one.key }), one.key)));
   more.addEventListener("change", () => {
     reading.setWindow(PRESETS.find(({ key }) => key === more.value) ?? reading.window);
     more.blur();
@@ -99,35 +100,35 @@ export function wireTools(reading, marks, planes) {
 
 /** The keys of the reading page; `page` has planes(), neighbour(step), walk(step), worklist() and more keys. */
 export function readingKeys(reading, marks, page) {
-  const preset = ({ key, name }, place) => ({ keys: [key], shown: [key], does: `${name} window`, act: () => reading.setWindow(PRESETS[place]) });
+  const preset = (one) => ({ keys: [one.key], shown: [one.key], does: t("keys.window", { name: presetName(one) }), act: () => reading.setWindow(one) });
   return [
-    { keys: ["ArrowUp", "ArrowRight"], shown: ["↑"], does: "One slice towards the head", act: () => reading.scroll(1) },
-    { keys: ["ArrowDown", "ArrowLeft"], shown: ["↓"], does: "One slice towards the feet", act: () => reading.scroll(-1) },
-    { keys: ["PageUp"], shown: ["PgUp"], does: `${PAGE} slices up`, act: () => reading.scroll(PAGE) },
-    { keys: ["PageDown"], shown: ["PgDn"], does: `${PAGE} slices down`, act: () => reading.scroll(-PAGE) },
-    { keys: ["Home"], shown: ["Home"], does: "First slice", act: () => reading.goTo(0) },
-    { keys: ["End"], shown: ["End"], does: "Last slice", act: () => reading.goTo(Infinity) },
+    { keys: ["ArrowUp", "ArrowRight"], shown: ["↑"], does: t("keys.slice-up"), act: () => reading.scroll(1) },
+    { keys: ["ArrowDown", "ArrowLeft"], shown: ["↓"], does: t("keys.slice-down"), act: () => reading.scroll(-1) },
+    { keys: ["PageUp"], shown: ["PgUp"], does: t("keys.slices-up", { count: PAGE }), act: () => reading.scroll(PAGE) },
+    { keys: ["PageDown"], shown: ["PgDn"], does: t("keys.slices-down", { count: PAGE }), act: () => reading.scroll(-PAGE) },
+    { keys: ["Home"], shown: ["Home"], does: t("keys.first-slice"), act: () => reading.goTo(0) },
+    { keys: ["End"], shown: ["End"], does: t("keys.last-slice"), act: () => reading.goTo(Infinity) },
     ...PRESETS.map(preset),
     ...heatKeys(reading),
-    { keys: ["+", "="], shown: ["+"], does: "Zoom in", act: () => reading.zoom(1.25) },
-    { keys: ["-"], shown: ["−"], does: "Zoom out", act: () => reading.zoom(0.8) },
-    { keys: ["i"], shown: ["i"], does: "Invert grey", act: () => reading.setInverted(!reading.inverted) },
-    ...[["l", "length", "Measure a length"], ["e", "ellipse", "Measure HU in an ellipse"], ["b", "rectangle", "Measure HU in a rectangle"], ["c", "probe", "Measure HU at a point"]].map(([key, name, does]) => ({
+    { keys: ["+", "="], shown: ["+"], does: t("keys.zoom-in"), act: () => reading.zoom(1.25) },
+    { keys: ["-"], shown: ["−"], does: t("keys.zoom-out"), act: () => reading.zoom(0.8) },
+    { keys: ["i"], shown: ["i"], does: t("keys.invert"), act: () => reading.setInverted(!reading.inverted) },
+    ...[["l", "length"], ["e", "ellipse"], ["b", "rectangle"], ["c", "probe"]].map(([key, name]) => ({
       keys: [key],
       shown: [key],
-      does: `${does}, or stop measuring`,
+      does: t(`keys.${name}`),
       act: () => find(`#tool-${name}`).click(),
     })),
     ...slabKeys(reading.slab),
-    { keys: ["m"], shown: ["m"], does: "Coronal and sagittal planes", act: () => page.planes() },
-    { keys: ["Delete", "Backspace"], shown: ["Del"], does: "Delete the newest measurement on this slice", act: () => marks.removeLast() },
-    { keys: ["r"], shown: ["r"], does: "Reset window, zoom and pan", act: () => reading.reset() },
-    { keys: ["n"], shown: ["n"], does: "Next key slice of what is suspected", act: () => page.walk(1) },
-    { keys: ["p"], shown: ["p"], does: "Previous key slice of what is suspected", act: () => page.walk(-1) },
+    { keys: ["m"], shown: ["m"], does: t("keys.planes"), act: () => page.planes() },
+    { keys: ["Delete", "Backspace"], shown: ["Del"], does: t("keys.remove-measurement"), act: () => marks.removeLast() },
+    { keys: ["r"], shown: ["r"], does: t("keys.reset"), act: () => reading.reset() },
+    { keys: ["n"], shown: ["n"], does: t("keys.next-finding"), act: () => page.walk(1) },
+    { keys: ["p"], shown: ["p"], does: t("keys.previous-finding"), act: () => page.walk(-1) },
     ...page.more,
-    { keys: ["j"], shown: ["j"], does: "Next study", act: () => page.neighbour(1) },
-    { keys: ["k"], shown: ["k"], does: "Previous study", act: () => page.neighbour(-1) },
-    { keys: ["w"], shown: ["w"], does: "Back to the worklist", act: () => page.worklist() },
-    { keys: ["?"], shown: ["?"], does: "This help", act: () => find("#help").showModal() },
+    { keys: ["j"], shown: ["j"], does: t("keys.next-study"), act: () => page.neighbour(1) },
+    { keys: ["k"], shown: ["k"], does: t("keys.previous-study"), act: () => page.neighbour(-1) },
+    { keys: ["w"], shown: ["w"], does: t("keys.worklist"), act: () => page.worklist() },
+    { keys: ["?"], shown: ["?"], does: t("keys.help"), act: () => find("#help").showModal() },
   ];
 }

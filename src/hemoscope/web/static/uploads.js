@@ -2,27 +2,22 @@
 
 import { Problem, upload } from "./api.js";
 import { el } from "./element.js";
-import { counted, megabytes } from "./format.js";
+import { megabytes } from "./format.js";
+import { t } from "./messages.js";
 import { problemBox } from "./site.js";
 
-const NOTHING = new Problem({
-  title: "Nothing to upload",
-  detail: "The selection contains no files.",
-  cure: "Choose a folder of DICOM files, a ZIP, or single DICOM files.",
-});
+const nothing = () => new Problem({ detail: t("upload.nothing"), cure: t("upload.nothing-remedy") });
 
 const noneLeft = (unreadable) =>
   new Problem({
-    title: "Nothing could be read",
-    detail: `${counted(unreadable, "file or folder", "files or folders")} could not be read, and nothing else was dropped.`,
-    cure: "Check that you may read them, and that they are still there.",
+    detail: t("upload.none-left", { count: unreadable }),
+    cure: t("upload.none-left-remedy"),
   });
 
 const changedMeanwhile = (file) =>
   new Problem({
-    title: "A file changed",
-    detail: `${file.name} was changed, moved or deleted after it was chosen.`,
-    cure: "Choose the files again.",
+    detail: t("upload.changed", { name: file.name }),
+    cure: t("upload.changed-remedy"),
     code: "file_changed",
   });
 
@@ -52,7 +47,7 @@ export class Uploads {
     this.#list.append(line.node);
     this.#list.hidden = false;
     try {
-      if (files.length === 0) throw unreadable > 0 ? noneLeft(unreadable) : NOTHING;
+      if (files.length === 0) throw unreadable > 0 ? noneLeft(unreadable) : nothing();
       const entry = await upload(files, { onProgress: line.progress, signal: line.signal });
       this.#onAccepted(entry);
       if (unreadable > 0) this.#leftOut(line.node, name, unreadable);
@@ -67,20 +62,21 @@ export class Uploads {
 
   /** The upload is done, without what could not be read. */
   #leftOut(node, name, unreadable) {
-    const left = { detail: `${counted(unreadable, "file or folder", "files or folders")} could not be read and were left out.`, remedy: "The study may be incomplete: check that you may read them, and upload again." };
-    node.replaceChildren(el("span", { class: "upload-name", text: name }), problemBox(left, el("button", { type: "button", class: "quiet", onclick: () => this.#remove(node) }, "Dismiss")));
+    const left = { detail: t("upload.left-out", { count: unreadable }), remedy: t("upload.left-out-remedy") };
+    node.replaceChildren(el("span", { class: "upload-name", text: name }), problemBox(left, el("button", { type: "button", class: "quiet", onclick: () => this.#remove(node) }, t("common.dismiss"))));
   }
 
   #line(name, files, unreadable) {
     const controller = new AbortController();
     const total = files.reduce((sum, file) => sum + file.size, 0);
-    const bar = el("progress", { max: 1, value: 0, "aria-label": `Upload of ${name}` });
-    const words = el("span", { class: "upload-words", text: `${counted(files.length, "file")}, ${megabytes(total)}${unreadable > 0 ? `, ${unreadable} unreadable` : ""}` });
-    const cancel = el("button", { type: "button", class: "quiet", onclick: () => controller.abort() }, "Cancel");
+    const bar = el("progress", { max: 1, value: 0, "aria-label": t("upload.of", { name }) });
+    const what = { files: t("count.files", { count: files.length }), size: megabytes(total), count: unreadable };
+    const words = el("span", { class: "upload-words", text: t(unreadable > 0 ? "upload.size-unreadable" : "upload.size", what) });
+    const cancel = el("button", { type: "button", class: "quiet", onclick: () => controller.abort() }, t("common.cancel"));
     const node = el("li", { class: "upload" }, el("span", { class: "upload-name", text: name }), bar, words, cancel);
     const progress = (sent, all) => {
       bar.value = all > 0 ? sent / all : 0;
-      words.textContent = sent < all ? `${megabytes(sent)} of ${megabytes(all)}` : "Sent, being checked";
+      words.textContent = sent < all ? t("upload.sent", { sent: megabytes(sent), all: megabytes(all) }) : t("upload.checked");
     };
     return { node, progress, signal: controller.signal };
   }
@@ -100,8 +96,8 @@ export class Uploads {
       el("span", { class: "upload-name", text: what.name }),
       problemBox(
         error,
-        what.files.length > 0 && error.code !== "file_changed" && el("button", { type: "button", onclick: again }, "Try again"),
-        el("button", { type: "button", class: "quiet", onclick: () => this.#remove(node) }, "Dismiss"),
+        what.files.length > 0 && error.code !== "file_changed" && el("button", { type: "button", onclick: again }, t("common.try-again")),
+        el("button", { type: "button", class: "quiet", onclick: () => this.#remove(node) }, t("common.dismiss")),
       ),
     );
   }

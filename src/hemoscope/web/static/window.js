@@ -1,18 +1,20 @@
 // Display windows: Hounsfield units to grey by a look-up table, the same arithmetic as hemoscope/windows.py.
 // Every step is rounded to float32 as NumPy does it, so that page, reports and overlays show the same grey.
 
+import { t } from "./messages.js";
+
 const OFFSET = 32768; // of HU -32768, the lowest int16, in a table
 
 // The three windows of Lewicki et al. 2020, section IV-A, under the keys that choose them.
 export const PRESETS = Object.freeze([
-  Object.freeze({ key: "1", name: "Brain", center: 40, width: 80 }),
-  Object.freeze({ key: "2", name: "Subdural", center: 80, width: 200 }),
-  Object.freeze({ key: "3", name: "Bone", center: 600, width: 2800 }),
+  Object.freeze({ key: "1", name: "brain", center: 40, width: 80 }),
+  Object.freeze({ key: "2", name: "subdural", center: 80, width: 200 }),
+  Object.freeze({ key: "3", name: "bone", center: 600, width: 2800 }),
   // Of every viewer: narrow for early ischemia, wide for extra-axial blood, and the orbit's and neck's soft tissue.
-  Object.freeze({ key: "4", name: "Stroke", center: 35, width: 35 }),
-  Object.freeze({ key: "5", name: "Wide", center: 50, width: 130 }),
-  Object.freeze({ key: "6", name: "Soft tissue", center: 50, width: 400 }),
-  Object.freeze({ key: "7", name: "Temporal bone", center: 700, width: 4000 }),
+  Object.freeze({ key: "4", name: "stroke", center: 35, width: 35 }),
+  Object.freeze({ key: "5", name: "wide", center: 50, width: 130 }),
+  Object.freeze({ key: "6", name: "soft-tissue", center: 50, width: 400 }),
+  Object.freeze({ key: "7", name: "temporal-bone", center: 700, width: 4000 }),
 ]);
 
 const NARROWEST = 2;
@@ -67,7 +69,14 @@ export function typedWindow(center, width) {
   return center !== "" && width !== "" && fits ? { center: Math.round(given.center), width: Math.round(given.width) } : null;
 }
 
-/** The preset's name for exactly this window, else "Custom". */
-export function windowName({ center, width }) {
-  return PRESETS.find((preset) => preset.center === center && preset.width === width)?.name ?? "Custom";
+/** The preset of exactly this window, or undefined. */
+export const presetOf = ({ center, width }) => PRESETS.find((preset) => preset.center === center && preset.width === width);
+
+/** The name of a preset, "Custom" without one. */
+export const presetName = (preset) => t(`window.${preset?.name ?? "custom"}`);
+
+/** "Brain  L 40  W 80": a window as the corner of a stage shows it. */
+export function windowWords({ center, width }, inverted = false) {
+  const shown = { name: presetName(presetOf({ center, width })), level: center, width };
+  return t(inverted ? "window.shown-inverted" : "window.shown", shown);
 }

@@ -5,9 +5,9 @@ import { announce } from "./announce.js";
 import { acceptDrops, isWanted } from "./drop.js";
 import { el } from "./element.js";
 import { listen } from "./events.js";
-import { counted } from "./format.js";
 import { Notifier } from "./notify.js";
 import { fillHelp, listenToKeys } from "./keys.js";
+import { t } from "./messages.js";
 import { addressOf, isFiltered, keepQuery, matches, nextSort, orderOf, parameters, readQuery } from "./query.js";
 import { isUrgentUnread, rowOf, spoken, studyName, tickAges } from "./row.js";
 import { updateRows } from "./rows.js";
@@ -44,7 +44,7 @@ async function reload() {
     find("#trouble").replaceChildren();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    find("#trouble").replaceChildren(problemBox(error, el("button", { type: "button", onclick: reload }, "Try again")));
+    find("#trouble").replaceChildren(problemBox(error, el("button", { type: "button", onclick: reload }, t("common.try-again"))));
   }
   draw();
 }
@@ -72,15 +72,14 @@ function showWhat(sorted) {
   find("#no-match").hidden = !none || !isFiltered(query);
   find("#count").textContent = loaded ? countWords(sorted) : "";
   const waiting = sorted.filter(isUrgentUnread).length;
-  document.title = `${waiting > 0 ? `(${waiting}) ` : ""}Worklist · Hemoscope`;
+  document.title = `${waiting > 0 ? `(${waiting}) ` : ""}${t("common.page-title", { title: t("common.worklist") })}`;
 }
 
 function countWords(shown) {
   const urgent = shown.filter((entry) => entry.urgency === "immediate").length;
-  const more = total > shown.length ? ` of ${total}` : "";
-  const words = `${shown.length}${more} ${shown.length === 1 && !more ? "study" : "studies"}`;
+  const words = total > shown.length ? t("worklist.count-of", { shown: shown.length, count: total }) : t("worklist.count", { count: shown.length });
   const unread = shown.filter((entry) => entry.state === "failed").length;
-  return [words, urgent > 0 && `${urgent} immediate`, unread > 0 && `${unread} not read`].filter(Boolean).join(", ");
+  return [words, urgent > 0 && t("worklist.count-immediate", { count: urgent }), unread > 0 && t("worklist.count-not-read", { count: unread })].filter(Boolean).join(", ");
 }
 
 /** Whether no newer state of this study was seen. */
@@ -139,12 +138,12 @@ function moveFocus(step) {
 }
 
 const bindings = [
-  { keys: ["j", "ArrowDown"], shown: ["j", "↓"], does: "Next study", act: () => moveFocus(1) },
-  { keys: ["k", "ArrowUp"], shown: ["k", "↑"], does: "Previous study", act: () => moveFocus(-1) },
-  { keys: ["Enter"], shown: ["Enter"], does: "Open the study", act: () => body.querySelector(".row-link")?.click() },
-  { keys: ["/"], shown: ["/"], does: "Search", act: () => find("#search").focus() },
-  { keys: ["u"], shown: ["u"], does: "Upload files or a ZIP", act: () => find("#choose-files").click() },
-  { keys: ["?"], shown: ["?"], does: "This help", act: () => find("#help").showModal() },
+  { keys: ["j", "ArrowDown"], shown: ["j", "↓"], does: t("keys.next-study"), act: () => moveFocus(1) },
+  { keys: ["k", "ArrowUp"], shown: ["k", "↑"], does: t("keys.previous-study"), act: () => moveFocus(-1) },
+  { keys: ["Enter"], shown: ["Enter"], does: t("keys.open-study"), act: () => body.querySelector(".row-link")?.click() },
+  { keys: ["/"], shown: ["/"], does: t("keys.search"), act: () => find("#search").focus() },
+  { keys: ["u"], shown: ["u"], does: t("keys.upload"), act: () => find("#choose-files").click() },
+  { keys: ["?"], shown: ["?"], does: t("keys.help"), act: () => find("#help").showModal() },
 ];
 
 function wireFilters() {
@@ -183,7 +182,7 @@ function showOrder() {
     const order = query.sort.startsWith("-") ? "descending" : "ascending";
     head.closest("th").setAttribute("aria-sort", chosen ? order : "none");
   }
-  find("#studies caption").textContent = column ? "Studies, sorted by a column" : "Studies, most urgent first, then longest waiting";
+  find("#studies caption").textContent = t(column ? "worklist.caption-sorted" : "worklist.caption");
 }
 
 function wireOrder() {
@@ -205,7 +204,7 @@ function wireUploads() {
       const chosen = [...chooser.files];
       const folder = chosen[0]?.webkitRelativePath.split("/")[0];
       const files = chosen.filter(isWanted);
-      const name = folder || (files.length === 1 ? files[0].name : counted(files.length, "file"));
+      const name = folder || (files.length === 1 ? files[0].name : t("count.files", { count: files.length }));
       chooser.value = "";
       uploads.start({ name, files });
     };
@@ -221,7 +220,7 @@ function wireUploads() {
 function showLine(state) {
   const line = find("#line");
   line.dataset.line = state;
-  line.textContent = state === "live" ? "Live" : "Connecting again";
+  line.textContent = t(state === "live" ? "worklist.live" : "worklist.connecting-again");
 }
 
 async function start() {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import "./english.js";
 import { edgeLetters, geometryCaution, scaleBar, shownGeometry } from "../../../../src/hemoscope/web/static/geometry.js";
 
 const tilted = (degrees) => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import "./english.js";
 import { keyOf } from "../../../../src/hemoscope/web/static/keys.js";
 import { addressOf, matches, nextSort, orderOf, parameters, readQuery } from "../../../../src/hemoscope/web/static/query.js";
 import { ruleWords } from "../../../../src/hemoscope/web/static/rule_words.js";

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import "./english.js";
 import { keepView, keptView } from "../../../../src/hemoscope/web/static/kept_view.js";
 import { lengthMm, measured, measuredWords } from "../../../../src/hemoscope/web/static/measure.js";
 import { greyTable, pixelTable, PRESETS, typedWindow } from "../../../../src/hemoscope/web/static/window.js";

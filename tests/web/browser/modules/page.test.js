@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import "./english.js";
 import { problemOf } from "../../../../src/hemoscope/web/static/api.js";
 import { heatColour, heatOpacity, heatTable } from "../../../../src/hemoscope/web/static/colours.js";
 import { filesUnder, isWanted } from "../../../../src/hemoscope/web/static/drop.js";

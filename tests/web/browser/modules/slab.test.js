@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import "./english.js";
 import { blended, firstSlab, slabAt, slabName, stepOf, typedThickness } from "../../../../src/hemoscope/web/static/slab.js";
 
 const positionsOf = (count, step, from = 0) => Array.from({ length: count }, (_, index) => from + index * step);

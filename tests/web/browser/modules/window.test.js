@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { draggedWindow, greyTable, paint, pixelTable, PRESETS, roundHalfEven, windowName } from "../../../../src/hemoscope/web/static/window.js";
+import "./english.js";
+import { draggedWindow, greyTable, paint, pixelTable, PRESETS, presetName, presetOf, roundHalfEven } from "../../../../src/hemoscope/web/static/window.js";
 
 const grey = (table, hounsfield) => table[hounsfield + 32768];
 
@@ -48,6 +49,6 @@ test("dragging right widens, dragging down raises the level, and a window never 
 });
 
 test("a window has its preset's name, or none", () => {
-  assert.equal(windowName({ center: 80, width: 200 }), "Subdural");
-  assert.equal(windowName({ center: 81, width: 200 }), "Custom");
+  assert.equal(presetName(presetOf({ center: 80, width: 200 })), "Subdural");
+  assert.equal(presetName(presetOf({ center: 81, width: 200 })), "Custom");
 });
