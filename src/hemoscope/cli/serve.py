@@ -40,9 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     credentials = load_credentials(users=settings.users, tokens=settings.token_file)
     _check(settings)
     configure_logs(settings.log_format)
-    _warn(settings, unsure=bundle.card.unsure is not None)
-    if catalogue.missing:
-        _log.warning("the catalogue of --messages lacks %s", catalogue.missing)
+    _warn(settings, missing=catalogue.missing, unsure=bundle.card.unsure is not None)
     ignore_hang_up()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
     store = open_store_patiently(settings, limit_s=60 * settings.database_wait_minutes)
@@ -83,11 +81,13 @@ def _skip_versions(store: "Store") -> None:
         _log.warning("pages that are open may need to be reloaded: %s. %s", error.reason, error.remedy)
 
 
-def _warn(settings: "Settings", *, unsure: bool) -> None:
-    """Log what the node's settings miss with this model."""
+def _warn(settings: "Settings", *, missing: str, unsure: bool) -> None:
+    """Log what the site's catalogue lacks, and what the node's settings miss with this model."""
     from hemoscope.store.node_contradictions import missed_urgencies
     from hemoscope.store.node_file import sending_node
 
+    if missing:
+        _log.warning("the catalogue of --messages lacks %s", missing)
     node = sending_node(settings)
     if node is not None and (missed := missed_urgencies(node, unsure=unsure)):
         _log.warning(missed)

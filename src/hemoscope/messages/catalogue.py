@@ -42,7 +42,7 @@ class Catalogue:
     missing: str = ""
     _forms: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    def text(self, key: str, **values: object) -> str:
+    def text(self, key: str, /, **values: object) -> str:
         """Return the text of a key, its placeholders filled; ``count`` also chooses the plural form.
 
         Raises:

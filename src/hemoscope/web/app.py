@@ -9,7 +9,7 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
-from hemoscope.messages.catalogue import Catalogue
+from hemoscope.messages.catalogue import Catalogue, english
 from hemoscope.store.background import Vitals
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
@@ -88,10 +88,8 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.app_state = _app_state(store, settings, credentials, model_card, background)
-    if catalogue is not None:
-        app.state.app_state.catalogue = catalogue
-    app.state.app_state.reload_node = reload_node
+    state = app.state.app_state = _app_state(store, settings, credentials, model_card, background)
+    state.reload_node, state.catalogue = reload_node, catalogue or english()
     answer_errors(app)
     for router in (uploads, studies, reports, feedback, measurements, reader_marks, site, outbox, account, events):
         app.include_router(router.router)
