@@ -20,7 +20,7 @@ Text = str | Mapping[str, str]
 
 LOCALE = "locale"
 _CATEGORIES = ("zero", "one", "two", "few", "many", "other")
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _MOST_BYTES = 4 << 20
 _NAMED = 10  # keys in one message
 

@@ -35,7 +35,7 @@ function found(key) {
 export function parts(key, values = {}) {
   const { text, locale } = found(key);
   const pattern = typeof text === "string" ? text : (text[formOf(values.count, locale)] ?? text.other);
-  return pattern.split(/\{([a-z_]+)\}/).map((part, place) => {
+  return pattern.split(/\{([a-z][a-z0-9_]*)\}/).map((part, place) => {
     if (place % 2 === 0) return part;
     if (!Object.hasOwn(values, part)) throw new Error(`${key} needs ${part}`);
     return part === "count" ? shownCount(values.count, locale) : values[part];
