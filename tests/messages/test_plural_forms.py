@@ -19,7 +19,8 @@ let given = "";
 for await (const part of process.stdin) given += part;
 const { document, counts } = JSON.parse(given);
 useMessages(document);
-process.stdout.write(JSON.stringify(counts.map((count) => [t("count.slices", { count }), t("count.files", { count })])));
+const both = (count) => [t("count.slices", { count }), t("count.files", { count })];
+process.stdout.write(JSON.stringify(counts.map(both)));
 """
 COUNTS = st.one_of(st.integers(0, 130), st.integers(0, 10**7), st.integers(1, 4000).map(lambda quarters: quarters / 4))
 
@@ -59,7 +60,14 @@ def test_both_sides_write_the_same_text_for_any_count(node: str, polish: Catalog
 
 
 def test_each_of_the_four_forms_is_chosen(node: str, polish: Catalogue) -> None:
-    shown = {1: "1 warstwa", 2: "2 warstwy", 5: "5 warstw", 12: "12 warstw", 22: "22 warstwy", 1.5: "1,5 warstwy (ułamek)"}
+    shown = {
+        1: "1 warstwa",
+        2: "2 warstwy",
+        5: "5 warstw",
+        12: "12 warstw",
+        22: "22 warstwy",
+        1.5: "1,5 warstwy (ułamek)",
+    }
     assert [polish.text("count.slices", count=count) for count in shown] == list(shown.values())
     assert [slices for slices, _ in on_the_page(node, polish, list(shown))] == list(shown.values())
 

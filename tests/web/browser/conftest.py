@@ -211,8 +211,13 @@ def real(distinct_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="session")
 def real_study(real: Room, series: list[Path]) -> str:
-    """A study that the real room has read: sent by a program, not by a page."""
-    with httpx.Client(base_url=f"{real.url}/api/v1", timeout=WAIT_MS / 1000) as client:
+    """A study that the real room has read."""
+    return read_in(real, series)
+
+
+def read_in(room: Room, series: list[Path]) -> str:
+    """Send a study to a real room as a program does, and wait until it is read; returns its id."""
+    with httpx.Client(base_url=f"{room.url}/api/v1", timeout=WAIT_MS / 1000) as client:
         headers = {"X-CSRF-Token": client.get("/site").json()["csrf_token"]}
         files = [("files", (str(place), path.read_bytes())) for place, path in enumerate(series)]
         study_id = client.post("/uploads", headers=headers, files=files).json()["study"]["study_id"]
@@ -221,6 +226,18 @@ def real_study(real: Room, series: list[Path]) -> str:
                 return str(study_id)
             time.sleep(0.1)
     pytest.fail("the real room did not read the study within 120 s")
+
+
+@pytest.fixture
+def real_reading(series: list[Path]) -> Callable[..., Any]:
+    """``with real_reading(storage, model, *options) as (room, study_id)``: a real room that has read the study."""
+
+    @contextmanager
+    def started(storage: Path, model: Path, *options: str) -> Iterator[tuple[Room, str]]:
+        with serving(storage, model, *options) as room:
+            yield room, read_in(room, series)
+
+    return started
 
 
 @pytest.fixture
