@@ -25,19 +25,21 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, migrate the database, start the workers, and serve."""
-    from hemoscope.inference.bundle import load_bundle
     from hemoscope.logs import configure_logs
+
+    settings = settings_from(arguments, os.environ)
+    configure_logs(settings.log_format)  # before anything heavy is imported, for which there may be no memory
+
+    from hemoscope.inference.bundle import load_bundle
     from hemoscope.store.store import open_store_patiently
     from hemoscope.store.supervisor import Supervisor
     from hemoscope.web.app import create_app
     from hemoscope.web.credentials import load_credentials
     from hemoscope.web.server import ignore_hang_up, run_server
 
-    settings = settings_from(arguments, os.environ)
     bundle = load_bundle(settings.model)
     credentials = load_credentials(users=settings.users, tokens=settings.token_file)
     _check(settings)
-    configure_logs(settings.log_format)
     _warn(settings, unsure=bundle.card.unsure is not None)
     ignore_hang_up()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
