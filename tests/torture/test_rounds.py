@@ -5,6 +5,7 @@ import random
 import pytest
 
 from .faults import faults_of
+from .rounds import _telling
 from .site import running_site, wait_for
 
 
