@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -126,3 +127,59 @@ def test_what_native_code_prints_is_dropped_and_the_log_is_not() -> None:
     assert done.stdout == ""
     assert done.stderr.endswith("WARNING hemoscope: kept\n")
     assert MARKER not in done.stderr
+
+
+@pytest.mark.parametrize("place", ["logging", "hemoscope.logs"])
+def test_an_error_while_python_clears_its_modules_is_logged_all_the_same(logged: Run, place: str) -> None:
+    # CPython clears a module that is still in use by setting its names to None; then it deletes this object.
+    code = (
+        f"import {place}\nclass Closing:\n    def __del__(self):\n        fail()\n"
+        f"{place}.aaa = Closing()\nsys.kept = {place}"
+    )
+    log = logged(code)
+    assert "Traceback" not in log
+    assert MARKER not in log
+    assert len(log.splitlines()) == 1
+    assert log.index("an error that nobody can catch") < log.index("RuntimeError at <string>:")
+
+
+@pytest.mark.parametrize("causes", ["raise error from error", "error.__context__ = ValueError(MARKER)"])
+def test_an_error_that_is_its_own_cause_is_one_line(logged: Run, causes: str) -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))\n"
+        f"error = RuntimeError(MARKER)\ntry:\n    {causes}\n    error.__context__.__context__ = error\n"
+        "    raise error\nexcept RuntimeError:\n    logging.getLogger('hemoscope').exception('x')"
+    )
+    log = logged(code)
+    assert len(log.splitlines()) == 1
+    assert log.index("RuntimeError") < log.index("<string>")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "fail()",
+        "threading.Thread(target=fail, name='a-loop').start()",
+        "class Closing:\n    def __del__(self):\n        fail()\nCloses = Closing()\ndel Closes",
+        "logging.getLogger('asyncio').error(MARKER)",
+        "logging.getLogger('hemoscope').error('a line')",
+    ],
+    ids=["main", "thread", "finalizer", "library", "ours"],
+)
+@pytest.mark.parametrize("part", ["error_of", "_is_ours", "message_of"])
+def test_a_log_that_fails_says_so_in_one_line_and_ends_no_work(logged: Run, code: str, part: str) -> None:
+    lacking = (
+        f"import hemoscope.logs\ndef lack(_record):\n    raise MemoryError(MARKER)\nhemoscope.logs.{part} = lack\n"
+    )
+    log = logged(lacking + code)
+    assert MARKER not in log
+    assert "Traceback" not in log
+    assert len(log.splitlines()) == 1
+    assert log.index("a line could not be written (MemoryError)") < log.index("Error at <string>:")
+    assert ("RuntimeError" in log) == ("fail" in code)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("code", ["fail()", "logging.getLogger('asyncio').error(MARKER)"])
+def test_a_log_on_a_full_disk_prints_nothing_elsewhere(logged: Run, code: str) -> None:
+    assert logged(f"configure_logs(stream=open('/dev/full', 'w', buffering=1))\n{code}\nos._exit(0)") == ""

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import PurePath
-from traceback import extract_tb
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -108,12 +108,14 @@ def error_of(record: logging.LogRecord) -> dict[str, Any]:
     if not record.exc_info or record.exc_info[1] is None:
         return {}
     error: BaseException | None = record.exc_info[1]
-    types = []
-    while error is not None:
-        types.append(type(error).__name__)
+    types: dict[int, str] = {}
+    while error is not None and id(error) not in types:  # ``raise error from error`` has no first cause
+        types[id(error)] = type(error).__name__
         error = error.__cause__ or error.__context__
-    frames = extract_tb(record.exc_info[2])[-_PLACES:]
-    return {"error": types, "at": [f"{PurePath(one.filename).name}:{one.lineno} {one.name}" for one in frames]}
+    # Not by extract_tb, which reads the files of the program: there may be no descriptor or memory left.
+    places = [(frame.f_code, line) for frame, line in walk_tb(record.exc_info[2])][-_PLACES:]
+    at = [f"{PurePath(code.co_filename).name}:{line} {code.co_name}" for code, line in places]
+    return {"error": list(types.values()), "at": at}
 
 
 def configure_logs(form: str = "text", *, level: int = logging.INFO, stream: TextIO | None = None) -> None:
@@ -127,6 +129,7 @@ def configure_logs(form: str = "text", *, level: int = logging.INFO, stream: Tex
     import logging.config  # every command imports this module for its --help
 
     formatter = JsonFormatter if form == "json" else TextFormatter
+    alone = _Alone(form, stream or sys.stderr)
     logging.config.dictConfig(
         {
             "version": 1,
@@ -134,8 +137,9 @@ def configure_logs(form: str = "text", *, level: int = logging.INFO, stream: Tex
             "formatters": {"safe": {"()": formatter}},
             "handlers": {
                 "stream": {
-                    "class": "logging.StreamHandler",
+                    "()": _Handler,
                     "stream": stream or sys.stderr,
+                    "alone": alone,
                     "formatter": "safe",
                     "filters": ["bounded"],
                 }
@@ -148,16 +152,19 @@ def configure_logs(form: str = "text", *, level: int = logging.INFO, stream: Tex
             },
         }
     )
-    logging.raiseExceptions = False  # a message that cannot be written would be printed with its arguments
-    sys.excepthook = _log_uncaught
-    threading.excepthook = _log_uncaught_in_thread
-    sys.unraisablehook = _log_unraisable
+    uncaught = _Uncaught(alone)
+    sys.excepthook = uncaught.in_main
+    threading.excepthook = uncaught.in_thread
+    sys.unraisablehook = uncaught.unraisable
     warnings.showwarning = _log_warning
 
 
-def own_stream() -> TextIO:
-    """Take stderr for the log alone: what native code prints there, and on stdout, may quote a file and is dropped."""
-    stream = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1)
+def own_stream(descriptor: int = 2) -> TextIO:
+    """Take a descriptor for the log alone, by default stderr.
+
+    What native code prints on stdout and stderr may quote a file; it is dropped.
+    """
+    stream = os.fdopen(os.dup(descriptor), "w", encoding="utf-8", errors="replace", buffering=1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for printed in (1, 2):
         os.dup2(nowhere, printed)
@@ -165,19 +172,92 @@ def own_stream() -> TextIO:
     return stream
 
 
-def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    _log.critical("the process ends", exc_info=(kind, error, trace))
+class _Alone:
+    """Writes the line of an error without ``logging``, where that fails: no memory left, or Python ends.
+
+    Python clears its modules while it ends. So this uses nothing but builtins and what it was made with.
+    """
+
+    def __init__(self, form: str, stream: TextIO) -> None:
+        """Write in this format to this stream."""
+        self._stream, self._process, self._gmtime, self._strftime = stream, os.getpid(), time.gmtime, time.strftime
+        self._line = "{0} {1} hemoscope.logs: {3}\n"
+        if form == "json":
+            parts = '"time": "{0}", "level": "{1}", "logger": "hemoscope.logs", "process": {2}, "message": "{3}"'
+            self._line = f"{{{{{parts}}}}}\n"
+
+    def write(self, level: str, message: str, error: BaseException, trace: TracebackType | None) -> None:
+        """Write type and innermost place of an error; raise nothing."""
+        try:
+            place = ""
+            while trace is not None:
+                code = trace.tb_frame.f_code
+                place = f" at {code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}"
+                trace = trace.tb_next
+            moment = self._strftime("%Y-%m-%dT%H:%M:%S+00:00", self._gmtime())
+            text = f"{message}: {type(error).__name__}{place}"
+            self._stream.write(self._line.format(moment, level, self._process, text))
+            self._stream.flush()
+        except BaseException:  # noqa: BLE001, S110 - nothing more can be done, and Python would print it
+            pass
 
 
-def _log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
-    if args.exc_value is not None and args.exc_type is not SystemExit:
-        name = args.thread.name if args.thread is not None else "unknown"
-        _log.error("thread %s ended", name, exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
+class _Handler(logging.StreamHandler[TextIO]):
+    """Logs a line, or else one that says why not: no caller gets an error, and nothing prints a record's arguments."""
+
+    def __init__(self, stream: TextIO, alone: _Alone) -> None:
+        """Log to a stream."""
+        super().__init__(stream)
+        self._alone = alone
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Log a line; filters may fail, too."""
+        try:
+            return super().handle(record)
+        except Exception:  # noqa: BLE001 - a line less ends no work
+            self.handleError(record)
+            return False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in logging
+        """Say that a line is missing, with the error that it was about, or else the one that kept it away."""
+        reason = sys.exc_info()[1]
+        error = record.exc_info[1] if record.exc_info else reason
+        if reason is not None and error is not None:
+            message = f"a line could not be written ({type(reason).__name__})"
+            self._alone.write("ERROR", message, error, error.__traceback__)
 
 
-def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
-    if args.exc_value is not None:
-        _log.error("an error that nobody can catch", exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
+class _Uncaught:
+    """Logs what no code caught. Its methods raise nothing: Python would print both errors with their messages."""
+
+    def __init__(self, alone: _Alone) -> None:
+        """Log; once Python ends, ``alone``."""
+        self._alone, self._log, self._is_ending = alone, _log, sys.is_finalizing
+
+    def in_main(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """Be ``sys.excepthook``."""
+        self._report("CRITICAL", "the process ends", error or kind(), trace)
+
+    def in_thread(self, args: threading.ExceptHookArgs) -> None:
+        """Be ``threading.excepthook``."""
+        if args.exc_value is not None and args.exc_type is not SystemExit:
+            name = args.thread.name if args.thread is not None else "unknown"
+            self._report("ERROR", f"thread {name} ended", args.exc_value, args.exc_traceback)
+
+    def unraisable(self, args: "sys.UnraisableHookArgs") -> None:
+        """Be ``sys.unraisablehook``."""
+        if args.exc_value is not None:
+            self._report("ERROR", "an error that nobody can catch", args.exc_value, args.exc_traceback)
+
+    def _report(self, level: str, message: str, error: BaseException, trace: TracebackType | None) -> None:
+        if self._is_ending():
+            self._alone.write(level, message, error, trace)
+            return
+        try:
+            log = self._log.critical if level == "CRITICAL" else self._log.error
+            log("%s", message, exc_info=(type(error), error, trace))
+        except BaseException:  # noqa: BLE001 - Python would print it
+            self._alone.write(level, message, error, trace)
 
 
 def _log_warning(

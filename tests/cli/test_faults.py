@@ -84,6 +84,28 @@ def test_faults_of_the_machine_are_one_line(error: str, words: str) -> None:
     assert "/secret" not in said
 
 
+def test_a_lack_of_memory_before_the_command_is_known_is_one_line() -> None:
+    lacking = "def lack():\n    raise MemoryError\nfrom hemoscope.cli import commands\ncommands.build_parser = lack\n"
+    program = f"import sys; from hemoscope import cli\n{lacking}sys.exit(cli.main(['info']))"
+    code, said = ended([sys.executable, "-c", program])
+    assert code == 1
+    assert said == "hemoscope: the memory is not sufficient. Free some, or give it less at a time\n"
+
+
+@pytest.mark.parametrize("words", [("serve",), ("listen", "node.toml")], ids=lambda words: words[0])
+def test_what_keeps_a_server_from_loading_is_one_line_without_its_message(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "sqlalchemy.py").write_text("raise RuntimeError('WINTERBOTTOM')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    options = ["--storage", str(tmp_path / "storage")]
+    code, said = ended([sys.executable, "-P", "-m", "hemoscope", *words, *options], env=environment)
+    assert code == 1
+    assert "WINTERBOTTOM" not in said
+    assert said.count("\n") == 1
+    assert said.index("the process ends: RuntimeError at ") < said.index("sqlalchemy.py:1 <module>")
+
+
 def test_an_error_of_the_program_keeps_its_traceback() -> None:
     done = subprocess.run(command("def run(_):\n    return 1 // 0"), capture_output=True, timeout=60, check=False)
     assert b"ZeroDivisionError" in done.stderr

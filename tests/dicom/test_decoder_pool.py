@@ -110,7 +110,7 @@ def test_what_goes_wrong_in_a_decoder_refuses_one_file_and_the_rest_is_read(
     pool[-1].close()
     monkeypatch.setattr(decoder_pool, "_COMMAND", command)
     if act == ACTS["hangs"]:
-        monkeypatch.setattr(decoder_pool, "_MOST_S", 3.0)
+        monkeypatch.setattr(decoder_pool, "_MOST_S", 20.0)
     decoded = read_series(*opened(files), threads=2)
     ((refused),) = decoded.rejected
     assert (refused.source, refused.code) == (victim.name, "decoder_died")
@@ -119,6 +119,21 @@ def test_what_goes_wrong_in_a_decoder_refuses_one_file_and_the_rest_is_read(
     place = [header.source for header in whole.slices].index(victim.name)
     assert np.array_equal(decoded.volume.hounsfield, np.delete(whole.volume.hounsfield, place, axis=0))
     assert [(one.code, one.count) for one in decoded.unread] == [("decoder_died", 1)]
+
+
+def test_what_a_python_prints_that_cannot_start_reaches_no_log(
+    files: list[Path],
+    pool: list[DecoderPool],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise MemoryError('WINTERBOTTOM')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pool[-1].close()
+    with pytest.raises(DicomReadError, match=r"its decoder died \(exit code 1\)"):
+        read_slice(files[0])
+    assert capfd.readouterr() == ("", "")
 
 
 def opened(files: list[Path]) -> tuple[object, object]:

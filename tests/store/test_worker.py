@@ -309,14 +309,14 @@ def test_the_worker_is_killed_before_the_server_if_memory_runs_out() -> None:
 def test_a_worker_without_a_model_reports_it_and_exits(
     store: Store, settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-P", "-m", "hemoscope.store.worker", "text"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+    command = [sys.executable, "-P", "-m", "hemoscope.store.worker_process", "text"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdin is not None
-        assert worker.stderr is not None
+        assert worker.stdout is not None
         worker.stdin.write(settings(model=tmp_path / "nothing").to_line("1" * 32))
         worker.stdin.flush()
         assert worker.wait(TIMEOUT_S) == 1
-        assert b"worker cannot start: model bundle: nothing: no such folder" in worker.stderr.read()
+        assert b"worker cannot start: model bundle: nothing: no such folder" in worker.stdout.read()
 
 
 def test_settings_travel_to_the_worker_on_its_input() -> None:

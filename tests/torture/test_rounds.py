@@ -5,6 +5,7 @@ import random
 import pytest
 
 from .faults import faults_of
+from .rounds import _telling
 from .site import running_site, wait_for
 
 
@@ -24,3 +25,8 @@ def test_a_killed_worker_loses_nothing_and_a_study_that_is_gone_is_counted() -> 
         count = site.settle()
         assert (count.lost, count.doubled) == (0, 1), "a study that nobody uploaded"
         assert site.close().clean
+
+
+def test_the_requests_of_the_harness_are_left_out() -> None:
+    request = "2026-01-01 00:00:00,000 INFO hemoscope.access: 127.0.0.1 GET /ready 200 1 ms\n"
+    assert _telling(f"began\n{request * 9999}ended\n") == "began\nended\n"

@@ -129,28 +129,31 @@ def _ended(argv: Sequence[str] | None) -> int:
 
 def _run(argv: Sequence[str] | None, output: _Output) -> int:
     """Parse and run a command; an error of its own is one line on stderr."""
-    from hemoscope.cli.commands import COMMANDS, build_parser
     from hemoscope.cli.exit_codes import ExitCode, exit_code_of
     from hemoscope.errors import HemoscopeError
 
-    arguments = build_parser().parse_args(argv)
-    command = COMMANDS[arguments.command]
+    name = "hemoscope"
     try:
+        from hemoscope.cli.commands import COMMANDS, build_parser
+
+        arguments = build_parser().parse_args(argv)
+        command = COMMANDS[arguments.command]
+        name = f"hemoscope {command.name}"
         check_extra(command)
         return int(arguments.run(arguments))
     except HemoscopeError as error:
-        _say(f"hemoscope {command.name}: {error}\n")
+        _say(f"{name}: {error}\n")
         return exit_code_of(error)
     except OSError as error:
         if output.error is None:
             file = "" if error.filename is None else f"{Path(os.fsdecode(error.filename)).name}: "
             remedy = "Check that the file is there, who may write to it, and the free space"
-            _say(f"hemoscope {command.name}: {file}{error.strerror or error}. {remedy}\n")
+            _say(f"{name}: {file}{error.strerror or error}. {remedy}\n")
         return ExitCode.FAILED
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
-        _say(f"hemoscope {command.name}: the memory is not sufficient. Free some, or give it less at a time\n")
+        _say(f"{name}: the memory is not sufficient. Free some, or give it less at a time\n")
         return ExitCode.FAILED
 
 

@@ -30,13 +30,15 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, then listen."""
     from hemoscope.logs import configure_logs
+
+    settings = settings_from(arguments, os.environ)
+    configure_logs(settings.log_format)  # before anything heavy is imported, for which there may be no memory
+
     from hemoscope.pacs.node import DicomNode
     from hemoscope.store.node_file import read_node_settings
     from hemoscope.store.store import open_store_patiently
 
     node_settings = read_node_settings(arguments.node)
-    settings = settings_from(arguments, os.environ)
-    configure_logs(settings.log_format)
     os.umask(0o077)
     ended, hung_up, woken = threading.Event(), threading.Event(), threading.Event()
     _wake_on(signal.SIGTERM, ended, woken)

@@ -25,8 +25,12 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, migrate the database, start the workers, and serve."""
-    from hemoscope.inference.bundle import load_bundle
     from hemoscope.logs import configure_logs
+
+    settings = settings_from(arguments, os.environ)
+    configure_logs(settings.log_format)  # before anything heavy is imported, for which there may be no memory
+
+    from hemoscope.inference.bundle import load_bundle
     from hemoscope.messages.catalogue import english, read_catalogue
     from hemoscope.store.store import open_store_patiently
     from hemoscope.store.supervisor import Supervisor
@@ -34,12 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     from hemoscope.web.credentials import load_credentials
     from hemoscope.web.server import ignore_hang_up, run_server
 
-    settings = settings_from(arguments, os.environ)
     catalogue = english() if settings.messages is None else read_catalogue(settings.messages)
     bundle = load_bundle(settings.model)
     credentials = load_credentials(users=settings.users, tokens=settings.token_file)
     _check(settings)
-    configure_logs(settings.log_format)
     _warn(settings, missing=catalogue.missing, unsure=bundle.card.unsure is not None)
     ignore_hang_up()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first

@@ -152,6 +152,7 @@ def _started(room: int) -> tuple[mmap.mmap, subprocess.Popen[bytes]]:
                 (*_COMMAND, str(descriptor)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # a Python without memory prints a traceback before any of our code runs
                 env={**os.environ, **_ENVIRONMENT},
                 pass_fds=(descriptor,),
             )

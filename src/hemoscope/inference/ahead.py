@@ -7,7 +7,7 @@ they were not of a slice that never came, they come again.
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import Queue
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -27,7 +27,7 @@ class ScoresAhead(Generic[R]):
         """Score with a function, which is called in another thread."""
         self._score = score
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="score-ahead")
-        self._begun: tuple[HounsfieldVolume, Future[R], SimpleQueue[tuple[int, int] | None]] | None = None
+        self._begun: tuple[HounsfieldVolume, Future[R], Queue[tuple[int, int] | None]] | None = None
 
     def __enter__(self) -> Self:
         """Begin without a volume."""
@@ -41,7 +41,7 @@ class ScoresAhead(Generic[R]):
     def begin(self, volume: HounsfieldVolume) -> None:
         """Score a volume whose slices are about to be decoded; an earlier one was refused."""
         self._stop()
-        shown: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
+        shown: Queue[tuple[int, int] | None] = Queue()
         future = self._pool.submit(self._score, volume, lambda done, total: shown.put((done, total)))
         future.add_done_callback(lambda _: shown.put(None))
         self._begun = volume, future, shown

@@ -24,6 +24,7 @@ from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
 
 _log = logging.getLogger("hemoscope.store")
+_STDERR = 2
 _LOOK_EVERY_S = 0.1
 _OVERDUE_EVERY_S = 1.0
 # More than a step may take: the database's timeout several times over, and a sweep of a large storage.
@@ -152,8 +153,11 @@ class Supervisor:
         slot.worker_id, slot.started = secrets.token_hex(16), monotonic()
         # -P: nothing is imported from the working directory. A session of its own keeps the terminal's Ctrl-C from
         # the workers, which shut down cleanly when their input closes.
-        command = [sys.executable, "-P", "-m", "hemoscope.store.worker", self._settings.log_format]
-        slot.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own
+        command = [sys.executable, "-P", "-m", "hemoscope.store.worker_process", self._settings.log_format]
+        # Its log is its stdout, that is our stderr. What a Python prints that cannot even start is dropped.
+        slot.process = subprocess.Popen(  # noqa: S603 - our own
+            command, stdin=subprocess.PIPE, stdout=_STDERR, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             if slot.process.stdin is not None:
                 slot.process.stdin.write(self._settings.to_line(slot.worker_id))

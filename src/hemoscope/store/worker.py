@@ -1,8 +1,7 @@
 """A worker process: leases one upload after another and reads it with a model that stays loaded.
 
-Started by ``store.supervisor`` as ``python -P -m hemoscope.store.worker LOG_FORMAT``. It exits when its standard input
-closes, that is when its parent exits for whatever reason, and gives its job back first. After a kill -9 its lease runs
-out.
+``store.worker_process`` begins it. It exits when its standard input closes, that is when its parent exits for whatever
+reason, and gives its job back first. After a kill -9 its lease runs out.
 """
 
 import logging
@@ -24,7 +23,6 @@ from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.engine import engine_on
 from hemoscope.inference.precision import precision_of
 from hemoscope.inference.predictor import Predictor
-from hemoscope.logs import configure_logs, own_stream
 from hemoscope.reports.report import model_identity
 from hemoscope.store.background import Backoff, described
 from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
@@ -32,6 +30,7 @@ from hemoscope.store.node_file import sending_node
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.refusals import PASSING
 from hemoscope.store.settings import Settings
+from hemoscope.store.standstill import Standstill
 from hemoscope.store.storage import full_disk_refused
 from hemoscope.store.store import Store, open_store_patiently
 
@@ -54,6 +53,7 @@ class Heartbeat:
         self._worker_id = worker_id
         self._job: UploadJob | None = None
         self._stop = stop
+        self._standstill = Standstill()
 
     def start(self) -> None:
         """Start the heartbeat."""
@@ -68,6 +68,7 @@ class Heartbeat:
         pause, backoff = regular, Backoff()
         while not self._stop.wait(pause):
             try:
+                self._end_standstill()
                 self._store.jobs.heartbeat(self._worker_id, self._job)
             except Exception as error:  # noqa: BLE001 - the lease depends on this thread; the database may come back
                 _log.warning("heartbeat failed: %s", described(error))
@@ -76,6 +77,17 @@ class Heartbeat:
                 pause = regular
                 backoff.reset()
         self._end()
+
+    def _end_standstill(self) -> None:
+        """Exit if the reading can never end; the attempt is counted, as of any worker that dies."""
+        job = self._job
+        if job is None:
+            self._standstill.reset()
+        elif self._standstill.lasts():
+            _log.error(
+                "upload %s: a thread died, perhaps for lack of memory, and others wait; worker exits", job.upload_id
+            )
+            os._exit(1)
 
     def _end(self) -> None:
         """Give the job back and exit, even if the main thread is busy."""
@@ -100,9 +112,8 @@ def _watch_parent(stop: threading.Event) -> None:
         stop.set()
 
 
-def main() -> None:
-    """Read settings from standard input, then work until it ends; the only argument is the format of the log."""
-    configure_logs(sys.argv[1], level=logging.WARNING, stream=own_stream())
+def run() -> None:
+    """Read settings from standard input, then work until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.umask(0o077)
     os.nice(_NICENESS)
@@ -268,7 +279,3 @@ def _origin(error: Exception) -> str:
     ]
     where = f"{Path(frames[-1].filename).relative_to(_PACKAGE)}:{frames[-1].lineno}" if frames else "outside"
     return f"{type(error).__name__} at {where}"
-
-
-if __name__ == "__main__":
-    main()
