@@ -5,9 +5,9 @@ The room is small. A large archive is decoded long after it was indexed, and its
 
 from collections.abc import Iterable
 
+from hemoscope import memory
 from hemoscope.dicom.containers import Source
 from hemoscope.dicom.read import OpenedImage
-from hemoscope import memory
 
 __all__ = ["KeptImages", "file_stamp"]
 
