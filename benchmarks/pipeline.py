@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from predict import measure
 from rows import Row, quick
 
 _RUNS = quick(5)
@@ -96,13 +97,11 @@ def _wall() -> Row:
 
 def _memory() -> Row:
     command = [str(Path(sys.executable).with_name("hemoscope")), "predict", str(_SERIES), "--format", "json"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    _, peak = measure(command)
     return Row(
         what="hemoscope predict of the same series: peak memory of the largest process",
         limit="125 MB of pixels (238 x 512 x 512 x 2 bytes), 75 MB of Python and libraries, 150 MB of the engine",
-        measured=usage.ru_maxrss * 1024 / 1e6,
+        measured=peak,
         beside="1 MB",
         compared=1.0,
         unit="MB",

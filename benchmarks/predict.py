@@ -7,11 +7,11 @@ Each run is a new process, so the time includes imports, model loading, reading,
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 
@@ -31,18 +31,16 @@ def main() -> int:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Return wall time and peak resident memory (MB) of one new process.
+    """Return wall seconds and peak resident memory (MB) of one new process.
 
-    It must exit with 0, 4 (inputs refused) or 5 (incomplete study).
+    It is started by a process of its own: on Linux, the peak of a child counts that of its parent until it runs the
+    command, and a benchmark may hold PyTorch. It must exit with 0, 4 (inputs refused) or 5 (incomplete study).
     """
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603  # our own command
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 4, 5):
-        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
-    return wall, usage.ru_maxrss / 1024  # kilobytes on Linux
+    helper = [sys.executable, "-P", "-m", "hemoscope.training.measured_process", *command]
+    found = json.loads(subprocess.run(helper, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603  # our own command
+    if found["exit_code"] not in (0, 4, 5):
+        sys.exit(f"{' '.join(command)} ended with {found['exit_code']}: {found['errors']}")
+    return found["wall_s"], found["peak_bytes"] / 1e6
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 The room is small. A large archive is decoded long after it was indexed, and its bytes do not fit into memory.
 """
 
-import ctypes
 from collections.abc import Iterable
 
+from hemoscope import memory
 from hemoscope.dicom.containers import Source
 from hemoscope.dicom.read import OpenedImage
 
@@ -13,9 +13,7 @@ __all__ = ["KeptImages", "file_stamp"]
 
 # One thin series, compressed, or a hundred slices as they are: freed one by one as its volume, which is larger, fills.
 _MOST_BYTES = 48 << 20
-# Freed files lie between other blocks: the C library returns their pages only when asked (malloc_trim(3), of glibc).
 _RETURNED_EVERY = 32
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 _Stamp = tuple[int, ...]
 
 
@@ -40,18 +38,13 @@ class KeptImages:
         """Return a file once; None if it was not kept, or may have been written to since."""
         before, image = self._images.pop(source.name, (None, None))
         if image is not None and self._returns_pages and len(self._images) % _RETURNED_EVERY == 0:
-            _return_pages()
+            memory.return_pages()
         return image if image is not None and before == file_stamp(source) else None
 
     def forget(self, sources: Iterable[str]) -> None:
         """Free files, by their names, that nobody will take."""
         for source in sources:
             self._images.pop(source, None)
-
-
-def _return_pages() -> None:
-    if _trim is not None:
-        _trim(0)
 
 
 def file_stamp(source: Source) -> _Stamp | None:

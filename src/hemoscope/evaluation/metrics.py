@@ -45,18 +45,17 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
 class Ranking:
     """One label's images sorted by score, for evaluation under many weightings.
 
-    Between two consecutive positive images, the order of the negatives does not affect a ranking metric, only their
-    weight does. So the sorted images are divided into a few *segments*, at the start and end of each positive's tie.
+    The order of the negatives between two positive images does not affect a ranking metric, only their weight does. So
+    the sorted images are divided into *segments*: one for each score that a positive image has, and those between.
 
     ``order`` lists the images by rising score, (images,); ``positives`` are the places in that order of the positive
-    images; ``tie_starts`` and ``tie_ends`` the first and one past the last place of those with the same score;
-    ``cuts`` the first place of each segment and the number of images, (segments + 1,).
+    images; ``ties`` the first of ``positives`` with each of their scores, (scores,); ``cuts`` the first place of each
+    segment and the number of images, (2 scores + 2,). Segments between two scores may be empty.
     """
 
     order: Integers
     positives: Integers
-    tie_starts: Integers
-    tie_ends: Integers
+    ties: Integers
     cuts: Integers
 
     @classmethod
@@ -66,10 +65,9 @@ class Ranking:
         order = np.argsort(values, kind="stable")
         ranked = values[order]
         positives = np.flatnonzero(truth[order])
-        starts = np.searchsorted(ranked, ranked[positives], side="left")
-        ends = np.searchsorted(ranked, ranked[positives], side="right")
-        cuts = np.unique(np.concatenate([starts, ends, [0, len(order)]]))
-        return cls(order=order, positives=positives, tie_starts=starts, tie_ends=ends, cuts=cuts)
+        scored, ties = np.unique(ranked[positives], return_index=True)
+        ends = np.stack([np.searchsorted(ranked, scored, side=side) for side in ("left", "right")], axis=1)
+        return cls(order=order, positives=positives, ties=ties, cuts=np.array([0, *ends.flat, len(order)]))
 
     @property
     def segment_of(self) -> Integers:
@@ -83,7 +81,7 @@ class Ranking:
             ordered_weights: (rounds, images) with the images in the order of ``order``.
         """
         columns = ordered_weights.T
-        return self.score(np.add.reduceat(columns, self.cuts[:-1], axis=0), columns[self.positives])
+        return self._score(_cumulative(columns)[self.cuts], columns[self.positives])
 
     def score(self, segments: Floats, positive_weights: Floats) -> tuple[Floats, Floats]:
         """Same as :meth:`evaluate`, from the summed weights of segments and positives, (segments or positives, rounds).
@@ -91,18 +89,21 @@ class Ranking:
         AUROC is the weighted Mann-Whitney statistic, ties counting half. Average precision is scikit-learn's: the
         sum over distinct thresholds of precision times the gain in recall, without interpolation.
         """
-        below, positive_below = _cumulative(segments), _cumulative(positive_weights)
-        # Ranks among the positives: how many are below each tie, and up to its end.
-        first = np.searchsorted(self.positives, self.tie_starts)
-        last = np.searchsorted(self.positives, self.tie_ends)
+        return self._score(_cumulative(segments), positive_weights)
+
+    def _score(self, below: Floats, positive_weights: Floats) -> tuple[Floats, Floats]:
+        """Same, from the weights below each of ``cuts``, (2 scores + 2, rounds)."""
+        tied = len(self.ties) < len(self.positives)
+        hits_here = np.add.reduceat(positive_weights, self.ties, axis=0) if tied else positive_weights
+        positive_below = _cumulative(hits_here)
         total, positive = below[-1], positive_below[-1]
-        before = below[np.searchsorted(self.cuts, self.tie_starts)]
-        upto = below[np.searchsorted(self.cuts, self.tie_ends)]
-        positive_before, positive_upto = positive_below[first], positive_below[last]
-        negatives_beaten = ((before - positive_before) + (upto - positive_upto)) / 2
-        wins = np.einsum("ir,ir->r", positive_weights, negatives_beaten)
-        precision = _ratio(positive - positive_before, total - before)
-        hits = np.einsum("ir,ir->r", positive_weights, np.nan_to_num(precision))
+        before, upto = below[1:-1:2], below[2:-1:2]  # of each score: what lies below it, and up to it
+        negatives_beaten = (before + upto) - (positive_below[:-1] + positive_below[1:])
+        wins = np.einsum("ir,ir->r", hits_here, negatives_beaten) / 2
+        left = total - before
+        left[left <= 0] = 1.0  # then no positive is left either, and counts nothing
+        precision = np.divide(positive - positive_below[:-1], left, out=left)
+        hits = np.einsum("ir,ir->r", hits_here, precision)
         both = (positive > 0) & (positive < total)
         return (
             np.where(both, _ratio(wins, positive * (total - positive)), np.nan),

@@ -92,7 +92,9 @@ class FlattenHead(nn.Module):
     def _contributions(self, last: Tensor, before: Tensor) -> Tensor:
         """Gradient of each score by the features, times the features and the number of positions: (N, 6, h, w)."""
         on = (before > 0).to(before.dtype)
-        gradient = (on[:, None, :] * self.classifier.weight) @ self.hidden.weight
+        rows = (on[:, None, :] * self.classifier.weight).flatten(0, 1)
+        # The weights come first: as the second factor, OpenVINO would keep another copy of them (.1 GB), transposed.
+        gradient = (self.hidden.weight.t() @ rows.t()).t()
         placed: Tensor = gradient.reshape(-1, len(LABELS), *last.shape[1:]) * last[:, None]
         return placed.sum(2) * (last.shape[2] * last.shape[3])
 
