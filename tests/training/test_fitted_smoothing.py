@@ -42,6 +42,7 @@ def scored(*, noise: float = 2.0, seed: int = 0, assumed: bool = False) -> Slice
         assumed=np.full(len(names), assumed),
         outline_px=np.where(slices.truth[:, 0] == 1, 500.0, np.nan),
         age=np.repeat(np.arange(PATIENTS, dtype=float), SLICES),
+        images=tuple(f"{name}-{slice_}" for slice_, name in enumerate(names)),
     )
     return SliceAndStudyScores(slices=slices, studies=study_scores(slices, RULE, series=names), places=places)
 

@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     credentials = load_credentials(users=settings.users, tokens=settings.token_file)
     _check(settings)
     configure_logs(settings.log_format)
-    _warn(settings, unsure=bundle.card.unsure is not None)
+    if bundle.card.unsure is not None:
+        _warn(settings)
     ignore_hang_up()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
     store = open_store_patiently(settings, limit_s=60 * settings.database_wait_minutes)
@@ -78,13 +79,13 @@ def _skip_versions(store: "Store") -> None:
         _log.warning("pages that are open may need to be reloaded: %s. %s", error.reason, error.remedy)
 
 
-def _warn(settings: "Settings", *, unsure: bool) -> None:
-    """Log what the node's settings miss with this model."""
+def _warn(settings: "Settings") -> None:
+    """Log what the node's settings miss with a model that has a rule for unsure studies."""
     from hemoscope.store.node_contradictions import missed_urgencies
     from hemoscope.store.node_file import sending_node
 
     node = sending_node(settings)
-    if node is not None and (missed := missed_urgencies(node, unsure=unsure)):
+    if node is not None and (missed := missed_urgencies(node)):
         _log.warning(missed)
 
 

@@ -5,6 +5,7 @@ import { probability } from "./format.js";
 import { LABELS, labelName } from "./labels.js";
 import { ruleWords } from "./rule_words.js";
 
+const PAGE = "/api/v1/model/card.html";
 const number = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits));
 const share = (found) => (found ? `${number(found.value)} (${number(found.low)} to ${number(found.high)}), ${found.hits} of ${found.rows}` : "–");
 
@@ -116,6 +117,7 @@ export function fillCard(dialog, card, site, onPrevalence) {
   dialog.querySelector(".dialog-body").replaceChildren(
     el("p", { class: "card-disclaimer", text: card.disclaimer }),
     el("p", { text: card.description }),
+    el("p", {}, el("a", { href: PAGE, target: "_blank", rel: "noopener", text: "The whole card as a page" }), ", in the shape of CHAI's Applied Model Card."),
     el("h3", { text: "Limits of use" }),
     list(card.limits_of_use),
     el("h3", { text: "At this site" }),
