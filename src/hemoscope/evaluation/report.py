@@ -194,7 +194,9 @@ def _strata(data: LabelledPredictions, about: EvaluationContext) -> Document | N
         return None
     facts, count = about.facts, len(data.image_ids)
     if {len(facts.edge), len(facts.height), len(facts.outline_px), len(facts.age)} != {count}:
-        msg = f"facts are of {len(facts.height)} slices, and there are {count} predictions. Give facts of each, in order"
+        msg = (
+            f"facts are of {len(facts.height)} slices, and there are {count} predictions. Give facts of each, in order"
+        )
         raise DataError(msg)
     for column in about.clinical.subgroups:
         if column.name == "age" and (column.key == "image" or data.groups is not None):

@@ -5,7 +5,7 @@ the result as Markdown or HTML.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hemoscope.inference.calibration import OperatingPoint, Proportion, Stratum
 from hemoscope.inference.card import Estimate, ModelCard, ScoreTable
@@ -13,7 +13,7 @@ from hemoscope.inference.card_statements import Statements
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.card_table import MEANING, measured_on, rates, unsure_lines
 
-_NO_STATEMENTS = "this card is of an earlier version, or of a federation, and has no statements"
+_NO_STATEMENTS = "this card is of an earlier version and has no statements"
 _NO_GALLERY = "The card has no error gallery: it is of an earlier version, or the places of its slices are unknown."
 
 
@@ -104,7 +104,10 @@ def _release(card: ModelCard, words: _Words) -> Iterator[CardField]:
 
 
 def _summary(card: ModelCard, words: _Words) -> Iterator[CardField]:
-    yield CardField(name="Summary", paragraphs=(card.description,))
+    if card.description:
+        yield CardField(name="Summary", paragraphs=(card.description,))
+    else:
+        yield CardField(name="Summary", missing="the card describes nothing")
     yield words.field("Keywords", "keywords")
 
 
@@ -117,7 +120,10 @@ def _uses(words: _Words) -> Iterator[CardField]:
 
 
 def _warnings(card: ModelCard, words: _Words) -> Iterator[CardField]:
-    yield CardField(name="Known risks and limitations", items=card.limits_of_use)
+    if card.limits_of_use:
+        yield CardField(name="Known risks and limitations", items=card.limits_of_use)
+    else:
+        yield CardField(name="Known risks and limitations", missing="the card names no limits of use")
     yield words.field("Known biases or ethical considerations", "biases")
     yield words.field("Clinical risk level", "risk_level")
 
@@ -143,7 +149,8 @@ def _facts(card: ModelCard, words: _Words) -> Iterator[CardField]:
         for one in card.training_data
     )
     field = words.field("Development data characterization", "development_data", *data)
-    yield CardField(name=field.name, paragraphs=field.paragraphs, tables=(*map(_counts, card.scores),))
+    tables = tuple(map(_counts, card.scores))
+    yield replace(field, tables=tables, missing=None if tables else field.missing)
     yield words.field("Bias mitigation approaches", "bias_mitigation")
     yield words.field("Ongoing maintenance", "maintenance")
     yield words.field("Security and compliance environment", "security")
@@ -158,7 +165,10 @@ def _transparency(words: _Words) -> Iterator[CardField]:
 
 def _usefulness(card: ModelCard, words: _Words) -> Iterator[CardField]:
     yield words.field("Goal of metrics", "usefulness_goal")
-    yield CardField(name="Results", tables=(*map(_ranking, card.scores),), paragraphs=(MEANING,) if card.scores else ())
+    if card.scores:
+        yield CardField(name="Results", tables=(*map(_ranking, card.scores),), paragraphs=(MEANING,))
+    else:
+        yield CardField(name="Results", missing="the card has no scores")
     named: dict[bool, list[str]] = {True: [], False: []}
     for label, fine in card.established.items():
         named[fine].append(label.display)

@@ -31,16 +31,16 @@ def contradictions(node: NodeSettings, site: Settings) -> Iterator[str]:
 
 
 def missed_urgencies(node: NodeSettings) -> str | None:
-    """Return what a webhook misses that lists ``prompt`` without ``unsure``, with a model that has a rule for the latter.
+    """Return what a webhook misses that lists ``prompt`` without ``unsure``, with a model that can be unsure.
 
-    Such a rule calls studies unsure that were prompt before.
+    A rule for unsure studies takes some of those that were prompt before.
     """
     listed = () if node.webhook is None else node.webhook.urgencies
     if "prompt" not in listed or "unsure" in listed:
         return None
     return (
-        "urgencies of [webhook] has prompt and lacks unsure: a model with a rule for unsure studies, such as the default "
-        'model, calls some of them unsure that were prompt. Add "unsure", or the webhook is not notified of them'
+        "urgencies of [webhook] has prompt and lacks unsure: a model with a rule for unsure studies, such as the "
+        'default one, calls some of them unsure that were prompt. Add "unsure", or the webhook is not notified of them'
     )
 
 
