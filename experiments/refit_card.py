@@ -1,6 +1,6 @@
 """Refits the card of a bundle from the stored scores of its run: the same weights, nothing is trained.
 
-    python experiments/refit_card.py RUN BUNDLE OUTPUT --model-version 2.1 --scores RUN/rsna-dicom.json
+    python experiments/refit_card.py RUN BUNDLE OUTPUT --model-version 2.5 --scores T.json --statements S.toml
     python experiments/refit_card.py RUN BUNDLE --compare RUN/card-2.3.json
     python experiments/refit_card.py RUN RUN/card-2.3.json --compare RUN/card-2.json
 
@@ -25,6 +25,7 @@ from hemoscope.inference.bundle import ModelBundle, load_bundle, write_bundle
 from hemoscope.inference.calibration import Calibration, OperatingPoint, PointPerformance, Proportion
 from hemoscope.inference.card import Estimate, LabelScore, ModelCard
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.training.card_words import read_statements
 from hemoscope.training.export import read_dataset, read_run, read_split_record, run_card
 from hemoscope.training.fitted_card import HALF_WEIGHTS, SEVERAL_SEEDS, Origin
 from hemoscope.training.fitted_levels import cross_fit_level
@@ -35,7 +36,9 @@ CALIBRATION_TOLERANCE = 1e-5
 FOLD_SEEDS = range(10)
 
 
-def refitted(run: Path, bundle: ModelBundle, *, version: str, tables: list[Path]) -> ModelCard:
+def refitted(
+    run: Path, bundle: ModelBundle, *, version: str, tables: list[Path], statements: Path | None = None
+) -> ModelCard:
     """Return the card of the run, if its scores are those that the bundle was fitted on. Raises SystemExit if not."""
     if SEVERAL_SEEDS in bundle.card.description:
         name = f"{bundle.card.name} {bundle.card.version}"
@@ -50,6 +53,7 @@ def refitted(run: Path, bundle: ModelBundle, *, version: str, tables: list[Path]
         embedding_size=0 if sequence is None else sequence.embedding_size,
         federation=bundle.card.federation,
         half_weights=HALF_WEIGHTS in bundle.card.description,
+        statements=None if statements is None else read_statements(statements),
     )
     scores = [table for path in tables for table in read_score_tables(path)]
     card = run_card(run, origin, version=version, scores=scores)
@@ -188,6 +192,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, nargs="?")
     parser.add_argument("--model-version", default="1")
     parser.add_argument("--scores", type=Path, action="append", default=[])
+    parser.add_argument("--statements", type=Path)
     parser.add_argument("--compare", type=Path, metavar="CARD.json")
     arguments = parser.parse_args()
     if arguments.bundle.suffix == ".json":
@@ -195,7 +200,13 @@ def main() -> None:
         return
     bundle = load_bundle(arguments.bundle)
     if arguments.output is not None:
-        card = refitted(arguments.run, bundle, version=arguments.model_version, tables=arguments.scores)
+        card = refitted(
+            arguments.run,
+            bundle,
+            version=arguments.model_version,
+            tables=arguments.scores,
+            statements=arguments.statements,
+        )
         bundle = write_bundle(arguments.output, card, bundle.read_graph(), sequence=bundle.read_sequence())
         sys.stdout.write(f"{card.name} {card.version} in {arguments.output}, SHA-256 {bundle.sha256}\n")
     if arguments.compare is not None:

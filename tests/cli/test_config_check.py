@@ -47,6 +47,7 @@ def test_it_shows_what_happens_to_each_series(
     assert actions == {"soft": "read", "Bone": bone}
 
 
+WEBHOOK = "[webhook]\nurl='https://site.example/'\nsecret_file='secret'\nurgencies=%s\n"
 DESTINATION = "[[destination]]\nname='%s'\nae_title='PACS'\nhost='10.1.2.3'\nport=104\n"
 
 
@@ -59,12 +60,14 @@ DESTINATION = "[[destination]]\nname='%s'\nae_title='PACS'\nhost='10.1.2.3'\npor
         (DESTINATION % "a" + DESTINATION % "b", (), "2 destinations are PACS at 10.1.2.3, port 104"),
         ("[node]\nlate_minutes=0.1\n", (), "late_minutes is no longer than quiet_seconds"),
         (DESTINATION % "a" + "[node]\nlate_minutes=1\n", (), "hold_incomplete_seconds is longer than late_minutes"),
+        (WEBHOOK % "['prompt']", (), "urgencies of [webhook] has prompt and lacks unsure"),
     ],
 )
 def test_what_contradicts_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, options: tuple[str, ...], warning: str
 ) -> None:
     node = tmp_path / "node.toml"
+    (tmp_path / "secret").write_text("a secret of many characters")
     node.write_text(text)
     assert main(["config", "check", str(node), *options]) == ExitCode.OK
     assert f"Warning: {warning}" in " ".join(capsys.readouterr().out.split())
@@ -72,7 +75,8 @@ def test_what_contradicts_is_said(
 
 def test_a_file_without_contradictions_has_no_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     node = tmp_path / "node.toml"
-    node.write_text(DESTINATION % "a")
+    (tmp_path / "secret").write_text("a secret of many characters")
+    node.write_text(DESTINATION % "a" + WEBHOOK % "['prompt', 'unsure']")
     assert main(["config", "check", str(node), "--retention-days", "30"]) == ExitCode.OK
     assert "Warning" not in capsys.readouterr().out
 

@@ -53,6 +53,22 @@ def test_the_card_is_shown_with_scores_thresholds_data_and_limits(
         assert fact in text, fact
 
 
+@pytest.mark.parametrize(("kind", "start"), [("markdown", "# tiny 1.0\n"), ("html", "<!doctype html>")])
+def test_the_card_is_printed_in_the_shape_of_an_applied_model_card(
+    tiny_bundle: Path, loaded_bundle: ModelBundle, capsys: pytest.CaptureFixture[str], kind: str, start: str
+) -> None:
+    assert cli.main(["info", str(tiny_bundle), "--card", kind]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(start)
+    for fact in (
+        loaded_bundle.sha256,
+        "Cautioned out-of-scope settings and use cases",
+        "For tests alone.",
+        "Not stated: ",
+    ):
+        assert fact in text, fact
+
+
 @pytest.mark.parametrize(
     ("sequence", "words"),
     [

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemoscope.errors import DataError, MissingExtraError
+from hemoscope.evaluation.clinical_inputs import ClinicalInputs, SubgroupColumn
+from hemoscope.evaluation.evaluation_context import EvaluationContext
 from hemoscope.evaluation.metrics import METRICS
 from hemoscope.evaluation.plots import draw_plots, reliability_points
 from hemoscope.evaluation.prediction_files import LabelledPredictions
 from hemoscope.evaluation.recalibration import recalibrate
 from hemoscope.evaluation.report import evaluate_predictions, evaluation_report
+from hemoscope.evaluation.strata import series_facts
 from hemoscope.evaluation.terminal_summary import evaluation_summary
 from hemoscope.labels import LABELS
 
@@ -43,6 +46,26 @@ def report_of(p: Array, y: Array, groups: list[str] | None, **options: Any) -> d
         groups=None if groups is None else tuple(groups),
     )
     return evaluation_report(data, recalibrate(p, y, data.groups, **options), rounds=40)
+
+
+def test_facts_of_other_slices_are_refused() -> None:
+    p, y, groups = overconfident()
+    data = LabelledPredictions(
+        image_ids=tuple(map(str, range(len(p)))), probabilities=p, labels=y, groups=tuple(groups)
+    )
+    after = recalibrate(p, y, data.groups)
+    about = EvaluationContext(facts=series_facts(y[:-1, 0]))
+    with pytest.raises(DataError, match="facts are of 239 slices, and there are 240 predictions"):
+        evaluation_report(data, after, about, rounds=40)
+
+
+def test_ages_by_patient_need_patients() -> None:
+    p, y, _ = overconfident()
+    data = LabelledPredictions(image_ids=tuple(map(str, range(len(p)))), probabilities=p, labels=y, groups=None)
+    ages = SubgroupColumn(name="age", key="patient", values={"p1": "40"})
+    about = EvaluationContext(facts=series_facts(y[:, 0]), clinical=ClinicalInputs(subgroups=(ages,)))
+    with pytest.raises(DataError, match="column age is by patient, but no patients are known"):
+        evaluation_report(data, recalibrate(p, y, None), about, rounds=40)
 
 
 def write_csv(folder: Path, p: Array, y: Array, groups: list[str]) -> tuple[Path, Path]:

@@ -91,12 +91,15 @@ def test_a_destination_that_is_added_gets_results(store: Store, predictor: Predi
 @pytest.mark.journey
 def test_a_hang_up_reads_the_file_again_and_a_wrong_one_changes_nothing(tmp_path: Path) -> None:
     file, log = tmp_path / "node.toml", tmp_path / "log"
-    file.write_text("[node]\nport = 0\n")
+    (tmp_path / "secret").write_text("a secret of many characters")
+    webhook = "[webhook]\nurl = 'https://site.example/'\nsecret_file = 'secret'\nurgencies = ['prompt']\n"
+    file.write_text(f"[node]\nport = 0\n{webhook}")
     command = [str(Path(sys.executable).with_name("hemoscope")), "listen", str(file), "--storage", str(tmp_path / "s")]
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         until(lambda: "listens as" in log.read_text())
+        until(lambda: "[webhook] has prompt and lacks unsure" in log.read_text())
         file.write_text("[node]\nprot = 0\n")
         os.kill(process.pid, signal.SIGHUP)
         until(lambda: "the old settings still count: node.toml, node: no such key: prot" in log.read_text())

@@ -15,6 +15,7 @@ from hemoscope.inference.probabilities import StudyProbabilities, smoothed
 from hemoscope.labels import Hemorrhage, PerLabel
 from hemoscope.training.experiment import Experiment
 from hemoscope.training.fitted_card import Origin, folds_card
+from hemoscope.training.fitted_errors import MOST_ERRORS
 from hemoscope.training.fitted_levels import cross_fit_level
 from hemoscope.training.fitted_settings import established_labels, fit
 from hemoscope.training.fitted_smoothing import WIDTHS_MM, smoothing_of
@@ -42,6 +43,7 @@ def scored(*, noise: float = 2.0, seed: int = 0, assumed: bool = False) -> Slice
         assumed=np.full(len(names), assumed),
         outline_px=np.where(slices.truth[:, 0] == 1, 500.0, np.nan),
         age=np.repeat(np.arange(PATIENTS, dtype=float), SLICES),
+        images=tuple(f"{name}-{slice_}" for slice_, name in enumerate(names)),
     )
     return SliceAndStudyScores(slices=slices, studies=study_scores(slices, RULE, series=names), places=places)
 
@@ -183,3 +185,27 @@ def test_a_fold_with_too_few_studies_for_the_quantiles_excludes_nothing() -> Non
     found = cross_fit_level(studies, raw, PerLabel.build(lambda _: True), raw["any"], unsure=unsure)
     assert found is not None
     assert [set(one) for one in found.sets] == [{UNSURE}]
+
+
+def test_the_card_names_its_worst_errors_once_a_patient_and_only_of_published_data(origin: Origin) -> None:
+    found = scored(noise=4.0)
+    cards = [
+        folds_card(replace(origin, dataset=replace(DATASET, doi=doi)), found, RULE, version="1", more=())
+        for doi in ("", "10.1/x")
+    ]
+    assert all(cards[0].errors or ())
+    assert {one.case for one in cards[0].errors or ()} == {None}
+    named = [one for one in cards[1].errors or () if one.level == "slice"]
+    truth = dict(zip(found.places.images if found.places else (), found.slices.truth[:, 0], strict=True))
+    for kind, positive in (("missed", 1.0), ("false alarm", 0.0)):
+        of_kind = [one for one in named if one.kind == kind]
+        assert 1 <= len(of_kind) <= MOST_ERRORS
+        assert {truth[one.case or ""] for one in of_kind} == {positive}
+        assert len({(one.case or "").partition("-")[0] for one in of_kind}) == len(of_kind)
+        shown = [one.probability for one in of_kind]
+        assert shown == sorted(shown, reverse=kind == "false alarm")
+        assert all("above" in one.strata or "lowest 40% of the head" in one.strata for one in of_kind)
+
+
+def test_without_places_the_card_has_no_error_gallery(origin: Origin) -> None:
+    assert folds_card(origin, replace(scored(), places=None), RULE, version="1", more=()).errors is None

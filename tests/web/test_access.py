@@ -43,6 +43,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("POST", f"/api/v1/studies/{NOBODY}/feedback", FEEDBACK, "reader"),
     ("GET", "/api/v1/site", None, "reader"),
     ("GET", "/api/v1/model", None, "reader"),
+    ("GET", "/api/v1/model/card.html", None, "reader"),
     ("POST", "/api/v1/logout", None, "reader"),
     ("DELETE", f"/api/v1/studies/{NOBODY}", None, "admin"),
     ("GET", f"/api/v1/studies/{NOBODY}/measurements", None, "reader"),

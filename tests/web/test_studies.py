@@ -270,6 +270,17 @@ def test_the_model_is_shown_by_its_card(room: TestClient) -> None:
     assert room.get("/api/v1/model").json()["name"] == "tiny"
 
 
+def test_the_card_is_a_page_too_on_which_nothing_but_its_style_may_load(room: TestClient) -> None:
+    answer = room.get("/api/v1/model/card.html")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "<h1>Model card: tiny 1.0</h1>" in answer.text
+    assert room.get("/api/v1/model").json()["sha256"] in answer.text
+    assert "Not stated: this card is of an earlier version" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "script-src" not in policy
+
+
 def test_a_view_whose_record_failed_is_recorded_at_the_next(
     room: TestClient, study_id: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

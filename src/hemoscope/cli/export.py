@@ -39,11 +39,18 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="add a graph in int8, calibrated on this cache, which the run was trained on (extra: quantize)",
     )
     parser.add_argument("--half-weights", action="store_true", help="store the weights in float16, in half the space")
+    parser.add_argument(
+        "--statements",
+        type=Path,
+        metavar="FILE",
+        help="statements for the card (TOML), such as who developed the model",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export the network of a run, or of several runs, with a card fitted on scores of held-out images."""
+    from hemoscope.training.card_words import read_statements
     from hemoscope.training.export import export_run
 
     run, *others = arguments.training_runs
@@ -55,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         scores=[table for path in arguments.scores for table in read_score_tables(path)],
         quantize=arguments.quantize,
         half_weights=arguments.half_weights,
+        statements=None if arguments.statements is None else read_statements(arguments.statements),
     )
     sys.stdout.write(f"{bundle.card.name} {bundle.card.version} in {arguments.output}, SHA-256 {bundle.sha256}\n")
     sys.stdout.write(f"Next: hemoscope evaluate --model {arguments.output} --data CACHE --output REPORT\n")

@@ -16,6 +16,7 @@ from hemoscope.version import DISCLAIMER
 
 if TYPE_CHECKING:
     from hemoscope.pacs.node import DicomNode
+    from hemoscope.store.node_settings import NodeSettings
 
 _log = logging.getLogger("hemoscope.pacs")
 
@@ -52,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             title = node_settings.node.ae_title
             sys.stdout.write(f"Hemoscope listens as {title} on {host}, port {port} (Ctrl+C ends it). {DISCLAIMER}\n")
             sys.stdout.flush()
+            _warn(node_settings)
             while not ended.is_set():
                 woken.wait()
                 woken.clear()
@@ -73,13 +75,23 @@ def _wake_on(number: signal.Signals, noted: threading.Event, woken: threading.Ev
     signal.signal(number, note)
 
 
+def _warn(settings: "NodeSettings") -> None:
+    """Log what the webhook misses with a model that has a rule for unsure studies; this process has no model."""
+    from hemoscope.store.node_contradictions import missed_urgencies
+
+    if missed := missed_urgencies(settings):
+        _log.warning(missed)
+
+
 def _reload(node: "DicomNode", file: Path) -> None:
     """Read the file of the node again; a wrong one changes nothing, and the log says why."""
     from hemoscope.store.node_file import read_node_settings
 
     try:
-        node.apply(read_node_settings(file))
+        settings = read_node_settings(file)
+        node.apply(settings)
     except ConfigError as error:
         _log.error("the file of the node was not read again, the old settings still count: %s", error)
     else:
         _log.info("the file of the node was read again")
+        _warn(settings)

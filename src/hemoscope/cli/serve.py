@@ -84,14 +84,14 @@ def _skip_versions(store: "Store") -> None:
 
 
 def _warn(settings: "Settings", *, missing: str, unsure: bool) -> None:
-    """Log what the site's catalogue lacks, and what the node's settings miss with this model."""
+    """Log what the site's catalogue lacks, and what the node's settings miss with a model with a rule for unsure studies."""
     from hemoscope.store.node_contradictions import missed_urgencies
     from hemoscope.store.node_file import sending_node
 
     if missing:
         _log.warning("the catalogue of --messages lacks %s", missing)
-    node = sending_node(settings)
-    if node is not None and (missed := missed_urgencies(node, unsure=unsure)):
+    node = sending_node(settings) if unsure else None
+    if node is not None and (missed := missed_urgencies(node)):
         _log.warning(missed)
 
 

@@ -192,9 +192,14 @@ def _strata(data: LabelledPredictions, about: EvaluationContext) -> Document | N
     """Return the strata of slices; None if nothing is known that divides them, or the slices lack a class."""
     if about.facts is None:
         return None
-    facts = about.facts
+    facts, count = about.facts, len(data.image_ids)
+    if {len(facts.edge), len(facts.height), len(facts.outline_px), len(facts.age)} != {count}:
+        msg = (
+            f"facts are of {len(facts.height)} slices, and there are {count} predictions. Give facts of each, in order"
+        )
+        raise DataError(msg)
     for column in about.clinical.subgroups:
-        if column.name == "age":
+        if column.name == "age" and (column.key == "image" or data.groups is not None):
             facts = replace(facts, age=np.array([_years(text) for text in column.texts(data)]))
     first = LABELS.index(Hemorrhage.ANY)
     owners = data.groups or data.image_ids

@@ -22,6 +22,7 @@ from hemoscope.inference.calibration import (
     ThinSeriesRule,
     UnsureRule,
 )
+from hemoscope.inference.card_statements import CardError, Statements
 from hemoscope.inference.precision import PrecisionTest
 from hemoscope.inference.preprocess import Preprocessing
 from hemoscope.labels import LABELS, PerLabel, check_label_order
@@ -220,7 +221,7 @@ class ModelCard:
     of ``training_data``, or on all except those that ``limits_of_use`` names. ``federation`` is set if several sites
     trained the weights. Without ``thin_series`` every slice is scored; without ``slice_rule`` none is smoothed.
     Without ``unsure`` no study is called unsure. ``strata`` are of slices. ``precision`` holds the tests in reduced
-    precision, if there are any.
+    precision, if there are any. ``statements`` are in words, and ``errors`` the worst ones of ``strata``'s dataset.
     """
 
     format: Literal["hemoscope.bundle/1"] = "hemoscope.bundle/1"
@@ -246,6 +247,8 @@ class ModelCard:
     unsure: UnsureRule | None = None
     strata: tuple[StrataTable, ...] | None = None
     precision: tuple[PrecisionTest, ...] | None = None
+    statements: Statements | None = None
+    errors: tuple[CardError, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the label order, and make the table of files read-only."""
@@ -375,13 +378,9 @@ def _typed(kind: type[D], value: object, *, where: str) -> D:
     return value
 
 
-_JSON_NAMES: dict[Any, str] = {
-    dict: "an object",
-    list: "a list",
-    str: "a text",
-    int: "a whole number",
-    bool: "true or false",
-}
+_JSON_NAMES: dict[Any, str] = dict(
+    zip((dict, list, str, int, bool), ("an object", "a list", "a text", "a whole number", "true or false"), strict=True)
+)
 
 
 def _number(value: object, *, where: str) -> float:

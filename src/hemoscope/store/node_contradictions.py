@@ -9,6 +9,9 @@ from hemoscope.store.settings import Settings
 
 def contradictions(node: NodeSettings, site: Settings) -> Iterator[str]:
     """Yield what contradicts, and what follows from it."""
+    missed = missed_urgencies(node)
+    if missed is not None:
+        yield missed
     yield from _of_times(node)
     yield from _of_places(node, site)
     days = site.retention_days
@@ -27,17 +30,17 @@ def contradictions(node: NodeSettings, site: Settings) -> Iterator[str]:
         )
 
 
-def missed_urgencies(node: NodeSettings, *, unsure: bool) -> str | None:
-    """Return what a webhook misses that lists ``prompt`` alone, if the model has a rule for ``unsure`` studies.
+def missed_urgencies(node: NodeSettings) -> str | None:
+    """Return what a webhook misses that lists ``prompt`` without ``unsure``, with a model that can be unsure.
 
-    Such a rule calls studies unsure that were prompt before.
+    A rule for unsure studies takes some of those that were prompt before.
     """
     listed = () if node.webhook is None else node.webhook.urgencies
-    if not unsure or "prompt" not in listed or "unsure" in listed:
+    if "prompt" not in listed or "unsure" in listed:
         return None
     return (
-        "urgencies of [webhook] has prompt and lacks unsure: with this model, studies that were prompt can be unsure. "
-        'Add "unsure", or the webhook is not notified of them'
+        "urgencies of [webhook] has prompt and lacks unsure: a model with a rule for unsure studies, such as the "
+        'default one, calls some of them unsure that were prompt. Add "unsure", or the webhook is not notified of them'
     )
 
 

@@ -10,6 +10,7 @@ from hemoscope.errors import TrainingError
 from hemoscope.inference.bundle import ModelBundle, write_bundle
 from hemoscope.inference.calibration import StudyRule
 from hemoscope.inference.card import FederationRecord, ModelCard, ScoreTable, SplitRecord, TrainingData, parse_dataclass
+from hemoscope.inference.card_statements import Statements
 from hemoscope.training.data_splits import make_data_splits
 from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.training.fitted_card import Origin, folds_card, split_card
@@ -33,6 +34,7 @@ def export_run(
     scores: Sequence[ScoreTable] = (),
     quantize: Path | None = None,
     half_weights: bool = False,
+    statements: Statements | None = None,
 ) -> ModelBundle:
     """Write the bundle of a finished run, or of several that differ by their seed alone.
 
@@ -45,6 +47,7 @@ def export_run(
         scores: further evaluations for the card, such as of an external set.
         quantize: the cache that the run was trained on, for a graph in int8 beside the one in float32.
         half_weights: store the weights in float16, in half the space; they are computed with in float32.
+        statements: in words, for the card; those that are missing are the software's own.
 
     Raises:
         TrainingError: a run is not finished, or its scores do not cover its slices once each; or the runs differ by
@@ -65,6 +68,7 @@ def export_run(
         federation=read_federation_record(run),
         seeds=seeds,
         half_weights=half_weights,
+        statements=statements,
     )
     card = run_card(run, origin, version=version, others=others, scores=scores)
     reading = experiment.reading_preprocessing

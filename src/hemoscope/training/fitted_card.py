@@ -14,15 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hemoscope.data.split import LEAK_WARNING
 from hemoscope.evaluation.performance import Method
 from hemoscope.evaluation.score_table import score_table
-from hemoscope.evaluation.strata import joined_facts, series_facts, strata_table
 from hemoscope.evaluation.tuning import CrossFitted, LevelSettings
-from hemoscope.inference.calibration import StrataTable, StudyRule, ThinSeriesRule, sigmoid
+from hemoscope.inference.calibration import StudyRule, ThinSeriesRule, sigmoid
 from hemoscope.inference.card import (
     FederationRecord,
     ModelCard,
@@ -31,19 +27,22 @@ from hemoscope.inference.card import (
     SplitRecord,
     TrainingData,
 )
+from hemoscope.inference.card_statements import Statements
 from hemoscope.inference.probabilities import consistent
 from hemoscope.labels import LABELS, Hemorrhage
+from hemoscope.training.card_words import statements_of
 from hemoscope.training.experiment import Experiment
+from hemoscope.training.fitted_errors import strata, worst_errors
 from hemoscope.training.fitted_settings import NO_VALIDATION, Fit, established_labels, fit, nothing_fitted, with_unsure
 from hemoscope.training.fitted_smoothing import smoothing_of
 from hemoscope.training.held_out import HeldOut, cross_fitted, on_test_set, settings_of, with_held_out_performance
 from hemoscope.training.run_scores import LevelScores, SliceAndStudyScores
 from hemoscope.version import DISCLAIMER, __version__
 
-Floats = NDArray[np.float64]
 _Level = Literal["slice", "patient"]
 # In descriptions.
 SEVERAL_SEEDS = "networks of one recipe (seeds "
+PUBLISHED = "10."  # a DOI
 HALF_WEIGHTS = "Weights are stored in float16 and computed with in float32."
 _SMOOTHED: dict[Method, str] = {
     "cross_fitted": "Slices are smoothed along the head by the width chosen on the other folds.",
@@ -63,6 +62,7 @@ class Origin:
         federation: if several sites trained its initial weights.
         seeds: of the networks that are averaged, if there are several.
         half_weights: whether the graph's weights are stored in float16.
+        statements: of whoever exports it, by their names in ``card_statements``.
     """
 
     experiment: Experiment
@@ -72,6 +72,7 @@ class Origin:
     federation: FederationRecord | None = None
     seeds: tuple[int, ...] = ()
     half_weights: bool = False
+    statements: Statements | None = None
 
 
 def folds_card(
@@ -90,30 +91,14 @@ def folds_card(
     found = with_held_out_performance(found, scored, held_out)
     found = replace(found, limits=(*found.limits, *_smoothing_limits(origin, scored, found)))
     card = assembled(origin, found, rule, version=version, scores=(*tables, *more))
-    return replace(card, strata=_strata(tables[0].name, scored, found, held_out))
-
-
-def _strata(
-    name: str, scored: SliceAndStudyScores, found: Fit, held_out: HeldOut | None
-) -> tuple[StrataTable, ...] | None:
-    """Return the strata of slices as ranked by what is served; None if their places are unknown."""
-    places, slices = scored.places, scored.slices
-    if places is None or held_out is None:
-        return None
-    truth = slices.truth[:, LABELS.index(Hemorrhage.ANY)]
-    owners = np.array([f"{patient}\0{series}" for patient, series in zip(slices.patients, places.series, strict=True)])
-    facts, order = [], []
-    for owner in np.unique(owners):
-        rows = np.flatnonzero(owners == owner)
-        rows = rows[np.argsort(places.positions_mm[rows], kind="stable")]
-        age = float(places.age[rows[0]])
-        facts.append(series_facts(truth[rows], outline_px=places.outline_px[rows], age=age))
-        order.append(rows)
+    if held_out is None:
+        return card
     shown = settings_of(found)[0].probabilities(held_out.slices.logits)[:, LABELS.index(Hemorrhage.ANY)]
-    every = np.concatenate(order)
-    patients = [slices.patients[row] for row in every]
-    table = strata_table(name, shown[every], truth[every], patients, joined_facts(facts))
-    return None if table is None else (table,)
+    return replace(
+        card,
+        strata=strata(tables[0].name, scored, shown),
+        errors=worst_errors(scored, held_out, named=origin.dataset.doi.startswith(PUBLISHED)),
+    )
 
 
 def _smoothing_limits(origin: Origin, scored: SliceAndStudyScores, found: Fit) -> list[str]:
@@ -223,6 +208,7 @@ def assembled(
         thin_series=ThinSeriesRule(),
         slice_rule=found.slice_rule,
         unsure=found.unsure,
+        statements=statements_of(experiment, origin.statements),
     )
 
 

@@ -46,7 +46,7 @@ class SlicePlaces:
     """Where each slice lies: its series, and its position along the head in mm, shape (n,).
 
     ``assumed`` (n,): the data state no positions of some slice of the series, and its slices are taken as nominally
-    spaced. ``outline_px`` and ``age`` (n,) of the patient in years are NaN where unknown.
+    spaced. ``outline_px`` and ``age`` (n,) of the patient in years are NaN where unknown. ``images`` are their IDs.
     """
 
     series: tuple[str, ...]
@@ -54,6 +54,7 @@ class SlicePlaces:
     assumed: NDArray[np.bool_]
     outline_px: Floats
     age: Floats
+    images: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +171,7 @@ def _places(joined: pd.DataFrame, rule: StudyRule) -> SlicePlaces | None:
         assumed=missing.to_numpy(bool),
         outline_px=_column(joined, "outline_px"),
         age=_column(joined, "age"),
+        images=tuple(joined["image_id"]),
     )
 
 

@@ -3,17 +3,25 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
 
+from hemoscope.inference.card import ModelCard
+from hemoscope.reports.applied_card import applied_card
+from hemoscope.reports.applied_card_pages import card_html, style_sha256
 from hemoscope.store.values import Role
 from hemoscope.version import DISCLAIMER
 from hemoscope.web.access import Admin, Caller, Reader
 from hemoscope.web.app_state import AppState, app_state_of
-from hemoscope.web.routes.responses import API, refusals
+from hemoscope.web.routes.responses import API, raw, refusals
 from hemoscope.web.schemas import AuditPage, InitialsGiven, ModelName, Prevalence, SiteInfo
 
 router = APIRouter(prefix=API, tags=["site"])
 
 PREVALENCE = "prevalence"
+# The page contains its own style, and nothing else may load.
+_CARD_POLICY = (
+    f"default-src 'none'; style-src {style_sha256()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 @router.get("/site", responses=refusals(401))
@@ -26,6 +34,20 @@ def site(request: Request, caller: Reader) -> SiteInfo:
 def model(request: Request, _caller: Reader) -> dict[str, Any]:
     """The model's card, as ``hemoscope info --json`` prints it."""
     return dict(app_state_of(request).model_card)
+
+
+@router.get(
+    "/model/card.html",
+    responses={200: raw("text/html", "One self-contained page", {"type": "string"}), **refusals(401)},
+    response_class=Response,
+)
+def model_page(request: Request, _caller: Reader) -> Response:
+    """The model's card as a page, in the shape of CHAI's Applied Model Card."""
+    given = dict(app_state_of(request).model_card)
+    sha256 = given.pop("sha256")
+    page = card_html(applied_card(ModelCard.from_json(given), sha256))
+    headers = {"Content-Security-Policy": _CARD_POLICY, "Content-Disposition": 'inline; filename="model-card.html"'}
+    return Response(page, headers=headers, media_type="text/html")
 
 
 @router.put("/site/prevalence", responses=refusals(400, 401, 403, 413, 415, 422))

@@ -6,6 +6,7 @@ import { LABELS, labelName } from "./labels.js";
 import { t } from "./messages.js";
 import { ruleWords } from "./rule_words.js";
 
+const PAGE = "/api/v1/model/card.html";
 const number = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits));
 const share = (found) => (found ? t("card.share", { value: number(found.value), low: number(found.low), high: number(found.high), hits: found.hits, rows: found.rows }) : "–");
 
@@ -109,6 +110,7 @@ export function fillCard(dialog, card, site, onPrevalence) {
   dialog.querySelector(".dialog-body").replaceChildren(
     el("p", { class: "card-disclaimer", text: card.disclaimer }),
     el("p", { text: card.description }),
+    el("p", {}, el("a", { href: PAGE, target: "_blank", rel: "noopener", text: t("card.whole") })),
     el("h3", { text: t("card.limits") }),
     list(card.limits_of_use),
     el("h3", { text: t("card.at-site") }),
