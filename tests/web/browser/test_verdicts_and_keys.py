@@ -15,6 +15,8 @@ def test_a_disagreement_with_a_note_cannot_be_taken_for_agreement_and_stays(stud
     finding = study.locator(".finding[data-label=intraparenchymal]")
     finding.locator(".finding-head").click()
     finding.get_by_role("button", name="Disagree: no intraparenchymal").click()
+    finding.get_by_text("Disagreed: no intraparenchymal").wait_for()
+    finding.get_by_role("button", name="Add slices or a note").click()
     finding.locator("textarea").fill("calcified <b>falx</b>")
     finding.get_by_role("button", name="Save").click()
     finding.get_by_text("Disagreed: no intraparenchymal").wait_for()
@@ -22,6 +24,77 @@ def test_a_disagreement_with_a_note_cannot_be_taken_for_agreement_and_stays(stud
     finding.locator(".finding-head").click()
     assert finding.locator(".reader-mark").inner_text() == "Reader disagrees"
     assert "calcified <b>falx</b>" in finding.inner_text(), "a note is text, never markup"
+
+
+def test_a_disagreement_is_stored_by_one_key_and_no_second_key_turns_it_round(study: "Page") -> None:
+    finding = study.locator(".finding[data-label=subdural]")
+    finding.locator(".finding-head").click()
+    agree, disagree = (finding.locator(".feedback-buttons button").nth(place) for place in (0, 1))
+    disagree.focus()
+    study.keyboard.press("Enter")
+    finding.get_by_text("Disagreed: no subdural").wait_for()
+    assert [one.get_attribute("aria-pressed") for one in (agree, disagree)] == ["false", "true"]
+    looks = [one.evaluate("node => getComputedStyle(node).backgroundColor") for one in (agree, disagree)]
+    assert looks[0] != looks[1], "the chosen button looks pressed"
+    for key in ("Enter", "Space", "Enter"):  # the focus is on no button: nothing happens
+        study.keyboard.press(key)
+    finding.get_by_role("button", name="Add slices or a note").click()
+    finding.locator("textarea").fill("not kept")
+    study.keyboard.press("Escape")
+    assert finding.locator("form").count() == 0
+    study.keyboard.press("Enter")
+    study.keyboard.press("w")  # a page key, not a letter of a note
+    study.wait_for_url("**/")
+    study.go_back()
+    finding.locator(".finding-head").click()
+    finding.get_by_text("Disagreed: no subdural").wait_for()
+    assert "not kept" not in finding.inner_text()
+    finding.get_by_role("button", name="Take back").click()
+    finding.get_by_text("Disagreed: no subdural").wait_for(state="detached")
+    study.keyboard.press("Enter")
+    assert finding.locator(".feedback [aria-pressed=true]").count() == 0
+
+
+def test_a_and_d_answer_for_the_chosen_finding_and_for_the_one_with_the_focus(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    study_id = fake.fake.add(asymmetric)
+    page = opened(open_page, f"{fake.url}/studies/{study_id}")
+    page.keyboard.press("n")
+    chosen = page.locator(".finding.is-chosen")
+    page.keyboard.press("d")
+    chosen.get_by_text("Disagreed: ").wait_for()
+    page.locator(".finding[data-label=subdural] .finding-head").focus()
+    page.keyboard.press("a")
+    page.locator(".finding[data-label=subdural] .said").wait_for(state="attached")
+    assert {one["label"]: one["verdict"] for one in fake.fake.studies[study_id].feedback} == {
+        "any": "corrected", "subdural": "agree",
+    }  # fmt: skip
+    page.keyboard.press("a")  # again: nothing new
+    page.keyboard.press("?")
+    assert "Agree with the finding in focus" in page.locator("#help").inner_text()
+    assert len(fake.fake.studies[study_id].feedback) == 2
+
+
+def test_the_worklist_says_which_finding_readers_agree_with_and_an_open_page_shows_it(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    url = f"{fake.url}/studies/{fake.fake.add(asymmetric)}"
+    here, there, worklist = opened(open_page, url), opened(open_page, url), open_page(fake.url)
+    for label, name, words in (
+        ("subdural", "Agree: subdural", "Reader agrees"),
+        ("intraparenchymal", "Disagree: no intraparenchymal", "Reader disagrees"),
+    ):
+        finding = f".finding[data-label={label}]"
+        here.locator(f"{finding} .finding-head").click()
+        here.locator(finding).get_by_role("button", name=name, exact=True).click()
+        there.wait_for_function(
+            "([finding, words]) => document.querySelector(`${finding} .reader-mark`).textContent === words",
+            arg=[finding, words],
+        )
+    worklist.get_by_text("IPH no, SDH yes").wait_for()
+    assert worklist.locator(".chip-corrected").inner_text() == "Intraparenchymal"
+    assert worklist.locator(".chip-agree").inner_text().startswith("Subdural")
 
 
 def test_a_finding_is_agreed_with_by_one_click_and_that_is_taken_back(study: "Page") -> None:

@@ -1,5 +1,5 @@
-// The reader's feedback on a finding: agree or disagree, with slices and a note, and take it back. Stored by the server,
-// exported for training.
+// The reader's feedback on a finding: agree or disagree, stored at once by one click or key; then, if the reader wants,
+// slices and a note; and take it back. Stored by the server, exported for training.
 
 import { Problem, sendJson } from "./api.js";
 import { el, icon } from "./element.js";
@@ -35,6 +35,8 @@ const words = ({ verdict, label, present }) => t(verdict === "agree" ? "feedback
 
 /** The controls of one finding. `context` has studyId, slices (their number), currentSlice() and onGiven(label, entry). */
 export class FeedbackControls {
+  #forget = () => {};
+
   constructor(finding, context, given) {
     this.finding = finding;
     this.context = context;
@@ -42,20 +44,39 @@ export class FeedbackControls {
     this.show(given);
   }
 
+  /** Show what the server has by now, whoever gave it, unless this reader writes a note; returns whether it is shown. */
+  take(given) {
+    if (JSON.stringify(given) === JSON.stringify(this.given) || this.node.querySelector("form")) return false;
+    const hadFocus = this.node.contains(document.activeElement);
+    this.show(given);
+    if (hadFocus) this.#rest();
+    return true;
+  }
+
+  /** Agree or disagree, stored at once; what stands already stays as it is, with its slices and note. */
+  give(verdict) {
+    if (this.given?.verdict !== verdict) this.#send(verdict);
+  }
+
   show(given) {
+    this.given = given;
     const { label, present } = this.finding;
     const button = (verdict, act) => {
       const text = t(verdict === "agree" ? "feedback.agree" : "feedback.disagree", { sight: sightWords(label, (verdict === "agree") === present) });
-      return el("button", { type: "button", class: "small", "aria-pressed": given?.verdict === verdict, onclick: act }, icon(VERDICTS[verdict].icon), text);
+      return el("button", { type: "button", class: "small", "aria-pressed": String(given?.verdict === verdict), onclick: act }, icon(VERDICTS[verdict].icon), text);
     };
-    const agree = button("agree", () => this.#send("agree", { note: "" }));
-    const disagree = button("corrected", () => this.#form("corrected"));
+    const [agree, disagree] = ["agree", "corrected"].map((verdict) => button(verdict, () => this.give(verdict)));
     const more = given && [
-      el("button", { type: "button", class: "small quiet", onclick: () => this.#form(given.verdict, given) }, t(given.note || given.slices ? "feedback.edit" : "feedback.add")),
-      el("button", { type: "button", class: "small quiet", onclick: () => this.#send("withdrawn", {}) }, t("feedback.take-back")),
+      el("button", { type: "button", class: "small quiet", onclick: () => this.#form(given) }, t(given.note || given.slices ? "feedback.edit" : "feedback.add")),
+      el("button", { type: "button", class: "small quiet", onclick: () => this.#send("withdrawn") }, t("feedback.take-back")),
     ];
-    const buttons = el("div", { class: "feedback-buttons", role: "group", "aria-label": t("feedback.yours", { label: labelName(label) }) }, agree, disagree, ...(more ?? []));
+    const buttons = el("div", { class: "feedback-buttons", role: "group", tabindex: -1, "aria-label": t("feedback.yours", { label: labelName(label) }) }, agree, disagree, ...(more ?? []));
     this.node.replaceChildren(buttons, ...(given ? [this.#said(given)] : []));
+  }
+
+  /** Put the focus where no key changes an answer: a second Enter must not turn it round. */
+  #rest() {
+    this.node.querySelector("[role=group]").focus({ preventScroll: true });
   }
 
   #said(given) {
@@ -65,11 +86,12 @@ export class FeedbackControls {
     return el("p", { class: `said said-${given.verdict}` }, said, given.note && el("q", { text: given.note }));
   }
 
-  #form(verdict, given) {
+  #form(given) {
+    const { verdict } = given;
     const { label } = this.finding;
     const present = feedbackOn(this.finding, verdict).present;
     const note = el("textarea", { id: `note-${label}`, rows: 2, maxlength: 2000 });
-    note.value = given?.note ?? "";
+    note.value = given.note ?? "";
     const marks = this.#marks(given);
     const title = t(verdict === "agree" ? "feedback.agree" : "feedback.disagree", { sight: sightWords(label, present) });
     const form = el(
@@ -79,15 +101,25 @@ export class FeedbackControls {
       present && marks.node,
       el("label", { for: note.id, text: t("feedback.note") }),
       note,
-      el("div", { class: "feedback-buttons" }, el("button", { type: "submit", class: "main small" }, t("common.save")), el("button", { type: "button", class: "small quiet", onclick: () => this.show(given) }, t("common.cancel"))),
+      el("div", { class: "feedback-buttons" }, el("button", { type: "submit", class: "main small" }, t("common.save")), el("button", { type: "button", class: "small quiet", onclick: () => this.#cancel() }, t("common.cancel"))),
     );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (!present || marks.input.checkValidity()) this.#send(verdict, { note: note.value, slices: present ? marks.read() : null });
       else marks.input.reportValidity();
     });
+    form.addEventListener("keydown", (event) => event.key === "Escape" && this.#cancel());
+    const ask = (event) => form.isConnected && note.value.trim() !== (given.note ?? "") && event.preventDefault(); // a note is not lost without a word
+    window.addEventListener("beforeunload", ask);
+    this.#forget = () => window.removeEventListener("beforeunload", ask);
     this.node.replaceChildren(form);
     (present ? marks.input : note).focus();
+  }
+
+  #cancel() {
+    this.#forget();
+    this.show(this.given);
+    this.#rest();
   }
 
   /** The slices on which it is seen, typed as "12-15, 18", or the current one added. */
@@ -95,7 +127,7 @@ export class FeedbackControls {
     const { label } = this.finding;
     const { slices: count } = this.context;
     const input = el("input", { id: `slices-${label}`, type: "text", inputmode: "numeric", autocomplete: "off", placeholder: t("feedback.slices-example") });
-    input.value = rangesOf(given?.slices ?? []);
+    input.value = rangesOf(given.slices ?? []);
     const check = () => input.setCustomValidity(indicesOf(input.value, count) ? "" : t("feedback.slices-wrong", { most: count }));
     input.addEventListener("input", check);
     const add = () => {
@@ -111,14 +143,16 @@ export class FeedbackControls {
     return { node, input, read };
   }
 
-  async #send(verdict, extra) {
+  async #send(verdict, extra = {}) {
     const body = feedbackOn(this.finding, verdict, extra);
     try {
       const entry = (await sendJson("POST", `/studies/${this.context.studyId}/feedback`, body)) ?? { ...body, by: t("feedback.you") };
       const standing = verdict === "withdrawn" ? undefined : entry;
+      const hadFocus = this.node.contains(document.activeElement);
+      this.#forget();
       this.show(standing);
       this.context.onGiven(this.finding.label, standing);
-      this.node.querySelector("[aria-pressed=true], button")?.focus();
+      if (hadFocus) this.#rest();
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       this.node.append(problemBox(error));

@@ -48,9 +48,9 @@ function details(finding, context) {
   ].filter(Boolean);
 }
 
-function row(finding, context, given) {
+function row(finding, context, given, controls) {
   const { label } = finding;
-  const body = el("div", { class: "finding-body", id: `finding-${label}`, hidden: true }, details(finding, context), new FeedbackControls(finding, context, given).node);
+  const body = el("div", { class: "finding-body", id: `finding-${label}`, hidden: true }, details(finding, context), controls.node);
   const head = el(
     "button",
     { type: "button", class: "finding-head", "aria-expanded": "false", "aria-controls": body.id, onclick: () => context.onFinding(label) },
@@ -90,7 +90,10 @@ function skipped(study) {
 
 const PARTIAL_HEAD = ["single_slice", "few_slices"]; // said already where the head was not read in full
 
-/** Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onFinding, onGiven, currentSlice. */
+/**
+ * Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onFinding, onGiven, currentSlice.
+ * Returns {take(feedback), give(label, verdict)}: show what readers said since, and agree or disagree with a finding.
+ */
 export function drawFindings(panel, study, context, feedback) {
   const triage = triageOf(study);
   const partial = study.state === "incomplete";
@@ -99,12 +102,18 @@ export function drawFindings(panel, study, context, feedback) {
   if (partial && kind === triage) words.push(t("meaning.partial", { reason: unreadWords(study) }));
   const cautions = study.quality.map(plainNote).filter(({ code, caution }) => caution && !(partial && PARTIAL_HEAD.includes(code)));
   if (cautions.length > 0) words.push(t("finding.caution", { notes: cautions.map(({ title }) => title).join("; ") }));
+  const controls = new Map(study.findings.map((finding) => [finding.label, new FeedbackControls(finding, context, feedback.get(finding.label))]));
+  const rows = new Map(study.findings.map((finding) => [finding.label, row(finding, context, feedback.get(finding.label), controls.get(finding.label))]));
   panel.replaceChildren(
     el("section", { class: `verdict verdict-${kind}` }, icon(kind), el("div", {}, el("h2", { text: urgencyWord(kind) }), words.map((text) => el("p", { text })))),
     el("h2", { class: "unseen", text: t("study.findings") }),
-    el("ol", { class: "findings" }, study.findings.map((finding) => row(finding, context, feedback.get(finding.label)))),
+    el("ol", { class: "findings" }, [...rows.values()]),
     el("section", { class: "quality" }, el("h2", { text: t("finding.quality") }), notes(study), skipped(study)),
   );
+  const take = (newer) => {
+    for (const [label, one] of controls) if (one.take(newer.get(label))) markReviewed(rows.get(label), newer.get(label));
+  };
+  return { take, give: (label, verdict) => controls.get(label)?.give(verdict) };
 }
 
 /** Open one label's row and close the others. */

@@ -3,7 +3,7 @@
 import { el, icon } from "./element.js";
 import { duration, secondsSince } from "./format.js";
 import { VERDICTS } from "./feedback.js";
-import { labelName, stateWord, suspectedTypes, urgencyWord } from "./labels.js";
+import { LABELS, labelName, labelShort, stateWord, suspectedTypes, urgencyWord } from "./labels.js";
 import { parts, t } from "./messages.js";
 import { failureOf } from "./site.js";
 
@@ -23,8 +23,10 @@ export function isUrgentUnread(entry) {
 
 function chip(label, entry) {
   const doubted = entry.not_established.includes(label);
-  const title = doubted ? t("row.not-established-why", { label: labelName(label) }) : labelName(label);
-  return el("li", { class: doubted ? "chip chip-doubted" : "chip", title }, labelName(label), doubted && el("span", { class: "unseen", text: ` (${t("row.not-established")})` }));
+  const verdict = entry.verdicts?.[label];
+  const title = [doubted ? t("row.not-established-why", { label: labelName(label) }) : labelName(label), verdict && t(VERDICTS[verdict].words)].filter(Boolean).join(". ");
+  const classes = ["chip", doubted && "chip-doubted", verdict && `chip-${verdict}`].filter(Boolean);
+  return el("li", { class: classes.join(" "), title }, verdict && icon(VERDICTS[verdict].icon), el("span", { text: labelName(label) }), doubted && el("span", { class: "unseen", text: ` (${t("row.not-established")})` }));
 }
 
 function nothingWords({ urgency }) {
@@ -63,11 +65,16 @@ function timeCell(iso, name, exactShown = true) {
 
 const named = (names, entry) => el("abbr", { class: "readers", title: names.join(", "), text: names.map((name) => entry.initials?.[name] ?? name).join(" ") });
 
+/** What readers say of each finding: of two types one may be there and the other not. */
 function feedbackWords(entry) {
-  const { agree = 0, corrected = 0 } = entry.feedback ?? {};
-  if (agree + corrected === 0) return null;
-  const verdict = corrected > 0 ? "corrected" : "agree";
-  return el("span", { class: `reviewed reviewed-${verdict}` }, icon(VERDICTS[verdict].icon), t(VERDICTS[verdict].words), entry.readers?.length > 0 && named(entry.readers, entry));
+  const given = LABELS.filter((label) => entry.verdicts?.[label]);
+  if (given.length === 0) return null;
+  const word = (label) => {
+    const present = entry.suspected.includes(label) === (entry.verdicts[label] === "agree");
+    return el("span", { class: `said-of said-of-${entry.verdicts[label]}`, title: t(present ? "row.said-yes-why" : "row.said-no-why", { label: labelName(label) }) }, t(present ? "row.said-yes" : "row.said-no", { label: labelShort(label) }));
+  };
+  const list = given.flatMap((label, place) => [place > 0 && ", ", word(label)]);
+  return el("span", { class: "reviewed reviewed-findings" }, el("span", {}, list), entry.readers?.length > 0 && named(entry.readers, entry));
 }
 
 function reviewWords(entry) {

@@ -30,7 +30,7 @@ const find = (selector) => document.querySelector(selector);
 const studyId = location.pathname.split("/").at(-1);
 const panel = find("#panel");
 const query = readQuery();
-const page = { site: null, card: null, entry: null, rest: null, stops: [] };
+const page = { site: null, card: null, entry: null, rest: null, stops: [], said: null };
 const worklist = `/${addressOf(query)}`;
 const neighbours = new Neighbours(studyId, query);
 
@@ -98,7 +98,7 @@ function showFirstKeySlice(entry) {
 
 async function showFindings(entry) {
   const study = entry.findings.studies[0];
-  const { feedback } = await getJson(`/studies/${studyId}/feedback`);
+  const feedback = await fetchFeedback();
   const context = {
     studyId,
     card: page.card,
@@ -117,7 +117,7 @@ async function showFindings(entry) {
     },
   };
   page.stops = stopsOf(study.findings, entry.geometry.key_slices);
-  drawFindings(panel, study, context, latestByLabel(feedback));
+  page.said = drawFindings(panel, study, context, feedback);
   openFinding(panel, reading.label);
 }
 
@@ -139,6 +139,7 @@ function showSlices(entry) {
   return marks.load();
 }
 
+const fetchFeedback = async () => latestByLabel((await getJson(`/studies/${studyId}/feedback`)).feedback);
 const fetchStudy = () => getJson(`/studies/${studyId}`);
 
 /** Show a study; its slices wait for nothing else. */
@@ -184,6 +185,7 @@ function changed(entry) {
 
 /** A finished study has changed: by a reader, or by its deliveries and other series, which a row holds in numbers or not at all. */
 async function followDone(known, entry) {
+  page.said?.take(await fetchFeedback());
   if (differInMarksAlone(known, entry) && allSent(known)) return;
   const fresh = await fetchStudy();
   showSent(fresh);
@@ -200,6 +202,17 @@ function gone(id) {
 function walk(step) {
   const stop = nextStop(page.stops, { label: reading.label, slice: reading.index }, step);
   if (stop) goToFinding(stop.label, stop.slice);
+}
+
+/** The finding that a key for a verdict means: the one with the focus, else the chosen one. */
+const meantFinding = () => (document.activeElement?.closest(".finding") ?? panel.querySelector(".finding.is-chosen"))?.dataset.label;
+
+function verdictKeys() {
+  const give = (verdict) => page.said?.give(meantFinding(), verdict);
+  return [
+    { keys: ["a"], shown: ["a"], does: t("keys.agree"), act: () => give("agree") },
+    { keys: ["d"], shown: ["d"], does: t("keys.disagree"), act: () => give("corrected") },
+  ];
 }
 
 function showCard() {
@@ -221,7 +234,7 @@ async function start() {
   find(".brand").href = worklist;
   reading.setHeat(false);
   reading.setOpacity(reading.opacity);
-  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour: (step) => neighbours.go(step), walk, worklist: () => location.assign(worklist), more: [...besideKeys(beside), ...readerKeys(readers)] });
+  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour: (step) => neighbours.go(step), walk, worklist: () => location.assign(worklist), more: [...besideKeys(beside), ...readerKeys(readers), ...verdictKeys()] });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
   const [study, rest] = [fetchStudy(), fetchRest()];
