@@ -188,6 +188,7 @@ class FakeRoom:
             ("GET", "/studies", self._list), ("GET", "/studies/{study_id}", self._study),
             ("DELETE", "/studies/{study_id}", self._delete), ("POST", "/uploads", self._upload),
             ("GET", "/studies/{study_id}/slices/{index}/pixels", self._pixels),
+            ("GET", "/studies/{study_id}/pixels", self._several_pixels),
             ("GET", "/studies/{study_id}/slices/{index}/heatmap/{label}", self._heat),
             ("GET", "/studies/{study_id}/series/1/slices/{index}/pixels", self._series_pixels),
             ("GET", "/studies/{study_id}/feedback", self._feedback),
@@ -253,6 +254,10 @@ class FakeRoom:
 
     def _pixels(self, study_id: str, index: int) -> Response:
         return slice_of(self.studies[study_id].phantom, index)
+
+    def _several_pixels(self, study_id: str, first: int, stride: int, count: int) -> Response:
+        chosen = self.studies[study_id].phantom.hounsfield[first::stride][:count]
+        return Response(chosen.astype("<i2").tobytes(), media_type="application/octet-stream")
 
     def _series_pixels(self, study_id: str, index: int) -> Response:
         return slice_of(self.others[study_id], index)

@@ -21,6 +21,7 @@ SlicePath = Annotated[int, Path(ge=0, lt=1 << 31, description="Index into the vo
 _Urgency = Annotated[str, Query(pattern="^(immediate|prompt|unsure|incomplete|routine|unknown)$")]
 # The bytes of a slice never change: reading a study again gives the same, and ids are never reused.
 _BEYOND = (1 << 63) - 1
+_AT_ONCE = 32  # slices in one answer: 16 MB of 512 x 512
 _FOREVER = "private, max-age=86400, immutable"
 
 
@@ -99,6 +100,31 @@ def pixels(request: Request, caller: Reader, study_id: StudyPath, index: SlicePa
     state.audit_view(caller.user, "view", study_id)
     shape = state.shape_of(study_id, heat=False)
     return _bytes(request, content, f'"{study_id}-{index}"', rows=shape.rows, columns=shape.columns)
+
+
+@router.get(
+    "/{study_id}/pixels",
+    responses={
+        200: raw("application/octet-stream", "Hounsfield units: int16, little endian, X-Slices x X-Rows x X-Columns"),
+        **refusals(401, 404, 409, 422),
+    },
+    response_class=Response,
+)
+def several_pixels(
+    request: Request,
+    caller: Reader,
+    study_id: StudyPath,
+    first: Annotated[int, Query(ge=0, lt=1 << 31)] = 0,
+    stride: Annotated[int, Query(ge=1, le=1000)] = 1,
+    count: Annotated[int, Query(ge=1, le=_AT_ONCE)] = _AT_ONCE,
+) -> Response:
+    """Several slices in one answer, one after the other: ``first``, ``first + stride`` and so on, to the last one."""
+    state = app_state_of(request)
+    content = state.store.pixels_of(study_id, range(first, first + count * stride, stride))
+    state.audit_view(caller.user, "view", study_id)
+    names = ("X-Slices", "X-Rows", "X-Columns")
+    headers = {name: str(length) for name, length in zip(names, content.shape, strict=True)}
+    return Response(content.astype("<i2", copy=False).tobytes(), headers=headers, media_type="application/octet-stream")
 
 
 @router.get(

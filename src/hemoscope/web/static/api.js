@@ -53,7 +53,7 @@ function remedyOf(status, retryAfter) {
 }
 
 function toLogin(status) {
-  if (status !== 401 || location.pathname === "/login") return;
+  if (status !== 401 || location.pathname === "/login" || !globalThis.document) return; // a worker leads nowhere: its page will
   location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
 }
 
@@ -95,6 +95,16 @@ export const slicePixels = (studyId, index, signal) => pixelsAt(`/studies/${stud
 
 /** One slice of another series of the study. */
 export const seriesPixels = (studyId, number, index, signal) => pixelsAt(`/studies/${studyId}/series/${number}/slices/${index}/pixels`, index, signal);
+
+/** Several slices in one answer, `stride` apart: an Int16Array of each. */
+export async function severalPixels(studyId, { first, stride, count }, size) {
+  const response = await request(`/studies/${studyId}/pixels?${new URLSearchParams({ first, stride, count })}`);
+  const buffer = await response.arrayBuffer();
+  if (buffer.byteLength !== count * size * 2) {
+    throw new Problem({ title: "Slices incomplete", detail: `Slices ${first + 1} and following arrived incomplete.`, cure: "Reload the page." });
+  }
+  return Array.from({ length: count }, (_, place) => new Int16Array(buffer, place * size * 2, size));
+}
 
 async function pixelsAt(path, index, signal) {
   const response = await request(path, { signal });
