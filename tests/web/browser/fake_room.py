@@ -220,15 +220,16 @@ class FakeRoom:
             return JSONResponse({"user": {"name": "r", "role": "reader"}})
         return problem(401, "wrong_credentials", "That name and password are not known.", "Check them")
 
-    def _list(self, search: str = "", urgency: str = "") -> Response:
+    def _list(self, search: str = "", urgency: str = "", reviewed: str = "") -> Response:
         shown = [summary(study.entry) for study in self.studies.values()]
+        shown = [one for one in shown if not (reviewed == "false" and one["reviews"])]
         shown = [one for one in shown if search in one["study_id"] and urgency in ("", one["urgency"] or "unknown")]
         return JSONResponse({"studies": shown, "total": len(shown), "version": self.version})
 
     def _study(self, study_id: str) -> Response:
         if study_id not in self.studies:
             return problem(404, "unknown_study", "There is no such study.", "It may have been deleted")
-        return JSONResponse(self.studies[study_id].entry)
+        return JSONResponse(self.studies[study_id].entry, headers={"X-Version": str(self.version)})
 
     def _delete(self, study_id: str) -> Response:
         del self.studies[study_id]

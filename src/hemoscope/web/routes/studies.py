@@ -32,6 +32,7 @@ def worklist(
     search: Annotated[str, Query(max_length=200)] = "",
     state: Annotated[list[StudyState] | None, Query()] = None,
     urgency: Annotated[list[_Urgency] | None, Query()] = None,
+    reviewed: Annotated[bool | None, Query(description="Whether a reader has reviewed the study")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
 ) -> Worklist:
@@ -43,6 +44,7 @@ def worklist(
         identity=shown,
         states=tuple(state or ()),
         urgency=tuple(urgency or ()),
+        reviewed=reviewed,
         limit=limit,
         offset=offset,
     )
@@ -57,11 +59,13 @@ def worklist(
     responses={304: {"description": "As the ETag says"}, **refusals(401, 404, 422)},
 )
 def study(request: Request, caller: Reader, study_id: StudyPath) -> Response | StudyDetail:
-    """One study, with findings and geometry once they are available."""
+    """One study, with findings and geometry once they are available. Changes after X-Version are not in it."""
     state = app_state_of(request)
+    version = state.store.changes_since(_BEYOND).version  # before the study is read: what changes meanwhile is an event
     entry = state.store.get(study_id)
     state.audit_view(caller.user, "view", study_id)
-    headers = {"ETag": f'W/"{entry.version}"'}  # for clients that keep it in memory: no cache may store it
+    # The ETag is for clients that keep the study in memory: no cache may store it.
+    headers = {"ETag": f'W/"{entry.version}"', "X-Version": str(version)}
     if unchanged(request, headers["ETag"]):
         return not_modified(headers)
     document = disclosed(entry, identity_shown=state.settings.show_identity)

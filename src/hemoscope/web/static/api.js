@@ -77,6 +77,12 @@ export async function getJson(path) {
   return (await request(path)).json();
 }
 
+/** One study, and the version of the list from which events follow it: {entry, since}. */
+export async function getStudy(studyId) {
+  const response = await request(`/studies/${studyId}`);
+  return { entry: await response.json(), since: Number(response.headers.get("X-Version")) };
+}
+
 /** Send JSON; returns the answer's JSON, or null if it has none. */
 export async function sendJson(method, path, body) {
   const options = { method };
