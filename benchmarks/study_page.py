@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SLICES = 238
 _ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 _TIMES = 5
-_FRAMES = 100
+_FRAMES = 120  # there and back three times: twenty slices down, twenty up
 _FRAME_MS = 16.0
 _WAIT_MS = 120_000
 
@@ -45,9 +45,11 @@ _WATCH = """() => {
     const { slice, rendered } = document.querySelector("#view")?.dataset ?? {};
     seen("sliceDrawn", rendered !== undefined && rendered === slice);
     const planes = [...document.querySelectorAll(".plane")];
-    seen("planesDrawn", planes.length > 0 && planes.every(({ dataset }) => dataset.drawn));
-  }).observe(document, { attributes: true, subtree: true, attributeFilter: ["data-rendered", "data-drawn"] });
-}"""
+    const drawn = planes.length > 0 && planes.every(({ dataset }) => dataset.drawn);
+    seen("planesDrawn", drawn);
+    seen("planesWhole", drawn && planes.every(({ dataset }) => dataset.of === "SLICES"));
+  }).observe(document, { attributes: true, subtree: true, attributeFilter: ["data-rendered", "data-drawn", "data-of"] });
+}""".replace("SLICES", str(SLICES))
 _NOW = "() => performance.timeOrigin + performance.now()"
 _SCROLL = """(count) => new Promise((done) => {
   let left = count;
@@ -60,18 +62,30 @@ _SCROLL = """(count) => new Promise((done) => {
   requestAnimationFrame(step);
 })"""
 
+_SLAB = """([mode, mm]) => {
+  for (const [id, value] of [["#slab-mode", mode], ["#slab-mm", mm]]) {
+    document.querySelector(id).value = value;
+    document.querySelector(id).dispatchEvent(new Event("change"));
+  }
+}"""
+_SHOWN = """(slab) => {
+  const { dataset } = document.querySelector("#view");
+  return dataset.slab === slab && dataset.rendered === dataset.slice;
+}"""
+
 
 def rows() -> Iterator[Row]:
     """Measure the page over one study; each time is the median of several visits."""
     with _served() as (url, study_id), _browser() as browser:
-        key, plane = zip(*(_visit(browser, url, study_id) for _ in range(_TIMES)), strict=True)
+        key, plane, whole = zip(*(_visit(browser, url, study_id) for _ in range(_TIMES)), strict=True)
         yield _row(
             "click to first key slice, nothing cached", statistics.median(key), 1.0, "s", "two requests and 0.5 MB"
         )
         yield _row(f"first coronal and sagittal plane of {SLICES} slices", statistics.median(plane), 1.0, "s", "cuts")
+        yield _row(f"planes of all {SLICES} slices", statistics.median(whole), 1.0, "s", "125 MB to send and to read")
         yield _row("report as a page, first", _fetch(url, study_id), 1.0, "s", "pictures to draw and compress")
         for mode, ms in _frames(browser, url, study_id).items():
-            limit = "a slice to paint, 9 to blend" if mode == "average" else "a slice to paint"
+            limit = "a slice to paint" if mode == "off" else "a slice to paint, one to add, one to remove"
             yield _row(f"main thread's work a frame while scrolling, slab {mode}", ms, _FRAME_MS, "ms", limit)
 
 
@@ -139,15 +153,17 @@ def _opened(browser: "Browser", url: str, study_id: str) -> Iterator[tuple["Page
     context.close()
 
 
-def _visit(browser: "Browser", url: str, study_id: str) -> tuple[float, float]:
-    """Seconds from the click to the first key slice, and from the key to both planes."""
+def _visit(browser: "Browser", url: str, study_id: str) -> tuple[float, float, float]:
+    """Seconds from the click to the first key slice, and from the key to both planes, at first and of all slices."""
     with _opened(browser, url, study_id) as (page, clicked):
         key = page.evaluate("() => window.sliceDrawn") - clicked
         page.wait_for_timeout(1000)  # the neighbours have come
         pressed = page.evaluate(_NOW)
         page.keyboard.press("m")
         page.wait_for_function("() => window.planesDrawn")
-        return key / 1000, (page.evaluate("() => window.planesDrawn") - pressed) / 1000
+        page.wait_for_function("() => window.planesWhole")
+        first, whole = (page.evaluate(f"() => window.{name}") - pressed for name in ("planesDrawn", "planesWhole"))
+        return key / 1000, first / 1000, whole / 1000
 
 
 def _fetch(url: str, study_id: str) -> float:
@@ -162,14 +178,14 @@ def _frames(browser: "Browser", url: str, study_id: str) -> dict[str, float]:
     with _opened(browser, url, study_id) as (page, _):
         session = page.context.new_cdp_session(page)
         session.send("Performance.enable", {"timeDomain": "threadTicks"})  # processor time: other programs do not count
-        for mode in ("off", "average"):
-            page.locator("#slab-mode").select_option(mode)
-            page.locator("#slab-mode").evaluate("(choice) => choice.blur()")
-            page.evaluate(_SCROLL, _FRAMES)  # all slices have come
-            page.wait_for_timeout(2000)
+        for mode, mm in (("average", 20), ("average", 5), ("mip", 20), ("off", 5)):
+            page.evaluate(_SLAB, [mode, mm])
+            for key in [*["ArrowDown"] * 21, *["ArrowUp"] * 21]:  # all slices have come
+                page.keyboard.press(key)
+                page.wait_for_function(_SHOWN, arg="" if mode == "off" else f"{mode} {mm}")
             before = _work_ms(session)
             page.evaluate(_SCROLL, _FRAMES)
-            found[mode] = (_work_ms(session) - before) / _FRAMES
+            found[mode if mode == "off" else f"{mode} of {mm} mm"] = (_work_ms(session) - before) / _FRAMES
     return found
 
 

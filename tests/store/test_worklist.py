@@ -74,6 +74,23 @@ def test_filters_by_state_and_urgency_join(store: Store, submit: Submit, query: 
     assert ids(urgency=("unknown",)) == [failed]
 
 
+def test_what_nobody_has_reviewed_is_listed_until_somebody_has(store: Store, submit: Submit, query: Query) -> None:
+    first, second = (plant(store, submit, query, state="done", urgency="routine") for _ in range(2))
+    store.readers.review(first, by="agnes")
+    store.readers.review(first, by="bert")
+
+    def found(reviewed: bool | None) -> tuple[set[str], int]:
+        studies, total = store.studies(WorklistQuery(reviewed=reviewed))
+        return {entry.study_id for entry in studies}, total
+
+    assert found(False) == ({second}, 1)
+    assert found(True) == ({first}, 1)
+    assert found(None) == ({first, second}, 2)
+    for reader in ("agnes", "bert"):
+        store.readers.withdraw_review(first, by=reader)
+    assert found(False) == ({first, second}, 2)
+
+
 def test_search_wants_every_word_in_any_case(store: Store, submit: Submit, query: Query) -> None:
     found = plant(store, submit, query, search_text="grüße an jörg subdural".casefold())
     plant(store, submit, query, search_text="grüße an anna epidural".casefold())

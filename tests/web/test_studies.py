@@ -66,6 +66,21 @@ def test_pixels_are_the_hounsfield_units_of_the_phantom(room: TestClient, study_
         assert (np.frombuffer(answer.content, "<i2").reshape(shape) == head.hounsfield[index]).all()
 
 
+def test_several_slices_in_one_answer_are_those_of_single_answers(room: TestClient, study_id: str) -> None:
+    path = f"/api/v1/studies/{study_id}"
+    one_by_one = [room.get(f"{path}/slices/{index}/pixels").content for index in range(SLICES)]
+    for first, stride, count in ((0, 1, 32), (1, 2, 2), (SLICES - 1, 5, 3)):
+        answer = room.get(f"{path}/pixels", params={"first": first, "stride": stride, "count": count})
+        expected = one_by_one[first::stride][:count]
+        shape = [int(answer.headers[name]) for name in ("X-Slices", "X-Rows", "X-Columns")]
+        assert shape == [len(expected), ROWS, COLUMNS]
+        assert answer.content == b"".join(expected)
+    beyond = room.get(f"{path}/pixels", params={"first": SLICES})
+    assert (beyond.status_code, beyond.json()["code"]) == (404, "no_such_slice")
+    for wrong in ({"count": 33}, {"stride": 0}, {"first": -1}):
+        assert room.get(f"{path}/pixels", params=wrong).status_code == 422
+
+
 def test_heat_maps_of_all_labels_have_the_shape_that_the_geometry_states(room: TestClient, study_id: str) -> None:
     geometry = room.get(f"/api/v1/studies/{study_id}").json()["geometry"]
     maps = {}

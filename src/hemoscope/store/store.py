@@ -40,6 +40,7 @@ from hemoscope.store.refusals import PASSING, refusal
 from hemoscope.store.results import Results
 from hemoscope.store.settings import Settings
 from hemoscope.store.storage import MAPS, VOLUME, Storage
+from hemoscope.store.stored_slices import StoredSlices
 from hemoscope.store.study_row import find_study
 from hemoscope.store.sweep import Sweep
 from hemoscope.store.uploads import Upload
@@ -197,6 +198,14 @@ class Store:
         """
         return bytes(self._slice(study_id, VOLUME, index, "no_pixels").tobytes())
 
+    def pixels_of(self, study_id: str, indices: range) -> NDArray[np.int16]:
+        """Return several slices as HU, shape (slices, rows, columns): those of ``indices`` that the study has.
+
+        Raises:
+            StoreError: ``no_such_study``, ``no_pixels``, ``no_such_slice`` if it has none of them, ``damaged_pixels``.
+        """
+        return self._slices(study_id, VOLUME, "no_pixels").several(indices)
+
     def heatmap(self, study_id: str, index: int, label: str) -> bytes:
         """Return the heat of one label over one slice's box: uint8, 255 for probability 1, row by row.
 
@@ -208,15 +217,16 @@ class Store:
         probabilities = self._slice(study_id, MAPS, index, "no_maps")[LABELS.index(Hemorrhage(label))]
         return bytes(np.rint(probabilities.astype(np.float32) * 255).astype(np.uint8).tobytes())
 
-    def _slice(self, study_id: str, name: str, index: int, missing: str) -> Any:
+    def _slices(self, study_id: str, name: str, missing: str) -> StoredSlices:
         with self._database.reading() as connection:
             row = find_study(connection, study_id)
         array = self.folder.read_array(row.upload_id, study_id, name) if row.has_pixels else None
         if array is None:
             raise refusal(missing, f"the study has no {'pixels' if name == VOLUME else 'heat maps'} to show")
-        if not 0 <= index < len(array):
-            raise refusal("no_such_slice", f"slice {index} of a study of {len(array)}")
-        return array[index]
+        return array
+
+    def _slice(self, study_id: str, name: str, index: int, missing: str) -> Any:
+        return self._slices(study_id, name, missing).several(range(index, index + 1))[0]
 
     def series_pixels(self, study_id: str, number: int, index: int) -> NDArray[np.int16]:
         """Return one slice of another series as HU, shape (rows, columns).

@@ -42,6 +42,17 @@ class StoredSlices:
             raise _damaged()
         return values
 
+    def several(self, indices: range) -> NDArray[Any]:
+        """Return those slices of ``indices`` that there are, stacked.
+
+        Raises:
+            StoreError: ``no_such_slice`` if there is none of them, ``damaged_pixels``.
+        """
+        there = [index for index in indices if 0 <= index < len(self)]
+        if not there:
+            raise refusal("no_such_slice", f"slice {indices.start} of a study of {len(self)}")
+        return np.stack([self[index] for index in there])
+
     def __iter__(self) -> Iterator[NDArray[Any]]:
         """Yield all slices; errors as for one."""
         return (self[index] for index in range(len(self)))

@@ -58,6 +58,7 @@ def load_module(name: str) -> ModuleType:
 
 fake_room = load_module("fake_room")
 reading_page = load_module("reading_page")
+load_module("accessibility")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,6 +189,7 @@ class FakeRoom:
             ("GET", "/studies", self._list), ("GET", "/studies/{study_id}", self._study),
             ("DELETE", "/studies/{study_id}", self._delete), ("POST", "/uploads", self._upload),
             ("GET", "/studies/{study_id}/slices/{index}/pixels", self._pixels),
+            ("GET", "/studies/{study_id}/pixels", self._several_pixels),
             ("GET", "/studies/{study_id}/slices/{index}/heatmap/{label}", self._heat),
             ("GET", "/studies/{study_id}/series/1/slices/{index}/pixels", self._series_pixels),
             ("GET", "/studies/{study_id}/feedback", self._feedback),
@@ -220,15 +221,16 @@ class FakeRoom:
             return JSONResponse({"user": {"name": "r", "role": "reader"}})
         return problem(401, "wrong_credentials", "That name and password are not known.", "Check them")
 
-    def _list(self, search: str = "", urgency: str = "") -> Response:
+    def _list(self, search: str = "", urgency: str = "", reviewed: str = "") -> Response:
         shown = [summary(study.entry) for study in self.studies.values()]
+        shown = [one for one in shown if not (reviewed == "false" and one["reviews"])]
         shown = [one for one in shown if search in one["study_id"] and urgency in ("", one["urgency"] or "unknown")]
         return JSONResponse({"studies": shown, "total": len(shown), "version": self.version})
 
     def _study(self, study_id: str) -> Response:
         if study_id not in self.studies:
             return problem(404, "unknown_study", "There is no such study.", "It may have been deleted")
-        return JSONResponse(self.studies[study_id].entry)
+        return JSONResponse(self.studies[study_id].entry, headers={"X-Version": str(self.version)})
 
     def _delete(self, study_id: str) -> Response:
         del self.studies[study_id]
@@ -254,6 +256,10 @@ class FakeRoom:
 
     def _pixels(self, study_id: str, index: int) -> Response:
         return slice_of(self.studies[study_id].phantom, index)
+
+    def _several_pixels(self, study_id: str, first: int, stride: int, count: int) -> Response:
+        chosen = self.studies[study_id].phantom.hounsfield[first::stride][:count]
+        return Response(chosen.astype("<i2").tobytes(), media_type="application/octet-stream")
 
     def _series_pixels(self, study_id: str, index: int) -> Response:
         return slice_of(self.others[study_id], index)

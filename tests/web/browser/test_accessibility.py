@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from accessibility import faults
 
 from hemoscope.testing.phantom import Phantom
 
@@ -27,19 +28,6 @@ def busy(fake: Any, asymmetric: Phantom) -> Any:
     fake.fake.add(asymmetric, urgency=None, state="failed", error_code="not_ct", error_message="No CT was found.")
     fake.fake.add(asymmetric, urgency=None, state="scoring", stage_done=3, stage_total=12, waiting=timedelta(seconds=2))
     return fake
-
-
-def faults(page: "Page") -> list[str]:
-    """What axe-core calls serious or critical: the rule, and where."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page).response["violations"]
-    return [
-        f"{one['id']}: {node['html']:.160} {node['failureSummary']:.200}"
-        for one in found
-        if one["impact"] in {"serious", "critical"}
-        for node in one["nodes"]
-    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,10 +1,15 @@
 """Another series beside the one that was read: at the same place of the table, with a window of its own."""
 
+import base64
+import dataclasses
+import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from accessibility import faults
+from PIL import Image
 
 from hemoscope.testing.phantom import Phantom, make_phantom
 
@@ -98,3 +103,74 @@ def test_a_series_that_comes_together_with_a_mark_is_offered(fake: Any, open_pag
     claim = {"by": "agnes", "since": "2026-03-02T09:00:00Z"}
     fake.fake.add_series(study_id, THIN, "2 mm, kernel H60s", claim=claim)
     page.locator("#beside-choice").wait_for()
+
+
+def head(page: "Page", selector: str, side: int = 240) -> np.ndarray:
+    """The grey of the middle of a stage, (side, side) CSS pixels."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    data = page.evaluate(f"document.querySelector('{selector}').toDataURL().split(',')[1]")
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L")).astype(float)
+    top, left = ((length - side) // 2 for length in shown.shape)
+    return shown[top : top + side, left : left + side]
+
+
+def apart(page: "Page") -> float:
+    """How far the middles of both stages are from each other, in grey levels."""
+    return float(np.abs(head(page, "#view") - head(page, OTHER)).mean())
+
+
+def wait_until(page: "Page", condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    pytest.fail("the pictures never came to that")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (768, "dark"), (390, "light")])
+def test_zoom_and_pan_are_linked_in_millimetres_until_they_are_unlinked(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom, width: int, scheme: str
+) -> None:
+    # The same head in a field of view of half the size: only in millimetres of the patient do they lie alike.
+    middle = asymmetric.hounsfield[:, 64:192, 64:192].copy()
+    narrow = dataclasses.replace(asymmetric, hounsfield=middle)
+    study_id = fake.fake.add(asymmetric)
+    fake.fake.add_series(study_id, narrow, "5 mm, kernel H30s")
+    page = open_page(f"{fake.url}/studies/{study_id}", viewport={"width": width, "height": 1000}, color_scheme=scheme)
+    page.wait_for_selector(".finding")
+    for key in ("h", "x"):
+        page.keyboard.press(key)
+    page.wait_for_function(f"() => document.querySelector('{OTHER}')?.dataset.rendered")
+    page.keyboard.press("r")
+    for _ in range(4):
+        page.keyboard.press("+")
+    wait_until(page, lambda: apart(page) < 3)
+    before = head(page, "#view")
+    stage = page.locator("#beside canvas").bounding_box()
+    assert stage
+    at = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+    page.mouse.move(*at)
+    page.keyboard.down("Shift")
+    page.mouse.down()
+    page.mouse.move(at[0] + 24, at[1] + 10, steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    wait_until(page, lambda: apart(page) < 3 and np.abs(head(page, "#view") - before).mean() > 5)
+    moved = head(page, "#view")
+    assert np.abs(moved[40:200, 64:200] - before[30:190, 40:176]).mean() < 3, "the slice went where the mouse went"
+    assert not faults(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.keyboard.press("z")
+    page.get_by_text("Not linked", exact=True).wait_for()
+    other, before_shown = head(page, OTHER), shown(page)
+    for key in ("+", "+", "ArrowUp"):
+        page.keyboard.press(key)
+    wait_until(page, lambda: apart(page) > 5)
+    assert (head(page, OTHER) == other).all()
+    assert shown(page) == (before_shown[0] + 1, before_shown[1])
+    page.keyboard.press("z")
+    wait_until(page, lambda: apart(page) < 3)
+    assert shown(page)[0] == shown(page)[1]
+    assert page.get_attribute(OTHER, "data-window") == "40/80"
+    page.keyboard.press("3")
+    assert page.get_attribute(OTHER, "data-window") == "40/80", "windows are not linked"

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from accessibility import faults
 from reading_page import OpenPage, opened, wait_for_slice
 
-from hemoscope.testing.phantom import Phantom
+from hemoscope.testing.phantom import Phantom, make_phantom
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-STEP_MM = 5.0
+THIN = make_phantom(seed=6, shape=(48, 184, 184), spacing_mm=(1.25, 1.25, 1.25))
 MIDDLE = 128  # row and column of the cross-hair when the planes open
 
 
@@ -41,8 +42,8 @@ def with_planes(fake: Any, open_page: OpenPage, phantom: Phantom, **options: Any
     page.wait_for_function(
         "n => document.querySelector('#planes').dataset.come === n", arg=str(len(phantom.hounsfield))
     )
-    page.wait_for_selector(".plane[data-plane=coronal][data-drawn]")
-    page.wait_for_selector(".plane[data-plane=sagittal][data-drawn]")
+    for plane in ("coronal", "sagittal"):
+        page.wait_for_selector(f".plane[data-plane={plane}][data-of='{len(phantom.hounsfield)}'][data-drawn]")
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return page
 
@@ -51,11 +52,11 @@ def places(page: "Page", plane: str, phantom: Phantom, across: np.ndarray, slice
     """Where pixels of the phantom lie on a plane's canvas, in CSS pixels: (slices, across, 2)."""
     box = page.locator(f".plane[data-plane={plane}] canvas").bounding_box()
     assert box
-    _, side_mm, _ = phantom.spacing_mm
-    columns, rows = phantom.hounsfield.shape[2], round(len(phantom.hounsfield) * STEP_MM / side_mm)
+    step_mm, side_mm, _ = phantom.spacing_mm
+    columns, rows = phantom.hounsfield.shape[2], round(len(phantom.hounsfield) * step_mm / side_mm)
     scale = min(box["width"] / columns, box["height"] / rows)
     x = (box["width"] - columns * scale) / 2 + (across + 0.5) * scale
-    y = (box["height"] + rows * scale) / 2 - (slices + 0.5) * STEP_MM / side_mm * scale
+    y = (box["height"] + rows * scale) / 2 - (slices + 0.5) * step_mm / side_mm * scale
     return np.stack(np.meshgrid(x, y), axis=-1)
 
 
@@ -132,10 +133,49 @@ def test_a_slice_that_cannot_be_loaded_is_said_beside_the_planes(
     fake: Any, open_page: OpenPage, asymmetric: Phantom
 ) -> None:
     page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
-    page.route("**/slices/*/pixels", lambda route: route.abort())
+    page.route("**/pixels?*", lambda route: route.abort())
     page.keyboard.press("m")
     page.get_by_text("the planes are not complete").wait_for()
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (768, "dark"), (390, "light")])
+def test_a_coarse_plane_comes_first_and_says_what_is_missing_then_all_slices(
+    fake: Any, open_page: OpenPage, width: int, scheme: str
+) -> None:
+    held: list[Any] = []
+    url = f"{fake.url}/studies/{fake.fake.add(THIN)}"
+    page = opened(open_page, url, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.keyboard.press("h")
+    for later in (1, 2):  # the passes between the slices of the first
+        page.route(f"**/pixels?first={later}&*", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    page.keyboard.press("m")
+    page.get_by_text("12 of 48 slices, interpolated between them").wait_for()
+    page.wait_for_selector(".plane[data-plane=coronal][data-drawn]")
+    full, middle = THIN.hounsfield[:, 92].astype(float), np.r_[40:82:2, 104:146:2]
+    heights = np.arange(48)
+    coarse = np.stack([np.interp(heights, heights[::4], column) for column in full[::4].T], axis=-1)
+    inner = np.arange(6, 42)
+
+    def errors() -> tuple[float, float]:
+        """How far the plane shown is from the coarse and from the whole one, in grey levels."""
+        shown = greys(page, "coronal", places(page, "coronal", THIN, middle, inner))
+        pair = [np.abs(shown - np.clip(one[np.ix_(inner, middle)] / 80, 0, 1) * 255).mean() for one in (coarse, full)]
+        return float(pair[0]), float(pair[1])
+
+    assert errors()[0] < 0.75 * errors()[1], errors()
+    assert not faults(page)
+    for route in held:
+        route.continue_()
+    page.wait_for_selector(".plane[data-plane=coronal][data-of='48'][data-drawn]")
+    page.wait_for_function("() => document.querySelector('#planes-state').textContent === ''")
+    assert errors()[1] < 0.75 * errors()[0], errors()  # a phone shows it smaller
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    for _ in range(2):
+        page.keyboard.press("m")
+    page.wait_for_selector(".plane[data-plane=coronal][data-drawn]")
+    assert not [one for one in requests if "/pixels" in one], "the slices were kept"
 
 
 @pytest.mark.parametrize("width", [1440, 768, 390])

@@ -21,6 +21,7 @@ SlicePath = Annotated[int, Path(ge=0, lt=1 << 31, description="Index into the vo
 _Urgency = Annotated[str, Query(pattern="^(immediate|prompt|unsure|incomplete|routine|unknown)$")]
 # The bytes of a slice never change: reading a study again gives the same, and ids are never reused.
 _BEYOND = (1 << 63) - 1
+_AT_ONCE = 32  # slices in one answer: 16 MB of 512 x 512
 _FOREVER = "private, max-age=86400, immutable"
 
 
@@ -31,6 +32,7 @@ def worklist(
     search: Annotated[str, Query(max_length=200)] = "",
     state: Annotated[list[StudyState] | None, Query()] = None,
     urgency: Annotated[list[_Urgency] | None, Query()] = None,
+    reviewed: Annotated[bool | None, Query(description="Whether a reader has reviewed the study")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
 ) -> Worklist:
@@ -42,6 +44,7 @@ def worklist(
         identity=shown,
         states=tuple(state or ()),
         urgency=tuple(urgency or ()),
+        reviewed=reviewed,
         limit=limit,
         offset=offset,
     )
@@ -56,11 +59,13 @@ def worklist(
     responses={304: {"description": "As the ETag says"}, **refusals(401, 404, 422)},
 )
 def study(request: Request, caller: Reader, study_id: StudyPath) -> Response | StudyDetail:
-    """One study, with findings and geometry once they are available."""
+    """One study, with findings and geometry once they are available. Changes after X-Version are not in it."""
     state = app_state_of(request)
+    version = state.store.changes_since(_BEYOND).version  # before the study is read: what changes meanwhile is an event
     entry = state.store.get(study_id)
     state.audit_view(caller.user, "view", study_id)
-    headers = {"ETag": f'W/"{entry.version}"'}  # for clients that keep it in memory: no cache may store it
+    # The ETag is for clients that keep the study in memory: no cache may store it.
+    headers = {"ETag": f'W/"{entry.version}"', "X-Version": str(version)}
     if unchanged(request, headers["ETag"]):
         return not_modified(headers)
     document = disclosed(entry, identity_shown=state.settings.show_identity)
@@ -99,6 +104,31 @@ def pixels(request: Request, caller: Reader, study_id: StudyPath, index: SlicePa
     state.audit_view(caller.user, "view", study_id)
     shape = state.shape_of(study_id, heat=False)
     return _bytes(request, content, f'"{study_id}-{index}"', rows=shape.rows, columns=shape.columns)
+
+
+@router.get(
+    "/{study_id}/pixels",
+    responses={
+        200: raw("application/octet-stream", "Hounsfield units: int16, little endian, X-Slices x X-Rows x X-Columns"),
+        **refusals(401, 404, 409, 422),
+    },
+    response_class=Response,
+)
+def several_pixels(
+    request: Request,
+    caller: Reader,
+    study_id: StudyPath,
+    first: Annotated[int, Query(ge=0, lt=1 << 31)] = 0,
+    stride: Annotated[int, Query(ge=1, le=1000)] = 1,
+    count: Annotated[int, Query(ge=1, le=_AT_ONCE)] = _AT_ONCE,
+) -> Response:
+    """Several slices in one answer, one after the other: ``first``, ``first + stride`` and so on, to the last one."""
+    state = app_state_of(request)
+    content = state.store.pixels_of(study_id, range(first, first + count * stride, stride))
+    state.audit_view(caller.user, "view", study_id)
+    names = ("X-Slices", "X-Rows", "X-Columns")
+    headers = {name: str(length) for name, length in zip(names, content.shape, strict=True)}
+    return Response(content.astype("<i2", copy=False).tobytes(), headers=headers, media_type="application/octet-stream")
 
 
 @router.get(

@@ -51,7 +51,7 @@ function remedyOf(status, retryAfter) {
 }
 
 function toLogin(status) {
-  if (status !== 401 || location.pathname === "/login") return;
+  if (status !== 401 || location.pathname === "/login" || !globalThis.document) return; // a worker leads nowhere: its page will
   location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
 }
 
@@ -75,6 +75,12 @@ export async function getJson(path) {
   return (await request(path)).json();
 }
 
+/** One study, and the version of the list from which events follow it: {entry, since}. */
+export async function getStudy(studyId) {
+  const response = await request(`/studies/${studyId}`);
+  return { entry: await response.json(), since: Number(response.headers.get("X-Version")) };
+}
+
 /** Send JSON; returns the answer's JSON, or null if it has none. */
 export async function sendJson(method, path, body) {
   const options = { method };
@@ -93,6 +99,16 @@ export const slicePixels = (studyId, index, signal) => pixelsAt(`/studies/${stud
 
 /** One slice of another series of the study. */
 export const seriesPixels = (studyId, number, index, signal) => pixelsAt(`/studies/${studyId}/series/${number}/slices/${index}/pixels`, index, signal);
+
+/** Several slices in one answer, `stride` apart: an Int16Array of each. */
+export async function severalPixels(studyId, { first, stride, count }, size) {
+  const response = await request(`/studies/${studyId}/pixels?${new URLSearchParams({ first, stride, count })}`);
+  const buffer = await response.arrayBuffer();
+  if (buffer.byteLength !== count * size * 2) {
+    throw new Problem({ detail: t("problem.slice-incomplete", { number: first + 1 }), cure: t("problem.slice-incomplete.remedy") });
+  }
+  return Array.from({ length: count }, (_, place) => new Int16Array(buffer, place * size * 2, size));
+}
 
 async function pixelsAt(path, index, signal) {
   const response = await request(path, { signal });

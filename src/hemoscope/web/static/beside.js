@@ -1,11 +1,13 @@
-// Another series of the study beside the one that was read: linked by the table's position, with a window of its own. The
-// model has not read it, so it has no findings and no heat map.
+// Another series of the study beside the one that was read. Position, zoom and pan are linked by the patient's millimetres,
+// until the reader unlinks them. Each series keeps a window of its own: what is put beside a brain is mostly its bone
+// kernel, which the brain window does not show. The model has not read it, so it has no findings and no heat map.
 
+import { announce } from "./announce.js";
 import { seriesPixels } from "./api.js";
 import { el } from "./element.js";
 import { shownGeometry } from "./geometry.js";
 import { wireGestures } from "./gestures.js";
-import { nearestSlice, reachOf, tablePositions } from "./linked.js";
+import { nearestSlice, reachOf, shownBy, tablePositions, viewOf } from "./linked.js";
 import { t } from "./messages.js";
 import { capacityFor, SliceStack } from "./stack.js";
 import { panned, zoomedAt, FITTED } from "./view.js";
@@ -23,12 +25,14 @@ export class Beside {
   #studyId;
   #reading;
   #series = [];
+  #mayLink = true;
   #open = null; // the parts of the series that is shown
 
   constructor(studyId, reading) {
     this.#studyId = studyId;
     this.#reading = reading;
     reading.whenShown(() => this.#follow());
+    reading.whenDrawn = () => this.#followView();
     find("#beside-choice").addEventListener("change", ({ target }) => {
       this.#show(Number(target.value));
       target.blur(); // the keys scroll slices again
@@ -71,7 +75,8 @@ export class Beside {
     const preset = el("select", { "aria-label": t("beside.window-label") }, el("option", { value: "", text: t("window.custom") }), ...PRESETS.map((one) => el("option", { value: one.key, text: presetName(one) })));
     const corner = el("div", { class: "corner corner-tl" }, place, el("p", { text: description }), el("p", { class: "beside-unread", text: t("beside.unread") }), caution);
     const stage = el("div", { class: "beside-stage" }, canvas, corner, name, ...sides(shape.marks));
-    find("#beside").replaceChildren(stage, el("div", { class: "beside-tools" }, el("label", {}, el("span", { text: t("beside.window") }), preset)));
+    const link = el("button", { type: "button", title: t("beside.link-title"), onclick: () => this.toggleLink() }, t("beside.link"));
+    find("#beside").replaceChildren(stage, el("div", { class: "beside-tools" }, el("label", {}, el("span", { text: t("beside.window") }), preset), link));
     const stack = new SliceStack({
       count: geometry.slices,
       load: (index, signal) => seriesPixels(this.#studyId, number, index, signal),
@@ -82,7 +87,8 @@ export class Beside {
     const mine = tablePositions(geometry);
     const read = tablePositions(this.#reading.geometry);
     const linked = mine && read ? { mine, read, reach: reachOf(mine) } : null;
-    this.#open = { number, geometry, canvas, place, caution, name, preset, stack, linked, index: Math.floor(geometry.slices / 2), viewer: new Viewer(canvas, { shape, onDrawn: () => {} }) };
+    link.hidden = linked === null;
+    this.#open = { number, geometry, canvas, place, caution, name, preset, stack, link, positions: linked, index: Math.floor(geometry.slices / 2), viewer: new Viewer(canvas, { shape, onDrawn: () => {} }) };
     preset.addEventListener("change", () => {
       this.#setWindow(PRESETS.find(({ key }) => key === preset.value) ?? this.#open.window);
       preset.blur();
@@ -94,10 +100,7 @@ export class Beside {
 
   #wire(stage) {
     const { viewer } = this.#open;
-    const view = (next) => {
-      viewer.view = next;
-      viewer.draw();
-    };
+    const view = (next) => this.#look(next);
     let from = null;
     const nothing = () => {};
     const acts = {
@@ -106,7 +109,7 @@ export class Beside {
       windowBy: (dx, dy) => this.#setWindow(draggedWindow(from, dx, dy)),
       pan: (dx, dy) => view(panned(viewer.view, viewer.stage, dx, dy)),
       zoom: (factor, x, y) => view(zoomedAt(viewer.view, viewer.stage, factor, x, y)),
-      reset: () => view(FITTED),
+      reset: () => (this.#isLinked ? this.#reading.look(FITTED) : view(FITTED)),
       hover: nothing,
       leave: nothing,
       measures: () => false,
@@ -124,34 +127,65 @@ export class Beside {
     canvas.dataset.window = `${center}/${width}`;
   }
 
+  get #isLinked() {
+    return this.#mayLink && Boolean(this.#open?.positions);
+  }
+
+  /** Link position, zoom and pan, or let each series have its own. */
+  toggleLink() {
+    if (!this.#open?.positions) return;
+    this.#mayLink = !this.#mayLink;
+    announce(t(this.#mayLink ? "beside.now-linked" : "beside.now-unlinked"));
+    this.#follow();
+    this.#reading.redraw();
+  }
+
   /** The series that was read shows another slice: show the nearest one beside it. */
   #follow() {
     if (!this.#open || this.#open.leading) return;
-    const { linked } = this.#open;
-    const found = linked ? nearestSlice(linked.mine, linked.read[this.#reading.index]) : { index: this.#open.index, mm: 0 };
+    const { positions, link, caution } = this.#open;
+    const found = this.#isLinked ? nearestSlice(positions.mine, positions.read[this.#reading.index]) : { index: this.#open.index, mm: 0 };
     this.#goTo(found.index);
-    if (!linked) this.#open.caution.textContent = t("beside.not-linked");
-    else this.#open.caution.textContent = found.mm > linked.reach ? t("beside.far", { mm: found.mm.toFixed(0) }) : "";
+    link.setAttribute("aria-pressed", this.#isLinked);
+    if (!this.#isLinked) caution.textContent = t(positions ? "beside.unlinked" : "beside.not-linked");
+    else caution.textContent = found.mm > positions.reach ? t("beside.far", { mm: found.mm.toFixed(0) }) : "";
+  }
+
+  /** The series that was read shows another part of itself: show the same beside it. */
+  #followView() {
+    if (!this.#isLinked || !this.#reading.current) return;
+    const { viewer, geometry, index } = this.#open;
+    viewer.view = viewOf(shownBy(this.#reading.viewer, this.#reading.geometry, this.#reading.index), viewer, geometry, index);
+    viewer.draw();
+  }
+
+  /** This series shows another part of itself: the one that was read shows the same. */
+  #look(view) {
+    const { viewer, geometry, index } = this.#open;
+    viewer.view = view;
+    viewer.draw();
+    if (!this.#isLinked || !this.#reading.current) return;
+    this.#reading.look(viewOf(shownBy(viewer, geometry, index), this.#reading.viewer, this.#reading.geometry, this.#reading.index));
   }
 
   /** This series is scrolled: the one that was read follows it. */
   #scroll(steps) {
-    const { linked, index, geometry } = this.#open;
+    const { positions, index, geometry } = this.#open;
     this.#goTo(Math.min(Math.max(index + steps, 0), geometry.slices - 1), Math.sign(steps));
-    if (!linked) return;
+    if (!this.#isLinked) return;
     this.#open.caution.textContent = "";
-    const other = nearestSlice(linked.read, linked.mine[this.#open.index]).index;
+    const other = nearestSlice(positions.read, positions.mine[this.#open.index]).index;
     this.#open.leading = true; // what follows must not lead
     if (other !== this.#reading.index) this.#reading.goTo(other);
     this.#open.leading = false;
   }
 
   #goTo(index, direction = Math.sign(index - this.#open.index) || 1) {
-    const { stack, place, geometry, linked, canvas } = this.#open;
+    const { stack, place, geometry, positions, canvas } = this.#open;
     this.#open.index = index;
     canvas.dataset.slice = index;
     stack.want(index, direction);
-    place.textContent = t(linked ? "viewer.place-mm" : "viewer.place", { number: index + 1, total: geometry.slices, mm: linked?.mine[index].toFixed(1) });
+    place.textContent = t(positions ? "viewer.place-mm" : "viewer.place", { number: index + 1, total: geometry.slices, mm: positions?.mine[index].toFixed(1) });
     this.#draw();
   }
 
@@ -163,5 +197,5 @@ export class Beside {
 }
 
 export function besideKeys(beside) {
-  return [{ keys: ["x"], shown: ["x"], does: t("keys.beside"), act: () => beside.next() }];
+  return [{ keys: ["x"], shown: ["x"], does: t("keys.beside"), act: () => beside.next() }, { keys: ["z"], shown: ["z"], does: t("keys.beside-link"), act: () => beside.toggleLink() }];
 }

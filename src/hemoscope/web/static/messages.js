@@ -10,6 +10,9 @@ function sent() {
   return data ? JSON.parse(data.textContent) : null;
 }
 
+/** The catalogue in use, for a worker, which has no page to bring one. */
+export const messages = () => catalogue;
+
 /** Take another catalogue, where no page brings one. */
 export function useMessages(given) {
   catalogue = given;

@@ -37,11 +37,6 @@ export class Neighbours {
     return true;
   }
 
-  /** The version in which the list has a study; undefined if it is not in it. */
-  versionOf(studyId) {
-    return this.#entries.find((entry) => entry.study_id === studyId)?.version;
-  }
-
   remove(studyId) {
     this.#entries = this.#entries.filter((other) => other.study_id !== studyId);
     this.#show();

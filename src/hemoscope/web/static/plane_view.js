@@ -22,7 +22,7 @@ export class Plane {
   #again = false;
   #sizes;
 
-  /** `ask(point)` makes the worker answer with arrived(); `onPoint(point)` is told where the reader points. */
+  /** `ready()` says whether there are slices to cut; `ask(point)` makes the worker answer with arrived(); `onPoint(point)` is told where the reader points. */
   constructor(name, volume, acts) {
     this.name = name;
     this.#volume = volume;
@@ -61,7 +61,7 @@ export class Plane {
   /** Cut again: at most one plane is in work, so that a fast scroll never queues. */
   refresh() {
     this.#again = this.#asked !== null;
-    if (this.#again || !this.#point) return;
+    if (this.#again || !this.#point || !this.#acts.ready()) return;
     this.#asked = this.#point;
     this.#acts.ask(this.#point);
   }
@@ -70,6 +70,7 @@ export class Plane {
     this.#cut = cut;
     this.#asked = null;
     this.#paint();
+    this.node.dataset.of = cut.of; // slices
     if (this.#again) this.refresh();
     else this.node.dataset.drawn = this.#point[PLANES[this.name].fixed].toFixed(2); // which plane is seen
   }

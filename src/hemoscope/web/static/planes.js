@@ -1,23 +1,20 @@
-// Coronal and sagittal planes beside the axial stack, with a cross-hair that links all three. The slices are fetched
-// outwards from the one on screen and cut in a worker; the planes are drawn as they come.
+// Coronal and sagittal planes beside the axial stack, with a cross-hair that links all three. A worker fetches the slices,
+// a few of them first, and cuts the planes, which are drawn as soon as they show the head and again as more slices come.
 
-import { Problem, slicePixels } from "./api.js";
 import { drawCrossHair } from "./cross_hair.js";
 import { el } from "./element.js";
-import { t } from "./messages.js";
+import { messages, t } from "./messages.js";
 import { Plane } from "./plane_view.js";
 import { PLANES, placeOf, pointOf, volumeOf } from "./reformat.js";
-import { prefetchOrder } from "./stack.js";
 
 const find = (selector) => document.querySelector(selector);
-const PARALLEL = 4;
 
 export class Planes {
   #studyId;
   #reading;
   #volume = null;
   #worker = null;
-  #aborts = null;
+  #open = false;
   #place = null; // row and column of the cross-hair on the slice
   #views = [];
   #come = 0;
@@ -37,84 +34,79 @@ export class Planes {
   }
 
   get isOpen() {
-    return this.#worker !== null;
+    return this.#open;
   }
 
   toggle() {
     if (!this.#volume) return;
-    if (this.isOpen) this.#close();
-    else this.#open();
-    find("#planes").hidden = !this.isOpen;
-    find("#planes-button").setAttribute("aria-pressed", this.isOpen);
+    this.#open = !this.#open;
+    if (this.#open) this.#begin();
+    else this.#close();
+    find("#planes").hidden = !this.#open;
+    find("#planes-button").setAttribute("aria-pressed", this.#open);
     this.#reading.redraw();
   }
 
-  #open() {
+  #begin() {
     this.#place ??= { row: Math.floor(this.#volume.rows / 2) + 0.5, column: Math.floor(this.#volume.columns / 2) + 0.5 }; // the middle of a pixel
-    this.#worker = new Worker(new URL("./planes_worker.js", import.meta.url), { type: "module" });
-    this.#views = Object.keys(PLANES).map((name) => new Plane(name, this.#volume, { ask: (point) => this.#worker?.postMessage({ plane: name, point }), onPoint: (point) => this.#goTo(point) }));
+    this.#views = Object.keys(PLANES).map((name) => this.#planeOf(name));
     find("#planes").replaceChildren(...this.#views.map((view) => view.node), el("p", { id: "planes-state", class: "planes-state" }));
-    this.#worker.addEventListener("message", ({ data }) => this.#views.find((view) => view.name === data.plane)?.arrived(data));
-    this.#worker.postMessage({ volume: this.#volume });
-    this.#come = 0;
-    this.#aborts = new AbortController();
-    this.#fetchAll();
+    if (!this.#worker) this.#fetch();
+    this.#say();
     this.#shown();
   }
 
-  #close() {
-    this.#aborts.abort();
-    this.#worker.terminate();
-    this.#worker = null;
-    for (const view of this.#views) view.close();
-    this.#views = [];
+  #planeOf(name) {
+    return new Plane(name, this.#volume, {
+      ready: () => this.#come > 0,
+      ask: (point) => this.#worker.postMessage({ plane: name, point }),
+      onPoint: (point) => this.#goTo(point),
+    });
   }
 
-  async #fetchAll() {
-    const { signal } = this.#aborts;
-    const count = this.#volume.positions.length;
-    const waiting = prefetchOrder(this.#reading.index, count, 1, { ahead: count, behind: count });
-    this.#say(t("planes.come", { come: 0, total: count }));
-    const fetchNext = async () => {
-      for (let index = waiting.shift(); index !== undefined && !signal.aborted; index = waiting.shift()) {
-        const { hounsfield } = await slicePixels(this.#studyId, index, signal);
-        this.#took(index, hounsfield);
-      }
-    };
-    try {
-      await Promise.all(Array.from({ length: PARALLEL }, fetchNext));
-    } catch (error) {
-      if (signal.aborted) return;
-      if (!(error instanceof Problem)) throw error;
-      this.#aborts.abort();
-      this.#say(t("planes.failed", { reason: error.message }));
-    }
+  #fetch() {
+    this.#come = 0;
+    this.#worker = new Worker(new URL("./planes_worker.js", import.meta.url), { type: "module" });
+    this.#worker.addEventListener("message", ({ data }) => this.#answered(data));
+    this.#worker.postMessage({ studyId: this.#studyId, volume: this.#volume, messages: messages() });
   }
 
-  #took(index, hounsfield) {
-    if (!this.isOpen) return;
-    this.#worker.postMessage({ index, hounsfield }, [hounsfield.buffer]);
-    this.#come += 1;
-    const count = this.#volume.positions.length;
-    this.#say(this.#come < count ? t("planes.come", { come: this.#come, total: count }) : "");
+  #answered({ come, problem, plane, ...cut }) {
+    if (plane) this.#views.find((view) => view.name === plane)?.arrived(cut);
+    if (problem) this.#say(t("planes.failed", { reason: problem }));
+    if (!come) return;
+    this.#come = come;
+    this.#say();
     for (const view of this.#views) view.refresh();
   }
 
-  #say(text) {
-    find("#planes-state").textContent = text;
+  /** The slices stay for the next time if all have come. */
+  #close() {
+    for (const view of this.#views) view.close();
+    this.#views = [];
+    if (this.#come === this.#volume.positions.length) return;
+    this.#worker.terminate();
+    this.#worker = null;
+  }
+
+  #say(trouble = "") {
+    if (!this.#open) return;
+    const count = this.#volume.positions.length;
+    const missing = this.#come < count ? t("planes.come", { come: this.#come, total: count }) : "";
+    find("#planes-state").textContent = trouble || missing;
     find("#planes").dataset.come = this.#come;
   }
 
   /** The slice, its window or the cross-hair has changed. */
   #shown() {
-    if (!this.isOpen) return;
+    if (!this.#open) return;
     const point = pointOf(this.#volume, { index: this.#reading.index, ...this.#place });
     for (const view of this.#views) view.show(point, this.#reading);
   }
 
   /** Put the cross-hair on a place {row, column} of the slice shown. */
   mark({ row, column }) {
-    if (!this.isOpen) return;
+    if (!this.#open) return;
     this.#place = { row, column };
     this.#shown();
     this.#reading.redraw();
@@ -129,7 +121,7 @@ export class Planes {
   }
 
   #drawOnSlice(context, place, image) {
-    if (!this.isOpen) return;
+    if (!this.#open) return;
     const [x, y] = [place.left + (this.#place.column / image.columns) * place.width, place.top + (this.#place.row / image.rows) * place.height];
     drawCrossHair(context, { x, y }, { width: context.canvas.clientWidth, height: context.canvas.clientHeight });
   }

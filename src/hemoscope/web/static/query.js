@@ -7,6 +7,7 @@ import { thisTab } from "./storage.js";
 
 const SEARCH = "hemoscope.search";
 const STATE_FILTERS = ["queued,reading,scoring", "done", "failed"];
+const REVIEW_FILTERS = ["none"];
 export const LIMIT = 500;
 
 const time = (name) => (a, b) => (Date.parse(a[name]) || 0) - (Date.parse(b[name]) || 0);
@@ -30,13 +31,14 @@ export function readQuery(address = location.search) {
     search: thisTab.get(SEARCH) ?? "",
     urgency: oneOf([...URGENCIES, "unknown"], given.get("urgency") ?? ""),
     state: oneOf(STATE_FILTERS, given.get("state") ?? ""),
+    review: oneOf(REVIEW_FILTERS, given.get("review") ?? ""),
     sort: isOrder(sort) ? sort : "",
   };
 }
 
 /** The address' part for a query: "" or "?urgency=immediate". */
-export function addressOf({ urgency, state, sort }) {
-  const kept = Object.entries({ urgency, state, sort }).filter(([, value]) => value);
+export function addressOf({ urgency, state, review, sort }) {
+  const kept = Object.entries({ urgency, state, review, sort }).filter(([, value]) => value);
   return kept.length > 0 ? `?${new URLSearchParams(kept)}` : "";
 }
 
@@ -46,20 +48,22 @@ export function keepQuery(query) {
   history.replaceState(null, "", `${location.pathname}${addressOf(query)}`);
 }
 
-export const isFiltered = ({ search, urgency, state }) => Boolean(search || urgency || state);
+export const isFiltered = ({ search, urgency, state, review }) => Boolean(search || urgency || state || review);
 
 /** Whether an entry belongs to the list by its filters; only the server knows what a search finds. */
-export function matches(entry, { urgency, state }) {
+export function matches(entry, { urgency, state, review }) {
   if (entry.superseded_by) return false; // the later reading of the study stands there
   const urgent = !urgency || urgency === (entry.urgency ?? "unknown");
-  return urgent && (!state || state.split(",").includes(entry.state));
+  const open = !review || !entry.reviews?.length;
+  return urgent && open && (!state || state.split(",").includes(entry.state));
 }
 
 /** The same query for the API. */
-export function parameters({ search, urgency, state }) {
+export function parameters({ search, urgency, state, review }) {
   const given = new URLSearchParams({ limit: LIMIT });
   if (search) given.set("search", search);
   if (urgency) given.set("urgency", urgency);
+  if (review) given.set("reviewed", "false");
   for (const one of state.split(",").filter(Boolean)) given.append("state", one);
   return given;
 }

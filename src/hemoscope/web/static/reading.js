@@ -78,6 +78,7 @@ export class Reading {
     this.viewer.overlay = (...drawn) => {
       this.overlay?.(...drawn);
       this.crossHair?.(...drawn);
+      this.whenDrawn?.();
     };
     this.stack = new SliceStack({
       count: slices,
@@ -208,17 +209,16 @@ export class Reading {
   zoom(factor, x, y) {
     if (!this.viewer) return;
     const { width, height } = this.viewer.stage;
-    this.viewer.view = zoomedAt(this.viewer.view, this.viewer.stage, factor, x ?? width / 2, y ?? height / 2);
-    this.#moved();
+    this.look(zoomedAt(this.viewer.view, this.viewer.stage, factor, x ?? width / 2, y ?? height / 2));
   }
 
   pan(dx, dy) {
-    if (!this.viewer) return;
-    this.viewer.view = panned(this.viewer.view, this.viewer.stage, dx, dy);
-    this.#moved();
+    if (this.viewer) this.look(panned(this.viewer.view, this.viewer.stage, dx, dy));
   }
 
-  #moved() {
+  /** Show another part of the slice. */
+  look(view) {
+    this.viewer.view = view;
     this.viewer.draw();
     keepView({ window: this.window, inverted: this.inverted, view: this.viewer.view });
   }

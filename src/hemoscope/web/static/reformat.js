@@ -11,6 +11,7 @@ const plus = (point, ...moves) => moves.reduce((sum, [mm, direction]) => sum.map
 const NOTHING = -32768; // black in every window: no slice lies there, or it has not come
 const MOST_BYTES = 500e6; // of a stack in a browser's memory
 const WIDEST_GAP = 2; // distances between slices; wider ones stay empty
+const COARSEST_MM = 5; // between slices that have come: a usual thick slice; across more nothing is interpolated
 
 /** Across the picture, patient's axis 0 (to the Left) or 1 (to the back); down is to the feet in both. */
 export const PLANES = Object.freeze({
@@ -68,42 +69,95 @@ export function underPlane({ low, high }, { mm }, plane, { x, y }, through) {
   return point;
 }
 
-/** The HU of a slice over (across, along) mm of its directions, or NOTHING. */
-function sampled(volume, slices, index, across, along) {
-  const slice = slices[index];
-  const column = Math.round((across - volume.acrossOf[index]) / volume.columnMm);
-  const row = Math.round((along - volume.downOf[index]) / volume.rowMm);
-  const inside = slice && row >= 0 && row < volume.rows && column >= 0 && column < volume.columns;
-  return inside ? slice[row * volume.columns + column] : NOTHING;
+/**
+ * For each slice, the two [lower, upper] between which a plane over it is interpolated: the nearest that have come, or
+ * null where they are too far apart or a gap of the series lies between.
+ */
+function pairsOf({ positions, step }, slices) {
+  const last = positions.length - 1;
+  const apart = (a, b) => positions[b] - positions[a];
+  const widest = Math.max(COARSEST_MM, WIDEST_GAP * step);
+  const [below, above] = [new Int32Array(last + 1), new Int32Array(last + 1)];
+  for (let index = 0; index <= last; index += 1) {
+    const joined = index > 0 && apart(index - 1, index) <= WIDEST_GAP * step ? below[index - 1] : -1;
+    below[index] = slices[index] ? index : joined;
+  }
+  for (let index = last; index >= 0; index -= 1) {
+    const joined = index < last && apart(index, index + 1) <= WIDEST_GAP * step ? above[index + 1] : -1;
+    above[index] = slices[index] ? index : joined;
+  }
+  return Array.from({ length: last + 1 }, (_, index) => {
+    const [lower, upper] = [below[index], above[index + 1] ?? -1];
+    const joined = index < last && lower >= 0 && upper >= 0 && apart(index, index + 1) <= WIDEST_GAP * step && apart(lower, upper) <= widest;
+    return joined ? [lower, upper] : null;
+  });
 }
 
-/** The HU between slice `index` and the next one. */
-function between(volume, slices, index, at, across, along) {
-  const { positions, step } = volume;
-  const last = positions.length - 1;
-  if (at < positions[0] || index >= last) return Math.abs(at - positions[index]) <= step / 2 ? sampled(volume, slices, index, across, along) : NOTHING;
-  const gap = positions[index + 1] - positions[index];
-  if (gap > WIDEST_GAP * step) return NOTHING;
-  const [lower, upper] = [sampled(volume, slices, index, across, along), sampled(volume, slices, index + 1, across, along)];
-  if (lower === NOTHING || upper === NOTHING) return NOTHING;
-  return Math.round(lower + ((upper - lower) * (at - positions[index])) / gap);
+/** Looks points of the stack up; neighbouring points lie between the same slices, so the search starts there. */
+class Sampler {
+  constructor(volume, slices) {
+    Object.assign(this, volume, { slices, between: pairsOf(volume, slices) });
+    this.last = volume.positions.length - 1;
+    this.index = 0;
+  }
+
+  /** The HU of a slice over (across, along) mm of its directions, or NOTHING. */
+  of(index, across, along) {
+    const slice = this.slices[index];
+    const column = Math.round((across - this.acrossOf[index]) / this.columnMm);
+    const row = Math.round((along - this.downOf[index]) / this.rowMm);
+    const inside = slice && row >= 0 && row < this.rows && column >= 0 && column < this.columns;
+    return inside ? slice[row * this.columns + column] : NOTHING;
+  }
+
+  /** The slice at or below `at`. */
+  #slice(at) {
+    const { positions, last } = this;
+    while (this.index < last && at >= positions[this.index + 1]) this.index += 1;
+    while (this.index > 0 && at < positions[this.index]) this.index -= 1;
+    return this.index;
+  }
+
+  /** The HU at `at` mm along the stack. */
+  at(at, across, along) {
+    const { positions, last } = this;
+    const index = this.#slice(at);
+    if (at < positions[0] || index >= last) return Math.abs(at - positions[index]) <= this.step / 2 ? this.of(index, across, along) : NOTHING;
+    const pair = this.between[index];
+    if (!pair) return NOTHING;
+    const lower = this.of(pair[0], across, along);
+    const upper = this.of(pair[1], across, along);
+    if (lower === NOTHING || upper === NOTHING) return NOTHING;
+    return Math.round(lower + ((upper - lower) * (at - positions[pair[0]])) / (positions[pair[1]] - positions[pair[0]]));
+  }
 }
 
 /** A plane through `point`: {hounsfield, rows, columns, mm}, of the slices (Int16Array by index) that have come. */
 export function reformatted(volume, slices, plane, point) {
   const frame = frameOf(volume, plane);
-  const { positions, normal, right, down } = volume;
+  const { normal, right, down, low, high } = volume;
+  const { across } = PLANES[plane];
   const hounsfield = new Int16Array(frame.rows * frame.columns);
-  const last = positions.length - 1;
-  let index = 0;
+  const sampler = new Sampler(volume, slices);
+  let [x, y] = point;
   for (let row = 0; row < frame.rows; row += 1) {
+    const z = high[2] - (row + 0.5) * frame.mm;
     for (let column = 0; column < frame.columns; column += 1) {
-      const here = underPlane(volume, frame, plane, { x: column + 0.5, y: row + 0.5 }, point);
-      const at = dot(normal, here);
-      while (index < last && at >= positions[index + 1]) index += 1;
-      while (index > 0 && at < positions[index]) index -= 1;
-      hounsfield[row * frame.columns + column] = between(volume, slices, index, at, dot(right, here), dot(down, here));
+      // No point is made of its three numbers here: a plane has 200,000 pixels, and is cut while a reader drags.
+      if (across === 0) x = low[0] + (column + 0.5) * frame.mm;
+      else y = low[1] + (column + 0.5) * frame.mm;
+      const at = normal[0] * x + normal[1] * y + normal[2] * z;
+      hounsfield[row * frame.columns + column] = sampler.at(at, right[0] * x + right[1] * y + right[2] * z, down[0] * x + down[1] * y + down[2] * z);
     }
   }
   return { hounsfield, ...frame };
+}
+
+/** In which order slices are fetched: every eighth or so, at most COARSEST_MM apart, then those half way, until all have come. */
+export function coarseFirst({ positions, step }) {
+  let stride = 1;
+  while (stride < 16 && stride * 2 * step <= COARSEST_MM) stride *= 2;
+  const passes = [{ first: 0, stride }];
+  for (let half = stride / 2; half >= 1; half /= 2) passes.push({ first: half, stride: half * 2 });
+  return passes.map(({ first, stride: by }) => ({ first, stride: by, count: Math.max(Math.ceil((positions.length - first) / by), 0) })).filter(({ count }) => count > 0);
 }

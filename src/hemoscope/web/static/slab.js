@@ -45,56 +45,6 @@ export function slabAt(positions, step, index, mm) {
   return shares.filter((member) => member.mm > LEAST_SHARE_MM).sort((a, b) => away(a) - away(b));
 }
 
-const AT_ONCE = 4; // slices in one pass over the pixels: a third of the time of one after the other
-
-/** Slices in groups of four with their weights, the last group filled with the first slice at no weight. */
-function grouped(slices, weights) {
-  const places = Array.from({ length: Math.ceil(slices.length / AT_ONCE) * AT_ONCE }, (_, place) => place);
-  const all = places.map((place) => [slices[place] ?? slices[0], weights[place] ?? 0]);
-  return Array.from({ length: all.length / AT_ONCE }, (_, group) => all.slice(group * AT_ONCE, (group + 1) * AT_ONCE).flat());
-}
-
-function addWeighted(sums, [a, ofA, b, ofB, c, ofC, d, ofD]) {
-  for (let at = 0; at < sums.length; at += 1) sums[at] += a[at] * ofA + b[at] * ofB + c[at] * ofC + d[at] * ofD;
-}
-
-/** HU of the average: each slice weighs as the millimetres that it gives. */
-function averaged(slices, weights) {
-  const whole = weights.reduce((sum, weight) => sum + weight, 0);
-  const sums = new Float32Array(slices[0].length).fill(0.5); // so that cutting to whole numbers rounds
-  for (const group of grouped(slices, weights.map((weight) => weight / whole))) addWeighted(sums, group);
-  const result = new Int16Array(sums.length);
-  for (let at = 0; at < sums.length; at += 1) result[at] = Math.floor(sums[at]);
-  return result;
-}
-
-// Without branches, which noise makes unpredictable: (x - y) & ((x - y) >> 31) is x - y where y is larger, else 0.
-function raise(highest, [a, , b, , c, , d]) {
-  for (let at = 0; at < highest.length; at += 1) {
-    let most = highest[at];
-    let less = most - a[at];
-    most -= less & (less >> 31);
-    less = most - b[at];
-    most -= less & (less >> 31);
-    less = most - c[at];
-    most -= less & (less >> 31);
-    less = most - d[at];
-    highest[at] = most - (less & (less >> 31));
-  }
-}
-
-/** HU of the maximum of every slice that the slab touches. */
-function maximum(slices) {
-  const result = slices[0].slice();
-  for (const group of grouped(slices, [])) raise(result, group);
-  return result;
-}
-
-/** The slab's HU (Int16Array) from the HU of its members, in their order. */
-export function blended(mode, members, slices) {
-  return mode === "mip" ? maximum(slices) : averaged(slices, members.map(({ mm }) => mm));
-}
-
 /** "5 mm average"; at the ends of a series and beside gaps what there is: "2.8 mm MIP". */
 export function slabName(mode, members) {
   const mm = members.reduce((sum, member) => sum + member.mm, 0);

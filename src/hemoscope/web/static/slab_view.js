@@ -1,8 +1,9 @@
 // The slab on the stage: which slices it needs, its pixels once all of them are there, and the words that tell it from a slice.
 
 import { t } from "./messages.js";
+import { Blender } from "./blend.js";
 import { thisTab } from "./storage.js";
-import { blended, firstSlab, isThin, MODES, slabAt, slabName, stepOf, typedThickness } from "./slab.js";
+import { firstSlab, isThin, MODES, slabAt, slabName, stepOf, typedThickness } from "./slab.js";
 
 const find = (selector) => document.querySelector(selector);
 const CHOICE = "hemoscope.slab"; // of thin series: a thick one always opens as it is
@@ -15,6 +16,8 @@ function keptChoice() {
 export class SlabView {
   #positions = [];
   #step = null;
+  #blender = new Blender();
+  #found = { key: "", members: [] };
   #made = null; // {key, pixels}: a slab is computed once, however often its slice is painted
   mode = "off";
   mm = 5;
@@ -58,7 +61,10 @@ export class SlabView {
   }
 
   #members(index) {
-    return this.mode === "off" ? [] : slabAt(this.#positions, this.#step, index, this.mm);
+    if (this.mode === "off") return [];
+    const key = [this.mm, index].join();
+    if (this.#found.key !== key) this.#found = { key, members: slabAt(this.#positions, this.#step, index, this.mm) };
+    return this.#found.members;
   }
 
   /** The slices that a slab at `index` needs, nearest first. */
@@ -74,7 +80,7 @@ export class SlabView {
     this.#say(members, complete);
     if (!complete) return null;
     const key = [this.mode, this.mm, index].join();
-    if (this.#made?.key !== key) this.#made = { key, pixels: blended(this.mode, members, slices) };
+    if (this.#made?.key !== key) this.#made = { key, pixels: this.#blender.blended(this.mode, members, slices) };
     return this.#made.pixels;
   }
 

@@ -1,6 +1,6 @@
 // The reading page: loads one study, follows it while it is being read, and brings its parts together.
 
-import { getJson, Problem, sendJson } from "./api.js";
+import { getJson, getStudy, Problem, sendJson } from "./api.js";
 import { announce } from "./announce.js";
 import { Beside, besideKeys } from "./beside.js";
 import { fillCard } from "./card.js";
@@ -140,7 +140,7 @@ function showSlices(entry) {
 }
 
 const fetchFeedback = async () => latestByLabel((await getJson(`/studies/${studyId}/feedback`)).feedback);
-const fetchStudy = () => getJson(`/studies/${studyId}`);
+const fetchStudy = async () => (await getStudy(studyId)).entry;
 
 /** Show a study; its slices wait for nothing else. */
 async function show(entry) {
@@ -173,6 +173,7 @@ async function guarded(act) {
 
 function changed(entry) {
   if (!neighbours.keep(entry) || entry.study_id !== studyId || !page.entry) return;
+  if (entry.version <= page.entry.version) return; // it was fetched since
   readers.show(entry);
   if (entry.state !== page.entry.state || entry.has_pixels !== page.entry.has_pixels) {
     guarded(load);
@@ -237,15 +238,14 @@ async function start() {
   const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour: (step) => neighbours.go(step), walk, worklist: () => location.assign(worklist), more: [...besideKeys(beside), ...readerKeys(readers), ...verdictKeys()] });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
-  const [study, rest] = [fetchStudy(), fetchRest()];
+  const [study, rest] = [getStudy(studyId), fetchRest()];
   page.rest = rest;
   for (const one of [study, rest]) one.catch(() => {}); // each is awaited, and its problem shown, below
   await guarded(async () => {
-    const entry = await study;
+    const { entry, since } = await study;
     await show(entry);
-    const since = await rest;
-    if (neighbours.versionOf(studyId) !== entry.version) await load(); // it may have changed before the list came
-    listen({ since, onStudy: changed, onDeleted: gone, onPoll: () => guarded(load), onState: () => {} });
+    // The study may have changed before the list came, or the list before the study: events follow the older of the two.
+    listen({ since: Math.min(since, await rest), onStudy: changed, onDeleted: gone, onPoll: () => guarded(load), onState: () => {} });
   });
 }
 

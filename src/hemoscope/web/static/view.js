@@ -6,6 +6,8 @@ export const FITTED = Object.freeze({ zoom: 1, panX: 0, panY: 0 });
 const LEAST_ZOOM = 0.5;
 const MOST_ZOOM = 16;
 
+export const zoomWithin = (zoom) => Math.min(Math.max(zoom, LEAST_ZOOM), MOST_ZOOM);
+
 /** The rectangle of the slice on a stage of (width, height), and screen pixels for one unit of row and column size. */
 export function placement(view, stage, image) {
   const wide = image.columns * image.columnSize;
@@ -28,7 +30,7 @@ export function pixelAt(view, stage, image, x, y) {
 
 /** The view zoomed by a factor about a point of the stage, which stays where it is. */
 export function zoomedAt(view, stage, factor, x, y) {
-  const zoom = Math.min(Math.max(view.zoom * factor, LEAST_ZOOM), MOST_ZOOM);
+  const zoom = zoomWithin(view.zoom * factor);
   const ratio = zoom / view.zoom;
   const [fromX, fromY] = [x - stage.width / 2, y - stage.height / 2];
   return { zoom, panX: fromX - (fromX - view.panX) * ratio, panY: fromY - (fromY - view.panY) * ratio };

@@ -7,6 +7,7 @@ import { FITTED, pixelAt, placement } from "./view.js";
 import { paint, pixelTable } from "./window.js";
 
 const SMOOTH_UP_TO = 6; // screen pixels a pixel; beyond, pixels are shown as they are
+const REST_MS = 150; // without a change, after which the picture is drawn at its best
 
 export class Viewer {
   #canvas;
@@ -18,6 +19,8 @@ export class Viewer {
   #heat = new HeatLayer();
   #table = null;
   #pending = false;
+  #drawnAt = -Infinity;
+  #resting = 0;
 
   view = FITTED;
   overlay = () => {}; // (context, place, image): draws over the slice, in CSS pixels of the stage
@@ -133,6 +136,18 @@ export class Viewer {
     this.draw();
   }
 
+  /** The best interpolation costs most of a frame: while the picture moves, a plain one must do, and is drawn again at rest. */
+  #quality(pixelsPerPixel) {
+    const now = performance.now();
+    const moves = now - this.#drawnAt < REST_MS;
+    this.#drawnAt = now;
+    clearTimeout(this.#resting);
+    if (moves) this.#resting = setTimeout(() => this.draw(), REST_MS);
+    this.#canvas.dataset.quality = moves ? "plain" : "best";
+    if (!moves) return "high";
+    return pixelsPerPixel >= 1 ? "low" : "medium"; // smaller than stored, "low" would leave pixels out
+  }
+
   #drawNow() {
     const context = this.#context;
     const ratio = this.#canvas.width / Math.max(this.#stage.width, 1);
@@ -142,7 +157,7 @@ export class Viewer {
     const place = placement(this.view, this.#stage, this.image);
     if (this.#sheet) {
       context.imageSmoothingEnabled = place.scale * this.shape.columnSize * ratio < SMOOTH_UP_TO;
-      context.imageSmoothingQuality = "high";
+      context.imageSmoothingQuality = this.#quality(place.scale * this.shape.columnSize * ratio);
       context.drawImage(this.#sheet.canvas, place.left, place.top, place.width, place.height);
       this.#heat.draw(context, place, this.#slice);
       this.#canvas.dataset.rendered = this.#slice.index;

@@ -98,7 +98,7 @@ function changed(entry) {
   }
   const known = entries.get(entry.study_id);
   if (matches(entry, query)) entries.set(entry.study_id, { ...known, ...entry });
-  else if (entries.delete(entry.study_id) && entry.superseded_by) total -= 1;
+  else if (entries.delete(entry.study_id)) total -= 1;
   if (!known && entries.has(entry.study_id)) total += 1;
   if (known && known.state !== entry.state) announce(spoken(entry));
   draw();
@@ -153,7 +153,7 @@ function wireFilters() {
     reloadSoon();
   });
   find("#search").addEventListener("keydown", (event) => event.key === "Escape" && event.target.blur());
-  for (const name of ["urgency", "state"]) {
+  for (const name of ["urgency", "state", "review"]) {
     find(`#${name}`).addEventListener("change", (event) => {
       query[name] = event.target.value;
       keepQuery(query);
@@ -162,7 +162,7 @@ function wireFilters() {
   }
   find("#clear").addEventListener("click", () => {
     find("#filters").reset();
-    Object.assign(query, { search: "", state: "", urgency: "" });
+    Object.assign(query, { search: "", state: "", urgency: "", review: "" });
     keepQuery(query);
     showQuery();
     reload();
@@ -172,7 +172,7 @@ function wireFilters() {
 }
 
 function showQuery() {
-  for (const name of ["search", "urgency", "state"]) find(`#${name}`).value = query[name];
+  for (const name of ["search", "urgency", "state", "review"]) find(`#${name}`).value = query[name];
 }
 
 function showOrder() {
