@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OpenPage = Callable[..., "Page"]
 WIDTHS = (390, 768, 1440)
-# Texts that are seen, in the order of the page, and those of attributes. What an element marks as English is the server's.
+# Texts that are seen, in the order of the page, and those of attributes. What is marked as English is the server's.
 TEXTS = """() => {
   const isData = (element) => Boolean(element.closest("kbd, .mark, [lang=en]:not(html), .brand, script, style"));
   const isOption = (element) => element.tagName === "OPTION" && element.parentElement.checkVisibility();
@@ -229,13 +229,13 @@ def test_reports_and_unknown_addresses_of_the_real_room(
     distinct_bundle: Path, catalogue_file: Path, tmp_path: Path, open_page: OpenPage, real_reading: Callable[..., Any]
 ) -> None:
     with real_reading(tmp_path / "storage", distinct_bundle, "--messages", str(catalogue_file)) as (room, study_id):
-        report = httpx.get(f"{room.url}/api/v1/studies/{study_id}/report.html").text
+        report = httpx.get(f"{room.url}/api/v1/studies/{study_id}/report.html", timeout=60).text
         page = open_page(f"{room.url}/nowhere")
         page.complaints.clear()  # type: ignore[attr-defined]  # the status 404 is in the console
         check(page, frozenset())
         page.goto(f"{room.url}/api/v1/studies/{study_id}/report.html")
         check(page, frozenset({study_id[:8]}))
-        pdf = httpx.get(f"{room.url}/api/v1/studies/{study_id}/report.pdf").content
+        pdf = httpx.get(f"{room.url}/api/v1/studies/{study_id}/report.pdf", timeout=60).content
     assert "⟦Head CT: suspected hemorrhage ööö" in report
     words = " ".join(" ".join(one.extract_text() for one in PdfReader(io.BytesIO(pdf)).pages).split())
     assert words.count("⟦") == words.count("⟧") > 40
