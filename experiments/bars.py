@@ -115,7 +115,8 @@ def main() -> None:
     parser.add_argument("--mimics", type=Path, action="append", default=[], metavar="ROWS.csv")
     parser.add_argument("--output", type=Path, required=True)
     chosen = parser.parse_args()
-    scored = scored_runs(chosen.runs, chosen.output / "scored", chosen.data) if chosen.runs else {}
+    others = [run for run in chosen.runs if run.resolve() != DEFAULT.resolve()]  # which stands there anyway
+    scored = scored_runs(chosen.runs, chosen.output / "scored", chosen.data) if others else {}
     try:
         tables = {"default": list(bars_of(DEFAULT, bundle=SHIPPED_BUNDLE, mimics=[SHIPPED_MIMICS]))}
         for name, run in scored.items():

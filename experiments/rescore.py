@@ -5,7 +5,8 @@
 Without ``--data``, the stored scores of several runs are averaged. With it, the networks of the folds score their
 held-out slices again, from the cache that they were trained on: at another reading size or without the mirror image
 (``--set reading.size=384``, ``--set reading.mirror=false``), and of several runs by the mean of their scores or by the
-mean of their weights. The output is a run folder for ``trials.py add``.
+mean of their weights. The output is a run folder for ``trials.py add``; of one run, it holds the final weights too, for
+``hemoscope export``.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from hemoscope.data.cache import Cache, open_cache
 from hemoscope.labels import LABELS
+from hemoscope.training.data_splits import FINAL
 from hemoscope.training.dataset import PlainSlices
 from hemoscope.training.experiment import Experiment, parse_experiment
 from hemoscope.training.export import read_network, read_run
@@ -29,7 +31,7 @@ from hemoscope.training.run_folder import write_json
 from hemoscope.training.scoring import score_slices
 
 _LOGITS = [f"logit_{label}" for label in LABELS]
-_COPIED = ("versions.json", "dataset.json", "slices.csv")
+_COPIED = ("versions.json", "dataset.json", "slices.csv", "strata.csv")
 
 
 def rescore(
@@ -51,10 +53,12 @@ def rescore(
             networks = [read_network(run / fold, read_run(run)) for run in runs]
             network = averaged_weights(networks) if mean == "weights" else AveragedNetworks(networks)
             _score(network, experiment, cache, runs[0] / fold, output / fold)
-    write_json(output / "experiment.json", experiment.to_json())
+    if len(runs) == 1 and (runs[0] / FINAL).is_dir():
+        shutil.copytree(runs[0] / FINAL, output / FINAL)
     for name in _COPIED:
         if (runs[0] / name).is_file():
             shutil.copyfile(runs[0] / name, output / name)
+    write_json(output / "experiment.json", experiment.to_json())  # last: the folder is complete
     return folds
 
 
