@@ -37,19 +37,28 @@ function doubt(finding) {
     : el("p", { class: "doubt", text: "Not established: too few such patients in validation. Suspected only together with any hemorrhage." });
 }
 
+/** A study may be suspected by many slices of which none stands out: a reader would look for it in vain. */
+function noSlice({ label, present }, { geometry: { probabilities, thresholds, labels } }) {
+  const place = labels.indexOf(label);
+  const most = Math.max(...(probabilities ?? []).map((values) => values[place]));
+  if (!present || !(most < thresholds?.[label])) return null;
+  return el("p", { class: "doubt", text: `No slice reaches ${probability(thresholds[label])}, the threshold of slices: the highest has ${probability(most)}.` });
+}
+
 function details(finding, context) {
   const [first, ...rest] = thresholdWords(finding, context.card, context.site);
   return [
     doubt(finding),
+    noSlice(finding, context),
     keySlices(finding, context),
     el("p", { class: "meaning" }, el("strong", { text: `Threshold ${probability(finding.threshold)}. ` }), first),
     rest.length > 0 && el("p", { class: "faint measured", text: rest.join(" ") }),
   ].filter(Boolean);
 }
 
-function row(finding, context, given) {
+function row(finding, context, given, controls) {
   const { label } = finding;
-  const body = el("div", { class: "finding-body", id: `finding-${label}`, hidden: true }, details(finding, context), new FeedbackControls(finding, context, given).node);
+  const body = el("div", { class: "finding-body", id: `finding-${label}`, hidden: true }, details(finding, context), controls.node);
   const head = el(
     "button",
     { type: "button", class: "finding-head", "aria-expanded": "false", "aria-controls": body.id, onclick: () => context.onFinding(label) },
@@ -89,7 +98,10 @@ function skipped(study) {
 
 const PARTIAL_HEAD = ["single_slice", "few_slices"]; // said already where the head was not read in full
 
-/** Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onFinding, onGiven, currentSlice. */
+/**
+ * Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onFinding, onGiven, currentSlice.
+ * Returns `take(feedback)`, which shows what readers said since.
+ */
 export function drawFindings(panel, study, context, feedback) {
   const triage = triageOf(study);
   const partial = study.state === "incomplete";
@@ -98,12 +110,15 @@ export function drawFindings(panel, study, context, feedback) {
   if (partial && kind === triage) words.push(`Not the whole head was read (${unreadWords(study)}).`);
   const cautions = study.quality.map(plainNote).filter(({ code, caution }) => caution && !(partial && PARTIAL_HEAD.includes(code)));
   if (cautions.length > 0) words.push(`Caution: ${cautions.map(({ title }) => title).join("; ")}.`);
+  const controls = study.findings.map((finding) => new FeedbackControls(finding, context, feedback.get(finding.label)));
+  const rows = study.findings.map((finding, place) => row(finding, context, feedback.get(finding.label), controls[place]));
   panel.replaceChildren(
     el("section", { class: `verdict verdict-${kind}` }, icon(kind), el("div", {}, el("h2", { text: urgencyWord(kind) }), words.map((text) => el("p", { text })))),
     el("h2", { class: "unseen", text: "Findings" }),
-    el("ol", { class: "findings" }, study.findings.map((finding) => row(finding, context, feedback.get(finding.label)))),
+    el("ol", { class: "findings" }, rows),
     el("section", { class: "quality" }, el("h2", { text: "Quality" }), notes(study), skipped(study)),
   );
+  return (newer) => controls.forEach((one, place) => one.take(newer.get(one.finding.label)) && markReviewed(rows[place], newer.get(one.finding.label)));
 }
 
 /** Open one label's row and close the others. */
@@ -114,4 +129,13 @@ export function openFinding(panel, label) {
     item.querySelector(".finding-head").setAttribute("aria-expanded", chosen);
     item.querySelector(".finding-body").hidden = !chosen;
   }
+}
+
+/** The keys for a verdict on the open finding, for the page's table. */
+export function verdictKeys(panel) {
+  const press = (place) => panel.querySelectorAll(".finding.is-chosen .feedback > .feedback-buttons > button")[place]?.click();
+  return [
+    { keys: ["a"], shown: ["a"], does: "Agree with the open finding", act: () => press(0) },
+    { keys: ["d"], shown: ["d"], does: "Disagree with the open finding", act: () => press(1) },
+  ];
 }
