@@ -48,7 +48,8 @@ _WATCH = """() => {
     const drawn = planes.length > 0 && planes.every(({ dataset }) => dataset.drawn);
     seen("planesDrawn", drawn);
     seen("planesWhole", drawn && planes.every(({ dataset }) => dataset.of === "SLICES"));
-  }).observe(document, { attributes: true, subtree: true, attributeFilter: ["data-rendered", "data-drawn", "data-of"] });
+  }).observe(document, { attributes: true, subtree: true,
+                         attributeFilter: ["data-rendered", "data-drawn", "data-of"] });
 }""".replace("SLICES", str(SLICES))
 _NOW = "() => performance.timeOrigin + performance.now()"
 _SCROLL = """(count) => new Promise((done) => {

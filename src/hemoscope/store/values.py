@@ -221,8 +221,8 @@ class WorklistQuery:
     """Which studies to list; empty means all.
 
     ``search`` holds words, all of which must occur in the study's id, its urgency, its suspected labels, its error code
-    or, with ``identity``, the patient's name and id where they are stored. ``urgency`` may name ``unknown``. ``reviewed``
-    asks for studies that a reader has, or has not, marked as reviewed.
+    or, with ``identity``, the patient's name and id where they are stored. ``urgency`` may name ``unknown``.
+    ``reviewed`` asks for studies that a reader has, or has not, marked as reviewed.
     """
 
     search: str = ""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from accessibility import faults
+from PIL import Image
 from reading_page import OpenPage, opened, wait_for_slice
 
 from hemoscope.testing.phantom import Phantom, make_phantom

@@ -68,7 +68,7 @@ def test_a_row_says_what_was_not_read_which_study_came_before_and_the_title_what
     page.get_by_role("link", name=first[:8], exact=True).click()
     page.wait_for_url(f"**/studies/{first}")
     initials = {"anna.larsen": "AL", "agnes": "AG"}
-    fake.fake.change(first, feedback={"agree": 1}, readers=list(initials), initials=initials)
+    fake.fake.change(first, feedback={"agree": 1}, verdicts={"any": "agree"}, readers=list(initials), initials=initials)
     page.go_back()
     page.wait_for_function("() => document.title.startsWith('Worklist')")
     assert page.locator(".readers").inner_text() == "AL AG"
@@ -146,6 +146,14 @@ def test_search_and_filters_narrow_the_list_and_can_be_cleared(three: "Page") ->
     three.get_by_text("No study matches").wait_for()
     three.get_by_role("button", name="Show all studies").click()
     three.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 3")
+
+
+def test_escape_in_the_search_shows_all_studies_again(three: "Page") -> None:
+    three.locator("#search").fill("nothing is called so")
+    three.get_by_text("No study matches").wait_for()
+    three.keyboard.press("Escape")
+    three.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 3")
+    assert three.locator("#search").input_value() == ""
 
 
 def test_keys_move_through_the_studies_and_open_one(three: "Page") -> None:

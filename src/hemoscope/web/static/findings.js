@@ -38,10 +38,19 @@ function doubt(finding) {
     : el("p", { class: "doubt", text: t("finding.why-not-established") });
 }
 
+/** A study may be suspected by many slices of which none stands out: a reader would look for it in vain. */
+function noSlice({ label, present }, { geometry: { probabilities, thresholds, labels } }) {
+  const place = labels.indexOf(label);
+  const most = Math.max(...(probabilities ?? []).map((values) => values[place]));
+  if (!present || !(most < thresholds?.[label])) return null;
+  return el("p", { class: "doubt", text: t("finding.no-slice", { threshold: probability(thresholds[label]), most: probability(most) }) });
+}
+
 function details(finding, context) {
   const [first, ...rest] = thresholdWords(finding, context.card, context.site);
   return [
     doubt(finding),
+    noSlice(finding, context),
     keySlices(finding, context),
     el("p", { class: "meaning" }, el("strong", { text: t("finding.threshold", { threshold: probability(finding.threshold) }) }), ` ${first}`),
     rest.length > 0 && el("p", { class: "faint measured", text: rest.join(" ") }),

@@ -50,9 +50,15 @@ export function showHeatStyle({ threshold, outline }) {
   find("#heat-from").textContent = t(outline ? "heat.outline-at" : "heat.from", { threshold: threshold.toFixed(2) });
 }
 
-/** A map that shows nothing on a slice is not a map that is off. */
+const FAINT = 0.3; // colours below are hard to see over a slice
+
+/** A map that shows nothing on a slice, or hardly anything, is not a map that is off or on its way. */
 export function showIfEmpty({ heatOn, viewer }) {
-  find("#heat-none").hidden = !(heatOn && viewer?.heatIsEmpty);
+  const peak = heatOn && viewer ? viewer.heatPeak : 0;
+  const empty = Boolean(heatOn && viewer?.heatIsEmpty);
+  const faint = !empty && peak > 0 && peak < FAINT;
+  find("#heat-none").hidden = !(empty || faint);
+  find("#heat-none").textContent = faint ? t("heat.faint", { peak: peak.toFixed(2) }) : t("heat.nothing");
 }
 
 /** A threshold in steps of 0.05 within its limits. */

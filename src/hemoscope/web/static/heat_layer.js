@@ -33,6 +33,11 @@ export class HeatLayer {
     return Boolean(this.#heat) && this.#heat.bytes.every((byte) => byte < this.#level);
   }
 
+  /** The highest local probability of the slice; 0 without a map. */
+  get peak() {
+    return this.#heat ? this.#heat.bytes.reduce((most, byte) => Math.max(most, byte), 0) / 255 : 0;
+  }
+
   get #level() {
     return Math.max(Math.round(this.threshold * 255), 1);
   }

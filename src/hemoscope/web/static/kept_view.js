@@ -1,19 +1,29 @@
-// Window, zoom and pan stay while a reader goes from study to study in one tab.
+// Window and zoom stay while a reader goes from study to study in one tab, and pan within a study: another head lies elsewhere.
 
 import { thisTab } from "./storage.js";
-import { typedWindow } from "./window.js";
+import { t } from "./messages.js";
+import { PRESETS, typedWindow } from "./window.js";
 
 const KEPT = "hemoscope.view";
-const NOTHING = Object.freeze({ window: null, view: null, inverted: false });
+const NOTHING = Object.freeze({ window: null, view: null, inverted: false, words: "" });
 
-export function keepView({ window, view, inverted }) {
-  thisTab.set(KEPT, JSON.stringify({ window, view, inverted }));
+export function keepView({ studyId, window, viewer, inverted }) {
+  thisTab.set(KEPT, JSON.stringify({ studyId, window, view: viewer?.view, inverted }));
 }
 
 const isView = (view) => ["zoom", "panX", "panY"].every((name) => Number.isFinite(view?.[name])) && view.zoom > 0;
 
-/** {window, view, inverted} as they were kept; null for what was not, or is damaged. */
-export function keptView() {
+const isBrain = ({ center, width }) => center === PRESETS[0].center && width === PRESETS[0].width;
+
+/** What another study left, and the words that say so: an enlarged or oddly windowed head must not be taken for this one's. */
+function ofAnother({ window, view, inverted }) {
+  const left = [view && view.zoom !== 1 && t("kept.zoom"), window && !isBrain(window) && t("kept.window"), inverted && t("kept.inverted")].filter(Boolean);
+  const words = left.length > 0 ? t("kept.words", { left: left.join(", ") }) : "";
+  return { window, view: view && { zoom: view.zoom, panX: 0, panY: 0 }, inverted, words };
+}
+
+/** {window, view, inverted} as they were kept, null for what was not, or is damaged; `words` say what another study left. */
+export function keptView(studyId) {
   let kept;
   try {
     kept = JSON.parse(thisTab.get(KEPT) ?? "null");
@@ -22,5 +32,6 @@ export function keptView() {
   }
   if (!kept) return NOTHING;
   const window = typedWindow(kept.window?.center ?? "", kept.window?.width ?? "");
-  return { window, view: isView(kept.view) ? kept.view : null, inverted: kept.inverted === true };
+  const found = { window, view: isView(kept.view) ? kept.view : null, inverted: kept.inverted === true };
+  return kept.studyId === studyId ? { ...found, words: "" } : ofAnother(found);
 }

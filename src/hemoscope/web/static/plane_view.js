@@ -8,6 +8,8 @@ import { sheetOf } from "./sheet.js";
 import { FITTED, placement } from "./view.js";
 import { paint, pixelTable } from "./window.js";
 
+const WHEEL_MM = 2;
+
 export class Plane {
   #volume;
   #frame;
@@ -37,6 +39,7 @@ export class Plane {
     this.#sizes.observe(this.node);
     this.node.addEventListener("pointerdown", (event) => this.#follow(event));
     this.node.addEventListener("pointermove", (event) => event.buttons === 1 && this.#follow(event));
+    this.node.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
   }
 
   close() {
@@ -98,6 +101,16 @@ export class Plane {
     if (!this.#point) return;
     const { x, y } = inPlane(this.#volume, this.#frame, this.name, this.#point);
     drawCrossHair(context, { x: picture.left + x * picture.scale, y: picture.top + y * picture.scale }, { width, height });
+  }
+
+  /** Through the planes: away from the reader is to the front, or to the patient's right. */
+  #wheel(event) {
+    event.preventDefault();
+    if (!this.#point || event.deltaY === 0) return;
+    const { fixed } = PLANES[this.name];
+    const next = [...this.#point];
+    next[fixed] = Math.min(Math.max(next[fixed] + Math.sign(event.deltaY) * WHEEL_MM, this.#volume.low[fixed]), this.#volume.high[fixed]);
+    this.#acts.onPoint(next);
   }
 
   #follow(event) {

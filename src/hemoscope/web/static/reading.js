@@ -29,6 +29,7 @@ export class Reading {
   heatStyle = { threshold: 0.1, outline: false };
   window = { ...PRESETS[0] };
   inverted = false;
+  kept = ""; // what the last study left, in words
   #whenShown = [];
 
   constructor(studyId, { onLabel, onProblem }) {
@@ -89,9 +90,9 @@ export class Reading {
       firstAlone: true,
     });
     this.slab.open(this.geometry);
-    const kept = keptView();
+    const kept = keptView(this.studyId);
     this.viewer.view = kept.view ?? FITTED;
-    this.inverted = kept.inverted;
+    Object.assign(this, { kept: kept.words, inverted: kept.inverted });
     find("#invert").setAttribute("aria-pressed", this.inverted);
     this.setWindow(kept.window ?? this.window);
   }
@@ -183,11 +184,11 @@ export class Reading {
     this.window = { center, width };
     this.viewer?.setWindow(this.window, this.inverted);
     const preset = presetOf(this.window);
-    find("#corner-window").textContent = windowWords(this.window, this.inverted);
+    find("#corner-window").textContent = windowWords(this.window, this.inverted) + (this.kept && ` · ${this.kept}`);
     for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", PRESETS[Number(button.dataset.preset) - 1] === preset);
     find("#more-windows").value = "";
     for (const [id, value] of [["#level", center], ["#width", width]]) find(id).value = value;
-    keepView({ window: this.window, inverted: this.inverted, view: this.viewer?.view });
+    keepView(this);
     this.canvas.dataset.window = `${center}/${width}`;
     for (const act of this.#whenShown) act();
   }
@@ -220,15 +221,15 @@ export class Reading {
   look(view) {
     this.viewer.view = view;
     this.viewer.draw();
-    keepView({ window: this.window, inverted: this.inverted, view: this.viewer.view });
+    keepView(this);
   }
 
   reset() {
     if (!this.viewer) return;
     this.viewer.view = FITTED;
+    this.kept = "";
     this.setInverted(false);
     this.setWindow(PRESETS[0]);
-    this.viewer.draw();
   }
 
   hover(x, y) {

@@ -152,7 +152,14 @@ function wireFilters() {
     keepQuery(query);
     reloadSoon();
   });
-  find("#search").addEventListener("keydown", (event) => event.key === "Escape" && event.target.blur());
+  find("#search").addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    if (event.target.value) { // a browser that empties the field on its own says so only after it has lost the focus
+      event.target.value = "";
+      event.target.dispatchEvent(new Event("input"));
+    }
+    event.target.blur();
+  });
   for (const name of ["urgency", "state", "review"]) {
     find(`#${name}`).addEventListener("change", (event) => {
       query[name] = event.target.value;

@@ -53,12 +53,12 @@ test("n walks through the key slices of what is suspected and comes back to the 
 });
 
 test("a query survives in the address without what was searched for, and what is unknown is left out", () => {
-  const query = readQuery("?urgency=prompt&state=done&sort=-scan");
-  assert.deepEqual({ ...query, search: "" }, { search: "", urgency: "prompt", state: "done", sort: "-scan" });
-  assert.equal(addressOf({ ...query, search: "Doe" }), "?urgency=prompt&state=done&sort=-scan");
+  const query = readQuery("?urgency=prompt&state=done&review=none&sort=-scan");
+  assert.deepEqual({ ...query, search: "" }, { search: "", urgency: "prompt", state: "done", review: "none", sort: "-scan" });
+  assert.equal(addressOf({ ...query, search: "Doe" }), "?urgency=prompt&state=done&review=none&sort=-scan");
   assert.deepEqual(readQuery("?urgency=<b>&state=1&sort=__proto__"), readQuery(""));
   assert.equal(addressOf(readQuery("")), "");
-  assert.equal(parameters({ search: "sdh", urgency: "", state: "queued,reading", sort: "" }).toString(), "limit=500&search=sdh&state=queued&state=reading");
+  assert.equal(parameters({ search: "sdh", urgency: "", state: "queued,reading", review: "none", sort: "" }).toString(), "limit=500&search=sdh&reviewed=false&state=queued&state=reading");
   assert.ok(matches({ urgency: null, state: "queued" }, { urgency: "unknown", state: "queued,reading,scoring" }));
   assert.ok(!matches({ urgency: "prompt", state: "done" }, { urgency: "immediate", state: "" }));
 });
