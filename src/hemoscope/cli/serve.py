@@ -84,7 +84,7 @@ def _skip_versions(store: "Store") -> None:
 
 
 def _warn(settings: "Settings", *, missing: str, unsure: bool) -> None:
-    """Log what the site's catalogue lacks, and what the node's settings miss with a model with a rule for unsure studies."""
+    """Log what the site's catalogue lacks, and what the node's settings miss if the model leaves studies unsure."""
     from hemoscope.store.node_contradictions import missed_urgencies
     from hemoscope.store.node_file import sending_node
 
