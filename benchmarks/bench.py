@@ -35,6 +35,7 @@ MODULES: tuple[str, ...] = (
     "pacs_turnaround",
     "queue_and_report",
     "study_page",
+    "archives",
 )
 _STDERR = 2
 _SECONDS = 1800  # of one module; an idle machine needs a tenth

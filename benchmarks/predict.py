@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def main() -> int:
@@ -31,16 +32,22 @@ def main() -> int:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Return wall seconds and peak resident memory (MB) of one new process.
+    """Return wall seconds and peak resident memory (MB) of one new process."""
+    found = run_apart(command)
+    return found["wall_s"], found["peak_bytes"] / 1e6
+
+
+def run_apart(command: list[str]) -> dict[str, Any]:
+    """Run a command and return what ``measured_process`` prints of it.
 
     It is started by a process of its own: on Linux, the peak of a child counts that of its parent until it runs the
     command, and a benchmark may hold PyTorch. It must exit with 0, 4 (inputs refused) or 5 (incomplete study).
     """
     helper = [sys.executable, "-P", "-m", "hemoscope.training.measured_process", *command]
-    found = json.loads(subprocess.run(helper, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603  # our own command
+    found: dict[str, Any] = json.loads(subprocess.run(helper, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603  # our own command
     if found["exit_code"] not in (0, 4, 5):
         sys.exit(f"{' '.join(command)} ended with {found['exit_code']}: {found['errors']}")
-    return found["wall_s"], found["peak_bytes"] / 1e6
+    return found
 
 
 if __name__ == "__main__":
