@@ -329,7 +329,10 @@ def test_an_array_that_another_one_took_the_place_of_is_refused(tmp_path: Path) 
         arrays = {name: stored[name] for name in stored.files}
     np.savez(path, **{**arrays, "hounsfield": arrays["hounsfield"] + 1})  # whole for the archive, with its own CRC-32
     assert stored_images(tmp_path, "p1") == ()
-    for read in (lambda: open_cache(tmp_path).read_series("p1"), lambda: open_cache(tmp_path).read_positions("p1", [0])):
+    for read in (
+        lambda: open_cache(tmp_path).read_series("p1"),
+        lambda: open_cache(tmp_path).read_positions("p1", [0]),
+    ):
         with pytest.raises(DataError, match=r"series/p1\.npz: .*its checksum is wrong"):
             read()
 

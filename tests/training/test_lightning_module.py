@@ -12,7 +12,13 @@ from torch.utils.data import DataLoader
 
 from hemoscope.errors import ConfigError
 from hemoscope.training.dataset import Sample
-from hemoscope.training.lightning_module import OptimizerConfig, ProximalTerm, ScheduleSegment, TrainingModule
+from hemoscope.training.lightning_module import (
+    OptimizerConfig,
+    ProximalTerm,
+    ScheduleSegment,
+    TrainingModule,
+    adam,
+)
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 from hemoscope.training.trainer import quiet_lightning
@@ -81,6 +87,25 @@ def test_the_optimizer_is_the_one_requested(kind: str, tmp_path: Path) -> None:
     assert type(optimizer) is {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
     assert optimizer.param_groups[0]["lr"] == 1e-3
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_the_optimizer_takes_the_same_steps_as_its_plain_form(kind: str) -> None:
+    torch.manual_seed(3)
+    layer = torch.nn.Linear(40, 30)
+    same = torch.nn.Linear(40, 30)
+    same.load_state_dict(layer.state_dict())
+    plain_kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
+    plain = plain_kind(same.parameters(), lr=1e-2, weight_decay=0.1, foreach=False, fused=False)
+    config = OptimizerConfig(kind=kind, learning_rate=1e-2, weight_decay=0.1)  # type: ignore[arg-type]
+    before = layer.weight.detach().clone()
+    for chosen, optimizer in ((layer, adam(layer, config)), (same, plain)):
+        for step in range(5):
+            optimizer.zero_grad()
+            chosen(torch.full((1, 40), step - 1.5)).square().sum().backward()
+            optimizer.step()
+    assert torch.allclose(layer.weight, same.weight, rtol=0, atol=1e-6)
+    assert float((layer.weight.detach() - before).abs().max()) > 1e-2
 
 
 def test_frozen_parameters_are_not_optimised() -> None:

@@ -70,7 +70,7 @@ class Cache:
     def read_series(self, series_id: str) -> CachedSeries:
         """Read one series. Raises DataError if its file is missing or damaged."""
         with self._stored(series_id) as archive:
-            stored = _verified(archive, checked=self.checked)
+            stored = _verified(archive)
             hounsfield = stored["hounsfield"]
             spacing = tuple(None if np.isnan(value) else float(value) for value in stored["spacing_mm"])
             mask = _unpack(stored["mask"], hounsfield.shape) if "mask" in stored else None
@@ -203,7 +203,7 @@ def stored_images(folder: Path, series_id: str) -> tuple[str, ...]:
                 shapes = {name: _checked_shape(archive, name) for name in _names(archive)}
                 images, whole = _array(archive, "images"), shapes["hounsfield"]
             else:
-                stored = _verified(archive, checked=True)
+                stored = _verified(archive)
                 images, whole = stored["images"], stored["hounsfield"].shape
             return tuple(images.tolist()) if len(whole) == 3 else ()
     except _DAMAGED:
@@ -263,12 +263,12 @@ def _check_list(archive: zipfile.ZipFile, *, checked: bool) -> None:
         raise ChecksumError(msg)
 
 
-def _verified(archive: zipfile.ZipFile, *, checked: bool) -> dict[str, NDArray[Any]]:
+def _verified(archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
     """Read all arrays of a series file whose list was checked. Raises ChecksumError."""
     arrays = {name: _array(archive, name) for name in _names(archive)}
     digest = arrays.pop(_DIGEST, None)
     first = arrays.pop(_VERSION, None) is None
-    if first and (checked or digest is not None) and not np.array_equal(digest, _content_digest(arrays)):
+    if first and digest is not None and not np.array_equal(digest, _content_digest(arrays)):
         msg = "its checksum is wrong"
         raise ChecksumError(msg)
     return arrays

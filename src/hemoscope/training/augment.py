@@ -84,7 +84,7 @@ def spatial_augmentation(
         return stack, mask
     grid = torch.from_numpy(_places(place.astype(np.float32), mask.shape))[None]
     moved = _moved(stack - AIR, grid) + AIR
-    return moved, _moved(mask[None], grid)[0] if mask.any() else mask
+    return moved, _moved(mask[None].copy(), grid)[0] if mask.any() else mask
 
 
 def _places(place: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -98,7 +98,7 @@ def _places(place: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.fl
 
 def _moved(stack: Stack, grid: torch.Tensor) -> Stack:
     """Sample slices at the places of a grid; 0 outside of them."""
-    given = torch.from_numpy(np.ascontiguousarray(stack))[None]
+    given = torch.from_numpy(stack)[None]
     found: Stack = grid_sample(given, grid, mode="bilinear", align_corners=False)[0].numpy()
     return found
 
