@@ -1,6 +1,7 @@
 """The Lightning module: optimisers, schedules, the moving average, and validation against references."""
 
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,29 @@ def test_the_optimizer_takes_the_same_steps_as_its_plain_form(kind: str) -> None
             optimizer.step()
     assert torch.allclose(layer.weight, same.weight, rtol=0, atol=1e-6)
     assert float((layer.weight.detach() - before).abs().max()) > 1e-2
+
+
+def test_a_state_stored_in_another_order_of_axes_goes_on_the_same() -> None:
+    config, image = OptimizerConfig(learning_rate=1e-2), torch.arange(400.0).reshape(1, 4, 10, 10) / 100
+
+    def step(layer: torch.nn.Conv2d, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        layer(image).square().sum().backward()
+        optimizer.step()
+
+    torch.manual_seed(3)
+    layer = torch.nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+    optimizer = adam(layer, config)
+    step(layer, optimizer)
+    stored = deepcopy(optimizer.state_dict())
+    for state in stored["state"].values():
+        state.update({name: value.contiguous() for name, value in state.items()})  # as a checkpoint has them
+    other = deepcopy(layer)
+    resumed = adam(other, config)
+    resumed.load_state_dict(stored)
+    step(layer, optimizer)
+    step(other, resumed)
+    assert torch.equal(layer.weight, other.weight)
 
 
 def test_frozen_parameters_are_not_optimised() -> None:

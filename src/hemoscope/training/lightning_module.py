@@ -206,7 +206,17 @@ def adam(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     chosen = [parameter for parameter in network.parameters() if parameter.requires_grad]
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.kind]
     fused = True if all(parameter.device.type == "cpu" for parameter in chosen) else None
-    return kind(chosen, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+    optimizer = kind(chosen, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+    optimizer.register_load_state_dict_post_hook(_in_order_of_weights)
+    return optimizer
+
+
+def _in_order_of_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Store what a checkpoint says of a weight in the weight's own order of axes: the fused step goes by memory."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def check_loss(module: lightning.LightningModule, loss: Tensor) -> None:
