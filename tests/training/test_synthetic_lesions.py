@@ -198,3 +198,23 @@ def test_a_mask_of_a_few_pixels_is_not_pasted(head: NDArray[np.float32], donor: 
     tiny = np.zeros_like(donor[1])
     tiny[80:82, 60:62] = True
     assert paste_lesion(head, donor[0], tiny, np.random.default_rng(1)) is None
+
+
+def _by_scipy(hounsfield: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The largest part that closed bone encloses, by SciPy's own closing and filling of holes."""
+    bone = ndimage.binary_closing(np.pad(hounsfield, 8, mode="edge") > 180, iterations=5)[8:-8, 8:-8]
+    regions, _ = ndimage.label(ndimage.binary_fill_holes(bone) & ~bone)
+    return np.asarray(regions == int(np.bincount(regions.ravel())[1:].argmax()) + 1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_inside_of_a_skull_with_gaps_is_what_scipy_finds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices((SIZE, SIZE)) - rng.uniform(70, 90, (2, 1, 1))
+    away, angle = np.hypot(rows * rng.uniform(0.8, 1.2), columns), np.arctan2(rows, columns)
+    ring = (away > 45 + 4 * np.sin(5 * angle)) & (away < 52) & (np.abs(angle - rng.uniform(-3, 3)) > 0.05)
+    wall = np.abs(columns - rng.uniform(-20, 20)) < 2  # parts the inside
+    hounsfield = np.where(ring | wall, 900, 30).astype(np.float32) + rng.normal(0, 5, ring.shape).astype(np.float32)
+    inside = inside_skull(hounsfield)
+    assert inside is not None
+    assert np.array_equal(inside.mask, _by_scipy(hounsfield))

@@ -4,11 +4,13 @@ A folder with ``manifest.parquet`` (one row per slice: ``image_id, patient_id, s
 the six labels, empty if unknown), ``dataset.json`` (name and terms of the dataset, which the cards of models trained on
 it repeat) and ``series/ID.npz`` (NumPy's archive, never pickled): ``hounsfield`` int16 (z, y, x), ``spacing_mm``,
 ``images`` (the image id of each slice), ``positions_mm`` along the normal if known, ``mask`` (lesions, bool packed
-to bits) if there is one, and ``sha256`` of these arrays. ``SHA256SUMS`` has the checksums of the other two files.
-``index/`` is of ``header_index``.
+to bits) if there is one, ``version`` of this format, 2, and ``sha256`` over the archive's own list of arrays: their
+names, CRC-32 and sizes. Each array is compared with its CRC-32 when it is read. ``SHA256SUMS`` has the checksums of the
+other two files. ``index/`` is of ``header_index``.
 Series files are written atomically and the manifest and its checksum last, so that an interrupted preparation can
 resume.
 
+A series without ``version`` is of version 1, whose ``sha256`` is over the content of all arrays; it is checked as such.
 A folder without ``SHA256SUMS`` is of an earlier version: it is read with a warning, and prepared again from scratch.
 """
 
@@ -22,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +42,9 @@ if TYPE_CHECKING:
 COLUMNS = ("image_id", "patient_id", "study_id", "series_id", "index", "masked", *LABELS)
 # Errors that NumPy and zipfile raise for a damaged or invalid archive.
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-_DIGEST = "sha256"
-_ARRAYS = {"hounsfield", "spacing_mm", "positions_mm", "thickness_mm", "mask", "images", _DIGEST}
+_DIGEST, _VERSION = "sha256", "version"
+_ARRAYS = {"hounsfield", "spacing_mm", "positions_mm", "thickness_mm", "mask", "images", _VERSION, _DIGEST}
+_FORMAT = 2
 _MANIFEST, _DATASET = "manifest.parquet", "dataset.json"
 _STEP = 1 << 18
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -66,8 +69,8 @@ class Cache:
 
     def read_series(self, series_id: str) -> CachedSeries:
         """Read one series. Raises DataError if its file is missing or damaged."""
-        with self._stored(series_id) as file:
-            stored = _verified(file, checked=self.checked)
+        with self._stored(series_id) as archive:
+            stored = _verified(archive)
             hounsfield = stored["hounsfield"]
             spacing = tuple(None if np.isnan(value) else float(value) for value in stored["spacing_mm"])
             mask = _unpack(stored["mask"], hounsfield.shape) if "mask" in stored else None
@@ -86,20 +89,21 @@ class Cache:
 
     def read_positions(self, series_id: str, places: Sequence[int]) -> tuple[float | None, ...]:
         """Return positions in mm of some slices of a series, as in ``read_series``, without reading its pixels."""
-        with self._stored(series_id) as stored:
-            if "positions_mm" in stored:
-                return tuple(float(stored["positions_mm"][place]) for place in places)
-            spacing = float(stored["spacing_mm"][0])
+        with self._stored(series_id) as archive:
+            if "positions_mm" in _names(archive):
+                positions = _array(archive, "positions_mm")
+                return tuple(float(positions[place]) for place in places)
+            spacing = float(_array(archive, "spacing_mm")[0])
         return tuple(None if np.isnan(spacing) else place * spacing for place in places)
 
     @contextmanager
-    def _stored(self, series_id: str) -> Iterator[Any]:
+    def _stored(self, series_id: str) -> Iterator[zipfile.ZipFile]:
         """Open the arrays of a series file. Raises DataError if it is missing or damaged."""
         path = series_path(self.folder, series_id)
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                _check_names(stored, checked=self.checked)
-                yield stored
+            with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+                _check_list(archive, checked=self.checked)
+                yield archive
         except (*_DAMAGED, IndexError) as error:
             reason = str(error) if isinstance(error, ChecksumError) else type(error).__name__
             msg = f"series/{path.name}: not a readable series of this cache ({reason}). Delete it and prepare again"
@@ -173,30 +177,35 @@ def write_series(
         arrays["mask"] = np.packbits(mask)
     if images:
         arrays["images"] = np.array(list(images))
-    arrays[_DIGEST] = _digest(arrays)
-    with atomic_file(path) as stream:
-        _write_arrays(stream, arrays)
+    arrays[_VERSION] = np.array(_FORMAT)
+    with atomic_file(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            _write_array(archive, name, array)
+        _write_array(archive, _DIGEST, _list_digest(archive))
 
 
-def _write_arrays(stream: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write what ``np.savez`` writes, byte for byte, without its copy of each array."""
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, given in arrays.items():
-            array = np.ascontiguousarray(given)  # before the header, which names the order of what follows
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                header = np.lib.format.header_data_from_array_1_0(array)
-                np.lib.format.write_array_header_1_0(member, header)
-                content = array.reshape(-1).view(np.uint8).data
-                for start in range(0, len(content), _STEP):  # in the processor's cache for its CRC-32 and the write
-                    member.write(content[start : start + _STEP])
+def _write_array(archive: zipfile.ZipFile, name: str, given: NDArray[Any]) -> None:
+    """Write what ``np.savez`` writes, byte for byte, without its copy of the array."""
+    array = np.asarray(given, order="C")  # before the header, which names the order of what follows
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))
+        content = array.reshape(-1).view(np.uint8).data
+        for start in range(0, len(content), _STEP):  # in the processor's cache for its CRC-32 and the write
+            member.write(content[start : start + _STEP])
 
 
 def stored_images(folder: Path, series_id: str) -> tuple[str, ...]:
     """Return the image ids of a series file; none if it is missing, damaged, or has no ids or no checksum."""
     try:
-        with series_path(folder, series_id).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            stored = _verified(file, checked=True)
-            return tuple(stored["images"].tolist()) if stored["hounsfield"].ndim == 3 else ()
+        with series_path(folder, series_id).open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            _check_list(archive, checked=True)
+            if _VERSION in _names(archive):
+                shapes = {name: _checked_shape(archive, name) for name in _names(archive)}
+                images, whole = _array(archive, "images"), shapes["hounsfield"]
+            else:
+                stored = _verified(archive)
+                images, whole = stored["images"], stored["hounsfield"].shape
+            return tuple(images.tolist()) if len(whole) == 3 else ()
     except _DAMAGED:
         return ()
 
@@ -224,29 +233,79 @@ def series_path(folder: Path, series_id: str) -> Path:
     return folder / "series" / f"{series_id}.npz"
 
 
-def _check_names(stored: Any, *, checked: bool) -> None:
-    """Refuse arrays under unknown names, such as a mask whose name is damaged: it would count as missing."""
-    if unknown := set(stored.files) - _ARRAYS:
+def _names(archive: zipfile.ZipFile) -> set[str]:
+    return {name.removesuffix(".npy") for name in archive.namelist()}
+
+
+def _check_list(archive: zipfile.ZipFile, *, checked: bool) -> None:
+    """Check which arrays a series file has: one whose name is damaged would count as missing.
+
+    Raises:
+        ChecksumError: an array is unknown, missing or listed with another CRC-32 than it was written with, or the file
+            is of a later version.
+    """
+    names = _names(archive)
+    if unknown := names - _ARRAYS:
         msg = f"{len(unknown)} arrays have unknown names"
         raise ChecksumError(msg)
-    if checked and _DIGEST not in stored.files:
-        msg = "it has no checksum"
+    if _DIGEST not in names:
+        if checked:
+            msg = "it has no checksum"
+            raise ChecksumError(msg)
+        return
+    if _VERSION not in names:
+        return  # version 1: ``_verified`` compares the content
+    if not np.array_equal(_array(archive, _DIGEST), _list_digest(archive)):
+        msg = "its checksum is wrong"
+        raise ChecksumError(msg)
+    if (version := int(_array(archive, _VERSION))) != _FORMAT:
+        msg = f"it is of format {version}, of a later version of Hemoscope than this one"
         raise ChecksumError(msg)
 
 
-def _verified(stored: Any, *, checked: bool) -> dict[str, NDArray[Any]]:
-    """Read all arrays of a series file; ``checked`` refuses one without a checksum. Raises ChecksumError."""
-    _check_names(stored, checked=checked)
-    arrays = {name: stored[name] for name in stored.files}
+def _verified(archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
+    """Read all arrays of a series file whose list was checked. Raises ChecksumError."""
+    arrays = {name: _array(archive, name) for name in _names(archive)}
     digest = arrays.pop(_DIGEST, None)
-    if digest is not None and not np.array_equal(digest, _digest(arrays)):
+    first = arrays.pop(_VERSION, None) is None
+    if first and digest is not None and not np.array_equal(digest, _content_digest(arrays)):
         msg = "its checksum is wrong"
         raise ChecksumError(msg)
     return arrays
 
 
-def _digest(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
-    """SHA-256 of arrays with their names, types and shapes."""
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """Read one array to its end, where the archive compares its CRC-32. Raises one of ``_DAMAGED``."""
+    with archive.open(f"{name}.npy") as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+        if member.read(1):
+            msg = f"{name} is longer than its header says"
+            raise ChecksumError(msg)
+    return array
+
+
+def _checked_shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    """Compare an array with its CRC-32 without keeping it, and return its shape; errors as ``_array``."""
+    with archive.open(f"{name}.npy") as member:
+        np.lib.format.read_magic(member)
+        shape: tuple[int, ...] = np.lib.format.read_array_header_1_0(member)[0]
+        while member.read(_STEP):
+            pass
+    return shape
+
+
+def _list_digest(archive: zipfile.ZipFile) -> NDArray[np.uint8]:
+    """SHA-256 of what the archive says of its arrays but the checksum: names, CRC-32 and sizes."""
+    lines = sorted(
+        f"{one.filename} {one.CRC:08x} {one.file_size}\n"
+        for one in archive.infolist()
+        if one.filename != f"{_DIGEST}.npy"
+    )
+    return np.frombuffer(hashlib.sha256("".join(lines).encode()).digest(), dtype=np.uint8)
+
+
+def _content_digest(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """SHA-256 of arrays with their names, types and shapes, as version 1 stored it."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

@@ -8,7 +8,8 @@ import io
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 
 from hemoscope.checksums import SUMS, ChecksumError, read_checked, read_sums, write_sums
@@ -63,7 +64,8 @@ def write_index(cache: Path, headers: Iterable[KnownHeader], *, pseudonyms: bool
     path = _path(cache, pseudonyms=pseudonyms)
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [field.name for field in fields(KnownHeader)]
-    table = import_pandas().DataFrame.from_records(sorted(map(astuple, headers)), columns=names)
+    rows = sorted(map(attrgetter(*names), headers))
+    table = import_pandas().DataFrame.from_records(rows, columns=names)
     with atomic_path(path) as draft:
         table.to_parquet(draft, index=False)
     write_sums(path.parent, [path.name])

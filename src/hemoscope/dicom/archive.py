@@ -264,7 +264,8 @@ def _decode(
     try:
         image = _opened(archive, source)
         whole = all(is_on_grid(header, pixels.grid) for header in image.headers)
-        slices = decode_rounded(image, frames.keys()) if whole else decode_image(image, frames.keys())
+        into = {frame: pixels.hounsfield[index] for frame, index in frames.items()}
+        slices = decode_rounded(image, frames.keys(), into=into) if whole else decode_image(image, frames.keys())
     except DicomReadError as error:
         pixels.arrival.end()  # the volume will lack slices: nobody needs it as it is
         return error
@@ -285,7 +286,8 @@ def _opened(archive: Archive, source: str) -> OpenedImage:
 
 def _place(one: CTSlice | RoundedSlice, index: int, pixels: _Pixels) -> None:
     if isinstance(one, RoundedSlice):
-        pixels.hounsfield[index] = one.hounsfield
+        if one.hounsfield.base is not pixels.hounsfield:  # else it is there already
+            pixels.hounsfield[index] = one.hounsfield
         return
     if not is_on_grid(one.header, pixels.grid):
         pixels.native[index] = rounded(one.hounsfield)

@@ -105,6 +105,7 @@ def read_header(
     kind = _read_kind(frame, source)
     uids, broken = _read_uids(whole, source)
     position, orientation, spacing, invalid = _read_geometry(frame)
+    charset = character_set(whole)
     return SliceHeader(
         source=source,
         frame=index,
@@ -123,15 +124,15 @@ def read_header(
         contrast_agent=stated_contrast(_read_contrast(frame)),
         patient_age_years=_read_age(whole),
         body_part=whole.text(tags.BODY_PART_EXAMINED).upper() or None,
-        series_description=whole.prose(tags.SERIES_DESCRIPTION, character_set=character_set(whole)) or None,
+        series_description=whole.prose(tags.SERIES_DESCRIPTION, character_set=charset) or None,
         instance_number=whole.integer(tags.INSTANCE_NUMBER),
         rescale_type=_rescale_type(frame).upper() or None,
         kind=kind,
         geometry_assumed=_geometry_assumed(frame),
         slice_location_mm=_first(whole.decimals(tags.SLICE_LOCATION)),
         pixel_aspect=_pixel_aspect(whole),
-        patient_id=whole.prose(tags.PATIENT_ID, character_set=character_set(whole)) or None,
-        patient_name=name_words(whole.prose(tags.PATIENT_NAME, character_set=character_set(whole))) or None,
+        patient_id=whole.prose(tags.PATIENT_ID, character_set=charset) or None,
+        patient_name=name_words(whole.prose(tags.PATIENT_NAME, character_set=charset)) or None,
         patient_birth_date=whole.text(tags.PATIENT_BIRTH_DATE) or None,
         frame_of_reference_uid=whole.text(tags.FRAME_OF_REFERENCE_UID) or None,
         image_type=_image_type(frame),

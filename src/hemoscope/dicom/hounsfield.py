@@ -208,10 +208,13 @@ def _unit_notes(rule: HounsfieldRule) -> tuple[QualityNote, ...]:
 
 
 def to_rounded(
-    words: Words, rule: HounsfieldRule, pixels: PixelFormat
+    words: Words, rule: HounsfieldRule, pixels: PixelFormat, *, into: NDArray[np.int16] | None = None
 ) -> tuple[NDArray[np.int16], tuple[QualityNote, ...]]:
-    """Return what ``to_hounsfield`` does, rounded and limited to int16. In most files, that is one addition."""
-    added = _added(words, rule, pixels)
+    """Return what ``to_hounsfield`` does, rounded and limited to int16. In most files, that is one addition.
+
+    Its result goes ``into`` an array of the frame's shape, if one is given; what needs more work is a new array.
+    """
+    added = _added(words, rule, pixels, into)
     if added is not None:
         return added, _unit_notes(rule)
     hounsfield, notes = to_hounsfield(words, rule, pixels)
@@ -224,7 +227,9 @@ def rounded(hounsfield: NDArray[np.float32]) -> NDArray[np.int16]:
     return np.clip(whole, _INT16.min, _INT16.max, out=whole).astype(np.int16)
 
 
-def _added(words: Words, rule: HounsfieldRule, pixels: PixelFormat) -> NDArray[np.int16] | None:
+def _added(
+    words: Words, rule: HounsfieldRule, pixels: PixelFormat, into: NDArray[np.int16] | None
+) -> NDArray[np.int16] | None:
     """Return stored values plus the intercept, padding as air; None if more is to be done, or int16 does not hold it.
 
     Then nothing is noted of the pixels.
@@ -243,10 +248,10 @@ def _added(words: Words, rule: HounsfieldRule, pixels: PixelFormat) -> NDArray[n
             return None
     if low + intercept < _INT16.min or high + intercept > _INT16.max or abs(intercept) > _INT16.max:
         return None
-    hounsfield = values + np.int16(intercept)
+    if rule.padding is not None and not _is_plain_padding(rule.padding, intercept, pixels):
+        return None
+    hounsfield: NDArray[np.int16] = np.add(values, np.int16(intercept), out=into)
     if rule.padding is not None:
-        if not _is_plain_padding(rule.padding, intercept, pixels):
-            return None
         hounsfield[values == rule.padding[0]] = AIR
     return hounsfield
 

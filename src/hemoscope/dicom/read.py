@@ -10,9 +10,11 @@ import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hemoscope.dicom import tags
 from hemoscope.dicom.ct_objects import check_is_ct_slice
@@ -163,13 +165,18 @@ def decode_image(image: OpenedImage, frames: Collection[int] | None = None) -> t
     return tuple(_decode(frame, image) for frame in image.frames if frames is None or frame.header.frame in frames)
 
 
-def decode_rounded(image: OpenedImage, frames: Collection[int]) -> tuple[RoundedSlice, ...]:
-    """Decode frames as ``decode_image`` does, to rounded HU; the same errors."""
+def decode_rounded(
+    image: OpenedImage, frames: Collection[int], *, into: Mapping[int, NDArray[np.int16]] = MappingProxyType({})
+) -> tuple[RoundedSlice, ...]:
+    """Decode frames as ``decode_image`` does, to rounded HU; the same errors.
+
+    ``into`` has arrays, by frame, that HU may be written to at once; a slice that was not has an array of its own.
+    """
     found = []
     for frame in image.frames:
         if frame.header.frame in frames:
             words, damage = _words(frame, image)
-            hounsfield, notes = to_rounded(words, frame.rule, image.pixels)
+            hounsfield, notes = to_rounded(words, frame.rule, image.pixels, into=into.get(frame.header.frame))
             found.append(RoundedSlice(header=frame.header, hounsfield=hounsfield, quality=(*notes, *damage)))
     return tuple(found)
 
