@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
+from hemoscope.inference.bundle import load_bundle
 from hemoscope.labels import Hemorrhage
 from hemoscope.store.database import database_url
 from hemoscope.store.settings import Settings, UploadLimits
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 NAME, IDENTIFIER, DATE, FILE_NAME = "WINTERBOTTOM^AGATHA", "MRN-5550199", "19870217", "WINTERBOTTOM_AGATHA_19870217"
 PASSWORD = "a long enough password"
 TOKENS = {"reader": "reader-token-0123456789abcdef", "admin": "admin-token-0123456789abcdef"}
-CARD = {"name": "tiny", "version": "1.0", "sha256": "0" * 64}
+CARD = {**load_bundle(None).card.to_json(), "name": "tiny", "version": "1.0", "sha256": "0" * 64}
 SLICES, ROWS, COLUMNS = 4, 64, 64
 NOBODY = Credentials()
 CSRF = {"X-CSRF-Token": "local"}

@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from hemoscope.inference.bundle import load_bundle
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import open_store
 from hemoscope.web.app import create_app
@@ -52,7 +53,7 @@ def application_in(folder: Path, predictor: Any, archive: bytes) -> Iterator[Fas
         requests_per_minute=10**7,
     )
     store = open_store(settings)
-    app = create_app(store, settings, model_card={"name": "tiny", "version": "1", "sha256": "0" * 64})
+    app = create_app(store, settings, model_card={**load_bundle(None).card.to_json(), "sha256": "0" * 64})
     app.state.app_state.closing.set()
     for state in ("done", "queued"):
         with store.begin_upload() as upload:
