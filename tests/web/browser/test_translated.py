@@ -242,7 +242,7 @@ def test_reports_and_unknown_addresses_of_the_real_room(
     for text in (
         "⟦Head CT: suspected hemorrhage",
         "⟦Intraparenchymal",
-        "⟦Below threshold",
+        "⟦Not established",
         "⟦What the thresholds mean",
         "⟦Page 1",
     ):
