@@ -1,7 +1,6 @@
 """Queries: the worklist, one study, changes, and the numbers for readiness and metrics."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -36,7 +35,7 @@ _UNKNOWN = "unknown"  # asks for studies without a result, and those that could 
 _studies, _feedback, _jobs, _workers = tables.studies, tables.feedback, tables.jobs, tables.workers
 _NAMELESS = (_studies.c.study_id, _studies.c.urgency, _studies.c.suspected, _studies.c.error_code)
 _MARKS = {"feedback", "readers", "claim", "reviews", "initials"}
-_COMPOSED = {"suspected", "not_established", "verdicts", "identity", "same_as", "kept_series", *_MARKS}
+_COMPOSED = {"suspected", "not_established", "identity", "same_as", "kept_series", *_MARKS}
 _LISTED = [column for column in _studies.c if column.name != "geometry"]
 # Most urgent first, what could not be read as if incomplete, without a result last; then the longest
 # waiting; the id only makes the order total.
@@ -185,13 +184,13 @@ def _spellings(word: str) -> set[str]:
     return {word, *(label.value for label in LABELS if label.abbreviation.casefold() == word)}
 
 
-def _verdicts(connection: Connection, study_ids: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the standing verdict on each label, by study."""
-    standing = sa.select(_feedback.c.study_id, _feedback.c.label, _feedback.c.verdict).where(_standing(study_ids))
-    verdicts: dict[str, dict[str, str]] = {}
-    for study_id, label, verdict in connection.execute(standing):
-        verdicts.setdefault(study_id, {})[label] = verdict
-    return verdicts
+def _feedback_counts(connection: Connection, study_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    counted = sa.select(_feedback.c.study_id, _feedback.c.verdict, sa.func.count()).where(_standing(study_ids))
+    grouped = counted.group_by(_feedback.c.study_id, _feedback.c.verdict)
+    counts: dict[str, dict[str, int]] = {}
+    for study_id, verdict, count in connection.execute(grouped):
+        counts.setdefault(study_id, {})[verdict] = int(count)
+    return counts
 
 
 def _readers(connection: Connection, study_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -229,8 +228,8 @@ def _first_of_equals(connection: Connection, rows: Sequence[Any]) -> dict[str, s
 def _fields(connection: Connection, rows: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """Yield the fields of a summary for each row of ``studies``."""
     ids = [row.study_id for row in rows]
-    verdicts, readers, firsts = (
-        _verdicts(connection, ids),
+    counts, readers, firsts = (
+        _feedback_counts(connection, ids),
         _readers(connection, ids),
         _first_of_equals(connection, rows),
     )
@@ -248,8 +247,7 @@ def _fields(connection: Connection, rows: Sequence[Any]) -> Iterator[dict[str, A
             "suspected": tuple(json.loads(row.suspected)),
             "not_established": tuple(json.loads(row.not_established)),
             "identity": Identity(name=row.patient_name or "", id=row.patient_id or "") if known else None,
-            "feedback": Counter(verdicts.get(row.study_id, {}).values()),
-            "verdicts": verdicts.get(row.study_id, {}),
+            "feedback": counts.get(row.study_id, {}),
             "readers": readers.get(row.study_id, ()),
             "claim": claims.get(row.study_id),
             "reviews": reviews.get(row.study_id, ()),

@@ -8,7 +8,6 @@ import asyncio
 import json
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -132,7 +131,7 @@ class FakeRoom:
             "suspected": suspected_at(urgency),
             "not_established": list(NOT_ESTABLISHED), "error_code": None, "error_message": None,
             "error_cure": None, "has_pixels": done,
-            "has_maps": done, "submitted_by": "local", "identity": None, "feedback": {}, "verdicts": {},
+            "has_maps": done, "submitted_by": "local", "identity": None, "feedback": {},
             "readers": [], "claim": None, "reviews": [], "initials": {"local": "LO", "agnes": "AG"},
             "series": [], "kept_series": 0, "reading": 1, "superseded_by": None, "earlier": [], "deliveries": [],
             "findings": findings_of(urgency, NOTES if notes is None else notes) if urgency else None,
@@ -274,9 +273,6 @@ class FakeRoom:
     async def _give_feedback(self, study_id: str, request: Request) -> Response:
         entry = {**(await request.json()), "by": "local", "at": datetime.now(UTC).isoformat()}
         self.studies[study_id].feedback.append(entry)
-        newest = {one["label"]: one["verdict"] for one in self.studies[study_id].feedback}
-        verdicts = {label: verdict for label, verdict in newest.items() if verdict != "withdrawn"}
-        self.change(study_id, verdicts=verdicts, feedback=dict(Counter(verdicts.values())))
         return JSONResponse(entry, status_code=201)
 
     async def _claim(self, study_id: str, request: Request) -> Response:

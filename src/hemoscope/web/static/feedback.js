@@ -33,7 +33,7 @@ export function sightWords(label, present) {
 
 const words = (entry) => `${entry.verdict === "agree" ? "Agreed" : "Disagreed"}: ${sightWords(entry.label, entry.present)}`;
 
-/** The controls of one finding: one click stores a verdict, slices and a note follow. `context` has studyId, slices (their number), currentSlice() and onGiven(label, entry). */
+/** The controls of one finding. `context` has studyId, slices (their number), currentSlice() and onGiven(label, entry). */
 export class FeedbackControls {
   constructor(finding, context, given) {
     this.finding = finding;
@@ -42,24 +42,17 @@ export class FeedbackControls {
     this.show(given);
   }
 
-  /** Show what the server now has, by whomever, unless this reader is writing a note; returns whether it is shown. */
-  take(given) {
-    if (given?.at === this.given?.at || this.node.querySelector("form")) return false;
-    this.show(given);
-    return true;
-  }
-
   show(given) {
-    this.given = given;
     const { label, present } = this.finding;
     const button = (verdict, act) => {
       const text = `${verdict === "agree" ? "Agree" : "Disagree"}: ${sightWords(label, (verdict === "agree") === present)}`;
       return el("button", { type: "button", class: "small", "aria-pressed": given?.verdict === verdict, onclick: act }, icon(VERDICTS[verdict].icon), text);
     };
-    const [agree, disagree] = ["agree", "corrected"].map((verdict) => button(verdict, () => given?.verdict !== verdict && this.#send(verdict)));
+    const agree = button("agree", () => this.#send("agree", { note: "" }));
+    const disagree = button("corrected", () => this.#form("corrected"));
     const more = given && [
-      el("button", { type: "button", class: "small quiet", onclick: () => this.#form(given) }, given.note || given.slices ? "Edit" : "Add slices or a note"),
-      el("button", { type: "button", class: "small quiet", onclick: () => this.#send("withdrawn") }, "Take back"),
+      el("button", { type: "button", class: "small quiet", onclick: () => this.#form(given.verdict, given) }, given.note || given.slices ? "Edit" : "Add slices or a note"),
+      el("button", { type: "button", class: "small quiet", onclick: () => this.#send("withdrawn", {}) }, "Take back"),
     ];
     const buttons = el("div", { class: "feedback-buttons", role: "group", "aria-label": `Your reading of ${labelName(label)}` }, agree, disagree, ...(more ?? []));
     this.node.replaceChildren(buttons, ...(given ? [this.#said(given)] : []));
@@ -70,12 +63,11 @@ export class FeedbackControls {
     return el("p", { class: `said said-${given.verdict}` }, el("strong", { text: words(given) }), `${where} (${given.by})`, given.note && el("q", { text: given.note }));
   }
 
-  #form(given) {
-    const { verdict } = given;
+  #form(verdict, given) {
     const { label } = this.finding;
     const present = feedbackOn(this.finding, verdict).present;
     const note = el("textarea", { id: `note-${label}`, rows: 2, maxlength: 2000 });
-    note.value = given.note ?? "";
+    note.value = given?.note ?? "";
     const marks = this.#marks(given);
     const title = `${verdict === "agree" ? "Agree" : "Disagree"}: ${sightWords(label, present)}`;
     const form = el(
@@ -92,11 +84,6 @@ export class FeedbackControls {
       if (!present || marks.input.checkValidity()) this.#send(verdict, { note: note.value, slices: present ? marks.read() : null });
       else marks.input.reportValidity();
     });
-    form.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape") return;
-      this.show(given);
-      this.node.querySelector("[aria-pressed=true]").focus();
-    });
     this.node.replaceChildren(form);
     (present ? marks.input : note).focus();
   }
@@ -106,7 +93,7 @@ export class FeedbackControls {
     const { label } = this.finding;
     const { slices: count } = this.context;
     const input = el("input", { id: `slices-${label}`, type: "text", inputmode: "numeric", autocomplete: "off", placeholder: "12-15, 18" });
-    input.value = rangesOf(given.slices ?? []);
+    input.value = rangesOf(given?.slices ?? []);
     const check = () => input.setCustomValidity(indicesOf(input.value, count) ? "" : `Give slices from 1 to ${count}, such as 12-15, 18`);
     input.addEventListener("input", check);
     const add = () => {
@@ -122,14 +109,14 @@ export class FeedbackControls {
     return { node, input, read };
   }
 
-  async #send(verdict, extra = {}) {
+  async #send(verdict, extra) {
     const body = feedbackOn(this.finding, verdict, extra);
     try {
       const entry = (await sendJson("POST", `/studies/${this.context.studyId}/feedback`, body)) ?? { ...body, by: "you" };
       const standing = verdict === "withdrawn" ? undefined : entry;
       this.show(standing);
       this.context.onGiven(this.finding.label, standing);
-      (this.node.querySelector("[aria-pressed=true]") ?? this.node.querySelector("button")).focus();
+      this.node.querySelector("[aria-pressed=true], button")?.focus();
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       this.node.append(problemBox(error));

@@ -56,9 +56,9 @@ function details(finding, context) {
   ].filter(Boolean);
 }
 
-function row(finding, context, given, controls) {
+function row(finding, context, given) {
   const { label } = finding;
-  const body = el("div", { class: "finding-body", id: `finding-${label}`, hidden: true }, details(finding, context), controls.node);
+  const body = el("div", { class: "finding-body", id: `finding-${label}`, hidden: true }, details(finding, context), new FeedbackControls(finding, context, given).node);
   const head = el(
     "button",
     { type: "button", class: "finding-head", "aria-expanded": "false", "aria-controls": body.id, onclick: () => context.onFinding(label) },
@@ -98,10 +98,7 @@ function skipped(study) {
 
 const PARTIAL_HEAD = ["single_slice", "few_slices"]; // said already where the head was not read in full
 
-/**
- * Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onFinding, onGiven, currentSlice.
- * Returns `take(feedback)`, which shows what readers said since.
- */
+/** Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onFinding, onGiven, currentSlice. */
 export function drawFindings(panel, study, context, feedback) {
   const triage = triageOf(study);
   const partial = study.state === "incomplete";
@@ -110,15 +107,12 @@ export function drawFindings(panel, study, context, feedback) {
   if (partial && kind === triage) words.push(`Not the whole head was read (${unreadWords(study)}).`);
   const cautions = study.quality.map(plainNote).filter(({ code, caution }) => caution && !(partial && PARTIAL_HEAD.includes(code)));
   if (cautions.length > 0) words.push(`Caution: ${cautions.map(({ title }) => title).join("; ")}.`);
-  const controls = study.findings.map((finding) => new FeedbackControls(finding, context, feedback.get(finding.label)));
-  const rows = study.findings.map((finding, place) => row(finding, context, feedback.get(finding.label), controls[place]));
   panel.replaceChildren(
     el("section", { class: `verdict verdict-${kind}` }, icon(kind), el("div", {}, el("h2", { text: urgencyWord(kind) }), words.map((text) => el("p", { text })))),
     el("h2", { class: "unseen", text: "Findings" }),
-    el("ol", { class: "findings" }, rows),
+    el("ol", { class: "findings" }, study.findings.map((finding) => row(finding, context, feedback.get(finding.label)))),
     el("section", { class: "quality" }, el("h2", { text: "Quality" }), notes(study), skipped(study)),
   );
-  return (newer) => controls.forEach((one, place) => one.take(newer.get(one.finding.label)) && markReviewed(rows[place], newer.get(one.finding.label)));
 }
 
 /** Open one label's row and close the others. */
@@ -129,13 +123,4 @@ export function openFinding(panel, label) {
     item.querySelector(".finding-head").setAttribute("aria-expanded", chosen);
     item.querySelector(".finding-body").hidden = !chosen;
   }
-}
-
-/** The keys for a verdict on the open finding, for the page's table. */
-export function verdictKeys(panel) {
-  const press = (place) => panel.querySelectorAll(".finding.is-chosen .feedback > .feedback-buttons > button")[place]?.click();
-  return [
-    { keys: ["a"], shown: ["a"], does: "Agree with the open finding", act: () => press(0) },
-    { keys: ["d"], shown: ["d"], does: "Disagree with the open finding", act: () => press(1) },
-  ];
 }

@@ -17,7 +17,7 @@ const isBrain = ({ center, width }) => center === PRESETS[0].center && width ===
 /** What another study left, and the words that say so: an enlarged or oddly windowed head must not be taken for this one's. */
 function ofAnother({ window, view, inverted }) {
   const left = [view && view.zoom !== 1 && "zoom", window && !isBrain(window) && "window", inverted && "inverted grey"].filter(Boolean);
-  const words = left.length > 0 ? `  Kept from the last study: ${left.join(", ")}. Reset with r` : "";
+  const words = left.length > 0 ? `Kept from the last study: ${left.join(", ")}. Reset with r` : "";
   return { window, view: view && { zoom: view.zoom, panX: 0, panY: 0 }, inverted, words };
 }
 

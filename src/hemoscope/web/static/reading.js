@@ -28,7 +28,7 @@ export class Reading {
   heatStyle = { threshold: 0.1, outline: false };
   window = { ...PRESETS[0] };
   inverted = false;
-  kept = ""; // what the last study left, in words
+  kept = "";
   #whenShown = [];
 
   constructor(studyId, { onLabel, onProblem }) {
@@ -183,7 +183,8 @@ export class Reading {
     this.window = { center, width };
     this.viewer?.setWindow(this.window, this.inverted);
     const name = windowName(this.window);
-    find("#corner-window").textContent = `${name}  L ${center}  W ${width}${this.inverted ? "  inverted" : ""}${this.kept}`;
+    find("#corner-window").textContent = `${name}  L ${center}  W ${width}${this.inverted ? "  inverted" : ""}`;
+    find("#kept-words").textContent = this.kept;
     for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", PRESETS[Number(button.dataset.preset) - 1].name === name);
     find("#more-windows").value = "";
     for (const [id, value] of [["#level", center], ["#width", width]]) find(id).value = value;
@@ -225,8 +226,7 @@ export class Reading {
 
   reset() {
     if (!this.viewer) return;
-    this.viewer.view = FITTED;
-    this.kept = "";
+    [this.viewer.view, this.kept] = [FITTED, ""];
     this.setInverted(false);
     this.setWindow(PRESETS[0]);
   }

@@ -2,7 +2,7 @@
 
 import { el, icon } from "./element.js";
 import { counted, duration, secondsSince } from "./format.js";
-import { sightWords, VERDICTS } from "./feedback.js";
+import { VERDICTS } from "./feedback.js";
 import { labelName, stateWord, suspectedTypes, urgencyWord } from "./labels.js";
 import { failureOf } from "./site.js";
 
@@ -62,15 +62,11 @@ function timeCell(iso, name, exactShown = true) {
 
 const named = (names, entry) => el("abbr", { class: "readers", title: names.join(", "), text: names.map((name) => entry.initials?.[name] ?? name).join(" ") });
 
-/** What readers said, finding by finding: of several types, one may be right and another not. */
 function feedbackWords(entry) {
-  const given = Object.entries(entry.verdicts ?? {});
-  const line = (verdict) => {
-    const seen = given.filter(([, one]) => one === verdict).map(([label]) => sightWords(label, entry.suspected.includes(label) === (verdict === "agree")));
-    return seen.length > 0 && el("span", { class: `reviewed reviewed-${verdict}` }, icon(VERDICTS[verdict].icon), `${VERDICTS[verdict].words}: ${seen.join(", ")}`);
-  };
-  const lines = ["agree", "corrected"].map(line).filter(Boolean);
-  return lines.length > 0 && [lines, entry.readers?.length > 0 && named(entry.readers, entry)];
+  const { agree = 0, corrected = 0 } = entry.feedback ?? {};
+  if (agree + corrected === 0) return null;
+  const verdict = corrected > 0 ? "corrected" : "agree";
+  return el("span", { class: `reviewed reviewed-${verdict}` }, icon(VERDICTS[verdict].icon), VERDICTS[verdict].words, entry.readers?.length > 0 && named(entry.readers, entry));
 }
 
 function reviewWords(entry) {

@@ -7,7 +7,7 @@ import { fillCard } from "./card.js";
 import { el } from "./element.js";
 import { listen } from "./events.js";
 import { latestByLabel } from "./feedback.js";
-import { drawFindings, markReviewed, openFinding, verdictKeys } from "./findings.js";
+import { drawFindings, markReviewed, openFinding } from "./findings.js";
 import { counted, duration, secondsSince } from "./format.js";
 import { firstHeat } from "./heat_controls.js";
 import { fillHelp, listenToKeys } from "./keys.js";
@@ -29,7 +29,7 @@ const find = (selector) => document.querySelector(selector);
 const studyId = location.pathname.split("/").at(-1);
 const panel = find("#panel");
 const query = readQuery();
-const page = { site: null, card: null, entry: null, rest: null, stops: [], take: null };
+const page = { site: null, card: null, entry: null, rest: null, stops: [] };
 const worklist = `/${addressOf(query)}`;
 const neighbours = new Neighbours(studyId, query);
 
@@ -96,7 +96,7 @@ function showFirstKeySlice(entry) {
 
 async function showFindings(entry) {
   const study = entry.findings.studies[0];
-  const feedback = await fetchFeedback();
+  const { feedback } = await getJson(`/studies/${studyId}/feedback`);
   const context = {
     studyId,
     card: page.card,
@@ -115,7 +115,7 @@ async function showFindings(entry) {
     },
   };
   page.stops = stopsOf(study.findings, entry.geometry.key_slices);
-  page.take = drawFindings(panel, study, context, latestByLabel(feedback));
+  drawFindings(panel, study, context, latestByLabel(feedback));
   openFinding(panel, reading.label);
 }
 
@@ -137,7 +137,6 @@ function showSlices(entry) {
   return marks.load();
 }
 
-const fetchFeedback = async () => (await getJson(`/studies/${studyId}/feedback`)).feedback;
 const fetchStudy = async () => (await getStudy(studyId)).entry;
 
 /** Show a study; its slices wait for nothing else. */
@@ -184,7 +183,6 @@ function changed(entry) {
 
 /** A finished study has changed: by a reader, or by its deliveries and other series, which a row holds in numbers or not at all. */
 async function followDone(known, entry) {
-  if (JSON.stringify(known.verdicts) !== JSON.stringify(entry.verdicts)) page.take?.(latestByLabel(await fetchFeedback()));
   if (differInMarksAlone(known, entry) && allSent(known)) return;
   const fresh = await fetchStudy();
   showSent(fresh);
@@ -222,7 +220,7 @@ async function start() {
   find(".brand").href = worklist;
   reading.setHeat(false);
   reading.setOpacity(reading.opacity);
-  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour: (step) => neighbours.go(step), walk, worklist: () => location.assign(worklist), more: [...besideKeys(beside), ...readerKeys(readers), ...verdictKeys(panel)] });
+  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour: (step) => neighbours.go(step), walk, worklist: () => location.assign(worklist), more: [...besideKeys(beside), ...readerKeys(readers)] });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
   const [study, rest] = [getStudy(studyId), fetchRest()];

@@ -50,7 +50,7 @@ test("window and zoom stay in this tab, and what is damaged is left out", () => 
   keepView({ studyId: "a", window: { center: 35, width: 35 }, viewer: { view }, inverted: true });
   const kept = { window: { center: 35, width: 35 }, inverted: true };
   assert.deepEqual(keptView("a"), { ...kept, view, words: "" });
-  const another = { ...kept, view: { zoom: view.zoom, panX: 0, panY: 0 }, words: "  Kept from the last study: zoom, window, inverted grey. Reset with r" };
+  const another = { ...kept, view: { zoom: view.zoom, panX: 0, panY: 0 }, words: "Kept from the last study: zoom, window, inverted grey. Reset with r" };
   assert.deepEqual(keptView("b"), another, "another head lies elsewhere");
   keepView({ studyId: "a", window: { center: "x" }, viewer: { view: { zoom: 0 } }, inverted: 1 });
   assert.deepEqual(keptView("b"), { window: null, view: null, inverted: false, words: "" });
