@@ -22,8 +22,8 @@ def busy(fake: Any, asymmetric: Phantom) -> Any:
     marks: dict[str, Any] = {"claim": {"by": "agnes", "since": "2026-03-01T10:32:00+00:00"}}
     marks["reviews"] = [{"by": "local", "at": "2026-03-01T10:32:00+00:00"}]
     for urgency in ("immediate", "prompt", "unsure", "routine"):
-        given = {"feedback": {"agree": 1}, "verdicts": {"any": "agree"}, **marks} if urgency == "routine" else {}
-        study_id = fake.fake.add(asymmetric, urgency=urgency, **given)
+        feedback = {"agree": 1} if urgency == "routine" else {}
+        study_id = fake.fake.add(asymmetric, urgency=urgency, feedback=feedback, **(marks if feedback else {}))
     fake.fake.add_series(study_id, asymmetric, "5 mm, kernel H60s")
     fake.fake.add(asymmetric, urgency=None, state="failed", error_code="not_ct", error_message="No CT was found.")
     fake.fake.add(asymmetric, urgency=None, state="scoring", stage_done=3, stage_total=12, waiting=timedelta(seconds=2))

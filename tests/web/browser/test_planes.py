@@ -119,6 +119,16 @@ def test_planes_follow_the_window_and_close(fake: Any, open_page: OpenPage, asym
     assert not page.locator("#planes").is_visible()
 
 
+def test_the_wheel_over_a_plane_goes_through_the_planes(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    page = with_planes(fake, open_page, asymmetric)
+    coronal = page.locator(".plane[data-plane=coronal]")
+    before = float(coronal.get_attribute("data-drawn") or "nan")
+    coronal.hover()
+    page.mouse.wheel(0, 120)
+    moved = "y => Math.abs(Number(document.querySelector('.plane[data-plane=coronal]').dataset.drawn) - y) < 0.02"
+    page.wait_for_function(moved, arg=before + 2)
+
+
 @pytest.mark.parametrize("missing", [{"assumed": True}, {"origins_mm": None}, {"orientation": None}])
 def test_planes_are_refused_where_the_places_of_the_slices_are_unknown(
     fake: Any, open_page: OpenPage, asymmetric: Phantom, missing: dict[str, Any]

@@ -86,3 +86,15 @@ def test_what_changes_while_the_list_is_on_its_way_is_not_missed(fake: Any, open
         page.wait_for_timeout(50)
     held[0].continue_()
     page.get_by_text("Not reviewed", exact=True).wait_for()
+
+
+def test_the_next_study_says_that_zoom_and_window_of_the_last_one_are_still_on(fake: Any, open_page: OpenPage) -> None:
+    first, second = fake.fake.add(SMALL), fake.fake.add(SMALL)
+    page = open_page(f"{fake.url}/studies/{first}")
+    page.wait_for_selector(".finding")
+    for key in ("+", "+", "3"):
+        page.keyboard.press(key)
+    page.goto(f"{fake.url}/studies/{second}")
+    page.get_by_text("Kept from the last study: zoom, window. Reset with r", exact=True).wait_for()
+    page.keyboard.press("r")
+    page.wait_for_function("() => document.querySelector('#kept-words').textContent === ''")

@@ -68,7 +68,7 @@ def test_a_row_says_what_was_not_read_which_study_came_before_and_the_title_what
     page.get_by_role("link", name=first[:8], exact=True).click()
     page.wait_for_url(f"**/studies/{first}")
     initials = {"anna.larsen": "AL", "agnes": "AG"}
-    fake.fake.change(first, feedback={"agree": 1}, verdicts={"any": "agree"}, readers=list(initials), initials=initials)
+    fake.fake.change(first, feedback={"agree": 1}, readers=list(initials), initials=initials)
     page.go_back()
     page.wait_for_function("() => document.title.startsWith('Worklist')")
     assert page.locator(".readers").inner_text() == "AL AG"

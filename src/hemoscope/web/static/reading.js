@@ -29,7 +29,7 @@ export class Reading {
   heatStyle = { threshold: 0.1, outline: false };
   window = { ...PRESETS[0] };
   inverted = false;
-  kept = ""; // what the last study left, in words
+  kept = "";
   #whenShown = [];
 
   constructor(studyId, { onLabel, onProblem }) {
@@ -184,7 +184,8 @@ export class Reading {
     this.window = { center, width };
     this.viewer?.setWindow(this.window, this.inverted);
     const preset = presetOf(this.window);
-    find("#corner-window").textContent = windowWords(this.window, this.inverted) + (this.kept && ` · ${this.kept}`);
+    find("#corner-window").textContent = windowWords(this.window, this.inverted);
+    find("#kept-words").textContent = this.kept;
     for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", PRESETS[Number(button.dataset.preset) - 1] === preset);
     find("#more-windows").value = "";
     for (const [id, value] of [["#level", center], ["#width", width]]) find(id).value = value;
@@ -226,8 +227,7 @@ export class Reading {
 
   reset() {
     if (!this.viewer) return;
-    this.viewer.view = FITTED;
-    this.kept = "";
+    [this.viewer.view, this.kept] = [FITTED, ""];
     this.setInverted(false);
     this.setWindow(PRESETS[0]);
   }
