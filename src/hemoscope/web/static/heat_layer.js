@@ -33,6 +33,11 @@ export class HeatLayer {
     return Boolean(this.#heat) && this.#heat.bytes.every((byte) => byte < this.#level);
   }
 
+  /** The highest local probability on the slice, 0 to 1; null without a map. */
+  get peak() {
+    return this.#heat && this.#heat.bytes.reduce((most, byte) => Math.max(most, byte), 0) / 255;
+  }
+
   get #level() {
     return Math.max(Math.round(this.threshold * 255), 1);
   }

@@ -48,7 +48,7 @@ export class Reading {
     if (first) this.#start();
     this.strip.draw(geometry, notEstablished);
     this.strip.showLabel(this.label);
-    this.heat = new HeatMaps(geometry, (index, label, signal) => heatMap(this.studyId, index, label, signal), (index) => index === this.index && this.#showHeat());
+    this.heat = new HeatMaps(geometry, (index, label, signal) => heatMap(this.studyId, index, label, signal), (index) => index === this.index && this.#showHeat(), (index) => index === this.index && showIfEmpty(this));
     showSides(this.shown, geometry);
     this.goTo(first ? start : this.index);
   }

@@ -16,7 +16,7 @@ import { Marks } from "./marks.js";
 import { t } from "./messages.js";
 import { Neighbours } from "./neighbours.js";
 import { Planes } from "./planes.js";
-import { addressOf, readQuery } from "./query.js";
+import { addressOf, keepPlace, readQuery } from "./query.js";
 import { differInMarksAlone, readerKeys, Readers } from "./readers.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
@@ -230,6 +230,7 @@ function showCard() {
 
 async function start() {
   wireDialogs();
+  keepPlace(studyId);
   wireTools(reading, marks, planes);
   find(".brand").href = worklist;
   reading.setHeat(false);

@@ -89,6 +89,11 @@ export class Viewer {
     return this.#heat.isEmpty;
   }
 
+  /** The highest local probability of the heat map over the slice, 0 to 1; null without a map. */
+  get heatPeak() {
+    return this.#heat.peak;
+  }
+
   hounsfieldAt(x, y) {
     if (!this.#slice) return null;
     const pixel = pixelAt(this.view, this.#stage, this.image, x, y);

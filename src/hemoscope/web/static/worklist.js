@@ -8,7 +8,7 @@ import { listen } from "./events.js";
 import { Notifier } from "./notify.js";
 import { fillHelp, listenToKeys } from "./keys.js";
 import { t } from "./messages.js";
-import { addressOf, isFiltered, keepQuery, matches, nextSort, orderOf, parameters, readQuery } from "./query.js";
+import { addressOf, isFiltered, keepQuery, matches, nextSort, orderOf, parameters, readQuery, takePlace } from "./query.js";
 import { isUrgentUnread, rowOf, spoken, studyName, tickAges } from "./row.js";
 import { updateRows } from "./rows.js";
 import { isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
@@ -76,10 +76,10 @@ function showWhat(sorted) {
 }
 
 function countWords(shown) {
-  const urgent = shown.filter((entry) => entry.urgency === "immediate").length;
+  const urgent = shown.filter(isUrgentUnread).length;
   const words = total > shown.length ? t("worklist.count-of", { shown: shown.length, count: total }) : t("worklist.count", { count: shown.length });
-  const unread = shown.filter((entry) => entry.state === "failed").length;
-  return [words, urgent > 0 && t("worklist.count-immediate", { count: urgent }), unread > 0 && t("worklist.count-not-read", { count: unread })].filter(Boolean).join(", ");
+  const failed = shown.filter((entry) => entry.state === "failed").length;
+  return [words, urgent > 0 && t("worklist.count-immediate", { count: urgent }), failed > 0 && t("worklist.count-failed", { count: failed })].filter(Boolean).join(", ");
 }
 
 /** Whether no newer state of this study was seen. */
@@ -146,13 +146,29 @@ const bindings = [
   { keys: ["?"], shown: ["?"], does: t("keys.help"), act: () => find("#help").showModal() },
 ];
 
+/** Escape shows all studies again; Enter and the arrow lead from the search to the first study that it found. */
+async function searchKey(event) {
+  if (!["Escape", "Enter", "ArrowDown"].includes(event.key) || event.isComposing) return;
+  event.preventDefault();
+  const field = event.target;
+  if (event.key === "Escape") {
+    field.value = "";
+    field.blur();
+  }
+  query.search = field.value.trim();
+  keepQuery(query);
+  clearTimeout(reloading);
+  await reload();
+  if (event.key !== "Escape" && document.activeElement === field) body.querySelector(".row-link")?.focus();
+}
+
 function wireFilters() {
   find("#search").addEventListener("input", (event) => {
     query.search = event.target.value.trim();
     keepQuery(query);
     reloadSoon();
   });
-  find("#search").addEventListener("keydown", (event) => event.key === "Escape" && event.target.blur());
+  find("#search").addEventListener("keydown", searchKey);
   for (const name of ["urgency", "state"]) {
     find(`#${name}`).addEventListener("change", (event) => {
       query[name] = event.target.value;
@@ -223,6 +239,15 @@ function showLine(state) {
   line.textContent = t(state === "live" ? "worklist.live" : "worklist.connecting-again");
 }
 
+/** The study that was read last is where the reader left the list: its row has the focus again. */
+function returnToPlace() {
+  const place = takePlace();
+  const link = place && body.querySelector(`[data-study="${CSS.escape(place)}"] .row-link`);
+  if (!link || document.activeElement !== document.body) return;
+  link.focus({ preventScroll: true });
+  link.closest("tr").scrollIntoView({ block: "nearest" });
+}
+
 async function start() {
   wireDialogs();
   wireFilters();
@@ -231,6 +256,7 @@ async function start() {
   listenToKeys(bindings);
   fillHelp(find("#help"), bindings);
   await reload();
+  returnToPlace();
   listen({ since: version, onStudy: changed, onDeleted: gone, onPoll: reload, onState: showLine, whileHidden: () => notifier.on });
   setInterval(() => tickAges(body), 5000);
 }
