@@ -113,6 +113,12 @@ export class Readers {
     }
   }
 
+  /** Who else reads the study, in words; "" if nobody does. */
+  get otherWords() {
+    const { claim, initials } = this.#entry ?? {};
+    return claim && this.#me && !this.#isMine ? t("readers.other", { name: initials?.[claim.by] ?? claim.by, age: duration(Math.max(secondsSince(claim.since), 0)) }) : "";
+  }
+
   #readingLine() {
     const { claim, initials } = this.#entry;
     if (!claim || !this.#me) return null;

@@ -8,10 +8,11 @@ import { listen } from "./events.js";
 import { Notifier } from "./notify.js";
 import { fillHelp, listenToKeys } from "./keys.js";
 import { t } from "./messages.js";
-import { addressOf, isFiltered, keepQuery, matches, nextSort, orderOf, parameters, readQuery, takePlace } from "./query.js";
+import { addressOf, isFiltered, keepQuery, matches, nextSort, orderOf, parameters, readQuery } from "./query.js";
 import { isUrgentUnread, rowOf, spoken, studyName, tickAges } from "./row.js";
 import { updateRows } from "./rows.js";
 import { isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
+import { returnToPlace, wireSearchKeys } from "./way.js";
 import { Uploads } from "./uploads.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -146,29 +147,18 @@ const bindings = [
   { keys: ["?"], shown: ["?"], does: t("keys.help"), act: () => find("#help").showModal() },
 ];
 
-/** Escape shows all studies again; Enter and the arrow lead from the search to the first study that it found. */
-async function searchKey(event) {
-  if (!["Escape", "Enter", "ArrowDown"].includes(event.key) || event.isComposing) return;
-  event.preventDefault();
-  const field = event.target;
-  if (event.key === "Escape") {
-    field.value = "";
-    field.blur();
-  }
-  query.search = field.value.trim();
-  keepQuery(query);
-  clearTimeout(reloading);
-  await reload();
-  if (event.key !== "Escape" && document.activeElement === field) body.querySelector(".row-link")?.focus();
-}
-
 function wireFilters() {
   find("#search").addEventListener("input", (event) => {
     query.search = event.target.value.trim();
     keepQuery(query);
     reloadSoon();
   });
-  find("#search").addEventListener("keydown", searchKey);
+  wireSearchKeys(find("#search"), body, (words) => {
+    query.search = words;
+    keepQuery(query);
+    clearTimeout(reloading);
+    return reload();
+  });
   for (const name of ["urgency", "state"]) {
     find(`#${name}`).addEventListener("change", (event) => {
       query[name] = event.target.value;
@@ -239,15 +229,6 @@ function showLine(state) {
   line.textContent = t(state === "live" ? "worklist.live" : "worklist.connecting-again");
 }
 
-/** The study that was read last is where the reader left the list: its row has the focus again. */
-function returnToPlace() {
-  const place = takePlace();
-  const link = place && body.querySelector(`[data-study="${CSS.escape(place)}"] .row-link`);
-  if (!link || document.activeElement !== document.body) return;
-  link.focus({ preventScroll: true });
-  link.closest("tr").scrollIntoView({ block: "nearest" });
-}
-
 async function start() {
   wireDialogs();
   wireFilters();
@@ -256,7 +237,7 @@ async function start() {
   listenToKeys(bindings);
   fillHelp(find("#help"), bindings);
   await reload();
-  returnToPlace();
+  returnToPlace(body);
   listen({ since: version, onStudy: changed, onDeleted: gone, onPoll: reload, onState: showLine, whileHidden: () => notifier.on });
   setInterval(() => tickAges(body), 5000);
 }
