@@ -31,6 +31,7 @@ export class Readers {
   #me = null; // null where everybody is the one local user
   #entry = null;
   #user = "";
+  #heard = 0; // rows that came
   #touched = Date.now();
 
   constructor(studyId, node) {
@@ -66,6 +67,7 @@ export class Readers {
 
   /** The row has changed: another reader came, took over or left. */
   show(entry) {
+    this.#heard += 1;
     const before = this.#entry?.claim?.by;
     this.#entry = { ...this.#entry, ...entry };
     const by = this.#entry.claim?.by;
@@ -77,8 +79,10 @@ export class Readers {
   async #beat(takeOver = false) {
     if (this.#isIdle && !takeOver) return;
     await this.#attempt(async () => {
+      const heard = this.#heard;
       const claim = await sendJson("PUT", `${this.#path}/claim`, { take_over: takeOver });
-      this.#entry = { ...this.#entry, claim };
+      // What the row says since may be newer: an answer under way while somebody takes over must not undo that.
+      if (heard === this.#heard) this.#entry = { ...this.#entry, claim };
     });
   }
 
