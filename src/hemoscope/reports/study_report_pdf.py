@@ -158,9 +158,11 @@ def _story(study: StudyDocument, styles: _Styles) -> list[Flowable]:
         if texts:
             story.append(Paragraph(escape(t(key)), styles.section))
             story += [Paragraph(f"• {escape(text)}", styles.body) for text in texts]
-    if study.pictures:
-        story.append(Paragraph(escape(t("report.key-slices")), styles.section))
-    story += [_figure(caption, png, styles.small) for caption, png in study.pictures]
+    # The heading goes with the first picture: alone at the foot of a page it announces nothing.
+    heading = [Paragraph(escape(t("report.key-slices")), styles.section)]
+    for place, (caption, png) in enumerate(study.pictures):
+        figure = _figure(caption, png, styles.small)
+        story.append(KeepTogether([*(heading if place == 0 else []), *figure]))
     return story
 
 
@@ -185,11 +187,11 @@ def _labels(lines: tuple[LabelLine, ...], texts: Catalogue, styles: _Styles) -> 
     return table
 
 
-def _figure(caption: str, png: bytes, style: ParagraphStyle) -> KeepTogether:
+def _figure(caption: str, png: bytes, style: ParagraphStyle) -> list[Flowable]:
     image = Image(io.BytesIO(png))
     image.drawHeight *= _WIDTH / image.drawWidth
     image.drawWidth = _WIDTH
-    return KeepTogether([image, Spacer(0, 1 * mm), Paragraph(escape(caption), style), Spacer(0, 3 * mm)])
+    return [image, Spacer(0, 1 * mm), Paragraph(escape(caption), style), Spacer(0, 3 * mm)]
 
 
 def _foot(canvas: Canvas, _: SimpleDocTemplate, *, texts: Catalogue, disclaimer: str, font: str) -> None:

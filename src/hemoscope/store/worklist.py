@@ -38,9 +38,10 @@ _NAMELESS = (_studies.c.study_id, _studies.c.urgency, _studies.c.suspected, _stu
 _MARKS = {"feedback", "verdicts", "readers", "claim", "reviews", "initials"}
 _COMPOSED = {"suspected", "not_established", "identity", "same_as", "kept_series", *_MARKS}
 _LISTED = [column for column in _studies.c if column.name != "geometry"]
-# Most urgent first, what could not be read as if incomplete, without a result last; then the longest
-# waiting; the id only makes the order total.
-_ORDER = (_studies.c.urgency_rank, _studies.c.received_at, _studies.c.study_id)
+_REVIEWED = sa.exists().where(tables.reviews.c.study_id == _studies.c.study_id)
+# Most urgent first, what could not be read as if incomplete, without a result last; then what nobody has reviewed,
+# then the longest waiting; the id only makes the order total.
+_ORDER = (_studies.c.urgency_rank, sa.case((_REVIEWED, 1), else_=0), _studies.c.received_at, _studies.c.study_id)
 
 
 def list_studies(database: Database, query: WorklistQuery) -> tuple[tuple[StudySummary, ...], int]:

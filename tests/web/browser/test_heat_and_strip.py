@@ -96,6 +96,26 @@ def test_a_map_that_shows_nothing_on_a_slice_is_named(page: "Page", asymmetric: 
     assert page.locator("#heat-none").is_hidden()
     assert not asymmetric.masks["epidural"].any()
     page.locator(".finding[data-label=epidural] .finding-head").click()
-    page.locator("#heat-none").wait_for()
+    page.get_by_text("Nothing to show on this slice").wait_for()
     page.keyboard.press("h")
     assert page.locator("#heat-none").is_hidden()
+
+
+@pytest.mark.parametrize("slab", [False, True])
+def test_faint_heat_heat_below_the_threshold_and_a_map_that_does_not_come_are_named(
+    page: "Page", fake: Any, slab: bool
+) -> None:
+    if slab:
+        page.locator("#slab-mode").select_option("average")
+    until(page, lambda shown: coloured(shown).any())
+    page.locator("#threshold").fill("0.95")
+    page.get_by_text("Nothing from 0.95 on: at most 0.94 on this slice").wait_for()
+    page.locator("#threshold").fill("0.1")
+    page.locator("#heat-none").wait_for(state="hidden")
+    page.route("**/heatmap/subarachnoid", lambda route: route.fulfill(body=bytes([40]) * 32 * 32))
+    page.locator(".strip-head", has_text="SAH").click()
+    page.get_by_text("Faint: at most 0.16 on this slice").wait_for()
+    page.route("**/heatmap/epidural", lambda route: route.fulfill(status=503, body="{}"))
+    page.locator(".strip-head", has_text="EDH").click()
+    page.get_by_text("The heat map could not be loaded").wait_for()
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser's own lines about the 503

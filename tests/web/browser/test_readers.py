@@ -119,3 +119,22 @@ def test_the_one_local_user_is_told_of_nobody_and_may_review(fake: Any, open_pag
     wait_for_words(page, "#readers", "Take back review")
     page.keyboard.press("v")
     wait_for_words(page, "#readers", "Not reviewed")
+
+
+def test_an_answer_under_way_does_not_undo_that_somebody_took_over(fake: Any, open_page: OpenPage) -> None:
+    fake.fake.login_required = True
+    study_id = fake.fake.add(SMALL)
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    wait_for_words(page, "#readers", "You are reading this")
+    held: list[Any] = []
+    page.route("**/claim", held.append)
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")  # a sign of life
+    while not held:
+        page.wait_for_timeout(20)
+    fake.fake.change(study_id, claim={"by": "agnes", "since": "2026-01-01T00:00:00Z"})
+    wait_for_words(page, "#readers", "AG is reading this")
+    with page.expect_response("**/claim"):
+        held[0].fulfill(json={"by": "local", "since": "2026-01-01T00:00:00Z"})
+    page.wait_for_timeout(200)
+    assert "AG is reading this" in page.locator("#readers").inner_text()
+    page.unroute("**/claim")

@@ -46,7 +46,7 @@ def test_an_empty_worklist_says_what_to_do(fake: Any, open_page: OpenPage) -> No
 
 
 def test_the_most_urgent_study_is_first_and_a_failed_one_shows_cause_and_remedy(three: "Page") -> None:
-    assert words(three) == ["Immediate", "Not read", "Routine"]  # nobody knows what the failed one shows
+    assert words(three) == ["Immediate", "Failed", "Routine"]  # nobody knows what the failed one shows
     failed = three.locator("tr[data-state=failed]").inner_text()
     assert "Only a scout was found." in failed
     assert "Export the study again" in failed
@@ -68,10 +68,11 @@ def test_a_row_says_what_was_not_read_which_study_came_before_and_the_title_what
     page.get_by_role("link", name=first[:8], exact=True).click()
     page.wait_for_url(f"**/studies/{first}")
     initials = {"anna.larsen": "AL", "agnes": "AG"}
-    fake.fake.change(first, feedback={"agree": 1}, readers=list(initials), initials=initials)
+    fake.fake.change(first, verdicts={"any": "agree"}, readers=list(initials), initials=initials,
+                     reviews=[{"by": "agnes", "at": "2026-01-01T00:00:00Z"}])  # fmt: skip
     page.go_back()
     page.wait_for_function("() => document.title.startsWith('Worklist')")
-    assert page.locator(".readers").inner_text() == "AL AG"
+    assert page.locator(".reviewed-findings .readers").inner_text() == "AL AG"
 
 
 def test_permission_for_notifications_is_asked_on_a_click_and_an_immediate_study_notifies_in_the_background(
@@ -344,3 +345,38 @@ def test_a_reader_logs_in_reads_and_logs_out_of_the_real_server(
     page.wait_for_url("**/login*")
     page.goto(f"{guarded.url}/")
     page.wait_for_url("**/login*")
+
+
+def test_escape_in_the_search_shows_all_studies_and_enter_and_the_arrow_lead_to_the_first(three: "Page") -> None:
+    three.keyboard.press("/")
+    three.keyboard.type("no such study")
+    three.get_by_text("No study matches").wait_for()
+    three.keyboard.press("Escape")
+    three.wait_for_function("() => document.querySelectorAll('#studies tbody tr').length === 3")
+    for key in ("ArrowDown", "Enter"):
+        three.keyboard.press("/")
+        three.keyboard.press(key)
+        three.wait_for_function("() => document.activeElement === document.querySelector('.row-link')")
+
+
+def test_the_list_has_its_place_again_and_reviewed_studies_follow_the_others_of_their_urgency(
+    fake: Any, open_page: OpenPage
+) -> None:
+    first, second, third = (fake.fake.add(SMALL, waiting=timedelta(hours=hours)) for hours in (3, 2, 1))
+    page = open_page(fake.url)
+    page.wait_for_selector("#studies tbody tr")
+    assert page.title().startswith("(3) ")
+    assert "3 immediate, not reviewed" in page.locator("#count").inner_text()
+    for _ in range(2):
+        page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/studies/{second}")
+    page.wait_for_selector("#readers button")
+    page.keyboard.press("v")
+    page.get_by_text("Reviewed by").wait_for()
+    page.keyboard.press("w")
+    page.wait_for_function("(id) => document.activeElement?.closest('tr')?.dataset.study === id", arg=second)
+    order = page.locator("#studies tbody tr").evaluate_all("rows => rows.map((row) => row.dataset.study)")
+    assert order == [first, third, second]
+    assert page.title().startswith("(2) ")
+    assert "2 immediate, not reviewed" in page.locator("#count").inner_text()

@@ -7,13 +7,18 @@ import { labelName, triageOf, urgencyWord } from "./labels.js";
 import { thresholdWords, unreadWords, urgencyWords } from "./meaning.js";
 import { t } from "./messages.js";
 import { plainNote } from "./quality.js";
+import { highestSlice } from "./walk.js";
 
 function status(finding) {
   if (!finding.established) {
     return el("span", { class: finding.present ? "status status-doubted reached" : "status status-doubted", text: t(finding.present ? "finding.not-established-suspected" : "finding.not-established") });
   }
+  if (isWeak(finding)) return el("span", { class: "status status-weak", text: t("finding.weak"), title: t("finding.weak-why") });
   return el("span", { class: finding.present ? "status status-present" : "status status-absent", text: t(finding.present ? "finding.suspected" : "finding.below") });
 }
+
+/** Suspected although by its probability it is more likely absent: thresholds are chosen to miss little. */
+const isWeak = ({ present, probability: value }) => present && value < 0.5;
 
 /** A bar from 0 to 1 with a tick at the threshold; hidden from screen readers, which read the numbers. */
 function meter(finding) {
@@ -38,20 +43,23 @@ function doubt(finding) {
     : el("p", { class: "doubt", text: t("finding.why-not-established") });
 }
 
-/** A study may be suspected by many slices of which none stands out: a reader would look for it in vain. */
-function noSlice({ label, present }, { geometry: { probabilities, thresholds, labels } }) {
-  const place = labels.indexOf(label);
-  const most = Math.max(...(probabilities ?? []).map((values) => values[place]));
-  if (!present || !(most < thresholds?.[label])) return null;
-  return el("p", { class: "doubt", text: t("finding.no-slice", { threshold: probability(thresholds[label]), most: probability(most) }) });
+/** How the study's number relates to those of the slices: where none stands out, a reader would look in vain. */
+function slicesWords({ label, present, probability: value }, geometry) {
+  const highest = highestSlice(geometry, label);
+  if (!highest) return null;
+  const threshold = geometry.thresholds[label];
+  const values = { study: probability(value), highest: probability(highest.value), number: highest.index + 1, threshold: probability(threshold) };
+  if (present && highest.value < threshold) return el("p", { class: "doubt", text: t("finding.no-slice", values) });
+  return el("p", { class: "faint relation", text: t("finding.relation", values) });
 }
 
 function details(finding, context) {
   const [first, ...rest] = thresholdWords(finding, context.card, context.site);
   return [
     doubt(finding),
-    noSlice(finding, context),
+    isWeak(finding) && el("p", { class: "doubt", text: t("finding.weak-why") }),
     keySlices(finding, context),
+    slicesWords(finding, context.geometry),
     el("p", { class: "meaning" }, el("strong", { text: t("finding.threshold", { threshold: probability(finding.threshold) }) }), ` ${first}`),
     rest.length > 0 && el("p", { class: "faint measured", text: rest.join(" ") }),
   ].filter(Boolean);
@@ -65,10 +73,10 @@ function row(finding, context, given, controls) {
     { type: "button", class: "finding-head", "aria-expanded": "false", "aria-controls": body.id, onclick: () => context.onFinding(label) },
     el("span", { class: "finding-name" }, labelName(label), el("span", { class: "reader-mark" })),
     status(finding),
-    el("span", { class: "finding-probability", text: probability(finding.probability) }),
+    el("span", { class: "finding-probability" }, probability(finding.probability), el("span", { class: "finding-threshold", text: t(finding.present ? "finding.reached" : "finding.not-reached", { threshold: probability(finding.threshold) }) })),
     meter(finding),
   );
-  const classes = ["finding", finding.present && "is-present", !finding.established && "is-doubted", ].filter(Boolean);
+  const classes = ["finding", finding.present && "is-present", isWeak(finding) && "is-weak", !finding.established && "is-doubted", ].filter(Boolean);
   const item = el("li", { class: classes.join(" "), dataset: { label } }, el("h3", {}, head), body);
   markReviewed(item, given);
   return item;
@@ -101,7 +109,8 @@ const PARTIAL_HEAD = ["single_slice", "few_slices"]; // said already where the h
 
 /**
  * Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onFinding, onGiven, currentSlice.
- * Returns {take(feedback), give(label, verdict)}: show what readers said since, and agree or disagree with a finding.
+ * Returns {take(feedback), give(label, verdict), check()}: show what readers said since, agree or disagree with a finding,
+ * and say so if the answers contradict each other.
  */
 export function drawFindings(panel, study, context, feedback) {
   const triage = triageOf(study);
@@ -113,16 +122,33 @@ export function drawFindings(panel, study, context, feedback) {
   if (cautions.length > 0) words.push(t("finding.caution", { notes: cautions.map(({ title }) => title).join("; ") }));
   const controls = new Map(study.findings.map((finding) => [finding.label, new FeedbackControls(finding, context, feedback.get(finding.label))]));
   const rows = new Map(study.findings.map((finding) => [finding.label, row(finding, context, feedback.get(finding.label), controls.get(finding.label))]));
+  if (triage === "unsure" && study.findings.some(({ present }) => present)) words.push(t("meaning.unsure-suspected"));
+  const contradiction = el("p", { class: "contradiction", role: "alert", hidden: true });
+  const check = (given) => {
+    contradiction.textContent = contradictionWords(given);
+    contradiction.hidden = !contradiction.textContent;
+  };
+  check(feedback);
   panel.replaceChildren(
     el("section", { class: `verdict verdict-${kind}` }, icon(kind), el("div", {}, el("h2", { text: urgencyWord(kind) }), words.map((text) => el("p", { text })))),
     el("h2", { class: "unseen", text: t("study.findings") }),
+    contradiction,
     el("ol", { class: "findings" }, [...rows.values()]),
     el("section", { class: "quality" }, el("h2", { text: t("finding.quality") }), notes(study), skipped(study)),
   );
   const take = (newer) => {
+    check(newer);
     for (const [label, one] of controls) if (one.take(newer.get(label))) markReviewed(rows.get(label), newer.get(label));
   };
-  return { take, give: (label, verdict) => controls.get(label)?.give(verdict) };
+  const standing = () => new Map([...controls].filter(([, { given }]) => given).map(([label, { given }]) => [label, given]));
+  return { take, give: (label, verdict) => controls.get(label)?.give(verdict), check: () => check(standing()) };
+}
+
+/** What readers said that cannot all be so, in words; "" if it can. A type is a hemorrhage. */
+export function contradictionWords(given) {
+  if (given.get("any")?.present !== false) return "";
+  const types = [...given].filter(([label, { present }]) => label !== "any" && present).map(([label]) => labelName(label));
+  return types.length > 0 ? t("feedback.contradiction", { types: types.join(", ") }) : "";
 }
 
 /** Open one label's row and close the others. */
@@ -133,4 +159,13 @@ export function openFinding(panel, label) {
     item.querySelector(".finding-head").setAttribute("aria-expanded", chosen);
     item.querySelector(".finding-body").hidden = !chosen;
   }
+}
+
+/** The keys that agree and disagree with the finding that has the focus, else with the chosen one. */
+export function verdictKeys(panel, give) {
+  const meant = () => (document.activeElement?.closest(".finding") ?? panel.querySelector(".finding.is-chosen"))?.dataset.label;
+  return [
+    { keys: ["a"], shown: ["a"], does: t("keys.agree"), act: () => give(meant(), "agree") },
+    { keys: ["d"], shown: ["d"], does: t("keys.disagree"), act: () => give(meant(), "corrected") },
+  ];
 }

@@ -6,6 +6,8 @@ import { remembered } from "./storage.js";
 
 const find = (selector) => document.querySelector(selector);
 const HEAT_CHOICE = "hemoscope.heat";
+const LEAST = 0.1; // the lowest threshold: what lies below is never shown
+const FAINT = 0.3; // colours below are hard to see over a slice
 
 function drawHeatScale() {
   const canvas = find("#heat-colours");
@@ -50,19 +52,25 @@ export function showHeatStyle({ threshold, outline }) {
   find("#heat-from").textContent = t(outline ? "heat.outline-at" : "heat.from", { threshold: threshold.toFixed(2) });
 }
 
-const FAINT = 0.3; // colours below are hard to see over a slice
+/** Why no heat is seen, or hardly any; "" if it is seen, off or on its way. */
+function unseenWords({ heatOn, viewer, heat, index, label, heatStyle: { threshold, outline } }) {
+  if (!heatOn || !viewer) return "";
+  if (heat?.hasFailed(index, label)) return t("heat.failed");
+  const peak = viewer.heatPeak;
+  if (peak === null) return "";
+  if (viewer.heatIsEmpty) return peak < LEAST ? t("heat.nothing") : t("heat.nothing-from", { threshold: threshold.toFixed(2), peak: peak.toFixed(2) });
+  return peak < FAINT && !outline ? t("heat.faint", { peak: peak.toFixed(2) }) : "";
+}
 
-/** A map that shows nothing on a slice, or hardly anything, is not a map that is off or on its way. */
-export function showIfEmpty({ heatOn, viewer }) {
-  const peak = heatOn && viewer ? viewer.heatPeak : 0;
-  const empty = Boolean(heatOn && viewer?.heatIsEmpty);
-  const faint = !empty && peak > 0 && peak < FAINT;
-  find("#heat-none").hidden = !(empty || faint);
-  find("#heat-none").textContent = faint ? t("heat.faint", { peak: peak.toFixed(2) }) : t("heat.nothing");
+/** A map that shows nothing on a slice is not a map that is off or on its way. */
+export function showIfEmpty(reading) {
+  const words = unseenWords(reading);
+  find("#heat-none").textContent = words;
+  find("#heat-none").hidden = !words;
 }
 
 /** A threshold in steps of 0.05 within its limits. */
-export const steppedThreshold = (value) => Math.min(Math.max(Math.round(value * 20) / 20, 0.1), 0.95);
+export const steppedThreshold = (value) => Math.min(Math.max(Math.round(value * 20) / 20, LEAST), 0.95);
 
 /** The heat map's keys, for the page's table. */
 export function heatKeys(reading) {

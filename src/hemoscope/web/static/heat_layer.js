@@ -33,9 +33,9 @@ export class HeatLayer {
     return Boolean(this.#heat) && this.#heat.bytes.every((byte) => byte < this.#level);
   }
 
-  /** The highest local probability of the slice; 0 without a map. */
+  /** The highest local probability on the slice, 0 to 1; null without a map. */
   get peak() {
-    return this.#heat ? this.#heat.bytes.reduce((most, byte) => Math.max(most, byte), 0) / 255 : 0;
+    return this.#heat && this.#heat.bytes.reduce((most, byte) => Math.max(most, byte), 0) / 255;
   }
 
   get #level() {

@@ -63,10 +63,12 @@ function keySwitch() {
   return el("label", { class: "check", for: "single-keys" }, box, ` ${t("keys.single")}`);
 }
 
-/** Fill the help dialog from the same table. */
+const LEGEND = ["keys.legend-dashed", "keys.legend-weak", "keys.legend-unsure"];
+
+/** Fill the help dialog from the same table, and say what frames and words mean. */
 export function fillHelp(dialog, bindings) {
   const rows = bindings.map(({ shown, does }) =>
     el("tr", {}, el("th", { scope: "row" }, ...shown.map((key) => el("kbd", { text: isKnown(`key.${key}`) ? t(`key.${key}`) : key }))), el("td", { text: does })),
   );
-  dialog.querySelector(".dialog-body").replaceChildren(el("table", { class: "keys" }, el("tbody", {}, ...rows)), keySwitch());
+  dialog.querySelector(".dialog-body").replaceChildren(el("table", { class: "keys" }, el("tbody", {}, ...rows)), keySwitch(), el("ul", { class: "legend" }, LEGEND.map((key) => el("li", { text: t(key) }))));
 }

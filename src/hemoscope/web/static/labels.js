@@ -24,13 +24,14 @@ export const urgencyWord = (urgency) => t(`urgency.${urgency ?? "unknown"}`);
 export const triageOf = (study) => study.triage ?? study.urgency;
 
 /**
- * Most urgent first, pending last; within one urgency the longest waiting first.
+ * Most urgent first, pending last; within one urgency what nobody has reviewed first, then the longest waiting.
  * Nobody knows what a study shows that could not be read: it stands with the incomplete ones, before routine.
  */
 export function byUrgencyThenWaiting(a, b) {
   const urgency = (entry) => (entry.state === "failed" ? "incomplete" : entry.urgency);
   const rank = (entry) => (URGENCIES.includes(urgency(entry)) ? URGENCIES.indexOf(urgency(entry)) : URGENCIES.length);
-  return rank(a) - rank(b) || Date.parse(a.received_at) - Date.parse(b.received_at);
+  const reviewed = (entry) => Number(entry.reviews?.length > 0);
+  return rank(a) - rank(b) || reviewed(a) - reviewed(b) || Date.parse(a.received_at) - Date.parse(b.received_at);
 }
 
 /** Suspected types in label order, without `any` if an established type is among them. */

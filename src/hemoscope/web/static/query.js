@@ -6,6 +6,7 @@ import { byUrgencyThenWaiting, URGENCIES } from "./labels.js";
 import { thisTab } from "./storage.js";
 
 const SEARCH = "hemoscope.search";
+const PLACE = "hemoscope.place";
 const STATE_FILTERS = ["queued,reading,scoring", "done", "failed"];
 const REVIEW_FILTERS = ["none"];
 export const LIMIT = 500;
@@ -40,6 +41,16 @@ export function readQuery(address = location.search) {
 export function addressOf({ urgency, state, review, sort }) {
   const kept = Object.entries({ urgency, state, review, sort }).filter(([, value]) => value);
   return kept.length > 0 ? `?${new URLSearchParams(kept)}` : "";
+}
+
+/** Keep which study is read, for the way back to the list. */
+export const keepPlace = (studyId) => thisTab.set(PLACE, studyId);
+
+/** The study that was read last in this tab, once; "" if none was. */
+export function takePlace() {
+  const place = thisTab.get(PLACE) ?? "";
+  keepPlace("");
+  return place;
 }
 
 /** Keep a query in the address and in this tab. */

@@ -31,6 +31,7 @@ export class Readers {
   #me = null; // null where everybody is the one local user
   #entry = null;
   #user = "";
+  #heard = 0; // rows that came
   #touched = Date.now();
 
   constructor(studyId, node) {
@@ -66,6 +67,7 @@ export class Readers {
 
   /** The row has changed: another reader came, took over or left. */
   show(entry) {
+    this.#heard += 1;
     const before = this.#entry?.claim?.by;
     this.#entry = { ...this.#entry, ...entry };
     const by = this.#entry.claim?.by;
@@ -77,8 +79,10 @@ export class Readers {
   async #beat(takeOver = false) {
     if (this.#isIdle && !takeOver) return;
     await this.#attempt(async () => {
+      const heard = this.#heard;
       const claim = await sendJson("PUT", `${this.#path}/claim`, { take_over: takeOver });
-      this.#entry = { ...this.#entry, claim };
+      // What the row says since may be newer: an answer under way while somebody takes over must not undo that.
+      if (heard === this.#heard) this.#entry = { ...this.#entry, claim };
     });
   }
 
@@ -113,12 +117,18 @@ export class Readers {
     }
   }
 
+  /** Who else reads the study, in words; "" if nobody does. */
+  get otherWords() {
+    const { claim, initials } = this.#entry ?? {};
+    return claim && this.#me && !this.#isMine ? t("readers.other", { name: initials?.[claim.by] ?? claim.by, age: duration(Math.max(secondsSince(claim.since), 0)) }) : "";
+  }
+
   #readingLine() {
     const { claim, initials } = this.#entry;
     if (!claim || !this.#me) return null;
     if (this.#isMine) return el("p", { class: "faint", text: t("readers.you") });
     const since = duration(Math.max(secondsSince(claim.since), 0));
-    const button = el("button", { type: "button", class: "small", title: t("readers.take-over-key", { key: "t" }), onclick: () => this.takeOver() }, t("readers.take-over"));
+    const button = el("button", { type: "button", class: "small", dataset: { act: "take-over" }, title: t("readers.take-over-key", { key: "t" }), onclick: () => this.takeOver() }, t("readers.take-over"));
     return el("p", { class: "claim-other" }, el("span", {}, parts("readers.other", { name: nameOf(claim.by, initials), age: since })), button);
   }
 
@@ -127,17 +137,18 @@ export class Readers {
     if (state !== "done") return null;
     const by = el("span", {}, reviews.flatMap((one, place) => [place > 0 && ", ", nameOf(one.by, initials), ` ${time(one.at)}`]));
     const words = reviews.length > 0 ? el("span", { class: "reviewed-by" }, icon("check"), el("span", {}, parts("readers.reviewed-by", { readers: by }))) : el("span", { class: "faint", text: t("readers.not-reviewed") });
-    const button = el("button", { type: "button", class: "small", title: t("readers.mark-key", { key: "v" }), onclick: () => this.toggleReview() }, t(this.#review ? "readers.take-back" : "readers.mark"));
+    const button = el("button", { type: "button", class: "small", dataset: { act: "review" }, title: t("readers.mark-key", { key: "v" }), onclick: () => this.toggleReview() }, t(this.#review ? "readers.take-back" : "readers.mark"));
     return el("p", {}, words, button);
   }
 
   #draw(trouble = "") {
     if (!this.#entry) return;
     const hadFocus = this.#node.contains(document.activeElement);
+    const acted = document.activeElement?.dataset.act; // the same button again, never another: Enter would press it
     const lines = [this.#readingLine(), this.#reviewLine(), trouble && el("p", { class: "remedy", text: trouble })].filter(Boolean);
     this.#node.replaceChildren(...lines);
     this.#node.hidden = lines.length === 0;
-    if (hadFocus) [...this.#node.querySelectorAll("button")].at(-1)?.focus();
+    if (hadFocus) (acted && this.#node.querySelector(`[data-act="${acted}"]`) || this.#node).focus();
   }
 }
 

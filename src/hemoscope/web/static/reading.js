@@ -29,7 +29,6 @@ export class Reading {
   heatStyle = { threshold: 0.1, outline: false };
   window = { ...PRESETS[0] };
   inverted = false;
-  kept = "";
   #whenShown = [];
 
   constructor(studyId, { onLabel, onProblem }) {
@@ -49,7 +48,7 @@ export class Reading {
     if (first) this.#start();
     this.strip.draw(geometry, notEstablished);
     this.strip.showLabel(this.label);
-    this.heat = new HeatMaps(geometry, (index, label, signal) => heatMap(this.studyId, index, label, signal), (index) => index === this.index && this.#showHeat());
+    this.heat = new HeatMaps(geometry, (index, label, signal) => heatMap(this.studyId, index, label, signal), (index) => index === this.index && this.#showHeat(), (index) => index === this.index && showIfEmpty(this));
     showSides(this.shown, geometry);
     this.goTo(first ? start : this.index);
   }

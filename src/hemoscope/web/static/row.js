@@ -16,9 +16,9 @@ function urgencyCell(entry) {
   return el("td", { class: "cell-urgency" }, el("span", { class: `urgency urgency-${kind}` }, icon(kind), word), partial);
 }
 
-/** Whether a study is immediate and no reader has said anything of it yet. */
+/** Whether a study is immediate and no reader has marked it as reviewed. */
 export function isUrgentUnread(entry) {
-  return entry.urgency === "immediate" && !entry.reviews?.length && !Object.values(entry.feedback ?? {}).some((count) => count > 0);
+  return entry.urgency === "immediate" && !entry.reviews?.length;
 }
 
 function chip(label, entry) {

@@ -3,11 +3,12 @@
 import { getJson, getStudy, Problem, sendJson } from "./api.js";
 import { announce } from "./announce.js";
 import { Beside, besideKeys } from "./beside.js";
+import { showBrief, showStage } from "./brief.js";
 import { fillCard } from "./card.js";
 import { el } from "./element.js";
 import { listen } from "./events.js";
 import { latestByLabel } from "./feedback.js";
-import { drawFindings, markReviewed, openFinding } from "./findings.js";
+import { drawFindings, markReviewed, openFinding, verdictKeys } from "./findings.js";
 import { duration, secondsSince } from "./format.js";
 import { firstHeat } from "./heat_controls.js";
 import { fillHelp, listenToKeys } from "./keys.js";
@@ -16,7 +17,7 @@ import { Marks } from "./marks.js";
 import { t } from "./messages.js";
 import { Neighbours } from "./neighbours.js";
 import { Planes } from "./planes.js";
-import { addressOf, readQuery } from "./query.js";
+import { addressOf, keepPlace, readQuery } from "./query.js";
 import { differInMarksAlone, readerKeys, Readers } from "./readers.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
@@ -24,7 +25,7 @@ import { deliveryLines } from "./sent.js";
 import { failureOf, isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
 import { allowMeasures, readingKeys, wireTools } from "./tools.js";
 import { failureNote, progressOf } from "./unfinished.js";
-import { nextStop, stopsOf } from "./walk.js";
+import { firstLabel, firstToSee, nextStop, stopsOf } from "./walk.js";
 
 const find = (selector) => document.querySelector(selector);
 const studyId = location.pathname.split("/").at(-1);
@@ -35,7 +36,7 @@ const worklist = `/${addressOf(query)}`;
 const neighbours = new Neighbours(studyId, query);
 
 const reading = new Reading(studyId, {
-  onLabel: (label) => openFinding(panel, label),
+  onLabel: (label) => void [openFinding(panel, label), showBrief(panel, readers)],
   onProblem: (error) => {
     reading.message("");
     find("#stage-message").replaceChildren(problemBox(error, el("button", { type: "button", onclick: () => reading.goTo(reading.index) }, t("common.try-again"))));
@@ -46,12 +47,6 @@ const marks = new Marks(studyId, reading, find("#measurements"));
 const planes = new Planes(studyId, reading);
 const beside = new Beside(studyId, reading);
 const readers = new Readers(studyId, find("#readers"));
-
-/** The finding to open first: the first suspected one that is established, else any suspected one, else `any`. */
-function firstLabel(findings) {
-  const present = findings.filter((finding) => finding.present);
-  return (present.find((finding) => finding.established) ?? present[0])?.label ?? "any";
-}
 
 function showSent(entry) {
   const lines = deliveryLines(entry);
@@ -106,17 +101,19 @@ async function showFindings(entry) {
     geometry: entry.geometry,
     slices: entry.geometry.slices,
     currentSlice: () => reading.index,
-    onFinding: (label) => goToFinding(label, entry.geometry.key_slices[label]?.[0]),
+    onFinding: (label) => goToFinding(label, firstToSee(entry.geometry, label)),
     onSlice: (index, label) => {
       reading.choose(label);
       reading.goTo(index);
+      showStage();
     },
     onGiven: (label, given) => {
       markReviewed(panel.querySelector(`.finding[data-label="${label}"]`), given);
+      page.said?.check();
       announce(t(given ? "study.feedback-saved" : "study.feedback-taken-back"));
     },
   };
-  page.stops = stopsOf(study.findings, entry.geometry.key_slices);
+  page.stops = stopsOf(study.findings, entry.geometry);
   page.said = drawFindings(panel, study, context, feedback);
   openFinding(panel, reading.label);
 }
@@ -153,6 +150,7 @@ async function show(entry) {
   else showProgress(entry);
   if (page.entry) readers.show(entry);
   else readers.begin(page.site, entry);
+  showBrief(panel, readers);
   page.entry = entry;
   await measured;
 }
@@ -175,6 +173,7 @@ function changed(entry) {
   if (!neighbours.keep(entry) || entry.study_id !== studyId || !page.entry) return;
   if (entry.version <= page.entry.version) return; // it was fetched since
   readers.show(entry);
+  showBrief(panel, readers);
   if (entry.state !== page.entry.state || entry.has_pixels !== page.entry.has_pixels) {
     guarded(load);
     return;
@@ -205,17 +204,6 @@ function walk(step) {
   if (stop) goToFinding(stop.label, stop.slice);
 }
 
-/** The finding that a key for a verdict means: the one with the focus, else the chosen one. */
-const meantFinding = () => (document.activeElement?.closest(".finding") ?? panel.querySelector(".finding.is-chosen"))?.dataset.label;
-
-function verdictKeys() {
-  const give = (verdict) => page.said?.give(meantFinding(), verdict);
-  return [
-    { keys: ["a"], shown: ["a"], does: t("keys.agree"), act: () => give("agree") },
-    { keys: ["d"], shown: ["d"], does: t("keys.disagree"), act: () => give("corrected") },
-  ];
-}
-
 function showCard() {
   const set = async (prevalence) => {
     await guarded(async () => {
@@ -231,11 +219,12 @@ function showCard() {
 
 async function start() {
   wireDialogs();
+  keepPlace(studyId);
   wireTools(reading, marks, planes);
   find(".brand").href = worklist;
   reading.setHeat(false);
   reading.setOpacity(reading.opacity);
-  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour: (step) => neighbours.go(step), walk, worklist: () => location.assign(worklist), more: [...besideKeys(beside), ...readerKeys(readers), ...verdictKeys()] });
+  const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour: (step) => neighbours.go(step), walk, worklist: () => location.assign(worklist), more: [...besideKeys(beside), ...readerKeys(readers), ...verdictKeys(panel, (label, verdict) => page.said?.give(label, verdict))] });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
   const [study, rest] = [getStudy(studyId), fetchRest()];

@@ -92,7 +92,7 @@ export class Viewer {
     return this.#heat.isEmpty;
   }
 
-  /** The highest local probability of the heat map over the slice. */
+  /** The highest local probability of the heat map over the slice, 0 to 1; null without a map. */
   get heatPeak() {
     return this.#heat.peak;
   }

@@ -12,6 +12,7 @@ import { addressOf, isFiltered, keepQuery, matches, nextSort, orderOf, parameter
 import { isUrgentUnread, rowOf, spoken, studyName, tickAges } from "./row.js";
 import { updateRows } from "./rows.js";
 import { isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
+import { returnToPlace, wireSearchKeys } from "./way.js";
 import { Uploads } from "./uploads.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -76,10 +77,10 @@ function showWhat(sorted) {
 }
 
 function countWords(shown) {
-  const urgent = shown.filter((entry) => entry.urgency === "immediate").length;
+  const urgent = shown.filter(isUrgentUnread).length;
   const words = total > shown.length ? t("worklist.count-of", { shown: shown.length, count: total }) : t("worklist.count", { count: shown.length });
-  const unread = shown.filter((entry) => entry.state === "failed").length;
-  return [words, urgent > 0 && t("worklist.count-immediate", { count: urgent }), unread > 0 && t("worklist.count-not-read", { count: unread })].filter(Boolean).join(", ");
+  const failed = shown.filter((entry) => entry.state === "failed").length;
+  return [words, urgent > 0 && t("worklist.count-immediate", { count: urgent }), failed > 0 && t("worklist.count-failed", { count: failed })].filter(Boolean).join(", ");
 }
 
 /** Whether no newer state of this study was seen. */
@@ -152,13 +153,11 @@ function wireFilters() {
     keepQuery(query);
     reloadSoon();
   });
-  find("#search").addEventListener("keydown", (event) => {
-    if (event.key !== "Escape") return;
-    if (event.target.value) { // a browser that empties the field on its own says so only after it has lost the focus
-      event.target.value = "";
-      event.target.dispatchEvent(new Event("input"));
-    }
-    event.target.blur();
+  wireSearchKeys(find("#search"), body, (words) => {
+    query.search = words;
+    keepQuery(query);
+    clearTimeout(reloading);
+    return reload();
   });
   for (const name of ["urgency", "state", "review"]) {
     find(`#${name}`).addEventListener("change", (event) => {
@@ -238,6 +237,7 @@ async function start() {
   listenToKeys(bindings);
   fillHelp(find("#help"), bindings);
   await reload();
+  returnToPlace(body);
   listen({ since: version, onStudy: changed, onDeleted: gone, onPoll: reload, onState: showLine, whileHidden: () => notifier.on });
   setInterval(() => tickAges(body), 5000);
 }

@@ -40,15 +40,15 @@ test("a shortcut works under layouts that have no such letter, and never twice",
 
 test("n walks through the key slices of what is suspected and comes back to the first", () => {
   const findings = [{ label: "any", present: true }, { label: "epidural", present: false }, { label: "subdural", present: true }];
-  const stops = stopsOf(findings, { any: [7, 3], epidural: [1], subdural: [9] });
+  const stops = stopsOf(findings, { key_slices: { any: [7, 3], epidural: [1], subdural: [9] } });
   const places = [];
   let here = { label: "subdural", slice: 9 };
   for (let step = 0; step < 4; step += 1) places.push((here = nextStop(stops, here, 1)));
   assert.deepEqual(places.map(({ label, slice }) => `${label} ${slice}`), ["any 7", "any 3", "subdural 9", "any 7"]);
   assert.deepEqual(nextStop(stops, { label: "any", slice: 7 }, -1), { label: "subdural", slice: 9 });
   assert.deepEqual(nextStop(stops, { label: "subdural", slice: 2 }, 1), { label: "subdural", slice: 9 }, "first the finding that is open");
-  assert.equal(nextStop(stopsOf([], {}), { label: "any", slice: 0 }, 1), undefined);
-  const calm = stopsOf([{ label: "any", present: false }, { label: "subdural", present: false }], { any: [4] });
+  assert.equal(nextStop(stopsOf([], { key_slices: {} }), { label: "any", slice: 0 }, 1), undefined);
+  const calm = stopsOf([{ label: "any", present: false }, { label: "subdural", present: false }], { key_slices: { any: [4] } });
   assert.deepEqual(nextStop(calm, { label: "any", slice: 4 }, 1), { label: "subdural", slice: null });
 });
 
