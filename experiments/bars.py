@@ -45,9 +45,7 @@ WAYS = {
 def scored_runs(runs: Sequence[Path], folder: Path, data: Path | None) -> dict[str, Path]:
     """Return a run folder of scores for each way of reading these runs; scored now, unless it is there already."""
     if data is None:
-        if len(runs) == 1:
-            return {runs[0].name: runs[0]}
-        ways = {"mean of stored scores": ((), "scores")}
+        ways = {runs[0].name if len(runs) == 1 else "mean of stored scores": ((), "scores")}
     else:
         ways = {
             f"mean of {name}": ((f"reading.mirror={json.dumps(mirror)}",), mean)
