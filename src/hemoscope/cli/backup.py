@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.settings_sources import add_options, settings_from
+from hemoscope.dicom.wording import counted
 from hemoscope.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def check_store_exists(settings: "Settings") -> None:
 
 def _held(manifest: "Manifest") -> str:
     rows, moment = manifest.rows, manifest.made_at[:16].replace("T", " ")
-    return f"{rows['studies']} studies in {rows['uploads']} uploads, as of {moment} UTC (schema {manifest.revision})"
+    held = f"{counted(rows['studies'], 'study')} in {counted(rows['uploads'], 'upload')}"
+    return f"{held}, as of {moment} UTC (schema {manifest.revision})"
 
 
 def _missing(manifest: "Manifest") -> ExitCode:

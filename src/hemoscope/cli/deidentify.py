@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
+from hemoscope.dicom.wording import counted
 
 if TYPE_CHECKING:
     from hemoscope.dicom.slices import Rejected
@@ -61,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
             limits=limits,
             progress=partial(show, "files"),
         )
-    counts = f"{found.written} files of {found.studies} studies of {found.patients} patients"
+    named = ((found.written, "file"), (found.studies, "study"), (found.patients, "patient"))
+    counts = " of ".join(counted(count, noun) for count, noun in named)
     sys.stdout.write(f"{counts} written to {arguments.output.name}\n")
     if made:
         sys.stdout.write(f"{arguments.key.name} is a new key: whoever has it can link known patients. Keep it apart.\n")

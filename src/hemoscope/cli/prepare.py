@@ -11,6 +11,7 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.limits import add_limit_option
 from hemoscope.cli.progress import progress_bar
 from hemoscope.cli.table_options import add_table_options, check_needed, column_names, preview_images, print_notes
+from hemoscope.dicom.wording import counted
 
 if TYPE_CHECKING:
     from hemoscope.data.prepare import Preparation
@@ -58,7 +59,7 @@ def run_ct_ich(arguments: argparse.Namespace) -> int:
         done = prepare_ct_ich(arguments.images, arguments.output, progress=partial(show, "slices"))
     for image_id, reason in done.left_out:
         sys.stderr.write(f"left out {image_id}: {reason}\n")
-    sys.stdout.write(f"{done.slices} slices in {arguments.output}, {len(done.left_out)} left out\n")
+    sys.stdout.write(f"{counted(done.slices, 'slice')} in {arguments.output}, {len(done.left_out)} left out\n")
     return ExitCode.OK
 
 
@@ -121,5 +122,5 @@ def _report(done: "Preparation", output: Path, seconds: float) -> None:
         sys.stderr.write(f"and {len(done.left_out) - _NAMED} more, all in {output / 'left_out.csv'}\n")
     rate = done.slices / max(seconds, 1e-3)
     sys.stdout.write(
-        f"{done.slices} slices in {output}, {len(done.left_out)} left out, {seconds:.1f} s ({rate:.0f} a second)\n"
+        f"{counted(done.slices, 'slice')} in {output}, {len(done.left_out)} left out, {seconds:.1f} s ({rate:.0f} a second)\n"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hemoscope.cli.backup import STORE_OPTIONS, check_store_exists
 from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.settings_sources import add_options, settings_from
+from hemoscope.dicom.wording import counted
 from hemoscope.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,8 +65,9 @@ def _check_stopped(settings: "Settings", store: "Store") -> None:
 
 
 def _print(found: "Identity", removed: str) -> None:
+    studies, uploads = counted(found.names, "study"), counted(found.sources, "upload")
     sys.stdout.write(
-        f"{removed}:\n  name and ID of {found.names} studies\n  uploaded files of {found.sources} uploads, with all"
-        f" identity in them\n  uploaded files in {found.swept} folders of the trash\n"
+        f"{removed}:\n  name and ID of {studies}\n  uploaded files of {uploads}, with all identity in them\n"
+        f"  uploaded files in {counted(found.swept, 'folder')} of the trash\n"
     )
     sys.stdout.write(_REMAINS.format(notes=found.notes, waiting=found.waiting, node=found.node))

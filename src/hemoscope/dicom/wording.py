@@ -35,8 +35,11 @@ def counted(count: int, noun: str, verbs: tuple[str, str] | None = None) -> str:
     Examples:
         >>> counted(1, "slice"), counted(12, "slice")
         ('1 slice', '12 slices')
+        >>> counted(1, "study"), counted(2, "study")
+        ('1 study', '2 studies')
         >>> counted(1, "slice", ("is", "are"))
         '1 slice is'
     """
-    words = f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    plural = f"{noun[:-1]}ies" if noun.endswith("dy") else f"{noun}s"
+    words = f"{count} {noun if count == 1 else plural}"
     return words if verbs is None else f"{words} {verbs[0] if count == 1 else verbs[1]}"

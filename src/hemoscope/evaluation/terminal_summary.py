@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hemoscope.dicom.wording import counted
 from hemoscope.labels import LABELS
 
 _COLUMNS = ("log loss", "calibration error", "sensitivity", "specificity", "precision")
@@ -11,8 +12,8 @@ _METRICS = ("log_loss", "ece", "recall", "specificity", "precision")
 
 def evaluation_summary(report: Mapping[str, Any]) -> str:
     """Return AUROC and average precision of each label, the scores by image, and the warnings, as plain lines."""
-    groups = "" if report["n_groups"] is None else f", {report['n_groups']} groups"
-    lines = [f"{report['n_images']} images{groups}", f"{'':<18}{'AUROC':<26}average precision"]
+    groups = "" if report["n_groups"] is None else f", {counted(report['n_groups'], 'group')}"
+    lines = [f"{counted(report['n_images'], 'image')}{groups}", f"{'':<18}{'AUROC':<26}average precision"]
     for label in LABELS:
         found = report["labels"][label.value]
         lines.append(f"{label.display:<18}{_score(found['auroc']):<26}{_score(found['average_precision'])}".rstrip())
@@ -74,8 +75,8 @@ def _score(score: Mapping[str, float] | None) -> str:
 
 def tuning_summary(record: Mapping[str, Any]) -> str:
     """Return, for each level and label, the scores before and after tuning (cross-fitted), and what was not fitted."""
-    groups = "" if record["n_groups"] is None else f", {record['n_groups']} groups"
-    lines = [f"{record['n_images']} images{groups}; {record['folds']} folds by {record['folds_by']}"]
+    groups = "" if record["n_groups"] is None else f", {counted(record['n_groups'], 'group')}"
+    lines = [f"{counted(record['n_images'], 'image')}{groups}; {record['folds']} folds by {record['folds_by']}"]
     for name, level in record["levels"].items():
         lines += [
             "",

@@ -74,7 +74,7 @@ def _overview(report: Report) -> Text:
     words = ", ".join(f"{counts[triage]} {triage.value}" for triage in Triage if counts[triage])
     if incomplete := sum(not study.findings.complete for study in report.studies):
         words += f"; {incomplete} of them incomplete"
-    return Text(f"{len(report.studies)} studies: {words}", style="bold")
+    return Text(f"{counted(len(report.studies), 'study')}: {words}", style="bold")
 
 
 def _study(study: ReportedStudy) -> RenderableType:
