@@ -206,7 +206,9 @@ def adam(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     chosen = [parameter for parameter in network.parameters() if parameter.requires_grad]
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.kind]
     fused = True if all(parameter.device.type == "cpu" for parameter in chosen) else None
-    optimizer: torch.optim.Optimizer = kind(chosen, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+    optimizer: torch.optim.Optimizer = kind(
+        chosen, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
+    )
     optimizer.register_load_state_dict_post_hook(_in_order_of_weights)
     return optimizer
 
