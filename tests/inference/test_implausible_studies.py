@@ -142,6 +142,35 @@ class TestStrangeSlices:
         assert "16 of 24 slices" in found.rejected[0].message
 
 
+class TestFewWrongSlices:
+    """Pictures of a display window between good slices of one series."""
+
+    def write(self, head: Phantom, folder: Path, *, count: int) -> None:
+        mixed = head.hounsfield.copy()
+        mixed[12 : 12 + count] = mixed[12 : 12 + count].clip(-20, 60)
+        write_series(mixed, folder, spacing_mm=(5.0, 2.4, 2.4))
+
+    @pytest.mark.parametrize(("count", "state"), [(1, "complete"), (2, "incomplete")])
+    def test_are_refused_by_name_and_the_rest_is_read(
+        self, predictor: Predictor, head: Phantom, tmp_path: Path, count: int, state: str
+    ) -> None:
+        self.write(head, tmp_path, count=count)
+        found = outcome(predictor, tmp_path)
+        assert found.reading is not None
+        findings = found.reading.findings
+        assert [one.source for one in found.rejected] == [f"IM{index:04d}.dcm" for index in range(13, 13 + count)]
+        assert all("display window" in one.message for one in found.rejected)
+        assert (len(findings.slices), findings.state) == (24 - count, state)
+        (note,) = [note.message for note in findings.quality if note.code == "slices_refused"]
+        assert note.startswith(f"{count} of 24 slices have values that are not Hounsfield units")
+
+    def test_are_too_many_beyond_a_tenth(self, predictor: Predictor, head: Phantom, tmp_path: Path) -> None:
+        self.write(head, tmp_path, count=3)
+        found = outcome(predictor, tmp_path)
+        assert found.reading is None
+        assert [one.code for one in found.rejected] == ["implausible_hounsfield"]
+
+
 class TestNotes:
     def test_a_plain_head_has_none(self, predictor: Predictor, head: Phantom, tmp_path: Path) -> None:
         write_series(head, tmp_path)

@@ -323,7 +323,9 @@ def _decoded(
     )
 
 
-def without_slices(decoded: DecodedSeries, refused: Mapping[int, Rejected]) -> DecodedSeries:
+def without_slices(
+    decoded: DecodedSeries, refused: Mapping[int, Rejected], *, why: str = "are pages of text or noise"
+) -> DecodedSeries:
     """Return a series without the slices at some places, each with its refusal; at least one slice must be left."""
     kept = [place for place in range(len(decoded.slices)) if place not in refused]
     new = {place: index for index, place in enumerate(kept)}
@@ -332,7 +334,7 @@ def without_slices(decoded: DecodedSeries, refused: Mapping[int, Rejected]) -> D
         rows = [row for row, place in enumerate(places) if place in new]
         if rows:
             native.append((volume_part(volume, rows), tuple(new[places[row]] for row in rows)))
-    note = _refused_note(len(refused), len(decoded.slices), "are pages of text or noise")
+    note = _refused_note(len(refused), len(decoded.slices), why)
     return replace(
         decoded,
         volume=volume_part(decoded.volume, kept),

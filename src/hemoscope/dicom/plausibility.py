@@ -22,7 +22,7 @@ from hemoscope.dicom.slices import QualityNote, SliceHeader
 from hemoscope.dicom.texture import is_noise, is_text
 from hemoscope.volume import AxisChange, HounsfieldVolume
 
-__all__ = ["check_plausible", "implausible_values", "slices_with_metal", "unlike_a_head"]
+__all__ = ["check_plausible", "implausible_values", "slices_with_metal", "unlike_a_head", "wrong_slices"]
 
 # What is looked at: this many slices, with ``SIDE`` pixels a side.
 _SLICES = 24
@@ -128,6 +128,12 @@ def check_plausible(volume: HounsfieldVolume, headers: Sequence[SliceHeader]) ->
     if sample.whole and all(header.contrast_agent is None for header in headers):
         notes += _contrast_notes(volume, headers)
     return tuple(notes)
+
+
+def wrong_slices(volume: HounsfieldVolume) -> dict[int, str]:
+    """Return the slices, by index, whose values taken alone are no Hounsfield units of a head, and why."""
+    alone = {index: _implausible(_sampled(_alone(volume.hounsfield[index])), declared=True) for index in _suspects(volume)}
+    return {index: wrong for index, wrong in alone.items() if wrong is not None}
 
 
 def _contrast_notes(volume: HounsfieldVolume, headers: Sequence[SliceHeader]) -> list[QualityNote]:

@@ -1,6 +1,7 @@
 """Reads the best series of a study that can be read: if its values are no Hounsfield units, the next one by rank.
 
-Pages of text and noise among the slices of a good series are refused one by one; the others are read.
+Pages of text and noise among the slices of a good series, and a few slices with wrong values, are refused one by one;
+the others are read.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from hemoscope.dicom.archive import Archive, DecodedSeries, read_series, without_slices
-from hemoscope.dicom.plausibility import check_plausible
+from hemoscope.dicom.plausibility import check_plausible, wrong_slices
 from hemoscope.dicom.read import read_slices
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.rest_of_head import rest_in_other_series
@@ -29,6 +30,8 @@ __all__ = ["ReadableSeries", "read_best_series"]
 _Skipped = tuple[str, str, int]
 # With more pages of text or noise than that, the series itself is refused.
 _MOST_STRANGE = 0.5
+# With more slices of wrong values, those of the others are not trusted either.
+_MOST_WRONG = 0.1
 # As many slices at the place of another one change no answer; beyond, so many pairs are compared.
 _FEW_COPIES, _COMPARED = 0.05, 24
 _STRANGE = {
@@ -104,7 +107,7 @@ def _plausible(
     try:
         _check_copies(archive, series, decoded)
         decoded = _without_strange_slices(decoded)
-        notes = check_plausible(decoded.volume, decoded.slices)
+        decoded, notes = _without_wrong_slices(decoded)
     except DicomReadError as error:
         return None, (*decoded.rejected, rejected_by(error))
     return replace(decoded, quality=decoded.quality + notes), decoded.rejected
@@ -119,7 +122,20 @@ def _without_strange_slices(decoded: DecodedSeries) -> DecodedSeries:
         code = next(iter(strange.values()))
         reason = f"{len(strange)} of {count} slices: {_STRANGE[code]}"
         raise refusal(f"series {decoded.slices[0].series_instance_uid}", code, reason)
-    return without_slices(decoded, {index: _strange(decoded.slices[index], code) for index, code in strange.items()})
+    return without_slices(decoded, {index: _refused(decoded.slices[index], code, _STRANGE[code]) for index, code in strange.items()})
+
+
+def _without_wrong_slices(decoded: DecodedSeries) -> tuple[DecodedSeries, tuple[QualityNote, ...]]:
+    """Return what ``check_plausible`` notes, without the slices whose values alone are wrong if they are few."""
+    try:
+        return decoded, check_plausible(decoded.volume, decoded.slices)
+    except DicomReadError:
+        wrong = wrong_slices(decoded.volume)
+        if not 0 < len(wrong) <= _MOST_WRONG * len(decoded.slices):
+            raise
+    refused = {index: _refused(decoded.slices[index], "implausible_hounsfield", why) for index, why in wrong.items()}
+    left = without_slices(decoded, refused, why="have values that are not Hounsfield units of a head")
+    return left, check_plausible(left.volume, left.slices)
 
 
 def _check_copies(archive: Archive, series: Series, decoded: DecodedSeries) -> None:
@@ -158,9 +174,9 @@ def _same_pixels(archive: Archive, one: SliceHeader, other: SliceHeader) -> bool
     return bool(np.array_equal(mine[0].hounsfield, theirs[0].hounsfield))
 
 
-def _strange(header: SliceHeader, code: str) -> Rejected:
+def _refused(header: SliceHeader, code: str, why: str) -> Rejected:
     frame = f"frame {header.frame + 1}: " if header.frame else ""
-    return rejected_by(refusal(header.source, code, f"{frame}{_STRANGE[code]}"))
+    return rejected_by(refusal(header.source, code, f"{frame}{why}"))
 
 
 def _no_series(study: Study, error: SeriesError) -> Rejected:

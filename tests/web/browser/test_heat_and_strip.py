@@ -118,4 +118,5 @@ def test_faint_heat_heat_below_the_threshold_and_a_map_that_does_not_come_are_na
     page.route("**/heatmap/epidural", lambda route: route.fulfill(status=503, body="{}"))
     page.locator(".strip-head", has_text="EDH").click()
     page.get_by_text("The heat map could not be loaded").wait_for()
+    page.context.close()
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser's own lines about the 503
