@@ -122,5 +122,6 @@ def _report(done: "Preparation", output: Path, seconds: float) -> None:
         sys.stderr.write(f"and {len(done.left_out) - _NAMED} more, all in {output / 'left_out.csv'}\n")
     rate = done.slices / max(seconds, 1e-3)
     sys.stdout.write(
-        f"{counted(done.slices, 'slice')} in {output}, {len(done.left_out)} left out, {seconds:.1f} s ({rate:.0f} a second)\n"
+        f"{counted(done.slices, 'slice')} in {output}, {len(done.left_out)} left out, "
+        f"{seconds:.1f} s ({rate:.0f} a second)\n"
     )
