@@ -28,7 +28,7 @@ def copies(folder: Path) -> list[Path]:
 def test_copies_are_read_like_the_originals(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["deidentify", str(given), str(tmp_path / "out"), "--key", str(tmp_path / "site.key")]) == 4
     shown = capsys.readouterr()
-    assert "4 files of 1 studies of 1 patients written to out" in shown.out
+    assert "4 files of 1 study of 1 patient written to out" in shown.out
     assert "site.key is a new key" in shown.out
     assert "Faces are not removed" in shown.out
     assert "refused (not_dicom)" in shown.err
