@@ -132,7 +132,9 @@ def check_plausible(volume: HounsfieldVolume, headers: Sequence[SliceHeader]) ->
 
 def wrong_slices(volume: HounsfieldVolume) -> dict[int, str]:
     """Return the slices, by index, whose values taken alone are no Hounsfield units of a head, and why."""
-    alone = {index: _implausible(_sampled(_alone(volume.hounsfield[index])), declared=True) for index in _suspects(volume)}
+    alone = {
+        index: _implausible(_sampled(_alone(volume.hounsfield[index])), declared=True) for index in _suspects(volume)
+    }
     return {index: wrong for index, wrong in alone.items() if wrong is not None}
 
 

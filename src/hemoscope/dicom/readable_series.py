@@ -122,7 +122,9 @@ def _without_strange_slices(decoded: DecodedSeries) -> DecodedSeries:
         code = next(iter(strange.values()))
         reason = f"{len(strange)} of {count} slices: {_STRANGE[code]}"
         raise refusal(f"series {decoded.slices[0].series_instance_uid}", code, reason)
-    return without_slices(decoded, {index: _refused(decoded.slices[index], code, _STRANGE[code]) for index, code in strange.items()})
+    return without_slices(
+        decoded, {index: _refused(decoded.slices[index], code, _STRANGE[code]) for index, code in strange.items()}
+    )
 
 
 def _without_wrong_slices(decoded: DecodedSeries) -> tuple[DecodedSeries, tuple[QualityNote, ...]]:

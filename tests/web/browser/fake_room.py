@@ -271,7 +271,9 @@ class FakeRoom:
         given.append(entry)
         newest = {one["label"]: one["verdict"] for one in given}
         standing = {label: verdict for label, verdict in newest.items() if verdict != "withdrawn"}
-        self.change(study_id, verdicts=standing, feedback=Counter(standing.values()), readers=["local"] * bool(standing))
+        self.change(
+            study_id, verdicts=standing, feedback=Counter(standing.values()), readers=["local"] * bool(standing)
+        )
         return JSONResponse(entry, status_code=201)
 
     async def _claim(self, study_id: str, request: Request) -> Response:
