@@ -24,6 +24,8 @@ def busy(fake: Any, asymmetric: Phantom) -> Any:
     for urgency in ("immediate", "prompt", "unsure", "routine"):
         feedback = {"agree": 1} if urgency == "routine" else {}
         study_id = fake.fake.add(asymmetric, urgency=urgency, feedback=feedback, **(marks if feedback else {}))
+    answers = {"any": "corrected", "intraparenchymal": "agree", "subdural": "corrected"}
+    fake.fake.add(asymmetric, verdicts=answers, readers=["agnes"])
     fake.fake.add_series(study_id, asymmetric, "5 mm, kernel H60s")
     fake.fake.add(asymmetric, urgency=None, state="failed", error_code="not_ct", error_message="No CT was found.")
     fake.fake.add(asymmetric, urgency=None, state="scoring", stage_done=3, stage_total=12, waiting=timedelta(seconds=2))
@@ -54,6 +56,8 @@ def test_the_reading_page_has_no_serious_fault(busy: Any, open_page: OpenPage, s
     page.wait_for_selector(".finding")
     page.locator(".finding[data-label=subdural] .finding-head").click()
     page.locator(".finding[data-label=subdural]").get_by_role("button", name="Disagree").click()
+    page.locator(".finding[data-label=subdural] .said").wait_for()
+    page.get_by_role("button", name="Add slices or a note").click()
     assert not faults(page)
     page.keyboard.press("Escape")
     page.locator(".user-name").click()
@@ -62,6 +66,24 @@ def test_the_reading_page_has_no_serious_fault(busy: Any, open_page: OpenPage, s
     page.keyboard.press("x")  # another series beside it, where there is one
     assert not faults(page)
     page.get_by_role("button", name="Model card").click()
+    assert not faults(page)
+
+
+@pytest.mark.parametrize("width", [390, 768])
+def test_small_screens_have_no_serious_fault_beside_contradictory_answers(
+    busy: Any, open_page: OpenPage, width: int
+) -> None:
+    study_id = next(key for key, study in busy.fake.studies.items() if study.entry["urgency"] == "immediate")
+    page = open_page(f"{busy.url}/studies/{study_id}", viewport={"width": width, "height": 844})
+    page.wait_for_selector(".finding")
+    for label, key in (("any", "d"), ("intraparenchymal", "a")):
+        page.locator(f".finding[data-label={label}] .finding-head").click()
+        page.keyboard.press(key)
+        page.locator(f".finding[data-label={label}] .said").wait_for()
+    page.locator(".contradiction").wait_for()
+    assert not faults(page)
+    page.goto(busy.url)
+    page.wait_for_selector("#studies tbody tr")
     assert not faults(page)
 
 

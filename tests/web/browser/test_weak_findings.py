@@ -92,6 +92,6 @@ def test_a_small_screen_shows_verdict_and_finding_first_and_brings_a_key_slice_i
 def test_the_report_opens_in_a_tab_beside_its_downloads(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
     page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
     with page.context.expect_page() as opening:
-        page.get_by_role("link", name="Open report").click()
+        page.get_by_role("link", name="Report", exact=True).click()
     opening.value.get_by_role("heading", name="Report").wait_for()
     assert page.get_by_role("link", name="HTML").get_attribute("download") is not None

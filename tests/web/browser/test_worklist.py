@@ -366,7 +366,7 @@ def test_the_list_has_its_place_again_and_reviewed_studies_follow_the_others_of_
     page = open_page(fake.url)
     page.wait_for_selector("#studies tbody tr")
     assert page.title().startswith("(3) ")
-    assert "3 immediate, not reviewed" in page.locator("#count").inner_text()
+    assert "3 immediate to review" in page.locator("#count").inner_text()
     for _ in range(2):
         page.keyboard.press("j")
     page.keyboard.press("Enter")
@@ -379,4 +379,4 @@ def test_the_list_has_its_place_again_and_reviewed_studies_follow_the_others_of_
     order = page.locator("#studies tbody tr").evaluate_all("rows => rows.map((row) => row.dataset.study)")
     assert order == [first, third, second]
     assert page.title().startswith("(2) ")
-    assert "2 immediate, not reviewed" in page.locator("#count").inner_text()
+    assert "2 immediate to review" in page.locator("#count").inner_text()
