@@ -143,9 +143,15 @@ def test_a_slice_that_cannot_be_loaded_is_said_beside_the_planes(
     fake: Any, open_page: OpenPage, asymmetric: Phantom
 ) -> None:
     page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
-    page.route("**/pixels?*", lambda route: route.abort())
+    page.route("**/pixels?first=1&*", lambda route: route.abort())
     page.keyboard.press("m")
     page.get_by_text("the planes are not complete").wait_for()
+    page.wait_for_selector(".plane[data-plane=coronal][data-drawn]")
+    assert "the planes are not complete" in page.locator("#planes-state").inner_text(), "what came later hides it not"
+    page.unroute("**/pixels?first=1&*")
+    for _ in range(2):
+        page.keyboard.press("m")
+    page.wait_for_function("() => document.querySelector('#planes-state').textContent === ''")
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
 
 
