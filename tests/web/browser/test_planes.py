@@ -139,10 +139,8 @@ def test_planes_are_refused_where_the_places_of_the_slices_are_unknown(
     assert not page.locator("#planes").is_visible()
 
 
-def test_a_slice_that_cannot_be_loaded_is_said_beside_the_planes(
-    fake: Any, open_page: OpenPage, asymmetric: Phantom
-) -> None:
-    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
+def test_a_slice_that_cannot_be_loaded_is_said_beside_the_planes(fake: Any, open_page: OpenPage) -> None:
+    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(THIN)}")
     page.route("**/pixels?first=1&*", lambda route: route.abort())
     page.keyboard.press("m")
     page.get_by_text("the planes are not complete").wait_for()

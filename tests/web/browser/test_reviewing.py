@@ -49,7 +49,7 @@ def test_what_nobody_has_reviewed_can_be_listed_counted_and_walked_through(
     page.wait_for_selector(".finding")
     page.keyboard.press("v")
     page.get_by_text("Take back review").wait_for()
-    late = fake.fake.add(SMALL, urgency="routine")  # events come in order: with this one the page has heard of the review
+    late = fake.fake.add(SMALL, urgency="routine")  # events come in order: the page has heard of the review before
     page.get_by_text("1 of 4 shown").wait_for()
     fake.fake.change(late, reviews=[REVIEW])
     page.get_by_text("1 of 3 shown").wait_for()
