@@ -153,6 +153,14 @@ def test_a_slice_that_cannot_be_loaded_is_said_beside_the_planes(fake: Any, open
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
 
 
+def test_a_program_for_planes_that_does_not_run_is_said(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
+    page.route("**/planes_worker.js*", lambda route: route.abort())
+    page.keyboard.press("m")
+    page.get_by_text("The program that cuts the planes stopped: the planes are not complete").wait_for()
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (768, "dark"), (390, "light")])
 def test_a_coarse_plane_comes_first_and_says_what_is_missing_then_all_slices(
     fake: Any, open_page: OpenPage, width: int, scheme: str
