@@ -145,6 +145,8 @@ def test_zoom_and_pan_are_linked_in_millimetres_until_they_are_unlinked(
     for _ in range(4):
         page.keyboard.press("+")
     wait_until(page, lambda: apart(page) < 3)
+    page.set_viewport_size({"width": width, "height": 1100})  # another stage for both: still the same part of the head
+    wait_until(page, lambda: apart(page) < 3)
     before = head(page, "#view")
     stage = page.locator("#beside canvas").bounding_box()
     assert stage

@@ -139,13 +139,25 @@ def test_planes_are_refused_where_the_places_of_the_slices_are_unknown(
     assert not page.locator("#planes").is_visible()
 
 
-def test_a_slice_that_cannot_be_loaded_is_said_beside_the_planes(
-    fake: Any, open_page: OpenPage, asymmetric: Phantom
-) -> None:
-    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
-    page.route("**/pixels?*", lambda route: route.abort())
+def test_a_slice_that_cannot_be_loaded_is_said_beside_the_planes(fake: Any, open_page: OpenPage) -> None:
+    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(THIN)}")
+    page.route("**/pixels?first=1&*", lambda route: route.abort())
     page.keyboard.press("m")
     page.get_by_text("the planes are not complete").wait_for()
+    page.wait_for_selector(".plane[data-plane=coronal][data-drawn]")
+    assert "the planes are not complete" in page.locator("#planes-state").inner_text(), "what came later hides it not"
+    page.unroute("**/pixels?first=1&*")
+    for _ in range(2):
+        page.keyboard.press("m")
+    page.wait_for_function("() => document.querySelector('#planes-state').textContent === ''")
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
+def test_a_program_for_planes_that_does_not_run_is_said(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
+    page.route("**/planes_worker.js*", lambda route: route.abort())
+    page.keyboard.press("m")
+    page.get_by_text("The program that cuts the planes stopped: the planes are not complete").wait_for()
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
 
 

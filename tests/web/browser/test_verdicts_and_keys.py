@@ -76,6 +76,50 @@ def test_a_and_d_answer_for_the_chosen_finding_and_for_the_one_with_the_focus(
     assert len(fake.fake.studies[study_id].feedback) == 2
 
 
+def test_an_answer_that_could_not_be_stored_is_said_where_it_was_meant(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
+    page.route("**/feedback", lambda route: route.abort() if route.request.method == "POST" else route.continue_())
+    finding = page.locator(".finding[data-label=subdural]")
+    assert not finding.locator(".finding-body").is_visible()
+    finding.locator(".finding-head").focus()
+    for _ in range(2):
+        with page.expect_event("requestfailed"):
+            page.keyboard.press("a")
+    finding.locator(".problem").get_by_text("The server does not answer.").wait_for()
+    page.locator("#announcement").get_by_text("The server does not answer.").wait_for(state="attached")
+    assert finding.locator(".problem").count() == 1
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
+def test_a_note_outlasts_a_key_another_readers_answer_and_a_connection_that_fails(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    url = f"{fake.url}/studies/{fake.fake.add(asymmetric)}"
+    page, other = opened(open_page, url), opened(open_page, url)
+    finding = page.locator(".finding[data-label=any]")
+    page.keyboard.press("a")
+    finding.get_by_role("button", name="Add slices or a note").click()
+    finding.locator("textarea").fill("a long note")
+    finding.locator("textarea").blur()
+    page.keyboard.press("d")
+    assert page.evaluate("document.activeElement.tagName") == "TEXTAREA"
+    other.locator(".finding[data-label=any] .said").wait_for(state="attached")
+    other.keyboard.press("d")
+    finding.locator(".reader-mark").get_by_text("Reader disagrees").wait_for()
+    assert finding.locator("textarea").input_value() == "a long note"
+    page.route("**/feedback", lambda route: route.abort())
+    with page.expect_event("requestfailed"):
+        other.keyboard.press("a")
+    page.wait_for_timeout(200)  # what would replace the panel has done so
+    assert finding.locator("textarea").input_value() == "a long note"
+    page.unroute("**/feedback")
+    finding.locator("textarea").press("Escape")
+    finding.get_by_text("Disagreed: no hemorrhage").wait_for()
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
 def test_the_worklist_says_which_finding_readers_agree_with_and_an_open_page_shows_it(
     fake: Any, open_page: OpenPage, asymmetric: Phantom
 ) -> None:

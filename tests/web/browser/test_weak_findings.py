@@ -41,6 +41,18 @@ def test_a_weak_suspicion_looks_weak_and_leads_to_no_slice_that_does_not_show_it
     page.locator(".finding[data-label=any]").get_by_text("from all slices together, and can exceed").wait_for()
 
 
+def test_a_study_opens_without_heat_if_no_slice_shows_what_is_suspected(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    study_id = weak(fake, asymmetric)
+    geometry = fake.fake.studies[study_id].entry["geometry"]
+    for row in geometry["probabilities"]:
+        row[:] = [0.01] * len(row)
+    page = opened(open_page, f"{fake.url}/studies/{study_id}")
+    assert int(page.locator("#view").get_attribute("data-slice") or 0) == geometry["slices"] // 2
+    assert page.locator("#heat").get_attribute("aria-pressed") == "false"
+
+
 def test_a_weak_established_finding_is_called_weak(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
     study_id = fake.fake.add(asymmetric)
     for finding in fake.fake.studies[study_id].entry["findings"]["studies"][0]["findings"]:

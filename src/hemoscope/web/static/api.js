@@ -71,6 +71,16 @@ async function request(path, options = {}) {
   throw problemOf(response.status, await response.text(), response.headers.get("Retry-After"));
 }
 
+/** The bytes of an answer; a connection that is lost in the middle of them is a problem too. */
+async function bytesOf(response) {
+  try {
+    return await response.arrayBuffer();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw unreachable();
+  }
+}
+
 export async function getJson(path) {
   return (await request(path)).json();
 }
@@ -103,7 +113,7 @@ export const seriesPixels = (studyId, number, index, signal) => pixelsAt(`/studi
 /** Several slices in one answer, `stride` apart: an Int16Array of each. */
 export async function severalPixels(studyId, { first, stride, count }, size) {
   const response = await request(`/studies/${studyId}/pixels?${new URLSearchParams({ first, stride, count })}`);
-  const buffer = await response.arrayBuffer();
+  const buffer = await bytesOf(response);
   if (buffer.byteLength !== count * size * 2) {
     throw new Problem({ detail: t("problem.slice-incomplete", { number: first + 1 }), cure: t("problem.slice-incomplete.remedy") });
   }
@@ -113,7 +123,7 @@ export async function severalPixels(studyId, { first, stride, count }, size) {
 async function pixelsAt(path, index, signal) {
   const response = await request(path, { signal });
   const [rows, columns] = ["X-Rows", "X-Columns"].map((name) => Number(response.headers.get(name)));
-  const hounsfield = new Int16Array(await response.arrayBuffer());
+  const hounsfield = new Int16Array(await bytesOf(response));
   if (hounsfield.length !== rows * columns) {
     throw new Problem({ detail: t("problem.slice-incomplete", { number: index + 1 }), cure: t("problem.slice-incomplete.remedy") });
   }
@@ -123,7 +133,7 @@ async function pixelsAt(path, index, signal) {
 /** One heat map: bytes where 255 is probability 1, of the shape given in the study's geometry. */
 export async function heatMap(studyId, index, label, signal) {
   const response = await request(`/studies/${studyId}/slices/${index}/heatmap/${label}`, { signal });
-  return new Uint8Array(await response.arrayBuffer());
+  return new Uint8Array(await bytesOf(response));
 }
 
 /**

@@ -88,7 +88,8 @@ export class Beside {
     const read = tablePositions(this.#reading.geometry);
     const linked = mine && read ? { mine, read, reach: reachOf(mine) } : null;
     link.hidden = linked === null;
-    this.#open = { number, geometry, canvas, place, caution, name, preset, stack, link, positions: linked, index: Math.floor(geometry.slices / 2), viewer: new Viewer(canvas, { shape, onDrawn: () => {} }) };
+    const viewer = new Viewer(canvas, { shape, onDrawn: () => this.#fit(viewer) });
+    this.#open = { number, geometry, canvas, place, caution, name, preset, stack, link, positions: linked, index: Math.floor(geometry.slices / 2), viewer, fitted: "" };
     preset.addEventListener("change", () => {
       this.#setWindow(PRESETS.find(({ key }) => key === preset.value) ?? this.#open.window);
       preset.blur();
@@ -149,6 +150,16 @@ export class Beside {
     link.setAttribute("aria-pressed", this.#isLinked);
     if (!this.#isLinked) caution.textContent = t(positions ? "beside.unlinked" : "beside.not-linked");
     else caution.textContent = found.mm > positions.reach ? t("beside.far", { mm: found.mm.toFixed(0) }) : "";
+  }
+
+  /** Once the stage or the slices have another shape, the same part of the patient is another part of them. */
+  #fit(viewer) {
+    if (viewer !== this.#open?.viewer) return;
+    const { stage, image } = viewer;
+    const fitted = [stage.width, stage.height, image.rows, image.columns].join(" ");
+    if (fitted === this.#open.fitted) return;
+    this.#open.fitted = fitted;
+    this.#followView();
   }
 
   /** The series that was read shows another part of itself: show the same beside it. */

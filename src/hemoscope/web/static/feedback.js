@@ -2,6 +2,7 @@
 // slices and a note; and take it back. Stored by the server, exported for training.
 
 import { Problem, sendJson } from "./api.js";
+import { announce } from "./announce.js";
 import { el, icon } from "./element.js";
 import { labelName } from "./labels.js";
 import { parts, t } from "./messages.js";
@@ -33,9 +34,22 @@ export function sightWords(label, present) {
 
 const words = ({ verdict, label, present }) => t(verdict === "agree" ? "feedback.agreed" : "feedback.disagreed", { sight: sightWords(label, present) });
 
-/** The controls of one finding. `context` has studyId, slices (their number), currentSlice() and onGiven(label, entry). */
+/** What readers said, by `fetch`, while no answer of this reader is under way: what was fetched across one would undo it. */
+export async function fetchBetween(controls, fetch) {
+  const sends = () => controls.reduce((sum, one) => sum + one.sends, 0);
+  for (;;) {
+    await Promise.all(controls.map(({ settled }) => settled));
+    const before = sends();
+    const found = await fetch();
+    if (sends() === before) return found;
+  }
+}
+
+/** The controls of one finding. `context` has studyId, slices (their number), currentSlice(), onGiven(label, entry) and onFailed(label). */
 export class FeedbackControls {
   #forget = () => {};
+  sends = 0; // answers that were begun
+  settled = Promise.resolve(); // once the last answer has arrived or failed
 
   constructor(finding, context, given) {
     this.finding = finding;
@@ -44,18 +58,25 @@ export class FeedbackControls {
     this.show(given);
   }
 
-  /** Show what the server has by now, whoever gave it, unless this reader writes a note; returns whether it is shown. */
+  /** Show what the server has by now, whoever gave it, but after a note that this reader writes; returns whether it is news. */
   take(given) {
-    if (JSON.stringify(given) === JSON.stringify(this.given) || this.node.querySelector("form")) return false;
+    if (JSON.stringify(given) === JSON.stringify(this.given)) return false;
+    this.given = given;
+    if (this.#open) return true; // shown when the note is closed
     const hadFocus = this.node.contains(document.activeElement);
     this.show(given);
     if (hadFocus) this.#rest();
     return true;
   }
 
-  /** Agree or disagree, stored at once; what stands already stays as it is, with its slices and note. */
+  get #open() {
+    return this.node.querySelector("form");
+  }
+
+  /** Agree or disagree, stored at once; what stands already stays as it is, with its slices and note. A note that is being written comes first. */
   give(verdict) {
-    if (this.given?.verdict !== verdict) this.#send(verdict);
+    if (this.#open) this.#open.querySelector("textarea").focus();
+    else this.#send(verdict, {}, () => this.given?.verdict !== verdict);
   }
 
   show(given) {
@@ -68,7 +89,7 @@ export class FeedbackControls {
     const [agree, disagree] = ["agree", "corrected"].map((verdict) => button(verdict, () => this.give(verdict)));
     const more = given && [
       el("button", { type: "button", class: "small quiet", onclick: () => this.#form(given) }, t(given.note || given.slices ? "feedback.edit" : "feedback.add")),
-      el("button", { type: "button", class: "small quiet", onclick: () => this.#send("withdrawn") }, t("feedback.take-back")),
+      el("button", { type: "button", class: "small quiet", onclick: () => this.#send("withdrawn", {}, () => Boolean(this.given)) }, t("feedback.take-back")),
     ];
     const buttons = el("div", { class: "feedback-buttons", role: "group", tabindex: -1, "aria-label": t("feedback.yours", { label: labelName(label) }) }, agree, disagree, ...(more ?? []));
     this.node.replaceChildren(buttons, ...(given ? [this.#said(given)] : []));
@@ -101,25 +122,29 @@ export class FeedbackControls {
       present && marks.node,
       el("label", { for: note.id, text: t("feedback.note") }),
       note,
-      el("div", { class: "feedback-buttons" }, el("button", { type: "submit", class: "main small" }, t("common.save")), el("button", { type: "button", class: "small quiet", onclick: () => this.#cancel() }, t("common.cancel"))),
+      el("div", { class: "feedback-buttons" }, el("button", { type: "submit", class: "main small" }, t("common.save")), el("button", { type: "button", class: "small quiet", onclick: () => this.#close() }, t("common.cancel"))),
     );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (!present || marks.input.checkValidity()) this.#send(verdict, { note: note.value, slices: present ? marks.read() : null });
+      if (!present || marks.input.checkValidity()) this.#send(verdict, { note: note.value, slices: present ? marks.read() : null }, () => form.isConnected, form);
       else marks.input.reportValidity();
     });
-    form.addEventListener("keydown", (event) => event.key === "Escape" && this.#cancel());
-    const ask = (event) => form.isConnected && note.value.trim() !== (given.note ?? "") && event.preventDefault(); // a note is not lost without a word
+    form.addEventListener("keydown", (event) => event.key === "Escape" && this.#close());
+    const before = [note.value.trim(), marks.input.value];
+    const isTyped = () => note.value.trim() !== before[0] || marks.input.value !== before[1];
+    const ask = (event) => form.isConnected && isTyped() && event.preventDefault(); // what was typed is not lost without a word
     window.addEventListener("beforeunload", ask);
     this.#forget = () => window.removeEventListener("beforeunload", ask);
     this.node.replaceChildren(form);
     (present ? marks.input : note).focus();
   }
 
-  #cancel() {
+  /** Show what stands, in the place of a note. */
+  #close() {
+    const hadFocus = this.node.contains(document.activeElement);
     this.#forget();
     this.show(this.given);
-    this.#rest();
+    if (hadFocus) this.#rest();
   }
 
   /** The slices on which it is seen, typed as "12-15, 18", or the current one added. */
@@ -143,19 +168,28 @@ export class FeedbackControls {
     return { node, input, read };
   }
 
-  async #send(verdict, extra = {}) {
+  /** Send an answer after those under way, if it is `wanted` by then: two at once could arrive in either order. */
+  #send(verdict, extra, wanted, form = null) {
+    const act = () => wanted() && this.#post(verdict, extra, form);
+    this.sends += 1;
+    this.settled = this.settled.then(act, act);
+  }
+
+  async #post(verdict, extra, form) {
+    const { label } = this.finding;
     const body = feedbackOn(this.finding, verdict, extra);
     try {
       const entry = (await sendJson("POST", `/studies/${this.context.studyId}/feedback`, body)) ?? { ...body, by: t("feedback.you") };
       const standing = verdict === "withdrawn" ? undefined : entry;
-      const hadFocus = this.node.contains(document.activeElement);
-      this.#forget();
-      this.show(standing);
-      this.context.onGiven(this.finding.label, standing);
-      if (hadFocus) this.#rest();
+      this.given = standing;
+      if (!this.#open || this.#open === form) this.#close(); // another note, begun meanwhile, stays
+      this.context.onGiven(label, standing);
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
+      this.node.querySelector(".problem")?.remove();
       this.node.append(problemBox(error));
+      this.context.onFailed(label); // a key answers for a finding that may be closed
+      announce(error.message);
     }
   }
 }

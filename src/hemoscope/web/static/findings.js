@@ -1,7 +1,7 @@
 // The findings beside the slices: urgency, six labels each with its probability, threshold and key slices, quality notes.
 
 import { el, icon } from "./element.js";
-import { FeedbackControls, VERDICTS } from "./feedback.js";
+import { FeedbackControls, fetchBetween, VERDICTS } from "./feedback.js";
 import { probability } from "./format.js";
 import { labelName, triageOf, urgencyWord } from "./labels.js";
 import { thresholdWords, unreadWords, urgencyWords } from "./meaning.js";
@@ -108,9 +108,9 @@ function skipped(study) {
 const PARTIAL_HEAD = ["single_slice", "few_slices"]; // said already where the head was not read in full
 
 /**
- * Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onFinding, onGiven, currentSlice.
- * Returns {take(feedback), give(label, verdict), check()}: show what readers said since, agree or disagree with a finding,
- * and say so if the answers contradict each other.
+ * Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onFinding, onGiven, onFailed, currentSlice.
+ * Returns {follow(fetch), give(label, verdict), check()}: fetch and show what readers said since, agree or disagree with a
+ * finding, and say so if the answers contradict each other.
  */
 export function drawFindings(panel, study, context, feedback) {
   const triage = triageOf(study);
@@ -140,8 +140,14 @@ export function drawFindings(panel, study, context, feedback) {
     check(newer);
     for (const [label, one] of controls) if (one.take(newer.get(label))) markReviewed(rows.get(label), newer.get(label));
   };
+  let asked = 0;
+  const follow = async (fetch) => {
+    const mine = (asked += 1);
+    const newer = await fetchBetween([...controls.values()], fetch);
+    if (mine === asked) take(newer); // a slow answer must not undo a later one
+  };
   const standing = () => new Map([...controls].filter(([, { given }]) => given).map(([label, { given }]) => [label, given]));
-  return { take, give: (label, verdict) => controls.get(label)?.give(verdict), check: () => check(standing()) };
+  return { follow, give: (label, verdict) => controls.get(label)?.give(verdict), check: () => check(standing()) };
 }
 
 /** What readers said that cannot all be so, in words; "" if it can. A type is a hemorrhage. */
@@ -165,7 +171,7 @@ export function openFinding(panel, label) {
 export function verdictKeys(panel, give) {
   const meant = () => (document.activeElement?.closest(".finding") ?? panel.querySelector(".finding.is-chosen"))?.dataset.label;
   return [
-    { keys: ["a"], shown: ["a"], does: t("keys.agree"), act: () => give(meant(), "agree") },
-    { keys: ["d"], shown: ["d"], does: t("keys.disagree"), act: () => give(meant(), "corrected") },
+    { keys: ["a"], shown: ["a"], does: t("keys.agree"), act: (event) => event.repeat || give(meant(), "agree") },
+    { keys: ["d"], shown: ["d"], does: t("keys.disagree"), act: (event) => event.repeat || give(meant(), "corrected") },
   ];
 }

@@ -45,3 +45,6 @@ export function percent(share) {
   const value = share * 100;
   return t("meaning.percent", { value: value < 10 ? Number(value.toFixed(1)) : Math.round(value) });
 }
+
+/** The language of the page's texts, for dates and times among them; the browser's own where there is no page. */
+export const language = () => globalThis.document?.documentElement?.lang || undefined;

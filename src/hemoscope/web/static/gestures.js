@@ -8,16 +8,25 @@ const DELTA_PIXELS = [1, 20, WHEEL_STEP];
 
 const middle = ([a, b]) => ({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, apart: Math.hypot(a.x - b.x, a.y - b.y) });
 
-function wireWheel(stage, acts, at) {
+/** Counts whole steps of a wheel, up is positive: one for each notch, and one for many small movements of a touchpad. */
+export function wheelSteps() {
   let wheeled = 0;
+  return ({ deltaY, deltaMode }) => {
+    const pixels = deltaY * DELTA_PIXELS[deltaMode];
+    wheeled -= Math.abs(pixels) >= WHEEL_STEP ? Math.sign(pixels) * WHEEL_STEP : pixels;
+    const steps = Math.trunc(wheeled / WHEEL_STEP);
+    wheeled -= steps * WHEEL_STEP;
+    return steps;
+  };
+}
+
+function wireWheel(stage, acts, at) {
+  const stepsOf = wheelSteps();
   const wheel = (event) => {
     event.preventDefault();
     const { x, y } = at(event);
     if (event.ctrlKey) return acts.zoom(Math.exp(-event.deltaY / 300), x, y);
-    const pixels = event.deltaY * DELTA_PIXELS[event.deltaMode];
-    wheeled -= Math.abs(pixels) >= WHEEL_STEP ? Math.sign(pixels) * WHEEL_STEP : pixels;
-    const steps = Math.trunc(wheeled / WHEEL_STEP);
-    wheeled -= steps * WHEEL_STEP;
+    const steps = stepsOf(event);
     if (steps !== 0) acts.scroll(steps);
   };
   stage.addEventListener("wheel", wheel, { passive: false });

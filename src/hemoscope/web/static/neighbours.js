@@ -26,13 +26,17 @@ export class Neighbours {
     return version;
   }
 
-  /** Keep the list as an entry changes it; returns whether the entry is news. */
+  /**
+   * Keep the list as an entry changes it; returns whether the entry is news. The study that is open stays where it was when
+   * the list came: one that the reader marks as reviewed would else go behind those that wait, and the way on would leave them out.
+   */
   keep(entry) {
     const known = this.#entries.find((other) => other.study_id === entry.study_id);
     if (known?.version > entry.version) return false; // an event from before the list was fetched
     const listed = matches(entry, this.#query) && (known || !this.#query.search); // only the server knows what a search finds
     this.#entries = this.#entries.filter((other) => other !== known);
-    if (listed || entry.study_id === this.#studyId) this.#entries.push(entry);
+    if (entry.study_id === this.#studyId) this.#entries.push({ ...entry, reviews: known?.reviews ?? entry.reviews });
+    else if (listed) this.#entries.push(entry);
     this.#show();
     return true;
   }

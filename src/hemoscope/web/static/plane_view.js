@@ -2,6 +2,7 @@
 
 import { el } from "./element.js";
 import { drawCrossHair } from "./cross_hair.js";
+import { wheelSteps } from "./gestures.js";
 import { t } from "./messages.js";
 import { frameOf, inPlane, PLANES, underPlane } from "./reformat.js";
 import { sheetOf } from "./sheet.js";
@@ -23,6 +24,7 @@ export class Plane {
   #asked = null; // the point whose plane the worker is cutting
   #again = false;
   #sizes;
+  #steps = wheelSteps();
 
   /** `ready()` says whether there are slices to cut; `ask(point)` makes the worker answer with arrived(); `onPoint(point)` is told where the reader points. */
   constructor(name, volume, acts) {
@@ -105,11 +107,13 @@ export class Plane {
 
   /** Through the planes: away from the reader is to the front, or to the patient's right. */
   #wheel(event) {
+    if (event.ctrlKey) return; // the browser zooms its page
     event.preventDefault();
-    if (!this.#point || event.deltaY === 0) return;
+    const steps = this.#steps(event);
+    if (!this.#point || steps === 0) return;
     const { fixed } = PLANES[this.name];
     const next = [...this.#point];
-    next[fixed] = Math.min(Math.max(next[fixed] + Math.sign(event.deltaY) * WHEEL_MM, this.#volume.low[fixed]), this.#volume.high[fixed]);
+    next[fixed] = Math.min(Math.max(next[fixed] - steps * WHEEL_MM, this.#volume.low[fixed]), this.#volume.high[fixed]);
     this.#acts.onPoint(next);
   }
 

@@ -18,6 +18,9 @@ export class Planes {
   #place = null; // row and column of the cross-hair on the slice
   #views = [];
   #come = 0;
+  #trouble = ""; // of this fetch: what comes after it must not hide it
+  #asked = 0;
+  #ids = {}; // of the plane that each view waits for
 
   constructor(studyId, reading) {
     this.#studyId = studyId;
@@ -59,21 +62,33 @@ export class Planes {
   #planeOf(name) {
     return new Plane(name, this.#volume, {
       ready: () => this.#come > 0,
-      ask: (point) => this.#worker.postMessage({ plane: name, point }),
+      ask: (point) => this.#ask(name, point),
       onPoint: (point) => this.#goTo(point),
     });
   }
 
+  #ask(plane, point) {
+    this.#asked += 1;
+    this.#ids[plane] = this.#asked;
+    this.#worker.postMessage({ plane, point, id: this.#asked });
+  }
+
   #fetch() {
-    this.#come = 0;
+    [this.#come, this.#trouble] = [0, ""];
     this.#worker = new Worker(new URL("./planes_worker.js", import.meta.url), { type: "module" });
     this.#worker.addEventListener("message", ({ data }) => this.#answered(data));
+    this.#worker.addEventListener("error", () => this.#fail(t("planes.stopped")));
     this.#worker.postMessage({ studyId: this.#studyId, volume: this.#volume, messages: messages() });
   }
 
-  #answered({ come, problem, plane, ...cut }) {
-    if (plane) this.#views.find((view) => view.name === plane)?.arrived(cut);
-    if (problem) this.#say(t("planes.failed", { reason: problem }));
+  #fail(reason) {
+    this.#trouble = t("planes.failed", { reason });
+    this.#say();
+  }
+
+  #answered({ come, problem, plane, id, ...cut }) {
+    if (plane && id === this.#ids[plane]) this.#views.find((view) => view.name === plane)?.arrived(cut); // not one that was closed since
+    if (problem) this.#fail(problem);
     if (!come) return;
     this.#come = come;
     this.#say();
@@ -83,17 +98,17 @@ export class Planes {
   /** The slices stay for the next time if all have come. */
   #close() {
     for (const view of this.#views) view.close();
-    this.#views = [];
-    if (this.#come === this.#volume.positions.length) return;
+    [this.#views, this.#ids] = [[], {}];
+    if (this.#come === this.#volume.positions.length && !this.#trouble) return;
     this.#worker.terminate();
     this.#worker = null;
   }
 
-  #say(trouble = "") {
+  #say() {
     if (!this.#open) return;
     const count = this.#volume.positions.length;
     const missing = this.#come < count ? t("planes.come", { come: this.#come, total: count }) : "";
-    find("#planes-state").textContent = trouble || missing;
+    find("#planes-state").textContent = this.#trouble || missing;
     find("#planes").dataset.come = this.#come;
   }
 

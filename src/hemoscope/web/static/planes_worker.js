@@ -1,6 +1,6 @@
 // Fetches a study's slices and cuts planes through them beside the page, which scrolls on meanwhile: no pixel passes through
-// the page's own thread but those of the finished planes. Messages: {studyId, volume, messages} begins, {plane, point} asks for a
-// plane; {come} or {problem} say how far it is, {plane, of, hounsfield, ...} is a plane, cut through `of` slices.
+// the page's own thread but those of the finished planes. Messages: {studyId, volume, messages} begins, {plane, point, id} asks for a
+// plane; {come} or {problem} say how far it is, {plane, id, of, hounsfield, ...} is a plane, cut through `of` slices.
 
 import { Problem, severalPixels } from "./api.js";
 import { useMessages } from "./messages.js";
@@ -45,5 +45,5 @@ addEventListener("message", ({ data }) => {
     return;
   }
   const cut = reformatted(volume, slices, data.plane, data.point);
-  postMessage({ plane: data.plane, of: come, ...cut }, [cut.hounsfield.buffer]);
+  postMessage({ plane: data.plane, id: data.id, of: come, ...cut }, [cut.hounsfield.buffer]);
 });

@@ -4,7 +4,7 @@
 import { Problem, sendJson, sendOnLeaving } from "./api.js";
 import { announce } from "./announce.js";
 import { el, icon } from "./element.js";
-import { duration, secondsSince } from "./format.js";
+import { duration, language, secondsSince } from "./format.js";
 import { parts, t } from "./messages.js";
 
 const IDLE_MS = 10 * 60 * 1000; // a page that nobody touches for so long gives no sign of life
@@ -19,8 +19,8 @@ export function differInMarksAlone(known, entry) {
 
 function time(iso) {
   const [at, now] = [new Date(iso), new Date()];
-  const clock = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  return at.toDateString() === now.toDateString() ? clock : `${at.toLocaleDateString()} ${clock}`;
+  const clock = at.toLocaleTimeString(language(), { hour: "2-digit", minute: "2-digit" });
+  return at.toDateString() === now.toDateString() ? clock : `${at.toLocaleDateString(language())} ${clock}`;
 }
 
 const nameOf = (name, initials) => el("abbr", { class: "initials", title: name, text: initials?.[name] ?? name });

@@ -91,7 +91,7 @@ export class Reading {
     this.slab.open(this.geometry);
     const kept = keptView(this.studyId);
     this.viewer.view = kept.view ?? FITTED;
-    Object.assign(this, { kept: kept.words, inverted: kept.inverted });
+    Object.assign(this, { inherited: kept.inherited, inverted: kept.inverted });
     find("#invert").setAttribute("aria-pressed", this.inverted);
     this.setWindow(kept.window ?? this.window);
   }
@@ -184,7 +184,6 @@ export class Reading {
     this.viewer?.setWindow(this.window, this.inverted);
     const preset = presetOf(this.window);
     find("#corner-window").textContent = windowWords(this.window, this.inverted);
-    find("#kept-words").textContent = this.kept;
     for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", PRESETS[Number(button.dataset.preset) - 1] === preset);
     find("#more-windows").value = "";
     for (const [id, value] of [["#level", center], ["#width", width]]) find(id).value = value;
@@ -226,7 +225,7 @@ export class Reading {
 
   reset() {
     if (!this.viewer) return;
-    [this.viewer.view, this.kept] = [FITTED, ""];
+    this.viewer.view = FITTED;
     this.setInverted(false);
     this.setWindow(PRESETS[0]);
   }

@@ -1,7 +1,7 @@
 // One study as a row of the worklist.
 
 import { el, icon } from "./element.js";
-import { duration, secondsSince } from "./format.js";
+import { duration, language, secondsSince } from "./format.js";
 import { VERDICTS } from "./feedback.js";
 import { LABELS, labelName, labelShort, stateWord, suspectedTypes, urgencyWord } from "./labels.js";
 import { parts, t } from "./messages.js";
@@ -59,7 +59,7 @@ function nameCell(entry, address) {
 const age = (iso) => (iso ? duration(secondsSince(iso)) : t("row.age-unknown"));
 
 function timeCell(iso, name, exactShown = true) {
-  const exact = iso && exactShown ? new Date(iso).toLocaleString() : ""; // a scan's time is rounded if identity is not shown
+  const exact = iso && exactShown ? new Date(iso).toLocaleString(language()) : ""; // a scan's time is rounded if identity is not shown
   return el("td", { class: `cell-time ${name}`, title: exact, dataset: iso ? { since: iso } : {}, text: age(iso) });
 }
 

@@ -1,9 +1,10 @@
 // What became of a study's results at the site's destinations, and its other readings, as lines below the findings.
 
 import { el } from "./element.js";
+import { language } from "./format.js";
 import { parts, t } from "./messages.js";
 
-const time = (iso) => new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const time = (iso) => new Date(iso).toLocaleTimeString(language(), { hour: "2-digit", minute: "2-digit" });
 
 /** One destination in words: "Sent to archive 10:32, committed". */
 export function deliveryWords({ destination, state, sent_at, error }) {
@@ -23,7 +24,14 @@ function readingLine(entry) {
 }
 
 /** The lines of a study; none where there is nothing to say. */
-export function deliveryLines(entry) {
+function deliveryLines(entry) {
   const lines = (entry.deliveries ?? []).map((one) => el("p", { text: deliveryWords(one) }));
   return [readingLine(entry), ...lines].filter(Boolean);
+}
+
+/** Fill a node with these lines; it is hidden if there are none. */
+export function showSent(node, entry) {
+  const lines = deliveryLines(entry);
+  node.replaceChildren(...lines);
+  node.hidden = lines.length === 0;
 }

@@ -21,17 +21,17 @@ import { addressOf, keepPlace, readQuery } from "./query.js";
 import { differInMarksAlone, readerKeys, Readers } from "./readers.js";
 import { Reading } from "./reading.js";
 import { studyName } from "./row.js";
-import { deliveryLines } from "./sent.js";
+import { showSent } from "./sent.js";
 import { failureOf, isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
 import { allowMeasures, readingKeys, wireTools } from "./tools.js";
 import { failureNote, progressOf } from "./unfinished.js";
-import { firstLabel, firstToSee, nextStop, stopsOf } from "./walk.js";
+import { firstLabel, firstToSee, nextStop, openingSlice, stopsOf } from "./walk.js";
 
 const find = (selector) => document.querySelector(selector);
 const studyId = location.pathname.split("/").at(-1);
 const panel = find("#panel");
 const query = readQuery();
-const page = { site: null, card: null, entry: null, rest: null, stops: [], said: null };
+const page = { site: null, card: null, entry: null, rest: null, stops: [], said: null, behind: false };
 const worklist = `/${addressOf(query)}`;
 const neighbours = new Neighbours(studyId, query);
 
@@ -48,12 +48,6 @@ const planes = new Planes(studyId, reading);
 const beside = new Beside(studyId, reading);
 const readers = new Readers(studyId, find("#readers"));
 
-function showSent(entry) {
-  const lines = deliveryLines(entry);
-  find("#sent").replaceChildren(...lines);
-  find("#sent").hidden = lines.length === 0;
-}
-
 function showHead(entry) {
   find("#study-name").textContent = studyName(entry);
   const age = entry.acquired_at ? t("study.scanned", { age: duration(secondsSince(entry.acquired_at)) }) : t("study.scan-unknown");
@@ -61,7 +55,7 @@ function showHead(entry) {
   find("#study-facts").textContent = parts.join(" · ");
   const title = entry.urgency ? t("study.title-urgency", { urgency: urgencyWord(entry.urgency), study: studyName(entry) }) : studyName(entry);
   document.title = t("common.page-title", { title });
-  showSent(entry);
+  showSent(find("#sent"), entry);
   for (const link of document.querySelectorAll("[data-report]")) {
     link.href = `/api/v1/studies/${studyId}/${link.dataset.report}`;
     link.hidden = entry.state !== "done";
@@ -77,17 +71,14 @@ function showFailure(entry) {
   find(".tools").hidden = true;
 }
 
-/** The first key slice of what is suspected; undefined if there is none. */
-const firstKeyOf = (entry) => entry.geometry.key_slices[firstLabel(entry.findings.studies[0].findings)]?.[0];
-
 /** Show the first key slice at once: the rest of the volume, feedback and measurements follow it. */
 function showFirstKeySlice(entry) {
   const keys = entry.geometry.key_slices;
   const label = firstLabel(entry.findings.studies[0].findings);
   reading.stack.prefer([...(keys[label] ?? []), ...Object.values(keys).map(([first]) => first)].filter((index) => index !== undefined));
-  reading.setHeat(firstHeat(entry.suspected.length > 0));
+  const key = openingSlice(entry);
+  reading.setHeat(firstHeat(entry.suspected.length > 0 && key !== undefined));
   reading.choose(label);
-  const key = firstKeyOf(entry);
   if (key !== undefined) reading.goTo(key);
 }
 
@@ -112,6 +103,7 @@ async function showFindings(entry) {
       page.said?.check();
       announce(t(given ? "study.feedback-saved" : "study.feedback-taken-back"));
     },
+    onFailed: (label) => reading.choose(label),
   };
   page.stops = stopsOf(study.findings, entry.geometry);
   page.said = drawFindings(panel, study, context, feedback);
@@ -128,7 +120,7 @@ function goToFinding(label, slice) {
 /** Show the slices; returns a promise of the measurements on them. */
 function showSlices(entry) {
   const isNew = entry.state === "done" && page.entry?.state !== "done";
-  reading.open(entry.geometry, entry.not_established, isNew ? firstKeyOf(entry) : undefined);
+  reading.open(entry.geometry, entry.not_established, isNew ? openingSlice(entry) : undefined);
   if (isNew) showFirstKeySlice(entry);
   allowMeasures(reading);
   planes.allow(entry.geometry);
@@ -145,7 +137,8 @@ async function show(entry) {
   const measured = entry.geometry && entry.has_pixels ? showSlices(entry) : null;
   measured?.catch(() => {}); // reported below
   await page.rest;
-  if (entry.state === "done") await showFindings(entry);
+  if (entry.state !== "done") page.said = null;
+  if (entry.state === "done") await (page.said?.follow(fetchFeedback) ?? showFindings(entry));
   else if (entry.state === "failed") showFailure(entry);
   else showProgress(entry);
   if (page.entry) readers.show(entry);
@@ -157,12 +150,14 @@ async function show(entry) {
 
 const load = async () => show(await fetchStudy());
 
-/** Run `act`; a problem is shown in the place of the findings. */
-async function guarded(act) {
+/** Run `act`; a problem is shown in the place of the findings. In the background they stay, with a note being written: the next change tries again. */
+async function guarded(act, { background = false } = {}) {
   try {
     await act();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
+    if (background && page.said && error.status !== 404) return;
+    page.said = null;
     const again = el("button", { type: "button", onclick: () => location.reload() }, t("common.try-again"));
     const back = el("a", { class: "button", href: worklist }, t("study.back"));
     panel.replaceChildren(problemBox(error, error.status === 404 ? back : again));
@@ -178,17 +173,20 @@ function changed(entry) {
     guarded(load);
     return;
   }
-  if (entry.state === "done") guarded(() => followDone(page.entry, entry));
+  if (entry.state === "done") guarded(() => followDone(page.entry, entry), { background: true });
   else if (entry.state !== "failed") showProgress(entry);
   page.entry = { ...page.entry, ...entry };
 }
 
 /** A finished study has changed: by a reader, or by its deliveries and other series, which a row holds in numbers or not at all. */
 async function followDone(known, entry) {
-  page.said?.take(await fetchFeedback());
-  if (differInMarksAlone(known, entry) && allSent(known)) return;
+  page.behind ||= !differInMarksAlone(known, entry) || !allSent(known); // until it has been fetched
+  await page.said?.follow(fetchFeedback);
+  if (!page.behind) return;
   const fresh = await fetchStudy();
-  showSent(fresh);
+  page.behind = false;
+  page.entry = { ...page.entry, deliveries: fresh.deliveries };
+  showSent(find("#sent"), fresh);
   beside.allow(fresh);
 }
 
@@ -208,7 +206,8 @@ function showCard() {
   const set = async (prevalence) => {
     await guarded(async () => {
       await sendJson("PUT", "/site/prevalence", { prevalence });
-      page.site.prevalence = prevalence;
+      Object.assign(page.site, { prevalence });
+      page.said = null; // the findings' words change
       showCard();
       if (page.entry?.state === "done") await load();
     });
@@ -234,7 +233,7 @@ async function start() {
     const { entry, since } = await study;
     await show(entry);
     // The study may have changed before the list came, or the list before the study: events follow the older of the two.
-    listen({ since: Math.min(since, await rest), onStudy: changed, onDeleted: gone, onPoll: () => guarded(load), onState: () => {} });
+    listen({ since: Math.min(since, await rest), onStudy: changed, onDeleted: gone, onPoll: () => guarded(load, { background: true }), onState: () => {} });
   });
 }
 

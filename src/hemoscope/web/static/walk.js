@@ -42,3 +42,10 @@ export function firstLabel(findings) {
   const present = findings.filter((finding) => finding.present);
   return (present.find((finding) => finding.established) ?? present[0])?.label ?? "any";
 }
+
+/** The slice at which a finished study opens: the first that shows what is suspected, or the first key slice if nothing is; undefined without one. */
+export function openingSlice({ geometry, findings }) {
+  const all = findings.studies[0].findings;
+  const label = firstLabel(all);
+  return (all.some(({ present }) => present) ? firstToSee(geometry, label) : geometry.key_slices[label]?.[0]) ?? undefined;
+}

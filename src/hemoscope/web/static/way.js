@@ -15,10 +15,10 @@ export function wireSearchKeys(field, body, search) {
   });
 }
 
-/** The study that was read last is where the reader left the list: its row has the focus again. */
+/** The study that was read last is where the reader left the list: its row has the focus again, or the first row if a filter hides it now. */
 export function returnToPlace(body) {
   const place = takePlace();
-  const link = place && body.querySelector(`[data-study="${CSS.escape(place)}"] .row-link`);
+  const link = place && (body.querySelector(`[data-study="${CSS.escape(place)}"] .row-link`) ?? body.querySelector(".row-link"));
   if (!link || document.activeElement !== document.body) return;
   link.focus({ preventScroll: true });
   link.closest("tr").scrollIntoView({ block: "nearest" });

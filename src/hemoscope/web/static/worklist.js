@@ -26,14 +26,17 @@ let admin = false;
 let me = null; // the user's name; null where everybody is the one local user
 let reloading = 0;
 let loaded = false;
+let asked = 0; // lists: an answer that is not the latest is of another query
 const notifier = new Notifier(find("#notify"));
 
 async function reload() {
+  const mine = (asked += 1);
   try {
     const site = await loadSite(); // fetched again only if it failed before
     admin = isAdmin(site);
     me = site.login_required ? site.user.name : null;
     const found = await getJson(`/studies?${parameters(query)}`);
+    if (mine !== asked) return;
     const later = query.search ? [] : [...entries.values()].filter((entry) => entry.version > found.version && matches(entry, query));
     entries.clear();
     for (const entry of [...found.studies, ...later]) {
@@ -45,6 +48,7 @@ async function reload() {
     find("#trouble").replaceChildren();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
+    if (mine !== asked) return;
     find("#trouble").replaceChildren(problemBox(error, el("button", { type: "button", onclick: reload }, t("common.try-again"))));
   }
   draw();

@@ -48,11 +48,12 @@ test("a typed window is within the limits or none", () => {
 
 test("window and zoom stay in this tab, and what is damaged is left out", () => {
   const view = { zoom: 2, panX: 3, panY: -4 };
+  globalThis.document = { querySelector: () => ({}) };
   keepView({ studyId: "a", window: { center: 35, width: 35 }, viewer: { view }, inverted: true });
   const kept = { window: { center: 35, width: 35 }, inverted: true };
-  assert.deepEqual(keptView("a"), { ...kept, view, words: "" });
-  const another = { ...kept, view: { zoom: view.zoom, panX: 0, panY: 0 }, words: "Kept from the last study: zoom, window, inverted grey. Reset with r" };
+  assert.deepEqual(keptView("a"), { ...kept, view, inherited: null });
+  const another = { ...kept, view: { zoom: view.zoom, panX: 0, panY: 0 }, inherited: { ...kept, zoom: 2 } };
   assert.deepEqual(keptView("b"), another, "another head lies elsewhere");
   keepView({ studyId: "a", window: { center: "x" }, viewer: { view: { zoom: 0 } }, inverted: 1 });
-  assert.deepEqual(keptView("b"), { window: null, view: null, inverted: false, words: "" });
+  assert.deepEqual(keptView("b"), { window: null, view: null, inverted: false, inherited: { window: null, zoom: 1, inverted: false } });
 });
