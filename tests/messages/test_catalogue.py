@@ -187,7 +187,10 @@ def test_what_is_no_catalogue_is_refused(text: str, words: str, tmp_path: Path) 
     ("content", "words"),
     [
         ({"login.title": "Anmelden \ud800"}, r"de\.json, login\.title: it has half of a character"),
-        ({"count.slices": {"one": "1 \udc00", "other": "{count}"}}, r"count\.slices: it has half.* \(plural form one\)"),
+        (
+            {"count.slices": {"one": "1 \udc00", "other": "{count}"}},
+            r"count\.slices: it has half.* \(plural form one\)",
+        ),
     ],
 )
 def test_a_text_that_no_answer_can_hold_is_refused(content: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -177,7 +177,9 @@ def _fault(text: Any, english_text: Text) -> str:
 
 def _placeholder_fault(text: str, wanted: frozenset[str], *, may_lack: frozenset[str]) -> str:
     if re.search("[\ud800-\udfff]", text):  # JSON may have it, and no answer in UTF-8 can
-        return "it has half of a character: an escape from \\ud800 to \\udfff without its other half. Write the character"
+        return (
+            "it has half of a character: an escape from \\ud800 to \\udfff without its other half. Write the character"
+        )
     if re.search(r"[{}]", _PLACEHOLDER.sub("", text)):
         return "a { or } belongs to no placeholder: placeholders are written as {name}"
     found = _placeholders(text)

@@ -62,8 +62,8 @@ def read_statements(path: Path) -> Statements:
     """Read a TOML file of statements by their names, and a table ``not_stated`` of reasons.
 
     Raises:
-        ConfigError: it cannot be read, is not TOML, names something else, has a blank text, or a reason for what the software
-            states.
+        ConfigError: it cannot be read, is not TOML, names something else, has a blank text, or a reason for what the
+            software states.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -80,7 +80,9 @@ def read_statements(path: Path) -> Statements:
 def _check(given: Statements) -> None:
     """Raise ValueError if a text is blank, or a reason would be dropped because the software states it anyway."""
     reasons = given.not_stated or {}
-    texts = {name: getattr(given, name) for name in STATEMENTS} | {f"not_stated.{name}": reasons[name] for name in reasons}
+    texts = {name: getattr(given, name) for name in STATEMENTS} | {
+        f"not_stated.{name}": reasons[name] for name in reasons
+    }
     if blank := [name for name, text in texts.items() if text is not None and not text.strip()]:
         msg = f"{blank[0]} is blank: remove it, or say it"
         raise ValueError(msg)
