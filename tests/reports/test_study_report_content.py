@@ -164,6 +164,14 @@ def test_the_pdf_holds_the_same_words_and_pictures_and_the_same_bytes_again(stud
         assert number in text
 
 
+@pytest.mark.parametrize("lines", range(12, 40, 4))
+def test_the_heading_of_the_pictures_is_on_the_page_of_the_first(study: StudyDocument, lines: int) -> None:
+    pdf = findings_pdf(replace(study, remarks=("a remark",) * lines))
+    pages = [page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages]
+    (shown,) = [page for page in pages if study.pictures[0][0] in " ".join(page.split())]
+    assert shown.count("Key slices") == shown.count("Probability") + 1, "of the table, if that is here, and the heading"
+
+
 def test_the_pdf_says_where_it_cannot_show_letters(study: StudyDocument) -> None:
     def words(note: str) -> str:
         pdf = findings_pdf(replace(study, reader=(note,)))

@@ -55,6 +55,7 @@ def test_feedback_is_kept_with_who_and_when(store: Store, study: StudyDetail) ->
     assert store.feedback(study.study_id) == (given,)
     assert (given.by, given.slices, given.note) == ("anna", (1, 3), "left, thin\ufffd")
     assert store.get(study.study_id).feedback == {"corrected": 1}
+    assert store.get(study.study_id).verdicts == {given.label.value: "corrected"}
     assert store.studies()[0][0].feedback == {"corrected": 1}
     assert [one.study_id for one in store.changes_since(before).studies] == [study.study_id]
 

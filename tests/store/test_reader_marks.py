@@ -94,3 +94,14 @@ def test_an_unknown_study_has_no_marks(store: Store) -> None:
         with pytest.raises(StoreError) as refused:
             act("0" * 32, by="agnes")
         assert refused.value.code == "no_such_study"
+
+
+def test_reviewed_studies_follow_the_others_of_their_urgency(
+    store: Store, study_id: str, submit: Callable[..., StudySummary]
+) -> None:
+    later = submit(store, [b"y"]).study_id
+    assert [one.study_id for one in store.studies()[0]] == [study_id, later]
+    store.readers.review(study_id, by="agnes")
+    assert [one.study_id for one in store.studies()[0]] == [later, study_id]
+    store.readers.withdraw_review(study_id, by="agnes")
+    assert [one.study_id for one in store.studies()[0]] == [study_id, later]

@@ -154,6 +154,7 @@ class StudySummary(Document):
         StudyId | None, Field(description="The later reading that the worklist shows in place of this one")
     ]
     feedback: Annotated[Mapping[str, Count], Field(description="Number of labels by their newest verdict")]
+    verdicts: Annotated[Mapping[str, Verdict], Field(description="The newest verdict on each label")] = {}
     readers: Annotated[tuple[str, ...], Field(description="Whose feedback stands")] = ()
     claim: Annotated[Claim | None, Field(description="Who reads it at this moment")] = None
     reviews: Annotated[tuple[Review, ...], Field(description="Who has reviewed it, oldest first")] = ()

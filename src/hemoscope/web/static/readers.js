@@ -9,7 +9,7 @@ import { parts, t } from "./messages.js";
 
 const IDLE_MS = 10 * 60 * 1000; // a page that nobody touches for so long gives no sign of life
 const BEATS = 4; // signs of life in the time that a mark lasts
-const MARKS = ["claim", "reviews", "initials", "readers", "feedback"];
+const MARKS = ["claim", "reviews", "initials", "readers", "feedback", "verdicts"];
 
 /** Whether two rows of a study differ in nothing but what readers do. */
 export function differInMarksAlone(known, entry) {
