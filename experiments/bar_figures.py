@@ -28,6 +28,7 @@ from hemoscope.training.run_scores import SliceAndStudyScores, out_of_fold_score
 
 Floats = NDArray[np.float64]
 ROUNDS = 2000
+NO_BAR = "-"  # in place of what is wanted
 FINGERS = "ctich_084"  # whose fingers lie beside the head, inside the crop
 INFANT_YEARS = 2.0
 PEAK_PX = 10.0
@@ -138,9 +139,9 @@ def score_bars(run: Path, *, baseline: Path) -> Iterator[Bar]:
     yield from _false_alarms(one)
     unsure = one.card.unsure.used.performance if one.card.unsure else None
     if unsure is not None:
-        yield replace(at_most("studies unsure (no bar)", 1, unsure.unsure), wanted="-", met=None)
+        yield replace(at_most("studies unsure (no bar)", 1, unsure.unsure), wanted=NO_BAR, met=None)
     else:
-        yield Bar(name="studies unsure (no bar)", wanted="-", note="no study can be unsure: too few studies")
+        yield Bar(name="studies unsure (no bar)", wanted=NO_BAR, note="no study can be unsure: too few studies")
 
 
 def _ranking(by_slice: LabelScore, by_patient: LabelScore) -> Iterator[Bar]:

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bar_figures import Bar, bundle_bars, mimic_bar, score_bars
+from bar_figures import NO_BAR, Bar, bundle_bars, mimic_bar, score_bars
 from rescore import rescore
 from rich.console import Console
 
@@ -76,8 +76,9 @@ def markdown(tables: dict[str, list[Bar]]) -> str:
         "the bar is met. Bars were fixed before the trainings. `experiments/bars.py` says how each is measured.\n",
     ]
     for name, bars in tables.items():
-        missed, unknown = ([bar.name for bar in bars if bar.met is kind] for kind in (False, None))
-        counted = f"{sum(bar.met is True for bar in bars)} met, {len(missed)} missed, {len(unknown)} without a figure"
+        missed = [bar.name for bar in bars if bar.met is False]
+        unknown = sum(bar.value is None and bar.wanted != NO_BAR for bar in bars)
+        counted = f"{sum(bar.met is True for bar in bars)} met, {len(missed)} missed, {unknown} without a figure"
         lines.append(f"- **{name}**: {counted}. Missed: {', '.join(missed) or 'none'}.")
     lines += ["", f"| bar | wanted | {' | '.join(tables)} |", "|---|---|" + "---|" * len(tables)]
     for row in zip(*tables.values(), strict=True):

@@ -179,6 +179,17 @@ def test_a_log_that_fails_says_so_in_one_line_and_ends_no_work(logged: Run, code
     assert ("RuntimeError" in log) == ("fail" in code)
 
 
+def test_the_handler_of_a_library_prints_no_arguments(logged: Run) -> None:
+    code = "log = logging.getLogger('library')\nlog.propagate = False\nlog.addHandler(logging.StreamHandler())\n"
+    assert logged(f"{code}log.error('%d', MARKER)") == ""
+
+
+def test_a_line_with_an_error_that_is_none_says_what_kept_it_away(logged: Run) -> None:
+    log = logged("logging.getLogger('hemoscope').error('%d', MARKER, exc_info=True)")
+    assert MARKER not in log
+    assert "a line could not be written (TypeError): TypeError at" in log
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("code", ["fail()", "logging.getLogger('asyncio').error(MARKER)"])
 def test_a_log_on_a_full_disk_prints_nothing_elsewhere(logged: Run, code: str) -> None:

@@ -128,6 +128,7 @@ def configure_logs(form: str = "text", *, level: int = logging.INFO, stream: Tex
     """
     import logging.config  # every command imports this module for its --help
 
+    logging.raiseExceptions = False  # or a handler of a library prints the arguments of a record that it cannot write
     formatter = JsonFormatter if form == "json" else TextFormatter
     alone = _Alone(form, stream or sys.stderr)
     logging.config.dictConfig(
@@ -221,7 +222,7 @@ class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in logging
         """Say that a line is missing, with the error that it was about, or else the one that kept it away."""
         reason = sys.exc_info()[1]
-        error = record.exc_info[1] if record.exc_info else reason
+        error = (record.exc_info and record.exc_info[1]) or reason
         if reason is not None and error is not None:
             message = f"a line could not be written ({type(reason).__name__})"
             self._alone.write("ERROR", message, error, error.__traceback__)

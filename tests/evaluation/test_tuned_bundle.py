@@ -21,6 +21,7 @@ from hemoscope.evaluation.tuning import LevelSettings, ValidationScores, cross_f
 from hemoscope.inference.bundle import ModelBundle, load_bundle, write_bundle
 from hemoscope.inference.calibration import Calibration, IsotonicCalibration, SliceRule
 from hemoscope.inference.card import SequenceRule, images_sha256, to_plain
+from hemoscope.inference.card_statements import CardError
 from hemoscope.inference.probabilities import calibrated, consistent
 from hemoscope.labels import LABELS, PerLabel
 
@@ -97,6 +98,15 @@ def test_the_card_states_on_what_it_was_tuned_and_the_record_lies_beside_it(
     assert tuned_on(loaded_bundle) is None
     again = tune_bundle(tuned.bundle, *files, tmp_path / "again", choices())
     assert again.bundle.card.version == "1.0+tuned"
+
+
+def test_the_error_gallery_of_the_old_thresholds_is_not_kept(
+    tmp_path: Path, files: Files, loaded_bundle: ModelBundle
+) -> None:
+    error = CardError(level="slice", kind="missed", case=None, probability=0.1, types=(), strata=())
+    old = replace(loaded_bundle, card=replace(loaded_bundle.card, errors=(error,)))
+    tune_bundle(old, *files, tmp_path / "new", choices())
+    assert load_bundle(tmp_path / "new").card.errors is None
 
 
 def test_cross_fitted_scores_of_too_sure_predictions_are_better_than_before(

@@ -141,6 +141,11 @@ SLICES = {"one": "{count} Schicht", "other": "{count} Schichten"}
         ({}, "de.json: locale is the tag of a known language"),
         ({"locale": "xx-nowhere"}, "locale is the tag of a known language, such as de or pt-BR, got 'xx-nowhere'"),
         ({"locale": 7}, "locale is the tag"),
+        # Babel accepts these, and a browser's Intl refuses them.
+        ({"locale": "de.UTF-8"}, "locale is the tag"),
+        ({"locale": "de@euro"}, "locale is the tag"),
+        ({"locale": "root"}, "locale is the tag"),
+        ({"locale": "de\n"}, "locale is the tag"),
         ({"locale": "de", "login.titel": "Anmelden"}, "de.json has unknown keys: login.titel"),
         ({"locale": "de", "row.study": "Studie"}, r"de.json, row.study: it lacks the placeholder \{id\}"),
         ({"locale": "de", "row.study": "Studie {name} {id}"}, r"unknown placeholder \{name\}. Known are: \{id\}"),
@@ -176,6 +181,22 @@ def test_what_is_no_catalogue_is_refused(text: str, words: str, tmp_path: Path) 
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ConfigError, match=words):
         read_catalogue(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"login.title": "Anmelden \ud800"}, r"de\.json, login\.title: it has half of a character"),
+        (
+            {"count.slices": {"one": "1 \udc00", "other": "{count}"}},
+            r"count\.slices: it has half.* \(plural form one\)",
+        ),
+    ],
+)
+def test_a_text_that_no_answer_can_hold_is_refused(content: dict[str, Any], words: str, tmp_path: Path) -> None:
+    (tmp_path / "de.json").write_text(json.dumps({"locale": "de", **content}))
+    with pytest.raises(ConfigError, match=words):
+        read_catalogue(tmp_path / "de.json")
 
 
 def test_a_missing_or_huge_file_is_refused(tmp_path: Path) -> None:

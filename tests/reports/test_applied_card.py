@@ -7,6 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from markdown_it import MarkdownIt
 
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.card import ModelCard
@@ -190,6 +191,25 @@ def test_texts_of_a_foreign_card_are_no_markup(shipped: ModelCard) -> None:
     assert not re.search(r"(?<!\\)<script|(?<!\\)\[a|(?<!\\)\*c|(?<!\\)`d", markdown)
     table = [line for line in markdown.splitlines() if line.startswith("| slice, missed")]
     assert len(re.findall(r"(?<!\\)\|", table[0])) == 6  # five cells
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("``` <b> ` x", "``` <b> ` x"),
+        ("`` ` <b> ``` y", "`` ` <b> ``` y"),
+        ("\\`<b>\\` `c`", "\\<b>\\ c"),
+        ("`a|b` | c", "a|b | c"),
+        ("`a` <b> ` c", "`a` <b> ` c"),
+    ],
+)
+def test_backquotes_of_a_foreign_card_let_no_markup_through(shipped: ModelCard, text: str, shown: str) -> None:
+    error = CardError(level="slice", kind="missed", case=text, probability=0.1, types=(), strata=())
+    markdown = card_markdown(applied_card(replace(shipped, limits_of_use=(text,), errors=(error,)), ""))
+    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
+    inline = ["".join(part.content for part in one.children or ()) for one in tokens if one.type == "inline"]
+    assert inline.count(shown) == 2, "a list's item and a table's cell"
+    assert not [part for one in tokens for part in one.children or () if part.type == "html_inline"]
 
 
 def test_the_page_allows_its_own_style_alone(shipped: ModelCard) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from hemoscope.inference.findings import Triage
 from hemoscope.inference.heat_maps import HeatMap
 from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+from hemoscope.messages.catalogue import read_catalogue
 from hemoscope.reports.findings_1 import as_version_1
 from hemoscope.reports.findings_json import findings_document
 from hemoscope.reports.overlays import SlicePicture
@@ -26,6 +28,7 @@ from hemoscope.reports.study_report_content import ReaderRemark, StudyDocument, 
 from hemoscope.reports.study_report_html import STYLE_SHA256, findings_html
 from hemoscope.reports.study_report_pdf import findings_pdf
 from hemoscope.reports.threshold_words import threshold_words
+from hemoscope.testing.catalogues import write_catalogue
 from hemoscope.version import DISCLAIMER
 
 from .conftest import make_frame, make_report, make_reported
@@ -182,6 +185,22 @@ def test_the_pdf_says_where_it_cannot_show_letters(study: StudyDocument) -> None
     western = words("Zoë: épidural, 3 µm")
     assert "Zoë: épidural" in western
     assert "cannot show" not in western
+
+
+@pytest.mark.parametrize("key", ["title", "foot", "page", "column-finding", "key-slices"])
+def test_the_pdf_says_where_it_cannot_show_letters_of_a_site_s_own_texts(
+    study: StudyDocument, tmp_path: Path, key: str
+) -> None:
+    placeholders = {"foot": " {version} {disclaimer}", "page": " {number}"}
+    texts = {"locale": "ja", f"report.{key}": f"血腫Ω{placeholders.get(key, '')}"}
+    own = read_catalogue(write_catalogue(tmp_path / "ja.json", texts))
+    pdf = findings_pdf(replace(study, catalogue=own))
+    words = " ".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)
+    assert "??Ω" in words
+    assert "Letters that this PDF cannot show" in words
+    western = replace(own, texts={})
+    pdf = findings_pdf(replace(study, catalogue=western))
+    assert "cannot show" not in " ".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)
 
 
 def test_pictures_in_the_page_are_png(study: StudyDocument) -> None:

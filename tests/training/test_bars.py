@@ -46,11 +46,14 @@ def test_the_table_says_what_is_missed_and_why_a_figure_is_missing(bars: ModuleT
         figures.at_least("one", 0.9, Estimate(value=0.8, low=0.7, high=0.85)),
         figures.at_least("two", 0.9, Estimate(value=0.95, low=None, high=None)),
         figures.at_least("three", 0.9, None, note="give the rows"),
+        figures.Bar(name="four", wanted=figures.NO_BAR, value=0.2),
+        figures.Bar(name="five", wanted=figures.NO_BAR, note="too few studies"),
     ]
     text = bars.markdown({"default": rows, "mean of scores": rows})
     assert "- **default**: 1 met, 1 missed, 1 without a figure. Missed: one." in text
     assert "| one | >= 0.9 | 0.800 (0.700 to 0.850); **missed** | 0.800 (0.700 to 0.850); **missed** |" in text
     assert "| two | >= 0.9 | 0.950; met | 0.950; met |" in text
+    assert "| four | - | 0.200 | 0.200 |" in text
     assert text.count("- three: give the rows") == 1
 
 

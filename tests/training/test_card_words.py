@@ -51,6 +51,10 @@ def test_a_file_of_statements_is_read(tmp_path: Path) -> None:
         ("developer = 3", "expected a text, got 3"),
         ("developer", "words.toml does not hold statements"),
         ("[not_stated]\nfound = 'x'", "a reason for found"),
+        ("[not_stated]\nsecurity = 'x'", "a reason for security, which the software states"),
+        ("[not_stated]\nmodel_type = 'x'", "a reason for model_type, which the software states"),
+        ("developer = ' '", "developer is blank"),
+        ("[not_stated]\nfunding = ''", "not_stated.funding is blank"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_keys(tmp_path: Path, text: str, wrong: str) -> None:

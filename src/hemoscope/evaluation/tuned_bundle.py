@@ -297,6 +297,7 @@ def _tuned_card(card: ModelCard, levels: Sequence[_Level], record: Document) -> 
         scores=(*card.scores, *tables),
         description=f"{card.description.rstrip()} {_note(levels, record)}",
         precision=None,  # tested at the thresholds before
+        errors=None,  # decided at the thresholds before
     )
 
 

@@ -20,6 +20,8 @@ Text = str | Mapping[str, str]
 
 LOCALE = "locale"
 _CATEGORIES = ("zero", "one", "two", "few", "many", "other")
+# BCP 47, as far as browsers and Babel both read it; Babel alone also takes POSIX names such as ``de.UTF-8``.
+_TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _MOST_BYTES = 4 << 20
 _NAMED = 10  # keys in one message
@@ -174,6 +176,10 @@ def _fault(text: Any, english_text: Text) -> str:
 
 
 def _placeholder_fault(text: str, wanted: frozenset[str], *, may_lack: frozenset[str]) -> str:
+    if re.search("[\ud800-\udfff]", text):  # JSON may have it, and no answer in UTF-8 can
+        return (
+            "it has half of a character: an escape from \\ud800 to \\udfff without its other half. Write the character"
+        )
     if re.search(r"[{}]", _PLACEHOLDER.sub("", text)):
         return "a { or } belongs to no placeholder: placeholders are written as {name}"
     found = _placeholders(text)
@@ -217,6 +223,8 @@ def _named(names: list[str]) -> str:
 def _is_locale(tag: str) -> bool:
     from babel.core import UnknownLocaleError
 
+    if not _TAG.fullmatch(tag):
+        return False
     try:
         _locale_of(tag)
     except (ValueError, UnknownLocaleError):

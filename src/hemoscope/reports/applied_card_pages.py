@@ -40,15 +40,25 @@ def _blocks(field: CardField) -> Iterator[str]:
 
 def _table(table: CardTable) -> str:
     lines = [table.columns, ("---",) * len(table.columns), *table.rows]
-    return "\n".join(f"| {' | '.join(cell if cell == '---' else _text(cell) for cell in line)} |" for line in lines)
+    return "\n".join(
+        f"| {' | '.join(cell if cell == '---' else _text(cell, in_table=True) for cell in line)} |" for line in lines
+    )
 
 
-def _text(text: str) -> str:
-    """Return a text in one line, in which nothing is markup except code spans."""
-    parts = " ".join(printable(text).split()).split("`")
-    if len(parts) % 2 == 0:  # a backquote without its partner
-        return "\\`".join(part.translate(_SPECIAL) for part in parts)
-    return "`".join(part if place % 2 else part.translate(_SPECIAL) for place, part in enumerate(parts))
+def _text(text: str, *, in_table: bool = False) -> str:
+    """Return a text in one line, in which nothing is markup except code spans.
+
+    Backquotes are code spans only if each stands alone and has a partner: runs of several pair by their length.
+    """
+    line = " ".join(printable(text).split())
+    parts = line.split("`")
+    if len(parts) % 2 == 0 or "``" in line:
+        return line.translate(_SPECIAL | {ord("`"): "\\`"})
+    # In a table a pipe divides cells even in a code span. There a backslash before it is not shown, elsewhere it is.
+    pipe = "\\|" if in_table else "|"
+    return "`".join(
+        part.replace("|", pipe) if place % 2 else part.translate(_SPECIAL) for place, part in enumerate(parts)
+    )
 
 
 def card_html(card: AppliedCard) -> str:

@@ -28,6 +28,10 @@ _FRAME_PADDING = 6  # of ReportLab's own frame, on each side
 _WIDTH = A4[0] - 2 * _MARGIN
 _GREY = colors.HexColor("#555555")
 _COLUMNS = ("label", "probability", "threshold", "finding", "key-slices")
+_SECTIONS = ("readers-said", "readers-measured", "to-know", "thresholds", "key-slices")
+_TEXTS = tuple(
+    f"report.{name}" for name in ("title", "foot", "page", *_SECTIONS, *(f"column-{name}" for name in _COLUMNS))
+)
 _COLOUR = {
     Triage.IMMEDIATE.value: "#b00020",
     Triage.PROMPT.value: "#8a5000",
@@ -101,7 +105,8 @@ def _in_known_letters(study: StudyDocument) -> tuple[StudyDocument, Typeface]:
     register_dejavu()
     spelled = _spelled(study, in_dejavu)
     if spelled != study:
-        spelled = replace(spelled, remarks=(*spelled.remarks, study.catalogue.text("report.letters-lost")))
+        lost = in_dejavu(study.catalogue.text("report.letters-lost"))
+        spelled = replace(spelled, remarks=(*spelled.remarks, lost))
     return spelled, DEJAVU
 
 
@@ -113,6 +118,7 @@ def _spelled(study: StudyDocument, spell: Callable[[str], str]) -> StudyDocument
 
     return replace(
         study,
+        catalogue=_spelled_catalogue(study.catalogue, spell),
         facts=tuple((spell(name), spell(value)) for name, value in study.facts),
         labels=tuple(
             replace(line, name=spell(line.name), verdict=spell(line.verdict), key_slices=spell(line.key_slices))
@@ -127,6 +133,14 @@ def _spelled(study: StudyDocument, spell: Callable[[str], str]) -> StudyDocument
         reader=each(study.reader),
         measurements=each(study.measurements),
     )
+
+
+def _spelled_catalogue(catalogue: Catalogue, spell: Callable[[str], str]) -> Catalogue:
+    """The catalogue with the texts that this module takes from it spelled anew; the same one if none changes."""
+    texts = {key: spell(text) for key in _TEXTS if isinstance(text := catalogue.texts.get(key), str)}
+    if all(catalogue.texts[key] == text for key, text in texts.items()):
+        return catalogue
+    return replace(catalogue, texts={**catalogue.texts, **texts})
 
 
 def _story(study: StudyDocument, styles: _Styles) -> list[Flowable]:

@@ -13,6 +13,7 @@ import time
 _WAITING = {
     (threading.__file__, "wait"),
     (threading.__file__, "_wait_for_tstate_lock"),
+    (threading.__file__, "join"),  # from Python 3.13 on
     (concurrent.futures.thread.__file__, "_worker"),
 }
 _CPU_S = 0.001  # of the system's own accounts

@@ -68,7 +68,6 @@ class Heartbeat:
         pause, backoff = regular, Backoff()
         while not self._stop.wait(pause):
             try:
-                self._end_standstill()
                 self._store.jobs.heartbeat(self._worker_id, self._job)
             except Exception as error:  # noqa: BLE001 - the lease depends on this thread; the database may come back
                 _log.warning("heartbeat failed: %s", described(error))
@@ -76,17 +75,26 @@ class Heartbeat:
             else:
                 pause = regular
                 backoff.reset()
+            if self._stands_still():
+                self._end_standstill()
         self._end()
 
-    def _end_standstill(self) -> None:
-        """Exit if the reading can never end; the attempt is counted, as of any worker that dies."""
-        job = self._job
-        if job is None:
+    def _stands_still(self) -> bool:
+        """Whether the reading can never end; a check that fails costs no heartbeat."""
+        try:
+            if self._job is not None:
+                return self._standstill.lasts()
             self._standstill.reset()
-        elif self._standstill.lasts():
-            _log.error(
-                "upload %s: a thread died, perhaps for lack of memory, and others wait; worker exits", job.upload_id
-            )
+        except Exception as error:  # noqa: BLE001 - the lease depends on this thread
+            _log.warning("the check for threads that wait for ever failed: %s", described(error))
+        return False
+
+    def _end_standstill(self) -> None:
+        """Exit, whether or not that can be logged; the attempt is counted, as of any worker that dies."""
+        upload_id = self._job.upload_id if self._job is not None else "unknown"
+        try:
+            _log.error("upload %s: a thread died, perhaps for lack of memory, and others wait; worker exits", upload_id)
+        finally:
             os._exit(1)
 
     def _end(self) -> None:

@@ -176,8 +176,7 @@ def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
         known = _studies.c.urgency.in_(query.urgency)
         conditions.append(sa.or_(known, _studies.c.urgency.is_(None)) if _UNKNOWN in query.urgency else known)
     if query.reviewed is not None:
-        reviews = sa.exists().where(tables.reviews.c.study_id == _studies.c.study_id)
-        conditions.append(reviews if query.reviewed else ~reviews)
+        conditions.append(_REVIEWED if query.reviewed else ~_REVIEWED)
     return conditions
 
 

@@ -62,18 +62,36 @@ def read_statements(path: Path) -> Statements:
     """Read a TOML file of statements by their names, and a table ``not_stated`` of reasons.
 
     Raises:
-        ConfigError: it cannot be read, is not TOML, or names something else.
+        ConfigError: it cannot be read, is not TOML, names something else, has a blank text, or a reason for what the
+            software states.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        return parse_dataclass(Statements, {"format": _GIVEN.format, **table}, where=path.name)
+        found = parse_dataclass(Statements, {"format": _GIVEN.format, **table}, where=path.name)
+        _check(found)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         names = ", ".join(field.name for field in fields(Statements) if field.name != "format")
         msg = f"{path.name} does not hold statements for a card ({reason}). Its keys are texts: {names}"
         raise ConfigError(msg) from error
+    return found
 
 
+def _check(given: Statements) -> None:
+    """Raise ValueError if a text is blank, or a reason would be dropped because the software states it anyway."""
+    reasons = given.not_stated or {}
+    texts = {name: getattr(given, name) for name in STATEMENTS} | {
+        f"not_stated.{name}": reasons[name] for name in reasons
+    }
+    if blank := [name for name, text in texts.items() if text is not None and not text.strip()]:
+        msg = f"{blank[0]} is blank: remove it, or say it"
+        raise ValueError(msg)
+    if stated := [name for name in reasons if name in _DERIVED or getattr(SOFTWARE, name) is not None]:
+        msg = f"not_stated gives a reason for {stated[0]}, which the software states: remove it, or state it yourself"
+        raise ValueError(msg)
+
+
+_DERIVED = ("release_date", "model_type", "foundation_models", "bias_mitigation")  # by ``statements_of``
 _INITS = {
     "imagenet": "ImageNet weights of the backbone, from an installed package. No foundation model.",
     "pretrained": "ImageNet weights of the backbone, from timm. No foundation model.",
