@@ -127,7 +127,7 @@ def test_an_answer_under_way_does_not_undo_that_somebody_took_over(fake: Any, op
     page = open_page(f"{fake.url}/studies/{study_id}")
     wait_for_words(page, "#readers", "You are reading this")
     held: list[Any] = []
-    page.route("**/claim", held.append)
+    page.route("**/claim", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
     page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")  # a sign of life
     while not held:
         page.wait_for_timeout(20)
