@@ -116,7 +116,7 @@ def words(url: str, tmp_path: Path, *more: str) -> list[str]:
 def test_a_dry_run_removes_nothing(site: Store, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words(url, tmp_path, "--dry-run")) == 0
     said = capsys.readouterr().out
-    assert "Would be removed:\n  name and ID of 1 studies\n  uploaded files of 2 uploads" in said
+    assert "Would be removed:\n  name and ID of 1 study\n  uploaded files of 2 uploads" in said
     assert "What remains:" in said
     assert len(found_in(site, tmp_path)) == len(WORDS)
 
@@ -134,7 +134,7 @@ def test_a_site_that_still_keeps_identity_or_works_is_refused(
     with site.database.writing() as connection:
         connection.execute(tables.workers.delete())
     assert cli.main(words(url, tmp_path)) == 0
-    assert "Removed:\n  name and ID of 1 studies" in capsys.readouterr().out
+    assert "Removed:\n  name and ID of 1 study" in capsys.readouterr().out
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

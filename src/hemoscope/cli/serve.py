@@ -46,17 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
     ignore_hang_up()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
     store = open_store_patiently(settings, limit_s=60 * settings.database_wait_minutes)
-    if not store.database.is_sqlite:
-        _log.info("limits of clients are of this process; others over this database count their own, except logins")
     try:
-        card = {**bundle.card.to_json(), "sha256": bundle.sha256}
-        _skip_versions(store)
+        _begin(store)
         supervisor = Supervisor(store, settings)
         app = create_app(
             store,
             settings,
             credentials=credentials,
-            model_card=card,
+            model_card={**bundle.card.to_json(), "sha256": bundle.sha256},
             background=supervisor.vitals,
             reload_node=supervisor.reload,
             catalogue=catalogue,
@@ -68,10 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _skip_versions(store: "Store") -> None:
+def _begin(store: "Store") -> None:
     """Let no version repeat one that an open page has seen; PostgreSQL loses none when the machine loses its power."""
     from hemoscope.errors import StoreError
     from hemoscope.store.refusals import PASSING
+
+    if not store.database.is_sqlite:
+        _log.info("limits of clients are of this process; others over this database count their own, except logins")
 
     if not store.database.is_sqlite:
         return

@@ -101,11 +101,10 @@ def read_header(
         DicomReadError: ``localizer`` or ``sheet`` if the frame is one, ``malformed`` if a UID is missing or not
             printable.
     """
-    whole = frame.whole
+    whole, charset = frame.whole, character_set(frame.whole)
     kind = _read_kind(frame, source)
     uids, broken = _read_uids(whole, source)
     position, orientation, spacing, invalid = _read_geometry(frame)
-    charset = character_set(whole)
     return SliceHeader(
         source=source,
         frame=index,

@@ -15,8 +15,10 @@ _WAITING = {
     (threading.__file__, "_wait_for_tstate_lock"),
     (threading.__file__, "join"),  # from Python 3.13 on
     (concurrent.futures.thread.__file__, "_worker"),
+    (concurrent.futures.thread.__file__, "submit"),  # for the lock that a thread holds while it starts one
 }
-_CPU_S = 0.001  # of the system's own accounts
+# What daemon threads and the system's own accounts use beside: a worker that computes uses far more, even starved.
+_CPU_S, _CPU_SHARE = 0.01, 0.01
 
 
 class Standstill:
@@ -30,13 +32,12 @@ class Standstill:
 
     def lasts(self) -> bool:
         """Whether nothing but daemon threads ran, and nothing could, since ``after_s`` seconds."""
-        used_s = time.process_time() - time.thread_time()
-        if used_s - self._used_s > _CPU_S or not _all_wait():
-            self._used_s, self._since = used_s, None
-            return False
-        if self._since is None:
-            self._since = time.monotonic()
-        return time.monotonic() - self._since > self._after_s
+        used_s, now = time.process_time() - time.thread_time(), time.monotonic()
+        if not _all_wait():
+            self._since = None
+        elif self._since is None or used_s - self._used_s > _CPU_S + _CPU_SHARE * (now - self._since):
+            self._used_s, self._since = used_s, now
+        return self._since is not None and now - self._since > self._after_s
 
     def reset(self) -> None:
         """Begin anew: there is nothing to do, so that waiting is right."""
