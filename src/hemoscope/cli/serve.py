@@ -29,7 +29,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = settings_from(arguments, os.environ)
     configure_logs(settings.log_format)  # before anything heavy is imported, for which there may be no memory
-
     from hemoscope.inference.bundle import load_bundle
     from hemoscope.messages.catalogue import english, read_catalogue
     from hemoscope.store.store import open_store_patiently
@@ -46,8 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
     ignore_hang_up()
     os.umask(0o077)  # the database lies in the private folder by default, and is made first
     store = open_store_patiently(settings, limit_s=60 * settings.database_wait_minutes)
+    if not store.database.is_sqlite:
+        _log.info("limits of clients are of this process; others over this database count their own, except logins")
     try:
-        _begin(store)
+        _skip_versions(store)
         supervisor = Supervisor(store, settings)
         app = create_app(
             store,
@@ -60,18 +61,15 @@ def run(arguments: argparse.Namespace) -> int:
         )
         with supervisor:
             run_server(app, settings, started=_announce)
+        return ExitCode.OK
     finally:
         store.close()
-    return ExitCode.OK
 
 
-def _begin(store: "Store") -> None:
+def _skip_versions(store: "Store") -> None:
     """Let no version repeat one that an open page has seen; PostgreSQL loses none when the machine loses its power."""
     from hemoscope.errors import StoreError
     from hemoscope.store.refusals import PASSING
-
-    if not store.database.is_sqlite:
-        _log.info("limits of clients are of this process; others over this database count their own, except logins")
 
     if not store.database.is_sqlite:
         return
