@@ -28,9 +28,16 @@ _FRAME_PADDING = 6  # of ReportLab's own frame, on each side
 _WIDTH = A4[0] - 2 * _MARGIN
 _GREY = colors.HexColor("#555555")
 _COLUMNS = ("label", "probability", "threshold", "finding", "key-slices")
-_SECTIONS = ("readers-said", "readers-measured", "to-know", "thresholds", "key-slices")
-_TEXTS = tuple(
-    f"report.{name}" for name in ("title", "foot", "page", *_SECTIONS, *(f"column-{name}" for name in _COLUMNS))
+_TEXTS = (
+    "report.title",
+    "report.foot",
+    "report.page",
+    "report.readers-said",
+    "report.readers-measured",
+    "report.to-know",
+    "report.thresholds",
+    "report.key-slices",
+    *(f"report.column-{name}" for name in _COLUMNS),
 )
 _COLOUR = {
     Triage.IMMEDIATE.value: "#b00020",
