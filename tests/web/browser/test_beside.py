@@ -168,7 +168,7 @@ def test_zoom_and_pan_are_linked_in_millimetres_until_they_are_unlinked(
     for key in ("+", "+", "ArrowUp"):
         page.keyboard.press(key)
     wait_until(page, lambda: apart(page) > 5)
-    assert (head(page, OTHER) == other).all()
+    assert np.abs(head(page, OTHER) - other).mean() < 2, "it stays, drawn plainly or at its best"
     assert shown(page) == (before_shown[0] + 1, before_shown[1])
     page.keyboard.press("z")
     wait_until(page, lambda: apart(page) < 3)

@@ -88,7 +88,7 @@ def test_a_measurement_is_in_the_report_and_can_be_deleted(page: "Page", asymmet
     assert f"Slice 6, length: {kept(page)['found']['length_mm']:.1f} mm" in report
     page.reload()
     page.wait_for_selector("#measurements li")
-    page.get_by_role("button", name="Delete length on slice 6").click()
+    page.get_by_role("button", name="Delete the length on slice 6").click()
     page.wait_for_selector("#measurements li", state="detached")
     report = page.request.get(page.url.replace("/studies/", "/api/v1/studies/") + "/report.html").text()
     assert "What readers measured" not in report

@@ -33,7 +33,7 @@ def test_every_number_stands_under_its_own_name(study: "Page") -> None:
     for label in LABELS:
         finding = study.locator(f".finding[data-label={label}]")
         assert finding.locator(".finding-name").inner_text() == label.display
-        assert finding.locator(".finding-probability").inner_text() == f"{fake_room.DISTINCT[label]:.2f}"
+        assert finding.locator(".finding-probability").inner_text().split()[0] == f"{fake_room.DISTINCT[label]:.2f}"
     assert study.locator(".verdict h2").inner_text() == "Immediate"
 
 
@@ -123,10 +123,10 @@ def test_the_heat_map_colours_the_slice_and_can_be_taken_away(study: "Page") -> 
     study.keyboard.press("h")
     until(study, lambda shown: coloured(shown) == 0)
     study.keyboard.press("h")
-    until(study, lambda shown: coloured(shown) == strong)
+    until(study, lambda shown: abs(coloured(shown) - strong) < 0.05 * strong)  # drawn plainly, then at its best
     for _ in range(5):
         study.keyboard.press("[")
-    until(study, lambda shown: coloured(shown) < strong)
+    until(study, lambda shown: coloured(shown) < 0.9 * strong)
 
 
 def test_the_patients_left_is_under_the_l_mark(study: "Page", room: Any) -> None:

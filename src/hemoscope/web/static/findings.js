@@ -73,7 +73,7 @@ function row(finding, context, given, controls) {
     { type: "button", class: "finding-head", "aria-expanded": "false", "aria-controls": body.id, onclick: () => context.onFinding(label) },
     el("span", { class: "finding-name" }, labelName(label), el("span", { class: "reader-mark" })),
     status(finding),
-    el("span", { class: "finding-probability" }, probability(finding.probability), el("span", { class: "finding-threshold", text: t(finding.probability >= finding.threshold ? "finding.reached" : "finding.not-reached", { threshold: probability(finding.threshold) }) })),
+    el("span", { class: "finding-probability" }, probability(finding.probability), " ", el("span", { class: "finding-threshold", text: t(finding.probability >= finding.threshold ? "finding.reached" : "finding.not-reached", { threshold: probability(finding.threshold) }) })),
     meter(finding),
   );
   const classes = ["finding", finding.present && "is-present", isWeak(finding) && "is-weak", !finding.established && "is-doubted", ].filter(Boolean);
