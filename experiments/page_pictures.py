@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _send(url: str, home: Path) -> dict[str, str]:
-    """Send the studies and wait until they are read; return their ids by name."""
+    """Send the studies, wait until they are read, and return the id of each folder's study."""
     bleed, thin = frozenset({Hemorrhage.INTRAPARENCHYMAL}), frozenset({Hemorrhage.SUBDURAL})
     folders = {"sample": SAMPLE, **{name: home / name for name in ("clean", "thin", "thick")}}
     write_series(make_phantom(seed=5, shape=(30, 320, 320)), folders["clean"], seed=1)

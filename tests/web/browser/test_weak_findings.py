@@ -1,4 +1,4 @@
-"""What a reader is told of weak suspicions and of contradictory answers, and what a phone shows first."""
+"""How weak suspicions and contradictory answers are explained, and what a phone shows first."""
 
 from typing import Any
 

@@ -26,7 +26,7 @@ export class Plane {
   #sizes;
   #steps = wheelSteps();
 
-  /** `ready()` says whether there are slices to cut; `ask(point)` makes the worker answer with arrived(); `onPoint(point)` is told where the reader points. */
+  /** `ready()` says whether there are slices to cut; `ask(point)` makes the worker answer with arrived(); `onPoint(point)` receives where the reader points. */
   constructor(name, volume, acts) {
     this.name = name;
     this.#volume = volume;
