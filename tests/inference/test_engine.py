@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,31 @@ def test_precision_and_threads_are_those_that_were_chosen(engine: Engine) -> Non
 def test_threads_default_to_the_processors_available(loaded_bundle: ModelBundle) -> None:
     assert Engine(loaded_bundle).threads == available_threads()
     assert 1 <= available_threads() <= 8
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's list of threads")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_thread_is_bound_to_one_processor_which_other_workers_would_share(
+    loaded_bundle: ModelBundle, images: np.ndarray, threads: int
+) -> None:
+    engine = Engine(loaded_bundle, threads=threads)
+    allowed = frozenset(os.sched_getaffinity(0))
+    seen: set[frozenset[int]] = set()
+    done = threading.Event()
+
+    def look() -> None:  # while they compute: OpenVINO takes the bond away afterwards
+        while not done.is_set():
+            for task in Path("/proc/self/task").iterdir():
+                with suppress(ProcessLookupError):
+                    seen.add(frozenset(os.sched_getaffinity(int(task.name))))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(200):
+        engine.run(images)
+    done.set()
+    looking.join()
+    assert seen == {allowed}
 
 
 def test_fewer_than_one_thread_is_refused(loaded_bundle: ModelBundle) -> None:

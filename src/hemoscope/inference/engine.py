@@ -254,7 +254,8 @@ def _openvino() -> Any:
 def _compile(bundle: ModelBundle, input_shape: tuple[int, int, int], threads: int, precision: Precision) -> Any:
     """Read the verified bytes (never the file again), check the ports, and compile for one slice per request."""
     name = GRAPH_INT8 if precision is Precision.INT8 else GRAPH
-    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(threads), "INFERENCE_NUM_THREADS": threads}
+    settings = {**_UNPINNED, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(threads)}
+    settings["INFERENCE_NUM_THREADS"] = threads
     rule = bundle.card.sequence
     with _graph_errors(name):
         model = _parsed(bundle, name)
@@ -283,13 +284,16 @@ def _parsed(bundle: ModelBundle, name: str) -> Any:
 
 def compile_sequence(bundle: ModelBundle, embedding_size: int) -> Any:
     """Read the verified sequence graph, check its ports, and compile it for any number of slices on one thread."""
-    settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": 1}
+    settings = {**_UNPINNED, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": 1}
     with _graph_errors(SEQUENCE):
         model = _parsed(bundle, SEQUENCE)
         _check_sequence_ports(model, embedding_size)
         return _openvino().Core().compile_model(model, "CPU", {**_EXACT, **settings})
 
 
+# OpenVINO pins its threads to the first processors by default, whatever other processes do: two workers of one thread
+# each would share the first processor and leave the second idle.
+_UNPINNED: dict[str, Any] = {"ENABLE_CPU_PINNING": False}
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
 _BF16 = {"INFERENCE_PRECISION_HINT": "bf16", "EXECUTION_MODE_HINT": "PERFORMANCE"}
 

@@ -110,10 +110,15 @@ def coloured(shown: np.ndarray) -> float:
 
 
 def test_a_canvas_that_lost_its_picture_is_painted_again(study: "Page") -> None:
-    until(study, lambda shown: coloured(shown) > 0.001)  # all that paints by itself has come
+    until(study, lambda shown: coloured(shown) > 0.001)
+    # The page may still draw once or twice by itself: at its best, or for a heat map that came late.
     lose = "view => { const c = view.getContext('2d'); c.fillStyle = '#000'; c.fillRect(0, 0, 9999, 9999); }"
-    study.eval_on_selector("#view", lose)
-    assert picture(study).max() == 0
+    for _ in range(20):
+        study.eval_on_selector("#view", lose)
+        study.wait_for_timeout(500)
+        if picture(study).max() == 0:
+            break
+    assert picture(study).max() == 0, "it is painted again without having been lost"
     study.eval_on_selector("#view", "view => view.dispatchEvent(new Event('contextrestored'))")
     until(study, lambda shown: shown.max() > 0)
 
