@@ -9,20 +9,19 @@ loop: refusals, series in anatomical order, a table of labels, checksums, files 
 """
 
 import argparse
-import io
 import os
 import subprocess
 import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from shutil import rmtree
 
 import numpy as np
 import pydicom
-from rows import Row, interleaved, quick
+from rows import Row, interleaved, quick, shared_data
 
 from hemoscope.data.label_table import LabelledImage
 from hemoscope.data.prepare_dicom import prepare_dicom
@@ -50,30 +49,26 @@ def write_files(folder: Path, files: int, *, size: int) -> dict[str, LabelledIma
     """Write phantoms, series by series, and return their labels; the pixels of all series are those of one."""
     with tempfile.TemporaryDirectory() as drafts:
         phantom = make_phantom(seed=0, shape=(_A_SERIES, size, size))
-        templates = [path.read_bytes() for path in write_series(phantom, Path(drafts), seed=0)]
-    uids = _uids(templates)
+        return write_copies(folder, write_series(phantom, Path(drafts), seed=0), files)
+
+
+def write_copies(folder: Path, series_files: Sequence[Path], files: int) -> dict[str, LabelledImage]:
+    """Write a series again and again, each time as another series, and return labels."""
+    templates = [pydicom.dcmread(path) for path in series_files]
     labels: dict[str, LabelledImage] = {}
     for number in range(files):
-        series, place = divmod(number, _A_SERIES)
-        content = templates[place]
-        for uid in uids:
-            content = content.replace(uid, f"{series:08d}".encode() + uid[8:])
+        series, place = divmod(number, len(templates))
+        dataset = templates[place]
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"2.25.1.{series + 1}", f"2.25.2.{series + 1}"
         name = f"ID_{number:09d}"
-        (folder / f"{name}.dcm").write_bytes(content)
+        dataset.save_as(folder / f"{name}.dcm")
         labels[name] = LabelledImage(labels=(0,) * 6)
     return labels
 
 
-def _uids(templates: list[bytes]) -> list[bytes]:
-    """Return the ends of the study's and the series' UIDs, whose first eight digits then tell series apart."""
-    header = pydicom.dcmread(io.BytesIO(templates[0]), stop_before_pixels=True)
-    found = {str(header[name].value).rpartition(".")[2] for name in ("StudyInstanceUID", "SeriesInstanceUID")}
-    return [uid.encode() for uid in found]
-
-
 def plain_loop(images: Path, output: Path) -> None:
     """Do what a straightforward script does: read, rescale, save."""
-    output.mkdir(exist_ok=True)
+    output.mkdir()
     for path in sorted(images.iterdir()):
         dataset = pydicom.dcmread(path)
         values = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
@@ -81,9 +76,14 @@ def plain_loop(images: Path, output: Path) -> None:
 
 
 def prepared(images: Path, labels: dict[str, LabelledImage], output: Path, *, workers: int = 1) -> None:
-    """Prepare from the beginning."""
-    rmtree(output, ignore_errors=True)
+    """Prepare into this folder; if it is empty, from the beginning."""
     prepare_dicom(images, labels, output, DATASET, pseudonyms=False, workers=workers)
+
+
+def remove(folder: Path, *names: str) -> None:
+    """Remove what earlier runs wrote, so that none pays for freeing it."""
+    for name in names:
+        rmtree(folder / name, ignore_errors=True)
 
 
 def rows(size: int = 512) -> Iterator[Row]:
@@ -94,17 +94,22 @@ def rows(size: int = 512) -> Iterator[Row]:
         (folder / "images").mkdir()
         labels = write_files(folder / "images", files, size=size)
         yield _one_process(folder, labels)
-        if len(os.sched_getaffinity(0)) > 1:
-            yield _two_processes(folder, labels)
         yield _resumed(folder, labels)
+    if len(os.sched_getaffinity(0)) > 1:
+        yield two_processes("uncompressed", lambda images: write_files(images, quick(4320, 72), size=size))
+        series = sorted(shared_data("cq500-series").glob("*.dcm"))
+        yield two_processes("JPEG Lossless", lambda images: write_copies(images, series, quick(24, 2) * len(series)))
 
 
 def _one_process(folder: Path, labels: dict[str, LabelledImage]) -> Row:
-    images, output = folder / "images", folder / "cache"
+    images = folder / "images"
     size = sum(path.stat().st_size for path in images.iterdir()) / 1e6
-    prepared(images, labels, output)  # imports, and the files into the page cache
+    prepared(images, labels, folder / "first")  # imports, and the files into the page cache
     ours, plain = interleaved(
-        lambda: prepared(images, labels, output), lambda: plain_loop(images, folder / "plain"), times=5
+        lambda: prepared(images, labels, folder / "ours"),
+        lambda: plain_loop(images, folder / "plain"),
+        times=5,
+        before=lambda: remove(folder, "first", "ours", "plain"),
     )
     return Row(
         what=f"prepare: {len(labels)} uncompressed slices, one process, slices a processor second",
@@ -121,17 +126,26 @@ def _one_process(folder: Path, labels: dict[str, LabelledImage]) -> Row:
     )
 
 
-def _two_processes(folder: Path, labels: dict[str, LabelledImage]) -> Row:
-    images = folder / "images"
-    one, two = interleaved(
-        lambda: prepared(images, labels, folder / "one"),
-        lambda: prepared(images, labels, folder / "two", workers=2),
-        times=5,
-        clock=time.perf_counter,
-    )
+def two_processes(words: str, write: Callable[[Path], dict[str, LabelledImage]]) -> Row:
+    """Compare two local processes with one, by the command, on the files that ``write`` makes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images, cache = folder / "images", folder / "cache"
+        images.mkdir()
+        labels = write(images)
+        write_labels(folder, labels)
+        measured_command(folder, workers=2)  # the files into the page cache
+        written = sum(path.stat().st_size for path in (cache / "series").iterdir()) / 1e6
+        one, two = interleaved(
+            lambda: measured_command(folder, workers=1),
+            lambda: measured_command(folder, workers=2),
+            times=3,
+            clock=time.perf_counter,
+            before=lambda: remove(folder, "cache"),
+        )
     return Row(
-        what=f"prepare: {len(labels)} slices, two local processes, their start included",
-        limit="2 x one process, less the start of two interpreters and the table at the end",
+        what=f"hemoscope prepare: {len(labels)} slices, {words}, two local processes, their start included",
+        limit=f"2 x one process, and {written:.0f} MB to write: {written / two:.0f} MB/s reached",
         measured=len(labels) / two,
         beside="one process",
         compared=len(labels) / one,
@@ -143,10 +157,12 @@ def _two_processes(folder: Path, labels: dict[str, LabelledImage]) -> Row:
 
 def _resumed(folder: Path, labels: dict[str, LabelledImage]) -> Row:
     images, output = folder / "images", folder / "cache"
+    prepared(images, labels, output)
     whole, resumed = interleaved(
+        lambda: prepared(images, labels, folder / "whole"),
         lambda: prepared(images, labels, output),
-        lambda: prepare_dicom(images, labels, output, DATASET, pseudonyms=False, workers=1),
         times=3,
+        before=lambda: remove(folder, "whole"),
     )
     size = sum(path.stat().st_size for path in (output / "series").iterdir()) / 1e6
     return Row(
@@ -199,6 +215,13 @@ def parts(files: int, size: int) -> None:
             print(f"{what:<40}{min(found) / files * 1000:6.3f} CPU ms")
 
 
+def write_labels(folder: Path, labels: dict[str, LabelledImage]) -> None:
+    """Write the table of labels that the command reads."""
+    table = "".join(f"{one},0,0,0,0,0,0\n" for one in labels)
+    head = "image_id,any,epidural,intraparenchymal,intraventricular,subarachnoid,subdural\n"
+    (folder / "labels.csv").write_text(head + table, encoding="utf-8")
+
+
 def measured_command(folder: Path, *, workers: int) -> tuple[float, float, float]:
     """Return wall seconds, processor seconds and peak memory (MB) of the command."""
     paths = ["--images", folder / "images", "--labels", folder / "labels.csv", "--output", folder / "cache"]
@@ -206,7 +229,6 @@ def measured_command(folder: Path, *, workers: int) -> tuple[float, float, float
     done = subprocess.run(  # noqa: S603  # our own command
         [sys.executable, "-c", _COMMAND, *words], check=True, stdout=subprocess.PIPE, text=True
     )
-    print(done.stdout.splitlines()[0])
     wall, busy, peak = map(float, done.stdout.split("MEASURED")[1].split())
     return wall, busy, peak * 1024 / 1e6
 
@@ -217,9 +239,7 @@ def many(files: int, size: int, workers: int) -> None:
         folder = Path(name)
         (folder / "images").mkdir()
         labels = write_files(folder / "images", files, size=size)
-        table = "".join(f"{one},0,0,0,0,0,0\n" for one in labels)
-        head = "image_id,any,epidural,intraparenchymal,intraventricular,subarachnoid,subdural\n"
-        (folder / "labels.csv").write_text(head + table, encoding="utf-8")
+        write_labels(folder, labels)
         later = sorted((folder / "images").iterdir())[-_NEW:]
         (folder / "later").mkdir()
         for path in later:

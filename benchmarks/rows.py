@@ -72,12 +72,19 @@ def processor_seconds() -> float:
 
 
 def interleaved(
-    *calls: Callable[[], object], times: int = 5, clock: Callable[[], float] = processor_seconds
+    *calls: Callable[[], object],
+    times: int = 5,
+    clock: Callable[[], float] = processor_seconds,
+    before: Callable[[], object] = lambda: None,
 ) -> list[float]:
-    """Run calls in turn, A B A B, and return the median of what ``clock`` measures for each."""
+    """Run calls in turn, A B A B, and return the median of what ``clock`` measures for each.
+
+    ``before`` runs before every call and is not measured.
+    """
     found: list[list[float]] = [[] for _ in calls]
     for _ in range(quick(times)):
         for call, seconds in zip(calls, found, strict=True):
+            before()
             start = clock()
             call()
             seconds.append(clock() - start)
