@@ -102,6 +102,19 @@ def test_files_that_did_not_fit_into_the_memory_for_them_are_read_again_and_comp
     assert [(one.source, one.code) for one in decoded.rejected] == [(files[-1].name, "changed_file")]
 
 
+def test_several_studies_that_do_not_fit_into_the_memory_are_all_read_again(
+    head: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [path for seed in (1, 2) for path in write_series(head, tmp_path / str(seed), seed=seed)]
+    sizes = [path.stat().st_size for path in files]
+    monkeypatch.setattr(KeptImages.__init__, "__defaults__", (sum(sizes) - 1,))
+    archive = open_archive(tmp_path)
+    assert len(archive.studies) == 2
+    assert [archive.kept.take(source) for source in archive.sources.values()] == [None] * len(files)
+    decoded = [read_best_series(archive, study).decoded for study in archive.studies]
+    assert [one and one.volume.hounsfield.shape for one in decoded] == [head.hounsfield.shape] * 2
+
+
 def test_files_of_a_series_that_is_not_read_are_freed_when_the_other_one_is(head: Phantom, tmp_path: Path) -> None:
     for number in (1, 2):
         write_series(head, tmp_path / str(number), acquisition=Acquisition(series_number=number))

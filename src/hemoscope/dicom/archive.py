@@ -1,8 +1,8 @@
 """Reads folders, archives (ZIP, TAR, gzip), DICOMDIRs and files into studies, and a chosen series into one volume.
 
 Opening an archive only parses headers; ``read_series`` decodes the chosen series. A file that was replaced in between
-is refused: its pixels would get the identity and the place of another slice. The first files are kept until they are
-decoded, so that they are read and parsed once.
+is refused: its pixels would get the identity and the place of another slice. The files of a small archive are kept
+until they are decoded, so that they are read and parsed once.
 """
 
 import zlib
@@ -43,7 +43,7 @@ __all__ = ["Archive", "DecodedSeries", "Study", "open_archive", "read_series", "
 class Archive:
     """All studies found, all inputs refused, and access to the bytes of each source.
 
-    ``stamps`` tells for each source which bytes were indexed (``stamp_of``); ``kept`` are the first ones, checked, to
+    ``stamps`` tells for each source which bytes were indexed (``stamp_of``); ``kept`` are those in memory, checked, to
     be decoded without being read again; ``budget``, what files may still cost. A file that is read again counts again;
     of an ordinary slice, nothing counts.
     """
@@ -148,8 +148,9 @@ def open_archive(
                 budget.inflate(source.name, len(data))
             stamps[source.name] = stamp_of(data)
             found = _index(data, source.name, budget)
-            kept.keep(source, before, found.image, len(data))
             headers += found.headers
+            several = bool(headers) and headers[0].study_instance_uid != headers[-1].study_instance_uid
+            kept.keep(source, before, found.image, len(data), several_studies=several)
             refused += [Refused(rejected=rejected_by(error)) for error in found.refused]
         except DicomReadError as error:
             refused.append(series_of(source, rejected_by(error), limits))

@@ -1,6 +1,7 @@
-"""Keeps the first files of an archive, checked, from indexing until they are decoded: these are read and parsed once.
+"""Keeps the files of a small archive, checked, from indexing until they are decoded: they are read and parsed once.
 
-The room is small. A large archive is decoded long after it was indexed, and its bytes do not fit into memory.
+The room is small. A large archive is decoded long after it was indexed, and its bytes do not fit into memory: of one
+study that is larger than the room, the first files are kept; of several studies, none.
 """
 
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ _Stamp = tuple[int, ...]
 
 
 class KeptImages:
-    """The first files of an archive, up to a number of bytes; each can be taken once."""
+    """Files of an archive, up to a number of bytes; each can be taken once."""
 
     def __init__(self, most_bytes: int = _MOST_BYTES, *, return_pages: bool = True) -> None:
         """Begin without files; ``return_pages`` gives the memory of those taken back to the system."""
@@ -26,9 +27,24 @@ class KeptImages:
         self._returns_pages = return_pages
         self._images: dict[str, tuple[_Stamp, OpenedImage]] = {}
 
-    def keep(self, source: Source, before: _Stamp | None, image: OpenedImage | None, size: int) -> bool:
-        """Keep a file of ``size`` bytes if there is room; ``before`` is its stamp from before it was read."""
-        if image is None or before is None or size > self._left:
+    def keep(
+        self,
+        source: Source,
+        before: _Stamp | None,
+        image: OpenedImage | None,
+        size: int,
+        *,
+        several_studies: bool = False,
+    ) -> bool:
+        """Keep a file of ``size`` bytes if there is room; ``before`` is its stamp from before it was read.
+
+        If there is no room and the files are of several studies, all are freed, and none is kept from then on.
+        """
+        if image is None or before is None:
+            return False
+        if size > self._left:
+            if several_studies and self._images:
+                self._free_all()
             return False
         self._left -= size
         self._images[source.name] = (before, image)
@@ -40,6 +56,12 @@ class KeptImages:
         if image is not None and self._returns_pages and len(self._images) % _RETURNED_EVERY == 0:
             memory.return_pages()
         return image if image is not None and before == file_stamp(source) else None
+
+    def _free_all(self) -> None:
+        self._left = 0
+        self._images.clear()
+        if self._returns_pages:
+            memory.return_pages()
 
     def forget(self, sources: Iterable[str]) -> None:
         """Free files, by their names, that nobody will take."""
