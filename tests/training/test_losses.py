@@ -116,6 +116,42 @@ def test_a_place_is_positive_where_more_than_three_tenths_of_it_bleed(pixels: in
     assert (maps.grad[0, 0, 0, 0] < 0) == bool(positive)
 
 
+@given(arrays(np.float32, (2, 8, 8), elements=st.sampled_from([0.0, 0.4, 1.0])))
+def test_a_target_of_shares_is_never_empty_beside_a_lesion_and_contains_what_is_covered(
+    mask: NDArray[np.float32],
+) -> None:
+    """The Dice of `any` vanishes for a map that equals its target: read off the losses alone."""
+    covered = torch.from_numpy(mask).reshape(2, 2, 4, 2, 4).mean((2, 4))
+    target = (covered / 0.3).clamp(max=1)
+    for one, share in zip(target, covered, strict=True):
+        if share.max() > 0:
+            one[share == share.max()] = 1
+    maps = torch.logit(target.clamp(1e-6, 1 - 1e-6))[:, None].expand(2, 6, 2, 2)
+    bleeds = ((1.0, 0, 0, 0, 0, 1.0),) * 2
+    found = parts(
+        maps=maps, labels=bleeds, mask=torch.from_numpy(mask), typed=(1.0, 1.0), config=LossConfig(map_target="share")
+    )
+    overlap, total = float((target**2).sum()), float(2 * target.sum())
+    assert float(found["dice"]) == pytest.approx(0.5 * (1 - (2 * overlap + 1) / (total + 1)), abs=1e-4)
+    assert not mask.any() or float(target.max()) == 1
+
+
+def test_a_small_lesion_is_taught_to_a_map_by_its_share_only() -> None:
+    mask = torch.zeros(1, 8, 8)
+    mask[0, 0, 0] = 1
+    there, nowhere = torch.full((1, 6, 2, 2), -8.0), torch.full((1, 6, 2, 2), -8.0)
+    there[..., 0, 0] = 8
+    costs = {
+        target: [
+            float(parts(maps=maps, labels=(SUBDURAL_AND_ANY,), mask=mask, config=LossConfig(map_target=target))["map"])
+            for maps in (there, nowhere)
+        ]
+        for target in ("covered", "share")
+    }
+    assert costs["share"][0] < costs["share"][1] - 1
+    assert costs["covered"][1] < costs["covered"][0] - 1
+
+
 def test_dice_by_hand() -> None:
     """Probabilities one half everywhere, one place of four positive: 1 - (2 * 0.5 + 1) / (2 + 1 + 1)."""
     found = float(parts(labels=(ONLY_ANY,), mask=quarter(), config=LossConfig(dice=1.0))["dice"])

@@ -185,6 +185,31 @@ def test_a_mimic_changes_pictures_and_neither_labels_nor_masks(phantom_cache: Ca
     assert changed > 20
 
 
+def test_a_lesion_lies_where_it_would_without_the_mimic(phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calcium is as dense as bone: an epidural must not lie around it as if it were the skull."""
+
+    def calcified(stack: Stack, _: np.random.Generator) -> Stack:
+        new = np.array(stack)
+        new[:, 40:56, 40:56] = 300
+        return new
+
+    monkeypatch.setattr(dataset_module, "mimic_in_stack", calcified)
+    without, with_mimics = (
+        dataset(phantom_cache, SamplingConfig(pasted=0, made=1, mimics=share)) for share in (0.0, 1.0)
+    )
+    normal = np.flatnonzero(without.crops.labels[:, 0] == 0)
+    compared = 0
+    for place in range(60):
+        index = SampleIndex(int(normal[place % len(normal)]), 1, place)
+        before, after = without[index], with_mimics[index]
+        if before.labels[1] and after.labels[1]:  # epidural
+            free = torch.ones_like(before.mask)
+            free[38:58, 38:58] = 0  # where the calcium itself lies, no blood is drawn
+            assert torch.equal(before.mask * free, after.mask * free)
+            compared += 1
+    assert compared > 3
+
+
 def test_a_normal_slice_with_a_mimic_stays_normal(phantom_cache: Cache) -> None:
     slices = dataset(phantom_cache, SamplingConfig(pasted=0, made=0, mimics=1))
     for row in np.flatnonzero(slices.crops.labels[:, 0] == 0):

@@ -23,6 +23,7 @@ from hemoscope.training.synthetic_lesions import Inside, Mask, inside_skull
 
 Sampling = Literal["balanced", "all"]
 _MIMICS = 1  # distinguishes the random numbers of the mimics
+_MIMICS_BESIDE_BLOOD = 0.4  # of the share elsewhere
 
 Lesion = tuple[Stack, Mask, NDArray[np.float32]]  # the stack with the lesion, its mask, its labels
 
@@ -140,8 +141,8 @@ class SliceDataset(Dataset[Sample]):
         mask = self.crops.mask(draw.row)
         outlined = self.crops.mask_of[draw.row] >= 0 and draw.row not in self._unseen
         mask_known = labels[0] == 0 or outlined
-        stack, changed = self._with_mimic(stack, draw)
-        lesion = self.lesion(None if changed else draw.row, stack, labels, rng)
+        plain, stack = stack, self._with_mimic(stack, labels, draw)
+        lesion = self.lesion(draw.row, stack, labels, rng, plain=plain)
         if lesion is not None:
             stack, shape, gained = lesion
             mask, labels = shape.astype(np.float32), _joined(labels, gained)
@@ -155,23 +156,37 @@ class SliceDataset(Dataset[Sample]):
             torch.tensor(float(mask_known)),
         )
 
-    def _with_mimic(self, stack: Stack, draw: SampleIndex) -> tuple[Stack, bool]:
-        """Add a mimic to a share of the stacks; its own random numbers leave those of the lesions as they were."""
-        if not self.sampling.mimics:
-            return stack, False
+    def _with_mimic(self, stack: Stack, labels: NDArray[np.float32], draw: SampleIndex) -> Stack:
+        """Add a mimic to a share of the stacks; its own random numbers leave those of the lesions as they were.
+
+        Beside a bleed they are rarer. A slice at the height of the ventricles, where most calcium is, bleeds more often
+        than others; at an equal share, calcium itself would tell of blood.
+        """
+        share = self.sampling.mimics * (1 if labels[0] == 0 else _MIMICS_BESIDE_BLOOD)
+        if not share:
+            return stack
         rng = np.random.default_rng([self.seed, draw.epoch, draw.place, _MIMICS])
-        changed = mimic_in_stack(stack, rng) if rng.random() < self.sampling.mimics else None
-        return (stack, False) if changed is None else (changed, True)
+        changed = mimic_in_stack(stack, rng) if rng.random() < share else None
+        return stack if changed is None else changed
 
     def lesion(
-        self, row: int | None, stack: Stack, labels: NDArray[np.float32], rng: np.random.Generator
+        self,
+        row: int,
+        stack: Stack,
+        labels: NDArray[np.float32],
+        rng: np.random.Generator,
+        *,
+        plain: Stack | None = None,
     ) -> Lesion | None:
-        """Add a lesion to a normal stack; return stack, mask and labels, or None if nothing was added."""
+        """Add a lesion to a normal stack; return stack, mask and labels, or None if nothing was added.
+
+        ``plain`` is the stack without a mimic: calcium and catheters are dense like bone, but bound no brain.
+        """
         lot = rng.random()
         if labels[0] != 0 or lot >= self.sampling.with_lesion:  # an unknown label is not a normal slice
             return None
         pasted = lot < self.sampling.pasted and len(self.donors)
-        inside, again = self._inside(row, stack), self.sampling.tries > 1
+        inside, again = self._inside(row, stack if plain is None else plain), self.sampling.tries > 1
         if again and inside is None:  # nothing can be pasted; anatomical shapes have a wider inside of their own
             return self._made(stack, None, rng) if self.sampling.shapes == "anatomical" else None
         found = self._pasted(stack, inside, rng) if pasted else self._made(stack, inside, rng)
@@ -209,19 +224,16 @@ class SliceDataset(Dataset[Sample]):
                 return *lesion, gained
         return None
 
-    def _inside(self, row: int | None, stack: Stack) -> Inside | None:
-        """Return the inside of the skull in the middle slice; the masks of the first slices are kept.
-
-        ``row`` is None for a slice that was changed, of which nothing is kept.
-        """
-        if row is not None and row in self._insides:
+    def _inside(self, row: int, stack: Stack) -> Inside | None:
+        """Return the inside of the skull in the middle slice; the masks of the first slices are kept."""
+        if row in self._insides:
             packed = self._insides[row]
             count, shape = stack[0].size, stack.shape[1:]
             return (
                 None if packed is None else Inside(np.unpackbits(packed, count=count).reshape(shape).astype(np.bool_))
             )
         inside = inside_skull(stack[len(stack) // 2])
-        if row is not None and len(self._insides) < _REMEMBERED:
+        if len(self._insides) < _REMEMBERED:
             self._insides[row] = None if inside is None else np.packbits(inside.mask)
         return inside
 

@@ -15,8 +15,10 @@ from hemoscope.training.models.network import Output
 
 Kind = Literal["bce", "focal"]
 DivideBy = Literal["weights", "labels"]
+MapTarget = Literal["covered", "share"]
 ONES = (1.0,) * len(LABELS)
 PREVALENCE = "prevalence"
+_COVERED = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,9 @@ class LossConfig:
         negative: the same where the label is negative.
         map: weight of the maps' cross-entropy; ``map_positive`` is the weight of a pixel inside a lesion.
         dice: weight of the Dice loss of the ``any`` map. With 0 for both, only labels are trained on.
+        map_target: what a position of a map shall say. ``covered``: 1 if a lesion covers more than 30% of it, else 0;
+            of a small lesion, perhaps nowhere. ``share``: the share that is covered, over 30% and at most 1, and 1
+            where most is covered.
     """
 
     labels: tuple[float, ...] = (2.0, 1.0, 1.0, 1.0, 1.0, 1.0)
@@ -46,10 +51,11 @@ class LossConfig:
     map: float = 1.0
     map_positive: float = 5.0
     dice: float = 0.5
+    map_target: MapTarget = "covered"
 
     def __post_init__(self) -> None:
         """Reject a number of weights other than six, and weights that are negative or all 0."""
-        for name, choice in (("kind", Kind), ("divide_by", DivideBy)):
+        for name, choice in (("kind", Kind), ("divide_by", DivideBy), ("map_target", MapTarget)):
             if getattr(self, name) not in get_args(choice):
                 msg = f"loss.{name} must be one of {', '.join(get_args(choice))}, got {getattr(self, name)}"
                 raise ConfigError(msg)
@@ -132,7 +138,7 @@ def _map_losses(
     maps = maps.float()
     height, width = maps.shape[2:]
     truth, known = labels.nan_to_num(0), (~labels.isnan()).to(maps.dtype) * mask_known[:, None]
-    target = (adaptive_avg_pool2d(mask[:, None], (height, width)) > 0.3).to(maps.dtype) * truth[:, :, None, None]
+    target = _map_target(mask, (height, width), config).to(maps.dtype)[:, None] * truth[:, :, None, None]
     learned = torch.cat([known[:, :1], known[:, 1:] * typed[:, None]], dim=1)
     places = binary_cross_entropy_with_logits(
         maps, target, reduction="none", pos_weight=maps.new_tensor(config.map_positive)
@@ -142,6 +148,15 @@ def _map_losses(
         "map": config.map * _global_mean((places * learned).sum(), learned.sum()),
         "dice": config.dice * _dice(torch.sigmoid(maps[:, 0]) * anywhere, target[:, 0] * anywhere),
     }
+
+
+def _map_target(mask: Tensor, size: tuple[int, int], config: LossConfig) -> Tensor:
+    """Return what the positions of a map (N, h, w) shall say of lesions (N, S, S); see ``LossConfig.map_target``."""
+    covered = adaptive_avg_pool2d(mask, size)
+    if config.map_target == "covered":
+        return covered > _COVERED
+    highest = covered.amax((1, 2), keepdim=True)
+    return torch.where((covered == highest) & (covered > 0), 1.0, (covered / _COVERED).clamp(max=1))
 
 
 def _dice(probability: Tensor, target: Tensor) -> Tensor:

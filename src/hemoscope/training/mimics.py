@@ -21,7 +21,7 @@ from hemoscope.training.synthetic_lesions import Slice
 Stack = NDArray[np.float32]
 Random = np.random.Generator
 
-_TRIES = 3
+_TRIES = 8
 _SEEN_HU, _LEAST_PIXELS = 6, 3
 _AIR_HU = -1000
 
@@ -43,13 +43,33 @@ class Mimic(StrEnum):
     NOISE = "noise"
 
 
+# By these a kind is tried first, second ...
+_WEIGHTS = {
+    Mimic.CHOROID: 3,
+    Mimic.PINEAL: 2,
+    Mimic.FALX_CALCIUM: 2,
+    Mimic.BASAL_GANGLIA: 6,
+    Mimic.DENSE_FALX: 2,
+    Mimic.DENSE_TENTORIUM: 2,
+    Mimic.SINUS: 1,
+    Mimic.VESSEL: 1,
+    Mimic.BEAM_HARDENING: 1,
+    Mimic.SHUNT: 4,
+    Mimic.MOTION: 1,
+    Mimic.NOISE: 0.3,
+}
 Drawn = Callable[[Anatomy, float], Slice]  # the slice, and the mimic's share in it -> the new slice
 
 
 def mimic_in_stack(stack: Stack, rng: Random) -> Stack | None:
-    """Add a random mimic; None if none of some kinds fits. ``stack`` (n, S, S) in HU is left unchanged."""
-    for number in rng.choice(len(Mimic), size=_TRIES, replace=False):
-        changed = add_mimic(stack, list(Mimic)[number], rng)
+    """Add a random mimic; None if none of most kinds fits. ``stack`` (n, S, S) in HU is left unchanged.
+
+    What fits few slices (calcium deep in the brain) is likely to be tried before what fits every one (motion, noise).
+    """
+    place = anatomy(stack[len(stack) // 2])
+    weights = np.array([_WEIGHTS[kind] for kind in Mimic])
+    for number in rng.choice(len(Mimic), size=_TRIES, replace=False, p=weights / weights.sum()):
+        changed = _add(stack, list(Mimic)[number], place, rng)
         if changed is not None:
             return changed
     return None
@@ -57,10 +77,14 @@ def mimic_in_stack(stack: Stack, rng: Random) -> Stack | None:
 
 def add_mimic(stack: Stack, kind: Mimic, rng: Random) -> Stack | None:
     """Add one kind of mimic to a stack (n, S, S); None if it does not fit the middle slice."""
+    return _add(stack, kind, anatomy(stack[len(stack) // 2]), rng)
+
+
+def _add(stack: Stack, kind: Mimic, place: Anatomy | None, rng: Random) -> Stack | None:
+    """Add a mimic to a stack; ``place`` is the anatomy of its middle slice."""
     if kind in _ARTEFACTS:
         return _ARTEFACTS[kind](stack, rng)
     middle = len(stack) // 2
-    place = anatomy(stack[middle])
     drawn = None if place is None else _PLACED[kind](place, rng)
     if place is None or drawn is None:
         return None
