@@ -1,7 +1,7 @@
 """``hemoscope predict`` over many small studies: is memory flat, and what do two workers gain?
 
 Studies of 20 synthetic slices (``synthetic_archive``), the default model, one thread a process, as CSV. Wall time: run
-it on an idle machine, where it takes a quarter of an hour.
+it on an idle machine, where it takes six minutes.
 
     .venv/bin/python benchmarks/bench.py archives
 """
@@ -40,7 +40,10 @@ def rows() -> Iterator[Row]:
     )
     yield Row(
         what=f"predict of {MANY:,} slices, two workers, the same rows: slices a second",
-        limit="the index, 1.3 ms a slice, is made by one process; a worker starts in 4 CPU s",
+        limit=(
+            f"{two['cpu_s']:.0f} CPU s on two processors: {two['cpu_s'] / 2:.0f} s of {two['wall_s']:.0f}; one process "
+            f"uses the second processor too, to read and prepare: {one['cpu_s']:.0f} CPU s in {one['wall_s']:.0f} s"
+        ),
         measured=MANY / two["wall_s"],
         beside="one process",
         compared=MANY / one["wall_s"],

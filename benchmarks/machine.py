@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ def describe() -> dict[str, str]:
         "processor": _processor(),
         "cores": f"{allowed} of {os.cpu_count()}",
         "memory": f"{pages / 1e9:.0f} GB",
+        "commit": _commit(),
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "libraries": ", ".join(f"{name} {found}" for name in _LIBRARIES if (found := _version(name))),
@@ -108,7 +110,7 @@ def _openvino_products() -> Iterator[tuple[str, Callable[[], None]]]:
     left = ops.parameter([_SIDE, _SIDE], dtype=np.float32)
     model = ov.Model([ops.matmul(left, ops.constant(_MATRIX), False, False)], [left])
     for name, precision in (("float32", "f32"), ("bf16", "bf16")):
-        options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
         request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
         request.set_input_tensor(ov.Tensor(_MATRIX))
         yield f"OpenVINO, {name}", request.infer
@@ -140,6 +142,17 @@ def _seconds(call: Callable[[], object], times: int = _TIMES) -> float:
     return median(found)
 
 
+def _commit() -> str:
+    """Return what is measured: the commit, and whether files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)  # noqa: S603
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], check=True, capture_output=True, text=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + (", with changes" if changed.stdout.strip() else "")
+
+
 def _processor() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -147,8 +160,10 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     name = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
     flags = re.search(r"^flags\s*: (.+)$", text, re.MULTILINE)
+    numbers = re.findall(r"^(cpu family|model|stepping)\s*: (\d+)$", text, re.MULTILINE)[:3]
     wide = [flag for flag in _VECTORS if flags and flag in flags[1].split()]
-    return f"{name[1] if name else platform.machine()} ({', '.join(wide) or 'no wide vectors'})"
+    named = " ".join([name[1] if name else platform.machine(), *(f"{what} {number}" for what, number in numbers)])
+    return f"{named} ({', '.join(wide) or 'no wide vectors'})"
 
 
 def _version(name: str) -> str | None:

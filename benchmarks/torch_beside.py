@@ -25,6 +25,7 @@ def eager(bundle: ModelBundle, experiment: str, *, weights: Path | None = None) 
     ``weights`` is the file that the graph was exported from, where exporting has merged weights: a network that sees a
     slice once has its batch normalization in its convolutions.
     """
+    torch.set_num_threads(1)  # threads that wait for work in a loop would count as processor time
     recipe = read_experiment(Path(experiment))
     reading = recipe.reading_preprocessing
     network = HemorrhageNetwork(recipe.network, channels=reading.channels, size=recipe.preprocessing.size)

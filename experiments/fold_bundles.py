@@ -1,4 +1,4 @@
-"""Makes a bundle of each finished fold of a run, to try the networks of a trial as the product would run them.
+"""Makes a bundle of each finished fold of a run, of two at least, to try a trial's networks as the product runs them.
 
     python experiments/fold_bundles.py RUN --output FOLDER
 
@@ -32,8 +32,8 @@ def finished_folds(run: Path) -> list[str]:
 def write_bundles(run: Path, output: Path) -> list[Path]:
     """Write FOLDER/fold-N for each finished fold, and return them. Raises SystemExit if they are not the first ones."""
     folds = finished_folds(run)
-    if not folds or folds != [f"fold-{number}" for number in range(len(folds))]:
-        raise SystemExit(f"{run.name}: finished folds are {folds or 'none'}. Finish fold-0 and the next ones first")
+    if len(folds) < 2 or folds != [f"fold-{number}" for number in range(len(folds))]:
+        raise SystemExit(f"{run.name}: finished folds are {folds or 'none'}. Finish fold-0 and fold-1 at least")
     with tempfile.TemporaryDirectory() as name:
         whole = Path(name) / run.name
         shutil.copytree(run, whole, ignore=shutil.ignore_patterns("checkpoint", "tensorboard", "fold-*", FINAL))

@@ -173,6 +173,19 @@ def test_a_pasted_bleed_lies_in_the_skull_and_shows_the_donors_blood(head: NDArr
     assert before == (donor[0].tobytes(), donor[1].tobytes())
 
 
+def test_a_chip_of_skull_in_an_outline_is_not_pasted_with_it(head: NDArray[np.float32], donor: Donor) -> None:
+    slice_, outline = donor[0].copy(), donor[1]
+    row, column = np.argwhere(outline)[outline.sum() // 2]
+    chip = np.zeros_like(outline)
+    chip[row - 1 : row + 3, column - 1 : column + 3] = True
+    slice_[chip & outline] = 700
+    pasted = [paste_lesion(head, slice_, outline, np.random.default_rng(seed)) for seed in range(TRIES)]
+    assert sum(lesion is not None for lesion in pasted) >= TRIES // 2
+    for image, mask in filter(None, pasted):
+        assert image[mask].max() <= 125
+        assert image[head < 90].max() <= 125
+
+
 def test_pasting_mirrors_half_of_the_time(head: NDArray[np.float32], donor: Donor) -> None:
     middle = SIZE / 2
     sides = set()

@@ -21,6 +21,7 @@ Mask = NDArray[np.bool_]
 _BONE_HU = 180
 _CLOSING, _MARGIN = 5, 8  # pixels; what lies beyond the margin cannot reach into the slice
 _SOFT_HU = 100
+_CHIP_HU = 120
 _LEAST_INTERIOR = 0.06
 _LEAST_PIXELS = 12
 _LEAST_SHARE = 0.6  # of a pasted lesion that must lie inside the skull
@@ -135,11 +136,15 @@ def paste_lesion(
     if inside is None or _clearly_outside(mask, matrix, offset, inside):
         return None
     shape = ndimage.affine_transform(mask.astype(np.float32), matrix, offset, order=1) > 0.5
-    allowed = shape & inside.mask
-    if allowed.sum() < max(_LEAST_PIXELS, _LEAST_SHARE * shape.sum()):
+    if (shape & inside.mask).sum() < max(_LEAST_PIXELS, _LEAST_SHARE * shape.sum()):
         return None
     moved = ndimage.affine_transform(donor, matrix, offset, order=1, mode="nearest")
-    alpha = _soft(allowed, rng) * ndimage.binary_dilation(inside.mask)
+    # Outlines reach into bone. A chip of skull in the brain would look like calcium, and be called blood.
+    soft = ~ndimage.binary_dilation(moved > _CHIP_HU)
+    allowed = shape & inside.mask & soft
+    if allowed.sum() < _LEAST_PIXELS:
+        return None
+    alpha = _soft(allowed, rng) * (ndimage.binary_dilation(inside.mask) & soft)
     pasted = (hounsfield + alpha * (moved - hounsfield)).astype(np.float32)
     if least_lift is not None and (pasted - hounsfield)[allowed].mean() < least_lift:
         return None
