@@ -32,6 +32,7 @@ MODULES: tuple[str, ...] = (
     "cold",
     "study",
     "thin_series",
+    "versions",
     "pacs_turnaround",
     "queue_and_report",
     "study_page",

@@ -33,7 +33,7 @@ from hemoscope.errors import HemoscopeError
 RESULTS = Path(__file__).parent / "results"
 DEFAULT = RESULTS / "default"
 SHIPPED_BUNDLE = Path(__file__).parents[1] / "src" / "hemoscope" / "bundles" / "default"
-SHIPPED_MIMICS = RESULTS / "mimic-set" / "default-2.3.csv"
+SHIPPED_MIMICS = RESULTS / "mimic-set" / "default-2.5.csv"
 # How several networks are read: whether with the mirror image, and of what the mean is taken.
 WAYS = {
     "scores, mirrored": (True, "scores"),
