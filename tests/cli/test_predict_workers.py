@@ -1,5 +1,6 @@
 """``hemoscope predict`` on worker processes: the rows, the order and the errors of one process."""
 
+import argparse
 import json
 import shutil
 import signal
@@ -13,6 +14,7 @@ import pytest
 
 from hemoscope import cli
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.predict_tasks import _for_workers
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
@@ -109,3 +111,13 @@ def test_ctrl_c_ends_the_workers_and_their_children(tiny_bundle: Path, tmp_path:
         assert time.monotonic() < until + 60
         time.sleep(0.05)
     assert 1 < len(rows.read_text().splitlines()) < 200
+
+
+def test_local_workers_share_all_processors_and_those_of_a_cluster_take_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hemoscope.inference.engine.available_processors", lambda: 32)
+    words = ("threads", "workers", "dask", "model", "output", "dicom")
+    given = {**dict.fromkeys(("series", "identify", "heatmaps", "pdf", "device", "precision")), **dict.fromkeys(words)}
+    for more, threads in (({"workers": 4}, 8), ({"workers": 16}, 2), ({"dask": "tcp://a:1"}, None)):
+        assert _for_workers(argparse.Namespace(**{**given, **more})).threads == threads
