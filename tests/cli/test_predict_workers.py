@@ -14,7 +14,9 @@ import pytest
 
 from hemoscope import cli
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.predict import _inputs
 from hemoscope.cli.predict_tasks import _for_workers
+from hemoscope.progress import no_stage_progress
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
@@ -77,6 +79,19 @@ def test_the_workers_of_a_dask_cluster_do_as_well_and_are_not_given_every_study_
     with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
         assert run(given.name, "--threads", "1", "--dask", cluster.scheduler_address)[:2] == (code, out)
     assert len(handed_out) == 3  # the studies with one UID are read by one worker
+
+
+@pytest.mark.parametrize(
+    ("more", "kept"), [({}, True), ({"workers": 1}, True), ({"workers": 2}, False), ({"dask": "tcp://a:1"}, False)]
+)
+def test_files_are_kept_only_for_studies_that_are_read_in_this_process(
+    given: Path, more: dict[str, object], kept: bool
+) -> None:
+    given_words = {"paths": [given], "series": None, "limit": [], "workers": None, "dask": None}
+    archive, _ = _inputs(argparse.Namespace(**{**given_words, **more}), no_stage_progress)
+    taken = [archive.kept.take(archive.sources[name]) for name in archive.part().sources]
+    assert taken
+    assert {one is not None for one in taken} == {kept}
 
 
 def test_both_kinds_of_workers_are_refused(given: Path, run: Run) -> None:
