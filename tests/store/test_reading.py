@@ -416,3 +416,13 @@ def test_the_digest_of_a_volume_is_that_of_shape_and_bytes_without_a_copy_of_the
         assert tracemalloc.get_traced_memory()[1] < volume.nbytes / 10
     finally:
         tracemalloc.stop()
+
+
+def test_an_empty_file_of_a_study_is_refused_by_name(
+    store: Store, submit: Submit, work: Work, series: list[bytes]
+) -> None:
+    """A copy that was interrupted leaves a slice without bytes at the end: the study looked complete."""
+    entry = submit(store, [*series, b""])
+    work(store)
+    document = json.loads(store.findings_json(entry.study_id))
+    assert [(one["source"], one["code"]) for one in document["rejected"]] == [(f"{len(series) + 1:06d}", "not_dicom")]
