@@ -93,7 +93,7 @@ class Outbox:
     """The folder and the table. Several processes may use it at once: an object is claimed before it is sent.
 
     ``keep_ended`` is for how long the file of an object is kept that was delivered or given up, so that it can be sent
-    again.
+    again; ``longest_hold``, for how long results may be held (``hold``, ``Outgoing.held``).
     """
 
     def __init__(self, database: Database, folder: Path) -> None:
@@ -101,6 +101,7 @@ class Outbox:
         self._database = database
         self.folder = folder
         self.keep_ended = timedelta(0)
+        self.longest_hold = timedelta(0)
         self._clock = ClockWatch()
 
     def write(self, content: bytes) -> str:
@@ -150,7 +151,8 @@ class Outbox:
 
         An object that was sent and whose commitment did not come in an hour is due again. A result that nobody has seen
         waits, half an hour at most, while its study is read again: the later reading takes its place. A rejection
-        note waits until what replaces the rejected objects is there.
+        note waits until what replaces the rejected objects is there. What would be due later than anything has to wait
+        is due at once: the clock was ahead when that was written, and has been set right.
         """
         with self._database.writing() as connection:
             tables.tick(connection)
@@ -158,7 +160,7 @@ class Outbox:
             due = sa.and_(
                 _outbox.c.destination == destination,
                 _outbox.c.state.in_(WAITING),
-                _outbox.c.next_at <= now,
+                sa.or_(_outbox.c.next_at <= now, _outbox.c.next_at > now + max(_AWAITED, self.longest_hold)),
                 sa.or_(
                     _outbox.c.claimed_at.is_not(None),
                     _outbox.c.created_at < now - _LONGEST_HOLD,
