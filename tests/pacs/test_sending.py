@@ -25,7 +25,7 @@ from hemoscope.inference.predictor import Predictor
 from hemoscope.pacs.arrivals import longest_hold_s
 from hemoscope.pacs.node import DicomNode
 from hemoscope.store import outbox as outbox_module
-from hemoscope.store import results as results_module
+from hemoscope.store import outbox_of_readings
 from hemoscope.store.node_settings import Destination, Node, NodeSettings
 from hemoscope.store.store import Store
 from hemoscope.testing.dicom_writer import save
@@ -306,7 +306,7 @@ def test_a_clock_that_was_ahead_and_is_right_again_holds_no_results_up(
     site = make_site(outputs=("report",))
     outbox, right = site.store.outbox, outbox_module.server_time
     with monkeypatch.context() as clock:  # no sender releases its claims meanwhile
-        for module in (outbox_module, results_module):
+        for module in (outbox_module, outbox_of_readings):
             clock.setattr(module, "server_time", lambda connection: right(connection) + timedelta(days=30))
         study_id = site.read(images)
         if waits_for != "the first attempt":

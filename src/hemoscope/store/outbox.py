@@ -102,7 +102,7 @@ class Outbox:
         self.folder = folder
         self.keep_ended = timedelta(0)
         self.longest_hold = timedelta(0)
-        self._clock = ClockWatch()
+        self._clock = ClockWatch(database)
 
     def write(self, content: bytes) -> str:
         """Write an object's file, durably, and return its name. Raises StoreError ``storage_full``."""
@@ -255,8 +255,9 @@ class Outbox:
         with self._database.reading() as connection:
             now = server_time(connection)
             asked = sa.select(_outbox.c.object_id, _outbox.c.destination, _outbox.c.created_at)
-            waiting = asked.where(_outbox.c.state.in_(WAITING))
-            rows = connection.execute(waiting).all() if self._clock.steady(now) else []
+            rows = connection.execute(asked.where(_outbox.c.state.in_(WAITING))).all()
+        if not self._clock.steady(now):
+            rows = []
         for destination, found in groupby(sorted(rows, key=_destination), key=_destination):
             days = keep_days.get(destination, _REMOVED_KEEP_DAYS)
             late = [row.object_id for row in found if row.created_at < now - timedelta(days=days)]

@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Self
 
 from hemoscope.store.background import BackgroundLoop, Vitals, described
-from hemoscope.store.clock_watch import ClockWatch
 from hemoscope.store.jobs import UploadJob
 from hemoscope.store.node_file import sending_node
 from hemoscope.store.settings import Settings
@@ -69,7 +68,7 @@ class Supervisor:
         self._running: dict[UploadJob, float] = {}
         self._overdue_at = 0.0
         self._looked = float("-inf")
-        self._clock = ClockWatch()
+        self._clock = store.clock_watch()
         self._loops = (
             self._loop("supervise-workers", self._watch, _LOOK_EVERY_S, _WATCH_STUCK_AFTER_S),
             self._loop("sweep-store", self._tidy, _SWEEP_EVERY_S, _SWEEP_STUCK_AFTER_S),
