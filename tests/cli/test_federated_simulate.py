@@ -55,7 +55,7 @@ def test_another_run_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_trainings_side_by_side_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setattr("hemoscope.cli.federated_simulate.available_processors", lambda: 8)
     assert _share(None, None) == (8, 1)
     assert _share(2, None) == (2, 4)
     assert _share(2, 3) == (2, 3)

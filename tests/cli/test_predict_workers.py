@@ -1,5 +1,6 @@
 """``hemoscope predict`` on worker processes: the rows, the order and the errors of one process."""
 
+import argparse
 import json
 import shutil
 import signal
@@ -13,6 +14,9 @@ import pytest
 
 from hemoscope import cli
 from hemoscope.cli.exit_codes import ExitCode
+from hemoscope.cli.predict import _inputs
+from hemoscope.cli.predict_tasks import _for_workers
+from hemoscope.progress import no_stage_progress
 from hemoscope.testing.ct_image import Acquisition
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import make_phantom
@@ -77,6 +81,19 @@ def test_the_workers_of_a_dask_cluster_do_as_well_and_are_not_given_every_study_
     assert len(handed_out) == 3  # the studies with one UID are read by one worker
 
 
+@pytest.mark.parametrize(
+    ("more", "kept"), [({}, True), ({"workers": 1}, True), ({"workers": 2}, False), ({"dask": "tcp://a:1"}, False)]
+)
+def test_files_are_kept_only_for_studies_that_are_read_in_this_process(
+    given: Path, more: dict[str, object], kept: bool
+) -> None:
+    given_words = {"paths": [given], "series": None, "limit": [], "workers": None, "dask": None}
+    archive, _ = _inputs(argparse.Namespace(**{**given_words, **more}), no_stage_progress)
+    taken = [archive.kept.take(archive.sources[name]) for name in archive.part().sources]
+    assert taken
+    assert {one is not None for one in taken} == {kept}
+
+
 def test_both_kinds_of_workers_are_refused(given: Path, run: Run) -> None:
     code, out, err = run(given, "--workers", "2", "--dask", "tcp://127.0.0.1:1")
     assert (code, out) == (ExitCode.USAGE, "")
@@ -109,3 +126,13 @@ def test_ctrl_c_ends_the_workers_and_their_children(tiny_bundle: Path, tmp_path:
         assert time.monotonic() < until + 60
         time.sleep(0.05)
     assert 1 < len(rows.read_text().splitlines()) < 200
+
+
+def test_local_workers_share_all_processors_and_those_of_a_cluster_take_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hemoscope.inference.engine.available_processors", lambda: 32)
+    words = ("threads", "workers", "dask", "model", "output", "dicom")
+    given = {**dict.fromkeys(("series", "identify", "heatmaps", "pdf", "device", "precision")), **dict.fromkeys(words)}
+    for more, threads in (({"workers": 4}, 8), ({"workers": 16}, 2), ({"dask": "tcp://a:1"}, None)):
+        assert _for_workers(argparse.Namespace(**{**given, **more})).threads == threads

@@ -64,3 +64,11 @@ def test_ctrl_c_reaches_this_process_alone_which_ends_the_others() -> None:
         for status in run(Path.read_text, [Path("/proc/self/status")] * 2):
             blocked = int(status.split("SigBlk:")[1].split()[0], 16)
             assert blocked & 1 << (signal.SIGINT - 1)
+
+
+def test_by_default_there_is_a_process_for_each_processor_available_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr("hemoscope.data.processes.available_processors", lambda: 1)
+    with processes() as run:
+        assert list(run(abs, [-1])) == [1]
+        assert run is map, "this process alone"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hemoscope.errors import BundleError
+from hemoscope.inference import engine as engine_module
 from hemoscope.inference.bundle import ModelBundle, ModelCard, write_bundle
 from hemoscope.inference.engine import Engine, available_threads
 
@@ -109,6 +110,14 @@ def test_precision_and_threads_are_those_that_were_chosen(engine: Engine) -> Non
 def test_threads_default_to_the_processors_available(loaded_bundle: ModelBundle) -> None:
     assert Engine(loaded_bundle).threads == available_threads()
     assert 1 <= available_threads() <= 8
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(0, 8), (1, 8), (4, 8), (8, 4), (32, 1), (100, 1)])
+def test_workers_share_all_processors_not_the_most_of_one_engine(
+    monkeypatch: pytest.MonkeyPatch, workers: int, threads: int
+) -> None:
+    monkeypatch.setattr(engine_module, "available_processors", lambda: 32)
+    assert available_threads(workers) == threads
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's list of threads")

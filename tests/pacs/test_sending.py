@@ -22,9 +22,11 @@ from pynetdicom.sop_class import (
 )
 
 from hemoscope.inference.predictor import Predictor
+from hemoscope.pacs.arrivals import longest_hold_s
 from hemoscope.pacs.node import DicomNode
 from hemoscope.store import outbox as outbox_module
-from hemoscope.store.node_settings import Destination
+from hemoscope.store import outbox_of_readings
+from hemoscope.store.node_settings import Destination, Node, NodeSettings
 from hemoscope.store.store import Store
 from hemoscope.testing.dicom_writer import save
 
@@ -295,6 +297,35 @@ def test_nothing_is_given_up_because_the_clock_was_set(
     site.store.outbox.tidy({"archive": 14})
     assert site.store.outbox.counts()["queued"] == 1
     assert len(files(site.store)) == 1
+
+
+@pytest.mark.parametrize("waits_for", ["the first attempt", "the next attempt", "the commitment"])
+def test_a_clock_that_was_ahead_and_is_right_again_holds_no_results_up(
+    make_site: Callable[..., Site], images: Path, monkeypatch: pytest.MonkeyPatch, waits_for: str
+) -> None:
+    site = make_site(outputs=("report",))
+    outbox, right = site.store.outbox, outbox_module.server_time
+    with monkeypatch.context() as clock:  # no sender releases its claims meanwhile
+        for module in (outbox_module, outbox_of_readings):
+            clock.setattr(module, "server_time", lambda connection: right(connection) + timedelta(days=30))
+        study_id = site.read(images)
+        if waits_for != "the first attempt":
+            ((object_id, _),) = outbox.claim("archive")
+            outbox.failed(object_id, "away") if waits_for == "the next attempt" else outbox.sent(object_id)
+    assert len(outbox.claim("archive")) == 1, study_id
+    assert outbox.claim("archive") == (), "for ten minutes it is the caller's"
+
+
+def test_results_that_are_held_wait_as_long_as_the_settings_say(make_site: Callable[..., Site], images: Path) -> None:
+    site = make_site(outputs=("report",))
+    site.read(images)
+    outbox, late = site.store.outbox, NodeSettings(node=Node(quiet_seconds=7200))
+    outbox.longest_hold = timedelta(seconds=longest_hold_s(late))
+    (uid,) = {str(dcmread(path).StudyInstanceUID) for path in images.iterdir()}
+    outbox.hold(uid, 7200)
+    assert outbox.claim("archive") == ()
+    outbox.hold(uid, 8000)
+    assert len(outbox.claim("archive")) == 1, "no settings let it wait so long"
 
 
 def test_a_late_report_does_not_bring_back_what_was_delivered(make_site: Callable[..., Site], images: Path) -> None:

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import Hemorrhage
 from hemoscope.store import audit, audit_and_sessions, database, jobs, removal, results, sweep, uploads, worklist
+from hemoscope.store import store as store_module
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store, open_store
@@ -208,7 +209,8 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     right = database.server_time
 
     def build(hours: float) -> None:
-        for module in (audit, audit_and_sessions, jobs, removal, results, sweep, uploads, worklist):
+        modules = (audit, audit_and_sessions, jobs, removal, results, store_module, sweep, uploads, worklist)
+        for module in modules:
             monkeypatch.setattr(module, "server_time", lambda connection: right(connection) + timedelta(hours=hours))
 
     return build

@@ -1,8 +1,10 @@
 """An upload becomes pixels to view and a result as ``hemoscope predict`` prints it, or a failure with a reason."""
 
+import hashlib
 import io
 import json
 import logging
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from hemoscope.labels import LABELS
 from hemoscope.reports.findings_json import findings_document
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 from hemoscope.store import tables
+from hemoscope.store.reading import _digest
 from hemoscope.store.results import further_study_id
 from hemoscope.store.scan_time import moment
 from hemoscope.store.store import Store
@@ -402,3 +405,24 @@ def test_progress_is_reported_without_flooding_the_database(
     submit(store, series)
     work(store)
     assert reported == []
+
+
+def test_the_digest_of_a_volume_is_that_of_shape_and_bytes_without_a_copy_of_them() -> None:
+    volume = np.arange(20 * 256 * 256, dtype="<i2").reshape(20, 256, 256)
+    expected = hashlib.sha256(repr(volume.shape).encode() + volume.tobytes()).hexdigest()
+    tracemalloc.start()
+    try:
+        assert _digest(volume) == expected
+        assert tracemalloc.get_traced_memory()[1] < volume.nbytes / 10
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_empty_file_of_a_study_is_refused_by_name(
+    store: Store, submit: Submit, work: Work, series: list[bytes]
+) -> None:
+    """A copy that was interrupted leaves a slice without bytes at the end: the study looked complete."""
+    entry = submit(store, [*series, b""])
+    work(store)
+    document = json.loads(store.findings_json(entry.study_id))
+    assert [(one["source"], one["code"]) for one in document["rejected"]] == [(f"{len(series) + 1:06d}", "not_dicom")]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,12 @@ import pytest
 from hemoscope.errors import StoreError
 from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import Hemorrhage
-from hemoscope.store import removal, sweep, tables
-from hemoscope.store.clock_watch import ClockWatch
+from hemoscope.store import clock_watch, removal, sweep, tables
 from hemoscope.store.database import Database
 from hemoscope.store.results import further_study_id
+from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
+from hemoscope.store.supervisor import Supervisor
 from hemoscope.store.values import Role, StudyState, StudySummary, User, Verdict
 
 Submit = Callable[..., StudySummary]
@@ -346,9 +348,95 @@ def test_an_upload_whose_commit_is_uncertain_keeps_its_files(
     assert (store.folder.source(listed.upload_id) / "000001").read_bytes() == b"x"
 
 
-def test_no_clock_that_is_set_deletes_by_age() -> None:
-    clock, moment = ClockWatch(), datetime(2026, 3, 1, tzinfo=UTC)
+def test_no_clock_that_is_set_deletes_by_age(store: Store) -> None:
+    clock, moment = store.clock_watch(), datetime(2026, 3, 1, tzinfo=UTC)
     assert clock.steady(moment)
     assert clock.steady(moment + timedelta(minutes=10))
     assert not clock.steady(moment + timedelta(days=400))
     assert not clock.steady(moment + timedelta(days=400))
+
+
+class Running:
+    """The clocks of a machine that runs for some hours: the database's, and the one that nobody sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, set_clock: Callable[[float], None]) -> None:
+        self._now, self._hours, self._passed = datetime.now(UTC), 0.0, 0.0
+        self._set_clock = set_clock
+        monkeypatch.setattr(clock_watch, "monotonic", lambda: 3600 * self._passed)
+
+    def set(self, hours: float) -> datetime:
+        """Set the clock by so many hours; returns what it shows."""
+        self._hours += hours
+        self._set_clock(self._hours)
+        return self._now + timedelta(hours=self._hours)
+
+    def run(self, hours: float) -> datetime:
+        self._passed += hours
+        return self.set(hours)
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch, set_clock: Callable[[float], None]) -> Running:
+    return Running(monkeypatch, set_clock)
+
+
+@pytest.mark.parametrize("hours", [-400 * 24, -25, 25, 400 * 24])
+def test_a_clock_that_was_set_while_nothing_ran_is_not_trusted_for_a_day(
+    store: Store, submit: Submit, running: Running, caplog: pytest.LogCaptureFixture, hours: int
+) -> None:
+    """Nor is that of a site that was switched off for so long, which deletes a day later."""
+    submit(store, [b"x"])
+    moment = running.set(hours)
+    clock = store.clock_watch()
+    assert not clock.steady(moment)
+    assert not clock.steady(running.run(23))
+    assert clock.steady(running.run(1.1))
+    assert caplog.text.count("nothing is deleted by age for a day") == 1
+    assert ("retention", "wait") in {(one.user, one.action) for one in store.audit_log()}
+
+
+@pytest.mark.parametrize("hours", [-400 * 24, 400 * 24])
+def test_a_restart_forgets_no_clock_that_was_set_before_it(
+    store: Store, submit: Submit, running: Running, hours: int
+) -> None:
+    submit(store, [b"x"])
+    running.set(hours)
+    submit(store, [b"while the clock was wrong"])
+    running.run(2)
+    submit(store, [b"and again"])
+    clock = store.clock_watch()
+    assert not clock.steady(running.run(2))
+    assert not clock.steady(running.run(23))
+    assert clock.steady(running.run(1.1))
+
+
+def test_a_clock_that_is_right_is_trusted_at_once(store: Store, submit: Submit, running: Running) -> None:
+    assert store.clock_watch().steady(running.run(1)), "a new site"
+    for _ in range(5):
+        submit(store, [b"x"])
+        assert store.clock_watch().steady(running.run(20))
+
+
+@pytest.mark.parametrize("hours", [1, 20, 30])
+def test_a_site_where_nothing_happens_deletes_all_the_same_however_often_it_is_restarted(
+    store: Store, submit: Submit, running: Running, hours: int
+) -> None:
+    submit(store, [b"x"])
+    running.set(30 * 24)
+    trusted, end = list[bool](), 0
+    while end < 100:
+        end += hours
+        clock = store.clock_watch()
+        trusted += [clock.steady(running.run(0)), clock.steady(running.run(hours))]
+    assert trusted[0] is False
+    assert any(trusted)
+
+
+def test_a_supervisor_deletes_nothing_by_a_clock_that_was_set_while_it_was_stopped(
+    store: Store, submit: Submit, running: Running, tmp_path: Path
+) -> None:
+    entry = submit(store, [b"x"])
+    running.set(60 * 24)
+    supervisor = Supervisor(store, Settings(storage=tmp_path, workers=0, retention_days=30))
+    supervisor._tidy()
+    assert store.studies()[0] == (entry,)

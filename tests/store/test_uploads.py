@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from hemoscope.checksums import read_sums, sha256_of
 from hemoscope.errors import ConfigError, StoreError
 from hemoscope.store import storage as storage_module
 from hemoscope.store.settings import UploadLimits
-from hemoscope.store.storage import Storage
+from hemoscope.store.storage import SOURCE_SUMS, Storage
 from hemoscope.store.store import Store
 from hemoscope.store.values import StudyState, StudySummary
 
@@ -57,12 +58,40 @@ def test_an_upload_that_breaks_off_leaves_nothing(store: Store) -> None:
     assert everything(store.folder.root) == []
 
 
-def test_empty_files_do_not_count(store: Store, submit: Submit) -> None:
+def test_empty_files_are_kept_with_their_checksums(store: Store, submit: Submit) -> None:
     entry = submit(store, [b"", b"one", b""])
-    assert [path.read_bytes() for path in store.folder.source(entry.upload_id).glob("0*")] == [b"one"]
+    source = store.folder.source(entry.upload_id)
+    assert [path.read_bytes() for path in sorted(source.glob("0*"))] == [b"", b"one", b""]
+    assert read_sums(source / SOURCE_SUMS) == {path.name: sha256_of(path) for path in source.glob("0*")}
 
 
-@pytest.mark.parametrize("files", [[], [b""]])
+class BrokenOff(io.RawIOBase):
+    """Two pieces, then no connection."""
+
+    def __init__(self) -> None:
+        self._pieces = iter([b"half of", b" a file"])
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = next(self._pieces, None)
+        if piece is None:
+            raise ConnectionResetError
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def test_a_file_that_was_cut_short_is_dropped(store: Store) -> None:
+    with store.begin_upload() as upload:
+        upload.add_file(io.BytesIO(b"whole"))
+        with pytest.raises(ConnectionResetError):
+            upload.add_file(io.BufferedReader(BrokenOff()))
+        entry = store.accept(upload, submitted_by="tester")
+    assert [path.name for path in store.folder.source(entry.upload_id).glob("0*")] == ["000001"]
+
+
+@pytest.mark.parametrize("files", [[], [b""], [b"", b""]])
 def test_an_empty_upload_is_refused(store: Store, submit: Submit, files: list[bytes]) -> None:
     with pytest.raises(StoreError, match=r"no file that is not empty.*Give at least one file") as refused:
         submit(store, files)

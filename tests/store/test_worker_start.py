@@ -14,6 +14,7 @@ from hemoscope.store import supervisor
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
 from hemoscope.store.supervisor import Supervisor
+from hemoscope.store.worker import threads_of
 
 MARKER = "WINTERBOTTOM"
 TIMEOUT_S = 120.0
@@ -99,3 +100,9 @@ def test_no_limit_that_a_worker_starts_under_leaves_a_traceback(what: int, most:
     log = log_under(what, most)
     assert "Traceback" not in log
     assert all("hemoscope" in line and "Error at " in line for line in log.splitlines()), log
+
+
+def test_workers_share_the_processors_unless_their_threads_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hemoscope.inference.engine.available_processors", lambda: 12)
+    assert [threads_of(Settings(workers=workers)) for workers in (1, 4, 32)] == [8, 3, 1]
+    assert threads_of(Settings(workers=4, threads=6)) == 6

@@ -1,7 +1,6 @@
 """``hemoscope federated simulate`` and ``compare``: a federation on one machine, and what it is measured against."""
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.cli.federated_rounds import round_line
 from hemoscope.cli.progress import progress_bar
 from hemoscope.errors import ConfigError
+from hemoscope.processors import available_processors
 
 if TYPE_CHECKING:
     from hemoscope.federated.simulation.simulation import Poison
@@ -165,7 +165,7 @@ def _print(report: Mapping[str, Any]) -> None:
 
 
 def _share(workers: int | None, threads: int | None) -> tuple[int, int]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_processors()
     for name, value in (("--workers", workers), ("--threads", threads)):
         if value is not None and value < 1:
             msg = f"{name} must be at least 1, got {value}"

@@ -212,6 +212,7 @@ class _Model:
 
 def _inputs(arguments: argparse.Namespace, show: StageProgress) -> "tuple[Archive, tuple[Path, ...]]":
     """Index the DICOM inputs, and return the NIfTI files beside them."""
+    from hemoscope.cli.predict_tasks import are_apart
     from hemoscope.dicom.archive import open_archive
     from hemoscope.dicom.read_limits import limits_from_options
     from hemoscope.inference.inputs import split_inputs
@@ -223,7 +224,9 @@ def _inputs(arguments: argparse.Namespace, show: StageProgress) -> "tuple[Archiv
         msg = f"--series names a DICOM series, which {volumes[0].name} has not. Leave NIfTI files out"
         raise ConfigError(msg)
     limits = limits_from_options(arguments.limit)
-    return open_archive(dicom, limits=limits, progress=partial(show, "indexing")), volumes
+    # Other processes read the files again: kept here, nobody would take them.
+    keep = not are_apart(arguments)
+    return open_archive(dicom, limits=limits, progress=partial(show, "indexing"), keep=keep), volumes
 
 
 def _studies(

@@ -129,7 +129,7 @@ def _for_workers(arguments: argparse.Namespace) -> argparse.Namespace:
     paths = {name: None if (path := getattr(arguments, name)) is None else path.absolute() for name in _PATHS}
     threads = arguments.threads
     if threads is None and arguments.dask is None:
-        threads = max(1, available_threads() // arguments.workers)
+        threads = available_threads(arguments.workers)
     needed = ("series", "identify", "heatmaps", "pdf", "device", "precision")
     return argparse.Namespace(**{name: getattr(arguments, name) for name in needed}, **paths, threads=threads)
 

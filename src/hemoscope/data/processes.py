@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 from hemoscope.errors import ConfigError, DataError, MissingExtraError
+from hemoscope.processors import available_processors
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,7 +44,7 @@ def processes(*, workers: int | None = None, address: str | None = None) -> Iter
     """Start workers and yield a function that runs tasks on them.
 
     Args:
-        workers: local processes; None: one per processor; 1: only this process.
+        workers: local processes; None: one per processor available; 1: only this process.
         address: of a Dask scheduler, such as ``tcp://host:8786``, to use instead of local processes. Its workers need
             hemoscope and the same folders at the same paths. Dask's protocol transfers code: trusted networks only.
 
@@ -55,7 +56,7 @@ def processes(*, workers: int | None = None, address: str | None = None) -> Iter
     if workers is not None and (workers < 1 or address is not None):
         msg = f"{workers} workers and address {address}: give at least one worker, or the address of a cluster"
         raise ConfigError(msg)
-    count = workers or os.cpu_count() or 1
+    count = workers or available_processors()
     if address is not None:
         with _client(address) as client:
             yield _run_on(client)

@@ -122,6 +122,7 @@ def open_archive(
     *,
     limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
     progress: Progress | None = None,
+    keep: bool = True,
 ) -> Archive:
     """Find and check every CT slice under the given paths; refused inputs do not stop the others.
 
@@ -129,6 +130,7 @@ def open_archive(
         paths: one or several of: file, folder, archive (ZIP, TAR, gzip), DICOMDIR file.
         limits: size limits of one input.
         progress: called with the inputs done and their total.
+        keep: keep the files of a small archive in memory until they are decoded; False if others decode them.
 
     Examples:
         >>> archive = open_archive("examples/sample")
@@ -139,7 +141,7 @@ def open_archive(
     budget = ReadBudget(limits)
     refused, headers = [Refused(rejected=one) for one in rejected], list[SliceHeader]()
     stamps: dict[str, tuple[int, int]] = {}
-    kept = KeptImages()
+    kept = KeptImages() if keep else KeptImages(0)
     for done, source in enumerate(sources, 1):
         try:
             before = file_stamp(source)

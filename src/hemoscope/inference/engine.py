@@ -29,6 +29,7 @@ from hemoscope.inference.bundle import GRAPH, GRAPH_INT8, SEQUENCE, ModelBundle
 from hemoscope.inference.precision import DEFAULT_PRECISION, Precision, chosen_precision, supported_precisions
 from hemoscope.labels import LABELS
 from hemoscope.memory import return_pages
+from hemoscope.processors import available_processors
 
 INPUT = "image"
 LOGITS = "logits"
@@ -177,11 +178,14 @@ class Engine:
         return np.ascontiguousarray(image)
 
 
-def available_threads() -> int:
-    """Return the number of processors available to this process, at most eight."""
-    affinity = getattr(os, "sched_getaffinity", None)  # missing on macOS and Windows
-    count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(count, _MOST_THREADS)
+def available_threads(workers: int = 1) -> int:
+    """Return the threads of one engine: the processors available here, shared by so many workers, at most eight each.
+
+    Examples:
+        >>> available_threads(workers=1000)
+        1
+    """
+    return min(_MOST_THREADS, max(1, available_processors() // max(1, workers)))
 
 
 def precision_on(device: str, bundle: ModelBundle, precision: Precision) -> Precision:

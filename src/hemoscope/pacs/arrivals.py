@@ -22,6 +22,11 @@ _MOST_QUIET_S = 300.0
 _JUST_NOW_S = 2.0  # a few looks: so long after an image came, its study's results are told to wait
 
 
+def longest_hold_s(settings: NodeSettings) -> float:
+    """Return for how many seconds results are held at the longest, while images of their study may be coming."""
+    return max(settings.node.quiet_seconds, _MOST_QUIET_S) + settings.results.hold_incomplete_seconds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesFacts:
     """What rules look at: one series, with the keys of the AE titles that sent it."""

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from hemoscope.errors import StoreError
-from hemoscope.pacs.arrivals import Arrivals
+from hemoscope.pacs.arrivals import Arrivals, longest_hold_s
 from hemoscope.pacs.certificates import Certificates
 from hemoscope.pacs.commitment import Commitments
 from hemoscope.pacs.listener import Listener
@@ -77,6 +77,7 @@ class DicomNode:
     def _keep(self, settings: NodeSettings) -> None:
         self._keep_days = {WEBHOOK: WEBHOOK_DAYS, **{one.name: one.keep_days for one in settings.destinations}}
         self._store.outbox.keep_ended = timedelta(days=settings.results.resend_days)
+        self._store.outbox.longest_hold = timedelta(seconds=longest_hold_s(settings))
 
     def _tidy(self) -> None:
         self._store.outbox.tidy(self._keep_days)

@@ -17,6 +17,7 @@ from hemoscope.store.audit_chain import BEFORE_FIRST, Anchor, ChainCheck, check,
 from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.values import AuditEntry, ChainedAuditEntry
 
+RETENTION = "retention"  # who deletes by age
 _audit, _chain, _studies = tables.audit, tables.audit_chain, tables.studies
 _STREAMED = {"yield_per": 1000}
 _NO_END = "the number and hash of the last entry, which the table audit_chain holds, were removed"

@@ -93,7 +93,7 @@ class Outbox:
     """The folder and the table. Several processes may use it at once: an object is claimed before it is sent.
 
     ``keep_ended`` is for how long the file of an object is kept that was delivered or given up, so that it can be sent
-    again.
+    again; ``longest_hold``, for how long results may be held (``hold``, ``Outgoing.held``).
     """
 
     def __init__(self, database: Database, folder: Path) -> None:
@@ -101,7 +101,8 @@ class Outbox:
         self._database = database
         self.folder = folder
         self.keep_ended = timedelta(0)
-        self._clock = ClockWatch()
+        self.longest_hold = timedelta(0)
+        self._clock = ClockWatch(database)
 
     def write(self, content: bytes) -> str:
         """Write an object's file, durably, and return its name. Raises StoreError ``storage_full``."""
@@ -150,7 +151,8 @@ class Outbox:
 
         An object that was sent and whose commitment did not come in an hour is due again. A result that nobody has seen
         waits, half an hour at most, while its study is read again: the later reading takes its place. A rejection
-        note waits until what replaces the rejected objects is there.
+        note waits until what replaces the rejected objects is there. What would be due later than anything has to wait
+        is due at once: the clock was ahead when that was written, and has been set right.
         """
         with self._database.writing() as connection:
             tables.tick(connection)
@@ -158,7 +160,7 @@ class Outbox:
             due = sa.and_(
                 _outbox.c.destination == destination,
                 _outbox.c.state.in_(WAITING),
-                _outbox.c.next_at <= now,
+                sa.or_(_outbox.c.next_at <= now, _outbox.c.next_at > now + max(_AWAITED, self.longest_hold)),
                 sa.or_(
                     _outbox.c.claimed_at.is_not(None),
                     _outbox.c.created_at < now - _LONGEST_HOLD,
@@ -253,8 +255,9 @@ class Outbox:
         with self._database.reading() as connection:
             now = server_time(connection)
             asked = sa.select(_outbox.c.object_id, _outbox.c.destination, _outbox.c.created_at)
-            waiting = asked.where(_outbox.c.state.in_(WAITING))
-            rows = connection.execute(waiting).all() if self._clock.steady(now) else []
+            rows = connection.execute(asked.where(_outbox.c.state.in_(WAITING))).all()
+        if not self._clock.steady(now):
+            rows = []
         for destination, found in groupby(sorted(rows, key=_destination), key=_destination):
             days = keep_days.get(destination, _REMOVED_KEEP_DAYS)
             late = [row.object_id for row in found if row.created_at < now - timedelta(days=days)]

@@ -202,7 +202,9 @@ class UploadReader:
 
 def _digest(hounsfield: NDArray[np.int16]) -> str:
     """SHA-256 of a volume and its shape: equal for studies that show the same slices."""
-    return hashlib.sha256(repr(hounsfield.shape).encode() + hounsfield.tobytes()).hexdigest()
+    digest = hashlib.sha256(repr(hounsfield.shape).encode())
+    digest.update(np.ascontiguousarray(hounsfield).data)  # no copy: it may be 125 MB
+    return digest.hexdigest()
 
 
 def _unread(reading: StudyReading) -> str | None:

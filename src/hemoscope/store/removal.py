@@ -18,7 +18,6 @@ from hemoscope.store.refusals import refusal
 from hemoscope.store.storage import Storage
 from hemoscope.store.study_row import find_study
 
-RETENTION = "retention"  # who deletes by age
 _studies, _feedback, _jobs = tables.studies, tables.feedback, tables.jobs
 
 
@@ -54,7 +53,7 @@ def delete_older(database: Database, storage: Storage, *, days: int) -> int:
 
 def _delete_if_there(database: Database, storage: Storage, study_id: str, days: int) -> bool:
     try:
-        delete_study(database, storage, study_id, by=RETENTION, detail=f"after {days} days")
+        delete_study(database, storage, study_id, by=audit.RETENTION, detail=f"after {days} days")
     except StoreError as error:
         if error.code != "no_such_study":
             raise
@@ -96,7 +95,7 @@ def _delete_rows(
     audit.forget_study(connection, study_id)
     connection.execute(_studies.delete().where(_studies.c.study_id == study_id))
     readings.settle(connection, study.study_instance_uid, version)
-    if by != RETENTION:  # what is too old to be kept here must still reach the archive
+    if by != audit.RETENTION:  # what is too old to be kept here must still reach the archive
         outbox_of_readings.remove(connection, study_id, study.study_instance_uid, study.reading)
     others = sa.select(sa.func.count()).select_from(_studies).where(_studies.c.upload_id == upload_id)
     job = connection.execute(sa.select(_jobs.c.state).where(_jobs.c.upload_id == upload_id)).scalar()

@@ -77,7 +77,10 @@ class Settings:
     )
     workers: int = field(default=1, metadata=_help("processes that read studies", "N", least=0))
     threads: int | None = field(
-        default=None, metadata=_help("processors that each worker uses (default: all)", "N", least=1)
+        default=None,
+        metadata=_help(
+            "processors that each worker uses (default: all, shared by the workers, eight at most)", "N", least=1
+        ),
     )
     device: str = field(default="cpu", metadata=_help(DEVICE_HELP, "DEVICE"))
     precision: str = field(default=DEFAULT_PRECISION.value, metadata=_help(PRECISION_HELP, "P"))

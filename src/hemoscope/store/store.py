@@ -29,6 +29,7 @@ from hemoscope.store import (
     worklist,
 )
 from hemoscope.store.background import Backoff
+from hemoscope.store.clock_watch import ClockWatch
 from hemoscope.store.database import Database, server_time, storable
 from hemoscope.store.deliveries import Deliveries
 from hemoscope.store.jobs import Jobs
@@ -373,6 +374,10 @@ class Store:
         """Return the time of the database's clock, UTC. Raises StoreError ``database_unreachable``."""
         with self._database.reading() as connection:
             return server_time(connection)
+
+    def clock_watch(self) -> ClockWatch:
+        """Return what tells whether that clock can be trusted with what is deleted by age; keep it."""
+        return ClockWatch(self._database)
 
     def check_storage(self) -> None:
         """Check that the folder is still this store's, and can be written to.

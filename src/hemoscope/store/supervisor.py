@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Self
 
 from hemoscope.store.background import BackgroundLoop, Vitals, described
-from hemoscope.store.clock_watch import ClockWatch
 from hemoscope.store.jobs import UploadJob
 from hemoscope.store.node_file import sending_node
 from hemoscope.store.settings import Settings
@@ -27,6 +26,7 @@ _log = logging.getLogger("hemoscope.store")
 _STDERR = 2
 _LOOK_EVERY_S = 0.1
 _OVERDUE_EVERY_S = 1.0
+_BLIND_AFTER_S = 10.0
 # More than a step may take: the database's timeout several times over, and a sweep of a large storage.
 _WATCH_STUCK_AFTER_S = 180.0
 _SWEEP_STUCK_AFTER_S = 3 * 3600.0
@@ -67,7 +67,8 @@ class Supervisor:
         self._slots = [_Slot() for _ in range(settings.workers)]
         self._running: dict[UploadJob, float] = {}
         self._overdue_at = 0.0
-        self._clock = ClockWatch()
+        self._looked = float("-inf")
+        self._clock = store.clock_watch()
         self._loops = (
             self._loop("supervise-workers", self._watch, _LOOK_EVERY_S, _WATCH_STUCK_AFTER_S),
             self._loop("sweep-store", self._tidy, _SWEEP_EVERY_S, _SWEEP_STUCK_AFTER_S),
@@ -166,12 +167,17 @@ class Supervisor:
             _log.warning("worker %d exited before it received its settings", slot.process.pid)
 
     def _end_overdue(self) -> None:
-        """Fail the jobs that this process has seen for longer than the time limit, and kill their workers."""
+        """Fail the jobs that this process has seen for longer than the time limit, and kill their workers.
+
+        After a pause in its looks it begins anew: while the database was away no worker could end its job or give it
+        back, and a fault of the site costs nothing.
+        """
         workers = {slot.worker_id: slot.process for slot in self._slots if slot.process is not None}
         if not workers:
             return
         held, at, limit = self._store.jobs.held_by(workers.keys()), monotonic(), self._settings.time_limit
-        self._running = {job: self._running.get(job, at) for job in held}
+        seen = self._running if at - self._looked <= _BLIND_AFTER_S else {}
+        self._running, self._looked = {job: seen.get(job, at) for job in held}, at
         for job, since in self._running.items():
             if at - since > limit.total_seconds() and self._store.jobs.fail_overdue(job, limit=limit):
                 process = workers[job.worker_id]

@@ -109,7 +109,7 @@ class Upload:
         Files are flushed only now, several at a time: flushing thousands of small ones as each arrives takes minutes.
         Raises StoreError ``empty_upload``, ``upload_abandoned`` or ``storage_full``.
         """
-        if self.files == 0:
+        if self.bytes == 0:
             raise refusal("empty_upload", "the upload holds no file that is not empty")
         source = self._storage.source(self.upload_id)
         with full_disk_refused(), ThreadPoolExecutor(_SYNCS_AT_A_TIME, thread_name_prefix="sync-upload") as threads:
@@ -148,13 +148,16 @@ class UploadedFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file; an empty one, or one cut short by an error, is dropped."""
+        """Close the file; one cut short by an error is dropped.
+
+        An empty one is kept: it may be a slice whose copy was interrupted, and is refused by name when it is read.
+        """
         self._opened.__exit__(kind, error, trace)
-        if not self.size:
+        if error is not None:
             self._path.unlink(missing_ok=True)
-        elif error is None:
-            self._upload.files += 1
-            self._upload.digests[self._path.name] = self._digest.hexdigest()
+            return
+        self._upload.files += 1
+        self._upload.digests[self._path.name] = self._digest.hexdigest()
 
     def write(self, piece: bytes) -> None:
         """Add bytes. Raises StoreError ``file_too_large``, ``upload_too_large`` or ``storage_full``."""

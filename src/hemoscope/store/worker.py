@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from hemoscope.errors import HemoscopeError, StoreError
 from hemoscope.inference.bundle import load_bundle
-from hemoscope.inference.engine import engine_on
+from hemoscope.inference.engine import available_threads, engine_on
 from hemoscope.inference.precision import precision_of
 from hemoscope.inference.predictor import Predictor
 from hemoscope.reports.report import model_identity
@@ -148,7 +148,7 @@ def _work(worker_id: str, settings: Settings) -> None:
     heartbeat = Heartbeat(store, worker_id, stop)
     heartbeat.start()
     bundle, precision = load_bundle(settings.model), precision_of(settings.precision)
-    engine = engine_on(settings.device, bundle, threads=settings.threads, precision=precision)
+    engine = engine_on(settings.device, bundle, threads=threads_of(settings), precision=precision)
     predictor = Predictor(bundle, engine=engine)
     reader = UploadReader(
         store,
@@ -172,6 +172,11 @@ def _work(worker_id: str, settings: Settings) -> None:
         else:
             backoff.reset()
             pause.wait(0.0 if read else settings.poll_s)
+
+
+def threads_of(settings: Settings) -> int:
+    """Return the threads of each worker: those given, else its share of the processors."""
+    return settings.threads or available_threads(settings.workers)
 
 
 def _outgoing(store: Store, predictor: Predictor, settings: Settings) -> "OutgoingResults | None":

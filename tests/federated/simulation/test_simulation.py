@@ -1,7 +1,6 @@
 """A part in a process of its own: what it reports, how it fails, and (slow) a whole simulation on Ray."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -175,7 +174,7 @@ def test_what_the_process_started_ends_with_it(
 
 
 def test_a_machine_has_an_actor_a_core_and_no_more_than_sites(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setattr("hemoscope.federated.simulation.simulation.available_processors", lambda: 8)
     assert Machine().share(4) == (4, 2)
     assert Machine().share(20) == (8, 1)
     assert Machine(actors=2).share(4) == (2, 4)

@@ -34,6 +34,7 @@ from hemoscope.federated.simulation.simulated_sites import (
     parts_of_sites,
     score_file,
 )
+from hemoscope.processors import available_processors
 from hemoscope.progress import StageProgress, no_stage_progress
 from hemoscope.training.data_module import CROPS
 
@@ -65,7 +66,7 @@ class Machine:
 
     def share(self, sites: int) -> tuple[int, int]:
         """Actors, no more than sites, and threads of PyTorch for each of them."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = available_processors()
         actors = min(self.actors or cores, sites)
         return actors, max(1, cores // actors)
 

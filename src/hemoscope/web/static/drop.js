@@ -33,8 +33,8 @@ export async function droppedFiles(transfer) {
   return { name: entries.length === 1 ? entries[0].name : nameOf(files), files: files.filter(isWanted), unreadable };
 }
 
-/** Hidden files of file managers are not part of a study. */
-export const isWanted = (file) => !file.name.startsWith(".") && file.name !== "Thumbs.db" && file.size > 0;
+/** Hidden files of file managers are not part of a study. An empty file may be a slice whose copy was interrupted: the server names it. */
+export const isWanted = (file) => !file.name.startsWith(".") && file.name !== "Thumbs.db";
 
 const nameOf = (files) => (files.length === 1 ? files[0].name : t("count.files", { count: files.length }));
 

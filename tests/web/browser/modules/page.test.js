@@ -112,6 +112,7 @@ test("a dropped folder is read completely, past batches of a hundred", async () 
   const many = Array.from({ length: 250 }, (_, index) => file(`IM${index}`));
   assert.equal((await filesUnder(folder([folder(many), file("DICOMDIR")]))).length, 251);
   assert.deepEqual([".DS_Store", "IM1"].map((name) => isWanted({ name, size: 1 })), [false, true]);
+  assert.ok(isWanted({ name: "IM2", size: 0 }), "the server says that it is empty");
 });
 
 test("an entry that cannot be read leaves the others of a dropped folder", async () => {
