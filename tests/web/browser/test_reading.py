@@ -63,6 +63,20 @@ def test_the_threshold_is_explained_at_the_sites_prevalence(study: "Page") -> No
 
 
 def test_keys_wheel_and_strip_scroll_the_slices(study: "Page") -> None:
+def test_a_study_that_another_model_read_is_not_explained_with_this_ones_card(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    study_id = fake.fake.add(asymmetric)
+    fake.fake.studies[study_id].entry["findings"]["model"]["sha256"] = "1" * 64
+    page = opened(open_page, f"{fake.url}/studies/{study_id}")
+    said = "Read by another model than the one now installed; its thresholds are not explained here."
+    assert said in page.locator(".finding[data-label=any]").inner_text()
+    assert page.locator(".verdict p").first.inner_text() == said
+    panel = page.locator("#panel").inner_text()
+    assert "Sensitivity" not in panel
+    assert "urgent threshold" not in panel
+
+
     study.keyboard.press("Home")
     wait_for_slice(study, 0)
     study.keyboard.press("ArrowUp")

@@ -12,6 +12,7 @@ import { drawFindings, markReviewed, openFinding, verdictKeys } from "./findings
 import { duration, secondsSince } from "./format.js";
 import { firstHeat } from "./heat_controls.js";
 import { fillHelp, listenToKeys } from "./keys.js";
+import { cardOf } from "./meaning.js";
 import { urgencyWord } from "./labels.js";
 import { Marks } from "./marks.js";
 import { t } from "./messages.js";
@@ -87,7 +88,7 @@ async function showFindings(entry) {
   const feedback = await fetchFeedback();
   const context = {
     studyId,
-    card: page.card,
+    card: cardOf(entry.findings, page.card),
     site: page.site,
     geometry: entry.geometry,
     slices: entry.geometry.slices,

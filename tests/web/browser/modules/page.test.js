@@ -224,3 +224,12 @@ test("an unsure study names the range of the card, unless another model read it"
   assert.equal(urgencyWords(study(0.9), card), plain);
   assert.equal(urgencyWords(study(0.3), { ...card, unsure: null }), plain);
 });
+  assert.equal(urgencyWords(study(0.3), null), plain);
+});
+
+test("a study that another model read is explained without a card", () => {
+  const other = "Read by another model than the one now installed; its thresholds are not explained here.";
+  const study = (triage) => ({ triage, findings: [{ label: "any", probability: 0.91 }] });
+  assert.deepEqual(["immediate", "prompt"].map((triage) => urgencyWords(study(triage), null)), [other, other]);
+  assert.equal(urgencyWords(study("routine"), null), "No established finding reached its threshold. This does not rule out hemorrhage.");
+  assert.deepEqual(thresholdWords({ label: "any", present: true }, null, { prevalence: 0.1 }), [other]);
