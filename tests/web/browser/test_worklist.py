@@ -280,6 +280,27 @@ def test_a_rejected_upload_shows_cause_and_remedy_and_can_be_retried(
 
 def test_the_list_reconnects_after_the_connection_was_lost(fake: Any, open_page: OpenPage) -> None:
     page = open_page(fake.url)
+def test_a_page_asks_before_it_is_left_while_it_uploads(fake: Any, open_page: OpenPage, tmp_path: Path) -> None:
+    (tmp_path / "scan.zip").write_bytes(b"PK")
+    held: list[Any] = []
+    page = open_page(fake.url)
+    page.wait_for_selector("[data-line=live]")
+    page.route("**/uploads", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    asks = "!dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+    assert not page.evaluate(asks)
+    for _ in range(2):
+        page.set_input_files("#choose-files", tmp_path / "scan.zip")
+    while len(held) < 2:
+        page.wait_for_timeout(20)
+    assert page.evaluate(asks)
+    page.locator("#uploads").get_by_role("button", name="Cancel").first.click()
+    page.wait_for_function("() => document.querySelectorAll('#uploads li').length === 1")
+    assert page.evaluate(asks), "the other is still under way"
+    held[1].continue_()
+    page.locator("#uploads").wait_for(state="hidden")
+    assert not page.evaluate(asks)
+
+
     page.wait_for_selector("[data-line=live]")
     page.context.set_offline(True)
     page.evaluate("window.dispatchEvent(new Event('offline'))")
