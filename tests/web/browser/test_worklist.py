@@ -301,6 +301,18 @@ def test_a_page_asks_before_it_is_left_while_it_uploads(fake: Any, open_page: Op
     assert not page.evaluate(asks)
 
 
+def test_only_the_list_says_that_it_tries_again_by_itself(fake: Any, open_page: OpenPage) -> None:
+    fake.fake.add(SMALL)
+    page = open_page(f"{fake.url}/login")
+    page.route("**/api/v1/studies?*", lambda route: route.abort())
+    page.goto(fake.url)
+    page.get_by_text("this page tries again automatically").wait_for()
+    page.unroute("**/api/v1/studies?*")
+    page.get_by_role("button", name="Try again").click()
+    page.locator("#studies tbody tr").wait_for()
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
     page.wait_for_selector("[data-line=live]")
     page.context.set_offline(True)
     page.evaluate("window.dispatchEvent(new Event('offline'))")
