@@ -313,6 +313,20 @@ def test_only_the_list_says_that_it_tries_again_by_itself(fake: Any, open_page: 
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
 
 
+def test_filters_outlast_a_login(fake: Any, open_page: OpenPage) -> None:
+    fake.fake.add(SMALL)
+    page = open_page(f"{fake.url}/login")
+    page.route("**/api/v1/studies?*", lambda route: route.fulfill(status=401, json={"code": "login_required"}))
+    page.goto(f"{fake.url}/?urgency=immediate&sort=-scan")
+    page.wait_for_url("**/login?next=*")
+    page.unroute("**/api/v1/studies?*")
+    page.get_by_label("Password").fill("right")
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(f"{fake.url}/?urgency=immediate&sort=-scan")
+    page.wait_for_function("() => document.querySelector('#urgency').value === 'immediate'")
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 401
+
+
     page.wait_for_selector("[data-line=live]")
     page.context.set_offline(True)
     page.evaluate("window.dispatchEvent(new Event('offline'))")

@@ -52,7 +52,7 @@ function remedyOf(status, retryAfter) {
 
 function toLogin(status) {
   if (status !== 401 || location.pathname === "/login" || !globalThis.document) return; // a worker leads nowhere: its page will
-  location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+  location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
 }
 
 async function request(path, options = {}) {

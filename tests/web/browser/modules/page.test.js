@@ -142,6 +142,8 @@ test("after the login one stays on this server", () => {
   const next = (encoded) => nextPage(`?next=${encoded}`, ours);
   assert.equal(next("%2Fstudies%2Fab%3Fslice%3D3"), `${ours}/studies/ab?slice=3`);
   assert.equal(nextPage("", ours), `${ours}/`);
+  assert.equal(next("/%3Furgency%3Droutine%26search%3Da%2526b"), `${ours}/?urgency=routine&search=a%26b`, "as the server sends it");
+  assert.equal(new URL(next("/%3Fnext%3D//evil.example")).origin, ours);
   const foreign = ["//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil.example", "javascript:alert(1)", "https://ct.example", "http://ct.example:8443", "http://", `blob:${ours}/1-2`];
   for (const elsewhere of foreign) assert.equal(next(encodeURIComponent(elsewhere)), `${ours}/`, elsewhere);
   const stripped = ["/%09/evil.example", "/%0a/evil.example", "%0d%5cevil.example", "/%0d%5cevil.example", "%09//evil.example", "/%0d%0a/evil.example", "%2F%2Fevil.example", "%5C%5Cevil.example"];
