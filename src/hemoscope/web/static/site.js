@@ -28,7 +28,13 @@ function ownName(site) {
   return button;
 }
 
+const farewells = [];
+
+/** Call `act` before the session ends, after which the server refuses what a page sends. */
+export const beforeLogOut = (act) => farewells.push(act);
+
 async function logOut() {
+  await Promise.allSettled(farewells.map((act) => act()));
   await sendJson("POST", "/logout");
   location.assign("/login");
 }
