@@ -77,6 +77,31 @@ def test_a_study_that_another_model_read_is_not_explained_with_this_ones_card(
     assert "urgent threshold" not in panel
 
 
+def test_a_page_without_live_changes_stays_under_the_readers_hands_and_no_older_answer_wins(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    study_id = fake.fake.add(asymmetric)
+    page = open_page(fake.url)
+    page.route("**/api/v1/events*", lambda route: route.abort())
+    page.goto(f"{fake.url}/studies/{study_id}")
+    page.wait_for_selector("#readers button")
+    strip = page.query_selector("#strip-slider")
+    assert strip
+    strip.focus()
+    asked = f"**/api/v1/studies/{study_id}"
+    fake.fake.change(study_id, reviews=[{"by": "agnes", "at": "2026-01-01T00:00:00Z"}])
+    page.get_by_text("Reviewed by AG").wait_for()  # polled
+    assert strip.evaluate("strip => strip === document.activeElement"), "a new strip lost focus or drag"
+    old = {**fake.fake.studies[study_id].entry, "state": "scoring", "version": 1}
+    page.route(asked, lambda route: route.fulfill(json=old, headers={"X-Version": "1"}))
+    with page.expect_response(asked):
+        pass
+    page.wait_for_timeout(200)  # what would be drawn has been
+    assert page.locator(".finding").count() == len(LABELS)
+    page.unroute(asked)
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the blocked events
+
+
     study.keyboard.press("Home")
     wait_for_slice(study, 0)
     study.keyboard.press("ArrowUp")

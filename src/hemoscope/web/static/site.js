@@ -61,15 +61,15 @@ export function problemBox(problem, ...actions) {
   return el("div", { class: "problem", role: "alert" }, icon("failed"), words, ...actions);
 }
 
+/** A problem of the list, which alone is asked for again by itself: while live changes do not come, every few seconds. */
+export const polled = (problem) => (problem.code === "unreachable" ? { detail: problem.detail, remedy: t("worklist.unreachable-remedy") } : problem);
+
 /** Why a study failed, and what to do, each as a sentence. */
 export function failureOf(entry) {
   const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
   const own = (part, english) => sentence(unlessTranslated(`refused.${entry.error_code}${part}`, english));
   return { detail: own("", entry.error_message ?? t("study.failed-why")), remedy: own(".remedy", entry.error_cure || t("study.failed-remedy")), code: entry.error_code ?? "" };
 }
-/** A problem of the list, which alone is asked for again by itself: while live changes do not come, every few seconds. */
-export const polled = (problem) => (problem.code === "unreachable" ? { detail: problem.detail, remedy: t("worklist.unreachable-remedy") } : problem);
-
 
 /** The files that were not accepted, each reason once with its count: [[message, count], ...]. */
 export function refusals(rejected) {

@@ -225,7 +225,6 @@ test("an unsure study names the range of the card, unless another model read it"
   const plain = "The model is unsure about this study. Read it before routine ones.";
   assert.equal(urgencyWords(study(0.9), card), plain);
   assert.equal(urgencyWords(study(0.3), { ...card, unsure: null }), plain);
-});
   assert.equal(urgencyWords(study(0.3), null), plain);
 });
 
@@ -235,3 +234,4 @@ test("a study that another model read is explained without a card", () => {
   assert.deepEqual(["immediate", "prompt"].map((triage) => urgencyWords(study(triage), null)), [other, other]);
   assert.equal(urgencyWords(study("routine"), null), "No established finding reached its threshold. This does not rule out hemorrhage.");
   assert.deepEqual(thresholdWords({ label: "any", present: true }, null, { prevalence: 0.1 }), [other]);
+});
