@@ -252,13 +252,13 @@ def guarded(distinct_bundle: Path, tmp_path: Path) -> Iterator[Room]:
 
 @pytest.fixture(scope="module")
 def shared(distinct_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
-    """The real room with an administrator ``agnes`` and a reader ``bert.muller``; claims end after three seconds."""
+    """The real room with an administrator ``agnes`` and a reader ``bert.muller``; claims end after fifteen seconds."""
     folder = tmp_path_factory.mktemp("shared")
     program, users = str(Path(sys.executable).parent / "hemoscope"), str(folder / "users")
     for name, role in (("agnes", "admin"), ("bert.muller", "reader")):
         adding = [program, "users", "add", name, "--users", users, "--role", role]
         subprocess.run(adding, input=PASSWORD, text=True, check=True)
-    with serving(folder / "storage", distinct_bundle, "--users", users, "--claim-minutes", "0.05") as room:
+    with serving(folder / "storage", distinct_bundle, "--users", users, "--claim-minutes", "0.25") as room:
         yield room
 
 
