@@ -286,7 +286,7 @@ def unsaid(room: Room, request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def study(
     room: Any,
-    unsaid: None,  # noqa: ARG001  # before `open_page`, so that it acts once the page is closed
+    unsaid: None,  # before `open_page`, so that it acts once the page is closed
     open_page: Callable[..., "Page"],
     asymmetric: Phantom,
     request: pytest.FixtureRequest,
