@@ -34,6 +34,20 @@ def test_without_a_session_a_page_leads_to_the_login(guarded: TestClient, path: 
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/login{onward}")
 
 
+@pytest.mark.parametrize(
+    ("asked", "onward"),
+    [
+        ("/?urgency=routine&search=a%26b", "/%3Furgency%3Droutine%26search%3Da%2526b"),
+        (f"{STUDY}?urgency=routine", f"{STUDY}%3Furgency%3Droutine"),
+        ("/?next=//evil.example&x=%0d%0aSet-Cookie:a", "/%3Fnext%3D//evil.example%26x%3D%250d%250aSet-Cookie%3Aa"),
+    ],
+)
+def test_filters_outlast_the_login_and_the_way_back_stays_on_this_server(
+    guarded: TestClient, asked: str, onward: str
+) -> None:
+    assert guarded.get(asked).headers["Location"] == f"/login?next={onward}"
+
+
 def test_the_login_form_without_its_script_puts_no_password_into_an_address(guarded: TestClient) -> None:
     form = re.search(r"<form id=\"login\"[^>]*>", guarded.get("/login").text)
     assert form

@@ -252,13 +252,13 @@ def guarded(distinct_bundle: Path, tmp_path: Path) -> Iterator[Room]:
 
 @pytest.fixture(scope="module")
 def shared(distinct_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
-    """The real room with an administrator ``agnes`` and a reader ``bert.muller``; claims end after three seconds."""
+    """The real room with an administrator ``agnes`` and a reader ``bert.muller``; claims end after fifteen seconds."""
     folder = tmp_path_factory.mktemp("shared")
     program, users = str(Path(sys.executable).parent / "hemoscope"), str(folder / "users")
     for name, role in (("agnes", "admin"), ("bert.muller", "reader")):
         adding = [program, "users", "add", name, "--users", users, "--role", role]
         subprocess.run(adding, input=PASSWORD, text=True, check=True)
-    with serving(folder / "storage", distinct_bundle, "--users", users, "--claim-minutes", "0.05") as room:
+    with serving(folder / "storage", distinct_bundle, "--users", users, "--claim-minutes", "0.25") as room:
         yield room
 
 
@@ -270,7 +270,27 @@ def room(request: pytest.FixtureRequest) -> Room:
 
 
 @pytest.fixture
-def study(room: Any, open_page: Callable[..., "Page"], asymmetric: Phantom, request: pytest.FixtureRequest) -> "Page":
+def unsaid(room: Room, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Take back what a test said of the real room's study, which the next tests read too."""
+    yield
+    if room.fake:
+        return
+    path = f"/studies/{request.getfixturevalue('real_study')}"
+    with httpx.Client(base_url=f"{room.url}/api/v1", timeout=WAIT_MS / 1000) as client:
+        headers = {"X-CSRF-Token": client.get("/site").json()["csrf_token"]}
+        for label in client.get(path).json()["verdicts"]:
+            withdrawn = {"label": label, "verdict": "withdrawn", "present": False, "slices": None, "note": ""}
+            client.post(f"{path}/feedback", headers=headers, json=withdrawn).raise_for_status()
+
+
+@pytest.fixture
+def study(
+    room: Any,
+    unsaid: None,  # before `open_page`, so that it acts once the page is closed
+    open_page: Callable[..., "Page"],
+    asymmetric: Phantom,
+    request: pytest.FixtureRequest,
+) -> "Page":
     """The reading page of the asymmetric phantom; heat is on, since something is suspected."""
     study_id = room.fake.add(asymmetric) if room.fake else request.getfixturevalue("real_study")
     return reading_page.opened(open_page, f"{room.url}/studies/{study_id}")

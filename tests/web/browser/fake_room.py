@@ -94,7 +94,8 @@ def findings_of(urgency: str, notes: list[dict[str, str]]) -> dict[str, Any]:
         for label in LABELS
     ]  # fmt: skip
     study = {"triage": urgency, "findings": findings, "quality": notes, "skipped_series": [], "slices": []}
-    return {"schema": "hemoscope.findings/2", "studies": [study], "rejected": []}
+    model = {"name": "stub", "version": "1", "sha256": "0" * 64}  # of the card
+    return {"schema": "hemoscope.findings/2", "model": model, "studies": [study], "rejected": []}
 
 
 class FakeRoom:

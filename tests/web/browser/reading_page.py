@@ -26,6 +26,17 @@ def picture(page: "Page") -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 
 
+def at_rest(page: "Page") -> np.ndarray:
+    """The picture once it is drawn at its best: while it changes, and shortly after, it is drawn plainly."""
+    page.evaluate(
+        """async () => {
+          const frame = () => new Promise(requestAnimationFrame);
+          do { await frame(); await frame(); } while (document.querySelector("#view").dataset.quality !== "best");
+        }"""
+    )
+    return picture(page)
+
+
 def wait_for_slice(page: "Page", index: int | None = None) -> None:
     """Wait until the slice that is asked for is the slice that is seen."""
     page.wait_for_function(

@@ -121,6 +121,26 @@ def test_the_one_local_user_is_told_of_nobody_and_may_review(fake: Any, open_pag
     wait_for_words(page, "#readers", "Not reviewed")
 
 
+def test_a_page_gives_no_sign_of_life_once_its_reader_logs_out(fake: Any, open_page: OpenPage) -> None:
+    fake.fake.login_required = True
+    study_id = fake.fake.add(SMALL)
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    wait_for_words(page, "#readers", "You are reading this")
+    claims: list[str] = []
+    page.on("request", lambda request: claims.append(request.method) if request.url.endswith("/claim") else None)
+    held: list[Any] = []
+    page.route("**/logout", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    page.get_by_role("button", name="Log out").click()
+    while not held:
+        page.wait_for_timeout(20)
+    fake.fake.change(study_id, claim=None)  # as the server does before it answers
+    page.wait_for_function("() => !document.querySelector('#readers').textContent.includes('You are reading this')")
+    page.wait_for_timeout(200)  # what would be sent has been
+    held[0].fulfill(status=204)
+    page.wait_for_url("**/login")
+    assert claims == []
+
+
 def test_an_answer_under_way_does_not_undo_that_somebody_took_over(fake: Any, open_page: OpenPage) -> None:
     fake.fake.login_required = True
     study_id = fake.fake.add(SMALL)

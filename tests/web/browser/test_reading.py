@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import fake_room
 import numpy as np
 import pytest
-from reading_page import OpenPage, opened, picture, until, wait_for_slice
+from reading_page import OpenPage, at_rest, opened, picture, until, wait_for_slice
 
 from hemoscope.labels import LABELS
 from hemoscope.testing.phantom import Phantom, make_phantom
@@ -21,9 +21,10 @@ def test_a_study_is_uploaded_and_appears_with_its_urgency_and_types(
     room: Any, open_page: OpenPage, series: list[Path]
 ) -> None:
     page = open_page(room.url)
-    before = page.locator("#studies tbody tr").count()
-    page.set_input_files("#choose-files", series)
-    row = page.locator("#studies tbody tr[data-state=done]").nth(before)
+    with page.expect_response("**/uploads") as answer:
+        page.set_input_files("#choose-files", series)
+    study_id = answer.value.json()["study"]["study_id"]  # the real room's list has other studies too
+    row = page.locator(f"#studies tbody tr[data-study='{study_id}'][data-state=done]")
     row.wait_for()
     assert "Immediate" in row.inner_text()
     assert "Intraparenchymal" in row.inner_text()
@@ -60,6 +61,45 @@ def test_the_threshold_is_explained_at_the_sites_prevalence(study: "Page") -> No
         r"of 100 flagged about \d+ were right.*at a prevalence of 10%",
         study.locator(".finding[data-label=any]").inner_text(),
     )
+
+
+def test_a_study_that_another_model_read_is_not_explained_with_this_ones_card(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    study_id = fake.fake.add(asymmetric)
+    fake.fake.studies[study_id].entry["findings"]["model"]["sha256"] = "1" * 64
+    page = opened(open_page, f"{fake.url}/studies/{study_id}")
+    said = "Read by another model than the one now installed; its thresholds are not explained here."
+    assert said in page.locator(".finding[data-label=any]").inner_text()
+    assert page.locator(".verdict p").first.inner_text() == said
+    panel = page.locator("#panel").inner_text()
+    assert "Sensitivity" not in panel
+    assert "urgent threshold" not in panel
+
+
+def test_a_page_without_live_changes_stays_under_the_readers_hands_and_no_older_answer_wins(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    study_id = fake.fake.add(asymmetric)
+    page = open_page(fake.url)
+    page.route("**/api/v1/events*", lambda route: route.abort())
+    page.goto(f"{fake.url}/studies/{study_id}")
+    page.wait_for_selector("#readers button")
+    strip = page.query_selector("#strip-slider")
+    assert strip
+    strip.focus()
+    asked = f"**/api/v1/studies/{study_id}"
+    fake.fake.change(study_id, reviews=[{"by": "agnes", "at": "2026-01-01T00:00:00Z"}])
+    page.get_by_text("Reviewed by AG").wait_for()  # polled
+    assert strip.evaluate("strip => strip === document.activeElement"), "a new strip lost focus or drag"
+    old = {**fake.fake.studies[study_id].entry, "state": "scoring", "version": 1}
+    page.route(asked, lambda route: route.fulfill(json=old, headers={"X-Version": "1"}))
+    with page.expect_response(asked):
+        pass
+    page.wait_for_timeout(200)  # what would be drawn has been
+    assert page.locator(".finding").count() == len(LABELS)
+    page.unroute(asked)
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the blocked events
 
 
 def test_keys_wheel_and_strip_scroll_the_slices(study: "Page") -> None:
@@ -124,7 +164,8 @@ def test_a_canvas_that_lost_its_picture_is_painted_again(study: "Page") -> None:
 
 
 def test_the_heat_map_colours_the_slice_and_can_be_taken_away(study: "Page") -> None:
-    strong = coloured(until(study, lambda shown: coloured(shown) > 0.001))
+    until(study, lambda shown: coloured(shown) > 0.001)
+    strong = coloured(at_rest(study))
     study.keyboard.press("h")
     until(study, lambda shown: coloured(shown) == 0)
     study.keyboard.press("h")
@@ -214,7 +255,7 @@ def test_hounsfield_units_under_the_pointer_are_those_of_the_slice(study: "Page"
 
 def test_zooming_in_enlarges_and_resetting_fits(study: "Page") -> None:
     study.keyboard.press("h")
-    fitted = picture(study)
+    fitted = at_rest(study)
     for _ in range(4):
         study.keyboard.press("+")
     until(study, lambda shown: (shown > 0).mean() > (fitted > 0).mean())

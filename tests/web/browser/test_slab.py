@@ -97,6 +97,23 @@ def test_the_slice_stays_until_its_whole_slab_has_come(fake: Any, open_page: Ope
     slab_shown(page, "average 5")
 
 
+def test_a_slab_that_lacks_a_slice_says_which_and_may_be_tried_again(
+    fake: Any, open_page: OpenPage, thin: Phantom
+) -> None:
+    page = open_page(fake.url)
+    page.route("**/slices/29/pixels", lambda route: route.abort())
+    page.goto(f"{fake.url}/studies/{fake.fake.add(thin, urgency='routine')}")
+    page.wait_for_selector(".finding")  # which go to their key slice
+    go_to(page, 30)
+    page.get_by_text("5 mm average not possible: slice 30 could not be loaded").wait_for()
+    assert page.locator("#slab-name").inner_text() == "Single slice"
+    page.unroute("**/slices/29/pixels")
+    page.locator("#slab-again").click()
+    slab_shown(page, "average 5")
+    assert not page.locator("#slab-again").is_visible()
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
 def test_thickness_is_typed_kept_for_the_next_thin_study_and_never_for_a_thick_one(
     fake: Any, open_page: OpenPage, thin: Phantom, asymmetric: Phantom
 ) -> None:

@@ -88,6 +88,7 @@ def test_an_answer_that_could_not_be_stored_is_said_where_it_was_meant(
         with page.expect_event("requestfailed"):
             page.keyboard.press("a")
     finding.locator(".problem").get_by_text("The server does not answer.").wait_for()
+    assert finding.locator(".remedy").inner_text().endswith("then try again."), "nothing sends it again by itself"
     page.locator("#announcement").get_by_text("The server does not answer.").wait_for(state="attached")
     assert finding.locator(".problem").count() == 1
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line

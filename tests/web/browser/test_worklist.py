@@ -244,6 +244,8 @@ def test_an_answer_that_arrives_after_a_later_event_does_not_undo_it(
     with page.expect_response("**/uploads"):
         page.set_input_files("#choose-files", tmp_path / "letter.txt")
     page.locator("#uploads").wait_for(state="hidden")
+    page.locator("#studies tbody tr[data-state=failed]").wait_for()  # the event may be on its way still
+    page.wait_for_timeout(200)  # what would undo it has done so
     assert page.locator("#studies tbody tr").get_attribute("data-state") == "failed"
 
 
@@ -276,6 +278,53 @@ def test_a_rejected_upload_shows_cause_and_remedy_and_can_be_retried(
     page.get_by_role("button", name="Try again").click()
     page.locator("tr[data-state=done]").wait_for()
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 413
+
+
+def test_a_page_asks_before_it_is_left_while_it_uploads(fake: Any, open_page: OpenPage, tmp_path: Path) -> None:
+    (tmp_path / "scan.zip").write_bytes(b"PK")
+    held: list[Any] = []
+    page = open_page(fake.url)
+    page.wait_for_selector("[data-line=live]")
+    page.route("**/uploads", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    asks = "!dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+    assert not page.evaluate(asks)
+    for _ in range(2):
+        page.set_input_files("#choose-files", tmp_path / "scan.zip")
+    while len(held) < 2:
+        page.wait_for_timeout(20)
+    assert page.evaluate(asks)
+    page.locator("#uploads").get_by_role("button", name="Cancel").first.click()
+    page.wait_for_function("() => document.querySelectorAll('#uploads li').length === 1")
+    assert page.evaluate(asks), "the other is still under way"
+    held[1].continue_()
+    page.locator("#uploads").wait_for(state="hidden")
+    assert not page.evaluate(asks)
+
+
+def test_only_the_list_says_that_it_tries_again_by_itself(fake: Any, open_page: OpenPage) -> None:
+    fake.fake.add(SMALL)
+    page = open_page(f"{fake.url}/login")
+    page.route("**/api/v1/studies?*", lambda route: route.abort())
+    page.goto(fake.url)
+    page.get_by_text("this page tries again automatically").wait_for()
+    page.unroute("**/api/v1/studies?*")
+    page.get_by_role("button", name="Try again").click()
+    page.locator("#studies tbody tr").wait_for()
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
+def test_filters_outlast_a_login(fake: Any, open_page: OpenPage) -> None:
+    fake.fake.add(SMALL)
+    page = open_page(f"{fake.url}/login")
+    page.route("**/api/v1/studies?*", lambda route: route.fulfill(status=401, json={"code": "login_required"}))
+    page.goto(f"{fake.url}/?urgency=immediate&sort=-scan")
+    page.wait_for_url("**/login?next=*")
+    page.unroute("**/api/v1/studies?*")
+    page.get_by_label("Password").fill("right")
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(f"{fake.url}/?urgency=immediate&sort=-scan")
+    page.wait_for_function("() => document.querySelector('#urgency').value === 'immediate'")
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 401
 
 
 def test_the_list_reconnects_after_the_connection_was_lost(fake: Any, open_page: OpenPage) -> None:

@@ -1,5 +1,7 @@
 """The pages: files of ``static``, which hold the disclaimer but no study and no name."""
 
+from urllib.parse import quote
+
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -40,8 +42,9 @@ def login_form() -> Response:
 def _page(request: Request, name: str) -> Response:
     if caller_of(request):
         return _html(request, name)
-    path = request.url.path
-    return RedirectResponse("/login" if path == "/" else f"/login?next={path}", 303)
+    path, query = request.url.path, request.url.query
+    onward = f"{path}?{query}" if query else path  # the filters of the list are in the query
+    return RedirectResponse("/login" if onward == "/" else f"/login?next={quote(onward)}", 303)
 
 
 def _html(request: Request, name: str) -> HTMLResponse:

@@ -52,7 +52,7 @@ function remedyOf(status, retryAfter) {
 
 function toLogin(status) {
   if (status !== 401 || location.pathname === "/login" || !globalThis.document) return; // a worker leads nowhere: its page will
-  location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+  location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
 }
 
 async function request(path, options = {}) {
@@ -150,7 +150,7 @@ export async function upload(files, { onProgress, signal }) {
     call.setRequestHeader("X-CSRF-Token", csrfToken);
     call.upload.addEventListener("progress", (event) => onProgress(event.loaded, event.total));
     call.addEventListener("load", () => {
-      toLogin(call.status);
+      setTimeout(toLogin, 0, call.status); // once this upload counts as ended: the page asks before it is left during one
       if (call.status === 202) resolve(JSON.parse(call.responseText).study);
       else reject(problemOf(call.status, call.responseText, call.getResponseHeader("Retry-After")));
     });

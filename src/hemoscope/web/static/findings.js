@@ -108,7 +108,7 @@ function skipped(study) {
 const PARTIAL_HEAD = ["single_slice", "few_slices"]; // said already where the head was not read in full
 
 /**
- * Fill the panel of a finished study. `context` has card, site, geometry, studyId, onSlice, onFinding, onGiven, onFailed, currentSlice.
+ * Fill the panel of a finished study. `context` has card (null if another model read the study), site, geometry, studyId, onSlice, onFinding, onGiven, onFailed, currentSlice.
  * Returns {follow(fetch), give(label, verdict), check()}: fetch and show what readers said since, agree or disagree with a
  * finding, and say so if the answers contradict each other.
  */

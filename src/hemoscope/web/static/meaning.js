@@ -28,8 +28,12 @@ function atPrevalence({ flagged, missed }, present, prevalence) {
   return t(present ? "meaning.flagged-interval" : "meaning.missed-interval", { ...values, low: whole(interval[0]), high: whole(interval[1]) });
 }
 
-/** Sentences on one finding's threshold: [what it means, how it was measured, on whom]. */
+/** The card that explains a study's findings: none if another model read it, whose thresholds and figures are not this card's. */
+export const cardOf = (findings, card) => (findings.model?.sha256 === card.sha256 ? card : null);
+
+/** Sentences on one finding's threshold: [what it means, how it was measured, on whom]. `card` is null if another model read the study. */
 export function thresholdWords(finding, card, site) {
+  if (!card) return [t("meaning.other-model")];
   const point = card.operating_points.study[finding.label];
   const prevalence = prevalenceOf(finding.label, site.prevalence);
   const rates = ratesOf(point);
@@ -49,20 +53,21 @@ export function unreadWords(study) {
 }
 
 /** The sets of a card's rule for unsure studies that decide; undefined without a rule. */
-export const unsureSets = (card) => card.unsure?.sets.find(({ alpha }) => alpha === card.unsure.alpha);
+export const unsureSets = (card) => card?.unsure?.sets.find(({ alpha }) => alpha === card.unsure.alpha);
 
 function unsureWords(any, card) {
   const sets = unsureSets(card);
-  const between = sets && any.probability >= sets.low && any.probability < sets.high; // not if another model read it
+  const between = sets && any.probability >= sets.low && any.probability < sets.high;
   if (!between) return t("meaning.unsure");
   return t("meaning.unsure-range", { probability: probability(any.probability), low: probability(sets.low), high: probability(sets.high) });
 }
 
-/** The reason for the study's urgency. */
+/** The reason for the study's urgency, without thresholds if another model read it (`card` is null). */
 export function urgencyWords(study, card) {
   const any = study.findings.find((finding) => finding.label === "any");
-  const urgent = card.operating_points.urgent.threshold;
+  const urgent = card?.operating_points.urgent.threshold;
   const triage = triageOf(study);
+  if (!card && ["immediate", "prompt"].includes(triage)) return t("meaning.other-model");
   if (triage === "immediate") return t("meaning.immediate", { probability: probability(any.probability), threshold: probability(urgent) });
   if (triage === "prompt") return t("meaning.prompt", { threshold: probability(urgent) });
   if (triage === "unsure") return unsureWords(any, card);

@@ -6,6 +6,7 @@ import { announce } from "./announce.js";
 import { el, icon } from "./element.js";
 import { duration, language, secondsSince } from "./format.js";
 import { parts, t } from "./messages.js";
+import { beforeLogOut } from "./site.js";
 
 const IDLE_MS = 10 * 60 * 1000; // a page that nobody touches for so long gives no sign of life
 const BEATS = 4; // signs of life in the time that a mark lasts
@@ -33,6 +34,8 @@ export class Readers {
   #user = "";
   #heard = 0; // rows that came
   #touched = Date.now();
+  #sent = null; // the last sign of life, until it is answered and after
+  #left = false;
 
   constructor(studyId, node) {
     this.#path = `/studies/${studyId}`;
@@ -46,7 +49,8 @@ export class Readers {
     this.show(entry);
     for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) document.addEventListener(kind, () => this.#touch(), { passive: true });
     setInterval(() => this.#beat(), (site.claim_seconds * 1000) / BEATS);
-    window.addEventListener("pagehide", () => this.#isMine && sendOnLeaving("DELETE", `${this.#path}/claim`));
+    beforeLogOut(() => this.#leave());
+    window.addEventListener("pagehide", () => this.#isMine && !this.#left && sendOnLeaving("DELETE", `${this.#path}/claim`));
     window.addEventListener("pageshow", (event) => event.persisted && this.#beat());
     this.#beat();
   }
@@ -77,13 +81,20 @@ export class Readers {
   }
 
   async #beat(takeOver = false) {
-    if (this.#isIdle && !takeOver) return;
-    await this.#attempt(async () => {
+    if (this.#left || (this.#isIdle && !takeOver)) return;
+    this.#sent = this.#attempt(async () => {
       const heard = this.#heard;
       const claim = await sendJson("PUT", `${this.#path}/claim`, { take_over: takeOver });
       // What the row says since may be newer: an answer under way while somebody takes over must not undo that.
       if (heard === this.#heard) this.#entry = { ...this.#entry, claim };
     });
+    await this.#sent;
+  }
+
+  /** Give no more signs of life: logging out ends the mark, and a session that has ended cannot set it again. */
+  async #leave() {
+    this.#left = true;
+    await this.#sent;
   }
 
   /** Take over from another reader, or do nothing. */

@@ -84,7 +84,7 @@ export class Reading {
       count: slices,
       load: (index, signal) => slicePixels(this.studyId, index, signal),
       onLoaded: (index) => (index === this.index || this.slab.needed(this.index).includes(index)) && this.#show(),
-      onFailed: (index, error) => index === this.index && this.#failed(error),
+      onFailed: (index, error) => this.#failed(index, error),
       capacity: capacityFor(rows * columns * 2),
       firstAlone: true,
     });
@@ -119,14 +119,15 @@ export class Reading {
     if (slice) {
       find("#stage-message").hidden = true;
       this.#showHeat();
-      this.viewer.show(this.index, slice, this.slab.pixels(this.index, (index) => this.stack.get(index)));
+      this.viewer.show(this.index, slice, this.slab.pixels(this.index, this.stack));
     } else {
       // The last picture stays until the next one has arrived; only a long wait is announced.
       this.waiting = setTimeout(() => this.message(t("viewer.loading", { number: this.index + 1 })), SLOW_MS);
     }
   }
 
-  #failed(error) {
+  #failed(index, error) {
+    if (index !== this.index) return void (this.slab.needed(this.index).includes(index) && this.#show()); // it says that the slab is not possible
     clearTimeout(this.waiting);
     this.onProblem(error);
   }

@@ -28,7 +28,13 @@ function ownName(site) {
   return button;
 }
 
+const farewells = [];
+
+/** Call `act` before the session ends, after which the server refuses what a page sends. */
+export const beforeLogOut = (act) => farewells.push(act);
+
 async function logOut() {
+  await Promise.allSettled(farewells.map((act) => act()));
   await sendJson("POST", "/logout");
   location.assign("/login");
 }
@@ -54,6 +60,9 @@ export function problemBox(problem, ...actions) {
   const words = el("div", {}, el("p", { class: "cause", text: problem.detail ?? problem.message }), remedy || null);
   return el("div", { class: "problem", role: "alert" }, icon("failed"), words, ...actions);
 }
+
+/** A problem of the list, which alone is asked for again by itself: while live changes do not come, every few seconds. */
+export const polled = (problem) => (problem.code === "unreachable" ? { detail: problem.detail, remedy: t("worklist.unreachable-remedy") } : problem);
 
 /** Why a study failed, and what to do, each as a sentence. */
 export function failureOf(entry) {

@@ -72,36 +72,41 @@ export class SlabView {
     return this.#members(index).map((member) => member.index);
   }
 
-  /** The slab's pixels at `index`; null for the slice itself. Says on the stage which of the two it is. */
-  pixels(index, get) {
+  /** The slab's pixels at `index` from a stack of slices; null for the slice itself. Says on the stage which of the two it is, and why. */
+  pixels(index, stack) {
     const members = this.#members(index);
-    const slices = members.map((member) => get(member.index)?.hounsfield);
+    const slices = members.map((member) => stack.get(member.index)?.hounsfield);
     const complete = members.length > 1 && !this.measuring && slices.every(Boolean);
-    this.#say(members, complete);
+    this.#say(members, complete, members.find((member) => stack.hasFailed(member.index)));
     if (!complete) return null;
     const key = [this.mode, this.mm, index].join();
     if (this.#made?.key !== key) this.#made = { key, pixels: this.#blender.blended(this.mode, members, slices) };
     return this.#made.pixels;
   }
 
-  #say(members, complete) {
-    const words = this.#words(members, complete);
+  #say(members, complete, failed) {
+    const words = this.#words(members, complete, failed);
     find("#slab-name").textContent = words[0] ?? "";
     find("#slab-caution").textContent = words[1] ?? "";
+    find("#slab-again").hidden = words[2] !== true;
     find("#view").dataset.slab = complete ? `${this.mode} ${this.mm}` : "";
   }
 
-  #words(members, complete) {
+  /** [name, caution, whether a lost slice may be requested again]. */
+  #words(members, complete, failed) {
     if (members.length === 0) return [];
     if (members.length === 1) return [t("slab.off"), t("slab.thicker", { mm: this.mm })];
     const name = slabName(this.mode, members);
     if (complete) return [name, t("slab.caution")];
-    return [t("slab.off"), this.measuring ? t("slab.measuring") : t("slab.loading", { slab: name })];
+    if (this.measuring) return [t("slab.off"), t("slab.measuring")];
+    if (failed) return [t("slab.off"), t("slab.failed", { slab: name, number: failed.index + 1 }), true];
+    return [t("slab.off"), t("slab.loading", { slab: name })];
   }
 }
 
 /** The select, the typed thickness, and what they do. */
 export function wireSlab(slab) {
+  find("#slab-again").addEventListener("click", () => slab.onChange());
   find("#slab-mode").addEventListener("change", (event) => {
     slab.choose({ mode: event.target.value });
     event.target.blur(); // the arrows scroll slices again

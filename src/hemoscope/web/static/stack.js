@@ -49,6 +49,11 @@ export class SliceStack {
     return this.#slices.get(index);
   }
 
+  /** Whether a slice could not be loaded and has not been requested again. */
+  hasFailed(index) {
+    return this.#failed.has(index);
+  }
+
   /** Slices that a reader will look at first, such as key slices: fetched right after the current one, before its neighbours. */
   prefer(indices) {
     this.#preferred = [...new Set(indices)];

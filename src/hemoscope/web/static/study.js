@@ -9,19 +9,18 @@ import { el } from "./element.js";
 import { listen } from "./events.js";
 import { latestByLabel } from "./feedback.js";
 import { drawFindings, markReviewed, openFinding, verdictKeys } from "./findings.js";
-import { duration, secondsSince } from "./format.js";
 import { firstHeat } from "./heat_controls.js";
 import { fillHelp, listenToKeys } from "./keys.js";
-import { urgencyWord } from "./labels.js";
 import { Marks } from "./marks.js";
+import { cardOf } from "./meaning.js";
 import { t } from "./messages.js";
 import { Neighbours } from "./neighbours.js";
 import { Planes } from "./planes.js";
 import { addressOf, keepPlace, readQuery } from "./query.js";
 import { differInMarksAlone, readerKeys, Readers } from "./readers.js";
 import { Reading } from "./reading.js";
-import { studyName } from "./row.js";
 import { showSent } from "./sent.js";
+import { showHead } from "./study_head.js";
 import { failureOf, isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
 import { allowMeasures, readingKeys, wireTools } from "./tools.js";
 import { failureNote, progressOf } from "./unfinished.js";
@@ -31,7 +30,7 @@ const find = (selector) => document.querySelector(selector);
 const studyId = location.pathname.split("/").at(-1);
 const panel = find("#panel");
 const query = readQuery();
-const page = { site: null, card: null, entry: null, rest: null, stops: [], said: null, behind: false };
+const page = { site: null, card: null, entry: null, rest: null, stops: [], said: null, behind: false, unheard: false };
 const worklist = `/${addressOf(query)}`;
 const neighbours = new Neighbours(studyId, query);
 
@@ -47,20 +46,6 @@ const marks = new Marks(studyId, reading, find("#measurements"));
 const planes = new Planes(studyId, reading);
 const beside = new Beside(studyId, reading);
 const readers = new Readers(studyId, find("#readers"));
-
-function showHead(entry) {
-  find("#study-name").textContent = studyName(entry);
-  const age = entry.acquired_at ? t("study.scanned", { age: duration(secondsSince(entry.acquired_at)) }) : t("study.scan-unknown");
-  const parts = [age, entry.instances > 0 && t("count.slices", { count: entry.instances })].filter(Boolean);
-  find("#study-facts").textContent = parts.join(" · ");
-  const title = entry.urgency ? t("study.title-urgency", { urgency: urgencyWord(entry.urgency), study: studyName(entry) }) : studyName(entry);
-  document.title = t("common.page-title", { title });
-  showSent(find("#sent"), entry);
-  for (const link of document.querySelectorAll("[data-report]")) {
-    link.href = `/api/v1/studies/${studyId}/${link.dataset.report}`;
-    link.hidden = entry.state !== "done";
-  }
-}
 
 const showProgress = (entry) => panel.replaceChildren(progressOf(entry));
 
@@ -87,7 +72,7 @@ async function showFindings(entry) {
   const feedback = await fetchFeedback();
   const context = {
     studyId,
-    card: page.card,
+    card: cardOf(entry.findings, page.card),
     site: page.site,
     geometry: entry.geometry,
     slices: entry.geometry.slices,
@@ -124,31 +109,48 @@ function showSlices(entry) {
   if (isNew) showFirstKeySlice(entry);
   allowMeasures(reading);
   planes.allow(entry.geometry);
-  beside.allow(entry);
   return marks.load();
 }
 
 const fetchFeedback = async () => latestByLabel((await getJson(`/studies/${studyId}/feedback`)).feedback);
 const fetchStudy = async () => (await getStudy(studyId)).entry;
 
-/** Show a study; its slices wait for nothing else. */
+const isSameStage = (known, entry) => known !== null && known.state === entry.state && known.has_pixels === entry.has_pixels;
+
+function showPanel(entry) {
+  if (entry.state === "done") return page.said?.follow(fetchFeedback) ?? showFindings(entry);
+  page.said = null;
+  return entry.state === "failed" ? showFailure(entry) : showProgress(entry);
+}
+
+/** Show a study; its slices wait for nothing else, and stay as they are, under the reader's hands, until there is more of them. */
 async function show(entry) {
   showHead(entry);
-  const measured = entry.geometry && entry.has_pixels ? showSlices(entry) : null;
+  const same = isSameStage(page.entry, entry);
+  const measured = !same && entry.geometry && entry.has_pixels ? showSlices(entry) : null;
+  beside.allow(entry);
   measured?.catch(() => {}); // reported below
   await page.rest;
-  if (entry.state !== "done") page.said = null;
-  if (entry.state === "done") await (page.said?.follow(fetchFeedback) ?? showFindings(entry));
-  else if (entry.state === "failed") showFailure(entry);
-  else showProgress(entry);
+  await showPanel(entry);
   if (page.entry) readers.show(entry);
   else readers.begin(page.site, entry);
   showBrief(panel, readers);
-  page.entry = entry;
+  Object.assign(page, { entry, behind: false, unheard: false });
   await measured;
 }
 
-const load = async () => show(await fetchStudy());
+let turn = Promise.resolve();
+
+/** Fetch the study and show what is new, one after the other: an older answer must not win. `force` draws what is known again. */
+function load({ force = false } = {}) {
+  const next = async () => {
+    const entry = await fetchStudy();
+    const known = page.entry?.version ?? -1;
+    if (entry.version > known || (entry.version === known && (force || page.behind || page.unheard))) await show(entry);
+  };
+  turn = turn.then(next, next);
+  return turn;
+}
 
 /** Run `act`; a problem is shown in the place of the findings. In the background they stay, with a note being written: the next change tries again. */
 async function guarded(act, { background = false } = {}) {
@@ -157,7 +159,7 @@ async function guarded(act, { background = false } = {}) {
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (background && page.said && error.status !== 404) return;
-    page.said = null;
+    Object.assign(page, { said: null, behind: true });
     const again = el("button", { type: "button", onclick: () => location.reload() }, t("common.try-again"));
     const back = el("a", { class: "button", href: worklist }, t("study.back"));
     panel.replaceChildren(problemBox(error, error.status === 404 ? back : again));
@@ -169,10 +171,7 @@ function changed(entry) {
   if (entry.version <= page.entry.version) return; // it was fetched since
   readers.show(entry);
   showBrief(panel, readers);
-  if (entry.state !== page.entry.state || entry.has_pixels !== page.entry.has_pixels) {
-    guarded(load);
-    return;
-  }
+  if (!isSameStage(page.entry, entry)) return void guarded(load);
   if (entry.state === "done") guarded(() => followDone(page.entry, entry), { background: true });
   else if (entry.state !== "failed") showProgress(entry);
   page.entry = { ...page.entry, ...entry };
@@ -181,7 +180,9 @@ function changed(entry) {
 /** A finished study has changed: by a reader, or by its deliveries and other series, which a row holds in numbers or not at all. */
 async function followDone(known, entry) {
   page.behind ||= !differInMarksAlone(known, entry) || !allSent(known); // until it has been fetched
+  page.unheard = true; // likewise
   await page.said?.follow(fetchFeedback);
+  page.unheard = false;
   if (!page.behind) return;
   const fresh = await fetchStudy();
   page.behind = false;
@@ -209,7 +210,7 @@ function showCard() {
       Object.assign(page.site, { prevalence });
       page.said = null; // the findings' words change
       showCard();
-      if (page.entry?.state === "done") await load();
+      if (page.entry?.state === "done") await load({ force: true });
     });
   };
   fillCard(find("#card"), page.card, page.site, isAdmin(page.site) ? set : null);

@@ -32,10 +32,14 @@ async function changedFile(files) {
   }
 }
 
+/** Leaving the page ends its uploads: the browser asks first. */
+const ask = (event) => event.preventDefault();
+
 /** Starts uploads and shows them in a list; `onAccepted(entry)` gets each new study. */
 export class Uploads {
   #list;
   #onAccepted;
+  #running = 0;
 
   constructor(list, onAccepted) {
     this.#list = list;
@@ -48,7 +52,7 @@ export class Uploads {
     this.#list.hidden = false;
     try {
       if (files.length === 0) throw unreadable > 0 ? noneLeft(unreadable) : nothing();
-      const entry = await upload(files, { onProgress: line.progress, signal: line.signal });
+      const entry = await this.#guarded(upload(files, { onProgress: line.progress, signal: line.signal }));
       this.#onAccepted(entry);
       if (unreadable > 0) this.#leftOut(line.node, name, unreadable);
       else this.#remove(line.node);
@@ -57,6 +61,18 @@ export class Uploads {
       // A browser says of a file that changed what it says of a broken connection.
       const changed = error.code === "unreachable" && (await changedFile(files));
       this.#failed(line.node, changed ? changedMeanwhile(changed) : error, { name, files, unreadable });
+    }
+  }
+
+  /** Ask before the page is left while an upload is under way. */
+  async #guarded(sending) {
+    this.#running += 1;
+    window.addEventListener("beforeunload", ask); // only meanwhile: it keeps some browsers from going back at once
+    try {
+      return await sending;
+    } finally {
+      this.#running -= 1;
+      if (this.#running === 0) window.removeEventListener("beforeunload", ask);
     }
   }
 

@@ -11,7 +11,7 @@ import { t } from "./messages.js";
 import { addressOf, isFiltered, keepQuery, matches, nextSort, orderOf, parameters, readQuery } from "./query.js";
 import { isUrgentUnread, rowOf, spoken, studyName, tickAges } from "./row.js";
 import { updateRows } from "./rows.js";
-import { isAdmin, loadSite, problemBox, wireDialogs } from "./site.js";
+import { isAdmin, loadSite, polled, problemBox, wireDialogs } from "./site.js";
 import { returnToPlace, wireSearchKeys } from "./way.js";
 import { Uploads } from "./uploads.js";
 
@@ -49,7 +49,7 @@ async function reload() {
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (mine !== asked) return;
-    find("#trouble").replaceChildren(problemBox(error, el("button", { type: "button", onclick: reload }, t("common.try-again"))));
+    find("#trouble").replaceChildren(problemBox(polled(error), el("button", { type: "button", onclick: reload }, t("common.try-again"))));
   }
   draw();
 }

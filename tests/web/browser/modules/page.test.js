@@ -143,6 +143,8 @@ test("after the login one stays on this server", () => {
   const next = (encoded) => nextPage(`?next=${encoded}`, ours);
   assert.equal(next("%2Fstudies%2Fab%3Fslice%3D3"), `${ours}/studies/ab?slice=3`);
   assert.equal(nextPage("", ours), `${ours}/`);
+  assert.equal(next("/%3Furgency%3Droutine%26search%3Da%2526b"), `${ours}/?urgency=routine&search=a%26b`, "as the server sends it");
+  assert.equal(new URL(next("/%3Fnext%3D//evil.example")).origin, ours);
   const foreign = ["//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil.example", "javascript:alert(1)", "https://ct.example", "http://ct.example:8443", "http://", `blob:${ours}/1-2`];
   for (const elsewhere of foreign) assert.equal(next(encodeURIComponent(elsewhere)), `${ours}/`, elsewhere);
   const stripped = ["/%09/evil.example", "/%0a/evil.example", "%0d%5cevil.example", "/%0d%5cevil.example", "%09//evil.example", "/%0d%0a/evil.example", "%2F%2Fevil.example", "%5C%5Cevil.example"];
@@ -224,4 +226,13 @@ test("an unsure study names the range of the card, unless another model read it"
   const plain = "The model is unsure about this study. Read it before routine ones.";
   assert.equal(urgencyWords(study(0.9), card), plain);
   assert.equal(urgencyWords(study(0.3), { ...card, unsure: null }), plain);
+  assert.equal(urgencyWords(study(0.3), null), plain);
+});
+
+test("a study that another model read is explained without a card", () => {
+  const other = "Read by another model than the one now installed; its thresholds are not explained here.";
+  const study = (triage) => ({ triage, findings: [{ label: "any", probability: 0.91 }] });
+  assert.deepEqual(["immediate", "prompt"].map((triage) => urgencyWords(study(triage), null)), [other, other]);
+  assert.equal(urgencyWords(study("routine"), null), "No established finding reached its threshold. This does not rule out hemorrhage.");
+  assert.deepEqual(thresholdWords({ label: "any", present: true }, null, { prevalence: 0.1 }), [other]);
 });

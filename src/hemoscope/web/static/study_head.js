@@ -1,0 +1,23 @@
+// The head of the reading page: which study this is, when it was scanned, what was sent, and the reports.
+
+import { duration, secondsSince } from "./format.js";
+import { urgencyWord } from "./labels.js";
+import { t } from "./messages.js";
+import { studyName } from "./row.js";
+import { showSent } from "./sent.js";
+
+const find = (selector) => document.querySelector(selector);
+
+export function showHead(entry) {
+  find("#study-name").textContent = studyName(entry);
+  const age = entry.acquired_at ? t("study.scanned", { age: duration(secondsSince(entry.acquired_at)) }) : t("study.scan-unknown");
+  const parts = [age, entry.instances > 0 && t("count.slices", { count: entry.instances })].filter(Boolean);
+  find("#study-facts").textContent = parts.join(" · ");
+  const title = entry.urgency ? t("study.title-urgency", { urgency: urgencyWord(entry.urgency), study: studyName(entry) }) : studyName(entry);
+  document.title = t("common.page-title", { title });
+  showSent(find("#sent"), entry);
+  for (const link of document.querySelectorAll("[data-report]")) {
+    link.href = `/api/v1/studies/${entry.study_id}/${link.dataset.report}`;
+    link.hidden = entry.state !== "done";
+  }
+}
