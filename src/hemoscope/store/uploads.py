@@ -150,7 +150,7 @@ class UploadedFile:
     ) -> None:
         """Close the file; one cut short by an error is dropped.
 
-        An empty one is kept: it may be a slice whose copy was interrupted, and is refused by name when it is read.
+        An empty one is kept: it may be a slice whose copy was interrupted, and the reader refuses it and names it.
         """
         self._opened.__exit__(kind, error, trace)
         if error is not None:
