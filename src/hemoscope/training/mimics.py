@@ -352,19 +352,28 @@ def _shunt(place: Anatomy, rng: Random) -> Drawn | None:
 
 
 def _motion(stack: Stack, rng: Random) -> Stack:
-    """A head that moved while a slice was recorded: doubled contours, in the middle slice and perhaps beside it."""
+    """A head that moved while a slice was recorded, in the middle slice and perhaps beside it: streaks from bone.
+
+    The views before the movement see one position, those after it another. By the Fourier slice theorem, the views of
+    an angle are a line through the middle of the slice's transform, so that each position gives a wedge of it.
+    """
     new, middle = np.array(stack), len(stack) // 2
+    frequencies = [np.fft.fftfreq(side) for side in stack.shape[1:]]
+    angles = np.arctan2(frequencies[0][:, None], frequencies[1][None, :]) % np.pi
+    start, share = rng.uniform(0, np.pi), rng.uniform(0.1, 0.5)
+    moved_views = (angles - start) % np.pi < share * np.pi
+    turn, shift = np.deg2rad(rng.uniform(-2.5, 2.5)), rng.uniform(-0.012, 0.012, size=2) * stack.shape[1]
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    center = (np.array(stack.shape[1:]) - 1) / 2
     for number in range(len(stack)):
         if number != middle and rng.random() < 0.5:
             continue
-        angle, share = np.deg2rad(rng.uniform(-6, 6)), rng.uniform(0.15, 0.45)
-        matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        center = (np.array(stack.shape[1:]) - 1) / 2
-        shift = rng.uniform(-0.03, 0.03, size=2) * stack.shape[1]
         moved = ndimage.affine_transform(
             stack[number], matrix, center - matrix @ (center + shift), order=1, cval=_AIR_HU
         )
-        new[number] = (1 - share) * stack[number] + share * moved
+        # Real again: the wedge holds each frequency with its opposite, but for the highest one of an even side.
+        change = np.fft.ifft2(np.where(moved_views, np.fft.fft2(moved - stack[number]), 0)).real
+        new[number] = stack[number] + change
     return new
 
 
