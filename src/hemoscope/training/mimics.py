@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hemoscope.training.anatomy import Anatomy, anatomy, csf, deep, falx, ventricles
+from hemoscope.training.artefacts import with_motion, with_noise
 from hemoscope.training.painting import ellipse, log_uniform, mottle, painted, polyline, strip
 from hemoscope.training.synthetic_lesions import Slice
 
@@ -23,7 +24,6 @@ Random = np.random.Generator
 
 _TRIES = 8
 _SEEN_HU, _LEAST_PIXELS = 6, 3
-_AIR_HU = -1000
 
 
 class Mimic(StrEnum):
@@ -351,45 +351,6 @@ def _shunt(place: Anatomy, rng: Random) -> Drawn | None:
     return _line([path], width, level)
 
 
-def _motion(stack: Stack, rng: Random) -> Stack:
-    """A head that moved while a slice was recorded, in the middle slice and perhaps beside it: streaks from bone.
-
-    The views before the movement see one position, those after it another. By the Fourier slice theorem, the views of
-    an angle are a line through the middle of the slice's transform, so that each position gives a wedge of it.
-    """
-    new, middle = np.array(stack), len(stack) // 2
-    frequencies = [np.fft.fftfreq(side) for side in stack.shape[1:]]
-    angles = np.arctan2(frequencies[0][:, None], frequencies[1][None, :]) % np.pi
-    start, share = rng.uniform(0, np.pi), rng.uniform(0.1, 0.5)
-    moved_views = (angles - start) % np.pi < share * np.pi
-    turn, shift = np.deg2rad(rng.uniform(-2.5, 2.5)), rng.uniform(-0.012, 0.012, size=2) * stack.shape[1]
-    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    center = (np.array(stack.shape[1:]) - 1) / 2
-    for number in range(len(stack)):
-        if number != middle and rng.random() < 0.5:
-            continue
-        moved = ndimage.affine_transform(
-            stack[number], matrix, center - matrix @ (center + shift), order=1, cval=_AIR_HU
-        )
-        # Real again: the wedge holds each frequency with its opposite, but for the highest one of an even side.
-        change = np.fft.ifft2(np.where(moved_views, np.fft.fft2(moved - stack[number]), 0)).real
-        new[number] = stack[number] + change
-    return new
-
-
-def _noise(stack: Stack, rng: Random) -> Stack:
-    """Few photons: coarse noise with faint streaks in one direction. Less than hides a bleed."""
-    spread, grain, streaks = rng.uniform(2, 7), rng.uniform(0.4, 1.0), rng.uniform(0, 0.5)
-    turn = rng.uniform(-25, 25)
-    fields = []
-    for _ in stack:
-        fine = mottle(rng, stack.shape[1:], grain, spread)
-        lines = ndimage.gaussian_filter(rng.standard_normal(stack.shape[1:], dtype=np.float32), (0.8, 10))
-        lines = ndimage.rotate(lines, turn, reshape=False, order=1, mode="reflect")
-        fields.append(fine + lines * np.float32(streaks * spread / max(float(lines.std()), 1e-6)))
-    return np.asarray(stack + np.stack(fields) * (stack > -500), dtype=np.float32)  # air stays air
-
-
 _PLACED: dict[Mimic, Callable[[Anatomy, Random], Drawn | None]] = {
     Mimic.CHOROID: _choroid,
     Mimic.PINEAL: _pineal,
@@ -402,6 +363,6 @@ _PLACED: dict[Mimic, Callable[[Anatomy, Random], Drawn | None]] = {
     Mimic.BEAM_HARDENING: _beam_hardening,
     Mimic.SHUNT: _shunt,
 }
-_ARTEFACTS: dict[Mimic, Callable[[Stack, Random], Stack]] = {Mimic.MOTION: _motion, Mimic.NOISE: _noise}
+_ARTEFACTS: dict[Mimic, Callable[[Stack, Random], Stack]] = {Mimic.MOTION: with_motion, Mimic.NOISE: with_noise}
 _LONG = {Mimic.DENSE_FALX, Mimic.DENSE_TENTORIUM, Mimic.SINUS, Mimic.BEAM_HARDENING}
 assert set(_PLACED) | set(_ARTEFACTS) == set(Mimic)

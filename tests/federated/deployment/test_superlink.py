@@ -9,7 +9,7 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from hemoscope.federated.deployment.following import PartTraining
 from hemoscope.federated.deployment.keys import read_server_keys, read_site_keys
 from hemoscope.federated.deployment.runs import ControlClient, RunStatus, read_state, write_job
 from hemoscope.federated.deployment.superlink import LoopbackGuard, is_loopback, serve
-from hemoscope.federated.deployment.supernode import supernode_command
+from hemoscope.federated.deployment.supernode import site_programs, supernode_command
 from hemoscope.federated.settings.federation import Federation
 from hemoscope.training.experiment import Experiment, RunConfig
 
@@ -285,10 +285,26 @@ def test_a_sites_command_needs_a_port_and_a_path_that_flower_can_carry(tmp_path:
         supernode_command(tmp_path / "site.toml", keys, server="fl.example.org")
     with pytest.raises(ConfigError, match="a quotation mark or a backslash"):
         supernode_command(tmp_path / "it's" / "site.toml", keys, server="fl.example.org:9092")
-    command = supernode_command(tmp_path / "my data" / "site.toml", keys, server="fl.example.org:9092", port=4000)
+    command = supernode_command(tmp_path / "my data" / "site.toml", keys, server="fl.example.org:9092")
     assert "--insecure" not in command
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert f'site="{tmp_path}/my data/site.toml"' in command
+
+
+def port_in(command: Sequence[str]) -> int:
+    """The port of a SuperNode's own processes, in its command line or in that of its executor."""
+    if "--port" in command:
+        return int(command[command.index("--port") + 1])
+    return int(command[command.index("--runtime-api-address") + 1].rpartition(":")[2])
+
+
+def test_a_site_that_starts_its_node_again_leaves_a_port_that_somebody_took() -> None:
+    node, executor, _ = site_programs(["flower-supernode", "--host", "127.0.0.1"])
+    first = port_in(node.command())
+    assert port_in(executor.command()) == first
+    with socket.create_server(("127.0.0.1", first)):
+        second = port_in(node.command())
+        assert port_in(executor.command()) == second != first
 
 
 def test_the_command_makes_keys_and_says_where_each_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

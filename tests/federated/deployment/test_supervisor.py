@@ -26,8 +26,8 @@ from pathlib import Path
 from hemoscope.federated.deployment.supervisor import Program, Supervisor
 
 sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-node = Program(name="node", command=sleep)
-executor = Program(name="executor", command=sleep, after=lambda pids: "node" in pids, ends_with="node")
+node = Program(name="node", command=lambda: sleep)
+executor = Program(name="executor", command=lambda: sleep, after=lambda pids: "node" in pids, ends_with="node")
 sys.exit(Supervisor([node, executor], Path(sys.argv[1])).run())
 """
 
@@ -78,7 +78,7 @@ def test_a_program_that_is_killed_is_started_again_with_the_one_that_ends_with_i
 
 
 def exits(code: int, **options: Any) -> Program:
-    return Program(name="it", command=[sys.executable, "-c", f"raise SystemExit({code})"], **options)
+    return Program(name="it", command=lambda: [sys.executable, "-c", f"raise SystemExit({code})"], **options)
 
 
 def test_a_program_that_says_that_it_cannot_run_ends_the_supervisor(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_program_that_cannot_be_started_and_a_description_that_cannot_be_writt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("hemoscope.federated.deployment.supervisor.write_text", full)
-    absent = Program(name="absent", command=[str(tmp_path / "absent")])
+    absent = Program(name="absent", command=lambda: [str(tmp_path / "absent")])
     ends = exits(78, final=frozenset({78}))
     assert Supervisor([absent, ends], tmp_path).run() == 1
     said = capsys.readouterr().err

@@ -39,9 +39,9 @@ def server_programs(
             return False
         return bool(pids.get(SUPERLINK) == pid)
 
-    superlink = Program(name=SUPERLINK, command=command, final=frozenset({CANNOT_RUN}))
+    superlink = Program(name=SUPERLINK, command=lambda: command, final=frozenset({CANNOT_RUN}))
     asks = superexec_command(f"{LOOPBACK}:{port}", authority=keys / "ca.crt")
-    return superlink, Program(name=SUPEREXEC, command=asks, after=listens)
+    return superlink, Program(name=SUPEREXEC, command=lambda: asks, after=listens)
 
 
 def main() -> int:

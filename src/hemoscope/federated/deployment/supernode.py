@@ -26,8 +26,8 @@ PATIENCE = 600.0  # seconds of being refused, after which the site gives up: its
 _REFUSED = frozenset({1})  # Flower's exit code where the first request fails; later failures end with another
 
 
-def supernode_command(site: Path, keys: SiteKeys, *, server: str, port: int | None = None) -> list[str]:
-    """The command line of Flower's SuperNode for a site.
+def supernode_command(site: Path, keys: SiteKeys, *, server: str) -> list[str]:
+    """The command line of Flower's SuperNode for a site, but for the port where the site's own processes reach it.
 
     The path of the site's file is in it and stays on this machine: a node's configuration is never sent.
 
@@ -35,7 +35,6 @@ def supernode_command(site: Path, keys: SiteKeys, *, server: str, port: int | No
         site: the site's file; it is what the client app reads first.
         keys: the site's keys.
         server: ``HOST:PORT``.
-        port: where the site's own processes reach the SuperNode, on loopback; a free one if None.
 
     Raises:
         ConfigError: the server's address has no port, or the site's path cannot be written in Flower's configuration.
@@ -57,26 +56,35 @@ def supernode_command(site: Path, keys: SiteKeys, *, server: str, port: int | No
         *("--node-config", f'site="{path}"'),
         *("--isolation", "process"),  # its executor is started and watched by our supervisor
         *("--host", LOOPBACK),
-        *("--port", str(port or free_port())),
     ]
 
 
 def site_programs(command: Sequence[str], *, patience: float = PATIENCE) -> tuple[Program, ...]:
     """The SuperNode, the executor that asks it for work, and what the executor's applications are forked from.
 
-    The executor ends with the SuperNode: its work is nobody's then.
+    The executor ends with the SuperNode: its work is nobody's then. Each start of the SuperNode takes another free port
+    of loopback: the one before may be somebody else's by now, an outgoing connection's for instance, for hours.
 
     Args:
         command: of ``supernode_command``.
         patience: seconds of being refused after which the site gives up.
     """
     program, *arguments = command
-    address = f"{LOOPBACK}:{arguments[arguments.index('--port') + 1]}"
-    node = launch_command(Path(program).name, arguments)
+    port = 0
+
+    def node() -> list[str]:
+        nonlocal port
+        port = free_port()
+        return launch_command(Path(program).name, [*arguments, "--port", str(port)])
+
+    def executor() -> list[str]:
+        return superexec_command(f"{LOOPBACK}:{port}", authority=None)
+
+    def forks() -> list[str]:
+        return [sys.executable, "-P", "-m", "hemoscope.federated.deployment.fork_server"]
+
     supernode = Program(name=SUPERNODE, command=node, refused=_REFUSED, patience=patience)
-    asks = superexec_command(address, authority=None)
-    superexec = Program(name=SUPEREXEC, command=asks, after=_has_supernode, ends_with=SUPERNODE)
-    forks = [sys.executable, "-P", "-m", "hemoscope.federated.deployment.fork_server"]
+    superexec = Program(name=SUPEREXEC, command=executor, after=_has_supernode, ends_with=SUPERNODE)
     return supernode, superexec, Program(name=FORK_SERVER, command=forks)
 
 

@@ -43,7 +43,7 @@ class Program:
 
     Attributes:
         name: for people.
-        command: its command line.
+        command: gives its command line, asked before each start.
         after: whether it may be started, asked before each start with the process ids of the programs that run.
         ends_with: another program of the supervisor; when that one ends, this one is ended and started again.
         final: exit codes after which the supervisor ends, with code 1: starting again would not help.
@@ -52,7 +52,7 @@ class Program:
     """
 
     name: str
-    command: Sequence[str]
+    command: Callable[[], Sequence[str]]
     after: Callable[[Pids], bool] = always
     ends_with: str | None = None
     final: frozenset[int] = frozenset()
@@ -121,7 +121,7 @@ class Supervisor:
         one.started, one.since = time.monotonic(), time.time()
         one.starts += 1
         try:
-            one.process = subprocess.Popen(one.program.command, process_group=0)  # noqa: S603  ours, without a shell
+            one.process = subprocess.Popen(one.program.command(), process_group=0)  # noqa: S603  ours, without a shell
         except OSError as error:  # too many processes, or no memory for one: it may pass
             self._pause(one, f"could not be started ({error.strerror})")
         self._write()
