@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ import sqlalchemy as sa
 
 from hemoscope.errors import ConfigError, DataError
 from hemoscope.labels import Hemorrhage
+from hemoscope.pacs.arrivals import Arrivals
+from hemoscope.pacs.spool import Spool
 from hemoscope.store import backup as backup_module
 from hemoscope.store import tables
 from hemoscope.store.backup import make_backup
 from hemoscope.store.backup_files import SUMS
 from hemoscope.store.migrate import known_revisions
+from hemoscope.store.node_settings import Node, NodeSettings
 from hemoscope.store.restore import check_backup, restore
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store, open_store
@@ -166,6 +170,33 @@ def test_a_backup_while_uploads_and_readings_go_on_lacks_nothing(
         seen += len(found)
         restored.close()
     assert seen
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_study_that_the_node_hands_over_during_a_backup_is_read_after_the_restore(
+    opened: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = opened()
+    spool, quick = Spool(site.folder.received), NodeSettings(node=Node(quiet_seconds=0))
+    assert spool.store(b"image", study="study", instance="1", sender="CT1")
+    write_tables = backup_module._write_tables
+
+    def write_then_hand_over(*arguments: Any) -> Any:
+        written = write_tables(*arguments)
+        Arrivals(spool, site, quick, limits=site.read_limits).step()
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backup_module, "_write_tables", write_then_hand_over)
+        backup = backed_up(site, tmp_path / "backup")
+    assert site.studies()[1] == 1
+    settings = Settings(storage=tmp_path / "restored")
+    restore(backup, settings)
+    with closing(open_store(settings)) as restored:
+        assert restored.studies()[1] == 0
+        arrivals = Arrivals(Spool(restored.folder.received), restored, quick, limits=restored.read_limits)
+        arrivals.step()
+        assert restored.studies()[1] == 1
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)

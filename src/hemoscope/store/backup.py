@@ -3,6 +3,8 @@
 The rows are those of one moment. Files are copied after them, and meanwhile studies are read and deleted: what the rows
 of that moment need and the copy lacks is looked for again with the rows of a later moment, until nothing is missing.
 Files of an upload or study never change once they have their names, so a copy that is there stays right.
+Received images that were not handed over are copied before the rows: one that is handed over meanwhile is then new in
+the copy or has its rows, and at worst it is read twice. The other way round a restored site would never read it.
 """
 
 import json
@@ -84,6 +86,7 @@ def make_backup(database: Database, storage: Storage, target: Path) -> Manifest:
         raise ConfigError(msg)
     with writable(target.name), atomic_folder(target.absolute(), mode=0o700) as draft:
         copy = _Copy(storage, draft / FOLDER)
+        copy.take_received()
         manifest, needed = _rows_and_files(database, storage, draft / TABLES, copy)
         copy.finish(needed)
         write_text(draft / MANIFEST, manifest.to_json(), mode=0o600)
@@ -168,6 +171,10 @@ class _Copy:
         self._stamps: dict[Path, tuple[int, int]] = {}
         target.mkdir(mode=0o700)
 
+    def take_received(self) -> None:
+        """Copy the images that the DICOM node received."""
+        self._copy_tree(self._storage.received)
+
     def fill(self, needed: dict[str, _Needed]) -> list[str]:
         """Copy what is not copied yet; return what is needed and neither copied nor in the storage folder."""
         missing = []
@@ -186,7 +193,8 @@ class _Copy:
 
     def finish(self, needed: dict[str, _Needed]) -> None:
         """Copy what is of no upload, and drop what the last rows do not need: deleted studies, files that were read."""
-        for folder in list(self._target.iterdir()):
+        received = self._target / self._storage.received.name
+        for folder in [one for one in self._target.iterdir() if one != received]:
             one = needed.get(folder.name, _Needed())
             kept = (*one.arrays, *(_SOURCES if one.waits else ()))
             for part in list(folder.iterdir()):

@@ -82,9 +82,10 @@ class Storage:
             yield from [one for one in self.root.iterdir() if _UPLOAD.fullmatch(one.name) and one.is_dir()]
 
     def kept_beside_uploads(self) -> Iterator[Path]:
-        """What else a backup needs: the key of pseudonyms, and folders such as ``.swept``; no trash, draft or id."""
+        """What else a backup needs: the key of pseudonyms, folders such as ``.swept``; no ``received``, trash or id."""
+        others = (_RECEIVED, _TRASH, _STORE_ID)
         for path in self.root.glob(".*"):
-            if path.name not in (_TRASH, _STORE_ID) and path.suffix != ".part" and not path.name.startswith(".probe-"):
+            if path.name not in others and path.suffix != ".part" and not path.name.startswith(".probe-"):
                 yield path
 
     @property
