@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 _MODE, _FOLDER_MODE = 0o666, 0o777
+# A disk cannot give back the bytes of a file: a bad sector, or a file system that found its own checksum wrong.
+UNREADABLE = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF)
 
 

@@ -99,3 +99,41 @@ def test_a_study_that_the_store_never_takes_keeps_no_other_one_waiting(
         assert opened.studies()[1] == 3
     assert "more than 2 files" in caplog.text
     assert [study.new for study in spool.studies()] == [0, 0, 0, 0]
+
+
+def newest(spool: Spool) -> list[bytes]:
+    (study,) = spool.studies()
+    return [path.read_bytes() for path in study.files]
+
+
+def test_the_newest_content_is_the_one_that_came_last_whatever_the_clock_says(spool: Spool) -> None:
+    for content in (b"first", b"second", b"third"):
+        store(spool, content)
+        for number, path in enumerate(sorted(spool.root.rglob("*.dcm"), key=lambda path: path.read_bytes())):
+            os.utime(path, (1000 - number, 1000 - number))
+    assert newest(spool) == [b"third"]
+
+
+def test_content_that_comes_again_after_other_content_is_the_newest(spool: Spool) -> None:
+    for content in (b"first", b"second"):
+        store(spool, content)
+    (study,) = spool.studies()
+    spool.handed_over(study)
+    store(spool, b"first")
+    assert not spool.store(b"first", study="study", instance="1", sender="CT1")
+    (study,) = Spool(spool.root).studies()
+    assert ([path.read_bytes() for path in study.files], study.new) == ([b"first"], 1)
+    spool.remove(study)
+    assert list(spool.root.iterdir()) == []
+
+
+def test_images_that_an_earlier_version_received_keep_their_order(spool: Spool) -> None:
+    for number, content in enumerate((b"first", b"second")):
+        store(spool, content)
+        (path,) = (path for path in spool.root.rglob("*.dcm") if path.read_bytes() == content)
+        image, sender, digest = path.stem.split("-")[:3]
+        earlier = path.rename(path.with_name(f"{image}-{sender}-{digest}.dcm"))
+        os.utime(earlier, (1000 + number, 1000 + number))
+    assert newest(spool) == [b"second"]
+    store(spool, b"third")
+    assert newest(spool) == [b"third"]

@@ -2,14 +2,16 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hemoscope.dicom import tags
+from hemoscope.dicom.elements import Elements
 from hemoscope.dicom.part10 import parse
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.errors import DicomReadError, StoreError
+from hemoscope.files import UNREADABLE
 from hemoscope.pacs.spool import Spool, SpooledStudy, sender_key
 from hemoscope.store.background import described
 from hemoscope.store.node_settings import IGNORE, READ, NodeSettings, Rule
@@ -64,7 +66,7 @@ class Arrivals:
         self._settings = settings
         self._limits = limits
         self._times_read: dict[str, int] = {}
-        self._accepted: dict[str, tuple[Path, ...]] = {}
+        self._accepted: dict[str, tuple[tuple[Path, ...], tuple[Path, ...]]] = {}
         self.fault: str | None = None
 
     def apply(self, settings: NodeSettings) -> None:
@@ -75,24 +77,38 @@ class Arrivals:
         """Hand over every study that is quiet and has new images, and remove those whose time is over.
 
         A study that the store never takes, such as one that is too large, keeps no other one waiting: the log says so.
+        Nor does one whose files cause an error: it is tried again by the next call.
 
         Raises:
             StoreError: the store is full or away; the images stay, and the next call tries again.
+            Exception: the first error of a single study, once all were tried.
         """
         try:
-            studies = list(self._spool.studies())
-            keys = {study.key for study in studies}
+            keys = self._spool.keys()
             self._times_read = {key: count for key, count in self._times_read.items() if key in keys}
-            self._accepted = {key: files for key, files in self._accepted.items() if key in keys}
-            for study in studies:
-                self._step(study)
+            self._accepted = {key: accepted for key, accepted in self._accepted.items() if key in keys}
+            self._step_each(keys)
         except Exception as error:
             self.fault = described(error)
             raise
         self.fault = None
 
-    def _step(self, study: SpooledStudy) -> None:
-        node = self._settings.node
+    def _step_each(self, keys: Sequence[str]) -> None:
+        first: Exception | None = None
+        for key in keys:
+            try:
+                self._step(key)
+            except StoreError:
+                raise  # it would take no other study either
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one study, the others are read
+                first = first or error
+        if first is not None:
+            raise first
+
+    def _step(self, key: str) -> None:
+        study, node = self._spool.study(key), self._settings.node
+        if study is None:
+            return
         if study.new and study.again and study.quiet_s < _JUST_NOW_S:
             self._hold_results(study)
         if study.new and study.quiet_s >= self._quiet_seconds(study):
@@ -117,41 +133,57 @@ class Arrivals:
 
     def _hold_results(self, study: SpooledStudy) -> None:
         """More images of a study are coming: let what was read of it so far wait, if nobody has seen it yet."""
-        uid = self._study_uid(study)
+        uid = self._study_uid(study.files)
         if uid is not None:
             self._store.outbox.hold(uid, self._quiet_seconds(study) + self._settings.results.hold_incomplete_seconds)
 
-    def _study_uid(self, study: SpooledStudy) -> str | None:
+    def _study_uid(self, files: Iterable[Path]) -> str | None:
+        """Return the UID in the first file that can be read."""
+        headers = (self._header(path, until=tags.STUDY_INSTANCE_UID) for path in files)
+        readable = (elements for elements in headers if elements is not None)
+        return next((elements.text(tags.STUDY_INSTANCE_UID) or None for elements in readable), None)
+
+    def _header(self, path: Path, *, until: int) -> Elements | None:
+        """Return the first elements of an image; None if it cannot be read: whoever reads the upload refuses it."""
         try:
-            content, until = study.files[0].read_bytes(), tags.STUDY_INSTANCE_UID
-            return parse(content, source="image", limits=self._limits, until=until).elements.text(until) or None
+            return parse(path.read_bytes(), source="image", limits=self._limits, until=until).elements
         except DicomReadError:
-            return None  # refused by name when it is read
+            return None
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            return None
 
     def _hand_over(self, study: SpooledStudy) -> None:
         # What the store accepted is not handed over again because the disk was too full to note it.
-        if self._accepted.get(study.key) != study.files:
-            self._accept(study)
-            self._accepted[study.key] = study.files
+        files, lost = self._accepted.get(study.key, ((), ()))
+        if files != study.files:
+            lost = self._accept(study)
+            self._accepted[study.key] = study.files, lost
         # Killed before this line, the study is read twice, and its results have the same UIDs.
-        self._spool.handed_over(study)
+        self._spool.handed_over(study, lost=lost)
 
-    def _accept(self, study: SpooledStudy) -> None:
+    def _accept(self, study: SpooledStudy) -> tuple[Path, ...]:
+        """Make an upload of a study; return the images that were damaged since they were received."""
         wanted = self.wanted(study.files)
-        if wanted:
-            origins = ", ".join(self._spool.origins(study))
-            with self._store.begin_upload() as upload:
-                for path in wanted:
-                    upload.link_file(path)
-                summary = self._store.accept(
-                    upload,
-                    submitted_by=SUBMITTED_BY,
-                    origin=f" from {origins}" if origins else "",
-                    study_instance_uid=self._study_uid(study),
-                )
-            _log.info("study %s: %d images handed over", summary.study_id, len(wanted))
-        else:
+        if not wanted:
             _log.info("a study of %d images is not read: rules ignore all its series", len(study.files))
+            return ()
+        origins = ", ".join(self._spool.origins(study))
+        with self._store.begin_upload() as upload:
+            for path in wanted:
+                upload.link_file(path, sha256=Spool.digest_of(path))
+            summary = self._store.accept(
+                upload,
+                submitted_by=SUBMITTED_BY,
+                origin=f" from {origins}" if origins else "",
+                study_instance_uid=self._study_uid(path for path in wanted if path not in upload.lost),
+            )
+        _log.info("study %s: %d images handed over", summary.study_id, len(wanted))
+        if upload.lost:
+            msg = "study %s: %d images were damaged on the disk after they were received. Send the study again"
+            _log.error(msg, summary.study_id, len(upload.lost))
+        return tuple(upload.lost)
 
     def wanted(self, files: Sequence[Path]) -> tuple[Path, ...]:
         """Return the images of the series that the rules do not ignore; all where there are no rules."""
@@ -171,11 +203,9 @@ class Arrivals:
         )
 
     def _texts(self, path: Path) -> tuple[str, str, str]:
-        try:
-            content, until = path.read_bytes(), tags.SERIES_INSTANCE_UID
-            elements = parse(content, source="image", limits=self._limits, until=until).elements
-        except DicomReadError:
-            return "", "", ""  # read, and refused by name there
+        elements = self._header(path, until=tags.SERIES_INSTANCE_UID)
+        if elements is None:
+            return "", "", ""
         return (
             elements.text(tags.SERIES_INSTANCE_UID),
             elements.text(tags.SERIES_DESCRIPTION),

@@ -2,26 +2,55 @@
 
 Names are made here, from hashes: no name comes from a peer, and none identifies a patient. An image that is sent again,
 by the same sender or another one, counts once, with its newest content. ``read.json`` in a study's folder lists the
-images that were handed over, ``origins.json`` the systems that they came from.
+images that were handed over, ``lost.json`` those that were handed over as lost, since the disk had damaged them, and
+``origins.json`` the systems that they came from. A name ends with the beginning of the SHA-256 of its content and, if
+other content of the image came before, with a number: which content is the newest depends on no clock.
 """
 
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from time import monotonic
+from typing import NamedTuple
 
+from hemoscope.checksums import sha256_of
 from hemoscope.errors import ConfigError
-from hemoscope.files import sync_folder, write_bytes, write_text
+from hemoscope.files import UNREADABLE, sync_folder, write_bytes, write_text
 
+_log = logging.getLogger("hemoscope.pacs")
 _HANDED_OVER = "read.json"
+_LOST = "lost.json"
 _ORIGINS = "origins.json"
 _SUFFIX = ".dcm"
 _MODE = 0o600
+_DIGITS = 16  # of a SHA-256, in names
+
+
+class _Name(NamedTuple):
+    """What the name of a file says: hashes, and the place of the content among all that came of the image, from 0."""
+
+    image: str
+    sender: str
+    content: str
+    place: int = 0
+
+    @classmethod
+    def of(cls, name: str) -> "_Name":
+        """Read a name. Raises ValueError if it is none."""
+        parts = name.removesuffix(_SUFFIX).split("-")
+        image, sender, content, place = parts if len(parts) != 3 else (*parts, "0")
+        return cls(image, sender, content, int(place))
+
+    def __str__(self) -> str:
+        place = f"-{self.place}" if self.place else ""
+        return f"{self.image}-{self.sender}-{self.content}{place}{_SUFFIX}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +105,8 @@ class Spool:
     def store(self, content: bytes, *, study: str, instance: str, sender: str) -> bool:
         """Write an image; it is on the disk when this returns. Return whether it was not there yet.
 
+        What is there already is written again if the disk damaged it, or if other content of the image came later.
+
         Args:
             content: a DICOM file.
             study: what names the study.
@@ -89,15 +120,23 @@ class Spool:
         if not folder.is_dir():
             folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(self.root)
-        path = folder / f"{_hashed(instance)}-{sender_key(sender)}-{hashlib.sha256(content).hexdigest()[:16]}{_SUFFIX}"
-        if path.exists():
+        name = _Name(_hashed(instance), sender_key(sender), hashlib.sha256(content).hexdigest()[:_DIGITS])
+        versions = _in_order(_files_of(folder, name.image))
+        names = [_Name.of(path.name) for path in versions]
+        same = [path for path, one in zip(versions, names, strict=True) if one._replace(place=0) == name]
+        lost = _listed(folder / _LOST) if same else []
+        damaged = [path for path in same if path.name in lost or not is_whole(path)]
+        if same and not damaged and names[-1].content == name.content:
             return False
+        path = folder / str(name._replace(place=names[-1].place + 1 if names else 0))
         try:
             write_bytes(path, content, mode=_MODE)
         except FileNotFoundError:  # ``remove`` took the folder, which was empty
             folder.mkdir(mode=0o700, exist_ok=True)
             write_bytes(path, content, mode=_MODE)
             sync_folder(self.root)
+        for one in damaged:
+            one.unlink(missing_ok=True)
         return True
 
     def note_origin(self, study: str, origin: str) -> None:
@@ -117,31 +156,47 @@ class Spool:
     @staticmethod
     def sender_of(path: Path) -> str:
         """Return the key of the AE title that sent an image."""
-        return path.name.split("-")[1]
+        return _Name.of(path.name).sender
+
+    @staticmethod
+    def digest_of(path: Path) -> str:
+        """Return how the SHA-256 of an image began when it was received."""
+        return _Name.of(path.name).content
+
+    def keys(self) -> tuple[str, ...]:
+        """Return what names the studies, in a fixed order."""
+        keys = tuple(sorted(folder.name for folder in self.root.iterdir() if folder.is_dir()))
+        self._seen = {key: seen for key, seen in self._seen.items() if key in keys}
+        return keys
 
     def studies(self) -> Iterator[SpooledStudy]:
         """Yield every study that has images."""
-        folders = [folder for folder in sorted(self.root.iterdir()) if folder.is_dir()]
-        keys = {folder.name for folder in folders}
-        self._seen = {key: seen for key, seen in self._seen.items() if key in keys}
-        for folder in folders:
-            received = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-            if not received:
-                continue
-            done = _handed_over(folder)
-            contents: dict[tuple[str, str], Path] = {}
-            for path in received:
-                contents.setdefault(_content(path.name), path)
-            newest = {image: path for (image, _), path in contents.items()}
-            files = tuple(sorted(newest.values()))
-            yield SpooledStudy(
-                key=folder.name,
-                files=files,
-                older=tuple(path for path in received if path not in files),
-                new=sum(_content(path.name) not in done for path in files),
-                again=bool(done),
-                quiet_s=self._quiet_s(folder.name, frozenset(received)),
-            )
+        for key in self.keys():
+            if (study := self.study(key)) is not None:
+                yield study
+
+    def study(self, key: str) -> SpooledStudy | None:
+        """Return a study; None if it has no images (any more)."""
+        folder = self.root / key
+        received = _in_order(_files_of(folder))
+        if not received:
+            return None
+        done, lost = _handed_over(folder), frozenset(_listed(folder / _LOST))
+        contents: dict[tuple[str, str], Path] = {}
+        for path in received:
+            content = _content(path.name)
+            first = contents.pop(content, path)  # what comes again is the newest; the file stays the same, if it can
+            contents[content] = path if first.name in lost else first
+        newest = {image: path for (image, _), path in contents.items()}
+        files = tuple(sorted(newest.values()))
+        return SpooledStudy(
+            key=key,
+            files=files,
+            older=tuple(path for path in received if path not in files),
+            new=sum(_content(path.name) not in done and path.name not in lost for path in files),
+            again=bool(done or lost),
+            quiet_s=self._quiet_s(key, frozenset(received)),
+        )
 
     def _quiet_s(self, key: str, received: frozenset[Path]) -> float:
         """How long this process has seen the same files; no clock that is set can change that."""
@@ -150,20 +205,25 @@ class Spool:
             self._seen[key] = before = received, monotonic()
         return monotonic() - before[1]
 
-    def handed_over(self, study: SpooledStudy) -> None:
-        """Remember, on the disk, that the images of a study stand in the store."""
-        names = sorted(path.name for path in study.files)
-        write_text(self.root / study.key / _HANDED_OVER, json.dumps(names), mode=_MODE)
+    def handed_over(self, study: SpooledStudy, *, lost: Iterable[Path] = ()) -> None:
+        """Remember, on the disk, that the images of a study stand in the store, some of them as ``lost``."""
+        folder, damaged = self.root / study.key, {path.name for path in lost}
+        if damaged:
+            write_text(folder / _LOST, json.dumps(sorted(damaged)), mode=_MODE)
+        else:
+            (folder / _LOST).unlink(missing_ok=True)
+        whole = {path.name for path in study.files} - damaged
+        write_text(folder / _HANDED_OVER, json.dumps(sorted(whole)), mode=_MODE)
 
     def remove(self, study: SpooledStudy) -> None:
         """Delete these images of a study; one that came meanwhile stays."""
         folder = self.root / study.key
         for path in (*study.files, *study.older):
             path.unlink(missing_ok=True)
-        if not any(folder.glob(f"*{_SUFFIX}")):
+        if not _files_of(folder):
             with self._noting:
                 self._noted = {one for one in self._noted if one[0] != study.key}
-                for name in (_HANDED_OVER, _ORIGINS):
+                for name in (_HANDED_OVER, _LOST, _ORIGINS):
                     (folder / name).unlink(missing_ok=True)
             try:
                 folder.rmdir()
@@ -172,22 +232,70 @@ class Spool:
         sync_folder(self.root)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether the disk still has the bytes of an image that were received. Raises OSError if that is not known."""
+    try:
+        return sha256_of(path).startswith(_Name.of(path.name).content)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in UNREADABLE:
+            raise
+        return False
+
+
 def _content(name: str) -> tuple[str, str]:
     """Return what names an image, and what names its content; who sent it does not matter."""
-    image, _sender, content = name.split("-")
+    image, _sender, content, _place = _Name.of(name)
     return image, content
 
 
+def _files_of(folder: Path, image: str = "") -> list[Path]:
+    """Return the files of a study, or of one of its images; none if there is no such folder."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - each image that comes looks here, among thousands of names
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in names if name.startswith(image) and name.endswith(_SUFFIX)]
+
+
+def _in_order(files: Iterable[Path]) -> list[Path]:
+    """Sort files of images by the place of their content; earlier versions gave none, so there the clock decides."""
+
+    def key(path: Path) -> tuple[int, int, str]:
+        try:
+            return _Name.of(path.name).place, path.stat().st_mtime_ns, path.name
+        except FileNotFoundError:  # ``remove`` took it just now
+            return 0, 0, path.name
+
+    return sorted(files, key=key)
+
+
 def _handed_over(folder: Path) -> frozenset[tuple[str, str]]:
-    return frozenset(_content(name) for name in _listed(folder / _HANDED_OVER))
+    done = set()
+    for name in _listed(folder / _HANDED_OVER):
+        with suppress(ValueError):  # damaged: that image counts as new
+            done.add(_content(name))
+    return frozenset(done)
 
 
 def _listed(path: Path) -> list[str]:
-    """Return the texts of one of the files above; none where there is no file yet."""
+    """Return the texts of one of the files above; none where there is no file yet, or a damaged one.
+
+    Without them a study is read once more; an error would keep it from being read at all.
+    """
     try:
-        return [str(one) for one in json.loads(path.read_text())]
+        listed = json.loads(path.read_text())
     except FileNotFoundError:
         return []
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in UNREADABLE:
+            raise
+        listed = None
+    if not isinstance(listed, list):
+        _log.error("%s of a study is damaged and counts as empty", path.name)
+        return []
+    return [str(one) for one in listed]
 
 
 def sender_key(ae_title: str) -> str:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from hemoscope.checksums import sha256_of, sums_text
-from hemoscope.files import sync_file, sync_folder
+from hemoscope.files import UNREADABLE, sync_file, sync_folder
 from hemoscope.inference.findings import INCOMPLETE, URGENCIES
 from hemoscope.store import audit, tables
 from hemoscope.store.database import Database, server_time
@@ -42,6 +42,7 @@ class Upload:
         self.abandoned = threading.Event()
         self.limits = limits
         self.digests: dict[str, str] = {}
+        self.lost: list[Path] = []
         self._storage = storage
         self._begun = 0
 
@@ -77,12 +78,26 @@ class Upload:
                 file.write(piece)
         return file.size
 
-    def link_file(self, path: Path) -> None:
+    def link_file(self, path: Path, *, sha256: str = "") -> None:
         """Add a file that nobody changes any more: under a second name, so that it takes no space twice.
 
-        A file of another file system is copied. The errors of ``new_file`` and ``write``.
+        A file of another file system is copied. One whose SHA-256 no longer begins with ``sha256``, or that the disk
+        cannot read, is added to ``lost`` and counted by its name: the upload is read without it and is never complete.
+        The errors of ``new_file`` and ``write``.
         """
         target = self._next_path()
+        try:
+            self._link(path, target)
+            whole = self.digests[target.name].startswith(sha256)
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            whole = False
+        if not whole:
+            self.digests[target.name] = ""  # of no file
+            self.lost.append(path)
+
+    def _link(self, path: Path, target: Path) -> None:
         try:
             os.link(path, target)
         except OSError as error:
@@ -93,7 +108,8 @@ class Upload:
             return
         self.count(target.stat().st_size, in_file=target.stat().st_size)
         self.files += 1
-        self.digests[target.name] = sha256_of(target)
+        with full_disk_refused():  # too many open files is no property of this one
+            self.digests[target.name] = sha256_of(target)
 
     def count(self, arrived: int, *, in_file: int) -> None:
         """Count bytes of a file of ``in_file`` bytes so far. Raises ``file_too_large`` or ``upload_too_large``."""
@@ -109,7 +125,7 @@ class Upload:
         Files are flushed only now, several at a time: flushing thousands of small ones as each arrives takes minutes.
         Raises StoreError ``empty_upload``, ``upload_abandoned`` or ``storage_full``.
         """
-        if self.bytes == 0:
+        if self.bytes == 0 and not self.lost:
             raise refusal("empty_upload", "the upload holds no file that is not empty")
         source = self._storage.source(self.upload_id)
         with full_disk_refused(), ThreadPoolExecutor(_SYNCS_AT_A_TIME, thread_name_prefix="sync-upload") as threads:
