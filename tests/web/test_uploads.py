@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import itertools
+import threading
 import zipfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,7 +20,13 @@ from starlette.types import Message
 from hemoscope.store.settings import UploadLimits
 from hemoscope.store.store import Store
 from hemoscope.store.uploads import Upload
-from hemoscope.web.multipart_upload import MultipartFiles, abandoned_with_client, boundary_of, receive_files
+from hemoscope.web.multipart_upload import (
+    MultipartFiles,
+    abandoned_with_client,
+    begun_in_thread,
+    boundary_of,
+    receive_files,
+)
 from hemoscope.web.problems import Problem
 
 BOUNDARY = "a-boundary"
@@ -216,6 +223,57 @@ def test_the_end_of_the_connection_abandons_an_upload(store: Store) -> None:
 
     assert asyncio.run(watch("http.request", "http.disconnect"))
     assert not asyncio.run(watch("http.request"))
+
+
+@pytest.mark.parametrize("slow", ["__enter__", "__exit__"])
+def test_a_folder_that_takes_long_holds_up_no_other_client(
+    room: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    begun, answered, waited = threading.Event(), threading.Event(), list[bool]()
+    step = getattr(Upload, slow)
+
+    def wait_first(*arguments: object) -> object:
+        begun.set()
+        waited.append(answered.wait(20))
+        return step(*arguments)
+
+    monkeypatch.setattr(Upload, slow, wait_first)
+    sending = threading.Thread(target=send, args=(room, b"nonsense"))
+    sending.start()
+    assert begun.wait(20)
+    assert room.get("/health").status_code == 200
+    answered.set()
+    sending.join()
+    assert waited == [True]
+    assert list(store.folder.uploads()) == []
+
+
+@pytest.mark.parametrize("slow", ["__enter__", "__exit__"])
+def test_a_cancelled_request_leaves_no_folder(store: Store, monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
+    begun, cancelled = threading.Event(), threading.Event()
+    step = getattr(Upload, slow)
+
+    def wait_first(*arguments: object) -> object:
+        begun.set()
+        assert cancelled.wait(20)
+        return step(*arguments)
+
+    monkeypatch.setattr(Upload, slow, wait_first)
+
+    async def request() -> None:
+        async with begun_in_thread(store.begin_upload(), limiter=CapacityLimiter(1)):
+            await asyncio.sleep(0)
+
+    async def cancel() -> None:
+        task = asyncio.create_task(request())
+        await asyncio.to_thread(begun.wait, 20)
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.2, cancelled.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert list(store.folder.uploads()) == []
+
+    asyncio.run(cancel())
 
 
 def test_one_user_has_a_limited_number_of_uploads_in_transfer(make_room: Callable[..., TestClient]) -> None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
@@ -121,6 +121,32 @@ class MultipartFiles:
 
     def _end(self) -> None:
         self._finished = True
+
+
+@asynccontextmanager
+async def begun_in_thread(upload: Upload, *, limiter: CapacityLimiter) -> AsyncIterator[Upload]:
+    """``with upload``, but threads of ``limiter`` make its folder and remove it, even if the request is cancelled.
+
+    A disk that hangs, or thousands of files to remove, would else hold up every other client.
+    """
+    entered = ExitStack()
+    try:
+        await _finished(partial(entered.enter_context, upload), limiter)
+        yield upload
+    finally:
+        await _finished(entered.close, limiter)
+
+
+async def _finished(work: Callable[[], object], limiter: CapacityLimiter) -> None:
+    """Run in a thread. A request that is cancelled meanwhile waits for its end first."""
+    working = asyncio.create_task(to_thread.run_sync(work, limiter=limiter))
+    with CancelScope(shield=True):
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError:
+            await asyncio.wait([working])
+            working.exception()
+            raise
 
 
 async def receive_files(

@@ -15,6 +15,7 @@ from hemoscope.web.multipart_upload import (
     FIELD,
     FORM_BYTES,
     abandoned_with_client,
+    begun_in_thread,
     boundary_of,
     receive_files,
     upload_too_large,
@@ -80,8 +81,7 @@ def _place(state: AppState, request: Request, *, user: str) -> Iterator[None]:
 
 async def _store(state: AppState, request: Request, boundary: bytes, *, by: str) -> StudySummary:
     """Receive and accept one upload; whatever happens on the way, nothing half received stays."""
-    begun = await to_thread.run_sync(state.store.begin_upload)
-    with begun as files:
+    async with begun_in_thread(state.store.begin_upload(), limiter=state.writers) as files:
         await receive_files(files, boundary, request.stream(), limiter=state.writers)
         if await to_thread.run_sync(caller_of, request) is None:
             raise login_required()  # the user was removed, or logged out, meanwhile
