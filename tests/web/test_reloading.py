@@ -18,9 +18,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from hemoscope.errors import StoreError
 from hemoscope.store.settings import Settings
@@ -31,7 +34,7 @@ from hemoscope.store.values import Role, User
 from hemoscope.web.app import create_app
 from hemoscope.web.app_state import AppState
 from hemoscope.web.connections import Connections
-from hemoscope.web.credentials import load_credentials, remove_entry, write_entry
+from hemoscope.web.credentials import Credentials, load_credentials, remove_entry, write_entry
 from hemoscope.web.reloading import Reloading
 
 HEMOSCOPE = str(Path(sys.executable).with_name("hemoscope"))
@@ -62,10 +65,15 @@ def users(tmp_path: Path, hashed: str) -> Path:
 
 
 @pytest.fixture
-def state(store: Store, users: Path) -> AppState:
-    """The state of an application with these users."""
+def app(store: Store, users: Path) -> FastAPI:
+    """An application with these users."""
     credentials = load_credentials(users=users, tokens=None)
-    app = create_app(store, Settings(users=users), model_card={}, credentials=credentials)
+    return create_app(store, Settings(users=users), model_card={}, credentials=credentials)
+
+
+@pytest.fixture
+def state(app: FastAPI) -> AppState:
+    """The state of the application."""
     found = app.state.app_state
     assert isinstance(found, AppState)
     return found
@@ -87,6 +95,8 @@ def test_only_the_sessions_of_changed_users_end(state: AppState, store: Store, u
     write_entry(users, "bruno", Role.ADMIN, hashed)
     asyncio.run(reloading(state).reload())
     assert [name for name, token in sessions.items() if store.session(token)] == ["carla"]
+    ended = [one.user for one in store.audit_log() if one.action == "session ended"]
+    assert ended == ["bruno", "agnes"]
     assert state.credentials.user_of_password("agnes", NEW_PASSWORD)
     assert state.credentials.user_of_password("agnes", PASSWORD) is None
 
@@ -130,6 +140,54 @@ def test_sessions_that_the_database_could_not_end_are_ended_by_the_next_reload(
     assert not state.credentials.knows(User(name="bruno", role=Role.READER)), "he is out all the same"
     asyncio.run(one.reload())
     assert (store.session(token), state.reload_fault) == (None, None)
+
+
+def test_reloads_follow_each_other_so_that_the_newest_file_counts(
+    state: AppState, users: Path, hashed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second SIGHUP comes while the first reload has read the file and not yet put it in force."""
+    one, second_begun = reloading(state), threading.Event()
+
+    def load(**files: Any) -> Credentials:
+        found = load_credentials(**files)
+        if not second_begun.is_set():
+            write_entry(users, "carla", Role.READER, hashed)
+            second_begun.wait(1)
+        return found
+
+    monkeypatch.setattr("hemoscope.web.reloading.load_credentials", load)
+
+    async def second() -> None:
+        await asyncio.sleep(0.1)
+        await one.reload()
+        second_begun.set()
+
+    async def both() -> None:
+        await asyncio.gather(one.reload(), second())
+
+    asyncio.run(both())
+    assert state.credentials.names("carla")
+
+
+def test_a_login_with_a_password_that_a_reload_changes_meanwhile_is_refused(
+    app: FastAPI, state: AppState, store: Store, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reload ends the sessions of the user while this one is not there yet."""
+    open_session = store.open_session
+
+    def reload_first(*arguments: Any, **options: Any) -> Any:
+        write_entry(users, "agnes", Role.READER, hash_password(NEW_PASSWORD))
+        asyncio.run(reloading(state).reload())
+        return open_session(*arguments, **options)
+
+    monkeypatch.setattr(store, "open_session", reload_first)
+    with TestClient(app, base_url="http://localhost") as client:
+        refused = client.post("/api/v1/login", json={"user": "agnes", "password": PASSWORD})
+        assert (refused.status_code, refused.json()["code"]) == (401, "wrong_credentials")
+        assert not client.cookies
+        assert [one.action for one in store.audit_log()[:3]] == ["login refused", "logout", "login"]
+        kept = client.post("/api/v1/login", json={"user": "bruno", "password": PASSWORD})
+        assert kept.status_code == 200, "a reload that changes another user refuses nobody"
 
 
 def test_a_file_of_the_node_that_is_wrong_changes_nothing_and_is_reported(

@@ -50,10 +50,13 @@ def close_session(database: Database, token: str) -> None:
 
 
 def close_sessions_of(database: Database, names: Collection[str]) -> None:
-    """End all sessions of these users."""
+    """End all sessions of these users, whose entries were removed or changed."""
     if names:
+        ended = _sessions.delete().where(_sessions.c.user_name.in_(sorted(names))).returning(_sessions.c.user_name)
         with database.writing() as connection:
-            connection.execute(_sessions.delete().where(_sessions.c.user_name.in_(sorted(names))))
+            for user in sorted(connection.execute(ended).scalars()):
+                detail = "the user was removed, or has another role, password or token"
+                audit.append(connection, user=user, action="session ended", detail=detail)
 
 
 def read_settings(database: Database) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ Sessions of users who were removed, or whose role, password or token changed, en
 the database. What cannot be read changes nothing: what was read before still counts, and ``/health`` says so.
 """
 
+import asyncio
 import logging
 from functools import partial
 
@@ -28,9 +29,17 @@ class Reloading:
         self._state = state
         self._connections = connections
         self._to_end: frozenset[str] = frozenset()
+        self._one_at_a_time = asyncio.Lock()
 
     async def reload(self) -> None:
-        """Read everything again; the log and ``/health`` have what could not be read."""
+        """Read everything again, one reload after the other: an older one that ends later would undo the newer one.
+
+        The log and ``/health`` have what could not be read.
+        """
+        async with self._one_at_a_time:
+            await self._reload()
+
+    async def _reload(self) -> None:
         read = await self._reload_credentials(), await self._reload_tls(), await self._reload_node()
         faults = [fault for fault in read if fault]
         self._state.reload_fault = " ".join(shown for shown, _ in faults) or None

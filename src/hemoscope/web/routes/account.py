@@ -11,6 +11,7 @@ from hemoscope.store.login_attempts import account_name
 from hemoscope.store.values import User
 from hemoscope.web.access import SESSION_COOKIE, Reader, check_origin
 from hemoscope.web.app_state import AppState, app_state_of
+from hemoscope.web.credentials import Credentials
 from hemoscope.web.login_queue import Rank
 from hemoscope.web.problems import Problem
 from hemoscope.web.rate_limits import neighbourhood_of, network_of
@@ -32,13 +33,19 @@ async def login(request: Request, response: Response, given: LoginGiven) -> Logg
         raise _no_users()
     if given.user and (wait_s := state.account_logins.wait_s(given.user, client_of(request.scope))):
         raise _too_often_for_account(wait_s)
-    user, client = await _user_of(state, given, client_of(request.scope)), f"from {client_of(request.scope)}"
+    client = f"from {client_of(request.scope)}"
+    user, checked = await _user_of(state, given, client_of(request.scope))
     if user is None:
         await to_thread.run_sync(partial(_audit_refusal, state, given, client))
         raise _wrong()
-    state.account_logins.succeeded(user.name, client_of(request.scope))
     opening = partial(state.store.open_session, user, lasting=state.settings.session, detail=client)
     token, session = await to_thread.run_sync(opening)
+    if user.name in checked.changed_in(state.credentials):
+        # A reload took what was just checked out of force; it may have ended the user's sessions before this one.
+        await to_thread.run_sync(state.store.close_session, token)
+        await to_thread.run_sync(partial(_audit_refusal, state, given, client))
+        raise _wrong()
+    state.account_logins.succeeded(user.name, client_of(request.scope))
     _set_cookie(request, response, token, state)
     return LoggedIn(user=user, csrf_token=session.csrf)
 
@@ -56,10 +63,14 @@ def logout(request: Request, caller: Reader) -> Response:
     return response
 
 
-async def _user_of(state: AppState, given: LoginGiven, client: str) -> User | None:
-    """Check what was given; passwords one after the other. Raises Problem 429 or 503 if there are too many."""
+async def _user_of(state: AppState, given: LoginGiven, client: str) -> tuple[User | None, Credentials]:
+    """Check what was given, passwords one after the other; return also what it was checked against.
+
+    Raises:
+        Problem: 429 or 503, there are too many.
+    """
     if given.token is not None:
-        return state.credentials.user_of_token(given.token)
+        return state.credentials.user_of_token(given.token), state.credentials
     name = given.user or ""
     known = state.account_logins.knows(name, client)
     familiar = Rank.FAMILIAR if state.account_logins.familiar(client) else Rank.STRANGE
@@ -68,8 +79,9 @@ async def _user_of(state: AppState, given: LoginGiven, client: str) -> User | No
         counting = partial(state.store.count_login, _counted(state, name, client, known=known))
         if wait_s := await to_thread.run_sync(counting):
             raise too_often(wait_s) if known else _too_often_for_account(wait_s)
-        check = partial(state.credentials.user_of_password, name, given.password or "")
-        return await to_thread.run_sync(check)
+        credentials = state.credentials
+        check = partial(credentials.user_of_password, name, given.password or "")
+        return await to_thread.run_sync(check), credentials
 
 
 def _counted(state: AppState, name: str, client: str, *, known: bool) -> dict[str, int]:
