@@ -188,12 +188,12 @@ class Spool:
             first = contents.pop(content, path)  # what comes again is the newest; the file stays the same, if it can
             contents[content] = path if first.name in lost else first
         newest = {image: path for (image, _), path in contents.items()}
-        files = tuple(sorted(newest.values()))
+        chosen = frozenset(newest.values())
         return SpooledStudy(
             key=key,
-            files=files,
-            older=tuple(path for path in received if path not in files),
-            new=sum(_content(path.name) not in done and path.name not in lost for path in files),
+            files=tuple(sorted(chosen)),
+            older=tuple(path for path in received if path not in chosen),
+            new=sum(_content(path.name) not in done and path.name not in lost for path in chosen),
             again=bool(done or lost),
             quiet_s=self._quiet_s(key, frozenset(received)),
         )
