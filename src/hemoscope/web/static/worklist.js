@@ -75,7 +75,7 @@ function showWhat(sorted) {
 }
 
 function showCounts() {
-  find("#more-words").textContent = shownWords(listing);
+  find("#more-words").textContent = listing.isCut ? shownWords(listing) : "";
   find("#count").textContent = loaded ? countWords(listing, counts.unread) : "";
   document.title = `${counts.unread > 0 ? `(${counts.unread}) ` : ""}${t("common.page-title", { title: t("common.worklist") })}`;
 }
