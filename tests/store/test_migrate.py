@@ -67,7 +67,7 @@ def test_studies_of_an_older_database_keep_their_order_and_leave_room_for_unsure
     old.close()
     (tmp_path / "storage").chmod(0o700)
     store = opened()
-    assert [one.urgency for one in store.studies()[0]] == ["immediate", "prompt", "routine", None]
+    assert [one.urgency for one in store.studies()[0]] == ["immediate", "prompt", None, "routine"]
     for urgency in ("immediate", "prompt", "routine"):
         assert [one.urgency for one in store.studies(WorklistQuery(urgency=(urgency,)))[0]] == [urgency]
     assert store.studies(WorklistQuery(urgency=("unsure",)))[1] == 0

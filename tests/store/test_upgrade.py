@@ -11,7 +11,6 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hemoscope.inference.findings import URGENCIES
 from hemoscope.labels import LABELS, Hemorrhage
 from hemoscope.store.audit_chain import BEFORE_FIRST, entry_hash, study_digest
 from hemoscope.store.backup import make_backup
@@ -22,6 +21,7 @@ from hemoscope.store.restore import restore
 from hemoscope.store.settings import Settings
 from hemoscope.store.storage import Storage
 from hemoscope.store.store import Store, open_store
+from hemoscope.store.uploads import FAILED_RANK, WAITING_RANK, rank_of
 from hemoscope.store.values import StudyState, StudySummary, Verdict, WorklistQuery
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -42,8 +42,8 @@ GEOMETRY = {
     "key_slices": {},
 }
 DONE, FAILED, WAITING = "1" * 32, "2" * 32, "3" * 32
-# The order of urgencies when a schema was new: 0004 and 0005 made room for one more each.
-RANKS = {"0001": 2, "0002": 2, "0003": 2, "0004": 3}
+# The rank of routine studies when a schema was new: 0004, 0005 and 0015 put one more before them each.
+RANKS = {"0001": 2, "0002": 2, "0003": 2, "0004": 3} | {f"{number:04}": 4 for number in range(5, 15)}
 
 
 def study(study_id: str, state: str, **more: Any) -> dict[str, Any]:
@@ -62,14 +62,15 @@ def study(study_id: str, state: str, **more: Any) -> dict[str, Any]:
 
 def rows_of(revision: str) -> dict[str, list[dict[str, Any]]]:
     """A row of every kind, as the program of that time would have written it; newer columns are left out later."""
-    routine = RANKS.get(revision, URGENCIES.index("routine"))
+    routine = RANKS.get(revision, rank_of("routine"))
+    waiting = routine + 1 if revision in RANKS else WAITING_RANK
     named = {"patient_name": "Roe^Jane", "patient_id": "MRN-4711", "acquired_at": MOMENT}
     done = {"urgency": "routine", "urgency_rank": routine, "has_pixels": True, "has_maps": True, **named}
     failed = {"error_code": "not_dicom", "error_message": "No slice", "error_cure": "Export it again"}
     studies = [
         study(DONE, "done", **done, geometry=json.dumps(GEOMETRY), search_text=f"{DONE} roe^jane mrn-4711 routine"),
-        study(FAILED, "failed", urgency_rank=routine + (1 if revision < "0013" else -1), **failed),
-        study(WAITING, "queued", urgency_rank=routine + 1),
+        study(FAILED, "failed", urgency_rank=waiting if revision < "0013" else FAILED_RANK, **failed),
+        study(WAITING, "queued", urgency_rank=waiting),
     ]
     ids = [DONE, FAILED, WAITING]
     states = dict(zip(ids, ("done", "failed", "queued"), strict=True))
@@ -148,7 +149,7 @@ def naive(value: Any) -> Any:
 
 def check(store: Store) -> None:
     """Read everything through the store, as pages and programs do, then use it."""
-    assert [one.study_id for one in store.studies()[0]] == [FAILED, DONE, WAITING]
+    assert [one.study_id for one in store.studies()[0]] == [FAILED, WAITING, DONE]
     done, failed, waiting = (store.get(one) for one in (DONE, FAILED, WAITING))
     assert (done.state, failed.state, waiting.state) == (StudyState.DONE, StudyState.FAILED, StudyState.QUEUED)
     assert done.identity is not None

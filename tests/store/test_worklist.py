@@ -15,8 +15,8 @@ from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import tables
 from hemoscope.store.database import storable
 from hemoscope.store.store import Store
-from hemoscope.store.uploads import UNKNOWN_URGENCY
-from hemoscope.store.values import StudyState, StudySummary, WorklistQuery
+from hemoscope.store.uploads import WAITING_RANK, rank_of
+from hemoscope.store.values import StudyState, StudySummary, WorklistQuery, WorklistSort
 
 Submit = Callable[..., StudySummary]
 Query = Callable[..., list[Any]]
@@ -28,7 +28,7 @@ def plant(store: Store, submit: Submit, query: Query, **columns: Any) -> str:
     """A study with the columns given."""
     entry = submit(store, [b"x"])
     known = columns.get("urgency")
-    columns["urgency_rank"] = URGENCIES.index(known) if known else UNKNOWN_URGENCY
+    columns["urgency_rank"] = rank_of(known) if known else WAITING_RANK
     query(store, tables.studies.update().where(tables.studies.c.study_id == entry.study_id).values(**columns))
     return entry.study_id
 
@@ -42,11 +42,62 @@ def test_the_most_urgent_comes_first_then_who_waits_longest(
     for urgency, minutes in studies:
         plant(store, submit, query, urgency=urgency, received_at=START + timedelta(minutes=minutes))
     listed, total = store.studies(WorklistQuery(limit=1000))
-    order = [*URGENCIES, None]
+    order = ["immediate", "prompt", "unsure", "incomplete", None, "routine"]  # waiting ones may show anything
     keys = [(order.index(entry.urgency), entry.received_at) for entry in listed]
     assert keys == sorted(keys)
     assert sorted(keys) == sorted((order.index(urgency), START + timedelta(minutes=at)) for urgency, at in studies)
     assert total == len(studies)
+
+
+def test_waiting_studies_are_on_the_first_page_however_many_routine_ones_there_are(
+    store: Store, submit: Submit, query: Query
+) -> None:
+    for hours in range(4):
+        plant(store, submit, query, state="done", urgency="routine", received_at=START + timedelta(hours=hours))
+    waiting = plant(store, submit, query, received_at=START + timedelta(days=1))
+    scoring = plant(store, submit, query, state="scoring", received_at=START + timedelta(days=2))
+    listed, total = store.studies(WorklistQuery(limit=3))
+    assert [entry.study_id for entry in listed][:2] == [waiting, scoring]
+    assert total == 6
+
+
+NAMES = st.sampled_from(["ROE^JANE", "roe^jane", "Zander^Jo", "abel^x", "\u00c4hre^U", "", None])
+MINUTES = st.integers(0, 2)
+ROWS = st.tuples(st.sampled_from([*URGENCIES, None]), MINUTES, st.one_of(st.none(), MINUTES), st.integers(1, 3), NAMES)
+
+
+@per_example
+@given(st.lists(ROWS, min_size=1, max_size=6), st.booleans())
+def test_each_order_is_the_same_on_both_databases_and_pages_follow_it(
+    store: Store, submit: Submit, query: Query, rows: list[Any], identity: bool
+) -> None:
+    query(store, tables.uploads.delete())
+    for urgency, received, acquired, instances, name in rows:
+        at = None if acquired is None else START + timedelta(minutes=acquired)
+        named = {"patient_name": name, "patient_id": None if name is None else "1"}
+        plant(store, submit, query, urgency=urgency, received_at=START + timedelta(minutes=received),
+              acquired_at=at, instances=instances, **named)  # fmt: skip
+    by_urgency = list(store.studies(WorklistQuery(identity=identity))[0])
+
+    def shown(entry: StudySummary) -> str:
+        name = entry.identity.name if entry.identity and identity else ""
+        return "".join(one.upper() if one.isascii() else one for one in name or entry.study_id)
+
+    keys: dict[str, Callable[[StudySummary], Any]] = {
+        "urgency": lambda _: 0,
+        "scan": lambda entry: entry.acquired_at or datetime.min.replace(tzinfo=UTC),
+        "waiting": lambda entry: entry.received_at,
+        "study": shown,
+        "slices": lambda entry: entry.instances,
+    }
+    for sort in WorklistSort:
+        down = sort.startswith("-")
+        expected = sorted(by_urgency, key=keys[sort.removeprefix("-")], reverse=down)  # stable, also in reverse
+        pages = [
+            store.studies(WorklistQuery(identity=identity, sort=sort, limit=2, offset=offset))[0]
+            for offset in range(0, len(rows), 2)
+        ]
+        assert [entry.study_id for page in pages for entry in page] == [entry.study_id for entry in expected], sort
 
 
 @per_example

@@ -166,6 +166,9 @@ def test_the_worklist_filters_searches_and_pages(room: TestClient, study_id: str
     assert ids(f"search={study_id}") == [study_id]
     assert ids("search=nothing-has-this") == []
     assert ids("limit=1") + ids("limit=1&offset=1") == ids("")
+    longest_first = ids("sort=waiting")
+    assert longest_first[0] == study_id
+    assert ids("sort=-waiting&limit=1") == longest_first[1:]
 
 
 def test_a_study_that_was_uploaded_twice_is_marked_until_the_first_is_deleted(
@@ -230,7 +233,9 @@ def test_a_browser_at_an_unknown_address_gets_a_page_and_a_program_a_problem(roo
     assert room.get("/api/v1/nowhere", headers={"Accept": "text/html"}).json()["code"] == "not_found"
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "offset=-1", "state=asleep", "urgency=never", "limit=many"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1001", "offset=-1", "state=asleep", "urgency=never", "limit=many", "sort=age"]
+)
 def test_a_worklist_that_cannot_be_is_refused_with_the_field(room: TestClient, query: str) -> None:
     answer = room.get(f"/api/v1/studies?{query}")
     assert answer.status_code == 422

@@ -16,12 +16,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from hemoscope.errors import HemoscopeError
-from hemoscope.inference.findings import URGENCIES
 from hemoscope.store import outbox_of_readings, readings, tables
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, finish
 from hemoscope.store.outbox import NOTHING, Outgoing
-from hemoscope.store.uploads import FAILED_RANK, new_study
+from hemoscope.store.uploads import FAILED_RANK, new_study, rank_of
 from hemoscope.store.values import Geometry, Identity, StudyState
 
 _studies, _deletions = tables.studies, tables.deletions
@@ -121,7 +120,7 @@ class Results:
                 "state": StudyState.DONE,
                 "stage_done": _studies.c.stage_total,
                 "urgency": result.urgency,
-                "urgency_rank": URGENCIES.index(result.urgency),
+                "urgency_rank": rank_of(result.urgency),
                 "suspected": json.dumps(result.suspected),
                 "not_established": json.dumps(result.not_established),
                 "has_maps": True,

@@ -176,7 +176,7 @@ class Store:
     # Studies
 
     def studies(self, query: WorklistQuery = _EVERYTHING) -> tuple[tuple[StudySummary, ...], int]:
-        """Return one page of the worklist and the number of all that match; most urgent first, then longest waiting."""
+        """Return one page of the worklist and the number of all that match; most urgent first by default."""
         return worklist.list_studies(self._database, query)
 
     def get(self, study_id: str) -> StudyDetail:

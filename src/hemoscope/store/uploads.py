@@ -21,8 +21,10 @@ from hemoscope.store.settings import UploadLimits
 from hemoscope.store.storage import SOURCE_SUMS, Storage, full_disk_refused, new_private_file, usable
 from hemoscope.store.values import StudyState
 
-UNKNOWN_URGENCY = len(URGENCIES)  # after every urgency that is known
-FAILED_RANK = URGENCIES.index(INCOMPLETE)  # nobody knows what a study shows that could not be read
+# The order of the worklist. Nobody knows what a study shows that could not be read, or that has not been read yet:
+# the first comes with the incomplete ones, the second after them, and both before the routine ones.
+FAILED_RANK = URGENCIES.index(INCOMPLETE)
+WAITING_RANK = FAILED_RANK + 1
 _PIECE = 1 << 20
 _SYNCS_AT_A_TIME = 8
 # Another file system, one without links, or a file with as many names as it may have.
@@ -220,6 +222,12 @@ def accept(
     return study_id
 
 
+def rank_of(urgency: str) -> int:
+    """The place of a study's urgency in the order of the worklist."""
+    place = URGENCIES.index(urgency)
+    return place if place < WAITING_RANK else place + 1
+
+
 def new_study(study_id: str, upload_id: str, ordinal: int, version: int) -> dict[str, object]:
     """The columns of a study of which nothing is known yet."""
     return {
@@ -230,7 +238,7 @@ def new_study(study_id: str, upload_id: str, ordinal: int, version: int) -> dict
         "stage_done": 0,
         "stage_total": 0,
         "instances": 0,
-        "urgency_rank": UNKNOWN_URGENCY,
+        "urgency_rank": WAITING_RANK,
         "suspected": "[]",
         "not_established": "[]",
         "has_pixels": False,

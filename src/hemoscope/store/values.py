@@ -26,6 +26,20 @@ class StudyState(StrEnum):
     FAILED = "failed"
 
 
+class WorklistSort(StrEnum):
+    """What the worklist is sorted by; "-" means descending. Equal studies follow in the order of ``urgency``."""
+
+    URGENCY = "urgency"
+    SCAN = "scan"
+    SCAN_DESCENDING = "-scan"
+    WAITING = "waiting"
+    WAITING_DESCENDING = "-waiting"
+    STUDY = "study"
+    STUDY_DESCENDING = "-study"
+    SLICES = "slices"
+    SLICES_DESCENDING = "-slices"
+
+
 class Verdict(StrEnum):
     """A reader's verdict on one finding."""
 
@@ -222,7 +236,8 @@ class WorklistQuery:
 
     ``search`` holds words, all of which must occur in the study's id, its urgency, its suspected labels, its error code
     or, with ``identity``, the patient's name and id where they are stored. ``urgency`` may name ``unknown``.
-    ``reviewed`` asks for studies that a reader has, or has not, marked as reviewed.
+    ``reviewed`` asks for studies that a reader has, or has not, marked as reviewed. ``limit`` and ``offset`` count in
+    the order of ``sort``.
     """
 
     search: str = ""
@@ -230,6 +245,7 @@ class WorklistQuery:
     states: tuple[StudyState, ...] = ()
     urgency: tuple[str, ...] = ()
     reviewed: bool | None = None
+    sort: WorklistSort = WorklistSort.URGENCY
     limit: int = 100
     offset: int = 0
 

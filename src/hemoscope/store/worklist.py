@@ -29,6 +29,7 @@ from hemoscope.store.values import (
     Verdict,
     WorkerHeartbeat,
     WorklistQuery,
+    WorklistSort,
 )
 
 _MOST_CHANGES = 1000
@@ -39,15 +40,21 @@ _MARKS = {"feedback", "verdicts", "readers", "claim", "reviews", "initials"}
 _COMPOSED = {"suspected", "not_established", "identity", "same_as", "kept_series", *_MARKS}
 _LISTED = [column for column in _studies.c if column.name != "geometry"]
 _REVIEWED = sa.exists().where(tables.reviews.c.study_id == _studies.c.study_id)
-# Most urgent first, what could not be read as if incomplete, without a result last; then what nobody has reviewed,
-# then the longest waiting; the id only makes the order total.
+# Most urgent first; what could not be read and what has not been read yet come before routine studies. Then what nobody
+# has reviewed, then the longest waiting; the id only makes the order total.
 _ORDER = (_studies.c.urgency_rank, sa.case((_REVIEWED, 1), else_=0), _studies.c.received_at, _studies.c.study_id)
+
+_SORTED_BY: dict[str, sa.ColumnElement[Any]] = {
+    "scan": _studies.c.acquired_at,
+    "waiting": _studies.c.received_at,
+    "slices": _studies.c.instances,
+}
 
 
 def list_studies(database: Database, query: WorklistQuery) -> tuple[tuple[StudySummary, ...], int]:
     """Return one page of the worklist and the number of all studies that match; of several readings, the newest."""
-    wanted = _conditions(query)
-    page = sa.select(*_LISTED).where(*wanted).order_by(*_ORDER).limit(query.limit).offset(query.offset)
+    wanted, order = _conditions(query), _order(query, is_sqlite=database.is_sqlite)
+    page = sa.select(*_LISTED).where(*wanted).order_by(*order).limit(query.limit).offset(query.offset)
     with database.reading() as connection:
         total = connection.execute(sa.select(sa.func.count()).select_from(_studies).where(*wanted)).scalar_one()
         return _summaries(connection, connection.execute(page).all()), int(total)
@@ -178,6 +185,23 @@ def _conditions(query: WorklistQuery) -> list[sa.ColumnElement[bool]]:
     if query.reviewed is not None:
         conditions.append(_REVIEWED if query.reviewed else ~_REVIEWED)
     return conditions
+
+
+def _order(query: WorklistQuery, *, is_sqlite: bool) -> tuple[sa.ColumnElement[Any], ...]:
+    """The columns to sort by, the same on both databases: the page puts changed studies in their place (query.js)."""
+    name = query.sort.removeprefix("-")
+    if name == WorklistSort.URGENCY:
+        return _ORDER
+    column = _shown_name(query, is_sqlite=is_sqlite) if name == WorklistSort.STUDY else _SORTED_BY[name]
+    # A scan at an unknown time counts as the oldest.
+    first = column.asc().nulls_first() if name == query.sort else column.desc().nulls_last()
+    return (first, *_ORDER)
+
+
+def _shown_name(query: WorklistQuery, *, is_sqlite: bool) -> sa.ColumnElement[Any]:
+    """What names a study in the list, by code point except that a to z are as A to Z: locales would differ."""
+    name = sa.func.coalesce(sa.func.nullif(_studies.c.patient_name, ""), _studies.c.study_id)
+    return sa.func.upper(sa.collate(name if query.identity else _studies.c.study_id, "BINARY" if is_sqlite else "C"))
 
 
 def _spellings(word: str) -> set[str]:

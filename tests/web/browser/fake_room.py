@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
 from hemoscope.labels import LABELS, Hemorrhage
@@ -222,11 +222,20 @@ class FakeRoom:
             return JSONResponse({"user": {"name": "r", "role": "reader"}})
         return problem(401, "wrong_credentials", "That name and password are not known.", "Check them")
 
-    def _list(self, search: str = "", urgency: str = "", reviewed: str = "") -> Response:
+    def _list(
+        self, search: str = "", urgency: str = "", reviewed: str = "", sort: str = "urgency", limit: int = 100,
+        offset: int = 0, state: Annotated[list[str] | None, Query()] = None,
+    ) -> Response:  # fmt: skip
         shown = [summary(study.entry) for study in self.studies.values()]
         shown = [one for one in shown if not (reviewed == "false" and one["reviews"])]
         shown = [one for one in shown if search in one["study_id"] and urgency in ("", one["urgency"] or "unknown")]
-        return JSONResponse({"studies": shown, "total": len(shown), "version": self.version})
+        shown = [one for one in shown if not state or one["state"] in state]
+        shown.sort(key=in_order)
+        if sort != "urgency":
+            column = {"scan": "acquired_at", "waiting": "received_at", "study": "study_id", "slices": "instances"}
+            shown.sort(key=lambda one: one[column[sort.removeprefix("-")]], reverse=sort.startswith("-"))
+        page = shown[offset : offset + limit]
+        return JSONResponse({"studies": page, "total": len(shown), "version": self.version})
 
     def _study(self, study_id: str) -> Response:
         if study_id not in self.studies:
@@ -338,6 +347,13 @@ def slice_of(phantom: Phantom, index: int) -> Response:
     rows, columns = hounsfield.shape
     headers = {"X-Rows": str(rows), "X-Columns": str(columns)}
     return Response(hounsfield.astype("<i2").tobytes(), headers=headers, media_type="application/octet-stream")
+
+
+def in_order(entry: dict[str, Any]) -> tuple[int, bool, str]:
+    """The place of a study in the list, as the real server has it."""
+    urgency = "incomplete" if entry["state"] == "failed" else entry["urgency"]
+    ranked = ("immediate", "prompt", "unsure", "incomplete", None, "routine")
+    return ranked.index(urgency), bool(entry["reviews"]), entry["received_at"]
 
 
 def summary(entry: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,14 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +18,11 @@ from hemoscope.inference.findings import URGENCIES
 from hemoscope.inference.windows import BONE, BRAIN, SUBDURAL, Window
 from hemoscope.labels import LABELS
 from hemoscope.messages.catalogue import english
+from hemoscope.store import tables
+from hemoscope.store.settings import Settings
+from hemoscope.store.store import open_store
+from hemoscope.store.uploads import FAILED_RANK, WAITING_RANK, rank_of
+from hemoscope.store.values import WorklistQuery, WorklistSort
 from hemoscope.web.static_files import page_text
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -53,6 +62,43 @@ def greys(window: Window, first: int, last: int) -> list[int]:
     return np.round(window.apply(hounsfield) * 255.0).astype(np.uint8).tolist()
 
 
+def server_orders(folder: Path) -> dict[str, Any]:
+    """The worklist in each order, of studies that share what they are sorted by or lack it."""
+    (folder / "storage").mkdir(mode=0o700)
+    store = open_store(Settings(database=f"sqlite:///{folder / 'db.sqlite3'}", storage=folder / "storage"))
+    draw = random.Random(1)
+    moments = [datetime(2026, 1, 1, hour, tzinfo=UTC) for hour in range(3)]
+    for number in range(40):
+        with store.begin_upload() as upload:
+            upload.add_file(BytesIO(b"x"))
+            study_id = store.accept(upload, submitted_by="", study_instance_uid=None).study_id
+        urgency = draw.choice([*URGENCIES, None])
+        name = draw.choice(["ROE^JANE", "roe^ann", "Zander^Jo", "Ähre^Uta", "", None])
+        columns = {
+            "state": "done" if urgency else draw.choice(["queued", "scoring", "failed"]),
+            "urgency": urgency,
+            "received_at": draw.choice(moments),
+            "acquired_at": draw.choice([*moments, None]),
+            "instances": draw.randint(1, 3),
+            "patient_name": name,
+            "patient_id": name and "1",
+        }
+        rank = rank_of(urgency) if urgency else FAILED_RANK if columns["state"] == "failed" else WAITING_RANK
+        with store._database.writing() as connection:  # only a worker writes these
+            chosen = tables.studies.update().where(tables.studies.c.study_id == study_id)
+            connection.execute(chosen.values(**columns, urgency_rank=rank))
+        if number % 3 == 0:
+            store.readers.review(study_id, by="agnes")
+    orders = {
+        sort.value: [
+            entry.model_dump(mode="json") for entry in store.studies(WorklistQuery(identity=True, sort=sort))[0]
+        ]
+        for sort in WorklistSort
+    }
+    store.close()
+    return orders
+
+
 def test_the_modules_pass_their_tests_and_agree_with_the_package(node: str, tmp_path: Path) -> None:
     windows = [BRAIN, SUBDURAL, BONE, Window(center=35.0, width=33.0), Window(center=50.5, width=7.0)]
     references = [
@@ -60,9 +106,17 @@ def test_the_modules_pass_their_tests_and_agree_with_the_package(node: str, tmp_
         for window in windows
     ]
     (tmp_path / "greys.json").write_text(json.dumps(references))
+    (tmp_path / "orders.json").write_text(json.dumps(server_orders(tmp_path)))
     exported = tmp_path / "exported.json"
     files = sorted(str(path) for path in MODULES.glob("*.test.js"))
-    run_node(node, "--test", *files, HEMOSCOPE_GREYS=str(tmp_path / "greys.json"), HEMOSCOPE_EXPORT=str(exported))
+    references_at = {"HEMOSCOPE_GREYS": "greys.json", "HEMOSCOPE_ORDERS": "orders.json"}
+    run_node(
+        node,
+        "--test",
+        *files,
+        HEMOSCOPE_EXPORT=str(exported),
+        **{name: str(tmp_path / file) for name, file in references_at.items()},
+    )
     exported_values = json.loads(exported.read_text())
     assert exported_values["labels"] == [label.value for label in LABELS]
     assert exported_values["urgencies"] == list(URGENCIES)

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from hemoscope.labels import Hemorrhage
 from hemoscope.reports.findings_json import findings_schema
-from hemoscope.store.values import StudyDetail, StudyId, StudyState, WorklistQuery
+from hemoscope.store.values import StudyDetail, StudyId, StudyState, WorklistQuery, WorklistSort
 from hemoscope.web.access import Admin, Reader
 from hemoscope.web.app_state import app_state_of
 from hemoscope.web.disclosure import disclosed
@@ -33,10 +33,13 @@ def worklist(
     state: Annotated[list[StudyState] | None, Query()] = None,
     urgency: Annotated[list[_Urgency] | None, Query()] = None,
     reviewed: Annotated[bool | None, Query(description="Whether a reader has reviewed the study")] = None,
+    sort: Annotated[
+        WorklistSort, Query(description="The order, which `limit` and `offset` follow")
+    ] = WorklistSort.URGENCY,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
 ) -> Worklist:
-    """List studies, most urgent first, then longest waiting. Give ``state`` and ``urgency`` again for several."""
+    """List studies, most urgent first if no ``sort`` is given. Give ``state`` and ``urgency`` again for several."""
     app_state = app_state_of(request)
     shown = app_state.settings.show_identity
     query = WorklistQuery(
@@ -45,6 +48,7 @@ def worklist(
         states=tuple(state or ()),
         urgency=tuple(urgency or ()),
         reviewed=reviewed,
+        sort=sort,
         limit=limit,
         offset=offset,
     )

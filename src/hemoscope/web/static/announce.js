@@ -3,8 +3,9 @@
 const PAUSE_MS = 500;
 let waiting = 0;
 
-/** Announce a sentence politely (ARIA live region), once nothing newer came for half a second. */
+/** Announce a sentence politely (ARIA live region), once nothing newer came for half a second; no text announces nothing. */
 export function announce(text) {
+  if (!text) return; // it must not cancel another one
   clearTimeout(waiting);
   waiting = setTimeout(() => {
     document.querySelector("#announcement").textContent = text;

@@ -23,15 +23,21 @@ export const urgencyWord = (urgency) => t(`urgency.${urgency ?? "unknown"}`);
 /** The triage of a study in a findings document: version 1 calls it urgency. */
 export const triageOf = (study) => study.triage ?? study.urgency;
 
+const PENDING = "pending"; // a study without a result
+const RANKED = ["immediate", "prompt", "unsure", "incomplete", PENDING, "routine"];
+
+/** The order of two texts by code unit, which is the same everywhere. */
+export const byText = (a, b) => Number(a > b) - Number(a < b);
+
 /**
- * Most urgent first, pending last; within one urgency what nobody has reviewed first, then the longest waiting.
- * Nobody knows what a study shows that could not be read: it stands with the incomplete ones, before routine.
+ * The server's own order (store/worklist.py; the tests compare): most urgent first; within one urgency what nobody has
+ * reviewed first, then the longest waiting. Nobody knows what a study shows that could not be read, or that has not been
+ * read yet: the first stands with the incomplete ones, the second after them, both before routine.
  */
 export function byUrgencyThenWaiting(a, b) {
-  const urgency = (entry) => (entry.state === "failed" ? "incomplete" : entry.urgency);
-  const rank = (entry) => (URGENCIES.includes(urgency(entry)) ? URGENCIES.indexOf(urgency(entry)) : URGENCIES.length);
+  const rank = (entry) => RANKED.indexOf(entry.state === "failed" ? "incomplete" : (entry.urgency ?? PENDING));
   const reviewed = (entry) => Number(entry.reviews?.length > 0);
-  return rank(a) - rank(b) || reviewed(a) - reviewed(b) || Date.parse(a.received_at) - Date.parse(b.received_at);
+  return rank(a) - rank(b) || reviewed(a) - reviewed(b) || Date.parse(a.received_at) - Date.parse(b.received_at) || byText(a.study_id, b.study_id);
 }
 
 /** Suspected types in label order, without `any` if an established type is among them. */

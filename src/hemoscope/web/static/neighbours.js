@@ -1,29 +1,40 @@
 // The list that the reader came from: the place of this study in it, and the next and previous one.
 
-import { getJson } from "./api.js";
 import { t } from "./messages.js";
-import { addressOf, isFiltered, matches, orderOf, parameters } from "./query.js";
+import { fetchList, Listing } from "./listing.js";
+import { addressOf, isFiltered, keepPages, pagesShown } from "./query.js";
 
 const find = (selector) => document.querySelector(selector);
 
 export class Neighbours {
   #studyId;
   #query;
-  #entries = [];
+  #list;
 
   constructor(studyId, query) {
     this.#studyId = studyId;
     this.#query = query;
+    this.#list = new Listing(query);
     find("#next").addEventListener("click", () => this.go(1));
     find("#previous").addEventListener("click", () => this.go(-1));
   }
 
   /** Fetch the list; returns its version, from which changes follow. */
   async load() {
-    const { studies, version } = await getJson(`/studies?${parameters(this.#query)}`);
-    this.#entries = studies;
+    this.#list.take(await this.#fetch());
     this.#show();
-    return version;
+    return this.#list.version;
+  }
+
+  /** What the worklist shows, and a page more if the study is its last, or has moved beyond it meanwhile: the way goes on. */
+  async #fetch() {
+    const pages = pagesShown();
+    const found = await fetchList(this.#query, pages);
+    const here = ({ study_id: id }) => id === this.#studyId;
+    if (!found.last || (found.studies.some(here) && !here(found.last))) return found;
+    const more = await fetchList(this.#query, pages + 1);
+    if (more.studies.some(here)) keepPages(pages + 1);
+    return more;
   }
 
   /**
@@ -31,36 +42,36 @@ export class Neighbours {
    * the list came: one that the reader marks as reviewed would else go behind those that wait, and the way on would leave them out.
    */
   keep(entry) {
-    const known = this.#entries.find((other) => other.study_id === entry.study_id);
-    if (known?.version > entry.version) return false; // an event from before the list was fetched
-    const listed = matches(entry, this.#query) && (known || !this.#query.search); // only the server knows what a search finds
-    this.#entries = this.#entries.filter((other) => other !== known);
-    if (entry.study_id === this.#studyId) this.#entries.push({ ...entry, reviews: known?.reviews ?? entry.reviews });
-    else if (listed) this.#entries.push(entry);
+    if (!this.#list.isNews(entry)) return false; // an event from before the list was fetched
+    const open = entry.study_id === this.#studyId && this.#list.entries.get(entry.study_id);
+    if (open) this.#list.keep({ ...entry, reviews: open.reviews ?? entry.reviews }, { always: true });
+    else this.#list.keep(entry);
     this.#show();
     return true;
   }
 
   remove(studyId) {
-    this.#entries = this.#entries.filter((other) => other.study_id !== studyId);
+    this.#list.remove(studyId);
     this.#show();
   }
 
   /** Open the study so many places further. */
   go(step) {
-    const other = this.#entries[this.#place() + step];
-    if (other && other.study_id !== this.#studyId) location.assign(`/studies/${other.study_id}${addressOf(this.#query)}`);
+    const { sorted, index } = this.#place();
+    const other = sorted[index + step];
+    if (other && index >= 0) location.assign(`/studies/${other.study_id}${addressOf(this.#query)}`);
   }
 
   #place() {
-    this.#entries.sort(orderOf(this.#query));
-    return this.#entries.findIndex((entry) => entry.study_id === this.#studyId);
+    const { sorted } = this.#list;
+    return { sorted, index: sorted.findIndex((entry) => entry.study_id === this.#studyId) };
   }
 
   #show() {
-    const index = this.#place();
+    const { sorted, index } = this.#place();
     find("#previous").disabled = index <= 0;
-    find("#next").disabled = index < 0 || index >= this.#entries.length - 1;
-    find("#place").textContent = index < 0 ? "" : t(isFiltered(this.#query) ? "study.place-shown" : "study.place", { place: index + 1, total: this.#entries.length });
+    find("#next").disabled = index < 0 || index >= sorted.length - 1;
+    const counted = index >= 0 && this.#list.isWithin(sorted[index]); // a study in progress may be far behind those before it
+    find("#place").textContent = counted ? t(isFiltered(this.#query) ? "study.place-shown" : "study.place", { place: index + 1, total: this.#list.total }) : "";
   }
 }

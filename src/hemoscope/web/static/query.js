@@ -2,22 +2,25 @@
 // back, reloading and sharing, and so that the reading page steps through the same list. What is searched for may be a
 // patient's name: it stays in this tab, never in an address of a page.
 
-import { byUrgencyThenWaiting, URGENCIES } from "./labels.js";
+import { byText, byUrgencyThenWaiting, URGENCIES } from "./labels.js";
 import { thisTab } from "./storage.js";
 
 const SEARCH = "hemoscope.search";
 const PLACE = "hemoscope.place";
-const STATE_FILTERS = ["queued,reading,scoring", "done", "failed"];
+const PAGES = "hemoscope.pages";
+export const IN_PROGRESS = "queued,reading,scoring";
+const STATE_FILTERS = [IN_PROGRESS, "done", "failed"];
 const REVIEW_FILTERS = ["none"];
 export const LIMIT = 500;
 
 const time = (name) => (a, b) => (Date.parse(a[name]) || 0) - (Date.parse(b[name]) || 0);
-const nameOf = (entry) => entry.identity?.name ?? entry.study_id;
-/** What the list can be sorted by, apart from urgency. */
+/** The name that the list shows, with a to z as A to Z: what the server sorts by. */
+const nameOf = (entry) => (entry.identity?.name || entry.study_id).replace(/[a-z]+/g, (letters) => letters.toUpperCase());
+/** What the list can be sorted by, apart from urgency, as the server does; a scan at an unknown time counts as the oldest. */
 export const ORDERS = Object.freeze({
   scan: time("acquired_at"),
   waiting: time("received_at"),
-  study: (a, b) => nameOf(a).localeCompare(nameOf(b)),
+  study: (a, b) => byText(nameOf(a), nameOf(b)),
   slices: (a, b) => a.instances - b.instances,
 });
 
@@ -53,8 +56,13 @@ export function takePlace() {
   return place;
 }
 
-/** Keep a query in the address and in this tab. */
+/** How many pages of the list this tab shows: more than one if the reader asked for more. */
+export const pagesShown = () => Number(thisTab.get(PAGES)) || 1;
+export const keepPages = (pages) => thisTab.set(PAGES, String(pages));
+
+/** Keep a query in the address and in this tab; its list begins with the first page. */
 export function keepQuery(query) {
+  keepPages(1);
   thisTab.set(SEARCH, query.search);
   history.replaceState(null, "", `${location.pathname}${addressOf(query)}`);
 }
@@ -69,9 +77,13 @@ export function matches(entry, { urgency, state, review }) {
   return urgent && open && (!state || state.split(",").includes(entry.state));
 }
 
-/** The same query for the API. */
-export function parameters({ search, urgency, state, review }) {
-  const given = new URLSearchParams({ limit: LIMIT });
+export const isInProgress = (entry) => IN_PROGRESS.split(",").includes(entry.state);
+
+/** The same query for the API: a page of its studies, or with `limit` as many. */
+export function parameters({ search, urgency, state, review, sort }, { page = 0, limit = LIMIT } = {}) {
+  const given = new URLSearchParams({ limit });
+  if (page > 0) given.set("offset", page * LIMIT);
+  if (sort) given.set("sort", sort);
   if (search) given.set("search", search);
   if (urgency) given.set("urgency", urgency);
   if (review) given.set("reviewed", "false");

@@ -7,18 +7,13 @@ import { LABELS, labelName, labelShort, stateWord, suspectedTypes, urgencyWord }
 import { parts, t } from "./messages.js";
 import { failureOf } from "./site.js";
 
-export const studyName = (entry) => entry.identity?.name ?? t("row.study", { id: entry.study_id.slice(0, 8) });
+export const studyName = (entry) => entry.identity?.name || t("row.study", { id: entry.study_id.slice(0, 8) });
 
 function urgencyCell(entry) {
   const kind = entry.state === "failed" ? "failed" : (entry.urgency ?? "unknown");
   const word = urgencyWord(entry.state === "failed" ? "failed" : entry.urgency);
   const partial = entry.unread && kind !== "incomplete" && el("span", { class: "urgency urgency-incomplete urgency-also" }, icon("incomplete"), urgencyWord("incomplete"));
   return el("td", { class: "cell-urgency" }, el("span", { class: `urgency urgency-${kind}` }, icon(kind), word), partial);
-}
-
-/** Whether a study is immediate and no reader has marked it as reviewed. */
-export function isUrgentUnread(entry) {
-  return entry.urgency === "immediate" && !entry.reviews?.length;
 }
 
 function chip(label, entry) {

@@ -13,7 +13,8 @@ function refresh(known, fresh) {
 export function updateRows(body, rows) {
   const known = new Map([...body.rows].map((row) => [row.dataset.study, row]));
   const wanted = rows.map((row) => known.get(row.dataset.study) ?? row);
+  const kept = new Set(wanted);
   rows.forEach((row, place) => wanted[place] !== row && refresh(wanted[place], row));
-  for (const row of known.values()) if (!wanted.includes(row)) row.remove();
+  for (const row of known.values()) if (!kept.has(row)) row.remove();
   wanted.forEach((row, place) => body.rows[place] !== row && body.insertBefore(row, body.rows[place] ?? null));
 }

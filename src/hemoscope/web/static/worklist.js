@@ -1,15 +1,18 @@
 // The worklist: every study, most urgent first, live.
 
-import { getJson, Problem, sendJson } from "./api.js";
+import { Problem, sendJson } from "./api.js";
 import { announce } from "./announce.js";
+import { Counts } from "./counts.js";
 import { acceptDrops, isWanted } from "./drop.js";
 import { el } from "./element.js";
 import { listen } from "./events.js";
+import { fetchList, Listing } from "./listing.js";
+import { countWords, shownWords } from "./list_words.js";
 import { Notifier } from "./notify.js";
 import { fillHelp, listenToKeys } from "./keys.js";
 import { t } from "./messages.js";
-import { addressOf, isFiltered, keepQuery, matches, nextSort, orderOf, parameters, readQuery } from "./query.js";
-import { isUrgentUnread, rowOf, spoken, studyName, tickAges } from "./row.js";
+import { addressOf, isFiltered, keepPages, keepQuery, nextSort, pagesShown, parameters, readQuery } from "./query.js";
+import { rowOf, spoken, studyName, tickAges } from "./row.js";
 import { updateRows } from "./rows.js";
 import { isAdmin, loadSite, polled, problemBox, wireDialogs } from "./site.js";
 import { returnToPlace, wireSearchKeys } from "./way.js";
@@ -17,11 +20,9 @@ import { Uploads } from "./uploads.js";
 
 const find = (selector) => document.querySelector(selector);
 const body = find("#studies tbody");
-const entries = new Map();
-const seen = new Map(); // the newest version of each study: an answer may arrive after the event that follows it
 const query = readQuery();
-let total = 0;
-let version;
+const listing = new Listing(query);
+const counts = new Counts(() => (listing.isCut ? parameters(query, { limit: 1 }) : null), showRenewed);
 let admin = false;
 let me = null; // the user's name; null where everybody is the one local user
 let reloading = 0;
@@ -35,16 +36,10 @@ async function reload() {
     const site = await loadSite(); // fetched again only if it failed before
     admin = isAdmin(site);
     me = site.login_required ? site.user.name : null;
-    const found = await getJson(`/studies?${parameters(query)}`);
+    const [found] = await Promise.all([fetchList(query, pagesShown()), counts.renew()]);
     if (mine !== asked) return;
-    const later = query.search ? [] : [...entries.values()].filter((entry) => entry.version > found.version && matches(entry, query));
-    entries.clear();
-    for (const entry of [...found.studies, ...later]) {
-      if (isNews(entry)) entries.set(entry.study_id, entry);
-    }
+    listing.take(found);
     loaded = true;
-    total = found.total;
-    version = found.version;
     find("#trouble").replaceChildren();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
@@ -61,7 +56,7 @@ function reloadSoon() {
 
 function draw() {
   const focused = document.activeElement?.closest?.("tr")?.dataset.study;
-  const sorted = [...entries.values()].sort(orderOf(query));
+  const { sorted } = listing;
   const given = { onDelete: admin ? askToDelete : null, address: addressOf(query), me };
   updateRows(body, sorted.map((entry) => rowOf(entry, given)));
   if (focused && !body.contains(document.activeElement)) body.querySelector(`[data-study="${focused}"] .row-link`)?.focus();
@@ -75,44 +70,48 @@ function showWhat(sorted) {
   find("#loading").hidden = true;
   find("#empty").hidden = !none || isFiltered(query);
   find("#no-match").hidden = !none || !isFiltered(query);
-  find("#count").textContent = loaded ? countWords(sorted) : "";
-  const waiting = sorted.filter(isUrgentUnread).length;
-  document.title = `${waiting > 0 ? `(${waiting}) ` : ""}${t("common.page-title", { title: t("common.worklist") })}`;
+  find("#more").hidden = !loaded || !listing.isCut;
+  showCounts();
 }
 
-function countWords(shown) {
-  const urgent = shown.filter(isUrgentUnread).length;
-  const words = total > shown.length ? t("worklist.count-of", { shown: shown.length, count: total }) : t("worklist.count", { count: shown.length });
-  const failed = shown.filter((entry) => entry.state === "failed").length;
-  return [words, urgent > 0 && t("worklist.count-immediate", { count: urgent }), failed > 0 && t("worklist.count-failed", { count: failed })].filter(Boolean).join(", ");
+function showCounts() {
+  find("#more-words").textContent = listing.isCut ? shownWords(listing) : "";
+  find("#count").textContent = loaded ? countWords(listing, counts.unread) : "";
+  document.title = `${counts.unread > 0 ? `(${counts.unread}) ` : ""}${t("common.page-title", { title: t("common.worklist") })}`;
 }
 
-/** Whether no newer state of this study was seen. */
-function isNews(entry) {
-  if ((seen.get(entry.study_id) ?? 0) > entry.version) return false;
-  seen.set(entry.study_id, entry.version);
-  return true;
+/** The server has counted again; `total` is null if the list is complete. */
+function showRenewed(total) {
+  if (total !== null) listing.recount(total);
+  showCounts();
 }
 
 function changed(entry) {
-  if (!isNews(entry)) return;
-  notifier.tell(entry, entries.get(entry.study_id));
-  if (query.search) {
-    reloadSoon(); // only the server knows which studies match
-    return;
-  }
-  const known = entries.get(entry.study_id);
-  if (matches(entry, query)) entries.set(entry.study_id, { ...known, ...entry });
-  else if (entries.delete(entry.study_id)) total -= 1;
-  if (!known && entries.has(entry.study_id)) total += 1;
+  if (!listing.isNews(entry)) return;
+  notifier.tell(entry);
+  const known = listing.entries.get(entry.study_id);
+  counts.follow(known, entry);
+  if (query.search) return reloadSoon(); // only the server knows which studies match
+  listing.keep(entry);
   if (known && known.state !== entry.state) announce(spoken(entry));
   draw();
 }
 
 function gone(studyId) {
-  seen.set(studyId, Infinity);
-  if (entries.delete(studyId)) total -= 1;
+  listing.remove(studyId);
+  counts.soon();
   draw();
+}
+
+/** Show a page more; the focus moves to the first study that was not shown. */
+async function showMore() {
+  const button = find("#show-more");
+  const before = new Set(listing.entries.keys());
+  button.disabled = true; // one page for two clicks
+  keepPages(pagesShown() + 1);
+  await reload();
+  button.disabled = false;
+  [...body.rows].find((row) => !before.has(row.dataset.study))?.querySelector(".row-link").focus();
 }
 
 function askToDelete(entry) {
@@ -201,10 +200,12 @@ function wireOrder() {
       query.sort = nextSort(query.sort, head.dataset.sort);
       keepQuery(query);
       showOrder();
-      draw();
+      if (listing.isCut) reload(); // other studies come first in another order
+      else draw();
     });
   }
   showOrder();
+  find("#show-more").addEventListener("click", showMore);
 }
 
 function wireUploads() {
@@ -242,7 +243,7 @@ async function start() {
   fillHelp(find("#help"), bindings);
   await reload();
   returnToPlace(body);
-  listen({ since: version, onStudy: changed, onDeleted: gone, onPoll: reload, onState: showLine, whileHidden: () => notifier.on });
+  listen({ since: listing.version, onStudy: changed, onDeleted: gone, onPoll: reload, onState: showLine, whileHidden: () => notifier.on });
   setInterval(() => tickAges(body), 5000);
 }
 

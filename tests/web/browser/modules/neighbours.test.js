@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import "./english.js";
+import { keepPages, pagesShown } from "../../../../src/hemoscope/web/static/query.js";
 import { Neighbours } from "../../../../src/hemoscope/web/static/neighbours.js";
 
 const QUERY = { search: "", urgency: "", state: "", review: "", sort: "" };
@@ -13,7 +14,12 @@ async function listOf(open, studies) {
   const node = () => ({ addEventListener: () => {}, textContent: "" });
   globalThis.document = { querySelector: (name) => nodes.get(name) ?? nodes.set(name, node()).get(name) };
   globalThis.location = { assign: (address) => visited.push(address) };
-  globalThis.fetch = () => Promise.resolve(Response.json({ studies, version: 1 }));
+  globalThis.fetch = (address) => {
+    const given = new URL(address, "http://here").searchParams;
+    const offset = Number(given.get("offset"));
+    const found = given.has("state") ? [] : studies;
+    return Promise.resolve(Response.json({ studies: found.slice(offset, offset + Number(given.get("limit"))), total: found.length, version: 1 }));
+  };
   const list = new Neighbours(open, QUERY);
   await list.load();
   return { list, visited, place: () => nodes.get("#place").textContent };
@@ -32,4 +38,26 @@ test("another study that is reviewed meanwhile goes behind those that wait", asy
   list.keep(entry("b", 2, { version: 2, reviews: [{ by: "ben" }] }));
   list.go(1);
   assert.deepEqual(visited, ["/studies/c"]);
+});
+
+test("the way goes on where the first page of a long list ends", async () => {
+  keepPages(1);
+  const long = Array.from({ length: 1100 }, (_, number) => entry(`s${String(number).padStart(4, "0")}`, 1));
+  const { list, visited, place } = await listOf("s0499", long);
+  assert.equal(place(), "500 of 1100");
+  list.go(1);
+  assert.deepEqual(visited, ["/studies/s0500"]);
+  assert.equal(pagesShown(), 2, "the next page, and the way back to the list, find it again");
+  const next = await listOf("s0500", long);
+  next.list.go(-1);
+  assert.deepEqual(next.visited, ["/studies/s0499"]);
+  keepPages(1);
+});
+
+test("a study far behind the end of the list has no place in it", async () => {
+  keepPages(1);
+  const { list, visited, place } = await listOf("elsewhere", Array.from({ length: 1100 }, (_, number) => entry(`s${number}`, 1)));
+  list.go(1);
+  assert.deepEqual([place(), visited], ["", []]);
+  assert.equal(pagesShown(), 1);
 });

@@ -62,11 +62,11 @@ test("heat paints nothing where there is little, and is opaque where there is mu
   assert.equal(heatTable()[255] >>> 24, 204);
 });
 
-test("the worklist is sorted by urgency, then by waiting, unknown last", () => {
+test("the worklist is sorted by urgency, then by waiting, and what has no result yet before routine", () => {
   const entry = (urgency, received) => ({ urgency, received_at: `2026-01-01T0${received}:00:00Z` });
   const list = [entry(null, 1), entry("routine", 1), entry("immediate", 3), entry("immediate", 2), entry("unsure", 4), entry("prompt", 0)];
   const order = list.sort(byUrgencyThenWaiting).map(({ urgency, received_at: at }) => `${urgency}${at[12]}`);
-  assert.deepEqual(order, ["immediate2", "immediate3", "prompt0", "unsure4", "routine1", "null1"]);
+  assert.deepEqual(order, ["immediate2", "immediate3", "prompt0", "unsure4", "null1", "routine1"]);
 });
 
 test("a study that could not be read stands before routine ones: nobody knows what it shows", () => {
