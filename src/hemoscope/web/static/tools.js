@@ -11,7 +11,6 @@ const find = (selector) => document.querySelector(selector);
 const PAGE = 5;
 const MEASURES = ["length", "ellipse", "rectangle", "probe"];
 const TOOLS = ["window", "scroll", "pan", ...MEASURES];
-let pointer = []; // [x, y] on the stage: keys zoom about it
 let tool = null; // until one is chosen, a mouse windows and a finger scrolls
 
 const chosenTool = (pointerType) => tool ?? (pointerType === "touch" ? "scroll" : "window");
@@ -89,14 +88,8 @@ export function wireTools(reading, marks, planes) {
       windowBy: (dx, dy) => reading.windowBy(dx, dy),
       pan: (dx, dy) => reading.pan(dx, dy),
       zoom: (factor, x, y) => reading.zoom(factor, x, y),
-      hover: (x, y) => {
-        pointer = [x, y];
-        reading.hover(x, y);
-      },
-      leave: () => {
-        pointer = [];
-        reading.hover(-1, -1);
-      },
+      hover: (x, y) => reading.hover(x, y),
+      leave: () => reading.hover(),
       reset: () => reading.reset(),
       ...measuring(reading, marks),
     },
@@ -117,8 +110,8 @@ export function readingKeys(reading, marks, page) {
     { keys: ["End"], shown: ["End"], does: t("keys.last-slice"), act: () => reading.goTo(Infinity) },
     ...PRESETS.map(preset),
     ...heatKeys(reading),
-    { keys: ["+", "="], shown: ["+"], does: t("keys.zoom-in"), act: () => reading.zoom(1.25, ...pointer) },
-    { keys: ["-"], shown: ["−"], does: t("keys.zoom-out"), act: () => reading.zoom(0.8, ...pointer) },
+    { keys: ["+", "="], shown: ["+"], does: t("keys.zoom-in"), act: () => reading.zoom(1.25, ...reading.pointer) },
+    { keys: ["-"], shown: ["−"], does: t("keys.zoom-out"), act: () => reading.zoom(0.8, ...reading.pointer) },
     { keys: ["i"], shown: ["i"], does: t("keys.invert"), act: () => reading.setInverted(!reading.inverted) },
     ...[["l", "length"], ["e", "ellipse"], ["b", "rectangle"], ["c", "probe"]].map(([key, name]) => ({
       keys: [key],
