@@ -4,51 +4,15 @@
 import { Problem, getJson, sendJson } from "./api.js";
 import { announce } from "./announce.js";
 import { el, icon } from "./element.js";
+import { drawMark } from "./mark_drawing.js";
 import { measured, measuredWords } from "./measure.js";
 import { t } from "./messages.js";
 import { problemBox } from "./site.js";
 
-const INK = "#7ee0ff";
-const SHADOW = "rgb(0 0 0 / 85%)";
 const LEAST_DRAG = 3; // screen pixels; less is a click
 const foundWords = (mark) => t("measure.found", { kind: t(`measure.${mark.kind}`), values: measuredWords(mark.kind, mark.found).join(", ") });
 
 const pointsOf = (mark) => mark.points.map(([row, column]) => ({ row, column }));
-
-/** Screen position of a point of the slice, by where the slice lies on the stage. */
-const onStage = (place, image, { row, column }) => [place.left + (column / image.columns) * place.width, place.top + (row / image.rows) * place.height];
-
-function outline(context, kind, ends) {
-  const [[x, y], [toX, toY] = [x, y]] = ends;
-  context.beginPath();
-  if (kind === "length") {
-    context.moveTo(x, y);
-    context.lineTo(toX, toY);
-  } else if (kind === "rectangle") context.rect(Math.min(x, toX), Math.min(y, toY), Math.abs(toX - x), Math.abs(toY - y));
-  else if (kind === "ellipse") context.ellipse((x + toX) / 2, (y + toY) / 2, Math.abs(toX - x) / 2, Math.abs(toY - y) / 2, 0, 0, 2 * Math.PI);
-  else {
-    context.moveTo(x - 6, y);
-    context.lineTo(x + 6, y);
-    context.moveTo(x, y - 6);
-    context.lineTo(x, y + 6);
-  }
-  for (const [strokeStyle, lineWidth] of [[SHADOW, 4], [INK, 1.5]]) {
-    Object.assign(context, { strokeStyle, lineWidth });
-    context.stroke();
-  }
-}
-
-function caption(context, lines, [x, y]) {
-  context.font = "13px system-ui, sans-serif";
-  context.textBaseline = "top";
-  const widest = Math.max(...lines.map((line) => context.measureText(line).width));
-  const left = Math.max(Math.min(x, context.canvas.clientWidth - widest - 6), 4);
-  lines.forEach((line, place) => {
-    Object.assign(context, { strokeStyle: SHADOW, lineWidth: 3, fillStyle: INK });
-    context.strokeText(line, left, y + place * 16);
-    context.fillText(line, left, y + place * 16);
-  });
-}
 
 export class Marks {
   #studyId;
@@ -150,18 +114,11 @@ export class Marks {
   #draw(context, place, image) {
     const slice = this.#reading.current;
     for (const mark of this.#kept) {
-      if (mark.slice === slice?.index) this.#drawOne(context, place, image, mark.kind, pointsOf(mark), mark.found);
+      if (mark.slice === slice?.index) drawMark(context, place, image, mark.kind, pointsOf(mark), mark.found);
     }
     if (this.#drawn && slice?.index === this.#drawn.slice) {
       const { kind, from, to } = this.#drawn;
-      this.#drawOne(context, place, image, kind, [from, to], measured(kind, [from, to], slice, this.#reading.shown));
+      drawMark(context, place, image, kind, [from, to], measured(kind, [from, to], slice, this.#reading.shown));
     }
-  }
-
-  #drawOne(context, place, image, kind, points, found) {
-    const ends = points.map((point) => onStage(place, image, point));
-    outline(context, kind, ends);
-    const right = ends.reduce((a, b) => (a[0] > b[0] ? a : b));
-    if (found) caption(context, measuredWords(kind, found), [right[0] + 8, right[1] + 4]);
   }
 }
