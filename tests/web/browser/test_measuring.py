@@ -94,6 +94,54 @@ def test_a_measurement_is_in_the_report_and_can_be_deleted(page: "Page", asymmet
     assert "What readers measured" not in report
 
 
+def listed(page: "Page") -> list[dict[str, Any]]:
+    address = page.url.replace("/studies/", "/api/v1/studies/") + "/measurements"
+    return list(page.request.get(address).json()["measurements"])
+
+
+def test_nothing_is_measured_or_deleted_on_a_slice_that_is_not_seen(page: "Page") -> None:
+    held: list[Any] = []
+    page.route("**/slices/11/pixels", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    page.reload()
+    page.wait_for_selector(".finding")
+    page.keyboard.press("Home")
+    wait_for_slice(page, 0)
+    box = page.locator("#stage").bounding_box()
+    assert box
+    at = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.keyboard.press("c")
+    page.mouse.click(*at)
+    page.wait_for_selector("#measurements li")
+    page.keyboard.press("End")
+    page.mouse.click(*at)
+    page.keyboard.press("Delete")
+    held.pop().continue_()
+    wait_for_slice(page, 11)
+    page.keyboard.press("Delete")
+    page.mouse.click(*at)
+    page.locator("#measurements li").nth(1).wait_for()
+    assert [one["slice"] for one in listed(page)] == [0, 11]
+
+
+def test_a_drag_ends_without_a_measurement_if_the_slice_changes(page: "Page") -> None:
+    box = page.locator("#stage").bounding_box()
+    assert box
+    at = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.keyboard.press("l")
+    page.mouse.move(*at)
+    page.mouse.down()
+    page.mouse.move(at[0] + 50, at[1], steps=3)
+    page.keyboard.press("ArrowUp")
+    wait_for_slice(page, 6)
+    page.mouse.move(at[0] + 90, at[1], steps=3)
+    page.mouse.up()
+    page.mouse.down()
+    page.mouse.move(at[0], at[1] + 60, steps=3)
+    page.mouse.up()
+    page.wait_for_selector("#measurements li")
+    assert [one["slice"] for one in listed(page)] == [6]
+
+
 def test_lengths_are_refused_where_the_geometry_is_assumed(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
     page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric, geometry={'assumed': True})}")
     for name in ("length", "ellipse", "rectangle"):

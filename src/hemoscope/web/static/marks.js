@@ -27,6 +27,13 @@ export class Marks {
     this.#reading = reading;
     this.#list = list;
     reading.overlay = (context, place, image) => this.#draw(context, place, image);
+    reading.whenShown(() => this.#drawn && this.#drawn.slice !== reading.index && this.cancel());
+  }
+
+  /** The slice that is seen, if it is the chosen one: while another is loading, nothing is measured or deleted. */
+  get #seen() {
+    const index = this.#reading.current?.index;
+    return index === this.#reading.index ? index : null;
   }
 
   async load() {
@@ -37,7 +44,8 @@ export class Marks {
 
   /** Begin a measurement at a point {row, column, x, y} of the slice shown. */
   start(kind, point) {
-    this.#drawn = { kind, slice: this.#reading.index, from: point, to: point };
+    if (this.#seen === null) return;
+    this.#drawn = { kind, slice: this.#seen, from: point, to: point };
     if (kind === "probe") this.end();
   }
 
@@ -92,7 +100,7 @@ export class Marks {
 
   /** Delete the newest measurement on the slice shown. */
   removeLast() {
-    const here = this.#kept.filter((mark) => mark.slice === this.#reading.index);
+    const here = this.#kept.filter((mark) => mark.slice === this.#seen);
     if (here.length > 0) this.#remove(here.at(-1));
   }
 
