@@ -142,6 +142,74 @@ def test_a_drag_ends_without_a_measurement_if_the_slice_changes(page: "Page") ->
     assert [one["slice"] for one in listed(page)] == [6]
 
 
+def probe(page: "Page", *offsets: int) -> None:
+    """Measure HU at points so many pixels below the middle of the stage."""
+    box = page.locator("#stage").bounding_box()
+    assert box
+    page.keyboard.press("c")
+    for offset in offsets:
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + offset)
+    page.keyboard.press("c")
+    page.locator("#measurements li").nth(len(offsets) - 1).wait_for()
+
+
+def test_what_another_page_measures_and_deletes_is_seen_and_leaves_the_focus(page: "Page", open_page: OpenPage) -> None:
+    other = opened(open_page, page.url)
+    other.keyboard.press("Home")
+    probe(page, 0)
+    delete = other.get_by_role("button", name="Delete the HU at a point on slice 6")
+    delete.focus()
+    other.keyboard.press("c")
+    other.locator("#stage").click()
+    page.locator("#measurements li").nth(1).wait_for()
+    other.locator("#measurements li").nth(1).wait_for()
+    delete.focus()
+    probe(page, 0, 40)
+    other.locator("#measurements li").nth(3).wait_for()
+    assert other.evaluate("document.activeElement.ariaLabel") == "Delete the HU at a point on slice 6"
+    for _ in range(3):
+        page.keyboard.press("Delete")
+    other.wait_for_function("() => document.querySelectorAll('#measurements li').length === 1")
+    assert other.locator("#measurements li").inner_text().startswith("Slice 1")
+
+
+def test_a_held_key_deletes_one_measurement_and_a_second_press_not_the_same_again(page: "Page") -> None:
+    probe(page, 0, 40)
+    held: list[Any] = []
+    asked = "**/measurements/*"
+    page.route(asked, lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    for _ in range(4):
+        page.keyboard.down("Delete")  # the first is a press, the others are repeats
+    page.keyboard.up("Delete")
+    page.wait_for_timeout(100)
+    assert len(held) == 1
+    for _ in range(3):
+        page.keyboard.press("Delete")
+    page.wait_for_timeout(100)
+    assert len({route.request.url for route in held}) == len(held) == 2
+    for route in held:
+        route.continue_()
+    page.wait_for_selector("#measurements li", state="detached")
+    assert listed(page) == []
+
+
+def test_a_measurement_that_another_reader_has_deleted_is_deleted(page: "Page", real: Any) -> None:
+    probe(page, 0)
+    (one,) = listed(page)
+    address = page.url.replace("/studies/", "/api/v1/studies/") + f"/measurements/{one['measurement_id']}"
+    token = page.request.get(f"{real.url}/api/v1/site").json()["csrf_token"]
+
+    def late(route: Any) -> None:
+        httpx.delete(address, headers={"X-CSRF-Token": token}).raise_for_status()
+        route.continue_()
+
+    page.route("**/measurements/*", late)
+    page.keyboard.press("Delete")
+    page.wait_for_selector("#measurements li", state="detached")
+    assert page.locator("#measurements .problem").count() == 0
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 404
+
+
 def test_lengths_are_refused_where_the_geometry_is_assumed(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
     page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric, geometry={'assumed': True})}")
     for name in ("length", "ellipse", "rectangle"):

@@ -19,6 +19,9 @@ export class Marks {
   #reading;
   #list;
   #kept = [];
+  #acts = 0; // own changes that were begun or have ended
+  #asked = 0;
+  #removing = new Set(); // ids
   #drawn = null; // the one that is being dragged: {kind, slice, from, to}
 
   /** `reading` shows the slices; `list` is the element that lists the measurements. */
@@ -36,9 +39,16 @@ export class Marks {
     return index === this.#reading.index ? index : null;
   }
 
+  /** Fetch what all readers have measured. What was fetched across an own change would undo it, and a slow answer a later one. */
   async load() {
-    const { measurements } = await getJson(`/studies/${this.#studyId}/measurements`);
-    this.#kept = measurements;
+    const mine = (this.#asked += 1);
+    let found, before;
+    do {
+      before = this.#acts;
+      found = (await getJson(`/studies/${this.#studyId}/measurements`)).measurements;
+    } while (before !== this.#acts);
+    if (mine !== this.#asked || JSON.stringify(found) === JSON.stringify(this.#kept)) return;
+    this.#kept = found;
     this.#changed();
   }
 
@@ -74,33 +84,46 @@ export class Marks {
   async #keep(given) {
     await this.#attempt(async () => {
       const mark = await sendJson("POST", `/studies/${this.#studyId}/measurements`, given);
-      this.#kept.push(mark);
+      this.#kept = [...this.#without(mark.measurement_id), mark];
       announce(foundWords(mark));
     });
   }
 
+  #without(id) {
+    return this.#kept.filter((mark) => mark.measurement_id !== id);
+  }
+
   async #remove({ measurement_id: id }) {
+    if (this.#removing.has(id)) return;
+    this.#removing.add(id);
     await this.#attempt(async () => {
-      await sendJson("DELETE", `/studies/${this.#studyId}/measurements/${id}`);
-      this.#kept = this.#kept.filter((mark) => mark.measurement_id !== id);
+      try {
+        await sendJson("DELETE", `/studies/${this.#studyId}/measurements/${id}`);
+      } catch (error) {
+        if (error.code !== "no_such_measurement") throw error; // another reader has deleted it
+      }
+      this.#kept = this.#without(id);
       announce(t("measure.deleted"));
     });
+    this.#removing.delete(id);
   }
 
   async #attempt(act) {
     let trouble = null;
+    this.#acts += 1;
     try {
       await act();
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       trouble = problemBox(error);
     }
+    this.#acts += 1;
     this.#changed(trouble);
   }
 
   /** Delete the newest measurement on the slice shown. */
   removeLast() {
-    const here = this.#kept.filter((mark) => mark.slice === this.#seen);
+    const here = this.#kept.filter((mark) => mark.slice === this.#seen && !this.#removing.has(mark.measurement_id));
     if (here.length > 0) this.#remove(here.at(-1));
   }
 
@@ -109,13 +132,15 @@ export class Marks {
       el(
         "li",
         {},
-        el("button", { type: "button", class: "quiet small mark-place", onclick: () => this.#reading.goTo(mark.slice) }, t("viewer.slice", { number: mark.slice + 1 })),
+        el("button", { type: "button", class: "quiet small mark-place", dataset: { mark: `${mark.measurement_id} place` }, onclick: () => this.#reading.goTo(mark.slice) }, t("viewer.slice", { number: mark.slice + 1 })),
         el("span", { class: "mark-words", text: foundWords(mark) }),
-        el("button", { type: "button", class: "quiet small", "aria-label": t(`measure.delete-${mark.kind}`, { number: mark.slice + 1 }), onclick: () => this.#remove(mark) }, icon("close")),
+        el("button", { type: "button", class: "quiet small", dataset: { mark: `${mark.measurement_id} delete` }, "aria-label": t(`measure.delete-${mark.kind}`, { number: mark.slice + 1 }), onclick: () => this.#remove(mark) }, icon("close")),
       );
     const sorted = [...this.#kept].sort((a, b) => a.slice - b.slice);
+    const focused = this.#list.contains(document.activeElement) && document.activeElement.dataset.mark;
     this.#list.hidden = sorted.length === 0 && !trouble;
     this.#list.replaceChildren(...(this.#list.hidden ? [] : [el("h2", { text: t("measure.title") }), el("ul", {}, sorted.map(item))]), ...(trouble ? [trouble] : []));
+    if (focused) this.#list.querySelector(`[data-mark="${focused}"]`)?.focus(); // another reader's measurement takes no focus
     this.#reading.redraw();
   }
 

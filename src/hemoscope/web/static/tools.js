@@ -121,7 +121,7 @@ export function readingKeys(reading, marks, page) {
     })),
     ...slabKeys(reading.slab),
     { keys: ["m"], shown: ["m"], does: t("keys.planes"), act: () => page.planes() },
-    { keys: ["Delete", "Backspace"], shown: ["Del"], does: t("keys.remove-measurement"), act: () => marks.removeLast() },
+    { keys: ["Delete", "Backspace"], shown: ["Del"], does: t("keys.remove-measurement"), act: (event) => event.repeat || marks.removeLast() },
     { keys: ["r"], shown: ["r"], does: t("keys.reset"), act: () => reading.reset() },
     { keys: ["n"], shown: ["n"], does: t("keys.next-finding"), act: () => page.walk(1) },
     { keys: ["p"], shown: ["p"], does: t("keys.previous-finding"), act: () => page.walk(-1) },
