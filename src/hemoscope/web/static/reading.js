@@ -10,7 +10,7 @@ import { labelName, labelShort } from "./labels.js";
 import { t } from "./messages.js";
 import { SlabView } from "./slab_view.js";
 import { capacityFor, SliceStack } from "./stack.js";
-import { placeWords, showScale, showSides, showUnder, showWindow, SLOW_MS } from "./stage_words.js";
+import { heightsOf, placeWords, showScale, showSides, showUnder, showWindow, SLOW_MS } from "./stage_words.js";
 import { Strip } from "./strip.js";
 import { FITTED, panned, zoomedAt } from "./view.js";
 import { Viewer } from "./viewer.js";
@@ -45,6 +45,7 @@ export class Reading {
     const first = !this.geometry;
     this.geometry = geometry;
     this.shown = shownGeometry(geometry);
+    this.heights = heightsOf(geometry);
     if (first) this.#start();
     this.strip.draw(geometry, notEstablished);
     this.strip.showLabel(this.label);
@@ -238,8 +239,8 @@ export class Reading {
   }
 
   #describe() {
-    const { slices, positions_mm: positions, probabilities, labels, assumed } = this.geometry;
-    find("#corner-slice").textContent = placeWords(this.index, slices, assumed ? null : positions?.[this.index]);
+    const { slices, probabilities, labels } = this.geometry;
+    find("#corner-slice").textContent = placeWords(this.index, slices, this.heights?.[this.index]);
     const place = { number: this.index + 1, total: slices };
     const value = probabilities?.[this.index]?.[labels.indexOf(this.label)];
     const words = value === undefined ? t("viewer.slice-of", place) : t("viewer.slice-label", { ...place, label: labelName(this.label), probability: probability(value) });

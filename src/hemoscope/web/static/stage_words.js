@@ -1,6 +1,7 @@
 // What stands around the slice: the patient's sides, the scale, the reason where either is missing, HU and the window.
 
 import { geometryCaution, scaleBar } from "./geometry.js";
+import { tablePositions } from "./linked.js";
 import { t } from "./messages.js";
 import { presetOf, PRESETS, windowWords } from "./window.js";
 
@@ -39,6 +40,9 @@ export function showWindow(window, inverted) {
   find("#more-windows").value = "";
   for (const [id, value] of [["#level", window.center], ["#width", window.width]]) find(id).value = value;
 }
+
+/** The millimetres of each slice: the table's, as for a series beside it, else those along the stack; null where neither was measured. */
+export const heightsOf = (geometry) => tablePositions(geometry) ?? (geometry.assumed ? null : geometry.positions_mm);
 
 /** Which of `total` slices is shown, and where, if that was measured: "12 / 40  35.0 mm". */
 export function placeWords(index, total, mm) {
