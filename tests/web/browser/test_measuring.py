@@ -210,6 +210,17 @@ def test_a_measurement_that_another_reader_has_deleted_is_deleted(page: "Page", 
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 404
 
 
+def test_two_clicks_at_one_place_measure_and_reset_nothing(page: "Page") -> None:
+    page.keyboard.press("3")
+    page.keyboard.press("c")
+    page.locator("#stage").dblclick()
+    page.locator("#measurements li").nth(1).wait_for()
+    assert page.locator("#corner-window").inner_text().startswith("Bone")
+    page.keyboard.press("c")
+    page.locator("#stage").dblclick()
+    assert page.locator("#corner-window").inner_text().startswith("Brain")
+
+
 def test_lengths_are_refused_where_the_geometry_is_assumed(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
     page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric, geometry={'assumed': True})}")
     for name in ("length", "ellipse", "rectangle"):

@@ -218,6 +218,16 @@ def test_assumed_geometry_has_no_marks_and_no_millimetres_and_says_so(
     assert " mm" not in page.locator("#corner-slice").inner_text()
 
 
+def test_the_age_of_the_scan_grows_while_the_study_is_open(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    page = open_page(f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
+    page.clock.install()
+    page.reload()
+    page.wait_for_selector(".finding")
+    assert page.locator("#study-facts").inner_text().startswith("Scanned 42 min ago")
+    page.clock.fast_forward("05:00")
+    page.locator("#study-facts").get_by_text("Scanned 47 min ago").wait_for()
+
+
 @pytest.mark.parametrize("triage", ["immediate", "prompt", "unsure", "routine"])
 @pytest.mark.parametrize("word", ["triage", "urgency"])
 def test_findings_of_either_version_open_with_their_triage(

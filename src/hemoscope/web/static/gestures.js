@@ -103,5 +103,5 @@ export function wireGestures(stage, acts, chosenTool) {
   for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, up);
   stage.addEventListener("pointerleave", acts.leave);
   wireWheel(stage, acts, at);
-  stage.addEventListener("dblclick", acts.reset);
+  stage.addEventListener("dblclick", () => acts.measures(chosenTool("mouse")) || acts.reset()); // two points at one place are no double click
 }
