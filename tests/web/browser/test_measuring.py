@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 import pytest
+from accessibility import faults
 from reading_page import OpenPage, opened, wait_for_slice
 
 from hemoscope.testing.phantom import Phantom
@@ -219,6 +220,73 @@ def test_two_clicks_at_one_place_measure_and_reset_nothing(page: "Page") -> None
     page.keyboard.press("c")
     page.locator("#stage").dblclick()
     assert page.locator("#corner-window").inner_text().startswith("Brain")
+
+
+def press(page: "Page", **times: int) -> None:
+    """Press keys so many times each: ``Shift_ArrowUp=3``."""
+    for key, count in times.items():
+        for _ in range(count):
+            page.keyboard.press(key.replace("_", "+"))
+
+
+@pytest.mark.parametrize(("key", "kind"), [("l", "length"), ("b", "rectangle")])
+def test_a_measurement_between_two_points_needs_no_pointer(
+    page: "Page", asymmetric: Phantom, key: str, kind: str
+) -> None:
+    press(page, **{key: 1}, Enter=1)
+    page.locator("#view:focus").wait_for()
+    assert page.locator("#measure-keys").is_visible()
+    press(page, Enter=1, Shift_ArrowRight=3, ArrowLeft=2, Shift_ArrowUp=1, ArrowDown=4)
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    said = page.locator("#corner-hu").inner_text()
+    press(page, Enter=1)
+    page.wait_for_selector("#measurements li")
+    one = kept(page)
+    (row, column), end = one["points"]
+    assert (one["kind"], one["slice"], end) == (kind, 5, [row - 6, column + 28])
+    top, right = int(end[0]), int(end[1])
+    slice_ = asymmetric.hounsfield[5]
+    assert said == f"{slice_[top, right]} HU  ({right}, {top})"
+    _, row_mm, column_mm = asymmetric.spacing_mm
+    if kind == "length":
+        assert one["found"]["length_mm"] == pytest.approx(np.hypot(6 * row_mm, 28 * column_mm))
+    else:
+        inside = slice_[top : int(row) + 1, int(column) : right + 1]
+        found = one["found"]
+        assert (found["pixels"], found["mean_hu"]) == (inside.size, pytest.approx(inside.mean(), abs=1e-9))
+
+
+def test_a_point_is_measured_by_one_key_and_escape_cancels_what_was_begun(page: "Page", asymmetric: Phantom) -> None:
+    page.locator("#tool-probe").focus()
+    press(page, Enter=1)  # the button chooses the tool, and the slice has the focus
+    page.locator("#view:focus").wait_for()
+    press(page, Shift_ArrowDown=2, ArrowRight=7, Enter=1)
+    page.wait_for_selector("#measurements li")
+    (row, column) = kept(page)["points"][0]
+    assert kept(page)["found"]["lowest_hu"] == asymmetric.hounsfield[5, int(row), int(column)]
+    assert not faults(page)
+    press(page, e=1, Enter=1, ArrowDown=9, Escape=1)
+    press(page, Enter=1, ArrowLeft=1, PageUp=1)
+    wait_for_slice(page, 10)  # which cancels it too
+    press(page, PageDown=1, e=1)
+    wait_for_slice(page, 5)
+    assert page.locator("#view:focus").count() == 0
+    assert [one["kind"] for one in listed(page)] == ["probe"]
+
+
+def test_the_arrows_scroll_slices_unless_the_keyboard_measures(page: "Page") -> None:
+    press(page, ArrowUp=1)
+    wait_for_slice(page, 6)
+    page.keyboard.press("c")
+    page.locator("#stage").click()
+    page.wait_for_selector("#measurements li")
+    press(page, ArrowDown=2)
+    wait_for_slice(page, 4)
+    press(page, Enter=1, ArrowUp=3)
+    assert page.get_attribute("#view", "data-slice") == "4"
+    press(page, c=1, ArrowUp=1)
+    wait_for_slice(page, 5)
+    assert page.locator("#measurements li").count() == 1
 
 
 def test_lengths_are_refused_where_the_geometry_is_assumed(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:

@@ -20,6 +20,12 @@ export function wheelSteps() {
   };
 }
 
+/** Let a picture take the focus by key alone: after a click the arrow keys scroll slices, as everywhere else. */
+export function focusByKeyOnly(canvas) {
+  canvas.addEventListener("pointerdown", () => document.activeElement?.blur());
+  canvas.addEventListener("mousedown", (event) => event.preventDefault());
+}
+
 function wireWheel(stage, acts, at) {
   const stepsOf = wheelSteps();
   const wheel = (event) => {

@@ -7,7 +7,14 @@ const SHADOW = "rgb(0 0 0 / 85%)";
 const LINE = 16; // pixels from line to line of a caption
 
 /** Screen position of a point of the slice, by where the slice lies on the stage. */
-const onStage = (place, image, { row, column }) => [place.left + (column / image.columns) * place.width, place.top + (row / image.rows) * place.height];
+export const onStage = (place, image, { row, column }) => [place.left + (column / image.columns) * place.width, place.top + (row / image.rows) * place.height];
+
+function ink(context) {
+  for (const [strokeStyle, lineWidth] of [[SHADOW, 4], [INK, 1.5]]) {
+    Object.assign(context, { strokeStyle, lineWidth });
+    context.stroke();
+  }
+}
 
 function outline(context, kind, ends) {
   const [[x, y], [toX, toY] = [x, y]] = ends;
@@ -23,10 +30,7 @@ function outline(context, kind, ends) {
     context.moveTo(x, y - 6);
     context.lineTo(x, y + 6);
   }
-  for (const [strokeStyle, lineWidth] of [[SHADOW, 4], [INK, 1.5]]) {
-    Object.assign(context, { strokeStyle, lineWidth });
-    context.stroke();
-  }
+  ink(context);
 }
 
 function caption(context, lines, [x, y]) {
@@ -40,6 +44,18 @@ function caption(context, lines, [x, y]) {
     context.strokeText(line, left, top + place * LINE);
     context.fillText(line, left, top + place * LINE);
   });
+}
+
+/** Draw a cross-hair at a point, in its middle open and seen on every grey; returns where it is on the stage. */
+export function drawAim(context, place, image, point) {
+  const [x, y] = onStage(place, image, point);
+  context.beginPath();
+  for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+    context.moveTo(x + 5 * dx, y + 5 * dy);
+    context.lineTo(x + 22 * dx, y + 22 * dy);
+  }
+  ink(context);
+  return [x, y];
 }
 
 /** Draw a measurement of a kind with these points over an `image` at its `place` on the stage, with what it `found`. */

@@ -4,7 +4,7 @@
 import { Problem, getJson, sendJson } from "./api.js";
 import { announce } from "./announce.js";
 import { el, icon } from "./element.js";
-import { drawMark } from "./mark_drawing.js";
+import { drawAim, drawMark } from "./mark_drawing.js";
 import { measured, measuredWords } from "./measure.js";
 import { t } from "./messages.js";
 import { problemBox } from "./site.js";
@@ -22,6 +22,7 @@ export class Marks {
   #acts = 0; // own changes that were begun or have ended
   #asked = 0;
   #removing = new Set(); // ids
+  #aim = null; // the keyboard's cross-hair: {row, column}
   #drawn = null; // the one that is being dragged: {kind, slice, from, to}
 
   /** `reading` shows the slices; `list` is the element that lists the measurements. */
@@ -65,13 +66,24 @@ export class Marks {
     this.#reading.redraw();
   }
 
-  /** Keep what was drawn, unless it was a click. */
-  end() {
+  get isDrawing() {
+    return this.#drawn !== null;
+  }
+
+  /** Show a cross-hair at a point {row, column}, with the HU there as if the pointer were on it; null removes it. */
+  aim(point) {
+    this.#aim = point;
+    if (!point) this.#reading.hover();
+    this.#reading.redraw();
+  }
+
+  /** Keep what was drawn, unless it was a click: points nearer than `least` on the screen. Points set by key have no such limit. */
+  end(least = LEAST_DRAG) {
     const drawn = this.#drawn;
     this.#drawn = null;
     if (!drawn) return;
     const { kind, slice, from, to } = drawn;
-    const isClick = Math.hypot(to.x - from.x, to.y - from.y) < LEAST_DRAG;
+    const isClick = least > 0 && Math.hypot(to.x - from.x, to.y - from.y) < least;
     if (kind === "probe" || !isClick) this.#keep({ kind, slice, points: (kind === "probe" ? [from] : [from, to]).map(({ row, column }) => [row, column]) });
     else this.#reading.redraw();
   }
@@ -146,6 +158,7 @@ export class Marks {
 
   #draw(context, place, image) {
     const slice = this.#reading.current;
+    if (this.#aim) this.#reading.hover(...drawAim(context, place, image, this.#aim));
     for (const mark of this.#kept) {
       if (mark.slice === slice?.index) drawMark(context, place, image, mark.kind, pointsOf(mark), mark.found);
     }
