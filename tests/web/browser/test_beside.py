@@ -138,7 +138,7 @@ def test_both_series_of_a_tilted_gantry_show_the_height_of_their_slices_middles(
     tilt = np.radians(20)
     down = np.array([0.0, np.cos(tilt), -np.sin(tilt)])
     first = np.array([-columns / 2 * column_mm, -150.0, 700.0])
-    origins = [first + [0.0, 0.0, index * step / np.cos(tilt)] for index in range(count)]
+    origins = [first + np.array([0.0, 0.0, index * step / np.cos(tilt)]) for index in range(count)]
     middles = [origin + down * row_mm * (rows - 1) / 2 for origin in origins]
     geometry = {"orientation": [1.0, 0.0, 0.0, *down.tolist()], "origins_mm": [one.tolist() for one in origins]}
     study_id = fake.fake.add(asymmetric, geometry=geometry)
