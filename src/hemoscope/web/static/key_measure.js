@@ -37,9 +37,9 @@ export class KeyMeasure {
     const measuring = this.#tool() !== null;
     this.#marks.cancel();
     this.#canvas.setAttribute("role", measuring ? "application" : "img");
-    if (measuring) return this.#canvas.setAttribute("tabindex", 0);
-    this.#canvas.blur();
-    this.#canvas.removeAttribute("tabindex");
+    const taking = { tabindex: 0, "aria-describedby": "measure-keys" };
+    if (!measuring) this.#canvas.blur();
+    for (const [name, value] of Object.entries(taking)) measuring ? this.#canvas.setAttribute(name, value) : this.#canvas.removeAttribute(name);
   }
 
   /** Begin with the keyboard, if a measuring tool is chosen. */
