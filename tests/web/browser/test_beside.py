@@ -96,6 +96,64 @@ def test_nothing_is_clipped_on_smaller_screens(both: "Page", width: int, height:
     assert box["height"] > 150
 
 
+def test_a_slice_that_is_late_or_lost_is_said_until_it_has_come(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    study_id = fake.fake.add(asymmetric)
+    fake.fake.add_series(study_id, THIN, "2 mm, kernel H60s")
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    page.wait_for_selector(".finding")
+    held: list[Any] = []
+    last = "**/series/1/slices/20/pixels"
+    page.route(last, lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    page.keyboard.press("Home")
+    page.keyboard.press("x")
+    page.wait_for_function(f"() => document.querySelector('{OTHER}')?.dataset.rendered === '0'")
+    page.keyboard.press("z")
+    page.locator(OTHER).hover()
+    for _ in range(20):
+        page.mouse.wheel(0, -120)
+    message = page.locator("#beside .stage-message")
+    message.get_by_text("Loading slice 21", exact=True).wait_for()
+    for route in held:
+        route.abort()
+    message.get_by_text("The server does not answer.").wait_for()
+    held.clear()
+    page.keyboard.press("2")  # the page follows the window of the other side, and asks for the slice again
+    page.wait_for_timeout(300)
+    assert "The server does not answer." in message.inner_text()
+    assert page.get_attribute(OTHER, "data-rendered") != "20"
+    for route in held:
+        route.continue_()
+    message.wait_for(state="hidden")
+    assert page.get_attribute(OTHER, "data-slice") == "20"
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
+def test_both_series_of_a_tilted_gantry_show_the_height_of_their_slices_middles(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    step, row_mm, column_mm = asymmetric.spacing_mm
+    count, rows, columns = asymmetric.hounsfield.shape
+    tilt = np.radians(20)
+    down = np.array([0.0, np.cos(tilt), -np.sin(tilt)])
+    first = np.array([-columns / 2 * column_mm, -150.0, 700.0])
+    origins = [first + np.array([0.0, 0.0, index * step / np.cos(tilt)]) for index in range(count)]
+    middles = [origin + down * row_mm * (rows - 1) / 2 for origin in origins]
+    geometry = {"orientation": [1.0, 0.0, 0.0, *down.tolist()], "origins_mm": [one.tolist() for one in origins]}
+    study_id = fake.fake.add(asymmetric, geometry=geometry)
+    kept = {"number": 1, "description": "tilted", "geometry": fake.fake.studies[study_id].entry["geometry"]}
+    fake.fake.others[study_id] = asymmetric
+    fake.fake.change(study_id, series=[kept], kept_series=1)
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    page.wait_for_selector(".finding")
+    page.keyboard.press("x")
+    page.keyboard.press("Home")
+    page.keyboard.press("PageUp")
+    for words in ("#corner-slice", "#beside .corner-tl p >> nth=0"):
+        assert page.locator(words).inner_text().split() == ["6", "/", "12", f"{middles[5][2]:.1f}", "mm"], words
+
+
 def test_a_series_that_comes_together_with_a_mark_is_offered(fake: Any, open_page: OpenPage) -> None:
     study_id = fake.fake.add(THIN)
     page = open_page(f"{fake.url}/studies/{study_id}")

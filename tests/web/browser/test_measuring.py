@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 import pytest
+from accessibility import faults
 from reading_page import OpenPage, opened, wait_for_slice
 
 from hemoscope.testing.phantom import Phantom
@@ -92,6 +93,200 @@ def test_a_measurement_is_in_the_report_and_can_be_deleted(page: "Page", asymmet
     page.wait_for_selector("#measurements li", state="detached")
     report = page.request.get(page.url.replace("/studies/", "/api/v1/studies/") + "/report.html").text()
     assert "What readers measured" not in report
+
+
+def listed(page: "Page") -> list[dict[str, Any]]:
+    address = page.url.replace("/studies/", "/api/v1/studies/") + "/measurements"
+    return list(page.request.get(address).json()["measurements"])
+
+
+def test_nothing_is_measured_or_deleted_on_a_slice_that_is_not_seen(page: "Page") -> None:
+    held: list[Any] = []
+    page.route("**/slices/11/pixels", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    page.reload()
+    page.wait_for_selector(".finding")
+    page.keyboard.press("Home")
+    wait_for_slice(page, 0)
+    box = page.locator("#stage").bounding_box()
+    assert box
+    at = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.keyboard.press("c")
+    page.mouse.click(*at)
+    page.wait_for_selector("#measurements li")
+    page.keyboard.press("End")
+    page.mouse.click(*at)
+    page.keyboard.press("Delete")
+    held.pop().continue_()
+    wait_for_slice(page, 11)
+    page.keyboard.press("Delete")
+    page.mouse.click(*at)
+    page.locator("#measurements li").nth(1).wait_for()
+    assert [one["slice"] for one in listed(page)] == [0, 11]
+
+
+def test_a_drag_ends_without_a_measurement_if_the_slice_changes(page: "Page") -> None:
+    box = page.locator("#stage").bounding_box()
+    assert box
+    at = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.keyboard.press("l")
+    page.mouse.move(*at)
+    page.mouse.down()
+    page.mouse.move(at[0] + 50, at[1], steps=3)
+    page.keyboard.press("ArrowUp")
+    wait_for_slice(page, 6)
+    page.mouse.move(at[0] + 90, at[1], steps=3)
+    page.mouse.up()
+    page.mouse.down()
+    page.mouse.move(at[0], at[1] + 60, steps=3)
+    page.mouse.up()
+    page.wait_for_selector("#measurements li")
+    assert [one["slice"] for one in listed(page)] == [6]
+
+
+def probe(page: "Page", *offsets: int) -> None:
+    """Measure HU at points so many pixels below the middle of the stage."""
+    box = page.locator("#stage").bounding_box()
+    assert box
+    page.keyboard.press("c")
+    for offset in offsets:
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + offset)
+    page.keyboard.press("c")
+    page.locator("#measurements li").nth(len(offsets) - 1).wait_for()
+
+
+def test_what_another_page_measures_and_deletes_is_seen_and_leaves_the_focus(page: "Page", open_page: OpenPage) -> None:
+    other = opened(open_page, page.url)
+    other.keyboard.press("Home")
+    probe(page, 0)
+    delete = other.get_by_role("button", name="Delete the HU at a point on slice 6")
+    delete.focus()
+    other.keyboard.press("c")
+    other.locator("#stage").click()
+    page.locator("#measurements li").nth(1).wait_for()
+    other.locator("#measurements li").nth(1).wait_for()
+    delete.focus()
+    probe(page, 0, 40)
+    other.locator("#measurements li").nth(3).wait_for()
+    assert other.evaluate("document.activeElement.ariaLabel") == "Delete the HU at a point on slice 6"
+    for _ in range(3):
+        page.keyboard.press("Delete")
+    other.wait_for_function("() => document.querySelectorAll('#measurements li').length === 1")
+    assert other.locator("#measurements li").inner_text().startswith("Slice 1")
+
+
+def test_a_held_key_deletes_one_measurement_and_a_second_press_not_the_same_again(page: "Page") -> None:
+    probe(page, 0, 40)
+    held: list[Any] = []
+    asked = "**/measurements/*"
+    page.route(asked, lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    for _ in range(4):
+        page.keyboard.down("Delete")  # the first is a press, the others are repeats
+    page.keyboard.up("Delete")
+    page.wait_for_timeout(100)
+    assert len(held) == 1
+    for _ in range(3):
+        page.keyboard.press("Delete")
+    page.wait_for_timeout(100)
+    assert len({route.request.url for route in held}) == len(held) == 2
+    for route in held:
+        route.continue_()
+    page.wait_for_selector("#measurements li", state="detached")
+    assert listed(page) == []
+
+
+def test_a_measurement_that_another_reader_has_deleted_is_deleted(page: "Page", real: Any) -> None:
+    probe(page, 0)
+    (one,) = listed(page)
+    address = page.url.replace("/studies/", "/api/v1/studies/") + f"/measurements/{one['measurement_id']}"
+    token = page.request.get(f"{real.url}/api/v1/site").json()["csrf_token"]
+
+    def late(route: Any) -> None:
+        httpx.delete(address, headers={"X-CSRF-Token": token}).raise_for_status()
+        route.continue_()
+
+    page.route("**/measurements/*", late)
+    page.keyboard.press("Delete")
+    page.wait_for_selector("#measurements li", state="detached")
+    assert page.locator("#measurements .problem").count() == 0
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 404
+
+
+def test_two_clicks_at_one_place_measure_and_reset_nothing(page: "Page") -> None:
+    page.keyboard.press("3")
+    page.keyboard.press("c")
+    page.locator("#stage").dblclick()
+    page.locator("#measurements li").nth(1).wait_for()
+    assert page.locator("#corner-window").inner_text().startswith("Bone")
+    page.keyboard.press("c")
+    page.locator("#stage").dblclick()
+    assert page.locator("#corner-window").inner_text().startswith("Brain")
+
+
+def press(page: "Page", **times: int) -> None:
+    """Press keys so many times each: ``Shift_ArrowUp=3``."""
+    for key, count in times.items():
+        for _ in range(count):
+            page.keyboard.press(key.replace("_", "+"))
+
+
+@pytest.mark.parametrize(("key", "kind"), [("l", "length"), ("b", "rectangle")])
+def test_a_measurement_between_two_points_needs_no_pointer(
+    page: "Page", asymmetric: Phantom, key: str, kind: str
+) -> None:
+    press(page, **{key: 1}, Enter=1)
+    page.locator("#view:focus").wait_for()
+    assert page.locator("#measure-keys").is_visible()
+    press(page, Enter=1, Shift_ArrowRight=3, ArrowLeft=2, Shift_ArrowUp=1, ArrowDown=4)
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    said = page.locator("#corner-hu").inner_text()
+    press(page, Enter=1)
+    page.wait_for_selector("#measurements li")
+    one = kept(page)
+    (row, column), end = one["points"]
+    assert (one["kind"], one["slice"], end) == (kind, 5, [row - 6, column + 28])
+    top, right = int(end[0]), int(end[1])
+    slice_ = asymmetric.hounsfield[5]
+    assert said == f"{slice_[top, right]} HU  ({right}, {top})"
+    _, row_mm, column_mm = asymmetric.spacing_mm
+    if kind == "length":
+        assert one["found"]["length_mm"] == pytest.approx(np.hypot(6 * row_mm, 28 * column_mm))
+    else:
+        inside = slice_[top : int(row) + 1, int(column) : right + 1]
+        found = one["found"]
+        assert (found["pixels"], found["mean_hu"]) == (inside.size, pytest.approx(inside.mean(), abs=1e-9))
+
+
+def test_a_point_is_measured_by_one_key_and_escape_cancels_what_was_begun(page: "Page", asymmetric: Phantom) -> None:
+    page.locator("#tool-probe").focus()
+    press(page, Enter=1)  # the button chooses the tool, and the slice has the focus
+    page.locator("#view:focus").wait_for()
+    press(page, Shift_ArrowDown=2, ArrowRight=7, Enter=1)
+    page.wait_for_selector("#measurements li")
+    (row, column) = kept(page)["points"][0]
+    assert kept(page)["found"]["lowest_hu"] == asymmetric.hounsfield[5, int(row), int(column)]
+    assert not faults(page)
+    press(page, e=1, Enter=1, ArrowDown=9, Escape=1)
+    press(page, Enter=1, ArrowLeft=1, PageUp=1)
+    wait_for_slice(page, 10)  # which cancels it too
+    press(page, PageDown=1, e=1)
+    wait_for_slice(page, 5)
+    assert page.locator("#view:focus").count() == 0
+    assert [one["kind"] for one in listed(page)] == ["probe"]
+
+
+def test_the_arrows_scroll_slices_unless_the_keyboard_measures(page: "Page") -> None:
+    press(page, ArrowUp=1)
+    wait_for_slice(page, 6)
+    page.keyboard.press("c")
+    page.locator("#stage").click()
+    page.wait_for_selector("#measurements li")
+    press(page, ArrowDown=2)
+    wait_for_slice(page, 4)
+    press(page, Enter=1, ArrowUp=3)
+    assert page.get_attribute("#view", "data-slice") == "4"
+    press(page, c=1, ArrowUp=1)
+    wait_for_slice(page, 5)
+    assert page.locator("#measurements li").count() == 1
 
 
 def test_lengths_are_refused_where_the_geometry_is_assumed(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:

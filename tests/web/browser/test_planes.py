@@ -129,6 +129,29 @@ def test_the_wheel_over_a_plane_goes_through_the_planes(fake: Any, open_page: Op
     page.wait_for_function(moved, arg=before + 2)
 
 
+def test_the_arrow_keys_move_the_cross_hair_of_the_planes(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    page = with_planes(fake, open_page, asymmetric)
+    for plane, other, name in (("coronal", "sagittal", "Coronal plane"), ("sagittal", "coronal", "Sagittal plane")):
+        canvas = page.locator(f".plane[data-plane={plane}] canvas")
+        assert (canvas.get_attribute("aria-label") or "").startswith(name)
+        drawn = page.locator(f".plane[data-plane={other}]")
+        canvas.focus()
+        before = float(drawn.get_attribute("data-drawn") or "nan")
+        for key in ("ArrowRight", "ArrowRight", "ArrowRight", "Shift+ArrowLeft"):
+            page.keyboard.press(key)
+        moved = "([at, mm]) => Math.abs(document.querySelector(at).dataset.drawn - mm) < 0.02"
+        mm = (3 - 5) * asymmetric.spacing_mm[2]
+        page.wait_for_function(moved, arg=[f".plane[data-plane={other}]", before + mm])
+        index = int(page.get_attribute("#view", "data-slice") or -1)
+        page.keyboard.press("ArrowUp")
+        wait_for_slice(page, index + 1)
+        page.keyboard.press("ArrowDown")
+        wait_for_slice(page, index)
+    assert not faults(page)
+    canvas.click()
+    assert canvas.evaluate("node => node !== document.activeElement"), "after a click the arrows scroll slices"
+
+
 @pytest.mark.parametrize("missing", [{"assumed": True}, {"origins_mm": None}, {"orientation": None}])
 def test_planes_are_refused_where_the_places_of_the_slices_are_unknown(
     fake: Any, open_page: OpenPage, asymmetric: Phantom, missing: dict[str, Any]

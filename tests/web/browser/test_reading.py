@@ -218,6 +218,16 @@ def test_assumed_geometry_has_no_marks_and_no_millimetres_and_says_so(
     assert " mm" not in page.locator("#corner-slice").inner_text()
 
 
+def test_the_age_of_the_scan_grows_while_the_study_is_open(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
+    page = open_page(f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
+    page.clock.install()
+    page.reload()
+    page.wait_for_selector(".finding")
+    assert page.locator("#study-facts").inner_text().startswith("Scanned 42 min ago")
+    page.clock.fast_forward("05:00")
+    page.locator("#study-facts").get_by_text("Scanned 47 min ago").wait_for()
+
+
 @pytest.mark.parametrize("triage", ["immediate", "prompt", "unsure", "routine"])
 @pytest.mark.parametrize("word", ["triage", "urgency"])
 def test_findings_of_either_version_open_with_their_triage(
@@ -251,6 +261,45 @@ def test_hounsfield_units_under_the_pointer_are_those_of_the_slice(study: "Page"
     assert said
     index = int(study.locator("#view").get_attribute("data-slice") or -1)
     assert int(said[1]) == asymmetric.hounsfield[index, int(said[3]), int(said[2])]
+
+
+def test_the_units_follow_the_slice_and_the_zoom_under_a_resting_pointer(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    page = opened(open_page, f"{fake.url}/studies/{fake.fake.add(asymmetric)}")
+    held: list[Any] = []
+    page.route("**/slices/11/pixels", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    page.reload()
+    page.wait_for_selector(".finding")
+
+    def under_the_pointer(index: int) -> tuple[str, ...]:
+        wait_for_slice(page, index)
+        said = re.search(r"(-?\d+) HU {2}\((\d+), (\d+)\)", page.locator("#corner-hu").inner_text())
+        assert said
+        assert int(said[1]) == asymmetric.hounsfield[index, int(said[3]), int(said[2])]
+        return said.groups()[1:]
+
+    page.keyboard.press("Home")
+    wait_for_slice(page, 0)
+    box = page.locator("#stage").bounding_box()
+    assert box
+    at = box["x"] + box["width"] / 2 + 90, box["y"] + box["height"] / 2 + 70
+    page.mouse.move(*at)
+    for key, index in (("ArrowUp", 1), ("ArrowUp", 2), ("PageUp", 7)):
+        page.keyboard.press(key)
+        under_the_pointer(index)
+    page.keyboard.down("Shift")
+    page.mouse.down()
+    page.mouse.move(at[0] - 60, at[1] - 30, steps=3)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    panned = under_the_pointer(7)
+    page.keyboard.press("r")
+    assert under_the_pointer(7) != panned
+    page.keyboard.press("End")
+    assert page.locator("#corner-hu").inner_text() == "", "the slice on screen is not the chosen one"
+    held.pop().continue_()
+    under_the_pointer(11)
 
 
 def test_zooming_in_enlarges_and_resetting_fits(study: "Page") -> None:

@@ -76,6 +76,22 @@ def test_a_and_d_answer_for_the_chosen_finding_and_for_the_one_with_the_focus(
     assert len(fake.fake.studies[study_id].feedback) == 2
 
 
+def test_after_a_walk_the_keys_answer_for_the_finding_on_screen(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom
+) -> None:
+    study_id = fake.fake.add(asymmetric)
+    page = opened(open_page, f"{fake.url}/studies/{study_id}")
+    page.locator(".finding[data-label=subdural] .finding-head").click()
+    chosen = page.locator(".finding.is-chosen")
+    while chosen.get_attribute("data-label") == "subdural":  # through its key slices
+        page.keyboard.press("n")
+    on_screen = chosen.get_attribute("data-label")
+    assert page.evaluate("document.activeElement.closest('.finding').dataset.label") == on_screen
+    page.keyboard.press("a")
+    chosen.locator(".said").wait_for()
+    assert [one["label"] for one in fake.fake.studies[study_id].feedback] == [on_screen]
+
+
 def test_an_answer_that_could_not_be_stored_is_said_where_it_was_meant(
     fake: Any, open_page: OpenPage, asymmetric: Phantom
 ) -> None:

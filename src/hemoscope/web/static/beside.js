@@ -10,6 +10,7 @@ import { wireGestures } from "./gestures.js";
 import { nearestSlice, reachOf, shownBy, tablePositions, viewOf } from "./linked.js";
 import { t } from "./messages.js";
 import { capacityFor, SliceStack } from "./stack.js";
+import { placeWords, SLOW_MS } from "./stage_words.js";
 import { panned, zoomedAt, FITTED } from "./view.js";
 import { Viewer } from "./viewer.js";
 import { draggedWindow, presetName, PRESETS, windowWords } from "./window.js";
@@ -64,6 +65,7 @@ export class Beside {
 
   #close() {
     this.#open?.stack.close();
+    clearTimeout(this.#open?.waiting);
     this.#open = null;
     find("#beside").replaceChildren();
   }
@@ -74,14 +76,15 @@ export class Beside {
     const [place, caution, name] = [el("p"), el("p", { class: "geometry-caution" }), el("p", { class: "corner corner-br" })];
     const preset = el("select", { "aria-label": t("beside.window-label") }, el("option", { value: "", text: t("window.custom") }), ...PRESETS.map((one) => el("option", { value: one.key, text: presetName(one) })));
     const corner = el("div", { class: "corner corner-tl" }, place, el("p", { text: description }), el("p", { class: "beside-unread", text: t("beside.unread") }), caution);
-    const stage = el("div", { class: "beside-stage" }, canvas, corner, name, ...sides(shape.marks));
+    const message = el("p", { class: "stage-message", hidden: true });
+    const stage = el("div", { class: "beside-stage" }, canvas, corner, name, ...sides(shape.marks), message);
     const link = el("button", { type: "button", title: t("beside.link-title"), onclick: () => this.toggleLink() }, t("beside.link"));
     find("#beside").replaceChildren(stage, el("div", { class: "beside-tools" }, el("label", {}, el("span", { text: t("beside.window") }), preset), link));
     const stack = new SliceStack({
       count: geometry.slices,
       load: (index, signal) => seriesPixels(this.#studyId, number, index, signal),
       onLoaded: (index) => index === this.#open?.index && this.#draw(),
-      onFailed: (index, error) => index === this.#open?.index && (caution.textContent = error.message),
+      onFailed: (index, error) => index === this.#open?.index && this.#fail(error),
       capacity: capacityFor(geometry.rows * geometry.columns * 2),
     });
     const mine = tablePositions(geometry);
@@ -89,7 +92,7 @@ export class Beside {
     const linked = mine && read ? { mine, read, reach: reachOf(mine) } : null;
     link.hidden = linked === null;
     const viewer = new Viewer(canvas, { shape, onDrawn: () => this.#fit(viewer) });
-    this.#open = { number, geometry, canvas, place, caution, name, preset, stack, link, positions: linked, index: Math.floor(geometry.slices / 2), viewer, fitted: "" };
+    this.#open = { number, geometry, canvas, place, caution, message, name, preset, stack, link, positions: linked, index: Math.floor(geometry.slices / 2), viewer, fitted: "" };
     preset.addEventListener("change", () => {
       this.#setWindow(PRESETS.find(({ key }) => key === preset.value) ?? this.#open.window);
       preset.blur();
@@ -193,17 +196,35 @@ export class Beside {
 
   #goTo(index, direction = Math.sign(index - this.#open.index) || 1) {
     const { stack, place, geometry, positions, canvas } = this.#open;
+    if (index !== this.#open.index) this.#open.failed = false;
     this.#open.index = index;
     canvas.dataset.slice = index;
     stack.want(index, direction);
-    place.textContent = t(positions ? "viewer.place-mm" : "viewer.place", { number: index + 1, total: geometry.slices, mm: positions?.mine[index].toFixed(1) });
+    place.textContent = placeWords(index, geometry.slices, positions?.mine[index]);
     this.#draw();
   }
 
+  /** The last picture stays until the next one has arrived; a long wait is announced, and an error stands until then. */
   #draw() {
-    const { stack, index, viewer } = this.#open;
+    const { stack, index, viewer, message, failed } = this.#open;
     const slice = stack.get(index);
-    if (slice) viewer.show(index, slice);
+    clearTimeout(this.#open.waiting);
+    if (slice) {
+      this.#open.failed = false;
+      message.hidden = true;
+      viewer.show(index, slice);
+    } else if (!failed) this.#open.waiting = setTimeout(() => this.#say(t("viewer.loading", { number: index + 1 })), SLOW_MS);
+  }
+
+  #fail(error) {
+    clearTimeout(this.#open.waiting);
+    this.#open.failed = true;
+    this.#say(error.message);
+  }
+
+  #say(text) {
+    this.#open.message.textContent = text;
+    this.#open.message.hidden = false;
   }
 }
 

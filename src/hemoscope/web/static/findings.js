@@ -157,13 +157,16 @@ export function contradictionWords(given) {
   return types.length > 0 ? t("feedback.contradiction", { types: types.join(", ") }) : "";
 }
 
-/** Open one label's row and close the others. */
+/** Open one label's row and close the others. The focus does not stay in another row, whose finding `a` and `d` would answer. */
 export function openFinding(panel, label) {
+  const focused = document.activeElement?.closest(".finding");
   for (const item of panel.querySelectorAll(".finding")) {
     const chosen = item.dataset.label === label;
+    const head = item.querySelector(".finding-head");
     item.classList.toggle("is-chosen", chosen);
-    item.querySelector(".finding-head").setAttribute("aria-expanded", chosen);
+    head.setAttribute("aria-expanded", chosen);
     item.querySelector(".finding-body").hidden = !chosen;
+    if (chosen && focused && focused !== item) head.focus({ preventScroll: true });
   }
 }
 

@@ -20,6 +20,12 @@ export function wheelSteps() {
   };
 }
 
+/** Let a picture take the focus by key alone: after a click the arrow keys scroll slices, as everywhere else. */
+export function focusByKeyOnly(canvas) {
+  canvas.addEventListener("pointerdown", () => document.activeElement?.blur());
+  canvas.addEventListener("mousedown", (event) => event.preventDefault());
+}
+
 function wireWheel(stage, acts, at) {
   const stepsOf = wheelSteps();
   const wheel = (event) => {
@@ -103,5 +109,5 @@ export function wireGestures(stage, acts, chosenTool) {
   for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, up);
   stage.addEventListener("pointerleave", acts.leave);
   wireWheel(stage, acts, at);
-  stage.addEventListener("dblclick", acts.reset);
+  stage.addEventListener("dblclick", () => acts.measures(chosenTool("mouse")) || acts.reset()); // two points at one place are no double click
 }

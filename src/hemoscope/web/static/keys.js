@@ -31,7 +31,7 @@ function latinAt(code, shiftKey) {
 }
 
 /** Whether the key belongs to the browser: "[" on a German keyboard is AltGr and 8, and no shortcut of it. */
-const isCommand = (event) => !event.getModifierState?.("AltGraph") && (event.ctrlKey || event.metaKey || event.altKey);
+export const isCommand = (event) => !event.getModifierState?.("AltGraph") && (event.ctrlKey || event.metaKey || event.altKey);
 
 function belongsToField({ target, key }) {
   if (target.closest?.(TYPING)) return true;

@@ -4,57 +4,25 @@
 import { Problem, getJson, sendJson } from "./api.js";
 import { announce } from "./announce.js";
 import { el, icon } from "./element.js";
+import { drawAim, drawMark } from "./mark_drawing.js";
 import { measured, measuredWords } from "./measure.js";
 import { t } from "./messages.js";
 import { problemBox } from "./site.js";
 
-const INK = "#7ee0ff";
-const SHADOW = "rgb(0 0 0 / 85%)";
 const LEAST_DRAG = 3; // screen pixels; less is a click
 const foundWords = (mark) => t("measure.found", { kind: t(`measure.${mark.kind}`), values: measuredWords(mark.kind, mark.found).join(", ") });
 
 const pointsOf = (mark) => mark.points.map(([row, column]) => ({ row, column }));
-
-/** Screen position of a point of the slice, by where the slice lies on the stage. */
-const onStage = (place, image, { row, column }) => [place.left + (column / image.columns) * place.width, place.top + (row / image.rows) * place.height];
-
-function outline(context, kind, ends) {
-  const [[x, y], [toX, toY] = [x, y]] = ends;
-  context.beginPath();
-  if (kind === "length") {
-    context.moveTo(x, y);
-    context.lineTo(toX, toY);
-  } else if (kind === "rectangle") context.rect(Math.min(x, toX), Math.min(y, toY), Math.abs(toX - x), Math.abs(toY - y));
-  else if (kind === "ellipse") context.ellipse((x + toX) / 2, (y + toY) / 2, Math.abs(toX - x) / 2, Math.abs(toY - y) / 2, 0, 0, 2 * Math.PI);
-  else {
-    context.moveTo(x - 6, y);
-    context.lineTo(x + 6, y);
-    context.moveTo(x, y - 6);
-    context.lineTo(x, y + 6);
-  }
-  for (const [strokeStyle, lineWidth] of [[SHADOW, 4], [INK, 1.5]]) {
-    Object.assign(context, { strokeStyle, lineWidth });
-    context.stroke();
-  }
-}
-
-function caption(context, lines, [x, y]) {
-  context.font = "13px system-ui, sans-serif";
-  context.textBaseline = "top";
-  const widest = Math.max(...lines.map((line) => context.measureText(line).width));
-  const left = Math.max(Math.min(x, context.canvas.clientWidth - widest - 6), 4);
-  lines.forEach((line, place) => {
-    Object.assign(context, { strokeStyle: SHADOW, lineWidth: 3, fillStyle: INK });
-    context.strokeText(line, left, y + place * 16);
-    context.fillText(line, left, y + place * 16);
-  });
-}
 
 export class Marks {
   #studyId;
   #reading;
   #list;
   #kept = [];
+  #acts = 0; // own changes that were begun or have ended
+  #asked = 0;
+  #removing = new Set(); // ids
+  #aim = null; // the keyboard's cross-hair: {row, column}
   #drawn = null; // the one that is being dragged: {kind, slice, from, to}
 
   /** `reading` shows the slices; `list` is the element that lists the measurements. */
@@ -63,17 +31,32 @@ export class Marks {
     this.#reading = reading;
     this.#list = list;
     reading.overlay = (context, place, image) => this.#draw(context, place, image);
+    reading.whenShown(() => this.#drawn && this.#drawn.slice !== reading.index && this.cancel());
   }
 
+  /** The slice that is seen, if it is the chosen one: while another is loading, nothing is measured or deleted. */
+  get #seen() {
+    const index = this.#reading.current?.index;
+    return index === this.#reading.index ? index : null;
+  }
+
+  /** Fetch what all readers have measured. What was fetched across an own change would undo it, and a slow answer a later one. */
   async load() {
-    const { measurements } = await getJson(`/studies/${this.#studyId}/measurements`);
-    this.#kept = measurements;
+    const mine = (this.#asked += 1);
+    let found, before;
+    do {
+      before = this.#acts;
+      found = (await getJson(`/studies/${this.#studyId}/measurements`)).measurements;
+    } while (before !== this.#acts);
+    if (mine !== this.#asked || JSON.stringify(found) === JSON.stringify(this.#kept)) return;
+    this.#kept = found;
     this.#changed();
   }
 
   /** Begin a measurement at a point {row, column, x, y} of the slice shown. */
   start(kind, point) {
-    this.#drawn = { kind, slice: this.#reading.index, from: point, to: point };
+    if (this.#seen === null) return;
+    this.#drawn = { kind, slice: this.#seen, from: point, to: point };
     if (kind === "probe") this.end();
   }
 
@@ -83,13 +66,24 @@ export class Marks {
     this.#reading.redraw();
   }
 
-  /** Keep what was drawn, unless it was a click. */
-  end() {
+  get isDrawing() {
+    return this.#drawn !== null;
+  }
+
+  /** Show a cross-hair at a point {row, column}, with the HU there as if the pointer were on it; null removes it. */
+  aim(point) {
+    this.#aim = point;
+    if (!point) this.#reading.hover();
+    this.#reading.redraw();
+  }
+
+  /** Keep what was drawn, unless it was a click: points nearer than `least` on the screen. Points set by key have no such limit. */
+  end(least = LEAST_DRAG) {
     const drawn = this.#drawn;
     this.#drawn = null;
     if (!drawn) return;
     const { kind, slice, from, to } = drawn;
-    const isClick = Math.hypot(to.x - from.x, to.y - from.y) < LEAST_DRAG;
+    const isClick = least > 0 && Math.hypot(to.x - from.x, to.y - from.y) < least;
     if (kind === "probe" || !isClick) this.#keep({ kind, slice, points: (kind === "probe" ? [from] : [from, to]).map(({ row, column }) => [row, column]) });
     else this.#reading.redraw();
   }
@@ -102,33 +96,46 @@ export class Marks {
   async #keep(given) {
     await this.#attempt(async () => {
       const mark = await sendJson("POST", `/studies/${this.#studyId}/measurements`, given);
-      this.#kept.push(mark);
+      this.#kept = [...this.#without(mark.measurement_id), mark];
       announce(foundWords(mark));
     });
   }
 
+  #without(id) {
+    return this.#kept.filter((mark) => mark.measurement_id !== id);
+  }
+
   async #remove({ measurement_id: id }) {
+    if (this.#removing.has(id)) return;
+    this.#removing.add(id);
     await this.#attempt(async () => {
-      await sendJson("DELETE", `/studies/${this.#studyId}/measurements/${id}`);
-      this.#kept = this.#kept.filter((mark) => mark.measurement_id !== id);
+      try {
+        await sendJson("DELETE", `/studies/${this.#studyId}/measurements/${id}`);
+      } catch (error) {
+        if (error.code !== "no_such_measurement") throw error; // another reader has deleted it
+      }
+      this.#kept = this.#without(id);
       announce(t("measure.deleted"));
     });
+    this.#removing.delete(id);
   }
 
   async #attempt(act) {
     let trouble = null;
+    this.#acts += 1;
     try {
       await act();
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       trouble = problemBox(error);
     }
+    this.#acts += 1;
     this.#changed(trouble);
   }
 
   /** Delete the newest measurement on the slice shown. */
   removeLast() {
-    const here = this.#kept.filter((mark) => mark.slice === this.#reading.index);
+    const here = this.#kept.filter((mark) => mark.slice === this.#seen && !this.#removing.has(mark.measurement_id));
     if (here.length > 0) this.#remove(here.at(-1));
   }
 
@@ -137,31 +144,27 @@ export class Marks {
       el(
         "li",
         {},
-        el("button", { type: "button", class: "quiet small mark-place", onclick: () => this.#reading.goTo(mark.slice) }, t("viewer.slice", { number: mark.slice + 1 })),
+        el("button", { type: "button", class: "quiet small mark-place", dataset: { mark: `${mark.measurement_id} place` }, onclick: () => this.#reading.goTo(mark.slice) }, t("viewer.slice", { number: mark.slice + 1 })),
         el("span", { class: "mark-words", text: foundWords(mark) }),
-        el("button", { type: "button", class: "quiet small", "aria-label": t(`measure.delete-${mark.kind}`, { number: mark.slice + 1 }), onclick: () => this.#remove(mark) }, icon("close")),
+        el("button", { type: "button", class: "quiet small", dataset: { mark: `${mark.measurement_id} delete` }, "aria-label": t(`measure.delete-${mark.kind}`, { number: mark.slice + 1 }), onclick: () => this.#remove(mark) }, icon("close")),
       );
     const sorted = [...this.#kept].sort((a, b) => a.slice - b.slice);
+    const focused = this.#list.contains(document.activeElement) && document.activeElement.dataset.mark;
     this.#list.hidden = sorted.length === 0 && !trouble;
     this.#list.replaceChildren(...(this.#list.hidden ? [] : [el("h2", { text: t("measure.title") }), el("ul", {}, sorted.map(item))]), ...(trouble ? [trouble] : []));
+    if (focused) this.#list.querySelector(`[data-mark="${focused}"]`)?.focus(); // another reader's measurement takes no focus
     this.#reading.redraw();
   }
 
   #draw(context, place, image) {
     const slice = this.#reading.current;
+    if (this.#aim) this.#reading.hover(...drawAim(context, place, image, this.#aim));
     for (const mark of this.#kept) {
-      if (mark.slice === slice?.index) this.#drawOne(context, place, image, mark.kind, pointsOf(mark), mark.found);
+      if (mark.slice === slice?.index) drawMark(context, place, image, mark.kind, pointsOf(mark), mark.found);
     }
     if (this.#drawn && slice?.index === this.#drawn.slice) {
       const { kind, from, to } = this.#drawn;
-      this.#drawOne(context, place, image, kind, [from, to], measured(kind, [from, to], slice, this.#reading.shown));
+      drawMark(context, place, image, kind, [from, to], measured(kind, [from, to], slice, this.#reading.shown));
     }
-  }
-
-  #drawOne(context, place, image, kind, points, found) {
-    const ends = points.map((point) => onStage(place, image, point));
-    outline(context, kind, ends);
-    const right = ends.reduce((a, b) => (a[0] > b[0] ? a : b));
-    if (found) caption(context, measuredWords(kind, found), [right[0] + 8, right[1] + 4]);
   }
 }

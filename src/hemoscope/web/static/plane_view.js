@@ -2,7 +2,8 @@
 
 import { el } from "./element.js";
 import { drawCrossHair } from "./cross_hair.js";
-import { wheelSteps } from "./gestures.js";
+import { focusByKeyOnly, wheelSteps } from "./gestures.js";
+import { isCommand } from "./keys.js";
 import { t } from "./messages.js";
 import { frameOf, inPlane, PLANES, underPlane } from "./reformat.js";
 import { sheetOf } from "./sheet.js";
@@ -10,12 +11,13 @@ import { FITTED, placement } from "./view.js";
 import { paint, pixelTable } from "./window.js";
 
 const WHEEL_MM = 2;
+const FAST = 5; // steps with Shift
 
 export class Plane {
   #volume;
   #frame;
   #acts;
-  #canvas = el("canvas", { role: "img" });
+  #canvas = el("canvas", { role: "application", tabindex: 0 }); // a screen reader leaves it the arrow keys
   #sheet;
   #cut = null;
   #table = null;
@@ -26,7 +28,7 @@ export class Plane {
   #sizes;
   #steps = wheelSteps();
 
-  /** `ready()` says whether there are slices to cut; `ask(point)` makes the worker answer with arrived(); `onPoint(point)` receives where the reader points. */
+  /** `ready()` says whether there are slices to cut; `ask(point)` makes the worker answer with arrived(); `onPoint(point)` receives where the reader points, `onStep(axis, steps)` how the arrow keys move the cross-hair. */
   constructor(name, volume, acts) {
     this.name = name;
     this.#volume = volume;
@@ -41,6 +43,8 @@ export class Plane {
     this.#sizes.observe(this.node);
     this.node.addEventListener("pointerdown", (event) => this.#follow(event));
     this.node.addEventListener("pointermove", (event) => event.buttons === 1 && this.#follow(event));
+    this.#canvas.addEventListener("keydown", (event) => this.#press(event));
+    focusByKeyOnly(this.#canvas);
     this.node.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
   }
 
@@ -115,6 +119,14 @@ export class Plane {
     const next = [...this.#point];
     next[fixed] = Math.min(Math.max(next[fixed] - steps * WHEEL_MM, this.#volume.low[fixed]), this.#volume.high[fixed]);
     this.#acts.onPoint(next);
+  }
+
+  #press(event) {
+    const { across } = PLANES[this.name];
+    const [axis, direction] = { ArrowLeft: [across, -1], ArrowRight: [across, 1], ArrowUp: [2, 1], ArrowDown: [2, -1] }[event.key] ?? [];
+    if (direction === undefined || isCommand(event)) return;
+    event.preventDefault(); // the reading keys scroll with the arrows
+    this.#acts.onStep(axis, direction * (event.shiftKey ? FAST : 1));
   }
 
   #follow(event) {

@@ -64,6 +64,7 @@ export class Planes {
       ready: () => this.#come > 0,
       ask: (point) => this.#ask(name, point),
       onPoint: (point) => this.#goTo(point),
+      onStep: (axis, steps) => this.#step(axis, steps),
     });
   }
 
@@ -112,10 +113,14 @@ export class Planes {
     find("#planes").dataset.come = this.#come;
   }
 
+  #point() {
+    return pointOf(this.#volume, { index: this.#reading.index, ...this.#place });
+  }
+
   /** The slice, its window or the cross-hair has changed. */
   #shown() {
     if (!this.#open) return;
-    const point = pointOf(this.#volume, { index: this.#reading.index, ...this.#place });
+    const point = this.#point();
     for (const view of this.#views) view.show(point, this.#reading);
   }
 
@@ -133,6 +138,15 @@ export class Planes {
     this.#place = { row: within(row, this.#volume.rows), column: within(column, this.#volume.columns) };
     this.#reading.goTo(index);
     this.#reading.redraw();
+  }
+
+  /** Move the cross-hair along an axis of the patient: by slices where the stack runs that way, else by pixels. */
+  #step(axis, steps) {
+    const { normal, rowMm, columnMm, low, high } = this.#volume;
+    if (Math.abs(normal[axis]) > 0.5) return this.#reading.scroll(Math.sign(normal[axis]) * steps);
+    const point = this.#point();
+    point[axis] = Math.min(Math.max(point[axis] + steps * Math.min(rowMm, columnMm), low[axis]), high[axis]);
+    this.#goTo(point);
   }
 
   #drawOnSlice(context, place, image) {

@@ -166,7 +166,7 @@ export class Readers {
 /** The keys for these marks, for the page's table. */
 export function readerKeys(readers) {
   return [
-    { keys: ["v"], shown: ["v"], does: t("keys.review"), act: () => readers.toggleReview() },
+    { keys: ["v"], shown: ["v"], does: t("keys.review"), act: (event) => event.repeat || readers.toggleReview() },
     { keys: ["t"], shown: ["t"], does: t("keys.take-over"), act: () => readers.takeOver() },
   ];
 }

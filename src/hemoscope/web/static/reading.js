@@ -10,15 +10,14 @@ import { labelName, labelShort } from "./labels.js";
 import { t } from "./messages.js";
 import { SlabView } from "./slab_view.js";
 import { capacityFor, SliceStack } from "./stack.js";
-import { showScale, showSides } from "./stage_words.js";
+import { heightsOf, placeWords, showScale, showSides, showUnder, showWindow, SLOW_MS } from "./stage_words.js";
 import { Strip } from "./strip.js";
 import { FITTED, panned, zoomedAt } from "./view.js";
 import { Viewer } from "./viewer.js";
 import { keepView, keptView } from "./kept_view.js";
-import { draggedWindow, presetOf, PRESETS, windowWords } from "./window.js";
+import { draggedWindow, PRESETS } from "./window.js";
 
 const find = (selector) => document.querySelector(selector);
-const SLOW_MS = 200; // before the page says that a slice is loading
 
 export class Reading {
   index = 0;
@@ -29,6 +28,7 @@ export class Reading {
   heatStyle = { threshold: 0.1, outline: false };
   window = { ...PRESETS[0] };
   inverted = false;
+  pointer = []; // [x, y] on the stage, [] elsewhere
   #whenShown = [];
 
   constructor(studyId, { onLabel, onProblem }) {
@@ -45,6 +45,7 @@ export class Reading {
     const first = !this.geometry;
     this.geometry = geometry;
     this.shown = shownGeometry(geometry);
+    this.heights = heightsOf(geometry);
     if (first) this.#start();
     this.strip.draw(geometry, notEstablished);
     this.strip.showLabel(this.label);
@@ -92,7 +93,6 @@ export class Reading {
     const kept = keptView(this.studyId);
     this.viewer.view = kept.view ?? FITTED;
     Object.assign(this, { inherited: kept.inherited, inverted: kept.inverted });
-    find("#invert").setAttribute("aria-pressed", this.inverted);
     this.setWindow(kept.window ?? this.window);
   }
 
@@ -124,6 +124,7 @@ export class Reading {
       // The last picture stays until the next one has arrived; only a long wait is announced.
       this.waiting = setTimeout(() => this.message(t("viewer.loading", { number: this.index + 1 })), SLOW_MS);
     }
+    this.#probe();
   }
 
   #failed(index, error) {
@@ -183,11 +184,7 @@ export class Reading {
   setWindow({ center, width }) {
     this.window = { center, width };
     this.viewer?.setWindow(this.window, this.inverted);
-    const preset = presetOf(this.window);
-    find("#corner-window").textContent = windowWords(this.window, this.inverted);
-    for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", PRESETS[Number(button.dataset.preset) - 1] === preset);
-    find("#more-windows").value = "";
-    for (const [id, value] of [["#level", center], ["#width", width]]) find(id).value = value;
+    showWindow(this.window, this.inverted);
     keepView(this);
     this.canvas.dataset.window = `${center}/${width}`;
     for (const act of this.#whenShown) act();
@@ -195,7 +192,6 @@ export class Reading {
 
   setInverted(inverted) {
     this.inverted = inverted;
-    find("#invert").setAttribute("aria-pressed", inverted);
     this.setWindow(this.window);
   }
 
@@ -221,27 +217,31 @@ export class Reading {
   look(view) {
     this.viewer.view = view;
     this.viewer.draw();
+    this.#probe();
     keepView(this);
   }
 
   reset() {
     if (!this.viewer) return;
-    this.viewer.view = FITTED;
+    this.look(FITTED);
     this.setInverted(false);
     this.setWindow(PRESETS[0]);
   }
 
-  hover(x, y) {
-    const found = this.viewer?.hounsfieldAt(x, y);
-    find("#corner-hu").textContent = found ? t("viewer.hover", { value: found.hounsfield, column: found.column, row: found.row }) : "";
+  hover(...pointer) {
+    this.pointer = pointer;
+    this.#probe();
+  }
+
+  /** Show the HU under the pointer, none of the slice before while the chosen one is loading. */
+  #probe() {
+    showUnder(this.current?.index === this.index ? this.viewer.hounsfieldAt(...this.pointer) : null);
   }
 
   #describe() {
-    const { slices, positions_mm: positions, probabilities, labels, assumed } = this.geometry;
-    const position = positions?.[this.index];
+    const { slices, probabilities, labels } = this.geometry;
+    find("#corner-slice").textContent = placeWords(this.index, slices, this.heights?.[this.index]);
     const place = { number: this.index + 1, total: slices };
-    const known = typeof position === "number" && !assumed;
-    find("#corner-slice").textContent = known ? t("viewer.place-mm", { ...place, mm: position.toFixed(1) }) : t("viewer.place", place);
     const value = probabilities?.[this.index]?.[labels.indexOf(this.label)];
     const words = value === undefined ? t("viewer.slice-of", place) : t("viewer.slice-label", { ...place, label: labelName(this.label), probability: probability(value) });
     this.canvas.setAttribute("aria-label", words);

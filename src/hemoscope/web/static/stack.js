@@ -34,7 +34,6 @@ export class SliceStack {
   #failed = new Set();
   #wanted = [];
   #preferred = [];
-  #needed = 0;
   #options;
 
   constructor({ count, load, onLoaded, onFailed, capacity, parallel = 4, reach = REACH, firstAlone = false }) {
@@ -65,7 +64,6 @@ export class SliceStack {
     for (const one of [index, ...needed]) this.#failed.delete(one);
     const [current, ...near] = prefetchOrder(index, count, direction, reach);
     this.#wanted = [...new Set([current, ...needed, ...this.#preferred, ...near])];
-    this.#needed = needed.length;
     this.#abandon();
     this.#evict();
     this.#fetchNext();
@@ -83,10 +81,13 @@ export class SliceStack {
     }
   }
 
+  /** What is wanted stays, however far away: evicted, it would be fetched again at once, without end. */
   #evict() {
     const [current = 0] = this.#wanted;
-    const capacity = Math.max(this.#options.capacity, this.#needed + 1);
-    for (const index of evictions(this.#slices.keys(), current, capacity)) this.#slices.delete(index);
+    const others = this.held.filter((index) => !this.#wanted.includes(index));
+    const wanted = this.#slices.size - others.length;
+    const capacity = Math.max(this.#options.capacity, this.#wanted.length);
+    for (const index of evictions(others, current, capacity - wanted)) this.#slices.delete(index);
   }
 
   #missing() {

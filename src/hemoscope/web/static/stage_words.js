@@ -1,7 +1,11 @@
-// What stands around the slice: the patient's sides, the scale, and the reason where either is missing.
+// What stands around the slice: the patient's sides, the scale, the reason where either is missing, HU and the window.
 
 import { geometryCaution, scaleBar } from "./geometry.js";
+import { tablePositions } from "./linked.js";
 import { t } from "./messages.js";
+import { presetOf, PRESETS, windowWords } from "./window.js";
+
+export const SLOW_MS = 200; // before the page says that a slice is loading
 
 const find = (selector) => document.querySelector(selector);
 
@@ -20,4 +24,28 @@ export function showScale(shown, pixelsPerMm, width) {
   const { mm, pixels } = scaleBar(pixelsPerMm, width / 4);
   find("#scale-bar").style.width = `${pixels}px`;
   find("#scale-text").textContent = t("viewer.scale", { mm });
+}
+
+/** The HU of a pixel {hounsfield, column, row} under the pointer; null for none. */
+export function showUnder(pixel) {
+  find("#corner-hu").textContent = pixel ? t("viewer.hover", { value: pixel.hounsfield, column: pixel.column, row: pixel.row }) : "";
+}
+
+/** The window, in words, in its buttons and in the fields where it is typed. */
+export function showWindow(window, inverted) {
+  const preset = presetOf(window);
+  find("#corner-window").textContent = windowWords(window, inverted);
+  for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", PRESETS[Number(button.dataset.preset) - 1] === preset);
+  find("#invert").setAttribute("aria-pressed", inverted);
+  find("#more-windows").value = "";
+  for (const [id, value] of [["#level", window.center], ["#width", window.width]]) find(id).value = value;
+}
+
+/** The millimetres of each slice: the table's, as for a series beside it, else those along the stack; null where neither was measured. */
+export const heightsOf = (geometry) => tablePositions(geometry) ?? (geometry.assumed ? null : geometry.positions_mm);
+
+/** Which of `total` slices is shown, and where, if that was measured: "12 / 40  35.0 mm". */
+export function placeWords(index, total, mm) {
+  const place = { number: index + 1, total };
+  return Number.isFinite(mm) ? t("viewer.place-mm", { ...place, mm: mm.toFixed(1) }) : t("viewer.place", place);
 }

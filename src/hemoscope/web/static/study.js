@@ -102,8 +102,9 @@ function goToFinding(label, slice) {
   if (typeof slice === "number") reading.goTo(slice);
 }
 
-/** Show the slices; returns a promise of the measurements on them. */
-function showSlices(entry) {
+/** Show the slices, unless the stage is the `same`; returns a promise of the measurements on them. */
+function showSlices(entry, same) {
+  if (same) return marks.load();
   const isNew = entry.state === "done" && page.entry?.state !== "done";
   reading.open(entry.geometry, entry.not_established, isNew ? openingSlice(entry) : undefined);
   if (isNew) showFirstKeySlice(entry);
@@ -127,16 +128,16 @@ function showPanel(entry) {
 async function show(entry) {
   showHead(entry);
   const same = isSameStage(page.entry, entry);
-  const measured = !same && entry.geometry && entry.has_pixels ? showSlices(entry) : null;
+  const measured = entry.geometry && entry.has_pixels ? showSlices(entry, same) : null;
   beside.allow(entry);
   measured?.catch(() => {}); // reported below
   await page.rest;
   await showPanel(entry);
-  if (page.entry) readers.show(entry);
-  else readers.begin(page.site, entry);
+  page.entry ? readers.show(entry) : readers.begin(page.site, entry);
   showBrief(panel, readers);
-  Object.assign(page, { entry, behind: false, unheard: false });
+  Object.assign(page, { entry, behind: false, unheard: measured !== null });
   await measured;
+  page.unheard = false;
 }
 
 let turn = Promise.resolve();
@@ -181,7 +182,7 @@ function changed(entry) {
 async function followDone(known, entry) {
   page.behind ||= !differInMarksAlone(known, entry) || !allSent(known); // until it has been fetched
   page.unheard = true; // likewise
-  await page.said?.follow(fetchFeedback);
+  await Promise.all([page.said?.follow(fetchFeedback), page.entry.has_pixels && marks.load()]);
   page.unheard = false;
   if (!page.behind) return;
   const fresh = await fetchStudy();

@@ -7,12 +7,20 @@ import { studyName } from "./row.js";
 import { showSent } from "./sent.js";
 
 const find = (selector) => document.querySelector(selector);
+const RENEW_MS = 20_000; // the age is given in minutes
+let renewing = 0;
+
+function showFacts({ acquired_at: acquired, instances }) {
+  const age = acquired ? t("study.scanned", { age: duration(secondsSince(acquired)) }) : t("study.scan-unknown");
+  const parts = [age, instances > 0 && t("count.slices", { count: instances })].filter(Boolean);
+  find("#study-facts").textContent = parts.join(" · ");
+}
 
 export function showHead(entry) {
   find("#study-name").textContent = studyName(entry);
-  const age = entry.acquired_at ? t("study.scanned", { age: duration(secondsSince(entry.acquired_at)) }) : t("study.scan-unknown");
-  const parts = [age, entry.instances > 0 && t("count.slices", { count: entry.instances })].filter(Boolean);
-  find("#study-facts").textContent = parts.join(" · ");
+  showFacts(entry);
+  clearInterval(renewing);
+  renewing = setInterval(showFacts, RENEW_MS, entry);
   const title = entry.urgency ? t("study.title-urgency", { urgency: urgencyWord(entry.urgency), study: studyName(entry) }) : studyName(entry);
   document.title = t("common.page-title", { title });
   showSent(find("#sent"), entry);

@@ -2,6 +2,7 @@
 
 import { wireGestures } from "./gestures.js";
 import { heatKeys, wireHeat } from "./heat_controls.js";
+import { KeyMeasure } from "./key_measure.js";
 import { t } from "./messages.js";
 import { wirePlanes } from "./planes.js";
 import { slabKeys, wireSlab } from "./slab_view.js";
@@ -11,9 +12,10 @@ const find = (selector) => document.querySelector(selector);
 const PAGE = 5;
 const MEASURES = ["length", "ellipse", "rectangle", "probe"];
 const TOOLS = ["window", "scroll", "pan", ...MEASURES];
-let pointer = []; // [x, y] on the stage: keys zoom about it
+let keyMeasure = null;
 let tool = null; // until one is chosen, a mouse windows and a finger scrolls
 
+const isMeasuring = () => MEASURES.includes(tool);
 const chosenTool = (pointerType) => tool ?? (pointerType === "touch" ? "scroll" : "window");
 
 function showTool() {
@@ -33,7 +35,8 @@ export function allowMeasures(reading) {
 
 function choose(reading, name) {
   tool = tool === name && MEASURES.includes(name) ? null : name;
-  reading.slab.setMeasuring(MEASURES.includes(tool));
+  reading.slab.setMeasuring(isMeasuring());
+  keyMeasure.follow();
   showTool();
 }
 
@@ -68,16 +71,20 @@ const measuring = (reading, marks) => ({
 });
 
 export function wireTools(reading, marks, planes) {
+  keyMeasure = new KeyMeasure(reading, marks, () => (isMeasuring() ? tool : null));
   wireWindows(reading);
   wireSlab(reading.slab);
   for (const button of document.querySelectorAll("[data-preset]")) {
     button.addEventListener("click", () => reading.setWindow(PRESETS[Number(button.dataset.preset) - 1]));
   }
   for (const name of TOOLS) {
-    find(`#tool-${name}`).addEventListener("click", () => choose(reading, name));
+    find(`#tool-${name}`).addEventListener("click", ({ detail }) => {
+      choose(reading, name);
+      if (detail === 0) keyMeasure.focus(); // not clicked: by key, or by a program that reads the page
+    });
   }
   wireHeat(reading);
-  wirePlanes(planes, reading, () => MEASURES.includes(tool));
+  wirePlanes(planes, reading, isMeasuring);
   find("#zoom-in").addEventListener("click", () => reading.zoom(1.25));
   find("#zoom-out").addEventListener("click", () => reading.zoom(0.8));
   find("#reset").addEventListener("click", () => reading.reset());
@@ -89,14 +96,8 @@ export function wireTools(reading, marks, planes) {
       windowBy: (dx, dy) => reading.windowBy(dx, dy),
       pan: (dx, dy) => reading.pan(dx, dy),
       zoom: (factor, x, y) => reading.zoom(factor, x, y),
-      hover: (x, y) => {
-        pointer = [x, y];
-        reading.hover(x, y);
-      },
-      leave: () => {
-        pointer = [];
-        reading.hover(-1, -1);
-      },
+      hover: (x, y) => reading.hover(x, y),
+      leave: () => reading.hover(),
       reset: () => reading.reset(),
       ...measuring(reading, marks),
     },
@@ -117,18 +118,21 @@ export function readingKeys(reading, marks, page) {
     { keys: ["End"], shown: ["End"], does: t("keys.last-slice"), act: () => reading.goTo(Infinity) },
     ...PRESETS.map(preset),
     ...heatKeys(reading),
-    { keys: ["+", "="], shown: ["+"], does: t("keys.zoom-in"), act: () => reading.zoom(1.25, ...pointer) },
-    { keys: ["-"], shown: ["−"], does: t("keys.zoom-out"), act: () => reading.zoom(0.8, ...pointer) },
+    { keys: ["+", "="], shown: ["+"], does: t("keys.zoom-in"), act: () => reading.zoom(1.25, ...reading.pointer) },
+    { keys: ["-"], shown: ["−"], does: t("keys.zoom-out"), act: () => reading.zoom(0.8, ...reading.pointer) },
     { keys: ["i"], shown: ["i"], does: t("keys.invert"), act: () => reading.setInverted(!reading.inverted) },
     ...[["l", "length"], ["e", "ellipse"], ["b", "rectangle"], ["c", "probe"]].map(([key, name]) => ({
       keys: [key],
       shown: [key],
       does: t(`keys.${name}`),
-      act: () => find(`#tool-${name}`).click(),
+      act: () => find(`#tool-${name}`).disabled || choose(reading, name),
     })),
+    { keys: ["Enter"], shown: ["Enter"], does: t("keys.measure-point"), act: () => keyMeasure.focus() },
+    { keys: [], shown: ["↑", "↓", "←", "→"], does: t("keys.measure-move") },
+    { keys: [], shown: ["Esc"], does: t("keys.measure-cancel") },
     ...slabKeys(reading.slab),
     { keys: ["m"], shown: ["m"], does: t("keys.planes"), act: () => page.planes() },
-    { keys: ["Delete", "Backspace"], shown: ["Del"], does: t("keys.remove-measurement"), act: () => marks.removeLast() },
+    { keys: ["Delete", "Backspace"], shown: ["Del"], does: t("keys.remove-measurement"), act: (event) => event.repeat || marks.removeLast() },
     { keys: ["r"], shown: ["r"], does: t("keys.reset"), act: () => reading.reset() },
     { keys: ["n"], shown: ["n"], does: t("keys.next-finding"), act: () => page.walk(1) },
     { keys: ["p"], shown: ["p"], does: t("keys.previous-finding"), act: () => page.walk(-1) },

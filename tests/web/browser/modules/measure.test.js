@@ -3,6 +3,7 @@ import test from "node:test";
 
 import "./english.js";
 import { keepView, keptView } from "../../../../src/hemoscope/web/static/kept_view.js";
+import { drawMark } from "../../../../src/hemoscope/web/static/mark_drawing.js";
 import { lengthMm, measured, measuredWords } from "../../../../src/hemoscope/web/static/measure.js";
 import { greyTable, pixelTable, PRESETS, typedWindow } from "../../../../src/hemoscope/web/static/window.js";
 
@@ -56,4 +57,25 @@ test("window and zoom stay in this tab, and what is damaged is left out", () => 
   assert.deepEqual(keptView("b"), another, "another head lies elsewhere");
   keepView({ studyId: "a", window: { center: "x" }, viewer: { view: { zoom: 0 } }, inverted: 1 });
   assert.deepEqual(keptView("b"), { window: null, view: null, inverted: false, inherited: { window: null, zoom: 1, inverted: false } });
+});
+
+/** Where the lines of a measurement's caption are written, on a stage of 400 x 300 that its slice fills. */
+function captionOf(kind, points, found) {
+  const written = [];
+  const nothing = () => {};
+  const context = { canvas: { clientWidth: 400, clientHeight: 300 }, measureText: () => ({ width: 120 }), fillText: (line, x, y) => written.push([x, y]) };
+  for (const act of ["beginPath", "moveTo", "lineTo", "rect", "ellipse", "stroke", "strokeText"]) context[act] = nothing;
+  drawMark(context, { left: 0, top: 0, width: 400, height: 300 }, { rows: 300, columns: 400 }, kind, points, found);
+  return written;
+}
+
+test("the caption of a measurement stays on the stage, at every edge", () => {
+  const region = measured("rectangle", box, slice, shape);
+  for (const [row, column] of [[0, 0], [0, 399], [299, 0], [299, 399], [-40, -40], [340, 440]]) {
+    const lines = captionOf("rectangle", [{ row, column }, { row, column }], region);
+    assert.equal(lines.length, 2);
+    for (const [x, y] of lines) assert.ok(x >= 0 && x + 120 <= 400 && y >= 0 && y + 13 <= 300, `${x}, ${y}`);
+    assert.equal(lines[1][1] - lines[0][1], 16);
+  }
+  assert.deepEqual(captionOf("probe", [{ row: 100, column: 100 }], { lowest_hu: 5 }), [[108, 104]]);
 });

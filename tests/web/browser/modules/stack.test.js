@@ -125,3 +125,36 @@ test("key slices are fetched right after the wanted one, before its neighbours, 
   assert.deepEqual(reported.aborted, [11], "the key slice is still wanted");
   assert.ok(asked.includes(3));
 });
+
+/** A stack over a server that answers at once, and the slices asked for; it stops answering after `most`. */
+function quickStack({ most = 500, ...options }) {
+  const asked = [];
+  const load = (index) => {
+    asked.push(index);
+    return asked.length > most ? new Promise(() => {}) : Promise.resolve(`slice ${index}`);
+  };
+  return { asked, stack: new SliceStack({ count: 400, load, reach: { ahead: 20, behind: 8 }, onLoaded: () => {}, onFailed: () => {}, ...options }) };
+}
+
+test("a key slice far away is fetched once, and never more than the capacity is held", async () => {
+  const { asked, stack } = quickStack({ capacity: 60 });
+  stack.prefer([20]);
+  for (let index = 4; index < 400; index += 5) {
+    stack.want(index);
+    await settled();
+    assert.ok(stack.held.length <= 60, `${stack.held.length} slices at ${index}`);
+  }
+  assert.equal(asked.length, 400, "each slice once");
+  assert.ok(stack.held.includes(20));
+});
+
+test("a capacity below what is wanted holds what is wanted, and fetches it once", async () => {
+  const { asked, stack } = quickStack({ capacity: 3 });
+  stack.want(200, 1, [190, 191]);
+  await settled();
+  assert.equal(asked.length, 31, "192 to 220, and what a slab needs");
+  assert.equal(stack.held.length, asked.length);
+  stack.want(300);
+  await settled();
+  assert.equal(stack.held.length, 29, "what is no longer wanted goes");
+});

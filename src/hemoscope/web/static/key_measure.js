@@ -1,0 +1,105 @@
+// Measuring with the keyboard: while a measuring tool is chosen and the slice has the focus, the arrow keys move a
+// cross-hair over it and Enter sets the points of the measurement.
+
+import { announce } from "./announce.js";
+import { focusByKeyOnly } from "./gestures.js";
+import { isCommand } from "./keys.js";
+import { onStage } from "./mark_drawing.js";
+import { t } from "./messages.js";
+import { placement } from "./view.js";
+
+const find = (selector) => document.querySelector(selector);
+const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+const FAST = 10; // pixels with Shift
+const MARGIN = 24; // screen pixels between the cross-hair and the edges of the stage
+
+export class KeyMeasure {
+  #reading;
+  #marks;
+  #tool;
+  #canvas = find("#view");
+  #at = null; // {row, column}; stays for the next measurement
+  #from = null; // where the one that is being made begins
+
+  /** `tool()` is the measuring tool that is chosen, or null. */
+  constructor(reading, marks, tool) {
+    this.#reading = reading;
+    this.#marks = marks;
+    this.#tool = tool;
+    focusByKeyOnly(this.#canvas);
+    this.#canvas.addEventListener("keydown", (event) => this.#press(event));
+    this.#canvas.addEventListener("focus", () => this.#show());
+    this.#canvas.addEventListener("blur", () => this.#hide());
+  }
+
+  /** Another tool was chosen: only a measuring tool makes the slice take the focus and the arrow keys. */
+  follow() {
+    const measuring = this.#tool() !== null;
+    this.#marks.cancel();
+    this.#canvas.setAttribute("role", measuring ? "application" : "img");
+    const taking = { tabindex: 0, "aria-describedby": "measure-keys" };
+    if (!measuring) this.#canvas.blur();
+    for (const [name, value] of Object.entries(taking)) measuring ? this.#canvas.setAttribute(name, value) : this.#canvas.removeAttribute(name);
+  }
+
+  /** Begin with the keyboard, if a measuring tool is chosen. */
+  focus() {
+    if (this.#tool() && this.#reading.viewer) this.#canvas.focus();
+  }
+
+  #show() {
+    const { viewer } = this.#reading;
+    if (!this.#tool() || !viewer) return;
+    const { rows, columns } = viewer.image;
+    const { row, column } = this.#at ?? viewer.pointAt(viewer.stage.width / 2, viewer.stage.height / 2) ?? { row: rows / 2, column: columns / 2 };
+    this.#goTo(row, column);
+    find("#measure-keys").hidden = false;
+  }
+
+  #hide() {
+    find("#measure-keys").hidden = true;
+    this.#marks.cancel();
+    this.#marks.aim(null);
+  }
+
+  /** Put the cross-hair on the middle of the pixel at a place, as near as the slice has one, and bring it into sight. */
+  #goTo(row, column) {
+    const { viewer } = this.#reading;
+    const { rows, columns } = viewer.image;
+    const middle = (value, count) => Math.min(Math.max(Math.floor(value), 0), count - 1) + 0.5;
+    this.#at = { row: middle(row, rows), column: middle(column, columns) };
+    const [x, y] = onStage(placement(viewer.view, viewer.stage, viewer.image), viewer.image, this.#at);
+    const into = (value, most) => Math.min(Math.max(value, MARGIN), most - MARGIN) - value;
+    const [dx, dy] = [into(x, viewer.stage.width), into(y, viewer.stage.height)];
+    if (viewer.view.zoom > 1 && (dx !== 0 || dy !== 0)) this.#reading.pan(dx, dy);
+    this.#marks.aim(this.#at);
+    this.#marks.move(this.#at);
+  }
+
+  #press(event) {
+    const { key, shiftKey, repeat } = event;
+    const taken = key in STEPS || ["Enter", "Escape"].includes(key);
+    if (!taken || !this.#tool() || !this.#at || isCommand(event)) return;
+    event.preventDefault(); // the reading keys scroll with the arrows
+    if (key in STEPS) this.#step(STEPS[key], shiftKey ? FAST : 1);
+    else if (key === "Escape") this.#marks.cancel();
+    else if (!repeat) this.#set();
+  }
+
+  #step([down, across], pixels) {
+    this.#goTo(this.#at.row + down * pixels, this.#at.column + across * pixels);
+    const [row, column] = [this.#at.row, this.#at.column].map(Math.floor);
+    const { hounsfield, columns } = this.#reading.current ?? {};
+    if (hounsfield) announce(t("viewer.hover", { value: hounsfield[row * columns + column], column, row }));
+  }
+
+  /** Set the start of a measurement, then its end elsewhere; a point is complete at once. */
+  #set() {
+    this.#goTo(this.#at.row, this.#at.column); // within the slice that has come since
+    if (!this.#marks.isDrawing) {
+      this.#from = this.#at;
+      this.#marks.start(this.#tool(), this.#at);
+      if (this.#marks.isDrawing) announce(t("measure.started"));
+    } else if (this.#at.row !== this.#from.row || this.#at.column !== this.#from.column) this.#marks.end(0);
+  }
+}
