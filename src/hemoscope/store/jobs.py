@@ -75,13 +75,15 @@ class Jobs:
         self._database = database
         self._first_seen: dict[_Renewal, float] = {}
         self._looked = float("-inf")
+        self._joined: dict[str, dict[str, Any]] = {}
 
     def join(self, worker_id: str, *, host: str, pid: int) -> None:
-        """Register a worker."""
-        row = {"worker_id": worker_id, "host": host, "pid": pid}
+        """Register a worker of this process; its heartbeats register it again if its row is gone."""
         with self._database.writing() as connection:
             moment = server_time(connection)
-            connection.execute(_workers.insert().values(**row, started_at=moment, beat_at=moment))
+            row = {"worker_id": worker_id, "host": host, "pid": pid, "started_at": moment}
+            connection.execute(_workers.insert().values(**row, beat_at=moment))
+        self._joined[worker_id] = row
 
     def lease(self, worker_id: str) -> UploadJob | None:
         """Take the upload whose turn it is, or None; uploads that have used all attempts fail."""
@@ -138,7 +140,10 @@ class Jobs:
             longer = {"lease_until": moment + self.lease_time}
             kept = job is None or connection.execute(_jobs.update().where(_held(job)).values(**longer)).rowcount == 1
             alive = {"beat_at": moment, "upload_id": job.upload_id if job else None}
-            connection.execute(_workers.update().where(_workers.c.worker_id == worker_id).values(**alive))
+            own = _workers.update().where(_workers.c.worker_id == worker_id)
+            if connection.execute(own.values(**alive)).rowcount == 0 and worker_id in self._joined:
+                # The sweep of another process removed it: the database was away, or a clock was set.
+                connection.execute(_workers.insert().values(**self._joined[worker_id], **alive))
             self._watch_leases(connection)
             return kept
 
@@ -155,6 +160,7 @@ class Jobs:
 
     def worker_died(self, worker_id: str) -> None:
         """Free the job of a worker that is known to be dead, without waiting for its lease to run out."""
+        self._joined.pop(worker_id, None)
         with self._database.writing() as connection:
             tables.tick(connection)
             held = _jobs.c.worker_id == worker_id, _jobs.c.state == "running"
