@@ -23,7 +23,7 @@ from hemoscope.store import tables
 from hemoscope.store.clock_watch import ClockWatch
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.jobs import FINAL
-from hemoscope.store.storage import full_disk_refused
+from hemoscope.store.storage import usable
 
 _log = logging.getLogger("hemoscope.store")
 _outbox = tables.outbox
@@ -105,9 +105,13 @@ class Outbox:
         self._clock = ClockWatch(database)
 
     def write(self, content: bytes) -> str:
-        """Write an object's file, durably, and return its name. Raises StoreError ``storage_full``."""
+        """Write an object's file, durably, and return its name.
+
+        Raises:
+            StoreError: ``storage_full`` or ``storage_unusable``.
+        """
         name = f"{secrets.token_hex(16)}.dcm"
-        with full_disk_refused():
+        with usable():
             self.folder.mkdir(mode=0o700, exist_ok=True)
             write_bytes(self.folder / name, content, mode=0o600)
         return name

@@ -44,7 +44,7 @@ class OutgoingResults:
         readings of the study. Results of a study that lacks slices are held: the rest may be on its way.
 
         Raises:
-            StoreError: ``storage_full``.
+            StoreError: ``storage_full`` or ``storage_unusable``.
         """
         findings = reading.findings
         lacking = not findings.complete or bool(findings.unread)

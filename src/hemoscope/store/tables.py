@@ -84,6 +84,7 @@ jobs = Table(
     Column("started_at", UtcTime()),
     Column("lease_until", UtcTime()),
     Column("finished_at", UtcTime()),
+    Column("not_before", UtcTime()),
     Index("jobs_by_state", "state", "queued_at"),
 )
 
