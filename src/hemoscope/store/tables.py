@@ -268,6 +268,7 @@ outbox = Table(
     Column("sent_at", UtcTime()),
     Column("committed_at", UtcTime()),
     Column("ended_at", UtcTime()),
+    Column("sha256", String(64), nullable=False, server_default=""),
     UniqueConstraint("destination", "sop_instance_uid", name="outbox_once"),
     Index("outbox_due", "destination", "state", "next_at"),
     Index("outbox_of_reading", "study_id"),
