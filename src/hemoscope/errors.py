@@ -4,6 +4,7 @@ Library code raises these; only ``cli`` and ``web`` turn them into exit codes an
 
     HemoscopeError
     |-- DicomReadError     one input is refused; carries source, code, reason and remedy
+    |-- DecoderStartError  no decoder process can be started: the machine is at fault, and no input
     |-- SeriesError        inputs were read, but no series can be analysed
     |-- NiftiError         a NIfTI file is not a head CT that can be read
     |-- GeometryError      no single affine places the slices of a volume
@@ -64,6 +65,10 @@ class DicomReadError(HemoscopeError):
         self.code = code
         self.reason = reason
         self.remedy = remedy
+
+
+class DecoderStartError(HemoscopeError):
+    """No decoder process can be started: the machine lacks memory, processes or file descriptors, which may pass."""
 
 
 class SeriesError(HemoscopeError):

@@ -14,12 +14,14 @@ import pytest
 from pydicom import dcmread, uid
 from pydicom.encaps import generate_frames
 
+from hemoscope.cli import main
+from hemoscope.cli.exit_codes import ExitCode
 from hemoscope.dicom import decoder_pool
 from hemoscope.dicom.archive import open_archive, read_series
 from hemoscope.dicom.decoder_pool import DecoderPool, decode_apart
 from hemoscope.dicom.pixels import PixelFormat, decode_frame
 from hemoscope.dicom.read import read_slice
-from hemoscope.errors import DicomReadError
+from hemoscope.errors import DecoderStartError, DicomReadError
 from hemoscope.inference.predictor import Predictor
 from hemoscope.testing.dicom_writer import write_series
 from hemoscope.testing.phantom import Phantom, make_phantom
@@ -169,13 +171,30 @@ def test_children_are_kept_and_never_more_than_threads(files: list[Path], pool: 
     assert len(pool[-1]._idle) <= 4
 
 
-def test_a_decoder_that_cannot_be_started_is_named(
+def test_a_decoder_that_cannot_be_started_refuses_no_slice(
     files: list[Path], pool: list[DecoderPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The machine is at fault: a study that lacked all its slices would be worse than none."""
+    archive, series = opened(files)
+    with monkeypatch.context() as patched:
+        patched.setattr(decoder_pool, "_COMMAND", ("/nonexistent/python",))
+        with pytest.raises(DecoderStartError, match=r"can be started on this machine \(No such file.*try again"):
+            read_slice(files[0])
+        with pytest.raises(DecoderStartError, match="can be started on this machine"):
+            read_series(archive, series, threads=2)
+    assert read_series(*opened(files), threads=2).rejected == ()
+
+
+def test_predict_says_that_no_decoder_can_be_started(
+    files: list[Path],
+    pool: list[DecoderPool],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_bundle: Path,
+) -> None:
     monkeypatch.setattr(decoder_pool, "_COMMAND", ("/nonexistent/python",))
-    with pytest.raises(DicomReadError, match="its decoder cannot be started \\(No such file") as refused:
-        read_slice(files[0])
-    assert refused.value.code == "decoder_died"
+    assert main(["predict", str(files[0].parent), "--model", str(tiny_bundle)]) == ExitCode.FAILED
+    assert "hemoscope predict: no decoder of compressed pixels can be started" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc, and only Linux has seals")
@@ -193,7 +212,7 @@ def test_a_decoder_that_cannot_be_started_leaves_nothing_open(
     with monkeypatch.context() as patched:
         patched.setattr(subprocess, "Popen", lambda *args, **more: started.append(popen(*args, **more)) or started[-1])
         patched.setattr(*place.get(failing, (subprocess, "Popen")), refuse)
-        with pytest.raises(DicomReadError, match="its decoder cannot be started"):
+        with pytest.raises(DecoderStartError, match="Cannot allocate memory"):
             read_slice(files[0])
     assert started == []
     assert sorted(Path("/proc/self/fd").iterdir()) == before

@@ -365,3 +365,36 @@ def test_a_class_that_the_archive_does_not_take_is_named_and_the_others_are_sent
     finally:
         old.stop()
     assert "1 results for archive wait: it does not accept Comprehensive 3D SR Storage" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["a bit", "no SOP class, in an object without a digest"])
+def test_a_damaged_object_is_not_sent_and_holds_no_other_one_up(
+    make_site: Callable[..., Site],
+    running: Callable[[Site], DicomNode],
+    archive: Archive,
+    images: Path,
+    damage: str,
+) -> None:
+    site = make_site(outputs=("report", "pictures"))
+    site.read(images)
+    table = outbox_module.tables.outbox
+    with site.store.database.writing() as connection:
+        first = connection.execute(table.select().order_by(table.c.object_id).limit(1)).one()
+        path = site.store.outbox.folder / first.file
+        if damage == "a bit":
+            content = bytearray(path.read_bytes())
+            content[-2] ^= 1
+            path.write_bytes(content)
+        else:  # of an earlier version; pynetdicom raises AttributeError
+            dataset = dcmread(path)
+            del dataset.SOPClassUID
+            dataset.save_as(path)
+            connection.execute(table.update().values(sha256=""))
+    running(site)
+    settled(site.store, delivered=1, queued=1)
+    (received,) = archive.received
+    assert received.SOPInstanceUID != first.sop_instance_uid
+    with site.store.database.reading() as connection:
+        row = connection.execute(table.select().where(table.c.object_id == first.object_id)).one()
+    named = f"the stored file of object {first.sop_instance_uid} is damaged" if damage == "a bit" else "AttributeError"
+    assert (row.attempts > 0, row.error) == (True, named)

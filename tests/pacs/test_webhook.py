@@ -86,6 +86,17 @@ def test_it_is_told_once_with_a_signature_and_without_identity(
     assert files(site.store) == []
 
 
+def test_a_damaged_notification_is_not_sent(
+    site: Site, sender: WebhookSender, receiver: Receiver, images: Path
+) -> None:
+    site.read(images)
+    (path,) = site.store.outbox.folder.iterdir()
+    path.write_bytes(path.read_bytes().replace(b"study_read", b"study_reac"))
+    sender.step()
+    assert receiver.requests == []
+    assert site.store.outbox.counts()["queued"] == 1
+
+
 def test_a_failure_is_tried_again(site: Site, sender: WebhookSender, receiver: Receiver, images: Path) -> None:
     receiver.status = 503
     site.read(images)

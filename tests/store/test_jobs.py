@@ -287,6 +287,24 @@ def test_a_worker_keeps_its_lease_if_the_database_was_away_longer_than_the_lease
     assert store.jobs.lease(TWO) is None
 
 
+def test_a_worker_whose_row_was_swept_is_registered_again_by_its_heartbeat(
+    store: Store, submit: Submit, query: Query, set_clock: Callable[[float], None]
+) -> None:
+    """After a database that was away for more than ten minutes, or a clock that was set, while the worker lives."""
+    submit(store, [b"x"])
+    store.jobs.join(ONE, host="here", pid=4711)
+    job = leased(store)
+    set_clock(1)
+    store.sweep()
+    assert query(store, tables.workers.select()) == []
+    assert store.jobs.heartbeat(ONE, job)
+    (worker,) = store.counts().workers
+    assert (worker.pid, worker.upload_id) == (4711, job.upload_id)
+    store.jobs.worker_died(ONE)
+    store.jobs.heartbeat(ONE, None)
+    assert query(store, tables.workers.select()) == [], "it is known to be dead"
+
+
 def test_a_worker_that_is_always_busy_sees_that_another_one_died(
     store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         for module in (jobs, sweep):
             self.patch.setattr(module, "monotonic", lambda: time.monotonic() + self.ahead_s)
+        self.patch.setattr(jobs, "_FIRST_PAUSE", timedelta(0))  # what failed is tried again at once
         right = database.server_time
         for one in (audit_and_sessions, jobs, removal, results, sweep, uploads, worklist):
             self.patch.setattr(one, "server_time", lambda connection: right(connection) + timedelta(days=self.days))

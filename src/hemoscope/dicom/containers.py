@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from hemoscope.dicom.read import load_bytes
+from hemoscope.dicom.read import load_bytes, raise_if_machine_failed
 from hemoscope.dicom.read_limits import ReadLimits
 from hemoscope.dicom.refusals import refusal
 
@@ -143,6 +143,7 @@ class MemberSource:
         try:
             return self.archive.read(self.member, limits)
         except _ERRORS as error:
+            raise_if_machine_failed(error, self.name)
             raise refusal(self.name, "bad_archive", f"it cannot be unpacked ({type(error).__name__})") from error
 
     def stamp(self) -> tuple[int, ...]:
@@ -172,6 +173,7 @@ class Container:
                 reason = f"more members than the limit members = {limits.members}"
                 raise refusal(self.parent.name, "too_large", reason) from error
             except _ERRORS as error:
+                raise_if_machine_failed(error, self.parent.name)
                 reason = f"not a valid {self._kind.upper()} file ({type(error).__name__})"
                 raise refusal(self.parent.name, "bad_archive", reason) from error
 
@@ -187,6 +189,7 @@ class Container:
             try:
                 place = _CountedReader(self.parent.path, limits)
             except OSError as error:
+                raise_if_machine_failed(error, self.parent.name)
                 cause = os.strerror(error.errno) if error.errno else type(error).__name__
                 raise refusal(self.parent.name, "unreadable", f"cannot be opened: {cause}") from error
             return kind(place, 0)

@@ -32,6 +32,7 @@ from hemoscope.dicom.decoder_messages import DAMAGED
 from hemoscope.dicom.pixels import PixelFormat, Words
 from hemoscope.dicom.refusals import refusal
 from hemoscope.dicom.slices import QualityNote
+from hemoscope.errors import DecoderStartError
 
 _COMMAND = (sys.executable, "-P", "-m", "hemoscope.dicom.decoder_child")
 # The C library (mallopt(3)) keeps freed memory for the next frame: a third of the time was spent on fresh pages.
@@ -57,13 +58,17 @@ class _Child:
     """One process, used by one thread at a time."""
 
     def __init__(self, room: int) -> None:
-        """Start it, with so many bytes for the words of a frame. Raises _ChildError."""
+        """Start it, with so many bytes for the words of a frame. Raises DecoderStartError."""
         self.room = room
         try:
             self._shared, self._process = _started(room)
         except OSError as error:
-            msg = f"its decoder cannot be started ({os.strerror(error.errno or 0)})"
-            raise _ChildError(msg) from error
+            cause = os.strerror(error.errno or 0)
+            msg = (
+                f"no decoder of compressed pixels can be started on this machine ({cause}). Free memory, or allow more "
+                "processes and open files, and try again"
+            )
+            raise DecoderStartError(msg) from error
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -190,7 +195,7 @@ class DecoderPool:
 
     @contextmanager
     def child(self, room: int) -> Iterator[_Child]:
-        """Lend a child with that much room; after an error it is ended. Raises _ChildError if none can be started."""
+        """Lend a child with that much room; after an error it is ended. Raises DecoderStartError."""
         with self._lock:
             found = self._idle.pop() if self._idle else None
         if found is not None and found.room < room:
@@ -232,6 +237,7 @@ def decode_apart(
     Raises:
         DicomReadError: ``inconsistent_pixel_data`` if the frame contradicts the header or cannot be decoded,
             ``decoder_died`` if the decoder ended, took too long or gave something else than a frame.
+        DecoderStartError: the machine cannot start a decoder now; the frame may be good.
     """
     head = {"pixels": asdict(pixels), "syntax": syntax}
     count = pixels.rows * pixels.columns

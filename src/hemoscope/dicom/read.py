@@ -50,6 +50,8 @@ __all__ = [
 
 DicomInput = Path | bytes | BinaryIO
 # Refusals of frames that show no slice; the other frames of their file are read.
+_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_OF_THE_DISK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 _NO_SLICES = frozenset({"localizer", "sheet", "parameter_map"})
 
 
@@ -222,10 +224,22 @@ def _load_file(path: Path, source: str, limits: ReadLimits) -> bytes:
         with path.open("rb") as stream:
             return _load_stream(stream, source, limits)
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # this process has no descriptor left: nothing is wrong with the file
+        raise_if_machine_failed(error, source)
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise refusal(source, "unreadable", f"cannot be opened: {reason}") from error
+
+
+def raise_if_machine_failed(error: Exception, source: str) -> None:
+    """Raise an error that says nothing about the content of an input.
+
+    Raises:
+        OSError: ``error``, if this process has no file descriptor or memory left.
+        DicomReadError: ``unreadable``, if the disk or the file server did not deliver the bytes.
+    """
+    if isinstance(error, OSError) and error.errno in _OF_THE_PROCESS:
+        raise error
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        raise refusal(source, "unreadable", f"reading fails ({os.strerror(error.errno)})") from error
 
 
 def _load_stream(stream: BinaryIO, source: str, limits: ReadLimits) -> bytes:
@@ -237,6 +251,7 @@ def _load_stream(stream: BinaryIO, source: str, limits: ReadLimits) -> bytes:
             parts.append(part)
             left -= len(part)
     except OSError as error:
+        raise_if_machine_failed(error, source)
         raise refusal(source, "unreadable", f"reading fails ({type(error).__name__})") from error
     return b"".join(parts)
 

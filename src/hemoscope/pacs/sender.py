@@ -13,11 +13,11 @@ from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
+from hemoscope.checksums import ChecksumError
 from hemoscope.pacs.commitment import Commitments
 from hemoscope.store.background import described
 from hemoscope.store.node_settings import Destination, NodeSettings
@@ -115,7 +115,9 @@ class Sender:
             return f"it does not accept {sop_class.name}"
         try:
             answer = association.send_c_store(dcmread(io.BytesIO(self._outbox.read(outgoing))))
-        except (OSError, ValueError, RuntimeError, InvalidDicomError) as error:  # no file, or no association any more
+        except ChecksumError:
+            return f"the stored file of object {outgoing.sop_instance_uid} is damaged"
+        except Exception as error:  # noqa: BLE001 - no file, no association any more, damage: the others are sent
             return described(error)
         # No status: the peer accepted the association and then aborted. Warnings (Bxxx) mean stored too, PS3.4 B.2.3.
         status = answer.get("Status")

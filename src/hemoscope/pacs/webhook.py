@@ -12,6 +12,7 @@ import ssl
 import time
 from urllib.parse import urlsplit
 
+from hemoscope.checksums import ChecksumError
 from hemoscope.errors import ConfigError
 from hemoscope.store.node_settings import WEBHOOK, Webhook
 from hemoscope.store.outbox import Outbox
@@ -53,7 +54,7 @@ class WebhookSender:
         for object_id, outgoing in self._outbox.claim(WEBHOOK):
             try:
                 status = self._post(self._outbox.read(outgoing))
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, ChecksumError, http.client.HTTPException) as error:
                 self._failed(object_id, type(error).__name__)
                 continue
             if 200 <= status < 300:

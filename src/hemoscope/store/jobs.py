@@ -6,7 +6,8 @@ another one sent before. The PACS, with all its senders, is one of them. Before 
 earlier reading found something immediate, since its results may wait for the later reading.
 
 A lease that runs out is a failed attempt; after three the studies fail with a code. A worker that is asked to stop
-gives its job back, and the attempt does not count. A worker that lost its lease can no longer write a result.
+gives its job back, and the attempt does not count. A worker that lost its lease can no longer write a result. After an
+error of the system, which may pass, the next attempt waits some minutes.
 
 A lease has run out if nobody renewed it while another process watched it for the time of a lease, by its monotonic
 clock: clocks that are wrong, differ or are set make no lease shorter or longer.
@@ -29,6 +30,8 @@ from hemoscope.store.uploads import FAILED_RANK
 from hemoscope.store.values import StudyState
 
 _LOOKS_AT_LEAST = 0.5  # of the time of a lease: who looks more rarely may have missed what all others missed
+_FIRST_PAUSE = timedelta(minutes=1)
+_LONGEST_PAUSE = timedelta(minutes=15)
 FINAL = (StudyState.DONE, StudyState.FAILED)
 _jobs, _workers, _studies = tables.jobs, tables.workers, tables.studies
 _uploads, _turns = tables.uploads, tables.turns
@@ -75,18 +78,20 @@ class Jobs:
         self._database = database
         self._first_seen: dict[_Renewal, float] = {}
         self._looked = float("-inf")
+        self._joined: dict[str, dict[str, Any]] = {}
 
     def join(self, worker_id: str, *, host: str, pid: int) -> None:
-        """Register a worker."""
-        row = {"worker_id": worker_id, "host": host, "pid": pid}
+        """Register a worker of this process; its heartbeats register it again if its row is gone."""
         with self._database.writing() as connection:
             moment = server_time(connection)
-            connection.execute(_workers.insert().values(**row, started_at=moment, beat_at=moment))
+            row = {"worker_id": worker_id, "host": host, "pid": pid, "started_at": moment}
+            connection.execute(_workers.insert().values(**row, beat_at=moment))
+        self._joined[worker_id] = row
 
     def lease(self, worker_id: str) -> UploadJob | None:
         """Take the upload whose turn it is, or None; uploads that have used all attempts fail."""
         with self._database.reading() as connection:
-            free = _free(self._ended_leases(connection))
+            free = _free(self._ended_leases(connection), server_time(connection))
             if connection.execute(sa.select(_jobs.c.upload_id).where(free).limit(1)).first() is None:
                 return None
         with self._database.writing() as connection:
@@ -138,7 +143,10 @@ class Jobs:
             longer = {"lease_until": moment + self.lease_time}
             kept = job is None or connection.execute(_jobs.update().where(_held(job)).values(**longer)).rowcount == 1
             alive = {"beat_at": moment, "upload_id": job.upload_id if job else None}
-            connection.execute(_workers.update().where(_workers.c.worker_id == worker_id).values(**alive))
+            own = _workers.update().where(_workers.c.worker_id == worker_id)
+            if connection.execute(own.values(**alive)).rowcount == 0 and worker_id in self._joined:
+                # The sweep of another process removed it: the database was away, or a clock was set.
+                connection.execute(_workers.insert().values(**self._joined[worker_id], **alive))
             self._watch_leases(connection)
             return kept
 
@@ -155,6 +163,7 @@ class Jobs:
 
     def worker_died(self, worker_id: str) -> None:
         """Free the job of a worker that is known to be dead, without waiting for its lease to run out."""
+        self._joined.pop(worker_id, None)
         with self._database.writing() as connection:
             tables.tick(connection)
             held = _jobs.c.worker_id == worker_id, _jobs.c.state == "running"
@@ -162,8 +171,10 @@ class Jobs:
                 self._retry_or_fail(connection, row.upload_id, row.attempts, _killed(row.attempts))
             connection.execute(_workers.delete().where(_workers.c.worker_id == worker_id))
 
-    def retry(self, job: UploadJob, failure: JobFailure) -> None:
+    def retry(self, job: UploadJob, failure: JobFailure, *, paused: bool = False) -> None:
         """Put a job back after an unexpected error; once its attempts are used up it fails.
+
+        If it is ``paused``, the next attempt waits: a minute, then four times as long each time, 15 minutes at most.
 
         Raises:
             LeaseLostError: it is no longer the caller's.
@@ -172,6 +183,10 @@ class Jobs:
             tables.tick(connection)
             check_held(connection, job)
             self._retry_or_fail(connection, job.upload_id, job.attempt, failure)
+            if paused:
+                until = server_time(connection) + min(_FIRST_PAUSE * 4 ** (job.attempt - 1), _LONGEST_PAUSE)
+                own = _jobs.update().where(_jobs.c.upload_id == job.upload_id)
+                connection.execute(own.values(not_before=until))
 
     def _retry_or_fail(self, connection: Connection, upload_id: str, attempts: int, failure: JobFailure) -> None:
         if attempts >= self.attempts:
@@ -210,8 +225,11 @@ def _too_slow(limit: timedelta) -> JobFailure:
     )
 
 
-def _free(ended: Sequence[_Renewal]) -> sa.ColumnElement[bool]:
-    """Jobs that wait, and jobs whose lease ran out and was not renewed since it was looked at."""
+def _free(ended: Sequence[_Renewal], now: datetime) -> sa.ColumnElement[bool]:
+    """Jobs that wait, and jobs whose lease ran out and was not renewed since it was looked at.
+
+    A pause that would end later than any pause lasts is over: the clock was ahead when it was written.
+    """
     unchanged = (
         sa.and_(
             _jobs.c.upload_id == one.upload_id,
@@ -221,7 +239,8 @@ def _free(ended: Sequence[_Renewal]) -> sa.ColumnElement[bool]:
         )
         for one in ended
     )
-    return sa.or_(_jobs.c.state == "queued", *unchanged)
+    over = _jobs.c.not_before.is_(None), _jobs.c.not_before <= now, _jobs.c.not_before > now + _LONGEST_PAUSE
+    return sa.or_(sa.and_(_jobs.c.state == "queued", sa.or_(*over)), *unchanged)
 
 
 def _next_free(connection: Connection, free: sa.ColumnElement[bool]) -> Any:

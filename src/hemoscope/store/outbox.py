@@ -4,6 +4,7 @@ The files are written before the transaction that stores a study's result, and t
 stored without its objects. They hold the patient's identity, as the images did, and are removed once delivered.
 """
 
+import hashlib
 import logging
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,12 +19,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from hemoscope.checksums import read_checked
 from hemoscope.files import write_bytes
 from hemoscope.store import tables
 from hemoscope.store.clock_watch import ClockWatch
 from hemoscope.store.database import Database, server_time
 from hemoscope.store.jobs import FINAL
-from hemoscope.store.storage import full_disk_refused
+from hemoscope.store.storage import usable
 
 _log = logging.getLogger("hemoscope.store")
 _outbox = tables.outbox
@@ -51,7 +53,10 @@ WAITING = (Delivery.QUEUED, Delivery.SENT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingObject:
-    """One object for one destination; ``content_uid`` names what it says, whatever report it follows."""
+    """One object for one destination; ``content_uid`` names what it says, whatever report it follows.
+
+    ``sha256`` is that of its file, empty for objects of earlier versions.
+    """
 
     destination: str
     kind: str
@@ -61,6 +66,7 @@ class OutgoingObject:
     sop_instance_uid: str
     content_uid: str
     file: str
+    sha256: str = ""
     reading: int = 1
 
 
@@ -104,13 +110,17 @@ class Outbox:
         self.longest_hold = timedelta(0)
         self._clock = ClockWatch(database)
 
-    def write(self, content: bytes) -> str:
-        """Write an object's file, durably, and return its name. Raises StoreError ``storage_full``."""
+    def write(self, content: bytes) -> tuple[str, str]:
+        """Write an object's file, durably, and return its name and SHA-256.
+
+        Raises:
+            StoreError: ``storage_full`` or ``storage_unusable``.
+        """
         name = f"{secrets.token_hex(16)}.dcm"
-        with full_disk_refused():
+        with usable():
             self.folder.mkdir(mode=0o700, exist_ok=True)
             write_bytes(self.folder / name, content, mode=0o600)
-        return name
+        return name, hashlib.sha256(content).hexdigest()
 
     def discard(self, names: Sequence[str]) -> None:
         """Remove files that got no row."""
@@ -193,8 +203,13 @@ class Outbox:
             connection.execute(_outbox.update().where(*waiting).values(next_at=until))
 
     def read(self, outgoing: OutgoingObject) -> bytes:
-        """Return the bytes of an object's file. Raises OSError."""
-        return (self.folder / outgoing.file).read_bytes()
+        """Return the bytes of an object's file.
+
+        Raises:
+            ChecksumError: they are not those that were written.
+            OSError: the file cannot be read.
+        """
+        return read_checked(self.folder / outgoing.file, {outgoing.file: outgoing.sha256} if outgoing.sha256 else None)
 
     def delivered(self, object_id: int) -> None:
         """Note that the destination has an object, and remove its file."""
@@ -369,6 +384,7 @@ FIELDS = (
     "sop_instance_uid",
     "content_uid",
     "file",
+    "sha256",
     "reading",
 )
 

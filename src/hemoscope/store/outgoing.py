@@ -44,7 +44,7 @@ class OutgoingResults:
         readings of the study. Results of a study that lacks slices are held: the rest may be on its way.
 
         Raises:
-            StoreError: ``storage_full``.
+            StoreError: ``storage_full`` or ``storage_unusable``.
         """
         findings = reading.findings
         lacking = not findings.complete or bool(findings.unread)
@@ -64,6 +64,7 @@ class OutgoingResults:
         suspected = [one.label.value for one in findings.findings if one.present]
         body = {"event": "study_read", "study_id": study_id, "urgency": findings.urgency, "suspected": suspected}
         uid = derived_uid(WEBHOOK, study_id)
+        file, sha256 = self._outbox.write(json.dumps(body).encode())
         yield OutgoingObject(
             destination=WEBHOOK,
             kind="webhook",
@@ -72,7 +73,8 @@ class OutgoingResults:
             sop_class_uid="",
             sop_instance_uid=uid,
             content_uid=uid,
-            file=self._outbox.write(json.dumps(body).encode()),
+            file=file,
+            sha256=sha256,
         )
 
     def _results(
@@ -117,9 +119,9 @@ class OutgoingResults:
             return
         number = before[0].outgoing.reading if before else number
         sent = self._following(reading, source, result, number)
-        file = self._outbox.write(sent.content)
+        written = self._outbox.write(sent.content)
         for destination in lacking:
-            yield _outgoing(destination, sent, study, file=file, content_uid=content_uid, reading=number)
+            yield _outgoing(destination, sent, study, written, content_uid=content_uid, reading=number)
 
     def _following(self, reading: StudyReading, source: SourceStudy, result: DicomResult, number: int) -> DicomResult:
         """Return the result, or for one that follows another one, the result that says so."""
@@ -145,8 +147,8 @@ class OutgoingResults:
             rejected = [_reference(one) for one in earlier if one.kind != REJECTION]
             if destination.reject_superseded and destination.name in having and rejected:
                 note = rejection_note(source, rejected)
-                uid, file = note.sop_instance_uid, self._outbox.write(note.content)
-                yield _outgoing(destination, note, study, file=file, content_uid=uid, reading=number)
+                uid, written = note.sop_instance_uid, self._outbox.write(note.content)
+                yield _outgoing(destination, note, study, written, content_uid=uid, reading=number)
 
     def _build(
         self,
@@ -161,8 +163,15 @@ class OutgoingResults:
 
 
 def _outgoing(
-    destination: Destination, result: DicomResult, study: str, *, file: str, content_uid: str, reading: int
+    destination: Destination,
+    result: DicomResult,
+    study: str,
+    written: tuple[str, str],
+    *,
+    content_uid: str,
+    reading: int,
 ) -> OutgoingObject:
+    file, sha256 = written
     return OutgoingObject(
         destination=destination.name,
         kind=result.kind,
@@ -172,6 +181,7 @@ def _outgoing(
         sop_instance_uid=result.sop_instance_uid,
         content_uid=content_uid,
         file=file,
+        sha256=sha256,
         reading=reading,
     )
 

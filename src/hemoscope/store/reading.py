@@ -31,7 +31,7 @@ from hemoscope.store.other_series import keep_series, others_to_show
 from hemoscope.store.outbox import NOTHING
 from hemoscope.store.results import StudyGoneError, StudyResult
 from hemoscope.store.scan_time import acquired_at, identity
-from hemoscope.store.sources import named_by_number, open_upload
+from hemoscope.store.sources import check_could_be_read, named_by_number, open_upload
 from hemoscope.store.storage import MAPS, VOLUME
 from hemoscope.store.store import Store
 from hemoscope.store.values import Geometry, StudyState
@@ -74,12 +74,18 @@ class UploadReader:
         Raises:
             LeaseLostError: the job is no longer the caller's; what was written meanwhile is removed again.
             StoreError: the disk is full or the database away.
+            OSError: a file cannot be read now, and this is not the last attempt.
         """
         store = self._store
         store.results.progress(job, None, state=StudyState.READING, done=0, total=0)
         opening = self._progress(job, None, StudyState.READING)
         archive = open_upload(
-            store.folder, job.upload_id, deidentify=self._deidentify, limits=store.read_limits, progress=opening
+            store.folder,
+            job.upload_id,
+            deidentify=self._deidentify,
+            last_attempt=self._is_last(job),
+            limits=store.read_limits,
+            progress=opening,
         )
         sizes = [max(len(series) for series in study.series) for study in archive.studies]
         uids = [study.study_instance_uid for study in archive.studies]
@@ -99,6 +105,9 @@ class UploadReader:
         if partly_deleted or not store.keep_source:
             store.folder.remove_aside(store.folder.source(job.upload_id), job.upload_id)
 
+    def _is_last(self, job: UploadJob) -> bool:
+        return job.attempt >= self._store.jobs.attempts
+
     @contextmanager
     def _unless_gone(self, job: UploadJob, study_id: str) -> Iterator[None]:
         try:
@@ -115,6 +124,8 @@ class UploadReader:
 
         progress = self._stage_progress(job, study_id)
         outcome = self._predictor.read_study(archive, study, maps=True, on_decoded=show, progress=progress)
+        if not self._is_last(job):
+            check_could_be_read(outcome.rejected)
         if outcome.reading is None:
             refused = tuple(_of_an_upload(one) for one in outcome.rejected)
             self._refuse(job, study_id, archive, (*refused, *archive.rejected))

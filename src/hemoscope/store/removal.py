@@ -5,7 +5,9 @@ crash in between, the trash holds a folder that names its study and who deletes 
 the deletion.
 """
 
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -14,11 +16,14 @@ from hemoscope.errors import StoreError
 from hemoscope.store import audit, outbox_of_readings, readings, tables
 from hemoscope.store.audit_chain import DELETE
 from hemoscope.store.database import Database, server_time
+from hemoscope.store.for_each import for_each
 from hemoscope.store.refusals import refusal
 from hemoscope.store.storage import Storage
 from hemoscope.store.study_row import find_study
 
 _studies, _feedback, _jobs = tables.studies, tables.feedback, tables.jobs
+# A study's folder in the trash, as ``delete_study`` names it: its id, who deletes it in hexadecimal digits, a token.
+_DELETED = re.compile("([0-9a-f]{32})-((?:[0-9a-f]{2})*)-[0-9a-f]{8}")
 
 
 def delete_study(database: Database, storage: Storage, study_id: str, *, by: str, detail: str = "") -> None:
@@ -48,7 +53,12 @@ def delete_older(database: Database, storage: Storage, *, days: int) -> int:
         latest = server_time(connection) - timedelta(days=days)
         old = sa.select(_studies.c.study_id).where(_studies.c.received_at < latest)
         study_ids = connection.execute(old).scalars().all()
-    return sum(_delete_if_there(database, storage, study_id, days) for study_id in study_ids)
+    deleted = for_each(
+        study_ids,
+        lambda study_id: _delete_if_there(database, storage, study_id, days),
+        what="studies past their retention",
+    )
+    return sum(deleted)
 
 
 def _delete_if_there(database: Database, storage: Storage, study_id: str, days: int) -> bool:
@@ -62,14 +72,17 @@ def _delete_if_there(database: Database, storage: Storage, study_id: str, days: 
 
 
 def finish_deletions(database: Database, storage: Storage) -> None:
-    """Complete the deletions that a crash interrupted, which the trash names by study."""
-    for folder in list(storage.trash.iterdir()):
-        study_id, *by = folder.name.split("-")[:-1]
-        user = bytes.fromhex(by[0]).decode() if by else ""
+    """Complete the deletions that a crash interrupted, which the trash names by study; remove what else is in it."""
+    for_each(storage.trash.iterdir(), lambda folder: _finish(database, storage, folder), what="folders of the trash")
+
+
+def _finish(database: Database, storage: Storage, folder: Path) -> None:
+    if (named := _DELETED.fullmatch(folder.name)) is not None:
+        study_id, user = named[1], bytes.fromhex(named[2]).decode(errors="replace")
         with database.writing() as connection:
             if (upload_id := _upload_of(connection, study_id)) is not None:
                 _delete_rows(connection, study_id, upload_id, by=user, detail="completed by the sweep")
-        storage.remove(folder)
+    storage.remove(folder)
 
 
 def _delete_rows(

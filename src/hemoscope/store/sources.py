@@ -5,9 +5,10 @@ A site may have them replaced by de-identified copies before anything is read fr
 them, UIDs in findings too, and everything that is kept is free of identity.
 """
 
+import errno
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from hemoscope.dicom.sources import rejected_by
 from hemoscope.errors import DicomReadError
 from hemoscope.files import sync_folder
 from hemoscope.progress import Progress
-from hemoscope.store.storage import SOURCE_SUMS, Storage, full_disk_refused, new_private_file
+from hemoscope.store.storage import SOURCE_SUMS, Storage, full_disk_refused, new_private_file, usable
 
 _LOST = "lost_upload"
 
@@ -32,6 +33,7 @@ def open_upload(
     upload_id: str,
     *,
     deidentify: bool,
+    last_attempt: bool = True,
     limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
     progress: Progress | None = None,
 ) -> Archive:
@@ -41,39 +43,62 @@ def open_upload(
         storage: their folder.
         upload_id: of the upload.
         deidentify: replace them by de-identified copies first, so that nothing derived from them can identify anybody.
+        last_attempt: a file that cannot be read is refused; before, that may pass, and the upload is read again later.
         limits: size limits of one input.
         progress: called with the files done and their number.
+
+    Raises:
+        OSError: a file cannot be read, and this is not the last attempt.
+        StoreError: ``storage_full`` or ``storage_unusable``.
     """
     folder = storage.source(upload_id)
     if not deidentify:
-        return _open(storage, folder, limits, progress)
+        return _open(storage, folder, limits, progress, last_attempt=last_attempt)
     clean = folder.with_name("clean")
     rejected: tuple[Rejected, ...] = ()
     if folder.exists() or not clean.exists():  # else a crash came between the last two steps below
-        archive = _open(storage, folder, limits, progress)
-        refused = _write_clean(storage, archive, clean)
+        archive = _open(storage, folder, limits, progress, last_attempt=last_attempt)
+        with usable():
+            refused = _write_clean(storage, archive, clean)
+        if not last_attempt:
+            check_could_be_read(refused)
         rejected = tuple(one for one in archive.rejected if one.code != _LOST) + refused
-        storage.remove_aside(folder, upload_id)
-    clean.rename(folder)
-    opened = _open(storage, folder, limits)
+        with usable():
+            storage.remove_aside(folder, upload_id)
+    with usable():
+        clean.rename(folder)
+    opened = _open(storage, folder, limits, last_attempt=last_attempt)
     return replace(opened, rejected=rejected + opened.rejected)
 
 
-def _open(storage: Storage, folder: Path, limits: ReadLimits, progress: Progress | None = None) -> Archive:
+def check_could_be_read(rejected: Iterable[Rejected]) -> None:
+    """Raise OSError if a file could not be read: it could a moment ago, for its checksum, so that may pass."""
+    if any(one.code == "unreadable" for one in rejected):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def _open(
+    storage: Storage, folder: Path, limits: ReadLimits, progress: Progress | None = None, *, last_attempt: bool
+) -> Archive:
     """Open the files that are as they were uploaded; the others are refused, and no study is complete without them."""
     found: dict[str, Path] = {}
     lost = {"upload": "its folder is no longer in the storage folder"}
     if folder.exists() or not storage.store_id():  # without its id the storage folder itself is away and may come back
         found = {path.name: path for path in sorted(folder.iterdir()) if path.name != SOURCE_SUMS}
-        lost = _lost(found, read_sums(folder / SOURCE_SUMS))
+        lost = _lost(found, read_sums(folder / SOURCE_SUMS), last_attempt=last_attempt)
     files = [path for name, path in found.items() if name not in lost]
     archive = open_archive(files, limits=limits, progress=progress)
+    if not last_attempt:
+        check_could_be_read(archive.rejected)
     rejected = tuple(rejected_by(refusal(name, _LOST, reason)) for name, reason in sorted(lost.items()))
     return replace(archive, studies=_with_lost(archive.studies, rejected), rejected=rejected + archive.rejected)
 
 
-def _lost(found: Mapping[str, Path], sums: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the reason for each file that is not as its checksum says."""
+def _lost(found: Mapping[str, Path], sums: Mapping[str, str] | None, *, last_attempt: bool) -> dict[str, str]:
+    """Return the reason for each file that is not as its checksum says.
+
+    A file that is there and cannot be read is lost only at the last attempt: a file server may be away for a moment.
+    """
     if sums is None:
         warn_unchecked("An upload", "It is read as it is")
         return {}
@@ -85,6 +110,8 @@ def _lost(found: Mapping[str, Path], sums: Mapping[str, str] | None) -> dict[str
             if digest != sums.get(name):
                 lost[name] = "its bytes in the storage folder are not those that arrived"
         except OSError as error:
+            if not last_attempt and not isinstance(error, FileNotFoundError | IsADirectoryError):
+                raise
             lost[name] = f"it cannot be read from the storage folder ({os.strerror(error.errno or 0)})"
     return lost
 

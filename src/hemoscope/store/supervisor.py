@@ -186,13 +186,21 @@ class Supervisor:
                 process.wait()
 
     def _tidy(self) -> None:
-        """Delete by age unless the clock was set lately, then what crashes left behind."""
-        if self._clock.steady(self._store.time()):
-            days = self._settings.retention_days
+        """Delete by age unless the clock was set lately, then what crashes left behind, also if the first fails."""
+        try:
+            if self._clock.steady(self._store.time()):
+                self._delete_by_age()
+        finally:
+            self._store.sweep()
+
+    def _delete_by_age(self) -> None:
+        """Delete studies past their retention, and what was swept long ago, also if the first fails."""
+        days = self._settings.retention_days
+        try:
             if days is not None and (deleted := self._store.retention(days)):
                 _log.info("%d studies past their retention deleted", deleted)
+        finally:
             self._store.empty_trash()
-        self._store.sweep()
 
 
 def _close_input(process: subprocess.Popen[bytes]) -> None:

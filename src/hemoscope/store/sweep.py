@@ -5,9 +5,10 @@ may have been restored from an old backup. It is moved back once the database kn
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 
 from hemoscope.store import tables
 from hemoscope.store.database import Database, server_time
+from hemoscope.store.for_each import for_each
 from hemoscope.store.pairing import check_paired
 from hemoscope.store.removal import finish_deletions
 from hemoscope.store.storage import VOLUME, Storage
@@ -48,44 +50,48 @@ class Sweep:
             StoreError: ``database_unreachable``, or ``storage_unusable``, also if the folder is another one by now.
         """
         check_paired(self._storage, self._store_id)
-        finish_deletions(self._database, self._storage)
-        self._put_back()
-        self._set_aside()
-        self._remove_sources()
-        self._forget()
+        steps = (self._finish_deletions, self._put_back, self._set_aside, self._remove_sources, self._forget)
+        for_each(steps, lambda step: step(), what="steps of the sweep")
 
     def empty(self) -> None:
         """Delete what was swept longer ago than it is kept."""
         with self._database.reading() as connection:
             latest = server_time(connection) - self._kept
         old = [one for one in self._storage.swept.iterdir() if (at := _swept_at(one)) is not None and at < latest]
-        for folder in old:
-            self._storage.remove_aside(folder, folder.name)
-        _report("deleted for good", old, f"after {self._kept.days} days")
+        # Under a name without ids: this is no deletion that ``finish_deletions`` has to complete.
+        deleted = for_each(old, lambda folder: self._remove(folder, "swept"), what="folders in .swept")
+        _report("deleted for good", deleted, f"after {self._kept.days} days")
+
+    def _finish_deletions(self) -> None:
+        finish_deletions(self._database, self._storage)
+
+    def _remove(self, folder: Path, name: str) -> Path:
+        self._storage.remove_aside(folder, name)
+        return folder
 
     def _set_aside(self) -> None:
         """Move folders of uploads never accepted, and of studies that are not listed, into ``.swept``."""
-        unknown = [one for one in self._unknown() if not self._was_deleted(one)]
+        checked = for_each(self._unknown(), lambda one: (one, self._was_deleted(one)), what="unknown folders")
+        unknown = [one for one, deleted in checked if not deleted]
         self._unchanged = {folder: self._since(folder) for folder in unknown}
         settled = [one for one in unknown if monotonic() - self._unchanged[one][1] >= _UNCHANGED_S]
         with self._database.reading() as connection:
             stamp = int(server_time(connection).timestamp())
-        for folder in settled:
-            ids = folder.relative_to(self._storage.root).parts
-            with suppress(FileNotFoundError):  # another process swept it
-                folder.rename(self._storage.swept / "-".join((str(stamp), *ids)))
-        _report("moved into .swept", settled, f"unknown to the database; kept for {self._kept.days} days")
+        moved = for_each(settled, lambda folder: self._move(folder, stamp), what="unknown folders")
+        _report("moved into .swept", moved, f"unknown to the database; kept for {self._kept.days} days")
         self._put_back()  # what was accepted in this moment
+
+    def _move(self, folder: Path, stamp: int) -> Path:
+        ids = folder.relative_to(self._storage.root).parts
+        with suppress(FileNotFoundError):  # another process swept it
+            folder.rename(self._storage.swept / "-".join((str(stamp), *ids)))
+        return folder
 
     def _unknown(self) -> Iterator[Path]:
         folders = list(self._storage.uploads())  # before the rows: whatever is accepted meanwhile is known
         known = self._known()
-        for folder in folders:
-            if folder.name not in known:
-                yield folder
-                continue
-            ours = known[folder.name] | {"source", "clean"}
-            yield from (one for one in folder.iterdir() if one.is_dir() and one.name not in ours)
+        found = for_each(folders, lambda folder: _unknown_in(folder, known.get(folder.name)), what="uploads")
+        return chain.from_iterable(found)
 
     def _was_deleted(self, folder: Path) -> bool:
         """Remove what is left of a study or upload whose deletion the database remembers; True if it was one."""
@@ -117,15 +123,19 @@ class Sweep:
         swept = [one for one in self._storage.swept.iterdir() if _swept_at(one) is not None]
         if not swept:
             return
-        known, back = self._known(), []
-        for folder in swept:
-            _stamp, upload_id, *study = folder.name.split("-")
-            place = self._storage.root.joinpath(upload_id, *study)
-            if set(study) <= known.get(upload_id, set()) and upload_id in known and not place.exists():
-                with suppress(FileNotFoundError):  # another process moved it back
-                    folder.rename(place)
-                    back.append(place)
-        _report("moved back from .swept", back, "the database lists them")
+        known = self._known()
+        back = for_each(swept, lambda folder: self._put_back_one(folder, known), what="folders in .swept")
+        _report("moved back from .swept", filter(None, back), "the database lists them")
+
+    def _put_back_one(self, folder: Path, known: Mapping[str, set[str]]) -> Path | None:
+        """Move a folder back and return its place; None if it is not listed, or is there already."""
+        _stamp, upload_id, *study = folder.name.split("-")
+        place = self._storage.root.joinpath(upload_id, *study)
+        if set(study) <= known.get(upload_id, set()) and upload_id in known and not place.exists():
+            with suppress(FileNotFoundError):  # another process moved it back
+                folder.rename(place)
+                return place
+        return None
 
     def _remove_sources(self) -> None:
         """Remove the source folders of finished jobs: those that failed, or whose worker died right after finishing."""
@@ -143,8 +153,8 @@ class Sweep:
             for upload_id, study_id in pixels
             if upload_id in sources and not (self._storage.study(upload_id, study_id) / VOLUME).exists()
         }
-        for upload_id in sources.keys() - lacking:
-            self._storage.remove_aside(sources[upload_id], upload_id)
+        read = sources.keys() - lacking
+        for_each(read, lambda one: self._remove(sources[one], one), what="sources of uploads that were read")
         _report("kept as source", [self._storage.upload(one) for one in sorted(lacking)], "their pixels are missing")
 
     def _forget(self) -> None:
@@ -154,6 +164,13 @@ class Sweep:
             connection.execute(deletions.delete().where(deletions.c.deleted_at < moment - _FORGOTTEN_AFTER))
             connection.execute(sessions.delete().where(sessions.c.expires_at < moment))
             connection.execute(workers.delete().where(workers.c.beat_at < moment - _WORKER_GONE_AFTER))
+
+
+def _unknown_in(upload: Path, studies: set[str] | None) -> list[Path]:
+    """What is unknown of an upload with these studies: the whole of it if the database does not know it (None)."""
+    if studies is None:
+        return [upload]
+    return [one for one in upload.iterdir() if one.is_dir() and one.name not in studies | {"source", "clean"}]
 
 
 def _swept_at(folder: Path) -> datetime | None:

@@ -84,6 +84,7 @@ jobs = Table(
     Column("started_at", UtcTime()),
     Column("lease_until", UtcTime()),
     Column("finished_at", UtcTime()),
+    Column("not_before", UtcTime()),
     Index("jobs_by_state", "state", "queued_at"),
 )
 
@@ -267,6 +268,7 @@ outbox = Table(
     Column("sent_at", UtcTime()),
     Column("committed_at", UtcTime()),
     Column("ended_at", UtcTime()),
+    Column("sha256", String(64), nullable=False, server_default=""),
     UniqueConstraint("destination", "sop_instance_uid", name="outbox_once"),
     Index("outbox_due", "destination", "state", "next_at"),
     Index("outbox_of_reading", "study_id"),

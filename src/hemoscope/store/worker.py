@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hemoscope.errors import HemoscopeError, StoreError
+from hemoscope.errors import DecoderStartError, HemoscopeError, StoreError
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.engine import available_threads, engine_on
 from hemoscope.inference.precision import precision_of
@@ -223,6 +223,7 @@ def work_once(store: Store, reader: UploadReader, worker_id: str, heartbeat: Hea
 
     Raises:
         StoreError: a fault of the site that passes, such as ``storage_full``; an upload taken was given back.
+        DecoderStartError: as above.
     """
     job = store.jobs.lease(worker_id)
     if job is None:
@@ -245,11 +246,23 @@ def _read(store: Store, reader: UploadReader, job: UploadJob) -> None:
         _log.warning(_LOST, job.upload_id)
     except Exception as error:  # a worker survives any study; the attempt is counted and logged
         _log.error("upload %s: %s", job.upload_id, _origin(error))
-        if isinstance(error, StoreError) and error.code in PASSING:
-            if _end_attempt(job, store.jobs.give_back):
-                raise
-            return
-        _end_attempt(job, partial(store.jobs.retry, failure=_unexpected(error)))
+        fault = _fault_of_the_site(store, error)
+        if fault is None:
+            paused = isinstance(error, OSError)  # it may pass: three attempts at once would be one
+            _end_attempt(job, partial(store.jobs.retry, failure=_unexpected(error), paused=paused))
+        elif _end_attempt(job, store.jobs.give_back):
+            raise fault from error
+
+
+def _fault_of_the_site(store: Store, error: Exception) -> Exception | None:
+    """Return the fault of the site that an error is or comes from, which costs no attempt; None if there is none."""
+    if isinstance(error, OSError):
+        try:
+            store.check_storage()
+        except StoreError as unusable:
+            return unusable
+    passing = isinstance(error, DecoderStartError) or (isinstance(error, StoreError) and error.code in PASSING)
+    return error if passing else None
 
 
 def _end_attempt(job: UploadJob, end: Callable[[UploadJob], None]) -> bool:
@@ -281,6 +294,10 @@ def _unexpected(error: Exception) -> JobFailure:
         return JobFailure(
             code="out_of_memory", message=message, remedy="Raise --worker-memory-mib, and upload it again"
         )
+    if isinstance(error, OSError) and error.errno:
+        message = f"An error of the system ({os.strerror(error.errno)}) ended the reading"
+        remedy = "Check the disk of the storage folder, and upload it again"
+        return JobFailure(code="internal_error", message=message, remedy=remedy)
     message = f"An unexpected error ({type(error).__name__}) ended the reading"
     return JobFailure(code="internal_error", message=message, remedy="Report it with the log's line")
 
