@@ -31,7 +31,7 @@ from hemoscope.store.values import StudyState
 
 _LOOKS_AT_LEAST = 0.5  # of the time of a lease: who looks more rarely may have missed what all others missed
 _FIRST_PAUSE = timedelta(minutes=1)
-_LONGEST_PAUSE = timedelta(minutes=15)
+_LONGEST_PAUSE = timedelta(minutes=16)
 FINAL = (StudyState.DONE, StudyState.FAILED)
 _jobs, _workers, _studies = tables.jobs, tables.workers, tables.studies
 _uploads, _turns = tables.uploads, tables.turns
@@ -174,7 +174,7 @@ class Jobs:
     def retry(self, job: UploadJob, failure: JobFailure, *, paused: bool = False) -> None:
         """Put a job back after an unexpected error; once its attempts are used up it fails.
 
-        If it is ``paused``, the next attempt waits: a minute, then four times as long each time, 15 minutes at most.
+        If it is ``paused``, the next attempt waits: a minute, then four times as long each time, 16 minutes at most.
 
         Raises:
             LeaseLostError: it is no longer the caller's.
