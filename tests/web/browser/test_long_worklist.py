@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 OpenPage = Callable[..., "Page"]
 WAIT_S = 60.0
+SECOND_PAGE = "**/api/v1/studies?*offset=500*"
 SMALL = make_phantom(seed=1, shape=(3, 64, 64))
 
 
@@ -32,6 +33,19 @@ def listed(page: "Page") -> list[str]:
     return ids
 
 
+def hold_second_page(page: "Page") -> list[Any]:
+    """Keep the answer for the second page of the list from coming; returns where the request will be."""
+    held: list[Any] = []
+    page.route(SECOND_PAGE, lambda route: held.append(route), times=1)  # noqa: PLW0108  # Playwright marks what it calls
+    return held
+
+
+def held_until(page: "Page", held: list[Any]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not held and time.monotonic() < end:
+        page.wait_for_timeout(20)
+
+
 def test_a_long_list_is_in_the_order_chosen_and_shows_more_on_request(long: "Page", fake: Any) -> None:
     ids = list(fake.fake.studies)
     assert listed(long) == ids[:500]
@@ -48,12 +62,56 @@ def test_a_long_list_is_in_the_order_chosen_and_shows_more_on_request(long: "Pag
     long.get_by_text("620 studies", exact=True).first.wait_for()
 
 
+def test_show_more_leaves_the_focus_where_the_reader_has_moved_it(long: "Page") -> None:
+    held = hold_second_page(long)
+    long.get_by_role("button", name="Show more").click()
+    held_until(long, held)
+    long.keyboard.press("/")
+    held[0].continue_()
+    long.get_by_text("620 studies", exact=True).first.wait_for()
+    long.wait_for_function("() => !document.querySelector('#show-more').disabled")
+    assert long.evaluate("document.activeElement.id") == "search"
+
+
+def test_show_more_goes_to_the_first_study_behind_the_old_end_not_to_one_that_came_above_it(
+    long: "Page", fake: Any
+) -> None:
+    ids = list(fake.fake.studies)
+    long.wait_for_selector("[data-line=live]")
+    held = hold_second_page(long)
+    long.get_by_role("button", name="Show more").click()
+    held_until(long, held)
+    top = fake.fake.add(SMALL)
+    held[0].continue_()
+    long.get_by_text("621 studies").first.wait_for()
+    assert listed(long)[0] == top
+    assert long.evaluate("document.activeElement.closest('tr').dataset.study") == ids[500]
+
+
+def test_a_page_that_does_not_come_is_asked_for_again_by_the_same_button(long: "Page", fake: Any) -> None:
+    ids = list(fake.fake.studies)
+    long.route(SECOND_PAGE, lambda route: route.abort())
+    button = long.get_by_role("button", name="Show more")
+    button.click()
+    long.locator("#trouble .problem").wait_for()
+    long.wait_for_function("() => document.activeElement.id === 'show-more'")
+    assert len(listed(long)) == 500
+    long.unroute(SECOND_PAGE)
+    long.keyboard.press("Enter")
+    long.get_by_text("620 studies", exact=True).first.wait_for()
+    long.wait_for_function("(id) => document.activeElement.closest('tr')?.dataset.study === id", arg=ids[500])
+    assert long.evaluate("sessionStorage.getItem('hemoscope.pages')") == "2", "one page more, not two"
+    long.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
 def test_what_is_in_progress_is_in_sight_in_a_long_list_also_after_a_reload(long: "Page", fake: Any) -> None:
     waiting = fake.fake.add(SMALL, urgency=None, waiting=timedelta(0))
     for _ in range(2):
         long.wait_for_function("(id) => document.querySelector('#studies tbody tr').dataset.study === id", arg=waiting)
         long.get_by_text("of 621 studies").first.wait_for()
         long.reload()
+        long.wait_for_selector("#studies tbody tr")
+        long.wait_for_selector("[data-line=live]")
     fake.fake.change(waiting, state="done", urgency="routine")
     long.get_by_text("1 other in progress or changed just now").first.wait_for()
     assert listed(long)[-1] == waiting

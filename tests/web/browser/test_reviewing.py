@@ -92,6 +92,25 @@ def test_what_changes_while_the_list_is_on_its_way_is_not_missed(fake: Any, open
     page.get_by_text("Not reviewed", exact=True).wait_for()
 
 
+def test_findings_do_not_wait_for_the_list_nor_go_with_it(fake: Any, open_page: OpenPage) -> None:
+    first, _ = fake.fake.add(SMALL), fake.fake.add(SMALL)
+    page = open_page(fake.url)
+    held: list[Any] = []
+    page.route("**/api/v1/studies?*", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    page.goto(f"{fake.url}/studies/{first}")
+    page.locator(".finding").first.wait_for()
+    held[0].abort()
+    again = page.locator("#place").get_by_role("button", name="Try again")
+    again.wait_for()
+    assert page.locator(".finding").count() > 0
+    fake.fake.change(first, reviews=[REVIEW])  # the study is followed without the list
+    page.get_by_text("Not reviewed", exact=True).wait_for(state="hidden")
+    page.unroute("**/api/v1/studies?*")
+    again.click()
+    page.get_by_text("of 2", exact=False).first.wait_for()
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
+
+
 def test_the_next_study_says_that_zoom_and_window_of_the_last_one_are_still_on(fake: Any, open_page: OpenPage) -> None:
     first, second = fake.fake.add(SMALL), fake.fake.add(SMALL)
     page = open_page(f"{fake.url}/studies/{first}")

@@ -8,6 +8,7 @@ const SOON_MS = 500;
 const UNREAD = "urgency=immediate&reviewed=false&limit=1";
 
 const totalOf = async (asked) => (await getJson(`/studies?${asked}`)).total;
+const countedOf = ({ state, urgency, reviews = [] }) => [state, urgency, reviews.length].join(" ");
 
 export class Counts {
   unread = 0;
@@ -15,6 +16,7 @@ export class Counts {
   #onRenewed;
   #waiting = 0;
   #asked = 0;
+  #followed = new Map(); // what the numbers depend on, of each study that has changed
 
   /** `listAsked()` gives the parameters of the list to count, or null. `onRenewed(total)` gets its number, or null. */
   constructor(listAsked, onRenewed) {
@@ -24,10 +26,12 @@ export class Counts {
     document.addEventListener("visibilitychange", () => document.hidden || this.renew());
   }
 
-  /** A study has changed; `known` is what the list showed of it. Progress changes no number. */
+  /** A study has changed; `known` is what the list showed of it, if it does. Progress changes no number. */
   follow(known, entry) {
-    const same = known && known.state === entry.state && known.urgency === entry.urgency && known.reviews?.length === entry.reviews?.length;
-    if (!same) this.soon();
+    const before = this.#followed.get(entry.study_id) ?? (known && countedOf(known));
+    const now = countedOf(entry);
+    this.#followed.set(entry.study_id, now);
+    if (before !== now) this.soon();
   }
 
   /** Renew the numbers in a moment, once for all changes until then. */

@@ -1,5 +1,7 @@
 // The list that the reader came from: the place of this study in it, and the next and previous one.
 
+import { Problem } from "./api.js";
+import { el } from "./element.js";
 import { t } from "./messages.js";
 import { fetchList, Listing } from "./listing.js";
 import { addressOf, isFiltered, keepPages, pagesShown } from "./query.js";
@@ -19,9 +21,16 @@ export class Neighbours {
     find("#previous").addEventListener("click", () => this.go(-1));
   }
 
-  /** Fetch the list; returns its version, from which changes follow. */
+  /** Fetch the list; returns its version, from which changes follow. A list that does not come takes nothing but the way from the study. */
   async load() {
-    this.#list.take(await this.#fetch());
+    try {
+      this.#list.take(await this.#fetch());
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      const again = el("button", { type: "button", class: "quiet", title: error.detail, onclick: () => this.load() }, t("common.try-again"));
+      find("#place").replaceChildren(again);
+      return Infinity;
+    }
     this.#show();
     return this.#list.version;
   }
@@ -32,7 +41,7 @@ export class Neighbours {
     const found = await fetchList(this.#query, pages);
     const here = ({ study_id: id }) => id === this.#studyId;
     if (!found.last || (found.studies.some(here) && !here(found.last))) return found;
-    const more = await fetchList(this.#query, pages + 1);
+    const more = await fetchList(this.#query, pages + 1, found);
     if (more.studies.some(here)) keepPages(pages + 1);
     return more;
   }
@@ -59,7 +68,7 @@ export class Neighbours {
   go(step) {
     const { sorted, index } = this.#place();
     const other = sorted[index + step];
-    if (other && index >= 0) location.assign(`/studies/${other.study_id}${addressOf(this.#query)}`);
+    if (this.#list.version !== undefined && other && index >= 0) location.assign(`/studies/${other.study_id}${addressOf(this.#query)}`);
   }
 
   #place() {
@@ -68,6 +77,7 @@ export class Neighbours {
   }
 
   #show() {
+    if (this.#list.version === undefined) return; // it has not come yet
     const { sorted, index } = this.#place();
     find("#previous").disabled = index <= 0;
     find("#next").disabled = index < 0 || index >= sorted.length - 1;

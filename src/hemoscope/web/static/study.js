@@ -228,23 +228,22 @@ async function start() {
   const keys = readingKeys(reading, marks, { planes: () => planes.toggle(), neighbour: (step) => neighbours.go(step), walk, worklist: () => location.assign(worklist), more: [...besideKeys(beside), ...readerKeys(readers), ...verdictKeys(panel, (label, verdict) => page.said?.give(label, verdict))] });
   listenToKeys(keys);
   fillHelp(find("#help"), keys);
-  const [study, rest] = [getStudy(studyId), fetchRest()];
+  const [study, rest, listed] = [getStudy(studyId), fetchRest(), neighbours.load()];
   page.rest = rest;
-  for (const one of [study, rest]) one.catch(() => {}); // each is awaited, and its problem shown, below
+  for (const one of [study, rest, listed]) one.catch(() => {}); // each is awaited, and its problem shown, below
   await guarded(async () => {
     const { entry, since } = await study;
     await show(entry);
     // The study may have changed before the list came, or the list before the study: events follow the older of the two.
-    listen({ since: Math.min(since, await rest), onStudy: changed, onDeleted: gone, onPoll: () => guarded(load, { background: true }), onState: () => {} });
+    listen({ since: Math.min(since, await listed), onStudy: changed, onDeleted: gone, onPoll: () => guarded(load, { background: true }), onState: () => {} });
   });
 }
 
-/** What the findings need and the slices do not; returns the version of the list, from which changes follow. */
+/** What the findings need and the slices do not. */
 async function fetchRest() {
-  const [site, card, since] = await Promise.all([loadSite(), getJson("/model"), neighbours.load()]);
+  const [site, card] = await Promise.all([loadSite(), getJson("/model")]);
   Object.assign(page, { site, card });
   showCard();
-  return since;
 }
 
 start();

@@ -11,7 +11,8 @@ import { countWords, shownWords } from "./list_words.js";
 import { Notifier } from "./notify.js";
 import { fillHelp, listenToKeys } from "./keys.js";
 import { t } from "./messages.js";
-import { addressOf, isFiltered, keepPages, keepQuery, nextSort, pagesShown, parameters, readQuery } from "./query.js";
+import { wireMore } from "./more.js";
+import { addressOf, isFiltered, keepQuery, nextSort, pagesShown, parameters, readQuery } from "./query.js";
 import { rowOf, spoken, studyName, tickAges } from "./row.js";
 import { updateRows } from "./rows.js";
 import { isAdmin, loadSite, polled, problemBox, wireDialogs } from "./site.js";
@@ -30,23 +31,27 @@ let loaded = false;
 let asked = 0; // lists: an answer that is not the latest is of another query
 const notifier = new Notifier(find("#notify"));
 
+/** Fetch and show the list; returns whether it came, null if a later call shows it. */
 async function reload() {
   const mine = (asked += 1);
+  let came = false;
   try {
     const site = await loadSite(); // fetched again only if it failed before
     admin = isAdmin(site);
     me = site.login_required ? site.user.name : null;
     const [found] = await Promise.all([fetchList(query, pagesShown()), counts.renew()]);
-    if (mine !== asked) return;
+    if (mine !== asked) return null;
     listing.take(found);
     loaded = true;
     find("#trouble").replaceChildren();
+    came = true;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (mine !== asked) return;
+    if (mine !== asked) return null;
     find("#trouble").replaceChildren(problemBox(polled(error), el("button", { type: "button", onclick: reload }, t("common.try-again"))));
   }
   draw();
+  return came;
 }
 
 function reloadSoon() {
@@ -101,17 +106,6 @@ function gone(studyId) {
   listing.remove(studyId);
   counts.soon();
   draw();
-}
-
-/** Show a page more; the focus moves to the first study that was not shown. */
-async function showMore() {
-  const button = find("#show-more");
-  const before = new Set(listing.entries.keys());
-  button.disabled = true; // one page for two clicks
-  keepPages(pagesShown() + 1);
-  await reload();
-  button.disabled = false;
-  [...body.rows].find((row) => !before.has(row.dataset.study))?.querySelector(".row-link").focus();
 }
 
 function askToDelete(entry) {
@@ -205,7 +199,7 @@ function wireOrder() {
     });
   }
   showOrder();
-  find("#show-more").addEventListener("click", showMore);
+  wireMore(find("#show-more"), { body, listing, reload });
 }
 
 function wireUploads() {

@@ -30,15 +30,30 @@ test("immediate studies that nobody has reviewed are counted by the server, what
 
 test("changes renew the numbers once for all of a moment, and progress does not", async (context) => {
   const { counts, asked } = counting(context, { unread: 1 });
-  const known = { state: "scoring", urgency: null, reviews: [] };
+  const known = { study_id: "a", state: "scoring", urgency: null, reviews: [] };
   counts.follow(known, { ...known, stage_done: 3 });
   context.mock.timers.tick(5000);
   assert.equal(asked.length, 0);
-  counts.follow(known, { state: "done", urgency: "immediate", reviews: [] });
-  counts.follow(undefined, known);
+  counts.follow(known, { study_id: "a", state: "done", urgency: "immediate", reviews: [] });
+  counts.follow(undefined, { ...known, study_id: "b" });
   context.mock.timers.tick(500);
   await settled();
   assert.equal(asked.length, 1);
+});
+
+test("progress of a study that a filter hides changes no number either", async (context) => {
+  const { counts, asked } = counting(context, { unread: 1 });
+  const hidden = { study_id: "a", state: "scoring", urgency: null, reviews: [] };
+  for (let done = 0; done < 4; done += 1) {
+    counts.follow(undefined, { ...hidden, stage_done: done });
+    context.mock.timers.tick(5000);
+    await settled();
+  }
+  assert.equal(asked.length, 1, "it may be new");
+  counts.follow(undefined, { ...hidden, state: "done", urgency: "immediate" });
+  context.mock.timers.tick(500);
+  await settled();
+  assert.equal(asked.length, 2);
 });
 
 test("a hidden tab counts every half minute, a visible one follows the events", async (context) => {

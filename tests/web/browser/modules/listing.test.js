@@ -91,6 +91,90 @@ test("a list that arrives late undoes no change and brings no deleted study back
   assert.equal(listing.total, 1);
 });
 
+test("a change while a longer list is on its way is shown in it, wherever the shorter one was cut off", async () => {
+  const studies = many(700);
+  const { listing } = await listOf(studies);
+  const longer = await fetchList(QUERY, 2);
+  const reviewed = { ...studies[600], reviews: [{ by: "agnes" }], version: 2 };
+  assert.ok(listing.isNews(reviewed));
+  listing.keep(reviewed);
+  listing.remove(studies[601].study_id);
+  assert.equal(listing.entries.has(reviewed.study_id), false, "beyond the end");
+  listing.take(longer);
+  assert.deepEqual(listing.entries.get(reviewed.study_id).reviews, reviewed.reviews);
+  assert.equal(listing.entries.has(studies[601].study_id), false, "deleted");
+  assert.equal(listing.entries.size, 699);
+});
+
+test("a change that a filter lets no longer through leaves the list also while it is on its way", async () => {
+  const query = { ...QUERY, review: "none" };
+  const { listing } = await listOf(many(700), query);
+  const longer = await fetchList(query, 2);
+  const reviewed = entry("r00600", 600, { reviews: [{ by: "agnes" }], version: 2 });
+  assert.ok(listing.isNews(reviewed));
+  listing.keep(reviewed);
+  listing.take(longer);
+  assert.equal(listing.entries.has("r00600"), false);
+});
+
+/** A server whose studies `change()` before it answers for the second page, so often at most. */
+function serveMoving(studies, change, times) {
+  const state = { version: 1, left: times };
+  const asked = [];
+  globalThis.fetch = (address) => {
+    const given = new URL(address, "http://here").searchParams;
+    asked.push(given.toString());
+    const offset = Number(given.get("offset"));
+    if (offset > 0 && state.left > 0) {
+      state.left -= 1;
+      state.version += 1;
+      change(studies, state.version);
+    }
+    const listed = [...studies].sort(orderOf(QUERY));
+    return Promise.resolve(Response.json({ studies: listed.slice(offset, offset + LIMIT), total: listed.length, version: state.version }));
+  };
+  return asked;
+}
+
+const inserted = (studies, version) => studies.push(entry(`new${version}`, 0, { urgency: "immediate", version }));
+const deleted = (studies) => studies.shift();
+
+for (const [name, change] of Object.entries({ inserted, deleted })) {
+  test(`pages between which a study is ${name} are fetched again`, async () => {
+    const studies = many(900);
+    const asked = serveMoving(studies, change, 1);
+    const { studies: found, last, total } = await fetchList(QUERY, 2);
+    assert.deepEqual(found.map(({ study_id: id }) => id).sort(), studies.map(({ study_id: id }) => id).sort());
+    assert.deepEqual([last, total], [null, studies.length]);
+    assert.equal(asked.length, 4);
+  });
+
+  test(`a list in which studies are ${name} all the time holds each once, and is not said to be complete`, async () => {
+    const studies = many(900);
+    const asked = serveMoving(studies, change, 99);
+    const { studies: found, last, version } = await fetchList({ ...QUERY, state: "done" }, 2);
+    assert.equal(asked.length, 6, "three times");
+    assert.equal(new Set(found.map(({ study_id: id }) => id)).size, found.length);
+    assert.equal(last.study_id, "r00899");
+    assert.equal(version, 3, "of the first page, so that events follow what it lacks");
+  });
+}
+
+test("all studies in progress are shown, also if they are many", async () => {
+  const pending = many(1200, { urgency: null, state: "queued" });
+  const { listing } = await listOf([...many(600, { urgency: "immediate" }).map((one) => ({ ...one, study_id: `i${one.study_id}` })), ...pending]);
+  assert.equal(idsOf(listing).length, 500 + 1200);
+});
+
+test("pages that are known are not fetched again", async () => {
+  const asked = serve(many(1200));
+  const found = await fetchList(QUERY, 1);
+  asked.length = 0;
+  const more = await fetchList(QUERY, 2, found);
+  assert.deepEqual(asked, ["limit=500&offset=500"]);
+  assert.equal(more.studies.length, 1000);
+});
+
 test("the page's order is the server's", { skip: !process.env.HEMOSCOPE_ORDERS && "pytest gives the reference" }, () => {
   const orders = JSON.parse(readFileSync(process.env.HEMOSCOPE_ORDERS, "utf8"));
   assert.ok(Object.keys(orders).length > 8);
