@@ -23,7 +23,7 @@ export class Marks {
   #asked = 0;
   #removing = new Set(); // ids
   #aim = null; // the keyboard's cross-hair: {row, column}
-  #drawn = null; // the one that is being dragged: {kind, slice, from, to}
+  #drawn = null; // the one that is being drawn: {kind, slice, from, to}
 
   /** `reading` shows the slices; `list` is the element that lists the measurements. */
   constructor(studyId, reading, list) {
@@ -54,20 +54,21 @@ export class Marks {
   }
 
   /** Begin a measurement at a point {row, column, x, y} of the slice shown. */
-  start(kind, point) {
+  start(kind, from, to = from) {
     if (this.#seen === null) return;
-    this.#drawn = { kind, slice: this.#seen, from: point, to: point };
+    this.#drawn = { kind, slice: this.#seen, from, to };
     if (kind === "probe") this.end();
   }
 
-  move(point) {
+  move(to, from = this.#drawn?.from) {
     if (!this.#drawn) return;
-    this.#drawn.to = point;
+    Object.assign(this.#drawn, { from, to });
     this.#reading.redraw();
   }
 
-  get isDrawing() {
-    return this.#drawn !== null;
+  /** What is being drawn, or null. */
+  get drawn() {
+    return this.#drawn;
   }
 
   /** Show a cross-hair at a point {row, column}, with the HU there as if the pointer were on it; null removes it. */
