@@ -215,6 +215,34 @@ def test_a_measurement_that_another_reader_has_deleted_is_deleted(page: "Page", 
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 404
 
 
+def test_the_delete_key_leaves_what_another_reader_has_measured_since(page: "Page") -> None:
+    probe(page, 0)
+    (mine,) = listed(page)
+    theirs = {**mine, "measurement_id": mine["measurement_id"] + 1, "by": "agnes"}
+    asked: list[str] = []
+
+    def with_theirs(route: Any) -> None:
+        if route.request.method == "GET":
+            answer = route.fetch()
+            route.fulfill(response=answer, json={"measurements": [*answer.json()["measurements"], theirs]})
+        else:
+            route.continue_()
+
+    page.route("**/measurements", with_theirs)
+    page.on("request", lambda request: request.method == "DELETE" and asked.append(request.url))
+    page.reload()
+    page.wait_for_selector(".finding")
+    page.locator("#measurements li").nth(1).wait_for()
+    page.keyboard.press("Home")
+    press(page, ArrowUp=5)
+    wait_for_slice(page, 5)
+    page.keyboard.press("Delete")
+    page.wait_for_function("() => document.querySelectorAll('#measurements li').length === 1")
+    page.keyboard.press("Delete")
+    page.evaluate("() => fetch('/api/v1/site')")  # what the keys have asked for came before
+    assert [one.rpartition("/")[2] for one in asked if "/measurements/" in one] == [str(mine["measurement_id"])]
+
+
 def test_two_clicks_at_one_place_measure_and_reset_nothing(page: "Page") -> None:
     page.keyboard.press("3")
     page.keyboard.press("c")

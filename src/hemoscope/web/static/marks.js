@@ -1,7 +1,7 @@
 // Measurements on the stage: drawn over their slice, made by dragging, kept with the study by the server, listed beside
 // the slices and deletable.
 
-import { Problem, getJson, sendJson } from "./api.js";
+import { Problem, getJson, getSite, sendJson } from "./api.js";
 import { announce } from "./announce.js";
 import { el, icon } from "./element.js";
 import { drawAim, drawMark } from "./mark_drawing.js";
@@ -19,6 +19,7 @@ export class Marks {
   #reading;
   #list;
   #kept = [];
+  #me = null; // the name of the account, as measurements have it
   #acts = 0; // own changes that were begun or have ended
   #asked = 0;
   #removing = new Set(); // ids
@@ -44,6 +45,7 @@ export class Marks {
   async load() {
     const mine = (this.#asked += 1);
     let found, before;
+    this.#me = (await getSite()).user.name;
     do {
       before = this.#acts;
       found = (await getJson(`/studies/${this.#studyId}/measurements`)).measurements;
@@ -134,9 +136,9 @@ export class Marks {
     this.#changed(trouble);
   }
 
-  /** Delete the newest measurement on the slice shown. */
+  /** Delete the reader's own newest measurement on the slice shown: another reader's may come just before the key is pressed. */
   removeLast() {
-    const here = this.#kept.filter((mark) => mark.slice === this.#seen && !this.#removing.has(mark.measurement_id));
+    const here = this.#kept.filter((mark) => mark.slice === this.#seen && mark.by === this.#me && !this.#removing.has(mark.measurement_id));
     if (here.length > 0) this.#remove(here.at(-1));
   }
 
