@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from accessibility import faults
 from PIL import Image
+from reading_page import wait_until
 
 from hemoscope.testing.phantom import Phantom, make_phantom
 
@@ -115,12 +116,14 @@ def test_a_slice_that_is_late_or_lost_is_said_until_it_has_come(
         page.mouse.wheel(0, -120)
     message = page.locator("#beside .stage-message")
     message.get_by_text("Loading slice 21", exact=True).wait_for()
+    wait_until(page, lambda: held)
     for route in held:
         route.abort()
     message.get_by_text("The server does not answer.").wait_for()
     held.clear()
     page.keyboard.press("2")  # the page follows the window of the other side, and asks for the slice again
-    page.wait_for_timeout(300)
+    wait_until(page, lambda: held)
+    page.wait_for_timeout(300)  # what would replace the error has done so
     assert "The server does not answer." in message.inner_text()
     assert page.get_attribute(OTHER, "data-rendered") != "20"
     for route in held:
@@ -186,14 +189,6 @@ def head(page: "Page", selector: str, side: int = 240) -> np.ndarray:
 def apart(page: "Page") -> float:
     """How far the middles of both stages are from each other, in grey levels."""
     return float(np.abs(head(page, "#view") - head(page, OTHER)).mean())
-
-
-def wait_until(page: "Page", condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        page.wait_for_timeout(50)
-    pytest.fail("the pictures never came to that")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (768, "dark"), (390, "light")])
