@@ -48,6 +48,14 @@ def wait_for_slice(page: "Page", index: int | None = None) -> None:
     )
 
 
+def wait_until(page: "Page", condition: Callable[[], object]) -> None:
+    """Wait for what is not on the page, such as a request that the test holds."""
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        page.wait_for_timeout(20)
+
+
 def until(page: "Page", condition: Callable[[np.ndarray], bool]) -> np.ndarray:
     """Wait for a picture that meets the condition, such as one whose heat map has come."""
     end = time.monotonic() + WAIT_S

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from accessibility import faults
 from PIL import Image
+from reading_page import wait_until
 
 from hemoscope.testing.phantom import Phantom, make_phantom
 
@@ -115,12 +116,14 @@ def test_a_slice_that_is_late_or_lost_is_said_until_it_has_come(
         page.mouse.wheel(0, -120)
     message = page.locator("#beside .stage-message")
     message.get_by_text("Loading slice 21", exact=True).wait_for()
+    wait_until(page, lambda: held)
     for route in held:
         route.abort()
     message.get_by_text("The server does not answer.").wait_for()
     held.clear()
     page.keyboard.press("2")  # the page follows the window of the other side, and asks for the slice again
-    page.wait_for_timeout(300)
+    wait_until(page, lambda: held)
+    page.wait_for_timeout(300)  # what would replace the error has done so
     assert "The server does not answer." in message.inner_text()
     assert page.get_attribute(OTHER, "data-rendered") != "20"
     for route in held:
@@ -130,7 +133,7 @@ def test_a_slice_that_is_late_or_lost_is_said_until_it_has_come(
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the broken line
 
 
-def test_both_series_of_a_tilted_gantry_show_the_height_of_their_slices_middles(
+def test_a_tilted_gantry_shows_the_reports_position_and_with_another_series_the_tables_height(
     fake: Any, open_page: OpenPage, asymmetric: Phantom
 ) -> None:
     step, row_mm, column_mm = asymmetric.spacing_mm
@@ -140,18 +143,29 @@ def test_both_series_of_a_tilted_gantry_show_the_height_of_their_slices_middles(
     first = np.array([-columns / 2 * column_mm, -150.0, 700.0])
     origins = [first + np.array([0.0, 0.0, index * step / np.cos(tilt)]) for index in range(count)]
     middles = [origin + down * row_mm * (rows - 1) / 2 for origin in origins]
-    geometry = {"orientation": [1.0, 0.0, 0.0, *down.tolist()], "origins_mm": [one.tolist() for one in origins]}
+    normal = np.cross([1.0, 0.0, 0.0], down)
+    along = [float(origin @ normal) for origin in origins]
+    geometry = {
+        "orientation": [1.0, 0.0, 0.0, *down.tolist()],
+        "origins_mm": [one.tolist() for one in origins],
+        "positions_mm": along,
+    }
     study_id = fake.fake.add(asymmetric, geometry=geometry)
     kept = {"number": 1, "description": "tilted", "geometry": fake.fake.studies[study_id].entry["geometry"]}
     fake.fake.others[study_id] = asymmetric
     fake.fake.change(study_id, series=[kept], kept_series=1)
     page = open_page(f"{fake.url}/studies/{study_id}")
     page.wait_for_selector(".finding")
-    page.keyboard.press("x")
     page.keyboard.press("Home")
     page.keyboard.press("PageUp")
+    place = page.locator("#corner-slice")
+    assert place.inner_text().split() == ["6", "/", "12", f"{along[5]:.1f}", "mm"]
+    page.keyboard.press("x")
     for words in ("#corner-slice", "#beside .corner-tl p >> nth=0"):
-        assert page.locator(words).inner_text().split() == ["6", "/", "12", f"{middles[5][2]:.1f}", "mm"], words
+        heights = ["6", "/", "12", "table", f"{middles[5][2]:.1f}", "mm"]
+        assert page.locator(words).inner_text().split() == heights, words
+    page.keyboard.press("x")
+    assert place.inner_text().split() == ["6", "/", "12", f"{along[5]:.1f}", "mm"]
 
 
 def test_a_series_that_comes_together_with_a_mark_is_offered(fake: Any, open_page: OpenPage) -> None:
@@ -175,14 +189,6 @@ def head(page: "Page", selector: str, side: int = 240) -> np.ndarray:
 def apart(page: "Page") -> float:
     """How far the middles of both stages are from each other, in grey levels."""
     return float(np.abs(head(page, "#view") - head(page, OTHER)).mean())
-
-
-def wait_until(page: "Page", condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        page.wait_for_timeout(50)
-    pytest.fail("the pictures never came to that")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (768, "dark"), (390, "light")])

@@ -1,12 +1,13 @@
 """Measuring on a slice in a real browser, with numbers checked against the phantom."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
 import pytest
 from accessibility import faults
-from reading_page import OpenPage, opened, wait_for_slice
+from reading_page import OpenPage, opened, picture, wait_for_slice, wait_until
 
 from hemoscope.testing.phantom import Phantom
 
@@ -116,6 +117,7 @@ def test_nothing_is_measured_or_deleted_on_a_slice_that_is_not_seen(page: "Page"
     page.keyboard.press("End")
     page.mouse.click(*at)
     page.keyboard.press("Delete")
+    wait_until(page, lambda: held)
     held.pop().continue_()
     wait_for_slice(page, 11)
     page.keyboard.press("Delete")
@@ -182,11 +184,13 @@ def test_a_held_key_deletes_one_measurement_and_a_second_press_not_the_same_agai
     for _ in range(4):
         page.keyboard.down("Delete")  # the first is a press, the others are repeats
     page.keyboard.up("Delete")
-    page.wait_for_timeout(100)
+    wait_until(page, lambda: held)
+    page.evaluate("() => fetch('/api/v1/site')")  # what the keys have asked for came before
     assert len(held) == 1
     for _ in range(3):
         page.keyboard.press("Delete")
-    page.wait_for_timeout(100)
+    wait_until(page, lambda: len(held) > 1)
+    page.evaluate("() => fetch('/api/v1/site')")
     assert len({route.request.url for route in held}) == len(held) == 2
     for route in held:
         route.continue_()
@@ -209,6 +213,36 @@ def test_a_measurement_that_another_reader_has_deleted_is_deleted(page: "Page", 
     page.wait_for_selector("#measurements li", state="detached")
     assert page.locator("#measurements .problem").count() == 0
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser logs the 404
+
+
+def test_the_delete_key_leaves_what_another_reader_has_measured_since(page: "Page") -> None:
+    probe(page, 0)
+    (mine,) = listed(page)
+    theirs = {**mine, "measurement_id": mine["measurement_id"] + 1, "by": "agnes"}
+    asked: list[str] = []
+
+    def with_theirs(route: Any) -> None:
+        if route.request.method == "GET":
+            gone = any(one.startswith("DELETE") for one in asked)
+            route.fulfill(json={"measurements": [theirs] if gone else [mine, theirs]})
+        else:
+            route.continue_()
+
+    page.route("**/measurements", with_theirs)
+    page.on("request", lambda request: asked.append(f"{request.method} {request.url}"))
+    page.reload()
+    page.wait_for_selector(".finding")
+    page.locator("#measurements li").nth(1).wait_for()
+    page.keyboard.press("Home")
+    press(page, ArrowUp=5)
+    wait_for_slice(page, 5)
+    page.keyboard.press("Delete")
+    page.wait_for_function("() => document.querySelectorAll('#measurements li').length === 1")
+    page.keyboard.press("Delete")
+    page.evaluate("() => fetch('/api/v1/site')")  # what the keys have asked for came before
+    deleted = [one.rpartition("/")[2] for one in asked if one.startswith("DELETE") and "/measurements/" in one]
+    assert deleted == [str(mine["measurement_id"])]
+    page.unroute("**/measurements")
 
 
 def test_two_clicks_at_one_place_measure_and_reset_nothing(page: "Page") -> None:
@@ -243,17 +277,92 @@ def test_a_measurement_between_two_points_needs_no_pointer(
     page.wait_for_selector("#measurements li")
     one = kept(page)
     (row, column), end = one["points"]
-    assert (one["kind"], one["slice"], end) == (kind, 5, [row - 6, column + 28])
-    top, right = int(end[0]), int(end[1])
+    assert (one["kind"], one["slice"]) == (kind, 5)
     slice_ = asymmetric.hounsfield[5]
-    assert said == f"{slice_[top, right]} HU  ({right}, {top})"
     _, row_mm, column_mm = asymmetric.spacing_mm
+    found = one["found"]
     if kind == "length":
-        assert one["found"]["length_mm"] == pytest.approx(np.hypot(6 * row_mm, 28 * column_mm))
+        assert end == [row - 6, column + 28]
+        top, right = int(end[0]), int(end[1])
+        assert found["length_mm"] == pytest.approx(np.hypot(6 * row_mm, 28 * column_mm))
     else:
-        inside = slice_[top : int(row) + 1, int(column) : right + 1]
-        found = one["found"]
+        assert end == [row - 7, column + 29], "the pixels at both points are within"
+        top, right = int(end[0]), int(end[1]) - 1
+        inside = slice_[top : int(row), int(column) : right + 1]
         assert (found["pixels"], found["mean_hu"]) == (inside.size, pytest.approx(inside.mean(), abs=1e-9))
+        assert found["area_mm2"] == pytest.approx(inside.size * row_mm * column_mm, rel=1e-5)
+    assert said == f"{slice_[top, right]} HU  ({right}, {top})"
+
+
+def test_a_region_by_key_along_one_row_has_the_area_of_its_pixels(page: "Page", asymmetric: Phantom) -> None:
+    press(page, b=1, Enter=2, ArrowLeft=4)
+    press(page, Enter=1)
+    page.wait_for_selector("#measurements li")
+    _, row_mm, column_mm = asymmetric.spacing_mm
+    found = kept(page)["found"]
+    assert (found["pixels"], found["area_mm2"]) == (5, pytest.approx(5 * row_mm * column_mm, rel=1e-5))
+
+
+@pytest.mark.parametrize("key", ["ArrowLeft", "Enter"])
+def test_a_key_on_a_slice_that_is_still_loading_says_so(page: "Page", asymmetric: Phantom, key: str) -> None:
+    held: list[Any] = []
+    page.route("**/slices/11/pixels", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    page.reload()
+    page.wait_for_selector(".finding")
+    press(page, Home=1, c=1, Enter=1)
+    wait_for_slice(page, 0)
+    page.locator("#view:focus").wait_for()
+    press(page, End=1)
+    press(page, **{key: 1})
+    page.locator("#announcement", has_text="Loading slice 12").wait_for(state="attached")
+    wait_until(page, lambda: held)
+    held.pop().continue_()
+    wait_for_slice(page, 11)
+    press(page, ArrowRight=1)
+    page.locator("#announcement", has_text="HU").wait_for(state="attached")
+    said = page.locator("#announcement").inner_text()
+    value, column, row = (int(number) for number in re.findall(r"-?\d+", said))
+    assert value == asymmetric.hounsfield[11, row, column]
+    assert listed(page) == []
+
+
+def test_a_drag_stays_the_pointers_while_keys_are_pressed(page: "Page") -> None:
+    box = page.locator("#stage").bounding_box()
+    assert box
+    at = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    press(page, l=1)
+    page.mouse.move(*at)
+    page.mouse.down()
+    page.mouse.move(at[0] + 80, at[1], steps=3)
+    press(page, Enter=2)
+    page.locator("#view").focus()
+    press(page, ArrowDown=9, Enter=2)
+    page.mouse.up()
+    page.wait_for_selector("#measurements li")
+    (one,) = listed(page)
+    (row, column), (end_row, end_column) = one["points"]
+    assert end_row == row
+    assert end_column > column + 9
+
+
+def test_the_cross_hair_comes_into_sight_on_a_slice_that_was_moved(page: "Page") -> None:
+    def inked() -> int:
+        red, _, blue = np.moveaxis(picture(page).astype(int), -1, 0)
+        return int((blue - red > 60).sum())  # the slice is grey
+
+    box = page.locator("#stage").bounding_box()
+    assert box
+    middle = box["y"] + box["height"] / 2
+    page.keyboard.down("Shift")
+    page.mouse.move(box["x"] + box["width"] * 0.95, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.05, middle, steps=3)  # its left half is out of sight
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    press(page, h=1, l=1)
+    assert inked() == 0
+    press(page, Enter=1, Shift_ArrowLeft=30)
+    assert inked() > 40
 
 
 def test_a_point_is_measured_by_one_key_and_escape_cancels_what_was_begun(page: "Page", asymmetric: Phantom) -> None:

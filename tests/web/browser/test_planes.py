@@ -129,8 +129,12 @@ def test_the_wheel_over_a_plane_goes_through_the_planes(fake: Any, open_page: Op
     page.wait_for_function(moved, arg=before + 2)
 
 
-def test_the_arrow_keys_move_the_cross_hair_of_the_planes(fake: Any, open_page: OpenPage, asymmetric: Phantom) -> None:
-    page = with_planes(fake, open_page, asymmetric)
+@pytest.mark.parametrize(("mirrored", "upside_down"), [(False, False), (True, False), (False, True)])
+def test_the_arrow_keys_move_the_cross_hair_of_the_planes_as_the_screen_shows_it(
+    fake: Any, open_page: OpenPage, asymmetric: Phantom, mirrored: bool, upside_down: bool
+) -> None:
+    phantom, geometry = stored(asymmetric, mirrored, upside_down)
+    page = with_planes(fake, open_page, phantom, geometry=geometry)
     for plane, other, name in (("coronal", "sagittal", "Coronal plane"), ("sagittal", "coronal", "Sagittal plane")):
         canvas = page.locator(f".plane[data-plane={plane}] canvas")
         assert (canvas.get_attribute("aria-label") or "").startswith(name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import fake_room
 import numpy as np
 import pytest
-from reading_page import OpenPage, at_rest, opened, picture, until, wait_for_slice
+from reading_page import OpenPage, at_rest, opened, picture, until, wait_for_slice, wait_until
 
 from hemoscope.labels import LABELS
 from hemoscope.testing.phantom import Phantom, make_phantom
@@ -298,6 +298,7 @@ def test_the_units_follow_the_slice_and_the_zoom_under_a_resting_pointer(
     assert under_the_pointer(7) != panned
     page.keyboard.press("End")
     assert page.locator("#corner-hu").inner_text() == "", "the slice on screen is not the chosen one"
+    wait_until(page, lambda: held)
     held.pop().continue_()
     under_the_pointer(11)
 

@@ -10,7 +10,7 @@ import { wireGestures } from "./gestures.js";
 import { nearestSlice, reachOf, shownBy, tablePositions, viewOf } from "./linked.js";
 import { t } from "./messages.js";
 import { capacityFor, SliceStack } from "./stack.js";
-import { placeWords, SLOW_MS } from "./stage_words.js";
+import { placeWords, showPlace, SLOW_MS } from "./stage_words.js";
 import { panned, zoomedAt, FITTED } from "./view.js";
 import { Viewer } from "./viewer.js";
 import { draggedWindow, presetName, PRESETS, windowWords } from "./window.js";
@@ -60,6 +60,8 @@ export class Beside {
     find("#beside-choice").value = series ? number : 0;
     find("#beside").hidden = !series;
     if (series) this.#begin(series);
+    this.#reading.table = this.#open?.positions?.read ?? null;
+    if (this.#reading.geometry) showPlace(this.#reading);
     this.#reading.redraw();
   }
 
@@ -200,7 +202,7 @@ export class Beside {
     this.#open.index = index;
     canvas.dataset.slice = index;
     stack.want(index, direction);
-    place.textContent = placeWords(index, geometry.slices, positions?.mine[index]);
+    place.textContent = placeWords(index, geometry, positions?.mine);
     this.#draw();
   }
 

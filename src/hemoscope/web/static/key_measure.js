@@ -12,6 +12,16 @@ const find = (selector) => document.querySelector(selector);
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const FAST = 10; // pixels with Shift
 const MARGIN = 24; // screen pixels between the cross-hair and the edges of the stage
+const REGIONS = ["ellipse", "rectangle"];
+
+const outer = (from, to) => (from <= to ? [from - 0.5, to + 0.5] : [from + 0.5, to - 0.5]);
+
+/** The points of a measurement from the middle of a pixel to that of another; a region holds both pixels whole, so that its area is theirs. */
+function pointsOf(kind, from, to) {
+  if (!REGIONS.includes(kind)) return [from, to];
+  const [rows, columns] = [outer(from.row, to.row), outer(from.column, to.column)];
+  return [0, 1].map((end) => ({ row: rows[end], column: columns[end] }));
+}
 
 export class KeyMeasure {
   #reading;
@@ -20,6 +30,7 @@ export class KeyMeasure {
   #canvas = find("#view");
   #at = null; // {row, column}; stays for the next measurement
   #from = null; // where the one that is being made begins
+  #begun = null; // that one
 
   /** `tool()` is the measuring tool that is chosen, or null. */
   constructor(reading, marks, tool) {
@@ -44,7 +55,7 @@ export class KeyMeasure {
 
   /** Begin with the keyboard, if a measuring tool is chosen. */
   focus() {
-    if (this.#tool() && this.#reading.viewer) this.#canvas.focus();
+    if (this.#tool() && this.#reading.viewer && !this.#marks.drawn) this.#canvas.focus();
   }
 
   #show() {
@@ -71,9 +82,16 @@ export class KeyMeasure {
     const [x, y] = onStage(placement(viewer.view, viewer.stage, viewer.image), viewer.image, this.#at);
     const into = (value, most) => Math.min(Math.max(value, MARGIN), most - MARGIN) - value;
     const [dx, dy] = [into(x, viewer.stage.width), into(y, viewer.stage.height)];
-    if (viewer.view.zoom > 1 && (dx !== 0 || dy !== 0)) this.#reading.pan(dx, dy);
+    const { zoom, panX, panY } = viewer.view;
+    const movable = zoom > 1 || panX !== 0 || panY !== 0; // else the whole slice is in sight
+    if (movable && (dx !== 0 || dy !== 0)) this.#reading.pan(dx, dy);
     this.#marks.aim(this.#at);
-    this.#marks.move(this.#at);
+    if (this.#isMine) this.#marks.move(...pointsOf(this.#begun.kind, this.#from, this.#at).reverse());
+  }
+
+  /** Whether what is being drawn was begun by key: what a pointer draws is left to it. */
+  get #isMine() {
+    return this.#begun !== null && this.#begun === this.#marks.drawn;
   }
 
   #press(event) {
@@ -90,16 +108,27 @@ export class KeyMeasure {
     this.#goTo(this.#at.row + down * pixels, this.#at.column + across * pixels);
     const [row, column] = [this.#at.row, this.#at.column].map(Math.floor);
     const { hounsfield, columns } = this.#reading.current ?? {};
-    if (hounsfield) announce(t("viewer.hover", { value: hounsfield[row * columns + column], column, row }));
+    announce(this.#isSeen ? t("viewer.hover", { value: hounsfield[row * columns + column], column, row }) : this.#loading);
+  }
+
+  /** Whether the chosen slice is the one on screen; until it has come, there is nothing to measure. */
+  get #isSeen() {
+    return this.#reading.current?.index === this.#reading.index;
+  }
+
+  get #loading() {
+    return t("viewer.loading", { number: this.#reading.index + 1 });
   }
 
   /** Set the start of a measurement, then its end elsewhere; a point is complete at once. */
   #set() {
+    if (!this.#isSeen) return announce(this.#loading);
     this.#goTo(this.#at.row, this.#at.column); // within the slice that has come since
-    if (!this.#marks.isDrawing) {
+    if (!this.#marks.drawn) {
       this.#from = this.#at;
-      this.#marks.start(this.#tool(), this.#at);
-      if (this.#marks.isDrawing) announce(t("measure.started"));
-    } else if (this.#at.row !== this.#from.row || this.#at.column !== this.#from.column) this.#marks.end(0);
+      this.#marks.start(this.#tool(), ...pointsOf(this.#tool(), this.#at, this.#at));
+      this.#begun = this.#marks.drawn;
+      if (this.#begun) announce(t("measure.started"));
+    } else if (this.#isMine && (this.#at.row !== this.#from.row || this.#at.column !== this.#from.column)) this.#marks.end(0);
   }
 }

@@ -1,7 +1,7 @@
 // Measurements on the stage: drawn over their slice, made by dragging, kept with the study by the server, listed beside
 // the slices and deletable.
 
-import { Problem, getJson, sendJson } from "./api.js";
+import { Problem, getJson, getSite, sendJson } from "./api.js";
 import { announce } from "./announce.js";
 import { el, icon } from "./element.js";
 import { drawAim, drawMark } from "./mark_drawing.js";
@@ -19,11 +19,12 @@ export class Marks {
   #reading;
   #list;
   #kept = [];
+  #me = null; // the name of the account, as measurements have it
   #acts = 0; // own changes that were begun or have ended
   #asked = 0;
   #removing = new Set(); // ids
   #aim = null; // the keyboard's cross-hair: {row, column}
-  #drawn = null; // the one that is being dragged: {kind, slice, from, to}
+  #drawn = null; // the one that is being drawn: {kind, slice, from, to}
 
   /** `reading` shows the slices; `list` is the element that lists the measurements. */
   constructor(studyId, reading, list) {
@@ -44,6 +45,7 @@ export class Marks {
   async load() {
     const mine = (this.#asked += 1);
     let found, before;
+    this.#me = (await getSite()).user.name;
     do {
       before = this.#acts;
       found = (await getJson(`/studies/${this.#studyId}/measurements`)).measurements;
@@ -54,20 +56,21 @@ export class Marks {
   }
 
   /** Begin a measurement at a point {row, column, x, y} of the slice shown. */
-  start(kind, point) {
+  start(kind, from, to = from) {
     if (this.#seen === null) return;
-    this.#drawn = { kind, slice: this.#seen, from: point, to: point };
+    this.#drawn = { kind, slice: this.#seen, from, to };
     if (kind === "probe") this.end();
   }
 
-  move(point) {
+  move(to, from = this.#drawn?.from) {
     if (!this.#drawn) return;
-    this.#drawn.to = point;
+    Object.assign(this.#drawn, { from, to });
     this.#reading.redraw();
   }
 
-  get isDrawing() {
-    return this.#drawn !== null;
+  /** What is being drawn, or null. */
+  get drawn() {
+    return this.#drawn;
   }
 
   /** Show a cross-hair at a point {row, column}, with the HU there as if the pointer were on it; null removes it. */
@@ -133,9 +136,9 @@ export class Marks {
     this.#changed(trouble);
   }
 
-  /** Delete the newest measurement on the slice shown. */
+  /** Delete the reader's own newest measurement on the slice shown: another reader's may come just before the key is pressed. */
   removeLast() {
-    const here = this.#kept.filter((mark) => mark.slice === this.#seen && !this.#removing.has(mark.measurement_id));
+    const here = this.#kept.filter((mark) => mark.slice === this.#seen && mark.by === this.#me && !this.#removing.has(mark.measurement_id));
     if (here.length > 0) this.#remove(here.at(-1));
   }
 

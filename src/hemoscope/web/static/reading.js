@@ -10,7 +10,7 @@ import { labelName, labelShort } from "./labels.js";
 import { t } from "./messages.js";
 import { SlabView } from "./slab_view.js";
 import { capacityFor, SliceStack } from "./stack.js";
-import { heightsOf, placeWords, showScale, showSides, showUnder, showWindow, SLOW_MS } from "./stage_words.js";
+import { showPlace, showScale, showSides, showUnder, showWindow, SLOW_MS } from "./stage_words.js";
 import { Strip } from "./strip.js";
 import { FITTED, panned, zoomedAt } from "./view.js";
 import { Viewer } from "./viewer.js";
@@ -29,6 +29,7 @@ export class Reading {
   window = { ...PRESETS[0] };
   inverted = false;
   pointer = []; // [x, y] on the stage, [] elsewhere
+  table = null; // the table's position of each slice, while a series beside it is linked by them
   #whenShown = [];
 
   constructor(studyId, { onLabel, onProblem }) {
@@ -45,7 +46,6 @@ export class Reading {
     const first = !this.geometry;
     this.geometry = geometry;
     this.shown = shownGeometry(geometry);
-    this.heights = heightsOf(geometry);
     if (first) this.#start();
     this.strip.draw(geometry, notEstablished);
     this.strip.showLabel(this.label);
@@ -240,7 +240,7 @@ export class Reading {
 
   #describe() {
     const { slices, probabilities, labels } = this.geometry;
-    find("#corner-slice").textContent = placeWords(this.index, slices, this.heights?.[this.index]);
+    showPlace(this);
     const place = { number: this.index + 1, total: slices };
     const value = probabilities?.[this.index]?.[labels.indexOf(this.label)];
     const words = value === undefined ? t("viewer.slice-of", place) : t("viewer.slice-label", { ...place, label: labelName(this.label), probability: probability(value) });

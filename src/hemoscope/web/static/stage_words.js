@@ -1,7 +1,6 @@
 // What stands around the slice: the patient's sides, the scale, the reason where either is missing, HU and the window.
 
 import { geometryCaution, scaleBar } from "./geometry.js";
-import { tablePositions } from "./linked.js";
 import { t } from "./messages.js";
 import { presetOf, PRESETS, windowWords } from "./window.js";
 
@@ -41,11 +40,18 @@ export function showWindow(window, inverted) {
   for (const [id, value] of [["#level", window.center], ["#width", window.width]]) find(id).value = value;
 }
 
-/** The millimetres of each slice: the table's, as for a series beside it, else those along the stack; null where neither was measured. */
-export const heightsOf = (geometry) => tablePositions(geometry) ?? (geometry.assumed ? null : geometry.positions_mm);
+/**
+ * Which slice is shown, and where, if that was measured: "12 / 40  35.0 mm" along the normal, as in the report.
+ * Two linked series say the height of the `table` instead, which under a tilted gantry is another: "12 / 40  table 32.9 mm".
+ */
+export function placeWords(index, { slices, positions_mm: positions, assumed }, table) {
+  const mm = table?.[index] ?? (assumed ? null : positions[index]);
+  const place = { number: index + 1, total: slices, mm: mm?.toFixed(1) };
+  if (place.mm === undefined) return t("viewer.place", place);
+  return t(table ? "viewer.place-table" : "viewer.place-mm", place);
+}
 
-/** Which of `total` slices is shown, and where, if that was measured: "12 / 40  35.0 mm". */
-export function placeWords(index, total, mm) {
-  const place = { number: index + 1, total };
-  return Number.isFinite(mm) ? t("viewer.place-mm", { ...place, mm: mm.toFixed(1) }) : t("viewer.place", place);
+/** Say the place of the slice that is read. */
+export function showPlace({ index, geometry, table }) {
+  find("#corner-slice").textContent = placeWords(index, geometry, table);
 }
