@@ -31,7 +31,6 @@ from hemoscope.files import (
 )
 
 
-
 def test_a_system_without_the_error_numbers_of_linux_can_import_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(errno, "EUCLEAN")
     assert runpy.run_path(str(files.__file__))["UNREADABLE"] == (errno.EIO, errno.EBADMSG)
