@@ -111,13 +111,18 @@ def test_a_lost_image_is_lost_too_when_the_study_is_read_again(
 def test_the_copy_of_another_sender_takes_the_place_of_a_lost_image(
     spool: Spool, store: Store, arrivals: Arrivals, send: Callable[..., bool]
 ) -> None:
-    for number in range(4):
+    for number in range(3):
         send(number)
     flip_a_bit(file_of(spool, 0))
     arrivals.step()
     send(0, sender="PACS")
     arrivals.step()
     assert sorted(map(lost, opened(store))) == [0, 1]
+    send(3)
+    arrivals.step()
+    assert sorted(map(lost, opened(store))) == [0, 0, 1], "the copy stays in its place"
+    arrivals.step()
+    assert len(opened(store)) == 3
 
 
 @pytest.mark.parametrize("unreadable", [{0}, {0, 1, 2, 3}])
