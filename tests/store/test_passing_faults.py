@@ -59,6 +59,17 @@ def failing(name: str, number: int, *, from_call: int = 1) -> Callable[..., Any]
     return open_file
 
 
+def without_decoders(patch: pytest.MonkeyPatch) -> None:
+    """Let no decoder process start."""
+    patch.setattr(decoder_pool, "_pools", [DecoderPool()])
+    patch.setattr(decoder_pool, "_COMMAND", ("/nonexistent/python",))
+
+
+@pytest.fixture
+def compressed(tmp_path: Path) -> list[bytes]:
+    return series_bytes(tmp_path / "given", seed=1, coding=PixelCoding(transfer_syntax=uid.JPEGLosslessSV1))
+
+
 def attempts(store: Store, query: Query) -> int:
     ((count,),) = query(store, tables.jobs.select().with_only_columns(tables.jobs.c.attempts))
     return int(count)
@@ -195,18 +206,36 @@ def test_a_machine_that_starts_no_decoder_costs_no_attempt_and_no_slice(
     submit: Submit,
     read: Callable[..., bool],
     query: Query,
-    tmp_path: Path,
+    set_clock: Callable[[float], None],
+    compressed: list[bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    compressed = series_bytes(tmp_path / "given", seed=1, coding=PixelCoding(transfer_syntax=uid.JPEGLosslessSV1))
     entry = submit(store, compressed)
     with monkeypatch.context() as patch:
-        patch.setattr(decoder_pool, "_pools", [DecoderPool()])
-        patch.setattr(decoder_pool, "_COMMAND", ("/nonexistent/python",))
-        for _ in range(store.jobs.attempts + 1):
+        without_decoders(patch)
+        for number in range(store.jobs.attempts + 1):
+            set_clock(number * TWO_MINUTES)
             with pytest.raises(DecoderStartError):
                 read()
+            assert not read(), "it waits"
     assert (store.get(entry.study_id).state, attempts(store, query)) == (StudyState.QUEUED, 0)
+    set_clock(TWENTY_MINUTES)
     assert read()
     done = store.get(entry.study_id)
     assert (done.state, done.instances) == (StudyState.DONE, len(compressed))
+
+
+def test_an_upload_that_waits_for_a_decoder_keeps_no_later_one_of_its_submitter_waiting(
+    store: Store,
+    submit: Submit,
+    read: Callable[..., bool],
+    compressed: list[bytes],
+    series: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = submit(store, compressed), submit(store, series)
+    without_decoders(monkeypatch)
+    with pytest.raises(DecoderStartError):
+        read()
+    assert read()
+    assert [store.get(one.study_id).state for one in (first, second)] == [StudyState.QUEUED, StudyState.DONE]

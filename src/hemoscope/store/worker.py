@@ -250,8 +250,10 @@ def _read(store: Store, reader: UploadReader, job: UploadJob) -> None:
         if fault is None:
             paused = isinstance(error, OSError)  # it may pass: three attempts at once would be one
             _end_attempt(job, partial(store.jobs.retry, failure=_unexpected(error), paused=paused))
-        elif _end_attempt(job, store.jobs.give_back):
-            raise fault from error
+        else:
+            paused = isinstance(fault, DecoderStartError)  # uploads that need no decoder can be read meanwhile
+            if _end_attempt(job, partial(store.jobs.give_back, paused=paused)):
+                raise fault from error
 
 
 def _fault_of_the_site(store: Store, error: Exception) -> Exception | None:
