@@ -149,6 +149,37 @@ def test_an_error_of_an_unusable_storage_costs_no_attempt(
     assert store.get(entry.study_id).state is StudyState.DONE
 
 
+def refusing(name: str, step: str, number: int) -> Callable[..., Any]:
+    """A method of ``Path``, which fails for files of this name."""
+    right = getattr(Path, step)
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise OSError(number, os.strerror(number))
+        return right(path, *arguments, **options)
+
+    return refuse
+
+
+@pytest.mark.parametrize("step", ["mkdir", "rename"])
+def test_a_fault_of_the_copies_of_one_upload_costs_attempts_and_ends(
+    store: Store,
+    submit: Submit,
+    read: Callable[..., bool],
+    series: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    set_clock: Callable[[float], None],
+    step: str,
+) -> None:
+    entry = submit(store, series)
+    monkeypatch.setattr(Path, step, refusing("clean", step, errno.EACCES))
+    for hours in (0, TWO_MINUTES, TWENTY_MINUTES):
+        set_clock(hours)
+        assert read(deidentify=True)
+    failed = store.get(entry.study_id)
+    assert (failed.state, failed.error_code) == (StudyState.FAILED, "internal_error")
+
+
 @pytest.mark.parametrize("step", ["mkdir", "rename"])
 def test_copies_that_cannot_be_written_are_the_fault_of_the_storage(
     store: Store,
@@ -160,15 +191,13 @@ def test_copies_that_cannot_be_written_are_the_fault_of_the_storage(
     step: str,
 ) -> None:
     entry = submit(store, series)
-    right = getattr(Path, step)
 
-    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
-        if path.name == "clean":
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        return right(path, *arguments, **options)
+    def read_only() -> None:
+        raise refusal("storage_unusable", "Read-only file system")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, step, refuse)
+        patch.setattr(Path, step, refusing("clean", step, errno.EROFS))
+        patch.setattr(store.folder, "check_writable", read_only)
         for _ in range(store.jobs.attempts + 1):
             with pytest.raises(StoreError, match="Read-only file system"):
                 read(deidentify=True)
