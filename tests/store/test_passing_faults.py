@@ -21,6 +21,7 @@ from hemoscope.store.database import server_time
 from hemoscope.store.outbox import Outbox
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.refusals import refusal
+from hemoscope.store.results import further_study_id
 from hemoscope.store.store import Store
 from hemoscope.store.values import StudyState, StudySummary
 from hemoscope.store.worker import work_once
@@ -30,7 +31,7 @@ from .conftest import series_bytes
 
 Submit = Callable[..., StudySummary]
 Query = Callable[..., list[Any]]
-TWO_MINUTES, TWENTY_MINUTES = 1 / 30, 1 / 3
+TEN_SECONDS, TWO_MINUTES, TWENTY_MINUTES = 1 / 360, 1 / 30, 1 / 3
 
 
 @pytest.fixture
@@ -180,6 +181,38 @@ def test_a_fault_of_the_copies_of_one_upload_costs_attempts_and_ends(
     assert (failed.state, failed.error_code) == (StudyState.FAILED, "internal_error")
 
 
+def test_studies_of_an_upload_do_not_wait_for_one_that_cannot_be_read_for_a_moment(
+    store: Store,
+    submit: Submit,
+    read: Callable[..., bool],
+    series: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    set_clock: Callable[[float], None],
+) -> None:
+    entry = submit(store, [*series, *series_bytes(tmp_path / "other", seed=2)])
+    right, calls = Predictor.read_study, 0
+
+    def read_study(self: Predictor, *arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return right(self, *arguments, **options)
+
+    def states() -> list[StudyState]:
+        ids = entry.study_id, further_study_id(entry.upload_id, 1)
+        return [store.get(one).state for one in ids]
+
+    monkeypatch.setattr(Predictor, "read_study", read_study)
+    assert read()
+    assert states() == [StudyState.QUEUED, StudyState.DONE]
+    assert not read(), "it waits"
+    set_clock(TEN_SECONDS)
+    assert read()
+    assert (states(), calls) == ([StudyState.DONE, StudyState.DONE], 3)
+
+
 @pytest.mark.parametrize("step", ["mkdir", "rename"])
 def test_copies_that_cannot_be_written_are_the_fault_of_the_storage(
     store: Store,
@@ -226,7 +259,9 @@ def test_a_pause_that_a_wrong_clock_made_long_is_over(
     assert job is not None
     with monkeypatch.context() as ahead:
         ahead.setattr(jobs, "server_time", lambda connection: server_time(connection) + timedelta(days=1))
-        store.jobs.retry(job, jobs.JobFailure(code="test", message="a test", remedy="none"), paused=True)
+        store.jobs.retry(
+            job, jobs.JobFailure(code="test", message="a test", remedy="none"), first_pause=jobs.FIRST_PAUSE
+        )
     assert store.jobs.lease("1" * 32) is not None
 
 
