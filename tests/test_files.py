@@ -2,6 +2,7 @@
 
 import errno
 import os
+import runpy
 import signal
 import stat
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hemoscope import files
 from hemoscope.files import (
     append_line,
     atomic_file,
@@ -27,6 +29,11 @@ from hemoscope.files import (
     write_bytes,
     write_text,
 )
+
+
+def test_a_system_without_the_error_numbers_of_linux_can_import_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(errno, "EUCLEAN")
+    assert runpy.run_path(str(files.__file__))["UNREADABLE"] == (errno.EIO, errno.EBADMSG)
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from typing import BinaryIO
 
 _MODE, _FOLDER_MODE = 0o666, 0o777
 # A disk cannot give back the bytes of a file: a bad sector, or a file system that found its own checksum wrong.
-UNREADABLE = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
+# Linux alone has a number for the second, EUCLEAN.
+UNREADABLE = (errno.EIO, errno.EBADMSG, *([errno.EUCLEAN] if hasattr(errno, "EUCLEAN") else []))
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF)
 
 

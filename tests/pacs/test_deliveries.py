@@ -1,5 +1,6 @@
 """What became of results: numbers, lists, and sending them again on request."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +109,41 @@ def test_what_is_not_kept_any_more_is_made_again_by_the_next_reading(site: Site,
     assert resend(study_id) == Resent(queued=0, gone=1)
     site.read(images)
     assert deliver(site) == 1
+
+
+@pytest.mark.parametrize("damage", ["a bit", "a bad sector"])
+def test_what_the_disk_damaged_is_made_again_by_the_next_reading(
+    site: Site, images: Path, resend: Resend, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    study_id = site.read(images)
+    (path,) = files(site.store)
+    if damage == "a bit":
+        path.write_bytes(b"X" + path.read_bytes()[1:])
+    read = Path.read_bytes
+
+    def read_bytes(one: Path) -> bytes:
+        if one == path and damage == "a bad sector":
+            raise OSError(errno.EIO, "Input/output error")
+        return read(one)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read_bytes)
+        assert resend(study_id, "second") == Resent(queued=0, gone=1)
+        assert resend(study_id) == Resent(queued=0, gone=2)
+    site.read(images)
+    assert deliver(site) == 1
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_stays(
+    site: Site, images: Path, resend: Resend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_id = site.read(images)
+
+    def away(_path: Path) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "read_bytes", away)
+    assert resend(study_id) == Resent(queued=1, gone=0)
 
 
 def test_everything_that_failed_is_sent_again_at_once(site: Site, images: Path, resend: Resend) -> None:

@@ -364,7 +364,7 @@ def test_a_class_that_the_archive_does_not_take_is_named_and_the_others_are_sent
         settled(site.store, delivered=1, queued=1)
     finally:
         old.stop()
-    assert "1 results for archive wait: it does not accept Comprehensive 3D SR Storage" in caplog.text
+    assert "1 results for archive were not sent: it does not accept Comprehensive 3D SR Storage" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["a bit", "no SOP class, in an object without a digest"])
@@ -374,6 +374,7 @@ def test_a_damaged_object_is_not_sent_and_holds_no_other_one_up(
     archive: Archive,
     images: Path,
     damage: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     site = make_site(outputs=("report", "pictures"))
     site.read(images)
@@ -391,10 +392,17 @@ def test_a_damaged_object_is_not_sent_and_holds_no_other_one_up(
             dataset.save_as(path)
             connection.execute(table.update().values(sha256=""))
     running(site)
-    settled(site.store, delivered=1, queued=1)
+    settled(site.store, delivered=1, **{"expired" if damage == "a bit" else "queued": 1})
     (received,) = archive.received
     assert received.SOPInstanceUID != first.sop_instance_uid
     with site.store.database.reading() as connection:
         row = connection.execute(table.select().where(table.c.object_id == first.object_id)).one()
-    named = f"the stored file of object {first.sop_instance_uid} is damaged" if damage == "a bit" else "AttributeError"
-    assert (row.attempts > 0, row.error) == (True, named)
+    if damage != "a bit":
+        assert (row.attempts > 0, row.error) == (True, "AttributeError")
+        return
+    assert (row.attempts, row.error.partition(":")[0], row.file) == (0, "damaged on the disk", "")
+    assert not path.exists()
+    assert f"the stored file of object {first.sop_instance_uid} is damaged" in caplog.text
+    site.read(images)
+    settled(site.store, delivered=2)
+    assert [one.SOPInstanceUID for one in archive.received[1:]] == [first.sop_instance_uid]

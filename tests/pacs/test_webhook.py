@@ -94,7 +94,8 @@ def test_a_damaged_notification_is_not_sent(
     path.write_bytes(path.read_bytes().replace(b"study_read", b"study_reac"))
     sender.step()
     assert receiver.requests == []
-    assert site.store.outbox.counts()["queued"] == 1
+    assert site.store.outbox.counts()["expired"] == 1
+    assert files(site.store) == []
 
 
 def test_a_failure_is_tried_again(site: Site, sender: WebhookSender, receiver: Receiver, images: Path) -> None:

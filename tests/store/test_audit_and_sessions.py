@@ -48,6 +48,17 @@ def test_a_session_past_its_time_is_over(store: Store) -> None:
     assert store.session(token) is None
 
 
+def test_the_audit_log_names_only_sessions_that_a_change_of_their_user_ended(
+    store: Store, query: Callable[..., list[Any]]
+) -> None:
+    store.open_session(ANNA, lasting=timedelta(seconds=-1))
+    token, _ = store.open_session(ANNA, lasting=HOUR)
+    store.close_sessions_of({"anna"})
+    assert store.session(token) is None
+    assert query(store, tables.sessions.select()) == []
+    assert [one.action for one in store.audit_log()] == ["session ended", "login", "login"]
+
+
 def test_two_sessions_share_no_secret(store: Store) -> None:
     (one, first), (two, second) = (store.open_session(ANNA, lasting=HOUR) for _ in range(2))
     assert len({one, two, first.csrf, second.csrf}) == 4

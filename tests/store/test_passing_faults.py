@@ -21,6 +21,7 @@ from hemoscope.store.database import server_time
 from hemoscope.store.outbox import Outbox
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.refusals import refusal
+from hemoscope.store.results import further_study_id
 from hemoscope.store.store import Store
 from hemoscope.store.values import StudyState, StudySummary
 from hemoscope.store.worker import work_once
@@ -30,7 +31,7 @@ from .conftest import series_bytes
 
 Submit = Callable[..., StudySummary]
 Query = Callable[..., list[Any]]
-TWO_MINUTES, TWENTY_MINUTES = 1 / 30, 1 / 3
+TEN_SECONDS, TWO_MINUTES, TWENTY_MINUTES = 1 / 360, 1 / 30, 1 / 3
 
 
 @pytest.fixture
@@ -57,6 +58,17 @@ def failing(name: str, number: int, *, from_call: int = 1) -> Callable[..., Any]
         return right(path, *arguments, **options)
 
     return open_file
+
+
+def without_decoders(patch: pytest.MonkeyPatch) -> None:
+    """Let no decoder process start."""
+    patch.setattr(decoder_pool, "_pools", [DecoderPool()])
+    patch.setattr(decoder_pool, "_COMMAND", ("/nonexistent/python",))
+
+
+@pytest.fixture
+def compressed(tmp_path: Path) -> list[bytes]:
+    return series_bytes(tmp_path / "given", seed=1, coding=PixelCoding(transfer_syntax=uid.JPEGLosslessSV1))
 
 
 def attempts(store: Store, query: Query) -> int:
@@ -138,6 +150,69 @@ def test_an_error_of_an_unusable_storage_costs_no_attempt(
     assert store.get(entry.study_id).state is StudyState.DONE
 
 
+def refusing(name: str, step: str, number: int) -> Callable[..., Any]:
+    """A method of ``Path``, which fails for files of this name."""
+    right = getattr(Path, step)
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise OSError(number, os.strerror(number))
+        return right(path, *arguments, **options)
+
+    return refuse
+
+
+@pytest.mark.parametrize("step", ["mkdir", "rename"])
+def test_a_fault_of_the_copies_of_one_upload_costs_attempts_and_ends(
+    store: Store,
+    submit: Submit,
+    read: Callable[..., bool],
+    series: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    set_clock: Callable[[float], None],
+    step: str,
+) -> None:
+    entry = submit(store, series)
+    monkeypatch.setattr(Path, step, refusing("clean", step, errno.EACCES))
+    for hours in (0, TWO_MINUTES, TWENTY_MINUTES):
+        set_clock(hours)
+        assert read(deidentify=True)
+    failed = store.get(entry.study_id)
+    assert (failed.state, failed.error_code) == (StudyState.FAILED, "internal_error")
+
+
+def test_studies_of_an_upload_do_not_wait_for_one_that_cannot_be_read_for_a_moment(
+    store: Store,
+    submit: Submit,
+    read: Callable[..., bool],
+    series: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    set_clock: Callable[[float], None],
+) -> None:
+    entry = submit(store, [*series, *series_bytes(tmp_path / "other", seed=2)])
+    right, calls = Predictor.read_study, 0
+
+    def read_study(self: Predictor, *arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return right(self, *arguments, **options)
+
+    def states() -> list[StudyState]:
+        ids = entry.study_id, further_study_id(entry.upload_id, 1)
+        return [store.get(one).state for one in ids]
+
+    monkeypatch.setattr(Predictor, "read_study", read_study)
+    assert read()
+    assert states() == [StudyState.QUEUED, StudyState.DONE]
+    assert not read(), "it waits"
+    set_clock(TEN_SECONDS)
+    assert read()
+    assert (states(), calls) == ([StudyState.DONE, StudyState.DONE], 3)
+
+
 @pytest.mark.parametrize("step", ["mkdir", "rename"])
 def test_copies_that_cannot_be_written_are_the_fault_of_the_storage(
     store: Store,
@@ -149,15 +224,13 @@ def test_copies_that_cannot_be_written_are_the_fault_of_the_storage(
     step: str,
 ) -> None:
     entry = submit(store, series)
-    right = getattr(Path, step)
 
-    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
-        if path.name == "clean":
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        return right(path, *arguments, **options)
+    def read_only() -> None:
+        raise refusal("storage_unusable", "Read-only file system")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, step, refuse)
+        patch.setattr(Path, step, refusing("clean", step, errno.EROFS))
+        patch.setattr(store.folder, "check_writable", read_only)
         for _ in range(store.jobs.attempts + 1):
             with pytest.raises(StoreError, match="Read-only file system"):
                 read(deidentify=True)
@@ -186,7 +259,9 @@ def test_a_pause_that_a_wrong_clock_made_long_is_over(
     assert job is not None
     with monkeypatch.context() as ahead:
         ahead.setattr(jobs, "server_time", lambda connection: server_time(connection) + timedelta(days=1))
-        store.jobs.retry(job, jobs.JobFailure(code="test", message="a test", remedy="none"), paused=True)
+        store.jobs.retry(
+            job, jobs.JobFailure(code="test", message="a test", remedy="none"), first_pause=jobs.FIRST_PAUSE
+        )
     assert store.jobs.lease("1" * 32) is not None
 
 
@@ -195,18 +270,36 @@ def test_a_machine_that_starts_no_decoder_costs_no_attempt_and_no_slice(
     submit: Submit,
     read: Callable[..., bool],
     query: Query,
-    tmp_path: Path,
+    set_clock: Callable[[float], None],
+    compressed: list[bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    compressed = series_bytes(tmp_path / "given", seed=1, coding=PixelCoding(transfer_syntax=uid.JPEGLosslessSV1))
     entry = submit(store, compressed)
     with monkeypatch.context() as patch:
-        patch.setattr(decoder_pool, "_pools", [DecoderPool()])
-        patch.setattr(decoder_pool, "_COMMAND", ("/nonexistent/python",))
-        for _ in range(store.jobs.attempts + 1):
+        without_decoders(patch)
+        for number in range(store.jobs.attempts + 1):
+            set_clock(number * TWO_MINUTES)
             with pytest.raises(DecoderStartError):
                 read()
+            assert not read(), "it waits"
     assert (store.get(entry.study_id).state, attempts(store, query)) == (StudyState.QUEUED, 0)
+    set_clock(TWENTY_MINUTES)
     assert read()
     done = store.get(entry.study_id)
     assert (done.state, done.instances) == (StudyState.DONE, len(compressed))
+
+
+def test_an_upload_that_waits_for_a_decoder_keeps_no_later_one_of_its_submitter_waiting(
+    store: Store,
+    submit: Submit,
+    read: Callable[..., bool],
+    compressed: list[bytes],
+    series: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = submit(store, compressed), submit(store, series)
+    without_decoders(monkeypatch)
+    with pytest.raises(DecoderStartError):
+        read()
+    assert read()
+    assert [store.get(one.study_id).state for one in (first, second)] == [StudyState.QUEUED, StudyState.DONE]

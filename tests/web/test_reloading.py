@@ -146,21 +146,22 @@ def test_reloads_follow_each_other_so_that_the_newest_file_counts(
     state: AppState, users: Path, hashed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second SIGHUP comes while the first reload has read the file and not yet put it in force."""
-    one, second_begun = reloading(state), threading.Event()
+    one, first_read, second_ended = reloading(state), threading.Event(), threading.Event()
 
     def load(**files: Any) -> Credentials:
         found = load_credentials(**files)
-        if not second_begun.is_set():
+        if not first_read.is_set():
             write_entry(users, "carla", Role.READER, hashed)
-            second_begun.wait(1)
+            first_read.set()
+            second_ended.wait(1)  # only if the second did not wait for this one
         return found
 
     monkeypatch.setattr("hemoscope.web.reloading.load_credentials", load)
 
     async def second() -> None:
-        await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(first_read.wait, TIMEOUT_S)
         await one.reload()
-        second_begun.set()
+        second_ended.set()
 
     async def both() -> None:
         await asyncio.gather(one.reload(), second())

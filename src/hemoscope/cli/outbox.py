@@ -64,8 +64,8 @@ def run_resend(arguments: argparse.Namespace) -> int:
     sys.stdout.write(f"{done.queued} results are sent again\n")
     if done.gone:
         sys.stdout.write(
-            f"{done.gone} are not kept any more (resend_days). Send their studies to Hemoscope again: the results "
-            "are made anew, with the same UIDs\n"
+            f"{done.gone} are not kept any more (resend_days), or damaged. Send their studies to Hemoscope again: the "
+            "results are made anew, with the same UIDs\n"
         )
     return ExitCode.OK
 

@@ -49,9 +49,9 @@ __all__ = [
 ]
 
 DicomInput = Path | bytes | BinaryIO
-# Refusals of frames that show no slice; the other frames of their file are read.
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _OF_THE_DISK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+# Refusals of frames that show no slice; the other frames of their file are read.
 _NO_SLICES = frozenset({"localizer", "sheet", "parameter_map"})
 
 

@@ -1,7 +1,8 @@
 """Sends the results of the outbox: C-STORE to each destination, and a request for storage commitment where it is asked.
 
 An object counts as delivered when it is committed, or, at a destination without commitment, when it was accepted. What
-fails stays in the outbox and is tried again. A destination that is away keeps no other one waiting.
+fails stays in the outbox and is tried again, unless the disk damaged it: then it is given up. A destination that is
+away keeps no other one waiting.
 """
 
 import io
@@ -74,7 +75,7 @@ class Sender:
             self._away = False
             causes = [self._store(association, *one) for one in claimed]
             for cause, count in Counter(filter(None, causes)).items():
-                _log.warning("%d results for %s wait: %s", count, self._destination.name, cause)
+                _log.warning("%d results for %s were not sent: %s", count, self._destination.name, cause)
             stored = [one for one, cause in zip(claimed, causes, strict=True) if cause is None]
             if self._destination.commitment and stored:
                 self._ask_commitment(association, stored)
@@ -97,7 +98,11 @@ class Sender:
 
     def _store(self, association: Association, object_id: int, outgoing: OutgoingObject) -> str | None:
         """Send one object, and note in the outbox what came of it; return why it was not accepted, None if it was."""
-        cause = self._refusal(association, outgoing)
+        try:
+            cause = self._refusal(association, outgoing)
+        except ChecksumError:
+            self._outbox.damaged(object_id)
+            return f"the stored file of object {outgoing.sop_instance_uid} is damaged. Send its study again"
         if cause is not None:
             self._outbox.failed(object_id, cause)
         elif self._destination.commitment:
@@ -107,7 +112,7 @@ class Sender:
         return cause
 
     def _refusal(self, association: Association, outgoing: OutgoingObject) -> str | None:
-        """Send one object; return why it was not accepted, None if it was."""
+        """Send one object; return why it was not accepted, None if it was. Raises ChecksumError if it is damaged."""
         sop_class = UID(outgoing.sop_class_uid)
         if association.is_established and all(
             one.abstract_syntax != sop_class for one in association.accepted_contexts
@@ -116,8 +121,8 @@ class Sender:
         try:
             answer = association.send_c_store(dcmread(io.BytesIO(self._outbox.read(outgoing))))
         except ChecksumError:
-            return f"the stored file of object {outgoing.sop_instance_uid} is damaged"
-        except Exception as error:  # noqa: BLE001 - no file, no association any more, damage: the others are sent
+            raise
+        except Exception as error:  # noqa: BLE001 - no file, no association any more, no DICOM: the others are sent
             return described(error)
         # No status: the peer accepted the association and then aborted. Warnings (Bxxx) mean stored too, PS3.4 B.2.3.
         status = answer.get("Status")

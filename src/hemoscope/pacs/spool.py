@@ -4,7 +4,7 @@ Names are made here, from hashes: no name comes from a peer, and none identifies
 by the same sender or another one, counts once, with its newest content. ``read.json`` in a study's folder lists the
 images that were handed over, ``lost.json`` those that were handed over as lost, since the disk had damaged them, and
 ``origins.json`` the systems that they came from. A name ends with the beginning of the SHA-256 of its content and, if
-other content of the image came before, with a number: which content is the newest depends on no clock.
+a file of the image was there before, with a number: which content is the newest depends on no clock.
 """
 
 import fcntl
@@ -206,10 +206,14 @@ class Spool:
         return monotonic() - before[1]
 
     def handed_over(self, study: SpooledStudy, *, lost: Iterable[Path] = ()) -> None:
-        """Remember, on the disk, that the images of a study stand in the store, some of them as ``lost``."""
+        """Remember, on the disk, that the images of a study stand in the store, some of them as ``lost``.
+
+        What was lost before, and has a whole copy by now, stays so as long as its file: else that would be chosen.
+        """
         folder, damaged = self.root / study.key, {path.name for path in lost}
-        if damaged:
-            write_text(folder / _LOST, json.dumps(sorted(damaged)), mode=_MODE)
+        listed = damaged.union({path.name for path in study.older}.intersection(_listed(folder / _LOST)))
+        if listed:
+            write_text(folder / _LOST, json.dumps(sorted(listed)), mode=_MODE)
         else:
             (folder / _LOST).unlink(missing_ok=True)
         whole = {path.name for path in study.files} - damaged

@@ -54,7 +54,11 @@ class WebhookSender:
         for object_id, outgoing in self._outbox.claim(WEBHOOK):
             try:
                 status = self._post(self._outbox.read(outgoing))
-            except (OSError, ChecksumError, http.client.HTTPException) as error:
+            except ChecksumError:
+                _log.error("the webhook was not delivered: the stored file of a notification is damaged")
+                self._outbox.damaged(object_id)
+                continue
+            except (OSError, http.client.HTTPException) as error:
                 self._failed(object_id, type(error).__name__)
                 continue
             if 200 <= status < 300:

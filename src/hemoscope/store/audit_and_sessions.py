@@ -50,11 +50,13 @@ def close_session(database: Database, token: str) -> None:
 
 
 def close_sessions_of(database: Database, names: Collection[str]) -> None:
-    """End all sessions of these users, whose entries were removed or changed."""
+    """End all sessions of these users, whose entries were removed or changed; only those still valid are audited."""
     if names:
-        ended = _sessions.delete().where(_sessions.c.user_name.in_(sorted(names))).returning(_sessions.c.user_name)
+        ended = _sessions.delete().where(_sessions.c.user_name.in_(sorted(names)))
         with database.writing() as connection:
-            for user in sorted(connection.execute(ended).scalars()):
+            rows = connection.execute(ended.returning(_sessions.c.user_name, _sessions.c.expires_at)).all()
+            moment = server_time(connection)
+            for user in sorted(row.user_name for row in rows if row.expires_at > moment):
                 detail = "the user was removed, or has another role, password or token"
                 audit.append(connection, user=user, action="session ended", detail=detail)
 

@@ -1,14 +1,17 @@
 """What became of the results in the outbox, for people: numbers, a list, one study; and sending again on request."""
 
+import errno
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from hemoscope.checksums import ChecksumError
+from hemoscope.files import UNREADABLE
 from hemoscope.store import audit, tables
 from hemoscope.store.database import Database, server_time
-from hemoscope.store.outbox import WAITING, Delivery, Outbox
+from hemoscope.store.outbox import WAITING, Delivery, Outbox, OutgoingObject, object_of
 from hemoscope.store.refusals import refusal
 from hemoscope.store.values import DeliveryState, OutboxCounts, Resent, SentResults
 
@@ -68,6 +71,7 @@ class Deliveries:
         """
         if destination is not None and destination not in known:
             raise refusal("no_such_destination", f"no destination is called {destination!r:.40}")
+        useless = self._useless_files(study_id)
         with self._database.writing() as connection:
             tables.tick(connection)
             rows = connection.execute(_wanted(study_id, destination)).all()
@@ -75,7 +79,7 @@ class Deliveries:
                 rows = _added(connection, study_id, destination)
             if study_id is not None and not rows:
                 raise refusal("no_results", "nothing was made to be sent of this study")
-            kept = [row for row in rows if row.file and (self._outbox.folder / row.file).exists()]
+            kept = [row for row in rows if row.file not in useless]
             gone = [row for row in rows if row not in kept]
             _queue(connection, kept)
             _forget(connection, gone)
@@ -83,6 +87,22 @@ class Deliveries:
             detail = f"{len(kept)} results to {where}, {len(gone)} not kept"
             audit.append(connection, user=by, action="resend", study_id=study_id, detail=detail)
         return Resent(queued=len(kept), gone=len(gone))
+
+    def _useless_files(self, study_id: str | None) -> frozenset[str]:
+        """The files of what may be wanted that are gone or damaged; read before the transaction: they may be many."""
+        with self._database.reading() as connection:
+            objects = {row.file: object_of(row) for row in connection.execute(_wanted(study_id, None))}
+        return frozenset(file for file, one in objects.items() if not self._is_whole(one)) | {""}
+
+    def _is_whole(self, one: OutgoingObject) -> bool:
+        """Whether the file of an object is there and as it was written; so too if that is not known at the moment."""
+        try:
+            self._outbox.read(one)
+        except ChecksumError:
+            return False
+        except OSError as error:
+            return error.errno not in (errno.ENOENT, *UNREADABLE)
+        return True
 
 
 def deliveries_of(connection: Connection, study_id: str) -> tuple[SentResults, ...]:

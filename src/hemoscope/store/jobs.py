@@ -7,7 +7,8 @@ earlier reading found something immediate, since its results may wait for the la
 
 A lease that runs out is a failed attempt; after three the studies fail with a code. A worker that is asked to stop
 gives its job back, and the attempt does not count. A worker that lost its lease can no longer write a result. After an
-error of the system, which may pass, the next attempt waits some minutes.
+error of the system, which may pass, the next attempt waits: some minutes, or seconds if a disk cannot read a file. It
+waits, uncounted, if no decoder can be started.
 
 A lease has run out if nobody renewed it while another process watched it for the time of a lease, by its monotonic
 clock: clocks that are wrong, differ or are set make no lease shorter or longer.
@@ -30,7 +31,9 @@ from hemoscope.store.uploads import FAILED_RANK
 from hemoscope.store.values import StudyState
 
 _LOOKS_AT_LEAST = 0.5  # of the time of a lease: who looks more rarely may have missed what all others missed
-_FIRST_PAUSE = timedelta(minutes=1)
+FIRST_PAUSE = timedelta(minutes=1)
+# All studies of an upload wait for a file that a disk cannot read: nobody knows which it belongs to.
+FIRST_PAUSE_OF_A_FILE = timedelta(seconds=8)
 _LONGEST_PAUSE = timedelta(minutes=16)
 FINAL = (StudyState.DONE, StudyState.FAILED)
 _jobs, _workers, _studies = tables.jobs, tables.workers, tables.studies
@@ -150,8 +153,10 @@ class Jobs:
             self._watch_leases(connection)
             return kept
 
-    def give_back(self, job: UploadJob) -> None:
+    def give_back(self, job: UploadJob, *, paused: bool = False) -> None:
         """Put a job back into the queue as if this attempt had not been made, for a worker that is asked to stop.
+
+        If it is ``paused``, the next attempt waits a minute: others of its submitter are read meanwhile.
 
         Raises:
             LeaseLostError: it is no longer the caller's.
@@ -160,6 +165,8 @@ class Jobs:
             tables.tick(connection)
             check_held(connection, job)
             _requeue(connection, job.upload_id, attempts=job.attempt - 1)
+            if paused:
+                _pause(connection, job, FIRST_PAUSE)
 
     def worker_died(self, worker_id: str) -> None:
         """Free the job of a worker that is known to be dead, without waiting for its lease to run out."""
@@ -171,10 +178,10 @@ class Jobs:
                 self._retry_or_fail(connection, row.upload_id, row.attempts, _killed(row.attempts))
             connection.execute(_workers.delete().where(_workers.c.worker_id == worker_id))
 
-    def retry(self, job: UploadJob, failure: JobFailure, *, paused: bool = False) -> None:
+    def retry(self, job: UploadJob, failure: JobFailure, *, first_pause: timedelta = timedelta(0)) -> None:
         """Put a job back after an unexpected error; once its attempts are used up it fails.
 
-        If it is ``paused``, the next attempt waits: a minute, then four times as long each time, 16 minutes at most.
+        The second attempt waits for ``first_pause``, each further one four times as long, 16 minutes at most.
 
         Raises:
             LeaseLostError: it is no longer the caller's.
@@ -183,10 +190,8 @@ class Jobs:
             tables.tick(connection)
             check_held(connection, job)
             self._retry_or_fail(connection, job.upload_id, job.attempt, failure)
-            if paused:
-                until = server_time(connection) + min(_FIRST_PAUSE * 4 ** (job.attempt - 1), _LONGEST_PAUSE)
-                own = _jobs.update().where(_jobs.c.upload_id == job.upload_id)
-                connection.execute(own.values(not_before=until))
+            if first_pause:
+                _pause(connection, job, min(first_pause * 4 ** (job.attempt - 1), _LONGEST_PAUSE))
 
     def _retry_or_fail(self, connection: Connection, upload_id: str, attempts: int, failure: JobFailure) -> None:
         if attempts >= self.attempts:
@@ -294,6 +299,11 @@ def _requeue(connection: Connection, upload_id: str, *, attempts: int) -> None:
     again = {"state": StudyState.QUEUED, "stage_done": 0, "stage_total": 0, "version": tables.tick(connection)}
     unfinished = _studies.c.upload_id == upload_id, _studies.c.state.not_in(FINAL)
     connection.execute(_studies.update().where(*unfinished).values(**again))
+
+
+def _pause(connection: Connection, job: UploadJob, pause: timedelta) -> None:
+    own = _jobs.update().where(_jobs.c.upload_id == job.upload_id)
+    connection.execute(own.values(not_before=server_time(connection) + pause))
 
 
 def finish(connection: Connection, upload_id: str, *, state: str) -> None:

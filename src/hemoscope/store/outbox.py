@@ -36,6 +36,7 @@ _AWAITED = timedelta(hours=1)
 _LONGEST_HOLD = timedelta(minutes=30)
 _REMOVED_KEEP_DAYS = 14.0
 _destination = attrgetter("destination")
+_DAMAGED = "damaged on the disk: made again when the study is read again"
 REJECTION = "rejection"  # the kind of a note that marks earlier results as rejected
 
 
@@ -154,7 +155,7 @@ class Outbox:
         asked = sa.select(_outbox).where(*known, wanted).order_by(_outbox.c.object_id)
         with self._database.reading() as connection:
             rows = connection.execute(asked).all()
-        return tuple(SentObject(outgoing=_object(row), created_at=row.created_at, state=row.state) for row in rows)
+        return tuple(SentObject(outgoing=object_of(row), created_at=row.created_at, state=row.state) for row in rows)
 
     def claim(self, destination: str) -> tuple[tuple[int, OutgoingObject], ...]:
         """Return what is due for a destination, with ids, oldest first; for ten minutes it is the caller's.
@@ -182,7 +183,7 @@ class Outbox:
             claimed = _outbox.update().where(_outbox.c.object_id.in_([row.object_id for row in rows]))
             first = sa.func.coalesce(_outbox.c.claimed_at, now)
             connection.execute(claimed.values(next_at=now + _CLAIM, claimed_at=first))
-        return tuple((row.object_id, _object(row)) for row in rows)
+        return tuple((row.object_id, object_of(row)) for row in rows)
 
     def release_claims(self) -> None:
         """Make everything due that was tried and is not at its destination; call it when nobody sends.
@@ -214,6 +215,10 @@ class Outbox:
     def delivered(self, object_id: int) -> None:
         """Note that the destination has an object, and remove its file."""
         self._end(object_id, Delivery.DELIVERED, "")
+
+    def damaged(self, object_id: int) -> None:
+        """Give up an object whose file is not as it was written; the next reading of its study makes it again."""
+        self._end(object_id, Delivery.EXPIRED, _DAMAGED, keep=False)
 
     def sent(self, object_id: int) -> None:
         """Note that the destination accepted an object, and that its commitment is awaited."""
@@ -319,8 +324,8 @@ class Outbox:
             found = {state: int(count) for state, count in connection.execute(grouped).all()}
         return {state.value: found.get(state.value, 0) for state in Delivery}
 
-    def _end(self, object_id: int, state: Delivery, error: str, *, committed: bool = False) -> None:
-        keep = self.keep_ended > timedelta(0)
+    def _end(self, object_id: int, state: Delivery, error: str, *, committed: bool = False, keep: bool = True) -> None:
+        keep = keep and self.keep_ended > timedelta(0)
         with self._database.writing() as connection:
             version = tables.tick(connection)
             row = connection.execute(sa.select(_outbox).where(_outbox.c.object_id == object_id)).first()
@@ -389,5 +394,6 @@ FIELDS = (
 )
 
 
-def _object(row: Row[Any]) -> OutgoingObject:
+def object_of(row: Row[Any]) -> OutgoingObject:
+    """Return the object of a row."""
     return OutgoingObject(**{field: getattr(row, field) for field in FIELDS})

@@ -74,7 +74,7 @@ class UploadReader:
         Raises:
             LeaseLostError: the job is no longer the caller's; what was written meanwhile is removed again.
             StoreError: the disk is full or the database away.
-            OSError: a file cannot be read now, and this is not the last attempt.
+            OSError: a file cannot be read now, and this is not the last attempt; studies without it were read.
         """
         store = self._store
         store.results.progress(job, None, state=StudyState.READING, done=0, total=0)
@@ -93,14 +93,20 @@ class UploadReader:
         if not archive.studies and study_ids[0] is not None:
             self._refuse(job, study_ids[0], archive, archive.rejected)
         others = dict[str, list[Series]]()
+        fault: OSError | None = None
         for study, study_id in zip(archive.studies, study_ids[: len(archive.studies)], strict=True):
             if study_id is not None:
-                with self._unless_gone(job, study_id):
-                    others[study_id] = self._study(job, study_id, archive, study)
+                try:
+                    with self._unless_gone(job, study_id):
+                        others[study_id] = self._study(job, study_id, archive, study)
+                except OSError as error:  # the other studies need not wait for the next attempt
+                    fault = error
         threads = self._predictor.engine.threads
         for study_id, wanted in others.items():  # after every result: no study waits for series that nobody reads
             with self._unless_gone(job, study_id):
                 keep_series(store.database, store.folder, job, study_id, archive, wanted, threads=threads)
+        if fault is not None:
+            raise fault
         partly_deleted = store.results.finish_job(job)
         if partly_deleted or not store.keep_source:
             store.folder.remove_aside(store.folder.source(job.upload_id), job.upload_id)

@@ -23,7 +23,7 @@ from hemoscope.dicom.sources import rejected_by
 from hemoscope.errors import DicomReadError
 from hemoscope.files import sync_folder
 from hemoscope.progress import Progress
-from hemoscope.store.storage import SOURCE_SUMS, Storage, full_disk_refused, new_private_file, usable
+from hemoscope.store.storage import SOURCE_SUMS, Storage, full_disk_refused, new_private_file
 
 _LOST = "lost_upload"
 
@@ -48,8 +48,8 @@ def open_upload(
         progress: called with the files done and their number.
 
     Raises:
-        OSError: a file cannot be read, and this is not the last attempt.
-        StoreError: ``storage_full`` or ``storage_unusable``.
+        OSError: a file cannot be read, and this is not the last attempt; or the copies cannot be written.
+        StoreError: too many files are open, the disk is full, or the id of the storage folder cannot be read.
     """
     folder = storage.source(upload_id)
     if not deidentify:
@@ -58,21 +58,18 @@ def open_upload(
     rejected: tuple[Rejected, ...] = ()
     if folder.exists() or not clean.exists():  # else a crash came between the last two steps below
         archive = _open(storage, folder, limits, progress, last_attempt=last_attempt)
-        with usable():
-            refused = _write_clean(storage, archive, clean)
+        refused = _write_clean(storage, archive, clean)
         if not last_attempt:
             check_could_be_read(refused)
         rejected = tuple(one for one in archive.rejected if one.code != _LOST) + refused
-        with usable():
-            storage.remove_aside(folder, upload_id)
-    with usable():
-        clean.rename(folder)
+        storage.remove_aside(folder, upload_id)
+    clean.rename(folder)
     opened = _open(storage, folder, limits, last_attempt=last_attempt)
     return replace(opened, rejected=rejected + opened.rejected)
 
 
 def check_could_be_read(rejected: Iterable[Rejected]) -> None:
-    """Raise OSError if a file could not be read: it could a moment ago, for its checksum, so that may pass."""
+    """Raise OSError if a file could not be read, which may pass: with checksums, it could be read a moment ago."""
     if any(one.code == "unreadable" for one in rejected):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 

@@ -84,8 +84,8 @@ class Upload:
         """Add a file that nobody changes any more: under a second name, so that it takes no space twice.
 
         A file of another file system is copied. One whose SHA-256 no longer begins with ``sha256``, or that the disk
-        cannot read, is added to ``lost`` and counted by its name: the upload is read without it and is never complete.
-        The errors of ``new_file`` and ``write``.
+        cannot read, is added to ``lost`` and listed in the checksums with an empty digest, so that the reader refuses
+        it: the upload is never complete. The errors of ``new_file`` and ``write``.
         """
         target = self._next_path()
         try:
@@ -96,7 +96,7 @@ class Upload:
                 raise
             whole = False
         if not whole:
-            self.digests[target.name] = ""  # of no file
+            self.digests[target.name] = ""  # whatever the file holds, the reader refuses it
             self.lost.append(path)
 
     def _link(self, path: Path, target: Path) -> None:

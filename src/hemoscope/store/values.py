@@ -214,7 +214,7 @@ class OutboxCounts(Document):
 
 
 class Resent(Document):
-    """Results that were queued again, and those whose objects are not kept any more."""
+    """Results that were queued again, and those whose objects are not kept any more, or damaged."""
 
     queued: Count
     gone: Annotated[Count, Field(description="They are made and sent again when the study is read again")]

@@ -14,18 +14,20 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hemoscope.errors import DecoderStartError, HemoscopeError, StoreError
+from hemoscope.files import UNREADABLE
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.engine import available_threads, engine_on
 from hemoscope.inference.precision import precision_of
 from hemoscope.inference.predictor import Predictor
 from hemoscope.reports.report import model_identity
 from hemoscope.store.background import Backoff, described
-from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
+from hemoscope.store.jobs import FIRST_PAUSE, FIRST_PAUSE_OF_A_FILE, JobFailure, LeaseLostError, UploadJob
 from hemoscope.store.node_file import sending_node
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.refusals import PASSING
@@ -248,10 +250,11 @@ def _read(store: Store, reader: UploadReader, job: UploadJob) -> None:
         _log.error("upload %s: %s", job.upload_id, _origin(error))
         fault = _fault_of_the_site(store, error)
         if fault is None:
-            paused = isinstance(error, OSError)  # it may pass: three attempts at once would be one
-            _end_attempt(job, partial(store.jobs.retry, failure=_unexpected(error), paused=paused))
-        elif _end_attempt(job, store.jobs.give_back):
-            raise fault from error
+            _end_attempt(job, partial(store.jobs.retry, failure=_unexpected(error), first_pause=_pause_after(error)))
+        else:
+            paused = isinstance(fault, DecoderStartError)  # uploads that need no decoder can be read meanwhile
+            if _end_attempt(job, partial(store.jobs.give_back, paused=paused)):
+                raise fault from error
 
 
 def _fault_of_the_site(store: Store, error: Exception) -> Exception | None:
@@ -263,6 +266,13 @@ def _fault_of_the_site(store: Store, error: Exception) -> Exception | None:
             return unusable
     passing = isinstance(error, DecoderStartError) or (isinstance(error, StoreError) and error.code in PASSING)
     return error if passing else None
+
+
+def _pause_after(error: Exception) -> timedelta:
+    """How long the next attempt waits: an error of the system may pass, and three attempts at once would be one."""
+    if not isinstance(error, OSError):
+        return timedelta(0)
+    return FIRST_PAUSE_OF_A_FILE if error.errno in UNREADABLE else FIRST_PAUSE
 
 
 def _end_attempt(job: UploadJob, end: Callable[[UploadJob], None]) -> bool:
