@@ -1,6 +1,7 @@
 """Errors of the system that pass: they fail no study at once, and leave none of its files out."""
 
 import errno
+import io
 import json
 import os
 import secrets
@@ -9,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 from pydicom import uid
 
@@ -160,6 +162,48 @@ def refusing(name: str, step: str, number: int) -> Callable[..., Any]:
         return right(path, *arguments, **options)
 
     return refuse
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_study_that_is_lost_between_attempts_gives_its_row_to_no_other_one(
+    store: Store,
+    submit: Submit,
+    read: Callable[..., bool],
+    series: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    set_clock: Callable[[float], None],
+    lost: int,
+    *,
+    deleted: bool,
+) -> None:
+    files = [series[0], *(series_bytes(tmp_path / str(seed), seed=seed)[0] for seed in (2, 3))]
+    files.sort(key=lambda file: str(pydicom.dcmread(io.BytesIO(file)).StudyInstanceUID))
+    entry = submit(store, files)
+    ids = [entry.study_id, *(further_study_id(entry.upload_id, ordinal) for ordinal in (1, 2))]
+    right, calls = Predictor.read_study, 0
+
+    def read_study(self: Predictor, *arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1 + lost:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return right(self, *arguments, **options)
+
+    monkeypatch.setattr(Predictor, "read_study", read_study)
+    assert read()
+    if deleted:
+        store.delete(ids.pop(), by="agnes")
+    uploaded = [path for path in store.folder.source(entry.upload_id).iterdir() if path.read_bytes() == files[lost]]
+    uploaded[0].unlink()
+    set_clock(TEN_SECONDS)
+    assert read()
+    assert [store.get(one).state for one in ids] == [
+        StudyState.FAILED if number == lost else StudyState.DONE for number in range(len(ids))
+    ]
+    assert store.get(ids[lost]).error_code == "lost_upload"
+    assert calls == 3, "no study was read again"
 
 
 @pytest.mark.parametrize("step", ["mkdir", "rename"])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hemoscope.dicom.archive import Archive, DecodedSeries, Study
 from hemoscope.dicom.series import Series
 from hemoscope.dicom.slices import Rejected
-from hemoscope.errors import HemoscopeError
+from hemoscope.errors import DecoderStartError, HemoscopeError
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.heat_maps import local_probabilities
 from hemoscope.inference.predictor import Predictor, Stage, StudyReading
@@ -75,6 +75,7 @@ class UploadReader:
             LeaseLostError: the job is no longer the caller's; what was written meanwhile is removed again.
             StoreError: the disk is full or the database away.
             OSError: a file cannot be read now, and this is not the last attempt; studies without it were read.
+            DecoderStartError: no decoder can be started; studies that need none were read.
         """
         store = self._store
         store.results.progress(job, None, state=StudyState.READING, done=0, total=0)
@@ -90,17 +91,20 @@ class UploadReader:
         sizes = [max(len(series) for series in study.series) for study in archive.studies]
         uids = [study.study_instance_uid for study in archive.studies]
         study_ids = store.results.begin(job, sizes or [0], uids)
+        if not study_ids:
+            return
         if not archive.studies and study_ids[0] is not None:
             self._refuse(job, study_ids[0], archive, archive.rejected)
         others = dict[str, list[Series]]()
-        fault: OSError | None = None
+        fault: OSError | DecoderStartError | None = None
         for study, study_id in zip(archive.studies, study_ids[: len(archive.studies)], strict=True):
             if study_id is not None:
                 try:
                     with self._unless_gone(job, study_id):
                         others[study_id] = self._study(job, study_id, archive, study)
-                except OSError as error:  # the other studies need not wait for the next attempt
-                    fault = error
+                except (OSError, DecoderStartError) as error:  # the other studies need not wait for the next attempt
+                    if not isinstance(fault, OSError):  # which counts as an attempt
+                        fault = error
         threads = self._predictor.engine.threads
         for study_id, wanted in others.items():  # after every result: no study waits for series that nobody reads
             with self._unless_gone(job, study_id):

@@ -15,15 +15,21 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from hemoscope.dicom.refusals import REMEDIES
 from hemoscope.errors import HemoscopeError
 from hemoscope.store import outbox_of_readings, readings, tables
 from hemoscope.store.database import Database, server_time
-from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, finish
+from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, fail, finish
 from hemoscope.store.outbox import NOTHING, Outgoing
 from hemoscope.store.uploads import FAILED_RANK, new_study, rank_of
 from hemoscope.store.values import Geometry, Identity, StudyState
 
 _studies, _deletions = tables.studies, tables.deletions
+_LOST = JobFailure(
+    code="lost_upload",
+    message="a file of the upload was lost between two attempts to read it, and with it which study is which",
+    remedy=REMEDIES["lost_upload"],
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,9 @@ class Results:
     def begin(self, job: UploadJob, instances: Sequence[int], uids: Sequence[str] = ()) -> tuple[str | None, ...]:
         """Make a row for each study of an upload; return the ids to read, None for those done or deleted before.
 
+        Nothing is returned where an earlier attempt found another number of studies, since a file was lost meanwhile:
+        whose rows the others are is not certain then. What has no result yet fails, and the job ends.
+
         Args:
             job: held by the caller.
             instances: number of slices of each study, in an order that every attempt gives them in.
@@ -66,6 +75,9 @@ class Results:
         with self._database.writing() as connection:
             version = tables.tick(connection)
             check_held(connection, job)
+            if _number_of_studies(connection, job.upload_id) not in {1, len(instances)}:
+                fail(connection, job.upload_id, _LOST)
+                return ()
             found = tuple(_begin(connection, job, ordinal, count, version) for ordinal, count in enumerate(instances))
             for study_id, uid in zip_longest(found[:1], uids[:1]):
                 _name_reading(connection, study_id, uid)
@@ -171,6 +183,12 @@ class Results:
             unfinished = _studies.c.upload_id == job.upload_id, known, _studies.c.state.not_in(FINAL)
             changed = connection.execute(_studies.update().where(*unfinished).values(**values, version=version))
             return changed.rowcount > 0
+
+
+def _number_of_studies(connection: Connection, upload_id: str) -> int:
+    """How many studies earlier attempts found, those deleted since among them; 1 before the first one."""
+    rows = [sa.select(sa.func.count()).where(table.c.upload_id == upload_id) for table in (_studies, _deletions)]
+    return sum(int(connection.execute(one).scalar_one()) for one in rows)
 
 
 def _begin(connection: Connection, job: UploadJob, ordinal: int, instances: int, version: int) -> str | None:

@@ -88,7 +88,10 @@ async function showFindings(entry) {
       page.said?.check();
       announce(t(given ? "study.feedback-saved" : "study.feedback-taken-back"));
     },
-    onFailed: (label) => reading.choose(label),
+    onFailed: (label) => {
+      // Not while somebody types: the next letters would answer for the finding.
+      if (!document.activeElement?.matches("input, textarea")) reading.choose(label);
+    },
   };
   page.stops = stopsOf(study.findings, entry.geometry);
   page.said = drawFindings(panel, study, context, feedback);
