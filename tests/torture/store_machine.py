@@ -25,7 +25,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hemoscope.errors import StoreError
 from hemoscope.inference.bundle import load_bundle
 from hemoscope.inference.predictor import Predictor
-from hemoscope.store import audit_and_sessions, database, jobs, removal, results, sweep, tables, uploads, worklist
+from hemoscope.store import (
+    audit_and_sessions,
+    database,
+    jobs,
+    removal,
+    results,
+    sweep,
+    tables,
+    uploads,
+    worker,
+    worklist,
+)
 from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.refusals import refusal
@@ -92,7 +103,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         for module in (jobs, sweep):
             self.patch.setattr(module, "monotonic", lambda: time.monotonic() + self.ahead_s)
-        self.patch.setattr(jobs, "_FIRST_PAUSE", timedelta(0))  # what failed is tried again at once
+        for module in (jobs, worker):  # what failed is tried again at once
+            self.patch.setattr(module, "FIRST_PAUSE", timedelta(0))
+        self.patch.setattr(worker, "FIRST_PAUSE_OF_A_FILE", timedelta(0))
         right = database.server_time
         for one in (audit_and_sessions, jobs, removal, results, sweep, uploads, worklist):
             self.patch.setattr(one, "server_time", lambda connection: right(connection) + timedelta(days=self.days))
