@@ -142,7 +142,8 @@ def _descriptors(pid: int) -> int:
 def _limited(pids: list[int], what: int, soft: Callable[[int], int]) -> Iterator[None]:
     before = {}
     for pid in pids:
-        with suppress(ProcessLookupError, FileNotFoundError, IndexError):
+        # A process that was killed has neither memory nor files until its parent has looked.
+        with suppress(ProcessLookupError, FileNotFoundError, IndexError, ValueError):
             before[pid] = resource.prlimit(pid, what)
             resource.prlimit(pid, what, (soft(pid), before[pid][1]))
     try:
