@@ -13,6 +13,8 @@ const SLIDING = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "PageUp", "P
 
 export const singleKeysOn = () => remembered.get(SWITCH) !== "off";
 
+export const isTyping = () => Boolean(document.activeElement?.matches(TYPING));
+
 /**
  * The key of a shortcut, whatever the layout: the letter itself, or under one without it (Cyrillic, Greek, Arabic) the
  * letter of the same place on a Latin keyboard. Digits also where they need Shift, as on French keyboards.

@@ -10,7 +10,7 @@ import { listen } from "./events.js";
 import { latestByLabel } from "./feedback.js";
 import { drawFindings, markReviewed, openFinding, verdictKeys } from "./findings.js";
 import { firstHeat } from "./heat_controls.js";
-import { fillHelp, listenToKeys } from "./keys.js";
+import { fillHelp, isTyping, listenToKeys } from "./keys.js";
 import { Marks } from "./marks.js";
 import { cardOf } from "./meaning.js";
 import { t } from "./messages.js";
@@ -88,10 +88,7 @@ async function showFindings(entry) {
       page.said?.check();
       announce(t(given ? "study.feedback-saved" : "study.feedback-taken-back"));
     },
-    onFailed: (label) => {
-      // Not while somebody types: the next letters would answer for the finding.
-      if (!document.activeElement?.matches("input, textarea")) reading.choose(label);
-    },
+    onFailed: (label) => isTyping() || reading.choose(label), // else the next letters would answer for the finding
   };
   page.stops = stopsOf(study.findings, entry.geometry);
   page.said = drawFindings(panel, study, context, feedback);
