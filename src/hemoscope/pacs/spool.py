@@ -169,12 +169,6 @@ class Spool:
         self._seen = {key: seen for key, seen in self._seen.items() if key in keys}
         return keys
 
-    def studies(self) -> Iterator[SpooledStudy]:
-        """Yield every study that has images."""
-        for key in self.keys():
-            if (study := self.study(key)) is not None:
-                yield study
-
     def study(self, key: str) -> SpooledStudy | None:
         """Return a study; None if it has no images (any more)."""
         folder = self.root / key

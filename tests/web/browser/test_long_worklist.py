@@ -153,10 +153,10 @@ def test_a_claim_on_a_study_that_the_filter_hides_notifies_of_nothing(fake: Any,
     page.wait_for_selector("#line[data-line=live]")
     page.evaluate(
         """() => {
-          window.told = [];
+          window.notified = [];
           window.Notification = class {
             static async requestPermission() { return "granted"; }
-            constructor(title, { body }) { window.told.push(body); }
+            constructor(title, { body }) { window.notified.push(body); }
           };
         }"""
     )
@@ -166,5 +166,5 @@ def test_a_claim_on_a_study_that_the_filter_hides_notifies_of_nothing(fake: Any,
     for claim in ({"by": "agnes", "since": "2026-01-01T00:00:00Z"}, None):
         fake.fake.change(old, claim=claim)
     fresh = fake.fake.add(SMALL)
-    page.wait_for_function("() => told.length > 0")
-    assert page.evaluate("told") == [f"Study {fresh[:8]} waits for a reader"]
+    page.wait_for_function("() => notified.length > 0")
+    assert page.evaluate("notified") == [f"Study {fresh[:8]} waits for a reader"]

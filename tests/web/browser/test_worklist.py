@@ -83,24 +83,24 @@ def test_permission_for_notifications_is_asked_on_a_click_and_an_immediate_study
     page.wait_for_selector("#line[data-line=live]")  # a page that is hidden from the start does not listen
     page.evaluate(
         """() => {
-          window.told = [];
+          window.notified = [];
           window.asked = 0;
           window.Notification = class {
             static async requestPermission() { window.asked += 1; return "granted"; }
-            constructor(title, { body }) { window.told.push(`${title}: ${body}`); }
+            constructor(title, { body }) { window.notified.push(`${title}: ${body}`); }
           };
           Object.defineProperty(document, "hidden", { get: () => true });
         }"""
     )
     fake.fake.add(SMALL)
     page.locator("#studies tbody tr").wait_for()
-    assert page.evaluate("[told.length, asked]") == [0, 0]
+    assert page.evaluate("[notified.length, asked]") == [0, 0]
     page.get_by_role("button", name="Notify me").click()
     page.get_by_role("button", name="Notifications on").wait_for()
     fake.fake.add(SMALL, urgency="routine")
     second = fake.fake.add(SMALL)
-    page.wait_for_function("() => told.length > 0")
-    assert page.evaluate("told") == [f"Immediate study: Study {second[:8]} waits for a reader"]
+    page.wait_for_function("() => notified.length > 0")
+    assert page.evaluate("notified") == [f"Immediate study: Study {second[:8]} waits for a reader"]
 
 
 def test_a_file_that_is_not_dicom_fails_on_the_real_server_with_cause_and_remedy(
